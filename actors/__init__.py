@@ -1,0 +1,1 @@
+"""Processes: what runs, how it starts, stops, is watched and restarted."""

@@ -1,0 +1,204 @@
+"""What every process under the supervisor has in common: its name, its signs of life, its end.
+
+An actor ends when it is told to (SIGTERM), and at once when its supervisor is gone: it holds the
+reading end of a pipe whose only writing end is the supervisor's, and that then reads end-of-file.
+"""
+
+import ctypes
+import faulthandler
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import NoReturn, Protocol
+
+import msgspec
+import structlog
+from setproctitle import setproctitle
+from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception_type, stop_when_event_set
+from tenacity.wait import wait_random_exponential
+
+from tally.actors import logs
+from tally.config import LogSettings
+from tally.store.errors import StoreUnavailable
+from tally.store.stream import RedisError
+
+BEAT_SECONDS = 1.0  # how often an actor shows that its main loop turns
+LONGEST_RETRY_SECONDS = 1.0
+
+PASSING = (RedisError, StoreUnavailable)
+"""Faults of the surroundings: they pass, and what was being done is tried again."""
+
+_log = structlog.get_logger()
+
+
+class Readable(Protocol):
+    """Something select can wait for."""
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        ...
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What an actor tells its supervisor: that it is alive, and `trouble` it is waiting out.
+
+    `ready` once it does its work, `failed` when it can't and ends.
+    """
+
+    ready: bool = False
+    trouble: str | None = None
+    failed: str | None = None
+
+
+class CannotStart(Exception):  # noqa: N818
+    """The actor can't do its work; the message says why in one line, for the user."""
+
+
+class Actor:
+    """This process, as an actor's main function sees it."""
+
+    def __init__(self, name: str, reports: int) -> None:
+        self.name = name
+        self.stopping = threading.Event()
+        self._reports = reports
+        self._report = Report()
+        self._next_beat = 0.0
+        self._stop_hook: Callable[[], object] = lambda: None
+        self._woken, self._wake = os.pipe()
+        os.set_blocking(self._reports, False)
+        os.set_blocking(self._wake, False)
+
+    def ready(self) -> None:
+        """Tell that the work has begun."""
+        self._tell(Report(ready=True))
+
+    def beat(self) -> None:
+        """Show that the main loop turns. Cheap enough for every turn; blocks never."""
+        if time.monotonic() >= self._next_beat:
+            self._tell(self._report)
+
+    def trouble(self, reason: str | None) -> None:
+        """Tell what is being waited out, or with None that it is over. Logged when it changes."""
+        if reason != self._report.trouble:
+            if reason:
+                _log.warning("trouble", reason=reason)
+            else:
+                _log.info("trouble_over")
+            self._tell(Report(self._report.ready, reason))
+
+    def wait(self, seconds: float, *others: Readable | int) -> None:
+        """Sleep until the time is over, one of `others` is readable, or the actor is to stop; beating."""
+        deadline = time.monotonic() + seconds
+        while not self.stopping.is_set() and (left := deadline - time.monotonic()) > 0:
+            self.beat()
+            if select.select([self._woken, *others], [], [], min(left, BEAT_SECONDS))[0]:
+                return
+
+    def repeat(self, step: Callable[[], str | None]) -> None:
+        """Call `step` until the actor is to stop. When the surroundings fail, wait and try again.
+
+        `step` answers the trouble it sees, if any, which is told like a failure.
+        """
+        retrying = Retrying(
+            retry=retry_if_exception_type(PASSING),
+            wait=wait_random_exponential(multiplier=0.05, max=LONGEST_RETRY_SECONDS),
+            stop=stop_when_event_set(self.stopping),
+            sleep=self.wait,
+            before_sleep=self._report_failure,
+        )
+        while not self.stopping.is_set():
+            self.beat()
+            try:
+                self.trouble(retrying(step))
+            except RetryError:
+                return
+
+    def on_stop(self, hook: Callable[[], object]) -> None:
+        """Have `hook` called when the actor is to stop, from a signal handler: it may only wake a loop."""
+        self._stop_hook = hook
+
+    def stop(self) -> None:
+        """Ask the main function to come to its end. Safe in a signal handler; may be repeated."""
+        self.stopping.set()
+        self._stop_hook()
+        try:
+            os.write(self._wake, b"!")
+        except BlockingIOError:
+            return
+
+    def _report_failure(self, state: RetryCallState) -> None:
+        assert state.outcome is not None
+        error = state.outcome.exception()
+        self.trouble(f"{type(error).__name__}: {error}")
+
+    def _tell(self, report: Report) -> None:
+        self._report = report
+        self._next_beat = time.monotonic() + BEAT_SECONDS
+        tell(self._reports, report)
+
+
+def tell(reports: int, report: Report) -> None:
+    """Write a report to a pipe, in one piece. Never blocks; one that finds no room is dropped."""
+    text = msgspec.json.encode(msgspec.structs.replace(report, trouble=_short(report.trouble),
+                                                       failed=_short(report.failed)))  # fmt: skip
+    try:
+        os.write(reports, text + b"\n")
+    except (BlockingIOError, BrokenPipeError):
+        return
+
+
+def _short(text: str | None) -> str | None:
+    return text[:500] if text else None
+
+
+Main = Callable[[Actor], None]
+
+
+def run(name: str, main: Main, reports: int, lifeline: int, log: LogSettings) -> NoReturn:
+    """Be the actor `name` until `main` returns: the whole life of a process, right after its fork.
+
+    Expects SIGTERM and SIGHUP to be blocked, and unblocks them when their handlers are set.
+    """
+    setproctitle(f"tally: {name}")
+    logs.configure(log, name)
+    actor = Actor(name, reports)
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGTERM, lambda *_: actor.stop())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the supervisor decides
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+    threading.Thread(target=_end_with_supervisor, args=(lifeline,), daemon=True).start()
+    die_with_parent(signal.SIGKILL)
+    try:
+        main(actor)
+    except CannotStart as error:
+        tell(reports, Report(failed=str(error)))
+        sys.exit(1)
+    except Exception as error:
+        _log.exception("actor_died")
+        tell(reports, Report(failed=f"{type(error).__name__}: {error}"))
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _end_with_supervisor(lifeline: int) -> None:
+    os.read(lifeline, 1)
+    os._exit(1)
+
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+def die_with_parent(number: signal.Signals) -> None:
+    """Have Linux send this process a signal when its parent's main thread ends.
+
+    It reaches what the pipe cannot: a process that is stopped, and a program that isn't ours.
+    """
+    if _libc:
+        _libc.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)

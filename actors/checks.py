@@ -1,0 +1,105 @@
+"""`check`: whether `run` would work here, found out without starting anything."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import redis
+
+from tally.actors import family, redis_server
+from tally.actors.actor import CannotStart
+from tally.actors.lock import AlreadyRunning, DirectoryLock
+from tally.config import Settings
+from tally.store.errors import StoreError
+from tally.store.stream import connect
+
+OLDEST_REDIS = (6, 2)
+
+
+class Finding(NamedTuple):
+    """What was looked at, whether it will do, and what was seen."""
+
+    subject: str
+    good: bool
+    seen: str
+
+
+def check(settings: Settings) -> Iterator[Finding]:
+    """Look at each thing that `run` needs. Leaves nothing behind but the data directory itself."""
+    yield _directory(settings)
+    yield from _databases(settings)
+    running = _running(settings)
+    if running:
+        yield Finding("supervisor", True, running)
+    else:
+        yield from (_port(settings, service) for service in family.SERVICES)
+    yield _redis(settings)
+
+
+def _directory(settings: Settings) -> Finding:
+    try:
+        settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=settings.directory) as file:
+            file.write(b"check")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return Finding("data directory", False, f"{settings.directory}: {error.strerror}")
+    return Finding("data directory", True, f"{settings.directory} is writable")
+
+
+def _databases(settings: Settings) -> Iterator[Finding]:
+    for service in family.SERVICES:
+        path = settings.directory / f"{service}.db"
+        if not path.exists():
+            continue
+        try:
+            database = family.OPEN[service](settings.directory)
+        except StoreError as error:
+            yield Finding(path.name, False, str(error))
+        else:
+            yield Finding(path.name, True, f"is {database.source}")
+            database.close()
+
+
+def _running(settings: Settings) -> str | None:
+    try:
+        DirectoryLock(settings.directory).release()
+    except AlreadyRunning as error:
+        return str(error)
+    except OSError:
+        return None  # the finding on the directory tells
+    return None
+
+
+def _port(settings: Settings, service: str) -> Finding:
+    subject = f"{service} port"
+    try:
+        listener = family.listen(settings, service)
+    except family.PortTaken as error:
+        return Finding(subject, False, str(error))
+    host, port = listener.getsockname()[:2]
+    listener.close()
+    return Finding(subject, True, f"{host}:{port} is free")
+
+
+def _redis(settings: Settings) -> Finding:
+    try:
+        embedded, line = redis_server.choose(settings)
+    except CannotStart as error:
+        return Finding("redis", False, str(error))
+    if embedded:
+        return Finding("redis", True, line.removeprefix("redis: "))
+    client = connect(settings.redis.url, answer_seconds=1)
+    try:
+        version = str(client.info("server")["redis_version"])  # type: ignore[index]
+    except (redis.RedisError, OSError) as error:
+        return Finding("redis", False, f"{redis_server.without_password(settings.redis.url)}: {error}")
+    finally:
+        client.close()
+    new_enough = tuple(int(part) for part in version.split(".")[:2]) >= OLDEST_REDIS
+    wanted = "" if new_enough else "; 6.2 or newer is needed"
+    return Finding("redis", new_enough, f"version {version} answers{wanted}")
+
+

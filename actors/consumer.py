@@ -1,0 +1,178 @@
+"""The consumers of a service: each reads the stream as one of a group and applies what it reads.
+
+A batch is applied in one transaction together with its ids in the inbox, committed, and only then
+acknowledged. Whatever is delivered again, by whoever, has no effect the second time.
+"""
+
+import time
+from collections.abc import Callable, Collection, Sequence
+
+import redis
+import structlog
+
+from tally.actors.actor import Actor
+from tally.events import Event, InvalidEvent, UnknownEventType, decode
+from tally.store.database import Database
+from tally.store.errors import StoreError
+from tally.store.inbox import Inbox
+from tally.store.stream import ConsumerGroup, Entry, RedisError, is_missing
+
+_log = structlog.get_logger()
+
+_NEWEST = "newest_entry"  # the highest stream id that this database has seen applied
+
+
+class Consumer:
+    """One consumer: `apply` is what a batch of events does to the database, within a transaction.
+
+    `after_commit` is called when that has committed, and must not block; `siblings` are the names
+    of all consumers that are to be in the group.
+    `group` must be the group of this database and no other's.
+    """
+
+    def __init__(
+        self,
+        group: ConsumerGroup,
+        database: Database,
+        apply: Callable[[Sequence[Event]], None],
+        *,
+        after_commit: Callable[[], None],
+        batch: int,
+        claim_idle_ms: int,
+        max_deliveries: int,
+        siblings: Collection[str],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._group = group
+        self._database = database
+        self._inbox = Inbox(database)
+        self._apply = apply
+        self._after_commit = after_commit
+        self._batch = batch
+        self._claim_idle_ms = claim_idle_ms
+        self._max_deliveries = max_deliveries
+        self._siblings = siblings
+        self._clock = clock
+        self._recovered = False
+        self._next_claim = 0.0
+
+    def step(self) -> None:
+        """One turn: recover, or take over what others left, or read and apply. Blocks up to a second.
+
+        Raises RedisError or StoreError; nothing is acknowledged then that is not committed, and the
+        next step begins with what is still pending.
+        """
+        try:
+            if not self._recovered:
+                self._recover()
+                self._recovered = True
+            elif self._clock() >= self._next_claim:
+                self._claim()
+            else:
+                self._handle(self._group.read_new(self._batch))
+        except (RedisError, StoreError) as error:
+            self._recovered = False
+            if not (isinstance(error, redis.ResponseError) and is_missing(error)):
+                raise
+            _log.warning("stream_or_group_missing", group=self._group.group, reason=str(error))
+
+    def _recover(self) -> None:
+        """Make sure of the group, and finish what this consumer had read before."""
+        self._group.create()
+        self._compare()
+        after = b"0-0"
+        while entries := self._group.read_pending(after, self._batch):
+            self._handle(entries)
+            after = entries[-1].id
+
+    def _compare(self) -> None:
+        """The database decides what has been applied: set the group back when it is further on.
+
+        Redis is asked first: what it has seen acknowledged by then, the database has committed.
+        """
+        acknowledged = self._group.newest_acknowledged()
+        if acknowledged and stream_position(acknowledged) > stream_position(self._newest()):
+            _log.warning("group_set_back", group=self._group.group, acknowledged=acknowledged.decode())
+            self._group.set_back()
+
+    def _claim(self) -> None:
+        """Take over entries that a consumer has held for too long, this one's own failures included."""
+        cursor = b"0-0"
+        while True:
+            cursor, entries = self._group.claim(self._claim_idle_ms, cursor, self._batch)
+            self._handle(entries)
+            if cursor == b"0-0":
+                break
+        self._group.remove_others(self._siblings, self._claim_idle_ms)
+        self._next_claim = self._clock() + self._claim_idle_ms / 2000
+
+    def _handle(self, entries: Sequence[Entry]) -> None:
+        """Apply entries, acknowledge those that are done with, and bury those that never will be."""
+        events: list[tuple[Entry, Event]] = []
+        done = []
+        for entry in entries:
+            try:
+                if entry.fields:
+                    events.append((entry, decode(entry.fields)))
+                else:
+                    done.append(entry.id)  # deleted from the stream
+            except UnknownEventType as error:
+                _log.info("unknown_event_type", entry=entry.id.decode(), type=str(error))
+                done.append(entry.id)
+            except InvalidEvent as error:
+                self._bury(entry, str(error))
+        done += self._apply_all(events)
+        self._group.acknowledge(done)
+
+    def _apply_all(self, events: list[tuple[Entry, Event]]) -> list[bytes]:
+        """Apply together, or when that raises, each alone; answer the entries that are done with."""
+        if not events:
+            return []
+        try:
+            self._apply_together(events)
+        except StoreError:
+            raise  # no fault of the events
+        except Exception:
+            if len(events) > 1:
+                return [id for pair in events for id in self._apply_all([pair])]
+            self._failed(events[0][0])
+            return []
+        return [entry.id for entry, _ in events]
+
+    def _apply_together(self, events: list[tuple[Entry, Event]]) -> None:
+        named = {entry.event_name: event for entry, event in events}  # one event, once
+        newest = max((entry.id for entry, _ in events), key=stream_position)
+        with self._database.transaction():
+            fresh = self._inbox.take(named)
+            self._apply([event for name, event in named.items() if name in fresh])
+            if stream_position(newest) > stream_position(self._newest()):
+                self._database.set_meta(_NEWEST, newest.decode())
+        self._after_commit()
+
+    def _failed(self, entry: Entry) -> None:
+        """Called while handling what the event's handling raised."""
+        deliveries = self._group.deliveries(entry.id)
+        _log.exception("event_failed", entry=entry.id.decode(), deliveries=deliveries)
+        if deliveries >= self._max_deliveries:
+            self._bury(entry, "its handling raises; the log tells more", deliveries)
+
+    def _bury(self, entry: Entry, reason: str, deliveries: int | None = None) -> None:
+        if deliveries is None:
+            deliveries = self._group.deliveries(entry.id)
+        _log.error("dead_letter", entry=entry.id.decode(), reason=reason)
+        self._group.bury(entry, reason, deliveries)
+
+    def _newest(self) -> bytes:
+        return str(self._database.meta(_NEWEST) or "0-0").encode()
+
+
+def stream_position(id: bytes) -> tuple[int, int]:
+    """A stream id as something that compares."""
+    milliseconds, _, sequence = id.partition(b"-")
+    return int(milliseconds), int(sequence)
+
+
+def run(actor: Actor, consumer: Consumer) -> None:
+    """Consume until told to stop; a batch that has begun is finished."""
+    actor.ready()
+    actor.repeat(consumer.step)

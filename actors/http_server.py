@@ -1,0 +1,101 @@
+"""A service's HTTP process: a WSGI application on waitress, on a socket shared with its siblings.
+
+waitress cancels what is queued when it is told to stop, so the loop is driven from here: on SIGTERM
+the process stops accepting (its siblings go on), answers everything it has accepted, and then ends.
+"""
+
+import resource
+import socket
+from typing import Any
+
+import waitress.channel
+import waitress.server
+import waitress.task
+from waitress import wasyncore
+
+from tally.actors.actor import BEAT_SECONDS, Actor
+from tally.http.problems import CONTENT_TYPE, render
+from tally.http.service import BATCH_BODY
+
+MOST_CONNECTIONS = 2000  # of one process; idle ones are closed after IDLE_SECONDS
+IDLE_SECONDS = 60
+MOST_HEADER_BYTES = 32 * 1024
+_BUFFERED = 1024 * 1024  # bytes of an answer that wait for a slow client before its writer does
+
+
+class _ProblemTask(waitress.task.ErrorTask):  # type: ignore[misc]
+    """What waitress itself refuses is answered as a problem too."""
+
+    def execute(self) -> None:
+        error = self.request.error
+        body = render(error.code, error.reason, str(error.body))
+        self.status = f"{error.code} {error.reason}"
+        self.response_headers = [("Content-Type", CONTENT_TYPE)]
+        self.set_close_on_finish()
+        self.content_length = len(body)
+        self.write(body)
+
+
+class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
+    error_task_class = _ProblemTask
+
+
+class HttpServer:
+    """Serves `app` on a listening socket that others may serve as well."""
+
+    def __init__(self, app: Any, listener: socket.socket, threads: int) -> None:
+        self._server = waitress.server.create_server(
+            app,
+            _start=False,
+            sockets=[listener],
+            threads=threads,
+            connection_limit=MOST_CONNECTIONS,
+            channel_timeout=IDLE_SECONDS,
+            cleanup_interval=5,
+            max_request_body_size=BATCH_BODY,
+            max_request_header_size=MOST_HEADER_BYTES,
+            outbuf_high_watermark=_BUFFERED,
+            ident="tally",
+            clear_untrusted_proxy_headers=True,
+        )
+        self._server.channel_class = _Channel
+        self._server.accept_connections()
+
+    def run(self, actor: Actor) -> None:
+        """Serve until the actor is to stop, then answer what was accepted and return."""
+        actor.on_stop(self._server.pull_trigger)
+        while not actor.stopping.is_set():
+            actor.beat()
+            self._turn(BEAT_SECONDS)
+        self._server.del_channel()
+        self._server.socket.close()
+        while self._busy():
+            actor.beat()
+            self._turn(0.05)
+        self._server.task_dispatcher.shutdown(timeout=1)
+
+    def _turn(self, seconds: float) -> None:
+        wasyncore.loop(seconds, use_poll=True, map=self._server._map, count=1)
+
+    def _busy(self) -> bool:
+        dispatcher = self._server.task_dispatcher
+        channels = list(self._server.active_channels.values())
+        return bool(dispatcher.queue or dispatcher.active_count) or any(
+            channel.requests or channel.total_outbufs_len for channel in channels
+        )
+
+
+def run(actor: Actor, app: Any, listener: socket.socket, threads: int) -> None:
+    """Be an HTTP process."""
+    _raise_file_limit()
+    server = HttpServer(app, listener, threads)
+    actor.ready()
+    server.run(actor)
+
+
+def _raise_file_limit() -> None:
+    """Each connection is a file; the usual soft limit of 1024 is lower than MOST_CONNECTIONS."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_CONNECTIONS + 500
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == -1 else min(wanted, hard), hard))

@@ -1,0 +1,73 @@
+"""Logs: one line each, JSON where nobody watches."""
+
+import logging
+import os
+import sys
+
+import structlog
+
+from tally.config import LogSettings
+
+
+def configure(settings: LogSettings, actor: str) -> None:
+    """Have structlog, and what libraries log, write lines that name `actor` to standard error."""
+    text = settings.format == "text" or (settings.format == "auto" and sys.stderr.isatty())
+    level = getattr(logging, settings.level.upper())
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        _named(actor),
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    last: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        if text
+        else structlog.processors.JSONRenderer()
+    )
+    rendered = [last] if text else [structlog.processors.format_exc_info, last]
+    structlog.configure(
+        processors=[*shared, *rendered],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=lambda *_: _Lines(),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(_Lines())  # type: ignore[arg-type]
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendered],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+    # A queue of requests is what threads are for; waitress would warn of each one.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+
+
+def _named(actor: str) -> structlog.typing.Processor:
+    def add(_logger: object, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        line["actor"] = actor
+        return line
+
+    return add
+
+
+class _Lines:
+    """Standard error, a whole line to one write(2), so that lines of many processes don't mix.
+
+    Nobody reading it, or a full disk behind it, is no reason to stop working: the line is lost.
+    """
+
+    def write(self, text: str) -> None:
+        try:
+            os.write(2, text.encode(errors="backslashreplace"))
+        except OSError:
+            return
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def msg(self, message: str) -> None:
+        self.write(message + "\n")
+
+    debug = info = warning = error = critical = exception = log = msg

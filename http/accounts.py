@@ -1,0 +1,168 @@
+"""The accounts service: its HTTP calls, one class for each path."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import falcon
+
+from tally.events import Id
+from tally.http import values
+from tally.http.health import add_health
+from tally.http.problems import FieldError, WrongFields
+from tally.http.service import (
+    SINGLE_BODY,
+    Json,
+    Page,
+    Service,
+    create_app,
+    made,
+    path_id,
+    read_body,
+    send_made,
+    trace_parent,
+)
+from tally.http.status import StatusReport
+from tally.http.values import AccountBody
+from tally.store.accounts import Account, Accounts, CustomerRevenue, open_database
+
+AccountsService = Service[Accounts]
+
+_ACCOUNTS_AT_ONCE = 100  # read in one snapshot while all of them are listed
+_CUSTOMERS_AT_ONCE = 1000
+_CHUNK = 64 * 1024  # bytes sent at a time
+
+
+def app(directory: Path, after_commit: Callable[[], None], status: Callable[[], StatusReport]) -> Any:
+    """The WSGI application over accounts.db in `directory`.
+
+    `after_commit` is called after each commit and must not block; `status` answers GET /status.
+    """
+    service: AccountsService = Service(lambda: Accounts(open_database(directory)), after_commit)
+    app = create_app()
+    accounts = AccountsResource(service)
+    app.add_route("/accounts", accounts)
+    app.add_route("/accounts/{id}", accounts, suffix="one")
+    app.add_route("/accounts/{id}/customers", accounts, suffix="customers")
+    app.add_route("/accounts/{id}/is-owned-by/{user}", accounts, suffix="ownership")
+    add_health(app, service, status)
+    return app
+
+
+class AccountsResource:
+    """Accounts: open, list with customers and revenue, show, delete."""
+
+    def __init__(self, service: AccountsService) -> None:
+        self._service = service
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Open an account."""
+        body = read_body(req, SINGLE_BODY)
+        new, trace = values.decode(body, AccountBody), trace_parent(req)
+        answer = self._service.write_once(
+            req, body, lambda store: made("/accounts", store.create_account(new, trace))
+        )
+        send_made(resp, answer)
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """List accounts with their customers and revenue; all of them when no limit is asked for."""
+        page = Page(req)
+        if page.limited:
+            with self._service.read() as store:
+                found = store.accounts(page.after, page.limit + 1)
+            accounts, following = page.cut(found, lambda account: account.id)
+            if following is not None:
+                resp.append_link(f"/accounts?limit={page.limit}&after={following}", "next")
+            shown = iter(accounts)
+        else:
+            shown = self._every_account(page.after)
+        resp.content_type = falcon.MEDIA_JSON
+        resp.stream = _in_chunks(self._list(shown))
+
+    def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
+        """Show an account with its customers and revenue."""
+        with self._service.read() as store:
+            account = store.account(path_id(id, "account"))
+        resp.content_type = falcon.MEDIA_JSON
+        resp.stream = _in_chunks(self._one(account))
+
+    def on_delete_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
+        """Delete an account; with ?cascade=true, its customers too."""
+        number, trace = path_id(id, "account"), trace_parent(req)
+        cascade = _flag(req, "cascade")
+        self._service.write(lambda store: store.delete_account(number, cascade, trace))
+        resp.status = falcon.HTTP_204
+
+    def on_get_customers(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
+        """List an account's customers by ascending id."""
+        page = Page(req)
+        with self._service.read() as store:
+            account = store.account(path_id(id, "account"))
+            found = store.customers_of(account.id, page.after, page.limit + 1)
+        customers, following = page.cut(found, lambda customer: customer.customer_id)
+        Json.send(resp, {"customers": customers, "next": following})
+
+    def on_get_ownership(self, req: falcon.Request, resp: falcon.Response, id: str, user: str) -> None:
+        """Tell whether a user owns an account."""
+        with self._service.read() as store:
+            account = store.account(path_id(id, "account"))
+        Json.send(resp, {"ok": account.owned_by == user})
+
+    def _list(self, accounts: Iterator[Account]) -> Iterator[bytes]:
+        separator = b"["
+        for account in accounts:
+            yield separator
+            yield from self._one(account)
+            separator = b","
+        yield b"[]" if separator == b"[" else b"]"
+
+    def _one(self, account: Account) -> Iterator[bytes]:
+        """One account in parts. The total comes last: it is the sum of the customers that were sent."""
+        total = 0
+        separator = b""
+        yield b'{"account":' + Json.encode(account) + b',"customers":['
+        for customers in self._every_customer(account.id):
+            yield separator + Json.encode(customers)[1:-1]
+            total += sum(customer.total_revenue_cents for customer in customers)
+            separator = b","
+        yield b'],"total_revenue_cents":%d}' % total
+
+    def _every_account(self, after: int) -> Iterator[Account]:
+        while True:
+            with self._service.read() as store:
+                accounts = store.accounts(after, _ACCOUNTS_AT_ONCE)
+            yield from accounts
+            if len(accounts) < _ACCOUNTS_AT_ONCE:
+                return
+            after = accounts[-1].id
+
+    def _every_customer(self, account_id: Id) -> Iterator[list[CustomerRevenue]]:
+        after = -1
+        while True:
+            with self._service.read() as store:
+                customers = store.customers_of(account_id, after, _CUSTOMERS_AT_ONCE)
+            if customers:
+                yield customers
+            if len(customers) < _CUSTOMERS_AT_ONCE:
+                return
+            after = customers[-1].customer_id
+
+
+def _flag(req: falcon.Request, name: str) -> bool:
+    raw = req.get_param(name)
+    if raw not in (None, "true", "false"):
+        raise WrongFields([FieldError(name, "Expected true or false")])
+    return raw == "true"
+
+
+def _in_chunks(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """The same bytes in pieces worth sending."""
+    gathered: list[bytes] = []
+    size = 0
+    for part in parts:
+        gathered.append(part)
+        size += len(part)
+        if size >= _CHUNK:
+            yield b"".join(gathered)
+            gathered, size = [], 0
+    yield b"".join(gathered)

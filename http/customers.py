@@ -1,0 +1,146 @@
+"""The customers service: its HTTP calls, one class for each path."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import falcon
+
+from tally.http import values
+from tally.http.health import add_health
+from tally.http.service import (
+    BATCH_BODY,
+    SINGLE_BODY,
+    Json,
+    Page,
+    Service,
+    create_app,
+    made,
+    made_many,
+    path_id,
+    read_body,
+    send_made,
+    trace_parent,
+)
+from tally.http.status import StatusReport
+from tally.http.values import CustomerBody, InvoiceBody
+from tally.store.customers import Customers, open_database
+
+CustomersService = Service[Customers]
+
+
+def app(
+    directory: Path,
+    after_commit: Callable[[], None],
+    require_account: bool,
+    status: Callable[[], StatusReport],
+) -> Any:
+    """The WSGI application over customers.db in `directory`.
+
+    `after_commit` is called after each commit and must not block; `status` answers GET /status.
+    """
+    service: CustomersService = Service(lambda: Customers(open_database(directory)), after_commit)
+    app = create_app()
+    customers = CustomersResource(service, require_account)
+    invoices = InvoicesResource(service)
+    app.add_route("/customers", customers)
+    app.add_route("/customers/batch", customers, suffix="batch")
+    app.add_route("/customers/{id}", customers, suffix="one")
+    app.add_route("/invoices", invoices)
+    app.add_route("/invoices/batch", invoices, suffix="batch")
+    app.add_route("/invoices/{id}", invoices, suffix="one")
+    add_health(app, service, status)
+    return app
+
+
+class CustomersResource:
+    """Customers: create one or many, list, show, delete."""
+
+    def __init__(self, service: CustomersService, require_account: bool) -> None:
+        self._service = service
+        self._require_account = require_account
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Create a customer."""
+        body = read_body(req, SINGLE_BODY)
+        new, trace = values.decode(body, CustomerBody), trace_parent(req)
+        answer = self._service.write_once(
+            req,
+            body,
+            lambda store: made("/customers", *store.create_customers([new], self._require_account, trace)),
+        )
+        send_made(resp, answer)
+
+    def on_post_batch(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Create many customers, all or none."""
+        body = read_body(req, BATCH_BODY)
+        new, trace = values.decode_batch(body, CustomerBody), trace_parent(req)
+        answer = self._service.write_once(
+            req,
+            body,
+            lambda store: made_many(store.create_customers(new, self._require_account, trace)),
+        )
+        send_made(resp, answer)
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """List customers by ascending id."""
+        page = Page(req, "account_id")
+        with self._service.read() as store:
+            found = store.customers(page.filters["account_id"], page.after, page.limit + 1)
+        customers, following = page.cut(found, lambda customer: customer.id)
+        Json.send(resp, {"customers": customers, "next": following})
+
+    def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
+        """Show a customer."""
+        with self._service.read() as store:
+            Json.send(resp, store.customer(path_id(id, "customer")))
+
+    def on_delete_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
+        """Delete a customer and its invoices."""
+        number, trace = path_id(id, "customer"), trace_parent(req)
+        self._service.write(lambda store: store.delete_customer(number, trace))
+        resp.status = falcon.HTTP_204
+
+
+class InvoicesResource:
+    """Invoices: create one or many, list, show, delete."""
+
+    def __init__(self, service: CustomersService) -> None:
+        self._service = service
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Create an invoice."""
+        body = read_body(req, SINGLE_BODY)
+        new, trace = values.decode(body, InvoiceBody), trace_parent(req)
+        answer = self._service.write_once(
+            req, body, lambda store: made("/invoices", *store.create_invoices([new], trace))
+        )
+        send_made(resp, answer)
+
+    def on_post_batch(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Create many invoices, all or none."""
+        body = read_body(req, BATCH_BODY)
+        new, trace = values.decode_batch(body, InvoiceBody), trace_parent(req)
+        answer = self._service.write_once(
+            req, body, lambda store: made_many(store.create_invoices(new, trace))
+        )
+        send_made(resp, answer)
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """List invoices by ascending id."""
+        page = Page(req, "customer_id")
+        with self._service.read() as store:
+            found = store.invoices(page.filters["customer_id"], page.after, page.limit + 1)
+        invoices, following = page.cut(found, lambda invoice: invoice.id)
+        Json.send(resp, {"invoices": invoices, "next": following})
+
+    def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
+        """Show an invoice."""
+        with self._service.read() as store:
+            Json.send(resp, store.invoice(path_id(id, "invoice")))
+
+    def on_delete_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
+        """Take an invoice back."""
+        number, trace = path_id(id, "invoice"), trace_parent(req)
+        self._service.write(lambda store: store.delete_invoice(number, trace))
+        resp.status = falcon.HTTP_204

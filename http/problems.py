@@ -1,0 +1,131 @@
+"""Errors as clients see them: RFC 9457 `application/problem+json`, whatever Accept says.
+
+One table maps what the store can raise to a status; everything a client can do wrong has its own
+class below.
+"""
+
+import http
+from typing import Any, NamedTuple
+
+import falcon
+import msgspec
+import structlog
+
+from tally.store import errors
+
+CONTENT_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = 1
+
+_log = structlog.get_logger()
+
+
+class FieldError(NamedTuple):
+    """A field of a request and what is wrong with it."""
+
+    field: str
+    message: str
+
+
+class MalformedBody(falcon.HTTPBadRequest):
+    """400: the body is not the JSON that is due."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(title="Malformed body", description=detail)
+
+
+class WrongFields(falcon.HTTPUnprocessableEntity):
+    """422: fields are missing, of the wrong type, or out of range."""
+
+    def __init__(self, faults: list[FieldError], detail: str | None = None) -> None:
+        shown = ", ".join(dict.fromkeys(fault.field for fault in faults[:10])) or "the body"
+        super().__init__(title="Invalid request", description=detail or f"Not acceptable: {shown}.")
+        self.faults = faults
+
+
+class BodyTooLarge(falcon.HTTPContentTooLarge):
+    """413: the body is larger than this call takes."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(title="Body too large", description=f"At most {limit} bytes are taken here.")
+
+
+def render(status: int, title: str, detail: str | None, faults: list[FieldError] | None = None) -> bytes:
+    """The body of an error answer."""
+    problem: dict[str, Any] = {"title": title, "status": status, "detail": detail or title + "."}
+    if faults:
+        problem["errors"] = [fault._asdict() for fault in faults]
+    return msgspec.json.encode(problem)
+
+
+def serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError) -> None:
+    """Falcon's error serializer: always JSON, never negotiated."""
+    faults = getattr(error, "faults", None)
+    phrase = http.HTTPStatus(error.status_code).phrase
+    # Falcon's own errors use the status line as the title.
+    title = error.title if error.title and not error.title[:3].isdigit() else phrase
+    detail = error.description or _DETAILS.get(error.status_code, "").format(req=req)
+    resp.data = render(error.status_code, title, detail, faults)
+    resp.content_type = CONTENT_TYPE
+
+
+_DETAILS = {
+    404: "There is nothing at {req.path}.",
+    405: "{req.method} is not offered at {req.path}.",
+}
+
+
+def add_error_handlers(app: Any) -> None:
+    """Have `app` answer every error as a problem."""
+    app.set_error_serializer(serialize)
+    app.add_error_handler(Exception, _handle_unexpected)
+    app.add_error_handler(errors.StoreError, _handle_store_error)
+    app.add_error_handler(falcon.HTTPError, _handle_http_error)
+
+
+def _handle_http_error(
+    req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, _params: dict[str, Any]
+) -> None:
+    resp.status = error.status
+    if error.headers:
+        resp.set_headers(error.headers)
+    serialize(req, resp, error)
+
+
+def _handle_store_error(
+    req: falcon.Request, resp: falcon.Response, error: errors.StoreError, _params: dict[str, Any]
+) -> None:
+    _handle_http_error(req, resp, _from_store(req, error), _params)
+
+
+def _from_store(req: falcon.Request, error: errors.StoreError) -> falcon.HTTPError:
+    detail = str(error)
+    match error:
+        case errors.NotFound():
+            return falcon.HTTPNotFound(title="Not found", description=detail)
+        case errors.UnknownReference():
+            prefix = "[{}]." if req.path.endswith("/batch") else ""
+            return WrongFields(
+                [
+                    FieldError(prefix.format(index) + error.field, f"There is no {error.kind} {id}")
+                    for index, id in error.missing
+                ]
+            )
+        case errors.KeyReused():
+            return WrongFields([FieldError("Idempotency-Key", detail)], detail)
+        case errors.AccountInUse():
+            return falcon.HTTPConflict(title="Account in use", description=detail)
+        case _:
+            _log.error("store_unavailable", error=detail)
+            return falcon.HTTPServiceUnavailable(
+                title="Store unavailable", description=detail, retry_after=RETRY_AFTER_SECONDS
+            )
+
+
+def _handle_unexpected(
+    req: falcon.Request, resp: falcon.Response, error: Exception, _params: dict[str, Any]
+) -> None:
+    _log.exception("request_failed", method=req.method, path=req.path, exc_info=error)
+    problem = falcon.HTTPInternalServerError(
+        title="Internal error", description="This is a fault of the service; its log tells more."
+    )
+    _handle_http_error(req, resp, problem, _params)

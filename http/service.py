@@ -1,0 +1,182 @@
+"""What both services are made of: writes that share commits, reads from a pool, one kind of app."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Generic, Protocol, TypeVar
+
+import falcon
+import msgspec
+
+from tally.events import Id
+from tally.http import problems
+from tally.http.problems import BodyTooLarge, FieldError, WrongFields
+from tally.store.database import Database
+from tally.store.group_commit import GroupCommit
+from tally.store.idempotency import Answer, IdempotencyKeys
+
+SINGLE_BODY = 1024 * 1024  # bytes
+BATCH_BODY = 16 * SINGLE_BODY
+MOST_LISTED = 1000
+LISTED = 100
+
+_encoder = msgspec.json.Encoder(enc_hook=str)  # the one thing msgspec doesn't know is Id
+_VISIBLE_ASCII = re.compile(r"[!-~]{1,200}\Z")
+_TRACE_PARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")
+
+
+class HasDatabase(Protocol):
+    """The methods on one database, such as Customers or Accounts."""
+
+    database: Database
+
+
+S = TypeVar("S", bound=HasDatabase)
+T = TypeVar("T")
+
+
+class Service(Generic[S]):
+    """One service's state as its HTTP process holds it: one connection that writes, others that read.
+
+    `open_store` opens the database anew; `after_commit` is called after each commit. Safe for any
+    number of threads.
+    """
+
+    def __init__(self, open_store: Callable[[], S], after_commit: Callable[[], None]) -> None:
+        self._open_store = open_store
+        self._writer = open_store()
+        self._keys = IdempotencyKeys(self._writer.database)
+        self._commits = GroupCommit(self._writer.database, after_commit)
+        self._idle: list[S] = []  # readers; a list's append and pop are atomic
+
+    def write(self, change: Callable[[S], T]) -> T:
+        """Run `change` in a transaction that it may share with others; see GroupCommit.run."""
+        return self._commits.run(lambda: change(self._writer))
+
+    def write_once(self, req: falcon.Request, body: bytes, change: Callable[[S], Answer]) -> Answer:
+        """Like `write`; with an Idempotency-Key in the request, `change` runs the first time only.
+
+        Raises WrongFields for a key that is none, KeyReused for one that came with another request.
+        """
+        key = req.get_header("Idempotency-Key")
+        if key is None:
+            return self.write(change)
+        if not _VISIBLE_ASCII.match(key):
+            raise WrongFields([FieldError("Idempotency-Key", "Expected 1 to 200 visible ASCII characters")])
+        request = req.path.encode() + b"\n" + body
+        return self.write(lambda store: self._keys.once(key, request, lambda: change(store)))
+
+    @contextmanager
+    def read(self) -> Iterator[S]:
+        """Read from one moment's state. Keep it short, and never wait for a client inside."""
+        store = self._idle.pop() if self._idle else self._open_store()
+        try:
+            with store.database.snapshot():
+                yield store
+        finally:
+            self._idle.append(store)
+
+
+class Json:
+    """What every answer that isn't an error is sent with."""
+
+    @staticmethod
+    def encode(content: Any) -> bytes:
+        """The content as JSON; ids become strings."""
+        return _encoder.encode(content)
+
+    @staticmethod
+    def send(resp: falcon.Response, content: Any) -> None:
+        """Answer with `content`."""
+        resp.data = _encoder.encode(content)
+        resp.content_type = falcon.MEDIA_JSON
+
+
+def made(path: str, id: Id) -> Answer:
+    """The answer to a request that made one thing."""
+    return Answer(f"{path}/{id}", _encoder.encode({"id": id}))
+
+
+def made_many(ids: list[Id]) -> Answer:
+    """The answer to a request that made several."""
+    return Answer(None, _encoder.encode({"ids": ids}))
+
+
+def send_made(resp: falcon.Response, answer: Answer) -> None:
+    """Answer 201."""
+    resp.status = falcon.HTTP_201
+    if answer.location is not None:
+        resp.location = answer.location
+    resp.data = answer.body
+    resp.content_type = falcon.MEDIA_JSON
+
+
+def read_body(req: falcon.Request, limit: int) -> bytes:
+    """The request's body, whatever its Content-Type. Raises BodyTooLarge above `limit` bytes."""
+    if (req.content_length or 0) > limit:
+        raise BodyTooLarge(limit)
+    body: bytes = req.bounded_stream.read(limit + 1)
+    if len(body) > limit:
+        raise BodyTooLarge(limit)
+    return body
+
+
+def trace_parent(req: falcon.Request) -> str | None:
+    """The W3C trace context that the request came with, when it is one."""
+    header = req.get_header("traceparent")
+    return header if header and _TRACE_PARENT.match(header) else None
+
+
+class Page:
+    """Which part of a list is asked for: `limit` and `after`, and filters that are ids.
+
+    Raises WrongFields with every fault of the query.
+    """
+
+    def __init__(self, req: falcon.Request, *filters: str) -> None:
+        faults: list[FieldError] = []
+        self.limited = req.has_param("limit")
+        self.limit = _query(req, "limit", LISTED, _limit, faults)
+        self.after = _query(req, "after", -1, Id.parse, faults)
+        self.filters = {name: _query(req, name, None, Id.parse, faults) for name in filters}
+        if faults:
+            raise WrongFields(faults)
+
+    def cut(self, rows: list[T], id_of: Callable[[T], Id]) -> tuple[list[T], Id | None]:
+        """The rows of this page out of `limit + 1`, and the `after` of the next when there is one."""
+        page = rows[: self.limit]
+        return page, id_of(page[-1]) if len(rows) > self.limit else None
+
+
+def _query(
+    req: falcon.Request, name: str, default: Any, parse: Callable[[str], Any], faults: list[FieldError]
+) -> Any:
+    values = req.get_param_as_list(name)
+    if values is None:
+        return default
+    try:
+        return parse(values[-1] if values else "")
+    except ValueError as error:
+        faults.append(FieldError(name, str(error)))
+        return default
+
+
+def _limit(raw: str) -> int:
+    if raw.isascii() and raw.isdigit() and len(raw) <= 4 and 1 <= int(raw) <= MOST_LISTED:
+        return int(raw)
+    raise ValueError(f"Expected a number from 1 to {MOST_LISTED}")
+
+
+def path_id(raw: str, kind: str) -> Id:
+    """An id in a path; what can't be one is unknown. Raises HTTPNotFound."""
+    try:
+        return Id.parse(raw)
+    except ValueError:
+        raise falcon.HTTPNotFound(title="Not found", description=f"There is no {kind} {raw[:100]}.") from None
+
+
+def create_app() -> "falcon.App[falcon.Request, falcon.Response]":
+    """A Falcon app that answers JSON and nothing else."""
+    app = falcon.App()
+    problems.add_error_handlers(app)
+    return app

@@ -1,0 +1,94 @@
+"""What GET /status tells of a service, gathered from its database and from Redis."""
+
+from collections.abc import Callable
+from pathlib import Path
+from shutil import disk_usage
+
+import apsw
+from msgspec import Struct
+
+from tally.store.database import Database
+from tally.store.errors import StoreError
+from tally.store.inbox import Inbox
+from tally.store.outbox import Outbox
+from tally.store.stream import ConsumerGroup, EventStream, RedisError, connect
+from tally.version import VERSION
+
+_ANSWER_SECONDS = 0.2  # twice that, to connect and to answer, stays below half a second
+
+
+class RedisStatus(Struct, frozen=True):
+    """What Redis tells; every figure is None while it can't be reached."""
+
+    reachable: bool
+    pending: int | None = None
+    dead_letters: int | None = None
+    lag: dict[str, int] | None = None
+
+
+class StatusReport(Struct, frozen=True):
+    """A service's state; `status` is "ok", or "degraded" for the `reasons` given."""
+
+    status: str
+    reasons: list[str]
+    service: str
+    version: str
+    identity: str | None
+    outbox_depth: int | None
+    redis: RedisStatus
+    disk_free_bytes: int
+    sqlite_version: str
+
+
+class StatusProbe:
+    """Gathers a StatusReport over connections of its own, opened anew each time."""
+
+    def __init__(
+        self, service: str, open_database: Callable[[Path], Database], directory: Path, url: str, stream: str
+    ) -> None:
+        self._service = service
+        self._open_database = open_database
+        self._directory = directory
+        self._url = url
+        self._stream = stream
+
+    def __call__(self) -> StatusReport:
+        """Look now. Raises nothing: what can't be told becomes a reason."""
+        reasons: list[str] = []
+        identity, depth, redis = None, None, RedisStatus(reachable=False)
+        try:
+            database = self._open_database(self._directory)
+            identity, depth = database.identity, Outbox(database).depth()
+            redis = self._ask_redis(database, reasons)
+            database.close()
+        except StoreError as error:
+            reasons.append(str(error))
+        return StatusReport(
+            status="degraded" if reasons else "ok",
+            reasons=reasons,
+            service=self._service,
+            version=VERSION,
+            identity=identity,
+            outbox_depth=depth,
+            redis=redis,
+            disk_free_bytes=disk_usage(self._directory).free,
+            sqlite_version=apsw.sqlite_lib_version(),
+        )
+
+    def _ask_redis(self, database: Database, reasons: list[str]) -> RedisStatus:
+        client = connect(self._url, _ANSWER_SECONDS)
+        stream = EventStream(client, self._stream)
+        try:
+            dead_letters = stream.dead_letters()
+            published = stream.published_by_source()
+            pending = ConsumerGroup(stream, database.source, "").pending()
+        except (RedisError, OSError) as error:
+            reasons.append(f"Redis does not answer: {error}")
+            return RedisStatus(reachable=False)
+        finally:
+            client.close()
+        if dead_letters:
+            reasons.append(f"{dead_letters} dead letters wait for a decision")
+        inbox = Inbox(database)
+        lag = {source: inbox.missing(source, last) for source, last in published.items()}
+        return RedisStatus(reachable=True, pending=pending, dead_letters=dead_letters, lag=lag)

@@ -1,0 +1,208 @@
+"""accounts.db: accounts, and what the events told of their customers and revenue."""
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from msgspec import Struct
+
+from tally.events import (
+    AccountCreated,
+    AccountDeleted,
+    CustomerCreated,
+    CustomerDeleted,
+    Event,
+    Id,
+    InvoiceCreated,
+    InvoiceDeleted,
+    now,
+    rfc3339,
+)
+from tally.store import idempotency, inbox, outbox
+from tally.store.database import Database
+from tally.store.errors import AccountInUse, NotFound
+from tally.store.outbox import Outbox
+
+SERVICE = "accounts"
+FILE = "accounts.db"
+
+# Rows can come to be in any order: an invoice or a deletion may be applied before the creation it
+# belongs to. Such a row waits, unlisted, with `created_date` NULL; one that is deleted stays as a
+# mark, so that a creation that comes late does not bring it back.
+SCHEMA = f"""
+{outbox.SCHEMA}
+{inbox.SCHEMA}
+{idempotency.SCHEMA}
+CREATE TABLE account (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT,
+    description TEXT,
+    owned_by TEXT,
+    created_date TEXT,
+    deleted INTEGER NOT NULL DEFAULT FALSE
+) STRICT;
+
+CREATE TABLE customer (
+    id INTEGER PRIMARY KEY,
+    account_id INTEGER,
+    name TEXT,
+    created_date TEXT,
+    revenue_cents INTEGER NOT NULL DEFAULT 0,
+    deleted INTEGER NOT NULL DEFAULT FALSE
+) STRICT;
+CREATE INDEX customer_by_account ON customer (account_id) WHERE account_id IS NOT NULL AND NOT deleted;
+"""
+
+
+class NewAccount(Struct, frozen=True):
+    """An account to be opened."""
+
+    name: str
+    owned_by: str
+    description: str = ""
+
+
+class Account(Struct, frozen=True):
+    """An open account; `created_date` is RFC 3339 in UTC."""
+
+    id: Id
+    name: str
+    description: str
+    owned_by: str
+    created_date: str
+
+
+class CustomerRevenue(Struct, frozen=True):
+    """A customer of an account, and the sum of its invoices."""
+
+    customer_id: Id
+    name: str
+    total_revenue_cents: int
+
+
+def open_database(directory: Path) -> Database:
+    """Open accounts.db in `directory`; see Database."""
+    return Database(directory / FILE, SERVICE, SCHEMA)
+
+
+class Accounts:
+    """The accounts in one database. What changes something runs in a transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.outbox = Outbox(database)
+
+    def create_account(self, new: NewAccount, trace_parent: str | None = None) -> Id:
+        """Open an account and answer its id, which is above any that was ever seen."""
+        created = now()
+        self.database.execute(
+            "INSERT INTO account (name, description, owned_by, created_date) VALUES (?, ?, ?, ?)",
+            (new.name, new.description, new.owned_by, rfc3339(created)),
+        )
+        id = Id(self.database.inserted())
+        event = AccountCreated(id, new.name, new.description, new.owned_by, created)
+        self.outbox.add([event], trace_parent)
+        return id
+
+    def delete_account(self, id: int, cascade: bool = False, trace_parent: str | None = None) -> None:
+        """Delete an account. With `cascade` the customers service deletes its customers then.
+
+        Raises NotFound, and without `cascade` AccountInUse while it lists customers.
+        """
+        self.account(id)
+        if not cascade and self.customers_of(id, after=-1, limit=1):
+            raise AccountInUse(
+                f"The account {id} still lists customers; delete them first, or ask for ?cascade=true."
+            )
+        self.database.execute("UPDATE account SET deleted = TRUE WHERE id = ?", (id,))
+        self.outbox.add([AccountDeleted(Id(id), now())], trace_parent)
+
+    def account(self, id: int) -> Account:
+        """The account. Raises NotFound."""
+        for row in self.database.rows(f"{_ACCOUNT} AND id = ?", (id,)):
+            return Account(Id(row[0]), *row[1:])
+        raise NotFound("account", id)
+
+    def accounts(self, after: int, limit: int) -> list[Account]:
+        """Up to `limit` accounts with ids above `after`, ascending."""
+        rows = self.database.rows(f"{_ACCOUNT} AND id > ? ORDER BY id LIMIT ?", (after, limit))
+        return [Account(Id(row[0]), *row[1:]) for row in rows]
+
+    def customers_of(self, account_id: int, after: int, limit: int) -> list[CustomerRevenue]:
+        """Up to `limit` customers of an account with ids above `after`, ascending."""
+        rows = self.database.rows(
+            "SELECT id, name, revenue_cents FROM customer"
+            " WHERE account_id = ? AND NOT deleted AND id > ? ORDER BY id LIMIT ?",
+            (account_id, after, limit),
+        )
+        return [CustomerRevenue(Id(row[0]), *row[1:]) for row in rows]
+
+    def apply(self, events: Iterable[Event]) -> None:
+        """Take in what was published. Any order and any batching leave the same accounts.
+
+        Every effect commutes with every other: amounts are summed, a deletion stands whatever comes
+        after it, and of two creations of one id the first by its date is the one that counts.
+        """
+        revenue: Counter[Id] = Counter()
+        for event in events:
+            match event:
+                case InvoiceCreated():
+                    revenue[event.customer_id] += event.purchase_price_cents
+                case InvoiceDeleted():
+                    revenue[event.customer_id] -= event.purchase_price_cents
+                case CustomerCreated():
+                    self._customer_created(event)
+                case CustomerDeleted():
+                    self._customer_deleted(event)
+                case AccountCreated():
+                    self._account_created(event)
+                case AccountDeleted():
+                    self._account_deleted(event)
+        self._add_revenue(revenue)
+
+    def _add_revenue(self, revenue: Counter[Id]) -> None:
+        # STRICT makes a sum beyond 2^63 an error, where SQLite would go on with a float.
+        self.database.executemany(
+            "INSERT INTO customer (id, revenue_cents) VALUES (?, ?)"
+            " ON CONFLICT (id) DO UPDATE SET revenue_cents = revenue_cents + excluded.revenue_cents",
+            list(revenue.items()),
+        )
+
+    def _customer_created(self, event: CustomerCreated) -> None:
+        self.database.execute(
+            "INSERT INTO customer (id, account_id, name, created_date) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (id) DO UPDATE SET account_id = excluded.account_id, name = excluded.name,"
+            " created_date = excluded.created_date"
+            " WHERE created_date IS NULL OR (excluded.created_date, excluded.account_id, excluded.name)"
+            " < (created_date, account_id, name)",
+            (event.id, event.account_id, event.name, rfc3339(event.created_date)),
+        )
+
+    def _customer_deleted(self, event: CustomerDeleted) -> None:
+        self.database.execute(
+            "INSERT INTO customer (id, deleted) VALUES (?, TRUE) ON CONFLICT (id) DO UPDATE SET deleted = TRUE",
+            (event.id,),
+        )
+
+    def _account_created(self, event: AccountCreated) -> None:
+        self.database.execute(
+            "INSERT INTO account (id, name, description, owned_by, created_date) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT (id) DO UPDATE SET name = excluded.name, description = excluded.description,"
+            " owned_by = excluded.owned_by, created_date = excluded.created_date"
+            " WHERE created_date IS NULL"
+            " OR (excluded.created_date, excluded.name, excluded.description, excluded.owned_by)"
+            " < (created_date, name, description, owned_by)",
+            (event.id, event.name, event.description, event.owned_by, rfc3339(event.created_date)),
+        )
+
+    def _account_deleted(self, event: AccountDeleted) -> None:
+        self.database.execute(
+            "INSERT INTO account (id, deleted) VALUES (?, TRUE) ON CONFLICT (id) DO UPDATE SET deleted = TRUE",
+            (event.id,),
+        )
+
+
+_ACCOUNT = (
+    "SELECT id, name, description, owned_by, created_date FROM account"
+    " WHERE NOT deleted AND created_date IS NOT NULL"
+)

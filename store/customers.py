@@ -1,0 +1,252 @@
+"""customers.db: customers, their invoices, and which accounts exist."""
+
+from collections.abc import Iterable, Sequence
+from datetime import date
+from pathlib import Path
+
+from msgspec import Struct
+
+from tally.events import (
+    AccountCreated,
+    AccountDeleted,
+    CustomerCreated,
+    CustomerDeleted,
+    Event,
+    Id,
+    InvoiceCreated,
+    InvoiceDeleted,
+    now,
+    rfc3339,
+)
+from tally.store import idempotency, inbox, outbox
+from tally.store.database import Database
+from tally.store.errors import NotFound, UnknownReference
+from tally.store.outbox import Outbox
+
+SERVICE = "customers"
+FILE = "customers.db"
+
+SCHEMA = f"""
+{outbox.SCHEMA}
+{inbox.SCHEMA}
+{idempotency.SCHEMA}
+CREATE TABLE customer (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    account_id INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    created_date TEXT NOT NULL
+) STRICT;
+CREATE INDEX customer_by_account ON customer (account_id);
+
+CREATE TABLE invoice (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    customer_id INTEGER NOT NULL REFERENCES customer,
+    purchase_price_cents INTEGER NOT NULL,
+    purchase_date TEXT NOT NULL,
+    created_date TEXT NOT NULL
+) STRICT;
+CREATE INDEX invoice_by_customer ON invoice (customer_id);
+
+-- What AccountCreated and AccountDeleted told. A deleted account keeps its row, so that a creation
+-- that comes after the deletion does not bring it back; until its creation has come it has no owner.
+CREATE TABLE known_account (
+    id INTEGER PRIMARY KEY,
+    owned_by TEXT,
+    created_date TEXT,
+    deleted INTEGER NOT NULL DEFAULT FALSE
+) STRICT;
+"""
+
+
+class NewCustomer(Struct, frozen=True):
+    """A customer to be recorded."""
+
+    name: str
+    account_id: Id
+
+
+class NewInvoice(Struct, frozen=True):
+    """An invoice to be recorded; the amount in cents."""
+
+    customer_id: Id
+    purchase_date: date
+    purchase_price_cents: int
+
+
+class Customer(Struct, frozen=True):
+    """A recorded customer; `created_date` is RFC 3339 in UTC."""
+
+    id: Id
+    account_id: Id
+    name: str
+    created_date: str
+
+
+class Invoice(Struct, frozen=True):
+    """A recorded invoice; `purchase_date` is YYYY-MM-DD, `created_date` RFC 3339 in UTC."""
+
+    id: Id
+    customer_id: Id
+    purchase_price_cents: int
+    purchase_date: str
+    created_date: str
+
+
+def open_database(directory: Path) -> Database:
+    """Open customers.db in `directory`; see Database."""
+    return Database(directory / FILE, SERVICE, SCHEMA)
+
+
+class Customers:
+    """The customers and invoices in one database. What changes something runs in a transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.outbox = Outbox(database)
+
+    def create_customers(
+        self,
+        new: Sequence[NewCustomer],
+        require_account: bool = False,
+        trace_parent: str | None = None,
+    ) -> list[Id]:
+        """Record customers and answer their ids in order: all of them or none.
+
+        Raises UnknownReference, with `require_account`, for an account that is unknown or deleted.
+        """
+        if require_account:
+            self._insist_on_accounts([customer.account_id for customer in new])
+        created = now()
+        events = [
+            CustomerCreated(self._insert_customer(customer, rfc3339(created)), customer.account_id,
+                            customer.name, created)
+            for customer in new
+        ]  # fmt: skip
+        self.outbox.add(events, trace_parent)
+        return [event.id for event in events]
+
+    def create_invoices(self, new: Sequence[NewInvoice], trace_parent: str | None = None) -> list[Id]:
+        """Record invoices and answer their ids in order: all of them or none.
+
+        Raises UnknownReference for a customer that does not exist.
+        """
+        self._insist_on_customers([invoice.customer_id for invoice in new])
+        created = now()
+        events = [
+            InvoiceCreated(self._insert_invoice(invoice, rfc3339(created)), invoice.customer_id,
+                           invoice.purchase_price_cents, created, invoice.purchase_date)
+            for invoice in new
+        ]  # fmt: skip
+        self.outbox.add(events, trace_parent)
+        return [event.id for event in events]
+
+    def delete_customer(self, id: int, trace_parent: str | None = None) -> None:
+        """Delete a customer and its invoices. Raises NotFound."""
+        account_id = self.customer(id).account_id
+        self._delete_customers([(Id(id), account_id)], trace_parent)
+
+    def delete_invoice(self, id: int, trace_parent: str | None = None) -> None:
+        """Take an invoice back. Raises NotFound."""
+        invoice = self.invoice(id)
+        self.database.execute("DELETE FROM invoice WHERE id = ?", (id,))
+        deleted = InvoiceDeleted(invoice.id, invoice.customer_id, invoice.purchase_price_cents, now())
+        self.outbox.add([deleted], trace_parent)
+
+    def customer(self, id: int) -> Customer:
+        """The customer. Raises NotFound."""
+        for row in self.database.rows(f"{_CUSTOMER} WHERE id = ?", (id,)):
+            return _customer(row)
+        raise NotFound("customer", id)
+
+    def customers(self, account_id: int | None, after: int, limit: int) -> list[Customer]:
+        """Up to `limit` customers with ids above `after`, ascending; of one account or of all."""
+        where = "account_id = ?1 AND" if account_id is not None else ""
+        sql = f"{_CUSTOMER} WHERE {where} id > ?2 ORDER BY id LIMIT ?3"
+        return [_customer(row) for row in self.database.rows(sql, (account_id, after, limit))]
+
+    def invoice(self, id: int) -> Invoice:
+        """The invoice. Raises NotFound."""
+        for row in self.database.rows(f"{_INVOICE} WHERE id = ?", (id,)):
+            return _invoice(row)
+        raise NotFound("invoice", id)
+
+    def invoices(self, customer_id: int | None, after: int, limit: int) -> list[Invoice]:
+        """Up to `limit` invoices with ids above `after`, ascending; of one customer or of all."""
+        where = "customer_id = ?1 AND" if customer_id is not None else ""
+        sql = f"{_INVOICE} WHERE {where} id > ?2 ORDER BY id LIMIT ?3"
+        return [_invoice(row) for row in self.database.rows(sql, (customer_id, after, limit))]
+
+    def apply(self, events: Iterable[Event]) -> None:
+        """React to what the accounts service published. The order of the events does not matter."""
+        for event in events:
+            if isinstance(event, AccountCreated):
+                self._account_created(event)
+            elif isinstance(event, AccountDeleted):
+                self._account_deleted(event)
+
+    def _account_created(self, event: AccountCreated) -> None:
+        # Where two sources created the same number, the first by its date is the one that counts.
+        self.database.execute(
+            "INSERT INTO known_account (id, owned_by, created_date) VALUES (?, ?, ?)"
+            " ON CONFLICT (id) DO UPDATE SET owned_by = excluded.owned_by,"
+            " created_date = excluded.created_date"
+            " WHERE created_date IS NULL"
+            " OR (excluded.created_date, excluded.owned_by) < (created_date, owned_by)",
+            (event.id, event.owned_by, rfc3339(event.created_date)),
+        )
+
+    def _account_deleted(self, event: AccountDeleted) -> None:
+        self.database.execute(
+            "INSERT INTO known_account (id, deleted) VALUES (?, TRUE)"
+            " ON CONFLICT (id) DO UPDATE SET deleted = TRUE",
+            (event.id,),
+        )
+        rows = self.database.rows("SELECT id FROM customer WHERE account_id = ?", (event.id,))
+        self._delete_customers([(Id(id), event.id) for (id,) in rows], None)
+
+    def _delete_customers(self, customers: list[tuple[Id, Id]], trace_parent: str | None) -> None:
+        ids = [(id,) for id, _ in customers]
+        self.database.executemany("DELETE FROM invoice WHERE customer_id = ?", ids)
+        self.database.executemany("DELETE FROM customer WHERE id = ?", ids)
+        deleted = now()
+        self.outbox.add((CustomerDeleted(id, account, deleted) for id, account in customers), trace_parent)
+
+    def _insert_customer(self, customer: NewCustomer, created: str) -> Id:
+        self.database.execute(
+            "INSERT INTO customer (account_id, name, created_date) VALUES (?, ?, ?)",
+            (customer.account_id, customer.name, created),
+        )
+        return Id(self.database.inserted())
+
+    def _insert_invoice(self, invoice: NewInvoice, created: str) -> Id:
+        self.database.execute(
+            "INSERT INTO invoice (customer_id, purchase_price_cents, purchase_date, created_date)"
+            " VALUES (?, ?, ?, ?)",
+            (invoice.customer_id, invoice.purchase_price_cents, invoice.purchase_date.isoformat(), created),
+        )
+        return Id(self.database.inserted())
+
+    def _insist_on_customers(self, ids: list[Id]) -> None:
+        self._insist(ids, "customer_id", "customer", "SELECT 1 FROM customer WHERE id = ?")
+
+    def _insist_on_accounts(self, ids: list[Id]) -> None:
+        sql = "SELECT 1 FROM known_account WHERE id = ? AND owned_by IS NOT NULL AND NOT deleted"
+        self._insist(ids, "account_id", "account", sql)
+
+    def _insist(self, ids: list[Id], field: str, kind: str, sql: str) -> None:
+        unknown = {id for id in set(ids) if self.database.value(sql, (id,)) is None}
+        if unknown:
+            missing = [(index, int(id)) for index, id in enumerate(ids) if id in unknown]
+            raise UnknownReference(field, kind, missing)
+
+
+_CUSTOMER = "SELECT id, account_id, name, created_date FROM customer"
+_INVOICE = "SELECT id, customer_id, purchase_price_cents, purchase_date, created_date FROM invoice"
+
+
+def _customer(row: tuple[int, int, str, str]) -> Customer:
+    return Customer(Id(row[0]), Id(row[1]), *row[2:])
+
+
+def _invoice(row: tuple[int, int, int, str, str]) -> Invoice:
+    return Invoice(Id(row[0]), Id(row[1]), *row[2:])

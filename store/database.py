@@ -1,0 +1,189 @@
+"""One SQLite file of a service, and how this process holds it.
+
+Every database carries an identity, made when the file is made: eight hex digits. Together with
+the service's name it is the source of the service's events and the name of its consumer group.
+"""
+
+import random
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from tally.store.errors import UnusableDatabase, translated
+
+APPLICATION_ID = 0x54616C79  # "Taly": tells a database of ours from any other SQLite file
+SCHEMA_VERSION = 1
+BUSY_SECONDS = 5.0  # how long a writer waits for the other writers of the file
+
+_META = "CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;"
+
+
+class Database:
+    """A connection to the database at `path`, which is made when it is missing.
+
+    Not for two threads at once, and never carried across a fork. A transaction is durable when
+    it has committed: WAL with `synchronous=FULL`.
+    Raises StoreUnavailable when the file can't be used now, UnusableDatabase when it never can.
+    """
+
+    def __init__(self, path: Path, service: str, schema: str) -> None:
+        self.path = path
+        self.service = service
+        with translated(str(path)):
+            self._connection = apsw.Connection(str(path), statementcachesize=200)
+            self._connection.set_busy_handler(_FairWait())
+            self._prepare(schema)
+            self.identity = str(self.meta("identity"))
+
+    @property
+    def source(self) -> str:
+        """`<service>@<identity>`: the source of this database's events, and its consumer group."""
+        return f"{self.service}@{self.identity}"
+
+    def execute(self, sql: str, bindings: Sequence[Any] = ()) -> apsw.Cursor:
+        """Run one statement. Blocks up to BUSY_SECONDS for the write lock."""
+        return self._connection.execute(sql, bindings)
+
+    def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Run one statement for each row."""
+        self._connection.executemany(sql, rows)
+
+    def rows(self, sql: str, bindings: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a query. Outside a transaction the query is its own snapshot."""
+        return list(self._connection.execute(sql, bindings))
+
+    def value(self, sql: str, bindings: Sequence[Any] = ()) -> Any:
+        """The first column of the first row, or None when there is no row."""
+        for (first, *_) in self._connection.execute(sql, bindings):
+            return first
+        return None
+
+    def inserted(self) -> int:
+        """The id that the last INSERT made."""
+        return self._connection.last_insert_rowid()
+
+    def changes(self) -> int:
+        """How many rows the last INSERT, UPDATE or DELETE changed."""
+        return self._connection.changes()
+
+    def meta(self, key: str) -> Any:
+        """What is kept under `key`, or None."""
+        return self.value("SELECT value FROM meta WHERE key = ?", (key,))
+
+    def set_meta(self, key: str, value: object) -> None:
+        """Keep `value` under `key`, inside the transaction that is open."""
+        self.execute(
+            "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            (key, value),
+        )
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All that is done inside is committed together, durably, or not at all.
+
+        Takes the write lock at once, so that what is read inside still holds at the commit (a
+        deferred transaction would fail with SQLITE_BUSY_SNAPSHOT when it comes to write).
+        """
+        with translated(str(self.path)), self._bracket("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"):
+            yield
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """All that is read inside is of one moment. Keep it short: it holds back the checkpoint."""
+        with translated(str(self.path)), self._bracket("BEGIN", "COMMIT", "ROLLBACK"):
+            yield
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """A part of a transaction that can fail without taking the rest with it."""
+        with self._bracket("SAVEPOINT part", "RELEASE part", "ROLLBACK TO part; RELEASE part"):
+            yield
+
+    @contextmanager
+    def relaxed(self) -> Iterator[None]:
+        """Transactions inside may be lost with the power: for what can be found out again.
+
+        They never harm the ones that are durable: the next durable commit syncs them too.
+        """
+        self.execute("PRAGMA synchronous = NORMAL")
+        try:
+            yield
+        finally:
+            self.execute("PRAGMA synchronous = FULL")
+
+    def close(self) -> None:
+        """May be repeated."""
+        self._connection.close()
+
+    @contextmanager
+    def _bracket(self, begin: str, commit: str, rollback: str) -> Iterator[None]:
+        self.execute(begin)
+        try:
+            yield
+            self.execute(commit)
+        except BaseException:
+            # A full disk may have rolled the whole transaction back already.
+            if not self._connection.get_autocommit():
+                self.execute(rollback)
+            raise
+
+    def _prepare(self, schema: str) -> None:
+        self.execute("PRAGMA journal_mode = WAL")
+        self.execute("PRAGMA synchronous = FULL")
+        self.execute("PRAGMA foreign_keys = ON")
+        version = self._version()
+        if version == 0:
+            with self._bracket("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"):
+                if self._version() == 0:  # nobody was faster
+                    self._create(schema)
+        elif version > SCHEMA_VERSION:
+            raise UnusableDatabase(
+                f"{self.path}: written by a newer release (schema {version}, this one knows "
+                f"{SCHEMA_VERSION}); install that release again"
+            )
+        if self.meta("service") != self.service:
+            raise UnusableDatabase(
+                f"{self.path}: is the database of the service {self.meta('service')}, not {self.service}"
+            )
+
+    def _version(self) -> int:
+        version = int(self.value("PRAGMA user_version"))
+        ours = self.value("PRAGMA application_id") == APPLICATION_ID
+        empty = self.value("SELECT count(*) FROM sqlite_schema") == 0
+        if not ours and not (empty and version == 0):
+            raise UnusableDatabase(
+                f"{self.path}: is not a database of Tally's; move it away, or set data.directory elsewhere"
+            )
+        return version
+
+    def _create(self, schema: str) -> None:
+        self.execute(_META + schema)
+        self.set_meta("service", self.service)
+        self.set_meta("identity", secrets.token_hex(4))
+        self.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        self.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+class _FairWait:
+    """Waits for the write lock in short jittered sleeps, at most BUSY_SECONDS.
+
+    SQLite's own busy_timeout backs off to 100 ms, and starves one of two busy writers.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._deadline = 0.0
+
+    def __call__(self, attempts: int) -> bool:
+        now = self._clock()
+        if attempts == 0:
+            self._deadline = now + BUSY_SECONDS
+        if now >= self._deadline:
+            return False
+        time.sleep(random.uniform(0.0003, 0.001))
+        return True

@@ -1,0 +1,82 @@
+"""What can go wrong in the store, in the store's own words. A driver's errors end here."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import apsw
+
+
+class StoreError(Exception):
+    """The store refused; the class's docstring is the message when none is given."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (self.__doc__ or "").partition("\n")[0])
+
+
+class StoreUnavailable(StoreError):
+    """The database can't be used at the moment.
+
+    Locked, full, read-only, unreadable: nothing was changed, and trying again later may work.
+    """
+
+
+class UnusableDatabase(StoreError):
+    """The file is not one of Tally's databases, or of a release that this one can't read.
+
+    Trying again will not help; somebody has to look.
+    """
+
+
+class NotFound(StoreError):
+    """There is no such thing.
+
+    `kind` is what was looked for, `id` its number.
+    """
+
+    def __init__(self, kind: str, id: int) -> None:
+        super().__init__(f"There is no {kind} {id}.")
+        self.kind, self.id = kind, id
+
+
+class UnknownReference(StoreError):
+    """New rows name something that does not exist.
+
+    `field` is the field that names it, `missing` the index of each such row among those given,
+    with the id that it named.
+    """
+
+    def __init__(self, field: str, kind: str, missing: list[tuple[int, int]]) -> None:
+        super().__init__(f"There is no {kind} {missing[0][1]}.")
+        self.field, self.kind, self.missing = field, kind, missing
+
+
+class AccountInUse(StoreError):
+    """The account still lists customers."""
+
+
+class KeyReused(StoreError):
+    """The Idempotency-Key was used before, for another request."""
+
+
+_PASSING = (
+    apsw.BusyError,
+    apsw.LockedError,
+    apsw.FullError,
+    apsw.IOError,
+    apsw.ReadOnlyError,
+    apsw.CantOpenError,
+    apsw.PermissionsError,
+    apsw.NoMemError,
+    apsw.ProtocolError,
+)
+
+
+@contextmanager
+def translated(path: str) -> Iterator[None]:
+    """Turn SQLite's errors about the file at `path` into ours; errors of a statement stay bugs."""
+    try:
+        yield
+    except _PASSING as error:
+        raise StoreUnavailable(f"{path}: {error}") from error
+    except (apsw.NotADBError, apsw.CorruptError) as error:
+        raise UnusableDatabase(f"{path}: {error}; restore it from a backup") from error

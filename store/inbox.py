@@ -1,0 +1,108 @@
+"""The inbox: which events a database has applied.
+
+It is written in the transaction that applies them, and is what makes every effect happen once.
+Sequences are kept as ranges, so that a source whose events have all come takes one row.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from tally.events import EventId
+from tally.store.database import Database
+
+SCHEMA = """
+CREATE TABLE inbox_range (
+    source TEXT NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    PRIMARY KEY (source, first)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE inbox_name (
+    name TEXT PRIMARY KEY
+) STRICT, WITHOUT ROWID;
+"""
+
+EventName = EventId | str
+"""Ours are known by source and sequence, others by their own name or their entry's stream id."""
+
+
+class Range(NamedTuple):
+    """The sequences from `first` to `last`, both included."""
+
+    first: int
+    last: int
+
+
+class Inbox:
+    """Which events have been applied. Only to be used inside the transaction that applies them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def take(self, names: Iterable[EventName]) -> set[EventName]:
+        """Note the events as applied; answer those that had not been."""
+        sequences: dict[str, set[int]] = {}
+        others: set[str] = set()
+        for name in names:
+            if isinstance(name, EventId):
+                sequences.setdefault(name.source, set()).add(name.sequence)
+            else:
+                others.add(name)
+        fresh: set[EventName] = {name for name in others if self._take_name(name)}
+        for source, numbers in sequences.items():
+            fresh.update(EventId(source, number) for number in self._take_sequences(source, numbers))
+        return fresh
+
+    def applied(self, source: str) -> int:
+        """The highest sequence of `source` that has been applied; 0 when none has."""
+        return self._database.value("SELECT max(last) FROM inbox_range WHERE source = ?", (source,)) or 0
+
+    def missing(self, source: str, published: int) -> int:
+        """How many of the first `published` events of `source` have not been applied."""
+        applied = self._database.value(
+            "SELECT sum(min(last, ?2) - first + 1) FROM inbox_range WHERE source = ?1 AND first <= ?2",
+            (source, published),
+        )
+        return published - (applied or 0)
+
+    def _take_name(self, name: str) -> bool:
+        self._database.execute("INSERT INTO inbox_name VALUES (?) ON CONFLICT DO NOTHING", (name,))
+        return self._database.changes() == 1
+
+    def _take_sequences(self, source: str, numbers: set[int]) -> set[int]:
+        held = self._ranges(source, min(numbers) - 1, max(numbers) + 1)
+        fresh = {n for n in numbers if not any(r.first <= n <= r.last for r in held)}
+        if fresh:
+            self._database.executemany(
+                "DELETE FROM inbox_range WHERE source = ? AND first = ?", [(source, r.first) for r in held]
+            )
+            self._database.executemany(
+                "INSERT INTO inbox_range VALUES (?, ?, ?)",
+                [(source, *r) for r in merge([*held, *(Range(n, n) for n in fresh)])],
+            )
+        return fresh
+
+    def _ranges(self, source: str, low: int, high: int) -> list[Range]:
+        """The ranges that hold or touch a number from `low` to `high`."""
+        return [
+            Range(*row)
+            for row in self._database.rows(
+                "SELECT first, last FROM inbox_range WHERE source = ?1 AND first <= ?3 AND last >= ?2"
+                " AND first >= coalesce("
+                "  (SELECT max(first) FROM inbox_range WHERE source = ?1 AND first <= ?2), 0)"
+                " ORDER BY first",
+                (source, low, high),
+            )
+        ]
+
+
+def merge(ranges: Iterable[Range]) -> list[Range]:
+    """The same numbers in as few ranges as hold them, ascending."""
+    merged: list[Range] = []
+    for current in sorted(ranges):
+        if merged and current.first <= merged[-1].last + 1:
+            merged[-1] = Range(merged[-1].first, max(merged[-1].last, current.last))
+        else:
+            merged.append(current)
+    return merged

@@ -1,0 +1,88 @@
+"""The outbox: events that are committed together with the change they tell of.
+
+A row's sequence is contiguous within its database: it is given inside the one write transaction,
+and rolled back with it.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from tally.events import Event, encode
+from tally.store.database import Database
+
+SCHEMA = """
+CREATE TABLE outbox (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    type TEXT NOT NULL,
+    payload BLOB NOT NULL,
+    trace_parent TEXT
+) STRICT;
+"""
+
+
+class OutboxRow(NamedTuple):
+    """An event as it is to appear on the stream."""
+
+    sequence: int
+    type: str
+    payload: bytes
+    trace_parent: str | None
+
+
+class Outbox:
+    """The events that a database has to tell, in the order of their commits."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @property
+    def source(self) -> str:
+        """The source that these events are published as."""
+        return self._database.source
+
+    def add(self, events: Iterable[Event], trace_parent: str | None = None) -> None:
+        """Append events inside the transaction that is open, which must be the one of their change."""
+        self._database.executemany(
+            "INSERT INTO outbox (type, payload, trace_parent) VALUES (?, ?, ?)",
+            [(type(event).__name__, encode(event), trace_parent) for event in events],
+        )
+
+    def after(self, sequence: int, limit: int) -> list[OutboxRow]:
+        """Up to `limit` events that follow `sequence`, in order."""
+        return [
+            OutboxRow(*row)
+            for row in self._database.rows(
+                "SELECT sequence, type, payload, trace_parent FROM outbox"
+                " WHERE sequence > ? ORDER BY sequence LIMIT ?",
+                (sequence, limit),
+            )
+        ]
+
+    def payload(self, sequence: int) -> bytes | None:
+        """The payload of one event, or None when the outbox doesn't hold it."""
+        payload: bytes | None = self._database.value(
+            "SELECT payload FROM outbox WHERE sequence = ?", (sequence,)
+        )
+        return payload
+
+    def last(self) -> int:
+        """The sequence of the newest event there ever was; 0 before the first."""
+        return self._database.value("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'") or 0
+
+    def first(self) -> int:
+        """The sequence of the oldest event that is still kept, or the one the next event will get."""
+        oldest: int | None = self._database.value("SELECT min(sequence) FROM outbox")
+        return self.last() + 1 if oldest is None else oldest
+
+    def published(self) -> int:
+        """The last sequence that Redis was seen to hold."""
+        return self._database.meta("published") or 0
+
+    def mark_published(self, sequence: int) -> None:
+        """Remember how far Redis has got. Not durable: after a crash, Redis itself is asked."""
+        with self._database.relaxed(), self._database.transaction():
+            self._database.set_meta("published", sequence)
+
+    def depth(self) -> int:
+        """How many events wait to be published."""
+        return max(0, self.last() - self.published())

@@ -1,0 +1,222 @@
+"""The Redis stream of business events: publishing to it once, and reading it as a group.
+
+Every client made here re-sends nothing by itself (redis-py would repeat an XADD or an XREADGROUP
+whose answer was lost, and so publish twice or strand an entry); the callers know what may be repeated.
+"""
+
+import hashlib
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import redis
+from redis.backoff import NoBackoff
+from redis.commands.core import Script
+from redis.retry import Retry
+
+from tally.events import EVENT_ID_FIELD, EventId, now, rfc3339
+from tally.store.outbox import OutboxRow
+
+RedisError = redis.RedisError
+"""What every call here raises when Redis is unreachable, too slow, or refuses."""
+
+BLOCK_MS = 1000  # how long a read waits for new entries
+ANSWER_SECONDS = 5.0  # how long any command may take, a blocking read included
+
+_SCRIPTS = Path(__file__).with_name("scripts")
+
+
+def connect(url: str, answer_seconds: float = ANSWER_SECONDS) -> redis.Redis:
+    """A client that connects at its first command and waits `answer_seconds` for each answer.
+
+    RESP2, because the shape of its answers is the same in every release from 6.2 on.
+    """
+    return redis.Redis.from_url(
+        url,
+        protocol=2,
+        retry=Retry(NoBackoff(), 0),
+        socket_timeout=answer_seconds,
+        socket_connect_timeout=answer_seconds,
+    )
+
+
+def is_missing(error: Exception) -> bool:
+    """Whether `error` tells that the stream or the group is gone, and is to be made again.
+
+    UNBLOCKED is what Redis 7 answers a read that was waiting when its stream was deleted.
+    """
+    return str(error).startswith(("NOGROUP", "UNBLOCKED"))
+
+
+class Entry(NamedTuple):
+    """One entry of the stream, as it was read. One that was deleted meanwhile has no fields."""
+
+    id: bytes
+    fields: dict[bytes, bytes]
+
+    @property
+    def event_name(self) -> EventId | str:
+        """What the event in here is known by for good: its EventId, else the entry's own id."""
+        given = self.fields.get(EVENT_ID_FIELD)
+        if given is None:
+            return self.id.decode()
+        text = given.decode(errors="backslashreplace")
+        return EventId.parse(text) or f"EventId:{text}"
+
+
+class Published(NamedTuple):
+    """The last sequence of a source on the stream, 0 before the first, and its payload's SHA-1."""
+
+    last: int
+    fingerprint: str | None
+
+
+def fingerprint(payload: bytes) -> str:
+    """What the stream remembers of the last payload of each source."""
+    return hashlib.sha1(payload, usedforsecurity=False).hexdigest()
+
+
+class EventStream:
+    """The stream at `key`, and what is kept beside it under `{key}:`."""
+
+    def __init__(self, client: redis.Redis, key: str) -> None:
+        self.client = client
+        self.key = key
+        self.published_key = f"{{{key}}}:published"
+        self.fingerprints_key = f"{{{key}}}:fingerprints"
+        self.dead_key = f"{{{key}}}:dead"
+        self._publish = self.script("publish")
+
+    def script(self, name: str) -> Script:
+        """The server-side script of that name; Redis is given it again whenever it has lost it."""
+        return self.client.register_script((_SCRIPTS / f"{name}.lua").read_text(encoding="utf-8"))
+
+    def publish(self, source: str, floor: int, rows: Sequence[OutboxRow]) -> int:
+        """Publish `rows`, which are contiguous, each at most once; answer the last one published.
+
+        May be repeated, also when it is unknown whether it was done. An answer below the first row
+        tells that Redis lacks what lies between: nothing was published. `floor` is the last
+        sequence that the outbox no longer holds.
+        """
+        arguments: list[Any] = [source, floor, rows[0].sequence]
+        for row in rows:
+            arguments += (row.type, row.payload, row.trace_parent or "")
+        return int(self._publish(keys=[self.key, self.published_key, self.fingerprints_key], args=arguments))
+
+    def published(self, source: str) -> Published:
+        """How far the stream has got with `source`."""
+        with self.client.pipeline(transaction=True) as both:
+            both.hget(self.published_key, source)
+            both.hget(self.fingerprints_key, source)
+            last, fingerprint = both.execute()
+        return Published(int(last or 0), fingerprint.decode() if fingerprint else None)
+
+    def published_by_source(self) -> dict[str, int]:
+        """The last sequence that each source has on the stream."""
+        every: dict[bytes, bytes] = self.client.hgetall(self.published_key)  # type: ignore[assignment]
+        return {source.decode(errors="replace"): int(last) for source, last in every.items()}
+
+    def dead_letters(self) -> int:
+        """How many dead letters there are."""
+        return int(self.client.xlen(self.dead_key))  # type: ignore[arg-type]
+
+
+class ConsumerGroup:
+    """One consumer of a group that reads the stream. Every entry read is pending until acknowledged."""
+
+    def __init__(self, stream: EventStream, group: str, consumer: str) -> None:
+        self._client = stream.client
+        self._key = stream.key
+        self._dead_key = stream.dead_key
+        self.group = group
+        self.consumer = consumer
+        self._newest_acknowledged = stream.script("newest_acknowledged")
+        self._remove_consumer = stream.script("remove_consumer")
+
+    def create(self) -> None:
+        """Make the stream and the group, which starts at the oldest entry, unless they are there."""
+        try:
+            self._client.xgroup_create(self._key, self.group, id="0", mkstream=True)
+        except redis.ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):
+                raise
+
+    def read_new(self, count: int) -> list[Entry]:
+        """Up to `count` entries that no consumer of the group has read. Blocks up to BLOCK_MS."""
+        return self._read(">", count, BLOCK_MS)
+
+    def read_pending(self, after: bytes, count: int) -> list[Entry]:
+        """Up to `count` of this consumer's own pending entries with ids above `after`, ascending."""
+        return self._read(after.decode(), count, None)
+
+    def claim(self, idle_ms: int, start: bytes, count: int) -> tuple[bytes, list[Entry]]:
+        """Take over entries that have been pending for `idle_ms`, from the id `start` on.
+
+        Answers where to go on, `b"0-0"` at the end, and the entries. An empty list is not the end.
+        Redis 6.2 hands over deleted entries without an id: they are then pending here.
+        """
+        cursor, entries, *_ = self._client.xautoclaim(  # type: ignore[misc]
+            self._key, self.group, self.consumer, idle_ms, start, count
+        )
+        return cursor, [Entry(id, fields) for id, fields in entries if id is not None]
+
+    def acknowledge(self, ids: Collection[bytes]) -> None:
+        """Tell that the entries are done with. May be repeated."""
+        if ids:
+            self._client.xack(self._key, self.group, *ids)
+
+    def deliveries(self, id: bytes) -> int:
+        """How often a pending entry has been handed out; 0 when it is no longer pending."""
+        pending: list[dict[str, Any]] = self._client.xpending_range(  # type: ignore[assignment]
+            self._key, self.group, id, id, 1
+        )
+        return int(pending[0]["times_delivered"]) if pending else 0
+
+    def bury(self, entry: Entry, reason: str, deliveries: int) -> None:
+        """Acknowledge a pending entry and keep it as a dead letter, in one transaction."""
+        letter: dict[str | bytes, str | bytes | int] = {
+            **entry.fields,
+            "StreamId": entry.id,
+            "Group": self.group,
+            "Reason": reason,
+            "Deliveries": deliveries,
+            "FailedAt": rfc3339(now()),
+        }
+        with self._client.pipeline(transaction=True) as transaction:
+            transaction.xack(self._key, self.group, entry.id)
+            transaction.xadd(self._dead_key, letter)  # type: ignore[arg-type]
+            transaction.execute()
+
+    def newest_acknowledged(self) -> bytes | None:
+        """The newest entry that the group has acknowledged, if it is still on the stream."""
+        id: bytes | None = self._newest_acknowledged(keys=[self._key], args=[self.group])
+        return id
+
+    def set_back(self) -> None:
+        """Have the group read the whole stream again."""
+        self._client.xgroup_setid(self._key, self.group, "0")
+
+    def remove_others(self, keep: Collection[str], idle_ms: int) -> list[str]:
+        """Remove the consumers that are none of `keep`, idle for `idle_ms` and without pending entries."""
+        consumers: list[dict[str, Any]] = self._client.xinfo_consumers(self._key, self.group)  # type: ignore[assignment]
+        gone = [
+            consumer["name"].decode(errors="replace")
+            for consumer in consumers
+            if consumer["idle"] >= idle_ms and consumer["name"].decode(errors="replace") not in keep
+        ]
+        return [name for name in gone if self._remove_consumer(keys=[self._key], args=[self.group, name])]
+
+    def pending(self) -> int:
+        """How many entries the group has read and not acknowledged; 0 when there is no group yet."""
+        try:
+            return int(self._client.xpending(self._key, self.group)["pending"])  # type: ignore[index, call-overload]
+        except redis.ResponseError as error:
+            if is_missing(error):
+                return 0
+            raise
+
+    def _read(self, start: str, count: int, block_ms: int | None) -> list[Entry]:
+        answer: list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]] = self._client.xreadgroup(  # type: ignore[assignment]
+            self.group, self.consumer, {self._key: start}, count=count, block=block_ms
+        )
+        return [Entry(id, fields or {}) for _, entries in answer for id, fields in entries]

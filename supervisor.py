@@ -1,0 +1,131 @@
+"""The command line: `python supervisor.py run`, and the same as `tally run` once installed."""
+
+import gc
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from tally import config
+from tally.actors import checks, family, logs, redis_server
+from tally.actors.actor import CannotStart
+from tally.actors.lock import AlreadyRunning, DirectoryLock
+from tally.actors.supervision import Child, StartFailed, Supervisor
+from tally.config import InvalidSettings, Settings
+from tally.store.errors import StoreError
+from tally.version import VERSION
+
+ROLES = ("customers", "accounts", "redis")
+FAILED, WRONG_USAGE = 1, 2  # exit statuses; click's own for wrong usage is 2 as well
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, prog_name="tally")
+def main() -> None:
+    """Customers, invoices and account revenue, as two services over one Redis stream."""
+
+
+def _config_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--config",
+        "file",
+        type=click.Path(path_type=Path),
+        help="Settings file; it may hold only what differs from the defaults.",
+    )(command)
+
+
+@main.command()
+@_config_option
+@click.option(
+    "--only",
+    "roles",
+    multiple=True,
+    type=click.Choice(ROLES),
+    help="Start only this role; may be given several times.",
+)
+def run(file: Path | None, roles: tuple[str, ...]) -> None:
+    """Start everything and stay until told to stop (Ctrl-C or SIGTERM).
+
+    \b
+    Example: python supervisor.py run --only customers --only redis
+    """
+    settings = _load(file)
+    logs.configure(settings.log, "supervisor")
+    try:
+        _run(settings, roles or ROLES)
+    except (AlreadyRunning, CannotStart, StartFailed, StoreError, family.PortTaken) as error:
+        _end(FAILED, str(error))
+    except OSError as error:
+        _end(FAILED, f"{error.filename or settings.directory}: {error.strerror or error}")
+
+
+def _run(settings: Settings, roles: Sequence[str]) -> None:
+    started = time.monotonic()
+    settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = DirectoryLock(settings.directory)
+    family.prepare(settings, roles)
+    services = [service for service in family.SERVICES if service in roles]
+    members = family.Family(settings, {service: family.listen(settings, service) for service in services})
+    specs = [spec for service in services for spec in members.service(service)]
+    embedded, told = redis_server.choose(settings)
+    click.echo(told)
+    if embedded and "redis" in roles:
+        specs = [*members.redis(), *specs]
+
+    def on_ready(children: Sequence[Child]) -> None:
+        click.echo(_table([("actor", "pid", "address"), *map(_row, children)]))
+        click.echo(f"ready after {time.monotonic() - started:.1f} s; Ctrl-C stops it")
+        sys.stdout.flush()
+
+    gc.collect()
+    gc.freeze()  # the actors go on sharing the memory of what is loaded by now
+    sys.stdout.flush()
+    Supervisor(specs, settings.supervisor, settings.log, on_ready, private=[lock.fileno()]).run()
+
+
+def _row(child: Child) -> tuple[str, str, str]:
+    return child.spec.name, str(child.pid), child.spec.address
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+@main.command()
+@_config_option
+def check(file: Path | None) -> None:
+    """Tell whether `run` would work here: settings, data directory, ports, Redis.
+
+    \b
+    Example: python supervisor.py check --config production.toml
+    """
+    settings = _load(file)
+    click.echo("good  settings: valid")
+    findings = list(checks.check(settings))
+    for finding in findings:
+        click.echo(f"{'good' if finding.good else 'BAD '}  {finding.subject}: {finding.seen}")
+    if not all(finding.good for finding in findings):
+        sys.exit(FAILED)
+
+
+def _load(file: Path | None) -> Settings:
+    try:
+        return config.load(file)
+    except InvalidSettings as error:
+        _end(WRONG_USAGE, "\n".join(error.faults))
+
+
+def _end(status: int, message: str) -> NoReturn:
+    for line in message.splitlines():
+        click.echo(f"tally: {line}", err=True)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()
