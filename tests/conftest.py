@@ -1,0 +1,39 @@
+"""Fixtures for all tests."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from support import engines
+from support.tally import Tally, running
+
+
+@pytest.fixture(scope="session", params=engines.NAMES)
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a Redis; the tests that use it run once for each engine."""
+    with engines.started(request.param, tmp_path_factory.mktemp("redis")) as url:
+        yield url
+
+
+@pytest.fixture
+def redis_url(engine: str) -> str:
+    """The URL of an empty Redis."""
+    with redis.Redis.from_url(engine) as client:
+        client.flushall()
+    return engine
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    """A client of an empty Redis, to look with."""
+    with redis.Redis.from_url(redis_url, protocol=2) as client:
+        yield client
+
+
+@pytest.fixture
+def tally(tmp_path: Path, redis_url: str) -> Iterator[Tally]:
+    """A running Tally of its own, on an empty Redis."""
+    with running(tmp_path, redis_url=redis_url) as tally:
+        yield tally

@@ -1,0 +1,1 @@
+"""What the tests share: engines, a running Tally, and waiting for conditions."""

@@ -1,0 +1,161 @@
+"""A running Tally: the supervisor as a process of its own, and a client for its two services."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import urllib3
+
+from support.engines import free_port
+from support.waiting import eventually
+
+ROOT = Path(__file__).parents[2]
+SUPERVISOR = ROOT / "supervisor.py"
+
+
+class Client:
+    """One service's HTTP interface, over kept-alive connections; for any number of threads."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self._pool = urllib3.HTTPConnectionPool("127.0.0.1", port, maxsize=64, timeout=30, retries=False)
+
+    def request(
+        self, method: str, path: str, content: Any = None, body: bytes | None = None, **headers: str
+    ) -> urllib3.BaseHTTPResponse:
+        """Send a request: `content` as JSON, or `body` as it is."""
+        if content is not None:
+            body = json.dumps(content).encode()
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self._pool.request(method, path, body=body, headers=named)
+
+    def get(self, path: str, **headers: str) -> Any:
+        """The JSON at `path`, which must be there."""
+        response = self.request("GET", path, **headers)
+        assert response.status == 200, (response.status, response.data)
+        return response.json()
+
+    def post(self, path: str, content: Any, **headers: str) -> Any:
+        """Make something, and answer the JSON that came back with 201."""
+        response = self.request("POST", path, content, **headers)
+        assert response.status == 201, (response.status, response.data)
+        return response.json()
+
+    def delete(self, path: str) -> None:
+        """Delete what is at `path`, which must be there."""
+        response = self.request("DELETE", path)
+        assert response.status == 204, (response.status, response.data)
+
+
+class Tally:
+    """A supervisor that was started in `directory`, and what can be done with it."""
+
+    def __init__(self, directory: Path, settings: dict[str, dict[str, Any]], *arguments: str) -> None:
+        self.directory = directory
+        self.settings = settings
+        self.customers = Client(settings["customers"]["port"])
+        self.accounts = Client(settings["accounts"]["port"])
+        self._arguments = arguments
+        self.process: subprocess.Popen[str] = self.start()
+
+    def start(self) -> "subprocess.Popen[str]":
+        """Start the supervisor, again if it has ended, and wait until all actors are ready."""
+        config = self.directory / "tally.toml"
+        config.write_text(_toml(self.settings))
+        self.output = self.directory / "output.txt"
+        with self.output.open("w") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, SUPERVISOR, "run", "--config", config, *self._arguments],
+                stdout=output,
+                stderr=output,
+                text=True,
+                start_new_session=True,
+            )
+        eventually(self._is_ready, 30)
+        return self.process
+
+    def _is_ready(self) -> bool:
+        if self.process.poll() is not None:
+            raise RuntimeError(f"ended with {self.process.returncode}: {self.said()}")
+        return "ready after" in self.said()
+
+    def said(self) -> str:
+        """All that it has printed and logged since its start."""
+        return self.output.read_text()
+
+    def pids(self) -> dict[str, int]:
+        """The actors that are alive now, by name."""
+        names = {}
+        for child in psutil.Process(self.process.pid).children():
+            try:
+                if child.status() != psutil.STATUS_ZOMBIE:
+                    names[re.sub("^tally: ", "", " ".join(child.cmdline()).strip())] = child.pid
+            except psutil.NoSuchProcess:
+                continue
+        return names
+
+    def kill(self, actor: str, number: signal.Signals = signal.SIGKILL) -> int:
+        """Send a signal to an actor; answer the process that it had."""
+        pid = self.pids()[actor]
+        os.kill(pid, number)
+        return pid
+
+    def stop(self, seconds: float = 30) -> int:
+        """Tell the supervisor to stop, and answer its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(seconds)
+
+    def end(self) -> None:
+        """Leave nothing behind, whatever happened."""
+        if self.process.poll() is None:
+            children = psutil.Process(self.process.pid).children(recursive=True)
+            self.process.kill()
+            self.process.wait()
+            psutil.wait_procs(children, timeout=5)
+
+    def settled(self) -> bool:
+        """Whether everything that was committed has been published and applied."""
+        reports = [self.customers.get("/status"), self.accounts.get("/status")]
+        return all(
+            report["outbox_depth"] == 0
+            and report["redis"]["pending"] == 0
+            and not any(report["redis"]["lag"].values())
+            for report in reports
+        )
+
+
+@contextmanager
+def running(
+    directory: Path, *arguments: str, redis_url: str | None = None, **sections: dict[str, Any]
+) -> Iterator[Tally]:
+    """Run Tally in `directory` with free ports; without `redis_url`, on a private Redis."""
+    directory.mkdir(parents=True, exist_ok=True)
+    settings: dict[str, dict[str, Any]] = {
+        "data": {"directory": str(directory / "data")},
+        "redis": {"url": redis_url or f"redis://127.0.0.1:{free_port()}/0"},
+        "customers": {"port": free_port()},
+        "accounts": {"port": free_port()},
+    }
+    settings["redis"]["embedded"] = "never" if redis_url else "always"
+    for section, values in sections.items():
+        settings.setdefault(section, {}).update(values)
+    tally = Tally(directory, settings, *arguments)
+    try:
+        yield tally
+    finally:
+        tally.end()
+
+
+def _toml(settings: dict[str, dict[str, Any]]) -> str:
+    return "\n".join(
+        f"[{section}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+        for section, values in settings.items()
+    )
