@@ -114,7 +114,7 @@ SECTIONS: dict[str, type[Struct]] = {
 }
 
 
-class InvalidSettings(ValueError):  # noqa: N818 - reads as what it is where it is raised and caught
+class InvalidSettings(ValueError):
     """The settings don't hold; `faults` has one line for each thing that is wrong."""
 
     def __init__(self, faults: list[str]) -> None:

@@ -135,11 +135,11 @@ class EventId(NamedTuple):
         return cls(source, int(digits)) if colon and source and canonical else None
 
 
-class InvalidEvent(ValueError):  # noqa: N818 - it names what the entry is, and is handled as that
+class InvalidEvent(ValueError):
     """The entry does not hold an event as the contract describes it."""
 
 
-class UnknownEventType(ValueError):  # noqa: N818
+class UnknownEventType(ValueError):
     """The entry holds an event of a type this release does not know; it is none of our business."""
 
 

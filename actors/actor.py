@@ -54,7 +54,7 @@ class Report(msgspec.Struct, frozen=True):
     failed: str | None = None
 
 
-class CannotStart(Exception):  # noqa: N818
+class CannotStart(Exception):
     """The actor can't do its work; the message says why in one line, for the user."""
 
 

@@ -93,7 +93,7 @@ def _redis(settings: Settings) -> Finding:
         return Finding("redis", True, line.removeprefix("redis: "))
     client = connect(settings.redis.url, answer_seconds=1)
     try:
-        version = str(client.info("server")["redis_version"])  # type: ignore[index]
+        version = str(client.info("server")["redis_version"])
     except (redis.RedisError, OSError) as error:
         return Finding("redis", False, f"{redis_server.without_password(settings.redis.url)}: {error}")
     finally:
@@ -101,5 +101,3 @@ def _redis(settings: Settings) -> Finding:
     new_enough = tuple(int(part) for part in version.split(".")[:2]) >= OLDEST_REDIS
     wanted = "" if new_enough else "; 6.2 or newer is needed"
     return Finding("redis", new_enough, f"version {version} answers{wanted}")
-
-

@@ -31,7 +31,7 @@ OPEN: dict[str, Callable[[Path], Database]] = {
 _BACKLOG = 1024
 
 
-class PortTaken(Exception):  # noqa: N818
+class PortTaken(Exception):
     """A service's address can't be listened on; the message says which, and why."""
 
 

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 
-class AlreadyRunning(Exception):  # noqa: N818
+class AlreadyRunning(Exception):
     """Another supervisor holds the data directory; the message names it."""
 
 

@@ -32,7 +32,7 @@ def configure(settings: LogSettings, actor: str) -> None:
         logger_factory=lambda *_: _Lines(),
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(_Lines())  # type: ignore[arg-type]
+    handler = logging.StreamHandler(_Lines())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],

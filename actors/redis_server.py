@@ -150,7 +150,7 @@ def choose(settings: Settings) -> tuple[bool, str]:
     if parts.scheme != "redis" or not is_loopback(parts.hostname or "127.0.0.1"):
         if mode == "always":
             raise CannotStart(
-                f"a private Redis listens on loopback only: with redis.embedded = \"always\", {shown} "
+                f'a private Redis listens on loopback only: with redis.embedded = "always", {shown} '
                 "must be redis:// on 127.0.0.1"
             )
         return False, f"redis: none answers at {shown} yet, and none can be started there; waiting for it"

@@ -50,10 +50,14 @@ class Relay:
         """What Redis holds now; sets `refusal` when that can't have come from this outbox."""
         published = self._stream.published(self._outbox.source)
         own = self._outbox.payload(published.last)
-        known = published.fingerprint is None or (own is not None and fingerprint(own) == published.fingerprint)
+        known = published.fingerprint is None or (
+            own is not None and fingerprint(own) == published.fingerprint
+        )
         self.refusal = None if known else self._refusal(published.last)
         if known and published.last < self._marked:
-            _log.warning("redis_lost_events", source=self._outbox.source, had=self._marked, has=published.last)
+            _log.warning(
+                "redis_lost_events", source=self._outbox.source, had=self._marked, has=published.last
+            )
         return published.last
 
     def _refusal(self, last: int) -> str:

@@ -86,7 +86,7 @@ class Child:
         return self.early_deaths >= FAILING_AFTER
 
 
-class StartFailed(Exception):  # noqa: N818
+class StartFailed(Exception):
     """An actor ended before it was ready for the first time; the message says why."""
 
 

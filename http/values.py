@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any, Self, TypeVar
 
 import msgspec
-from msgspec import Struct
 
 from tally.events import Cents, Id
 from tally.http.problems import FieldError, MalformedBody, WrongFields
@@ -139,5 +138,3 @@ def _words(error: msgspec.ValidationError) -> str:
 def _json_type(raw: object) -> str:
     names = {dict: "object", list: "array", type(None): "null"}
     return names.get(type(raw), type(raw).__name__)
-
-

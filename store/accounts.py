@@ -180,7 +180,8 @@ class Accounts:
 
     def _customer_deleted(self, event: CustomerDeleted) -> None:
         self.database.execute(
-            "INSERT INTO customer (id, deleted) VALUES (?, TRUE) ON CONFLICT (id) DO UPDATE SET deleted = TRUE",
+            "INSERT INTO customer (id, deleted) VALUES (?, TRUE)"
+            " ON CONFLICT (id) DO UPDATE SET deleted = TRUE",
             (event.id,),
         )
 
@@ -197,7 +198,8 @@ class Accounts:
 
     def _account_deleted(self, event: AccountDeleted) -> None:
         self.database.execute(
-            "INSERT INTO account (id, deleted) VALUES (?, TRUE) ON CONFLICT (id) DO UPDATE SET deleted = TRUE",
+            "INSERT INTO account (id, deleted) VALUES (?, TRUE)"
+            " ON CONFLICT (id) DO UPDATE SET deleted = TRUE",
             (event.id,),
         )
 

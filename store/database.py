@@ -59,7 +59,7 @@ class Database:
 
     def value(self, sql: str, bindings: Sequence[Any] = ()) -> Any:
         """The first column of the first row, or None when there is no row."""
-        for (first, *_) in self._connection.execute(sql, bindings):
+        for first, *_ in self._connection.execute(sql, bindings):
             return first
         return None
 

@@ -118,7 +118,7 @@ class EventStream:
 
     def dead_letters(self) -> int:
         """How many dead letters there are."""
-        return int(self.client.xlen(self.dead_key))  # type: ignore[arg-type]
+        return int(self.client.xlen(self.dead_key))
 
 
 class ConsumerGroup:
@@ -155,7 +155,7 @@ class ConsumerGroup:
         Answers where to go on, `b"0-0"` at the end, and the entries. An empty list is not the end.
         Redis 6.2 hands over deleted entries without an id: they are then pending here.
         """
-        cursor, entries, *_ = self._client.xautoclaim(  # type: ignore[misc]
+        cursor, entries, *_ = self._client.xautoclaim(
             self._key, self.group, self.consumer, idle_ms, start, count
         )
         return cursor, [Entry(id, fields) for id, fields in entries if id is not None]
@@ -167,14 +167,12 @@ class ConsumerGroup:
 
     def deliveries(self, id: bytes) -> int:
         """How often a pending entry has been handed out; 0 when it is no longer pending."""
-        pending: list[dict[str, Any]] = self._client.xpending_range(  # type: ignore[assignment]
-            self._key, self.group, id, id, 1
-        )
+        pending: list[dict[str, Any]] = self._client.xpending_range(self._key, self.group, id, id, 1)
         return int(pending[0]["times_delivered"]) if pending else 0
 
     def bury(self, entry: Entry, reason: str, deliveries: int) -> None:
         """Acknowledge a pending entry and keep it as a dead letter, in one transaction."""
-        letter: dict[str | bytes, str | bytes | int] = {
+        letter: dict[Any, Any] = {
             **entry.fields,
             "StreamId": entry.id,
             "Group": self.group,
@@ -184,7 +182,7 @@ class ConsumerGroup:
         }
         with self._client.pipeline(transaction=True) as transaction:
             transaction.xack(self._key, self.group, entry.id)
-            transaction.xadd(self._dead_key, letter)  # type: ignore[arg-type]
+            transaction.xadd(self._dead_key, letter)
             transaction.execute()
 
     def newest_acknowledged(self) -> bytes | None:
@@ -198,7 +196,7 @@ class ConsumerGroup:
 
     def remove_others(self, keep: Collection[str], idle_ms: int) -> list[str]:
         """Remove the consumers that are none of `keep`, idle for `idle_ms` and without pending entries."""
-        consumers: list[dict[str, Any]] = self._client.xinfo_consumers(self._key, self.group)  # type: ignore[assignment]
+        consumers: list[dict[str, Any]] = self._client.xinfo_consumers(self._key, self.group)
         gone = [
             consumer["name"].decode(errors="replace")
             for consumer in consumers
@@ -209,7 +207,7 @@ class ConsumerGroup:
     def pending(self) -> int:
         """How many entries the group has read and not acknowledged; 0 when there is no group yet."""
         try:
-            return int(self._client.xpending(self._key, self.group)["pending"])  # type: ignore[index, call-overload]
+            return int(self._client.xpending(self._key, self.group)["pending"])
         except redis.ResponseError as error:
             if is_missing(error):
                 return 0

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import redis
-
 from support import engines
 from support.tally import Tally, running
 

@@ -53,10 +53,9 @@ def bundled_process(directory: Path, port: int) -> Iterator[str]:
     directory.mkdir(parents=True, exist_ok=True)
     server = bundled_server()
     assert server is not None
-    process = subprocess.Popen(
-        [server, "--port", str(port), "--bind", "127.0.0.1", "--dir", directory]
-        + ["--appendonly", "yes", "--save", "", "--logfile", "redis.log"]
-    )
+    options = {"port": port, "bind": "127.0.0.1", "dir": directory, "appendonly": "yes", "save": ""}
+    arguments = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
+    process = subprocess.Popen([str(server), *arguments, "--logfile", "redis.log"])
     try:
         url = f"redis://127.0.0.1:{port}/0"
         eventually(lambda: answers(url))

@@ -29,23 +29,27 @@ class Client:
         self._pool = urllib3.HTTPConnectionPool("127.0.0.1", port, maxsize=64, timeout=30, retries=False)
 
     def request(
-        self, method: str, path: str, content: Any = None, body: bytes | None = None, **headers: str
+        self,
+        method: str,
+        path: str,
+        content: Any = None,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
     ) -> urllib3.BaseHTTPResponse:
         """Send a request: `content` as JSON, or `body` as it is."""
         if content is not None:
             body = json.dumps(content).encode()
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return self._pool.request(method, path, body=body, headers=named)
+        return self._pool.request(method, path, body=body, headers=headers)
 
-    def get(self, path: str, **headers: str) -> Any:
+    def get(self, path: str) -> Any:
         """The JSON at `path`, which must be there."""
-        response = self.request("GET", path, **headers)
+        response = self.request("GET", path)
         assert response.status == 200, (response.status, response.data)
         return response.json()
 
-    def post(self, path: str, content: Any, **headers: str) -> Any:
+    def post(self, path: str, content: Any, headers: dict[str, str] | None = None) -> Any:
         """Make something, and answer the JSON that came back with 201."""
-        response = self.request("POST", path, content, **headers)
+        response = self.request("POST", path, content, headers=headers)
         assert response.status == 201, (response.status, response.data)
         return response.json()
 
