@@ -80,6 +80,9 @@ class Consumer:
         """Make sure of the group, and finish what this consumer had read before."""
         self._group.create()
         self._compare()
+        self._finish_pending()
+
+    def _finish_pending(self) -> None:
         after = b"0-0"
         while entries := self._group.read_pending(after, self._batch):
             self._handle(entries)
@@ -97,12 +100,15 @@ class Consumer:
 
     def _claim(self) -> None:
         """Take over entries that a consumer has held for too long, this one's own failures included."""
-        cursor = b"0-0"
+        cursor, nameless = b"0-0", 0
         while True:
-            cursor, entries = self._group.claim(self._claim_idle_ms, cursor, self._batch)
-            self._handle(entries)
+            claim = self._group.claim(self._claim_idle_ms, cursor, self._batch)
+            self._handle(claim.entries)
+            cursor, nameless = claim.next, nameless + claim.nameless
             if cursor == b"0-0":
                 break
+        if nameless:
+            self._finish_pending()
         self._group.remove_others(self._siblings, self._claim_idle_ms)
         self._next_claim = self._clock() + self._claim_idle_ms / 2000
 

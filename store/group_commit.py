@@ -49,6 +49,10 @@ class GroupCommit:
         result: T = call.outcome()
         return result
 
+    def waiting(self) -> int:
+        """How many changes wait for their turn."""
+        return len(self._waiting)
+
     def _lead(self) -> None:
         with self._guard:
             together = [self._waiting.popleft() for _ in range(min(MOST_TOGETHER, len(self._waiting)))]

@@ -64,6 +64,17 @@ class Entry(NamedTuple):
         return EventId.parse(text) or f"EventId:{text}"
 
 
+class Claim(NamedTuple):
+    """Entries taken over from another consumer, and where to go on: `b"0-0"` at the end.
+
+    Redis 6.2 hands over deleted entries as `nameless` ones: they are pending here from then on.
+    """
+
+    next: bytes
+    entries: list[Entry]
+    nameless: int
+
+
 class Published(NamedTuple):
     """The last sequence of a source on the stream, 0 before the first, and its payload's SHA-1."""
 
@@ -149,16 +160,16 @@ class ConsumerGroup:
         """Up to `count` of this consumer's own pending entries with ids above `after`, ascending."""
         return self._read(after.decode(), count, None)
 
-    def claim(self, idle_ms: int, start: bytes, count: int) -> tuple[bytes, list[Entry]]:
+    def claim(self, idle_ms: int, start: bytes, count: int) -> Claim:
         """Take over entries that have been pending for `idle_ms`, from the id `start` on.
 
-        Answers where to go on, `b"0-0"` at the end, and the entries. An empty list is not the end.
-        Redis 6.2 hands over deleted entries without an id: they are then pending here.
+        An empty list is not the end.
         """
         cursor, entries, *_ = self._client.xautoclaim(
             self._key, self.group, self.consumer, idle_ms, start, count
         )
-        return cursor, [Entry(id, fields) for id, fields in entries if id is not None]
+        named = [Entry(id, fields) for id, fields in entries if id is not None]
+        return Claim(cursor, named, nameless=len(entries) - len(named))
 
     def acknowledge(self, ids: Collection[bytes]) -> None:
         """Tell that the entries are done with. May be repeated."""

@@ -1,0 +1,342 @@
+"""The consumers: every entry applied once, by whoever, and nothing held up by a bad one."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from support.waiting import eventually
+from tally.actors.consumer import Consumer
+from tally.events import Event, InvoiceCreated
+from tally.store.accounts import Accounts, open_database
+from tally.store.errors import StoreUnavailable
+from tally.store.stream import ConsumerGroup, EventStream, connect
+
+CLAIM_IDLE_MS = 1000
+
+
+class Reader:
+    """A consumer of one accounts.db, with a clock that the test turns."""
+
+    def __init__(
+        self,
+        url: str,
+        directory: Path,
+        name: str = "accounts-consumer-1",
+        before_apply: Callable[[Sequence[Event]], None] = lambda events: None,
+    ) -> None:
+        self.accounts = Accounts(open_database(directory))
+        self.now = 0.0
+        self.rings = 0
+        self.group = ConsumerGroup(
+            EventStream(connect(url), "event-stream"), self.accounts.database.source, name
+        )
+
+        def apply(events: Sequence[Event]) -> None:
+            before_apply(events)
+            self.accounts.apply(events)
+
+        self.consumer = Consumer(
+            self.group,
+            self.accounts.database,
+            apply,
+            after_commit=self._ring,
+            batch=100,
+            claim_idle_ms=CLAIM_IDLE_MS,
+            max_deliveries=3,
+            siblings=["accounts-consumer-1", "accounts-consumer-2"],
+            clock=lambda: self.now,
+        )
+
+    def _ring(self) -> None:
+        self.rings += 1
+
+    def sweep_until(self, done: Callable[[], bool]) -> None:
+        """Take over what others left, again and again: how long an entry was idle is Redis's to tell."""
+
+        def look() -> bool:
+            self.now += CLAIM_IDLE_MS
+            self.consumer.step()
+            return done()
+
+        eventually(look)
+
+    def nothing_pending(self) -> bool:
+        return self.group.pending() == 0
+
+    def steps(self, count: int = 3) -> None:
+        """Recover, take over, read: what a consumer's first three steps are."""
+        for _ in range(count):
+            self.consumer.step()
+
+    def revenue(self) -> dict[int, int]:
+        rows = self.accounts.database.rows("SELECT id, revenue_cents FROM customer WHERE NOT deleted")
+        return dict(rows)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def publish(client: redis.Redis) -> Callable[..., bytes]:
+    """Put an invoice of a customer on the stream, as another program would."""
+
+    def publish(customer: int, cents: object, event_id: str | None = None) -> bytes:
+        payload = (
+            f'{{"id":"1","customer_id":"{customer}","purchase_price_cents":{cents},'
+            '"created_date":"2019-01-09T00:00:00Z","purchase_date":"2019-01-09"}'
+        )
+        fields: dict[Any, Any] = {"EventTypeName": "InvoiceCreated", "Payload": payload}
+        if event_id:
+            fields["EventId"] = event_id
+        id: bytes = client.xadd("event-stream", fields)  # type: ignore[assignment]
+        return id
+
+    return publish
+
+
+@pytest.fixture
+def reader(redis_url: str, tmp_path: Path) -> Reader:
+    return Reader(redis_url, tmp_path)
+
+
+def _dead(client: redis.Redis) -> list[dict[bytes, bytes]]:
+    entries: Any = client.xrange("{event-stream}:dead")
+    return [fields for _, fields in entries]
+
+
+def test_entries_are_applied_and_acknowledged(reader: Reader, publish: Callable[..., bytes]) -> None:
+    for customer in (7, 8, 7):
+        publish(customer, 100)
+    reader.steps()
+    assert reader.revenue() == {7: 200, 8: 100}
+    assert reader.group.pending() == 0
+    assert reader.rings == 1
+
+
+def test_an_event_that_is_published_twice_counts_once(
+    reader: Reader, publish: Callable[..., bytes]
+) -> None:
+    for event_id in ("a:1", "a:2", "a:1", "some-uuid", "some-uuid"):
+        publish(7, 100, event_id)
+    reader.steps()
+    publish(7, 100, "a:2")
+    publish(7, 100, "some-uuid")
+    reader.steps(1)
+    assert reader.revenue() == {7: 300}
+
+
+def test_a_consumer_that_died_after_its_commit_and_before_its_acknowledgement_counts_nothing_twice(
+    reader: Reader, publish: Callable[..., bytes], redis_url: str, tmp_path: Path
+) -> None:
+    publish(7, 100)
+    reader.steps()
+    reader.group.set_back()  # the entry is handed out again, as one that was never acknowledged
+    reader.group.read_new(10)
+    assert reader.group.pending() == 1
+
+    replacement = Reader(redis_url, tmp_path)
+    replacement.steps(1)
+    assert replacement.revenue() == {7: 100}
+    assert replacement.group.pending() == 0
+
+
+def test_the_replacement_first_applies_what_its_predecessor_had_read(
+    reader: Reader, publish: Callable[..., bytes]
+) -> None:
+    reader.group.create()
+    for _ in range(250):
+        publish(7, 1)
+    reader.group.read_new(250)
+    reader.steps(1)
+    assert reader.revenue() == {7: 250}
+    assert reader.group.pending() == 0
+
+
+def test_what_a_lost_consumer_had_read_is_claimed_once_it_was_idle_long_enough(
+    redis_url: str, tmp_path: Path, publish: Callable[..., bytes]
+) -> None:
+    lost = Reader(redis_url, tmp_path, "accounts-consumer-2")
+    lost.group.create()
+    publish(7, 100)
+    lost.group.read_new(10)
+
+    survivor = Reader(redis_url, tmp_path)
+    survivor.sweep_until(survivor.nothing_pending)
+    assert survivor.revenue() == {7: 100}
+
+    # The one that was lost wakes up and applies what it had read: nothing changes.
+    lost.steps(3)
+    assert survivor.revenue() == {7: 100}
+
+
+def test_an_entry_that_was_deleted_while_pending_is_done_with(
+    reader: Reader, publish: Callable[..., bytes], client: redis.Redis, redis_url: str, tmp_path: Path
+) -> None:
+    lost = Reader(redis_url, tmp_path, "accounts-consumer-2")
+    lost.group.create()
+    first, _ = publish(7, 100), publish(7, 11)
+    lost.group.read_new(10)
+    client.xdel("event-stream", first)
+    reader.steps(1)
+    reader.sweep_until(reader.nothing_pending)
+    assert reader.revenue() == {7: 11}
+
+
+@pytest.mark.parametrize("loss", ["FLUSHALL", "DEL", "XGROUP DESTROY"])
+def test_a_stream_or_group_that_is_gone_is_made_again_and_read_from_its_start(
+    reader: Reader, publish: Callable[..., bytes], client: redis.Redis, loss: str
+) -> None:
+    publish(7, 100, "a:1")
+    reader.steps()
+    if loss == "FLUSHALL":
+        client.flushall()
+    elif loss == "DEL":
+        client.delete("event-stream")
+    else:
+        client.xgroup_destroy("event-stream", reader.group.group)
+    publish(7, 100, "a:1")
+    publish(7, 50, "a:2")
+    reader.steps(4)
+    assert reader.revenue() == {7: 150}
+    assert reader.group.pending() == 0
+
+
+def test_a_payload_that_cannot_be_decoded_is_a_dead_letter_at_once(
+    reader: Reader, publish: Callable[..., bytes], client: redis.Redis
+) -> None:
+    publish(7, 100)
+    bad = publish(7, '"x"')
+    nothing = client.xadd("event-stream", {"who": "knows"})
+    publish(7, 11)
+    reader.steps()
+
+    assert reader.revenue() == {7: 111}
+    assert reader.group.pending() == 0
+    first, second = _dead(client)
+    assert (first[b"EventTypeName"], first[b"StreamId"], first[b"Group"], first[b"Deliveries"]) == (
+        b"InvoiceCreated",
+        bad,
+        reader.group.group.encode(),
+        b"1",
+    )
+    assert b"purchase_price_cents" in first[b"Reason"]
+    assert first[b"FailedAt"].endswith(b"Z")
+    assert (second[b"who"], second[b"StreamId"]) == (b"knows", nothing)
+
+
+def test_an_entry_of_thousands_of_fields_is_a_dead_letter_too(reader: Reader, client: redis.Redis) -> None:
+    client.xadd("event-stream", {f"field-{n}": n for n in range(10_000)})
+    reader.steps()
+    (letter,) = _dead(client)
+    assert len(letter) == 10_005
+    assert reader.group.pending() == 0
+
+
+def test_an_unknown_type_is_passed_over(
+    reader: Reader, publish: Callable[..., bytes], client: redis.Redis
+) -> None:
+    client.xadd("event-stream", {"EventTypeName": "OrderShipped", "Payload": "{}"})
+    publish(7, 100)
+    reader.steps()
+    assert reader.revenue() == {7: 100}
+    assert (reader.group.pending(), _dead(client)) == (0, [])
+
+
+def test_an_event_whose_handling_raises_is_tried_alone_and_dies_after_max_deliveries(
+    redis_url: str, tmp_path: Path, publish: Callable[..., bytes], client: redis.Redis
+) -> None:
+    def fail_on_13(events: Sequence[Event]) -> None:
+        if any(isinstance(event, InvoiceCreated) and event.customer_id == 13 for event in events):
+            raise ZeroDivisionError
+
+    reader = Reader(redis_url, tmp_path, before_apply=fail_on_13)
+    publish(7, 100)
+    poison = publish(13, 100)
+    publish(7, 11)
+    reader.steps()
+    assert reader.revenue() == {7: 111}
+    assert reader.group.pending() == 1
+
+    reader.sweep_until(reader.nothing_pending)
+    (letter,) = _dead(client)
+    assert (letter[b"StreamId"], letter[b"Deliveries"]) == (poison, b"3")
+
+
+def test_a_failing_database_is_no_fault_of_the_events(
+    redis_url: str, tmp_path: Path, publish: Callable[..., bytes], client: redis.Redis
+) -> None:
+    failing = [True]
+
+    def fail(events: Sequence[Event]) -> None:
+        if failing[0]:
+            raise StoreUnavailable("disk full")
+
+    reader = Reader(redis_url, tmp_path, before_apply=fail)
+    publish(7, 100)
+    reader.steps(2)
+    for _ in range(5):  # more often than max_deliveries
+        with pytest.raises(StoreUnavailable):
+            reader.steps(1)
+    assert (reader.group.pending(), _dead(client)) == (1, [])
+
+    failing[0] = False
+    reader.steps(1)
+    assert reader.revenue() == {7: 100}
+    assert reader.group.pending() == 0
+
+
+def test_a_database_older_than_its_group_is_caught_up_from_the_stream(
+    reader: Reader, publish: Callable[..., bytes], redis_url: str, tmp_path: Path
+) -> None:
+    publish(7, 100)
+    reader.steps()
+    (tmp_path / "copy").mkdir()
+    reader.accounts.database.execute("VACUUM INTO ?", (str(tmp_path / "copy" / "accounts.db"),))
+    publish(7, 11)
+    publish(8, 5)
+    reader.steps(1)
+
+    restored = Reader(redis_url, tmp_path / "copy")
+    restored.steps(3)
+    assert restored.revenue() == {7: 111, 8: 5}
+    assert restored.group.pending() == 0
+
+
+def test_a_group_is_not_set_back_while_its_siblings_work(
+    reader: Reader, publish: Callable[..., bytes], redis_url: str, tmp_path: Path, client: redis.Redis
+) -> None:
+    sibling = Reader(redis_url, tmp_path, "accounts-consumer-2")
+    sibling.group.create()
+    publish(7, 1)
+    sibling.group.read_new(1)  # read, not applied: older than what the next one acknowledges
+    newest = publish(7, 10)
+    reader.steps()
+    assert reader.group.newest_acknowledged() == newest
+    Reader(redis_url, tmp_path, "accounts-consumer-1").steps(1)
+    groups: Any = client.xinfo_groups("event-stream")
+    assert groups[0]["last-delivered-id"] == newest
+
+
+def test_consumers_that_are_no_longer_wanted_leave_the_group_when_nothing_is_pending_for_them(
+    reader: Reader, publish: Callable[..., bytes], redis_url: str, tmp_path: Path
+) -> None:
+    def names() -> set[bytes]:
+        consumers: Any = reader.group._client.xinfo_consumers("event-stream", reader.group.group)
+        return {consumer["name"] for consumer in consumers}
+
+    publish(7, 100)
+    unwanted = Reader(redis_url, tmp_path, "accounts-consumer-9")
+    unwanted.group.create()
+    unwanted.group.read_new(1)
+    assert unwanted.group.remove_others(["accounts-consumer-1"], 0) == []
+    assert b"accounts-consumer-9" in names()
+    reader.sweep_until(lambda: b"accounts-consumer-9" not in names())
+    assert reader.revenue() == {7: 100}
+
+
+def test_a_deletion_of_another_source_is_applied(reader: Reader, client: redis.Redis) -> None:
+    client.xadd(
+        "event-stream",
+        {"EventTypeName": "AccountDeleted", "Payload": '{"id":"5","deleted_date":"2019-01-09T00:00:00Z"}'},
+    )
+    reader.steps()
+    assert reader.accounts.database.rows("SELECT id, deleted FROM account") == [(5, 1)]

@@ -1,0 +1,167 @@
+"""The relay: every committed event on the stream once, in order, whatever Redis loses."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from tally.actors.relay import BATCH, Relay
+from tally.store.accounts import Accounts, NewAccount, open_database
+from tally.store.outbox import Outbox
+from tally.store.stream import EventStream, connect
+
+
+@pytest.fixture
+def accounts(tmp_path: Path) -> Accounts:
+    return Accounts(open_database(tmp_path))
+
+
+@pytest.fixture
+def stream(redis_url: str) -> EventStream:
+    return EventStream(connect(redis_url), "event-stream")
+
+
+def _commit(accounts: Accounts, count: int) -> None:
+    with accounts.database.transaction():
+        for _ in range(count):
+            accounts.create_account(NewAccount("a", "u"))
+
+
+def _drain(relay: Relay) -> None:
+    while relay.step():
+        pass
+
+
+def _sequences(client: redis.Redis) -> list[int]:
+    entries: Any = client.xrange("event-stream")
+    return [int(fields[b"EventId"].rpartition(b":")[2]) for _, fields in entries]
+
+
+def test_committed_events_are_published_in_order_and_once(
+    accounts: Accounts, stream: EventStream, client: redis.Redis
+) -> None:
+    relay = Relay(accounts.outbox, stream)
+    _commit(accounts, BATCH + 10)
+    _drain(relay)
+    _commit(accounts, 5)
+    _drain(relay)
+    assert _sequences(client) == list(range(1, BATCH + 16))
+    assert accounts.outbox.depth() == 0
+
+
+def test_an_event_carries_the_contracts_fields(
+    accounts: Accounts, stream: EventStream, client: redis.Redis
+) -> None:
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    with accounts.database.transaction():
+        accounts.create_account(NewAccount("a", "u"), trace)
+    _drain(Relay(accounts.outbox, stream))
+    ((_, fields),) = client.xrange("event-stream")  # type: ignore[misc, union-attr]
+    assert list(fields) == [b"EventTypeName", b"Payload", b"EventId", b"TraceParent"]
+    assert fields[b"EventId"].decode() == f"{accounts.database.source}:1"
+    assert fields[b"TraceParent"].decode() == trace
+    assert client.hgetall("{event-stream}:published") == {accounts.database.source.encode(): b"1"}
+
+
+def test_a_relay_killed_before_it_remembers_publishes_nothing_twice(
+    accounts: Accounts, stream: EventStream, client: redis.Redis
+) -> None:
+    _commit(accounts, 20)
+    # What a relay does up to the moment it is killed:
+    stream.publish(accounts.outbox.source, 0, accounts.outbox.after(0, 12))
+    _drain(Relay(accounts.outbox, stream))
+    assert _sequences(client) == list(range(1, 21))
+
+
+def test_a_batch_that_overlaps_what_is_published_adds_only_the_rest(
+    accounts: Accounts, stream: EventStream, client: redis.Redis
+) -> None:
+    _commit(accounts, 20)
+    rows = accounts.outbox.after(0, 20)
+    assert stream.publish(accounts.outbox.source, 0, rows[:10]) == 10
+    assert stream.publish(accounts.outbox.source, 0, rows[5:]) == 20
+    assert stream.publish(accounts.outbox.source, 0, rows[:10]) == 20
+    assert _sequences(client) == list(range(1, 21))
+
+
+def test_a_batch_beyond_a_gap_publishes_nothing_and_tells_where_to_go_on(
+    accounts: Accounts, stream: EventStream, client: redis.Redis
+) -> None:
+    _commit(accounts, 20)
+    assert stream.publish(accounts.outbox.source, 0, accounts.outbox.after(10, 10)) == 0
+    assert client.exists("event-stream") == 0
+
+
+@pytest.mark.parametrize("loss", ["FLUSHALL", "older copy"])
+def test_what_redis_lost_is_published_again_with_the_same_ids(
+    accounts: Accounts, stream: EventStream, client: redis.Redis, loss: str
+) -> None:
+    relay = Relay(accounts.outbox, stream)
+    _commit(accounts, 10)
+    _drain(relay)
+    older = {key: client.dump(key) for key in client.keys("*")}  # type: ignore[union-attr]
+    _commit(accounts, 10)
+    _drain(relay)
+
+    client.flushall()
+    if loss == "older copy":
+        for key, value in older.items():
+            client.restore(key, 0, value)  # type: ignore[arg-type]
+    _commit(accounts, 3)
+    _drain(relay)
+
+    assert _sequences(client) == list(range(1, 24))
+
+
+def test_while_idle_a_loss_is_noticed_at_the_next_look(
+    accounts: Accounts, stream: EventStream, client: redis.Redis
+) -> None:
+    relay = Relay(accounts.outbox, stream)
+    _commit(accounts, 10)
+    _drain(relay)
+    client.flushall()
+    relay.look_again()
+    _drain(relay)
+    assert _sequences(client) == list(range(1, 11))
+
+
+def test_events_that_the_outbox_no_longer_holds_do_not_hold_up_the_later_ones(
+    accounts: Accounts, stream: EventStream, client: redis.Redis
+) -> None:
+    _commit(accounts, 10)
+    accounts.database.execute("DELETE FROM outbox WHERE sequence <= 6")
+    _drain(Relay(accounts.outbox, stream))
+    assert _sequences(client) == [7, 8, 9, 10]
+
+
+@pytest.mark.parametrize("later", [0, 5, 10, 30], ids=lambda n: f"{n} commits after the restore")
+def test_a_database_restored_from_an_old_copy_publishes_nothing_and_names_the_remedy(
+    accounts: Accounts, stream: EventStream, client: redis.Redis, tmp_path: Path, later: int
+) -> None:
+    _commit(accounts, 10)
+    (tmp_path / "old").mkdir()
+    accounts.database.execute("VACUUM INTO ?", (str(tmp_path / "old" / "accounts.db"),))
+    _commit(accounts, 10)
+    _drain(Relay(accounts.outbox, stream))
+
+    restored = Accounts(open_database(tmp_path / "old"))
+    if later:
+        _commit(restored, later)
+    relay = Relay(Outbox(restored.database), stream)
+    _drain(relay)
+
+    assert _sequences(client) == list(range(1, 21))
+    assert relay.refusal
+    assert "rebuild" in relay.refusal
+
+
+def test_after_a_failure_redis_is_asked_again(accounts: Accounts, redis_url: str, client: redis.Redis) -> None:
+    connection = connect(redis_url)
+    relay = Relay(accounts.outbox, EventStream(connection, "event-stream"))
+    _commit(accounts, 3)
+    client.set("event-stream", "not a stream")
+    with pytest.raises(redis.ResponseError):
+        relay.step()
+    client.delete("event-stream")
+    _drain(relay)
+    assert _sequences(client) == [1, 2, 3]

@@ -1,0 +1,145 @@
+"""Commands of `python supervisor.py` run to their end, and what they meet on a machine."""
+
+import json
+import os
+import socket
+import socketserver
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import psutil
+
+from support.engines import free_port
+from support.tally import SUPERVISOR
+
+
+def settings(directory: Path, **sections: dict[str, Any]) -> Path:
+    """Write a settings file with free ports, no Redis at the URL, and what `sections` say."""
+    every: dict[str, dict[str, Any]] = {
+        "redis": {"url": f"redis://127.0.0.1:{free_port()}/0"},
+        "customers": {"port": free_port()},
+        "accounts": {"port": free_port()},
+    }
+    for section, values in sections.items():
+        every.setdefault(section, {}).update(values)
+    lines = []
+    for section, values in every.items():
+        lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
+    file = directory / "tally.toml"
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+def command(
+    *arguments: str | Path, environment: Mapping[str, str] | None = None, seconds: float = 20
+) -> "subprocess.CompletedProcess[str]":
+    """Run `python supervisor.py` with `arguments` until it ends; fails when it takes longer."""
+    return subprocess.run(
+        [sys.executable, str(SUPERVISOR), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        env={**os.environ, **(environment or {})},
+        start_new_session=True,
+    )
+
+
+def processes_in(directory: Path) -> list[psutil.Process]:
+    """The processes at work in a directory: whatever was started there, and is no zombie."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and Path(process.cwd()).is_relative_to(directory.resolve()):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def alive(process: psutil.Process) -> bool:
+    """Whether a process has not ended."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on a port of 127.0.0.1."""
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
+
+
+Conversation = Callable[[BinaryIO, BinaryIO], None]
+
+
+@contextmanager
+def server_of_another_kind(talk: Conversation) -> Iterator[int]:
+    """Some TCP server, which has `talk` with every client; answers its port."""
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            try:
+                talk(self.rfile, self.wfile)  # type: ignore[arg-type]
+            except OSError:
+                return  # the client has gone
+
+    class Server(socketserver.ThreadingTCPServer):
+        allow_reuse_address = True
+        daemon_threads = True
+
+    with Server(("127.0.0.1", free_port()), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def says_nothing(heard: BinaryIO, said: BinaryIO) -> None:
+    """Listens until the client goes."""
+    while heard.read(1):
+        pass
+
+
+def hangs_up(heard: BinaryIO, said: BinaryIO) -> None:
+    """Has nothing to say, and goes."""
+
+
+def speaks_ssh(heard: BinaryIO, said: BinaryIO) -> None:
+    """Introduces itself, and then listens."""
+    said.write(b"SSH-2.0-OpenSSH_9.2p1\r\n")
+    says_nothing(heard, said)
+
+
+def speaks_http(heard: BinaryIO, said: BinaryIO) -> None:
+    """Takes the first line for a request, and refuses it."""
+    heard.readline()
+    said.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+
+def redis_of_version(version: str) -> Conversation:
+    """The few words of a Redis of that version that tell its version."""
+
+    def talk(heard: BinaryIO, said: BinaryIO) -> None:
+        while count := heard.readline().lstrip(b"*"):
+            words = [heard.read(int(heard.readline()[1:]) + 2).strip().upper() for _ in range(int(count))]
+            info = f"# Server\r\nredis_version:{version}\r\n".encode()
+            answers = {
+                b"INFO": b"$%d\r\n%s" % (len(info), info),
+                b"PING": b"+PONG",
+                b"HELLO": b"-ERR unknown",
+            }
+            said.write(answers.get(words[0], b"+OK") + b"\r\n")
+
+    return talk

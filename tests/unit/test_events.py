@@ -1,0 +1,126 @@
+"""The events' wire format."""
+
+import json
+from datetime import UTC, date, datetime
+
+import pytest
+from tally.events import (
+    EVENT_TYPES,
+    AccountCreated,
+    AccountDeleted,
+    CustomerCreated,
+    CustomerDeleted,
+    Event,
+    EventId,
+    Id,
+    InvalidEvent,
+    InvoiceCreated,
+    InvoiceDeleted,
+    UnknownEventType,
+    decode,
+    encode,
+)
+
+_THEN = datetime(2019, 3, 23, 5, 24, 50, 326000, tzinfo=UTC)
+_ZULU = "2019-03-23T05:24:50.326000Z"
+
+EXAMPLES: list[tuple[Event, dict[str, object]]] = [
+    (
+        CustomerCreated(Id(7), Id(1), "Martin North 4", _THEN),
+        {"id": "7", "account_id": "1", "name": "Martin North 4", "created_date": _ZULU},
+    ),
+    (CustomerDeleted(Id(7), Id(1), _THEN), {"id": "7", "account_id": "1", "deleted_date": _ZULU}),
+    (
+        InvoiceCreated(Id(10), Id(9), 8000, _THEN, date(2019, 1, 9)),
+        {
+            "id": "10",
+            "customer_id": "9",
+            "purchase_price_cents": 8000,
+            "created_date": _ZULU,
+            "purchase_date": "2019-01-09",
+        },
+    ),
+    (
+        InvoiceDeleted(Id(10), Id(9), 8000, _THEN),
+        {"id": "10", "customer_id": "9", "purchase_price_cents": 8000, "deleted_date": _ZULU},
+    ),
+    (
+        AccountCreated(Id(1), "one", "", "user1", _THEN),
+        {"id": "1", "name": "one", "description": "", "owned_by": "user1", "created_date": _ZULU},
+    ),
+    (AccountDeleted(Id(1), _THEN), {"id": "1", "deleted_date": _ZULU}),
+]
+
+
+def _fields(event: Event) -> dict[bytes, bytes]:
+    return {b"EventTypeName": type(event).__name__.encode(), b"Payload": encode(event)}
+
+
+@pytest.mark.parametrize(("event", "payload"), EXAMPLES, ids=lambda value: type(value).__name__)
+def test_a_payload_has_the_contracts_keys_in_the_contracts_order(
+    event: Event, payload: dict[str, object]
+) -> None:
+    assert list(json.loads(encode(event)).items()) == list(payload.items())
+    assert decode(_fields(event)) == event
+
+
+def test_there_is_an_example_of_every_event() -> None:
+    assert {type(event) for event, _ in EXAMPLES} == set(EVENT_TYPES.values())
+
+
+def test_keys_and_fields_that_are_not_known_are_ignored() -> None:
+    fields = {
+        b"Shade": b"grey",
+        b"EventTypeName": b"AccountDeleted",
+        b"Payload": b'{"why":[1],"id":"3","deleted_date":"0001-01-01T00:00:00Z"}',
+    }
+    assert decode(fields) == AccountDeleted(Id(3), datetime(1, 1, 1, tzinfo=UTC))
+
+
+def test_an_unknown_type_is_a_case_of_its_own() -> None:
+    with pytest.raises(UnknownEventType, match="OrderShipped"):
+        decode({b"EventTypeName": b"OrderShipped", b"Payload": b"?"})
+
+
+_DELETED = b'"deleted_date":"2019-03-23T05:24:50Z"'
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({}, "no EventTypeName"),
+        ({b"EventTypeName": b"AccountDeleted"}, "no Payload"),
+        ({b"EventTypeName": b"AccountDeleted", b"Payload": b"{"}, "truncated"),
+        ({b"EventTypeName": b"AccountDeleted", b"Payload": b"[" * 100_000}, "Payload"),
+        ({b"EventTypeName": b"AccountDeleted", b"Payload": b"{" + _DELETED + b"}"}, "`id`"),
+        ({b"EventTypeName": b"AccountDeleted", b"Payload": b'{"id":1,' + _DELETED + b"}"}, "digits"),
+        ({b"EventTypeName": b"AccountDeleted", b"Payload": b'{"id":"01",' + _DELETED + b"}"}, "digits"),
+        (
+            {b"EventTypeName": b"AccountDeleted", b"Payload": b'{"id":"9223372036854775808",' + _DELETED + b"}"},
+            "2.63",
+        ),
+        ({b"EventTypeName": b"AccountDeleted", b"Payload": b'{"id":"\xff",' + _DELETED + b"}"}, "utf-8"),
+        (
+            {
+                b"EventTypeName": b"InvoiceDeleted",
+                b"Payload": b'{"id":"1","customer_id":"2","purchase_price_cents":1.0,' + _DELETED + b"}",
+            },
+            "float",
+        ),
+    ],
+)
+def test_an_entry_that_breaks_the_contract_says_how(fields: dict[bytes, bytes], reason: str) -> None:
+    with pytest.raises(InvalidEvent, match=reason):
+        decode(fields)
+
+
+@pytest.mark.parametrize("text", ["customers@4f2a9c1e:42", "a:b:1", "x:999999999999999999"])
+def test_an_event_id_survives_its_text(text: str) -> None:
+    parsed = EventId.parse(text)
+    assert parsed
+    assert str(parsed) == text
+
+
+@pytest.mark.parametrize("text", ["", "42", ":42", "a:", "a:0", "a:-1", "a:042", "a:1e3", "a:\u0661", "a:" + "9" * 19])
+def test_other_names_are_no_event_ids_of_ours(text: str) -> None:
+    assert EventId.parse(text) is None

@@ -1,0 +1,87 @@
+"""The inbox: every event counts once, and what has come takes little room."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tally.events import EventId
+from tally.store import inbox
+from tally.store.database import Database
+from tally.store.inbox import EventName, Inbox, Range, merge
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = Database(tmp_path / "inbox.db", "accounts", inbox.SCHEMA)
+    yield database
+    database.close()
+
+
+def _take(database: Database, names: list[EventName]) -> set[EventName]:
+    with database.transaction():
+        return Inbox(database).take(names)
+
+
+def _ranges(database: Database) -> list[tuple[str, int, int]]:
+    return database.rows("SELECT source, first, last FROM inbox_range ORDER BY source, first")  # type: ignore[return-value]
+
+
+def test_a_name_is_fresh_once(database: Database) -> None:
+    assert _take(database, ["1-0", "EventId:x", "1-0"]) == {"1-0", "EventId:x"}
+    assert _take(database, ["1-0", "2-0"]) == {"2-0"}
+
+
+def test_a_transaction_that_fails_has_taken_nothing(database: Database) -> None:
+    with pytest.raises(ZeroDivisionError), database.transaction():
+        Inbox(database).take([EventId("a", 1), "1-0"])
+        1 / 0  # noqa: B018
+    assert _take(database, [EventId("a", 1), "1-0"]) == {EventId("a", 1), "1-0"}
+
+
+def test_contiguous_sequences_take_one_row_for_each_source(database: Database) -> None:
+    for start in (1001, 1, 501, 1501):
+        _take(database, [EventId(source, start + i) for i in range(500) for source in "ab"])
+    assert _ranges(database) == [("a", 1, 2000), ("b", 1, 2000)]
+
+
+def test_what_is_missing_of_a_source_is_counted(database: Database) -> None:
+    _take(database, [EventId("a", n) for n in (1, 2, 3, 7, 8, 12)])
+    inbox = Inbox(database)
+    assert [inbox.missing("a", published) for published in (0, 3, 6, 8, 10, 12)] == [0, 0, 3, 3, 5, 6]
+    assert inbox.missing("b", 5) == 5
+
+
+@given(st.lists(st.tuples(st.integers(1, 60), st.integers(0, 8))))
+def test_merged_ranges_hold_the_same_numbers_and_no_two_touch(pairs: list[tuple[int, int]]) -> None:
+    ranges = [Range(first, first + length) for first, length in pairs]
+    merged = merge(ranges)
+    assert {n for r in merged for n in range(r.first, r.last + 1)} == {
+        n for r in ranges for n in range(r.first, r.last + 1)
+    }
+    assert all(before.last + 1 < after.first for before, after in zip(merged, merged[1:], strict=False))
+
+
+_NAMES = st.one_of(
+    st.builds(EventId, st.sampled_from(["a", "b"]), st.integers(1, 30)),
+    st.sampled_from(["1-0", "2-0", "EventId:z"]),
+)
+
+
+@given(st.lists(st.lists(_NAMES, max_size=12), max_size=12))
+def test_any_batches_in_any_order_are_fresh_exactly_once(batches: list[list[EventName]]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        database = Database(Path(directory) / "inbox.db", "accounts", inbox.SCHEMA)
+        seen: set[EventName] = set()
+        for batch in batches:
+            assert _take(database, batch) == set(batch) - seen
+            seen |= set(batch)
+        numbers = {source: {n for s, n in (x for x in seen if isinstance(x, EventId)) if s == source} for source in "ab"}
+        for source, first, last in _ranges(database):
+            held = set(range(first, last + 1))
+            assert held <= numbers[source]
+            numbers[source] -= held
+        assert not any(numbers.values())
+        database.close()

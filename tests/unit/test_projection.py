@@ -1,0 +1,185 @@
+"""The accounts that events leave behind: any order, any duplication, any batching."""
+
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tally.events import (
+    AccountCreated,
+    AccountDeleted,
+    CustomerCreated,
+    CustomerDeleted,
+    Event,
+    Id,
+    InvoiceCreated,
+    InvoiceDeleted,
+)
+from tally.store.accounts import Accounts, NewAccount, open_database
+from tally.store.errors import AccountInUse, NotFound
+from tally.store.inbox import Inbox
+
+_THEN = datetime(2019, 3, 23, tzinfo=UTC)
+
+
+@pytest.fixture
+def accounts(tmp_path: Path) -> Iterator[Accounts]:
+    accounts = Accounts(open_database(tmp_path))
+    yield accounts
+    accounts.database.close()
+
+
+def _shown(accounts: Accounts) -> dict[int, Any]:
+    """Every account: its owner, and its customers with their revenue."""
+    return {
+        int(account.id): (
+            account.owned_by,
+            {int(c.customer_id): c.total_revenue_cents for c in accounts.customers_of(account.id, -1, 1000)},
+        )
+        for account in accounts.accounts(-1, 1000)
+    }
+
+
+def _apply(accounts: Accounts, *events: Event) -> None:
+    with accounts.database.transaction():
+        accounts.apply(events)
+
+
+def _invoice(id: int, customer: int, cents: int) -> InvoiceCreated:
+    return InvoiceCreated(Id(id), Id(customer), cents, _THEN, date(2019, 1, 6))
+
+
+def _customer(id: int, account: int, name: str = "n") -> CustomerCreated:
+    return CustomerCreated(Id(id), Id(account), name, _THEN)
+
+
+def _account(id: int, owner: str = "u", seconds: int = 0) -> AccountCreated:
+    return AccountCreated(Id(id), "a", "", owner, _THEN + timedelta(seconds=seconds))
+
+
+def test_invoices_before_their_customer_and_customers_before_their_account_count(accounts: Accounts) -> None:
+    _apply(accounts, _invoice(1, 7, 500), _invoice(2, 7, 250))
+    _apply(accounts, _customer(7, 3))
+    assert _shown(accounts) == {}
+    _apply(accounts, _account(3))
+    assert _shown(accounts) == {3: ("u", {7: 750})}
+
+
+def test_a_deleted_invoice_is_subtracted(accounts: Accounts) -> None:
+    _apply(accounts, _account(3), _customer(7, 3), InvoiceDeleted(Id(1), Id(7), 500, _THEN))
+    _apply(accounts, _invoice(1, 7, 500), _invoice(2, 7, 250))
+    assert _shown(accounts) == {3: ("u", {7: 250})}
+
+
+def test_a_deleted_customer_stays_away_whatever_comes_later(accounts: Accounts) -> None:
+    _apply(accounts, _account(3), CustomerDeleted(Id(7), Id(3), _THEN))
+    _apply(accounts, _customer(7, 3), _invoice(1, 7, 500))
+    assert _shown(accounts) == {3: ("u", {})}
+
+
+def test_a_deleted_account_stays_away_whatever_comes_later(accounts: Accounts) -> None:
+    _apply(accounts, AccountDeleted(Id(3), _THEN))
+    _apply(accounts, _account(3), _customer(7, 3))
+    assert _shown(accounts) == {}
+    with pytest.raises(NotFound):
+        accounts.account(3)
+
+
+def test_new_accounts_get_ids_above_any_that_was_seen(accounts: Accounts) -> None:
+    _apply(accounts, _account(40), AccountDeleted(Id(50), _THEN))
+    with accounts.database.transaction():
+        assert accounts.create_account(NewAccount("mine", "me")) == 51
+
+
+def test_its_own_events_change_nothing(accounts: Accounts) -> None:
+    with accounts.database.transaction():
+        id = accounts.create_account(NewAccount("mine", "me"))
+    before = _shown(accounts)
+    row = accounts.account(id)
+    _apply(accounts, AccountCreated(id, "mine", "", "me", datetime.fromisoformat(row.created_date)))
+    assert _shown(accounts) == before
+    assert accounts.account(id) == row
+
+
+def test_of_two_creations_of_one_account_the_first_by_date_counts_in_either_order(
+    accounts: Accounts, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    other = Accounts(open_database(tmp_path / "other"))
+    early, late = _account(3, "early"), _account(3, "late", seconds=1)
+    _apply(accounts, early, late)
+    _apply(other, late)
+    _apply(other, early)
+    assert _shown(accounts) == _shown(other) == {3: ("early", {})}
+
+
+def test_an_account_with_customers_is_only_deleted_with_cascade(accounts: Accounts) -> None:
+    _apply(accounts, _account(3), _customer(7, 3))
+    with pytest.raises(AccountInUse), accounts.database.transaction():
+        accounts.delete_account(3)
+    with accounts.database.transaction():
+        accounts.delete_account(3, cascade=True)
+    assert _shown(accounts) == {}
+
+
+def test_a_sum_beyond_64_bits_is_refused_and_never_becomes_a_float(accounts: Accounts) -> None:
+    _apply(accounts, _account(3), _customer(7, 3), _invoice(1, 7, 10**12))
+    accounts.database.execute("UPDATE customer SET revenue_cents = 9223372036854775000")
+    with pytest.raises(Exception, match="REAL"):
+        _apply(accounts, _invoice(2, 7, 10**12))
+    assert _shown(accounts) == {3: ("u", {7: 9223372036854775000})}
+
+
+_IDS = st.integers(1, 3)
+_EVENTS = st.one_of(
+    st.builds(_account, _IDS, st.sampled_from(["u", "v"]), st.integers(0, 2)),
+    st.builds(lambda id: AccountDeleted(Id(id), _THEN), _IDS),
+    st.builds(_customer, _IDS, _IDS, st.sampled_from(["n", "m"])),
+    st.builds(lambda id: CustomerDeleted(Id(id), Id(1), _THEN), _IDS),
+    st.builds(_invoice, _IDS, _IDS, st.integers(0, 9)),
+    st.builds(lambda id, customer, cents: InvoiceDeleted(Id(id), Id(customer), cents, _THEN),
+              _IDS, _IDS, st.integers(0, 9)),
+)  # fmt: skip
+
+
+def _model(events: list[Event]) -> dict[int, Any]:
+    """What the events mean, whatever their order."""
+    gone = {(type(e), e.id) for e in events if isinstance(e, CustomerDeleted | AccountDeleted)}
+    made: dict[Any, Any] = {}
+    for e in sorted((e for e in events if isinstance(e, AccountCreated)), key=lambda e: (e.created_date, e.owned_by)):
+        made.setdefault(e.id, e)
+    homes: dict[Any, Any] = {}
+    for c in sorted((e for e in events if isinstance(e, CustomerCreated)), key=lambda e: (e.account_id, e.name)):
+        homes.setdefault(c.id, c.account_id)
+    revenue: dict[Any, int] = dict.fromkeys(homes, 0)
+    for e in events:
+        if isinstance(e, InvoiceCreated | InvoiceDeleted) and e.customer_id in homes:
+            revenue[e.customer_id] += e.purchase_price_cents * (1 if isinstance(e, InvoiceCreated) else -1)
+    return {
+        int(id): (account.owned_by, {int(c): revenue[c] for c, home in homes.items()
+                                     if home == id and (CustomerDeleted, c) not in gone})
+        for id, account in made.items() if (AccountDeleted, id) not in gone
+    }  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data(), st.lists(_EVENTS, max_size=15))
+def test_any_order_duplication_and_batching_leaves_what_the_events_mean(
+    data: st.DataObject, events: list[Event]
+) -> None:
+    named = {f"{index}-0": event for index, event in enumerate(events)}
+    deliveries = data.draw(st.permutations([*named, *data.draw(st.lists(st.sampled_from([*named])) if named else st.just([]))]))
+    with tempfile.TemporaryDirectory() as directory:
+        accounts = Accounts(open_database(Path(directory)))
+        while deliveries:
+            size = data.draw(st.integers(1, len(deliveries)))
+            batch, deliveries = deliveries[:size], deliveries[size:]
+            with accounts.database.transaction():
+                fresh = Inbox(accounts.database).take(batch)
+                accounts.apply([named[str(name)] for name in fresh])
+        assert _shown(accounts) == _model(events)
+        accounts.database.close()
