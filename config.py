@@ -7,7 +7,7 @@ The classes below are the definition: `config.toml` shows the same keys with the
 import ipaddress
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -128,23 +128,16 @@ def load(file: Path | None = None, environment: Mapping[str, str] = os.environ) 
     Raises InvalidSettings with every fault of both. Reads one file, writes nothing.
     """
     path = DEFAULT_FILE if file is None else file
-    faults: list[str] = []
-    document = _read(path, faults)
-    given = [*_from_file(path, document, faults), *_from_environment(environment, faults)]
-    values: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
-    for source, section, key, raw in given:
-        try:
-            values[section][key] = _convert(section, key, raw, lenient=source.startswith("environment"))
-        except ValueError as error:
-            faults.append(f"{source}: {section}.{key}: found {_show(raw)}, {error}")
-    if not faults:
-        sections = {name: cls(**values[name]) for name, cls in SECTIONS.items()}
-        base = path.absolute().parent
-        settings = Settings(directory=base / sections["data"].directory, **sections)  # type: ignore[attr-defined, arg-type]
-        faults += _contradictions(settings)
-        if not faults:
-            return settings
-    raise InvalidSettings(faults)
+    reading = _Reading(path)
+    reading.read_file()
+    reading.read_environment(environment)
+    sections = {name: cls(**reading.values[name]) for name, cls in SECTIONS.items()}
+    base = path.absolute().parent
+    settings = Settings(directory=base / sections["data"].directory, **sections)  # type: ignore[attr-defined, arg-type]
+    reading.find_contradictions(settings)
+    if reading.faults:
+        raise InvalidSettings(reading.faults)
+    return settings
 
 
 def is_loopback(host: str) -> bool:
@@ -157,57 +150,95 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _read(path: Path, faults: list[str]) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        faults.append(f"{path}: found {error.strerror or error}, expected a readable settings file")
-    except ValueError as error:  # malformed TOML, or not UTF-8
-        faults.append(f"{path}: found {error}, expected TOML")
-    return {}
+class _Reading:
+    """Gathers what is given, where it came from, and what is wrong with it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._sources: dict[str, str] = {}  # "section.key": the file or variable that set it
+        self.values: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
+        self.faults: list[str] = []
+
+    def read_file(self) -> None:
+        """Take what the TOML file holds."""
+        source = str(self._path)
+        for section, content in self._document().items():
+            if section not in SECTIONS:
+                self._fault(source, _name(section), "unknown section", f"one of {', '.join(SECTIONS)}")
+            elif not isinstance(content, dict):
+                found = _HIDDEN if section == "redis" and isinstance(content, str) else _show(content)
+                self._fault(source, section, found, f"a section [{section}]")
+            else:
+                for key, raw in content.items():
+                    self._take(source, section, key, raw, strict=True)
+
+    def read_environment(self, environment: Mapping[str, str]) -> None:
+        """Take the variables of our sections; Kubernetes sets TALLY_PORT for a service `tally`."""
+        for name, raw in sorted(environment.items()):
+            prefix, _, rest = name.partition("_")
+            section, _, key = rest.lower().partition("_")
+            if prefix == "TALLY" and section in SECTIONS and key:
+                self._take(f"environment: {name}", section, key, raw, strict=False)
+
+    def find_contradictions(self, settings: Settings) -> None:
+        """Look for what no single key can tell."""
+        for name, service in (("customers", settings.customers), ("accounts", settings.accounts)):
+            if settings.auth.mode == "off" and not is_loopback(service.host):
+                self._contradiction(
+                    f"{name}.host",
+                    f'{service.host!r}, which other machines can reach while auth.mode is "off"',
+                    'a loopback address such as "127.0.0.1"; let a reverse proxy that authenticates stand in front',
+                )
+        customers, accounts = settings.customers, settings.accounts
+        if (customers.host, customers.port) == (accounts.host, accounts.port):
+            found = f"{accounts.port}, the port of the customers service"
+            self._contradiction("accounts.port", found, "another")
+        try:
+            settings.redis.host_and_port()
+        except ValueError:
+            self._contradiction("redis.url", _HIDDEN, "redis://host:port/db")
+
+    def _document(self) -> dict[str, Any]:
+        try:
+            return tomllib.loads(self._path.read_text(encoding="utf-8"))
+        except OSError as error:
+            self._fault(str(self._path), "", error.strerror or str(error), "a readable settings file")
+        except (ValueError, RecursionError) as error:  # malformed TOML, or not UTF-8
+            self._fault(str(self._path), "", str(error), "TOML")
+        return {}
+
+    def _take(self, source: str, section: str, key: str, raw: Any, strict: bool) -> None:
+        """Note a value. The environment holds only strings, which need not be `strict`."""
+        kinds = {field.name: field.type for field in msgspec.structs.fields(SECTIONS[section])}
+        name = f"{section}.{_name(key)}"
+        if key not in kinds:
+            self._fault(source, name, "an unknown key", f"one of {', '.join(kinds)}")
+            return
+        try:
+            self.values[section][key] = msgspec.convert(raw, kinds[key], strict=strict)
+            self._sources[name] = source
+        except msgspec.ValidationError:
+            found = _HIDDEN if name == "redis.url" else _show(raw)
+            self._fault(source, name, found, _expected(kinds[key]))
+
+    def _contradiction(self, name: str, found: str, expected: str) -> None:
+        self._fault(self._sources.get(name, str(self._path)), name, found, expected)
+
+    def _fault(self, source: str, name: str, found: str, expected: str) -> None:
+        self.faults.append(": ".join(filter(None, [source, name, f"found {found}, expected {expected}"])))
 
 
-def _from_file(
-    path: Path, document: dict[str, Any], faults: list[str]
-) -> Iterator[tuple[str, str, str, Any]]:
-    for section, content in document.items():
-        if section not in SECTIONS:
-            faults.append(f"{path}: found unknown section {section!r}, expected one of {', '.join(SECTIONS)}")
-        elif not isinstance(content, dict):
-            faults.append(f"{path}: {section}: found {_show(content)}, expected a section [{section}]")
-        else:
-            for key, raw in content.items():
-                if _known(str(path), section, key, faults):
-                    yield str(path), section, key, raw
+_HIDDEN = "a value that is not shown, as it may hold a password"
 
 
-def _from_environment(
-    environment: Mapping[str, str], faults: list[str]
-) -> Iterator[tuple[str, str, str, str]]:
-    """Names outside our sections are left alone: Kubernetes sets TALLY_PORT for a service `tally`."""
-    for name, raw in sorted(environment.items()):
-        prefix, _, rest = name.partition("_")
-        section, _, key = rest.lower().partition("_")
-        if prefix == "TALLY" and section in SECTIONS and key:
-            source = f"environment: {name}"
-            if _known(source, section, key, faults):
-                yield source, section, key, raw
+def _name(key: str) -> str:
+    """A key from a file, which may hold anything, on one line."""
+    return key if key.isidentifier() else _show(key)
 
 
-def _known(source: str, section: str, key: str, faults: list[str]) -> bool:
-    keys = SECTIONS[section].__struct_fields__
-    if key not in keys:
-        faults.append(f"{source}: {section}.{key}: found an unknown key, expected one of {', '.join(keys)}")
-    return key in keys
-
-
-def _convert(section: str, key: str, raw: Any, lenient: bool) -> Any:
-    """Raises ValueError that says what is expected. The environment holds only strings: be lenient."""
-    field = next(f for f in msgspec.structs.fields(SECTIONS[section]) if f.name == key)
-    try:
-        return msgspec.convert(raw, field.type, strict=not lenient)
-    except msgspec.ValidationError as error:
-        raise ValueError(f"expected {_expected(field.type)}") from error
+def _show(raw: object) -> str:
+    text = repr(raw)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _expected(kind: Any) -> str:
@@ -218,35 +249,9 @@ def _expected(kind: Any) -> str:
     if "pattern" in schema:
         return f"text matching {schema['pattern']}"
     words = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "text"}
-    low, high = schema.get("minimum", schema.get("exclusiveMinimum")), schema.get("maximum")
-    bounds = f" from {low} to {high}" if low is not None else ""
-    if "exclusiveMinimum" in schema:
-        bounds = f" above {low} and up to {high}"
+    bounds = ""
+    if "minimum" in schema:
+        bounds = f" from {schema['minimum']} to {schema['maximum']}"
+    elif "exclusiveMinimum" in schema:
+        bounds = f" above {schema['exclusiveMinimum']} and up to {schema['maximum']}"
     return words[schema["type"]] + bounds
-
-
-def _show(raw: object) -> str:
-    text = repr(raw)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _contradictions(settings: Settings) -> list[str]:
-    """What no single key can tell."""
-    faults = []
-    for name, service in (("customers", settings.customers), ("accounts", settings.accounts)):
-        if settings.auth.mode == "off" and not is_loopback(service.host):
-            faults.append(
-                f"{name}.host: found {service.host!r}, which other machines can reach while auth.mode is "
-                '"off"; expected a loopback address such as "127.0.0.1", with a reverse proxy that '
-                "authenticates in front of it"
-            )
-    if (settings.customers.host, settings.customers.port) == (settings.accounts.host, settings.accounts.port):
-        faults.append(
-            f"accounts.port: found {settings.accounts.port}, the port of the customers service; "
-            "expected another"
-        )
-    try:
-        settings.redis.host_and_port()
-    except ValueError as error:
-        faults.append(f"redis.url: found {settings.redis.url!r} ({error}), expected redis://host:port/db")
-    return faults

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import redis
+
 from support import engines
 from support.tally import Tally, running
 

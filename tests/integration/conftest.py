@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 import redis
 import urllib3
+
 from support.tally import Client, Tally, running
 from support.waiting import eventually
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from support import cdnow
 from support.tally import Tally, running
 from support.waiting import eventually

@@ -20,12 +20,12 @@ import psutil
 import pytest
 import redis
 import urllib3
+
 from support import cli, engines
 from support.cli import alive, command, is_free, processes_in, server_of_another_kind, settings
 from support.engines import bundled_process, free_port
-from support.tally import Tally, running
+from support.tally import SUPERVISOR, Tally, running
 from support.waiting import eventually
-
 from tally.store import accounts, customers
 
 SECRET = "hunter2"
@@ -217,9 +217,10 @@ def test_the_private_redis_asks_for_the_password_in_the_url_and_nobody_shows_it(
 ) -> None:
     port = free_port()
     with _running(tmp_path, redis={"url": f"redis://:{quote(secret, safe='')}@127.0.0.1:{port}/0"}) as tally:
-        with redis.Redis(port=port) as stranger, pytest.raises(redis.AuthenticationError):
+        url = f"redis://127.0.0.1:{port}/0"
+        with redis.Redis.from_url(url) as stranger, pytest.raises(redis.AuthenticationError):
             stranger.ping()
-        with redis.Redis(port=port, password=secret) as friend:
+        with redis.Redis.from_url(url, password=secret) as friend:
             assert friend.ping()
         tally.accounts.post("/accounts", {"name": "one", "owned_by": "user1"})
         eventually(tally.settled)
@@ -285,9 +286,16 @@ def test_never_takes_writes_without_redis_and_publishes_once_one_comes_up(
             assert client.xlen("event-stream") == 3
 
 
-@pytest.mark.parametrize("embedded", ["auto", "always"])
 @pytest.mark.parametrize(
-    "talk", [cli.says_nothing, cli.hangs_up, cli.speaks_ssh, cli.speaks_http], ids=lambda talk: talk.__name__
+    ("talk", "embedded"),
+    [
+        (cli.says_nothing, "auto"),
+        (cli.hangs_up, "auto"),
+        (cli.speaks_ssh, "auto"),
+        (cli.speaks_http, "auto"),
+        (cli.says_nothing, "always"),
+    ],
+    ids=lambda part: getattr(part, "__name__", part),
 )
 def test_another_server_on_the_redis_port_is_told_promptly_in_one_line(
     tmp_path: Path, talk: cli.Conversation, embedded: str
@@ -404,10 +412,16 @@ def test_a_redis_url_that_no_client_understands_is_refused_as_wrong_settings(
     assert "redis.url" in line
 
 
-def test_a_data_directory_that_can_not_be_made_is_told_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "data").write_text("a file")
-    _refused(command("run", "--config", settings(tmp_path)), str(tmp_path / "data"))
-    assert (tmp_path / "data").read_text() == "a file"
+@pytest.mark.parametrize("name", ["a_file", "a_file/within", "x" * 300], ids=["file", "in a file", "long"])
+def test_a_data_directory_that_can_not_be_made_is_told_in_one_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a_file").write_text("keep me")
+    file = settings(tmp_path, data={"directory": name})
+    _refused(command("run", "--config", file), str(tmp_path / name))
+    done = command("check", "--config", file)
+    line, good = _about(done, "data directory")
+    assert (done.returncode, good) == (1, False)
+    assert str(tmp_path / name) in line
+    assert (tmp_path / "a_file").read_text() == "keep me"
 
 
 def _no_database(file: Path) -> None:
@@ -484,6 +498,10 @@ def _members(tally: Tally, *names: str) -> list[psutil.Process]:
     return [psutil.Process(pid) for name, pid in tally.pids().items() if name in names]
 
 
+def _await_end(*processes: psutil.Process) -> None:
+    eventually(lambda: not any(map(alive, processes)))
+
+
 def test_sigterm_stops_http_first_then_consumers_then_relays_then_redis(tmp_path: Path) -> None:
     with _running(tmp_path) as tally:
         pids = tally.pids()
@@ -497,11 +515,11 @@ def test_sigterm_stops_http_first_then_consumers_then_relays_then_redis(tmp_path
             process.suspend()
         tally.process.send_signal(signal.SIGTERM)
         for number, stage in enumerate(stages):
-            eventually(lambda stage=stage: not any(map(alive, stage[:-1])))
+            _await_end(*stage[:-1])
             assert all(alive(process) for later in stages[number + 1 :] for process in later)
             assert engines.answers(tally.settings["redis"]["url"])
             held[number].resume()
-            eventually(lambda process=held[number]: not alive(process))
+            _await_end(held[number])
         assert tally.process.wait(10) == 0
         assert processes_in(tmp_path) == []
 
@@ -546,7 +564,7 @@ def test_what_outlives_the_stop_timeout_is_killed(tmp_path: Path) -> None:
 def test_sigterm_before_everything_is_ready_stops_as_well(tmp_path: Path, redis_there: str) -> None:
     file = settings(tmp_path, redis={"url": redis_there, "embedded": "never"})
     with (tmp_path / "output.txt").open("w+") as output:
-        arguments = [sys.executable, cli.SUPERVISOR, "run", "--config", file]
+        arguments = [sys.executable, str(SUPERVISOR), "run", "--config", str(file)]
         process = subprocess.Popen(arguments, stdout=output, stderr=output, start_new_session=True)
         eventually(lambda: psutil.Process(process.pid).children())
         process.terminate()
@@ -669,15 +687,6 @@ def test_check_leaves_a_database_of_another_program_as_it_is(tmp_path: Path) -> 
     assert file.read_bytes() == before
 
 
-def test_check_finds_a_data_directory_that_can_not_be_written_bad(tmp_path: Path) -> None:
-    (tmp_path / "data").write_text("a file")
-    done = command("check", "--config", settings(tmp_path))
-    assert done.returncode == 1, done
-    line, good = _about(done, "data directory")
-    assert not good
-    assert str(tmp_path / "data") in line
-
-
 def test_check_finds_a_redis_bad_that_is_to_be_there_and_does_not_answer(tmp_path: Path) -> None:
     file = settings(tmp_path, redis={"embedded": "never"})
     done = command("check", "--config", file)
@@ -696,7 +705,7 @@ def test_check_finds_a_redis_bad_that_is_too_old(tmp_path: Path) -> None:
     assert "6.2" in line
 
 
-@pytest.mark.parametrize("version", ["6.2.0", "8.0.2", "10.0.0"])
+@pytest.mark.parametrize("version", ["6.2.0", "10.0.0"])
 def test_check_finds_a_redis_of_that_age_good(tmp_path: Path, version: str) -> None:
     with server_of_another_kind(cli.redis_of_version(version)) as port:
         done = command("check", "--config", settings(tmp_path, redis={"url": f"redis://127.0.0.1:{port}/0"}))
@@ -745,9 +754,7 @@ def test_help_of_a_command_shows_its_options_and_an_example(name: str) -> None:
     assert f"Example: python supervisor.py {name}" in done.stdout
 
 
-@pytest.mark.parametrize(
-    "arguments", [["nonsense"], ["run", "--nonsense"], ["run", "--only", "nonsense"], ["run", "nonsense"]]
-)
+@pytest.mark.parametrize("arguments", [["nonsense"], ["run", "--nonsense"], ["run", "--only", "nonsense"]])
 def test_wrong_usage_has_status_2(tmp_path: Path, arguments: list[str]) -> None:
     done = command(*arguments)
     assert done.returncode == 2

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import redis
+
 from support.waiting import eventually
 from tally.actors.consumer import Consumer
 from tally.events import Event, InvoiceCreated
@@ -72,7 +73,7 @@ class Reader:
 
     def revenue(self) -> dict[int, int]:
         rows = self.accounts.database.rows("SELECT id, revenue_cents FROM customer WHERE NOT deleted")
-        return dict(rows)  # type: ignore[arg-type]
+        return dict(rows)
 
 
 @pytest.fixture
@@ -112,9 +113,7 @@ def test_entries_are_applied_and_acknowledged(reader: Reader, publish: Callable[
     assert reader.rings == 1
 
 
-def test_an_event_that_is_published_twice_counts_once(
-    reader: Reader, publish: Callable[..., bytes]
-) -> None:
+def test_an_event_that_is_published_twice_counts_once(reader: Reader, publish: Callable[..., bytes]) -> None:
     for event_id in ("a:1", "a:2", "a:1", "some-uuid", "some-uuid"):
         publish(7, 100, event_id)
     reader.steps()

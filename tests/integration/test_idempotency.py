@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 import urllib3
 from integration.conftest import Watch, invoice, new_customer, problem
+
 from support.tally import Client, Tally
 from support.waiting import eventually
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import redis
+
 from tally.actors.relay import BATCH, Relay
 from tally.store.accounts import Accounts, NewAccount, open_database
 from tally.store.outbox import Outbox
@@ -56,7 +57,8 @@ def test_an_event_carries_the_contracts_fields(
     with accounts.database.transaction():
         accounts.create_account(NewAccount("a", "u"), trace)
     _drain(Relay(accounts.outbox, stream))
-    ((_, fields),) = client.xrange("event-stream")  # type: ignore[misc, union-attr]
+    entries: Any = client.xrange("event-stream")
+    ((_, fields),) = entries
     assert list(fields) == [b"EventTypeName", b"Payload", b"EventId", b"TraceParent"]
     assert fields[b"EventId"].decode() == f"{accounts.database.source}:1"
     assert fields[b"TraceParent"].decode() == trace
@@ -99,14 +101,15 @@ def test_what_redis_lost_is_published_again_with_the_same_ids(
     relay = Relay(accounts.outbox, stream)
     _commit(accounts, 10)
     _drain(relay)
-    older = {key: client.dump(key) for key in client.keys("*")}  # type: ignore[union-attr]
+    keys: Any = client.keys("*")
+    older: dict[Any, Any] = {key: client.dump(key) for key in keys}
     _commit(accounts, 10)
     _drain(relay)
 
     client.flushall()
     if loss == "older copy":
         for key, value in older.items():
-            client.restore(key, 0, value)  # type: ignore[arg-type]
+            client.restore(key, 0, value)
     _commit(accounts, 3)
     _drain(relay)
 
@@ -155,9 +158,10 @@ def test_a_database_restored_from_an_old_copy_publishes_nothing_and_names_the_re
     assert "rebuild" in relay.refusal
 
 
-def test_after_a_failure_redis_is_asked_again(accounts: Accounts, redis_url: str, client: redis.Redis) -> None:
-    connection = connect(redis_url)
-    relay = Relay(accounts.outbox, EventStream(connection, "event-stream"))
+def test_after_a_failure_redis_is_asked_again(
+    accounts: Accounts, stream: EventStream, client: redis.Redis
+) -> None:
+    relay = Relay(accounts.outbox, stream)
     _commit(accounts, 3)
     client.set("event-stream", "not a stream")
     with pytest.raises(redis.ResponseError):

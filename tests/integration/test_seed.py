@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 import redis
+
 from support.tally import Tally
 from support.waiting import eventually
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from tally.store import accounts, customers
 from tally.store.database import Database
 from tally.store.errors import StoreUnavailable, UnusableDatabase

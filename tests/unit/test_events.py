@@ -4,6 +4,7 @@ import json
 from datetime import UTC, date, datetime
 
 import pytest
+
 from tally.events import (
     EVENT_TYPES,
     AccountCreated,
@@ -96,7 +97,10 @@ _DELETED = b'"deleted_date":"2019-03-23T05:24:50Z"'
         ({b"EventTypeName": b"AccountDeleted", b"Payload": b'{"id":1,' + _DELETED + b"}"}, "digits"),
         ({b"EventTypeName": b"AccountDeleted", b"Payload": b'{"id":"01",' + _DELETED + b"}"}, "digits"),
         (
-            {b"EventTypeName": b"AccountDeleted", b"Payload": b'{"id":"9223372036854775808",' + _DELETED + b"}"},
+            {
+                b"EventTypeName": b"AccountDeleted",
+                b"Payload": b'{"id":"9223372036854775808",' + _DELETED + b"}",
+            },
             "2.63",
         ),
         ({b"EventTypeName": b"AccountDeleted", b"Payload": b'{"id":"\xff",' + _DELETED + b"}"}, "utf-8"),
@@ -121,6 +125,8 @@ def test_an_event_id_survives_its_text(text: str) -> None:
     assert str(parsed) == text
 
 
-@pytest.mark.parametrize("text", ["", "42", ":42", "a:", "a:0", "a:-1", "a:042", "a:1e3", "a:\u0661", "a:" + "9" * 19])
+@pytest.mark.parametrize(
+    "text", ["", "42", ":42", "a:", "a:0", "a:-1", "a:042", "a:1e3", "a:\u0661", "a:" + "9" * 19]
+)
 def test_other_names_are_no_event_ids_of_ours(text: str) -> None:
     assert EventId.parse(text) is None

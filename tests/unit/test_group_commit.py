@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from support.waiting import eventually
 from tally.store.database import Database
 from tally.store.errors import NotFound

@@ -2,11 +2,13 @@
 
 import tempfile
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tally.events import EventId
 from tally.store import inbox
 from tally.store.database import Database
@@ -26,7 +28,7 @@ def _take(database: Database, names: list[EventName]) -> set[EventName]:
 
 
 def _ranges(database: Database) -> list[tuple[str, int, int]]:
-    return database.rows("SELECT source, first, last FROM inbox_range ORDER BY source, first")  # type: ignore[return-value]
+    return database.rows("SELECT source, first, last FROM inbox_range ORDER BY source, first")
 
 
 def test_a_name_is_fresh_once(database: Database) -> None:
@@ -61,7 +63,7 @@ def test_merged_ranges_hold_the_same_numbers_and_no_two_touch(pairs: list[tuple[
     assert {n for r in merged for n in range(r.first, r.last + 1)} == {
         n for r in ranges for n in range(r.first, r.last + 1)
     }
-    assert all(before.last + 1 < after.first for before, after in zip(merged, merged[1:], strict=False))
+    assert all(before.last + 1 < after.first for before, after in pairwise(merged))
 
 
 _NAMES = st.one_of(
@@ -78,7 +80,10 @@ def test_any_batches_in_any_order_are_fresh_exactly_once(batches: list[list[Even
         for batch in batches:
             assert _take(database, batch) == set(batch) - seen
             seen |= set(batch)
-        numbers = {source: {n for s, n in (x for x in seen if isinstance(x, EventId)) if s == source} for source in "ab"}
+        numbers = {
+            source: {n for s, n in (x for x in seen if isinstance(x, EventId)) if s == source}
+            for source in "ab"
+        }
         for source, first, last in _ranges(database):
             held = set(range(first, last + 1))
             assert held <= numbers[source]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tally.events import (
     AccountCreated,
     AccountDeleted,
@@ -150,15 +151,19 @@ def _model(events: list[Event]) -> dict[int, Any]:
     """What the events mean, whatever their order."""
     gone = {(type(e), e.id) for e in events if isinstance(e, CustomerDeleted | AccountDeleted)}
     made: dict[Any, Any] = {}
-    for e in sorted((e for e in events if isinstance(e, AccountCreated)), key=lambda e: (e.created_date, e.owned_by)):
-        made.setdefault(e.id, e)
+    for a in sorted(
+        (e for e in events if isinstance(e, AccountCreated)), key=lambda e: (e.created_date, e.owned_by)
+    ):
+        made.setdefault(a.id, a)
     homes: dict[Any, Any] = {}
-    for c in sorted((e for e in events if isinstance(e, CustomerCreated)), key=lambda e: (e.account_id, e.name)):
+    for c in sorted(
+        (e for e in events if isinstance(e, CustomerCreated)), key=lambda e: (e.account_id, e.name)
+    ):
         homes.setdefault(c.id, c.account_id)
     revenue: dict[Any, int] = dict.fromkeys(homes, 0)
-    for e in events:
-        if isinstance(e, InvoiceCreated | InvoiceDeleted) and e.customer_id in homes:
-            revenue[e.customer_id] += e.purchase_price_cents * (1 if isinstance(e, InvoiceCreated) else -1)
+    for i in events:
+        if isinstance(i, InvoiceCreated | InvoiceDeleted) and i.customer_id in homes:
+            revenue[i.customer_id] += i.purchase_price_cents * (1 if isinstance(i, InvoiceCreated) else -1)
     return {
         int(id): (account.owned_by, {int(c): revenue[c] for c, home in homes.items()
                                      if home == id and (CustomerDeleted, c) not in gone})
@@ -172,7 +177,9 @@ def test_any_order_duplication_and_batching_leaves_what_the_events_mean(
     data: st.DataObject, events: list[Event]
 ) -> None:
     named = {f"{index}-0": event for index, event in enumerate(events)}
-    deliveries = data.draw(st.permutations([*named, *data.draw(st.lists(st.sampled_from([*named])) if named else st.just([]))]))
+    deliveries = data.draw(
+        st.permutations([*named, *data.draw(st.lists(st.sampled_from([*named])) if named else st.just([]))])
+    )
     with tempfile.TemporaryDirectory() as directory:
         accounts = Accounts(open_database(Path(directory)))
         while deliveries:

@@ -1,0 +1,70 @@
+"""How measurements are printed: plain aligned tables, medians with their spread, and the machine."""
+
+import os
+import platform
+import statistics
+import subprocess
+import tempfile
+import textwrap
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tally.actors.redis_server import find_server
+
+WIDTH = 100  # of a paragraph, in characters
+
+
+def spread(values: Sequence[float], form: str) -> str:
+    """The median, and in parentheses the smallest and the largest; `form` is a format such as `.2f`."""
+    middle, low, high = statistics.median(values), min(values), max(values)
+    return f"{middle:{form}} ({low:{form}}..{high:{form}})"
+
+
+def percentile(values: Sequence[float], part: float) -> float:
+    """The smallest value that `part` (0 to 1) of all values do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, -int(-len(ordered) * part // 1) - 1)]
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """The rows below each other, the first one underlined, every column as wide as it needs."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    ruled = [rows[0], ["-" * width for width in widths], *rows[1:]]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in ruled
+    )
+
+
+def paragraph(text: str) -> str:
+    """The words of `text` in lines of even length."""
+    return textwrap.fill(" ".join(text.split()), WIDTH)
+
+
+def machine(base: Path | None) -> str:
+    """One line on what was measured with, and how long a sync of the disk under `base` takes."""
+    return (
+        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.2f} before, Python {platform.python_version()}, "
+        f"Redis {_redis_version()}, fsync {_fsync_ms(base):.2f} ms, "
+        f"{platform.system()} {platform.release()}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    )
+
+
+def _redis_version() -> str:
+    words = subprocess.run([find_server(), "--version"], capture_output=True, text=True, check=True).stdout
+    return next((word[2:] for word in words.split() if word.startswith("v=")), words.strip())
+
+
+def _fsync_ms(base: Path | None) -> float:
+    """The median, in milliseconds, of appending 4 KiB to a file and syncing it."""
+    taken = []
+    with tempfile.TemporaryFile(dir=base) as file:
+        for _ in range(100):
+            started = time.perf_counter()
+            file.write(bytes(4096))
+            file.flush()
+            os.fsync(file.fileno())
+            taken.append((time.perf_counter() - started) * 1000)
+    return statistics.median(taken)

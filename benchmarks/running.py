@@ -1,0 +1,179 @@
+"""A Tally that runs in a directory of its own, on free ports and a private Redis, while it is measured."""
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.client import Client, Unexpected
+from tally.actors.actor import die_with_parent
+
+SUPERVISOR = Path(__file__).parents[1] / "supervisor.py"
+START_SECONDS = 30.0
+STOP_SECONDS = 30.0
+
+Sections = dict[str, dict[str, Any]]
+
+
+class Running:
+    """A supervisor and its actors. `start_seconds` went from starting the process to its "ready after"."""
+
+    def __init__(self, directory: Path, sections: Sections) -> None:
+        self.customers_port, self.accounts_port, redis_port = _free_ports(3)
+        self.redis_url = f"redis://127.0.0.1:{redis_port}/0"
+        self._log = directory / "log.txt"
+        config = directory / "tally.toml"
+        config.write_text(_toml(self._settings(directory, sections)))
+        command = [sys.executable, str(SUPERVISOR), "run", "--config", str(config)]
+        started = time.monotonic()
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=_environment(),
+                start_new_session=True,
+                preexec_fn=lambda: die_with_parent(signal.SIGTERM),  # should this process be killed
+            )
+        try:
+            self._await_ready(started + START_SECONDS)
+        except BaseException:
+            self.kill()
+            raise
+        self.start_seconds = time.monotonic() - started
+
+    def customers(self) -> Client:
+        """A new connection to the customers service."""
+        return Client(self.customers_port)
+
+    def accounts(self) -> Client:
+        """A new connection to the accounts service."""
+        return Client(self.accounts_port)
+
+    def processes(self) -> dict[str, psutil.Process]:
+        """Every process there is now, by its name: the actors, `supervisor` and `redis-server`."""
+        supervisor = psutil.Process(self._process.pid)
+        found = {"supervisor": supervisor}
+        for process in supervisor.children(recursive=True):
+            try:
+                title = " ".join(process.cmdline()).strip()
+            except psutil.Error:
+                continue  # ended meanwhile
+            found[title.removeprefix("tally: ") if title.startswith("tally: ") else process.name()] = process
+        return found
+
+    def settled(self) -> bool:
+        """Whether all committed is published and applied. Raises Unexpected for dead letters."""
+        with closing(self.customers()) as customers, closing(self.accounts()) as accounts:
+            reports = [customers.get("/status"), accounts.get("/status")]
+        if any(report["redis"]["dead_letters"] for report in reports):
+            raise Unexpected(f"dead letters: {reports}")
+        return all(
+            report["outbox_depth"] == 0
+            and report["redis"]["pending"] == 0
+            and not any(report["redis"]["lag"].values())
+            for report in reports
+        )
+
+    def stop(self) -> None:
+        """Stop it in order. Raises Unexpected when that fails or takes longer than STOP_SECONDS."""
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            status = self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise Unexpected(
+                f"still running {STOP_SECONDS:.0f} s after SIGTERM: {self._last_words()}"
+            ) from None
+        if status:
+            raise Unexpected(f"ended with status {status}: {self._last_words()}")
+
+    def kill(self) -> None:
+        """Leave no process behind, whatever happened. May be repeated."""
+        if self._process.poll() is None:
+            children = psutil.Process(self._process.pid).children(recursive=True)
+            self._process.kill()
+            for child in children:
+                with suppress(psutil.NoSuchProcess):
+                    child.kill()
+            psutil.wait_procs(children, timeout=STOP_SECONDS)
+            self._process.wait()
+        assert self._process.stdout
+        self._process.stdout.close()
+
+    def _settings(self, directory: Path, sections: Sections) -> Sections:
+        own: Sections = {
+            "data": {"directory": str(directory / "data")},
+            "redis": {"url": self.redis_url, "embedded": "always"},
+            "customers": {"port": self.customers_port},
+            "accounts": {"port": self.accounts_port},
+        }
+        return {name: own.get(name, {}) | sections.get(name, {}) for name in own | sections}
+
+    def _await_ready(self, deadline: float) -> None:
+        assert self._process.stdout
+        said = b""
+        while b"ready after" not in said:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([self._process.stdout], [], [], left)[0]:
+                raise Unexpected(f"not ready after {START_SECONDS:.0f} s: {self._last_words()}")
+            part = os.read(self._process.stdout.fileno(), 65536)
+            if not part:
+                raise Unexpected(f"ended before it was ready: {self._last_words()}")
+            said += part
+
+    def _last_words(self) -> str:
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-20:])
+
+
+@contextmanager
+def running(base: Path | None = None, **sections: dict[str, Any]) -> Iterator[Running]:
+    """Run Tally on an empty data directory under `base`; stopped in order at the end.
+
+    When what is inside raises, be it KeyboardInterrupt, all its processes are killed instead.
+    """
+    with tempfile.TemporaryDirectory(prefix="tally-benchmark-", dir=base) as directory:
+        tally = Running(Path(directory), sections)
+        try:
+            yield tally
+            tally.stop()
+        finally:
+            tally.kill()
+
+
+def _environment() -> dict[str, str]:
+    """This process's, without settings for Tally: they would win over the file."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("TALLY_")}
+
+
+def _toml(sections: Sections) -> str:
+    return "\n".join(
+        f"[{section}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+        for section, values in sections.items()
+    )
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody listens on, below those that outgoing connections are given."""
+    found: list[int] = []
+    port = 20000 + os.getpid() * 37 % 10000
+    while len(found) < count:
+        port += 1
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        found.append(port)
+    return found

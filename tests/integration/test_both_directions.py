@@ -1,0 +1,81 @@
+"""Both directions of the picture: each service reacts to what the other publishes."""
+
+from collections import Counter
+from typing import Any
+
+import redis
+
+from support.tally import Tally
+from support.waiting import eventually
+
+
+def _types(client: redis.Redis) -> Counter[str]:
+    entries: Any = client.xrange("event-stream")
+    return Counter(fields[b"EventTypeName"].decode() for _, fields in entries)
+
+
+def test_deleting_an_account_deletes_its_customers_and_their_invoices_in_the_other_service(
+    tally: Tally, client: redis.Redis
+) -> None:
+    kept, doomed = (
+        tally.accounts.post("/accounts", {"name": name, "owned_by": "u"})["id"] for name in ("kept", "doomed")
+    )
+    ids = {}
+    for account in (kept, doomed):
+        customers = [{"name": f"c{n}", "account_id": account} for n in range(3)]
+        ids[account] = tally.customers.post("/customers/batch", customers)["ids"]
+        invoices = [
+            {"customer_id": id, "purchase_date": "2019-01-06", "purchase_price_cents": 100}
+            for id in ids[account]
+        ]
+        tally.customers.post("/invoices/batch", invoices)
+
+    def total(account: str) -> int:
+        return int(tally.accounts.get(f"/accounts/{account}")["total_revenue_cents"])
+
+    eventually(lambda: total(kept) == total(doomed) == 300)
+    assert tally.accounts.request("DELETE", f"/accounts/{doomed}").status == 409
+    tally.accounts.delete(f"/accounts/{doomed}?cascade=true")
+
+    eventually(lambda: tally.customers.get("/customers")["customers"][-1]["id"] == ids[kept][-1])
+    eventually(lambda: _types(client)["CustomerDeleted"] == 3)
+    assert len(tally.customers.get("/invoices")["invoices"]) == 3
+    assert [shown["account"]["id"] for shown in tally.accounts.get("/accounts")] == [kept]
+    assert total(kept) == 300
+    assert _types(client) == Counter(
+        AccountCreated=2, CustomerCreated=6, InvoiceCreated=6, AccountDeleted=1, CustomerDeleted=3
+    )
+
+
+def test_deleting_invoices_and_customers_lowers_the_accounts_revenue(tally: Tally) -> None:
+    account = tally.accounts.post("/accounts", {"name": "a", "owned_by": "u"})["id"]
+    first, second = tally.customers.post(
+        "/customers/batch", [{"name": "x", "account_id": account}, {"name": "y", "account_id": account}]
+    )["ids"]
+    invoices = [
+        {"customer_id": customer, "purchase_date": "2019-01-06", "purchase_price_cents": cents}
+        for customer, cents in ((first, 1), (first, 10), (second, 100))
+    ]
+    one, *_ = tally.customers.post("/invoices/batch", invoices)["ids"]
+
+    def shown() -> list[tuple[str, int]]:
+        account_shown = tally.accounts.get(f"/accounts/{account}")
+        revenue = [(c["customer_id"], c["total_revenue_cents"]) for c in account_shown["customers"]]
+        assert sum(cents for _, cents in revenue) == account_shown["total_revenue_cents"]
+        return revenue
+
+    eventually(lambda: shown() == [(first, 11), (second, 100)])
+    tally.customers.delete(f"/invoices/{one}")
+    eventually(lambda: shown() == [(first, 10), (second, 100)])
+    tally.customers.delete(f"/customers/{first}")
+    eventually(lambda: shown() == [(second, 100)])
+    assert [invoice["customer_id"] for invoice in tally.customers.get("/invoices")["invoices"]] == [second]
+
+
+def test_the_trace_context_of_a_request_is_on_its_event(tally: Tally, client: redis.Redis) -> None:
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    tally.customers.post("/customers", {"name": "x", "account_id": "1"}, headers={"traceparent": trace})
+    tally.customers.post("/customers", {"name": "x", "account_id": "1"}, headers={"traceparent": "nonsense"})
+    eventually(lambda: client.xlen("event-stream") == 2)
+    entries: Any = client.xrange("event-stream")
+    assert [fields.get(b"TraceParent") for _, fields in entries] == [trace.encode(), None]
