@@ -9,10 +9,10 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
+import redis
 from msgspec import Meta, Struct
 
 DEFAULT_FILE = Path(__file__).with_name("config.toml")
@@ -27,8 +27,31 @@ Text = Annotated[str, Meta(min_length=1)]
 class DataSettings(Struct, frozen=True):
     """Where state is kept, and for how long what was published stays there."""
 
-    directory: Text = "data"
+    directory: Annotated[str, Meta(pattern=r"^[^\x00]+$")] = "data"
     retention_days: Annotated[float, Meta(gt=0, le=3650)] = 7
+
+
+class RedisAddress(NamedTuple):
+    """Where a Redis is; on a unix socket, `host` is its path and `port` 0. Its text holds no password."""
+
+    scheme: str
+    host: str
+    port: int
+    database: int
+    password: str | None
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.listens_at}/{self.database}" if self.port else f"unix://{self.host}"
+
+    @property
+    def listens_at(self) -> str:
+        """Host and port."""
+        return f"{bracketed(self.host)}:{self.port}"
+
+    @property
+    def is_ours_to_use(self) -> bool:
+        """Whether a private server could listen there."""
+        return self.scheme == "redis" and is_loopback(self.host)
 
 
 class RedisSettings(Struct, frozen=True):
@@ -38,12 +61,19 @@ class RedisSettings(Struct, frozen=True):
     stream: Annotated[str, Meta(pattern="^[^{}]+$")] = "event-stream"
     embedded: Literal["auto", "always", "never"] = "auto"
 
-    def host_and_port(self) -> tuple[str, int]:
-        """The address in `url`; a unix socket has the host '' and the port 0."""
-        parts = urlsplit(self.url)
-        if parts.scheme == "unix":
-            return "", 0
-        return parts.hostname or "127.0.0.1", parts.port or 6379
+    @property
+    def address(self) -> RedisAddress:
+        """Where `url` leads. Raises ValueError or TypeError for one that redis-py doesn't understand."""
+        pool = redis.ConnectionPool.from_url(self.url)
+        pool.make_connection()  # it alone looks at the options; nothing is sent
+        options = pool.connection_kwargs
+        return RedisAddress(
+            scheme=self.url.partition(":")[0],
+            host=options.get("path") or options.get("host") or "localhost",
+            port=0 if "path" in options else options.get("port") or 6379,
+            database=options.get("db") or 0,
+            password=options.get("password"),
+        )
 
 
 class AccountsSettings(Struct, frozen=True):
@@ -150,6 +180,11 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def bracketed(host: str) -> str:
+    """The host as it stands in a URL: IPv6 addresses in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
 class _Reading:
     """Gathers what is given, where it came from, and what is wrong with it."""
 
@@ -187,15 +222,15 @@ class _Reading:
                 self._contradiction(
                     f"{name}.host",
                     f'{service.host!r}, which other machines can reach while auth.mode is "off"',
-                    'a loopback address such as "127.0.0.1"; let a reverse proxy that authenticates stand in front',
+                    'a loopback address such as "127.0.0.1", behind a reverse proxy that authenticates',
                 )
         customers, accounts = settings.customers, settings.accounts
         if (customers.host, customers.port) == (accounts.host, accounts.port):
             found = f"{accounts.port}, the port of the customers service"
             self._contradiction("accounts.port", found, "another")
         try:
-            settings.redis.host_and_port()
-        except ValueError:
+            _ = settings.redis.address
+        except (ValueError, TypeError):
             self._contradiction("redis.url", _HIDDEN, "redis://host:port/db")
 
     def _document(self) -> dict[str, Any]:

@@ -71,9 +71,11 @@ def _run(settings: Settings, roles: Sequence[str]) -> None:
     members = family.Family(settings, {service: family.listen(settings, service) for service in services})
     specs = [spec for service in services for spec in members.service(service)]
     embedded, told = redis_server.choose(settings)
-    click.echo(told)
     if embedded and "redis" in roles:
         specs = [*members.redis(), *specs]
+    elif embedded:
+        told = f"redis: none answers at {settings.redis.address} yet; waiting for it"
+    click.echo(told)
 
     def on_ready(children: Sequence[Child]) -> None:
         click.echo(_table([("actor", "pid", "address"), *map(_row, children)]))

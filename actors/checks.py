@@ -26,15 +26,18 @@ class Finding(NamedTuple):
 
 
 def check(settings: Settings) -> Iterator[Finding]:
-    """Look at each thing that `run` needs. Leaves nothing behind but the data directory itself."""
-    yield _directory(settings)
-    yield from _databases(settings)
+    """Look at each thing that `run` needs. Leaves nothing behind but the data directory and its lock file."""
+    directory = _directory(settings)
+    yield directory
+    if directory.good:
+        yield from _databases(settings)
     running = _running(settings)
     if running:
         yield Finding("supervisor", True, running)
+        yield _redis_at_url(settings)
     else:
         yield from (_port(settings, service) for service in family.SERVICES)
-    yield _redis(settings)
+        yield _redis(settings)
 
 
 def _directory(settings: Settings) -> Finding:
@@ -89,13 +92,22 @@ def _redis(settings: Settings) -> Finding:
         embedded, line = redis_server.choose(settings)
     except CannotStart as error:
         return Finding("redis", False, str(error))
-    if embedded:
-        return Finding("redis", True, line.removeprefix("redis: "))
+    if not embedded:
+        return _redis_at_url(settings)
+    address = settings.redis.address
+    try:
+        family.bind(address.host, address.port, "redis.url").close()
+    except family.PortTaken as error:
+        return Finding("redis", False, f"no Redis answers there, but {error}")
+    return Finding("redis", True, line.removeprefix("redis: "))
+
+
+def _redis_at_url(settings: Settings) -> Finding:
     client = connect(settings.redis.url, answer_seconds=1)
     try:
         version = str(client.info("server")["redis_version"])
     except (redis.RedisError, OSError) as error:
-        return Finding("redis", False, f"{redis_server.without_password(settings.redis.url)}: {error}")
+        return Finding("redis", False, f"{settings.redis.address}: {error}")
     finally:
         client.close()
     new_enough = tuple(int(part) for part in version.split(".")[:2]) >= OLDEST_REDIS

@@ -13,7 +13,7 @@ from tally.actors import consumer, http_server, redis_server, relay
 from tally.actors.actor import Actor
 from tally.actors.doorbell import Doorbell
 from tally.actors.supervision import ActorSpec, Stage
-from tally.config import AccountsSettings, CustomersSettings, Settings
+from tally.config import AccountsSettings, CustomersSettings, Settings, bracketed
 from tally.http import accounts as accounts_http
 from tally.http import customers as customers_http
 from tally.http.status import StatusProbe
@@ -50,15 +50,21 @@ def prepare(settings: Settings, roles: Collection[str]) -> None:
 def listen(settings: Settings, service: str) -> socket.socket:
     """Bind and listen on the service's address. Raises PortTaken."""
     address = _address_settings(settings, service)
-    try:
-        listener = socket.create_server((address.host, address.port), backlog=_BACKLOG)
-    except OSError as error:
-        raise PortTaken(
-            f"the {service} service can't listen on {address.host}:{address.port}: {error.strerror}; "
-            f"stop what holds it, or set {service}.port"
-        ) from error
+    listener = bind(address.host, address.port, f"{service}.port")
     listener.setblocking(False)
     return listener
+
+
+def bind(host: str, port: int, setting: str) -> socket.socket:
+    """A socket that listens on the address that `setting` gives. Raises PortTaken."""
+    try:
+        family, *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise PortTaken(
+            f"can't listen on {bracketed(host)}:{port}: {error.strerror}; "
+            f"stop what holds it, or set {setting}"
+        ) from error
 
 
 class Family:
@@ -71,18 +77,17 @@ class Family:
 
     def redis(self) -> list[ActorSpec]:
         """The private Redis."""
-        url, directory = self._settings.redis.url, self._settings.directory / "redis"
-        address = "{}:{}".format(*self._settings.redis.host_and_port())
+        settings, directory = self._settings.redis, self._settings.directory / "redis"
 
         def main(actor: Actor) -> None:
-            redis_server.run(actor, url, directory)
+            redis_server.run(actor, settings, directory)
 
-        return [ActorSpec("redis", main, Stage.REDIS, address)]
+        return [ActorSpec("redis", main, Stage.REDIS, settings.address.listens_at)]
 
     def service(self, service: str) -> list[ActorSpec]:
         """A service's HTTP processes, its relay and its consumers."""
         address = _address_settings(self._settings, service)
-        shown = f"http://{address.host}:{address.port}"
+        shown = f"http://{bracketed(address.host)}:{address.port}"
         consumers = getattr(self._settings.consumers, service)
         names = [f"{service}-consumer-{number}" for number in range(1, consumers + 1)]
         return [

@@ -9,6 +9,7 @@ import socket
 from typing import Any
 
 import waitress.channel
+import waitress.parser
 import waitress.server
 import waitress.task
 from waitress import wasyncore
@@ -20,6 +21,7 @@ from tally.http.service import BATCH_BODY
 MOST_CONNECTIONS = 2000  # of one process; idle ones are closed after IDLE_SECONDS
 IDLE_SECONDS = 60
 MOST_HEADER_BYTES = 32 * 1024
+MOST_BODY_BYTES = 2 * BATCH_BODY  # up to here a body that is refused is read, so that its sender hears why
 _BUFFERED = 1024 * 1024  # bytes of an answer that wait for a slow client before its writer does
 
 
@@ -36,7 +38,18 @@ class _ProblemTask(waitress.task.ErrorTask):  # type: ignore[misc]
         self.write(body)
 
 
+class _Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
+    """A request line that urllib can't split is the client's fault, and no end of the connection's."""
+
+    def parse_header(self, header_plus: bytes) -> None:
+        try:
+            super().parse_header(header_plus)
+        except ValueError as error:
+            raise waitress.parser.ParsingError(str(error)) from error
+
+
 class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
+    parser_class = _Parser
     error_task_class = _ProblemTask
 
 
@@ -52,7 +65,7 @@ class HttpServer:
             connection_limit=MOST_CONNECTIONS,
             channel_timeout=IDLE_SECONDS,
             cleanup_interval=5,
-            max_request_body_size=BATCH_BODY,
+            max_request_body_size=MOST_BODY_BYTES,
             max_request_header_size=MOST_HEADER_BYTES,
             outbuf_high_watermark=_BUFFERED,
             ident="tally",

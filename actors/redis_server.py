@@ -7,12 +7,11 @@ import subprocess
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import redis
 
 from tally.actors.actor import BEAT_SECONDS, Actor, CannotStart, die_with_parent
-from tally.config import Settings, is_loopback
+from tally.config import RedisAddress, RedisSettings, Settings
 from tally.store.stream import connect
 
 START_SECONDS = 10.0
@@ -41,45 +40,61 @@ def find_server() -> Path:
     )
 
 
-def answers(url: str) -> bool:
-    """Whether a server answers at `url`, be it to ask for a password. Waits at most a second."""
+def ping(url: str) -> None:
+    """Ask the server at `url` for a sign of life. Waits at most a second.
+
+    Raises redis.ResponseError when it refuses (a password, a database that isn't there), and
+    another RedisError when none answers there, or something that is no Redis.
+    """
     client = connect(url, answer_seconds=0.5)
     try:
         client.ping()
-    except (redis.ConnectionError, redis.TimeoutError) as error:
-        return isinstance(error, redis.AuthenticationError)
-    except redis.RedisError:
-        return True
+    except redis.AuthenticationError as error:  # to redis-py, a connection that failed
+        raise redis.ResponseError(str(error)) from error
     finally:
         client.close()
+
+
+def answers(url: str) -> bool:
+    """Whether a Redis answers at `url`, be it to refuse. Waits at most a second."""
+    try:
+        ping(url)
+    except (redis.ResponseError, redis.BusyLoadingError):
+        return True
+    except redis.RedisError:
+        return False
     return True
 
 
-def configuration(url: str, directory: Path) -> str:
-    """What a private server is told: it listens at `url` and keeps everything under `directory`."""
-    parts = urlsplit(url)
-    lines = [
-        f"bind {parts.hostname or '127.0.0.1'}",
-        f"port {parts.port or 6379}",
-        "protected-mode yes",
-        f'dir "{directory}"',
-        'logfile "redis.log"',
-        "appendonly yes",
-        "appendfsync everysec",
-        'save ""',
-        "maxmemory-policy noeviction",
-    ]
-    if parts.password:
-        lines.append(f'requirepass "{unquote(parts.password)}"')
-    return "\n".join(lines) + "\n"
+def configuration(address: RedisAddress, directory: Path) -> str:
+    """What a private server is told: it listens at `address` and keeps everything under `directory`."""
+    options = {
+        "bind": address.host,
+        "port": str(address.port),
+        "protected-mode": "yes",
+        "dir": str(directory),
+        "logfile": "redis.log",
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "save": "",
+        "maxmemory-policy": "noeviction",
+    }
+    if address.password:
+        options["requirepass"] = address.password
+    return "".join(f"{name} {_quoted(value)}\n" for name, value in options.items())
 
 
-def run(actor: Actor, url: str, directory: Path) -> None:
+def _quoted(value: str) -> str:
+    """A value as redis.conf takes any: in quotes, byte for byte."""
+    return '"' + "".join(f"\\x{byte:02x}" for byte in value.encode()) + '"'
+
+
+def run(actor: Actor, settings: RedisSettings, directory: Path) -> None:
     """Run a redis-server until told to stop; ends with CannotStart when it ends by itself."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    process, ended = _start(configuration(url, directory))
+    process, ended = _start(configuration(settings.address, directory))
     try:
-        _await_answer(actor, process, url, directory)
+        _await_answer(actor, process, settings, directory)
         actor.ready()
         while not actor.stopping.is_set() and process.poll() is None:
             actor.wait(BEAT_SECONDS, ended)
@@ -112,13 +127,23 @@ def _start(configuration: str) -> tuple["subprocess.Popen[bytes]", int]:
     return process, ended
 
 
-def _await_answer(actor: Actor, process: "subprocess.Popen[bytes]", url: str, directory: Path) -> None:
+def _await_answer(
+    actor: Actor, process: "subprocess.Popen[bytes]", settings: RedisSettings, directory: Path
+) -> None:
     deadline = time.monotonic() + START_SECONDS
-    while not answers(url):
-        if process.poll() is not None:
-            raise CannotStart(_ended(process, directory))
-        if time.monotonic() > deadline:
-            raise CannotStart(f"redis-server does not answer at {url} after {START_SECONDS:.0f} s")
+    while not actor.stopping.is_set():
+        try:
+            ping(settings.url)
+            return
+        except redis.ResponseError as error:
+            raise CannotStart(f"redis.url asks what a private Redis does not have: {error}") from error
+        except redis.RedisError:
+            if process.poll() is not None:
+                raise CannotStart(_ended(process, directory)) from None
+            if time.monotonic() > deadline:
+                raise CannotStart(
+                    f"redis-server does not answer at {settings.address} after {START_SECONDS:.0f} s"
+                ) from None
         actor.wait(0.01)
 
 
@@ -134,35 +159,25 @@ def choose(settings: Settings) -> tuple[bool, str]:
 
     Raises CannotStart when the settings ask for one that can't be had.
     """
-    url, mode = settings.redis.url, settings.redis.embedded
-    shown = without_password(url)
-    there = answers(url)
+    address, mode = settings.redis.address, settings.redis.embedded
+    there = answers(settings.redis.url)
     if mode == "always" and there:
         raise CannotStart(
-            f'redis.embedded is "always", but a Redis answers at {shown} already; stop it, '
+            f'redis.embedded is "always", but a Redis answers at {address} already; stop it, '
             'set redis.url to a free port, or redis.embedded to "auto"'
         )
     if there:
-        return False, f"redis: using the server at {shown}"
+        return False, f"redis: using the server at {address}"
     if mode == "never":
-        return False, f"redis: none answers at {shown} yet; waiting for it"
-    parts = urlsplit(url)
-    if parts.scheme != "redis" or not is_loopback(parts.hostname or "127.0.0.1"):
+        return False, f"redis: none answers at {address} yet; waiting for it"
+    if not address.is_ours_to_use:
         if mode == "always":
             raise CannotStart(
-                f'a private Redis listens on loopback only: with redis.embedded = "always", {shown} '
+                f'a private Redis listens on loopback only: with redis.embedded = "always", {address} '
                 "must be redis:// on 127.0.0.1"
             )
-        return False, f"redis: none answers at {shown} yet, and none can be started there; waiting for it"
+        return False, f"redis: none answers at {address} yet, and none can be started there; waiting for it"
     return True, (
-        f"redis: none answers at {shown}; starting a private one ({find_server()}), "
+        f"redis: none answers at {address}; starting a private one ({find_server()}), "
         f"data in {settings.directory / 'redis'}"
     )
-
-
-def without_password(url: str) -> str:
-    """The URL as it may be shown."""
-    parts = urlsplit(url)
-    if not parts.password:
-        return url
-    return parts._replace(netloc=f"***@{parts.netloc.rpartition('@')[2]}").geturl()

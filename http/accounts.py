@@ -44,7 +44,7 @@ def app(directory: Path, after_commit: Callable[[], None], status: Callable[[], 
     app.add_route("/accounts", accounts)
     app.add_route("/accounts/{id}", accounts, suffix="one")
     app.add_route("/accounts/{id}/customers", accounts, suffix="customers")
-    app.add_route("/accounts/{id}/is-owned-by/{user}", accounts, suffix="ownership")
+    app.add_route("/accounts/{id}/is-owned-by/{user:path}", accounts, suffix="ownership")
     add_health(app, service, status)
     return app
 
@@ -72,7 +72,7 @@ class AccountsResource:
                 found = store.accounts(page.after, page.limit + 1)
             accounts, following = page.cut(found, lambda account: account.id)
             if following is not None:
-                resp.append_link(f"/accounts?limit={page.limit}&after={following}", "next")
+                resp.set_header("Link", f'</accounts?limit={page.limit}&after={following}>; rel="next"')
             shown = iter(accounts)
         else:
             shown = self._every_account(page.after)

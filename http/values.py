@@ -6,6 +6,7 @@ by field, so that every fault is reported at once.
 
 import unicodedata
 from collections.abc import Iterator
+from datetime import date
 from typing import Any, Self, TypeVar
 
 import msgspec
@@ -72,6 +73,7 @@ class AccountBody(NewAccount, frozen=True):
 
 def decode(body: bytes, kind: type[T]) -> T:
     """Read one object. Raises MalformedBody, or WrongFields with every fault."""
+    _insist_on_utf8(body)
     try:
         return msgspec.json.decode(body, type=kind, dec_hook=_parse)
     except (ValueError, RecursionError):
@@ -83,16 +85,30 @@ def decode(body: bytes, kind: type[T]) -> T:
 
 def decode_batch(body: bytes, kind: type[T]) -> list[T]:
     """Read an array of up to MOST_IN_BATCH objects. Raises like `decode`, fields named with their index."""
+    _insist_on_utf8(body)
     try:
         batch = msgspec.json.decode(body, type=list[kind], dec_hook=_parse)  # type: ignore[valid-type]
     except (ValueError, RecursionError):
         raw = _decode_untyped(body)
         if not isinstance(raw, list):
             raise MalformedBody(f"Expected a JSON array of objects, got `{_json_type(raw)}`.") from None
+        _insist_on_size(raw)
         raise WrongFields(list(_batch_faults(raw, kind))) from None
+    _insist_on_size(batch)
+    return batch
+
+
+def _insist_on_utf8(body: bytes) -> None:
+    """msgspec looks only at the text that it takes."""
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        raise MalformedBody(f"The body is not UTF-8, at byte {error.start}.") from None
+
+
+def _insist_on_size(batch: list[Any]) -> None:
     if len(batch) > MOST_IN_BATCH:
         raise WrongFields([FieldError("", f"Expected at most {MOST_IN_BATCH} items, got {len(batch)}")])
-    return batch
 
 
 def _parse(kind: type[Any], raw: object) -> Any:
@@ -104,8 +120,6 @@ def _decode_untyped(body: bytes) -> Any:
         return msgspec.json.decode(body)
     except RecursionError:
         raise MalformedBody("The body is nested too deeply.") from None
-    except UnicodeDecodeError:
-        raise MalformedBody("The body is not UTF-8.") from None
     except ValueError as error:
         raise MalformedBody(f"The body is not JSON: {error}.") from None
 
@@ -119,7 +133,8 @@ def _faults(raw: dict[str, Any], kind: type[Any], prefix: str = "") -> Iterator[
         try:
             msgspec.convert(raw[field.encode_name], field.type, dec_hook=_parse)
         except msgspec.ValidationError as error:
-            yield FieldError(prefix + field.encode_name, _words(error))
+            message = "Expected a date, YYYY-MM-DD" if field.type is date else str(error)
+            yield FieldError(prefix + field.encode_name, message)
 
 
 def _batch_faults(raw: list[Any], kind: type[Any]) -> Iterator[FieldError]:
@@ -128,11 +143,6 @@ def _batch_faults(raw: list[Any], kind: type[Any]) -> Iterator[FieldError]:
             yield from _faults(item, kind, f"[{index}].")
         else:
             yield FieldError(f"[{index}]", f"Expected `object`, got `{_json_type(item)}`")
-
-
-def _words(error: msgspec.ValidationError) -> str:
-    text = str(error)
-    return "Expected a date, YYYY-MM-DD" if "date" in text or "str`, got" in text else text
 
 
 def _json_type(raw: object) -> str:

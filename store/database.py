@@ -133,10 +133,10 @@ class Database:
             raise
 
     def _prepare(self, schema: str) -> None:
+        version = self._version()  # before anything is written: it may be a stranger's file
         self.execute("PRAGMA journal_mode = WAL")
         self.execute("PRAGMA synchronous = FULL")
         self.execute("PRAGMA foreign_keys = ON")
-        version = self._version()
         if version == 0:
             with self._bracket("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"):
                 if self._version() == 0:  # nobody was faster

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from support.tally import Tally, running
+from support.tally import Tally, alive, running
 from support.waiting import eventually
 
 
@@ -94,13 +94,10 @@ def test_requests_in_flight_are_answered_when_it_is_told_to_stop(wide: Tally) ->
         assert all(future.result().status == 201 for future in answered)
     assert answered
 
-    with_redis_again = Tally(wide.directory, wide.settings)
-    try:
-        eventually(lambda: _total(with_redis_again, account) >= 10_000 * len(answered))
-        eventually(with_redis_again.settled)
-        assert _total(with_redis_again, account) % 10_000 == 0
-    finally:
-        with_redis_again.end()
+    wide.start()
+    eventually(lambda: _total(wide, account) >= 10_000 * len(answered))
+    eventually(wide.settled)
+    assert _total(wide, account) % 10_000 == 0
 
 
 def test_the_outboxes_are_drained_and_redis_stops_last(wide: Tally) -> None:
@@ -110,11 +107,8 @@ def test_the_outboxes_are_drained_and_redis_stops_last(wide: Tally) -> None:
     assert "outbox_not_drained" not in wide.said()
     log = (wide.directory / "data" / "redis" / "redis.log").read_text()
     assert "bye bye" in log
-    again = Tally(wide.directory, wide.settings)
-    try:
-        eventually(lambda: _total(again, account) == 10_000)
-    finally:
-        again.end()
+    wide.start()
+    _eventually_total(wide, account, 10_000)
 
 
 def test_killing_the_supervisor_ends_every_actor_and_frees_the_ports(wide: Tally) -> None:
@@ -126,8 +120,7 @@ def test_killing_the_supervisor_ends_every_actor_and_frees_the_ports(wide: Tally
     wide.customers.post("/invoices", _invoice(customer))
     wide.process.kill()
     wide.process.wait()
-    _, alive = psutil.wait_procs(children, timeout=2)
-    assert alive == []
+    eventually(lambda: not any(map(alive, children)), 2)
 
     wide.start()
     eventually(lambda: _total(wide, account) == 1)

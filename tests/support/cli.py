@@ -61,14 +61,6 @@ def processes_in(directory: Path) -> list[psutil.Process]:
     return found
 
 
-def alive(process: psutil.Process) -> bool:
-    """Whether a process has not ended."""
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
-
-
 def is_free(port: int) -> bool:
     """Whether a server could listen on a port of 127.0.0.1."""
     try:

@@ -68,9 +68,9 @@ class Tally:
         self.customers = Client(settings["customers"]["port"])
         self.accounts = Client(settings["accounts"]["port"])
         self._arguments = arguments
-        self.process: subprocess.Popen[str] = self.start()
+        self.process: subprocess.Popen[str]
 
-    def start(self) -> "subprocess.Popen[str]":
+    def start(self) -> None:
         """Start the supervisor, again if it has ended, and wait until all actors are ready."""
         config = self.directory / "tally.toml"
         config.write_text(_toml(self.settings))
@@ -84,7 +84,6 @@ class Tally:
                 start_new_session=True,
             )
         eventually(self._is_ready, 30)
-        return self.process
 
     def _is_ready(self) -> bool:
         if self.process.poll() is not None:
@@ -123,7 +122,7 @@ class Tally:
             children = psutil.Process(self.process.pid).children(recursive=True)
             self.process.kill()
             self.process.wait()
-            psutil.wait_procs(children, timeout=5)
+            eventually(lambda: not any(map(alive, children)))
 
     def settled(self) -> bool:
         """Whether everything that was committed has been published and applied."""
@@ -153,9 +152,18 @@ def running(
         settings.setdefault(section, {}).update(values)
     tally = Tally(directory, settings, *arguments)
     try:
+        tally.start()
         yield tally
     finally:
         tally.end()
+
+
+def alive(process: psutil.Process) -> bool:
+    """Whether a process has not ended; a zombie, which nobody may come to reap, has."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _toml(settings: dict[str, dict[str, Any]]) -> str:
