@@ -10,8 +10,9 @@ from typing import Any, NoReturn
 import click
 
 from tally import config
-from tally.actors import checks, family, logs, redis_server
+from tally.actors import checks, family, logs, redis_server, status_report
 from tally.actors.actor import CannotStart
+from tally.actors.control import ControlSocket, NotRunning
 from tally.actors.lock import AlreadyRunning, DirectoryLock
 from tally.actors.supervision import Child, StartFailed, Supervisor
 from tally.config import InvalidSettings, Settings
@@ -85,7 +86,12 @@ def _run(settings: Settings, roles: Sequence[str]) -> None:
     gc.collect()
     gc.freeze()  # the actors go on sharing the memory of what is loaded by now
     sys.stdout.flush()
-    Supervisor(specs, settings.supervisor, settings.log, on_ready, private=[lock.fileno()]).run()
+    control = ControlSocket(settings.directory)
+    try:
+        private = [lock.fileno()]
+        Supervisor(specs, settings.supervisor, settings.log, on_ready, private, control).run()
+    finally:
+        control.close()
 
 
 def _row(child: Child) -> tuple[str, str, str]:
@@ -114,6 +120,30 @@ def check(file: Path | None) -> None:
         click.echo(f"{'good' if finding.good else 'BAD '}  {finding.subject}: {finding.seen}")
     if not all(finding.good for finding in findings):
         sys.exit(FAILED)
+
+
+@main.command()
+@_config_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for scripts.")
+@click.option("--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")
+def status(file: Path | None, as_json: bool, watch: bool) -> None:
+    """Show the running supervisor's actors, and what waits to be published and applied.
+
+    Exit status 1 when no supervisor runs here.
+
+    \b
+    Example: python supervisor.py status --watch
+    """
+    settings = _load(file)
+    try:
+        if watch:
+            status_report.watch(settings, as_json)
+        else:
+            click.echo(status_report.look(settings).render(as_json))
+    except NotRunning as error:
+        _end(FAILED, str(error))
+    except KeyboardInterrupt:
+        return
 
 
 def _load(file: Path | None) -> Settings:

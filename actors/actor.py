@@ -170,7 +170,7 @@ def run(name: str, main: Main, reports: int, lifeline: int, log: LogSettings) ->
     signal.signal(signal.SIGTERM, lambda *_: actor.stop())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the supervisor decides
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    faulthandler.enable()  # SIGABRT, which ends one that hangs, tells where it hung
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
     threading.Thread(target=_end_with_supervisor, args=(lifeline,), daemon=True).start()
     die_with_parent(signal.SIGKILL)

@@ -6,6 +6,7 @@ the process stops accepting (its siblings go on), answers everything it has acce
 
 import resource
 import socket
+import time
 from typing import Any
 
 import waitress.channel
@@ -20,6 +21,7 @@ from tally.http.service import BATCH_BODY
 
 MOST_CONNECTIONS = 2000  # of one process; idle ones are closed after IDLE_SECONDS
 IDLE_SECONDS = 60
+LINGER_SECONDS = 0.5
 MOST_HEADER_BYTES = 32 * 1024
 MOST_BODY_BYTES = 2 * BATCH_BODY  # up to here a body that is refused is read, so that its sender hears why
 _BUFFERED = 1024 * 1024  # bytes of an answer that wait for a slow client before its writer does
@@ -52,6 +54,12 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
     parser_class = _Parser
     error_task_class = _ProblemTask
 
+    def service(self) -> None:
+        """Answer one request; when the process is about to end, as the last on its connection."""
+        if not self.server.accepting:
+            self.requests[0].headers["CONNECTION"] = "close"
+        super().service()
+
 
 class HttpServer:
     """Serves `app` on a listening socket that others may serve as well."""
@@ -80,12 +88,18 @@ class HttpServer:
         while not actor.stopping.is_set():
             actor.beat()
             self._turn(BEAT_SECONDS)
+        self._server.accepting = False
         self._server.del_channel()
         self._server.socket.close()
-        while self._busy():
+        idle_since = time.monotonic()
+        while self._busy() or time.monotonic() - idle_since < self._linger():
             actor.beat()
             self._turn(0.05)
         self._server.task_dispatcher.shutdown(timeout=1)
+
+    def _linger(self) -> float:
+        """How long to go on for requests that may be under way on connections kept open."""
+        return LINGER_SECONDS if self._server.active_channels else 0.0
 
     def _turn(self, seconds: float) -> None:
         wasyncore.loop(seconds, use_poll=True, map=self._server._map, count=1)

@@ -20,9 +20,11 @@ from tenacity.wait import wait_base, wait_random_exponential
 
 from tally.actors import actor
 from tally.actors.actor import Main, Report
+from tally.actors.control import ActorStatus, ControlSocket
 from tally.config import LogSettings, SupervisorSettings
 
 STABLE_SECONDS = 1.0  # an actor that has been ready for so long starts afresh when it dies
+STACK_SECONDS = 1.0  # what hangs has so long to write its stack
 FAILING_AFTER = 3  # early deaths in a row after which an actor is said to be failing
 _ORDERS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
@@ -53,7 +55,7 @@ class State(enum.StrEnum):
 
     STARTING = "starting"
     RUNNING = "running"
-    STOPPING = "stopping"
+    STOPPING = "stopping"  # told to end, for good or to be started anew
     WAITING = "waiting"  # dead, to be started again at `restart_at`
     STOPPED = "stopped"
 
@@ -69,6 +71,7 @@ class Child:
         self.ready_at: float | None = None
         self.beat_at = 0.0
         self.restart_at = 0.0
+        self.end_by: float | None = None  # told to end: when it is killed
         self.early_deaths = 0
         self.restarts = 0
         self.trouble: str | None = None
@@ -80,10 +83,19 @@ class Child:
         pid: int | None = self.process.pid if self.process else None
         return pid
 
-    @property
-    def failing(self) -> bool:
-        """Whether it keeps dying."""
-        return self.early_deaths >= FAILING_AFTER
+    def describe(self) -> ActorStatus:
+        """The actor for those who ask."""
+        failing = self.early_deaths >= FAILING_AFTER and self.state is not State.RUNNING
+        return ActorStatus(
+            name=self.spec.name,
+            pid=self.pid,
+            state="failing" if failing else str(self.state),
+            address=self.spec.address,
+            uptime_seconds=None if self.ready_at is None else round(time.monotonic() - self.ready_at, 1),
+            restarts=self.restarts,
+            trouble=self.trouble,
+            failed=self.failed,
+        )
 
 
 class StartFailed(Exception):
@@ -93,7 +105,7 @@ class StartFailed(Exception):
 class Supervisor:
     """Runs `specs` until it is told to stop; `on_ready` is called once all of them are ready.
 
-    `private` are descriptors that no actor may inherit.
+    `private` are descriptors that no actor may inherit; at `control` it tells how the actors do.
     """
 
     def __init__(
@@ -103,6 +115,7 @@ class Supervisor:
         log: LogSettings,
         on_ready: Callable[[Sequence[Child]], None],
         private: Sequence[int] = (),
+        control: ControlSocket | None = None,
         backoff: wait_base = wait_random_exponential(multiplier=0.1, max=30),  # noqa: B008
     ) -> None:
         self.children = [Child(spec) for spec in specs]
@@ -110,7 +123,10 @@ class Supervisor:
         self._log_settings = log
         self._on_ready = on_ready
         self._backoff = backoff
-        self._private = list(private)
+        self._control = control
+        self._private = [*private, *([control.fileno()] if control else [])]
+        self._to_renew: list[Child] = []  # by SIGHUP, one after another
+        self._renewing: Child | None = None  # the one whose turn it is
         self._booted = False
         self._stopping = False
         self._orders: list[int] = []
@@ -129,6 +145,7 @@ class Supervisor:
         try:
             self._boot()
             while not self._stop_orders():
+                self._renew()
                 self._step()
         finally:
             self._stop()
@@ -159,15 +176,19 @@ class Supervisor:
         """One turn: wait for a report, a death, an order or a time to come, and react."""
         now = time.monotonic()
         due = [child.restart_at - now for child in self.children if child.state is State.WAITING]
-        waited: list[Any] = [self._woken]
+        due += [child.end_by - now for child in self.children if child.end_by is not None]
+        waited: list[Any] = [self._woken, *([self._control] if self._control else [])]
         for child in self.children:
             if child.process:
                 waited += [child.process.sentinel, child.reports]
         connection.wait(waited, max(0.0, min([timeout, *due])))
         self._drain_wake()
+        if self._control:
+            self._control.answer([child.describe() for child in self.children])
         for child in self.children:
             self._read_reports(child)
             self._reap(child)
+            self._end_what_overstays(child)
             if child.state is State.WAITING and time.monotonic() >= child.restart_at:
                 child.restarts += 1
                 self._start(child)
@@ -187,7 +208,8 @@ class Supervisor:
         child.state = State.STARTING
         child.ready_at = None
         child.beat_at = time.monotonic()
-        child.trouble = child.failed = None
+        child.end_by = None
+        child.trouble = None
 
     def _live(self, spec: ActorSpec, reports: int) -> None:
         """In the actor's process: let go of what is the supervisor's, then be the actor."""
@@ -214,6 +236,7 @@ class Supervisor:
         if report.ready and child.state is State.STARTING:
             child.state = State.RUNNING
             child.ready_at = time.monotonic()
+            child.failed = None
 
     def _reap(self, child: Child) -> None:
         """Notice that an actor has ended, and decide whether and when it starts again."""
@@ -226,8 +249,13 @@ class Supervisor:
         child.process = None
         os.close(child.reports)  # type: ignore[arg-type]
         child.reports = None
+        child.end_by = None
         if self._stopping:
             child.state = State.STOPPED
+            return
+        if child is self._renewing and child.state is State.STOPPING:
+            child.restarts += 1
+            self._start(child)
             return
         if not self._booted:
             child.state = State.STOPPED
@@ -252,26 +280,65 @@ class Supervisor:
             child.restart_at += self._backoff(attempt)
         child.state = State.WAITING
 
+    def _end_what_overstays(self, child: Child) -> None:
+        """Kill what was told to end and has not; end what has not beaten for `heartbeat_timeout`."""
+        now = time.monotonic()
+        if child.process is None:
+            return
+        if child.end_by is not None:
+            if now >= child.end_by:
+                os.kill(child.process.pid, signal.SIGKILL)
+        elif now - child.beat_at > self._settings.heartbeat_timeout:
+            child.failed = f"no sign of life for {self._settings.heartbeat_timeout:g} s"
+            _log.error("actor_hangs", hangs=child.spec.name, pid=child.pid)
+            child.end_by = now + STACK_SECONDS
+            os.kill(child.process.pid, signal.SIGABRT)  # it writes its stack, and ends
+            os.kill(child.process.pid, signal.SIGCONT)  # also when it was stopped
+
+    def _renew(self) -> None:
+        """After SIGHUP: end the actors one after another, each once the one before is ready again.
+
+        Redis is left alone: it holds no code of ours, and everything waits for it.
+        """
+        if signal.SIGHUP in self._orders:
+            self._orders.remove(signal.SIGHUP)
+            _log.info("renewing_actors")
+            self._to_renew += [
+                child
+                for child in self.children
+                if child not in self._to_renew and child.spec.stage is not Stage.REDIS
+            ]
+        if not self._to_renew:
+            return
+        child = self._to_renew[0]
+        if child is not self._renewing:
+            self._renewing = child
+            self._order_end(child)
+        elif child.state is State.RUNNING:
+            self._to_renew.pop(0)
+            self._renewing = None
+
     def _stop(self) -> None:
         """Stop stage after stage; what outlives `stop_timeout` is killed, and all at a second order."""
         self._stopping = True
         for stage in Stage:
             members = [child for child in self.children if child.spec.stage is stage]
-            deadline = time.monotonic() + self._settings.stop_timeout
             for child in members:
-                self._order_end(child, signal.SIGTERM)
+                self._order_end(child)
             while any(child.process for child in members):
-                if time.monotonic() > deadline or self._stop_orders() > 1:
+                if self._stop_orders() > 1:
                     for child in members:
-                        self._order_end(child, signal.SIGKILL)
-                self._step(timeout=max(0.05, min(1.0, deadline - time.monotonic())))
+                        child.end_by = time.monotonic()
+                self._step()
 
-    def _order_end(self, child: Child, number: signal.Signals) -> None:
-        if child.process is None:
-            child.state = State.STOPPED
+    def _order_end(self, child: Child) -> None:
+        if child.process is None:  # waiting to be started again
+            if self._stopping:
+                child.state = State.STOPPED
             return
         child.state = State.STOPPING
-        os.kill(child.process.pid, number)
+        child.end_by = time.monotonic() + self._settings.stop_timeout
+        os.kill(child.process.pid, signal.SIGTERM)
 
     def _drain_wake(self) -> None:
         try:

@@ -50,8 +50,10 @@ def main(chosen: Sequence[str], runs: int, directory: Path | None) -> None:
     click.echo(report.machine(directory))
     for name, part in PARTS.items():
         if not chosen or name in chosen or ("figures" in chosen and name in FIGURES):
+            others = report.Others()
             text = part.measure(runs, directory, _say)
-            click.echo(f"\n{part.title}, {runs} run{'s'[: runs - 1]}\n\n{text}")
+            heading = f"{part.title} (runs: {runs}; other programs took {others.cores():.2f} cores meanwhile)"
+            click.echo(f"\n{heading}\n\n{text}")
 
 
 def _say(progress: str) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
+
 from tally.actors.redis_server import find_server
 
 WIDTH = 100  # of a paragraph, in characters
@@ -50,6 +52,25 @@ def machine(base: Path | None) -> str:
         f"Redis {_redis_version()}, fsync {_fsync_ms(base):.2f} ms, "
         f"{platform.system()} {platform.release()}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     )
+
+
+class Others:
+    """What everything but this process and its children takes of the machine, from when it is made."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._before = self._processor_seconds()
+
+    def cores(self) -> float:
+        """How many cores on average; the kernel's own work, and what a hypervisor withholds, included."""
+        used = self._processor_seconds() - self._before
+        return max(0.0, used / (time.monotonic() - self._began))
+
+    @staticmethod
+    def _processor_seconds() -> float:
+        every = psutil.cpu_times()
+        busy = every.user + every.nice + every.system + every.irq + every.softirq + every.steal
+        return float(busy - sum(os.times()[:4]))  # these count the children that have ended, and theirs
 
 
 def _redis_version() -> str:

@@ -1,0 +1,89 @@
+"""The control socket: a running supervisor tells who its actors are and how they do."""
+
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+NAME = "supervisor.sock"
+_SECONDS = 2.0
+
+
+class NotRunning(Exception):
+    """No supervisor answers in this data directory."""
+
+
+class ActorStatus(msgspec.Struct, frozen=True):
+    """An actor as its supervisor sees it. `trouble` is what it waits out, `failed` why it last ended."""
+
+    name: str
+    pid: int | None
+    state: str
+    address: str
+    uptime_seconds: float | None
+    restarts: int
+    trouble: str | None
+    failed: str | None
+
+
+class ControlSocket:
+    """Listens in the data directory. Whoever connects is told everything, and asked nothing."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / NAME
+        self._path.unlink(missing_ok=True)  # a killed supervisor's; the lock says that it is gone
+        self._listener = socket.socket(socket.AF_UNIX)
+        with _short_path(directory) as path:
+            self._listener.bind(path)
+        self._path.chmod(0o600)
+        self._listener.listen()
+        self._listener.setblocking(False)
+
+    def fileno(self) -> int:
+        """Readable when somebody asks."""
+        return self._listener.fileno()
+
+    def answer(self, actors: Sequence[ActorStatus]) -> None:
+        """Tell the one who asks. Does not block: a reader that does not read gets less."""
+        try:
+            connection, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        with connection:
+            connection.setblocking(False)
+            try:
+                connection.sendall(msgspec.json.encode(actors))
+            except OSError:
+                return
+
+    def close(self) -> None:
+        """Stop listening, and leave no file."""
+        self._listener.close()
+        self._path.unlink(missing_ok=True)
+
+
+def ask(directory: Path) -> list[ActorStatus]:
+    """The actors of the supervisor that runs in `directory`. Raises NotRunning."""
+    connection = socket.socket(socket.AF_UNIX)
+    with connection:
+        connection.settimeout(_SECONDS)
+        try:
+            with _short_path(directory) as path:
+                connection.connect(path)
+            parts = iter(lambda: connection.recv(65536), b"")
+            return msgspec.json.decode(b"".join(parts), type=list[ActorStatus])
+        except (OSError, ValueError) as error:
+            raise NotRunning(f"no supervisor answers in {directory}: {error}") from error
+
+
+@contextmanager
+def _short_path(directory: Path) -> Iterator[str]:
+    """The socket's path for the kernel, which takes 107 bytes at most."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{NAME}"
+    finally:
+        os.close(descriptor)
