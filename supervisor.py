@@ -1,9 +1,11 @@
 """The command line: `python supervisor.py run`, and the same as `tally run` once installed."""
 
 import gc
+import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,10 +18,14 @@ from tally.actors.control import ControlSocket, NotRunning
 from tally.actors.lock import AlreadyRunning, DirectoryLock
 from tally.actors.supervision import Child, StartFailed, Supervisor
 from tally.config import InvalidSettings, Settings
+from tally.events import TYPE_FIELD
+from tally.store.dead_letters import DeadLetter, DeadLetters
 from tally.store.errors import StoreError
+from tally.store.stream import EventStream, RedisError, connect
 from tally.version import VERSION
 
 ROLES = ("customers", "accounts", "redis")
+STREAM_ID = re.compile(r"\d{1,20}-\d{1,20}")
 FAILED, WRONG_USAGE = 1, 2  # exit statuses; click's own for wrong usage is 2 as well
 
 
@@ -144,6 +150,97 @@ def status(file: Path | None, as_json: bool, watch: bool) -> None:
         _end(FAILED, str(error))
     except KeyboardInterrupt:
         return
+
+
+@main.group("dead-letters")
+def dead_letters() -> None:
+    """Events that could not be applied: look at them, have them tried again, or forget them."""
+
+
+@dead_letters.command("list")
+@_config_option
+def list_letters(file: Path | None) -> None:
+    """List the dead letters, the oldest first.
+
+    \b
+    Example: python supervisor.py dead-letters list
+    """
+    with _letters(file) as letters:
+        rows = [(each.id, each.failed_at, each.group, _type(each), each.reason) for each in letters.all()]
+    if rows:
+        click.echo(_table([("id", "failed at", "group", "event", "reason"), *rows]))
+
+
+@dead_letters.command()
+@_config_option
+@click.argument("id")
+def show(file: Path | None, id: str) -> None:
+    """Show one dead letter with all its fields.
+
+    \b
+    Example: python supervisor.py dead-letters show 1553318690326-0
+    """
+    with _letters(file) as letters:
+        letter = _known(letters, id)
+    entry = {name.decode(errors="replace"): value.decode(errors="replace")
+             for name, value in letter.entry.fields.items()}  # fmt: skip
+    own = {"StreamId": letter.entry.id.decode(errors="replace"), "Group": letter.group,
+           "Reason": letter.reason, "Deliveries": str(letter.deliveries), "FailedAt": letter.failed_at}  # fmt: skip
+    click.echo("\n".join(f"{name}: {value}" for name, value in {**entry, **own}.items()))
+
+
+@dead_letters.command()
+@_config_option
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.option("--all", "every", is_flag=True, help="All of them.")
+def redrive(file: Path | None, ids: tuple[str, ...], every: bool) -> None:
+    """Have the group that failed try again; no other group sees it. Counts once, however often done.
+
+    \b
+    Example: python supervisor.py dead-letters redrive --all
+    """
+    if bool(ids) == every:
+        raise click.UsageError("give the ids of dead letters, or --all")
+    with _letters(file) as letters:
+        chosen = letters.all() if every else [_known(letters, id) for id in ids]
+        done = sum(letters.redrive(letter) for letter in chosen)
+    click.echo(f"{done} to be tried again")
+
+
+@dead_letters.command()
+@_config_option
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+def discard(file: Path | None, ids: tuple[str, ...]) -> None:
+    """Forget dead letters, for good.
+
+    \b
+    Example: python supervisor.py dead-letters discard 1553318690326-0
+    """
+    with _letters(file) as letters:
+        for id in ids:
+            _known(letters, id)
+        done = sum(letters.discard(id) for id in ids)
+    click.echo(f"{done} discarded")
+
+
+@contextmanager
+def _letters(file: Path | None) -> Iterator[DeadLetters]:
+    settings = _load(file)
+    try:
+        yield DeadLetters(EventStream(connect(settings.redis.url), settings.redis.stream))
+    except RedisError as error:
+        _end(FAILED, f"Redis at {settings.redis.address}: {error}")
+
+
+def _known(letters: DeadLetters, id: str) -> DeadLetter:
+    letter = letters.get(id) if STREAM_ID.fullmatch(id) else None
+    if letter is None:
+        _end(FAILED, f"there is no dead letter {id}; `dead-letters list` shows them")
+    return letter
+
+
+def _type(letter: DeadLetter) -> str:
+    return letter.entry.fields.get(TYPE_FIELD, b"?").decode(errors="replace")
 
 
 def _load(file: Path | None) -> Settings:

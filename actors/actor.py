@@ -73,8 +73,9 @@ class Actor:
         os.set_blocking(self._wake, False)
 
     def ready(self) -> None:
-        """Tell that the work has begun."""
-        self._tell(Report(ready=True))
+        """Tell that the work has begun. May be repeated."""
+        if not self._report.ready:
+            self._tell(Report(ready=True, trouble=self._report.trouble))
 
     def beat(self) -> None:
         """Show that the main loop turns. Cheap enough for every turn; blocks never."""

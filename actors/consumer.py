@@ -11,13 +11,24 @@ import redis
 import structlog
 
 from tally.actors.actor import Actor
-from tally.events import Event, InvalidEvent, UnknownEventType, decode
+from tally.events import (
+    PAYLOAD_FIELD,
+    TRACE_PARENT_FIELD,
+    Event,
+    EventId,
+    InvalidEvent,
+    UnknownEventType,
+    decode,
+)
 from tally.store.database import Database
 from tally.store.errors import StoreError
 from tally.store.inbox import Inbox
+from tally.store.outbox import Outbox, OutboxRow
 from tally.store.stream import ConsumerGroup, Entry, RedisError, is_missing
 
 _log = structlog.get_logger()
+
+SWEEP_SECONDS = 1.0  # how often, at the least, a consumer looks for what others left behind
 
 _NEWEST = "newest_entry"  # the highest stream id that this database has seen applied
 
@@ -26,7 +37,8 @@ class Consumer:
     """One consumer: `apply` is what a batch of events does to the database, within a transaction.
 
     `after_commit` is called when that has committed, and must not block; `siblings` are the names
-    of all consumers that are to be in the group.
+    of all consumers that are to be in the group. Events that this database published and has lost
+    are put back into `restore_outbox`; give it only where `apply` restores what they tell of.
     `group` must be the group of this database and no other's.
     """
 
@@ -37,6 +49,7 @@ class Consumer:
         apply: Callable[[Sequence[Event]], None],
         *,
         after_commit: Callable[[], None],
+        restore_outbox: Outbox | None = None,
         batch: int,
         claim_idle_ms: int,
         max_deliveries: int,
@@ -46,6 +59,7 @@ class Consumer:
         self._group = group
         self._database = database
         self._inbox = Inbox(database)
+        self._outbox = restore_outbox
         self._apply = apply
         self._after_commit = after_commit
         self._batch = batch
@@ -109,8 +123,9 @@ class Consumer:
                 break
         if nameless:
             self._finish_pending()
+        self._redrive()
         self._group.remove_others(self._siblings, self._claim_idle_ms)
-        self._next_claim = self._clock() + self._claim_idle_ms / 2000
+        self._next_claim = self._clock() + min(SWEEP_SECONDS, self._claim_idle_ms / 2000)
 
     def _handle(self, entries: Sequence[Entry]) -> None:
         """Apply entries, acknowledge those that are done with, and bury those that never will be."""
@@ -149,11 +164,28 @@ class Consumer:
         named = {entry.event_name: event for entry, event in events}  # one event, once
         newest = max((entry.id for entry, _ in events), key=stream_position)
         with self._database.transaction():
-            fresh = self._inbox.take(named)
+            fresh = self._inbox.take(named, stream_position(newest)[0])
             self._apply([event for name, event in named.items() if name in fresh])
+            if self._outbox:
+                self._outbox.restore(_published_by(self._outbox.source, events))
             if stream_position(newest) > stream_position(self._newest()):
                 self._database.set_meta(_NEWEST, newest.decode())
         self._after_commit()
+
+    def _redrive(self) -> None:
+        """Try again what somebody took out of the dead letters. One consumer of the group does it."""
+        if self._group.consumer != min(self._siblings):
+            return
+        for redriven in self._group.redriven():
+            try:
+                self._apply_together([(redriven.entry, decode(redriven.entry.fields))])
+            except StoreError:
+                raise
+            except Exception as error:
+                _log.exception("redriven_event_failed", entry=redriven.entry.id.decode())
+                self._group.settle(redriven, failure=f"redriven: {type(error).__name__}: {error}")
+            else:
+                self._group.settle(redriven)
 
     def _failed(self, entry: Entry) -> None:
         """Called while handling what the event's handling raised."""
@@ -170,6 +202,17 @@ class Consumer:
 
     def _newest(self) -> bytes:
         return str(self._database.meta(_NEWEST) or "0-0").encode()
+
+
+def _published_by(source: str, events: list[tuple[Entry, Event]]) -> list[OutboxRow]:
+    """The rows that the source's outbox had for these events, in order."""
+    rows = []
+    for entry, event in events:
+        name = entry.event_name
+        if isinstance(name, EventId) and name.source == source:
+            trace = entry.fields.get(TRACE_PARENT_FIELD, b"").decode(errors="replace") or None
+            rows.append(OutboxRow(name.sequence, type(event).__name__, entry.fields[PAYLOAD_FIELD], trace))
+    return sorted(rows)
 
 
 def stream_position(id: bytes) -> tuple[int, int]:

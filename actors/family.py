@@ -6,12 +6,14 @@ This and `supervisor.py` are the only places that know which concrete parts go t
 import os
 import socket
 from collections.abc import Callable, Collection
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from tally.actors import consumer, http_server, redis_server, relay
 from tally.actors.actor import Actor
 from tally.actors.doorbell import Doorbell
+from tally.actors.housekeeper import Housekeeper
 from tally.actors.supervision import ActorSpec, Stage
 from tally.config import AccountsSettings, CustomersSettings, Settings, bracketed
 from tally.http import accounts as accounts_http
@@ -119,8 +121,16 @@ class Family:
 
     def _relay(self, service: str) -> Callable[[Actor], None]:
         def main(actor: Actor) -> None:
-            outbox = Outbox(OPEN[service](self._settings.directory))
-            relay.run(actor, relay.Relay(outbox, self._stream()), self._doorbells[service])
+            database = OPEN[service](self._settings.directory)
+            stream = self._stream()
+            retention = timedelta(days=self._settings.data.retention_days)
+            relay.run(
+                actor,
+                relay.Relay(Outbox(database), stream),
+                self._doorbells[service],
+                Housekeeper(database, stream, retention),
+                heals=service == "accounts",
+            )
 
         return main
 
@@ -137,6 +147,7 @@ class Family:
                     database,
                     store.apply,
                     after_commit=self._doorbells[service].ring,
+                    restore_outbox=store.outbox if service == "accounts" else None,
                     batch=settings.batch,
                     claim_idle_ms=settings.claim_idle_ms,
                     max_deliveries=settings.max_deliveries,

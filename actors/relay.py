@@ -1,13 +1,17 @@
 """The relay: one for each database, it publishes the outbox in order, each event once."""
 
+import time
+
 import structlog
 
 from tally.actors.actor import PASSING, Actor
 from tally.actors.doorbell import Doorbell
+from tally.actors.housekeeper import Housekeeper
 from tally.store.outbox import Outbox
 from tally.store.stream import EventStream, fingerprint
 
 BATCH = 500
+HEAL_SECONDS = 30.0
 LOOK_SECONDS = 1.0  # while idle: whether Redis still has what it was given
 
 _log = structlog.get_logger()
@@ -73,18 +77,31 @@ class Relay:
             self._marked = last
 
 
-def run(actor: Actor, relay: Relay, doorbell: Doorbell) -> None:
-    """Publish whenever the doorbell rings, and look every second; at the end, drain the outbox."""
+def run(actor: Actor, relay: Relay, doorbell: Doorbell, housekeeper: Housekeeper, heals: bool) -> None:
+    """Publish whenever the doorbell rings, and look every second; at the end, drain the outbox.
+
+    The actor is ready once it knows that the database is the one the stream has seen; where that
+    `heals`, because the consumers put back what is missing, it waits for it HEAL_SECONDS at most.
+    """
+    heal_by = time.monotonic() + HEAL_SECONDS
 
     def step() -> str | None:
         doorbell.silence()
-        if not relay.step():
+        published = relay.step()
+        if not (relay.refusal and heals and time.monotonic() < heal_by):
+            actor.ready()
+        tidying = housekeeper.step()
+        if not published and not tidying:
             actor.wait(LOOK_SECONDS, doorbell)
             if not doorbell.is_rung():
                 relay.look_again()
         return relay.refusal
 
-    actor.ready()
+    try:
+        relay.step()
+    except PASSING as error:
+        actor.trouble(str(error))
+        actor.ready()  # nobody can tell now; what is written is published when Redis is back
     actor.repeat(step)
     try:
         while relay.step():

@@ -33,7 +33,7 @@ _fork = multiprocessing.get_context("fork")
 
 
 class Stage(enum.IntEnum):
-    """When an actor is stopped: the lower the sooner. Redis also starts before all others."""
+    """When an actor is stopped: the lower the sooner."""
 
     HTTP = 1
     CONSUMER = 2
@@ -160,9 +160,12 @@ class Supervisor:
         return sum(order != signal.SIGHUP for order in self._orders)
 
     def _boot(self) -> None:
-        """Start Redis and then the others, and wait until all are ready."""
-        for early in (True, False):
-            group = [child for child in self.children if (child.spec.stage is Stage.REDIS) == early]
+        """Start stage after stage, the last to stop first, and wait until all are ready.
+
+        A request is only answered once the relay has seen that the database is not an old copy.
+        """
+        for stages in ({Stage.REDIS}, {Stage.RELAY, Stage.CONSUMER}, {Stage.HTTP}):
+            group = [child for child in self.children if child.spec.stage in stages]
             for child in group:
                 self._start(child)
             while not all(child.state is State.RUNNING for child in group):

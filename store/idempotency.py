@@ -61,8 +61,11 @@ class IdempotencyKeys:
         )
         return answer
 
-    def prune(self) -> None:
-        """Forget the keys that are older than KEPT_SECONDS. May be repeated."""
+    def prune(self, limit: int) -> int:
+        """Forget up to `limit` keys that are older than KEPT_SECONDS; answer how many."""
         self._database.execute(
-            "DELETE FROM idempotency WHERE kept_since <= ?", (int(self._clock()) - KEPT_SECONDS,)
+            "DELETE FROM idempotency WHERE key IN"
+            " (SELECT key FROM idempotency WHERE kept_since <= ? LIMIT ?)",
+            (int(self._clock()) - KEPT_SECONDS, limit),
         )
+        return self._database.changes()

@@ -19,8 +19,10 @@ CREATE TABLE inbox_range (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE inbox_name (
-    name TEXT PRIMARY KEY
+    name TEXT PRIMARY KEY,
+    entry_ms INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX inbox_name_by_age ON inbox_name (entry_ms);
 """
 
 EventName = EventId | str
@@ -40,8 +42,11 @@ class Inbox:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def take(self, names: Iterable[EventName]) -> set[EventName]:
-        """Note the events as applied; answer those that had not been."""
+    def take(self, names: Iterable[EventName], entry_ms: int) -> set[EventName]:
+        """Note the events as applied; answer those that had not been.
+
+        `entry_ms` is the time in the newest of their entries' stream ids.
+        """
         sequences: dict[str, set[int]] = {}
         others: set[str] = set()
         for name in names:
@@ -49,10 +54,21 @@ class Inbox:
                 sequences.setdefault(name.source, set()).add(name.sequence)
             else:
                 others.add(name)
-        fresh: set[EventName] = {name for name in others if self._take_name(name)}
+        fresh: set[EventName] = {name for name in others if self._take_name(name, entry_ms)}
         for source, numbers in sequences.items():
             fresh.update(EventId(source, number) for number in self._take_sequences(source, numbers))
         return fresh
+
+    def prune(self, first_ms: int, limit: int) -> int:
+        """Forget up to `limit` names of entries older than the stream's first; answer how many.
+
+        They can't come again: what is no longer on the stream was acknowledged by every group.
+        """
+        self._database.execute(
+            "DELETE FROM inbox_name WHERE name IN (SELECT name FROM inbox_name WHERE entry_ms < ? LIMIT ?)",
+            (first_ms, limit),
+        )
+        return self._database.changes()
 
     def applied(self, source: str) -> int:
         """The highest sequence of `source` that has been applied; 0 when none has."""
@@ -66,8 +82,10 @@ class Inbox:
         )
         return published - (applied or 0)
 
-    def _take_name(self, name: str) -> bool:
-        self._database.execute("INSERT INTO inbox_name VALUES (?) ON CONFLICT DO NOTHING", (name,))
+    def _take_name(self, name: str, entry_ms: int) -> bool:
+        self._database.execute(
+            "INSERT INTO inbox_name VALUES (?, ?) ON CONFLICT DO NOTHING", (name, entry_ms)
+        )
         return self._database.changes() == 1
 
     def _take_sequences(self, source: str, numbers: set[int]) -> set[int]:

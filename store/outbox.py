@@ -17,6 +17,12 @@ CREATE TABLE outbox (
     payload BLOB NOT NULL,
     trace_parent TEXT
 ) STRICT;
+
+-- How far publication had got at some times, to know which rows were published how long ago.
+CREATE TABLE publication (
+    at INTEGER PRIMARY KEY,
+    sequence INTEGER NOT NULL
+) STRICT;
 """
 
 
@@ -82,6 +88,40 @@ class Outbox:
         """Remember how far Redis has got. Not durable: after a crash, Redis itself is asked."""
         with self._database.relaxed(), self._database.transaction():
             self._database.set_meta("published", sequence)
+
+    def restore(self, rows: Iterable[OutboxRow]) -> None:
+        """Take back events of this database that it has lost, in the transaction that is open.
+
+        `rows` were read from the stream, in order. Only what follows the last one without a gap is
+        taken; the numbers that follow are then given to new events as if nothing had been lost.
+        """
+        for row in rows:
+            if row.sequence == self.last() + 1:
+                self._database.execute("INSERT INTO outbox VALUES (?, ?, ?, ?)", row)
+
+    def note_publication(self, at: int, every: int) -> None:
+        """Note how far publication has got at `at`, unless that was noted within `every` (seconds)."""
+        latest = self._database.value("SELECT max(at) FROM publication")
+        if latest is None or at >= latest + every or at < latest:
+            self._database.execute("INSERT OR REPLACE INTO publication VALUES (?, ?)", (at, self.published()))
+
+    def prune(self, published_before: int, limit: int) -> int:
+        """Forget up to `limit` events that were published before that time; answer how many.
+
+        The last event is kept: by its payload the relay knows that this is the outbox Redis knows.
+        """
+        upto: int | None = self._database.value(
+            "SELECT max(sequence) FROM publication WHERE at <= ?", (published_before,)
+        )
+        if upto is None:
+            return 0
+        upto = min(upto, self.published(), self.last() - 1, self.first() + limit - 1)
+        self._database.execute("DELETE FROM outbox WHERE sequence <= ?", (upto,))
+        pruned = self._database.changes()
+        self._database.execute(
+            "DELETE FROM publication WHERE sequence <= ? AND at < (SELECT max(at) FROM publication)", (upto,)
+        )
+        return pruned
 
     def depth(self) -> int:
         """How many events wait to be published."""

@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import redis
 from redis.backoff import NoBackoff
 from redis.commands.core import Script
@@ -75,6 +76,20 @@ class Claim(NamedTuple):
     nameless: int
 
 
+class Redriven(NamedTuple):
+    """A dead letter that its group is to try again: the entry, and the id of the order to do so."""
+
+    order: bytes
+    entry: Entry
+
+
+class Trimmed(NamedTuple):
+    """How many entries were removed, and which groups nobody reads any more."""
+
+    removed: int
+    stale_groups: list[str]
+
+
 class Published(NamedTuple):
     """The last sequence of a source on the stream, 0 before the first, and its payload's SHA-1."""
 
@@ -97,6 +112,11 @@ class EventStream:
         self.fingerprints_key = f"{{{key}}}:fingerprints"
         self.dead_key = f"{{{key}}}:dead"
         self._publish = self.script("publish")
+        self._trim = self.script("trim")
+
+    def redrive_key(self, group: str) -> str:
+        """Where a group finds the dead letters that it is to try again."""
+        return f"{{{self.key}}}:redrive:{group}"
 
     def script(self, name: str) -> Script:
         """The server-side script of that name; Redis is given it again whenever it has lost it."""
@@ -127,6 +147,19 @@ class EventStream:
         every: dict[bytes, bytes] = self.client.hgetall(self.published_key)  # type: ignore[assignment]
         return {source.decode(errors="replace"): int(last) for source, last in every.items()}
 
+    def trim(self, retention_ms: int) -> Trimmed:
+        """Remove entries older than `retention_ms` that every group has acknowledged. May be repeated."""
+        removed, stale = self._trim(keys=[self.key], args=[retention_ms])
+        return Trimmed(removed, [group.decode(errors="replace") for group in stale])
+
+    def first_ms(self) -> int:
+        """When the oldest entry was added, by Redis's clock; now, when there is none."""
+        entries: Any = self.client.xrange(self.key, count=1)
+        if entries:
+            return int(entries[0][0].partition(b"-")[0])
+        seconds, microseconds = self.client.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
     def dead_letters(self) -> int:
         """How many dead letters there are."""
         return int(self.client.xlen(self.dead_key))
@@ -139,6 +172,7 @@ class ConsumerGroup:
         self._client = stream.client
         self._key = stream.key
         self._dead_key = stream.dead_key
+        self._redrive_key = stream.redrive_key(group)
         self.group = group
         self.consumer = consumer
         self._newest_acknowledged = stream.script("newest_acknowledged")
@@ -183,7 +217,29 @@ class ConsumerGroup:
 
     def bury(self, entry: Entry, reason: str, deliveries: int) -> None:
         """Acknowledge a pending entry and keep it as a dead letter, in one transaction."""
-        letter: dict[Any, Any] = {
+        with self._client.pipeline(transaction=True) as transaction:
+            transaction.xack(self._key, self.group, entry.id)
+            transaction.xadd(self._dead_key, self._letter(entry, reason, deliveries))
+            transaction.execute()
+
+    def redriven(self) -> list[Redriven]:
+        """The dead letters that this group is to try again."""
+        orders: Any = self._client.xrange(self._redrive_key)
+        return [
+            Redriven(id, Entry(fields[b"StreamId"], msgspec.msgpack.decode(fields[b"Fields"])))
+            for id, fields in orders
+        ]
+
+    def settle(self, redriven: Redriven, failure: str | None = None) -> None:
+        """A redriven letter is done with, or with `failure` a dead letter again, in one transaction."""
+        with self._client.pipeline(transaction=True) as transaction:
+            transaction.xdel(self._redrive_key, redriven.order)
+            if failure:
+                transaction.xadd(self._dead_key, self._letter(redriven.entry, failure, 1))
+            transaction.execute()
+
+    def _letter(self, entry: Entry, reason: str, deliveries: int) -> dict[Any, Any]:
+        return {
             **entry.fields,
             "StreamId": entry.id,
             "Group": self.group,
@@ -191,10 +247,6 @@ class ConsumerGroup:
             "Deliveries": deliveries,
             "FailedAt": rfc3339(now()),
         }
-        with self._client.pipeline(transaction=True) as transaction:
-            transaction.xack(self._key, self.group, entry.id)
-            transaction.xadd(self._dead_key, letter)
-            transaction.execute()
 
     def newest_acknowledged(self) -> bytes | None:
         """The newest entry that the group has acknowledged, if it is still on the stream."""

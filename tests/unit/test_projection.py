@@ -186,7 +186,7 @@ def test_any_order_duplication_and_batching_leaves_what_the_events_mean(
             size = data.draw(st.integers(1, len(deliveries)))
             batch, deliveries = deliveries[:size], deliveries[size:]
             with accounts.database.transaction():
-                fresh = Inbox(accounts.database).take(batch)
+                fresh = Inbox(accounts.database).take(batch, 0)
                 accounts.apply([named[str(name)] for name in fresh])
         assert _shown(accounts) == _model(events)
         accounts.database.close()

@@ -1,0 +1,70 @@
+"""Housekeeping: what was kept for long enough is forgotten, a little at a time."""
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+import structlog
+
+from tally.store.database import Database
+from tally.store.idempotency import IdempotencyKeys
+from tally.store.inbox import Inbox
+from tally.store.outbox import Outbox
+from tally.store.stream import EventStream
+
+EVERY_SECONDS = 60.0
+_AT_ONCE = 1000  # rows in one transaction: other writers wait for it
+
+_log = structlog.get_logger()
+
+
+class Housekeeper:
+    """Trims the stream, and prunes the outbox, the inbox and the idempotency keys of one database."""
+
+    def __init__(
+        self,
+        database: Database,
+        stream: EventStream,
+        retention: timedelta,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._stream = stream
+        self._retention = int(retention.total_seconds())
+        self._keys = IdempotencyKeys(database, now)
+        self._inbox = Inbox(database)
+        self._outbox = Outbox(database)
+        self._clock = clock
+        self._now = now
+        self._next = clock()
+        self._stale: list[str] = []
+
+    def step(self) -> bool:
+        """Do a part of what is due, and answer whether more is; cheap when nothing is.
+
+        Raises RedisError or StoreUnavailable. May be repeated.
+        """
+        if self._clock() < self._next:
+            return False
+        self._trim()
+        first_ms, now = self._stream.first_ms(), int(self._now())
+        with self._database.transaction():
+            self._outbox.note_publication(now, every=max(1, self._retention // 100))
+            pruned = max(
+                self._outbox.prune(now - self._retention, _AT_ONCE),
+                self._inbox.prune(first_ms, _AT_ONCE),
+                self._keys.prune(_AT_ONCE),
+            )
+        if pruned == _AT_ONCE:
+            return True
+        self._next = self._clock() + EVERY_SECONDS
+        return False
+
+    def _trim(self) -> None:
+        trimmed = self._stream.trim(self._retention * 1000)
+        if trimmed.removed:
+            _log.info("stream_trimmed", removed=trimmed.removed)
+        if trimmed.stale_groups != self._stale:
+            self._stale = trimmed.stale_groups
+            _log.warning("groups_nobody_reads", groups=self._stale)

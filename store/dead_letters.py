@@ -1,0 +1,66 @@
+"""Dead letters: entries that a group could not apply, kept until somebody decides.
+
+A letter holds the entry's own fields and why it is here. Redriven, it goes to the group that failed
+and to no other, over a small stream of that group's; the inbox sees to it that it counts once.
+"""
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from tally.store.stream import Entry, EventStream
+
+_OURS = (b"StreamId", b"Group", b"Reason", b"Deliveries", b"FailedAt")
+
+
+class DeadLetter(NamedTuple):
+    """A letter: the entry as it was on the stream, and what became of it."""
+
+    id: str
+    entry: Entry
+    group: str
+    reason: str
+    deliveries: int
+    failed_at: str
+
+
+class DeadLetters:
+    """The dead letters beside a stream. Every call raises RedisError when Redis can't be asked."""
+
+    def __init__(self, stream: EventStream) -> None:
+        self._client = stream.client
+        self._stream = stream
+        self._redrive = stream.script("redrive")
+
+    def all(self) -> list[DeadLetter]:
+        """Every letter, the oldest first."""
+        entries: Any = self._client.xrange(self._stream.dead_key)
+        return [_letter(id, fields) for id, fields in entries]
+
+    def get(self, id: str) -> DeadLetter | None:
+        """The letter with that id, if there is one. Raises redis.ResponseError for what is no id."""
+        entries: Any = self._client.xrange(self._stream.dead_key, id, id)
+        return _letter(*entries[0]) if entries else None
+
+    def redrive(self, letter: DeadLetter) -> bool:
+        """Have the group that failed try again; False when the letter was gone. May be repeated."""
+        packed = msgspec.msgpack.encode(letter.entry.fields)
+        keys = [self._stream.dead_key, self._stream.redrive_key(letter.group)]
+        return bool(self._redrive(keys=keys, args=[letter.id, letter.entry.id, packed]))
+
+    def discard(self, id: str) -> bool:
+        """Forget the letter; False when it was gone. May be repeated."""
+        return bool(self._client.xdel(self._stream.dead_key, id))
+
+
+def _letter(id: bytes, fields: dict[bytes, bytes]) -> DeadLetter:
+    own = {name: value for name, value in fields.items() if name not in _OURS}
+    stream_id, group, reason, deliveries, failed_at = (fields.get(name, b"") for name in _OURS)
+    return DeadLetter(
+        id=id.decode(),
+        entry=Entry(stream_id, own),
+        group=group.decode(errors="replace"),
+        reason=reason.decode(errors="replace"),
+        deliveries=int(deliveries) if deliveries.isdigit() else 0,
+        failed_at=failed_at.decode(errors="replace"),
+    )
