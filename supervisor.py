@@ -182,11 +182,8 @@ def show(file: Path | None, id: str) -> None:
     """
     with _letters(file) as letters:
         letter = _known(letters, id)
-    entry = {name.decode(errors="replace"): value.decode(errors="replace")
-             for name, value in letter.entry.fields.items()}  # fmt: skip
-    own = {"StreamId": letter.entry.id.decode(errors="replace"), "Group": letter.group,
-           "Reason": letter.reason, "Deliveries": str(letter.deliveries), "FailedAt": letter.failed_at}  # fmt: skip
-    click.echo("\n".join(f"{name}: {value}" for name, value in {**entry, **own}.items()))
+    for name, value in letter.shown().items():
+        click.echo(f"{name}: {value}")
 
 
 @dead_letters.command()

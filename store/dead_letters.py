@@ -23,6 +23,17 @@ class DeadLetter(NamedTuple):
     deliveries: int
     failed_at: str
 
+    def shown(self) -> dict[str, str]:
+        """Its fields for people: the entry's own, then what became of it."""
+        return {
+            **{_text(name): _text(value) for name, value in self.entry.fields.items()},
+            "StreamId": _text(self.entry.id),
+            "Group": self.group,
+            "Reason": self.reason,
+            "Deliveries": str(self.deliveries),
+            "FailedAt": self.failed_at,
+        }
+
 
 class DeadLetters:
     """The dead letters beside a stream. Every call raises RedisError when Redis can't be asked."""
@@ -59,8 +70,12 @@ def _letter(id: bytes, fields: dict[bytes, bytes]) -> DeadLetter:
     return DeadLetter(
         id=id.decode(),
         entry=Entry(stream_id, own),
-        group=group.decode(errors="replace"),
-        reason=reason.decode(errors="replace"),
+        group=_text(group),
+        reason=_text(reason),
         deliveries=int(deliveries) if deliveries.isdigit() else 0,
-        failed_at=failed_at.decode(errors="replace"),
+        failed_at=_text(failed_at),
     )
+
+
+def _text(value: bytes) -> str:
+    return value.decode(errors="replace")

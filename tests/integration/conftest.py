@@ -76,6 +76,7 @@ class Watch:
         self._read()
         for path in self._newest:
             while ids := self._ids_after(path, self._newest[path]):
+                assert ids[0] > self._newest[path], f"{path} lists what is not after {self._newest[path]}"
                 self._newest[path] = ids[-1]
         return len(self._published), dict(self._newest)
 

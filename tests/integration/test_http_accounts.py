@@ -117,8 +117,9 @@ def _pages(accounts: Client, path: str | None) -> Iterator[list[Any]]:
         response = accounts.request("GET", path)
         assert response.status == 200
         yield response.json()
-        link = response.headers.get("Link")
-        path = re.fullmatch(r'<([^>]+)>; rel="?next"?', link)[1] if link else None  # type: ignore[index]
+        following = re.fullmatch(r'<([^>]+)>; rel="?next"?', response.headers.get("Link", ""))
+        assert following is None or following[1] != path, "a page that leads to itself"
+        path = following[1] if following else None
 
 
 def test_without_a_limit_all_accounts_are_listed_in_ascending_order(
@@ -231,8 +232,9 @@ def test_following_next_visits_every_customer_of_the_account_once(
 
     path = f"/accounts/{account_id}/customers?{query}"
     pages = [accounts.get(path)]
-    while pages[-1]["next"] is not None:
-        pages.append(accounts.get(f"{path}&after={pages[-1]['next']}"))
+    while (last := pages[-1]["next"]) is not None:
+        pages.append(accounts.get(f"{path}&after={last}"))
+        assert pages[-1]["next"] != last, "a page that leads to itself"
 
     assert [len(page["customers"]) for page in pages] == sizes
     assert [each["customer_id"] for page in pages for each in page["customers"]] == ids

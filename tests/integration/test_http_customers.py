@@ -30,9 +30,10 @@ def _walk(client: Client, path: str, kind: str) -> Iterator[list[Any]]:
     separator = "&" if "?" in path else "?"
     page = client.get(path)
     yield page[kind]
-    while page["next"] is not None:
-        page = client.get(f"{path}{separator}after={page['next']}")
+    while (last := page["next"]) is not None:
+        page = client.get(f"{path}{separator}after={last}")
         yield page[kind]
+        assert page["next"] != last, "a page that leads to itself"
 
 
 # Customers

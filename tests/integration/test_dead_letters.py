@@ -1,0 +1,129 @@
+"""Dead letters: looked at, redriven to the group that failed, discarded."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from support.tally import SUPERVISOR, Tally, running
+from support.waiting import eventually
+from tally.store.accounts import open_database
+
+NEARLY_TOO_MUCH = 9223372036854000000  # cents; an invoice of 10^12 more makes the sum overflow
+
+
+def _supervisor(tally: Tally, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    config = ["--config", str(tally.directory / "tally.toml")]
+    return subprocess.run(
+        [sys.executable, str(SUPERVISOR), *arguments[:2], *config, *arguments[2:]],
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+
+
+@pytest.fixture
+def letter(tally: Tally, client: redis.Redis) -> str:
+    """One of two dead letters: both services read the stream, and neither can read this entry."""
+    client.xadd("event-stream", {"EventTypeName": "InvoiceCreated", "Payload": '{"cents": 100}'})
+    eventually(lambda: client.xlen("{event-stream}:dead") == 2)
+    letters: Any = client.xrange("{event-stream}:dead")
+    return str(letters[-1][0].decode())
+
+
+def test_the_list_shows_every_letter_and_show_one_of_them(tally: Tally, letter: str) -> None:
+    listed = _supervisor(tally, "dead-letters", "list").stdout.splitlines()
+    assert listed[0].split() == ["id", "failed", "at", "group", "event", "reason"]
+    assert len(listed) == 3
+    assert "InvoiceCreated" in listed[2]
+    assert "`id`" in listed[2]
+
+    shown = _supervisor(tally, "dead-letters", "show", letter).stdout
+    assert 'Payload: {"cents": 100}' in shown
+    assert re.search(r"StreamId: \d+-\d+", shown)
+    assert re.search(r"Group: (accounts|customers)@[0-9a-f]{8}", shown)
+
+
+def test_the_status_is_degraded_while_there_are_letters(tally: Tally, letter: str) -> None:
+    report = tally.accounts.get("/status")
+    assert (report["status"], report["redis"]["dead_letters"]) == ("degraded", 2)
+    assert "dead letters" in report["reasons"][0]
+
+
+def test_what_is_discarded_is_gone(tally: Tally, letter: str, client: redis.Redis) -> None:
+    assert _supervisor(tally, "dead-letters", "discard", letter).returncode == 0
+    assert client.xlen("{event-stream}:dead") == 1
+    gone = _supervisor(tally, "dead-letters", "discard", letter)
+    assert (gone.returncode, "no dead letter" in gone.stderr) == (1, True)
+
+
+def test_wrong_usage_and_ids_that_are_none_are_said_so(tally: Tally) -> None:
+    for arguments in (["redrive"], ["redrive", "--all", "1-0"], ["discard"], ["show"]):
+        assert _supervisor(tally, "dead-letters", *arguments).returncode == 2
+    for id in ("", "7", "-", "+", "x-y", "1-0"):
+        done = _supervisor(tally, "dead-letters", "show", "--", id)
+        assert (done.returncode, "no dead letter" in done.stderr) == (1, True)
+
+
+def test_a_letter_that_still_fails_is_a_letter_again(tally: Tally, letter: str, client: redis.Redis) -> None:
+    before: Any = client.xinfo_stream("{event-stream}:dead")
+    assert _supervisor(tally, "dead-letters", "redrive", letter).stdout == "1 to be tried again\n"
+
+    def again() -> Any:
+        letters: Any = client.xrange("{event-stream}:dead")
+        return len(letters) == 2 and letters[-1][1][b"Reason"].startswith(b"redriven")
+
+    eventually(again)
+    assert before["length"] == 2
+    assert _supervisor(tally, "dead-letters", "show", letter).returncode == 1
+
+
+def _account_and_customer(tally: Tally) -> tuple[str, str]:
+    account = tally.accounts.post("/accounts", {"name": "a", "owned_by": "u"})["id"]
+    customer = tally.customers.post("/customers", {"name": "c", "account_id": account})["id"]
+    eventually(lambda: len(tally.accounts.get(f"/accounts/{account}")["customers"]) == 1)
+    return account, customer
+
+
+def test_a_redriven_letter_reaches_the_group_that_failed_and_counts_once(
+    tmp_path: Path, redis_url: str, client: redis.Redis
+) -> None:
+    with running(
+        tmp_path, redis_url=redis_url, consumers={"max_deliveries": 1, "claim_idle_ms": 200}
+    ) as tally:
+        account, customer = _account_and_customer(tally)
+        database = open_database(tmp_path / "data")
+        with database.transaction():
+            database.execute("UPDATE customer SET revenue_cents = ?", (NEARLY_TOO_MUCH,))
+        invoice = {"customer_id": customer, "purchase_date": "2019-01-06", "purchase_price_cents": 10**12}
+        tally.customers.post("/invoices", invoice)
+        eventually(lambda: client.xlen("{event-stream}:dead") == 1)
+        other = tally.customers.post("/invoices", {**invoice, "purchase_price_cents": 7})
+        assert other
+        length = client.xlen("event-stream")
+
+        with database.transaction():  # the cause is mended
+            database.execute("UPDATE customer SET revenue_cents = revenue_cents - ?", (NEARLY_TOO_MUCH,))
+        assert _supervisor(tally, "dead-letters", "redrive", "--all").stdout == "1 to be tried again\n"
+        assert _supervisor(tally, "dead-letters", "redrive", "--all").stdout == "0 to be tried again\n"
+
+        def total() -> int:
+            return int(tally.accounts.get(f"/accounts/{account}")["total_revenue_cents"])
+
+        eventually(lambda: total() == 10**12 + 7)
+        assert client.xlen("event-stream") == length
+        assert client.xlen("{event-stream}:dead") == 0
+        eventually(lambda: client.xlen("{event-stream}:redrive:" + database.source) == 0)
+        database.close()
+
+
+def test_the_letters_are_json_friendly_in_status(tally: Tally, letter: str) -> None:
+    done = _supervisor(tally, "status", "--json")
+    report = json.loads(done.stdout)
+    assert {actor["state"] for actor in report["actors"]} == {"running"}
+    assert [service["redis"]["dead_letters"] for service in report["services"]] == [2, 2]
