@@ -18,7 +18,11 @@ _ANSWER_SECONDS = 0.2  # twice that, to connect and to answer, stays below half 
 
 
 class RedisStatus(Struct, frozen=True):
-    """What Redis tells; every figure is None while it can't be reached."""
+    """What Redis tells; every figure is None while it can't be reached.
+
+    `pending` entries were read and not yet applied; `lag` tells how many events of each source were
+    published beyond the last one that was applied.
+    """
 
     reachable: bool
     pending: int | None = None
@@ -81,6 +85,9 @@ class StatusProbe:
         try:
             dead_letters = stream.dead_letters()
             published = stream.published_by_source()
+            inbox = Inbox(database)
+            lag = {source: max(0, last - inbox.applied(source)) for source, last in published.items()}
+            # Last: without lag, all that was published has been handed out, and may be pending still.
             pending = ConsumerGroup(stream, database.source, "").pending()
         except (RedisError, OSError) as error:
             reasons.append(f"Redis does not answer: {error}")
@@ -89,6 +96,4 @@ class StatusProbe:
             client.close()
         if dead_letters:
             reasons.append(f"{dead_letters} dead letters wait for a decision")
-        inbox = Inbox(database)
-        lag = {source: inbox.missing(source, last) for source, last in published.items()}
         return RedisStatus(reachable=True, pending=pending, dead_letters=dead_letters, lag=lag)

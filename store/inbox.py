@@ -74,14 +74,6 @@ class Inbox:
         """The highest sequence of `source` that has been applied; 0 when none has."""
         return self._database.value("SELECT max(last) FROM inbox_range WHERE source = ?", (source,)) or 0
 
-    def missing(self, source: str, published: int) -> int:
-        """How many of the first `published` events of `source` have not been applied."""
-        applied = self._database.value(
-            "SELECT sum(min(last, ?2) - first + 1) FROM inbox_range WHERE source = ?1 AND first <= ?2",
-            (source, published),
-        )
-        return published - (applied or 0)
-
     def _take_name(self, name: str, entry_ms: int) -> bool:
         self._database.execute(
             "INSERT INTO inbox_name VALUES (?, ?) ON CONFLICT DO NOTHING", (name, entry_ms)

@@ -49,13 +49,6 @@ def test_contiguous_sequences_take_one_row_for_each_source(database: Database) -
     assert _ranges(database) == [("a", 1, 2000), ("b", 1, 2000)]
 
 
-def test_what_is_missing_of_a_source_is_counted(database: Database) -> None:
-    _take(database, [EventId("a", n) for n in (1, 2, 3, 7, 8, 12)])
-    inbox = Inbox(database)
-    assert [inbox.missing("a", published) for published in (0, 3, 6, 8, 10, 12)] == [0, 0, 3, 3, 5, 6]
-    assert inbox.missing("b", 5) == 5
-
-
 @given(st.lists(st.tuples(st.integers(1, 60), st.integers(0, 8))))
 def test_merged_ranges_hold_the_same_numbers_and_no_two_touch(pairs: list[tuple[int, int]]) -> None:
     ranges = [Range(first, first + length) for first, length in pairs]
