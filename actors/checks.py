@@ -2,8 +2,9 @@
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import redis
 
@@ -15,6 +16,7 @@ from tally.store.errors import StoreError
 from tally.store.stream import connect
 
 OLDEST_REDIS = (6, 2)
+FARTHEST_CLOCK_SECONDS = 60
 
 
 class Finding(NamedTuple):
@@ -105,11 +107,21 @@ def _redis(settings: Settings) -> Finding:
 def _redis_at_url(settings: Settings) -> Finding:
     client = connect(settings.redis.url, answer_seconds=1)
     try:
-        version = str(client.info("server")["redis_version"])
-    except (redis.RedisError, OSError) as error:
+        info: Any = client.info()
+        seconds, _ = client.time()
+    except redis.RedisError as error:
         return Finding("redis", False, f"{settings.redis.address}: {error}")
     finally:
         client.close()
-    new_enough = tuple(int(part) for part in version.split(".")[:2]) >= OLDEST_REDIS
-    wanted = "" if new_enough else "; 6.2 or newer is needed"
-    return Finding("redis", new_enough, f"version {version} answers{wanted}")
+    faults = list(_redis_faults(info, abs(time.time() - seconds)))
+    return Finding("redis", not faults, "; ".join([f"version {info['redis_version']} answers", *faults]))
+
+
+def _redis_faults(info: dict[str, Any], clock_off: float) -> Iterator[str]:
+    if tuple(int(part) for part in str(info["redis_version"]).split(".")[:2]) < OLDEST_REDIS:
+        yield "6.2 or newer is needed"
+    policy = str(info.get("maxmemory_policy", ""))
+    if policy.startswith("allkeys"):
+        yield f"maxmemory-policy {policy} may evict the stream: set noeviction"
+    if clock_off > FARTHEST_CLOCK_SECONDS:
+        yield f"its clock is {clock_off:.0f} s off this machine's: set one of them right"

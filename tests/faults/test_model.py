@@ -1,0 +1,301 @@
+"""Any history, any fault between any two steps: the accounts equal what was committed.
+
+A state machine drives a real customers.db, a relay, a Redis, and two consumers of a real
+accounts.db. Connections break before or after a command was done, processes die between any two
+steps, Redis falls back to an older state or loses everything. At the end all faults are over, and the
+accounts must show exactly what customers.db holds.
+"""
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+
+from support.engines import BUNDLED, started
+from tally.actors.consumer import Consumer
+from tally.actors.relay import Relay
+from tally.events import Id
+from tally.store import accounts, customers
+from tally.store.accounts import Accounts
+from tally.store.customers import Customers, NewCustomer, NewInvoice
+from tally.store.stream import Claim, ConsumerGroup, Entry, EventStream, Published, connect
+
+CONSUMERS = ("accounts-consumer-1", "accounts-consumer-2")
+CALM, BEFORE, AFTER = "calm", "before", "after"
+
+
+class Line:
+    """The way to Redis: it may break before the next command gets there, or before its answer is back."""
+
+    def __init__(self) -> None:
+        self.breaks = CALM
+        self.after_commands = 0
+
+    def carry(self, command: Callable[[], Any]) -> Any:
+        if self.breaks == CALM or self.after_commands > 0:
+            self.after_commands -= 1
+            return command()
+        when, self.breaks = self.breaks, CALM
+        if when == AFTER:
+            command()
+        raise redis.ConnectionError(f"the line broke {when} the command")
+
+
+class BrokenStream(EventStream):
+    """A stream at the end of such a line."""
+
+    def __init__(self, client: redis.Redis, key: str, line: Line) -> None:
+        super().__init__(client, key)
+        self._line = line
+
+    def publish(self, source: str, floor: int, rows: Any) -> int:
+        published: Callable[[], int] = lambda: super(BrokenStream, self).publish(source, floor, rows)  # noqa: E731
+        return int(self._line.carry(published))
+
+    def published(self, source: str) -> Published:
+        asked: Callable[[], Published] = lambda: super(BrokenStream, self).published(source)  # noqa: E731
+        answer: Published = self._line.carry(asked)
+        return answer
+
+
+class BrokenGroup(ConsumerGroup):
+    """A consumer at the end of such a line."""
+
+    def __init__(self, stream: EventStream, group: str, consumer: str, line: Line) -> None:
+        super().__init__(stream, group, consumer)
+        self._line = line
+
+    def _read(self, start: str, count: int, block_ms: int | None) -> list[Entry]:
+        short = None if block_ms is None else 1
+        read: Callable[[], list[Entry]] = lambda: super(BrokenGroup, self)._read(start, count, short)  # noqa: E731
+        entries: list[Entry] = self._line.carry(read)
+        return entries
+
+    def claim(self, idle_ms: int, start: bytes, count: int) -> Claim:
+        take: Callable[[], Claim] = lambda: super(BrokenGroup, self).claim(0, start, count)  # noqa: E731
+        claim: Claim = self._line.carry(take)
+        return claim
+
+    def acknowledge(self, ids: Any) -> None:
+        self._line.carry(lambda: super(BrokenGroup, self).acknowledge(ids))
+
+
+class History(RuleBasedStateMachine):
+    """The steps that a history is made of."""
+
+    url: str
+
+    @initialize()
+    def begin(self) -> None:
+        self.directory = tempfile.TemporaryDirectory()
+        path = Path(self.directory.name)
+        self.client = connect(self.url)
+        self.client.flushall()
+        self.customers = Customers(customers.open_database(path))
+        self.accounts_path = path
+        self.line = Line()
+        self.older: list[dict[bytes, Any]] = [{}]
+        self.foreign: dict[str, int] = {}
+        self.start_relay()
+        self.consumers = {name: self.start_consumer(name) for name in CONSUMERS}
+
+    # What clients do
+
+    @rule(account=st.integers(1, 2))
+    def create_customer(self, account: int) -> None:
+        with self.customers.database.transaction():
+            self.customers.create_customers([NewCustomer("c", Id(account))])
+
+    @rule(data=st.data(), cents=st.lists(st.integers(0, 99), min_size=1, max_size=5))
+    def create_invoices(self, data: st.DataObject, cents: list[int]) -> None:
+        if ids := [customer.id for customer in self.customers.customers(None, -1, 1000)]:
+            id = data.draw(st.sampled_from(ids))
+            new = [NewInvoice(id, date(2019, 1, 6), each) for each in cents]
+            with self.customers.database.transaction():
+                self.customers.create_invoices(new)
+
+    @rule(data=st.data())
+    def delete_invoice(self, data: st.DataObject) -> None:
+        if ids := [invoice.id for invoice in self.customers.invoices(None, -1, 1000)]:
+            with self.customers.database.transaction():
+                self.customers.delete_invoice(data.draw(st.sampled_from(ids)))
+
+    @rule(data=st.data())
+    def delete_customer(self, data: st.DataObject) -> None:
+        if ids := [customer.id for customer in self.customers.customers(None, -1, 1000)]:
+            with self.customers.database.transaction():
+                self.customers.delete_customer(data.draw(st.sampled_from(ids)))
+
+    @rule(with_id=st.booleans(), times=st.integers(1, 2))
+    def another_program_publishes(self, with_id: bool, times: int) -> None:
+        number = len(self.foreign) + 1
+        customer = str(1_000_000 + number)
+        self.foreign[customer] = 10**number if number < 10 else number
+        cents = self.foreign[customer]
+        fields: dict[Any, Any] = {
+            "EventTypeName": "InvoiceCreated",
+            "Payload": f'{{"id":"1","customer_id":"{customer}","purchase_price_cents":{cents},'
+            '"created_date":"0001-01-01T00:00:00Z","purchase_date":"2019-01-09"}',
+        }
+        if with_id:
+            fields["EventId"] = f"other:{number}"
+        for _ in range(times if with_id else 1):
+            self.client.xadd("event-stream", fields)
+
+    # What processes do, and what becomes of them
+
+    @rule()
+    def relay_turns(self) -> None:
+        self.quietly(self.relay.step)
+
+    @rule()
+    def relay_looks_again(self) -> None:
+        self.relay.look_again()
+        self.quietly(self.relay.step)
+
+    @rule(name=st.sampled_from(CONSUMERS), sweep=st.booleans())
+    def consumer_turns(self, name: str, sweep: bool) -> None:
+        consumer, clock = self.consumers[name]
+        if sweep:
+            clock[0] += 1_000_000
+        self.quietly(consumer.step)
+
+    @rule()
+    def start_relay(self) -> None:
+        self.relay = Relay(self.customers.outbox, BrokenStream(self.client, "event-stream", self.line))
+
+    @rule(name=st.sampled_from(CONSUMERS))
+    def consumer_is_replaced(self, name: str) -> None:
+        self.consumers[name] = self.start_consumer(name)
+
+    def start_consumer(self, name: str) -> tuple[Consumer, list[float]]:
+        store = Accounts(accounts.open_database(self.accounts_path))
+        clock = [0.0]
+        stream = EventStream(self.client, "event-stream")
+        consumer = Consumer(
+            BrokenGroup(stream, store.database.source, name, self.line),
+            store.database,
+            store.apply,
+            after_commit=lambda: None,
+            restore_outbox=store.outbox,
+            batch=3,
+            claim_idle_ms=1000,
+            max_deliveries=1000,
+            siblings=CONSUMERS,
+            clock=lambda: clock[0],
+        )
+        return consumer, clock
+
+    # Faults
+
+    @rule(when=st.sampled_from([BEFORE, AFTER]), commands=st.integers(0, 3))
+    def the_line_will_break(self, when: str, commands: int) -> None:
+        self.line.breaks, self.line.after_commands = when, commands
+
+    @rule()
+    def redis_is_copied(self) -> None:
+        keys: Any = self.client.keys("*")
+        self.older.append({key: self.client.dump(key) for key in keys})
+
+    @rule(data=st.data())
+    def redis_falls_back_to_an_older_copy(self, data: st.DataObject) -> None:
+        copy = data.draw(st.sampled_from(self.older))
+        self.client.flushall()
+        for key, value in copy.items():
+            self.client.restore(key, 0, value)
+
+    # What must hold
+
+    def quietly(self, step: Callable[[], Any]) -> None:
+        with suppress(redis.ConnectionError):
+            step()
+
+    def teardown(self) -> None:
+        if not hasattr(self, "directory"):
+            return
+        self.line.breaks = CALM
+        self.settle()
+        try:
+            self.compare()
+        finally:
+            self.client.close()
+            self.directory.cleanup()
+
+    def settle(self) -> None:
+        group = self.consumers[CONSUMERS[0]][0]._group
+        for _ in range(100):
+            self.relay.look_again()
+            while self.relay.step():
+                pass
+            for consumer, clock in self.consumers.values():
+                clock[0] += 1_000_000
+                for _ in range(3):
+                    consumer.step()
+            newest: Any = self.client.xrevrange("event-stream", count=1)
+            if group.pending() == 0 and (not newest or group.newest_acknowledged() == newest[0][0]):
+                return
+        raise AssertionError("it does not settle")
+
+    def compare(self) -> None:
+        revenue: Counter[int] = Counter()
+        for invoice in self.customers.invoices(None, -1, 100_000):
+            revenue[int(invoice.customer_id)] += invoice.purchase_price_cents
+        expected = {
+            int(customer.id): (int(customer.account_id), revenue[int(customer.id)])
+            for customer in self.customers.customers(None, -1, 100_000)
+        }
+        store = Accounts(accounts.open_database(self.accounts_path))
+        shown = {
+            int(customer.customer_id): (account, customer.total_revenue_cents)
+            for account in (1, 2)
+            for customer in store.customers_of(account, -1, 100_000)
+        }
+        assert shown == expected
+        assert self.relay.refusal is None
+        self.compare_foreign(store)
+        self.compare_stream()
+
+    def compare_foreign(self, store: Accounts) -> None:
+        """What others published counts once, or not at all when Redis lost it before it was read."""
+        rows = dict(store.database.rows("SELECT id, revenue_cents FROM customer WHERE id > 1000000"))
+        for customer, cents in self.foreign.items():
+            assert rows.get(int(customer), 0) in (0, cents)
+
+    def compare_stream(self) -> None:
+        """Every event of ours that the stream holds is there once, and in order."""
+        entries: Any = self.client.xrange("event-stream")
+        source = self.customers.outbox.source.encode()
+        ours = [
+            int(fields[b"EventId"].rpartition(b":")[2])
+            for _, fields in entries
+            if fields.get(b"EventId", b"").startswith(source)
+        ]
+        assert ours == list(range(1, self.customers.outbox.last() + 1))
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with started(BUNDLED, tmp_path_factory.mktemp("redis")) as url:
+        yield url
+
+
+def test_any_history_with_any_faults_leaves_what_was_committed(url: str) -> None:
+    History.url = url
+    run_state_machine_as_test(
+        History,
+        settings=settings(
+            max_examples=60,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
