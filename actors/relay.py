@@ -40,7 +40,7 @@ class Relay:
             return False
         rows = self._outbox.after(last, BATCH)
         if rows:
-            self._last = self._stream.publish(self._outbox.source, self._outbox.first() - 1, rows)
+            self._last = self._stream.publish(self._outbox.source, self._outbox.first() - 1, rows).last
         else:
             self._last = last
         self._mark(self._last)

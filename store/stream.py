@@ -109,7 +109,8 @@ class EventStream:
         self.client = client
         self.key = key
         self.published_key = f"{{{key}}}:published"
-        self.fingerprints_key = f"{{{key}}}:fingerprints"
+        self.marks_key = f"{{{key}}}:marks"
+        self.trimmed_key = f"{{{key}}}:trimmed"
         self.dead_key = f"{{{key}}}:dead"
         self._publish = self.script("publish")
         self._trim = self.script("trim")
@@ -122,25 +123,23 @@ class EventStream:
         """The server-side script of that name; Redis is given it again whenever it has lost it."""
         return self.client.register_script((_SCRIPTS / f"{name}.lua").read_text(encoding="utf-8"))
 
-    def publish(self, source: str, floor: int, rows: Sequence[OutboxRow]) -> int:
-        """Publish `rows`, which are contiguous, each at most once; answer the last one published.
+    def publish(self, source: str, floor: int, rows: Sequence[OutboxRow]) -> Published:
+        """Publish `rows`, which are contiguous, each at most once; answer how far the stream has got.
 
         May be repeated, also when it is unknown whether it was done. An answer below the first row
         tells that Redis lacks what lies between: nothing was published. `floor` is the last
         sequence that the outbox no longer holds.
         """
-        arguments: list[Any] = [source, floor, rows[0].sequence]
+        arguments: list[Any] = [source, floor, rows[0].sequence if rows else 1]
         for row in rows:
             arguments += (row.type, row.payload, row.trace_parent or "")
-        return int(self._publish(keys=[self.key, self.published_key, self.fingerprints_key], args=arguments))
+        keys = [self.key, self.published_key, self.marks_key, self.trimmed_key]
+        last, digest = self._publish(keys=keys, args=arguments)
+        return Published(int(last), digest.decode() or None)
 
     def published(self, source: str) -> Published:
         """How far the stream has got with `source`."""
-        with self.client.pipeline(transaction=True) as both:
-            both.hget(self.published_key, source)
-            both.hget(self.fingerprints_key, source)
-            last, fingerprint = both.execute()
-        return Published(int(last or 0), fingerprint.decode() if fingerprint else None)
+        return self.publish(source, 0, [])
 
     def published_by_source(self) -> dict[str, int]:
         """The last sequence that each source has on the stream."""
@@ -149,7 +148,7 @@ class EventStream:
 
     def trim(self, retention_ms: int) -> Trimmed:
         """Remove entries older than `retention_ms` that every group has acknowledged. May be repeated."""
-        removed, stale = self._trim(keys=[self.key], args=[retention_ms])
+        removed, stale = self._trim(keys=[self.key, self.trimmed_key], args=[retention_ms])
         return Trimmed(removed, [group.decode(errors="replace") for group in stale])
 
     def first_ms(self) -> int:

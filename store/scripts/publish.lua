@@ -1,33 +1,54 @@
--- Publish a batch of one source's events, each at most once; answer the last sequence published.
--- KEYS  stream, {stream}:published, {stream}:fingerprints
+-- Publish a batch of one source's events, each at most once; answer the last sequence that is on the
+-- stream, and the SHA-1 of its payload ('' when that is not known). Without events: only answer.
+-- KEYS  stream, {stream}:published, {stream}:marks, {stream}:trimmed
 -- ARGV  source, floor, first sequence, then type, payload and trace parent ('' for none) of each event
 --
--- The hash remembers the last sequence of each source, and loses it together with the entries. A
--- batch that starts beyond last + 1 would leave a gap: nothing is published, and the answer tells
--- the relay where to go on. What lies below `floor` is no longer in the outbox and can't be had.
--- The fingerprint of the last payload lets a relay tell whether its outbox is the one that was read.
+-- `published` holds each source's last sequence; its mark tells which entry that became, and the
+-- SHA-1. When the entry is gone, though it was not trimmed, the stream was deleted or emptied: then
+-- nothing of the source counts as published. A batch that starts beyond last + 1 would leave a gap:
+-- nothing is published, and the answer tells where to go on. What lies below `floor` is no longer in
+-- the outbox and can't be had.
 local source, floor, first = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local last = math.max(tonumber(redis.call('HGET', KEYS[2], source) or '0'), floor)
-if first > last + 1 then
-    return last
+
+local function before(a, b)
+    local am, as = string.match(a, '^(%d+)-(%d+)$')
+    local bm, bs = string.match(b, '^(%d+)-(%d+)$')
+    am, as, bm, bs = tonumber(am), tonumber(as), tonumber(bm), tonumber(bs)
+    return am < bm or (am == bm and as < bs)
 end
 
-local sequence = first - 1
+local last, digest = tonumber(redis.call('HGET', KEYS[2], source) or '0'), ''
+local mark = redis.call('HGET', KEYS[3], source)
+if last > 0 and mark then
+    local entry
+    entry, digest = string.match(mark, '^(%S+) (%S+)$')
+    local trimmed = redis.call('GET', KEYS[4])
+    if not (trimmed and before(entry, trimmed)) and #redis.call('XRANGE', KEYS[1], entry, entry) == 0 then
+        last, digest = 0, ''
+    end
+end
+last = math.max(last, floor)
+if first > last + 1 then
+    return {last, digest}
+end
+
+local sequence, entry = first - 1, nil
 for i = 4, #ARGV, 3 do
     sequence = sequence + 1
     if sequence > last then
         local id = source .. ':' .. string.format('%.0f', sequence)
         if ARGV[i + 2] == '' then
-            redis.call('XADD', KEYS[1], '*', 'EventTypeName', ARGV[i], 'Payload', ARGV[i + 1], 'EventId', id)
+            entry = redis.call('XADD', KEYS[1], '*', 'EventTypeName', ARGV[i], 'Payload', ARGV[i + 1],
+                'EventId', id)
         else
-            redis.call('XADD', KEYS[1], '*', 'EventTypeName', ARGV[i], 'Payload', ARGV[i + 1], 'EventId', id,
-                'TraceParent', ARGV[i + 2])
+            entry = redis.call('XADD', KEYS[1], '*', 'EventTypeName', ARGV[i], 'Payload', ARGV[i + 1],
+                'EventId', id, 'TraceParent', ARGV[i + 2])
         end
     end
 end
-if sequence > last then
-    redis.call('HSET', KEYS[2], source, string.format('%.0f', sequence))
-    redis.call('HSET', KEYS[3], source, redis.sha1hex(ARGV[#ARGV - 1]))
-    last = sequence
+if entry then
+    last, digest = sequence, redis.sha1hex(ARGV[#ARGV - 1])
+    redis.call('HSET', KEYS[2], source, string.format('%.0f', last))
+    redis.call('HSET', KEYS[3], source, entry .. ' ' .. digest)
 end
-return last
+return {last, digest}

@@ -1,5 +1,5 @@
 -- Remove entries that are older than the retention and that every group has acknowledged.
--- KEYS  stream
+-- KEYS  stream, {stream}:trimmed, which tells publish.lua what was removed on purpose
 -- ARGV  retention in milliseconds
 -- Answers how many were removed, and the groups that nobody has read from for the retention: they
 -- don't hold the stream back. A group without consumers has no such time, and does.
@@ -45,4 +45,8 @@ for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
     end
 end
 local id = string.format('%.0f-%.0f', math.max(ms, 0), seq)
-return {redis.call('XTRIM', KEYS[1], 'MINID', id), stale}
+local removed = redis.call('XTRIM', KEYS[1], 'MINID', id)
+if removed > 0 then
+    redis.call('SET', KEYS[2], id)
+end
+return {removed, stale}

@@ -6,6 +6,7 @@ steps, Redis falls back to an older state or loses everything. At the end all fa
 accounts must show exactly what customers.db holds.
 """
 
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -57,13 +58,9 @@ class BrokenStream(EventStream):
         super().__init__(client, key)
         self._line = line
 
-    def publish(self, source: str, floor: int, rows: Any) -> int:
-        published: Callable[[], int] = lambda: super(BrokenStream, self).publish(source, floor, rows)  # noqa: E731
-        return int(self._line.carry(published))
-
-    def published(self, source: str) -> Published:
-        asked: Callable[[], Published] = lambda: super(BrokenStream, self).published(source)  # noqa: E731
-        answer: Published = self._line.carry(asked)
+    def publish(self, source: str, floor: int, rows: Any) -> Published:
+        done: Callable[[], Published] = lambda: super(BrokenStream, self).publish(source, floor, rows)  # noqa: E731
+        answer: Published = self._line.carry(done)
         return answer
 
 
@@ -104,6 +101,7 @@ class History(RuleBasedStateMachine):
         self.accounts_path = path
         self.line = Line()
         self.older: list[dict[bytes, Any]] = [{}]
+        self.copies: list[Path] = []
         self.foreign: dict[str, int] = {}
         self.start_relay()
         self.consumers = {name: self.start_consumer(name) for name in CONSUMERS}
@@ -212,6 +210,37 @@ class History(RuleBasedStateMachine):
         self.client.flushall()
         for key, value in copy.items():
             self.client.restore(key, 0, value)
+
+    @rule(made_again=st.booleans())
+    def the_stream_is_deleted(self, made_again: bool) -> None:
+        self.client.delete("event-stream")
+        if made_again:
+            self.client.xadd("event-stream", {"EventTypeName": "OrderShipped"})
+
+    @rule()
+    def the_group_is_destroyed(self) -> None:
+        if self.client.exists("event-stream"):
+            for consumer, _ in self.consumers.values():
+                self.client.xgroup_destroy("event-stream", consumer._group.group)
+
+    @rule()
+    def the_accounts_database_is_copied(self) -> None:
+        copy = self.accounts_path / f"copy-{len(self.copies)}.db"
+        store = Accounts(accounts.open_database(self.accounts_path))
+        store.database.execute("VACUUM INTO ?", (str(copy),))
+        store.database.close()
+        self.copies.append(copy)
+
+    @rule(data=st.data())
+    def the_accounts_database_falls_back_to_an_older_copy(self, data: st.DataObject) -> None:
+        if self.copies:
+            copy = data.draw(st.sampled_from(self.copies))
+            for consumer, _ in self.consumers.values():
+                consumer._database.close()
+            for suffix in ("-wal", "-shm"):
+                (self.accounts_path / f"accounts.db{suffix}").unlink(missing_ok=True)
+            shutil.copy(copy, self.accounts_path / "accounts.db")
+            self.consumers = {name: self.start_consumer(name) for name in CONSUMERS}
 
     # What must hold
 

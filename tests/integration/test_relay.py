@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import redis
 
+from support.waiting import eventually
 from tally.actors.relay import BATCH, Relay
 from tally.store.accounts import Accounts, NewAccount, open_database
 from tally.store.outbox import Outbox
@@ -80,9 +81,9 @@ def test_a_batch_that_overlaps_what_is_published_adds_only_the_rest(
 ) -> None:
     _commit(accounts, 20)
     rows = accounts.outbox.after(0, 20)
-    assert stream.publish(accounts.outbox.source, 0, rows[:10]) == 10
-    assert stream.publish(accounts.outbox.source, 0, rows[5:]) == 20
-    assert stream.publish(accounts.outbox.source, 0, rows[:10]) == 20
+    assert stream.publish(accounts.outbox.source, 0, rows[:10]).last == 10
+    assert stream.publish(accounts.outbox.source, 0, rows[5:]).last == 20
+    assert stream.publish(accounts.outbox.source, 0, rows[:10]).last == 20
     assert _sequences(client) == list(range(1, 21))
 
 
@@ -90,7 +91,7 @@ def test_a_batch_beyond_a_gap_publishes_nothing_and_tells_where_to_go_on(
     accounts: Accounts, stream: EventStream, client: redis.Redis
 ) -> None:
     _commit(accounts, 20)
-    assert stream.publish(accounts.outbox.source, 0, accounts.outbox.after(10, 10)) == 0
+    assert stream.publish(accounts.outbox.source, 0, accounts.outbox.after(10, 10)).last == 0
     assert client.exists("event-stream") == 0
 
 
@@ -114,6 +115,42 @@ def test_what_redis_lost_is_published_again_with_the_same_ids(
     _drain(relay)
 
     assert _sequences(client) == list(range(1, 24))
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
+@pytest.mark.parametrize("made_again_by", ["nobody", "another program", "a consumer"])
+def test_a_stream_that_is_deleted_or_emptied_is_published_again(
+    accounts: Accounts, stream: EventStream, client: redis.Redis, made_again_by: str, busy: bool
+) -> None:
+    relay = Relay(accounts.outbox, stream)
+    _commit(accounts, 10)
+    _drain(relay)
+    client.delete("event-stream")
+    if made_again_by == "another program":
+        client.xadd("event-stream", {"EventId": "theirs:0"})
+    elif made_again_by == "a consumer":
+        client.xgroup_create("event-stream", "g", id="0", mkstream=True)
+    if busy:
+        _commit(accounts, 1)
+    else:
+        relay.look_again()
+    _drain(relay)
+    assert [n for n in _sequences(client) if n] == list(range(1, 12 if busy else 11))
+
+
+def test_what_was_trimmed_on_purpose_is_not_published_again(
+    accounts: Accounts, stream: EventStream, client: redis.Redis
+) -> None:
+    relay = Relay(accounts.outbox, stream)
+    _commit(accounts, 10)
+    _drain(relay)
+    eventually(lambda: stream.trim(0) and not client.xlen("event-stream"))
+    relay.look_again()
+    _drain(relay)
+    assert _sequences(client) == []
+    _commit(accounts, 1)
+    _drain(relay)
+    assert _sequences(client) == [11]
 
 
 def test_while_idle_a_loss_is_noticed_at_the_next_look(
