@@ -230,6 +230,19 @@ def test_an_entry_of_thousands_of_fields_is_a_dead_letter_too(reader: Reader, cl
     assert reader.group.pending() == 0
 
 
+def test_an_entry_of_ten_megabytes_holds_nothing_up(
+    reader: Reader, publish: Callable[..., bytes], client: redis.Redis
+) -> None:
+    publish(7, 100)
+    publish(7, 11, "x" * 10_000_000)
+    client.xadd("event-stream", {"EventTypeName": "InvoiceCreated", "Payload": b"[" * 10_000_000})
+    publish(7, 1)
+    reader.steps()
+    assert reader.revenue() == {7: 112}
+    assert [len(letter[b"Payload"]) for letter in _dead(client)] == [10_000_000]
+    assert reader.group.pending() == 0
+
+
 def test_an_unknown_type_is_passed_over(
     reader: Reader, publish: Callable[..., bytes], client: redis.Redis
 ) -> None:
