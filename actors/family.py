@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from tally.actors import consumer, http_server, redis_server, relay
+from tally.actors import consumer, control, http_server, redis_server, relay
 from tally.actors.actor import Actor
 from tally.actors.doorbell import Doorbell
 from tally.actors.housekeeper import Housekeeper
@@ -112,9 +112,9 @@ class Family:
         return main
 
     def _app(self, service: str) -> Any:
-        directory, redis = self._settings.directory, self._settings.redis
+        directory = self._settings.directory
         ring = self._doorbells[service].ring
-        status = StatusProbe(service, OPEN[service], directory, redis.url, redis.stream)
+        status = status_probe(self._settings, service)
         if service == "customers":
             return customers_http.app(directory, ring, self._settings.customers.require_account, status)
         return accounts_http.app(directory, ring, status)
@@ -156,6 +156,24 @@ class Family:
             )
 
         return main
+
+
+def status_probe(settings: Settings, service: str) -> StatusProbe:
+    """What gathers the status of a service, its processes' troubles as the supervisor knows them included."""
+
+    def troubles() -> list[str]:
+        try:
+            actors = control.ask(settings.directory)
+        except control.NotRunning:
+            return []
+        return [
+            f"{actor.name}: {actor.trouble}"
+            for actor in actors
+            if actor.trouble and actor.name.startswith(f"{service}-")
+        ]
+
+    redis = settings.redis
+    return StatusProbe(service, OPEN[service], settings.directory, redis.url, redis.stream, troubles)
 
 
 def _address_settings(settings: Settings, service: str) -> AccountsSettings | CustomersSettings:

@@ -14,7 +14,7 @@ from rich.text import Text
 from tally.actors import control, family
 from tally.actors.control import ActorStatus
 from tally.config import Settings
-from tally.http.status import StatusProbe, StatusReport
+from tally.http.status import StatusReport
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -75,9 +75,7 @@ def look(settings: Settings) -> Status:
     """Ask the supervisor, the databases and Redis. Raises NotRunning."""
     actors = control.ask(settings.directory)
     probes = (
-        StatusProbe(
-            service, family.OPEN[service], settings.directory, settings.redis.url, settings.redis.stream
-        )
+        family.status_probe(settings, service)
         for service in family.SERVICES
         if (settings.directory / f"{service}.db").exists()
     )

@@ -45,20 +45,30 @@ class StatusReport(Struct, frozen=True):
 
 
 class StatusProbe:
-    """Gathers a StatusReport over connections of its own, opened anew each time."""
+    """Gathers a StatusReport over connections of its own, opened anew each time.
+
+    `troubles` answers what the service's processes are waiting out; it may not block for long.
+    """
 
     def __init__(
-        self, service: str, open_database: Callable[[Path], Database], directory: Path, url: str, stream: str
+        self,
+        service: str,
+        open_database: Callable[[Path], Database],
+        directory: Path,
+        url: str,
+        stream: str,
+        troubles: Callable[[], list[str]],
     ) -> None:
         self._service = service
         self._open_database = open_database
         self._directory = directory
         self._url = url
         self._stream = stream
+        self._troubles = troubles
 
     def __call__(self) -> StatusReport:
         """Look now. Raises nothing: what can't be told becomes a reason."""
-        reasons: list[str] = []
+        reasons = self._troubles()
         identity, depth, redis = None, None, RedisStatus(reachable=False)
         try:
             database = self._open_database(self._directory)

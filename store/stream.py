@@ -22,6 +22,7 @@ RedisError = redis.RedisError
 """What every call here raises when Redis is unreachable, too slow, or refuses."""
 
 BLOCK_MS = 1000  # how long a read waits for new entries
+LONGEST_NAME = 200  # bytes of an EventId that are kept as they are
 ANSWER_SECONDS = 5.0  # how long any command may take, a blocking read included
 
 _SCRIPTS = Path(__file__).with_name("scripts")
@@ -61,6 +62,8 @@ class Entry(NamedTuple):
         given = self.fields.get(EVENT_ID_FIELD)
         if given is None:
             return self.id.decode()
+        if len(given) > LONGEST_NAME:
+            return f"EventId:sha256:{hashlib.sha256(given).hexdigest()}"
         text = given.decode(errors="backslashreplace")
         return EventId.parse(text) or f"EventId:{text}"
 

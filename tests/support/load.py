@@ -105,18 +105,19 @@ class Load:
             assert client.exists("{event-stream}:dead") == 0
             assert_published(client, [id for load in (self, *others) for id in load.invoices], once)
             groups: Any = client.xinfo_groups("event-stream")
-            assert [group["pending"] for group in groups] == [0, 0]
+            assert [group["pending"] for group in groups] == [0, 0], groups
         assert self._counted()
 
     def _counted(self) -> bool:
-        assert self.tally.settled()
+        assert self.tally.settled(), "not all is published, applied and acknowledged"
         return self.counted()
 
     def counted(self) -> bool:
         """Whether every account shows what was accepted; raises AssertionError while it does not."""
         accounts = {account for account, _ in self._customers}
         shown = {id: self.tally.accounts.get(f"/accounts/{id}")["total_revenue_cents"] for id in accounts}
-        assert shown == {id: self.cents[id] for id in accounts}
+        accepted = {id: self.cents[id] for id in accounts}
+        assert shown == accepted, f"shown {shown}, accepted {accepted}"
         return True
 
     def _listed(self) -> Iterator[str]:

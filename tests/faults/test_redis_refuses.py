@@ -1,0 +1,135 @@
+"""Redis answers, but refuses: Tally waits, says why, and goes on by itself once it may."""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import pytest
+import redis
+
+from support.engines import free_port
+from support.load import Load
+from support.redis_process import RedisProcess
+from support.tally import Tally
+from support.troubles import troubled, troubles
+from support.waiting import eventually
+
+MOST_TRIES_A_SECOND = 30  # of five actors, backing off to one second
+
+Refusal = Callable[[redis.Redis], AbstractContextManager[None]]
+
+
+@contextmanager
+def out_of_memory(client: redis.Redis) -> Iterator[None]:
+    """Room for a little more; then no command that takes memory."""
+    memory: Any = client.info("memory")
+    client.config_set("maxmemory-policy", "noeviction")
+    client.config_set("maxmemory", memory["used_memory"] + 100_000)
+    try:
+        yield
+    finally:
+        client.config_set("maxmemory", 0)
+
+
+@contextmanager
+def replica_of_nobody(client: redis.Redis) -> Iterator[None]:
+    """A replica of a server that isn't there: it keeps what it has, and takes no write."""
+    client.replicaof("127.0.0.1", str(free_port()))
+    try:
+        yield
+    finally:
+        client.replicaof("NO", "ONE")
+
+
+@contextmanager
+def too_few_replicas(client: redis.Redis) -> Iterator[None]:
+    """A server that wants replicas that it doesn't have."""
+    client.config_set("min-replicas-to-write", 1)
+    try:
+        yield
+    finally:
+        client.config_set("min-replicas-to-write", 0)
+
+
+@contextmanager
+def password_wanted(client: redis.Redis) -> Iterator[None]:
+    """A password, which Tally is not told, and no connection from before it."""
+    client.config_set("requirepass", "secret")
+    client.client_kill_filter(_type="normal", skipme=True)
+    try:
+        yield
+    finally:
+        client.config_set("requirepass", "")
+
+
+@pytest.mark.parametrize(
+    ("refusal", "reason"),
+    [
+        pytest.param(out_of_memory, "maxmemory", id="OOM"),
+        pytest.param(replica_of_nobody, "read only replica", id="READONLY"),
+        pytest.param(too_few_replicas, "NOREPLICAS", id="NOREPLICAS"),
+        pytest.param(password_wanted, "Authentication required", id="NOAUTH"),
+    ],
+)
+def test_what_redis_refuses_is_waited_out(
+    tally: Tally, client: redis.Redis, refusal: Refusal, reason: str
+) -> None:
+    def refused() -> int:
+        errors: Any = client.info("errorstats")  # ERR: CLIENT SETINFO, which old releases don't know
+        return sum(count["count"] for error, count in errors.items() if error != "errorstat_ERR")
+
+    before, started = refused(), time.monotonic()
+    _waits_out(tally, lambda: refusal(client), reason)
+    assert refused() - before < MOST_TRIES_A_SECOND * (time.monotonic() - started)
+
+
+def test_a_redis_that_cannot_save_is_waited_out(on_server: Tally, server: RedisProcess) -> None:
+    def status() -> str:
+        persistence: Any = server.client.info("persistence")
+        return str(persistence["rdb_last_bgsave_status"])
+
+    @contextmanager
+    def cannot_save() -> Iterator[None]:
+        in_the_way = server.directory / "dump.rdb"
+        in_the_way.mkdir()
+        server.client.config_set("save", "3600 1")
+        server.client.bgsave()
+        eventually(lambda: status() == "err")
+        yield
+        in_the_way.rmdir()
+        server.client.bgsave()
+        eventually(lambda: status() == "ok")
+
+    _waits_out(on_server, cannot_save, "MISCONF")
+
+
+def test_a_redis_that_is_loading_is_waited_out(on_server: Tally, server: RedisProcess) -> None:
+    @contextmanager
+    def loading() -> Iterator[None]:
+        with server.client.pipeline(transaction=False) as much:
+            for _ in range(10_000):
+                much.set("{event-stream}:test", "x")
+            much.execute()
+        server.kill()
+        server.start("--key-load-delay", "300", wait=False)  # microseconds, for each command in the file
+        yield
+
+    _waits_out(on_server, loading, "loading")
+
+
+def _waits_out(tally: Tally, refusal: Callable[[], AbstractContextManager[None]], reason: str) -> None:
+    """Under load, every write is accepted while the refusal lasts, and its reason can be read."""
+    before = tally.pids()
+    load = Load(tally)
+    with load.running(clients=2):
+        load.accepted(100)
+        with refusal():
+            eventually(lambda: troubled(tally, reason))
+            load.accepted(100)
+        load.accepted(100)
+    load.exact()
+    eventually(lambda: not troubles(tally))
+    assert tally.pids() == before
+    assert re.search(reason, tally.said(), re.IGNORECASE), "not in the log"
