@@ -1,6 +1,7 @@
 """The accounts service: its HTTP calls, one class for each path."""
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -76,15 +77,13 @@ class AccountsResource:
             shown = iter(accounts)
         else:
             shown = self._every_account(page.after)
-        resp.content_type = falcon.MEDIA_JSON
-        resp.stream = _in_chunks(self._list(shown))
+        _send(resp, self._list(shown))
 
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Show an account with its customers and revenue."""
         with self._service.read() as store:
             account = store.account(path_id(id, "account"))
-        resp.content_type = falcon.MEDIA_JSON
-        resp.stream = _in_chunks(self._one(account))
+        _send(resp, self._one(account))
 
     def on_delete_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Delete an account; with ?cascade=true, its customers too."""
@@ -153,6 +152,20 @@ def _flag(req: falcon.Request, name: str) -> bool:
     if raw not in (None, "true", "false"):
         raise WrongFields([FieldError(name, "Expected true or false")])
     return raw == "true"
+
+
+def _send(resp: falcon.Response, parts: Iterator[bytes]) -> None:
+    """Answer with JSON in parts, streamed when there is more than a chunk of it.
+
+    waitress closes the connection after an answer whose length it wasn't told.
+    """
+    chunks = _in_chunks(parts)
+    first, second = next(chunks), next(chunks, None)
+    resp.content_type = falcon.MEDIA_JSON
+    if second is None:
+        resp.data = first
+    else:
+        resp.stream = chain([first, second], chunks)
 
 
 def _in_chunks(parts: Iterator[bytes]) -> Iterator[bytes]:

@@ -101,7 +101,7 @@ def _from_store(req: falcon.Request, error: errors.StoreError) -> falcon.HTTPErr
     detail = str(error)
     match error:
         case errors.NotFound():
-            return falcon.HTTPNotFound(title="Not found", description=detail)
+            return falcon.HTTPNotFound(description=detail)
         case errors.UnknownReference():
             prefix = "[{}]." if req.path.endswith("/batch") else ""
             return WrongFields(

@@ -172,7 +172,7 @@ def path_id(raw: str, kind: str) -> Id:
     try:
         return Id.parse(raw)
     except ValueError:
-        raise falcon.HTTPNotFound(title="Not found", description=f"There is no {kind} {raw[:100]}.") from None
+        raise falcon.HTTPNotFound(description=f"There is no {kind} {raw[:100]}.") from None
 
 
 def create_app() -> "falcon.App[falcon.Request, falcon.Response]":
