@@ -108,7 +108,7 @@ class ConsumersSettings(Struct, frozen=True):
 class SupervisorSettings(Struct, frozen=True):
     """How long, in seconds, an actor may be silent and may take to stop."""
 
-    heartbeat_timeout: Seconds = 10
+    heartbeat_timeout: Annotated[float, Meta(ge=2, le=3600)] = 10
     stop_timeout: Seconds = 15
 
 

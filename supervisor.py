@@ -75,7 +75,8 @@ def _run(settings: Settings, roles: Sequence[str]) -> None:
     lock = DirectoryLock(settings.directory)
     family.prepare(settings, roles)
     services = [service for service in family.SERVICES if service in roles]
-    members = family.Family(settings, {service: family.listen(settings, service) for service in services})
+    listeners = {service: family.listen(settings, service) for service in services}
+    members = family.Family(settings, listeners)
     specs = [spec for service in services for spec in members.service(service)]
     embedded, told = redis_server.choose(settings)
     if embedded and "redis" in roles:
@@ -92,10 +93,15 @@ def _run(settings: Settings, roles: Sequence[str]) -> None:
     gc.collect()
     gc.freeze()  # the actors go on sharing the memory of what is loaded by now
     sys.stdout.flush()
+
+    def before_stop() -> None:
+        for listener in listeners.values():
+            listener.close()  # from now on the HTTP processes alone decide who is let in
+
     control = ControlSocket(settings.directory)
+    private = [lock.fileno()]
     try:
-        private = [lock.fileno()]
-        Supervisor(specs, settings.supervisor, settings.log, on_ready, private, control).run()
+        Supervisor(specs, settings.supervisor, settings.log, on_ready, private, control, before_stop).run()
     finally:
         control.close()
 

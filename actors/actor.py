@@ -26,7 +26,8 @@ from tally.config import LogSettings
 from tally.store.errors import StoreUnavailable
 from tally.store.stream import RedisError
 
-BEAT_SECONDS = 1.0  # how often an actor shows that its main loop turns
+BEAT_SECONDS = 0.5  # how often, at the most, an actor shows that its main loop turns
+TURN_SECONDS = 1.0  # how long a turn of a main loop waits for something to do
 LONGEST_RETRY_SECONDS = 1.0
 
 PASSING = (RedisError, StoreUnavailable)
@@ -96,7 +97,7 @@ class Actor:
         deadline = time.monotonic() + seconds
         while not self.stopping.is_set() and (left := deadline - time.monotonic()) > 0:
             self.beat()
-            if select.select([self._woken, *others], [], [], min(left, BEAT_SECONDS))[0]:
+            if select.select([self._woken, *others], [], [], min(left, TURN_SECONDS))[0]:
                 return
 
     def repeat(self, step: Callable[[], str | None]) -> None:

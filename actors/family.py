@@ -82,6 +82,7 @@ class Family:
         settings, directory = self._settings.redis, self._settings.directory / "redis"
 
         def main(actor: Actor) -> None:
+            self._let_go_of_listeners()
             redis_server.run(actor, settings, directory)
 
         return [ActorSpec("redis", main, Stage.REDIS, settings.address.listens_at)]
@@ -101,11 +102,18 @@ class Family:
             *(ActorSpec(name, self._consumer(service, names), Stage.CONSUMER) for name in names),
         ]
 
+    def _let_go_of_listeners(self, keep: str | None = None) -> None:
+        """In an actor that doesn't serve them: a port refuses once nobody holds it, and not before."""
+        for service, listener in self._listeners.items():
+            if service != keep:
+                listener.close()
+
     def _stream(self) -> EventStream:
         return EventStream(connect(self._settings.redis.url), self._settings.redis.stream)
 
     def _http(self, service: str) -> Callable[[Actor], None]:
         def main(actor: Actor) -> None:
+            self._let_go_of_listeners(keep=service)
             threads = _address_settings(self._settings, service).threads
             http_server.run(actor, self._app(service), self._listeners[service], threads)
 
@@ -121,7 +129,9 @@ class Family:
 
     def _relay(self, service: str) -> Callable[[Actor], None]:
         def main(actor: Actor) -> None:
+            self._let_go_of_listeners()
             database = OPEN[service](self._settings.directory)
+            database.while_waiting = actor.beat
             stream = self._stream()
             retention = timedelta(days=self._settings.data.retention_days)
             relay.run(
@@ -136,7 +146,9 @@ class Family:
 
     def _consumer(self, service: str, siblings: Collection[str]) -> Callable[[Actor], None]:
         def main(actor: Actor) -> None:
+            self._let_go_of_listeners()
             database = OPEN[service](self._settings.directory)
+            database.while_waiting = actor.beat
             store = customers.Customers(database) if service == "customers" else accounts.Accounts(database)
             group = ConsumerGroup(self._stream(), database.source, actor.name)
             settings = self._settings.consumers

@@ -5,6 +5,7 @@ the process stops accepting (its siblings go on), answers everything it has acce
 """
 
 import resource
+import select
 import socket
 import time
 from typing import Any
@@ -15,7 +16,7 @@ import waitress.server
 import waitress.task
 from waitress import wasyncore
 
-from tally.actors.actor import BEAT_SECONDS, Actor
+from tally.actors.actor import TURN_SECONDS, Actor
 from tally.http.problems import CONTENT_TYPE, render
 from tally.http.service import BATCH_BODY
 
@@ -24,7 +25,18 @@ IDLE_SECONDS = 60
 LINGER_SECONDS = 0.5
 MOST_HEADER_BYTES = 32 * 1024
 MOST_BODY_BYTES = 2 * BATCH_BODY  # up to here a body that is refused is read, so that its sender hears why
-_BUFFERED = 1024 * 1024  # bytes of an answer that wait for a slow client before its writer does
+MOST_UNREAD_BYTES = 1024**3  # of an answer, in a file beyond the first MiB, that a slow client leaves waiting
+STALLED_SECONDS = 2.0  # a client that reads nothing for so long doesn't hold up the process's end
+SPARE_CONNECTIONS = 100  # kept free by closing those that have been idle longest
+
+
+class _Clock:
+    """waitress tells idle connections by the wall clock; one that is set would end them all."""
+
+    time = staticmethod(time.monotonic)
+
+
+waitress.server.time = waitress.channel.time = _Clock
 
 
 class _ProblemTask(waitress.task.ErrorTask):  # type: ignore[misc]
@@ -75,7 +87,7 @@ class HttpServer:
             cleanup_interval=5,
             max_request_body_size=MOST_BODY_BYTES,
             max_request_header_size=MOST_HEADER_BYTES,
-            outbuf_high_watermark=_BUFFERED,
+            outbuf_high_watermark=MOST_UNREAD_BYTES,
             ident="tally",
             clear_untrusted_proxy_headers=True,
         )
@@ -87,8 +99,10 @@ class HttpServer:
         actor.on_stop(self._server.pull_trigger)
         while not actor.stopping.is_set():
             actor.beat()
-            self._turn(BEAT_SECONDS)
+            self._turn(TURN_SECONDS)
+            self._make_room()
         self._server.accepting = False
+        self._accept_waiting()
         self._server.del_channel()
         self._server.socket.close()
         idle_since = time.monotonic()
@@ -96,6 +110,20 @@ class HttpServer:
             actor.beat()
             self._turn(0.05)
         self._server.task_dispatcher.shutdown(timeout=1)
+
+    def _accept_waiting(self) -> None:
+        """Take in the connections that the kernel has accepted already."""
+        while select.select([self._server.socket], [], [], 0)[0]:
+            self._server.handle_accept()
+
+    def _make_room(self) -> None:
+        """Close the connections that have been idle longest when nearly all are taken."""
+        channels = self._server.active_channels
+        excess = len(channels) - (MOST_CONNECTIONS - SPARE_CONNECTIONS)
+        if excess > 0:
+            idle = [channel for channel in channels.values() if not channel.requests]
+            for channel in sorted(idle, key=lambda channel: channel.last_activity)[:excess]:
+                channel.handle_close()
 
     def _linger(self) -> float:
         """How long to go on for requests that may be under way on connections kept open."""
@@ -106,9 +134,10 @@ class HttpServer:
 
     def _busy(self) -> bool:
         dispatcher = self._server.task_dispatcher
-        channels = list(self._server.active_channels.values())
+        reading_since = time.monotonic() - STALLED_SECONDS
         return bool(dispatcher.queue or dispatcher.active_count) or any(
-            channel.requests or channel.total_outbufs_len for channel in channels
+            channel.requests or (channel.total_outbufs_len and channel.last_activity > reading_since)
+            for channel in list(self._server.active_channels.values())
         )
 
 

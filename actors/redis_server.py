@@ -10,7 +10,7 @@ from pathlib import Path
 
 import redis
 
-from tally.actors.actor import BEAT_SECONDS, Actor, CannotStart, die_with_parent
+from tally.actors.actor import TURN_SECONDS, Actor, CannotStart, die_with_parent
 from tally.config import RedisAddress, RedisSettings, Settings
 from tally.store.stream import connect
 
@@ -97,7 +97,7 @@ def run(actor: Actor, settings: RedisSettings, directory: Path) -> None:
         _await_answer(actor, process, settings, directory)
         actor.ready()
         while not actor.stopping.is_set() and process.poll() is None:
-            actor.wait(BEAT_SECONDS, ended)
+            actor.wait(TURN_SECONDS, ended)
     finally:
         process.terminate()
         process.wait()

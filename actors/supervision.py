@@ -106,6 +106,7 @@ class Supervisor:
     """Runs `specs` until it is told to stop; `on_ready` is called once all of them are ready.
 
     `private` are descriptors that no actor may inherit; at `control` it tells how the actors do.
+    `before_stop` is called before the first actor is told to stop.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class Supervisor:
         on_ready: Callable[[Sequence[Child]], None],
         private: Sequence[int] = (),
         control: ControlSocket | None = None,
+        before_stop: Callable[[], None] = lambda: None,
         backoff: wait_base = wait_random_exponential(multiplier=0.1, max=30),  # noqa: B008
     ) -> None:
         self.children = [Child(spec) for spec in specs]
@@ -124,6 +126,7 @@ class Supervisor:
         self._on_ready = on_ready
         self._backoff = backoff
         self._control = control
+        self._before_stop = before_stop
         self._private = [*private, *([control.fileno()] if control else [])]
         self._to_renew: list[Child] = []  # by SIGHUP, one after another
         self._renewing: Child | None = None  # the one whose turn it is
@@ -324,6 +327,7 @@ class Supervisor:
     def _stop(self) -> None:
         """Stop stage after stage; what outlives `stop_timeout` is killed, and all at a second order."""
         self._stopping = True
+        self._before_stop()
         for stage in Stage:
             members = [child for child in self.children if child.spec.stage is stage]
             for child in members:

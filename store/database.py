@@ -14,11 +14,11 @@ from typing import Any
 
 import apsw
 
-from tally.store.errors import UnusableDatabase, translated
+from tally.store.errors import StoreUnavailable, UnusableDatabase, translated
 
 APPLICATION_ID = 0x54616C79  # "Taly": tells a database of ours from any other SQLite file
 SCHEMA_VERSION = 1
-BUSY_SECONDS = 5.0  # how long a writer waits for the other writers of the file
+BUSY_SECONDS = 5.0  # how long a writer waits for the other writers of the file, if not told otherwise
 
 _META = "CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;"
 
@@ -28,17 +28,18 @@ class Database:
 
     Not for two threads at once, and never carried across a fork. A transaction is durable when
     it has committed: WAL with `synchronous=FULL`.
+    It waits for the write lock for `patience` seconds, calling `while_waiting` again and again.
     Raises StoreUnavailable when the file can't be used now, UnusableDatabase when it never can.
     """
 
     def __init__(self, path: Path, service: str, schema: str) -> None:
         self.path = path
         self.service = service
-        with translated(str(path)):
-            self._connection = apsw.Connection(str(path), statementcachesize=200)
-            self._connection.set_busy_handler(_FairWait())
-            self._prepare(schema)
-            self.identity = str(self.meta("identity"))
+        self.patience = BUSY_SECONDS
+        self.while_waiting: Callable[[], None] = lambda: None
+        self._schema = schema
+        self._open()
+        self.identity = str(self.meta("identity"))
 
     @property
     def source(self) -> str:
@@ -46,7 +47,7 @@ class Database:
         return f"{self.service}@{self.identity}"
 
     def execute(self, sql: str, bindings: Sequence[Any] = ()) -> apsw.Cursor:
-        """Run one statement. Blocks up to BUSY_SECONDS for the write lock."""
+        """Run one statement. May wait for the write lock."""
         return self._connection.execute(sql, bindings)
 
     def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
@@ -89,8 +90,13 @@ class Database:
         Takes the write lock at once, so that what is read inside still holds at the commit (a
         deferred transaction would fail with SQLITE_BUSY_SNAPSHOT when it comes to write).
         """
-        with translated(str(self.path)), self._bracket("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"):
-            yield
+        try:
+            with translated(str(self.path)), self._bracket("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"):
+                yield
+        except StoreUnavailable as error:
+            if isinstance(error.__cause__, apsw.ReadOnlyError):
+                self._open()  # a connection made while the file was read-only stays so for good
+            raise
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -119,6 +125,12 @@ class Database:
     def close(self) -> None:
         """May be repeated."""
         self._connection.close()
+
+    def _open(self) -> None:
+        with translated(str(self.path)):
+            self._connection = apsw.Connection(str(self.path), statementcachesize=200)
+            self._connection.set_busy_handler(_FairWait(self))
+            self._prepare(self._schema)
 
     @contextmanager
     def _bracket(self, begin: str, commit: str, rollback: str) -> Iterator[None]:
@@ -170,20 +182,21 @@ class Database:
 
 
 class _FairWait:
-    """Waits for the write lock in short jittered sleeps, at most BUSY_SECONDS.
+    """Waits for the write lock in short jittered sleeps, as long as the database's patience lasts.
 
     SQLite's own busy_timeout backs off to 100 ms, and starves one of two busy writers.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self, database: Database) -> None:
+        self._database = database
         self._deadline = 0.0
 
     def __call__(self, attempts: int) -> bool:
-        now = self._clock()
+        now = time.monotonic()
         if attempts == 0:
-            self._deadline = now + BUSY_SECONDS
+            self._deadline = now + self._database.patience
         if now >= self._deadline:
             return False
+        self._database.while_waiting()
         time.sleep(random.uniform(0.0003, 0.001))
         return True

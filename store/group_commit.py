@@ -13,9 +13,12 @@ from typing import Any, TypeVar
 import apsw
 
 from tally.store.database import Database
+from tally.store.errors import StoreUnavailable
 
 T = TypeVar("T")
 
+PATIENT_SECONDS = 1.5  # how long the lock is waited for: a request's thread waits, and those behind it
+IMPATIENT_SECONDS = 0.2  # and while it could not be had
 MOST_TOGETHER = 256  # changes in one transaction: bounds how long the other writers of the file wait
 
 
@@ -27,6 +30,7 @@ class GroupCommit:
 
     def __init__(self, database: Database, after_commit: Callable[[], None]) -> None:
         self._database = database
+        self._database.patience = PATIENT_SECONDS
         self._after_commit = after_commit
         self._guard = threading.Lock()  # of the two below
         self._waiting: deque[_Call] = deque()
@@ -36,7 +40,8 @@ class GroupCommit:
         """Run `change` inside a transaction and answer what it returned, once that is durable.
 
         Blocks until then. What `change` raises undoes it alone and is raised here; when the
-        transaction itself fails, every change in it is undone and each caller gets the error.
+        transaction itself fails, every change in it is undone and each caller gets the error; when that is
+        because the database is unavailable, so do those that wait.
         """
         call = _Call(change)
         with self._guard:
@@ -56,28 +61,36 @@ class GroupCommit:
     def _lead(self) -> None:
         with self._guard:
             together = [self._waiting.popleft() for _ in range(min(MOST_TOGETHER, len(self._waiting)))]
+        error: Exception | None = StoreUnavailable()
         try:
-            self._commit(together)
+            error = self._commit(together)
         finally:
             with self._guard:
+                if isinstance(error, StoreUnavailable):  # the others would wait as long, for the same
+                    together += self._waiting
+                    self._waiting.clear()
                 successor = self._waiting[0] if self._waiting else None
                 self._led = successor is not None
             for call in together:
+                call.error = call.error or error
                 call.finished = True
                 call.turn.release()
             if successor:
                 successor.turn.release()
 
-    def _commit(self, together: list["_Call"]) -> None:
+    def _commit(self, together: list["_Call"]) -> Exception | None:
+        """Commit, or answer why that failed. After a failure, the next tries get little patience."""
         try:
             with self._database.transaction():
                 for call in together:
                     call.run(self._database)
         except Exception as error:
-            for call in together:
-                call.error = error
-        else:
-            self._after_commit()
+            if isinstance(error, StoreUnavailable):
+                self._database.patience = IMPATIENT_SECONDS
+            return error
+        self._database.patience = PATIENT_SECONDS
+        self._after_commit()
+        return None
 
 
 class _Call:

@@ -173,6 +173,7 @@ class History(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(CONSUMERS))
     def consumer_is_replaced(self, name: str) -> None:
+        self.consumers[name][0]._database.close()  # as the kernel does for a process that ends
         self.consumers[name] = self.start_consumer(name)
 
     def start_consumer(self, name: str) -> tuple[Consumer, list[float]]:

@@ -7,6 +7,7 @@ import socketserver
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -120,8 +121,8 @@ def speaks_http(heard: BinaryIO, said: BinaryIO) -> None:
     said.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 
 
-def redis_of_version(version: str) -> Conversation:
-    """The few words of a Redis of that version that tell its version."""
+def redis_of_version(version: str, clock_off: float = 0) -> Conversation:
+    """The few words of a Redis of that version that tell its version, and the time `clock_off` seconds on."""
 
     def talk(heard: BinaryIO, said: BinaryIO) -> None:
         while count := heard.readline().lstrip(b"*"):
@@ -130,6 +131,7 @@ def redis_of_version(version: str) -> Conversation:
             answers = {
                 b"INFO": b"$%d\r\n%s" % (len(info), info),
                 b"PING": b"+PONG",
+                b"TIME": b"*2\r\n$10\r\n%d\r\n$1\r\n0" % (time.time() + clock_off),
                 b"HELLO": b"-ERR unknown",
             }
             said.write(answers.get(words[0], b"+OK") + b"\r\n")

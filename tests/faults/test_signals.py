@@ -1,0 +1,162 @@
+"""Processes that are stopped and go on, and the supervisor's own signals, while invoices are posted."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from support.invoices import Load
+from support.tally import Tally, running
+from support.waiting import eventually
+
+STAYS = "redis"
+
+
+@pytest.fixture
+def watchful(tmp_path: Path) -> Iterator[Tally]:
+    """A Tally that replaces what hangs after two seconds, and takes over pending entries after one."""
+    with running(
+        tmp_path,
+        supervisor={"heartbeat_timeout": 2},
+        consumers={"claim_idle_ms": 1000, "batch": 20},
+        customers={"processes": 2},
+    ) as tally:
+        yield tally
+
+
+@pytest.mark.parametrize("actor", ["accounts-consumer-1", "customers-relay", "customers-http-1"])
+def test_what_hangs_is_replaced_with_its_stack_in_the_log(watchful: Tally, actor: str) -> None:
+    with Load(watchful) as load, Load(watchful, kept=False) as others:
+        load.goes_on()
+        stopped = watchful.kill(actor, signal.SIGSTOP)
+        shown = others.shown()
+        eventually(lambda: watchful.pids().get(actor, stopped) != stopped)
+        eventually(lambda: not psutil.pid_exists(stopped))
+        load.goes_on()
+        others.goes_on()
+        eventually(lambda: others.shown() > shown)
+    load.is_counted_once()
+    others.is_counted_once()
+    said = watchful.said()
+    assert said.count("actor_hangs") == 1
+    assert f'"hangs": "{actor}"' in said
+    assert "Fatal Python error: Aborted" in said
+    assert "most recent call first" in said
+
+
+@pytest.mark.parametrize("actor", ["accounts-consumer-1", "customers-relay", "customers-http-1"])
+def test_what_was_stopped_and_goes_on_counts_nothing_twice(tmp_path: Path, actor: str) -> None:
+    with running(
+        tmp_path,
+        supervisor={"heartbeat_timeout": 60},
+        consumers={"claim_idle_ms": 100, "batch": 20},
+        customers={"processes": 2},
+    ) as tally:
+        with Load(tally, kept=False) as load:
+            load.goes_on()
+            before = tally.pids()
+            for _ in range(3):
+                accepted, shown, troubles = load.accepted(), load.shown(), _locked_out(tally)
+                stopped = tally.kill(actor, signal.SIGSTOP)
+
+                def others_work(accepted: int = accepted, shown: int = shown) -> bool:
+                    return load.accepted() > accepted + 100 and (
+                        actor == "customers-relay" or load.shown() > shown
+                    )
+
+                # They can't when it was stopped in the middle of a transaction, and then say so.
+                eventually(lambda: others_work() or _locked_out(tally) > troubles)  # noqa: B023
+                os.kill(stopped, signal.SIGCONT)
+                load.goes_on()
+            assert tally.pids() == before
+        load.is_counted_once()
+        assert load.faults() == {}
+        assert {each.status for each in load.tries()} <= {201, 503}
+
+
+def _locked_out(tally: Tally) -> int:
+    """How often somebody had to give up waiting for another's transaction."""
+    return tally.said().count("database is locked")
+
+
+def test_the_shortest_heartbeat_timeout_leaves_the_living_alone(tmp_path: Path) -> None:
+    with running(tmp_path, supervisor={"heartbeat_timeout": 2}) as tally, Load(tally) as load:
+        before = tally.pids()
+        for _ in range(5):
+            load.goes_on(200)
+        load.__exit__(None, None, None)
+        load.is_counted_once()
+        assert "actor_hangs" not in tally.said()
+        assert tally.pids() == before
+
+
+def test_sigterm_answers_what_was_accepted(tmp_path: Path) -> None:
+    with running(tmp_path, customers={"processes": 2}) as tally:
+        with Load(tally, clients=8) as kept, Load(tally, clients=8, kept=False) as fresh:
+            for _ in range(2):
+                kept.goes_on()
+                fresh.goes_on()
+                assert tally.stop() == 0
+                tally.start()
+            kept.goes_on()
+            fresh.goes_on()
+        kept.is_counted_once()
+        fresh.is_counted_once()
+        assert {each.status for each in kept.tries() + fresh.tries()} <= {201, None}
+        lost = kept.faults() + fresh.faults()
+        assert not {fault for fault in lost if fault[0] == "unanswered"}, dict(lost)
+
+
+@pytest.mark.parametrize(("kept", "processes"), [(True, 1), (False, 1), (True, 2)])
+def test_sighup_refuses_no_request(tmp_path: Path, kept: bool, processes: int) -> None:
+    with running(tmp_path, customers={"processes": processes}) as tally:
+        with Load(tally, clients=8, kept=kept) as load:
+            load.goes_on()
+            before = tally.pids()
+            tally.process.send_signal(signal.SIGHUP)
+            eventually(lambda: _renewed(tally, before))
+            load.goes_on()
+        load.is_counted_once()
+        assert {each.status for each in load.tries() if each.status} == {201}
+        assert load.faults() == {}
+
+
+def test_sighup_twice_renews_one_after_another(tmp_path: Path) -> None:
+    with running(tmp_path, customers={"processes": 2}) as tally:
+        with Load(tally, clients=4) as load:
+            load.goes_on()
+            before = tally.pids()
+            seen = [before]
+            tally.process.send_signal(signal.SIGHUP)
+            tally.process.send_signal(signal.SIGHUP)
+
+            def done() -> bool:
+                now = tally.pids()
+                if now != seen[-1]:
+                    seen.append(now)
+                return _renewed(tally, before) and _is_quiet(tally)
+
+            eventually(done, 30)
+            load.goes_on()
+        load.is_counted_once()
+        assert tally.pids()[STAYS] == before[STAYS]
+        for now in seen:
+            assert len(set(before) - set(now)) <= 1, "more than one actor was away at a time"
+        assert "actor_ended" not in tally.said()
+
+
+def _renewed(tally: Tally, before: dict[str, int]) -> bool:
+    """Whether every actor has another process, but for Redis, which has the one it had."""
+    now = tally.pids()
+    return set(now) == set(before) and all((now[name] == before[name]) == (name == STAYS) for name in before)
+
+
+def _is_quiet(tally: Tally) -> bool:
+    """Whether every actor runs, and nothing is left to renew: all have begun to answer."""
+    from tally.actors import control
+
+    states = {actor.state for actor in control.ask(tally.directory / "data")}
+    return states == {"running"}

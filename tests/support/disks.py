@@ -1,0 +1,167 @@
+"""Disks that are full or read-only, databases that others hold, and copies of databases."""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+_HOLD = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)
+connection.execute("BEGIN " + sys.argv[2])
+print("held", flush=True)
+sys.stdin.read()
+connection.execute("ROLLBACK")
+"""
+
+
+def unavailable(what: str, reason: str) -> NoReturn:
+    """Skip the test by name; where everything is required, fail it."""
+    if os.environ.get("TALLY_TEST_REQUIRE_ENGINES") == "1":
+        pytest.fail(f"{what} is required here: {reason}")
+    pytest.skip(f"{what}: {reason}")
+
+
+def run(*command: str | Path) -> str:
+    """Run a program to its end; answer what it printed. Raises CalledProcessError."""
+    return subprocess.run(
+        [str(part) for part in command], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+@contextmanager
+def tmpfs(directory: Path, megabytes: int) -> Iterator[Path]:
+    """A file system of that size, mounted at `directory`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        run("mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0700", "tmpfs", directory)
+    except (OSError, subprocess.CalledProcessError) as error:
+        unavailable("mounting a tmpfs", f"{getattr(error, 'stderr', error)}")
+    try:
+        yield directory
+    finally:
+        run("umount", "--lazy", directory)
+
+
+@contextmanager
+def filled(directory: Path) -> Iterator[None]:
+    """The file system of `directory` without a free byte, for as long as the context lasts."""
+    filler = directory / "filler"
+    with filler.open("wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 12, 1):
+            try:
+                while True:
+                    file.write(bytes(size))
+            except OSError:
+                continue
+    try:
+        yield
+    finally:
+        filler.unlink()
+
+
+@contextmanager
+def held(database: Path, how: str) -> Iterator[None]:
+    """Another program has begun a transaction on the database, and does not end it: BEGIN `how`."""
+    holder = subprocess.Popen(
+        [sys.executable, "-c", _HOLD, database, how], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert holder.stdin
+    assert holder.stdout
+    try:
+        assert holder.stdout.readline() == b"held\n"
+        yield
+    finally:
+        holder.stdin.close()
+        holder.wait(10)
+        holder.stdout.close()
+
+
+def copied_while_in_use(database: Path, copy: Path) -> None:
+    """A copy of the moment, made by SQLite itself."""
+    with closing(sqlite3.connect(database, timeout=10)) as connection:
+        connection.execute("VACUUM INTO ?", (str(copy),))
+
+
+def copied_with_its_log(database: Path, copy: Path) -> None:
+    """A copy of the files of a database that nobody uses."""
+    for suffix in ("", "-wal", "-shm"):
+        file = Path(f"{database}{suffix}")
+        if file.exists():
+            shutil.copy(file, f"{copy}{suffix}")
+
+
+def removed(database: Path) -> None:
+    """The files of a database are gone."""
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{database}{suffix}").unlink(missing_ok=True)
+
+
+def replaced(database: Path, copy: Path) -> None:
+    """A database is what its copy was."""
+    removed(database)
+    copied_with_its_log(copy, database)
+
+
+class FailingDisk:
+    """An ext4 on a file, mounted at `directory`, that can turn read-only under its users' hands."""
+
+    def __init__(self, directory: Path, image: Path) -> None:
+        self.directory = directory
+        self._image = image
+
+    def mount(self) -> None:
+        run("mount", "-o", "loop", self._image, self.directory)
+
+    def fail(self) -> None:
+        """What the kernel does with a disk that gives errors: from now on it is read-only."""
+        try:
+            run("mount", "-o", "remount,abort", self.directory)
+        except subprocess.CalledProcessError:
+            return  # it is done all the same
+
+    def mend(self) -> None:
+        """Check it, and mount it again; nobody may use it."""
+        run("umount", self.directory)
+        subprocess.run(["fsck.ext4", "-fy", self._image], check=False, capture_output=True)
+        self.mount()
+
+
+@contextmanager
+def failing_ext4(directory: Path) -> Iterator[FailingDisk]:
+    """A disk of 64 MB at `directory`, whose end can be tried."""
+    directory.mkdir(parents=True, exist_ok=True)
+    image = directory.with_suffix(".ext4")
+    disk = FailingDisk(directory, image)
+    try:
+        with image.open("wb") as file:
+            file.truncate(64 << 20)
+        run("mkfs.ext4", "-q", "-F", image)
+        disk.mount()
+    except (OSError, subprocess.CalledProcessError) as error:
+        unavailable("mounting an ext4", f"{getattr(error, 'stderr', error)}")
+    try:
+        yield disk
+    finally:
+        run("umount", "--lazy", directory)
+
+
+@contextmanager
+def frozen(directory: Path) -> Iterator[None]:
+    """No file that is in `directory` now can be written, not even by who has it open already.
+
+    But for those that are memory to their users, who would be killed by SIGBUS.
+    """
+    files = [file for file in directory.rglob("*") if file.is_file() and not file.name.endswith("-shm")]
+    run("chattr", "+i", *files)
+    try:
+        yield
+    finally:
+        run("chattr", "-i", *[file for file in files if file.exists()])
