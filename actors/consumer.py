@@ -11,19 +11,10 @@ import redis
 import structlog
 
 from tally.actors.actor import Actor
-from tally.events import (
-    PAYLOAD_FIELD,
-    TRACE_PARENT_FIELD,
-    Event,
-    EventId,
-    InvalidEvent,
-    UnknownEventType,
-    decode,
-)
+from tally.events import Event, InvalidEvent, UnknownEventType, decode
 from tally.store.database import Database
 from tally.store.errors import StoreError
 from tally.store.inbox import Inbox
-from tally.store.outbox import Outbox, OutboxRow
 from tally.store.stream import ConsumerGroup, Entry, RedisError, is_missing
 
 _log = structlog.get_logger()
@@ -37,9 +28,8 @@ class Consumer:
     """One consumer: `apply` is what a batch of events does to the database, within a transaction.
 
     `after_commit` is called when that has committed, and must not block; `siblings` are the names
-    of all consumers that are to be in the group. Events that this database published and has lost
-    are put back into `restore_outbox`; give it only where `apply` restores what they tell of.
-    `group` must be the group of this database and no other's.
+    of all consumers that are to be in the group. `group` must be the group of this database and no
+    other's.
     """
 
     def __init__(
@@ -49,7 +39,6 @@ class Consumer:
         apply: Callable[[Sequence[Event]], None],
         *,
         after_commit: Callable[[], None],
-        restore_outbox: Outbox | None = None,
         batch: int,
         claim_idle_ms: int,
         max_deliveries: int,
@@ -59,7 +48,6 @@ class Consumer:
         self._group = group
         self._database = database
         self._inbox = Inbox(database)
-        self._outbox = restore_outbox
         self._apply = apply
         self._after_commit = after_commit
         self._batch = batch
@@ -166,8 +154,6 @@ class Consumer:
         with self._database.transaction():
             fresh = self._inbox.take(named, stream_position(newest)[0])
             self._apply([event for name, event in named.items() if name in fresh])
-            if self._outbox:
-                self._outbox.restore(_published_by(self._outbox.source, events))
             if stream_position(newest) > stream_position(self._newest()):
                 self._database.set_meta(_NEWEST, newest.decode())
         self._after_commit()
@@ -202,17 +188,6 @@ class Consumer:
 
     def _newest(self) -> bytes:
         return str(self._database.meta(_NEWEST) or "0-0").encode()
-
-
-def _published_by(source: str, events: list[tuple[Entry, Event]]) -> list[OutboxRow]:
-    """The rows that the source's outbox had for these events, in order."""
-    rows = []
-    for entry, event in events:
-        name = entry.event_name
-        if isinstance(name, EventId) and name.source == source:
-            trace = entry.fields.get(TRACE_PARENT_FIELD, b"").decode(errors="replace") or None
-            rows.append(OutboxRow(name.sequence, type(event).__name__, entry.fields[PAYLOAD_FIELD], trace))
-    return sorted(rows)
 
 
 def stream_position(id: bytes) -> tuple[int, int]:

@@ -7,12 +7,14 @@ import os
 import socket
 from collections.abc import Callable, Collection
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tally.actors import consumer, control, http_server, redis_server, relay
 from tally.actors.actor import Actor
 from tally.actors.doorbell import Doorbell
+from tally.actors.healing import take_back
 from tally.actors.housekeeper import Housekeeper
 from tally.actors.supervision import ActorSpec, Stage
 from tally.config import AccountsSettings, CustomersSettings, Settings, bracketed
@@ -134,12 +136,12 @@ class Family:
             database.while_waiting = actor.beat
             stream = self._stream()
             retention = timedelta(days=self._settings.data.retention_days)
+            heal = partial(take_back, accounts.Accounts(database), stream, actor.beat)
             relay.run(
                 actor,
-                relay.Relay(Outbox(database), stream),
+                relay.Relay(Outbox(database), stream, heal if service == "accounts" else None),
                 self._doorbells[service],
                 Housekeeper(database, stream, retention),
-                heals=service == "accounts",
             )
 
         return main
@@ -159,7 +161,6 @@ class Family:
                     database,
                     store.apply,
                     after_commit=self._doorbells[service].ring,
-                    restore_outbox=store.outbox if service == "accounts" else None,
                     batch=settings.batch,
                     claim_idle_ms=settings.claim_idle_ms,
                     max_deliveries=settings.max_deliveries,

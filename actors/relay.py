@@ -1,6 +1,6 @@
 """The relay: one for each database, it publishes the outbox in order, each event once."""
 
-import time
+from collections.abc import Callable
 
 import structlog
 
@@ -11,18 +11,21 @@ from tally.store.outbox import Outbox
 from tally.store.stream import EventStream, fingerprint
 
 BATCH = 500
-HEAL_SECONDS = 30.0
 LOOK_SECONDS = 1.0  # while idle: whether Redis still has what it was given
 
 _log = structlog.get_logger()
 
 
 class Relay:
-    """Moves committed events from an outbox to the stream."""
+    """Moves committed events from an outbox to the stream.
 
-    def __init__(self, outbox: Outbox, stream: EventStream) -> None:
+    `heal` is called when the stream has more events of this source than the outbox; it may put them back.
+    """
+
+    def __init__(self, outbox: Outbox, stream: EventStream, heal: Callable[[], None] | None = None) -> None:
         self._outbox = outbox
         self._stream = stream
+        self._heal = heal
         self._last: int | None = None  # the last sequence that Redis holds; None: ask
         self._marked = outbox.published()
         self.refusal: str | None = None  # why nothing is published any more
@@ -53,6 +56,8 @@ class Relay:
     def _ask(self) -> int:
         """What Redis holds now; sets `refusal` when that can't have come from this outbox."""
         published = self._stream.published(self._outbox.source)
+        if self._heal and published.last > self._outbox.last():
+            self._heal()
         own = self._outbox.payload(published.last)
         known = published.fingerprint is None or (
             own is not None and fingerprint(own) == published.fingerprint
@@ -77,19 +82,15 @@ class Relay:
             self._marked = last
 
 
-def run(actor: Actor, relay: Relay, doorbell: Doorbell, housekeeper: Housekeeper, heals: bool) -> None:
+def run(actor: Actor, relay: Relay, doorbell: Doorbell, housekeeper: Housekeeper) -> None:
     """Publish whenever the doorbell rings, and look every second; at the end, drain the outbox.
 
-    The actor is ready once it knows that the database is the one the stream has seen; where that
-    `heals`, because the consumers put back what is missing, it waits for it HEAL_SECONDS at most.
+    The actor is ready once it has compared the database with the stream, and healed what can be.
     """
-    heal_by = time.monotonic() + HEAL_SECONDS
 
     def step() -> str | None:
         doorbell.silence()
         published = relay.step()
-        if not (relay.refusal and heals and time.monotonic() < heal_by):
-            actor.ready()
         tidying = housekeeper.step()
         if not published and not tidying:
             actor.wait(LOOK_SECONDS, doorbell)
@@ -100,8 +101,8 @@ def run(actor: Actor, relay: Relay, doorbell: Doorbell, housekeeper: Housekeeper
     try:
         relay.step()
     except PASSING as error:
-        actor.trouble(str(error))
-        actor.ready()  # nobody can tell now; what is written is published when Redis is back
+        actor.trouble(str(error))  # nobody can tell now; what is written is published when Redis is back
+    actor.ready()
     actor.repeat(step)
     try:
         while relay.step():

@@ -89,15 +89,12 @@ class Outbox:
         with self._database.relaxed(), self._database.transaction():
             self._database.set_meta("published", sequence)
 
-    def restore(self, rows: Iterable[OutboxRow]) -> None:
-        """Take back events of this database that it has lost, in the transaction that is open.
+    def restore(self, row: OutboxRow) -> None:
+        """Take back the event that follows the newest one, in the transaction that is open.
 
-        `rows` were read from the stream, in order. Only what follows the last one without a gap is
-        taken; the numbers that follow are then given to new events as if nothing had been lost.
+        The numbers after it are then given to new events as if nothing had been lost.
         """
-        for row in rows:
-            if row.sequence == self.last() + 1:
-                self._database.execute("INSERT INTO outbox VALUES (?, ?, ?, ?)", row)
+        self._database.execute("INSERT INTO outbox VALUES (?, ?, ?, ?)", row)
 
     def note_publication(self, at: int, every: int) -> None:
         """Note how far publication has got at `at`, unless that was noted within `every` (seconds)."""

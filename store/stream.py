@@ -5,9 +5,9 @@ whose answer was lost, and so publish twice or strand an entry); the callers kno
 """
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 import redis
@@ -25,6 +25,7 @@ BLOCK_MS = 1000  # how long a read waits for new entries
 LONGEST_NAME = 200  # bytes of an EventId that are kept as they are
 ANSWER_SECONDS = 5.0  # how long any command may take, a blocking read included
 
+_PAGE = 1000  # entries read at a time where the whole stream is looked through
 _SCRIPTS = Path(__file__).with_name("scripts")
 
 
@@ -148,6 +149,13 @@ class EventStream:
         """The last sequence that each source has on the stream."""
         every: dict[bytes, bytes] = self.client.hgetall(self.published_key)  # type: ignore[assignment]
         return {source.decode(errors="replace"): int(last) for source, last in every.items()}
+
+    def entries_of(self, source: str) -> Iterator[list["Entry"]]:
+        """What the stream still holds of a source, in order, a page at a time; a page may be empty."""
+        start, ours = b"-", f"{source}:".encode()
+        while entries := cast("list[Any]", self.client.xrange(self.key, start.decode(), count=_PAGE)):
+            yield [Entry(*each) for each in entries if each[1].get(EVENT_ID_FIELD, b"").startswith(ours)]
+            start = b"(" + entries[-1][0]
 
     def trim(self, retention_ms: int) -> Trimmed:
         """Remove entries older than `retention_ms` that every group has acknowledged. May be repeated."""

@@ -6,6 +6,7 @@ steps, Redis falls back to an older state or loses everything. At the end all fa
 accounts must show exactly what customers.db holds.
 """
 
+import json
 import shutil
 import tempfile
 from collections import Counter
@@ -23,11 +24,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from support.engines import BUNDLED, started
 from tally.actors.consumer import Consumer
+from tally.actors.healing import take_back
 from tally.actors.relay import Relay
 from tally.events import Id
 from tally.store import accounts, customers
-from tally.store.accounts import Accounts
+from tally.store.accounts import Accounts, NewAccount
 from tally.store.customers import Customers, NewCustomer, NewInvoice
+from tally.store.outbox import Outbox
 from tally.store.stream import Claim, ConsumerGroup, Entry, EventStream, Published, connect
 
 CONSUMERS = ("accounts-consumer-1", "accounts-consumer-2")
@@ -105,8 +108,14 @@ class History(RuleBasedStateMachine):
         self.foreign: dict[str, int] = {}
         self.start_relay()
         self.consumers = {name: self.start_consumer(name) for name in CONSUMERS}
+        self.start_accounts()
 
     # What clients do
+
+    @rule()
+    def open_account(self) -> None:
+        with self.accounts.database.transaction():
+            self.accounts.create_account(NewAccount("a", "u"))
 
     @rule(account=st.integers(1, 2))
     def create_customer(self, account: int) -> None:
@@ -171,6 +180,25 @@ class History(RuleBasedStateMachine):
     def start_relay(self) -> None:
         self.relay = Relay(self.customers.outbox, BrokenStream(self.client, "event-stream", self.line))
 
+    @rule()
+    def accounts_relay_turns(self) -> None:
+        self.quietly(self.accounts_relay.step)
+
+    @rule()
+    def accounts_relay_looks_again(self) -> None:
+        self.accounts_relay.look_again()
+        self.quietly(self.accounts_relay.step)
+
+    def start_accounts(self) -> None:
+        """HTTP takes requests once the relay has compared the database with the stream."""
+        self.line.breaks = CALM
+        self.accounts = Accounts(accounts.open_database(self.accounts_path))
+        stream = BrokenStream(self.client, "event-stream", self.line)
+        self.accounts_relay = Relay(
+            self.accounts.outbox, stream, lambda: take_back(self.accounts, stream, lambda: None)
+        )
+        self.accounts_relay.step()
+
     @rule(name=st.sampled_from(CONSUMERS))
     def consumer_is_replaced(self, name: str) -> None:
         self.consumers[name][0]._database.close()  # as the kernel does for a process that ends
@@ -185,7 +213,6 @@ class History(RuleBasedStateMachine):
             store.database,
             store.apply,
             after_commit=lambda: None,
-            restore_outbox=store.outbox,
             batch=3,
             claim_idle_ms=1000,
             max_deliveries=1000,
@@ -238,10 +265,12 @@ class History(RuleBasedStateMachine):
             copy = data.draw(st.sampled_from(self.copies))
             for consumer, _ in self.consumers.values():
                 consumer._database.close()
+            self.accounts.database.close()
             for suffix in ("-wal", "-shm"):
                 (self.accounts_path / f"accounts.db{suffix}").unlink(missing_ok=True)
             shutil.copy(copy, self.accounts_path / "accounts.db")
             self.consumers = {name: self.start_consumer(name) for name in CONSUMERS}
+            self.start_accounts()
 
     # What must hold
 
@@ -263,9 +292,10 @@ class History(RuleBasedStateMachine):
     def settle(self) -> None:
         group = self.consumers[CONSUMERS[0]][0]._group
         for _ in range(100):
-            self.relay.look_again()
-            while self.relay.step():
-                pass
+            for relay in (self.relay, self.accounts_relay):
+                relay.look_again()
+                while relay.step():
+                    pass
             for consumer, clock in self.consumers.values():
                 clock[0] += 1_000_000
                 for _ in range(3):
@@ -290,9 +320,11 @@ class History(RuleBasedStateMachine):
             for customer in store.customers_of(account, -1, 100_000)
         }
         assert shown == expected
-        assert self.relay.refusal is None
+        assert (self.relay.refusal, self.accounts_relay.refusal) == (None, None)
         self.compare_foreign(store)
-        self.compare_stream()
+        self.compare_stream(self.customers.outbox)
+        told = self.compare_stream(store.outbox)
+        assert [account.id for account in store.accounts(-1, 100_000)] == told
 
     def compare_foreign(self, store: Accounts) -> None:
         """What others published counts once, or not at all when Redis lost it before it was read."""
@@ -300,16 +332,13 @@ class History(RuleBasedStateMachine):
         for customer, cents in self.foreign.items():
             assert rows.get(int(customer), 0) in (0, cents)
 
-    def compare_stream(self) -> None:
-        """Every event of ours that the stream holds is there once, and in order."""
-        entries: Any = self.client.xrange("event-stream")
-        source = self.customers.outbox.source.encode()
-        ours = [
-            int(fields[b"EventId"].rpartition(b":")[2])
-            for _, fields in entries
-            if fields.get(b"EventId", b"").startswith(source)
-        ]
-        assert ours == list(range(1, self.customers.outbox.last() + 1))
+    def compare_stream(self, outbox: Outbox) -> list[int]:
+        """Every event of ours is on the stream once, and in order; answers the ids that they tell of."""
+        pages = EventStream(self.client, "event-stream").entries_of(outbox.source)
+        ours = [entry for page in pages for entry in page]
+        sequences = [int(entry.fields[b"EventId"].rpartition(b":")[2]) for entry in ours]
+        assert sequences == list(range(1, outbox.last() + 1))
+        return [int(json.loads(entry.fields[b"Payload"])["id"]) for entry in ours]
 
 
 @pytest.fixture(scope="module")

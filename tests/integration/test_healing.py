@@ -1,0 +1,87 @@
+"""An older copy of accounts.db takes back what it had published since, or leaves everything alone."""
+
+from pathlib import Path
+
+import pytest
+import redis
+
+from tally.actors.healing import take_back
+from tally.actors.relay import Relay
+from tally.store.accounts import Accounts, NewAccount, open_database
+from tally.store.stream import EventStream, connect
+
+SEVERAL_PAGES = 2500
+
+
+class Copied:
+    """An accounts.db, a copy of it, and what was published in between."""
+
+    def __init__(self, directory: Path, stream: EventStream, lost: int) -> None:
+        self.stream = stream
+        self.original = Accounts(open_database(directory))
+        self.open(self.original, 10)
+        (directory / "older").mkdir()
+        copy = directory / "older" / "accounts.db"
+        self.original.database.execute("VACUUM INTO ?", (str(copy),))
+        self.open(self.original, lost)
+        with self.original.database.transaction():
+            self.original.delete_account(3)
+        self.publish(Relay(self.original.outbox, stream))
+        self.older = Accounts(open_database(copy.parent))
+        self.relay = Relay(
+            self.older.outbox, stream, lambda: take_back(self.older, stream, beat=lambda: None)
+        )
+
+    @staticmethod
+    def open(accounts: Accounts, count: int) -> None:
+        with accounts.database.transaction():
+            for number in range(count):
+                accounts.create_account(NewAccount(f"{number}", "u"))
+
+    @staticmethod
+    def publish(relay: Relay) -> None:
+        while relay.step():
+            pass
+
+    def outboxes(self) -> list[list[tuple[object, ...]]]:
+        sql = "SELECT sequence, type, payload FROM outbox ORDER BY sequence"
+        return [each.database.rows(sql) for each in (self.original, self.older)]
+
+
+@pytest.fixture
+def copied(tmp_path: Path, redis_url: str) -> Copied:
+    return Copied(tmp_path, EventStream(connect(redis_url), "event-stream"), lost=SEVERAL_PAGES)
+
+
+def test_all_that_was_published_since_comes_back_with_its_effects(copied: Copied) -> None:
+    copied.publish(copied.relay)
+    original, older = copied.outboxes()
+    assert older == original
+    assert copied.older.accounts(-1, 10_000) == copied.original.accounts(-1, 10_000)
+    assert copied.relay.refusal is None
+
+
+def test_new_accounts_go_on_where_the_lost_ones_ended(copied: Copied) -> None:
+    copied.publish(copied.relay)
+    copied.open(copied.older, 1)
+    copied.publish(copied.relay)
+    assert [account.id for account in copied.older.accounts(10 + SEVERAL_PAGES, 10)] == [11 + SEVERAL_PAGES]
+    assert copied.stream.published(copied.older.outbox.source).last == 12 + SEVERAL_PAGES
+
+
+def test_a_copy_that_has_gone_its_own_way_takes_nothing_back(copied: Copied) -> None:
+    copied.open(copied.older, 5)
+    before = copied.outboxes()
+    copied.publish(copied.relay)
+    assert copied.outboxes() == before
+    assert copied.relay.refusal
+    assert "rebuild" in copied.relay.refusal
+
+
+def test_what_no_longer_joins_the_copy_is_not_taken_back(copied: Copied, client: redis.Redis) -> None:
+    entries = client.xrange("event-stream")
+    client.xtrim("event-stream", minid=entries[20][0], approximate=False)  # type: ignore[index]
+    before = copied.outboxes()
+    copied.publish(copied.relay)
+    assert copied.outboxes() == before
+    assert copied.relay.refusal
