@@ -68,10 +68,10 @@ class Consumer:
             if not self._recovered:
                 self._recover()
                 self._recovered = True
-            elif self._clock() >= self._next_claim:
+            elif self._claim_is_due() and not self._group.reads_ahead:
                 self._claim()
             else:
-                self._handle(self._group.read_new(self._batch))
+                self._handle(self._group.read_new(self._batch, ahead=not self._claim_is_due()))
         except (RedisError, StoreError) as error:
             self._recovered = False
             if not (isinstance(error, redis.ResponseError) and is_missing(error)):
@@ -80,6 +80,7 @@ class Consumer:
 
     def _recover(self) -> None:
         """Make sure of the group, and finish what this consumer had read before."""
+        self._group.forget_ahead()
         self._group.create()
         self._compare()
         self._finish_pending()
@@ -99,6 +100,9 @@ class Consumer:
         if acknowledged and stream_position(acknowledged) > stream_position(self._newest()):
             _log.warning("group_set_back", group=self._group.group, acknowledged=acknowledged.decode())
             self._group.set_back()
+
+    def _claim_is_due(self) -> bool:
+        return self._clock() >= self._next_claim
 
     def _claim(self) -> None:
         """Take over entries that a consumer has held for too long, this one's own failures included."""
@@ -150,7 +154,7 @@ class Consumer:
 
     def _apply_together(self, events: list[tuple[Entry, Event]]) -> None:
         named = {entry.event_name: event for entry, event in events}  # one event, once
-        newest = max((entry.id for entry, _ in events), key=stream_position)
+        newest = events[-1][0].id  # Redis hands them out in ascending order
         with self._database.transaction():
             fresh = self._inbox.take(named, stream_position(newest)[0])
             self._apply([event for name, event in named.items() if name in fresh])

@@ -1,7 +1,7 @@
 """accounts.db: accounts, and what the events told of their customers and revenue."""
 
-from collections import Counter
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from msgspec import Struct
@@ -143,7 +143,7 @@ class Accounts:
         Every effect commutes with every other: amounts are summed, a deletion stands whatever comes
         after it, and of two creations of one id the first by its date is the one that counts.
         """
-        revenue: Counter[Id] = Counter()
+        revenue: defaultdict[Id, int] = defaultdict(int)
         for event in events:
             match event:
                 case InvoiceCreated():
@@ -160,7 +160,7 @@ class Accounts:
                     self._account_deleted(event)
         self._add_revenue(revenue)
 
-    def _add_revenue(self, revenue: Counter[Id]) -> None:
+    def _add_revenue(self, revenue: Mapping[Id, int]) -> None:
         # STRICT makes a sum beyond 2^63 an error, where SQLite would go on with a float.
         self.database.executemany(
             "INSERT INTO customer (id, revenue_cents) VALUES (?, ?)"

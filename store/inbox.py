@@ -4,6 +4,7 @@ It is written in the transaction that applies them, and is what makes every effe
 Sequences are kept as ranges, so that a source whose events have all come takes one row.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -47,17 +48,17 @@ class Inbox:
 
         `entry_ms` is the time in the newest of their entries' stream ids.
         """
-        sequences: dict[str, set[int]] = {}
-        others: set[str] = set()
-        for name in names:
+        fresh = set(names)
+        sequences: defaultdict[str, set[int]] = defaultdict(set)
+        known: set[EventName] = set()
+        for name in fresh:
             if isinstance(name, EventId):
-                sequences.setdefault(name.source, set()).add(name.sequence)
-            else:
-                others.add(name)
-        fresh: set[EventName] = {name for name in others if self._take_name(name, entry_ms)}
+                sequences[name.source].add(name.sequence)
+            elif not self._take_name(name, entry_ms):
+                known.add(name)
         for source, numbers in sequences.items():
-            fresh.update(EventId(source, number) for number in self._take_sequences(source, numbers))
-        return fresh
+            known.update(EventId(source, number) for number in self._take_sequences(source, numbers))
+        return fresh - known
 
     def prune(self, first_ms: int, limit: int) -> int:
         """Forget up to `limit` names of entries older than the stream's first; answer how many.
@@ -81,17 +82,20 @@ class Inbox:
         return self._database.changes() == 1
 
     def _take_sequences(self, source: str, numbers: set[int]) -> set[int]:
-        held = self._ranges(source, min(numbers) - 1, max(numbers) + 1)
-        fresh = {n for n in numbers if not any(r.first <= n <= r.last for r in held)}
-        if fresh:
+        """Note the numbers; answer those that were noted before."""
+        low, high = min(numbers), max(numbers)
+        held = self._ranges(source, low - 1, high + 1)
+        covering = [r for r in held if r.first <= high and r.last >= low]
+        known = {n for n in numbers if any(r.first <= n <= r.last for r in covering)} if covering else set()
+        if len(known) < len(numbers):
+            taken = [Range(low, high)] if high - low < len(numbers) else [Range(n, n) for n in numbers]
             self._database.executemany(
                 "DELETE FROM inbox_range WHERE source = ? AND first = ?", [(source, r.first) for r in held]
             )
             self._database.executemany(
-                "INSERT INTO inbox_range VALUES (?, ?, ?)",
-                [(source, *r) for r in merge([*held, *(Range(n, n) for n in fresh)])],
+                "INSERT INTO inbox_range VALUES (?, ?, ?)", [(source, *r) for r in merge([*held, *taken])]
             )
-        return fresh
+        return known
 
     def _ranges(self, source: str, low: int, high: int) -> list[Range]:
         """The ranges that hold or touch a number from `low` to `high`."""

@@ -51,7 +51,7 @@ def is_missing(error: Exception) -> bool:
     return str(error).startswith(("NOGROUP", "UNBLOCKED"))
 
 
-class Entry(NamedTuple):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One entry of the stream, as it was read. One that was deleted meanwhile has no fields."""
 
     id: bytes
@@ -65,8 +65,7 @@ class Entry(NamedTuple):
             return self.id.decode()
         if len(given) > LONGEST_NAME:
             return f"EventId:sha256:{hashlib.sha256(given).hexdigest()}"
-        text = given.decode(errors="backslashreplace")
-        return EventId.parse(text) or f"EventId:{text}"
+        return EventId.parse(given) or f"EventId:{given.decode(errors='backslashreplace')}"
 
 
 class Claim(NamedTuple):
@@ -175,11 +174,41 @@ class EventStream:
         return int(self.client.xlen(self.dead_key))
 
 
+class _Request:
+    """A command on its way: sent when made, over a connection of its own until it is answered."""
+
+    def __init__(self, client: redis.Redis, *command: Any) -> None:
+        self._pool = client.connection_pool
+        self._connection = self._pool.get_connection()
+        try:
+            self._connection.send_command(*command)  # type: ignore[no-untyped-call]
+        except BaseException:
+            self.abandon()
+            raise
+
+    def answer(self) -> Any:
+        """What Redis answers, as it came. Blocks until then; to be called once."""
+        try:
+            answer = self._connection.read_response()
+        except BaseException:
+            self.abandon()
+            raise
+        self._pool.release(self._connection)
+        return answer
+
+    def abandon(self) -> None:
+        """Never ask for the answer. What Redis does, or has done, it does all the same."""
+        self._connection.disconnect()  # type: ignore[no-untyped-call]
+        self._pool.release(self._connection)
+
+
 class ConsumerGroup:
     """One consumer of a group that reads the stream. Every entry read is pending until acknowledged."""
 
-    def __init__(self, stream: EventStream, group: str, consumer: str) -> None:
+    def __init__(self, stream: EventStream, group: str, consumer: str, block_ms: int = BLOCK_MS) -> None:
         self._client = stream.client
+        self._block_ms = block_ms
+        self._ahead: _Request | None = None
         self._key = stream.key
         self._dead_key = stream.dead_key
         self._redrive_key = stream.redrive_key(group)
@@ -196,13 +225,33 @@ class ConsumerGroup:
             if not str(error).startswith("BUSYGROUP"):
                 raise
 
-    def read_new(self, count: int) -> list[Entry]:
-        """Up to `count` entries that no consumer of the group has read. Blocks up to BLOCK_MS."""
-        return self._read(">", count, BLOCK_MS)
+    def read_new(self, count: int, ahead: bool = False) -> list[Entry]:
+        """Up to `count` entries that no consumer of the group has read. Blocks up to `block_ms`.
+
+        With `ahead`, where there may be more, the next ones are asked for already: Redis gathers them
+        while these are applied, and the next call answers them.
+        """
+        request, self._ahead = self._ahead or self._ask(count), None
+        entries = _entries(request.answer())
+        if ahead and len(entries) == count:
+            self._ahead = self._ask(count)
+        return entries
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether entries have been asked for that the next `read_new` answers."""
+        return self._ahead is not None
+
+    def forget_ahead(self) -> None:
+        """Leave entries that have been asked for to `read_pending`. May be repeated."""
+        if self._ahead:
+            self._ahead.abandon()
+            self._ahead = None
 
     def read_pending(self, after: bytes, count: int) -> list[Entry]:
         """Up to `count` of this consumer's own pending entries with ids above `after`, ascending."""
-        return self._read(after.decode(), count, None)
+        request = _Request(self._client, *self._xreadgroup(count), "STREAMS", self._key, after)
+        return _entries(request.answer())
 
     def claim(self, idle_ms: int, start: bytes, count: int) -> Claim:
         """Take over entries that have been pending for `idle_ms`, from the id `start` on.
@@ -286,8 +335,18 @@ class ConsumerGroup:
                 return 0
             raise
 
-    def _read(self, start: str, count: int, block_ms: int | None) -> list[Entry]:
-        answer: list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]] = self._client.xreadgroup(  # type: ignore[assignment]
-            self.group, self.consumer, {self._key: start}, count=count, block=block_ms
-        )
-        return [Entry(id, fields or {}) for _, entries in answer for id, fields in entries]
+    def _ask(self, count: int) -> _Request:
+        command = (*self._xreadgroup(count), "BLOCK", self._block_ms, "STREAMS", self._key, ">")
+        return _Request(self._client, *command)
+
+    def _xreadgroup(self, count: int) -> tuple[Any, ...]:
+        return ("XREADGROUP", "GROUP", self.group, self.consumer, "COUNT", count)
+
+
+def _entries(answer: Any) -> list[Entry]:
+    """The entries in an answer to XREADGROUP for one stream."""
+    return [
+        Entry(id, dict(zip(fields[::2], fields[1::2], strict=True)) if fields else {})
+        for _, entries in answer or ()
+        for id, fields in entries
+    ]

@@ -71,12 +71,16 @@ class BrokenGroup(ConsumerGroup):
     """A consumer at the end of such a line."""
 
     def __init__(self, stream: EventStream, group: str, consumer: str, line: Line) -> None:
-        super().__init__(stream, group, consumer)
+        super().__init__(stream, group, consumer, block_ms=1)
         self._line = line
 
-    def _read(self, start: str, count: int, block_ms: int | None) -> list[Entry]:
-        short = None if block_ms is None else 1
-        read: Callable[[], list[Entry]] = lambda: super(BrokenGroup, self)._read(start, count, short)  # noqa: E731
+    def read_new(self, count: int, ahead: bool = False) -> list[Entry]:
+        read: Callable[[], list[Entry]] = lambda: super(BrokenGroup, self).read_new(count, ahead)  # noqa: E731
+        entries: list[Entry] = self._line.carry(read)
+        return entries
+
+    def read_pending(self, after: bytes, count: int) -> list[Entry]:
+        read: Callable[[], list[Entry]] = lambda: super(BrokenGroup, self).read_pending(after, count)  # noqa: E731
         entries: list[Entry] = self._line.carry(read)
         return entries
 

@@ -74,7 +74,7 @@ def test_any_batches_in_any_order_are_fresh_exactly_once(batches: list[list[Even
             assert _take(database, batch) == set(batch) - seen
             seen |= set(batch)
         numbers = {
-            source: {n for s, n in (x for x in seen if isinstance(x, EventId)) if s == source}
+            source: {x.sequence for x in seen if isinstance(x, EventId) and x.source == source}
             for source in "ab"
         }
         for source, first, last in _ranges(database):
