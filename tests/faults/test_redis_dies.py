@@ -74,7 +74,7 @@ def test_while_redis_is_away_both_services_and_the_supervisor_say_so_at_once(
         server.start()
     load.exact()
     for service in (on_server.customers, on_server.accounts):
-        assert service.get("/status")["status"] == "ok"
+        eventually(lambda: service.get("/status")["status"] == "ok")  # noqa: B023
     eventually(lambda: not troubles(on_server))
 
 

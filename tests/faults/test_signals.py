@@ -55,7 +55,7 @@ def test_what_was_stopped_and_goes_on_counts_nothing_twice(tmp_path: Path, actor
         consumers={"claim_idle_ms": 100, "batch": 20},
         customers={"processes": 2},
     ) as tally:
-        with Load(tally, kept=False) as load:
+        with Load(tally, kept=False, patience=2) as load:
             load.goes_on()
             before = tally.pids()
             for _ in range(3):
@@ -73,8 +73,8 @@ def test_what_was_stopped_and_goes_on_counts_nothing_twice(tmp_path: Path, actor
                 load.goes_on()
             assert tally.pids() == before
         load.is_counted_once()
-        assert load.faults() == {}
-        assert {each.status for each in load.tries()} <= {201, 503}
+        assert set(load.faults()) <= {("unanswered", False)}  # by the one that was stopped; tried again
+        assert {each.status for each in load.tries()} <= {201, 503, None}
 
 
 def _locked_out(tally: Tally) -> int:

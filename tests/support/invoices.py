@@ -50,9 +50,9 @@ class Invoice:
 class Connection:
     """A connection that is opened again when it is gone; or with `kept` False for each request."""
 
-    def __init__(self, port: int, kept: bool = True) -> None:
+    def __init__(self, port: int, kept: bool = True, patience: float = 40) -> None:
         self._kept = kept
-        self._http = http.client.HTTPConnection("127.0.0.1", port, timeout=40)
+        self._http = http.client.HTTPConnection("127.0.0.1", port, timeout=patience)
 
     def post(self, invoice: Invoice) -> None:
         """Try once, and note what came of it."""
@@ -93,9 +93,10 @@ class Connection:
 class Load:
     """Clients that post invoices to one customer of a Tally for as long as the context lasts."""
 
-    def __init__(self, tally: Tally, clients: int = 4, kept: bool = True) -> None:
+    def __init__(self, tally: Tally, clients: int = 4, kept: bool = True, patience: float = 40) -> None:
         self._tally = tally
         self._kept = kept
+        self._patience = patience  # seconds that a client waits for an answer before it tries again
         self.account = str(tally.accounts.post("/accounts", {"name": "a", "owned_by": "u"})["id"])
         self.customer = str(
             tally.customers.post("/customers", {"name": "c", "account_id": self.account})["id"]
@@ -124,7 +125,7 @@ class Load:
             thread.join()
 
     def _work(self) -> None:
-        connection = Connection(self._tally.customers.port, self._kept)
+        connection = Connection(self._tally.customers.port, self._kept, self._patience)
         while not self._over.is_set():
             invoice = Invoice(next(self._numbers), self.customer)
             self.invoices.append(invoice)
