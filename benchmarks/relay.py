@@ -1,0 +1,95 @@
+"""Events published a second, from an outbox to the stream, beside pipelined XADDs."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import redis
+
+from benchmarks import entries, limits, own
+from benchmarks.apart import apart
+from benchmarks.client import Unexpected
+from benchmarks.entries import STREAM
+from benchmarks.plan import Plan, Result, at_least, ratios
+from benchmarks.private_redis import calm, private_redis
+from benchmarks.report import paragraph, spread, table
+from benchmarks.running import scratch
+from tally.store import customers
+
+OF_WRITE = 0.6
+_LIMIT, _TALLY = "limit: pipelined XADD", "Tally"
+
+
+def measure(plan: Plan) -> Result:
+    """Publish by each in turn; answer rates and their ratio."""
+    count = plan.choose(200_000, 20_000)
+    with private_redis(plan.base) as url, scratch(plan.base) as directory:
+        apart(fill_outbox, directory, count)
+        rates = plan.alternate(
+            {
+                _LIMIT: lambda: write(url, count),
+                _TALLY: lambda: tally(plan.base, url, count, lambda to: copy(directory, to)),
+            }
+        )
+    share = ratios(rates[_TALLY], rates[_LIMIT])
+    rows = [["publish", "events/s, median (min..max)", "Tally's by this"]]
+    rows += [[side, spread(found, ",.0f"), spread(ratios(rates[_TALLY], found), ".2f")] for side, found in rates.items()]
+    target = at_least(f"relay: Tally / {_LIMIT}", OF_WRITE, share)
+    return Result(f"{table(rows)}\n\n{_notes(count)}", [target])
+
+
+def fill_outbox(directory: Path, count: int) -> None:
+    """Put so many InvoiceCreated into the outbox of the customers.db in `directory`."""
+    database = customers.open_database(directory)
+    with database.transaction():
+        database.executemany(
+            "INSERT INTO outbox (type, payload) VALUES ('InvoiceCreated', ?)",
+            [(invoice.payload,) for invoice in entries.invoices(count)],
+        )
+    database.close()
+
+
+def copy(source: Path, to: Path) -> None:
+    """Copy a data directory whose databases nobody has open."""
+    shutil.copytree(source, to, dirs_exist_ok=True)
+
+
+def write(url: str, count: int) -> float:
+    """The limit's events a second."""
+    _empty(url)
+    seconds = apart(limits.write, url, STREAM, count)
+    _insist(url, count)
+    return count / seconds
+
+
+def tally(base: Path | None, url: str, count: int, prepare: Callable[[Path], None]) -> float:
+    """Tally's events a second, from a customers.db that `prepare` has put there."""
+    _empty(url)
+    with scratch(base) as directory:
+        prepare(directory)
+        seconds = apart(own.relay, directory, url)
+        _insist(url, count)
+    return count / seconds
+
+
+def _empty(url: str) -> None:
+    client = redis.Redis.from_url(url, protocol=2)
+    client.flushall()
+    client.close()
+    calm(url)
+
+
+def _insist(url: str, count: int) -> None:
+    wanted = (count, entries.total(count))
+    if (found := entries.published(url, STREAM)) != wanted:
+        raise Unexpected(f"(entries, cents) on the stream: {found}, not {wanted}")
+
+
+def _notes(count: int) -> str:
+    return paragraph(f"""
+        {count:,} events on an empty redis-server (append-only file), 500 at a time, each side in a process of its
+        own. Tally: Relay.step until the outbox of a customers.db, filled before, is published: read from SQLite,
+        the publishing script, and how far it has got noted without a sync after each batch. Limit: redis-py with
+        hiredis, one pipeline (no transaction) of 500 XADDs, the fields made beforehand. Afterwards the whole
+        stream is read, and the number of entries and the cents in them compared with what there was to publish.
+    """)
