@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import click
 
-from benchmarks import consume, relay, report, results
+from benchmarks import batches, consume, posting, relay, report, results
 from benchmarks.plan import Plan, Result
 
 
@@ -25,6 +25,8 @@ class Part(NamedTuple):
 PARTS = {
     "consume": Part("Events consumed", consume.measure),
     "relay": Part("Events published", relay.measure),
+    "post": Part("POST /invoices", posting.measure),
+    "batches": Part("POST /invoices/batch", batches.measure),
 }
 
 

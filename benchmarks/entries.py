@@ -5,7 +5,7 @@ import socket
 from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import cycle, islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import redis
 
@@ -35,14 +35,6 @@ class Invoice(NamedTuple):
             f'{{"id":"{self.id}","customer_id":"{self.customer}","purchase_price_cents":{self.cents},'
             f'"created_date":"{_CREATED}","purchase_date":"{self.date}"}}'
         ).encode()
-
-    def body(self, id_of: dict[int, str]) -> dict[str, Any]:
-        """What POST /invoices takes, with the customer's id from there."""
-        return {
-            "customer_id": id_of[self.customer],
-            "purchase_date": self.date,
-            "purchase_price_cents": self.cents,
-        }
 
     def fields(self, source: str = SOURCE) -> dict[bytes, bytes]:
         """The entry, as a relay publishes it."""

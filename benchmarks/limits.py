@@ -3,6 +3,7 @@
 Each function is to be run in a process of its own.
 """
 
+import logging
 import os
 import signal
 import socket
@@ -78,6 +79,7 @@ class _Constant:
 
 def answer(tell: Tell) -> None:
     """Serve POST /invoices by Falcon on waitress, as Tally serves; tell the port. Ends at SIGTERM."""
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # as Tally does
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     listener.setblocking(False)
     app = falcon.App()

@@ -118,6 +118,24 @@ def run(
     return _Run(port, requests, clients, rate, wanted).run(seconds)
 
 
+def send_each(port: int, requests: Sequence[Request], wanted: int = 201) -> tuple[float, float]:
+    """Send each request once, one after another, by one client; answer when it began and ended.
+
+    Both on the monotonic clock, which all processes share. Raises Unexpected for any other status.
+    """
+    client = _Client(port)
+    began = time.monotonic()
+    for request in requests:
+        client.send(request, 0)
+        while (status := client.receive()) is None:
+            pass
+        if status != wanted:
+            raise Unexpected(f"expected the status {wanted}, got {status}")
+    ended = time.monotonic()
+    client.socket.close()
+    return began, ended
+
+
 class _Run:
     def __init__(
         self, port: int, requests: Sequence[Request], clients: int, rate: float | None, wanted: int

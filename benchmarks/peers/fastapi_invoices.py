@@ -107,7 +107,5 @@ def serve(tell: Tell, directory: Path, url: str, customers: int) -> None:
         tell(listener.getsockname()[1])
 
     threading.Thread(target=tell_when_started, daemon=True).start()
-    try:
-        server.run(sockets=[listener])
-    except KeyboardInterrupt:
-        return
+    signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again once it has ended
+    server.run(sockets=[listener])
