@@ -11,7 +11,24 @@ from typing import NamedTuple
 
 import click
 
-from benchmarks import batches, consume, posting, relay, report, results
+from benchmarks import (
+    backlog,
+    batches,
+    busy,
+    capacity,
+    cdnow,
+    consume,
+    idle,
+    killed,
+    posting,
+    reading,
+    relay,
+    report,
+    results,
+    scale,
+    start,
+    visible,
+)
 from benchmarks.plan import Plan, Result
 
 
@@ -27,12 +44,26 @@ PARTS = {
     "relay": Part("Events published", relay.measure),
     "post": Part("POST /invoices", posting.measure),
     "batches": Part("POST /invoices/batch", batches.measure),
+    "visible": Part("POST answered to visible", visible.measure),
+    "read": Part("GET /accounts/{id} while events are consumed", reading.measure),
+    "backlog": Part("A backlog caught up", backlog.measure),
+    "scale": Part("Filled files", scale.measure),
+    "capacity": Part("More processes", capacity.measure),
+    "cdnow": Part("CDNOW", cdnow.measure),
+    "start": Part("Start to ready", start.measure),
+    "killed": Part("A killed actor back at work", killed.measure),
+    "idle": Part("All processes idle", idle.measure),
+    "busy": Part("All processes busy", busy.measure),
 }
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "--part", "chosen", multiple=True, type=click.Choice([*PARTS]), help="Only this; may be given several times."
+    "--part",
+    "chosen",
+    multiple=True,
+    type=click.Choice([*PARTS]),
+    help="Only this; may be given several times.",
 )
 @click.option("--runs", default=5, show_default=True, type=click.IntRange(1), help="Runs of each.")
 @click.option(

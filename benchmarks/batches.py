@@ -10,7 +10,7 @@ from benchmarks.client import until
 from benchmarks.load import Request, send_each
 from benchmarks.plan import Plan, Result, at_least, at_most
 from benchmarks.report import paragraph, spread, table
-from benchmarks.running import running
+from benchmarks.running import Running, running
 from benchmarks.scene import MOST_IN_BATCH, Scene
 
 RATE, KEEPS_UP = 60_000, 2.0
@@ -19,16 +19,16 @@ _LOOK_SECONDS = 0.02
 
 
 class Timing(NamedTuple):
-    """Seconds from the first request to the last answer, and to all of it shown; `count` invoices."""
+    """Seconds from the first request to the last answer, and to all of it shown."""
 
-    count: int
+    invoices: int
     posted: float
     shown: float
 
     @property
     def rate(self) -> float:
         """Invoices accepted a second."""
-        return self.count / self.posted
+        return self.invoices / self.posted
 
 
 def measure(plan: Plan) -> Result:
@@ -50,11 +50,16 @@ def measure(plan: Plan) -> Result:
     return Result(f"{table(rows)}\n\n{_NOTES}", targets)
 
 
-def post(base: Path | None, batches: int, prepare: Callable[[Path], None] | None = None) -> Timing:
+def post(
+    base: Path | None,
+    batches: int,
+    prepare: Callable[[Path], None] | None = None,
+    set_up: Callable[[Running], Scene] = lambda tally: Scene(tally, CUSTOMERS),
+) -> Timing:
     """Post so many batches, one after another, to a Tally on what `prepare` has put there."""
     count = batches * MOST_IN_BATCH
     with running(base, prepare=prepare) as tally:
-        scene = Scene(tally, CUSTOMERS)
+        scene = set_up(tally)
         until(tally.settled, pause=0.02)
         requests: list[Request] = list(scene.batches(count))
         began, answered = apart(send_each, tally.customers_port, requests)
@@ -66,9 +71,10 @@ def post(base: Path | None, batches: int, prepare: Callable[[Path], None] | None
 
 
 _NOTES = paragraph(f"""
-    One client over one connection, the bodies made beforehand, {MOST_IN_BATCH:,} invoices in each, to a whole
-    Tally at default settings (one HTTP process, two accounts consumers) that starts empty each time; for
-    {CUSTOMERS:,} customers of one account. Visible: GET /accounts/{{id}}, repeated every
-    {_LOOK_SECONDS * 1000:.0f} ms once all is answered, shows the cents of all. The HTTP process, the relay,
-    Redis and the consumers share the cores, so the rate accepted is what the consuming leaves of them.
+    One client over one connection, the bodies made beforehand, {MOST_IN_BATCH:,} invoices in each, to a
+    whole Tally at default settings (one HTTP process, two accounts consumers) that starts empty each
+    time; for {CUSTOMERS:,} customers of one account. Visible: GET /accounts/{{id}}, repeated every
+    {_LOOK_SECONDS * 1000:.0f} ms once all is answered, shows the cents of all. The HTTP process, the
+    relay, Redis and the consumers share the cores, so the rate accepted is what the consuming leaves of
+    them.
 """)

@@ -47,7 +47,9 @@ def measure(plan: Plan) -> Result:
         )
     ]
     rows = [["consume", "events/s, median (min..max)", "Tally's by this"]]
-    rows += [[side, spread(found, ",.0f"), spread(ratios(tallys, found), ".2f")] for side, found in rates.items()]
+    rows += [
+        [side, spread(found, ",.0f"), spread(ratios(tallys, found), ".2f")] for side, found in rates.items()
+    ]
     return Result(f"{table(rows)}\n\n{_notes(count, some, few)}", targets)
 
 
@@ -98,7 +100,7 @@ def _group(url: str, key: str, name: str = "group") -> Iterator[str]:
     """The name of a group to be; it is removed at the end, when it must have acknowledged everything."""
     yield name
     with closing(redis.Redis.from_url(url, protocol=2)) as client:
-        until(lambda: client.xpending(key, name)["pending"] == 0, pause=0.01, seconds=5)  # type: ignore[index]
+        until(lambda: client.xpending(key, name)["pending"] == 0, pause=0.01, seconds=5)
         client.xgroup_destroy(key, name)
 
 
@@ -115,13 +117,13 @@ def _insist(cents: int, count: int) -> None:
 
 def _notes(count: int, some: int, few: int) -> str:
     return paragraph(f"""
-        CDNOW's purchases over and over under new ids, on one redis-server (append-only file, rewritten before
-        each run so that it isn't during one), read by a new group into an empty file each time, 500 at a
-        time; {count:,} events, FastStream {some:,} in batches and {few:,} singly. Each in a process of its own
-        that is alone at work, from its first command to its last commit. Tally: Consumer.step until the stream is
-        done: decode, inbox, revenue, one durable commit, acknowledge. Limit: redis-py with hiredis, XREADGROUP and
-        XACK, and nothing else. FastStream: dedupe row and revenue in the standard library's SQLite, one
-        durable commit for a batch or for a message, pydantic models, acknowledged after the handler. Limit
-        of commits: apsw, 500 rows to a transaction. Every run's revenue is compared with what was
-        published.
+        CDNOW's purchases over and over under new ids, on one redis-server (append-only file, rewritten
+        before each run so that it isn't during one), read by a new group into an empty file each time,
+        500 at a time; {count:,} events, FastStream {some:,} in batches and {few:,} singly. Each in a
+        process of its own that is alone at work, from its first command to its last commit. Tally:
+        Consumer.step until the stream is done: decode, inbox, revenue, one durable commit, acknowledge.
+        Limit: redis-py with hiredis, XREADGROUP and XACK, and nothing else. FastStream: dedupe row and
+        revenue in the standard library's SQLite, one durable commit for a batch or for a message,
+        pydantic models, acknowledged after the handler. Limit of commits: apsw, 500 rows to a
+        transaction. Every run's revenue is compared with what was published.
     """)

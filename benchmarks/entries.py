@@ -71,13 +71,17 @@ def published(url: str, key: str) -> tuple[int, int]:
     client = redis.Redis.from_url(url, protocol=2)
     count = cents = 0
     after = "-"
-    while entries := client.xrange(key, min=after, count=5_000):
-        assert isinstance(entries, list)
+    while entries := _range(client, key, after):
         count += len(entries)
-        cents += sum(int(found[1]) for _, fields in entries if (found := _CENTS.search(fields[b"Payload"])))
+        cents += sum(int(_CENTS.findall(fields[b"Payload"])[0]) for _, fields in entries)
         after = f"({entries[-1][0].decode()}"
     client.close()
     return count, cents
+
+
+def _range(client: redis.Redis, key: str, start: str) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    found: list[tuple[bytes, dict[bytes, bytes]]] = client.xrange(key, min=start, count=5_000)  # type: ignore[assignment]
+    return found
 
 
 def command(*parts: bytes) -> bytes:

@@ -10,6 +10,7 @@ import socket
 import time
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import apsw
 import falcon
@@ -31,7 +32,8 @@ def read(url: str, key: str, group: str, count: int) -> float:
     started = time.perf_counter()
     left = count
     while left > 0:
-        [[_, found]] = client.xreadgroup(group, "reader", {key: ">"}, count=AT_ONCE, block=1000)  # type: ignore[misc]
+        answer: Any = client.xreadgroup(group, "reader", {key: ">"}, count=AT_ONCE, block=1000)
+        [[_, found]] = answer
         client.xack(key, group, *[id for id, _ in found])
         left -= len(found)
     return time.perf_counter() - started

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from benchmarks import cdnow, entries, limits, load
 from benchmarks.apart import apart, serving
-from benchmarks.client import Unexpected
+from benchmarks.client import Unexpected, until
 from benchmarks.entries import STREAM
-from benchmarks.load import Load, Request
+from benchmarks.load import Load
 from benchmarks.peers import fastapi_invoices
 from benchmarks.plan import Plan, Result, Target, at_least, at_most, ratios
 from benchmarks.private_redis import private_redis
 from benchmarks.report import paragraph, spread, table
-from benchmarks.running import running, scratch
+from benchmarks.running import Running, running, scratch
 from benchmarks.scene import Scene, create_customers, requests
 from tally.store import customers
 
@@ -49,11 +49,16 @@ def limit(seconds: float) -> Load:
 
 
 def tally(
-    base: Path | None, clients: int, seconds: float, prepare: Callable[[Path], None] | None = None
+    base: Path | None,
+    clients: int,
+    seconds: float,
+    prepare: Callable[[Path], None] | None = None,
+    set_up: Callable[[Running], Scene] = lambda tally: Scene(tally, cdnow.CUSTOMERS),
 ) -> Load:
     """A whole Tally, its relay and consumers included, on what `prepare` has put there."""
     with running(base, prepare=prepare) as tally:
-        scene = Scene(tally, cdnow.CUSTOMERS)
+        scene = set_up(tally)
+        until(tally.settled, pause=0.02)
         tally_load = apart(load.run, tally.customers_port, scene.requests(_DIFFERENT), clients, seconds)
         scene.sent += tally_load.weight
         scene.insist()
@@ -133,13 +138,14 @@ def _table(loads: dict[str, list[Load]]) -> str:
 
 def _notes(seconds: float) -> str:
     return paragraph(f"""
-        {seconds:.0f} s each, {CLIENTS} kept-alive connections unless {MANY} are named, each sending its next
-        request when its answer has come; one process of raw sockets, whose share of a core is shown, drives
-        them all. Every side is one HTTP process, started anew for each run. Tally: all of it at default
-        settings, so that the relay and the consumers share the cores with the HTTP process; every answer
-        follows a durable commit, and GET /accounts must show the cents of all that was answered in the end.
-        HTTP alone: the same without Redis, so that nothing else has work. Limit: Falcon on waitress, served as
-        Tally serves, {limits.THREADS} threads; reads the body, answers a constant 201, stores nothing.
-        FastAPI on uvicorn (uvloop, httptools), one worker: pydantic models, one durable SQLite commit and one
-        XADD for each request. Refused: any answer but 201, which would also fail the run.
+        {seconds:.0f} s each, {CLIENTS} kept-alive connections unless {MANY} are named, each sending its
+        next request when its answer has come; one process of raw sockets, whose share of a core is
+        shown, drives them all. Every side is one HTTP process, started anew for each run. Tally: all of
+        it at default settings, so that the relay and the consumers share the cores with the HTTP
+        process; every answer follows a durable commit, and GET /accounts must show the cents of all
+        that was answered in the end. HTTP alone: the same without Redis, so that nothing else has work.
+        Limit: Falcon on waitress, served as Tally serves, {limits.THREADS} threads; reads the body,
+        answers a constant 201, stores nothing. FastAPI on uvicorn (uvloop, httptools), one worker:
+        pydantic models, one durable SQLite commit and one XADD for each request. Refused: any answer
+        but 201, which would also fail the run.
     """)

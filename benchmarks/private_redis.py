@@ -47,7 +47,7 @@ def calm(url: str) -> None:
     client.bgrewriteaof()
 
     def rewritten() -> bool:
-        told: dict[str, Any] = client.info("persistence")  # type: ignore[assignment]
+        told: dict[str, Any] = client.info("persistence")
         return not (told["aof_rewrite_in_progress"] or told["aof_rewrite_scheduled"])
 
     until(rewritten, pause=0.02)

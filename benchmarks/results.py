@@ -1,5 +1,6 @@
 """The results of all parts as one document: the targets first, then every table with its notes."""
 
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -53,12 +54,9 @@ class Results:
         return "\n\n".join(parts) + "\n"
 
 
-def _judged(targets: "list[Target] | tuple[Target, ...] | object") -> str:
+def _judged(targets: Sequence[Target]) -> str:
     rows = [["target", "wanted", "found, median (min..max)", ""]]
-    rows += [
-        [each.what, each.wanted, each.found, "met" if each.met else "MISSED"]
-        for each in targets  # type: ignore[attr-defined]
-    ]
+    rows += [[each.what, each.wanted, each.found, "met" if each.met else "MISSED"] for each in targets]
     return table(rows)
 
 
@@ -78,10 +76,10 @@ def _versions() -> str:
 
 
 _INTRODUCTION = paragraph("""
-    Written by `python -m benchmarks`, which measures everything side by side on one machine: Tally, its limits
-    (the same parts with nothing of Tally's between them) and its peers, alternating within each run. A figure is the
-    median of the runs with the smallest and the largest; a ratio is taken within each run, and then the
-    median. What limits a figure is said below it.
+    Written by `python -m benchmarks`, which measures everything side by side on one machine: Tally, its
+    limits (the same parts with nothing of Tally's between them) and its peers, alternating within each run. A
+    figure is the median of the runs with the smallest and the largest; a ratio is taken within each run, and
+    then the median. What limits a figure is said below it.
 """)
 
 _ORIGINAL = paragraph("""

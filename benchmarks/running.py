@@ -165,12 +165,22 @@ def running(
     with scratch(base) as directory:
         if prepare:
             prepare(directory / "data")
-        tally = Running(directory, sections, roles)
-        try:
+        with started(directory, roles=roles, **sections) as tally:
             yield tally
-            tally.stop()
-        finally:
-            tally.kill()
+
+
+@contextmanager
+def started(directory: Path, *, roles: Sequence[str] = (), **sections: dict[str, Any]) -> Iterator[Running]:
+    """Run Tally on what is in `directory` from the last time; stopped in order at the end.
+
+    When what is inside raises, be it KeyboardInterrupt, all its processes are killed instead.
+    """
+    tally = Running(directory, sections, roles)
+    try:
+        yield tally
+        tally.stop()
+    finally:
+        tally.kill()
 
 
 def _environment() -> dict[str, str]:

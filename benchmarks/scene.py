@@ -17,7 +17,7 @@ class Scene:
     """An account with so many customers, whose revenue is known: `sent` cents have been accepted."""
 
     def __init__(self, tally: Running, customers: int) -> None:
-        self._tally = tally
+        self.tally = tally
         self.sent = 0
         with closing(tally.accounts()) as accounts:
             self.account = accounts.post("/accounts", {"name": "Scene", "owned_by": "benchmark"})["id"]
@@ -34,15 +34,19 @@ class Scene:
             body = json.dumps([_body(invoice, self.customers) for invoice in chunk]).encode()
             yield Request(post("/invoices/batch", body), sum(invoice.cents for invoice in chunk))
 
+    def revenue(self) -> int:
+        """The cents that GET /accounts/{id} shows."""
+        with closing(self.tally.accounts()) as accounts:
+            return int(accounts.get(f"/accounts/{self.account}")["total_revenue_cents"])
+
     def shown(self) -> bool:
         """Whether GET /accounts/{id} shows all that was sent."""
-        with closing(self._tally.accounts()) as accounts:
-            return bool(accounts.get(f"/accounts/{self.account}")["total_revenue_cents"] == self.sent)
+        return self.revenue() == self.sent
 
     def insist(self, seconds: float = 120.0) -> None:
         """Wait until all that was sent is shown, and see that it stays so once nothing is on its way."""
         until(self.shown, pause=0.02, seconds=seconds)
-        until(self._tally.settled, pause=0.05, seconds=seconds)
+        until(self.tally.settled, pause=0.05, seconds=seconds)
         if not self.shown():
             raise Unexpected("the revenue changed after it had been complete")
 

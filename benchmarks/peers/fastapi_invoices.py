@@ -3,9 +3,9 @@
 One commit and one XADD for each request, in one worker process.
 """
 
+import signal
 import socket
 import sqlite3
-import signal
 import threading
 import time
 from datetime import UTC, date, datetime
@@ -74,7 +74,12 @@ def create_app(connection: sqlite3.Connection, client: "redis.asyncio.Redis") ->
     @app.post("/invoices", status_code=201)
     async def create(new: NewInvoice) -> Made:
         created = datetime.now(UTC)
-        row = (int(new.customer_id), new.purchase_price_cents, new.purchase_date.isoformat(), created.isoformat())
+        row = (
+            int(new.customer_id),
+            new.purchase_price_cents,
+            new.purchase_date.isoformat(),
+            created.isoformat(),
+        )
         try:
             cursor = connection.execute(
                 "INSERT INTO invoice (customer_id, purchase_price_cents, purchase_date, created_date)"
@@ -84,9 +89,7 @@ def create_app(connection: sqlite3.Connection, client: "redis.asyncio.Redis") ->
         except sqlite3.IntegrityError:
             raise HTTPException(422, "There is no such customer.") from None
         invoice = Invoice(id=str(cursor.lastrowid), created_date=created, **new.model_dump())
-        await client.xadd(
-            STREAM, {"EventTypeName": "InvoiceCreated", "Payload": invoice.model_dump_json()}
-        )
+        await client.xadd(STREAM, {"EventTypeName": "InvoiceCreated", "Payload": invoice.model_dump_json()})
         return Made(id=invoice.id)
 
     return app

@@ -82,22 +82,21 @@ def consume(directory: Path, url: str, key: str, group: str, count: int, in_batc
 
 
 async def _consume(revenue: Revenue, url: str, key: str, group: str, in_batches: bool) -> float:
-    broker = RedisBroker(url, logger=None)
-    stream = StreamSub(
-        key, group=group, consumer="one", last_id="0", max_records=AT_ONCE, batch=in_batches
-    )
+    broker = RedisBroker(url, logger=None)  # type: ignore[arg-type]
+    stream = StreamSub(key, group=group, consumer="one", last_id="0", max_records=AT_ONCE, batch=in_batches)
     subscriber = broker.subscriber(stream=stream, ack_policy=AckPolicy.NACK_ON_ERROR)
     if in_batches:
 
-        @subscriber
         async def handle_batch(entries: list[Entry]) -> None:
             revenue.apply(entries)
 
+        subscriber(handle_batch)
     else:
 
-        @subscriber
         async def handle(entry: Entry) -> None:
             revenue.apply([entry])
+
+        subscriber(handle)
 
     started = time.perf_counter()
     async with broker:
