@@ -1,13 +1,16 @@
 """What each of Tally's processes costs while something happens."""
 
 import statistics
+import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from benchmarks.client import Unexpected
 from benchmarks.report import spread, table
 from benchmarks.running import Running
+
+_LOOK_SECONDS = 0.1  # between two looks for a peak
 
 
 class Cost(NamedTuple):
@@ -39,6 +42,32 @@ def watch(tally: Running, during: Callable[[], object]) -> Costs:
     }
 
 
+class Peaks:
+    """The most memory that each process is seen to have while this is entered, in MB, by name."""
+
+    def __init__(self, tally: Running) -> None:
+        self._processes = tally.processes()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self.megabytes = self._now()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._done.wait(_LOOK_SECONDS):
+            for name, found in self._now().items():
+                self.megabytes[name] = max(self.megabytes[name], found)
+
+    def _now(self) -> dict[str, float]:
+        return {name: process.memory_full_info().pss / 1e6 for name, process in self._processes.items()}
+
+
 def cpu(windows: Sequence[Costs]) -> list[float]:
     """Of all processes together, per cent of one core, in each window."""
     return [sum(cost.cpu for cost in costs.values()) for costs in windows]
@@ -47,11 +76,6 @@ def cpu(windows: Sequence[Costs]) -> list[float]:
 def memory(windows: Sequence[Costs]) -> list[float]:
     """Of all processes together, in MB, in each window."""
     return [sum(cost.memory for cost in costs.values()) for costs in windows]
-
-
-def largest(windows: Sequence[Costs]) -> list[float]:
-    """The memory of the actor that has most, in MB, in each window; redis-server is no actor of ours."""
-    return [max(cost.memory for name, cost in costs.items() if name != "redis-server") for costs in windows]
 
 
 def tabled(windows: Sequence[Costs]) -> str:

@@ -59,16 +59,21 @@ def get(path: str) -> bytes:
 
 
 class _Client:
-    """One connection, and the one request that is under way on it."""
+    """A connection, made anew when an answer ended the last, and the one request under way on it."""
 
     def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=ANSWER_SECONDS)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._port = port
+        self._come = b""
+        self._left: int | None = 0  # None: as much as comes before the connection ends
         self.request = Request(b"")
         self.sent = 0  # ns
-        self._come = b""
-        self._parts: list[bytes] = []
-        self._left = 0
+        self.connect()
+
+    def connect(self) -> None:
+        """Connect."""
+        self.socket = socket.create_connection(("127.0.0.1", self._port), timeout=ANSWER_SECONDS)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.ended = False
 
     def send(self, request: Request, at: int) -> None:
         """Send a request; `at` is when it counts as sent."""
@@ -79,27 +84,41 @@ class _Client:
         """Take what has come; answer the status once the answer is complete."""
         part = self.socket.recv(_PART)
         if not part:
-            raise Unexpected("the connection was closed instead of an answer")
-        if self._left:
+            return self._at_end()
+        if self._left is None:
+            self._come = self._come[:12] + (self._come[12:] + part)[-16:]  # the status, and how it ends
+        elif self._left:
             self._left -= len(part)
         else:
             self._come += part
             end = self._come.find(b"\r\n\r\n")
             if end < 0:
                 return None
-            self._left = end + 4 + _length(self._come[:end]) - len(self._come)
-        if self._left:
-            return None
+            length = _length(self._come[:end])
+            self._left = None if length is None else end + 4 + length - len(self._come)
+        return self._status() if self._left == 0 else None
+
+    def _at_end(self) -> int:
+        if self._left is not None or not self._come.endswith(b"0\r\n\r\n"):
+            raise Unexpected("the connection was closed instead of an answer")
+        self.socket.close()
+        self.ended, self._left = True, 0
+        return self._status()
+
+    def _status(self) -> int:
         status, self._come = int(self._come[9:12]), b""
         return status
 
 
-def _length(head: bytes) -> int:
+def _length(head: bytes) -> int | None:
+    """What Content-Length says; None for an answer in chunks, after which the connection ends."""
     lower = head.lower()
     start = lower.find(b"content-length:")
-    if start < 0:
-        raise Unexpected(f"an answer without Content-Length: {head!r}")
-    return int(lower[start + 15 :].split(b"\r\n", 1)[0])
+    if start >= 0:
+        return int(lower[start + 15 :].split(b"\r\n", 1)[0])
+    if b"connection: close" in lower and b"transfer-encoding: chunked" in lower:
+        return None
+    raise Unexpected(f"an answer without an end: {head!r}")
 
 
 def run(
@@ -142,6 +161,8 @@ class _Run:
     ) -> None:
         self._clients = {client.socket.fileno(): client for client in (_Client(port) for _ in range(clients))}
         self._idle = list(self._clients.values())
+        self._count = clients
+        self._poll = select.epoll()
         self._requests, self._next = requests, 0
         self._interval = int(1e9 / rate) if rate else 0
         self._wanted = wanted
@@ -149,18 +170,17 @@ class _Run:
         self._refused = self._weight = 0
 
     def run(self, seconds: float) -> Load:
-        poll = select.epoll()
         for descriptor in self._clients:
-            poll.register(descriptor, select.EPOLLIN)
+            self._poll.register(descriptor, select.EPOLLIN)
         cpu, began = time.process_time(), time.perf_counter_ns()
         end = began + int(seconds * 1e9)
         while True:
             now = time.perf_counter_ns()
             while self._idle and now < end and (due := self._due(began, now)):
                 self._send(self._idle.pop(), due)
-            if len(self._idle) == len(self._clients) and now >= end:
+            if len(self._idle) == self._count and now >= end:
                 break
-            self._receive(poll)
+            self._receive()
         taken = (time.perf_counter_ns() - began) / 1e9
         for client in self._clients.values():
             client.socket.close()
@@ -174,12 +194,16 @@ class _Run:
         return due if due <= now else 0
 
     def _send(self, client: _Client, due: int) -> None:
+        if client.ended:
+            client.connect()
+            self._clients[client.socket.fileno()] = client
+            self._poll.register(client.socket, select.EPOLLIN)
         client.send(self._requests[self._next % len(self._requests)], due)
         self._next += 1
 
-    def _receive(self, poll: select.epoll) -> None:
+    def _receive(self) -> None:
         wait = 0.0005 if self._interval else ANSWER_SECONDS
-        events = poll.poll(wait)
+        events = self._poll.poll(wait)
         if not events and not self._interval:
             raise Unexpected(f"no answer within {ANSWER_SECONDS:.0f} s")
         for descriptor, _ in events:
@@ -187,6 +211,8 @@ class _Run:
             status = client.receive()
             if status is None:
                 continue
+            if client.ended:
+                del self._clients[descriptor]
             if status == self._wanted:
                 self._latencies.append(time.perf_counter_ns() - client.sent)
                 self._weight += client.request.weight

@@ -1,7 +1,6 @@
 """The same rates with a million customers and ten million invoices in the files, and the memory."""
 
 import re
-import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -9,26 +8,21 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import batches, consume, entries, load, posting, relay
+from benchmarks import batches, cdnow, consume, entries, load, posting, relay
 from benchmarks.apart import apart
 from benchmarks.client import Unexpected
 from benchmarks.costs import Peaks
 from benchmarks.entries import STREAM
+from benchmarks.filled import EACH, IN_ACCOUNT, Everyone, fill, in_database
 from benchmarks.plan import Plan, Result, Target, at_least, at_most, ratios
 from benchmarks.private_redis import private_redis
 from benchmarks.report import paragraph, spread, table
 from benchmarks.running import Running, running, scratch
 from benchmarks.scene import Scene
-from tally.events import AccountCreated, Id, InvoiceCreated, encode, now, rfc3339
-from tally.store import accounts, customers
-from tally.store.database import Database
 
 OF_EMPTY = 0.8
 MOST_MEMORY = 120.0  # MB, of any actor
 MOST_GROWTH = 10.0  # MB, of the HTTP process while it shows everything
-IN_ACCOUNT = 1_000
-EACH = 10  # invoices of a customer
-_AT_ONCE = 1_000_000  # rows in a transaction while the files are made
 
 
 class Sizes(NamedTuple):
@@ -43,26 +37,6 @@ class Sizes(NamedTuple):
     def invoices(self) -> int:
         """In the files."""
         return self.customers * EACH
-
-
-class Everyone(Scene):
-    """All the customers of a filled Tally; the revenue is that of all together."""
-
-    def __init__(self, tally: Running, count: int) -> None:
-        self.tally = tally
-        self.customers = [str(number) for number in range(1, count + 1)]
-        self.sent = 0
-        self._before = self._total()
-
-    def revenue(self) -> int:
-        """The cents that have come to accounts.db."""
-        return self._total() - self._before
-
-    def _total(self) -> int:
-        file = self.tally.directory / accounts.FILE
-        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
-            [[cents]] = connection.execute("SELECT sum(revenue_cents) FROM customer")
-        return int(cents)
 
 
 def measure(plan: Plan) -> Result:
@@ -212,84 +186,9 @@ def _show_everything(tally: Running, count: int) -> float:
     taken = time.monotonic() - began
     shown = body.count(b'"customer_id"')
     totals = sum(map(int, re.findall(rb'\],"total_revenue_cents":(\d+)}', body)))
-    if shown != count or totals != Everyone(tally, 0)._total():
+    if shown != count or totals != in_database(tally):
         raise Unexpected(f"GET /accounts shows {shown} customers with {totals} cents")
     return taken
-
-
-def fill(directory: Path, count: int) -> None:
-    """Make both databases in `directory`, as if `count` customers had been invoiced EACH times."""
-    ours, theirs = customers.open_database(directory), accounts.open_database(directory)
-    _fill_customers(ours, count)
-    _fill_accounts(theirs, count, ours.source)
-    for database in (ours, theirs):
-        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        database.close()
-
-
-def _fill_customers(database: Database, count: int) -> None:
-    created, invoices = rfc3339(now()), count * EACH
-    _insert(
-        database,
-        count,
-        f"INSERT INTO customer SELECT n, (n - 1) / {IN_ACCOUNT} + 1, 'Customer ' || n, '{created}' FROM numbers",
-    )
-    _insert(
-        database,
-        invoices,
-        f"INSERT INTO invoice SELECT n, (n - 1) / {EACH} + 1, {_cents(f'(n - 1) / {EACH} + 1')}, '1998-06-30',"
-        f" '{created}' FROM numbers",
-    )
-    last = InvoiceCreated(Id(invoices), Id(count), _cents_of(count), now(), now().date())
-    with database.transaction():
-        database.execute(
-            "INSERT INTO outbox VALUES (?, 'InvoiceCreated', ?, NULL)", (count + invoices, encode(last))
-        )
-        database.set_meta("published", count + invoices)
-
-
-def _fill_accounts(database: Database, count: int, source: str) -> None:
-    created = now()
-    _insert(
-        database,
-        count,
-        f"INSERT INTO customer SELECT n, (n - 1) / {IN_ACCOUNT} + 1, 'Customer ' || n, '{rfc3339(created)}',"
-        f" {EACH} * ({_cents('n')}), FALSE FROM numbers",
-    )
-    opened = [
-        AccountCreated(Id(number), f"Account {number}", "", "benchmark", created)
-        for number in range(1, -(-count // IN_ACCOUNT) + 1)
-    ]
-    with database.transaction():
-        database.executemany(
-            "INSERT INTO account (id, name, description, owned_by, created_date) VALUES (?, ?, ?, ?, ?)",
-            [(each.id, each.name, each.description, each.owned_by, rfc3339(created)) for each in opened],
-        )
-        database.executemany(
-            "INSERT INTO outbox (type, payload) VALUES ('AccountCreated', ?)", [(encode(e),) for e in opened]
-        )
-        database.execute("INSERT INTO inbox_range VALUES (?, 1, ?)", (source, count * (1 + EACH)))
-
-
-def _cents(customer: str) -> str:
-    """What each invoice of a customer comes to, as SQL."""
-    return f"1000 + ({customer}) % 1000"
-
-
-def _cents_of(customer: int) -> int:
-    return 1000 + customer % 1000
-
-
-def _insert(database: Database, count: int, sql: str) -> None:
-    """Run `sql` over the numbers from 1 to `count`, which it finds in the table `numbers`."""
-    for first in range(1, count + 1, _AT_ONCE):
-        last = min(count, first + _AT_ONCE - 1)
-        numbers = (
-            f"WITH RECURSIVE numbers (n) AS"
-            f" (SELECT {first} UNION ALL SELECT n + 1 FROM numbers WHERE n < {last}) "
-        )
-        with database.transaction():
-            database.execute(numbers + sql)
 
 
 def _memory_table(memory: list[Memory]) -> str:
@@ -313,7 +212,7 @@ def _notes(sizes: Sizes) -> str:
         Filled: {sizes.customers:,} customers in accounts of {IN_ACCOUNT:,}, with {sizes.invoices:,}
         invoices, made by SQL once and copied for each run; the events and requests then are for
         customers all over the file, while on empty files they are for CDNOW's
-        {consume.cdnow.CUSTOMERS:,} (in batches {batches.CUSTOMERS:,}). Otherwise measured as above. The
+        {cdnow.CUSTOMERS:,} (in batches {batches.CUSTOMERS:,}). Otherwise measured as above. The
         files are in the page cache as far as they fit. Memory: the highest of the looks every 0.1 s
         while single invoices, then batches are posted and applied, then all accounts are listed;
         redis-server holds the stream and is no actor.
