@@ -117,7 +117,7 @@ def _insist(cents: int, count: int) -> None:
 
 def _notes(count: int, some: int, few: int) -> str:
     return paragraph(f"""
-        CDNOW's purchases over and over under new ids, on one redis-server (append-only file, rewritten
+        CDNOW's purchases by date, over and over under new ids, on one redis-server (append-only file, rewritten
         before each run so that it isn't during one), read by a new group into an empty file each time,
         500 at a time; {count:,} events, FastStream {some:,} in batches and {few:,} singly. Each in a
         process of its own that is alone at work, from its first command to its last commit. Tally:

@@ -1,4 +1,4 @@
-"""Events as they stand on the stream: CDNOW's purchases, over and over under new ids."""
+"""Events as they stand on the stream: CDNOW's purchases by date, over and over under new ids."""
 
 import re
 import socket
@@ -47,7 +47,7 @@ class Invoice(NamedTuple):
 
 @cache
 def _purchases() -> list[tuple[int, str, int]]:
-    purchases = cdnow.read(cdnow.FILE)
+    purchases = sorted(cdnow.read(cdnow.FILE), key=lambda purchase: purchase.date)
     numbers = sorted({purchase.customer for purchase in purchases})
     number_of = {customer: number for number, customer in enumerate(numbers, 1)}
     return [(number_of[purchase.customer], purchase.date, purchase.cents) for purchase in purchases]

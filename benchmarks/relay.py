@@ -46,6 +46,7 @@ def fill_outbox(directory: Path, count: int) -> None:
     database = customers.open_database(directory)
     with database.transaction():
         database.execute("DELETE FROM outbox")
+        database.set_meta("published", 0)
         database.executemany(
             "INSERT INTO outbox (type, payload) VALUES ('InvoiceCreated', ?)",
             [(invoice.payload,) for invoice in entries.invoices(count)],

@@ -8,7 +8,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import batches, cdnow, consume, entries, load, posting, relay
+from benchmarks import batches, consume, entries, load, posting, relay
 from benchmarks.apart import apart
 from benchmarks.client import Unexpected
 from benchmarks.costs import Peaks
@@ -22,6 +22,7 @@ from benchmarks.scene import Scene
 
 OF_EMPTY = 0.8
 MOST_MEMORY = 120.0  # MB, of any actor
+FEW = 10_000  # customers on empty files: as many as a batch can have
 MOST_GROWTH = 10.0  # MB, of the HTTP process while it shows everything
 
 
@@ -77,9 +78,8 @@ Prepare = Callable[[Path], None]
 
 def _consume(plan: Plan, sizes: Sizes, prepare: Prepare) -> tuple[list[float], list[float]]:
     with private_redis(plan.base) as small, private_redis(plan.base) as large:
-        entries.publish(small, STREAM, (each.fields() for each in entries.invoices(sizes.events)))
-        spread_out = entries.invoices(sizes.events, sizes.customers)
-        entries.publish(large, STREAM, (each.fields() for each in spread_out))
+        for url, among in ((small, FEW), (large, sizes.customers)):
+            entries.publish(url, STREAM, (each.fields() for each in entries.invoices(sizes.events, among)))
         found = plan.alternate(
             {
                 "scale, consume: empty": lambda: consume.tally(plan.base, small, sizes.events),
@@ -112,12 +112,10 @@ def _relay(plan: Plan, sizes: Sizes, prepare: Prepare) -> tuple[list[float], lis
 def _post(plan: Plan, sizes: Sizes, prepare: Prepare) -> tuple[list[float], list[float]]:
     clients, seconds = posting.CLIENTS, sizes.seconds
 
-    def everyone(tally: Running) -> Scene:
-        return Everyone(tally, sizes.customers)
-
+    few, everyone = _scenes(sizes)
     found = plan.alternate(
         {
-            "scale, post: empty": lambda: posting.tally(plan.base, clients, seconds).rate,
+            "scale, post: empty": lambda: posting.tally(plan.base, clients, seconds, None, few).rate,
             "scale, post: filled": lambda: posting.tally(plan.base, clients, seconds, prepare, everyone).rate,
         }
     )
@@ -126,17 +124,20 @@ def _post(plan: Plan, sizes: Sizes, prepare: Prepare) -> tuple[list[float], list
 
 
 def _batches(plan: Plan, sizes: Sizes, prepare: Prepare) -> tuple[list[float], list[float]]:
-    def everyone(tally: Running) -> Scene:
-        return Everyone(tally, sizes.customers)
-
+    few, everyone = _scenes(sizes)
     found = plan.alternate(
         {
-            "scale, batches: empty": lambda: batches.post(plan.base, sizes.batches).rate,
+            "scale, batches: empty": lambda: batches.post(plan.base, sizes.batches, None, few).rate,
             "scale, batches: filled": lambda: batches.post(plan.base, sizes.batches, prepare, everyone).rate,
         }
     )
     empty, full = found.values()
     return empty, full
+
+
+def _scenes(sizes: Sizes) -> tuple[Callable[[Running], Scene], Callable[[Running], Scene]]:
+    """Whom to post for on empty files, and on filled ones."""
+    return lambda tally: Scene(tally, FEW), lambda tally: Everyone(tally, sizes.customers)
 
 
 class Memory(NamedTuple):
@@ -209,11 +210,10 @@ def _memory_targets(memory: list[Memory]) -> list[Target]:
 
 def _notes(sizes: Sizes) -> str:
     return paragraph(f"""
-        Filled: {sizes.customers:,} customers in accounts of {IN_ACCOUNT:,}, with {sizes.invoices:,}
-        invoices, made by SQL once and copied for each run; the events and requests then are for
-        customers all over the file, while on empty files they are for CDNOW's
-        {cdnow.CUSTOMERS:,} (in batches {batches.CUSTOMERS:,}). Otherwise measured as above. The
-        files are in the page cache as far as they fit. Memory: the highest of the looks every 0.1 s
-        while single invoices, then batches are posted and applied, then all accounts are listed;
-        redis-server holds the stream and is no actor.
+        Filled: {sizes.customers:,} customers in accounts of {IN_ACCOUNT:,}, with {sizes.invoices:,} invoices,
+        made by SQL once and copied for each run; events and requests then are for customers all over the
+        file. Empty: files just made, with {FEW:,} customers, the requests and events for all of them in turn.
+        Otherwise measured as above. The files are in the page cache as far as they fit. Memory: the highest
+        of the looks every 0.1 s while single invoices, then batches are posted and applied, then all accounts
+        are listed; redis-server holds the stream and is no actor.
     """)
