@@ -14,8 +14,9 @@ from benchmarks.entries import STREAM
 from benchmarks.peers import faststream_consumer
 from benchmarks.plan import Plan, Result, at_least, ratios
 from benchmarks.private_redis import calm, private_redis
-from benchmarks.report import paragraph, spread, table
+from benchmarks.report import paragraph
 from benchmarks.running import scratch
+from benchmarks.spent import Pace, beside, rates
 from tally.store import accounts
 
 OF_READ, OF_BATCHES, OF_SINGLE = 0.6, 2.0, 50.0
@@ -28,7 +29,7 @@ def measure(plan: Plan) -> Result:
         for length in (count, some, few):
             key = STREAM if length == count else _key(length)
             entries.publish(url, key, (invoice.fields() for invoice in entries.invoices(length)))
-        rates = plan.alternate(
+        paces = plan.alternate(
             {
                 "limit: read and acknowledge": lambda: read(url, count),
                 "Tally": lambda: tally(plan.base, url, count),
@@ -37,57 +38,52 @@ def measure(plan: Plan) -> Result:
                 "limit: commit": lambda: commit(plan.base, count),
             }
         )
-    tallys = rates["Tally"]
     targets = [
-        at_least(f"consume: Tally / {side}", least, ratios(tallys, rates[side]))
+        at_least(f"consume: Tally / {side}", least, ratios(rates(paces["Tally"]), rates(paces[side])))
         for side, least in (
             ("limit: read and acknowledge", OF_READ),
             ("FastStream, batches", OF_BATCHES),
             ("FastStream, singly", OF_SINGLE),
         )
     ]
-    rows = [["consume", "events/s, median (min..max)", "Tally's by this"]]
-    rows += [
-        [side, spread(found, ",.0f"), spread(ratios(tallys, found), ".2f")] for side, found in rates.items()
-    ]
-    return Result(f"{table(rows)}\n\n{_notes(count, some, few)}", targets)
+    return Result(f"{beside('consume', paces, 'Tally')}\n\n{_notes(count, some, few)}", targets)
 
 
-def read(url: str, count: int) -> float:
-    """The limit's events a second."""
+def read(url: str, count: int) -> Pace:
+    """The limit's pace."""
     calm(url)
     with _group(url, STREAM) as group:
-        return count / apart(limits.read, url, STREAM, group, count)
+        return Pace.of(count, apart(limits.read, url, STREAM, group, count))
 
 
-def commit(base: Path | None, count: int) -> float:
-    """Rows a second in durable transactions, as many at a time as a batch has events."""
+def commit(base: Path | None, count: int) -> Pace:
+    """Rows committed in durable transactions, as many at a time as a batch has events."""
     with scratch(base) as directory:
-        return count / apart(limits.commit, directory, count)
+        return Pace.of(count, apart(limits.commit, directory, count))
 
 
 def tally(
     base: Path | None, url: str, count: int, prepare: Callable[[Path], None] = lambda directory: None
-) -> float:
-    """Tally's events a second, on an accounts.db that `prepare` has put there, else an empty one."""
+) -> Pace:
+    """Tally's pace, on an accounts.db that `prepare` has put there, else an empty one."""
     calm(url)
     with scratch(base) as directory:
         prepare(directory)
         with closing(accounts.open_database(directory)) as database:
             before, source = _revenue(directory / accounts.FILE), database.source
         with _group(url, STREAM, source):
-            seconds = apart(own.consume, directory, url, count)
+            spent = apart(own.consume, directory, url, count)
             _insist(_revenue(directory / accounts.FILE) - before, count)
-    return count / seconds
+    return Pace.of(count, spent)
 
 
-def faststream(base: Path | None, url: str, count: int, in_batches: bool) -> float:
-    """FastStream's events a second."""
+def faststream(base: Path | None, url: str, count: int, in_batches: bool) -> Pace:
+    """FastStream's pace."""
     calm(url)
     with scratch(base) as directory, _group(url, _key(count)) as group:
-        seconds = apart(faststream_consumer.consume, directory, url, _key(count), group, count, in_batches)
+        spent = apart(faststream_consumer.consume, directory, url, _key(count), group, count, in_batches)
         _insist(_revenue(directory / faststream_consumer.FILE), count)
-    return count / seconds
+    return Pace.of(count, spent)
 
 
 def _key(length: int) -> str:
@@ -117,13 +113,14 @@ def _insist(cents: int, count: int) -> None:
 
 def _notes(count: int, some: int, few: int) -> str:
     return paragraph(f"""
-        CDNOW's purchases by date, over and over under new ids, on one redis-server (append-only file, rewritten
-        before each run so that it isn't during one), read by a new group into an empty file each time,
-        500 at a time; {count:,} events, FastStream {some:,} in batches and {few:,} singly. Each in a
-        process of its own that is alone at work, from its first command to its last commit. Tally:
-        Consumer.step until the stream is done: decode, inbox, revenue, one durable commit, acknowledge.
-        Limit: redis-py with hiredis, XREADGROUP and XACK, and nothing else. FastStream: dedupe row and
-        revenue in the standard library's SQLite, one durable commit for a batch or for a message,
-        pydantic models, acknowledged after the handler. Limit of commits: apsw, 500 rows to a
-        transaction. Every run's revenue is compared with what was published.
+        CDNOW's purchases by date, over and over under new ids, on one redis-server (append-only file,
+        rewritten before each run so that it isn't during one), read by a new group into an empty file
+        each time, 500 at a time; {count:,} events, FastStream {some:,} in batches and {few:,} singly.
+        Each in a process of its own that is alone at work, from its first command to its last commit.
+        Tally: Consumer.step until the stream is done: decode, inbox, revenue, one durable commit,
+        acknowledge. Limit: redis-py with hiredis, XREADGROUP and XACK, and nothing else. FastStream:
+        dedupe row and revenue in the standard library's SQLite, one durable commit for a batch or for a
+        message, pydantic models, acknowledged after the handler. Limit of commits: apsw, 500 rows to a
+        transaction. Every run's revenue is compared with what was published. Processor: of that process
+        alone, which what else runs on the machine does not add to; the part of Redis is not in it.
     """)

@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import socket
-import time
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import redis
 
 from benchmarks import entries
 from benchmarks.apart import Tell
+from benchmarks.spent import Spent
 from tally.actors.actor import Actor
 from tally.actors.http_server import HttpServer
 
@@ -25,47 +25,47 @@ AT_ONCE = 500
 THREADS = 16
 
 
-def read(url: str, key: str, group: str, count: int) -> float:
-    """Read `count` entries as a new group and acknowledge them, nothing else; answer the seconds."""
+def read(url: str, key: str, group: str, count: int) -> Spent:
+    """Read `count` entries as a new group and acknowledge them, nothing else; answer what it took."""
     client = redis.Redis.from_url(url, protocol=2)
     client.xgroup_create(key, group, id="0")
-    started = time.perf_counter()
+    started = Spent.now()
     left = count
     while left > 0:
         answer: Any = client.xreadgroup(group, "reader", {key: ">"}, count=AT_ONCE, block=1000)
         [[_, found]] = answer
         client.xack(key, group, *[id for id, _ in found])
         left -= len(found)
-    return time.perf_counter() - started
+    return Spent.since(started)
 
 
-def write(url: str, key: str, count: int) -> float:
-    """Append `count` entries made beforehand; answer the seconds."""
+def write(url: str, key: str, count: int) -> Spent:
+    """Append `count` entries made beforehand; answer what it took."""
     client = redis.Redis.from_url(url, protocol=2)
     made = [invoice.fields() for invoice in entries.invoices(count)]
     client.ping()
-    started = time.perf_counter()
+    started = Spent.now()
     rest = iter(made)
     while chunk := list(islice(rest, AT_ONCE)):
         with client.pipeline(transaction=False) as pipeline:
             for fields in chunk:
                 pipeline.xadd(key, fields)  # type: ignore[arg-type]
             pipeline.execute()
-    return time.perf_counter() - started
+    return Spent.since(started)
 
 
-def commit(directory: Path, count: int) -> float:
-    """Insert `count` rows in durable transactions of AT_ONCE; answer the seconds."""
+def commit(directory: Path, count: int) -> Spent:
+    """Insert `count` rows in durable transactions of AT_ONCE; answer what it took."""
     connection = apsw.Connection(str(directory / "commit.db"))
     connection.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL")
     connection.execute("CREATE TABLE event (id INTEGER PRIMARY KEY, payload BLOB NOT NULL) STRICT")
     rows = iter([(invoice.payload,) for invoice in entries.invoices(count)])
-    started = time.perf_counter()
+    started = Spent.now()
     while chunk := list(islice(rows, AT_ONCE)):
         connection.execute("BEGIN IMMEDIATE")
         connection.executemany("INSERT INTO event (payload) VALUES (?)", chunk)
         connection.execute("COMMIT")
-    return time.perf_counter() - started
+    return Spent.since(started)
 
 
 class _Constant:

@@ -1,10 +1,10 @@
 """Tally's own consumer and relay, each driven by its step alone in a process of its own."""
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.entries import STREAM
+from benchmarks.spent import Spent
 from tally.actors.consumer import Consumer
 from tally.actors.relay import Relay
 from tally.events import Event
@@ -13,8 +13,8 @@ from tally.store.outbox import Outbox
 from tally.store.stream import ConsumerGroup, EventStream, connect
 
 
-def consume(directory: Path, url: str, count: int) -> float:
-    """Apply `count` events to the accounts.db in `directory`; answer the seconds."""
+def consume(directory: Path, url: str, count: int) -> Spent:
+    """Apply `count` events to the accounts.db in `directory`; answer what it took."""
     database = accounts.open_database(directory)
     store = accounts.Accounts(database)
     left = count
@@ -36,17 +36,17 @@ def consume(directory: Path, url: str, count: int) -> float:
         max_deliveries=5,
         siblings=[name],
     )
-    started = time.perf_counter()
+    started = Spent.now()
     while left > 0:
         consumer.step()
-    return time.perf_counter() - started
+    return Spent.since(started)
 
 
-def relay(directory: Path, url: str) -> float:
-    """Publish the outbox of the customers.db in `directory`; answer the seconds."""
+def relay(directory: Path, url: str) -> Spent:
+    """Publish the outbox of the customers.db in `directory`; answer what it took."""
     outbox = Outbox(customers.open_database(directory))
     relay = Relay(outbox, EventStream(connect(url), STREAM))
-    started = time.perf_counter()
+    started = Spent.now()
     while relay.step():
         pass
-    return time.perf_counter() - started
+    return Spent.since(started)

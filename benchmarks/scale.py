@@ -82,8 +82,8 @@ def _consume(plan: Plan, sizes: Sizes, prepare: Prepare) -> tuple[list[float], l
             entries.publish(url, STREAM, (each.fields() for each in entries.invoices(sizes.events, among)))
         found = plan.alternate(
             {
-                "scale, consume: empty": lambda: consume.tally(plan.base, small, sizes.events),
-                "scale, consume: filled": lambda: consume.tally(plan.base, large, sizes.events, prepare),
+                "scale, consume: empty": lambda: consume.tally(plan.base, small, sizes.events).rate,
+                "scale, consume: filled": lambda: consume.tally(plan.base, large, sizes.events, prepare).rate,
             }
         )
     empty, full = found.values()
@@ -101,8 +101,8 @@ def _relay(plan: Plan, sizes: Sizes, prepare: Prepare) -> tuple[list[float], lis
     with private_redis(plan.base) as url:
         found = plan.alternate(
             {
-                "scale, relay: empty": lambda: relay.tally(plan.base, url, sizes.events, fill_outbox),
-                "scale, relay: filled": lambda: relay.tally(plan.base, url, sizes.events, fill_filled),
+                "scale, relay: empty": lambda: relay.tally(plan.base, url, sizes.events, fill_outbox).rate,
+                "scale, relay: filled": lambda: relay.tally(plan.base, url, sizes.events, fill_filled).rate,
             }
         )
     empty, full = found.values()

@@ -6,7 +6,6 @@ the first entry, acknowledged after the handler has returned, the handler's argu
 
 import asyncio
 import sqlite3
-import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,8 @@ from pathlib import Path
 from faststream import AckPolicy
 from faststream.redis import RedisBroker, StreamSub
 from pydantic import BaseModel, Field, Json
+
+from benchmarks.spent import Spent
 
 AT_ONCE = 500
 FILE = "faststream.db"
@@ -76,12 +77,12 @@ class Revenue:
             self.done.set()
 
 
-def consume(directory: Path, url: str, key: str, group: str, count: int, in_batches: bool) -> float:
-    """Apply `count` events as a new group; answer the seconds, the start of the broker included."""
+def consume(directory: Path, url: str, key: str, group: str, count: int, in_batches: bool) -> Spent:
+    """Apply `count` events as a new group; answer what it took, the start of the broker included."""
     return asyncio.run(_consume(Revenue(directory / FILE, count), url, key, group, in_batches))
 
 
-async def _consume(revenue: Revenue, url: str, key: str, group: str, in_batches: bool) -> float:
+async def _consume(revenue: Revenue, url: str, key: str, group: str, in_batches: bool) -> Spent:
     broker = RedisBroker(url, logger=None)  # type: ignore[arg-type]
     stream = StreamSub(key, group=group, consumer="one", last_id="0", max_records=AT_ONCE, batch=in_batches)
     subscriber = broker.subscriber(stream=stream, ack_policy=AckPolicy.NACK_ON_ERROR)
@@ -98,8 +99,8 @@ async def _consume(revenue: Revenue, url: str, key: str, group: str, in_batches:
 
         subscriber(handle)
 
-    started = time.perf_counter()
+    started = Spent.now()
     async with broker:
         await broker.start()
         await revenue.done.wait()
-        return time.perf_counter() - started
+        return Spent.since(started)
