@@ -44,11 +44,12 @@ def private_redis(base: Path | None) -> Iterator[str]:
 def calm(url: str) -> None:
     """Have the append-only file rewritten now, so that it is not while something is measured."""
     client = redis.Redis.from_url(url, protocol=2)
-    client.bgrewriteaof()
 
-    def rewritten() -> bool:
+    def at_rest() -> bool:
         told: dict[str, Any] = client.info("persistence")
         return not (told["aof_rewrite_in_progress"] or told["aof_rewrite_scheduled"])
 
-    until(rewritten, pause=0.02)
+    until(at_rest, pause=0.02)  # one may have begun by itself
+    client.bgrewriteaof()
+    until(at_rest, pause=0.02)
     client.close()
