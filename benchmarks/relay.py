@@ -50,10 +50,10 @@ def fill_outbox(directory: Path, count: int) -> None:
     database.close()
 
 
-def copy(source: Path, to: Path) -> None:
-    """Copy a data directory whose databases nobody has open."""
+def copy(source: Path, to: Path, name: str = "*.db") -> None:
+    """Copy databases, which nobody has open, to another data directory."""
     to.mkdir(parents=True, exist_ok=True)
-    files = [str(file) for file in source.iterdir()]
+    files = [str(file) for file in source.glob(name)]
     subprocess.run(["cp", "--reflink=auto", *files, str(to)], check=True)
 
 

@@ -19,6 +19,7 @@ from benchmarks.private_redis import private_redis
 from benchmarks.report import paragraph, spread, table
 from benchmarks.running import Running, running, scratch
 from benchmarks.scene import Scene
+from tally.store import accounts, customers
 
 OF_EMPTY = 0.8
 MOST_MEMORY = 120.0  # MB, of any actor
@@ -66,8 +67,8 @@ def _rates(plan: Plan, sizes: Sizes, filled: Path) -> Rates:
         relay.copy(filled, directory)
 
     return {
-        "events consumed": _consume(plan, sizes, prepare),
-        "events published": _relay(plan, sizes, prepare),
+        "events consumed": _consume(plan, sizes, lambda to: relay.copy(filled, to, accounts.FILE)),
+        "events published": _relay(plan, sizes, lambda to: relay.copy(filled, to, customers.FILE)),
         "POST /invoices": _post(plan, sizes, prepare),
         "invoices in batches": _batches(plan, sizes, prepare),
     }
