@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.client import Unexpected, post_all, until
+from benchmarks.plan import Plan, Result
 from benchmarks.report import paragraph, spread, table
 from benchmarks.running import Running, running
 
@@ -44,18 +45,18 @@ Post = Callable[[int, str, Sequence[Any]], list[str]]
 """Creates everything in a list by POST to a path of a port; answers the ids in order."""
 
 
-def measure(runs: int, base: Path | None, say: Callable[[str], None]) -> str:
-    """Load the file `runs` times each way, each time into an empty Tally; answer a table in words."""
+def measure(plan: Plan) -> Result:
+    """Load the file each way, each time into an empty Tally; answer how long each took."""
     purchases = read(FILE)
     sections = []
-    for title, post in (("one by one", one_by_one), ("in batches", in_batches)):
+    for title, post in (("One by one:", one_by_one), ("In batches:", in_batches)):
         timings = []
-        for run in range(runs):
-            say(f"cdnow, {title}: run {run + 1} of {runs}")
-            with running(base, consumers={"accounts": CONSUMERS}) as tally:
+        for run in range(plan.runs):
+            plan.say(f"cdnow: {title} run {run + 1} of {plan.runs}")
+            with running(plan.base, consumers={"accounts": CONSUMERS}) as tally:
                 timings.append(load(tally, purchases, post))
         sections.append(f"{title}\n\n{_table(timings, post is in_batches)}")
-    return "\n\n".join([*sections, _NOTES])
+    return Result("\n\n".join([*sections, _NOTES]))
 
 
 def read(file: Path) -> list[Purchase]:

@@ -18,6 +18,11 @@ from tally.actors.redis_server import find_server
 WIDTH = 100  # of a paragraph, in characters
 
 
+def median(values: Sequence[float]) -> float:
+    """The middle value."""
+    return statistics.median(values)
+
+
 def spread(values: Sequence[float], form: str) -> str:
     """The median, and in parentheses the smallest and the largest; `form` is a format such as `.2f`."""
     middle, low, high = statistics.median(values), min(values), max(values)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -27,16 +27,22 @@ Sections = dict[str, dict[str, Any]]
 
 
 class Running:
-    """A supervisor and its actors. `start_seconds` went from starting the process to its "ready after"."""
+    """A supervisor and the actors of `roles`, all without any.
 
-    def __init__(self, directory: Path, sections: Sections) -> None:
-        self.customers_port, self.accounts_port, redis_port = _free_ports(3)
+    `start_seconds` went from `started`, on the monotonic clock, to its "ready after"; `directory` holds
+    its data.
+    """
+
+    def __init__(self, directory: Path, sections: Sections, roles: Sequence[str] = ()) -> None:
+        self.customers_port, self.accounts_port, redis_port = free_ports(3)
         self.redis_url = f"redis://127.0.0.1:{redis_port}/0"
         self._log = directory / "log.txt"
         config = directory / "tally.toml"
         config.write_text(_toml(self._settings(directory, sections)))
-        command = [sys.executable, str(SUPERVISOR), "run", "--config", str(config)]
-        started = time.monotonic()
+        only = [word for role in roles for word in ("--only", role)]
+        command = [sys.executable, str(SUPERVISOR), "run", "--config", str(config), *only]
+        self.directory = directory / "data"
+        self.started = started = time.monotonic()
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 command,
@@ -137,18 +143,44 @@ class Running:
 
 
 @contextmanager
-def running(base: Path | None = None, **sections: dict[str, Any]) -> Iterator[Running]:
-    """Run Tally on an empty data directory under `base`; stopped in order at the end.
+def scratch(base: Path | None) -> Iterator[Path]:
+    """An empty directory under `base`, removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="tally-benchmark-", dir=base) as name:
+        yield Path(name)
+
+
+@contextmanager
+def running(
+    base: Path | None = None,
+    *,
+    roles: Sequence[str] = (),
+    prepare: Callable[[Path], None] | None = None,
+    **sections: dict[str, Any],
+) -> Iterator[Running]:
+    """Run Tally on a data directory under `base`; stopped in order at the end.
+
+    The directory is empty, but for what `prepare` puts into it.
+    When what is inside raises, be it KeyboardInterrupt, all its processes are killed instead.
+    """
+    with scratch(base) as directory:
+        if prepare:
+            prepare(directory / "data")
+        with started(directory, roles=roles, **sections) as tally:
+            yield tally
+
+
+@contextmanager
+def started(directory: Path, *, roles: Sequence[str] = (), **sections: dict[str, Any]) -> Iterator[Running]:
+    """Run Tally on what is in `directory` from the last time; stopped in order at the end.
 
     When what is inside raises, be it KeyboardInterrupt, all its processes are killed instead.
     """
-    with tempfile.TemporaryDirectory(prefix="tally-benchmark-", dir=base) as directory:
-        tally = Running(Path(directory), sections)
-        try:
-            yield tally
-            tally.stop()
-        finally:
-            tally.kill()
+    tally = Running(directory, sections, roles)
+    try:
+        yield tally
+        tally.stop()
+    finally:
+        tally.kill()
 
 
 def _environment() -> dict[str, str]:
@@ -163,7 +195,7 @@ def _toml(sections: Sections) -> str:
     )
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports of 127.0.0.1 that nobody listens on, below those that outgoing connections are given."""
     found: list[int] = []
     port = 20000 + os.getpid() * 37 % 10000

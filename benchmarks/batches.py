@@ -1,0 +1,80 @@
+"""POST /invoices/batch: how fast invoices are accepted in bulk, and whether the stream keeps up."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.apart import apart
+from benchmarks.client import until
+from benchmarks.load import Request, send_each
+from benchmarks.plan import Plan, Result, at_least, at_most
+from benchmarks.report import paragraph, spread, table
+from benchmarks.running import Running, running
+from benchmarks.scene import MOST_IN_BATCH, Scene
+
+RATE, KEEPS_UP = 60_000, 2.0
+CUSTOMERS = 1_000
+_LOOK_SECONDS = 0.02
+
+
+class Timing(NamedTuple):
+    """Seconds from the first request to the last answer, and to all of it shown."""
+
+    invoices: int
+    posted: float
+    shown: float
+
+    @property
+    def rate(self) -> float:
+        """Invoices accepted a second."""
+        return self.invoices / self.posted
+
+
+def measure(plan: Plan) -> Result:
+    """Post batches to a Tally, each time a new one; answer both times."""
+    batches = plan.choose(30, 4)
+    timings = plan.alternate({"batches": lambda: post(plan.base, batches)})["batches"]
+    shares = [timing.shown / timing.posted for timing in timings]
+    rows = [
+        [f"{batches} x {MOST_IN_BATCH:,} invoices", "median (min..max)"],
+        ["accepted and durable, invoices/s", spread([timing.rate for timing in timings], ",.0f")],
+        ["first request to last answer, s", spread([timing.posted for timing in timings], ".2f")],
+        ["first request to all visible, s", spread([timing.shown for timing in timings], ".2f")],
+        ["visible by answered", spread(shares, ".2f")],
+    ]
+    targets = [
+        at_least("batches: invoices/s", RATE, [timing.rate for timing in timings], ",.0f"),
+        at_most("batches: all visible / all answered", KEEPS_UP, shares),
+    ]
+    return Result(f"{table(rows)}\n\n{_NOTES}", targets)
+
+
+def post(
+    base: Path | None,
+    batches: int,
+    prepare: Callable[[Path], None] | None = None,
+    set_up: Callable[[Running], Scene] = lambda tally: Scene(tally, CUSTOMERS),
+) -> Timing:
+    """Post so many batches, one after another, to a Tally on what `prepare` has put there."""
+    count = batches * MOST_IN_BATCH
+    with running(base, prepare=prepare) as tally:
+        scene = set_up(tally)
+        until(tally.settled, pause=0.02)
+        requests: list[Request] = list(scene.batches(count))
+        began, answered = apart(send_each, tally.customers_port, requests)
+        scene.sent += sum(request.weight for request in requests)
+        until(scene.shown, pause=_LOOK_SECONDS, seconds=300)
+        shown = time.monotonic()
+        scene.insist()
+    return Timing(count, answered - began, shown - began)
+
+
+_NOTES = paragraph(f"""
+    One client over one connection, the bodies made beforehand, {MOST_IN_BATCH:,} invoices in each, to a
+    whole Tally at default settings (one HTTP process, two accounts consumers) that starts empty each
+    time; for {CUSTOMERS:,} customers of one account. Visible: GET /accounts/{{id}}, repeated every
+    {_LOOK_SECONDS * 1000:.0f} ms once all is answered, shows the cents of all. The HTTP process, the
+    relay, Redis and the consumers share the cores, so the rate accepted is what the consuming leaves of
+    them.
+""")

@@ -1,0 +1,126 @@
+"""Events applied a second, from the stream to accounts.db, beside the limit and FastStream."""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import redis
+
+from benchmarks import entries, limits, own
+from benchmarks.apart import apart
+from benchmarks.client import Unexpected, until
+from benchmarks.entries import STREAM
+from benchmarks.peers import faststream_consumer
+from benchmarks.plan import Plan, Result, at_least, ratios
+from benchmarks.private_redis import calm, private_redis
+from benchmarks.report import paragraph
+from benchmarks.running import scratch
+from benchmarks.spent import Pace, beside, rates
+from tally.store import accounts
+
+OF_READ, OF_BATCHES, OF_SINGLE = 0.6, 2.0, 50.0
+
+
+def measure(plan: Plan) -> Result:
+    """Consume one stream by each in turn; answer rates and ratios."""
+    count, some, few = plan.choose((200_000, 100_000, 5_000), (20_000, 10_000, 500))
+    with private_redis(plan.base) as url:
+        for length in (count, some, few):
+            key = STREAM if length == count else _key(length)
+            entries.publish(url, key, (invoice.fields() for invoice in entries.invoices(length)))
+        paces = plan.alternate(
+            {
+                "limit: read and acknowledge": lambda: read(url, count),
+                "Tally": lambda: tally(plan.base, url, count),
+                "FastStream, batches": lambda: faststream(plan.base, url, some, in_batches=True),
+                "FastStream, singly": lambda: faststream(plan.base, url, few, in_batches=False),
+                "limit: commit": lambda: commit(plan.base, count),
+            }
+        )
+    targets = [
+        at_least(f"consume: Tally / {side}", least, ratios(rates(paces["Tally"]), rates(paces[side])))
+        for side, least in (
+            ("limit: read and acknowledge", OF_READ),
+            ("FastStream, batches", OF_BATCHES),
+            ("FastStream, singly", OF_SINGLE),
+        )
+    ]
+    return Result(f"{beside('consume', paces, 'Tally')}\n\n{_notes(count, some, few)}", targets)
+
+
+def read(url: str, count: int) -> Pace:
+    """The limit's pace."""
+    calm(url)
+    with _group(url, STREAM) as group:
+        return Pace.of(count, apart(limits.read, url, STREAM, group, count))
+
+
+def commit(base: Path | None, count: int) -> Pace:
+    """Rows committed in durable transactions, as many at a time as a batch has events."""
+    with scratch(base) as directory:
+        return Pace.of(count, apart(limits.commit, directory, count))
+
+
+def tally(
+    base: Path | None, url: str, count: int, prepare: Callable[[Path], None] = lambda directory: None
+) -> Pace:
+    """Tally's pace, on an accounts.db that `prepare` has put there, else an empty one."""
+    calm(url)
+    with scratch(base) as directory:
+        prepare(directory)
+        with closing(accounts.open_database(directory)) as database:
+            before, source = _revenue(directory / accounts.FILE), database.source
+        with _group(url, STREAM, source):
+            spent = apart(own.consume, directory, url, count)
+            _insist(_revenue(directory / accounts.FILE) - before, count)
+    return Pace.of(count, spent)
+
+
+def faststream(base: Path | None, url: str, count: int, in_batches: bool) -> Pace:
+    """FastStream's pace."""
+    calm(url)
+    with scratch(base) as directory, _group(url, _key(count)) as group:
+        spent = apart(faststream_consumer.consume, directory, url, _key(count), group, count, in_batches)
+        _insist(_revenue(directory / faststream_consumer.FILE), count)
+    return Pace.of(count, spent)
+
+
+def _key(length: int) -> str:
+    """A stream of so many entries, for those that can't stop by themselves."""
+    return f"{STREAM}:{length}"
+
+
+@contextmanager
+def _group(url: str, key: str, name: str = "group") -> Iterator[str]:
+    """The name of a group to be; it is removed at the end, when it must have acknowledged everything."""
+    yield name
+    with closing(redis.Redis.from_url(url, protocol=2)) as client:
+        until(lambda: client.xpending(key, name)["pending"] == 0, pause=0.01, seconds=5)
+        client.xgroup_destroy(key, name)
+
+
+def _revenue(file: Path) -> int:
+    with closing(sqlite3.connect(file)) as connection:
+        [[cents]] = connection.execute("SELECT coalesce(sum(revenue_cents), 0) FROM customer")
+    return int(cents)
+
+
+def _insist(cents: int, count: int) -> None:
+    if cents != (sent := entries.total(count)):
+        raise Unexpected(f"{count} events came to {cents} cents, not {sent}")
+
+
+def _notes(count: int, some: int, few: int) -> str:
+    return paragraph(f"""
+        CDNOW's purchases by date, over and over under new ids, on one redis-server (append-only file,
+        rewritten before each run so that it isn't during one), read by a new group into an empty file
+        each time, 500 at a time; {count:,} events, FastStream {some:,} in batches and {few:,} singly.
+        Each in a process of its own that is alone at work, from its first command to its last commit.
+        Tally: Consumer.step until the stream is done: decode, inbox, revenue, one durable commit,
+        acknowledge. Limit: redis-py with hiredis, XREADGROUP and XACK, and nothing else. FastStream:
+        dedupe row and revenue in the standard library's SQLite, one durable commit for a batch or for a
+        message, pydantic models, acknowledged after the handler. Limit of commits: apsw, 500 rows to a
+        transaction. Every run's revenue is compared with what was published. Processor: of that process
+        alone, which what else runs on the machine does not add to; the part of Redis is not in it.
+    """)

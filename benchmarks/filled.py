@@ -1,0 +1,113 @@
+"""Database files as if very many customers had been invoiced, made by SQL in big transactions."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from benchmarks.running import Running
+from benchmarks.scene import Scene
+from tally.events import AccountCreated, Id, InvoiceCreated, encode, now, rfc3339
+from tally.store import accounts, customers
+from tally.store.database import Database
+
+IN_ACCOUNT = 1_000
+EACH = 10  # invoices of a customer
+_AT_ONCE = 1_000_000  # rows in a transaction
+
+
+class Everyone(Scene):
+    """All the customers of a filled Tally; the revenue is that of all together."""
+
+    def __init__(self, tally: Running, count: int) -> None:
+        self.tally = tally
+        self.customers = [str(number) for number in range(1, count + 1)]
+        self.sent = 0
+        self._before = in_database(tally)
+
+    def revenue(self) -> int:
+        """The cents that have come to accounts.db."""
+        return in_database(self.tally) - self._before
+
+
+def in_database(tally: Running) -> int:
+    """The cents in accounts.db, of all customers together."""
+    file = tally.directory / accounts.FILE
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
+        [[cents]] = connection.execute("SELECT sum(revenue_cents) FROM customer")
+    return int(cents)
+
+
+def fill(directory: Path, count: int) -> None:
+    """Make both databases in `directory`, as if `count` customers had been invoiced EACH times."""
+    ours, theirs = customers.open_database(directory), accounts.open_database(directory)
+    _fill_customers(ours, count)
+    _fill_accounts(theirs, count, ours.source)
+    for database in (ours, theirs):
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        database.close()
+
+
+def _fill_customers(database: Database, count: int) -> None:
+    created, invoices, customer = rfc3339(now()), count * EACH, f"((n - 1) / {EACH} + 1)"
+    _insert(
+        database,
+        count,
+        f"INSERT INTO customer SELECT n, (n - 1) / {IN_ACCOUNT} + 1, 'Customer ' || n, '{created}'"
+        " FROM numbers",
+    )
+    _insert(
+        database,
+        invoices,
+        f"INSERT INTO invoice SELECT n, {customer}, {_cents(customer)}, '1998-06-30', '{created}'"
+        " FROM numbers",
+    )
+    last = InvoiceCreated(Id(invoices), Id(count), _cents_of(count), now(), now().date())
+    with database.transaction():
+        database.execute(
+            "INSERT INTO outbox VALUES (?, 'InvoiceCreated', ?, NULL)", (count + invoices, encode(last))
+        )
+        database.set_meta("published", count + invoices)
+
+
+def _fill_accounts(database: Database, count: int, source: str) -> None:
+    created = now()
+    _insert(
+        database,
+        count,
+        f"INSERT INTO customer SELECT n, (n - 1) / {IN_ACCOUNT} + 1, 'Customer ' || n, '{rfc3339(created)}',"
+        f" {EACH} * ({_cents('n')}), FALSE FROM numbers",
+    )
+    opened = [
+        AccountCreated(Id(number), f"Account {number}", "", "benchmark", created)
+        for number in range(1, -(-count // IN_ACCOUNT) + 1)
+    ]
+    with database.transaction():
+        database.executemany(
+            "INSERT INTO account (id, name, description, owned_by, created_date) VALUES (?, ?, ?, ?, ?)",
+            [(each.id, each.name, each.description, each.owned_by, rfc3339(created)) for each in opened],
+        )
+        database.executemany(
+            "INSERT INTO outbox (type, payload) VALUES ('AccountCreated', ?)", [(encode(e),) for e in opened]
+        )
+        database.execute("INSERT INTO inbox_range VALUES (?, 1, ?)", (source, count * (1 + EACH)))
+
+
+def _cents(customer: str) -> str:
+    """What each invoice of a customer comes to, as SQL."""
+    return f"1000 + ({customer}) % 1000"
+
+
+def _cents_of(customer: int) -> int:
+    return 1000 + customer % 1000
+
+
+def _insert(database: Database, count: int, sql: str) -> None:
+    """Run `sql` over the numbers from 1 to `count`, which it finds in the table `numbers`."""
+    for first in range(1, count + 1, _AT_ONCE):
+        last = min(count, first + _AT_ONCE - 1)
+        numbers = (
+            f"WITH RECURSIVE numbers (n) AS"
+            f" (SELECT {first} UNION ALL SELECT n + 1 FROM numbers WHERE n < {last}) "
+        )
+        with database.transaction():
+            database.execute(numbers + sql)

@@ -1,0 +1,93 @@
+"""What the same parts do with nothing of Tally's between them: the most that Tally could reach.
+
+Each function is to be run in a process of its own.
+"""
+
+import logging
+import os
+import signal
+import socket
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import apsw
+import falcon
+import redis
+
+from benchmarks import entries
+from benchmarks.apart import Tell
+from benchmarks.spent import Spent
+from tally.actors.actor import Actor
+from tally.actors.http_server import HttpServer
+
+AT_ONCE = 500
+THREADS = 16
+
+
+def read(url: str, key: str, group: str, count: int) -> Spent:
+    """Read `count` entries as a new group and acknowledge them, nothing else; answer what it took."""
+    client = redis.Redis.from_url(url, protocol=2)
+    client.xgroup_create(key, group, id="0")
+    started = Spent.now()
+    left = count
+    while left > 0:
+        answer: Any = client.xreadgroup(group, "reader", {key: ">"}, count=AT_ONCE, block=1000)
+        [[_, found]] = answer
+        client.xack(key, group, *[id for id, _ in found])
+        left -= len(found)
+    return Spent.since(started)
+
+
+def write(url: str, key: str, count: int) -> Spent:
+    """Append `count` entries made beforehand; answer what it took."""
+    client = redis.Redis.from_url(url, protocol=2)
+    made = [invoice.fields() for invoice in entries.invoices(count)]
+    client.ping()
+    started = Spent.now()
+    rest = iter(made)
+    while chunk := list(islice(rest, AT_ONCE)):
+        with client.pipeline(transaction=False) as pipeline:
+            for fields in chunk:
+                pipeline.xadd(key, fields)  # type: ignore[arg-type]
+            pipeline.execute()
+    return Spent.since(started)
+
+
+def commit(directory: Path, count: int) -> Spent:
+    """Insert `count` rows in durable transactions of AT_ONCE; answer what it took."""
+    connection = apsw.Connection(str(directory / "commit.db"))
+    connection.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL")
+    connection.execute("CREATE TABLE event (id INTEGER PRIMARY KEY, payload BLOB NOT NULL) STRICT")
+    rows = iter([(invoice.payload,) for invoice in entries.invoices(count)])
+    started = Spent.now()
+    while chunk := list(islice(rows, AT_ONCE)):
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany("INSERT INTO event (payload) VALUES (?)", chunk)
+        connection.execute("COMMIT")
+    return Spent.since(started)
+
+
+class _Constant:
+    """Reads what is posted, and answers the same always."""
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Answer 201."""
+        req.bounded_stream.read()
+        resp.status = falcon.HTTP_201
+        resp.data = b'{"id":"1"}'
+        resp.content_type = falcon.MEDIA_JSON
+
+
+def answer(tell: Tell) -> None:
+    """Serve POST /invoices by Falcon on waitress, as Tally serves; tell the port. Ends at SIGTERM."""
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # as Tally does
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    listener.setblocking(False)
+    app = falcon.App()
+    app.add_route("/invoices", _Constant())
+    actor = Actor("limit", os.open(os.devnull, os.O_WRONLY))
+    signal.signal(signal.SIGTERM, lambda *_: actor.stop())
+    server = HttpServer(app, listener, THREADS)
+    tell(listener.getsockname()[1])
+    server.run(actor)

@@ -1,0 +1,52 @@
+"""Tally's own consumer and relay, each driven by its step alone in a process of its own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.entries import STREAM
+from benchmarks.spent import Spent
+from tally.actors.consumer import Consumer
+from tally.actors.relay import Relay
+from tally.events import Event
+from tally.store import accounts, customers
+from tally.store.outbox import Outbox
+from tally.store.stream import ConsumerGroup, EventStream, connect
+
+
+def consume(directory: Path, url: str, count: int) -> Spent:
+    """Apply `count` events to the accounts.db in `directory`; answer what it took."""
+    database = accounts.open_database(directory)
+    store = accounts.Accounts(database)
+    left = count
+
+    def apply(events: Sequence[Event]) -> None:
+        nonlocal left
+        left -= len(events)
+        store.apply(events)
+
+    name = "accounts-consumer-1"
+    consumer = Consumer(
+        ConsumerGroup(EventStream(connect(url), STREAM), database.source, name),
+        database,
+        apply,
+        after_commit=lambda: None,
+        restore_outbox=store.outbox,
+        batch=500,
+        claim_idle_ms=10_000,
+        max_deliveries=5,
+        siblings=[name],
+    )
+    started = Spent.now()
+    while left > 0:
+        consumer.step()
+    return Spent.since(started)
+
+
+def relay(directory: Path, url: str) -> Spent:
+    """Publish the outbox of the customers.db in `directory`; answer what it took."""
+    outbox = Outbox(customers.open_database(directory))
+    relay = Relay(outbox, EventStream(connect(url), STREAM))
+    started = Spent.now()
+    while relay.step():
+        pass
+    return Spent.since(started)

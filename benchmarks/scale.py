@@ -1,0 +1,220 @@
+"""The same rates with a million customers and ten million invoices in the files, and the memory."""
+
+import re
+import time
+from collections.abc import Callable
+from contextlib import closing
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks import batches, consume, entries, load, posting, relay
+from benchmarks.apart import apart
+from benchmarks.client import Unexpected
+from benchmarks.costs import Peaks
+from benchmarks.entries import STREAM
+from benchmarks.filled import EACH, IN_ACCOUNT, Everyone, fill, in_database
+from benchmarks.plan import Plan, Result, Target, at_least, at_most, ratios
+from benchmarks.private_redis import private_redis
+from benchmarks.report import paragraph, spread, table
+from benchmarks.running import Running, running, scratch
+from benchmarks.scene import Scene
+from tally.store import accounts, customers
+
+OF_EMPTY = 0.8
+MOST_MEMORY = 120.0  # MB, of any actor
+FEW = 10_000  # customers on empty files: as many as a batch can have
+MOST_GROWTH = 10.0  # MB, of the HTTP process while it shows everything
+
+
+class Sizes(NamedTuple):
+    """What is in the files, and how much is measured on them."""
+
+    customers: int
+    events: int
+    batches: int
+    seconds: float
+
+    @property
+    def invoices(self) -> int:
+        """In the files."""
+        return self.customers * EACH
+
+
+def measure(plan: Plan) -> Result:
+    """Fill the files once, and measure each rate on empty files and on copies of them in turn."""
+    sizes = plan.choose(Sizes(1_000_000, 200_000, 20, 5.0), Sizes(20_000, 20_000, 3, 1.0))
+    with scratch(plan.base) as filled:
+        plan.say(f"scale: filling the files with {sizes.invoices:,} invoices")
+        apart(fill, filled, sizes.customers)
+        rates = _rates(plan, sizes, filled)
+        memory = plan.alternate({"scale: memory": lambda: use_all(plan.base, sizes, filled)})["scale: memory"]
+    shares = {what: ratios(full, empty) for what, (empty, full) in rates.items()}
+    rows = [["a second, median (min..max)", "empty files", "filled files", "filled / empty"]]
+    for what, (empty, full) in rates.items():
+        rows.append([what, spread(empty, ",.0f"), spread(full, ",.0f"), spread(shares[what], ".2f")])
+    targets = [at_least(f"scale: {what}, filled / empty", OF_EMPTY, share) for what, share in shares.items()]
+    text = f"{table(rows)}\n\n{_memory_table(memory)}\n\n{_notes(sizes)}"
+    return Result(text, [*targets, *_memory_targets(memory)])
+
+
+Rates = dict[str, tuple[list[float], list[float]]]
+"""On empty and on filled files, by what is counted."""
+
+
+def _rates(plan: Plan, sizes: Sizes, filled: Path) -> Rates:
+    def prepare(directory: Path) -> None:
+        relay.copy(filled, directory)
+
+    return {
+        "events consumed": _consume(plan, sizes, lambda to: relay.copy(filled, to, accounts.FILE)),
+        "events published": _relay(plan, sizes, lambda to: relay.copy(filled, to, customers.FILE)),
+        "POST /invoices": _post(plan, sizes, prepare),
+        "invoices in batches": _batches(plan, sizes, prepare),
+    }
+
+
+Prepare = Callable[[Path], None]
+
+
+def _consume(plan: Plan, sizes: Sizes, prepare: Prepare) -> tuple[list[float], list[float]]:
+    with private_redis(plan.base) as small, private_redis(plan.base) as large:
+        for url, among in ((small, FEW), (large, sizes.customers)):
+            entries.publish(url, STREAM, (each.fields() for each in entries.invoices(sizes.events, among)))
+        found = plan.alternate(
+            {
+                "scale, consume: empty": lambda: consume.tally(plan.base, small, sizes.events).rate,
+                "scale, consume: filled": lambda: consume.tally(plan.base, large, sizes.events, prepare).rate,
+            }
+        )
+    empty, full = found.values()
+    return empty, full
+
+
+def _relay(plan: Plan, sizes: Sizes, prepare: Prepare) -> tuple[list[float], list[float]]:
+    def fill_outbox(directory: Path) -> None:
+        apart(relay.fill_outbox, directory, sizes.events)
+
+    def fill_filled(directory: Path) -> None:
+        prepare(directory)
+        fill_outbox(directory)
+
+    with private_redis(plan.base) as url:
+        found = plan.alternate(
+            {
+                "scale, relay: empty": lambda: relay.tally(plan.base, url, sizes.events, fill_outbox).rate,
+                "scale, relay: filled": lambda: relay.tally(plan.base, url, sizes.events, fill_filled).rate,
+            }
+        )
+    empty, full = found.values()
+    return empty, full
+
+
+def _post(plan: Plan, sizes: Sizes, prepare: Prepare) -> tuple[list[float], list[float]]:
+    clients, seconds = posting.CLIENTS, sizes.seconds
+
+    few, everyone = _scenes(sizes)
+    found = plan.alternate(
+        {
+            "scale, post: empty": lambda: posting.tally(plan.base, clients, seconds, None, few).rate,
+            "scale, post: filled": lambda: posting.tally(plan.base, clients, seconds, prepare, everyone).rate,
+        }
+    )
+    empty, full = found.values()
+    return empty, full
+
+
+def _batches(plan: Plan, sizes: Sizes, prepare: Prepare) -> tuple[list[float], list[float]]:
+    few, everyone = _scenes(sizes)
+    found = plan.alternate(
+        {
+            "scale, batches: empty": lambda: batches.post(plan.base, sizes.batches, None, few).rate,
+            "scale, batches: filled": lambda: batches.post(plan.base, sizes.batches, prepare, everyone).rate,
+        }
+    )
+    empty, full = found.values()
+    return empty, full
+
+
+def _scenes(sizes: Sizes) -> tuple[Callable[[Running], Scene], Callable[[Running], Scene]]:
+    """Whom to post for on empty files, and on filled ones."""
+    return lambda tally: Scene(tally, FEW), lambda tally: Everyone(tally, sizes.customers)
+
+
+class Memory(NamedTuple):
+    """The peak of each process, and by how much showing everything raised that of the HTTP process; MB."""
+
+    peaks: dict[str, float]
+    growth: float
+    seconds: float
+
+    def largest(self) -> float:
+        """The peak of the actor that had most; redis-server is no actor of ours."""
+        return max(megabytes for name, megabytes in self.peaks.items() if name != "redis-server")
+
+
+def use_all(base: Path | None, sizes: Sizes, filled: Path) -> Memory:
+    """Post, post in batches, and have everything shown, while the memory of each process is watched."""
+    with running(base, prepare=lambda directory: relay.copy(filled, directory)) as tally:
+        scene = Everyone(tally, sizes.customers)
+        with Peaks(tally) as peaks:
+            single = scene.requests(5_000)
+            found = apart(load.run, tally.customers_port, single, posting.CLIENTS, sizes.seconds)
+            many = list(scene.batches(sizes.batches * 10_000))
+            apart(load.send_each, tally.customers_port, many)
+            scene.sent += found.weight + sum(request.weight for request in many)
+            scene.insist()
+        process = "accounts-http-1"
+        with Peaks(tally) as first:
+            _show_some(tally)
+        with Peaks(tally) as showing:
+            taken = _show_everything(tally, sizes.customers)
+    highest = {name: max(peaks.megabytes[name], showing.megabytes[name]) for name in peaks.megabytes}
+    return Memory(highest, showing.megabytes[process] - first.megabytes[process], taken)
+
+
+def _show_some(tally: Running) -> None:
+    """One page, so that what the process needs once is there."""
+    with closing(tally.accounts()) as client:
+        client.get("/accounts?limit=20")
+
+
+def _show_everything(tally: Running, count: int) -> float:
+    """Read GET /accounts to its end and add it up; answer the seconds."""
+    began = time.monotonic()
+    with closing(HTTPConnection("127.0.0.1", tally.accounts_port, timeout=600)) as connection:
+        connection.request("GET", "/accounts")
+        body = connection.getresponse().read()
+    taken = time.monotonic() - began
+    shown = body.count(b'"customer_id"')
+    totals = sum(map(int, re.findall(rb'\],"total_revenue_cents":(\d+)}', body)))
+    if shown != count or totals != in_database(tally):
+        raise Unexpected(f"GET /accounts shows {shown} customers with {totals} cents")
+    return taken
+
+
+def _memory_table(memory: list[Memory]) -> str:
+    rows = [["peak, filled files", "MB PSS, median (min..max)"]]
+    rows += [[name, spread([each.peaks[name] for each in memory], ".1f")] for name in sorted(memory[0].peaks)]
+    rows.append(["GET /accounts of all, growth", spread([each.growth for each in memory], ".1f")])
+    rows.append(["GET /accounts of all, s", spread([each.seconds for each in memory], ".1f")])
+    return table(rows)
+
+
+def _memory_targets(memory: list[Memory]) -> list[Target]:
+    largest, growth = [each.largest() for each in memory], [each.growth for each in memory]
+    return [
+        at_most("scale: largest actor, MB", MOST_MEMORY, largest, ".1f"),
+        at_most("scale: growth while showing all accounts, MB", MOST_GROWTH, growth, ".1f"),
+    ]
+
+
+def _notes(sizes: Sizes) -> str:
+    return paragraph(f"""
+        Filled: {sizes.customers:,} customers in accounts of {IN_ACCOUNT:,}, with {sizes.invoices:,} invoices,
+        made by SQL once and copied for each run; events and requests then are for customers all over the
+        file. Empty: files just made, with {FEW:,} customers, the requests and events for all of them in turn.
+        Otherwise measured as above. The files are in the page cache as far as they fit. Memory: the highest
+        of the looks every 0.1 s while single invoices, then batches are posted and applied, then all accounts
+        are listed; redis-server holds the stream and is no actor.
+    """)

@@ -1,0 +1,61 @@
+"""What some work took: on the clock, and of the processor, which other programs do not add to."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from benchmarks.plan import ratios
+from benchmarks.report import spread, table
+
+
+class Spent(NamedTuple):
+    """Seconds on the clock, and of processor time of the process that did the work."""
+
+    seconds: float
+    cpu: float
+
+    @classmethod
+    def since(cls, start: "Spent") -> "Spent":
+        """What has gone since `start`, which `now` gave."""
+        return cls(time.perf_counter() - start.seconds, time.process_time() - start.cpu)
+
+    @classmethod
+    def now(cls) -> "Spent":
+        """Where the clocks stand."""
+        return cls(time.perf_counter(), time.process_time())
+
+
+class Pace(NamedTuple):
+    """How fast a number of events went: a second, and the processor time of each in µs."""
+
+    rate: float
+    cpu: float
+
+    @classmethod
+    def of(cls, count: int, spent: Spent) -> "Pace":
+        """The pace of `count` events."""
+        return cls(count / spent.seconds, spent.cpu / count * 1e6)
+
+
+def rates(paces: Sequence[Pace]) -> list[float]:
+    """Events a second."""
+    return [pace.rate for pace in paces]
+
+
+def beside(what: str, paces: Mapping[str, Sequence[Pace]], ours: str) -> str:
+    """A table of every side, and how many times as fast `ours` is; by the clock and by the processor."""
+    rows = [
+        [what, "events/s, median (min..max)", f"{ours} by this", "µs of processor for each", "this by ours"]
+    ]
+    for side, found in paces.items():
+        cpu, own = [pace.cpu for pace in found], [pace.cpu for pace in paces[ours]]
+        rows.append(
+            [
+                side,
+                spread(rates(found), ",.0f"),
+                spread(ratios(rates(paces[ours]), rates(found)), ".2f"),
+                spread(cpu, ".1f"),
+                spread(ratios(cpu, own), ".2f"),
+            ]
+        )
+    return table(rows)
