@@ -31,7 +31,7 @@ AccountsService = Service[Accounts]
 
 _ACCOUNTS_AT_ONCE = 100  # read in one snapshot while all of them are listed
 _CUSTOMERS_AT_ONCE = 1000
-_CHUNK = 64 * 1024  # bytes sent at a time
+_CHUNK = 512 * 1024  # bytes sent at a time: an account of some thousand customers in one piece
 
 
 def app(directory: Path, after_commit: Callable[[], None], status: Callable[[], StatusReport]) -> Any:
