@@ -30,7 +30,6 @@ def consume(directory: Path, url: str, count: int) -> Spent:
         database,
         apply,
         after_commit=lambda: None,
-        restore_outbox=store.outbox,
         batch=500,
         claim_idle_ms=10_000,
         max_deliveries=5,
