@@ -29,7 +29,8 @@ class Consumer:
 
     `after_commit` is called when that has committed, and must not block; `siblings` are the names
     of all consumers that are to be in the group. `group` must be the group of this database and no
-    other's.
+    other's. `follow_up` does a part of what events have left to do, in a transaction of its own, and
+    answers whether there was any.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Consumer:
         claim_idle_ms: int,
         max_deliveries: int,
         siblings: Collection[str],
+        follow_up: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._group = group
@@ -54,6 +56,7 @@ class Consumer:
         self._claim_idle_ms = claim_idle_ms
         self._max_deliveries = max_deliveries
         self._siblings = siblings
+        self._follow_up = follow_up
         self._clock = clock
         self._recovered = False
         self._next_claim = 0.0
@@ -70,6 +73,8 @@ class Consumer:
                 self._recovered = True
             elif self._claim_is_due() and not self._group.reads_ahead:
                 self._claim()
+            elif self._follow_up():
+                self._after_commit()
             else:
                 self._handle(self._group.read_new(self._batch, ahead=not self._claim_is_due()))
         except (RedisError, StoreError) as error:

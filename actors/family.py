@@ -5,7 +5,7 @@ This and `supervisor.py` are the only places that know which concrete parts go t
 
 import os
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from tally.actors.healing import take_back
 from tally.actors.housekeeper import Housekeeper
 from tally.actors.supervision import ActorSpec, Stage
 from tally.config import AccountsSettings, CustomersSettings, Settings, bracketed
+from tally.events import Event
 from tally.http import accounts as accounts_http
 from tally.http import customers as customers_http
 from tally.http.status import StatusProbe
@@ -151,7 +152,7 @@ class Family:
             self._let_go_of_listeners()
             database = OPEN[service](self._settings.directory)
             database.while_waiting = actor.beat
-            store = customers.Customers(database) if service == "customers" else accounts.Accounts(database)
+            apply, follow_up = _reactions(service, database)
             group = ConsumerGroup(self._stream(), database.source, actor.name)
             settings = self._settings.consumers
             consumer.run(
@@ -159,16 +160,27 @@ class Family:
                 consumer.Consumer(
                     group,
                     database,
-                    store.apply,
+                    apply,
                     after_commit=self._doorbells[service].ring,
                     batch=settings.batch,
                     claim_idle_ms=settings.claim_idle_ms,
                     max_deliveries=settings.max_deliveries,
                     siblings=siblings,
+                    follow_up=follow_up,
                 ),
             )
 
         return main
+
+
+def _reactions(
+    service: str, database: Database
+) -> tuple[Callable[[Sequence[Event]], None], Callable[[], bool]]:
+    """What events do to a service's database, and the work that they leave to do."""
+    if service == "customers":
+        store = customers.Customers(database)
+        return store.apply, store.delete_doomed
+    return accounts.Accounts(database).apply, lambda: False
 
 
 def status_probe(settings: Settings, service: str) -> StatusProbe:

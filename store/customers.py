@@ -55,7 +55,15 @@ CREATE TABLE known_account (
     created_date TEXT,
     deleted INTEGER NOT NULL DEFAULT FALSE
 ) STRICT;
+
+-- Deleted accounts whose customers are still to be deleted.
+CREATE TABLE doomed_account (
+    id INTEGER PRIMARY KEY
+) STRICT;
 """
+
+MOST_CUSTOMERS_AT_ONCE = 1000  # deleted in one transaction: other writers wait for it
+MOST_INVOICES_AT_ONCE = 20_000
 
 
 class NewCustomer(Struct, frozen=True):
@@ -156,8 +164,9 @@ class Customers:
 
     def delete_customer(self, id: int, trace_parent: str | None = None) -> None:
         """Delete a customer and its invoices. Raises NotFound."""
-        account_id = self.customer(id).account_id
-        self._delete_customers([(Id(id), account_id)], trace_parent)
+        customer = self.customer(id)
+        self.database.execute("DELETE FROM invoice WHERE customer_id = ?", (id,))
+        self._delete_customer(customer.id, customer.account_id, trace_parent)
 
     def delete_invoice(self, id: int, trace_parent: str | None = None) -> None:
         """Take an invoice back. Raises NotFound."""
@@ -215,15 +224,44 @@ class Customers:
             " ON CONFLICT (id) DO UPDATE SET deleted = TRUE",
             (event.id,),
         )
-        rows = self.database.rows("SELECT id FROM customer WHERE account_id = ?", (event.id,))
-        self._delete_customers([(Id(id), event.id) for (id,) in rows], None)
+        self.database.execute("INSERT OR IGNORE INTO doomed_account VALUES (?)", (event.id,))
 
-    def _delete_customers(self, customers: list[tuple[Id, Id]], trace_parent: str | None) -> None:
-        ids = [(id,) for id, _ in customers]
-        self.database.executemany("DELETE FROM invoice WHERE customer_id = ?", ids)
-        self.database.executemany("DELETE FROM customer WHERE id = ?", ids)
-        deleted = now()
-        self.outbox.add((CustomerDeleted(id, account, deleted) for id, account in customers), trace_parent)
+    def delete_doomed(self) -> bool:
+        """Delete a part of the customers whose account was deleted, and answer whether there was any to do.
+
+        In a transaction of its own, and to be repeated until there is none: an account may have a million.
+        """
+        doomed: int | None = self.database.value("SELECT id FROM doomed_account LIMIT 1")
+        if doomed is None:
+            return False
+        with self.database.transaction():
+            ids = [
+                id
+                for (id,) in self.database.rows(
+                    "SELECT id FROM customer WHERE account_id = ? LIMIT ?", (doomed, MOST_CUSTOMERS_AT_ONCE)
+                )
+            ]
+            if not ids:
+                self.database.execute("DELETE FROM doomed_account WHERE id = ?", (doomed,))
+            left = MOST_INVOICES_AT_ONCE
+            for id in ids:
+                left -= self._delete_invoices(id, left)
+                if not left:
+                    break
+                self._delete_customer(Id(id), Id(doomed), None)
+        return True
+
+    def _delete_invoices(self, customer_id: int, most: int) -> int:
+        self.database.execute(
+            "DELETE FROM invoice WHERE id IN (SELECT id FROM invoice WHERE customer_id = ? LIMIT ?)",
+            (customer_id, most),
+        )
+        return self.database.changes()
+
+    def _delete_customer(self, id: Id, account_id: Id, trace_parent: str | None) -> None:
+        """Delete a customer that has no invoices."""
+        self.database.execute("DELETE FROM customer WHERE id = ?", (id,))
+        self.outbox.add([CustomerDeleted(id, account_id, now())], trace_parent)
 
     def _new_ids(self, table: str, count: int) -> list[Id]:
         """The ids that follow the highest there ever was; the write lock keeps others from taking them."""

@@ -1,12 +1,24 @@
 """Both directions of the picture: each service reacts to what the other publishes."""
 
+import json
 from collections import Counter
+from datetime import date
+from pathlib import Path
 from typing import Any
 
 import redis
 
 from support.tally import Tally
 from support.waiting import eventually
+from tally.events import AccountDeleted, Id, now
+from tally.store.customers import (
+    MOST_CUSTOMERS_AT_ONCE,
+    MOST_INVOICES_AT_ONCE,
+    Customers,
+    NewCustomer,
+    NewInvoice,
+    open_database,
+)
 
 
 def _types(client: redis.Redis) -> Counter[str]:
@@ -79,3 +91,25 @@ def test_the_trace_context_of_a_request_is_on_its_event(tally: Tally, client: re
     eventually(lambda: client.xlen("event-stream") == 2)
     entries: Any = client.xrange("event-stream")
     assert [fields.get(b"TraceParent") for _, fields in entries] == [trace.encode(), None]
+
+
+def test_an_account_goes_in_parts_that_hold_up_no_other_writer(tmp_path: Path) -> None:
+    customers = Customers(open_database(tmp_path))
+    with customers.database.transaction():
+        ids = customers.create_customers([NewCustomer("c", Id(7))] * (MOST_CUSTOMERS_AT_ONCE + 1))
+        other = customers.create_customers([NewCustomer("d", Id(8))])
+        for id in (ids[0], ids[1], *other):
+            customers.create_invoices([NewInvoice(id, date(2019, 1, 6), 1)] * MOST_INVOICES_AT_ONCE)
+    before = customers.outbox.last()
+    with customers.database.transaction():
+        customers.apply([AccountDeleted(Id(7), now())])
+
+    parts = 0
+    while customers.delete_doomed():
+        parts += 1
+        assert customers.database.changes() <= MOST_INVOICES_AT_ONCE
+    assert parts > 3
+    assert [each.id for each in customers.customers(None, -1, 10)] == other
+    assert customers.database.value("SELECT count(*) FROM invoice") == MOST_INVOICES_AT_ONCE
+    told = customers.outbox.after(before, 10_000)
+    assert sorted(json.loads(row.payload)["id"] for row in told) == sorted(map(str, ids))
