@@ -1,0 +1,83 @@
+"""A client of a running service's HTTP interface, on one connection that it keeps.
+
+Over the standard library: one connection and two methods need no pool, and a refused request is
+told by an exception of ours anyway.
+"""
+
+import http.client
+from typing import Any
+
+import msgspec
+
+from tally.config import AccountsSettings, CustomersSettings, bracketed
+
+_ANSWER_SECONDS = 60
+_PASSING = (502, 503, 504)
+_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where a server listens, and how it is reached from here
+
+
+class Unavailable(Exception):
+    """The service can't be reached, or can't work at the moment; trying again may help."""
+
+
+class Refused(Exception):
+    """The service answered that it will not. `status` is the HTTP status."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ServiceClient:
+    """One service as a client sees it. Each request is sent once, and waits for up to a minute.
+
+    Every call raises Refused, or Unavailable when it can't be done now. Not for two threads at once.
+    """
+
+    def __init__(self, name: str, settings: AccountsSettings | CustomersSettings, token: str | None) -> None:
+        host = _ANYWHERE.get(settings.host, settings.host)
+        self._name = f"the {name} service at http://{bracketed(host)}:{settings.port}"
+        self._connection = http.client.HTTPConnection(host, settings.port, timeout=_ANSWER_SECONDS)
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+
+    def get(self, path: str) -> Any:
+        """What is at `path`."""
+        return self._request("GET", path, None, {})
+
+    def post(self, path: str, content: Any, idempotency_key: str) -> Any:
+        """Make something, and answer what came back. May be repeated."""
+        body = msgspec.json.encode(content, enc_hook=str)
+        return self._request("POST", path, body, {"Idempotency-Key": idempotency_key})
+
+    def close(self) -> None:
+        """May be repeated."""
+        self._connection.close()
+
+    def _request(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Any:
+        try:
+            self._connection.request(method, path, body, {**self._headers, **headers})
+            response = self._connection.getresponse()
+            content = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            raise Unavailable(f"{self._name} does not answer: {error or type(error).__name__}") from error
+        if response.status in _PASSING:
+            raise Unavailable(f"{self._name} answers {response.status}: {_reason(content)}")
+        if response.status not in (200, 201):
+            raise Refused(response.status, self._refusal(response.status, content))
+        return msgspec.json.decode(content)
+
+    def _refusal(self, status: int, content: bytes) -> str:
+        advice = "; give a token with --token or TALLY_TOKEN (POST /auth/login has them)" * (status == 401)
+        return f"{self._name} answers {status}: {_reason(content)}{advice}"
+
+
+def _reason(content: bytes) -> str:
+    """What a problem says, with the first of its errors, on one line."""
+    try:
+        problem = msgspec.json.decode(content)
+        first, *_ = problem.get("errors") or [None]
+        detail = str(problem["detail"])
+        return f"{detail} {first['field']}: {first['message']}" if first else detail
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return repr(content[:200])
