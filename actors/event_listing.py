@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from shutil import get_terminal_size
 from typing import Any
 
 import msgspec
@@ -24,20 +23,17 @@ _TYPE_WIDTH = max(map(len, EVENT_TYPES))
 
 
 class Listing:
-    """Prints entries, those of `types` or all; as JSON with all fields, or shortened to the terminal."""
+    """Prints entries, those of `types` or all; as JSON with all fields, or cut to a terminal's width."""
 
     def __init__(self, types: Collection[str], as_json: bool) -> None:
         self._types = {name.encode() for name in types}
         self._line = _json if as_json else _line
-        self._width = get_terminal_size().columns if sys.stdout.isatty() and not as_json else None
 
     def print(self, entries: list[Entry]) -> None:
         """A line for each. Raises BrokenPipeError when nobody reads them any more."""
         for entry in entries:
             if not self._types or entry.fields.get(TYPE_FIELD) in self._types:
-                line = self._line(entry)
-                too_long = self._width is not None and len(line) > self._width
-                print(line[: self._width - 1] + "…" if self._width and too_long else line)
+                print(self._line(entry))
         sys.stdout.flush()
 
 
@@ -127,7 +123,7 @@ def _before(client: redis.Redis, key: str, start: str) -> str:
 
 def _line(entry: Entry) -> str:
     id, type_, payload = entry.id.decode(), entry.fields.get(TYPE_FIELD), entry.fields.get(PAYLOAD_FIELD)
-    return f"{id:15}  {_time(id)}  {_text(type_):{_TYPE_WIDTH}}  {_text(payload)}"
+    return terminal.fitted(f"{id:15}  {_time(id)}  {_text(type_):{_TYPE_WIDTH}}  {_text(payload)}")
 
 
 def _time(id: str) -> str:

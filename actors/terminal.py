@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from shutil import get_terminal_size
 from typing import Self
 
 from rich.console import Console, ConsoleRenderable
@@ -14,7 +15,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 Rows = Sequence[Sequence[str]]
@@ -31,6 +32,15 @@ def printable(text: str) -> str:
     )
 
 
+def fitted(line: str) -> str:
+    """The line, cut off where the terminal ends; whole when it isn't printed on one."""
+    if not sys.stdout.isatty():
+        return line
+    text = Text(line)
+    text.truncate(get_terminal_size().columns, overflow="ellipsis")
+    return text.plain
+
+
 def plain(rows: Rows) -> str:
     """The rows as aligned columns, nothing cut off."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -40,8 +50,8 @@ def plain(rows: Rows) -> str:
 
 
 def table(rows: Rows) -> ConsoleRenderable:
-    """The rows as a table that keeps to the terminal's width: long cells are wrapped."""
-    made = Table(*rows[0], box=None, pad_edge=False)
+    """The rows as a table that keeps to the terminal's width: long cells are folded, nothing is cut off."""
+    made = Table(*(Column(heading, overflow="fold") for heading in rows[0]), box=None, pad_edge=False)
     for row in rows[1:]:
         made.add_row(*map(Text, row))
     return made
