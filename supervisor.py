@@ -55,7 +55,11 @@ def _stream_id(_context: object, _parameter: object, value: str) -> str:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(VERSION, prog_name="tally")
 def main() -> None:
-    """Customers, invoices and account revenue, as two services over one Redis stream."""
+    """Customers, invoices and account revenue, as two services over one Redis stream.
+
+    \b
+    Example: python supervisor.py run
+    """
 
 
 def _config_option(command: Callable[..., Any]) -> Callable[..., Any]:

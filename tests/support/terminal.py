@@ -29,11 +29,13 @@ def on_terminal(
     """
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (40, columns))
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
     process = subprocess.Popen(
         [sys.executable, str(SUPERVISOR), *map(str, arguments)],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
+        env={**environment, "TERM": "xterm"},
         start_new_session=True,
     )
     os.close(theirs)
