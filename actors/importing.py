@@ -25,9 +25,9 @@ from tenacity import (
 from tenacity.wait import wait_random_exponential
 
 from tally.actors import purchase_file
-from tally.actors.purchase_file import Columns, PurchaseFile
+from tally.actors.progress import Bars
+from tally.actors.purchase_file import Columns, NoPurchaseFile, PurchaseFile
 from tally.actors.service_client import Refused, ServiceClient, Unavailable
-from tally.actors.terminal import Bars
 from tally.config import Settings
 from tally.events import Id, rfc3339
 from tally.store.idempotency import KEPT_SECONDS
@@ -63,12 +63,15 @@ def import_file(
     """Import what `source` holds; answer in a sentence what was done. Tells on standard error meanwhile.
 
     May be repeated at any time, also after any interruption: nothing is added twice.
-    Raises CannotImport, Interrupted, NoPurchaseFile, StoreError or OSError.
+    Raises CannotImport, Interrupted, StoreError or OSError.
     """
     with Bars() as bars:
         with closing(ServiceClient("accounts", settings.accounts, token)) as accounts:
             _insist_on_account(accounts, account_id)
-        file = purchase_file.read(source, options.columns, options.delimiter, bars.add("reading"))
+        try:
+            file = purchase_file.read(source, options.columns, options.delimiter, bars.add("reading"))
+        except NoPurchaseFile as error:
+            raise CannotImport(str(error)) from error
         _tell_bad_rows(file, options.skip_bad, bars.say)
         job = _Job(file, account_id, options.columns)
         with (
@@ -100,6 +103,12 @@ def _tell_bad_rows(file: PurchaseFile, skip: bool, say: Callable[[str], None]) -
             f"nothing was imported, as there are bad rows ({file.bad_count:,}); "
             "mend them, or leave them out with --skip-bad"
         )
+
+
+class _Made(msgspec.Struct):
+    """The answer to a batch."""
+
+    ids: list[str]
 
 
 class _Job:
@@ -173,12 +182,12 @@ class _Importer:
         self._note.before_sending(again=self._is_in_doubt())
         key = f"import-{self._job.name}-{kind}-{start}"
         try:
-            ids: list[str] = self._patiently(self._service.post, f"/{kind}/batch", batch, key)["ids"]
+            made: _Made = self._patiently(self._service.post, f"/{kind}/batch", batch, key, _Made)
         except (Unavailable, Refused) as error:
             if self._stopping.is_set():
                 raise Interrupted(self._progress()) from error
             raise CannotImport(f"{error}; {self._progress()}") from error
-        return ids
+        return made.ids
 
     def _tell_first(self, state: RetryCallState) -> None:
         if state.attempt_number == 1 and state.outcome is not None:

@@ -5,11 +5,13 @@ told by an exception of ours anyway.
 """
 
 import http.client
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from tally.config import AccountsSettings, CustomersSettings, bracketed
+
+T = TypeVar("T")
 
 _ANSWER_SECONDS = 60
 _PASSING = (502, 503, 504)
@@ -42,18 +44,21 @@ class ServiceClient:
 
     def get(self, path: str) -> Any:
         """What is at `path`."""
-        return self._request("GET", path, None, {})
+        return self._request("GET", path, None, {}, Any)
 
-    def post(self, path: str, content: Any, idempotency_key: str) -> Any:
+    def post(self, path: str, content: Any, idempotency_key: str, answer: type[T]) -> T:
         """Make something, and answer what came back. May be repeated."""
         body = msgspec.json.encode(content, enc_hook=str)
-        return self._request("POST", path, body, {"Idempotency-Key": idempotency_key})
+        made: T = self._request("POST", path, body, {"Idempotency-Key": idempotency_key}, answer)
+        return made
 
     def close(self) -> None:
         """May be repeated."""
         self._connection.close()
 
-    def _request(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Any:
+    def _request(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str], answer: Any
+    ) -> Any:
         try:
             self._connection.request(method, path, body, {**self._headers, **headers})
             response = self._connection.getresponse()
@@ -65,7 +70,10 @@ class ServiceClient:
             raise Unavailable(f"{self._name} answers {response.status}: {_reason(content)}")
         if response.status not in (200, 201):
             raise Refused(response.status, self._refusal(response.status, content))
-        return msgspec.json.decode(content)
+        try:
+            return msgspec.json.decode(content, type=answer)
+        except msgspec.DecodeError as error:
+            raise Refused(response.status, f"{self._name} answers as no Tally does: {error}") from error
 
     def _refusal(self, status: int, content: bytes) -> str:
         advice = "; give a token with --token or TALLY_TOKEN (POST /auth/login has them)" * (status == 401)

@@ -1,20 +1,10 @@
-"""What commands show: tables and progress for people on a terminal, plain lines for programs."""
+"""What commands show: tables for people on a terminal, plain lines for programs."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from shutil import get_terminal_size
-from typing import Self
 
 from rich.console import Console, ConsoleRenderable
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -63,38 +53,3 @@ def show(rows: Rows) -> None:
         Console().print(table(rows))
     else:
         print(plain(rows))
-
-
-class Bars:
-    """Progress bars with rate and time left, on standard error; none where it is no terminal."""
-
-    def __init__(self) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), _TimeLeft())
-        self._shown = Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
-
-    def __enter__(self) -> Self:
-        self._shown.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._shown.stop()
-
-    def add(self, what: str, total: int | None = None, done: int = 0) -> Callable[[int], None]:
-        """Show one more; answers what is to be called with how many are done."""
-        bar = self._shown.add_task(what, total=total, completed=done)
-        return lambda done: self._shown.update(bar, completed=done)
-
-    def say(self, text: str) -> None:
-        """Print a line, above the bars."""
-        self._shown.console.print(Text(printable(text)), soft_wrap=True)
-
-
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.0f}/s" if speed else "")
-
-
-class _TimeLeft(TimeRemainingColumn):
-    def render(self, task: Task) -> Text:
-        return super().render(task) if task.total else Text("")

@@ -1,6 +1,7 @@
 """`import`: a file of purchases into a running Tally, exactly once whatever comes in between."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -249,8 +250,9 @@ def test_an_account_that_does_not_exist_is_told_before_anything_is_sent(tally: T
         [str(SUPERVISOR)],
         [str(SUPERVISOR), "--account", "x"],
         [str(SUPERVISOR), "--account", "1", "--delimiter", "ab"],
+        [str(SUPERVISOR), "--account", "1", "--token", "a\nb"],
     ],
-    ids=["no file", "no account", "no id", "no delimiter"],
+    ids=["no file", "no account", "no id", "no delimiter", "no token"],
 )
 def test_wrong_usage_has_status_2(arguments: list[str]) -> None:
     done = command("import", *arguments)
@@ -367,6 +369,25 @@ def test_a_service_that_is_restarted_meanwhile_is_waited_for(tally: Tally, accou
     assert "trying again for up to 60 s" in waiting
     assert (process.returncode, rest) == (0, "")
     assert _held(tally, account) == CDNOW
+
+
+def test_a_database_that_takes_no_writes_for_a_while_is_waited_for(
+    tally: Tally, account: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "purchases.csv"
+    file.write_text(f"{HEADER}Ann,2019-01-06,29.33\n")
+    connection = apsw.Connection(str(tally.directory / "data" / "customers.db"))
+    connection.set_busy_timeout(5000)
+    connection.execute("BEGIN IMMEDIATE")
+    with _importing(tally, account, file) as process:
+        assert process.stderr is not None
+        waiting = process.stderr.readline()
+        connection.execute("ROLLBACK")
+        connection.close()
+        _, rest = process.communicate(timeout=60)
+    assert re.search(r"answers 503: .+; trying again for up to 60 s$", waiting.strip())
+    assert (process.returncode, rest) == (0, "")
+    assert _held(tally, account) == (1, 1, 2933)
 
 
 def test_a_second_import_of_the_same_file_at_the_same_time_is_refused(
