@@ -257,7 +257,7 @@ def show(file: Path | None, id: str) -> None:
     with _letters(file) as letters:
         letter = _known(letters, id)
     for name, value in letter.shown().items():
-        click.echo(f"{name}: {value}")
+        click.echo(terminal.printable(f"{name}: {value}"))
 
 
 @dead_letters.command()

@@ -149,6 +149,7 @@ class _Importer:
         self._service = customers
         self._stopping = stopping
         self._bars = bars
+        self._may_be_done = False  # the batch at hand, by an attempt that had no clear answer
         self._patiently = Retrying(
             retry=retry_if_exception_type(Unavailable),
             wait=wait_random_exponential(multiplier=0.1, max=2),
@@ -179,15 +180,26 @@ class _Importer:
     def _send(self, kind: str, start: int, batch: list[dict[str, Any]]) -> list[str]:
         if self._stopping.is_set():
             raise Interrupted(self._progress())
-        self._note.before_sending(again=self._is_in_doubt())
+        in_doubt = self._is_in_doubt()  # and the user has looked
+        self._may_be_done = self._note.sending is not None and not in_doubt
+        self._note.before_sending(again=in_doubt)
         key = f"import-{self._job.name}-{kind}-{start}"
         try:
-            made: _Made = self._patiently(self._service.post, f"/{kind}/batch", batch, key, _Made)
+            made: _Made = self._patiently(self._post, f"/{kind}/batch", batch, key)
         except (Unavailable, Refused) as error:
+            if not self._may_be_done:
+                self._note.after_refusal()
             if self._stopping.is_set():
                 raise Interrupted(self._progress()) from error
-            raise CannotImport(f"{error}; {self._progress()}") from error
+            raise CannotImport(f"{error}; {self._progress()}; run the same command again to go on") from error
         return made.ids
+
+    def _post(self, path: str, batch: list[dict[str, Any]], key: str) -> _Made:
+        try:
+            return self._service.post(path, batch, key, _Made)
+        except (Unavailable, Refused) as error:
+            self._may_be_done = self._may_be_done or error.may_be_done
+            raise
 
     def _tell_first(self, state: RetryCallState) -> None:
         if state.attempt_number == 1 and state.outcome is not None:

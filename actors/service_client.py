@@ -19,15 +19,23 @@ _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where a server listens, and
 
 
 class Unavailable(Exception):
-    """The service can't be reached, or can't work at the moment; trying again may help."""
+    """The service can't be reached, or can't work at the moment; trying again may help.
+
+    `may_be_done` tells whether it may have done what was asked all the same.
+    """
+
+    def __init__(self, message: str, may_be_done: bool) -> None:
+        super().__init__(message)
+        self.may_be_done = may_be_done
 
 
 class Refused(Exception):
-    """The service answered that it will not. `status` is the HTTP status."""
+    """The service answered, with the HTTP status `status`, that it will not."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
+        self.may_be_done = not 400 <= status < 500
 
 
 class ServiceClient:
@@ -65,9 +73,12 @@ class ServiceClient:
             content = response.read()
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
-            raise Unavailable(f"{self._name} does not answer: {error or type(error).__name__}") from error
+            reason = str(error) or type(error).__name__
+            sent = not isinstance(error, ConnectionRefusedError)
+            raise Unavailable(f"{self._name} does not answer: {reason}", may_be_done=sent) from error
         if response.status in _PASSING:
-            raise Unavailable(f"{self._name} answers {response.status}: {_reason(content)}")
+            said = f"{self._name} answers {response.status}: {_reason(content)}"
+            raise Unavailable(said, may_be_done=True)
         if response.status not in (200, 201):
             raise Refused(response.status, self._refusal(response.status, content))
         try:

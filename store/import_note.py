@@ -21,7 +21,7 @@ class ImportUnderWay(StoreError):
 
 
 class _Step(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
-    """A request is about to be sent at `sending`, or has been answered."""
+    """A request is about to be sent at `sending`, or has been answered; refused, when nothing is told."""
 
     sending: datetime | None = None
     customers: list[str] | None = None
@@ -41,7 +41,8 @@ class ImportNote:
         self.invoices = 0
         self.sending: datetime | None = None
         folder = directory / DIRECTORY
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
         self.path = folder / f"{name}.jsonl"
         self._file = open(self.path, "a+b", opener=_private)  # noqa: SIM115 held until close
         try:
@@ -56,6 +57,10 @@ class ImportNote:
         """Note that a request is about to be sent. One that had no answer keeps its time, unless `again`."""
         if self.sending is None or again:
             self._add(_Step(sending=now()))
+
+    def after_refusal(self) -> None:
+        """Note that what was about to be sent was certainly not done."""
+        self._add(_Step())
 
     def after_customers(self, ids: list[str]) -> None:
         """Note that these customers were created."""

@@ -371,6 +371,40 @@ def test_a_service_that_is_restarted_meanwhile_is_waited_for(tally: Tally, accou
     assert _held(tally, account) == CDNOW
 
 
+def test_what_could_not_be_sent_at_all_is_not_in_doubt(
+    tally: Tally, account: str, file: Path, tmp_path: Path
+) -> None:
+    data, port = str(tally.directory / "data"), tally.accounts.port
+    settings(tmp_path, data={"directory": data}, accounts={"port": port})  # nobody is customers here
+    before = _notes(tally)
+    elsewhere = Tally(tmp_path, tally.settings)
+    with _importing(elsewhere, account, file) as process:
+        assert process.stderr is not None
+        assert "Connection refused" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert told.startswith("tally: interrupted: 0 of 2,357 customers and 0 of 6,919 invoices were added")
+    (note,) = _notes(tally) - before
+    assert note.read_text().splitlines()[-1] == "{}"
+
+
+def test_a_batch_that_is_refused_is_told_with_how_far_it_got(
+    tally: Tally, killed: Killed, file: Path
+) -> None:
+    key = f"import-{killed.note.stem}-invoices-6000"
+    _rows(tally, "INSERT INTO idempotency VALUES (?, x'00', NULL, x'00', unixepoch())", key)
+    refused = _import(tally, killed.account, file, status=1)
+    (line,) = refused.stderr.splitlines()
+    assert "answers 422: The Idempotency-Key was used before, for another request" in line
+    assert "6,000 of 6,919 invoices were added" in line
+    assert "run the same command again to go on" in line
+
+    _forget_keys(tally)
+    _import(tally, killed.account, file)
+    assert _held(tally, killed.account) == CDNOW
+
+
 def test_a_database_that_takes_no_writes_for_a_while_is_waited_for(
     tally: Tally, account: str, tmp_path: Path
 ) -> None:
