@@ -1,17 +1,17 @@
 """`status`: what the running supervisor and the two services tell, for people and for scripts."""
 
-import io
+import sys
 import time
 from typing import Any
 
 import msgspec
 import psutil
-from rich.console import Console
+from rich.console import Console, ConsoleRenderable, Group
 from rich.live import Live
-from rich.table import Table
+from rich.padding import Padding
 from rich.text import Text
 
-from tally.actors import control, family
+from tally.actors import control, family, terminal
 from tally.actors.control import ActorStatus
 from tally.config import Settings
 from tally.http.status import StatusReport
@@ -24,51 +24,55 @@ class Status(msgspec.Struct, frozen=True):
     memory_bytes: dict[str, int]
     services: list[StatusReport]
 
-    def render(self, as_json: bool) -> str:
-        """As one JSON object, or as tables."""
+    def show(self, as_json: bool) -> None:
+        """Print it as one JSON object, or as tables: for a terminal, or plain with nothing cut off."""
         if as_json:
-            return msgspec.json.encode(self).decode()
-        console = Console(file=io.StringIO(), width=160)
-        console.print(self.tables())
-        output: io.StringIO = console.file  # type: ignore[assignment]
-        return output.getvalue().rstrip()
+            print(msgspec.json.encode(self).decode())
+        elif sys.stdout.isatty():
+            Console().print(self.tables())
+        else:
+            for part in (*map(terminal.plain, self._tables()), *self._degraded()):
+                print(part, end="\n\n")
 
-    def tables(self) -> Table:
-        """As tables, one below the other."""
-        grid = Table.grid()
-        grid.add_row(self._actors())
-        grid.add_row(self._services())
-        for reason in dict.fromkeys(reason for report in self.services for reason in report.reasons):
-            grid.add_row(Text(f"degraded: {reason}"))
-        return grid
+    def tables(self) -> ConsoleRenderable:
+        """As tables for a terminal, one below the other."""
+        parts = [*map(terminal.table, self._tables()), *map(Text, self._degraded())]
+        return Group(*(Padding(part, (0, 0, 1, 0)) for part in parts))
 
-    def _actors(self) -> Table:
-        table = Table("actor", "pid", "state", "uptime", "restarts", "memory", "trouble", box=None)
-        for actor in self.actors:
-            table.add_row(
-                actor.name,
-                str(actor.pid or "-"),
-                actor.state,
-                "-" if actor.uptime_seconds is None else f"{actor.uptime_seconds:.0f} s",
-                str(actor.restarts),
-                f"{self.memory_bytes.get(actor.name, 0) / 1e6:.0f} MB",
-                Text(actor.trouble or actor.failed or ""),
-            )
-        return table
+    def _tables(self) -> list[terminal.Rows]:
+        actors = [self._actor(actor) for actor in self.actors]
+        services = [_service(report) for report in self.services]
+        return [
+            [("actor", "pid", "state", "uptime", "restarts", "memory", "trouble"), *actors],
+            [("service", "status", "outbox", "pending", "lag", "dead letters"), *services],
+        ]
 
-    def _services(self) -> Table:
-        table = Table("service", "status", "outbox", "pending", "lag", "dead letters", box=None)
-        for report in self.services:
-            lag = report.redis.lag
-            table.add_row(
-                report.service,
-                report.status,
-                _shown(report.outbox_depth),
-                _shown(report.redis.pending),
-                _shown(None if lag is None else sum(lag.values())),
-                _shown(report.redis.dead_letters),
-            )
-        return table
+    def _degraded(self) -> list[str]:
+        reasons = dict.fromkeys(reason for report in self.services for reason in report.reasons)
+        return [f"degraded: {terminal.printable(reason)}" for reason in reasons]
+
+    def _actor(self, actor: ActorStatus) -> tuple[str, ...]:
+        return (
+            actor.name,
+            str(actor.pid or "-"),
+            actor.state,
+            "-" if actor.uptime_seconds is None else f"{actor.uptime_seconds:.0f} s",
+            str(actor.restarts),
+            f"{self.memory_bytes.get(actor.name, 0) / 1e6:.0f} MB",
+            terminal.printable(actor.trouble or actor.failed or ""),
+        )
+
+
+def _service(report: StatusReport) -> tuple[str, ...]:
+    lag = report.redis.lag
+    return (
+        report.service,
+        report.status,
+        _shown(report.outbox_depth),
+        _shown(report.redis.pending),
+        _shown(None if lag is None else sum(lag.values())),
+        _shown(report.redis.dead_letters),
+    )
 
 
 def look(settings: Settings) -> Status:
@@ -83,10 +87,14 @@ def look(settings: Settings) -> Status:
 
 
 def watch(settings: Settings, as_json: bool) -> None:
-    """Show the status again every second, until KeyboardInterrupt. Raises NotRunning."""
-    if as_json:
+    """Show the status again every second, until KeyboardInterrupt. Raises NotRunning.
+
+    On a terminal it is drawn in place; otherwise one follows the other.
+    """
+    if as_json or not sys.stdout.isatty():
         while True:
-            print(look(settings).render(as_json), flush=True)
+            look(settings).show(as_json)
+            sys.stdout.flush()
             time.sleep(1)
     with Live(look(settings).tables(), auto_refresh=False, screen=True) as live:
         while True:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from tally.events import TYPE_FIELD
 from tally.store.stream import Entry, EventStream
 
 _OURS = (b"StreamId", b"Group", b"Reason", b"Deliveries", b"FailedAt")
@@ -22,6 +23,11 @@ class DeadLetter(NamedTuple):
     reason: str
     deliveries: int
     failed_at: str
+
+    @property
+    def type(self) -> str:
+        """What the entry says its event is."""
+        return _text(self.entry.fields.get(TYPE_FIELD, b"?"))
 
     def shown(self) -> dict[str, str]:
         """Its fields for people: the entry's own, then what became of it."""

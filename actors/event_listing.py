@@ -1,0 +1,163 @@
+"""`events` and `dead-letters list`: entries as lines, for people and for programs. Joins no group."""
+
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import redis
+from tenacity import RetryCallState, Retrying, retry_if_exception
+from tenacity.wait import wait_random_exponential
+
+from tally.actors import terminal
+from tally.actors.terminal import printable
+from tally.events import EVENT_TYPES, PAYLOAD_FIELD, TYPE_FIELD
+from tally.store.dead_letters import DeadLetter
+from tally.store.stream import BLOCK_MS, Entry
+
+NEW = "$"  # the id that stands for the end of the stream, as in Redis
+
+_PAGE = 200  # entries that are held at a time
+_TYPE_WIDTH = max(map(len, EVENT_TYPES))
+
+
+class Listing:
+    """Prints entries, those of `types` or all; as JSON with all fields, or cut to a terminal's width."""
+
+    def __init__(self, types: Collection[str], as_json: bool) -> None:
+        self._types = {name.encode() for name in types}
+        self._line = _json if as_json else _line
+
+    def print(self, entries: list[Entry]) -> None:
+        """A line for each. Raises BrokenPipeError when nobody reads them any more."""
+        for entry in entries:
+            if not self._types or entry.fields.get(TYPE_FIELD) in self._types:
+                print(self._line(entry))
+        sys.stdout.flush()
+
+
+def print_letters(letters: Sequence[DeadLetter], as_json: bool) -> None:
+    """A line of JSON for each dead letter, or one table; nothing when there are none."""
+    if as_json:
+        for letter in letters:
+            print(_object(letter.id, letter.shown()))
+    elif letters:
+        rows = [
+            (each.id, each.failed_at, *map(printable, (each.group, each.type, each.reason)))
+            for each in letters
+        ]
+        terminal.show([("id", "failed at", "group", "event", "reason"), *rows])
+
+
+def pages(client: redis.Redis, key: str, start: str) -> Iterator[list[Entry]]:
+    """The entries with the id `start` and after, up to the last one. Raises RedisError."""
+    position = _before(client, key, start)
+    while page := _read(client, key, position, None):
+        yield page
+        position = page[-1].id.decode()
+
+
+def endless_pages(
+    client: redis.Redis, key: str, start: str, told: Callable[[str], object]
+) -> Iterator[list[Entry]]:
+    """The same, and then those that come, without end. Raises RedisError only for what won't pass.
+
+    While Redis can't be reached it waits: `told` hears of that once, and once when it is over.
+    """
+    patiently = _Patience(told)
+    position = patiently(_before, client, key, start)
+    while True:
+        page = patiently(_read, client, key, position, BLOCK_MS)
+        yield page
+        if page:
+            position = page[-1].id.decode()
+
+
+class _Patience:
+    """Calls a function again until Redis answers."""
+
+    def __init__(self, told: Callable[[str], object]) -> None:
+        self._told = told
+        self._away = False
+        self._retrying = Retrying(
+            retry=retry_if_exception(_will_pass),
+            wait=wait_random_exponential(multiplier=0.1, max=1),
+            before_sleep=self._begins,
+            reraise=True,
+        )
+
+    def __call__(self, ask: Callable[..., Any], *arguments: object) -> Any:
+        answer = self._retrying(ask, *arguments)
+        if self._away:
+            self._told("Redis answers again")
+            self._away = False
+        return answer
+
+    def _begins(self, state: RetryCallState) -> None:
+        if not self._away and state.outcome is not None:
+            self._told(f"Redis does not answer, waiting for it: {state.outcome.exception()}")
+            self._away = True
+
+
+def _will_pass(error: BaseException) -> bool:
+    if isinstance(error, redis.AuthenticationError):  # a ConnectionError to redis-py
+        return False
+    return isinstance(error, redis.ConnectionError | redis.TimeoutError)
+
+
+def _read(client: redis.Redis, key: str, after: str, block_ms: int | None) -> list[Entry]:
+    answer: Any = client.xread({key: after}, count=_PAGE, block=block_ms)
+    return [Entry(id, fields) for _, entries in answer for id, fields in entries]
+
+
+def _before(client: redis.Redis, key: str, start: str) -> str:
+    """The id that XREAD is to go on from so that `start` itself is among what it answers."""
+    if start == NEW:
+        newest: Any = client.xrevrange(key, count=1)
+        return newest[0][0].decode() if newest else "0-0"
+    milliseconds, _, sequence = start.partition("-")
+    number = max((int(milliseconds) << 64) + int(sequence or 0) - 1, 0)
+    return f"{number >> 64}-{number % 2**64}"
+
+
+def _line(entry: Entry) -> str:
+    id, type_, payload = entry.id.decode(), entry.fields.get(TYPE_FIELD), entry.fields.get(PAYLOAD_FIELD)
+    return terminal.fitted(f"{id:15}  {_time(id)}  {_text(type_):{_TYPE_WIDTH}}  {_text(payload)}")
+
+
+def _time(id: str) -> str:
+    """When Redis took it; an id that another program made up need not be a time."""
+    try:
+        moment = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=int(id.partition("-")[0]))
+    except OverflowError:
+        return f"{'?':24}"
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _text(value: bytes | None) -> str:
+    return "?" if value is None else printable(value.decode(errors="backslashreplace"))
+
+
+def _object(id: str, fields: Mapping[str, str]) -> str:
+    """One object on one line. What is a JSON object in a field stays one, to the digit."""
+    return msgspec.json.encode(
+        {**{name: _json_value(value) for name, value in fields.items()}, "id": id}
+    ).decode()
+
+
+def _json(entry: Entry) -> str:
+    return _object(
+        entry.id.decode(),
+        {
+            name.decode(errors="backslashreplace"): value.decode(errors="backslashreplace")
+            for name, value in entry.fields.items()
+        },
+    )
+
+
+def _json_value(text: str) -> Any:
+    try:
+        return msgspec.Raw(msgspec.json.format(text, indent=-1)) if text.lstrip().startswith("{") else text
+    except (ValueError, RecursionError):
+        return text

@@ -1,0 +1,102 @@
+"""A client of a running service's HTTP interface, on one connection that it keeps.
+
+Over the standard library: one connection and two methods need no pool, and a refused request is
+told by an exception of ours anyway.
+"""
+
+import http.client
+from typing import Any, TypeVar
+
+import msgspec
+
+from tally.config import AccountsSettings, CustomersSettings, bracketed
+
+T = TypeVar("T")
+
+_ANSWER_SECONDS = 60
+_PASSING = (502, 503, 504)
+_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where a server listens, and how it is reached from here
+
+
+class Unavailable(Exception):
+    """The service can't be reached, or can't work at the moment; trying again may help.
+
+    `may_be_done` tells whether it may have done what was asked all the same.
+    """
+
+    def __init__(self, message: str, may_be_done: bool) -> None:
+        super().__init__(message)
+        self.may_be_done = may_be_done
+
+
+class Refused(Exception):
+    """The service answered, with the HTTP status `status`, that it will not."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.may_be_done = not 400 <= status < 500
+
+
+class ServiceClient:
+    """One service as a client sees it. Each request is sent once, and waits for up to a minute.
+
+    Every call raises Refused, or Unavailable when it can't be done now. Not for two threads at once.
+    """
+
+    def __init__(self, name: str, settings: AccountsSettings | CustomersSettings, token: str | None) -> None:
+        host = _ANYWHERE.get(settings.host, settings.host)
+        self._name = f"the {name} service at http://{bracketed(host)}:{settings.port}"
+        self._connection = http.client.HTTPConnection(host, settings.port, timeout=_ANSWER_SECONDS)
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+
+    def get(self, path: str) -> Any:
+        """What is at `path`."""
+        return self._request("GET", path, None, {}, Any)
+
+    def post(self, path: str, content: Any, idempotency_key: str, answer: type[T]) -> T:
+        """Make something, and answer what came back. May be repeated."""
+        body = msgspec.json.encode(content, enc_hook=str)
+        made: T = self._request("POST", path, body, {"Idempotency-Key": idempotency_key}, answer)
+        return made
+
+    def close(self) -> None:
+        """May be repeated."""
+        self._connection.close()
+
+    def _request(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str], answer: Any
+    ) -> Any:
+        try:
+            self._connection.request(method, path, body, {**self._headers, **headers})
+            response = self._connection.getresponse()
+            content = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            reason = str(error) or type(error).__name__
+            sent = not isinstance(error, ConnectionRefusedError)
+            raise Unavailable(f"{self._name} does not answer: {reason}", may_be_done=sent) from error
+        if response.status in _PASSING:
+            said = f"{self._name} answers {response.status}: {_reason(content)}"
+            raise Unavailable(said, may_be_done=True)
+        if response.status not in (200, 201):
+            raise Refused(response.status, self._refusal(response.status, content))
+        try:
+            return msgspec.json.decode(content, type=answer)
+        except msgspec.DecodeError as error:
+            raise Refused(response.status, f"{self._name} answers as no Tally does: {error}") from error
+
+    def _refusal(self, status: int, content: bytes) -> str:
+        advice = "; give a token with --token or TALLY_TOKEN (POST /auth/login has them)" * (status == 401)
+        return f"{self._name} answers {status}: {_reason(content)}{advice}"
+
+
+def _reason(content: bytes) -> str:
+    """What a problem says, with the first of its errors, on one line."""
+    try:
+        problem = msgspec.json.decode(content)
+        first, *_ = problem.get("errors") or [None]
+        detail = str(problem["detail"])
+        return f"{detail} {first['field']}: {first['message']}" if first else detail
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return repr(content[:200])
