@@ -11,6 +11,7 @@ from tally.store.outbox import Outbox
 from tally.store.stream import EventStream, fingerprint
 
 BATCH = 500
+PACE_SECONDS = 0.003  # between publications, unless there is a backlog: each costs everybody after it the same
 LOOK_SECONDS = 1.0  # while idle: whether Redis still has what it was given
 
 _log = structlog.get_logger()
@@ -30,8 +31,8 @@ class Relay:
         self._marked = outbox.published()
         self.refusal: str | None = None  # why nothing is published any more
 
-    def step(self) -> bool:
-        """Publish one batch; answer whether there may be more.
+    def step(self) -> int:
+        """Publish up to BATCH events; answer how many there were: 0 when there are no more.
 
         Raises RedisError or StoreUnavailable. May be repeated after either: what was published
         before is not published again.
@@ -40,14 +41,14 @@ class Relay:
         if last is None:
             last = self._ask()
         if self.refusal:
-            return False
+            return 0
         rows = self._outbox.after(last, BATCH)
         if rows:
             self._last = self._stream.publish(self._outbox.source, self._outbox.first() - 1, rows).last
         else:
             self._last = last
         self._mark(self._last)
-        return bool(rows)
+        return len(rows)
 
     def look_again(self) -> None:
         """Ask Redis anew what it holds at the next step."""
@@ -92,7 +93,9 @@ def run(actor: Actor, relay: Relay, doorbell: Doorbell, housekeeper: Housekeeper
         doorbell.silence()
         published = relay.step()
         tidying = housekeeper.step()
-        if not published and not tidying:
+        if 0 < published < BATCH:
+            actor.wait(PACE_SECONDS)
+        elif not published and not tidying:
             actor.wait(LOOK_SECONDS, doorbell)
             if not doorbell.is_rung():
                 relay.look_again()
