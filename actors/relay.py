@@ -11,7 +11,7 @@ from tally.store.outbox import Outbox
 from tally.store.stream import EventStream, fingerprint
 
 BATCH = 500
-PACE_SECONDS = 0.003  # between publications, unless there is a backlog: each costs everybody after it the same
+PACE_SECONDS = 0.003  # between publications without a backlog: each costs all that follows the same
 LOOK_SECONDS = 1.0  # while idle: whether Redis still has what it was given
 
 _log = structlog.get_logger()
