@@ -22,6 +22,7 @@ from tally.store import idempotency, inbox, outbox
 from tally.store.database import Database
 from tally.store.errors import NotFound, UnknownReference
 from tally.store.outbox import Outbox
+from tally.store.trace_parent import TraceParentOf, no_trace
 
 SERVICE = "customers"
 FILE = "customers.db"
@@ -176,13 +177,16 @@ class Customers:
         sql = f"{_INVOICE} WHERE {where} id > ?2 ORDER BY id LIMIT ?3"
         return [_invoice(row) for row in self.database.rows(sql, (customer_id, after, limit))]
 
-    def apply(self, events: Iterable[Event]) -> None:
-        """React to what the accounts service published. The order of the events does not matter."""
+    def apply(self, events: Iterable[Event], trace_parent_of: TraceParentOf = no_trace) -> None:
+        """React to what the accounts service published. The order of the events does not matter.
+
+        What is published in turn belongs to the trace of the event that caused it.
+        """
         for event in events:
             if isinstance(event, AccountCreated):
                 self._account_created(event)
             elif isinstance(event, AccountDeleted):
-                self._account_deleted(event)
+                self._account_deleted(event, trace_parent_of(event))
 
     def _account_created(self, event: AccountCreated) -> None:
         # Where two sources created the same number, the first by its date is the one that counts.
@@ -195,14 +199,14 @@ class Customers:
             (event.id, event.owned_by, rfc3339(event.created_date)),
         )
 
-    def _account_deleted(self, event: AccountDeleted) -> None:
+    def _account_deleted(self, event: AccountDeleted, trace_parent: str | None) -> None:
         self.database.execute(
             "INSERT INTO known_account (id, deleted) VALUES (?, TRUE)"
             " ON CONFLICT (id) DO UPDATE SET deleted = TRUE",
             (event.id,),
         )
         rows = self.database.rows("SELECT id FROM customer WHERE account_id = ?", (event.id,))
-        self._delete_customers([(Id(id), event.id) for (id,) in rows], None)
+        self._delete_customers([(Id(id), event.id) for (id,) in rows], trace_parent)
 
     def _delete_customers(self, customers: list[tuple[Id, Id]], trace_parent: str | None) -> None:
         ids = [(id,) for id, _ in customers]
