@@ -3,6 +3,7 @@
 Everything is noted once for a batch, never for a single event: the way of an event is hot.
 """
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +15,7 @@ import structlog
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from tally.actors.control import ActorStatus
-from tally.events import TRACE_PARENT_FIELD, Event, EventId
+from tally.events import EVENT_TYPES, TRACE_PARENT_FIELD, Event, EventId
 from tally.http.figures import Family, Figures
 from tally.http.requests import DURATION
 from tally.store.outbox import OutboxRow
@@ -28,7 +29,12 @@ PUBLISHED = Family("tally_events_published_total", "Events that were put on the 
 PUBLISHING = Family(
     "tally_publish_duration_seconds", "How long Redis took to take in a batch of events.", (), _BATCH_SECONDS
 )
-APPLIED = Family("tally_events_applied_total", "Events applied to the database, each once.", ("type",))
+APPLIED = Family(
+    "tally_events_applied_total",
+    "Events applied to the database, each once.",
+    ("type",),
+    known=tuple((name,) for name in EVENT_TYPES),
+)
 DUPLICATE = Family("tally_events_duplicate_total", "Events that came again and had no effect.")
 UNKNOWN = Family(
     "tally_events_unknown_total", "Entries passed over, as this release doesn't know their type."
@@ -70,7 +76,7 @@ class RelayMetrics:
         """Redis has taken it, or tells by `last` that it lacks what is before it."""
         self._figures.observe(PUBLISHING, time.perf_counter() - self._began)
         if last >= rows[-1].sequence:
-            traces = [row.trace_parent for row in rows if row.trace_parent]
+            traces = dict.fromkeys(row.trace_parent for row in rows if row.trace_parent)
             _tell_traces(self._log, "published", traces, events=len(rows), last=last)
 
     def advanced(self, events: int) -> None:
@@ -100,9 +106,9 @@ class ConsumerMetrics:
         entry, first = batch[0]
         if applied and isinstance(entry.event_name, EventId):  # dates of others may be anything
             self._figures.observe(VISIBLE, _seconds_since(first), times=len(applied))
-        traces = [raw for entry, _ in batch if (raw := entry.fields.get(TRACE_PARENT_FIELD))]
+        traces = dict.fromkeys(raw for entry, _ in batch if (raw := entry.fields.get(TRACE_PARENT_FIELD)))
         if traces:
-            texts = [raw.decode(errors="replace") for raw in dict.fromkeys(traces)]
+            texts = [raw.decode(errors="replace") for raw in traces]
             _tell_traces(self._log, "applied", texts, events=len(applied), last=batch[-1][0].id.decode())
 
     def unknown(self) -> None:
@@ -158,8 +164,9 @@ def _seconds_since(event: Event) -> float:
 
 def _tell_traces(log: Any, line: str, traces: Iterable[str], **fields: Any) -> None:
     """Tell which traces a batch belongs to: those that their callers sample at level info, else at debug."""
-    known = [trace for trace in map(parse, dict.fromkeys(traces)) if trace]
-    sampled = [trace for trace in known if is_sampled(trace)]
+    told = iter(traces) if log.is_enabled_for(logging.DEBUG) else filter(is_sampled, traces)
+    known = list(filter(parse, told))
+    sampled = list(filter(is_sampled, known))
     others = [trace for trace in known if not is_sampled(trace)]
     for tell, chosen in ((log.info, sampled), (log.debug, others)):
         for start in range(0, len(chosen), MOST_TRACES):

@@ -22,12 +22,16 @@ _NUMBER = 8  # bytes; everything is aligned to it
 
 
 class Family(NamedTuple):
-    """One metric: a counter, or with the upper bounds of its `buckets` a histogram."""
+    """One metric: a counter, or with the upper bounds of its `buckets` a histogram.
+
+    `known` are the values of labels that are told from the start, as 0: a rate needs a first value.
+    """
 
     name: str
     help: str
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
+    known: tuple[tuple[str, ...], ...] = ((),)
 
     @property
     def numbers(self) -> int:

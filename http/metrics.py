@@ -7,7 +7,6 @@ Gathered anew for each scrape, in parts. A part that can't be told is left out, 
 import mmap
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import accumulate
-from math import inf
 from typing import Any
 
 import falcon
@@ -16,7 +15,6 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from tally.http import figures
 from tally.http.figures import Family
@@ -71,8 +69,8 @@ def counted(service: str, families: Collection[Family], pages: Collection[mmap.m
     sums = figures.sums(pages)
     for family in families:
         every = {series[1:]: numbers for series, numbers in sums.items() if series[0] == family.name}
-        if not family.labels:
-            every.setdefault((), [0.0] * family.numbers)
+        for labels in family.known:
+            every.setdefault(labels, [0.0] * family.numbers)
         yield _metric(service, family, every)
 
 
@@ -84,7 +82,7 @@ def _metric(service: str, family: Family, every: Mapping[tuple[str, ...], list[f
             counter.add_metric([service, *values], number)
         return counter
     histogram = HistogramMetricFamily(family.name, family.help, labels=labels)
-    bounds = [floatToGoString(bound) for bound in (*family.buckets, inf)]
+    bounds = [*(str(float(bound)) for bound in family.buckets), "+Inf"]
     for values, (*buckets, total) in every.items():
         cumulated = list(zip(bounds, accumulate(buckets), strict=True))
         histogram.add_metric([service, *values], cumulated, total)

@@ -19,6 +19,7 @@ DURATION = Family(
     "How long requests took, from a thread taking one up until its answer was handed over.",
     ("method", "route", "status"),
     (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+    known=(),
 )
 
 _METHODS = frozenset(falcon.HTTP_METHODS)

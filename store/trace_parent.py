@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from tally.events import Event
 
+_ODD = frozenset("13579bdf")  # last digits of flags whose lowest bit, "sampled", is set
 _TRACE_PARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z",
 )
@@ -24,4 +25,4 @@ def parse(raw: str | None) -> str | None:
 
 def is_sampled(trace_parent: str) -> bool:
     """Whether the caller records this trace, and so wants to see its way."""
-    return bool(int(trace_parent[-2:], 16) & 1)
+    return trace_parent[-1:] in _ODD
