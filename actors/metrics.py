@@ -77,7 +77,8 @@ class RelayMetrics:
         self._figures.observe(PUBLISHING, time.perf_counter() - self._began)
         if last >= rows[-1].sequence:
             traces = dict.fromkeys(row.trace_parent for row in rows if row.trace_parent)
-            _tell_traces(self._log, "published", traces, events=len(rows), last=last)
+            for level, told in _by_level(self._log, traces):
+                self._log.log(level, "published", events=len(rows), last=last, trace_parents=told)
 
     def advanced(self, events: int) -> None:
         """The stream has got further by so many events; negative when Redis has lost some."""
@@ -107,9 +108,9 @@ class ConsumerMetrics:
         if applied and isinstance(entry.event_name, EventId):  # dates of others may be anything
             self._figures.observe(VISIBLE, _seconds_since(first), times=len(applied))
         traces = dict.fromkeys(raw for entry, _ in batch if (raw := entry.fields.get(TRACE_PARENT_FIELD)))
-        if traces:
-            texts = [raw.decode(errors="replace") for raw in traces]
-            _tell_traces(self._log, "applied", texts, events=len(applied), last=batch[-1][0].id.decode())
+        for level, told in _by_level(self._log, (raw.decode(errors="replace") for raw in traces)):
+            last = batch[-1][0].id.decode()
+            self._log.log(level, "applied", events=len(applied), last=last, trace_parents=told)
 
     def unknown(self) -> None:
         """An entry of an unknown type was passed over."""
@@ -162,12 +163,11 @@ def _seconds_since(event: Event) -> float:
     return max(0.0, time.time() - date.timestamp())
 
 
-def _tell_traces(log: Any, line: str, traces: Iterable[str], **fields: Any) -> None:
-    """Tell which traces a batch belongs to: those that their callers sample at level info, else at debug."""
-    told = iter(traces) if log.is_enabled_for(logging.DEBUG) else filter(is_sampled, traces)
-    known = list(filter(parse, told))
-    sampled = list(filter(is_sampled, known))
-    others = [trace for trace in known if not is_sampled(trace)]
-    for tell, chosen in ((log.info, sampled), (log.debug, others)):
+def _by_level(log: Any, traces: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    """The traces to be told of in one line each, and its level: info for those that their callers sample."""
+    wanted = iter(traces) if log.is_enabled_for(logging.DEBUG) else filter(is_sampled, traces)
+    known = list(filter(parse, wanted))
+    for level, sampled in ((logging.INFO, True), (logging.DEBUG, False)):
+        chosen = [trace for trace in known if is_sampled(trace) is sampled]
         for start in range(0, len(chosen), MOST_TRACES):
-            tell(line, **fields, trace_parents=chosen[start : start + MOST_TRACES])
+            yield level, chosen[start : start + MOST_TRACES]

@@ -1,5 +1,6 @@
 """Every request is timed; those that somebody will want to see are logged."""
 
+import logging
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -69,11 +70,9 @@ class RequestObserver:
         route, status = req.uri_template or "none", resp.status_code
         self._figures.observe(DURATION, seconds, (method, route, str(status)))
         trace = req.context.trace
-        if status >= 500 or seconds >= SLOW_SECONDS or (trace and is_sampled(trace)):
-            tell = self._log.info
-        else:
-            tell = self._log.debug
-        tell(
+        wanted = status >= 500 or seconds >= SLOW_SECONDS or (trace and is_sampled(trace))
+        self._log.log(
+            logging.INFO if wanted else logging.DEBUG,
             "request",
             method=method,
             path=req.path[:200],
