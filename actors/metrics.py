@@ -104,9 +104,10 @@ class ConsumerMetrics:
             self._figures.add(APPLIED, count, (kind.__name__,))
         if len(applied) < len(batch):
             self._figures.add(DUPLICATE, len(batch) - len(applied))
-        entry, first = batch[0]
-        if applied and isinstance(entry.event_name, EventId):  # dates of others may be anything
-            self._figures.observe(VISIBLE, _seconds_since(first), times=len(applied))
+        if applied:
+            first = next(entry for entry, event in batch if event is applied[0])
+            if isinstance(first.event_name, EventId):  # the dates of other publishers may be anything
+                self._figures.observe(VISIBLE, _seconds_since(applied[0]), times=len(applied))
         traces = dict.fromkeys(raw for entry, _ in batch if (raw := entry.fields.get(TRACE_PARENT_FIELD)))
         for level, told in _by_level(self._log, (raw.decode(errors="replace") for raw in traces)):
             last = batch[-1][0].id.decode()

@@ -49,7 +49,7 @@ def new_page() -> mmap.mmap:
 
 
 class Figures:
-    """What one process counts, in its page. Safe for any number of threads; never blocks, raises nothing.
+    """What one process counts, in its page. Safe for any number of threads; raises nothing.
 
     The values of labels must come from a known, small set. A series that finds no room isn't counted.
     """
@@ -92,7 +92,8 @@ class Figures:
         end = place + numbers * _NUMBER
         if end > PAGE_BYTES:
             return 0
-        self._page[start:place] = _HEAD.pack(len(key), numbers) + key
+        # The zeros too: one that was killed right here may have left something.
+        self._page[start:end] = _HEAD.pack(len(key), numbers) + key + bytes(end - place)
         self._numbers[0] = end
         return place // _NUMBER
 

@@ -42,7 +42,7 @@ def test_a_writer_that_was_killed_within_a_new_series_leaves_nothing_of_it() -> 
     page = new_page()
     Figures(page).add(ROWS, 1, ("a",))
     used = int(memoryview(page).cast("d")[0])
-    page[used : used + 20] = b"\x10\x00\x00\x00\x01\x00\x00\x00" + b'["rows_total'
+    page[used : used + 200] = b"\xff" * 200
     Figures(page).add(ROWS, 1, ("b",))
     assert sums([page]) == {("rows_total", "a"): [1], ("rows_total", "b"): [1]}
 
