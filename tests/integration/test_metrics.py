@@ -54,6 +54,10 @@ def _invoices(page: Scrape) -> float:
     return page.value(COUNT, method="POST", route="/invoices", status="201")
 
 
+def _is_replaced(tally: Tally, actor: str, killed: int) -> bool:
+    return tally.pids().get(actor) not in (None, killed)
+
+
 def _applied(page: Scrape) -> float:
     return page.value("tally_events_applied_total")
 
@@ -115,8 +119,8 @@ def test_what_was_counted_outlives_the_processes_that_counted_it(tally: Tally) -
     before = scrape(tally.customers), scrape(tally.accounts)
     for actor in tally.pids():
         if actor != "redis":
-            tally.kill(actor)
-            eventually(lambda name=actor: name in tally.pids())  # type: ignore[misc]
+            killed = tally.kill(actor)
+            eventually(partial(_is_replaced, tally, actor, killed))
 
     def added() -> bool:
         Client(tally.customers.port).post("/invoices", INVOICE)
