@@ -38,6 +38,15 @@ def test_a_process_that_is_started_again_goes_on_where_the_one_before_ended() ->
     }
 
 
+def test_a_page_does_not_grow_with_the_processes_that_wrote_to_it() -> None:
+    page = new_page()
+    sizes = set()
+    for _ in range(3):
+        Figures(page).add(ROWS, 1, ("a",))
+        sizes.add(memoryview(page).cast("d")[0])
+    assert len(sizes) == 1
+
+
 def test_a_writer_that_was_killed_within_a_new_series_leaves_nothing_of_it() -> None:
     page = new_page()
     Figures(page).add(ROWS, 1, ("a",))
