@@ -1,6 +1,7 @@
 """Counters and histograms in memory that processes share."""
 
-import os
+import mmap
+import multiprocessing
 import threading
 from itertools import count
 
@@ -10,18 +11,29 @@ from tally.http.figures import PAGE_BYTES, Family, Figures, new_page, sums
 
 ROWS = Family("rows_total", "Rows.", ("kind",))
 SECONDS = Family("took_seconds", "Time.", (), (0.1, 1, 10))
+FORK = multiprocessing.get_context("fork")  # as the supervisor does
+
+
+def _count(page: mmap.mmap) -> None:
+    figures = Figures(page)
+    figures.add(ROWS, 2, ("a",))
+    figures.observe(SECONDS, 0.5)
+
+
+def _count_on(page: mmap.mmap) -> None:
+    figures = Figures(page)
+    for number in count():
+        figures.observe(SECONDS, 1)
+        figures.add(ROWS, 1, (str(number % 500),))
 
 
 def test_what_several_processes_count_is_added_up_by_any_of_them() -> None:
     pages = [new_page(), new_page(), new_page()]
     for page in pages:
-        if os.fork() == 0:
-            figures = Figures(page)
-            figures.add(ROWS, 2, ("a",))
-            figures.observe(SECONDS, 0.5)
-            os._exit(0)
-    for _ in pages:
-        assert os.wait()[1] == 0
+        process = FORK.Process(target=_count, args=(page,))
+        process.start()
+        process.join()
+        assert process.exitcode == 0
     assert sums(pages) == {("rows_total", "a"): [6], ("took_seconds",): [0, 3, 0, 0, 1.5]}
 
 
@@ -86,21 +98,18 @@ def test_no_count_is_lost_between_threads() -> None:
 
 def test_a_page_can_be_read_while_it_is_written() -> None:
     page = new_page()
-    child = os.fork()
-    if child == 0:
-        figures = Figures(page)
-        for number in count():
-            figures.observe(SECONDS, 1)
-            figures.add(ROWS, 1, (str(number % 500),))
+    writer = FORK.Process(target=_count_on, args=(page,))
+    writer.start()
     try:
         seen = 0.0
         while len(found := sums([page])) < 501:
+            assert writer.is_alive()
             now = sum(found.get(("took_seconds",), [0.0])[:-1])
             assert now >= seen
             seen = now
     finally:
-        os.kill(child, 9)
-        os.waitpid(child, 0)
+        writer.kill()
+        writer.join()
 
 
 def test_a_series_that_finds_no_room_is_not_counted_and_disturbs_no_other() -> None:
