@@ -6,16 +6,19 @@ acknowledged. Whatever is delivered again, by whoever, has no effect the second 
 
 import time
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
 import redis
 import structlog
 
 from tally.actors.actor import Actor
+from tally.actors.metrics import ConsumerMetrics, traced
 from tally.events import Event, InvalidEvent, UnknownEventType, decode
 from tally.store.database import Database
 from tally.store.errors import StoreError
 from tally.store.inbox import Inbox
 from tally.store.stream import ConsumerGroup, Entry, RedisError, is_missing
+from tally.store.trace_parent import TraceParentOf
 
 _log = structlog.get_logger()
 
@@ -37,7 +40,7 @@ class Consumer:
         self,
         group: ConsumerGroup,
         database: Database,
-        apply: Callable[[Sequence[Event]], None],
+        apply: Callable[[Sequence[Event], TraceParentOf], None],
         *,
         after_commit: Callable[[], None],
         batch: int,
@@ -45,6 +48,7 @@ class Consumer:
         max_deliveries: int,
         siblings: Collection[str],
         follow_up: Callable[[], bool] = lambda: False,
+        metrics: ConsumerMetrics | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._group = group
@@ -57,6 +61,7 @@ class Consumer:
         self._max_deliveries = max_deliveries
         self._siblings = siblings
         self._follow_up = follow_up
+        self._metrics = metrics or ConsumerMetrics()
         self._clock = clock
         self._recovered = False
         self._next_claim = 0.0
@@ -135,7 +140,8 @@ class Consumer:
                 else:
                     done.append(entry.id)  # deleted from the stream
             except UnknownEventType as error:
-                _log.info("unknown_event_type", entry=entry.id.decode(), type=str(error))
+                _log.info("unknown_event_type", entry=entry.id.decode(), type=str(error), **traced(entry))
+                self._metrics.unknown()
                 done.append(entry.id)
             except InvalidEvent as error:
                 self._bury(entry, str(error))
@@ -160,12 +166,15 @@ class Consumer:
     def _apply_together(self, events: list[tuple[Entry, Event]]) -> None:
         named = {entry.event_name: event for entry, event in events}  # one event, once
         newest = events[-1][0].id  # Redis hands them out in ascending order
+        self._metrics.before_apply()
         with self._database.transaction():
             fresh = self._inbox.take(named, stream_position(newest)[0])
-            self._apply([event for name, event in named.items() if name in fresh])
+            applied = [event for name, event in named.items() if name in fresh]
+            self._apply(applied, partial(_trace_parent, events))
             if stream_position(newest) > stream_position(self._newest()):
                 self._database.set_meta(_NEWEST, newest.decode())
         self._after_commit()
+        self._metrics.after_apply(events, applied)
 
     def _redrive(self) -> None:
         """Try again what somebody took out of the dead letters. One consumer of the group does it."""
@@ -177,26 +186,40 @@ class Consumer:
             except StoreError:
                 raise
             except Exception as error:
-                _log.exception("redriven_event_failed", entry=redriven.entry.id.decode())
+                self._metrics.failed()
+                _log.exception(
+                    "redriven_event_failed", entry=redriven.entry.id.decode(), **traced(redriven.entry)
+                )
                 self._group.settle(redriven, failure=f"redriven: {type(error).__name__}: {error}")
             else:
                 self._group.settle(redriven)
+                _log.info(
+                    "redriven_event_applied", entry=redriven.entry.id.decode(), **traced(redriven.entry)
+                )
 
     def _failed(self, entry: Entry) -> None:
         """Called while handling what the event's handling raised."""
         deliveries = self._group.deliveries(entry.id)
-        _log.exception("event_failed", entry=entry.id.decode(), deliveries=deliveries)
+        _log.exception("event_failed", entry=entry.id.decode(), deliveries=deliveries, **traced(entry))
+        self._metrics.failed()
         if deliveries >= self._max_deliveries:
             self._bury(entry, "its handling raises; the log tells more", deliveries)
 
     def _bury(self, entry: Entry, reason: str, deliveries: int | None = None) -> None:
         if deliveries is None:
             deliveries = self._group.deliveries(entry.id)
-        _log.error("dead_letter", entry=entry.id.decode(), reason=reason)
+        _log.error("dead_letter", entry=entry.id.decode(), reason=reason, **traced(entry))
         self._group.bury(entry, reason, deliveries)
+        self._metrics.buried()
 
     def _newest(self) -> bytes:
         return str(self._database.meta(_NEWEST) or "0-0").encode()
+
+
+def _trace_parent(events: list[tuple[Entry, Event]], event: Event) -> str | None:
+    """The trace parent that one of the events came with. Looked for only when it is asked for."""
+    entry = next(entry for entry, each in events if each is event)
+    return traced(entry).get("trace_parent")
 
 
 def stream_position(id: bytes) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 This and `supervisor.py` are the only places that know which concrete parts go together.
 """
 
+import mmap
 import os
 import socket
 from collections.abc import Callable, Collection, Sequence
@@ -16,16 +17,21 @@ from tally.actors.actor import Actor
 from tally.actors.doorbell import Doorbell
 from tally.actors.healing import take_back
 from tally.actors.housekeeper import Housekeeper
+from tally.actors.metrics import FAMILIES, ConsumerMetrics, RelayMetrics, actor_metrics
 from tally.actors.supervision import ActorSpec, Stage
 from tally.config import AccountsSettings, CustomersSettings, Settings, bracketed
 from tally.events import Event
 from tally.http import accounts as accounts_http
 from tally.http import customers as customers_http
+from tally.http import metrics
+from tally.http.figures import Figures, new_page
+from tally.http.requests import RequestObserver
 from tally.http.status import StatusProbe
 from tally.store import accounts, customers
 from tally.store.database import Database
 from tally.store.outbox import Outbox
 from tally.store.stream import ConsumerGroup, EventStream, connect
+from tally.store.trace_parent import TraceParentOf
 
 SERVICES = ("customers", "accounts")
 OPEN: dict[str, Callable[[Path], Database]] = {
@@ -79,6 +85,7 @@ class Family:
         self._settings = settings
         self._listeners = listeners
         self._doorbells = {service: Doorbell() for service in SERVICES}
+        self._pages: dict[str, mmap.mmap] = {}  # of each actor, made before it is forked
 
     def redis(self) -> list[ActorSpec]:
         """The private Redis."""
@@ -96,7 +103,7 @@ class Family:
         shown = f"http://{bracketed(address.host)}:{address.port}"
         consumers = getattr(self._settings.consumers, service)
         names = [f"{service}-consumer-{number}" for number in range(1, consumers + 1)]
-        return [
+        specs = [
             *(
                 ActorSpec(f"{service}-http-{number}", self._http(service), Stage.HTTP, shown)
                 for number in range(1, address.processes + 1)
@@ -104,6 +111,8 @@ class Family:
             ActorSpec(f"{service}-relay", self._relay(service), Stage.RELAY),
             *(ActorSpec(name, self._consumer(service, names), Stage.CONSUMER) for name in names),
         ]
+        self._pages.update((spec.name, new_page()) for spec in specs)
+        return specs
 
     def _let_go_of_listeners(self, keep: str | None = None) -> None:
         """In an actor that doesn't serve them: a port refuses once nobody holds it, and not before."""
@@ -118,17 +127,38 @@ class Family:
         def main(actor: Actor) -> None:
             self._let_go_of_listeners(keep=service)
             threads = _address_settings(self._settings, service).threads
-            http_server.run(actor, self._app(service), self._listeners[service], threads)
+            http_server.run(
+                actor, self._app(service, self._figures(actor)), self._listeners[service], threads
+            )
 
         return main
 
-    def _app(self, service: str) -> Any:
+    def _app(self, service: str, figures: Figures) -> Any:
+        app = self._api(service, [RequestObserver(figures)])
+        metrics.add_metrics(app, service, self._parts(service))
+        return app
+
+    def _api(self, service: str, middleware: list[Any]) -> Any:
         directory = self._settings.directory
         ring = self._doorbells[service].ring
         status = status_probe(self._settings, service)
         if service == "customers":
-            return customers_http.app(directory, ring, self._settings.customers.require_account, status)
-        return accounts_http.app(directory, ring, status)
+            require_account = self._settings.customers.require_account
+            return customers_http.app(directory, ring, require_account, status, middleware)
+        return accounts_http.app(directory, ring, status, middleware)
+
+    def _figures(self, actor: Actor) -> Figures:
+        return Figures(self._pages[actor.name])
+
+    def _parts(self, service: str) -> dict[str, metrics.Part]:
+        """What GET /metrics of a service tells, by who knows it."""
+        pages = [page for name, page in self._pages.items() if name.startswith(f"{service}-")]
+        probe, directory = status_probe(self._settings, service), self._settings.directory
+        return {
+            "processes": lambda: metrics.counted(service, FAMILIES, pages),
+            "status": lambda: metrics.status_metrics(probe),
+            "supervisor": lambda: actor_metrics(service, control.ask(directory)),
+        }
 
     def _relay(self, service: str) -> Callable[[Actor], None]:
         def main(actor: Actor) -> None:
@@ -140,7 +170,12 @@ class Family:
             heal = partial(take_back, accounts.Accounts(database), stream, actor.beat)
             relay.run(
                 actor,
-                relay.Relay(Outbox(database), stream, heal if service == "accounts" else None),
+                relay.Relay(
+                    Outbox(database),
+                    stream,
+                    heal if service == "accounts" else None,
+                    RelayMetrics(self._figures(actor)),
+                ),
                 self._doorbells[service],
                 Housekeeper(database, stream, retention),
             )
@@ -167,6 +202,7 @@ class Family:
                     max_deliveries=settings.max_deliveries,
                     siblings=siblings,
                     follow_up=follow_up,
+                    metrics=ConsumerMetrics(self._figures(actor)),
                 ),
             )
 
@@ -175,7 +211,7 @@ class Family:
 
 def _reactions(
     service: str, database: Database
-) -> tuple[Callable[[Sequence[Event]], None], Callable[[], bool]]:
+) -> tuple[Callable[[Sequence[Event], TraceParentOf], None], Callable[[], bool]]:
     """What events do to a service's database, and the work that they leave to do."""
     if service == "customers":
         store = customers.Customers(database)

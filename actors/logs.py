@@ -21,7 +21,10 @@ def configure(settings: LogSettings, actor: str) -> None:
         structlog.processors.StackInfoRenderer(),
     ]
     last: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            exception_formatter=structlog.dev.plain_traceback,  # the default one shows variables, secrets too
+        )
         if text
         else structlog.processors.JSONRenderer()
     )
@@ -35,13 +38,23 @@ def configure(settings: LogSettings, actor: str) -> None:
     handler = logging.StreamHandler(_Lines())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name, _of_library],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendered],
         )
     )
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+    logging.captureWarnings(True)
     # A queue of requests is what threads are for; waitress would warn of each one.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+
+
+def _of_library(
+    _logger: object, _method: str, line: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """What a library says in words of its own, under one event name that stays."""
+    line["message"] = line.pop("event")
+    line["event"] = "library"
+    return line
 
 
 def _named(actor: str) -> structlog.typing.Processor:

@@ -7,6 +7,7 @@ import structlog
 from tally.actors.actor import PASSING, Actor
 from tally.actors.doorbell import Doorbell
 from tally.actors.housekeeper import Housekeeper
+from tally.actors.metrics import RelayMetrics
 from tally.store.outbox import Outbox
 from tally.store.stream import EventStream, fingerprint
 
@@ -23,10 +24,17 @@ class Relay:
     `heal` is called when the stream has more events of this source than the outbox; it may put them back.
     """
 
-    def __init__(self, outbox: Outbox, stream: EventStream, heal: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        stream: EventStream,
+        heal: Callable[[], None] | None = None,
+        metrics: RelayMetrics | None = None,
+    ) -> None:
         self._outbox = outbox
         self._stream = stream
         self._heal = heal
+        self._metrics = metrics or RelayMetrics()
         self._last: int | None = None  # the last sequence that Redis holds; None: ask
         self._marked = outbox.published()
         self.refusal: str | None = None  # why nothing is published any more
@@ -44,7 +52,9 @@ class Relay:
             return 0
         rows = self._outbox.after(last, BATCH)
         if rows:
+            self._metrics.before_publish()
             self._last = self._stream.publish(self._outbox.source, self._outbox.first() - 1, rows).last
+            self._metrics.after_publish(rows, self._last)
         else:
             self._last = last
         self._mark(self._last)
@@ -80,6 +90,7 @@ class Relay:
     def _mark(self, last: int) -> None:
         if last != self._marked:
             self._outbox.mark_published(last)
+            self._metrics.advanced(last - self._marked)
             self._marked = last
 
 

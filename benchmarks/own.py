@@ -11,6 +11,7 @@ from tally.events import Event
 from tally.store import accounts, customers
 from tally.store.outbox import Outbox
 from tally.store.stream import ConsumerGroup, EventStream, connect
+from tally.store.trace_parent import TraceParentOf
 
 
 def consume(directory: Path, url: str, count: int) -> Spent:
@@ -19,7 +20,7 @@ def consume(directory: Path, url: str, count: int) -> Spent:
     store = accounts.Accounts(database)
     left = count
 
-    def apply(events: Sequence[Event]) -> None:
+    def apply(events: Sequence[Event], _trace_parent_of: TraceParentOf) -> None:
         nonlocal left
         left -= len(events)
         store.apply(events)

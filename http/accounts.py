@@ -1,6 +1,6 @@
 """The accounts service: its HTTP calls, one class for each path."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -34,13 +34,19 @@ _CUSTOMERS_AT_ONCE = 1000
 _CHUNK = 512 * 1024  # bytes sent at a time: an account of some thousand customers in one piece
 
 
-def app(directory: Path, after_commit: Callable[[], None], status: Callable[[], StatusReport]) -> Any:
+def app(
+    directory: Path,
+    after_commit: Callable[[], None],
+    status: Callable[[], StatusReport],
+    middleware: Sequence[Any] = (),
+) -> Any:
     """The WSGI application over accounts.db in `directory`.
 
-    `after_commit` is called after each commit and must not block; `status` answers GET /status.
+    `after_commit` is called after each commit and must not block; `status` answers GET /status;
+    `middleware` sees every request.
     """
     service: AccountsService = Service(lambda: Accounts(open_database(directory)), after_commit)
-    app = create_app()
+    app = create_app(middleware)
     accounts = AccountsResource(service)
     app.add_route("/accounts", accounts)
     app.add_route("/accounts/{id}", accounts, suffix="one")

@@ -1,6 +1,6 @@
 """The customers service: its HTTP calls, one class for each path."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,15 @@ def app(
     after_commit: Callable[[], None],
     require_account: bool,
     status: Callable[[], StatusReport],
+    middleware: Sequence[Any] = (),
 ) -> Any:
     """The WSGI application over customers.db in `directory`.
 
-    `after_commit` is called after each commit and must not block; `status` answers GET /status.
+    `after_commit` is called after each commit and must not block; `status` answers GET /status;
+    `middleware` sees every request.
     """
     service: CustomersService = Service(lambda: Customers(open_database(directory)), after_commit)
-    app = create_app()
+    app = create_app(middleware)
     customers = CustomersResource(service, require_account)
     invoices = InvoicesResource(service)
     app.add_route("/customers", customers)

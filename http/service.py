@@ -1,7 +1,7 @@
 """What both services are made of: writes that share commits, reads from a pool, one kind of app."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -14,6 +14,7 @@ from tally.http.problems import BodyTooLarge, FieldError, WrongFields
 from tally.store.database import Database
 from tally.store.group_commit import GroupCommit
 from tally.store.idempotency import Answer, IdempotencyKeys
+from tally.store.trace_parent import parse as parse_trace_parent
 
 SINGLE_BODY = 1024 * 1024  # bytes
 BATCH_BODY = 16 * SINGLE_BODY
@@ -22,7 +23,6 @@ LISTED = 100
 
 _encoder = msgspec.json.Encoder(enc_hook=str)  # the one thing msgspec doesn't know is Id
 _VISIBLE_ASCII = re.compile(r"[!-~]{1,200}\Z")
-_TRACE_PARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")
 
 
 class HasDatabase(Protocol):
@@ -123,8 +123,7 @@ def read_body(req: falcon.Request, limit: int) -> bytes:
 
 def trace_parent(req: falcon.Request) -> str | None:
     """The W3C trace context that the request came with, when it is one."""
-    header = req.get_header("traceparent")
-    return header if header and _TRACE_PARENT.match(header) else None
+    return parse_trace_parent(req.env.get("HTTP_TRACEPARENT"))
 
 
 class Page:
@@ -175,8 +174,8 @@ def path_id(raw: str, kind: str) -> Id:
         raise falcon.HTTPNotFound(description=f"There is no {kind} {raw[:100]}.") from None
 
 
-def create_app() -> "falcon.App[falcon.Request, falcon.Response]":
+def create_app(middleware: Sequence[Any]) -> "falcon.App[falcon.Request, falcon.Response]":
     """A Falcon app that answers JSON and nothing else."""
-    app = falcon.App()
+    app = falcon.App(middleware=list(middleware))
     problems.add_error_handlers(app)
     return app

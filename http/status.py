@@ -18,13 +18,13 @@ _ANSWER_SECONDS = 0.2  # twice that, to connect and to answer, stays below half 
 
 
 class RedisStatus(Struct, frozen=True):
-    """What Redis tells; every figure is None while it can't be reached.
+    """What Redis tells; every figure is None while it can't be reached, or wasn't asked.
 
     `pending` entries were read and not yet applied; `lag` tells how many events of each source were
     published beyond the last one that was applied.
     """
 
-    reachable: bool
+    reachable: bool | None = None
     pending: int | None = None
     dead_letters: int | None = None
     lag: dict[str, int] | None = None
@@ -69,7 +69,7 @@ class StatusProbe:
     def __call__(self) -> StatusReport:
         """Look now. Raises nothing: what can't be told becomes a reason."""
         reasons = self._troubles()
-        identity, depth, redis = None, None, RedisStatus(reachable=False)
+        identity, depth, redis = None, None, RedisStatus()
         try:
             database = self._open_database(self._directory)
             identity, depth = database.identity, Outbox(database).depth()

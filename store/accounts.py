@@ -22,6 +22,7 @@ from tally.store import idempotency, inbox, outbox
 from tally.store.database import Database
 from tally.store.errors import AccountInUse, NotFound
 from tally.store.outbox import Outbox
+from tally.store.trace_parent import TraceParentOf, no_trace
 
 SERVICE = "accounts"
 FILE = "accounts.db"
@@ -137,8 +138,10 @@ class Accounts:
         )
         return [CustomerRevenue(Id(row[0]), *row[1:]) for row in rows]
 
-    def apply(self, events: Iterable[Event]) -> None:
+    def apply(self, events: Iterable[Event], trace_parent_of: TraceParentOf = no_trace) -> None:
         """Take in what was published. Any order and any batching leave the same accounts.
+
+        Nothing is published in turn, so nobody is asked for a trace parent.
 
         Every effect commutes with every other: amounts are summed, a deletion stands whatever comes
         after it, and of two creations of one id the first by its date is the one that counts.

@@ -22,6 +22,7 @@ from tally.store import idempotency, inbox, outbox
 from tally.store.database import Database
 from tally.store.errors import NotFound, UnknownReference
 from tally.store.outbox import Outbox
+from tally.store.trace_parent import TraceParentOf, no_trace
 
 SERVICE = "customers"
 FILE = "customers.db"
@@ -58,7 +59,8 @@ CREATE TABLE known_account (
 
 -- Deleted accounts whose customers are still to be deleted.
 CREATE TABLE doomed_account (
-    id INTEGER PRIMARY KEY
+    id INTEGER PRIMARY KEY,
+    trace_parent TEXT
 ) STRICT;
 """
 
@@ -199,13 +201,16 @@ class Customers:
         sql = f"{_INVOICE} WHERE {where} id > ?2 ORDER BY id LIMIT ?3"
         return [_invoice(row) for row in self.database.rows(sql, (customer_id, after, limit))]
 
-    def apply(self, events: Iterable[Event]) -> None:
-        """React to what the accounts service published. The order of the events does not matter."""
+    def apply(self, events: Iterable[Event], trace_parent_of: TraceParentOf = no_trace) -> None:
+        """React to what the accounts service published. The order of the events does not matter.
+
+        What is published in turn belongs to the trace of the event that caused it.
+        """
         for event in events:
             if isinstance(event, AccountCreated):
                 self._account_created(event)
             elif isinstance(event, AccountDeleted):
-                self._account_deleted(event)
+                self._account_deleted(event, trace_parent_of(event))
 
     def _account_created(self, event: AccountCreated) -> None:
         # Where two sources created the same number, the first by its date is the one that counts.
@@ -218,22 +223,23 @@ class Customers:
             (event.id, event.owned_by, rfc3339(event.created_date)),
         )
 
-    def _account_deleted(self, event: AccountDeleted) -> None:
+    def _account_deleted(self, event: AccountDeleted, trace_parent: str | None) -> None:
         self.database.execute(
             "INSERT INTO known_account (id, deleted) VALUES (?, TRUE)"
             " ON CONFLICT (id) DO UPDATE SET deleted = TRUE",
             (event.id,),
         )
-        self.database.execute("INSERT OR IGNORE INTO doomed_account VALUES (?)", (event.id,))
+        self.database.execute("INSERT OR IGNORE INTO doomed_account VALUES (?, ?)", (event.id, trace_parent))
 
     def delete_doomed(self) -> bool:
         """Delete a part of the customers whose account was deleted, and answer whether there was any to do.
 
         In a transaction of its own, and to be repeated until there is none: an account may have a million.
         """
-        doomed: int | None = self.database.value("SELECT id FROM doomed_account LIMIT 1")
-        if doomed is None:
+        rows = self.database.rows("SELECT id, trace_parent FROM doomed_account LIMIT 1")
+        if not rows:
             return False
+        doomed, trace_parent = rows[0]
         with self.database.transaction():
             ids = [
                 id
@@ -248,7 +254,7 @@ class Customers:
                 left -= self._delete_invoices(id, left)
                 if not left:
                     break
-                self._delete_customer(Id(id), Id(doomed), None)
+                self._delete_customer(Id(id), Id(doomed), trace_parent)
         return True
 
     def _delete_invoices(self, customer_id: int, most: int) -> int:

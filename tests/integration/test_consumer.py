@@ -13,6 +13,7 @@ from tally.events import Event, InvoiceCreated
 from tally.store.accounts import Accounts, open_database
 from tally.store.errors import StoreUnavailable
 from tally.store.stream import ConsumerGroup, EventStream, connect
+from tally.store.trace_parent import TraceParentOf
 
 CLAIM_IDLE_MS = 1000
 
@@ -34,7 +35,7 @@ class Reader:
             EventStream(connect(url), "event-stream"), self.accounts.database.source, name
         )
 
-        def apply(events: Sequence[Event]) -> None:
+        def apply(events: Sequence[Event], trace_parent_of: TraceParentOf) -> None:
             before_apply(events)
             self.accounts.apply(events)
 

@@ -1,0 +1,174 @@
+"""What relays and consumers count, and what the supervisor knows of a service's actors.
+
+Everything is noted once for a batch, never for a single event: the way of an event is hot.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import psutil
+import structlog
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from tally.actors.control import ActorStatus
+from tally.events import EVENT_TYPES, TRACE_PARENT_FIELD, Event, EventId
+from tally.http.figures import Family, Figures
+from tally.http.requests import DURATION
+from tally.store.outbox import OutboxRow
+from tally.store.stream import Entry
+from tally.store.trace_parent import is_sampled, parse
+
+_BATCH_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_VISIBLE_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
+
+PUBLISHED = Family("tally_events_published_total", "Events that were put on the stream.")
+PUBLISHING = Family(
+    "tally_publish_duration_seconds", "How long Redis took to take in a batch of events.", (), _BATCH_SECONDS
+)
+APPLIED = Family(
+    "tally_events_applied_total",
+    "Events applied to the database, each once.",
+    ("type",),
+    known=tuple((name,) for name in EVENT_TYPES),
+)
+DUPLICATE = Family("tally_events_duplicate_total", "Events that came again and had no effect.")
+UNKNOWN = Family(
+    "tally_events_unknown_total", "Entries passed over, as this release doesn't know their type."
+)
+FAILURES = Family("tally_event_failures_total", "Attempts to handle an event that raised.")
+DEAD = Family("tally_events_dead_lettered_total", "Events that became dead letters.")
+APPLYING = Family(
+    "tally_apply_duration_seconds", "How long a batch of events took to be applied and committed.", (),
+    _BATCH_SECONDS,
+)  # fmt: skip
+VISIBLE = Family(
+    "tally_event_visible_seconds",
+    "Seconds from the change that an event tells of (its date, just before the commit) until it shows in this"
+    " service; every event of a batch counts with the seconds of the batch's first.",
+    (),
+    _VISIBLE_SECONDS,
+)
+
+FAMILIES = (
+    DURATION, PUBLISHED, PUBLISHING, APPLIED, DUPLICATE, UNKNOWN, FAILURES, DEAD, APPLYING, VISIBLE,
+)  # fmt: skip
+"""All that a service's processes count."""
+
+MOST_TRACES = 50  # named in one line: below 4 KiB, lines of several processes don't mix in a pipe
+
+
+class RelayMetrics:
+    """Told by a relay of what it does. Blocks never, raises nothing."""
+
+    def __init__(self, figures: Figures | None = None) -> None:
+        self._figures = figures or Figures()
+        self._log = structlog.get_logger().bind()
+
+    def before_publish(self) -> None:
+        """Redis is about to be given a batch."""
+        self._began = time.perf_counter()
+
+    def after_publish(self, rows: Sequence[OutboxRow], last: int) -> None:
+        """Redis has taken it, or tells by `last` that it lacks what is before it."""
+        self._figures.observe(PUBLISHING, time.perf_counter() - self._began)
+        if last >= rows[-1].sequence:
+            traces = dict.fromkeys(row.trace_parent for row in rows if row.trace_parent)
+            for level, told in _by_level(self._log, traces):
+                self._log.log(level, "published", events=len(rows), last=last, trace_parents=told)
+
+    def advanced(self, events: int) -> None:
+        """The stream has got further by so many events; negative when Redis has lost some."""
+        if events > 0:
+            self._figures.add(PUBLISHED, events)
+
+
+class ConsumerMetrics:
+    """Told by a consumer of what it does. Blocks never, raises nothing."""
+
+    def __init__(self, figures: Figures | None = None) -> None:
+        self._figures = figures or Figures()
+        self._log = structlog.get_logger().bind()
+
+    def before_apply(self) -> None:
+        """A batch is about to be applied."""
+        self._began = time.perf_counter()
+
+    def after_apply(self, batch: Sequence[tuple[Entry, Event]], applied: Sequence[Event]) -> None:
+        """It is committed; only those `applied` had an effect."""
+        self._figures.observe(APPLYING, time.perf_counter() - self._began)
+        for kind, count in Counter(map(type, applied)).items():
+            self._figures.add(APPLIED, count, (kind.__name__,))
+        if len(applied) < len(batch):
+            self._figures.add(DUPLICATE, len(batch) - len(applied))
+        if applied:
+            first = next(entry for entry, event in batch if event is applied[0])
+            if isinstance(first.event_name, EventId):  # the dates of other publishers may be anything
+                self._figures.observe(VISIBLE, _seconds_since(applied[0]), times=len(applied))
+        traces = dict.fromkeys(raw for entry, _ in batch if (raw := entry.fields.get(TRACE_PARENT_FIELD)))
+        for level, told in _by_level(self._log, (raw.decode(errors="replace") for raw in traces)):
+            last = batch[-1][0].id.decode()
+            self._log.log(level, "applied", events=len(applied), last=last, trace_parents=told)
+
+    def unknown(self) -> None:
+        """An entry of an unknown type was passed over."""
+        self._figures.add(UNKNOWN)
+
+    def failed(self) -> None:
+        """An event's handling raised."""
+        self._figures.add(FAILURES)
+
+    def buried(self) -> None:
+        """An event became a dead letter."""
+        self._figures.add(DEAD)
+
+
+def traced(entry: Entry) -> dict[str, str]:
+    """What a line about a single event says of its trace: nothing when it has none."""
+    trace = parse(entry.fields.get(TRACE_PARENT_FIELD, b"").decode(errors="replace"))
+    return {"trace_parent": trace} if trace else {}
+
+
+def actor_metrics(service: str, actors: Sequence[ActorStatus]) -> Iterator[Metric]:
+    """The part that the supervisor tells of a service's actors, with what the system knows of them."""
+    each = ["service", "actor"]
+    up = GaugeMetricFamily("tally_actor_up", "Whether the actor is at work: 1 or 0.", labels=each)
+    restarts = CounterMetricFamily(
+        "tally_actor_restarts_total", "How often it was started again.", labels=each
+    )
+    memory = GaugeMetricFamily("tally_actor_resident_memory_bytes", "Its resident memory.", labels=each)
+    cpu = CounterMetricFamily("tally_actor_cpu_seconds_total", "Processor time it has used.", labels=each)
+    for actor in actors:
+        if not actor.name.startswith(f"{service}-"):
+            continue
+        labels = [service, actor.name]
+        up.add_metric(labels, actor.state == "running")
+        restarts.add_metric(labels, actor.restarts)
+        try:
+            process = psutil.Process(actor.pid) if actor.pid else None
+            if process:
+                memory.add_metric(labels, process.memory_info().rss)
+                times = process.cpu_times()
+                cpu.add_metric(labels, times.user + times.system)
+        except psutil.Error:
+            continue  # it has just ended
+    yield from (up, restarts, memory, cpu)
+
+
+def _seconds_since(event: Event) -> float:
+    """By the wall clock, which may have been set meanwhile."""
+    date: datetime = getattr(event, "created_date", None) or event.deleted_date  # type: ignore[attr-defined]
+    return max(0.0, time.time() - date.timestamp())
+
+
+def _by_level(log: Any, traces: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    """The traces to be told of in one line each, and its level: info for those that their callers sample."""
+    wanted = iter(traces) if log.is_enabled_for(logging.DEBUG) else filter(is_sampled, traces)
+    known = list(filter(parse, wanted))
+    for level, sampled in ((logging.INFO, True), (logging.DEBUG, False)):
+        chosen = [trace for trace in known if is_sampled(trace) is sampled]
+        for start in range(0, len(chosen), MOST_TRACES):
+            yield level, chosen[start : start + MOST_TRACES]

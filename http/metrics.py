@@ -1,0 +1,134 @@
+"""GET /metrics: a service in figures, for Prometheus, whichever of its processes answers.
+
+Gathered anew for each scrape, in parts. A part that can't be told is left out, never guessed, and
+`tally_scrape_success` says so; the others are told all the same.
+"""
+
+import mmap
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import accumulate
+from typing import Any
+
+import falcon
+import structlog
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from tally.http import figures
+from tally.http.figures import Family
+from tally.http.status import StatusReport
+
+Part = Callable[[], Iterable[Metric]]
+"""Gathers some metrics. May raise anything: the part is left out then."""
+
+_log = structlog.get_logger()
+
+
+def add_metrics(app: Any, service: str, parts: Mapping[str, Part]) -> None:
+    """Add GET /metrics, which tells these parts, to `app`."""
+    app.add_route("/metrics", MetricsResource(service, parts))
+
+
+class MetricsResource(Collector):
+    """Tells every part, in the format that the client asks for: Prometheus text, or OpenMetrics."""
+
+    def __init__(self, service: str, parts: Mapping[str, Part]) -> None:
+        self._service = service
+        self._parts = parts
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """The service's metrics."""
+        encode, resp.content_type = choose_encoder(req.accept)
+        resp.data = encode(self._registry)
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: what there is shows when it is gathered."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Every part that can be told, and which those are."""
+        success = _gauge("tally_scrape_success", "Whether this part could be gathered: 1 or 0.", "part")
+        for name, part in self._parts.items():
+            told: list[Metric] = []
+            try:
+                told = list(part())
+                success.add_metric([self._service, name], 1)
+            except Exception as error:
+                _log.warning("metrics_left_out", part=name, reason=f"{type(error).__name__}: {error}")
+                success.add_metric([self._service, name], 0)
+            yield from told
+        yield success
+
+
+def counted(service: str, families: Collection[Family], pages: Collection[mmap.mmap]) -> Iterator[Metric]:
+    """The part that the service's processes count, each in its page."""
+    sums = figures.sums(pages)
+    for family in families:
+        every = {series[1:]: numbers for series, numbers in sums.items() if series[0] == family.name}
+        for labels in family.known:
+            every.setdefault(labels, [0.0] * family.numbers)
+        yield _metric(service, family, every)
+
+
+def _metric(service: str, family: Family, every: Mapping[tuple[str, ...], list[float]]) -> Metric:
+    labels = ["service", *family.labels]
+    if not family.buckets:
+        counter = CounterMetricFamily(family.name, family.help, labels=labels)
+        for values, (number,) in every.items():
+            counter.add_metric([service, *values], number)
+        return counter
+    histogram = HistogramMetricFamily(family.name, family.help, labels=labels)
+    bounds = [*(str(float(bound)) for bound in family.buckets), "+Inf"]
+    for values, (*buckets, total) in every.items():
+        cumulated = list(zip(bounds, accumulate(buckets), strict=True))
+        histogram.add_metric([service, *values], cumulated, total)
+    return histogram
+
+
+def status_metrics(probe: Callable[[], StatusReport]) -> Iterator[Metric]:
+    """The part that the service's database and Redis tell; what they can't tell is left out."""
+    report = probe()
+    service, redis = report.service, report.redis
+
+    def gauge(name: str, help: str, value: float | None) -> Iterator[Metric]:
+        if value is not None:
+            family = _gauge(name, help)
+            family.add_metric([service], value)
+            yield family
+
+    build = _gauge(
+        "tally_build_info", "1; the labels tell what runs.", "version", "sqlite_version", "identity"
+    )
+    build.add_metric([service, report.version, report.sqlite_version, report.identity or ""], 1)
+    yield build
+    yield from gauge(
+        "tally_degraded", "1 while GET /status is degraded; it tells why.", report.status != "ok"
+    )
+    yield from gauge("tally_disk_free_bytes", "Free where the databases are.", report.disk_free_bytes)
+    yield from gauge("tally_outbox_depth", "Committed events not yet published.", report.outbox_depth)
+    yield from gauge("tally_redis_up", "Whether Redis answers this service: 1 or 0.", redis.reachable)
+    yield from gauge(
+        "tally_pending_entries",
+        "Entries read by the service's consumers and not acknowledged.",
+        redis.pending,
+    )
+    yield from gauge(
+        "tally_dead_letters",
+        "Dead letters that wait for a decision; both services tell all there are, so don't add them up.",
+        redis.dead_letters,
+    )
+    if redis.lag is not None:
+        lag = _gauge(
+            "tally_lag_events", "Events published and not yet applied, by who published them.", "source"
+        )
+        for source, events in redis.lag.items():
+            lag.add_metric([service, source], events)
+        yield lag
+
+
+def _gauge(name: str, help: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, help, labels=["service", *labels])

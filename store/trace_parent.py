@@ -1,0 +1,28 @@
+"""W3C trace context: the `traceparent` of a request, as it travels with the events it caused."""
+
+import re
+from collections.abc import Callable
+
+from tally.events import Event
+
+_ODD = frozenset("13579bdf")  # last digits of flags whose lowest bit, "sampled", is set
+_TRACE_PARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z",
+)
+
+TraceParentOf = Callable[[Event], str | None]
+"""Answers the trace parent that an event came with, if it had one."""
+
+
+def no_trace(event: Event) -> None:
+    """For events of which nothing is known."""
+
+
+def parse(raw: str | None) -> str | None:
+    """The trace parent when it is one, else None: anybody may have sent it."""
+    return raw if raw and _TRACE_PARENT.match(raw) else None
+
+
+def is_sampled(trace_parent: str) -> bool:
+    """Whether the caller records this trace, and so wants to see its way."""
+    return trace_parent[-1:] in _ODD
