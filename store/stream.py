@@ -345,8 +345,10 @@ class ConsumerGroup:
 
 def _entries(answer: Any) -> list[Entry]:
     """The entries in an answer to XREADGROUP for one stream."""
-    return [
-        Entry(id, dict(zip(fields[::2], fields[1::2], strict=True)) if fields else {})
-        for _, entries in answer or ()
-        for id, fields in entries
-    ]
+    return [Entry(id, _pairs(fields)) for _, entries in answer or () for id, fields in entries]
+
+
+def _pairs(flat: list[bytes] | None) -> dict[bytes, bytes]:
+    """A list of names and values in turn, as a dictionary; none for an entry that was deleted."""
+    each = iter(flat or ())
+    return dict(zip(each, each, strict=True))
