@@ -18,6 +18,7 @@ from tally.actors.supervision import ActorSpec, Stage
 from tally.config import AccountsSettings, CustomersSettings, Settings, bracketed
 from tally.http import accounts as accounts_http
 from tally.http import customers as customers_http
+from tally.http import pages
 from tally.http.status import ActorReport, StatusProbe
 from tally.store import accounts, customers
 from tally.store.database import Database
@@ -120,6 +121,11 @@ class Family:
         return main
 
     def _app(self, service: str) -> Any:
+        app = self._service_app(service)
+        pages.add_pages(app, service, pages.Ports(self._settings.customers.port, self._settings.accounts.port))
+        return app
+
+    def _service_app(self, service: str) -> Any:
         directory = self._settings.directory
         ring = self._doorbells[service].ring
         status = status_probe(self._settings, service)
