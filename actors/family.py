@@ -122,7 +122,9 @@ class Family:
 
     def _app(self, service: str) -> Any:
         app = self._service_app(service)
-        pages.add_pages(app, service, pages.Ports(self._settings.customers.port, self._settings.accounts.port))
+        pages.add_pages(
+            app, service, pages.Ports(self._settings.customers.port, self._settings.accounts.port)
+        )
         return app
 
     def _service_app(self, service: str) -> Any:

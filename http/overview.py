@@ -7,7 +7,6 @@ from typing import Any, get_args
 
 import falcon
 
-from tally.events import Id
 from tally.http.problems import FieldError, WrongFields
 from tally.http.service import Json, Page, Service, path_id
 from tally.store.account_totals import AccountQuery, AccountTotals, Sort
@@ -50,9 +49,7 @@ class AccountsOverview:
             everything = totals.sums()
             found = totals.sums(query.search).accounts if query.search else everything.accounts
             largest = totals.page(AccountQuery(sort="revenue", descending=True, limit=_LARGEST))
-        Json.send(
-            resp, {"accounts": accounts, "found": found, "totals": everything, "largest": largest}
-        )
+        Json.send(resp, {"accounts": accounts, "found": found, "totals": everything, "largest": largest})
 
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """An account with a part of its customers, by ascending id."""
@@ -63,7 +60,11 @@ class AccountsOverview:
             found = store.customers_of(number, page.after, page.limit + 1)
         customers, following = page.cut(found, lambda customer: customer.customer_id)
         rows = [
-            {"id": each.customer_id, "name": each.name, "total_revenue_cents": Cents(each.total_revenue_cents)}
+            {
+                "id": each.customer_id,
+                "name": each.name,
+                "total_revenue_cents": Cents(each.total_revenue_cents),
+            }
             for each in customers
         ]
         answer = {"account": total, "description": account.description, "customers": rows, "next": following}

@@ -118,9 +118,8 @@ class AccountTotals:
 
     def __init__(self, database: Database, owner: str | None = None) -> None:
         self._database = database
-        self._where, self._bindings = (
-            (_OPEN, []) if owner is None else (_OPEN + " AND a.owned_by = ?", [owner])
-        )
+        self._where = _OPEN if owner is None else f"{_OPEN} AND a.owned_by = ?"
+        self._bindings: list[object] = [] if owner is None else [owner]
 
     def page(self, query: AccountQuery) -> list[AccountRow]:
         """The accounts asked for; of those that are equal, the order is by id."""
@@ -143,7 +142,7 @@ class AccountTotals:
 
     def _matching(self, search: str) -> tuple[str, list[object]]:
         if not search:
-            return self._where, [*self._bindings]
+            return self._where, list(self._bindings)
         name, names = contains("a.name", search)
         owner, owners = contains("a.owned_by", search)
         bindings = [*self._bindings, *names, *owners, search]

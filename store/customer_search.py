@@ -3,16 +3,14 @@
 from msgspec import Struct
 
 from tally.events import Id
-from tally.store.customers import Customer, Invoice
+from tally.store.customers import Customer
 from tally.store.database import Database
 from tally.store.errors import NotFound
 from tally.store.searching import Cents, contains
 
 NEWEST = 2**63 - 1  # as `before`: from the newest on
 
-_MINE = (
-    " AND account_id IN (SELECT id FROM known_account WHERE owned_by = ? AND NOT deleted)"  # of an owner
-)
+_MINE = " AND account_id IN (SELECT id FROM known_account WHERE owned_by = ? AND NOT deleted)"  # of an owner
 
 
 class InvoiceRow(Struct, frozen=True):
@@ -35,7 +33,8 @@ class CustomerSearch:
 
     def __init__(self, database: Database, owner: str | None = None) -> None:
         self._database = database
-        self._where, self._bindings = ("", []) if owner is None else (_MINE, [owner])
+        self._where = "" if owner is None else _MINE
+        self._bindings: list[object] = [] if owner is None else [owner]
 
     def find(self, search: str, account_id: int | None, before: int, limit: int) -> list[Customer]:
         """Up to `limit` customers with ids below `before`, descending.
@@ -48,8 +47,12 @@ class CustomerSearch:
         if search:
             name, names = contains("name", search)
             where, bindings = f"{where} AND ({name} OR cast(id AS TEXT) = ?)", [*bindings, *names, search]
-        sql = f"SELECT id, account_id, name, created_date FROM customer WHERE {where} ORDER BY id DESC LIMIT ?"
-        return [Customer(Id(row[0]), Id(row[1]), *row[2:]) for row in self._database.rows(sql, [*bindings, limit])]
+        sql = (
+            f"SELECT id, account_id, name, created_date FROM customer WHERE {where} ORDER BY id DESC LIMIT ?"
+        )
+        return [
+            Customer(Id(row[0]), Id(row[1]), *row[2:]) for row in self._database.rows(sql, [*bindings, limit])
+        ]
 
     def one(self, id: int) -> Customer:
         """One customer. Raises NotFound."""

@@ -82,7 +82,7 @@ function showTable(answer) {
   if (answer.totals.accounts === 0) showNoAccounts();
   else write($("empty"), "No account matches.");
   const last = asked.offset + answer.accounts.length;
-  const range = last ? `${count(asked.offset + 1)}–${count(last)} of ${count(found)}` : "";
+  const range = last ? `${count(asked.offset + 1)} to ${count(last)} of ${count(found)}` : "";
   pager.show(range, asked.offset > 0, last < found);
 }
 
@@ -180,7 +180,7 @@ function showAccount(answer) {
   $("account-customers").hidden = !answer.customers.length;
   $("account-empty").hidden = Boolean(answer.customers.length);
   const before = (opened.afters.length - 1) * CUSTOMERS;
-  const range = `${count(before + 1)}–${count(before + answer.customers.length)} of ${count(account.customers)}`;
+  const range = `${count(before + 1)} to ${count(before + answer.customers.length)} of ${count(account.customers)}`;
   customerPager.show(range, before > 0, Boolean(answer.next));
 }
 

@@ -68,6 +68,7 @@ function signIn(refused) {
   signingIn ??= askToSignIn().finally(() => {
     signingIn = null;
     showSignOut();
+    dispatchEvent(new Event("signed-in"));
   });
   return signingIn;
 }

@@ -132,7 +132,7 @@ function showCustomer(answer, instead = "Choose a customer to see the invoices."
   $("invoices").hidden = !answer.invoices.length;
   $("no-invoices").hidden = Boolean(answer.invoices.length);
   const before = (chosen.befores.length - 1) * PAGE;
-  const range = `${count(before + 1)}–${count(before + answer.invoices.length)} of ${count(totals.invoices)}`;
+  const range = `${count(before + 1)} to ${count(before + answer.invoices.length)} of ${count(totals.invoices)}`;
   invoicePager.show(answer.invoices.length ? range : "", before > 0, Boolean(answer.next));
 }
 
@@ -170,7 +170,7 @@ const recordInvoice = new Form($("invoice"), {
     recordInvoice.reset({ purchase_date: values.purchase_date });
     $("field-purchase_price_cents").focus();
     chosen.befores = [""];
-    await look();
+    look(); // the next one can be sent meanwhile
   },
 });
 

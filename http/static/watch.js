@@ -43,6 +43,7 @@ export function watch(seconds, look, onAnswer, onTrouble) {
     if (document.hidden) clearTimeout(timer);
     else now();
   });
+  addEventListener("signed-in", now); // so that the time it took to sign in isn't rested for
   now();
   return now;
 }

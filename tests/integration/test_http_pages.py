@@ -57,7 +57,11 @@ def test_a_page_allows_nothing_inline_and_nothing_of_others(tally: Tally, servic
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_comes_with_its_type_and_is_not_sent_twice(tally: Tally, name: str) -> None:
     first = tally.accounts.request("GET", f"/static/{name}")
-    types = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
+    types = {
+        ".js": "text/javascript; charset=utf-8",
+        ".css": "text/css; charset=utf-8",
+        ".svg": "image/svg+xml",
+    }
     assert first.headers["Content-Type"] == types[Path(name).suffix]
     assert first.headers["Cache-Control"] == "no-cache"
     assert first.data == (ROOT / "http" / "static" / name).read_bytes()
@@ -174,11 +178,15 @@ def test_an_unknown_account_has_no_summary(tally: Tally, path: str) -> None:
 
 def test_an_unknown_customer_has_no_summary(tally: Tally) -> None:
     problem(tally.customers.request("GET", "/customers/999999/summary"), 404)
-    problem(tally.customers.request("GET", "/customers/search?before=x&account_id=y"), 422, "before", "account_id")
+    problem(
+        tally.customers.request("GET", "/customers/search?before=x&account_id=y"), 422, "before", "account_id"
+    )
 
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_status_tells_the_actors(tally: Tally, service: str) -> None:
     actors = _client(tally, service).get("/status")["actors"]
     assert {actor["name"] for actor in actors} == {name for name in tally.pids() if name.startswith(service)}
-    assert {(actor["state"], actor["restarts"], actor["trouble"]) for actor in actors} == {("running", 0, None)}
+    assert {(actor["state"], actor["restarts"], actor["trouble"]) for actor in actors} == {
+        ("running", 0, None)
+    }

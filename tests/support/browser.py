@@ -3,7 +3,7 @@
 import base64
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -79,6 +79,9 @@ class Person:
         """Close the window. Fails when there was an error in the console, or a violated policy."""
         self.context.close()
         assert self.complaints == []
+
+
+OpenWindow = Callable[..., Person]
 
 
 def colours(browser: Browser, png: bytes) -> tuple[int, float]:

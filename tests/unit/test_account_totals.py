@@ -61,10 +61,12 @@ def _kept(accounts: Accounts) -> dict[int, tuple[int, int]]:
 
 def _summed(accounts: Accounts) -> dict[int, tuple[int, int]]:
     customers = {
-        int(account.id): accounts.customers_of(account.id, -1, 1000) for account in accounts.accounts(-1, 1000)
+        int(account.id): accounts.customers_of(account.id, -1, 1000)
+        for account in accounts.accounts(-1, 1000)
     }
     return {
-        id: (len(each), sum(customer.total_revenue_cents for customer in each)) for id, each in customers.items()
+        id: (len(each), sum(customer.total_revenue_cents for customer in each))
+        for id, each in customers.items()
     }
 
 
@@ -103,12 +105,20 @@ def test_a_customer_whose_row_is_removed_leaves_its_account(accounts: Accounts) 
 def test_a_database_of_before_the_totals_gets_them_when_it_is_opened(tmp_path: Path) -> None:
     accounts = Accounts(open_database(tmp_path))
     _open(accounts, "one", "two", "empty")
-    _apply(accounts, *_earned(7, 1, 500), *_earned(8, 1, 20), *_earned(9, 2, 3), CustomerDeleted(Id(8), Id(1), _THEN))
+    _apply(
+        accounts,
+        *_earned(7, 1, 500),
+        *_earned(8, 1, 20),
+        *_earned(9, 2, 3),
+        CustomerDeleted(Id(8), Id(1), _THEN),
+    )
     with accounts.database.transaction():
         rows = accounts.database.rows("SELECT name FROM sqlite_schema WHERE type = 'trigger'")
         for (name,) in rows:
             accounts.database.execute(f"DROP TRIGGER {name}")
-        accounts.database.execute("DROP TABLE account_total; DROP INDEX account_by_name; DROP INDEX account_by_owner")
+        accounts.database.execute(
+            "DROP TABLE account_total; DROP INDEX account_by_name; DROP INDEX account_by_owner"
+        )
     accounts.database.close()
     again = Accounts(open_database(tmp_path))
     assert len(rows) == 5
@@ -123,7 +133,8 @@ def test_all_accounts_added_up_are_exact_beyond_what_64_bits_hold(accounts: Acco
     most = 2**63 - 1
     with accounts.database.transaction():
         accounts.database.executemany(
-            "INSERT INTO customer (id, account_id, name, created_date, revenue_cents) VALUES (?, ?, 'n', 'd', ?)",
+            "INSERT INTO customer (id, account_id, name, created_date, revenue_cents)"
+            " VALUES (?, ?, 'n', 'd', ?)",
             [(1, 1, most), (2, 2, most), (3, 3, -5)],
         )
     assert AccountTotals(accounts.database).sums() == Totals(3, 3, Cents(2 * most - 5))
