@@ -25,8 +25,6 @@ INSERT INTO account_total
     SELECT account_id, count(*), sum(revenue_cents) FROM customer
     WHERE account_id IS NOT NULL AND NOT deleted GROUP BY account_id;
 INSERT INTO account_total (account_id) SELECT id FROM account WHERE true ON CONFLICT DO NOTHING;
-CREATE INDEX account_total_by_revenue ON account_total (revenue_cents);
-CREATE INDEX account_total_by_customers ON account_total (customers);
 CREATE INDEX account_by_name ON account (name COLLATE NOCASE);
 CREATE INDEX account_by_owner ON account (owned_by COLLATE NOCASE);
 
@@ -37,7 +35,7 @@ END;
 CREATE TRIGGER account_total_earned AFTER UPDATE OF revenue_cents ON customer
 WHEN NEW.account_id IS OLD.account_id AND NEW.account_id IS NOT NULL AND NOT NEW.deleted AND NOT OLD.deleted
 BEGIN
-    UPDATE account_total SET revenue_cents = revenue_cents + NEW.revenue_cents - OLD.revenue_cents
+    UPDATE account_total SET revenue_cents = revenue_cents + (NEW.revenue_cents - OLD.revenue_cents)
     WHERE account_id = NEW.account_id;
 END;
 
