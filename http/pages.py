@@ -9,7 +9,6 @@ import html
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import falcon
 
@@ -48,8 +47,6 @@ def add_pages(app: Any, service: str, ports: Ports) -> None:
     """Add the page of `service` and its files to `app`."""
     app.add_route("/", PageResource(service, ports))
     app.add_route("/static/{name}", StaticResource())
-    if service == "accounts":
-        app.add_middleware(CustomersPageSignsIn(ports))
 
 
 class PageResource:
@@ -84,30 +81,6 @@ class StaticResource:
         if name not in self._files:
             raise falcon.HTTPNotFound
         _send(req, resp, Path(name).suffix, self._files[name])
-
-
-class CustomersPageSignsIn:
-    """Lets the customers page, which is of another origin, read what the login answers."""
-
-    def __init__(self, ports: Ports) -> None:
-        self._ports = ports
-
-    def process_response(
-        self, req: falcon.Request, resp: falcon.Response, _resource: object, _succeeded: bool
-    ) -> None:
-        """Allow the origin that is the customers service under the host that is asked."""
-        origin = req.get_header("Origin")
-        if req.path == LOGIN and origin and self._is_ours(origin, req.host):
-            resp.set_header("Access-Control-Allow-Origin", origin)
-            resp.set_header("Access-Control-Expose-Headers", "Retry-After")
-            resp.append_header("Vary", "Origin")
-
-    def _is_ours(self, origin: str, host: str) -> bool:
-        try:
-            parts = urlsplit(origin)
-            return parts.hostname == host.lower() and parts.port == self._ports.customers
-        except ValueError:
-            return False
 
 
 def _send(req: falcon.Request, resp: falcon.Response, suffix: str, content: bytes) -> None:

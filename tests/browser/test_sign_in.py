@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
-from support.browser import OpenWindow, Person
+from support.browser import Person
 from support.guarded import Guarded, guarded
 
 
@@ -70,15 +70,3 @@ def test_when_the_token_ends_one_is_asked_again_and_goes_on(person: Person, serv
     expect(page.get_by_role("dialog")).to_have_count(0)
     expect(page.locator("tbody").get_by_text("A secret account")).to_be_visible()
     person.expects("401")
-
-
-def test_only_the_customers_page_may_sign_in_from_elsewhere(window: OpenWindow, services: Guarded) -> None:
-    person = window()
-    person.page.goto(f"http://127.0.0.1:{services.ports.customers}/")  # another host than it asks at
-    answer = person.page.evaluate(
-        "async (url) => fetch(url, {method: 'POST', body: '{}'}).then(() => 'read', () => 'refused')",
-        f"http://localhost:{services.ports.accounts}/auth/login",
-    )
-    assert answer == "refused"
-    person.page.goto("about:blank")
-    person.complaints.clear()  # this page was asked to sign in, too

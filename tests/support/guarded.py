@@ -51,10 +51,12 @@ class _Call:
 
 
 class _Login:
-    def __init__(self, revoked: threading.Event) -> None:
+    def __init__(self, revoked: threading.Event, customers_port: int) -> None:
         self._revoked = revoked
+        self._customers_page = f"http://localhost:{customers_port}"
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        resp.set_header("Access-Control-Allow-Origin", self._customers_page)
         body = falcon.media.JSONHandler().deserialize(req.bounded_stream, None, None)
         if body != {"username": "ana", "password": "correct horse"}:
             raise falcon.HTTPUnauthorized(description="The user name or the password is wrong.")
@@ -75,7 +77,7 @@ class Guarded:
         for path in _ANSWERS:
             app.add_route(path, _Call(self.revoked))
         if service == "accounts":
-            app.add_route(LOGIN, _Login(self.revoked))
+            app.add_route(LOGIN, _Login(self.revoked, self.ports.customers))
         return app
 
 
