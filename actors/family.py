@@ -23,10 +23,10 @@ from tally.config import AccountsSettings, CustomersSettings, Settings, brackete
 from tally.events import Event
 from tally.http import accounts as accounts_http
 from tally.http import customers as customers_http
-from tally.http import metrics
+from tally.http import metrics, pages
 from tally.http.figures import Figures, new_page
 from tally.http.requests import RequestObserver
-from tally.http.status import StatusProbe
+from tally.http.status import ActorReport, StatusProbe
 from tally.store import accounts, customers
 from tally.store.database import Database
 from tally.store.outbox import Outbox
@@ -136,6 +136,8 @@ class Family:
     def _app(self, service: str, figures: Figures) -> Any:
         app = self._api(service, [RequestObserver(figures)])
         metrics.add_metrics(app, service, self._parts(service))
+        ports = pages.Ports(self._settings.customers.port, self._settings.accounts.port)
+        pages.add_pages(app, service, ports)
         return app
 
     def _api(self, service: str, middleware: list[Any]) -> Any:
@@ -220,21 +222,21 @@ def _reactions(
 
 
 def status_probe(settings: Settings, service: str) -> StatusProbe:
-    """What gathers the status of a service, its processes' troubles as the supervisor knows them included."""
+    """What gathers the status of a service, its processes as the supervisor knows them included."""
 
-    def troubles() -> list[str]:
+    def reports() -> list[ActorReport]:
         try:
             actors = control.ask(settings.directory)
         except control.NotRunning:
             return []
         return [
-            f"{actor.name}: {actor.trouble}"
+            ActorReport(actor.name, actor.state, actor.restarts, actor.trouble)
             for actor in actors
-            if actor.trouble and actor.name.startswith(f"{service}-")
+            if actor.name.startswith(f"{service}-")
         ]
 
     redis = settings.redis
-    return StatusProbe(service, OPEN[service], settings.directory, redis.url, redis.stream, troubles)
+    return StatusProbe(service, OPEN[service], settings.directory, redis.url, redis.stream, reports)
 
 
 def _address_settings(settings: Settings, service: str) -> AccountsSettings | CustomersSettings:

@@ -176,6 +176,11 @@ def test_the_wheel_holds_the_scripts_the_settings_and_the_mark_of_types(wheel: P
     assert scripts | {"tally/config.toml", "tally/py.typed"} <= _content(wheel)
 
 
+def test_the_wheel_holds_the_pages(wheel: Path) -> None:
+    files = {f"tally/http/static/{file.name}" for file in (ROOT / "http" / "static").iterdir()}
+    assert {"tally/http/static/accounts.html", "tally/http/static/tally.css"} <= files <= _content(wheel)
+
+
 def test_the_wheel_puts_nothing_but_tally_into_site_packages(wheel: Path) -> None:
     tops = {name.split("/")[0] for name in _content(wheel)}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"tally"}

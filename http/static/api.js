@@ -1,0 +1,124 @@
+// The service's calls. With authentication on, whoever has no token is asked to sign in, once, and
+// the call is tried again.
+
+import { $, h, meta } from "./dom.js";
+import { Form, field } from "./form.js";
+
+const TOKEN = "tally.token"; // in sessionStorage: of this tab, and gone with it
+const PATIENCE_MS = 10_000;
+
+/** What the service answered instead: `status`, `errors` [{field, message}], and a text for people. */
+export class Problem extends Error {
+  constructor(status, problem, retryAfter) {
+    super(problem.detail || problem.title || `The service answered ${status}.`);
+    this.status = status;
+    this.errors = problem.errors ?? [];
+    this.retryAfter = retryAfter;
+  }
+}
+
+/** No answer came. */
+export class Unreachable extends Error {
+  constructor() {
+    super(`The ${meta("service")} service does not answer.`);
+  }
+}
+
+/** The JSON that the call answers, null for none. Throws Problem or Unreachable. */
+export async function call(method, path, { body, key } = {}) {
+  for (;;) {
+    const token = sessionStorage.getItem(TOKEN);
+    const headers = {};
+    if (token) headers.Authorization = `Bearer ${token}`;
+    if (key) headers["Idempotency-Key"] = key;
+    const response = await send(path, { method, headers, body: body && JSON.stringify(body) });
+    if (response.status !== 401) return await answer(response);
+    await signIn(token);
+  }
+}
+
+export const get = (path) => call("GET", path);
+
+async function send(path, options) {
+  try {
+    return await fetch(path, { ...options, cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
+  } catch {
+    throw new Unreachable();
+  }
+}
+
+async function answer(response) {
+  let content = null;
+  try {
+    const text = await response.text();
+    content = text ? JSON.parse(text) : null;
+  } catch {
+    throw new Unreachable(); // it ended in the middle
+  }
+  if (!response.ok) throw new Problem(response.status, content ?? {}, response.headers.get("Retry-After"));
+  return content;
+}
+
+let signingIn = null;
+
+/** Ask for name and password until there is another token than the one that was refused. */
+function signIn(refused) {
+  if (sessionStorage.getItem(TOKEN) !== refused) return Promise.resolve();
+  sessionStorage.removeItem(TOKEN);
+  signingIn ??= askToSignIn().finally(() => {
+    signingIn = null;
+    showSignOut();
+    dispatchEvent(new Event("signed-in"));
+  });
+  return signingIn;
+}
+
+function askToSignIn() {
+  const form = h("form", { novalidate: true });
+  const dialog = h(
+    "dialog",
+    { class: "question", "aria-labelledby": "sign-in-title" },
+    h("h2", { id: "sign-in-title" }, "Sign in to Tally"),
+    form,
+  );
+  return new Promise((resolve) => {
+    new Form(form, {
+      submit: "Sign in",
+      fields: [
+        field("username", "User name", { autocomplete: "username", autocapitalize: "none", spellcheck: "false" }, required("Enter your user name.")),
+        field("password", "Password", { type: "password", autocomplete: "current-password" }, required("Enter your password.")),
+      ],
+      async send(values) {
+        // As plain text: the login may be of another origin, and JSON would need a request beforehand.
+        const response = await send(meta("login"), { method: "POST", body: JSON.stringify(values) });
+        sessionStorage.setItem(TOKEN, (await answer(response)).token);
+        resolve();
+        dialog.close();
+      },
+    });
+    dialog.addEventListener("cancel", (event) => event.preventDefault());
+    dialog.addEventListener("close", () => {
+      if (sessionStorage.getItem(TOKEN)) dialog.remove();
+      else dialog.showModal(); // there is nothing to see without
+    });
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+}
+
+export function required(message) {
+  return (text) => {
+    if (!text.trim()) throw new Error(message);
+    return text;
+  };
+}
+
+function showSignOut() {
+  $("sign-out").hidden = !sessionStorage.getItem(TOKEN);
+}
+
+$("sign-out").addEventListener("click", () => {
+  sessionStorage.removeItem(TOKEN);
+  location.reload(); // nothing of what was shown stays
+});
+showSignOut();

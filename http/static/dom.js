@@ -1,0 +1,106 @@
+// Building and updating the document. Text comes from users: it only ever becomes text nodes.
+
+export const $ = (id) => document.getElementById(id);
+
+export const meta = (name) => document.querySelector(`meta[name="${name}"]`).content;
+
+/** An element with attributes (functions are event listeners) and children, strings among them. */
+export function h(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (typeof value === "function") node.addEventListener(name, value);
+    else if (value === true) node.setAttribute(name, "");
+    else if (value !== false && value != null) node.setAttribute(name, value);
+  }
+  node.append(...children);
+  return node;
+}
+
+/** Write `text`, when it isn't there already. Answers whether it was another. */
+export function write(node, text) {
+  if (node.textContent === text) return false;
+  node.textContent = text;
+  return true;
+}
+
+/** Write a figure; one that replaces another shows for a moment that it moved. */
+export function writeFigure(node, text) {
+  const moved = node.textContent !== "" && node.textContent !== "–";
+  if (!write(node, text) || !moved) return;
+  node.classList.remove("moved");
+  void node.offsetWidth; // so that the animation begins again
+  node.classList.add("moved");
+}
+
+/** Say something to those who listen instead of look. */
+export const announce = (text) => write($("announce"), text);
+
+/** Rows that belong to things with an id: updated in place, so that nothing flickers. */
+export class Rows {
+  #parent;
+  #make;
+  #rows = new Map();
+
+  /** `make(item)` answers `{node, update(item)}`. */
+  constructor(parent, make) {
+    this.#parent = parent;
+    this.#make = make;
+  }
+
+  show(items) {
+    const rows = new Map();
+    for (const item of items) {
+      const row = this.#rows.get(item.id) ?? this.#make(item);
+      row.update(item);
+      rows.set(item.id, row);
+    }
+    for (const [id, row] of this.#rows) if (!rows.has(id)) row.node.remove();
+    this.#rows = rows;
+    arrange(this.#parent, [...rows.values()].map((row) => row.node));
+  }
+}
+
+/** Put `nodes` in order. The one that holds the focus stays put: moving it would lose the focus. */
+function arrange(parent, nodes) {
+  if (!nodes.length) return;
+  const fixed = Math.max(0, nodes.findIndex((node) => node.contains(document.activeElement)));
+  if (nodes[fixed].parentNode !== parent) parent.append(nodes[fixed]);
+  for (let i = fixed - 1; i >= 0; i--) {
+    if (nodes[i].nextSibling !== nodes[i + 1]) parent.insertBefore(nodes[i], nodes[i + 1]);
+  }
+  for (let i = fixed + 1; i < nodes.length; i++) {
+    if (nodes[i - 1].nextSibling !== nodes[i]) parent.insertBefore(nodes[i], nodes[i - 1].nextSibling);
+  }
+}
+
+/** "Newer" and "Older", or whatever the two ways are called. */
+export class Pager {
+  #text;
+  #back;
+  #on;
+
+  constructor(nav, [back, on], onBack, onOn) {
+    this.#text = h("span", { class: "soft" });
+    this.#back = h("button", { type: "button", class: "quiet", click: onBack }, back);
+    this.#on = h("button", { type: "button", class: "quiet", click: onOn }, on);
+    nav.append(this.#text, h("span", { class: "pager-ways" }, this.#back, this.#on));
+  }
+
+  /** Buttons that lead nowhere keep the focus: they are marked, not disabled. */
+  show(text, canGoBack, canGoOn) {
+    write(this.#text, text);
+    for (const [button, can] of [[this.#back, canGoBack], [this.#on, canGoOn]]) {
+      button.setAttribute("aria-disabled", String(!can));
+      button.hidden = !canGoBack && !canGoOn;
+    }
+  }
+}
+
+/** Call `then` when nothing has happened for a moment. */
+export function settled(then, milliseconds = 180) {
+  let timer;
+  return () => {
+    clearTimeout(timer);
+    timer = setTimeout(then, milliseconds);
+  };
+}

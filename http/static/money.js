@@ -1,0 +1,28 @@
+// Amounts are whole cents, as BigInt: sums go beyond what a number holds exactly.
+
+const whole = new Intl.NumberFormat();
+const decimal = new Intl.NumberFormat().formatToParts(1.5).find((part) => part.type === "decimal").value;
+
+const MOST_CENTS = 1_000_000_000_000n;
+
+/** "1,234.50" for the string "123450", as the reader's language writes it. */
+export function money(cents) {
+  const amount = BigInt(cents);
+  const size = amount < 0n ? -amount : amount;
+  const sign = amount < 0n ? "\u2212" : "";
+  return `${sign}${whole.format(size / 100n)}${decimal}${String(size % 100n).padStart(2, "0")}`;
+}
+
+/** A number of things, with thousands separated. */
+export const count = (number) => whole.format(number);
+
+/** The cents of an amount as people write it: 29.33 or 29,33. Throws an Error that says what is wrong. */
+export function parseMoney(text) {
+  const written = text.trim();
+  if (!written) throw new Error("Enter the amount.");
+  const parts = /^(\d{1,15})(?:[.,](\d{1,2}))?$/.exec(written);
+  if (!parts) throw new Error("Write the amount like 29.33 or 29,33, without thousands separators.");
+  const cents = BigInt(parts[1]) * 100n + BigInt((parts[2] ?? "").padEnd(2, "0"));
+  if (cents > MOST_CENTS) throw new Error(`At most ${money(MOST_CENTS)} can be recorded in one invoice.`);
+  return Number(cents); // exact: below 2^53
+}

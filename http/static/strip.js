@@ -1,0 +1,95 @@
+// The strip that tells the state of the service: Redis, lag, outbox, dead letters, actors.
+
+import { get } from "./api.js";
+import { $, announce, h, meta, Rows, write } from "./dom.js";
+import { count } from "./money.js";
+import { watch } from "./watch.js";
+
+const NOTHING = { status: "no answer", reasons: [], redis: { reachable: null }, actors: [] };
+
+const facts = {};
+const mood = h("strong");
+const notice = h("p", { class: "notice", hidden: true });
+const reasons = h("ul", { class: "reasons" });
+const actors = h("tbody");
+const rows = new Rows(actors, actorRow);
+
+function fact(name, label) {
+  facts[name] = h("span", { class: "value" }, "–");
+  return h("span", { class: "fact" }, h("span", { class: "label" }, label), " ", facts[name]);
+}
+
+$("strip").append(
+  h(
+    "details",
+    {},
+    h(
+      "summary",
+      {},
+      h("span", { class: "fact mood" }, h("span", { class: "dot", "aria-hidden": "true" }), mood),
+      fact("redis", "Redis"),
+      fact("lag", "Lag"),
+      fact("outbox", "Outbox"),
+      fact("dead", "Dead letters"),
+      fact("actors", "Actors"),
+    ),
+    h(
+      "div",
+      { class: "strip-more" },
+      reasons,
+      h(
+        "table",
+        {},
+        h("caption", { class: "visually-hidden" }, "Actors"),
+        h("thead", {}, h("tr", {}, ...["Actor", "State", "Restarts"].map((name, i) =>
+          h("th", { scope: "col", class: i === 2 ? "number" : null }, name)))),
+        actors,
+      ),
+    ),
+  ),
+  notice,
+);
+
+function actorRow() {
+  const [name, state, restarts] = [h("th", { scope: "row" }), h("td"), h("td", { class: "number" })];
+  return {
+    node: h("tr", {}, name, state, restarts),
+    update(actor) {
+      write(name, actor.name);
+      write(state, actor.trouble ? `${actor.state}: ${actor.trouble}` : actor.state);
+      write(restarts, count(actor.restarts));
+    },
+  };
+}
+
+function show(report) {
+  const { redis } = report;
+  const lag = redis.lag && Object.values(redis.lag).reduce((sum, each) => sum + each, 0);
+  const running = report.actors.filter((actor) => actor.state === "running").length;
+  const unknown = (value) => (value == null ? "unknown" : count(value));
+  const mark = (name, text, wrong) => {
+    write(facts[name], text);
+    facts[name].classList.toggle("wrong", Boolean(wrong));
+  };
+  mark("redis", redis.reachable === null ? "unknown" : redis.reachable ? "reachable" : "unreachable", redis.reachable === false);
+  mark("lag", unknown(lag));
+  mark("outbox", unknown(report.outbox_depth));
+  mark("dead", unknown(redis.dead_letters), redis.dead_letters);
+  mark("actors", report.actors.length ? `${running} of ${report.actors.length}` : "unknown", running < report.actors.length);
+  rows.show(report.actors.map((actor) => ({ id: actor.name, ...actor })));
+  reasons.replaceChildren(...report.reasons.map((reason) => h("li", {}, reason)));
+  const before = $("strip").dataset.status;
+  if (before === report.status) return;
+  $("strip").dataset.status = report.status;
+  write(mood, { ok: "All is well", degraded: "Degraded" }[report.status] ?? "No answer");
+  if (before) announce(`${meta("service")} service: ${mood.textContent}`);
+}
+
+/** Tell at the top of the page why it does not move; null when it does again. */
+export function complain(error) {
+  const text = error ? `${error.message} Trying again…` : "";
+  notice.hidden = !text;
+  if (write(notice, text)) announce(text || "The page is up to date again.");
+}
+
+watch(2, async () => show(await get("/status")), () => {}, () => show(NOTHING));

@@ -1,0 +1,48 @@
+"""One Chromium and one Tally for all tests of the pages; each test has a window of its own."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser
+
+from support.browser import OpenWindow, Person, chromium
+from support.shop import Shop
+from support.tally import Tally, running
+
+
+# Of the package, not of the session: while Playwright runs, asyncio thinks that its loop does.
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="package")
+def tally(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
+    with running(tmp_path_factory.mktemp("pages")) as tally:
+        yield tally
+
+
+@pytest.fixture
+def window(browser: Browser) -> Iterator[OpenWindow]:
+    """Opens windows, with Playwright's options for a context, and hears what they complain of."""
+    people: list[Person] = []
+
+    def open_window(**options: Any) -> Person:
+        people.append(Person(browser, **options))
+        return people[-1]
+
+    yield open_window
+    for person in people:
+        person.leave()
+
+
+@pytest.fixture
+def person(window: OpenWindow) -> Person:
+    return window()
+
+
+@pytest.fixture
+def shop(tally: Tally) -> Shop:
+    return Shop(tally)

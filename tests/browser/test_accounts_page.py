@@ -1,0 +1,234 @@
+"""A person's ways through the accounts page."""
+
+from pathlib import Path
+
+import redis
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from support.browser import OpenWindow, Person
+from support.shop import Shop
+from support.tally import running
+
+
+def _row(page: Page, name: str) -> Locator:
+    return page.locator("#accounts tbody tr", has=page.get_by_role("button", name=name))
+
+
+def _names(page: Page) -> Locator:
+    return page.locator("#accounts tbody th button")
+
+
+def _head(page: Page, name: str) -> Locator:
+    return page.locator("#accounts thead").get_by_role("columnheader", name=name)
+
+
+def test_accounts_are_shown_with_owner_customers_and_revenue_as_money(person: Person, shop: Shop) -> None:
+    one = shop.account("one", 2933, 123_456_789_005, owner="bruno")
+    shop.account("two", 7)
+    shop.see_accounts(person.page)
+    expect(_row(person.page, "one").locator("td:visible")).to_have_text(
+        [one, "bruno", "2", "1,234,567,919.38"]
+    )
+    expect(_row(person.page, "two").locator("td:visible").last).to_have_text("0.07")
+
+
+def test_totals_move_while_one_watches_without_a_reload(person: Person, shop: Shop) -> None:
+    account = shop.account("one", 100)
+    customer = shop.customer("late", account)
+    shop.see_accounts(person.page)
+    revenue = _row(person.page, "one").locator("td").last
+    expect(revenue).to_have_text("1.00")
+    person.page.evaluate("window.loadedOnce = true")
+    before = person.page.locator("#total-revenue").inner_text()
+    shop.invoice(customer, 250)
+    expect(revenue).to_have_text("3.50")
+    expect(person.page.locator("#total-revenue")).not_to_have_text(before)
+    assert person.page.evaluate("window.loadedOnce")
+
+
+def test_an_account_that_overtakes_another_keeps_the_focus_and_its_row(person: Person, shop: Shop) -> None:
+    shop.account("first", 500)
+    second = shop.account("second", 100)
+    shop.see_accounts(person.page)
+    expect(_names(person.page)).to_have_text([f"{shop.mark} first", f"{shop.mark} second"])
+    button = _names(person.page).nth(1)
+    button.focus()
+    button.evaluate("button => { window.before = button; }")
+    shop.invoice(shop.customer("rich", second), 1000)
+    expect(_names(person.page)).to_have_text([f"{shop.mark} second", f"{shop.mark} first"])
+    assert person.page.evaluate("document.activeElement === window.before")
+
+
+def test_an_account_is_found_by_a_part_of_its_name_or_by_its_id(person: Person, shop: Shop) -> None:
+    account = shop.account("Öresund Cykel")
+    shop.account("Other")
+    shop.see_accounts(person.page)
+    expect(_names(person.page)).to_have_count(2)
+    for search in ("ÖRE", "öresund", "sund cyk", account):
+        person.page.get_by_label("Search accounts").fill(search)
+        expect(_row(person.page, f"{shop.mark} Öresund Cykel")).to_be_visible()
+        expect(_row(person.page, f"{shop.mark} Other")).to_be_hidden()
+
+
+def test_what_is_not_found_is_said_to_eyes_and_to_ears(person: Person, shop: Shop) -> None:
+    shop.account("one")
+    shop.see_accounts(person.page)
+    expect(person.page.locator("#announce")).to_have_text("1 account found")
+    person.page.get_by_label("Search accounts").fill(f"{shop.mark} nothing")
+    expect(person.page.get_by_text("No account matches.")).to_be_visible()
+    expect(person.page.locator("#announce")).to_have_text("0 accounts found")
+
+
+def test_a_click_on_a_head_sorts_and_a_second_one_turns_the_order(person: Person, shop: Shop) -> None:
+    shop.account("b", 300, owner="x")
+    shop.account("a", 100, 100, owner="z")
+    shop.account("c", owner="y")
+    shop.see_accounts(person.page)
+    expected = {"Revenue": "bac", "Account": "abc", "Owner": "bca", "Customers": "abc", "Id": "bac"}
+    expect(_names(person.page)).to_have_count(3)
+    for head, order in expected.items():
+        falls = head in ("Revenue", "Customers")
+        if head != "Revenue":  # it is sorted by at first
+            _head(person.page, head).get_by_role("button").click()
+        expect(_names(person.page)).to_have_text([f"{shop.mark} {name}" for name in order])
+        expect(_head(person.page, head)).to_have_attribute(
+            "aria-sort", "descending" if falls else "ascending"
+        )
+        _head(person.page, head).get_by_role("button").press("Enter")
+        expect(_names(person.page)).to_have_text([f"{shop.mark} {name}" for name in order[::-1]])
+        expect(_head(person.page, head)).to_have_attribute(
+            "aria-sort", "ascending" if falls else "descending"
+        )
+    expect(person.page.locator("[aria-sort]")).to_have_count(1)
+
+
+def test_many_accounts_are_paged(person: Person, shop: Shop) -> None:
+    for number in range(30):
+        shop.account(f"{number:02}")
+    shop.see_accounts(person.page)
+    _head(person.page, "Account").get_by_role("button").click()
+    expect(person.page.get_by_text("1 to 25 of 30")).to_be_visible()
+    expect(person.page.get_by_role("button", name="Previous")).to_have_attribute("aria-disabled", "true")
+    person.page.get_by_role("button", name="Next").click()
+    expect(person.page.get_by_text("26 to 30 of 30")).to_be_visible()
+    expect(_names(person.page)).to_have_text([f"{shop.mark} {number}" for number in range(25, 30)])
+    expect(person.page.get_by_role("button", name="Next")).to_be_focused()
+    person.page.get_by_role("button", name="Previous").click()
+    expect(person.page.get_by_text("1 to 25 of 30")).to_be_visible()
+
+
+def test_the_chart_shows_the_largest_accounts_to_scale(person: Person, shop: Shop) -> None:
+    shop.account("giant", 10**12)
+    shop.account("half", 5 * 10**11)
+    shop.see_accounts(person.page)
+    bars = person.page.get_by_role("region", name="Largest accounts").get_by_role("listitem")
+    expect(bars.nth(0)).to_contain_text(f"{shop.mark} giant")
+    expect(bars.nth(0)).to_contain_text("10,000,000,000.00")
+    widths = [bars.nth(index).locator(".bar").evaluate("bar => bar.style.width") for index in (0, 1)]
+    assert widths == ["100%", "50%"]
+
+
+def test_one_accounts_customers_are_opened_and_closed_by_keyboard(person: Person, shop: Shop) -> None:
+    account = shop.account("one", 2933, 67, owner="bruno")
+    shop.see_accounts(person.page)
+    _names(person.page).first.press("Enter")
+    drawer = person.page.get_by_role("dialog", name=f"{shop.mark} one")
+    expect(drawer.get_by_text(f"Account {account}, owned by bruno")).to_be_visible()
+    expect(drawer.locator("tbody tr")).to_have_count(2)
+    expect(drawer.locator("tbody td:last-child")).to_have_text(["29.33", "0.67"])
+    expect(drawer.locator("#account-revenue")).to_have_text("30.00")
+    shop.invoice(shop.customer("Customer 3", account), 100)
+    expect(drawer.locator("tbody td:last-child")).to_have_text(["29.33", "0.67", "1.00"])
+    expect(drawer.locator("#account-count")).to_have_text("3")
+    person.page.keyboard.press("Escape")
+    expect(drawer).to_be_hidden()
+    expect(_names(person.page).first).to_be_focused()
+    person.page.go_back()
+    expect(drawer).to_be_visible()
+
+
+def test_from_an_accounts_customer_it_is_one_step_to_the_invoices(person: Person, shop: Shop) -> None:
+    account = shop.account("one", 2933)
+    shop.see_accounts(person.page, f"#account={account}")
+    person.page.get_by_role("link", name=f"{shop.mark} Customer 1").click()
+    expect(person.page.get_by_role("heading", name=f"{shop.mark} Customer 1")).to_be_visible()
+    person.page.get_by_role("link", name=f"account {account}").click()
+    expect(person.page.get_by_role("dialog", name=f"{shop.mark} one")).to_be_visible()
+
+
+def test_an_account_that_is_not_there_is_said_to_be_missing(person: Person, shop: Shop) -> None:
+    person.page.goto(f"http://127.0.0.1:{shop.tally.accounts.port}/#account=999999")
+    expect(person.page.get_by_role("dialog")).to_contain_text("There is no account 999999")
+    person.expects("404")
+
+
+def test_names_are_text_whatever_they_look_like(person: Person, shop: Shop) -> None:
+    name = "<img src=x onerror=alert(1)><b>bold</b> {login} &amp;"
+    shop.account(name, 1, owner="<script>alert(1)</script>")
+    shop.see_accounts(person.page)
+    expect(_names(person.page)).to_have_text([f"{shop.mark} {name}"])
+    expect(person.page.locator("main img, main b, main script")).to_have_count(0)
+
+
+def test_cents_become_money_without_losing_one(person: Person, shop: Shop) -> None:
+    shop.see_accounts(person.page)
+    script = "async (all) => { const { money } = await import('/static/money.js'); return all.map(money); }"
+    shown = {"0": "0.00", "5": "0.05", "-5": "\u22120.05", "2933": "29.33",
+             "123456789012345678901": "1,234,567,890,123,456,789.01"}  # fmt: skip
+    assert person.page.evaluate(script, [*shown]) == [*shown.values()]
+
+
+def test_money_is_written_as_the_reader_writes_it(window: OpenWindow, shop: Shop) -> None:
+    person = window(locale="de-DE")
+    shop.account("one", 123_456_789)
+    shop.see_accounts(person.page)
+    expect(_row(person.page, "one").locator("td").last).to_have_text("1.234.567,89")
+
+
+def test_the_strip_tells_the_state_and_on_request_the_actors(person: Person, shop: Shop) -> None:
+    shop.see_accounts(person.page)
+    strip = person.page.get_by_role("region", name="State of the accounts service")
+    for text in ("All is well", "Redis reachable", "Lag 0", "Outbox 0", "Dead letters 0", "Actors 4 of 4"):
+        expect(strip).to_contain_text(text)
+    strip.locator("summary").press("Enter")
+    actors = strip.get_by_role("row").filter(has_text="accounts-consumer-2")
+    expect(actors.get_by_role("cell")).to_have_text(["running", "0"])
+
+
+def test_an_empty_tally_says_how_to_begin_and_a_dead_one_is_waited_for(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with running(tmp_path) as tally:
+        person = Person(browser)
+        page, notice = person.page, person.page.locator("#strip .notice")
+        page.goto(f"http://127.0.0.1:{tally.accounts.port}/")
+        expect(page.get_by_text("There is no account yet.")).to_be_visible()
+        expect(page.locator("#chart")).to_be_hidden()
+        tally.accounts.post("/accounts", {"name": "The first", "owned_by": "ana"})
+        expect(page.get_by_role("button", name="The first")).to_be_visible()
+        assert tally.stop() == 0
+        expect(notice).to_have_text("The accounts service does not answer. Trying again…")
+        expect(page.locator("#strip")).to_contain_text("No answer")
+        expect(page.get_by_role("button", name="The first")).to_be_visible()
+        tally.start()
+        tally.accounts.post("/accounts", {"name": "The second", "owned_by": "ana"})
+        expect(notice).to_be_hidden()
+        expect(page.get_by_role("button", name="The second")).to_be_visible()
+        expect(page.locator("#strip")).to_contain_text("All is well")
+        person.expects("ERR_CONNECTION_REFUSED|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE")
+        person.leave()
+
+
+def test_what_can_not_be_applied_shows_in_the_strip(browser: Browser, tmp_path: Path) -> None:
+    with running(tmp_path) as tally, redis.Redis.from_url(tally.settings["redis"]["url"]) as client:
+        person = Person(browser)
+        person.page.goto(f"http://127.0.0.1:{tally.accounts.port}/")
+        strip = person.page.locator("#strip")
+        expect(strip).to_contain_text("All is well")
+        client.xadd("event-stream", {"EventTypeName": "InvoiceCreated", "Payload": "no JSON"})
+        expect(strip).to_contain_text("Degraded")
+        expect(strip.locator(".wrong")).to_have_text("2")  # one for each service
+        strip.locator("summary").click()
+        expect(strip).to_contain_text("2 dead letters wait for a decision")
+        expect(person.page.locator("#announce")).to_have_text("accounts service: Degraded")
+        person.leave()

@@ -1,0 +1,131 @@
+"""What holds for both pages, in whatever state: policy, contrast and roles, width, colour."""
+
+from collections.abc import Callable
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from support.browser import OpenWindow, colours
+from support.shop import Shop
+from support.tally import Tally
+
+LONG = "W" * 180
+
+BACKGROUNDS = {"light": "rgb(246, 246, 243)", "dark": "rgb(16, 20, 18)"}
+
+STATES = ["accounts", "one account", "no match", "the strip open",
+          "customers", "one customer", "new customer", "wrong fields", "a question"]  # fmt: skip
+
+
+Show = Callable[[Page, str], None]
+
+
+@pytest.fixture(scope="module")
+def show(tally: Tally) -> Show:
+    """Brings a page into a state."""
+    shop = Shop(tally)
+    account = shop.account("Blue Heron Coffee", 2933, 1000)
+    shop.account(LONG, 10**12)
+    customer = shop.customer(LONG, account)
+    shop.invoice(customer, 10**12)
+
+    def show(page: Page, state: str) -> None:
+        match state:
+            case "accounts" | "no match" | "the strip open":
+                shop.see_accounts(page)
+                expect(page.locator("#accounts tbody tr")).to_have_count(2)
+            case "one account":
+                shop.see_accounts(page, f"#account={account}")
+                expect(page.locator("#account-customers tbody tr")).to_have_count(3)
+            case "customers" | "new customer":
+                shop.see_customers(page)
+                expect(page.locator("#customers tbody tr")).to_have_count(4)
+            case _:
+                shop.see_customers(page, f"#customer={customer}")
+                expect(page.locator("#invoices tbody tr")).to_have_count(1)
+        match state:
+            case "no match":
+                page.get_by_label("Search accounts").fill("nothing is called so")
+                expect(page.get_by_text("No account matches.")).to_be_visible()
+            case "the strip open":
+                page.locator("#strip summary").click()
+                expect(page.get_by_role("row").filter(has_text="accounts-relay")).to_be_visible()
+            case "new customer":
+                page.locator("#new-customer").click()
+                page.get_by_role("button", name="Record customer").click()
+                expect(page.get_by_text("Enter the customer's name.")).to_be_visible()
+            case "wrong fields":
+                page.get_by_label("Amount", exact=True).fill("1,234.50")
+                page.get_by_label("Amount", exact=True).press("Enter")
+                expect(page.locator("#invoice .error").filter(has_text="Write the amount")).to_be_visible()
+            case "a question":
+                page.get_by_role("button", name="Delete customer").click()
+                expect(page.get_by_role("dialog")).to_be_visible()
+
+    return show
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_axe_has_nothing_to_blame_in_both_themes_and_on_a_phone_nothing_sticks_out(
+    window: OpenWindow, show: Show, state: str
+) -> None:
+    page = window(reduced_motion="reduce").page
+    show(page, state)
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        found = Axe().run(page)
+        assert found.violations_count == 0, f"{scheme}: {found.generate_report()}"
+    page.set_viewport_size({"width": 360, "height": 740})
+    for element in page.locator("html, dialog[open]").all():
+        width, shown = element.evaluate("element => [element.scrollWidth, element.clientWidth]")
+        assert width <= shown, element
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("state", ["accounts", "one customer"])
+def test_a_picture_of_the_page_is_not_blank(
+    browser: Browser, window: OpenWindow, show: Show, state: str, scheme: str
+) -> None:
+    person = window(color_scheme=scheme)
+    show(person.page, state)
+    number, share = colours(browser, person.page.screenshot())
+    assert number > 100
+    assert 0.3 < share < 0.95
+    assert person.page.evaluate("getComputedStyle(document.body).backgroundColor") == BACKGROUNDS[scheme]
+
+
+def test_everything_is_loaded_from_the_service_itself(window: OpenWindow, tally: Tally) -> None:
+    for service in (tally.accounts, tally.customers):
+        person = window()
+        own = f"http://127.0.0.1:{service.port}/"
+        person.page.goto(own)
+        expect(person.page.locator("#strip")).to_contain_text("All is well")
+        asked = person.page.evaluate("performance.getEntriesByType('resource').map((each) => each.name)")
+        assert len(asked) > 5
+        assert [url for url in asked if not url.startswith(own)] == []
+
+
+def test_the_script_of_another_or_one_in_the_page_does_not_run(window: OpenWindow, tally: Tally) -> None:
+    person = window()
+    person.page.goto(f"http://127.0.0.1:{tally.accounts.port}/")
+    for attribute, value in (
+        ("textContent", "window.ran = true"),
+        ("src", "data:text/javascript,window.ran=true"),
+    ):
+        person.page.evaluate(
+            "([attribute, value]) => document.head.append("
+            "Object.assign(document.createElement('script'), {[attribute]: value}))",
+            [attribute, value],
+        )
+        person.page.wait_for_timeout(0)
+    person.page.evaluate("document.body.setAttribute('style', 'color: red')")
+    assert person.page.evaluate(
+        "[window.ran, getComputedStyle(document.body).color === 'rgb(255, 0, 0)']"
+    ) == [
+        None,
+        False,
+    ]
+    person.expects("script-src")
+    person.expects("style-src")
+    person.complaints.clear()

@@ -1,0 +1,192 @@
+"""The pages and the calls behind them, as an HTTP client meets them."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from integration.conftest import invoice, new_account, new_customer, problem
+
+from support.tally import ROOT, Client, Tally, running
+from support.waiting import eventually
+
+SERVICES = ["accounts", "customers"]
+FILES = sorted(file.name for file in (ROOT / "http" / "static").iterdir() if file.suffix != ".html")
+
+
+@pytest.fixture(scope="module")
+def tally(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
+    with running(tmp_path_factory.mktemp("pages")) as tally:
+        yield tally
+
+
+def _client(tally: Tally, service: str) -> Client:
+    client: Client = getattr(tally, service)
+    return client
+
+
+@pytest.mark.parametrize("accept", ["*/*", "application/json", "text/html", "image/png"])
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_root_is_a_page_whatever_is_accepted(tally: Tally, service: str, accept: str) -> None:
+    response = _client(tally, service).request("GET", "/", headers={"Accept": accept})
+    assert response.status == 200
+    assert response.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert response.data.startswith(b"<!doctype html>")
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_page_allows_nothing_inline_and_nothing_of_others(tally: Tally, service: str) -> None:
+    headers = _client(tally, service).request("GET", "/").headers
+    policy = dict(part.strip().partition(" ")[::2] for part in headers["Content-Security-Policy"].split(";"))
+    login = f" http://127.0.0.1:{tally.accounts.port}" if service == "customers" else ""
+    assert policy == {
+        "default-src": "'none'",
+        "script-src": "'self'",
+        "style-src": "'self'",
+        "img-src": "'self' data:",
+        "connect-src": f"'self'{login}",
+        "form-action": "'none'",
+        "base-uri": "'none'",
+        "frame-ancestors": "'none'",
+    }
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_comes_with_its_type_and_is_not_sent_twice(tally: Tally, name: str) -> None:
+    first = tally.accounts.request("GET", f"/static/{name}")
+    types = {
+        ".js": "text/javascript; charset=utf-8",
+        ".css": "text/css; charset=utf-8",
+        ".svg": "image/svg+xml",
+    }
+    assert first.headers["Content-Type"] == types[Path(name).suffix]
+    assert first.headers["Cache-Control"] == "no-cache"
+    assert first.data == (ROOT / "http" / "static" / name).read_bytes()
+    again = tally.accounts.request("GET", f"/static/{name}", headers={"If-None-Match": first.headers["ETag"]})
+    assert (again.status, again.data) == (304, b"")
+    other = tally.accounts.request("GET", f"/static/{name}", headers={"If-None-Match": '"another"'})
+    assert other.status == 200
+
+
+def test_a_page_that_one_has_is_not_sent_again(tally: Tally) -> None:
+    tag = tally.accounts.request("GET", "/").headers["ETag"]
+    assert tally.accounts.request("GET", "/", headers={"If-None-Match": tag}).status == 304
+
+
+@pytest.mark.parametrize(
+    "name", ["none.js", "accounts.html", "..%2Fpages.py", "%2E%2E%2Fpages.py", "../pages.py", ""]
+)
+def test_what_is_no_file_of_the_pages_is_not_found(tally: Tally, name: str) -> None:
+    problem(tally.accounts.request("GET", f"/static/{name}"), 404)
+
+
+def test_a_page_is_only_read(tally: Tally) -> None:
+    problem(tally.accounts.request("POST", "/", {}), 405)
+
+
+@pytest.mark.parametrize("host", ['"><script>', "a b", "evil.example; script-src *", "x" * 300])
+def test_a_host_that_can_be_none_gets_into_no_page_and_no_policy(tally: Tally, host: str) -> None:
+    response = tally.customers.request("GET", "/", headers={"Host": host})
+    if response.status == 200:
+        assert host not in response.data.decode() + response.headers["Content-Security-Policy"]
+        assert f"http://localhost:{tally.accounts.port}/auth/login" in response.data.decode()
+
+
+def test_a_page_links_to_its_neighbour_under_the_host_it_was_asked_at(tally: Tally) -> None:
+    page = tally.accounts.request("GET", "/", headers={"Host": "tally.example:1234"}).data.decode()
+    assert f'href="http://tally.example:{tally.customers.port}/"' in page
+    page = tally.customers.request("GET", "/", headers={"Host": "[::1]:1234"}).data.decode()
+    assert f'href="http://[::1]:{tally.accounts.port}/"' in page
+
+
+def test_no_page_holds_a_style_or_a_script_of_its_own(tally: Tally) -> None:
+    for service in SERVICES:
+        page = _client(tally, service).request("GET", "/").data.decode()
+        assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]* src=)|javascript:", page)
+
+
+def test_the_summary_shows_what_the_accounts_come_to(tally: Tally) -> None:
+    account = new_account(tally.accounts, "Summa")
+    customer = new_customer(tally.customers, account, "Ada")
+    tally.customers.post("/invoices", invoice(customer, 2933))
+
+    def seen() -> Any:
+        return tally.accounts.get("/accounts/summary?search=summa&sort=revenue&order=desc")
+
+    eventually(lambda: seen()["accounts"][0]["total_revenue_cents"] == "2933")
+    row = {
+        "id": account,
+        "name": "An account",
+        "owned_by": "Summa",
+        "customers": 1,
+        "total_revenue_cents": "2933",
+    }
+    assert (seen()["accounts"], seen()["found"]) == ([row], 1)
+    assert row in seen()["largest"]
+    everything = tally.accounts.get("/accounts")
+    assert seen()["totals"] == {
+        "accounts": len(everything),
+        "customers": sum(len(each["customers"]) for each in everything),
+        "total_revenue_cents": str(sum(each["total_revenue_cents"] for each in everything)),
+    }
+    assert tally.accounts.get(f"/accounts/{account}/summary") == {
+        "account": row,
+        "description": "",
+        "customers": [{"id": customer, "name": "Ada", "total_revenue_cents": "2933"}],
+        "next": None,
+    }
+
+
+def test_a_customer_is_found_and_shown_with_its_invoices(tally: Tally) -> None:
+    customer = new_customer(tally.customers, "77", "Finn Hollström")
+    ids = [tally.customers.post("/invoices", invoice(customer, cents))["id"] for cents in (100, 10**12)]
+    for query in ("search=HOLLSTR%C3%96M", f"search={customer}&account_id=77", "account_id=77"):
+        found = tally.customers.get(f"/customers/search?{query}")
+        assert [each["id"] for each in found["customers"]] == [customer]
+    assert tally.customers.get("/customers/search?search=Hollstr&account_id=78")["customers"] == []
+    shown = tally.customers.get(f"/customers/{customer}/summary?limit=1")
+    assert shown["customer"] == tally.customers.get(f"/customers/{customer}")
+    assert shown["totals"] == {"invoices": 2, "total_revenue_cents": str(10**12 + 100)}
+    newest = {"id": ids[1], "purchase_date": "2019-01-06", "purchase_price_cents": str(10**12)}
+    assert (shown["invoices"], shown["next"]) == ([newest], ids[1])
+    rest = tally.customers.get(f"/customers/{customer}/summary?limit=1&before={ids[1]}")
+    assert ([each["id"] for each in rest["invoices"]], rest["next"]) == ([ids[0]], None)
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("sort=size", "sort"),
+        ("order=up", "order"),
+        ("limit=0", "limit"),
+        ("offset=-1", "offset"),
+        ("offset=one", "offset"),
+        (f"search={'x' * 201}", "search"),
+    ],
+)
+def test_a_question_that_makes_no_sense_is_refused(tally: Tally, query: str, field: str) -> None:
+    problem(tally.accounts.request("GET", f"/accounts/summary?{query}"), 422, field)
+
+
+@pytest.mark.parametrize("path", ["/accounts/999999/summary", "/accounts/x/summary"])
+def test_an_unknown_account_has_no_summary(tally: Tally, path: str) -> None:
+    problem(tally.accounts.request("GET", path), 404)
+
+
+def test_an_unknown_customer_has_no_summary(tally: Tally) -> None:
+    problem(tally.customers.request("GET", "/customers/999999/summary"), 404)
+    problem(
+        tally.customers.request("GET", "/customers/search?before=x&account_id=y"), 422, "before", "account_id"
+    )
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_status_tells_the_actors(tally: Tally, service: str) -> None:
+    actors = _client(tally, service).get("/status")["actors"]
+    assert {actor["name"] for actor in actors} == {name for name in tally.pids() if name.startswith(service)}
+    assert {(actor["state"], actor["restarts"], actor["trouble"]) for actor in actors} == {
+        ("running", 0, None)
+    }

@@ -1,0 +1,94 @@
+"""A real Chromium, and what its pages complain of."""
+
+import base64
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from support.disks import unavailable
+
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+_VIOLATIONS = """
+    document.addEventListener("securitypolicyviolation",
+        (event) => console.error(`violates ${event.violatedDirective}: ${event.blockedURI}`));
+"""
+_COLOURS = """async (png) => {
+    const image = new Image();
+    image.src = `data:image/png;base64,${png}`;
+    await image.decode();
+    const canvas = new OffscreenCanvas(image.width, image.height).getContext("2d");
+    canvas.drawImage(image, 0, 0);
+    const pixels = new Uint32Array(canvas.getImageData(0, 0, image.width, image.height).data.buffer);
+    const counts = new Map();
+    for (const pixel of pixels) counts.set(pixel, (counts.get(pixel) ?? 0) + 1);
+    return [counts.size, Math.max(...counts.values()) / pixels.length];
+}"""
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """The system's Chromium; without one, the test is skipped by name."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        unavailable("Chromium", "no chromium on PATH; Debian's package is called chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+class Person:
+    """Somebody with a browser window. Nothing that its pages complain of goes unseen."""
+
+    def __init__(self, browser: Browser, **options: Any) -> None:
+        options = {"locale": "en-US", "timezone_id": "UTC", **options}
+        self.context: BrowserContext = browser.new_context(**options)
+        self.context.add_init_script(_VIOLATIONS)
+        self.context.set_default_timeout(10_000)
+        self.complaints: list[str] = []
+        self.page: Page = self.context.new_page()
+        self.page.on("console", lambda message: self._hear(message.type, message.text))
+        self.page.on("pageerror", lambda error: self._hear("error", str(error)))
+
+    def _hear(self, kind: str, text: str) -> None:
+        if kind in ("error", "warning"):
+            self.complaints.append(text)
+
+    def expects(self, complaint: str) -> None:
+        """Forget the complaints that match, of which there must be one: Chromium logs every failed fetch."""
+        matching = [each for each in self.complaints if re.search(complaint, each)]
+        assert matching, f"nothing like {complaint!r} among {self.complaints}"
+        self.complaints = [each for each in self.complaints if each not in matching]
+
+    def leave(self) -> None:
+        """Close the window. Fails when there was an error in the console, or a violated policy."""
+        self.context.close()
+        assert self.complaints == []
+
+
+OpenWindow = Callable[..., Person]
+
+
+def colours(browser: Browser, png: bytes) -> tuple[int, float]:
+    """How many colours a picture has, and how much of it the commonest one fills."""
+    page = browser.new_page()
+    try:
+        number, share = page.evaluate(_COLOURS, base64.b64encode(png).decode())
+        return int(number), float(share)
+    finally:
+        page.close()

@@ -1,0 +1,108 @@
+"""A stand-in for the two services with authentication on: the real pages, and calls that want a token."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import falcon
+
+from support.engines import free_port
+from tally.http.pages import LOGIN, Ports, add_pages
+from tally.http.service import create_app
+
+TOKEN = "a.signed.token"
+_STATUS = {"status": "ok", "reasons": [], "outbox_depth": 0, "actors": [],
+           "redis": {"reachable": True, "pending": 0, "dead_letters": 0, "lag": {}}}  # fmt: skip
+_ACCOUNT = {
+    "id": "1",
+    "name": "A secret account",
+    "owned_by": "ana",
+    "customers": 0,
+    "total_revenue_cents": "5",
+}
+_ANSWERS = {
+    "/status": _STATUS,
+    "/accounts/summary": {
+        "accounts": [_ACCOUNT],
+        "found": 1,
+        "totals": {"accounts": 1, "customers": 0, "total_revenue_cents": "5"},
+        "largest": [_ACCOUNT],
+    },
+    "/customers/search": {
+        "customers": [
+            {"id": "1", "account_id": "1", "name": "A secret customer", "created_date": "2026-01-06"}
+        ],
+        "next": None,
+    },
+}
+
+
+class _Call:
+    def __init__(self, revoked: threading.Event) -> None:
+        self._revoked = revoked
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        if req.auth != f"Bearer {TOKEN}" or self._revoked.is_set():
+            raise falcon.HTTPUnauthorized(challenges=["Bearer"])
+        resp.media = _ANSWERS[req.path]
+
+
+class _Login:
+    def __init__(self, revoked: threading.Event, customers_port: int) -> None:
+        self._revoked = revoked
+        self._customers_page = f"http://localhost:{customers_port}"
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        resp.set_header("Access-Control-Allow-Origin", self._customers_page)
+        body = falcon.media.JSONHandler().deserialize(req.bounded_stream, None, None)
+        if body != {"username": "ana", "password": "correct horse"}:
+            raise falcon.HTTPUnauthorized(description="The user name or the password is wrong.")
+        self._revoked.clear()
+        resp.media = {"token": TOKEN, "expires_at": "2026-11-25T00:00:00Z"}
+
+
+class Guarded:
+    """Where the stand-ins are; `revoked`, once set, refuses the token until the next login."""
+
+    def __init__(self) -> None:
+        self.ports = Ports(free_port(), free_port())
+        self.revoked = threading.Event()
+
+    def app(self, service: str) -> Any:
+        app = create_app(())
+        add_pages(app, service, self.ports)
+        for path in _ANSWERS:
+            app.add_route(path, _Call(self.revoked))
+        if service == "accounts":
+            app.add_route(LOGIN, _Login(self.revoked, self.ports.customers))
+        return app
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *arguments: Any) -> None:
+        return
+
+
+@contextmanager
+def guarded() -> Iterator[Guarded]:
+    """Both stand-ins, for as long as the context lasts."""
+    stand_in = Guarded()
+    servers = [
+        make_server("127.0.0.1", port, stand_in.app(service), _Server, _Quiet)
+        for service, port in stand_in.ports._asdict().items()
+    ]
+    for server in servers:
+        threading.Thread(target=server.serve_forever, args=(0.05,)).start()
+    try:
+        yield stand_in
+    finally:
+        for server in servers:
+            server.shutdown()
+            server.server_close()

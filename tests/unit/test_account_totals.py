@@ -1,0 +1,191 @@
+"""The totals that the triggers keep: always the sums of the customers that are shown."""
+
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tally.events import (
+    AccountCreated,
+    AccountDeleted,
+    CustomerCreated,
+    CustomerDeleted,
+    Event,
+    Id,
+    InvoiceCreated,
+    InvoiceDeleted,
+)
+from tally.store.account_totals import AccountQuery, AccountTotals, Sort, Totals
+from tally.store.accounts import Accounts, NewAccount, open_database
+from tally.store.errors import NotFound
+from tally.store.searching import Cents
+
+_THEN = datetime(2019, 3, 23, tzinfo=UTC)
+
+
+@pytest.fixture
+def accounts(tmp_path: Path) -> Iterator[Accounts]:
+    accounts = Accounts(open_database(tmp_path))
+    yield accounts
+    accounts.database.close()
+
+
+def _apply(accounts: Accounts, *events: Event) -> None:
+    with accounts.database.transaction():
+        accounts.apply(events)
+
+
+def _open(accounts: Accounts, *names: str, owner: str = "ana") -> None:
+    with accounts.database.transaction():
+        for name in names:
+            accounts.create_account(NewAccount(name, owner))
+
+
+def _earned(customer: int, account: int, *cents: int) -> list[Event]:
+    created = CustomerCreated(Id(customer), Id(account), "n", _THEN)
+    return [created, *(InvoiceCreated(Id(1), Id(customer), each, _THEN, date(2019, 1, 6)) for each in cents)]
+
+
+def _names(accounts: Accounts, query: AccountQuery, owner: str | None = None) -> list[str]:
+    return [row.name for row in AccountTotals(accounts.database, owner).page(query)]
+
+
+def _kept(accounts: Accounts) -> dict[int, tuple[int, int]]:
+    rows = AccountTotals(accounts.database).page(AccountQuery(limit=1000))
+    return {int(row.id): (row.customers, int(row.total_revenue_cents)) for row in rows}
+
+
+def _summed(accounts: Accounts) -> dict[int, tuple[int, int]]:
+    customers = {
+        int(account.id): accounts.customers_of(account.id, -1, 1000)
+        for account in accounts.accounts(-1, 1000)
+    }
+    return {
+        id: (len(each), sum(customer.total_revenue_cents for customer in each))
+        for id, each in customers.items()
+    }
+
+
+_ids = st.integers(1, 3).map(Id)
+_dates = st.integers(0, 3).map(lambda seconds: _THEN + timedelta(seconds=seconds))
+_cents = st.integers(0, 1000)
+_events: st.SearchStrategy[Event] = st.one_of(
+    st.builds(AccountCreated, _ids, st.sampled_from("ab"), st.just(""), st.sampled_from("uv"), _dates),
+    st.builds(AccountDeleted, _ids, _dates),
+    st.builds(CustomerCreated, _ids, _ids, st.sampled_from("xy"), _dates),
+    st.builds(CustomerDeleted, _ids, _ids, _dates),
+    st.builds(InvoiceCreated, _ids, _ids, _cents, _dates, st.just(date(2019, 1, 6))),
+    st.builds(InvoiceDeleted, _ids, _ids, _cents, _dates),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(_events, max_size=6), max_size=6))
+def test_whatever_happens_in_whatever_order_the_totals_are_the_sums(batches: list[list[Event]]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        accounts = Accounts(open_database(Path(directory)))
+        for batch in batches:
+            _apply(accounts, *batch)
+            assert _kept(accounts) == _summed(accounts)
+        accounts.database.close()
+
+
+def test_a_customer_whose_row_is_removed_leaves_its_account(accounts: Accounts) -> None:
+    _open(accounts, "one")
+    _apply(accounts, *_earned(7, 1, 500), *_earned(8, 1, 20))
+    with accounts.database.transaction():
+        accounts.database.execute("DELETE FROM customer WHERE id = 7")
+    assert _kept(accounts) == _summed(accounts) == {1: (1, 20)}
+
+
+def test_a_database_of_before_the_totals_gets_them_when_it_is_opened(tmp_path: Path) -> None:
+    accounts = Accounts(open_database(tmp_path))
+    _open(accounts, "one", "two", "empty")
+    _apply(
+        accounts,
+        *_earned(7, 1, 500),
+        *_earned(8, 1, 20),
+        *_earned(9, 2, 3),
+        CustomerDeleted(Id(8), Id(1), _THEN),
+    )
+    with accounts.database.transaction():
+        rows = accounts.database.rows("SELECT name FROM sqlite_schema WHERE type = 'trigger'")
+        for (name,) in rows:
+            accounts.database.execute(f"DROP TRIGGER {name}")
+        accounts.database.execute(
+            "DROP TABLE account_total; DROP INDEX account_by_name; DROP INDEX account_by_owner"
+        )
+    accounts.database.close()
+    again = Accounts(open_database(tmp_path))
+    assert len(rows) == 5
+    assert _kept(again) == {1: (1, 500), 2: (1, 3), 3: (0, 0)}
+    _apply(again, *_earned(10, 3, 4))
+    assert _kept(again) == _summed(again)
+    again.database.close()
+
+
+def test_all_accounts_added_up_are_exact_beyond_what_64_bits_hold(accounts: Accounts) -> None:
+    _open(accounts, "one", "two", "three")
+    most = 2**63 - 1
+    with accounts.database.transaction():
+        accounts.database.executemany(
+            "INSERT INTO customer (id, account_id, name, created_date, revenue_cents)"
+            " VALUES (?, ?, 'n', 'd', ?)",
+            [(1, 1, most), (2, 2, most), (3, 3, -5)],
+        )
+    assert AccountTotals(accounts.database).sums() == Totals(3, 3, Cents(2 * most - 5))
+
+
+@pytest.mark.parametrize(
+    ("sort", "rising"),
+    [
+        ("id", ["beta", "Alpha", "gamma"]),
+        ("name", ["Alpha", "beta", "gamma"]),
+        ("owner", ["gamma", "Alpha", "beta"]),
+        ("customers", ["beta", "Alpha", "gamma"]),
+        ("revenue", ["gamma", "Alpha", "beta"]),
+    ],
+)
+def test_accounts_are_sorted_both_ways(accounts: Accounts, sort: Sort, rising: list[str]) -> None:
+    _open(accounts, "beta", owner="Zoe")
+    _open(accounts, "Alpha", owner="bob")
+    _open(accounts, "gamma", owner="Ana")
+    _apply(accounts, *_earned(1, 1, 900), *_earned(2, 2, 100), *_earned(3, 3, 50), *_earned(4, 3))
+    assert _names(accounts, AccountQuery(sort=sort)) == rising
+    assert _names(accounts, AccountQuery(sort=sort, descending=True)) == rising[::-1]
+
+
+@pytest.mark.parametrize(
+    ("search", "found"),
+    [
+        ("ÖRESUND", ["Öresund"]),
+        ("öre", ["Öresund"]),
+        ("ana", ["Öresund", "100% Wool"]),
+        ("2", ["100% Wool"]),
+        ("%", ["100% Wool"]),
+        ("_", []),
+        ("wool", ["100% Wool"]),
+    ],
+)
+def test_accounts_are_found_by_a_part_of_name_or_owner_or_by_id(
+    accounts: Accounts, search: str, found: list[str]
+) -> None:
+    _open(accounts, "Öresund", "100% Wool", owner="Ana")
+    assert _names(accounts, AccountQuery(search=search)) == found
+    assert AccountTotals(accounts.database).sums(search).accounts == len(found)
+
+
+def test_an_owner_sees_no_other_accounts(accounts: Accounts) -> None:
+    _open(accounts, "mine", owner="ana")
+    _open(accounts, "theirs", owner="bob")
+    _apply(accounts, *_earned(7, 1, 500), *_earned(8, 2, 20))
+    ana = AccountTotals(accounts.database, owner="ana")
+    assert _names(accounts, AccountQuery(), "ana") == ["mine"]
+    assert _names(accounts, AccountQuery(search="theirs"), "ana") == []
+    assert ana.sums() == Totals(1, 1, Cents(500))
+    with pytest.raises(NotFound):
+        ana.one(2)
