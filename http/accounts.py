@@ -32,7 +32,8 @@ AccountsService = Service[Accounts]
 
 _ACCOUNTS_AT_ONCE = 100  # read in one snapshot while all of them are listed
 _CUSTOMERS_AT_ONCE = 1000
-_CHUNK = 512 * 1024  # bytes sent at a time: an account of some thousand customers in one piece
+_CHUNK = 64 * 1024  # bytes sent at a time
+_WHOLE = 512 * 1024  # bytes up to which an account is sent in one piece, which keeps its connection
 
 
 def app(
@@ -85,13 +86,13 @@ class AccountsResource:
             shown = iter(accounts)
         else:
             shown = self._every_account(page.after)
-        _send(resp, self._list(shown))
+        _send(resp, self._list(shown), _CHUNK)
 
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Show an account with its customers and revenue."""
         with self._service.read() as store:
             account = store.account(path_id(id, "account"))
-        _send(resp, self._one(account))
+        _send(resp, self._one(account), _WHOLE)
 
     def on_delete_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Delete an account; with ?cascade=true, its customers too."""
@@ -162,12 +163,12 @@ def _flag(req: falcon.Request, name: str) -> bool:
     return raw == "true"
 
 
-def _send(resp: falcon.Response, parts: Iterator[bytes]) -> None:
-    """Answer with JSON in parts, streamed when there is more than a chunk of it.
+def _send(resp: falcon.Response, parts: Iterator[bytes], chunk: int) -> None:
+    """Answer with JSON in parts, streamed when there is more than a `chunk` (bytes) of it.
 
     waitress closes the connection after an answer whose length it wasn't told.
     """
-    chunks = _in_chunks(parts)
+    chunks = _in_chunks(parts, chunk)
     first, second = next(chunks), next(chunks, None)
     resp.content_type = falcon.MEDIA_JSON
     if second is None:
@@ -176,14 +177,14 @@ def _send(resp: falcon.Response, parts: Iterator[bytes]) -> None:
         resp.stream = chain([first, second], chunks)
 
 
-def _in_chunks(parts: Iterator[bytes]) -> Iterator[bytes]:
+def _in_chunks(parts: Iterator[bytes], chunk: int) -> Iterator[bytes]:
     """The same bytes in pieces worth sending."""
     gathered: list[bytes] = []
     size = 0
     for part in parts:
         gathered.append(part)
         size += len(part)
-        if size >= _CHUNK:
+        if size >= chunk:
             yield b"".join(gathered)
             gathered, size = [], 0
     yield b"".join(gathered)

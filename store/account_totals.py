@@ -1,10 +1,11 @@
-"""What each account comes to, kept up to date by triggers, and the page's questions about it.
+"""What each account comes to, kept up to date, and the page's questions about it.
 
 The totals of the contract's own calls are sums of the customers that are shown. Asked every second
 for accounts with a million customers, sums would cost seconds; a row that the triggers keep costs
 a lookup. The same transaction that changes a customer changes its account's row.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 from msgspec import Struct
@@ -14,29 +15,19 @@ from tally.store.database import Database
 from tally.store.errors import NotFound
 from tally.store.searching import Cents, contains
 
-# A customer counts in its account once its creation has come, until its deletion comes.
+# A customer counts in its account once its creation has come, until its deletion comes: triggers see
+# to that. What its invoices add, `earned` notes once for a batch; a trigger would run for each customer.
 SCHEMA = """
 CREATE TABLE account_total (
     account_id INTEGER PRIMARY KEY,
     customers INTEGER NOT NULL DEFAULT 0,
     revenue_cents INTEGER NOT NULL DEFAULT 0
 ) STRICT;
-INSERT INTO account_total
-    SELECT account_id, count(*), sum(revenue_cents) FROM customer
-    WHERE account_id IS NOT NULL AND NOT deleted GROUP BY account_id;
-INSERT INTO account_total (account_id) SELECT id FROM account WHERE true ON CONFLICT DO NOTHING;
 CREATE INDEX account_by_name ON account (name COLLATE NOCASE);
 CREATE INDEX account_by_owner ON account (owned_by COLLATE NOCASE);
 
 CREATE TRIGGER account_total_opened AFTER INSERT ON account BEGIN
     INSERT INTO account_total (account_id) VALUES (NEW.id) ON CONFLICT DO NOTHING;
-END;
-
-CREATE TRIGGER account_total_earned AFTER UPDATE OF revenue_cents ON customer
-WHEN NEW.account_id IS OLD.account_id AND NEW.account_id IS NOT NULL AND NOT NEW.deleted AND NOT OLD.deleted
-BEGIN
-    UPDATE account_total SET revenue_cents = revenue_cents + (NEW.revenue_cents - OLD.revenue_cents)
-    WHERE account_id = NEW.account_id;
 END;
 
 CREATE TRIGGER account_total_came AFTER INSERT ON customer
@@ -152,13 +143,9 @@ def _row(row: tuple[int, str, str, int, int]) -> AccountRow:
     return AccountRow(Id(id), name, owned_by, customers, Cents(revenue))
 
 
-def add_to(database: Database) -> None:
-    """Keep totals in this accounts.db from now on. May be repeated."""
-    if not _kept(database):
-        with database.transaction():
-            if not _kept(database):  # nobody was faster
-                database.execute(SCHEMA)
-
-
-def _kept(database: Database) -> bool:
-    return bool(database.value("SELECT 1 FROM sqlite_schema WHERE name = 'account_total'"))
+def earned(database: Database, cents_by_account: Mapping[int, int]) -> None:
+    """Note in the open transaction what the customers that count in an account have earned more."""
+    database.executemany(
+        "UPDATE account_total SET revenue_cents = revenue_cents + ? WHERE account_id = ?",
+        [(cents, account_id) for account_id, cents in cents_by_account.items()],
+    )

@@ -1,4 +1,4 @@
-"""The totals that the triggers keep: always the sums of the customers that are shown."""
+"""The totals that are kept: always the sums of the customers that are shown."""
 
 import tempfile
 from collections.abc import Iterator
@@ -100,32 +100,6 @@ def test_a_customer_whose_row_is_removed_leaves_its_account(accounts: Accounts) 
     with accounts.database.transaction():
         accounts.database.execute("DELETE FROM customer WHERE id = 7")
     assert _kept(accounts) == _summed(accounts) == {1: (1, 20)}
-
-
-def test_a_database_of_before_the_totals_gets_them_when_it_is_opened(tmp_path: Path) -> None:
-    accounts = Accounts(open_database(tmp_path))
-    _open(accounts, "one", "two", "empty")
-    _apply(
-        accounts,
-        *_earned(7, 1, 500),
-        *_earned(8, 1, 20),
-        *_earned(9, 2, 3),
-        CustomerDeleted(Id(8), Id(1), _THEN),
-    )
-    with accounts.database.transaction():
-        rows = accounts.database.rows("SELECT name FROM sqlite_schema WHERE type = 'trigger'")
-        for (name,) in rows:
-            accounts.database.execute(f"DROP TRIGGER {name}")
-        accounts.database.execute(
-            "DROP TABLE account_total; DROP INDEX account_by_name; DROP INDEX account_by_owner"
-        )
-    accounts.database.close()
-    again = Accounts(open_database(tmp_path))
-    assert len(rows) == 5
-    assert _kept(again) == {1: (1, 500), 2: (1, 3), 3: (0, 0)}
-    _apply(again, *_earned(10, 3, 4))
-    assert _kept(again) == _summed(again)
-    again.database.close()
 
 
 def test_all_accounts_added_up_are_exact_beyond_what_64_bits_hold(accounts: Accounts) -> None:
