@@ -19,7 +19,8 @@ from tally.config import AccountsSettings, CustomersSettings, Settings, brackete
 from tally.http import accounts as accounts_http
 from tally.http import customers as customers_http
 from tally.http.status import StatusProbe
-from tally.store import accounts, customers
+from tally.http.tokens import Tokens
+from tally.store import accounts, customers, signing_key
 from tally.store.database import Database
 from tally.store.outbox import Outbox
 from tally.store.stream import ConsumerGroup, EventStream, connect
@@ -38,7 +39,8 @@ class PortTaken(Exception):
 
 
 def prepare(settings: Settings, roles: Collection[str]) -> None:
-    """Make the data directory, mode 0700, and the databases of `roles`, or see that they are sound.
+    """Make the data directory, mode 0700, the signing key and the databases of `roles`, or see that
+    they are sound.
 
     Raises StoreError or OSError.
     """
@@ -47,6 +49,15 @@ def prepare(settings: Settings, roles: Collection[str]) -> None:
     for service in SERVICES:
         if service in roles:
             OPEN[service](settings.directory).close()
+    tokens(settings)
+
+
+def tokens(settings: Settings, lifetime: timedelta | None = None) -> Tokens | None:
+    """What gives out tokens and reads them, when there are any. Raises UnusableKey or OSError."""
+    if settings.auth.mode == "off":
+        return None
+    key = settings.signing_key or signing_key.load(settings.directory)
+    return Tokens(key, lifetime or timedelta(minutes=settings.auth.token_minutes))
 
 
 def listen(settings: Settings, service: str) -> socket.socket:
@@ -115,17 +126,19 @@ class Family:
         def main(actor: Actor) -> None:
             self._let_go_of_listeners(keep=service)
             threads = _address_settings(self._settings, service).threads
-            http_server.run(actor, self._app(service), self._listeners[service], threads)
+            proxy = self._settings.auth.trusted_proxy
+            http_server.run(actor, self._app(service), self._listeners[service], threads, proxy)
 
         return main
 
     def _app(self, service: str) -> Any:
-        directory = self._settings.directory
+        directory, known = self._settings.directory, tokens(self._settings)
         ring = self._doorbells[service].ring
         status = status_probe(self._settings, service)
+        customers = self._settings.customers
         if service == "customers":
-            return customers_http.app(directory, ring, self._settings.customers.require_account, status)
-        return accounts_http.app(directory, ring, status)
+            return customers_http.app(directory, ring, customers.require_account, status, known)
+        return accounts_http.app(directory, ring, status, known, customers.port)
 
     def _relay(self, service: str) -> Callable[[Actor], None]:
         def main(actor: Actor) -> None:

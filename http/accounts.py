@@ -9,7 +9,9 @@ import falcon
 
 from tally.events import Id
 from tally.http import values
+from tally.http.auth import Forbidden, Gate, OpenGate, TokenGate, owner
 from tally.http.health import add_health
+from tally.http.login import LoginResource
 from tally.http.problems import FieldError, WrongFields
 from tally.http.service import (
     SINGLE_BODY,
@@ -24,8 +26,10 @@ from tally.http.service import (
     trace_parent,
 )
 from tally.http.status import StatusReport
+from tally.http.tokens import Bearer, Tokens
 from tally.http.values import AccountBody
 from tally.store.accounts import Account, Accounts, CustomerRevenue, open_database
+from tally.store.users import Users
 
 AccountsService = Service[Accounts]
 
@@ -34,13 +38,22 @@ _CUSTOMERS_AT_ONCE = 1000
 _CHUNK = 64 * 1024  # bytes sent at a time
 
 
-def app(directory: Path, after_commit: Callable[[], None], status: Callable[[], StatusReport]) -> Any:
+def app(
+    directory: Path,
+    after_commit: Callable[[], None],
+    status: Callable[[], StatusReport],
+    tokens: Tokens | None,
+    customers_port: int,
+) -> Any:
     """The WSGI application over accounts.db in `directory`.
 
-    `after_commit` is called after each commit and must not block; `status` answers GET /status.
+    `after_commit` is called after each commit and must not block; `status` answers GET /status. With
+    `tokens`, users sign in, also from the page at `customers_port`; without, everybody may do everything.
     """
     service: AccountsService = Service(lambda: Accounts(open_database(directory)), after_commit)
-    app = create_app()
+    app = create_app(_gate(service, tokens))
+    if tokens:
+        app.add_route("/auth/login", LoginResource(service, tokens, customers_port))
     accounts = AccountsResource(service)
     app.add_route("/accounts", accounts)
     app.add_route("/accounts/{id}", accounts, suffix="one")
@@ -48,6 +61,17 @@ def app(directory: Path, after_commit: Callable[[], None], status: Callable[[], 
     app.add_route("/accounts/{id}/is-owned-by/{user:path}", accounts, suffix="ownership")
     add_health(app, service, status)
     return app
+
+
+def _gate(service: AccountsService, tokens: Tokens | None) -> Gate:
+    if tokens is None:
+        return OpenGate()
+
+    def is_still_there(bearer: Bearer) -> bool:
+        with service.read() as store:
+            return Users(store.database).are_there(bearer.uid, bearer.sub)
+
+    return TokenGate(tokens, is_still_there)
 
 
 class AccountsResource:
@@ -60,6 +84,8 @@ class AccountsResource:
         """Open an account."""
         body = read_body(req, SINGLE_BODY)
         new, trace = values.decode(body, AccountBody), trace_parent(req)
+        if owner(req) not in (None, new.owned_by):
+            raise Forbidden(f"Only an admin may open an account for another than {owner(req)}.")
         answer = self._service.write_once(
             req, body, lambda store: made("/accounts", store.create_account(new, trace))
         )
@@ -70,33 +96,33 @@ class AccountsResource:
         page = Page(req)
         if page.limited:
             with self._service.read() as store:
-                found = store.accounts(page.after, page.limit + 1)
+                found = store.accounts(page.after, page.limit + 1, owner(req))
             accounts, following = page.cut(found, lambda account: account.id)
             if following is not None:
                 resp.set_header("Link", f'</accounts?limit={page.limit}&after={following}>; rel="next"')
             shown = iter(accounts)
         else:
-            shown = self._every_account(page.after)
+            shown = self._every_account(page.after, owner(req))
         _send(resp, self._list(shown))
 
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Show an account with its customers and revenue."""
         with self._service.read() as store:
-            account = store.account(path_id(id, "account"))
+            account = store.account(path_id(id, "account"), owner(req))
         _send(resp, self._one(account))
 
     def on_delete_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Delete an account; with ?cascade=true, its customers too."""
         number, trace = path_id(id, "account"), trace_parent(req)
         cascade = _flag(req, "cascade")
-        self._service.write(lambda store: store.delete_account(number, cascade, trace))
+        self._service.write(lambda store: store.delete_account(number, cascade, trace, owner(req)))
         resp.status = falcon.HTTP_204
 
     def on_get_customers(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """List an account's customers by ascending id."""
         page = Page(req)
         with self._service.read() as store:
-            account = store.account(path_id(id, "account"))
+            account = store.account(path_id(id, "account"), owner(req))
             found = store.customers_of(account.id, page.after, page.limit + 1)
         customers, following = page.cut(found, lambda customer: customer.customer_id)
         Json.send(resp, {"customers": customers, "next": following})
@@ -104,7 +130,7 @@ class AccountsResource:
     def on_get_ownership(self, req: falcon.Request, resp: falcon.Response, id: str, user: str) -> None:
         """Tell whether a user owns an account."""
         with self._service.read() as store:
-            account = store.account(path_id(id, "account"))
+            account = store.account(path_id(id, "account"), owner(req))
         Json.send(resp, {"ok": account.owned_by == user})
 
     def _list(self, accounts: Iterator[Account]) -> Iterator[bytes]:
@@ -126,10 +152,10 @@ class AccountsResource:
             separator = b","
         yield b'],"total_revenue_cents":%d}' % total
 
-    def _every_account(self, after: int) -> Iterator[Account]:
+    def _every_account(self, after: int, owner: str | None) -> Iterator[Account]:
         while True:
             with self._service.read() as store:
-                accounts = store.accounts(after, _ACCOUNTS_AT_ONCE)
+                accounts = store.accounts(after, _ACCOUNTS_AT_ONCE, owner)
             yield from accounts
             if len(accounts) < _ACCOUNTS_AT_ONCE:
                 return

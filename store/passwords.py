@@ -1,0 +1,45 @@
+"""Passwords: kept by argon2id, and checked at a cost that does not tell whether the user exists."""
+
+import unicodedata
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerifyMismatchError
+
+SHORTEST = 8
+LONGEST = 1024  # characters
+
+# RFC 9106's second choice: 64 MiB and 3 passes. When it changes, passwords are kept anew as their users
+# sign in.
+_hasher = PasswordHasher()
+
+
+class UnfitPassword(ValueError):
+    """The password can't be taken; the message says why."""
+
+
+def hashed(password: str) -> str:
+    """What to keep of a new password. Takes some 0.1 s and 64 MiB. Raises UnfitPassword."""
+    if not SHORTEST <= len(password) <= LONGEST:
+        raise UnfitPassword(f"expected {SHORTEST} to {LONGEST} characters, got {len(password)}")
+    return _hasher.hash(_normal(password))
+
+
+def matches(kept: str | None, password: str) -> bool:
+    """Whether `password` is the one that `kept` was made of. Without one, the same work for nothing."""
+    if kept is None:
+        _hasher.hash(_normal(password))
+        return False
+    try:
+        return _hasher.verify(kept, _normal(password))
+    except (VerifyMismatchError, InvalidHashError):
+        return False
+
+
+def is_outdated(kept: str) -> bool:
+    """Whether `kept` was made with other parameters than are used now."""
+    return _hasher.check_needs_rehash(kept)
+
+
+def _normal(password: str) -> str:
+    """Keyboards differ in how they compose what looks alike (RFC 8265)."""
+    return unicodedata.normalize("NFC", password)
