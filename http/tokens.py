@@ -2,6 +2,7 @@
 
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Annotated
 
 import jwt
 import msgspec
@@ -21,7 +22,7 @@ class Bearer(Struct, frozen=True):
     """Who a token was given to: the user's number and name, and whether it is an admin."""
 
     uid: int
-    sub: str
+    sub: Annotated[str, msgspec.Meta(min_length=1)]
     admin: bool
 
 

@@ -3,7 +3,7 @@
 import unicodedata
 
 from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerifyMismatchError
+from argon2.exceptions import VerifyMismatchError
 
 SHORTEST = 8
 LONGEST = 1024  # characters
@@ -31,7 +31,7 @@ def matches(kept: str | None, password: str) -> bool:
         return False
     try:
         return _hasher.verify(kept, _normal(password))
-    except (VerifyMismatchError, InvalidHashError):
+    except VerifyMismatchError:
         return False
 
 
