@@ -19,7 +19,7 @@ from tally.store import passwords
 from tally.store.login_attempts import LoginAttempts
 from tally.store.users import User, Users
 
-AT_A_TIME = 4  # checks of a password in one process: each takes 64 MiB and the time of a core
+AT_A_TIME = 4  # checks of a password in one process: each takes a core and 19 MiB for a while
 
 _log = structlog.get_logger()
 

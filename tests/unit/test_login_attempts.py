@@ -1,6 +1,8 @@
 """Attempts to sign in: when the next one must wait, and for how long."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -127,6 +129,16 @@ def test_a_clock_that_is_set_back_locks_nobody_out(attempts: Attempts) -> None:
     attempts.fail(BY_USER.free + 3)
     attempts.now -= 3600
     assert attempts.wait() == 0
+
+
+def test_attempts_at_the_same_moment_can_not_outrun_the_count(attempts: Attempts, tmp_path: Path) -> None:
+    def guess(_: int) -> int:
+        with closing(accounts.open_database(tmp_path)) as database:
+            other = Attempts(database)
+            return sum(other.wait() == 0 for _ in range(10))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(guess, range(8))) == BY_USER.free
 
 
 def test_attempts_are_counted_over_several_processes_connections(attempts: Attempts, tmp_path: Path) -> None:
