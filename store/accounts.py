@@ -43,7 +43,7 @@ CREATE TABLE account (
     created_date TEXT,
     deleted INTEGER NOT NULL DEFAULT FALSE
 ) STRICT;
-CREATE INDEX account_by_owner ON account (owned_by) WHERE NOT deleted AND created_date IS NOT NULL;
+CREATE INDEX open_account_by_owner ON account (owned_by) WHERE NOT deleted AND created_date IS NOT NULL;
 
 CREATE TABLE customer (
     id INTEGER PRIMARY KEY,
