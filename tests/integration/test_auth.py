@@ -481,8 +481,16 @@ def test_a_token_holds_nothing_but_who_it_is_for_and_until_when(world: World) ->
     assert (claims["sub"], claims["admin"], claims["exp"] - claims["iat"]) == ("alice", False, 3600)
 
 
-def test_no_password_and_no_key_was_logged_or_published(world: World) -> None:
+def test_an_address_that_a_client_claims_for_itself_is_not_believed(world: World) -> None:
+    content = {"username": "liar", "password": "wrong password"}
+    claimed = {"X-Forwarded-For": "192.0.2.99", "Forwarded": "for=192.0.2.99"}
+    problem(world.tally.accounts.request("POST", "/auth/login", content, headers=claimed), 401)
+    (line,) = [line for line in world.tally.said().splitlines() if '"liar"' in line]
+    assert json.loads(line)["address"] == "127.0.0.1"
+
+
+def test_no_password_no_key_and_no_token_was_logged(world: World) -> None:
     written = world.tally.said()
+    assert "login_succeeded" in written
     for secret in (PASSWORD, world.key.decode(), world.alice.token):
         assert secret not in written
-    assert json.dumps(PASSWORD) not in written
