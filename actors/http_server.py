@@ -79,7 +79,7 @@ class HttpServer:
     `trusted_proxy` is the address of a reverse proxy that tells its clients' addresses, or "".
     """
 
-    def __init__(self, app: Any, listener: socket.socket, threads: int, trusted_proxy: str) -> None:
+    def __init__(self, app: Any, listener: socket.socket, threads: int, trusted_proxy: str = "") -> None:
         self._server = waitress.server.create_server(
             app,
             _start=False,
@@ -146,7 +146,7 @@ class HttpServer:
         )
 
 
-def run(actor: Actor, app: Any, listener: socket.socket, threads: int, trusted_proxy: str) -> None:
+def run(actor: Actor, app: Any, listener: socket.socket, threads: int, trusted_proxy: str = "") -> None:
     """Be an HTTP process."""
     _raise_file_limit()
     server = HttpServer(app, listener, threads, trusted_proxy)
