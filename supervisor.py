@@ -180,7 +180,11 @@ def status(file: Path | None, as_json: bool, watch: bool) -> None:
 
 @main.group()
 def users() -> None:
-    """Who may sign in when auth.mode is "jwt". Works whether Tally runs or not."""
+    """Who may sign in when auth.mode is "jwt". Works whether Tally runs or not.
+
+    \b
+    Example: python supervisor.py users list
+    """
 
 
 @users.command()
