@@ -16,6 +16,8 @@ import redis
 from msgspec import Meta, Struct
 
 DEFAULT_FILE = Path(__file__).with_name("config.toml")
+SIGNING_KEY = "TALLY_AUTH_SIGNING_KEY"
+SHORTEST_SIGNING_KEY = 32  # bytes: what RFC 7518 asks of a key for HS256
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Processes = Annotated[int, Meta(ge=1, le=64)]
@@ -113,9 +115,11 @@ class SupervisorSettings(Struct, frozen=True):
 
 
 class AuthSettings(Struct, frozen=True):
-    """Who may do what; `off` is for loopback addresses only."""
+    """Who may do what; `off` is for loopback addresses only. See docs/security.md."""
 
-    mode: Literal["off"] = "off"
+    mode: Literal["off", "jwt"] = "off"
+    token_minutes: Annotated[int, Meta(ge=1, le=1440)] = 60
+    trusted_proxy: Annotated[str, Meta(pattern=r"^[0-9A-Fa-f.:]*$")] = ""
 
 
 class LogSettings(Struct, frozen=True):
@@ -126,9 +130,13 @@ class LogSettings(Struct, frozen=True):
 
 
 class Settings(Struct, frozen=True):
-    """Everything that can be set. `directory` is the data directory as an absolute path."""
+    """Everything that can be set. `directory` is the data directory as an absolute path.
+
+    `signing_key` comes from the environment alone: a settings file may be read by others.
+    """
 
     directory: Path
+    signing_key: bytes | None = None
     data: DataSettings = DataSettings()
     redis: RedisSettings = RedisSettings()
     customers: CustomersSettings = CustomersSettings()
@@ -140,7 +148,9 @@ class Settings(Struct, frozen=True):
 
 
 SECTIONS: dict[str, type[Struct]] = {
-    field.name: field.type for field in msgspec.structs.fields(Settings) if field.name != "directory"
+    field.name: field.type
+    for field in msgspec.structs.fields(Settings)
+    if field.name not in ("directory", "signing_key")
 }
 
 
@@ -163,7 +173,8 @@ def load(file: Path | None = None, environment: Mapping[str, str] = os.environ) 
     reading.read_environment(environment)
     sections = {name: cls(**reading.values[name]) for name, cls in SECTIONS.items()}
     base = path.absolute().parent
-    settings = Settings(directory=base / sections["data"].directory, **sections)  # type: ignore[attr-defined, arg-type]
+    directory = base / sections["data"].directory  # type: ignore[attr-defined]
+    settings = Settings(directory, reading.signing_key, **sections)  # type: ignore[arg-type]
     reading.find_contradictions(settings)
     if reading.faults:
         raise InvalidSettings(reading.faults)
@@ -192,6 +203,7 @@ class _Reading:
         self._path = path
         self._sources: dict[str, str] = {}  # "section.key": the file or variable that set it
         self.values: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
+        self.signing_key: bytes | None = None
         self.faults: list[str] = []
 
     def read_file(self) -> None:
@@ -212,7 +224,9 @@ class _Reading:
         for name, raw in sorted(environment.items()):
             prefix, _, rest = name.partition("_")
             section, _, key = rest.lower().partition("_")
-            if prefix == "TALLY" and section in SECTIONS and key:
+            if name == SIGNING_KEY:
+                self._take_signing_key(os.fsencode(raw))
+            elif prefix == "TALLY" and section in SECTIONS and key:
                 self._take(f"environment: {name}", section, key, raw, strict=False)
 
     def find_contradictions(self, settings: Settings) -> None:
@@ -222,7 +236,7 @@ class _Reading:
                 self._contradiction(
                     f"{name}.host",
                     f'{service.host!r}, which other machines can reach while auth.mode is "off"',
-                    'a loopback address such as "127.0.0.1", behind a reverse proxy that authenticates',
+                    'auth.mode = "jwt", or a loopback address such as "127.0.0.1"',
                 )
         customers, accounts = settings.customers, settings.accounts
         if (customers.host, customers.port) == (accounts.host, accounts.port):
@@ -242,10 +256,21 @@ class _Reading:
             self._fault(str(self._path), "", str(error), "TOML")
         return {}
 
+    def _take_signing_key(self, key: bytes) -> None:
+        if len(key) < SHORTEST_SIGNING_KEY:
+            found, expected = f"{len(key)} bytes", f"at least {SHORTEST_SIGNING_KEY} random ones"
+            self._fault(f"environment: {SIGNING_KEY}", "", found, expected)
+        self.signing_key = key
+
     def _take(self, source: str, section: str, key: str, raw: Any, strict: bool) -> None:
         """Note a value. The environment holds only strings, which need not be `strict`."""
         kinds = {field.name: field.type for field in msgspec.structs.fields(SECTIONS[section])}
         name = f"{section}.{_name(key)}"
+        if name == "auth.signing_key":
+            self._fault(
+                source, name, "a secret in a settings file", f"it in the environment, as {SIGNING_KEY}"
+            )
+            return
         if key not in kinds:
             self._fault(source, name, "an unknown key", f"one of {', '.join(kinds)}")
             return

@@ -6,7 +6,8 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -22,9 +23,13 @@ from tally.actors.purchase_file import Columns
 from tally.actors.supervision import Child, StartFailed, Supervisor
 from tally.config import InvalidSettings, Settings
 from tally.events import EVENT_TYPES, Id
+from tally.http.tokens import Bearer
+from tally.http.values import Name
+from tally.store import accounts, passwords
 from tally.store.dead_letters import DeadLetter, DeadLetters
 from tally.store.errors import StoreError
 from tally.store.stream import EventStream, RedisError, connect
+from tally.store.users import Users
 from tally.version import VERSION
 
 ROLES = ("customers", "accounts", "redis")
@@ -56,6 +61,19 @@ def _stream_id(_context: object, _parameter: object, value: str) -> str:
     if value == event_listing.NEW or re.fullmatch(r"\d{1,20}(-\d{1,20})?", value, re.ASCII):
         return value
     raise click.BadParameter("Expected the id of an event, such as 1553318690326-0")
+
+
+class UserName(click.ParamType[str]):
+    """A user's name as services take it: the `owned_by` of the accounts that it owns."""
+
+    name = "name"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Trimmed. Fails, as wrong usage, for what can't be a name."""
+        try:
+            return Name.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -107,6 +125,8 @@ def _run(settings: Settings, roles: Sequence[str]) -> None:
     settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = DirectoryLock(settings.directory)
     family.prepare(settings, roles)
+    if "accounts" in roles and settings.auth.mode == "jwt":
+        _warn_without_admin(settings)
     services = [service for service in family.SERVICES if service in roles]
     listeners = {service: family.listen(settings, service) for service in services}
     members = family.Family(settings, listeners)
@@ -221,6 +241,124 @@ def events(file: Path | None, follow: bool, start: str, types: tuple[str, ...], 
                 listing.print(page)
     except RedisError as error:
         _end(FAILED, f"Redis at {settings.redis.address}: {error}")
+
+
+@main.group()
+def users() -> None:
+    """Who may sign in when auth.mode is "jwt". Works whether Tally runs or not.
+
+    \b
+    Example: python supervisor.py users list
+    """
+
+
+@users.command()
+@_config_option
+@click.argument("name", type=UserName())
+@click.option(
+    "--admin", is_flag=True, help="Sees and does everything; others only what is in their accounts."
+)
+@click.option("--password-stdin", "piped", is_flag=True, help="Read the password from standard input.")
+def add(file: Path | None, name: str, admin: bool, piped: bool) -> None:
+    """Let NAME sign in, who owns the accounts with that `owned_by`. Asks for a password.
+
+    \b
+    Example: python supervisor.py users add alice --admin
+    """
+    settings = _load(file)
+    password = _new_password(piped)
+    with _users(settings) as everybody:
+        everybody.add(name, password, admin)
+    click.echo(f"{name} may sign in{', as an admin' if admin else ''}")
+    if settings.auth.mode == "off":
+        click.echo('tally: auth.mode is "off": nobody is asked to', err=True)
+
+
+@users.command("list")
+@_config_option
+def list_users(file: Path | None) -> None:
+    """List who may sign in.
+
+    \b
+    Example: python supervisor.py users list
+    """
+    with _users(_load(file)) as everybody:
+        rows = [(user.name, "admin" if user.admin else "", user.created_date) for user in everybody.all()]
+    if rows:
+        click.echo(_table([("name", "rights", "since"), *rows]))
+
+
+@users.command()
+@_config_option
+@click.argument("name", type=UserName())
+def remove(file: Path | None, name: str) -> None:
+    """Have NAME sign in no more. The accounts that it owns stay.
+
+    \b
+    Example: python supervisor.py users remove alice
+    """
+    settings = _load(file)
+    with _users(settings) as everybody:
+        everybody.remove(name)
+    minutes = f"{settings.auth.token_minutes} min after it signed in"
+    click.echo(f"{name} is removed; its tokens end now, on the customers service at the latest {minutes}")
+    _warn_without_admin(settings)
+
+
+@users.command()
+@_config_option
+@click.argument("name", type=UserName())
+@click.option("--days", type=click.IntRange(1, 365), required=True, help="How long it is good, 1 to 365.")
+def token(file: Path | None, name: str, days: int) -> None:
+    """Print a token of NAME, for a program that can't sign in, such as Prometheus. Not for admins.
+
+    Only a new signing key ends it sooner on both services.
+
+    \b
+    Example: python supervisor.py users token prometheus --days 90
+    """
+    settings = _load(file)
+    with _users(settings) as everybody:
+        user = everybody.named(name)
+        tokens = family.tokens(settings, timedelta(days=days))
+    if tokens is None:
+        _end(FAILED, 'auth.mode is "off": nobody is asked for a token')
+    if user is None or user.admin:
+        _end(FAILED, f"{name} is an admin" if user else f"there is no user {name}; `users list` shows them")
+    click.echo(tokens.issue(Bearer(user.id, user.name, user.admin))[0])
+
+
+@contextmanager
+def _users(settings: Settings) -> Iterator[Users]:
+    """The users, in one transaction."""
+    try:
+        settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with closing(accounts.open_database(settings.directory)) as database, database.transaction():
+            yield Users(database)
+    except StoreError as error:
+        _end(FAILED, str(error))
+    except OSError as error:
+        _end(FAILED, f"{error.filename or settings.directory}: {error.strerror or error}")
+
+
+def _warn_without_admin(settings: Settings) -> None:
+    with _users(settings) as everybody:
+        if not any(user.admin for user in everybody.all()):
+            click.echo("tally: no user is an admin; `users add NAME --admin` makes one", err=True)
+
+
+def _new_password(piped: bool) -> str:
+    """A new password as it is to be kept: from standard input, or asked for twice."""
+    if not piped and not sys.stdin.isatty():
+        raise click.UsageError("this is no terminal: give the password on standard input, --password-stdin")
+    try:
+        if piped:
+            return passwords.hashed(sys.stdin.buffer.read().decode().removesuffix("\n").removesuffix("\r"))
+        return passwords.hashed(click.prompt("Password", hide_input=True, confirmation_prompt=True))
+    except UnicodeDecodeError:
+        raise click.UsageError("the password is not UTF-8") from None
+    except passwords.UnfitPassword as error:
+        raise click.UsageError(f"the password: {error}") from None
 
 
 @main.group("dead-letters")

@@ -12,6 +12,7 @@ from tally.actors import family, redis_server
 from tally.actors.actor import CannotStart
 from tally.actors.lock import AlreadyRunning, DirectoryLock
 from tally.config import Settings
+from tally.store import signing_key
 from tally.store.errors import StoreError
 from tally.store.stream import connect
 
@@ -33,6 +34,7 @@ def check(settings: Settings) -> Iterator[Finding]:
     yield directory
     if directory.good:
         yield from _databases(settings)
+        yield from _signing_key(settings)
     running = _running(settings)
     if running:
         yield Finding("supervisor", True, running)
@@ -66,6 +68,18 @@ def _databases(settings: Settings) -> Iterator[Finding]:
         else:
             yield Finding(path.name, True, f"is {database.source}")
             database.close()
+
+
+def _signing_key(settings: Settings) -> Iterator[Finding]:
+    path = settings.directory / signing_key.FILE
+    if settings.auth.mode == "off" or settings.signing_key or not path.exists():
+        return
+    try:
+        signing_key.load(settings.directory)
+    except (StoreError, OSError) as error:
+        yield Finding("signing key", False, str(error))
+    else:
+        yield Finding("signing key", True, f"{path} is for its owner alone")
 
 
 def _running(settings: Settings) -> str | None:

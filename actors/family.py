@@ -27,7 +27,8 @@ from tally.http import metrics, pages
 from tally.http.figures import Figures, new_page
 from tally.http.requests import RequestObserver
 from tally.http.status import ActorReport, StatusProbe
-from tally.store import accounts, customers
+from tally.http.tokens import Tokens
+from tally.store import accounts, customers, signing_key
 from tally.store.database import Database
 from tally.store.outbox import Outbox
 from tally.store.stream import ConsumerGroup, EventStream, connect
@@ -47,7 +48,8 @@ class PortTaken(Exception):
 
 
 def prepare(settings: Settings, roles: Collection[str]) -> None:
-    """Make the data directory, mode 0700, and the databases of `roles`, or see that they are sound.
+    """Make the data directory, mode 0700, the signing key and the databases of `roles`, or see that
+    they are sound.
 
     Raises StoreError or OSError.
     """
@@ -56,6 +58,15 @@ def prepare(settings: Settings, roles: Collection[str]) -> None:
     for service in SERVICES:
         if service in roles:
             OPEN[service](settings.directory).close()
+    tokens(settings)
+
+
+def tokens(settings: Settings, lifetime: timedelta | None = None) -> Tokens | None:
+    """What gives out tokens and reads them, when there are any. Raises UnusableKey or OSError."""
+    if settings.auth.mode == "off":
+        return None
+    key = settings.signing_key or signing_key.load(settings.directory)
+    return Tokens(key, lifetime or timedelta(minutes=settings.auth.token_minutes))
 
 
 def listen(settings: Settings, service: str) -> socket.socket:
@@ -128,7 +139,11 @@ class Family:
             self._let_go_of_listeners(keep=service)
             threads = _address_settings(self._settings, service).threads
             http_server.run(
-                actor, self._app(service, self._figures(actor)), self._listeners[service], threads
+                actor,
+                self._app(service, self._figures(actor)),
+                self._listeners[service],
+                threads,
+                self._settings.auth.trusted_proxy,
             )
 
         return main
@@ -141,13 +156,14 @@ class Family:
         return app
 
     def _api(self, service: str, middleware: list[Any]) -> Any:
-        directory = self._settings.directory
+        directory, known = self._settings.directory, tokens(self._settings)
         ring = self._doorbells[service].ring
         status = status_probe(self._settings, service)
+        customers = self._settings.customers
         if service == "customers":
-            require_account = self._settings.customers.require_account
-            return customers_http.app(directory, ring, require_account, status, middleware)
-        return accounts_http.app(directory, ring, status, middleware)
+            require_account = customers.require_account
+            return customers_http.app(directory, ring, require_account, status, known, middleware)
+        return accounts_http.app(directory, ring, status, known, customers.port, middleware)
 
     def _figures(self, actor: Actor) -> Figures:
         return Figures(self._pages[actor.name])

@@ -74,9 +74,12 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
 
 
 class HttpServer:
-    """Serves `app` on a listening socket that others may serve as well."""
+    """Serves `app` on a listening socket that others may serve as well.
 
-    def __init__(self, app: Any, listener: socket.socket, threads: int) -> None:
+    `trusted_proxy` is the address of a reverse proxy that tells its clients' addresses, or "".
+    """
+
+    def __init__(self, app: Any, listener: socket.socket, threads: int, trusted_proxy: str = "") -> None:
         self._server = waitress.server.create_server(
             app,
             _start=False,
@@ -90,6 +93,8 @@ class HttpServer:
             outbuf_high_watermark=MOST_UNREAD_BYTES,
             ident="tally",
             clear_untrusted_proxy_headers=True,
+            trusted_proxy=trusted_proxy or None,
+            trusted_proxy_headers={"x-forwarded-for", "x-forwarded-proto"} if trusted_proxy else set(),
         )
         self._server.channel_class = _Channel
         self._server.accept_connections()
@@ -141,10 +146,10 @@ class HttpServer:
         )
 
 
-def run(actor: Actor, app: Any, listener: socket.socket, threads: int) -> None:
+def run(actor: Actor, app: Any, listener: socket.socket, threads: int, trusted_proxy: str = "") -> None:
     """Be an HTTP process."""
     _raise_file_limit()
-    server = HttpServer(app, listener, threads)
+    server = HttpServer(app, listener, threads, trusted_proxy)
     actor.ready()
     server.run(actor)
 

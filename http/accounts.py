@@ -9,7 +9,9 @@ import falcon
 
 from tally.events import Id
 from tally.http import values
+from tally.http.auth import Forbidden, Gate, OpenGate, TokenGate, owner
 from tally.http.health import add_health
+from tally.http.login import LoginResource
 from tally.http.overview import add_accounts_overview
 from tally.http.problems import FieldError, WrongFields
 from tally.http.service import (
@@ -25,8 +27,10 @@ from tally.http.service import (
     trace_parent,
 )
 from tally.http.status import StatusReport
+from tally.http.tokens import Bearer, Tokens
 from tally.http.values import AccountBody
 from tally.store.accounts import Account, Accounts, CustomerRevenue, open_database
+from tally.store.users import Users
 
 AccountsService = Service[Accounts]
 
@@ -40,15 +44,20 @@ def app(
     directory: Path,
     after_commit: Callable[[], None],
     status: Callable[[], StatusReport],
+    tokens: Tokens | None,
+    customers_port: int,
     middleware: Sequence[Any] = (),
 ) -> Any:
     """The WSGI application over accounts.db in `directory`.
 
-    `after_commit` is called after each commit and must not block; `status` answers GET /status;
-    `middleware` sees every request.
+    `after_commit` is called after each commit and must not block; `status` answers GET /status. With
+    `tokens`, users sign in, also from the page at `customers_port`; without, everybody may do everything.
+    `middleware` sees every request first.
     """
     service: AccountsService = Service(lambda: Accounts(open_database(directory)), after_commit)
-    app = create_app(middleware)
+    app = create_app(middleware, _gate(service, tokens))
+    if tokens:
+        app.add_route("/auth/login", LoginResource(service, tokens, customers_port))
     accounts = AccountsResource(service)
     app.add_route("/accounts", accounts)
     app.add_route("/accounts/{id}", accounts, suffix="one")
@@ -57,6 +66,17 @@ def app(
     add_accounts_overview(app, service)
     add_health(app, service, status)
     return app
+
+
+def _gate(service: AccountsService, tokens: Tokens | None) -> Gate:
+    if tokens is None:
+        return OpenGate()
+
+    def is_still_there(bearer: Bearer) -> bool:
+        with service.read() as store:
+            return Users(store.database).are_there(bearer.uid, bearer.sub)
+
+    return TokenGate(tokens, is_still_there)
 
 
 class AccountsResource:
@@ -69,6 +89,8 @@ class AccountsResource:
         """Open an account."""
         body = read_body(req, SINGLE_BODY)
         new, trace = values.decode(body, AccountBody), trace_parent(req)
+        if owner(req) not in (None, new.owned_by):
+            raise Forbidden(f"Only an admin may open an account for another than {owner(req)}.")
         answer = self._service.write_once(
             req, body, lambda store: made("/accounts", store.create_account(new, trace))
         )
@@ -79,33 +101,33 @@ class AccountsResource:
         page = Page(req)
         if page.limited:
             with self._service.read() as store:
-                found = store.accounts(page.after, page.limit + 1)
+                found = store.accounts(page.after, page.limit + 1, owner(req))
             accounts, following = page.cut(found, lambda account: account.id)
             if following is not None:
                 resp.set_header("Link", f'</accounts?limit={page.limit}&after={following}>; rel="next"')
             shown = iter(accounts)
         else:
-            shown = self._every_account(page.after)
+            shown = self._every_account(page.after, owner(req))
         _send(resp, self._list(shown), _CHUNK)
 
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Show an account with its customers and revenue."""
         with self._service.read() as store:
-            account = store.account(path_id(id, "account"))
+            account = store.account(path_id(id, "account"), owner(req))
         _send(resp, self._one(account), _WHOLE)
 
     def on_delete_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Delete an account; with ?cascade=true, its customers too."""
         number, trace = path_id(id, "account"), trace_parent(req)
         cascade = _flag(req, "cascade")
-        self._service.write(lambda store: store.delete_account(number, cascade, trace))
+        self._service.write(lambda store: store.delete_account(number, cascade, trace, owner(req)))
         resp.status = falcon.HTTP_204
 
     def on_get_customers(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """List an account's customers by ascending id."""
         page = Page(req)
         with self._service.read() as store:
-            account = store.account(path_id(id, "account"))
+            account = store.account(path_id(id, "account"), owner(req))
             found = store.customers_of(account.id, page.after, page.limit + 1)
         customers, following = page.cut(found, lambda customer: customer.customer_id)
         Json.send(resp, {"customers": customers, "next": following})
@@ -113,7 +135,7 @@ class AccountsResource:
     def on_get_ownership(self, req: falcon.Request, resp: falcon.Response, id: str, user: str) -> None:
         """Tell whether a user owns an account."""
         with self._service.read() as store:
-            account = store.account(path_id(id, "account"))
+            account = store.account(path_id(id, "account"), owner(req))
         Json.send(resp, {"ok": account.owned_by == user})
 
     def _list(self, accounts: Iterator[Account]) -> Iterator[bytes]:
@@ -135,10 +157,10 @@ class AccountsResource:
             separator = b","
         yield b'],"total_revenue_cents":%d}' % total
 
-    def _every_account(self, after: int) -> Iterator[Account]:
+    def _every_account(self, after: int, owner: str | None) -> Iterator[Account]:
         while True:
             with self._service.read() as store:
-                accounts = store.accounts(after, _ACCOUNTS_AT_ONCE)
+                accounts = store.accounts(after, _ACCOUNTS_AT_ONCE, owner)
             yield from accounts
             if len(accounts) < _ACCOUNTS_AT_ONCE:
                 return

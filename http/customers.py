@@ -6,7 +6,9 @@ from typing import Any
 
 import falcon
 
+from tally.events import Id
 from tally.http import values
+from tally.http.auth import OpenGate, TokenGate, owner
 from tally.http.health import add_health
 from tally.http.overview import add_customers_overview
 from tally.http.service import (
@@ -24,8 +26,9 @@ from tally.http.service import (
     trace_parent,
 )
 from tally.http.status import StatusReport
+from tally.http.tokens import Tokens
 from tally.http.values import CustomerBody, InvoiceBody
-from tally.store.customers import Customers, open_database
+from tally.store.customers import Customers, NewCustomer, NewInvoice, open_database
 
 CustomersService = Service[Customers]
 
@@ -35,15 +38,16 @@ def app(
     after_commit: Callable[[], None],
     require_account: bool,
     status: Callable[[], StatusReport],
+    tokens: Tokens | None,
     middleware: Sequence[Any] = (),
 ) -> Any:
     """The WSGI application over customers.db in `directory`.
 
-    `after_commit` is called after each commit and must not block; `status` answers GET /status;
-    `middleware` sees every request.
+    `after_commit` is called after each commit and must not block; `status` answers GET /status. With
+    `tokens`, a call wants one; without, everybody may do everything. `middleware` sees every request first.
     """
     service: CustomersService = Service(lambda: Customers(open_database(directory)), after_commit)
-    app = create_app(middleware)
+    app = create_app(middleware, TokenGate(tokens) if tokens else OpenGate())
     customers = CustomersResource(service, require_account)
     invoices = InvoicesResource(service)
     app.add_route("/customers", customers)
@@ -71,7 +75,7 @@ class CustomersResource:
         answer = self._service.write_once(
             req,
             body,
-            lambda store: made("/customers", *store.create_customers([new], self._require_account, trace)),
+            lambda store: made("/customers", *self._create(store, owner(req), [new], trace)),
         )
         send_made(resp, answer)
 
@@ -82,7 +86,7 @@ class CustomersResource:
         answer = self._service.write_once(
             req,
             body,
-            lambda store: made_many(store.create_customers(new, self._require_account, trace)),
+            lambda store: made_many(self._create(store, owner(req), new, trace)),
         )
         send_made(resp, answer)
 
@@ -90,20 +94,26 @@ class CustomersResource:
         """List customers by ascending id."""
         page = Page(req, "account_id")
         with self._service.read() as store:
-            found = store.customers(page.filters["account_id"], page.after, page.limit + 1)
+            found = store.customers(page.filters["account_id"], page.after, page.limit + 1, owner(req))
         customers, following = page.cut(found, lambda customer: customer.id)
         Json.send(resp, {"customers": customers, "next": following})
 
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Show a customer."""
         with self._service.read() as store:
-            Json.send(resp, store.customer(path_id(id, "customer")))
+            Json.send(resp, store.customer(path_id(id, "customer"), owner(req)))
 
     def on_delete_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Delete a customer and its invoices."""
         number, trace = path_id(id, "customer"), trace_parent(req)
-        self._service.write(lambda store: store.delete_customer(number, trace))
+        self._service.write(lambda store: store.delete_customer(number, trace, owner(req)))
         resp.status = falcon.HTTP_204
+
+    def _create(
+        self, store: Customers, owner: str | None, new: Sequence[NewCustomer], trace: str | None
+    ) -> list[Id]:
+        store.insist_on_accounts_of(owner, new)
+        return store.create_customers(new, self._require_account, trace)
 
 
 class InvoicesResource:
@@ -117,7 +127,7 @@ class InvoicesResource:
         body = read_body(req, SINGLE_BODY)
         new, trace = values.decode(body, InvoiceBody), trace_parent(req)
         answer = self._service.write_once(
-            req, body, lambda store: made("/invoices", *store.create_invoices([new], trace))
+            req, body, lambda store: made("/invoices", *self._create(store, owner(req), [new], trace))
         )
         send_made(resp, answer)
 
@@ -126,7 +136,7 @@ class InvoicesResource:
         body = read_body(req, BATCH_BODY)
         new, trace = values.decode_batch(body, InvoiceBody), trace_parent(req)
         answer = self._service.write_once(
-            req, body, lambda store: made_many(store.create_invoices(new, trace))
+            req, body, lambda store: made_many(self._create(store, owner(req), new, trace))
         )
         send_made(resp, answer)
 
@@ -134,17 +144,23 @@ class InvoicesResource:
         """List invoices by ascending id."""
         page = Page(req, "customer_id")
         with self._service.read() as store:
-            found = store.invoices(page.filters["customer_id"], page.after, page.limit + 1)
+            found = store.invoices(page.filters["customer_id"], page.after, page.limit + 1, owner(req))
         invoices, following = page.cut(found, lambda invoice: invoice.id)
         Json.send(resp, {"invoices": invoices, "next": following})
 
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Show an invoice."""
         with self._service.read() as store:
-            Json.send(resp, store.invoice(path_id(id, "invoice")))
+            Json.send(resp, store.invoice(path_id(id, "invoice"), owner(req)))
 
     def on_delete_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Take an invoice back."""
         number, trace = path_id(id, "invoice"), trace_parent(req)
-        self._service.write(lambda store: store.delete_invoice(number, trace))
+        self._service.write(lambda store: store.delete_invoice(number, trace, owner(req)))
         resp.status = falcon.HTTP_204
+
+    def _create(
+        self, store: Customers, owner: str | None, new: Sequence[NewInvoice], trace: str | None
+    ) -> list[Id]:
+        store.insist_on_customers_of(owner, new)
+        return store.create_invoices(new, trace)

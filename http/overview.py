@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import falcon
 
+from tally.http.auth import owner
 from tally.http.problems import FieldError, WrongFields
 from tally.http.service import Json, Page, Service, path_id
 from tally.store.account_totals import AccountQuery, AccountTotals, Sort
@@ -44,7 +45,7 @@ class AccountsOverview:
         """A page of the accounts that match, all of them added up, and the largest."""
         query = _account_query(req)
         with self._service.read() as store:
-            totals = AccountTotals(store.database)
+            totals = AccountTotals(store.database, owner(req))
             accounts = totals.page(query)
             everything = totals.sums()
             found = totals.sums(query.search).accounts if query.search else everything.accounts
@@ -55,8 +56,8 @@ class AccountsOverview:
         """An account with a part of its customers, by ascending id."""
         page, number = Page(req), path_id(id, "account")
         with self._service.read() as store:
-            total = AccountTotals(store.database).one(number)
-            account = store.account(number)
+            total = AccountTotals(store.database, owner(req)).one(number)
+            account = store.account(number, owner(req))
             found = store.customers_of(number, page.after, page.limit + 1)
         customers, following = page.cut(found, lambda customer: customer.customer_id)
         rows = [
@@ -82,7 +83,8 @@ class CustomersOverview:
         page, search = Page(req, "account_id", "before"), _search(req)
         account, before = page.filters["account_id"], _before(page)
         with self._service.read() as store:
-            found = CustomerSearch(store.database).find(search, account, before, page.limit + 1)
+            customers = CustomerSearch(store.database, owner(req))
+            found = customers.find(search, account, before, page.limit + 1)
         customers, following = page.cut(found, lambda customer: customer.id)
         Json.send(resp, {"customers": customers, "next": following})
 
@@ -90,7 +92,7 @@ class CustomersOverview:
         """A customer with a part of its invoices, the newest first."""
         page, number = Page(req, "before"), path_id(id, "customer")
         with self._service.read() as store:
-            customers = CustomerSearch(store.database)
+            customers = CustomerSearch(store.database, owner(req))
             customer, sums = customers.one(number), customers.sums(number)
             found = customers.invoices(number, _before(page), page.limit + 1)
         invoices, following = page.cut(found, lambda invoice: invoice.id)

@@ -10,6 +10,7 @@ import msgspec
 
 from tally.events import Id
 from tally.http import problems
+from tally.http.auth import Gate, principal
 from tally.http.problems import BodyTooLarge, FieldError, WrongFields
 from tally.store.database import Database
 from tally.store.group_commit import GroupCommit
@@ -64,7 +65,8 @@ class Service(Generic[S]):
         if not _VISIBLE_ASCII.match(key):
             raise WrongFields([FieldError("Idempotency-Key", "Expected 1 to 200 visible ASCII characters")])
         request = req.path.encode() + b"\n" + body
-        return self.write(lambda store: self._keys.once(key, request, lambda: change(store)))
+        own_key = f"{principal(req).name} {key}".lstrip()  # no other user's; a key holds no blank
+        return self.write(lambda store: self._keys.once(own_key, request, lambda: change(store)))
 
     @contextmanager
     def read(self) -> Iterator[S]:
@@ -174,8 +176,21 @@ def path_id(raw: str, kind: str) -> Id:
         raise falcon.HTTPNotFound(description=f"There is no {kind} {raw[:100]}.") from None
 
 
-def create_app(middleware: Sequence[Any]) -> "falcon.App[falcon.Request, falcon.Response]":
-    """A Falcon app that answers JSON and nothing else."""
-    app = falcon.App(middleware=list(middleware))
+def create_app(middleware: Sequence[Any], gate: Gate) -> "falcon.App[falcon.Request, falcon.Response]":
+    """A Falcon app that answers JSON and nothing else, to those whom `gate` lets in.
+
+    `middleware` sees every request first, also those that are not let in.
+    """
+    app = falcon.App(middleware=[*middleware, _SafeInBrowsers(), gate])
     problems.add_error_handlers(app)
     return app
+
+
+class _SafeInBrowsers:
+    """No answer is taken for another type than it says, or shown within another site's page."""
+
+    def process_response(
+        self, req: falcon.Request, resp: falcon.Response, resource: object, req_succeeded: bool
+    ) -> None:
+        resp.set_header("X-Content-Type-Options", "nosniff")
+        resp.set_header("X-Frame-Options", "DENY")

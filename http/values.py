@@ -15,6 +15,7 @@ from tally.events import Cents, Id
 from tally.http.problems import FieldError, MalformedBody, WrongFields
 from tally.store.accounts import NewAccount
 from tally.store.customers import NewCustomer, NewInvoice
+from tally.store.passwords import LONGEST as LONGEST_PASSWORD
 
 T = TypeVar("T")
 
@@ -48,6 +49,19 @@ class Description(_Line):
 
     shortest = 0
     longest = 2000
+
+
+class Password(str):
+    """A password as it is typed: 1 to 1024 characters, none of them trimmed."""
+
+    @classmethod
+    def parse(cls, raw: object) -> Self:
+        """Raises ValueError, which does not show it."""
+        if not isinstance(raw, str):
+            raise ValueError(f"Expected `str`, got `{_json_type(raw)}`")
+        if not 1 <= len(raw) <= LONGEST_PASSWORD:
+            raise ValueError(f"Expected 1 to {LONGEST_PASSWORD} characters, got {len(raw)}")
+        return cls(raw)
 
 
 class CustomerBody(NewCustomer, frozen=True):

@@ -18,7 +18,7 @@ from tally.events import (
     now,
     rfc3339,
 )
-from tally.store import account_totals, idempotency, inbox, outbox
+from tally.store import account_totals, idempotency, inbox, login_attempts, outbox, users
 from tally.store.database import Database
 from tally.store.errors import AccountInUse, NotFound
 from tally.store.outbox import Outbox
@@ -34,6 +34,8 @@ SCHEMA = f"""
 {outbox.SCHEMA}
 {inbox.SCHEMA}
 {idempotency.SCHEMA}
+{users.SCHEMA}
+{login_attempts.SCHEMA}
 CREATE TABLE account (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     name TEXT,
@@ -42,6 +44,7 @@ CREATE TABLE account (
     created_date TEXT,
     deleted INTEGER NOT NULL DEFAULT FALSE
 ) STRICT;
+CREATE INDEX open_account_by_owner ON account (owned_by) WHERE NOT deleted AND created_date IS NOT NULL;
 
 CREATE TABLE customer (
     id INTEGER PRIMARY KEY,
@@ -88,7 +91,10 @@ def open_database(directory: Path) -> Database:
 
 
 class Accounts:
-    """The accounts in one database. What changes something runs in a transaction."""
+    """The accounts in one database. What changes something runs in a transaction.
+
+    Where an `owner` is given, the accounts of others are as if they did not exist.
+    """
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -106,12 +112,14 @@ class Accounts:
         self.outbox.add([event], trace_parent)
         return id
 
-    def delete_account(self, id: int, cascade: bool = False, trace_parent: str | None = None) -> None:
+    def delete_account(
+        self, id: int, cascade: bool = False, trace_parent: str | None = None, owner: str | None = None
+    ) -> None:
         """Delete an account. With `cascade` the customers service deletes its customers then.
 
         Raises NotFound, and without `cascade` AccountInUse while it lists customers.
         """
-        self.account(id)
+        self.account(id, owner)
         if not cascade and self.customers_of(id, after=-1, limit=1):
             raise AccountInUse(
                 f"The account {id} still lists customers; delete them first, or ask for ?cascade=true."
@@ -119,15 +127,20 @@ class Accounts:
         self.database.execute("UPDATE account SET deleted = TRUE WHERE id = ?", (id,))
         self.outbox.add([AccountDeleted(Id(id), now())], trace_parent)
 
-    def account(self, id: int) -> Account:
+    def account(self, id: int, owner: str | None = None) -> Account:
         """The account. Raises NotFound."""
         for row in self.database.rows(f"{_ACCOUNT} AND id = ?", (id,)):
-            return Account(Id(row[0]), *row[1:])
+            account = Account(Id(row[0]), *row[1:])
+            if owner in (None, account.owned_by):
+                return account
         raise NotFound("account", id)
 
-    def accounts(self, after: int, limit: int) -> list[Account]:
+    def accounts(self, after: int, limit: int, owner: str | None = None) -> list[Account]:
         """Up to `limit` accounts with ids above `after`, ascending."""
-        rows = self.database.rows(f"{_ACCOUNT} AND id > ? ORDER BY id LIMIT ?", (after, limit))
+        owned = "AND owned_by = ?1" if owner is not None else ""
+        rows = self.database.rows(
+            f"{_ACCOUNT} {owned} AND id > ?2 ORDER BY id LIMIT ?3", (owner, after, limit)
+        )
         return [Account(Id(row[0]), *row[1:]) for row in rows]
 
     def customers_of(self, account_id: int, after: int, limit: int) -> list[CustomerRevenue]:

@@ -56,7 +56,7 @@ class CustomerSearch:
 
     def one(self, id: int) -> Customer:
         """One customer. Raises NotFound."""
-        sql = f"SELECT id, account_id, name, created_date FROM customer WHERE id = ?{self._where}"
+        sql = f"{_CUSTOMER} WHERE id = ?{self._where}"
         for row in self._database.rows(sql, [id, *self._bindings]):
             return Customer(Id(row[0]), Id(row[1]), *row[2:])
         raise NotFound("customer", id)

@@ -56,6 +56,7 @@ CREATE TABLE known_account (
     created_date TEXT,
     deleted INTEGER NOT NULL DEFAULT FALSE
 ) STRICT;
+CREATE INDEX known_account_by_owner ON known_account (owned_by) WHERE NOT deleted;
 
 -- Deleted accounts whose customers are still to be deleted.
 CREATE TABLE doomed_account (
@@ -108,7 +109,11 @@ def open_database(directory: Path) -> Database:
 
 
 class Customers:
-    """The customers and invoices in one database. What changes something runs in a transaction."""
+    """The customers and invoices in one database. What changes something runs in a transaction.
+
+    Where an `owner` is given, what is in the accounts of others is as if it did not exist; so is an
+    account whose creation has not been heard of yet.
+    """
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -164,42 +169,78 @@ class Customers:
         self.outbox.add(events, trace_parent)
         return ids
 
-    def delete_customer(self, id: int, trace_parent: str | None = None) -> None:
+    def insist_on_accounts_of(self, owner: str | None, new: Sequence[NewCustomer]) -> None:
+        """Raise UnknownReference when one of the new customers is to be in another's account."""
+        if owner is not None:
+            ids = [customer.account_id for customer in new]
+            self._insist(ids, "account_id", "account", _OWN_ACCOUNT, owner)
+
+    def insist_on_customers_of(self, owner: str | None, new: Sequence[NewInvoice]) -> None:
+        """Raise UnknownReference when one of the new invoices is to be for another's customer."""
+        if owner is not None:
+            ids = [invoice.customer_id for invoice in new]
+            self._insist(ids, "customer_id", "customer", _OWN_CUSTOMER, owner)
+
+    def delete_customer(self, id: int, trace_parent: str | None = None, owner: str | None = None) -> None:
         """Delete a customer and its invoices. Raises NotFound."""
-        customer = self.customer(id)
+        customer = self.customer(id, owner)
         self.database.execute("DELETE FROM invoice WHERE customer_id = ?", (id,))
         self._delete_customer(customer.id, customer.account_id, trace_parent)
 
-    def delete_invoice(self, id: int, trace_parent: str | None = None) -> None:
+    def delete_invoice(self, id: int, trace_parent: str | None = None, owner: str | None = None) -> None:
         """Take an invoice back. Raises NotFound."""
-        invoice = self.invoice(id)
+        invoice = self.invoice(id, owner)
         self.database.execute("DELETE FROM invoice WHERE id = ?", (id,))
         deleted = InvoiceDeleted(invoice.id, invoice.customer_id, invoice.purchase_price_cents, now())
         self.outbox.add([deleted], trace_parent)
 
-    def customer(self, id: int) -> Customer:
+    def customer(self, id: int, owner: str | None = None) -> Customer:
         """The customer. Raises NotFound."""
         for row in self.database.rows(f"{_CUSTOMER} WHERE id = ?", (id,)):
-            return _customer(row)
+            customer = _customer(row)
+            if self._owns_account(owner, customer.account_id):
+                return customer
         raise NotFound("customer", id)
 
-    def customers(self, account_id: int | None, after: int, limit: int) -> list[Customer]:
+    def customers(
+        self, account_id: int | None, after: int, limit: int, owner: str | None = None
+    ) -> list[Customer]:
         """Up to `limit` customers with ids above `after`, ascending; of one account or of all."""
+        of: int | str | None = account_id
         where = "account_id = ?1 AND" if account_id is not None else ""
+        if owner is not None and account_id is None:
+            of, where = owner, f"id IN ({_IDS_OF_OWN_CUSTOMERS}) AND"
+        elif account_id is not None and not self._owns_account(owner, account_id):
+            return []
         sql = f"{_CUSTOMER} WHERE {where} id > ?2 ORDER BY id LIMIT ?3"
-        return [_customer(row) for row in self.database.rows(sql, (account_id, after, limit))]
+        return [_customer(row) for row in self.database.rows(sql, (of, after, limit))]
 
-    def invoice(self, id: int) -> Invoice:
+    def invoice(self, id: int, owner: str | None = None) -> Invoice:
         """The invoice. Raises NotFound."""
         for row in self.database.rows(f"{_INVOICE} WHERE id = ?", (id,)):
-            return _invoice(row)
+            invoice = _invoice(row)
+            if self._owns_customer(owner, invoice.customer_id):
+                return invoice
         raise NotFound("invoice", id)
 
-    def invoices(self, customer_id: int | None, after: int, limit: int) -> list[Invoice]:
+    def invoices(
+        self, customer_id: int | None, after: int, limit: int, owner: str | None = None
+    ) -> list[Invoice]:
         """Up to `limit` invoices with ids above `after`, ascending; of one customer or of all."""
+        of: int | str | None = customer_id
         where = "customer_id = ?1 AND" if customer_id is not None else ""
+        if owner is not None and customer_id is None:
+            of, where = owner, f"id IN ({_IDS_OF_OWN_INVOICES}) AND"
+        elif customer_id is not None and not self._owns_customer(owner, customer_id):
+            return []
         sql = f"{_INVOICE} WHERE {where} id > ?2 ORDER BY id LIMIT ?3"
-        return [_invoice(row) for row in self.database.rows(sql, (customer_id, after, limit))]
+        return [_invoice(row) for row in self.database.rows(sql, (of, after, limit))]
+
+    def _owns_account(self, owner: str | None, id: int) -> bool:
+        return owner is None or self.database.value(_OWN_ACCOUNT, (id, owner)) is not None
+
+    def _owns_customer(self, owner: str | None, id: int) -> bool:
+        return owner is None or self.database.value(_OWN_CUSTOMER, (id, owner)) is not None
 
     def apply(self, events: Iterable[Event], trace_parent_of: TraceParentOf = no_trace) -> None:
         """React to what the accounts service published. The order of the events does not matter.
@@ -281,8 +322,8 @@ class Customers:
         sql = "SELECT 1 FROM known_account WHERE id = ? AND owned_by IS NOT NULL AND NOT deleted"
         self._insist(ids, "account_id", "account", sql)
 
-    def _insist(self, ids: list[Id], field: str, kind: str, sql: str) -> None:
-        unknown = {id for id in set(ids) if self.database.value(sql, (id,)) is None}
+    def _insist(self, ids: list[Id], field: str, kind: str, sql: str, *more: str) -> None:
+        unknown = {id for id in set(ids) if self.database.value(sql, (id, *more)) is None}
         if unknown:
             missing = [(index, int(id)) for index, id in enumerate(ids) if id in unknown]
             raise UnknownReference(field, kind, missing)
@@ -290,6 +331,23 @@ class Customers:
 
 _CUSTOMER = "SELECT id, account_id, name, created_date FROM customer"
 _INVOICE = "SELECT id, customer_id, purchase_price_cents, purchase_date, created_date FROM invoice"
+
+
+_OWN_ACCOUNT = "SELECT 1 FROM known_account WHERE id = ? AND owned_by = ? AND NOT deleted"
+_OWN_CUSTOMER = (
+    "SELECT 1 FROM customer JOIN known_account ON known_account.id = account_id"
+    " WHERE customer.id = ? AND owned_by = ? AND NOT deleted"
+)
+# A page of what is in one's own accounts. CROSS JOIN keeps SQLite from looking through everybody's.
+_IDS_OF_OWN_CUSTOMERS = (
+    "SELECT customer.id FROM known_account CROSS JOIN customer ON account_id = known_account.id"
+    " WHERE owned_by = ?1 AND NOT deleted AND customer.id > ?2 ORDER BY customer.id LIMIT ?3"
+)
+_IDS_OF_OWN_INVOICES = (
+    "SELECT invoice.id FROM known_account CROSS JOIN customer ON account_id = known_account.id"
+    " CROSS JOIN invoice ON customer_id = customer.id"
+    " WHERE owned_by = ?1 AND NOT deleted AND invoice.id > ?2 ORDER BY invoice.id LIMIT ?3"
+)
 
 
 def _customer(row: tuple[int, int, str, str]) -> Customer:

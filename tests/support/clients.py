@@ -38,7 +38,7 @@ def connections(port: int, count: int, receive_buffer: int | None = None) -> Ite
 
 def head(method: str, path: str, length: int = 0) -> bytes:
     """The beginning of a request, up to its body."""
-    return f"{method} {path} HTTP/1.1\r\nHost: tally\r\nContent-Length: {length}\r\n\r\n".encode()
+    return f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n".encode()
 
 
 def request(path: str, content: Any) -> bytes:

@@ -22,10 +22,14 @@ SUPERVISOR = ROOT / "supervisor.py"
 
 
 class Client:
-    """One service's HTTP interface, over kept-alive connections; for any number of threads."""
+    """One service's HTTP interface, over kept-alive connections; for any number of threads.
 
-    def __init__(self, port: int) -> None:
+    With a `token`, every request shows it.
+    """
+
+    def __init__(self, port: int, token: str | None = None) -> None:
         self.port = port
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._pool = urllib3.HTTPConnectionPool("127.0.0.1", port, maxsize=64, timeout=30, retries=False)
 
     def request(
@@ -39,7 +43,7 @@ class Client:
         """Send a request: `content` as JSON, or `body` as it is."""
         if content is not None:
             body = json.dumps(content).encode()
-        return self._pool.request(method, path, body=body, headers=headers)
+        return self._pool.request(method, path, body=body, headers={**self._headers, **(headers or {})})
 
     def get(self, path: str) -> Any:
         """The JSON at `path`, which must be there."""

@@ -361,6 +361,32 @@ def test_a_host_that_others_can_reach_is_refused_while_auth_is_off(
     _says(line, f"{service}.host", f"found {host!r}", "expected ", "auth")
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "example.org"])
+def test_a_host_that_others_can_reach_is_accepted_with_tokens(tmp_path: Path, host: str) -> None:
+    file = _written(tmp_path, f'[customers]\nhost = "{host}"\n[auth]\nmode = "jwt"')
+    assert load(file, {}).customers.host == host
+
+
+def test_the_signing_key_comes_from_the_environment(tmp_path: Path) -> None:
+    file = _written(tmp_path, "")
+    assert load(file, {"TALLY_AUTH_SIGNING_KEY": "k" * 32}).signing_key == b"k" * 32
+    assert load(file, {}).signing_key is None
+
+
+@pytest.mark.parametrize("key", ["", SECRET, "k" * 31])
+def test_a_signing_key_that_is_too_short_is_refused_and_not_shown(tmp_path: Path, key: str) -> None:
+    (line,) = _faults(_written(tmp_path, ""), {"TALLY_AUTH_SIGNING_KEY": key})
+    _says(line, "TALLY_AUTH_SIGNING_KEY", f"found {len(key)} bytes", "expected at least 32")
+    assert not key or key not in line
+
+
+def test_a_signing_key_in_the_file_is_refused_and_not_shown(tmp_path: Path) -> None:
+    file = _written(tmp_path, f'[auth]\nsigning_key = "{SECRET * 9}"')
+    (line,) = _faults(file)
+    _says(line, str(file), "auth.signing_key", "expected it in the environment", "TALLY_AUTH_SIGNING_KEY")
+    assert SECRET not in line
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost", "::1"])
 def test_a_loopback_host_is_accepted_while_auth_is_off(tmp_path: Path, host: str) -> None:
     assert is_loopback(host)

@@ -1,0 +1,135 @@
+"""Who a request is from, found out before anything else is done with it.
+
+With auth off, whoever reaches the service may do everything, and what must be kept out is other
+sites' pages in that person's browser. With tokens, each call says whose it is. The resources ask
+`owner`, and have one path for both.
+"""
+
+import ipaddress
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import falcon
+
+from tally.http.tokens import Bearer, InvalidToken, Tokens
+
+OPEN_TO_ALL = ("/health/live", "/health/ready", "/auth/login")
+PAGE = ("/",)  # the page itself holds no data
+PAGE_FOLDER = "/static/"  # and neither do its scripts and styles
+
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+
+
+class Principal(NamedTuple):
+    """Who a request is from."""
+
+    name: str
+    admin: bool
+
+    @property
+    def owner(self) -> str | None:
+        """Whose accounts may be seen and changed; None means all of them."""
+        return None if self.admin else self.name
+
+
+EVERYBODY = Principal("", admin=True)  # no user has an empty name
+
+
+def principal(req: falcon.Request) -> Principal:
+    """Who the request is from."""
+    found: Principal = req.context.principal
+    return found
+
+
+def owner(req: falcon.Request) -> str | None:
+    """Whose accounts the request may see and change; None means all of them."""
+    return principal(req).owner
+
+
+class Forbidden(falcon.HTTPForbidden):
+    """403: known who it is, and not allowed."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(title="Not allowed", description=detail)
+
+
+class Unauthorized(falcon.HTTPUnauthorized):
+    """401: a token is wanted, or a better one (RFC 6750)."""
+
+    def __init__(self, detail: str, error: str | None = None) -> None:
+        challenge = 'Bearer realm="tally"' + (f', error="{error}"' if error else "")
+        super().__init__(title="Sign in", description=detail, challenges=[challenge])
+
+
+class OpenGate:
+    """Lets everybody in who comes to a loopback address, but for other sites' pages in a browser."""
+
+    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Raises Forbidden."""
+        host = req.get_header("Host")
+        if host and not _is_of_this_machine(host):
+            raise Forbidden(
+                f"The service is not known as {host[:100]}: reach it as localhost or by its IP address, "
+                "and have a proxy in front send that as the Host."
+            )
+        if req.method not in SAFE_METHODS and _is_cross_origin(req):
+            raise Forbidden("Another site's page may not change anything here.")
+        req.context.principal = EVERYBODY
+
+
+class TokenGate:
+    """Lets in who has a token. `is_still_there` tells whether the user has not been removed meanwhile."""
+
+    def __init__(self, tokens: Tokens, is_still_there: Callable[[Bearer], bool] = lambda _: True) -> None:
+        self._tokens = tokens
+        self._is_still_there = is_still_there
+
+    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Raises Unauthorized."""
+        if not _is_open_to_all(req):
+            req.context.principal = self._principal(req)
+
+    def _principal(self, req: falcon.Request) -> Principal:
+        scheme, _, token = (req.get_header("Authorization") or "").partition(" ")
+        if scheme.lower() != "bearer":
+            raise Unauthorized("Expected a token: Authorization: Bearer, from POST /auth/login.")
+        try:
+            bearer = self._tokens.read(token.strip())
+        except InvalidToken as error:
+            raise Unauthorized(str(error), "invalid_token") from None
+        if not self._is_still_there(bearer):
+            raise Unauthorized("The user is no longer there.", "invalid_token")
+        return Principal(bearer.sub, bearer.admin)
+
+
+Gate = OpenGate | TokenGate
+
+
+def _is_open_to_all(req: falcon.Request) -> bool:
+    if req.path in OPEN_TO_ALL:
+        return True
+    return req.method in SAFE_METHODS and (req.path in PAGE or req.path.startswith(PAGE_FOLDER))
+
+
+@lru_cache(maxsize=256)
+def _is_of_this_machine(host: str) -> bool:
+    """Whether a Host header names an address, or localhost. Any other name could be made to lead here."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        if name == "localhost" or name.endswith(".localhost"):
+            return True
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_cross_origin(req: falcon.Request) -> bool:
+    """Whether a browser sent this for another site's page. Go's net/http decides in the same way."""
+    site = req.get_header("Sec-Fetch-Site")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    origin = req.get_header("Origin")
+    return origin is not None and origin.partition("://")[2] != req.get_header("Host")

@@ -1,0 +1,122 @@
+"""POST /auth/login: a name and a password for a token."""
+
+import math
+import threading
+from typing import Any
+from urllib.parse import urlsplit
+
+import falcon
+import structlog
+from msgspec import Struct
+
+from tally.events import rfc3339
+from tally.http import values
+from tally.http.auth import Unauthorized
+from tally.http.service import SINGLE_BODY, HasDatabase, Json, Service, read_body
+from tally.http.tokens import Bearer, Tokens
+from tally.http.values import Name, Password
+from tally.store import passwords
+from tally.store.login_attempts import LoginAttempts
+from tally.store.users import User, Users
+
+AT_A_TIME = 4  # checks of a password in one process: each takes a core and 19 MiB for a while
+
+_log = structlog.get_logger()
+
+
+class LoginBody(Struct, frozen=True):
+    """The body of POST /auth/login."""
+
+    username: Name
+    password: Password
+
+
+class LoginResource:
+    """Signs users in; after failures, the slower the more there were.
+
+    The page of the customers service, at `customers_port` of the same host, signs its users in here too.
+    """
+
+    def __init__(self, service: Service[Any], tokens: Tokens, customers_port: int) -> None:
+        self._service = service
+        self._tokens = tokens
+        self._customers_port = customers_port
+        self._free = threading.BoundedSemaphore(AT_A_TIME)
+
+    def on_options(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Tell a browser whether the page that it shows may sign in here."""
+        self._admit_customers_page(req, resp)
+        resp.set_header("Access-Control-Allow-Methods", "POST")
+        resp.set_header("Access-Control-Allow-Headers", "Content-Type")
+        resp.status = falcon.HTTP_204
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Sign in."""
+        self._admit_customers_page(req, resp)
+        login = values.decode(read_body(req, SINGLE_BODY), LoginBody)
+        user = self._checked(login, req.remote_addr)
+        token, expires = self._tokens.issue(Bearer(user.id, user.name, user.admin))
+        resp.set_header("Cache-Control", "no-store")
+        Json.send(resp, {"token": token, "expires_at": rfc3339(expires)})
+
+    def _admit_customers_page(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Let it read the answer in a browser, to which it is of another origin."""
+        origin = req.get_header("Origin") or ""
+        host, _ = _host_and_port(f"//{req.get_header('Host')}")
+        resp.append_header("Vary", "Origin")
+        if host and _host_and_port(origin) == (host, self._customers_port):
+            resp.set_header("Access-Control-Allow-Origin", origin)
+            resp.set_header("Access-Control-Expose-Headers", "Retry-After")
+
+    def _checked(self, login: LoginBody, address: str) -> User:
+        """The user whose password it is. Raises Unauthorized, or HTTPTooManyRequests."""
+        if not self._free.acquire(blocking=False):
+            raise _too_many(1)
+        try:
+            self._insist_on_patience(login.username, address)
+            user = self._find(login)
+            if user is None:
+                _log.warning("login_failed", username=login.username, address=address)
+                raise Unauthorized("The name or the password is wrong.")
+            self._note_success(login, user, address)
+            _log.info("login_succeeded", username=user.name, address=address)
+            return user
+        finally:
+            self._free.release()
+
+    def _insist_on_patience(self, username: str, address: str) -> None:
+        """Count an attempt, or raise HTTPTooManyRequests."""
+        wait = self._service.write(lambda store: LoginAttempts(store.database).begin(username, address))
+        if wait:
+            _log.warning("login_slowed_down", username=username, address=address)
+            raise _too_many(math.ceil(wait))
+
+    def _find(self, login: LoginBody) -> User | None:
+        with self._service.read() as store:
+            user = Users(store.database).named(login.username)
+        matches = passwords.matches(user.password if user else None, login.password)
+        return user if matches else None
+
+    def _note_success(self, login: LoginBody, user: User, address: str) -> None:
+        renewed = passwords.hashed(login.password) if passwords.is_outdated(user.password) else None
+
+        def note(store: HasDatabase) -> None:
+            LoginAttempts(store.database).succeeded(login.username, address)
+            if renewed:
+                Users(store.database).keep_password(user.id, renewed)
+
+        self._service.write(note)
+
+
+def _host_and_port(url: str) -> tuple[str | None, int | None]:
+    try:
+        parts = urlsplit(url)
+        return parts.hostname, parts.port
+    except ValueError:
+        return None, None
+
+
+def _too_many(seconds: int) -> falcon.HTTPTooManyRequests:
+    return falcon.HTTPTooManyRequests(
+        title="Too many attempts", description=f"Try again in {seconds} s.", retry_after=seconds
+    )

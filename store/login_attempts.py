@@ -1,0 +1,95 @@
+"""Attempts to sign in: after some failures the next must wait, ever longer, up to a minute.
+
+They are counted by user and by client address, in accounts.db, so that all HTTP processes count together.
+"""
+
+import ipaddress
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from tally.store.database import Database
+
+SCHEMA = """
+CREATE TABLE login_attempt (
+    origin TEXT PRIMARY KEY,
+    failures INTEGER NOT NULL,
+    last_at REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX login_attempt_by_age ON login_attempt (last_at);
+"""
+
+FORGOTTEN_SECONDS = 15 * 60.0
+
+
+class Limit(NamedTuple):
+    """So many failures are free; then the wait doubles from a second up to `longest` seconds."""
+
+    free: int
+    longest: float
+
+    def wait(self, failures: int) -> float:
+        """How many seconds lie between the last failure and the next attempt."""
+        beyond = failures - self.free
+        return min(2.0 ** min(beyond, 30), self.longest) if beyond >= 0 else 0.0
+
+
+# A user must get in although others try under the same name, so the wait stays short.
+BY_USER = Limit(free=5, longest=30)
+BY_ADDRESS = Limit(free=20, longest=60)  # an address may be that of many users
+
+
+class LoginAttempts:
+    """Who tried to sign in lately, and failed. All of it runs in a transaction."""
+
+    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._clock = clock
+
+    def begin(self, username: str, address: str) -> float:
+        """Answer 0 and count a failure, before anything is checked; or answer the seconds to wait first.
+
+        What is counted before can't be outrun by attempts at the same moment.
+        """
+        now = self._clock()
+        self._database.execute("DELETE FROM login_attempt WHERE last_at < ?", (now - FORGOTTEN_SECONDS,))
+        origins = self._origins(username, address)
+        wait = max(self._wait(origin, limit, now) for origin, limit in origins.items())
+        if wait == 0:
+            for origin in origins:
+                self._database.execute(
+                    "INSERT INTO login_attempt VALUES (?1, 1, ?2) ON CONFLICT (origin)"
+                    " DO UPDATE SET failures = failures + 1, last_at = ?2",
+                    (origin, now),
+                )
+        return wait
+
+    def succeeded(self, username: str, address: str) -> None:
+        """The attempt that was begun was no failure.
+
+        The address's earlier ones still count: whoever has one password could guess others between.
+        """
+        user, place = self._origins(username, address)
+        self._database.execute("DELETE FROM login_attempt WHERE origin = ?", (user,))
+        self._database.execute("UPDATE login_attempt SET failures = failures - 1 WHERE origin = ?", (place,))
+
+    def _wait(self, origin: str, limit: Limit, now: float) -> float:
+        for failures, last_at in self._database.rows(
+            "SELECT failures, last_at FROM login_attempt WHERE origin = ?", (origin,)
+        ):
+            since = now - last_at
+            return max(0.0, limit.wait(failures) - since) if since >= 0 else 0.0  # the clock was set back
+        return 0.0
+
+    @staticmethod
+    def _origins(username: str, address: str) -> dict[str, Limit]:
+        return {f"user {username}": BY_USER, f"from {_network(address)}": BY_ADDRESS}
+
+
+def _network(address: str) -> str:
+    """An IPv6 client has 2^64 addresses to come from."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address[:100]
+    return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else str(parsed)

@@ -1,0 +1,82 @@
+"""The users who may sign in. They live in accounts.db: the accounts service takes the logins."""
+
+from msgspec import Struct
+
+from tally.events import now, rfc3339
+from tally.store.database import Database
+from tally.store.errors import StoreError
+
+# AUTOINCREMENT: a number is never given again, so a token outlives its user in no other.
+SCHEMA = """
+CREATE TABLE user (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL UNIQUE,
+    admin INTEGER NOT NULL,
+    password TEXT NOT NULL,
+    created_date TEXT NOT NULL
+) STRICT;
+"""
+
+
+class NameTaken(StoreError):
+    """There is already a user of that name."""
+
+
+class NoSuchUser(StoreError):
+    """There is no user of that name."""
+
+
+class User(Struct, frozen=True):
+    """Somebody who may sign in; `password` is what passwords.hashed answered."""
+
+    id: int
+    name: str
+    admin: bool
+    password: str
+    created_date: str
+
+
+class Users:
+    """The users in one database. What changes something runs in a transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, name: str, password: str, admin: bool) -> None:
+        """Let somebody sign in; `password` is a hashed one. Raises NameTaken."""
+        if self.named(name):
+            raise NameTaken(f"there is already a user {name}; remove it first, to give another password")
+        self._database.execute(
+            "INSERT INTO user (name, admin, password, created_date) VALUES (?, ?, ?, ?)",
+            (name, admin, password, rfc3339(now())),
+        )
+
+    def remove(self, name: str) -> None:
+        """Have somebody sign in no more. The accounts stay. Raises NoSuchUser."""
+        self._database.execute("DELETE FROM user WHERE name = ?", (name,))
+        if not self._database.changes():
+            raise NoSuchUser(f"there is no user {name}; `users list` shows them")
+
+    def keep_password(self, id: int, password: str) -> None:
+        """Keep the same password in another way."""
+        self._database.execute("UPDATE user SET password = ? WHERE id = ?", (password, id))
+
+    def named(self, name: str) -> User | None:
+        """The user of that name."""
+        users = self._find("WHERE name = ?", (name,))
+        return users[0] if users else None
+
+    def are_there(self, id: int, name: str) -> bool:
+        """Whether the user who was given this number is still there."""
+        return bool(self._database.rows("SELECT 1 FROM user WHERE id = ? AND name = ?", (id, name)))
+
+    def all(self) -> list[User]:
+        """Everybody, by name."""
+        return self._find("ORDER BY name")
+
+    def _find(self, clause: str, bindings: tuple[str, ...] = ()) -> list[User]:
+        rows = self._database.rows(f"{_USER} {clause}", bindings)
+        return [User(id, name, bool(admin), *rest) for id, name, admin, *rest in rows]
+
+
+_USER = "SELECT id, name, admin, password, created_date FROM user"

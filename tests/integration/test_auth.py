@@ -1,0 +1,496 @@
+"""Who may do what, on both services, over real sockets: section 10 of the contract.
+
+RULES says for every route who may use it. A route that it doesn't hold fails a test.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import falcon.inspect
+import jwt
+import pytest
+import urllib3
+from integration.conftest import invoice, new_account, new_customer, new_invoice, problem
+
+from support import users
+from support.tally import Client, Tally, running
+from support.users import PASSWORD, SignedIn
+from support.waiting import eventually
+from tally import config
+from tally.actors import family
+
+OPEN = "everybody"
+SIGNED_IN = "whoever is signed in"
+LISTS = "lists what is in one's own accounts"
+OWN = "one's own, and all else is unknown"
+CREATES = "creates in one's own accounts"
+
+RULES = {
+    ("customers", "GET", "/customers"): LISTS,
+    ("customers", "POST", "/customers"): CREATES,
+    ("customers", "POST", "/customers/batch"): CREATES,
+    ("customers", "GET", "/customers/{id}"): OWN,
+    ("customers", "DELETE", "/customers/{id}"): OWN,
+    ("customers", "GET", "/invoices"): LISTS,
+    ("customers", "POST", "/invoices"): CREATES,
+    ("customers", "POST", "/invoices/batch"): CREATES,
+    ("customers", "GET", "/invoices/{id}"): OWN,
+    ("customers", "DELETE", "/invoices/{id}"): OWN,
+    ("customers", "GET", "/status"): SIGNED_IN,
+    ("customers", "GET", "/health/live"): OPEN,
+    ("customers", "GET", "/health/ready"): OPEN,
+    ("accounts", "GET", "/accounts"): LISTS,
+    ("accounts", "POST", "/accounts"): CREATES,
+    ("accounts", "GET", "/accounts/{id}"): OWN,
+    ("accounts", "DELETE", "/accounts/{id}"): OWN,
+    ("accounts", "GET", "/accounts/{id}/customers"): OWN,
+    ("accounts", "GET", "/accounts/{id}/is-owned-by/{user:path}"): OWN,
+    ("accounts", "POST", "/auth/login"): OPEN,
+    ("accounts", "OPTIONS", "/auth/login"): OPEN,
+    ("accounts", "GET", "/status"): SIGNED_IN,
+    ("accounts", "GET", "/health/live"): OPEN,
+    ("accounts", "GET", "/health/ready"): OPEN,
+}
+CLOSED = [route for route, rule in RULES.items() if rule != OPEN]
+UNKNOWN = "4611686018427387904"
+
+
+def _ruled(*rules: str) -> list[tuple[str, str, str]]:
+    return [route for route, rule in RULES.items() if rule in rules]
+
+
+def _name(route: object) -> str:
+    return " ".join(route) if isinstance(route, tuple) else str(route)
+
+
+class Things(NamedTuple):
+    """What somebody has: an account, a customer in it, and that one's invoice."""
+
+    account: str
+    customer: str
+    invoice: str
+
+
+class World(NamedTuple):
+    """A Tally in which an admin, Alice and Bob are signed in, and Alice and Bob have something each."""
+
+    tally: Tally
+    key: bytes
+    admin: SignedIn
+    alice: SignedIn
+    bob: SignedIn
+    of_alice: Things
+    of_bob: Things
+
+
+def _things(tally: Tally, user: SignedIn) -> Things:
+    account = new_account(user.accounts, user.name)
+    eventually(tally.settled)
+    customer = new_customer(user.customers, account)
+    return Things(account, customer, new_invoice(user.customers, customer))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with running(tmp_path_factory.mktemp("auth"), auth={"mode": "jwt"}) as tally:
+        for name in ("admin", "alice", "bob"):
+            users.add(tally, name, admin=name == "admin")
+        admin, alice, bob = (users.sign_in(tally, name) for name in ("admin", "alice", "bob"))
+        tally.customers, tally.accounts = admin.customers, admin.accounts  # whom `settled` asks as
+        of_alice, of_bob = _things(tally, alice), _things(tally, bob)
+        eventually(tally.settled)
+        key = (tally.directory / "data" / "signing.key").read_bytes().strip()
+        yield World(tally, key, admin, alice, bob, of_alice, of_bob)
+
+
+def _path(template: str, things: Things) -> str:
+    ids = {"accounts": things.account, "customers": things.customer, "invoices": things.invoice}
+    return template.replace("{id}", ids.get(template.split("/")[1], "")).replace("{user:path}", "alice")
+
+
+def _body(template: str, things: Things) -> Any:
+    """What this call takes, to create something in or for `things`."""
+    customer = {"name": "New", "account_id": things.account}
+    bodies: dict[str, Any] = {
+        "/customers": customer,
+        "/customers/batch": [customer],
+        "/invoices": invoice(things.customer),
+        "/invoices/batch": [invoice(things.customer)],
+        "/accounts": {"name": "New", "owned_by": "alice"},
+        "/auth/login": {"username": "alice", "password": "wrong password"},
+    }
+    return bodies.get(template)
+
+
+def _call(client: Client, method: str, template: str, things: Things) -> urllib3.BaseHTTPResponse:
+    return client.request(
+        method, _path(template, things), _body(template, things) if method == "POST" else None
+    )
+
+
+def _client(user: SignedIn, service: str) -> Client:
+    return user.customers if service == "customers" else user.accounts
+
+
+def _pages(client: Client, path: str, key: str, limit: int) -> list[Any]:
+    """All of a list, page by page."""
+    page = client.get(f"{path}limit={limit}")
+    found: list[Any] = page[key]
+    while page["next"] is not None:
+        assert len(page[key]) == limit
+        page = client.get(f"{path}limit={limit}&after={page['next']}")
+        found += page[key]
+    return found
+
+
+def _everything(world: World) -> list[Any]:
+    """All that there is, as an admin sees it."""
+    lists = [_pages(world.admin.customers, f"/{key}?", key, 1000) for key in ("customers", "invoices")]
+    return [*lists, world.admin.accounts.get("/accounts")]
+
+
+# Every route has a rule
+
+
+@pytest.mark.parametrize("service", ["customers", "accounts"])
+def test_every_route_has_a_rule_and_every_rule_a_route(service: str, tmp_path: Path) -> None:
+    file = tmp_path / "tally.toml"
+    file.write_text('[auth]\nmode = "jwt"\n')
+    settings = config.load(file, {})
+    family.prepare(settings, [service])
+    served = falcon.inspect.inspect_app(family.Family(settings, {})._app(service))
+    routes = {
+        (service, method.method, route.path)
+        for route in served.routes
+        for method in route.methods
+        if not method.internal
+    }
+    assert routes == {route for route in RULES if route[0] == service}
+    assert (served.static_routes, served.sinks) == ([], [])
+
+
+# Who has no good token
+
+
+def _token(world: World, key: bytes | None, algorithm: str = "HS256", **changes: Any) -> str:
+    """The admin's token, changed and signed again."""
+    claims = jwt.decode(world.admin.token, options={"verify_signature": False})
+    return jwt.encode({**claims, **changes}, key, algorithm)
+
+
+BAD_TOKENS: dict[str, Callable[[World], str]] = {
+    "another key's": lambda world: _token(world, b"x" * 64),
+    "expired": lambda world: _token(world, world.key, exp=int(time.time()) - 60),
+    "another algorithm's": lambda world: _token(world, world.key, "HS512"),
+    "unsigned": lambda world: _token(world, None, "none"),
+    "without an end": lambda world: _token(world, world.key, exp=None),
+    "cut off": lambda world: world.admin.token[:-1],
+    "nonsense": lambda world: "nonsense",
+}
+
+
+@pytest.mark.parametrize("route", CLOSED, ids=_name)
+def test_without_a_token_a_call_is_refused_with_a_challenge_and_changes_nothing(
+    world: World, route: tuple[str, str, str]
+) -> None:
+    service, method, template = route
+    before = _everything(world)
+    port = _client(world.alice, service).port
+    answer = _call(Client(port), method, template, world.of_alice)
+    problem(answer, 401)
+    assert answer.headers["WWW-Authenticate"] == 'Bearer realm="tally"'
+    assert _everything(world) == before
+
+
+@pytest.mark.parametrize("kind", BAD_TOKENS)
+@pytest.mark.parametrize("route", CLOSED, ids=_name)
+def test_a_token_that_is_not_good_is_refused(world: World, route: tuple[str, str, str], kind: str) -> None:
+    service, method, template = route
+    client = Client(_client(world.alice, service).port, BAD_TOKENS[kind](world))
+    answer = _call(client, method, template, world.of_alice)
+    problem(answer, 401)
+    assert answer.headers["WWW-Authenticate"] == 'Bearer realm="tally", error="invalid_token"'
+
+
+def test_a_token_of_a_user_who_never_was_is_refused_by_the_service_that_knows_the_users(world: World) -> None:
+    for changes in ({"uid": 99}, {"sub": "alice"}):
+        client = Client(world.alice.accounts.port, _token(world, world.key, **changes))
+        problem(client.request("GET", "/accounts"), 401)
+
+
+@pytest.mark.parametrize("header", ["Basic YWxpY2U6c2VjcmV0", "Bearer", "{token}", "Token {token}", ""])
+@pytest.mark.parametrize("service", ["customers", "accounts"])
+def test_a_token_counts_only_as_a_bearer_s(world: World, service: str, header: str) -> None:
+    value = header.format(token=world.admin.token)
+    client = Client(_client(world.alice, service).port)
+    assert client.request("GET", f"/{service}", headers={"Authorization": value}).status == 401
+    assert client.request("GET", f"/{service}?access_token={world.admin.token}").status == 401
+
+
+@pytest.mark.parametrize("service", ["customers", "accounts"])
+def test_the_scheme_s_case_does_not_matter(world: World, service: str) -> None:
+    client = Client(_client(world.alice, service).port)
+    header = {"Authorization": f"bearer {world.admin.token}"}
+    assert client.request("GET", f"/{service}", headers=header).status == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/health", "/health/", "/health/live/x", "/healthy/live", "/a/../health/live"]
+)
+@pytest.mark.parametrize("service", ["customers", "accounts"])
+def test_without_a_token_nobody_learns_which_paths_there_are(world: World, service: str, path: str) -> None:
+    problem(Client(_client(world.alice, service).port).request("GET", path), 401)
+
+
+@pytest.mark.parametrize("method", ["HEAD", "PUT", "PATCH", "OPTIONS", "TRACE"])
+@pytest.mark.parametrize("service", ["customers", "accounts"])
+def test_without_a_token_no_other_method_helps(world: World, service: str, method: str) -> None:
+    assert Client(_client(world.alice, service).port).request(method, f"/{service}").status == 401
+
+
+@pytest.mark.parametrize("route", _ruled(OPEN), ids=_name)
+def test_health_and_the_login_want_no_token(world: World, route: tuple[str, str, str]) -> None:
+    service, method, template = route
+    client = Client(_client(world.alice, service).port)
+    answer = _call(client, method, template, world.of_alice)
+    if template == "/auth/login" and method == "POST":
+        problem(answer, 401)
+        assert "password" in answer.json()["detail"]
+    else:
+        assert answer.status in (200, 204), answer.data
+
+
+@pytest.mark.parametrize("route", _ruled(SIGNED_IN), ids=_name)
+def test_whoever_is_signed_in_may_read_the_status(world: World, route: tuple[str, str, str]) -> None:
+    service, method, template = route
+    assert _call(_client(world.bob, service), method, template, world.of_alice).status == 200
+
+
+# What is another's
+
+
+@pytest.mark.parametrize("route", _ruled(OWN), ids=_name)
+def test_what_is_another_s_is_answered_exactly_as_what_does_not_exist(
+    world: World, route: tuple[str, str, str]
+) -> None:
+    service, method, template = route
+    before = _everything(world)
+    client = _client(world.bob, service)
+    answer = _call(client, method, template, world.of_alice)
+    unknown = _call(client, method, template, Things(UNKNOWN, UNKNOWN, UNKNOWN))
+    problem(answer, 404)
+    thing = world.of_alice[("accounts", "customers", "invoices").index(template.split("/")[1])]
+    assert answer.data.replace(thing.encode(), b"ID") == unknown.data.replace(UNKNOWN.encode(), b"ID")
+    dull = {"Date", "Content-Length"}
+    assert {k: v for k, v in answer.headers.items() if k not in dull} == {
+        k: v for k, v in unknown.headers.items() if k not in dull
+    }
+    assert _everything(world) == before
+
+
+@pytest.mark.parametrize("query", ["", "?cascade=true"])
+def test_another_s_account_is_not_deleted_however_one_asks(world: World, query: str) -> None:
+    problem(world.bob.accounts.request("DELETE", f"/accounts/{world.of_alice.account}{query}"), 404)
+    assert world.alice.accounts.get(f"/accounts/{world.of_alice.account}")
+
+
+@pytest.mark.parametrize("route", _ruled(OWN), ids=_name)
+def test_what_is_one_s_own_and_what_is_anybody_s_for_an_admin_is_there(
+    world: World, route: tuple[str, str, str]
+) -> None:
+    service, method, template = route
+    for user in (world.alice, world.admin):
+        things = _things(world.tally, world.alice) if method == "DELETE" else world.of_alice
+        if template == "/accounts/{id}" and method == "DELETE":
+            eventually(world.tally.settled)
+            user.accounts.delete(f"/accounts/{things.account}?cascade=true")
+        else:
+            assert _call(_client(user, service), method, template, things).status in (200, 204)
+
+
+@pytest.mark.parametrize("template", ["/customers", "/customers/batch", "/invoices", "/invoices/batch"])
+def test_nothing_is_created_in_another_s_account_and_the_answer_is_as_if_it_did_not_exist(
+    world: World, template: str
+) -> None:
+    before = _everything(world)
+    kind = "account_id" if "customers" in template else "customer_id"
+    field = f"[0].{kind}" if template.endswith("/batch") else kind
+    answer = _call(world.bob.customers, "POST", template, world.of_alice)
+    unknown = _call(world.bob.customers, "POST", template, Things(UNKNOWN, UNKNOWN, UNKNOWN))
+    problem(answer, 422, field)
+    thing = world.of_alice.account if kind == "account_id" else world.of_alice.customer
+    assert answer.data.replace(f" {thing}".encode(), b" ID") == unknown.data.replace(UNKNOWN.encode(), b"ID")
+    assert _everything(world) == before
+
+
+def test_a_batch_with_a_row_in_another_s_account_creates_nothing_and_names_the_row(world: World) -> None:
+    before = _everything(world)
+    rows = [
+        {"name": "Mine", "account_id": world.of_bob.account},
+        {"name": "Not mine", "account_id": world.of_alice.account},
+        {"name": "Nobody's", "account_id": UNKNOWN},
+    ]
+    answer = world.bob.customers.request("POST", "/customers/batch", rows)
+    problem(answer, 422, "[1].account_id", "[2].account_id")
+    bills = [invoice(world.of_bob.customer), invoice(UNKNOWN), invoice(world.of_alice.customer)]
+    answer = world.bob.customers.request("POST", "/invoices/batch", bills)
+    problem(answer, 422, "[1].customer_id", "[2].customer_id")
+    assert _everything(world) == before
+
+
+@pytest.mark.parametrize("route", _ruled(CREATES), ids=_name)
+def test_one_creates_in_one_s_own_accounts_and_an_admin_in_any(
+    world: World, route: tuple[str, str, str]
+) -> None:
+    service, method, template = route
+    for user in (world.alice, world.admin):
+        assert _call(_client(user, service), method, template, world.of_alice).status == 201
+
+
+def test_an_account_is_opened_for_oneself_and_by_an_admin_for_anybody(world: World) -> None:
+    before = _everything(world)
+    answer = world.bob.accounts.request("POST", "/accounts", {"name": "Theirs", "owned_by": "alice"})
+    problem(answer, 403)
+    assert _everything(world) == before
+    assert world.bob.accounts.post("/accounts", {"name": "Mine", "owned_by": " bob "})
+    assert world.admin.accounts.post("/accounts", {"name": "Carol's", "owned_by": "carol"})
+
+
+def test_a_customer_in_an_account_that_nobody_knows_is_for_an_admin_alone(world: World) -> None:
+    row = {"name": "Early", "account_id": UNKNOWN}
+    problem(world.alice.customers.request("POST", "/customers", row), 422, "account_id")
+    customer = world.admin.customers.post("/customers", row)["id"]
+    problem(world.alice.customers.request("GET", f"/customers/{customer}"), 404)
+
+
+# Lists
+
+
+@pytest.mark.parametrize("limit", [1, 2, 1000])
+@pytest.mark.parametrize("name", ["alice", "bob"])
+def test_lists_hold_what_is_in_one_s_own_accounts_page_by_page(world: World, name: str, limit: int) -> None:
+    user: SignedIn = getattr(world, name)
+    own = {
+        each["account"]["id"]
+        for each in world.admin.accounts.get("/accounts")
+        if each["account"]["owned_by"] == name
+    }
+    everybody = _pages(world.admin.customers, "/customers?", "customers", 1000)
+    customers = [each for each in everybody if each["account_id"] in own]
+    of_own = {each["id"] for each in customers}
+    bills = [
+        each
+        for each in _pages(world.admin.customers, "/invoices?", "invoices", 1000)
+        if each["customer_id"] in of_own
+    ]
+    assert customers
+    assert bills
+    assert len(everybody) > len(customers)
+    assert _pages(user.customers, "/customers?", "customers", limit) == customers
+    assert _pages(user.customers, "/invoices?", "invoices", limit) == bills
+
+
+def test_the_list_of_accounts_holds_one_s_own_streamed_and_page_by_page(world: World) -> None:
+    everything = world.admin.accounts.get("/accounts")
+    for user in (world.alice, world.bob):
+        own = [each for each in everything if each["account"]["owned_by"] == user.name]
+        assert 0 < len(own) < len(everything)
+        assert user.accounts.get("/accounts") == own
+        answer = user.accounts.request("GET", "/accounts?limit=1")
+        assert answer.json() == own[:1]
+        last = user.accounts.request("GET", f"/accounts?limit=1000&after={own[-1]['account']['id']}")
+        assert (last.json(), last.headers.get("Link")) == ([], None)
+
+
+def test_filtering_for_what_is_another_s_finds_nothing_as_for_what_does_not_exist(world: World) -> None:
+    for path, key, mine, theirs in (
+        ("/customers?account_id=", "customers", world.of_bob.account, world.of_alice.account),
+        ("/invoices?customer_id=", "invoices", world.of_bob.customer, world.of_alice.customer),
+    ):
+        client = world.bob.customers
+        assert client.get(f"{path}{mine}")[key]
+        assert client.get(f"{path}{theirs}") == client.get(f"{path}{UNKNOWN}") == {key: [], "next": None}
+        assert world.admin.customers.get(f"{path}{theirs}")[key]
+
+
+# What comes with time
+
+
+def test_the_events_of_users_are_counted_like_anybody_s(world: World) -> None:
+    things = _things(world.tally, world.alice)
+    eventually(world.tally.settled)
+    account = world.alice.accounts.get(f"/accounts/{things.account}")
+    assert account["total_revenue_cents"] == 10_000
+    assert world.bob.accounts.request("GET", f"/accounts/{things.account}").status == 404
+
+
+def test_a_deleted_account_s_customers_are_gone_for_its_owner_at_once(world: World) -> None:
+    things = _things(world.tally, world.alice)
+    eventually(world.tally.settled)
+    world.alice.accounts.delete(f"/accounts/{things.account}?cascade=true")
+    eventually(world.tally.settled)
+    problem(world.alice.customers.request("GET", f"/customers/{things.customer}"), 404)
+    problem(
+        world.alice.customers.request("POST", "/customers", _body("/customers", things)), 422, "account_id"
+    )
+
+
+@pytest.mark.parametrize("template", ["/customers", "/customers/batch", "/invoices", "/invoices/batch"])
+def test_one_user_s_idempotency_key_says_nothing_to_another(world: World, template: str) -> None:
+    header = {"Idempotency-Key": f"the-same-for{template}"}
+    mine, theirs = (_body(template, things) for things in (world.of_bob, world.of_alice))
+    first = world.alice.customers.post(template, theirs, header)
+    assert world.alice.customers.post(template, theirs, header) == first
+    replayed = world.bob.customers.request("POST", template, theirs, headers=header)
+    assert replayed.status == 422
+    assert replayed.data == world.bob.customers.request("POST", template, theirs).data
+    second = world.bob.customers.post(template, mine, header)
+    assert second != first
+    assert world.bob.customers.post(template, mine, header) == second
+    assert world.alice.customers.post(template, theirs, header) == first
+
+
+def test_an_admin_s_key_and_a_user_s_are_two_also_for_accounts(world: World) -> None:
+    header, body = {"Idempotency-Key": "accounts-key"}, {"name": "Once", "owned_by": "alice"}
+    first = world.alice.accounts.post("/accounts", body, header)
+    assert world.alice.accounts.post("/accounts", body, header) == first
+    assert world.admin.accounts.post("/accounts", body, header) != first
+
+
+def test_a_removed_user_s_token_ends_at_once_on_accounts_and_on_customers_as_it_expires(world: World) -> None:
+    users.add(world.tally, "dora")
+    dora = users.sign_in(world.tally, "dora")
+    assert dora.accounts.get("/accounts") == []
+    users.remove(world.tally, "dora")
+    problem(dora.accounts.request("GET", "/accounts"), 401)
+    assert dora.customers.get("/customers")["customers"] == []
+    soon = int(time.time()) - 60
+    claims = {**jwt.decode(dora.token, options={"verify_signature": False}), "exp": soon}
+    expired = Client(dora.customers.port, jwt.encode(claims, world.key, "HS256"))
+    problem(expired.request("GET", "/customers"), 401)
+    users.add(world.tally, "dora")
+    problem(dora.accounts.request("GET", "/accounts"), 401)  # she is another user now
+
+
+def test_a_token_holds_nothing_but_who_it_is_for_and_until_when(world: World) -> None:
+    claims = jwt.decode(world.alice.token, world.key, ["HS256"], issuer="tally")
+    assert claims.keys() == {"iss", "sub", "uid", "admin", "iat", "exp"}
+    assert (claims["sub"], claims["admin"], claims["exp"] - claims["iat"]) == ("alice", False, 3600)
+
+
+def test_an_address_that_a_client_claims_for_itself_is_not_believed(world: World) -> None:
+    content = {"username": "liar", "password": "wrong password"}
+    claimed = {"X-Forwarded-For": "192.0.2.99", "Forwarded": "for=192.0.2.99"}
+    problem(world.tally.accounts.request("POST", "/auth/login", content, headers=claimed), 401)
+    (line,) = [line for line in world.tally.said().splitlines() if '"liar"' in line]
+    assert json.loads(line)["address"] == "127.0.0.1"
+
+
+def test_no_password_no_key_and_no_token_was_logged(world: World) -> None:
+    written = world.tally.said()
+    assert "login_succeeded" in written
+    for secret in (PASSWORD, world.key.decode(), world.alice.token):
+        assert secret not in written

@@ -1,0 +1,258 @@
+"""Signing in: POST /auth/login, what it answers, and how failures slow it down."""
+
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import urllib3
+from argon2 import PasswordHasher
+from integration.conftest import problem
+
+from support import users
+from support.tally import Client, Tally, running
+from support.users import PASSWORD
+from tally.store import accounts
+from tally.store.login_attempts import BY_ADDRESS, BY_USER, LoginAttempts
+from tally.store.users import Users
+
+PROXY = "127.0.0.1"
+
+
+@pytest.fixture(scope="module")
+def tally(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
+    """One behind a proxy (these tests), so that each test can come from addresses of its own."""
+    auth = {"mode": "jwt", "trusted_proxy": PROXY}
+    with running(tmp_path_factory.mktemp("login"), auth=auth, accounts={"processes": 2}) as tally:
+        yield tally
+
+
+@pytest.fixture
+def name(tally: Tally, request: pytest.FixtureRequest) -> str:
+    """A user of this test's own."""
+    user = request.node.name[:100]
+    users.add(tally, user)
+    return str(user)
+
+
+def _login(
+    client: Client, username: object, password: object = PASSWORD, address: str = "192.0.2.1", **headers: str
+) -> urllib3.BaseHTTPResponse:
+    content = {"username": username, "password": password}
+    return client.request(
+        "POST", "/auth/login", content, headers={"X-Forwarded-For": address, "Connection": "close", **headers}
+    )
+
+
+def _lines(tally: Tally, event: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in tally.said().splitlines() if line.startswith("{")]
+    return [line for line in lines if line["event"] == event]
+
+
+def test_a_password_is_answered_with_a_token_and_its_end(tally: Tally, name: str) -> None:
+    answer = _login(tally.accounts, name)
+    assert answer.status == 200
+    assert answer.headers["Cache-Control"] == "no-store"
+    content = answer.json()
+    assert content.keys() == {"token", "expires_at"}
+    assert content["expires_at"].endswith("Z")
+    left = datetime.fromisoformat(content["expires_at"]) - datetime.now(UTC)
+    assert 3500 < left.total_seconds() <= 3600
+    assert Client(tally.customers.port, content["token"]).get("/customers") == {"customers": [], "next": None}
+
+
+def test_the_name_is_trimmed_and_the_password_is_not(tally: Tally, name: str) -> None:
+    assert _login(tally.accounts, f"  {name} ").status == 200
+    problem(_login(tally.accounts, name, f" {PASSWORD}"), 401)
+
+
+def test_a_wrong_password_and_a_wrong_name_are_answered_alike(tally: Tally, name: str) -> None:
+    wrong, unknown = _login(tally.accounts, name, "wrong password"), _login(tally.accounts, "nobody")
+    problem(wrong, 401)
+    assert wrong.headers["WWW-Authenticate"] == 'Bearer realm="tally"'
+    dull = {"Date"}
+    assert wrong.data == unknown.data
+    assert {k: v for k, v in wrong.headers.items() if k not in dull} == {
+        k: v for k, v in unknown.headers.items() if k not in dull
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "fields"),
+    [
+        ({}, ["username", "password"]),
+        ({"username": "a"}, ["password"]),
+        ({"username": "", "password": ""}, ["username", "password"]),
+        ({"username": 1, "password": None}, ["username", "password"]),
+        ({"username": "a", "password": ["secret-in-a-list"]}, ["password"]),
+        ({"username": "a\x00b", "password": "x"}, ["username"]),
+        ({"username": "a" * 201, "password": "x" * 1025}, ["username", "password"]),
+    ],
+)
+def test_a_body_that_does_not_hold_is_refused_and_no_password_is_shown(
+    tally: Tally, content: dict[str, object], fields: list[str]
+) -> None:
+    answer = tally.accounts.request("POST", "/auth/login", content)
+    problem(answer, 422, *fields)
+    assert b"secret" not in answer.data
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"secret", b'{"username": "a", "password": "\xff"}', b'{"a": "\\ud800"}']
+)
+def test_a_body_that_is_no_json_object_is_malformed(tally: Tally, body: bytes) -> None:
+    answer = tally.accounts.request("POST", "/auth/login", body=body)
+    assert answer.status in (400, 422)
+    assert b"secret" not in answer.data
+
+
+@pytest.mark.parametrize("password", ["\x00\x01", "p\u0000q" * 300, "🔑" * 1024, "a\nb"])
+def test_any_characters_may_be_in_a_password_that_is_tried(tally: Tally, password: str) -> None:
+    problem(_login(tally.accounts, f"with {len(password)}", password), 401)
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+def test_only_post_signs_in(tally: Tally, method: str) -> None:
+    problem(tally.accounts.request(method, "/auth/login"), 405)
+
+
+def test_the_customers_service_signs_nobody_in(tally: Tally) -> None:
+    assert _login(tally.customers, "anybody").status == 404
+
+
+def test_a_password_that_was_kept_at_a_lower_cost_is_kept_anew(tally: Tally, name: str) -> None:
+    with closing(accounts.open_database(tally.directory / "data")) as database:
+        everybody = Users(database)
+        user = everybody.named(name)
+        assert user
+        cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
+        with database.transaction():
+            everybody.keep_password(user.id, cheap)
+        problem(_login(tally.accounts, name, "wrong password"), 401)
+        assert everybody.named(name) == type(user)(user.id, name, False, cheap, user.created_date)
+        assert _login(tally.accounts, name).status == 200
+        kept = everybody.named(name)
+        assert kept
+        assert kept.password.startswith("$argon2id$v=19$m=19456")
+    assert _login(tally.accounts, name).status == 200
+
+
+# Failures
+
+
+def _failed(tally: Tally, times: int, seconds_ago: float, username: str, address: str) -> None:
+    """Have had so many failures, as the services count them."""
+    with closing(accounts.open_database(tally.directory / "data")) as database, database.transaction():
+        for number in range(times):
+            then = time.time() - seconds_ago - 60 * (times - number - 1)
+            assert LoginAttempts(database, lambda: then).begin(username, address) == 0  # noqa: B023
+
+
+def test_every_failure_is_counted_for_the_user_and_the_address_whichever_process_answers(
+    tally: Tally, name: str
+) -> None:
+    address = "198.51.100.1"
+    for _ in range(BY_USER.free):
+        problem(_login(tally.accounts, name, "wrong password", address), 401)
+    with closing(accounts.open_database(tally.directory / "data")) as database:
+        counts = dict(database.rows("SELECT origin, failures FROM login_attempt"))
+    assert (counts[f"user {name}"], counts[f"from {address}"]) == (BY_USER.free, BY_USER.free)
+
+
+def test_a_user_with_failures_waits_with_the_right_password_too_and_from_anywhere(
+    tally: Tally, name: str
+) -> None:
+    _failed(tally, 12, 0, name, "198.51.100.2")
+    for number in range(10):
+        answer = _login(tally.accounts, name, PASSWORD, f"198.51.100.{number}")
+        problem(answer, 429)
+        assert 1 <= int(answer.headers["Retry-After"]) <= BY_USER.longest
+
+
+def test_whoever_has_waited_gets_in_and_is_counted_afresh(tally: Tally, name: str) -> None:
+    _failed(tally, 12, BY_USER.longest, name, "198.51.100.3")
+    assert _login(tally.accounts, name, PASSWORD, "198.51.100.3").status == 200
+    for _ in range(BY_USER.free):
+        problem(_login(tally.accounts, name, "wrong password", "198.51.100.3"), 401)
+
+
+def test_an_address_with_failures_waits_whoever_it_tries_to_be(tally: Tally, name: str) -> None:
+    for number in range(BY_ADDRESS.free + 8):
+        _failed(tally, 1, 60 * (BY_ADDRESS.free + 8 - number), f"guess {number}", "198.51.100.4")
+    _failed(tally, 1, 0, "one more", "198.51.100.4")
+    problem(_login(tally.accounts, name, PASSWORD, "198.51.100.4"), 429)
+    assert _login(tally.accounts, name, PASSWORD, "198.51.100.5").status == 200
+
+
+def test_a_crowd_that_signs_in_holds_up_nothing_else(tally: Tally) -> None:
+    with ThreadPoolExecutor(20) as pool:
+        tries = [
+            pool.submit(_login, tally.accounts, f"crowd {n}", "x", f"2001:db8:1:{n:x}::1") for n in range(20)
+        ]
+        assert tally.accounts.get("/health/ready") == {"status": "ok"}
+        statuses = [each.result().status for each in tries]
+    assert 401 in statuses
+    assert set(statuses) <= {401, 429}
+
+
+def test_logins_are_logged_with_name_and_address_and_never_the_password(tally: Tally, name: str) -> None:
+    address = "192.0.2.77"
+    _login(tally.accounts, name, "a wrong one, of course", address)
+    _login(tally.accounts, name, PASSWORD, address)
+    (failed,) = [line for line in _lines(tally, "login_failed") if line["username"] == name]
+    (succeeded,) = [line for line in _lines(tally, "login_succeeded") if line["username"] == name]
+    assert (failed["address"], succeeded["address"]) == (address, address)
+    assert "a wrong one" not in tally.said()
+    assert PASSWORD not in tally.said()
+
+
+# The page of the customers service
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "tally.example.org", "[::1]", "LOCALHOST"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_the_customers_page_of_the_same_host_may_sign_in(tally: Tally, host: str, scheme: str) -> None:
+    origin = f"{scheme}://{host.lower()}:{tally.customers.port}"
+    headers = {"Host": f"{host}:{tally.accounts.port}", "Origin": origin}
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+    preflight = tally.accounts.request("OPTIONS", "/auth/login", headers={**headers, **asked})
+    assert preflight.status == 204
+    assert preflight.headers["Access-Control-Allow-Methods"] == "POST"
+    assert preflight.headers["Access-Control-Allow-Headers"] == "Content-Type"
+    refused = _login(tally.accounts, f"cors {scheme}", "x", f"2001:db8:2:{len(host)}::1", **headers)
+    for answer in (preflight, refused):
+        assert answer.headers["Access-Control-Allow-Origin"] == origin
+        assert answer.headers["Vary"] == "Origin"
+        assert "Access-Control-Allow-Credentials" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "http://localhost",
+        "http://localhost:1",
+        "http://evil.example:{port}",
+        "http://localhost.evil.example:{port}",
+        "null",
+        "",
+        "http://localhost:{port}x",
+        "http://[::1",
+    ],
+)
+def test_no_other_page_may(tally: Tally, origin: str) -> None:
+    origin = origin.format(port=tally.customers.port)
+    headers = {"Host": f"localhost:{tally.accounts.port}", "Origin": origin}
+    answer = tally.accounts.request("OPTIONS", "/auth/login", headers=headers)
+    assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+def test_no_other_call_lets_another_origin_in(tally: Tally, name: str) -> None:
+    client = users.sign_in(tally, name).accounts
+    headers = {"Host": "localhost", "Origin": f"http://localhost:{tally.customers.port}"}
+    answer = client.request("GET", "/accounts", headers=headers)
+    assert answer.status == 200
+    assert "Access-Control-Allow-Origin" not in answer.headers

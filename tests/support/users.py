@@ -1,0 +1,44 @@
+"""Users of a running Tally, each with clients of its own."""
+
+from contextlib import closing
+from typing import NamedTuple
+
+from support.tally import Client, Tally
+from tally.store import accounts, passwords
+from tally.store.users import Users
+
+PASSWORD = "correct horse battery staple"
+
+
+class SignedIn(NamedTuple):
+    """A user with its token, and both services as it sees them."""
+
+    name: str
+    token: str
+    customers: Client
+    accounts: Client
+
+
+def add(tally: Tally, name: str, admin: bool = False) -> None:
+    """Let a user sign in, as `users add` does."""
+    password = passwords.hashed(PASSWORD)
+    with closing(accounts.open_database(tally.directory / "data")) as database, database.transaction():
+        Users(database).add(name, password, admin)
+
+
+def remove(tally: Tally, name: str) -> None:
+    """Have a user sign in no more, as `users remove` does."""
+    with closing(accounts.open_database(tally.directory / "data")) as database, database.transaction():
+        Users(database).remove(name)
+
+
+def sign_in(tally: Tally, name: str) -> SignedIn:
+    """Log a user in."""
+    answer = tally.accounts.request("POST", "/auth/login", {"username": name, "password": PASSWORD})
+    assert answer.status == 200, answer.data
+    return with_token(tally, name, answer.json()["token"])
+
+
+def with_token(tally: Tally, name: str, token: str) -> SignedIn:
+    """Both services for whoever has this token."""
+    return SignedIn(name, token, Client(tally.customers.port, token), Client(tally.accounts.port, token))
