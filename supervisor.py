@@ -285,7 +285,7 @@ def list_users(file: Path | None) -> None:
     with _users(_load(file)) as everybody:
         rows = [(user.name, "admin" if user.admin else "", user.created_date) for user in everybody.all()]
     if rows:
-        click.echo(_table([("name", "rights", "since"), *rows]))
+        terminal.show([("name", "rights", "since"), *rows])
 
 
 @users.command()

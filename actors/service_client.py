@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 _ANSWER_SECONDS = 60
 _PASSING = (502, 503, 504)
-_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where a server listens, and how it is reached from here
+_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 where a server listens, and how it is reached from here
 
 
 class Unavailable(Exception):

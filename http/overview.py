@@ -80,11 +80,11 @@ class CustomersOverview:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """A part of the customers that match, the newest first."""
-        page, search = Page(req, "account_id", "before"), _search(req)
+        page, text = Page(req, "account_id", "before"), _search(req)
         account, before = page.filters["account_id"], _before(page)
         with self._service.read() as store:
-            customers = CustomerSearch(store.database, owner(req))
-            found = customers.find(search, account, before, page.limit + 1)
+            search = CustomerSearch(store.database, owner(req))
+            found = search.find(text, account, before, page.limit + 1)
         customers, following = page.cut(found, lambda customer: customer.id)
         Json.send(resp, {"customers": customers, "next": following})
 

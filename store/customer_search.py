@@ -10,6 +10,7 @@ from tally.store.searching import Cents, contains
 
 NEWEST = 2**63 - 1  # as `before`: from the newest on
 
+_CUSTOMER = "SELECT id, account_id, name, created_date FROM customer"
 _MINE = " AND account_id IN (SELECT id FROM known_account WHERE owned_by = ? AND NOT deleted)"  # of an owner
 
 
@@ -47,9 +48,7 @@ class CustomerSearch:
         if search:
             name, names = contains("name", search)
             where, bindings = f"{where} AND ({name} OR cast(id AS TEXT) = ?)", [*bindings, *names, search]
-        sql = (
-            f"SELECT id, account_id, name, created_date FROM customer WHERE {where} ORDER BY id DESC LIMIT ?"
-        )
+        sql = f"{_CUSTOMER} WHERE {where} ORDER BY id DESC LIMIT ?"
         return [
             Customer(Id(row[0]), Id(row[1]), *row[2:]) for row in self._database.rows(sql, [*bindings, limit])
         ]

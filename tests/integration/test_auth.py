@@ -21,6 +21,7 @@ from support.users import PASSWORD, SignedIn
 from support.waiting import eventually
 from tally import config
 from tally.actors import family
+from tally.http.figures import Figures
 
 OPEN = "everybody"
 SIGNED_IN = "whoever is signed in"
@@ -39,6 +40,11 @@ RULES = {
     ("customers", "POST", "/invoices/batch"): CREATES,
     ("customers", "GET", "/invoices/{id}"): OWN,
     ("customers", "DELETE", "/invoices/{id}"): OWN,
+    ("customers", "GET", "/customers/search"): LISTS,
+    ("customers", "GET", "/customers/{id}/summary"): OWN,
+    ("customers", "GET", "/"): OPEN,
+    ("customers", "GET", "/static/{name}"): OPEN,
+    ("customers", "GET", "/metrics"): SIGNED_IN,
     ("customers", "GET", "/status"): SIGNED_IN,
     ("customers", "GET", "/health/live"): OPEN,
     ("customers", "GET", "/health/ready"): OPEN,
@@ -50,6 +56,11 @@ RULES = {
     ("accounts", "GET", "/accounts/{id}/is-owned-by/{user:path}"): OWN,
     ("accounts", "POST", "/auth/login"): OPEN,
     ("accounts", "OPTIONS", "/auth/login"): OPEN,
+    ("accounts", "GET", "/accounts/summary"): LISTS,
+    ("accounts", "GET", "/accounts/{id}/summary"): OWN,
+    ("accounts", "GET", "/"): OPEN,
+    ("accounts", "GET", "/static/{name}"): OPEN,
+    ("accounts", "GET", "/metrics"): SIGNED_IN,
     ("accounts", "GET", "/status"): SIGNED_IN,
     ("accounts", "GET", "/health/live"): OPEN,
     ("accounts", "GET", "/health/ready"): OPEN,
@@ -108,7 +119,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 def _path(template: str, things: Things) -> str:
     ids = {"accounts": things.account, "customers": things.customer, "invoices": things.invoice}
-    return template.replace("{id}", ids.get(template.split("/")[1], "")).replace("{user:path}", "alice")
+    return (
+        template.replace("{id}", ids.get(template.split("/")[1], ""))
+        .replace("{user:path}", "alice")
+        .replace("{name}", "tally.css")
+    )
 
 
 def _body(template: str, things: Things) -> Any:
@@ -161,7 +176,7 @@ def test_every_route_has_a_rule_and_every_rule_a_route(service: str, tmp_path: P
     file.write_text('[auth]\nmode = "jwt"\n')
     settings = config.load(file, {})
     family.prepare(settings, [service])
-    served = falcon.inspect.inspect_app(family.Family(settings, {})._app(service))
+    served = falcon.inspect.inspect_app(family.Family(settings, {})._app(service, Figures()))
     routes = {
         (service, method.method, route.path)
         for route in served.routes
@@ -494,3 +509,25 @@ def test_no_password_no_key_and_no_token_was_logged(world: World) -> None:
     assert "login_succeeded" in written
     for secret in (PASSWORD, world.key.decode(), world.alice.token):
         assert secret not in written
+
+
+# What the pages ask for
+
+
+def test_the_pages_show_a_user_what_is_in_its_own_accounts(world: World) -> None:
+    summary = world.alice.accounts.get("/accounts/summary")
+    assert {row["owned_by"] for row in summary["accounts"] + summary["largest"]} == {"alice"}
+    assert summary["totals"]["accounts"] == summary["found"] == len(summary["accounts"])
+    found = world.alice.customers.get("/customers/search?limit=1000")["customers"]
+    mine = {row["id"] for row in summary["accounts"]}
+    assert found
+    assert {customer["account_id"] for customer in found} <= mine
+    for sought in (world.of_bob.customer, "o"):
+        found = world.alice.customers.get(f"/customers/search?search={sought}")["customers"]
+        assert {customer["account_id"] for customer in found} <= mine
+    assert world.alice.accounts.get("/accounts/summary?search=bob")["accounts"] == []
+
+
+def test_the_pages_show_an_admin_everything(world: World) -> None:
+    owners = {row["owned_by"] for row in world.admin.accounts.get("/accounts/summary")["accounts"]}
+    assert {"alice", "bob"} <= owners

@@ -10,6 +10,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import falcon
 
 from support.engines import free_port
+from tally.http.auth import OpenGate
 from tally.http.pages import LOGIN, Ports, add_pages
 from tally.http.service import create_app
 
@@ -72,7 +73,7 @@ class Guarded:
         self.revoked = threading.Event()
 
     def app(self, service: str) -> Any:
-        app = create_app(())
+        app = create_app((), OpenGate())
         add_pages(app, service, self.ports)
         for path in _ANSWERS:
             app.add_route(path, _Call(self.revoked))
