@@ -9,7 +9,10 @@ import falcon
 
 from tally.events import Id
 from tally.http import values
+from tally.http.answers import CustomerRevenuePage, Ownership
+from tally.http.calls import ACCOUNTS
 from tally.http.health import add_health
+from tally.http.openapi import OpenApiResource
 from tally.http.problems import FieldError, WrongFields
 from tally.http.service import (
     SINGLE_BODY,
@@ -47,6 +50,7 @@ def app(directory: Path, after_commit: Callable[[], None], status: Callable[[], 
     app.add_route("/accounts/{id}/customers", accounts, suffix="customers")
     app.add_route("/accounts/{id}/is-owned-by/{user:path}", accounts, suffix="ownership")
     add_health(app, service, status)
+    app.add_route("/openapi.json", OpenApiResource("Tally: accounts", ACCOUNTS))
     return app
 
 
@@ -99,13 +103,13 @@ class AccountsResource:
             account = store.account(path_id(id, "account"))
             found = store.customers_of(account.id, page.after, page.limit + 1)
         customers, following = page.cut(found, lambda customer: customer.customer_id)
-        Json.send(resp, {"customers": customers, "next": following})
+        Json.send(resp, CustomerRevenuePage(customers, following))
 
     def on_get_ownership(self, req: falcon.Request, resp: falcon.Response, id: str, user: str) -> None:
         """Tell whether a user owns an account."""
         with self._service.read() as store:
             account = store.account(path_id(id, "account"))
-        Json.send(resp, {"ok": account.owned_by == user})
+        Json.send(resp, Ownership(account.owned_by == user))
 
     def _list(self, accounts: Iterator[Account]) -> Iterator[bytes]:
         separator = b"["

@@ -7,7 +7,10 @@ from typing import Any
 import falcon
 
 from tally.http import values
+from tally.http.answers import CustomerPage, InvoicePage
+from tally.http.calls import CUSTOMERS
 from tally.http.health import add_health
+from tally.http.openapi import OpenApiResource
 from tally.http.service import (
     BATCH_BODY,
     SINGLE_BODY,
@@ -50,6 +53,7 @@ def app(
     app.add_route("/invoices/batch", invoices, suffix="batch")
     app.add_route("/invoices/{id}", invoices, suffix="one")
     add_health(app, service, status)
+    app.add_route("/openapi.json", OpenApiResource("Tally: customers", CUSTOMERS))
     return app
 
 
@@ -88,7 +92,7 @@ class CustomersResource:
         with self._service.read() as store:
             found = store.customers(page.filters["account_id"], page.after, page.limit + 1)
         customers, following = page.cut(found, lambda customer: customer.id)
-        Json.send(resp, {"customers": customers, "next": following})
+        Json.send(resp, CustomerPage(customers, following))
 
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Show a customer."""
@@ -132,7 +136,7 @@ class InvoicesResource:
         with self._service.read() as store:
             found = store.invoices(page.filters["customer_id"], page.after, page.limit + 1)
         invoices, following = page.cut(found, lambda invoice: invoice.id)
-        Json.send(resp, {"invoices": invoices, "next": following})
+        Json.send(resp, InvoicePage(invoices, following))
 
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Show an invoice."""
