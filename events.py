@@ -55,7 +55,10 @@ def _numbers_up_to(limit: str) -> str:
     return "|".join([shorter, *smaller, limit])
 
 
-Cents = Annotated[int, msgspec.Meta(ge=0, le=MAX_CENTS)]
+Cents = Annotated[
+    int,
+    msgspec.Meta(ge=0, le=MAX_CENTS, description="Written as an integer: 5.0 and 5e2 are refused."),
+]
 
 # Text that we wrote ourselves, and that its readers may take for a time or a day.
 Moment = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]

@@ -6,21 +6,15 @@ The schemas are made from the definitions that validate the requests and make th
 import re
 from collections.abc import Collection, Iterable
 from http import HTTPStatus
-from inspect import cleandoc
 from typing import Any
 
 import falcon
-import msgspec
 from msgspec import Struct
 
-from tally.events import Id
 from tally.http.problems import CONTENT_TYPE, RETRY_AFTER_SECONDS, Problem
 from tally.http.service import Json
-from tally.http.values import Description, Name
+from tally.schemas import schemas_of
 from tally.version import VERSION
-
-_SCHEMAS = "#/components/schemas/"
-_OWN_TYPES = (Id, Name, Description)  # what has a JSON Schema of its own
 
 
 class Parameter(Struct, frozen=True, kw_only=True):
@@ -113,27 +107,13 @@ class _Schemas:
     """The schemas of all kinds, the named ones among them in `components`."""
 
     def __init__(self, kinds: list[Any]) -> None:
-        made, named = msgspec.json.schema_components(
-            kinds, schema_hook=_reference, ref_template=_SCHEMAS + "{name}"
-        )
-        self._by_kind = {repr(kind): schema for kind, schema in zip(kinds, made, strict=True)}
-        own = {kind.__name__: kind.json_schema() for kind in _OWN_TYPES}
-        self.components = {name: _tidy(schema) for name, schema in sorted({**named, **own}.items())}
+        schemas, self.components = schemas_of(kinds)
+        self._by_kind = dict(zip(kinds, schemas, strict=True))
 
     def of(self, kind: Any) -> dict[str, Any]:
         """The schema, or a reference to it."""
-        return self._by_kind[repr(kind)]
-
-
-def _reference(kind: type) -> dict[str, Any]:
-    if kind not in _OWN_TYPES:
-        raise NotImplementedError
-    return {"$ref": _SCHEMAS + kind.__name__}
-
-
-def _tidy(schema: dict[str, Any]) -> dict[str, Any]:
-    """A docstring's indentation is none of the document's."""
-    return {**schema, "description": cleandoc(schema["description"])}
+        schema: dict[str, Any] = self._by_kind[kind]
+        return schema
 
 
 def _kinds(calls: Iterable[Call]) -> list[Any]:
