@@ -49,7 +49,7 @@ def _take_an_unused_key(case: Any) -> None:
     """A key that came before with another body is refused, rightly."""
     key = (case.headers or {}).get("Idempotency-Key")
     if isinstance(key, str) and 1 <= len(key) <= 200 and all("!" <= character <= "~" for character in key):
-        case.headers["Idempotency-Key"] = f"{key[:180]}-{next(_keys)}"
+        case.headers["Idempotency-Key"] = f"{key[:170]}-{os.getpid()}-{next(_keys)}"
 
 
 def _of_the_customer(body: Any) -> Any:
