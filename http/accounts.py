@@ -9,9 +9,12 @@ import falcon
 
 from tally.events import Id
 from tally.http import values
+from tally.http.answers import CustomerRevenuePage, Ownership
 from tally.http.auth import Forbidden, Gate, OpenGate, TokenGate, owner
+from tally.http.calls import ACCOUNTS, SIGN_IN
 from tally.http.health import add_health
 from tally.http.login import LoginResource
+from tally.http.openapi import OpenApiResource
 from tally.http.overview import add_accounts_overview
 from tally.http.problems import FieldError, WrongFields
 from tally.http.service import (
@@ -65,6 +68,8 @@ def app(
     app.add_route("/accounts/{id}/is-owned-by/{user:path}", accounts, suffix="ownership")
     add_accounts_overview(app, service)
     add_health(app, service, status)
+    calls = (*ACCOUNTS, SIGN_IN) if tokens else ACCOUNTS
+    app.add_route("/openapi.json", OpenApiResource("Tally: accounts", calls, bearer=bool(tokens)))
     return app
 
 
@@ -130,13 +135,13 @@ class AccountsResource:
             account = store.account(path_id(id, "account"), owner(req))
             found = store.customers_of(account.id, page.after, page.limit + 1)
         customers, following = page.cut(found, lambda customer: customer.customer_id)
-        Json.send(resp, {"customers": customers, "next": following})
+        Json.send(resp, CustomerRevenuePage(customers, following))
 
     def on_get_ownership(self, req: falcon.Request, resp: falcon.Response, id: str, user: str) -> None:
         """Tell whether a user owns an account."""
         with self._service.read() as store:
             account = store.account(path_id(id, "account"), owner(req))
-        Json.send(resp, {"ok": account.owned_by == user})
+        Json.send(resp, Ownership(account.owned_by == user))
 
     def _list(self, accounts: Iterator[Account]) -> Iterator[bytes]:
         separator = b"["

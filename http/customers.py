@@ -8,8 +8,11 @@ import falcon
 
 from tally.events import Id
 from tally.http import values
+from tally.http.answers import CustomerPage, InvoicePage
 from tally.http.auth import OpenGate, TokenGate, owner
+from tally.http.calls import CUSTOMERS
 from tally.http.health import add_health
+from tally.http.openapi import OpenApiResource
 from tally.http.overview import add_customers_overview
 from tally.http.service import (
     BATCH_BODY,
@@ -58,6 +61,7 @@ def app(
     app.add_route("/invoices/{id}", invoices, suffix="one")
     add_customers_overview(app, service)
     add_health(app, service, status)
+    app.add_route("/openapi.json", OpenApiResource("Tally: customers", CUSTOMERS, bearer=bool(tokens)))
     return app
 
 
@@ -96,7 +100,7 @@ class CustomersResource:
         with self._service.read() as store:
             found = store.customers(page.filters["account_id"], page.after, page.limit + 1, owner(req))
         customers, following = page.cut(found, lambda customer: customer.id)
-        Json.send(resp, {"customers": customers, "next": following})
+        Json.send(resp, CustomerPage(customers, following))
 
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Show a customer."""
@@ -146,7 +150,7 @@ class InvoicesResource:
         with self._service.read() as store:
             found = store.invoices(page.filters["customer_id"], page.after, page.limit + 1, owner(req))
         invoices, following = page.cut(found, lambda invoice: invoice.id)
-        Json.send(resp, {"invoices": invoices, "next": following})
+        Json.send(resp, InvoicePage(invoices, following))
 
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Show an invoice."""

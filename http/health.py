@@ -5,6 +5,7 @@ from typing import Any
 
 import falcon
 
+from tally.http.answers import Healthy
 from tally.http.service import HasDatabase, Json, Service
 from tally.http.status import StatusReport
 
@@ -26,12 +27,12 @@ class HealthResource:
 
     def on_get_live(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The process answers."""
-        Json.send(resp, {"status": "ok"})
+        Json.send(resp, Healthy())
 
     def on_get_ready(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The database answers. Redis need not: writes are taken without it."""
         with self._service.read():
-            Json.send(resp, {"status": "ok"})
+            Json.send(resp, Healthy())
 
     def on_get_status(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The service in figures, and what is wrong with it."""

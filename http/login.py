@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from tally.events import rfc3339
 from tally.http import values
+from tally.http.answers import SignedIn
 from tally.http.auth import Unauthorized
 from tally.http.service import SINGLE_BODY, HasDatabase, Json, Service, read_body
 from tally.http.tokens import Bearer, Tokens
@@ -57,7 +58,7 @@ class LoginResource:
         user = self._checked(login, req.remote_addr)
         token, expires = self._tokens.issue(Bearer(user.id, user.name, user.admin))
         resp.set_header("Cache-Control", "no-store")
-        Json.send(resp, {"token": token, "expires_at": rfc3339(expires)})
+        Json.send(resp, SignedIn(token, rfc3339(expires)))
 
     def _admit_customers_page(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Let it read the answer in a browser, to which it is of another origin."""

@@ -5,11 +5,12 @@ class below.
 """
 
 import http
-from typing import Any, NamedTuple
+from typing import Any
 
 import falcon
 import msgspec
 import structlog
+from msgspec import Struct
 
 from tally.store import errors
 
@@ -19,11 +20,20 @@ RETRY_AFTER_SECONDS = 1
 _log = structlog.get_logger()
 
 
-class FieldError(NamedTuple):
+class FieldError(Struct, frozen=True):
     """A field of a request and what is wrong with it."""
 
     field: str
     message: str
+
+
+class Problem(Struct, frozen=True, omit_defaults=True):
+    """Why a request was refused (RFC 9457); `errors` where fields of it are wrong."""
+
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldError] = []
 
 
 class MalformedBody(falcon.HTTPBadRequest):
@@ -51,10 +61,7 @@ class BodyTooLarge(falcon.HTTPContentTooLarge):
 
 def render(status: int, title: str, detail: str | None, faults: list[FieldError] | None = None) -> bytes:
     """The body of an error answer."""
-    problem: dict[str, Any] = {"title": title, "status": status, "detail": detail or title + "."}
-    if faults:
-        problem["errors"] = [fault._asdict() for fault in faults]
-    return msgspec.json.encode(problem)
+    return msgspec.json.encode(Problem(title, status, detail or title + ".", faults or []))
 
 
 def serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError) -> None:

@@ -10,6 +10,7 @@ import msgspec
 
 from tally.events import Id
 from tally.http import problems
+from tally.http.answers import Made, ManyMade
 from tally.http.auth import Gate, principal
 from tally.http.problems import BodyTooLarge, FieldError, WrongFields
 from tally.store.database import Database
@@ -21,9 +22,10 @@ SINGLE_BODY = 1024 * 1024  # bytes
 BATCH_BODY = 16 * SINGLE_BODY
 MOST_LISTED = 1000
 LISTED = 100
+VISIBLE_ASCII = "^[!-~]{1,200}$"  # what an Idempotency-Key is
 
 _encoder = msgspec.json.Encoder(enc_hook=str)  # the one thing msgspec doesn't know is Id
-_VISIBLE_ASCII = re.compile(r"[!-~]{1,200}\Z")
+_VISIBLE_ASCII = re.compile(VISIBLE_ASCII)
 
 
 class HasDatabase(Protocol):
@@ -96,12 +98,12 @@ class Json:
 
 def made(path: str, id: Id) -> Answer:
     """The answer to a request that made one thing."""
-    return Answer(f"{path}/{id}", _encoder.encode({"id": id}))
+    return Answer(f"{path}/{id}", _encoder.encode(Made(id)))
 
 
 def made_many(ids: list[Id]) -> Answer:
     """The answer to a request that made several."""
-    return Answer(None, _encoder.encode({"ids": ids}))
+    return Answer(None, _encoder.encode(ManyMade(ids)))
 
 
 def send_made(resp: falcon.Response, answer: Answer) -> None:

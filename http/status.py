@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 from shutil import disk_usage
+from typing import Literal
 
 import apsw
 from msgspec import Struct
@@ -42,7 +43,7 @@ class ActorReport(Struct, frozen=True):
 class StatusReport(Struct, frozen=True):
     """A service's state; `status` is "ok", or "degraded" for the `reasons` given."""
 
-    status: str
+    status: Literal["ok", "degraded"]
     reasons: list[str]
     service: str
     version: str

@@ -21,6 +21,10 @@ T = TypeVar("T")
 
 MOST_IN_BATCH = 10_000
 
+# For patterns: what str.strip() takes away, and what no line may hold.
+_BLANKS = r"\u0009-\u000d\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+_CONTROLS = r"\u0000-\u001f\u007f-\u009f"
+
 
 class _Line(str):
     """Text of one line: trimmed, no control characters, at most `longest` characters."""
@@ -38,6 +42,20 @@ class _Line(str):
         if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
             raise ValueError("Expected no control characters")
         return text
+
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """The rule as JSON Schema, which takes what `parse` takes: trimming becomes a pattern."""
+        inner, edge = f"[^{_CONTROLS}]", f"[^{_BLANKS}{_CONTROLS}]"
+        text = f"{edge}({inner}{{0,{cls.longest - 2}}}{edge})?"
+        text = text if cls.shortest else f"({text})?"
+        return {
+            "type": "string",
+            "pattern": f"^[{_BLANKS}]*{text}[{_BLANKS}]*$",
+            "description": (
+                f"{cls.shortest} to {cls.longest} characters after trimming, no control characters."
+            ),
+        }
 
 
 class Name(_Line):
@@ -63,6 +81,12 @@ class Password(str):
             raise ValueError(f"Expected 1 to {LONGEST_PASSWORD} characters, got {len(raw)}")
         return cls(raw)
 
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """The rule as JSON Schema."""
+        says = "A password as it is typed."
+        return {"type": "string", "minLength": 1, "maxLength": LONGEST_PASSWORD, "description": says}
+
 
 class CustomerBody(NewCustomer, frozen=True):
     """The body of POST /customers."""
@@ -82,7 +106,7 @@ class AccountBody(NewAccount, frozen=True):
 
     name: Name
     owned_by: Name
-    description: Description = Description()
+    description: Description = msgspec.field(default_factory=Description)  # a default has no JSON Schema
 
 
 def decode(body: bytes, kind: type[T]) -> T:

@@ -15,6 +15,7 @@ from tally.events import (
     Id,
     InvoiceCreated,
     InvoiceDeleted,
+    Moment,
     now,
     rfc3339,
 )
@@ -74,7 +75,7 @@ class Account(Struct, frozen=True):
     name: str
     description: str
     owned_by: str
-    created_date: str
+    created_date: Moment
 
 
 class CustomerRevenue(Struct, frozen=True):

@@ -11,10 +11,12 @@ from tally.events import (
     AccountDeleted,
     CustomerCreated,
     CustomerDeleted,
+    Day,
     Event,
     Id,
     InvoiceCreated,
     InvoiceDeleted,
+    Moment,
     now,
     rfc3339,
 )
@@ -90,7 +92,7 @@ class Customer(Struct, frozen=True):
     id: Id
     account_id: Id
     name: str
-    created_date: str
+    created_date: Moment
 
 
 class Invoice(Struct, frozen=True):
@@ -99,8 +101,8 @@ class Invoice(Struct, frozen=True):
     id: Id
     customer_id: Id
     purchase_price_cents: int
-    purchase_date: str
-    created_date: str
+    purchase_date: Day
+    created_date: Moment
 
 
 def open_database(directory: Path) -> Database:

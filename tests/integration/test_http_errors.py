@@ -445,6 +445,7 @@ def test_a_path_that_is_not_offered_is_not_found(
         ("/status", {"GET"}),
         ("/health/live", {"GET"}),
         ("/health/ready", {"GET"}),
+        ("/openapi.json", {"GET"}),
     ],
 )
 def test_a_method_that_is_not_offered_is_told_which_are(

@@ -1,0 +1,191 @@
+"""The OpenAPI 3.1 document of a service: its calls as data, and how they are written down.
+
+The schemas are made from the definitions that validate the requests and make the answers.
+"""
+
+import re
+from collections.abc import Collection, Iterable
+from http import HTTPStatus
+from typing import Any
+
+import falcon
+from msgspec import Struct
+
+from tally.http.problems import CONTENT_TYPE, RETRY_AFTER_SECONDS, Problem
+from tally.http.service import Json
+from tally.schemas import schemas_of
+from tally.version import VERSION
+
+
+class Parameter(Struct, frozen=True, kw_only=True):
+    """Something that a call takes in its path, its query or its headers."""
+
+    name: str
+    kind: Any
+    says: str
+    example: Any
+    default: Any = None
+
+
+class Call(Struct, frozen=True, kw_only=True):
+    """What can be asked of a service, and how it is answered.
+
+    `id` names it for programs, `path` may hold `{name}`s, each described in `parameters`. `answer`
+    is the definition of what comes back with `status`, `sends` the one of what is sent; each has an
+    example that holds on a service where account 1 and its customer 1 have been made. `problems` are
+    the error statuses beyond those that follow from what the call takes; `leads_to` names calls
+    that take the `id` that this one answers. A call that is not JSON says its `media_type`.
+    """
+
+    id: str
+    method: str
+    path: str
+    does: str
+    says: str = ""
+    parameters: tuple[Parameter, ...] = ()
+    query: tuple[Parameter, ...] = ()
+    headers: tuple[Parameter, ...] = ()
+    sends: Any = None
+    sent: Any = None
+    status: int = 200
+    answer: Any = None
+    answered: Any = None
+    media_type: str = falcon.MEDIA_JSON
+    answer_headers: tuple[Parameter, ...] = ()
+    problems: tuple[int, ...] = (503,)
+    leads_to: tuple[str, ...] = ()
+    public: bool = False  # wants no token, also where authentication is on
+
+    def refusals(self, bearer: bool) -> list[int]:
+        """The statuses of the problems that it may be answered with."""
+        found = {403, *self.problems}  # not for everybody, or not for another site's page
+        if self.parameters:
+            found.add(404)
+        if self.query or self.headers or self.sends:
+            found.add(422)
+        if self.sends:
+            found |= {400, 413}
+        if bearer and not self.public:
+            found.add(401)
+        return sorted(found)
+
+
+class OpenApiResource:
+    """Serves the document of `calls`; with `bearer`, it says that they want a token."""
+
+    def __init__(self, title: str, calls: Collection[Call], bearer: bool = False) -> None:
+        self._document = Json.encode(document(title, calls, bearer))
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """The document."""
+        resp.data = self._document
+        resp.content_type = falcon.MEDIA_JSON
+
+
+def document(title: str, calls: Collection[Call], bearer: bool = False) -> dict[str, Any]:
+    """The OpenAPI document of a service that offers `calls`."""
+    schemas = _Schemas(_kinds(calls))
+    paths: dict[str, dict[str, Any]] = {}
+    for call in calls:
+        paths.setdefault(call.path, {})[call.method.lower()] = _operation(call, schemas, bearer)
+    components: dict[str, Any] = {"schemas": schemas.components}
+    if bearer:
+        components["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
+        }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": title, "version": VERSION},
+        "servers": [{"url": "/"}],
+        "paths": paths,
+        "components": components,
+        **({"security": [{"bearer": []}]} if bearer else {}),
+    }
+
+
+class _Schemas:
+    """The schemas of all kinds, the named ones among them in `components`."""
+
+    def __init__(self, kinds: list[Any]) -> None:
+        schemas, self.components = schemas_of(kinds)
+        self._by_kind = dict(zip(kinds, schemas, strict=True))
+
+    def of(self, kind: Any) -> dict[str, Any]:
+        """The schema, or a reference to it."""
+        schema: dict[str, Any] = self._by_kind[kind]
+        return schema
+
+
+def _kinds(calls: Iterable[Call]) -> list[Any]:
+    kinds: list[Any] = [Problem]
+    for call in calls:
+        given = (*call.parameters, *call.query, *call.headers, *call.answer_headers)
+        kinds += [parameter.kind for parameter in given]
+        kinds += [kind for kind in (call.sends, call.answer) if kind is not None]
+    return kinds
+
+
+def _operation(call: Call, schemas: _Schemas, bearer: bool) -> dict[str, Any]:
+    assert set(re.findall("{(.*?)}", call.path)) == {each.name for each in call.parameters}
+    operation: dict[str, Any] = {"operationId": call.id, "summary": call.does}
+    if call.says:
+        operation["description"] = call.says
+    given = {"path": call.parameters, "query": call.query, "header": call.headers}
+    parameters = [_parameter(place, each, schemas) for place, group in given.items() for each in group]
+    if parameters:
+        operation["parameters"] = parameters
+    if call.sends is not None:
+        content = {falcon.MEDIA_JSON: {"schema": schemas.of(call.sends), "example": call.sent}}
+        operation["requestBody"] = {"required": True, "content": content}
+    operation["responses"] = {
+        str(call.status): _answer(call, schemas),
+        **{str(status): _problem(status, schemas) for status in call.refusals(bearer)},
+    }
+    if bearer and call.public:
+        operation["security"] = []
+    return operation
+
+
+def _parameter(place: str, parameter: Parameter, schemas: _Schemas) -> dict[str, Any]:
+    schema = schemas.of(parameter.kind)
+    if parameter.default is not None:
+        schema = {**schema, "default": parameter.default}
+    return {
+        "name": parameter.name,
+        "in": place,
+        "required": place == "path",
+        "description": parameter.says,
+        "schema": schema,
+        "example": parameter.example,
+    }
+
+
+def _answer(call: Call, schemas: _Schemas) -> dict[str, Any]:
+    answer: dict[str, Any] = {"description": HTTPStatus(call.status).phrase}
+    if call.answer is not None:
+        answer["content"] = {call.media_type: {"schema": schemas.of(call.answer), "example": call.answered}}
+    if call.answer_headers:
+        answer["headers"] = {
+            header.name: {"description": header.says, "schema": schemas.of(header.kind)}
+            for header in call.answer_headers
+        }
+    if call.leads_to:
+        answer["links"] = {
+            other: {"operationId": other, "parameters": {"id": "$response.body#/id"}}
+            for other in call.leads_to
+        }
+    return answer
+
+
+def _problem(status: int, schemas: _Schemas) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        "description": HTTPStatus(status).phrase,
+        "content": {CONTENT_TYPE: {"schema": schemas.of(Problem)}},
+    }
+    if status == 503:
+        says = f"How many seconds to wait before trying again: {RETRY_AFTER_SECONDS}"
+        answer["headers"] = {"Retry-After": {"description": says, "schema": {"type": "integer"}}}
+    if status == 401:
+        says = "Which authentication is wanted"
+        answer["headers"] = {"WWW-Authenticate": {"description": says, "schema": {"type": "string"}}}
+    return answer

@@ -1,0 +1,31 @@
+"""JSON Schemas of our definitions, as the documents hold them that describe the services and the stream."""
+
+from collections.abc import Sequence
+from inspect import cleandoc
+from typing import Any
+
+import msgspec
+
+_COMPONENTS = "#/components/schemas/"
+
+
+def schemas_of(kinds: Sequence[Any]) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
+    """The schema of each kind, and those they refer to, by name: a document's `components/schemas`.
+
+    A class of ours that is no Struct has the method `json_schema`.
+    """
+    own: dict[str, dict[str, Any]] = {}
+
+    def refer(kind: Any) -> dict[str, Any]:
+        own[kind.__name__] = kind.json_schema()
+        return {"$ref": _COMPONENTS + kind.__name__}
+
+    schemas, structs = msgspec.json.schema_components(
+        kinds, schema_hook=refer, ref_template=_COMPONENTS + "{name}"
+    )
+    return list(schemas), {name: _tidy(schema) for name, schema in sorted((structs | own).items())}
+
+
+def _tidy(schema: dict[str, Any]) -> dict[str, Any]:
+    """A docstring's indentation is none of the document's."""
+    return schema | {"description": cleandoc(schema["description"])}

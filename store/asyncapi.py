@@ -1,0 +1,128 @@
+"""The AsyncAPI 3.0 document of the stream, made from the definitions in `events.py`.
+
+python -m tally.store.asyncapi > docs/asyncapi.json
+"""
+
+from datetime import UTC, date, datetime
+from typing import Any
+
+import msgspec
+
+from tally import events
+from tally.events import (
+    AccountCreated,
+    AccountDeleted,
+    CustomerCreated,
+    CustomerDeleted,
+    Event,
+    EventId,
+    Id,
+    InvoiceCreated,
+    InvoiceDeleted,
+)
+from tally.schemas import schemas_of
+
+_CHANNEL = "event-stream"
+_THEN = datetime(2019, 3, 23, 5, 24, 50, 326000, tzinfo=UTC)
+
+# Each with the EventId it is published with.
+EXAMPLES: tuple[tuple[EventId, Event], ...] = (
+    (EventId("customers@4f2a9c1e", 1), CustomerCreated(Id(7), Id(1), "John Adams", _THEN)),
+    (EventId("customers@4f2a9c1e", 4), CustomerDeleted(Id(7), Id(1), _THEN)),
+    (EventId("customers@4f2a9c1e", 2), InvoiceCreated(Id(10), Id(7), 10_000, _THEN, date(2019, 1, 6))),
+    (EventId("customers@4f2a9c1e", 3), InvoiceDeleted(Id(10), Id(7), 10_000, _THEN)),
+    (EventId("accounts@9b1d7f02", 1), AccountCreated(Id(1), "one", "the first", "user1", _THEN)),
+    (EventId("accounts@9b1d7f02", 2), AccountDeleted(Id(1), _THEN)),
+)
+
+_ABOUT = """\
+One entry of the stream is one event. Its field `Payload` holds the message's payload as the text of a
+JSON object; the message's headers are the entry's other fields.
+
+A program that reads the stream does so in a consumer group of its own and acknowledges what it has dealt
+with. An event can come more than once: what has one `EventId` is one event. Entries of other publishers
+may have no `EventId`. Fields, payload keys and event types that a reader doesn't know are to be ignored."""
+
+
+def document() -> dict[str, Any]:
+    """The document."""
+    kinds = list(events.EVENT_TYPES.values())
+    payloads, components = schemas_of(kinds)
+    messages = {kind.__name__: _message(kind, payload) for kind, payload in zip(kinds, payloads, strict=True)}
+    channel = {"$ref": f"#/channels/{_CHANNEL}"}
+    return {
+        "asyncapi": "3.0.0",
+        "info": {"title": "Tally: the event stream", "version": "1.0.0", "description": _ABOUT},
+        "defaultContentType": "application/json",
+        "servers": {
+            "redis": {
+                "host": "127.0.0.1:6379",
+                "protocol": "redis",
+                "description": "Where the setting `redis.url` says; the key is the setting `redis.stream`.",
+            }
+        },
+        "channels": {
+            _CHANNEL: {
+                "address": _CHANNEL,
+                "description": "A Redis stream: XADD, XREADGROUP, XACK.",
+                "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
+            }
+        },
+        "operations": {
+            "publish": {
+                "action": "send",
+                "channel": channel,
+                "summary": "The services publish what was committed.",
+            },
+            "apply": {
+                "action": "receive",
+                "channel": channel,
+                "summary": "The services apply what they, and other publishers, have published.",
+            },
+        },
+        "components": {"messages": messages, "schemas": components},
+    }
+
+
+def _message(kind: type[Event], payload: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": kind.__name__,
+        "summary": (kind.__doc__ or "").partition("\n")[0],
+        "headers": {
+            "type": "object",
+            "properties": {
+                events.TYPE_FIELD.decode(): {"type": "string", "const": kind.__name__},
+                events.EVENT_ID_FIELD.decode(): {
+                    "type": "string",
+                    "description": "`<source>:<sequence>`, the event's name for good; ours always carry it.",
+                },
+                events.TRACE_PARENT_FIELD.decode(): {
+                    "type": "string",
+                    "description": "W3C trace context of the request that caused it, when it had one.",
+                },
+            },
+            "required": [events.TYPE_FIELD.decode()],
+        },
+        "payload": payload,
+        "examples": [_example(id, event) for id, event in EXAMPLES if isinstance(event, kind)],
+    }
+
+
+def _example(id: EventId, event: Event) -> dict[str, Any]:
+    return {
+        "headers": {
+            events.TYPE_FIELD.decode(): type(event).__name__,
+            events.EVENT_ID_FIELD.decode(): str(id),
+            events.TRACE_PARENT_FIELD.decode(): "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        },
+        "payload": msgspec.json.decode(events.encode(event)),
+    }
+
+
+def render() -> str:
+    """The document as `docs/asyncapi.json` holds it."""
+    return msgspec.json.format(msgspec.json.encode(document()), indent=2).decode() + "\n"
+
+
+if __name__ == "__main__":
+    print(render(), end="")

@@ -1,0 +1,129 @@
+"""The OpenAPI and AsyncAPI documents, held to two running services: every example is taken for real."""
+
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlencode
+
+import pytest
+import redis
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from support.documents import faults
+from support.tally import ROOT, Client, Tally, running
+from support.waiting import eventually
+
+
+class Operation(NamedTuple):
+    """A call as a document shows it."""
+
+    service: str
+    method: str
+    path: str
+    content: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
+    """A Tally on which nothing was made yet: the examples speak of account 1 and customer 1."""
+    with running(tmp_path_factory.mktemp("alone")) as tally:
+        yield tally
+
+
+@pytest.fixture(scope="module")
+def documents(alone: Tally) -> dict[str, dict[str, Any]]:
+    """What the services serve."""
+    return {service: _client(alone, service).get("/openapi.json") for service in ("accounts", "customers")}
+
+
+def _client(tally: Tally, service: str) -> Client:
+    return tally.accounts if service == "accounts" else tally.customers
+
+
+def _operations(documents: dict[str, dict[str, Any]]) -> list[Operation]:
+    """All of them, so that what is referred to is made first and deleted last."""
+    found = [
+        Operation(service, method, path, content)
+        for service, document in documents.items()
+        for path, methods in document["paths"].items()
+        for method, content in methods.items()
+    ]
+    by_method = {name: [each for each in found if each.method == name] for name in ("post", "get", "delete")}
+    assert sum(map(len, by_method.values())) == len(found)
+    return [*by_method["post"], *by_method["get"], *reversed(by_method["delete"])]
+
+
+def test_a_served_document_is_valid_and_is_json(alone: Tally, documents: dict[str, dict[str, Any]]) -> None:
+    for service, document in documents.items():
+        assert document["openapi"].startswith("3.1")
+        OpenAPIV31SpecValidator(document).validate()
+        response = _client(alone, service).request("GET", "/openapi.json")
+        assert response.headers["Content-Type"] == "application/json"
+
+
+def test_every_example_is_accepted_and_answered_as_the_document_says(
+    alone: Tally, documents: dict[str, dict[str, Any]]
+) -> None:
+    for operation in _operations(documents):
+        told = f"{operation.method} {operation.path}"
+        (status, answer), *_ = operation.content["responses"].items()
+        response = _sent(_client(alone, operation.service), operation)
+        assert response.status == int(status), f"{told}: {response.data!r}"
+        assert set(answer.get("headers", {})) - {"Link"} <= set(response.headers), told
+        if "content" in answer:
+            media_type = response.headers["Content-Type"].partition(";")[0]
+            answered = response.json() if media_type.endswith("json") else response.data.decode()
+            shown = answer["content"][media_type]
+            document = documents[operation.service]
+            assert faults(document, shown["schema"], answered) == [], told
+            assert faults(document, shown["schema"], shown["example"]) == [], told
+            assert _keys(shown["example"]) <= _keys(answered), told
+        if operation.method == "post":
+            eventually(alone.settled)
+
+
+def _sent(client: Client, operation: Operation) -> Any:
+    examples: dict[str, dict[str, Any]] = {"path": {}, "query": {}, "header": {}}
+    for parameter in operation.content.get("parameters", []):
+        examples[parameter["in"]][parameter["name"]] = parameter["example"]
+    if "Idempotency-Key" in examples["header"]:  # which is of one path and body
+        examples["header"]["Idempotency-Key"] += operation.content["operationId"]
+    path = operation.path.format(**{name: quote(value) for name, value in examples["path"].items()})
+    query = urlencode({name: str(value).lower() for name, value in examples["query"].items()})
+    body = operation.content.get("requestBody")
+    return client.request(
+        operation.method.upper(),
+        f"{path}?{query}" if query else path,
+        body["content"]["application/json"]["example"] if body else None,
+        headers=examples["header"],
+    )
+
+
+def _keys(content: Any) -> set[str]:
+    return set(content) if isinstance(content, dict) else set()
+
+
+def test_what_is_published_is_as_the_stream_s_document_says(alone: Tally) -> None:
+    trace = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+    account = alone.accounts.post("/accounts", {"name": "two", "owned_by": "u"}, trace)["id"]
+    customer = alone.customers.post("/customers", {"name": "c", "account_id": account})["id"]
+    bought = {"customer_id": customer, "purchase_date": "2019-01-06", "purchase_price_cents": 5}
+    alone.customers.delete(f"/invoices/{alone.customers.post('/invoices', bought)['id']}")
+    alone.customers.delete(f"/customers/{customer}")
+    eventually(alone.settled)
+    alone.accounts.delete(f"/accounts/{account}")
+    eventually(alone.settled)
+    document = json.loads((ROOT / "docs" / "asyncapi.json").read_text())
+    messages = document["components"]["messages"]
+    with redis.Redis.from_url(alone.settings["redis"]["url"], protocol=2, decode_responses=True) as client:
+        entries: Any = client.xrange(document["channels"]["event-stream"]["address"])
+    seen = set()
+    for _, fields in entries:
+        payload = fields.pop("Payload")
+        message = messages[fields["EventTypeName"]]
+        assert faults(document, message["headers"], fields) == []
+        assert faults(document, message["payload"], json.loads(payload)) == []
+        assert list(json.loads(payload)) == list(message["examples"][0]["payload"])
+        assert set(fields) <= set(message["headers"]["properties"])
+        seen.add(message["name"])
+    assert seen == set(messages)

@@ -1,0 +1,120 @@
+"""The service in docs/reading-the-stream.md, as it stands there, on the stream of a running Tally."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from integration.conftest import invoice, new_customer, new_invoice
+
+from support.disks import unavailable
+from support.tally import ROOT, Tally, running
+from support.waiting import eventually
+
+PAGE = ROOT / "docs" / "reading-the-stream.md"
+GROUP = "revenue-report"
+DEBIAN_MODULES = "/usr/share/nodejs"  # where the Debian package node-redis is
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
+    with running(tmp_path_factory.mktemp("stream")) as tally:
+        yield tally
+
+
+@pytest.fixture(scope="module")
+def client(alone: Tally) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(alone.settings["redis"]["url"], protocol=2) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def service(alone: Tally, tmp_path_factory: pytest.TempPathFactory) -> "Service":
+    """The page's service, which is not running yet."""
+    node = shutil.which("node")
+    if node is None:
+        unavailable("Node.js", "no program `node` (Debian: nodejs)")
+    environment = os.environ | {
+        "REDIS_URL": alone.settings["redis"]["url"],
+        "NODE_PATH": os.pathsep.join(filter(None, [os.environ.get("NODE_PATH"), DEBIAN_MODULES])),
+    }
+    tried = subprocess.run([node, "-e", 'require("redis")'], env=environment, capture_output=True, text=True)
+    if tried.returncode:
+        unavailable("Node.js's package redis", "it can't be loaded (Debian: node-redis)")
+    directory = tmp_path_factory.mktemp("service")
+    (code,) = re.findall(r"```js\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    script = directory / "revenue-report.js"
+    script.write_text(code)
+    return Service([node, str(script)], environment, directory / "output")
+
+
+class Service:
+    """A program that prints lines."""
+
+    def __init__(self, command: list[str], environment: dict[str, str], output: Path) -> None:
+        self._command = command
+        self._environment = environment
+        self._output = output
+
+    @contextmanager
+    def running(self) -> Iterator[Callable[[], list[str]]]:
+        """Run it; inside, what it has printed since it started. It is killed at the end."""
+        with self._output.open("w") as output:
+            process = subprocess.Popen(self._command, env=self._environment, stdout=output, stderr=output)
+        try:
+            yield lambda: self._output.read_text().splitlines()
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _done(client: redis.Redis) -> bool:
+    """Whether the service has acknowledged all there is."""
+    last: Any = client.xinfo_stream("event-stream")
+    groups: Any = client.xinfo_groups("event-stream")
+    (group,) = [each for each in groups if each["name"] == GROUP.encode()]
+    return bool(group["pending"] == 0 and group["last-delivered-id"] == last["last-generated-id"])
+
+
+def test_it_prints_what_each_customer_has_bought(alone: Tally, client: redis.Redis, service: Service) -> None:
+    customer, other = new_customer(alone.customers), new_customer(alone.customers)
+    alone.customers.post("/invoices/batch", [invoice(customer, 100), invoice(customer, 20)])
+    with service.running() as lines:
+        eventually(lambda: f"customer {customer}: 120" in lines())
+        mistaken = new_invoice(alone.customers, other, 7)
+        new_invoice(alone.customers, other, 1)
+        eventually(lambda: f"customer {other}: 8" in lines())
+        alone.customers.delete(f"/invoices/{mistaken}")
+        eventually(lambda: lines()[-1:] == [f"customer {other}: 1"])
+        eventually(lambda: _done(client))
+
+
+def test_what_comes_twice_counts_once(alone: Tally, client: redis.Redis, service: Service) -> None:
+    customer = new_customer(alone.customers)
+    new_invoice(alone.customers, customer, 300)
+    with service.running() as lines:
+        eventually(lambda: lines() == [f"customer {customer}: 300"])
+        newest: Any = client.xrevrange("event-stream", count=1)
+        client.xadd("event-stream", newest[0][1])
+        eventually(lambda: lines() == [f"customer {customer}: 300"] * 2)
+        eventually(lambda: _done(client))
+
+
+def test_what_it_was_killed_over_it_does_when_it_starts_again(
+    alone: Tally, client: redis.Redis, service: Service
+) -> None:
+    customer = new_customer(alone.customers)
+    with service.running():
+        eventually(lambda: _done(client))
+    new_invoice(alone.customers, customer, 50)
+    given = eventually(lambda: client.xreadgroup(GROUP, "worker-1", {"event-stream": ">"}))
+    assert given, "what a killed service was given and has not acknowledged"
+    with service.running() as lines:
+        eventually(lambda: lines() == [f"customer {customer}: 50"])
+        eventually(lambda: _done(client))

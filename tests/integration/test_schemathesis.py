@@ -1,0 +1,124 @@
+"""Schemathesis makes up requests from the document of each service, and finds nothing.
+
+All of its checks are on, in all of its phases: examples, coverage, fuzzing, stateful. Each service
+has a Tally of its own, so that a customer that one run made isn't deleted with an account by the other.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from integration.conftest import invoice, new_account, new_customer
+
+from support.tally import ROOT, Tally, running
+
+REQUESTS = 5_000
+SEED = os.environ.get("TALLY_TEST_SCHEMATHESIS_SEED", "20190106")
+NO_ACCOUNT = str(2**63 - 1)  # none gets so far
+
+# Everything there is, good and bad requests mixed. Bad ones take long to make up: few suffice, as the
+# coverage phase has every way of being wrong once.
+THOROUGH = """
+[generation]
+database = "none"
+[phases.fuzzing.generation]
+max-examples = 40
+[phases.stateful]
+max-steps = 20
+[phases.stateful.generation]
+max-examples = 30
+"""
+# Good requests in number, {cases} for each call that takes anything.
+NUMEROUS = """
+[generation]
+database = "none"
+mode = "positive"
+max-examples = {cases}
+[phases]
+enabled = false
+[phases.fuzzing]
+enabled = true
+[phases.fuzzing.extra-data-sources]
+responses = false
+"""
+CASES = {"customers": 430, "accounts": 740}
+
+
+class Run(NamedTuple):
+    """A run of schemathesis that has ended."""
+
+    status: int
+    said: str
+    answers: int
+    phases: list[str]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Run]]:
+    """Two runs over each service, both services at the same time."""
+    directory = tmp_path_factory.mktemp("schemathesis")
+    with ThreadPoolExecutor() as pool:
+        return dict(
+            zip(CASES, pool.map(lambda service: _runs(directory / service, service), CASES), strict=True)
+        )
+
+
+def _runs(directory: Path, service: str) -> list[Run]:
+    with running(directory) as tally:
+        url = f"http://127.0.0.1:{tally.settings[service]['port']}/openapi.json"
+        customer_id = _filled(tally)
+        thorough = _run(directory / "thorough", THOROUGH, url, customer_id)
+        return [
+            thorough,
+            _run(directory / "numerous", NUMEROUS.format(cases=CASES[service]), url, customer_id),
+        ]
+
+
+def _filled(tally: Tally) -> str:
+    """What the documents' examples refer to is there; answers a customer that nothing else refers to."""
+    account_id = new_account(tally.accounts)
+    customer_id = new_customer(tally.customers, account_id)
+    tally.customers.post("/invoices/batch", [invoice(customer_id)] * 3)
+    many = [{"name": "nobody's", "account_id": NO_ACCOUNT}] * 1000
+    ids: list[str] = tally.customers.post("/customers/batch", many)["ids"]
+    return ids[-1]
+
+
+def _run(directory: Path, settings: str, url: str, customer_id: str) -> Run:
+    directory.mkdir()
+    (directory / "schemathesis.toml").write_text(settings)
+    answers, report = directory / "answers", directory / "report.json"
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "schemathesis.cli", "run", url, "--checks", "all", "--seed", SEED,
+            "--continue-on-failure", "--no-color", "--report", "json", "--report-json-path", report,
+        ],
+        cwd=directory,
+        env=os.environ | {
+            "PYTHONPATH": str(ROOT / "tests"),
+            "SCHEMATHESIS_HOOKS": "support.schemathesis_hooks",
+            "TALLY_TEST_CUSTOMER": customer_id,
+            "TALLY_TEST_ANSWERS": str(answers),
+        },
+        capture_output=True,
+        text=True,
+    )  # fmt: skip
+    phases = json.loads(report.read_text())["phases"]
+    passed = [name for name, phase in phases.items() if phase["status"] == "success"]
+    return Run(done.returncode, done.stdout + done.stderr, int(answers.read_text()), passed)
+
+
+@pytest.mark.parametrize("service", CASES)
+def test_schemathesis_finds_nothing(runs: dict[str, list[Run]], service: str) -> None:
+    thorough, numerous = runs[service]
+    for run in (thorough, numerous):
+        print(run.said)  # the seed too
+        assert run.status == 0, run.said[-10_000:]
+    assert thorough.phases == ["examples", "coverage", "fuzzing", "stateful"]
+    assert numerous.phases == ["fuzzing"]
+    assert thorough.answers + numerous.answers >= REQUESTS

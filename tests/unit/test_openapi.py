@@ -1,0 +1,127 @@
+"""The OpenAPI documents: the routes are all there, and the schemas say what the code does."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from falcon.inspect import inspect_routes
+from hypothesis import example, given
+from hypothesis import strategies as st
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from tally import config
+from tally.actors import family
+from tally.events import MAX_ID, Id
+from tally.http import calls
+from tally.http.figures import Figures
+from tally.http.openapi import Call, document
+from tally.http.values import Description, Name
+
+CALLS = {"customers": calls.CUSTOMERS, "accounts": (*calls.ACCOUNTS, calls.SIGN_IN)}
+
+# These may change with the pages, and are no interface for programs.
+OF_THE_PAGES = {
+    "/",
+    "/static/{name}",
+    "/accounts/summary",
+    "/accounts/{id}/summary",
+    "/customers/search",
+    "/customers/{id}/summary",
+}
+
+
+@pytest.mark.parametrize("service", CALLS)
+def test_every_route_is_in_the_document_and_nothing_else(service: str, tmp_path: Path) -> None:
+    file = tmp_path / "tally.toml"
+    file.write_text('[auth]\nmode = "jwt"\n')
+    loaded = config.load(file, {})
+    family.prepare(loaded, [service])
+    routes = {
+        (method.method, re.sub(":[a-z]+}", "}", route.path))
+        for route in inspect_routes(family.Family(loaded, {})._app(service, Figures()))
+        for method in route.methods
+        if not method.internal  # OPTIONS and what is refused with 405
+        and route.path not in OF_THE_PAGES
+    }
+    routes.discard(("OPTIONS", "/auth/login"))  # a browser's question
+    assert routes == {(call.method, call.path) for call in CALLS[service]}
+
+
+@pytest.mark.parametrize("service", CALLS)
+@pytest.mark.parametrize("bearer", [False, True], ids=["open", "with tokens"])
+def test_the_document_is_valid(service: str, bearer: bool) -> None:
+    OpenAPIV31SpecValidator(document(service, CALLS[service], bearer)).validate()
+
+
+def test_with_tokens_every_call_that_is_not_public_wants_one() -> None:
+    made = document("customers", calls.CUSTOMERS, bearer=True)
+    assert made["security"] == [{"bearer": []}]
+    assert "bearer" in made["components"]["securitySchemes"]
+    for call in calls.CUSTOMERS:
+        operation = made["paths"][call.path][call.method.lower()]
+        assert ("401" in operation["responses"]) is not call.public
+        assert operation.get("security", made["security"]) == ([] if call.public else [{"bearer": []}])
+
+
+def test_a_path_names_what_its_parameters_describe() -> None:
+    with pytest.raises(AssertionError):
+        document("wrong", [Call(id="x", method="GET", path="/{id}", does="Nothing")])
+
+
+# Patterns: they take exactly what the code takes
+
+
+def _takes(kind: Any, text: str) -> bool:
+    try:
+        kind.parse(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _allows(kind: Any, text: str) -> bool:
+    """As ECMA-262 has it, where $ is the end only."""
+    pattern = kind.json_schema()["pattern"]
+    assert (pattern[0], pattern[-1]) == ("^", "$")
+    return re.fullmatch(pattern[1:-1], text) is not None
+
+
+@given(st.integers(0, 2**66).map(str) | st.text("0123456789", max_size=21) | st.text(max_size=3))
+@example("0")
+@example("00")
+@example("01")
+@example("1\n")
+@example(str(MAX_ID))
+@example(str(MAX_ID + 1))
+@example(str(10**18 - 1))
+@example(str(10**18))
+def test_the_pattern_of_ids_takes_what_is_an_id(text: str) -> None:
+    assert _allows(Id, text) is _takes(Id, text)
+
+
+def test_the_pattern_of_ids_is_right_about_each_digit_of_the_highest() -> None:
+    digits = str(MAX_ID)
+    for place in range(len(digits)):
+        for digit in "0123456789":
+            text = digits[:place] + digit + digits[place + 1 :]
+            assert _allows(Id, text) is _takes(Id, text), text
+
+
+_edges = st.text(" \t\n\x1c\x85\xa0\u2003\u200b", max_size=3)
+_insides = (
+    st.text(max_size=5) | st.integers(195, 205).map("é".__mul__) | st.integers(1995, 2005).map("😀".__mul__)
+)
+
+
+@pytest.mark.parametrize("kind", [Name, Description])
+@given(st.tuples(_edges, _insides, _edges).map("".join))
+def test_the_pattern_of_a_line_takes_what_is_one(kind: Any, text: str) -> None:
+    assert _allows(kind, text) is _takes(kind, text)
+
+
+@pytest.mark.parametrize("kind", [Name, Description])
+def test_the_pattern_of_a_line_knows_every_blank_and_every_control_character(kind: Any) -> None:
+    for character in map(chr, [*range(0x3100), 0xFEFF, 0xFFFD, 0x1F600, 0x10FFFF]):
+        for text in (character, f"a{character}b", f"{character}a", f"a{character}"):
+            assert _allows(kind, text) is _takes(kind, text), ascii(text)
