@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from tally.actors import consumer, control, http_server, redis_server, relay
 from tally.actors.actor import Actor
 from tally.actors.doorbell import Doorbell
@@ -22,17 +24,20 @@ from tally.http import accounts as accounts_http
 from tally.http import customers as customers_http
 from tally.http.status import StatusProbe
 from tally.store import accounts, customers
-from tally.store.database import Database
+from tally.store.database import OpenDatabase
+from tally.store.errors import OutdatedDatabase
 from tally.store.outbox import Outbox
 from tally.store.stream import ConsumerGroup, EventStream, connect
 
 SERVICES = ("customers", "accounts")
-OPEN: dict[str, Callable[[Path], Database]] = {
+OPEN: dict[str, OpenDatabase] = {
     "customers": customers.open_database,
     "accounts": accounts.open_database,
 }
 
 _BACKLOG = 1024
+
+_log = structlog.get_logger()
 
 
 class PortTaken(Exception):
@@ -42,13 +47,18 @@ class PortTaken(Exception):
 def prepare(settings: Settings, roles: Collection[str]) -> None:
     """Make the data directory, mode 0700, and the databases of `roles`, or see that they are sound.
 
-    Raises StoreError or OSError.
+    Files of an earlier release are brought up to date: the caller holds the DirectoryLock, and starts
+    the actors after this. Raises StoreError or OSError.
     """
     settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.chmod(settings.directory, 0o700)
     for service in SERVICES:
         if service in roles:
-            OPEN[service](settings.directory).close()
+            try:
+                OPEN[service](settings.directory).close()
+            except OutdatedDatabase:
+                _log.warning("bringing_up_to_date", database=f"{service}.db")
+                OPEN[service](settings.directory, migrate=True).close()
 
 
 def listen(settings: Settings, service: str) -> socket.socket:

@@ -19,7 +19,7 @@ from tally.events import (
     rfc3339,
 )
 from tally.store import idempotency, inbox, outbox
-from tally.store.database import Database
+from tally.store.database import Database, Migrations
 from tally.store.errors import AccountInUse, NotFound
 from tally.store.outbox import Outbox
 
@@ -54,6 +54,9 @@ CREATE INDEX customer_by_account ON customer (account_id) WHERE account_id IS NO
 """
 
 
+MIGRATIONS: Migrations = ()  # see CONTRIBUTING.md, "A change of the schema"
+
+
 class NewAccount(Struct, frozen=True):
     """An account to be opened."""
 
@@ -80,9 +83,9 @@ class CustomerRevenue(Struct, frozen=True):
     total_revenue_cents: int
 
 
-def open_database(directory: Path) -> Database:
+def open_database(directory: Path, migrate: bool = False) -> Database:
     """Open accounts.db in `directory`; see Database."""
-    return Database(directory / FILE, SERVICE, SCHEMA)
+    return Database(directory / FILE, SERVICE, SCHEMA, MIGRATIONS, migrate)
 
 
 class Accounts:

@@ -19,7 +19,7 @@ from tally.events import (
     rfc3339,
 )
 from tally.store import idempotency, inbox, outbox
-from tally.store.database import Database
+from tally.store.database import Database, Migrations
 from tally.store.errors import NotFound, UnknownReference
 from tally.store.outbox import Outbox
 
@@ -58,6 +58,9 @@ CREATE TABLE known_account (
 """
 
 
+MIGRATIONS: Migrations = ()  # see CONTRIBUTING.md, "A change of the schema"
+
+
 class NewCustomer(Struct, frozen=True):
     """A customer to be recorded."""
 
@@ -92,9 +95,9 @@ class Invoice(Struct, frozen=True):
     created_date: str
 
 
-def open_database(directory: Path) -> Database:
+def open_database(directory: Path, migrate: bool = False) -> Database:
     """Open customers.db in `directory`; see Database."""
-    return Database(directory / FILE, SERVICE, SCHEMA)
+    return Database(directory / FILE, SERVICE, SCHEMA, MIGRATIONS, migrate)
 
 
 class Customers:
