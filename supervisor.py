@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from tally import config
-from tally.actors import checks, family, logs, redis_server, status_report
+from tally.actors import checks, family, logs, redis_server, status_report, systemd
 from tally.actors.actor import CannotStart
 from tally.actors.control import ControlSocket, NotRunning
 from tally.actors.lock import AlreadyRunning, DirectoryLock
@@ -89,6 +89,7 @@ def _run(settings: Settings, roles: Sequence[str]) -> None:
         click.echo(_table([("actor", "pid", "address"), *map(_row, children)]))
         click.echo(f"ready after {time.monotonic() - started:.1f} s; Ctrl-C stops it")
         sys.stdout.flush()
+        systemd.tell("READY=1")
 
     gc.collect()
     gc.freeze()  # the actors go on sharing the memory of what is loaded by now

@@ -8,7 +8,6 @@ import socket
 from collections.abc import Callable, Collection
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import structlog
