@@ -53,7 +53,6 @@ CREATE TABLE customer (
 CREATE INDEX customer_by_account ON customer (account_id) WHERE account_id IS NOT NULL AND NOT deleted;
 """
 
-
 MIGRATIONS: Migrations = ()  # see CONTRIBUTING.md, "A change of the schema"
 
 

@@ -57,7 +57,6 @@ CREATE TABLE known_account (
 ) STRICT;
 """
 
-
 MIGRATIONS: Migrations = ()  # see CONTRIBUTING.md, "A change of the schema"
 
 
