@@ -15,7 +15,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from tally import config
-from tally.actors import checks, event_listing, family, logs, redis_server, status_report, terminal
+from tally.actors import checks, event_listing, family, logs, redis_server, status_report, systemd, terminal
 from tally.actors.actor import CannotStart
 from tally.actors.control import ControlSocket, NotRunning
 from tally.actors.lock import AlreadyRunning, DirectoryLock
@@ -142,6 +142,7 @@ def _run(settings: Settings, roles: Sequence[str]) -> None:
         click.echo(terminal.plain([("actor", "pid", "address"), *map(_row, children)]))
         click.echo(f"ready after {time.monotonic() - started:.1f} s; Ctrl-C stops it")
         sys.stdout.flush()
+        systemd.tell("READY=1")
 
     gc.collect()
     gc.freeze()  # the actors go on sharing the memory of what is loaded by now

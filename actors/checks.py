@@ -13,7 +13,7 @@ from tally.actors.actor import CannotStart
 from tally.actors.lock import AlreadyRunning, DirectoryLock
 from tally.config import Settings
 from tally.store import signing_key
-from tally.store.errors import StoreError
+from tally.store.errors import OutdatedDatabase, StoreError
 from tally.store.stream import connect
 
 OLDEST_REDIS = (6, 2)
@@ -63,6 +63,8 @@ def _databases(settings: Settings) -> Iterator[Finding]:
             continue
         try:
             database = family.OPEN[service](settings.directory)
+        except OutdatedDatabase as error:
+            yield Finding(path.name, True, str(error))
         except StoreError as error:
             yield Finding(path.name, False, str(error))
         else:

@@ -9,8 +9,9 @@ import socket
 from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any
+
+import structlog
 
 from tally.actors import consumer, control, http_server, redis_server, relay
 from tally.actors.actor import Actor
@@ -29,18 +30,21 @@ from tally.http.requests import RequestObserver
 from tally.http.status import ActorReport, StatusProbe
 from tally.http.tokens import Tokens
 from tally.store import accounts, customers, signing_key
-from tally.store.database import Database
+from tally.store.database import Database, OpenDatabase
+from tally.store.errors import OutdatedDatabase
 from tally.store.outbox import Outbox
 from tally.store.stream import ConsumerGroup, EventStream, connect
 from tally.store.trace_parent import TraceParentOf
 
 SERVICES = ("customers", "accounts")
-OPEN: dict[str, Callable[[Path], Database]] = {
+OPEN: dict[str, OpenDatabase] = {
     "customers": customers.open_database,
     "accounts": accounts.open_database,
 }
 
 _BACKLOG = 1024
+
+_log = structlog.get_logger()
 
 
 class PortTaken(Exception):
@@ -51,13 +55,18 @@ def prepare(settings: Settings, roles: Collection[str]) -> None:
     """Make the data directory, mode 0700, the signing key and the databases of `roles`, or see that
     they are sound.
 
-    Raises StoreError or OSError.
+    Files of an earlier release are brought up to date: the caller holds the DirectoryLock, and starts
+    the actors after this. Raises StoreError or OSError.
     """
     settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.chmod(settings.directory, 0o700)
     for service in SERVICES:
         if service in roles:
-            OPEN[service](settings.directory).close()
+            try:
+                OPEN[service](settings.directory).close()
+            except OutdatedDatabase:
+                _log.warning("bringing_up_to_date", database=f"{service}.db")
+                OPEN[service](settings.directory, migrate=True).close()
     tokens(settings)
 
 

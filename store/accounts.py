@@ -20,7 +20,7 @@ from tally.events import (
     rfc3339,
 )
 from tally.store import account_totals, idempotency, inbox, login_attempts, outbox, users
-from tally.store.database import Database
+from tally.store.database import Database, Migrations
 from tally.store.errors import AccountInUse, NotFound
 from tally.store.outbox import Outbox
 from tally.store.trace_parent import TraceParentOf, no_trace
@@ -59,6 +59,8 @@ CREATE INDEX customer_by_account ON customer (account_id) WHERE account_id IS NO
 {account_totals.SCHEMA}
 """
 
+MIGRATIONS: Migrations = ()  # see CONTRIBUTING.md, "A change of the schema"
+
 
 class NewAccount(Struct, frozen=True):
     """An account to be opened."""
@@ -86,9 +88,9 @@ class CustomerRevenue(Struct, frozen=True):
     total_revenue_cents: int
 
 
-def open_database(directory: Path) -> Database:
+def open_database(directory: Path, migrate: bool = False) -> Database:
     """Open accounts.db in `directory`; see Database."""
-    return Database(directory / FILE, SERVICE, SCHEMA)
+    return Database(directory / FILE, SERVICE, SCHEMA, MIGRATIONS, migrate)
 
 
 class Accounts:

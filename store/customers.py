@@ -21,7 +21,7 @@ from tally.events import (
     rfc3339,
 )
 from tally.store import idempotency, inbox, outbox
-from tally.store.database import Database
+from tally.store.database import Database, Migrations
 from tally.store.errors import NotFound, UnknownReference
 from tally.store.outbox import Outbox
 from tally.store.trace_parent import TraceParentOf, no_trace
@@ -67,6 +67,8 @@ CREATE TABLE doomed_account (
 ) STRICT;
 """
 
+MIGRATIONS: Migrations = ()  # see CONTRIBUTING.md, "A change of the schema"
+
 MOST_CUSTOMERS_AT_ONCE = 1000  # deleted in one transaction: other writers wait for it
 MOST_INVOICES_AT_ONCE = 20_000
 
@@ -105,9 +107,9 @@ class Invoice(Struct, frozen=True):
     created_date: Moment
 
 
-def open_database(directory: Path) -> Database:
+def open_database(directory: Path, migrate: bool = False) -> Database:
     """Open customers.db in `directory`; see Database."""
-    return Database(directory / FILE, SERVICE, SCHEMA)
+    return Database(directory / FILE, SERVICE, SCHEMA, MIGRATIONS, migrate)
 
 
 class Customers:

@@ -10,15 +10,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import apsw
 
-from tally.store.errors import StoreUnavailable, UnusableDatabase, translated
+from tally.store.errors import OutdatedDatabase, StoreUnavailable, UnusableDatabase, translated
 
 APPLICATION_ID = 0x54616C79  # "Taly": tells a database of ours from any other SQLite file
-SCHEMA_VERSION = 1
 BUSY_SECONDS = 5.0  # how long a writer waits for the other writers of the file, if not told otherwise
+
+Migrations = Sequence[str]
+"""What leads from one version of a schema to the next, in SQL; the first from 1 to 2.
+
+A schema's version is the number of its migrations and one. Those of a release stay as they are.
+"""
 
 _META = "CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;"
 
@@ -26,19 +31,27 @@ _META = "CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WI
 class Database:
     """A connection to the database at `path`, which is made when it is missing.
 
+    `schema` is what a new file gets, `migrations` what leads to the same from version 1 on. A file of
+    an earlier version is brought up to date only with `migrate`: nobody may be using it.
+
     Not for two threads at once, and never carried across a fork. A transaction is durable when
     it has committed: WAL with `synchronous=FULL`.
     It waits for the write lock for `patience` seconds, calling `while_waiting` again and again.
-    Raises StoreUnavailable when the file can't be used now, UnusableDatabase when it never can.
+    Raises StoreUnavailable when the file can't be used now, UnusableDatabase when it never can, and
+    OutdatedDatabase when it needs to be brought up to date first.
     """
 
-    def __init__(self, path: Path, service: str, schema: str) -> None:
+    def __init__(
+        self, path: Path, service: str, schema: str, migrations: Migrations = (), migrate: bool = False
+    ) -> None:
         self.path = path
         self.service = service
         self.patience = BUSY_SECONDS
         self.while_waiting: Callable[[], None] = lambda: None
         self._schema = schema
-        self._open()
+        self._migrations = migrations
+        self._newest = 1 + len(migrations)
+        self._open(migrate)
         self.identity = str(self.meta("identity"))
 
     @property
@@ -126,11 +139,11 @@ class Database:
         """May be repeated."""
         self._connection.close()
 
-    def _open(self) -> None:
+    def _open(self, migrate: bool = False) -> None:
         with translated(str(self.path)):
             self._connection = apsw.Connection(str(self.path), statementcachesize=200)
             self._connection.set_busy_handler(_FairWait(self))
-            self._prepare(self._schema)
+            self._prepare(migrate)
 
     @contextmanager
     def _bracket(self, begin: str, commit: str, rollback: str) -> Iterator[None]:
@@ -144,24 +157,33 @@ class Database:
                 self.execute(rollback)
             raise
 
-    def _prepare(self, schema: str) -> None:
+    def _prepare(self, migrate: bool) -> None:
         version = self._version()  # before anything is written: it may be a stranger's file
         self.execute("PRAGMA journal_mode = WAL")
         self.execute("PRAGMA synchronous = FULL")
-        self.execute("PRAGMA foreign_keys = ON")
         if version == 0:
-            with self._bracket("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"):
-                if self._version() == 0:  # nobody was faster
-                    self._create(schema)
-        elif version > SCHEMA_VERSION:
-            raise UnusableDatabase(
-                f"{self.path}: written by a newer release (schema {version}, this one knows "
-                f"{SCHEMA_VERSION}); install that release again"
-            )
+            self._create()
         if self.meta("service") != self.service:
             raise UnusableDatabase(
                 f"{self.path}: is the database of the service {self.meta('service')}, not {self.service}"
             )
+        self._insist_on_version(migrate)
+        self.execute("PRAGMA foreign_keys = ON")  # last: a migration may have to take a table's place
+
+    def _insist_on_version(self, migrate: bool) -> None:
+        version = self._version()
+        if version > self._newest:
+            raise UnusableDatabase(
+                f"{self.path}: written by a newer release (schema {version}, this one knows "
+                f"{self._newest}); install that release again"
+            )
+        if version < self._newest:
+            if not migrate:
+                raise OutdatedDatabase(
+                    f"{self.path}: written by an earlier release (schema {version}, this one's is "
+                    f"{self._newest}); `run` brings it up to date"
+                )
+            self._migrate()
 
     def _version(self) -> int:
         version = int(self.value("PRAGMA user_version"))
@@ -173,12 +195,41 @@ class Database:
             )
         return version
 
-    def _create(self, schema: str) -> None:
-        self.execute(_META + schema)
-        self.set_meta("service", self.service)
-        self.set_meta("identity", secrets.token_hex(4))
-        self.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        self.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    def _create(self) -> None:
+        with self._bracket("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"):
+            if self._version() == 0:  # nobody was faster
+                self.execute(_META + self._schema)
+                self.set_meta("service", self.service)
+                self.set_meta("identity", secrets.token_hex(4))
+                self.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                self.execute(f"PRAGMA user_version = {self._newest}")
+
+    def _migrate(self) -> None:
+        """Take all steps that are missing in one transaction: a file is of one release or of the other."""
+        with self._bracket("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"):
+            found = self._version()  # the newest already when somebody was faster
+            for version, step in enumerate(self._migrations[found - 1 :], start=found + 1):
+                self._step_to(version, step)
+            self.execute(f"PRAGMA user_version = {self._newest}")
+
+    def _step_to(self, version: int, step: str) -> None:
+        try:
+            self.execute(step)
+            if orphans := len(self.rows("PRAGMA foreign_key_check")):
+                raise apsw.ConstraintError(f"{orphans} rows refer to what is not there")
+        except (apsw.SQLError, apsw.ConstraintError, apsw.MismatchError) as error:
+            raise UnusableDatabase(
+                f"{self.path}: can't be brought from schema {version - 1} to {version}: {error}. "
+                "Nothing was changed in it; install the earlier release again, and report this"
+            ) from error
+
+
+class OpenDatabase(Protocol):
+    """How a service's database is opened; see Database."""
+
+    def __call__(self, directory: Path, migrate: bool = False) -> Database:
+        """Open the database in `directory`."""
+        ...
 
 
 class _FairWait:

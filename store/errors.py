@@ -27,6 +27,10 @@ class UnusableDatabase(StoreError):
     """
 
 
+class OutdatedDatabase(UnusableDatabase):
+    """The file is of an earlier release, and is to be brought up to date first."""
+
+
 class NotFound(StoreError):
     """There is no such thing.
 

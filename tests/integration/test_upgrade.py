@@ -1,0 +1,137 @@
+"""Upgrading: the files of every release are opened by this one, and this one's by the next."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support import release
+from support.cli import command
+from support.tally import ROOT, Tally, running
+from tally.actors import family
+from tally.store.database import Database
+
+
+def test_the_first_releases_files_are_kept() -> None:
+    assert release.DATA / "release-0.1.0" in release.releases()
+
+
+def _one_more_of_everything(tally: Tally) -> None:
+    """Work goes on: new ids are above all others, and an invoice is counted once."""
+    before = release.contents(tally)
+    last = {
+        kind: max((int(each["id"]) for each in before[kind]), default=0) for kind in ("accounts", "customers")
+    }
+    account = tally.accounts.post("/accounts", {"name": "new", "owned_by": "u"})["id"]
+    customer = tally.customers.post("/customers", {"name": "new", "account_id": account})["id"]
+    tally.customers.post(
+        "/invoices", {"customer_id": customer, "purchase_date": "2019-01-06", "purchase_price_cents": 7}
+    )
+    after = release.contents(tally)
+    assert (int(account) > last["accounts"], int(customer) > last["customers"]) == (True, True)
+    assert after["accounts"][:-1] == before["accounts"]
+    assert after["accounts"][-1]["total_revenue_cents"] == 7
+
+
+@pytest.mark.parametrize("kept", release.releases(), ids=lambda kept: kept.name)
+def test_a_releases_data_directory_is_taken_over_as_it_was_left(tmp_path: Path, kept: Path) -> None:
+    release.copied(kept, tmp_path / "data")
+    with running(tmp_path) as tally:
+        assert release.contents(tally) == json.loads((kept / release.CONTENTS).read_text())
+        reports = [tally.customers.get("/status"), tally.accounts.get("/status")]
+        assert [report["reasons"] for report in reports] == [[], []]
+        _one_more_of_everything(tally)
+
+
+def _tables(database: Database) -> dict[str, Any]:
+    """What a schema comes to, however it was written down."""
+    names = database.rows("SELECT type, name FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'")
+    tables = [name for type, name in names if type == "table"]
+    return {
+        "names": sorted(names),
+        "tables": sorted(database.rows("PRAGMA table_list")),
+        "columns": {name: database.rows(f"PRAGMA table_xinfo({name})") for name in tables},
+        "indexes": {name: sorted(database.rows(f"PRAGMA index_list({name})")) for name in tables},
+        "indexed": {
+            name: database.rows(f"PRAGMA index_xinfo({name})") for type, name in names if type == "index"
+        },
+        "references": {name: database.rows(f"PRAGMA foreign_key_list({name})") for name in tables},
+        "triggers": sorted(database.rows("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'")),
+    }
+
+
+@pytest.mark.parametrize("service", family.SERVICES)
+@pytest.mark.parametrize("kept", release.releases(), ids=lambda kept: kept.name)
+def test_a_releases_file_comes_to_the_schema_of_a_new_one(tmp_path: Path, kept: Path, service: str) -> None:
+    release.copied(kept, tmp_path / "kept")
+    (tmp_path / "new").mkdir()
+    upgraded = family.OPEN[service](tmp_path / "kept", migrate=True)
+    assert _tables(upgraded) == _tables(family.OPEN[service](tmp_path / "new"))
+
+
+@pytest.fixture
+def next_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Has every program started from now on be of a release whose schemas differ by these steps."""
+
+    def install(**steps: str) -> None:
+        tree = tmp_path / "next" / "tally"
+        leave = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "data", "tests", "docs")
+        shutil.copytree(ROOT, tree, ignore=leave, dirs_exist_ok=True)
+        for service, step in steps.items():
+            module = tree / "store" / f"{service}.py"
+            ours, theirs = "\nMIGRATIONS: Migrations = (", f"\nMIGRATIONS: Migrations = ({step!r},"
+            source = module.read_text(encoding="utf-8")
+            assert source.count(ours) == 1
+            module.write_text(source.replace(ours, theirs), encoding="utf-8")
+        monkeypatch.setenv("PYTHONPATH", str(tree.parent))
+
+    return install
+
+
+def test_run_brings_the_files_up_to_date_and_nothing_else_does(
+    tmp_path: Path, next_release: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(tmp_path) as tally:
+        next_release(
+            customers="ALTER TABLE customer ADD COLUMN note TEXT;",
+            accounts="ALTER TABLE account ADD COLUMN note TEXT;",
+        )
+        config = tmp_path / "tally.toml"
+        checked = command("check", "--config", config)  # of the next release, while this one runs
+        assert (checked.returncode, checked.stdout.count("`run` brings it up to date")) == (0, 2)
+        _one_more_of_everything(tally)
+        left = release.contents(tally)
+        assert tally.stop() == 0
+
+        tally.start()
+        assert release.contents(tally) == left
+        assert tally.said().count("bringing_up_to_date") == 2
+        _one_more_of_everything(tally)
+        assert tally.stop() == 0
+
+        monkeypatch.delenv("PYTHONPATH")
+        refused = command("run", "--config", config)
+        assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+        assert "customers.db: written by a newer release (schema 2, this one knows 1)" in refused.stderr
+
+
+def test_an_upgrade_that_fails_says_so_in_a_line_and_the_release_before_goes_on(
+    tmp_path: Path, next_release: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(tmp_path) as tally:
+        tally.accounts.post("/accounts", {"name": "one", "owned_by": "u"})
+        left = release.contents(tally)
+        assert tally.stop() == 0
+        next_release(accounts="CREATE TABLE note (id); INSERT INTO note SELECT id FROM nowhere;")
+        failed = command("run", "--config", tmp_path / "tally.toml")
+        assert failed.returncode == 1
+        told = [line for line in failed.stderr.splitlines() if line.startswith("tally: ")]
+        assert len(told) == 1
+        assert "can't be brought from schema 1 to 2: no such table: nowhere" in told[0]
+
+        monkeypatch.delenv("PYTHONPATH")
+        tally.start()
+        assert release.contents(tally) == left
+        _one_more_of_everything(tally)
