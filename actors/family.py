@@ -20,7 +20,7 @@ from tally.actors.supervision import ActorSpec, Stage
 from tally.config import AccountsSettings, CustomersSettings, Settings, bracketed
 from tally.http import accounts as accounts_http
 from tally.http import customers as customers_http
-from tally.http.status import StatusProbe
+from tally.http.status import ActorReport, StatusProbe
 from tally.store import accounts, customers
 from tally.store.database import Database
 from tally.store.outbox import Outbox
@@ -172,21 +172,21 @@ class Family:
 
 
 def status_probe(settings: Settings, service: str) -> StatusProbe:
-    """What gathers the status of a service, its processes' troubles as the supervisor knows them included."""
+    """What gathers the status of a service, its processes as the supervisor knows them included."""
 
-    def troubles() -> list[str]:
+    def reports() -> list[ActorReport]:
         try:
             actors = control.ask(settings.directory)
         except control.NotRunning:
             return []
         return [
-            f"{actor.name}: {actor.trouble}"
+            ActorReport(actor.name, actor.state, actor.restarts, actor.trouble)
             for actor in actors
-            if actor.trouble and actor.name.startswith(f"{service}-")
+            if actor.name.startswith(f"{service}-")
         ]
 
     redis = settings.redis
-    return StatusProbe(service, OPEN[service], settings.directory, redis.url, redis.stream, troubles)
+    return StatusProbe(service, OPEN[service], settings.directory, redis.url, redis.stream, reports)
 
 
 def _address_settings(settings: Settings, service: str) -> AccountsSettings | CustomersSettings:

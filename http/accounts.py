@@ -10,6 +10,7 @@ import falcon
 from tally.events import Id
 from tally.http import values
 from tally.http.health import add_health
+from tally.http.overview import add_accounts_overview
 from tally.http.problems import FieldError, WrongFields
 from tally.http.service import (
     SINGLE_BODY,
@@ -46,6 +47,7 @@ def app(directory: Path, after_commit: Callable[[], None], status: Callable[[], 
     app.add_route("/accounts/{id}", accounts, suffix="one")
     app.add_route("/accounts/{id}/customers", accounts, suffix="customers")
     app.add_route("/accounts/{id}/is-owned-by/{user:path}", accounts, suffix="ownership")
+    add_accounts_overview(app, service)
     add_health(app, service, status)
     return app
 

@@ -8,6 +8,7 @@ import falcon
 
 from tally.http import values
 from tally.http.health import add_health
+from tally.http.overview import add_customers_overview
 from tally.http.service import (
     BATCH_BODY,
     SINGLE_BODY,
@@ -49,6 +50,7 @@ def app(
     app.add_route("/invoices", invoices)
     app.add_route("/invoices/batch", invoices, suffix="batch")
     app.add_route("/invoices/{id}", invoices, suffix="one")
+    add_customers_overview(app, service)
     add_health(app, service, status)
     return app
 

@@ -30,6 +30,15 @@ class RedisStatus(Struct, frozen=True):
     lag: dict[str, int] | None = None
 
 
+class ActorReport(Struct, frozen=True):
+    """A process of the service, as its supervisor sees it; `trouble` is what it waits out."""
+
+    name: str
+    state: str
+    restarts: int
+    trouble: str | None = None
+
+
 class StatusReport(Struct, frozen=True):
     """A service's state; `status` is "ok", or "degraded" for the `reasons` given."""
 
@@ -40,6 +49,7 @@ class StatusReport(Struct, frozen=True):
     identity: str | None
     outbox_depth: int | None
     redis: RedisStatus
+    actors: list[ActorReport]
     disk_free_bytes: int
     sqlite_version: str
 
@@ -47,7 +57,7 @@ class StatusReport(Struct, frozen=True):
 class StatusProbe:
     """Gathers a StatusReport over connections of its own, opened anew each time.
 
-    `troubles` answers what the service's processes are waiting out; it may not block for long.
+    `actors` answers the service's processes, none when no supervisor tells; it may not block for long.
     """
 
     def __init__(
@@ -57,18 +67,19 @@ class StatusProbe:
         directory: Path,
         url: str,
         stream: str,
-        troubles: Callable[[], list[str]],
+        actors: Callable[[], list[ActorReport]],
     ) -> None:
         self._service = service
         self._open_database = open_database
         self._directory = directory
         self._url = url
         self._stream = stream
-        self._troubles = troubles
+        self._actors = actors
 
     def __call__(self) -> StatusReport:
         """Look now. Raises nothing: what can't be told becomes a reason."""
-        reasons = self._troubles()
+        actors = self._actors()
+        reasons = [f"{actor.name}: {actor.trouble}" for actor in actors if actor.trouble]
         identity, depth, redis = None, None, RedisStatus(reachable=False)
         try:
             database = self._open_database(self._directory)
@@ -85,6 +96,7 @@ class StatusProbe:
             identity=identity,
             outbox_depth=depth,
             redis=redis,
+            actors=actors,
             disk_free_bytes=disk_usage(self._directory).free,
             sqlite_version=apsw.sqlite_lib_version(),
         )

@@ -18,7 +18,7 @@ from tally.events import (
     now,
     rfc3339,
 )
-from tally.store import idempotency, inbox, outbox
+from tally.store import account_totals, idempotency, inbox, outbox
 from tally.store.database import Database
 from tally.store.errors import AccountInUse, NotFound
 from tally.store.outbox import Outbox
@@ -82,7 +82,9 @@ class CustomerRevenue(Struct, frozen=True):
 
 def open_database(directory: Path) -> Database:
     """Open accounts.db in `directory`; see Database."""
-    return Database(directory / FILE, SERVICE, SCHEMA)
+    database = Database(directory / FILE, SERVICE, SCHEMA)
+    account_totals.add_to(database)
+    return database
 
 
 class Accounts:

@@ -1,0 +1,129 @@
+"""What the pages ask for: light rows, searched, sorted and added up by the databases.
+
+These calls are the pages' own, and may change with them; sums are strings, in cents.
+"""
+
+from typing import Any, get_args
+
+import falcon
+
+from tally.events import Id
+from tally.http.problems import FieldError, WrongFields
+from tally.http.service import Json, Page, Service, path_id
+from tally.store.account_totals import AccountQuery, AccountTotals, Sort
+from tally.store.accounts import Accounts
+from tally.store.customer_search import NEWEST, CustomerSearch
+from tally.store.customers import Customers
+from tally.store.searching import Cents
+
+_LARGEST = 8  # accounts in the chart
+_MOST_SOUGHT = 200  # characters: no name is longer
+_ORDERS = ("asc", "desc")
+
+
+def add_accounts_overview(app: Any, service: Service[Accounts]) -> None:
+    """Add the accounts page's calls."""
+    overview = AccountsOverview(service)
+    app.add_route("/accounts/summary", overview)
+    app.add_route("/accounts/{id}/summary", overview, suffix="one")
+
+
+def add_customers_overview(app: Any, service: Service[Customers]) -> None:
+    """Add the customers page's calls."""
+    overview = CustomersOverview(service)
+    app.add_route("/customers/search", overview)
+    app.add_route("/customers/{id}/summary", overview, suffix="one")
+
+
+class AccountsOverview:
+    """Accounts with what they come to."""
+
+    def __init__(self, service: Service[Accounts]) -> None:
+        self._service = service
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """A page of the accounts that match, all of them added up, and the largest."""
+        query = _account_query(req)
+        with self._service.read() as store:
+            totals = AccountTotals(store.database)
+            accounts = totals.page(query)
+            everything = totals.sums()
+            found = totals.sums(query.search).accounts if query.search else everything.accounts
+            largest = totals.page(AccountQuery(sort="revenue", descending=True, limit=_LARGEST))
+        Json.send(
+            resp, {"accounts": accounts, "found": found, "totals": everything, "largest": largest}
+        )
+
+    def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
+        """An account with a part of its customers, by ascending id."""
+        page, number = Page(req), path_id(id, "account")
+        with self._service.read() as store:
+            total = AccountTotals(store.database).one(number)
+            account = store.account(number)
+            found = store.customers_of(number, page.after, page.limit + 1)
+        customers, following = page.cut(found, lambda customer: customer.customer_id)
+        rows = [
+            {"id": each.customer_id, "name": each.name, "total_revenue_cents": Cents(each.total_revenue_cents)}
+            for each in customers
+        ]
+        answer = {"account": total, "description": account.description, "customers": rows, "next": following}
+        Json.send(resp, answer)
+
+
+class CustomersOverview:
+    """Customers as people look for them."""
+
+    def __init__(self, service: Service[Customers]) -> None:
+        self._service = service
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """A part of the customers that match, the newest first."""
+        page, search = Page(req, "account_id", "before"), _search(req)
+        account, before = page.filters["account_id"], _before(page)
+        with self._service.read() as store:
+            found = CustomerSearch(store.database).find(search, account, before, page.limit + 1)
+        customers, following = page.cut(found, lambda customer: customer.id)
+        Json.send(resp, {"customers": customers, "next": following})
+
+    def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
+        """A customer with a part of its invoices, the newest first."""
+        page, number = Page(req, "before"), path_id(id, "customer")
+        with self._service.read() as store:
+            customers = CustomerSearch(store.database)
+            customer, sums = customers.one(number), customers.sums(number)
+            found = customers.invoices(number, _before(page), page.limit + 1)
+        invoices, following = page.cut(found, lambda invoice: invoice.id)
+        Json.send(resp, {"customer": customer, "totals": sums, "invoices": invoices, "next": following})
+
+
+def _account_query(req: falcon.Request) -> AccountQuery:
+    """Raises WrongFields."""
+    page = Page(req, "offset")
+    sort: Sort = _choice(req, "sort", get_args(Sort))  # type: ignore[assignment]
+    return AccountQuery(
+        search=_search(req),
+        sort=sort,
+        descending=_choice(req, "order", _ORDERS) == "desc",
+        limit=page.limit,
+        offset=page.filters["offset"] or 0,
+    )
+
+
+def _choice(req: falcon.Request, name: str, choices: tuple[str, ...]) -> str:
+    """One of the choices; the first when none is asked for."""
+    chosen = req.get_param(name, default=choices[0])
+    if chosen not in choices:
+        raise WrongFields([FieldError(name, f"Expected {', '.join(choices[:-1])} or {choices[-1]}")])
+    return chosen
+
+
+def _search(req: falcon.Request) -> str:
+    text = (req.get_param("search") or "").strip()
+    if len(text) > _MOST_SOUGHT:
+        raise WrongFields([FieldError("search", f"Expected at most {_MOST_SOUGHT} characters")])
+    return text
+
+
+def _before(page: Page) -> int:
+    before = page.filters["before"]
+    return NEWEST if before is None else before

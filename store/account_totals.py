@@ -1,0 +1,167 @@
+"""What each account comes to, kept up to date by triggers, and the page's questions about it.
+
+The totals of the contract's own calls are sums of the customers that are shown. Asked every second
+for accounts with a million customers, sums would cost seconds; a row that the triggers keep costs
+a lookup. The same transaction that changes a customer changes its account's row.
+"""
+
+from typing import Literal
+
+from msgspec import Struct
+
+from tally.events import Id
+from tally.store.database import Database
+from tally.store.errors import NotFound
+from tally.store.searching import Cents, contains
+
+# A customer counts in its account once its creation has come, until its deletion comes.
+SCHEMA = """
+CREATE TABLE account_total (
+    account_id INTEGER PRIMARY KEY,
+    customers INTEGER NOT NULL DEFAULT 0,
+    revenue_cents INTEGER NOT NULL DEFAULT 0
+) STRICT;
+INSERT INTO account_total
+    SELECT account_id, count(*), sum(revenue_cents) FROM customer
+    WHERE account_id IS NOT NULL AND NOT deleted GROUP BY account_id;
+INSERT INTO account_total (account_id) SELECT id FROM account WHERE true ON CONFLICT DO NOTHING;
+CREATE INDEX account_total_by_revenue ON account_total (revenue_cents);
+CREATE INDEX account_total_by_customers ON account_total (customers);
+CREATE INDEX account_by_name ON account (name COLLATE NOCASE);
+CREATE INDEX account_by_owner ON account (owned_by COLLATE NOCASE);
+
+CREATE TRIGGER account_total_opened AFTER INSERT ON account BEGIN
+    INSERT INTO account_total (account_id) VALUES (NEW.id) ON CONFLICT DO NOTHING;
+END;
+
+CREATE TRIGGER account_total_earned AFTER UPDATE OF revenue_cents ON customer
+WHEN NEW.account_id IS OLD.account_id AND NEW.account_id IS NOT NULL AND NOT NEW.deleted AND NOT OLD.deleted
+BEGIN
+    UPDATE account_total SET revenue_cents = revenue_cents + NEW.revenue_cents - OLD.revenue_cents
+    WHERE account_id = NEW.account_id;
+END;
+
+CREATE TRIGGER account_total_came AFTER INSERT ON customer
+WHEN NEW.account_id IS NOT NULL AND NOT NEW.deleted BEGIN
+    INSERT INTO account_total VALUES (NEW.account_id, 1, NEW.revenue_cents)
+    ON CONFLICT DO UPDATE SET customers = customers + 1, revenue_cents = revenue_cents + NEW.revenue_cents;
+END;
+
+CREATE TRIGGER account_total_moved AFTER UPDATE OF account_id, deleted ON customer
+WHEN NEW.account_id IS NOT OLD.account_id OR NEW.deleted <> OLD.deleted BEGIN
+    UPDATE account_total SET customers = customers - 1, revenue_cents = revenue_cents - OLD.revenue_cents
+    WHERE account_id = OLD.account_id AND NOT OLD.deleted;
+    INSERT INTO account_total SELECT NEW.account_id, 1, NEW.revenue_cents
+    WHERE NEW.account_id IS NOT NULL AND NOT NEW.deleted
+    ON CONFLICT DO UPDATE SET customers = customers + 1, revenue_cents = revenue_cents + NEW.revenue_cents;
+END;
+
+CREATE TRIGGER account_total_left AFTER DELETE ON customer
+WHEN OLD.account_id IS NOT NULL AND NOT OLD.deleted BEGIN
+    UPDATE account_total SET customers = customers - 1, revenue_cents = revenue_cents - OLD.revenue_cents
+    WHERE account_id = OLD.account_id;
+END;
+"""
+
+Sort = Literal["id", "name", "owner", "customers", "revenue"]
+
+_KEYS: dict[Sort, str] = {
+    "id": "a.id",
+    "name": "a.name COLLATE NOCASE",
+    "owner": "a.owned_by COLLATE NOCASE",
+    "customers": "t.customers",
+    "revenue": "t.revenue_cents",
+}
+_ROWS = (
+    "SELECT a.id, a.name, a.owned_by, t.customers, t.revenue_cents"
+    " FROM account a JOIN account_total t ON t.account_id = a.id"
+)
+_OPEN = " WHERE NOT a.deleted AND a.created_date IS NOT NULL"
+# Halves, since sum() fails beyond 2^63.
+_SUMS = (
+    "SELECT count(*), coalesce(sum(t.customers), 0),"
+    " coalesce(sum(t.revenue_cents >> 32), 0), coalesce(sum(t.revenue_cents & 4294967295), 0)"
+    " FROM account a JOIN account_total t ON t.account_id = a.id"
+)
+
+
+class AccountRow(Struct, frozen=True):
+    """An account and what it comes to."""
+
+    id: Id
+    name: str
+    owned_by: str
+    customers: int
+    total_revenue_cents: Cents
+
+
+class Totals(Struct, frozen=True):
+    """All accounts together."""
+
+    accounts: int
+    customers: int
+    total_revenue_cents: Cents
+
+
+class AccountQuery(Struct, frozen=True):
+    """Which accounts are asked for; `search` is part of a name or an owner, or an id."""
+
+    search: str = ""
+    sort: Sort = "id"
+    descending: bool = False
+    limit: int = 50
+    offset: int = 0
+
+
+class AccountTotals:
+    """The totals in one database; with `owner`, as if there were no accounts but that user's."""
+
+    def __init__(self, database: Database, owner: str | None = None) -> None:
+        self._database = database
+        self._where, self._bindings = (
+            (_OPEN, []) if owner is None else (_OPEN + " AND a.owned_by = ?", [owner])
+        )
+
+    def page(self, query: AccountQuery) -> list[AccountRow]:
+        """The accounts asked for; of those that are equal, the order is by id."""
+        where, bindings = self._matching(query.search)
+        direction = "DESC" if query.descending else "ASC"
+        sql = f"{_ROWS}{where} ORDER BY {_KEYS[query.sort]} {direction}, a.id {direction} LIMIT ? OFFSET ?"
+        return [_row(row) for row in self._database.rows(sql, [*bindings, query.limit, query.offset])]
+
+    def sums(self, search: str = "") -> Totals:
+        """All accounts that match, added up. Takes time in proportion to their number."""
+        where, bindings = self._matching(search)
+        ((accounts, customers, high, low),) = self._database.rows(_SUMS + where, bindings)
+        return Totals(accounts, customers, Cents((high << 32) + low))
+
+    def one(self, id: int) -> AccountRow:
+        """One account. Raises NotFound."""
+        for row in self._database.rows(f"{_ROWS}{self._where} AND a.id = ?", [*self._bindings, id]):
+            return _row(row)
+        raise NotFound("account", id)
+
+    def _matching(self, search: str) -> tuple[str, list[object]]:
+        if not search:
+            return self._where, [*self._bindings]
+        name, names = contains("a.name", search)
+        owner, owners = contains("a.owned_by", search)
+        bindings = [*self._bindings, *names, *owners, search]
+        return f"{self._where} AND ({name} OR {owner} OR cast(a.id AS TEXT) = ?)", bindings
+
+
+def _row(row: tuple[int, str, str, int, int]) -> AccountRow:
+    id, name, owned_by, customers, revenue = row
+    return AccountRow(Id(id), name, owned_by, customers, Cents(revenue))
+
+
+def add_to(database: Database) -> None:
+    """Keep totals in this accounts.db from now on. May be repeated."""
+    if not _kept(database):
+        with database.transaction():
+            if not _kept(database):  # nobody was faster
+                database.execute(SCHEMA)
+
+
+def _kept(database: Database) -> bool:
+    return bool(database.value("SELECT 1 FROM sqlite_schema WHERE name = 'account_total'"))

@@ -1,0 +1,18 @@
+"""What the pages' questions to both databases have in common."""
+
+
+class Cents(int):
+    """A sum in cents; a string on the wire, since it may be beyond what a JavaScript number holds."""
+
+
+def contains(column: str, text: str) -> tuple[str, list[str]]:
+    """An SQL condition, and its bindings: the column holds the text, in capitals or not.
+
+    SQLite folds the case of ASCII only, so that the text is looked for in each of its cases.
+    """
+    cases = {_lower_ascii(case) for case in (text, text.lower(), text.upper(), text.title())}
+    return f"({' OR '.join([f'instr(lower({column}), ?)'] * len(cases))})", sorted(cases)
+
+
+def _lower_ascii(text: str) -> str:
+    return "".join(character.lower() if character.isascii() else character for character in text)
