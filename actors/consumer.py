@@ -14,14 +14,12 @@ from tally.actors.actor import Actor
 from tally.events import Event, InvalidEvent, UnknownEventType, decode
 from tally.store.database import Database
 from tally.store.errors import StoreError
-from tally.store.inbox import Inbox
+from tally.store.inbox import NEWEST_ENTRY, Inbox
 from tally.store.stream import ConsumerGroup, Entry, RedisError, is_missing
 
 _log = structlog.get_logger()
 
 SWEEP_SECONDS = 1.0  # how often, at the least, a consumer looks for what others left behind
-
-_NEWEST = "newest_entry"  # the highest stream id that this database has seen applied
 
 
 class Consumer:
@@ -159,7 +157,7 @@ class Consumer:
             fresh = self._inbox.take(named, stream_position(newest)[0])
             self._apply([event for name, event in named.items() if name in fresh])
             if stream_position(newest) > stream_position(self._newest()):
-                self._database.set_meta(_NEWEST, newest.decode())
+                self._database.set_meta(NEWEST_ENTRY, newest.decode())
         self._after_commit()
 
     def _redrive(self) -> None:
@@ -191,7 +189,7 @@ class Consumer:
         self._group.bury(entry, reason, deliveries)
 
     def _newest(self) -> bytes:
-        return str(self._database.meta(_NEWEST) or "0-0").encode()
+        return str(self._database.meta(NEWEST_ENTRY) or "0-0").encode()
 
 
 def stream_position(id: bytes) -> tuple[int, int]:

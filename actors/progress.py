@@ -1,0 +1,54 @@
+"""How long work gets on, for people who wait for it."""
+
+import sys
+from collections.abc import Callable
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from tally.actors.terminal import printable
+
+
+class Bars:
+    """Progress bars with rate and time left, on standard error; none where it is no terminal."""
+
+    def __init__(self) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), _TimeLeft())
+        self._shown = Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
+
+    def __enter__(self) -> Self:
+        self._shown.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._shown.stop()
+
+    def add(self, what: str, total: int | None = None, done: int = 0) -> Callable[[int], None]:
+        """Show one more; answers what is to be called with how many are done."""
+        bar = self._shown.add_task(what, total=total, completed=done)
+        return lambda done: self._shown.update(bar, completed=done)
+
+    def say(self, text: str) -> None:
+        """Print a line, above the bars."""
+        self._shown.console.print(Text(printable(text)), soft_wrap=True)
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f}/s" if speed else "")
+
+
+class _TimeLeft(TimeRemainingColumn):
+    def render(self, task: Task) -> Text:
+        return super().render(task) if task.total else Text("")

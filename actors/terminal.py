@@ -1,0 +1,55 @@
+"""What commands show: tables for people on a terminal, plain lines for programs."""
+
+import sys
+from collections.abc import Sequence
+from shutil import get_terminal_size
+
+from rich.console import Console, ConsoleRenderable
+from rich.table import Column, Table
+from rich.text import Text
+
+Rows = Sequence[Sequence[str]]
+"""The first one holds the headings."""
+
+
+def printable(text: str) -> str:
+    """The text on one line, with everything escaped that a terminal could take for an order."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def fitted(line: str) -> str:
+    """The line, cut off where the terminal ends; whole when it isn't printed on one."""
+    if not sys.stdout.isatty():
+        return line
+    text = Text(line)
+    text.truncate(get_terminal_size().columns, overflow="ellipsis")
+    return text.plain
+
+
+def plain(rows: Rows) -> str:
+    """The rows as aligned columns, nothing cut off."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def table(rows: Rows) -> ConsoleRenderable:
+    """The rows as a table that keeps to the terminal's width: long cells are folded, nothing is cut off."""
+    made = Table(*(Column(heading, overflow="fold") for heading in rows[0]), box=None, pad_edge=False)
+    for row in rows[1:]:
+        made.add_row(*map(Text, row))
+    return made
+
+
+def show(rows: Rows) -> None:
+    """Print the rows: as a table on a terminal, plain otherwise."""
+    if sys.stdout.isatty():
+        Console().print(table(rows))
+    else:
+        print(plain(rows))
