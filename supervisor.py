@@ -282,7 +282,7 @@ def rebuild_accounts(file: Path | None, yes: bool) -> None:
     try:
         click.echo(rebuilding.rebuild_accounts(settings, confirm))
     except RedisError as error:
-        _end(FAILED, f"Redis at {settings.redis.address}: {error}; a private one runs by `run --only redis`")
+        _end(FAILED, f"Redis at {settings.redis.address}: {error} (a private one alone: `run --only redis`)")
     except (rebuilding.CannotRebuild, AlreadyRunning, StoreError) as error:
         _end(FAILED, str(error))
     except KeyboardInterrupt:

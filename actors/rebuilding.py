@@ -139,10 +139,12 @@ class _Rebuild:
         """
         with self._live.transaction():
             began = time.monotonic()
+            published = self._stream.published_by_source()
             self._read_on(shadow)
             if not self._holds_all(shadow):
                 return None
-            shadow.take_place_in(self._live, self._succession.given_up())
+            shadow.conclude({} if shadow.base == STREAM else published, self._succession.given_up())
+            shadow.take_place_in(self._live)
             if shadow.has_failures:
                 self._set_group_back()
         return time.monotonic() - began

@@ -177,14 +177,20 @@ class Shadow:
         with _attached(live, self._database):
             return int(live.value(_VANISHING))
 
-    def take_place_in(self, live: Database, given_up: Iterable[str]) -> None:
-        """Become what `live` shows, in the transaction that is open there.
+    def conclude(self, published: Mapping[str, int], given_up: Iterable[str]) -> None:
+        """Let nothing that was `published` of a source count any more that is not in here by now.
 
-        Nothing of the sources that were `given_up` counts from now on but what is in here.
+        What the stream has lost by its age can't come; of sources that were `given_up`, nothing ever may,
+        also from the hands of a consumer that was held up.
         """
         with self._database.transaction():
+            for source, last in published.items():
+                self._inbox.fill(source, last)
             for source in given_up:
                 self._inbox.seal(source)
+
+    def take_place_in(self, live: Database) -> None:
+        """Become what `live` shows, in the transaction that is open there."""
         live.execute(_CACHE)
         # They would keep the totals row by row, and SQLite from copying page by page.
         triggers = live.rows(
