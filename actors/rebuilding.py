@@ -12,6 +12,7 @@ from pathlib import Path
 from redis import ResponseError
 
 from tally.actors import restored
+from tally.actors.healing import take_back
 from tally.actors.lock import DirectoryLock
 from tally.actors.progress import Bars
 from tally.config import Settings
@@ -59,13 +60,13 @@ class _Rebuild:
         self._stream = stream
         self._confirm = confirm
         self._succession = Succession(stream)
-        self._live = accounts.open_database(directory)
-        self._live.patience = _LOCK_SECONDS
+        self._live = self._open_accounts()
         self._customers = self._open_customers()
 
     def run(self) -> str:
         """Try the stream first, then customers.db; where the last attempt had begun, go on with that."""
-        losses_known = self._settle()
+        self._settle_accounts()
+        losses_known = self._settle_customers()
         bases = [] if self._stream.is_trimmed() else [STREAM]
         bases += [self._customers.source] if self._customers else []
         while bases:
@@ -86,7 +87,25 @@ class _Rebuild:
             f"{self._directory} to build from: put a copy there, and run it again"
         )
 
-    def _settle(self) -> bool:
+    def _settle_accounts(self) -> None:
+        """Have an accounts.db that was restored, and can't take back what it lacks, go on as a new source."""
+        if not restored.is_restored(self._live, self._stream):
+            return
+        take_back(accounts.Accounts(self._live), self._stream, beat=lambda: None)
+        if not restored.is_restored(self._live, self._stream):
+            return
+        with _bar("comparing", self._stream.length()) as advance:
+            loss = restored.find_loss(self._live, self._stream, advance)
+        self._insist(
+            "accounts.db was restored from a backup, and has opened accounts since without knowing of later "
+            "ones: where it gave the number of one again, the account that was opened first counts"
+        )
+        restored.part_ways(self._live, self._stream, loss)
+        restored.renew_actors(self._directory)
+        self._live.close()
+        self._live = self._open_accounts()
+
+    def _settle_customers(self) -> bool:
         """Have a restored customers.db go on as a new source; answer whether it was one."""
         if self._customers is None or not restored.is_restored(self._customers, self._stream):
             return False
@@ -166,6 +185,11 @@ class _Rebuild:
     def _insist(self, told: str) -> None:
         if not self._confirm(told):
             raise CannotRebuild("not confirmed, and nothing was changed; --yes confirms beforehand")
+
+    def _open_accounts(self) -> Database:
+        live = accounts.open_database(self._directory)
+        live.patience = _LOCK_SECONDS
+        return live
 
     def _open_customers(self) -> Database | None:
         present = (self._directory / customers.FILE).exists()

@@ -1,7 +1,8 @@
-"""A customers.db that was put back from a backup goes on as a new source.
+"""A database that was put back from a backup goes on as a new source.
 
-The stream has events of its old source that it does not know, and the numbers of these were given. They
-are taken off the stream, and what customers.db has committed since is published under the new name.
+The stream has events of its old source that it does not know, and the numbers of these were given. What
+it has committed since is published under the new name. Of customers.db, which then is what counts, the
+unknown events are taken off the stream; those of accounts.db stay, as if another had opened these accounts.
 """
 
 import os
@@ -56,15 +57,15 @@ class Loss(NamedTuple):
         )
 
 
-def is_restored(customers: Database, stream: EventStream) -> bool:
-    """Whether the relay of this customers.db refuses to publish."""
-    return refusal(Outbox(customers), stream, stream.published(customers.source)) is not None
+def is_restored(database: Database, stream: EventStream) -> bool:
+    """Whether the relay of this database refuses to publish."""
+    return refusal(Outbox(database), stream, stream.published(database.source)) is not None
 
 
-def find_loss(customers: Database, stream: EventStream, advance: Callable[[int], None]) -> Loss:
-    """What a restored customers.db lacks; reads the whole stream."""
-    outbox, source = Outbox(customers), customers.source
-    earlier = earlier_sources(customers)
+def find_loss(database: Database, stream: EventStream, advance: Callable[[int], None]) -> Loss:
+    """What a restored database lacks; reads the whole stream."""
+    outbox, source = Outbox(database), database.source
+    earlier = earlier_sources(database)
     kept = {each: earlier.get(each, 0) for each in Succession(stream).family(source)}
     kept[source] = min(outbox.published(), stream.published_by_source().get(source, 0))
     loss = Loss(source, kept, [], Counter(), Counter())
@@ -94,17 +95,31 @@ def go_on_anew(customers: Database, live: Database, stream: EventStream, loss: L
         loss.kept, f"{customers.service}@{identity}"
     )  # before anything goes, or the relay takes heart
     succession.withdraw(loss.entries, loss.kept)
-    with customers.transaction():
-        Outbox(customers).begin_anew(loss.kept[loss.source])
-        earlier = earlier_sources(customers) | {loss.source: loss.kept[loss.source]}
-        set_earlier_sources(customers, earlier)
-        customers.set_meta("identity", identity)
+    _rename(customers, identity, loss)
+
+
+def part_ways(live: Database, stream: EventStream, loss: Loss) -> None:
+    """Give an accounts.db that has gone its own way a new identity; it is to be opened anew.
+
+    Can be interrupted anywhere, and is then to be done again: until it is done the relay refuses.
+    """
+    identity = secrets.token_hex(4)
+    Succession(stream).give_up([loss.source], f"{live.service}@{identity}")
+    _rename(live, identity, loss)
 
 
 def renew_actors(directory: Path) -> None:
     """Have a running supervisor start the actors again, which know the old identity."""
     if supervisor := supervisor_of(directory):
         os.kill(supervisor, signal.SIGHUP)
+
+
+def _rename(database: Database, identity: str, loss: Loss) -> None:
+    agreed = loss.kept[loss.source]
+    with database.transaction():
+        Outbox(database).begin_anew(agreed)
+        set_earlier_sources(database, earlier_sources(database) | {loss.source: agreed})
+        database.set_meta("identity", identity)
 
 
 def _named(stream: EventStream, advance: Callable[[int], None]) -> Iterator[tuple[Entry, EventId]]:

@@ -4,7 +4,7 @@ A database that was restored from a backup lacks events that its source has on t
 next ones would get their numbers. So it goes on as a new source; the old one is a name for what both know.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
@@ -43,9 +43,9 @@ class Succession:
         newest = given_up.get(source, source)
         return {source, newest, *(old for old, successor in given_up.items() if successor == newest)}
 
-    def give_up(self, kept: Mapping[str, int], successor: str) -> None:
-        """From now on nothing is published as one of `kept`, but as `successor`. May be repeated."""
-        self._client.hset(self._stream.successors_key, mapping=dict.fromkeys(kept, successor))
+    def give_up(self, sources: Iterable[str], successor: str) -> None:
+        """From now on nothing is published as one of `sources`, but as `successor`. May be repeated."""
+        self._client.hset(self._stream.successors_key, mapping=dict.fromkeys(sources, successor))
 
     def withdraw(self, entries: Collection[bytes], kept: Mapping[str, int]) -> None:
         """Remove `entries`, which are all that there is of given-up sources above what of each is `kept`.

@@ -18,6 +18,7 @@ from support.disks import copied_while_in_use, held, removed, replaced
 from support.engines import bundled_process, free_port
 from support.figures import accounts_db, agree, recorded, shown, spoil
 from support.invoices import Load
+from support.redis_process import RedisProcess
 from support.tally import SUPERVISOR, Tally, running
 from support.waiting import eventually
 from tally.events import EventId
@@ -329,3 +330,33 @@ def test_killed_at_any_moment_after_a_restore(backup: Backup, tally: Tally) -> N
                 process.wait((tenth + restored) / 10)
         _rebuild(tally, "--yes")
         backup.is_settled()
+
+
+def test_an_accounts_db_that_has_gone_its_own_way_goes_on_as_another(
+    tmp_path: Path, server: RedisProcess
+) -> None:
+    with running(tmp_path, redis_url=server.url) as tally:
+        copied_while_in_use(accounts_db(tally), tmp_path / "copy.db")
+        load = Load(tally)
+        opened = [_open_account(tally, f"before {number}") for number in range(3)]
+        eventually(tally.settled, 30)
+        assert tally.stop() == 0
+        replaced(accounts_db(tally), tmp_path / "copy.db")
+        server.kill()
+        tally.start()
+        again = [_open_account(tally, f"after {number}") for number in range(5)]
+        server.start()
+        eventually(lambda: "`rebuild accounts`" in str(tally.accounts.get("/status")["reasons"]))
+        assert again[1:4] == opened  # the first one was the load's
+
+        _rebuild(tally, "--yes")
+        with load:
+            load.goes_on(50)
+        agree(tally)
+        names = {each["account"]["id"]: each["account"]["name"] for each in tally.accounts.get("/accounts")}
+        assert [names[id] for id in [*opened, again[4]]] == ["before 0", "before 1", "before 2", "after 4"]
+        eventually(lambda: tally.accounts.get("/status")["status"] == "ok")
+
+
+def _open_account(tally: Tally, name: str) -> str:
+    return str(tally.accounts.post("/accounts", {"name": name, "owned_by": "u"})["id"])
