@@ -529,6 +529,73 @@ def completion(shell: str) -> None:
     click.echo(kind(main, {}, "tally", "_TALLY_COMPLETE").source())
 
 
+@main.group()
+def rebuild() -> None:
+    """Build anew what can be built from something else.
+
+    \b
+    Example: python supervisor.py rebuild accounts
+    """
+
+
+@rebuild.command("accounts")
+@_config_option
+@click.option("--yes", is_flag=True, help="Don't ask, whatever is lost; you will be told.")
+def rebuild_accounts(file: Path | None, yes: bool) -> None:
+    """Build the customers and revenue in accounts.db again, while Tally runs or only Redis does.
+
+    From the stream when it still holds everything, else from what customers.db holds now. The old
+    figures are shown until the new ones are complete. Run it again when it was interrupted: it goes
+    on. It is also the remedy for a customers.db that was restored from a backup.
+
+    \b
+    Example: python supervisor.py rebuild accounts
+    """
+    from tally.actors import rebuilding  # what shows progress takes 0.1 s to load; `run` does without
+
+    def confirm(told: str) -> bool:
+        _say(told)
+        try:
+            return yes or click.confirm("Go on?", err=True)
+        except click.Abort:  # Ctrl-C, or nobody is there to answer
+            click.echo(err=True)
+            return False
+
+    settings = _load(file)
+    try:
+        click.echo(rebuilding.rebuild_accounts(settings, confirm))
+    except RedisError as error:
+        _end(FAILED, f"Redis at {settings.redis.address}: {error} (a private one alone: `run --only redis`)")
+    except (rebuilding.CannotRebuild, AlreadyRunning, StoreError) as error:
+        _end(FAILED, str(error))
+    except KeyboardInterrupt:
+        _end(FAILED, "interrupted; run the same command again to go on")
+
+
+@main.command()
+@_config_option
+@click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
+def backup(file: Path | None, directory: Path) -> None:
+    """Copy customers.db and accounts.db into DIRECTORY, also while Tally runs.
+
+    Nothing there is overwritten. docs/operations/backup.md tells how to put a copy back.
+
+    \b
+    Example: python supervisor.py backup /var/backups/tally/monday
+    """
+    from tally.actors import backups  # as above
+
+    try:
+        for copy in backups.back_up(_load(file).directory, directory):
+            click.echo(copy)
+    except (backups.CannotBackUp, StoreError) as error:
+        _end(FAILED, str(error))
+    except OSError as error:
+        _end(FAILED, f"{error.filename or directory}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        _end(FAILED, "interrupted; what is complete is kept")
+
+
 def _load(file: Path | None) -> Settings:
     try:
         return config.load(file)

@@ -16,15 +16,13 @@ from tally.actors.metrics import ConsumerMetrics, traced
 from tally.events import Event, InvalidEvent, UnknownEventType, decode
 from tally.store.database import Database
 from tally.store.errors import StoreError
-from tally.store.inbox import Inbox
+from tally.store.inbox import NEWEST_ENTRY, Inbox
 from tally.store.stream import ConsumerGroup, Entry, RedisError, is_missing
 from tally.store.trace_parent import TraceParentOf
 
 _log = structlog.get_logger()
 
 SWEEP_SECONDS = 1.0  # how often, at the least, a consumer looks for what others left behind
-
-_NEWEST = "newest_entry"  # the highest stream id that this database has seen applied
 
 
 class Consumer:
@@ -172,7 +170,7 @@ class Consumer:
             applied = [event for name, event in named.items() if name in fresh]
             self._apply(applied, partial(_trace_parent, events))
             if stream_position(newest) > stream_position(self._newest()):
-                self._database.set_meta(_NEWEST, newest.decode())
+                self._database.set_meta(NEWEST_ENTRY, newest.decode())
         self._after_commit()
         self._metrics.after_apply(events, applied)
 
@@ -213,7 +211,7 @@ class Consumer:
         self._metrics.buried()
 
     def _newest(self) -> bytes:
-        return str(self._database.meta(_NEWEST) or "0-0").encode()
+        return str(self._database.meta(NEWEST_ENTRY) or "0-0").encode()
 
 
 def _trace_parent(events: list[tuple[Entry, Event]], event: Event) -> str | None:

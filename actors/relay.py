@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import structlog
 
-from tally.actors.actor import PASSING, Actor
+from tally.actors.actor import PASSING, Actor, CannotStart
 from tally.actors.doorbell import Doorbell
 from tally.actors.housekeeper import Housekeeper
 from tally.actors.metrics import RelayMetrics
 from tally.store.outbox import Outbox
-from tally.store.stream import EventStream, fingerprint
+from tally.store.stream import EventStream, Published, fingerprint
 
 BATCH = 500
 PACE_SECONDS = 0.003  # between publications without a backlog: each costs all that follows the same
@@ -66,32 +66,39 @@ class Relay:
 
     def _ask(self) -> int:
         """What Redis holds now; sets `refusal` when that can't have come from this outbox."""
+        if self._outbox.is_renamed():
+            raise CannotStart("the database was given a new identity; starting again with it")
         published = self._stream.published(self._outbox.source)
         if self._heal and published.last > self._outbox.last():
             self._heal()
-        own = self._outbox.payload(published.last)
-        known = published.fingerprint is None or (
-            own is not None and fingerprint(own) == published.fingerprint
-        )
-        self.refusal = None if known else self._refusal(published.last)
-        if known and published.last < self._marked:
+        self.refusal = refusal(self._outbox, self._stream, published)
+        if not self.refusal and published.last < self._marked:
             _log.warning(
                 "redis_lost_events", source=self._outbox.source, had=self._marked, has=published.last
             )
         return published.last
-
-    def _refusal(self, last: int) -> str:
-        return (
-            f"the stream holds {last} events of {self._outbox.source} that this database "
-            f"(at {self._outbox.last()}) does not know: it was restored from an older copy. Nothing more "
-            "is published from it; the remedy is `rebuild`"
-        )
 
     def _mark(self, last: int) -> None:
         if last != self._marked:
             self._outbox.mark_published(last)
             self._metrics.advanced(last - self._marked)
             self._marked = last
+
+
+def refusal(outbox: Outbox, stream: EventStream, published: Published) -> str | None:
+    """Why nothing may be published from this outbox: what is on the stream can't have come from it.
+
+    `published` is what the stream has answered before.
+    """
+    own = outbox.payload(published.last)
+    known = published.fingerprint is None or (own is not None and fingerprint(own) == published.fingerprint)
+    if known and stream.successor(outbox.source) is None:  # asked last: it is set before anything is removed
+        return None
+    return (
+        f"the stream holds {published.last} events of {outbox.source} that this database "
+        f"(at {outbox.last()}) does not know: it was restored from an older copy. Nothing more "
+        "is published from it; the remedy is `rebuild accounts`"
+    )
 
 
 def run(actor: Actor, relay: Relay, doorbell: Doorbell, housekeeper: Housekeeper) -> None:

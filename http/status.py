@@ -8,6 +8,7 @@ from typing import Literal
 import apsw
 from msgspec import Struct
 
+from tally.store import read_model
 from tally.store.database import Database
 from tally.store.errors import StoreError
 from tally.store.inbox import Inbox
@@ -112,6 +113,8 @@ class StatusProbe:
             lag = {source: max(0, last - inbox.applied(source)) for source, last in published.items()}
             # Last: without lag, all that was published has been handed out, and may be pending still.
             pending = ConsumerGroup(stream, database.source, "").pending()
+            if self._service == "accounts" and pending == 0 and (why := read_model.due(database, stream)):
+                reasons.append(why)
         except (RedisError, OSError) as error:
             reasons.append(f"Redis does not answer: {error}")
             return RedisStatus(reachable=False)

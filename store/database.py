@@ -59,6 +59,10 @@ class Database:
         """`<service>@<identity>`: the source of this database's events, and its consumer group."""
         return f"{self.service}@{self.identity}"
 
+    def is_renamed(self) -> bool:
+        """Whether the database was given another identity since it was opened here."""
+        return bool(self.meta("identity") != self.identity)
+
     def execute(self, sql: str, bindings: Sequence[Any] = ()) -> apsw.Cursor:
         """Run one statement. May wait for the write lock."""
         return self._connection.execute(sql, bindings)

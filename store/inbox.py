@@ -26,6 +26,10 @@ CREATE TABLE inbox_name (
 CREATE INDEX inbox_name_by_age ON inbox_name (entry_ms);
 """
 
+NEWEST_ENTRY = "newest_entry"  # in meta: the highest stream id that the database has seen applied
+
+_EVERY_SEQUENCE = 10**18 - 1  # no EventId has a higher one
+
 EventName = EventId | str
 """Ours are known by source and sequence, others by their own name or their entry's stream id."""
 
@@ -70,6 +74,26 @@ class Inbox:
             (first_ms, limit),
         )
         return self._database.changes()
+
+    def fill(self, source: str, last: int) -> None:
+        """Note every event of `source` up to `last` as applied."""
+        if last > 0:
+            filled = merge([Range(1, last), *self.ranges().get(source, [])])
+            self._database.execute("DELETE FROM inbox_range WHERE source = ?", (source,))
+            self._database.executemany(
+                "INSERT INTO inbox_range VALUES (?, ?, ?)", [(source, *each) for each in filled]
+            )
+
+    def seal(self, source: str) -> None:
+        """Let nothing of `source` count that has not been applied by now, whoever still has it in hand."""
+        self.fill(source, _EVERY_SEQUENCE)
+
+    def ranges(self) -> dict[str, list[Range]]:
+        """The sequences that have been applied, by source, ascending."""
+        found: defaultdict[str, list[Range]] = defaultdict(list)
+        for source, *each in self._database.rows("SELECT source, first, last FROM inbox_range ORDER BY 1, 2"):
+            found[source].append(Range(*each))
+        return found
 
     def applied(self, source: str) -> int:
         """The highest sequence of `source` that has been applied; 0 when none has."""

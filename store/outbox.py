@@ -46,6 +46,10 @@ class Outbox:
         """The source that these events are published as."""
         return self._database.source
 
+    def is_renamed(self) -> bool:
+        """Whether the database was given another identity, and so these events another source."""
+        return self._database.is_renamed()
+
     def add(self, events: Iterable[Event], trace_parent: str | None = None) -> None:
         """Append events inside the transaction that is open, which must be the one of their change."""
         self._database.executemany(
@@ -95,6 +99,20 @@ class Outbox:
         The numbers after it are then given to new events as if nothing had been lost.
         """
         self._database.execute("INSERT INTO outbox VALUES (?, ?, ?, ?)", row)
+
+    def begin_anew(self, after: int) -> None:
+        """What follows `after` becomes 1, 2, ... of the new source that the database is about to get.
+
+        What lies up to `after` is forgotten, nothing counts as published. In the transaction that is open.
+        """
+        last = self.last()
+        self._database.execute("DELETE FROM outbox WHERE sequence <= ?", (after,))
+        # By way of negative numbers: in whatever order, no two rows ever have the same.
+        self._database.execute("UPDATE outbox SET sequence = ? - sequence", (after,))
+        self._database.execute("UPDATE outbox SET sequence = -sequence")
+        self._database.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'outbox'", (last - after,))
+        self._database.execute("DELETE FROM publication")
+        self._database.set_meta("published", 0)
 
     def note_publication(self, at: int, every: int) -> None:
         """Note how far publication has got at `at`, unless that was noted within `every` (seconds)."""

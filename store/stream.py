@@ -115,6 +115,7 @@ class EventStream:
         self.marks_key = f"{{{key}}}:marks"
         self.trimmed_key = f"{{{key}}}:trimmed"
         self.dead_key = f"{{{key}}}:dead"
+        self.successors_key = f"{{{key}}}:successors"
         self._publish = self.script("publish")
         self._trim = self.script("trim")
 
@@ -151,10 +152,32 @@ class EventStream:
 
     def entries_of(self, source: str) -> Iterator[list["Entry"]]:
         """What the stream still holds of a source, in order, a page at a time; a page may be empty."""
-        start, ours = b"-", f"{source}:".encode()
-        while entries := cast("list[Any]", self.client.xrange(self.key, start.decode(), count=_PAGE)):
-            yield [Entry(*each) for each in entries if each[1].get(EVENT_ID_FIELD, b"").startswith(ours)]
-            start = b"(" + entries[-1][0]
+        ours = f"{source}:".encode()
+        for entries in self.pages():
+            yield [entry for entry in entries if entry.fields.get(EVENT_ID_FIELD, b"").startswith(ours)]
+
+    def pages(self, after: bytes = b"0-0") -> Iterator[list["Entry"]]:
+        """The entries with ids above `after`, in order, as many as there are when the last page is read."""
+        while entries := cast("list[Any]", self.client.xrange(self.key, f"({after.decode()}", count=_PAGE)):
+            yield [Entry(*each) for each in entries]
+            after = entries[-1][0]
+
+    def holds(self, id: bytes) -> bool:
+        """Whether the entry with that id is on the stream."""
+        return bool(self.client.xrange(self.key, id, id))
+
+    def length(self) -> int:
+        """How many entries there are."""
+        return int(self.client.xlen(self.key))
+
+    def is_trimmed(self) -> bool:
+        """Whether entries were removed on purpose, for their age."""
+        return bool(self.client.exists(self.trimmed_key))
+
+    def successor(self, source: str) -> str | None:
+        """The source that took the place of `source`, which may publish no more; see Succession."""
+        found: bytes | None = self.client.hget(self.successors_key, source)  # type: ignore[assignment]
+        return found.decode() if found else None
 
     def trim(self, retention_ms: int) -> Trimmed:
         """Remove entries older than `retention_ms` that every group has acknowledged. May be repeated."""

@@ -1,0 +1,298 @@
+"""The read model of accounts.db, built again beside the one that is shown, and then put in its place.
+
+It is what the events told: the customers, the totals, and the inbox that says which events these are.
+The accounts' own rows, the outbox and the rest of accounts.db are nobody else's, and stay.
+"""
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from tally.events import (
+    AccountCreated,
+    AccountDeleted,
+    Event,
+    EventId,
+    Id,
+    InvalidEvent,
+    UnknownEventType,
+    decode,
+    now,
+)
+from tally.store import accounts
+from tally.store.accounts import Accounts
+from tally.store.database import Database
+from tally.store.errors import StoreError, StoreUnavailable
+from tally.store.inbox import NEWEST_ENTRY, Inbox, Range, merge
+from tally.store.outbox import Outbox
+from tally.store.stream import Entry, EventStream
+from tally.store.succession import earlier_sources
+
+FOLDER = "rebuild"
+STREAM = "the stream"
+
+_DUE = "rebuild_due"  # in meta of accounts.db: why somebody has to build it again
+_REBUILT = "rebuilt"  # in meta of accounts.db: somebody has, and knows what was missing
+_TABLES = ("customer", "account_total", "inbox_range", "inbox_name")
+_ACCOUNT = "SELECT id, name, description, owned_by, created_date, deleted FROM"
+_CACHE = "PRAGMA cache_size = -131072"  # KiB: what is written all over the table stays in memory
+_CUSTOMERS_AT_ONCE = 1000
+
+_Progress = Callable[[int], None]
+
+
+class Shadow:
+    """An accounts.db that nobody serves, in a folder of its own, made for the one that is served.
+
+    It begins with `base`: STREAM, or the source of a customers.db that is copied first. It keeps how far it
+    has got, so it can be taken up again.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self._folder = folder
+        self._database = accounts.open_database(folder)
+        self._database.execute(_CACHE)
+        self._accounts = Accounts(self._database)
+        self._inbox = Inbox(self._database)
+        self._seen = msgspec.json.decode(str(self._meta("seen", "{}")), type=dict[str, list[Range]])
+
+    @classmethod
+    def at(cls, directory: Path) -> Self:
+        """The one in a data directory, as it was left, or a new one."""
+        try:
+            return cls(directory / FOLDER)
+        except StoreUnavailable:
+            raise
+        except StoreError:  # another release's, perhaps
+            shutil.rmtree(directory / FOLDER)
+            return cls(directory / FOLDER)
+
+    @classmethod
+    def of(cls, live: Database, bases: Sequence[str], stream: EventStream) -> Self:
+        """The one that was left, if it was made for this accounts.db, from one of `bases`, and can go on.
+
+        Else a new one, from the first of them.
+        """
+        shadow = cls.at(live.path.parent)
+        if shadow._meta("for", "") == live.source and shadow.base in bases and shadow._joins(stream):
+            return shadow
+        shadow.discard()
+        shadow = cls.at(live.path.parent)
+        with shadow._database.transaction():
+            shadow._database.set_meta("for", live.source)
+            shadow._database.set_meta("base", bases[0])
+        return shadow
+
+    def _joins(self, stream: EventStream) -> bool:
+        """Whether the stream is the one that was read, and still goes on where that stopped."""
+        return self.position == b"0-0" or stream.holds(self.position)
+
+    @property
+    def base(self) -> str:
+        """What it begins with."""
+        return str(self._meta("base", ""))
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether it has its base; if not, `copy` is to be called."""
+        return self.base == STREAM or bool(self._meta("copied", 0))
+
+    @property
+    def position(self) -> bytes:
+        """The last entry of the stream that is in here."""
+        return str(self._meta(NEWEST_ENTRY, "0-0")).encode()
+
+    @property
+    def count(self) -> int:
+        """How many entries of the stream are in here."""
+        return int(self._meta("count", 0))
+
+    @property
+    def has_failures(self) -> bool:
+        """Whether there were events whose handling raised: the consumers have to try these again."""
+        return bool(self._meta("failed", 0))
+
+    def copy(self, customers: Database, advance: _Progress) -> None:
+        """Begin with what customers.db holds at one moment. All of it or nothing."""
+        done = 0
+        with self._database.relaxed(), self._database.transaction(), customers.snapshot():
+            for source, last in [
+                (customers.source, Outbox(customers).last()),
+                *earlier_sources(customers).items(),
+            ]:
+                self._inbox.fill(source, last)
+            after = -1
+            while rows := customers.rows(_CUSTOMERS, (after, _CUSTOMERS_AT_ONCE)):
+                self._database.executemany(
+                    "INSERT INTO customer (id, account_id, name, created_date, revenue_cents)"
+                    " VALUES (?, ?, ?, ?, ?)",
+                    rows,
+                )
+                after, done = rows[-1][0], done + len(rows)
+                advance(done)
+            self._database.set_meta("copied", 1)
+
+    def take(self, entries: Sequence[Entry]) -> None:
+        """Apply entries that follow `position`. What can't be applied is passed over, as a dead letter is."""
+        try:
+            self._take(entries, _decoded(entries))
+        except StoreError:
+            raise  # no fault of the events
+        except Exception:
+            if len(entries) == 1:
+                self._take(entries, {}, failed=True)
+            else:
+                for entry in entries:
+                    self.take([entry])
+
+    def _take(
+        self, entries: Sequence[Entry], named: Mapping[str | EventId, Event], failed: bool = False
+    ) -> None:
+        seen = _with(self._seen, entries)
+        newest = entries[-1].id.decode()
+        with self._database.relaxed(), self._database.transaction():
+            fresh = self._inbox.take(named, int(newest.partition("-")[0]))
+            self._accounts.apply([event for name, event in named.items() if name in fresh])
+            self._database.set_meta(NEWEST_ENTRY, newest)
+            self._database.set_meta("count", self.count + len(entries))
+            self._database.set_meta("seen", msgspec.json.encode(seen).decode())
+            if failed:
+                self._database.set_meta("failed", 1)
+        self._seen = seen
+
+    def has_seen(self, source: str, wanted: Range) -> bool:
+        """Whether these events of a source were on the stream, all of them."""
+        return any(
+            held.first <= wanted.first and wanted.last <= held.last for held in self._seen.get(source, [])
+        )
+
+    def vanishing(self, live: Database) -> int:
+        """How many customers are shown in `live` of which there is no trace in here."""
+        with _attached(live, self._database):
+            return int(live.value(_VANISHING))
+
+    def conclude(self, published: Mapping[str, int], given_up: Iterable[str]) -> None:
+        """Let nothing that was `published` of a source count any more that is not in here by now.
+
+        What the stream has lost by its age can't come; of sources that were `given_up`, nothing ever may,
+        also from the hands of a consumer that was held up.
+        """
+        with self._database.transaction():
+            for source, last in published.items():
+                self._inbox.fill(source, last)
+            for source in given_up:
+                self._inbox.seal(source)
+
+    def take_place_in(self, live: Database) -> None:
+        """Become what `live` shows, in the transaction that is open there."""
+        live.execute(_CACHE)
+        # They would keep the totals row by row, and SQLite from copying page by page.
+        triggers = live.rows(
+            "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'customer'"
+        )
+        live.execute("ATTACH ? AS shadow", (str(self._database.path),))
+        for name, _ in triggers:
+            live.execute(f"DROP TRIGGER {name}")
+        for table in _TABLES:
+            live.execute(f"DELETE FROM main.{table}")  # noqa: S608 our own names
+            live.execute(f"INSERT INTO main.{table} SELECT * FROM shadow.{table}")  # noqa: S608
+        for _, sql in triggers:
+            live.execute(sql)
+        Accounts(live).apply(_account_events(live))
+        live.execute(
+            "INSERT INTO account_total (account_id) SELECT id FROM account WHERE true ON CONFLICT DO NOTHING"
+        )
+        live.set_meta(NEWEST_ENTRY, self.position.decode())
+        live.set_meta(_REBUILT, 1)
+        live.execute("DELETE FROM meta WHERE key = ?", (_DUE,))
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        self._database.close()
+        shutil.rmtree(self._folder)
+
+    def _meta(self, key: str, default: str | int) -> str | int:
+        value: str | int | None = self._database.meta(key)
+        return default if value is None else value
+
+
+def set_due(live: Database, reason: str) -> None:
+    """Note why the read model has to be built again, until it has been; in the transaction that is open."""
+    live.set_meta(_DUE, reason)
+
+
+def due(live: Database, stream: EventStream) -> str | None:
+    """Why somebody has to build the read model again, if so. To be asked when nothing is pending."""
+    noted: str | None = live.meta(_DUE)
+    if noted or live.meta(_REBUILT):
+        return noted
+    ranges = Inbox(live).ranges()
+    for source, last in stream.published_by_source().items():
+        first = ranges[source][0].first if source in ranges else 1 + stream.is_trimmed()
+        if last > 0 and first > 1 and source.startswith("customers@"):
+            return (
+                f"the first events of {source} were not on the stream any more when this database was made, "
+                "so customers and revenue are missing; the remedy is `rebuild accounts`"
+            )
+    return None
+
+
+_CUSTOMERS = """
+SELECT id, account_id, name, created_date,
+    (SELECT coalesce(sum(purchase_price_cents), 0) FROM invoice WHERE customer_id = customer.id)
+FROM customer WHERE id > ? ORDER BY id LIMIT ?
+"""
+
+_VANISHING = """
+SELECT count(*) FROM main.customer shown WHERE created_date IS NOT NULL AND NOT deleted AND NOT EXISTS (
+    SELECT 1 FROM shadow.customer known
+    WHERE known.id = shown.id AND (known.created_date IS NOT NULL OR known.deleted))
+"""
+
+
+def _decoded(entries: Sequence[Entry]) -> dict[str | EventId, Event]:
+    """The events that can be read, by their names."""
+    named = {}
+    for entry in entries:
+        try:
+            named[entry.event_name] = decode(entry.fields)
+        except (UnknownEventType, InvalidEvent):
+            continue
+    return named
+
+
+def _with(seen: Mapping[str, Sequence[Range]], entries: Iterable[Entry]) -> dict[str, list[Range]]:
+    """The sequences that are in `seen` or have these entries."""
+    grown = {source: list(ranges) for source, ranges in seen.items()}
+    for entry in entries:
+        if isinstance(name := entry.event_name, EventId):
+            grown.setdefault(name.source, []).append(Range(name.sequence, name.sequence))
+    return {source: merge(ranges) for source, ranges in grown.items()}
+
+
+def _account_events(live: Database) -> list[Event]:
+    """What the shadow knows of accounts, and `live` does not."""
+    rows = live.rows(f"{_ACCOUNT} shadow.account EXCEPT {_ACCOUNT} main.account")
+    events: list[Event] = []
+    for id, name, description, owned_by, created_date, deleted in rows:
+        if created_date is not None:
+            created = datetime.fromisoformat(created_date)
+            events.append(AccountCreated(Id(id), name, description, owned_by, created))
+        if deleted:
+            events.append(AccountDeleted(Id(id), now()))
+    return events
+
+
+@contextmanager
+def _attached(live: Database, shadow: Database) -> Iterator[None]:
+    live.execute("ATTACH ? AS shadow", (str(shadow.path),))
+    try:
+        yield
+    finally:
+        live.execute("DETACH shadow")

@@ -1,0 +1,122 @@
+"""`backup`: copies of the databases while Tally runs, and what can be done with them."""
+
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import redis
+
+from support.cli import command
+from support.disks import replaced
+from support.engines import bundled_process, free_port
+from support.figures import accounts_db, agree
+from support.invoices import Load
+from support.tally import SUPERVISOR, Tally, running
+from support.waiting import eventually
+
+FILES = ("accounts.db", "customers.db")
+
+
+@pytest.fixture(scope="module")
+def tally(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
+    """A running Tally on a Redis that outlives it, for all tests here."""
+    directory = tmp_path_factory.mktemp("backup")
+    with (
+        bundled_process(directory / "redis", free_port()) as url,
+        running(directory, redis_url=url) as tally,
+    ):
+        yield tally
+
+
+def _backup(tally: Tally, to: Path) -> "subprocess.CompletedProcess[str]":
+    return command("backup", to, "--config", tally.directory / "tally.toml")
+
+
+def _invoices(database: Path) -> int:
+    with closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        return int(connection.execute("SELECT count(*) FROM invoice").fetchone()[0])
+
+
+def test_both_are_copied_under_load_for_their_owner_alone(tally: Tally, tmp_path: Path) -> None:
+    with Load(tally) as load:
+        load.goes_on(100)
+        answered = load.accepted()
+        done = _backup(tally, tmp_path / "new" / "monday")
+        asked = len(load.invoices)
+        load.goes_on(10)
+    assert done.returncode == 0, done.stderr
+    assert [line.split(": ")[0] for line in done.stdout.splitlines()] == [
+        str(tmp_path / "new" / "monday" / file) for file in FILES
+    ]
+    assert not [each for each in load.tries() if each.status != 201]
+    made = tmp_path / "new" / "monday"
+    assert sorted(path.name for path in made.iterdir()) == sorted(FILES)
+    assert [(made / file).stat().st_mode & 0o777 for file in FILES] == [0o600, 0o600]
+    assert made.stat().st_mode & 0o777 == 0o700
+    assert answered <= _invoices(made / "customers.db") <= asked
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_nothing_is_overwritten(tally: Tally, tmp_path: Path, file: str) -> None:
+    (tmp_path / file).write_text("mine")
+    done = _backup(tally, tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"tally: {tmp_path / file} is there already; give a directory without one\n"
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(file, "mine")]
+
+
+def test_the_data_directory_is_no_place_for_it(tally: Tally) -> None:
+    assert "there already" in _backup(tally, accounts_db(tally).parent).stderr
+
+
+def test_where_there_is_nothing_it_says_so_and_makes_nothing(tmp_path: Path) -> None:
+    config = tmp_path / "tally.toml"
+    config.write_text("")
+    done = command("backup", tmp_path / "copy", "--config", config)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "neither accounts.db nor customers.db" in done.stderr
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_directory_that_cannot_be_made_is_named(tally: Tally, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = _backup(tally, tmp_path / "file" / "copy")
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert str(tmp_path / "file") in done.stderr
+
+
+def test_one_that_was_killed_is_made_anew(tally: Tally, tmp_path: Path) -> None:
+    arguments = [sys.executable, str(SUPERVISOR), "backup", str(tmp_path)]
+    process = subprocess.Popen([*arguments, "--config", str(tally.directory / "tally.toml")])
+    eventually(lambda: list(tmp_path.glob("accounts.db*")))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    for path in tmp_path.glob("*.db"):
+        path.unlink()  # it was complete
+    (tmp_path / "accounts.db.partial").write_text("half of it")
+    assert _backup(tally, tmp_path).returncode == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
+
+
+def test_both_copies_on_an_empty_redis_come_to_the_right_figures_by_themselves(
+    tally: Tally, tmp_path: Path
+) -> None:
+    with Load(tally) as load:
+        load.goes_on(100)
+        assert _backup(tally, tmp_path).returncode == 0
+        load.goes_on(100)
+    load.settle()
+    assert tally.stop() == 0
+    with redis.Redis.from_url(tally.settings["redis"]["url"]) as client:
+        client.flushall()
+    for file in FILES:
+        replaced(accounts_db(tally).with_name(file), tmp_path / file)
+    tally.start()
+    agree(tally)
+    assert tally.accounts.get("/status")["status"] == "ok"

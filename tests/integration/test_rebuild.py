@@ -1,0 +1,304 @@
+"""`rebuild accounts`: the figures again, from the stream or from customers.db."""
+
+import json
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from support.cli import command
+from support.disks import removed
+from support.engines import bundled_process, free_port
+from support.figures import accounts_db, agree, recorded, shown, spoil
+from support.tally import Tally, running
+from support.waiting import eventually
+from tally.actors.lock import DirectoryLock
+from tally.store.accounts import open_database
+from tally.store.database import Database
+from tally.store.read_model import STREAM, Shadow
+from tally.store.stream import EventStream, connect
+
+FOREIGN = "900002"  # a customer that another publisher tells of
+
+
+def rebuild(tally: Tally, *options: str) -> str:
+    """Run the command, which must succeed; answer what it said."""
+    done = command("rebuild", "accounts", *options, "--config", tally.directory / "tally.toml", seconds=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def refused(tally: Tally, *options: str) -> str:
+    """Run the command, which must refuse in so many lines without a traceback; answer these."""
+    done = command("rebuild", "accounts", *options, "--config", tally.directory / "tally.toml", seconds=60)
+    assert done.returncode == 1, done.stdout
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def record(tally: Tally) -> None:
+    """Accounts, customers and invoices, and some of each deleted again."""
+    accounts = [tally.accounts.post("/accounts", {"name": f"{n}", "owned_by": "u"})["id"] for n in range(4)]
+    customers = tally.customers.post(
+        "/customers/batch", [{"name": f"{n}", "account_id": random.choice(accounts)} for n in range(40)]
+    )["ids"]
+    invoices = tally.customers.post(
+        "/invoices/batch",
+        [
+            {
+                "customer_id": random.choice(customers),
+                "purchase_date": "2019-01-06",
+                "purchase_price_cents": random.randint(0, 1_000_000),
+            }
+            for _ in range(1500)
+        ],
+    )["ids"]
+    for invoice in invoices[:20]:
+        tally.customers.delete(f"/invoices/{invoice}")
+    tally.customers.delete(f"/customers/{customers[0]}")
+    tally.accounts.delete(f"/accounts/{accounts[3]}?cascade=true")
+    eventually(tally.settled, 30)
+
+
+def publish(
+    client: redis.Redis, type: str, payload: Mapping[str, object], event_id: str | None = None
+) -> None:
+    """Publish as some other program does."""
+    fields: dict[Any, Any] = {"EventTypeName": type, "Payload": json.dumps(payload)}
+    client.xadd("event-stream", fields | ({"EventId": event_id} if event_id else {}))
+
+
+def publish_foreign_customer(client: redis.Redis, account: str) -> None:
+    """A customer with an invoice of 500 cents, and two entries that no service of ours can apply."""
+    then = "2019-03-23T02:52:06Z"
+    customer = {"id": FOREIGN, "account_id": account, "name": "f", "created_date": then}
+    invoice = {"id": "1", "customer_id": FOREIGN, "purchase_price_cents": 500, "created_date": then}
+    publish(client, "CustomerCreated", customer)
+    publish(client, "InvoiceCreated", invoice | {"purchase_date": "2019-01-06"})
+    publish(client, "SomethingElse", {"id": "1"}, "other@1:1")
+    publish(client, "InvoiceCreated", {"broken": True}, "other@1:2")
+    eventually(lambda: client.xlen("{event-stream}:dead") == 2)  # one for each service
+
+
+def trim(tally: Tally) -> None:
+    """Take from the stream all that has been applied."""
+    assert _stream(tally).trim(0).removed
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> Iterator[Tally]:
+    """A running Tally with some history, on a Redis that outlives it."""
+    with (
+        bundled_process(tmp_path / "redis", free_port()) as url,
+        running(tmp_path, redis_url=url, consumers={"claim_idle_ms": 200, "max_deliveries": 2}) as tally,
+    ):
+        record(tally)
+        yield tally
+
+
+@pytest.fixture
+def client(filled: Tally) -> Iterator[redis.Redis]:
+    """A client of its Redis."""
+    with redis.Redis.from_url(filled.settings["redis"]["url"], protocol=2) as client:
+        yield client
+
+
+def test_spoiled_figures_are_put_right_on_every_engine(tally: Tally) -> None:
+    record(tally)
+    spoil(tally)
+    assert "from the stream" in rebuild(tally)
+    agree(tally)
+    trim(tally)
+    record(tally)
+    spoil(tally)
+    assert "from customers@" in rebuild(tally)
+    agree(tally)
+
+
+def test_spoiled_figures_are_put_right_from_the_stream(filled: Tally, client: redis.Redis) -> None:
+    publish_foreign_customer(client, "1")
+    eventually(filled.settled)
+    right = shown(filled)
+    assert right["1"][FOREIGN] == 500
+    spoil(filled)
+    assert shown(filled) != right
+
+    assert "from the stream" in rebuild(filled)
+    assert shown(filled) == right
+    record(filled)
+    right = recorded(filled)
+    right["1"][FOREIGN] = 500
+    assert shown(filled) == right
+    assert client.xlen("{event-stream}:dead") == 2
+    assert not (accounts_db(filled).parent / "rebuild").exists()
+
+
+def test_once_the_stream_was_trimmed_they_come_from_customers_db(filled: Tally) -> None:
+    trim(filled)
+    for _ in range(2):
+        record(filled)  # what is still on the stream, and in customers.db as well
+        spoil(filled)
+        assert "from customers@" in rebuild(filled)
+        agree(filled)
+
+
+def test_what_only_another_publisher_told_is_not_given_up_unasked(filled: Tally, client: redis.Redis) -> None:
+    publish_foreign_customer(client, "1")
+    eventually(filled.settled)
+    trim(filled)
+    spoil(filled)
+    before = shown(filled)
+    said = refused(filled)
+    assert "1 customers" in said
+    assert "--yes" in said
+    assert shown(filled) == before
+    rebuild(filled, "--yes")
+    agree(filled)
+
+
+def test_what_another_publisher_told_comes_back_while_the_stream_has_it(
+    filled: Tally, client: redis.Redis
+) -> None:
+    trim(filled)
+    publish_foreign_customer(client, "2")
+    eventually(filled.settled)
+    spoil(filled)
+    rebuild(filled)
+    assert shown(filled)["2"].pop(FOREIGN) == 500
+
+
+def test_while_tally_is_stopped_what_it_had_not_read_yet_counts_once(
+    filled: Tally, client: redis.Redis
+) -> None:
+    assert filled.stop() == 0
+    then = "2019-03-23T02:52:06Z"
+    customer = {"id": FOREIGN, "account_id": "1", "name": "f", "created_date": then}
+    account = {"id": "70", "name": "a", "description": "", "owned_by": "u", "created_date": then}
+    publish(client, "CustomerCreated", customer)
+    publish(client, "AccountCreated", account)
+    spoil(filled)
+    rebuild(filled)
+    filled.start()
+    eventually(filled.settled)
+    figures = shown(filled)
+    assert figures["1"].pop(FOREIGN) == 0
+    assert figures == recorded(filled)
+    assert figures["70"] == {}
+
+
+def test_a_new_accounts_db_on_a_trimmed_stream_says_that_it_needs_it(filled: Tally) -> None:
+    trim(filled)
+    record(filled)
+    assert filled.stop() == 0
+    removed(accounts_db(filled))
+    filled.start()
+    eventually(lambda: "`rebuild accounts`" in str(filled.accounts.get("/status")["reasons"]))
+    rebuild(filled)
+    agree(filled)
+    assert filled.accounts.get("/status")["status"] == "ok"
+
+
+def test_without_customers_db_a_trimmed_stream_is_not_enough(filled: Tally) -> None:
+    trim(filled)
+    assert filled.stop() == 0
+    removed(accounts_db(filled).with_name("customers.db"))
+    assert "put a copy there" in refused(filled)
+
+
+def test_without_redis_it_says_so_and_changes_nothing(filled: Tally) -> None:
+    before = shown(filled)
+    config = filled.directory / "other.toml"
+    text = (filled.directory / "tally.toml").read_text()
+    config.write_text(text.replace(filled.settings["redis"]["url"], f"redis://127.0.0.1:{free_port()}/0"))
+    done = command("rebuild", "accounts", "--config", config)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "Redis at redis://127.0.0.1" in done.stderr
+    assert shown(filled) == before
+
+
+def test_one_at_a_time(filled: Tally) -> None:
+    lock = DirectoryLock(accounts_db(filled).parent, "rebuild")
+    try:
+        assert "in use by another rebuild" in refused(filled)
+    finally:
+        lock.release()
+    rebuild(filled)
+
+
+@pytest.fixture
+def begun(filled: Tally) -> Shadow:
+    """What an interrupted rebuild left of a Tally that has been stopped: customer 2 is known by it."""
+    assert filled.stop() == 0
+    live, stream = open_database(accounts_db(filled).parent), _stream(filled)
+    shadow = Shadow.of(live, [STREAM], stream)
+    shadow.take(next(stream.pages()))
+    with _shadow_file(filled) as database:
+        database.execute("UPDATE customer SET name = 'from the shadow' WHERE id = 2")
+    live.close()
+    return shadow
+
+
+def _is_taken_up(tally: Tally) -> bool:
+    rebuild(tally)
+    tally.start()
+    eventually(tally.settled)
+    return "from the shadow" in _customer_names(tally)
+
+
+def test_what_was_interrupted_goes_on_where_it_was(filled: Tally, begun: Shadow) -> None:
+    assert _is_taken_up(filled)
+    agree(filled)
+
+
+def test_what_was_begun_for_another_accounts_db_is_thrown_away(filled: Tally, begun: Shadow) -> None:
+    removed(accounts_db(filled))
+    assert not _is_taken_up(filled)
+    agree(filled)
+
+
+def test_what_was_begun_on_another_stream_is_thrown_away(
+    filled: Tally, begun: Shadow, client: redis.Redis
+) -> None:
+    entries: Any = client.xrange("event-stream")
+    client.delete("event-stream")
+    for _, fields in entries:
+        client.xadd("event-stream", fields)
+    assert not _is_taken_up(filled)
+    agree(filled)
+
+
+def test_an_event_that_cannot_be_applied_is_left_to_the_consumers(
+    filled: Tally, begun: Shadow, client: redis.Redis
+) -> None:
+    for entries in _stream(filled).pages(begun.position):
+        begun.take(entries)
+    with _shadow_file(filled) as database:
+        database.execute("UPDATE customer SET revenue_cents = 0")
+        database.execute("UPDATE customer SET revenue_cents = 9223372036854000000 WHERE id = 2")
+    then = "2019-03-23T02:52:06Z"
+    invoice = {"id": "1", "customer_id": "2", "purchase_price_cents": 10**12, "created_date": then}
+    publish(client, "InvoiceCreated", invoice | {"purchase_date": "2019-01-06"})
+    publish(client, "CustomerCreated", {"id": FOREIGN, "account_id": "1", "name": "f", "created_date": then})
+    rebuild(filled)
+    filled.start()
+    eventually(lambda: client.xlen("{event-stream}:dead") == 1)
+    eventually(filled.settled)
+    assert shown(filled)["1"][FOREIGN] == 0
+
+
+@contextmanager
+def _shadow_file(tally: Tally) -> Iterator[Database]:
+    with closing(open_database(accounts_db(tally).parent / "rebuild")) as database, database.transaction():
+        yield database
+
+
+def _stream(tally: Tally) -> EventStream:
+    return EventStream(connect(tally.settings["redis"]["url"]), "event-stream")
+
+
+def _customer_names(tally: Tally) -> set[str]:
+    return {customer["name"] for each in tally.accounts.get("/accounts") for customer in each["customers"]}

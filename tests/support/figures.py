@@ -1,0 +1,77 @@
+"""What the accounts service shows, beside what the customers service has recorded."""
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from support.tally import Client, Tally
+from support.waiting import eventually
+
+Figures = dict[str, dict[str, int]]
+"""The revenue of each customer, by account."""
+
+
+def shown(tally: Tally) -> Figures:
+    """Every account as the accounts service shows it; each total must be the sum of its customers."""
+    figures: Figures = {}
+    for each in tally.accounts.get("/accounts"):
+        customers = {c["customer_id"]: c["total_revenue_cents"] for c in each["customers"]}
+        assert each["total_revenue_cents"] == sum(customers.values())
+        figures[each["account"]["id"]] = customers
+    return figures
+
+
+def recorded(tally: Tally) -> Figures:
+    """What the invoices of the customers service come to, for the accounts that are open."""
+    cents: defaultdict[str, int] = defaultdict(int)
+    for invoice in _all(tally.customers, "invoices"):
+        cents[invoice["customer_id"]] += invoice["purchase_price_cents"]
+    figures: Figures = {each["account"]["id"]: {} for each in tally.accounts.get("/accounts")}
+    for customer in _all(tally.customers, "customers"):
+        if customer["account_id"] in figures:
+            figures[customer["account_id"]][customer["id"]] = cents[customer["id"]]
+    return figures
+
+
+def agree(tally: Tally) -> None:
+    """Wait until all is applied; then what is shown must be what is recorded, and the kept totals too."""
+    eventually(tally.settled, 30)
+    assert shown(tally) == recorded(tally)
+    assert kept_totals(tally) == {
+        account: (len(customers), sum(customers.values())) for account, customers in shown(tally).items()
+    }
+
+
+def kept_totals(tally: Tally) -> dict[str, tuple[int, int]]:
+    """Customers and revenue of each open account, as accounts.db keeps them up to date."""
+    sql = (
+        "SELECT account_id, customers, revenue_cents FROM account_total"
+        " JOIN account ON id = account_id WHERE NOT deleted AND created_date IS NOT NULL"
+    )
+    with closing(sqlite3.connect(accounts_db(tally), timeout=10)) as database:
+        return {str(id): (customers, cents) for id, customers, cents in database.execute(sql)}
+
+
+def spoil(tally: Tally) -> None:
+    """Make the figures wrong in every way, while Tally runs or not."""
+    with closing(sqlite3.connect(accounts_db(tally), timeout=10)) as database, database:
+        database.execute("UPDATE customer SET revenue_cents = revenue_cents * 2 + 1")
+        database.execute("UPDATE customer SET name = 'nobody', account_id = account_id + 1 WHERE id % 3 = 0")
+        database.execute("DELETE FROM customer WHERE id % 3 = 1")
+        database.execute("UPDATE account_total SET customers = 77, revenue_cents = 77")
+
+
+def accounts_db(tally: Tally) -> Path:
+    """The file."""
+    return Path(tally.settings["data"]["directory"]) / "accounts.db"
+
+
+def _all(client: Client, kind: str) -> Iterator[dict[str, Any]]:
+    after: str | None = "0"
+    while after is not None:
+        page = client.get(f"/{kind}?limit=1000&after={after}")
+        yield from page[kind]
+        after = page["next"]
