@@ -166,7 +166,11 @@ def _answer(call: Call, schemas: _Schemas) -> dict[str, Any]:
         answer["content"] = {call.media_type: {"schema": schemas.of(call.answer), "example": call.answered}}
     if call.answer_headers:
         answer["headers"] = {
-            header.name: {"description": header.says, "schema": schemas.of(header.kind)}
+            header.name: {
+                "description": header.says,
+                "schema": schemas.of(header.kind),
+                "example": header.example,
+            }
             for header in call.answer_headers
         }
     if call.leads_to:

@@ -46,7 +46,7 @@ enabled = true
 [phases.fuzzing.extra-data-sources]
 responses = false
 """
-CASES = {"customers": 430, "accounts": 740}
+CASES = {"customers": 400, "accounts": 740}
 
 
 class Run(NamedTuple):
