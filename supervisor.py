@@ -562,12 +562,15 @@ def rebuild_accounts(file: Path | None, yes: bool) -> None:
             return False
 
     settings = _load(file)
+    logs.configure(settings.log, "rebuild")
     try:
         click.echo(rebuilding.rebuild_accounts(settings, confirm))
     except RedisError as error:
         _end(FAILED, f"Redis at {settings.redis.address}: {error} (a private one alone: `run --only redis`)")
     except (rebuilding.CannotRebuild, AlreadyRunning, StoreError) as error:
         _end(FAILED, str(error))
+    except OSError as error:
+        _end(FAILED, f"{error.filename or settings.directory}: {error.strerror or error}")
     except KeyboardInterrupt:
         _end(FAILED, "interrupted; run the same command again to go on")
 

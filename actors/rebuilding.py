@@ -184,7 +184,7 @@ class _Rebuild:
 
     def _insist(self, told: str) -> None:
         if not self._confirm(told):
-            raise CannotRebuild("not confirmed, and nothing was changed; --yes confirms beforehand")
+            raise CannotRebuild("not confirmed, so it stays as it is; --yes confirms beforehand")
 
     def _open_accounts(self) -> Database:
         live = accounts.open_database(self._directory)

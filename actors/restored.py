@@ -48,12 +48,10 @@ class Loss(NamedTuple):
     def told(self) -> str:
         """The loss and what is done about it, for the one who is asked."""
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(self.counts.items()))
-        lost = (
-            f"the stream holds {len(self.entries):,} later events ({kinds})" if kinds else "nothing is lost"
-        )
+        lost = f"{len(self.entries):,} later events ({kinds})" if kinds else "no later events"
         return (
-            f"customers.db was restored from a backup: {lost}. What customers.db holds now is what counts "
-            "from now on; later events are taken off the stream for good"
+            f"customers.db was restored from a backup: the stream holds {lost}. What customers.db holds now "
+            "is what counts from now on, and later events are taken off the stream for good"
         )
 
 
@@ -91,9 +89,8 @@ def go_on_anew(customers: Database, live: Database, stream: EventStream, loss: L
     with customers.transaction():
         for table, id in loss.newest.items():  # first: what tells of them is about to go
             _raise_ids(customers, table, id)
-    succession.give_up(
-        loss.kept, f"{customers.service}@{identity}"
-    )  # before anything goes, or the relay takes heart
+    # Before anything goes: a relay with the old identity would take it for a stream that was emptied.
+    succession.give_up(loss.kept, f"{customers.service}@{identity}")
     succession.withdraw(loss.entries, loss.kept)
     _rename(customers, identity, loss)
 

@@ -91,7 +91,7 @@ class Shadow:
 
     def _joins(self, stream: EventStream) -> bool:
         """Whether the stream is the one that was read, and still goes on where that stopped."""
-        return self.position == b"0-0" or stream.holds(self.position)
+        return stream.holds(self.position)
 
     @property
     def base(self) -> str:

@@ -119,7 +119,7 @@ def test_the_log_and_status_name_the_remedy_for_an_older_customers_db(
     older_customers_db: tuple[Tally, Load],
 ) -> None:
     tally, _ = older_customers_db
-    eventually(lambda: "`rebuild`" in tally.said())
+    eventually(lambda: "`rebuild accounts`" in tally.said())
     told = command("status", "--json", "--config", tally.directory / "tally.toml")
     relay = next(each for each in json.loads(told.stdout)["actors"] if each["name"] == "customers-relay")
     assert "rebuild" in str(relay["trouble"])
