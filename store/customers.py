@@ -251,11 +251,15 @@ class Customers:
 
         What is published in turn belongs to the trace of the event that caused it.
         """
+        doomed = False
         for event in events:
             if isinstance(event, AccountCreated):
                 self._account_created(event)
             elif isinstance(event, AccountDeleted):
                 self._account_deleted(event, trace_parent_of(event))
+                doomed = True
+        if doomed:
+            self._delete_part()
 
     def _account_created(self, event: AccountCreated) -> None:
         # Where two sources created the same number, the first by its date is the one that counts.
@@ -281,26 +285,25 @@ class Customers:
 
         In a transaction of its own, and to be repeated until there is none: an account may have a million.
         """
-        rows = self.database.rows("SELECT id, trace_parent FROM doomed_account LIMIT 1")
-        if not rows:
+        if self.database.value("SELECT 1 FROM doomed_account LIMIT 1") is None:
             return False
-        doomed, trace_parent = rows[0]
         with self.database.transaction():
-            ids = [
-                id
-                for (id,) in self.database.rows(
-                    "SELECT id FROM customer WHERE account_id = ? LIMIT ?", (doomed, MOST_CUSTOMERS_AT_ONCE)
-                )
-            ]
-            if not ids:
-                self.database.execute("DELETE FROM doomed_account WHERE id = ?", (doomed,))
-            left = MOST_INVOICES_AT_ONCE
-            for id in ids:
-                left -= self._delete_invoices(id, left)
-                if not left:
-                    break
-                self._delete_customer(Id(id), Id(doomed), trace_parent)
+            self._delete_part()
         return True
+
+    def _delete_part(self) -> None:
+        doomed, trace_parent = self.database.rows("SELECT id, trace_parent FROM doomed_account LIMIT 1")[0]
+        ids = self.database.rows(
+            "SELECT id FROM customer WHERE account_id = ? LIMIT ?", (doomed, MOST_CUSTOMERS_AT_ONCE)
+        )
+        left = MOST_INVOICES_AT_ONCE
+        for (id,) in ids:
+            left -= self._delete_invoices(id, left)
+            if not left:
+                return  # it may have more of them
+            self._delete_customer(Id(id), Id(doomed), trace_parent)
+        if len(ids) < MOST_CUSTOMERS_AT_ONCE:
+            self.database.execute("DELETE FROM doomed_account WHERE id = ?", (doomed,))
 
     def _delete_invoices(self, customer_id: int, most: int) -> int:
         self.database.execute(

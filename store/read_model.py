@@ -70,7 +70,7 @@ class Shadow:
         except StoreUnavailable:
             raise
         except StoreError:  # another release's, perhaps
-            shutil.rmtree(directory / FOLDER)
+            _remove(directory / FOLDER)
             return cls(directory / FOLDER)
 
     @classmethod
@@ -215,7 +215,7 @@ class Shadow:
     def discard(self) -> None:
         """Leave nothing behind."""
         self._database.close()
-        shutil.rmtree(self._folder)
+        _remove(self._folder)
 
     def _meta(self, key: str, default: str | int) -> str | int:
         value: str | int | None = self._database.meta(key)
@@ -287,6 +287,11 @@ def _account_events(live: Database) -> list[Event]:
         if deleted:
             events.append(AccountDeleted(Id(id), now()))
     return events
+
+
+def _remove(folder: Path) -> None:
+    (folder / accounts.FILE).unlink()
+    shutil.rmtree(folder, ignore_errors=True)  # whoever looks at the database makes files beside it
 
 
 @contextmanager

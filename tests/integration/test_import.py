@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import apsw
+import psutil
 import pytest
 
 from support import cdnow
@@ -129,7 +130,14 @@ def killed(tally: Tally, account: str, file: Path) -> Killed:
             process.wait()
         finally:
             tally.kill("customers-http-1", signal.SIGCONT)
+    eventually(lambda: not _hung_up(tally))
     return Killed(account, note)
+
+
+def _hung_up(tally: Tally) -> list[Any]:
+    """The connections whose client is gone, and which the service has not done with yet."""
+    connections = psutil.Process(tally.pids()["customers-http-1"]).net_connections("tcp")
+    return [each for each in connections if each.status == psutil.CONN_CLOSE_WAIT]
 
 
 def _forget_keys(tally: Tally) -> None:

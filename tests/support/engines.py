@@ -111,12 +111,15 @@ _given_ports: set[int] = set()
 def free_port() -> int:
     """A port of 127.0.0.1 that nobody listens on, and that was not given before.
 
-    Below the range that the kernel takes for outgoing connections, so that it stays free.
+    Below the range that the kernel takes for outgoing connections, so that it stays free; each worker
+    of pytest-xdist has a part of its own.
     """
     import socket
 
-    start = 20000 + (os.getpid() * 37 + time.monotonic_ns() // 1000) % 10000
-    for port in range(start, start + 2000):
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+    first = 20000 + worker % 4 * 3000
+    start = first + (os.getpid() * 37 + time.monotonic_ns() // 1000) % 1500
+    for port in range(start, first + 3000):
         if port not in _given_ports:
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
