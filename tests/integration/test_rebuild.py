@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,9 @@ def record(tally: Tally) -> None:
     eventually(tally.settled, 30)
 
 
-def publish(client: redis.Redis, type: str, payload: dict[str, object], event_id: str | None = None) -> None:
+def publish(
+    client: redis.Redis, type: str, payload: Mapping[str, object], event_id: str | None = None
+) -> None:
     """Publish as some other program does."""
     fields: dict[Any, Any] = {"EventTypeName": type, "Payload": json.dumps(payload)}
     client.xadd("event-stream", fields | ({"EventId": event_id} if event_id else {}))
