@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from support.engines import bundled_process, free_port
 from support.figures import accounts_db, agree, recorded, shown, spoil
 from support.invoices import Load
 from support.redis_process import RedisProcess
-from support.tally import SUPERVISOR, Tally, running
+from support.tally import SUPERVISOR, Client, Tally, running
 from support.waiting import eventually
 from tally.events import EventId
 from tally.store.accounts import open_database
@@ -123,8 +124,7 @@ def _read_some(tally: Tally) -> bool:
 
 def _read_all(tally: Tally) -> bool:
     newest: Any = _redis(tally).xrevrange("event-stream", count=1)
-    (last,) = newest
-    return bool(_meta(tally, "newest_entry") == last[0].decode())
+    return bool(_meta(tally, "newest_entry") == newest[0][0].decode())
 
 
 def _meta(tally: Tally, key: str) -> Any:
@@ -154,7 +154,7 @@ def test_killed_at_any_point_it_has_changed_nothing_or_all(tally: Tally, base: s
     with held(accounts_db(tally), "IMMEDIATE"):  # so it can't change over before it is killed
         for point in (_begun, _read_some, _read_all):
             with _rebuilding(tally):
-                eventually(lambda point=point: point(tally))  # type: ignore[misc]
+                eventually(partial(point, tally))
             assert shown(tally) == wrong
     for tenth in range(4, 12, 2):
         with _rebuilding(tally) as process, suppress(subprocess.TimeoutExpired):
@@ -217,7 +217,11 @@ class Backup:
             self._load.goes_on(100)
         agree(self.tally)
         for service in (self.tally.customers, self.tally.accounts):
-            eventually(lambda service=service: service.get("/status")["status"] == "ok")  # type: ignore[misc]
+            eventually(partial(_is_ok, service))
+
+
+def _is_ok(service: Client) -> bool:
+    return bool(service.get("/status")["status"] == "ok")
 
 
 @pytest.fixture
