@@ -11,7 +11,9 @@ from support.tally import ROOT
 
 PAGE = ROOT / "docs" / "operations" / "logs.md"
 SOURCES = [
-    file for folder in (".", "actors", "http", "store") for file in sorted((ROOT / folder).glob("*.py"))
+    file
+    for folder in (".", "commands", "actors", "http", "store")
+    for file in sorted((ROOT / folder).glob("*.py"))
 ]
 
 LEVELS = {

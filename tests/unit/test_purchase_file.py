@@ -4,7 +4,7 @@ from io import BytesIO
 
 import pytest
 
-from tally.actors.purchase_file import BAD_ROWS_SHOWN, Columns, NoPurchaseFile, PurchaseFile, read
+from tally.commands.purchase_file import BAD_ROWS_SHOWN, Columns, NoPurchaseFile, PurchaseFile, read
 from tally.events import MAX_CENTS
 
 HEADER = "customer,purchase_date,amount\n"

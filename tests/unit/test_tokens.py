@@ -3,7 +3,7 @@
 import base64
 import json
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import jwt
@@ -40,6 +40,9 @@ def _read(token: str) -> Bearer:
 def _is_refused(token: str) -> None:
     with pytest.raises(InvalidToken):
         _read(token)
+
+
+LATER = int(datetime(2199, 1, 1, tzinfo=UTC).timestamp())
 
 
 @pytest.mark.parametrize("bearer", [ALICE, Bearer(1, "Zoë & co", admin=True)])
@@ -116,10 +119,10 @@ def test_a_token_without_one_of_the_claims_is_refused(claim: str) -> None:
         ("uid", True),
         ("admin", 1),
         ("admin", "true"),
-        ("iat", int(time.time()) + 600),
+        ("iat", LATER),
         ("iat", "now"),
         ("exp", "never"),
-        ("nbf", int(time.time()) + 600),
+        ("nbf", LATER),
     ],
 )
 def test_a_claim_that_does_not_hold_is_refused(claim: str, value: object) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from redis import ResponseError
 
-from tally.actors import restored
 from tally.actors.healing import take_back
 from tally.actors.lock import DirectoryLock
-from tally.actors.progress import Bars
+from tally.commands import restored
+from tally.commands.progress import Bars
 from tally.config import Settings
 from tally.store import accounts, customers
 from tally.store.database import Database

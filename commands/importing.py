@@ -24,10 +24,10 @@ from tenacity import (
 )
 from tenacity.wait import wait_random_exponential
 
-from tally.actors import purchase_file
-from tally.actors.progress import Bars
-from tally.actors.purchase_file import Columns, NoPurchaseFile, PurchaseFile
-from tally.actors.service_client import Refused, ServiceClient, Unavailable
+from tally.commands import purchase_file
+from tally.commands.progress import Bars
+from tally.commands.purchase_file import Columns, NoPurchaseFile, PurchaseFile
+from tally.commands.service_client import Refused, ServiceClient, Unavailable
 from tally.config import Settings
 from tally.events import Id, rfc3339
 from tally.store.idempotency import KEPT_SECONDS

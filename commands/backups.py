@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from tally.actors.progress import Bars
+from tally.commands.progress import Bars
 from tally.store import accounts, customers
 from tally.store.copying import PAGE_BYTES, copy_database
 

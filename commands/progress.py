@@ -16,7 +16,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from tally.actors.terminal import printable
+from tally.commands.terminal import printable
 
 
 class Bars:

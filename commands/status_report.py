@@ -11,8 +11,9 @@ from rich.live import Live
 from rich.padding import Padding
 from rich.text import Text
 
-from tally.actors import control, family, terminal
+from tally.actors import control, family
 from tally.actors.control import ActorStatus
+from tally.commands import terminal
 from tally.config import Settings
 from tally.http.status import StatusReport
 

@@ -1,0 +1,172 @@
+"""`import`, `rebuild` and `backup`: what goes into the databases, and copies of them."""
+
+import re
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+from tally.actors import logs
+from tally.actors.lock import AlreadyRunning
+from tally.commands.purchase_file import Columns
+from tally.commands.shared import FAILED, config_option, end, load, say
+from tally.events import Id
+from tally.store.errors import StoreError
+from tally.store.stream import RedisError
+
+
+def _account_id(_context: object, _parameter: object, value: str) -> Id:
+    try:
+        return Id.parse(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _delimiter(_context: object, _parameter: object, value: str | None) -> str | None:
+    value = {"tab": "\t", "\\t": "\t"}.get(value or "", value)
+    if value is not None and (len(value) != 1 or value in '"\r\n'):
+        raise click.BadParameter("Expected one character, or tab")
+    return value
+
+
+def _token(_context: object, _parameter: object, value: str | None) -> str | None:
+    if value is not None and not re.fullmatch("[!-~]+", value):
+        raise click.BadParameter("Expected visible ASCII characters")
+    return value
+
+
+@click.command("import")
+@config_option
+@click.argument("source", metavar="FILE", type=click.File("rb"))
+@click.option(
+    "--account", required=True, metavar="ID", callback=_account_id, help="The account they belong to."
+)
+@click.option("--customer-column", default="customer", show_default=True, metavar="NAME")
+@click.option("--date-column", default="purchase_date", show_default=True, metavar="NAME")
+@click.option("--amount-column", default="amount", show_default=True, metavar="NAME")
+@click.option(
+    "--delimiter",
+    callback=_delimiter,
+    help="Between columns; by default the comma, semicolon or tab of the header.",
+)
+@click.option(
+    "--skip-bad", is_flag=True, help="Leave bad rows out; otherwise nothing is imported when there is one."
+)
+@click.option(
+    "--resend", is_flag=True, help="Send what was in doubt, after you have looked; you will be told."
+)
+@click.option(
+    "--token",
+    envvar="TALLY_TOKEN",
+    show_envvar=True,
+    callback=_token,
+    help="Of POST /auth/login, where auth.mode is not off.",
+)
+def import_(
+    file: Path | None,
+    source: BinaryIO,
+    account: Id,
+    customer_column: str,
+    date_column: str,
+    amount_column: str,
+    delimiter: str | None,
+    skip_bad: bool,
+    resend: bool,
+    token: str | None,
+) -> None:
+    """Import customers and their invoices from a CSV file into a running Tally; - is standard input.
+
+    Each distinct customer is created once, and an invoice for each row, with an amount in decimal
+    currency such as 29.33. The file is UTF-8 and begins with the names of its columns.
+
+    Safe to run again: an import that was interrupted goes on where it was, one that is done adds
+    nothing. One that was killed while a batch was on its way, and is run again only after 24 hours,
+    asks you to look first. A file that was changed in any way is another import.
+
+    \b
+    Example: python supervisor.py import purchases.csv --account 1
+    """
+    from tally.commands import importing  # what shows progress takes 0.1 s to load; `run` does without
+
+    columns = Columns(customer_column, date_column, amount_column)
+    options = importing.Options(columns, delimiter, skip_bad, resend)
+    try:
+        click.echo(importing.import_file(load(file), source, account, options, token))
+    except (importing.CannotImport, StoreError) as error:
+        end(FAILED, str(error))
+    except importing.Interrupted as error:
+        end(FAILED, f"interrupted: {error}; run the same command again to go on")
+    except KeyboardInterrupt:
+        end(FAILED, "interrupted; run the same command again to go on")
+    except OSError as error:
+        end(FAILED, f"{error.filename or source.name}: {error.strerror or error}")
+
+
+@click.group()
+def rebuild() -> None:
+    """Build anew what can be built from something else.
+
+    \b
+    Example: python supervisor.py rebuild accounts
+    """
+
+
+@rebuild.command("accounts")
+@config_option
+@click.option("--yes", is_flag=True, help="Don't ask, whatever is lost; you will be told.")
+def rebuild_accounts(file: Path | None, yes: bool) -> None:
+    """Build the customers and revenue in accounts.db again, while Tally runs or only Redis does.
+
+    From the stream when it still holds everything, else from what customers.db holds now. The old
+    figures are shown until the new ones are complete. Run it again when it was interrupted: it goes
+    on. It is also the remedy for a customers.db that was restored from a backup.
+
+    \b
+    Example: python supervisor.py rebuild accounts
+    """
+    from tally.commands import rebuilding  # what shows progress takes 0.1 s to load; `run` does without
+
+    def confirm(told: str) -> bool:
+        say(told)
+        try:
+            return yes or click.confirm("Go on?", err=True)
+        except click.Abort:  # Ctrl-C, or nobody is there to answer
+            click.echo(err=True)
+            return False
+
+    settings = load(file)
+    logs.configure(settings.log, "rebuild")
+    try:
+        click.echo(rebuilding.rebuild_accounts(settings, confirm))
+    except RedisError as error:
+        end(FAILED, f"Redis at {settings.redis.address}: {error} (a private one alone: `run --only redis`)")
+    except (rebuilding.CannotRebuild, AlreadyRunning, StoreError) as error:
+        end(FAILED, str(error))
+    except OSError as error:
+        end(FAILED, f"{error.filename or settings.directory}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        end(FAILED, "interrupted; run the same command again to go on")
+
+
+@click.command()
+@config_option
+@click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
+def backup(file: Path | None, directory: Path) -> None:
+    """Copy customers.db and accounts.db into DIRECTORY, also while Tally runs.
+
+    Nothing there is overwritten. docs/operations/backup.md tells how to put a copy back.
+
+    \b
+    Example: python supervisor.py backup /var/backups/tally/monday
+    """
+    from tally.commands import backups  # as above
+
+    try:
+        for copy in backups.back_up(load(file).directory, directory):
+            click.echo(copy)
+    except (backups.CannotBackUp, StoreError) as error:
+        end(FAILED, str(error))
+    except OSError as error:
+        end(FAILED, f"{error.filename or directory}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        end(FAILED, "interrupted; what is complete is kept")

@@ -1,0 +1,57 @@
+"""What every command of the command line has in common."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from tally import config
+from tally.config import InvalidSettings, Settings
+
+FAILED, WRONG_USAGE = 1, 2  # exit statuses; click's own for wrong usage is 2 as well
+
+
+def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The option `--config FILE`."""
+    return click.option(
+        "--config",
+        "file",
+        type=click.Path(path_type=Path),
+        help="Settings file; it may hold only what differs from the defaults.",
+    )(command)
+
+
+def load(file: Path | None) -> Settings:
+    """The settings; ends the program with WRONG_USAGE and every fault when they don't hold."""
+    try:
+        return config.load(file)
+    except InvalidSettings as error:
+        end(WRONG_USAGE, "\n".join(error.faults))
+
+
+@contextmanager
+def printing() -> Iterator[None]:
+    """Ctrl-C, or a reader of standard output that goes, ends what is inside quietly, with status 0."""
+    try:
+        yield
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
+
+
+def say(message: str) -> None:
+    """Tell people something, beside what is printed."""
+    for line in message.splitlines():
+        click.echo(f"tally: {line}", err=True)
+
+
+def end(status: int, message: str) -> NoReturn:
+    """End the program with that exit status and one clear message."""
+    say(message)
+    sys.exit(status)

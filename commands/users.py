@@ -1,0 +1,151 @@
+"""`users`: who may sign in."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import click
+
+from tally.actors import family
+from tally.commands import terminal
+from tally.commands.shared import FAILED, config_option, end, load
+from tally.config import Settings
+from tally.http.tokens import Bearer
+from tally.http.values import Name
+from tally.store import accounts, passwords
+from tally.store.errors import StoreError
+from tally.store.users import Users
+
+
+class UserName(click.ParamType[str]):
+    """A user's name as services take it: the `owned_by` of the accounts that it owns."""
+
+    name = "name"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Trimmed. Fails, as wrong usage, for what can't be a name."""
+        try:
+            return Name.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+@click.group()
+def users() -> None:
+    """Who may sign in when auth.mode is "jwt". Works whether Tally runs or not.
+
+    \b
+    Example: python supervisor.py users list
+    """
+
+
+@users.command()
+@config_option
+@click.argument("name", type=UserName())
+@click.option(
+    "--admin", is_flag=True, help="Sees and does everything; others only what is in their accounts."
+)
+@click.option("--password-stdin", "piped", is_flag=True, help="Read the password from standard input.")
+def add(file: Path | None, name: str, admin: bool, piped: bool) -> None:
+    """Let NAME sign in, who owns the accounts with that `owned_by`. Asks for a password.
+
+    \b
+    Example: python supervisor.py users add alice --admin
+    """
+    settings = load(file)
+    password = _new_password(piped)
+    with _users(settings) as everybody:
+        everybody.add(name, password, admin)
+    click.echo(f"{name} may sign in{', as an admin' if admin else ''}")
+    if settings.auth.mode == "off":
+        click.echo('tally: auth.mode is "off": nobody is asked to', err=True)
+
+
+@users.command("list")
+@config_option
+def list_users(file: Path | None) -> None:
+    """List who may sign in.
+
+    \b
+    Example: python supervisor.py users list
+    """
+    with _users(load(file)) as everybody:
+        rows = [(user.name, "admin" if user.admin else "", user.created_date) for user in everybody.all()]
+    if rows:
+        terminal.show([("name", "rights", "since"), *rows])
+
+
+@users.command()
+@config_option
+@click.argument("name", type=UserName())
+def remove(file: Path | None, name: str) -> None:
+    """Have NAME sign in no more. The accounts that it owns stay.
+
+    \b
+    Example: python supervisor.py users remove alice
+    """
+    settings = load(file)
+    with _users(settings) as everybody:
+        everybody.remove(name)
+    minutes = f"{settings.auth.token_minutes} min after it signed in"
+    click.echo(f"{name} is removed; its tokens end now, on the customers service at the latest {minutes}")
+    warn_without_admin(settings)
+
+
+@users.command()
+@config_option
+@click.argument("name", type=UserName())
+@click.option("--days", type=click.IntRange(1, 365), required=True, help="How long it is good, 1 to 365.")
+def token(file: Path | None, name: str, days: int) -> None:
+    """Print a token of NAME, for a program that can't sign in, such as Prometheus. Not for admins.
+
+    Only a new signing key ends it sooner on both services.
+
+    \b
+    Example: python supervisor.py users token prometheus --days 90
+    """
+    settings = load(file)
+    with _users(settings) as everybody:
+        user = everybody.named(name)
+        tokens = family.tokens(settings, timedelta(days=days))
+    if tokens is None:
+        end(FAILED, 'auth.mode is "off": nobody is asked for a token')
+    if user is None or user.admin:
+        end(FAILED, f"{name} is an admin" if user else f"there is no user {name}; `users list` shows them")
+    click.echo(tokens.issue(Bearer(user.id, user.name, user.admin))[0])
+
+
+@contextmanager
+def _users(settings: Settings) -> Iterator[Users]:
+    """The users, in one transaction."""
+    try:
+        settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with closing(accounts.open_database(settings.directory)) as database, database.transaction():
+            yield Users(database)
+    except StoreError as error:
+        end(FAILED, str(error))
+    except OSError as error:
+        end(FAILED, f"{error.filename or settings.directory}: {error.strerror or error}")
+
+
+def warn_without_admin(settings: Settings) -> None:
+    """Say so on standard error when nobody could administer."""
+    with _users(settings) as everybody:
+        if not any(user.admin for user in everybody.all()):
+            click.echo("tally: no user is an admin; `users add NAME --admin` makes one", err=True)
+
+
+def _new_password(piped: bool) -> str:
+    """A new password as it is to be kept: from standard input, or asked for twice."""
+    if not piped and not sys.stdin.isatty():
+        raise click.UsageError("this is no terminal: give the password on standard input, --password-stdin")
+    try:
+        if piped:
+            return passwords.hashed(sys.stdin.buffer.read().decode().removesuffix("\n").removesuffix("\r"))
+        return passwords.hashed(click.prompt("Password", hide_input=True, confirmation_prompt=True))
+    except UnicodeDecodeError:
+        raise click.UsageError("the password is not UTF-8") from None
+    except passwords.UnfitPassword as error:
+        raise click.UsageError(f"the password: {error}") from None
