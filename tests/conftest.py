@@ -1,5 +1,6 @@
 """Fixtures for all tests."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import redis
 
 from support import engines
 from support.tally import Tally, running
+
+# A shell has what it runs in the background ignore Ctrl-C, and all that is started there inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", params=engines.NAMES)

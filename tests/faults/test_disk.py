@@ -82,7 +82,7 @@ def test_a_disk_that_fills_up_with_invoices_loses_none(tmp_path: Path) -> None:
             (data / "ballast").unlink()
             load.goes_on()
         load.settle()
-        eventually(lambda: load.shown() == sum(invoice.cents for invoice in load.invoices))
+        eventually(lambda: load.shown() == sum(invoice.cents for invoice in load.invoices), 60)
         eventually(tally.settled)
 
 

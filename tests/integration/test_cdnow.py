@@ -45,8 +45,12 @@ def test_every_cent_arrives_with_three_consumers_at_work(three_consumers: Tally)
     assert _shows_everything(tally)
 
 
-def test_every_cent_arrives_once_when_a_consumer_is_killed_midway(three_consumers: Tally) -> None:
-    tally = three_consumers
+def test_every_cent_arrives_once_when_a_consumer_is_killed_midway(tmp_path: Path) -> None:
+    with running(tmp_path, consumers={"accounts": 3}) as tally:
+        _kill_a_consumer_midway(tally)
+
+
+def _kill_a_consumer_midway(tally: Tally) -> None:
     ids = cdnow.post_customers(tally, _open_account(tally))
     killed = None
     for count, _ in enumerate(cdnow.post_invoices(tally, ids)):

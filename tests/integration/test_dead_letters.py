@@ -62,7 +62,8 @@ def test_what_is_discarded_is_gone(tally: Tally, letter: str, client: redis.Redi
     assert (gone.returncode, "no dead letter" in gone.stderr) == (1, True)
 
 
-def test_wrong_usage_and_ids_that_are_none_are_said_so(tally: Tally) -> None:
+def test_wrong_usage_and_ids_that_are_none_are_said_so(shared: Tally) -> None:
+    tally = shared
     for arguments in (["redrive"], ["redrive", "--all", "1-0"], ["discard"], ["show"]):
         assert _supervisor(tally, "dead-letters", *arguments).returncode == 2
     for id in ("", "7", "-", "+", "x-y", "1-0"):

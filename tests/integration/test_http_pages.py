@@ -96,8 +96,8 @@ def test_a_host_that_can_be_none_gets_into_no_page_and_no_policy(tally: Tally, h
 
 
 def test_a_page_links_to_its_neighbour_under_the_host_it_was_asked_at(tally: Tally) -> None:
-    page = tally.accounts.request("GET", "/", headers={"Host": "tally.example:1234"}).data.decode()
-    assert f'href="http://tally.example:{tally.customers.port}/"' in page
+    page = tally.accounts.request("GET", "/", headers={"Host": "127.0.0.2:1234"}).data.decode()
+    assert f'href="http://127.0.0.2:{tally.customers.port}/"' in page
     page = tally.customers.request("GET", "/", headers={"Host": "[::1]:1234"}).data.decode()
     assert f'href="http://[::1]:{tally.accounts.port}/"' in page
 

@@ -46,7 +46,7 @@ enabled = true
 [phases.fuzzing.extra-data-sources]
 responses = false
 """
-CASES = {"customers": 400, "accounts": 740}
+CASES = {"customers": 450, "accounts": 740}
 
 
 class Run(NamedTuple):

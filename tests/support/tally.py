@@ -21,6 +21,11 @@ ROOT = Path(__file__).parents[2]
 SUPERVISOR = ROOT / "supervisor.py"
 
 
+# A kept connection may be closed by a process that ends while a request is on its way: to be expected, and
+# safe to be sent again where nothing is changed by it.
+_RETRIES = {"GET": urllib3.Retry(total=None, connect=0, read=1, redirect=0, status=0, other=0)}
+
+
 class Client:
     """One service's HTTP interface, over kept-alive connections; for any number of threads.
 
@@ -43,7 +48,10 @@ class Client:
         """Send a request: `content` as JSON, or `body` as it is."""
         if content is not None:
             body = json.dumps(content).encode()
-        return self._pool.request(method, path, body=body, headers={**self._headers, **(headers or {})})
+        retries = _RETRIES.get(method, False)
+        return self._pool.request(
+            method, path, body=body, headers={**self._headers, **(headers or {})}, retries=retries
+        )
 
     def get(self, path: str) -> Any:
         """The JSON at `path`, which must be there."""
