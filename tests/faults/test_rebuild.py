@@ -319,7 +319,8 @@ def test_killed_while_it_takes_back_what_was_lost(
         with _rebuilding(tally):
             eventually(lambda: point(tally))
         reasons = str([each.get("/status")["reasons"] for each in (tally.customers, tally.accounts)])
-        assert "rebuild accounts" in reasons
+        if "rebuild accounts" not in reasons:  # the kill came too late: then it is done, and right
+            agree(tally)
     _rebuild(tally, "--yes")
     backup.is_settled()
 
