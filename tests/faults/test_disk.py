@@ -90,7 +90,7 @@ def test_a_customers_db_that_another_program_holds_refuses_writes(tmp_path: Path
     with running(tmp_path) as tally, Load(tally) as load:
         load.goes_on()
         with held(tmp_path / "data" / "customers.db", "EXCLUSIVE"):
-            eventually(lambda: _refused(load) > 0)  # only after the 5 seconds of the busy wait
+            eventually(lambda: _refused(load) > 0)  # only once the wait for the lock is over
             _get_everything(tally, load)
             tally.accounts.post("/accounts", {"name": "not locked", "owned_by": "u"})
         load.goes_on()
@@ -106,7 +106,7 @@ def test_what_consumers_could_not_commit_stays_pending(tmp_path: Path) -> None:
         with held(database, "IMMEDIATE"):
             shown = load.shown()
             eventually(lambda: tally.accounts.get("/status")["redis"]["pending"] > 0)
-            _is_problem(_write(tally))  # after the 5 seconds of the busy wait
+            _is_problem(_write(tally))  # once the wait for the lock is over
             load.goes_on()  # the customers service is not concerned
             assert load.shown() == shown
             assert tally.accounts.get("/status")["redis"]["pending"] > 0
