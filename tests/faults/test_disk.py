@@ -1,6 +1,7 @@
 """The disk is full, read-only, or somebody else holds the database: 503, and nothing half-done."""
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -73,16 +74,31 @@ def test_a_disk_that_fills_up_with_invoices_loses_none(tmp_path: Path) -> None:
                       "purchase_price_cents": 0}] * 2000  # fmt: skip
             load.goes_on(20)
 
-            def full() -> bool:
-                tally.customers.request("POST", "/invoices/batch", batch)
-                return _refused(load) > 20
+            refused: list[urllib3.BaseHTTPResponse] = []
 
-            eventually(full, 60)
+            def full() -> bool:
+                response = tally.customers.request("POST", "/invoices/batch", batch)
+                if response.status != 201:
+                    _is_problem(response)
+                    refused.append(response)
+                assert len(refused) > 20 or _refused(load) > 20, (len(refused), len(load.invoices))
+                return True
+
+            eventually(full, 60)  # where no batch fits any more, an invoice may yet
             _get_everything(tally, load)
             (data / "ballast").unlink()
             load.goes_on()
         load.settle()
-        eventually(lambda: load.shown() == sum(invoice.cents for invoice in load.invoices), 60)
+
+        def counted() -> bool:
+            assert load.shown() == sum(invoice.cents for invoice in load.invoices), (
+                shutil.disk_usage(data),
+                tally.accounts.get("/status"),
+                tally.said()[-2000:],
+            )
+            return True
+
+        eventually(counted, 60)
         eventually(tally.settled)
 
 
