@@ -9,7 +9,6 @@ import socket
 from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any
 
 import structlog
 
@@ -27,6 +26,7 @@ from tally.http import customers as customers_http
 from tally.http import metrics, pages
 from tally.http.figures import Figures, new_page
 from tally.http.requests import RequestObserver
+from tally.http.service import Api
 from tally.http.status import ActorReport, StatusProbe
 from tally.http.tokens import Tokens
 from tally.store import accounts, customers, signing_key
@@ -147,32 +147,36 @@ class Family:
         def main(actor: Actor) -> None:
             self._let_go_of_listeners(keep=service)
             threads = _address_settings(self._settings, service).threads
+            figures = self._figures(actor)
+            api = self.api(service)
             http_server.run(
                 actor,
-                self._app(service, self._figures(actor)),
+                RequestObserver(api.app, figures),
                 self._listeners[service],
                 threads,
                 self._settings.auth.trusted_proxy,
+                api.commits,
             )
 
         return main
 
-    def _app(self, service: str, figures: Figures) -> Any:
-        app = self._api(service, [RequestObserver(figures)])
-        metrics.add_metrics(app, service, self._parts(service))
+    def api(self, service: str) -> Api:
+        """A service as its HTTP processes serve it. Opens its database."""
+        api = self._calls(service)
+        metrics.add_metrics(api.app, service, self._parts(service))
         ports = pages.Ports(self._settings.customers.port, self._settings.accounts.port)
-        pages.add_pages(app, service, ports)
-        return app
+        pages.add_pages(api.app, service, ports)
+        return api
 
-    def _api(self, service: str, middleware: list[Any]) -> Any:
+    def _calls(self, service: str) -> Api:
         directory, known = self._settings.directory, tokens(self._settings)
         ring = self._doorbells[service].ring
         status = status_probe(self._settings, service)
         customers = self._settings.customers
         if service == "customers":
             require_account = customers.require_account
-            return customers_http.app(directory, ring, require_account, status, known, middleware)
-        return accounts_http.app(directory, ring, status, known, customers.port, middleware)
+            return customers_http.api(directory, ring, require_account, status, known)
+        return accounts_http.api(directory, ring, status, known, customers.port)
 
     def _figures(self, actor: Actor) -> Figures:
         return Figures(self._pages[actor.name])

@@ -2,6 +2,9 @@
 
 waitress cancels what is queued when it is told to stop, so the loop is driven from here: on SIGTERM
 the process stops accepting (its siblings go on), answers everything it has accepted, and then ends.
+
+Requests that change something are answered by the one thread that writes, many in one commit; all
+others by waitress's pool.
 """
 
 import resource
@@ -18,7 +21,8 @@ from waitress import wasyncore
 
 from tally.actors.actor import TURN_SECONDS, Actor
 from tally.http.problems import CONTENT_TYPE, render
-from tally.http.service import BATCH_BODY
+from tally.http.service import BATCH_BODY, is_change
+from tally.store.group_commit import GroupCommit
 
 MOST_CONNECTIONS = 2000  # of one process; idle ones are closed after IDLE_SECONDS
 IDLE_SECONDS = 60
@@ -28,6 +32,8 @@ MOST_BODY_BYTES = 2 * BATCH_BODY  # up to here a body that is refused is read, s
 MOST_UNREAD_BYTES = 1024**3  # of an answer, in a file beyond the first MiB, that a slow client leaves waiting
 STALLED_SECONDS = 2.0  # a client that reads nothing for so long doesn't hold up the process's end
 SPARE_CONNECTIONS = 100  # kept free by closing those that have been idle longest
+
+_PREPARED = "tally.prepared"  # in a request's environment: its answer, when that was made before
 
 
 class _Clock:
@@ -62,9 +68,58 @@ class _Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
             raise waitress.parser.ParsingError(str(error)) from error
 
 
+class _Task(waitress.task.WSGITask):  # type: ignore[misc]
+    """A request whose answer may have been made before it is sent."""
+
+    def prepare(self) -> None:
+        """Make the answer, and keep it; once more in place of one that came to nothing."""
+        environ = self.get_environment()
+        environ.pop(_PREPARED, None)
+        request = dict(environ)
+        request["wsgi.input"].seek(0)
+        environ[_PREPARED] = answer = _Prepared()
+        answer.make(self.channel.server.application, request)
+
+
+class _Prepared:
+    """What an application answers to a request, before it is sent."""
+
+    def __init__(self) -> None:
+        self._head: tuple[Any, ...] = ()
+        self._body: Any = None
+
+    def make(self, app: Any, environ: dict[str, Any]) -> None:
+        self._body = app(environ, self._start)
+
+    def send(self, start_response: Any) -> Any:
+        """Raises TypeError when it could not be made: waitress answers with 500."""
+        start_response(*self._head)
+        return self._body
+
+    def _start(self, *head: Any) -> None:
+        self._head = head
+
+
 class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
     parser_class = _Parser
     error_task_class = _ProblemTask
+    _prepared: _Task | None = None
+
+    @staticmethod
+    def task_class(channel: "_Channel", request: Any) -> _Task:
+        """Waitress's name for what makes a task: the one that is prepared already, when there is one."""
+        prepared, channel._prepared = channel._prepared, None
+        return prepared or _Task(channel, request)
+
+    def work(self) -> None:
+        """Make the answer to the first request that waits; see Job."""
+        if self.connected:
+            self._prepared = self._prepared or _Task(self, self.requests[0])
+            self._prepared.prepare()
+
+    def finish(self) -> None:
+        """Send it."""
+        self.service()
 
     def service(self) -> None:
         """Answer one request; when the process is about to end, as the last on its connection."""
@@ -73,16 +128,46 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
         super().service()
 
 
+class _Dispatcher(waitress.task.ThreadedTaskDispatcher):  # type: ignore[misc]
+    """Gives requests to the threads that answer them."""
+
+    def __init__(self, threads: int, commits: GroupCommit | None) -> None:
+        super().__init__()
+        self.set_thread_count(threads)
+        self._commits = commits
+
+    def add_task(self, task: _Channel) -> None:
+        """Of the loop's thread, and of the one that has just answered another request of the channel."""
+        request = task.requests[0]
+        if self._commits and not request.error and is_change(request.command, request.path):
+            self._commits.submit(task)
+        else:
+            super().add_task(task)
+
+
 class HttpServer:
     """Serves `app` on a listening socket that others may serve as well.
 
-    `trusted_proxy` is the address of a reverse proxy that tells its clients' addresses, or "".
+    `trusted_proxy` is the address of a reverse proxy that tells its clients' addresses, or "". With
+    `commits`, requests that change something share them.
     """
 
-    def __init__(self, app: Any, listener: socket.socket, threads: int, trusted_proxy: str = "") -> None:
+    def __init__(
+        self,
+        app: Any,
+        listener: socket.socket,
+        threads: int,
+        trusted_proxy: str = "",
+        commits: GroupCommit | None = None,
+    ) -> None:
+        def application(environ: dict[str, Any], start_response: Any) -> Any:
+            prepared: _Prepared | None = environ.get(_PREPARED)
+            return prepared.send(start_response) if prepared else app(environ, start_response)
+
         self._server = waitress.server.create_server(
-            app,
+            application,
             _start=False,
+            _dispatcher=_Dispatcher(threads, commits),
             sockets=[listener],
             threads=threads,
             connection_limit=MOST_CONNECTIONS,
@@ -146,10 +231,17 @@ class HttpServer:
         )
 
 
-def run(actor: Actor, app: Any, listener: socket.socket, threads: int, trusted_proxy: str = "") -> None:
+def run(
+    actor: Actor,
+    app: Any,
+    listener: socket.socket,
+    threads: int,
+    trusted_proxy: str,
+    commits: GroupCommit,
+) -> None:
     """Be an HTTP process."""
     _raise_file_limit()
-    server = HttpServer(app, listener, threads, trusted_proxy)
+    server = HttpServer(app, listener, threads, trusted_proxy, commits)
     actor.ready()
     server.run(actor)
 

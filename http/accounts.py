@@ -1,9 +1,8 @@
 """The accounts service: its HTTP calls, one class for each path."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import falcon
 
@@ -19,6 +18,7 @@ from tally.http.overview import add_accounts_overview
 from tally.http.problems import FieldError, WrongFields
 from tally.http.service import (
     SINGLE_BODY,
+    Api,
     Json,
     Page,
     Service,
@@ -43,22 +43,20 @@ _CHUNK = 64 * 1024  # bytes sent at a time
 _WHOLE = 512 * 1024  # bytes up to which an account is sent in one piece, which keeps its connection
 
 
-def app(
+def api(
     directory: Path,
     after_commit: Callable[[], None],
     status: Callable[[], StatusReport],
     tokens: Tokens | None,
     customers_port: int,
-    middleware: Sequence[Any] = (),
-) -> Any:
-    """The WSGI application over accounts.db in `directory`.
+) -> Api:
+    """The service over accounts.db in `directory`.
 
     `after_commit` is called after each commit and must not block; `status` answers GET /status. With
     `tokens`, users sign in, also from the page at `customers_port`; without, everybody may do everything.
-    `middleware` sees every request first.
     """
     service: AccountsService = Service(lambda: Accounts(open_database(directory)), after_commit)
-    app = create_app(middleware, _gate(service, tokens))
+    app = create_app(_gate(service, tokens))
     if tokens:
         app.add_route("/auth/login", LoginResource(service, tokens, customers_port))
     accounts = AccountsResource(service)
@@ -70,7 +68,7 @@ def app(
     add_health(app, service, status)
     calls = (*ACCOUNTS, SIGN_IN) if tokens else ACCOUNTS
     app.add_route("/openapi.json", OpenApiResource("Tally: accounts", calls, bearer=bool(tokens)))
-    return app
+    return Api(app, service.commits)
 
 
 def _gate(service: AccountsService, tokens: Tokens | None) -> Gate:

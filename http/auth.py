@@ -15,7 +15,8 @@ import falcon
 
 from tally.http.tokens import Bearer, InvalidToken, Tokens
 
-OPEN_TO_ALL = ("/health/live", "/health/ready", "/auth/login")
+LOGIN = "/auth/login"
+OPEN_TO_ALL = ("/health/live", "/health/ready", LOGIN)
 PAGE = ("/",)  # the page itself holds no data
 PAGE_FOLDER = "/static/"  # and neither do its scripts and styles
 

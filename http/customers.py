@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import falcon
 
@@ -17,6 +16,7 @@ from tally.http.overview import add_customers_overview
 from tally.http.service import (
     BATCH_BODY,
     SINGLE_BODY,
+    Api,
     Json,
     Page,
     Service,
@@ -36,21 +36,20 @@ from tally.store.customers import Customers, NewCustomer, NewInvoice, open_datab
 CustomersService = Service[Customers]
 
 
-def app(
+def api(
     directory: Path,
     after_commit: Callable[[], None],
     require_account: bool,
     status: Callable[[], StatusReport],
     tokens: Tokens | None,
-    middleware: Sequence[Any] = (),
-) -> Any:
-    """The WSGI application over customers.db in `directory`.
+) -> Api:
+    """The service over customers.db in `directory`.
 
     `after_commit` is called after each commit and must not block; `status` answers GET /status. With
-    `tokens`, a call wants one; without, everybody may do everything. `middleware` sees every request first.
+    `tokens`, a call wants one; without, everybody may do everything.
     """
     service: CustomersService = Service(lambda: Customers(open_database(directory)), after_commit)
-    app = create_app(middleware, TokenGate(tokens) if tokens else OpenGate())
+    app = create_app(TokenGate(tokens) if tokens else OpenGate())
     customers = CustomersResource(service, require_account)
     invoices = InvoicesResource(service)
     app.add_route("/customers", customers)
@@ -62,7 +61,7 @@ def app(
     add_customers_overview(app, service)
     add_health(app, service, status)
     app.add_route("/openapi.json", OpenApiResource("Tally: customers", CUSTOMERS, bearer=bool(tokens)))
-    return app
+    return Api(app, service.commits)
 
 
 class CustomersResource:

@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import falcon
@@ -10,8 +11,9 @@ import structlog
 from structlog.contextvars import bound_contextvars
 
 from tally.http.figures import Family, Figures
-from tally.http.service import trace_parent
+from tally.http.service import ROUTE
 from tally.store.trace_parent import is_sampled
+from tally.store.trace_parent import parse as parse_trace_parent
 
 SLOW_SECONDS = 1.0
 
@@ -25,58 +27,82 @@ DURATION = Family(
 
 _METHODS = frozenset(falcon.HTTP_METHODS)
 
+Environ = dict[str, Any]
+Wsgi = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
+
 
 class RequestObserver:
-    """Falcon middleware, to be the first: counts each request, and binds its trace parent to what is logged.
+    """WSGI middleware: counts each request of `app`, and binds its trace parent to what is logged.
 
-    A request is told at level info when it failed (500 and above), was slow, or comes with a trace that
-    its caller samples; all others at level debug.
+    A request is counted when its answer is closed (PEP 3333), for then it has been handed over; one
+    whose answer is made again, as the first came to nothing, once. It is told at level info when it
+    failed (500 and above), was slow, or comes with a trace that its caller samples; else at level debug.
     """
 
-    def __init__(self, figures: Figures) -> None:
+    def __init__(self, app: Wsgi, figures: Figures) -> None:
+        self._app = app
         self._figures = figures
         self._log = structlog.get_logger().bind()  # bound once: a line that isn't wanted costs nothing
 
-    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Called before anything else is done with the request."""
-        trace = trace_parent(req)
-        req.context.trace = trace
-        if trace:
-            structlog.contextvars.bind_contextvars(trace_parent=trace)
-        req.context.began = time.perf_counter()
+    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Answer a request."""
+        request = _Request(environ)
 
-    def process_response(
-        self, req: falcon.Request, resp: falcon.Response, resource: object, req_succeeded: bool
-    ) -> None:
-        """Called with the answer, whatever it is. One that is streamed has not begun yet."""
-        if resp.stream is None:
-            self._finished(req, resp)
-        else:
-            resp.stream = self._until_sent(resp.stream, req, resp)
-        if req.context.trace:
-            structlog.contextvars.unbind_contextvars("trace_parent")
+        def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
+            request.status = int(status[:3])
+            return start_response(status, headers, *more)
 
-    def _until_sent(self, stream: Any, req: falcon.Request, resp: falcon.Response) -> Iterator[bytes]:
-        trace = req.context.trace
-        with bound_contextvars(**{"trace_parent": trace} if trace else {}):
-            try:
-                yield from stream
-            finally:
-                self._finished(req, resp)
+        with request.traced():
+            return _Answer(self._app(environ, start), request, self._finished)
 
-    def _finished(self, req: falcon.Request, resp: falcon.Response) -> None:
-        seconds = time.perf_counter() - req.context.began
-        method = req.method if req.method in _METHODS else "other"
-        route, status = req.uri_template or "none", resp.status_code
+    def _finished(self, request: "_Request") -> None:
+        seconds = time.perf_counter() - request.began
+        environ = request.environ
+        method = environ["REQUEST_METHOD"]
+        method = method if method in _METHODS else "other"
+        route, status = environ.get(ROUTE) or "none", request.status
         self._figures.observe(DURATION, seconds, (method, route, str(status)))
-        trace = req.context.trace
-        wanted = status >= 500 or seconds >= SLOW_SECONDS or (trace and is_sampled(trace))
+        wanted = status >= 500 or seconds >= SLOW_SECONDS or (request.trace and is_sampled(request.trace))
         self._log.log(
             logging.INFO if wanted else logging.DEBUG,
             "request",
             method=method,
-            path=req.path[:200],
+            path=environ["PATH_INFO"].encode("latin-1").decode(errors="replace")[:200],
             route=route,
             status=status,
             seconds=round(seconds, 6),
         )
+
+
+class _Request:
+    """What is told of a request in the end."""
+
+    def __init__(self, environ: Environ) -> None:
+        self.environ = environ
+        self.began = time.perf_counter()
+        self.status = 0
+        self.trace = parse_trace_parent(environ.get("HTTP_TRACEPARENT"))
+
+    def traced(self) -> AbstractContextManager[None]:
+        return bound_contextvars(trace_parent=self.trace) if self.trace else nullcontext()
+
+
+class _Answer:
+    """An answer's body, which tells when it is closed; its pieces are made in the request's trace."""
+
+    def __init__(
+        self, body: Iterable[bytes], request: _Request, finished: Callable[[_Request], None]
+    ) -> None:
+        self._body = body
+        self._request = request
+        self._finished = finished
+
+    def __iter__(self) -> Iterator[bytes]:
+        with self._request.traced():
+            yield from self._body
+
+    def close(self) -> None:
+        with self._request.traced():
+            if hasattr(self._body, "close"):
+                self._body.close()
+            self._finished(self._request)

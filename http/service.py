@@ -1,9 +1,9 @@
 """What both services are made of: writes that share commits, reads from a pool, one kind of app."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import falcon
 import msgspec
@@ -11,7 +11,7 @@ import msgspec
 from tally.events import Id
 from tally.http import problems
 from tally.http.answers import Made, ManyMade
-from tally.http.auth import Gate, principal
+from tally.http.auth import LOGIN, SAFE_METHODS, Gate, principal
 from tally.http.problems import BodyTooLarge, FieldError, WrongFields
 from tally.store.database import Database
 from tally.store.group_commit import GroupCommit
@@ -22,6 +22,7 @@ SINGLE_BODY = 1024 * 1024  # bytes
 BATCH_BODY = 16 * SINGLE_BODY
 MOST_LISTED = 1000
 LISTED = 100
+ROUTE = "tally.route"  # in a request's environment: the template of the route that it took, if any
 VISIBLE_ASCII = "^[!-~]{1,200}$"  # what an Idempotency-Key is
 
 _encoder = msgspec.json.Encoder(enc_hook=str)  # the one thing msgspec doesn't know is Id
@@ -49,12 +50,12 @@ class Service(Generic[S]):
         self._open_store = open_store
         self._writer = open_store()
         self._keys = IdempotencyKeys(self._writer.database)
-        self._commits = GroupCommit(self._writer.database, after_commit)
+        self.commits = GroupCommit(self._writer.database, after_commit)
         self._idle: list[S] = []  # readers; a list's append and pop are atomic
 
     def write(self, change: Callable[[S], T]) -> T:
         """Run `change` in a transaction that it may share with others; see GroupCommit.run."""
-        return self._commits.run(lambda: change(self._writer))
+        return self.commits.run(lambda: change(self._writer))
 
     def write_once(self, req: falcon.Request, body: bytes, change: Callable[[S], Answer]) -> Answer:
         """Like `write`; with an Idempotency-Key in the request, `change` runs the first time only.
@@ -81,6 +82,13 @@ class Service(Generic[S]):
             self._idle.append(store)
 
 
+class Api(NamedTuple):
+    """A service as an HTTP process serves it: the application, and the commits that its writes share."""
+
+    app: "falcon.App[falcon.Request, falcon.Response]"
+    commits: GroupCommit
+
+
 class Json:
     """What every answer that isn't an error is sent with."""
 
@@ -94,6 +102,11 @@ class Json:
         """Answer with `content`."""
         resp.data = _encoder.encode(content)
         resp.content_type = falcon.MEDIA_JSON
+
+
+def is_change(method: str, path: str) -> bool:
+    """Whether a request changes something. Signing in doesn't count: checking a password takes long."""
+    return method not in SAFE_METHODS and path != LOGIN
 
 
 def made(path: str, id: Id) -> Answer:
@@ -178,14 +191,20 @@ def path_id(raw: str, kind: str) -> Id:
         raise falcon.HTTPNotFound(description=f"There is no {kind} {raw[:100]}.") from None
 
 
-def create_app(middleware: Sequence[Any], gate: Gate) -> "falcon.App[falcon.Request, falcon.Response]":
-    """A Falcon app that answers JSON and nothing else, to those whom `gate` lets in.
-
-    `middleware` sees every request first, also those that are not let in.
-    """
-    app = falcon.App(middleware=[*middleware, _SafeInBrowsers(), gate])
+def create_app(gate: Gate) -> "falcon.App[falcon.Request, falcon.Response]":
+    """A Falcon app that answers JSON and nothing else, to those whom `gate` lets in."""
+    app = falcon.App(middleware=[_Route(), _SafeInBrowsers(), gate])
     problems.add_error_handlers(app)
     return app
+
+
+class _Route:
+    """Tells what observes the request from outside of Falcon which route it took."""
+
+    def process_resource(
+        self, req: falcon.Request, resp: falcon.Response, resource: object, params: dict[str, Any]
+    ) -> None:
+        req.env[ROUTE] = req.uri_template
 
 
 class _SafeInBrowsers:

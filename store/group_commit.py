@@ -1,120 +1,186 @@
 """One commit for many requests: what is in flight together shares one durable transaction.
 
-A commit costs a sync of the disk, however much is in it. The first thread that comes leads: it
-runs its own change and every one that has queued up behind it, commits once, and hands the lead
-to the first of those that came meanwhile. No thread of its own, no timer, no added wait.
+A commit costs a sync of the disk, however much is in it; and handing work from thread to thread costs
+as much as the work. So one thread writes. It takes all jobs that wait, has each do its work inside
+the transaction, commits once, and only then has each of them answer. No timer, no added wait: what
+comes during a commit makes up the next.
 """
 
 import threading
-from collections import deque
-from collections.abc import Callable
-from typing import Any, TypeVar
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from queue import SimpleQueue
+from typing import Any, Protocol, TypeVar
 
 import apsw
+import structlog
 
 from tally.store.database import Database
-from tally.store.errors import StoreUnavailable
+from tally.store.errors import StoreUnavailable, UnusableDatabase, translated
 
 T = TypeVar("T")
 
-PATIENT_SECONDS = 1.5  # how long the lock is waited for: a request's thread waits, and those behind it
+PATIENT_SECONDS = 1.5  # how long the lock is waited for: a request waits, and those behind it
 IMPATIENT_SECONDS = 0.2  # and while it could not be had
-MOST_TOGETHER = 256  # changes in one transaction: bounds how long the other writers of the file wait
+MOST_TOGETHER = 256  # jobs in one transaction, and
+MOST_SECONDS = 0.05  # how long it takes in more of them: bounds how long the other writers of the file wait
+
+_log = structlog.get_logger()
+
+
+class Job(Protocol):
+    """Something to be done by the thread that writes, such as a request to be answered."""
+
+    def work(self) -> None:
+        """Do everything but tell it; what it changes goes through `GroupCommit.run`.
+
+        Called once more when the transaction has come to nothing, where `run` raises the reason.
+        """
+        ...
+
+    def finish(self) -> None:
+        """Tell what came of it: it is durable, or was refused. Must not block."""
+        ...
 
 
 class GroupCommit:
     """The only way to write to `database` from several threads; owns its write connection.
 
-    `after_commit` is called after each commit, by the thread that led it; it must not block.
+    `after_commit` is called after each commit, before the jobs are finished; it must not block.
     """
 
     def __init__(self, database: Database, after_commit: Callable[[], None]) -> None:
         self._database = database
         self._database.patience = PATIENT_SECONDS
         self._after_commit = after_commit
-        self._guard = threading.Lock()  # of the two below
-        self._waiting: deque[_Call] = deque()
-        self._led = False
+        self._jobs: SimpleQueue[Job] = SimpleQueue()
+        self._transaction = ExitStack()  # this one and those below: the writing thread's alone
+        self._begun = False
+        self._involved = False
+        self._refusal: Exception | None = None
+        self._closed = False
+        self._thread = threading.Thread(target=self._serve, name="group-commit", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job) -> None:
+        """Have the writing thread do a job, and return at once. Of any thread."""
+        self._jobs.put(job)
 
     def run(self, change: Callable[[], T]) -> T:
-        """Run `change` inside a transaction and answer what it returned, once that is durable.
+        """Run `change` inside a transaction and answer what it returned.
 
-        Blocks until then. What `change` raises undoes it alone and is raised here; when the
-        transaction itself fails, every change in it is undone and each caller gets the error; when that is
-        because the database is unavailable, so do those that wait.
+        What `change` raises undoes it alone and is raised here. When the database is unavailable or the
+        transaction fails, every change in it is undone, and that is raised to each.
+        In a job's `work` that is done at once, and durable when the job is told to finish. Any other
+        thread blocks until it is durable.
         """
-        call = _Call(change)
-        with self._guard:
-            self._waiting.append(call)
-            lead, self._led = not self._led, True
-        if not lead:
-            call.turn.acquire()
-        if not call.finished:
-            self._lead()
+        if threading.get_ident() == self._thread.ident:
+            return self._change(change)
+        call = _Call(lambda: self._change(change))
+        self.submit(call)
+        call.finished.wait()
         result: T = call.outcome()
         return result
 
     def waiting(self) -> int:
-        """How many changes wait for their turn."""
-        return len(self._waiting)
+        """How many jobs wait for their turn, about."""
+        return self._jobs.qsize()
 
-    def _lead(self) -> None:
-        with self._guard:
-            together = [self._waiting.popleft() for _ in range(min(MOST_TOGETHER, len(self._waiting)))]
-        error: Exception | None = StoreUnavailable()
-        try:
-            error = self._commit(together)
-        finally:
-            with self._guard:
-                if isinstance(error, StoreUnavailable):  # the others would wait as long, for the same
-                    together += self._waiting
-                    self._waiting.clear()
-                successor = self._waiting[0] if self._waiting else None
-                self._led = successor is not None
-            for call in together:
-                call.error = call.error or error
-                call.finished = True
-                call.turn.release()
-            if successor:
-                successor.turn.release()
+    def close(self) -> None:
+        """Do what was submitted, then end the thread. Blocks until then; may be repeated."""
+        self.submit(_Call(self._end))
+        self._thread.join()
 
-    def _commit(self, together: list["_Call"]) -> Exception | None:
-        """Commit, or answer why that failed. After a failure, the next tries get little patience."""
+    def _end(self) -> None:
+        self._closed = True
+
+    def _serve(self) -> None:
+        while not self._closed:
+            self._commit(self._waiting_now())
+
+    def _waiting_now(self) -> Iterator[Job]:
+        """The job that is next, once there is one, and those that wait behind it by then."""
+        yield self._jobs.get()
+        until = time.monotonic() + MOST_SECONDS
+        for _ in range(min(self._jobs.qsize(), MOST_TOGETHER - 1)):
+            if time.monotonic() > until:
+                return
+            yield self._jobs.get()
+
+    def _commit(self, jobs: Iterable[Job]) -> None:
+        """Do the jobs in one transaction. After a failure, the next tries get little patience."""
+        worked: list[Job] = []
+        involved: list[Job] = []  # what they tell holds only if the transaction does
+        self._begun, self._refusal = False, None
         try:
-            with self._database.transaction():
-                for call in together:
-                    call.run(self._database)
+            with ExitStack() as self._transaction:
+                for job in jobs:
+                    self._involved = False
+                    _guarded(job.work)
+                    worked.append(job)
+                    if self._involved:
+                        involved.append(job)
+                if self._refusal:
+                    raise self._refusal
         except Exception as error:
-            if isinstance(error, StoreUnavailable):
-                self._database.patience = IMPATIENT_SECONDS
-            return error
-        self._database.patience = PATIENT_SECONDS
-        self._after_commit()
-        return None
+            self._refusal = error
+            for job in involved:
+                _guarded(job.work)
+        else:
+            if involved:
+                self._after_commit()
+        unavailable = isinstance(self._refusal, StoreUnavailable)
+        self._database.patience = IMPATIENT_SECONDS if unavailable else PATIENT_SECONDS
+        for job in worked:
+            _guarded(job.finish)
+
+    def _change(self, change: Callable[[], T]) -> T:
+        """Try the change, undoing it alone when it raises; SQLite's errors are the transaction's.
+
+        The transaction begins with its first change: nobody waits for one that has only been refused.
+        """
+        if self._refusal:
+            raise self._refusal
+        try:
+            if not self._begun:
+                self._transaction.enter_context(self._database.transaction())
+                self._begun = True
+            self._involved = True
+            with translated(str(self._database.path)), self._database.savepoint():
+                return change()
+        except (apsw.Error, StoreUnavailable, UnusableDatabase) as error:
+            self._refusal = error
+            raise
+
+
+def _guarded(step: Callable[[], None]) -> None:
+    """A fault in one job is no other's."""
+    try:
+        step()
+    except Exception as error:
+        _log.exception("write_failed", exc_info=error)
 
 
 class _Call:
-    """One change, and the thread that waits for it."""
+    """A change of another thread, which waits for it."""
 
     def __init__(self, change: Callable[[], Any]) -> None:
         self._change = change
         self._result: Any = None
-        self.error: Exception | None = None
-        self.finished = False
-        self.turn = threading.Lock()
-        self.turn.acquire()  # released when the change is finished, or this thread's turn to lead
+        self._error: Exception | None = None
+        self.finished = threading.Event()
 
-    def run(self, database: Database) -> None:
-        """Try the change, undoing it alone when it raises; SQLite's errors are the transaction's."""
+    def work(self) -> None:
         try:
-            with database.savepoint():
-                self._result = self._change()
-        except apsw.Error:
-            raise
+            self._result = self._change()
         except Exception as error:
-            self.error = error
+            self._error = error
+
+    def finish(self) -> None:
+        self.finished.set()
 
     def outcome(self) -> Any:
-        if self.error is not None:
-            raise self.error
+        if self._error is not None:
+            raise self._error
         return self._result

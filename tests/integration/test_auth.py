@@ -21,7 +21,6 @@ from support.users import PASSWORD, SignedIn
 from support.waiting import eventually
 from tally import config
 from tally.actors import family
-from tally.http.figures import Figures
 
 OPEN = "everybody"
 SIGNED_IN = "whoever is signed in"
@@ -178,7 +177,7 @@ def test_every_route_has_a_rule_and_every_rule_a_route(service: str, tmp_path: P
     file.write_text('[auth]\nmode = "jwt"\n')
     settings = config.load(file, {})
     family.prepare(settings, [service])
-    served = falcon.inspect.inspect_app(family.Family(settings, {})._app(service, Figures()))
+    served = falcon.inspect.inspect_app(family.Family(settings, {}).api(service).app)
     routes = {
         (service, method.method, route.path)
         for route in served.routes

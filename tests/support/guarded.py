@@ -81,7 +81,7 @@ class Guarded:
         self.revoked = threading.Event()
 
     def app(self, service: str) -> Any:
-        app = create_app((), _Anybody())  # type: ignore[arg-type]
+        app = create_app(_Anybody())  # type: ignore[arg-type]
         add_pages(app, service, self.ports)
         for path in _ANSWERS:
             app.add_route(path, _Call(self.revoked))

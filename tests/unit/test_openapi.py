@@ -14,7 +14,6 @@ from tally import config
 from tally.actors import family
 from tally.events import MAX_ID, Id
 from tally.http import calls
-from tally.http.figures import Figures
 from tally.http.openapi import Call, document
 from tally.http.values import Description, Name
 
@@ -39,7 +38,7 @@ def test_every_route_is_in_the_document_and_nothing_else(service: str, tmp_path:
     family.prepare(loaded, [service])
     routes = {
         (method.method, re.sub(":[a-z]+}", "}", route.path))
-        for route in inspect_routes(family.Family(loaded, {})._app(service, Figures()))
+        for route in inspect_routes(family.Family(loaded, {}).api(service).app)
         for method in route.methods
         if not method.internal  # OPTIONS and what is refused with 405
         and route.path not in OF_THE_PAGES
