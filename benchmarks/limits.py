@@ -4,9 +4,9 @@ Each function is to be run in a process of its own.
 """
 
 import logging
-import os
 import signal
 import socket
+import sys
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,11 @@ from typing import Any
 import apsw
 import falcon
 import redis
+import waitress
 
 from benchmarks import entries
 from benchmarks.apart import Tell
 from benchmarks.spent import Spent
-from tally.actors.actor import Actor
-from tally.actors.http_server import HttpServer
 
 AT_ONCE = 500
 THREADS = 16
@@ -80,14 +79,13 @@ class _Constant:
 
 
 def answer(tell: Tell) -> None:
-    """Serve POST /invoices by Falcon on waitress, as Tally serves; tell the port. Ends at SIGTERM."""
+    """Serve POST /invoices by Falcon on waitress as it is; tell the port. Ends at SIGTERM."""
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # as Tally does
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     listener.setblocking(False)
     app = falcon.App()
     app.add_route("/invoices", _Constant())
-    actor = Actor("limit", os.open(os.devnull, os.O_WRONLY))
-    signal.signal(signal.SIGTERM, lambda *_: actor.stop())
-    server = HttpServer(app, listener, THREADS)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    server = waitress.create_server(app, sockets=[listener], threads=THREADS)
     tell(listener.getsockname()[1])
-    server.run(actor)
+    server.run()

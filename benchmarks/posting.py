@@ -144,7 +144,7 @@ def _notes(seconds: float) -> str:
         it at default settings, so that the relay and the consumers share the cores with the HTTP
         process; every answer follows a durable commit, and GET /accounts must show the cents of all
         that was answered in the end. HTTP alone: the same without Redis, so that nothing else has work.
-        Limit: Falcon on waitress, served as Tally serves, {limits.THREADS} threads; reads the body,
+        Limit: Falcon on waitress as it is, {limits.THREADS} threads; reads the body,
         answers a constant 201, stores nothing. FastAPI on uvicorn (uvloop, httptools), one worker:
         pydantic models, one durable SQLite commit and one XADD for each request. Refused: any answer
         but 201, which would also fail the run.

@@ -52,6 +52,8 @@ class RequestObserver:
             request.status = int(status[:3])
             return start_response(status, headers, *more)
 
+        if request.trace is None:
+            return _Answer(self._app(environ, start), request, self._finished)
         with request.traced():
             return _Answer(self._app(environ, start), request, self._finished)
 

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -124,7 +125,7 @@ def test_a_job_tells_what_came_of_it_once_that_is_durable(
         database.execute("INSERT INTO thing VALUES (?)", (id,))
         return id
 
-    jobs = [Told(writer, database, lambda id=id: insert(id)) for id in range(3)]
+    jobs = [Told(writer, database, partial(insert, id)) for id in range(3)]
     for job in jobs:
         writer.submit(job)
     eventually(lambda: writer.waiting() == 2)
@@ -148,8 +149,10 @@ def test_a_transaction_that_comes_to_nothing_is_told_by_all_that_took_part(
     def refuse() -> None:
         raise NotFound("thing", 7)
 
-    changes = (wait, refuse, lambda: database.execute("INSERT INTO child VALUES (99)") and None)
-    jobs = [Told(writer, database, change) for change in changes]
+    def orphan() -> None:
+        database.execute("INSERT INTO child VALUES (99)")
+
+    jobs = [Told(writer, database, change) for change in (wait, refuse, orphan)]
     for job in jobs:
         writer.submit(job)
     eventually(lambda: writer.waiting() == 2)
