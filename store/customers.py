@@ -136,12 +136,12 @@ class Customers:
         if require_account:
             self._insist_on_accounts([customer.account_id for customer in new])
         created = now()
-        ids = self._new_ids("customer", len(new))
         shown = rfc3339(created)
         self.database.executemany(
-            "INSERT INTO customer (id, account_id, name, created_date) VALUES (?, ?, ?, ?)",
-            [(id, each.account_id, each.name, shown) for id, each in zip(ids, new, strict=True)],
+            "INSERT INTO customer (account_id, name, created_date) VALUES (?, ?, ?)",
+            [(each.account_id, each.name, shown) for each in new],
         )
+        ids = self._inserted(len(new))
         events = (
             CustomerCreated(id, each.account_id, each.name, created)
             for id, each in zip(ids, new, strict=True)
@@ -156,19 +156,16 @@ class Customers:
         """
         self._insist_on_customers([invoice.customer_id for invoice in new])
         created = now()
-        ids = self._new_ids("invoice", len(new))
-        events = [
-            InvoiceCreated(id, each.customer_id, each.purchase_price_cents, created, each.purchase_date)
-            for id, each in zip(ids, new, strict=True)
-        ]
         shown = rfc3339(created)
         self.database.executemany(
-            "INSERT INTO invoice (id, customer_id, purchase_price_cents, purchase_date, created_date)"
-            " VALUES (?, ?, ?, ?, ?)",
-            [
-                (event.id, event.customer_id, event.purchase_price_cents, str(event.purchase_date), shown)
-                for event in events
-            ],
+            "INSERT INTO invoice (customer_id, purchase_price_cents, purchase_date, created_date)"
+            " VALUES (?, ?, ?, ?)",
+            [(each.customer_id, each.purchase_price_cents, str(each.purchase_date), shown) for each in new],
+        )
+        ids = self._inserted(len(new))
+        events = (
+            InvoiceCreated(id, each.customer_id, each.purchase_price_cents, created, each.purchase_date)
+            for id, each in zip(ids, new, strict=True)
         )
         self.outbox.add(events, trace_parent)
         return ids
@@ -317,10 +314,10 @@ class Customers:
         self.database.execute("DELETE FROM customer WHERE id = ?", (id,))
         self.outbox.add([CustomerDeleted(id, account_id, now())], trace_parent)
 
-    def _new_ids(self, table: str, count: int) -> list[Id]:
-        """The ids that follow the highest there ever was; the write lock keeps others from taking them."""
-        last = self.database.value("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)) or 0
-        return [Id(number) for number in range(last + 1, last + 1 + count)]
+    def _inserted(self, count: int) -> list[Id]:
+        """The ids of the rows just inserted: AUTOINCREMENT counts on, and the write lock keeps others out."""
+        last = self.database.inserted()
+        return [Id(number) for number in range(last + 1 - count, last + 1)]
 
     def _insist_on_customers(self, ids: list[Id]) -> None:
         self._insist(ids, "customer_id", "customer", "SELECT 1 FROM customer WHERE id = ?")

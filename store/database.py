@@ -89,6 +89,10 @@ class Database:
         """How many rows the last INSERT, UPDATE or DELETE changed."""
         return self._connection.changes()
 
+    def total_changes(self) -> int:
+        """How many rows were changed since the database was opened here, also what was undone since."""
+        return self._connection.total_changes()
+
     def meta(self, key: str) -> Any:
         """What is kept under `key`, or None."""
         return self.value("SELECT value FROM meta WHERE key = ?", (key,))
@@ -119,12 +123,6 @@ class Database:
     def snapshot(self) -> Iterator[None]:
         """All that is read inside is of one moment. Keep it short: it holds back the checkpoint."""
         with translated(str(self.path)), self._bracket("BEGIN", "COMMIT", "ROLLBACK"):
-            yield
-
-    @contextmanager
-    def savepoint(self) -> Iterator[None]:
-        """A part of a transaction that can fail without taking the rest with it."""
-        with self._bracket("SAVEPOINT part", "RELEASE part", "ROLLBACK TO part; RELEASE part"):
             yield
 
     @contextmanager

@@ -59,6 +59,7 @@ class GroupCommit:
         self._begun = False
         self._involved = False
         self._refusal: Exception | None = None
+        self._half_done = False
         self._closed = False
         self._thread = threading.Thread(target=self._serve, name="group-commit", daemon=True)
         self._thread.start()
@@ -109,10 +110,13 @@ class GroupCommit:
             yield self._jobs.get()
 
     def _commit(self, jobs: Iterable[Job]) -> None:
-        """Do the jobs in one transaction. After a failure, the next tries get little patience."""
+        """Do the jobs in one transaction. After a failure, the next tries get little patience.
+
+        When one has failed half-way, that transaction is undone, and each gets one of its own.
+        """
         worked: list[Job] = []
         involved: list[Job] = []  # what they tell holds only if the transaction does
-        self._begun, self._refusal = False, None
+        self._begun, self._refusal, self._half_done = False, None, False
         try:
             with ExitStack() as self._transaction:
                 for job in jobs:
@@ -121,8 +125,15 @@ class GroupCommit:
                     worked.append(job)
                     if self._involved:
                         involved.append(job)
+                    if self._half_done:
+                        raise _HalfDone
                 if self._refusal:
                     raise self._refusal
+        except _HalfDone:
+            if len(involved) > 1:
+                worked = [job for job in worked if job not in involved]
+                for job in involved:
+                    self._commit([job])
         except Exception as error:
             self._refusal = error
             for job in involved:
@@ -136,7 +147,7 @@ class GroupCommit:
             _guarded(job.finish)
 
     def _change(self, change: Callable[[], T]) -> T:
-        """Try the change, undoing it alone when it raises; SQLite's errors are the transaction's.
+        """Try the change, which is undone alone when it raises; SQLite's errors are the transaction's.
 
         The transaction begins with its first change: nobody waits for one that has only been refused.
         """
@@ -147,11 +158,19 @@ class GroupCommit:
                 self._transaction.enter_context(self._database.transaction())
                 self._begun = True
             self._involved = True
-            with translated(str(self._database.path)), self._database.savepoint():
+            before = self._database.total_changes()
+            with translated(str(self._database.path)):
                 return change()
         except (apsw.Error, StoreUnavailable, UnusableDatabase) as error:
             self._refusal = error
             raise
+        except Exception:
+            self._half_done = self._database.total_changes() != before
+            raise
+
+
+class _HalfDone(Exception):
+    """A change has failed after it had changed something."""
 
 
 def _guarded(step: Callable[[], None]) -> None:
@@ -172,6 +191,7 @@ class _Call:
         self.finished = threading.Event()
 
     def work(self) -> None:
+        self._error = None
         try:
             self._result = self._change()
         except Exception as error:

@@ -46,15 +46,6 @@ def test_a_transaction_that_raises_leaves_nothing(database: Database) -> None:
     assert database.rows("SELECT * FROM thing") == []
 
 
-def test_a_part_that_raises_leaves_the_rest_of_its_transaction(database: Database) -> None:
-    with database.transaction():
-        database.execute("INSERT INTO thing VALUES (1, 1)")
-        with pytest.raises(ZeroDivisionError), database.savepoint():
-            database.execute("INSERT INTO thing VALUES (2, 2)")
-            1 / 0  # noqa: B018
-    assert database.rows("SELECT id FROM thing") == [(1,)]
-
-
 def test_relaxed_transactions_leave_the_others_durable(database: Database) -> None:
     with database.relaxed(), database.transaction():
         assert database.value("PRAGMA synchronous") == 1

@@ -67,6 +67,10 @@ def writer(database: Database, commits: Commits) -> Iterator[GroupCommit]:
     writer.close()
 
 
+def _are_waiting(writer: GroupCommit, count: int) -> bool:
+    return writer.waiting() == count
+
+
 def _ids(database: Database) -> list[int]:
     reader = Database(database.path, "things", SCHEMA)
     with reader.snapshot():
@@ -84,34 +88,35 @@ def test_what_a_change_answers_is_answered_once_it_is_committed(
     assert _ids(database) == [1]
 
 
+@pytest.mark.parametrize(("half_way", "shared"), [(False, 1), (True, 4)])
 def test_what_is_in_flight_together_shares_a_transaction_and_what_fails_fails_alone(
-    database: Database, writer: GroupCommit, commits: Commits
+    half_way: bool, shared: int, database: Database, writer: GroupCommit, commits: Commits
 ) -> None:
     queued = threading.Event()
 
-    def first() -> None:
-        assert queued.wait(10)
-        database.execute("INSERT INTO thing VALUES (0)")
-
     def insert(id: int) -> int:
-        database.execute("INSERT INTO thing VALUES (?)", (id,))
+        assert queued.wait(10)
+        if id != 3 or half_way:
+            database.execute("INSERT INTO thing VALUES (?)", (id,))
         if id == 3:
             raise NotFound("thing", id)
-        return id
+        return id * 10
 
     with ThreadPoolExecutor(10) as threads:
-        others = {id: threads.submit(writer.run, lambda id=id: first() if not id else insert(id))
-                  for id in range(6)}  # fmt: skip
-        eventually(lambda: writer.waiting() == 5)
+        changes = []
+        for id in range(6):
+            changes.append(threads.submit(writer.run, partial(insert, id)))
+            eventually(partial(_are_waiting, writer, id))
         queued.set()
-        for id, other in others.items():
+        for id, change in enumerate(changes):
             if id == 3:
                 with pytest.raises(NotFound):
-                    other.result(10)
+                    change.result(10)
             else:
-                assert other.result(10) == (id or None)
+                assert change.result(10) == id * 10
 
-    assert commits.count == 1
+    # Half-way: the three before it are done again, each alone, and the two behind it together.
+    assert commits.count == shared
     assert _ids(database) == [0, 1, 2, 4, 5]
 
 
