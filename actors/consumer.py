@@ -6,6 +6,7 @@ acknowledged. Whatever is delivered again, by whoever, has no effect the second 
 
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
 from functools import partial
 
 import redis
@@ -23,6 +24,7 @@ from tally.store.trace_parent import TraceParentOf
 _log = structlog.get_logger()
 
 SWEEP_SECONDS = 1.0  # how often, at the least, a consumer looks for what others left behind
+REST_SECONDS = 0.05  # after a batch that was of no concern: what is alike may gather meanwhile
 
 
 class Consumer:
@@ -30,7 +32,8 @@ class Consumer:
 
     `after_commit` is called when that has committed, and must not block; `siblings` are the names
     of all consumers that are to be in the group. `group` must be the group of this database and no
-    other's. `follow_up` does a part of what events have left to do, in a transaction of its own, and
+    other's. Events that are none of `concerns` change nothing: that they came is noted, and needs not
+    be durable. `follow_up` does a part of what events have left to do, in a transaction of its own, and
     answers whether there was any.
     """
 
@@ -45,6 +48,7 @@ class Consumer:
         claim_idle_ms: int,
         max_deliveries: int,
         siblings: Collection[str],
+        concerns: tuple[type[Event], ...] = (Event,),
         follow_up: Callable[[], bool] = lambda: False,
         metrics: ConsumerMetrics | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -58,11 +62,13 @@ class Consumer:
         self._claim_idle_ms = claim_idle_ms
         self._max_deliveries = max_deliveries
         self._siblings = siblings
+        self._concerns = concerns
         self._follow_up = follow_up
         self._metrics = metrics or ConsumerMetrics()
         self._clock = clock
         self._recovered = False
         self._next_claim = 0.0
+        self.may_rest = False  # nothing of the last step was of concern, nor is the next likely to be
 
     def step(self) -> None:
         """One turn: recover, or take over what others left, or read and apply. Blocks up to a second.
@@ -70,6 +76,7 @@ class Consumer:
         Raises RedisError or StoreError; nothing is acknowledged then that is not committed, and the
         next step begins with what is still pending.
         """
+        self.may_rest = False
         try:
             if not self._recovered:
                 self._recover()
@@ -165,13 +172,16 @@ class Consumer:
         named = {entry.event_name: event for entry, event in events}  # one event, once
         newest = events[-1][0].id  # Redis hands them out in ascending order
         self._metrics.before_apply()
-        with self._database.transaction():
+        concerned = any(isinstance(event, self._concerns) for event in named.values())
+        self.may_rest = not concerned and len(events) < self._batch
+        with nullcontext() if concerned else self._database.relaxed(), self._database.transaction():
             fresh = self._inbox.take(named, stream_position(newest)[0])
             applied = [event for name, event in named.items() if name in fresh]
             self._apply(applied, partial(_trace_parent, events))
             if stream_position(newest) > stream_position(self._newest()):
                 self._database.set_meta(NEWEST_ENTRY, newest.decode())
-        self._after_commit()
+        if concerned:
+            self._after_commit()
         self._metrics.after_apply(events, applied)
 
     def _redrive(self) -> None:
@@ -228,5 +238,11 @@ def stream_position(id: bytes) -> tuple[int, int]:
 
 def run(actor: Actor, consumer: Consumer) -> None:
     """Consume until told to stop; a batch that has begun is finished."""
+
+    def step() -> None:
+        consumer.step()
+        if consumer.may_rest:
+            actor.wait(REST_SECONDS)
+
     actor.ready()
-    actor.repeat(consumer.step)
+    actor.repeat(step)

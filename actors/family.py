@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from functools import partial
+from typing import NamedTuple
 
 import structlog
 
@@ -96,6 +97,15 @@ def bind(host: str, port: int, setting: str) -> socket.socket:
             f"can't listen on {bracketed(host)}:{port}: {error.strerror}; "
             f"stop what holds it, or set {setting}"
         ) from error
+
+
+class _Reactions(NamedTuple):
+    """What events do to a service's database and which do; what they leave to do; whom to tell of it."""
+
+    apply: Callable[[Sequence[Event], TraceParentOf], None]
+    concerns: tuple[type[Event], ...]
+    follow_up: Callable[[], bool]
+    after_commit: Callable[[], None]
 
 
 class Family:
@@ -213,12 +223,18 @@ class Family:
 
         return main
 
+    def _reactions(self, service: str, database: Database) -> "_Reactions":
+        if service == "customers":
+            store, ring = customers.Customers(database), self._doorbells[service].ring
+            return _Reactions(store.apply, customers.CONCERNS, store.delete_doomed, ring)
+        return _Reactions(accounts.Accounts(database).apply, (Event,), lambda: False, lambda: None)
+
     def _consumer(self, service: str, siblings: Collection[str]) -> Callable[[Actor], None]:
         def main(actor: Actor) -> None:
             self._let_go_of_listeners()
             database = OPEN[service](self._settings.directory)
             database.while_waiting = actor.beat
-            apply, follow_up = _reactions(service, database)
+            reactions = self._reactions(service, database)
             group = ConsumerGroup(self._stream(), database.source, actor.name)
             settings = self._settings.consumers
             consumer.run(
@@ -226,28 +242,19 @@ class Family:
                 consumer.Consumer(
                     group,
                     database,
-                    apply,
-                    after_commit=self._doorbells[service].ring,
+                    reactions.apply,
+                    after_commit=reactions.after_commit,
                     batch=settings.batch,
                     claim_idle_ms=settings.claim_idle_ms,
                     max_deliveries=settings.max_deliveries,
                     siblings=siblings,
-                    follow_up=follow_up,
+                    concerns=reactions.concerns,
+                    follow_up=reactions.follow_up,
                     metrics=ConsumerMetrics(self._figures(actor)),
                 ),
             )
 
         return main
-
-
-def _reactions(
-    service: str, database: Database
-) -> tuple[Callable[[Sequence[Event], TraceParentOf], None], Callable[[], bool]]:
-    """What events do to a service's database, and the work that they leave to do."""
-    if service == "customers":
-        store = customers.Customers(database)
-        return store.apply, store.delete_doomed
-    return accounts.Accounts(database).apply, lambda: False
 
 
 def status_probe(settings: Settings, service: str) -> StatusProbe:

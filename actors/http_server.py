@@ -128,19 +128,20 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
         return prepared or _Task(channel, request)
 
     def writable(self) -> bool:
-        """Whether the loop is to send. Not while a thread does, for the loop would turn without rest."""
-        return bool(
-            not self._sending and (self.total_outbufs_len or self.will_close or self.close_when_flushed)
-        )
+        """Whether the loop is to send. Not while a thread does, or it would turn without rest."""
+        if self.will_close or self.close_when_flushed:
+            return True
+        enough = SEND_BYTES if self.requests else 1
+        return bool(self.total_outbufs_len >= enough and not self._sending)
 
     def write_soon(self, data: Any) -> int:
-        """Send, in the thread that answers, as much as the client takes; the rest is the loop's."""
+        """Send much of an answer at once, as far as the client takes it; what is left is the loop's."""
         self._sending = True
         try:
             written: int = super().write_soon(data)
         finally:
             self._sending = False
-        if self.total_outbufs_len:
+        if self.total_outbufs_len >= SEND_BYTES:
             self.server.pull_trigger()
         return written
 
@@ -165,6 +166,37 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
         if not self.server.accepting:
             self.requests[0].headers["CONNECTION"] = "close"
         super().service()
+
+
+class _Alarm:
+    """Wakes the loop: once for all that was done since it looked last, and for all answers to one commit."""
+
+    def __init__(self, trigger: Any) -> None:
+        self._trigger = trigger
+        self._pulled = False
+        self._held = False
+
+    def pull_trigger(self) -> None:
+        """Have the loop look at all channels anew. Of any thread, and as often as may be."""
+        if not self._pulled and not self._held:
+            self._pulled = True
+            self._trigger.pull_trigger()
+
+    def hold(self) -> None:
+        """Wake it only at `release`, which comes within no time."""
+        self._held = True
+
+    def release(self) -> None:
+        """Wake it now."""
+        self._held = False
+        self.pull_trigger()
+
+    def reset(self) -> None:
+        """Called by the loop before it looks."""
+        self._pulled = False
+
+    def close(self) -> None:
+        self._trigger.close()
 
 
 class _Dispatcher(waitress.task.ThreadedTaskDispatcher):  # type: ignore[misc]
@@ -218,9 +250,9 @@ class HttpServer:
             trusted_proxy_headers={"x-forwarded-for", "x-forwarded-proto"} if trusted_proxy else set(),
         )
         self._server.channel_class = _Channel
-        self._pull = self._server.pull_trigger
-        self._pulled = False
-        self._server.pull_trigger = self._wake
+        self._alarm = self._server.trigger = _Alarm(self._server.trigger)
+        if commits:
+            commits.after_finish = self._alarm.release
         self._server.accept_connections()
 
     def run(self, actor: Actor) -> None:
@@ -258,14 +290,8 @@ class HttpServer:
         """How long to go on for requests that may be under way on connections kept open."""
         return LINGER_SECONDS if self._server.active_channels else 0.0
 
-    def _wake(self) -> None:
-        """Have the loop look at all channels anew: of any thread, and as often as may be."""
-        if not self._pulled:
-            self._pulled = True
-            self._pull()
-
     def _turn(self, seconds: float) -> None:
-        self._pulled = False  # before it looks
+        self._alarm.reset()
         wasyncore.loop(seconds, use_poll=True, map=self._server._map, count=1)
 
     def _busy(self) -> bool:

@@ -1,5 +1,6 @@
 """The relay: one for each database, it publishes the outbox in order, each event once."""
 
+import time
 from collections.abc import Callable
 
 import structlog
@@ -13,6 +14,9 @@ from tally.store.stream import EventStream, Published, fingerprint
 
 BATCH = 500
 PACE_SECONDS = 0.003  # between publications without a backlog: each costs all that follows the same
+PACE_EACH_SECONDS = 0.0005  # and for each event in it: the more there are, the more it pays to gather them
+LONGEST_PACE_SECONDS = 0.01
+MARK_SECONDS = 0.1  # while there is always more: how often it is noted how far Redis has got
 LOOK_SECONDS = 1.0  # while idle: whether Redis still has what it was given
 
 _log = structlog.get_logger()
@@ -30,13 +34,16 @@ class Relay:
         stream: EventStream,
         heal: Callable[[], None] | None = None,
         metrics: RelayMetrics | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._outbox = outbox
         self._stream = stream
         self._heal = heal
         self._metrics = metrics or RelayMetrics()
         self._last: int | None = None  # the last sequence that Redis holds; None: ask
+        self._clock = clock
         self._marked = outbox.published()
+        self._next_mark = clock()
         self.refusal: str | None = None  # why nothing is published any more
 
     def step(self) -> int:
@@ -57,7 +64,8 @@ class Relay:
             self._metrics.after_publish(rows, self._last)
         else:
             self._last = last
-        self._mark(self._last)
+        if not rows or self._clock() >= self._next_mark:
+            self._mark(self._last)
         return len(rows)
 
     def look_again(self) -> None:
@@ -79,6 +87,8 @@ class Relay:
         return published.last
 
     def _mark(self, last: int) -> None:
+        """Note how far Redis has got: under load, seldom, for it takes the lock that requests wait for."""
+        self._next_mark = self._clock() + MARK_SECONDS
         if last != self._marked:
             self._outbox.mark_published(last)
             self._metrics.advanced(last - self._marked)
@@ -112,7 +122,7 @@ def run(actor: Actor, relay: Relay, doorbell: Doorbell, housekeeper: Housekeeper
         published = relay.step()
         tidying = housekeeper.step()
         if 0 < published < BATCH:
-            actor.wait(PACE_SECONDS)
+            actor.wait(min(PACE_SECONDS + published * PACE_EACH_SECONDS, LONGEST_PACE_SECONDS))
         elif not published and not tidying:
             actor.wait(LOOK_SECONDS, doorbell)
             if not doorbell.is_rung():

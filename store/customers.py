@@ -73,6 +73,9 @@ MOST_CUSTOMERS_AT_ONCE = 1000  # deleted in one transaction: other writers wait 
 MOST_INVOICES_AT_ONCE = 20_000
 
 
+CONCERNS = (AccountCreated, AccountDeleted)  # the events that change something here
+
+
 class NewCustomer(Struct, frozen=True):
     """A customer to be recorded."""
 

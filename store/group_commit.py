@@ -47,13 +47,15 @@ class Job(Protocol):
 class GroupCommit:
     """The only way to write to `database` from several threads; owns its write connection.
 
-    `after_commit` is called after each commit, before the jobs are finished; it must not block.
+    `after_commit` is called after each commit, before its jobs are finished, `after_finish` after that;
+    neither may block.
     """
 
     def __init__(self, database: Database, after_commit: Callable[[], None]) -> None:
         self._database = database
         self._database.patience = PATIENT_SECONDS
         self._after_commit = after_commit
+        self.after_finish: Callable[[], None] = lambda: None
         self._jobs: SimpleQueue[Job] = SimpleQueue()
         self._transaction = ExitStack()  # this one and those below: the writing thread's alone
         self._begun = False
@@ -145,6 +147,7 @@ class GroupCommit:
         self._database.patience = IMPATIENT_SECONDS if unavailable else PATIENT_SECONDS
         for job in worked:
             _guarded(job.finish)
+        self.after_finish()
 
     def _change(self, change: Callable[[], T]) -> T:
         """Try the change, which is undone alone when it raises; SQLite's errors are the transaction's.
