@@ -34,6 +34,7 @@ MOST_BODY_BYTES = 2 * BATCH_BODY  # up to here a body that is refused is read, s
 MOST_UNREAD_BYTES = 1024**3  # of an answer, in a file beyond the first MiB, that a slow client leaves waiting
 SEND_BYTES = 64 * 1024  # what is less is sent by the loop, header and body and several clients' at once
 STALLED_SECONDS = 2.0  # a client that reads nothing for so long doesn't hold up the process's end
+COURTESY_SECONDS = 0.005  # how long the loop lets the writing thread work before it goes on beside it
 SPARE_CONNECTIONS = 100  # kept free by closing those that have been idle longest
 
 
@@ -251,6 +252,7 @@ class HttpServer:
         )
         self._server.channel_class = _Channel
         self._alarm = self._server.trigger = _Alarm(self._server.trigger)
+        self._commits = commits
         if commits:
             commits.after_finish = self._alarm.release
         self._server.accept_connections()
@@ -291,6 +293,8 @@ class HttpServer:
         return LINGER_SECONDS if self._server.active_channels else 0.0
 
     def _turn(self, seconds: float) -> None:
+        if self._commits:
+            self._commits.let_work(COURTESY_SECONDS)
         self._alarm.reset()
         wasyncore.loop(seconds, use_poll=True, map=self._server._map, count=1)
 

@@ -129,8 +129,8 @@ def _is_of_this_machine(host: str) -> bool:
 
 def _is_cross_origin(req: falcon.Request) -> bool:
     """Whether a browser sent this for another site's page. Go's net/http decides in the same way."""
-    site = req.get_header("Sec-Fetch-Site")
+    site = req.env.get("HTTP_SEC_FETCH_SITE")
     if site is not None:
         return site not in ("same-origin", "none")
-    origin = req.get_header("Origin")
+    origin = req.env.get("HTTP_ORIGIN")
     return origin is not None and origin.partition("://")[2] != req.get_header("Host")

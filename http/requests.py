@@ -49,31 +49,31 @@ class RequestObserver:
         request = _Request(environ)
 
         def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
-            request.status = int(status[:3])
+            request.status = status[:3]
             return start_response(status, headers, *more)
 
-        if request.trace is None:
-            return _Answer(self._app(environ, start), request, self._finished)
         with request.traced():
             return _Answer(self._app(environ, start), request, self._finished)
 
     def _finished(self, request: "_Request") -> None:
         seconds = time.perf_counter() - request.began
-        environ = request.environ
+        environ, status = request.environ, request.status
         method = environ["REQUEST_METHOD"]
         method = method if method in _METHODS else "other"
-        route, status = environ.get(ROUTE) or "none", request.status
-        self._figures.observe(DURATION, seconds, (method, route, str(status)))
-        wanted = status >= 500 or seconds >= SLOW_SECONDS or (request.trace and is_sampled(request.trace))
-        self._log.log(
-            logging.INFO if wanted else logging.DEBUG,
-            "request",
-            method=method,
-            path=environ["PATH_INFO"].encode("latin-1").decode(errors="replace")[:200],
-            route=route,
-            status=status,
-            seconds=round(seconds, 6),
-        )
+        route = environ.get(ROUTE) or "none"
+        self._figures.observe(DURATION, seconds, (method, route, status))
+        wanted = status >= "500" or seconds >= SLOW_SECONDS or (request.trace and is_sampled(request.trace))
+        level = logging.INFO if wanted else logging.DEBUG
+        if self._log.is_enabled_for(level):
+            self._log.log(
+                level,
+                "request",
+                method=method,
+                path=environ["PATH_INFO"].encode("latin-1").decode(errors="replace")[:200],
+                route=route,
+                status=int(status),
+                seconds=round(seconds, 6),
+            )
 
 
 class _Request:
@@ -82,11 +82,14 @@ class _Request:
     def __init__(self, environ: Environ) -> None:
         self.environ = environ
         self.began = time.perf_counter()
-        self.status = 0
+        self.status = ""
         self.trace = parse_trace_parent(environ.get("HTTP_TRACEPARENT"))
 
     def traced(self) -> AbstractContextManager[None]:
-        return bound_contextvars(trace_parent=self.trace) if self.trace else nullcontext()
+        return bound_contextvars(trace_parent=self.trace) if self.trace else _UNTRACED
+
+
+_UNTRACED = nullcontext()
 
 
 class _Answer:
@@ -100,11 +103,14 @@ class _Answer:
         self._finished = finished
 
     def __iter__(self) -> Iterator[bytes]:
-        with self._request.traced():
-            yield from self._body
+        return self._traced() if self._request.trace else iter(self._body)
 
     def close(self) -> None:
         with self._request.traced():
             if hasattr(self._body, "close"):
                 self._body.close()
             self._finished(self._request)
+
+    def _traced(self) -> Iterator[bytes]:
+        with self._request.traced():
+            yield from self._body

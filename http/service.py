@@ -130,11 +130,10 @@ def send_made(resp: falcon.Response, answer: Answer) -> None:
 
 def read_body(req: falcon.Request, limit: int) -> bytes:
     """The request's body, whatever its Content-Type. Raises BodyTooLarge above `limit` bytes."""
-    if (req.content_length or 0) > limit:
+    length = req.content_length or 0  # waitress counts what comes in chunks
+    if length > limit:
         raise BodyTooLarge(limit)
-    body: bytes = req.bounded_stream.read(limit + 1)
-    if len(body) > limit:
-        raise BodyTooLarge(limit)
+    body: bytes = req.stream.read(length)
     return body
 
 

@@ -17,7 +17,7 @@ import apsw
 import structlog
 
 from tally.store.database import Database
-from tally.store.errors import StoreUnavailable, UnusableDatabase, translated
+from tally.store.errors import StoreUnavailable, UnusableDatabase, translation
 
 T = TypeVar("T")
 
@@ -62,6 +62,7 @@ class GroupCommit:
         self._involved = False
         self._refusal: Exception | None = None
         self._half_done = False
+        self._working = threading.Lock()
         self._closed = False
         self._thread = threading.Thread(target=self._serve, name="group-commit", daemon=True)
         self._thread.start()
@@ -86,6 +87,15 @@ class GroupCommit:
         result: T = call.outcome()
         return result
 
+    def let_work(self, seconds: float) -> None:
+        """Wait while jobs are worked on, but no longer than that: of a thread whose own work can wait.
+
+        Two threads that take turns get more done than two that fight for the interpreter's lock, and
+        the disk's sync leaves time for the other's turn.
+        """
+        if self._working.acquire(timeout=seconds):
+            self._working.release()
+
     def waiting(self) -> int:
         """How many jobs wait for their turn, about."""
         return self._jobs.qsize()
@@ -100,11 +110,12 @@ class GroupCommit:
 
     def _serve(self) -> None:
         while not self._closed:
-            self._commit(self._waiting_now())
+            first = self._jobs.get()
+            self._commit(self._with_those_behind(first))
 
-    def _waiting_now(self) -> Iterator[Job]:
-        """The job that is next, once there is one, and those that wait behind it by then."""
-        yield self._jobs.get()
+    def _with_those_behind(self, first: Job) -> Iterator[Job]:
+        """The job, and those that wait once it has been worked on."""
+        yield first
         until = time.monotonic() + MOST_SECONDS
         for _ in range(min(self._jobs.qsize(), MOST_TOGETHER - 1)):
             if time.monotonic() > until:
@@ -120,7 +131,7 @@ class GroupCommit:
         involved: list[Job] = []  # what they tell holds only if the transaction does
         self._begun, self._refusal, self._half_done = False, None, False
         try:
-            with ExitStack() as self._transaction:
+            with ExitStack() as self._transaction, self._working:
                 for job in jobs:
                     self._involved = False
                     _guarded(job.work)
@@ -162,11 +173,10 @@ class GroupCommit:
                 self._begun = True
             self._involved = True
             before = self._database.total_changes()
-            with translated(str(self._database.path)):
-                return change()
+            return change()
         except (apsw.Error, StoreUnavailable, UnusableDatabase) as error:
-            self._refusal = error
-            raise
+            self._refusal = translation(str(self._database.path), error)
+            raise self._refusal from error
         except Exception:
             self._half_done = self._database.total_changes() != before
             raise
