@@ -6,6 +6,7 @@ of the class's fields, `EventId` the event's name for good. This module imports 
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
+from functools import lru_cache
 from typing import Annotated, Any, Self
 
 import msgspec
@@ -161,11 +162,16 @@ class EventId(msgspec.Struct, frozen=True, gc=False):
         """The id in our form, or None for a name that some other publisher made up."""
         source, _, digits = raw.rpartition(b":")
         if source and digits.isdigit() and digits[0] != _ZERO and len(digits) <= 18:
-            return cls(source.decode(errors="backslashreplace"), int(digits))
+            return cls(_source(source), int(digits))
         return None
 
 
 _ZERO = ord("0")
+
+
+@lru_cache(maxsize=64)  # a stream has many events of few sources
+def _source(raw: bytes) -> str:
+    return raw.decode(errors="backslashreplace")
 
 
 class InvalidEvent(ValueError):

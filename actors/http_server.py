@@ -23,7 +23,7 @@ from waitress.utilities import InternalServerError, build_http_date
 
 from tally.actors.actor import TURN_SECONDS, Actor
 from tally.http.problems import CONTENT_TYPE, render
-from tally.http.service import BATCH_BODY, is_change
+from tally.http.service import BATCH_BODY, SINGLE_BODY, is_change
 from tally.store.group_commit import GroupCommit
 
 MOST_CONNECTIONS = 2000  # of one process; idle ones are closed after IDLE_SECONDS
@@ -246,6 +246,8 @@ class HttpServer:
             outbuf_high_watermark=MOST_UNREAD_BYTES,
             ident="tally",
             send_bytes=SEND_BYTES,
+            recv_bytes=SEND_BYTES,
+            inbuf_overflow=SINGLE_BODY,  # what is larger waits in a file
             clear_untrusted_proxy_headers=bool(trusted_proxy),  # otherwise nothing here looks at them
             trusted_proxy=trusted_proxy or None,
             trusted_proxy_headers={"x-forwarded-for", "x-forwarded-proto"} if trusted_proxy else set(),

@@ -15,7 +15,7 @@ from benchmarks.scene import MOST_IN_BATCH, Scene
 
 RATE, KEEPS_UP = 60_000, 2.0
 CUSTOMERS = 1_000
-_LOOK_SECONDS = 0.02
+_LOOK_SECONDS = 0.1
 
 
 class Timing(NamedTuple):

@@ -232,6 +232,7 @@ class ConsumerGroup:
         self._client = stream.client
         self._block_ms = block_ms
         self._ahead: _Request | None = None
+        self._acknowledging: _Request | None = None
         self._key = stream.key
         self._dead_key = stream.dead_key
         self._redrive_key = stream.redrive_key(group)
@@ -258,6 +259,9 @@ class ConsumerGroup:
         entries = _entries(request.answer())
         if ahead and len(entries) == count:
             self._ahead = self._ask(count)
+        acknowledged, self._acknowledging = self._acknowledging, None
+        if acknowledged:
+            acknowledged.answer()
         return entries
 
     @property
@@ -267,9 +271,10 @@ class ConsumerGroup:
 
     def forget_ahead(self) -> None:
         """Leave entries that have been asked for to `read_pending`. May be repeated."""
-        if self._ahead:
-            self._ahead.abandon()
-            self._ahead = None
+        for request in (self._ahead, self._acknowledging):
+            if request:
+                request.abandon()
+        self._ahead = self._acknowledging = None
 
     def read_pending(self, after: bytes, count: int) -> list[Entry]:
         """Up to `count` of this consumer's own pending entries with ids above `after`, ascending."""
@@ -288,9 +293,16 @@ class ConsumerGroup:
         return Claim(cursor, named, nameless=len(entries) - len(named))
 
     def acknowledge(self, ids: Collection[bytes]) -> None:
-        """Tell that the entries are done with. May be repeated."""
+        """Tell that the entries are done with. May be repeated.
+
+        Where more have been asked for already, Redis's answer is waited for, and raised, with them.
+        """
         if ids:
-            self._client.xack(self._key, self.group, *ids)
+            request = _Request(self._client, "XACK", self._key, self.group, *ids)
+            if self._ahead:
+                self._acknowledging = request
+            else:
+                request.answer()
 
     def deliveries(self, id: bytes) -> int:
         """How often a pending entry has been handed out; 0 when it is no longer pending."""
@@ -374,4 +386,4 @@ def _entries(answer: Any) -> list[Entry]:
 def _pairs(flat: list[bytes] | None) -> dict[bytes, bytes]:
     """A list of names and values in turn, as a dictionary; none for an entry that was deleted."""
     each = iter(flat or ())
-    return dict(zip(each, each, strict=True))
+    return dict(zip(each, each))  # noqa: B905 (Redis answers pairs)
