@@ -6,6 +6,7 @@ acknowledged. Whatever is delivered again, by whoever, has no effect the second 
 
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
 from functools import partial
 
 import redis
@@ -13,10 +14,10 @@ import structlog
 
 from tally.actors.actor import Actor
 from tally.actors.metrics import ConsumerMetrics, traced
-from tally.events import EVENT_TYPES, TYPE_FIELD, Event, InvalidEvent, UnknownEventType, decode
+from tally.events import Event, InvalidEvent, UnknownEventType, decode
 from tally.store.database import Database
 from tally.store.errors import StoreError
-from tally.store.inbox import NEWEST_ENTRY, EventName, Inbox
+from tally.store.inbox import NEWEST_ENTRY, Inbox
 from tally.store.stream import ConsumerGroup, Entry, RedisError, is_missing
 from tally.store.trace_parent import TraceParentOf
 
@@ -31,7 +32,8 @@ class Consumer:
 
     `after_commit` is called when that has committed, and must not block; `siblings` are the names
     of all consumers that are to be in the group. `group` must be the group of this database and no
-    other's. Events that are none of `concerns` change nothing: that they came is noted, no more.
+    other's. Events that are none of `concerns` change nothing: that they came is noted,
+    and may be forgotten with the power.
     `follow_up` does a part of what events have left to do, in a transaction of its own, and answers
     whether there was any.
     """
@@ -61,9 +63,7 @@ class Consumer:
         self._claim_idle_ms = claim_idle_ms
         self._max_deliveries = max_deliveries
         self._siblings = siblings
-        self._unconcerning = {
-            name.encode() for name, kind in EVENT_TYPES.items() if not issubclass(kind, concerns)
-        }
+        self._concerns = concerns
         self._follow_up = follow_up
         self._metrics = metrics or ConsumerMetrics()
         self._clock = clock
@@ -138,13 +138,10 @@ class Consumer:
     def _handle(self, entries: Sequence[Entry]) -> None:
         """Apply entries, acknowledge those that are done with, and bury those that never will be."""
         events: list[tuple[Entry, Event]] = []
-        passed: list[Entry] = []
         done = []
         for entry in entries:
             try:
-                if entry.fields.get(TYPE_FIELD) in self._unconcerning:
-                    passed.append(entry)
-                elif entry.fields:
+                if entry.fields:
                     events.append((entry, decode(entry.fields)))
                 else:
                     done.append(entry.id)  # deleted from the stream
@@ -154,17 +151,8 @@ class Consumer:
                 done.append(entry.id)
             except InvalidEvent as error:
                 self._bury(entry, str(error))
-        done += self._pass_over(passed)
         done += self._apply_all(events)
-        self.may_rest = bool(passed) and len(passed) == len(entries) < self._batch
         self._group.acknowledge(done)
-
-    def _pass_over(self, entries: list[Entry]) -> list[bytes]:
-        """Note that events have come that change nothing here; that may be forgotten with the power."""
-        if entries:
-            with self._database.relaxed(), self._database.transaction():
-                self._take([entry.event_name for entry in entries], entries[-1].id)
-        return [entry.id for entry in entries]
 
     def _apply_all(self, events: list[tuple[Entry, Event]]) -> list[bytes]:
         """Apply together, or when that raises, each alone; answer the entries that are done with."""
@@ -183,23 +171,21 @@ class Consumer:
 
     def _apply_together(self, events: list[tuple[Entry, Event]]) -> None:
         named = {entry.event_name: event for entry, event in events}  # one event, once
+        newest = events[-1][0].id  # Redis hands them out in ascending order
+        concerned = any(isinstance(event, self._concerns) for event in named.values())
+        self.may_rest = not concerned and len(events) < self._batch
         self._metrics.before_apply()
-        with self._database.transaction():
-            fresh = self._take(named, events[-1][0].id)
+        with nullcontext() if concerned else self._database.relaxed(), self._database.transaction():
+            fresh = self._inbox.take(named, stream_position(newest)[0])
             applied = list(named.values())
             if len(fresh) < len(named):
                 applied = [event for name, event in named.items() if name in fresh]
             self._apply(applied, partial(_trace_parent, events))
-        self._after_commit()
+            if stream_position(newest) > stream_position(self._newest()):
+                self._database.set_meta(NEWEST_ENTRY, newest.decode())
+        if concerned:
+            self._after_commit()
         self._metrics.after_apply(events, applied)
-
-    def _take(self, names: Collection[EventName], newest: bytes) -> set[EventName]:
-        """Note the events as applied, `newest` being their last entry; answer those that had not been."""
-        position = stream_position(newest)  # Redis hands them out in ascending order
-        fresh = self._inbox.take(names, position[0])
-        if position > stream_position(self._newest()):
-            self._database.set_meta(NEWEST_ENTRY, newest.decode())
-        return fresh
 
     def _redrive(self) -> None:
         """Try again what somebody took out of the dead letters. One consumer of the group does it."""
