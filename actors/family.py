@@ -7,6 +7,7 @@ import mmap
 import os
 import socket
 from collections.abc import Callable, Collection, Sequence
+from contextlib import closing
 from datetime import timedelta
 from functools import partial
 from typing import NamedTuple
@@ -159,14 +160,15 @@ class Family:
             threads = _address_settings(self._settings, service).threads
             figures = self._figures(actor)
             api = self.api(service)
-            http_server.run(
-                actor,
-                RequestObserver(api.app, figures),
-                self._listeners[service],
-                threads,
-                self._settings.auth.trusted_proxy,
-                api.commits,
-            )
+            with closing(api.service):
+                http_server.run(
+                    actor,
+                    RequestObserver(api.app, figures),
+                    self._listeners[service],
+                    threads,
+                    self._settings.auth.trusted_proxy,
+                    api.service.commits,
+                )
 
         return main
 
@@ -209,17 +211,18 @@ class Family:
             stream = self._stream()
             retention = timedelta(days=self._settings.data.retention_days)
             heal = partial(take_back, accounts.Accounts(database), stream, actor.beat)
-            relay.run(
-                actor,
-                relay.Relay(
-                    Outbox(database),
-                    stream,
-                    heal if service == "accounts" else None,
-                    RelayMetrics(self._figures(actor)),
-                ),
-                self._doorbells[service],
-                Housekeeper(database, stream, retention),
-            )
+            with closing(database):
+                relay.run(
+                    actor,
+                    relay.Relay(
+                        Outbox(database),
+                        stream,
+                        heal if service == "accounts" else None,
+                        RelayMetrics(self._figures(actor)),
+                    ),
+                    self._doorbells[service],
+                    Housekeeper(database, stream, retention),
+                )
 
         return main
 
@@ -237,22 +240,23 @@ class Family:
             reactions = self._reactions(service, database)
             group = ConsumerGroup(self._stream(), database.source, actor.name)
             settings = self._settings.consumers
-            consumer.run(
-                actor,
-                consumer.Consumer(
-                    group,
-                    database,
-                    reactions.apply,
-                    after_commit=reactions.after_commit,
-                    batch=settings.batch,
-                    claim_idle_ms=settings.claim_idle_ms,
-                    max_deliveries=settings.max_deliveries,
-                    siblings=siblings,
-                    concerns=reactions.concerns,
-                    follow_up=reactions.follow_up,
-                    metrics=ConsumerMetrics(self._figures(actor)),
-                ),
-            )
+            with closing(database):
+                consumer.run(
+                    actor,
+                    consumer.Consumer(
+                        group,
+                        database,
+                        reactions.apply,
+                        after_commit=reactions.after_commit,
+                        batch=settings.batch,
+                        claim_idle_ms=settings.claim_idle_ms,
+                        max_deliveries=settings.max_deliveries,
+                        siblings=siblings,
+                        concerns=reactions.concerns,
+                        follow_up=reactions.follow_up,
+                        metrics=ConsumerMetrics(self._figures(actor)),
+                    ),
+                )
 
         return main
 

@@ -68,7 +68,7 @@ def api(
     add_health(app, service, status)
     calls = (*ACCOUNTS, SIGN_IN) if tokens else ACCOUNTS
     app.add_route("/openapi.json", OpenApiResource("Tally: accounts", calls, bearer=bool(tokens)))
-    return Api(app, service.commits)
+    return Api(app, service)
 
 
 def _gate(service: AccountsService, tokens: Tokens | None) -> Gate:

@@ -61,7 +61,7 @@ def api(
     add_customers_overview(app, service)
     add_health(app, service, status)
     app.add_route("/openapi.json", OpenApiResource("Tally: customers", CUSTOMERS, bearer=bool(tokens)))
-    return Api(app, service.commits)
+    return Api(app, service)
 
 
 class CustomersResource:

@@ -73,6 +73,12 @@ class Service(Generic[S]):
         own_key = f"{principal(req).name} {key}".lstrip()  # no other user's; a key holds no blank
         return self.write(lambda store: self._keys.once(own_key, request, lambda: change(store)))
 
+    def close(self) -> None:
+        """Let go of the database: nothing may be under way, and nothing follows."""
+        self.commits.close()
+        for store in (self._writer, *self._idle):
+            store.database.close()
+
     @contextmanager
     def read(self) -> Iterator[S]:
         """Read from one moment's state. Keep it short, and never wait for a client inside."""
@@ -85,10 +91,10 @@ class Service(Generic[S]):
 
 
 class Api(NamedTuple):
-    """A service as an HTTP process serves it: the application, and the commits that its writes share."""
+    """A service as an HTTP process serves it: the application, and what it works on."""
 
     app: "falcon.App[falcon.Request, falcon.Response]"
-    commits: GroupCommit
+    service: Service[Any]
 
 
 class Json:

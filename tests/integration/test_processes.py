@@ -111,6 +111,13 @@ def test_the_outboxes_are_drained_and_redis_stops_last(wide: Tally) -> None:
     _eventually_total(wide, account, 10_000)
 
 
+def test_after_a_stop_each_database_is_one_file(wide: Tally) -> None:
+    wide.accounts.post("/accounts", {"name": "a", "owned_by": "u"})
+    assert wide.stop() == 0
+    files = sorted(path.name for path in (wide.directory / "data").glob("*.db*"))
+    assert files == ["accounts.db", "customers.db"]
+
+
 def test_killing_the_supervisor_ends_every_actor_and_frees_the_ports(wide: Tally) -> None:
     account, customer = _customer(wide)
     children = psutil.Process(wide.process.pid).children(recursive=True)
