@@ -112,6 +112,7 @@ def _targets(loads: dict[str, list[Load]]) -> list[Target]:
     tails = [each.latency(0.99) / each.latency(0.5) for each in loads[_TALLY]]
     return [
         at_least(f"post: {_TALLY} / {_LIMIT}", OF_LIMIT, ratios(rates[_TALLY], rates[_LIMIT])),
+        at_least(f"post: {_ALONE} / {_LIMIT}", OF_LIMIT, ratios(rates[_ALONE], rates[_LIMIT])),
         at_least(f"post: {_TALLY} / {_FASTAPI}", OF_FASTAPI, ratios(rates[_TALLY], rates[_FASTAPI])),
         at_most(f"post: {_TALLY}, p99 / median", TAIL, tails),
         at_least(f"post: {_MANY} / {CLIENTS} clients", OF_FEWER, ratios(rates[_MANY], rates[_TALLY])),
