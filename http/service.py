@@ -114,7 +114,7 @@ class Json:
 
 def is_change(method: str, path: str) -> bool:
     """Whether a request changes something. Signing in doesn't count: checking a password takes long."""
-    return method not in SAFE_METHODS and path != LOGIN
+    return method not in SAFE_METHODS and "/" + path.lstrip("/") != LOGIN  # as waitress reads slashes
 
 
 def made(path: str, id: Id) -> Answer:
