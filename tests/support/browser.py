@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from support.disks import unavailable
+
+expect.set_options(timeout=30_000)  # ms: a busy machine is no fault of a page
 
 ARGUMENTS = [
     "--headless",
