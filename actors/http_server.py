@@ -32,6 +32,7 @@ LINGER_SECONDS = 0.5
 MOST_HEADER_BYTES = 32 * 1024
 MOST_BODY_BYTES = 2 * BATCH_BODY  # up to here a body that is refused is read, so that its sender hears why
 MOST_UNREAD_BYTES = 1024**3  # of an answer, in a file beyond the first MiB, that a slow client leaves waiting
+MOST_SENT_BYTES = 1024**2  # in one buffer of an answer: it lets go of nothing before all of it is sent
 SEND_BYTES = 64 * 1024  # what is less is sent by the loop, header and body and several clients' at once
 STALLED_SECONDS = 2.0  # a client that reads nothing for so long doesn't hold up the process's end
 COURTESY_SECONDS = 0.005  # how long the loop lets the writing thread work before it goes on beside it
@@ -76,6 +77,9 @@ def _http_date(seconds: int) -> str:
     return date
 
 
+_titled = lru_cache(maxsize=64)(str.title)
+
+
 class _Task(waitress.task.WSGITask):  # type: ignore[misc]
     """A request whose answer may have been made before it is sent."""
 
@@ -83,7 +87,7 @@ class _Task(waitress.task.WSGITask):  # type: ignore[misc]
 
     def prepare(self) -> None:
         """Make the answer, and keep it; once more in place of one that came to nothing."""
-        environ = dict(self.get_environment())
+        environ = self.get_environment()
         environ["wsgi.input"].seek(0)
         self._answer = self.channel.server.application(environ, self._start)
 
@@ -109,7 +113,7 @@ class _Task(waitress.task.WSGITask):  # type: ignore[misc]
             head: bytes = self.build_response_header()
             return head
         lines = [f"HTTP/1.1 {self.status}"]
-        lines += [f"{name.title()}: {value}" for name, value in self.response_headers]
+        lines += [f"{_titled(name)}: {value}" for name, value in self.response_headers]
         if self.has_body:
             lines.append(f"Content-Length: {self.content_length}")
         lines += ["Server: tally", f"Date: {_http_date(int(self.start_time))}", "", ""]
@@ -142,6 +146,8 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
             written: int = super().write_soon(data)
         finally:
             self._sending = False
+        if self.current_outbuf_count - self.total_outbufs_len >= MOST_SENT_BYTES:
+            self.current_outbuf_count = self.adj.outbuf_high_watermark  # the next piece begins another
         if self.total_outbufs_len >= SEND_BYTES:
             self.server.pull_trigger()
         return written

@@ -88,7 +88,7 @@ def _running(settings: Settings) -> str | None:
     try:
         DirectoryLock(settings.directory).release()
     except AlreadyRunning as error:
-        return str(error)
+        return f"runs already, process {error.pid or 'unknown'}"
     except OSError:
         return None  # the finding on the directory tells
     return None

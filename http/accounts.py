@@ -32,7 +32,7 @@ from tally.http.service import (
 from tally.http.status import StatusReport
 from tally.http.tokens import Bearer, Tokens
 from tally.http.values import AccountBody
-from tally.store.accounts import Account, Accounts, CustomerRevenue, open_database
+from tally.store.accounts import Account, Accounts, ShownCustomers, open_database
 from tally.store.users import Users
 
 AccountsService = Service[Accounts]
@@ -155,8 +155,8 @@ class AccountsResource:
         separator = b""
         yield b'{"account":' + Json.encode(account) + b',"customers":['
         for customers in self._every_customer(account.id):
-            yield separator + Json.encode(customers)[1:-1]
-            total += sum(customer.total_revenue_cents for customer in customers)
+            yield separator + customers.json
+            total += customers.revenue_cents
             separator = b","
         yield b'],"total_revenue_cents":%d}' % total
 
@@ -169,16 +169,16 @@ class AccountsResource:
                 return
             after = accounts[-1].id
 
-    def _every_customer(self, account_id: Id) -> Iterator[list[CustomerRevenue]]:
+    def _every_customer(self, account_id: Id) -> Iterator[ShownCustomers]:
         after = -1
         while True:
             with self._service.read() as store:
-                customers = store.customers_of(account_id, after, _CUSTOMERS_AT_ONCE)
-            if customers:
+                customers = store.show_customers_of(account_id, after, _CUSTOMERS_AT_ONCE)
+            if customers.last is not None:
                 yield customers
-            if len(customers) < _CUSTOMERS_AT_ONCE:
+            if customers.last is None or customers.count < _CUSTOMERS_AT_ONCE:
                 return
-            after = customers[-1].customer_id
+            after = customers.last
 
 
 def _flag(req: falcon.Request, name: str) -> bool:

@@ -69,7 +69,7 @@ class OpenGate:
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Raises Forbidden."""
-        host = req.get_header("Host")
+        host = req.env.get("HTTP_HOST")
         if host and not _is_of_this_machine(host):
             raise Forbidden(
                 f"The service is not known as {host[:100]}: reach it as localhost or by its IP address, "

@@ -64,7 +64,7 @@ class Service(Generic[S]):
 
         Raises WrongFields for a key that is none, KeyReused for one that came with another request.
         """
-        key = req.get_header("Idempotency-Key")
+        key = req.env.get("HTTP_IDEMPOTENCY_KEY")
         if key is None:
             return self.write(change)
         if not _VISIBLE_ASCII.match(key):

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -88,6 +89,18 @@ class CustomerRevenue(Struct, frozen=True):
     total_revenue_cents: int
 
 
+class ShownCustomers(NamedTuple):
+    """Some customers of an account as they are shown, JSON objects with commas between, and their sum.
+
+    `last` is the highest id, None when there are none.
+    """
+
+    json: bytes
+    count: int
+    revenue_cents: int
+    last: int | None
+
+
 def open_database(directory: Path, migrate: bool = False) -> Database:
     """Open accounts.db in `directory`; see Database."""
     return Database(directory / FILE, SERVICE, SCHEMA, MIGRATIONS, migrate)
@@ -154,6 +167,20 @@ class Accounts:
             (account_id, after, limit),
         )
         return [CustomerRevenue(Id(row[0]), *row[1:]) for row in rows]
+
+    def show_customers_of(self, account_id: int, after: int, limit: int) -> ShownCustomers:
+        """What `customers_of` answers, as JSON made by SQLite: a fraction of the price of objects in here."""
+        [(shown, count, billions, rest, last)] = self.database.rows(
+            "SELECT json_group_array(json_object('customer_id', CAST(id AS TEXT), 'name', name,"
+            " 'total_revenue_cents', revenue_cents)), count(*),"
+            # sum() raises beyond 2^63, which two customers can reach.
+            " sum(revenue_cents / 1000000000), sum(revenue_cents % 1000000000), max(id)"
+            " FROM (SELECT id, name, revenue_cents FROM customer"
+            "  WHERE account_id = ? AND NOT deleted AND id > ? ORDER BY id LIMIT ?)",
+            (account_id, after, limit),
+        )
+        revenue = (billions or 0) * 10**9 + (rest or 0)
+        return ShownCustomers(shown[1:-1].encode(), count, revenue, last)
 
     def apply(self, events: Iterable[Event], trace_parent_of: TraceParentOf = no_trace) -> None:
         """Take in what was published. Any order and any batching leave the same accounts.
