@@ -123,6 +123,7 @@ class _Task(waitress.task.WSGITask):  # type: ignore[misc]
 class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
     parser_class = _Parser
     error_task_class = _ProblemTask
+    current_outbuf_count: int  # waitress's: the bytes that were given to the newest buffer
     _prepared: _Task | None = None
     _sending = False
 

@@ -176,7 +176,7 @@ class AccountsResource:
                 customers = store.show_customers_of(account_id, after, _CUSTOMERS_AT_ONCE)
             if customers.last is not None:
                 yield customers
-            if customers.last is None or customers.count < _CUSTOMERS_AT_ONCE:
+            if customers.last is None or customers.customers < _CUSTOMERS_AT_ONCE:
                 return
             after = customers.last
 

@@ -96,7 +96,7 @@ class ShownCustomers(NamedTuple):
     """
 
     json: bytes
-    count: int
+    customers: int
     revenue_cents: int
     last: int | None
 
