@@ -27,7 +27,6 @@ from tally.store.stream import RedisError, connect
 from tally.version import VERSION
 
 ROLES = ("customers", "accounts", "redis")
-GARBAGE_AFTER = 50_000  # objects: a batch makes that many, and none of them is in a cycle
 
 
 def _stream_id(_context: object, _parameter: object, value: str) -> str:
@@ -97,7 +96,6 @@ def _run(settings: Settings, roles: Sequence[str]) -> None:
 
     gc.collect()
     gc.freeze()  # the actors go on sharing the memory of what is loaded by now
-    gc.set_threshold(GARBAGE_AFTER)
     sys.stdout.flush()
 
     def before_stop() -> None:

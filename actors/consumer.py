@@ -6,7 +6,6 @@ acknowledged. Whatever is delivered again, by whoever, has no effect the second 
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from contextlib import nullcontext
 from functools import partial
 
 import redis
@@ -24,7 +23,7 @@ from tally.store.trace_parent import TraceParentOf
 _log = structlog.get_logger()
 
 SWEEP_SECONDS = 1.0  # how often, at the least, a consumer looks for what others left behind
-REST_SECONDS = 0.05  # after a batch that was of no concern: what is alike may gather meanwhile
+REST_SECONDS = 0.05  # after a batch that was of no concern: more may gather, for one commit
 
 
 class Consumer:
@@ -32,10 +31,8 @@ class Consumer:
 
     `after_commit` is called when that has committed, and must not block; `siblings` are the names
     of all consumers that are to be in the group. `group` must be the group of this database and no
-    other's. Events that are none of `concerns` change nothing: that they came is noted,
-    and may be forgotten with the power.
-    `follow_up` does a part of what events have left to do, in a transaction of its own, and answers
-    whether there was any.
+    other's. Events that are none of `concerns` change nothing but the inbox. `follow_up` does a part of
+    what events have left to do, in a transaction of its own, and answers whether there was any.
     """
 
     def __init__(
@@ -175,11 +172,9 @@ class Consumer:
         concerned = any(isinstance(event, self._concerns) for event in named.values())
         self.may_rest = not concerned and len(events) < self._batch
         self._metrics.before_apply()
-        with nullcontext() if concerned else self._database.relaxed(), self._database.transaction():
+        with self._database.transaction():
             fresh = self._inbox.take(named, stream_position(newest)[0])
-            applied = list(named.values())
-            if len(fresh) < len(named):
-                applied = [event for name, event in named.items() if name in fresh]
+            applied = [event for name, event in named.items() if name in fresh]
             self._apply(applied, partial(_trace_parent, events))
             if stream_position(newest) > stream_position(self._newest()):
                 self._database.set_meta(NEWEST_ENTRY, newest.decode())

@@ -23,7 +23,7 @@ from waitress.utilities import InternalServerError, build_http_date
 
 from tally.actors.actor import TURN_SECONDS, Actor
 from tally.http.problems import CONTENT_TYPE, render
-from tally.http.service import BATCH_BODY, SINGLE_BODY, is_change
+from tally.http.service import BATCH_BODY, is_change
 from tally.store.group_commit import GroupCommit
 
 MOST_CONNECTIONS = 2000  # of one process; idle ones are closed after IDLE_SECONDS
@@ -77,16 +77,13 @@ def _http_date(seconds: int) -> str:
     return date
 
 
-_titled = lru_cache(maxsize=64)(str.title)
-
-
 class _Task(waitress.task.WSGITask):  # type: ignore[misc]
     """A request whose answer may have been made before it is sent."""
 
     _answer: Any = None
 
     def prepare(self) -> None:
-        """Make the answer, and keep it; once more in place of one that came to nothing."""
+        """Make the answer, and keep it. An answer that came to nothing may have read the body before."""
         environ = self.get_environment()
         environ["wsgi.input"].seek(0)
         self._answer = self.channel.server.application(environ, self._start)
@@ -113,7 +110,7 @@ class _Task(waitress.task.WSGITask):  # type: ignore[misc]
             head: bytes = self.build_response_header()
             return head
         lines = [f"HTTP/1.1 {self.status}"]
-        lines += [f"{_titled(name)}: {value}" for name, value in self.response_headers]
+        lines += [f"{name.title()}: {value}" for name, value in self.response_headers]
         if self.has_body:
             lines.append(f"Content-Length: {self.content_length}")
         lines += ["Server: tally", f"Date: {_http_date(int(self.start_time))}", "", ""]
@@ -253,8 +250,6 @@ class HttpServer:
             outbuf_high_watermark=MOST_UNREAD_BYTES,
             ident="tally",
             send_bytes=SEND_BYTES,
-            recv_bytes=SEND_BYTES,
-            inbuf_overflow=SINGLE_BODY,  # what is larger waits in a file
             clear_untrusted_proxy_headers=bool(trusted_proxy),  # otherwise nothing here looks at them
             trusted_proxy=trusted_proxy or None,
             trusted_proxy_headers={"x-forwarded-for", "x-forwarded-proto"} if trusted_proxy else set(),

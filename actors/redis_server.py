@@ -76,7 +76,6 @@ def configuration(address: RedisAddress, directory: Path) -> str:
         "logfile": "redis.log",
         "appendonly": "yes",
         "appendfsync": "everysec",
-        "auto-aof-rewrite-min-size": "256mb",  # reading by groups fills it, and each rewrite takes a core
         "save": "",
         "maxmemory-policy": "noeviction",
     }

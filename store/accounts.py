@@ -162,24 +162,16 @@ class Accounts:
     def customers_of(self, account_id: int, after: int, limit: int) -> list[CustomerRevenue]:
         """Up to `limit` customers of an account with ids above `after`, ascending."""
         rows = self.database.rows(
-            "SELECT id, name, revenue_cents FROM customer"
-            " WHERE account_id = ? AND NOT deleted AND id > ? ORDER BY id LIMIT ?",
+            _CUSTOMERS_OF,
             (account_id, after, limit),
         )
         return [CustomerRevenue(Id(row[0]), *row[1:]) for row in rows]
 
     def show_customers_of(self, account_id: int, after: int, limit: int) -> ShownCustomers:
         """What `customers_of` answers, as JSON made by SQLite: a fraction of the price of objects in here."""
-        [(shown, count, billions, rest, last)] = self.database.rows(
-            "SELECT json_group_array(json_object('customer_id', CAST(id AS TEXT), 'name', name,"
-            " 'total_revenue_cents', revenue_cents)), count(*),"
-            # sum() raises beyond 2^63, which two customers can reach.
-            " sum(revenue_cents / 1000000000), sum(revenue_cents % 1000000000), max(id)"
-            " FROM (SELECT id, name, revenue_cents FROM customer"
-            "  WHERE account_id = ? AND NOT deleted AND id > ? ORDER BY id LIMIT ?)",
-            (account_id, after, limit),
+        [(shown, count, revenue, last)] = self.database.rows(
+            f"{_SHOWN} FROM ({_CUSTOMERS_OF})", (account_id, after, limit)
         )
-        revenue = (billions or 0) * 10**9 + (rest or 0)
         return ShownCustomers(shown[1:-1].encode(), count, revenue, last)
 
     def apply(self, events: Iterable[Event], trace_parent_of: TraceParentOf = no_trace) -> None:
@@ -263,6 +255,16 @@ class Accounts:
             (event.id,),
         )
 
+
+_CUSTOMERS_OF = (
+    "SELECT id, name, revenue_cents FROM customer"
+    " WHERE account_id = ? AND NOT deleted AND id > ? ORDER BY id LIMIT ?"
+)
+
+_SHOWN = (
+    "SELECT json_group_array(json_object('customer_id', CAST(id AS TEXT), 'name', name,"
+    " 'total_revenue_cents', revenue_cents) ORDER BY id), count(*), coalesce(sum(revenue_cents), 0), max(id)"
+)
 
 _ACCOUNT = (
     "SELECT id, name, description, owned_by, created_date FROM account"

@@ -80,17 +80,7 @@ def translated(path: str) -> Iterator[None]:
     """Turn SQLite's errors about the file at `path` into ours; errors of a statement stay bugs."""
     try:
         yield
-    except apsw.Error as error:
-        ours = translation(path, error)
-        if ours is error:
-            raise
-        raise ours from error
-
-
-def translation(path: str, error: Exception) -> Exception:
-    """Our error for one of SQLite's about the file at `path`; any other is answered as it is."""
-    if isinstance(error, _PASSING):
-        return StoreUnavailable(f"{path}: {error}")
-    if isinstance(error, (apsw.NotADBError, apsw.CorruptError)):
-        return UnusableDatabase(f"{path}: {error}; restore it from a backup")
-    return error
+    except _PASSING as error:
+        raise StoreUnavailable(f"{path}: {error}") from error
+    except (apsw.NotADBError, apsw.CorruptError) as error:
+        raise UnusableDatabase(f"{path}: {error}; restore it from a backup") from error

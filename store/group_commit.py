@@ -17,7 +17,7 @@ import apsw
 import structlog
 
 from tally.store.database import Database
-from tally.store.errors import StoreUnavailable, UnusableDatabase, translation
+from tally.store.errors import StoreUnavailable, UnusableDatabase, translated
 
 T = TypeVar("T")
 
@@ -153,12 +153,12 @@ class GroupCommit:
                 _guarded(job.work)
         else:
             if involved:
-                self._after_commit()
+                _guarded(self._after_commit)
         unavailable = isinstance(self._refusal, StoreUnavailable)
         self._database.patience = IMPATIENT_SECONDS if unavailable else PATIENT_SECONDS
         for job in worked:
             _guarded(job.finish)
-        self.after_finish()
+        _guarded(self.after_finish)
 
     def _change(self, change: Callable[[], T]) -> T:
         """Try the change, which is undone alone when it raises; SQLite's errors are the transaction's.
@@ -173,10 +173,11 @@ class GroupCommit:
                 self._begun = True
             self._involved = True
             before = self._database.total_changes()
-            return change()
+            with translated(str(self._database.path)):
+                return change()
         except (apsw.Error, StoreUnavailable, UnusableDatabase) as error:
-            self._refusal = translation(str(self._database.path), error)
-            raise self._refusal from error
+            self._refusal = error
+            raise
         except Exception:
             self._half_done = self._database.total_changes() != before
             raise
@@ -187,7 +188,7 @@ class _HalfDone(Exception):
 
 
 def _guarded(step: Callable[[], None]) -> None:
-    """A fault in one job is no other's."""
+    """A fault in one job is no other's, and none ends the thread that writes."""
     try:
         step()
     except Exception as error:

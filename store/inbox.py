@@ -62,7 +62,7 @@ class Inbox:
                 known.add(name)
         for source, numbers in sequences.items():
             known.update(EventId(source, number) for number in self._take_sequences(source, numbers))
-        return fresh - known if known else fresh
+        return fresh - known
 
     def prune(self, first_ms: int, limit: int) -> int:
         """Forget up to `limit` names of entries older than the stream's first; answer how many.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from support import cdnow, engines
+from support import cdnow
 from support.tally import Tally, running
 from support.waiting import eventually
 
@@ -35,7 +35,6 @@ def test_the_file_is_the_one_the_figures_are_of() -> None:
     assert sum(purchase.cents for purchase in every) == cdnow.CENTS
 
 
-@pytest.mark.parametrize("engine", engines.ENDS, indirect=True)
 def test_every_cent_arrives_with_three_consumers_at_work(three_consumers: Tally) -> None:
     tally = three_consumers
     ids = cdnow.post_customers(tally, _open_account(tally))

