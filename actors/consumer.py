@@ -23,6 +23,7 @@ from tally.store.trace_parent import TraceParentOf
 _log = structlog.get_logger()
 
 SWEEP_SECONDS = 1.0  # how often, at the least, a consumer looks for what others left behind
+BACKLOG_BATCHES = 8  # how many one transaction applies where events wait: they change many of the same pages
 REST_SECONDS = 0.05  # after a batch that was of no concern: more may gather, for one commit
 
 
@@ -84,7 +85,8 @@ class Consumer:
             elif self._follow_up():
                 self._after_commit()
             else:
-                self._handle(self._group.read_new(self._batch, ahead=not self._claim_is_due()))
+                ahead = 0 if self._claim_is_due() else self._batch * BACKLOG_BATCHES
+                self._handle(self._group.read_new(self._batch, ahead))
         except (RedisError, StoreError) as error:
             self._recovered = False
             if not (isinstance(error, redis.ResponseError) and is_missing(error)):

@@ -74,8 +74,13 @@ def _fill_accounts(database: Database, count: int, source: str) -> None:
     _insert(
         database,
         count,
-        f"INSERT INTO customer SELECT n, (n - 1) / {IN_ACCOUNT} + 1, 'Customer ' || n, '{rfc3339(created)}',"
-        f" {EACH} * ({_cents('n')}), FALSE FROM numbers",
+        f"INSERT INTO customer SELECT n, (n - 1) / {IN_ACCOUNT} + 1, {EACH} * ({_cents('n')}), FALSE"
+        " FROM numbers",
+    )
+    _insert(
+        database,
+        count,
+        f"INSERT INTO customer_name SELECT n, 'Customer ' || n, '{rfc3339(created)}' FROM numbers",
     )
     opened = [
         AccountCreated(Id(number), f"Account {number}", "", "benchmark", created)

@@ -3,6 +3,7 @@
 from msgspec import Struct
 
 from tally.events import Id
+from tally.store import invoice_index
 from tally.store.customers import Customer
 from tally.store.database import Database
 from tally.store.errors import NotFound
@@ -63,8 +64,9 @@ class CustomerSearch:
     def sums(self, customer_id: int) -> CustomerSums:
         """A customer's invoices added up. Takes time in proportion to their number."""
         sql = (
-            "SELECT count(*), coalesce(sum(purchase_price_cents >> 20), 0),"
-            " coalesce(sum(purchase_price_cents & 1048575), 0) FROM invoice WHERE customer_id = ?"
+            f"{invoice_index.EVERY_PART} SELECT count(*), coalesce(sum(purchase_price_cents >> 20), 0),"
+            " coalesce(sum(purchase_price_cents & 1048575), 0)"
+            f" FROM {invoice_index.INVOICES} WHERE customer_id = ?"
         )  # halves, since sum() fails beyond 2^63
         ((invoices, high, low),) = self._database.rows(sql, [customer_id])
         return CustomerSums(invoices, Cents((high << 20) + low))
@@ -73,7 +75,9 @@ class CustomerSearch:
         """Up to `limit` of a customer's invoices with ids below `before`, descending."""
         sql = (
             "SELECT id, purchase_date, purchase_price_cents FROM invoice"
-            " WHERE customer_id = ? AND id < ? ORDER BY id DESC LIMIT ?"
+            f" WHERE {invoice_index.IN_PART} AND customer_id = :customer AND id < :bound"
+            " ORDER BY id DESC LIMIT :limit"
         )
-        rows = self._database.rows(sql, [customer_id, before, limit])
+        of = {"customer": customer_id}
+        rows = invoice_index.page(self._database, sql, of, before, limit, descending=True)
         return [InvoiceRow(Id(id), date, Cents(cents)) for id, date, cents in rows]

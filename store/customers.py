@@ -20,7 +20,7 @@ from tally.events import (
     now,
     rfc3339,
 )
-from tally.store import idempotency, inbox, outbox
+from tally.store import idempotency, inbox, invoice_index, outbox
 from tally.store.database import Database, Migrations
 from tally.store.errors import NotFound, UnknownReference
 from tally.store.outbox import Outbox
@@ -28,6 +28,9 @@ from tally.store.trace_parent import TraceParentOf, no_trace
 
 SERVICE = "customers"
 FILE = "customers.db"
+
+# Deleted customers of whom invoices are left, which nobody is shown, to be deleted bit by bit.
+DOOMED_CUSTOMER = "CREATE TABLE doomed_customer (id INTEGER PRIMARY KEY) STRICT;"
 
 SCHEMA = f"""
 {outbox.SCHEMA}
@@ -48,7 +51,7 @@ CREATE TABLE invoice (
     purchase_date TEXT NOT NULL,
     created_date TEXT NOT NULL
 ) STRICT;
-CREATE INDEX invoice_by_customer ON invoice (customer_id);
+{invoice_index.SCHEMA}
 
 -- What AccountCreated and AccountDeleted told. A deleted account keeps its row, so that a creation
 -- that comes after the deletion does not bring it back; until its creation has come it has no owner.
@@ -65,13 +68,15 @@ CREATE TABLE doomed_account (
     id INTEGER PRIMARY KEY,
     trace_parent TEXT
 ) STRICT;
+{DOOMED_CUSTOMER}
 """
 
-MIGRATIONS: Migrations = ()  # see CONTRIBUTING.md, "A change of the schema"
+MIGRATIONS: Migrations = (  # see CONTRIBUTING.md, "A change of the schema"
+    f"DROP INDEX invoice_by_customer; {invoice_index.SCHEMA} {DOOMED_CUSTOMER}",
+)
 
 MOST_CUSTOMERS_AT_ONCE = 1000  # deleted in one transaction: other writers wait for it
 MOST_INVOICES_AT_ONCE = 20_000
-
 
 CONCERNS = (AccountCreated, AccountDeleted)  # the events that change something here
 
@@ -188,8 +193,7 @@ class Customers:
     def delete_customer(self, id: int, trace_parent: str | None = None, owner: str | None = None) -> None:
         """Delete a customer and its invoices. Raises NotFound."""
         customer = self.customer(id, owner)
-        self.database.execute("DELETE FROM invoice WHERE customer_id = ?", (id,))
-        self._delete_customer(customer.id, customer.account_id, trace_parent)
+        self._delete_customer(customer.id, customer.account_id, trace_parent, MOST_INVOICES_AT_ONCE)
 
     def delete_invoice(self, id: int, trace_parent: str | None = None, owner: str | None = None) -> None:
         """Take an invoice back. Raises NotFound."""
@@ -210,18 +214,20 @@ class Customers:
         self, account_id: int | None, after: int, limit: int, owner: str | None = None
     ) -> list[Customer]:
         """Up to `limit` customers with ids above `after`, ascending; of one account or of all."""
-        of: int | str | None = account_id
-        where = "account_id = ?1 AND" if account_id is not None else ""
-        if owner is not None and account_id is None:
-            of, where = owner, f"id IN ({_IDS_OF_OWN_CUSTOMERS}) AND"
-        elif account_id is not None and not self._owns_account(owner, account_id):
+        if account_id is not None and not self._owns_account(owner, account_id):
             return []
-        sql = f"{_CUSTOMER} WHERE {where} id > ?2 ORDER BY id LIMIT ?3"
-        return [_customer(row) for row in self.database.rows(sql, (of, after, limit))]
+        where = ""
+        if account_id is not None:
+            where = "account_id = :account AND"
+        elif owner is not None:
+            where = f"id IN ({_IDS_OF_OWN_CUSTOMERS}) AND"
+        sql = f"{_CUSTOMER} WHERE {where} id > :bound ORDER BY id LIMIT :limit"
+        bindings = {"account": account_id, "owner": owner, "bound": after, "limit": limit}
+        return [_customer(row) for row in self.database.rows(sql, bindings)]
 
     def invoice(self, id: int, owner: str | None = None) -> Invoice:
         """The invoice. Raises NotFound."""
-        for row in self.database.rows(f"{_INVOICE} WHERE id = ?", (id,)):
+        for row in self.database.rows(f"{_INVOICE} AND id = ?", (id,)):
             invoice = _invoice(row)
             if self._owns_customer(owner, invoice.customer_id):
                 return invoice
@@ -231,20 +237,21 @@ class Customers:
         self, customer_id: int | None, after: int, limit: int, owner: str | None = None
     ) -> list[Invoice]:
         """Up to `limit` invoices with ids above `after`, ascending; of one customer or of all."""
-        of: int | str | None = customer_id
-        where = "customer_id = ?1 AND" if customer_id is not None else ""
-        if owner is not None and customer_id is None:
-            of, where = owner, f"id IN ({_IDS_OF_OWN_INVOICES}) AND"
-        elif customer_id is not None and not self._owns_customer(owner, customer_id):
-            return []
-        sql = f"{_INVOICE} WHERE {where} id > ?2 ORDER BY id LIMIT ?3"
-        return [_invoice(row) for row in self.database.rows(sql, (of, after, limit))]
+        if customer_id is None and owner is None:
+            rows = self.database.rows(f"{_INVOICE} AND id > ? ORDER BY id LIMIT ?", (after, limit))
+        elif customer_id is None:
+            rows = invoice_index.page(self.database, _OWN_INVOICES, {"owner": owner}, after, limit)
+        elif self._owns_customer(owner, customer_id):
+            rows = invoice_index.page(self.database, _INVOICES_OF, {"customer": customer_id}, after, limit)
+        else:
+            rows = []
+        return [_invoice(row) for row in rows]
 
     def _owns_account(self, owner: str | None, id: int) -> bool:
-        return owner is None or self.database.value(_OWN_ACCOUNT, (id, owner)) is not None
+        return owner is None or not self._without([id], _OWN_ACCOUNT, owner)
 
     def _owns_customer(self, owner: str | None, id: int) -> bool:
-        return owner is None or self.database.value(_OWN_CUSTOMER, (id, owner)) is not None
+        return owner is None or not self._without([id], _OWN_CUSTOMER, owner)
 
     def apply(self, events: Iterable[Event], trace_parent_of: TraceParentOf = no_trace) -> None:
         """React to what the accounts service published. The order of the events does not matter.
@@ -281,41 +288,53 @@ class Customers:
         self.database.execute("INSERT OR IGNORE INTO doomed_account VALUES (?, ?)", (event.id, trace_parent))
 
     def delete_doomed(self) -> bool:
-        """Delete a part of the customers whose account was deleted, and answer whether there was any to do.
+        """Delete a part of what deleted accounts and customers left, and answer whether there was any to do.
 
-        In a transaction of its own, and to be repeated until there is none: an account may have a million.
+        In a transaction of its own, and to be repeated until there is none: an account may have a million
+        customers, and a customer a million invoices.
         """
-        if self.database.value("SELECT 1 FROM doomed_account LIMIT 1") is None:
+        if self.database.value(_DOOMED) is None:
             return False
         with self.database.transaction():
             self._delete_part()
         return True
 
     def _delete_part(self) -> None:
-        doomed, trace_parent = self.database.rows("SELECT id, trace_parent FROM doomed_account LIMIT 1")[0]
-        ids = self.database.rows(
-            "SELECT id FROM customer WHERE account_id = ? LIMIT ?", (doomed, MOST_CUSTOMERS_AT_ONCE)
-        )
         left = MOST_INVOICES_AT_ONCE
-        for (id,) in ids:
+        for (id,) in self.database.rows("SELECT id FROM doomed_customer LIMIT ?", (MOST_CUSTOMERS_AT_ONCE,)):
             left -= self._delete_invoices(id, left)
             if not left:
                 return  # it may have more of them
-            self._delete_customer(Id(id), Id(doomed), trace_parent)
+            self.database.execute("DELETE FROM doomed_customer WHERE id = ?", (id,))
+        for doomed, trace_parent in self.database.rows("SELECT id, trace_parent FROM doomed_account LIMIT 1"):
+            self._delete_part_of(doomed, trace_parent, left)
+
+    def _delete_part_of(self, account_id: int, trace_parent: str | None, left: int) -> None:
+        ids = self.database.rows(
+            "SELECT id FROM customer WHERE account_id = ? LIMIT ?", (account_id, MOST_CUSTOMERS_AT_ONCE)
+        )
+        for (id,) in ids:
+            left -= self._delete_customer(Id(id), Id(account_id), trace_parent, left)
+            if not left:
+                return
         if len(ids) < MOST_CUSTOMERS_AT_ONCE:
-            self.database.execute("DELETE FROM doomed_account WHERE id = ?", (doomed,))
+            self.database.execute("DELETE FROM doomed_account WHERE id = ?", (account_id,))
+
+    def _delete_customer(self, id: Id, account_id: Id, trace_parent: str | None, most: int) -> int:
+        """Delete a customer and up to `most` of its invoices; answer how many. The rest is left for later."""
+        self.database.execute("DELETE FROM customer WHERE id = ?", (id,))
+        self.outbox.add([CustomerDeleted(id, account_id, now())], trace_parent)
+        deleted = self._delete_invoices(id, most)
+        if deleted == most:
+            self.database.execute("INSERT INTO doomed_customer VALUES (?)", (id,))
+        return deleted
 
     def _delete_invoices(self, customer_id: int, most: int) -> int:
         self.database.execute(
-            "DELETE FROM invoice WHERE id IN (SELECT id FROM invoice WHERE customer_id = ? LIMIT ?)",
+            f"DELETE FROM invoice WHERE id IN ({_IDS_OF_INVOICES} WHERE customer_id = ? LIMIT ?)",
             (customer_id, most),
         )
         return self.database.changes()
-
-    def _delete_customer(self, id: Id, account_id: Id, trace_parent: str | None) -> None:
-        """Delete a customer that has no invoices."""
-        self.database.execute("DELETE FROM customer WHERE id = ?", (id,))
-        self.outbox.add([CustomerDeleted(id, account_id, now())], trace_parent)
 
     def _inserted(self, count: int) -> list[Id]:
         """The ids of the rows just inserted: AUTOINCREMENT counts on, and the write lock keeps others out."""
@@ -323,38 +342,53 @@ class Customers:
         return [Id(number) for number in range(last + 1 - count, last + 1)]
 
     def _insist_on_customers(self, ids: list[Id]) -> None:
-        self._insist(ids, "customer_id", "customer", "SELECT 1 FROM customer WHERE id = ?")
+        self._insist(ids, "customer_id", "customer", "SELECT 1 FROM customer WHERE id = value")
 
     def _insist_on_accounts(self, ids: list[Id]) -> None:
-        sql = "SELECT 1 FROM known_account WHERE id = ? AND owned_by IS NOT NULL AND NOT deleted"
+        sql = "SELECT 1 FROM known_account WHERE id = value AND owned_by IS NOT NULL AND NOT deleted"
         self._insist(ids, "account_id", "account", sql)
 
-    def _insist(self, ids: list[Id], field: str, kind: str, sql: str, *more: str) -> None:
-        unknown = {id for id in set(ids) if self.database.value(sql, (id, *more)) is None}
+    def _insist(self, ids: list[Id], field: str, kind: str, sql: str, owner: str | None = None) -> None:
+        unknown = self._without(ids, sql, owner)
         if unknown:
             missing = [(index, int(id)) for index, id in enumerate(ids) if id in unknown]
             raise UnknownReference(field, kind, missing)
 
+    def _without(self, ids: Iterable[int], sql: str, owner: str | None) -> set[int]:
+        """Those of `ids` for which `sql` finds nothing; it knows each as `value`."""
+        asked = f"SELECT value FROM json_each(:ids) WHERE NOT EXISTS ({sql})"
+        bindings = {"ids": f"[{','.join(map(str, set(ids)))}]", "owner": owner}
+        return {id for (id,) in self.database.rows(asked, bindings)}
+
 
 _CUSTOMER = "SELECT id, account_id, name, created_date FROM customer"
-_INVOICE = "SELECT id, customer_id, purchase_price_cents, purchase_date, created_date FROM invoice"
+_INVOICE = (
+    "SELECT id, customer_id, purchase_price_cents, purchase_date, created_date FROM invoice"
+    " WHERE customer_id NOT IN (SELECT id FROM doomed_customer)"
+)
+_INVOICES_OF = (
+    f"{_INVOICE} AND {invoice_index.IN_PART} AND customer_id = :customer"
+    " AND id > :bound ORDER BY id LIMIT :limit"
+)
+_IDS_OF_INVOICES = f"{invoice_index.EVERY_PART} SELECT invoice.id FROM {invoice_index.INVOICES}"
+_DOOMED = "SELECT id FROM doomed_customer UNION ALL SELECT id FROM doomed_account LIMIT 1"
 
-
-_OWN_ACCOUNT = "SELECT 1 FROM known_account WHERE id = ? AND owned_by = ? AND NOT deleted"
+_OWN_ACCOUNT = "SELECT 1 FROM known_account WHERE id = value AND owned_by = :owner AND NOT deleted"
 _OWN_CUSTOMER = (
     "SELECT 1 FROM customer JOIN known_account ON known_account.id = account_id"
-    " WHERE customer.id = ? AND owned_by = ? AND NOT deleted"
+    " WHERE customer.id = value AND owned_by = :owner AND NOT deleted"
 )
 # A page of what is in one's own accounts. CROSS JOIN keeps SQLite from looking through everybody's.
 _IDS_OF_OWN_CUSTOMERS = (
     "SELECT customer.id FROM known_account CROSS JOIN customer ON account_id = known_account.id"
-    " WHERE owned_by = ?1 AND NOT deleted AND customer.id > ?2 ORDER BY customer.id LIMIT ?3"
+    " WHERE owned_by = :owner AND NOT deleted AND customer.id > :bound ORDER BY customer.id LIMIT :limit"
 )
 _IDS_OF_OWN_INVOICES = (
     "SELECT invoice.id FROM known_account CROSS JOIN customer ON account_id = known_account.id"
-    " CROSS JOIN invoice ON customer_id = customer.id"
-    " WHERE owned_by = ?1 AND NOT deleted AND invoice.id > ?2 ORDER BY invoice.id LIMIT ?3"
+    f" CROSS JOIN invoice ON {invoice_index.IN_PART} AND customer_id = customer.id"
+    " WHERE owned_by = :owner AND NOT deleted AND invoice.id > :bound ORDER BY invoice.id LIMIT :limit"
 )
+_OWN_INVOICES = f"{_INVOICE} AND id IN ({_IDS_OF_OWN_INVOICES}) ORDER BY id"
 
 
 def _customer(row: tuple[int, int, str, str]) -> Customer:

@@ -7,7 +7,7 @@ the service's name it is the source of the service's events and the name of its 
 import random
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +18,9 @@ from tally.store.errors import OutdatedDatabase, StoreUnavailable, UnusableDatab
 
 APPLICATION_ID = 0x54616C79  # "Taly": tells a database of ours from any other SQLite file
 BUSY_SECONDS = 5.0  # how long a writer waits for the other writers of the file, if not told otherwise
+
+Bindings = Sequence[Any] | Mapping[str, Any]
+"""What a statement's `?`, or its `:names`, stand for."""
 
 Migrations = Sequence[str]
 """What leads from one version of a schema to the next, in SQL; the first from 1 to 2.
@@ -63,7 +66,7 @@ class Database:
         """Whether the database was given another identity since it was opened here."""
         return bool(self.meta("identity") != self.identity)
 
-    def execute(self, sql: str, bindings: Sequence[Any] = ()) -> apsw.Cursor:
+    def execute(self, sql: str, bindings: Bindings = ()) -> apsw.Cursor:
         """Run one statement. May wait for the write lock."""
         return self._connection.execute(sql, bindings)
 
@@ -71,7 +74,7 @@ class Database:
         """Run one statement for each row."""
         self._connection.executemany(sql, rows)
 
-    def rows(self, sql: str, bindings: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def rows(self, sql: str, bindings: Bindings = ()) -> list[tuple[Any, ...]]:
         """All rows of a query. Outside a transaction the query is its own snapshot."""
         return list(self._connection.execute(sql, bindings))
 
@@ -170,7 +173,6 @@ class Database:
                 f"{self.path}: is the database of the service {self.meta('service')}, not {self.service}"
             )
         self._insist_on_version(migrate)
-        self.execute("PRAGMA foreign_keys = ON")  # last: a migration may have to take a table's place
 
     def _insist_on_version(self, migrate: bool) -> None:
         version = self._version()

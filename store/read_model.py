@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Self
 
@@ -38,7 +39,7 @@ STREAM = "the stream"
 
 _DUE = "rebuild_due"  # in meta of accounts.db: why somebody has to build it again
 _REBUILT = "rebuilt"  # in meta of accounts.db: somebody has, and knows what was missing
-_TABLES = ("customer", "account_total", "inbox_range", "inbox_name")
+_TABLES = ("customer", "customer_name", "account_total", "inbox_range", "inbox_name")
 _ACCOUNT = "SELECT id, name, description, owned_by, created_date, deleted FROM"
 _CACHE = "PRAGMA cache_size = -131072"  # KiB: what is written all over the table stays in memory
 _CUSTOMERS_AT_ONCE = 1000
@@ -127,14 +128,16 @@ class Shadow:
                 *earlier_sources(customers).items(),
             ]:
                 self._inbox.fill(source, last)
-            after = -1
-            while rows := customers.rows(_CUSTOMERS, (after, _CUSTOMERS_AT_ONCE)):
+            every = customers.execute(_CUSTOMERS)
+            while rows := list(islice(every, _CUSTOMERS_AT_ONCE)):
                 self._database.executemany(
-                    "INSERT INTO customer (id, account_id, name, created_date, revenue_cents)"
-                    " VALUES (?, ?, ?, ?, ?)",
-                    rows,
+                    "INSERT INTO customer (id, account_id, revenue_cents) VALUES (?, ?, ?)",
+                    [(id, account_id, cents) for id, account_id, cents, *_ in rows],
                 )
-                after, done = rows[-1][0], done + len(rows)
+                self._database.executemany(
+                    "INSERT INTO customer_name VALUES (?, ?, ?)", [(id, *told) for id, _, _, *told in rows]
+                )
+                done += len(rows)
                 advance(done)
             self._database.set_meta("copied", 1)
 
@@ -200,8 +203,8 @@ class Shadow:
         for name, _ in triggers:
             live.execute(f"DROP TRIGGER {name}")
         for table in _TABLES:
-            live.execute(f"DELETE FROM main.{table}")  # noqa: S608 our own names
-            live.execute(f"INSERT INTO main.{table} SELECT * FROM shadow.{table}")  # noqa: S608
+            live.execute(f"DELETE FROM main.{table}")
+            live.execute(f"INSERT INTO main.{table} SELECT * FROM shadow.{table}")
         for _, sql in triggers:
             live.execute(sql)
         Accounts(live).apply(_account_events(live))
@@ -244,15 +247,17 @@ def due(live: Database, stream: EventStream) -> str | None:
 
 
 _CUSTOMERS = """
-SELECT id, account_id, name, created_date,
-    (SELECT coalesce(sum(purchase_price_cents), 0) FROM invoice WHERE customer_id = customer.id)
-FROM customer WHERE id > ? ORDER BY id LIMIT ?
+SELECT customer.id, account_id, coalesce(cents, 0), name, created_date
+FROM customer LEFT JOIN
+    (SELECT customer_id, sum(purchase_price_cents) AS cents FROM invoice GROUP BY customer_id)
+    ON customer_id = customer.id
+ORDER BY customer.id
 """
 
 _VANISHING = """
-SELECT count(*) FROM main.customer shown WHERE created_date IS NOT NULL AND NOT deleted AND NOT EXISTS (
+SELECT count(*) FROM main.customer shown WHERE account_id IS NOT NULL AND NOT deleted AND NOT EXISTS (
     SELECT 1 FROM shadow.customer known
-    WHERE known.id = shown.id AND (known.created_date IS NOT NULL OR known.deleted))
+    WHERE known.id = shown.id AND (known.account_id IS NOT NULL OR known.deleted))
 """
 
 

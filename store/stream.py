@@ -231,7 +231,7 @@ class ConsumerGroup:
     def __init__(self, stream: EventStream, group: str, consumer: str, block_ms: int = BLOCK_MS) -> None:
         self._client = stream.client
         self._block_ms = block_ms
-        self._ahead: _Request | None = None
+        self._ahead: tuple[_Request, int] | None = None
         self._acknowledging: _Request | None = None
         self._key = stream.key
         self._dead_key = stream.dead_key
@@ -249,16 +249,16 @@ class ConsumerGroup:
             if not str(error).startswith("BUSYGROUP"):
                 raise
 
-    def read_new(self, count: int, ahead: bool = False) -> list[Entry]:
+    def read_new(self, count: int, ahead: int = 0) -> list[Entry]:
         """Up to `count` entries that no consumer of the group has read. Blocks up to `block_ms`.
 
-        With `ahead`, where there may be more, the next ones are asked for already: Redis gathers them
-        while these are applied, and the next call answers them.
+        Where there may be more, up to `ahead` of the next ones are asked for already: Redis gathers
+        them while these are applied, and the next call answers them, whatever its `count`.
         """
-        request, self._ahead = self._ahead or self._ask(count), None
+        (request, most), self._ahead = self._ahead or self._ask(count), None
         entries = _entries(request.answer())
-        if ahead and len(entries) == count:
-            self._ahead = self._ask(count)
+        if ahead and len(entries) == most:
+            self._ahead = self._ask(ahead)
         acknowledged, self._acknowledging = self._acknowledging, None
         if acknowledged:
             acknowledged.answer()
@@ -271,7 +271,7 @@ class ConsumerGroup:
 
     def forget_ahead(self) -> None:
         """Leave entries that have been asked for to `read_pending`. May be repeated."""
-        for request in (self._ahead, self._acknowledging):
+        for request in (self._ahead and self._ahead[0], self._acknowledging):
             if request:
                 request.abandon()
         self._ahead = self._acknowledging = None
@@ -370,9 +370,9 @@ class ConsumerGroup:
                 return 0
             raise
 
-    def _ask(self, count: int) -> _Request:
+    def _ask(self, count: int) -> tuple[_Request, int]:
         command = (*self._xreadgroup(count), "BLOCK", self._block_ms, "STREAMS", self._key, ">")
-        return _Request(self._client, *command)
+        return _Request(self._client, *command), count
 
     def _xreadgroup(self, count: int) -> tuple[Any, ...]:
         return ("XREADGROUP", "GROUP", self.group, self.consumer, "COUNT", count)

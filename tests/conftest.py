@@ -14,6 +14,14 @@ from support.tally import Tally, running
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have the file that takes longest begin before the many that are short, not at the end, alone."""
+    items.sort(key=lambda item: (_RANK.get(item.path.parent.name, 0), item.path.stem != "test_schemathesis"))
+
+
+_RANK = {"integration": 1, "unit": 2}  # browsers and faults first, as it is in the order of the names
+
+
 @pytest.fixture(scope="session", params=engines.NAMES)
 def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a Redis; the tests that use it run once for each engine."""

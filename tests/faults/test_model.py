@@ -74,7 +74,7 @@ class BrokenGroup(ConsumerGroup):
         super().__init__(stream, group, consumer, block_ms=1)
         self._line = line
 
-    def read_new(self, count: int, ahead: bool = False) -> list[Entry]:
+    def read_new(self, count: int, ahead: int = 0) -> list[Entry]:
         read: Callable[[], list[Entry]] = lambda: super(BrokenGroup, self).read_new(count, ahead)  # noqa: E731
         entries: list[Entry] = self._line.carry(read)
         return entries

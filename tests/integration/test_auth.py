@@ -163,7 +163,8 @@ def _pages(client: Client, path: str, key: str, limit: int) -> list[Any]:
 
 
 def _everything(world: World) -> list[Any]:
-    """All that there is, as an admin sees it."""
+    """All that there is, as an admin sees it, once what was done before has come everywhere."""
+    eventually(world.tally.settled)
     lists = [_pages(world.admin.customers, f"/{key}?", key, 1000) for key in ("customers", "invoices")]
     return [*lists, world.admin.accounts.get("/accounts")]
 

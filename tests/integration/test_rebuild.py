@@ -237,7 +237,7 @@ def begun(filled: Tally) -> Shadow:
     shadow = Shadow.of(live, [STREAM], stream)
     shadow.take(next(stream.pages()))
     with _shadow_file(filled) as database:
-        database.execute("UPDATE customer SET name = 'from the shadow' WHERE id = 2")
+        database.execute("UPDATE customer_name SET name = 'from the shadow' WHERE id = 2")
     live.close()
     return shadow
 

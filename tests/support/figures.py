@@ -59,7 +59,8 @@ def spoil(tally: Tally) -> None:
     """Make the figures wrong in every way, while Tally runs or not."""
     with closing(sqlite3.connect(accounts_db(tally), timeout=10)) as database, database:
         database.execute("UPDATE customer SET revenue_cents = revenue_cents * 2 + 1")
-        database.execute("UPDATE customer SET name = 'nobody', account_id = account_id + 1 WHERE id % 3 = 0")
+        database.execute("UPDATE customer SET account_id = account_id + 1 WHERE id % 3 = 0")
+        database.execute("UPDATE customer_name SET name = 'nobody' WHERE id % 3 = 0")
         database.execute("DELETE FROM customer WHERE id % 3 = 1")
         database.execute("UPDATE account_total SET customers = 77, revenue_cents = 77")
 

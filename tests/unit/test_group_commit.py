@@ -145,6 +145,7 @@ def test_a_transaction_that_comes_to_nothing_is_told_by_all_that_took_part(
     database: Database, writer: GroupCommit, commits: Commits
 ) -> None:
     # A deferred foreign key fails at the commit itself.
+    database.execute("PRAGMA foreign_keys = ON")
     database.execute("CREATE TABLE child (id INTEGER REFERENCES thing DEFERRABLE INITIALLY DEFERRED)")
     writing = threading.Event()
 
@@ -218,6 +219,7 @@ def test_what_was_submitted_is_done_before_the_end(database: Database, writer: G
 def test_a_commit_that_fails_fails_for_everyone_in_it_and_the_next_goes_on(
     database: Database, writer: GroupCommit, commits: Commits
 ) -> None:
+    database.execute("PRAGMA foreign_keys = ON")
     database.execute("CREATE TABLE child (id INTEGER REFERENCES thing DEFERRABLE INITIALLY DEFERRED)")
 
     # A deferred foreign key fails at the commit itself.

@@ -119,7 +119,8 @@ def test_an_account_is_nobody_s_until_its_creation_was_heard_of(tmp_path: Path) 
 
 @pytest.mark.parametrize("sql", [customers._IDS_OF_OWN_CUSTOMERS, customers._IDS_OF_OWN_INVOICES])
 def test_a_page_of_one_s_own_never_looks_through_everybody_s(tmp_path: Path, sql: str) -> None:
+    bindings = {"owner": "alice", "part": 0, "bound": -1, "limit": 100}
     with closing(customers.open_database(tmp_path)) as db:
-        steps = [str(row[-1]) for row in db.rows(f"EXPLAIN QUERY PLAN {sql}", ("alice", -1, 100))]
+        steps = [str(row[-1]) for row in db.rows(f"EXPLAIN QUERY PLAN {sql}", bindings)]
     assert "known_account_by_owner (owned_by=?)" in steps[0], steps
     assert not [step for step in steps if step.startswith("SCAN")], steps
