@@ -11,6 +11,7 @@ from benchmarks import entries, limits, own
 from benchmarks.apart import apart
 from benchmarks.client import Unexpected, until
 from benchmarks.entries import STREAM
+from benchmarks.filled import revenue
 from benchmarks.peers import faststream_consumer
 from benchmarks.plan import Plan, Result, at_least, ratios
 from benchmarks.private_redis import calm, private_redis
@@ -70,10 +71,10 @@ def tally(
     with scratch(base) as directory:
         prepare(directory)
         with closing(accounts.open_database(directory)) as database:
-            before, source = _revenue(directory / accounts.FILE), database.source
+            before, source = _tallys(directory), database.source
         with _group(url, STREAM, source):
             spent = apart(own.consume, directory, url, count)
-            _insist(_revenue(directory / accounts.FILE) - before, count)
+            _insist(_tallys(directory) - before, count)
     return Pace.of(count, spent)
 
 
@@ -98,6 +99,11 @@ def _group(url: str, key: str, name: str = "group") -> Iterator[str]:
     with closing(redis.Redis.from_url(url, protocol=2)) as client:
         until(lambda: client.xpending(key, name)["pending"] == 0, pause=0.01, seconds=5)
         client.xgroup_destroy(key, name)
+
+
+def _tallys(directory: Path) -> int:
+    with closing(sqlite3.connect(directory / accounts.FILE)) as connection:
+        return revenue(connection)
 
 
 def _revenue(file: Path) -> int:

@@ -33,7 +33,15 @@ def in_database(tally: Running) -> int:
     """The cents in accounts.db, of all customers together."""
     file = tally.directory / accounts.FILE
     with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
-        [[cents]] = connection.execute("SELECT sum(revenue_cents) FROM customer")
+        return revenue(connection)
+
+
+def revenue(connection: sqlite3.Connection) -> int:
+    """The cents of all customers together."""
+    [[cents]] = connection.execute(
+        "SELECT (SELECT coalesce(sum(revenue_cents), 0) FROM customer)"
+        " + (SELECT coalesce(sum(cents), 0) FROM recent_revenue)"
+    )
     return int(cents)
 
 

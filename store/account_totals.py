@@ -44,12 +44,6 @@ WHEN NEW.account_id IS NOT OLD.account_id OR NEW.deleted <> OLD.deleted BEGIN
     WHERE NEW.account_id IS NOT NULL AND NOT NEW.deleted
     ON CONFLICT DO UPDATE SET customers = customers + 1, revenue_cents = revenue_cents + NEW.revenue_cents;
 END;
-
-CREATE TRIGGER account_total_left AFTER DELETE ON customer
-WHEN OLD.account_id IS NOT NULL AND NOT OLD.deleted BEGIN
-    UPDATE account_total SET customers = customers - 1, revenue_cents = revenue_cents - OLD.revenue_cents
-    WHERE account_id = OLD.account_id;
-END;
 """
 
 Sort = Literal["id", "name", "owner", "customers", "revenue"]

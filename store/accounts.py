@@ -20,10 +20,11 @@ from tally.events import (
     now,
     rfc3339,
 )
-from tally.store import account_totals, idempotency, inbox, login_attempts, outbox, users
+from tally.store import account_totals, idempotency, inbox, login_attempts, outbox, revenue, users
 from tally.store.database import Database, Migrations
 from tally.store.errors import AccountInUse, NotFound
 from tally.store.outbox import Outbox
+from tally.store.revenue import CENTS, RECENT, Revenue
 from tally.store.trace_parent import TraceParentOf, no_trace
 
 SERVICE = "accounts"
@@ -66,13 +67,16 @@ CREATE TABLE customer (
 ) STRICT;
 CREATE INDEX customer_by_account ON customer (account_id) WHERE account_id IS NOT NULL AND NOT deleted;
 {CUSTOMER_NAME}
+{revenue.SCHEMA}
 {account_totals.SCHEMA}
 """
 
 MIGRATIONS: Migrations = (  # see CONTRIBUTING.md, "A change of the schema"
     f"""
     {CUSTOMER_NAME}
+    {revenue.SCHEMA}
     INSERT INTO customer_name SELECT id, name, created_date FROM customer WHERE created_date IS NOT NULL;
+    DROP TRIGGER account_total_left;
     ALTER TABLE customer DROP COLUMN name;
     ALTER TABLE customer DROP COLUMN created_date;
     """,
@@ -131,6 +135,7 @@ class Accounts:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.outbox = Outbox(database)
+        self._revenue = Revenue(database)
 
     def create_account(self, new: NewAccount, trace_parent: str | None = None) -> Id:
         """Open an account and answer its id, which is above any that was ever seen."""
@@ -210,28 +215,7 @@ class Accounts:
                     self._account_created(event)
                 case AccountDeleted():
                     self._account_deleted(event)
-        self._add_revenue(revenue)
-
-    def _add_revenue(self, revenue: dict[Id, int]) -> None:
-        # One query for all is cheaper than a trigger or RETURNING for each.
-        known = self.database.rows(
-            "SELECT id, account_id, deleted FROM customer WHERE id IN (SELECT value FROM json_each(?))",
-            (f"[{','.join(map(str, revenue))}]",),
-        )
-        # STRICT makes a sum beyond 2^63 an error, where SQLite would go on with a float.
-        self.database.executemany(
-            "UPDATE customer SET revenue_cents = revenue_cents + ? WHERE id = ?",
-            [(revenue[id], id) for id, _, _ in known],
-        )
-        earned: defaultdict[int, int] = defaultdict(int)
-        for id, account_id, deleted in known:
-            cents = revenue.pop(id)
-            if account_id is not None and not deleted:
-                earned[account_id] += cents
-        account_totals.earned(self.database, earned)
-        self.database.executemany(
-            "INSERT INTO customer (id, revenue_cents) VALUES (?, ?)", list(revenue.items())
-        )
+        account_totals.earned(self.database, self._revenue.add(revenue))
 
     def _customer_created(self, event: CustomerCreated) -> None:
         """Where two sources created the same number, the first by its date is the one that counts."""
@@ -242,6 +226,7 @@ class Accounts:
         )
         if before and before[0] <= told:
             return
+        self._revenue.settle(event.id)
         self.database.execute(
             "INSERT OR REPLACE INTO customer_name VALUES (?, ?, ?)", (event.id, event.name, told[0])
         )
@@ -252,6 +237,7 @@ class Accounts:
         )
 
     def _customer_deleted(self, event: CustomerDeleted) -> None:
+        self._revenue.settle(event.id)
         self.database.execute(
             "INSERT INTO customer (id, deleted) VALUES (?, TRUE)"
             " ON CONFLICT (id) DO UPDATE SET deleted = TRUE",
@@ -278,8 +264,9 @@ class Accounts:
 
 
 _CUSTOMERS_OF = (
-    "SELECT id, name, revenue_cents FROM customer JOIN customer_name USING (id)"
-    " WHERE account_id = ? AND NOT deleted AND id > ? ORDER BY id LIMIT ?"
+    f"SELECT customer.id AS id, name, {CENTS} AS revenue_cents FROM customer"
+    f" CROSS JOIN customer_name ON customer_name.id = customer.id LEFT JOIN {RECENT}"
+    " WHERE account_id = ? AND NOT deleted AND customer.id > ? ORDER BY customer.id LIMIT ?"
 )
 
 _SHOWN = (

@@ -39,7 +39,7 @@ STREAM = "the stream"
 
 _DUE = "rebuild_due"  # in meta of accounts.db: why somebody has to build it again
 _REBUILT = "rebuilt"  # in meta of accounts.db: somebody has, and knows what was missing
-_TABLES = ("customer", "customer_name", "account_total", "inbox_range", "inbox_name")
+_TABLES = ("customer", "customer_name", "recent_revenue", "account_total", "inbox_range", "inbox_name")
 _ACCOUNT = "SELECT id, name, description, owned_by, created_date, deleted FROM"
 _CACHE = "PRAGMA cache_size = -131072"  # KiB: what is written all over the table stays in memory
 _CUSTOMERS_AT_ONCE = 1000

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import redis
 
+from support.figures import revenue_by_customer
 from support.waiting import eventually
 from tally.actors.consumer import Consumer
 from tally.events import Event, InvoiceCreated
@@ -73,8 +74,7 @@ class Reader:
             self.consumer.step()
 
     def revenue(self) -> dict[int, int]:
-        rows = self.accounts.database.rows("SELECT id, revenue_cents FROM customer WHERE NOT deleted")
-        return dict(rows)
+        return revenue_by_customer(self.accounts.database)
 
 
 @pytest.fixture

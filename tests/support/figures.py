@@ -9,6 +9,7 @@ from typing import Any
 
 from support.tally import Client, Tally
 from support.waiting import eventually
+from tally.store.database import Database
 
 Figures = dict[str, dict[str, int]]
 """The revenue of each customer, by account."""
@@ -63,6 +64,16 @@ def spoil(tally: Tally) -> None:
         database.execute("UPDATE customer_name SET name = 'nobody' WHERE id % 3 = 0")
         database.execute("DELETE FROM customer WHERE id % 3 = 1")
         database.execute("UPDATE account_total SET customers = 77, revenue_cents = 77")
+
+
+def revenue_by_customer(database: Database) -> dict[int, int]:
+    """What each customer's invoices come to in an accounts.db, also of those that are in no account."""
+    sql = (
+        "SELECT id, sum(cents) FROM (SELECT id, revenue_cents AS cents FROM customer"
+        " UNION ALL SELECT customer_id, cents FROM recent_revenue)"
+        " WHERE id NOT IN (SELECT id FROM customer WHERE deleted) GROUP BY id"
+    )
+    return dict(database.rows(sql))
 
 
 def accounts_db(tally: Tally) -> Path:

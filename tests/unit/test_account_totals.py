@@ -127,14 +127,6 @@ def test_whatever_happens_in_whatever_order_the_totals_are_the_sums(batches: lis
         accounts.database.close()
 
 
-def test_a_customer_whose_row_is_removed_leaves_its_account(accounts: Accounts) -> None:
-    _open(accounts, "one")
-    _apply(accounts, *_earned(7, 1, 500), *_earned(8, 1, 20))
-    with accounts.database.transaction():
-        accounts.database.execute("DELETE FROM customer WHERE id = 7")
-    assert _kept(accounts) == _summed(accounts) == {1: (1, 20)}
-
-
 def test_all_accounts_added_up_are_exact_beyond_what_64_bits_hold(accounts: Accounts) -> None:
     _open(accounts, "one", "two", "three")
     most = 2**63 - 1

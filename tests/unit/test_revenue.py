@@ -1,0 +1,109 @@
+"""The customers' revenue: what came lately is apart, and counts as if it were not."""
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from support.figures import revenue_by_customer
+from tally.events import Id
+from tally.store.accounts import open_database
+from tally.store.database import Database
+from tally.store.revenue import Revenue
+
+MOST, AT_ONCE = 10, 4
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """An accounts.db in which each of the customers 0 to 99 is in the account of its tens."""
+    database = open_database(tmp_path)
+    database.executemany(
+        "INSERT INTO customer (id, account_id) VALUES (?, ?)", [(id, id // 10) for id in range(100)]
+    )
+    yield database
+    database.close()
+
+
+def _recent(database: Database) -> int:
+    return int(database.value("SELECT count(*) FROM recent_revenue"))
+
+
+def _added(database: Database, revenue: Revenue, cents: dict[Id, int]) -> dict[int, int]:
+    with database.transaction():
+        return revenue.add(cents)
+
+
+def test_what_is_added_is_told_by_account(database: Database) -> None:
+    database.execute("UPDATE customer SET deleted = TRUE WHERE id = 12")
+    added = _added(database, Revenue(database), {Id(5): 7, Id(9): 3, Id(12): 50, Id(25): -4, Id(777): 1})
+    assert added == {0: 10, 2: -4}
+
+
+_batches = st.lists(
+    st.dictionaries(st.integers(0, 60).map(Id), st.integers(-(10**12), 10**12), max_size=12), max_size=30
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(_batches)
+def test_in_whatever_stretches_it_is_settled_nothing_is_lost_or_counted_twice(
+    batches: list[dict[Id, int]],
+) -> None:
+    expected: Counter[int] = Counter()
+    with tempfile.TemporaryDirectory() as directory:
+        database = open_database(Path(directory))
+        revenue = Revenue(database, MOST, AT_ONCE)
+        for batch in batches:
+            _added(database, revenue, batch)
+            expected.update(batch)
+            found = revenue_by_customer(database)
+            assert {id: found.get(id, 0) for id in expected} == dict(expected)
+        database.close()
+
+
+def test_what_is_recent_stays_small_however_much_comes(database: Database) -> None:
+    revenue = Revenue(database, MOST, AT_ONCE)
+    for turn in range(1000):
+        _added(database, revenue, {Id(turn * 37 % 100): 1, Id(turn * 53 % 100): 1})
+        assert _recent(database) <= MOST + AT_ONCE
+    assert sum(revenue_by_customer(database).values()) == sum(
+        2 if turn * 37 % 100 != turn * 53 % 100 else 1 for turn in range(1000)
+    )
+
+
+def test_another_s_round_or_one_that_was_undone_does_no_harm(database: Database) -> None:
+    one, other = (Revenue(database, MOST, AT_ONCE) for _ in range(2))
+    for turn in range(100):
+        _added(database, one if turn % 3 else other, {Id(turn): 1})
+        with pytest.raises(KeyError), database.transaction():
+            one.add({Id(turn): 1})
+            raise KeyError
+    assert revenue_by_customer(database) == dict.fromkeys(range(100), 1)
+
+
+def test_a_settled_customer_has_all_in_its_row(database: Database) -> None:
+    revenue = Revenue(database)
+    _added(database, revenue, {Id(4): 5, Id(5): 6, Id(6): 7})
+    with database.transaction():
+        revenue.settle(5)
+        revenue.settle(5)
+    assert database.rows("SELECT id, revenue_cents FROM customer WHERE revenue_cents <> 0") == [(5, 6)]
+    assert _recent(database) == 2
+
+
+@pytest.mark.parametrize(("recent", "more"), [(0, 8), (7, 1), (-1, 9)])
+def test_a_revenue_beyond_64_bits_is_refused_and_changes_nothing(
+    database: Database, recent: int, more: int
+) -> None:
+    revenue = Revenue(database)
+    database.execute("UPDATE customer SET revenue_cents = ? WHERE id = 5", (2**63 - 8,))
+    _added(database, revenue, {Id(5): recent})
+    with pytest.raises(OverflowError, match="the revenue of the customer 5 "):
+        _added(database, revenue, {Id(4): 1, Id(5): more})
+    assert revenue_by_customer(database)[5] == 2**63 - 8 + recent
+    assert revenue_by_customer(database)[4] == 0
