@@ -46,7 +46,8 @@ class Revenue:
         Customers of no account, or deleted ones, count in none. Raises OverflowError for a revenue beyond
         64 bits, and has changed nothing then.
         """
-        ids = f"[{','.join(map(str, cents_by_customer))}]"
+        added = sorted(cents_by_customer.items())
+        ids = f"[{','.join(str(id) for id, _ in added)}]"
         by_account: dict[int, int] = {}
         for id, before, recent, account_id in self._database.rows(_BEFORE, (ids,)):
             cents = cents_by_customer[id]
@@ -54,7 +55,7 @@ class Revenue:
                 raise OverflowError(f"the revenue of the customer {id} would not fit into 64 bits")
             if account_id is not None:
                 by_account[account_id] = by_account.get(account_id, 0) + cents
-        self._database.executemany(_ADD, sorted(cents_by_customer.items()))
+        self._database.executemany(_ADD, added)
         self._added += len(cents_by_customer)
         if 2 * self._added >= self._at_once:  # twice as many are settled as came, so they get fewer
             self._added = 0
