@@ -237,6 +237,7 @@ class Family:
             self._let_go_of_listeners()
             database = OPEN[service](self._settings.directory)
             database.while_waiting = actor.beat
+            database.expect_writes()
             reactions = self._reactions(service, database)
             group = ConsumerGroup(self._stream(), database.source, actor.name)
             settings = self._settings.consumers

@@ -17,6 +17,7 @@ from tally.store.trace_parent import TraceParentOf
 def consume(directory: Path, url: str, count: int) -> Spent:
     """Apply `count` events to the accounts.db in `directory`; answer what it took."""
     database = accounts.open_database(directory)
+    database.expect_writes()
     store = accounts.Accounts(database)
     left = count
 

@@ -1,5 +1,6 @@
 """Events published a second, from an outbox to the stream, beside pipelined XADDs."""
 
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -51,10 +52,11 @@ def fill_outbox(directory: Path, count: int) -> None:
 
 
 def copy(source: Path, to: Path, name: str = "*.db") -> None:
-    """Copy databases, which nobody has open, to another data directory."""
+    """Copy databases, which nobody has open, to another data directory, down to the disk."""
     to.mkdir(parents=True, exist_ok=True)
     files = [str(file) for file in source.glob(name)]
     subprocess.run(["cp", "--reflink=auto", *files, str(to)], check=True)
+    os.sync()  # or it would be written while something is measured
 
 
 def write(url: str, count: int) -> Pace:

@@ -20,7 +20,6 @@ from tally.store.trace_parent import parse as parse_trace_parent
 
 SINGLE_BODY = 1024 * 1024  # bytes
 BATCH_BODY = 16 * SINGLE_BODY
-WRITER_CACHE_KIB = 16 * 1024  # a batch changes more pages than the usual 2 MiB hold
 MOST_LISTED = 1000
 LISTED = 100
 ROUTE = "tally.route"  # in a request's environment: the template of the route that it took, if any
@@ -51,7 +50,7 @@ class Service(Generic[S]):
         self._open_store = open_store
         self._writer = open_store()
         self._keys = IdempotencyKeys(self._writer.database)
-        self._writer.database.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KIB}")
+        self._writer.database.expect_writes()
         self.commits = GroupCommit(self._writer.database, after_commit)
         self._idle: list[S] = []  # readers; a list's append and pop are atomic
 
