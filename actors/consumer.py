@@ -23,7 +23,8 @@ from tally.store.trace_parent import TraceParentOf
 _log = structlog.get_logger()
 
 SWEEP_SECONDS = 1.0  # how often, at the least, a consumer looks for what others left behind
-BACKLOG_BATCHES = 8  # how many one transaction applies where events wait: they change many of the same pages
+BACKLOG_BATCHES = 16  # are one where many events wait: the more, the more of them change the same pages
+MOST_AT_ONCE = 10_000  # entries: they are held in memory, and other writers wait meanwhile
 REST_SECONDS = 0.05  # after a batch that was of no concern: more may gather, for one commit
 
 
@@ -85,7 +86,7 @@ class Consumer:
             elif self._follow_up():
                 self._after_commit()
             else:
-                ahead = 0 if self._claim_is_due() else self._batch * BACKLOG_BATCHES
+                ahead = 0 if self._claim_is_due() else min(self._batch * BACKLOG_BATCHES, MOST_AT_ONCE)
                 self._handle(self._group.read_new(self._batch, ahead))
         except (RedisError, StoreError) as error:
             self._recovered = False
