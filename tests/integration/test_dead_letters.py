@@ -29,8 +29,8 @@ def _supervisor(tally: Tally, *arguments: str) -> "subprocess.CompletedProcess[s
 
 @pytest.fixture
 def letter(tally: Tally, client: redis.Redis) -> str:
-    """One of two dead letters: both services read the stream, and neither can read this entry."""
-    client.xadd("event-stream", {"EventTypeName": "InvoiceCreated", "Payload": '{"cents": 100}'})
+    """One of two dead letters: the event is of concern to both services, and neither can read it."""
+    client.xadd("event-stream", {"EventTypeName": "AccountCreated", "Payload": '{"cents": 100}'})
     eventually(lambda: client.xlen("{event-stream}:dead") == 2)
     letters: Any = client.xrange("{event-stream}:dead")
     return str(letters[-1][0].decode())
@@ -40,13 +40,22 @@ def test_the_list_shows_every_letter_and_show_one_of_them(tally: Tally, letter: 
     listed = _supervisor(tally, "dead-letters", "list").stdout.splitlines()
     assert listed[0].split() == ["id", "failed", "at", "group", "event", "reason"]
     assert len(listed) == 3
-    assert "InvoiceCreated" in listed[2]
+    assert "AccountCreated" in listed[2]
     assert "`id`" in listed[2]
 
     shown = _supervisor(tally, "dead-letters", "show", letter).stdout
     assert 'Payload: {"cents": 100}' in shown
     assert re.search(r"StreamId: \d+-\d+", shown)
     assert re.search(r"Group: (accounts|customers)@[0-9a-f]{8}", shown)
+
+
+def test_what_is_of_no_concern_to_a_group_is_no_letter_of_it(tally: Tally, client: redis.Redis) -> None:
+    client.xadd("event-stream", {"EventTypeName": "InvoiceCreated", "Payload": '{"cents": 100}'})
+    eventually(lambda: client.xlen("{event-stream}:dead") == 1)
+    eventually(tally.settled)
+    letters: Any = client.xrange("{event-stream}:dead")
+    ((_, fields),) = letters
+    assert fields[b"Group"].startswith(b"accounts@")
 
 
 def test_the_status_is_degraded_while_there_are_letters(tally: Tally, letter: str) -> None:

@@ -77,12 +77,12 @@ def _stopped(*pids: int) -> Iterator[None]:
 
 
 def test_prometheus_and_openmetrics_read_the_same_figures_without_complaint(tally: Tally) -> None:
-    for client in _both(tally):
+    for client, visible in ((tally.customers, 1), (tally.accounts, 3)):  # of concern to each
         as_text, as_openmetrics = scrape(client), scrape_openmetrics(client)
         assert set(as_text.families) == set(as_openmetrics.families)
         for page in (as_text, as_openmetrics):
             assert page.value("tally_events_applied_total") == 3
-            assert page.value("tally_event_visible_seconds_count") == 3
+            assert page.value("tally_event_visible_seconds_count") == visible
 
 
 def test_promtool_finds_nothing_to_say_about_names_units_and_help(tally: Tally) -> None:
@@ -174,7 +174,7 @@ def test_events_that_come_again_or_are_unknown_or_broken_are_counted_as_that(
     published: Any = stream.xrange("event-stream")
     stream.xadd("event-stream", published[0][1])
     stream.xadd("event-stream", {"EventTypeName": "CustomerRenamed", "Payload": "{}"})
-    stream.xadd("event-stream", {"EventTypeName": "InvoiceCreated", "Payload": "{}"})
+    stream.xadd("event-stream", {"EventTypeName": "AccountCreated", "Payload": "{}"})
 
     def more(sample: str) -> float:
         return scrape(tally.accounts).value(sample) - before.value(sample)

@@ -148,7 +148,7 @@ def test_a_dead_letters_line_has_the_trace_of_its_event_if_that_is_one(
     tally: Tally, stream: redis.Redis
 ) -> None:
     trace = _trace(sampled=False)
-    broken: dict[Any, Any] = {"EventTypeName": "InvoiceCreated", "Payload": "{}"}
+    broken: dict[Any, Any] = {"EventTypeName": "AccountCreated", "Payload": "{}"}
     stream.xadd("event-stream", {**broken, "TraceParent": trace})
     stream.xadd("event-stream", {**broken, "TraceParent": "made\nup" * 1000})
     stream.xadd("event-stream", {"EventTypeName": "Unknown", "Payload": "{}", "TraceParent": trace})
