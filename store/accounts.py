@@ -269,9 +269,10 @@ _CUSTOMERS_OF = (
     " WHERE account_id = ? AND NOT deleted AND customer.id > ? ORDER BY customer.id LIMIT ?"
 )
 
+# The order is that of the query it takes from: to sort once more inside would double what it costs.
 _SHOWN = (
     "SELECT json_group_array(json_object('customer_id', CAST(id AS TEXT), 'name', name,"
-    " 'total_revenue_cents', revenue_cents) ORDER BY id), count(*), coalesce(sum(revenue_cents), 0), max(id)"
+    " 'total_revenue_cents', revenue_cents)), count(*), coalesce(sum(revenue_cents), 0), max(id)"
 )
 
 _ACCOUNT = (
