@@ -4,6 +4,7 @@ A batch is applied in one transaction together with its ids in the inbox, commit
 acknowledged. Whatever is delivered again, by whoever, has no effect the second time.
 """
 
+import os
 import time
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
@@ -25,6 +26,7 @@ _log = structlog.get_logger()
 SWEEP_SECONDS = 1.0  # how often, at the least, a consumer looks for what others left behind
 BACKLOG_BATCHES = 16  # are one where many events wait: the more, the more of them change the same pages
 MOST_AT_ONCE = 10_000  # entries: they are held in memory, and other writers wait meanwhile
+NICE = 5  # where processors are scarce, who waits for an answer goes first
 REST_SECONDS = 0.05  # after a batch that was of no concern: more may gather, for one commit
 
 
@@ -250,5 +252,6 @@ def run(actor: Actor, consumer: Consumer) -> None:
         if consumer.may_rest:
             actor.wait(REST_SECONDS)
 
+    os.nice(NICE)
     actor.ready()
     actor.repeat(step)

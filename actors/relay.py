@@ -15,7 +15,7 @@ from tally.store.stream import EventStream, Published, fingerprint
 BATCH = 500
 PACE_SECONDS = 0.001  # between publications without a backlog: each costs all that follows the same
 PACE_EACH_SECONDS = 0.0005  # and for each event in it: the more there are, the more it pays to gather them
-LONGEST_PACE_SECONDS = 0.01
+LONGEST_PACE_SECONDS = 0.025
 MARK_SECONDS = 0.1  # while there is always more: how often it is noted how far Redis has got
 LOOK_SECONDS = 1.0  # while idle: whether Redis still has what it was given
 
