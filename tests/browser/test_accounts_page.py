@@ -225,7 +225,7 @@ def test_what_can_not_be_applied_shows_in_the_strip(browser: Browser, tmp_path: 
         person.page.goto(f"http://127.0.0.1:{tally.accounts.port}/")
         strip = person.page.locator("#strip")
         expect(strip).to_contain_text("All is well")
-        client.xadd("event-stream", {"EventTypeName": "InvoiceCreated", "Payload": "no JSON"})
+        client.xadd("event-stream", {"EventTypeName": "AccountCreated", "Payload": "no JSON"})
         expect(strip).to_contain_text("Degraded")
         expect(strip.locator(".wrong")).to_have_text("2")  # one for each service
         strip.locator("summary").click()

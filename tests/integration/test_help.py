@@ -160,7 +160,7 @@ def test_dead_letters_are_listed_whole_for_programs_and_folded_for_people(tally:
     config = tally.directory / "tally.toml"
 
     with redis.Redis.from_url(tally.settings["redis"]["url"]) as client:
-        client.xadd("event-stream", {"EventTypeName": "InvoiceCreated", "Payload": '{"cents": 100}'})
+        client.xadd("event-stream", {"EventTypeName": "AccountCreated", "Payload": '{"cents": 100}'})
         eventually(lambda: client.xlen("{event-stream}:dead") == 2)
 
     piped = command("dead-letters", "list", "--config", config).stdout.splitlines()
