@@ -143,6 +143,7 @@ class Consumer:
     def _handle(self, entries: Sequence[Entry]) -> None:
         """Apply entries, acknowledge those that are done with, and bury those that never will be."""
         events: list[Delivery] = []
+        unreadable: list[tuple[Entry, str]] = []
         done = []
         for entry in entries:
             try:
@@ -157,9 +158,22 @@ class Consumer:
                 self._metrics.unknown()
                 done.append(entry.id)
             except InvalidEvent as error:
-                self._bury(entry, str(error))
+                unreadable.append((entry, str(error)))
         done += self._apply_all(events)
+        if entries:
+            self._note_seen(entries[-1].id)  # Redis hands them out in ascending order
+        for entry, reason in unreadable:
+            self._bury(entry, reason)
         self._group.acknowledge(done)
+
+    def _note_seen(self, newest: bytes) -> None:
+        """Note how far the stream was seen, also by what changed nothing.
+
+        Else the group would seem to be further on than the database, be set back, and bury what is buried.
+        """
+        if stream_position(newest) > stream_position(self._newest()):
+            with self._database.transaction():
+                self._database.set_meta(NEWEST_ENTRY, newest.decode())
 
     def _apply_all(self, events: list[Delivery]) -> list[bytes]:
         """Apply together, or when that raises, each alone; answer the entries that are done with."""

@@ -26,7 +26,7 @@ CREATE TABLE inbox_name (
 CREATE INDEX inbox_name_by_age ON inbox_name (entry_ms);
 """
 
-NEWEST_ENTRY = "newest_entry"  # in meta: the highest stream id that the database has seen applied
+NEWEST_ENTRY = "newest_entry"  # in meta: the highest stream id that the database has seen
 
 _EVERY_SEQUENCE = 10**18 - 1  # no EventId has a higher one
 

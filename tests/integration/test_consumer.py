@@ -353,3 +353,20 @@ def test_a_deletion_of_another_source_is_applied(reader: Reader, client: redis.R
     )
     reader.steps()
     assert reader.accounts.database.rows("SELECT id, deleted FROM account") == [(5, 1)]
+
+
+@pytest.mark.parametrize("type", ["InvoiceCreated", "NobodyKnowsThis"])
+def test_what_could_not_be_applied_last_is_not_read_again_by_who_recovers(
+    redis_url: str, tmp_path: Path, publish: Callable[..., bytes], client: redis.Redis, type: str
+) -> None:
+    reader = Reader(redis_url, tmp_path)
+    publish(1, 100)
+    last: Any = client.xadd("event-stream", {"EventTypeName": type, "Payload": "{}"})
+    reader.steps()
+    letters = client.xlen("{event-stream}:dead")
+
+    Reader(redis_url, tmp_path).steps()
+
+    assert client.xlen("{event-stream}:dead") == letters == (type == "InvoiceCreated")
+    assert reader.accounts.database.meta("newest_entry") == last.decode()
+    assert reader.revenue() == {1: 100}
