@@ -118,7 +118,7 @@ class Consumer:
         Redis is asked first: what it has seen acknowledged by then, the database has committed.
         """
         acknowledged = self._group.newest_acknowledged()
-        if acknowledged and stream_position(acknowledged) > stream_position(self._newest()):
+        if acknowledged and self._is_unseen(acknowledged):
             _log.warning("group_set_back", group=self._group.group, acknowledged=acknowledged.decode())
             self._group.set_back()
 
@@ -160,20 +160,22 @@ class Consumer:
             except InvalidEvent as error:
                 unreadable.append((entry, str(error)))
         done += self._apply_all(events)
-        if entries:
-            self._note_seen(entries[-1].id)  # Redis hands them out in ascending order
+        if entries and self._is_unseen(entries[-1].id):  # Redis hands them out in ascending order
+            # What changes nothing is noted too: else the group would seem to be further on than the
+            # database, be set back, and bury again what is buried.
+            with self._database.transaction():
+                self._note_seen(entries[-1].id)
         for entry, reason in unreadable:
             self._bury(entry, reason)
         self._group.acknowledge(done)
 
-    def _note_seen(self, newest: bytes) -> None:
-        """Note how far the stream was seen, also by what changed nothing.
+    def _is_unseen(self, id: bytes) -> bool:
+        return stream_position(id) > stream_position(self._newest())
 
-        Else the group would seem to be further on than the database, be set back, and bury what is buried.
-        """
-        if stream_position(newest) > stream_position(self._newest()):
-            with self._database.transaction():
-                self._database.set_meta(NEWEST_ENTRY, newest.decode())
+    def _note_seen(self, newest: bytes) -> None:
+        """Note in the open transaction how far the stream was seen."""
+        if self._is_unseen(newest):
+            self._database.set_meta(NEWEST_ENTRY, newest.decode())
 
     def _apply_all(self, events: list[Delivery]) -> list[bytes]:
         """Apply together, or when that raises, each alone; answer the entries that are done with."""
@@ -200,8 +202,7 @@ class Consumer:
             fresh = self._inbox.take(named, stream_position(newest)[0])
             taken = [each for name, each in named.items() if name in fresh]
             self._apply([each.event for each in taken if each.event], partial(_trace_parent, taken))
-            if stream_position(newest) > stream_position(self._newest()):
-                self._database.set_meta(NEWEST_ENTRY, newest.decode())
+            self._note_seen(newest)
         if concerned:
             self._after_commit()
         self._metrics.after_apply(events, taken)

@@ -9,12 +9,12 @@ from typing import Any
 
 from tally.store.database import Database
 
-_PART = "id >> 18"
 _SHIFT = 18
+_PART = f"id >> {_SHIFT}"
 
 SCHEMA = f"CREATE INDEX invoice_by_customer ON invoice ({_PART}, customer_id);"
 
-# To be put before a query of INVOICES, which must be the table that it begins with.
+# To be put before a query of INVOICES.
 EVERY_PART = (
     "WITH RECURSIVE part (number) AS (SELECT 0 UNION ALL"
     f" SELECT number + 1 FROM part WHERE number < (SELECT max(id) >> {_SHIFT} FROM invoice))"
