@@ -17,6 +17,7 @@ EVENT_ID_FIELD = b"EventId"
 TRACE_PARENT_FIELD = b"TraceParent"
 
 MAX_ID = 2**63 - 1
+_MOST_DIGITS = len(str(MAX_ID))
 MAX_CENTS = 1_000_000_000_000
 
 
@@ -29,12 +30,16 @@ class Id(int):
     @classmethod
     def parse(cls, raw: object) -> Self:
         """Read the wire's form; raises ValueError for anything else, `"007"` and `7` included."""
-        try:
-            value: Self = cls(raw)  # type: ignore[call-overload]
-        except (TypeError, ValueError):
-            value = cls(-1)
-        if str(value) == raw and 0 <= value <= MAX_ID:
-            return value
+        if (
+            isinstance(raw, str)
+            and len(raw) <= _MOST_DIGITS
+            and raw.isascii()
+            and raw.isdigit()
+            and (raw[0] != "0" or raw == "0")
+        ):
+            value = cls(raw)
+            if value <= MAX_ID:
+                return value
         raise ValueError("Expected a string of digits without leading zeros, below 2^63")
 
     @classmethod
@@ -182,7 +187,7 @@ class UnknownEventType(ValueError):
     """The entry holds an event of a type this release does not know; it is none of our business."""
 
 
-_encoder = msgspec.json.Encoder(enc_hook=str)  # the one thing msgspec doesn't know is Id
+_encoder = msgspec.json.Encoder(enc_hook=str)  # what msgspec does not know: Id, and kinds of text
 _decoders: dict[bytes, msgspec.json.Decoder[Any]] = {
     name.encode(): msgspec.json.Decoder(cls, dec_hook=lambda _, raw: Id.parse(raw))
     for name, cls in EVENT_TYPES.items()

@@ -145,8 +145,8 @@ class Customers:
             self._insist_on_accounts([customer.account_id for customer in new])
         created = now()
         shown = rfc3339(created)
-        self.database.executemany(
-            "INSERT INTO customer (account_id, name, created_date) VALUES (?, ?, ?)",
+        self.database.insert(
+            "customer (account_id, name, created_date)",
             [(each.account_id, each.name, shown) for each in new],
         )
         ids = self._inserted(len(new))
@@ -165,9 +165,8 @@ class Customers:
         self._insist_on_customers([invoice.customer_id for invoice in new])
         created = now()
         shown = rfc3339(created)
-        self.database.executemany(
-            "INSERT INTO invoice (customer_id, purchase_price_cents, purchase_date, created_date)"
-            " VALUES (?, ?, ?, ?)",
+        self.database.insert(
+            "invoice (customer_id, purchase_price_cents, purchase_date, created_date)",
             [(each.customer_id, each.purchase_price_cents, str(each.purchase_date), shown) for each in new],
         )
         ids = self._inserted(len(new))

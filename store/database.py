@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ from tally.store.errors import OutdatedDatabase, StoreUnavailable, UnusableDatab
 
 APPLICATION_ID = 0x54616C79  # "Taly": tells a database of ours from any other SQLite file
 WRITER_CACHE_KIB = 16 * 1024  # one batch changes more pages than SQLite's 2 MiB hold
+ROWS_AT_ONCE = 50  # by one INSERT: each statement has a price of its own, the AUTOINCREMENT's number most
 LOG_PAGES = 4000  # 16 MiB: a page that is changed again and again is copied from the log less often
 BUSY_SECONDS = 5.0  # how long a writer waits for the other writers of the file, if not told otherwise
 
@@ -75,6 +77,24 @@ class Database:
     def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         """Run one statement for each row."""
         self._connection.executemany(sql, rows)
+
+    def insert(self, into: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Insert rows in order, inside the transaction that is open; `into` names the table and columns.
+
+        When it raises, some may be there: the transaction must not be committed then.
+        """
+        whole = len(rows) - len(rows) % ROWS_AT_ONCE
+        if whole:
+            # FAIL, as ABORT would have SQLite copy each page first, to undo that statement alone.
+            flat = list(chain.from_iterable(rows[:whole]))
+            step = len(flat) // (whole // ROWS_AT_ONCE)
+            many = ", ".join([_places(rows[0])] * ROWS_AT_ONCE)
+            self.executemany(
+                f"INSERT OR FAIL INTO {into} VALUES {many}",
+                [flat[start : start + step] for start in range(0, len(flat), step)],
+            )
+        if rest := rows[whole:]:
+            self.executemany(f"INSERT INTO {into} VALUES {_places(rest[0])}", rest)
 
     def rows(self, sql: str, bindings: Bindings = ()) -> list[tuple[Any, ...]]:
         """All rows of a query. Outside a transaction the query is its own snapshot."""
@@ -233,6 +253,10 @@ class Database:
                 f"{self.path}: can't be brought from schema {version - 1} to {version}: {error}. "
                 "Nothing was changed in it; install the earlier release again, and report this"
             ) from error
+
+
+def _places(row: Sequence[Any]) -> str:
+    return f"({', '.join('?' * len(row))})"
 
 
 class OpenDatabase(Protocol):

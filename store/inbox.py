@@ -80,9 +80,7 @@ class Inbox:
         if last > 0:
             filled = merge([Range(1, last), *self.ranges().get(source, [])])
             self._database.execute("DELETE FROM inbox_range WHERE source = ?", (source,))
-            self._database.executemany(
-                "INSERT INTO inbox_range VALUES (?, ?, ?)", [(source, *each) for each in filled]
-            )
+            self._database.insert("inbox_range", [(source, *each) for each in filled])
 
     def seal(self, source: str) -> None:
         """Let nothing of `source` count that has not been applied by now, whoever still has it in hand."""
@@ -116,9 +114,7 @@ class Inbox:
             self._database.executemany(
                 "DELETE FROM inbox_range WHERE source = ? AND first = ?", [(source, r.first) for r in held]
             )
-            self._database.executemany(
-                "INSERT INTO inbox_range VALUES (?, ?, ?)", [(source, *r) for r in merge([*held, *taken])]
-            )
+            self._database.insert("inbox_range", [(source, *r) for r in merge([*held, *taken])])
         return known
 
     def _ranges(self, source: str, low: int, high: int) -> list[Range]:

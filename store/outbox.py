@@ -52,21 +52,19 @@ class Outbox:
 
     def add(self, events: Iterable[Event], trace_parent: str | None = None) -> None:
         """Append events inside the transaction that is open, which must be the one of their change."""
-        self._database.executemany(
-            "INSERT INTO outbox (type, payload, trace_parent) VALUES (?, ?, ?)",
+        self._database.insert(
+            "outbox (type, payload, trace_parent)",
             [(type(event).__name__, encode(event), trace_parent) for event in events],
         )
 
     def after(self, sequence: int, limit: int) -> list[OutboxRow]:
         """Up to `limit` events that follow `sequence`, in order."""
-        return [
-            OutboxRow(*row)
-            for row in self._database.rows(
-                "SELECT sequence, type, payload, trace_parent FROM outbox"
-                " WHERE sequence > ? ORDER BY sequence LIMIT ?",
-                (sequence, limit),
-            )
-        ]
+        rows = self._database.rows(
+            "SELECT sequence, type, payload, trace_parent FROM outbox"
+            " WHERE sequence > ? ORDER BY sequence LIMIT ?",
+            (sequence, limit),
+        )
+        return list(map(OutboxRow._make, rows))
 
     def payload(self, sequence: int) -> bytes | None:
         """The payload of one event, or None when the outbox doesn't hold it."""

@@ -130,13 +130,11 @@ class Shadow:
                 self._inbox.fill(source, last)
             every = customers.execute(_CUSTOMERS)
             while rows := list(islice(every, _CUSTOMERS_AT_ONCE)):
-                self._database.executemany(
-                    "INSERT INTO customer (id, account_id, revenue_cents) VALUES (?, ?, ?)",
+                self._database.insert(
+                    "customer (id, account_id, revenue_cents)",
                     [(id, account_id, cents) for id, account_id, cents, *_ in rows],
                 )
-                self._database.executemany(
-                    "INSERT INTO customer_name VALUES (?, ?, ?)", [(id, *told) for id, _, _, *told in rows]
-                )
+                self._database.insert("customer_name", [(id, *told) for id, _, _, *told in rows])
                 done += len(rows)
                 advance(done)
             self._database.set_meta("copied", 1)
