@@ -188,9 +188,9 @@ class UnknownEventType(ValueError):
 
 
 _encoder = msgspec.json.Encoder(enc_hook=str)  # what msgspec does not know: Id, and kinds of text
+_parse = Id.parse.__func__  # type: ignore[attr-defined]  # takes (Id, raw) as msgspec gives them
 _decoders: dict[bytes, msgspec.json.Decoder[Any]] = {
-    name.encode(): msgspec.json.Decoder(cls, dec_hook=lambda _, raw: Id.parse(raw))
-    for name, cls in EVENT_TYPES.items()
+    name.encode(): msgspec.json.Decoder(cls, dec_hook=_parse) for name, cls in EVENT_TYPES.items()
 }
 
 

@@ -8,10 +8,11 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import psutil
 import structlog
+from msgspec import Struct
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from tally.actors.control import ActorStatus
@@ -86,7 +87,7 @@ class RelayMetrics:
             self._figures.add(PUBLISHED, events)
 
 
-class Delivery(NamedTuple):
+class Delivery(Struct, frozen=True, gc=False):
     """An entry, and its event; without one when its type is of no concern to who read it."""
 
     entry: Entry

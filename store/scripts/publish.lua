@@ -32,11 +32,11 @@ if first > last + 1 then
     return {last, digest}
 end
 
-local sequence, entry, prefix = first - 1, nil, source .. ':'
+local sequence, entry = first - 1, nil
 for i = 4, #ARGV, 3 do
     sequence = sequence + 1
     if sequence > last then
-        local id = prefix .. string.format('%d', sequence)
+        local id = source .. ':' .. string.format('%.0f', sequence)
         if ARGV[i + 2] == '' then
             entry = redis.call('XADD', KEYS[1], '*', 'EventTypeName', ARGV[i], 'Payload', ARGV[i + 1],
                 'EventId', id)
