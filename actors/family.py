@@ -219,6 +219,7 @@ class Family:
                         stream,
                         heal if service == "accounts" else None,
                         RelayMetrics(self._figures(actor)),
+                        pass_over=service == customers.SERVICE,  # see customers.CONCERNS
                     ),
                     self._doorbells[service],
                     Housekeeper(database, stream, retention),

@@ -108,18 +108,20 @@ class ConsumerMetrics:
     def after_apply(self, batch: Sequence[Delivery], taken: Sequence[Delivery]) -> None:
         """It is committed; only those `taken` were new, and those of them with an event had an effect."""
         self._figures.observe(APPLYING, time.perf_counter() - self._began)
-        for kind, count in Counter(each.entry.fields[TYPE_FIELD] for each in taken).items():
+        applied = [each for each in taken if each.event]
+        for kind, count in Counter(each.entry.fields[TYPE_FIELD] for each in applied).items():
             self._figures.add(APPLIED, count, (kind.decode(),))
         if len(taken) < len(batch):
             self._figures.add(DUPLICATE, len(batch) - len(taken))
-        applied = [each for each in taken if each.event]
         # The dates of other publishers may be anything.
         if applied and applied[0].event and isinstance(applied[0].entry.event_name, EventId):
             self._figures.observe(VISIBLE, _seconds_since(applied[0].event), times=len(applied))
-        traces = dict.fromkeys(raw for each in batch if (raw := each.entry.fields.get(TRACE_PARENT_FIELD)))
+        traces = dict.fromkeys(
+            raw for each in batch if each.event and (raw := each.entry.fields.get(TRACE_PARENT_FIELD))
+        )
         for level, told in _by_level(self._log, (raw.decode(errors="replace") for raw in traces)):
             last = batch[-1].entry.id.decode()
-            self._log.log(level, "applied", events=len(taken), last=last, trace_parents=told)
+            self._log.log(level, "applied", events=len(applied), last=last, trace_parents=told)
 
     def unknown(self) -> None:
         """An entry of an unknown type was passed over."""

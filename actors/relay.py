@@ -26,6 +26,8 @@ class Relay:
     """Moves committed events from an outbox to the stream.
 
     `heal` is called when the stream has more events of this source than the outbox; it may put them back.
+    With `pass_over`, they are of no concern to the service that they come from: its consumers are spared
+    them.
     """
 
     def __init__(
@@ -35,7 +37,10 @@ class Relay:
         heal: Callable[[], None] | None = None,
         metrics: RelayMetrics | None = None,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        pass_over: bool = False,
     ) -> None:
+        self._pass_over = pass_over
         self._outbox = outbox
         self._stream = stream
         self._heal = heal
@@ -60,7 +65,8 @@ class Relay:
         rows = self._outbox.after(last, BATCH)
         if rows:
             self._metrics.before_publish()
-            self._last = self._stream.publish(self._outbox.source, self._outbox.first() - 1, rows).last
+            source, floor = self._outbox.source, self._outbox.first() - 1
+            self._last = self._stream.publish(source, floor, rows, self._pass_over).last
             self._metrics.after_publish(rows, self._last)
         else:
             self._last = last

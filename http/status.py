@@ -8,7 +8,7 @@ from typing import Literal
 import apsw
 from msgspec import Struct
 
-from tally.store import read_model
+from tally.store import customers, read_model
 from tally.store.database import Database
 from tally.store.errors import StoreError
 from tally.store.inbox import Inbox
@@ -23,7 +23,7 @@ class RedisStatus(Struct, frozen=True):
     """What Redis tells; every figure is None while it can't be reached, or wasn't asked.
 
     `pending` entries were read and not yet applied; `lag` tells how many events of each source were
-    published beyond the last one that was applied.
+    published beyond the last one that was applied: of the customers service's own, in it, none.
     """
 
     reachable: bool | None = None
@@ -111,6 +111,8 @@ class StatusProbe:
             published = stream.published_by_source()
             inbox = Inbox(database)
             lag = {source: max(0, last - inbox.applied(source)) for source, last in published.items()}
+            if self._service == customers.SERVICE and database.source in lag:
+                lag[database.source] = 0  # of no concern to it, so mostly it is spared them
             # Last: without lag, all that was published has been handed out, and may be pending still.
             pending = ConsumerGroup(stream, database.source, "").pending()
             if self._service == "accounts" and pending == 0 and (why := read_model.due(database, stream)):

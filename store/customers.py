@@ -78,7 +78,7 @@ MIGRATIONS: Migrations = (  # see CONTRIBUTING.md, "A change of the schema"
 MOST_CUSTOMERS_AT_ONCE = 1000  # deleted in one transaction: other writers wait for it
 MOST_INVOICES_AT_ONCE = 20_000
 
-CONCERNS = (AccountCreated, AccountDeleted)  # the events that change something here
+CONCERNS = (AccountCreated, AccountDeleted)  # the events that change something here: none of its own
 
 
 class NewCustomer(Struct, frozen=True):

@@ -114,6 +114,7 @@ class EventStream:
         self.published_key = f"{{{key}}}:published"
         self.marks_key = f"{{{key}}}:marks"
         self.trimmed_key = f"{{{key}}}:trimmed"
+        self.passed_key = f"{{{key}}}:passed"
         self.dead_key = f"{{{key}}}:dead"
         self.successors_key = f"{{{key}}}:successors"
         self._publish = self.script("publish")
@@ -127,17 +128,20 @@ class EventStream:
         """The server-side script of that name; Redis is given it again whenever it has lost it."""
         return self.client.register_script((_SCRIPTS / f"{name}.lua").read_text(encoding="utf-8"))
 
-    def publish(self, source: str, floor: int, rows: Sequence[OutboxRow]) -> Published:
+    def publish(
+        self, source: str, floor: int, rows: Sequence[OutboxRow], pass_over: bool = False
+    ) -> Published:
         """Publish `rows`, which are contiguous, each at most once; answer how far the stream has got.
 
         May be repeated, also when it is unknown whether it was done. An answer below the first row
         tells that Redis lacks what lies between: nothing was published. `floor` is the last
-        sequence that the outbox no longer holds.
+        sequence that the outbox no longer holds. With `pass_over` they are of no concern to the group
+        that is named like the source: it is not handed them, unless it has others to read before.
         """
-        arguments: list[Any] = [source, floor, rows[0].sequence if rows else 1]
+        arguments: list[Any] = [source, floor, rows[0].sequence if rows else 1, "1" if pass_over else ""]
         for row in rows:
             arguments += (row.type, row.payload, row.trace_parent or "")
-        keys = [self.key, self.published_key, self.marks_key, self.trimmed_key]
+        keys = [self.key, self.published_key, self.marks_key, self.trimmed_key, self.passed_key]
         last, digest = self._publish(keys=keys, args=arguments)
         return Published(int(last), digest.decode() or None)
 
@@ -235,6 +239,7 @@ class ConsumerGroup:
         self._acknowledging: _Request | None = None
         self._key = stream.key
         self._dead_key = stream.dead_key
+        self._passed_key = stream.passed_key
         self._redrive_key = stream.redrive_key(group)
         self.group = group
         self.consumer = consumer
@@ -343,8 +348,11 @@ class ConsumerGroup:
         }
 
     def newest_acknowledged(self) -> bytes | None:
-        """The newest entry that the group has acknowledged, if it is still on the stream."""
-        id: bytes | None = self._newest_acknowledged(keys=[self._key], args=[self.group])
+        """The newest entry that the group has acknowledged, if it is still on the stream.
+
+        Not one that it was never handed, as `publish` had it pass over it.
+        """
+        id: bytes | None = self._newest_acknowledged(keys=[self._key, self._passed_key], args=[self.group])
         return id
 
     def set_back(self) -> None:

@@ -1,5 +1,6 @@
--- Answer the id of the newest entry that a group has acknowledged, or false when there is none.
--- KEYS  stream
+-- Answer the id of the newest entry that a group has acknowledged, or false when there is none. What it
+-- passed over since, see publish.lua, it has not: nobody has told its database.
+-- KEYS  stream, {stream}:passed
 -- ARGV  group
 local delivered
 for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
@@ -13,6 +14,10 @@ for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
 end
 if not delivered then
     return false
+end
+local from, to = string.match(redis.call('HGET', KEYS[2], ARGV[1]) or '', '^(%S+) (%S+)$')
+if to == delivered then
+    delivered = from
 end
 
 local count = redis.call('XPENDING', KEYS[1], ARGV[1])[1]

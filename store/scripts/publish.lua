@@ -1,13 +1,18 @@
 -- Publish a batch of one source's events, each at most once; answer the last sequence that is on the
 -- stream, and the SHA-1 of its payload ('' when that is not known). Without events: only answer.
--- KEYS  stream, {stream}:published, {stream}:marks, {stream}:trimmed
--- ARGV  source, floor, first sequence, then type, payload and trace parent ('' for none) of each event
+-- KEYS  stream, {stream}:published, {stream}:marks, {stream}:trimmed, {stream}:passed
+-- ARGV  source, floor, first sequence, whether they are of no concern to the group that is named like
+--       the source ('1' or ''), then type, payload and trace parent ('' for none) of each event
 --
 -- `published` holds each source's last sequence; its mark tells which entry that became, and the
 -- SHA-1. When the entry is gone, though it was not trimmed, the stream was deleted or emptied: then
 -- nothing of the source counts as published. A batch that starts beyond last + 1 would leave a gap:
 -- nothing is published, and the answer tells where to go on. What lies below `floor` is no longer in
 -- the outbox and can't be had.
+--
+-- A group that they don't concern passes over them, unless it has something else to read before:
+-- delivered, acknowledged and logged one by one, they would cost as much again. `passed` holds where it
+-- stood before it passed over events only, and where it stands since: newest_acknowledged.lua reads it.
 local source, floor, first = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 
 local function before(a, b)
@@ -32,10 +37,34 @@ if first > last + 1 then
     return {last, digest}
 end
 
-local sequence, entry = first - 1, nil
-for i = 4, #ARGV, 3 do
+-- Where the group stands, if there is one and it has been handed everything, and how many that was.
+local function stand()
+    if redis.call('EXISTS', KEYS[1]) == 0 then
+        return nil
+    end
+    for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+        local group = {}
+        for i = 1, #info, 2 do
+            group[info[i]] = info[i + 1]
+        end
+        local delivered = group['last-delivered-id']
+        if group['name'] == source then
+            local unread = redis.call('XRANGE', KEYS[1], '(' .. delivered, '+', 'COUNT', 1)
+            return #unread == 0 and delivered or nil, group['entries-read']
+        end
+    end
+end
+
+local stood, read
+if ARGV[4] == '1' and #ARGV > 4 then
+    stood, read = stand()
+end
+
+local sequence, entry, added = first - 1, nil, 0
+for i = 5, #ARGV, 3 do
     sequence = sequence + 1
     if sequence > last then
+        added = added + 1
         local id = source .. ':' .. string.format('%.0f', sequence)
         if ARGV[i + 2] == '' then
             entry = redis.call('XADD', KEYS[1], '*', 'EventTypeName', ARGV[i], 'Payload', ARGV[i + 1],
@@ -50,5 +79,14 @@ if entry then
     last, digest = sequence, redis.sha1hex(ARGV[#ARGV - 1])
     redis.call('HSET', KEYS[2], source, string.format('%.0f', last))
     redis.call('HSET', KEYS[3], source, entry .. ' ' .. digest)
+    if stood then
+        if read then -- from Redis 7 on, which makes the group's lag of it
+            redis.call('XGROUP', 'SETID', KEYS[1], source, entry, 'ENTRIESREAD', read + added)
+        else
+            redis.call('XGROUP', 'SETID', KEYS[1], source, entry)
+        end
+        local from, to = string.match(redis.call('HGET', KEYS[5], source) or '', '^(%S+) (%S+)$')
+        redis.call('HSET', KEYS[5], source, (to == stood and from or stood) .. ' ' .. entry)
+    end
 end
 return {last, digest}
