@@ -69,13 +69,9 @@ class RelayMetrics:
         self._figures = figures or Figures()
         self._log = structlog.get_logger().bind()
 
-    def before_publish(self) -> None:
-        """Redis is about to be given a batch."""
-        self._began = time.perf_counter()
-
-    def after_publish(self, rows: Sequence[OutboxRow], last: int) -> None:
-        """Redis has taken it, or tells by `last` that it lacks what is before it."""
-        self._figures.observe(PUBLISHING, time.perf_counter() - self._began)
+    def after_publish(self, rows: Sequence[OutboxRow], last: int, seconds: float) -> None:
+        """Redis has taken a batch, or tells by `last` that it lacks what is before; so long it took."""
+        self._figures.observe(PUBLISHING, seconds)
         if last >= rows[-1].sequence:
             traces = dict.fromkeys(row.trace_parent for row in rows if row.trace_parent)
             for level, told in _by_level(self._log, traces):

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import structlog
 
@@ -9,8 +10,8 @@ from tally.actors.actor import PASSING, Actor, CannotStart
 from tally.actors.doorbell import Doorbell
 from tally.actors.housekeeper import Housekeeper
 from tally.actors.metrics import RelayMetrics
-from tally.store.outbox import Outbox
-from tally.store.stream import EventStream, Published, fingerprint
+from tally.store.outbox import Outbox, OutboxRow
+from tally.store.stream import EventStream, Publication, Published, fingerprint
 
 BATCH = 500
 PACE_SECONDS = 0.001  # between publications without a backlog: each costs all that follows the same
@@ -22,12 +23,20 @@ LOOK_SECONDS = 1.0  # while idle: whether Redis still has what it was given
 _log = structlog.get_logger()
 
 
+class _Sent(NamedTuple):
+    """Events on their way, and since when."""
+
+    rows: list[OutboxRow]
+    publication: Publication
+    at: float
+
+
 class Relay:
     """Moves committed events from an outbox to the stream.
 
     `heal` is called when the stream has more events of this source than the outbox; it may put them back.
     With `pass_over`, they are of no concern to the service that they come from: its consumers are spared
-    them.
+    them. While there is a backlog, Redis is given the next `batch` before it has answered for the last.
     """
 
     def __init__(
@@ -39,8 +48,11 @@ class Relay:
         clock: Callable[[], float] = time.monotonic,
         *,
         pass_over: bool = False,
+        batch: int = BATCH,
     ) -> None:
         self._pass_over = pass_over
+        self._batch = batch
+        self._sent: list[_Sent] = []  # what has not been heard of yet, in order
         self._outbox = outbox
         self._stream = stream
         self._heal = heal
@@ -52,8 +64,9 @@ class Relay:
         self.refusal: str | None = None  # why nothing is published any more
 
     def step(self) -> int:
-        """Publish up to BATCH events; answer how many there were: 0 when there are no more.
+        """Publish up to `batch` events; answer how many there were: 0 when there are no more.
 
+        As many as that are only on their way when this returns; the next step hears of them.
         Raises RedisError or StoreUnavailable. May be repeated after either: what was published
         before is not published again.
         """
@@ -62,24 +75,33 @@ class Relay:
             last = self._ask()
         if self.refusal:
             return 0
-        rows = self._outbox.after(last, BATCH)
+        rows = self._outbox.after(self._sent[-1].rows[-1].sequence if self._sent else last, self._batch)
         if rows:
-            self._metrics.before_publish()
-            source, floor = self._outbox.source, self._outbox.first() - 1
-            self._last = self._stream.publish(source, floor, rows, self._pass_over).last
-            self._metrics.after_publish(rows, self._last)
-        else:
-            self._last = last
+            self._send(rows)
+        while self._sent and (len(self._sent) > 1 or len(rows) < self._batch):
+            sent = self._sent.pop(0)
+            last = sent.publication.answer().last
+            self._metrics.after_publish(sent.rows, last, self._clock() - sent.at)
+            if last < sent.rows[-1].sequence:
+                return len(sent.rows)  # Redis lacks what is before: the next step asks how much
         if not rows or self._clock() >= self._next_mark:
-            self._mark(self._last)
+            self._mark(last)
+        self._last = last
         return len(rows)
 
     def look_again(self) -> None:
         """Ask Redis anew what it holds at the next step."""
         self._last = None
 
+    def _send(self, rows: list[OutboxRow]) -> None:
+        source, floor = self._outbox.source, self._outbox.first() - 1
+        publication = self._stream.send(source, floor, rows, self._pass_over)
+        self._sent.append(_Sent(rows, publication, self._clock()))
+
     def _ask(self) -> int:
         """What Redis holds now; sets `refusal` when that can't have come from this outbox."""
+        while self._sent:
+            self._sent.pop().publication.abandon()
         if self._outbox.is_renamed():
             raise CannotStart("the database was given a new identity; starting again with it")
         published = self._stream.published(self._outbox.source)

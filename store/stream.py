@@ -118,6 +118,7 @@ class EventStream:
         self.dead_key = f"{{{key}}}:dead"
         self.successors_key = f"{{{key}}}:successors"
         self._publish = self.script("publish")
+        self._publish_keys = [self.key, self.published_key, self.marks_key, self.trimmed_key, self.passed_key]
         self._trim = self.script("trim")
 
     def redrive_key(self, group: str) -> str:
@@ -138,12 +139,17 @@ class EventStream:
         sequence that the outbox no longer holds. With `pass_over` they are of no concern to the group
         that is named like the source: it is not handed them, unless it has others to read before.
         """
-        arguments: list[Any] = [source, floor, rows[0].sequence if rows else 1, "1" if pass_over else ""]
-        for row in rows:
-            arguments += (row.type, row.payload, row.trace_parent or "")
-        keys = [self.key, self.published_key, self.marks_key, self.trimmed_key, self.passed_key]
-        last, digest = self._publish(keys=keys, args=arguments)
-        return Published(int(last), digest.decode() or None)
+        arguments = _to_publish(source, floor, rows, pass_over)
+        return _published(self._publish(keys=self._publish_keys, args=arguments))
+
+    def send(self, source: str, floor: int, rows: Sequence[OutboxRow], pass_over: bool) -> "Publication":
+        """Publish like `publish`, and don't wait: Redis takes them in while the next ones are gathered.
+
+        Only after `publish`, which gives Redis the script. What is sent is done in that order, and where
+        one fails, those behind it leave a gap and publish nothing.
+        """
+        keys, arguments = self._publish_keys, _to_publish(source, floor, rows, pass_over)
+        return Publication(_Request(self.client, "EVALSHA", self._publish.sha, len(keys), *keys, *arguments))
 
     def published(self, source: str) -> Published:
         """How far the stream has got with `source`."""
@@ -227,6 +233,33 @@ class _Request:
         """Never ask for the answer. What Redis does, or has done, it does all the same."""
         self._connection.disconnect()  # type: ignore[no-untyped-call]
         self._pool.release(self._connection)
+
+
+class Publication:
+    """Events on their way to the stream."""
+
+    def __init__(self, request: _Request) -> None:
+        self._request = request
+
+    def answer(self) -> Published:
+        """What `publish` would have answered. Blocks until Redis has; to be called once."""
+        return _published(self._request.answer())
+
+    def abandon(self) -> None:
+        """Never ask; they may be published or not."""
+        self._request.abandon()
+
+
+def _to_publish(source: str, floor: int, rows: Sequence[OutboxRow], pass_over: bool) -> list[Any]:
+    arguments: list[Any] = [source, floor, rows[0].sequence if rows else 1, "1" if pass_over else ""]
+    for row in rows:
+        arguments += (row.type, row.payload, row.trace_parent or "")
+    return arguments
+
+
+def _published(answer: Any) -> Published:
+    last, digest = answer
+    return Published(int(last), digest.decode() or None)
 
 
 class ConsumerGroup:

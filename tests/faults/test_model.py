@@ -32,7 +32,7 @@ from tally.store import accounts, customers
 from tally.store.accounts import Accounts, NewAccount
 from tally.store.customers import Customers, NewCustomer, NewInvoice
 from tally.store.outbox import Outbox
-from tally.store.stream import Claim, ConsumerGroup, Entry, EventStream, Published, connect
+from tally.store.stream import Claim, ConsumerGroup, Entry, EventStream, Publication, Published, connect
 
 CONSUMERS = ("accounts-consumer-1", "accounts-consumer-2")
 CALM, BEFORE, AFTER = "calm", "before", "after"
@@ -62,9 +62,30 @@ class BrokenStream(EventStream):
         super().__init__(client, key)
         self._line = line
 
-    def publish(self, source: str, floor: int, rows: Any) -> Published:
-        done: Callable[[], Published] = lambda: super(BrokenStream, self).publish(source, floor, rows)  # noqa: E731
+    def publish(self, source: str, floor: int, rows: Any, pass_over: bool = False) -> Published:
+        done: Callable[[], Published] = lambda: super(BrokenStream, self).publish(  # noqa: E731
+            source, floor, rows, pass_over
+        )
         answer: Published = self._line.carry(done)
+        return answer
+
+    def send(self, source: str, floor: int, rows: Any, pass_over: bool) -> Publication:
+        sent: Callable[[], Publication] = lambda: BrokenPublication(  # noqa: E731
+            super(BrokenStream, self).send(source, floor, rows, pass_over), self._line
+        )
+        publication: Publication = self._line.carry(sent)
+        return publication
+
+
+class BrokenPublication(Publication):
+    """What was sent over such a line."""
+
+    def __init__(self, sent: Publication, line: Line) -> None:
+        super().__init__(sent._request)
+        self._line = line
+
+    def answer(self) -> Published:
+        answer: Published = self._line.carry(super().answer)
         return answer
 
 
@@ -183,7 +204,8 @@ class History(RuleBasedStateMachine):
 
     @rule()
     def start_relay(self) -> None:
-        self.relay = Relay(self.customers.outbox, BrokenStream(self.client, "event-stream", self.line))
+        stream = BrokenStream(self.client, "event-stream", self.line)
+        self.relay = Relay(self.customers.outbox, stream, pass_over=True, batch=2)
 
     @rule()
     def accounts_relay_turns(self) -> None:

@@ -77,12 +77,12 @@ def _stopped(*pids: int) -> Iterator[None]:
 
 
 def test_prometheus_and_openmetrics_read_the_same_figures_without_complaint(tally: Tally) -> None:
-    for client, visible in ((tally.customers, 1), (tally.accounts, 3)):  # of concern to each
+    for client, concerned in ((tally.customers, 1), (tally.accounts, 3)):
         as_text, as_openmetrics = scrape(client), scrape_openmetrics(client)
         assert set(as_text.families) == set(as_openmetrics.families)
         for page in (as_text, as_openmetrics):
-            assert page.value("tally_events_applied_total") == 3
-            assert page.value("tally_event_visible_seconds_count") == visible
+            assert page.value("tally_events_applied_total") == concerned
+            assert page.value("tally_event_visible_seconds_count") == concerned
 
 
 def test_promtool_finds_nothing_to_say_about_names_units_and_help(tally: Tally) -> None:
