@@ -11,7 +11,7 @@ from tally.actors.doorbell import Doorbell
 from tally.actors.housekeeper import Housekeeper
 from tally.actors.metrics import RelayMetrics
 from tally.store.outbox import Outbox, OutboxRow
-from tally.store.stream import EventStream, Publication, Published, fingerprint
+from tally.store.stream import EventStream, Published, fingerprint
 
 BATCH = 500
 PACE_SECONDS = 0.001  # between publications without a backlog: each costs all that follows the same
@@ -27,7 +27,6 @@ class _Sent(NamedTuple):
     """Events on their way, and since when."""
 
     rows: list[OutboxRow]
-    publication: Publication
     at: float
 
 
@@ -52,6 +51,7 @@ class Relay:
     ) -> None:
         self._pass_over = pass_over
         self._batch = batch
+        self._publishing = stream.publishing()
         self._sent: list[_Sent] = []  # what has not been heard of yet, in order
         self._outbox = outbox
         self._stream = stream
@@ -79,8 +79,8 @@ class Relay:
         if rows:
             self._send(rows)
         while self._sent and (len(self._sent) > 1 or len(rows) < self._batch):
+            last = self._publishing.answer().last
             sent = self._sent.pop(0)
-            last = sent.publication.answer().last
             self._metrics.after_publish(sent.rows, last, self._clock() - sent.at)
             if last < sent.rows[-1].sequence:
                 return len(sent.rows)  # Redis lacks what is before: the next step asks how much
@@ -95,13 +95,14 @@ class Relay:
 
     def _send(self, rows: list[OutboxRow]) -> None:
         source, floor = self._outbox.source, self._outbox.first() - 1
-        publication = self._stream.send(source, floor, rows, self._pass_over)
-        self._sent.append(_Sent(rows, publication, self._clock()))
+        self._sent.append(_Sent(rows, self._clock()))
+        self._publishing.send(source, floor, rows, self._pass_over)
 
     def _ask(self) -> int:
         """What Redis holds now; sets `refusal` when that can't have come from this outbox."""
-        while self._sent:
-            self._sent.pop().publication.abandon()
+        if self._sent:
+            self._sent.clear()
+            self._publishing.abandon()
         if self._outbox.is_renamed():
             raise CannotStart("the database was given a new identity; starting again with it")
         published = self._stream.published(self._outbox.source)

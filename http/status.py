@@ -123,5 +123,6 @@ class StatusProbe:
         finally:
             client.close()
         if dead_letters:
-            reasons.append(f"{dead_letters} dead letters wait for a decision")
+            wait = "dead letter waits" if dead_letters == 1 else "dead letters wait"
+            reasons.append(f"{dead_letters} {wait} for a decision")
         return RedisStatus(reachable=True, pending=pending, dead_letters=dead_letters, lag=lag)

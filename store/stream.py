@@ -142,14 +142,16 @@ class EventStream:
         arguments = _to_publish(source, floor, rows, pass_over)
         return _published(self._publish(keys=self._publish_keys, args=arguments))
 
-    def send(self, source: str, floor: int, rows: Sequence[OutboxRow], pass_over: bool) -> "Publication":
-        """Publish like `publish`, and don't wait: Redis takes them in while the next ones are gathered.
+    def publishing(self) -> "Publishing":
+        """The way to publish batches without waiting for each."""
+        return Publishing(self)
 
-        Only after `publish`, which gives Redis the script. What is sent is done in that order, and where
-        one fails, those behind it leave a gap and publish nothing.
-        """
+    def to_publish(
+        self, source: str, floor: int, rows: Sequence[OutboxRow], pass_over: bool
+    ) -> tuple[Any, ...]:
+        """The command that is what `publish` does, for a Redis that has been given the script."""
         keys, arguments = self._publish_keys, _to_publish(source, floor, rows, pass_over)
-        return Publication(_Request(self.client, "EVALSHA", self._publish.sha, len(keys), *keys, *arguments))
+        return "EVALSHA", self._publish.sha, len(keys), *keys, *arguments
 
     def published(self, source: str) -> Published:
         """How far the stream has got with `source`."""
@@ -235,19 +237,30 @@ class _Request:
         self._pool.release(self._connection)
 
 
-class Publication:
-    """Events on their way to the stream."""
+class Publishing:
+    """Batches on their way to the stream: over one connection, so they are done and answered in order.
 
-    def __init__(self, request: _Request) -> None:
-        self._request = request
+    Redis takes one in while the next is gathered. Where one fails, those behind it would leave a gap,
+    and publish nothing. Only after `EventStream.publish`, which gives Redis the script.
+    """
+
+    def __init__(self, stream: EventStream) -> None:
+        self._stream = stream
+        self._connection: Any = None
+
+    def send(self, source: str, floor: int, rows: Sequence[OutboxRow], pass_over: bool) -> None:
+        """Publish like `EventStream.publish`; `answer` answers."""
+        self._connection = self._connection or self._stream.client.connection_pool.get_connection()
+        self._connection.send_command(*self._stream.to_publish(source, floor, rows, pass_over))
 
     def answer(self) -> Published:
-        """What `publish` would have answered. Blocks until Redis has; to be called once."""
-        return _published(self._request.answer())
+        """What the first call of `publish` that was not answered yet would have. Blocks until Redis has."""
+        return _published(self._connection.read_response())
 
     def abandon(self) -> None:
-        """Never ask; they may be published or not."""
-        self._request.abandon()
+        """Never ask for the answers: what was sent may be published or not. May be repeated."""
+        if self._connection:
+            self._connection.disconnect()
 
 
 def _to_publish(source: str, floor: int, rows: Sequence[OutboxRow], pass_over: bool) -> list[Any]:

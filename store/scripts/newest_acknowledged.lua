@@ -27,9 +27,22 @@ if count > 0 then
         pending[entry[1]] = true
     end
 end
-for _, entry in ipairs(redis.call('XREVRANGE', KEYS[1], delivered, '-', 'COUNT', count + 1)) do
+
+-- What it passed over earlier, before an entry that is pending, is told by its source. Where there is
+-- more of that than is looked at, the answer is one of those: the group is set back then, in vain.
+local most = count + (from and 1000 or 1)
+local entries = redis.call('XREVRANGE', KEYS[1], delivered, '-', 'COUNT', most)
+local own, passed = ARGV[1] .. ':', false
+for _, entry in ipairs(entries) do
+    local is_own = false
+    for i = 1, #entry[2], 2 do
+        is_own = is_own or (entry[2][i] == 'EventId' and string.sub(entry[2][i + 1], 1, #own) == own)
+    end
     if not pending[entry[1]] then
-        return entry[1]
+        if not (from and is_own) then
+            return entry[1]
+        end
+        passed = passed or entry[1]
     end
 end
-return false
+return #entries == most and passed

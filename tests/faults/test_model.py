@@ -32,7 +32,7 @@ from tally.store import accounts, customers
 from tally.store.accounts import Accounts, NewAccount
 from tally.store.customers import Customers, NewCustomer, NewInvoice
 from tally.store.outbox import Outbox
-from tally.store.stream import Claim, ConsumerGroup, Entry, EventStream, Publication, Published, connect
+from tally.store.stream import Claim, ConsumerGroup, Entry, EventStream, Published, Publishing, connect
 
 CONSUMERS = ("accounts-consumer-1", "accounts-consumer-2")
 CALM, BEFORE, AFTER = "calm", "before", "after"
@@ -69,20 +69,19 @@ class BrokenStream(EventStream):
         answer: Published = self._line.carry(done)
         return answer
 
-    def send(self, source: str, floor: int, rows: Any, pass_over: bool) -> Publication:
-        sent: Callable[[], Publication] = lambda: BrokenPublication(  # noqa: E731
-            super(BrokenStream, self).send(source, floor, rows, pass_over), self._line
-        )
-        publication: Publication = self._line.carry(sent)
-        return publication
+    def publishing(self) -> Publishing:
+        return BrokenPublishing(self, self._line)
 
 
-class BrokenPublication(Publication):
-    """What was sent over such a line."""
+class BrokenPublishing(Publishing):
+    """Batches on their way over such a line."""
 
-    def __init__(self, sent: Publication, line: Line) -> None:
-        super().__init__(sent._request)
+    def __init__(self, stream: EventStream, line: Line) -> None:
+        super().__init__(stream)
         self._line = line
+
+    def send(self, source: str, floor: int, rows: Any, pass_over: bool) -> None:
+        self._line.carry(lambda: super(BrokenPublishing, self).send(source, floor, rows, pass_over))
 
     def answer(self) -> Published:
         answer: Published = self._line.carry(super().answer)

@@ -1,5 +1,6 @@
 """The relay: every committed event on the stream once, in order, whatever Redis loses."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from support.waiting import eventually
 from tally.actors.relay import BATCH, Relay
 from tally.store.accounts import Accounts, NewAccount, open_database
 from tally.store.outbox import Outbox
-from tally.store.stream import EventStream, connect
+from tally.store.stream import ConsumerGroup, EventStream, connect
 
 
 @pytest.fixture
@@ -193,6 +194,84 @@ def test_a_database_restored_from_an_old_copy_publishes_nothing_and_names_the_re
     assert _sequences(client) == list(range(1, 21))
     assert relay.refusal
     assert "rebuild" in relay.refusal
+
+
+@pytest.mark.parametrize("loss", ["FLUSHALL", "SCRIPT FLUSH", "CLIENT KILL TYPE normal"])
+def test_what_is_on_its_way_when_redis_loses_something_is_published_once(
+    accounts: Accounts, stream: EventStream, client: redis.Redis, loss: str
+) -> None:
+    relay = Relay(accounts.outbox, stream, batch=10)
+    _commit(accounts, 55)
+    assert [relay.step(), relay.step()] == [10, 10]  # of which the second was not heard of
+
+    client.execute_command(*loss.split())  # type: ignore[no-untyped-call]
+    for _ in range(20):
+        with suppress(redis.RedisError):
+            relay.step()
+
+    assert _sequences(client) == list(range(1, 56))
+    assert accounts.outbox.depth() == 0
+
+
+def _group(client: redis.Redis) -> dict[str, Any]:
+    (group,) = client.xinfo_groups("event-stream")
+    return dict(group)
+
+
+def test_a_group_passes_over_what_is_of_no_concern_to_it(
+    accounts: Accounts, stream: EventStream, client: redis.Redis
+) -> None:
+    """And is caught up then, for Redis too."""
+    group = ConsumerGroup(stream, accounts.database.source, "a", block_ms=1)
+    group.create()
+    relay = Relay(accounts.outbox, stream, pass_over=True, batch=10)
+    _commit(accounts, 25)
+    _drain(relay)
+
+    assert group.read_new(100) == []
+    assert _group(client)["last-delivered-id"] == client.xinfo_stream("event-stream")["last-generated-id"]
+    assert _group(client).get("lag", 0) == 0
+    assert group.newest_acknowledged() is None  # no database has been told of any
+
+
+def test_a_group_that_has_others_to_read_is_handed_all(
+    accounts: Accounts, stream: EventStream, client: redis.Redis
+) -> None:
+    group = ConsumerGroup(stream, accounts.database.source, "a", block_ms=1)
+    group.create()
+    theirs = client.xadd("event-stream", {"EventTypeName": "OrderShipped"})
+    relay = Relay(accounts.outbox, stream, pass_over=True)
+    _commit(accounts, 2)
+    _drain(relay)
+    assert [entry.id for entry in group.read_new(1)] == [theirs]
+    _commit(accounts, 1)
+    _drain(relay)
+    assert len(group.read_new(100)) == 3
+
+
+def test_what_a_group_passed_over_does_not_count_as_acknowledged(
+    accounts: Accounts, stream: EventStream, client: redis.Redis
+) -> None:
+    group = ConsumerGroup(stream, accounts.database.source, "a", block_ms=1)
+    group.create()
+    relay = Relay(accounts.outbox, stream, pass_over=True, batch=10)
+
+    def another() -> bytes:
+        id: bytes = client.xadd("event-stream", {"EventTypeName": "OrderShipped"})  # type: ignore[assignment]
+        assert [entry.id for entry in group.read_new(10)] == [id]
+        for _ in range(2):
+            _commit(accounts, 15)
+            _drain(relay)
+        assert group.read_new(10) == []
+        return id
+
+    first = another()
+    group.acknowledge([first])
+    assert group.newest_acknowledged() == first
+    second = another()
+    assert group.newest_acknowledged() == first  # the second is pending; between them, all was passed over
+    group.acknowledge([second])
+    assert group.newest_acknowledged() == second
 
 
 def test_after_a_failure_redis_is_asked_again(
