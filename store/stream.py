@@ -246,21 +246,36 @@ class Publishing:
 
     def __init__(self, stream: EventStream) -> None:
         self._stream = stream
-        self._connection: Any = None
+        self._pool = stream.client.connection_pool
+        self._connection: Any = None  # only while something is on its way
+        self._unanswered = 0
 
     def send(self, source: str, floor: int, rows: Sequence[OutboxRow], pass_over: bool) -> None:
         """Publish like `EventStream.publish`; `answer` answers."""
-        self._connection = self._connection or self._stream.client.connection_pool.get_connection()
+        self._connection = self._connection or self._pool.get_connection()
+        self._unanswered += 1
         self._connection.send_command(*self._stream.to_publish(source, floor, rows, pass_over))
 
     def answer(self) -> Published:
-        """What the first call of `publish` that was not answered yet would have. Blocks until Redis has."""
-        return _published(self._connection.read_response())
+        """What `EventStream.publish` would have answered to the first batch that was not answered yet.
+
+        Blocks until Redis has answered. After a failure, only `abandon` is left.
+        """
+        answer = _published(self._connection.read_response())
+        self._unanswered -= 1
+        if not self._unanswered:
+            self._let_go()
+        return answer
 
     def abandon(self) -> None:
         """Never ask for the answers: what was sent may be published or not. May be repeated."""
         if self._connection:
             self._connection.disconnect()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._pool.release(self._connection)
+        self._connection, self._unanswered = None, 0
 
 
 def _to_publish(source: str, floor: int, rows: Sequence[OutboxRow], pass_over: bool) -> list[Any]:
