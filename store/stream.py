@@ -129,17 +129,14 @@ class EventStream:
         """The server-side script of that name; Redis is given it again whenever it has lost it."""
         return self.client.register_script((_SCRIPTS / f"{name}.lua").read_text(encoding="utf-8"))
 
-    def publish(
-        self, source: str, floor: int, rows: Sequence[OutboxRow], pass_over: bool = False
-    ) -> Published:
+    def publish(self, source: str, floor: int, rows: Sequence[OutboxRow]) -> Published:
         """Publish `rows`, which are contiguous, each at most once; answer how far the stream has got.
 
         May be repeated, also when it is unknown whether it was done. An answer below the first row
         tells that Redis lacks what lies between: nothing was published. `floor` is the last
-        sequence that the outbox no longer holds. With `pass_over` they are of no concern to the group
-        that is named like the source: it is not handed them, unless it has others to read before.
+        sequence that the outbox no longer holds.
         """
-        arguments = _to_publish(source, floor, rows, pass_over)
+        arguments = _to_publish(source, floor, rows, pass_over=False)
         return _published(self._publish(keys=self._publish_keys, args=arguments))
 
     def publishing(self) -> "Publishing":
@@ -251,7 +248,11 @@ class Publishing:
         self._unanswered = 0
 
     def send(self, source: str, floor: int, rows: Sequence[OutboxRow], pass_over: bool) -> None:
-        """Publish like `EventStream.publish`; `answer` answers."""
+        """Publish like `EventStream.publish`; `answer` answers.
+
+        With `pass_over` they are of no concern to the group that is named like the source: it is not
+        handed them, unless it has others to read before.
+        """
         self._connection = self._connection or self._pool.get_connection()
         self._unanswered += 1
         self._connection.send_command(*self._stream.to_publish(source, floor, rows, pass_over))
@@ -411,7 +412,7 @@ class ConsumerGroup:
     def newest_acknowledged(self) -> bytes | None:
         """The newest entry that the group has acknowledged, if it is still on the stream.
 
-        Not one that it was never handed, as `publish` had it pass over it.
+        Not one that it was never handed, as `Publishing.send` had it pass over it.
         """
         id: bytes | None = self._newest_acknowledged(keys=[self._key, self._passed_key], args=[self.group])
         return id

@@ -62,10 +62,8 @@ class BrokenStream(EventStream):
         super().__init__(client, key)
         self._line = line
 
-    def publish(self, source: str, floor: int, rows: Any, pass_over: bool = False) -> Published:
-        done: Callable[[], Published] = lambda: super(BrokenStream, self).publish(  # noqa: E731
-            source, floor, rows, pass_over
-        )
+    def publish(self, source: str, floor: int, rows: Any) -> Published:
+        done: Callable[[], Published] = lambda: super(BrokenStream, self).publish(source, floor, rows)  # noqa: E731
         answer: Published = self._line.carry(done)
         return answer
 
