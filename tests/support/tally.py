@@ -136,15 +136,23 @@ class Tally:
             self.process.wait()
             eventually(lambda: not any(map(alive, children)))
 
+    def reports(self) -> list[dict[str, Any]]:
+        """What the two services tell of themselves."""
+        return [self.customers.get("/status"), self.accounts.get("/status")]
+
     def settled(self) -> bool:
         """Whether everything that was committed has been published and applied."""
-        reports = [self.customers.get("/status"), self.accounts.get("/status")]
-        return all(
-            report["outbox_depth"] == 0
-            and report["redis"]["pending"] == 0
-            and not any(report["redis"]["lag"].values())
-            for report in reports
-        )
+        return is_settled(self.reports())
+
+
+def is_settled(reports: list[dict[str, Any]]) -> bool:
+    """Whether everything that was committed had been published and applied when the services told so."""
+    return all(
+        report["outbox_depth"] == 0
+        and report["redis"]["pending"] == 0
+        and not any(report["redis"]["lag"].values())
+        for report in reports
+    )
 
 
 @contextmanager

@@ -23,3 +23,10 @@ def eventually(look: Callable[[], T], seconds: float = 20.0) -> T:
             last = error
         time.sleep(0.01)
     raise AssertionError(f"not within {seconds} s; last seen: {last!r}")
+
+
+def known(look: Callable[[], T | None], seconds: float = 20.0) -> T:
+    """Look again and again until it can be told, which is when `look` answers other than None; answer it."""
+    found = eventually(lambda: None if (seen := look()) is None else (seen,), seconds)
+    assert found
+    return found[0]
