@@ -174,6 +174,8 @@ class Database:
         with translated(str(self.path)):
             self._connection = apsw.Connection(str(self.path), statementcachesize=200)
             self._connection.set_busy_handler(_FairWait(self))
+            # Else this SQLite, which is built with STAT4, plans a query anew for each value bound in it.
+            self._connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
             self._prepare(migrate)
 
     @contextmanager
