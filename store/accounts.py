@@ -200,7 +200,7 @@ class Accounts:
         Every effect commutes with every other: amounts are summed, a deletion stands whatever comes
         after it, and of two creations of one id the first by its date is the one that counts.
         """
-        revenue: defaultdict[Id, int] = defaultdict(int)
+        revenue: defaultdict[int, int] = defaultdict(int)
         for event in events:
             match event:
                 case InvoiceCreated():

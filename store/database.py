@@ -78,10 +78,11 @@ class Database:
         """Run one statement for each row."""
         self._connection.executemany(sql, rows)
 
-    def insert(self, into: str, rows: Sequence[Sequence[Any]]) -> None:
+    def insert(self, into: str, rows: Sequence[Sequence[Any]], on_conflict: str = "") -> None:
         """Insert rows in order, inside the transaction that is open; `into` names the table and columns.
 
-        When it raises, some may be there: the transaction must not be committed then.
+        `on_conflict` is the clause that tells what becomes of a row whose key is there already. When it
+        raises, some may be there: the transaction must not be committed then.
         """
         whole = len(rows) - len(rows) % ROWS_AT_ONCE
         if whole:
@@ -90,11 +91,11 @@ class Database:
             step = len(flat) // (whole // ROWS_AT_ONCE)
             many = ", ".join([_places(rows[0])] * ROWS_AT_ONCE)
             self.executemany(
-                f"INSERT OR FAIL INTO {into} VALUES {many}",
+                f"INSERT OR FAIL INTO {into} VALUES {many} {on_conflict}",
                 [flat[start : start + step] for start in range(0, len(flat), step)],
             )
         if rest := rows[whole:]:
-            self.executemany(f"INSERT INTO {into} VALUES {_places(rest[0])}", rest)
+            self.executemany(f"INSERT INTO {into} VALUES {_places(rest[0])} {on_conflict}", rest)
 
     def rows(self, sql: str, bindings: Bindings = ()) -> list[tuple[Any, ...]]:
         """All rows of a query. Outside a transaction the query is its own snapshot."""

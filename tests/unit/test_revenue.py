@@ -33,7 +33,7 @@ def _recent(database: Database) -> int:
     return int(database.value("SELECT count(*) FROM recent_revenue"))
 
 
-def _added(database: Database, revenue: Revenue, cents: dict[Id, int]) -> dict[int, int]:
+def _added(database: Database, revenue: Revenue, cents: dict[int, int]) -> dict[int, int]:
     with database.transaction():
         return revenue.add(cents)
 
@@ -52,7 +52,7 @@ _batches = st.lists(
 @settings(max_examples=200, deadline=None)
 @given(_batches)
 def test_in_whatever_stretches_it_is_settled_nothing_is_lost_or_counted_twice(
-    batches: list[dict[Id, int]],
+    batches: list[dict[int, int]],
 ) -> None:
     expected: Counter[int] = Counter()
     with tempfile.TemporaryDirectory() as directory:
