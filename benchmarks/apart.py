@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from benchmarks.client import Unexpected
 from tally.actors.actor import die_with_parent
@@ -26,6 +26,13 @@ END_SECONDS = 30.0
 
 Tell = Callable[[Any], None]
 """Tells the process that started this one something: once, when it is ready."""
+
+
+class Server(NamedTuple):
+    """A process that serves: on which port, and its id."""
+
+    port: int
+    pid: int
 
 
 def apart(function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
@@ -41,10 +48,10 @@ def apart(function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
 @contextmanager
 def serving(
     function: Callable[Concatenate[Tell, P], None], *arguments: P.args, **named: P.kwargs
-) -> Iterator[Any]:
-    """Have `function` run in a new process; gives what it told. At the end it gets SIGTERM."""
+) -> Iterator[Server]:
+    """Have `function` run in a new process, and tell the port it serves. At the end it gets SIGTERM."""
     with _started(function, arguments, named, told=True) as (process, connection):
-        yield _receive(connection, TELL_SECONDS)
+        yield Server(_receive(connection, TELL_SECONDS), process.pid)
         process.terminate()
         _receive(connection, END_SECONDS)
 

@@ -1,10 +1,12 @@
 """POST /invoices/batch: how fast invoices are accepted in bulk, and whether the stream keeps up."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks import costs
 from benchmarks.apart import apart
 from benchmarks.client import until
 from benchmarks.load import Request, send_each
@@ -15,15 +17,20 @@ from benchmarks.scene import MOST_IN_BATCH, Scene
 
 RATE, KEEPS_UP = 60_000, 2.0
 CUSTOMERS = 1_000
+_SHOWN = 5  # processes: what the others take is hardly anything
 _LOOK_SECONDS = 0.1
 
 
 class Timing(NamedTuple):
-    """Seconds from the first request to the last answer, and to all of it shown."""
+    """Seconds from the first request to the last answer, and to all of it shown.
+
+    `cpu` is each process's processor time until then, in seconds, by its name.
+    """
 
     invoices: int
     posted: float
     shown: float
+    cpu: dict[str, float]
 
     @property
     def rate(self) -> float:
@@ -47,7 +54,27 @@ def measure(plan: Plan) -> Result:
         at_least("batches: invoices/s", RATE, [timing.rate for timing in timings], ",.0f"),
         at_most("batches: all visible / all answered", KEEPS_UP, shares),
     ]
-    return Result(f"{table(rows)}\n\n{_NOTES}", targets)
+    return Result(f"{table(rows)}\n\n{_profile(timings)}\n\n{_NOTES}", targets)
+
+
+def _profile(timings: Sequence[Timing]) -> str:
+    """What the processor did for each invoice, by process, and how much of the cores that was."""
+
+    def row(what: str, seconds: Callable[[Timing], float]) -> list[str]:
+        return [what, spread([seconds(timing) / timing.invoices * 1e6 for timing in timings], ".1f")]
+
+    names = sorted(timings[0].cpu, key=lambda name: -timings[0].cpu[name])
+    rows = [["µs of processor for each invoice", "median (min..max)"]]
+    rows += [row(name, partial(_cpu_of, name)) for name in names[:_SHOWN]]
+    rows.append(row("the others", lambda timing: sum(timing.cpu[name] for name in names[_SHOWN:])))
+    rows.append(row("all of Tally", lambda timing: sum(timing.cpu.values())))
+    cores = [sum(timing.cpu.values()) / timing.shown for timing in timings]
+    rows.append(["cores in use until all is visible", spread(cores, ".2f")])
+    return table(rows)
+
+
+def _cpu_of(name: str, timing: Timing) -> float:
+    return timing.cpu[name]
 
 
 def post(
@@ -62,12 +89,18 @@ def post(
         scene = set_up(tally)
         until(tally.settled, pause=0.02)
         requests: list[Request] = list(scene.batches(count))
-        began, answered = apart(send_each, tally.customers_port, requests)
         scene.sent += sum(request.weight for request in requests)
-        until(scene.shown, pause=_LOOK_SECONDS, seconds=300)
-        shown = time.monotonic()
+        times: list[float] = []
+
+        def post() -> None:
+            times.extend(apart(send_each, tally.customers_port, requests))
+            until(scene.shown, pause=_LOOK_SECONDS, seconds=300)
+            times.append(time.monotonic())
+
+        cpu = costs.spent(tally, post)
         scene.insist()
-    return Timing(count, answered - began, shown - began)
+    began, answered, shown = times
+    return Timing(count, answered - began, shown - began, cpu)
 
 
 _NOTES = paragraph(f"""

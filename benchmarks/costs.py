@@ -30,16 +30,24 @@ def watch(tally: Running, during: Callable[[], object]) -> Costs:
     """
     processes = tally.processes()
     started = time.perf_counter()
+    used = spent(tally, during)
+    seconds = time.perf_counter() - started
+    memory = {name: process.memory_full_info().pss for name, process in processes.items()}
+    return {name: Cost(used[name] / seconds * 100, memory[name] / 1e6) for name in processes}
+
+
+def spent(tally: Running, during: Callable[[], object]) -> dict[str, float]:
+    """The seconds of processor time of each process while `during` runs, by name.
+
+    Raises Unexpected when a process is replaced meanwhile.
+    """
+    processes = tally.processes()
     before = {name: sum(process.cpu_times()[:2]) for name, process in processes.items()}
     during()
     after = {name: sum(process.cpu_times()[:2]) for name, process in processes.items()}
-    seconds = time.perf_counter() - started
-    memory = {name: process.memory_full_info().pss for name, process in processes.items()}
     if tally.processes() != processes:
         raise Unexpected("a process ended or began meanwhile")
-    return {
-        name: Cost((after[name] - before[name]) / seconds * 100, memory[name] / 1e6) for name in processes
-    }
+    return {name: after[name] - before[name] for name in processes}
 
 
 class Peaks:

@@ -10,6 +10,8 @@ from array import array
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import psutil
+
 from benchmarks.client import Unexpected
 from benchmarks.report import percentile
 
@@ -27,7 +29,8 @@ class Request(NamedTuple):
 class Load(NamedTuple):
     """What came of it: answers of the wanted status and of others, and the weight of the former.
 
-    `latencies` are in ms, one for each wanted answer; `cpu` is the processor time of the load itself.
+    `latencies` are in ms, one for each wanted answer; `cpu` is the processor time of the load itself,
+    `server_cpu` that of the process that was watched, both in seconds.
     """
 
     answered: int
@@ -35,6 +38,7 @@ class Load(NamedTuple):
     weight: int
     seconds: float
     cpu: float
+    server_cpu: float
     latencies: Sequence[float]
 
     @property
@@ -128,13 +132,22 @@ def run(
     seconds: float,
     rate: float | None = None,
     wanted: int = 201,
+    server: int | None = None,
 ) -> Load:
     """Send `requests`, over and over, for `seconds`, by so many clients; blocks until all are answered.
 
     With `rate`, so many a second on a fixed schedule: a latency then counts from when it was due.
+    `server` is the process that is watched, if one is.
     Raises Unexpected when a connection is closed, or an answer takes ANSWER_SECONDS.
     """
-    return _Run(port, requests, clients, rate, wanted).run(seconds)
+    watched = psutil.Process(server) if server else None
+    before = _cpu(watched)
+    found = _Run(port, requests, clients, rate, wanted).run(seconds)
+    return found._replace(server_cpu=_cpu(watched) - before)
+
+
+def _cpu(process: psutil.Process | None) -> float:
+    return float(sum(process.cpu_times()[:2])) if process else 0.0
 
 
 def send_each(port: int, requests: Sequence[Request], wanted: int = 201) -> tuple[float, float]:
@@ -186,7 +199,7 @@ class _Run:
             client.socket.close()
         latencies = [nanoseconds / 1e6 for nanoseconds in self._latencies]
         used = time.process_time() - cpu
-        return Load(len(latencies), self._refused, self._weight, taken, used, latencies)
+        return Load(len(latencies), self._refused, self._weight, taken, used, 0.0, latencies)
 
     def _due(self, began: int, now: int) -> int:
         """When the next request is due, if that is by now; else 0."""

@@ -6,10 +6,10 @@ from contextlib import closing
 from pathlib import Path
 
 from benchmarks import cdnow, entries, limits, load
-from benchmarks.apart import apart, serving
+from benchmarks.apart import Server, apart, serving
 from benchmarks.client import Unexpected, until
 from benchmarks.entries import STREAM
-from benchmarks.load import Load
+from benchmarks.load import Load, Request
 from benchmarks.peers import fastapi_invoices
 from benchmarks.plan import Plan, Result, Target, at_least, at_most, ratios
 from benchmarks.private_redis import private_redis
@@ -43,9 +43,9 @@ def measure(plan: Plan) -> Result:
 
 def limit(seconds: float) -> Load:
     """Falcon on waitress, which answers the same whatever comes."""
-    with serving(limits.answer) as port:
+    with serving(limits.answer) as server:
         made = requests(_DIFFERENT, _numbers())
-        return _refusing_none(apart(load.run, port, made, CLIENTS, seconds))
+        return _refusing_none(_posted(server, made, CLIENTS, seconds))
 
 
 def tally(
@@ -59,7 +59,7 @@ def tally(
     with running(base, prepare=prepare) as tally:
         scene = set_up(tally)
         until(tally.settled, pause=0.02)
-        tally_load = apart(load.run, tally.customers_port, scene.requests(_DIFFERENT), clients, seconds)
+        tally_load = _posted(_server(tally), scene.requests(_DIFFERENT), clients, seconds)
         scene.sent += tally_load.weight
         scene.insist()
     return _refusing_none(tally_load)
@@ -69,7 +69,7 @@ def alone(base: Path | None, seconds: float) -> Load:
     """Tally without Redis, so that nothing but the HTTP process has work."""
     with running(base, roles=["customers"]) as tally:
         ids = create_customers(tally, "1", cdnow.CUSTOMERS)
-        found = apart(load.run, tally.customers_port, requests(_DIFFERENT, ids), CLIENTS, seconds)
+        found = _posted(_server(tally), requests(_DIFFERENT, ids), CLIENTS, seconds)
         _insist(tally.directory / customers.FILE, found)
     return _refusing_none(found)
 
@@ -77,12 +77,20 @@ def alone(base: Path | None, seconds: float) -> Load:
 def fastapi(base: Path | None, seconds: float) -> Load:
     """The same request to FastAPI on uvicorn, which commits and publishes."""
     with private_redis(base) as url, scratch(base) as directory:
-        with serving(fastapi_invoices.serve, directory, url, cdnow.CUSTOMERS) as port:
-            found = apart(load.run, port, requests(_DIFFERENT, _numbers()), CLIENTS, seconds)
+        with serving(fastapi_invoices.serve, directory, url, cdnow.CUSTOMERS) as server:
+            found = _posted(server, requests(_DIFFERENT, _numbers()), CLIENTS, seconds)
         _insist(directory / fastapi_invoices.FILE, found)
         if (on_stream := entries.published(url, STREAM)) != (found.answered, found.weight):
             raise Unexpected(f"the stream has {on_stream} (entries, cents) of {found.answered} accepted")
     return _refusing_none(found)
+
+
+def _server(tally: Running) -> Server:
+    return Server(tally.customers_port, tally.processes()["customers-http-1"].pid)
+
+
+def _posted(server: Server, made: Sequence[Request], clients: int, seconds: float) -> Load:
+    return apart(load.run, server.port, made, clients, seconds, server=server.pid)
 
 
 def _numbers() -> list[str]:
@@ -121,7 +129,18 @@ def _targets(loads: dict[str, list[Load]]) -> list[Target]:
 
 
 def _table(loads: dict[str, list[Load]]) -> str:
-    rows = [["POST /invoices", "requests/s", "Tally's by this", "median, ms", "p99, ms", "client's cores"]]
+    rows = [
+        [
+            "POST /invoices",
+            "requests/s",
+            "Tally's by this",
+            "median, ms",
+            "p99, ms",
+            "µs of processor for each",
+            "cores, server",
+            "client",
+        ]
+    ]
     own = _rates(loads[_TALLY])
     for side, found in loads.items():
         rows.append(
@@ -131,6 +150,8 @@ def _table(loads: dict[str, list[Load]]) -> str:
                 spread(ratios(own, _rates(found)), ".2f"),
                 spread([each.latency(0.5) for each in found], ".2f"),
                 spread([each.latency(0.99) for each in found], ".2f"),
+                spread([each.server_cpu / each.answered * 1e6 for each in found], ".0f"),
+                spread([each.server_cpu / each.seconds for each in found], ".2f"),
                 spread([each.cpu / each.seconds for each in found], ".2f"),
             ]
         )
@@ -141,7 +162,8 @@ def _notes(seconds: float) -> str:
     return paragraph(f"""
         {seconds:.0f} s each, {CLIENTS} kept-alive connections unless {MANY} are named, each sending its
         next request when its answer has come; one process of raw sockets, whose share of a core is
-        shown, drives them all. Every side is one HTTP process, started anew for each run. Tally: all of
+        shown, drives them all. Every side is one HTTP process, started anew for each run: its processor
+        time for each request, and its share of a core. Tally: all of
         it at default settings, so that the relay and the consumers share the cores with the HTTP
         process; every answer follows a durable commit, and GET /accounts must show the cents of all
         that was answered in the end. HTTP alone: the same without Redis, so that nothing else has work.

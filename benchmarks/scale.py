@@ -19,6 +19,8 @@ from benchmarks.private_redis import private_redis
 from benchmarks.report import paragraph, spread, table
 from benchmarks.running import Running, running, scratch
 from benchmarks.scene import Scene
+from benchmarks.spent import Pace
+from benchmarks.spent import rates as paced
 from tally.store import accounts, customers
 
 OF_EMPTY = 0.8
@@ -47,13 +49,16 @@ def measure(plan: Plan) -> Result:
     with scratch(plan.base) as filled:
         plan.say(f"scale: filling the files with {sizes.invoices:,} invoices")
         apart(fill, filled, sizes.customers)
-        rates = _rates(plan, sizes, filled)
+        rates, processor = _rates(plan, sizes, filled)
         memory = plan.alternate({"scale: memory": lambda: use_all(plan.base, sizes, filled)})["scale: memory"]
     shares = {what: ratios(full, empty) for what, (empty, full) in rates.items()}
     rows = [["a second, median (min..max)", "empty files", "filled files", "filled / empty"]]
     for what, (empty, full) in rates.items():
         rows.append([what, spread(empty, ",.0f"), spread(full, ",.0f"), spread(shares[what], ".2f")])
     targets = [at_least(f"scale: {what}, filled / empty", OF_EMPTY, share) for what, share in shares.items()]
+    rows.append(["µs of processor for each", "", "", ""])
+    for what, (empty, full) in processor.items():
+        rows.append([what, spread(empty, ".1f"), spread(full, ".1f"), spread(ratios(full, empty), ".2f")])
     text = f"{table(rows)}\n\n{_memory_table(memory)}\n\n{_notes(sizes)}"
     return Result(text, [*targets, *_memory_targets(memory)])
 
@@ -62,36 +67,44 @@ Rates = dict[str, tuple[list[float], list[float]]]
 """On empty and on filled files, by what is counted."""
 
 
-def _rates(plan: Plan, sizes: Sizes, filled: Path) -> Rates:
+def _rates(plan: Plan, sizes: Sizes, filled: Path) -> tuple[Rates, Rates]:
+    """How many a second, and where one process does it the processor time of each, in µs."""
+
     def prepare(directory: Path) -> None:
         relay.copy(filled, directory)
 
-    return {
+    alone = {
         "events consumed": _consume(plan, sizes, lambda to: relay.copy(filled, to, accounts.FILE)),
         "events published": _relay(plan, sizes, lambda to: relay.copy(filled, to, customers.FILE)),
-        "POST /invoices": _post(plan, sizes, prepare),
-        "invoices in batches": _batches(plan, sizes, prepare),
     }
+    found = {what: (paced(empty), paced(full)) for what, (empty, full) in alone.items()}
+    found["POST /invoices"] = _post(plan, sizes, prepare)
+    found["invoices in batches"] = _batches(plan, sizes, prepare)
+    processor = {
+        what: ([pace.cpu for pace in empty], [pace.cpu for pace in full])
+        for what, (empty, full) in alone.items()
+    }
+    return found, processor
 
 
 Prepare = Callable[[Path], None]
 
 
-def _consume(plan: Plan, sizes: Sizes, prepare: Prepare) -> tuple[list[float], list[float]]:
+def _consume(plan: Plan, sizes: Sizes, prepare: Prepare) -> tuple[list[Pace], list[Pace]]:
     with private_redis(plan.base) as small, private_redis(plan.base) as large:
         for url, among in ((small, FEW), (large, sizes.customers)):
             entries.publish(url, STREAM, (each.fields() for each in entries.invoices(sizes.events, among)))
         found = plan.alternate(
             {
-                "scale, consume: empty": lambda: consume.tally(plan.base, small, sizes.events).rate,
-                "scale, consume: filled": lambda: consume.tally(plan.base, large, sizes.events, prepare).rate,
+                "scale, consume: empty": lambda: consume.tally(plan.base, small, sizes.events),
+                "scale, consume: filled": lambda: consume.tally(plan.base, large, sizes.events, prepare),
             }
         )
     empty, full = found.values()
     return empty, full
 
 
-def _relay(plan: Plan, sizes: Sizes, prepare: Prepare) -> tuple[list[float], list[float]]:
+def _relay(plan: Plan, sizes: Sizes, prepare: Prepare) -> tuple[list[Pace], list[Pace]]:
     def fill_outbox(directory: Path) -> None:
         apart(relay.fill_outbox, directory, sizes.events)
 
@@ -102,8 +115,8 @@ def _relay(plan: Plan, sizes: Sizes, prepare: Prepare) -> tuple[list[float], lis
     with private_redis(plan.base) as url:
         found = plan.alternate(
             {
-                "scale, relay: empty": lambda: relay.tally(plan.base, url, sizes.events, fill_outbox).rate,
-                "scale, relay: filled": lambda: relay.tally(plan.base, url, sizes.events, fill_filled).rate,
+                "scale, relay: empty": lambda: relay.tally(plan.base, url, sizes.events, fill_outbox),
+                "scale, relay: filled": lambda: relay.tally(plan.base, url, sizes.events, fill_filled),
             }
         )
     empty, full = found.values()
