@@ -92,6 +92,12 @@ class _Task(waitress.task.WSGITask):  # type: ignore[misc]
         self.status, self.complete = status, True
         self.response_headers = [each for each in headers if each[0].lower() != "content-length"]
 
+    def build_response_header(self) -> bytes:
+        head: bytes = super().build_response_header()
+        if self.request.command == "HEAD":
+            self.chunked_response = False  # or the last chunk, which is empty, would be sent all the same
+        return head
+
     def execute(self) -> None:
         if self._answer is None:
             super().execute()
@@ -107,8 +113,7 @@ class _Task(waitress.task.WSGITask):  # type: ignore[misc]
     def _head(self) -> bytes:
         """What waitress builds for any answer, in the plainest case at a tenth of the price."""
         if self.version != "1.1" or "CONNECTION" in self.request.headers:
-            head: bytes = self.build_response_header()
-            return head
+            return self.build_response_header()
         lines = [f"HTTP/1.1 {self.status}"]
         lines += [f"{name.title()}: {value}" for name, value in self.response_headers]
         if self.has_body:

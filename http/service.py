@@ -199,9 +199,20 @@ def path_id(raw: str, kind: str) -> Id:
 
 def create_app(gate: Gate) -> "falcon.App[falcon.Request, falcon.Response]":
     """A Falcon app that answers JSON and nothing else, to those whom `gate` lets in."""
-    app = falcon.App(middleware=[_Route(), _SafeInBrowsers(), gate])
+    app = falcon.App(middleware=[_Route(), _SafeInBrowsers(), gate], router=Router())
     problems.add_error_handlers(app)
     return app
+
+
+class Router(falcon.routing.CompiledRouter):
+    """Offers HEAD wherever there is GET (RFC 9110, section 9.1); Falcon leaves out the body."""
+
+    def map_http_methods(self, resource: object, **kwargs: Any) -> Any:
+        """Falcon's hook: the responder of each method that `resource` has."""
+        methods: Any = super().map_http_methods(resource, **kwargs)
+        if "GET" in methods:
+            methods["HEAD"] = methods["GET"]
+        return methods
 
 
 class _Route:

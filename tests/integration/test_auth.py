@@ -9,18 +9,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import falcon.inspect
 import jwt
 import pytest
 import urllib3
 from integration.conftest import invoice, new_account, new_customer, new_invoice, problem
 
 from support import users
+from support.routes import routes, served
 from support.tally import Client, Tally, running
 from support.users import PASSWORD, SignedIn
 from support.waiting import eventually
-from tally import config
-from tally.actors import family
 
 OPEN = "everybody"
 SIGNED_IN = "whoever is signed in"
@@ -174,19 +172,10 @@ def _everything(world: World) -> list[Any]:
 
 @pytest.mark.parametrize("service", ["customers", "accounts"])
 def test_every_route_has_a_rule_and_every_rule_a_route(service: str, tmp_path: Path) -> None:
-    file = tmp_path / "tally.toml"
-    file.write_text('[auth]\nmode = "jwt"\n')
-    settings = config.load(file, {})
-    family.prepare(settings, [service])
-    served = falcon.inspect.inspect_app(family.Family(settings, {}).api(service).app)
-    routes = {
-        (service, method.method, route.path)
-        for route in served.routes
-        for method in route.methods
-        if not method.internal
-    }
-    assert routes == {route for route in RULES if route[0] == service}
-    assert (served.static_routes, served.sinks) == ([], [])
+    app = served(service, tmp_path)
+    found = {(service, *route) for route in routes(app)}
+    assert found == {route for route in RULES if route[0] == service}
+    assert (app.static_routes, app.sinks) == ([], [])
 
 
 # Who has no good token

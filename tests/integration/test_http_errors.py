@@ -21,6 +21,7 @@ from integration.conftest import (
 )
 
 from support.tally import Client, Tally
+from support.waiting import eventually
 
 MIB = 1024 * 1024
 NOBODY = str(2**63 - 1)
@@ -458,7 +459,45 @@ def test_a_method_that_is_not_offered_is_told_which_are(
         for method in {"GET", "POST", "PUT", "PATCH", "DELETE"} - offered:
             response = _service(shared, path).request(method, path.format(**ids), {})
             problem(response, 405)
-            assert offered <= {each.strip() for each in response.headers["Allow"].split(",")}
+            assert offered | ({"HEAD"} if "GET" in offered else set()) <= {
+                each.strip() for each in response.headers["Allow"].split(",")
+            }
+
+
+# HEAD: what GET answers, without the body
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/customers", "/invoices?limit=1", "/accounts?limit=5", "/status", "/health/live", "/", "/nothing"],
+)
+def test_head_is_get_without_the_body(shared: Tally, path: str) -> None:
+    with closing(http.client.HTTPConnection("127.0.0.1", _service(shared, path).port, timeout=10)) as client:
+        answers = []
+        for method in ("HEAD", "GET"):  # had the first one a body after all, the second would be unreadable
+            client.request(method, path)
+            answers.append(client.getresponse())
+            body = answers[-1].read()
+    head, answer = answers
+    assert (head.status, head.headers["Content-Type"]) == (answer.status, answer.headers["Content-Type"])
+    assert head.headers.keys() == answer.headers.keys()
+    assert int(head.headers["Content-Length"]) > 0
+    assert len(body) == int(answer.headers["Content-Length"])
+
+
+def test_head_of_what_is_sent_in_parts_is_a_head_alone(shared: Tally) -> None:
+    account = new_account(shared.accounts)
+    names = [{"name": f"{number} {'x' * 90}", "account_id": account} for number in range(5000)]
+    shared.customers.post("/customers/batch", names)
+    eventually(lambda: len(shared.accounts.get(f"/accounts/{account}")["customers"]) == len(names))
+    with socket.create_connection(("127.0.0.1", shared.accounts.port), timeout=10) as connection:
+        connection.sendall(b"HEAD /accounts/%s HTTP/1.1\r\nHost: localhost\r\n\r\n" % account.encode())
+        said = b""
+        while part := connection.recv(65536):
+            said += part
+    assert said.startswith(b"HTTP/1.1 200 ")
+    assert b"\r\nTransfer-Encoding: chunked\r\n" in said
+    assert said.index(b"\r\n\r\n") == len(said) - 4
 
 
 @pytest.mark.parametrize("path", ["/customers", "/accounts", "/nothing"])

@@ -1,9 +1,10 @@
-"""The service in docs/reading-the-stream.md, as it stands there, on the stream of a running Tally."""
+"""The programs in docs/reading-the-stream.md, as they stand there, on the stream of a running Tally."""
 
 import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -118,3 +119,19 @@ def test_what_it_was_killed_over_it_does_when_it_starts_again(
     with service.running() as lines:
         eventually(lambda: lines() == [f"customer {customer}: 50"])
         eventually(lambda: _done(client))
+
+
+def test_what_another_program_publishes_counts_once(tmp_path: Path) -> None:
+    (command,) = re.findall(r"```sh\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    with running(tmp_path) as tally:
+        account = tally.accounts.post("/accounts", {"name": "a", "owned_by": "u"})["id"]
+        customer = tally.customers.post("/customers", {"name": "c", "account_id": account})["id"]
+        assert customer == "1", "the page's"
+        environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+        port = tally.settings["redis"]["url"].rpartition(":")[2].partition("/")[0]
+        for _ in range(2):
+            told = command.replace("redis-cli", f"redis-cli -p {port}")
+            subprocess.run(["sh", "-euc", told], env=environment, check=True, capture_output=True)
+        eventually(tally.settled)
+        assert tally.accounts.get(f"/accounts/{account}")["total_revenue_cents"] == 2933
+        assert tally.customers.get("/invoices")["invoices"] == []

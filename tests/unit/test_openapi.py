@@ -5,13 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from falcon.inspect import inspect_routes
 from hypothesis import example, given
 from hypothesis import strategies as st
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from tally import config
-from tally.actors import family
+from support.routes import routes, served
 from tally.events import MAX_ID, Id
 from tally.http import calls
 from tally.http.openapi import Call, document
@@ -32,19 +30,13 @@ OF_THE_PAGES = {
 
 @pytest.mark.parametrize("service", CALLS)
 def test_every_route_is_in_the_document_and_nothing_else(service: str, tmp_path: Path) -> None:
-    file = tmp_path / "tally.toml"
-    file.write_text('[auth]\nmode = "jwt"\n')
-    loaded = config.load(file, {})
-    family.prepare(loaded, [service])
-    routes = {
-        (method.method, re.sub(":[a-z]+}", "}", route.path))
-        for route in inspect_routes(family.Family(loaded, {}).api(service).app)
-        for method in route.methods
-        if not method.internal  # OPTIONS and what is refused with 405
-        and route.path not in OF_THE_PAGES
+    found = {
+        (method, re.sub(":[a-z]+}", "}", path))
+        for method, path in routes(served(service, tmp_path))
+        if path not in OF_THE_PAGES
     }
-    routes.discard(("OPTIONS", "/auth/login"))  # a browser's question
-    assert routes == {(call.method, call.path) for call in CALLS[service]}
+    found.discard(("OPTIONS", "/auth/login"))  # a browser's question
+    assert found == {(call.method, call.path) for call in CALLS[service]}
 
 
 @pytest.mark.parametrize("service", CALLS)

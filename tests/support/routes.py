@@ -1,0 +1,30 @@
+"""The routes of a service's application, as Falcon tells them."""
+
+from pathlib import Path
+
+import falcon.inspect
+
+from tally import config
+from tally.actors import family
+from tally.http.service import Router
+
+falcon.inspect.register_router(Router)(falcon.inspect.inspect_compiled_router)
+
+
+def served(service: str, directory: Path) -> falcon.inspect.AppInfo:
+    """The application of `service` with tokens, its data in `directory`."""
+    file = directory / "tally.toml"
+    file.write_text('[auth]\nmode = "jwt"\n')
+    settings = config.load(file, {})
+    family.prepare(settings, [service])
+    return falcon.inspect.inspect_app(family.Family(settings, {}).api(service).app)
+
+
+def routes(app: falcon.inspect.AppInfo) -> set[tuple[str, str]]:
+    """Method and path of each, without what Falcon answers itself, and without HEAD, which follows GET."""
+    return {
+        (method.method, route.path)
+        for route in app.routes
+        for method in route.methods
+        if not method.internal and method.method != "HEAD"
+    }
