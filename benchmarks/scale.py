@@ -8,7 +8,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import batches, consume, entries, load, posting, relay
+from benchmarks import batches, consume, entries, load, posting, relay, statements
 from benchmarks.apart import apart
 from benchmarks.client import Unexpected
 from benchmarks.costs import Peaks
@@ -50,6 +50,7 @@ def measure(plan: Plan) -> Result:
         plan.say(f"scale: filling the files with {sizes.invoices:,} invoices")
         apart(fill, filled, sizes.customers)
         rates, processor = _rates(plan, sizes, filled)
+        profile = _profile(plan, sizes, filled)
         memory = plan.alternate({"scale: memory": lambda: use_all(plan.base, sizes, filled)})["scale: memory"]
     shares = {what: ratios(full, empty) for what, (empty, full) in rates.items()}
     rows = [["a second, median (min..max)", "empty files", "filled files", "filled / empty"]]
@@ -59,7 +60,7 @@ def measure(plan: Plan) -> Result:
     rows.append(["µs of processor for each", "", "", ""])
     for what, (empty, full) in processor.items():
         rows.append([what, spread(empty, ".1f"), spread(full, ".1f"), spread(ratios(full, empty), ".2f")])
-    text = f"{table(rows)}\n\n{_memory_table(memory)}\n\n{_notes(sizes)}"
+    text = f"{table(rows)}\n\n{profile}\n\n{_memory_table(memory)}\n\n{_notes(sizes)}"
     return Result(text, [*targets, *_memory_targets(memory)])
 
 
@@ -85,6 +86,27 @@ def _rates(plan: Plan, sizes: Sizes, filled: Path) -> tuple[Rates, Rates]:
         for what, (empty, full) in alone.items()
     }
     return found, processor
+
+
+def _profile(plan: Plan, sizes: Sizes, filled: Path) -> str:
+    """Where the difference between the events consumed goes."""
+
+    def empty() -> dict[str, float]:
+        with scratch(plan.base) as directory:
+            return apart(statements.profile, directory, FEW, sizes.events)
+
+    def full() -> dict[str, float]:
+        with scratch(plan.base) as directory:
+            relay.copy(filled, directory, accounts.FILE)
+            return apart(statements.profile, directory, sizes.customers, sizes.events)
+
+    found = plan.alternate({"empty files": empty, "filled files": full})
+    rows = [["applying events, µs for each", *found]]
+    rows += [
+        [kind, *(spread([each[kind] for each in runs], ".2f") for runs in found.values())]
+        for kind in statements.KINDS
+    ]
+    return table(rows)
 
 
 Prepare = Callable[[Path], None]
@@ -227,7 +249,8 @@ def _notes(sizes: Sizes) -> str:
         Filled: {sizes.customers:,} customers in accounts of {IN_ACCOUNT:,}, with {sizes.invoices:,} invoices,
         made by SQL once and copied for each run; events and requests then are for customers all over the
         file. Empty: files just made, with {FEW:,} customers, the requests and events for all of them in turn.
-        Otherwise measured as above. The files are in the page cache as far as they fit. Memory: the highest
-        of the looks every 0.1 s while single invoices, then batches are posted and applied, then all accounts
-        are listed; redis-server holds the stream and is no actor.
+        Otherwise measured as above. The files are in the page cache as far as they fit. Applying events:
+        without Redis, {statements.AT_ONCE:,} to a transaction, by what SQLite measures for each statement.
+        Memory: the highest of the looks every 0.1 s while single invoices, then batches are posted and
+        applied, then all accounts are listed; redis-server holds the stream and is no actor.
     """)
