@@ -68,6 +68,8 @@ Cents = Annotated[
     msgspec.Meta(ge=0, le=MAX_CENTS, description="Written as an integer: 5.0 and 5e2 are refused."),
 ]
 
+DateTime = Annotated[datetime, msgspec.Meta(extra_json_schema={"format": "date-time"})]
+
 # Text that we wrote ourselves, and that its readers may take for a time or a day.
 Moment = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
 Day = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date"})]
@@ -93,7 +95,7 @@ class CustomerCreated(Event, frozen=True, gc=False):
     id: Id
     account_id: Id
     name: str
-    created_date: datetime
+    created_date: DateTime
 
 
 class CustomerDeleted(Event, frozen=True, gc=False):
@@ -101,7 +103,7 @@ class CustomerDeleted(Event, frozen=True, gc=False):
 
     id: Id
     account_id: Id
-    deleted_date: datetime
+    deleted_date: DateTime
 
 
 class InvoiceCreated(Event, frozen=True, gc=False):
@@ -110,7 +112,7 @@ class InvoiceCreated(Event, frozen=True, gc=False):
     id: Id
     customer_id: Id
     purchase_price_cents: Cents
-    created_date: datetime
+    created_date: DateTime
     purchase_date: date
 
 
@@ -120,7 +122,7 @@ class InvoiceDeleted(Event, frozen=True, gc=False):
     id: Id
     customer_id: Id
     purchase_price_cents: Cents
-    deleted_date: datetime
+    deleted_date: DateTime
 
 
 class AccountCreated(Event, frozen=True, gc=False):
@@ -130,14 +132,14 @@ class AccountCreated(Event, frozen=True, gc=False):
     name: str
     description: str
     owned_by: str
-    created_date: datetime
+    created_date: DateTime
 
 
 class AccountDeleted(Event, frozen=True, gc=False):
     """An account is gone for good; its customers are to follow."""
 
     id: Id
-    deleted_date: datetime
+    deleted_date: DateTime
 
 
 EVENT_TYPES: dict[str, type[Event]] = {

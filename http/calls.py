@@ -25,6 +25,7 @@ from tally.http.service import LISTED, MOST_LISTED, VISIBLE_ASCII
 from tally.http.status import StatusReport
 from tally.http.values import MOST_IN_BATCH, AccountBody, CustomerBody, InvoiceBody
 from tally.store.customers import Customer, Invoice
+from tally.version import VERSION
 
 # Parameters
 
@@ -67,7 +68,11 @@ TRACE = Parameter(
 )
 ONCE = (KEY, TRACE)
 
-LOCATION = Parameter(name="Location", kind=str, says="The path of what was made.", example="/customers/1")
+
+def _location(kind: str) -> Parameter:
+    return Parameter(name="Location", kind=str, says="The path of what was made.", example=f"/{kind}/1")
+
+
 NEXT = Parameter(
     name="Link",
     kind=str,
@@ -98,7 +103,7 @@ _STATUS = {
     "status": "ok",
     "reasons": [],
     "service": "customers",
-    "version": "1.0.0",
+    "version": VERSION,
     "identity": "4f2a9c1e",
     "outbox_depth": 0,
     "redis": {"reachable": True, "pending": 0, "dead_letters": 0, "lag": {"accounts@9b1d7f02": 0}},
@@ -145,7 +150,7 @@ SHARED = (
         path="/openapi.json",
         does="This document",
         answer=dict[str, Any],
-        answered={"openapi": "3.1.0", "info": {"title": "Tally: customers", "version": "1.0.0"}, "paths": {}},
+        answered={"openapi": "3.1.0", "info": {"title": "Tally: customers", "version": VERSION}, "paths": {}},
         problems=(),
     ),
     Call(
@@ -174,7 +179,7 @@ CUSTOMERS = (
         status=201,
         answer=Made,
         answered={"id": "1"},
-        answer_headers=(LOCATION,),
+        answer_headers=(_location("customers"),),
         leads_to=("showCustomer", "deleteCustomer"),
     ),
     Call(
@@ -229,7 +234,7 @@ CUSTOMERS = (
         status=201,
         answer=Made,
         answered={"id": "1"},
-        answer_headers=(LOCATION,),
+        answer_headers=(_location("invoices"),),
         leads_to=("showInvoice", "deleteInvoice"),
     ),
     Call(
@@ -287,7 +292,7 @@ ACCOUNTS = (
         status=201,
         answer=Made,
         answered={"id": "1"},
-        answer_headers=(LOCATION,),
+        answer_headers=(_location("accounts"),),
         leads_to=("showAccount", "deleteAccount", "listCustomersOfAccount", "isOwnedBy"),
     ),
     Call(

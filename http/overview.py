@@ -94,9 +94,11 @@ class CustomersOverview:
         with self._service.read() as store:
             customers = CustomerSearch(store.database, owner(req))
             customer, sums = customers.one(number), customers.sums(number)
+            is_open = customers.is_open(customer.account_id)
             found = customers.invoices(number, _before(page), page.limit + 1)
         invoices, following = page.cut(found, lambda invoice: invoice.id)
-        Json.send(resp, {"customer": customer, "totals": sums, "invoices": invoices, "next": following})
+        answer = {"customer": customer, "account_is_open": is_open, "totals": sums}
+        Json.send(resp, {**answer, "invoices": invoices, "next": following})
 
 
 def _account_query(req: falcon.Request) -> AccountQuery:

@@ -29,6 +29,7 @@ from tally.store.trace_parent import TraceParentOf, no_trace
 
 SERVICE = "accounts"
 FILE = "accounts.db"
+HIGHEST_ID = 2**62  # of an account that another source tells of: what is opened here gets ids above it
 
 # What a customer's creation told, apart from what each of its invoices changes: the fewer bytes that has, the
 # fewer pages are written for invoices of customers all over the table.
@@ -199,6 +200,8 @@ class Accounts:
 
         Every effect commutes with every other: amounts are summed, a deletion stands whatever comes
         after it, and of two creations of one id the first by its date is the one that counts.
+
+        Raises OverflowError for a revenue beyond 64 bits, and for an account above HIGHEST_ID.
         """
         revenue: defaultdict[int, int] = defaultdict(int)
         for event in events:
@@ -245,6 +248,7 @@ class Accounts:
         )
 
     def _account_created(self, event: AccountCreated) -> None:
+        _insist_on_room_above(event.id)
         self.database.execute(
             "INSERT INTO account (id, name, description, owned_by, created_date) VALUES (?, ?, ?, ?, ?)"
             " ON CONFLICT (id) DO UPDATE SET name = excluded.name, description = excluded.description,"
@@ -256,11 +260,18 @@ class Accounts:
         )
 
     def _account_deleted(self, event: AccountDeleted) -> None:
+        _insist_on_room_above(event.id)
         self.database.execute(
             "INSERT INTO account (id, deleted) VALUES (?, TRUE)"
             " ON CONFLICT (id) DO UPDATE SET deleted = TRUE",
             (event.id,),
         )
+
+
+def _insist_on_room_above(account_id: Id) -> None:
+    """Had the table the highest id there is, no account could be opened any more."""
+    if account_id > HIGHEST_ID:
+        raise OverflowError(f"the account {account_id} would leave no ids for others: at most {HIGHEST_ID}")
 
 
 _CUSTOMERS_OF = (

@@ -61,6 +61,11 @@ class CustomerSearch:
             return Customer(Id(row[0]), Id(row[1]), *row[2:])
         raise NotFound("customer", id)
 
+    def is_open(self, account_id: int) -> bool:
+        """Whether this account is known, and not deleted."""
+        sql = "SELECT 1 FROM known_account WHERE id = ? AND owned_by IS NOT NULL AND NOT deleted"
+        return self._database.value(sql, (account_id,)) is not None
+
     def sums(self, customer_id: int) -> CustomerSums:
         """A customer's invoices added up. Takes time in proportion to their number."""
         sql = (

@@ -59,9 +59,9 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def event_name(self) -> EventId | str:
-        """What the event in here is known by for good: its EventId, else the entry's own id."""
+        """What the event in here is known by for good: its EventId if it has one, else the entry's own id."""
         given = self.fields.get(EVENT_ID_FIELD)
-        if given is None:
+        if not given:
             return self.id.decode()
         if len(given) > LONGEST_NAME:
             return f"EventId:sha256:{hashlib.sha256(given).hexdigest()}"

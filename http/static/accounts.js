@@ -148,6 +148,7 @@ function follow() {
   if (!id) return $("account").close();
   for (const part of ["name", "about", "description", "revenue", "count"]) write($(`account-${part}`), "");
   customers.show([]);
+  showGone(false);
   if (!$("account").open) $("account").showModal();
   look();
 }
@@ -161,15 +162,23 @@ async function lookAtAccount() {
     if (id === opened.id && after === opened.afters.at(-1)) showAccount(answer);
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
+    write($("account-name"), `Account ${id}`);
+    write($("account-about"), "");
     write($("account-notice"), error.message);
-    $("account-notice").hidden = false;
+    showGone(true);
   }
+}
+
+/** Whether there is nothing of the account to be shown but why. */
+function showGone(gone) {
+  $("account").classList.toggle("gone", gone);
+  $("account-notice").hidden = !gone;
 }
 
 function showAccount(answer) {
   const { account } = answer;
   opened.next = answer.next;
-  $("account-notice").hidden = true;
+  showGone(false);
   write($("account-name"), account.name);
   write($("account-about"), `Account ${account.id}, owned by ${account.owned_by}`);
   write($("account-description"), answer.description);

@@ -126,6 +126,8 @@ function showCustomer(answer, instead = "Choose a customer to see the invoices."
   Object.assign(chosen, { customer, totals, next: answer.next });
   write($("customer-name"), customer.name);
   showAbout(customer);
+  $("customer-notice").hidden = answer.account_is_open;
+  write($("customer-notice"), `There is no account ${customer.account_id}: what this customer spends shows in no account.`);
   writeFigure($("customer-revenue"), money(totals.total_revenue_cents));
   writeFigure($("customer-count"), count(totals.invoices));
   invoices.show(answer.invoices);

@@ -20,8 +20,10 @@ export const count = (number) => whole.format(number);
 export function parseMoney(text) {
   const written = text.trim();
   if (!written) throw new Error("Enter the amount.");
+  if (/^[-\u2212(]/.test(written)) throw new Error("An amount can't be negative. To take an invoice back, delete it.");
+  if (/^\d+[.,]\d{4,}$/.test(written)) throw new Error("Write at most two decimals, like 29.33.");
   const parts = /^(\d{1,15})(?:[.,](\d{1,2}))?$/.exec(written);
-  if (!parts) throw new Error("Write the amount like 29.33 or 29,33, without thousands separators.");
+  if (!parts) throw new Error("Write digits only, like 29.33 or 29,33: no currency, no thousands separators.");
   const cents = BigInt(parts[1]) * 100n + BigInt((parts[2] ?? "").padEnd(2, "0"));
   if (cents > MOST_CENTS) throw new Error(`At most ${money(MOST_CENTS)} can be recorded in one invoice.`);
   return Number(cents); // exact: below 2^53

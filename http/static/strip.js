@@ -62,6 +62,11 @@ function actorRow() {
   };
 }
 
+function moodOf({ status, redis }) {
+  if (redis.reachable === false) return "Degraded: what is recorded is safe, totals may be behind";
+  return { ok: "All is well", degraded: "Degraded" }[status] ?? "No answer";
+}
+
 function show(report) {
   const { redis } = report;
   const lag = redis.lag && Object.values(redis.lag).reduce((sum, each) => sum + each, 0);
@@ -79,10 +84,9 @@ function show(report) {
   rows.show(report.actors.map((actor) => ({ id: actor.name, ...actor })));
   reasons.replaceChildren(...report.reasons.map((reason) => h("li", {}, reason)));
   const before = $("strip").dataset.status;
-  if (before === report.status) return;
   $("strip").dataset.status = report.status;
-  write(mood, { ok: "All is well", degraded: "Degraded" }[report.status] ?? "No answer");
-  if (before) announce(`${meta("service")} service: ${mood.textContent}`);
+  const changed = write(mood, moodOf(report));
+  if (before && changed) announce(`${meta("service")} service: ${mood.textContent}`);
 }
 
 /** Tell at the top of the page why it does not move; null when it does again. */

@@ -6,6 +6,7 @@ import redis
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from support.browser import OpenWindow, Person
+from support.redis_process import RedisProcess
 from support.shop import Shop
 from support.tally import running
 
@@ -158,7 +159,11 @@ def test_from_an_accounts_customer_it_is_one_step_to_the_invoices(person: Person
 
 def test_an_account_that_is_not_there_is_said_to_be_missing(person: Person, shop: Shop) -> None:
     person.page.goto(f"http://127.0.0.1:{shop.tally.accounts.port}/#account=999999")
-    expect(person.page.get_by_role("dialog")).to_contain_text("There is no account 999999")
+    dialog = person.page.get_by_role("dialog", name="Account 999999")
+    expect(dialog).to_contain_text("There is no account 999999")
+    expect(dialog.get_by_role("button")).to_have_text(["Close"])  # nothing to turn the pages of
+    person.page.goto(f"http://127.0.0.1:{shop.tally.accounts.port}/#account={shop.account('there', 5)}")
+    expect(person.page.get_by_role("dialog")).to_contain_text("1 to 1 of 1")
     person.expects("404")
 
 
@@ -217,6 +222,35 @@ def test_an_empty_tally_says_how_to_begin_and_a_dead_one_is_waited_for(
         expect(page.locator("#strip")).to_contain_text("All is well")
         person.expects("ERR_CONNECTION_REFUSED|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE")
         person.leave()
+
+
+def test_the_order_that_is_chosen_and_the_one_that_is_shown_are_one(person: Person, shop: Shop) -> None:
+    shop.see_accounts(person.page)
+    person.page.get_by_label("Sort by").evaluate("box => { box.value = 'name desc'; }")
+    person.page.get_by_label("Sort by").dispatch_event("change")
+    expect(_head(person.page, "Account")).to_have_attribute("aria-sort", "descending")
+    person.page.goto(f"http://127.0.0.1:{shop.tally.customers.port}/")
+    person.page.go_back()
+    expect(_head(person.page, "Revenue")).to_have_attribute("aria-sort", "descending")
+    expect(person.page.locator("#sort")).to_have_value("revenue desc")
+
+
+def test_without_redis_the_strip_says_that_totals_may_be_behind(browser: Browser, tmp_path: Path) -> None:
+    server = RedisProcess(tmp_path / "redis")
+    server.start()
+    try:
+        with running(tmp_path, redis_url=server.url) as tally:
+            person = Person(browser)
+            person.page.goto(f"http://127.0.0.1:{tally.accounts.port}/")
+            strip = person.page.locator("#strip")
+            expect(strip).to_contain_text("All is well")
+            server.kill()
+            expect(strip).to_contain_text("what is recorded is safe, totals may be behind")
+            server.start()
+            expect(strip).to_contain_text("All is well")
+            person.leave()
+    finally:
+        server.kill()
 
 
 def test_what_can_not_be_applied_shows_in_the_strip(browser: Browser, tmp_path: Path) -> None:

@@ -115,11 +115,14 @@ def test_an_invoice_is_recorded_for_the_day_that_is_chosen(person: Person, shop:
 def test_an_amount_that_is_none_is_said_at_the_field_and_records_nothing(person: Person, shop: Shop) -> None:
     id = shop.customer("Ada")
     shop.see_customers(person.page, f"#customer={id}")
-    unclear = "Write the amount like 29.33 or 29,33, without thousands separators."
+    unclear = "Write digits only, like 29.33 or 29,33: no currency, no thousands separators."
+    negative = "An amount can't be negative. To take an invoice back, delete it."
     large = "At most 10,000,000,000.00 can be recorded in one invoice."
     for written, said in {
         "": "Enter the amount.",
-        **dict.fromkeys(["1,234.50", "1.234,50", "1,234", "29.333", "-1", "1e3", "ten", ".5"], unclear),
+        **dict.fromkeys(["1,234.50", "1.234,50", "1,234", "29.333", "€ 5", "1e3", "ten", ".5"], unclear),
+        **dict.fromkeys(["-1", "\u22121", "(5.00)"], negative),
+        "1.2345": "Write at most two decimals, like 29.33.",
         "10000000000.01": large,
     }.items():
         _record(person.page, written)
@@ -127,6 +130,16 @@ def test_an_amount_that_is_none_is_said_at_the_field_and_records_nothing(person:
         expect(_field(person.page, "Amount")).to_have_attribute("aria-invalid", "true")
         expect(_field(person.page, "Amount")).to_be_focused()
     assert shop.invoices(id) == []
+
+
+def test_a_customer_of_an_account_that_is_not_there_is_told_so(person: Person, shop: Shop) -> None:
+    shop.see_customers(person.page, f"#customer={shop.customer('Ada', '987654')}")
+    said = "There is no account 987654: what this customer spends shows in no account."
+    expect(person.page.locator("#customer-notice")).to_have_text(said)
+    account = shop.account("open")
+    shop.see_customers(person.page, f"#customer={shop.customer('Bob', account)}")
+    expect(person.page.locator("#customer-name")).to_contain_text("Bob")
+    expect(person.page.locator("#customer-notice")).to_be_hidden()
 
 
 def test_a_missing_date_is_said_at_the_field(person: Person, shop: Shop) -> None:

@@ -152,8 +152,17 @@ def test_a_customer_is_found_and_shown_with_its_invoices(tally: Tally) -> None:
     assert shown["totals"] == {"invoices": 2, "total_revenue_cents": str(10**12 + 100)}
     newest = {"id": ids[1], "purchase_date": "2019-01-06", "purchase_price_cents": str(10**12)}
     assert (shown["invoices"], shown["next"]) == ([newest], ids[1])
+    assert not shown["account_is_open"]
     rest = tally.customers.get(f"/customers/{customer}/summary?limit=1&before={ids[1]}")
     assert ([each["id"] for each in rest["invoices"]], rest["next"]) == ([ids[0]], None)
+
+
+def test_a_customers_account_is_open_until_it_is_deleted(tally: Tally) -> None:
+    account = new_account(tally.accounts)
+    path = f"/customers/{new_customer(tally.customers, account)}/summary"
+    eventually(lambda: tally.customers.get(path)["account_is_open"])
+    tally.accounts.delete(f"/accounts/{account}?cascade=true")
+    eventually(lambda: tally.customers.request("GET", path).status == 404)
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,18 @@ def test_what_it_was_killed_over_it_does_when_it_starts_again(
         eventually(lambda: _done(client))
 
 
+def test_when_redis_has_lost_everything_it_goes_on(
+    alone: Tally, client: redis.Redis, service: Service
+) -> None:
+    customer = new_customer(alone.customers)
+    new_invoice(alone.customers, customer, 70)
+    with service.running() as lines:
+        eventually(lambda: f"customer {customer}: 70" in lines())
+        client.flushall()
+        new_invoice(alone.customers, customer, 5)
+        eventually(lambda: f"customer {customer}: 75" in lines()[-1:])
+
+
 def test_what_another_program_publishes_counts_once(tmp_path: Path) -> None:
     (command,) = re.findall(r"```sh\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     with running(tmp_path) as tally:

@@ -21,6 +21,7 @@ from tally.events import (
     decode,
     encode,
 )
+from tally.store.stream import Entry
 
 _THEN = datetime(2019, 3, 23, 5, 24, 50, 326000, tzinfo=UTC)
 _ZULU = "2019-03-23T05:24:50.326000Z"
@@ -130,3 +131,8 @@ def test_an_event_id_survives_its_text(text: str) -> None:
 )
 def test_other_names_are_no_event_ids_of_ours(text: str) -> None:
     assert EventId.parse(text.encode()) is None
+
+
+@pytest.mark.parametrize("fields", [{}, {b"EventId": b""}])
+def test_an_event_without_a_name_is_known_by_its_entry(fields: dict[bytes, bytes]) -> None:
+    assert Entry(b"7-1", fields).event_name == "7-1"

@@ -20,7 +20,7 @@ from tally.events import (
     InvoiceCreated,
     InvoiceDeleted,
 )
-from tally.store.accounts import Accounts, NewAccount, open_database
+from tally.store.accounts import HIGHEST_ID, Accounts, NewAccount, open_database
 from tally.store.errors import AccountInUse, NotFound
 from tally.store.inbox import Inbox
 
@@ -94,6 +94,15 @@ def test_new_accounts_get_ids_above_any_that_was_seen(accounts: Accounts) -> Non
     _apply(accounts, _account(40), AccountDeleted(Id(50), _THEN))
     with accounts.database.transaction():
         assert accounts.create_account(NewAccount("mine", "me")) == 51
+
+
+@pytest.mark.parametrize("event", [_account(HIGHEST_ID + 1), AccountDeleted(Id(2**63 - 1), _THEN)])
+def test_an_account_that_would_leave_no_ids_for_others_is_refused(accounts: Accounts, event: Event) -> None:
+    _apply(accounts, _account(HIGHEST_ID))
+    with pytest.raises(OverflowError, match="leave no ids"):
+        _apply(accounts, event)
+    with accounts.database.transaction():
+        assert accounts.create_account(NewAccount("mine", "me")) == HIGHEST_ID + 1
 
 
 def test_its_own_events_change_nothing(accounts: Accounts) -> None:
