@@ -225,6 +225,7 @@ def test_an_empty_tally_says_how_to_begin_and_a_dead_one_is_waited_for(
 
 
 def test_the_order_that_is_chosen_and_the_one_that_is_shown_are_one(person: Person, shop: Shop) -> None:
+    shop.account("a", 5)
     shop.see_accounts(person.page)
     person.page.get_by_label("Sort by").evaluate("box => { box.value = 'name desc'; }")
     person.page.get_by_label("Sort by").dispatch_event("change")

@@ -58,7 +58,7 @@ def show(tally: Tally) -> Show:
             case "wrong fields":
                 page.get_by_label("Amount", exact=True).fill("1,234.50")
                 page.get_by_label("Amount", exact=True).press("Enter")
-                expect(page.locator("#invoice .error").filter(has_text="Write the amount")).to_be_visible()
+                expect(page.locator("#invoice .error").filter(has_text="Write digits only")).to_be_visible()
             case "a question":
                 page.get_by_role("button", name="Delete customer").click()
                 expect(page.get_by_role("dialog")).to_be_visible()
