@@ -63,7 +63,7 @@ function actorRow() {
 }
 
 function moodOf({ status, redis }) {
-  if (redis.reachable === false) return "Degraded: what is recorded is safe, totals may be behind";
+  if (redis.reachable === false) return "Degraded: totals may be behind";
   return { ok: "All is well", degraded: "Degraded" }[status] ?? "No answer";
 }
 
@@ -82,7 +82,8 @@ function show(report) {
   mark("dead", unknown(redis.dead_letters), redis.dead_letters);
   mark("actors", report.actors.length ? `${running} of ${report.actors.length}` : "unknown", running < report.actors.length);
   rows.show(report.actors.map((actor) => ({ id: actor.name, ...actor })));
-  reasons.replaceChildren(...report.reasons.map((reason) => h("li", {}, reason)));
+  const calming = redis.reachable === false ? ["What is recorded is safe, and shows in the totals when Redis is back."] : [];
+  reasons.replaceChildren(...[...calming, ...report.reasons].map((reason) => h("li", {}, reason)));
   const before = $("strip").dataset.status;
   $("strip").dataset.status = report.status;
   const changed = write(mood, moodOf(report));
