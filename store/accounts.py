@@ -247,8 +247,13 @@ class Accounts:
             (event.id,),
         )
 
+    def _insist_on_room_above(self, id: Id) -> None:
+        """Had the table the highest id there is, no account could be opened any more."""
+        if id > HIGHEST_ID and self.database.value("SELECT 1 FROM account WHERE id = ?", (id,)) is None:
+            raise OverflowError(f"the account {id} would leave no ids for others: at most {HIGHEST_ID}")
+
     def _account_created(self, event: AccountCreated) -> None:
-        _insist_on_room_above(event.id)
+        self._insist_on_room_above(event.id)
         self.database.execute(
             "INSERT INTO account (id, name, description, owned_by, created_date) VALUES (?, ?, ?, ?, ?)"
             " ON CONFLICT (id) DO UPDATE SET name = excluded.name, description = excluded.description,"
@@ -260,18 +265,12 @@ class Accounts:
         )
 
     def _account_deleted(self, event: AccountDeleted) -> None:
-        _insist_on_room_above(event.id)
+        self._insist_on_room_above(event.id)
         self.database.execute(
             "INSERT INTO account (id, deleted) VALUES (?, TRUE)"
             " ON CONFLICT (id) DO UPDATE SET deleted = TRUE",
             (event.id,),
         )
-
-
-def _insist_on_room_above(account_id: Id) -> None:
-    """Had the table the highest id there is, no account could be opened any more."""
-    if account_id > HIGHEST_ID:
-        raise OverflowError(f"the account {account_id} would leave no ids for others: at most {HIGHEST_ID}")
 
 
 _CUSTOMERS_OF = (
