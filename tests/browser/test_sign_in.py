@@ -1,12 +1,16 @@
-"""Signing in, against stand-ins for services with authentication on."""
+"""Signing in, against stand-ins whose tokens end when a test says so, and against the services themselves."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
+from support import users
 from support.browser import Person
 from support.guarded import Guarded, guarded
+from support.tally import Tally, running
+from support.waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -15,8 +19,8 @@ def services() -> Iterator[Guarded]:
         yield services
 
 
-def _sign_in(page: Page, password: str = "correct horse") -> None:
-    page.get_by_label("User name").fill("ana")
+def _sign_in(page: Page, password: str = "correct horse", name: str = "ana") -> None:
+    page.get_by_label("User name").fill(name)
     page.get_by_label("Password").fill(password)
     page.get_by_role("button", name="Sign in").click()
 
@@ -69,4 +73,39 @@ def test_when_the_token_ends_one_is_asked_again_and_goes_on(person: Person, serv
     _sign_in(page)
     expect(page.get_by_role("dialog")).to_have_count(0)
     expect(page.locator("tbody").get_by_text("A secret account")).to_be_visible()
+    person.expects("401")
+
+
+@pytest.fixture(scope="module")
+def tally(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
+    """Two users, each with an account and a customer in it, and an admin."""
+    directory: Path = tmp_path_factory.mktemp("users")
+    with running(directory, auth={"mode": "jwt"}) as tally:
+        users.add(tally, "root", admin=True)
+        admin = users.sign_in(tally, "root")
+        for name in ("ana", "bob"):
+            users.add(tally, name)
+            id = admin.accounts.post("/accounts", {"name": f"Shop of {name}", "owned_by": name})["id"]
+            admin.customers.post("/customers", {"name": f"Friend of {name}", "account_id": id})
+        eventually(lambda: users.sign_in(tally, "bob").customers.get("/customers")["customers"])
+        yield tally
+
+
+@pytest.mark.parametrize(("service", "what"), [("accounts", "Shop"), ("customers", "Friend")])
+@pytest.mark.parametrize(("name", "seen"), [("ana", ["ana"]), ("root", ["ana", "bob"])])
+def test_each_user_sees_what_is_theirs_and_an_admin_all(
+    person: Person, tally: Tally, service: str, what: str, name: str, seen: list[str]
+) -> None:
+    page = person.page
+    page.goto(f"http://localhost:{getattr(tally, service).port}/")
+    _sign_in(page, "not this one", name)
+    expect(page.get_by_role("alert")).to_have_text("The name or the password is wrong.")
+    _sign_in(page, users.PASSWORD, name)
+    rows = page.locator(f"#{service} tbody tr")
+    expect(rows).to_have_count(len(seen))
+    for owner in seen:
+        expect(rows.filter(has_text=f"{what} of {owner}")).to_have_count(1)
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("dialog", name="Sign in to Tally")).to_be_visible()
+    expect(page.get_by_text(f"{what} of")).to_have_count(0)
     person.expects("401")
