@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import falcon
 
+from tally.events import Id
 from tally.http.auth import owner
 from tally.http.problems import FieldError, WrongFields
 from tally.http.service import Json, Page, Service, path_id
@@ -53,13 +54,19 @@ class AccountsOverview:
         Json.send(resp, {"accounts": accounts, "found": found, "totals": everything, "largest": largest})
 
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
-        """An account with a part of its customers, by ascending id."""
-        page, number = Page(req), path_id(id, "account")
+        """An account with a part of its customers, by ascending id or the largest revenue first."""
+        page, number = Page(req, "offset"), path_id(id, "account")
+        by_revenue, offset = _choice(req, "sort", ("id", "revenue")) == "revenue", page.filters["offset"] or 0
         with self._service.read() as store:
             total = AccountTotals(store.database, owner(req)).one(number)
             account = store.account(number, owner(req))
-            found = store.customers_of(number, page.after, page.limit + 1)
+            if by_revenue:
+                found = store.largest_customers_of(number, offset, page.limit + 1)
+            else:
+                found = store.customers_of(number, page.after, page.limit + 1)
         customers, following = page.cut(found, lambda customer: customer.customer_id)
+        if by_revenue and following is not None:
+            following = Id(offset + page.limit)
         rows = [
             {
                 "id": each.customer_id,

@@ -186,6 +186,14 @@ class Accounts:
         rows = self.database.rows(_CUSTOMERS_OF, (account_id, after, limit))
         return [CustomerRevenue(Id(row[0]), *row[1:]) for row in rows]
 
+    def largest_customers_of(self, account_id: int, offset: int, limit: int) -> list[CustomerRevenue]:
+        """Up to `limit` customers of an account after the first `offset`, the largest revenue first.
+
+        Takes time in proportion to all of them.
+        """
+        rows = self.database.rows(_LARGEST_CUSTOMERS_OF, (account_id, limit, offset))
+        return [CustomerRevenue(Id(row[0]), *row[1:]) for row in rows]
+
     def show_customers_of(self, account_id: int, after: int, limit: int) -> ShownCustomers:
         """What `customers_of` answers, as JSON made by SQLite: a fraction of the price of objects in here."""
         [(shown, count, revenue, last)] = self.database.rows(
@@ -273,11 +281,13 @@ class Accounts:
         )
 
 
-_CUSTOMERS_OF = (
+_ALL_CUSTOMERS_OF = (
     f"SELECT customer.id AS id, name, {CENTS} AS revenue_cents FROM customer"
     f" CROSS JOIN customer_name ON customer_name.id = customer.id LEFT JOIN {RECENT}"
-    " WHERE account_id = ? AND NOT deleted AND customer.id > ? ORDER BY customer.id LIMIT ?"
+    " WHERE account_id = ? AND NOT deleted"
 )
+_CUSTOMERS_OF = f"{_ALL_CUSTOMERS_OF} AND customer.id > ? ORDER BY customer.id LIMIT ?"
+_LARGEST_CUSTOMERS_OF = f"{_ALL_CUSTOMERS_OF} ORDER BY 3 DESC, 1 LIMIT ? OFFSET ?"
 
 # The order is that of the query it takes from: to sort once more inside would double what it costs.
 _SHOWN = (

@@ -11,7 +11,7 @@ const CUSTOMERS = 50;
 const FALLING = new Set(["customers", "revenue"]); // sorted the largest first, when first sorted by
 
 const asked = { search: "", sort: "revenue", order: "desc", offset: 0 };
-const opened = { id: null, afters: [""], next: null };
+const opened = { id: null, sort: "id", afters: [""], next: null };
 
 // --- the table -------------------------------------------------------------------------------
 
@@ -139,6 +139,15 @@ const customerPager = new Pager($("account-pager"), ["Previous", "Next"], () => 
   look();
 });
 
+for (const head of $("account-customers").querySelectorAll("th[data-sort]")) {
+  head.querySelector("button").addEventListener("click", () => {
+    Object.assign(opened, { sort: head.dataset.sort, afters: [""], next: null });
+    for (const other of $("account-customers").querySelectorAll("th")) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", opened.sort === "id" ? "ascending" : "descending");
+    look();
+  });
+}
+
 const show = (id) => { location.hash = `account=${id}`; };
 
 function follow() {
@@ -154,12 +163,13 @@ function follow() {
 }
 
 async function lookAtAccount() {
-  const { id } = opened;
+  const { id, sort } = opened;
   if (!id) return;
   const after = opened.afters.at(-1);
+  const from = after && { [sort === "id" ? "after" : "offset"]: after };
   try {
-    const answer = await get(`/accounts/${id}/summary?limit=${CUSTOMERS}${after && `&after=${after}`}`);
-    if (id === opened.id && after === opened.afters.at(-1)) showAccount(answer);
+    const answer = await get(`/accounts/${id}/summary?${new URLSearchParams({ limit: CUSTOMERS, sort, ...from })}`);
+    if (id === opened.id && sort === opened.sort && after === opened.afters.at(-1)) showAccount(answer);
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
     write($("account-name"), `Account ${id}`);

@@ -100,7 +100,7 @@ def test_a_click_on_a_head_sorts_and_a_second_one_turns_the_order(person: Person
         expect(_head(person.page, head)).to_have_attribute(
             "aria-sort", "ascending" if falls else "descending"
         )
-    expect(person.page.locator("[aria-sort]")).to_have_count(1)
+    expect(person.page.locator("#accounts [aria-sort]")).to_have_count(1)
 
 
 def test_many_accounts_are_paged(person: Person, shop: Shop) -> None:
@@ -146,6 +146,21 @@ def test_one_accounts_customers_are_opened_and_closed_by_keyboard(person: Person
     expect(_names(person.page).first).to_be_focused()
     person.page.go_back()
     expect(drawer).to_be_visible()
+
+
+def test_one_accounts_customers_are_sorted_by_what_they_spent(person: Person, shop: Shop) -> None:
+    account = shop.account("many", *range(1, 53))
+    shop.see_accounts(person.page, f"#account={account}")
+    customers = person.page.locator("#account-customers")
+    names = customers.locator("tbody th")
+    expect(names.first).to_contain_text("Customer 1")
+    customers.get_by_role("button", name="Revenue").click()
+    expect(names.first).to_contain_text("Customer 52")
+    expect(customers.locator("[aria-sort]")).to_have_text(["Revenue"])
+    person.page.get_by_role("dialog").get_by_role("button", name="Next").click()
+    expect(names).to_have_text([f"{shop.mark} Customer 2", f"{shop.mark} Customer 1"])
+    customers.get_by_role("button", name="Id").click()
+    expect(names.first).to_have_text(f"{shop.mark} Customer 1")
 
 
 def test_from_an_accounts_customer_it_is_one_step_to_the_invoices(person: Person, shop: Shop) -> None:

@@ -157,6 +157,21 @@ def test_a_customer_is_found_and_shown_with_its_invoices(tally: Tally) -> None:
     assert ([each["id"] for each in rest["invoices"]], rest["next"]) == ([ids[0]], None)
 
 
+def test_an_accounts_customers_come_the_largest_first(tally: Tally) -> None:
+    account = new_account(tally.accounts)
+    spent = {new_customer(tally.customers, account): cents for cents in (5, 700, 5, 30)}
+    for customer, cents in spent.items():
+        tally.customers.post("/invoices", invoice(customer, cents))
+    path = f"/accounts/{account}/summary?sort=revenue&limit=3"
+    eventually(lambda: tally.accounts.get(path)["account"]["total_revenue_cents"] == "740")
+    first = tally.accounts.get(path)
+    rest = tally.accounts.get(f"{path}&offset={first['next']}")
+    order = sorted(spent, key=lambda customer: (-spent[customer], int(customer)))
+    assert [each["id"] for each in first["customers"] + rest["customers"]] == order
+    assert (len(first["customers"]), rest["next"]) == (3, None)
+    problem(tally.accounts.request("GET", f"/accounts/{account}/summary?sort=name"), 422, "sort")
+
+
 def test_a_customers_account_is_open_until_it_is_deleted(tally: Tally) -> None:
     account = new_account(tally.accounts)
     path = f"/customers/{new_customer(tally.customers, account)}/summary"
