@@ -68,10 +68,11 @@ Cents = Annotated[
     msgspec.Meta(ge=0, le=MAX_CENTS, description="Written as an integer: 5.0 and 5e2 are refused."),
 ]
 
-DateTime = Annotated[datetime, msgspec.Meta(extra_json_schema={"format": "date-time"})]
+_A_TIME = msgspec.Meta(extra_json_schema={"format": "date-time"})
+DateTime = Annotated[datetime, _A_TIME]
 
 # Text that we wrote ourselves, and that its readers may take for a time or a day.
-Moment = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
+Moment = Annotated[str, _A_TIME]
 Day = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date"})]
 
 

@@ -4,7 +4,7 @@ from msgspec import Struct
 
 from tally.events import Id
 from tally.store import invoice_index
-from tally.store.customers import Customer
+from tally.store.customers import OPEN_ACCOUNT, Customer
 from tally.store.database import Database
 from tally.store.errors import NotFound
 from tally.store.searching import Cents, contains
@@ -63,8 +63,7 @@ class CustomerSearch:
 
     def is_open(self, account_id: int) -> bool:
         """Whether this account is known, and not deleted."""
-        sql = "SELECT 1 FROM known_account WHERE id = ? AND owned_by IS NOT NULL AND NOT deleted"
-        return self._database.value(sql, (account_id,)) is not None
+        return self._database.value(f"{OPEN_ACCOUNT} AND id = ?", (account_id,)) is not None
 
     def sums(self, customer_id: int) -> CustomerSums:
         """A customer's invoices added up. Takes time in proportion to their number."""

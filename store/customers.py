@@ -344,8 +344,7 @@ class Customers:
         self._insist(ids, "customer_id", "customer", "SELECT 1 FROM customer WHERE id = value")
 
     def _insist_on_accounts(self, ids: list[Id]) -> None:
-        sql = "SELECT 1 FROM known_account WHERE id = value AND owned_by IS NOT NULL AND NOT deleted"
-        self._insist(ids, "account_id", "account", sql)
+        self._insist(ids, "account_id", "account", f"{OPEN_ACCOUNT} AND id = value")
 
     def _insist(self, ids: list[Id], field: str, kind: str, sql: str, owner: str | None = None) -> None:
         unknown = self._without(ids, sql, owner)
@@ -372,6 +371,8 @@ _INVOICES_OF = (
 _IDS_OF_INVOICES = f"{invoice_index.EVERY_PART} SELECT invoice.id FROM {invoice_index.INVOICES}"
 _DOOMED = "SELECT id FROM doomed_customer UNION ALL SELECT id FROM doomed_account LIMIT 1"
 
+# One may be known by its deletion alone, which came first.
+OPEN_ACCOUNT = "SELECT 1 FROM known_account WHERE owned_by IS NOT NULL AND NOT deleted"
 _OWN_ACCOUNT = "SELECT 1 FROM known_account WHERE id = value AND owned_by = :owner AND NOT deleted"
 _OWN_CUSTOMER = (
     "SELECT 1 FROM customer JOIN known_account ON known_account.id = account_id"

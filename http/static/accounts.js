@@ -171,7 +171,8 @@ async function lookAtAccount() {
     const answer = await get(`/accounts/${id}/summary?${new URLSearchParams({ limit: CUSTOMERS, sort, ...from })}`);
     if (id === opened.id && sort === opened.sort && after === opened.afters.at(-1)) showAccount(answer);
   } catch (error) {
-    if (!(error instanceof Problem)) throw error;
+    if (!(error instanceof Problem && error.status === 404)) throw error;
+    if (id !== opened.id) return;
     write($("account-name"), `Account ${id}`);
     write($("account-about"), "");
     write($("account-notice"), error.message);
