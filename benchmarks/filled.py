@@ -49,10 +49,21 @@ def fill(directory: Path, count: int) -> None:
     """Make both databases in `directory`, as if `count` customers had been invoiced EACH times."""
     ours, theirs = customers.open_database(directory), accounts.open_database(directory)
     _fill_customers(ours, count)
-    _fill_accounts(theirs, count, ours.source)
+    _fill_accounts(theirs, count, EACH, ours.source)
     for database in (ours, theirs):
-        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        database.close()
+        _finish(database)
+
+
+def create_customers(directory: Path, count: int) -> None:
+    """Make an accounts.db in `directory`, as if `count` customers had been created, and none invoiced."""
+    database = accounts.open_database(directory)
+    _fill_accounts(database, count, 0, "customers@00000000")
+    _finish(database)
+
+
+def _finish(database: Database) -> None:
+    database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.close()
 
 
 def _fill_customers(database: Database, count: int) -> None:
@@ -77,12 +88,12 @@ def _fill_customers(database: Database, count: int) -> None:
         database.set_meta("published", count + invoices)
 
 
-def _fill_accounts(database: Database, count: int, source: str) -> None:
+def _fill_accounts(database: Database, count: int, each: int, source: str) -> None:
     created = now()
     _insert(
         database,
         count,
-        f"INSERT INTO customer SELECT n, (n - 1) / {IN_ACCOUNT} + 1, {EACH} * ({_cents('n')}), FALSE"
+        f"INSERT INTO customer SELECT n, (n - 1) / {IN_ACCOUNT} + 1, {each} * ({_cents('n')}), FALSE"
         " FROM numbers",
     )
     _insert(
@@ -102,7 +113,7 @@ def _fill_accounts(database: Database, count: int, source: str) -> None:
         database.executemany(
             "INSERT INTO outbox (type, payload) VALUES ('AccountCreated', ?)", [(encode(e),) for e in opened]
         )
-        database.execute("INSERT INTO inbox_range VALUES (?, 1, ?)", (source, count * (1 + EACH)))
+        database.execute("INSERT INTO inbox_range VALUES (?, 1, ?)", (source, count * (1 + each)))
 
 
 def _cents(customer: str) -> str:

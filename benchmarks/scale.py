@@ -13,7 +13,7 @@ from benchmarks.apart import apart
 from benchmarks.client import Unexpected
 from benchmarks.costs import Peaks
 from benchmarks.entries import STREAM
-from benchmarks.filled import EACH, IN_ACCOUNT, Everyone, fill, in_database
+from benchmarks.filled import EACH, IN_ACCOUNT, Everyone, create_customers, fill, in_database
 from benchmarks.plan import Plan, Result, Target, at_least, at_most, ratios
 from benchmarks.private_redis import private_redis
 from benchmarks.report import paragraph, spread, table
@@ -46,11 +46,12 @@ class Sizes(NamedTuple):
 def measure(plan: Plan) -> Result:
     """Fill the files once, and measure each rate on empty files and on copies of them in turn."""
     sizes = plan.choose(Sizes(1_000_000, 200_000, 20, 5.0), Sizes(20_000, 20_000, 3, 1.0))
-    with scratch(plan.base) as filled:
+    with scratch(plan.base) as filled, scratch(plan.base) as few:
         plan.say(f"scale: filling the files with {sizes.invoices:,} invoices")
         apart(fill, filled, sizes.customers)
-        rates, processor = _rates(plan, sizes, filled)
-        profile = _profile(plan, sizes, filled)
+        apart(create_customers, few, FEW)
+        rates, processor = _rates(plan, sizes, few, filled)
+        profile = _profile(plan, sizes, few, filled)
         memory = plan.alternate({"scale: memory": lambda: use_all(plan.base, sizes, filled)})["scale: memory"]
     shares = {what: ratios(full, empty) for what, (empty, full) in rates.items()}
     rows = [["a second, median (min..max)", "empty files", "filled files", "filled / empty"]]
@@ -68,14 +69,14 @@ Rates = dict[str, tuple[list[float], list[float]]]
 """On empty and on filled files, by what is counted."""
 
 
-def _rates(plan: Plan, sizes: Sizes, filled: Path) -> tuple[Rates, Rates]:
+def _rates(plan: Plan, sizes: Sizes, few: Path, filled: Path) -> tuple[Rates, Rates]:
     """How many a second, and where one process does it the processor time of each, in µs."""
 
     def prepare(directory: Path) -> None:
         relay.copy(filled, directory)
 
     alone = {
-        "events consumed": _consume(plan, sizes, lambda to: relay.copy(filled, to, accounts.FILE)),
+        "events consumed": _consume(plan, sizes, few, filled),
         "events published": _relay(plan, sizes, lambda to: relay.copy(filled, to, customers.FILE)),
     }
     found = {what: (paced(empty), paced(full)) for what, (empty, full) in alone.items()}
@@ -88,19 +89,20 @@ def _rates(plan: Plan, sizes: Sizes, filled: Path) -> tuple[Rates, Rates]:
     return found, processor
 
 
-def _profile(plan: Plan, sizes: Sizes, filled: Path) -> str:
+def _profile(plan: Plan, sizes: Sizes, few: Path, filled: Path) -> str:
     """Where the difference between the events consumed goes."""
 
-    def empty() -> dict[str, float]:
+    def applied(files: Path, customers: int) -> dict[str, float]:
         with scratch(plan.base) as directory:
-            return apart(statements.profile, directory, FEW, sizes.events)
+            relay.copy(files, directory, accounts.FILE)
+            return apart(statements.profile, directory, customers, sizes.events)
 
-    def full() -> dict[str, float]:
-        with scratch(plan.base) as directory:
-            relay.copy(filled, directory, accounts.FILE)
-            return apart(statements.profile, directory, sizes.customers, sizes.events)
-
-    found = plan.alternate({"empty files": empty, "filled files": full})
+    found = plan.alternate(
+        {
+            "empty files": lambda: applied(few, FEW),
+            "filled files": lambda: applied(filled, sizes.customers),
+        }
+    )
     rows = [["applying events, µs for each", *found]]
     rows += [
         [kind, *(spread([each[kind] for each in runs], ".2f") for runs in found.values())]
@@ -112,14 +114,17 @@ def _profile(plan: Plan, sizes: Sizes, filled: Path) -> str:
 Prepare = Callable[[Path], None]
 
 
-def _consume(plan: Plan, sizes: Sizes, prepare: Prepare) -> tuple[list[Pace], list[Pace]]:
+def _consume(plan: Plan, sizes: Sizes, few: Path, filled: Path) -> tuple[list[Pace], list[Pace]]:
+    def consumed(url: str, files: Path) -> Pace:
+        return consume.tally(plan.base, url, sizes.events, lambda to: relay.copy(files, to, accounts.FILE))
+
     with private_redis(plan.base) as small, private_redis(plan.base) as large:
         for url, among in ((small, FEW), (large, sizes.customers)):
             entries.publish(url, STREAM, (each.fields() for each in entries.invoices(sizes.events, among)))
         found = plan.alternate(
             {
-                "scale, consume: empty": lambda: consume.tally(plan.base, small, sizes.events),
-                "scale, consume: filled": lambda: consume.tally(plan.base, large, sizes.events, prepare),
+                "scale, consume: empty": lambda: consumed(small, few),
+                "scale, consume: filled": lambda: consumed(large, filled),
             }
         )
     empty, full = found.values()
@@ -248,7 +253,7 @@ def _notes(sizes: Sizes) -> str:
     return paragraph(f"""
         Filled: {sizes.customers:,} customers in accounts of {IN_ACCOUNT:,}, with {sizes.invoices:,} invoices,
         made by SQL once and copied for each run; events and requests then are for customers all over the
-        file. Empty: files just made, with {FEW:,} customers, the requests and events for all of them in turn.
+        file. Empty: {FEW:,} customers, and no invoices; the requests and events are for all of them in turn.
         Otherwise measured as above. The files are in the page cache as far as they fit. Applying events:
         without Redis, {statements.AT_ONCE:,} to a transaction, by what SQLite measures for each statement.
         Memory: the highest of the looks every 0.1 s while single invoices, then batches are posted and

@@ -139,7 +139,8 @@ def _row(row: tuple[int, str, str, int, int]) -> AccountRow:
 
 def earned(database: Database, cents_by_account: Mapping[int, int]) -> None:
     """Note in the open transaction what the customers that count in an account have earned more."""
-    database.executemany(
-        "UPDATE account_total SET revenue_cents = revenue_cents + ? WHERE account_id = ?",
-        [(cents, account_id) for account_id, cents in cents_by_account.items()],
+    database.insert(
+        "account_total (account_id, revenue_cents)",
+        list(cents_by_account.items()),
+        "ON CONFLICT DO UPDATE SET revenue_cents = revenue_cents + excluded.revenue_cents",
     )

@@ -75,12 +75,13 @@ CREATE INDEX customer_by_account ON customer (account_id) WHERE account_id IS NO
 MIGRATIONS: Migrations = (  # see CONTRIBUTING.md, "A change of the schema"
     f"""
     {CUSTOMER_NAME}
-    {revenue.SCHEMA}
+    {revenue.TABLE}
     INSERT INTO customer_name SELECT id, name, created_date FROM customer WHERE created_date IS NOT NULL;
     DROP TRIGGER account_total_left;
     ALTER TABLE customer DROP COLUMN name;
     ALTER TABLE customer DROP COLUMN created_date;
     """,
+    revenue.LARGE,
 )
 
 

@@ -21,13 +21,16 @@ from tally.events import (
     rfc3339,
 )
 from tally.store import idempotency, inbox, invoice_index, outbox
-from tally.store.database import Database, Migrations
+from tally.store.database import Database, Migrations, numbers
 from tally.store.errors import NotFound, UnknownReference
 from tally.store.outbox import Outbox
 from tally.store.trace_parent import TraceParentOf, no_trace
 
 SERVICE = "customers"
 FILE = "customers.db"
+
+# Whether a customer is there is asked for each invoice: found in a fifth of the table's pages.
+CUSTOMER_NUMBER = "CREATE INDEX customer_number ON customer (id, account_id);"
 
 # Deleted customers of whom invoices are left, which nobody is shown, to be deleted bit by bit.
 DOOMED_CUSTOMER = "CREATE TABLE doomed_customer (id INTEGER PRIMARY KEY) STRICT;"
@@ -43,6 +46,7 @@ CREATE TABLE customer (
     created_date TEXT NOT NULL
 ) STRICT;
 CREATE INDEX customer_by_account ON customer (account_id);
+{CUSTOMER_NUMBER}
 
 CREATE TABLE invoice (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -73,6 +77,7 @@ CREATE TABLE doomed_account (
 
 MIGRATIONS: Migrations = (  # see CONTRIBUTING.md, "A change of the schema"
     f"DROP INDEX invoice_by_customer; {invoice_index.SCHEMA} {DOOMED_CUSTOMER}",
+    CUSTOMER_NUMBER,
 )
 
 MOST_CUSTOMERS_AT_ONCE = 1000  # deleted in one transaction: other writers wait for it
@@ -341,7 +346,7 @@ class Customers:
         return [Id(number) for number in range(last + 1 - count, last + 1)]
 
     def _insist_on_customers(self, ids: list[Id]) -> None:
-        self._insist(ids, "customer_id", "customer", "SELECT 1 FROM customer WHERE id = value")
+        self._insist(ids, "customer_id", "customer", f"SELECT 1 FROM {_NUMBERED} WHERE id = value")
 
     def _insist_on_accounts(self, ids: list[Id]) -> None:
         self._insist(ids, "account_id", "account", f"{OPEN_ACCOUNT} AND id = value")
@@ -354,8 +359,8 @@ class Customers:
 
     def _without(self, ids: Iterable[int], sql: str, owner: str | None) -> set[int]:
         """Those of `ids` for which `sql` finds nothing; it knows each as `value`."""
-        asked = f"SELECT value FROM json_each(:ids) WHERE NOT EXISTS ({sql})"
-        bindings = {"ids": f"[{','.join(map(str, set(ids)))}]", "owner": owner}
+        asked = f"SELECT value FROM carray(:ids) WHERE NOT EXISTS ({sql})"
+        bindings = {"ids": numbers(sorted(set(ids))), "owner": owner}
         return {id for (id,) in self.database.rows(asked, bindings)}
 
 
@@ -374,8 +379,9 @@ _DOOMED = "SELECT id FROM doomed_customer UNION ALL SELECT id FROM doomed_accoun
 # One may be known by its deletion alone, which came first.
 OPEN_ACCOUNT = "SELECT 1 FROM known_account WHERE owned_by IS NOT NULL AND NOT deleted"
 _OWN_ACCOUNT = "SELECT 1 FROM known_account WHERE id = value AND owned_by = :owner AND NOT deleted"
+_NUMBERED = "customer INDEXED BY customer_number"
 _OWN_CUSTOMER = (
-    "SELECT 1 FROM customer JOIN known_account ON known_account.id = account_id"
+    f"SELECT 1 FROM {_NUMBERED} JOIN known_account ON known_account.id = account_id"
     " WHERE customer.id = value AND owned_by = :owner AND NOT deleted"
 )
 # A page of what is in one's own accounts. CROSS JOIN keeps SQLite from looking through everybody's.

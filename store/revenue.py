@@ -7,18 +7,26 @@ a stretch of it is added to the customers in the order of their ids, many to a p
 
 from collections.abc import Mapping
 
-from tally.store.database import Database
+from tally.store.database import Database, numbers
 
 MOST_RECENT = 100_000  # customers; beyond, more are settled than come
 SETTLED_AT_ONCE = 10_000
 
-SCHEMA = """
+_LARGE = 2**61  # cents: three that are no larger fit into a column together
+
+TABLE = """
 -- To be added to `customer.revenue_cents`.
 CREATE TABLE recent_revenue (
     customer_id INTEGER PRIMARY KEY,
     cents INTEGER NOT NULL
 ) STRICT;
 """
+
+# Hardly ever has a row: it spares looking for each customer whether more would still fit.
+_IS_LARGE = f"cents NOT BETWEEN -{_LARGE} AND {_LARGE}"
+LARGE = f"CREATE INDEX large_recent_revenue ON recent_revenue (customer_id) WHERE {_IS_LARGE};"
+
+SCHEMA = TABLE + LARGE
 
 # What a customer's revenue is, in a query of `customer` LEFT JOIN RECENT.
 CENTS = "(revenue_cents + coalesce(cents, 0))"
@@ -47,10 +55,11 @@ class Revenue:
         """
         ids = sorted(map(int, cents_by_customer))  # plain numbers, which sort and bind faster
         by_account: dict[int, int] = {}
-        for id, before, recent, account_id in self._database.rows(_BEFORE, (str(ids),)):
+        large = {id for (id,) in self._database.rows(LARGE_ONES)}
+        for id, before, account_id in self._database.rows(_BEFORE, (numbers(ids),)):
             cents = cents_by_customer[id]
-            if abs(before + recent + cents) > _HIGHEST:
-                raise OverflowError(f"the revenue of the customer {id} would not fit into 64 bits")
+            if abs(before) > _LARGE or abs(cents) > _LARGE or id in large:
+                self._insist_on_room(id, cents)
             if account_id is not None:
                 by_account[account_id] = by_account.get(account_id, 0) + cents
         self._database.insert("recent_revenue", [(id, cents_by_customer[id]) for id in ids], _ADD)
@@ -63,6 +72,12 @@ class Revenue:
     def settle(self, customer_id: int) -> None:
         """Have all that a customer earned in its row of `customer`. Before its account changes."""
         self._settle(customer_id, customer_id)
+
+    def _insist_on_room(self, id: int, cents: int) -> None:
+        self.settle(id)  # then what is added is all that there is in the small table
+        before = self._database.value("SELECT revenue_cents FROM customer WHERE id = ?", (id,)) or 0
+        if abs(before + cents) > _HIGHEST:
+            raise OverflowError(f"the revenue of the customer {id} would not fit into 64 bits")
 
     def _settle_some(self) -> None:
         if self._database.value("SELECT count(*) FROM recent_revenue") <= self._most_recent:
@@ -86,10 +101,10 @@ class Revenue:
 
 
 _BEFORE = (
-    "SELECT value, coalesce(revenue_cents, 0), coalesce(cents, 0), iif(deleted, NULL, account_id)"
-    " FROM json_each(?) LEFT JOIN customer ON customer.id = value"
-    " LEFT JOIN recent_revenue ON customer_id = value"
+    "SELECT value, coalesce(revenue_cents, 0), iif(deleted, NULL, account_id)"
+    " FROM carray(?) LEFT JOIN customer ON customer.id = value"
 )
+LARGE_ONES = f"SELECT customer_id FROM recent_revenue WHERE {_IS_LARGE}"
 _ADD = "ON CONFLICT DO UPDATE SET cents = cents + excluded.cents"
 _STRETCH = (
     "SELECT max(customer_id) FROM"

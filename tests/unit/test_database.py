@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tally.store import accounts, customers
-from tally.store.database import Database
+from tally.store.database import Database, numbers
 from tally.store.errors import StoreUnavailable, UnusableDatabase
 
 SCHEMA = "CREATE TABLE thing (id INTEGER PRIMARY KEY, value INTEGER) STRICT;"
@@ -44,6 +44,11 @@ def test_a_transaction_that_raises_leaves_nothing(database: Database) -> None:
         database.execute("INSERT INTO thing VALUES (1, 1)")
         1 / 0  # noqa: B018
     assert database.rows("SELECT * FROM thing") == []
+
+
+@pytest.mark.parametrize("values", [[], [7], [3, 1, 2**63 - 1, -(2**63)]])
+def test_numbers_are_a_table(database: Database, values: list[int]) -> None:
+    assert database.rows("SELECT value FROM carray(?)", (numbers(values),)) == [(each,) for each in values]
 
 
 def test_relaxed_transactions_leave_the_others_durable(database: Database) -> None:

@@ -13,9 +13,10 @@ from support.figures import revenue_by_customer
 from tally.events import Id
 from tally.store.accounts import open_database
 from tally.store.database import Database
-from tally.store.revenue import Revenue
+from tally.store.revenue import LARGE_ONES, Revenue
 
 MOST, AT_ONCE = 10, 4
+HIGHEST = 2**63 - 1
 
 
 @pytest.fixture
@@ -44,9 +45,8 @@ def test_what_is_added_is_told_by_account(database: Database) -> None:
     assert added == {0: 10, 2: -4}
 
 
-_batches = st.lists(
-    st.dictionaries(st.integers(0, 60).map(Id), st.integers(-(10**12), 10**12), max_size=12), max_size=30
-)
+_amounts = st.integers(-(10**12), 10**12) | st.integers(-HIGHEST, HIGHEST)
+_batches = st.lists(st.dictionaries(st.integers(0, 60).map(Id), _amounts, max_size=12), max_size=30)
 
 
 @settings(max_examples=200, deadline=None)
@@ -59,11 +59,30 @@ def test_in_whatever_stretches_it_is_settled_nothing_is_lost_or_counted_twice(
         database = open_database(Path(directory))
         revenue = Revenue(database, MOST, AT_ONCE)
         for batch in batches:
-            _added(database, revenue, batch)
-            expected.update(batch)
+            if any(abs(expected[id] + cents) > HIGHEST for id, cents in batch.items()):
+                with pytest.raises(OverflowError):
+                    _added(database, revenue, batch)
+            else:
+                _added(database, revenue, batch)
+                expected.update(batch)
             found = revenue_by_customer(database)
             assert {id: found.get(id, 0) for id in expected} == dict(expected)
         database.close()
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_many_large_amounts_are_exact_to_the_last_cent(database: Database, sign: int) -> None:
+    revenue = Revenue(database)
+    for part in (2**61, 2**61, 2**61 + 1, 2**61 - 2):
+        _added(database, revenue, {Id(5): sign * part})
+    assert revenue_by_customer(database)[5] == sign * HIGHEST
+    with pytest.raises(OverflowError):
+        _added(database, revenue, {Id(5): sign})
+
+
+def test_a_batch_is_not_paid_for_by_all_that_is_recent(database: Database) -> None:
+    [(*_, plan)] = database.rows(f"EXPLAIN QUERY PLAN {LARGE_ONES}")
+    assert plan == "SCAN recent_revenue USING INDEX large_recent_revenue"
 
 
 def test_what_is_recent_stays_small_however_much_comes(database: Database) -> None:
