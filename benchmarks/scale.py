@@ -26,6 +26,7 @@ from tally.store import accounts, customers
 OF_EMPTY = 0.8
 MOST_MEMORY = 120.0  # MB, of any actor
 FEW = 10_000  # customers on empty files: as many as a batch can have
+OFTENER = 3  # times as many runs of what differs most from run to run, by the machine's pace
 MOST_GROWTH = 10.0  # MB, of the HTTP process while it shows everything
 
 
@@ -45,12 +46,13 @@ class Sizes(NamedTuple):
 
 def measure(plan: Plan) -> Result:
     """Fill the files once, and measure each rate on empty files and on copies of them in turn."""
+    oftener = plan._replace(runs=plan.runs * OFTENER)
     sizes = plan.choose(Sizes(1_000_000, 200_000, 20, 5.0), Sizes(20_000, 20_000, 3, 1.0))
     with scratch(plan.base) as filled, scratch(plan.base) as few:
         plan.say(f"scale: filling the files with {sizes.invoices:,} invoices")
         apart(fill, filled, sizes.customers)
         apart(create_customers, few, FEW)
-        rates, processor = _rates(plan, sizes, few, filled)
+        rates, processor = _rates(oftener, sizes, few, filled)
         profile = _profile(plan, sizes, few, filled)
         memory = plan.alternate({"scale: memory": lambda: use_all(plan.base, sizes, filled)})["scale: memory"]
     shares = {what: ratios(full, empty) for what, (empty, full) in rates.items()}
@@ -254,8 +256,9 @@ def _notes(sizes: Sizes) -> str:
         Filled: {sizes.customers:,} customers in accounts of {IN_ACCOUNT:,}, with {sizes.invoices:,} invoices,
         made by SQL once and copied for each run; events and requests then are for customers all over the
         file. Empty: {FEW:,} customers, and no invoices; the requests and events are for all of them in turn.
-        Otherwise measured as above. The files are in the page cache as far as they fit. Applying events:
-        without Redis, {statements.AT_ONCE:,} to a transaction, by what SQLite measures for each statement.
-        Memory: the highest of the looks every 0.1 s while single invoices, then batches are posted and
-        applied, then all accounts are listed; redis-server holds the stream and is no actor.
+        Otherwise measured as above, but the rates in {OFTENER} times as many runs, as these differ most. The
+        files are in the page cache as far as they fit. Applying events: without Redis, {statements.AT_ONCE:,}
+        to a transaction, by what SQLite measures for each statement. Memory: the highest of the looks every
+        0.1 s while single invoices, then batches are posted and applied, then all accounts are listed;
+        redis-server holds the stream and is no actor.
     """)
