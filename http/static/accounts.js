@@ -1,7 +1,8 @@
-// The accounts page: figures that move, a table, a chart, and one account's customers.
+// The accounts page: figures that move, a table, a chart, and one account's customers; accounts are opened.
 
-import { get, Problem } from "./api.js";
+import { call, get, Problem, required, userName } from "./api.js";
 import { $, announce, h, meta, Pager, Rows, settled, write, writeFigure } from "./dom.js";
+import { field, openForm } from "./form.js";
 import { count, money } from "./money.js";
 import { complain } from "./strip.js";
 import { watch } from "./watch.js";
@@ -79,17 +80,10 @@ function showTable(answer) {
   rows.show(answer.accounts);
   $("accounts").hidden = !answer.accounts.length;
   $("empty").hidden = Boolean(answer.accounts.length);
-  if (answer.totals.accounts === 0) showNoAccounts();
-  else write($("empty"), "No account matches.");
+  write($("empty"), answer.totals.accounts === 0 ? "There is no account yet." : "No account matches.");
   const last = asked.offset + answer.accounts.length;
   const range = last ? `${count(asked.offset + 1)} to ${count(last)} of ${count(found)}` : "";
   pager.show(range, asked.offset > 0, last < found);
-}
-
-function showNoAccounts() {
-  if ($("empty").querySelector("code")) return;
-  const example = `curl -d '{"name": "one", "owned_by": "user1"}' ${location.origin}/accounts`;
-  $("empty").replaceChildren(h("p", {}, "There is no account yet. Open one:"), h("pre", {}, h("code", {}, example)));
 }
 
 // --- the chart -------------------------------------------------------------------------------
@@ -214,6 +208,24 @@ $("account").addEventListener("click", (event) => {
 });
 addEventListener("hashchange", follow);
 addEventListener("popstate", follow);
+
+// --- opening ---------------------------------------------------------------------------------
+
+$("new-account").addEventListener("click", () => openForm($("new-account"), "New account", {
+  submit: "Open account",
+  fields: [
+    field("name", "Name", { maxlength: 200, autocomplete: "off" }, required("Enter the account's name.")),
+    field("owned_by", "Owner", { maxlength: 200, autocomplete: "off", value: userName() }, required("Enter the name of the user who owns the account.")),
+    field("description", "Description (may be empty)", { autocomplete: "off" }, (text) => text),
+  ],
+  async send(values, key) {
+    const { id } = await call("POST", "/accounts", { body: values, key });
+    return () => {
+      announce(`${values.name} opened as account ${id}`);
+      show(id);
+    };
+  },
+}));
 
 // --- all of it, again and again ---------------------------------------------------------------
 

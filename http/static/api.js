@@ -59,6 +59,14 @@ async function answer(response) {
   return content;
 }
 
+/** Who is signed in; "" for nobody. */
+export function userName() {
+  const content = sessionStorage.getItem(TOKEN)?.split(".")[1];
+  if (!content) return "";
+  const bytes = Uint8Array.from(atob(content.replaceAll("-", "+").replaceAll("_", "/")), (each) => each.charCodeAt(0));
+  return JSON.parse(new TextDecoder().decode(bytes)).sub;
+}
+
 let signingIn = null;
 
 /** Ask for name and password until there is another token than the one that was refused. */

@@ -2,7 +2,7 @@
 
 import { call, get, Problem, required } from "./api.js";
 import { $, announce, h, meta, Pager, Rows, settled, write, writeFigure } from "./dom.js";
-import { ask, field, Form } from "./form.js";
+import { ask, field, Form, openForm } from "./form.js";
 import { count, money, parseMoney } from "./money.js";
 import { complain } from "./strip.js";
 import { watch } from "./watch.js";
@@ -176,34 +176,24 @@ const recordInvoice = new Form($("invoice"), {
   },
 });
 
-$("new-customer").addEventListener("click", () => {
-  const form = h("form", { novalidate: true });
-  const dialog = h("dialog", { class: "question", "aria-labelledby": "new-title" }, h("h2", { id: "new-title" }, "New customer"), form);
-  new Form(form, {
-    submit: "Record customer",
-    extra: [h("button", { type: "button", class: "quiet", click: () => dialog.close() }, "Cancel")],
-    fields: [
-      field("name", "Name", { maxlength: 200, autocomplete: "off" }, required("Enter the customer's name.")),
-      field("account_id", "Account id", { inputmode: "numeric", autocomplete: "off", value: chosen.customer?.account_id }, (text) => {
-        if (!text.trim()) throw new Error("Enter the id of the account that the customer belongs to.");
-        if (!ID.test(text.trim())) throw new Error("An account's id is a number, such as 7.");
-        return text.trim();
-      }),
-    ],
-    async send(values, key) {
-      const { id } = await call("POST", "/customers", { body: values, key });
-      dialog.close();
+$("new-customer").addEventListener("click", () => openForm($("new-customer"), "New customer", {
+  submit: "Record customer",
+  fields: [
+    field("name", "Name", { maxlength: 200, autocomplete: "off" }, required("Enter the customer's name.")),
+    field("account_id", "Account id", { inputmode: "numeric", autocomplete: "off", value: chosen.customer?.account_id }, (text) => {
+      if (!text.trim()) throw new Error("Enter the id of the account that the customer belongs to.");
+      if (!ID.test(text.trim())) throw new Error("An account's id is a number, such as 7.");
+      return text.trim();
+    }),
+  ],
+  async send(values, key) {
+    const { id } = await call("POST", "/customers", { body: values, key });
+    return () => {
       announce(`${values.name} recorded as customer ${id}`);
       location.hash = `customer=${id}`;
-    },
-  });
-  dialog.addEventListener("close", () => {
-    dialog.remove();
-    $("new-customer").focus();
-  });
-  document.body.append(dialog);
-  dialog.showModal();
-});
+    };
+  },
+}));
 
 // --- deleting --------------------------------------------------------------------------------
 

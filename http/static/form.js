@@ -109,6 +109,28 @@ export class Form {
   }
 }
 
+/** A form in a dialog of its own; `send(values, key)` records them, and answers what to do when the dialog is closed. */
+export function openForm(opener, title, { submit, fields, send }) {
+  const form = h("form", { novalidate: true });
+  const dialog = h("dialog", { class: "question", "aria-labelledby": "form-title" }, h("h2", { id: "form-title" }, title), form);
+  new Form(form, {
+    submit,
+    fields,
+    extra: [h("button", { type: "button", class: "quiet", click: () => dialog.close() }, "Cancel")],
+    async send(values, key) {
+      const recorded = await send(values, key);
+      dialog.close();
+      recorded();
+    },
+  });
+  dialog.addEventListener("close", () => {
+    dialog.remove();
+    opener.focus();
+  });
+  document.body.append(dialog);
+  dialog.showModal();
+}
+
 const sentence = (text) => (/[.!?…]$/.test(text) ? text : `${text}.`);
 
 /** Without a status no answer came, and nobody knows whether the request did. */

@@ -205,6 +205,45 @@ def test_money_is_written_as_the_reader_writes_it(window: OpenWindow, shop: Shop
     expect(_row(person.page, "one").locator("td").last).to_have_text("1.234.567,89")
 
 
+def test_an_account_is_opened_by_keyboard_alone_and_shown(person: Person, shop: Shop) -> None:
+    shop.see_accounts(person.page)
+    person.page.get_by_role("button", name="New account").press("Enter")
+    expect(person.page.get_by_label("Name", exact=True)).to_be_focused()
+    for written in (f"{shop.mark} Søndre", "bruno", "The one by the sea"):
+        person.page.keyboard.type(written)
+        person.page.keyboard.press("Tab")
+    person.page.keyboard.press("Shift+Tab")
+    person.page.keyboard.press("Enter")
+    drawer = person.page.get_by_role("dialog", name=f"{shop.mark} Søndre")
+    expect(drawer).to_contain_text("owned by bruno")
+    expect(drawer).to_contain_text("The one by the sea")
+    expect(drawer).to_contain_text("No customers yet.")
+    id = person.page.url.partition("#account=")[2]
+    assert shop.tally.accounts.get(f"/accounts/{id}")["account"]["owned_by"] == "bruno"
+    person.page.keyboard.press("Escape")
+    expect(_row(person.page, "Søndre")).to_be_visible()
+    expect(person.page.get_by_role("button", name="New account")).to_be_focused()
+
+
+def test_what_is_wrong_with_an_account_is_said_at_the_field(person: Person, shop: Shop) -> None:
+    shop.see_accounts(person.page)
+    person.page.get_by_role("button", name="New account").click()
+    name, owner = (person.page.get_by_label(label, exact=True) for label in ("Name", "Owner"))
+    person.page.get_by_role("button", name="Open account").click()
+    expect(name).to_have_accessible_description("Enter the account's name.")
+    expect(owner).to_have_accessible_description("Enter the name of the user who owns the account.")
+    expect(name).to_be_focused()
+    name.fill(f"{shop.mark} one")
+    owner.fill("a\x07b")
+    person.page.get_by_role("button", name="Open account").click()
+    expect(owner).to_have_accessible_description("Expected no control characters.")
+    expect(name).to_have_accessible_description("")
+    person.page.get_by_role("button", name="Cancel").click()
+    expect(person.page.get_by_role("dialog")).to_have_count(0)
+    expect(person.page.locator("#accounts tbody tr")).to_have_count(0)
+    person.expects("422")
+
+
 def test_the_strip_tells_the_state_and_on_request_the_actors(person: Person, shop: Shop) -> None:
     shop.see_accounts(person.page)
     strip = person.page.get_by_role("region", name="State of the accounts service")

@@ -14,7 +14,7 @@ LONG = "W" * 180
 
 BACKGROUNDS = {"light": "rgb(246, 246, 243)", "dark": "rgb(16, 20, 18)"}
 
-STATES = ["accounts", "one account", "no match", "the strip open",
+STATES = ["accounts", "one account", "new account", "no match", "the strip open",
           "customers", "one customer", "new customer", "wrong fields", "a question"]  # fmt: skip
 
 
@@ -32,7 +32,7 @@ def show(tally: Tally) -> Show:
 
     def show(page: Page, state: str) -> None:
         match state:
-            case "accounts" | "no match" | "the strip open":
+            case "accounts" | "new account" | "no match" | "the strip open":
                 shop.see_accounts(page)
                 expect(page.locator("#accounts tbody tr")).to_have_count(2)
             case "one account":
@@ -51,6 +51,10 @@ def show(tally: Tally) -> Show:
             case "the strip open":
                 page.locator("#strip summary").click()
                 expect(page.get_by_role("row").filter(has_text="accounts-relay")).to_be_visible()
+            case "new account":
+                page.locator("#new-account").click()
+                page.get_by_role("button", name="Open account").click()
+                expect(page.get_by_text("Enter the account's name.")).to_be_visible()
             case "new customer":
                 page.locator("#new-customer").click()
                 page.get_by_role("button", name="Record customer").click()

@@ -109,3 +109,22 @@ def test_each_user_sees_what_is_theirs_and_an_admin_all(
     expect(page.get_by_role("dialog", name="Sign in to Tally")).to_be_visible()
     expect(page.get_by_text(f"{what} of")).to_have_count(0)
     person.expects("401")
+
+
+def test_a_user_opens_accounts_of_its_own_only(person: Person, tally: Tally) -> None:
+    users.add(tally, "Zoë")
+    page = person.page
+    page.goto(f"http://localhost:{tally.accounts.port}/")
+    _sign_in(page, users.PASSWORD, "Zoë")
+    page.get_by_role("button", name="New account").click()
+    page.get_by_label("Name", exact=True).fill("Shop of Zoë")
+    expect(page.get_by_label("Owner", exact=True)).to_have_value("Zoë")
+    page.get_by_label("Owner", exact=True).fill("ana")
+    page.get_by_role("button", name="Open account").click()
+    said = "Only an admin may open an account for another than Zoë."
+    expect(page.get_by_role("dialog", name="New account").get_by_role("alert")).to_have_text(said)
+    page.get_by_label("Owner", exact=True).fill("Zoë")
+    page.get_by_role("button", name="Open account").click()
+    expect(page.get_by_role("dialog", name="Shop of Zoë")).to_contain_text("owned by Zoë")
+    person.expects("401")
+    person.expects("403")
