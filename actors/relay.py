@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import structlog
 
-from tally.actors.actor import PASSING, Actor, CannotStart
+from tally.actors.actor import PASSING, Actor, Renamed
 from tally.actors.doorbell import Doorbell
 from tally.actors.housekeeper import Housekeeper
 from tally.actors.metrics import RelayMetrics
@@ -104,7 +104,7 @@ class Relay:
             self._sent.clear()
             self._publishing.abandon()
         if self._outbox.is_renamed():
-            raise CannotStart("the database was given a new identity; starting again with it")
+            raise Renamed
         published = self._stream.published(self._outbox.source)
         if self._heal and published.last > self._outbox.last():
             self._heal()
@@ -134,8 +134,8 @@ def refusal(outbox: Outbox, stream: EventStream, published: Published) -> str | 
     if known and stream.successor(outbox.source) is None:  # asked last: it is set before anything is removed
         return None
     return (
-        f"the stream holds {published.last} events of {outbox.source} that this database "
-        f"(at {outbox.last()}) does not know: it was restored from an older copy. Nothing more "
+        f"the stream holds events of {outbox.source}, up to {published.last}, that this database "
+        "does not know: it was restored from an older copy. Nothing more "
         "is published from it; the remedy is `rebuild accounts`"
     )
 

@@ -22,7 +22,9 @@ from support.invoices import Load
 from support.redis_process import RedisProcess
 from support.tally import SUPERVISOR, Client, Tally, is_settled, running
 from support.waiting import eventually, known
+from tally.commands.restored import find_loss, go_on_anew
 from tally.events import EventId
+from tally.store import customers
 from tally.store.accounts import open_database
 from tally.store.inbox import Inbox
 from tally.store.stream import EventStream, connect
@@ -330,6 +332,21 @@ def test_killed_while_it_takes_back_what_was_lost(
             agree(tally)
     _rebuild(tally, "--yes")
     backup.is_settled()
+
+
+def test_killed_before_it_could_tell_of_the_new_identity_every_actor_takes_it_up(
+    backup: Backup, tally: Tally
+) -> None:
+    backup.restore()
+    stream = EventStream(connect(tally.settings["redis"]["url"]), "event-stream")
+    directory = accounts_db(tally).parent
+    with closing(customers.open_database(directory)) as database, closing(open_database(directory)) as live:
+        go_on_anew(database, live, stream, find_loss(database, stream, lambda done: None))
+    eventually(lambda: tally.customers.get("/status")["reasons"] == [])
+    _rebuild(tally, "--yes")
+    backup.is_settled()
+    group = f"customers@{tally.customers.get('/status')['identity']}"
+    assert group.encode() in [each["name"] for each in _redis(tally).xinfo_groups("event-stream")]
 
 
 def test_killed_at_any_moment_after_a_restore(backup: Backup, tally: Tally) -> None:

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from support.tally import Client, Tally
+from support.tally import Client, Tally, is_settled
 from support.waiting import eventually
 from tally.store.database import Database
 
@@ -39,11 +39,20 @@ def recorded(tally: Tally) -> Figures:
 
 def agree(tally: Tally) -> None:
     """Wait until all is applied; then what is shown must be what is recorded, and the kept totals too."""
-    eventually(tally.settled, 30)
+    eventually(lambda: _insist_on_settled(tally), 30)
     assert shown(tally) == recorded(tally)
     assert kept_totals(tally) == {
         account: (len(customers), sum(customers.values())) for account, customers in shown(tally).items()
     }
+
+
+def _insist_on_settled(tally: Tally) -> bool:
+    reports = tally.reports()
+    if not is_settled(reports):
+        raise AssertionError(  # which the failure shows
+            [(report["service"], report["outbox_depth"], report["redis"]) for report in reports]
+        )
+    return True
 
 
 def kept_totals(tally: Tally) -> dict[str, tuple[int, int]]:
