@@ -81,7 +81,7 @@ MIGRATIONS: Migrations = (  # see CONTRIBUTING.md, "A change of the schema"
     ALTER TABLE customer DROP COLUMN name;
     ALTER TABLE customer DROP COLUMN created_date;
     """,
-    revenue.LARGE,
+    revenue.LARGE_INDEX,
 )
 
 

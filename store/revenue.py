@@ -12,7 +12,7 @@ from tally.store.database import Database, numbers
 MOST_RECENT = 100_000  # customers; beyond, more are settled than come
 SETTLED_AT_ONCE = 10_000
 
-_LARGE = 2**61  # cents: three that are no larger fit into a column together
+_SAFE = 2**61  # cents: three that are no larger fit into a column together
 
 TABLE = """
 -- To be added to `customer.revenue_cents`.
@@ -23,10 +23,10 @@ CREATE TABLE recent_revenue (
 """
 
 # Hardly ever has a row: it spares looking for each customer whether more would still fit.
-_IS_LARGE = f"cents NOT BETWEEN -{_LARGE} AND {_LARGE}"
-LARGE = f"CREATE INDEX large_recent_revenue ON recent_revenue (customer_id) WHERE {_IS_LARGE};"
+_IS_LARGE = f"cents NOT BETWEEN -{_SAFE} AND {_SAFE}"
+LARGE_INDEX = f"CREATE INDEX large_recent_revenue ON recent_revenue (customer_id) WHERE {_IS_LARGE};"
 
-SCHEMA = TABLE + LARGE
+SCHEMA = TABLE + LARGE_INDEX
 
 # What a customer's revenue is, in a query of `customer` LEFT JOIN RECENT.
 CENTS = "(revenue_cents + coalesce(cents, 0))"
@@ -55,10 +55,10 @@ class Revenue:
         """
         ids = sorted(map(int, cents_by_customer))  # plain numbers, which sort and bind faster
         by_account: dict[int, int] = {}
-        large = {id for (id,) in self._database.rows(LARGE_ONES)}
+        large = {id for (id,) in self._database.rows(LARGE_IDS)}
         for id, before, account_id in self._database.rows(_BEFORE, (numbers(ids),)):
             cents = cents_by_customer[id]
-            if abs(before) > _LARGE or abs(cents) > _LARGE or id in large:
+            if abs(before) > _SAFE or abs(cents) > _SAFE or id in large:
                 self._insist_on_room(id, cents)
             if account_id is not None:
                 by_account[account_id] = by_account.get(account_id, 0) + cents
@@ -104,7 +104,7 @@ _BEFORE = (
     "SELECT value, coalesce(revenue_cents, 0), iif(deleted, NULL, account_id)"
     " FROM carray(?) LEFT JOIN customer ON customer.id = value"
 )
-LARGE_ONES = f"SELECT customer_id FROM recent_revenue WHERE {_IS_LARGE}"
+LARGE_IDS = f"SELECT customer_id FROM recent_revenue WHERE {_IS_LARGE}"
 _ADD = "ON CONFLICT DO UPDATE SET cents = cents + excluded.cents"
 _STRETCH = (
     "SELECT max(customer_id) FROM"

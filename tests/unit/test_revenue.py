@@ -13,7 +13,7 @@ from support.figures import revenue_by_customer
 from tally.events import Id
 from tally.store.accounts import open_database
 from tally.store.database import Database
-from tally.store.revenue import LARGE_ONES, Revenue
+from tally.store.revenue import LARGE_IDS, Revenue
 
 MOST, AT_ONCE = 10, 4
 HIGHEST = 2**63 - 1
@@ -81,7 +81,7 @@ def test_many_large_amounts_are_exact_to_the_last_cent(database: Database, sign:
 
 
 def test_a_batch_is_not_paid_for_by_all_that_is_recent(database: Database) -> None:
-    [(*_, plan)] = database.rows(f"EXPLAIN QUERY PLAN {LARGE_ONES}")
+    [(*_, plan)] = database.rows(f"EXPLAIN QUERY PLAN {LARGE_IDS}")
     assert plan == "SCAN recent_revenue USING INDEX large_recent_revenue"
 
 
