@@ -1,8 +1,8 @@
-// The accounts page: figures that move, a table, a chart, and one account's customers; accounts are opened.
+// The accounts page: figures that move, a table, a chart, and one account's customers; accounts are opened and deleted.
 
-import { call, get, Problem, required, userName } from "./api.js";
+import { call, get, Problem, remove, required, userName } from "./api.js";
 import { $, announce, h, meta, Pager, Rows, settled, write, writeFigure } from "./dom.js";
-import { field, openForm } from "./form.js";
+import { ask, field, openForm } from "./form.js";
 import { count, money } from "./money.js";
 import { complain } from "./strip.js";
 import { watch } from "./watch.js";
@@ -12,7 +12,7 @@ const CUSTOMERS = 50;
 const FALLING = new Set(["customers", "revenue"]); // sorted the largest first, when first sorted by
 
 const asked = { search: "", sort: "revenue", order: "desc", offset: 0 };
-const opened = { id: null, sort: "id", afters: [""], next: null };
+const opened = { id: null, sort: "id", afters: [""], next: null, account: null };
 
 // --- the table -------------------------------------------------------------------------------
 
@@ -147,7 +147,8 @@ const show = (id) => { location.hash = `account=${id}`; };
 function follow() {
   const id = /^#account=(\d{1,19})$/.exec(location.hash)?.[1] ?? null;
   if (id === opened.id) return;
-  Object.assign(opened, { id, afters: [""], next: null });
+  Object.assign(opened, { id, afters: [""], next: null, account: null });
+  $("account-delete").hidden = true;
   if (!id) return $("account").close();
   for (const part of ["name", "about", "description", "revenue", "count"]) write($(`account-${part}`), "");
   customers.show([]);
@@ -178,11 +179,12 @@ async function lookAtAccount() {
 function showGone(gone) {
   $("account").classList.toggle("gone", gone);
   $("account-notice").hidden = !gone;
+  $("account-delete").hidden = gone || !opened.account;
 }
 
 function showAccount(answer) {
   const { account } = answer;
-  opened.next = answer.next;
+  Object.assign(opened, { account, next: answer.next });
   showGone(false);
   write($("account-name"), account.name);
   write($("account-about"), `Account ${account.id}, owned by ${account.owned_by}`);
@@ -209,7 +211,7 @@ $("account").addEventListener("click", (event) => {
 addEventListener("hashchange", follow);
 addEventListener("popstate", follow);
 
-// --- opening ---------------------------------------------------------------------------------
+// --- opening and deleting --------------------------------------------------------------------
 
 $("new-account").addEventListener("click", () => openForm($("new-account"), "New account", {
   submit: "Open account",
@@ -226,6 +228,24 @@ $("new-account").addEventListener("click", () => openForm($("new-account"), "New
     };
   },
 }));
+
+$("account-delete").addEventListener("click", async () => {
+  const { account } = opened;
+  const { customers, total_revenue_cents } = account;
+  const number = customers === 1 ? "1 customer goes" : `${count(customers)} customers go`;
+  const text = customers
+    ? `${number} with the account, and all of their invoices, ${money(total_revenue_cents)} in all. This can't be undone.`
+    : "The account has no customers. This can't be undone.";
+  const act = () => remove(`/accounts/${account.id}${customers ? "?cascade=true" : ""}`).catch((error) => {
+    throw error.status === 409 ? new Error("The account has customers by now: look at them first.") : error;
+  });
+  if (!(await ask(`Delete ${account.name}?`, text, "Delete account", act))) return;
+  announce(`${account.name} deleted`);
+  history.pushState(null, "", location.pathname);
+  follow();
+  await look();
+  $("search").focus();
+});
 
 // --- all of it, again and again ---------------------------------------------------------------
 

@@ -39,6 +39,15 @@ export async function call(method, path, { body, key } = {}) {
 
 export const get = (path) => call("GET", path);
 
+/** What is gone already is as good as deleted. */
+export async function remove(path) {
+  try {
+    await call("DELETE", path);
+  } catch (error) {
+    if (error.status !== 404) throw error;
+  }
+}
+
 async function send(path, options) {
   try {
     return await fetch(path, { ...options, cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });

@@ -1,6 +1,6 @@
 // The customers page: find a customer, see the invoices, record, delete.
 
-import { call, get, Problem, required } from "./api.js";
+import { call, get, Problem, remove, required } from "./api.js";
 import { $, announce, h, meta, Pager, Rows, settled, write, writeFigure } from "./dom.js";
 import { ask, field, Form, openForm } from "./form.js";
 import { count, money, parseMoney } from "./money.js";
@@ -199,8 +199,8 @@ $("new-customer").addEventListener("click", () => openForm($("new-customer"), "N
 
 async function deleteInvoice(invoice) {
   const text = `${money(invoice.purchase_price_cents)} of ${day(invoice.purchase_date)}. This can't be undone.`;
-  const remove = () => deleted(`/invoices/${invoice.id}`);
-  if (!(await ask(`Delete invoice ${invoice.id}?`, text, "Delete invoice", remove))) return;
+  const act = () => remove(`/invoices/${invoice.id}`);
+  if (!(await ask(`Delete invoice ${invoice.id}?`, text, "Delete invoice", act))) return;
   announce(`Invoice ${invoice.id} deleted`);
   await look();
   $("customer-name").focus();
@@ -212,22 +212,13 @@ $("delete-customer").addEventListener("click", async () => {
   const text = totals.invoices
     ? `${number} with the customer, ${money(totals.total_revenue_cents)} in all. This can't be undone.`
     : "The customer has no invoices. This can't be undone.";
-  const remove = () => deleted(`/customers/${customer.id}`);
-  if (!(await ask(`Delete ${customer.name}?`, text, "Delete customer", remove))) return;
+  const act = () => remove(`/customers/${customer.id}`);
+  if (!(await ask(`Delete ${customer.name}?`, text, "Delete customer", act))) return;
   announce(`${customer.name} deleted`);
   history.pushState(null, "", location.pathname);
   await follow();
   $("search").focus();
 });
-
-/** What is gone already is as good as deleted. */
-async function deleted(path) {
-  try {
-    await call("DELETE", path);
-  } catch (error) {
-    if (error.status !== 404) throw error;
-  }
-}
 
 addEventListener("hashchange", follow);
 addEventListener("popstate", follow);

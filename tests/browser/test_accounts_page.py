@@ -9,6 +9,7 @@ from support.browser import OpenWindow, Person
 from support.redis_process import RedisProcess
 from support.shop import Shop
 from support.tally import running
+from support.waiting import eventually
 
 
 def _row(page: Page, name: str) -> Locator:
@@ -242,6 +243,48 @@ def test_what_is_wrong_with_an_account_is_said_at_the_field(person: Person, shop
     expect(person.page.get_by_role("dialog")).to_have_count(0)
     expect(person.page.locator("#accounts tbody tr")).to_have_count(0)
     person.expects("422")
+
+
+def test_an_account_is_deleted_with_its_customers_after_a_question(person: Person, shop: Shop) -> None:
+    id, other = shop.account("one", 2933, 100), shop.account("two")
+    customers = {each["customer_id"] for each in shop.tally.accounts.get(f"/accounts/{id}")["customers"]}
+    assert customers <= shop.customers()
+    shop.see_accounts(person.page)
+    for name, said in (
+        ("one", "2 customers go with the account, and all of their invoices, 30.33 in all."),
+        ("two", "The account has no customers. This can't be undone."),
+    ):
+        person.page.get_by_role("button", name=f"{shop.mark} {name}").first.click()
+        person.page.get_by_role("button", name="Delete account").click()
+        question = person.page.get_by_role("dialog", name=f"Delete {shop.mark} {name}?")
+        expect(question).to_contain_text(said)
+        expect(question.get_by_role("button", name="Cancel")).to_be_focused()
+        question.get_by_role("button", name="Delete account").click()
+        expect(person.page.get_by_role("dialog")).to_have_count(0)
+        expect(_row(person.page, name)).to_have_count(0)
+        expect(person.page.get_by_label("Search accounts")).to_be_focused()
+    assert {each["account"]["id"] for each in shop.tally.accounts.get("/accounts")}.isdisjoint({id, other})
+    eventually(lambda: customers.isdisjoint(shop.customers()))
+    # A look at the account may have been on its way when it went.
+    person.complaints = [each for each in person.complaints if "404" not in each]
+
+
+def test_an_account_that_got_a_customer_meanwhile_is_not_deleted_without_a_word(
+    person: Person, shop: Shop
+) -> None:
+    id = shop.account("one")
+    shop.see_accounts(person.page, f"#account={id}")
+    person.page.get_by_role("button", name="Delete account").click()
+    question = person.page.get_by_role("dialog", name=f"Delete {shop.mark} one?")
+    shop.customer("late", id)
+    eventually(lambda: shop.tally.accounts.get(f"/accounts/{id}")["customers"])
+    question.get_by_role("button", name="Delete account").click()
+    expect(question.get_by_role("alert")).to_have_text(
+        "The account has customers by now: look at them first."
+    )
+    question.get_by_role("button", name="Cancel").click()
+    expect(person.page.get_by_role("dialog", name=f"{shop.mark} one")).to_contain_text("1 to 1 of 1")
+    person.expects("409")
 
 
 def test_the_strip_tells_the_state_and_on_request_the_actors(person: Person, shop: Shop) -> None:

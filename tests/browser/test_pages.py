@@ -14,7 +14,7 @@ LONG = "W" * 180
 
 BACKGROUNDS = {"light": "rgb(246, 246, 243)", "dark": "rgb(16, 20, 18)"}
 
-STATES = ["accounts", "one account", "new account", "no match", "the strip open",
+STATES = ["accounts", "one account", "new account", "delete account", "no match", "the strip open",
           "customers", "one customer", "new customer", "wrong fields", "a question"]  # fmt: skip
 
 
@@ -35,7 +35,7 @@ def show(tally: Tally) -> Show:
             case "accounts" | "new account" | "no match" | "the strip open":
                 shop.see_accounts(page)
                 expect(page.locator("#accounts tbody tr")).to_have_count(2)
-            case "one account":
+            case "one account" | "delete account":
                 shop.see_accounts(page, f"#account={account}")
                 expect(page.locator("#account-customers tbody tr")).to_have_count(3)
             case "customers" | "new customer":
@@ -55,6 +55,9 @@ def show(tally: Tally) -> Show:
                 page.locator("#new-account").click()
                 page.get_by_role("button", name="Open account").click()
                 expect(page.get_by_text("Enter the account's name.")).to_be_visible()
+            case "delete account":
+                page.get_by_role("button", name="Delete account").click()
+                expect(page.get_by_role("dialog", name="Delete ")).to_be_visible()
             case "new customer":
                 page.locator("#new-customer").click()
                 page.get_by_role("button", name="Record customer").click()

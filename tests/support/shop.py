@@ -33,6 +33,11 @@ class Shop:
         id: str = self.tally.customers.post("/customers", new)["id"]
         return id
 
+    def customers(self) -> set[str]:
+        """The ids of this test's customers."""
+        found = self.tally.customers.get(f"/customers/search?limit=50&search={self.mark}")["customers"]
+        return {customer["id"] for customer in found}
+
     def invoice(self, customer_id: str, cents: int, date: str = "2026-01-06") -> str:
         new = {"customer_id": customer_id, "purchase_date": date, "purchase_price_cents": cents}
         id: str = self.tally.customers.post("/invoices", new)["id"]
