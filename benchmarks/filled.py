@@ -54,7 +54,7 @@ def fill(directory: Path, count: int) -> None:
         _finish(database)
 
 
-def create_customers(directory: Path, count: int) -> None:
+def fill_accounts(directory: Path, count: int) -> None:
     """Make an accounts.db in `directory`, as if `count` customers had been created, and none invoiced."""
     database = accounts.open_database(directory)
     _fill_accounts(database, count, 0, "customers@00000000")

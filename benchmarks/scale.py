@@ -13,7 +13,7 @@ from benchmarks.apart import apart
 from benchmarks.client import Unexpected
 from benchmarks.costs import Peaks
 from benchmarks.entries import STREAM
-from benchmarks.filled import EACH, IN_ACCOUNT, Everyone, create_customers, fill, in_database
+from benchmarks.filled import EACH, IN_ACCOUNT, Everyone, fill, fill_accounts, in_database
 from benchmarks.plan import Plan, Result, Target, at_least, at_most, ratios
 from benchmarks.private_redis import private_redis
 from benchmarks.report import paragraph, spread, table
@@ -51,7 +51,7 @@ def measure(plan: Plan) -> Result:
     with scratch(plan.base) as filled, scratch(plan.base) as few:
         plan.say(f"scale: filling the files with {sizes.invoices:,} invoices")
         apart(fill, filled, sizes.customers)
-        apart(create_customers, few, FEW)
+        apart(fill_accounts, few, FEW)
         rates, processor = _rates(oftener, sizes, few, filled)
         profile = _profile(plan, sizes, few, filled)
         memory = plan.alternate({"scale: memory": lambda: use_all(plan.base, sizes, filled)})["scale: memory"]

@@ -29,7 +29,7 @@ from tally.store.trace_parent import TraceParentOf, no_trace
 SERVICE = "customers"
 FILE = "customers.db"
 
-# Whether a customer is there is asked for each invoice: found in a fifth of the table's pages.
+# Whether a customer is there is asked for each invoice: found in a quarter of the table's pages.
 CUSTOMER_NUMBER = "CREATE INDEX customer_number ON customer (id, account_id);"
 
 # Deleted customers of whom invoices are left, which nobody is shown, to be deleted bit by bit.

@@ -148,7 +148,6 @@ function follow() {
   const id = /^#account=(\d{1,19})$/.exec(location.hash)?.[1] ?? null;
   if (id === opened.id) return;
   Object.assign(opened, { id, afters: [""], next: null, account: null });
-  $("account-delete").hidden = true;
   if (!id) return $("account").close();
   for (const part of ["name", "about", "description", "revenue", "count"]) write($(`account-${part}`), "");
   customers.show([]);

@@ -68,13 +68,13 @@ async function lookAtList() {
 // --- one customer ----------------------------------------------------------------------------
 
 const invoices = new Rows($("invoices").tBodies[0], (invoice) => {
-  const remove = h("button", {
+  const button = h("button", {
     type: "button", class: "quiet danger",
     "aria-label": `Delete invoice ${invoice.id}`, click: () => deleteInvoice(invoice),
   }, "Delete");
   const [date, amount] = [h("th", { scope: "row", class: "date" }), h("td", { class: "number strong" })];
   return {
-    node: h("tr", {}, h("td", { class: "number soft wide" }, invoice.id), date, amount, h("td", { class: "act" }, remove)),
+    node: h("tr", {}, h("td", { class: "number soft wide" }, invoice.id), date, amount, h("td", { class: "act" }, button)),
     update(invoice) {
       write(date, day(invoice.purchase_date));
       write(amount, money(invoice.purchase_price_cents));
