@@ -5,7 +5,7 @@
 --       the source ('1' or ''), then type, payload and trace parent ('' for none) of each event
 --
 -- `published` holds each source's last sequence; its mark tells which entry that became, and the
--- SHA-1. When the entry is gone, though it was not trimmed, the stream was deleted or emptied: then
+-- SHA-1. When the entry is gone or another's, though it was not trimmed, the stream was deleted or emptied: then
 -- nothing of the source counts as published. A batch that starts beyond last + 1 would leave a gap:
 -- nothing is published, and the answer tells where to go on. What lies below `floor` is no longer in
 -- the outbox and can't be had.
@@ -22,13 +22,29 @@ local function before(a, b)
     return am < bm or (am == bm and as < bs)
 end
 
+local function event_id(sequence)
+    return source .. ':' .. string.format('%.0f', sequence)
+end
+
+-- Whether an entry is there, and is the source's event: after a deletion another can get the same id.
+local function holds(entry, sequence)
+    local found = redis.call('XRANGE', KEYS[1], entry, entry)[1]
+    local fields = found and found[2] or {}
+    for i = 1, #fields, 2 do
+        if fields[i] == 'EventId' then
+            return fields[i + 1] == event_id(sequence)
+        end
+    end
+    return false
+end
+
 local last, digest = tonumber(redis.call('HGET', KEYS[2], source) or '0'), ''
 local mark = redis.call('HGET', KEYS[3], source)
 if last > 0 and mark then
     local entry
     entry, digest = string.match(mark, '^(%S+) (%S+)$')
     local trimmed = redis.call('GET', KEYS[4])
-    if not (trimmed and before(entry, trimmed)) and #redis.call('XRANGE', KEYS[1], entry, entry) == 0 then
+    if not (trimmed and before(entry, trimmed)) and not holds(entry, last) then
         last, digest = 0, ''
     end
 end
@@ -65,7 +81,7 @@ for i = 5, #ARGV, 3 do
     sequence = sequence + 1
     if sequence > last then
         added = added + 1
-        local id = source .. ':' .. string.format('%.0f', sequence)
+        local id = event_id(sequence)
         if ARGV[i + 2] == '' then
             entry = redis.call('XADD', KEYS[1], '*', 'EventTypeName', ARGV[i], 'Payload', ARGV[i + 1],
                 'EventId', id)

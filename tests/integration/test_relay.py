@@ -175,6 +175,23 @@ def test_events_that_the_outbox_no_longer_holds_do_not_hold_up_the_later_ones(
     assert _sequences(client) == [7, 8, 9, 10]
 
 
+def test_another_entry_that_got_the_id_of_one_that_was_deleted_is_not_taken_for_it(
+    accounts: Accounts, stream: EventStream, client: redis.Redis
+) -> None:
+    relay = Relay(accounts.outbox, stream)
+    _commit(accounts, 1)
+    _drain(relay)
+    entries: Any = client.xrange("event-stream")
+    client.delete("event-stream")
+    for fields in ({"EventTypeName": "OrderShipped"}, {"EventId": "another@1:1"}):
+        client.xadd("event-stream", fields, id=entries[0][0])  # as in one millisecond
+        relay.look_again()
+        _drain(relay)
+        found: Any = client.xrevrange("event-stream", count=1)
+        assert found[0][1] == entries[0][1]
+        client.delete("event-stream")
+
+
 @pytest.mark.parametrize("later", [0, 5, 10, 30], ids=lambda n: f"{n} commits after the restore")
 def test_a_database_restored_from_an_old_copy_publishes_nothing_and_names_the_remedy(
     accounts: Accounts, stream: EventStream, client: redis.Redis, tmp_path: Path, later: int
