@@ -5,10 +5,10 @@
 --       the source ('1' or ''), then type, payload and trace parent ('' for none) of each event
 --
 -- `published` holds each source's last sequence; its mark tells which entry that became, and the
--- SHA-1. When the entry is gone or another's, though it was not trimmed, the stream was deleted or emptied: then
--- nothing of the source counts as published. A batch that starts beyond last + 1 would leave a gap:
--- nothing is published, and the answer tells where to go on. What lies below `floor` is no longer in
--- the outbox and can't be had.
+-- SHA-1. When the entry is gone or another's, though it was not trimmed, the stream was deleted or
+-- emptied: then nothing of the source counts as published. A batch that starts beyond last + 1 would
+-- leave a gap: nothing is published, and the answer tells where to go on. What lies below `floor` is no
+-- longer in the outbox and can't be had.
 --
 -- A group that they don't concern passes over them, unless it has something else to read before:
 -- delivered, acknowledged and logged one by one, they would cost as much again. `passed` holds where it
