@@ -183,7 +183,8 @@ def test_another_entry_that_got_the_id_of_one_that_was_deleted_is_not_taken_for_
     _drain(relay)
     entries: Any = client.xrange("event-stream")
     client.delete("event-stream")
-    for fields in ({"EventTypeName": "OrderShipped"}, {"EventId": "another@1:1"}):
+    others: list[Any] = [{"EventTypeName": "OrderShipped"}, {"EventId": "another@1:1"}]
+    for fields in others:
         client.xadd("event-stream", fields, id=entries[0][0])  # as in one millisecond
         relay.look_again()
         _drain(relay)
