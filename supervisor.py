@@ -18,7 +18,7 @@ from tally.actors.supervision import Child, StartFailed, Supervisor
 from tally.commands import checks, event_listing, status_report, terminal
 from tally.commands.data import backup, import_, rebuild
 from tally.commands.letters import dead_letters
-from tally.commands.shared import FAILED, config_option, end, load, printing, say
+from tally.commands.shared import FAILED, FROM_A_CHECKOUT, Group, config_option, end, load, printing, say
 from tally.commands.users import users, warn_without_admin
 from tally.config import Settings
 from tally.events import EVENT_TYPES
@@ -35,7 +35,7 @@ def _stream_id(_context: object, _parameter: object, value: str) -> str:
     raise click.BadParameter("Expected the id of an event, such as 1553318690326-0")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(VERSION, prog_name="tally")
 def main() -> None:
     """Customers, invoices and account revenue, as two services over one Redis stream.
@@ -212,4 +212,4 @@ for command in (users, dead_letters, import_, rebuild, backup):
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name=FROM_A_CHECKOUT)

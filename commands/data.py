@@ -9,7 +9,7 @@ import click
 from tally.actors import logs
 from tally.actors.lock import AlreadyRunning
 from tally.commands.purchase_file import Columns
-from tally.commands.shared import FAILED, config_option, end, load, say
+from tally.commands.shared import FAILED, Command, Group, config_option, end, load, say
 from tally.events import Id
 from tally.store.errors import StoreError
 from tally.store.stream import RedisError
@@ -35,7 +35,7 @@ def _token(_context: object, _parameter: object, value: str | None) -> str | Non
     return value
 
 
-@click.command("import")
+@click.command("import", cls=Command)
 @config_option
 @click.argument("source", metavar="FILE", type=click.File("rb"))
 @click.option(
@@ -102,7 +102,7 @@ def import_(
         end(FAILED, f"{error.filename or source.name}: {error.strerror or error}")
 
 
-@click.group()
+@click.group(cls=Group)
 def rebuild() -> None:
     """Build anew what can be built from something else.
 
@@ -148,7 +148,7 @@ def rebuild_accounts(file: Path | None, yes: bool) -> None:
         end(FAILED, "interrupted; run the same command again to go on")
 
 
-@click.command()
+@click.command(cls=Command)
 @config_option
 @click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
 def backup(file: Path | None, directory: Path) -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 import click
 
 from tally.commands import event_listing, terminal
-from tally.commands.shared import FAILED, config_option, end, load, printing
+from tally.commands.shared import FAILED, Group, config_option, end, load, printing
 from tally.store.dead_letters import DeadLetter, DeadLetters
 from tally.store.stream import EventStream, RedisError, connect
 
 STREAM_ID = re.compile(r"\d{1,20}-\d{1,20}")
 
 
-@click.group("dead-letters")
+@click.group("dead-letters", cls=Group)
 def dead_letters() -> None:
     """Events that could not be applied: look at them, have them tried again, or forget them.
 

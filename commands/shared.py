@@ -13,6 +13,21 @@ from tally import config
 from tally.config import InvalidSettings, Settings
 
 FAILED, WRONG_USAGE = 1, 2  # exit statuses; click's own for wrong usage is 2 as well
+FROM_A_CHECKOUT = "python supervisor.py"  # how Tally is called there, and in the examples of our docstrings
+
+
+class Command(click.Command):
+    """A command whose help calls Tally by the name that it was called by: `tally`, `python -m tally`."""
+
+    def get_help(self, ctx: click.Context) -> str:
+        """The help, with examples that can be copied."""
+        return super().get_help(ctx).replace(FROM_A_CHECKOUT, ctx.find_root().info_name or "tally")
+
+
+class Group(Command, click.Group):
+    """The same for commands that have others below them."""
+
+    command_class = Command
 
 
 def config_option(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ import click
 
 from tally.actors import family
 from tally.commands import terminal
-from tally.commands.shared import FAILED, config_option, end, load
+from tally.commands.shared import FAILED, Group, config_option, end, load
 from tally.config import Settings
 from tally.http.tokens import Bearer
 from tally.http.values import Name
@@ -32,7 +32,7 @@ class UserName(click.ParamType[str]):
             self.fail(str(error), param, ctx)
 
 
-@click.group()
+@click.group(cls=Group)
 def users() -> None:
     """Who may sign in when auth.mode is "jwt". Works whether Tally runs or not.
 

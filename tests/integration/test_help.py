@@ -32,12 +32,14 @@ def _commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tu
 
 
 COMMANDS = list(_commands(main))
+NAMES = ["python supervisor.py", "python -m tally", "tally"]
 
 
-def _example(*path: str) -> str:
-    """The example that the command's help shows."""
-    shown = CliRunner().invoke(main, [*path, "--help"])
+def _example(*path: str, name: str = "python supervisor.py") -> str:
+    """The example that the command's help shows when Tally is called by that name."""
+    shown = CliRunner().invoke(main, [*path, "--help"], prog_name=name)
     assert shown.exit_code == 0
+    assert shown.output.startswith(" ".join(["Usage:", name, *path]))
     (example,) = re.findall(r"^  Example: (.+)$", shown.output, re.MULTILINE)
     return str(example)
 
@@ -50,14 +52,35 @@ def tally(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
         yield tally
 
 
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
-def test_the_help_of_every_command_shows_an_example_of_it(path: tuple[str, ...]) -> None:
-    program, *words = shlex.split(_example(*path))
+def test_the_help_of_every_command_shows_an_example_of_it_by_the_name_that_was_called(
+    path: tuple[str, ...], name: str
+) -> None:
+    program, *words = shlex.split(_example(*path, name=name))
     called = " ".join([program, *words])
     if path == ("completion",):
         assert "tally completion" in called
     else:
-        assert called.startswith(" ".join(["python supervisor.py", *path]))
+        assert called.startswith(" ".join([name, *path]))
+
+
+@pytest.mark.parametrize(
+    ("called", "name"),
+    [([str(SUPERVISOR)], NAMES[0]), (["-m", "tally"], NAMES[1])],
+    ids=["a script of a checkout", "a module"],
+)
+def test_tally_knows_the_name_that_it_was_called_by(called: list[str], name: str) -> None:
+    done = subprocess.run([sys.executable, *called, "--help"], capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"Usage: {name} ")
+    assert f"Example: {name} run\n" in done.stdout
+
+
+def test_wrong_usage_is_told_by_the_name_that_was_called() -> None:
+    said = command("nonsense").stderr
+    assert said.startswith("Usage: python supervisor.py ")
+    assert "Try 'python supervisor.py --help'" in said
 
 
 ENDING = ["status", "events", "import", "dead-letters list", "dead-letters redrive", "dead-letters"]

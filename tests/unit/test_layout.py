@@ -19,6 +19,7 @@ PACKAGES = ("commands", "actors", "http", "store")
 
 # Whoever is above may import what is below: supervisor → commands → actors → http → store → events.
 LEVELS = {
+    "__main__": 6,
     "supervisor": 5,
     "commands": 4,
     "actors": 3,
