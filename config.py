@@ -6,6 +6,8 @@ The classes below are the definition: `config.toml` shows the same keys with the
 
 import ipaddress
 import os
+import pwd
+import shlex
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +18,7 @@ import redis
 from msgspec import Meta, Struct
 
 DEFAULT_FILE = Path(__file__).with_name("config.toml")
+DATA_DIRECTORY = "TALLY_DATA_DIRECTORY"
 SIGNING_KEY = "TALLY_AUTH_SIGNING_KEY"
 SHORTEST_SIGNING_KEY = 32  # bytes: what RFC 7518 asks of a key for HS256
 
@@ -162,18 +165,23 @@ class InvalidSettings(ValueError):
         self.faults = faults
 
 
-def load(file: Path | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
-    """Read `file` (by default the config.toml beside this module), then the environment, which wins.
+def load(
+    file: Path | None = None,
+    environment: Mapping[str, str] = os.environ,
+    package: Path = DEFAULT_FILE.parent,
+) -> Settings:
+    """Read `file` (by default the config.toml in `package`), then the environment, which wins.
 
     Raises InvalidSettings with every fault of both. Reads one file, writes nothing.
     """
-    path = DEFAULT_FILE if file is None else file
+    path = package / DEFAULT_FILE.name if file is None else file
     reading = _Reading(path)
     reading.read_file()
     reading.read_environment(environment)
     sections = {name: cls(**reading.values[name]) for name, cls in SECTIONS.items()}
-    base = path.absolute().parent
-    directory = base / sections["data"].directory  # type: ignore[attr-defined]
+    directory = path.absolute().parent / sections["data"].directory  # type: ignore[attr-defined]
+    if file is None and not _is_checkout(package):
+        directory = reading.find_lasting_directory(directory, environment)
     settings = Settings(directory, reading.signing_key, **sections)  # type: ignore[arg-type]
     reading.find_contradictions(settings)
     if reading.faults:
@@ -194,6 +202,32 @@ def is_loopback(host: str) -> bool:
 def bracketed(host: str) -> str:
     """The host as it stands in a URL: IPv6 addresses in brackets."""
     return f"[{host}]" if ":" in host else host
+
+
+def _is_checkout(package: Path) -> bool:
+    """Whether the package is a checkout, or the content of an sdist: only these can be built from."""
+    return (package / "pyproject.toml").exists()
+
+
+def _state_home(environment: Mapping[str, str]) -> Path | None:
+    """Where programs keep the state of this user, by the XDG Base Directory Specification."""
+    state = Path(environment.get("XDG_STATE_HOME", ""))
+    if state.is_absolute():  # the specification has others ignored
+        return state
+    home = _home(environment)
+    return home / ".local" / "state" if home else None
+
+
+def _home(environment: Mapping[str, str]) -> Path | None:
+    try:
+        home = Path(environment.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:  # a user that the system doesn't know, as in a container
+        return None
+    return home if home.is_absolute() else None
+
+
+def _holds_databases(directory: Path) -> bool:
+    return any(directory.glob("*.db"))
 
 
 class _Reading:
@@ -228,6 +262,25 @@ class _Reading:
                 self._take_signing_key(os.fsencode(raw))
             elif prefix == "TALLY" and section in SECTIONS and key:
                 self._take(f"environment: {name}", section, key, raw, strict=False)
+
+    def find_lasting_directory(self, beside: Path, environment: Mapping[str, str]) -> Path:
+        """Where the data is when there is neither a checkout nor a settings file to keep it `beside`.
+
+        The folder of an installed package is no place for it: it goes when the installation goes.
+        """
+        if self._sources.get("data.directory") == f"environment: {DATA_DIRECTORY}":
+            return Path(environment[DATA_DIRECTORY]).absolute()
+        if beside != self._path.absolute().with_name(DataSettings().directory):
+            return beside  # somebody wrote another one into the installed config.toml
+        state = _state_home(environment)
+        if state is None:
+            expected = f"an absolute path in XDG_STATE_HOME, HOME or {DATA_DIRECTORY}"
+            self._fault("environment", "data.directory", "no home directory of this user", expected)
+            return beside
+        lasting = state / "tally"
+        if _holds_databases(beside) and not _holds_databases(lasting):
+            self._left_behind(beside, lasting)
+        return lasting
 
     def find_contradictions(self, settings: Settings) -> None:
         """Look for what no single key can tell."""
@@ -280,6 +333,13 @@ class _Reading:
         except msgspec.ValidationError:
             found = _HIDDEN if name == "redis.url" else _show(raw)
             self._fault(source, name, found, _expected(kinds[key]))
+
+    def _left_behind(self, old: Path, new: Path) -> None:
+        """Release 0.1.0 kept its data in the package; nobody is to find empty databases in its place."""
+        commands = ["mkdir", "-p", str(new.parent)], ["mv", "-T", str(old), str(new)]
+        move = " && ".join(map(shlex.join, commands))
+        expected = f"them in {new}, which outlives this installation; stop Tally, then: {move}"
+        self._fault(str(old), "data.directory", "databases of an earlier release", expected)
 
     def _contradiction(self, name: str, found: str, expected: str) -> None:
         self._fault(self._sources.get(name, str(self._path)), name, found, expected)

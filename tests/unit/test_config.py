@@ -1,7 +1,12 @@
 """Settings: the file, the environment, and what is said of those that don't hold."""
 
 import contextlib
+import os
+import pwd
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,10 +26,12 @@ def _written(directory: Path, text: str) -> Path:
     return file
 
 
-def _faults(file: Path, environment: Mapping[str, str] | None = None) -> list[str]:
+def _faults(
+    file: Path | None, environment: Mapping[str, str] | None = None, package: Path = DEFAULT_FILE.parent
+) -> list[str]:
     """The faults that are found, each of which must be a line of its own."""
     with pytest.raises(InvalidSettings) as caught:
-        load(file, environment or {})
+        load(file, environment or {}, package)
     faults = caught.value.faults
     assert str(caught.value).splitlines() == faults
     return faults
@@ -85,6 +92,129 @@ def test_a_comment_names_every_word_that_a_key_may_be(tmp_path: Path) -> None:
 
 def test_without_a_file_the_defaults_hold_and_the_data_is_kept_beside_config_toml() -> None:
     assert load(environment={}) == Settings(directory=DEFAULT_FILE.parent / "data")
+
+
+# Where the data is when no file tells: in a checkout, and in what was installed from one
+
+
+def _package(folder: Path, *beside: str) -> Path:
+    """The package as far as settings are concerned; `beside` config.toml there are these too."""
+    package = folder / "site-packages" / "tally"
+    package.mkdir(parents=True)
+    shutil.copy(DEFAULT_FILE, package)
+    for name in beside:
+        (package / name).touch()
+    return package
+
+
+def _databases(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "customers.db").touch()
+    return folder
+
+
+def test_a_checkout_keeps_its_data_beside_config_toml_whatever_the_environment(tmp_path: Path) -> None:
+    package = _package(tmp_path, "pyproject.toml")
+    environment = {"HOME": "/home/ann", "XDG_STATE_HOME": "/state"}
+    assert load(None, environment, package).directory == package / "data"
+
+
+def test_a_relative_directory_in_the_environment_of_a_checkout_is_beside_config_toml(tmp_path: Path) -> None:
+    package = _package(tmp_path, "pyproject.toml")
+    assert load(None, {"TALLY_DATA_DIRECTORY": "other"}, package).directory == package / "other"
+
+
+@pytest.mark.parametrize(
+    ("environment", "directory"),
+    [
+        ({"HOME": "/home/ann"}, "/home/ann/.local/state/tally"),
+        ({"HOME": "/home/ann", "XDG_STATE_HOME": ""}, "/home/ann/.local/state/tally"),
+        ({"HOME": "/home/ann", "XDG_STATE_HOME": "state"}, "/home/ann/.local/state/tally"),
+        ({"HOME": "/home/ann", "XDG_STATE_HOME": "/state"}, "/state/tally"),
+        ({"XDG_STATE_HOME": "/state"}, "/state/tally"),
+        ({"HOME": "/home/ann", "TALLY_DATA_DIRECTORY": "/srv/tally"}, "/srv/tally"),
+    ],
+    ids=["a home", "an empty XDG_STATE_HOME", "a relative one", "an absolute one", "no home", "set"],
+)
+def test_an_installed_tally_keeps_its_data_where_the_user_keeps_state(
+    tmp_path: Path, environment: dict[str, str], directory: str
+) -> None:
+    assert load(None, environment, _package(tmp_path)).directory == Path(directory)
+
+
+@pytest.mark.parametrize("value", ["here", "data"])
+def test_a_relative_directory_in_the_environment_of_an_installed_tally_is_in_the_current_folder(
+    tmp_path: Path, value: str
+) -> None:
+    package = _package(tmp_path)
+    with contextlib.chdir(tmp_path):
+        assert load(None, {"TALLY_DATA_DIRECTORY": value}, package).directory == Path.cwd() / value
+
+
+def test_an_installed_tally_with_a_file_keeps_its_data_beside_that(tmp_path: Path) -> None:
+    file, package = _written(tmp_path, ""), _package(tmp_path)
+    _databases(package / "data")
+    assert load(file, {"XDG_STATE_HOME": "/state"}, package).directory == tmp_path / "data"
+    assert load(file, {"TALLY_DATA_DIRECTORY": "other"}, package).directory == tmp_path / "other"
+
+
+@pytest.mark.parametrize("written", ["/srv/tally", "sub/data"])
+def test_a_directory_that_was_written_into_the_installed_config_toml_stays_as_it_was(
+    tmp_path: Path, written: str
+) -> None:
+    package = _package(tmp_path)
+    (package / "config.toml").write_text(f'[data]\ndirectory = "{written}"')
+    assert load(None, {"XDG_STATE_HOME": "/state"}, package).directory == package / written
+
+
+def test_without_home_in_the_environment_it_is_the_one_that_the_system_knows(tmp_path: Path) -> None:
+    home = Path(pwd.getpwuid(os.getuid()).pw_dir)
+    assert load(None, {}, _package(tmp_path)).directory == home / ".local" / "state" / "tally"
+
+
+def test_a_home_that_is_no_path_is_one_fault_that_names_what_can_be_set(tmp_path: Path) -> None:
+    (line,) = _faults(None, {"HOME": "ann"}, _package(tmp_path))
+    _says(line, "data.directory", "found no home", "expected ", "XDG_STATE_HOME", "TALLY_DATA_DIRECTORY")
+
+
+def test_a_user_that_the_system_does_not_know_is_told_to_set_a_directory(tmp_path: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can be another user")
+    code = (
+        "import os, pathlib, sys, tally.config\n"
+        "os.setresuid(54321, 0, 0)\n"
+        "tally.config.load(None, {}, pathlib.Path(sys.argv[1]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, _package(tmp_path)], capture_output=True, text=True, timeout=20
+    )
+    _says(done.stderr.splitlines()[-1], "InvalidSettings", "data.directory", "found no home")
+
+
+def test_data_in_the_package_as_release_0_1_0_kept_it_is_one_fault_that_tells_how_to_move_it(
+    tmp_path: Path,
+) -> None:
+    package, state = _package(tmp_path), tmp_path / "a home" / "state"
+    old, new = _databases(package / "data"), state / "tally"
+    (line,) = _faults(None, {"XDG_STATE_HOME": str(state)}, package)
+    _says(line, "data.directory", str(old), str(new), "expected ")
+    subprocess.run(["sh", "-c", line.rpartition("then: ")[2]], check=True)
+    assert load(None, {"XDG_STATE_HOME": str(state)}, package).directory == new
+    assert (new / "customers.db").exists()
+    assert not old.exists()
+
+
+def test_data_in_the_package_is_left_there_once_there_is_some_at_its_new_place(tmp_path: Path) -> None:
+    package = _package(tmp_path)
+    _databases(package / "data")
+    new = _databases(tmp_path / "state" / "tally")
+    assert load(None, {"XDG_STATE_HOME": str(tmp_path / "state")}, package).directory == new
+
+
+def test_data_in_the_package_can_be_kept_there_by_saying_so(tmp_path: Path) -> None:
+    package = _package(tmp_path)
+    old = _databases(package / "data")
+    assert load(None, {"TALLY_DATA_DIRECTORY": str(old)}, package).directory == old
 
 
 # A file of one's own
