@@ -86,6 +86,7 @@ def _run(settings: Settings, roles: Sequence[str]) -> None:
         specs = [*members.redis(), *specs]
     elif embedded:
         told = f"redis: none answers at {settings.redis.address} yet; waiting for it"
+    click.echo(f"data: {settings.directory}")
     click.echo(told)
 
     def on_ready(children: Sequence[Child]) -> None:
