@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 from click.shell_completion import get_completion_class
 
-from tally.actors import family, logs, redis_server, systemd
+from tally.actors import family, logs, redis_access, redis_server, systemd
 from tally.actors.actor import CannotStart
 from tally.actors.control import ControlSocket, NotRunning
 from tally.actors.lock import AlreadyRunning, DirectoryLock
@@ -79,13 +79,13 @@ def _run(settings: Settings, roles: Sequence[str]) -> None:
         warn_without_admin(settings)
     services = [service for service in family.SERVICES if service in roles]
     listeners = {service: family.listen(settings, service) for service in services}
-    members = family.Family(settings, listeners)
-    specs = [spec for service in services for spec in members.service(service)]
-    embedded, told = redis_server.choose(settings)
-    if embedded and "redis" in roles:
-        specs = [*members.redis(), *specs]
-    elif embedded:
-        told = f"redis: none answers at {settings.redis.address} yet; waiting for it"
+    starts_redis, told = redis_server.choose(settings)
+    if starts_redis and "redis" not in roles:
+        starts_redis, told = False, f"redis: none answers at {settings.redis.address} yet; waiting for it"
+    redis_url = redis_access.private_url(settings) if starts_redis else settings.redis.url
+    members = family.Family(settings, redis_url, listeners)
+    specs = members.redis() if starts_redis else []
+    specs += [spec for service in services for spec in members.service(service)]
     click.echo(f"data: {settings.directory}")
     click.echo(told)
 
@@ -181,7 +181,7 @@ def events(file: Path | None, follow: bool, start: str, types: tuple[str, ...], 
     Example: python supervisor.py events --follow --type InvoiceCreated
     """
     settings = load(file)
-    client, key = connect(settings.redis.url), settings.redis.stream
+    client, key = connect(redis_access.url(settings)), settings.redis.stream
     listing = event_listing.Listing(types, as_json)
     if follow:
         pages = event_listing.endless_pages(client, key, start, say)

@@ -1,12 +1,12 @@
 """The control socket: a running supervisor tells who its actors are and how they do."""
 
-import os
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+
+from tally.store.unix_socket import short_path
 
 NAME = "supervisor.sock"
 _SECONDS = 0.2  # it is asked by GET /status, which must not wait
@@ -36,7 +36,7 @@ class ControlSocket:
         self._path = directory / NAME
         self._path.unlink(missing_ok=True)  # a killed supervisor's; the lock says that it is gone
         self._listener = socket.socket(socket.AF_UNIX)
-        with _short_path(directory) as path:
+        with short_path(self._path) as path:
             self._listener.bind(path)
         self._path.chmod(0o600)
         self._listener.listen()
@@ -71,19 +71,9 @@ def ask(directory: Path) -> list[ActorStatus]:
     with connection:
         connection.settimeout(_SECONDS)
         try:
-            with _short_path(directory) as path:
+            with short_path(directory / NAME) as path:
                 connection.connect(path)
             parts = iter(lambda: connection.recv(65536), b"")
             return msgspec.json.decode(b"".join(parts), type=list[ActorStatus])
         except (OSError, ValueError) as error:
             raise NotRunning(f"no supervisor answers in {directory}: {error}") from error
-
-
-@contextmanager
-def _short_path(directory: Path) -> Iterator[str]:
-    """The socket's path for the kernel, which takes 107 bytes at most."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{descriptor}/{NAME}"
-    finally:
-        os.close(descriptor)

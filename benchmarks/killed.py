@@ -33,7 +33,7 @@ class Scene:
             until(lambda: self._take(customers, self.account)[0] == 201, _LOOK_SECONDS)
             self.customer = customers.get(f"/customers?account_id={self.account}")["customers"][0]["id"]
         self._revenue = 0
-        self._redis = connect(tally.redis_url, answer_seconds=1)
+        self._redis = connect(tally.own_redis_url, answer_seconds=1)
         self._redis_run = self._run_id()
 
     def invoice_answered(self) -> None:

@@ -12,6 +12,8 @@ T = TypeVar("T")
 class Plan(NamedTuple):
     """How a part is to be measured: `runs` times, with data directories made under `base`.
 
+    Where a part starts a Redis of its own, it starts `server`, or the newest that is found.
+
     `small` asks for counts and durations that are only good for trying it; `say` takes progress.
     """
 
@@ -19,6 +21,7 @@ class Plan(NamedTuple):
     base: Path | None
     small: bool
     say: Callable[[str], None]
+    server: Path | None = None
 
     def choose(self, full: T, small: T) -> T:
         """A count or a duration, by the scale."""

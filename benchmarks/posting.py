@@ -33,7 +33,7 @@ def measure(plan: Plan) -> Result:
         {
             _LIMIT: lambda: limit(seconds),
             _TALLY: lambda: tally(plan.base, CLIENTS, seconds),
-            _FASTAPI: lambda: fastapi(plan.base, seconds),
+            _FASTAPI: lambda: fastapi(plan, seconds),
             _MANY: lambda: tally(plan.base, MANY, seconds),
             _ALONE: lambda: alone(plan.base, seconds),
         }
@@ -74,9 +74,9 @@ def alone(base: Path | None, seconds: float) -> Load:
     return _refusing_none(found)
 
 
-def fastapi(base: Path | None, seconds: float) -> Load:
+def fastapi(plan: Plan, seconds: float) -> Load:
     """The same request to FastAPI on uvicorn, which commits and publishes."""
-    with private_redis(base) as url, scratch(base) as directory:
+    with private_redis(plan.base, plan.server) as url, scratch(plan.base) as directory:
         with serving(fastapi_invoices.serve, directory, url, cdnow.CUSTOMERS) as server:
             found = _posted(server, requests(_DIFFERENT, _numbers()), CLIENTS, seconds)
         _insist(directory / fastapi_invoices.FILE, found)

@@ -1,9 +1,8 @@
-"""A redis-server of a measurement's own, configured as the one that Tally starts."""
+"""A Redis of a measurement's own, configured as the one that Tally starts, but for its users."""
 
-import signal
-import subprocess
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,34 +10,29 @@ import redis
 
 from benchmarks.client import until
 from benchmarks.running import free_ports, scratch
-from tally.actors.actor import die_with_parent
-from tally.actors.redis_server import answers, configuration, find_server
+from tally.actors import redis_binaries, redis_server
+from tally.actors.redis_fitness import inspect
 from tally.config import RedisSettings
+
+_USERS = [("user", "default", "on", "nopass", "~*", "&*", "+@all")]
 
 
 @contextmanager
-def private_redis(base: Path | None) -> Iterator[str]:
-    """Run an empty redis-server, its append-only file under `base`; gives its URL."""
+def private_redis(base: Path | None, server: Path | None) -> Iterator[str]:
+    """Run an empty `server`, or the newest there is, its append-only file under `base`; gives its URL."""
     [port] = free_ports(1)
     url = f"redis://127.0.0.1:{port}/0"
     with scratch(base) as directory:
-        process = subprocess.Popen(
-            [find_server(), "-"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            preexec_fn=lambda: die_with_parent(signal.SIGKILL),
-        )
+        path = server or redis_binaries.server_for(directory).path
+        configuration = redis_server.configuration(RedisSettings(url=url).address, directory, _USERS)
+        process, ended = redis_server.start(path, configuration)
         try:
-            assert process.stdin
-            with process.stdin as stdin:
-                stdin.write(configuration(RedisSettings(url=url).address, directory).encode())
-            until(lambda: answers(url), pause=0.01, seconds=10)
+            until(lambda: inspect(url) is not None, pause=0.01, seconds=10)
             yield url
         finally:
             process.kill()
             process.wait()
+            os.close(ended)
 
 
 def calm(url: str) -> None:
@@ -53,3 +47,10 @@ def calm(url: str) -> None:
     client.bgrewriteaof()
     until(at_rest, pause=0.02)
     client.close()
+
+
+def processor_seconds(url: str) -> float:
+    """The processor time that the server has taken, without what it forked."""
+    with closing(redis.Redis.from_url(url, protocol=2)) as client:
+        told: dict[str, Any] = client.info("cpu")
+    return float(told["used_cpu_user"] + told["used_cpu_sys"])

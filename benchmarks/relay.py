@@ -12,7 +12,7 @@ from benchmarks.apart import apart
 from benchmarks.client import Unexpected
 from benchmarks.entries import STREAM
 from benchmarks.plan import Plan, Result, at_least, ratios
-from benchmarks.private_redis import calm, private_redis
+from benchmarks.private_redis import calm, private_redis, processor_seconds
 from benchmarks.report import paragraph
 from benchmarks.running import scratch
 from benchmarks.spent import Pace, beside, rates
@@ -25,7 +25,7 @@ _LIMIT, _TALLY = "limit: pipelined XADD", "Tally"
 def measure(plan: Plan) -> Result:
     """Publish by each in turn; answer rates and their ratio."""
     count = plan.choose(200_000, 20_000)
-    with private_redis(plan.base) as url, scratch(plan.base) as directory:
+    with private_redis(plan.base, plan.server) as url, scratch(plan.base) as directory:
         apart(fill_outbox, directory, count)
         paces = plan.alternate(
             {
@@ -62,9 +62,11 @@ def copy(source: Path, to: Path, name: str = "*.db") -> None:
 def write(url: str, count: int) -> Pace:
     """The limit's pace."""
     _empty(url)
+    before = processor_seconds(url)
     spent = apart(limits.write, url, STREAM, count)
+    taken = processor_seconds(url) - before
     _insist(url, count)
-    return Pace.of(count, spent)
+    return Pace.of(count, spent, taken)
 
 
 def tally(base: Path | None, url: str, count: int, prepare: Callable[[Path], None]) -> Pace:
@@ -72,9 +74,11 @@ def tally(base: Path | None, url: str, count: int, prepare: Callable[[Path], Non
     _empty(url)
     with scratch(base) as directory:
         prepare(directory)
+        before = processor_seconds(url)
         spent = apart(own.relay, directory, url)
+        taken = processor_seconds(url) - before
         _insist(url, count)
-    return Pace.of(count, spent)
+    return Pace.of(count, spent, taken)
 
 
 def _empty(url: str) -> None:
@@ -92,11 +96,12 @@ def _insist(url: str, count: int) -> None:
 
 def _notes(count: int) -> str:
     return paragraph(f"""
-        {count:,} events on an empty redis-server (append-only file), 500 at a time, each side in a
+        {count:,} events on an empty Redis (append-only file), 500 at a time, each side in a
         process of its own. Tally: Relay.step until the outbox of a customers.db, filled before, is
         published: read from SQLite, the publishing script, and how far it has got noted without a sync
         after each batch. Limit: redis-py with hiredis, one pipeline (no transaction) of 500 XADDs, the
         fields made beforehand. Afterwards the whole stream is read, and the number of entries and the
         cents in them compared with what there was to publish. Processor: of that process alone, which
-        what else runs on the machine does not add to; in Tally the publishing script runs in Redis.
+        what else runs on the machine does not add to, and beside it that of Redis; in Tally the publishing
+        script runs there.
     """)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from tally.actors.redis_server import find_server
+from tally.actors.redis_binaries import Release, server_for
 
 WIDTH = 100  # of a paragraph, in characters
 
@@ -50,11 +50,11 @@ def paragraph(text: str) -> str:
     return textwrap.fill(" ".join(text.split()), WIDTH)
 
 
-def machine(base: Path | None) -> str:
+def machine(base: Path | None, server: Path | None) -> str:
     """One line on what was measured with, and how long a sync of the disk under `base` takes."""
     return (
         f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.2f} before, Python {platform.python_version()}, "
-        f"Redis {_redis_version()}, fsync {_fsync_ms(base):.2f} ms, "
+        f"{_redis(server)}, fsync {_fsync_ms(base):.2f} ms, "
         f"{platform.system()} {platform.release()}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     )
 
@@ -78,9 +78,12 @@ class Others:
         return float(busy - sum(os.times()[:4]))  # these count the children that have ended, and theirs
 
 
-def _redis_version() -> str:
-    words = subprocess.run([find_server(), "--version"], capture_output=True, text=True, check=True).stdout
-    return next((word[2:] for word in words.split() if word.startswith("v=")), words.strip())
+def _redis(server: Path | None) -> str:
+    """The server's engine and version."""
+    if server is None:
+        return str(server_for(Path("nothing-yet")).release)
+    said = subprocess.run([server, "--version"], capture_output=True, text=True, check=True).stdout
+    return str(Release.parse(said))
 
 
 def _fsync_ms(base: Path | None) -> float:

@@ -17,6 +17,8 @@ from typing import Any
 import psutil
 
 from benchmarks.client import Client, Unexpected
+from tally import config
+from tally.actors import redis_access
 from tally.actors.actor import die_with_parent
 
 SUPERVISOR = Path(__file__).parents[1] / "supervisor.py"
@@ -59,6 +61,11 @@ class Running:
             raise
         self.start_seconds = time.monotonic() - started
 
+    @property
+    def own_redis_url(self) -> str:
+        """How Tally's own processes reach Redis; `redis_url` is for whoever reads or publishes."""
+        return redis_access.url(config.load(self.directory.parent / "tally.toml", {}))
+
     def customers(self) -> Client:
         """A new connection to the customers service."""
         return Client(self.customers_port)
@@ -76,7 +83,8 @@ class Running:
                 title = " ".join(process.cmdline()).strip()
             except psutil.Error:
                 continue  # ended meanwhile
-            found[title.removeprefix("tally: ") if title.startswith("tally: ") else process.name()] = process
+            is_actor = title.startswith("tally: ")
+            found[title.removeprefix("tally: ") if is_actor else "redis-server"] = process
         return found
 
     def settled(self) -> bool:

@@ -120,7 +120,7 @@ def _consume(plan: Plan, sizes: Sizes, few: Path, filled: Path) -> tuple[list[Pa
     def consumed(url: str, files: Path) -> Pace:
         return consume.tally(plan.base, url, sizes.events, lambda to: relay.copy(files, to, accounts.FILE))
 
-    with private_redis(plan.base) as small, private_redis(plan.base) as large:
+    with private_redis(plan.base, plan.server) as small, private_redis(plan.base, plan.server) as large:
         for url, among in ((small, FEW), (large, sizes.customers)):
             entries.publish(url, STREAM, (each.fields() for each in entries.invoices(sizes.events, among)))
         found = plan.alternate(
@@ -141,7 +141,7 @@ def _relay(plan: Plan, sizes: Sizes, prepare: Prepare) -> tuple[list[Pace], list
         prepare(directory)
         fill_outbox(directory)
 
-    with private_redis(plan.base) as url:
+    with private_redis(plan.base, plan.server) as url:
         found = plan.alternate(
             {
                 "scale, relay: empty": lambda: relay.tally(plan.base, url, sizes.events, fill_outbox),

@@ -26,15 +26,19 @@ class Spent(NamedTuple):
 
 
 class Pace(NamedTuple):
-    """How fast a number of events went: a second, and the processor time of each in µs."""
+    """How fast a number of events went: a second, and the processor time of each in µs.
+
+    `redis` is what Redis took besides.
+    """
 
     rate: float
     cpu: float
+    redis: float
 
     @classmethod
-    def of(cls, count: int, spent: Spent) -> "Pace":
+    def of(cls, count: int, spent: Spent, redis_seconds: float = 0) -> "Pace":
         """The pace of `count` events."""
-        return cls(count / spent.seconds, spent.cpu / count * 1e6)
+        return cls(count / spent.seconds, spent.cpu / count * 1e6, redis_seconds / count * 1e6)
 
 
 def rates(paces: Sequence[Pace]) -> list[float]:
@@ -45,7 +49,14 @@ def rates(paces: Sequence[Pace]) -> list[float]:
 def beside(what: str, paces: Mapping[str, Sequence[Pace]], ours: str) -> str:
     """A table of every side, and how many times as fast `ours` is; by the clock and by the processor."""
     rows = [
-        [what, "events/s, median (min..max)", f"{ours} by this", "µs of processor for each", "this by ours"]
+        [
+            what,
+            "events/s, median (min..max)",
+            f"{ours} by this",
+            "µs of processor for each",
+            "this by ours",
+            "of Redis",
+        ]
     ]
     for side, found in paces.items():
         cpu, own = [pace.cpu for pace in found], [pace.cpu for pace in paces[ours]]
@@ -56,6 +67,7 @@ def beside(what: str, paces: Mapping[str, Sequence[Pace]], ours: str) -> str:
                 spread(ratios(rates(paces[ours]), rates(found)), ".2f"),
                 spread(cpu, ".1f"),
                 spread(ratios(cpu, own), ".2f"),
+                spread([pace.redis for pace in found], ".1f"),
             ]
         )
     return table(rows)

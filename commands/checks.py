@@ -2,22 +2,16 @@
 
 import os
 import tempfile
-import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import redis
-
-from tally.actors import family, redis_server
+from tally.actors import family, redis_access, redis_server
 from tally.actors.actor import CannotStart
 from tally.actors.lock import AlreadyRunning, DirectoryLock
+from tally.actors.redis_fitness import inspect
 from tally.config import Settings
-from tally.store import signing_key
 from tally.store.errors import OutdatedDatabase, StoreError
-from tally.store.stream import connect
-
-OLDEST_REDIS = (6, 2)
-FARTHEST_CLOCK_SECONDS = 60
+from tally.store.key_file import SIGNING_KEY
 
 
 class Finding(NamedTuple):
@@ -38,7 +32,7 @@ def check(settings: Settings) -> Iterator[Finding]:
     running = _running(settings)
     if running:
         yield Finding("supervisor", True, running)
-        yield _redis_at_url(settings)
+        yield _redis_that_answers(settings, redis_access.url(settings))
     else:
         yield from (_port(settings, service) for service in family.SERVICES)
         yield _redis(settings)
@@ -73,11 +67,11 @@ def _databases(settings: Settings) -> Iterator[Finding]:
 
 
 def _signing_key(settings: Settings) -> Iterator[Finding]:
-    path = settings.directory / signing_key.FILE
+    path = settings.directory / SIGNING_KEY.name
     if settings.auth.mode == "off" or settings.signing_key or not path.exists():
         return
     try:
-        signing_key.load(settings.directory)
+        SIGNING_KEY.load(settings.directory)
     except (StoreError, OSError) as error:
         yield Finding("signing key", False, str(error))
     else:
@@ -107,37 +101,21 @@ def _port(settings: Settings, service: str) -> Finding:
 
 def _redis(settings: Settings) -> Finding:
     try:
-        embedded, line = redis_server.choose(settings)
+        choice = redis_server.choose(settings)
     except CannotStart as error:
         return Finding("redis", False, str(error))
-    if not embedded:
-        return _redis_at_url(settings)
+    if not choice.is_private:
+        return _redis_that_answers(settings, settings.redis.url)
     address = settings.redis.address
     try:
         family.bind(address.host, address.port, "redis.url").close()
     except family.PortTaken as error:
         return Finding("redis", False, f"no Redis answers there, but {error}")
-    return Finding("redis", True, line.removeprefix("redis: "))
+    return Finding("redis", True, choice.told.removeprefix("redis: "))
 
 
-def _redis_at_url(settings: Settings) -> Finding:
-    client = connect(settings.redis.url, answer_seconds=1)
-    try:
-        info: Any = client.info()
-        seconds, _ = client.time()
-    except redis.RedisError as error:
-        return Finding("redis", False, f"{settings.redis.address}: {error}")
-    finally:
-        client.close()
-    faults = list(_redis_faults(info, abs(time.time() - seconds)))
-    return Finding("redis", not faults, "; ".join([f"version {info['redis_version']} answers", *faults]))
-
-
-def _redis_faults(info: dict[str, Any], clock_off: float) -> Iterator[str]:
-    if tuple(int(part) for part in str(info["redis_version"]).split(".")[:2]) < OLDEST_REDIS:
-        yield "6.2 or newer is needed"
-    policy = str(info.get("maxmemory_policy", ""))
-    if policy.startswith("allkeys"):
-        yield f"maxmemory-policy {policy} may evict the stream: set noeviction"
-    if clock_off > FARTHEST_CLOCK_SECONDS:
-        yield f"its clock is {clock_off:.0f} s off this machine's: set one of them right"
+def _redis_that_answers(settings: Settings, url: str) -> Finding:
+    seen = inspect(url)
+    if seen is None:
+        return Finding("redis", False, f"no Redis answers at {settings.redis.address}")
+    return Finding("redis", not seen.faults, f"{settings.redis.address}: {seen}")

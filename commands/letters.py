@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from tally.actors import redis_access
 from tally.commands import event_listing, terminal
 from tally.commands.shared import FAILED, Group, config_option, end, load, printing
 from tally.store.dead_letters import DeadLetter, DeadLetters
@@ -90,7 +91,7 @@ def discard(file: Path | None, ids: tuple[str, ...]) -> None:
 def _letters(file: Path | None) -> Iterator[DeadLetters]:
     settings = load(file)
     try:
-        yield DeadLetters(EventStream(connect(settings.redis.url), settings.redis.stream))
+        yield DeadLetters(EventStream(connect(redis_access.url(settings)), settings.redis.stream))
     except RedisError as error:
         end(FAILED, f"Redis at {settings.redis.address}: {error}")
 

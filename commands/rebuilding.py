@@ -11,6 +11,7 @@ from pathlib import Path
 
 from redis import ResponseError
 
+from tally.actors import redis_access
 from tally.actors.healing import take_back
 from tally.actors.lock import DirectoryLock
 from tally.commands import restored
@@ -44,7 +45,7 @@ def rebuild_accounts(settings: Settings, confirm: Confirm) -> str:
 
     Raises CannotRebuild, AlreadyRunning, StoreError or RedisError.
     """
-    stream = EventStream(connect(settings.redis.url), settings.redis.stream)
+    stream = EventStream(connect(redis_access.url(settings)), settings.redis.stream)
     stream.client.ping()
     settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = DirectoryLock(settings.directory, "rebuild")

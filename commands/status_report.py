@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.padding import Padding
 from rich.text import Text
 
-from tally.actors import control, family
+from tally.actors import control, family, redis_access
 from tally.actors.control import ActorStatus
 from tally.commands import terminal
 from tally.config import Settings
@@ -79,8 +79,9 @@ def _service(report: StatusReport) -> tuple[str, ...]:
 def look(settings: Settings) -> Status:
     """Ask the supervisor, the databases and Redis. Raises NotRunning."""
     actors = control.ask(settings.directory)
+    redis_url = redis_access.url(settings)
     probes = (
-        family.status_probe(settings, service)
+        family.status_probe(settings, service, redis_url)
         for service in family.SERVICES
         if (settings.directory / f"{service}.db").exists()
     )

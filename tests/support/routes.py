@@ -17,7 +17,7 @@ def served(service: str, directory: Path) -> falcon.inspect.AppInfo:
     file.write_text('[auth]\nmode = "jwt"\n')
     settings = config.load(file, {})
     family.prepare(settings, [service])
-    return falcon.inspect.inspect_app(family.Family(settings, {}).api(service).app)
+    return falcon.inspect.inspect_app(family.Family(settings, settings.redis.url, {}).api(service).app)
 
 
 def routes(app: falcon.inspect.AppInfo) -> set[tuple[str, str]]:

