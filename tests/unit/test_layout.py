@@ -2,19 +2,19 @@
 
 import ast
 import os
-import shutil
 import subprocess
 import sys
 import sysconfig
 import zipfile
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from support.installing import built_wheel, copied_checkout
+from support.tally import ROOT
+
 PACKAGES = ("commands", "actors", "http", "store")
 
 # Whoever is above may import what is below: supervisor → commands → actors → http → store → events.
@@ -85,24 +85,12 @@ def _run(*command: str | Path, directory: Path, path: Path | None = None) -> str
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the repository, to write into."""
-    copy = tmp_path_factory.mktemp("tree") / "tally"
-    leave = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "data", "tests")
-    shutil.copytree(ROOT, copy, ignore=leave)
-    return copy
+    return copied_checkout(tmp_path_factory.mktemp("tree"))
 
 
 @pytest.fixture(scope="module")
 def wheel(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel; where setuptools can't build one by itself, pip fetches what can."""
-    directory = tmp_path_factory.mktemp("wheel")
-    alone = find_spec("setuptools") and (find_spec("wheel") or find_spec("setuptools.command.bdist_wheel"))
-    options = ["--no-build-isolation"] if alone else []
-    _run(
-        sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", *options, "-w", directory, tree,
-        directory=directory,
-    )  # fmt: skip
-    (made,) = directory.glob("*.whl")
-    return made
+    return built_wheel(tree, tmp_path_factory.mktemp("wheel"))
 
 
 def _content(wheel: Path) -> set[str]:
@@ -190,6 +178,11 @@ def test_the_wheel_holds_the_scripts_the_settings_and_the_mark_of_types(wheel: P
 def test_the_wheel_holds_the_pages(wheel: Path) -> None:
     files = {f"tally/http/static/{file.name}" for file in (ROOT / "http" / "static").iterdir()}
     assert {"tally/http/static/accounts.html", "tally/http/static/tally.css"} <= files <= _content(wheel)
+
+
+def test_the_wheel_holds_nothing_that_a_checkout_is_told_by(wheel: Path) -> None:
+    assert (ROOT / "pyproject.toml").exists()
+    assert "tally/pyproject.toml" not in _content(wheel)
 
 
 def test_the_wheel_puts_nothing_but_tally_into_site_packages(wheel: Path) -> None:
