@@ -1,4 +1,4 @@
-"""The pinned packages: all that setup.cfg and pyproject.toml ask for, in the versions that it asks for, each with hashes.
+"""The pinned packages: all that is asked for, in the versions that are asked for, each with hashes.
 
 A pin with a marker is for some machines only, so what is pinned is looked up for one machine at a time.
 `.ci/wheels` asks the index whether each of them can really be installed there.
