@@ -1,6 +1,6 @@
 # Tally in a container: `docker build -t tally .`; compose.yaml runs it beside a Redis.
 # docs/operations/README.md tells how to keep it running.
-FROM python:3.11-slim AS build
+FROM python:3.14-slim AS build
 WORKDIR /source
 RUN python -m venv /opt/tally
 COPY requirements.lock .
@@ -8,7 +8,7 @@ RUN /opt/tally/bin/pip install --no-cache-dir --require-hashes -r requirements.l
 COPY . .
 RUN /opt/tally/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
 
-FROM python:3.11-slim
+FROM python:3.14-slim
 # A number that names nobody on the host; the data directory is its alone.
 RUN useradd --system --uid 10001 --no-create-home tally && install -d -m 0700 -o tally -g tally /var/lib/tally
 COPY --from=build /opt/tally /opt/tally

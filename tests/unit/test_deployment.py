@@ -1,6 +1,7 @@
 """What systemd and Docker are told fits what Tally is."""
 
 import re
+import tomllib
 from configparser import ConfigParser
 
 import msgspec
@@ -38,6 +39,19 @@ def test_containers_publish_and_are_asked_at_the_ports_where_they_listen(port: i
     assert f"- 127.0.0.1:{port}:{port}\n" in COMPOSE
     assert re.search(rf"^EXPOSE .*\b{port}\b", DOCKERFILE, re.MULTILINE)
     assert re.search(rf"for port in \(.*\b{port}\b", DOCKERFILE)
+
+
+def test_the_image_has_the_newest_python_that_is_supported_in_both_its_stages() -> None:
+    setup = (ROOT / "setup.cfg").read_text()
+    newest = re.findall(r"Programming Language :: Python :: (3\.\d+)", setup)[-1]
+    assert re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE) == [f"python:{newest}-slim"] * 2
+
+
+def test_the_lock_holds_what_builds_tally_without_the_isolation_that_would_fetch_it() -> None:
+    assert "--no-build-isolation" in DOCKERFILE
+    (builder,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    name = re.split(r"[^\w-]", builder)[0]
+    assert re.search(rf"^{name}==", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
 
 
 def test_the_image_is_built_from_all_that_is_installed() -> None:
