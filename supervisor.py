@@ -173,8 +173,11 @@ def status(file: Path | None, as_json: bool, watch: bool) -> None:
     type=click.Choice(list(EVENT_TYPES)),
     help="Only events of this type; may be given several times.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, with every field.")
-def events(file: Path | None, follow: bool, start: str, types: tuple[str, ...], as_json: bool) -> None:
+@click.option("--json", "form", flag_value="json", help="One JSON object a line, with every field.")
+@click.option("--raw", "form", flag_value="raw", help="Every field as Redis has it, as redis-cli shows them.")
+def events(
+    file: Path | None, follow: bool, start: str, types: tuple[str, ...], form: event_listing.Form | None
+) -> None:
     """Print the stream: id, time, type and payload of each event.
 
     \b
@@ -182,7 +185,7 @@ def events(file: Path | None, follow: bool, start: str, types: tuple[str, ...], 
     """
     settings = load(file)
     client, key = connect(redis_access.url(settings)), settings.redis.stream
-    listing = event_listing.Listing(types, as_json)
+    listing = event_listing.Listing(types, form or "line")
     if follow:
         pages = event_listing.endless_pages(client, key, start, say)
     else:

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import redis
@@ -22,19 +22,35 @@ _PAGE = 200  # entries that are held at a time
 _TYPE_WIDTH = max(map(len, EVENT_TYPES))
 
 
-class Listing:
-    """Prints entries, those of `types` or all; as JSON with all fields, or cut to a terminal's width."""
+Form = Literal["line", "json", "raw"]
+"""Cut to a terminal's width; JSON with all fields; or as Redis has it."""
 
-    def __init__(self, types: Collection[str], as_json: bool) -> None:
+
+class Listing:
+    """Prints entries, those of `types` or all, in one form."""
+
+    def __init__(self, types: Collection[str], form: Form) -> None:
         self._types = {name.encode() for name in types}
-        self._line = _json if as_json else _line
+        shown: dict[Form, Callable[[Entry], str]] = {"line": _line, "json": _json, "raw": self._raw}
+        self._shown = shown[form]
+        self._printed = 0
 
     def print(self, entries: list[Entry]) -> None:
-        """A line for each. Raises BrokenPipeError when nobody reads them any more."""
+        """Each below the other. Raises BrokenPipeError when nobody reads them any more."""
         for entry in entries:
             if not self._types or entry.fields.get(TYPE_FIELD) in self._types:
-                print(self._line(entry))
+                print(self._shown(entry))
         sys.stdout.flush()
+
+    def _raw(self, entry: Entry) -> str:
+        """As redis-cli shows it on a terminal: numbered, every field and value in quotes, byte for byte."""
+        self._printed += 1
+        margin = " " * len(f"{self._printed}) ")
+        parts = [part for pair in entry.fields.items() for part in pair]
+        width = len(str(len(parts)))
+        lines = [f"{number:{width}}) {_quoted(part)}" for number, part in enumerate(parts, 1)]
+        fields = f"\n{margin}   ".join(lines)
+        return f"{self._printed}) 1) {_quoted(entry.id)}\n{margin}2) {fields}"
 
 
 def print_letters(letters: Sequence[DeadLetter], as_json: bool) -> None:
@@ -137,6 +153,15 @@ def _time(id: str) -> str:
 
 def _text(value: bytes | None) -> str:
     return "?" if value is None else printable(value.decode(errors="backslashreplace"))
+
+
+_ESCAPES = {b: f"\\{c}" for b, c in zip(b'"\\\n\r\t\a\b', '"\\nrtab', strict=True)}
+
+
+def _quoted(value: bytes) -> str:
+    """In quotes, what is not printable ASCII escaped, as redis-cli takes it back."""
+    escaped = (_ESCAPES.get(byte) or (chr(byte) if 32 <= byte < 127 else f"\\x{byte:02x}") for byte in value)
+    return f'"{"".join(escaped)}"'
 
 
 def _object(id: str, fields: Mapping[str, str]) -> str:

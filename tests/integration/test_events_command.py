@@ -1,6 +1,7 @@
 """`events`: the stream as people and programs see it, while it grows and while Redis goes away."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import redis
 
 from support.cli import command, settings
+from support.disks import unavailable
 from support.redis_process import RedisProcess
 from support.tally import SUPERVISOR
 from support.terminal import on_terminal
@@ -244,3 +246,37 @@ def test_following_survives_redis_going_away_and_says_so_once(
         client.delete("event-stream")
         ids.append(_add(client))
         eventually(lambda: following.ids() == ids)
+
+
+def test_raw_shows_every_field_as_redis_cli_does(
+    config: Path, client: redis.Redis, server: RedisProcess
+) -> None:
+    """The entries of the seed's session, and what redis-cli escapes."""
+    _add(client, "1553318690326-0", payload='{"id":"7","name":"Martin North 4"}')
+    strange = {
+        b"EventTypeName": b"Odd",
+        b"Payload": b'\x00\xff\xc3\xa9 "\\\n\r\t\a\b~',
+        b"EventId": b"shop:1",
+        b"": b"",
+    }
+    client.xadd("event-stream", dict(strange), "1553318690326-1")  # type: ignore[arg-type]
+    client.xadd("event-stream", {f"field {number}": number for number in range(7)}, "1553318690327-0")
+    shown = _events(config, "--raw")
+    assert shown[:5] == [
+        '1) 1) "1553318690326-0"',
+        '   2) 1) "EventTypeName"',
+        '      2) "CustomerCreated"',
+        '      3) "Payload"',
+        r'      4) "{\"id\":\"7\",\"name\":\"Martin North 4\"}"',
+    ]
+    redis_cli = shutil.which("redis-cli")
+    if redis_cli is None:
+        unavailable("redis-cli", "no such program (Debian: redis-tools)")
+    told = [redis_cli, "-p", str(server.port), "--no-raw", "XRANGE", "event-stream", "-", "+"]
+    assert shown == subprocess.run(told, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def test_of_two_forms_the_last_one_counts(config: Path, client: redis.Redis) -> None:
+    _add(client)
+    assert _events(config, "--json", "--raw") == _events(config, "--raw")
+    assert _events(config, "--raw", "--json") == _events(config, "--json")

@@ -1,0 +1,212 @@
+"""The private Redis serves Tally, and nobody else's purposes: attacked by another user of the machine."""
+
+import os
+import re
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import redis
+
+from support import servers
+from support.tally import Tally, running
+from support.unprivileged import as_nobody
+from support.waiting import eventually
+from tally.actors.redis_access import PASSWORD
+from tally.store.stream import connect
+
+FOR_NOBODY = [
+    # Files written and code loaded as Tally's user, which is what was done before.
+    "CONFIG SET dir /tmp",
+    "CONFIG SET dbfilename x",
+    "CONFIG GET dir",
+    "CONFIG REWRITE",
+    "SAVE",
+    "BGSAVE",
+    "BGREWRITEAOF",
+    "MODULE LOAD /tmp/x.so",
+    "MODULE LOADEX /tmp/x.so",
+    "MODULE LIST",
+    "DEBUG SLEEP 0",
+    "DEBUG RELOAD",
+    # Data taken away or brought in.
+    "REPLICAOF 127.0.0.1 1",
+    "SLAVEOF 127.0.0.1 1",
+    "FAILOVER",
+    "MIGRATE 127.0.0.1 1 event-stream 0 10",
+    "SYNC",
+    "PSYNC ? -1",
+    "MONITOR",
+    "SHUTDOWN NOSAVE",
+    # Rights, and other clients.
+    "ACL SETUSER default allcommands",
+    "ACL LIST",
+    "ACL GETUSER tally",
+    "ACL SAVE",
+    "CLIENT LIST",
+    "CLIENT KILL TYPE normal",
+    "CLIENT PAUSE 1000",
+    "CLIENT NO-EVICT on",
+    # Programs in the server, whose sandbox had holes.
+    "SCRIPT FLUSH",
+    "FUNCTION FLUSH",
+    "FLUSHALL",
+    "FLUSHDB",
+    "SWAPDB 0 1",
+    "KEYS *",
+    "SCAN 0",
+    "DUMP event-stream",
+    "DEL event-stream",
+    "RENAME event-stream x",
+    "LATENCY DOCTOR",
+    "SLOWLOG GET",
+    "MEMORY DOCTOR",
+]
+_NO_RIGHT = re.compile("NOPERM|no permission", re.IGNORECASE)
+
+FOR_OTHERS = [
+    "EVAL return{1} 0",
+    "EVALSHA 0 0",
+    "INFO",
+    "HGETALL {event-stream}:published",
+    "XADD other * a b",
+]
+
+
+class Attacked(NamedTuple):
+    """A Tally whose data directory's parents everybody may enter, and its port of Redis."""
+
+    tally: Tally
+    port: int
+
+    @property
+    def data(self) -> Path:
+        """Where the private Redis keeps its data."""
+        return self.tally.directory / "data" / "redis"
+
+    def says(self, command: str, *before: str) -> str:
+        """The first line that Redis answers to a command, after others on the same connection."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+            lines = connection.makefile("rb")
+            answer = b""
+            for each in (*before, command):
+                connection.sendall(each.encode() + b"\r\n")
+                answer = lines.readline()
+            return answer.decode().strip()
+
+
+@pytest.fixture(scope="module", params=servers.NAMES)
+def attacked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
+    with tempfile.TemporaryDirectory(prefix="tally-attacked-") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        with servers.only(request.param, tmp_path_factory.mktemp("hidden")), running(directory) as tally:
+            assert servers.is_named(request.param, tally.said())
+            port = int(tally.settings["redis"]["url"].rpartition(":")[2].removesuffix("/0"))
+            yield Attacked(tally, port)
+
+
+def test_another_user_can_read_and_publish_as_the_seed_s_session_does(attacked: Attacked) -> None:
+    account = attacked.tally.accounts.post("/accounts", {"name": "one", "owned_by": "user1"})["id"]
+    customer = attacked.tally.customers.post("/customers", {"name": "John", "account_id": account})["id"]
+    eventually(attacked.tally.settled)
+    assert as_nobody(lambda: attacked.says("PING")) == "+PONG"
+    assert as_nobody(lambda: attacked.says("XREAD STREAMS event-stream 0")) == "*1"
+    payload = (
+        f'{{"id":"9","customer_id":"{customer}","purchase_price_cents":8000,'
+        '"created_date":"0001-01-01T00:00:00Z","purchase_date":"2019-01-09"}'
+    )
+    added = f"XADD event-stream * EventTypeName InvoiceCreated Payload '{payload}'"
+    assert as_nobody(lambda: attacked.says(added)).startswith("$")
+    shown = f"/accounts/{account}"
+    eventually(lambda: attacked.tally.accounts.get(shown)["total_revenue_cents"] == 8000)
+
+
+def test_another_user_has_no_right_to_anything_but_the_stream(attacked: Attacked) -> None:
+    before = _files(attacked.data)
+    for command in (*FOR_NOBODY, *FOR_OTHERS):
+        assert _is_refused(as_nobody(lambda command=command: attacked.says(command))), command  # type: ignore[misc]
+    assert _files(attacked.data) == before
+    assert attacked.tally.accounts.get("/status")["status"] == "ok"
+
+
+def test_nobody_has_rights_that_tally_itself_does_not_need(attacked: Attacked) -> None:
+    password = PASSWORD.load(attacked.data).decode()
+    for command in FOR_NOBODY:
+        assert _is_refused(attacked.says(command, f"AUTH tally {password}")), command
+    assert attacked.says("INFO", f"AUTH tally {password}").startswith("$")
+
+
+def test_another_user_reaches_neither_the_socket_nor_the_password(attacked: Attacked) -> None:
+    for folder in (attacked.data, attacked.data.parent):
+        with pytest.raises(PermissionError):
+            as_nobody(lambda folder=folder: os.listdir(folder))  # type: ignore[misc]
+    with pytest.raises(PermissionError):
+        as_nobody(lambda: socket.socket(socket.AF_UNIX).connect(str(attacked.data / "redis.sock")))
+    with pytest.raises(PermissionError):
+        as_nobody(lambda: PASSWORD.load(attacked.data))
+    assert as_nobody(lambda: attacked.says("AUTH tally guessed")).startswith("-WRONGPASS")
+
+
+def test_each_of_the_two_files_is_its_owner_s_alone_even_where_the_folder_is_open(attacked: Attacked) -> None:
+    folders = (attacked.data.parent, attacked.data)
+    try:
+        for folder in folders:
+            folder.chmod(0o755)
+        with pytest.raises(PermissionError):
+            as_nobody(lambda: socket.socket(socket.AF_UNIX).connect(str(attacked.data / "redis.sock")))
+        with pytest.raises(PermissionError):
+            as_nobody(lambda: (attacked.data / PASSWORD.name).read_bytes())
+    finally:
+        for folder in folders:
+            folder.chmod(0o700)
+
+
+def test_tally_s_own_processes_come_by_the_socket(attacked: Attacked) -> None:
+    with connect(attacked.tally.redis_url) as client:
+        clients = client.info("clients")
+    assert attacked.tally.redis_url.startswith("unix://tally:")
+    assert isinstance(clients, dict)
+    assert clients["connected_clients"] > 1
+
+
+def test_a_password_in_the_url_is_for_other_programs_and_lets_nobody_in_without(tmp_path: Path) -> None:
+    with running(tmp_path) as tally:
+        port = tally.settings["redis"]["url"].rpartition(":")[2]
+    with running(tmp_path, redis={"url": f"redis://:secret@127.0.0.1:{port}"}) as tally:
+        with (
+            redis.Redis.from_url(f"redis://127.0.0.1:{port}") as stranger,
+            pytest.raises(redis.AuthenticationError),
+        ):
+            stranger.xlen("event-stream")
+        with redis.Redis.from_url(tally.settings["redis"]["url"]) as friend:
+            assert friend.xlen("event-stream") == 0
+            with pytest.raises(redis.ResponseError, match=_NO_RIGHT):
+                friend.config_get("dir")
+
+
+@pytest.mark.parametrize("stream", ["event stream", "a*b?c[d]\\e", "überweisung\u00a0*", "^-"])
+def test_a_stream_of_any_name_is_served_and_no_other(tmp_path: Path, stream: str) -> None:
+    with running(tmp_path, redis={"stream": stream}) as tally:
+        tally.accounts.post("/accounts", {"name": "one", "owned_by": "user1"})
+        eventually(tally.settled)
+        with redis.Redis.from_url(tally.settings["redis"]["url"]) as client:
+            assert client.xlen(stream) == 1
+            with pytest.raises(redis.ResponseError, match=_NO_RIGHT):
+                client.xlen(f"x{stream}")
+            with pytest.raises(redis.ResponseError, match=_NO_RIGHT):
+                client.xlen("aXXbYc")
+
+
+def _is_refused(answer: str) -> bool:
+    """By the rights, by the configuration, or since a release doesn't know the command."""
+    return bool(
+        re.match(r"-NOPERM |-ERR \w+ command not allowed|-ERR unknown (sub)?command", answer, re.IGNORECASE)
+    )
+
+
+def _files(directory: Path) -> set[str]:
+    return {str(path.relative_to(directory)) for path in directory.rglob("*")}

