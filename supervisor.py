@@ -18,7 +18,17 @@ from tally.actors.supervision import Child, StartFailed, Supervisor
 from tally.commands import checks, event_listing, status_report, terminal
 from tally.commands.data import backup, import_, rebuild
 from tally.commands.letters import dead_letters
-from tally.commands.shared import FAILED, FROM_A_CHECKOUT, Group, config_option, end, load, printing, say
+from tally.commands.shared import (
+    FAILED,
+    FROM_A_CHECKOUT,
+    Group,
+    config_option,
+    end,
+    load,
+    printing,
+    redis_url,
+    say,
+)
 from tally.commands.users import users, warn_without_admin
 from tally.config import Settings
 from tally.events import EVENT_TYPES
@@ -82,8 +92,8 @@ def _run(settings: Settings, roles: Sequence[str]) -> None:
     starts_redis, told = redis_server.choose(settings)
     if starts_redis and "redis" not in roles:
         starts_redis, told = False, f"redis: none answers at {settings.redis.address} yet; waiting for it"
-    redis_url = redis_access.private_url(settings) if starts_redis else settings.redis.url
-    members = family.Family(settings, redis_url, listeners)
+    own_url = redis_access.private_url(settings) if starts_redis else settings.redis.url
+    members = family.Family(settings, own_url, listeners)
     specs = members.redis() if starts_redis else []
     specs += [spec for service in services for spec in members.service(service)]
     click.echo(f"data: {settings.directory}")
@@ -184,7 +194,7 @@ def events(
     Example: python supervisor.py events --follow --type InvoiceCreated
     """
     settings = load(file)
-    client, key = connect(redis_access.url(settings)), settings.redis.stream
+    client, key = connect(redis_url(settings)), settings.redis.stream
     listing = event_listing.Listing(types, form or "line")
     if follow:
         pages = event_listing.endless_pages(client, key, start, say)

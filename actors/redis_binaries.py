@@ -141,10 +141,12 @@ def _written_by(directory: Path) -> Release | None:
 
 def _named_in_files(directory: Path) -> Release | None:
     folder = directory / "appendonlydir"  # which Redis 7.0 began to write
+    if not os.path.isdir(folder):
+        return None
     for file in sorted(folder.glob("*.base.rdb")):
         with file.open("rb") as opened:
             head = opened.read(1024)
         # A string of RDB: its length in a byte, then itself.
         if found := re.search(rb"(redis|valkey)-ver[\x03-\x20](\d+(?:\.\d+)+)", head):
             return Release.parse(f"{found[1].decode()} {found[2].decode()}")
-    return Release("redis", (7, 0)) if folder.exists() else None
+    return Release("redis", (7, 0))

@@ -32,7 +32,7 @@ def check(settings: Settings) -> Iterator[Finding]:
     running = _running(settings)
     if running:
         yield Finding("supervisor", True, running)
-        yield _redis_that_answers(settings, redis_access.url(settings))
+        yield _redis_in_use(settings)
     else:
         yield from (_port(settings, service) for service in family.SERVICES)
         yield _redis(settings)
@@ -102,7 +102,7 @@ def _port(settings: Settings, service: str) -> Finding:
 def _redis(settings: Settings) -> Finding:
     try:
         choice = redis_server.choose(settings)
-    except CannotStart as error:
+    except (CannotStart, OSError) as error:
         return Finding("redis", False, str(error))
     if not choice.is_private:
         return _redis_that_answers(settings, settings.redis.url)
@@ -112,6 +112,14 @@ def _redis(settings: Settings) -> Finding:
     except family.PortTaken as error:
         return Finding("redis", False, f"no Redis answers there, but {error}")
     return Finding("redis", True, choice.told.removeprefix("redis: "))
+
+
+def _redis_in_use(settings: Settings) -> Finding:
+    """The Redis of the Tally that runs, as its own processes reach it."""
+    try:
+        return _redis_that_answers(settings, redis_access.url(settings))
+    except StoreError as error:
+        return Finding("redis", False, str(error))
 
 
 def _redis_that_answers(settings: Settings, url: str) -> Finding:

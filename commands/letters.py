@@ -7,9 +7,8 @@ from pathlib import Path
 
 import click
 
-from tally.actors import redis_access
 from tally.commands import event_listing, terminal
-from tally.commands.shared import FAILED, Group, config_option, end, load, printing
+from tally.commands.shared import FAILED, Group, config_option, end, load, printing, redis_url
 from tally.store.dead_letters import DeadLetter, DeadLetters
 from tally.store.stream import EventStream, RedisError, connect
 
@@ -91,7 +90,7 @@ def discard(file: Path | None, ids: tuple[str, ...]) -> None:
 def _letters(file: Path | None) -> Iterator[DeadLetters]:
     settings = load(file)
     try:
-        yield DeadLetters(EventStream(connect(redis_access.url(settings)), settings.redis.stream))
+        yield DeadLetters(EventStream(connect(redis_url(settings)), settings.redis.stream))
     except RedisError as error:
         end(FAILED, f"Redis at {settings.redis.address}: {error}")
 

@@ -10,7 +10,9 @@ from typing import Any, NoReturn
 import click
 
 from tally import config
+from tally.actors import redis_access
 from tally.config import InvalidSettings, Settings
+from tally.store.errors import StoreError
 
 FAILED, WRONG_USAGE = 1, 2  # exit statuses; click's own for wrong usage is 2 as well
 FROM_A_CHECKOUT = "python supervisor.py"  # how Tally is called there, and in the examples of our docstrings
@@ -46,6 +48,14 @@ def load(file: Path | None) -> Settings:
         return config.load(file)
     except InvalidSettings as error:
         end(WRONG_USAGE, "\n".join(error.faults))
+
+
+def redis_url(settings: Settings) -> str:
+    """By which the stream is reached; ends the program with FAILED when Tally's way in can't be used."""
+    try:
+        return redis_access.url(settings)
+    except StoreError as error:
+        end(FAILED, str(error))
 
 
 @contextmanager

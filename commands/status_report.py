@@ -11,9 +11,10 @@ from rich.live import Live
 from rich.padding import Padding
 from rich.text import Text
 
-from tally.actors import control, family, redis_access
+from tally.actors import control, family
 from tally.actors.control import ActorStatus
 from tally.commands import terminal
+from tally.commands.shared import redis_url
 from tally.config import Settings
 from tally.http.status import StatusReport
 
@@ -79,9 +80,9 @@ def _service(report: StatusReport) -> tuple[str, ...]:
 def look(settings: Settings) -> Status:
     """Ask the supervisor, the databases and Redis. Raises NotRunning."""
     actors = control.ask(settings.directory)
-    redis_url = redis_access.url(settings)
+    url = redis_url(settings)
     probes = (
-        family.status_probe(settings, service, redis_url)
+        family.status_probe(settings, service, url)
         for service in family.SERVICES
         if (settings.directory / f"{service}.db").exists()
     )

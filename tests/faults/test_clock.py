@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import redis
 
 from support.clients import answer, connect, head, request
 from support.clocks import Clock, settable_clock
 from support.invoices import Load
 from support.tally import Tally, running
 from support.waiting import eventually
+from tally.store import stream
 
 HOUR = 3600
 
@@ -33,7 +33,7 @@ class Timed(NamedTuple):
 
     def redis_ahead(self) -> float:
         """The same of Redis."""
-        with redis.Redis.from_url(self.tally.settings["redis"]["url"]) as client:
+        with stream.connect(self.tally.redis_url) as client:
             seconds, _ = client.time()
         return float(seconds - datetime.now(UTC).timestamp())
 

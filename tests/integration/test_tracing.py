@@ -158,7 +158,7 @@ def test_a_dead_letters_line_has_the_trace_of_its_event_if_that_is_one(
     )  # fmt: skip
     eventually(lambda: sum(line["event"] == "dead_letter" for line in _lines(tally)) == 4)
     assert "made" not in tally.said()
-    stream.delete("{event-stream}:dead")
+    stream.xtrim("{event-stream}:dead", maxlen=0)
 
 
 def test_an_event_that_fails_and_is_redriven_keeps_its_trace(tally: Tally, stream: redis.Redis) -> None:
@@ -173,7 +173,7 @@ def test_an_event_that_fails_and_is_redriven_keeps_its_trace(tally: Tally, strea
     tally.customers.post("/invoices", invoice, {"traceparent": trace})
     eventually(lambda: stream.xlen("{event-stream}:dead") == 1)
 
-    letters = DeadLetters(EventStream(connect(tally.settings["redis"]["url"]), "event-stream"))
+    letters = DeadLetters(EventStream(connect(tally.redis_url), "event-stream"))
     assert all(map(letters.redrive, letters.all()))
     eventually(lambda: ("accounts-consumer", "redriven_event_failed") in _way(tally, trace))
     eventually(lambda: stream.xlen("{event-stream}:dead") == 1)

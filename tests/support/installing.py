@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import venv
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,8 +54,9 @@ class Installation(NamedTuple):
         """Install the wheel into a new environment in `directory`."""
         venv.EnvBuilder(symlinks=True).create(directory)
         made = cls(directory)
-        # Only a folder to look in, after its own: what is editable here is not seen there.
-        (made.site_packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        # Only folders to look in, after its own: what is editable here is not seen there.
+        here = [folder for folder in sys.path if folder.endswith(("/site-packages", "/dist-packages"))]
+        (made.site_packages / "dependencies.pth").write_text("\n".join(here))
         _python(
             "-m", "pip", "--python", made.program("python"), "install", "--quiet", "--no-deps", "--no-index",
             "--no-compile", wheel, directory=directory,
