@@ -690,6 +690,54 @@ def test_check_finds_a_redis_bad_that_is_too_old(tmp_path: Path) -> None:
     assert "6.2" in line
 
 
+# run refuses the Redis that check finds bad, in the same words
+
+
+def _both_refuse(file: Path, *parts: str) -> None:
+    done = command("check", "--config", file)
+    line, good = _about(done, "redis")
+    assert (done.returncode, good) == (1, False), done
+    _refused(command("run", "--config", file), *parts, line.partition(": ")[2])
+
+
+def test_run_refuses_a_redis_that_is_too_old(tmp_path: Path) -> None:
+    with server_of_another_kind(cli.redis_of_version("5.0.14")) as port:
+        url = f"redis://127.0.0.1:{port}/0"
+        _both_refuse(settings(tmp_path, redis={"url": url}), url, "5.0.14", "6.2 or newer")
+
+
+def test_run_refuses_a_redis_whose_clock_is_off(tmp_path: Path) -> None:
+    with server_of_another_kind(cli.redis_of_version("7.0.15", clock_off=3600)) as port:
+        file = settings(tmp_path, redis={"url": f"redis://127.0.0.1:{port}/0"})
+        assert not _about(command("check", "--config", file), "redis")[1]
+        _refused(command("run", "--config", file), "its clock is 3", "s off this machine's")
+
+
+def test_run_refuses_a_redis_that_may_evict_the_stream(tmp_path: Path, redis_there: str) -> None:
+    with redis.Redis.from_url(redis_there) as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        try:
+            _both_refuse(settings(tmp_path, redis={"url": redis_there}), "allkeys-lru", "noeviction")
+        finally:
+            client.config_set("maxmemory-policy", "noeviction")
+
+
+def test_run_refuses_a_redis_that_refuses_the_password(tmp_path: Path, redis_there: str) -> None:
+    url = redis_there.replace("127.0.0.1", f":{SECRET}@127.0.0.1")
+    file = settings(tmp_path, redis={"url": url, "embedded": "never"})
+    _both_refuse(file, "it refuses")
+    assert SECRET not in command("run", "--config", file).stderr
+
+
+def test_run_refuses_the_private_redis_of_another_tally_and_says_what_to_set(
+    tmp_path: Path, at_work: Tally
+) -> None:
+    url = at_work.settings["redis"]["url"]
+    _both_refuse(
+        settings(tmp_path, redis={"url": url}), url, "private Redis of another Tally", "another port"
+    )
+
+
 @pytest.mark.parametrize("version", ["6.2.0", "10.0.0"])
 def test_check_finds_a_redis_of_that_age_good(tmp_path: Path, version: str) -> None:
     with server_of_another_kind(cli.redis_of_version(version)) as port:

@@ -1,6 +1,6 @@
 """The Redis and Valkey programs that can be the private server here, and one of them alone on PATH.
 
-`TALLY_TEST_SERVERS` names a folder that holds a folder for each, such as `redis-8.0`, with a
+`TALLY_TEST_SERVERS` names a folder that holds a folder for each, such as `redis-8.0.2`, with a
 `redis-server` or `valkey-server` in it. Without it there is only the one that the installation brought.
 """
 
@@ -45,7 +45,8 @@ def only(name: str, directory: Path) -> Iterator[None]:
 
 
 def _folder(name: str) -> Path:
-    folder = Path(os.environ.get("TALLY_TEST_SERVERS", "")) / name
-    if not os.environ.get("TALLY_TEST_SERVERS") or not folder.is_dir():
+    every = os.environ.get("TALLY_TEST_SERVERS")
+    found = sorted(Path(every).glob(f"{name}.*")) if every else []
+    if not found:
         unavailable(name, "TALLY_TEST_SERVERS names no folder that has it")
-    return folder
+    return found[-1]
