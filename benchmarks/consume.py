@@ -134,5 +134,6 @@ def _notes(count: int, some: int, few: int) -> str:
         dedupe row and revenue in the standard library's SQLite, one durable commit for a batch or for a
         message, pydantic models, acknowledged after the handler. Limit of commits: apsw, 500 rows to a
         transaction. Every run's revenue is compared with what was published. Processor: of that process
-        alone, which what else runs on the machine does not add to; the part of Redis is not in it.
+        alone, which what else runs on the machine does not add to; and beside it that of
+        Redis.
     """)

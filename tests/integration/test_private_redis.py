@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import redis
 
 from support import servers
+from support.cli import command
 from support.tally import Tally, running
 from support.unprivileged import as_nobody
 from support.waiting import eventually
@@ -127,16 +129,16 @@ def test_another_user_can_read_and_publish_as_the_seed_s_session_does(attacked: 
 
 def test_another_user_has_no_right_to_anything_but_the_stream(attacked: Attacked) -> None:
     before = _files(attacked.data)
-    for command in (*FOR_NOBODY, *FOR_OTHERS):
-        assert _is_refused(as_nobody(lambda command=command: attacked.says(command))), command  # type: ignore[misc]
+    for order in (*FOR_NOBODY, *FOR_OTHERS):
+        assert _is_refused(as_nobody(lambda order=order: attacked.says(order))), order  # type: ignore[misc]
     assert _files(attacked.data) == before
     assert attacked.tally.accounts.get("/status")["status"] == "ok"
 
 
 def test_nobody_has_rights_that_tally_itself_does_not_need(attacked: Attacked) -> None:
     password = PASSWORD.load(attacked.data).decode()
-    for command in FOR_NOBODY:
-        assert _is_refused(attacked.says(command, f"AUTH tally {password}")), command
+    for order in FOR_NOBODY:
+        assert _is_refused(attacked.says(order, f"AUTH tally {password}")), order
     assert attacked.says("INFO", f"AUTH tally {password}").startswith("$")
 
 
@@ -199,6 +201,34 @@ def test_a_stream_of_any_name_is_served_and_no_other(tmp_path: Path, stream: str
                 client.xlen(f"x{stream}")
             with pytest.raises(redis.ResponseError, match=_NO_RIGHT):
                 client.xlen("aXXbYc")
+
+
+def test_an_older_server_is_not_started_on_a_newer_one_s_data_and_what_is_told_to_do_helps(
+    tmp_path: Path,
+) -> None:
+    """Redis 6.2 would start empty on it, without a word."""
+    file, data = tmp_path / "tally.toml", tmp_path / "data" / "redis"
+    with servers.only("redis-8.10", tmp_path / "hidden"), running(tmp_path) as tally:
+        account = tally.accounts.post("/accounts", {"name": "one", "owned_by": "user1"})["id"]
+        customer = tally.customers.post("/customers", {"name": "John", "account_id": account})["id"]
+        invoice = {"customer_id": customer, "purchase_date": "2019-01-06", "purchase_price_cents": 7}
+        tally.customers.post("/invoices", invoice)
+        eventually(tally.settled)
+        sections = tally.settings
+        assert tally.stop() == 0
+    with servers.only("redis-6.2", tmp_path / "hidden"):
+        before = _files(data)
+        for name in ("check", "run"):
+            done = command(name, "--config", file)
+            assert done.returncode == 1, done
+            assert "redis 8.10" in done.stdout + done.stderr
+            (advice,) = re.findall(r"`(mv [^`]+)`", done.stdout + done.stderr)
+        assert _files(data) == before
+        subprocess.run(["/bin/sh", "-c", advice], check=True, env={"PATH": "/bin"})
+        with running(tmp_path, **sections) as tally, connect(tally.redis_url) as client:
+            eventually(tally.settled)
+            eventually(lambda: client.xlen("event-stream") == 3)
+            assert tally.accounts.get("/accounts")[0]["total_revenue_cents"] == 7
 
 
 def _is_refused(answer: str) -> bool:
