@@ -89,15 +89,12 @@ def _run(settings: Settings, roles: Sequence[str]) -> None:
         warn_without_admin(settings)
     services = [service for service in family.SERVICES if service in roles]
     listeners = {service: family.listen(settings, service) for service in services}
-    starts_redis, told = redis_server.choose(settings)
-    if starts_redis and "redis" not in roles:
-        starts_redis, told = False, f"redis: none answers at {settings.redis.address} yet; waiting for it"
-    own_url = redis_access.private_url(settings) if starts_redis else settings.redis.url
+    redis = redis_server.choose(settings, may_start="redis" in roles)
+    own_url = redis_access.private_url(settings) if redis.is_private else settings.redis.url
     members = family.Family(settings, own_url, listeners)
-    specs = members.redis() if starts_redis else []
+    specs = members.redis() if redis.is_private else []
     specs += [spec for service in services for spec in members.service(service)]
-    click.echo(f"data: {settings.directory}")
-    click.echo(told)
+    click.echo(f"data: {settings.directory}\n{redis.told}")
 
     def on_ready(children: Sequence[Child]) -> None:
         click.echo(terminal.plain([("actor", "pid", "address"), *map(_row, children)]))

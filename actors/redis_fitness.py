@@ -16,7 +16,7 @@ _ANSWER_SECONDS = 0.5  # twice that, to connect and to answer
 
 
 class Seen(NamedTuple):
-    """What answers, in words, and each thing that is wrong with it."""
+    """A description of the server, and its faults."""
 
     what: str
     faults: list[str]

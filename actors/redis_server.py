@@ -29,7 +29,7 @@ class Choice(NamedTuple):
     told: str
 
 
-def choose(settings: Settings) -> Choice:
+def choose(settings: Settings, may_start: bool = True) -> Choice:
     """Decide whether to start a private server; starts and makes nothing.
 
     Waits at most a second for the one at `redis.url`. Raises CannotStart when that one is unfit, or when
@@ -46,14 +46,14 @@ def choose(settings: Settings) -> Choice:
         raise CannotStart(f"redis at {address}: {seen}")
     if seen:
         return Choice(False, f"redis: using the server at {address}, {seen}")
-    if mode == "never":
+    if mode == "always" and not address.is_ours_to_use:
+        raise CannotStart(
+            f'a private Redis listens on loopback only: with redis.embedded = "always", {address} '
+            "must be redis:// on 127.0.0.1"
+        )
+    if mode == "never" or not may_start:
         return Choice(False, f"redis: none answers at {address} yet; waiting for it")
     if not address.is_ours_to_use:
-        if mode == "always":
-            raise CannotStart(
-                f'a private Redis listens on loopback only: with redis.embedded = "always", {address} '
-                "must be redis:// on 127.0.0.1"
-            )
         return Choice(
             False, f"redis: none answers at {address} yet, and none can be started there; waiting for it"
         )
@@ -80,7 +80,7 @@ def ping(url: str) -> None:
 
 
 def configuration(address: RedisAddress, directory: Path, users: Iterable[tuple[str, ...]]) -> str:
-    """What a private server is told: it listens at `address`, keeps all under `directory`, has `users`."""
+    """The configuration of a private server: listens at `address`, keeps its data in `directory`."""
     directives = [
         ("bind", address.host),
         ("port", str(address.port)),

@@ -18,7 +18,7 @@ class UnusableKey(StoreError):
 
 
 class KeyFile(NamedTuple):
-    """Such a file: its name, what others could do with the secret, and what making a new one costs."""
+    """The name of the file, and for its messages: what a thief could do, and what a new secret costs."""
 
     name: str
     danger: str
