@@ -4,6 +4,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import redis
 
@@ -12,6 +13,11 @@ from support.tally import Tally, running
 
 # A shell has what it runs in the background ignore Ctrl-C, and all that is started there inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# An example that takes long on a busy machine is no fault.
+hypothesis.settings.register_profile("tally", deadline=None)
+hypothesis.settings.load_profile("tally")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import redis
@@ -214,7 +214,7 @@ def test_an_older_server_is_not_started_on_a_newer_one_s_data_and_what_is_told_t
         invoice = {"customer_id": customer, "purchase_date": "2019-01-06", "purchase_price_cents": 7}
         tally.customers.post("/invoices", invoice)
         eventually(tally.settled)
-        sections = tally.settings
+        sections: dict[str, Any] = {**tally.settings}
         assert tally.stop() == 0
     with servers.only("redis-6.2", tmp_path / "hidden"):
         before = _files(data)
