@@ -26,6 +26,7 @@ from tally.config import LogSettings, SupervisorSettings
 STABLE_SECONDS = 1.0  # an actor that has been ready for so long starts afresh when it dies
 STACK_SECONDS = 1.0  # what hangs has so long to write its stack
 FAILING_AFTER = 3  # early deaths in a row after which an actor is said to be failing
+LATE_SECONDS = 0.5  # a turn that takes so much longer than it waited: the supervisor itself did not run
 _ORDERS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 _log = structlog.get_logger()
@@ -130,6 +131,7 @@ class Supervisor:
         self._private = [*private, *([control.fileno()] if control else [])]
         self._to_renew: list[Child] = []  # by SIGHUP, one after another
         self._renewing: Child | None = None  # the one whose turn it is
+        self._now = time.monotonic()  # when this turn began to react: what all actors are judged by
         self._booted = False
         self._stopping = False
         self._orders: list[int] = []
@@ -183,11 +185,13 @@ class Supervisor:
         now = time.monotonic()
         due = [child.restart_at - now for child in self.children if child.state is State.WAITING]
         due += [child.end_by - now for child in self.children if child.end_by is not None]
+        patience = max(0.0, min([timeout, *due]))
         waited: list[Any] = [self._woken, *([self._control] if self._control else [])]
         for child in self.children:
             if child.process:
                 waited += [child.process.sentinel, child.reports]
-        connection.wait(waited, max(0.0, min([timeout, *due])))
+        connection.wait(waited, patience)
+        self._forgive(patience)
         self._drain_wake()
         if self._control:
             self._control.answer([child.describe() for child in self.children])
@@ -198,6 +202,22 @@ class Supervisor:
             if child.state is State.WAITING and time.monotonic() >= child.restart_at:
                 child.restarts += 1
                 self._start(child)
+
+    def _forgive(self, waited: float) -> None:
+        """Begin to react. Where this process has not run for a while, the others may not have either.
+
+        A suspended machine, a paused container, Ctrl-Z: what lives shows so only after it has gone on.
+        So the time counts against nobody: signs of life are waited for anew, once a turn that was
+        interrupted is over, and an end has its time.
+        """
+        before, self._now = self._now, time.monotonic()
+        passed = self._now - before
+        if passed - waited < LATE_SECONDS:
+            return
+        for child in self.children:
+            child.beat_at = self._now + actor.TURN_SECONDS
+            if child.end_by is not None:
+                child.end_by += passed
 
     def _start(self, child: Child) -> None:
         """Fork the actor. Its signals wait until it has handlers of its own for them."""
@@ -288,16 +308,15 @@ class Supervisor:
 
     def _end_what_overstays(self, child: Child) -> None:
         """Kill what was told to end and has not; end what has not beaten for `heartbeat_timeout`."""
-        now = time.monotonic()
         if child.process is None:
             return
         if child.end_by is not None:
-            if now >= child.end_by:
+            if self._now >= child.end_by:
                 os.kill(child.process.pid, signal.SIGKILL)
-        elif now - child.beat_at > self._settings.heartbeat_timeout:
+        elif self._now - child.beat_at > self._settings.heartbeat_timeout:
             child.failed = f"no sign of life for {self._settings.heartbeat_timeout:g} s"
             _log.error("actor_hangs", hangs=child.spec.name, pid=child.pid)
-            child.end_by = now + STACK_SECONDS
+            child.end_by = self._now + STACK_SECONDS
             os.kill(child.process.pid, signal.SIGABRT)  # it writes its stack, and ends
             os.kill(child.process.pid, signal.SIGCONT)  # also when it was stopped
 

@@ -22,6 +22,7 @@ APPLICATION_ID = 0x54616C79  # "Taly": tells a database of ours from any other S
 WRITER_CACHE_KIB = 32 * 1024  # holds what the events of a million customers look up and change
 ROWS_AT_ONCE = 50  # by one INSERT: each statement has a price of its own, the AUTOINCREMENT's number most
 LOG_PAGES = 4000  # 16 MiB: a page that is changed again and again is copied from the log less often
+STOOD_STILL_SECONDS = 0.5  # between two tries for the lock: this process did not run
 BUSY_SECONDS = 5.0  # how long a writer waits for the other writers of the file, if not told otherwise
 
 Bindings = Sequence[Any] | Mapping[str, Any]
@@ -288,12 +289,15 @@ class _FairWait:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._deadline = 0.0
+        self._deadline = self._tried_at = 0.0
 
     def __call__(self, attempts: int) -> bool:
         now = time.monotonic()
         if attempts == 0:
             self._deadline = now + self._database.patience
+        elif (stood_still := now - self._tried_at) > STOOD_STILL_SECONDS:
+            self._deadline += stood_still  # so did the one who has the lock, it may be
+        self._tried_at = now
         if now >= self._deadline:
             return False
         self._database.while_waiting()
