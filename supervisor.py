@@ -17,6 +17,7 @@ from tally.actors.lock import AlreadyRunning, DirectoryLock
 from tally.actors.supervision import Child, StartFailed, Supervisor
 from tally.commands import checks, event_listing, status_report, terminal
 from tally.commands.data import backup, import_, rebuild
+from tally.commands.groups import groups_command
 from tally.commands.letters import dead_letters
 from tally.commands.shared import (
     FAILED,
@@ -218,7 +219,7 @@ def completion(shell: str) -> None:
     click.echo(kind(main, {}, "tally", "_TALLY_COMPLETE").source())
 
 
-for command in (users, dead_letters, import_, rebuild, backup):
+for command in (users, dead_letters, groups_command, import_, rebuild, backup):
     main.add_command(command)
 
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 import structlog
 
 from tally.store.database import Database
+from tally.store.groups import Groups
 from tally.store.idempotency import IdempotencyKeys
 from tally.store.inbox import Inbox
 from tally.store.outbox import Outbox
@@ -14,6 +15,7 @@ from tally.store.stream import EventStream
 
 EVERY_SECONDS = 60.0
 _AT_ONCE = 1000  # rows in one transaction: other writers wait for it
+_CLOCKS_DIFFER_SECONDS = 120  # at most: by more than half of it `check` finds Redis's clock bad
 
 _log = structlog.get_logger()
 
@@ -32,13 +34,14 @@ class Housekeeper:
         self._database = database
         self._stream = stream
         self._retention = int(retention.total_seconds())
+        self._groups = Groups(stream)
         self._keys = IdempotencyKeys(database, now)
         self._inbox = Inbox(database)
         self._outbox = Outbox(database)
         self._clock = clock
         self._now = now
         self._next = clock()
-        self._stale: list[str] = []
+        self._overtaken: dict[str, int] = {}
 
     def step(self) -> bool:
         """Do a part of what is due, and answer whether more is; cheap when nothing is.
@@ -49,10 +52,11 @@ class Housekeeper:
             return False
         self._trim()
         first_ms, now = self._stream.first_ms(), int(self._now())
+        gone = first_ms // 1000 - _CLOCKS_DIFFER_SECONDS  # what was published before is off the stream
         with self._database.transaction():
             self._outbox.note_publication(now, every=max(1, self._retention // 100))
             pruned = max(
-                self._outbox.prune(now - self._retention, _AT_ONCE),
+                self._outbox.prune(min(now - self._retention, gone), _AT_ONCE),
                 self._inbox.prune(first_ms, _AT_ONCE),
                 self._keys.prune(_AT_ONCE),
             )
@@ -62,9 +66,8 @@ class Housekeeper:
         return False
 
     def _trim(self) -> None:
-        trimmed = self._stream.trim(self._retention * 1000)
-        if trimmed.removed:
-            _log.info("stream_trimmed", removed=trimmed.removed)
-        if trimmed.stale_groups != self._stale:
-            self._stale = trimmed.stale_groups
-            _log.warning("groups_nobody_reads", groups=self._stale)
+        if removed := self._stream.trim(self._retention * 1000):
+            _log.info("stream_trimmed", removed=removed)
+        if (overtaken := self._groups.overtaken()) != self._overtaken:
+            self._overtaken = overtaken
+            _log.warning("groups_overtaken", missed=overtaken)

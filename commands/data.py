@@ -9,7 +9,7 @@ import click
 from tally.actors import logs
 from tally.actors.lock import AlreadyRunning
 from tally.commands.purchase_file import Columns
-from tally.commands.shared import FAILED, Command, Group, config_option, end, load, say
+from tally.commands.shared import FAILED, Command, Group, config_option, confirmed, end, load
 from tally.events import Id
 from tally.store.errors import StoreError
 from tally.store.stream import RedisError
@@ -126,18 +126,10 @@ def rebuild_accounts(file: Path | None, yes: bool) -> None:
     """
     from tally.commands import rebuilding  # what shows progress takes 0.1 s to load; `run` does without
 
-    def confirm(told: str) -> bool:
-        say(told)
-        try:
-            return yes or click.confirm("Go on?", err=True)
-        except click.Abort:  # Ctrl-C, or nobody is there to answer
-            click.echo(err=True)
-            return False
-
     settings = load(file)
     logs.configure(settings.log, "rebuild")
     try:
-        click.echo(rebuilding.rebuild_accounts(settings, confirm))
+        click.echo(rebuilding.rebuild_accounts(settings, lambda told: confirmed(told, yes)))
     except RedisError as error:
         end(FAILED, f"Redis at {settings.redis.address}: {error} (a private one alone: `run --only redis`)")
     except (rebuilding.CannotRebuild, AlreadyRunning, StoreError) as error:

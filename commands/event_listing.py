@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import msgspec
@@ -14,7 +13,7 @@ from tally.commands import terminal
 from tally.commands.terminal import printable
 from tally.events import EVENT_TYPES, PAYLOAD_FIELD, TYPE_FIELD
 from tally.store.dead_letters import DeadLetter
-from tally.store.stream import BLOCK_MS, Entry
+from tally.store.stream import BLOCK_MS, Entry, entry_time
 
 NEW = "$"  # the id that stands for the end of the stream, as in Redis
 
@@ -139,16 +138,9 @@ def _before(client: redis.Redis, key: str, start: str) -> str:
 
 def _line(entry: Entry) -> str:
     id, type_, payload = entry.id.decode(), entry.fields.get(TYPE_FIELD), entry.fields.get(PAYLOAD_FIELD)
-    return terminal.fitted(f"{id:15}  {_time(id)}  {_text(type_):{_TYPE_WIDTH}}  {_text(payload)}")
-
-
-def _time(id: str) -> str:
-    """When Redis took it; an id that another program made up need not be a time."""
-    try:
-        moment = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=int(id.partition("-")[0]))
-    except OverflowError:
-        return f"{'?':24}"
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return terminal.fitted(
+        f"{id:15}  {entry_time(id) or '?':24}  {_text(type_):{_TYPE_WIDTH}}  {_text(payload)}"
+    )
 
 
 def _text(value: bytes | None) -> str:

@@ -50,6 +50,18 @@ def load(file: Path | None) -> Settings:
         end(WRONG_USAGE, "\n".join(error.faults))
 
 
+def confirmed(told: str, yes: bool) -> bool:
+    """Tell what is about to be lost, and ask; nobody at a terminal says no."""
+    say(told)
+    if yes or not sys.stdin.isatty():
+        return yes
+    try:
+        return click.confirm("Go on?", err=True)
+    except click.Abort:  # Ctrl-C
+        click.echo(err=True)
+        return False
+
+
 def redis_url(settings: Settings) -> str:
     """By which the stream is reached; ends the program with FAILED when Tally's way in can't be used."""
     try:

@@ -1,6 +1,6 @@
 """What GET /status tells of a service, gathered from its database and from Redis."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from shutil import disk_usage
 from typing import Literal
@@ -11,9 +11,10 @@ from msgspec import Struct
 from tally.store import customers, read_model
 from tally.store.database import Database
 from tally.store.errors import StoreError
+from tally.store.groups import Groups
 from tally.store.inbox import Inbox
 from tally.store.outbox import Outbox
-from tally.store.stream import ConsumerGroup, EventStream, RedisError, connect
+from tally.store.stream import ConsumerGroup, EventStream, RedisError, connect, entry_time
 from tally.version import VERSION
 
 _ANSWER_SECONDS = 0.2  # twice that, to connect and to answer, stays below half a second
@@ -106,6 +107,7 @@ class StatusProbe:
     def _ask_redis(self, database: Database, reasons: list[str]) -> RedisStatus:
         client = connect(self._url, _ANSWER_SECONDS)
         stream = EventStream(client, self._stream)
+        groups = Groups(stream)
         try:
             dead_letters = stream.dead_letters()
             published = stream.published_by_source()
@@ -113,6 +115,7 @@ class StatusProbe:
             lag = {source: max(0, last - inbox.applied(source)) for source, last in published.items()}
             if self._service == customers.SERVICE and database.source in lag:
                 lag[database.source] = 0  # of no concern to it, so mostly it is spared them
+            reasons += [*_kept(groups.holding()), *_missed(groups.overtaken())]
             # Last: without lag, all that was published has been handed out, and may be pending still.
             pending = ConsumerGroup(stream, database.source, "").pending()
             if self._service == "accounts" and pending == 0 and (why := read_model.due(database, stream)):
@@ -126,3 +129,24 @@ class StatusProbe:
             wait = "dead letter waits" if dead_letters == 1 else "dead letters wait"
             reasons.append(f"{dead_letters} {wait} for a decision")
         return RedisStatus(reachable=True, pending=pending, dead_letters=dead_letters, lag=lag)
+
+
+def _kept(holding: dict[str, str]) -> Iterator[str]:
+    """For whom the stream keeps entries that are older than the retention."""
+    for group, id in sorted(holding.items()):
+        if "@" not in group:
+            yield f"the stream keeps entries beyond data.retention_days: no {group} service has read it yet"
+            continue
+        yield (
+            f"the stream keeps entries beyond data.retention_days for {group}, which has read up to "
+            f"{entry_time(id)}; if its database is gone for good: `groups remove {group}`"
+        )
+
+
+def _missed(overtaken: dict[str, int]) -> Iterator[str]:
+    """Who did not read in time what was removed then."""
+    for group, count in sorted(overtaken.items()):
+        yield (
+            f"{count:,} entries were removed, for their age, before the group {group} of another program had "
+            f"read them; nobody reads from it: `groups remove {group}`, when it is not needed"
+        )

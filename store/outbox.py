@@ -87,8 +87,12 @@ class Outbox:
         return self._database.meta("published") or 0
 
     def mark_published(self, sequence: int) -> None:
-        """Remember how far Redis has got. Not durable: after a crash, Redis itself is asked."""
+        """Remember how far Redis has got. Not durable: after a crash, Redis itself is asked.
+
+        Where Redis has lost events, they count as published when they are published again, and not before.
+        """
         with self._database.relaxed(), self._database.transaction():
+            self._database.execute("DELETE FROM publication WHERE sequence > ?", (sequence,))
             self._database.set_meta("published", sequence)
 
     def restore(self, row: OutboxRow) -> None:
@@ -119,7 +123,7 @@ class Outbox:
             self._database.execute("INSERT OR REPLACE INTO publication VALUES (?, ?)", (at, self.published()))
 
     def prune(self, published_before: int, limit: int) -> int:
-        """Forget up to `limit` events that were published before that time; answer how many.
+        """Forget up to `limit` events that were published before that time (seconds); answer how many.
 
         The last event is kept: by its payload the relay knows that this is the outbox Redis knows.
         """

@@ -1,21 +1,34 @@
--- Remove entries that are older than the retention and that every group has acknowledged.
--- KEYS  stream, {stream}:trimmed, which tells publish.lua what was removed on purpose
+-- Remove entries that are older than the retention, and that those who count have acknowledged.
+-- KEYS  stream, {stream}:trimmed (which tells publish.lua what was removed on purpose),
+--       {stream}:contact, {stream}:successors, {stream}:holding, {stream}:overtaken
 -- ARGV  retention in milliseconds
--- Answers how many were removed, and the groups that nobody has read from for the retention: they
--- don't hold the stream back. A group without consumers has no such time, and does.
+-- Answers how many entries were removed.
+--
+-- Who counts:
+--   * a service's groups, `accounts@…` and `customers@…`, however long nobody has read from them. A service
+--     that has no group yet will want everything. One whose database has a successor is removed.
+--   * any other group, while somebody has read from it within the retention, or nobody ever has.
+-- What lay on the stream when Tally first saw it is kept for the retention from then, `contact`.
+--
+-- `holding` tells of each service's group that keeps entries beyond the retention how far it has got, with
+-- '0-0' for one that is to be. `overtaken` counts what was removed before another group had read it, until
+-- somebody reads from that group again.
 local retention = tonumber(ARGV[1])
 local time = redis.call('TIME')
-local ms, seq = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000) - retention, 0
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 
-local function keep(id)
-    local m, s = string.match(id, '^(%d+)-(%d+)$')
-    m, s = tonumber(m), tonumber(s)
-    if m < ms or (m == ms and s < seq) then
-        ms, seq = m, s
-    end
+local function id_of(ms, seq)
+    return string.format('%.0f-%.0f', math.max(ms, 0), seq)
 end
 
-local function abandoned(group)
+local function before(a, b)
+    local am, as = string.match(a, '^(%d+)-(%d+)$')
+    local bm, bs = string.match(b, '^(%d+)-(%d+)$')
+    am, as, bm, bs = tonumber(am), tonumber(as), tonumber(bm), tonumber(bs)
+    return am < bm or (am == bm and as < bs)
+end
+
+local function is_abandoned(group)
     local consumers = redis.call('XINFO', 'CONSUMERS', KEYS[1], group)
     for _, consumer in ipairs(consumers) do
         for i = 1, #consumer, 2 do
@@ -27,26 +40,85 @@ local function abandoned(group)
     return #consumers > 0
 end
 
-local stale = {}
-if redis.call('EXISTS', KEYS[1]) == 0 then
-    return {0, stale}
+-- Whether there is an entry from one id to another.
+local function any(from, to)
+    return #redis.call('XRANGE', KEYS[1], from, to, 'COUNT', 1) > 0
 end
+
+redis.call('SET', KEYS[3], now, 'NX')
+local contact = tonumber(redis.call('GET', KEYS[3]))
+for _, name in ipairs(redis.call('HKEYS', KEYS[5])) do
+    redis.call('HDEL', KEYS[5], name)
+end
+if redis.call('EXISTS', KEYS[1]) == 0 then
+    return 0
+end
+
+local limit = id_of(now - retention, 0)
+local upto, there, others, abandoned = limit, {}, {}, {}
 for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
     local group = {}
     for i = 1, #info, 2 do
         group[info[i]] = info[i + 1]
     end
-    if abandoned(group['name']) then
-        table.insert(stale, group['name'])
-    elseif group['pending'] > 0 then
-        keep(redis.call('XPENDING', KEYS[1], group['name'])[2])
+    local name, from, unread = group['name'], group['last-delivered-id'], nil
+    if group['pending'] > 0 then
+        from = redis.call('XPENDING', KEYS[1], name)[2]
+        unread = from
     else
-        keep(group['last-delivered-id'])
+        unread = '(' .. from
+    end
+    local service = string.match(name, '^(%l+)@%x+$')
+    local is_ours = service == 'accounts' or service == 'customers'
+    if is_ours and redis.call('HEXISTS', KEYS[4], name) == 1 then
+        redis.call('XGROUP', 'DESTROY', KEYS[1], name)
+    elseif not is_ours and is_abandoned(name) then
+        table.insert(others, {name = name, from = from, unread = unread})
+        abandoned[name] = true
+    else
+        there[service or ''] = true
+        if before(from, upto) then
+            upto = from
+        end
+        if is_ours and before(from, limit) and any(unread, limit) then
+            redis.call('HSET', KEYS[5], name, from)
+        end
     end
 end
-local id = string.format('%.0f-%.0f', math.max(ms, 0), seq)
-local removed = redis.call('XTRIM', KEYS[1], 'MINID', id)
-if removed > 0 then
-    redis.call('SET', KEYS[2], id)
+for _, service in ipairs({'accounts', 'customers'}) do
+    if not there[service] and any('-', limit) then
+        redis.call('HSET', KEYS[5], service, '0-0')
+        upto = '0-0'
+    end
 end
-return {removed, stale}
+for _, name in ipairs(redis.call('HKEYS', KEYS[6])) do
+    if not abandoned[name] then
+        redis.call('HDEL', KEYS[6], name)
+    end
+end
+if now < contact + retention then
+    return 0
+end
+
+-- Group by group, so that what each of them misses can be counted.
+table.sort(others, function(a, b) return before(a['from'], b['from']) end)
+local removed = 0
+for place, group in ipairs(others) do
+    if before(group['from'], upto) then
+        removed = removed + redis.call('XTRIM', KEYS[1], 'MINID', group['from'])
+        if string.sub(group['unread'], 1, 1) == '(' then
+            removed = removed + redis.call('XDEL', KEYS[1], group['from'])
+        end
+        group['before'] = removed
+    end
+end
+removed = removed + redis.call('XTRIM', KEYS[1], 'MINID', upto)
+for _, group in ipairs(others) do
+    if group['before'] and removed > group['before'] then
+        redis.call('HINCRBY', KEYS[6], group['name'], removed - group['before'])
+    end
+end
+if removed > 0 then
+    redis.call('SET', KEYS[2], upto)
+end
+return removed

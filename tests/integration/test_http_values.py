@@ -45,6 +45,8 @@ def _object(fields: dict[str, str]) -> str:
 NO_STRING = {
     "null": "null",
     "a number": "7",
+    "a number beyond all bounds": "-1e400",
+    "5,000 digits": "9" * 5000,
     "true": "true",
     "an array": '["Ada"]',
     "an object": '{"a": "Ada"}',
@@ -75,9 +77,31 @@ NO_LINE = NO_STRING | {
     "NEL inside": '"A\\u0085da"',
     "CSI": '"\\u009b31mAda"',
     "the last of C1": '"Ada\\u009f"',
+    "a zero width space": '"\\u200b"',
+    "zero width spaces, blanks about them": '" \\u200b\\u200b "',
+    "a word joiner": '"\\u2060"',
+    "a byte order mark": '"\\ufeff"',
+    "a soft hyphen": '"\\u00ad"',
+    "a zero width joiner": '"\\u200d"',
+    "a right-to-left mark": '"\\u200f\\u202e"',
+    "a Hangul filler": '"\\u3164"',
+    "a Hangul choseong filler": '"\\u115f\\u1160"',
+    "a halfwidth Hangul filler": '"\\uffa0"',
+    "an empty Braille pattern": '"\\u2800"',
+    "a variation selector": '"\\ufe0f"',
+    "a variation selector beyond the BMP": '"\\udb40\\udd00"',
+    "a Mongolian variation selector": '"\\u180b"',
+    "tags": '"\\udb40\\udc61\\udb40\\udc7f"',
+    "a combining grapheme joiner": '"\\u034f"',
+    "a combining accent": '"\\u0301"',
+    "a combining circle": '"\\u20dd"',
+    "a vowel sign": '"\\u093e"',
+    "a null notehead": '"\\ud834\\udd59"',
+    "many of them": '"\\u200b \\u3164\\u00a0\\u2060\\ufe0f \\u0301"',
 }
 
 NO_DESCRIPTION = NO_STRING | {
+
     "2,001 characters": json.dumps("a" * 2001),
     "2,001 characters beyond the BMP": json.dumps("😀" * 2001),
     "NUL": '"the\\u0000first"',
@@ -134,6 +158,13 @@ NO_CENTS = {
     "2^64": str(2**64),
     "2^64 + 1": str(2**64 + 1),
     "300 digits": "9" * 300,
+    "5,000 digits": "9" * 5000,
+    "minus 5,000 digits": "-" + "9" * 5000,
+    "1.0": "1.0",
+    "1e400": "1e400",
+    "-1e400": "-1e400",
+    "1E+4000": "1E+4000",
+    "a float too small for anything": "1e-400",
 }
 
 NO_DATE = NO_STRING | {
@@ -336,19 +367,78 @@ def test_a_lone_surrogate_is_refused(
             problem(response, 400)
 
 
-@pytest.mark.parametrize(
-    "text", ["1e400", "9" * 5000, "-" + "9" * 5000], ids=["1e400", "5,000 digits", "minus"]
-)
-def test_a_number_beyond_all_bounds_is_refused(
-    customers: Client, watch: Watch, customer_id: str, text: str
+# A name that is given twice: which of the two would be meant?
+
+TWICE = {
+    "alike": ('"name": "a", "name": "a"', "name"),
+    "the first of them wrong": ('"name": 1, "name": "b"', "name"),
+    "the second of them wrong": ('"name": "b", "name": null', "name"),
+    "one in escapes": ('"name": "a", "n\\u0061me": "b"', "name"),
+    "blanks before the colon": ('"name" : "a", "name"\n:\t"b"', "name"),
+    "three times": ('"name": "a", "name": "b", "name": "c"', "name"),
+    "an unknown one": ('"name": "a", "x": 1, "x": 1', "x"),
+    "an empty one": ('"name": "a", "": 1, "": 1', ""),
+    "below an unknown one": ('"name": "a", "x": {"id": 1, "y": {"id": 1, "id": 2}}', "x.y.id"),
+    "in a list": ('"name": "a", "x": [1, [], [{}, {"y": 1, "y": 1}]]', "x[2][1].y"),
+    "half a character": ('"name": "a", "\\ud800": 1, "\\ud800": 1', "?"),
+}
+
+
+@pytest.mark.parametrize("path", ["/customers", "/accounts"])
+@pytest.mark.parametrize(("fields", "twice"), TWICE.values(), ids=TWICE)
+def test_a_name_that_is_given_twice_is_refused(
+    shared: Tally, watch: Watch, path: str, fields: str, twice: str
 ) -> None:
-    body = _object(_good("/invoices", customer_id) | {"purchase_price_cents": text})
+    body = f'{{{fields}, "account_id": "1", "owned_by": "user1"}}'
+    with watch.nothing_changes():
+        found = problem(_service(shared, path).request("POST", path, body=body.encode()), 422, twice)
+    assert [each["message"] for each in found["errors"]] == ["Given twice"]
+
+
+def test_names_that_are_given_twice_are_told_with_all_else_that_is_wrong(
+    customers: Client, watch: Watch, customer_id: str
+) -> None:
+    body = f'{{"customer_id": "{customer_id}", "customer_id": "{customer_id}", "purchase_date": "today"}}'
     with watch.nothing_changes():
         response = customers.request("POST", "/invoices", body=body.encode())
-        if response.status == 422:
-            problem(response, 422, "purchase_price_cents")
-        else:
-            problem(response, 400)
+        problem(response, 422, "customer_id", "purchase_date", "purchase_price_cents")
+
+
+def test_a_name_that_is_given_twice_in_a_batch_is_told_with_its_index(
+    customers: Client, watch: Watch, customer_id: str
+) -> None:
+    good = json.dumps(invoice(customer_id))
+    price = good[:-1] + ', "purchase_price_cents": 1}'
+    below = good[:-1] + ', "x": [{"y": 1, "y": 2}]}'
+    body = f"[{good}, {price}, {good}, {below}]".encode()
+    with watch.nothing_changes():
+        response = customers.request("POST", "/invoices/batch", body=body)
+        problem(response, 422, "[1].purchase_price_cents", "[3].x[0].y")
+
+
+def test_a_flood_of_names_that_are_given_twice_is_answered_shortly(customers: Client, watch: Watch) -> None:
+    body = b"[" + b",".join([b'{"x":{"a":1,"a":1}}'] * 9_000) + b"]"
+    with watch.nothing_changes():
+        response = customers.request("POST", "/customers/batch", body=body)
+    assert (response.status, len(response.data) < 2_000_000) == (422, True)
+
+
+def test_one_name_in_several_objects_and_colons_in_texts_are_nothing_twice(
+    customers: Client, customer_id: str
+) -> None:
+    body = b'{"name": "a:\\":b", "account_id": "1", "x": {"name": 1, "y": {"name": "\\"name\\": 1"}}}'
+    id = customers.request("POST", "/customers", body=body).json()["id"]
+    assert customers.get(f"/customers/{id}")["name"] == 'a:":b'
+    sent = [{"name": f"{number}: a", "account_id": "1", "x": [{"y": 1}, {"y": 1}]} for number in range(3)]
+    ids = customers.post("/customers/batch", sent)["ids"]
+    assert [customers.get(f"/customers/{id}")["name"] for id in ids] == ["0: a", "1: a", "2: a"]
+
+
+@pytest.mark.parametrize("text", ["1e400", "-1e-400", "9" * 5000, '{"a": 1e999}'])
+def test_a_number_beyond_all_bounds_in_an_unknown_field_is_ignored(customers: Client, text: str) -> None:
+    body = f'{{"x": {text}, "name": "Ada: of bounds", "account_id": "1"}}'.encode()
+    assert customers.request("POST", "/customers", body=body).status == 201
+    assert customers.request("POST", "/customers/batch", body=b"[%s]" % body).status == 201
 
 
 # What is taken
@@ -362,6 +452,16 @@ LINES = {
     "blanks inside": ("John   Adams", "John   Adams"),
     "accents": ("Zoë Å Ω", "Zoë Å Ω"),
     "combining": ("e\u0301", "e\u0301"),
+    "a zero width non-joiner, as Persian has it": (
+        "\u0646\u0627\u0645\u200c\u0647\u0627",
+        "\u0646\u0627\u0645\u200c\u0647\u0627",
+    ),
+    "Hindi, vowel signs and all": ("\u0928\u0940\u0932\u093e", "\u0928\u0940\u0932\u093e"),
+    "a flag": ("\U0001f1f3\U0001f1f4", "\U0001f1f3\U0001f1f4"),
+    "a flag of tags": ("\U0001f3f4\U000e0067\U000e007f", "\U0001f3f4\U000e0067\U000e007f"),
+    "an emoji with a variation selector": ("\u2764\ufe0f", "\u2764\ufe0f"),
+    "a keycap": ("1\ufe0f\u20e3", "1\ufe0f\u20e3"),
+    "something before what is invisible": ("\u200ba", "\u200ba"),
     "right to left": ("\u05e2\u05d3\u05d4", "\u05e2\u05d3\u05d4"),
     "a joined emoji": ("👩\u200d💻", "👩\u200d💻"),
     "quotes": ("\"O'Brien\\", "\"O'Brien\\"),

@@ -1,0 +1,98 @@
+"""`groups`: who reads the stream, how far, and what is kept for whom."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from tally.commands import terminal
+from tally.commands.shared import FAILED, Group, config_option, confirmed, end, load, printing, redis_url
+from tally.config import Settings
+from tally.store import groups as store
+from tally.store.groups import Groups
+from tally.store.stream import EventStream, RedisError, connect, entry_time
+
+
+@click.group("groups", cls=Group)
+def groups_command() -> None:
+    """See who reads the stream, and remove a group that nobody needs any more.
+
+    \b
+    Example: python supervisor.py groups list
+    """
+
+
+@groups_command.command("list")
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def list_(file: Path | None, as_json: bool) -> None:
+    """List the groups: whose each is, how far it has read, what it has in hand and has not read.
+
+    \b
+    Example: python supervisor.py groups list
+    """
+    with _groups(load(file)) as groups, printing():
+        holding, overtaken = groups.holding(), groups.overtaken()
+        rows = [_row(group, holding, overtaken) for group in groups.all()]
+    if as_json:
+        for row in rows:
+            print(msgspec.json.encode(row).decode())
+    elif rows:
+        terminal.show([tuple(rows[0]), *(tuple(map(_shown, row.values())) for row in rows)])
+    else:
+        click.echo("nobody reads the stream yet")
+
+
+@groups_command.command()
+@config_option
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+def remove(file: Path | None, name: str, yes: bool) -> None:
+    """Remove a group: nothing is kept for it any more, and who reads from it begins at the oldest entry.
+
+    \b
+    Example: python supervisor.py groups remove accounts@4f2a9c1e
+    """
+    settings = load(file)
+    with _groups(settings) as groups:
+        found = {group.name: group for group in groups.all()}.get(name)
+        if found is None:
+            end(FAILED, f"there is no group {name}; `groups list` shows them")
+        what = f"{found.pending:,} entries in hand and {found.unread:,} that it has not read"
+        if not confirmed(f"the group {name} goes, with {what}; the entries stay on the stream", yes):
+            end(FAILED, "not confirmed, so it stays; --yes confirms beforehand")
+        groups.remove(name)
+    click.echo(f"removed {name}")
+
+
+@contextmanager
+def _groups(settings: Settings) -> Iterator[Groups]:
+    try:
+        yield Groups(EventStream(connect(redis_url(settings)), settings.redis.stream))
+    except RedisError as error:
+        end(FAILED, f"Redis at {settings.redis.address}: {error}")
+
+
+def _row(group: store.Group, holding: Mapping[str, str], overtaken: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        "group": group.name,
+        "of": "Tally" if group.is_a_services else "another program",
+        "read up to": None if group.last_delivered == "0-0" else entry_time(group.last_delivered),
+        "in hand": group.pending,
+        "not read": group.unread,
+        "idle s": None if group.idle_ms is None else group.idle_ms // 1000,
+        "beyond the retention": _beyond(group.name, holding, overtaken),
+    }
+
+
+def _beyond(name: str, holding: Mapping[str, str], overtaken: Mapping[str, int]) -> str | None:
+    if name in holding:
+        return "entries are kept for it"
+    return f"{overtaken[name]:,} removed unread" if name in overtaken else None
+
+
+def _shown(value: Any) -> str:
+    return "-" if value is None else terminal.printable(str(value))

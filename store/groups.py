@@ -1,0 +1,107 @@
+"""Who reads the stream: consumer groups, Tally's own and other programs', and what is kept for whom."""
+
+import re
+from typing import Any, NamedTuple
+
+import redis
+
+from tally.store.stream import EventStream
+
+
+class Group(NamedTuple):
+    """A group that reads the stream: where it stands, what it has in hand and has not read yet.
+
+    `idle_ms` is how long nobody has read from it, None when nobody ever has.
+    """
+
+    name: str
+    last_delivered: str
+    pending: int
+    unread: int
+    idle_ms: int | None
+
+    @property
+    def is_a_services(self) -> bool:
+        """Whether it is of a Tally's database, which nothing is removed for before it has read it."""
+        return re.fullmatch(r"(accounts|customers)@[0-9a-f]+", self.name) is not None
+
+
+class Groups:
+    """The groups that read a stream. Every call raises RedisError when Redis can't be asked."""
+
+    def __init__(self, stream: EventStream) -> None:
+        self._stream = stream
+        self._client = stream.client
+
+    def holding(self) -> dict[str, str]:
+        """The services' groups that keep entries beyond the retention, and the entry where each stands.
+
+        As it was when the stream was last trimmed, and is still. A service that has no group yet is named by
+        itself.
+        """
+        noted = _texts(self._client.hgetall(self._stream.holding_key))
+        if not noted:
+            return {}
+        stand = self._stand()
+        services = {group.partition("@")[0] for group in stand}
+        return {
+            name: id
+            for name, id in noted.items()
+            if (stand.get(name) == id if "@" in name else name not in services)
+        }
+
+    def _stand(self) -> dict[str, str]:
+        """The oldest entry that each group has in hand, else the last that it was handed."""
+        stand = {}
+        every: Any = (
+            self._client.xinfo_groups(self._stream.key) if self._client.exists(self._stream.key) else []
+        )
+        for group in every:
+            pending: Any = self._client.xpending(self._stream.key, group["name"])
+            oldest = pending["min"] or group["last-delivered-id"]
+            stand[group["name"].decode(errors="replace")] = oldest.decode()
+        return stand
+
+    def overtaken(self) -> dict[str, int]:
+        """How many entries were removed, for their age, before other programs' groups had read them."""
+        return {
+            group: int(count)
+            for group, count in _texts(self._client.hgetall(self._stream.overtaken_key)).items()
+        }
+
+    def all(self) -> list[Group]:
+        """Every group that reads the stream, by name; none when there is no stream."""
+        try:
+            every: Any = self._client.xinfo_groups(self._stream.key)
+        except redis.ResponseError:
+            return []
+        return sorted(
+            Group(
+                each["name"].decode(errors="replace"),
+                each["last-delivered-id"].decode(),
+                int(each["pending"]),
+                self._unread(each["last-delivered-id"]),
+                self._idle_ms(each["name"]),
+            )
+            for each in every
+        )
+
+    def _unread(self, after: bytes) -> int:
+        """How many entries follow; of many, counted a page at a time."""
+        return sum(map(len, self._stream.pages(after)))
+
+    def _idle_ms(self, group: bytes) -> int | None:
+        idle: list[int] = [each["idle"] for each in self._client.xinfo_consumers(self._stream.key, group)]
+        return min(idle, default=None)
+
+    def remove(self, group: str) -> bool:
+        """Remove a group, and what is noted of it; False when there was none. May be repeated."""
+        with self._client.pipeline(transaction=True) as transaction:
+            transaction.xgroup_destroy(self._stream.key, group)
+            transaction.hdel(self._stream.holding_key, group)
+            transaction.hdel(self._stream.overtaken_key, group)
+            return bool(transaction.execute()[0])
+
+
+def _texts(found: Any) -> dict[str, str]:
+    return {name.decode(errors="replace"): value.decode(errors="replace") for name, value in found.items()}
