@@ -87,8 +87,10 @@ class ServiceClient:
             raise Refused(response.status, f"{self._name} answers as no Tally does: {error}") from error
 
     def _refusal(self, status: int, content: bytes) -> str:
-        advice = "; give a token with --token or TALLY_TOKEN (POST /auth/login has them)" * (status == 401)
-        return f"{self._name} answers {status}: {_reason(content)}{advice}"
+        said = f"{self._name} answers {status}: {_reason(content)}"
+        if status == 401:
+            return f"{said.rstrip('.')}; give a token with --token or TALLY_TOKEN (POST /auth/login has them)"
+        return said
 
 
 def _reason(content: bytes) -> str:

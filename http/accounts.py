@@ -7,15 +7,16 @@ from pathlib import Path
 import falcon
 
 from tally.events import Id
-from tally.http import values
+from tally.http import bodies
 from tally.http.answers import CustomerRevenuePage, Ownership
 from tally.http.auth import Forbidden, Gate, OpenGate, TokenGate, owner
-from tally.http.calls import ACCOUNTS, SIGN_IN
+from tally.http.calls import ACCOUNTS, ACCOUNTS_PAGE, SIGN_IN
 from tally.http.health import add_health
 from tally.http.login import LoginResource
 from tally.http.openapi import OpenApiResource
 from tally.http.overview import add_accounts_overview
 from tally.http.problems import FieldError, WrongFields
+from tally.http.queries import QueryGuard
 from tally.http.service import (
     SINGLE_BODY,
     Api,
@@ -33,6 +34,7 @@ from tally.http.status import StatusReport
 from tally.http.tokens import Bearer, Tokens
 from tally.http.values import AccountBody
 from tally.store.accounts import Account, Accounts, ShownCustomers, open_database
+from tally.store.errors import NotFound
 from tally.store.users import Users
 
 AccountsService = Service[Accounts]
@@ -56,7 +58,8 @@ def api(
     `tokens`, users sign in, also from the page at `customers_port`; without, everybody may do everything.
     """
     service: AccountsService = Service(lambda: Accounts(open_database(directory)), after_commit)
-    app = create_app(_gate(service, tokens))
+    calls = (*ACCOUNTS, SIGN_IN) if tokens else ACCOUNTS
+    app = create_app(_gate(service, tokens), QueryGuard((*calls, *ACCOUNTS_PAGE)))
     if tokens:
         app.add_route("/auth/login", LoginResource(service, tokens, customers_port))
     accounts = AccountsResource(service)
@@ -66,7 +69,6 @@ def api(
     app.add_route("/accounts/{id}/is-owned-by/{user:path}", accounts, suffix="ownership")
     add_accounts_overview(app, service)
     add_health(app, service, status)
-    calls = (*ACCOUNTS, SIGN_IN) if tokens else ACCOUNTS
     app.add_route("/openapi.json", OpenApiResource("Tally: accounts", calls, bearer=bool(tokens)))
     return Api(app, service)
 
@@ -91,7 +93,7 @@ class AccountsResource:
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Open an account."""
         body = read_body(req, SINGLE_BODY)
-        new, trace = values.decode(body, AccountBody), trace_parent(req)
+        new, trace = bodies.decode(body, AccountBody), trace_parent(req)
         if owner(req) not in (None, new.owned_by):
             raise Forbidden(f"Only an admin may open an account for another than {owner(req)}.")
         answer = self._service.write_once(
@@ -136,10 +138,14 @@ class AccountsResource:
         Json.send(resp, CustomerRevenuePage(customers, following))
 
     def on_get_ownership(self, req: falcon.Request, resp: falcon.Response, id: str, user: str) -> None:
-        """Tell whether a user owns an account."""
-        with self._service.read() as store:
-            account = store.account(path_id(id, "account"), owner(req))
-        Json.send(resp, Ownership(account.owned_by == user))
+        """Tell whether a user owns an account. One that isn't there is owned by nobody."""
+        try:
+            with self._service.read() as store:
+                account = store.account(Id.parse(id), owner(req))
+        except (ValueError, NotFound):
+            Json.send(resp, Ownership(False))
+        else:
+            Json.send(resp, Ownership(account.owned_by == user))
 
     def _list(self, accounts: Iterator[Account]) -> Iterator[bytes]:
         separator = b"["

@@ -95,7 +95,10 @@ class TokenGate:
     def _principal(self, req: falcon.Request) -> Principal:
         scheme, _, token = (req.get_header("Authorization") or "").partition(" ")
         if scheme.lower() != "bearer":
-            raise Unauthorized("Expected a token: Authorization: Bearer, from POST /auth/login.")
+            raise Unauthorized(
+                "A token is missing. POST /auth/login of the accounts service gives one; "
+                "send it in the header Authorization, behind the word Bearer."
+            )
         try:
             bearer = self._tokens.read(token.strip())
         except InvalidToken as error:

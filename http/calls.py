@@ -1,9 +1,9 @@
-"""Every call of the two services, as their OpenAPI documents show it.
+"""Every call of the two services, as their OpenAPI documents show it, and what their queries may hold.
 
 A route that is added to a service gets its entry here; a test holds the two together.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
@@ -19,11 +19,12 @@ from tally.http.answers import (
     Ownership,
     SignedIn,
 )
+from tally.http.bodies import MOST_IN_BATCH
 from tally.http.login import LoginBody
 from tally.http.openapi import Call, Parameter
 from tally.http.service import LISTED, MOST_LISTED, VISIBLE_ASCII
 from tally.http.status import StatusReport
-from tally.http.values import MOST_IN_BATCH, AccountBody, CustomerBody, InvoiceBody
+from tally.http.values import AccountBody, CustomerBody, InvoiceBody
 from tally.store.customers import Customer, Invoice
 from tally.version import VERSION
 
@@ -48,6 +49,12 @@ NO_LIMIT = Parameter(
 )
 AFTER = Parameter(name="after", kind=Id, says="List what has an id above this one.", example="0")
 OF_ACCOUNT = Parameter(name="account_id", kind=Id, says="Only this account's customers.", example="1")
+ANY_ID = Parameter(
+    name="id",
+    kind=Annotated[str, Meta(min_length=1)],
+    says="What is the id of no account is owned by nobody.",
+    example="1",
+)
 OF_CUSTOMER = Parameter(name="customer_id", kind=Id, says="Only this customer's invoices.", example="1")
 CASCADE = Parameter(
     name="cascade", kind=bool, says="Delete its customers and their invoices too.", example=True
@@ -79,6 +86,14 @@ NEXT = Parameter(
     says='The next page, `<…>; rel="next"`, when a `limit` was asked for and there is more.',
     example='</accounts?limit=10&after=10>; rel="next"',
 )
+
+# What the pages' own calls take
+
+SEARCH = Parameter(name="search", kind=str, says="What names begin with, or an id.", example="ada")
+BEFORE = Parameter(name="before", kind=Id, says="List what has an id below this one.", example="100")
+OFFSET = Parameter(name="offset", kind=Id, says="How many to pass over.", example="0")
+SORT = Parameter(name="sort", kind=str, says="What to sort by.", example="revenue")
+ORDER = Parameter(name="order", kind=Literal["asc", "desc"], says="Which comes first.", example="desc")
 
 # Examples
 
@@ -341,11 +356,49 @@ ACCOUNTS = (
         method="GET",
         path="/accounts/{id}/is-owned-by/{user}",
         does="Tell whether a user owns an account",
-        parameters=(ID, USER),
+        says="False for an account that isn't there, or that one may not see.",
+        parameters=(ANY_ID, USER),
         answer=Ownership,
         answered={"ok": True},
+        answers_for_all=True,
     ),
     *SHARED,
+)
+
+# The pages' own calls, which are in no document: they may change with the pages.
+CUSTOMERS_PAGE = (
+    Call(
+        id="searchCustomers",
+        method="GET",
+        path="/customers/search",
+        does="Find customers, the newest first",
+        query=(SEARCH, OF_ACCOUNT, BEFORE, LIMIT),
+    ),
+    Call(
+        id="summarizeCustomer",
+        method="GET",
+        path="/customers/{id}/summary",
+        does="Show a customer and its invoices, the newest first",
+        parameters=(ID,),
+        query=(BEFORE, LIMIT),
+    ),
+)
+ACCOUNTS_PAGE = (
+    Call(
+        id="summarizeAccounts",
+        method="GET",
+        path="/accounts/summary",
+        does="Find accounts, and add all of them up",
+        query=(SEARCH, SORT, ORDER, LIMIT, OFFSET),
+    ),
+    Call(
+        id="summarizeAccount",
+        method="GET",
+        path="/accounts/{id}/summary",
+        does="Show an account and its customers, by id or revenue",
+        parameters=(ID,),
+        query=(SORT, LIMIT, AFTER, OFFSET),
+    ),
 )
 
 SIGN_IN = Call(

@@ -6,13 +6,14 @@ from pathlib import Path
 import falcon
 
 from tally.events import Id
-from tally.http import values
+from tally.http import bodies
 from tally.http.answers import CustomerPage, InvoicePage
 from tally.http.auth import OpenGate, TokenGate, owner
-from tally.http.calls import CUSTOMERS
+from tally.http.calls import CUSTOMERS, CUSTOMERS_PAGE
 from tally.http.health import add_health
 from tally.http.openapi import OpenApiResource
 from tally.http.overview import add_customers_overview
+from tally.http.queries import QueryGuard
 from tally.http.service import (
     BATCH_BODY,
     SINGLE_BODY,
@@ -49,7 +50,7 @@ def api(
     `tokens`, a call wants one; without, everybody may do everything.
     """
     service: CustomersService = Service(lambda: Customers(open_database(directory)), after_commit)
-    app = create_app(TokenGate(tokens) if tokens else OpenGate())
+    app = create_app(TokenGate(tokens) if tokens else OpenGate(), QueryGuard((*CUSTOMERS, *CUSTOMERS_PAGE)))
     customers = CustomersResource(service, require_account)
     invoices = InvoicesResource(service)
     app.add_route("/customers", customers)
@@ -74,7 +75,7 @@ class CustomersResource:
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Create a customer."""
         body = read_body(req, SINGLE_BODY)
-        new, trace = values.decode(body, CustomerBody), trace_parent(req)
+        new, trace = bodies.decode(body, CustomerBody), trace_parent(req)
         answer = self._service.write_once(
             req,
             body,
@@ -85,7 +86,7 @@ class CustomersResource:
     def on_post_batch(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Create many customers, all or none."""
         body = read_body(req, BATCH_BODY)
-        new, trace = values.decode_batch(body, CustomerBody), trace_parent(req)
+        new, trace = bodies.decode_batch(body, CustomerBody), trace_parent(req)
         answer = self._service.write_once(
             req,
             body,
@@ -128,7 +129,7 @@ class InvoicesResource:
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Create an invoice."""
         body = read_body(req, SINGLE_BODY)
-        new, trace = values.decode(body, InvoiceBody), trace_parent(req)
+        new, trace = bodies.decode(body, InvoiceBody), trace_parent(req)
         answer = self._service.write_once(
             req, body, lambda store: made("/invoices", *self._create(store, owner(req), [new], trace))
         )
@@ -137,7 +138,7 @@ class InvoicesResource:
     def on_post_batch(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Create many invoices, all or none."""
         body = read_body(req, BATCH_BODY)
-        new, trace = values.decode_batch(body, InvoiceBody), trace_parent(req)
+        new, trace = bodies.decode_batch(body, InvoiceBody), trace_parent(req)
         answer = self._service.write_once(
             req, body, lambda store: made_many(self._create(store, owner(req), new, trace))
         )

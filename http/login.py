@@ -10,7 +10,7 @@ import structlog
 from msgspec import Struct
 
 from tally.events import rfc3339
-from tally.http import values
+from tally.http import bodies
 from tally.http.answers import SignedIn
 from tally.http.auth import Unauthorized
 from tally.http.service import SINGLE_BODY, HasDatabase, Json, Service, read_body
@@ -54,7 +54,7 @@ class LoginResource:
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Sign in."""
         self._admit_customers_page(req, resp)
-        login = values.decode(read_body(req, SINGLE_BODY), LoginBody)
+        login = bodies.decode(read_body(req, SINGLE_BODY), LoginBody)
         user = self._checked(login, req.remote_addr)
         token, expires = self._tokens.issue(Bearer(user.id, user.name, user.admin))
         resp.set_header("Cache-Control", "no-store")

@@ -55,16 +55,15 @@ class Call(Struct, frozen=True, kw_only=True):
     problems: tuple[int, ...] = (503,)
     leads_to: tuple[str, ...] = ()
     public: bool = False  # wants no token, also where authentication is on
+    answers_for_all: bool = False  # also for ids of nothing
 
     def refusals(self, bearer: bool) -> list[int]:
         """The statuses of the problems that it may be answered with."""
-        found = {403, *self.problems}  # not for everybody, or not for another site's page
-        if self.parameters:
+        found = {403, 422, *self.problems}  # not for everybody, or another site's page; an unknown parameter
+        if self.parameters and not self.answers_for_all:
             found.add(404)
-        if self.query or self.headers or self.sends:
-            found.add(422)
         if self.sends:
-            found |= {400, 413}
+            found |= {400, 413, 415}
         if bearer and not self.public:
             found.add(401)
         return sorted(found)

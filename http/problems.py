@@ -59,6 +59,17 @@ class BodyTooLarge(falcon.HTTPContentTooLarge):
         super().__init__(title="Body too large", description=f"At most {limit} bytes are taken here.")
 
 
+class PackedBody(falcon.HTTPUnsupportedMediaType):
+    """415: the body comes in a content coding, such as gzip."""
+
+    def __init__(self, coding: str) -> None:
+        super().__init__(
+            title="Packed body",
+            description=f"Bodies are taken as they are, not as Content-Encoding: {coding[:100]}.",
+            headers={"Accept-Encoding": "identity"},  # RFC 9110, section 15.5.16
+        )
+
+
 def render(status: int, title: str, detail: str | None, faults: list[FieldError] | None = None) -> bytes:
     """The body of an error answer."""
     return msgspec.json.encode(Problem(title, status, detail or title + ".", faults or []))

@@ -12,7 +12,7 @@ from tally.events import Id
 from tally.http import problems
 from tally.http.answers import Made, ManyMade
 from tally.http.auth import LOGIN, SAFE_METHODS, Gate, principal
-from tally.http.problems import BodyTooLarge, FieldError, WrongFields
+from tally.http.problems import BodyTooLarge, FieldError, PackedBody, WrongFields
 from tally.store.database import Database
 from tally.store.group_commit import GroupCommit
 from tally.store.idempotency import Answer, IdempotencyKeys
@@ -136,10 +136,16 @@ def send_made(resp: falcon.Response, answer: Answer) -> None:
 
 
 def read_body(req: falcon.Request, limit: int) -> bytes:
-    """The request's body, whatever its Content-Type. Raises BodyTooLarge above `limit` bytes."""
+    """The request's body, whatever its Content-Type.
+
+    Raises BodyTooLarge above `limit` bytes, and PackedBody for one with a Content-Encoding.
+    """
     length = req.content_length or 0  # waitress counts what comes in chunks
     if length > limit:
         raise BodyTooLarge(limit)
+    coding = req.env.get("HTTP_CONTENT_ENCODING")
+    if coding and coding.lower() != "identity":
+        raise PackedBody(coding)
     body: bytes = req.stream.read(length)
     return body
 
@@ -173,11 +179,11 @@ class Page:
 def _query(
     req: falcon.Request, name: str, default: Any, parse: Callable[[str], Any], faults: list[FieldError]
 ) -> Any:
-    values = req.get_param_as_list(name)
-    if values is None:
+    value = req.get_param(name)
+    if value is None:
         return default
     try:
-        return parse(values[-1] if values else "")
+        return parse(value)
     except ValueError as error:
         faults.append(FieldError(name, str(error)))
         return default
@@ -197,9 +203,19 @@ def path_id(raw: str, kind: str) -> Id:
         raise falcon.HTTPNotFound(description=f"There is no {kind} {raw[:100]}.") from None
 
 
-def create_app(gate: Gate) -> "falcon.App[falcon.Request, falcon.Response]":
-    """A Falcon app that answers JSON and nothing else, to those whom `gate` lets in."""
-    app = falcon.App(middleware=[_Route(), _SafeInBrowsers(), gate], router=Router())
+class Guard(Protocol):
+    """Looks at a request before its resource does."""
+
+    def process_resource(
+        self, req: falcon.Request, resp: falcon.Response, resource: object, params: dict[str, Any]
+    ) -> None:
+        """Raises an HTTPError where it may not go on."""
+        ...
+
+
+def create_app(gate: Gate, guard: Guard) -> "falcon.App[falcon.Request, falcon.Response]":
+    """A Falcon app that answers JSON and nothing else, to those whom `gate` lets in, what `guard` lets by."""
+    app = falcon.App(middleware=[_Route(), _SafeInBrowsers(), gate, guard], router=Router())
     problems.add_error_handlers(app)
     return app
 

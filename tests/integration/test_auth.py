@@ -4,6 +4,7 @@ RULES says for every route who may use it. A route that it doesn't hold fails a 
 """
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import urllib3
 from integration.conftest import invoice, new_account, new_customer, new_invoice, problem
 
 from support import users
+from support.cli import command
 from support.routes import routes, served
 from support.tally import Client, Tally, running
 from support.users import PASSWORD, SignedIn
@@ -251,6 +253,20 @@ def test_without_a_token_nobody_learns_which_paths_there_are(world: World, servi
     problem(Client(_client(world.alice, service).port).request("GET", path), 401)
 
 
+def test_without_a_token_one_is_told_where_there_is_one_in_whole_sentences(
+    world: World, tmp_path: Path
+) -> None:
+    detail = problem(Client(world.alice.accounts.port).request("GET", "/accounts"), 401)["detail"]
+    assert "POST /auth/login of the accounts service" in detail
+    assert "Bearer" in detail
+    assert re.fullmatch(r"([A-Z][^.;]*(; [a-z][^.;]*)?\. ?)+", detail)
+
+    (file := tmp_path / "purchases.csv").write_text("customer,purchase_date,amount\nAda,2019-01-06,1.00\n")
+    config = world.tally.directory / "tally.toml"
+    (line,) = command("import", "--config", config, "--account", "1", file).stderr.splitlines()
+    assert line.endswith("Bearer; give a token with --token or TALLY_TOKEN (POST /auth/login has them)")
+
+
 @pytest.mark.parametrize("method", ["HEAD", "PUT", "PATCH", "OPTIONS", "TRACE"])
 @pytest.mark.parametrize("service", ["customers", "accounts"])
 def test_without_a_token_no_other_method_helps(world: World, service: str, method: str) -> None:
@@ -287,7 +303,10 @@ def test_what_is_another_s_is_answered_exactly_as_what_does_not_exist(
     client = _client(world.bob, service)
     answer = _call(client, method, template, world.of_alice)
     unknown = _call(client, method, template, Things(UNKNOWN, UNKNOWN, UNKNOWN))
-    problem(answer, 404)
+    if "is-owned-by" in template:
+        assert (answer.status, answer.json()) == (200, {"ok": False})
+    else:
+        problem(answer, 404)
     thing = world.of_alice[("accounts", "customers", "invoices").index(template.split("/")[1])]
     assert answer.data.replace(thing.encode(), b"ID") == unknown.data.replace(UNKNOWN.encode(), b"ID")
     dull = {"Date", "Content-Length"}

@@ -101,7 +101,6 @@ NO_LINE = NO_STRING | {
 }
 
 NO_DESCRIPTION = NO_STRING | {
-
     "2,001 characters": json.dumps("a" * 2001),
     "2,001 characters beyond the BMP": json.dumps("😀" * 2001),
     "NUL": '"the\\u0000first"',

@@ -11,7 +11,9 @@ import falcon
 
 from support.engines import free_port
 from tally.http.auth import EVERYBODY
+from tally.http.calls import ACCOUNTS, ACCOUNTS_PAGE, CUSTOMERS, CUSTOMERS_PAGE
 from tally.http.pages import LOGIN, Ports, add_pages
+from tally.http.queries import QueryGuard
 from tally.http.service import create_app
 
 TOKEN = "a.signed.token"
@@ -81,7 +83,8 @@ class Guarded:
         self.revoked = threading.Event()
 
     def app(self, service: str) -> Any:
-        app = create_app(_Anybody())  # type: ignore[arg-type]
+        calls = (*CUSTOMERS, *CUSTOMERS_PAGE, *ACCOUNTS, *ACCOUNTS_PAGE)
+        app = create_app(_Anybody(), QueryGuard(calls))  # type: ignore[arg-type]
         add_pages(app, service, self.ports)
         for path in _ANSWERS:
             app.add_route(path, _Call(self.revoked))

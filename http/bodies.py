@@ -1,0 +1,184 @@
+"""Bodies: read as JSON straight into what they are to be, and refused with every fault at once.
+
+msgspec reads a good body once. A body that it refuses is read again, field by field, to name all that
+is wrong. So is a body in which a name could be given twice: of two values, msgspec keeps the last.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from datetime import date
+from typing import Any, TypeVar
+
+import msgspec
+
+from tally.http.problems import FieldError, MalformedBody, WrongFields
+
+T = TypeVar("T")
+
+MOST_IN_BATCH = 10_000
+
+_MOST_TOLD = 1000  # names that are given twice
+_MOST_DIGITS = 20  # of an integer that is read as it is
+_BEYOND = 10**20  # what a longer one is read as: no field takes so much
+
+
+def decode(body: bytes, kind: type[T]) -> T:
+    """Read one object. Raises MalformedBody, or WrongFields with every fault."""
+    text = _text(body)
+    try:
+        found = msgspec.json.decode(body, type=kind, dec_hook=_parse)
+        if _names_nothing_twice(body, kind, 1):
+            return found
+    except (ValueError, RecursionError):
+        pass
+    raw, twice = _read(text)
+    if not isinstance(raw, dict):
+        raise MalformedBody(f"Expected a JSON object, got `{json_type(raw)}`.")
+    _insist_on_no_faults(twice, _faults(raw, kind))
+    return msgspec.convert(raw, kind, dec_hook=_parse)
+
+
+def decode_batch(body: bytes, kind: type[T]) -> list[T]:
+    """Read an array of up to MOST_IN_BATCH objects. Raises like `decode`, fields named with their index."""
+    text = _text(body)
+    try:
+        batch: list[T] = msgspec.json.decode(body, type=list[kind], dec_hook=_parse)  # type: ignore[valid-type]
+        _insist_on_size(batch)
+        if _names_nothing_twice(body, kind, len(batch)):
+            return batch
+    except (ValueError, RecursionError):
+        pass
+    raw, twice = _read(text)
+    if not isinstance(raw, list):
+        raise MalformedBody(f"Expected a JSON array of objects, got `{json_type(raw)}`.")
+    _insist_on_size(raw)
+    _insist_on_no_faults(twice, _batch_faults(raw, kind))
+    return msgspec.convert(raw, list[kind], dec_hook=_parse)  # type: ignore[valid-type]
+
+
+def json_type(raw: object) -> str:
+    """What JSON calls a value like this."""
+    names = {dict: "object", list: "array", type(None): "null"}
+    return names.get(type(raw), type(raw).__name__)
+
+
+def _text(body: bytes) -> str:
+    """The body as text: msgspec looks only at the strings that it takes."""
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        raise MalformedBody(f"The body is not UTF-8, at byte {error.start}.") from None
+
+
+def _names_nothing_twice(body: bytes, kind: type[Any], count: int) -> bool:
+    """Whether `count` objects that were read surely name nothing twice. Cheap; False when in doubt.
+
+    Each has all of its required fields, and each name in an object is followed by a colon. So when there
+    are no more colons than required fields, there are no other names.
+    """
+    required = sum(field.required for field in msgspec.structs.fields(kind))
+    return body.count(b":") == required * count
+
+
+def _insist_on_size(batch: list[Any]) -> None:
+    if len(batch) > MOST_IN_BATCH:
+        raise WrongFields([FieldError("", f"Expected at most {MOST_IN_BATCH} items, got {len(batch)}")])
+
+
+def _insist_on_no_faults(twice: list[str], others: Iterator[FieldError]) -> None:
+    """Raises WrongFields. Nothing else is told of a field that is given twice."""
+    faults = [FieldError(name, "Given twice") for name in twice]
+    known = set(twice)
+    faults += [fault for fault in others if fault.field not in known]
+    if faults:
+        raise WrongFields(faults)
+
+
+def _parse(kind: type[Any], raw: object) -> Any:
+    return kind.parse(raw)
+
+
+# Reading again
+
+
+class _Doubled(dict[str, Any]):
+    """An object of which some names are given twice."""
+
+    twice: list[str]
+
+
+def _read(text: str) -> tuple[Any, list[str]]:
+    """What the text holds, and where a name is given twice. Raises MalformedBody."""
+    doubled: list[_Doubled] = []
+
+    def made(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) == len(pairs):
+            return found
+        doubled.append(_Doubled(found))
+        doubled[-1].twice = [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
+        return doubled[-1]
+
+    decoder = json.JSONDecoder(object_pairs_hook=made, parse_int=_int, parse_constant=_refuse_constant)
+    try:
+        raw = decoder.decode(text)
+    except RecursionError:
+        raise MalformedBody("The body is nested too deeply.") from None
+    except ValueError as error:
+        raise MalformedBody(f"The body is not JSON: {error}.") from None
+    return raw, list(_doubled_names(raw, len(doubled))) if doubled else []
+
+
+def _int(digits: str) -> int:
+    """The integer, or another that is out of range too: Python refuses to read thousands of digits."""
+    if len(digits) <= _MOST_DIGITS:
+        return int(digits)
+    return -_BEYOND if digits[0] == "-" else _BEYOND
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"there is no {name} in it")
+
+
+def _doubled_names(raw: Any, objects: int) -> Iterator[str]:
+    """Where in `raw` the names are that are given twice, in `objects` objects; the first of them only."""
+    told = 0
+    left = [("", raw)]
+    while left and objects and told < _MOST_TOLD:
+        place, value = left.pop()
+        if isinstance(value, dict):
+            before = place and place + "."
+            if isinstance(value, _Doubled):
+                objects -= 1
+                told += len(value.twice)
+                yield from (before + _shown(name) for name in value.twice[:_MOST_TOLD])
+            left += [(before + _shown(name), inner) for name, inner in reversed(value.items())]
+        elif isinstance(value, list):
+            left += [(f"{place}[{index}]", inner) for index, inner in reversed([*enumerate(value)])]
+
+
+def _shown(name: str) -> str:
+    """A name as an answer can hold it."""
+    return name[:100].encode(errors="replace").decode()
+
+
+def _faults(raw: dict[str, Any], kind: type[Any], prefix: str = "") -> Iterator[FieldError]:
+    for field in msgspec.structs.fields(kind):
+        if field.encode_name not in raw:
+            if field.required:
+                yield FieldError(prefix + field.encode_name, "Required")
+            continue
+        try:
+            msgspec.convert(raw[field.encode_name], field.type, dec_hook=_parse)
+        except msgspec.ValidationError as error:
+            message = "Expected a date, YYYY-MM-DD" if field.type is date else str(error)
+            yield FieldError(prefix + field.encode_name, message)
+
+
+def _batch_faults(raw: list[Any], kind: type[Any]) -> Iterator[FieldError]:
+    for index, item in enumerate(raw):
+        if isinstance(item, dict):
+            yield from _faults(item, kind, f"[{index}].")
+        else:
+            yield FieldError(f"[{index}]", f"Expected `object`, got `{json_type(item)}`")
