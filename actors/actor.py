@@ -29,6 +29,7 @@ from tally.store.stream import RedisError
 BEAT_SECONDS = 0.5  # how often, at the most, an actor shows that its main loop turns
 TURN_SECONDS = 1.0  # how long a turn of a main loop waits for something to do
 LONGEST_RETRY_SECONDS = 1.0
+START_SECONDS = 30.0  # an actor may wait so long until it is ready: to open a database that others use
 
 PASSING = (RedisError, StoreUnavailable)
 """Faults of the surroundings: they pass, and what was being done is tried again."""
@@ -75,6 +76,8 @@ class Actor:
         self._reports = reports
         self._report = Report()
         self._next_beat = 0.0
+        self._waits_until = time.monotonic() + START_SECONDS
+        self._is_well: Callable[[], bool] = lambda: True
         self._stop_hook: Callable[[], object] = lambda: None
         self._woken, self._wake = os.pipe()
         os.set_blocking(self._reports, False)
@@ -83,12 +86,30 @@ class Actor:
     def ready(self) -> None:
         """Tell that the work has begun. May be repeated."""
         if not self._report.ready:
+            self.expect(0)
             self._tell(Report(ready=True, trouble=self._report.trouble))
 
     def beat(self) -> None:
         """Show that the main loop turns. Cheap enough for every turn; blocks never."""
-        if time.monotonic() >= self._next_beat:
-            self._tell(self._report)
+        if time.monotonic() >= self._next_beat and self._is_well():
+            self._show()
+
+    def expect(self, seconds: float) -> None:
+        """Tell that the main loop may now wait for so long, and is no less alive; 0: the wait is over.
+
+        Another thread beats meanwhile, and not for longer: what is bounded may take longer than the
+        heartbeat allows, and what hangs is found out all the same.
+        """
+        self._waits_until = time.monotonic() + seconds if seconds else 0.0
+
+    def beat_for_who_waits(self) -> None:
+        """Beat in the place of the main loop while it waits for what it expected. Of another thread."""
+        if time.monotonic() < self._waits_until:
+            self.beat()
+
+    def depends_on(self, is_well: Callable[[], bool]) -> None:
+        """Beat only while `is_well`: another thread does the work, and may stand still."""
+        self._is_well = is_well
 
     def trouble(self, reason: str | None) -> None:
         """Tell what is being waited out, or with None that it is over. Logged when it changes."""
@@ -146,8 +167,11 @@ class Actor:
 
     def _tell(self, report: Report) -> None:
         self._report = report
+        self._show()
+
+    def _show(self) -> None:
         self._next_beat = time.monotonic() + BEAT_SECONDS
-        tell(self._reports, report)
+        tell(self._reports, self._report)
 
 
 def tell(reports: int, report: Report) -> None:
@@ -181,7 +205,7 @@ def run(name: str, main: Main, reports: int, lifeline: int, log: LogSettings) ->
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     faulthandler.enable()  # SIGABRT, which ends one that hangs, tells where it hung
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
-    threading.Thread(target=_end_with_supervisor, args=(lifeline,), daemon=True).start()
+    threading.Thread(target=_end_with_supervisor, args=(actor, lifeline), daemon=True).start()
     die_with_parent(signal.SIGKILL)
     try:
         main(actor)
@@ -195,8 +219,11 @@ def run(name: str, main: Main, reports: int, lifeline: int, log: LogSettings) ->
     sys.exit(0)
 
 
-def _end_with_supervisor(lifeline: int) -> None:
-    os.read(lifeline, 1)
+def _end_with_supervisor(actor: Actor, lifeline: int) -> None:
+    ended = select.poll()
+    ended.register(lifeline, select.POLLIN)
+    while not ended.poll(BEAT_SECONDS * 1000):
+        actor.beat_for_who_waits()
     os._exit(1)
 
 

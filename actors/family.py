@@ -152,8 +152,8 @@ class Family:
             if service != keep:
                 listener.close()
 
-    def _stream(self) -> EventStream:
-        return EventStream(connect(self._redis_url), self._settings.redis.stream)
+    def _stream(self, actor: Actor) -> EventStream:
+        return EventStream(connect(self._redis_url, expect=actor.expect), self._settings.redis.stream)
 
     def _http(self, service: str) -> Callable[[Actor], None]:
         def main(actor: Actor) -> None:
@@ -161,6 +161,7 @@ class Family:
             threads = _address_settings(self._settings, service).threads
             figures = self._figures(actor)
             api = self.api(service)
+            actor.depends_on(lambda: not api.service.commits.stands_still())
             with closing(api.service):
                 http_server.run(
                     actor,
@@ -209,7 +210,7 @@ class Family:
             self._let_go_of_listeners()
             database = OPEN[service](self._settings.directory)
             database.while_waiting = actor.beat
-            stream = self._stream()
+            stream = self._stream(actor)
             retention = timedelta(days=self._settings.data.retention_days)
             heal = partial(take_back, accounts.Accounts(database), stream, actor.beat)
             with closing(database):
@@ -241,7 +242,7 @@ class Family:
             database.while_waiting = actor.beat
             database.expect_writes()
             reactions = self._reactions(service, database)
-            group = ConsumerGroup(self._stream(), database.source, actor.name)
+            group = ConsumerGroup(self._stream(actor), database.source, actor.name)
             settings = self._settings.consumers
             with closing(database):
                 consumer.run(

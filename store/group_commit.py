@@ -24,6 +24,7 @@ T = TypeVar("T")
 PATIENT_SECONDS = 1.5  # how long the lock is waited for: a request waits, and those behind it
 IMPATIENT_SECONDS = 0.2  # and while it could not be had
 MOST_TOGETHER = 256  # jobs in one transaction, and
+STANDS_STILL_SECONDS = 1.0  # at one thing, after which the writing thread is said to stand still
 MOST_SECONDS = 0.05  # how long it takes in more of them: bounds how long the other writers of the file wait
 
 _log = structlog.get_logger()
@@ -54,6 +55,10 @@ class GroupCommit:
     def __init__(self, database: Database, after_commit: Callable[[], None]) -> None:
         self._database = database
         self._database.patience = PATIENT_SECONDS
+        self._database.while_waiting = self._move
+        self._moved_at: float | None = (
+            None  # when the writing thread began with what it is at; None: it rests
+        )
         self._after_commit = after_commit
         self.after_finish: Callable[[], None] = lambda: None
         self._jobs: SimpleQueue[Job] = SimpleQueue()
@@ -69,6 +74,8 @@ class GroupCommit:
 
     def submit(self, job: Job) -> None:
         """Have the writing thread do a job, and return at once. Of any thread."""
+        if self._moved_at is None:
+            self._move()  # so that it is seen when that thread never comes to it
         self._jobs.put(job)
 
     def run(self, change: Callable[[], T]) -> T:
@@ -100,6 +107,13 @@ class GroupCommit:
         """How many jobs wait for their turn, about."""
         return self._jobs.qsize()
 
+    def stands_still(self) -> bool:
+        """Whether the writing thread has been at one thing for too long, or has ended. Of any thread."""
+        moved_at = self._moved_at
+        if moved_at is None:
+            return not self._closed and not self._thread.is_alive()
+        return time.monotonic() - moved_at > STANDS_STILL_SECONDS
+
     def close(self) -> None:
         """Do what was submitted, then end the thread. Blocks until then; may be repeated."""
         self.submit(_Call(self._end))
@@ -110,8 +124,14 @@ class GroupCommit:
 
     def _serve(self) -> None:
         while not self._closed:
+            self._moved_at = None
             first = self._jobs.get()
+            self._move()
             self._commit(self._with_those_behind(first))
+
+    def _move(self) -> None:
+        """Something begins that may take long: a job, the commit, a wait for the lock."""
+        self._moved_at = time.monotonic()
 
     def _with_those_behind(self, first: Job) -> Iterator[Job]:
         """The job, and those that wait once it has been worked on."""
@@ -134,12 +154,14 @@ class GroupCommit:
             with ExitStack() as self._transaction, self._working:
                 for job in jobs:
                     self._involved = False
+                    self._move()
                     _guarded(job.work)
                     worked.append(job)
                     if self._involved:
                         involved.append(job)
                     if self._half_done:
                         raise _HalfDone
+                self._move()
                 if self._refusal:
                     raise self._refusal
         except _HalfDone:
@@ -150,6 +172,7 @@ class GroupCommit:
         except Exception as error:
             self._refusal = error
             for job in involved:
+                self._move()
                 _guarded(job.work)
         else:
             if involved:
@@ -157,6 +180,7 @@ class GroupCommit:
         unavailable = isinstance(self._refusal, StoreUnavailable)
         self._database.patience = IMPATIENT_SECONDS if unavailable else PATIENT_SECONDS
         for job in worked:
+            self._move()
             _guarded(job.finish)
         _guarded(self.after_finish)
 

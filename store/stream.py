@@ -18,7 +18,7 @@ from redis.retry import Retry
 
 from tally.events import EVENT_ID_FIELD, EventId, now, rfc3339
 from tally.store.outbox import OutboxRow
-from tally.store.unix_socket import short_path
+from tally.store.redis_connection import Expect, kind_for
 
 RedisError = redis.RedisError
 """What every call here raises when Redis is unreachable, too slow, or refuses."""
@@ -31,27 +31,18 @@ _PAGE = 1000  # entries read at a time where the whole stream is looked through
 _SCRIPTS = Path(__file__).with_name("scripts")
 
 
-class _UnixSocket(redis.UnixDomainSocketConnection):
-    """A connection to a unix socket whose path may be longer than the kernel takes."""
-
-    def _connect(self) -> Any:
-        path = self.path
-        try:
-            with short_path(Path(path)) as self.path:
-                return super()._connect()  # type: ignore[no-untyped-call]
-        finally:
-            self.path = path
-
-
-def connect(url: str, answer_seconds: float = ANSWER_SECONDS) -> redis.Redis:
+def connect(
+    url: str, answer_seconds: float = ANSWER_SECONDS, expect: Expect = lambda _seconds: None
+) -> redis.Redis:
     """A client that connects at its first command and waits `answer_seconds` for each answer.
 
-    RESP2, because the shape of its answers is the same in every release from 6.2 on.
+    `expect` is told of each wait. RESP2, because the shape of its answers is the same in every release
+    from 6.2 on.
     """
-    kind: dict[str, Any] = {"connection_class": _UnixSocket} if url.startswith("unix:") else {}
     return redis.Redis.from_url(
         url,
-        **kind,
+        connection_class=kind_for(url),
+        expect=expect,
         protocol=2,
         retry=Retry(NoBackoff(), 0),
         socket_timeout=answer_seconds,

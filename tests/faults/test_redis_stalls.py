@@ -1,12 +1,15 @@
 """The network to Redis stalls, loses or cuts: nothing is published twice, nothing stays pending."""
 
 import signal
+import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
+from support.engines import free_port
 from support.load import Load
 from support.proxy import Proxy, proxied
 from support.redis_process import RedisProcess
@@ -16,6 +19,8 @@ from support.waiting import eventually
 
 LONGER_THAN_A_COMMAND_MAY_TAKE = 6.0  # seconds; a command is given up after five
 CONSUMERS = {"consumers": {"claim_idle_ms": 2000}}
+SHORTEST_HEARTBEAT = {"supervisor": {"heartbeat_timeout": 2}}
+SEVERAL_HEARTBEATS = 8.0  # seconds
 
 
 @pytest.fixture
@@ -114,3 +119,59 @@ def _post_for(load: Load, seconds: float) -> None:
     over = time.monotonic() + seconds
     while time.monotonic() < over:
         assert load.post() < 1
+
+
+def test_who_waits_for_a_redis_that_stands_still_is_not_taken_for_hung(
+    tmp_path: Path, server: RedisProcess
+) -> None:
+    with running(tmp_path, redis_url=server.url, **SHORTEST_HEARTBEAT) as tally:
+        before, load = tally.pids(), Load(tally)
+        with load.running(clients=1):
+            load.accepted(100)
+            server.signal(signal.SIGSTOP)
+            time.sleep(SEVERAL_HEARTBEATS)
+            server.signal(signal.SIGCONT)
+            load.accepted(100)
+        load.exact()
+        _nobody_was_killed(tally, before)
+
+
+def test_nor_is_who_gets_each_answer_late(tmp_path: Path, proxy: Proxy) -> None:
+    with running(tmp_path, redis_url=proxy.url, **SHORTEST_HEARTBEAT) as tally:
+        before, load = tally.pids(), Load(tally)
+        with load.running(clients=1):
+            over = time.monotonic() + SEVERAL_HEARTBEATS
+            while time.monotonic() < over:
+                proxy.stall()
+                time.sleep(1.9)  # shorter than the heartbeat, but not with what was waited before
+                proxy.go_on()
+                time.sleep(0.02)
+        load.exact()
+        _nobody_was_killed(tally, before)
+
+
+def test_nor_is_who_gets_no_connection(tmp_path: Path) -> None:
+    with full_up() as port:
+        url = f"redis://127.0.0.1:{port}/0"
+        with running(tmp_path, redis_url=url, **SHORTEST_HEARTBEAT) as tally:
+            before = tally.pids()
+            time.sleep(SEVERAL_HEARTBEATS)
+            eventually(lambda: len(troubled(tally, "timeout")) == 5)
+            _nobody_was_killed(tally, before)
+            assert tally.stop() == 0
+
+
+@contextmanager
+def full_up() -> Iterator[int]:
+    """A port whose server takes in no connection more: who connects waits, and hears nothing."""
+    with socket.create_server(("127.0.0.1", free_port()), backlog=0) as listener, ExitStack() as callers:
+        for _ in range(4):
+            caller = callers.enter_context(socket.socket())
+            caller.setblocking(False)
+            caller.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+def _nobody_was_killed(tally: Tally, before: dict[str, int]) -> None:
+    assert "actor_hangs" not in tally.said()
+    assert tally.pids() == before

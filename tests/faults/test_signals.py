@@ -3,13 +3,16 @@
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
+import urllib3
 
 from support.invoices import Load
 from support.tally import Tally, running
+from support.threads import stopped as stopped_thread
 from support.waiting import eventually
 
 STAYS = "redis"
@@ -45,6 +48,33 @@ def test_what_hangs_is_replaced_with_its_stack_in_the_log(watchful: Tally, actor
     assert f'"hangs": "{actor}"' in said
     assert "Fatal Python error: Aborted" in said
     assert "most recent call first" in said
+
+
+def test_an_http_process_whose_writing_thread_hangs_is_replaced(watchful: Tally) -> None:
+    hangs = watchful.pids()["accounts-http-1"]
+    account = {"name": "a", "owned_by": "u"}
+    before = _worked(hangs)
+    for _ in range(300):
+        watchful.accounts.post("/accounts", account)
+    writer = max(before, key=lambda thread: _worked(hangs)[thread] - before[thread])
+    with ThreadPoolExecutor(1) as threads:
+        with stopped_thread(writer):
+            posted = threads.submit(watchful.accounts.request, "POST", "/accounts", account)
+            watchful.accounts.get("/accounts?limit=1")  # all else is as it should be
+            eventually(lambda: "actor_hangs" in watchful.said())
+        eventually(lambda: watchful.pids().get("accounts-http-1", hangs) != hangs)
+        assert isinstance(posted.exception(), urllib3.exceptions.HTTPError)
+    said = watchful.said()
+    assert said.count("actor_hangs") == 1
+    assert "_serve" in said, "the stack of the thread that hangs is not in the log"
+    watchful.accounts.post("/accounts", account)
+
+
+def _worked(pid: int) -> dict[int, float]:
+    """How long each thread but the main one has been at work."""
+    return {
+        each.id: each.user_time + each.system_time for each in psutil.Process(pid).threads() if each.id != pid
+    }
 
 
 @pytest.mark.parametrize("actor", ["accounts-consumer-1", "customers-relay", "customers-http-1"])

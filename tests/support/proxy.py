@@ -47,6 +47,10 @@ class Proxy:
         """Close all connections at once, whatever is on its way."""
         self._in_loop(self._cut_all)
 
+    def lead_to(self, target: int) -> None:
+        """Connect whoever comes from now on to another port; connections that are open stay."""
+        self._in_loop(setattr, self, "_target", target)
+
     def cut_after(self, size: int) -> None:
         """Let `size` more bytes of replies through, then close the connection that carried the last."""
         self._in_loop(setattr, self, "_replies_left", size)

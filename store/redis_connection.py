@@ -1,0 +1,90 @@
+"""Connections to Redis: who waits on one can say so, and it is given up where its server has changed."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from tally.store.unix_socket import short_path
+
+CONNECT_SECONDS = 60.0  # the longest that it takes to look up a name and to find none of its hosts
+
+_ANOTHER_IS_MEANT = ("READONLY", "MASTERDOWN", "NOREPLICAS", "UNBLOCKED")
+"""What a server says that no longer takes writes, or has just become a replica."""
+
+Expect = Callable[[float], object]
+"""Called with how many seconds a wait may take when it begins, and with 0 when it is over."""
+
+
+def kind_for(url: str) -> "type[redis.connection.AbstractConnection]":
+    """The class of connection that a URL asks for; it takes `expect`."""
+    scheme = url.partition(":")[0]
+    return {"unix": _Unix, "rediss": _Tls}.get(scheme, _Tcp)
+
+
+class _Watched:
+    """What each kind does besides; to come first among its bases.
+
+    A server that was demoted leaves connections open, and refuses each command. Such a connection is closed
+    here, so that the next command looks up anew who has the name now, or is behind the proxy.
+    """
+
+    socket_timeout: Any
+    _sock: Any
+
+    def __init__(self, *arguments: Any, expect: Expect, **options: Any) -> None:
+        self._expect = expect
+        super().__init__(*arguments, **options)
+
+    def _connect(self) -> Any:
+        self._expect(CONNECT_SECONDS)
+        try:
+            return super()._connect()  # type: ignore[misc]
+        finally:
+            self._expect(0)
+
+    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        if not self._sock:
+            self.connect_check_health(check_health=False)  # type: ignore[attr-defined]
+        self._expect(self.socket_timeout)
+        try:
+            super().send_packed_command(command, check_health)  # type: ignore[misc]
+        finally:
+            self._expect(0)
+
+    def read_response(self, *arguments: Any, **options: Any) -> Any:
+        self._expect(self.socket_timeout)
+        try:
+            return super().read_response(*arguments, **options)  # type: ignore[misc]
+        except redis.ResponseError as error:
+            if any(word in _said(error) for word in _ANOTHER_IS_MEANT):
+                self.disconnect()  # type: ignore[attr-defined]
+            raise
+        finally:
+            self._expect(0)
+
+
+def _said(error: redis.ResponseError) -> str:
+    """An error with its first word, which redis-py takes off where it knows it; within a script it stays."""
+    return f"{error.status_code or ''} {error}"
+
+
+class _Tcp(_Watched, redis.Connection):
+    pass
+
+
+class _Tls(_Watched, redis.SSLConnection):
+    pass
+
+
+class _Unix(_Watched, redis.UnixDomainSocketConnection):
+    """A connection to a unix socket whose path may be longer than the kernel takes."""
+
+    def _connect(self) -> Any:
+        path = self.path
+        try:
+            with short_path(Path(path)) as self.path:
+                return super()._connect()
+        finally:
+            self.path = path
