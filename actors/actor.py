@@ -18,7 +18,7 @@ from typing import NoReturn, Protocol
 import msgspec
 import structlog
 from setproctitle import setproctitle
-from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception_type, stop_when_event_set
+from tenacity import RetryCallState
 from tenacity.wait import wait_random_exponential
 
 from tally.actors import logs
@@ -29,6 +29,7 @@ from tally.store.stream import RedisError
 BEAT_SECONDS = 0.5  # how often, at the most, an actor shows that its main loop turns
 TURN_SECONDS = 1.0  # how long a turn of a main loop waits for something to do
 LONGEST_RETRY_SECONDS = 1.0
+CALM_SECONDS = 1.0  # without a failure after the last wait, and a trouble is over
 START_SECONDS = 30.0  # an actor may wait so long until it is ready: to open a database that others use
 
 PASSING = (RedisError, StoreUnavailable)
@@ -131,21 +132,24 @@ class Actor:
     def repeat(self, step: Callable[[], str | None]) -> None:
         """Call `step` until the actor is to stop. When the surroundings fail, wait and try again.
 
-        `step` answers the trouble it sees, if any, which is told like a failure.
+        `step` answers the trouble it sees, if any, which is told like a failure. What failed is waited for
+        ever longer, and is over only when steps have succeeded for a while: one that does another part of
+        the work succeeds in between.
         """
-        retrying = Retrying(
-            retry=retry_if_exception_type(PASSING),
-            wait=wait_random_exponential(multiplier=0.05, max=LONGEST_RETRY_SECONDS),
-            stop=stop_when_event_set(self.stopping),
-            sleep=self.wait,
-            before_sleep=self._report_failure,
-        )
+        failures, over_at = 0, 0.0
         while not self.stopping.is_set():
             self.beat()
             try:
-                self.trouble(retrying(step))
-            except RetryError:
-                return
+                trouble = step()
+            except PASSING as error:
+                failures += 1
+                self.trouble(f"{type(error).__name__}: {error}")
+                self.wait(_backoff(failures))
+                over_at = time.monotonic() + CALM_SECONDS
+            else:
+                if trouble or time.monotonic() >= over_at:
+                    failures = 0
+                    self.trouble(trouble)
 
     def on_stop(self, hook: Callable[[], object]) -> None:
         """Have `hook` called when the actor is to stop, from a signal handler: it may only wake a loop."""
@@ -160,11 +164,6 @@ class Actor:
         except BlockingIOError:
             return
 
-    def _report_failure(self, state: RetryCallState) -> None:
-        assert state.outcome is not None
-        error = state.outcome.exception()
-        self.trouble(f"{type(error).__name__}: {error}")
-
     def _tell(self, report: Report) -> None:
         self._report = report
         self._show()
@@ -172,6 +171,16 @@ class Actor:
     def _show(self) -> None:
         self._next_beat = time.monotonic() + BEAT_SECONDS
         tell(self._reports, self._report)
+
+
+_WAITS = wait_random_exponential(multiplier=0.05, max=LONGEST_RETRY_SECONDS)
+
+
+def _backoff(failures: int) -> float:
+    """How long to wait after so many failures."""
+    state = RetryCallState(None, None, (), {})  # type: ignore[arg-type]
+    state.attempt_number = failures
+    return _WAITS(state)
 
 
 def tell(reports: int, report: Report) -> None:

@@ -10,6 +10,9 @@
 -- leave a gap: nothing is published, and the answer tells where to go on. What lies below `floor` is no
 -- longer in the outbox and can't be had.
 --
+-- What a script has written stays when it fails. So before anything is added, each kind of command that comes
+-- after it is tried, with what is there already: a right that is missing shows then.
+--
 -- A group that they don't concern passes over them, unless it has something else to read before:
 -- delivered, acknowledged and logged one by one, they would cost as much again. `passed` holds where it
 -- stood before it passed over events only, and where it stands since: newest_acknowledged.lua reads it.
@@ -71,9 +74,24 @@ local function stand()
     end
 end
 
-local stood, read
-if ARGV[4] == '1' and #ARGV > 4 then
-    stood, read = stand()
+local function set_group(entry, read)
+    if read then -- from Redis 7 on, which makes the group's lag of it
+        redis.call('XGROUP', 'SETID', KEYS[1], source, entry, 'ENTRIESREAD', read)
+    else
+        redis.call('XGROUP', 'SETID', KEYS[1], source, entry)
+    end
+end
+
+local stood, read, passed
+if #ARGV > 4 then
+    redis.call('HSET', KEYS[2], source, redis.call('HGET', KEYS[2], source) or '0')
+    if ARGV[4] == '1' then
+        stood, read = stand()
+    end
+    if stood then
+        passed = redis.call('HGET', KEYS[5], source) or ''
+        set_group(stood, read)
+    end
 end
 
 local sequence, entry, added = first - 1, nil, 0
@@ -96,12 +114,8 @@ if entry then
     redis.call('HSET', KEYS[2], source, string.format('%.0f', last))
     redis.call('HSET', KEYS[3], source, entry .. ' ' .. digest)
     if stood then
-        if read then -- from Redis 7 on, which makes the group's lag of it
-            redis.call('XGROUP', 'SETID', KEYS[1], source, entry, 'ENTRIESREAD', read + added)
-        else
-            redis.call('XGROUP', 'SETID', KEYS[1], source, entry)
-        end
-        local from, to = string.match(redis.call('HGET', KEYS[5], source) or '', '^(%S+) (%S+)$')
+        set_group(entry, read and read + added)
+        local from, to = string.match(passed, '^(%S+) (%S+)$')
         redis.call('HSET', KEYS[5], source, (to == stood and from or stood) .. ' ' .. entry)
     end
 end

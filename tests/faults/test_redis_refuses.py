@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,11 +13,15 @@ import redis
 from support.engines import free_port
 from support.load import Load
 from support.redis_process import RedisProcess
+from support.rights import without_right
 from support.tally import Tally
 from support.troubles import troubled, troubles
 from support.waiting import eventually
 
 MOST_TRIES_A_SECOND = 30  # of five actors, backing off to one second
+MOST_COMMANDS_A_SECOND = 120  # of which a try takes several, those within scripts counted
+MOST_LINES = 10
+MEASURED_SECONDS = 4.0
 
 Refusal = Callable[[redis.Redis], AbstractContextManager[None]]
 
@@ -62,6 +67,37 @@ def password_wanted(client: redis.Redis) -> Iterator[None]:
         yield
     finally:
         client.config_set("requirepass", "")
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        pytest.param(replica_of_nobody, id="READONLY"),
+        *(
+            pytest.param(partial(without_right, command=command), id=f"no {command}")
+            for command in ("xadd", "hset", "xack", "xautoclaim", "xreadgroup")
+        ),
+    ],
+)
+def test_what_is_refused_with_a_backlog_is_tried_seldom_and_told_once(
+    tally: Tally, client: redis.Redis, refusal: Refusal
+) -> None:
+    def asked() -> int:
+        stats: Any = client.info("stats")
+        return int(stats["total_commands_processed"]) + int(stats.get("total_error_replies", 0))
+
+    load = Load(tally)
+    load.post()
+    with refusal(client):
+        for _ in range(4):
+            load.post_batch(500)
+        eventually(lambda: troubles(tally))
+        before, lines = asked(), len(tally.said().splitlines())
+        time.sleep(MEASURED_SECONDS)
+        assert asked() - before < MOST_COMMANDS_A_SECOND * MEASURED_SECONDS
+        assert len(tally.said().splitlines()) - lines < MOST_LINES
+    load.exact()
+    eventually(lambda: not troubles(tally))
 
 
 @pytest.mark.parametrize(

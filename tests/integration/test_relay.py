@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import redis
 
+from support.rights import without_right
 from support.waiting import eventually
 from tally.actors.relay import BATCH, Relay
 from tally.store.accounts import Accounts, NewAccount, open_database
@@ -303,3 +304,20 @@ def test_after_a_failure_redis_is_asked_again(
     client.delete("event-stream")
     _drain(relay)
     assert _sequences(client) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("right", ["hset", "xadd", "xgroup"])
+def test_where_a_right_is_missing_midway_nothing_is_added(
+    accounts: Accounts, stream: EventStream, client: redis.Redis, right: str
+) -> None:
+    ConsumerGroup(stream, accounts.database.source, "a", block_ms=1).create()
+    relay = Relay(accounts.outbox, stream, pass_over=True, batch=10)
+    for published in (0, 25):
+        with without_right(client, right):
+            _commit(accounts, 25)
+            for _ in range(10):
+                with suppress(redis.RedisError):
+                    relay.step()
+            assert client.xlen("event-stream") == published
+        _drain(relay)
+        assert _sequences(client) == list(range(1, published + 26))

@@ -75,6 +75,15 @@ class Load:
             self.invoices.append(id)
         return seconds
 
+    def post_batch(self, count: int) -> None:
+        """Post so many invoices at once."""
+        account, customer = self._customers[0]
+        body = {"customer_id": customer, "purchase_date": "2019-01-06", "purchase_price_cents": 1}
+        ids = self.tally.customers.post("/invoices/batch", [body] * count)["ids"]
+        with self._guard:
+            self.cents[account] += count
+            self.invoices += ids
+
     @retry(
         retry=retry_if_exception_type((Unavailable, OSError, urllib3.exceptions.HTTPError)),
         wait=wait_fixed(0.02),
