@@ -18,6 +18,7 @@ from tally.actors.supervision import Child, StartFailed, Supervisor
 from tally.commands import checks, event_listing, status_report, terminal
 from tally.commands.data import backup, import_, rebuild
 from tally.commands.groups import groups_command
+from tally.commands.inherited import let_go_of_output
 from tally.commands.letters import dead_letters
 from tally.commands.shared import (
     FAILED,
@@ -91,21 +92,19 @@ def _run(settings: Settings, roles: Sequence[str]) -> None:
     services = [service for service in family.SERVICES if service in roles]
     listeners = {service: family.listen(settings, service) for service in services}
     redis = redis_server.choose(settings, may_start="redis" in roles)
-    own_url = redis_access.private_url(settings) if redis.is_private else settings.redis.url
+    own_url = redis_access.private_url(settings) if redis.server else settings.redis.url
     members = family.Family(settings, own_url, listeners)
-    specs = members.redis() if redis.is_private else []
+    specs = members.redis(redis.server) if redis.server else []
     specs += [spec for service in services for spec in members.service(service)]
-    click.echo(f"data: {settings.directory}\n{redis.told}")
+    _tell(f"data: {settings.directory}\n{redis.told}")
 
     def on_ready(children: Sequence[Child]) -> None:
-        click.echo(terminal.plain([("actor", "pid", "address"), *map(_row, children)]))
-        click.echo(f"ready after {time.monotonic() - started:.1f} s; Ctrl-C stops it")
-        sys.stdout.flush()
+        _tell(terminal.plain([("actor", "pid", "address"), *map(_row, children)]))
+        _tell(f"ready after {time.monotonic() - started:.1f} s; Ctrl-C stops it")
         systemd.tell("READY=1")
 
     gc.collect()
     gc.freeze()  # the actors go on sharing the memory of what is loaded by now
-    sys.stdout.flush()
 
     def before_stop() -> None:
         for listener in listeners.values():
@@ -117,6 +116,15 @@ def _run(settings: Settings, roles: Sequence[str]) -> None:
         Supervisor(specs, settings.supervisor, settings.log, on_ready, private, control, before_stop).run()
     finally:
         control.close()
+
+
+def _tell(text: str) -> None:
+    """Print what helps people; where that can't be, go on. Nothing is left for the actors to print."""
+    try:
+        click.echo(text)
+        sys.stdout.flush()
+    except OSError:
+        let_go_of_output()
 
 
 def _row(child: Child) -> tuple[str, str, str]:

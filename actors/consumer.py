@@ -14,17 +14,22 @@ import structlog
 
 from tally.actors.actor import Actor, Renamed
 from tally.actors.metrics import ConsumerMetrics, Delivery, traced
-from tally.events import EVENT_TYPES, TYPE_FIELD, Event, InvalidEvent, UnknownEventType, decode
+from tally.events import EVENT_TYPES, TYPE_FIELD, Event, EventId, InvalidEvent, UnknownEventType, decode
+from tally.recovery.missing import Missing
+from tally.store import inbox
+from tally.store.asks import ASKED, COVERS_FIELD
 from tally.store.database import Database
 from tally.store.errors import StoreError
 from tally.store.inbox import NEWEST_ENTRY, Inbox
-from tally.store.stream import ConsumerGroup, Entry, RedisError, is_missing
+from tally.store.ranges import parsed
+from tally.store.stream import ConsumerGroup, Entry, RedisError, Redriven, is_missing
 from tally.store.trace_parent import TraceParentOf
 
 _log = structlog.get_logger()
 
 SWEEP_SECONDS = 1.0  # how often, at the least, a consumer looks for what others left behind
 BACKLOG_BATCHES = 16  # are one where many events wait: the more, the more of them change the same pages
+MOST_REDRIVEN_BATCHES = 20  # before the stream has its turn again
 MOST_AT_ONCE = 10_000  # entries: they are held in memory, and other writers wait meanwhile
 NICE = 5  # where processors are scarce, who waits for an answer goes first
 REST_SECONDS = 0.05  # after a batch that was of no concern: more may gather, for one commit
@@ -37,7 +42,7 @@ class Consumer:
     of all consumers that are to be in the group. `group` must be the group of this database and no
     other's. Events of types that are none of `concerns` are noted as read, and not looked at.
     `follow_up` does a part of what events have left to do, in a transaction of its own, and answers
-    whether there was any.
+    whether there was any. `missing` looks for what the group will not be handed any more.
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class Consumer:
         siblings: Collection[str],
         concerns: tuple[type[Event], ...] = (Event,),
         follow_up: Callable[[], bool] = lambda: False,
+        missing: Missing | None = None,
         metrics: ConsumerMetrics | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -69,6 +75,7 @@ class Consumer:
             name.encode() for name, kind in EVENT_TYPES.items() if not issubclass(kind, concerns)
         }
         self._follow_up = follow_up
+        self._missing = missing
         self._metrics = metrics or ConsumerMetrics()
         self._clock = clock
         self._recovered = False
@@ -146,6 +153,7 @@ class Consumer:
         """Apply entries, acknowledge those that are done with, and bury those that never will be."""
         events: list[Delivery] = []
         unreadable: list[tuple[Entry, str]] = []
+        unknown: list[Entry] = []
         done = []
         for entry in entries:
             try:
@@ -158,10 +166,12 @@ class Consumer:
             except UnknownEventType as error:
                 _log.info("unknown_event_type", entry=entry.id.decode(), type=str(error), **traced(entry))
                 self._metrics.unknown()
-                done.append(entry.id)
+                unknown.append(entry)
             except InvalidEvent as error:
                 unreadable.append((entry, str(error)))
         done += self._apply_all(events)
+        self._put_aside(unknown, inbox.UNKNOWN)
+        done += [entry.id for entry in unknown]
         if entries and self._is_unseen(entries[-1].id):  # Redis hands them out in ascending order
             # What changes nothing is noted too: else the group would seem to be further on than the
             # database, be set back, and bury again what is buried.
@@ -210,25 +220,71 @@ class Consumer:
         self._metrics.after_apply(events, taken)
 
     def _redrive(self) -> None:
-        """Try again what somebody took out of the dead letters. One consumer of the group does it."""
+        """Carry out the orders for the group: letters to try again, and what it had asked for.
+
+        One consumer of the group does it, and looks for what is missing.
+        """
         if self._group.consumer != min(self._siblings):
             return
-        for redriven in self._group.redriven():
-            try:
-                self._apply_together([Delivery(redriven.entry, decode(redriven.entry.fields))])
-            except StoreError:
-                raise
-            except Exception as error:
-                self._metrics.failed()
-                _log.exception(
-                    "redriven_event_failed", entry=redriven.entry.id.decode(), **traced(redriven.entry)
-                )
-                self._group.settle(redriven, failure=f"redriven: {type(error).__name__}: {error}")
-            else:
-                self._group.settle(redriven)
-                _log.info(
-                    "redriven_event_applied", entry=redriven.entry.id.decode(), **traced(redriven.entry)
-                )
+        for _ in range(MOST_REDRIVEN_BATCHES):
+            orders = self._group.redriven(self._batch)
+            self._carry_out(orders)
+            if len(orders) < self._batch:
+                break
+        if self._missing:
+            self._missing.look()
+
+    def _carry_out(self, orders: Sequence[Redriven]) -> None:
+        """Together, or when that raises, each alone."""
+        if not orders:
+            return
+        try:
+            events = [decoded for order in orders if (decoded := self._decoded(order))]
+            if events:
+                self._apply_together(events)
+            self._note_covered(orders)
+        except StoreError:
+            raise
+        except Exception as error:
+            if len(orders) > 1:
+                for order in orders:
+                    self._carry_out([order])
+                return
+            self._redriven_in_vain(orders[0], error)
+        else:
+            self._group.settle_all(orders)
+            for order in orders if orders[0].entry.id != ASKED else ():
+                _log.info("redriven_event_applied", entry=order.entry.id.decode(), **traced(order.entry))
+
+    def _decoded(self, order: Redriven) -> Delivery | None:
+        """What is to be applied of an order; raises InvalidEvent."""
+        if order.discarded or COVERS_FIELD in order.entry.fields:
+            return None
+        try:
+            return Delivery(order.entry, decode(order.entry.fields))
+        except UnknownEventType:
+            self._put_aside([order.entry], inbox.UNKNOWN)
+            return None
+
+    def _note_covered(self, orders: Sequence[Redriven]) -> None:
+        self._put_aside([order.entry for order in orders if order.discarded], inbox.DISCARDED)
+        for order in orders:
+            if covers := order.entry.fields.get(COVERS_FIELD):
+                source, _, numbers = covers.decode().rpartition(":")
+                with self._database.transaction():
+                    self._inbox.note(source, parsed(numbers))
+
+    def _put_aside(self, entries: Sequence[Entry], why: str) -> None:
+        names = [entry.event_name for entry in entries]
+        if any(isinstance(name, EventId) for name in names):
+            with self._database.transaction():
+                self._inbox.put_aside(names, why)
+
+    def _redriven_in_vain(self, order: Redriven, error: Exception) -> None:
+        self._metrics.failed()
+        _log.exception("redriven_event_failed", entry=order.entry.id.decode(), **traced(order.entry))
+        self._put_aside([order.entry], inbox.DEAD)
+        self._group.settle(order, failure=f"redriven: {type(error).__name__}: {error}")
 
     def _failed(self, entry: Entry) -> None:
         """Called while handling what the event's handling raised."""
@@ -242,6 +298,7 @@ class Consumer:
         if deliveries is None:
             deliveries = self._group.deliveries(entry.id)
         _log.error("dead_letter", entry=entry.id.decode(), reason=reason, **traced(entry))
+        self._put_aside([entry], inbox.DEAD)
         self._group.bury(entry, reason, deliveries)
         self._metrics.buried()
 

@@ -6,7 +6,7 @@ This and `supervisor.py` are the only places that know which concrete parts go t
 import mmap
 import os
 import socket
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import closing
 from datetime import timedelta
 from functools import partial
@@ -20,6 +20,7 @@ from tally.actors.doorbell import Doorbell
 from tally.actors.healing import take_back
 from tally.actors.housekeeper import Housekeeper
 from tally.actors.metrics import FAMILIES, ConsumerMetrics, RelayMetrics, actor_metrics
+from tally.actors.redis_binaries import Server
 from tally.actors.supervision import ActorSpec, Stage
 from tally.config import AccountsSettings, CustomersSettings, Settings, bracketed
 from tally.events import Event
@@ -31,12 +32,15 @@ from tally.http.requests import RequestObserver
 from tally.http.service import Api
 from tally.http.status import ActorReport, StatusProbe
 from tally.http.tokens import Tokens
+from tally.recovery.answering import Answering
+from tally.recovery.missing import Missing
 from tally.store import accounts, customers
 from tally.store.database import Database, OpenDatabase
 from tally.store.errors import OutdatedDatabase
 from tally.store.key_file import SIGNING_KEY
 from tally.store.outbox import Outbox
 from tally.store.stream import ConsumerGroup, EventStream, connect
+from tally.store.succession import earlier_sources
 from tally.store.trace_parent import TraceParentOf
 
 SERVICES = ("customers", "accounts")
@@ -120,12 +124,12 @@ class Family:
         self._doorbells = {service: Doorbell() for service in SERVICES}
         self._pages: dict[str, mmap.mmap] = {}  # of each actor, made before it is forked
 
-    def redis(self) -> list[ActorSpec]:
-        """The private Redis."""
+    def redis(self, server: Server) -> list[ActorSpec]:
+        """The private Redis, which is that server."""
 
         def main(actor: Actor) -> None:
             self._let_go_of_listeners()
-            redis_server.run(actor, self._settings)
+            redis_server.run(actor, self._settings, server, self._redis_url)
 
         return [ActorSpec("redis", main, Stage.REDIS, self._settings.redis.address.listens_at)]
 
@@ -225,9 +229,23 @@ class Family:
                     ),
                     self._doorbells[service],
                     Housekeeper(database, stream, retention),
+                    Answering(database, stream, self._state(service, database)).step,
                 )
 
         return main
+
+    def _state(self, service: str, database: Database) -> Callable[[str], Iterable[Event] | None]:
+        """What tells a group of the other service how things stand, where events can't tell it any more."""
+        if service == customers.SERVICE:
+            return lambda group: None  # `rebuild accounts` copies customers and invoices
+        store = accounts.Accounts(database)
+        return lambda group: store.state() if group.startswith(f"{customers.SERVICE}@") else None
+
+    def _concerns(self, service: str, database: Database) -> Callable[[str], bool]:
+        """Of which sources a service's database wants all events: not of its own, which it is not handed."""
+        prefix = f"{accounts.SERVICE}@" if service == customers.SERVICE else ""
+        own = {database.source, *earlier_sources(database)}
+        return lambda source: source.startswith(prefix) and source not in own
 
     def _reactions(self, service: str, database: Database) -> "_Reactions":
         if service == "customers":
@@ -242,7 +260,8 @@ class Family:
             database.while_waiting = actor.beat
             database.expect_writes()
             reactions = self._reactions(service, database)
-            group = ConsumerGroup(self._stream(actor), database.source, actor.name)
+            stream = self._stream(actor)
+            group = ConsumerGroup(stream, database.source, actor.name)
             settings = self._settings.consumers
             with closing(database):
                 consumer.run(
@@ -258,6 +277,7 @@ class Family:
                         siblings=siblings,
                         concerns=reactions.concerns,
                         follow_up=reactions.follow_up,
+                        missing=Missing(database, stream, self._concerns(service, database)),
                         metrics=ConsumerMetrics(self._figures(actor)),
                     ),
                 )

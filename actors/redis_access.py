@@ -6,25 +6,29 @@ write files with it, or stop it: no user has the rights.
 """
 
 import hashlib
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+from tally.actors import control
+from tally.actors.redis_binaries import Release
 from tally.config import RedisSettings, Settings
-from tally.store.key_file import KeyFile
+from tally.store.key_file import KeyFile, UnusableKey
 from tally.store.unix_socket import short_path
 
 SOCKET = "redis.sock"
-PASSWORD = KeyFile(
-    "tally.password", "change all that Redis keeps for Tally", "restart Tally then, it is read at the start"
-)
+PASSWORD = KeyFile("tally.password", "change all that Redis keeps for Tally", "it is read when Tally starts")
 
 _USER = "tally"
-# Of the categories, what concerns other clients (CLIENT KILL, CLIENT PAUSE) is dangerous. 6.2 knows no rights
-# for parts of a command but those that are given, and takes all of CLIENT away.
-_FOR_ALL = "-@all +@stream +@connection -@dangerous +client|id +client|getname +client|setname"
+# Of the categories, what concerns other clients (CLIENT KILL, CLIENT PAUSE) is dangerous. In 6.2 a part of a
+# command can be given but not taken away, and SELECT is in none of these categories.
+_FOR_BOTH = "-@all +@stream +@connection -@dangerous +select +client|id +client|getname +client|setname"
+_NOT_FOR_ALL = "-xsetid"  # the highest id, and nothing could be added any more
 _FOR_TALLY = "+@hash +get +set +exists +multi +exec +evalsha +script|load +time +info"
+_PROBE_SECONDS = 0.5
+_BLANKS = " \t\n\v\f\r\0"
 
 
 def directory_of(settings: Settings) -> Path:
@@ -37,49 +41,68 @@ def url(settings: Settings) -> str:
 
     Raises UnusableKey.
     """
-    directory = directory_of(settings)
-    try:
-        with socket.socket(socket.AF_UNIX) as probe, short_path(directory / SOCKET) as path:
-            probe.settimeout(_PROBE_SECONDS)
-            probe.connect(path)
-        return private_url(settings)
-    except OSError:  # it doesn't run, or isn't ours
-        return settings.redis.url
+    return private_url(settings) if _runs(settings) else settings.redis.url
 
 
 def private_url(settings: Settings) -> str:
     """The same while it may not run yet. Makes its folder and its password. Raises UnusableKey or OSError."""
     directory = directory_of(settings)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    password = PASSWORD.load(directory).decode()
-    path = quote(str(directory / SOCKET))
+    password, path = quote(password_in(directory), safe=""), quote(str(directory / SOCKET))
     return f"unix://{_USER}:{password}@{path}?db={settings.redis.address.database}"
 
 
-def users(settings: RedisSettings, password: bytes) -> Iterator[tuple[str, ...]]:
+def password_in(directory: Path) -> str:
+    """Tally's own password, which is made when it is missing. Raises UnusableKey or OSError."""
+    try:
+        return PASSWORD.load(directory).decode("ascii")
+    except UnicodeDecodeError as error:
+        raise UnusableKey(f"{directory / PASSWORD.name}: is no password of Tally's; delete it") from error
+
+
+def insist_on_files(settings: Settings) -> None:
+    """See that what is there of the private Redis can be used. Raises UnusableKey or OSError."""
+    directory = directory_of(settings)
+    if directory.exists():
+        os.listdir(directory)
+        if (directory / PASSWORD.name).exists():
+            password_in(directory)
+
+
+def users(settings: RedisSettings, password: str, release: Release) -> Iterator[tuple[str, ...]]:
     """The directives that give the private Redis its users; `password` is Tally's own.
 
-    The password in `redis.url`, where there is one, is for other programs: without it they get nothing.
+    What is kept beside the stream is for others to read, where the server knows such a right: written to, it
+    would stop Tally. The password in `redis.url`, where there is one, is for other programs: without it they
+    get nothing.
     """
     theirs = settings.address.password
-    keys = [f"~{_pattern(key)}" for key in (settings.stream, f"{{{settings.stream}}}:")]
-    keys[1] += "*"
-    for_all = _FOR_ALL.split()
-    known_by = _hashed(theirs.encode()) if theirs else "nopass"
-    yield ("user", "default", "on", known_by, *keys, *for_all)
-    yield ("user", _USER, "on", _hashed(password), *keys, *for_all, *_FOR_TALLY.split())
+    stream, beside = _pattern(settings.stream), _pattern(f"{{{settings.stream}}}:") + "*"
+    readable = [f"%R~{beside}"] if release.series >= (7, 0) else []
+    known_by = _hashed(theirs) if theirs else "nopass"
+    yield ("user", "default", "on", known_by, f"~{stream}", *readable, *_FOR_BOTH.split(), _NOT_FOR_ALL)
+    both = (*_FOR_BOTH.split(), *_FOR_TALLY.split())
+    yield ("user", _USER, "on", _hashed(password), f"~{stream}", f"~{beside}", *both)
 
 
-_PROBE_SECONDS = 0.5
+def _runs(settings: Settings) -> bool:
+    """Whether a private Redis listens here, or is about to again: nobody else may take its place then."""
+    try:
+        with socket.socket(socket.AF_UNIX) as probe, short_path(directory_of(settings) / SOCKET) as path:
+            probe.settimeout(_PROBE_SECONDS)
+            probe.connect(path)
+    except OSError:
+        try:
+            return any(actor.name == "redis" for actor in control.ask(settings.directory))
+        except control.NotRunning:
+            return False
+    return True
 
 
-def _hashed(password: bytes) -> str:
-    return f"#{hashlib.sha256(password).hexdigest()}"
+def _hashed(password: str) -> str:
+    return f"#{hashlib.sha256(password.encode()).hexdigest()}"
 
 
 def _pattern(key: str) -> str:
     """A pattern that fits this key; for a blank, which rules can't hold, it takes any byte."""
     return "".join("?" if char in _BLANKS else f"\\{char}" if char in "*?[]^-\\" else char for char in key)
-
-
-_BLANKS = " \t\n\v\f\r\0"

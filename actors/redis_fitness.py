@@ -1,5 +1,6 @@
 """Whether the Redis at a URL is one that Tally can work with: `run` and `check` ask this alone."""
 
+import re
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -34,6 +35,7 @@ def inspect(url: str) -> Seen | None:
     try:
         info: Any = client.info()
         seconds, _ = client.time()
+        return Seen(_version(info), list(_faults(info, abs(time.time() - seconds))))
     except redis.BusyLoadingError:
         return Seen("which is still loading its data", [])
     except NoPermissionError as error:
@@ -42,9 +44,10 @@ def inspect(url: str) -> Seen | None:
         return Seen("it answers", [f"it refuses: {error}"])
     except redis.RedisError:
         return None
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return Seen("it answers", ["as no Redis does"])
     finally:
         client.close()
-    return Seen(_version(info), list(_faults(info, abs(time.time() - seconds))))
 
 
 def _missing_right(error: Exception) -> str:
@@ -56,7 +59,10 @@ def _missing_right(error: Exception) -> str:
 
 def _version(info: dict[str, Any]) -> str:
     valkey = info.get("valkey_version")  # which calls itself Redis 7.2.4 besides
-    return f"valkey version {valkey}" if valkey else f"version {info['redis_version']}"
+    version = str(valkey or info["redis_version"])
+    if not re.fullmatch(r"[\w.+~-]{1,40}", version, re.ASCII):
+        raise ValueError("no version")
+    return f"valkey version {version}" if valkey else f"version {version}"
 
 
 def _faults(info: dict[str, Any], clock_off: float) -> Iterator[str]:

@@ -5,16 +5,19 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
 
 import redis
 
 from tally.actors import redis_access
 from tally.actors.actor import TURN_SECONDS, Actor, CannotStart, die_with_parent
-from tally.actors.redis_binaries import note_writer, server_for
+from tally.actors.redis_binaries import Server, note_writer, server_for
 from tally.actors.redis_fitness import inspect
 from tally.config import RedisAddress, Settings
+from tally.store.errors import StoreError
 from tally.store.stream import connect
 
 START_SECONDS = 10.0
@@ -23,9 +26,9 @@ _LOG = "redis.log"
 
 
 class Choice(NamedTuple):
-    """Whether a private Redis is to carry the stream, and a line that tells the user which one does."""
+    """Which Redis carries the stream, in a line for the user; `server` is the private one to start, if so."""
 
-    is_private: bool
+    server: Server | None
     told: str
 
 
@@ -45,22 +48,22 @@ def choose(settings: Settings, may_start: bool = True) -> Choice:
     if seen and seen.faults:
         raise CannotStart(f"redis at {address}: {seen}")
     if seen:
-        return Choice(False, f"redis: using the server at {address}, {seen}")
+        return Choice(None, f"redis: using the server at {address}, {seen}")
     if mode == "always" and not address.is_ours_to_use:
         raise CannotStart(
             f'a private Redis listens on loopback only: with redis.embedded = "always", {address} '
-            "must be redis:// on 127.0.0.1"
+            "must be redis:// on a loopback address"
         )
     if mode == "never" or not may_start:
-        return Choice(False, f"redis: none answers at {address} yet; waiting for it")
+        return Choice(None, f"redis: none answers at {address} yet; waiting for it")
     if not address.is_ours_to_use:
         return Choice(
-            False, f"redis: none answers at {address} yet, and none can be started there; waiting for it"
+            None, f"redis: none answers at {address} yet, and none can be started there; waiting for it"
         )
     directory = redis_access.directory_of(settings)
     server = server_for(directory)
     return Choice(
-        True, f"redis: none answers at {address}; starting a private one, {server}, data in {directory}"
+        server, f"redis: none answers at {address}; starting a private one, {server}, data in {directory}"
     )
 
 
@@ -103,23 +106,47 @@ def _quoted(value: str) -> str:
     return '"' + "".join(f"\\x{byte:02x}" for byte in value.encode()) + '"'
 
 
-def run(actor: Actor, settings: Settings) -> None:
-    """Run a private server until told to stop; ends with CannotStart when it ends by itself."""
-    directory, own_url = redis_access.directory_of(settings), redis_access.private_url(settings)
-    server = server_for(directory)
-    users = redis_access.users(settings.redis, redis_access.PASSWORD.load(directory))
-    process, ended = start(server.path, configuration(settings.redis.address, directory, users))
+def run(actor: Actor, settings: Settings, server: Server, own_url: str) -> None:
+    """Run a private server until told to stop; ends with CannotStart when it ends by itself, or can't be had.
+
+    `own_url` is how Tally's processes reach it, with the password that they know.
+    """
+    directory = redis_access.directory_of(settings)
     try:
-        _await_answer(actor, process, [settings.redis.url, own_url], directory)
-        note_writer(directory, server.release)
+        configured = _prepare(settings, server, own_url)
+        process, ended = start(server.path, configured)
+    except (OSError, StoreError) as error:
+        raise CannotStart(str(error)) from error
+    try:
+        _await_answer(actor, process, [own_url, settings.redis.url], directory)
         actor.ready()
         while not actor.stopping.is_set() and process.poll() is None:
             actor.wait(TURN_SECONDS, ended)
+            if not os.path.exists(directory / redis_access.SOCKET):
+                raise CannotStart(f"{directory / redis_access.SOCKET} was removed; starting the server again")
     finally:
-        process.terminate()
-        process.wait()
+        _terminate(process)
+        os.close(ended)
     if not actor.stopping.is_set():
         raise CannotStart(_ended(process, directory))
+
+
+def _prepare(settings: Settings, server: Server, own_url: str) -> str:
+    """Make what the server needs and answer its configuration, also where it was taken away meanwhile."""
+    directory = redis_access.directory_of(settings)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    password = unquote(urlsplit(own_url).password or "")
+    redis_access.PASSWORD.keep(directory, password.encode())
+    note_writer(directory, server.release)  # before it starts: it may change the files, and then not get up
+    users = redis_access.users(settings.redis, password, server.release)
+    return configuration(settings.redis.address, directory, users)
+
+
+def _terminate(process: "subprocess.Popen[bytes]") -> None:
+    """End the server, also where what was started is a program that has started it in turn."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    process.wait()
 
 
 def start(server: Path, configuration: str) -> tuple["subprocess.Popen[bytes]", int]:
@@ -145,7 +172,10 @@ def start(server: Path, configuration: str) -> tuple["subprocess.Popen[bytes]", 
 
 
 def _await_answer(actor: Actor, process: "subprocess.Popen[bytes]", urls: list[str], directory: Path) -> None:
-    """Wait until it answers by each of `urls`, or the actor is to stop. Raises CannotStart."""
+    """Wait until it answers by each of `urls` in turn, or the actor is to stop. Raises CannotStart.
+
+    By the socket first: while the port may be somebody else's, it is told no password.
+    """
     deadline = time.monotonic() + START_SECONDS
     while not actor.stopping.is_set():
         try:
@@ -153,7 +183,10 @@ def _await_answer(actor: Actor, process: "subprocess.Popen[bytes]", urls: list[s
                 ping(url)
             return
         except redis.ResponseError as error:
-            raise CannotStart(f"redis.url asks what a private Redis does not have: {error}") from error
+            raise CannotStart(
+                f"redis.url asks what a private Redis does not have: {error} (it has databases 0 to 15, "
+                "and no user names)"
+            ) from error
         except redis.RedisError:
             if process.poll() is not None:
                 raise CannotStart(_ended(process, directory)) from None
@@ -166,6 +199,9 @@ def _await_answer(actor: Actor, process: "subprocess.Popen[bytes]", urls: list[s
 
 def _ended(process: "subprocess.Popen[bytes]", directory: Path) -> str:
     log = directory / _LOG
-    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    try:
+        lines = log.read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
     said = next((line for line in reversed(lines) if line.strip()), "it said nothing")
     return f"redis-server ended with status {process.returncode}: {said} ({log})"

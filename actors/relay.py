@@ -140,8 +140,12 @@ def refusal(outbox: Outbox, stream: EventStream, published: Published) -> str | 
     )
 
 
-def run(actor: Actor, relay: Relay, doorbell: Doorbell, housekeeper: Housekeeper) -> None:
+def run(
+    actor: Actor, relay: Relay, doorbell: Doorbell, housekeeper: Housekeeper, answer: Callable[[], bool]
+) -> None:
     """Publish whenever the doorbell rings, and look every second; at the end, drain the outbox.
+
+    `answer` gives groups a part of what they have asked for, and tells whether there is more.
 
     The actor is ready once it has compared the database with the stream, and healed what can be.
     """
@@ -149,10 +153,12 @@ def run(actor: Actor, relay: Relay, doorbell: Doorbell, housekeeper: Housekeeper
     def step() -> str | None:
         doorbell.silence()
         published = relay.step()
-        tidying = housekeeper.step()
+        more = housekeeper.step()
+        if not relay.refusal:
+            more |= answer()
         if 0 < published < BATCH:
             actor.wait(min(PACE_SECONDS + published * PACE_EACH_SECONDS, LONGEST_PACE_SECONDS))
-        elif not published and not tidying:
+        elif not published and not more:
             actor.wait(LOOK_SECONDS, doorbell)
             if not doorbell.is_rung():
                 relay.look_again()

@@ -102,9 +102,11 @@ def _port(settings: Settings, service: str) -> Finding:
 def _redis(settings: Settings) -> Finding:
     try:
         choice = redis_server.choose(settings)
-    except (CannotStart, OSError) as error:
+        if choice.server:
+            redis_access.insist_on_files(settings)
+    except (CannotStart, StoreError, OSError) as error:
         return Finding("redis", False, str(error))
-    if not choice.is_private:
+    if not choice.server:
         return _redis_that_answers(settings, settings.redis.url)
     address = settings.redis.address
     try:

@@ -9,7 +9,7 @@ import click
 
 from tally.commands import event_listing, terminal
 from tally.commands.shared import FAILED, Group, config_option, end, load, printing, redis_url
-from tally.store.dead_letters import DeadLetter, DeadLetters
+from tally.store.dead_letters import DeadLetter, DeadLetters, GroupGone
 from tally.store.stream import EventStream, RedisError, connect
 
 STREAM_ID = re.compile(r"\d{1,20}-\d{1,20}")
@@ -66,7 +66,10 @@ def redrive(file: Path | None, ids: tuple[str, ...], every: bool) -> None:
         raise click.UsageError("give the ids of dead letters, or --all")
     with _letters(file) as letters:
         chosen = letters.all() if every else [_known(letters, id) for id in ids]
-        done = sum(letters.redrive(letter) for letter in chosen)
+        try:
+            done = sum(letters.redrive(letter) for letter in chosen)
+        except GroupGone as error:
+            end(FAILED, str(error))
     click.echo(f"{done} to be tried again")
 
 
@@ -80,9 +83,8 @@ def discard(file: Path | None, ids: tuple[str, ...]) -> None:
     Example: python supervisor.py dead-letters discard 1553318690326-0
     """
     with _letters(file) as letters:
-        for id in ids:
-            _known(letters, id)
-        done = sum(letters.discard(id) for id in ids)
+        chosen = [_known(letters, id) for id in ids]
+        done = sum(letters.discard(letter) for letter in chosen)
     click.echo(f"{done} discarded")
 
 

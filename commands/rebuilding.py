@@ -19,7 +19,8 @@ from tally.commands.progress import Bars
 from tally.config import Settings
 from tally.store import accounts, customers
 from tally.store.database import Database
-from tally.store.inbox import Inbox, Range
+from tally.store.inbox import Inbox
+from tally.store.ranges import Range
 from tally.store.read_model import STREAM, Shadow
 from tally.store.stream import ConsumerGroup, EventStream, connect, is_missing
 from tally.store.succession import Succession, earlier_sources

@@ -8,13 +8,17 @@ from typing import Literal
 import apsw
 from msgspec import Struct
 
-from tally.store import customers, read_model
+from tally.store import ranges as numbers
+from tally.store import read_model
+from tally.store.asks import Asks
 from tally.store.database import Database
 from tally.store.errors import StoreError
 from tally.store.groups import Groups
 from tally.store.inbox import Inbox
 from tally.store.outbox import Outbox
+from tally.store.ranges import Range
 from tally.store.stream import ConsumerGroup, EventStream, RedisError, connect, entry_time
+from tally.store.succession import earlier_sources
 from tally.version import VERSION
 
 _ANSWER_SECONDS = 0.2  # twice that, to connect and to answer, stays below half a second
@@ -24,7 +28,7 @@ class RedisStatus(Struct, frozen=True):
     """What Redis tells; every figure is None while it can't be reached, or wasn't asked.
 
     `pending` entries were read and not yet applied; `lag` tells how many events of each source were
-    published beyond the last one that was applied: of the customers service's own, in it, none.
+    published and are missing here: of its own, none.
     """
 
     reachable: bool | None = None
@@ -112,13 +116,14 @@ class StatusProbe:
             dead_letters = stream.dead_letters()
             published = stream.published_by_source()
             inbox = Inbox(database)
-            lag = {source: max(0, last - inbox.applied(source)) for source, last in published.items()}
-            if self._service == customers.SERVICE and database.source in lag:
-                lag[database.source] = 0  # of no concern to it, so mostly it is spared them
+            missing = {source: inbox.missing(source, last) for source, last in published.items()}
+            missing |= {own: [] for own in (database.source, *earlier_sources(database))}  # it knows these
+            lag = {source: numbers.count(missing[source]) for source in published}
+            reasons += _lost(Asks(stream), database.source, missing)
             reasons += [*_kept(groups.holding()), *_missed(groups.overtaken())]
             # Last: without lag, all that was published has been handed out, and may be pending still.
             pending = ConsumerGroup(stream, database.source, "").pending()
-            if self._service == "accounts" and pending == 0 and (why := read_model.due(database, stream)):
+            if self._service == "accounts" and pending == 0 and (why := read_model.due(database)):
                 reasons.append(why)
         except (RedisError, OSError) as error:
             reasons.append(f"Redis does not answer: {error}")
@@ -129,6 +134,28 @@ class StatusProbe:
             wait = "dead letter waits" if dead_letters == 1 else "dead letters wait"
             reasons.append(f"{dead_letters} {wait} for a decision")
         return RedisStatus(reachable=True, pending=pending, dead_letters=dead_letters, lag=lag)
+
+
+def _lost(asks: Asks, group: str, missing: dict[str, list[Range]]) -> Iterator[str]:
+    """What does not come by itself: no outbox has it any more, or who has it does not answer."""
+    gone = asks.gone(group)
+    for source, ranges in missing.items():
+        lost = [part for hole in gone.get(source, []) for part in numbers.within(ranges, *hole)]
+        if lost:
+            yield (
+                f"{numbers.count(lost):,} events of {source} are missing for good, as its outbox no longer "
+                f"keeps them: numbers {_first_of(lost)}; the remedy is `rebuild accounts`"
+            )
+        elif ranges and asks.is_asked(source, group):
+            yield (
+                f"{numbers.count(ranges):,} events of {source} were taken off the stream before they were "
+                "read; they are asked for, and its relay has not answered yet"
+            )
+
+
+def _first_of(ranges: list[Range]) -> str:
+    text = numbers.shown(ranges[:5])
+    return f"{text} and others" if len(ranges) > 5 else text
 
 
 def _kept(holding: dict[str, str]) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """accounts.db: accounts, and what the events told of their customers and revenue."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -82,6 +83,7 @@ MIGRATIONS: Migrations = (  # see CONTRIBUTING.md, "A change of the schema"
     ALTER TABLE customer DROP COLUMN created_date;
     """,
     revenue.LARGE_INDEX,
+    inbox.ASIDE,
 )
 
 
@@ -201,6 +203,18 @@ class Accounts:
             f"{_SHOWN} FROM ({_CUSTOMERS_OF})", (account_id, after, limit)
         )
         return ShownCustomers(shown[1:-1].encode(), count, revenue, last)
+
+    def state(self) -> Iterator[Event]:
+        """How the accounts stand: events that leave whoever applies them as all that came before would."""
+        for id, name, description, owned_by, created_date, deleted in self.database.rows(
+            "SELECT id, name, description, owned_by, created_date, deleted FROM account ORDER BY id"
+        ):
+            if created_date is not None:
+                yield AccountCreated(
+                    Id(id), name, description, owned_by, datetime.fromisoformat(created_date)
+                )
+            if deleted:
+                yield AccountDeleted(Id(id), now())
 
     def apply(self, events: Iterable[Event], trace_parent_of: TraceParentOf = no_trace) -> None:
         """Take in what was published. Any order and any batching leave the same accounts.

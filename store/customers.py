@@ -78,6 +78,7 @@ CREATE TABLE doomed_account (
 MIGRATIONS: Migrations = (  # see CONTRIBUTING.md, "A change of the schema"
     f"DROP INDEX invoice_by_customer; {invoice_index.SCHEMA} {DOOMED_CUSTOMER}",
     CUSTOMER_NUMBER,
+    inbox.ASIDE,
 )
 
 MOST_CUSTOMERS_AT_ONCE = 1000  # deleted in one transaction: other writers wait for it

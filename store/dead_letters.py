@@ -14,6 +14,10 @@ from tally.store.stream import Entry, EventStream
 _OURS = (b"StreamId", b"Group", b"Reason", b"Deliveries", b"FailedAt")
 
 
+class GroupGone(Exception):
+    """The group that failed is no more; the message says of which letter, and what that means."""
+
+
 class DeadLetter(NamedTuple):
     """A letter: the entry as it was on the stream, and what became of it."""
 
@@ -60,14 +64,26 @@ class DeadLetters:
         return _letter(*entries[0]) if entries else None
 
     def redrive(self, letter: DeadLetter) -> bool:
-        """Have the group that failed try again; False when the letter was gone. May be repeated."""
-        packed = msgspec.msgpack.encode(letter.entry.fields)
-        keys = [self._stream.dead_key, self._stream.redrive_key(letter.group)]
-        return bool(self._redrive(keys=keys, args=[letter.id, letter.entry.id, packed]))
+        """Have the group that failed try again; False when the letter was gone. May be repeated.
 
-    def discard(self, id: str) -> bool:
-        """Forget the letter; False when it was gone. May be repeated."""
-        return bool(self._client.xdel(self._stream.dead_key, id))
+        Raises GroupGone, with the letter as it was, when nobody would.
+        """
+        found = self._order(letter, "redrive")
+        if found < 0:
+            raise GroupGone(
+                f"{letter.id} is of the group {letter.group}, which is gone, so nobody would try it again: "
+                "its event is asked for by the database that took that one's place, or was built again"
+            )
+        return found > 0
+
+    def discard(self, letter: DeadLetter) -> bool:
+        """Forget the letter, and have its group know that; False when it was gone. May be repeated."""
+        return self._order(letter, "discard") > 0
+
+    def _order(self, letter: DeadLetter, order: str) -> int:
+        packed = msgspec.msgpack.encode(letter.entry.fields)
+        keys = [self._stream.dead_key, self._stream.redrive_key(letter.group), self._stream.key]
+        return int(self._redrive(keys=keys, args=[letter.id, letter.entry.id, packed, letter.group, order]))
 
 
 def _letter(id: bytes, fields: dict[bytes, bytes]) -> DeadLetter:

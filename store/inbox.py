@@ -6,12 +6,23 @@ Sequences are kept as ranges, so that a source whose events have all come takes 
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from tally.events import EventId
 from tally.store.database import Database
+from tally.store.database import numbers as array_of
+from tally.store.ranges import Range, merge, without
 
-SCHEMA = """
+# Events that are known and have had no effect: why, is one of the constants below.
+ASIDE = """
+CREATE TABLE inbox_aside (
+    source TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    why TEXT NOT NULL,
+    PRIMARY KEY (source, sequence)
+) STRICT, WITHOUT ROWID;
+"""
+
+SCHEMA = f"""
 CREATE TABLE inbox_range (
     source TEXT NOT NULL,
     first INTEGER NOT NULL,
@@ -24,7 +35,11 @@ CREATE TABLE inbox_name (
     entry_ms INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX inbox_name_by_age ON inbox_name (entry_ms);
-"""
+{ASIDE}"""
+
+DEAD = "dead"  # a dead letter, while it is one
+DISCARDED = "discarded"  # a dead letter that somebody has thrown away
+UNKNOWN = "unknown"  # of a type that this release doesn't know
 
 NEWEST_ENTRY = "newest_entry"  # in meta: the highest stream id that the database has seen
 
@@ -32,13 +47,6 @@ _EVERY_SEQUENCE = 10**18 - 1  # no EventId has a higher one
 
 EventName = EventId | str
 """Ours are known by source and sequence, others by their own name or their entry's stream id."""
-
-
-class Range(NamedTuple):
-    """The sequences from `first` to `last`, both included."""
-
-    first: int
-    last: int
 
 
 class Inbox:
@@ -64,6 +72,38 @@ class Inbox:
             known.update(EventId(source, number) for number in self._take_sequences(source, numbers))
         return fresh - known
 
+    def put_aside(self, names: Iterable[EventName], why: str) -> None:
+        """Note that these have had no effect, and that they are not missing; `why` is DEAD or the like.
+
+        They can still be taken later. Those without a number are not missed anyway.
+        """
+        rows = [(each.source, each.sequence, why) for each in names if isinstance(each, EventId)]
+        self._database.executemany("INSERT OR REPLACE INTO inbox_aside VALUES (?, ?, ?)", rows)
+
+    def aside(self, why: str) -> set[EventId]:
+        """The events that were put aside for that reason."""
+        rows = self._database.rows("SELECT source, sequence FROM inbox_aside WHERE why = ?", (why,))
+        return {EventId(*row) for row in rows}
+
+    def missing(self, source: str, last: int) -> list[Range]:
+        """The sequences of `source` up to `last` that were neither applied nor put aside, ascending."""
+        known = self._database.rows(
+            "SELECT first, last FROM inbox_range WHERE source = ?1"
+            " UNION ALL SELECT sequence, sequence FROM inbox_aside WHERE source = ?1",
+            (source,),
+        )
+        return without([Range(1, last)], [Range(*row) for row in known]) if last > 0 else []
+
+    def is_missing(self, name: EventId) -> bool:
+        """Whether this event was neither applied nor put aside."""
+        return any(each.last == name.sequence for each in self.missing(name.source, name.sequence)[-1:])
+
+    def note(self, source: str, ranges: Iterable[Range]) -> None:
+        """Note these events of `source` as applied."""
+        noted = merge([*ranges, *self.ranges().get(source, [])])
+        self._database.execute("DELETE FROM inbox_range WHERE source = ?", (source,))
+        self._database.insert("inbox_range", [(source, *each) for each in noted])
+
     def prune(self, first_ms: int, limit: int) -> int:
         """Forget up to `limit` names of entries older than the stream's first; answer how many.
 
@@ -78,9 +118,7 @@ class Inbox:
     def fill(self, source: str, last: int) -> None:
         """Note every event of `source` up to `last` as applied."""
         if last > 0:
-            filled = merge([Range(1, last), *self.ranges().get(source, [])])
-            self._database.execute("DELETE FROM inbox_range WHERE source = ?", (source,))
-            self._database.insert("inbox_range", [(source, *each) for each in filled])
+            self.note(source, [Range(1, last)])
 
     def seal(self, source: str) -> None:
         """Let nothing of `source` count that has not been applied by now, whoever still has it in hand."""
@@ -115,6 +153,10 @@ class Inbox:
                 "DELETE FROM inbox_range WHERE source = ? AND first = ?", [(source, r.first) for r in held]
             )
             self._database.insert("inbox_range", [(source, *r) for r in merge([*held, *taken])])
+        self._database.execute(
+            "DELETE FROM inbox_aside WHERE source = ? AND sequence BETWEEN ? AND ? AND sequence IN carray(?)",
+            (source, low, high, array_of(sorted(numbers))),
+        )
         return known
 
     def _ranges(self, source: str, low: int, high: int) -> list[Range]:
@@ -129,14 +171,3 @@ class Inbox:
                 (source, low, high),
             )
         ]
-
-
-def merge(ranges: Iterable[Range]) -> list[Range]:
-    """The same numbers in as few ranges as hold them, ascending."""
-    merged: list[Range] = []
-    for current in sorted(ranges):
-        if merged and current.first <= merged[-1].last + 1:
-            merged[-1] = Range(merged[-1].first, max(merged[-1].last, current.last))
-        else:
-            merged.append(current)
-    return merged

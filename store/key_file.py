@@ -33,8 +33,14 @@ class KeyFile(NamedTuple):
         try:
             return self._read(path)
         except FileNotFoundError:
-            _make(path)
+            _make(path, secrets.token_hex(_MADE_BYTES).encode())
             return self._read(path)
+
+    def keep(self, directory: Path, secret: bytes) -> None:
+        """Put this secret there, where the file is missing. Raises OSError."""
+        path = directory / self.name
+        if not path.exists():
+            _make(path, secret)
 
     def _read(self, path: Path) -> bytes:
         with path.open("rb") as file:
@@ -54,12 +60,12 @@ SIGNING_KEY = KeyFile("signing.key", "make tokens with it", "everybody signs in 
 """What tokens are signed with, in the data directory, where it is not given in the environment."""
 
 
-def _make(path: Path) -> None:
-    """Put a new secret there, whole or not at all, unless somebody else just did."""
+def _make(path: Path, secret: bytes) -> None:
+    """Put a secret there, whole or not at all, unless somebody else just did."""
     descriptor, draft = tempfile.mkstemp(prefix=path.name + ".", dir=path.parent)  # O_EXCL, mode 0600
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_hex(_MADE_BYTES).encode() + b"\n")
+            file.write(secret + b"\n")
             file.flush()
             os.fsync(file.fileno())
         os.link(draft, path)

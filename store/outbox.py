@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from tally.events import Event, encode
 from tally.store.database import Database
+from tally.store.ranges import Range
 
 SCHEMA = """
 CREATE TABLE outbox (
@@ -65,6 +66,14 @@ class Outbox:
             (sequence, limit),
         )
         return list(map(OutboxRow._make, rows))
+
+    def of(self, wanted: Iterable[Range]) -> list[OutboxRow]:
+        """The events with these sequences that the outbox still holds, in order."""
+        sql = (
+            "SELECT sequence, type, payload, trace_parent FROM outbox"
+            " WHERE sequence BETWEEN ? AND ? ORDER BY sequence"
+        )
+        return [OutboxRow(*row) for each in wanted for row in self._database.rows(sql, each)]
 
     def payload(self, sequence: int) -> bytes | None:
         """The payload of one event, or None when the outbox doesn't hold it."""

@@ -29,8 +29,9 @@ from tally.store import accounts
 from tally.store.accounts import Accounts
 from tally.store.database import Database
 from tally.store.errors import StoreError, StoreUnavailable
-from tally.store.inbox import NEWEST_ENTRY, Inbox, Range, merge
+from tally.store.inbox import NEWEST_ENTRY, Inbox
 from tally.store.outbox import Outbox
+from tally.store.ranges import Range, merge
 from tally.store.stream import Entry, EventStream
 from tally.store.succession import earlier_sources
 
@@ -38,8 +39,15 @@ FOLDER = "rebuild"
 STREAM = "the stream"
 
 _DUE = "rebuild_due"  # in meta of accounts.db: why somebody has to build it again
-_REBUILT = "rebuilt"  # in meta of accounts.db: somebody has, and knows what was missing
-_TABLES = ("customer", "customer_name", "recent_revenue", "account_total", "inbox_range", "inbox_name")
+_TABLES = (
+    "customer",
+    "customer_name",
+    "recent_revenue",
+    "account_total",
+    "inbox_range",
+    "inbox_name",
+    "inbox_aside",
+)
 _ACCOUNT = "SELECT id, name, description, owned_by, created_date, deleted FROM"
 _CACHE = "PRAGMA cache_size = -131072"  # KiB: what is written all over the table stays in memory
 _CUSTOMERS_AT_ONCE = 1000
@@ -210,7 +218,6 @@ class Shadow:
             "INSERT INTO account_total (account_id) SELECT id FROM account WHERE true ON CONFLICT DO NOTHING"
         )
         live.set_meta(NEWEST_ENTRY, self.position.decode())
-        live.set_meta(_REBUILT, 1)
         live.execute("DELETE FROM meta WHERE key = ?", (_DUE,))
 
     def discard(self) -> None:
@@ -228,20 +235,10 @@ def set_due(live: Database, reason: str) -> None:
     live.set_meta(_DUE, reason)
 
 
-def due(live: Database, stream: EventStream) -> str | None:
-    """Why somebody has to build the read model again, if so. To be asked when nothing is pending."""
+def due(live: Database) -> str | None:
+    """Why somebody has to build the read model again, if so."""
     noted: str | None = live.meta(_DUE)
-    if noted or live.meta(_REBUILT):
-        return noted
-    ranges = Inbox(live).ranges()
-    for source, last in stream.published_by_source().items():
-        first = ranges[source][0].first if source in ranges else 1 + stream.is_trimmed()
-        if last > 0 and first > 1 and source.startswith("customers@"):
-            return (
-                f"the first events of {source} were not on the stream any more when this database was made, "
-                "so customers and revenue are missing; the remedy is `rebuild accounts`"
-            )
-    return None
+    return noted
 
 
 _CUSTOMERS = """

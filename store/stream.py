@@ -96,10 +96,14 @@ class Claim(NamedTuple):
 
 
 class Redriven(NamedTuple):
-    """A dead letter that its group is to try again: the entry, and the id of the order to do so."""
+    """What a group is handed beside the stream: the entry, and the id of the order.
+
+    A dead letter to try again, or one that was `discarded`; an event that the group has asked for.
+    """
 
     order: bytes
     entry: Entry
+    discarded: bool = False
 
 
 class Published(NamedTuple):
@@ -399,13 +403,22 @@ class ConsumerGroup:
             transaction.xadd(self._dead_key, self._letter(entry, reason, deliveries))
             transaction.execute()
 
-    def redriven(self) -> list[Redriven]:
-        """The dead letters that this group is to try again."""
-        orders: Any = self._client.xrange(self._redrive_key)
+    def redriven(self, count: int) -> list[Redriven]:
+        """Up to `count` of the orders for this group, the oldest first."""
+        orders: Any = self._client.xrange(self._redrive_key, count=count)
         return [
-            Redriven(id, Entry(fields[b"StreamId"], msgspec.msgpack.decode(fields[b"Fields"])))
+            Redriven(
+                id,
+                Entry(fields[b"StreamId"], msgspec.msgpack.decode(fields[b"Fields"])),
+                fields.get(b"Order") == b"discard",
+            )
             for id, fields in orders
         ]
+
+    def settle_all(self, redriven: Sequence[Redriven]) -> None:
+        """These orders are done with. May be repeated."""
+        if redriven:
+            self._client.xdel(self._redrive_key, *(each.order for each in redriven))
 
     def settle(self, redriven: Redriven, failure: str | None = None) -> None:
         """A redriven letter is done with, or with `failure` a dead letter again, in one transaction."""

@@ -1,8 +1,23 @@
 -- Hand a dead letter to the group that failed, once: whoever deletes the letter hands it on.
--- KEYS  {stream}:dead, {stream}:redrive:<group>
--- ARGV  letter's id, the entry's id, the entry's fields in one value
+-- KEYS  {stream}:dead, {stream}:redrive:<group>, stream
+-- ARGV  letter's id, the entry's id, the entry's fields in one value, group, what is to be done with it:
+--       'redrive' or 'discard'
+-- Answers 1, or 0 when the letter was gone, or -1 when the group is gone: then nobody would try it again.
+local there = false
+if redis.call('EXISTS', KEYS[3]) == 1 then
+    for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[3])) do
+        for i = 1, #info, 2 do
+            there = there or (info[i] == 'name' and info[i + 1] == ARGV[4])
+        end
+    end
+end
+if not there and ARGV[5] == 'redrive' then
+    return -1
+end
 if redis.call('XDEL', KEYS[1], ARGV[1]) == 0 then
     return 0
 end
-redis.call('XADD', KEYS[2], '*', 'StreamId', ARGV[2], 'Fields', ARGV[3])
+if there then
+    redis.call('XADD', KEYS[2], '*', 'StreamId', ARGV[2], 'Fields', ARGV[3], 'Order', ARGV[5])
+end
 return 1

@@ -738,6 +738,12 @@ def test_run_refuses_the_private_redis_of_another_tally_and_says_what_to_set(
     )
 
 
+@pytest.mark.parametrize("version", ["", "abc.def", "7\x1b[31m", "\u00e9"])
+def test_run_refuses_what_answers_as_no_redis_does(tmp_path: Path, version: str) -> None:
+    with server_of_another_kind(cli.redis_of_version(version)) as port:
+        _both_refuse(settings(tmp_path, redis={"url": f"redis://127.0.0.1:{port}/0"}), "as no Redis does")
+
+
 @pytest.mark.parametrize("version", ["6.2.0", "10.0.0"])
 def test_check_finds_a_redis_of_that_age_good(tmp_path: Path, version: str) -> None:
     with server_of_another_kind(cli.redis_of_version(version)) as port:

@@ -17,6 +17,7 @@ from support.scraping import Scrape, scrape, scrape_openmetrics
 from support.tally import ROOT, Client, Tally, running
 from support.waiting import eventually
 from tally.actors.metrics import FAMILIES
+from tally.store.stream import connect
 
 OPERATIONS = ROOT / "docs" / "operations"
 COUNT = "tally_http_request_duration_seconds_count"
@@ -41,8 +42,8 @@ def tally(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
 
 @pytest.fixture
 def stream(tally: Tally) -> Iterator[redis.Redis]:
-    """A client of the Redis below."""
-    with redis.Redis.from_url(tally.settings["redis"]["url"]) as client:
+    """A client of the Redis below, with Tally's rights."""
+    with connect(tally.redis_url) as client:
         yield client
 
 

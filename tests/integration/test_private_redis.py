@@ -6,18 +6,22 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
+import psutil
 import pytest
 import redis
 
 from support import servers
-from support.cli import command
+from support.cli import command, is_free, server_of_another_kind, settings
+from support.engines import free_port
 from support.tally import Tally, running
 from support.unprivileged import as_nobody
 from support.waiting import eventually
 from tally.actors.redis_access import PASSWORD
+from tally.actors.redis_binaries import bundled
 from tally.store.stream import connect
 
 FOR_NOBODY = [
@@ -69,6 +73,11 @@ FOR_NOBODY = [
 ]
 _NO_RIGHT = re.compile("NOPERM|no permission", re.IGNORECASE)
 
+BESIDE = [  # a key of the wrong type would stop Tally's scripts, and nobody could remove it
+    f"XADD {{event-stream}}:{name} * a b"
+    for name in ("published", "marks", "trimmed", "successors", "dead", "redrive:accounts@4cc9167c", "new")
+] + ["XSETID event-stream 18446744073709551615-18446744073709551615"]
+
 FOR_OTHERS = [
     "EVAL return{1} 0",
     "EVALSHA 0 0",
@@ -102,13 +111,14 @@ class Attacked(NamedTuple):
 
 @pytest.fixture(scope="module", params=servers.NAMES)
 def attacked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
-    with tempfile.TemporaryDirectory(prefix="tally-attacked-") as name:
-        directory = Path(name)
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tally-attacked-")))
         directory.chmod(0o755)
-        with servers.only(request.param, tmp_path_factory.mktemp("hidden")), running(directory) as tally:
-            assert servers.is_named(request.param, tally.said())
-            port = int(tally.settings["redis"]["url"].rpartition(":")[2].removesuffix("/0"))
-            yield Attacked(tally, port)
+        with servers.only(request.param, tmp_path_factory.mktemp("hidden")):  # while it starts
+            tally = stack.enter_context(running(directory))
+        assert servers.is_named(request.param, tally.said())
+        port = int(tally.settings["redis"]["url"].rpartition(":")[2].removesuffix("/0"))
+        yield Attacked(tally, port)
 
 
 def test_another_user_can_read_and_publish_as_the_seed_s_session_does(attacked: Attacked) -> None:
@@ -129,7 +139,7 @@ def test_another_user_can_read_and_publish_as_the_seed_s_session_does(attacked: 
 
 def test_another_user_has_no_right_to_anything_but_the_stream(attacked: Attacked) -> None:
     before = _files(attacked.data)
-    for order in (*FOR_NOBODY, *FOR_OTHERS):
+    for order in (*FOR_NOBODY, *FOR_OTHERS, *BESIDE):
         assert _is_refused(as_nobody(lambda order=order: attacked.says(order))), order  # type: ignore[misc]
     assert _files(attacked.data) == before
     assert attacked.tally.accounts.get("/status")["status"] == "ok"
@@ -167,6 +177,11 @@ def test_each_of_the_two_files_is_its_owner_s_alone_even_where_the_folder_is_ope
             folder.chmod(0o700)
 
 
+def test_every_database_of_the_server_has_the_same_rights(attacked: Attacked) -> None:
+    assert as_nobody(lambda: attacked.says("XLEN event-stream", "SELECT 3")) == ":0"
+    assert _is_refused(as_nobody(lambda: attacked.says("FLUSHDB", "SELECT 3")))
+
+
 def test_tally_s_own_processes_come_by_the_socket(attacked: Attacked) -> None:
     with connect(attacked.tally.redis_url) as client:
         clients = client.info("clients")
@@ -201,6 +216,104 @@ def test_a_stream_of_any_name_is_served_and_no_other(tmp_path: Path, stream: str
                 client.xlen(f"x{stream}")
             with pytest.raises(redis.ResponseError, match=_NO_RIGHT):
                 client.xlen("aXXbYc")
+
+
+def test_whoever_takes_the_port_meanwhile_is_told_no_password(tmp_path: Path) -> None:
+    heard = []
+
+    def squat(words: BinaryIO, answers: BinaryIO) -> None:
+        for line in words:
+            heard.append(line)
+            answers.write(b"-ERR no\r\n")
+
+    port = free_port()
+    url = f"redis://:topsecret@127.0.0.1:{port}/0"
+    with running(tmp_path, redis={"url": url}) as tally:
+        (server,) = psutil.Process(tally.pids()["redis"]).children()
+        actor = psutil.Process(tally.pids()["redis"])
+        actor.suspend()  # so that the port stays free for long enough
+        server.kill()
+        eventually(lambda: is_free(port))
+        with server_of_another_kind(squat, port):
+            for command_line in (["status"], ["events"], ["check"], ["dead-letters", "list"]):
+                command(*command_line, "--config", tmp_path / "tally.toml")
+            actor.resume()
+            eventually(lambda: "redis-server ended" in tally.said() or "redis" not in tally.pids())
+            eventually(lambda: tally.said().count("actor_ended") >= 2)
+        assert not any(b"topsecret" in line or b"AUTH" in line for line in heard)
+        eventually(lambda: tally.accounts.get("/status")["status"] == "ok", 40)
+
+
+def test_what_is_removed_while_it_runs_comes_again(tmp_path: Path) -> None:
+    data = tmp_path / "data" / "redis"
+    with running(tmp_path) as tally:
+        tally.accounts.post("/accounts", {"name": "one", "owned_by": "user1"})
+        eventually(tally.settled)
+        (data / "redis.sock").unlink()
+        eventually(lambda: (data / "redis.sock").exists())
+        data.rename(tmp_path / "aside")
+        (server,) = psutil.Process(tally.pids()["redis"]).children()
+        server.kill()
+        eventually(lambda: (data / PASSWORD.name).exists())
+        eventually(lambda: tally.settled() and tally.accounts.get("/status")["status"] == "ok", 40)
+        with connect(tally.redis_url) as client:
+            eventually(lambda: client.xlen("event-stream") == 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "mode"),
+    [
+        (f"redis/{PASSWORD.name}", b"x" * 64, 0o644),
+        (f"redis/{PASSWORD.name}", b"short", 0o600),
+        (f"redis/{PASSWORD.name}", bytes(range(128, 192)), 0o600),
+        ("redis/written-by", None, 0o700),
+        ("redis", b"a file", 0o600),
+    ],
+    ids=["others may read it", "too short", "no text", "a directory", "no directory"],
+)
+def test_files_that_are_not_as_they_should_be_are_told_in_one_line(
+    tmp_path: Path, name: str, content: bytes | None, mode: int
+) -> None:
+    file = settings(tmp_path)
+    path = tmp_path / "data" / name
+    path.parent.mkdir(parents=True)
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+        path.chmod(mode)
+    done = command("run", "--config", file)
+    assert done.returncode == 1, done
+    assert str(path) in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    if content is not None:
+        assert command("check", "--config", file).returncode == 1
+
+
+def test_a_password_of_any_characters_that_a_url_has_a_use_for_serves(tmp_path: Path) -> None:
+    file = tmp_path / "data" / "redis" / PASSWORD.name
+    file.parent.mkdir(parents=True, mode=0o700)
+    file.touch(mode=0o600)
+    file.write_text("/:%@?#" * 10)
+    with running(tmp_path) as tally:
+        tally.accounts.post("/accounts", {"name": "one", "owned_by": "user1"})
+        eventually(tally.settled)
+
+
+def test_a_server_behind_a_script_that_waits_for_it_is_ended_too(tmp_path: Path) -> None:
+    script = tmp_path / "bin" / "redis-server"
+    script.parent.mkdir()
+    script.write_text(
+        f'#!/bin/sh\n[ "$1" = --version ] && echo "Redis server v=99.0.0" && exit\n{bundled()} "$@"\n'
+    )
+    script.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
+        with running(tmp_path) as tally:
+            assert "redis 99.0.0" in tally.said()
+            assert tally.stop() == 0
+            port = int(tally.settings["redis"]["url"].rpartition(":")[2].removesuffix("/0"))
+            eventually(lambda: is_free(port))
 
 
 def test_an_older_server_is_not_started_on_a_newer_one_s_data_and_what_is_told_to_do_helps(

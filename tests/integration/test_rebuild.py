@@ -2,6 +2,7 @@
 
 import json
 import random
+import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -190,11 +191,23 @@ def test_while_tally_is_stopped_what_it_had_not_read_yet_counts_once(
     assert figures["70"] == {}
 
 
-def test_a_new_accounts_db_on_a_trimmed_stream_says_that_it_needs_it(filled: Tally) -> None:
+def test_a_new_accounts_db_on_a_trimmed_stream_asks_the_outbox_for_what_is_missing(filled: Tally) -> None:
     trim(filled)
     record(filled)
     assert filled.stop() == 0
     removed(accounts_db(filled))
+    filled.start()
+    eventually(filled.settled)
+    agree(filled)
+
+
+def test_a_new_accounts_db_says_that_it_needs_it_when_no_outbox_has_what_is_missing(filled: Tally) -> None:
+    trim(filled)
+    record(filled)
+    assert filled.stop() == 0
+    removed(accounts_db(filled))
+    with closing(sqlite3.connect(accounts_db(filled).with_name("customers.db"))) as connection, connection:
+        connection.execute("DELETE FROM outbox WHERE sequence < (SELECT max(sequence) FROM outbox)")
     filled.start()
     eventually(lambda: "`rebuild accounts`" in str(filled.accounts.get("/status")["reasons"]))
     rebuild(filled)

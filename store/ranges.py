@@ -1,0 +1,73 @@
+"""Sets of whole numbers from 1 on, kept as ranges."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+
+class Range(NamedTuple):
+    """The numbers from `first` to `last`, both included."""
+
+    first: int
+    last: int
+
+
+def merge(ranges: Iterable[Range]) -> list[Range]:
+    """The same numbers in as few ranges as hold them, ascending."""
+    merged: list[Range] = []
+    for current in sorted(ranges):
+        if merged and current.first <= merged[-1].last + 1:
+            merged[-1] = Range(merged[-1].first, max(merged[-1].last, current.last))
+        else:
+            merged.append(current)
+    return merged
+
+
+def without(ranges: Iterable[Range], taken: Iterable[Range]) -> list[Range]:
+    """The numbers of `ranges` that are not in `taken`, ascending."""
+    left, gone = [], merge(taken)
+    for first, last in merge(ranges):
+        for hole in gone:
+            if hole.last < first or hole.first > last:
+                continue
+            if hole.first > first:
+                left.append(Range(first, hole.first - 1))
+            first = hole.last + 1
+        if first <= last:
+            left.append(Range(first, last))
+    return left
+
+
+def within(ranges: Iterable[Range], first: int, last: int) -> list[Range]:
+    """The numbers of `ranges` from `first` to `last`."""
+    cut = (Range(max(each.first, first), min(each.last, last)) for each in ranges)
+    return [each for each in cut if each.first <= each.last]
+
+
+def count(ranges: Iterable[Range]) -> int:
+    """How many numbers there are, in ranges that don't overlap."""
+    return sum(each.last - each.first + 1 for each in ranges)
+
+
+def first_of(ranges: Sequence[Range], most: int) -> list[Range]:
+    """The first `most` numbers of ascending ranges."""
+    found: list[Range] = []
+    for each in ranges:
+        left = most - count(found)
+        if left <= 0:
+            break
+        found.append(Range(each.first, min(each.last, each.first + left - 1)))
+    return found
+
+
+def shown(ranges: Iterable[Range]) -> str:
+    """The ranges as text: `1-5,7`."""
+    return ",".join(str(f) if f == l else f"{f}-{l}" for f, l in ranges)  # noqa: E741
+
+
+def parsed(text: str) -> list[Range]:
+    """What `shown` has written. Raises ValueError for anything else."""
+    found = []
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        found.append(Range(int(first), int(last or first)))
+    return found
