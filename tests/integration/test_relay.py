@@ -216,6 +216,28 @@ def test_a_database_restored_from_an_old_copy_publishes_nothing_and_names_the_re
     assert "rebuild" in relay.refusal
 
 
+def test_a_redis_that_is_older_than_what_the_outbox_keeps_is_gone_on_with(
+    accounts: Accounts, stream: EventStream, client: redis.Redis
+) -> None:
+    """The relay took its own database for restored, and published nothing more."""
+    _commit(accounts, 5)
+    _drain(Relay(accounts.outbox, stream))
+    beside = {key: client.hgetall(key) for key in ("{event-stream}:published", "{event-stream}:marks")}
+    _commit(accounts, 15)
+    _drain(Relay(accounts.outbox, stream))
+    for key, fields in beside.items():  # what an older append-only file has
+        client.hset(key, mapping=fields)  # type: ignore[arg-type]
+    newer: Any = client.xrange("event-stream")
+    client.xdel("event-stream", *(id for id, _ in newer[5:]))
+    accounts.database.execute("DELETE FROM outbox WHERE sequence < 12")
+
+    _commit(accounts, 1)
+    relay = Relay(accounts.outbox, stream)
+    _drain(relay)
+    assert relay.refusal is None
+    assert _sequences(client) == [*range(1, 6), *range(12, 22)]
+
+
 @pytest.mark.parametrize("loss", ["FLUSHALL", "SCRIPT FLUSH", "CLIENT KILL TYPE normal"])
 def test_what_is_on_its_way_when_redis_loses_something_is_published_once(
     accounts: Accounts, stream: EventStream, client: redis.Redis, loss: str
