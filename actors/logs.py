@@ -2,11 +2,15 @@
 
 import logging
 import os
+import select
+import stat
 import sys
 
 import structlog
 
 from tally.config import LogSettings
+
+PATIENCE_SECONDS = 0.5  # how long a line is held up by one that doesn't read; later ones aren't
 
 
 def configure(settings: LogSettings, actor: str) -> None:
@@ -20,6 +24,7 @@ def configure(settings: LogSettings, actor: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
     ]
+    lines = _Lines()
     last: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(),
@@ -32,10 +37,10 @@ def configure(settings: LogSettings, actor: str) -> None:
     structlog.configure(
         processors=[*shared, *rendered],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=lambda *_: _Lines(),
+        logger_factory=lambda *_: lines,
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(_Lines())
+    handler = logging.StreamHandler(lines)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name, _of_library],
@@ -68,12 +73,25 @@ def _named(actor: str) -> structlog.typing.Processor:
 class _Lines:
     """Standard error, a whole line to one write(2), so that lines of many processes don't mix.
 
-    Nobody reading it, or a full disk behind it, is no reason to stop working: the line is lost.
+    Nobody reading it, or a full disk behind it, is no reason to stop working: the line is lost. Nor is a
+    reader that stands still (a terminal after Ctrl-S, a log collector that hangs): it is waited for once.
     """
+
+    def __init__(self) -> None:
+        self._room = select.poll()
+        self._room.register(2, select.POLLOUT)
+        self._patience = PATIENCE_SECONDS
 
     def write(self, text: str) -> None:
         try:
-            os.write(2, text.encode(errors="backslashreplace"))
+            line = text.encode(errors="backslashreplace")
+            size = len(line) if stat.S_ISREG(os.fstat(2).st_mode) else select.PIPE_BUF
+            for start in range(0, len(line), size):
+                if not self._room.poll(self._patience * 1000):
+                    self._patience = 0.0
+                    return
+                os.write(2, line[start : start + size])
+            self._patience = PATIENCE_SECONDS
         except OSError:
             return
 

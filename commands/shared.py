@@ -1,9 +1,8 @@
 """What every command of the command line has in common."""
 
-import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -11,6 +10,7 @@ import click
 
 from tally import config
 from tally.actors import redis_access
+from tally.commands import inherited
 from tally.config import InvalidSettings, Settings
 from tally.store.errors import StoreError
 
@@ -30,6 +30,22 @@ class Group(Command, click.Group):
     """The same for commands that have others below them."""
 
     command_class = Command
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """The whole program, whatever it inherits: what it can't do ends it with one clear message."""
+        if fault := inherited.mend():
+            end(WRONG_USAGE, fault)
+        try:
+            try:
+                return super().main(*arguments, **options)
+            finally:
+                sys.stdout.flush()
+        except inherited.CannotPrint as error:
+            inherited.let_go_of_output()
+            end(FAILED, f"can't write to standard output: {error.strerror}")
+        except BrokenPipeError:
+            inherited.let_go_of_output()
+            sys.exit(FAILED)
 
 
 def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -79,13 +95,14 @@ def printing() -> Iterator[None]:
     except KeyboardInterrupt:
         return
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
+        inherited.let_go_of_output()
 
 
 def say(message: str) -> None:
     """Tell people something, beside what is printed."""
-    for line in message.splitlines():
-        click.echo(f"tally: {line}", err=True)
+    with suppress(OSError):  # the exit status tells, where nobody can read it
+        for line in message.splitlines():
+            click.echo(f"tally: {line}", err=True)
 
 
 def end(status: int, message: str) -> NoReturn:

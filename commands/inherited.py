@@ -1,0 +1,62 @@
+"""What a program inherits from whoever starts it: standard streams, signals, docstrings."""
+
+import io
+import os
+import signal
+import sys
+from typing import Any
+
+
+class CannotPrint(OSError):
+    """Standard output takes nothing more: a full disk, a closed descriptor."""
+
+
+class _Output(io.FileIO):
+    """Standard output, whose failures can't be taken for those of another file."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise CannotPrint(error.errno, error.strerror, "standard output") from error
+
+
+def mend() -> str | None:
+    """Put right what can be, before anything else is done; answer what can't, in a line for the user.
+
+    A number that nobody holds would be the next file's, and that file get what was meant for people.
+    """
+    for number, name, flags in (
+        (0, "stdin", os.O_RDONLY),
+        (1, "stdout", os.O_RDONLY),  # so that who prints hears of it
+        (2, "stderr", os.O_WRONLY),
+    ):
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, flags), number)
+            stream = os.fdopen(number, "r" if number == 0 else "w", closefd=False)
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+    if sys.stdout is sys.__stdout__:
+        sys.stdout = _told_apart(sys.stdout)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, no child's end could be waited for
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if sys.flags.optimize > 1:
+        return "-OO and PYTHONOPTIMIZE=2 take away the texts of help and of messages; do without, or use -O"
+    return None
+
+
+def _told_apart(stream: Any) -> io.TextIOWrapper:
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Output(stream.fileno(), "w", closefd=False)),
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
+
+
+def let_go_of_output() -> None:
+    """Lose what is still to be printed, and all that comes; or Python complains of it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
