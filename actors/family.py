@@ -35,7 +35,7 @@ from tally.http.tokens import Tokens
 from tally.recovery.answering import Answering
 from tally.recovery.missing import Missing
 from tally.store import accounts, customers
-from tally.store.database import Database, OpenDatabase
+from tally.store.database import Database, OpenDatabase, place_of
 from tally.store.errors import OutdatedDatabase
 from tally.store.key_file import SIGNING_KEY
 from tally.store.outbox import Outbox
@@ -122,6 +122,7 @@ class Family:
         self._redis_url = redis_url
         self._listeners = listeners
         self._doorbells = {service: Doorbell() for service in SERVICES}
+        self._places = {service: place_of(settings.directory / f"{service}.db") for service in SERVICES}
         self._pages: dict[str, mmap.mmap] = {}  # of each actor, made before it is forked
 
     def redis(self, server: Server) -> list[ActorSpec]:
@@ -149,6 +150,10 @@ class Family:
         ]
         self._pages.update((spec.name, new_page()) for spec in specs)
         return specs
+
+    def _open(self, service: str) -> Database:
+        """The database that was there when all started: no other in its place, and none that is made anew."""
+        return OPEN[service](self._settings.directory, make=False, place=self._places[service])
 
     def _let_go_of_listeners(self, keep: str | None = None) -> None:
         """In an actor that doesn't serve them: a port refuses once nobody holds it, and not before."""
@@ -187,14 +192,17 @@ class Family:
         return api
 
     def _calls(self, service: str) -> Api:
-        directory, known = self._settings.directory, tokens(self._settings)
+        opened, known = partial(self._open, service), tokens(self._settings)
         ring = self._doorbells[service].ring
-        status = status_probe(self._settings, service, self._redis_url)
+        status = self._status(service)
         customers = self._settings.customers
         if service == "customers":
             require_account = customers.require_account
-            return customers_http.api(directory, ring, require_account, status, known)
-        return accounts_http.api(directory, ring, status, known, customers.port)
+            return customers_http.api(opened, ring, require_account, status, known)
+        return accounts_http.api(opened, ring, status, known, customers.port)
+
+    def _status(self, service: str) -> StatusProbe:
+        return status_probe(self._settings, service, self._redis_url, partial(self._open, service))
 
     def _figures(self, actor: Actor) -> Figures:
         return Figures(self._pages[actor.name])
@@ -202,7 +210,7 @@ class Family:
     def _parts(self, service: str) -> dict[str, metrics.Part]:
         """What GET /metrics of a service tells, by who knows it."""
         pages = [page for name, page in self._pages.items() if name.startswith(f"{service}-")]
-        probe, directory = status_probe(self._settings, service, self._redis_url), self._settings.directory
+        probe, directory = self._status(service), self._settings.directory
         return {
             "processes": lambda: metrics.counted(service, FAMILIES, pages),
             "status": lambda: metrics.status_metrics(probe),
@@ -212,7 +220,7 @@ class Family:
     def _relay(self, service: str) -> Callable[[Actor], None]:
         def main(actor: Actor) -> None:
             self._let_go_of_listeners()
-            database = OPEN[service](self._settings.directory)
+            database = self._open(service)
             database.while_waiting = actor.beat
             stream = self._stream(actor)
             retention = timedelta(days=self._settings.data.retention_days)
@@ -256,7 +264,7 @@ class Family:
     def _consumer(self, service: str, siblings: Collection[str]) -> Callable[[Actor], None]:
         def main(actor: Actor) -> None:
             self._let_go_of_listeners()
-            database = OPEN[service](self._settings.directory)
+            database = self._open(service)
             database.while_waiting = actor.beat
             database.expect_writes()
             reactions = self._reactions(service, database)
@@ -285,7 +293,9 @@ class Family:
         return main
 
 
-def status_probe(settings: Settings, service: str, redis_url: str) -> StatusProbe:
+def status_probe(
+    settings: Settings, service: str, redis_url: str, open_database: Callable[[], Database] | None = None
+) -> StatusProbe:
     """What gathers the status of a service, its processes as the supervisor knows them included."""
 
     def reports() -> list[ActorReport]:
@@ -299,7 +309,8 @@ def status_probe(settings: Settings, service: str, redis_url: str) -> StatusProb
             if actor.name.startswith(f"{service}-")
         ]
 
-    return StatusProbe(service, OPEN[service], settings.directory, redis_url, settings.redis.stream, reports)
+    opened = open_database or partial(OPEN[service], settings.directory, make=False)
+    return StatusProbe(service, opened, settings.directory, redis_url, settings.redis.stream, reports)
 
 
 def _address_settings(settings: Settings, service: str) -> AccountsSettings | CustomersSettings:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from itertools import chain
-from pathlib import Path
 
 import falcon
 
@@ -33,7 +32,8 @@ from tally.http.service import (
 from tally.http.status import StatusReport
 from tally.http.tokens import Bearer, Tokens
 from tally.http.values import AccountBody
-from tally.store.accounts import Account, Accounts, ShownCustomers, open_database
+from tally.store.accounts import Account, Accounts, ShownCustomers
+from tally.store.database import Database
 from tally.store.errors import NotFound
 from tally.store.users import Users
 
@@ -46,18 +46,18 @@ _WHOLE = 512 * 1024  # bytes up to which an account is sent in one piece, which 
 
 
 def api(
-    directory: Path,
+    open_database: Callable[[], Database],
     after_commit: Callable[[], None],
     status: Callable[[], StatusReport],
     tokens: Tokens | None,
     customers_port: int,
 ) -> Api:
-    """The service over accounts.db in `directory`.
+    """The service over accounts.db, which `open_database` opens anew.
 
     `after_commit` is called after each commit and must not block; `status` answers GET /status. With
     `tokens`, users sign in, also from the page at `customers_port`; without, everybody may do everything.
     """
-    service: AccountsService = Service(lambda: Accounts(open_database(directory)), after_commit)
+    service: AccountsService = Service(lambda: Accounts(open_database()), after_commit)
     calls = (*ACCOUNTS, SIGN_IN) if tokens else ACCOUNTS
     app = create_app(_gate(service, tokens), QueryGuard((*calls, *ACCOUNTS_PAGE)))
     if tokens:

@@ -1,7 +1,6 @@
 """The customers service: its HTTP calls, one class for each path."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import falcon
 
@@ -32,24 +31,25 @@ from tally.http.service import (
 from tally.http.status import StatusReport
 from tally.http.tokens import Tokens
 from tally.http.values import CustomerBody, InvoiceBody
-from tally.store.customers import Customers, NewCustomer, NewInvoice, open_database
+from tally.store.customers import Customers, NewCustomer, NewInvoice
+from tally.store.database import Database
 
 CustomersService = Service[Customers]
 
 
 def api(
-    directory: Path,
+    open_database: Callable[[], Database],
     after_commit: Callable[[], None],
     require_account: bool,
     status: Callable[[], StatusReport],
     tokens: Tokens | None,
 ) -> Api:
-    """The service over customers.db in `directory`.
+    """The service over customers.db, which `open_database` opens anew.
 
     `after_commit` is called after each commit and must not block; `status` answers GET /status. With
     `tokens`, a call wants one; without, everybody may do everything.
     """
-    service: CustomersService = Service(lambda: Customers(open_database(directory)), after_commit)
+    service: CustomersService = Service(lambda: Customers(open_database()), after_commit)
     app = create_app(TokenGate(tokens) if tokens else OpenGate(), QueryGuard((*CUSTOMERS, *CUSTOMERS_PAGE)))
     customers = CustomersResource(service, require_account)
     invoices = InvoicesResource(service)

@@ -81,6 +81,7 @@ class Service(Generic[S]):
     @contextmanager
     def read(self) -> Iterator[S]:
         """Read from one moment's state. Keep it short, and never wait for a client inside."""
+        self._writer.database.insist_on_place()  # which one that is opened now could not tell
         store = self._idle.pop() if self._idle else self._open_store()
         try:
             with store.database.snapshot():

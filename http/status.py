@@ -70,7 +70,7 @@ class StatusProbe:
     def __init__(
         self,
         service: str,
-        open_database: Callable[[Path], Database],
+        open_database: Callable[[], Database],
         directory: Path,
         url: str,
         stream: str,
@@ -89,7 +89,7 @@ class StatusProbe:
         reasons = [f"{actor.name}: {actor.trouble}" for actor in actors if actor.trouble]
         identity, depth, redis = None, None, RedisStatus()
         try:
-            database = self._open_database(self._directory)
+            database = self._open_database()
             identity, depth = database.identity, Outbox(database).depth()
             redis = self._ask_redis(database, reasons)
             database.close()

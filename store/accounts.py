@@ -22,7 +22,7 @@ from tally.events import (
     rfc3339,
 )
 from tally.store import account_totals, idempotency, inbox, login_attempts, outbox, revenue, users
-from tally.store.database import Database, Migrations
+from tally.store.database import Database, Migrations, Place
 from tally.store.errors import AccountInUse, NotFound
 from tally.store.outbox import Outbox
 from tally.store.revenue import CENTS, RECENT, Revenue
@@ -125,9 +125,11 @@ class ShownCustomers(NamedTuple):
     last: int | None
 
 
-def open_database(directory: Path, migrate: bool = False) -> Database:
+def open_database(
+    directory: Path, migrate: bool = False, make: bool = True, place: Place | None = None
+) -> Database:
     """Open accounts.db in `directory`; see Database."""
-    return Database(directory / FILE, SERVICE, SCHEMA, MIGRATIONS, migrate)
+    return Database(directory / FILE, SERVICE, SCHEMA, MIGRATIONS, migrate, make, place)
 
 
 class Accounts:

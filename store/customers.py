@@ -21,7 +21,7 @@ from tally.events import (
     rfc3339,
 )
 from tally.store import idempotency, inbox, invoice_index, outbox
-from tally.store.database import Database, Migrations, numbers
+from tally.store.database import Database, Migrations, Place, numbers
 from tally.store.errors import NotFound, UnknownReference
 from tally.store.outbox import Outbox
 from tally.store.trace_parent import TraceParentOf, no_trace
@@ -121,9 +121,11 @@ class Invoice(Struct, frozen=True):
     created_date: Moment
 
 
-def open_database(directory: Path, migrate: bool = False) -> Database:
+def open_database(
+    directory: Path, migrate: bool = False, make: bool = True, place: Place | None = None
+) -> Database:
     """Open customers.db in `directory`; see Database."""
-    return Database(directory / FILE, SERVICE, SCHEMA, MIGRATIONS, migrate)
+    return Database(directory / FILE, SERVICE, SCHEMA, MIGRATIONS, migrate, make, place)
 
 
 class Customers:

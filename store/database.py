@@ -4,6 +4,7 @@ Every database carries an identity, made when the file is made: eight hex digits
 the service's name it is the source of the service's events and the name of its consumer group.
 """
 
+import os
 import random
 import secrets
 import time
@@ -34,11 +35,28 @@ Migrations = Sequence[str]
 A schema's version is the number of its migrations and one. Those of a release stay as they are.
 """
 
+_GONE = (
+    "the database that was here is gone; put it back (a backup: docs/operations/backup.md), and restart Tally"
+)
 _META = "CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;"
 
 
+Place = tuple[int, int]
+"""Which file is at a path: its device and its number there."""
+
+
+def place_of(path: Path) -> Place | None:
+    """Which file is there, None without one."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 class Database:
-    """A connection to the database at `path`, which is made when it is missing.
+    """A connection to the database at `path`, which is made when it is missing, unless `make` is false.
+    With `place`, it must be that very file: another in its place is refused, then and later.
 
     `schema` is what a new file gets, `migrations` what leads to the same from version 1 on. A file of
     an earlier version is brought up to date only with `migrate`: nobody may be using it.
@@ -51,9 +69,18 @@ class Database:
     """
 
     def __init__(
-        self, path: Path, service: str, schema: str, migrations: Migrations = (), migrate: bool = False
+        self,
+        path: Path,
+        service: str,
+        schema: str,
+        migrations: Migrations = (),
+        migrate: bool = False,
+        make: bool = True,
+        place: Place | None = None,
     ) -> None:
         self.path = path
+        self._make = make
+        self._place = place
         self.service = service
         self.patience = BUSY_SECONDS
         self.while_waiting: Callable[[], None] = lambda: None
@@ -139,6 +166,7 @@ class Database:
         Takes the write lock at once, so that what is read inside still holds at the commit (a
         deferred transaction would fail with SQLITE_BUSY_SNAPSHOT when it comes to write).
         """
+        self.insist_on_place()
         try:
             with translated(str(self.path)), self._bracket("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"):
                 yield
@@ -150,6 +178,7 @@ class Database:
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """All that is read inside is of one moment. Keep it short: it holds back the checkpoint."""
+        self.insist_on_place()
         with translated(str(self.path)), self._bracket("BEGIN", "COMMIT", "ROLLBACK"):
             yield
 
@@ -174,12 +203,30 @@ class Database:
         self._connection.close()
 
     def _open(self, migrate: bool = False) -> None:
+        if not self._make and not self.path.exists():
+            raise StoreUnavailable(f"{self.path}: {_GONE}")
+        flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if self._make else 0)
         with translated(str(self.path)):
-            self._connection = apsw.Connection(str(self.path), statementcachesize=200)
+            self._connection = apsw.Connection(str(self.path), flags=flags, statementcachesize=200)
             self._connection.set_busy_handler(_FairWait(self))
             # Else this SQLite, which is built with STAT4, plans a query anew for each value bound in it.
             self._connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
             self._prepare(migrate)
+        self._place = self._place or place_of(self.path)
+        self.insist_on_place()
+
+    def insist_on_place(self) -> None:
+        """See that the file is where it was: what is written to one that was removed is lost for everybody.
+
+        Raises StoreUnavailable. Safe for any thread.
+        """
+        place = place_of(self.path)
+        if place is None:
+            raise StoreUnavailable(f"{self.path}: {_GONE}")
+        if place != self._place:
+            raise StoreUnavailable(
+                f"{self.path}: was replaced while Tally ran, which goes on with neither file; restart Tally"
+            )
 
     @contextmanager
     def _bracket(self, begin: str, commit: str, rollback: str) -> Iterator[None]:
@@ -195,6 +242,8 @@ class Database:
 
     def _prepare(self, migrate: bool) -> None:
         version = self._version()  # before anything is written: it may be a stranger's file
+        if version == 0 and not self._make:
+            raise UnusableDatabase(f"{self.path}: is an empty file; {_GONE}")
         self.execute("PRAGMA journal_mode = WAL")
         self.execute("PRAGMA synchronous = FULL")
         self.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
@@ -276,7 +325,9 @@ def _places(row: Sequence[Any]) -> str:
 class OpenDatabase(Protocol):
     """How a service's database is opened; see Database."""
 
-    def __call__(self, directory: Path, migrate: bool = False) -> Database:
+    def __call__(
+        self, directory: Path, migrate: bool = False, make: bool = True, place: Place | None = None
+    ) -> Database:
         """Open the database in `directory`."""
         ...
 

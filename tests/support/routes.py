@@ -17,6 +17,7 @@ def served(service: str, directory: Path) -> falcon.inspect.AppInfo:
     file.write_text('[auth]\nmode = "jwt"\n')
     settings = config.load(file, {})
     family.prepare(settings, [service])
+    family.prepare(settings, family.SERVICES)
     return falcon.inspect.inspect_app(family.Family(settings, settings.redis.url, {}).api(service).app)
 
 

@@ -1,0 +1,75 @@
+"""A database's file is removed or replaced while Tally runs: nothing is written into nowhere."""
+
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from support.tally import Client, Tally, running
+from support.waiting import eventually
+
+Losing = Callable[[Path, Path], object]
+
+
+def _emptied(file: Path, copy: Path) -> None:
+    file.unlink()
+    file.touch()
+
+
+LOSING: dict[str, Losing] = {
+    "removed": lambda file, copy: file.unlink(),
+    "replaced by a copy": lambda file, copy: os.replace(copy, file),
+    "replaced by an empty file": _emptied,
+}
+
+
+def _client(tally: Tally, service: str) -> Client:
+    return tally.customers if service == "customers" else tally.accounts
+
+
+def _record(tally: Tally, service: str) -> int:
+    if service == "customers":
+        content = {"customer_id": "1", "purchase_date": "2019-01-06", "purchase_price_cents": 1}
+        return tally.customers.request("POST", "/invoices", content).status
+    return tally.accounts.request("POST", "/accounts", {"name": "two", "owned_by": "u"}).status
+
+
+@pytest.mark.parametrize("losing", LOSING)
+@pytest.mark.parametrize("service", ["customers", "accounts"])
+def test_a_lost_database_is_noticed_and_nothing_is_begun_in_its_place(
+    tmp_path: Path, redis_url: str, service: str, losing: str
+) -> None:
+    """201 went on into nothing, with status ok; one killed process made an empty file in its place."""
+    data = tmp_path / "data"
+    file = data / f"{service}.db"
+    with running(tmp_path, redis_url=redis_url) as tally:
+        tally.accounts.post("/accounts", {"name": "one", "owned_by": "u"})
+        tally.customers.post("/customers", {"name": "John Adams", "account_id": "1"})
+        eventually(tally.settled)
+        shutil.copy(file, tmp_path / "copy.db")
+        kept = tmp_path / "kept"
+        shutil.copytree(data, kept, ignore=shutil.ignore_patterns("*.sock"))
+        LOSING[losing](file, tmp_path / "copy.db")
+
+        client = _client(tally, service)
+        assert _record(tally, service) == 503
+        path = "/customers/1" if service == "customers" else "/accounts/1"
+        answer = client.request("GET", path)
+        assert (answer.status, file.name in answer.json()["detail"]) == (503, True)
+        eventually(lambda: client.get("/status")["status"] == "degraded")
+        assert file.name in str(client.get("/status")["reasons"])
+
+        tally.kill(f"{service}-http-1")
+        tally.process.send_signal(signal.SIGHUP)
+        eventually(lambda: tally.said().count("renewing_actors") == 1)
+        assert not file.exists() or file.stat().st_size in (0, (kept / file.name).stat().st_size)
+        tally.end()
+
+    shutil.rmtree(data, ignore_errors=True)
+    shutil.copytree(kept, data)
+    with running(tmp_path, redis_url=redis_url) as tally:
+        assert _record(tally, service) == 201
+        eventually(tally.settled)
