@@ -111,9 +111,10 @@ def _run(settings: Settings, roles: Sequence[str]) -> None:
             listener.close()  # from now on the HTTP processes alone decide who is let in
 
     control = ControlSocket(settings.directory)
-    private = [lock.fileno()]
     try:
-        Supervisor(specs, settings.supervisor, settings.log, on_ready, private, control, before_stop).run()
+        Supervisor(
+            specs, settings.supervisor, settings.log, on_ready, lock.descriptors, control, before_stop
+        ).run()
     finally:
         control.close()
 

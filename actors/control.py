@@ -1,7 +1,9 @@
 """The control socket: a running supervisor tells who its actors are and how they do."""
 
+import os
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -39,6 +41,7 @@ class ControlSocket:
         with short_path(self._path) as path:
             self._listener.bind(path)
         self._path.chmod(0o600)
+        self._file = self._path.stat()
         self._listener.listen()
         self._listener.setblocking(False)
 
@@ -60,9 +63,11 @@ class ControlSocket:
                 return
 
     def close(self) -> None:
-        """Stop listening, and leave no file."""
+        """Stop listening, and leave no file; one that another has put in its place is not ours."""
         self._listener.close()
-        self._path.unlink(missing_ok=True)
+        with suppress(OSError):
+            if os.path.samestat(self._path.stat(), self._file):
+                self._path.unlink()
 
 
 def ask(directory: Path) -> list[ActorStatus]:

@@ -4,6 +4,8 @@ import fcntl
 import os
 from pathlib import Path
 
+SUPERVISOR = "supervisor"
+
 
 class AlreadyRunning(Exception):
     """Another process holds the data directory; the message names it, and `pid` is its number if known."""
@@ -14,32 +16,40 @@ class AlreadyRunning(Exception):
 
 
 class DirectoryLock:
-    """Holds `<who>.lock` in the data directory until this process ends, however it ends."""
+    """Holds `<who>.lock` in the data directory until this process ends, however it ends.
 
-    def __init__(self, directory: Path, who: str = "supervisor") -> None:
-        """Raises AlreadyRunning."""
+    The supervisor holds the directory itself as well: a file can be swept away, and a new one in its place
+    be held by somebody else. The file tells who it is, also to releases before this one.
+    """
+
+    def __init__(self, directory: Path, who: str = SUPERVISOR) -> None:
+        """Raises AlreadyRunning or OSError."""
         self.path = directory / f"{who}.lock"
-        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.descriptors: list[int] = []
+        """Whoever inherits them would hold the lock as well."""
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if who == SUPERVISOR:
+                self._hold(directory, os.O_RDONLY | os.O_DIRECTORY)
+            self._hold(self.path, os.O_RDWR | os.O_CREAT)
         except BlockingIOError:
-            holder = os.read(self._descriptor, 100).decode(errors="replace").strip() or "unknown"
-            os.close(self._descriptor)
+            self.release()
+            holder = _noted(self.path) or _holder(directory)
             raise AlreadyRunning(
-                f"{directory} is in use by another {who}, process {holder}; stop it, "
+                f"{directory} is in use by another {who}, process {holder or 'unknown'}; stop it, "
                 "or set data.directory elsewhere",
-                int(holder) if holder.isdigit() else None,
+                holder,
             ) from None
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
-
-    def fileno(self) -> int:
-        """The descriptor; whoever inherits it would hold the lock as well."""
-        return self._descriptor
+        os.ftruncate(self.descriptors[-1], 0)
+        os.pwrite(self.descriptors[-1], f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
         """Let go of the directory; the file stays."""
-        os.close(self._descriptor)
+        while self.descriptors:
+            os.close(self.descriptors.pop())
+
+    def _hold(self, path: Path, flags: int) -> None:
+        self.descriptors.append(os.open(path, flags | os.O_CLOEXEC, 0o600))
+        fcntl.flock(self.descriptors[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def supervisor_of(directory: Path) -> int | None:
@@ -49,3 +59,23 @@ def supervisor_of(directory: Path) -> int | None:
     except AlreadyRunning as error:
         return error.pid
     return None
+
+
+def _noted(file: Path) -> int | None:
+    """Who has written its number into the lock file."""
+    try:
+        text = file.read_text(errors="replace").strip()
+    except OSError:
+        return None
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def _holder(directory: Path) -> int | None:
+    """Who holds the directory as the kernel knows it, where that can be told."""
+    try:
+        found, locks = directory.stat(), Path("/proc/locks").read_text()
+    except OSError:
+        return None
+    place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    held = (line.split() for line in locks.splitlines() if " FLOCK " in line)
+    return next((int(fields[4]) for fields in held if fields[5] == place), None)

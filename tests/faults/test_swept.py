@@ -1,0 +1,58 @@
+"""Somebody sweeps files of the data directory away, or the directory itself, while Tally runs."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.cli import command, settings
+from support.tally import Tally, running
+from support.waiting import eventually
+from tally.actors import control
+
+
+@pytest.fixture
+def tally(tmp_path: Path) -> Iterator[Tally]:
+    with running(tmp_path / "first") as tally:
+        yield tally
+
+
+@pytest.mark.parametrize("swept", [["supervisor.lock"], ["supervisor.lock", "supervisor.sock"]])
+def test_without_its_lock_file_a_data_directory_has_one_supervisor_all_the_same(
+    tally: Tally, tmp_path: Path, swept: list[str]
+) -> None:
+    data = tally.directory / "data"
+    for name in swept:
+        (data / name).unlink()
+    other = settings(tmp_path, data={"directory": str(data)}, redis=tally.settings["redis"])
+    for _ in range(2):
+        run = command("run", "--config", other)
+        assert run.returncode == 1
+        assert run.stderr.strip().endswith(
+            f"{data} is in use by another supervisor, process {tally.process.pid}; stop it, "
+            "or set data.directory elsewhere"
+        )
+    tally.accounts.post("/accounts", {"name": "a", "owned_by": "u"})
+    eventually(tally.settled)
+    assert tally.stop() == 0
+
+
+def test_who_stops_leaves_the_socket_of_another_that_is_in_its_place(tally: Tally, tmp_path: Path) -> None:
+    data = tally.directory / "data"
+    data.rename(tmp_path / "moved")
+    with running(tmp_path / "second", data={"directory": str(data)}) as other:
+        assert tally.stop() == 0
+        assert {actor.state for actor in control.ask(data)} == {"running"}
+        other.accounts.post("/accounts", {"name": "a", "owned_by": "u"})
+        eventually(other.settled)
+
+
+def test_a_lock_file_of_a_process_that_is_gone_keeps_nobody_out(tally: Tally) -> None:
+    lock = tally.directory / "data" / "supervisor.lock"
+    assert int(lock.read_text()) == tally.process.pid
+    tally.end()
+    assert int(lock.read_text()) == tally.process.pid
+    tally.start()
+    assert int(lock.read_text()) == tally.process.pid
+    assert os.stat(lock).st_mode & 0o777 == 0o600
