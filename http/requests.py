@@ -112,5 +112,11 @@ class _Answer:
             self._finished(self._request)
 
     def _traced(self) -> Iterator[bytes]:
-        with self._request.traced():
-            yield from self._body
+        """One piece may be made by another thread than the last one."""
+        pieces = iter(self._body)
+        while True:
+            with self._request.traced():
+                piece = next(pieces, None)
+            if piece is None:
+                return
+            yield piece

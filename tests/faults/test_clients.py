@@ -1,13 +1,18 @@
 """Clients that are many, slow or broken off: the others are served all the same."""
 
 import json
+import resource
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
+import apsw
+import psutil
 import pytest
 
-from support.clients import answer, connections, dripping, head, longest_wait, request
+from support.clients import answer, answers, connect, connections, dripping, head, longest_wait, request
 from support.invoices import Load
 from support.tally import Tally, running
 from support.waiting import eventually
@@ -105,6 +110,22 @@ def test_a_body_that_is_too_large_is_refused(tally: Tally) -> None:
         _others_are_served(tally, load)
 
 
+def test_an_answer_does_not_wait_for_the_next_one_on_its_connection(tally: Tally) -> None:
+    path = tally.directory / "data" / "customers.db"
+    with closing(apsw.Connection(str(path))) as other, connect(tally.customers.port) as client:
+        client.settimeout(1)
+        came = answers(client)
+        other.execute("BEGIN IMMEDIATE")  # no other writer gets further, for longer than that
+        try:
+            slow = request("/customers", {"name": "slow", "account_id": "1"})
+            client.sendall(head("GET", "/health/live") + head("GET", "/customers?limit=1000") + slow)
+            assert [next(came)[0] for _ in range(2)] == [200, 200]
+        finally:
+            other.execute("ROLLBACK")
+        client.settimeout(20)
+        assert next(came)[0] in (201, 503)
+
+
 @pytest.fixture
 def large(tmp_path: Path) -> Iterator[Tally]:
     """A Tally whose list of accounts is 8 MB."""
@@ -134,3 +155,125 @@ def test_slow_readers_get_everything(large: Tally) -> None:
             status, _, body = answer(client)
             assert status == 200
             assert len(json.loads(body)[0]["customers"]) == 10_000
+
+
+# More than is held for one reader, 16 MiB: the rest is made when that is read, and takes no thread till then
+
+
+@pytest.fixture(scope="module")
+def huge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
+    """A Tally whose list of accounts is 32 MB, and whose services have two threads each."""
+    few = {"threads": 2}
+    with running(tmp_path_factory.mktemp("huge"), customers=few, accounts=few) as tally:
+        for _ in range(4):
+            account = tally.accounts.post("/accounts", {"name": "a", "owned_by": "u"})["id"]
+            customers = [{"name": "\N{ABACUS}" * 200, "account_id": account}] * 10_000
+            body = json.dumps(customers, ensure_ascii=False).encode()
+            assert tally.customers.request("POST", "/customers/batch", body=body).status == 201
+        eventually(tally.settled, 30)
+        yield tally
+
+
+def _has_done_what_it_can(tally: Tally, service: str) -> None:
+    """Wait until a service's HTTP process has come to its limits, and rests."""
+    eventually(lambda: _rests(psutil.Process(tally.pids()[f"{service}-http-1"]), 0.5))
+
+
+def _rests(process: psutil.Process, seconds: float = 2) -> bool:
+    """Whether it doesn't turn without rest."""
+    return bool(process.cpu_percent(seconds) < 25)
+
+
+def test_readers_of_more_than_is_held_for_them_take_no_thread_and_get_everything(huge: Tally) -> None:
+    with connections(huge.accounts.port, 6, receive_buffer=4096) as slow:
+        for client in slow:
+            client.sendall(head("GET", "/accounts"))
+        _has_done_what_it_can(huge, "accounts")
+        assert longest_wait(huge.accounts, "/health/ready") < SOON
+        for client in slow:
+            status, _, body = answer(client)
+            assert (status, [len(each["customers"]) for each in json.loads(body)]) == (200, [10_000] * 4)
+
+
+def test_who_asks_for_much_at_once_and_does_not_read_takes_no_thread_and_gets_everything(huge: Tally) -> None:
+    with connections(huge.customers.port, 4, receive_buffer=4096) as slow:
+        for client in slow:
+            client.sendall(head("GET", "/customers?limit=1000") * 40 + head("GET", "/health/live"))
+        _has_done_what_it_can(huge, "customers")
+        assert longest_wait(huge.customers, "/health/ready") < SOON
+        for client in slow:
+            came = answers(client)
+            assert {(status, len(body)) for status, _, body in (next(came) for _ in range(40))} == {
+                (200, len(huge.customers.request("GET", "/customers?limit=1000").data))
+            }
+            assert next(came)[0] == 200
+
+
+def test_of_readers_that_are_gone_nothing_is_left(huge: Tally) -> None:
+    process = psutil.Process(huge.pids()["accounts-http-1"])
+    assert longest_wait(huge.accounts, "/health/ready") < SOON
+    before = process.num_fds()
+    with connections(huge.accounts.port, 6, receive_buffer=4096) as slow:
+        for client in slow:
+            client.sendall(head("GET", "/accounts"))
+        eventually(lambda: process.num_fds() >= before + 6)
+        _has_done_what_it_can(huge, "accounts")
+    eventually(lambda: process.num_fds() <= before + 1)
+    assert longest_wait(huge.accounts, "/health/ready") < SOON
+    assert "Traceback" not in huge.said()
+
+
+def test_a_stop_waits_for_no_reader_that_reads_nothing(huge: Tally) -> None:
+    with connections(huge.accounts.port, 3, receive_buffer=4096) as slow:
+        for client in slow:
+            client.sendall(head("GET", "/accounts"))
+        _has_done_what_it_can(huge, "accounts")
+        old = huge.kill("accounts-http-1", signal.SIGTERM)
+        eventually(lambda: not psutil.pid_exists(old), 8)
+    eventually(lambda: "accounts-http-1" in huge.pids())
+
+
+# Fewer open files than clients
+
+
+def _limited(tally: Tally, files: int) -> psutil.Process:
+    """The customers' HTTP process, anew, with no more open files than that."""
+    resource.prlimit(tally.process.pid, resource.RLIMIT_NOFILE, (files, files))
+    old = tally.kill("customers-http-1")
+    eventually(lambda: tally.pids().get("customers-http-1", old) != old)
+    eventually(lambda: tally.customers.get("/health/ready"))
+    return psutil.Process(tally.pids()["customers-http-1"])
+
+
+def test_with_fewer_files_than_clients_all_are_served(tmp_path: Path) -> None:
+    with running(tmp_path) as tally:
+        process = _limited(tally, 1024)
+        said = len(tally.said())
+        with connections(tally.customers.port, 1300) as idle, connect(tally.customers.port) as kept:
+            for client in idle[-100:]:
+                client.sendall(head("GET", "/health/live"))
+                assert answer(client)[0] == 200
+            with Load(tally) as load:
+                _others_are_served(tally, load)
+                kept.sendall(head("GET", "/customers?limit=1"))
+                assert answer(kept)[0] == 200
+            load.is_counted_once()
+            assert process.num_fds() < 1000
+            assert _rests(process)
+        assert len(tally.said()) - said < 1000, tally.said()[said:]
+
+
+def test_out_of_files_accepting_pauses_is_told_once_and_goes_on(tmp_path: Path) -> None:
+    with running(tmp_path) as tally:
+        process = psutil.Process(tally.pids()["customers-http-1"])
+        assert tally.customers.get("/health/ready")
+        free = process.rlimit(psutil.RLIMIT_NOFILE)
+        process.rlimit(psutil.RLIMIT_NOFILE, (process.num_fds() + 5, free[1]))
+        with connections(tally.customers.port, 50):
+            assert longest_wait(tally.customers, "/health/live", times=5) < SOON
+            assert tally.customers.get("/health/live")
+            assert _rests(process)
+            process.rlimit(psutil.RLIMIT_NOFILE, free)
+            assert longest_wait(tally.customers, "/health/ready", times=5) < 1
+        assert tally.said().count("accepting_paused") == 1
+        assert "Traceback" not in tally.said()

@@ -1,6 +1,7 @@
 """Clients over bare sockets, which do what no library does: send nothing, half of it, or read slowly."""
 
 import contextlib
+import io
 import json
 import resource
 import socket
@@ -52,6 +53,25 @@ def answer(client: socket.socket) -> tuple[int, str | None, bytes]:
     response = HTTPResponse(client)
     response.begin()
     return response.status, response.headers["Content-Type"], response.read()
+
+
+class _Kept(io.BufferedReader):
+    """What comes from a client; an answer that was read to its end doesn't close it."""
+
+    def close(self) -> None:
+        return
+
+    def makefile(self, *_: Any) -> "_Kept":
+        return self
+
+
+def answers(client: socket.socket) -> Iterator[tuple[int, str | None, bytes]]:
+    """The answers that come one behind the other on one connection."""
+    kept = _Kept(socket.SocketIO(client, "rb"))
+    while True:
+        response = HTTPResponse(kept)  # type: ignore[arg-type]
+        response.begin()
+        yield response.status, response.headers["Content-Type"], response.read()
 
 
 @contextmanager

@@ -1,0 +1,650 @@
+"""waitress as Tally serves with it: all that reaches into it stands here, and nothing else imports it.
+
+Its release is pinned (setup.cfg), as much of what is used here is its own affair. 3.0.2 is the newest. What
+of this a later release makes needless, by its main branch of March 2026:
+
+- `_Parser`: two Hosts or two Content-Lengths are 400 there (pull request 484), `chunked` twice is 501 (474).
+  A Content-Length beside a coding closes the connection there (475), but is answered. The rest is as it was.
+- `_Chunks`, `_Task`, `Server.accept_one`: nothing yet.
+- The public drain of pull request 499, which is open, would do for `stop_accepting` and `is_busy`.
+"""
+
+import errno
+import re
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any
+
+import structlog
+import waitress.channel
+import waitress.parser
+import waitress.receiver
+import waitress.server
+import waitress.task
+from waitress import wasyncore
+from waitress.adjustments import Adjustments
+from waitress.utilities import BadRequest, Error, InternalServerError, build_http_date
+
+from tally.http.problems import CONTENT_TYPE, render
+from tally.http.service import BATCH_BODY, is_change
+from tally.store.group_commit import GroupCommit
+
+IDLE_SECONDS = 60
+MOST_HEADER_BYTES = 32 * 1024  # of a request, and of the trailers behind chunks
+MOST_BODY_BYTES = 2 * BATCH_BODY  # up to here a body that is refused is read, so that its sender hears why
+MOST_UNREAD_BYTES = 16 * 1024**2  # of an answer, in a file beyond the first MiB; then it is made no further
+MOST_SENT_BYTES = 1024**2  # in one buffer of an answer: it lets go of nothing before all of it is sent
+SEND_BYTES = 64 * 1024  # what is less is sent by the loop, header and body and several clients' at once
+STALLED_SECONDS = 2.0  # a client that reads nothing for so long doesn't hold up the process's end
+COURTESY_SECONDS = 0.005  # how long the loop lets the writing thread work before it goes on beside it
+PAUSE_SECONDS = 0.1  # without accepting, when it can't be done
+SILENCE_SECONDS = 60  # until that is told again
+
+_log = structlog.get_logger()
+
+
+class _Clock:
+    """waitress tells idle connections by the wall clock; one that is set would end them all."""
+
+    time = staticmethod(time.monotonic)
+
+
+waitress.server.time = waitress.channel.time = _Clock
+
+
+# Requests: where one ends must be beyond doubt (RFC 9112)
+
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_REQUEST_LINE = re.compile(_TOKEN + rb" [!-~]+ HTTP/([0-9]\.[0-9])\r\n")
+_FIELD = re.compile(_TOKEN + rb":[\t -~\x80-\xff]*")
+_QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;%b(?:=(?:%b|%b))?)*" % (_TOKEN, _TOKEN, _QUOTED))
+_CODING = re.compile(rb"\r\ntransfer-encoding:[\t ]*([^\r]*?)[\t ]*\r\n")
+_EMPTY_LINES = re.compile(rb"(?:\r\n)*(?:\r?\Z|[!-~])")
+_PORT = r"(?::[0-9]*)?"
+_HOST = re.compile(
+    rf"(?:(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{{2}})+|\[[0-9A-Fa-f:.]+(?:%25[A-Za-z0-9._~-]+)?\]){_PORT}"
+)
+_OF_THE_FRAME = (b"content-length:", b"transfer-encoding:", b"host:")
+_LONGEST_CHUNK_LINE = 1024
+
+
+class _VersionNotSupported(Error):  # type: ignore[misc]
+    code = 505
+    reason = "HTTP Version Not Supported"
+
+
+class _Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
+    """Refuses with 400 what HTTP forbids. waitress takes much of that, each in a way of its own.
+
+    A proxy in front may take it in another way; then what one client sends is carried out as another's.
+    """
+
+    command = path = ""  # of what can't be read, until it is
+    body_rcv: Any
+
+    def received(self, data: bytes) -> int:
+        """Take in what belongs to this request; how many bytes that is. Behind a fault, all of them do."""
+        if self.body_rcv is None:
+            begun = self.header_plus
+            if (begun or data)[0] <= 0x20 and not _EMPTY_LINES.match(begun + data):
+                self._refuse("Only empty lines may come before a request")
+                return len(data)
+        taken: int = super().received(data)
+        if self.body_rcv is None and not self.completed and _has_bare_ends(self.header_plus):
+            self._refuse("There is a bare CR or LF, or NUL, in the header")
+        if self.error:
+            self.expect_continue = False  # else waitress asks for more of it before it tells
+            return len(data)
+        return taken
+
+    def parse_header(self, header_plus: bytes) -> None:
+        """waitress's hook: the request line and the headers, once all of them are there."""
+        version = _version(header_plus)
+        if version not in ("1.0", "1.1"):
+            self.error = _VersionNotSupported("HTTP/1.1 and HTTP/1.0 are spoken here")
+            return
+        _insist_on_a_frame(header_plus, version)
+        try:
+            super().parse_header(header_plus)
+        except ValueError as error:  # a target that urllib can't split; a length of thousands of digits
+            raise waitress.parser.ParsingError(str(error)) from error
+        if not _HOST.fullmatch(self.headers.get("HOST", "" if version == "1.1" else "none")):
+            raise waitress.parser.ParsingError("The Host is none")
+        if self.chunked:
+            self.body_rcv = _Chunks(self.body_rcv.buf)
+        elif self.body_rcv is None:
+            self.expect_continue = False  # nothing follows; waitress would take the next request for it
+
+    def _refuse(self, why: str) -> None:
+        self.error, self.completed = BadRequest(why), True
+
+
+def _version(header: bytes) -> str:
+    """The version that the request line tells. Raises ParsingError when that can't be read."""
+    line = _REQUEST_LINE.match(header)
+    if line is None:
+        raise waitress.parser.ParsingError("The request line can't be read")
+    return line[1].decode()
+
+
+def _insist_on_a_frame(header: bytes, version: str) -> None:
+    """Raises ParsingError where the lines, or the fields that tell where the body ends, are in doubt."""
+    if _has_bare_ends(header):
+        raise waitress.parser.ParsingError("There is a bare CR or LF, or NUL, in the header")
+    if b"\r\n " in header or b"\r\n\t" in header:
+        raise waitress.parser.ParsingError("A header goes on in the next line")
+    names = header.lower()
+    hosts, lengths, codings = (
+        names.count(b"\r\n" + name) for name in (b"host:", b"content-length:", b"transfer-encoding:")
+    )
+    if hosts > 1 or (not hosts and version == "1.1"):
+        raise waitress.parser.ParsingError(f"Expected one Host, got {hosts or 'none'}")
+    if lengths > 1:
+        raise waitress.parser.ParsingError(f"Expected one Content-Length at most, got {lengths}")
+    if codings:
+        coding = _CODING.search(names)
+        if codings > 1 or coding is None or coding[1] != b"chunked":
+            raise waitress.parser.ParsingError("Transfer-Encoding is taken as one `chunked` alone")
+        if lengths or version == "1.0":
+            raise waitress.parser.ParsingError("Transfer-Encoding goes neither with a length nor with 1.0")
+
+
+def _has_bare_ends(lines: bytes) -> bool:
+    """Whether a line ends otherwise than with CR and LF, or holds NUL. A last CR may wait for its LF."""
+    lines = lines.removesuffix(b"\r")
+    ends = lines.count(b"\r\n")
+    return lines.count(b"\n") != ends or lines.count(b"\r") != ends or b"\0" in lines
+
+
+class _Chunks:
+    """A body in chunks (RFC 9112, section 7.1), in the place of waitress's ChunkedReceiver.
+
+    That one takes a size with a line feed behind it, empty lines before a size, anything for a trailer, and
+    lines of any length.
+    """
+
+    completed = False
+    error: BadRequest | None = None
+
+    def __init__(self, buf: Any) -> None:
+        self.buf = buf
+        self._left = 0  # of the chunk
+        self._line = b""  # the beginning of one
+        self._expected: Callable[[bytes], None] = self._size
+        self._trailers = 0  # bytes
+
+    def received(self, data: bytes) -> int:
+        """Take in what belongs to the body; how many bytes that is."""
+        at = 0
+        while at < len(data) and not self.completed:
+            at = self._content(data, at) if self._left else self._rest_of_line(data, at)
+        return at
+
+    def _content(self, data: bytes, at: int) -> int:
+        piece = data[at : at + self._left]
+        self.buf.append(piece)
+        self._left -= len(piece)
+        return at + len(piece)
+
+    def _rest_of_line(self, data: bytes, at: int) -> int:
+        end = data.find(b"\n", at) + 1
+        self._line += data[at : end or len(data)]
+        if len(self._line) > _LONGEST_CHUNK_LINE:
+            self._refuse("A line among the chunks is too long")
+        elif end:
+            line, self._line = self._line, b""
+            if line.endswith(b"\r\n"):
+                self._expected(line[:-2])
+            else:
+                self._refuse("There is a bare LF among the chunks")
+        return end or len(data)
+
+    def _size(self, line: bytes) -> None:
+        size = _CHUNK.fullmatch(line)
+        if size is None:
+            self._refuse("The size of a chunk can't be read")
+            return
+        self._left = int(size[1], 16)
+        self._expected = self._end_of_chunk if self._left else self._trailer
+
+    def _end_of_chunk(self, line: bytes) -> None:
+        if line:
+            self._refuse("A chunk is longer than its size")
+        self._expected = self._size
+
+    def _trailer(self, line: bytes) -> None:
+        """They are read, and passed over."""
+        self._trailers += len(line)
+        if not line:
+            self.completed = True
+        elif not _FIELD.fullmatch(line) or line.lower().startswith(_OF_THE_FRAME):
+            self._refuse("There is a trailer that is none")
+        elif self._trailers > MOST_HEADER_BYTES:
+            self._refuse("There are too many trailers")
+
+    def _refuse(self, why: str) -> None:
+        self.error, self.completed = BadRequest(why), True
+
+    def __len__(self) -> int:
+        return len(self.buf)
+
+    def getfile(self) -> Any:
+        """waitress's name for the body as a file."""
+        return self.buf.getfile()
+
+    def getbuf(self) -> Any:
+        """waitress's name for what holds the body."""
+        return self.buf
+
+
+# Answers
+
+
+class _ProblemTask(waitress.task.ErrorTask):  # type: ignore[misc]
+    """What is refused here, and by waitress itself, is answered as a problem too."""
+
+    def execute(self) -> None:
+        error = self.request.error
+        body = render(error.code, error.reason, f"{error.body}.")
+        self.status = f"{error.code} {error.reason}"
+        self.response_headers = [("Content-Type", CONTENT_TYPE)]
+        self.set_close_on_finish()
+        self.content_length = len(body)
+        self.write(body)
+
+
+@lru_cache(maxsize=2)
+def _http_date(seconds: int) -> str:
+    date: str = build_http_date(seconds)
+    return date
+
+
+class _Paused(BaseException):
+    """The client has much to read before more of the answer is made. No Exception: waitress answers those."""
+
+    def __init__(self, task: "_Task") -> None:
+        self.task = task
+
+
+class _Task(waitress.task.WSGITask):  # type: ignore[misc]
+    """A request whose answer may have been made before it is sent, and may be made in several goes."""
+
+    _answer: Any = None
+    _pieces: Iterator[bytes] | None = None
+
+    def prepare(self) -> None:
+        """Make the answer, and keep it. An answer that came to nothing may have read the body before."""
+        environ = self.get_environment()
+        environ["wsgi.input"].seek(0)
+        self._answer = self.channel.server.application(environ, self._start)
+
+    def _start(self, status: str, headers: list[tuple[str, str]], *_: Any) -> None:
+        self.status, self.complete = status, True
+        self.content_length = None
+        self.response_headers = []
+        for header in headers:
+            if header[0].lower() == "content-length":
+                self.content_length = int(header[1])
+            else:
+                self.response_headers.append(header)
+
+    def build_response_header(self) -> bytes:
+        head: bytes = super().build_response_header()
+        if self.request.command == "HEAD":
+            self.chunked_response = False  # or the last chunk, which is empty, would be sent all the same
+        return head
+
+    def execute(self) -> None:
+        """Send the answer. Raises _Paused when the client has enough to read: call it again later."""
+        if self._answer is None:
+            self.prepare()
+        try:
+            if self.has_body and self.content_length is None:
+                self._stream()
+            else:
+                self._send()
+        except Exception:
+            self.close()
+            raise
+        self.close()
+
+    def finish(self) -> None:
+        super().finish()
+        self.channel.answered = True
+
+    def close(self) -> None:
+        """Let go of the answer. May be repeated."""
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            answer.close()
+
+    def _stream(self) -> None:
+        self._pieces = self._pieces or iter(self._answer)
+        for piece in self._pieces:
+            self.write(piece)
+            if self.channel.is_full():
+                raise _Paused(self)
+
+    def _send(self) -> None:
+        body = b"".join(self._answer) if self.has_body else b""
+        if self.request.command != "HEAD":
+            self.content_length = len(body)
+        self.channel.write_soon(self._head() + body)
+        self.wrote_header = True
+
+    def _head(self) -> bytes:
+        """What waitress builds for any answer, in the plainest case at a tenth of the price."""
+        if self.version != "1.1" or "CONNECTION" in self.request.headers:
+            return self.build_response_header()
+        lines = [f"HTTP/1.1 {self.status}"]
+        lines += [f"{name.title()}: {value}" for name, value in self.response_headers]
+        if self.has_body:
+            lines.append(f"Content-Length: {self.content_length}")
+        lines += ["Server: tally", f"Date: {_http_date(int(self.start_time))}", "", ""]
+        return "\r\n".join(lines).encode("latin-1")
+
+
+class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
+    """A connection. Its requests are answered one by one, by threads; the loop reads, and sends what is left.
+
+    No thread waits for a client. An answer of which much is unread is put aside (`parked`), and so is a
+    request behind such answers; the loop hands it to a thread again once the client has read.
+    """
+
+    parser_class = _Parser
+    error_task_class = _ProblemTask
+    requests: list[Any]
+    current_outbuf_count: int  # waitress's: the bytes that were given to the newest buffer
+    parked = False
+    answered = False  # an answer is whole: it doesn't wait for the next one to be sent
+    _begun: _Task | None = None
+    _sending = False
+
+    @staticmethod
+    def task_class(channel: "_Channel", request: Any) -> _Task:
+        """Waitress's name for what makes a task: the one that is begun already, when there is one."""
+        begun, channel._begun = channel._begun, None
+        return begun or _Task(channel, request)
+
+    def is_full(self) -> bool:
+        """Whether the client has enough to read."""
+        return bool(self.total_outbufs_len > MOST_UNREAD_BYTES)
+
+    def writable(self) -> bool:
+        """Whether the loop is to send. Not while a thread does, or it would turn without rest."""
+        if self.will_close or self.close_when_flushed or self.parked:
+            return True
+        enough = 1 if self.answered or not self.requests else SEND_BYTES
+        return bool(self.total_outbufs_len >= enough and not self._sending)
+
+    def handle_write(self) -> None:
+        """Send what the client takes; close, or go on with what is parked, when that is due."""
+        self.answered = False  # at first, as a thread may set it meanwhile
+        self._flush_exception(self._flush_some_if_lockable)
+        if self.total_outbufs_len:
+            self.answered = True
+        elif self.close_when_flushed:
+            self.will_close = True
+        if self.will_close:
+            self.handle_close()
+        elif self.parked and self.total_outbufs_len <= MOST_UNREAD_BYTES // 2:
+            self.parked = False
+            self.server.add_task(self)
+
+    def write_soon(self, data: Any) -> int:
+        """Send much of an answer at once, as far as the client takes it; what is left is the loop's."""
+        self._sending = True
+        try:
+            written: int = super().write_soon(data)
+        finally:
+            self._sending = False
+        if self.current_outbuf_count - self.total_outbufs_len >= MOST_SENT_BYTES:
+            self.current_outbuf_count = self.adj.outbuf_high_watermark  # the next piece begins another
+        if self.total_outbufs_len >= SEND_BYTES:
+            self.server.pull_trigger()
+        return written
+
+    def _flush_outbufs_below_high_watermark(self) -> None:
+        """waitress would have the thread wait here."""
+
+    def work(self) -> None:
+        """Make the answer to the first request that waits; see Job."""
+        self._begun = None
+        if self.connected:
+            task = _Task(self, self.requests[0])
+            task.prepare()
+            self._begun = task
+
+    def finish(self) -> None:
+        """Send it; 500 where there is none."""
+        if self.connected and self._begun is None:
+            self.requests[0].error = InternalServerError("This is a fault of the service; its log tells more")
+        self.service()
+
+    def service(self) -> None:
+        """Answer one request; when the process is about to end, as the last on its connection."""
+        if not self.server.accepting:
+            self.requests[0].headers["CONNECTION"] = "close"
+        if not self.connected and self._begun:
+            self._begun.close()
+        try:
+            super().service()
+        except _Paused as paused:
+            self._begun, self.parked = paused.task, True
+            self.server.pull_trigger()
+
+    def handle_close(self) -> None:
+        """Nobody else lets go of what is parked."""
+        super().handle_close()
+        if self.parked:
+            self.parked = False
+            if self._begun:
+                self._begun.close()
+            for request in self.requests:
+                request.close()
+            self.requests = []
+
+    def handle_error(self) -> None:
+        """A fault of the surroundings, such as no file left for a long body, is told in a line."""
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            _log.warning("connection_failed", reason=str(error))
+            self.handle_close()
+        else:
+            super().handle_error()
+
+
+# The loop
+
+
+class _Alarm:
+    """Wakes the loop: once for all that was done since it looked last, and for all answers to one commit."""
+
+    def __init__(self, trigger: Any) -> None:
+        self._trigger = trigger
+        self._pulled = False
+        self._held = False
+
+    def pull_trigger(self) -> None:
+        """Have the loop look at all channels anew. Of any thread, and as often as may be."""
+        if not self._pulled and not self._held:
+            self._pulled = True
+            self._trigger.pull_trigger()
+
+    def hold(self) -> None:
+        """Delay wake-ups until `release`, which comes soon."""
+        self._held = True
+
+    def release(self) -> None:
+        """Wake it now."""
+        self._held = False
+        self.pull_trigger()
+
+    def reset(self) -> None:
+        """Called by the loop before it looks."""
+        self._pulled = False
+
+    def close(self) -> None:
+        self._trigger.close()
+
+
+class _Dispatcher(waitress.task.ThreadedTaskDispatcher):  # type: ignore[misc]
+    """Gives requests to the threads that answer them."""
+
+    def __init__(self, threads: int, commits: GroupCommit | None) -> None:
+        super().__init__()
+        self.set_thread_count(threads)
+        self._commits = commits
+
+    def add_task(self, task: _Channel) -> None:
+        """Of the loop's thread, and of the one that has just answered another request of the channel."""
+        request = task.requests[0]
+        if task.is_full():
+            task.parked = True
+        elif self._commits and not request.error and is_change(request.command, request.path):
+            self._commits.submit(task)
+        else:
+            super().add_task(task)
+
+
+class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
+    """waitress on a listening socket that others may serve as well, driven a turn at a time.
+
+    It holds `connections` at once. `trusted_proxy` is the address of a reverse proxy that tells its
+    clients' addresses, or "". With `commits`, requests that change something share them. All methods are
+    of the thread that turns the loop, but `pull_trigger`, which any may call.
+    """
+
+    channel_class = _Channel
+    trigger: Any
+
+    def __init__(
+        self,
+        app: Any,
+        listener: socket.socket,
+        threads: int,
+        connections: int,
+        trusted_proxy: str,
+        commits: GroupCommit | None,
+    ) -> None:
+        adjustments = Adjustments(
+            sockets=[listener],
+            threads=threads,
+            connection_limit=connections,
+            channel_timeout=IDLE_SECONDS,
+            cleanup_interval=5,
+            max_request_body_size=MOST_BODY_BYTES,
+            max_request_header_size=MOST_HEADER_BYTES,
+            outbuf_high_watermark=MOST_UNREAD_BYTES,
+            ident="tally",
+            send_bytes=SEND_BYTES,
+            clear_untrusted_proxy_headers=bool(trusted_proxy),  # otherwise nothing here looks at them
+            trusted_proxy=trusted_proxy or None,
+            trusted_proxy_headers={"x-forwarded-for", "x-forwarded-proto"} if trusted_proxy else set(),
+        )
+        super().__init__(
+            app,
+            _start=False,
+            _sock=listener,
+            dispatcher=_Dispatcher(threads, commits),
+            adj=adjustments,
+            sockinfo=(listener.family, listener.type, listener.proto, listener.getsockname()),
+            bind_socket=False,
+        )
+        self.trigger = self._alarm = _Alarm(self.trigger)
+        self._commits = commits
+        if commits:
+            commits.after_finish = self._alarm.release
+        self._accepts_again = 0.0
+        self._tells_again = 0.0
+        self.accept_connections()
+
+    def turn(self, seconds: float) -> None:
+        """Wait until there is something to do, `seconds` at the most, and do it."""
+        if self._commits:
+            self._commits.let_work(COURTESY_SECONDS)
+        self._alarm.reset()
+        if self._is_pausing():
+            seconds = min(seconds, PAUSE_SECONDS)
+        wasyncore.loop(seconds, use_poll=True, map=self._map, count=1)
+
+    def readable(self) -> bool:
+        """Whether to accept connections now."""
+        return bool(super().readable() and not self._is_pausing())
+
+    def handle_accept(self) -> None:
+        """The loop's word that there is one."""
+        self.accept_one()
+
+    def accept_one(self) -> bool:
+        """Take in one connection that the kernel has accepted; whether there was one.
+
+        Where that can't be done, as no file is left, accepting pauses: the loop would turn without rest.
+        """
+        try:
+            accepted = self.accept()
+        except OSError as error:
+            self._pause(error)
+            return False
+        if accepted is None:
+            return False
+        connection, address = accepted
+        try:
+            self.set_socket_options(connection)
+            self.channel_class(self, connection, address, self.adj, map=self._map)
+        except OSError:  # it is gone already
+            connection.close()
+        return True
+
+    def maintenance(self, now: float) -> None:
+        """waitress's hook, each few seconds: have idle connections closed."""
+        super().maintenance(now)
+        for channel in self.active_channels.values():
+            if channel.parked and channel.last_activity < now - IDLE_SECONDS:
+                channel.will_close = True
+
+    def make_room(self, connections: int) -> None:
+        """Close connections that have been idle longest, until there are no more than `connections`."""
+        excess = len(self.active_channels) - connections
+        if excess > 0:
+            idle = [channel for channel in self.active_channels.values() if not channel.requests]
+            for channel in sorted(idle, key=lambda channel: channel.last_activity)[:excess]:
+                channel.handle_close()
+
+    def stop_accepting(self) -> None:
+        """Take in what the kernel has accepted already, and let go of the listening socket."""
+        self.accepting = False
+        while self.accept_one():
+            pass
+        self.del_channel()
+        self.socket.close()
+
+    def is_busy(self) -> bool:
+        """Whether there are requests to answer, or clients that are reading."""
+        dispatcher = self.task_dispatcher
+        reading_since = time.monotonic() - STALLED_SECONDS
+        return bool(dispatcher.queue or dispatcher.active_count) or any(
+            (channel.requests and not channel.parked)
+            or (channel.total_outbufs_len and channel.last_activity > reading_since)
+            for channel in list(self.active_channels.values())
+        )
+
+    def end(self) -> None:
+        """End the threads."""
+        self.task_dispatcher.shutdown(timeout=1)
+
+    def _is_pausing(self) -> bool:
+        return time.monotonic() < self._accepts_again
+
+    def _pause(self, error: OSError) -> None:
+        now = time.monotonic()
+        self._accepts_again = now + PAUSE_SECONDS
+        if now >= self._tells_again:
+            self._tells_again = now + SILENCE_SECONDS
+            _log.warning("accepting_paused", reason=str(error), connections=len(self.active_channels))
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            self.make_room(len(self.active_channels) - 1)
