@@ -82,8 +82,18 @@ def now() -> datetime:
 
 
 def rfc3339(moment: datetime) -> str:
-    """The moment as the wire shows it: UTC with `Z`."""
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    """The moment as the wire shows it: UTC with `Z`. One without an offset is UTC, in whatever zone we are.
+
+    What UTC has no date for, such as the first moment of the year 1 further east, which some programs give
+    for no date at all, is the first or last that it has: an event counts whenever it says it was.
+    """
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    try:
+        moment = moment.astimezone(UTC)
+    except OverflowError:
+        moment = (datetime.min if moment.year == 1 else datetime.max).replace(tzinfo=UTC)
+    return moment.isoformat().replace("+00:00", "Z")
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):

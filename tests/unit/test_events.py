@@ -1,6 +1,8 @@
 """The events' wire format."""
 
 import json
+import time
+from collections.abc import Iterator
 from datetime import UTC, date, datetime
 
 import pytest
@@ -20,6 +22,7 @@ from tally.events import (
     UnknownEventType,
     decode,
     encode,
+    rfc3339,
 )
 from tally.store.stream import Entry
 
@@ -136,3 +139,37 @@ def test_other_names_are_no_event_ids_of_ours(text: str) -> None:
 @pytest.mark.parametrize("fields", [{}, {b"EventId": b""}])
 def test_an_event_without_a_name_is_known_by_its_entry(fields: dict[bytes, bytes]) -> None:
     assert Entry(b"7-1", fields).event_name == "7-1"
+
+
+@pytest.fixture(params=["UTC", "Pacific/Auckland", "America/Los_Angeles"])
+def zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The machine is in that time zone."""
+    monkeypatch.setenv("TZ", request.param)
+    time.tzset()
+    yield request.param
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("2019-03-23T05:24:50.326Z", "2019-03-23T05:24:50.326000Z"),
+        ("2019-03-23T05:24:50+02:00", "2019-03-23T03:24:50Z"),
+        ("2019-03-23T05:24:50", "2019-03-23T05:24:50Z"),
+        ("2019-07-23T05:24:50", "2019-07-23T05:24:50Z"),
+        ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"),
+        ("0001-01-01T00:00:00", "0001-01-01T00:00:00Z"),
+        ("0001-01-01T00:00:00+02:00", "0001-01-01T00:00:00Z"),
+        ("0001-01-01T01:59:59.999+02:00", "0001-01-01T00:00:00Z"),
+        ("9999-12-31T23:59:59", "9999-12-31T23:59:59Z"),
+        ("9999-12-31T23:59:59-02:00", "9999-12-31T23:59:59.999999Z"),
+    ],
+)
+def test_every_date_is_a_moment_in_utc_in_whatever_zone_the_machine_is(
+    zone: str, given: str, shown: str
+) -> None:
+    payload = f'{{"id":"3","deleted_date":"{given}"}}'.encode()
+    event = decode({b"EventTypeName": b"AccountDeleted", b"Payload": payload})
+    assert isinstance(event, AccountDeleted)
+    assert rfc3339(event.deleted_date) == shown
