@@ -6,6 +6,7 @@ to where the stream ended, and has nothing of that in hand, what is still lackin
 somebody took it off the stream, or skipped it, or the database was put back from a copy.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -23,6 +24,8 @@ from tally.store.stream import EventStream, is_missing
 
 MOST_RANGES = 1000  # in one ask; what is beyond is asked for when that is answered
 
+LETTERS_SECONDS = 30.0  # how often, while nothing else is missing: all letters are read for it
+
 _log = structlog.get_logger()
 
 
@@ -39,7 +42,13 @@ class Missing:
     `concerns` tells of which sources events are wanted. One consumer of the group does this.
     """
 
-    def __init__(self, database: Database, stream: EventStream, concerns: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        stream: EventStream,
+        concerns: Callable[[str], bool],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._database = database
         self._stream = stream
         self._client = stream.client
@@ -49,6 +58,8 @@ class Missing:
         self._asks = Asks(stream)
         self._letters = DeadLetters(stream)
         self._noted: _Position | None = None
+        self._clock = clock
+        self._next_letters = clock()
 
     def look(self) -> None:
         """Look once: at what is lacking, or, at a later call, whether that still is, and ask for it.
@@ -65,11 +76,15 @@ class Missing:
     def _look(self) -> None:
         if self._noted is None:
             published = self._wanted()
-            if any(self._inbox.missing(*each) for each in published.items()) or self._inbox.aside(inbox.DEAD):
+            if any(self._inbox.missing(*each) for each in published.items()) or self._letters_are_due():
                 self._noted = _Position(published, self._newest())  # asked last: it holds all of these
         elif self._is_past(self._noted.newest):
             noted, self._noted = self._noted, None
             self._ask(noted.published)
+
+    def _letters_are_due(self) -> bool:
+        """Whether it is time to see that the dead letters which the database knows of are there."""
+        return self._clock() >= self._next_letters and bool(self._inbox.aside(inbox.DEAD))
 
     def _wanted(self) -> dict[str, int]:
         every = self._stream.published_by_source()
@@ -94,6 +109,7 @@ class Missing:
         if self._asks.unsettled(self._group):
             return  # an answer is on its way
         letters = set(self._of_letters())
+        self._next_letters = self._clock() + LETTERS_SECONDS
         self._note_letters(letters)
         lost = self._inbox.aside(inbox.DEAD) - letters
         gone = self._asks.gone(self._group)
