@@ -51,7 +51,9 @@ class Status(msgspec.Struct, frozen=True):
 
     def _degraded(self) -> list[str]:
         reasons = dict.fromkeys(reason for report in self.services for reason in report.reasons)
-        return [f"degraded: {terminal.printable(reason)}" for reason in reasons]
+        notes = dict.fromkeys(note for report in self.services for note in report.notes)
+        told = [("degraded", reason) for reason in reasons] + [("note", note) for note in notes]
+        return [f"{kind}: {terminal.printable(text)}" for kind, text in told]
 
     def _actor(self, actor: ActorStatus) -> tuple[str, ...]:
         return (

@@ -117,6 +117,7 @@ _ACCOUNT = {
 _STATUS = {
     "status": "ok",
     "reasons": [],
+    "notes": [],
     "service": "customers",
     "version": VERSION,
     "identity": "4f2a9c1e",

@@ -8,8 +8,8 @@ from typing import Literal
 import apsw
 from msgspec import Struct
 
+from tally.store import account_totals, accounts, read_model
 from tally.store import ranges as numbers
-from tally.store import read_model
 from tally.store.asks import Asks
 from tally.store.database import Database
 from tally.store.errors import StoreError
@@ -47,10 +47,14 @@ class ActorReport(Struct, frozen=True):
 
 
 class StatusReport(Struct, frozen=True):
-    """A service's state; `status` is "ok", or "degraded" for the `reasons` given."""
+    """A service's state; `status` is "ok", or "degraded" for the `reasons` given.
+
+    `notes` tell what people should know that is no fault.
+    """
 
     status: Literal["ok", "degraded"]
     reasons: list[str]
+    notes: list[str]
     service: str
     version: str
     identity: str | None
@@ -87,10 +91,12 @@ class StatusProbe:
         """Look now. Raises nothing: what can't be told becomes a reason."""
         actors = self._actors()
         reasons = [f"{actor.name}: {actor.trouble}" for actor in actors if actor.trouble]
+        notes: list[str] = []
         identity, depth, redis = None, None, RedisStatus()
         try:
             database = self._open_database()
             identity, depth = database.identity, Outbox(database).depth()
+            notes += _unshown(database) if self._service == accounts.SERVICE else ()
             redis = self._ask_redis(database, reasons)
             database.close()
         except StoreError as error:
@@ -98,6 +104,7 @@ class StatusProbe:
         return StatusReport(
             status="degraded" if reasons else "ok",
             reasons=reasons,
+            notes=notes,
             service=self._service,
             version=VERSION,
             identity=identity,
@@ -134,6 +141,17 @@ class StatusProbe:
             wait = "dead letter waits" if dead_letters == 1 else "dead letters wait"
             reasons.append(f"{dead_letters} {wait} for a decision")
         return RedisStatus(reachable=True, pending=pending, dead_letters=dead_letters, lag=lag)
+
+
+def _unshown(database: Database) -> Iterator[str]:
+    """Revenue that no account shows."""
+    totals = account_totals.unopened(database)
+    if totals.customers:
+        cents = int(totals.total_revenue_cents)
+        yield (
+            f"{cents // 100:,}.{cents % 100:02} of revenue, of {totals.customers:,} customers, is shown nowhere: "
+            f"nobody has opened their accounts ({totals.accounts:,}), or they were deleted"
+        )
 
 
 def _lost(asks: Asks, group: str, missing: dict[str, list[Range]]) -> Iterator[str]:

@@ -68,6 +68,14 @@ _SUMS = (
 )
 
 
+_UNOPENED = (
+    "SELECT count(*), coalesce(sum(t.customers), 0),"
+    " coalesce(sum(t.revenue_cents >> 32), 0), coalesce(sum(t.revenue_cents & 4294967295), 0)"
+    " FROM account_total t LEFT JOIN account a ON a.id = t.account_id"
+    " WHERE t.customers > 0 AND (a.created_date IS NULL OR a.deleted)"
+)
+
+
 class AccountRow(Struct, frozen=True):
     """An account and what it comes to."""
 
@@ -130,6 +138,15 @@ class AccountTotals:
         owner, owners = contains("a.owned_by", search)
         bindings = [*self._bindings, *names, *owners, search]
         return f"{self._where} AND ({name} OR {owner} OR cast(a.id AS TEXT) = ?)", bindings
+
+
+def unopened(database: Database) -> Totals:
+    """What counts in accounts that nobody has opened, or that were deleted: no account shows it.
+
+    Takes time in proportion to all accounts, some 10 ms for 100,000.
+    """
+    ((accounts, customers, high, low),) = database.rows(_UNOPENED)
+    return Totals(accounts, customers, Cents((high << 32) + low))
 
 
 def _row(row: tuple[int, str, str, int, int]) -> AccountRow:

@@ -11,6 +11,7 @@ const facts = {};
 const mood = h("strong");
 const notice = h("p", { class: "notice", hidden: true });
 const reasons = h("ul", { class: "reasons" });
+const notes = h("ul", { class: "notes" });
 const actors = h("tbody");
 const rows = new Rows(actors, actorRow);
 
@@ -47,6 +48,7 @@ $("strip").append(
       ),
     ),
   ),
+  notes,
   notice,
 );
 
@@ -84,6 +86,7 @@ function show(report) {
   rows.show(report.actors.map((actor) => ({ id: actor.name, ...actor })));
   const calming = redis.reachable === false ? ["What is recorded is safe, and shows in the totals when Redis is back."] : [];
   reasons.replaceChildren(...[...calming, ...report.reasons].map((reason) => h("li", {}, reason)));
+  notes.replaceChildren(...(report.notes ?? []).map((note) => h("li", {}, note)));
   const before = $("strip").dataset.status;
   $("strip").dataset.status = report.status;
   const changed = write(mood, moodOf(report));

@@ -3,13 +3,15 @@
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from integration.conftest import Watch, invoice, new_account, new_customer, new_invoice, problem
 
-from support.tally import Client
+from support.cli import command
+from support.tally import Client, running
 from support.waiting import eventually
 
 NOW = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
@@ -373,3 +375,22 @@ def test_a_cascade_that_is_neither_true_nor_false_deletes_nothing(
         response = accounts.request("DELETE", f"/accounts/{account_id}?cascade={value}")
         problem(response, 422, "cascade")
     assert _ids(accounts.get(f"/accounts?limit=1&after={int(account_id) - 1}")) == [account_id]
+
+
+def test_revenue_in_accounts_that_nobody_has_opened_is_told(tmp_path: Path) -> None:
+    """It was shown nowhere, and nothing said so."""
+    with running(tmp_path) as tally:
+        customer = new_customer(tally.customers, "7")
+        new_invoice(tally.customers, customer, 123_456)
+        new_customer(tally.customers, "8")
+        eventually(tally.settled)
+        report = tally.accounts.get("/status")
+        assert (report["status"], report["reasons"]) == ("ok", [])
+        (note,) = report["notes"]
+        assert note.startswith("1,234.56 of revenue, of 2 customers")
+        assert tally.customers.get("/status")["notes"] == []
+        told = command("status", "--config", tally.directory / "tally.toml").stdout
+        assert f"note: {note}" in told
+        for _ in range(8):
+            new_account(tally.accounts)
+        eventually(lambda: tally.accounts.get("/status")["notes"] == [])
