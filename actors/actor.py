@@ -23,7 +23,7 @@ from tenacity.wait import wait_random_exponential
 
 from tally.actors import logs
 from tally.config import LogSettings
-from tally.store.errors import StoreUnavailable
+from tally.store.errors import StoreError, StoreUnavailable
 from tally.store.stream import RedisError
 
 BEAT_SECONDS = 0.5  # how often, at the most, an actor shows that its main loop turns
@@ -218,7 +218,7 @@ def run(name: str, main: Main, reports: int, lifeline: int, log: LogSettings) ->
     die_with_parent(signal.SIGKILL)
     try:
         main(actor)
-    except CannotStart as error:
+    except (CannotStart, StoreError) as error:  # which say what to do; a stack adds nothing
         tell(reports, Report(failed=str(error)))
         sys.exit(1)
     except Exception as error:

@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from typing import NamedTuple
 
 from tally.actors import family, redis_access, redis_server
@@ -56,14 +57,13 @@ def _databases(settings: Settings) -> Iterator[Finding]:
         if not path.exists():
             continue
         try:
-            database = family.OPEN[service](settings.directory)
+            with closing(family.OPEN[service](settings.directory)) as database:
+                database.insist_on_soundness()
+            yield Finding(path.name, True, f"is {database.source}, and sound")
         except OutdatedDatabase as error:
             yield Finding(path.name, True, str(error))
         except StoreError as error:
             yield Finding(path.name, False, str(error))
-        else:
-            yield Finding(path.name, True, f"is {database.source}")
-            database.close()
 
 
 def _signing_key(settings: Settings) -> Iterator[Finding]:

@@ -3,11 +3,12 @@
 import errno
 import os
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import apsw
 
-from tally.store.errors import translated
+from tally.store.errors import UnusableDatabase, translated
 
 PAGE_BYTES = 4096
 
@@ -17,25 +18,55 @@ _PAGES_AT_ONCE = 4096
 def copy_database(path: Path, copy: Path, advance: Callable[[int], None]) -> None:
     """Make `copy`, mode 0600, what the database at `path` is at one moment; on the disk when this returns.
 
-    Nobody has to wait meanwhile. `advance` is told how many pages are done. The file has
-    its name once it is complete. Raises FileExistsError when there is one, StoreUnavailable or OSError.
+    Nobody has to wait meanwhile. `advance` is told how many pages are done. The copy has its name once it
+    is complete and proved to be sound; one that isn't leaves nothing. Raises FileExistsError when there is
+    one, StoreError or OSError.
     """
     if copy.exists():
         raise FileExistsError(errno.EEXIST, "is there already, and is not overwritten", str(copy))
     partial = copy.with_name(f"{copy.name}.partial")
-    partial.unlink(missing_ok=True)
+    _remove(partial)  # of one that was killed
     os.close(os.open(partial, os.O_CREAT | os.O_EXCL, 0o600))
-    with translated(str(path)):
-        source = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
-        target = apsw.Connection(str(partial))
-        try:
-            _copy(source, target, advance)
-        finally:
-            target.close()
-            source.close()
-    _sync(partial)
-    partial.rename(copy)
+    try:
+        with translated(str(path)):
+            source = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+            target = apsw.Connection(str(partial))
+            try:
+                _copy(source, target, advance)
+                identity = _identity(source)
+            finally:
+                target.close()
+                source.close()
+        _sync(partial)
+        _prove(partial, identity, path)
+        partial.rename(copy)
+    finally:
+        _remove(partial)
     _sync(copy.parent)
+
+
+def _prove(partial: Path, identity: object, path: Path) -> None:
+    """See that the copy is whole, and of the database that it was made of. Raises UnusableDatabase."""
+    try:
+        with closing(apsw.Connection(str(partial), flags=apsw.SQLITE_OPEN_READONLY)) as copy:
+            found = copy.execute("PRAGMA integrity_check(1)").get
+            faulty = found != "ok" or _identity(copy) != identity
+    except apsw.Error as error:
+        found, faulty = error, True
+    if faulty:
+        raise UnusableDatabase(
+            f"{path}: its copy isn't sound ({' '.join(str(found).split())}), and was not kept; `check` tells "
+            "whether the file itself is damaged, and is to be restored from an earlier backup"
+        )
+
+
+def _identity(database: apsw.Connection) -> object:
+    return database.execute("SELECT value FROM meta WHERE key = 'identity'").get
+
+
+def _remove(partial: Path) -> None:
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        partial.with_name(partial.name + suffix).unlink(missing_ok=True)
 
 
 def _copy(source: apsw.Connection, target: apsw.Connection, advance: Callable[[int], None]) -> None:

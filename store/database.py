@@ -17,7 +17,14 @@ from typing import Any, Protocol
 
 import apsw
 
-from tally.store.errors import OutdatedDatabase, StoreUnavailable, UnusableDatabase, translated
+from tally.store.errors import (
+    DAMAGE,
+    OutdatedDatabase,
+    StoreUnavailable,
+    UnusableDatabase,
+    damaged,
+    translated,
+)
 
 APPLICATION_ID = 0x54616C79  # "Taly": tells a database of ours from any other SQLite file
 WRITER_CACHE_KIB = 32 * 1024  # holds what the events of a million customers look up and change
@@ -101,11 +108,17 @@ class Database:
 
     def execute(self, sql: str, bindings: Bindings = ()) -> apsw.Cursor:
         """Run one statement. May wait for the write lock."""
-        return self._connection.execute(sql, bindings)
+        try:
+            return self._connection.execute(sql, bindings)
+        except DAMAGE as error:
+            raise damaged(str(self.path), error) from error
 
     def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         """Run one statement for each row."""
-        self._connection.executemany(sql, rows)
+        try:
+            self._connection.executemany(sql, rows)
+        except DAMAGE as error:
+            raise damaged(str(self.path), error) from error
 
     def insert(self, into: str, rows: Sequence[Sequence[Any]], on_conflict: str = "") -> None:
         """Insert rows in order, inside the transaction that is open; `into` names the table and columns.
@@ -128,12 +141,18 @@ class Database:
 
     def rows(self, sql: str, bindings: Bindings = ()) -> list[tuple[Any, ...]]:
         """All rows of a query. Outside a transaction the query is its own snapshot."""
-        return list(self._connection.execute(sql, bindings))
+        try:
+            return list(self._connection.execute(sql, bindings))
+        except DAMAGE as error:
+            raise damaged(str(self.path), error) from error
 
     def value(self, sql: str, bindings: Sequence[Any] = ()) -> Any:
         """The first column of the first row, or None when there is no row."""
-        for first, *_ in self._connection.execute(sql, bindings):
-            return first
+        try:
+            for first, *_ in self._connection.execute(sql, bindings):
+                return first
+        except DAMAGE as error:
+            raise damaged(str(self.path), error) from error
         return None
 
     def inserted(self) -> int:
@@ -147,6 +166,13 @@ class Database:
     def total_changes(self) -> int:
         """How many rows were changed since the database was opened here, also what was undone since."""
         return self._connection.total_changes()
+
+    def insist_on_soundness(self) -> None:
+        """Read all of the file, and see that it is whole. Raises UnusableDatabase with the first fault."""
+        with translated(str(self.path)):
+            found = self.value("PRAGMA integrity_check(1)")
+        if found != "ok":
+            raise damaged(str(self.path), " ".join(str(found).split()))
 
     def meta(self, key: str) -> Any:
         """What is kept under `key`, or None."""

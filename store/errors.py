@@ -75,6 +75,10 @@ _PASSING = (
 )
 
 
+DAMAGE = (apsw.NotADBError, apsw.CorruptError)
+"""What SQLite says of a file that is none of its own, or whose pages are broken."""
+
+
 @contextmanager
 def translated(path: str) -> Iterator[None]:
     """Turn SQLite's errors about the file at `path` into ours; errors of a statement stay bugs."""
@@ -82,5 +86,10 @@ def translated(path: str) -> Iterator[None]:
         yield
     except _PASSING as error:
         raise StoreUnavailable(f"{path}: {error}") from error
-    except (apsw.NotADBError, apsw.CorruptError) as error:
-        raise UnusableDatabase(f"{path}: {error}; restore it from a backup") from error
+    except DAMAGE as error:
+        raise damaged(path, error) from error
+
+
+def damaged(path: str, error: object) -> UnusableDatabase:
+    """What to say of a file that SQLite can't make sense of."""
+    return UnusableDatabase(f"{path}: {error}; restore it from a backup")
