@@ -149,8 +149,8 @@ def _unshown(database: Database) -> Iterator[str]:
     if totals.customers:
         cents = int(totals.total_revenue_cents)
         yield (
-            f"{cents // 100:,}.{cents % 100:02} of revenue, of {totals.customers:,} customers, is shown nowhere: "
-            f"nobody has opened their accounts ({totals.accounts:,}), or they were deleted"
+            f"{cents // 100:,}.{cents % 100:02} of revenue, of {totals.customers:,} customers, is shown "
+            f"nowhere: nobody has opened their accounts ({totals.accounts:,}), or they were deleted"
         )
 
 
