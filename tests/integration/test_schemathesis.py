@@ -32,12 +32,6 @@ max-examples = 40
 max-steps = 20
 [phases.stateful.generation]
 max-examples = 30
-# Whether a deleted account is owned by somebody has an answer.
-[[operations]]
-include-operation-id = "isOwnedBy"
-[operations.checks]
-use_after_free.enabled = false
-ensure_resource_availability.enabled = false
 """
 # Good requests in number, {cases} for each call that takes anything.
 NUMEROUS = """
