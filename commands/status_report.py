@@ -20,11 +20,15 @@ from tally.http.status import StatusReport
 
 
 class Status(msgspec.Struct, frozen=True):
-    """The actors with their memory in bytes, and a report on each service."""
+    """The actors with their memory in bytes, and a report on each service.
+
+    `trouble` is why nothing is known of the actors: no supervisor runs.
+    """
 
     actors: list[ActorStatus]
     memory_bytes: dict[str, int]
     services: list[StatusReport]
+    trouble: str | None = None
 
     def show(self, as_json: bool) -> None:
         """Print it as one JSON object, or as tables: for a terminal, or plain with nothing cut off."""
@@ -33,12 +37,12 @@ class Status(msgspec.Struct, frozen=True):
         elif sys.stdout.isatty():
             Console().print(self.tables())
         else:
-            for part in (*map(terminal.plain, self._tables()), *self._degraded()):
+            for part in (*map(terminal.plain, self._tables()), *self._told()):
                 print(part, end="\n\n")
 
     def tables(self) -> ConsoleRenderable:
         """As tables for a terminal, one below the other."""
-        parts = [*map(terminal.table, self._tables()), *map(Text, self._degraded())]
+        parts = [*map(terminal.table, self._tables()), *map(Text, self._told())]
         return Group(*(Padding(part, (0, 0, 1, 0)) for part in parts))
 
     def _tables(self) -> list[terminal.Rows]:
@@ -48,6 +52,9 @@ class Status(msgspec.Struct, frozen=True):
             [("actor", "pid", "state", "uptime", "restarts", "memory", "trouble"), *actors],
             [("service", "status", "outbox", "pending", "lag", "dead letters"), *services],
         ]
+
+    def _told(self) -> list[str]:
+        return [*([terminal.printable(self.trouble)] if self.trouble else []), *self._degraded()]
 
     def _degraded(self) -> list[str]:
         reasons = dict.fromkeys(reason for report in self.services for reason in report.reasons)
@@ -81,30 +88,40 @@ def _service(report: StatusReport) -> tuple[str, ...]:
 
 def look(settings: Settings) -> Status:
     """Ask the supervisor, the databases and Redis. Raises NotRunning."""
-    actors = control.ask(settings.directory)
+    return _with_services(settings, control.ask(settings.directory))
+
+
+def _with_services(settings: Settings, actors: list[ActorStatus], trouble: str | None = None) -> Status:
     url = redis_url(settings)
     probes = (
         family.status_probe(settings, service, url)
         for service in family.SERVICES
         if (settings.directory / f"{service}.db").exists()
     )
-    return Status(actors, _memory(actors), [probe() for probe in probes])
+    return Status(actors, _memory(actors), [probe() for probe in probes], trouble)
 
 
 def watch(settings: Settings, as_json: bool) -> None:
-    """Show the status again every second, until KeyboardInterrupt. Raises NotRunning.
+    """Show the status again every second, until KeyboardInterrupt, also while no supervisor runs.
 
     On a terminal it is drawn in place; otherwise one follows the other.
     """
     if as_json or not sys.stdout.isatty():
         while True:
-            look(settings).show(as_json)
+            _look_anyway(settings).show(as_json)
             sys.stdout.flush()
             time.sleep(1)
-    with Live(look(settings).tables(), auto_refresh=False, screen=True) as live:
+    with Live(_look_anyway(settings).tables(), auto_refresh=False, screen=True) as live:
         while True:
             time.sleep(1)
-            live.update(look(settings).tables(), refresh=True)
+            live.update(_look_anyway(settings).tables(), refresh=True)
+
+
+def _look_anyway(settings: Settings) -> Status:
+    try:
+        return look(settings)
+    except control.NotRunning as error:
+        return _with_services(settings, [], trouble=str(error))
 
 
 def _memory(actors: list[ActorStatus]) -> dict[str, int]:
