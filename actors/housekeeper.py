@@ -14,6 +14,7 @@ from tally.store.outbox import Outbox
 from tally.store.stream import EventStream
 
 EVERY_SECONDS = 60.0
+SHRINK_SECONDS = 5.0
 _AT_ONCE = 1000  # rows in one transaction: other writers wait for it
 _CLOCKS_DIFFER_SECONDS = 120  # at most: by more than half of it `check` finds Redis's clock bad
 
@@ -21,7 +22,7 @@ _log = structlog.get_logger()
 
 
 class Housekeeper:
-    """Trims the stream, and prunes the outbox, the inbox and the idempotency keys of one database."""
+    """Trims the stream, and prunes one database: its outbox, inbox, idempotency keys and log."""
 
     def __init__(
         self,
@@ -40,7 +41,7 @@ class Housekeeper:
         self._outbox = Outbox(database)
         self._clock = clock
         self._now = now
-        self._next = clock()
+        self._next = self._next_shrinking = clock()
         self._overtaken: dict[str, int] = {}
 
     def step(self) -> bool:
@@ -48,6 +49,9 @@ class Housekeeper:
 
         Raises RedisError or StoreUnavailable. May be repeated.
         """
+        if self._clock() >= self._next_shrinking:
+            self._next_shrinking = self._clock() + SHRINK_SECONDS
+            self._database.shrink_log()
         if self._clock() < self._next:
             return False
         self._trim()

@@ -134,7 +134,9 @@ def run(actor: Actor, settings: Settings, server: Server, own_url: str) -> None:
 def _prepare(settings: Settings, server: Server, own_url: str) -> str:
     """Make what the server needs and answer its configuration, also where it was taken away meanwhile."""
     directory = redis_access.directory_of(settings)
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.mkdir(
+        mode=0o700, exist_ok=True
+    )  # not where the data directory itself is gone: it may come back
     password = unquote(urlsplit(own_url).password or "")
     redis_access.PASSWORD.keep(directory, password.encode())
     note_writer(directory, server.release)  # before it starts: it may change the files, and then not get up

@@ -125,6 +125,7 @@ _STATUS = {
     "redis": {"reachable": True, "pending": 0, "dead_letters": 0, "lag": {"accounts@9b1d7f02": 0}},
     "actors": [{"name": "customers-relay", "state": "running", "restarts": 0, "trouble": None}],
     "disk_free_bytes": 250_000_000_000,
+    "database_log_bytes": 4_120_032,
     "sqlite_version": "3.54.0",
 }
 

@@ -109,6 +109,11 @@ def status_metrics(probe: Callable[[], StatusReport]) -> Iterator[Metric]:
         "tally_degraded", "1 while GET /status is degraded; it tells why.", report.status != "ok"
     )
     yield from gauge("tally_disk_free_bytes", "Free where the databases are.", report.disk_free_bytes)
+    yield from gauge(
+        "tally_database_log_bytes",
+        "The database's write-ahead log, which grows while somebody reads without an end.",
+        report.database_log_bytes,
+    )
     yield from gauge("tally_outbox_depth", "Committed events not yet published.", report.outbox_depth)
     yield from gauge("tally_redis_up", "Whether Redis answers this service: 1 or 0.", redis.reachable)
     yield from gauge(

@@ -22,6 +22,7 @@ from tally.store.succession import earlier_sources
 from tally.version import VERSION
 
 _ANSWER_SECONDS = 0.2  # twice that, to connect and to answer, stays below half a second
+TOLD_LOG_BYTES = 64_000_000  # of a write-ahead log; some 16 MiB are usual, at most 32
 
 
 class RedisStatus(Struct, frozen=True):
@@ -61,7 +62,8 @@ class StatusReport(Struct, frozen=True):
     outbox_depth: int | None
     redis: RedisStatus
     actors: list[ActorReport]
-    disk_free_bytes: int
+    disk_free_bytes: int | None
+    database_log_bytes: int | None
     sqlite_version: str
 
 
@@ -92,15 +94,21 @@ class StatusProbe:
         actors = self._actors()
         reasons = [f"{actor.name}: {actor.trouble}" for actor in actors if actor.trouble]
         notes: list[str] = []
-        identity, depth, redis = None, None, RedisStatus()
+        identity, depth, log_bytes, redis = None, None, None, RedisStatus()
         try:
             database = self._open_database()
             identity, depth = database.identity, Outbox(database).depth()
             notes += _unshown(database) if self._service == accounts.SERVICE else ()
             redis = self._ask_redis(database, reasons)
+            log_bytes = database.log_bytes()
             database.close()
         except StoreError as error:
             reasons.append(str(error))
+        if log_bytes is not None and log_bytes >= TOLD_LOG_BYTES:
+            reasons.append(
+                f"{self._service}.db-wal has {log_bytes / 1e6:,.0f} MB: some program reads it without an end, "
+                "and so keeps its log from being emptied; end it (`lsof` tells which)"
+            )
         return StatusReport(
             status="degraded" if reasons else "ok",
             reasons=reasons,
@@ -111,9 +119,16 @@ class StatusProbe:
             outbox_depth=depth,
             redis=redis,
             actors=actors,
-            disk_free_bytes=disk_usage(self._directory).free,
+            disk_free_bytes=self._disk_free(),
+            database_log_bytes=log_bytes,
             sqlite_version=apsw.sqlite_lib_version(),
         )
+
+    def _disk_free(self) -> int | None:
+        try:
+            return disk_usage(self._directory).free
+        except OSError:
+            return None
 
     def _ask_redis(self, database: Database, reasons: list[str]) -> RedisStatus:
         client = connect(self._url, _ANSWER_SECONDS)

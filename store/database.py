@@ -30,6 +30,7 @@ APPLICATION_ID = 0x54616C79  # "Taly": tells a database of ours from any other S
 WRITER_CACHE_KIB = 32 * 1024  # holds what the events of a million customers look up and change
 ROWS_AT_ONCE = 50  # by one INSERT: each statement has a price of its own, the AUTOINCREMENT's number most
 LOG_PAGES = 4000  # 16 MiB: a page that is changed again and again is copied from the log less often
+LARGE_LOG_BYTES = 2 * 4096 * LOG_PAGES  # twice what it has under load: somebody has held back the checkpoint
 STOOD_STILL_SECONDS = 0.5  # between two tries for the lock: this process did not run
 BUSY_SECONDS = 5.0  # how long a writer waits for the other writers of the file, if not told otherwise
 
@@ -173,6 +174,29 @@ class Database:
             found = self.value("PRAGMA integrity_check(1)")
         if found != "ok":
             raise damaged(str(self.path), " ".join(str(found).split()))
+
+    def log_bytes(self) -> int | None:
+        """How large the write-ahead log is, None where there is none."""
+        try:
+            return os.stat(f"{self.path}-wal").st_size
+        except OSError:
+            return None
+
+    def shrink_log(self) -> None:
+        """Empty a log that has grown large, unless somebody still reads what it has, or is writing.
+
+        It grows while a reader holds back the checkpoint, and would keep its size for good. Writers wait
+        only for what was added since most of it was copied.
+        """
+        if (self.log_bytes() or 0) < LARGE_LOG_BYTES:
+            return
+        patience, self.patience = self.patience, 0.0
+        try:
+            with translated(str(self.path)):
+                for mode in ("PASSIVE", "TRUNCATE"):
+                    self.rows(f"PRAGMA wal_checkpoint({mode})")
+        finally:
+            self.patience = patience
 
     def meta(self, key: str) -> Any:
         """What is kept under `key`, or None."""

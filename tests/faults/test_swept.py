@@ -56,3 +56,29 @@ def test_a_lock_file_of_a_process_that_is_gone_keeps_nobody_out(tally: Tally) ->
     tally.start()
     assert int(lock.read_text()) == tally.process.pid
     assert os.stat(lock).st_mode & 0o777 == 0o600
+
+
+def test_a_data_directory_that_is_renamed_is_told_by_status(tally: Tally, tmp_path: Path) -> None:
+    tally.accounts.post("/accounts", {"name": "a", "owned_by": "u"})
+    eventually(tally.settled)
+    data = tally.directory / "data"
+    data.rename(tmp_path / "moved")
+
+    def told() -> bool:
+        reports = tally.reports()
+        assert {report["status"] for report in reports} == {"degraded"}
+        return all(any(str(data) in reason for reason in report["reasons"]) for report in reports)
+
+    eventually(told)
+    assert tally.accounts.get("/health/live") == {"status": "ok"}
+    assert tally.accounts.request("GET", "/metrics").status == 200
+    assert tally.accounts.request("POST", "/accounts", {"name": "a", "owned_by": "u"}).status == 503
+    assert tally.accounts.request("GET", "/accounts/1").status == 503
+    assert not data.exists(), "something was made in its place"
+    assert "Traceback" not in tally.said()
+
+    (tmp_path / "moved").rename(data)
+    eventually(lambda: {report["status"] for report in tally.reports()} == {"ok"})
+    tally.accounts.post("/accounts", {"name": "a", "owned_by": "u"})
+    eventually(tally.settled)
+    assert tally.stop() == 0
