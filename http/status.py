@@ -106,7 +106,7 @@ class StatusProbe:
             reasons.append(str(error))
         if log_bytes is not None and log_bytes >= TOLD_LOG_BYTES:
             reasons.append(
-                f"{self._service}.db-wal has {log_bytes / 1e6:,.0f} MB: some program reads it without an end, "
+                f"{self._service}.db-wal has {log_bytes / 1e6:,.0f} MB: something reads it without an end, "
                 "and so keeps its log from being emptied; end it (`lsof` tells which)"
             )
         return StatusReport(
