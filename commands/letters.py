@@ -1,6 +1,8 @@
 """`dead-letters`: look at them, have them tried again, or forget them."""
 
 import re
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,11 +10,15 @@ from pathlib import Path
 import click
 
 from tally.commands import event_listing, terminal
-from tally.commands.shared import FAILED, Group, config_option, end, load, printing, redis_url
+from tally.commands.shared import FAILED, Group, config_option, end, load, printing, redis_url, say
 from tally.store.dead_letters import DeadLetter, DeadLetters, GroupGone
 from tally.store.stream import EventStream, RedisError, connect
 
 STREAM_ID = re.compile(r"\d{1,20}-\d{1,20}")
+
+
+_WAIT_SECONDS = 10.0  # for what comes of a redrive
+_LOOK_SECONDS = 0.1
 
 
 @click.group("dead-letters", cls=Group)
@@ -59,6 +65,8 @@ def show(file: Path | None, id: str) -> None:
 def redrive(file: Path | None, ids: tuple[str, ...], every: bool) -> None:
     """Have the group that failed try again; no other group sees it. Counts once, however often done.
 
+    Waits up to ten seconds for what comes of it. Exit status 1 when not all of it was applied.
+
     \b
     Example: python supervisor.py dead-letters redrive --all
     """
@@ -67,10 +75,22 @@ def redrive(file: Path | None, ids: tuple[str, ...], every: bool) -> None:
     with _letters(file) as letters:
         chosen = letters.all() if every else [_known(letters, id) for id in ids]
         try:
-            done = sum(letters.redrive(letter) for letter in chosen)
+            orders = [(letter, order) for letter in chosen if (order := letters.redrive(letter))]
         except GroupGone as error:
             end(FAILED, str(error))
-    click.echo(f"{done} to be tried again")
+        waiting = _wait(letters, orders)
+        tried = [letter for letter, order in orders if (letter, order) not in waiting]
+        again = {letter.id: letters.again(letter) for letter in tried}
+    failed = {id: new for id, new in again.items() if new}
+    click.echo(f"{len(again) - len(failed)} applied")
+    for id, new in failed.items():
+        say(terminal.printable(f"{id} failed again, and is {new.id} now: {new.reason}"))
+    if waiting:
+        say(
+            f"{len(waiting)} not tried yet: no consumer of {waiting[0][0].group} has come by; does Tally run?"
+        )
+    if failed or waiting:
+        sys.exit(FAILED)
 
 
 @dead_letters.command()
@@ -86,6 +106,19 @@ def discard(file: Path | None, ids: tuple[str, ...]) -> None:
         chosen = [_known(letters, id) for id in ids]
         done = sum(letters.discard(letter) for letter in chosen)
     click.echo(f"{done} discarded")
+
+
+Orders = list[tuple[DeadLetter, str]]
+
+
+def _wait(letters: DeadLetters, orders: Orders) -> Orders:
+    """Wait until the orders are carried out; answer those that are not, after a while."""
+    waiting, deadline = orders, time.monotonic() + _WAIT_SECONDS
+    while waiting and time.monotonic() < deadline:
+        waiting = [each for each in waiting if not letters.is_carried_out(*each)]
+        if waiting:
+            time.sleep(_LOOK_SECONDS)
+    return waiting
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import msgspec
 from tally.events import TYPE_FIELD
 from tally.store.stream import Entry, EventStream
 
+_NO_LETTER, _NO_GROUP = "0", "-"  # what redrive.lua answers then
 _OURS = (b"StreamId", b"Group", b"Reason", b"Deliveries", b"FailedAt")
 
 
@@ -63,27 +64,39 @@ class DeadLetters:
         entries: Any = self._client.xrange(self._stream.dead_key, id, id)
         return _letter(*entries[0]) if entries else None
 
-    def redrive(self, letter: DeadLetter) -> bool:
-        """Have the group that failed try again; False when the letter was gone. May be repeated.
+    def redrive(self, letter: DeadLetter) -> str | None:
+        """Have the group that failed try again; answer the order, None when the letter was gone.
 
-        Raises GroupGone, with the letter as it was, when nobody would.
+        May be repeated. Raises GroupGone, with the letter as it was, when nobody would.
         """
-        found = self._order(letter, "redrive")
-        if found < 0:
+        order = self._order(letter, "redrive")
+        if order == _NO_GROUP:
             raise GroupGone(
                 f"{letter.id} is of the group {letter.group}, which is gone, so nobody would try it again: "
                 "its event is asked for by the database that took that one's place, or was built again"
             )
-        return found > 0
+        return None if order == _NO_LETTER else order
+
+    def is_carried_out(self, letter: DeadLetter, order: str) -> bool:
+        """Whether the group has tried again what it was ordered to."""
+        return not self._client.xrange(self._stream.redrive_key(letter.group), order, order)
+
+    def again(self, letter: DeadLetter) -> DeadLetter | None:
+        """The letter that has come of one that was tried again in vain."""
+        same = (each for each in self.all() if each.entry == letter.entry and each.group == letter.group)
+        return next(same, None)
 
     def discard(self, letter: DeadLetter) -> bool:
         """Forget the letter, and have its group know that; False when it was gone. May be repeated."""
-        return self._order(letter, "discard") > 0
+        return self._order(letter, "discard") != _NO_LETTER
 
-    def _order(self, letter: DeadLetter, order: str) -> int:
+    def _order(self, letter: DeadLetter, order: str) -> str:
         packed = msgspec.msgpack.encode(letter.entry.fields)
         keys = [self._stream.dead_key, self._stream.redrive_key(letter.group), self._stream.key]
-        return int(self._redrive(keys=keys, args=[letter.id, letter.entry.id, packed, letter.group, order]))
+        answer: bytes = self._redrive(
+            keys=keys, args=[letter.id, letter.entry.id, packed, letter.group, order]
+        )
+        return answer.decode()
 
 
 def _letter(id: bytes, fields: dict[bytes, bytes]) -> DeadLetter:

@@ -2,7 +2,8 @@
 -- KEYS  {stream}:dead, {stream}:redrive:<group>, stream
 -- ARGV  letter's id, the entry's id, the entry's fields in one value, group, what is to be done with it:
 --       'redrive' or 'discard'
--- Answers 1, or 0 when the letter was gone, or -1 when the group is gone: then nobody would try it again.
+-- Answers the id of the order, '0' when the letter was gone, or '-' when the group is gone: nobody would
+-- try it again. A letter of a group that is gone can be discarded: '1'.
 local there = false
 if redis.call('EXISTS', KEYS[3]) == 1 then
     for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[3])) do
@@ -12,12 +13,12 @@ if redis.call('EXISTS', KEYS[3]) == 1 then
     end
 end
 if not there and ARGV[5] == 'redrive' then
-    return -1
+    return '-'
 end
 if redis.call('XDEL', KEYS[1], ARGV[1]) == 0 then
-    return 0
+    return '0'
 end
 if there then
-    redis.call('XADD', KEYS[2], '*', 'StreamId', ARGV[2], 'Fields', ARGV[3], 'Order', ARGV[5])
+    return redis.call('XADD', KEYS[2], '*', 'StreamId', ARGV[2], 'Fields', ARGV[3], 'Order', ARGV[5])
 end
-return 1
+return '1'

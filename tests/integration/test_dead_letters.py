@@ -82,13 +82,12 @@ def test_wrong_usage_and_ids_that_are_none_are_said_so(shared: Tally) -> None:
 
 def test_a_letter_that_still_fails_is_a_letter_again(tally: Tally, letter: str, client: redis.Redis) -> None:
     before: Any = client.xinfo_stream("{event-stream}:dead")
-    assert _supervisor(tally, "dead-letters", "redrive", letter).stdout == "1 to be tried again\n"
-
-    def again() -> Any:
-        letters: Any = client.xrange("{event-stream}:dead")
-        return len(letters) == 2 and letters[-1][1][b"Reason"].startswith(b"redriven")
-
-    eventually(again)
+    done = _supervisor(tally, "dead-letters", "redrive", letter)
+    letters: Any = client.xrange("{event-stream}:dead")
+    assert len(letters) == 2
+    assert letters[-1][1][b"Reason"].startswith(b"redriven")
+    assert (done.returncode, done.stdout) == (1, "0 applied\n")
+    assert f"{letter} failed again, and is {letters[-1][0].decode()} now: redriven" in done.stderr
     assert before["length"] == 2
     assert _supervisor(tally, "dead-letters", "show", letter).returncode == 1
 
@@ -119,8 +118,9 @@ def test_a_redriven_letter_reaches_the_group_that_failed_and_counts_once(
 
         with database.transaction():  # the cause is mended
             database.execute("UPDATE customer SET revenue_cents = revenue_cents - ?", (NEARLY_TOO_MUCH,))
-        assert _supervisor(tally, "dead-letters", "redrive", "--all").stdout == "1 to be tried again\n"
-        assert _supervisor(tally, "dead-letters", "redrive", "--all").stdout == "0 to be tried again\n"
+        done = _supervisor(tally, "dead-letters", "redrive", "--all")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "1 applied\n", "")
+        assert _supervisor(tally, "dead-letters", "redrive", "--all").stdout == "0 applied\n"
 
         def total() -> int:
             return int(tally.accounts.get(f"/accounts/{account}")["total_revenue_cents"])
@@ -137,3 +137,15 @@ def test_the_letters_are_json_friendly_in_status(tally: Tally, letter: str) -> N
     report = json.loads(done.stdout)
     assert {actor["state"] for actor in report["actors"]} == {"running"}
     assert [service["redis"]["dead_letters"] for service in report["services"]] == [2, 2]
+
+
+def test_a_letter_that_nobody_has_tried_yet_is_told(
+    tmp_path: Path, redis_url: str, client: redis.Redis
+) -> None:
+    with running(tmp_path, redis_url=redis_url) as tally:
+        client.xadd("event-stream", {"EventTypeName": "InvoiceCreated", "Payload": "x", "EventId": "shop:1"})
+        eventually(lambda: client.xlen("{event-stream}:dead") == 1)
+        assert tally.stop() == 0
+        done = _supervisor(tally, "dead-letters", "redrive", "--all")
+        assert (done.returncode, done.stdout) == (1, "0 applied\n")
+        assert "1 not tried yet: no consumer of accounts@" in done.stderr
