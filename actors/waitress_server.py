@@ -112,7 +112,7 @@ class _Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
             super().parse_header(header_plus)
         except ValueError as error:  # a target that urllib can't split; a length of thousands of digits
             raise waitress.parser.ParsingError(str(error)) from error
-        if not _HOST.fullmatch(self.headers.get("HOST", "" if version == "1.1" else "none")):
+        if not _is_host(self.headers.get("HOST", "none")):
             raise waitress.parser.ParsingError("The Host is none")
         if self.chunked:
             self.body_rcv = _Chunks(self.body_rcv.buf)
@@ -121,6 +121,11 @@ class _Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
 
     def _refuse(self, why: str) -> None:
         self.error, self.completed = BadRequest(why), True
+
+
+@lru_cache(maxsize=256)
+def _is_host(text: str) -> bool:
+    return _HOST.fullmatch(text) is not None
 
 
 def _version(header: bytes) -> str:
@@ -132,15 +137,16 @@ def _version(header: bytes) -> str:
 
 
 def _insist_on_a_frame(header: bytes, version: str) -> None:
-    """Raises ParsingError where the lines, or the fields that tell where the body ends, are in doubt."""
-    if _has_bare_ends(header):
-        raise waitress.parser.ParsingError("There is a bare CR or LF, or NUL, in the header")
+    """Raises ParsingError where a field that tells where the body ends is in doubt, or a line is folded.
+
+    Bare CR, LF and NUL waitress finds itself.
+    """
     if b"\r\n " in header or b"\r\n\t" in header:
         raise waitress.parser.ParsingError("A header goes on in the next line")
     names = header.lower()
-    hosts, lengths, codings = (
-        names.count(b"\r\n" + name) for name in (b"host:", b"content-length:", b"transfer-encoding:")
-    )
+    hosts = names.count(b"\r\nhost:")
+    lengths = names.count(b"\r\ncontent-length:")
+    codings = names.count(b"\r\ntransfer-encoding:")
     if hosts > 1 or (not hosts and version == "1.1"):
         raise waitress.parser.ParsingError(f"Expected one Host, got {hosts or 'none'}")
     if lengths > 1:
