@@ -16,7 +16,6 @@ from tally.store.stream import EventStream, RedisError, connect
 
 STREAM_ID = re.compile(r"\d{1,20}-\d{1,20}")
 
-
 _WAIT_SECONDS = 10.0  # for what comes of a redrive
 _LOOK_SECONDS = 0.1
 
