@@ -309,7 +309,7 @@ class _Task(waitress.task.WSGITask):  # type: ignore[misc]
         if self._answer is None:
             self.prepare()
         try:
-            if self.has_body and self.content_length is None:
+            if self.content_length is None and self.has_body:
                 self._stream()
             else:
                 self._send()
@@ -384,13 +384,15 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
         """Whether the loop is to send. Not while a thread does, or it would turn without rest."""
         if self.will_close or self.close_when_flushed or self.parked:
             return True
-        enough = 1 if self.answered or not self.requests else SEND_BYTES
-        return bool(self.total_outbufs_len >= enough and not self._sending)
+        if not self.total_outbufs_len or self._sending:
+            return False
+        return self.answered or not self.requests or self.total_outbufs_len >= SEND_BYTES
 
     def handle_write(self) -> None:
         """Send what the client takes; close, or go on with what is parked, when that is due."""
         self.answered = False  # at first, as a thread may set it meanwhile
-        self._flush_exception(self._flush_some_if_lockable)
+        # Without a request no thread has the buffer; with one, it isn't waited for.
+        self._flush_exception(self._flush_some_if_lockable if self.requests else self._flush_some)
         if self.total_outbufs_len:
             self.answered = True
         elif self.close_when_flushed:
