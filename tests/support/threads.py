@@ -22,7 +22,10 @@ def stopped(thread: int) -> Iterator[None]:
         os.waitpid(thread, _ALL_THREADS)
         yield
     finally:
-        _libc.ptrace(_DETACH, thread, None, None)
+        if (
+            _libc.ptrace(_DETACH, thread, None, None) < 0
+        ):  # it was killed, and its process waits for us to notice
+            os.waitpid(thread, _ALL_THREADS)
 
 
 def _ptrace(request: int, thread: int) -> None:
