@@ -117,6 +117,7 @@ def _run(settings: Settings, roles: Sequence[str]) -> None:
         ).run()
     finally:
         control.close()
+        members.put_logs_aside()
 
 
 def _tell(text: str) -> None:

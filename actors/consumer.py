@@ -25,6 +25,8 @@ from tally.store.ranges import parsed
 from tally.store.stream import ConsumerGroup, Entry, RedisError, Redriven, is_missing
 from tally.store.trace_parent import TraceParentOf
 
+_LATEST_MS = 2**63 - 1  # what a column holds; an id that another program made up may be higher
+
 _log = structlog.get_logger()
 
 SWEEP_SECONDS = 1.0  # how often, at the least, a consumer looks for what others left behind
@@ -204,9 +206,10 @@ class Consumer:
             return []
         return [each.entry.id for each in events]
 
-    def _apply_together(self, events: list[Delivery]) -> None:
+    def _apply_together(self, events: list[Delivery], order: bytes | None = None) -> None:
+        """In one transaction; `order` is the newest order that they came with, if not by the stream."""
         named = {each.entry.event_name: each for each in events}  # one event, once
-        newest = events[-1].entry.id  # Redis hands them out in ascending order
+        newest = order or events[-1].entry.id  # Redis hands both out in ascending order
         concerned = any(each.event for each in events)
         self.may_rest = not concerned and len(events) < self._batch
         self._metrics.before_apply()
@@ -214,7 +217,8 @@ class Consumer:
             fresh = self._inbox.take(named, stream_position(newest)[0])
             taken = [each for name, each in named.items() if name in fresh]
             self._apply([each.event for each in taken if each.event], partial(_trace_parent, taken))
-            self._note_seen(newest)
+            if order is None:
+                self._note_seen(newest)
         if concerned:
             self._after_commit()
         self._metrics.after_apply(events, taken)
@@ -241,7 +245,7 @@ class Consumer:
         try:
             events = [decoded for order in orders if (decoded := self._decoded(order))]
             if events:
-                self._apply_together(events)
+                self._apply_together(events, orders[-1].order)
             self._note_covered(orders)
         except StoreError:
             raise
@@ -315,7 +319,7 @@ def _trace_parent(events: list[Delivery], event: Event) -> str | None:
 def stream_position(id: bytes) -> tuple[int, int]:
     """A stream id as something that compares."""
     milliseconds, _, sequence = id.partition(b"-")
-    return int(milliseconds), int(sequence)
+    return min(int(milliseconds), _LATEST_MS), int(sequence)
 
 
 def run(actor: Actor, consumer: Consumer) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import closing
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import structlog
@@ -155,6 +156,28 @@ class Family:
         """The database that was there when all started: no other in its place, and none that is made anew."""
         return OPEN[service](self._settings.directory, make=False, place=self._places[service])
 
+    def _groups(self) -> list[str]:
+        """The groups of the databases that are here, also of a service that doesn't run here."""
+        there = (service for service in SERVICES if self._places[service])
+        opened = [self._open(service) for service in there]
+        for database in opened:
+            database.close()
+        return [database.source for database in opened]
+
+    def put_logs_aside(self) -> None:
+        """Where a database's file was removed or replaced, keep its log from being read into another's.
+
+        To be called when no actor runs any more.
+        """
+        for service, place in self._places.items():
+            file = self._settings.directory / f"{service}.db"
+            if place is None or place_of(file) == place:
+                continue
+            for log in (Path(f"{file}-wal"), Path(f"{file}-shm")):
+                if log.exists():
+                    _log.warning("log_put_aside", log=log.name, of=f"a {file.name} that is gone")
+                    log.replace(f"{log}.of-the-one-that-is-gone")
+
     def _let_go_of_listeners(self, keep: str | None = None) -> None:
         """In an actor that doesn't serve them: a port refuses once nobody holds it, and not before."""
         for service, listener in self._listeners.items():
@@ -236,7 +259,7 @@ class Family:
                         pass_over=service == customers.SERVICE,  # see customers.CONCERNS
                     ),
                     self._doorbells[service],
-                    Housekeeper(database, stream, retention),
+                    Housekeeper(database, stream, retention, self._groups()),
                     Answering(database, stream, self._state(service, database)).step,
                 )
 

@@ -1,7 +1,7 @@
 """Housekeeping: what was kept for long enough is forgotten, a little at a time."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import timedelta
 
 import structlog
@@ -29,12 +29,14 @@ class Housekeeper:
         database: Database,
         stream: EventStream,
         retention: timedelta,
+        readers: Collection[str] = (),
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
         self._stream = stream
         self._retention = int(retention.total_seconds())
+        self._readers = readers
         self._groups = Groups(stream)
         self._keys = IdempotencyKeys(database, now)
         self._inbox = Inbox(database)
@@ -70,7 +72,7 @@ class Housekeeper:
         return False
 
     def _trim(self) -> None:
-        if removed := self._stream.trim(self._retention * 1000):
+        if removed := self._stream.trim(self._retention * 1000, self._readers):
             _log.info("stream_trimmed", removed=removed)
         if (overtaken := self._groups.overtaken()) != self._overtaken:
             self._overtaken = overtaken

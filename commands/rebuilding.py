@@ -13,7 +13,7 @@ from redis import ResponseError
 
 from tally.actors import redis_access
 from tally.actors.healing import take_back
-from tally.actors.lock import DirectoryLock
+from tally.actors.lock import DirectoryLock, supervisor_of
 from tally.commands import restored
 from tally.commands.progress import Bars
 from tally.config import Settings
@@ -189,7 +189,7 @@ class _Rebuild:
             raise CannotRebuild("not confirmed, so it stays as it is; --yes confirms beforehand")
 
     def _open_accounts(self) -> Database:
-        live = accounts.open_database(self._directory)
+        live = accounts.open_database(self._directory, make=supervisor_of(self._directory) is None)
         live.patience = _LOCK_SECONDS
         return live
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from tally.actors import family
+from tally.actors.lock import supervisor_of
 from tally.commands import terminal
 from tally.commands.shared import FAILED, Group, config_option, end, load
 from tally.config import Settings
@@ -122,7 +123,11 @@ def _users(settings: Settings) -> Iterator[Users]:
     """The users, in one transaction."""
     try:
         settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with closing(accounts.open_database(settings.directory)) as database, database.transaction():
+        make = supervisor_of(settings.directory) is None  # else a lost one's place would be taken
+        with (
+            closing(accounts.open_database(settings.directory, make=make)) as database,
+            database.transaction(),
+        ):
             yield Users(database)
     except StoreError as error:
         end(FAILED, str(error))

@@ -173,7 +173,7 @@ def _lost(asks: Asks, group: str, missing: dict[str, list[Range]]) -> Iterator[s
     """What does not come by itself: no outbox has it any more, or who has it does not answer."""
     gone = asks.gone(group)
     for source, ranges in missing.items():
-        lost = [part for hole in gone.get(source, []) for part in numbers.within(ranges, *hole)]
+        lost = numbers.both(ranges, gone.get(source, []))
         if lost:
             yield (
                 f"{numbers.count(lost):,} events of {source} are missing for good, as its outbox no longer "
@@ -182,7 +182,8 @@ def _lost(asks: Asks, group: str, missing: dict[str, list[Range]]) -> Iterator[s
         elif ranges and asks.is_asked(source, group):
             yield (
                 f"{numbers.count(ranges):,} events of {source} were taken off the stream before they were "
-                "read; they are asked for, and its relay has not answered yet"
+                "read; they are asked for, and its relay has not answered yet. If that database is gone for "
+                "good, `rebuild accounts` ends the waiting"
             )
 
 

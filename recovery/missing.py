@@ -7,14 +7,15 @@ somebody took it off the stream, or skipped it, or the database was put back fro
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import redis
 import structlog
 
 from tally.events import EventId
-from tally.store import inbox, ranges
+from tally.store import inbox
+from tally.store import ranges as numbers
 from tally.store.asks import Asks
 from tally.store.database import Database
 from tally.store.dead_letters import DeadLetters
@@ -24,6 +25,7 @@ from tally.store.stream import EventStream, is_missing
 
 MOST_RANGES = 1000  # in one ask; what is beyond is asked for when that is answered
 
+LOST_SECONDS = 2.0  # how soon a letter that was lost, and is asked for, is looked for again
 LETTERS_SECONDS = 30.0  # how often, while nothing else is missing: all letters are read for it
 
 _log = structlog.get_logger()
@@ -84,7 +86,10 @@ class Missing:
 
     def _letters_are_due(self) -> bool:
         """Whether it is time to see that the dead letters which the database knows of are there."""
-        return self._clock() >= self._next_letters and bool(self._inbox.aside(inbox.DEAD))
+        if self._clock() < self._next_letters:
+            return False
+        self._next_letters = self._clock() + LETTERS_SECONDS
+        return bool(self._inbox.aside(inbox.DEAD))
 
     def _wanted(self) -> dict[str, int]:
         every = self._stream.published_by_source()
@@ -100,29 +105,50 @@ class Missing:
         stand = {
             group["name"].decode(errors="replace"): group["last-delivered-id"].decode() for group in groups
         }
-        if self._group not in stand or _position(stand[self._group]) < _position(id):
+        if self._group not in stand or not self._is_handed(id, stand[self._group]):
             return False
         pending: Any = self._client.xpending(self._stream.key, self._group)
         return not pending["pending"] or _position(pending["min"].decode()) > _position(id)
 
+    def _is_handed(self, id: str, last: str) -> bool:
+        """Whether a group that was handed `last` has been handed all up to `id`, which may be gone itself."""
+        if _position(last) >= _position(id):
+            return True
+        return not self._client.xrange(self._stream.key, f"({last}", id, count=1)
+
+    def _forget(self, names: Iterable[EventId]) -> None:
+        """A letter that was lost, and whose event nobody has any more, is missing, and told as that."""
+        if forgotten := list(names):
+            with self._database.transaction():
+                self._inbox.take_back(forgotten)
+
     def _ask(self, published: dict[str, int]) -> None:
         if self._asks.unsettled(self._group):
             return  # an answer is on its way
+        known = self._inbox.aside(inbox.DEAD)  # first: a letter that is being written is noted before
         letters = set(self._of_letters())
-        self._next_letters = self._clock() + LETTERS_SECONDS
+        if self._asks.unsettled(self._group):
+            return  # a letter may be on its way
         self._note_letters(letters)
-        lost = self._inbox.aside(inbox.DEAD) - letters
         gone = self._asks.gone(self._group)
+        lost = known - letters
+        if lost:
+            self._next_letters = self._clock() + LOST_SECONDS
+        self._forget(
+            name
+            for name in lost
+            if numbers.both([Range(name.sequence, name.sequence)], gone.get(name.source, []))
+        )
         for source, last in published.items():
             lacking = self._inbox.missing(source, last)
             lacking += [Range(each.sequence, each.sequence) for each in lost if each.source == source]
-            wanted = ranges.without(lacking, gone.get(source, []))[:MOST_RANGES]
+            wanted = numbers.without(lacking, gone.get(source, []))[:MOST_RANGES]
             if wanted and not self._asks.is_asked(source, self._group):
                 _log.warning(
                     "events_missing",
                     group=self._group,
                     source=source,
-                    count=ranges.count(wanted),
+                    count=numbers.count(wanted),
                     first=wanted[0].first,
                 )
                 self._asks.ask(source, self._group, wanted)

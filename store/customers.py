@@ -289,10 +289,12 @@ class Customers:
     def _account_deleted(self, event: AccountDeleted, trace_parent: str | None) -> None:
         self.database.execute(
             "INSERT INTO known_account (id, deleted) VALUES (?, TRUE)"
-            " ON CONFLICT (id) DO UPDATE SET deleted = TRUE",
+            " ON CONFLICT (id) DO UPDATE SET deleted = TRUE WHERE NOT deleted",
             (event.id,),
         )
-        self.database.execute("INSERT OR IGNORE INTO doomed_account VALUES (?, ?)", (event.id, trace_parent))
+        if self.database.changes():  # told again, it doesn't concern customers that were recorded since
+            sql = "INSERT OR IGNORE INTO doomed_account VALUES (?, ?)"
+            self.database.execute(sql, (event.id, trace_parent))
 
     def delete_doomed(self) -> bool:
         """Delete a part of what deleted accounts and customers left, and answer whether there was any to do.

@@ -44,7 +44,8 @@ A schema's version is the number of its migrations and one. Those of a release s
 """
 
 _GONE = (
-    "the database that was here is gone; put it back (a backup: docs/operations/backup.md), and restart Tally"
+    "the database that was here is gone; stop Tally, put a backup's file there, with no -wal or -shm beside "
+    "it, and start again: docs/operations/backup.md"
 )
 _META = "CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;"
 
@@ -255,6 +256,8 @@ class Database:
     def _open(self, migrate: bool = False) -> None:
         if not self._make and not self.path.exists():
             raise StoreUnavailable(f"{self.path}: {_GONE}")
+        if self._place:
+            self.insist_on_place()  # before it is read with another file's log
         flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if self._make else 0)
         with translated(str(self.path)):
             self._connection = apsw.Connection(str(self.path), flags=flags, statementcachesize=200)
@@ -275,7 +278,8 @@ class Database:
             raise StoreUnavailable(f"{self.path}: {_GONE}")
         if place != self._place:
             raise StoreUnavailable(
-                f"{self.path}: was replaced while Tally ran, which goes on with neither file; restart Tally"
+                f"{self.path}: was replaced while Tally ran, which goes on with neither file; stop Tally, "
+                "and start it again with the one that counts, with no -wal or -shm beside it"
             )
 
     @contextmanager

@@ -47,7 +47,7 @@ class Groups:
         return {
             name: id
             for name, id in noted.items()
-            if (stand.get(name) == id if "@" in name else name not in services)
+            if (stand.get(name, "0-0") == id if "@" in name else name not in services)
         }
 
     def _stand(self) -> dict[str, str]:

@@ -80,6 +80,11 @@ class Inbox:
         rows = [(each.source, each.sequence, why) for each in names if isinstance(each, EventId)]
         self._database.executemany("INSERT OR REPLACE INTO inbox_aside VALUES (?, ?, ?)", rows)
 
+    def take_back(self, names: Iterable[EventId]) -> None:
+        """Note that these are missing after all."""
+        rows = [(name.source, name.sequence) for name in names]
+        self._database.executemany("DELETE FROM inbox_aside WHERE source = ? AND sequence = ?", rows)
+
     def aside(self, why: str) -> set[EventId]:
         """The events that were put aside for that reason."""
         rows = self._database.rows("SELECT source, sequence FROM inbox_aside WHERE why = ?", (why,))

@@ -23,18 +23,26 @@ def merge(ranges: Iterable[Range]) -> list[Range]:
 
 
 def without(ranges: Iterable[Range], taken: Iterable[Range]) -> list[Range]:
-    """The numbers of `ranges` that are not in `taken`, ascending."""
-    left, gone = [], merge(taken)
+    """The numbers of `ranges` that are not in `taken`, ascending. In time proportional to both."""
+    left, holes = [], merge(taken)
+    place = 0
     for first, last in merge(ranges):
-        for hole in gone:
-            if hole.last < first or hole.first > last:
-                continue
-            if hole.first > first:
-                left.append(Range(first, hole.first - 1))
-            first = hole.last + 1
+        while place < len(holes) and holes[place].last < first:
+            place += 1
+        at = place
+        while at < len(holes) and holes[at].first <= last:
+            if holes[at].first > first:
+                left.append(Range(first, holes[at].first - 1))
+            first = holes[at].last + 1
+            at += 1
         if first <= last:
             left.append(Range(first, last))
     return left
+
+
+def both(ranges: Sequence[Range], others: Iterable[Range]) -> list[Range]:
+    """The numbers that are in `ranges` and in `others`, ascending."""
+    return without(ranges, without(ranges, others))
 
 
 def within(ranges: Iterable[Range], first: int, last: int) -> list[Range]:

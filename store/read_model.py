@@ -46,7 +46,6 @@ _TABLES = (
     "account_total",
     "inbox_range",
     "inbox_name",
-    "inbox_aside",
 )
 _ACCOUNT = "SELECT id, name, description, owned_by, created_date, deleted FROM"
 _CACHE = "PRAGMA cache_size = -131072"  # KiB: what is written all over the table stays in memory
@@ -211,6 +210,7 @@ class Shadow:
         for table in _TABLES:
             live.execute(f"DELETE FROM main.{table}")
             live.execute(f"INSERT INTO main.{table} SELECT * FROM shadow.{table}")
+        live.execute(_TAKEN_ASIDE)
         for _, sql in triggers:
             live.execute(sql)
         Accounts(live).apply(_account_events(live))
@@ -240,6 +240,12 @@ def due(live: Database) -> str | None:
     noted: str | None = live.meta(_DUE)
     return noted
 
+
+_TAKEN_ASIDE = """
+DELETE FROM main.inbox_aside WHERE EXISTS (
+    SELECT 1 FROM main.inbox_range r
+    WHERE r.source = inbox_aside.source AND inbox_aside.sequence BETWEEN r.first AND r.last)
+"""
 
 _CUSTOMERS = """
 SELECT customer.id, account_id, coalesce(cents, 0), name, created_date

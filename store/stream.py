@@ -205,19 +205,19 @@ class EventStream:
         found: bytes | None = self.client.hget(self.successors_key, source)  # type: ignore[assignment]
         return found.decode() if found else None
 
-    def trim(self, retention_ms: int) -> int:
+    def trim(self, retention_ms: int, groups: Collection[str] = ()) -> int:
         """Remove entries older than `retention_ms` that nobody who counts still needs; see trim.lua.
 
-        Answers how many. May be repeated.
+        `groups` are to be, and count before they are made. Answers how many went. May be repeated.
         """
-        removed: int = self._trim(keys=self._trim_keys, args=[retention_ms])
+        removed: int = self._trim(keys=self._trim_keys, args=[retention_ms, *groups])
         return removed
 
     def first_ms(self) -> int:
         """When the oldest entry was added, by Redis's clock; now, when there is none."""
         entries: Any = self.client.xrange(self.key, count=1)
         if entries:
-            return int(entries[0][0].partition(b"-")[0])
+            return min(int(entries[0][0].partition(b"-")[0]), 2**63 - 1)
         seconds, microseconds = self.client.time()
         return int(seconds) * 1000 + int(microseconds) // 1000
 

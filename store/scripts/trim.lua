@@ -1,7 +1,7 @@
 -- Remove entries that are older than the retention, and that those who count have acknowledged.
 -- KEYS  stream, {stream}:trimmed (which tells publish.lua what was removed on purpose),
 --       {stream}:contact, {stream}:successors, {stream}:holding, {stream}:overtaken
--- ARGV  retention in milliseconds
+-- ARGV  retention in milliseconds, then the groups that are to be: of the databases that are there
 -- Answers how many entries were removed.
 --
 -- Who counts:
@@ -47,6 +47,10 @@ end
 
 redis.call('SET', KEYS[3], now, 'NX')
 local contact = tonumber(redis.call('GET', KEYS[3]))
+if contact > now then -- by a clock that was ahead
+    contact = now
+    redis.call('SET', KEYS[3], now)
+end
 for _, name in ipairs(redis.call('HKEYS', KEYS[5])) do
     redis.call('HDEL', KEYS[5], name)
 end
@@ -76,7 +80,7 @@ for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
         table.insert(others, {name = name, from = from, unread = unread})
         abandoned[name] = true
     else
-        there[service or ''] = true
+        there[service or ''], there[name] = true, true
         if before(from, upto) then
             upto = from
         end
@@ -85,7 +89,11 @@ for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
         end
     end
 end
-for _, service in ipairs({'accounts', 'customers'}) do
+local wanted = {'accounts', 'customers'}
+for i = 2, #ARGV do
+    table.insert(wanted, ARGV[i])
+end
+for _, service in ipairs(wanted) do
     if not there[service] and any('-', limit) then
         redis.call('HSET', KEYS[5], service, '0-0')
         upto = '0-0'

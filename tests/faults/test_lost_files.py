@@ -3,11 +3,14 @@
 import os
 import shutil
 import signal
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from support.cli import command
 from support.tally import Client, Tally, running
 from support.waiting import eventually
 
@@ -73,3 +76,46 @@ def test_a_lost_database_is_noticed_and_nothing_is_begun_in_its_place(
     with running(tmp_path, redis_url=redis_url) as tally:
         assert _record(tally, service) == 201
         eventually(tally.settled)
+
+
+def test_a_backup_that_is_put_in_the_place_of_a_removed_file_is_not_mixed_with_its_log(
+    tmp_path: Path, redis_url: str
+) -> None:
+    """The log of the removed file was read over the backup, which was corrupt then, with status ok."""
+    file = tmp_path / "data" / "customers.db"
+    invoice = {"customer_id": "1", "purchase_date": "2019-01-06", "purchase_price_cents": 1}
+    with running(tmp_path, redis_url=redis_url) as tally:
+        tally.accounts.post("/accounts", {"name": "one", "owned_by": "u"})
+        tally.customers.post("/customers", {"name": "John Adams", "account_id": "1"})
+        for _ in range(3):
+            tally.customers.post("/invoices/batch", [invoice] * 1000)
+        config = tmp_path / "tally.toml"
+        assert command("backup", tmp_path / "backup", "--config", config).returncode == 0
+        for _ in range(6):
+            tally.customers.post("/invoices/batch", [invoice] * 10_000)
+        file.unlink()
+        shutil.copy(tmp_path / "backup" / "customers.db", file)
+        assert tally.stop() == 0
+    assert not file.with_name("customers.db-wal").exists()
+    assert file.with_name("customers.db-wal.of-the-one-that-is-gone").exists()
+    with closing(sqlite3.connect(file)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert connection.execute("SELECT count(*) FROM invoice").fetchall() == [(3000,)]
+
+
+@pytest.mark.parametrize("told", [("users", "list"), ("rebuild", "accounts", "--yes"), ("backup", "copy")])
+def test_no_command_begins_a_file_in_a_lost_one_s_place_while_tally_runs(
+    tmp_path: Path, redis_url: str, told: tuple[str, ...]
+) -> None:
+    file = tmp_path / "data" / "accounts.db"
+    with running(tmp_path, redis_url=redis_url) as tally:
+        tally.accounts.post("/accounts", {"name": "one", "owned_by": "u"})
+        eventually(tally.settled)
+        for lost in file.parent.glob("accounts.db*"):
+            lost.unlink()
+        arguments = [str(tmp_path / "copy") if word == "copy" else word for word in told]
+        done = command(*arguments, "--config", tmp_path / "tally.toml")
+        assert done.returncode == 1, done
+        assert "accounts.db" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not file.exists()

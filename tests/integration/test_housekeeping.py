@@ -262,6 +262,36 @@ def test_a_service_that_has_no_group_yet_will_want_everything(
     assert Groups(stream).holding() == {}
 
 
+def test_a_group_that_is_to_be_counts_before_it_is_made_also_beside_an_older_one(
+    stream: EventStream, client: redis.Redis
+) -> None:
+    """accounts.db was deleted: the new one's relay trims before its consumers have made their group."""
+    client.xadd("event-stream", {"n": 1}, id="1-0")
+    _caught_up(client)
+    client.xadd("event-stream", {"n": 2}, id="2-0")
+    client.xgroup_setid("event-stream", OURS[0], "$")
+    client.xgroup_setid("event-stream", OURS[1], "$")
+    assert stream.trim(1000, ["accounts@000000ff", OURS[1]]) == 0
+    assert Groups(stream).holding() == {"accounts@000000ff": "0-0"}
+
+
+def test_a_clock_that_was_ahead_at_first_contact_holds_nothing_back(
+    stream: EventStream, client: redis.Redis
+) -> None:
+    for n in range(3):
+        client.xadd("event-stream", {"n": n}, id=f"{n + 1}-0")
+    _caught_up(client)
+    client.set("{event-stream}:contact", 10**15)
+    eventually(lambda: stream.trim(50) == 2)
+
+
+def test_ids_that_other_programs_made_up_are_no_fault(
+    accounts: Accounts, stream: EventStream, client: redis.Redis
+) -> None:
+    client.xadd("event-stream", {"n": 1}, id="18446744073709551615-5")
+    _tidy(accounts, stream, Clock())
+
+
 def test_what_lay_there_at_first_contact_is_kept_for_the_retention_from_then(
     stream: EventStream, client: redis.Redis
 ) -> None:

@@ -65,6 +65,13 @@ def _deleted(client: redis.Redis) -> None:
     client.xdel("event-stream", *(id for id, _ in entries[3:9]))
 
 
+def _last_deleted(client: redis.Redis) -> None:
+    """The last entry, which no group will be handed, and some of ours."""
+    _deleted(client)
+    id: Any = client.xadd("event-stream", {"EventTypeName": "Noise", "Payload": "{}"})
+    client.xdel("event-stream", id)
+
+
 Taking = Callable[[redis.Redis], object]
 
 TAKING: dict[str, Taking] = {
@@ -80,6 +87,7 @@ TAKING: dict[str, Taking] = {
         client.xreadgroup(group["name"], "thief", {"event-stream": ">"}, count=7, noack=True)
         for group in client.xinfo_groups("event-stream")
     ],
+    "XDEL of some and of the last": _last_deleted,
     "everything trimmed": lambda client: client.xtrim("event-stream", maxlen=0),
 }
 
@@ -154,6 +162,29 @@ def test_a_customers_service_that_was_away_too_long_learns_how_the_accounts_stan
         eventually(lambda: not _reasons(tally))
 
 
+def test_what_was_recorded_after_a_deletion_outlives_that_the_deletion_is_told_again(
+    shop: Shop, client: redis.Redis
+) -> None:
+    """Accounts aren't checked: a customer may be recorded for one that was deleted."""
+    with shop.running() as tally:
+        tally.accounts.request("DELETE", "/accounts/1?cascade=true")
+        eventually(lambda: tally.customers.get("/customers")["customers"] == [])
+        eventually(tally.settled)
+        later = tally.customers.post("/customers", {"name": "later", "account_id": "1"})["id"]
+        eventually(tally.settled)
+        assert tally.stop() == 0
+    with shop.running("--only", "accounts") as tally:
+        for name in ("two", "three"):
+            tally.accounts.post("/accounts", {"name": name, "owned_by": "u"})
+        assert tally.stop() == 0
+    shop.prune_outbox("accounts")
+    client.xtrim("event-stream", maxlen=1)
+    with shop.running() as tally:
+        eventually(tally.settled)
+        eventually(lambda: not client.keys("*redrive*"))
+        assert [each["id"] for each in tally.customers.get("/customers")["customers"]] == [later]
+
+
 def test_many_missing_events_come_again_at_a_flat_pace(shop: Shop, client: redis.Redis) -> None:
     with shop.running("--only", "customers") as tally:
         for _ in range(3):
@@ -202,6 +233,59 @@ def test_a_letter_that_was_redriven_after_the_backup_counts_in_the_copy_that_is_
     with shop.running() as tally:
         eventually(lambda: _revenue(tally) == 1)
         eventually(lambda: not _reasons(tally))
+
+
+def test_a_lost_letter_that_nobody_can_publish_again_is_told(shop: Shop, client: redis.Redis) -> None:
+    live, copy = shop.directory / "data" / "accounts.db", shop.directory / "copy.db"
+    letters = DeadLetters(EventStream(client, "event-stream"))
+    with shop.running() as tally:
+        _set_revenue(live, 2**63 - 1)
+        tally.customers.post("/invoices", INVOICE)
+        eventually(lambda: len(letters.all()) == 1)
+        _set_revenue(live, 0)
+        tally.customers.post("/invoices", INVOICE)
+        eventually(tally.settled)
+        assert tally.stop() == 0
+    shutil.copy(live, copy)
+    with shop.running() as tally:
+        assert all(map(letters.redrive, letters.all()))
+        eventually(lambda: _revenue(tally) == 2)
+        assert tally.stop() == 0
+    shutil.copy(copy, live)
+    shop.prune_outbox("customers")
+    client.xtrim("event-stream", maxlen=1)
+    with shop.running() as tally:
+        eventually(lambda: "1 events of customers@" in str(_reasons(tally)))
+        assert "rebuild accounts" in str(_reasons(tally))
+
+
+def test_a_redriven_event_without_a_number_counts_once_beside_events_that_were_asked_for(
+    shop: Shop, client: redis.Redis
+) -> None:
+    """Its name was noted as that of an entry of long ago, and pruned while the entry was there."""
+    payload = '{"id":"9","customer_id":"1","purchase_price_cents":5,"created_date":"2019-01-09T00:00:00Z",'
+    fields: Any = {"EventTypeName": "InvoiceCreated", "Payload": payload + '"purchase_date":"2019-01-09"}'}
+    live = shop.directory / "data" / "accounts.db"
+    letters = DeadLetters(EventStream(client, "event-stream"))
+    with shop.running() as tally:
+        _set_revenue(live, 2**63 - 1)
+        client.xadd("event-stream", fields)
+        eventually(lambda: len(letters.all()) == 1)
+        _set_revenue(live, 0)
+        assert tally.stop() == 0
+    shop.publish_unread(10)
+    _deleted(client)
+    with shop.running("--only", "accounts") as tally:
+        eventually(lambda: client.keys("*asked*"))
+        assert tally.stop() == 0
+    assert all(map(letters.redrive, letters.all()))
+    for _ in range(2):  # the second time housekeeping has been
+        with shop.running() as tally:
+            eventually(tally.settled)
+            eventually(lambda: _revenue(tally) == 15)
+            assert tally.stop() == 0
+        for group in client.xinfo_groups("event-stream"):
+            client.xgroup_destroy("event-stream", group["name"])
 
 
 def _set_revenue(file: Path, cents: int) -> None:

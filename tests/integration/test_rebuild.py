@@ -20,6 +20,7 @@ from support.waiting import eventually
 from tally.actors.lock import DirectoryLock
 from tally.store.accounts import open_database
 from tally.store.database import Database
+from tally.store.groups import Groups
 from tally.store.read_model import STREAM, Shadow
 from tally.store.stream import EventStream, connect
 
@@ -86,7 +87,9 @@ def publish_foreign_customer(client: redis.Redis, account: str) -> None:
 
 
 def trim(tally: Tally) -> None:
-    """Take from the stream all that has been applied."""
+    """Take from the stream all that has been applied: everything, once both services have read it."""
+    groups = Groups(_stream(tally))
+    eventually(lambda: not any(group.unread or group.pending for group in groups.all()))
     assert _stream(tally).trim(0)
 
 
@@ -197,8 +200,14 @@ def test_a_new_accounts_db_on_a_trimmed_stream_asks_the_outbox_for_what_is_missi
     assert filled.stop() == 0
     removed(accounts_db(filled))
     filled.start()
-    eventually(filled.settled)
+    eventually(
+        lambda: "of accounts@" in str(filled.accounts.get("/status")["reasons"])
+    )  # of the lost database
+    eventually(lambda: "of customers@" not in str(filled.accounts.get("/status")["reasons"]))
+    assert "`rebuild accounts` ends the waiting" in str(filled.accounts.get("/status")["reasons"])
+    rebuild(filled)
     agree(filled)
+    assert filled.accounts.get("/status")["reasons"] == []
 
 
 def test_a_new_accounts_db_says_that_it_needs_it_when_no_outbox_has_what_is_missing(filled: Tally) -> None:
