@@ -117,7 +117,7 @@ class Missing:
         return not self._client.xrange(self._stream.key, f"({last}", id, count=1)
 
     def _forget(self, names: Iterable[EventId]) -> None:
-        """A letter that was lost, and whose event nobody has any more, is missing, and told as that."""
+        """A letter that was lost, and whose event nobody has any more, is missing again, and told as that."""
         if forgotten := list(names):
             with self._database.transaction():
                 self._inbox.take_back(forgotten)
@@ -137,7 +137,8 @@ class Missing:
         self._forget(
             name
             for name in lost
-            if numbers.both([Range(name.sequence, name.sequence)], gone.get(name.source, []))
+            if name.source not in published  # nobody could be asked
+            or numbers.both([Range(name.sequence, name.sequence)], gone.get(name.source, []))
         )
         for source, last in published.items():
             lacking = self._inbox.missing(source, last)
