@@ -43,12 +43,12 @@ def _record(tally: Tally, service: str) -> int:
 @pytest.mark.parametrize("losing", LOSING)
 @pytest.mark.parametrize("service", ["customers", "accounts"])
 def test_a_lost_database_is_noticed_and_nothing_is_begun_in_its_place(
-    tmp_path: Path, redis_url: str, service: str, losing: str
+    tmp_path: Path, service: str, losing: str
 ) -> None:
     """201 went on into nothing, with status ok; one killed process made an empty file in its place."""
     data = tmp_path / "data"
     file = data / f"{service}.db"
-    with running(tmp_path, redis_url=redis_url) as tally:
+    with running(tmp_path) as tally:
         tally.accounts.post("/accounts", {"name": "one", "owned_by": "u"})
         tally.customers.post("/customers", {"name": "John Adams", "account_id": "1"})
         eventually(tally.settled)
@@ -73,18 +73,18 @@ def test_a_lost_database_is_noticed_and_nothing_is_begun_in_its_place(
 
     shutil.rmtree(data, ignore_errors=True)
     shutil.copytree(kept, data)
-    with running(tmp_path, redis_url=redis_url) as tally:
+    with running(tmp_path) as tally:
         assert _record(tally, service) == 201
         eventually(tally.settled)
 
 
 def test_a_backup_that_is_put_in_the_place_of_a_removed_file_is_not_mixed_with_its_log(
-    tmp_path: Path, redis_url: str
+    tmp_path: Path,
 ) -> None:
     """The log of the removed file was read over the backup, which was corrupt then, with status ok."""
     file = tmp_path / "data" / "customers.db"
     invoice = {"customer_id": "1", "purchase_date": "2019-01-06", "purchase_price_cents": 1}
-    with running(tmp_path, redis_url=redis_url) as tally:
+    with running(tmp_path) as tally:
         tally.accounts.post("/accounts", {"name": "one", "owned_by": "u"})
         tally.customers.post("/customers", {"name": "John Adams", "account_id": "1"})
         for _ in range(3):
@@ -105,10 +105,10 @@ def test_a_backup_that_is_put_in_the_place_of_a_removed_file_is_not_mixed_with_i
 
 @pytest.mark.parametrize("told", [("users", "list"), ("rebuild", "accounts", "--yes"), ("backup", "copy")])
 def test_no_command_begins_a_file_in_a_lost_one_s_place_while_tally_runs(
-    tmp_path: Path, redis_url: str, told: tuple[str, ...]
+    tmp_path: Path, told: tuple[str, ...]
 ) -> None:
     file = tmp_path / "data" / "accounts.db"
-    with running(tmp_path, redis_url=redis_url) as tally:
+    with running(tmp_path) as tally:
         tally.accounts.post("/accounts", {"name": "one", "owned_by": "u"})
         eventually(tally.settled)
         for lost in file.parent.glob("accounts.db*"):

@@ -10,7 +10,9 @@ from tally.actors.http_server import FEWEST_CONNECTIONS, MOST_CONNECTIONS, most_
 
 def test_one_file_reaches_into_waitress() -> None:
     files = [
-        file for folder in ("actors", "commands", "http", "recovery", "store") for file in (ROOT / folder).glob("*.py")
+        file
+        for folder in ("actors", "commands", "http", "recovery", "store")
+        for file in (ROOT / folder).glob("*.py")
     ]
     imports = re.compile(r"^\s*(import|from) waitress\b", re.MULTILINE)
     assert [file.name for file in files if imports.search(file.read_text())] == ["waitress_server.py"]
