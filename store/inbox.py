@@ -136,10 +136,6 @@ class Inbox:
             found[source].append(Range(*each))
         return found
 
-    def applied(self, source: str) -> int:
-        """The highest sequence of `source` that has been applied; 0 when none has."""
-        return self._database.value("SELECT max(last) FROM inbox_range WHERE source = ?", (source,)) or 0
-
     def _take_name(self, name: str, entry_ms: int) -> bool:
         self._database.execute(
             "INSERT INTO inbox_name VALUES (?, ?) ON CONFLICT DO NOTHING", (name, entry_ms)

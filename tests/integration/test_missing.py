@@ -1,4 +1,4 @@
-"""What a database will not be handed any more comes again, from its source, and to nobody else."""
+"""Events that were taken off the stream unread come again, from their source, to that group alone."""
 
 import shutil
 import sqlite3
