@@ -117,7 +117,8 @@ def _run(settings: Settings, roles: Sequence[str]) -> None:
         ).run()
     finally:
         control.close()
-        members.put_logs_aside()
+        if lock.is_in_place():  # what is in another's directory is not ours
+            members.put_logs_aside()
 
 
 def _tell(text: str) -> None:

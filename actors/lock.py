@@ -42,6 +42,13 @@ class DirectoryLock:
         os.ftruncate(self.descriptors[-1], 0)
         os.pwrite(self.descriptors[-1], f"{os.getpid()}\n".encode(), 0)
 
+    def is_in_place(self) -> bool:
+        """Whether what the supervisor holds is still the directory of that path, not one in its place."""
+        try:
+            return os.path.samestat(os.stat(self.path.parent), os.fstat(self.descriptors[0]))
+        except OSError:
+            return False
+
     def release(self) -> None:
         """Let go of the directory; the file stays."""
         while self.descriptors:

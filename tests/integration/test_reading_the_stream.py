@@ -15,6 +15,7 @@ import redis
 from integration.conftest import invoice, new_customer, new_invoice
 
 from support.disks import unavailable
+from support.engines import bundled_process, free_port
 from support.tally import ROOT, Tally, running
 from support.waiting import eventually
 
@@ -36,19 +37,25 @@ def client(alone: Tally) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture(scope="module")
-def service(alone: Tally, tmp_path_factory: pytest.TempPathFactory) -> "Service":
-    """The page's service, which is not running yet."""
+def service(alone: Tally, tmp_path_factory: pytest.TempPathFactory) -> Iterator["Service"]:
+    """The page's service, which is not running yet, with a Redis of its own."""
+    with bundled_process(tmp_path_factory.mktemp("own"), free_port()) as own:
+        yield _service(alone.settings["redis"]["url"], own, tmp_path_factory.mktemp("service"))
+
+
+def _service(url: str, own: str, directory: Path) -> "Service":
+    """The page's service for the stream at `url`, with a Redis of its own at `own`."""
     node = shutil.which("node")
     if node is None:
         unavailable("Node.js", "no program `node` (Debian: nodejs)")
     environment = os.environ | {
-        "REDIS_URL": alone.settings["redis"]["url"],
+        "REDIS_URL": url,
+        "OWN_REDIS_URL": own,
         "NODE_PATH": os.pathsep.join(filter(None, [os.environ.get("NODE_PATH"), DEBIAN_MODULES])),
     }
     tried = subprocess.run([node, "-e", 'require("redis")'], env=environment, capture_output=True, text=True)
     if tried.returncode:
         unavailable("Node.js's package redis", "it can't be loaded (Debian: node-redis)")
-    directory = tmp_path_factory.mktemp("service")
     (code,) = re.findall(r"```js\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     script = directory / "revenue-report.js"
     script.write_text(code)
@@ -121,15 +128,18 @@ def test_what_it_was_killed_over_it_does_when_it_starts_again(
         eventually(lambda: _done(client))
 
 
-def test_when_redis_has_lost_everything_it_goes_on(
-    alone: Tally, client: redis.Redis, service: Service
-) -> None:
-    customer = new_customer(alone.customers)
-    new_invoice(alone.customers, customer, 70)
-    with service.running() as lines:
+def test_when_redis_has_lost_everything_it_goes_on(tmp_path: Path) -> None:
+    with (
+        bundled_process(tmp_path / "redis", free_port()) as url,
+        bundled_process(tmp_path / "own", free_port()) as own,
+        running(tmp_path, redis_url=url) as tally,
+        _service(url, own, tmp_path).running() as lines,
+    ):
+        customer = new_customer(tally.customers)
+        new_invoice(tally.customers, customer, 70)
         eventually(lambda: f"customer {customer}: 70" in lines())
-        client.flushall()
-        new_invoice(alone.customers, customer, 5)
+        redis.Redis.from_url(url).flushall()
+        new_invoice(tally.customers, customer, 5)
         eventually(lambda: f"customer {customer}: 75" in lines()[-1:])
 
 
