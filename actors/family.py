@@ -18,7 +18,6 @@ import structlog
 from tally.actors import consumer, control, http_server, redis_server, relay
 from tally.actors.actor import Actor
 from tally.actors.doorbell import Doorbell
-from tally.actors.healing import take_back
 from tally.actors.housekeeper import Housekeeper
 from tally.actors.metrics import FAMILIES, ConsumerMetrics, RelayMetrics, actor_metrics
 from tally.actors.redis_binaries import Server
@@ -33,14 +32,16 @@ from tally.http.requests import RequestObserver
 from tally.http.service import Api
 from tally.http.status import ActorReport, StatusProbe
 from tally.http.tokens import Tokens
+from tally.recovery import first_start
 from tally.recovery.answering import Answering
 from tally.recovery.missing import Missing
+from tally.recovery.taking_back import take_back
 from tally.store import accounts, customers
 from tally.store.database import Database, OpenDatabase, place_of
 from tally.store.errors import OutdatedDatabase
 from tally.store.key_file import SIGNING_KEY
 from tally.store.outbox import Outbox
-from tally.store.stream import ConsumerGroup, EventStream, connect
+from tally.store.stream import ConsumerGroup, EventStream, RedisError, connect
 from tally.store.succession import earlier_sources
 from tally.store.trace_parent import TraceParentOf
 
@@ -51,6 +52,7 @@ OPEN: dict[str, OpenDatabase] = {
 }
 
 _BACKLOG = 1024
+RETRY_SECONDS = 0.5  # until Redis answers, where nothing can be done without
 
 _log = structlog.get_logger()
 
@@ -63,15 +65,19 @@ def prepare(settings: Settings, roles: Collection[str]) -> None:
     """Make the data directory, mode 0700, the signing key and the databases of `roles`, or see that
     they are sound.
 
-    Files of an earlier release are brought up to date: the caller holds the DirectoryLock, and starts
-    the actors after this. Raises StoreError or OSError.
+    A missing customers.db its relay makes, once Redis knows of none. Files of an earlier release are
+    brought up to date: the caller holds the DirectoryLock, and starts the actors after this. Raises
+    StoreError or OSError.
     """
     settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.chmod(settings.directory, 0o700)
     for service in SERVICES:
         if service in roles:
+            make = service != customers.SERVICE
+            if not make and not (settings.directory / customers.FILE).exists():
+                continue
             try:
-                OPEN[service](settings.directory).close()
+                OPEN[service](settings.directory, make=make).close()
             except OutdatedDatabase:
                 _log.warning("bringing_up_to_date", database=f"{service}.db")
                 OPEN[service](settings.directory, migrate=True).close()
@@ -158,7 +164,7 @@ class Family:
 
     def _groups(self) -> list[str]:
         """The groups of the databases that are here, also of a service that doesn't run here."""
-        there = (service for service in SERVICES if self._places[service])
+        there = (each for each in SERVICES if (self._settings.directory / f"{each}.db").exists())
         opened = [self._open(service) for service in there]
         for database in opened:
             database.close()
@@ -243,27 +249,48 @@ class Family:
     def _relay(self, service: str) -> Callable[[Actor], None]:
         def main(actor: Actor) -> None:
             self._let_go_of_listeners()
+            stream = self._stream(actor)
+            if service == customers.SERVICE:
+                self._begin(actor, stream)
             database = self._open(service)
             database.while_waiting = actor.beat
-            stream = self._stream(actor)
             retention = timedelta(days=self._settings.data.retention_days)
-            heal = partial(take_back, accounts.Accounts(database), stream, actor.beat)
+            store = customers.Customers if service == customers.SERVICE else accounts.Accounts
+            heal = partial(take_back, store(database), stream, actor.beat)
             with closing(database):
                 relay.run(
                     actor,
                     relay.Relay(
                         Outbox(database),
                         stream,
-                        heal if service == "accounts" else None,
+                        heal,
                         RelayMetrics(self._figures(actor)),
                         pass_over=service == customers.SERVICE,  # see customers.CONCERNS
                     ),
                     self._doorbells[service],
-                    Housekeeper(database, stream, retention, self._groups()),
+                    Housekeeper(database, stream, retention, self._groups),
                     Answering(database, stream, self._state(service, database)).step,
                 )
 
         return main
+
+    def _begin(self, actor: Actor, stream: EventStream) -> None:
+        """Make customers.db where there is none, once Redis has answered; see insist_on_no_other."""
+        directory, where = self._settings.directory, str(self._settings.redis.address)
+        file = directory / customers.FILE
+        is_there = file.exists()
+        while not actor.stopping.is_set():
+            try:
+                first_start.insist_on_no_other(directory, stream, where)
+                break
+            except RedisError as error:
+                if is_there:
+                    return  # nobody can tell now
+                actor.trouble(f"{error}; {customers.FILE} is made once Redis has told that there is no other")
+                actor.wait(RETRY_SECONDS)
+        if not is_there:
+            first_start.make(directory)
+            actor.trouble(None)
 
     def _state(self, service: str, database: Database) -> Callable[[str], Iterable[Event] | None]:
         """What tells a group of the other service how things stand, where events can't tell it any more."""

@@ -22,14 +22,17 @@ _log = structlog.get_logger()
 
 
 class Housekeeper:
-    """Trims the stream, and prunes one database: its outbox, inbox, idempotency keys and log."""
+    """Trims the stream, and prunes one database: its outbox, inbox, idempotency keys and log.
+
+    `readers` tells, whenever it trims, which groups are to be, made or not.
+    """
 
     def __init__(
         self,
         database: Database,
         stream: EventStream,
         retention: timedelta,
-        readers: Collection[str] = (),
+        readers: Callable[[], Collection[str]] = tuple,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -72,7 +75,7 @@ class Housekeeper:
         return False
 
     def _trim(self) -> None:
-        if removed := self._stream.trim(self._retention * 1000, self._readers):
+        if removed := self._stream.trim(self._retention * 1000, self._readers()):
             _log.info("stream_trimmed", removed=removed)
         if (overtaken := self._groups.overtaken()) != self._overtaken:
             self._overtaken = overtaken

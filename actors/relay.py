@@ -42,7 +42,7 @@ class Relay:
         self,
         outbox: Outbox,
         stream: EventStream,
-        heal: Callable[[], None] | None = None,
+        heal: Callable[[], object] | None = None,
         metrics: RelayMetrics | None = None,
         clock: Callable[[], float] = time.monotonic,
         *,
@@ -75,9 +75,10 @@ class Relay:
             last = self._ask()
         if self.refusal:
             return 0
-        rows = self._outbox.after(self._sent[-1].rows[-1].sequence if self._sent else last, self._batch)
+        before = self._sent[-1].rows[-1].sequence if self._sent else last
+        rows = _without_gap(self._outbox.after(before, self._batch))
         if rows:
-            self._send(rows)
+            self._send(rows, before)
         while self._sent and (len(self._sent) > 1 or len(rows) < self._batch):
             last = self._publishing.answer().last
             sent = self._sent.pop(0)
@@ -93,8 +94,10 @@ class Relay:
         """Ask Redis anew what it holds at the next step."""
         self._last = None
 
-    def _send(self, rows: list[OutboxRow]) -> None:
-        source, floor = self._outbox.source, self._outbox.first() - 1
+    def _send(self, rows: list[OutboxRow], before: int) -> None:
+        """Publish what follows `before`; what is between, if anything, is not here and can't be had."""
+        source, first = self._outbox.source, rows[0].sequence
+        floor = self._outbox.first() - 1 if first == before + 1 else first - 1
         self._sent.append(_Sent(rows, self._clock()))
         self._publishing.send(source, floor, rows, self._pass_over)
 
@@ -106,7 +109,7 @@ class Relay:
         if self._outbox.is_renamed():
             raise Renamed
         published = self._stream.published(self._outbox.source)
-        if self._heal and published.last > self._outbox.last():
+        if self._heal and published.ever > self._outbox.last():
             self._heal()
         self.refusal = refusal(self._outbox, self._stream, published)
         if not self.refusal and published.last < self._marked:
@@ -124,15 +127,23 @@ class Relay:
             self._marked = last
 
 
+def _without_gap(rows: list[OutboxRow]) -> list[OutboxRow]:
+    """The rows up to the first gap: a database that was put back lacks what was nowhere any more."""
+    if not rows or rows[-1].sequence - rows[0].sequence == len(rows) - 1:
+        return rows
+    first = rows[0].sequence
+    return [row for place, row in enumerate(rows) if row.sequence == first + place]
+
+
 def refusal(outbox: Outbox, stream: EventStream, published: Published) -> str | None:
     """Why nothing may be published from this outbox: what is on the stream can't have come from it.
 
     `published` is what the stream has answered before.
     """
     own = outbox.payload(published.last)
-    known = published.fingerprint is None or (own is not None and fingerprint(own) == published.fingerprint)
-    # Redis came back with a file that is older than what the outbox still keeps: the database is right.
-    known = known or published.last < outbox.first()
+    known = published.fingerprint is None or published.fingerprint == fingerprint(own or b"")
+    if own is None:  # what it no longer keeps, or lost when it was put back, it still knows by number
+        known = published.last <= outbox.last()
     if known and stream.successor(outbox.source) is None:  # asked last: it is set before anything is removed
         return None
     return (

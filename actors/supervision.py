@@ -167,10 +167,11 @@ class Supervisor:
     def _boot(self) -> None:
         """Start stage after stage, the last to stop first, and wait until all are ready.
 
-        A request is only answered once the relay has seen that the database is not an old copy.
+        A request is only answered once the relay has seen that the database is not an old copy, and that a
+        new one doesn't take another's place.
         """
-        for stages in ({Stage.REDIS}, {Stage.RELAY, Stage.CONSUMER}, {Stage.HTTP}):
-            group = [child for child in self.children if child.spec.stage in stages]
+        for stage in reversed(Stage):
+            group = [child for child in self.children if child.spec.stage is stage]
             for child in group:
                 self._start(child)
             while not all(child.state is State.RUNNING for child in group):

@@ -1,4 +1,4 @@
-"""`import`, `rebuild` and `backup`: what goes into the databases, and copies of them."""
+"""`import` and `rebuild`: what goes into the databases."""
 
 import re
 from pathlib import Path
@@ -138,27 +138,3 @@ def rebuild_accounts(file: Path | None, yes: bool) -> None:
         end(FAILED, f"{error.filename or settings.directory}: {error.strerror or error}")
     except KeyboardInterrupt:
         end(FAILED, "interrupted; run the same command again to go on")
-
-
-@click.command(cls=Command)
-@config_option
-@click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
-def backup(file: Path | None, directory: Path) -> None:
-    """Copy customers.db and accounts.db into DIRECTORY, also while Tally runs.
-
-    Nothing there is overwritten. docs/operations/backup.md tells how to put a copy back.
-
-    \b
-    Example: python supervisor.py backup /var/backups/tally/monday
-    """
-    from tally.commands import backups  # as above
-
-    try:
-        for copy in backups.back_up(load(file).directory, directory):
-            click.echo(copy)
-    except (backups.CannotBackUp, StoreError) as error:
-        end(FAILED, str(error))
-    except OSError as error:
-        end(FAILED, f"{error.filename or directory}: {error.strerror or error}")
-    except KeyboardInterrupt:
-        end(FAILED, "interrupted; what is complete is kept")

@@ -12,11 +12,11 @@ from pathlib import Path
 from redis import ResponseError
 
 from tally.actors import redis_access
-from tally.actors.healing import take_back
 from tally.actors.lock import DirectoryLock, supervisor_of
 from tally.commands import restored
 from tally.commands.progress import Bars
 from tally.config import Settings
+from tally.recovery.taking_back import take_back
 from tally.store import accounts, customers
 from tally.store.database import Database
 from tally.store.inbox import Inbox

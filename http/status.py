@@ -1,6 +1,6 @@
 """What GET /status tells of a service, gathered from its database and from Redis."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from shutil import disk_usage
 from typing import Literal
@@ -8,7 +8,7 @@ from typing import Literal
 import apsw
 from msgspec import Struct
 
-from tally.store import account_totals, accounts, read_model
+from tally.store import account_totals, accounts, lacking, read_model
 from tally.store import ranges as numbers
 from tally.store.asks import Asks
 from tally.store.database import Database
@@ -18,7 +18,7 @@ from tally.store.inbox import Inbox
 from tally.store.outbox import Outbox
 from tally.store.ranges import Range
 from tally.store.stream import ConsumerGroup, EventStream, RedisError, connect, entry_time
-from tally.store.succession import earlier_sources
+from tally.store.succession import Succession, earlier_sources
 from tally.version import VERSION
 
 _ANSWER_SECONDS = 0.2  # twice that, to connect and to answer, stays below half a second
@@ -99,7 +99,8 @@ class StatusProbe:
             database = self._open_database()
             identity, depth = database.identity, Outbox(database).depth()
             notes += _unshown(database) if self._service == accounts.SERVICE else ()
-            redis = self._ask_redis(database, reasons)
+            notes += lacking.told(database)
+            redis = self._ask_redis(database, reasons, notes)
             log_bytes = database.log_bytes()
             database.close()
         except StoreError as error:
@@ -130,7 +131,7 @@ class StatusProbe:
         except OSError:
             return None
 
-    def _ask_redis(self, database: Database, reasons: list[str]) -> RedisStatus:
+    def _ask_redis(self, database: Database, reasons: list[str], notes: list[str]) -> RedisStatus:
         client = connect(self._url, _ANSWER_SECONDS)
         stream = EventStream(client, self._stream)
         groups = Groups(stream)
@@ -142,6 +143,7 @@ class StatusProbe:
             missing |= {own: [] for own in (database.source, *earlier_sources(database))}  # it knows these
             lag = {source: numbers.count(missing[source]) for source in published}
             reasons += _lost(Asks(stream), database.source, missing)
+            notes += _others(database, Succession(stream), published)
             reasons += [*_kept(groups.holding()), *_missed(groups.overtaken())]
             # Last: without lag, all that was published has been handed out, and may be pending still.
             pending = ConsumerGroup(stream, database.source, "").pending()
@@ -156,6 +158,21 @@ class StatusProbe:
             wait = "dead letter waits" if dead_letters == 1 else "dead letters wait"
             reasons.append(f"{dead_letters} {wait} for a decision")
         return RedisStatus(reachable=True, pending=pending, dead_letters=dead_letters, lag=lag)
+
+
+def _others(database: Database, succession: Succession, published: Collection[str]) -> Iterator[str]:
+    """Other databases of the same service on the stream, which may give the same numbers."""
+    own = {database.source, *earlier_sources(database)}
+    others = [
+        source
+        for source in published
+        if source.startswith(f"{database.service}@") and source not in own and "+" not in source
+    ]
+    if others and (others := sorted({*others} - succession.given_up().keys())):
+        yield (
+            f"the stream also has events of {' and '.join(others[:3])}, another {database.service} database: "
+            "where two give the same number, the one that was first by its date counts"
+        )
 
 
 def _unshown(database: Database) -> Iterator[str]:

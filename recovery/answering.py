@@ -57,13 +57,18 @@ class Answering:
 
     def _answer(self, source: str, group: str, asked: list[Range]) -> bool:
         is_own = source == self._outbox.source
-        first, last = (self._outbox.first(), self._outbox.last()) if is_own else (asked[-1].last + 1, 0)
-        gone = ranges.within(asked, 1, first - 1)
-        if gone and (state := self._state(group)) is not None:
-            self._tell_state(source, group, asked, gone, state)
+        last = (
+            self._outbox.last() if is_own else asked[-1].last
+        )  # of an earlier one, all that is gone is known
+        pruned = ranges.within(asked, 1, self._outbox.first() - 1 if is_own else last)
+        if pruned and (state := self._state(group)) is not None:
+            self._tell_state(source, group, asked, pruned, state)
             return True
-        there = ranges.first_of(ranges.within(asked, first, last), AT_ONCE)
-        events = [published_fields(source, row) for row in self._outbox.of(there)]
+        here = ranges.first_of(ranges.without(ranges.within(asked, 1, last), pruned), AT_ONCE)
+        rows = self._outbox.of(here)
+        there = [Range(row.sequence, row.sequence) for row in rows]
+        gone = ranges.merge([*pruned, *ranges.without(here, there)])
+        events = [published_fields(source, row) for row in rows]
         if not gone and not events:
             return False  # numbers that it has not given yet: it is an older copy, which heals by itself
         left = ranges.without(asked, [*gone, *there])

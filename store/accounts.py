@@ -1,7 +1,7 @@
 """accounts.db: accounts, and what the events told of their customers and revenue."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -244,6 +244,10 @@ class Accounts:
                 case AccountDeleted():
                     self._account_deleted(event)
         account_totals.earned(self.database, self._revenue.add(revenue))
+
+    def make_again(self, events: Sequence[Event]) -> None:
+        """Have the effects of events that were published from here; nothing is published."""
+        self.apply(events)
 
     def _customer_created(self, event: CustomerCreated) -> None:
         """Where two sources created the same number, the first by its date is the one that counts."""

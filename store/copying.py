@@ -37,12 +37,12 @@ def copy_database(path: Path, copy: Path, advance: Callable[[int], None]) -> Non
             finally:
                 target.close()
                 source.close()
-        _sync(partial)
+        sync(partial)
         _prove(partial, identity, path)
         partial.rename(copy)
     finally:
         _remove(partial)
-    _sync(copy.parent)
+    sync(copy.parent)
 
 
 def _prove(partial: Path, identity: object, path: Path) -> None:
@@ -79,7 +79,8 @@ def _copy(source: apsw.Connection, target: apsw.Connection, advance: Callable[[i
             advance(backup.page_count - backup.remaining)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have what was written to a file, or the names in a directory, on the disk. Blocks until then."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

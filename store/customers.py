@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import date
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 
@@ -296,6 +298,41 @@ class Customers:
             sql = "INSERT OR IGNORE INTO doomed_account VALUES (?, ?)"
             self.database.execute(sql, (event.id, trace_parent))
 
+    def make_again(self, events: Sequence[Event]) -> None:
+        """Have the effects of events that were published from here, in their order; nothing is published.
+
+        An invoice whose customer isn't there, as nobody has its creation any more, is left out.
+        """
+        for kind, each in groupby(events, type):
+            self._make_again(kind, list(each))
+
+    def _make_again(self, kind: type[Event], events: list[Any]) -> None:
+        ids = [event.id for event in events]
+        if kind is CustomerCreated:
+            rows = [(each.id, each.account_id, each.name, rfc3339(each.created_date)) for each in events]
+            self.database.insert("customer (id, account_id, name, created_date)", rows)
+        elif kind is InvoiceCreated:
+            unknown = self._without([event.customer_id for event in events], _KNOWN_CUSTOMER, None)
+            self.database.insert(
+                "invoice (id, customer_id, purchase_price_cents, purchase_date, created_date)",
+                [
+                    (
+                        each.id,
+                        each.customer_id,
+                        each.purchase_price_cents,
+                        str(each.purchase_date),
+                        rfc3339(each.created_date),
+                    )
+                    for each in events
+                    if each.customer_id not in unknown
+                ],
+            )
+        elif kind is InvoiceDeleted:
+            self.database.execute("DELETE FROM invoice WHERE id IN carray(?)", (numbers(sorted(ids)),))
+        elif kind is CustomerDeleted:
+            for id in ids:
+                self._remove_customer(id, MOST_INVOICES_AT_ONCE)
+
     def delete_doomed(self) -> bool:
         """Delete a part of what deleted accounts and customers left, and answer whether there was any to do.
 
@@ -331,8 +368,11 @@ class Customers:
 
     def _delete_customer(self, id: Id, account_id: Id, trace_parent: str | None, most: int) -> int:
         """Delete a customer and up to `most` of its invoices; answer how many. The rest is left for later."""
-        self.database.execute("DELETE FROM customer WHERE id = ?", (id,))
         self.outbox.add([CustomerDeleted(id, account_id, now())], trace_parent)
+        return self._remove_customer(id, most)
+
+    def _remove_customer(self, id: Id, most: int) -> int:
+        self.database.execute("DELETE FROM customer WHERE id = ?", (id,))
         deleted = self._delete_invoices(id, most)
         if deleted == most:
             self.database.execute("INSERT INTO doomed_customer VALUES (?)", (id,))
@@ -351,7 +391,7 @@ class Customers:
         return [Id(number) for number in range(last + 1 - count, last + 1)]
 
     def _insist_on_customers(self, ids: list[Id]) -> None:
-        self._insist(ids, "customer_id", "customer", f"SELECT 1 FROM {_NUMBERED} WHERE id = value")
+        self._insist(ids, "customer_id", "customer", _KNOWN_CUSTOMER)
 
     def _insist_on_accounts(self, ids: list[Id]) -> None:
         self._insist(ids, "account_id", "account", f"{OPEN_ACCOUNT} AND id = value")
@@ -385,6 +425,7 @@ _DOOMED = "SELECT id FROM doomed_customer UNION ALL SELECT id FROM doomed_accoun
 OPEN_ACCOUNT = "SELECT 1 FROM known_account WHERE owned_by IS NOT NULL AND NOT deleted"
 _OWN_ACCOUNT = "SELECT 1 FROM known_account WHERE id = value AND owned_by = :owner AND NOT deleted"
 _NUMBERED = "customer INDEXED BY customer_number"
+_KNOWN_CUSTOMER = f"SELECT 1 FROM {_NUMBERED} WHERE id = value"
 _OWN_CUSTOMER = (
     f"SELECT 1 FROM {_NUMBERED} JOIN known_account ON known_account.id = account_id"
     " WHERE customer.id = value AND owned_by = :owner AND NOT deleted"

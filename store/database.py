@@ -44,8 +44,8 @@ A schema's version is the number of its migrations and one. Those of a release s
 """
 
 _GONE = (
-    "the database that was here is gone; stop Tally, put a backup's file there, with no -wal or -shm beside "
-    "it, and start again: docs/operations/backup.md"
+    "the database that was here is gone; stop Tally, and put a backup back (`restore DIR`), or make "
+    "customers.db again (`recover customers`): docs/operations/backup.md"
 )
 _META = "CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;"
 

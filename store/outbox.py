@@ -4,7 +4,7 @@ A row's sequence is contiguous within its database: it is given inside the one w
 and rolled back with it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from tally.events import Event, encode
@@ -104,12 +104,12 @@ class Outbox:
             self._database.execute("DELETE FROM publication WHERE sequence > ?", (sequence,))
             self._database.set_meta("published", sequence)
 
-    def restore(self, row: OutboxRow) -> None:
-        """Take back the event that follows the newest one, in the transaction that is open.
+    def restore(self, rows: Sequence[OutboxRow]) -> None:
+        """Take back events that are newer than the newest one, in the transaction that is open.
 
-        The numbers after it are then given to new events as if nothing had been lost.
+        The numbers after them are then given to new events as if nothing had been lost.
         """
-        self._database.execute("INSERT INTO outbox VALUES (?, ?, ?, ?)", row)
+        self._database.insert("outbox (sequence, type, payload, trace_parent)", rows)
 
     def begin_anew(self, after: int) -> None:
         """What follows `after` becomes 1, 2, ... of the new source that the database is about to get.

@@ -107,10 +107,14 @@ class Redriven(NamedTuple):
 
 
 class Published(NamedTuple):
-    """The last sequence of a source on the stream, 0 before the first, and its payload's SHA-1."""
+    """The last sequence of a source on the stream, 0 before the first, and its payload's SHA-1.
+
+    `ever` is the last that is known to have been published, also when the stream was deleted since.
+    """
 
     last: int
     fingerprint: str | None
+    ever: int
 
 
 def fingerprint(payload: bytes) -> str:
@@ -128,12 +132,14 @@ class EventStream:
         self.marks_key = f"{{{key}}}:marks"
         self.trimmed_key = f"{{{key}}}:trimmed"
         self.passed_key = f"{{{key}}}:passed"
+        self.highest_key = f"{{{key}}}:highest"
         self.holding_key = f"{{{key}}}:holding"
         self.overtaken_key = f"{{{key}}}:overtaken"
         self.dead_key = f"{{{key}}}:dead"
         self.successors_key = f"{{{key}}}:successors"
         self._publish = self.script("publish")
-        self._publish_keys = [self.key, self.published_key, self.marks_key, self.trimmed_key, self.passed_key]
+        beside = [self.published_key, self.marks_key, self.trimmed_key, self.passed_key, self.highest_key]
+        self._publish_keys = [self.key, *beside]
         self._trim = self.script("trim")
         beside = [f"{{{key}}}:contact", self.successors_key, self.holding_key, self.overtaken_key]
         self._trim_keys = [self.key, self.trimmed_key, *beside]
@@ -175,6 +181,24 @@ class EventStream:
         """The last sequence that each source has on the stream."""
         every: dict[bytes, bytes] = self.client.hgetall(self.published_key)  # type: ignore[assignment]
         return {source.decode(errors="replace"): int(last) for source, last in every.items()}
+
+    def highest(self, source: str) -> dict[str, int]:
+        """The highest id that a source is known to have given, by table: `customer`, `invoice`, `account`."""
+        every: dict[bytes, bytes] = self.client.hgetall(self.highest_key)  # type: ignore[assignment]
+        ours = f"{source}:"
+        named = {field.decode(errors="replace"): int(id) for field, id in every.items()}
+        return {field.removeprefix(ours): id for field, id in named.items() if field.startswith(ours)}
+
+    def oldest_sequence(self, source: str) -> int | None:
+        """The sequence of the first entry of a source that the stream still has, None without one.
+
+        Reads the stream up to there.
+        """
+        for entries in self.entries_of(source):
+            for entry in entries:
+                if isinstance(name := entry.event_name, EventId):
+                    return name.sequence
+        return None
 
     def entries_of(self, source: str) -> Iterator[list["Entry"]]:
         """What the stream still holds of a source, in order, a page at a time; a page may be empty."""
@@ -307,8 +331,8 @@ def _to_publish(source: str, floor: int, rows: Sequence[OutboxRow], pass_over: b
 
 
 def _published(answer: Any) -> Published:
-    last, digest = answer
-    return Published(int(last), digest.decode() or None)
+    last, digest, ever = answer
+    return Published(int(last), digest.decode() or None, int(ever))
 
 
 class ConsumerGroup:

@@ -1,6 +1,7 @@
 -- Publish a batch of one source's events, each at most once; answer the last sequence that is on the
--- stream, and the SHA-1 of its payload ('' when that is not known). Without events: only answer.
--- KEYS  stream, {stream}:published, {stream}:marks, {stream}:trimmed, {stream}:passed
+-- stream, the SHA-1 of its payload ('' when that is not known), and the last that was ever published as
+-- far as is known, also when the stream was deleted since. Without events: only answer.
+-- KEYS  stream, {stream}:published, {stream}:marks, {stream}:trimmed, {stream}:passed, {stream}:highest
 -- ARGV  source, floor, first sequence, whether they are of no concern to the group that is named like
 --       the source ('1' or ''), then type, payload and trace parent ('' for none) of each event
 --
@@ -9,6 +10,9 @@
 -- emptied: then nothing of the source counts as published. A batch that starts beyond last + 1 would
 -- leave a gap: nothing is published, and the answer tells where to go on. What lies below `floor` is no
 -- longer in the outbox and can't be had.
+--
+-- `highest` holds the highest id that a source has given in each table, as `<source>:<table>`: known also when
+-- the stream has no entry of it any more. Ids are counted up, so the last creation of a batch has the highest.
 --
 -- What a script has written stays when it fails. So before anything is added, each kind of command that comes
 -- after it is tried, with what is there already: a right that is missing shows then.
@@ -42,6 +46,7 @@ local function holds(entry, sequence)
 end
 
 local last, digest = tonumber(redis.call('HGET', KEYS[2], source) or '0'), ''
+local ever = last
 local mark = redis.call('HGET', KEYS[3], source)
 if last > 0 and mark then
     local entry
@@ -53,7 +58,7 @@ if last > 0 and mark then
 end
 last = math.max(last, floor)
 if first > last + 1 then
-    return {last, digest}
+    return {last, digest, ever}
 end
 
 -- Where the group stands, if there is one and it has been handed everything, and how many that was.
@@ -94,11 +99,25 @@ if #ARGV > 4 then
     end
 end
 
-local sequence, entry, added = first - 1, nil, 0
+local TABLES = {CustomerCreated = 'customer', InvoiceCreated = 'invoice', AccountCreated = 'account'}
+
+local function note_highest(table, payload)
+    local id = string.match(payload, '^{"id":"(%d+)"')
+    local field = source .. ':' .. table
+    local known = redis.call('HGET', KEYS[6], field) or ''
+    if id and (#id > #known or (#id == #known and id > known)) then -- as text: they may have 19 digits
+        redis.call('HSET', KEYS[6], field, id)
+    end
+end
+
+local sequence, entry, added, created = first - 1, nil, 0, {}
 for i = 5, #ARGV, 3 do
     sequence = sequence + 1
     if sequence > last then
         added = added + 1
+        if TABLES[ARGV[i]] then
+            created[ARGV[i]] = ARGV[i + 1]
+        end
         local id = event_id(sequence)
         if ARGV[i + 2] == '' then
             entry = redis.call('XADD', KEYS[1], '*', 'EventTypeName', ARGV[i], 'Payload', ARGV[i + 1],
@@ -113,10 +132,13 @@ if entry then
     last, digest = sequence, redis.sha1hex(ARGV[#ARGV - 1])
     redis.call('HSET', KEYS[2], source, string.format('%.0f', last))
     redis.call('HSET', KEYS[3], source, entry .. ' ' .. digest)
+    for kind, payload in pairs(created) do
+        note_highest(TABLES[kind], payload)
+    end
     if stood then
         set_group(entry, read and read + added)
         local from, to = string.match(passed, '^(%S+) (%S+)$')
         redis.call('HSET', KEYS[5], source, (to == stood and from or stood) .. ' ' .. entry)
     end
 end
-return {last, digest}
+return {last, digest, math.max(last, ever)}

@@ -25,9 +25,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from support.engines import BUNDLED, started
 from support.figures import revenue_by_customer
 from tally.actors.consumer import Consumer
-from tally.actors.healing import take_back
 from tally.actors.relay import Relay
 from tally.events import Id
+from tally.recovery.taking_back import take_back
 from tally.store import accounts, customers
 from tally.store.accounts import Accounts, NewAccount
 from tally.store.customers import Customers, NewCustomer, NewInvoice

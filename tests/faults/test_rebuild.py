@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from support.cli import command
-from support.disks import copied_while_in_use, held, removed, replaced
+from support.disks import copied_while_in_use, gone_its_own_way, held, removed, replaced
 from support.engines import bundled_process, free_port
 from support.figures import accounts_db, agree, recorded, shown, spoil
 from support.invoices import Load
@@ -184,7 +184,7 @@ def test_ctrl_c_ends_it_with_one_line_and_it_goes_on(tally: Tally) -> None:
 
 
 class Backup:
-    """A backup of a customers.db, made under load, and how it is put back."""
+    """A backup of a customers.db, made under load, put back, and written to before Redis was asked."""
 
     def __init__(self, tally: Tally) -> None:
         self.tally = tally
@@ -207,6 +207,7 @@ class Backup:
         self.lost = EventId(source, int(_redis(self.tally).hget("{event-stream}:published", source) or 0))
         assert self.tally.stop() == 0
         replaced(self.database, self.copy)
+        gone_its_own_way(self.database)
         self.tally.start()
         with self._load:
             self._load.goes_on(100)

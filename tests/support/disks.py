@@ -7,10 +7,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import date
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+
+from tally.events import Id
+from tally.store import customers
 
 _HOLD = """
 import sqlite3, sys
@@ -108,6 +112,15 @@ def replaced(database: Path, copy: Path) -> None:
     """A database is what its copy was."""
     removed(database)
     copied_with_its_log(copy, database)
+
+
+def gone_its_own_way(customers_db: Path) -> None:
+    """Somebody has recorded in a copy, as when it was written to before Redis could be asked."""
+    store = customers.Customers(customers.open_database(customers_db.parent))
+    with closing(store.database) as database, database.transaction():
+        [(customer,)] = database.rows("SELECT min(id) FROM customer")
+        new = customers.NewInvoice(Id(customer), date(2019, 1, 6), 1)
+        store.create_invoices([new] * 300)
 
 
 class FailingDisk:

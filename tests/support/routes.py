@@ -7,6 +7,7 @@ import falcon.inspect
 from tally import config
 from tally.actors import family
 from tally.http.service import Router
+from tally.recovery import first_start
 
 falcon.inspect.register_router(Router)(falcon.inspect.inspect_compiled_router)
 
@@ -17,6 +18,7 @@ def served(service: str, directory: Path) -> falcon.inspect.AppInfo:
     file.write_text('[auth]\nmode = "jwt"\n')
     settings = config.load(file, {})
     family.prepare(settings, [service])
+    first_start.make(settings.directory)
     family.prepare(settings, family.SERVICES)
     return falcon.inspect.inspect_app(family.Family(settings, settings.redis.url, {}).api(service).app)
 

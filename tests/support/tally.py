@@ -86,6 +86,15 @@ class Tally:
 
     def start(self) -> None:
         """Start the supervisor, again if it has ended, and wait until all actors are ready."""
+        self.launch()
+        self.gets_ready()
+
+    def gets_ready(self) -> None:
+        """Wait until all actors are ready."""
+        eventually(self._is_ready, 30)
+
+    def launch(self) -> None:
+        """Start the supervisor, and don't wait."""
         config = self.directory / "tally.toml"
         config.write_text(_toml(self.settings))
         self.output = self.directory / "output.txt"
@@ -97,7 +106,6 @@ class Tally:
                 text=True,
                 start_new_session=True,
             )
-        eventually(self._is_ready, 30)
 
     def _is_ready(self) -> bool:
         if self.process.poll() is not None:
@@ -167,6 +175,18 @@ def running(
     directory: Path, *arguments: str, redis_url: str | None = None, **sections: dict[str, Any]
 ) -> Iterator[Tally]:
     """Run Tally in `directory` with free ports; without `redis_url`, on a private Redis."""
+    tally = prepared(directory, *arguments, redis_url=redis_url, **sections)
+    try:
+        tally.start()
+        yield tally
+    finally:
+        tally.end()
+
+
+def prepared(
+    directory: Path, *arguments: str, redis_url: str | None = None, **sections: dict[str, Any]
+) -> Tally:
+    """The same, not started yet."""
     directory.mkdir(parents=True, exist_ok=True)
     settings: dict[str, dict[str, Any]] = {
         "data": {"directory": str(directory / "data")},
@@ -177,12 +197,7 @@ def running(
     settings["redis"]["embedded"] = "never" if redis_url else "always"
     for section, values in sections.items():
         settings.setdefault(section, {}).update(values)
-    tally = Tally(directory, settings, *arguments)
-    try:
-        tally.start()
-        yield tally
-    finally:
-        tally.end()
+    return Tally(directory, settings, *arguments)
 
 
 def alive(process: psutil.Process) -> bool:

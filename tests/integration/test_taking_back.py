@@ -1,13 +1,16 @@
 """An older copy of accounts.db takes back what it had published since, or leaves everything alone."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
-from tally.actors.healing import take_back
 from tally.actors.relay import Relay
+from tally.recovery.taking_back import take_back
 from tally.store.accounts import Accounts, NewAccount, open_database
+from tally.store.lacking import lacking_of
+from tally.store.ranges import Range
 from tally.store.stream import EventStream, connect
 
 SEVERAL_PAGES = 2500
@@ -78,10 +81,53 @@ def test_a_copy_that_has_gone_its_own_way_takes_nothing_back(copied: Copied) -> 
     assert "rebuild" in copied.relay.refusal
 
 
-def test_what_no_longer_joins_the_copy_is_not_taken_back(copied: Copied, client: redis.Redis) -> None:
-    entries = client.xrange("event-stream")
-    client.xtrim("event-stream", minid=entries[20][0], approximate=False)  # type: ignore[index]
-    before = copied.outboxes()
+def test_what_lies_between_the_copy_and_the_stream_is_noted_and_not_given_again(
+    copied: Copied, client: redis.Redis
+) -> None:
+    entries: Any = client.xrange("event-stream")
+    client.xtrim("event-stream", minid=entries[20][0], approximate=False)
     copied.publish(copied.relay)
-    assert copied.outboxes() == before
-    assert copied.relay.refusal
+    assert copied.relay.refusal is None
+    original, older = copied.outboxes()
+    assert older == original[:10] + original[20:]
+    assert lacking_of(copied.older.database) == {copied.older.outbox.source: [Range(11, 20)]}
+    copied.open(copied.older, 1)
+    copied.publish(copied.relay)
+    assert copied.stream.published(copied.older.outbox.source).last == 12 + SEVERAL_PAGES
+
+
+def test_with_such_a_gap_all_is_published_again_to_an_empty_redis(
+    copied: Copied, client: redis.Redis
+) -> None:
+    entries: Any = client.xrange("event-stream")
+    client.xtrim("event-stream", minid=entries[20][0], approximate=False)
+    copied.publish(copied.relay)
+    client.flushall()
+    copied.relay.look_again()
+    copied.publish(copied.relay)
+    entries = client.xrange("event-stream")
+    names = [fields[b"EventId"] for _, fields in entries]
+    wanted = [*range(1, 11), *range(21, 12 + SEVERAL_PAGES)]
+    assert names == [f"{copied.older.outbox.source}:{number}".encode() for number in wanted]
+
+
+def test_when_the_stream_has_none_of_it_left_its_numbers_are_known(
+    copied: Copied, client: redis.Redis
+) -> None:
+    client.delete("event-stream")
+    copied.publish(copied.relay)
+    copied.open(copied.older, 1)
+    (newest,) = copied.older.accounts(10 + SEVERAL_PAGES - 1, 10)
+    assert newest.id == 11 + SEVERAL_PAGES
+    assert copied.older.outbox.last() == 12 + SEVERAL_PAGES
+
+
+def test_what_another_has_published_under_its_name_is_no_event_of_its_own(
+    copied: Copied, client: redis.Redis
+) -> None:
+    source, forged = copied.older.outbox.source, 500_000
+    for type, number in (("AccountCreated", 15), ("AccountDeleted", forged)):
+        client.xadd("event-stream", {"EventTypeName": type, "Payload": "{", "EventId": f"{source}:{number}"})
+    copied.publish(copied.relay)
+    original, older = copied.outboxes()
+    assert older == original

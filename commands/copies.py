@@ -1,0 +1,133 @@
+"""`backup`, `restore` and `recover`: copies of the databases, and what is made again of them."""
+
+from pathlib import Path
+
+import click
+
+from tally.actors import logs, redis_access
+from tally.commands.shared import FAILED, Command, Group, config_option, confirmed, end, load
+from tally.config import Settings
+from tally.store import customers
+from tally.store.errors import StoreError
+from tally.store.stream import EventStream, RedisError, connect
+
+
+@click.command(cls=Command)
+@config_option
+@click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
+def backup(file: Path | None, directory: Path) -> None:
+    """Copy customers.db and accounts.db into DIRECTORY, also while Tally runs.
+
+    Nothing there is overwritten. `restore` puts a copy back.
+
+    \b
+    Example: python supervisor.py backup /var/backups/tally/monday
+    """
+    from tally.commands import backups  # what shows progress takes 0.1 s to load; `run` does without
+
+    try:
+        for copy in backups.back_up(load(file).directory, directory):
+            click.echo(copy)
+    except (backups.CannotBackUp, StoreError) as error:
+        end(FAILED, str(error))
+    except OSError as error:
+        end(FAILED, f"{error.filename or directory}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        end(FAILED, "interrupted; what is complete is kept")
+
+
+@click.command(cls=Command)
+@config_option
+@click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--yes", is_flag=True, help="Don't ask.")
+def restore(file: Path | None, directory: Path, yes: bool) -> None:
+    """Put the copies in DIRECTORY in the place of customers.db and accounts.db, while Tally is stopped.
+
+    Tells what each copy has and what the stream will add, and asks. What was there is kept in a folder beside
+    it. At its next start Tally takes back what the stream has of later; while `run --only redis` runs, or
+    with a Redis of your own, this can tell how much that is.
+
+    \b
+    Example: python supervisor.py restore /var/backups/tally/monday
+    """
+    from tally.commands import restoring  # as above
+
+    settings = load(file)
+    try:
+        for told in restoring.restore(
+            settings.directory, directory, _stream(settings), lambda told: confirmed(told, yes)
+        ):
+            click.echo(told)
+        click.echo("`run` takes back what the stream has")
+    except StoreError as error:
+        end(FAILED, str(error))
+    except OSError as error:
+        end(FAILED, f"{error.filename or directory}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        end(FAILED, "interrupted; run the same command again")
+
+
+@click.group(cls=Group)
+def recover() -> None:
+    """Make again what was lost with its disk.
+
+    \b
+    Example: python supervisor.py recover customers
+    """
+
+
+@recover.command("customers")
+@config_option
+@click.option(
+    "--from",
+    "copy",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A backup's customers.db to begin with.",
+)
+@click.option("--empty", is_flag=True, help="Begin with an empty one instead, beside what was lost.")
+def recover_customers(file: Path | None, copy: Path | None, empty: bool) -> None:
+    """Make a lost customers.db again, from the stream and, with --from, a backup's file.
+
+    While Tally is stopped and Redis answers: a private one alone with `run --only redis`. What neither the
+    stream nor the file has is told by number, and its numbers are not given again.
+
+    \b
+    Example: python supervisor.py recover customers --from /var/backups/tally/monday/customers.db
+    """
+    from tally.commands import restoring
+    from tally.commands.progress import Bars
+    from tally.recovery import lost_customers
+
+    settings = load(file)
+    if copy and empty:
+        raise click.UsageError("--from and --empty exclude each other")
+    logs.configure(settings.log, "recover")
+    try:
+        restoring.insist_on_stopped(settings.directory, iter([customers.FILE]))
+        settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if empty:
+            source = lost_customers.begin_empty(settings.directory)
+            click.echo(f"{settings.directory / customers.FILE}: empty, as {source}")
+            return
+        stream = _stream(settings)
+        with Bars() as bars:
+            advance, pages = bars.add("stream, pages"), iter(range(1, 10**9))
+            made = lost_customers.recover(settings.directory, stream, copy, lambda: advance(next(pages)))
+        click.echo(
+            f"{settings.directory / customers.FILE}: {made.source} again, {made.customers:,} customers and "
+            f"{made.invoices:,} invoices; {made.from_stream:,} events from the stream"
+        )
+        for told in lost_customers.lacks(settings.directory):
+            click.echo(told)
+    except RedisError as error:
+        end(FAILED, f"Redis at {settings.redis.address}: {error} (a private one alone: `run --only redis`)")
+    except StoreError as error:
+        end(FAILED, str(error))
+    except OSError as error:
+        end(FAILED, f"{error.filename or settings.directory}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        end(FAILED, "interrupted; run the same command again")
+
+
+def _stream(settings: Settings) -> EventStream:
+    return EventStream(connect(redis_access.url(settings)), settings.redis.stream)

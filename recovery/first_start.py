@@ -1,0 +1,137 @@
+"""A customers.db is made only where nobody knows of one.
+
+An empty one in the place of a lost one would give the lost one's numbers again, and so its customers'
+revenue to others. So what Redis, the stream and the accounts.db beside it know is asked first.
+"""
+
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+from redis import ResponseError
+
+from tally.events import EventId
+from tally.store import accounts, customers
+from tally.store.copying import sync
+from tally.store.database import Database
+from tally.store.errors import StoreError, UnusableDatabase
+from tally.store.inbox import Inbox
+from tally.store.outbox import Outbox
+from tally.store.stream import EventStream
+from tally.store.succession import earlier_sources
+
+_FOLDER = "new"
+BESIDE = "begun_beside"  # in meta: that it was begun though others were known, by somebody who knew of them
+
+
+class LostDatabase(StoreError):
+    """There was another customers.db, and this would take its place; the message says what to do."""
+
+
+def known_sources(directory: Path, stream: EventStream) -> set[str]:
+    """The customers databases that Redis knows of, or else the stream, and the accounts.db in `directory`.
+
+    Raises RedisError or StoreError.
+    """
+    prefix = f"{customers.SERVICE}@"
+    known = {*stream.published_by_source(), *_groups(stream), *_applied(directory)}
+    found = {source for source in known if source.startswith(prefix)}
+    return found or {source for source in _on_stream(stream) if source.startswith(prefix)}
+
+
+def insist_on_no_other(directory: Path, stream: EventStream, where: str) -> None:
+    """See that no other customers.db is known where there is none yet, or one that never published.
+
+    `where` says in words where Redis is. Raises LostDatabase; RedisError or StoreError when nobody can tell.
+    """
+    own = _own(directory)
+    if own is None:
+        others = known_sources(directory, stream)
+        if others:
+            raise LostDatabase(
+                f"there is no {customers.FILE} in {directory}, but {_and(others)} published to the stream "
+                f"at {where}. Put a copy back with `restore DIR`, or make it again with `recover customers`. "
+                "If this is another Tally, set redis.url to a Redis of its own. To begin with an empty one "
+                "all the same: `recover customers --empty`"
+            )
+    elif own and (others := known_sources(directory, stream) - own):
+        raise LostDatabase(
+            f"{directory / customers.FILE} has published nothing yet, but {_and(others)} did on the stream "
+            f"at {where}: a second one would give its numbers again. Set redis.url to a Redis of its own; "
+            "or, if this file is not needed, remove it and see what `run` says then"
+        )
+
+
+def make(directory: Path) -> None:
+    """Make an empty customers.db. Raises StoreError or OSError."""
+    folder = emptied(directory)
+    customers.open_database(folder).close()
+    put_in_place(folder, directory)
+
+
+def emptied(directory: Path) -> Path:
+    """A folder in the data directory where a customers.db is made, empty."""
+    folder = directory / _FOLDER
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700, parents=True)
+    return folder
+
+
+def put_in_place(folder: Path, directory: Path) -> None:
+    """Give the file its name, unless somebody has made one meanwhile."""
+    made, file = folder / customers.FILE, directory / customers.FILE
+    if any(made.with_name(made.name + suffix).exists() for suffix in ("-wal", "-shm")):
+        raise UnusableDatabase(f"{made}: somebody else has it open; run the command again")
+    for suffix in ("-wal", "-shm"):  # of the lost one: it would be read into this
+        log = Path(f"{file}{suffix}")
+        if log.exists():
+            log.replace(f"{log}.of-the-one-that-is-gone-{secrets.token_hex(2)}")
+    sync(made)
+    os.link(made, file)
+    sync(directory)
+    shutil.rmtree(folder)
+
+
+def _own(directory: Path) -> set[str] | None:
+    """What the database may be called on the stream, nothing when that is no question; None without one."""
+    if not (directory / customers.FILE).exists():
+        return None
+    database = customers.open_database(directory, make=False)
+    try:
+        if Outbox(database).published() or database.meta(BESIDE):
+            return set()
+        return {database.source, *earlier_sources(database)}
+    finally:
+        database.close()
+
+
+def _groups(stream: EventStream) -> list[str]:
+    try:
+        return [group["name"].decode(errors="replace") for group in stream.client.xinfo_groups(stream.key)]
+    except ResponseError:  # no stream
+        return []
+
+
+def _applied(directory: Path) -> list[str]:
+    if not (directory / accounts.FILE).exists():
+        return []
+    database: Database = accounts.open_database(directory, make=False)
+    try:
+        return list(Inbox(database).ranges())
+    finally:
+        database.close()
+
+
+def _on_stream(stream: EventStream) -> set[str]:
+    return {
+        entry.event_name.source
+        for entries in stream.pages()
+        for entry in entries
+        if isinstance(entry.event_name, EventId)
+    }
+
+
+def _and(sources: set[str]) -> str:
+    shown = sorted(sources)[:3]
+    return " and ".join(shown) + (" and others" if len(sources) > len(shown) else "")

@@ -1,0 +1,132 @@
+"""Healing: a database put back from an older copy takes back what it had published since.
+
+The stream is the second copy: an entry holds every column of what was recorded. So a copy takes from it,
+before the first request is answered, what follows its own newest event. What lies between the copy and the
+oldest entry is nowhere any more; its numbers are never given again.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+import structlog
+
+from tally.events import (
+    PAYLOAD_FIELD,
+    TRACE_PARENT_FIELD,
+    TYPE_FIELD,
+    Event,
+    EventId,
+    InvalidEvent,
+    UnknownEventType,
+    decode,
+)
+from tally.store.database import Database
+from tally.store.ids import raise_ids
+from tally.store.lacking import note_lacking
+from tally.store.outbox import Outbox, OutboxRow
+from tally.store.ranges import Range
+from tally.store.stream import Entry, EventStream
+
+_log = structlog.get_logger()
+
+
+class Healing(Protocol):
+    """A service's data, such as Customers or Accounts, that can be made again from its own events."""
+
+    database: Database
+    outbox: Outbox
+
+    def make_again(self, events: Sequence[Event]) -> None:
+        """Have the effects of events that this database had published, in the transaction that is open."""
+        ...
+
+
+def take_back(store: Healing, stream: EventStream, beat: Callable[[], None]) -> int:
+    """Put the database's own events that only the stream holds back into its outbox, with their effects.
+
+    Takes what follows the newest event of the outbox; where the stream still has that one, it must be the
+    same: where it differs, the database has gone its own way since, and nothing can be taken back. Reads the
+    whole stream, calling `beat` with every page. Answers how many came. May be repeated, also when it was
+    interrupted; raises RedisError or StoreUnavailable.
+    """
+    outbox, database = store.outbox, store.database
+    last, count = outbox.last(), 0
+    published = stream.published_by_source().get(outbox.source, 0)
+    if not _joins(outbox, stream, beat):
+        return 0
+    with database.relaxed():  # what is lost with the power is taken back again
+        for entries in stream.entries_of(outbox.source):
+            beat()
+            rows = _following(filter(None, map(own_row, entries)), last, published)
+            if not rows:
+                continue
+            with database.transaction():
+                note_lacking(database, outbox.source, _gaps(rows, last))
+                outbox.restore(rows)
+                store.make_again([decode(_fields(row)) for row in rows])
+            last, count = rows[-1].sequence, count + len(rows)
+    _reach(store, stream, published)
+    _log.warning("took_back_own_events", source=outbox.source, count=count, newest=outbox.last())
+    return count
+
+
+def _reach(store: Healing, stream: EventStream, published: int) -> None:
+    """See that no number is given again, of those either that the stream has no entries of any more."""
+    outbox, last = store.outbox, store.outbox.last()
+    highest = stream.highest(outbox.source)
+    with store.database.transaction():
+        if published > last:
+            note_lacking(store.database, outbox.source, [Range(last + 1, published)])
+            raise_ids(store.database, "outbox", published)
+        for table, id in highest.items():
+            raise_ids(store.database, table, id)
+
+
+def _joins(outbox: Outbox, stream: EventStream, beat: Callable[[], None]) -> bool:
+    """Whether the newest event of the outbox is the one that the stream has, if it still has one."""
+    last, own = outbox.last(), outbox.payload(outbox.last())
+    if own is None:
+        return True
+    for entries in stream.entries_of(outbox.source):
+        beat()
+        for entry in entries:
+            if (row := own_row(entry)) and row.sequence == last:
+                return row.payload == own
+    return True
+
+
+def _following(rows: Iterable[OutboxRow], last: int, published: int) -> list[OutboxRow]:
+    """Those after `last`, each once: what Redis had lost may be there twice, or be somebody else's."""
+    fresh = []
+    for row in rows:
+        if last < row.sequence <= published:
+            fresh.append(row)
+            last = row.sequence
+    return fresh
+
+
+def _gaps(rows: list[OutboxRow], last: int) -> list[Range]:
+    """What is lacking after `last`, before and between the rows."""
+    befores = [last, *(row.sequence for row in rows)]
+    return [
+        Range(before + 1, row.sequence - 1)
+        for before, row in zip(befores, rows, strict=False)
+        if row.sequence > before + 1
+    ]
+
+
+def own_row(entry: Entry) -> OutboxRow | None:
+    """The row that the outbox had for an entry; None for one that no relay of ours has published so."""
+    name, fields = entry.event_name, entry.fields
+    try:
+        decode(fields)
+    except (InvalidEvent, UnknownEventType):
+        return None
+    if not isinstance(name, EventId):
+        return None
+    trace = fields.get(TRACE_PARENT_FIELD, b"").decode(errors="replace") or None
+    return OutboxRow(name.sequence, fields[TYPE_FIELD].decode(), fields[PAYLOAD_FIELD], trace)
+
+
+def _fields(row: OutboxRow) -> dict[bytes, bytes]:
+    return {TYPE_FIELD: row.type.encode(), PAYLOAD_FIELD: row.payload}

@@ -1,0 +1,36 @@
+"""Events of its own that a database lacks since it was put back: they were nowhere any more."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from tally.store import ranges
+from tally.store.database import Database
+from tally.store.ranges import Range
+
+_NOTED = "not_taken_back"  # in meta, by source
+
+
+def lacking_of(database: Database) -> dict[str, list[Range]]:
+    """The events of its own that a database lacks since it was put back, by source."""
+    noted = database.meta(_NOTED) or "{}"
+    return {source: ranges.parsed(text) for source, text in msgspec.json.decode(noted).items()}
+
+
+def told(database: Database) -> list[str]:
+    """The same in words, a sentence for each source."""
+    return [
+        f"{ranges.count(lacking):,} events of {source} are nowhere any more since {database.path.name} was "
+        f"put back: numbers {ranges.shown(lacking[:5])}{' and others' if lacking[5:] else ''}. What they "
+        "told still counts where it was applied"
+        for source, lacking in lacking_of(database).items()
+    ]
+
+
+def note_lacking(database: Database, source: str, lacking: Sequence[Range]) -> None:
+    """Note more of them, in the transaction that is open."""
+    if lacking:
+        noted = lacking_of(database)
+        noted[source] = ranges.merge([*noted.get(source, []), *lacking])
+        shown = {each: ranges.shown(numbers) for each, numbers in noted.items()}
+        database.set_meta(_NOTED, msgspec.json.encode(shown).decode())
