@@ -1,16 +1,16 @@
 """Redis loses what it had: it is published again from the outbox, and counted once."""
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import redis
 
 from support.load import Load, assert_published
 from support.redis_process import RedisProcess
-from support.tally import Tally
+from support.tally import Tally, running
 from support.waiting import eventually
 
 AGAIN_SECONDS = 3.0
@@ -33,55 +33,87 @@ LOSSES: dict[str, Loss] = {
     "XGROUP DESTROY": _destroy_groups,
 }
 
+
+class Shared(NamedTuple):
+    """A Tally that goes on through all losses on one engine, and what was posted to it."""
+
+    tally: Tally
+    client: redis.Redis
+    loads: list[Load]
+
+    def load(self) -> Load:
+        """One more, on a stream that has each event once."""
+        eventually(self.tally.settled)
+        self.client.flushall()
+        if self.loads:
+            eventually(self.published_all)
+        self.loads.append(Load(self.tally))
+        return self.loads[-1]
+
+    def exact(self, loss: Loss) -> None:
+        """All counts once; where Redis forgot how far it had got, it is given all of it again."""
+        self.loads[-1].exact(once=loss is not LOSSES["DEL published"], others=self.loads[:-1])
+
+    def published_all(self) -> bool:
+        """Whether Redis has every event, and says so itself."""
+        return _published_all(self.client, self.loads)
+
+
+@pytest.fixture(scope="module")
+def shared(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    with redis.Redis.from_url(engine, protocol=2) as client:
+        client.flushall()
+        with running(tmp_path_factory.mktemp("tally"), redis_url=engine) as tally:
+            yield Shared(tally, client, [])
+
+
 losses = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
 
 
 @losses
-def test_what_redis_loses_under_load_is_published_again_and_counted_once(
-    tally: Tally, client: redis.Redis, loss: Loss
-) -> None:
-    load = Load(tally)
+def test_what_redis_loses_under_load_is_published_again_and_counted_once(shared: Shared, loss: Loss) -> None:
+    load = shared.load()
     with load.running():
         for _ in range(3):
             load.accepted(200)
-            loss(client)
+            loss(shared.client)
         load.accepted(200)
-    load.exact(once=loss is not LOSSES["DEL published"])
+    shared.exact(loss)
 
 
 @losses
 def test_what_redis_loses_before_it_was_read_is_published_again_in_time_and_counted_once(
-    tally: Tally, client: redis.Redis, loss: Loss
+    shared: Shared, loss: Loss
 ) -> None:
-    load = Load(tally)
+    load, tally = shared.load(), shared.tally
     eventually(tally.settled)
     for name in CONSUMERS:
         tally.kill(name, signal.SIGSTOP)
     with load.running():
         load.accepted(700)  # more than a batch
-    eventually(lambda: _published_all(tally, client, load))
+    eventually(shared.published_all)
 
-    loss(client)
-    eventually(lambda: _published_all(tally, client, load), AGAIN_SECONDS)
+    loss(shared.client)
+    eventually(shared.published_all, AGAIN_SECONDS)
     for name in CONSUMERS:
         tally.kill(name, signal.SIGCONT)
-    load.exact(once=loss is not LOSSES["DEL published"])
+    shared.exact(loss)
 
 
 @losses
 def test_what_redis_loses_after_all_is_done_changes_nothing_and_does_not_end_anything(
-    tally: Tally, client: redis.Redis, loss: Loss
+    shared: Shared, loss: Loss
 ) -> None:
-    load, before = Load(tally), tally.pids()
+    load, before = shared.load(), shared.tally.pids()
     with load.running():
         load.accepted(100)
-    load.exact()
+    load.exact(others=shared.loads[:-1])
 
-    loss(client)
-    eventually(lambda: _published_all(tally, client, load), AGAIN_SECONDS)
+    loss(shared.client)
+    eventually(shared.published_all, AGAIN_SECONDS)
     load.post()
-    load.exact(once=loss is not LOSSES["DEL published"])
-    assert tally.pids() == before
+    shared.exact(loss)
+    assert shared.tally.pids() == before
 
 
 def test_a_redis_that_comes_back_with_an_older_file_is_given_the_rest_again(
@@ -102,13 +134,12 @@ def test_a_redis_that_comes_back_with_an_older_file_is_given_the_rest_again(
     server.kill()
     server.put_back(tmp_path / "older")
     server.start()  # and nobody writes
-    eventually(lambda: _published_all(on_server, server.client, load), AGAIN_SECONDS)
+    eventually(lambda: _published_all(server.client, [load]), AGAIN_SECONDS)
     load.exact()
 
 
-def _published_all(tally: Tally, client: redis.Redis, load: Load) -> bool:
-    """Whether Redis has every event, and says so itself."""
-    assert_published(client, load.invoices, once=False)
+def _published_all(client: redis.Redis, loads: list[Load]) -> bool:
+    assert_published(client, [id for load in loads for id in load.invoices], once=False)
     last: Any = client.hgetall("{event-stream}:published")
     entries: Any = client.xrange("event-stream")
     seen = {fields[b"EventId"] for _, fields in entries}

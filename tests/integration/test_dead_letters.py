@@ -4,12 +4,14 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
+from support.engines import bundled_process, free_port
 from support.tally import SUPERVISOR, Tally, running
 from support.waiting import eventually
 from tally.store.accounts import open_database
@@ -25,6 +27,13 @@ def _supervisor(tally: Tally, *arguments: str) -> "subprocess.CompletedProcess[s
         text=True,
         timeout=20,
     )
+
+
+@pytest.fixture
+def redis_url(tmp_path: Path) -> Iterator[str]:
+    """The bundled server's: how engines differ shows in `test_a_redriven_letter…`."""
+    with bundled_process(tmp_path / "redis", free_port()) as url:
+        yield url
 
 
 @pytest.fixture
@@ -99,12 +108,11 @@ def _account_and_customer(tally: Tally) -> tuple[str, str]:
     return account, customer
 
 
-def test_a_redriven_letter_reaches_the_group_that_failed_and_counts_once(
-    tmp_path: Path, redis_url: str, client: redis.Redis
-) -> None:
-    with running(
-        tmp_path, redis_url=redis_url, consumers={"max_deliveries": 1, "claim_idle_ms": 200}
-    ) as tally:
+def test_a_redriven_letter_reaches_the_group_that_failed_and_counts_once(tmp_path: Path, engine: str) -> None:
+    client = redis.Redis.from_url(engine, protocol=2)
+    client.flushall()
+    consumers = {"max_deliveries": 1, "claim_idle_ms": 200}
+    with running(tmp_path, redis_url=engine, consumers=consumers) as tally:
         account, customer = _account_and_customer(tally)
         database = open_database(tmp_path / "data")
         with database.transaction():
@@ -130,6 +138,7 @@ def test_a_redriven_letter_reaches_the_group_that_failed_and_counts_once(
         assert client.xlen("{event-stream}:dead") == 0
         eventually(lambda: client.xlen("{event-stream}:redrive:" + database.source) == 0)
         database.close()
+    client.close()
 
 
 def test_the_letters_are_json_friendly_in_status(tally: Tally, letter: str) -> None:

@@ -107,16 +107,43 @@ TAKING: dict[str, Taking] = {
 }
 
 
+@pytest.fixture(scope="module")
+def recording(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
+    """On each engine a customers service that goes on, with an account's customer; accounts come and go."""
+    with redis.Redis.from_url(engine) as client:
+        client.flushall()
+    directory = tmp_path_factory.mktemp("customers")
+    with running(directory, "--only", "customers", redis_url=engine, **SECTIONS) as tally:
+        tally.customers.post("/customers", {"name": "John Adams", "account_id": "1"})
+        with _accounts(tally) as other:
+            other.accounts.post("/accounts", {"name": "one", "owned_by": "user1"})
+            eventually(lambda: len(other.accounts.get("/accounts/1")["customers"]) == 1)
+            assert other.stop() == 0
+        yield tally
+
+
+def _accounts(tally: Tally) -> AbstractContextManager[Tally]:
+    """The accounts service beside it, with a data directory of its own, the same each time."""
+    directory, url = tally.directory / "accounts", tally.settings["redis"]["url"]
+    return running(directory, "--only", "accounts", redis_url=url, **SECTIONS)
+
+
 @pytest.mark.parametrize("taking", TAKING)
-def test_what_is_taken_off_the_stream_unread_comes_again(tmp_path: Path, redis_url: str, taking: str) -> None:
-    shop, client = Shop(tmp_path, redis_url), redis.Redis.from_url(redis_url, protocol=2)
-    shop.publish_unread(30)
+def test_what_is_taken_off_the_stream_unread_comes_again(recording: Tally, engine: str, taking: str) -> None:
+    client = redis.Redis.from_url(engine, protocol=2)
+    with _accounts(recording) as tally:
+        before = _revenue(tally)
+        assert tally.stop() == 0
+    recording.customers.post("/invoices/batch", [INVOICE] * 30)
+    eventually(lambda: recording.customers.get("/status")["outbox_depth"] == 0)
     TAKING[taking](client)
-    with shop.running() as tally:
-        eventually(lambda: _revenue(tally) == 30)
-        eventually(tally.settled)
-        eventually(lambda: not _reasons(tally))
+    with _accounts(recording) as tally:
+        eventually(lambda: _revenue(tally) == before + 30)
+        eventually(lambda: not any(tally.accounts.get("/status")["redis"]["lag"].values()))
+        for service in (tally.accounts, recording.customers):
+            eventually(lambda service=service: service.get("/status")["status"] == "ok")  # type: ignore[misc]
         assert client.keys("*asked*") == []
+        assert tally.stop() == 0
     client.close()
 
 

@@ -228,7 +228,8 @@ def test_whoever_takes_the_port_meanwhile_is_told_no_password(tmp_path: Path) ->
 
     port = free_port()
     url = f"redis://:topsecret@127.0.0.1:{port}/0"
-    with running(tmp_path, redis={"url": url}) as tally:
+    patient = {"heartbeat_timeout": 60}  # with the actor that stands still meanwhile
+    with running(tmp_path, redis={"url": url}, supervisor=patient) as tally:
         (server,) = psutil.Process(tally.pids()["redis"]).children()
         actor = psutil.Process(tally.pids()["redis"])
         actor.suspend()  # so that the port stays free for long enough
