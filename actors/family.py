@@ -6,6 +6,7 @@ This and `supervisor.py` are the only places that know which concrete parts go t
 import mmap
 import os
 import socket
+import struct
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import closing
 from datetime import timedelta
@@ -37,7 +38,7 @@ from tally.recovery.answering import Answering
 from tally.recovery.missing import Missing
 from tally.recovery.taking_back import take_back
 from tally.store import accounts, customers
-from tally.store.database import Database, OpenDatabase, place_of
+from tally.store.database import Database, OpenDatabase, Place, place_of
 from tally.store.errors import OutdatedDatabase
 from tally.store.key_file import SIGNING_KEY
 from tally.store.outbox import Outbox
@@ -52,6 +53,7 @@ OPEN: dict[str, OpenDatabase] = {
 }
 
 _BACKLOG = 1024
+_PLACE = struct.Struct("QQ")
 RETRY_SECONDS = 0.5  # until Redis answers, where nothing can be done without
 
 _log = structlog.get_logger()
@@ -121,6 +123,24 @@ class _Reactions(NamedTuple):
     after_commit: Callable[[], None]
 
 
+class _NotedPlace:
+    """Which file a database was when all started, or when it was made: in memory that all actors share."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._page = mmap.mmap(-1, _PLACE.size)
+        self.note()
+
+    def note(self) -> None:
+        """Note which file is there now."""
+        self._page[:] = _PLACE.pack(*(place_of(self.file) or (0, 0)))
+
+    def get(self) -> Place | None:
+        """The one that was noted, None when there was none."""
+        place = _PLACE.unpack(self._page[:])
+        return place if any(place) else None
+
+
 class Family:
     """Composes the actors; `redis_url` is how they reach Redis, `listeners` the sockets of their services."""
 
@@ -129,7 +149,7 @@ class Family:
         self._redis_url = redis_url
         self._listeners = listeners
         self._doorbells = {service: Doorbell() for service in SERVICES}
-        self._places = {service: place_of(settings.directory / f"{service}.db") for service in SERVICES}
+        self._places = {service: _NotedPlace(settings.directory / f"{service}.db") for service in SERVICES}
         self._pages: dict[str, mmap.mmap] = {}  # of each actor, made before it is forked
 
     def redis(self, server: Server) -> list[ActorSpec]:
@@ -160,7 +180,7 @@ class Family:
 
     def _open(self, service: str) -> Database:
         """The database that was there when all started: no other in its place, and none that is made anew."""
-        return OPEN[service](self._settings.directory, make=False, place=self._places[service])
+        return OPEN[service](self._settings.directory, make=False, place=self._places[service].get())
 
     def _groups(self) -> list[str]:
         """The groups of the databases that are here, also of a service that doesn't run here."""
@@ -175,8 +195,8 @@ class Family:
 
         To be called when no actor runs any more.
         """
-        for service, place in self._places.items():
-            file = self._settings.directory / f"{service}.db"
+        for noted in self._places.values():
+            place, file = noted.get(), noted.file
             if place is None or place_of(file) == place:
                 continue
             for log in (Path(f"{file}-wal"), Path(f"{file}-shm")):
@@ -290,6 +310,7 @@ class Family:
                 actor.wait(RETRY_SECONDS)
         if not is_there:
             first_start.make(directory)
+            self._places[customers.SERVICE].note()
             actor.trouble(None)
 
     def _state(self, service: str, database: Database) -> Callable[[str], Iterable[Event] | None]:

@@ -99,9 +99,9 @@ def _own(directory: Path) -> set[str] | None:
         return None
     database = customers.open_database(directory, make=False)
     try:
-        if Outbox(database).published() or database.meta(BESIDE):
+        if Outbox(database).published() or earlier_sources(database) or database.meta(BESIDE):
             return set()
-        return {database.source, *earlier_sources(database)}
+        return {database.source}
     finally:
         database.close()
 
