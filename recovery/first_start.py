@@ -55,7 +55,7 @@ def insist_on_no_other(directory: Path, stream: EventStream, where: str) -> None
                 "If this is another Tally, set redis.url to a Redis of its own. To begin with an empty one "
                 "all the same: `recover customers --empty`"
             )
-    elif own and (others := known_sources(directory, stream) - own):
+    elif own and (others := known_sources(directory, stream)) and not own & others:
         raise LostDatabase(
             f"{directory / customers.FILE} has published nothing yet, but {_and(others)} did on the stream "
             f"at {where}: a second one would give its numbers again. Set redis.url to a Redis of its own; "
