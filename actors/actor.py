@@ -61,13 +61,6 @@ class CannotStart(Exception):
     """The actor can't do its work; the message says why in one line, for the user."""
 
 
-class Renamed(CannotStart):
-    """The database was given another identity: who knows it by the old one has to start again."""
-
-    def __init__(self) -> None:
-        super().__init__("the database was given a new identity; starting again with it")
-
-
 class Actor:
     """This process, as an actor's main function sees it."""
 

@@ -12,7 +12,7 @@ from functools import partial
 import redis
 import structlog
 
-from tally.actors.actor import Actor, Renamed
+from tally.actors.actor import Actor
 from tally.actors.metrics import ConsumerMetrics, Delivery, traced
 from tally.events import EVENT_TYPES, TYPE_FIELD, Event, EventId, InvalidEvent, UnknownEventType, decode
 from tally.recovery.missing import Missing
@@ -88,7 +88,7 @@ class Consumer:
         """One turn: recover, or take over what others left, or read and apply. Blocks up to a second.
 
         Raises RedisError or StoreError; nothing is acknowledged then that is not committed, and the
-        next step begins with what is still pending. Raises Renamed when it can't go on as it is.
+        next step begins with what is still pending.
         """
         self.may_rest = False
         try:
@@ -145,8 +145,6 @@ class Consumer:
                 break
         if nameless:
             self._finish_pending()
-        if self._database.is_renamed():  # and nobody had this actor renewed: the group is the old one's
-            raise Renamed
         self._redrive()
         self._group.remove_others(self._siblings, self._claim_idle_ms)
         self._next_claim = self._clock() + min(SWEEP_SECONDS, self._claim_idle_ms / 2000)

@@ -5,6 +5,7 @@ This and `supervisor.py` are the only places that know which concrete parts go t
 
 import mmap
 import os
+import secrets
 import socket
 import struct
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -36,14 +37,13 @@ from tally.http.tokens import Tokens
 from tally.recovery import first_start
 from tally.recovery.answering import Answering
 from tally.recovery.missing import Missing
-from tally.recovery.taking_back import take_back
+from tally.recovery.standing import Standing
 from tally.store import accounts, customers
 from tally.store.database import Database, OpenDatabase, Place, place_of
 from tally.store.errors import OutdatedDatabase
+from tally.store.incarnations import own_sources
 from tally.store.key_file import SIGNING_KEY
-from tally.store.outbox import Outbox
 from tally.store.stream import ConsumerGroup, EventStream, RedisError, connect
-from tally.store.succession import earlier_sources
 from tally.store.trace_parent import TraceParentOf
 
 SERVICES = ("customers", "accounts")
@@ -150,6 +150,8 @@ class Family:
         self._listeners = listeners
         self._doorbells = {service: Doorbell() for service in SERVICES}
         self._places = {service: _NotedPlace(settings.directory / f"{service}.db") for service in SERVICES}
+        self._run = secrets.token_hex(8)
+        self._confirmed = {service: mmap.mmap(-1, 1) for service in SERVICES}  # 1: it is the newest
         self._pages: dict[str, mmap.mmap] = {}  # of each actor, made before it is forked
 
     def redis(self, server: Server) -> list[ActorSpec]:
@@ -180,7 +182,14 @@ class Family:
 
     def _open(self, service: str) -> Database:
         """The database that was there when all started: no other in its place, and none that is made anew."""
-        return OPEN[service](self._settings.directory, make=False, place=self._places[service].get())
+        database = OPEN[service](self._settings.directory, make=False, place=self._places[service].get())
+        database.run, standing = self._run, self._confirmed[service]
+        database.is_newest = lambda: bool(standing[0])
+        return database
+
+    def _confirm(self, service: str) -> None:
+        """Let the database be written to under its name: all of the service's processes see it."""
+        self._confirmed[service][0] = 1
 
     def _groups(self) -> list[str]:
         """The groups of the databases that are here, also of a service that doesn't run here."""
@@ -276,14 +285,14 @@ class Family:
             database.while_waiting = actor.beat
             retention = timedelta(days=self._settings.data.retention_days)
             store = customers.Customers if service == customers.SERVICE else accounts.Accounts
-            heal = partial(take_back, store(database), stream, actor.beat)
+            standing = Standing(store(database), stream, actor.beat, partial(self._confirm, service))
             with closing(database):
                 relay.run(
                     actor,
                     relay.Relay(
-                        Outbox(database),
+                        database,
                         stream,
-                        heal,
+                        standing.settle,
                         RelayMetrics(self._figures(actor)),
                         pass_over=service == customers.SERVICE,  # see customers.CONCERNS
                     ),
@@ -323,8 +332,7 @@ class Family:
     def _concerns(self, service: str, database: Database) -> Callable[[str], bool]:
         """Of which sources a service's database wants all events: not of its own, which it is not handed."""
         prefix = f"{accounts.SERVICE}@" if service == customers.SERVICE else ""
-        own = {database.source, *earlier_sources(database)}
-        return lambda source: source.startswith(prefix) and source not in own
+        return lambda source: source.startswith(prefix) and source not in own_sources(database)
 
     def _reactions(self, service: str, database: Database) -> "_Reactions":
         if service == "customers":

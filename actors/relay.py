@@ -1,15 +1,18 @@
 """The relay: one for each database, it publishes the outbox in order, each event once."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import structlog
 
-from tally.actors.actor import PASSING, Actor, Renamed
+from tally.actors.actor import PASSING, Actor
 from tally.actors.doorbell import Doorbell
 from tally.actors.housekeeper import Housekeeper
 from tally.actors.metrics import RelayMetrics
+from tally.recovery.standing import Stand, stands_of
+from tally.store.database import Database
 from tally.store.outbox import Outbox, OutboxRow
 from tally.store.stream import EventStream, Published, fingerprint
 
@@ -31,35 +34,36 @@ class _Sent(NamedTuple):
 
 
 class Relay:
-    """Moves committed events from an outbox to the stream.
+    """Moves committed events from a database's outbox to the stream, name after name.
 
-    `heal` is called when the stream has more events of this source than the outbox; it may put them back.
-    With `pass_over`, they are of no concern to the service that they come from: its consumers are spared
-    them. While there is a backlog, Redis is given the next `batch` before it has answered for the last.
+    `settle` asks Redis how far it has got, and mends what differs; see Standing. With `pass_over`, the events
+    are of no concern to the service that they come from: its consumers are spared them. While there is a
+    backlog, Redis is given the next `batch` before it has answered for the last.
     """
 
     def __init__(
         self,
-        outbox: Outbox,
+        database: Database,
         stream: EventStream,
-        heal: Callable[[], object] | None = None,
+        settle: Callable[[], Sequence[Stand]] | None = None,
         metrics: RelayMetrics | None = None,
         clock: Callable[[], float] = time.monotonic,
         *,
         pass_over: bool = False,
         batch: int = BATCH,
     ) -> None:
-        self._pass_over = pass_over
+        self._group = database.source if pass_over else ""
         self._batch = batch
         self._publishing = stream.publishing()
         self._sent: list[_Sent] = []  # what has not been heard of yet, in order
-        self._outbox = outbox
+        self._database = database
+        self._outbox = Outbox(database)
         self._stream = stream
-        self._heal = heal
+        self._settle = settle or partial(stands_of, database, stream)
         self._metrics = metrics or RelayMetrics()
         self._last: int | None = None  # the last sequence that Redis holds; None: ask
         self._clock = clock
-        self._marked = outbox.published()
+        self._marked = self._outbox.published()
         self._next_mark = clock()
         self.refusal: str | None = None  # why nothing is published any more
 
@@ -87,6 +91,8 @@ class Relay:
                 return len(sent.rows)  # Redis lacks what is before: the next step asks how much
         if not rows or self._clock() >= self._next_mark:
             self._mark(last)
+        if not rows and not self._outbox.is_written_to:
+            return 1  # there is another name by now: the next step asks
         self._last = last
         return len(rows)
 
@@ -99,19 +105,22 @@ class Relay:
         source, first = self._outbox.source, rows[0].sequence
         floor = self._outbox.first() - 1 if first == before + 1 else first - 1
         self._sent.append(_Sent(rows, self._clock()))
-        self._publishing.send(source, floor, rows, self._pass_over)
+        self._publishing.send(source, floor, rows, self._group)
 
     def _ask(self) -> int:
-        """What Redis holds now; sets `refusal` when that can't have come from this outbox."""
+        """What Redis holds now, of the first name that has more to tell, else of the newest.
+
+        Sets `refusal` when what it holds can't have come from here.
+        """
         if self._sent:
             self._sent.clear()
             self._publishing.abandon()
-        if self._outbox.is_renamed():
-            raise Renamed
-        published = self._stream.published(self._outbox.source)
-        if self._heal and published.ever > self._outbox.last():
-            self._heal()
-        self.refusal = refusal(self._outbox, self._stream, published)
+        stands = self._settle()
+        behind = (stand for stand in stands if stand.published.last < stand.outbox.last())
+        self._outbox, published = next(behind, stands[-1])
+        self._marked = self._outbox.published()
+        faults = (refusal(*stand) for stand in stands)
+        self.refusal = next((fault for fault in faults if fault), None)
         if not self.refusal and published.last < self._marked:
             _log.warning(
                 "redis_lost_events", source=self._outbox.source, had=self._marked, has=published.last
@@ -135,21 +144,17 @@ def _without_gap(rows: list[OutboxRow]) -> list[OutboxRow]:
     return [row for place, row in enumerate(rows) if row.sequence == first + place]
 
 
-def refusal(outbox: Outbox, stream: EventStream, published: Published) -> str | None:
-    """Why nothing may be published from this outbox: what is on the stream can't have come from it.
-
-    `published` is what the stream has answered before.
-    """
+def refusal(outbox: Outbox, published: Published) -> str | None:
+    """Why nothing may be published from this outbox: what is on the stream can't have come from it."""
     own = outbox.payload(published.last)
     known = published.fingerprint is None or published.fingerprint == fingerprint(own or b"")
     if own is None:  # what it no longer keeps, or lost when it was put back, it still knows by number
         known = published.last <= outbox.last()
-    if known and stream.successor(outbox.source) is None:  # asked last: it is set before anything is removed
+    if known:
         return None
     return (
         f"the stream holds events of {outbox.source}, up to {published.last}, that this database "
-        "does not know: it was restored from an older copy. Nothing more "
-        "is published from it; the remedy is `rebuild accounts`"
+        "does not know: another publishes under its name"
     )
 
 

@@ -9,7 +9,6 @@ from tally.actors.consumer import Consumer
 from tally.actors.relay import Relay
 from tally.events import Event
 from tally.store import accounts, customers
-from tally.store.outbox import Outbox
 from tally.store.stream import ConsumerGroup, EventStream, connect
 from tally.store.trace_parent import TraceParentOf
 
@@ -45,8 +44,7 @@ def consume(directory: Path, url: str, count: int) -> Spent:
 
 def relay(directory: Path, url: str) -> Spent:
     """Publish the outbox of the customers.db in `directory`; answer what it took."""
-    outbox = Outbox(customers.open_database(directory))
-    relay = Relay(outbox, EventStream(connect(url), STREAM))
+    relay = Relay(customers.open_database(directory), EventStream(connect(url), STREAM))
     started = Spent.now()
     while relay.step():
         pass

@@ -13,17 +13,15 @@ from redis import ResponseError
 
 from tally.actors import redis_access
 from tally.actors.lock import DirectoryLock, supervisor_of
-from tally.commands import restored
 from tally.commands.progress import Bars
 from tally.config import Settings
-from tally.recovery.taking_back import take_back
 from tally.store import accounts, customers
 from tally.store.database import Database
 from tally.store.inbox import Inbox
+from tally.store.outbox import known_of
 from tally.store.ranges import Range
 from tally.store.read_model import STREAM, Shadow
 from tally.store.stream import ConsumerGroup, EventStream, connect, is_missing
-from tally.store.succession import Succession, earlier_sources
 
 _LOCK_SECONDS = 60.0  # how long the write lock is waited for, once all is ready
 
@@ -61,22 +59,18 @@ class _Rebuild:
         self._directory = directory
         self._stream = stream
         self._confirm = confirm
-        self._succession = Succession(stream)
         self._live = self._open_accounts()
         self._customers = self._open_customers()
 
     def run(self) -> str:
         """Try the stream first, then customers.db; where the last attempt had begun, go on with that."""
-        self._settle_accounts()
-        losses_known = self._settle_customers()
         bases = [] if self._stream.is_trimmed() else [STREAM]
         bases += [self._customers.source] if self._customers else []
         while bases:
             shadow = Shadow.of(self._live, bases, self._stream)
             self._build(shadow)
             if self._holds_all(shadow):
-                if not losses_known:
-                    self._ask_about(shadow.vanishing(self._live))
+                self._ask_about(shadow.vanishing(self._live))
                 seconds = self._change_over(shadow)
                 if seconds is not None:
                     told = f"built again from {shadow.base}; changing over took {seconds:.1f} s"
@@ -88,37 +82,6 @@ class _Rebuild:
             f"the stream does not hold all events any more, and there is no {customers.FILE} in "
             f"{self._directory} to build from: put a copy there, and run it again"
         )
-
-    def _settle_accounts(self) -> None:
-        """Have an accounts.db that was restored, and can't take back what it lacks, go on as a new source."""
-        if not restored.is_restored(self._live, self._stream):
-            return
-        take_back(accounts.Accounts(self._live), self._stream, beat=lambda: None)
-        if not restored.is_restored(self._live, self._stream):
-            return
-        with _bar("comparing", self._stream.length()) as advance:
-            loss = restored.find_loss(self._live, self._stream, advance)
-        self._insist(
-            "accounts.db was restored from a backup, and has opened accounts since without knowing of later "
-            "ones: where it gave the number of one again, the account that was opened first counts"
-        )
-        restored.part_ways(self._live, self._stream, loss)
-        restored.renew_actors(self._directory)
-        self._live.close()
-        self._live = self._open_accounts()
-
-    def _settle_customers(self) -> bool:
-        """Have a restored customers.db go on as a new source; answer whether it was one."""
-        if self._customers is None or not restored.is_restored(self._customers, self._stream):
-            return False
-        with _bar("comparing", self._stream.length()) as advance:
-            loss = restored.find_loss(self._customers, self._stream, advance)
-        self._insist(loss.told())
-        Shadow.at(self._directory).discard()
-        restored.go_on_anew(self._customers, self._live, self._stream, loss)
-        restored.renew_actors(self._directory)
-        self._customers = self._open_customers()
-        return True
 
     def _build(self, shadow: Shadow) -> None:
         if not shadow.is_begun:
@@ -137,16 +100,10 @@ class _Rebuild:
         """Whether the shadow has all that the base promises: with the stream, every event there ever was."""
         if shadow.base != STREAM:
             return True
-        given_up = self._succession.given_up()
         wanted = [*self._stream.published_by_source().items()]
         if self._customers:
-            wanted += earlier_sources(self._customers).items()
-        shown = [
-            (source, each)
-            for source, ranges in Inbox(self._live).ranges().items()
-            if source not in given_up
-            for each in ranges
-        ]
+            wanted += known_of(self._customers).items()
+        shown = [(source, each) for source, ranges in Inbox(self._live).ranges().items() for each in ranges]
         wanted_ranges = [(source, Range(1, last)) for source, last in wanted if last > 0]
         return not self._stream.is_trimmed() and all(
             shadow.has_seen(source, each) for source, each in [*wanted_ranges, *shown]
@@ -164,7 +121,7 @@ class _Rebuild:
             self._read_on(shadow)
             if not self._holds_all(shadow):
                 return None
-            shadow.conclude({} if shadow.base == STREAM else published, self._succession.given_up())
+            shadow.conclude({} if shadow.base == STREAM else published)
             shadow.take_place_in(self._live)
             if shadow.has_failures:
                 self._set_group_back()

@@ -1,6 +1,6 @@
 """What GET /status tells of a service, gathered from its database and from Redis."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from shutil import disk_usage
 from typing import Literal
@@ -14,11 +14,12 @@ from tally.store.asks import Asks
 from tally.store.database import Database
 from tally.store.errors import StoreError
 from tally.store.groups import Groups
+from tally.store.ids import renumbered
 from tally.store.inbox import Inbox
+from tally.store.incarnations import own_sources
 from tally.store.outbox import Outbox
 from tally.store.ranges import Range
 from tally.store.stream import ConsumerGroup, EventStream, RedisError, connect, entry_time
-from tally.store.succession import Succession, earlier_sources
 from tally.version import VERSION
 
 _ANSWER_SECONDS = 0.2  # twice that, to connect and to answer, stays below half a second
@@ -99,7 +100,7 @@ class StatusProbe:
             database = self._open_database()
             identity, depth = database.identity, Outbox(database).depth()
             notes += _unshown(database) if self._service == accounts.SERVICE else ()
-            notes += lacking.told(database)
+            notes += [*lacking.told(database), *renumbered(database)]
             redis = self._ask_redis(database, reasons, notes)
             log_bytes = database.log_bytes()
             database.close()
@@ -140,10 +141,10 @@ class StatusProbe:
             published = stream.published_by_source()
             inbox = Inbox(database)
             missing = {source: inbox.missing(source, last) for source, last in published.items()}
-            missing |= {own: [] for own in (database.source, *earlier_sources(database))}  # it knows these
+            missing |= {own: [] for own in own_sources(database)}  # it knows these
             lag = {source: numbers.count(missing[source]) for source in published}
             reasons += _lost(Asks(stream), database.source, missing)
-            notes += _others(database, Succession(stream), published)
+            notes += _others(database, published, stream.heirs())
             reasons += [*_kept(groups.holding()), *_missed(groups.overtaken())]
             # Last: without lag, all that was published has been handed out, and may be pending still.
             pending = ConsumerGroup(stream, database.source, "").pending()
@@ -160,15 +161,15 @@ class StatusProbe:
         return RedisStatus(reachable=True, pending=pending, dead_letters=dead_letters, lag=lag)
 
 
-def _others(database: Database, succession: Succession, published: Collection[str]) -> Iterator[str]:
+def _others(database: Database, published: Collection[str], heirs: Mapping[str, str]) -> Iterator[str]:
     """Other databases of the same service on the stream, which may give the same numbers."""
-    own = {database.source, *earlier_sources(database)}
+    own = own_sources(database)
     others = [
         source
         for source in published
         if source.startswith(f"{database.service}@") and source not in own and "+" not in source
     ]
-    if others and (others := sorted({*others} - succession.given_up().keys())):
+    if others := sorted({*others} - {former for heir, former in heirs.items() if heir not in own}):
         yield (
             f"the stream also has events of {' and '.join(others[:3])}, another {database.service} database: "
             "where two give the same number, the one that was first by its date counts"

@@ -10,10 +10,10 @@ from tally.events import EVENT_ID_FIELD, PAYLOAD_FIELD, TYPE_FIELD, Event, encod
 from tally.store import ranges
 from tally.store.asks import COVERS_FIELD, Asks, Fields, published_fields
 from tally.store.database import Database
+from tally.store.incarnations import earlier_sources, incarnations
 from tally.store.outbox import Outbox
 from tally.store.ranges import Range
 from tally.store.stream import EventStream
-from tally.store.succession import earlier_sources
 
 AT_ONCE = 1000  # events that one answer holds
 MOST_UNSETTLED = 10_000  # events on their way to a group: they take memory until they are applied
@@ -39,7 +39,6 @@ class Answering:
         state: Callable[[str], Iterable[Event] | None] = _unknown,
     ) -> None:
         self._database = database
-        self._outbox = Outbox(database)
         self._asks = Asks(stream)
         self._state = state
 
@@ -48,24 +47,23 @@ class Answering:
 
         Raises RedisError or StoreUnavailable. May be repeated. Only for an outbox that may publish.
         """
+        outboxes = {each.source: Outbox(self._database, each) for each in incarnations(self._database)}
         more = False
-        for source in (self._outbox.source, *earlier_sources(self._database)):
+        for source in (*outboxes, *earlier_sources(self._database)):
             for group, asked in self._asks.of(source).items():
                 if self._asks.unsettled(group) < MOST_UNSETTLED:
-                    more |= self._answer(source, group, asked)
+                    more |= self._answer(source, outboxes.get(source), group, asked)
         return more
 
-    def _answer(self, source: str, group: str, asked: list[Range]) -> bool:
-        is_own = source == self._outbox.source
-        last = (
-            self._outbox.last() if is_own else asked[-1].last
-        )  # of an earlier one, all that is gone is known
-        pruned = ranges.within(asked, 1, self._outbox.first() - 1 if is_own else last)
+    def _answer(self, source: str, outbox: Outbox | None, group: str, asked: list[Range]) -> bool:
+        """`outbox` is None for a name from before this release, of which nothing is kept."""
+        last = outbox.last() if outbox else asked[-1].last
+        pruned = ranges.within(asked, 1, outbox.first() - 1 if outbox else last)
         if pruned and (state := self._state(group)) is not None:
             self._tell_state(source, group, asked, pruned, state)
             return True
         here = ranges.first_of(ranges.without(ranges.within(asked, 1, last), pruned), AT_ONCE)
-        rows = self._outbox.of(here)
+        rows = outbox.of(here) if outbox else []
         there = [Range(row.sequence, row.sequence) for row in rows]
         gone = ranges.merge([*pruned, *ranges.without(here, there)])
         events = [published_fields(source, row) for row in rows]
@@ -81,7 +79,7 @@ class Answering:
         self, source: str, group: str, asked: list[Range], gone: list[Range], state: Iterable[Event]
     ) -> None:
         """Tell how things stand, under names of their own, and that the pruned events are needless then."""
-        every = _named(f"{self._outbox.source}+{secrets.token_hex(4)}", state)
+        every = _named(f"{source}+{secrets.token_hex(4)}", state)
         while events := list(islice(every, AT_ONCE)):
             if not self._asks.answer(source, group, asked, asked, [], events):
                 return

@@ -17,9 +17,8 @@ from tally.store.copying import sync
 from tally.store.database import Database
 from tally.store.errors import StoreError, UnusableDatabase
 from tally.store.inbox import Inbox
-from tally.store.outbox import Outbox
+from tally.store.incarnations import earlier_sources, own_sources
 from tally.store.stream import EventStream
-from tally.store.succession import earlier_sources
 
 _FOLDER = "new"
 BESIDE = "begun_beside"  # in meta: that it was begun though others were known, by somebody who knew of them
@@ -99,9 +98,9 @@ def _own(directory: Path) -> set[str] | None:
         return None
     database = customers.open_database(directory, make=False)
     try:
-        if Outbox(database).published() or earlier_sources(database) or database.meta(BESIDE):
+        if database.meta("published") or earlier_sources(database) or database.meta(BESIDE):
             return set()
-        return {database.source}
+        return own_sources(database)
     finally:
         database.close()
 

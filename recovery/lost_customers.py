@@ -1,22 +1,19 @@
 """customers.db again, from the stream and, where there is one, a copy of the file."""
 
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from tally.events import decode
 from tally.recovery.first_start import BESIDE, emptied, known_sources, put_in_place
-from tally.recovery.taking_back import own_row, take_back
+from tally.recovery.standing import Standing
 from tally.store import customers, lacking
 from tally.store.copying import copy_database
 from tally.store.customers import Customers
 from tally.store.errors import StoreError
-from tally.store.ids import BLOCK, raise_ids
+from tally.store.ids import begin_block
+from tally.store.incarnations import own_sources
+from tally.store.outbox import known_of
 from tally.store.stream import EventStream
-from tally.store.succession import Succession, set_earlier_sources
-
-_NUMBERED = ("customer", "invoice")
 
 Beat = Callable[[], None]
 
@@ -46,22 +43,22 @@ def recover(directory: Path, stream: EventStream, copy: Path | None, beat: Beat)
     if copy:
         copy_database(copy, folder / customers.FILE, lambda done: None)
         store = Customers(customers.open_database(folder, migrate=True))
-        if known and store.outbox.source not in known:
+        if known and not own_sources(store.database) & known:
             raise CannotRecover(
-                f"{copy} is a copy of {store.outbox.source}, and the stream knows {_and(known)}"
+                f"{copy} is a copy of {store.database.source}, and the stream knows {_and(known)}"
             )
     else:
         store = _named_again(folder, stream, known)
-    database, source = store.database, store.outbox.source
-    count = take_back(store, stream, beat)
-    with database.transaction():
-        database.set_meta("published", stream.published(source).last)
-        [(every, invoices)] = database.rows(
-            "SELECT (SELECT count(*) FROM customer), (SELECT count(*) FROM invoice)"
-        )
+    database, before = store.database, known_of(store.database)
+    *_, newest = Standing(store, stream, beat).settle()
+    newest.outbox.mark_published(newest.published.last)
+    [(every, invoices)] = database.rows(
+        "SELECT (SELECT count(*) FROM customer), (SELECT count(*) FROM invoice)"
+    )
+    source, known_now = database.source, known_of(database)
     database.close()
     put_in_place(folder, directory)
-    return Recovered(source, every, invoices, count)
+    return Recovered(source, every, invoices, sum(known_now.values()) - sum(before.values()))
 
 
 def lacks(directory: Path) -> list[str]:
@@ -76,17 +73,15 @@ def lacks(directory: Path) -> list[str]:
 def begin_empty(directory: Path) -> str:
     """Make an empty customers.db beside those that are known, and answer its source.
 
-    Its numbers come from a block of BLOCK that is drawn at random, so that none meets one of theirs. Raises
+    Its numbers come from blocks that are drawn at random, so that none meets one of theirs. Raises
     CannotRecover or StoreError.
     """
     _insist_on_none(directory)
     folder = emptied(directory)
     database = customers.open_database(folder)
-    first = random.SystemRandom().randrange(1000, BLOCK) * BLOCK
     with database.transaction():
         database.set_meta(BESIDE, 1)
-        for table in _NUMBERED:
-            raise_ids(database, table, first)
+        begin_block(database)
     source = database.source
     database.close()
     put_in_place(folder, directory)
@@ -94,40 +89,21 @@ def begin_empty(directory: Path) -> str:
 
 
 def _named_again(folder: Path, stream: EventStream, known: set[str]) -> Customers:
-    """An empty database that is called as the lost one was, with what it was called before."""
-    given_up = Succession(stream).given_up()
-    lost = known - given_up.keys()
-    if not lost:
+    """An empty database that is called as the lost one was at first. Its later names come with the events."""
+    first = known - stream.heirs().keys()
+    if not first:
         raise CannotRecover("the stream knows of no customers.db: `run` makes an empty one")
-    if len(lost) > 1:
+    if len(first) > 1:
         raise CannotRecover(
-            f"the stream knows {_and(lost)}: two databases, which may have given the same numbers. With a "
+            f"the stream knows {_and(first)}: two databases, which may have given the same numbers. With a "
             "copy of the one that you want: `--from FILE`"
         )
-    (source,) = lost
+    (source,) = first
     database = customers.open_database(folder)
-    published = stream.published_by_source()
-    earlier = {old: published.get(old, 0) for old, successor in given_up.items() if successor == source}
     with database.transaction():
         database.set_meta("identity", source.partition("@")[2])
-        set_earlier_sources(database, earlier)
     database.close()
-    store = Customers(customers.open_database(folder))
-    for each, last in earlier.items():
-        _make_again(store, stream, each, last)
-    return store
-
-
-def _make_again(store: Customers, stream: EventStream, source: str, last: int) -> None:
-    """Have what an earlier source published, which is no longer to be published from here."""
-    done = 0
-    for entries in stream.entries_of(source):
-        fresh = {}
-        for entry in entries:
-            if (row := own_row(entry)) and done < row.sequence <= last:
-                fresh[row.sequence], done = decode(entry.fields), row.sequence
-        with store.database.relaxed(), store.database.transaction():
-            store.make_again(list(fresh.values()))
+    return Customers(customers.open_database(folder))
 
 
 def _insist_on_none(directory: Path) -> None:

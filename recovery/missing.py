@@ -60,6 +60,7 @@ class Missing:
         self._asks = Asks(stream)
         self._letters = DeadLetters(stream)
         self._noted: _Position | None = None
+        self._told: dict[str, int] = {}
         self._clock = clock
         self._next_letters = clock()
 
@@ -76,6 +77,7 @@ class Missing:
             self._noted = None  # the stream was deleted: what it held comes again by itself
 
     def _look(self) -> None:
+        self._tell_applied()
         if self._noted is None:
             published = self._wanted()
             if any(self._inbox.missing(*each) for each in published.items()) or self._letters_are_due():
@@ -83,6 +85,12 @@ class Missing:
         elif self._is_past(self._noted.newest):
             noted, self._noted = self._noted, None
             self._ask(noted.published)
+
+    def _tell_applied(self) -> None:
+        """Note beside the stream how far this database has got: a source that is behind that was put back."""
+        reached = self._inbox.reached()
+        self._stream.note_applied(self._group, dict(reached.items() - self._told.items()))
+        self._told = reached
 
     def _letters_are_due(self) -> bool:
         """Whether it is time to see that the dead letters which the database knows of are there."""

@@ -41,19 +41,18 @@ class Healing(Protocol):
         ...
 
 
-def take_back(store: Healing, stream: EventStream, beat: Callable[[], None]) -> int:
+def take_back(
+    store: Healing, stream: EventStream, beat: Callable[[], None], outbox: Outbox | None = None
+) -> int:
     """Put the database's own events that only the stream holds back into its outbox, with their effects.
 
-    Takes what follows the newest event of the outbox; where the stream still has that one, it must be the
-    same: where it differs, the database has gone its own way since, and nothing can be taken back. Reads the
-    whole stream, calling `beat` with every page. Answers how many came. May be repeated, also when it was
-    interrupted; raises RedisError or StoreUnavailable.
+    Takes what follows the newest event of `outbox`, by default the one that is written to. They must be those
+    that followed it once, see `joins`. Reads the whole stream, calling `beat` with every page. Answers how
+    many came. May be repeated, also when it was interrupted; raises RedisError or StoreUnavailable.
     """
-    outbox, database = store.outbox, store.database
+    database, outbox = store.database, outbox or Outbox(store.database)
     last, count = outbox.last(), 0
     published = stream.published_by_source().get(outbox.source, 0)
-    if not _joins(outbox, stream, beat):
-        return 0
     with database.relaxed():  # what is lost with the power is taken back again
         for entries in stream.entries_of(outbox.source):
             beat()
@@ -65,25 +64,28 @@ def take_back(store: Healing, stream: EventStream, beat: Callable[[], None]) -> 
                 outbox.restore(rows)
                 store.make_again([decode(_fields(row)) for row in rows])
             last, count = rows[-1].sequence, count + len(rows)
-    _reach(store, stream, published)
+    _reach(outbox, stream, published)
     _log.warning("took_back_own_events", source=outbox.source, count=count, newest=outbox.last())
     return count
 
 
-def _reach(store: Healing, stream: EventStream, published: int) -> None:
+def _reach(outbox: Outbox, stream: EventStream, published: int) -> None:
     """See that no number is given again, of those either that the stream has no entries of any more."""
-    outbox, last = store.outbox, store.outbox.last()
+    database, last = outbox.database, outbox.last()
     highest = stream.highest(outbox.source)
-    with store.database.transaction():
+    with database.transaction():
         if published > last:
-            note_lacking(store.database, outbox.source, [Range(last + 1, published)])
-            raise_ids(store.database, "outbox", published)
+            note_lacking(database, outbox.source, [Range(last + 1, published)])
+            outbox.reach(published)
         for table, id in highest.items():
-            raise_ids(store.database, table, id)
+            raise_ids(database, table, id)
 
 
-def _joins(outbox: Outbox, stream: EventStream, beat: Callable[[], None]) -> bool:
-    """Whether the newest event of the outbox is the one that the stream has, if it still has one."""
+def joins(outbox: Outbox, stream: EventStream, beat: Callable[[], None]) -> bool:
+    """Whether the newest event of the outbox is the one that the stream has, if it still has one.
+
+    Where it differs, the database has gone its own way since. Reads the stream up to there.
+    """
     last, own = outbox.last(), outbox.payload(outbox.last())
     if own is None:
         return True

@@ -24,6 +24,7 @@ from tally.events import (
 from tally.store import account_totals, idempotency, inbox, login_attempts, outbox, revenue, users
 from tally.store.database import Database, Migrations, Place
 from tally.store.errors import AccountInUse, NotFound
+from tally.store.ids import give
 from tally.store.outbox import Outbox
 from tally.store.revenue import CENTS, RECENT, Revenue
 from tally.store.trace_parent import TraceParentOf, no_trace
@@ -146,11 +147,12 @@ class Accounts:
     def create_account(self, new: NewAccount, trace_parent: str | None = None) -> Id:
         """Open an account and answer its id, which is above any that was ever seen."""
         created = now()
+        self.outbox.begin_if_in_doubt()
+        (id,) = give(self.database, "account", 1)
         self.database.execute(
-            "INSERT INTO account (name, description, owned_by, created_date) VALUES (?, ?, ?, ?)",
-            (new.name, new.description, new.owned_by, rfc3339(created)),
+            "INSERT INTO account (id, name, description, owned_by, created_date) VALUES (?, ?, ?, ?, ?)",
+            (id, new.name, new.description, new.owned_by, rfc3339(created)),
         )
-        id = Id(self.database.inserted())
         event = AccountCreated(id, new.name, new.description, new.owned_by, created)
         self.outbox.add([event], trace_parent)
         return id

@@ -25,6 +25,7 @@ from tally.events import (
 from tally.store import idempotency, inbox, invoice_index, outbox
 from tally.store.database import Database, Migrations, Place, numbers
 from tally.store.errors import NotFound, UnknownReference
+from tally.store.ids import give
 from tally.store.outbox import Outbox
 from tally.store.trace_parent import TraceParentOf, no_trace
 
@@ -155,11 +156,11 @@ class Customers:
             self._insist_on_accounts([customer.account_id for customer in new])
         created = now()
         shown = rfc3339(created)
+        ids = self._give("customer", len(new))
         self.database.insert(
-            "customer (account_id, name, created_date)",
-            [(each.account_id, each.name, shown) for each in new],
+            "customer (id, account_id, name, created_date)",
+            [(id, each.account_id, each.name, shown) for id, each in zip(ids, new, strict=True)],
         )
-        ids = self._inserted(len(new))
         events = (
             CustomerCreated(id, each.account_id, each.name, created)
             for id, each in zip(ids, new, strict=True)
@@ -175,11 +176,14 @@ class Customers:
         self._insist_on_customers([invoice.customer_id for invoice in new])
         created = now()
         shown = rfc3339(created)
+        ids = self._give("invoice", len(new))
         self.database.insert(
-            "invoice (customer_id, purchase_price_cents, purchase_date, created_date)",
-            [(each.customer_id, each.purchase_price_cents, str(each.purchase_date), shown) for each in new],
+            "invoice (id, customer_id, purchase_price_cents, purchase_date, created_date)",
+            [
+                (id, each.customer_id, each.purchase_price_cents, str(each.purchase_date), shown)
+                for id, each in zip(ids, new, strict=True)
+            ],
         )
-        ids = self._inserted(len(new))
         events = (
             InvoiceCreated(id, each.customer_id, each.purchase_price_cents, created, each.purchase_date)
             for id, each in zip(ids, new, strict=True)
@@ -385,10 +389,10 @@ class Customers:
         )
         return self.database.changes()
 
-    def _inserted(self, count: int) -> list[Id]:
-        """The ids of the rows just inserted: AUTOINCREMENT counts on, and the write lock keeps others out."""
-        last = self.database.inserted()
-        return [Id(number) for number in range(last + 1 - count, last + 1)]
+    def _give(self, table: str, count: int) -> list[Id]:
+        """The ids of new rows: nobody else gets them, as the write lock keeps others out."""
+        self.outbox.begin_if_in_doubt()
+        return give(self.database, table, count)
 
     def _insist_on_customers(self, ids: list[Id]) -> None:
         self._insist(ids, "customer_id", "customer", _KNOWN_CUSTOMER)

@@ -93,6 +93,10 @@ class Database:
         self.service = service
         self.patience = BUSY_SECONDS
         self.while_waiting: Callable[[], None] = lambda: None
+        self.is_newest: Callable[[], bool] = lambda: True
+        """Whether it is known to hold the newest events of its source; see incarnations."""
+        self.run = ""
+        """Which run of Tally this process belongs to, where that is in doubt."""
         self._schema = schema
         self._migrations = migrations
         self._newest = 1 + len(migrations)
@@ -103,10 +107,6 @@ class Database:
     def source(self) -> str:
         """`<service>@<identity>`: the source of this database's events, and its consumer group."""
         return f"{self.service}@{self.identity}"
-
-    def is_renamed(self) -> bool:
-        """Whether the database was given another identity since it was opened here."""
-        return bool(self.meta("identity") != self.identity)
 
     def execute(self, sql: str, bindings: Bindings = ()) -> apsw.Cursor:
         """Run one statement. May wait for the write lock."""
@@ -156,10 +156,6 @@ class Database:
         except DAMAGE as error:
             raise damaged(str(self.path), error) from error
         return None
-
-    def inserted(self) -> int:
-        """The id that the last INSERT made."""
-        return self._connection.last_insert_rowid()
 
     def changes(self) -> int:
         """How many rows the last INSERT, UPDATE or DELETE changed."""

@@ -125,9 +125,10 @@ class Inbox:
         if last > 0:
             self.note(source, [Range(1, last)])
 
-    def seal(self, source: str) -> None:
-        """Let nothing of `source` count that has not been applied by now, whoever still has it in hand."""
-        self.fill(source, _EVERY_SEQUENCE)
+    def reached(self) -> dict[str, int]:
+        """The highest sequence of each source that was applied; none of those that were sealed."""
+        rows = self._database.rows("SELECT source, max(last) FROM inbox_range GROUP BY source")
+        return {source: last for source, last in rows if last < _EVERY_SEQUENCE}
 
     def ranges(self) -> dict[str, list[Range]]:
         """The sequences that have been applied, by source, ascending."""

@@ -7,8 +7,21 @@ and rolled back with it.
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from tally.events import Event, encode
 from tally.store.database import Database
+from tally.store.ids import raise_ids
+from tally.store.incarnations import (
+    ROOM,
+    Incarnation,
+    begin,
+    earlier_sources,
+    end_at,
+    incarnations,
+    is_begun,
+    reach,
+)
 from tally.store.ranges import Range
 
 SCHEMA = """
@@ -37,99 +50,147 @@ class OutboxRow(NamedTuple):
 
 
 class Outbox:
-    """The events that a database has to tell, in the order of their commits."""
+    """The events that a database has to tell under one of its names, in the order of their commits.
 
-    def __init__(self, database: Database) -> None:
+    By default under the name that it is written to with, as it was when this was made. Numbers are those of
+    the events: see incarnations.
+    """
+
+    def __init__(self, database: Database, incarnation: Incarnation | None = None) -> None:
         self._database = database
+        self._incarnation = incarnation or incarnations(database)[-1]
+        self._base = self._incarnation.base
+
+    @property
+    def database(self) -> Database:
+        """The database that it is in."""
+        return self._database
 
     @property
     def source(self) -> str:
         """The source that these events are published as."""
-        return self._database.source
+        return self._incarnation.source
 
-    def is_renamed(self) -> bool:
-        """Whether the database was given another identity, and so these events another source."""
-        return self._database.is_renamed()
+    @property
+    def is_first(self) -> bool:
+        """Whether the database had no name before this one."""
+        return self._base == 0
+
+    @property
+    def is_written_to(self) -> bool:
+        """Whether new events get this name: the database has begun no other since."""
+        return self._incarnation.last is None and incarnations(self._database)[-1] == self._incarnation
 
     def add(self, events: Iterable[Event], trace_parent: str | None = None) -> None:
-        """Append events inside the transaction that is open, which must be the one of their change."""
+        """Append events inside the transaction that is open, which must be the one of their change.
+
+        Under the name that the database is written to with: a new one, where it can't know that it holds the
+        newest events of the one before.
+        """
+        self.begin_if_in_doubt()
         self._database.insert(
             "outbox (type, payload, trace_parent)",
             [(type(event).__name__, encode(event), trace_parent) for event in events],
         )
 
+    def begin_if_in_doubt(self) -> None:
+        """Begin a new name where the one before is in doubt. In the transaction, before numbers are given."""
+        if not self._database.is_newest() and not is_begun(self._database):
+            begin(self._database, Outbox(self._database).last())
+
     def after(self, sequence: int, limit: int) -> list[OutboxRow]:
         """Up to `limit` events that follow `sequence`, in order."""
-        rows = self._database.rows(
-            "SELECT sequence, type, payload, trace_parent FROM outbox"
-            " WHERE sequence > ? ORDER BY sequence LIMIT ?",
-            (sequence, limit),
-        )
-        return list(map(OutboxRow._make, rows))
+        return self._rows(Range(sequence + 1, ROOM), limit)
 
     def of(self, wanted: Iterable[Range]) -> list[OutboxRow]:
         """The events with these sequences that the outbox still holds, in order."""
-        sql = (
-            "SELECT sequence, type, payload, trace_parent FROM outbox"
-            " WHERE sequence BETWEEN ? AND ? ORDER BY sequence"
+        return [row for each in wanted for row in self._rows(each, -1)]
+
+    def _rows(self, wanted: Range, limit: int) -> list[OutboxRow]:
+        rows = self._database.rows(
+            "SELECT sequence - ?3, type, payload, trace_parent FROM outbox"
+            " WHERE sequence BETWEEN ?1 AND ?2 ORDER BY sequence LIMIT ?4",
+            (self._base + wanted.first, self._base + wanted.last, self._base, limit),
         )
-        return [OutboxRow(*row) for each in wanted for row in self._database.rows(sql, each)]
+        return list(map(OutboxRow._make, rows))
 
     def payload(self, sequence: int) -> bytes | None:
         """The payload of one event, or None when the outbox doesn't hold it."""
         payload: bytes | None = self._database.value(
-            "SELECT payload FROM outbox WHERE sequence = ?", (sequence,)
+            "SELECT payload FROM outbox WHERE sequence = ?", (self._base + sequence,)
         )
         return payload
 
     def last(self) -> int:
         """The sequence of the newest event there ever was; 0 before the first."""
-        return self._database.value("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'") or 0
+        if self._incarnation.last is not None:
+            return self._incarnation.last
+        row: int = self._database.value("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'") or 0
+        return min(row - self._base, ROOM - 1) if row > self._base else 0
 
     def first(self) -> int:
         """The sequence of the oldest event that is still kept, or the one the next event will get."""
-        oldest: int | None = self._database.value("SELECT min(sequence) FROM outbox")
-        return self.last() + 1 if oldest is None else oldest
+        oldest: int | None = self._database.value(
+            "SELECT min(sequence) FROM outbox WHERE sequence > ? AND sequence < ?",
+            (self._base, self._base + ROOM),
+        )
+        return self.last() + 1 if oldest is None else oldest - self._base
 
     def published(self) -> int:
-        """The last sequence that Redis was seen to hold."""
-        return self._database.meta("published") or 0
+        """The last sequence that Redis was seen to hold; -1 where it lacks some of the name before."""
+        return min(max((self._database.meta("published") or 0) - self._base, -1), self.last())
 
     def mark_published(self, sequence: int) -> None:
         """Remember how far Redis has got. Not durable: after a crash, Redis itself is asked.
 
         Where Redis has lost events, they count as published when they are published again, and not before.
         """
+        row = self._base + sequence
         with self._database.relaxed(), self._database.transaction():
-            self._database.execute("DELETE FROM publication WHERE sequence > ?", (sequence,))
-            self._database.set_meta("published", sequence)
+            self._database.execute("DELETE FROM publication WHERE sequence > ?", (row,))
+            self._database.set_meta("published", row)
 
     def restore(self, rows: Sequence[OutboxRow]) -> None:
         """Take back events that are newer than the newest one, in the transaction that is open.
 
         The numbers after them are then given to new events as if nothing had been lost.
         """
-        self._database.insert("outbox (sequence, type, payload, trace_parent)", rows)
+        self._database.insert(
+            "outbox (sequence, type, payload, trace_parent)",
+            [(self._base + sequence, *rest) for sequence, *rest in rows],
+        )
+        self.reach(rows[-1].sequence)
 
-    def begin_anew(self, after: int) -> None:
-        """What follows `after` becomes 1, 2, ... of the new source that the database is about to get.
+    def reach(self, last: int) -> None:
+        """Never give the numbers up to `last` again. In the transaction that is open."""
+        if self._incarnation.last is None:
+            raise_ids(self._database, "outbox", self._base + last)
+        else:
+            reach(self._database, self.source, last)
+            self._incarnation = msgspec.structs.replace(
+                self._incarnation, last=max(last, self._incarnation.last)
+            )
 
-        What lies up to `after` is forgotten, nothing counts as published. In the transaction that is open.
+    def withdraw(self, after: int) -> list[OutboxRow]:
+        """Take the events that follow `after` out, and answer them. In the transaction that is open.
+
+        They are to be told under another name: this one must have ended.
         """
-        last = self.last()
-        self._database.execute("DELETE FROM outbox WHERE sequence <= ?", (after,))
-        # By way of negative numbers: in whatever order, no two rows ever have the same.
-        self._database.execute("UPDATE outbox SET sequence = ? - sequence", (after,))
-        self._database.execute("UPDATE outbox SET sequence = -sequence")
-        self._database.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'outbox'", (last - after,))
-        self._database.execute("DELETE FROM publication")
-        self._database.set_meta("published", 0)
+        rows = self.after(after, -1)
+        self._database.execute(
+            "DELETE FROM outbox WHERE sequence > ? AND sequence < ?", (self._base + after, self._base + ROOM)
+        )
+        withdrawn = msgspec.structs.replace(self._incarnation, last=after)
+        end_at(self._database, self.source, after)
+        self._incarnation = withdrawn
+        return rows
 
     def note_publication(self, at: int, every: int) -> None:
         """Note how far publication has got at `at`, unless that was noted within `every` (seconds)."""
         latest = self._database.value("SELECT max(at) FROM publication")
         if latest is None or at >= latest + every or at < latest:
-            self._database.execute("INSERT OR REPLACE INTO publication VALUES (?, ?)", (at, self.published()))
+            row = self._database.meta("published") or 0
+            self._database.execute("INSERT OR REPLACE INTO publication VALUES (?, ?)", (at, row))
 
     def prune(self, published_before: int, limit: int) -> int:
         """Forget up to `limit` events that were published before that time (seconds); answer how many.
@@ -141,7 +202,10 @@ class Outbox:
         )
         if upto is None:
             return 0
-        upto = min(upto, self.published(), self.last() - 1, self.first() + limit - 1)
+        [(first, last)] = self._database.rows("SELECT min(sequence), max(sequence) FROM outbox")
+        if first is None:
+            return 0
+        upto = min(upto, self._database.meta("published") or 0, last - 1, first + limit - 1)
         self._database.execute("DELETE FROM outbox WHERE sequence <= ?", (upto,))
         pruned = self._database.changes()
         self._database.execute(
@@ -150,5 +214,12 @@ class Outbox:
         return pruned
 
     def depth(self) -> int:
-        """How many events wait to be published."""
-        return max(0, self.last() - self.published())
+        """How many events wait to be published, under whatever name."""
+        every = [Outbox(self._database, each) for each in incarnations(self._database)]
+        return sum(outbox.last() - max(outbox.published(), 0) for outbox in every)
+
+
+def known_of(database: Database) -> dict[str, int]:
+    """Every name that a database had, and the sequence up to which it has its events."""
+    every = (Outbox(database, each) for each in incarnations(database))
+    return earlier_sources(database) | {outbox.source: outbox.last() for outbox in every}

@@ -30,15 +30,14 @@ from tally.store.accounts import Accounts
 from tally.store.database import Database
 from tally.store.errors import StoreError, StoreUnavailable
 from tally.store.inbox import NEWEST_ENTRY, Inbox
-from tally.store.outbox import Outbox
+from tally.store.outbox import known_of
 from tally.store.ranges import Range, merge
 from tally.store.stream import Entry, EventStream
-from tally.store.succession import earlier_sources
 
 FOLDER = "rebuild"
 STREAM = "the stream"
 
-_DUE = "rebuild_due"  # in meta of accounts.db: why somebody has to build it again
+_DUE = "rebuild_due"  # in meta of accounts.db, from an earlier release: why it is to be built again
 _TABLES = (
     "customer",
     "customer_name",
@@ -130,10 +129,7 @@ class Shadow:
         """Begin with what customers.db holds at one moment. All of it or nothing."""
         done = 0
         with self._database.relaxed(), self._database.transaction(), customers.snapshot():
-            for source, last in [
-                (customers.source, Outbox(customers).last()),
-                *earlier_sources(customers).items(),
-            ]:
+            for source, last in known_of(customers).items():
                 self._inbox.fill(source, last)
             every = customers.execute(_CUSTOMERS)
             while rows := list(islice(every, _CUSTOMERS_AT_ONCE)):
@@ -185,17 +181,14 @@ class Shadow:
         with _attached(live, self._database):
             return int(live.value(_VANISHING))
 
-    def conclude(self, published: Mapping[str, int], given_up: Iterable[str]) -> None:
+    def conclude(self, published: Mapping[str, int]) -> None:
         """Let nothing that was `published` of a source count any more that is not in here by now.
 
-        What the stream has lost by its age can't come; of sources that were `given_up`, nothing ever may,
-        also from the hands of a consumer that was held up.
+        What the stream has lost by its age can't come.
         """
         with self._database.transaction():
             for source, last in published.items():
                 self._inbox.fill(source, last)
-            for source in given_up:
-                self._inbox.seal(source)
 
     def take_place_in(self, live: Database) -> None:
         """Become what `live` shows, in the transaction that is open there."""
@@ -228,11 +221,6 @@ class Shadow:
     def _meta(self, key: str, default: str | int) -> str | int:
         value: str | int | None = self._database.meta(key)
         return default if value is None else value
-
-
-def set_due(live: Database, reason: str) -> None:
-    """Note why the read model has to be built again, until it has been; in the transaction that is open."""
-    live.set_meta(_DUE, reason)
 
 
 def due(live: Database) -> str | None:

@@ -5,7 +5,7 @@ whose answer was lost, and so publish twice or strand an entry); the callers kno
 """
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -133,6 +133,8 @@ class EventStream:
         self.trimmed_key = f"{{{key}}}:trimmed"
         self.passed_key = f"{{{key}}}:passed"
         self.highest_key = f"{{{key}}}:highest"
+        self.applied_key = f"{{{key}}}:applied"
+        self.incarnations_key = f"{{{key}}}:incarnations"
         self.holding_key = f"{{{key}}}:holding"
         self.overtaken_key = f"{{{key}}}:overtaken"
         self.dead_key = f"{{{key}}}:dead"
@@ -159,18 +161,16 @@ class EventStream:
         tells that Redis lacks what lies between: nothing was published. `floor` is the last
         sequence that the outbox no longer holds.
         """
-        arguments = _to_publish(source, floor, rows, pass_over=False)
+        arguments = _to_publish(source, floor, rows, group="")
         return _published(self._publish(keys=self._publish_keys, args=arguments))
 
     def publishing(self) -> "Publishing":
         """The way to publish batches without waiting for each."""
         return Publishing(self)
 
-    def to_publish(
-        self, source: str, floor: int, rows: Sequence[OutboxRow], pass_over: bool
-    ) -> tuple[Any, ...]:
+    def to_publish(self, source: str, floor: int, rows: Sequence[OutboxRow], group: str) -> tuple[Any, ...]:
         """The command that is what `publish` does, for a Redis that has been given the script."""
-        keys, arguments = self._publish_keys, _to_publish(source, floor, rows, pass_over)
+        keys, arguments = self._publish_keys, _to_publish(source, floor, rows, group)
         return "EVALSHA", self._publish.sha, len(keys), *keys, *arguments
 
     def published(self, source: str) -> Published:
@@ -224,10 +224,38 @@ class EventStream:
         """Whether entries were removed on purpose, for their age."""
         return bool(self.client.exists(self.trimmed_key))
 
-    def successor(self, source: str) -> str | None:
-        """The source that took the place of `source`, which may publish no more; see Succession."""
-        found: bytes | None = self.client.hget(self.successors_key, source)  # type: ignore[assignment]
-        return found.decode() if found else None
+    def heirs(self) -> dict[str, str]:
+        """Each source that a database began after another, and that other."""
+        begun: dict[bytes, bytes] = self.client.hgetall(self.incarnations_key)  # type: ignore[assignment]
+        earlier: dict[bytes, bytes] = self.client.hgetall(self.successors_key)  # type: ignore[assignment]
+        heirs = {successor: former for former, successor in earlier.items()} | begun
+        return {heir.decode(): former.decode() for heir, former in heirs.items()}
+
+    def note_heirs(self, heirs: Mapping[str, str]) -> None:
+        """Note of sources, before they publish anything, which each follows. May be repeated."""
+        if heirs:
+            self.client.hset(self.incarnations_key, mapping=heirs)  # type: ignore[arg-type]
+
+    def is_given_up(self, source: str) -> bool:
+        """Whether an earlier release gave this source up for another."""
+        return bool(self.client.hexists(self.successors_key, source))
+
+    def forget_successor(self, source: str) -> None:
+        """Where an earlier release gave a source up: it is in use again. May be repeated."""
+        self.client.hdel(self.successors_key, source)
+
+    def applied(self, source: str) -> int:
+        """Up to which sequence of a source some group is known to have applied it."""
+        every: dict[bytes, bytes] = self.client.hgetall(self.applied_key)  # type: ignore[assignment]
+        ours = f" {source}".encode()
+        return max((int(last) for field, last in every.items() if field.endswith(ours)), default=0)
+
+    def note_applied(self, group: str, applied: Mapping[str, int]) -> None:
+        """Note up to which sequence of each source a group has applied it. May be repeated."""
+        if applied:
+            self.client.hset(
+                self.applied_key, mapping={f"{group} {source}": last for source, last in applied.items()}
+            )
 
     def trim(self, retention_ms: int, groups: Collection[str] = ()) -> int:
         """Remove entries older than `retention_ms` that nobody who counts still needs; see trim.lua.
@@ -291,15 +319,15 @@ class Publishing:
         self._connection: Any = None  # only while something is on its way
         self._unanswered = 0
 
-    def send(self, source: str, floor: int, rows: Sequence[OutboxRow], pass_over: bool) -> None:
+    def send(self, source: str, floor: int, rows: Sequence[OutboxRow], group: str = "") -> None:
         """Publish like `EventStream.publish`; `answer` answers.
 
-        With `pass_over` they are of no concern to the group that is named like the source: it is not
-        handed them, unless it has others to read before.
+        They are of no concern to `group`, if one is given: it is not handed them, unless it has others to
+        read before.
         """
         self._connection = self._connection or self._pool.get_connection()
         self._unanswered += 1
-        self._connection.send_command(*self._stream.to_publish(source, floor, rows, pass_over))
+        self._connection.send_command(*self._stream.to_publish(source, floor, rows, group))
 
     def answer(self) -> Published:
         """What `EventStream.publish` would have answered to the first batch that was not answered yet.
@@ -323,8 +351,8 @@ class Publishing:
         self._connection, self._unanswered = None, 0
 
 
-def _to_publish(source: str, floor: int, rows: Sequence[OutboxRow], pass_over: bool) -> list[Any]:
-    arguments: list[Any] = [source, floor, rows[0].sequence if rows else 1, "1" if pass_over else ""]
+def _to_publish(source: str, floor: int, rows: Sequence[OutboxRow], group: str) -> list[Any]:
+    arguments: list[Any] = [source, floor, rows[0].sequence if rows else 1, group]
     for row in rows:
         arguments += (row.type, row.payload, row.trace_parent or "")
     return arguments

@@ -2,8 +2,8 @@
 -- stream, the SHA-1 of its payload ('' when that is not known), and the last that was ever published as
 -- far as is known, also when the stream was deleted since. Without events: only answer.
 -- KEYS  stream, {stream}:published, {stream}:marks, {stream}:trimmed, {stream}:passed, {stream}:highest
--- ARGV  source, floor, first sequence, whether they are of no concern to the group that is named like
---       the source ('1' or ''), then type, payload and trace parent ('' for none) of each event
+-- ARGV  source, floor, first sequence, the group that they are of no concern to ('' for none), then type,
+--       payload and trace parent ('' for none) of each event
 --
 -- `published` holds each source's last sequence; its mark tells which entry that became, and the
 -- SHA-1. When the entry is gone or another's, though it was not trimmed, the stream was deleted or
@@ -20,7 +20,7 @@
 -- A group that they don't concern passes over them, unless it has something else to read before:
 -- delivered, acknowledged and logged one by one, they would cost as much again. `passed` holds where it
 -- stood before it passed over events only, and where it stands since: newest_acknowledged.lua reads it.
-local source, floor, first = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local source, floor, first, group = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 
 local function before(a, b)
     local am, as = string.match(a, '^(%d+)-(%d+)$')
@@ -67,34 +67,34 @@ local function stand()
         return nil
     end
     for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
-        local group = {}
+        local found = {}
         for i = 1, #info, 2 do
-            group[info[i]] = info[i + 1]
+            found[info[i]] = info[i + 1]
         end
-        local delivered = group['last-delivered-id']
-        if group['name'] == source then
+        local delivered = found['last-delivered-id']
+        if found['name'] == group then
             local unread = redis.call('XRANGE', KEYS[1], '(' .. delivered, '+', 'COUNT', 1)
-            return #unread == 0 and delivered or nil, group['entries-read']
+            return #unread == 0 and delivered or nil, found['entries-read']
         end
     end
 end
 
 local function set_group(entry, read)
     if read then -- from Redis 7 on, which makes the group's lag of it
-        redis.call('XGROUP', 'SETID', KEYS[1], source, entry, 'ENTRIESREAD', read)
+        redis.call('XGROUP', 'SETID', KEYS[1], group, entry, 'ENTRIESREAD', read)
     else
-        redis.call('XGROUP', 'SETID', KEYS[1], source, entry)
+        redis.call('XGROUP', 'SETID', KEYS[1], group, entry)
     end
 end
 
 local stood, read, passed
 if #ARGV > 4 then
     redis.call('HSET', KEYS[2], source, redis.call('HGET', KEYS[2], source) or '0')
-    if ARGV[4] == '1' then
+    if group ~= '' then
         stood, read = stand()
     end
     if stood then
-        passed = redis.call('HGET', KEYS[5], source) or ''
+        passed = redis.call('HGET', KEYS[5], group) or ''
         set_group(stood, read)
     end
 end
@@ -138,7 +138,7 @@ if entry then
     if stood then
         set_group(entry, read and read + added)
         local from, to = string.match(passed, '^(%S+) (%S+)$')
-        redis.call('HSET', KEYS[5], source, (to == stood and from or stood) .. ' ' .. entry)
+        redis.call('HSET', KEYS[5], group, (to == stood and from or stood) .. ' ' .. entry)
     end
 end
 return {last, digest, math.max(last, ever)}

@@ -27,7 +27,7 @@ from support.figures import revenue_by_customer
 from tally.actors.consumer import Consumer
 from tally.actors.relay import Relay
 from tally.events import Id
-from tally.recovery.taking_back import take_back
+from tally.recovery.standing import Standing
 from tally.store import accounts, customers
 from tally.store.accounts import Accounts, NewAccount
 from tally.store.customers import Customers, NewCustomer, NewInvoice
@@ -78,8 +78,8 @@ class BrokenPublishing(Publishing):
         super().__init__(stream)
         self._line = line
 
-    def send(self, source: str, floor: int, rows: Any, pass_over: bool) -> None:
-        self._line.carry(lambda: super(BrokenPublishing, self).send(source, floor, rows, pass_over))
+    def send(self, source: str, floor: int, rows: Any, group: str = "") -> None:
+        self._line.carry(lambda: super(BrokenPublishing, self).send(source, floor, rows, group))
 
     def answer(self) -> Published:
         answer: Published = self._line.carry(super().answer)
@@ -202,7 +202,7 @@ class History(RuleBasedStateMachine):
     @rule()
     def start_relay(self) -> None:
         stream = BrokenStream(self.client, "event-stream", self.line)
-        self.relay = Relay(self.customers.outbox, stream, pass_over=True, batch=2)
+        self.relay = Relay(self.customers.database, stream, pass_over=True, batch=2)
 
     @rule()
     def accounts_relay_turns(self) -> None:
@@ -218,9 +218,7 @@ class History(RuleBasedStateMachine):
         self.line.breaks = CALM
         self.accounts = Accounts(accounts.open_database(self.accounts_path))
         stream = BrokenStream(self.client, "event-stream", self.line)
-        self.accounts_relay = Relay(
-            self.accounts.outbox, stream, lambda: take_back(self.accounts, stream, lambda: None)
-        )
+        self.accounts_relay = Relay(self.accounts.database, stream, Standing(self.accounts, stream).settle)
         self.accounts_relay.step()
 
     @rule(name=st.sampled_from(CONSUMERS))

@@ -76,7 +76,7 @@ def _publish(accounts: Accounts, stream: EventStream, count: int) -> None:
     with accounts.database.transaction():
         for _ in range(count):
             accounts.create_account(NewAccount("a", "u"))
-    relay = Relay(accounts.outbox, stream)
+    relay = Relay(accounts.database, stream)
     while relay.step():
         pass
 

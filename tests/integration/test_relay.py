@@ -10,7 +10,6 @@ import redis
 from support.rights import without_right
 from tally.actors.relay import BATCH, Relay
 from tally.store.accounts import Accounts, NewAccount, open_database
-from tally.store.outbox import Outbox
 from tally.store.stream import ConsumerGroup, EventStream, connect
 
 
@@ -43,7 +42,7 @@ def _sequences(client: redis.Redis) -> list[int]:
 def test_committed_events_are_published_in_order_and_once(
     accounts: Accounts, stream: EventStream, client: redis.Redis
 ) -> None:
-    relay = Relay(accounts.outbox, stream)
+    relay = Relay(accounts.database, stream)
     _commit(accounts, BATCH + 10)
     _drain(relay)
     _commit(accounts, 5)
@@ -58,7 +57,7 @@ def test_an_event_carries_the_contracts_fields(
     trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     with accounts.database.transaction():
         accounts.create_account(NewAccount("a", "u"), trace)
-    _drain(Relay(accounts.outbox, stream))
+    _drain(Relay(accounts.database, stream))
     entries: Any = client.xrange("event-stream")
     ((_, fields),) = entries
     assert list(fields) == [b"EventTypeName", b"Payload", b"EventId", b"TraceParent"]
@@ -73,7 +72,7 @@ def test_a_relay_killed_before_it_remembers_publishes_nothing_twice(
     _commit(accounts, 20)
     # What a relay does up to the moment it is killed:
     stream.publish(accounts.outbox.source, 0, accounts.outbox.after(0, 12))
-    _drain(Relay(accounts.outbox, stream))
+    _drain(Relay(accounts.database, stream))
     assert _sequences(client) == list(range(1, 21))
 
 
@@ -100,7 +99,7 @@ def test_a_batch_beyond_a_gap_publishes_nothing_and_tells_where_to_go_on(
 def test_what_redis_lost_is_published_again_with_the_same_ids(
     accounts: Accounts, stream: EventStream, client: redis.Redis, loss: str
 ) -> None:
-    relay = Relay(accounts.outbox, stream)
+    relay = Relay(accounts.database, stream)
     _commit(accounts, 10)
     _drain(relay)
     keys: Any = client.keys("*")
@@ -123,7 +122,7 @@ def test_what_redis_lost_is_published_again_with_the_same_ids(
 def test_a_stream_that_is_deleted_or_emptied_is_published_again(
     accounts: Accounts, stream: EventStream, client: redis.Redis, made_again_by: str, busy: bool
 ) -> None:
-    relay = Relay(accounts.outbox, stream)
+    relay = Relay(accounts.database, stream)
     _commit(accounts, 10)
     _drain(relay)
     client.delete("event-stream")
@@ -142,7 +141,7 @@ def test_a_stream_that_is_deleted_or_emptied_is_published_again(
 def test_what_was_trimmed_on_purpose_is_not_published_again(
     accounts: Accounts, stream: EventStream, client: redis.Redis
 ) -> None:
-    relay = Relay(accounts.outbox, stream)
+    relay = Relay(accounts.database, stream)
     _commit(accounts, 10)
     _drain(relay)
     last: Any = client.xrevrange("event-stream", count=1)
@@ -159,7 +158,7 @@ def test_what_was_trimmed_on_purpose_is_not_published_again(
 def test_while_idle_a_loss_is_noticed_at_the_next_look(
     accounts: Accounts, stream: EventStream, client: redis.Redis
 ) -> None:
-    relay = Relay(accounts.outbox, stream)
+    relay = Relay(accounts.database, stream)
     _commit(accounts, 10)
     _drain(relay)
     client.flushall()
@@ -173,14 +172,14 @@ def test_events_that_the_outbox_no_longer_holds_do_not_hold_up_the_later_ones(
 ) -> None:
     _commit(accounts, 10)
     accounts.database.execute("DELETE FROM outbox WHERE sequence <= 6")
-    _drain(Relay(accounts.outbox, stream))
+    _drain(Relay(accounts.database, stream))
     assert _sequences(client) == [7, 8, 9, 10]
 
 
 def test_another_entry_that_got_the_id_of_one_that_was_deleted_is_not_taken_for_it(
     accounts: Accounts, stream: EventStream, client: redis.Redis
 ) -> None:
-    relay = Relay(accounts.outbox, stream)
+    relay = Relay(accounts.database, stream)
     _commit(accounts, 1)
     _drain(relay)
     entries: Any = client.xrange("event-stream")
@@ -196,24 +195,24 @@ def test_another_entry_that_got_the_id_of_one_that_was_deleted_is_not_taken_for_
 
 
 @pytest.mark.parametrize("later", [0, 5, 10, 30], ids=lambda n: f"{n} commits after the restore")
-def test_a_database_restored_from_an_old_copy_publishes_nothing_and_names_the_remedy(
+def test_what_another_publishes_under_its_name_is_not_mixed_with_its_own(
     accounts: Accounts, stream: EventStream, client: redis.Redis, tmp_path: Path, later: int
 ) -> None:
     _commit(accounts, 10)
     (tmp_path / "old").mkdir()
     accounts.database.execute("VACUUM INTO ?", (str(tmp_path / "old" / "accounts.db"),))
     _commit(accounts, 10)
-    _drain(Relay(accounts.outbox, stream))
+    _drain(Relay(accounts.database, stream))
 
     restored = Accounts(open_database(tmp_path / "old"))
     if later:
         _commit(restored, later)
-    relay = Relay(Outbox(restored.database), stream)
+    relay = Relay(restored.database, stream)
     _drain(relay)
 
     assert _sequences(client) == list(range(1, 21))
     assert relay.refusal
-    assert "rebuild" in relay.refusal
+    assert "another publishes under its name" in relay.refusal
 
 
 def test_a_redis_that_is_older_than_what_the_outbox_keeps_is_gone_on_with(
@@ -221,10 +220,10 @@ def test_a_redis_that_is_older_than_what_the_outbox_keeps_is_gone_on_with(
 ) -> None:
     """The relay took its own database for restored, and published nothing more."""
     _commit(accounts, 5)
-    _drain(Relay(accounts.outbox, stream))
+    _drain(Relay(accounts.database, stream))
     beside = {key: client.hgetall(key) for key in ("{event-stream}:published", "{event-stream}:marks")}
     _commit(accounts, 15)
-    _drain(Relay(accounts.outbox, stream))
+    _drain(Relay(accounts.database, stream))
     for key, fields in beside.items():  # what an older append-only file has
         client.hset(key, mapping=fields)  # type: ignore[arg-type]
     newer: Any = client.xrange("event-stream")
@@ -232,7 +231,7 @@ def test_a_redis_that_is_older_than_what_the_outbox_keeps_is_gone_on_with(
     accounts.database.execute("DELETE FROM outbox WHERE sequence < 12")
 
     _commit(accounts, 1)
-    relay = Relay(accounts.outbox, stream)
+    relay = Relay(accounts.database, stream)
     _drain(relay)
     assert relay.refusal is None
     assert _sequences(client) == [*range(1, 6), *range(12, 22)]
@@ -242,7 +241,7 @@ def test_a_redis_that_is_older_than_what_the_outbox_keeps_is_gone_on_with(
 def test_what_is_on_its_way_when_redis_loses_something_is_published_once(
     accounts: Accounts, stream: EventStream, client: redis.Redis, loss: str
 ) -> None:
-    relay = Relay(accounts.outbox, stream, batch=10)
+    relay = Relay(accounts.database, stream, batch=10)
     _commit(accounts, 55)
     assert [relay.step(), relay.step()] == [10, 10]  # of which the second was not heard of
 
@@ -266,7 +265,7 @@ def test_a_group_passes_over_what_is_of_no_concern_to_it(
     """And is caught up then, for Redis too."""
     group = ConsumerGroup(stream, accounts.database.source, "a", block_ms=1)
     group.create()
-    relay = Relay(accounts.outbox, stream, pass_over=True, batch=10)
+    relay = Relay(accounts.database, stream, pass_over=True, batch=10)
     _commit(accounts, 25)
     _drain(relay)
 
@@ -282,7 +281,7 @@ def test_a_group_that_has_others_to_read_is_handed_all(
     group = ConsumerGroup(stream, accounts.database.source, "a", block_ms=1)
     group.create()
     theirs = client.xadd("event-stream", {"EventTypeName": "OrderShipped"})
-    relay = Relay(accounts.outbox, stream, pass_over=True)
+    relay = Relay(accounts.database, stream, pass_over=True)
     _commit(accounts, 2)
     _drain(relay)
     assert [entry.id for entry in group.read_new(1)] == [theirs]
@@ -296,7 +295,7 @@ def test_what_a_group_passed_over_does_not_count_as_acknowledged(
 ) -> None:
     group = ConsumerGroup(stream, accounts.database.source, "a", block_ms=1)
     group.create()
-    relay = Relay(accounts.outbox, stream, pass_over=True, batch=10)
+    relay = Relay(accounts.database, stream, pass_over=True, batch=10)
 
     def another() -> bytes:
         id: bytes = client.xadd("event-stream", {"EventTypeName": "OrderShipped"})  # type: ignore[assignment]
@@ -319,7 +318,7 @@ def test_what_a_group_passed_over_does_not_count_as_acknowledged(
 def test_after_a_failure_redis_is_asked_again(
     accounts: Accounts, stream: EventStream, client: redis.Redis
 ) -> None:
-    relay = Relay(accounts.outbox, stream)
+    relay = Relay(accounts.database, stream)
     _commit(accounts, 3)
     client.set("event-stream", "not a stream")
     with pytest.raises(redis.ResponseError):
@@ -334,7 +333,7 @@ def test_where_a_right_is_missing_midway_nothing_is_added(
     accounts: Accounts, stream: EventStream, client: redis.Redis, right: str
 ) -> None:
     ConsumerGroup(stream, accounts.database.source, "a", block_ms=1).create()
-    relay = Relay(accounts.outbox, stream, pass_over=True, batch=10)
+    relay = Relay(accounts.database, stream, pass_over=True, batch=10)
     for published in (0, 25):
         with without_right(client, right):
             _commit(accounts, 25)

@@ -7,8 +7,9 @@ import pytest
 import redis
 
 from tally.actors.relay import Relay
-from tally.recovery.taking_back import take_back
+from tally.recovery.standing import Standing
 from tally.store.accounts import Accounts, NewAccount, open_database
+from tally.store.incarnations import incarnations
 from tally.store.lacking import lacking_of
 from tally.store.ranges import Range
 from tally.store.stream import EventStream, connect
@@ -29,11 +30,9 @@ class Copied:
         self.open(self.original, lost)
         with self.original.database.transaction():
             self.original.delete_account(3)
-        self.publish(Relay(self.original.outbox, stream))
+        self.publish(Relay(self.original.database, stream))
         self.older = Accounts(open_database(copy.parent))
-        self.relay = Relay(
-            self.older.outbox, stream, lambda: take_back(self.older, stream, beat=lambda: None)
-        )
+        self.relay = Relay(self.older.database, stream, Standing(self.older, stream).settle)
 
     @staticmethod
     def open(accounts: Accounts, count: int) -> None:
@@ -72,13 +71,22 @@ def test_new_accounts_go_on_where_the_lost_ones_ended(copied: Copied) -> None:
     assert copied.stream.published(copied.older.outbox.source).last == 12 + SEVERAL_PAGES
 
 
-def test_a_copy_that_has_gone_its_own_way_takes_nothing_back(copied: Copied) -> None:
+def test_a_copy_that_has_gone_its_own_way_keeps_what_it_alone_has_under_another_name(copied: Copied) -> None:
     copied.open(copied.older, 5)
-    before = copied.outboxes()
     copied.publish(copied.relay)
-    assert copied.outboxes() == before
-    assert copied.relay.refusal
-    assert "rebuild" in copied.relay.refusal
+    assert copied.relay.refusal is None
+    original, older = copied.outboxes()
+    assert older[:-5] == original
+    former, newest = incarnations(copied.older.database)
+    assert (former.last, [row[0] for row in older[-5:]]) == (
+        len(original),
+        [newest.base + number for number in range(1, 6)],
+    )
+    assert copied.stream.published(newest.source).last == 5
+    ids = [account.id for account in copied.older.accounts(10, 10_000)]
+    assert ids[:SEVERAL_PAGES] == [*range(11, 11 + SEVERAL_PAGES)]
+    assert len(ids) == SEVERAL_PAGES + 5
+    assert min(ids[SEVERAL_PAGES:]) > 10**9
 
 
 def test_what_lies_between_the_copy_and_the_stream_is_noted_and_not_given_again(

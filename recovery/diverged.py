@@ -1,0 +1,181 @@
+"""Two databases have published under one name: one of them goes on under another.
+
+It can't happen to one that asks Redis before it writes. It does to a machine that was copied while it ran,
+and to what an earlier release wrote. What the stream has under the name stays what it is. What this
+database alone has is told again under a new name: with new numbers where it was created here, as the stream
+has others under the old ones.
+"""
+
+import csv
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+import structlog
+
+from tally.events import (
+    AccountCreated,
+    AccountDeleted,
+    CustomerCreated,
+    CustomerDeleted,
+    Event,
+    InvoiceCreated,
+    InvoiceDeleted,
+    decode,
+)
+from tally.recovery.taking_back import Healing, own_row, take_back
+from tally.store.database import Database
+from tally.store.ids import give, note_renumbered
+from tally.store.incarnations import begin
+from tally.store.outbox import Outbox, OutboxRow
+from tally.store.stream import EventStream
+
+_TABLES: dict[type[Event], str] = {
+    CustomerCreated: "customer",
+    CustomerDeleted: "customer",
+    InvoiceCreated: "invoice",
+    InvoiceDeleted: "invoice",
+    AccountCreated: "account",
+    AccountDeleted: "account",
+}
+_CREATIONS = (CustomerCreated, InvoiceCreated, AccountCreated)
+_RENUMBER = {
+    "customer": [
+        "UPDATE customer SET id = ? WHERE id = ?",
+        "UPDATE invoice SET customer_id = ? WHERE customer_id = ?",
+    ],
+    "invoice": ["UPDATE invoice SET id = ? WHERE id = ?"],
+    "account": ["UPDATE account SET id = ? WHERE id = ?"],
+}
+
+Numbers = dict[str, dict[int, int]]
+"""For each table the new number of each old one."""
+
+_log = structlog.get_logger()
+
+
+def part_ways(store: Healing, stream: EventStream, beat: Callable[[], None], outbox: Outbox) -> None:
+    """Tell what only this database has of a name's events under another, and take the stream's events back.
+
+    Can be interrupted, and is then to be done again. Raises RedisError, StoreUnavailable or OSError.
+    """
+    database = store.database
+    agreed, theirs = _compared(outbox, stream, beat)
+    gone = {(_TABLES[type(event)], event.id) for event in theirs if type(event) not in _CREATIONS}
+    with database.transaction():
+        source = outbox.source
+        if outbox.is_written_to:
+            begin(database, outbox.last())
+        ours = outbox.withdraw(agreed)
+        numbers = _renumber(database, ours)
+        told = 0
+        for row in ours:
+            event: Any = _renumbered(_event(row), numbers)
+            if type(event) in _CREATIONS or (_TABLES[type(event)], event.id) not in gone:
+                Outbox(database).add([event], row.trace_parent)
+                told += 1
+        _answer_with(database, numbers)
+        _note(database, source, numbers)
+    take_back(store, stream, beat, outbox)
+    _log.warning(
+        "parted_ways",
+        source=source,
+        after=agreed,
+        told_again=told,
+        renumbered=sum(map(len, numbers.values())),
+    )
+
+
+def _compared(outbox: Outbox, stream: EventStream, beat: Callable[[], None]) -> tuple[int, list[Any]]:
+    """How far the two agree, and what the stream has beyond."""
+    agreed, theirs, seen = 0, [], 0
+    differs = False
+    for entries in stream.entries_of(outbox.source):
+        beat()
+        for entry in entries:
+            row = own_row(entry)
+            if row is None or row.sequence <= seen:
+                continue
+            seen = row.sequence
+            differs = differs or outbox.payload(row.sequence) not in (row.payload, None)
+            differs = differs or row.sequence > outbox.last()
+            if differs:
+                theirs.append(decode(entry.fields))
+            else:
+                agreed = row.sequence
+    return max(agreed, outbox.first() - 1), theirs
+
+
+def _event(row: OutboxRow) -> Any:
+    return decode({b"EventTypeName": row.type.encode(), b"Payload": row.payload})
+
+
+def _renumber(database: Database, rows: Iterable[OutboxRow]) -> Numbers:
+    """Give what these events created numbers that nobody had."""
+    created: defaultdict[str, list[int]] = defaultdict(list)
+    for event in map(_event, rows):
+        if type(event) in _CREATIONS:
+            created[_TABLES[type(event)]].append(event.id)
+    numbers: Numbers = {}
+    for table, ids in created.items():
+        fresh: list[int] = []
+        for start in range(0, len(ids), 1000):
+            fresh += give(database, table, len(ids[start : start + 1000]))
+        numbers[table] = dict(zip(ids, fresh, strict=True))
+        pairs = [(new, old) for old, new in numbers[table].items()]
+        for sql in _RENUMBER[table]:
+            database.executemany(sql, pairs)
+    return numbers
+
+
+def _renumbered(event: Any, numbers: Mapping[str, Mapping[int, int]]) -> Event:
+    changed = {"id": numbers.get(_TABLES[type(event)], {}).get(event.id, event.id)}
+    if isinstance(event, InvoiceCreated | InvoiceDeleted):
+        customers = numbers.get("customer", {})
+        changed["customer_id"] = customers.get(event.customer_id, event.customer_id)
+    renumbered: Event = msgspec.structs.replace(event, **changed)
+    return renumbered
+
+
+def _answer_with(database: Database, numbers: Mapping[str, Mapping[int, int]]) -> None:
+    """A request that comes again is answered with the numbers that count now."""
+    for table, renumbered in numbers.items():
+        for old, new in renumbered.items():
+            database.execute(
+                "UPDATE idempotency SET location = ?, body = ? WHERE location = ?",
+                (f"/{table}s/{new}", f'{{"id":"{new}"}}'.encode(), f"/{table}s/{old}"),
+            )
+    for key, body in database.rows("SELECT key, body FROM idempotency WHERE location IS NULL"):
+        answered = _many(bytes(body), numbers)
+        if answered != body:
+            database.execute("UPDATE idempotency SET body = ? WHERE key = ?", (answered, key))
+
+
+def _many(body: bytes, numbers: Mapping[str, Mapping[int, int]]) -> bytes:
+    """The answer to a batch; which table its numbers are of, it doesn't say: that which has them all."""
+    ids = [int(id) for id in re.findall(rb'"(\d+)"', body)]
+    for renumbered in numbers.values():
+        if ids and all(id in renumbered for id in ids):
+            return b'{"ids":[%s]}' % b",".join(b'"%d"' % renumbered[id] for id in ids)
+    return body
+
+
+def _note(database: Database, source: str, numbers: Mapping[str, Mapping[int, int]]) -> None:
+    """Keep which numbers became which, in a file beside the database, and note how many, for status."""
+    count = sum(map(len, numbers.values()))
+    if not count:
+        return
+    names = (source, Outbox(database).source)
+    file = database.path.with_name(f"renumbered-{'-'.join(each.partition('@')[2] for each in names)}.csv")
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "w", encoding="utf-8", newline="") as content:
+        rows = csv.writer(content)
+        rows.writerow(("what", "old id", "new id"))
+        for table, renumbered in numbers.items():
+            rows.writerows((table, old, new) for old, new in renumbered.items())
+        content.flush()
+        os.fsync(descriptor)
+    note_renumbered(database, source, count, file)

@@ -1,0 +1,137 @@
+"""Where a database stands to the stream: whether it holds all that it ever published, and may go on.
+
+Its relay looks whenever it asks Redis how far it has got. A database that was put back from an older copy
+takes back what it lacks. One that has gone its own way, as there were two of it, tells what it alone has
+under another name. Only when it is known to hold the newest events of its name is it written to under that
+name in this run; see store/incarnations.py.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import structlog
+
+from tally.recovery.diverged import part_ways
+from tally.recovery.taking_back import Healing, joins, take_back
+from tally.store.database import Database
+from tally.store.incarnations import begin, incarnations, is_begun, own_sources
+from tally.store.outbox import Outbox
+from tally.store.stream import EventStream, Published, fingerprint
+
+_log = structlog.get_logger()
+
+
+class Stand(NamedTuple):
+    """The events of one name, here and on the stream."""
+
+    outbox: Outbox
+    published: Published
+
+
+def stands_of(database: Database, stream: EventStream) -> list[Stand]:
+    """How it stands with each name that has events here, and with the newest, which may have none.
+
+    A name that follows another is noted beside the stream, before it publishes anything.
+    """
+    *ended, newest = incarnations(database)
+    stream.note_heirs({heir.source: former.source for former, heir in pairwise((*ended, newest))})
+    outboxes = [Outbox(database, each) for each in ended]
+    kept = [outbox for outbox in outboxes if outbox.first() <= outbox.last() or not outbox.last()]
+    return [Stand(outbox, stream.published(outbox.source)) for outbox in (*kept, Outbox(database, newest))]
+
+
+class Standing:
+    """Compares one service's database with the stream, and mends what differs.
+
+    `confirm` is called once the database is known to hold the newest events of the name that it is written to
+    with; `beat` while something takes long.
+    """
+
+    def __init__(
+        self,
+        store: Healing,
+        stream: EventStream,
+        beat: Callable[[], None] = lambda: None,
+        confirm: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._store = store
+        self._database = store.database
+        self._stream = stream
+        self._beat = beat
+        self._confirm = confirm
+        self._confirmed = False
+        self._adopted = False
+
+    def settle(self) -> list[Stand]:
+        """Mend what differs, and answer how it stands then, the newest name last.
+
+        May be repeated, also after it was interrupted. Raises RedisError or StoreUnavailable.
+        """
+        stands = stands_of(self._database, self._stream)
+        while self._mend(stands):
+            stands = stands_of(self._database, self._stream)
+        return stands
+
+    def _mend(self, stands: Sequence[Stand]) -> bool:
+        """Mend one thing, if there is one; then it is to be looked at anew."""
+        for outbox, published in stands:
+            last = outbox.last()
+            if published.ever > last and joins(outbox, self._stream, self._beat):
+                take_back(self._store, self._stream, self._beat, outbox)
+                return True
+            if published.ever > last or not _agrees(outbox, published):
+                part_ways(self._store, self._stream, self._beat, outbox)
+                return True
+        if not self._adopted and self._adopt():
+            return True
+        self._adopted = True
+        if not self._confirmed and self._is_newest(stands[-1]):
+            self._confirmed = True
+            self._confirm()
+        return False
+
+    def _adopt(self) -> bool:
+        """Go on from the names that this database was given after the copy of it was made, if any.
+
+        What they published comes at the next look, as they end at once: what is written meanwhile gets a name
+        that nobody else can have.
+        """
+        heirs = self._stream.heirs()
+        with self._database.transaction():
+            known, adopted = own_sources(self._database), []
+            while fresh := [heir for heir, former in heirs.items() if former in known and heir not in known]:
+                for heir in fresh:
+                    begin(self._database, Outbox(self._database).last(), heir)
+                adopted += fresh
+                known.update(fresh)
+            if adopted:
+                begin(self._database, Outbox(self._database).last())
+        for heir in adopted:
+            self._let_end(heirs[heir])
+            _log.warning("took_over_name", source=heir, former=heirs[heir])
+        return bool(adopted)
+
+    def _let_end(self, former: str) -> None:
+        """Where an earlier release gave a name up, nothing more may be told under it, in no copy."""
+        if self._stream.is_given_up(former):
+            for each in incarnations(self._database):
+                if each.source == former:
+                    part_ways(self._store, self._stream, self._beat, Outbox(self._database, each))
+            self._stream.forget_successor(former)
+
+    def _is_newest(self, stand: Stand) -> bool:
+        """Whether nobody can know of later events of that name."""
+        outbox, published = stand
+        if is_begun(self._database):
+            return True
+        is_known = published.ever > 0 or (outbox.last() == 0 and outbox.is_first)
+        return is_known and self._stream.applied(outbox.source) <= outbox.last()
+
+
+def _agrees(outbox: Outbox, published: Published) -> bool:
+    """Whether the last event on the stream can have come from here; True where that can't be told."""
+    own = outbox.payload(published.last)
+    if own is None or published.fingerprint is None:
+        return True
+    return fingerprint(own) == published.fingerprint

@@ -1,0 +1,97 @@
+"""The names that a database publishes under, one after another.
+
+A database that begins to write without knowing that it holds the newest events of its source (a copy that was
+put back while Redis is away, say) does so under a new name, and gives numbers that nobody had. So no
+EventId and no number ever means two things, and what it lacked of the old name comes in beside it later.
+"""
+
+import secrets
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from tally.store.database import Database
+from tally.store.ids import begin_block
+
+ROOM = 1 << 40  # rows of the outbox that each has for its events, so that all of them stay in order
+
+_EARLIER = "earlier_sources"  # in meta, as JSON
+_BEGUN_IN = "begun_in"  # in meta: the run of Tally that has begun the newest
+_NOTED = "incarnations"  # in meta, as JSON, when there was more than one
+
+
+class Incarnation(msgspec.Struct, frozen=True):
+    """A name, and where its events are: number n is the row `base` + n of the outbox.
+
+    `last` is the number of the last event of one that has ended, None of the one that is written to.
+    """
+
+    source: str
+    base: int = 0
+    last: int | None = None
+
+
+def incarnations(database: Database) -> list[Incarnation]:
+    """All that the database ever had, the oldest first: the last is the one that is written to."""
+    noted = database.meta(_NOTED)
+    return msgspec.json.decode(noted, type=list[Incarnation]) if noted else [Incarnation(database.source)]
+
+
+def earlier_sources(database: Database) -> dict[str, int]:
+    """What releases before this one had called the database, and up to which number it has these events."""
+    return msgspec.json.decode(database.meta(_EARLIER) or "{}", type=dict[str, int])
+
+
+def set_earlier_sources(database: Database, earlier: Mapping[str, int]) -> None:
+    """In the transaction that is open."""
+    database.set_meta(_EARLIER, msgspec.json.encode(earlier).decode())
+
+
+def own_sources(database: Database) -> set[str]:
+    """All names that events of this database have on the stream, also from before this release."""
+    return {each.source for each in incarnations(database)} | earlier_sources(database).keys()
+
+
+def begin(database: Database, last: int, source: str | None = None) -> Incarnation:
+    """End the one that is written to, whose last number is `last`, and begin another.
+
+    It gets a name that nobody had, unless `source` gives it one, and then new rows get numbers that nobody
+    had. In the transaction that is open.
+    """
+    *ended, current = incarnations(database)
+    ended.append(msgspec.structs.replace(current, last=last))
+    begun = Incarnation(source or f"{database.service}@{secrets.token_hex(4)}", len(ended) * ROOM)
+    _note(database, [*ended, begun])
+    database.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'outbox'", (begun.base,))
+    if not database.changes():
+        database.execute("INSERT INTO sqlite_sequence VALUES ('outbox', ?)", (begun.base,))
+    if source is None:
+        begin_block(database)
+        database.set_meta(_BEGUN_IN, database.run)
+    return begun
+
+
+def is_begun(database: Database) -> bool:
+    """Whether the name that is written to was begun in this run of Tally: then it is nobody else's."""
+    return bool(database.run) and database.meta(_BEGUN_IN) == database.run
+
+
+def reach(database: Database, source: str, last: int) -> None:
+    """Note that one that has ended had numbers up to `last`, at least. In the transaction that is open."""
+    known = next(each.last or 0 for each in incarnations(database) if each.source == source)
+    end_at(database, source, max(last, known))
+
+
+def end_at(database: Database, source: str, last: int) -> None:
+    """Note what the last number is of one that has ended. In the transaction that is open."""
+    _note(
+        database,
+        [
+            msgspec.structs.replace(each, last=last) if each.source == source else each
+            for each in incarnations(database)
+        ],
+    )
+
+
+def _note(database: Database, every: Sequence[Incarnation]) -> None:
+    database.set_meta(_NOTED, msgspec.json.encode(every).decode())

@@ -1,0 +1,296 @@
+"""A database that can't know whether it is the newest goes on under another name.
+
+So that no name and no number means two things.
+"""
+
+import csv
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from support.cli import command
+from support.disks import copied_while_in_use, gone_its_own_way, replaced
+from support.figures import accounts_db, agree
+from support.invoices import Load
+from support.redis_process import RedisProcess
+from support.tally import Tally, running
+from support.waiting import eventually
+
+
+@pytest.fixture
+def tally(tmp_path: Path, server: RedisProcess) -> Iterator[Tally]:
+    with running(tmp_path, redis_url=server.url) as tally:
+        yield tally
+
+
+def _customers_db(tally: Tally) -> Path:
+    return accounts_db(tally).with_name("customers.db")
+
+
+def _ids(tally: Tally) -> list[int]:
+    """Of all invoices."""
+    with closing(sqlite3.connect(_customers_db(tally))) as database:
+        return [id for (id,) in database.execute("SELECT id FROM invoice ORDER BY id")]
+
+
+def _names(client: redis.Redis) -> list[bytes]:
+    entries: Any = client.xrange("event-stream")
+    return [fields[b"EventId"] for _, fields in entries]
+
+
+def _sources(client: redis.Redis) -> set[str]:
+    return {name.decode().partition(":")[0] for name in _names(client) if name.startswith(b"customers@")}
+
+
+def _all_is_well(tally: Tally, load: Load) -> None:
+    """All that was accepted is there, and counts once; and so it is with what comes."""
+    agree(tally)
+    with load:
+        load.goes_on(50)
+    agree(tally)
+    ids = [int(invoice.id or 0) for invoice in load.invoices]
+    assert len(ids) == len(set(ids)), "a number was given twice"
+    assert {*ids} <= {*_ids(tally)}
+    for service in (tally.customers, tally.accounts):
+        eventually(lambda service=service: service.get("/status")["status"] == "ok")  # type: ignore[misc]
+
+
+def test_a_backup_that_is_written_to_while_redis_is_away_gives_other_numbers(
+    tally: Tally, server: RedisProcess, tmp_path: Path
+) -> None:
+    load, copy = Load(tally), tmp_path / "copy.db"
+    with load:
+        load.goes_on(100)
+        copied_while_in_use(_customers_db(tally), copy)
+        load.goes_on(100)
+    eventually(tally.settled, 30)
+    assert tally.stop() == 0
+    highest, before = max(_ids(tally)), len(_ids(tally))
+    server.kill()
+    replaced(_customers_db(tally), copy)
+    tally.start()
+    posted = len(load.invoices)
+    with load:
+        load.goes_on(100)
+    assert min(int(invoice.id or 0) for invoice in load.invoices[posted:]) > 10**9 > highest
+    server.start()
+    _all_is_well(tally, load)
+    assert len([id for id in _ids(tally) if id <= highest]) == before, "what it lacked has not come back"
+    assert len(_sources(server.client)) == 2
+    names = _names(server.client)
+    assert len(names) == len(set(names))
+
+
+def test_when_redis_and_the_newest_events_are_lost_new_ones_are_not_taken_for_them(
+    tally: Tally, server: RedisProcess, tmp_path: Path
+) -> None:
+    """The new events had the lost ones' names, which accounts.db had applied: they did not count."""
+    load, copy = Load(tally), tmp_path / "copy.db"
+    with load:
+        load.goes_on(50)
+        copied_while_in_use(_customers_db(tally), copy)
+        load.goes_on(50)
+    eventually(tally.settled, 30)
+    shown = load.shown()
+    assert tally.stop() == 0
+    server.client.flushall()
+    replaced(_customers_db(tally), copy)
+    tally.start()
+    posted = len(load.invoices)
+    with load:
+        load.goes_on(30)
+    eventually(tally.settled, 30)
+    assert load.shown() == shown + sum(invoice.cents for invoice in load.invoices[posted:])
+
+
+def test_a_start_while_redis_is_away_goes_on_under_another_name_and_loses_nothing(
+    tally: Tally, server: RedisProcess
+) -> None:
+    load = Load(tally)
+    with load:
+        load.goes_on(50)
+    eventually(tally.settled, 30)
+    for _ in range(2):
+        assert tally.stop() == 0
+        server.kill()
+        tally.start()
+        with load:
+            load.goes_on(50)
+        tally.accounts.post("/accounts", {"name": "meanwhile", "owned_by": "u"})
+        assert tally.customers.get("/status")["outbox_depth"] > 0
+        tally.kill("customers-http-1")
+        with load:
+            load.goes_on(20)
+        server.start()
+        eventually(tally.settled, 30)
+        assert tally.customers.get("/status")["outbox_depth"] == 0
+    _all_is_well(tally, load)
+    assert len(_sources(server.client)) == 3
+    server.client.flushall()
+    _all_is_well(tally, load)
+    assert len(_sources(server.client)) == 3, "not all names were published again"
+
+
+def test_a_backup_from_before_another_name_takes_over_both(
+    tally: Tally, server: RedisProcess, tmp_path: Path
+) -> None:
+    load, copy = Load(tally), tmp_path / "copy.db"
+    with load:
+        load.goes_on(50)
+        copied_while_in_use(_customers_db(tally), copy)
+    eventually(tally.settled, 30)
+    for _ in range(2):
+        assert tally.stop() == 0
+        server.kill()
+        tally.start()
+        with load:
+            load.goes_on(50)
+        server.start()
+        eventually(tally.settled, 30)
+    assert tally.stop() == 0
+    before = _ids(tally)
+    replaced(_customers_db(tally), copy)
+    tally.start()
+    eventually(lambda: _ids(tally) == before)
+    _all_is_well(tally, load)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_copy_that_has_gone_its_own_way_keeps_both(
+    tally: Tally, server: RedisProcess, tmp_path: Path, times: int
+) -> None:
+    """The remedy took off the stream what had come after the copy."""
+    load, copy = Load(tally), tmp_path / "copy.db"
+    with load:
+        load.goes_on(100)
+        copied_while_in_use(_customers_db(tally), copy)
+        load.goes_on(100)
+    eventually(tally.settled, 30)
+    for _ in range(times):
+        assert tally.stop() == 0
+        before = len(_ids(tally))
+        replaced(_customers_db(tally), copy)
+        gone_its_own_way(_customers_db(tally))
+        tally.start()
+        _all_is_well(tally, load)
+        assert len(_ids(tally)) >= before + 300
+    names = _names(server.client)
+    assert len(names) == len(set(names))
+    files = sorted(
+        _customers_db(tally).parent.glob("renumbered-*.csv"), key=lambda file: file.stat().st_mtime
+    )
+    assert len(files) == times
+    rows = list(csv.DictReader(files[-1].open()))
+    assert {int(row["new id"]) for row in rows if row["what"] == "invoice"} <= {*_ids(tally)}
+    assert str(files[-1]) in str(tally.customers.get("/status")["notes"])
+
+
+def test_killed_while_it_takes_back_or_parts_ways_it_comes_to_the_same(
+    tally: Tally, server: RedisProcess, tmp_path: Path
+) -> None:
+    load, copy = Load(tally), tmp_path / "copy.db"
+    with load:
+        load.goes_on(100)
+        copied_while_in_use(_customers_db(tally), copy)
+        load.goes_on(1500)
+    eventually(tally.settled, 30)
+    assert tally.stop() == 0
+    before = len(_ids(tally))
+    replaced(_customers_db(tally), copy)
+    gone_its_own_way(_customers_db(tally))
+    for tenth in range(2, 10, 2):
+        tally.launch()
+        with pytest.raises(Exception, match="timed out"):
+            tally.process.wait(tenth / 10)
+        tally.end()
+    tally.start()
+    _all_is_well(tally, load)
+    assert len(_ids(tally)) >= before + 300
+
+
+def test_accounts_opened_under_one_name_by_two_are_all_there(
+    tally: Tally, server: RedisProcess, tmp_path: Path
+) -> None:
+    load, copy = Load(tally), tmp_path / "copy.db"
+    copied_while_in_use(accounts_db(tally), copy)
+    with load:
+        load.goes_on(20)
+    opened = [_open_account(tally, f"before {number}") for number in range(3)]
+    eventually(tally.settled, 30)
+    assert tally.stop() == 0
+    replaced(accounts_db(tally), copy)
+    server.kill()
+    tally.start()
+    again = [_open_account(tally, f"after {number}") for number in range(5)]
+    server.start()
+    _all_is_well(tally, load)
+    names = {each["account"]["id"]: each["account"]["name"] for each in tally.accounts.get("/accounts")}
+    assert [names[id] for id in opened] == ["before 0", "before 1", "before 2"]
+    assert [names[id] for id in again] == [f"after {number}" for number in range(5)]
+
+
+def test_a_repeated_request_is_answered_with_the_number_that_counts(
+    tally: Tally, server: RedisProcess
+) -> None:
+    """Its row was renumbered, as the stream had another under its number."""
+    account = _open_account(tally, "a")
+    customer = tally.customers.post("/customers", {"name": "c", "account_id": account})["id"]
+    eventually(tally.settled, 30)
+    assert tally.stop() == 0
+    copy = tally.directory / "copy.db"
+    copied_while_in_use(_customers_db(tally), copy)
+    tally.start()
+    invoice = {"customer_id": customer, "purchase_date": "2019-01-06", "purchase_price_cents": 5}
+    tally.customers.post("/invoices", invoice)
+    eventually(tally.settled, 30)
+    assert tally.stop() == 0
+    replaced(_customers_db(tally), copy)
+    with closing(sqlite3.connect(_customers_db(tally))) as database, database:
+        now = database.execute("SELECT strftime('%s', 'now')").fetchone()[0]
+        keys = {"one": ("/invoices/1", '{"id":"1"}'), "many": (None, '{"ids":["2","3"]}')}
+        for key, (location, body) in keys.items():
+            database.execute(
+                "INSERT INTO idempotency VALUES (?, x'00', ?, ?, ?)",
+                (key, location, body.encode(), int(now)),
+            )
+    gone_its_own_way(_customers_db(tally))
+    tally.start()
+    agree(tally)
+    with closing(sqlite3.connect(_customers_db(tally))) as database:
+        answers = dict(database.execute("SELECT key, CAST(body AS TEXT) FROM idempotency"))
+        location = database.execute("SELECT location FROM idempotency WHERE key = 'one'").fetchone()[0]
+    first = min(id for id in _ids(tally) if id > 10**9)
+    assert answers["one"] == f'{{"id":"{first}"}}'
+    assert location == f"/invoices/{first}"
+    assert answers["many"] == f'{{"ids":["{first + 1}","{first + 2}"]}}'
+
+
+def test_a_customers_db_with_several_names_is_recovered_whole(tally: Tally, server: RedisProcess) -> None:
+    load = Load(tally)
+    with load:
+        load.goes_on(50)
+    eventually(tally.settled, 30)
+    assert tally.stop() == 0
+    server.kill()
+    tally.start()
+    with load:
+        load.goes_on(50)
+    server.start()
+    eventually(tally.settled, 30)
+    assert tally.stop() == 0
+    before = _ids(tally)
+    _customers_db(tally).unlink()
+    done = command("recover", "customers", "--config", tally.directory / "tally.toml")
+    assert done.returncode == 0, done.stderr
+    assert _ids(tally) == before
+    tally.start()
+    _all_is_well(tally, load)
+
+
+def _open_account(tally: Tally, name: str) -> str:
+    return str(tally.accounts.post("/accounts", {"name": name, "owned_by": "u"})["id"])
