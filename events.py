@@ -15,6 +15,7 @@ TYPE_FIELD = b"EventTypeName"
 PAYLOAD_FIELD = b"Payload"
 EVENT_ID_FIELD = b"EventId"
 TRACE_PARENT_FIELD = b"TraceParent"
+REQUEST_KEY_FIELD = b"RequestKey"
 
 MAX_ID = 2**63 - 1
 _MOST_DIGITS = len(str(MAX_ID))

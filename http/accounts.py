@@ -22,12 +22,12 @@ from tally.http.service import (
     Json,
     Page,
     Service,
+    cause,
     create_app,
     made,
     path_id,
     read_body,
     send_made,
-    trace_parent,
 )
 from tally.http.status import StatusReport
 from tally.http.tokens import Bearer, Tokens
@@ -93,11 +93,11 @@ class AccountsResource:
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Open an account."""
         body = read_body(req, SINGLE_BODY)
-        new, trace = bodies.decode(body, AccountBody), trace_parent(req)
+        new = bodies.decode(body, AccountBody)
         if owner(req) not in (None, new.owned_by):
             raise Forbidden(f"Only an admin may open an account for another than {owner(req)}.")
         answer = self._service.write_once(
-            req, body, lambda store: made("/accounts", store.create_account(new, trace))
+            req, body, lambda store, cause: made("/accounts", store.create_account(new, cause))
         )
         send_made(resp, answer)
 
@@ -123,9 +123,9 @@ class AccountsResource:
 
     def on_delete_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Delete an account; with ?cascade=true, its customers too."""
-        number, trace = path_id(id, "account"), trace_parent(req)
+        number = path_id(id, "account")
         cascade = _flag(req, "cascade")
-        self._service.write(lambda store: store.delete_account(number, cascade, trace, owner(req)))
+        self._service.write(lambda store: store.delete_account(number, cascade, cause(req), owner(req)))
         resp.status = falcon.HTTP_204
 
     def on_get_customers(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:

@@ -20,17 +20,18 @@ from tally.http.service import (
     Json,
     Page,
     Service,
+    cause,
     create_app,
     made,
     made_many,
     path_id,
     read_body,
     send_made,
-    trace_parent,
 )
 from tally.http.status import StatusReport
 from tally.http.tokens import Tokens
 from tally.http.values import CustomerBody, InvoiceBody
+from tally.store.cause import Cause
 from tally.store.customers import Customers, NewCustomer, NewInvoice
 from tally.store.database import Database
 
@@ -75,22 +76,22 @@ class CustomersResource:
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Create a customer."""
         body = read_body(req, SINGLE_BODY)
-        new, trace = bodies.decode(body, CustomerBody), trace_parent(req)
+        new = bodies.decode(body, CustomerBody)
         answer = self._service.write_once(
             req,
             body,
-            lambda store: made("/customers", *self._create(store, owner(req), [new], trace)),
+            lambda store, cause: made("/customers", *self._create(store, owner(req), [new], cause)),
         )
         send_made(resp, answer)
 
     def on_post_batch(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Create many customers, all or none."""
         body = read_body(req, BATCH_BODY)
-        new, trace = bodies.decode_batch(body, CustomerBody), trace_parent(req)
+        new = bodies.decode_batch(body, CustomerBody)
         answer = self._service.write_once(
             req,
             body,
-            lambda store: made_many(self._create(store, owner(req), new, trace)),
+            lambda store, cause: made_many(self._create(store, owner(req), new, cause)),
         )
         send_made(resp, answer)
 
@@ -109,15 +110,15 @@ class CustomersResource:
 
     def on_delete_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Delete a customer and its invoices."""
-        number, trace = path_id(id, "customer"), trace_parent(req)
-        self._service.write(lambda store: store.delete_customer(number, trace, owner(req)))
+        number = path_id(id, "customer")
+        self._service.write(lambda store: store.delete_customer(number, cause(req), owner(req)))
         resp.status = falcon.HTTP_204
 
     def _create(
-        self, store: Customers, owner: str | None, new: Sequence[NewCustomer], trace: str | None
+        self, store: Customers, owner: str | None, new: Sequence[NewCustomer], cause: Cause
     ) -> list[Id]:
         store.insist_on_accounts_of(owner, new)
-        return store.create_customers(new, self._require_account, trace)
+        return store.create_customers(new, self._require_account, cause)
 
 
 class InvoicesResource:
@@ -129,18 +130,18 @@ class InvoicesResource:
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Create an invoice."""
         body = read_body(req, SINGLE_BODY)
-        new, trace = bodies.decode(body, InvoiceBody), trace_parent(req)
+        new = bodies.decode(body, InvoiceBody)
         answer = self._service.write_once(
-            req, body, lambda store: made("/invoices", *self._create(store, owner(req), [new], trace))
+            req, body, lambda store, cause: made("/invoices", *self._create(store, owner(req), [new], cause))
         )
         send_made(resp, answer)
 
     def on_post_batch(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Create many invoices, all or none."""
         body = read_body(req, BATCH_BODY)
-        new, trace = bodies.decode_batch(body, InvoiceBody), trace_parent(req)
+        new = bodies.decode_batch(body, InvoiceBody)
         answer = self._service.write_once(
-            req, body, lambda store: made_many(self._create(store, owner(req), new, trace))
+            req, body, lambda store, cause: made_many(self._create(store, owner(req), new, cause))
         )
         send_made(resp, answer)
 
@@ -159,12 +160,12 @@ class InvoicesResource:
 
     def on_delete_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Take an invoice back."""
-        number, trace = path_id(id, "invoice"), trace_parent(req)
-        self._service.write(lambda store: store.delete_invoice(number, trace, owner(req)))
+        number = path_id(id, "invoice")
+        self._service.write(lambda store: store.delete_invoice(number, cause(req), owner(req)))
         resp.status = falcon.HTTP_204
 
     def _create(
-        self, store: Customers, owner: str | None, new: Sequence[NewInvoice], trace: str | None
+        self, store: Customers, owner: str | None, new: Sequence[NewInvoice], cause: Cause
     ) -> list[Id]:
         store.insist_on_customers_of(owner, new)
-        return store.create_invoices(new, trace)
+        return store.create_invoices(new, cause)

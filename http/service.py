@@ -13,9 +13,10 @@ from tally.http import problems
 from tally.http.answers import Made, ManyMade
 from tally.http.auth import LOGIN, SAFE_METHODS, Gate, principal
 from tally.http.problems import BodyTooLarge, FieldError, PackedBody, WrongFields
+from tally.store.cause import Cause
 from tally.store.database import Database
 from tally.store.group_commit import GroupCommit
-from tally.store.idempotency import Answer, IdempotencyKeys
+from tally.store.idempotency import Answer, IdempotencyKeys, KeyedRequest
 from tally.store.trace_parent import parse as parse_trace_parent
 
 SINGLE_BODY = 1024 * 1024  # bytes
@@ -58,19 +59,21 @@ class Service(Generic[S]):
         """Run `change` in a transaction that it may share with others; see GroupCommit.run."""
         return self.commits.run(lambda: change(self._writer))
 
-    def write_once(self, req: falcon.Request, body: bytes, change: Callable[[S], Answer]) -> Answer:
+    def write_once(self, req: falcon.Request, body: bytes, change: Callable[[S, Cause], Answer]) -> Answer:
         """Like `write`; with an Idempotency-Key in the request, `change` runs the first time only.
 
-        Raises WrongFields for a key that is none, KeyReused for one that came with another request.
+        It is given what its events are to tell of the request. Raises WrongFields for a key that is none,
+        KeyReused for one that came with another request.
         """
         key = req.env.get("HTTP_IDEMPOTENCY_KEY")
         if key is None:
-            return self.write(change)
+            return self.write(lambda store: change(store, cause(req)))
         if not _VISIBLE_ASCII.match(key):
             raise WrongFields([FieldError("Idempotency-Key", "Expected 1 to 200 visible ASCII characters")])
-        request = req.path.encode() + b"\n" + body
         own_key = f"{principal(req).name} {key}".lstrip()  # no other user's; a key holds no blank
-        return self.write(lambda store: self._keys.once(own_key, request, lambda: change(store)))
+        request = KeyedRequest(own_key, req.path, body)
+        told = Cause(trace_parent(req), request.request_key())
+        return self.write(lambda store: self._keys.once(request, lambda: change(store, told)))
 
     def close(self) -> None:
         """Let go of the database: nothing may be under way, and nothing follows."""
@@ -149,6 +152,11 @@ def read_body(req: falcon.Request, limit: int) -> bytes:
         raise PackedBody(coding)
     body: bytes = req.stream.read(length)
     return body
+
+
+def cause(req: falcon.Request) -> Cause:
+    """What the events of a request tell of it."""
+    return Cause(trace_parent(req))
 
 
 def trace_parent(req: falcon.Request) -> str | None:

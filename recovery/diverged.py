@@ -27,6 +27,7 @@ from tally.events import (
     decode,
 )
 from tally.recovery.taking_back import Healing, own_row, take_back
+from tally.store.cause import Cause
 from tally.store.database import Database
 from tally.store.ids import give, note_renumbered
 from tally.store.incarnations import begin
@@ -75,7 +76,7 @@ def part_ways(store: Healing, stream: EventStream, beat: Callable[[], None], out
         for row in ours:
             event: Any = _renumbered(_event(row), numbers)
             if type(event) in _CREATIONS or (_TABLES[type(event)], event.id) not in gone:
-                Outbox(database).add([event], row.trace_parent)
+                Outbox(database).add([event], Cause(row.trace_parent))
                 told += 1
         _answer_with(database, numbers)
         _note(database, source, numbers)

@@ -6,12 +6,13 @@ oldest entry is nowhere any more; its numbers are never given again.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
 from tally.events import (
     PAYLOAD_FIELD,
+    REQUEST_KEY_FIELD,
     TRACE_PARENT_FIELD,
     TYPE_FIELD,
     Event,
@@ -20,7 +21,9 @@ from tally.events import (
     UnknownEventType,
     decode,
 )
+from tally.store.cause import RequestKey
 from tally.store.database import Database
+from tally.store.idempotency import IdempotencyKeys
 from tally.store.ids import raise_ids
 from tally.store.lacking import note_lacking
 from tally.store.outbox import Outbox, OutboxRow
@@ -53,6 +56,7 @@ def take_back(
     database, outbox = store.database, outbox or Outbox(store.database)
     last, count = outbox.last(), 0
     published = stream.published_by_source().get(outbox.source, 0)
+    answers = _Answers(database)
     with database.relaxed():  # what is lost with the power is taken back again
         for entries in stream.entries_of(outbox.source):
             beat()
@@ -62,7 +66,9 @@ def take_back(
             with database.transaction():
                 note_lacking(database, outbox.source, _gaps(rows, last))
                 outbox.restore(rows)
-                store.make_again([decode(_fields(row)) for row in rows])
+                events = [decode(_fields(row)) for row in rows]
+                store.make_again(events)
+                answers.take(rows, events, int(entries[-1].id.partition(b"-")[0]) // 1000)
             last, count = rows[-1].sequence, count + len(rows)
     _reach(outbox, stream, published)
     _log.warning("took_back_own_events", source=outbox.source, count=count, newest=outbox.last())
@@ -79,6 +85,27 @@ def _reach(outbox: Outbox, stream: EventStream, published: int) -> None:
             outbox.reach(published)
         for table, id in highest.items():
             raise_ids(database, table, id)
+
+
+class _Answers:
+    """Keeps again what requests with an Idempotency-Key were answered, once all events of one have come."""
+
+    def __init__(self, database: Database) -> None:
+        self._keys = IdempotencyKeys(database)
+        self._text: str | None = None
+        self._ids: list[int] = []
+
+    def take(self, rows: Iterable[OutboxRow], events: Iterable[Any], at: int) -> None:
+        """The next events, in order, which were published before `at` (seconds). In the open transaction."""
+        for row, event in zip(rows, events, strict=True):
+            if row.request_key is None:
+                continue
+            if row.request_key != self._text:
+                self._text, self._ids = row.request_key, []
+            self._ids.append(event.id)
+            key = RequestKey.parse(row.request_key)
+            if key and key.events == len(self._ids):
+                self._keys.remember(key, row.type.removesuffix("Created").lower(), self._ids, at)
 
 
 def joins(outbox: Outbox, stream: EventStream, beat: Callable[[], None]) -> bool:
@@ -126,8 +153,11 @@ def own_row(entry: Entry) -> OutboxRow | None:
         return None
     if not isinstance(name, EventId):
         return None
-    trace = fields.get(TRACE_PARENT_FIELD, b"").decode(errors="replace") or None
-    return OutboxRow(name.sequence, fields[TYPE_FIELD].decode(), fields[PAYLOAD_FIELD], trace)
+    trace, key = (
+        fields.get(field, b"").decode(errors="replace") or None
+        for field in (TRACE_PARENT_FIELD, REQUEST_KEY_FIELD)
+    )
+    return OutboxRow(name.sequence, fields[TYPE_FIELD].decode(), fields[PAYLOAD_FIELD], trace, key)
 
 
 def _fields(row: OutboxRow) -> dict[bytes, bytes]:

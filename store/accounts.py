@@ -22,6 +22,7 @@ from tally.events import (
     rfc3339,
 )
 from tally.store import account_totals, idempotency, inbox, login_attempts, outbox, revenue, users
+from tally.store.cause import UNKNOWN, Cause
 from tally.store.database import Database, Migrations, Place
 from tally.store.errors import AccountInUse, NotFound
 from tally.store.ids import give
@@ -84,7 +85,7 @@ MIGRATIONS: Migrations = (  # see CONTRIBUTING.md, "A change of the schema"
     ALTER TABLE customer DROP COLUMN created_date;
     """,
     revenue.LARGE_INDEX,
-    inbox.ASIDE,
+    f"{inbox.ASIDE} {outbox.REQUEST_KEY}",
 )
 
 
@@ -144,7 +145,7 @@ class Accounts:
         self.outbox = Outbox(database)
         self._revenue = Revenue(database)
 
-    def create_account(self, new: NewAccount, trace_parent: str | None = None) -> Id:
+    def create_account(self, new: NewAccount, cause: Cause = UNKNOWN) -> Id:
         """Open an account and answer its id, which is above any that was ever seen."""
         created = now()
         self.outbox.begin_if_in_doubt()
@@ -154,11 +155,11 @@ class Accounts:
             (id, new.name, new.description, new.owned_by, rfc3339(created)),
         )
         event = AccountCreated(id, new.name, new.description, new.owned_by, created)
-        self.outbox.add([event], trace_parent)
+        self.outbox.add([event], cause)
         return id
 
     def delete_account(
-        self, id: int, cascade: bool = False, trace_parent: str | None = None, owner: str | None = None
+        self, id: int, cascade: bool = False, cause: Cause = UNKNOWN, owner: str | None = None
     ) -> None:
         """Delete an account. With `cascade` the customers service deletes its customers then.
 
@@ -170,7 +171,7 @@ class Accounts:
                 f"The account {id} still lists customers; delete them first, or ask for ?cascade=true."
             )
         self.database.execute("UPDATE account SET deleted = TRUE WHERE id = ?", (id,))
-        self.outbox.add([AccountDeleted(Id(id), now())], trace_parent)
+        self.outbox.add([AccountDeleted(Id(id), now())], cause)
 
     def account(self, id: int, owner: str | None = None) -> Account:
         """The account. Raises NotFound."""

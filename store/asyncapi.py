@@ -100,6 +100,11 @@ def _message(kind: type[Event], payload: dict[str, Any]) -> dict[str, Any]:
                     "type": "string",
                     "description": "W3C trace context of the request that caused it, when it had one.",
                 },
+                events.REQUEST_KEY_FIELD.decode(): {
+                    "type": "string",
+                    "description": "Of the request that caused it, when it had an Idempotency-Key: hashes of "
+                    "the key and of the content, and how many events belong to it. For Tally itself.",
+                },
             },
             "required": [events.TYPE_FIELD.decode()],
         },

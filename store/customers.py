@@ -23,6 +23,7 @@ from tally.events import (
     rfc3339,
 )
 from tally.store import idempotency, inbox, invoice_index, outbox
+from tally.store.cause import UNKNOWN, Cause
 from tally.store.database import Database, Migrations, Place, numbers
 from tally.store.errors import NotFound, UnknownReference
 from tally.store.ids import give
@@ -81,7 +82,7 @@ CREATE TABLE doomed_account (
 MIGRATIONS: Migrations = (  # see CONTRIBUTING.md, "A change of the schema"
     f"DROP INDEX invoice_by_customer; {invoice_index.SCHEMA} {DOOMED_CUSTOMER}",
     CUSTOMER_NUMBER,
-    inbox.ASIDE,
+    f"{inbox.ASIDE} {outbox.REQUEST_KEY}",
 )
 
 MOST_CUSTOMERS_AT_ONCE = 1000  # deleted in one transaction: other writers wait for it
@@ -146,7 +147,7 @@ class Customers:
         self,
         new: Sequence[NewCustomer],
         require_account: bool = False,
-        trace_parent: str | None = None,
+        cause: Cause = UNKNOWN,
     ) -> list[Id]:
         """Record customers and answer their ids in order: all of them or none.
 
@@ -161,14 +162,14 @@ class Customers:
             "customer (id, account_id, name, created_date)",
             [(id, each.account_id, each.name, shown) for id, each in zip(ids, new, strict=True)],
         )
-        events = (
+        events = [
             CustomerCreated(id, each.account_id, each.name, created)
             for id, each in zip(ids, new, strict=True)
-        )
-        self.outbox.add(events, trace_parent)
+        ]
+        self.outbox.add(events, cause)
         return ids
 
-    def create_invoices(self, new: Sequence[NewInvoice], trace_parent: str | None = None) -> list[Id]:
+    def create_invoices(self, new: Sequence[NewInvoice], cause: Cause = UNKNOWN) -> list[Id]:
         """Record invoices and answer their ids in order: all of them or none.
 
         Raises UnknownReference for a customer that does not exist.
@@ -184,11 +185,11 @@ class Customers:
                 for id, each in zip(ids, new, strict=True)
             ],
         )
-        events = (
+        events = [
             InvoiceCreated(id, each.customer_id, each.purchase_price_cents, created, each.purchase_date)
             for id, each in zip(ids, new, strict=True)
-        )
-        self.outbox.add(events, trace_parent)
+        ]
+        self.outbox.add(events, cause)
         return ids
 
     def insist_on_accounts_of(self, owner: str | None, new: Sequence[NewCustomer]) -> None:
@@ -203,17 +204,17 @@ class Customers:
             ids = [invoice.customer_id for invoice in new]
             self._insist(ids, "customer_id", "customer", _OWN_CUSTOMER, owner)
 
-    def delete_customer(self, id: int, trace_parent: str | None = None, owner: str | None = None) -> None:
+    def delete_customer(self, id: int, cause: Cause = UNKNOWN, owner: str | None = None) -> None:
         """Delete a customer and its invoices. Raises NotFound."""
         customer = self.customer(id, owner)
-        self._delete_customer(customer.id, customer.account_id, trace_parent, MOST_INVOICES_AT_ONCE)
+        self._delete_customer(customer.id, customer.account_id, cause, MOST_INVOICES_AT_ONCE)
 
-    def delete_invoice(self, id: int, trace_parent: str | None = None, owner: str | None = None) -> None:
+    def delete_invoice(self, id: int, cause: Cause = UNKNOWN, owner: str | None = None) -> None:
         """Take an invoice back. Raises NotFound."""
         invoice = self.invoice(id, owner)
         self.database.execute("DELETE FROM invoice WHERE id = ?", (id,))
         deleted = InvoiceDeleted(invoice.id, invoice.customer_id, invoice.purchase_price_cents, now())
-        self.outbox.add([deleted], trace_parent)
+        self.outbox.add([deleted], cause)
 
     def customer(self, id: int, owner: str | None = None) -> Customer:
         """The customer. Raises NotFound."""
@@ -364,15 +365,15 @@ class Customers:
             "SELECT id FROM customer WHERE account_id = ? LIMIT ?", (account_id, MOST_CUSTOMERS_AT_ONCE)
         )
         for (id,) in ids:
-            left -= self._delete_customer(Id(id), Id(account_id), trace_parent, left)
+            left -= self._delete_customer(Id(id), Id(account_id), Cause(trace_parent), left)
             if not left:
                 return
         if len(ids) < MOST_CUSTOMERS_AT_ONCE:
             self.database.execute("DELETE FROM doomed_account WHERE id = ?", (account_id,))
 
-    def _delete_customer(self, id: Id, account_id: Id, trace_parent: str | None, most: int) -> int:
+    def _delete_customer(self, id: Id, account_id: Id, cause: Cause, most: int) -> int:
         """Delete a customer and up to `most` of its invoices; answer how many. The rest is left for later."""
-        self.outbox.add([CustomerDeleted(id, account_id, now())], trace_parent)
+        self.outbox.add([CustomerDeleted(id, account_id, now())], cause)
         return self._remove_customer(id, most)
 
     def _remove_customer(self, id: Id, most: int) -> int:

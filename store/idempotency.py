@@ -2,10 +2,11 @@
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
+from tally.store.cause import RequestKey, short_hash
 from tally.store.database import Database
 from tally.store.errors import KeyReused
 
@@ -22,12 +23,30 @@ CREATE TABLE idempotency (
 CREATE INDEX idempotency_by_age ON idempotency (kept_since);
 """
 
+_BY_HASH = "\0sha256:"  # how a key begins of which only the hash is known; no client can send one
+
 
 class Answer(Struct, frozen=True):
     """What a request that made something is answered with: its `Location`, when it has one, and body."""
 
     location: str | None
     body: bytes
+
+
+class KeyedRequest:
+    """A request that came with an Idempotency-Key, which is given made the user's own, with its path and body."""
+
+    def __init__(self, key: str, path: str, body: bytes) -> None:
+        self.key = key
+        self.hash = short_hash(f"{key}\n{path}".encode())
+        """By which it is known where the key is not."""
+        self.fingerprint = hashlib.sha256(path.encode() + b"\n" + body).digest()
+        """What must be the same when the key comes again."""
+        self._is_batch = path.endswith("/batch")
+
+    def request_key(self) -> str:
+        """What its events tell of it, but how many they are: RequestKey as text up to there."""
+        return f"{self.hash}:{self.fingerprint.hex()[:32]}:{'batch-' if self._is_batch else ''}"
 
 
 class IdempotencyKeys:
@@ -37,29 +56,43 @@ class IdempotencyKeys:
         self._database = database
         self._clock = clock
 
-    def once(self, key: str, request: bytes, make: Callable[[], Answer]) -> Answer:
-        """Answer what `make` answers the first time `key` comes, and the same from then on.
+    def once(self, request: KeyedRequest, make: Callable[[], Answer]) -> Answer:
+        """Answer what `make` answers the first time the request's key comes, and the same from then on.
 
-        `request` is what must be the same: the path and the body. Only to be used inside the
-        transaction of the change that `make` does. Raises KeyReused when `request` differs;
-        what `make` raises is not kept, so a request that changed nothing may be mended.
+        Only to be used inside the transaction of the change that `make` does. Raises KeyReused when path or
+        body differ; what `make` raises is not kept, so a request that changed nothing may be mended.
         """
-        fingerprint = hashlib.sha256(request).digest()
         rows = self._database.rows(
-            "SELECT fingerprint, location, body FROM idempotency WHERE key = ? AND kept_since > ?",
-            (key, int(self._clock()) - KEPT_SECONDS),
+            "SELECT fingerprint, location, body FROM idempotency WHERE key IN (?, ?) AND kept_since > ?",
+            (request.key, _BY_HASH + request.hash, int(self._clock()) - KEPT_SECONDS),
         )
         if rows:
             kept, location, body = rows[0]
-            if kept != fingerprint:
+            if kept != request.fingerprint[: len(kept)]:
                 raise KeyReused
             return Answer(location, body)
         answer = make()
+        self._keep(request.key, request.fingerprint, answer, int(self._clock()))
+        return answer
+
+    def remember(self, key: RequestKey, table: str, ids: Sequence[int], at: int) -> None:
+        """Keep the answer to a request that the database was told of at `at` (seconds) by its own events.
+
+        In the transaction that is open. One that is older than KEPT_SECONDS is not kept.
+        """
+        if at <= int(self._clock()) - KEPT_SECONDS:
+            return
+        if key.is_batch:
+            answer = Answer(None, b'{"ids":[%s]}' % b",".join(b'"%d"' % id for id in ids))
+        else:
+            answer = Answer(f"/{table}s/{ids[0]}", b'{"id":"%d"}' % ids[0])
+        self._keep(_BY_HASH + key.request, bytes.fromhex(key.content), answer, at)
+
+    def _keep(self, key: str, fingerprint: bytes, answer: Answer, at: int) -> None:
         self._database.execute(
             "INSERT OR REPLACE INTO idempotency VALUES (?, ?, ?, ?, ?)",
-            (key, fingerprint, answer.location, answer.body, int(self._clock())),
+            (key, fingerprint, answer.location, answer.body, at),
         )
-        return answer
 
     def prune(self, limit: int) -> int:
         """Forget up to `limit` keys that are older than KEPT_SECONDS; answer how many."""

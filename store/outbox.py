@@ -10,6 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from tally.events import Event, encode
+from tally.store.cause import UNKNOWN, Cause
 from tally.store.database import Database
 from tally.store.ids import raise_ids
 from tally.store.incarnations import (
@@ -29,7 +30,8 @@ CREATE TABLE outbox (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT,
     type TEXT NOT NULL,
     payload BLOB NOT NULL,
-    trace_parent TEXT
+    trace_parent TEXT,
+    request_key TEXT
 ) STRICT;
 
 -- How far publication had got at some times, to know which rows were published how long ago.
@@ -40,6 +42,9 @@ CREATE TABLE publication (
 """
 
 
+REQUEST_KEY = "ALTER TABLE outbox ADD COLUMN request_key TEXT;"  # what schemas up to 3 lack
+
+
 class OutboxRow(NamedTuple):
     """An event as it is to appear on the stream."""
 
@@ -47,6 +52,7 @@ class OutboxRow(NamedTuple):
     type: str
     payload: bytes
     trace_parent: str | None
+    request_key: str | None = None
 
 
 class Outbox:
@@ -81,16 +87,17 @@ class Outbox:
         """Whether new events get this name: the database has begun no other since."""
         return self._incarnation.last is None and incarnations(self._database)[-1] == self._incarnation
 
-    def add(self, events: Iterable[Event], trace_parent: str | None = None) -> None:
+    def add(self, events: Sequence[Event], cause: Cause = UNKNOWN) -> None:
         """Append events inside the transaction that is open, which must be the one of their change.
 
         Under the name that the database is written to with: a new one, where it can't know that it holds the
         newest events of the one before.
         """
         self.begin_if_in_doubt()
+        key = cause.request_key and f"{cause.request_key}{len(events)}"
         self._database.insert(
-            "outbox (type, payload, trace_parent)",
-            [(type(event).__name__, encode(event), trace_parent) for event in events],
+            "outbox (type, payload, trace_parent, request_key)",
+            [(type(event).__name__, encode(event), cause.trace_parent, key) for event in events],
         )
 
     def begin_if_in_doubt(self) -> None:
@@ -108,7 +115,7 @@ class Outbox:
 
     def _rows(self, wanted: Range, limit: int) -> list[OutboxRow]:
         rows = self._database.rows(
-            "SELECT sequence - ?3, type, payload, trace_parent FROM outbox"
+            "SELECT sequence - ?3, type, payload, trace_parent, request_key FROM outbox"
             " WHERE sequence BETWEEN ?1 AND ?2 ORDER BY sequence LIMIT ?4",
             (self._base + wanted.first, self._base + wanted.last, self._base, limit),
         )
@@ -156,7 +163,7 @@ class Outbox:
         The numbers after them are then given to new events as if nothing had been lost.
         """
         self._database.insert(
-            "outbox (sequence, type, payload, trace_parent)",
+            "outbox (sequence, type, payload, trace_parent, request_key)",
             [(self._base + sequence, *rest) for sequence, *rest in rows],
         )
         self.reach(rows[-1].sequence)

@@ -354,8 +354,16 @@ class Publishing:
 def _to_publish(source: str, floor: int, rows: Sequence[OutboxRow], group: str) -> list[Any]:
     arguments: list[Any] = [source, floor, rows[0].sequence if rows else 1, group]
     for row in rows:
-        arguments += (row.type, row.payload, row.trace_parent or "")
+        arguments += (row.type, row.payload, _further(row))
     return arguments
+
+
+def _further(row: OutboxRow) -> bytes | str:
+    """The fields that not every event has, as publish.lua takes them."""
+    if not (row.trace_parent or row.request_key):
+        return ""
+    named = (("TraceParent", row.trace_parent), ("RequestKey", row.request_key))
+    return msgspec.msgpack.encode([part for field in named if field[1] for part in field])
 
 
 def _published(answer: Any) -> Published:

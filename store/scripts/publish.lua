@@ -3,7 +3,7 @@
 -- far as is known, also when the stream was deleted since. Without events: only answer.
 -- KEYS  stream, {stream}:published, {stream}:marks, {stream}:trimmed, {stream}:passed, {stream}:highest
 -- ARGV  source, floor, first sequence, the group that they are of no concern to ('' for none), then type,
---       payload and trace parent ('' for none) of each event
+--       payload and further fields (names and values in turn, as MessagePack; '' for none) of each event
 --
 -- `published` holds each source's last sequence; its mark tells which entry that became, and the
 -- SHA-1. When the entry is gone or another's, though it was not trimmed, the stream was deleted or
@@ -124,7 +124,7 @@ for i = 5, #ARGV, 3 do
                 'EventId', id)
         else
             entry = redis.call('XADD', KEYS[1], '*', 'EventTypeName', ARGV[i], 'Payload', ARGV[i + 1],
-                'EventId', id, 'TraceParent', ARGV[i + 2])
+                'EventId', id, unpack(cmsgpack.unpack(ARGV[i + 2])))
         end
     end
 end

@@ -95,6 +95,39 @@ def test_a_backup_that_is_put_back_takes_back_all_that_came_later(tally: Tally, 
     assert len(names) == len(set(names)), "something was published twice"
 
 
+def test_a_repeated_request_is_answered_from_what_came_back(tally: Tally, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+    account = tally.accounts.post("/accounts", {"name": "a", "owned_by": "u"})["id"]
+    customer = tally.customers.post("/customers", {"name": "c", "account_id": account})["id"]
+    copied_while_in_use(_file(tally), copy)
+    invoice = {"customer_id": customer, "purchase_date": "2019-01-06", "purchase_price_cents": 5}
+    requests: dict[str, tuple[str, Any]] = {
+        "one": ("/invoices", invoice),
+        "many": ("/invoices/batch", [invoice] * 1500),
+        "few": ("/invoices/batch", [invoice]),
+    }
+
+    def answers() -> dict[str, Any]:
+        return {
+            key: tally.customers.post(path, body, {"Idempotency-Key": key})
+            for key, (path, body) in requests.items()
+        }
+
+    answered = answers()
+    eventually(tally.settled, 30)
+    assert b"one" not in str(_client(tally).xrange("event-stream")).encode(), "a key is on the stream"
+    assert tally.stop() == 0
+    replaced(_file(tally), copy)
+    tally.start()
+    assert answers() == answered
+    other = tally.customers.request(
+        "POST", "/invoices", {**invoice, "purchase_price_cents": 6}, headers={"Idempotency-Key": "one"}
+    )
+    assert other.status == 422
+    eventually(tally.settled, 30)
+    assert tally.accounts.get(f"/accounts/{account}")["total_revenue_cents"] == 5 * 1502
+
+
 def test_what_the_stream_has_lost_as_well_is_told_and_its_numbers_are_not_given_again(
     tally: Tally, tmp_path: Path
 ) -> None:

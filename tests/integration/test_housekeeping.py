@@ -148,7 +148,7 @@ def test_idempotency_keys_are_forgotten_after_their_day(accounts: Accounts, stre
     clock = Clock()
     keys = IdempotencyKeys(accounts.database, clock)
     for n in range(5):
-        keys.once(f"key-{n}", b"request", lambda: Answer(None, b"{}"))
+        keys.once(KeyedRequest(f"key-{n}", "/accounts", b""), lambda: Answer(None, b"{}"))
     clock.now += KEPT_SECONDS - 10
     _tidy(accounts, stream, clock)
     assert _rows(accounts, "idempotency") == 5

@@ -10,6 +10,7 @@ import redis
 from support.rights import without_right
 from tally.actors.relay import BATCH, Relay
 from tally.store.accounts import Accounts, NewAccount, open_database
+from tally.store.cause import Cause
 from tally.store.stream import ConsumerGroup, EventStream, connect
 
 
@@ -56,11 +57,12 @@ def test_an_event_carries_the_contracts_fields(
 ) -> None:
     trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     with accounts.database.transaction():
-        accounts.create_account(NewAccount("a", "u"), trace)
+        accounts.create_account(NewAccount("a", "u"), Cause(trace, "a:b:"))
     _drain(Relay(accounts.database, stream))
     entries: Any = client.xrange("event-stream")
     ((_, fields),) = entries
-    assert list(fields) == [b"EventTypeName", b"Payload", b"EventId", b"TraceParent"]
+    assert list(fields) == [b"EventTypeName", b"Payload", b"EventId", b"TraceParent", b"RequestKey"]
+    assert fields[b"RequestKey"] == b"a:b:1"
     assert fields[b"EventId"].decode() == f"{accounts.database.source}:1"
     assert fields[b"TraceParent"].decode() == trace
     assert client.hgetall("{event-stream}:published") == {accounts.database.source.encode(): b"1"}

@@ -1,0 +1,45 @@
+"""What the events of a change come of: a request, or another event."""
+
+import hashlib
+from typing import NamedTuple
+
+
+class Cause(NamedTuple):
+    """What is known of it: its W3C trace context, and the `request_key` of one with an Idempotency-Key."""
+
+    trace_parent: str | None = None
+    request_key: str | None = None
+
+
+UNKNOWN = Cause()
+
+
+class RequestKey(NamedTuple):
+    """A request with an Idempotency-Key, as its events tell of it: never the key itself.
+
+    `request` is a hash of key, path and user, `content` one of path and body, both hexadecimal. A batch is
+    answered otherwise than a request that makes one thing, and says so. `events` is how many belong to it.
+    """
+
+    request: str
+    content: str
+    is_batch: bool
+    events: int
+
+    def __str__(self) -> str:
+        return f"{self.request}:{self.content}:{'batch-' if self.is_batch else ''}{self.events}"
+
+    @classmethod
+    def parse(cls, text: str) -> "RequestKey | None":
+        """What `str` has written, None for anything else."""
+        request, _, rest = text.partition(":")
+        content, _, told = rest.partition(":")
+        digits = told.removeprefix("batch-")
+        if not (digits.isascii() and digits.isdigit() and len(digits) < 7):
+            return None
+        return cls(request, content, told != digits, int(digits))
+
+
+def short_hash(content: bytes) -> str:
+    """128 bits of it, as hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()[:32]
