@@ -20,9 +20,9 @@ from tally.store import inbox
 from tally.store.asks import ASKED, COVERS_FIELD
 from tally.store.database import Database
 from tally.store.errors import StoreError
-from tally.store.inbox import NEWEST_ENTRY, Inbox
+from tally.store.inbox import Inbox
 from tally.store.ranges import parsed
-from tally.store.stream import ConsumerGroup, Entry, RedisError, Redriven, is_missing
+from tally.store.stream import Age, ConsumerGroup, Entry, RedisError, Redriven, is_missing
 from tally.store.trace_parent import TraceParentOf
 
 _LATEST_MS = 2**63 - 1  # what a column holds; an id that another program made up may be higher
@@ -81,6 +81,7 @@ class Consumer:
         self._metrics = metrics or ConsumerMetrics()
         self._clock = clock
         self._recovered = False
+        self._age = Age()
         self._next_claim = 0.0
         self.may_rest = False  # nothing of the last step was of concern, nor is the next likely to be
 
@@ -122,14 +123,21 @@ class Consumer:
             after = entries[-1].id
 
     def _compare(self) -> None:
-        """The database decides what has been applied: set the group back when it is further on.
+        """The database decides what has been applied: set the group back when that was further on.
 
-        Redis is asked first: what it has seen acknowledged by then, the database has committed.
+        By its age: it is the database that has last acknowledged, or a later state of it, or else a copy.
+        What has an EventId would be asked for by its number anyway.
         """
-        acknowledged = self._group.newest_acknowledged()
-        if acknowledged and self._is_unseen(acknowledged):
-            _log.warning("group_set_back", group=self._group.group, acknowledged=acknowledged.decode())
+        noted, self._age = self._group.age(), self._inbox.age()
+        is_later = noted and noted.branch == self._age.branch and noted <= self._age
+        if not is_later and self._group.has_begun():
+            _log.warning(
+                "group_set_back", group=self._group.group, noted=noted and str(noted), age=str(self._age)
+            )
             self._group.set_back()
+            with self._database.transaction():
+                self._age = self._inbox.branch_off()
+        self._group.acknowledge([], self._age)
 
     def _claim_is_due(self) -> bool:
         return self._clock() >= self._next_claim
@@ -172,22 +180,10 @@ class Consumer:
         done += self._apply_all(events)
         self._put_aside(unknown, inbox.UNKNOWN)
         done += [entry.id for entry in unknown]
-        if entries and self._is_unseen(entries[-1].id):  # Redis hands them out in ascending order
-            # What changes nothing is noted too: else the group would seem to be further on than the
-            # database, be set back, and bury again what is buried.
-            with self._database.transaction():
-                self._note_seen(entries[-1].id)
         for entry, reason in unreadable:
             self._bury(entry, reason)
-        self._group.acknowledge(done)
-
-    def _is_unseen(self, id: bytes) -> bool:
-        return stream_position(id) > stream_position(self._newest())
-
-    def _note_seen(self, newest: bytes) -> None:
-        """Note in the open transaction how far the stream was seen."""
-        if self._is_unseen(newest):
-            self._database.set_meta(NEWEST_ENTRY, newest.decode())
+        if done:
+            self._group.acknowledge(done, self._age)
 
     def _apply_all(self, events: list[Delivery]) -> list[bytes]:
         """Apply together, or when that raises, each alone; answer the entries that are done with."""
@@ -215,8 +211,8 @@ class Consumer:
             fresh = self._inbox.take(named, stream_position(newest)[0])
             taken = [each for name, each in named.items() if name in fresh]
             self._apply([each.event for each in taken if each.event], partial(_trace_parent, taken))
-            if order is None:
-                self._note_seen(newest)
+            age = self._inbox.grow()
+        self._age = age
         if concerned:
             self._after_commit()
         self._metrics.after_apply(events, taken)
@@ -254,6 +250,7 @@ class Consumer:
                 return
             self._redriven_in_vain(orders[0], error)
         else:
+            self._group.acknowledge([], self._age)
             self._group.settle_all(orders)
             for order in orders if orders[0].entry.id != ASKED else ():
                 _log.info("redriven_event_applied", entry=order.entry.id.decode(), **traced(order.entry))
@@ -303,9 +300,6 @@ class Consumer:
         self._put_aside([entry], inbox.DEAD)
         self._group.bury(entry, reason, deliveries)
         self._metrics.buried()
-
-    def _newest(self) -> bytes:
-        return str(self._database.meta(NEWEST_ENTRY) or "0-0").encode()
 
 
 def _trace_parent(events: list[Delivery], event: Event) -> str | None:

@@ -34,7 +34,7 @@ class Answer(Struct, frozen=True):
 
 
 class KeyedRequest:
-    """A request that came with an Idempotency-Key, which is given made the user's own, with its path and body."""
+    """A request that came with an Idempotency-Key, made the user's own; with its path and body."""
 
     def __init__(self, key: str, path: str, body: bytes) -> None:
         self.key = key

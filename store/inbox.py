@@ -4,6 +4,7 @@ It is written in the transaction that applies them, and is what makes every effe
 Sequences are kept as ranges, so that a source whose events have all come takes one row.
 """
 
+import secrets
 from collections import defaultdict
 from collections.abc import Iterable
 
@@ -11,6 +12,7 @@ from tally.events import EventId
 from tally.store.database import Database
 from tally.store.database import numbers as array_of
 from tally.store.ranges import Range, merge, without
+from tally.store.stream import Age
 
 # Events that are known and have had no effect: why, is one of the constants below.
 ASIDE = """
@@ -41,7 +43,7 @@ DEAD = "dead"  # a dead letter, while it is one
 DISCARDED = "discarded"  # a dead letter that somebody has thrown away
 UNKNOWN = "unknown"  # of a type that this release doesn't know
 
-NEWEST_ENTRY = "newest_entry"  # in meta: the highest stream id that the database has seen
+_AGE = "age"  # in meta
 
 _EVERY_SEQUENCE = 10**18 - 1  # no EventId has a higher one
 
@@ -124,6 +126,24 @@ class Inbox:
         """Note every event of `source` up to `last` as applied."""
         if last > 0:
             self.note(source, [Range(1, last)])
+
+    def age(self) -> Age:
+        """How old the database is; of one that has never taken anything, 0 on no branch."""
+        branch, _, count = str(self._database.meta(_AGE) or "- 0").partition(" ")
+        return Age(branch, int(count))
+
+    def grow(self) -> Age:
+        """Be older by a transaction, the one that is open."""
+        branch, transactions = self.age()
+        return self._set_age(Age(branch if transactions else secrets.token_hex(4), transactions + 1))
+
+    def branch_off(self) -> Age:
+        """Begin another branch, in the transaction that is open."""
+        return self._set_age(Age(secrets.token_hex(4), self.age().transactions + 1))
+
+    def _set_age(self, age: Age) -> Age:
+        self._database.set_meta(_AGE, f"{age.branch} {age.transactions}")
+        return age
 
     def reached(self) -> dict[str, int]:
         """The highest sequence of each source that was applied; none of those that were sealed."""

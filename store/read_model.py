@@ -29,7 +29,7 @@ from tally.store import accounts
 from tally.store.accounts import Accounts
 from tally.store.database import Database
 from tally.store.errors import StoreError, StoreUnavailable
-from tally.store.inbox import NEWEST_ENTRY, Inbox
+from tally.store.inbox import Inbox
 from tally.store.outbox import known_of
 from tally.store.ranges import Range, merge
 from tally.store.stream import Entry, EventStream
@@ -38,6 +38,7 @@ FOLDER = "rebuild"
 STREAM = "the stream"
 
 _DUE = "rebuild_due"  # in meta of accounts.db, from an earlier release: why it is to be built again
+_POSITION = "newest_entry"  # in meta of the shadow: the last entry of the stream that is in it
 _TABLES = (
     "customer",
     "customer_name",
@@ -113,7 +114,7 @@ class Shadow:
     @property
     def position(self) -> bytes:
         """The last entry of the stream that is in here."""
-        return str(self._meta(NEWEST_ENTRY, "0-0")).encode()
+        return str(self._meta(_POSITION, "0-0")).encode()
 
     @property
     def count(self) -> int:
@@ -163,7 +164,7 @@ class Shadow:
         with self._database.relaxed(), self._database.transaction():
             fresh = self._inbox.take(named, int(newest.partition("-")[0]))
             self._accounts.apply([event for name, event in named.items() if name in fresh])
-            self._database.set_meta(NEWEST_ENTRY, newest)
+            self._database.set_meta(_POSITION, newest)
             self._database.set_meta("count", self.count + len(entries))
             self._database.set_meta("seen", msgspec.json.encode(seen).decode())
             if failed:
@@ -210,7 +211,7 @@ class Shadow:
         live.execute(
             "INSERT INTO account_total (account_id) SELECT id FROM account WHERE true ON CONFLICT DO NOTHING"
         )
-        live.set_meta(NEWEST_ENTRY, self.position.decode())
+        Inbox(live).grow()
         live.execute("DELETE FROM meta WHERE key = ?", (_DUE,))
 
     def discard(self) -> None:

@@ -84,6 +84,16 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
         return EventId.parse(given) or f"EventId:{given.decode(errors='backslashreplace')}"
 
 
+class Age(NamedTuple):
+    """How old a database is: how many transactions it has taken something of the stream in, on which branch.
+
+    A group that is set back begins another branch: then a copy of its database is told from what it was.
+    """
+
+    branch: str = "-"
+    transactions: int = 0
+
+
 class Claim(NamedTuple):
     """Entries taken over from another consumer, and where to go on: `b"0-0"` at the end.
 
@@ -131,7 +141,7 @@ class EventStream:
         self.published_key = f"{{{key}}}:published"
         self.marks_key = f"{{{key}}}:marks"
         self.trimmed_key = f"{{{key}}}:trimmed"
-        self.passed_key = f"{{{key}}}:passed"
+        self.ages_key = f"{{{key}}}:ages"
         self.highest_key = f"{{{key}}}:highest"
         self.applied_key = f"{{{key}}}:applied"
         self.incarnations_key = f"{{{key}}}:incarnations"
@@ -140,7 +150,7 @@ class EventStream:
         self.dead_key = f"{{{key}}}:dead"
         self.successors_key = f"{{{key}}}:successors"
         self._publish = self.script("publish")
-        beside = [self.published_key, self.marks_key, self.trimmed_key, self.passed_key, self.highest_key]
+        beside = [self.published_key, self.marks_key, self.trimmed_key, self.highest_key]
         self._publish_keys = [self.key, *beside]
         self._trim = self.script("trim")
         beside = [f"{{{key}}}:contact", self.successors_key, self.holding_key, self.overtaken_key]
@@ -381,11 +391,11 @@ class ConsumerGroup:
         self._acknowledging: _Request | None = None
         self._key = stream.key
         self._dead_key = stream.dead_key
-        self._passed_key = stream.passed_key
+        self._ages_key = stream.ages_key
         self._redrive_key = stream.redrive_key(group)
         self.group = group
         self.consumer = consumer
-        self._newest_acknowledged = stream.script("newest_acknowledged")
+        self._acknowledge = stream.script("acknowledge")
         self._remove_consumer = stream.script("remove_consumer")
 
     def create(self) -> None:
@@ -439,17 +449,33 @@ class ConsumerGroup:
         named = [Entry(id, fields) for id, fields in entries if id is not None]
         return Claim(cursor, named, nameless=len(entries) - len(named))
 
-    def acknowledge(self, ids: Collection[bytes]) -> None:
-        """Tell that the entries are done with. May be repeated.
+    def acknowledge(self, ids: Collection[bytes], age: Age = Age()) -> None:  # noqa: B008 -- a value
+        """Tell that the entries are done with, by a database of that age. May be repeated.
 
         Where more have been asked for already, Redis's answer is waited for, and raised, with them.
         """
-        if ids:
-            request = _Request(self._client, "XACK", self._key, self.group, *ids)
-            if self._ahead:
-                self._acknowledging = request
-            else:
-                request.answer()
+        keys: list[str] = [self._key, self._ages_key]
+        arguments: list[str | int | bytes] = [self.group, *age, *ids]
+        if not self._ahead:
+            self._acknowledge(keys=keys, args=arguments)
+            return
+        command = ("EVALSHA", self._acknowledge.sha, len(keys), *keys, *arguments)
+        self._acknowledging = _Request(self._client, *command)
+
+    def age(self) -> Age | None:
+        """How old the group's database was when it last acknowledged anything; None where nobody knows."""
+        noted: bytes | None = self._client.hget(self._ages_key, self.group)  # type: ignore[assignment]
+        if noted is None:
+            return None
+        branch, _, count = noted.decode().partition(" ")
+        return Age(branch, int(count))
+
+    def has_begun(self) -> bool:
+        """Whether the group has been handed, or has passed over, anything."""
+        groups: Any = self._client.xinfo_groups(self._key)
+        return any(
+            group["name"] == self.group.encode() and group["last-delivered-id"] != b"0-0" for group in groups
+        )
 
     def deliveries(self, id: bytes) -> int:
         """How often a pending entry has been handed out; 0 when it is no longer pending."""
@@ -497,14 +523,6 @@ class ConsumerGroup:
             "Deliveries": deliveries,
             "FailedAt": rfc3339(now()),
         }
-
-    def newest_acknowledged(self) -> bytes | None:
-        """The newest entry that the group has acknowledged, if it is still on the stream.
-
-        Not one that it was never handed, as `Publishing.send` had it pass over it.
-        """
-        id: bytes | None = self._newest_acknowledged(keys=[self._key, self._passed_key], args=[self.group])
-        return id
 
     def set_back(self) -> None:
         """Have the group read the whole stream again."""

@@ -1,7 +1,7 @@
 -- Publish a batch of one source's events, each at most once; answer the last sequence that is on the
 -- stream, the SHA-1 of its payload ('' when that is not known), and the last that was ever published as
 -- far as is known, also when the stream was deleted since. Without events: only answer.
--- KEYS  stream, {stream}:published, {stream}:marks, {stream}:trimmed, {stream}:passed, {stream}:highest
+-- KEYS  stream, {stream}:published, {stream}:marks, {stream}:trimmed, {stream}:highest
 -- ARGV  source, floor, first sequence, the group that they are of no concern to ('' for none), then type,
 --       payload and further fields (names and values in turn, as MessagePack; '' for none) of each event
 --
@@ -18,8 +18,7 @@
 -- after it is tried, with what is there already: a right that is missing shows then.
 --
 -- A group that they don't concern passes over them, unless it has something else to read before:
--- delivered, acknowledged and logged one by one, they would cost as much again. `passed` holds where it
--- stood before it passed over events only, and where it stands since: newest_acknowledged.lua reads it.
+-- delivered, acknowledged and logged one by one, they would cost as much again.
 local source, floor, first, group = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 
 local function before(a, b)
@@ -87,14 +86,13 @@ local function set_group(entry, read)
     end
 end
 
-local stood, read, passed
+local stood, read
 if #ARGV > 4 then
     redis.call('HSET', KEYS[2], source, redis.call('HGET', KEYS[2], source) or '0')
     if group ~= '' then
         stood, read = stand()
     end
     if stood then
-        passed = redis.call('HGET', KEYS[5], group) or ''
         set_group(stood, read)
     end
 end
@@ -104,9 +102,9 @@ local TABLES = {CustomerCreated = 'customer', InvoiceCreated = 'invoice', Accoun
 local function note_highest(table, payload)
     local id = string.match(payload, '^{"id":"(%d+)"')
     local field = source .. ':' .. table
-    local known = redis.call('HGET', KEYS[6], field) or ''
+    local known = redis.call('HGET', KEYS[5], field) or ''
     if id and (#id > #known or (#id == #known and id > known)) then -- as text: they may have 19 digits
-        redis.call('HSET', KEYS[6], field, id)
+        redis.call('HSET', KEYS[5], field, id)
     end
 end
 
@@ -137,8 +135,6 @@ if entry then
     end
     if stood then
         set_group(entry, read and read + added)
-        local from, to = string.match(passed, '^(%S+) (%S+)$')
-        redis.call('HSET', KEYS[5], group, (to == stood and from or stood) .. ' ' .. entry)
     end
 end
 return {last, digest, math.max(last, ever)}

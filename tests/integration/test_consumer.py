@@ -323,7 +323,7 @@ def test_a_group_is_not_set_back_while_its_siblings_work(
     sibling.group.read_new(1)  # read, not applied: older than what the next one acknowledges
     newest = publish(7, 10)
     reader.steps()
-    assert reader.group.newest_acknowledged() == newest
+    assert reader.group.pending() == 1
     Reader(redis_url, tmp_path, "accounts-consumer-1").steps(1)
     groups: Any = client.xinfo_groups("event-stream")
     assert groups[0]["last-delivered-id"] == newest
@@ -361,12 +361,12 @@ def test_what_could_not_be_applied_last_is_not_read_again_by_who_recovers(
 ) -> None:
     reader = Reader(redis_url, tmp_path)
     publish(1, 100)
-    last: Any = client.xadd("event-stream", {"EventTypeName": type, "Payload": "{}"})
+    client.xadd("event-stream", {"EventTypeName": type, "Payload": "{}"})
     reader.steps()
     letters = client.xlen("{event-stream}:dead")
 
     Reader(redis_url, tmp_path).steps()
 
     assert client.xlen("{event-stream}:dead") == letters == (type == "InvoiceCreated")
-    assert reader.accounts.database.meta("newest_entry") == last.decode()
+    assert reader.group.pending() == 0
     assert reader.revenue() == {1: 100}

@@ -17,7 +17,7 @@ from tally.actors.relay import Relay
 from tally.events import EventId
 from tally.store.accounts import Accounts, NewAccount, open_database
 from tally.store.groups import Groups
-from tally.store.idempotency import KEPT_SECONDS, Answer, IdempotencyKeys
+from tally.store.idempotency import KEPT_SECONDS, Answer, IdempotencyKeys, KeyedRequest
 from tally.store.inbox import Inbox
 from tally.store.stream import ConsumerGroup, EventStream, connect
 

@@ -274,7 +274,6 @@ def test_a_group_passes_over_what_is_of_no_concern_to_it(
     assert group.read_new(100) == []
     assert _group(client)["last-delivered-id"] == client.xinfo_stream("event-stream")["last-generated-id"]
     assert _group(client).get("lag", 0) == 0
-    assert group.newest_acknowledged() is None  # no database has been told of any
 
 
 def test_a_group_that_has_others_to_read_is_handed_all(
@@ -290,31 +289,6 @@ def test_a_group_that_has_others_to_read_is_handed_all(
     _commit(accounts, 1)
     _drain(relay)
     assert len(group.read_new(100)) == 3
-
-
-def test_what_a_group_passed_over_does_not_count_as_acknowledged(
-    accounts: Accounts, stream: EventStream, client: redis.Redis
-) -> None:
-    group = ConsumerGroup(stream, accounts.database.source, "a", block_ms=1)
-    group.create()
-    relay = Relay(accounts.database, stream, pass_over=True, batch=10)
-
-    def another() -> bytes:
-        id: bytes = client.xadd("event-stream", {"EventTypeName": "OrderShipped"})  # type: ignore[assignment]
-        assert [entry.id for entry in group.read_new(10)] == [id]
-        for _ in range(2):
-            _commit(accounts, 15)
-            _drain(relay)
-        assert group.read_new(10) == []
-        return id
-
-    first = another()
-    group.acknowledge([first])
-    assert group.newest_acknowledged() == first
-    second = another()
-    assert group.newest_acknowledged() == first  # the second is pending; between them, all was passed over
-    group.acknowledge([second])
-    assert group.newest_acknowledged() == second
 
 
 def test_after_a_failure_redis_is_asked_again(
