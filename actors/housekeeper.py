@@ -7,6 +7,7 @@ from datetime import timedelta
 import structlog
 
 from tally.store.database import Database
+from tally.store.dead_letters import DeadLetters
 from tally.store.groups import Groups
 from tally.store.idempotency import IdempotencyKeys
 from tally.store.inbox import Inbox
@@ -43,6 +44,7 @@ class Housekeeper:
         self._groups = Groups(stream)
         self._keys = IdempotencyKeys(database, now)
         self._inbox = Inbox(database)
+        self._letters = DeadLetters(stream)
         self._outbox = Outbox(database)
         self._clock = clock
         self._now = now
@@ -61,12 +63,13 @@ class Housekeeper:
             return False
         self._trim()
         first_ms, now = self._stream.first_ms(), int(self._now())
+        needed = self._letters.names(self._database.source)
         gone = first_ms // 1000 - _CLOCKS_DIFFER_SECONDS  # what was published before is off the stream
         with self._database.transaction():
             self._outbox.note_publication(now, every=max(1, self._retention // 100))
             pruned = max(
                 self._outbox.prune(min(now - self._retention, gone), _AT_ONCE),
-                self._inbox.prune(first_ms, _AT_ONCE),
+                self._inbox.prune(first_ms, _AT_ONCE, needed),
                 self._keys.prune(_AT_ONCE),
             )
         if pruned == _AT_ONCE:

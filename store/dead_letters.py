@@ -12,7 +12,7 @@ from tally.events import TYPE_FIELD
 from tally.store.stream import Entry, EventStream
 
 _NO_LETTER, _NO_GROUP = "0", "-"  # what redrive.lua answers then
-_OURS = (b"StreamId", b"Group", b"Reason", b"Deliveries", b"FailedAt")
+_OURS = (b"StreamId", b"Group", b"Reason", b"Deliveries", b"FailedAt", b"EventName")
 
 
 class GroupGone(Exception):
@@ -86,6 +86,16 @@ class DeadLetters:
         same = (each for each in self.all() if each.entry == letter.entry and each.group == letter.group)
         return next(same, None)
 
+    def names(self, group: str) -> set[str]:
+        """What events without a number are known by that are letters of a group, or on their way to it."""
+        if not self._client.xlen(self._stream.dead_key):
+            letters = []
+        else:
+            letters = [letter.entry for letter in self.all() if letter.group == group]
+        orders: Any = self._client.xrange(self._stream.redrive_key(group))
+        names = {*(entry.event_name for entry in letters), *(_text(f.get(b"Name", b"")) for _, f in orders)}
+        return {name for name in names if isinstance(name, str) and name}
+
     def discard(self, letter: DeadLetter) -> bool:
         """Forget the letter, and have its group know that; False when it was gone. May be repeated."""
         return self._order(letter, "discard") != _NO_LETTER
@@ -94,17 +104,17 @@ class DeadLetters:
         packed = msgspec.msgpack.encode(letter.entry.fields)
         keys = [self._stream.dead_key, self._stream.redrive_key(letter.group), self._stream.key]
         answer: bytes = self._redrive(
-            keys=keys, args=[letter.id, letter.entry.id, packed, letter.group, order]
+            keys=keys, args=[letter.id, letter.entry.id, packed, letter.group, order, letter.entry.name]
         )
         return answer.decode()
 
 
 def _letter(id: bytes, fields: dict[bytes, bytes]) -> DeadLetter:
     own = {name: value for name, value in fields.items() if name not in _OURS}
-    stream_id, group, reason, deliveries, failed_at = (fields.get(name, b"") for name in _OURS)
+    stream_id, group, reason, deliveries, failed_at, name = (fields.get(name, b"") for name in _OURS)
     return DeadLetter(
         id=id.decode(),
-        entry=Entry(stream_id, own),
+        entry=Entry(stream_id, own, _text(name)),
         group=_text(group),
         reason=_text(reason),
         deliveries=int(deliveries) if deliveries.isdigit() else 0,

@@ -6,7 +6,9 @@ Sequences are kept as ranges, so that a source whose events have all come takes 
 
 import secrets
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+
+import msgspec
 
 from tally.events import EventId
 from tally.store.database import Database
@@ -48,7 +50,7 @@ _AGE = "age"  # in meta
 _EVERY_SEQUENCE = 10**18 - 1  # no EventId has a higher one
 
 EventName = EventId | str
-"""Ours are known by source and sequence, others by their own name or their entry's stream id."""
+"""Ours are known by source and sequence, others by their own name, or their entry's stream id and content."""
 
 
 class Inbox:
@@ -111,14 +113,16 @@ class Inbox:
         self._database.execute("DELETE FROM inbox_range WHERE source = ?", (source,))
         self._database.insert("inbox_range", [(source, *each) for each in noted])
 
-    def prune(self, first_ms: int, limit: int) -> int:
+    def prune(self, first_ms: int, limit: int, needed: Collection[str] = ()) -> int:
         """Forget up to `limit` names of entries older than the stream's first; answer how many.
 
-        They can't come again: what is no longer on the stream was acknowledged by every group.
+        They can't come again: what is no longer on the stream was acknowledged by every group. But for those
+        that are `needed`, as a dead letter has them.
         """
         self._database.execute(
-            "DELETE FROM inbox_name WHERE name IN (SELECT name FROM inbox_name WHERE entry_ms < ? LIMIT ?)",
-            (first_ms, limit),
+            "DELETE FROM inbox_name WHERE name IN (SELECT name FROM inbox_name"
+            " WHERE entry_ms < ? AND name NOT IN (SELECT value FROM json_each(?)) LIMIT ?)",
+            (first_ms, msgspec.json.encode(list(needed)).decode(), limit),
         )
         return self._database.changes()
 
@@ -158,6 +162,9 @@ class Inbox:
         return found
 
     def _take_name(self, name: str, entry_ms: int) -> bool:
+        bare, _, content = name.partition(" ")
+        if content and self._database.value("SELECT 1 FROM inbox_name WHERE name = ?", (bare,)):
+            return False  # noted by an earlier release, which didn't look at what an entry says
         self._database.execute(
             "INSERT INTO inbox_name VALUES (?, ?) ON CONFLICT DO NOTHING", (name, entry_ms)
         )

@@ -68,20 +68,31 @@ def entry_time(id: str) -> str | None:
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
-    """One entry of the stream, as it was read. One that was deleted meanwhile has no fields."""
+    """One entry of the stream, as it was read. One that was deleted meanwhile has no fields.
+
+    `name` is what a dead letter's event is known by, where it has no EventId: whatever was changed in it since.
+    """
 
     id: bytes
     fields: dict[bytes, bytes]
+    name: str = ""
 
     @property
     def event_name(self) -> EventId | str:
-        """What the event in here is known by for good: its EventId if it has one, else the entry's own id."""
+        """What the event in here is known by for good: its EventId if it has one.
+
+        Else the entry's id together with what it says: after a failover Redis can give an id again.
+        """
         given = self.fields.get(EVENT_ID_FIELD)
         if not given:
-            return self.id.decode()
+            return self.name or f"{self.id.decode()} {_content_hash(self.fields)}"
         if len(given) > LONGEST_NAME:
             return f"EventId:sha256:{hashlib.sha256(given).hexdigest()}"
         return EventId.parse(given) or f"EventId:{given.decode(errors='backslashreplace')}"
+
+
+def _content_hash(fields: Mapping[bytes, bytes]) -> str:
+    return hashlib.sha256(msgspec.msgpack.encode(sorted(fields.items()))).hexdigest()[:16]
 
 
 class Age(NamedTuple):
@@ -495,7 +506,11 @@ class ConsumerGroup:
         return [
             Redriven(
                 id,
-                Entry(fields[b"StreamId"], msgspec.msgpack.decode(fields[b"Fields"])),
+                Entry(
+                    fields[b"StreamId"],
+                    msgspec.msgpack.decode(fields[b"Fields"]),
+                    fields.get(b"Name", b"").decode(),
+                ),
                 fields.get(b"Order") == b"discard",
             )
             for id, fields in orders
@@ -517,6 +532,7 @@ class ConsumerGroup:
     def _letter(self, entry: Entry, reason: str, deliveries: int) -> dict[Any, Any]:
         return {
             **entry.fields,
+            **({} if isinstance(entry.event_name, EventId) else {"EventName": entry.event_name}),
             "StreamId": entry.id,
             "Group": self.group,
             "Reason": reason,

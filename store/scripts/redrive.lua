@@ -1,7 +1,7 @@
 -- Hand a dead letter to the group that failed, once: whoever deletes the letter hands it on.
 -- KEYS  {stream}:dead, {stream}:redrive:<group>, stream
 -- ARGV  letter's id, the entry's id, the entry's fields in one value, group, what is to be done with it:
---       'redrive' or 'discard'
+--       'redrive' or 'discard', the name that the event is known by ('' when it is its EventId)
 -- Answers the id of the order, '0' when the letter was gone, or '-' when the group is gone: nobody would
 -- try it again. A letter of a group that is gone can be discarded: '1'.
 local there = false
@@ -19,6 +19,7 @@ if redis.call('XDEL', KEYS[1], ARGV[1]) == 0 then
     return '0'
 end
 if there then
-    return redis.call('XADD', KEYS[2], '*', 'StreamId', ARGV[2], 'Fields', ARGV[3], 'Order', ARGV[5])
+    return redis.call('XADD', KEYS[2], '*', 'StreamId', ARGV[2], 'Fields', ARGV[3], 'Order', ARGV[5],
+        'Name', ARGV[6])
 end
 return '1'

@@ -314,7 +314,8 @@ class History(RuleBasedStateMachine):
     def delivered(self, group: ConsumerGroup) -> bytes:
         """The last entry that the group was handed."""
         groups: Any = self.client.xinfo_groups("event-stream")
-        return next(each["last-delivered-id"] for each in groups if each["name"] == group.group.encode())
+        (delivered,) = [each["last-delivered-id"] for each in groups if each["name"] == group.group.encode()]
+        return bytes(delivered)
 
     def settle(self) -> None:
         group = self.consumers[CONSUMERS[0]][0]._group
