@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from tally.events import TYPE_FIELD
+from tally.events import TYPE_FIELD, EventId
 from tally.store.stream import Entry, EventStream
 
 _NO_LETTER, _NO_GROUP = "0", "-"  # what redrive.lua answers then
@@ -104,7 +104,7 @@ class DeadLetters:
         packed = msgspec.msgpack.encode(letter.entry.fields)
         keys = [self._stream.dead_key, self._stream.redrive_key(letter.group), self._stream.key]
         answer: bytes = self._redrive(
-            keys=keys, args=[letter.id, letter.entry.id, packed, letter.group, order, letter.entry.name]
+            keys=keys, args=[letter.id, letter.entry.id, packed, letter.group, order, _name(letter.entry)]
         )
         return answer.decode()
 
@@ -120,6 +120,12 @@ def _letter(id: bytes, fields: dict[bytes, bytes]) -> DeadLetter:
         deliveries=int(deliveries) if deliveries.isdigit() else 0,
         failed_at=_text(failed_at),
     )
+
+
+def _name(entry: Entry) -> str:
+    """What an event without an EventId is known by."""
+    name = entry.event_name
+    return "" if isinstance(name, EventId) else name
 
 
 def _text(value: bytes) -> str:

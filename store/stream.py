@@ -70,7 +70,7 @@ def entry_time(id: str) -> str | None:
 class Entry(msgspec.Struct, frozen=True, gc=False):
     """One entry of the stream, as it was read. One that was deleted meanwhile has no fields.
 
-    `name` is what a dead letter's event is known by, where it has no EventId: whatever was changed in it since.
+    `name` is what a dead letter's event is known by, where it has no EventId, whatever was changed in it.
     """
 
     id: bytes

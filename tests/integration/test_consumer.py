@@ -1,6 +1,8 @@
 """The consumers: every entry applied once, by whoever, and nothing held up by a bad one."""
 
+import time
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,12 @@ import redis
 from support.figures import revenue_by_customer
 from support.waiting import eventually
 from tally.actors.consumer import Consumer
+from tally.actors.housekeeper import Housekeeper
 from tally.events import Event, InvoiceCreated
 from tally.store.accounts import Accounts, open_database
+from tally.store.dead_letters import DeadLetter, DeadLetters
 from tally.store.errors import StoreUnavailable
-from tally.store.stream import ConsumerGroup, EventStream, connect
+from tally.store.stream import ConsumerGroup, Entry, EventStream, connect
 from tally.store.trace_parent import TraceParentOf
 
 CLAIM_IDLE_MS = 1000
@@ -32,12 +36,14 @@ class Reader:
         self.accounts = Accounts(open_database(directory))
         self.now = 0.0
         self.rings = 0
+        self.fails = False
         self.group = ConsumerGroup(
             EventStream(connect(url), "event-stream"), self.accounts.database.source, name
         )
 
         def apply(events: Sequence[Event], trace_parent_of: TraceParentOf) -> None:
             before_apply(events)
+            assert not self.fails
             self.accounts.apply(events)
 
         self.consumer = Consumer(
@@ -312,6 +318,123 @@ def test_a_database_older_than_its_group_is_caught_up_from_the_stream(
     restored.steps(3)
     assert restored.revenue() == {7: 111, 8: 5}
     assert restored.group.pending() == 0
+
+
+def test_the_original_of_a_copy_that_was_put_back_meanwhile_is_told_from_it(
+    publish: Callable[..., bytes], redis_url: str, tmp_path: Path
+) -> None:
+    """Its count is the higher one, but it lacks what came while the copy was there."""
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    original.mkdir()
+    copy.mkdir()
+    publish(7, 1)
+    reader = Reader(redis_url, original)
+    reader.steps()
+    reader.accounts.database.execute("VACUUM INTO ?", (str(copy / "accounts.db"),))
+    for _ in range(20):
+        publish(7, 1)
+        reader.steps(1)
+    reader.accounts.database.close()
+
+    meanwhile = Reader(redis_url, copy)
+    meanwhile.steps(5)
+    publish(8, 5)
+    meanwhile.steps(3)
+    assert meanwhile.revenue() == {7: 21, 8: 5}
+    meanwhile.accounts.database.close()
+
+    again = Reader(redis_url, original)
+    again.steps(5)
+    assert again.revenue() == {7: 21, 8: 5}
+    assert again.nothing_pending()
+
+
+def test_an_entry_that_an_earlier_release_applied_counts_once_when_it_is_read_again(
+    reader: Reader, publish: Callable[..., bytes]
+) -> None:
+    """It was noted by its id alone."""
+    id = publish(7, 100)
+    reader.steps()
+    with reader.accounts.database.transaction():
+        reader.accounts.database.execute("UPDATE inbox_name SET name = ?", (id.decode(),))
+    reader.group.set_back()
+    reader.steps()
+    assert reader.revenue() == {7: 100}
+    assert reader.nothing_pending()
+
+
+def test_two_entries_that_got_the_same_id_count_both(
+    reader: Reader, publish: Callable[..., bytes], client: redis.Redis
+) -> None:
+    """As after a failover to a server that lacked the first."""
+    id = publish(7, 100)
+    reader.steps()
+    entries: Any = client.xrange("event-stream")
+    ((_, fields),) = entries
+    client.delete("event-stream")
+    client.xadd("event-stream", {**fields, b"Payload": fields[b"Payload"].replace(b"100", b"11")}, id=id)
+    reader.steps(5)
+    assert reader.revenue() == {7: 111}
+
+
+def test_a_letter_that_was_changed_and_redriven_counts_once_when_its_entry_is_read_again(
+    reader: Reader, publish: Callable[..., bytes], client: redis.Redis, redis_url: str
+) -> None:
+    letters = DeadLetters(EventStream(connect(redis_url), "event-stream"))
+    letter = _letter(reader, client, publish, letters)
+    fields = {**letter.entry.fields, b"Payload": letter.entry.fields[b"Payload"].replace(b"100", b"90")}
+    letters.redrive(letter._replace(entry=Entry(letter.entry.id, fields, letter.entry.name)))
+    reader.sweep_until(lambda: reader.revenue() == {7: 90})
+    reader.group.set_back()
+    reader.steps(5)
+    assert reader.revenue() == {7: 90}
+
+
+def test_a_name_is_kept_while_a_letter_of_it_exists(
+    reader: Reader, publish: Callable[..., bytes], client: redis.Redis, redis_url: str
+) -> None:
+    """It was forgotten with the trimming; then Redis came back with the letter, and it counted twice."""
+    stream = EventStream(connect(redis_url), "event-stream")
+    letters = DeadLetters(stream)
+    letter = _letter(reader, client, publish, letters)
+    kept = client.dump("{event-stream}:dead")
+    client.xtrim("event-stream", maxlen=0)
+    letters.redrive(letter)
+    reader.sweep_until(lambda: reader.revenue() == {7: 100})
+    client.delete("{event-stream}:dead")
+    client.restore("{event-stream}:dead", 0, kept)  # type: ignore[arg-type]
+    later = time.time() + 10 * 86400
+    housekeeper = Housekeeper(
+        reader.accounts.database,
+        LaterStream(stream.client, "event-stream"),
+        timedelta(days=7),
+        now=lambda: later,
+    )
+    while housekeeper.step():
+        pass
+    letters.redrive(letter)
+    reader.sweep_until(lambda: not client.xlen(stream.redrive_key(reader.group.group)))
+    assert reader.revenue() == {7: 100}
+
+
+class LaterStream(EventStream):
+    """One whose first entry is of a later time."""
+
+    def first_ms(self) -> int:
+        return int(time.time() + 9 * 86400) * 1000
+
+
+def _letter(
+    reader: Reader, client: redis.Redis, publish: Callable[..., bytes], letters: DeadLetters
+) -> DeadLetter:
+    """One without an EventId, of an invoice that could not be applied, and can be by now."""
+    reader.steps()
+    reader.fails = True
+    publish(7, 100)
+    reader.sweep_until(lambda: bool(client.xlen("{event-stream}:dead")))
+    reader.fails = False
+    (letter,) = letters.all()
+    return letter
 
 
 def test_a_group_is_not_set_back_while_its_siblings_work(

@@ -138,7 +138,12 @@ def test_other_names_are_no_event_ids_of_ours(text: str) -> None:
 
 @pytest.mark.parametrize("fields", [{}, {b"EventId": b""}])
 def test_an_event_without_a_name_is_known_by_its_entry(fields: dict[bytes, bytes]) -> None:
-    assert Entry(b"7-1", fields).event_name == "7-1"
+    name = Entry(b"7-1", fields).event_name
+    assert isinstance(name, str)
+    assert name.startswith("7-1 ")
+    assert name == Entry(b"7-1", dict(fields)).event_name
+    assert name != Entry(b"7-1", {**fields, b"Payload": b"{}"}).event_name
+    assert name != Entry(b"7-2", fields).event_name
 
 
 @pytest.fixture(params=["UTC", "Pacific/Auckland", "America/Los_Angeles"])
