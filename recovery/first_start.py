@@ -63,7 +63,7 @@ def insist_on_no_other(directory: Path, stream: EventStream, where: str) -> None
 
 
 def make(directory: Path) -> None:
-    """Make an empty customers.db. Raises StoreError or OSError."""
+    """Make an empty customers.db, and the directory, if need be. Raises StoreError or OSError."""
     folder = emptied(directory)
     customers.open_database(folder).close()
     put_in_place(folder, directory)

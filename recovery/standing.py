@@ -125,8 +125,13 @@ class Standing:
         outbox, published = stand
         if is_begun(self._database):
             return True
-        is_known = published.ever > 0 or (outbox.last() == 0 and outbox.is_first)
+        is_known = published.ever > 0 or (outbox.last() == 0 and outbox.is_first and self._is_alone())
         return is_known and self._stream.applied(outbox.source) <= outbox.last()
+
+    def _is_alone(self) -> bool:
+        """Whether no other database of the service is known, whose numbers a new one would give again."""
+        others = self._stream.published_by_source().keys() - own_sources(self._database)
+        return not any(source.startswith(f"{self._database.service}@") for source in others)
 
 
 def _agrees(outbox: Outbox, published: Published) -> bool:

@@ -16,6 +16,7 @@ from support.redis_process import RedisProcess
 from support.tally import Tally, running
 from support.troubles import troubled, troubles
 from support.waiting import eventually
+from tally.recovery import first_start
 
 LONGER_THAN_A_COMMAND_MAY_TAKE = 6.0  # seconds; a command is given up after five
 CONSUMERS = {"consumers": {"claim_idle_ms": 2000}}
@@ -153,6 +154,7 @@ def test_nor_is_who_gets_each_answer_late(tmp_path: Path, proxy: Proxy) -> None:
 def test_nor_is_who_gets_no_connection(tmp_path: Path) -> None:
     with full_up() as port:
         url = f"redis://127.0.0.1:{port}/0"
+        first_start.make(tmp_path / "data")  # else it would wait for Redis before it takes requests
         with running(tmp_path, redis_url=url, **SHORTEST_HEARTBEAT) as tally:
             before = tally.pids()
             time.sleep(SEVERAL_HEARTBEATS)

@@ -25,6 +25,7 @@ from support.cli import command, is_free, processes_in, server_of_another_kind, 
 from support.engines import bundled_process, free_port
 from support.tally import SUPERVISOR, Tally, alive, running
 from support.waiting import eventually
+from tally.recovery import first_start
 from tally.store import accounts, customers
 
 SECRET = "hunter2"
@@ -51,7 +52,7 @@ def _nothing_is_left(tmp_path: Path) -> Iterator[None]:
             process.kill()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def redis_there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a Redis that is not Tally's."""
     with engines.started(engines.BUNDLED, tmp_path_factory.mktemp("redis")) as url:
@@ -253,13 +254,14 @@ def test_never_takes_writes_without_redis_and_publishes_once_one_comes_up(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     port = free_port()
+    first_start.make(tmp_path / "data")  # where it has been started before; else it waits for Redis first
     with running(tmp_path, redis_url=f"redis://127.0.0.1:{port}/0") as tally:
         assert tally.pids().keys() == DEFAULT_ACTORS
         (line,) = (line for line in tally.said().splitlines() if line.startswith("redis: "))
         assert f"127.0.0.1:{port}" in line
         assert "waiting" in line
-        tally.accounts.post("/accounts", {"name": "one", "owned_by": "user1"})
-        customer = tally.customers.post("/customers", {"name": "John Adams", "account_id": "1"})
+        account = tally.accounts.post("/accounts", {"name": "one", "owned_by": "user1"})["id"]
+        customer = tally.customers.post("/customers", {"name": "John Adams", "account_id": account})
         invoice = {"customer_id": customer["id"], "purchase_date": "2019-01-06", "purchase_price_cents": 7}
         tally.customers.post("/invoices", invoice)
         assert is_free(port)
@@ -308,6 +310,7 @@ def test_only_customers_starts_that_service_and_leaves_the_others_port_and_datab
 
 
 def test_only_customers_starts_no_redis_and_does_not_say_so(tmp_path: Path) -> None:
+    first_start.make(tmp_path / "data")
     with running(tmp_path, "--only", "customers", redis={"embedded": "auto"}) as tally:
         assert tally.pids().keys() == {name for name in DEFAULT_ACTORS if name.startswith("customers")}
         assert "starting a private" not in tally.said()
@@ -562,8 +565,8 @@ def test_when_the_supervisor_is_killed_nothing_is_left_and_run_works_again_with_
     tmp_path: Path,
 ) -> None:
     with running(tmp_path) as tally, _client(tally) as client:
-        tally.accounts.post("/accounts", {"name": "one", "owned_by": "user1"})
-        customer = tally.customers.post("/customers", {"name": "John Adams", "account_id": "1"})
+        account = tally.accounts.post("/accounts", {"name": "one", "owned_by": "user1"})["id"]
+        customer = tally.customers.post("/customers", {"name": "John Adams", "account_id": account})
         invoice = {"customer_id": customer["id"], "purchase_date": "2019-01-06", "purchase_price_cents": 7}
         tally.customers.post("/invoices", invoice)
         eventually(tally.settled)
