@@ -99,7 +99,9 @@ class StatusProbe:
         try:
             database = self._open_database()
             identity, depth = database.identity, Outbox(database).depth()
-            notes += _unshown(database) if self._service == accounts.SERVICE else ()
+            if self._service == accounts.SERVICE:
+                notes += _unshown(database)
+                reasons += _given_twice(database)
             notes += [*lacking.told(database), *renumbered(database)]
             redis = self._ask_redis(database, reasons, notes)
             log_bytes = database.log_bytes()
@@ -173,6 +175,15 @@ def _others(database: Database, published: Collection[str], heirs: Mapping[str, 
         yield (
             f"the stream also has events of {' and '.join(others[:3])}, another {database.service} database: "
             "where two give the same number, the one that was first by its date counts"
+        )
+
+
+def _given_twice(database: Database) -> Iterator[str]:
+    """Two sources have used one number."""
+    if count := accounts.Accounts(database).given_twice():
+        yield (
+            f"{count:,} customers or accounts were created under a number that another had, by two sources: "
+            "the one that was first by its date is shown, with what both have earned"
         )
 
 

@@ -49,11 +49,14 @@ _RENUMBER = {
         "UPDATE invoice SET customer_id = ? WHERE customer_id = ?",
     ],
     "invoice": ["UPDATE invoice SET id = ? WHERE id = ?"],
-    "account": ["UPDATE account SET id = ? WHERE id = ?"],
+    "account": [
+        "UPDATE account SET id = ? WHERE id = ?",
+        "INSERT INTO account_total (account_id) SELECT ?1 WHERE ?2 ON CONFLICT DO NOTHING",
+    ],
 }
 
 Numbers = dict[str, dict[int, int]]
-"""For each table the new number of each old one."""
+"""For each table the new number of each old one. Customers stay in the account of the old number."""
 
 _log = structlog.get_logger()
 

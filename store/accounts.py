@@ -32,6 +32,7 @@ from tally.store.trace_parent import TraceParentOf, no_trace
 
 SERVICE = "accounts"
 FILE = "accounts.db"
+GIVEN_TWICE = "given_twice"  # in meta
 HIGHEST_ID = 2**62  # of an account that another source tells of: what is opened here gets ids above it
 
 # What a customer's creation told, apart from what each of its invoices changes: the fewer bytes that has, the
@@ -259,6 +260,7 @@ class Accounts:
             "SELECT created_date, account_id, name FROM customer JOIN customer_name USING (id) WHERE id = ?",
             (event.id,),
         )
+        self._note_if_given_twice(bool(before) and before[0] != told)
         if before and before[0] <= told:
             return
         self._revenue.settle(event.id)
@@ -270,6 +272,14 @@ class Accounts:
             " ON CONFLICT (id) DO UPDATE SET account_id = excluded.account_id",
             (event.id, event.account_id),
         )
+
+    def _note_if_given_twice(self, is_so: bool) -> None:
+        if is_so:
+            self.database.set_meta(GIVEN_TWICE, self.given_twice() + 1)
+
+    def given_twice(self) -> int:
+        """How often a customer or an account was created under a number that another had."""
+        return int(self.database.meta(GIVEN_TWICE) or 0)
 
     def _customer_deleted(self, event: CustomerDeleted) -> None:
         self._revenue.settle(event.id)
@@ -286,6 +296,13 @@ class Accounts:
 
     def _account_created(self, event: AccountCreated) -> None:
         self._insist_on_room_above(event.id)
+        told = (event.name, event.description, event.owned_by, rfc3339(event.created_date))
+        before = self.database.rows(
+            "SELECT name, description, owned_by, created_date FROM account"
+            " WHERE id = ? AND created_date IS NOT NULL",
+            (event.id,),
+        )
+        self._note_if_given_twice(bool(before) and before[0] != told)
         self.database.execute(
             "INSERT INTO account (id, name, description, owned_by, created_date) VALUES (?, ?, ?, ?, ?)"
             " ON CONFLICT (id) DO UPDATE SET name = excluded.name, description = excluded.description,"
@@ -293,7 +310,7 @@ class Accounts:
             " WHERE created_date IS NULL"
             " OR (excluded.created_date, excluded.name, excluded.description, excluded.owned_by)"
             " < (created_date, name, description, owned_by)",
-            (event.id, event.name, event.description, event.owned_by, rfc3339(event.created_date)),
+            (event.id, *told),
         )
 
     def _account_deleted(self, event: AccountDeleted) -> None:

@@ -211,6 +211,7 @@ class Shadow:
         live.execute(
             "INSERT INTO account_total (account_id) SELECT id FROM account WHERE true ON CONFLICT DO NOTHING"
         )
+        live.set_meta(accounts.GIVEN_TWICE, self._accounts.given_twice())
         Inbox(live).grow()
         live.execute("DELETE FROM meta WHERE key = ?", (_DUE,))
 

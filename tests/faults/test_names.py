@@ -20,6 +20,7 @@ from support.invoices import Load
 from support.redis_process import RedisProcess
 from support.tally import Tally, running
 from support.waiting import eventually
+from tally.store.accounts import Accounts, NewAccount, open_database
 
 
 @pytest.fixture
@@ -232,6 +233,31 @@ def test_accounts_opened_under_one_name_by_two_are_all_there(
     names = {each["account"]["id"]: each["account"]["name"] for each in tally.accounts.get("/accounts")}
     assert [names[id] for id in opened] == ["before 0", "before 1", "before 2"]
     assert [names[id] for id in again] == [f"after {number}" for number in range(5)]
+
+
+def test_accounts_that_two_copies_have_opened_are_all_there(
+    tally: Tally, server: RedisProcess, tmp_path: Path
+) -> None:
+    load, copy = Load(tally), tmp_path / "copy.db"
+    copied_while_in_use(accounts_db(tally), copy)
+    with load:
+        load.goes_on(20)
+    opened = [_open_account(tally, f"before {number}") for number in range(3)]
+    eventually(tally.settled, 30)
+    assert tally.stop() == 0
+    replaced(accounts_db(tally), copy)
+    store = Accounts(open_database(copy.parent / "data"))
+    with closing(store.database) as database, database.transaction():
+        again = [store.create_account(NewAccount(f"after {number}", "u")) for number in range(5)]
+        store.delete_account(again[4])
+    assert int(opened[0]) in again
+    tally.start()
+    _all_is_well(tally, load)
+    names = {each["account"]["id"]: each["account"]["name"] for each in tally.accounts.get("/accounts")}
+    assert [names.pop(id) for id in opened] == ["before 0", "before 1", "before 2"]
+    names.pop(load.account)
+    assert sorted(names.values()) == [f"after {number}" for number in range(4)]
+    assert all(int(id) > 10**9 for id in names)
 
 
 def test_a_repeated_request_is_answered_with_the_number_that_counts(

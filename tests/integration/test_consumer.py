@@ -250,6 +250,27 @@ def test_an_entry_of_ten_megabytes_holds_nothing_up(
     assert reader.group.pending() == 0
 
 
+def test_what_two_sources_created_under_one_number_is_told(reader: Reader, client: redis.Redis) -> None:
+    """It was merged, without a word."""
+
+    def create(number: int, name: str, event_id: str) -> None:
+        payload = (
+            f'{{"id":"{number}","account_id":"1","name":"{name}","created_date":"2019-01-09T00:00:00Z"}}'
+        )
+        client.xadd(
+            "event-stream", {"EventTypeName": "CustomerCreated", "Payload": payload, "EventId": event_id}
+        )
+
+    create(1, "Ada", "a:1")
+    create(1, "Ada", "b:1")
+    reader.steps()
+    assert reader.accounts.given_twice() == 0, "they say the same"
+    create(1, "Bert", "b:2")
+    create(2, "Carl", "b:3")
+    reader.steps()
+    assert reader.accounts.given_twice() == 1
+
+
 def test_an_unknown_type_is_passed_over(
     reader: Reader, publish: Callable[..., bytes], client: redis.Redis
 ) -> None:
