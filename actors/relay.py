@@ -132,7 +132,7 @@ class Relay:
         self._next_mark = self._clock() + MARK_SECONDS
         if last != self._marked:
             self._outbox.mark_published(last)
-            self._metrics.advanced(last - self._marked)
+            self._metrics.advanced(last - max(self._marked, 0))
             self._marked = last
 
 

@@ -65,8 +65,7 @@ def _round(seed: int, seconds: float) -> tuple[Chaos, int]:
                     with load.running():
                         while time.monotonic() < end:
                             chaos.strike()
-                    once = not chaos.struck["stream lost"]
-                    load.exact(once=once, seconds=120, others=[chaos.probe])
+                    load.exact(**chaos.to_be_exact, seconds=120, others=[chaos.probe])
                     return chaos, len(load.invoices)
         finally:
             server.kill()

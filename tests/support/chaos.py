@@ -2,12 +2,17 @@
 
 import random
 import signal
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
 
 import psutil
 
+from support.disks import copied_while_in_use, replaced
 from support.load import Load
 from support.proxy import Proxy
 from support.redis_process import RedisProcess
@@ -33,7 +38,11 @@ class Chaos:
             "stream lost": self._forget,
             "network stalled": self._stall,
             "network cut": self._cut,
+            "entries deleted": self._delete_entries,
+            "all frozen": self._freeze,
+            "backup put back": self._put_back,
         }
+        self._copies: dict[str, Path] = {}
         self.probe = Load(tally, accounts=1, customers=1)
         self.struck: Counter[str] = Counter()
         self.longest_recovery = 0.0  # seconds from a fault's end until what is posted then is counted
@@ -47,6 +56,14 @@ class Chaos:
         self.probe.post()
         eventually(self.probe.counted, 60)
         self.longest_recovery = max(self.longest_recovery, time.monotonic() - passed)
+
+    @property
+    def to_be_exact(self) -> dict[str, bool]:
+        """What `Load.exact` is to look at after these faults."""
+        return {
+            "once": not self.struck["stream lost"],
+            "on_stream": not self.struck["entries deleted"],
+        }
 
     def _actor(self) -> psutil.Process:
         return psutil.Process(self._random.choice(sorted(self._tally.pids().values())))
@@ -92,5 +109,49 @@ class Chaos:
             else:
                 self._proxy.cut_after(self._random.randint(0, 2000))
 
+    def _delete_entries(self) -> None:
+        """As another program does, some of them read and some not."""
+        client = self._server.client
+        entries: Any = client.xrevrange("event-stream", count=50)
+        unlucky = self._random.sample(entries, len(entries) // 3)
+        if unlucky:
+            client.xdel("event-stream", *(id for id, _ in unlucky))
+            self._copies.clear()  # what came after them is now in one file only
+
+    def _freeze(self) -> None:
+        """All stand still for longer than the heartbeat, and go on: a suspended machine."""
+        supervisor = psutil.Process(self._tally.process.pid)
+        everybody = [supervisor, *supervisor.children(recursive=True)]
+        for number in (signal.SIGSTOP, signal.SIGCONT):
+            for process in everybody:
+                with suppress(psutil.NoSuchProcess):
+                    process.send_signal(number)
+            if number == signal.SIGSTOP:
+                self._pause()
+
+    def _put_back(self) -> None:
+        """A copy of a database, made some time before, takes its place; then one is made for the next time.
+
+        Only where all of it is on the stream: what nobody else has is lost with its only file.
+        """
+        name = self._random.choice(["customers.db", "accounts.db"])
+        file, copy = self._tally.directory / "data" / name, self._tally.directory / f"copy-of-{name}"
+        if name in self._copies:
+            self._tally.stop()
+            if not _waiting(file):
+                replaced(file, copy)
+            self._tally.start()
+        copy.unlink(missing_ok=True)
+        copied_while_in_use(file, copy)
+        self._copies[name] = copy
+
     def _pause(self) -> None:
         time.sleep(self._random.uniform(0.1, LONGEST_FAULT_SECONDS))  # how long a fault lasts is chance
+
+
+def _waiting(file: Path) -> int:
+    """How many events of a database that nobody uses are not on the stream yet."""
+    with closing(sqlite3.connect(file)) as database:
+        published = database.execute("SELECT value FROM meta WHERE key = 'published'").fetchone() or (0,)
+        (count,) = database.execute("SELECT count(*) FROM outbox WHERE sequence > ?", published).fetchone()
+        return int(count)
