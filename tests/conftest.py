@@ -25,10 +25,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (_RANK.get(item.path.parent.name, 0), item.path.stem != "test_schemathesis"))
 
 
+_WHOLE = {"tally", "on_engine", "shared", "recording"}  # fixtures that are a whole Tally on an engine
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test of parts runs on every engine, one of a whole Tally on the bundled, oldest and newest one."""
+    if "engine" in metafunc.fixturenames:
+        names = engines.ENDS if _WHOLE & {*metafunc.fixturenames} else engines.NAMES
+        metafunc.parametrize("engine", names, indirect=True, scope="session")
+
+
 _RANK = {"integration": 1, "unit": 2}  # browsers and faults first, as it is in the order of the names
 
 
-@pytest.fixture(scope="session", params=engines.NAMES)
+@pytest.fixture(scope="session")
 def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a Redis; the tests that use it run once for each engine."""
     with engines.started(request.param, tmp_path_factory.mktemp("redis")) as url:
