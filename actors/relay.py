@@ -108,7 +108,7 @@ class Relay:
         self._publishing.send(source, floor, rows, self._group)
 
     def _ask(self) -> int:
-        """What Redis holds now, of the first name that has more to tell, else of the newest.
+        """How far Redis is with the first name that has more to tell, else with the newest.
 
         Sets `refusal` when what it holds can't have come from here.
         """

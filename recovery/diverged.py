@@ -1,9 +1,9 @@
 """Two databases have published under one name: one of them goes on under another.
 
 It can't happen to one that asks Redis before it writes. It does to a machine that was copied while it ran,
-and to what an earlier release wrote. What the stream has under the name stays what it is. What this
-database alone has is told again under a new name: with new numbers where it was created here, as the stream
-has others under the old ones.
+and to what an earlier release wrote. The stream's events stay what they are. Those that this database alone
+has are told again under a new name. What they created gets new numbers, as the stream has others under the
+old ones.
 """
 
 import csv

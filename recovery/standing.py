@@ -94,8 +94,8 @@ class Standing:
     def _adopt(self) -> bool:
         """Go on from the names that this database was given after the copy of it was made, if any.
 
-        What they published comes at the next look, as they end at once: what is written meanwhile gets a name
-        that nobody else can have.
+        They end at once, and a name begins that nobody else can have: for writes that come meanwhile. The next
+        look takes back their events.
         """
         heirs = self._stream.heirs()
         with self._database.transaction():
