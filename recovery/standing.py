@@ -94,7 +94,7 @@ class Standing:
     def _adopt(self) -> bool:
         """Go on from the names that this database was given after the copy of it was made, if any.
 
-        They end at once, and a name begins that nobody else can have: for writes that come meanwhile. The next
+        They end at once, and a name begins that nobody else can have, for what is written meanwhile. The next
         look takes back their events.
         """
         heirs = self._stream.heirs()

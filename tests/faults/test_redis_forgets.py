@@ -35,7 +35,7 @@ LOSSES: dict[str, Loss] = {
 
 
 class Shared(NamedTuple):
-    """A Tally that goes on through all losses on one engine, and what was posted to it."""
+    """A Tally that goes on through several losses of a kind on one engine, and what was posted to it."""
 
     tally: Tally
     client: redis.Redis
@@ -59,18 +59,21 @@ class Shared(NamedTuple):
         return _published_all(self.client, self.loads)
 
 
+@pytest.fixture(scope="module", params=LOSSES.values(), ids=LOSSES.keys())
+def loss(request: pytest.FixtureRequest) -> Loss:
+    """How Redis loses something."""
+    lost: Loss = request.param
+    return lost
+
+
 @pytest.fixture(scope="module")
-def shared(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+def shared(engine: str, loss: Loss, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
     with redis.Redis.from_url(engine, protocol=2) as client:
         client.flushall()
         with running(tmp_path_factory.mktemp("tally"), redis_url=engine) as tally:
             yield Shared(tally, client, [])
 
 
-losses = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
-
-
-@losses
 def test_what_redis_loses_under_load_is_published_again_and_counted_once(shared: Shared, loss: Loss) -> None:
     load = shared.load()
     with load.running():
@@ -81,7 +84,6 @@ def test_what_redis_loses_under_load_is_published_again_and_counted_once(shared:
     shared.exact(loss)
 
 
-@losses
 def test_what_redis_loses_before_it_was_read_is_published_again_in_time_and_counted_once(
     shared: Shared, loss: Loss
 ) -> None:
@@ -100,7 +102,6 @@ def test_what_redis_loses_before_it_was_read_is_published_again_in_time_and_coun
     shared.exact(loss)
 
 
-@losses
 def test_what_redis_loses_after_all_is_done_changes_nothing_and_does_not_end_anything(
     shared: Shared, loss: Loss
 ) -> None:
