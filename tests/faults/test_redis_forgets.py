@@ -59,7 +59,7 @@ class Shared(NamedTuple):
         return _published_all(self.client, self.loads)
 
 
-@pytest.fixture(scope="module", params=LOSSES.values(), ids=LOSSES.keys())
+@pytest.fixture(scope="module", params=[*LOSSES.values()], ids=[*LOSSES])
 def loss(request: pytest.FixtureRequest) -> Loss:
     """How Redis loses something."""
     lost: Loss = request.param
