@@ -16,6 +16,7 @@ from benchmarks.private_redis import private_redis
 from benchmarks.report import paragraph, spread, table
 from benchmarks.running import Running, running, scratch
 from benchmarks.scene import Scene, create_customers, requests
+from tally.recovery import first_start
 from tally.store import customers
 
 CLIENTS, MANY = 16, 64
@@ -67,7 +68,7 @@ def tally(
 
 def alone(base: Path | None, seconds: float) -> Load:
     """Tally without Redis, so that nothing but the HTTP process has work."""
-    with running(base, roles=["customers"]) as tally:
+    with running(base, roles=["customers"], prepare=first_start.make) as tally:
         ids = create_customers(tally, "1", cdnow.CUSTOMERS)
         found = _posted(_server(tally), requests(_DIFFERENT, ids), CLIENTS, seconds)
         _insist(tally.directory / customers.FILE, found)
