@@ -26,7 +26,7 @@ from tally.events import (
     InvoiceDeleted,
     decode,
 )
-from tally.recovery.taking_back import Healing, own_row, take_back
+from tally.recovery.taking_back import Healing, own_event, take_back
 from tally.store.cause import Cause
 from tally.store.database import Database
 from tally.store.ids import give, note_renumbered
@@ -100,14 +100,14 @@ def _compared(outbox: Outbox, stream: EventStream, beat: Callable[[], None]) -> 
     for entries in stream.entries_of(outbox.source):
         beat()
         for entry in entries:
-            row = own_row(entry)
-            if row is None or row.sequence <= seen:
+            found = own_event(entry)
+            if found is None or found.row.sequence <= seen:
                 continue
-            seen = row.sequence
+            row, seen = found.row, found.row.sequence
             differs = differs or outbox.payload(row.sequence) not in (row.payload, None)
             differs = differs or row.sequence > outbox.last()
             if differs:
-                theirs.append(decode(entry.fields))
+                theirs.append(found.event)
             else:
                 agreed = row.sequence
     return max(agreed, outbox.first() - 1), theirs

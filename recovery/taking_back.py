@@ -6,7 +6,7 @@ oldest entry is nowhere any more; its numbers are never given again.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import structlog
 
@@ -44,6 +44,13 @@ class Healing(Protocol):
         ...
 
 
+class OwnEvent(NamedTuple):
+    """An event of a database's own, and the row that its outbox had for it."""
+
+    row: OutboxRow
+    event: Event
+
+
 def take_back(
     store: Healing, stream: EventStream, beat: Callable[[], None], outbox: Outbox | None = None
 ) -> int:
@@ -60,13 +67,13 @@ def take_back(
     with database.relaxed():  # what is lost with the power is taken back again
         for entries in stream.entries_of(outbox.source):
             beat()
-            rows = _following(filter(None, map(own_row, entries)), last, published)
-            if not rows:
+            own = _following(filter(None, map(own_event, entries)), last, published)
+            if not own:
                 continue
+            rows, events = [each.row for each in own], [each.event for each in own]
             with database.transaction():
                 note_lacking(database, outbox.source, _gaps(rows, last))
                 outbox.restore(rows)
-                events = [decode(_fields(row)) for row in rows]
                 store.make_again(events)
                 answers.take(rows, events, int(entries[-1].id.partition(b"-")[0]) // 1000)
             last, count = rows[-1].sequence, count + len(rows)
@@ -119,18 +126,18 @@ def joins(outbox: Outbox, stream: EventStream, beat: Callable[[], None]) -> bool
     for entries in stream.entries_of(outbox.source):
         beat()
         for entry in entries:
-            if (row := own_row(entry)) and row.sequence == last:
-                return row.payload == own
+            if (found := own_event(entry)) and found.row.sequence == last:
+                return found.row.payload == own
     return True
 
 
-def _following(rows: Iterable[OutboxRow], last: int, published: int) -> list[OutboxRow]:
+def _following(own: Iterable[OwnEvent], last: int, published: int) -> list[OwnEvent]:
     """Those after `last`, each once: what Redis had lost may be there twice, or be somebody else's."""
     fresh = []
-    for row in rows:
-        if last < row.sequence <= published:
-            fresh.append(row)
-            last = row.sequence
+    for each in own:
+        if last < each.row.sequence <= published:
+            fresh.append(each)
+            last = each.row.sequence
     return fresh
 
 
@@ -144,11 +151,11 @@ def _gaps(rows: list[OutboxRow], last: int) -> list[Range]:
     ]
 
 
-def own_row(entry: Entry) -> OutboxRow | None:
-    """The row that the outbox had for an entry; None for one that no relay of ours has published so."""
+def own_event(entry: Entry) -> OwnEvent | None:
+    """The event of an entry, and its row; None for one that no relay of ours has published so."""
     name, fields = entry.event_name, entry.fields
     try:
-        decode(fields)
+        event = decode(fields)
     except (InvalidEvent, UnknownEventType):
         return None
     if not isinstance(name, EventId):
@@ -157,8 +164,5 @@ def own_row(entry: Entry) -> OutboxRow | None:
         fields.get(field, b"").decode(errors="replace") or None
         for field in (TRACE_PARENT_FIELD, REQUEST_KEY_FIELD)
     )
-    return OutboxRow(name.sequence, fields[TYPE_FIELD].decode(), fields[PAYLOAD_FIELD], trace, key)
-
-
-def _fields(row: OutboxRow) -> dict[bytes, bytes]:
-    return {TYPE_FIELD: row.type.encode(), PAYLOAD_FIELD: row.payload}
+    row = OutboxRow(name.sequence, fields[TYPE_FIELD].decode(), fields[PAYLOAD_FIELD], trace, key)
+    return OwnEvent(row, event)
