@@ -160,9 +160,10 @@ def own_event(entry: Entry) -> OwnEvent | None:
         return None
     if not isinstance(name, EventId):
         return None
-    trace, key = (
-        fields.get(field, b"").decode(errors="replace") or None
-        for field in (TRACE_PARENT_FIELD, REQUEST_KEY_FIELD)
-    )
+    trace, key = _text(fields.get(TRACE_PARENT_FIELD)), _text(fields.get(REQUEST_KEY_FIELD))
     row = OutboxRow(name.sequence, fields[TYPE_FIELD].decode(), fields[PAYLOAD_FIELD], trace, key)
     return OwnEvent(row, event)
+
+
+def _text(value: bytes | None) -> str | None:
+    return value.decode(errors="replace") if value else None
