@@ -88,8 +88,8 @@ def recover() -> None:
 def recover_customers(file: Path | None, copy: Path | None, empty: bool) -> None:
     """Make a lost customers.db again, from the stream and, with --from, a backup's file.
 
-    While Tally is stopped and Redis answers: a private one alone with `run --only redis`. What neither the
-    stream nor the file has is told by number, and its numbers are not given again.
+    While Tally is stopped and Redis answers: a private one alone with `run --only redis`. Events that are
+    neither on the stream nor in the file are told by number, and no number is given again.
 
     \b
     Example: python supervisor.py recover customers --from /var/backups/tally/monday/customers.db
@@ -103,7 +103,7 @@ def recover_customers(file: Path | None, copy: Path | None, empty: bool) -> None
         raise click.UsageError("--from and --empty exclude each other")
     logs.configure(settings.log, "recover")
     try:
-        restoring.insist_on_stopped(settings.directory, iter([customers.FILE]))
+        restoring.insist_on_stopped(settings.directory, customers.FILE)
         settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if empty:
             source = lost_customers.begin_empty(settings.directory)

@@ -119,7 +119,7 @@ def rebuild_accounts(file: Path | None, yes: bool) -> None:
 
     From the stream when it still holds everything, else from what customers.db holds now. The old
     figures are shown until the new ones are complete. Run it again when it was interrupted: it goes
-    on. It is also the remedy for a database that was put back and written to before Redis was asked.
+    on.
 
     \b
     Example: python supervisor.py rebuild accounts

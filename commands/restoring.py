@@ -5,19 +5,16 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tally.actors import control
+from tally.actors import control, family
 from tally.commands.backups import FILES
-from tally.store import accounts, customers
+from tally.recovery.standing import later_names
+from tally.store import customers
 from tally.store.copying import sync
-from tally.store.database import Database, OpenDatabase
+from tally.store.database import Database
 from tally.store.errors import StoreError
-from tally.store.outbox import Outbox
+from tally.store.outbox import known_of
 from tally.store.stream import EventStream, RedisError
 
-_OPEN: dict[str, OpenDatabase] = {
-    accounts.FILE: accounts.open_database,
-    customers.FILE: customers.open_database,
-}
 _FOLDER = "restore"
 _BESIDE = ("", "-wal", "-shm")
 
@@ -26,7 +23,7 @@ class CannotRestore(StoreError):
     """It can't be done, or was not confirmed: nothing was changed. The message says why."""
 
 
-def insist_on_stopped(data: Path, files: Iterator[str]) -> None:
+def insist_on_stopped(data: Path, *files: str) -> None:
     """See that no Tally runs whose services have these files open. Raises CannotRestore."""
     try:
         names = [actor.name for actor in control.ask(data)]
@@ -51,7 +48,7 @@ def restore(
     files = [file for file in FILES if (directory / file).exists()]
     if not files:
         raise CannotRestore(f"{directory}: there is neither {' nor '.join(FILES)}")
-    insist_on_stopped(data, iter(files))
+    insist_on_stopped(data, *files)
     folder = data / _FOLDER
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700, parents=True)
@@ -72,7 +69,7 @@ def _proved(copy: Path, folder: Path, stream: EventStream) -> str:
     for suffix in _BESIDE[:2]:
         if Path(f"{copy}{suffix}").exists():
             shutil.copyfile(f"{copy}{suffix}", folder / f"{copy.name}{suffix}")
-    database = _OPEN[copy.name](folder, migrate=True, make=False)
+    database = family.OPEN[copy.stem](folder, migrate=True, make=False)
     try:
         database.insist_on_soundness()
         return f"{copy}: {_content(database)}; {_addition(database, stream)}"
@@ -94,17 +91,21 @@ def _content(database: Database) -> str:
 
 
 def _addition(database: Database, stream: EventStream) -> str:
-    """What comes back by itself."""
-    last = Outbox(database).last()
+    """What comes back by itself, under the names that it had, and those that it was given later."""
+    known, later, lost = known_of(database), 0, 0
     try:
-        published = stream.published_by_source().get(database.source, 0)
-        kept = stream.oldest_sequence(database.source)
+        published = stream.published_by_source()
+        for source in (*known, *later_names(known, stream.heirs())):
+            last, newest = known.get(source, 0), published.get(source, 0)
+            if newest > last:
+                oldest = stream.oldest_sequence(source) or newest + 1
+                later += newest - last
+                lost += max(0, oldest - last - 1)
     except RedisError as error:
         return f"what the stream will add can't be told: Redis does not answer ({error})"
-    if published <= last:
+    if not later:
         return "the stream has nothing later of it"
-    lost = max(0, (kept or published + 1) - last - 1)
-    added = f"the stream will add its {published - last - lost:,} later events"
+    added = f"the stream will add its {later - lost:,} later events"
     return f"{added}, and {lost:,} are on it no more: these are lost for good" if lost else added
 
 

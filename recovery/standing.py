@@ -6,7 +6,7 @@ under another name. Only when it is known to hold the newest events of its name 
 name in this run; see store/incarnations.py.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -39,6 +39,18 @@ def stands_of(database: Database, stream: EventStream) -> list[Stand]:
     outboxes = [Outbox(database, each) for each in ended]
     kept = [outbox for outbox in outboxes if outbox.first() <= outbox.last() or not outbox.last()]
     return [Stand(outbox, stream.published(outbox.source)) for outbox in (*kept, Outbox(database, newest))]
+
+
+def later_names(known: Collection[str], heirs: Mapping[str, str]) -> list[str]:
+    """Which of `heirs`, each with the name that it follows, come after the `known` ones, in that order."""
+    later: list[str] = []
+    while fresh := [
+        heir
+        for heir, former in heirs.items()
+        if (former in known or former in later) and heir not in known and heir not in later
+    ]:
+        later += fresh
+    return later
 
 
 class Standing:
@@ -99,12 +111,9 @@ class Standing:
         """
         heirs = self._stream.heirs()
         with self._database.transaction():
-            known, adopted = own_sources(self._database), []
-            while fresh := [heir for heir, former in heirs.items() if former in known and heir not in known]:
-                for heir in fresh:
-                    begin(self._database, Outbox(self._database).last(), heir)
-                adopted += fresh
-                known.update(fresh)
+            adopted = later_names(own_sources(self._database), heirs)
+            for heir in adopted:
+                begin(self._database, Outbox(self._database).last(), heir)
             if adopted:
                 begin(self._database, Outbox(self._database).last())
         for heir in adopted:

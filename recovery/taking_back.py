@@ -1,7 +1,7 @@
 """Healing: a database put back from an older copy takes back what it had published since.
 
-The stream is the second copy: an entry holds every column of what was recorded. So a copy takes from it,
-before the first request is answered, what follows its own newest event. What lies between the copy and the
+The stream is the second copy: an entry holds every column of what was recorded. So a copy
+takes its later events from it, before the first request is answered. What lies between the copy and the
 oldest entry is nowhere any more; its numbers are never given again.
 """
 

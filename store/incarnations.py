@@ -2,7 +2,7 @@
 
 A database that begins to write without knowing that it holds the newest events of its source (a copy that was
 put back while Redis is away, say) does so under a new name, and gives numbers that nobody had. So no
-EventId and no number ever means two things, and what it lacked of the old name comes in beside it later.
+EventId and no number ever means two things. The events that it lacked come in later, under the old name.
 """
 
 import secrets

@@ -60,7 +60,7 @@ def _notes(tally: Tally) -> str:
 
 
 def _record_some(tally: Tally, load: Load) -> None:
-    """What every kind of event tells: creations, deletions, a customer that goes with its invoices."""
+    """Events of every kind: creations, deletions, a customer that goes with its invoices."""
     with load:
         load.goes_on(100)
     tally.customers.delete(f"/invoices/{load.invoices[-1].id}")
