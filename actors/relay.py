@@ -11,10 +11,10 @@ from tally.actors.actor import PASSING, Actor
 from tally.actors.doorbell import Doorbell
 from tally.actors.housekeeper import Housekeeper
 from tally.actors.metrics import RelayMetrics
-from tally.recovery.standing import Stand, stands_of
+from tally.recovery.standing import Stand, agrees, stands_of
 from tally.store.database import Database
 from tally.store.outbox import Outbox, OutboxRow
-from tally.store.stream import EventStream, Published, fingerprint
+from tally.store.stream import EventStream, Published
 
 BATCH = 500
 PACE_SECONDS = 0.001  # between publications without a backlog: each costs all that follows the same
@@ -146,11 +146,7 @@ def _without_gap(rows: list[OutboxRow]) -> list[OutboxRow]:
 
 def refusal(outbox: Outbox, published: Published) -> str | None:
     """Why nothing may be published from this outbox: what is on the stream can't have come from it."""
-    own = outbox.payload(published.last)
-    known = published.fingerprint is None or published.fingerprint == fingerprint(own or b"")
-    if own is None:  # what it no longer keeps, or lost when it was put back, it still knows by number
-        known = published.last <= outbox.last()
-    if known:
+    if agrees(outbox, published):
         return None
     return (
         f"the stream holds events of {outbox.source}, up to {published.last}, that this database "

@@ -92,7 +92,7 @@ class Standing:
             if published.ever > last and joins(outbox, self._stream, self._beat):
                 take_back(self._store, self._stream, self._beat, outbox)
                 return True
-            if published.ever > last or not _agrees(outbox, published):
+            if published.ever > last or not agrees(outbox, published):
                 part_ways(self._store, self._stream, self._beat, outbox)
                 return True
         if not self._adopted and self._adopt():
@@ -143,9 +143,12 @@ class Standing:
         return not any(source.startswith(f"{self._database.service}@") for source in others)
 
 
-def _agrees(outbox: Outbox, published: Published) -> bool:
-    """Whether the last event on the stream can have come from here; True where that can't be told."""
+def agrees(outbox: Outbox, published: Published) -> bool:
+    """Whether the last event on the stream can have come from here.
+
+    An event that the outbox no longer keeps, or lost when it was put back, it still knows by number.
+    """
     own = outbox.payload(published.last)
-    if own is None or published.fingerprint is None:
-        return True
-    return fingerprint(own) == published.fingerprint
+    if own is None:
+        return published.last <= outbox.last()
+    return published.fingerprint in (None, fingerprint(own))

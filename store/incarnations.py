@@ -6,7 +6,7 @@ EventId and no number ever means two things. The events that it lacked come in l
 """
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -40,11 +40,6 @@ def incarnations(database: Database) -> list[Incarnation]:
 def earlier_sources(database: Database) -> dict[str, int]:
     """What releases before this one had called the database, and up to which number it has these events."""
     return msgspec.json.decode(database.meta(_EARLIER) or "{}", type=dict[str, int])
-
-
-def set_earlier_sources(database: Database, earlier: Mapping[str, int]) -> None:
-    """In the transaction that is open."""
-    database.set_meta(_EARLIER, msgspec.json.encode(earlier).decode())
 
 
 def own_sources(database: Database) -> set[str]:

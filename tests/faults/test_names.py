@@ -214,10 +214,9 @@ def test_killed_while_it_takes_back_or_parts_ways_it_comes_to_the_same(
     assert len(_ids(tally)) >= before + 300
 
 
-def test_accounts_opened_under_one_name_by_two_are_all_there(
-    tally: Tally, server: RedisProcess, tmp_path: Path
-) -> None:
-    load, copy = Load(tally), tmp_path / "copy.db"
+def _put_back_older_accounts(tally: Tally, load: Load) -> list[str]:
+    """Stop Tally, and put an accounts.db back; answer the accounts that were opened since its copy."""
+    copy = tally.directory / "copy.db"
     copied_while_in_use(accounts_db(tally), copy)
     with load:
         load.goes_on(20)
@@ -225,6 +224,14 @@ def test_accounts_opened_under_one_name_by_two_are_all_there(
     eventually(tally.settled, 30)
     assert tally.stop() == 0
     replaced(accounts_db(tally), copy)
+    return opened
+
+
+def test_accounts_that_a_copy_opens_while_redis_is_away_are_all_there(
+    tally: Tally, server: RedisProcess
+) -> None:
+    load = Load(tally)
+    opened = _put_back_older_accounts(tally, load)
     server.kill()
     tally.start()
     again = [_open_account(tally, f"after {number}") for number in range(5)]
@@ -235,18 +242,10 @@ def test_accounts_opened_under_one_name_by_two_are_all_there(
     assert [names[id] for id in again] == [f"after {number}" for number in range(5)]
 
 
-def test_accounts_that_two_copies_have_opened_are_all_there(
-    tally: Tally, server: RedisProcess, tmp_path: Path
-) -> None:
-    load, copy = Load(tally), tmp_path / "copy.db"
-    copied_while_in_use(accounts_db(tally), copy)
-    with load:
-        load.goes_on(20)
-    opened = [_open_account(tally, f"before {number}") for number in range(3)]
-    eventually(tally.settled, 30)
-    assert tally.stop() == 0
-    replaced(accounts_db(tally), copy)
-    store = Accounts(open_database(copy.parent / "data"))
+def test_accounts_that_two_copies_have_opened_are_all_there(tally: Tally) -> None:
+    load = Load(tally)
+    opened = _put_back_older_accounts(tally, load)
+    store = Accounts(open_database(accounts_db(tally).parent))
     with closing(store.database) as database, database.transaction():
         again = [store.create_account(NewAccount(f"after {number}", "u")) for number in range(5)]
         store.delete_account(again[4])
