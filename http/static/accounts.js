@@ -199,13 +199,16 @@ function showAccount(answer) {
   customerPager.show(range, before > 0, Boolean(answer.next));
 }
 
-$("account-close").addEventListener("click", () => $("account").close());
-$("account").addEventListener("close", () => {
-  if (location.hash) history.pushState(null, "", location.pathname);
-  opened.id = null;
-});
+/** Close the account. The address changes first: a "close" event comes later than what one sees, or than "Back". */
+function leave() {
+  history.pushState(null, "", location.pathname);
+  follow();
+}
+
+$("account-close").addEventListener("click", leave);
+$("account").addEventListener("cancel", leave); // Escape
 $("account").addEventListener("click", (event) => {
-  if (event.target === $("account")) $("account").close(); // beside it
+  if (event.target === $("account")) leave(); // beside it
 });
 addEventListener("hashchange", follow);
 addEventListener("popstate", follow);
@@ -240,8 +243,7 @@ $("account-delete").addEventListener("click", async () => {
   });
   if (!(await ask(`Delete ${account.name}?`, text, "Delete account", act))) return;
   announce(`${account.name} deleted`);
-  history.pushState(null, "", location.pathname);
-  follow();
+  leave();
   await look();
   $("search").focus();
 });
