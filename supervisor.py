@@ -14,6 +14,7 @@ from tally.actors import family, logs, redis_access, redis_server, systemd
 from tally.actors.actor import CannotStart
 from tally.actors.control import ControlSocket, NotRunning
 from tally.actors.lock import AlreadyRunning, DirectoryLock
+from tally.actors.services import SERVICES
 from tally.actors.supervision import Child, StartFailed, Supervisor
 from tally.commands import checks, event_listing, status_report, terminal
 from tally.commands.copies import backup, recover, restore
@@ -90,7 +91,7 @@ def _run(settings: Settings, roles: Sequence[str]) -> None:
     family.prepare(settings, roles)
     if "accounts" in roles and settings.auth.mode == "jwt":
         warn_without_admin(settings)
-    services = [service for service in family.SERVICES if service in roles]
+    services = [service for service in SERVICES if service in roles]
     listeners = {service: family.listen(settings, service) for service in services}
     redis = redis_server.choose(settings, may_start="redis" in roles)
     own_url = redis_access.private_url(settings) if redis.server else settings.redis.url

@@ -8,12 +8,11 @@ import os
 import secrets
 import socket
 import struct
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection
 from contextlib import closing
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import structlog
 
@@ -23,9 +22,9 @@ from tally.actors.doorbell import Doorbell
 from tally.actors.housekeeper import Housekeeper
 from tally.actors.metrics import FAMILIES, ConsumerMetrics, RelayMetrics, actor_metrics
 from tally.actors.redis_binaries import Server
+from tally.actors.services import SERVICES
 from tally.actors.supervision import ActorSpec, Stage
 from tally.config import AccountsSettings, CustomersSettings, Settings, bracketed
-from tally.events import Event
 from tally.http import accounts as accounts_http
 from tally.http import customers as customers_http
 from tally.http import metrics, pages
@@ -35,22 +34,11 @@ from tally.http.service import Api
 from tally.http.status import ActorReport, StatusProbe
 from tally.http.tokens import Tokens
 from tally.recovery import first_start
-from tally.recovery.answering import Answering
-from tally.recovery.missing import Missing
-from tally.recovery.standing import Standing
-from tally.store import accounts, customers
-from tally.store.database import Database, OpenDatabase, Place, place_of
+from tally.store import customers
+from tally.store.database import Database, Place, place_of
 from tally.store.errors import OutdatedDatabase
-from tally.store.incarnations import own_sources
 from tally.store.key_file import SIGNING_KEY
-from tally.store.stream import ConsumerGroup, EventStream, RedisError, connect
-from tally.store.trace_parent import TraceParentOf
-
-SERVICES = ("customers", "accounts")
-OPEN: dict[str, OpenDatabase] = {
-    "customers": customers.open_database,
-    "accounts": accounts.open_database,
-}
+from tally.store.stream import EventStream, RedisError, connect
 
 _BACKLOG = 1024
 _PLACE = struct.Struct("QQ")
@@ -73,16 +61,14 @@ def prepare(settings: Settings, roles: Collection[str]) -> None:
     """
     settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.chmod(settings.directory, 0o700)
-    for service in SERVICES:
-        if service in roles:
-            make = service != customers.SERVICE
-            if not make and not (settings.directory / customers.FILE).exists():
-                continue
-            try:
-                OPEN[service](settings.directory, make=make).close()
-            except OutdatedDatabase:
-                _log.warning("bringing_up_to_date", database=f"{service}.db")
-                OPEN[service](settings.directory, migrate=True).close()
+    for name, service in SERVICES.items():
+        if name not in roles or (service.is_made_late and not (settings.directory / f"{name}.db").exists()):
+            continue
+        try:
+            service.open(settings.directory, make=not service.is_made_late).close()
+        except OutdatedDatabase:
+            _log.warning("bringing_up_to_date", database=f"{name}.db")
+            service.open(settings.directory, migrate=True).close()
     tokens(settings)
 
 
@@ -112,15 +98,6 @@ def bind(host: str, port: int, setting: str) -> socket.socket:
             f"can't listen on {bracketed(host)}:{port}: {error.strerror}; "
             f"stop what holds it, or set {setting}"
         ) from error
-
-
-class _Reactions(NamedTuple):
-    """What events do to a service's database and which do; what they leave to do; whom to tell of it."""
-
-    apply: Callable[[Sequence[Event], TraceParentOf], None]
-    concerns: tuple[type[Event], ...]
-    follow_up: Callable[[], bool]
-    after_commit: Callable[[], None]
 
 
 class _NotedPlace:
@@ -182,7 +159,9 @@ class Family:
 
     def _open(self, service: str) -> Database:
         """The database that was there when all started: no other in its place, and none that is made anew."""
-        database = OPEN[service](self._settings.directory, make=False, place=self._places[service].get())
+        database = SERVICES[service].open(
+            self._settings.directory, make=False, place=self._places[service].get()
+        )
         database.run, standing = self._run, self._confirmed[service]
         database.is_newest = lambda: bool(standing[0])
         return database
@@ -279,26 +258,20 @@ class Family:
         def main(actor: Actor) -> None:
             self._let_go_of_listeners()
             stream = self._stream(actor)
-            if service == customers.SERVICE:
+            kind = SERVICES[service]
+            if kind.is_made_late:
                 self._begin(actor, stream)
             database = self._open(service)
             database.while_waiting = actor.beat
             retention = timedelta(days=self._settings.data.retention_days)
-            store = customers.Customers if service == customers.SERVICE else accounts.Accounts
-            standing = Standing(store(database), stream, actor.beat, partial(self._confirm, service))
+            standing = kind.standing(database, stream, actor.beat, partial(self._confirm, service))
             with closing(database):
                 relay.run(
                     actor,
-                    relay.Relay(
-                        database,
-                        stream,
-                        standing.settle,
-                        RelayMetrics(self._figures(actor)),
-                        pass_over=service == customers.SERVICE,  # see customers.CONCERNS
-                    ),
+                    kind.relay(database, stream, standing, RelayMetrics(self._figures(actor))),
                     self._doorbells[service],
                     Housekeeper(database, stream, retention, self._groups),
-                    Answering(database, stream, self._state(service, database)).step,
+                    kind.answering(database, stream).step,
                 )
 
         return main
@@ -322,50 +295,23 @@ class Family:
             self._places[customers.SERVICE].note()
             actor.trouble(None)
 
-    def _state(self, service: str, database: Database) -> Callable[[str], Iterable[Event] | None]:
-        """What tells a group of the other service how things stand, where events can't tell it any more."""
-        if service == customers.SERVICE:
-            return lambda group: None  # `rebuild accounts` copies customers and invoices
-        store = accounts.Accounts(database)
-        return lambda group: store.state() if group.startswith(f"{customers.SERVICE}@") else None
-
-    def _concerns(self, service: str, database: Database) -> Callable[[str], bool]:
-        """Of which sources a service's database wants all events: not of its own, which it is not handed."""
-        prefix = f"{accounts.SERVICE}@" if service == customers.SERVICE else ""
-        return lambda source: source.startswith(prefix) and source not in own_sources(database)
-
-    def _reactions(self, service: str, database: Database) -> "_Reactions":
-        if service == "customers":
-            store, ring = customers.Customers(database), self._doorbells[service].ring
-            return _Reactions(store.apply, customers.CONCERNS, store.delete_doomed, ring)
-        return _Reactions(accounts.Accounts(database).apply, (Event,), lambda: False, lambda: None)
-
     def _consumer(self, service: str, siblings: Collection[str]) -> Callable[[Actor], None]:
         def main(actor: Actor) -> None:
             self._let_go_of_listeners()
             database = self._open(service)
             database.while_waiting = actor.beat
             database.expect_writes()
-            reactions = self._reactions(service, database)
-            stream = self._stream(actor)
-            group = ConsumerGroup(stream, database.source, actor.name)
-            settings = self._settings.consumers
             with closing(database):
                 consumer.run(
                     actor,
-                    consumer.Consumer(
-                        group,
+                    SERVICES[service].consumer(
+                        actor.name,
+                        siblings,
                         database,
-                        reactions.apply,
-                        after_commit=reactions.after_commit,
-                        batch=settings.batch,
-                        claim_idle_ms=settings.claim_idle_ms,
-                        max_deliveries=settings.max_deliveries,
-                        siblings=siblings,
-                        concerns=reactions.concerns,
-                        follow_up=reactions.follow_up,
-                        missing=Missing(database, stream, self._concerns(service, database)),
-                        metrics=ConsumerMetrics(self._figures(actor)),
+                        self._stream(actor),
+                        self._settings.consumers,
+                        self._doorbells[service].ring,
+                        ConsumerMetrics(self._figures(actor)),
                     ),
                 )
 
@@ -388,7 +334,7 @@ def status_probe(
             if actor.name.startswith(f"{service}-")
         ]
 
-    opened = open_database or partial(OPEN[service], settings.directory, make=False)
+    opened = open_database or partial(SERVICES[service].open, settings.directory, make=False)
     return StatusProbe(service, opened, settings.directory, redis_url, settings.redis.stream, reports)
 
 

@@ -10,6 +10,7 @@ from tally.actors import family, redis_access, redis_server
 from tally.actors.actor import CannotStart
 from tally.actors.lock import AlreadyRunning, DirectoryLock
 from tally.actors.redis_fitness import inspect
+from tally.actors.services import SERVICES
 from tally.config import Settings
 from tally.store.errors import OutdatedDatabase, StoreError
 from tally.store.key_file import SIGNING_KEY
@@ -35,7 +36,7 @@ def check(settings: Settings) -> Iterator[Finding]:
         yield Finding("supervisor", True, running)
         yield _redis_in_use(settings)
     else:
-        yield from (_port(settings, service) for service in family.SERVICES)
+        yield from (_port(settings, service) for service in SERVICES)
         yield _redis(settings)
 
 
@@ -52,12 +53,12 @@ def _directory(settings: Settings) -> Finding:
 
 
 def _databases(settings: Settings) -> Iterator[Finding]:
-    for service in family.SERVICES:
+    for service in SERVICES:
         path = settings.directory / f"{service}.db"
         if not path.exists():
             continue
         try:
-            with closing(family.OPEN[service](settings.directory)) as database:
+            with closing(SERVICES[service].open(settings.directory)) as database:
                 database.insist_on_soundness()
             yield Finding(path.name, True, f"is {database.source}, and sound")
         except OutdatedDatabase as error:

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tally.actors import control, family
+from tally.actors import control
+from tally.actors.services import SERVICES
 from tally.commands.backups import FILES
 from tally.recovery.standing import later_names
 from tally.store import customers
@@ -69,7 +70,7 @@ def _proved(copy: Path, folder: Path, stream: EventStream) -> str:
     for suffix in _BESIDE[:2]:
         if Path(f"{copy}{suffix}").exists():
             shutil.copyfile(f"{copy}{suffix}", folder / f"{copy.name}{suffix}")
-    database = family.OPEN[copy.stem](folder, migrate=True, make=False)
+    database = SERVICES[copy.stem].open(folder, migrate=True, make=False)
     try:
         database.insist_on_soundness()
         return f"{copy}: {_content(database)}; {_addition(database, stream)}"

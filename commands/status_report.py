@@ -13,6 +13,7 @@ from rich.text import Text
 
 from tally.actors import control, family
 from tally.actors.control import ActorStatus
+from tally.actors.services import SERVICES
 from tally.commands import terminal
 from tally.commands.shared import redis_url
 from tally.config import Settings
@@ -95,7 +96,7 @@ def _with_services(settings: Settings, actors: list[ActorStatus], trouble: str |
     url = redis_url(settings)
     probes = (
         family.status_probe(settings, service, url)
-        for service in family.SERVICES
+        for service in SERVICES
         if (settings.directory / f"{service}.db").exists()
     )
     return Status(actors, _memory(actors), [probe() for probe in probes], trouble)

@@ -253,6 +253,10 @@ class Accounts:
         """Have the effects of events that were published from here; nothing is published."""
         self.apply(events)
 
+    def follow_up(self) -> bool:
+        """Nothing is left to do once events are applied."""
+        return False
+
     def _customer_created(self, event: CustomerCreated) -> None:
         """Where two sources created the same number, the first by its date is the one that counts."""
         told = (rfc3339(event.created_date), event.account_id, event.name)

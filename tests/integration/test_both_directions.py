@@ -106,7 +106,7 @@ def _delete_what_is_left(customers: Customers) -> int:
     """Answer how many transactions that took, of which none may delete too much."""
     held = customers.database.value("SELECT count(*) FROM invoice")
     parts = 0
-    while customers.delete_doomed():
+    while customers.follow_up():
         parts += 1
         before, held = held, customers.database.value("SELECT count(*) FROM invoice")
         assert before - held <= MOST_INVOICES_AT_ONCE
@@ -149,4 +149,4 @@ def test_a_customer_with_many_invoices_goes_at_once_and_these_in_parts(tmp_path:
     assert _delete_what_is_left(customers) >= 1
     assert customers.database.value("SELECT count(*) FROM invoice") == 2 * MOST_INVOICES_AT_ONCE
     assert len(customers.invoices(kept, -1, 100_000)) == 2 * MOST_INVOICES_AT_ONCE
-    assert not customers.delete_doomed()
+    assert not customers.follow_up()

@@ -11,7 +11,7 @@ import pytest
 from support import release
 from support.cli import command
 from support.tally import ROOT, Tally, running
-from tally.actors import family
+from tally.actors.services import SERVICES
 from tally.store import accounts, customers
 from tally.store.database import Database
 
@@ -64,13 +64,13 @@ def _tables(database: Database) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("service", family.SERVICES)
+@pytest.mark.parametrize("service", SERVICES)
 @pytest.mark.parametrize("kept", release.releases(), ids=lambda kept: kept.name)
 def test_a_releases_file_comes_to_the_schema_of_a_new_one(tmp_path: Path, kept: Path, service: str) -> None:
     release.copied(kept, tmp_path / "kept")
     (tmp_path / "new").mkdir()
-    upgraded = family.OPEN[service](tmp_path / "kept", migrate=True)
-    assert _tables(upgraded) == _tables(family.OPEN[service](tmp_path / "new"))
+    upgraded = SERVICES[service].open(tmp_path / "kept", migrate=True)
+    assert _tables(upgraded) == _tables(SERVICES[service].open(tmp_path / "new"))
 
 
 def _schema(module: ModuleType) -> int:

@@ -6,6 +6,7 @@ import falcon.inspect
 
 from tally import config
 from tally.actors import family
+from tally.actors.services import SERVICES
 from tally.http.service import Router
 from tally.recovery import first_start
 
@@ -19,7 +20,7 @@ def served(service: str, directory: Path) -> falcon.inspect.AppInfo:
     settings = config.load(file, {})
     family.prepare(settings, [service])
     first_start.make(settings.directory)
-    family.prepare(settings, family.SERVICES)
+    family.prepare(settings, SERVICES)
     return falcon.inspect.inspect_app(family.Family(settings, settings.redis.url, {}).api(service).app)
 
 

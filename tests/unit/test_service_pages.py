@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from support.tally import ROOT
-from tally.actors import family
+from tally.actors.services import SERVICES
 from tally.events import EVENT_TYPES
 
-PAGES = {service: (ROOT / "docs" / "services" / f"{service}.md").read_text() for service in family.SERVICES}
+PAGES = {service: (ROOT / "docs" / "services" / f"{service}.md").read_text() for service in SERVICES}
 OWNERS = {"customers": "customers", "invoices": "customers", "accounts": "accounts", "auth": "accounts"}
 
 
@@ -20,7 +20,7 @@ def _routes() -> list[tuple[str, str]]:
     return [
         (route.replace(":path}", "}"), service)
         for route in routes
-        for service in family.SERVICES
+        for service in SERVICES
         if OWNERS.get(route.split("/")[1], service) == service
     ]
 
@@ -30,13 +30,13 @@ def test_a_services_page_names_each_of_its_calls(route: str, service: str) -> No
     assert re.search(rf"[ `]{re.escape(route)}`", PAGES[service])
 
 
-@pytest.mark.parametrize("service", family.SERVICES)
+@pytest.mark.parametrize("service", SERVICES)
 def test_a_services_page_tells_of_every_event_whether_it_publishes_it_or_reacts(service: str) -> None:
     assert {name for name in EVENT_TYPES if f"`{name}`" not in PAGES[service]} == set()
 
 
-@pytest.mark.parametrize("service", family.SERVICES)
+@pytest.mark.parametrize("service", SERVICES)
 def test_a_services_page_tells_what_is_in_every_table(service: str, tmp_path: Path) -> None:
-    database = family.OPEN[service](tmp_path)
+    database = SERVICES[service].open(tmp_path)
     tables = database.rows("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
     assert {name for (name,) in tables if f"`{name}`" not in PAGES[service]} == set()

@@ -1,0 +1,140 @@
+"""What the two services are: their databases, what events do to each, and the parts that it runs with."""
+
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import NamedTuple, Protocol
+
+from tally.actors.consumer import Consumer
+from tally.actors.metrics import ConsumerMetrics, RelayMetrics
+from tally.actors.relay import BATCH, Relay
+from tally.config import ConsumersSettings
+from tally.events import Event
+from tally.recovery.answering import Answering
+from tally.recovery.missing import Missing
+from tally.recovery.standing import Standing
+from tally.recovery.taking_back import Healing
+from tally.store import accounts, customers
+from tally.store.database import Database, OpenDatabase
+from tally.store.incarnations import own_sources
+from tally.store.stream import ConsumerGroup, EventStream
+from tally.store.trace_parent import TraceParentOf
+
+
+class Store(Healing, Protocol):
+    """A service's data, in one database: Customers or Accounts."""
+
+    def apply(self, events: Sequence[Event], trace_parent_of: TraceParentOf = ...) -> None:
+        """Have the effects of events, in the transaction that is open."""
+        ...
+
+    def follow_up(self) -> bool:
+        """Do a part of what events have left to do, and answer whether there was any."""
+        ...
+
+    def state(self) -> Iterable[Event] | None:
+        """What tells others how things stand, where events can't any more; None where nothing can."""
+        ...
+
+
+class Service(NamedTuple):
+    """A service: its database, the events that change something in it, and what acts on it.
+
+    `source_prefix` begins the names of the sources of which it must have every event. One that `is_made_late`
+    has its database made by its relay, once Redis has told that there is no other.
+    """
+
+    name: str
+    open: OpenDatabase
+    store: Callable[[Database], Store]
+    concerns: tuple[type[Event], ...]
+    source_prefix: str
+    is_made_late: bool
+
+    @property
+    def concerns_itself(self) -> bool:
+        """Whether it applies what it has published itself."""
+        return self.concerns == (Event,)
+
+    def standing(
+        self,
+        database: Database,
+        stream: EventStream,
+        beat: Callable[[], None] = lambda: None,
+        confirm: Callable[[], None] = lambda: None,
+    ) -> Standing:
+        """Where the service's database stands to the stream."""
+        return Standing(self.store(database), stream, beat, confirm)
+
+    def relay(
+        self,
+        database: Database,
+        stream: EventStream,
+        standing: Standing,
+        metrics: RelayMetrics | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        batch: int = BATCH,
+    ) -> Relay:
+        """What publishes the service's events."""
+        passing = not self.concerns_itself
+        return Relay(database, stream, standing.settle, metrics, clock, pass_over=passing, batch=batch)
+
+    def answering(self, database: Database, stream: EventStream) -> Answering:
+        """What answers groups that ask for the service's events."""
+        store = self.store(database)
+
+        def state(group: str) -> Iterable[Event] | None:
+            return None if group.startswith(f"{self.name}@") else store.state()
+
+        return Answering(database, stream, state)
+
+    def wants(self, database: Database, source: str) -> bool:
+        """Whether its database is to have every event of that source. Of its own it is handed none."""
+        return source.startswith(self.source_prefix) and source not in own_sources(database)
+
+    def consumer(
+        self,
+        name: str,
+        siblings: Collection[str],
+        database: Database,
+        stream: EventStream,
+        settings: ConsumersSettings,
+        ring: Callable[[], None],
+        metrics: ConsumerMetrics | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> Consumer:
+        """One of the service's consumers; `ring` is called when it may have written events."""
+        store = self.store(database)
+        return Consumer(
+            ConsumerGroup(stream, database.source, name),
+            database,
+            store.apply,
+            after_commit=(lambda: None) if self.concerns_itself else ring,
+            batch=settings.batch,
+            claim_idle_ms=settings.claim_idle_ms,
+            max_deliveries=settings.max_deliveries,
+            siblings=siblings,
+            concerns=self.concerns,
+            follow_up=store.follow_up,
+            missing=Missing(database, stream, lambda source: self.wants(database, source), clock),
+            metrics=metrics,
+            clock=clock,
+        )
+
+
+CUSTOMERS = Service(
+    customers.SERVICE,
+    customers.open_database,
+    customers.Customers,
+    customers.CONCERNS,
+    source_prefix=f"{accounts.SERVICE}@",
+    is_made_late=True,
+)
+ACCOUNTS = Service(
+    accounts.SERVICE,
+    accounts.open_database,
+    accounts.Accounts,
+    (Event,),
+    source_prefix="",
+    is_made_late=False,
+)
+SERVICES = {service.name: service for service in (CUSTOMERS, ACCOUNTS)}
