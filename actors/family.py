@@ -31,7 +31,7 @@ from tally.http import metrics, pages
 from tally.http.figures import Figures, new_page
 from tally.http.requests import RequestObserver
 from tally.http.service import Api
-from tally.http.status import ActorReport, StatusProbe
+from tally.http.status import ANSWER_SECONDS, ActorReport, StatusProbe
 from tally.http.tokens import Tokens
 from tally.recovery import first_start
 from tally.store import customers
@@ -335,7 +335,13 @@ def status_probe(
         ]
 
     opened = open_database or partial(SERVICES[service].open, settings.directory, make=False)
-    return StatusProbe(service, opened, settings.directory, redis_url, settings.redis.stream, reports)
+    return StatusProbe(
+        service,
+        opened,
+        settings.directory,
+        lambda: EventStream(connect(redis_url, ANSWER_SECONDS), settings.redis.stream),
+        reports,
+    )
 
 
 def _address_settings(settings: Settings, service: str) -> AccountsSettings | CustomersSettings:

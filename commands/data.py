@@ -11,6 +11,7 @@ from tally.actors.lock import AlreadyRunning
 from tally.commands.purchase_file import Columns
 from tally.commands.shared import FAILED, Command, Group, config_option, confirmed, end, load
 from tally.events import Id
+from tally.recovery.rebuilding import CannotRebuild
 from tally.store.errors import StoreError
 from tally.store.stream import RedisError
 
@@ -132,7 +133,7 @@ def rebuild_accounts(file: Path | None, yes: bool) -> None:
         click.echo(rebuilding.rebuild_accounts(settings, lambda told: confirmed(told, yes)))
     except RedisError as error:
         end(FAILED, f"Redis at {settings.redis.address}: {error} (a private one alone: `run --only redis`)")
-    except (rebuilding.CannotRebuild, AlreadyRunning, StoreError) as error:
+    except (CannotRebuild, AlreadyRunning, StoreError) as error:
         end(FAILED, str(error))
     except OSError as error:
         end(FAILED, f"{error.filename or settings.directory}: {error.strerror or error}")

@@ -19,10 +19,10 @@ from tally.store.inbox import Inbox
 from tally.store.incarnations import own_sources
 from tally.store.outbox import Outbox
 from tally.store.ranges import Range
-from tally.store.stream import ConsumerGroup, EventStream, RedisError, connect, entry_time
+from tally.store.stream import ConsumerGroup, EventStream, RedisError, entry_time
 from tally.version import VERSION
 
-_ANSWER_SECONDS = 0.2  # twice that, to connect and to answer, stays below half a second
+ANSWER_SECONDS = 0.2  # twice that, to connect and to answer, stays below half a second
 TOLD_LOG_BYTES = 64_000_000  # of a write-ahead log; some 16 MiB are usual, at most 32
 
 
@@ -79,15 +79,13 @@ class StatusProbe:
         service: str,
         open_database: Callable[[], Database],
         directory: Path,
-        url: str,
-        stream: str,
+        open_stream: Callable[[], EventStream],
         actors: Callable[[], list[ActorReport]],
     ) -> None:
         self._service = service
         self._open_database = open_database
         self._directory = directory
-        self._url = url
-        self._stream = stream
+        self._open_stream = open_stream
         self._actors = actors
 
     def __call__(self) -> StatusReport:
@@ -135,8 +133,7 @@ class StatusProbe:
             return None
 
     def _ask_redis(self, database: Database, reasons: list[str], notes: list[str]) -> RedisStatus:
-        client = connect(self._url, _ANSWER_SECONDS)
-        stream = EventStream(client, self._stream)
+        stream = self._open_stream()
         groups = Groups(stream)
         try:
             dead_letters = stream.dead_letters()
@@ -156,7 +153,7 @@ class StatusProbe:
             reasons.append(f"Redis does not answer: {error}")
             return RedisStatus(reachable=False)
         finally:
-            client.close()
+            stream.client.close()
         if dead_letters:
             wait = "dead letter waits" if dead_letters == 1 else "dead letters wait"
             reasons.append(f"{dead_letters} {wait} for a decision")
