@@ -1,6 +1,8 @@
 """Fixtures for all tests."""
 
 import signal
+import zlib
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,19 +22,55 @@ hypothesis.settings.register_profile("tally", deadline=None)
 hypothesis.settings.load_profile("tally")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have the file that takes longest begin before the many that are short, not at the end, alone."""
-    items.sort(key=lambda item: (_RANK.get(item.path.parent.name, 0), item.path.stem != "test_schemathesis"))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deal tests of a whole Tally out to the engines, and have the file that takes longest begin first."""
+    dealt = {*_dealt(items)}
+    config.hook.pytest_deselected(items=[item for item in items if item not in dealt])
+    items[:] = sorted(
+        (item for item in items if item in dealt),
+        key=lambda item: (_RANK.get(item.path.parent.name, 0), item.path.stem != "test_schemathesis"),
+    )
 
 
 _WHOLE = {"tally", "on_engine", "shared", "recording"}  # fixtures that are a whole Tally on an engine
 
 
+def _dealt(items: list[pytest.Item]) -> Iterator[pytest.Item]:
+    """A test of parts runs on every engine. Of a whole Tally's, each case runs on one, in turn.
+
+    One that has a single case runs on two. Which, is drawn by the file's name.
+    """
+    cases: defaultdict[str, dict[str, list[pytest.Item]]] = defaultdict(lambda: defaultdict(list))
+    for item in items:
+        if _is_of_a_whole_tally(item):
+            function, _, _ = item.nodeid.partition("[")
+            cases[function][_case(item)].append(item)
+        else:
+            yield item
+    for function, by_case in cases.items():
+        start = zlib.crc32(function.partition("::")[0].encode())
+        for number, on_engines in enumerate(by_case.values(), start):
+            yield on_engines[number % len(on_engines)]
+            if len(by_case) == 1 and len(on_engines) > 1:
+                yield on_engines[(number + 1) % len(on_engines)]
+
+
+def _is_of_a_whole_tally(item: pytest.Item) -> bool:
+    names = {*getattr(item, "fixturenames", ())}
+    return "engine" in names and bool(_WHOLE & names or item.get_closest_marker("whole"))
+
+
+def _case(item: pytest.Item) -> str:
+    """What tells the test from the others of its function, but for the engine."""
+    parameters = {**item.callspec.params} if isinstance(item, pytest.Function) else {}
+    parameters.pop("engine", None)
+    return repr(parameters)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test of parts runs on every engine, one of a whole Tally on the bundled, oldest and newest one."""
+    """Whatever needs an engine is there once for each."""
     if "engine" in metafunc.fixturenames:
-        names = engines.ENDS if _WHOLE & {*metafunc.fixturenames} else engines.NAMES
-        metafunc.parametrize("engine", names, indirect=True, scope="session")
+        metafunc.parametrize("engine", engines.NAMES, indirect=True, scope="session")
 
 
 _RANK = {"integration": 1, "unit": 2}  # browsers and faults first, as it is in the order of the names

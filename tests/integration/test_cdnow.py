@@ -35,6 +35,7 @@ def test_the_file_is_the_one_the_figures_are_of() -> None:
     assert sum(purchase.cents for purchase in every) == cdnow.CENTS
 
 
+@pytest.mark.whole
 def test_every_cent_arrives_with_three_consumers_at_work(three_consumers: Tally) -> None:
     tally = three_consumers
     ids = cdnow.post_customers(tally, _open_account(tally))

@@ -20,7 +20,7 @@ from tally.store.errors import StoreUnavailable
 from tally.store.stream import ConsumerGroup, Entry, EventStream, connect
 from tally.store.trace_parent import TraceParentOf
 
-CLAIM_IDLE_MS = 1000
+CLAIM_IDLE_MS = 300
 
 
 class Reader:

@@ -11,6 +11,7 @@ from support.waiting import eventually
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Pacific/Auckland"])
+@pytest.mark.whole
 def test_what_has_no_date_in_utc_and_what_has_no_offset_counts(
     tmp_path: Path, client: redis.Redis, redis_url: str, zone: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -108,6 +108,7 @@ def _account_and_customer(tally: Tally) -> tuple[str, str]:
     return account, customer
 
 
+@pytest.mark.whole
 def test_a_redriven_letter_reaches_the_group_that_failed_and_counts_once(tmp_path: Path, engine: str) -> None:
     client = redis.Redis.from_url(engine, protocol=2)
     client.flushall()

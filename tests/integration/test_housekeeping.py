@@ -363,6 +363,7 @@ def _ids(client: redis.Redis) -> list[str]:
     return [id.decode() for id, _ in entries]
 
 
+@pytest.mark.whole
 def test_what_a_service_has_not_read_outlives_any_stop(tmp_path: Path, redis_url: str) -> None:
     """Found by trying: the relay trimmed at the start, before the consumers had read."""
     retention: dict[str, Any] = {"data": {"retention_days": 1 / 24 / 3600}}  # a second
@@ -398,6 +399,7 @@ def _idle_ms(client: redis.Redis) -> list[int]:
 
 
 @pytest.mark.parametrize("first", ["customers", "accounts"])
+@pytest.mark.whole
 def test_a_first_start_on_an_old_stream_keeps_all_of_it(tmp_path: Path, redis_url: str, first: str) -> None:
     payload = '{{"id":"{0}","account_id":"1","name":"c","created_date":"2019-01-06T12:00:00Z"}}'
     with redis.Redis.from_url(redis_url) as client:

