@@ -283,7 +283,7 @@ class Family:
         is_there = file.exists()
         while not actor.stopping.is_set():
             try:
-                first_start.insist_on_no_other(directory, stream, where)
+                first_start.insist_on_no_other(directory, stream, where, actor.beat)
                 break
             except RedisError as error:
                 if is_there:

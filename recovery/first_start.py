@@ -7,6 +7,7 @@ revenue to others. So what Redis, the stream and the accounts.db beside it know 
 import os
 import secrets
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from redis import ResponseError
@@ -28,25 +29,34 @@ class LostDatabase(StoreError):
     """There was another customers.db, and this would take its place; the message says what to do."""
 
 
-def known_sources(directory: Path, stream: EventStream) -> set[str]:
-    """The customers databases that Redis knows of, or else the stream, and the accounts.db in `directory`.
+def known_sources(
+    directory: Path,
+    stream: EventStream,
+    service: str = customers.SERVICE,
+    beat: Callable[[], None] = lambda: None,
+) -> set[str]:
+    """A service's databases that Redis and the other service's database in `directory` know of.
 
-    Raises RedisError or StoreError.
+    Where they know none, those on the stream, which is read for it, with a `beat` for each page. Raises
+    RedisError or StoreError.
     """
-    prefix = f"{customers.SERVICE}@"
-    known = {*stream.published_by_source(), *_groups(stream), *_applied(directory)}
+    prefix = f"{service}@"
+    known = {*stream.published_by_source(), *_groups(stream), *_applied(directory, service)}
     found = {source for source in known if source.startswith(prefix)}
-    return found or {source for source in _on_stream(stream) if source.startswith(prefix)}
+    return found or {source for source in _on_stream(stream, beat) if source.startswith(prefix)}
 
 
-def insist_on_no_other(directory: Path, stream: EventStream, where: str) -> None:
+def insist_on_no_other(
+    directory: Path, stream: EventStream, where: str, beat: Callable[[], None] = lambda: None
+) -> None:
     """See that no other customers.db is known where there is none yet, or one that never published.
 
-    `where` says in words where Redis is. Raises LostDatabase; RedisError or StoreError when nobody can tell.
+    `where` says in words where Redis is; `beat` is called while it takes long. Raises LostDatabase, or
+    RedisError or StoreError when nobody can tell.
     """
     own = _own(directory)
     if own is None:
-        others = known_sources(directory, stream)
+        others = known_sources(directory, stream, beat=beat)
         if others:
             raise LostDatabase(
                 f"there is no {customers.FILE} in {directory}, but {_and(others)} published to the stream "
@@ -54,7 +64,7 @@ def insist_on_no_other(directory: Path, stream: EventStream, where: str) -> None
                 "If this is another Tally, set redis.url to a Redis of its own. To begin with an empty one "
                 "all the same: `recover customers --empty`"
             )
-    elif own and (others := known_sources(directory, stream)) and not own & others:
+    elif own and (others := known_sources(directory, stream, beat=beat)) and not own & others:
         raise LostDatabase(
             f"{directory / customers.FILE} has published nothing yet, but {_and(others)} did on the stream "
             f"at {where}: a second one would give its numbers again. Set redis.url to a Redis of its own; "
@@ -112,23 +122,24 @@ def _groups(stream: EventStream) -> list[str]:
         return []
 
 
-def _applied(directory: Path) -> list[str]:
-    if not (directory / accounts.FILE).exists():
+def _applied(directory: Path, service: str) -> list[str]:
+    """The sources of which the other service's database has applied something."""
+    other = accounts if service == customers.SERVICE else customers
+    if not (directory / other.FILE).exists():
         return []
-    database: Database = accounts.open_database(directory, make=False)
+    database: Database = other.open_database(directory, make=False)
     try:
         return list(Inbox(database).ranges())
     finally:
         database.close()
 
 
-def _on_stream(stream: EventStream) -> set[str]:
-    return {
-        entry.event_name.source
-        for entries in stream.pages()
-        for entry in entries
-        if isinstance(entry.event_name, EventId)
-    }
+def _on_stream(stream: EventStream, beat: Callable[[], None]) -> set[str]:
+    found = set()
+    for entries in stream.pages():
+        beat()
+        found |= {name.source for entry in entries if isinstance(name := entry.event_name, EventId)}
+    return found
 
 
 def _and(sources: set[str]) -> str:

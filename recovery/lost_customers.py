@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from tally.recovery.first_start import BESIDE, emptied, known_sources, put_in_place
 from tally.recovery.standing import Standing
-from tally.store import customers, lacking
+from tally.store import accounts, customers, lacking
 from tally.store.copying import copy_database
 from tally.store.customers import Customers
 from tally.store.errors import StoreError
@@ -50,6 +50,12 @@ def recover(directory: Path, stream: EventStream, copy: Path | None, beat: Beat)
     else:
         store = _named_again(folder, stream, known)
     database, before = store.database, known_of(store.database)
+    if not copy and not stream.is_known(database.source):
+        database.close()
+        raise CannotRecover(
+            f"{accounts.FILE} knows {database.source}, and Redis has nothing of it any more: with a copy of "
+            "the file, `--from FILE`; to begin with an empty one all the same, `--empty`"
+        )
     *_, newest = Standing(store, stream, beat).settle()
     newest.outbox.mark_published(newest.published.last)
     [(every, invoices)] = database.rows(

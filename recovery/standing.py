@@ -13,11 +13,14 @@ from typing import NamedTuple
 import structlog
 
 from tally.recovery.diverged import part_ways
+from tally.recovery.first_start import known_sources
 from tally.recovery.taking_back import Healing, joins, take_back
 from tally.store.database import Database
 from tally.store.incarnations import begin, incarnations, is_begun, own_sources
 from tally.store.outbox import Outbox
 from tally.store.stream import EventStream, Published, fingerprint
+
+_HAS_STOOD = "has_stood"  # in meta: Redis was told of it, before anything was written
 
 _log = structlog.get_logger()
 
@@ -131,16 +134,25 @@ class Standing:
 
     def _is_newest(self, stand: Stand) -> bool:
         """Whether nobody can know of later events of that name."""
-        outbox, published = stand
+        outbox, _ = stand
         if is_begun(self._database):
             return True
-        is_known = published.ever > 0 or (outbox.last() == 0 and outbox.is_first and self._is_alone())
-        return is_known and self._stream.applied(outbox.source) <= outbox.last()
+        if self._database.meta(_HAS_STOOD) is None and outbox.last() == 0 and outbox.is_first:
+            return self._may_begin(outbox)
+        return self._stream.is_known(outbox.source) and self._stream.applied(outbox.source) <= outbox.last()
 
-    def _is_alone(self) -> bool:
-        """Whether no other database of the service is known, whose numbers a new one would give again."""
-        others = self._stream.published_by_source().keys() - own_sources(self._database)
-        return not any(source.startswith(f"{self._database.service}@") for source in others)
+    def _may_begin(self, outbox: Outbox) -> bool:
+        """Whether a database that was never written to is the first of its service: then Redis is told of it.
+
+        From then on, a Redis that does not know it has lost what it knew.
+        """
+        directory, service = self._database.path.parent, self._database.service
+        if known_sources(directory, self._stream, service, self._beat) - {outbox.source}:
+            return False  # their numbers would be given again
+        self._stream.note_begun(outbox.source)
+        with self._database.transaction():
+            self._database.set_meta(_HAS_STOOD, 1)
+        return True
 
 
 def agrees(outbox: Outbox, published: Published) -> bool:

@@ -14,6 +14,7 @@ import msgspec
 import redis
 from redis.backoff import NoBackoff
 from redis.commands.core import Script
+from redis.driver_info import DriverInfo
 from redis.retry import Retry
 
 from tally.events import EVENT_ID_FIELD, EventId, now, rfc3339
@@ -27,6 +28,7 @@ BLOCK_MS = 1000  # how long a read waits for new entries
 LONGEST_NAME = 200  # bytes of an EventId that are kept as they are
 ANSWER_SECONDS = 5.0  # how long any command may take, a blocking read included
 
+_DRIVER = DriverInfo()  # made once: it looks for the release of redis-py, which takes longer than to connect
 _PAGE = 1000  # entries read at a time where the whole stream is looked through
 _SCRIPTS = Path(__file__).with_name("scripts")
 
@@ -45,6 +47,7 @@ def connect(
         expect=expect,
         protocol=2,
         retry=Retry(NoBackoff(), 0),
+        driver_info=_DRIVER,
         socket_timeout=answer_seconds,
         socket_connect_timeout=answer_seconds,
     )
@@ -256,6 +259,15 @@ class EventStream:
         """Note of sources, before they publish anything, which each follows. May be repeated."""
         if heirs:
             self.client.hset(self.incarnations_key, mapping=heirs)  # type: ignore[arg-type]
+
+    def is_known(self, source: str) -> bool:
+        """Whether Redis knows how far a source has got: since it had begun, Redis has lost nothing of it."""
+        return bool(self.client.hexists(self.published_key, source))
+
+    def note_begun(self, source: str) -> None:
+        """Note that a source has begun, before it publishes anything. May be repeated."""
+        if not self.is_known(source):
+            self.client.hset(self.published_key, source, "0")
 
     def is_given_up(self, source: str) -> bool:
         """Whether an earlier release gave this source up for another."""

@@ -16,11 +16,13 @@ import msgspec
 import redis
 from lupa import lua51
 from redis.backoff import NoBackoff
+from redis.driver_info import DriverInfo
 from redis.retry import Retry
 
 Id = tuple[int, int]
 
 _LAST = 2**64 - 1
+_DRIVER = DriverInfo()  # to make one takes longer than all the rest
 _NO_KEY = "The XGROUP subcommand requires the key to exist"
 
 
@@ -101,6 +103,7 @@ class RedisDouble:
             "line": line or Line(),
             "protocol": 2,
             "retry": Retry(NoBackoff(), 0),
+            "driver_info": _DRIVER,
         }
         pool = redis.ConnectionPool(connection_class=_Connection, **options)
         return redis.Redis(connection_pool=pool)

@@ -1,0 +1,718 @@
+"""A world with a Tally in it: clients, other programs, faults and whoever mends them, on one clock.
+
+Everything of Tally's is real but its processes, which take their turns here, and Redis, which is the double.
+A history is a list of steps, each drawn with a seed of its own, so that one can be left out and the others
+stay what they are.
+"""
+
+import random
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import redis
+
+from support.figures import revenue_by_customer
+from support.redis_double import Line, RedisDouble
+from tally.actors.consumer import Consumer
+from tally.actors.housekeeper import Housekeeper
+from tally.actors.services import ACCOUNTS, CUSTOMERS, SERVICES, Service
+from tally.config import ConsumersSettings
+from tally.events import Id
+from tally.http.status import StatusProbe, StatusReport
+from tally.recovery import first_start, lost_customers
+from tally.recovery.rebuilding import Rebuilding
+from tally.store import customers
+from tally.store.accounts import Accounts, NewAccount
+from tally.store.copying import copy_database
+from tally.store.customers import Customers, NewCustomer, NewInvoice
+from tally.store.database import Database
+from tally.store.dead_letters import DeadLetters
+from tally.store.errors import NotFound, StoreError
+from tally.store.groups import Groups
+from tally.store.stream import EventStream
+
+KEY = "event-stream"
+DAY = 86_400.0
+RETENTION_DAYS = 7
+CONSUMERS = {
+    "customers": ("customers-consumer-1",),
+    "accounts": ("accounts-consumer-1", "accounts-consumer-2"),
+}
+FOREIGN = 10**6  # customers from here on are other programs'
+ROUNDS = 400  # after which all must have settled; each takes a second of the world's
+
+
+class Refused(Exception):
+    """`run` refuses to start; the message says why."""
+
+
+class Tally:
+    """The processes of one data directory, as long as they run."""
+
+    def __init__(self, world: "World", directory: Path) -> None:
+        self._world = world
+        self.directory = directory
+        self._run = f"{world.random.getrandbits(64):x}"
+        self._confirmed: set[str] = set()
+        self.lines: dict[str, Line] = {}
+        self.parts: dict[str, Callable[[], object]] = {}
+        self.databases: dict[str, Database] = {}
+
+    def start(self) -> None:
+        """As the supervisor does: the relays, then the rest. Raises Refused."""
+        stream = self._world.stream()
+        try:
+            first_start.insist_on_no_other(self.directory, stream, "redis")
+        except first_start.LostDatabase as error:
+            raise Refused(str(error)) from error
+        if not (self.directory / customers.FILE).exists():
+            first_start.make(self.directory)
+        ACCOUNTS.open(self.directory).close()
+        for service in SERVICES.values():
+            self.start_relay(service)
+        for service in SERVICES.values():
+            for name in CONSUMERS[service.name]:
+                self.start_consumer(service, name)
+        self.customers = Customers(self._open(CUSTOMERS, "customers-http"))
+        self.accounts = Accounts(self._open(ACCOUNTS, "accounts-http"))
+
+    def stop(self) -> None:
+        """As with SIGKILL, between any two steps."""
+        for database in self.databases.values():
+            database.close()
+        self.parts.clear()
+
+    def _open(self, service: Service, name: str) -> Database:
+        if name in self.databases:
+            self.databases[name].close()
+        database = service.open(self.directory, make=False)
+        database.run, database.is_newest = self._run, lambda: service.name in self._confirmed
+        self.databases[name] = database
+        return database
+
+    def _stream(self, name: str) -> EventStream:
+        self.lines[name] = Line()
+        return EventStream(self._world.redis.client(self.lines[name]), KEY)
+
+    def start_relay(self, service: Service) -> None:
+        """Start it, or another in its place, up to where the HTTP processes are let in."""
+        name = f"{service.name}-relay"
+        stream, database = self._stream(name), self._open(service, name)
+        standing = service.standing(database, stream, confirm=lambda: self._confirmed.add(service.name))
+        clock, relay = (
+            self._world.clock,
+            service.relay(database, stream, standing, clock=self._world.clock, batch=3),
+        )
+        housekeeper = Housekeeper(
+            database, stream, timedelta(days=RETENTION_DAYS), self.groups, clock, self._world.wall
+        )
+        answering = service.answering(database, stream)
+
+        def step() -> None:
+            if not relay.step():
+                relay.look_again()
+            housekeeper.step()
+            if not relay.refusal:
+                answering.step()
+
+        self.parts[name] = step
+        with suppress(redis.ConnectionError, StoreError):
+            relay.step()
+
+    def start_consumer(self, service: Service, name: str) -> None:
+        """Start it, or another in its place."""
+        settings = ConsumersSettings(batch=4, claim_idle_ms=1000, max_deliveries=3)
+        database = self._open(service, name)
+        consumer: Consumer = service.consumer(
+            name,
+            CONSUMERS[service.name],
+            database,
+            self._stream(name),
+            settings,
+            ring=lambda: None,
+            clock=self._world.clock,
+        )
+        self.parts[name] = consumer.step
+
+    def replace(self, name: str) -> None:
+        """Start another process in the place of one that was killed."""
+        service = SERVICES[name.partition("-")[0]]
+        if name.endswith("relay"):
+            self.start_relay(service)
+        else:
+            self.start_consumer(service, name)
+
+    def groups(self) -> list[str]:
+        """The groups of the databases that are there."""
+        sources = []
+        for service in SERVICES.values():
+            with suppress(StoreError):
+                database = service.open(self.directory, make=False)
+                sources.append(database.source)
+                database.close()
+        return sources
+
+    def status(self, service: Service) -> StatusReport:
+        """What `GET /status` of a service tells."""
+        opened = lambda: service.open(self.directory, make=False)  # noqa: E731
+        return StatusProbe(service.name, opened, self.directory, self._world.stream, list)()
+
+
+class Copy(NamedTuple):
+    """A copy of a database, and what it knows to have been deleted."""
+
+    file: Path
+    gone: frozenset[object]
+
+
+class Told(NamedTuple):
+    """What the stream tells."""
+
+    created: set[object]
+    deleted: set[object]
+
+
+class Invoice(NamedTuple):
+    """An invoice that was accepted. Its amount in cents is its own, so it is known by it."""
+
+    cents: int
+    customer: str
+
+
+class World:
+    """One history, from its seed."""
+
+    def __init__(self, seed: int, directory: Path) -> None:
+        self.random = random.Random(seed)
+        self._now = 1_700_000_000.0
+        self._skew = self.random.uniform(-50, 50)
+        release = self.random.choice([(6, 2), (7, 0), (8, 0)])
+        self.redis = RedisDouble(lambda: int((self._now + self._skew) * 1000), release)
+        self._directory = directory
+        self._data = directory / "data"
+        self._data.mkdir()
+        self._states: list[dict[bytes, Any]] = [self.redis.state()]
+        self._copies: dict[str, list[Copy]] = {"customers": [], "accounts": []}
+        self._tags = 0
+        self.accounts: set[str] = set()  # names
+        self.names: dict[str, str] = {}  # of customers, and of the account of each, if it was open
+        self._named: dict[str, str] = {}  # the name of the customer with that number
+        self.invoices: dict[int, Invoice] = {}
+        self.gone: set[object] = set()  # invoices and customers that were deleted
+        self._known_gone: set[object] = set()  # those of which customers.db knows for sure
+        self.doubtful: set[object] = set()  # what was in one place only, which was lost
+        self.foreign: dict[int, int] = {}
+        self._given_up = False  # the customers that were known, for an empty database beside them
+        self.tally: Tally | None = None
+        self.refusal = ""
+        self.log: list[str] = []
+
+    # Time
+
+    def clock(self) -> float:
+        return self._now
+
+    def wall(self) -> float:
+        return self._now
+
+    def pass_time(self, seconds: float) -> None:
+        self._now += seconds
+
+    # What is there
+
+    def stream(self) -> EventStream:
+        return EventStream(self.redis.client(), KEY)
+
+    def _tag(self) -> int:
+        self._tags += 1
+        return self._tags
+
+    def start(self) -> None:
+        """Start Tally where none runs."""
+        if self.tally is None:
+            tally = Tally(self, self._data)
+            try:
+                tally.start()
+            except Refused as error:
+                self.refusal = str(error)
+                tally.stop()
+            else:
+                self.tally, self.refusal = tally, ""
+
+    def stop(self) -> None:
+        """Kill all of it."""
+        if self.tally:
+            self.tally.stop()
+            self.tally = None
+
+    # Clients
+
+    def open_account(self) -> None:
+        if self.tally:
+            name = f"a{self._tag()}"
+            with self.tally.accounts.database.transaction():
+                self.tally.accounts.create_account(NewAccount(name, "u"))
+            self.accounts.add(name)
+
+    def create_customers(self) -> None:
+        if self.tally:
+            opened = {int(each.id): each.name for each in self.tally.accounts.accounts(-1, 1000)}
+            account = self.random.choice([1, 2, 3, *opened])
+            names = [f"c{self._tag()}" for _ in range(self.random.randint(1, 2))]
+            with self.tally.customers.database.transaction():
+                new = [NewCustomer(name, Id(account)) for name in names]
+                ids = self.tally.customers.create_customers(new)
+            self.names.update(dict.fromkeys(names, opened.get(account, "")))
+            self._named.update(zip(map(str, ids), names, strict=True))
+
+    def create_invoices(self) -> None:
+        if self.tally and (known := self.tally.customers.customers(None, -1, 1000)):
+            customer = self.random.choice(known)
+            cents = [self._tag() for _ in range(self.random.randint(1, 5))]
+            new = [NewInvoice(customer.id, date(2019, 1, 6), each) for each in cents]
+            with self.tally.customers.database.transaction():
+                self.tally.customers.create_invoices(new)
+            self.invoices.update({each: Invoice(each, customer.name) for each in cents})
+
+    def delete_invoice(self) -> None:
+        if self.tally and (known := self.tally.customers.invoices(None, -1, 1000)):
+            invoice = self.random.choice(known)
+            with self.tally.customers.database.transaction():
+                self.tally.customers.delete_invoice(invoice.id)
+            self._is_gone(invoice.purchase_price_cents)
+
+    def delete_customer(self) -> None:
+        if self.tally and (known := self.tally.customers.customers(None, -1, 1000)):
+            customer = self.random.choice(known)
+            with self.tally.customers.database.transaction():
+                self.tally.customers.delete_customer(customer.id)
+            self._is_gone(customer.name)
+
+    def _is_gone(self, what: object) -> None:
+        self.gone.add(what)
+        self._known_gone.add(what)
+
+    # Processes
+
+    def part_turns(self) -> None:
+        if self.tally:
+            self._turn(self.random.choice([*self.tally.parts]))
+
+    def all_turn(self) -> None:
+        if self.tally:
+            for name in self.tally.parts:
+                self._turn(name)
+
+    def _turn(self, name: str) -> None:
+        assert self.tally
+        try:
+            self.tally.parts[name]()
+        except (redis.ConnectionError, StoreError):
+            if self.random.random() < 0.5:
+                with suppress(StoreError):
+                    self.tally.replace(name)
+
+    def part_is_killed(self) -> None:
+        if self.tally:
+            with suppress(StoreError):
+                self.tally.replace(self.random.choice([*self.tally.parts]))
+
+    def tally_is_killed(self) -> None:
+        self.stop()
+
+    def tally_is_started(self) -> None:
+        self.start()
+
+    # Time passes
+
+    def moments_pass(self) -> None:
+        self.pass_time(self.random.uniform(0.001, 3))
+
+    def days_pass(self) -> None:
+        self.pass_time(self.random.uniform(0.1, 3 * RETENTION_DAYS) * DAY)
+
+    # Others
+
+    def another_program_publishes(self) -> None:
+        cents = self._tag()
+        self.foreign[FOREIGN + cents] = cents
+        fields: dict[Any, Any] = {
+            "EventTypeName": "InvoiceCreated",
+            "Payload": f'{{"id":"1","customer_id":"{FOREIGN + cents}","purchase_price_cents":{cents},'
+            '"created_date":"0001-01-01T00:00:00Z","purchase_date":"2019-01-09"}',
+        }
+        if self.random.random() < 0.5:
+            fields["EventId"] = f"other:{len(self.foreign)}"
+        for _ in range(self.random.choice([1, 2]) if "EventId" in fields else 1):
+            self.redis.client().xadd(KEY, fields)
+
+    def another_program_publishes_poison(self) -> None:
+        fields: dict[Any, Any] = {"EventTypeName": "InvoiceCreated", "Payload": "{"}
+        if self.random.random() < 0.5:
+            fields["EventId"] = f"poison:{self.random.randint(1, 3)}"
+        self.redis.client().xadd(KEY, fields)
+
+    def another_program_trims(self) -> None:
+        self.redis.client().execute_command("XTRIM", KEY, "MAXLEN", self.random.randint(0, 20))  # type: ignore[no-untyped-call]
+
+    def another_program_deletes_entries(self) -> None:
+        entries: Any = self.redis.client().xrange(KEY)
+        if entries:
+            ids = [id for id, _ in self.random.sample(entries, min(len(entries), 3))]
+            self.redis.client().xdel(KEY, *ids)
+
+    def a_group_is_set_to_the_end(self) -> None:
+        if groups := self._groups():
+            self.redis.client().xgroup_setid(KEY, self.random.choice(groups), "$")
+
+    def a_group_is_destroyed(self) -> None:
+        if groups := self._groups():
+            self.redis.client().xgroup_destroy(KEY, self.random.choice(groups))
+
+    def _groups(self) -> list[str]:
+        with suppress(redis.ResponseError):
+            return [group["name"].decode() for group in self.redis.client().xinfo_groups(KEY)]
+        return []
+
+    # Faults
+
+    def a_line_breaks(self) -> None:
+        if self.tally:
+            line = self.tally.lines[self.random.choice([*self.tally.parts])]
+            line.break_at(self.random.choice(["before", "after"]), self.random.randint(0, 4))
+
+    def redis_is_saved(self) -> None:
+        self._states.append(self.redis.state())
+
+    def redis_falls_back(self) -> None:
+        self.redis.go_back(self.random.choice(self._states))
+
+    def redis_falls_back_a_little(self) -> None:
+        """As to a replica that lacked the newest writes."""
+        self.redis.go_back(self._states[-1])
+
+    def redis_loses_everything(self) -> None:
+        self.redis.client().flushall()
+
+    def the_stream_is_deleted(self) -> None:
+        self.redis.client().delete(KEY)
+
+    def a_copy_is_made(self) -> None:
+        for name in self.random.choice([["customers"], ["accounts"], ["customers", "accounts"]]):
+            if (self._data / f"{name}.db").exists():
+                copy = self._directory / f"copy-{self._tag()}.db"
+                copy_database(self._data / f"{name}.db", copy, lambda done: None)
+                self._copies[name].append(Copy(copy, frozenset(self._known_gone)))
+
+    def a_copy_is_put_back(self) -> None:
+        name = self.random.choice(["customers", "accounts"])
+        if self._copies[name]:
+            self.stop()
+            self._put_back(name, self.random.choice(self._copies[name]))
+            if self.random.random() < 0.7:
+                self.start()
+
+    def _put_back(self, name: str, copy: "Copy") -> None:
+        self._remove(name)
+        shutil.copy(copy.file, self._data / f"{name}.db")
+        if name == "customers":
+            self._known_gone = {*copy.gone}
+
+    def _remove(self, name: str) -> None:
+        if name == "customers":
+            self._known_gone.clear()
+        for suffix in ("", "-wal", "-shm"):
+            (self._data / f"{name}.db{suffix}").unlink(missing_ok=True)
+
+    def a_database_is_lost(self) -> None:
+        self.stop()
+        self._remove(self.random.choice(["customers", "accounts"]))
+        self.start()
+
+    # Whoever looks after it
+
+    def dead_letters_are_redriven(self) -> None:
+        letters = DeadLetters(self.stream())
+        for letter in letters.all():
+            with suppress(Exception):
+                letters.redrive(letter)
+
+    def dead_letters_are_discarded(self) -> None:
+        """Those that nobody can read."""
+        letters = DeadLetters(self.stream())
+        for letter in letters.all():
+            if letter.entry.fields.get(b"Payload") == b"{":
+                letters.discard(letter)
+
+    def somebody_mends(self) -> None:
+        """Do what the refusal to start says."""
+        if self.tally or not self.refusal:
+            return
+        copies = self._copies["customers"]
+        copy = self.random.choice(copies) if copies and self.random.random() < 0.5 else None
+        try:
+            self._recover(copy)
+        except lost_customers.CannotRecover:
+            if copy is None and copies:
+                self._recover(self.random.choice(copies))
+            elif copy is None:
+                lost_customers.begin_empty(self._data)
+                self._given_up = True
+        self.start()
+
+    def _recover(self, copy: "Copy | None") -> None:
+        lost_customers.recover(self._data, self.stream(), copy and copy.file, lambda: None)
+        self._known_gone = {*copy.gone} if copy else set()
+
+    def rebuild_accounts(self) -> str:
+        """Carry it out, whatever is lost with it."""
+        rebuilding = Rebuilding(self._data, self.stream(), lambda told: True)
+        try:
+            return rebuilding.run()
+        finally:
+            rebuilding.close()
+
+    # What must hold
+
+    def note_losses(self) -> None:
+        """Note what was accepted and is now in no place any more: nobody can bring it back."""
+        here = self._recorded()
+        told = self._told()
+        for each in (*self.invoices, *self.names, *self.accounts):
+            lost = each not in here | told.created
+            if each in self.gone:  # what is recorded does not tell that something was there
+                lost = each not in self._known_gone and each not in told.deleted
+            if lost:
+                self.doubtful.add(each)
+
+    def _recorded(self) -> set[object]:
+        queries = {
+            CUSTOMERS: "SELECT purchase_price_cents FROM invoice UNION ALL SELECT name FROM customer",
+            ACCOUNTS: "SELECT name FROM account WHERE name IS NOT NULL",
+        }
+        found: set[object] = set()
+        for service, query in queries.items():
+            if (self._data / f"{service.name}.db").exists():
+                database = service.open(self._data, make=False)
+                found |= {each for (each,) in database.rows(query)}
+                database.close()
+        return found
+
+    def _told(self) -> "Told":
+        told = Told(set(), set())
+        stream = self.redis.keys.get(KEY.encode())
+        for fields in stream.entries.values() if stream else ():
+            event = dict(zip(fields[::2], fields[1::2], strict=True))
+            with suppress(msgspec.DecodeError):
+                payload = msgspec.json.decode(event.get(b"Payload", b"{}"))
+                kind = event.get(b"EventTypeName")
+                if kind == b"InvoiceCreated":
+                    told.created.add(payload["purchase_price_cents"])
+                elif kind == b"InvoiceDeleted":
+                    told.deleted.add(payload["purchase_price_cents"])
+                elif kind in (b"CustomerCreated", b"AccountCreated"):
+                    told.created.add(payload["name"])
+                elif kind == b"CustomerDeleted":
+                    told.deleted.add(self._named[payload["id"]])
+        return told
+
+    # The end
+
+    def settle(self) -> None:
+        """End all faults, do what `status` says, and see that all is well then. Raises AssertionError."""
+        self._come_to_rest()
+        for remedy in (self._redrive_all, self._remove_groups, self._rebuild_if_told, self._redrive_all):
+            if remedy():
+                self._come_to_rest()
+        for report in self.reports():
+            assert report.status == "ok", (report.service, report.reasons)
+
+    def _come_to_rest(self) -> None:
+        for _ in range(5):
+            self.start()
+            self.somebody_mends()
+        assert self.tally, self.refusal
+        for line in self.tally.lines.values():
+            line.mend()
+        before: Any = None
+        for turn in range(ROUNDS):
+            for part in self.tally.parts.values():
+                for _ in range(3):  # one looks after what others left, the next read
+                    with suppress(redis.ConnectionError):  # of a line that had broken before
+                        part()
+            self.pass_time(10)
+            if turn >= 4:
+                reports, before = before, [msgspec.to_builtins(report) for report in self.reports()]
+                if reports == before and all(each["redis"]["pending"] == 0 for each in before):
+                    return
+        raise AssertionError(f"it does not settle: {before}")
+
+    def reports(self) -> list[StatusReport]:
+        assert self.tally
+        return [self.tally.status(service) for service in SERVICES.values()]
+
+    def _redrive_all(self) -> bool:
+        if not self.stream().dead_letters():
+            return False
+        self.dead_letters_are_discarded()
+        self.dead_letters_are_redriven()
+        return True
+
+    def _told_people(self) -> list[str]:
+        return [text for report in self.reports() for text in (*report.reasons, *report.notes)]
+
+    def _remove_groups(self) -> bool:
+        assert self.tally
+        told = re.findall("`groups remove (.*?)`", " ".join(self._told_people()))
+        for group in told:
+            assert group not in self.tally.groups(), f"{group} is in use"
+            Groups(self.stream()).remove(group)
+        return bool(told)
+
+    def _rebuild_if_told(self) -> bool:
+        told = self._told_people()
+        if not any("`rebuild accounts`" in text or "are nowhere any more" in text for text in told):
+            return False
+        self.rebuild_accounts()
+        return True
+
+    def compare(self) -> None:
+        """What was accepted is recorded once, and what is recorded is shown. Raises AssertionError."""
+        assert self.tally
+        recorded = self.tally.customers
+        customers = {each.id: each for each in recorded.customers(None, -1, 100_000)}
+        invoices = recorded.invoices(None, -1, 100_000)
+        self._compare_ledger(
+            Counter(each.name for each in customers.values()),
+            Counter(each.purchase_price_cents for each in invoices),
+        )
+        revenue: Counter[int] = Counter()
+        for invoice in invoices:
+            revenue[int(invoice.customer_id)] += invoice.purchase_price_cents
+        expected = {int(id): (int(each.account_id), revenue[int(id)]) for id, each in customers.items()}
+        store = self.tally.accounts
+        shown = {
+            int(each.customer_id): (account, each.total_revenue_cents)
+            for account in {1, 2, 3} | {int(each.account_id) for each in customers.values()}
+            for each in store.customers_of(account, -1, 100_000)
+        }
+        opened = {account.id: account.name for account in store.accounts(-1, 1000)}
+        for each in customers.values():
+            account = self.names[each.name]
+            if account not in self.doubtful:
+                assert account in ("", opened.get(each.account_id, "")), f"{each} is somebody else's"
+        if self._given_up:
+            shown = {id: figures for id, figures in shown.items() if id in expected}
+        assert shown == expected, f"shown {shown}, recorded {expected}"
+        rows = revenue_by_customer(store.database)
+        for customer, cents in self.foreign.items():
+            assert rows.get(customer, 0) in (0, cents), "another program's invoice counts more than once"
+
+    def _compare_ledger(self, names: Counter[str], cents: Counter[int]) -> None:
+        for name in self.names:
+            if name not in self.doubtful:
+                assert names[name] == (name not in self.gone), f"customer {name}"
+            assert names[name] <= 1, f"customer {name} is there twice"
+        for each in self.invoices.values():
+            if each.cents not in self.doubtful and each.customer not in self.doubtful:
+                is_gone = each.cents in self.gone or each.customer in self.gone
+                assert cents[each.cents] == (not is_gone), f"invoice {each.cents} of {each.customer}"
+            assert cents[each.cents] <= 1, f"invoice {each.cents} is there twice"
+
+
+class Kind(NamedTuple):
+    """A kind of step: how often it comes, and whether something may be lost by it."""
+
+    weight: float
+    loses: bool = False
+    is_fault: bool = False
+
+
+KINDS: dict[str, Kind] = {
+    "open_account": Kind(1),
+    "create_customers": Kind(3),
+    "create_invoices": Kind(8),
+    "delete_invoice": Kind(1),
+    "delete_customer": Kind(0.5),
+    "part_turns": Kind(40),
+    "all_turn": Kind(10),
+    "moments_pass": Kind(10),
+    "tally_is_started": Kind(5),
+    "somebody_mends": Kind(2),
+    "dead_letters_are_redriven": Kind(0.5),
+    "dead_letters_are_discarded": Kind(0.5),
+    "part_is_killed": Kind(2, is_fault=True),
+    "tally_is_killed": Kind(1, is_fault=True),
+    "days_pass": Kind(1, is_fault=True),
+    "another_program_publishes": Kind(2, is_fault=True),
+    "another_program_publishes_poison": Kind(1, is_fault=True),
+    "another_program_trims": Kind(1, loses=True, is_fault=True),
+    "another_program_deletes_entries": Kind(1, loses=True, is_fault=True),
+    "a_group_is_set_to_the_end": Kind(1, is_fault=True),
+    "a_group_is_destroyed": Kind(1, is_fault=True),
+    "a_line_breaks": Kind(3, is_fault=True),
+    "redis_is_saved": Kind(2),
+    "redis_falls_back": Kind(0.7, loses=True, is_fault=True),
+    "redis_falls_back_a_little": Kind(1, loses=True, is_fault=True),
+    "redis_loses_everything": Kind(0.7, loses=True, is_fault=True),
+    "the_stream_is_deleted": Kind(0.7, loses=True, is_fault=True),
+    "a_copy_is_made": Kind(2),
+    "a_copy_is_put_back": Kind(1, loses=True, is_fault=True),
+    "a_database_is_lost": Kind(0.4, loses=True, is_fault=True),
+}
+
+Step = tuple[str, int]
+
+
+def steps_of(seed: int, length: int = 80) -> list[Step]:
+    """A history: which kinds of faults it has at all, and how often, is drawn too."""
+    choose = random.Random(seed)
+    faults = [name for name, kind in KINDS.items() if kind.is_fault]
+    some = {*choose.sample(faults, choose.randint(0, len(faults)))}
+    weights = {
+        name: kind.weight * choose.choice([0.3, 1, 3])
+        for name, kind in KINDS.items()
+        if not kind.is_fault or name in some
+    }
+    names = choose.choices([*weights], [*weights.values()], k=choose.randint(10, length))
+    return [(name, choose.getrandbits(32)) for name in names]
+
+
+def run(seed: int, steps: list[Step], directory: Path) -> None:
+    """Run a history to its end. Raises AssertionError, or what was raised on the way."""
+    world = World(seed, directory)
+    try:
+        world.start()
+        for name, drawn in steps:
+            world.random.seed(drawn)
+            with suppress(NotFound):
+                getattr(world, name)()
+            world.pass_time(0.01)
+            if KINDS[name].loses:
+                world.note_losses()
+        world.settle()
+        world.compare()
+    finally:
+        world.stop()
+
+
+def shortest(seed: int, steps: list[Step], fails: Callable[[list[Step]], bool]) -> list[Step]:
+    """A history that still fails with as few steps as can be found by leaving some out."""
+    size = len(steps) // 2
+    while size:
+        start = 0
+        while start < len(steps):
+            fewer = steps[:start] + steps[start + size :]
+            if fails(fewer):
+                steps = fewer
+            else:
+                start += size
+        size //= 2
+    return steps
