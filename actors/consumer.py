@@ -114,6 +114,8 @@ class Consumer:
         self._group.forget_ahead()
         self._group.create()
         self._compare()
+        if self._missing:
+            self._missing.begin_again()
         self._finish_pending()
 
     def _finish_pending(self) -> None:

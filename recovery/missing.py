@@ -64,6 +64,11 @@ class Missing:
         self._clock = clock
         self._next_letters = clock()
 
+    def begin_again(self) -> None:
+        """Redis may not be what it was: note nothing of it, and tell it everything anew."""
+        self._noted = None
+        self._told = {}
+
     def look(self) -> None:
         """Look once: at what is lacking, or, at a later call, whether that still is, and ask for it.
 

@@ -91,11 +91,11 @@ class Standing:
     def _mend(self, stands: Sequence[Stand]) -> bool:
         """Mend one thing, if there is one; then it is to be looked at anew."""
         for outbox, published in stands:
-            last = outbox.last()
-            if published.ever > last and joins(outbox, self._stream, self._beat):
+            last, ever = outbox.last(), max(published.ever, self._stream.applied(outbox.source))
+            if ever > last and joins(outbox, self._stream, self._beat):
                 take_back(self._store, self._stream, self._beat, outbox)
                 return True
-            if published.ever > last or not agrees(outbox, published):
+            if ever > last or not agrees(outbox, published):
                 part_ways(self._store, self._stream, self._beat, outbox)
                 return True
         if not self._adopted and self._adopt():

@@ -62,7 +62,7 @@ def take_back(
     """
     database, outbox = store.database, outbox or Outbox(store.database)
     last, count = outbox.last(), 0
-    published = stream.published_by_source().get(outbox.source, 0)
+    published = max(stream.published_by_source().get(outbox.source, 0), stream.applied(outbox.source))
     answers = _Answers(database)
     with database.relaxed():  # what is lost with the power is taken back again
         for entries in stream.entries_of(outbox.source):

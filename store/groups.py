@@ -40,7 +40,7 @@ class Groups:
         itself.
         """
         noted = _texts(self._client.hgetall(self._stream.holding_key))
-        if not noted:
+        if not noted or not self._stream.length():  # the stream was deleted since
             return {}
         stand = self._stand()
         services = {group.partition("@")[0] for group in stand}

@@ -21,6 +21,7 @@ from tally.store.stream import ConsumerGroup, Entry, EventStream, connect
 from tally.store.trace_parent import TraceParentOf
 
 CLAIM_IDLE_MS = 300
+BLOCK_MS = 50  # where nothing comes, it is waited in vain
 
 
 class Reader:
@@ -38,7 +39,7 @@ class Reader:
         self.rings = 0
         self.fails = False
         self.group = ConsumerGroup(
-            EventStream(connect(url), "event-stream"), self.accounts.database.source, name
+            EventStream(connect(url), "event-stream"), self.accounts.database.source, name, BLOCK_MS
         )
 
         def apply(events: Sequence[Event], trace_parent_of: TraceParentOf) -> None:

@@ -46,7 +46,7 @@ CONSUMERS = {
     "accounts": ("accounts-consumer-1", "accounts-consumer-2"),
 }
 FOREIGN = 10**6  # customers from here on are other programs'
-ROUNDS = 400  # after which all must have settled; each takes a second of the world's
+ROUNDS = 400  # after which all must have settled; each takes 15 s of the world
 
 
 class Refused(Exception):
@@ -392,11 +392,16 @@ class World:
         self._states.append(self.redis.state())
 
     def redis_falls_back(self) -> None:
-        self.redis.go_back(self.random.choice(self._states))
+        self._is_replaced(self.random.choice(self._states))
 
     def redis_falls_back_a_little(self) -> None:
         """As to a replica that lacked the newest writes."""
-        self.redis.go_back(self._states[-1])
+        self._is_replaced(self._states[-1])
+
+    def _is_replaced(self, state: dict[bytes, Any]) -> None:
+        self.redis.go_back(state)
+        for line in self.tally.lines.values() if self.tally else ():
+            line.break_at("before", 0)
 
     def redis_loses_everything(self) -> None:
         self.redis.client().flushall()
@@ -547,7 +552,7 @@ class World:
                 for _ in range(3):  # one looks after what others left, the next read
                     with suppress(redis.ConnectionError):  # of a line that had broken before
                         part()
-            self.pass_time(10)
+            self.pass_time(15)
             if turn >= 4:
                 reports, before = before, [msgspec.to_builtins(report) for report in self.reports()]
                 if reports == before and all(each["redis"]["pending"] == 0 for each in before):
