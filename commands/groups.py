@@ -1,18 +1,21 @@
 """`groups`: who reads the stream, how far, and what is kept for whom."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
+from tally.actors.services import SERVICES
 from tally.commands import terminal
 from tally.commands.shared import FAILED, Group, config_option, confirmed, end, load, printing, redis_url
 from tally.config import Settings
 from tally.store import groups as store
+from tally.store.errors import StoreError
 from tally.store.groups import Groups
+from tally.store.incarnations import own_sources
 from tally.store.stream import EventStream, RedisError, connect, entry_time
 
 
@@ -53,19 +56,35 @@ def list_(file: Path | None, as_json: bool) -> None:
 def remove(file: Path | None, name: str, yes: bool) -> None:
     """Remove a group: nothing is kept for it any more, and who reads from it begins at the oldest entry.
 
+    Where it is of a Tally's database, that counts as gone for good: nobody waits for its events any more.
+
     \b
     Example: python supervisor.py groups remove accounts@4f2a9c1e
     """
     settings = load(file)
     with _groups(settings) as groups:
         found = {group.name: group for group in groups.all()}.get(name)
-        if found is None:
+        if name in _of_databases(settings):
+            end(FAILED, f"{name} is of a database in {settings.directory}, and in use")
+        if found is None and not groups.is_asked(name):
             end(FAILED, f"there is no group {name}; `groups list` shows them")
-        what = f"{found.pending:,} entries in hand and {found.unread:,} that it has not read"
-        if not confirmed(f"the group {name} goes, with {what}; the entries stay on the stream", yes):
+        what = "what is asked of it counts as lost"
+        if found:
+            what = f"with {found.pending:,} entries in hand and {found.unread:,} that it has not read"
+        if not confirmed(f"the group {name} goes, {what}; the entries stay on the stream", yes):
             end(FAILED, "not confirmed, so it stays; --yes confirms beforehand")
         groups.remove(name)
     click.echo(f"removed {name}")
+
+
+def _of_databases(settings: Settings) -> set[str]:
+    """The groups and sources of the databases that are here."""
+    found: set[str] = set()
+    for name, service in SERVICES.items():
+        if (settings.directory / f"{name}.db").exists():
+            with suppress(StoreError), closing(service.open(settings.directory, make=False)) as database:
+                found |= {database.source} | own_sources(database)
+    return found
 
 
 @contextmanager

@@ -141,8 +141,14 @@ class StatusProbe:
             inbox = Inbox(database)
             missing = {source: inbox.missing(source, last) for source, last in published.items()}
             missing |= {own: [] for own in own_sources(database)}  # it knows these
-            lag = {source: numbers.count(missing[source]) for source in published}
-            reasons += _lost(Asks(stream), database.source, missing)
+            asks = Asks(stream)
+            given_up, gone = asks.given_up() & missing.keys(), asks.gone(database.source)
+            reasons += _lost(asks, database, {each: missing[each] for each in missing.keys() - given_up})
+            lost = {each: numbers.both(missing[each], gone.get(each, [])) for each in given_up}
+            lag = {
+                each: numbers.count(missing[each]) - numbers.count(lost.get(each, [])) for each in published
+            }
+            notes += _given_up(lost)
             notes += _others(database, published, stream.heirs())
             reasons += [*_kept(groups.holding()), *_missed(groups.overtaken())]
             # Last: without lag, all that was published has been handed out, and may be pending still.
@@ -195,21 +201,31 @@ def _unshown(database: Database) -> Iterator[str]:
         )
 
 
-def _lost(asks: Asks, group: str, missing: dict[str, list[Range]]) -> Iterator[str]:
+def _given_up(lost: dict[str, list[Range]]) -> Iterator[str]:
+    """What nobody has any more, of databases that people have said are gone for good."""
+    for source, ranges in sorted(lost.items()):
+        if ranges:
+            yield (
+                f"{numbers.count(ranges):,} events of {source}, which is gone for good, were never read here "
+                f"and are nowhere any more: numbers {_first_of(ranges)}"
+            )
+
+
+def _lost(asks: Asks, database: Database, missing: dict[str, list[Range]]) -> Iterator[str]:
     """What does not come by itself: no outbox has it any more, or who has it does not answer."""
-    gone = asks.gone(group)
-    for source, ranges in missing.items():
+    gone = asks.gone(database.source)
+    for source, ranges in sorted(missing.items()):
         lost = numbers.both(ranges, gone.get(source, []))
         if lost:
             yield (
                 f"{numbers.count(lost):,} events of {source} are missing for good, as its outbox no longer "
                 f"keeps them: numbers {_first_of(lost)}; the remedy is `rebuild accounts`"
             )
-        elif ranges and asks.is_asked(source, group):
+        elif ranges and asks.is_asked(source, database.source):
             yield (
                 f"{numbers.count(ranges):,} events of {source} were taken off the stream before they were "
                 "read; they are asked for, and its relay has not answered yet. If that database is gone for "
-                "good, `rebuild accounts` ends the waiting"
+                f"good: `groups remove {source}`"
             )
 
 

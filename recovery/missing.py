@@ -157,7 +157,9 @@ class Missing:
             lacking = self._inbox.missing(source, last)
             lacking += [Range(each.sequence, each.sequence) for each in lost if each.source == source]
             wanted = numbers.without(lacking, gone.get(source, []))[:MOST_RANGES]
-            if wanted and not self._asks.is_asked(source, self._group):
+            if wanted and source in self._asks.given_up():
+                self._asks.note_gone(source, self._group, wanted)
+            elif wanted and not self._asks.is_asked(source, self._group):
                 _log.warning(
                     "events_missing",
                     group=self._group,

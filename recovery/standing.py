@@ -15,6 +15,7 @@ import structlog
 from tally.recovery.diverged import part_ways
 from tally.recovery.first_start import known_sources
 from tally.recovery.taking_back import Healing, joins, take_back
+from tally.store.asks import Asks
 from tally.store.database import Database
 from tally.store.incarnations import begin, incarnations, is_begun, own_sources
 from tally.store.outbox import Outbox
@@ -77,12 +78,16 @@ class Standing:
         self._confirm = confirm
         self._confirmed = False
         self._adopted = False
+        self._taken_up = False
 
     def settle(self) -> list[Stand]:
         """Mend what differs, and answer how it stands then, the newest name last.
 
         May be repeated, also after it was interrupted. Raises RedisError or StoreUnavailable.
         """
+        if not self._taken_up:
+            Asks(self._stream).take_up_again(own_sources(self._database))
+            self._taken_up = True
         stands = stands_of(self._database, self._stream)
         while self._mend(stands):
             stands = stands_of(self._database, self._stream)

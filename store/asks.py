@@ -5,7 +5,7 @@ answers over the group's redrive stream, so that nobody else gets the events twi
 has it notes in a hash for each group, from source to ranges.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -38,6 +38,43 @@ class Asks:
     def ask(self, source: str, group: str, wanted: Sequence[Range]) -> None:
         """Ask for these events, in the place of what the group asked that source for before."""
         self._client.hset(self._asked_key(source), group, ranges.shown(wanted))
+
+    def give_up(self, source: str) -> bool:
+        """Its database is gone for good: nobody is asked for its events any more, now or later.
+
+        What was asked of it counts as what no outbox has; False when nothing was. May be repeated.
+        """
+        self._client.hset(self._stream.removed_key, source, "")
+        asked = self.of(source)
+        for group, wanted in asked.items():
+            self.note_gone(source, group, wanted)
+            self._client.hdel(self._asked_key(source), group)
+        return bool(asked)
+
+    def given_up(self) -> set[str]:
+        """The sources whose databases are gone for good, as people have said."""
+        return set(_ranges(self._client.hgetall(self._stream.removed_key)))
+
+    def take_up_again(self, sources: Collection[str]) -> None:
+        """These are there after all: what was not asked of them is to be. May be repeated."""
+        back = self.given_up() & {*sources}
+        if not back:
+            return
+        groups: Any = self._client.xinfo_groups(self._stream.key) if self._stream.length() else []
+        for group in groups:
+            self._client.hdel(self._gone_key(group["name"].decode(errors="replace")), *back)
+        self._client.hdel(self._stream.removed_key, *back)
+
+    def note_gone(self, source: str, group: str, lost: Sequence[Range]) -> None:
+        """Note that no outbox has these events any more, for that group. May be repeated."""
+        every = ranges.merge([*self.gone(group).get(source, []), *lost])
+        self._client.hset(self._gone_key(group), source, ranges.shown(every))
+
+    def forget(self, group: str) -> None:
+        """The group is gone: nothing is kept for it. May be repeated."""
+        for source in self._stream.published_by_source():
+            self._client.hdel(self._asked_key(source), group)
+        self._client.delete(self._gone_key(group), self._stream.redrive_key(group))
 
     def is_asked(self, source: str, group: str) -> bool:
         """Whether the group waits for an answer of that source."""

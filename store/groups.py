@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import redis
 
+from tally.store.asks import Asks
 from tally.store.stream import EventStream
 
 
@@ -23,7 +24,7 @@ class Group(NamedTuple):
     @property
     def is_a_services(self) -> bool:
         """Whether it is of a Tally's database, which nothing is removed for before it has read it."""
-        return re.fullmatch(r"(accounts|customers)@[0-9a-f]+", self.name) is not None
+        return _is_a_services(self.name)
 
 
 class Groups:
@@ -94,13 +95,29 @@ class Groups:
         idle: list[int] = [each["idle"] for each in self._client.xinfo_consumers(self._stream.key, group)]
         return min(idle, default=None)
 
+    def is_asked(self, source: str) -> bool:
+        """Whether some group waits for events of that source, on the stream no more."""
+        return bool(Asks(self._stream).of(source))
+
     def remove(self, group: str) -> bool:
-        """Remove a group, and what is noted of it; False when there was none. May be repeated."""
+        """Remove a group, and what is noted of it; False when there was none. May be repeated.
+
+        With a service's, its database counts as gone for good: nobody is asked for its events any more.
+        """
+        asks = Asks(self._stream)
+        is_asked = _is_a_services(group) and asks.give_up(group)
+        asks.forget(group)
         with self._client.pipeline(transaction=True) as transaction:
-            transaction.xgroup_destroy(self._stream.key, group)
             transaction.hdel(self._stream.holding_key, group)
             transaction.hdel(self._stream.overtaken_key, group)
-            return bool(transaction.execute()[0])
+            transaction.hdel(self._stream.ages_key, group)
+            transaction.execute()
+        is_there = self._stream.length() and self._client.xgroup_destroy(self._stream.key, group)
+        return bool(is_there or is_asked)
+
+
+def _is_a_services(group: str) -> bool:
+    return re.fullmatch(r"(accounts|customers)@[0-9a-f]+", group) is not None
 
 
 def _texts(found: Any) -> dict[str, str]:

@@ -161,6 +161,7 @@ class EventStream:
         self.incarnations_key = f"{{{key}}}:incarnations"
         self.holding_key = f"{{{key}}}:holding"
         self.overtaken_key = f"{{{key}}}:overtaken"
+        self.removed_key = f"{{{key}}}:removed"
         self.dead_key = f"{{{key}}}:dead"
         self.successors_key = f"{{{key}}}:successors"
         self._publish = self.script("publish")

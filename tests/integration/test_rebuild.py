@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -12,7 +13,7 @@ import pytest
 import redis
 
 from support.cli import command
-from support.disks import removed
+from support.disks import copied_while_in_use, removed
 from support.engines import bundled_process, free_port
 from support.figures import accounts_db, agree, recorded, shown, spoil
 from support.tally import Tally, running
@@ -84,6 +85,13 @@ def publish_foreign_customer(client: redis.Redis, account: str) -> None:
     publish(client, "SomethingElse", {"id": "1"}, "other@1:1")
     publish(client, "InvoiceCreated", {"broken": True}, "other@1:2")
     eventually(lambda: client.xlen("{event-stream}:dead") == 1)  # the accounts service's
+
+
+def _source(file: Path) -> str:
+    """What a database publishes as, and its group."""
+    with closing(sqlite3.connect(file)) as database:
+        [(identity,)] = database.execute("SELECT value FROM meta WHERE key = 'identity'")
+    return f"{file.stem}@{identity}"
 
 
 def trim(tally: Tally) -> None:
@@ -204,10 +212,36 @@ def test_a_new_accounts_db_on_a_trimmed_stream_asks_the_outbox_for_what_is_missi
         lambda: "of accounts@" in str(filled.accounts.get("/status")["reasons"])
     )  # of the lost database
     eventually(lambda: "of customers@" not in str(filled.accounts.get("/status")["reasons"]))
-    assert "`rebuild accounts` ends the waiting" in str(filled.accounts.get("/status")["reasons"])
-    rebuild(filled)
+    [lost] = re.findall(r"`groups remove (.*?)`", str(filled.accounts.get("/status")["reasons"]))
+    config = ("--config", str(filled.directory / "tally.toml"))
+    own = _source(accounts_db(filled))
+    done = command("groups", "remove", own, "--yes", *config)
+    assert (done.returncode, f"{own} is of a database in" in done.stderr) == (1, True)
+    assert command("groups", "remove", lost, "--yes", *config).returncode == 0
+    eventually(lambda: filled.accounts.get("/status")["reasons"] == [])
+    assert f"events of {lost}, which is gone for good" in str(filled.accounts.get("/status")["notes"])
+    eventually(filled.settled)
     agree(filled)
-    assert filled.accounts.get("/status")["reasons"] == []
+
+
+def test_a_database_that_was_given_up_and_is_there_again_is_asked(filled: Tally, tmp_path: Path) -> None:
+    trim(filled)
+    assert filled.stop() == 0
+    database, copy = accounts_db(filled), tmp_path / "copy.db"
+    source = _source(database)
+    copied_while_in_use(database, copy)
+    removed(database)
+    filled.start()
+    eventually(lambda: f"`groups remove {source}`" in str(filled.accounts.get("/status")["reasons"]))
+    config = ("--config", str(filled.directory / "tally.toml"))
+    assert command("groups", "remove", source, "--yes", *config).returncode == 0
+    eventually(lambda: filled.accounts.get("/status")["reasons"] == [])
+    assert filled.stop() == 0
+    removed(database)
+    copy.rename(database)
+    filled.start()
+    eventually(lambda: not _stream(filled).client.exists("{event-stream}:removed"))
+    agree(filled)
 
 
 def test_a_new_accounts_db_says_that_it_needs_it_when_no_outbox_has_what_is_missing(filled: Tally) -> None:
