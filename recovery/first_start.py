@@ -7,7 +7,8 @@ revenue to others. So what Redis, the stream and the accounts.db beside it know 
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 from redis import ResponseError
@@ -122,16 +123,26 @@ def _groups(stream: EventStream) -> list[str]:
         return []
 
 
+def note_applied_beside(directory: Path, stream: EventStream, service: str) -> None:
+    """Tell Redis what the other service's database in `directory` has applied, as its consumers do later.
+
+    A Redis that has lost its newest part doesn't know that any more. Raises RedisError or StoreError.
+    """
+    for database in _other(directory, service):
+        stream.note_applied(database.source, Inbox(database).reached())
+
+
 def _applied(directory: Path, service: str) -> list[str]:
     """The sources of which the other service's database has applied something."""
+    return [source for database in _other(directory, service) for source in Inbox(database).ranges()]
+
+
+def _other(directory: Path, service: str) -> Iterator[Database]:
+    """The other service's database in that directory, if there is one."""
     other = accounts if service == customers.SERVICE else customers
-    if not (directory / other.FILE).exists():
-        return []
-    database: Database = other.open_database(directory, make=False)
-    try:
-        return list(Inbox(database).ranges())
-    finally:
-        database.close()
+    if (directory / other.FILE).exists():
+        with closing(other.open_database(directory, make=False)) as database:
+            yield database
 
 
 def _on_stream(stream: EventStream, beat: Callable[[], None]) -> set[str]:

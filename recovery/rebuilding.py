@@ -122,11 +122,9 @@ class Rebuilding:
         """
         with self._live.transaction():
             began = time.monotonic()
-            published = self._stream.published_by_source()
             self._read_on(shadow)
             if not self._holds_all(shadow):
                 return None
-            shadow.conclude({} if shadow.base == STREAM else published)
             shadow.take_place_in(self._live)
             if shadow.has_failures:
                 self._set_group_back()

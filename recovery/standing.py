@@ -13,7 +13,7 @@ from typing import NamedTuple
 import structlog
 
 from tally.recovery.diverged import part_ways
-from tally.recovery.first_start import known_sources
+from tally.recovery.first_start import known_sources, note_applied_beside
 from tally.recovery.taking_back import Healing, joins, take_back
 from tally.store.asks import Asks
 from tally.store.database import Database
@@ -86,6 +86,7 @@ class Standing:
         May be repeated, also after it was interrupted. Raises RedisError or StoreUnavailable.
         """
         if not self._taken_up:
+            note_applied_beside(self._database.path.parent, self._stream, self._database.service)
             Asks(self._stream).take_up_again(own_sources(self._database))
             self._taken_up = True
         stands = stands_of(self._database, self._stream)

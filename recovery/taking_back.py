@@ -25,6 +25,7 @@ from tally.store.cause import RequestKey
 from tally.store.database import Database
 from tally.store.idempotency import IdempotencyKeys
 from tally.store.ids import raise_ids
+from tally.store.incarnations import begin
 from tally.store.lacking import note_lacking
 from tally.store.outbox import Outbox, OutboxRow
 from tally.store.ranges import Range
@@ -83,13 +84,18 @@ def take_back(
 
 
 def _reach(outbox: Outbox, stream: EventStream, published: int) -> None:
-    """See that no number is given again, of those either that the stream has no entries of any more."""
+    """See that no number is given again, of those either that the stream has no entries of any more.
+
+    Where even Redis has not heard of the newest events, it does not know the numbers of rows that they gave.
+    """
     database, last = outbox.database, outbox.last()
-    highest = stream.highest(outbox.source)
+    highest, is_behind = stream.highest(outbox.source), stream.published(outbox.source).ever < published
     with database.transaction():
         if published > last:
             note_lacking(database, outbox.source, [Range(last + 1, published)])
             outbox.reach(published)
+            if is_behind and outbox.is_written_to:
+                begin(database, published)
         for table, id in highest.items():
             raise_ids(database, table, id)
 

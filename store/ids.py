@@ -11,9 +11,11 @@ import msgspec
 
 from tally.events import Id
 from tally.store.database import Database
+from tally.store.ranges import Range, merge
 
 BLOCK = 10**6  # numbers
 _FIRST_BLOCK, _BLOCKS = 1000, 10**6  # those that are drawn: above what anybody counts up to, below 10^12
+_LAST_COUNTED = _FIRST_BLOCK * BLOCK
 
 _RENUMBERED = "renumbered"  # in meta
 
@@ -42,6 +44,21 @@ def raise_ids(database: Database, table: str, id: int) -> None:
         (table,),
     )
     database.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?", (id, table))
+
+
+def given(database: Database, table: str) -> list[Range]:
+    """The numbers that rows of a table may have got here: nobody else has given any of them."""
+    counted: int = (
+        database.value("SELECT seq FROM sqlite_sequence WHERE name = ? AND seq <= ?", (table, _LAST_COUNTED))
+        or database.value(f"SELECT max(id) FROM {table} WHERE id <= ?", (_LAST_COUNTED,))
+        or 0
+    )
+    rows = database.rows(f"SELECT DISTINCT (id - 1) / {BLOCK} FROM {table} WHERE id > ?", (_LAST_COUNTED,))
+    blocks = {block for (block,) in rows}
+    if (last := database.meta(_key(table))) is not None:
+        blocks.add(last // BLOCK)
+    ranges = [Range(block * BLOCK + 1, (block + 1) * BLOCK) for block in blocks]
+    return merge([*([Range(1, counted)] if counted else []), *ranges])
 
 
 def begin_block(database: Database) -> None:

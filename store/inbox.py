@@ -103,6 +103,13 @@ class Inbox:
         )
         return without([Range(1, last)], [Range(*row) for row in known]) if last > 0 else []
 
+    def has_applied(self, name: EventName) -> bool:
+        """Whether this event was applied."""
+        if isinstance(name, EventId):
+            near = self._ranges(name.source, name.sequence, name.sequence)
+            return any(each.first <= name.sequence <= each.last for each in near)
+        return self._database.value("SELECT 1 FROM inbox_name WHERE name = ?", (name,)) is not None
+
     def is_missing(self, name: EventId) -> bool:
         """Whether this event was neither applied nor put aside."""
         return any(each.last == name.sequence for each in self.missing(name.source, name.sequence)[-1:])

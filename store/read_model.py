@@ -17,10 +17,14 @@ import msgspec
 from tally.events import (
     AccountCreated,
     AccountDeleted,
+    CustomerCreated,
+    CustomerDeleted,
     Event,
     EventId,
     Id,
     InvalidEvent,
+    InvoiceCreated,
+    InvoiceDeleted,
     UnknownEventType,
     decode,
     now,
@@ -29,6 +33,7 @@ from tally.store import accounts
 from tally.store.accounts import Accounts
 from tally.store.database import Database
 from tally.store.errors import StoreError, StoreUnavailable
+from tally.store.ids import given
 from tally.store.inbox import Inbox
 from tally.store.outbox import known_of
 from tally.store.ranges import Range, merge
@@ -130,8 +135,11 @@ class Shadow:
         """Begin with what customers.db holds at one moment. All of it or nothing."""
         done = 0
         with self._database.relaxed(), self._database.transaction(), customers.snapshot():
-            for source, last in known_of(customers).items():
+            known = known_of(customers)
+            for source, last in known.items():
                 self._inbox.fill(source, last)
+            own = _Own([*known], given(customers, "customer"))
+            self._database.set_meta("own", msgspec.json.encode(own).decode())
             every = customers.execute(_CUSTOMERS)
             while rows := list(islice(every, _CUSTOMERS_AT_ONCE)):
                 self._database.insert(
@@ -161,6 +169,9 @@ class Shadow:
     ) -> None:
         seen = _with(self._seen, entries)
         newest = entries[-1].id.decode()
+        if own := self._own:
+            self._keep_others(own, entries, named)
+            named = {name: event for name, event in named.items() if own.is_of(name)}
         with self._database.relaxed(), self._database.transaction():
             fresh = self._inbox.take(named, int(newest.partition("-")[0]))
             self._accounts.apply([event for name, event in named.items() if name in fresh])
@@ -171,6 +182,38 @@ class Shadow:
                 self._database.set_meta("failed", 1)
         self._seen = seen
 
+    @property
+    def _own(self) -> "_Own | None":
+        """What the customers.db knows that this was made from, if it was."""
+        noted = str(self._meta("own", ""))
+        return msgspec.json.decode(noted, type=_Own) if noted else None
+
+    def _keep_others(
+        self, own: "_Own", entries: Sequence[Entry], named: Mapping[str | EventId, Event]
+    ) -> None:
+        """Keep others' events for customers that are replaced: what they did to them is to be done again."""
+        kept = [
+            (entry.id.decode(), msgspec.msgpack.encode(entry.fields))
+            for entry in entries
+            if (event := named.get(entry.event_name)) and not own.is_of(entry.event_name) and own.has(event)
+        ]
+        if kept:
+            with self._database.relaxed(), self._database.transaction():
+                self._database.execute(_OTHERS)
+                self._database.executemany("INSERT OR IGNORE INTO other_event VALUES (?, ?)", kept)
+
+    def _apply_others(self, live: Inbox) -> None:
+        """Apply the events that were kept, as far as they have been in what is shown."""
+        self._database.execute(_OTHERS)
+        entries = [
+            Entry(id.encode(), msgspec.msgpack.decode(fields))
+            for id, fields in self._database.rows("SELECT id, fields FROM other_event ORDER BY rowid")
+        ]
+        events = [event for name, event in _decoded(entries).items() if live.has_applied(name)]
+        with self._database.transaction():
+            self._accounts.apply(events)
+            self._database.execute("DELETE FROM other_event")
+
     def has_seen(self, source: str, wanted: Range) -> bool:
         """Whether these events of a source were on the stream, all of them."""
         return any(
@@ -178,27 +221,28 @@ class Shadow:
         )
 
     def vanishing(self, live: Database) -> int:
-        """How many customers are shown in `live` of which there is no trace in here."""
+        """How many customers are shown in `live`, and to be replaced, of which there is no trace in here."""
         with _attached(live, self._database):
-            return int(live.value(_VANISHING))
-
-    def conclude(self, published: Mapping[str, int]) -> None:
-        """Let nothing that was `published` of a source count any more that is not in here by now.
-
-        What the stream has lost by its age can't come.
-        """
-        with self._database.transaction():
-            for source, last in published.items():
-                self._inbox.fill(source, last)
+            return int(
+                live.value(f"{_VANISHING} AND {self._own.replaces('shown.id') if self._own else 'true'}")
+            )
 
     def take_place_in(self, live: Database) -> None:
-        """Become what `live` shows, in the transaction that is open there."""
+        """Become what `live` shows, in the transaction that is open there.
+
+        Made from a customers.db, it replaces what that knows, and nothing else: the rest is taken over first.
+        """
         live.execute(_CACHE)
+        if self._own:
+            self._apply_others(Inbox(live))
         # They would keep the totals row by row, and SQLite from copying page by page.
         triggers = live.rows(
             "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'customer'"
         )
         live.execute("ATTACH ? AS shadow", (str(self._database.path),))
+        if self._own:
+            for statement in _taking_over(self._own):
+                live.execute(statement)
         for name, _ in triggers:
             live.execute(f"DROP TRIGGER {name}")
         for table in _TABLES:
@@ -211,7 +255,10 @@ class Shadow:
         live.execute(
             "INSERT INTO account_total (account_id) SELECT id FROM account WHERE true ON CONFLICT DO NOTHING"
         )
-        live.set_meta(accounts.GIVEN_TWICE, self._accounts.given_twice())
+        given_twice = self._accounts.given_twice()
+        if self._own:
+            given_twice = max(given_twice, Accounts(live).given_twice())
+        live.set_meta(accounts.GIVEN_TWICE, given_twice)
         Inbox(live).grow()
         live.execute("DELETE FROM meta WHERE key = ?", (_DUE,))
 
@@ -225,11 +272,56 @@ class Shadow:
         return default if value is None else value
 
 
+class _Own(msgspec.Struct, frozen=True):
+    """What a customers.db knows: the sources that it has been, the numbers that its customers got."""
+
+    sources: list[str]
+    given: list[Range]
+
+    def is_of(self, name: str | EventId) -> bool:
+        """Whether it has published the event of that name."""
+        return isinstance(name, EventId) and name.source in self.sources
+
+    def has(self, event: Event) -> bool:
+        """Whether the event is about a customer of its own."""
+        if isinstance(event, InvoiceCreated | InvoiceDeleted):
+            customer = event.customer_id
+        elif isinstance(event, CustomerCreated | CustomerDeleted):
+            customer = event.id
+        else:
+            return False
+        return any(each.first <= customer <= each.last for each in self.given)
+
+    def replaces(self, column: str) -> str:
+        """A condition in SQL: whether a customer of that number is its own."""
+        stretches = [f"{column} BETWEEN {first} AND {last}" for first, last in self.given]
+        return f"({' OR '.join(stretches) or 'false'})"
+
+
+def _taking_over(own: _Own) -> Iterator[str]:
+    """What takes over into the shadow what the live database has of others."""
+    is_others, of_others = f"NOT {own.replaces('id')}", f"NOT {own.replaces('customer_id')}"
+    yield f"INSERT OR IGNORE INTO shadow.customer SELECT * FROM main.customer WHERE {is_others}"
+    yield f"INSERT OR IGNORE INTO shadow.customer_name SELECT * FROM main.customer_name WHERE {is_others}"
+    yield f"INSERT OR IGNORE INTO shadow.recent_revenue SELECT * FROM main.recent_revenue WHERE {of_others}"
+    yield (  # the rest of an account's total, the trigger adds
+        "INSERT INTO shadow.account_total"
+        " SELECT account_id, 0, sum(cents) FROM main.customer JOIN main.recent_revenue ON customer_id = id"
+        f" WHERE account_id IS NOT NULL AND NOT deleted AND {is_others} GROUP BY account_id"
+        " ON CONFLICT DO UPDATE SET revenue_cents = revenue_cents + excluded.revenue_cents"
+    )
+    sources = ", ".join(f"'{source}'" for source in own.sources)  # hexadecimal digits, behind the service
+    yield f"INSERT INTO shadow.inbox_range SELECT * FROM main.inbox_range WHERE source NOT IN ({sources})"
+    yield "INSERT INTO shadow.inbox_name SELECT * FROM main.inbox_name"
+
+
 def due(live: Database) -> str | None:
     """Why somebody has to build the read model again, if so."""
     noted: str | None = live.meta(_DUE)
     return noted
 
+
+_OTHERS = "CREATE TABLE IF NOT EXISTS other_event (id TEXT PRIMARY KEY, fields BLOB NOT NULL)"
 
 _TAKEN_ASIDE = """
 DELETE FROM main.inbox_aside WHERE EXISTS (

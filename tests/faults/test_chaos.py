@@ -4,6 +4,7 @@ import os
 import random
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,22 +14,25 @@ from support.proxy import proxied
 from support.redis_process import RedisProcess
 from support.tally import running
 
-SECONDS = float(os.environ.get("TALLY_TEST_CHAOS_SECONDS", "45"))
+SECONDS = float(os.environ.get("TALLY_TEST_CHAOS_SECONDS", "30"))
+SHORT_SECONDS = 1.5
 
 
+@pytest.mark.parametrize("retention", [None, SHORT_SECONDS], ids=["a week", "a moment"])
 def test_random_faults_lose_nothing_and_count_nothing_twice(
-    tmp_path: Path, server: RedisProcess, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, server: RedisProcess, capsys: pytest.CaptureFixture[str], retention: float | None
 ) -> None:
     seed = int(os.environ.get("TALLY_TEST_CHAOS_SEED", random.randrange(2**32)))
     with capsys.disabled():
         print(f"\nchaos for {SECONDS:.0f} s, TALLY_TEST_CHAOS_SEED={seed}")
-    sections = {
+    sections: dict[str, dict[str, Any]] = {
         "consumers": {"accounts": 3, "claim_idle_ms": 2000},
         "customers": {"processes": 2},
         "supervisor": {"heartbeat_timeout": 2},
+        "data": {"retention_days": retention / 86_400} if retention else {},
     }
     with proxied(server.port) as proxy, running(tmp_path, redis_url=proxy.url, **sections) as tally:
-        chaos = Chaos(tally, server, proxy, seed)
+        chaos = Chaos(tally, server, proxy, seed, retention)
         load = Load(tally)
         until = time.monotonic() + SECONDS
         with load.running():

@@ -15,7 +15,7 @@ import redis
 from support.cli import command
 from support.disks import copied_while_in_use, removed
 from support.engines import bundled_process, free_port
-from support.figures import accounts_db, agree, recorded, shown, spoil
+from support.figures import accounts_db, agree, kept_totals, recorded, shown, spoil
 from support.tally import Tally, running
 from support.waiting import eventually
 from tally.actors.lock import DirectoryLock
@@ -75,13 +75,17 @@ def publish(
     client.xadd("event-stream", fields | ({"EventId": event_id} if event_id else {}))
 
 
+def _invoice(customer: str, cents: int) -> dict[str, object]:
+    told = {"id": "1", "customer_id": customer, "purchase_price_cents": cents}
+    return {**told, "created_date": "2019-03-23T02:52:06Z", "purchase_date": "2019-01-06"}
+
+
 def publish_foreign_customer(client: redis.Redis, account: str) -> None:
     """A customer with an invoice of 500 cents, and two entries that can not be applied."""
     then = "2019-03-23T02:52:06Z"
     customer = {"id": FOREIGN, "account_id": account, "name": "f", "created_date": then}
-    invoice = {"id": "1", "customer_id": FOREIGN, "purchase_price_cents": 500, "created_date": then}
     publish(client, "CustomerCreated", customer)
-    publish(client, "InvoiceCreated", invoice | {"purchase_date": "2019-01-06"})
+    publish(client, "InvoiceCreated", _invoice(FOREIGN, 500))
     publish(client, "SomethingElse", {"id": "1"}, "other@1:1")
     publish(client, "InvoiceCreated", {"broken": True}, "other@1:2")
     eventually(lambda: client.xlen("{event-stream}:dead") == 1)  # the accounts service's
@@ -158,29 +162,25 @@ def test_once_the_stream_was_trimmed_they_come_from_customers_db(filled: Tally) 
         agree(filled)
 
 
-def test_what_only_another_publisher_told_is_not_given_up_unasked(filled: Tally, client: redis.Redis) -> None:
+def test_what_another_publisher_told_stays_as_it_is_shown(filled: Tally, client: redis.Redis) -> None:
+    """The customers.db that it is built from knows nothing of it, and notes nothing of its source."""
     publish_foreign_customer(client, "1")
-    eventually(filled.settled)
+    customer = next(iter(recorded(filled)["1"]))
+    publish(client, "InvoiceCreated", _invoice(FOREIGN, 70), "other@2:3")  # the two before it are missing
+    publish(client, "InvoiceCreated", _invoice(customer, 9), "other@2:4")
+    eventually(lambda: shown(filled)["1"][FOREIGN] == 570)
     trim(filled)
-    spoil(filled)
-    before = shown(filled)
-    said = refused(filled)
-    assert "1 customers" in said
-    assert "--yes" in said
-    assert shown(filled) == before
-    rebuild(filled, "--yes")
-    agree(filled)
-
-
-def test_what_another_publisher_told_comes_back_while_the_stream_has_it(
-    filled: Tally, client: redis.Redis
-) -> None:
-    trim(filled)
-    publish_foreign_customer(client, "2")
-    eventually(filled.settled)
-    spoil(filled)
+    publish(client, "InvoiceCreated", _invoice(customer, 400), "other@2:5")
+    publish(client, "InvoiceCreated", _invoice(FOREIGN, 1000), "other@2:6")
+    eventually(lambda: shown(filled)["1"][FOREIGN] == 1570)
+    figures, totals = shown(filled), kept_totals(filled)
+    figures["1"][customer] -= 9  # it was for a customer of its own, and the stream has it no more
+    totals["1"] = (totals["1"][0], totals["1"][1] - 9)
     rebuild(filled)
-    assert shown(filled)["2"].pop(FOREIGN) == 500
+    assert (shown(filled), kept_totals(filled)) == (figures, totals)
+    with closing(sqlite3.connect(accounts_db(filled))) as database:
+        ranges = database.execute("SELECT first, last FROM inbox_range WHERE source = 'other@2'").fetchall()
+    assert ranges == [(3, 6)]
 
 
 def test_while_tally_is_stopped_what_it_had_not_read_yet_counts_once(

@@ -23,9 +23,15 @@ LONGEST_FAULT_SECONDS = 3.0
 
 
 class Chaos:
-    """Strikes a Tally that reaches the Redis `server` through `proxy`. `seed` decides what and when."""
+    """Strikes a Tally that reaches the Redis `server` through `proxy`. `seed` decides what and when.
 
-    def __init__(self, tally: Tally, server: RedisProcess, proxy: Proxy, seed: int) -> None:
+    With `retention` (seconds), what the stream keeps things for: it is stopped for longer, and what only the
+    stream or an outbox could bring back stays where it is.
+    """
+
+    def __init__(
+        self, tally: Tally, server: RedisProcess, proxy: Proxy, seed: int, retention: float | None = None
+    ) -> None:
         self._tally = tally
         self._server = server
         self._proxy = proxy
@@ -35,13 +41,19 @@ class Chaos:
             "actor stopped": self._stop,
             "redis killed": self._redis_killed,
             "redis stopped": self._redis_stopped,
-            "stream lost": self._forget,
             "network stalled": self._stall,
             "network cut": self._cut,
-            "entries deleted": self._delete_entries,
             "all frozen": self._freeze,
-            "backup put back": self._put_back,
         }
+        self._retention = retention or 0.0
+        if retention:
+            self._faults |= {"stopped for longer than the retention": self._stop_for_long}
+        else:
+            self._faults |= {
+                "stream lost": self._forget,
+                "entries deleted": self._delete_entries,
+                "backup put back": self._put_back,
+            }
         self._copies: dict[str, Path] = {}
         self.probe = Load(tally, accounts=1, customers=1)
         self.struck: Counter[str] = Counter()
@@ -62,7 +74,7 @@ class Chaos:
         """What `Load.exact` is to look at after these faults."""
         return {
             "once": not self.struck["stream lost"],
-            "on_stream": not self.struck["entries deleted"],
+            "on_stream": not self.struck["entries deleted"] and not self._retention,
         }
 
     def _actor(self) -> psutil.Process:
@@ -128,6 +140,12 @@ class Chaos:
                     process.send_signal(number)
             if number == signal.SIGSTOP:
                 self._pause()
+
+    def _stop_for_long(self) -> None:
+        """Some of it was not read yet; the relays trim as soon as they start."""
+        self._tally.stop()
+        time.sleep(2 * self._retention)
+        self._tally.start()
 
     def _put_back(self) -> None:
         """A copy of a database, made some time before, takes its place; then one is made for the next time.
