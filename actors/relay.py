@@ -116,7 +116,7 @@ class Relay:
             self._sent.clear()
             self._publishing.abandon()
         stands = self._settle()
-        behind = (stand for stand in stands if stand.published.last < stand.outbox.last())
+        behind = (stand for stand in stands if stand.outbox.after(stand.published.last, 1))
         self._outbox, published = next(behind, stands[-1])
         self._marked = self._outbox.published()
         faults = (refusal(*stand) for stand in stands)

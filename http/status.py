@@ -141,6 +141,8 @@ class StatusProbe:
             inbox = Inbox(database)
             missing = {source: inbox.missing(source, last) for source, last in published.items()}
             missing |= {own: [] for own in own_sources(database)}  # it knows these
+            if self._service != accounts.SERVICE:  # nor does it want those of another of its kind
+                missing |= {each: [] for each in published if not each.startswith(f"{accounts.SERVICE}@")}
             asks = Asks(stream)
             given_up, gone = asks.given_up() & missing.keys(), asks.gone(database.source)
             reasons += _lost(asks, database, {each: missing[each] for each in missing.keys() - given_up})

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from tally.events import Event, encode
+from tally.store import ranges
 from tally.store.cause import UNKNOWN, Cause
 from tally.store.database import Database
 from tally.store.ids import raise_ids
@@ -23,6 +24,7 @@ from tally.store.incarnations import (
     is_begun,
     reach,
 )
+from tally.store.lacking import lacking_of
 from tally.store.ranges import Range
 
 SCHEMA = """
@@ -222,8 +224,13 @@ class Outbox:
 
     def depth(self) -> int:
         """How many events wait to be published, under whatever name."""
-        every = [Outbox(self._database, each) for each in incarnations(self._database)]
-        return sum(outbox.last() - max(outbox.published(), 0) for outbox in every)
+        return sum(Outbox(self._database, each)._waiting() for each in incarnations(self._database))
+
+    def _waiting(self) -> int:
+        """How many of this name wait; those that are lacking can't be published any more."""
+        first, last = max(self.published(), 0) + 1, self.last()
+        lacking = ranges.within(lacking_of(self._database).get(self.source, []), first, last)
+        return last - first + 1 - ranges.count(lacking)
 
 
 def known_of(database: Database) -> dict[str, int]:

@@ -55,6 +55,12 @@ if last > 0 and mark then
         last, digest = 0, ''
     end
 end
+-- Where the batch has the event that is the last here, it must be that very event: else there are two
+-- databases of this name, and what follows in one of them doesn't follow here.
+local same = ARGV[5 + 3 * (last - first) + 1]
+if last >= first and same and digest ~= '' and redis.sha1hex(same) ~= digest then
+    return {last, digest, ever}
+end
 last = math.max(last, floor)
 if first > last + 1 then
     return {last, digest, ever}

@@ -11,12 +11,17 @@ from support.waiting import eventually
 _numbers = count(1)
 
 
+def _letters(number: int) -> str:
+    """The number in letters: a mark with digits would be found by an id."""
+    return "".join(chr(ord("a") + int(digit)) for digit in str(number))
+
+
 class Shop:
     """Accounts, customers and invoices for one test, with names that no other test uses."""
 
     def __init__(self, tally: Tally) -> None:
         self.tally = tally
-        self.mark = f"T{next(_numbers)}x"
+        self.mark = f"T{_letters(next(_numbers))}x"
 
     def account(self, name: str, *revenues: int, owner: str = "ana") -> str:
         """Open an account with a customer for each revenue in cents, and wait until they count."""
