@@ -392,7 +392,7 @@ class World:
             self.redis.client().xdel(KEY, *ids)
 
     def a_group_is_set_to_the_end(self) -> None:
-        """What others published, and nobody has read yet, nobody can miss then: how far they got is unknown."""
+        """What others published, and nobody has read yet, nobody can miss: how far they got is unknown."""
         self.doubtful |= self.foreign.keys() - self._shown_foreign()
         if groups := self._groups():
             self.redis.client().xgroup_setid(KEY, self.random.choice(groups), "$")
@@ -510,16 +510,15 @@ class World:
             self.note_losses()
             self.start()
             return
-        copies = self._copies["customers"]
-        copy = self.random.choice(copies) if copies and self.random.random() < 0.5 else None
-        try:
-            self._recover(copy)
-        except lost_customers.CannotRecover:
-            if copy is None and copies:
-                self._recover(self.random.choice(copies))
-            elif copy is None:
-                lost_customers.begin_empty(self._data)
-                self._given_up = True
+        ways: list[Copy | None] = [None, *self._copies["customers"]]
+        self.random.shuffle(ways)
+        for copy in ways:
+            with suppress(lost_customers.CannotRecover):
+                self._recover(copy)
+                break
+        else:
+            lost_customers.begin_empty(self._data)
+            self._given_up = True
         self.start()
 
     def _recover(self, copy: "Copy | None") -> None:
