@@ -1,6 +1,6 @@
-"""Who is there: the actors that the settings ask for, and what each is made of.
+"""Who is there: the actors that the settings ask for, and what each runs as.
 
-This and `supervisor.py` are the only places that know which concrete parts go together.
+This, `services.py` and `supervisor.py` are the only places that know which concrete parts go together.
 """
 
 import mmap
@@ -34,6 +34,7 @@ from tally.http.service import Api
 from tally.http.status import ANSWER_SECONDS, ActorReport, StatusProbe
 from tally.http.tokens import Tokens
 from tally.recovery import first_start
+from tally.recovery.standing import Standing
 from tally.store import customers
 from tally.store.database import Database, Place, place_of
 from tally.store.errors import OutdatedDatabase
@@ -264,7 +265,7 @@ class Family:
             database = self._open(service)
             database.while_waiting = actor.beat
             retention = timedelta(days=self._settings.data.retention_days)
-            standing = kind.standing(database, stream, actor.beat, partial(self._confirm, service))
+            standing = Standing(kind.store(database), stream, actor.beat, partial(self._confirm, service))
             with closing(database):
                 relay.run(
                     actor,

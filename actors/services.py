@@ -1,4 +1,4 @@
-"""What the two services are: their databases, what events do to each, and the parts that it runs with."""
+"""What the two services are: their databases, what events do there, and what each is made of."""
 
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -54,16 +54,6 @@ class Service(NamedTuple):
     def concerns_itself(self) -> bool:
         """Whether it applies what it has published itself."""
         return self.concerns == (Event,)
-
-    def standing(
-        self,
-        database: Database,
-        stream: EventStream,
-        beat: Callable[[], None] = lambda: None,
-        confirm: Callable[[], None] = lambda: None,
-    ) -> Standing:
-        """Where the service's database stands to the stream."""
-        return Standing(self.store(database), stream, beat, confirm)
 
     def relay(
         self,

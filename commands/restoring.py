@@ -92,7 +92,7 @@ def _content(database: Database) -> str:
 
 
 def _addition(database: Database, stream: EventStream) -> str:
-    """What comes back by itself, under the names that it had, and those that it was given later."""
+    """What the stream will add, under all names of the database, the later ones too."""
     known, later, lost = known_of(database), 0, 0
     try:
         published = stream.published_by_source()

@@ -299,7 +299,7 @@ class _Own(msgspec.Struct, frozen=True):
 
 
 def _taking_over(own: _Own) -> Iterator[str]:
-    """What takes over into the shadow what the live database has of others."""
+    """Statements that copy into the shadow what the live database has from other sources."""
     is_others, of_others = f"NOT {own.replaces('id')}", f"NOT {own.replaces('customer_id')}"
     yield f"INSERT OR IGNORE INTO shadow.customer SELECT * FROM main.customer WHERE {is_others}"
     yield f"INSERT OR IGNORE INTO shadow.customer_name SELECT * FROM main.customer_name WHERE {is_others}"

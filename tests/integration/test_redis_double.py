@@ -62,7 +62,7 @@ class Side:
         return ConsumerGroup(self.stream, name, consumer, block_ms=1)
 
 
-# What depends on the time that passed, on the release, or on what the double leaves out.
+# These depend on the time or the release, or the double leaves them out.
 _NOT_COMPARED = {"idle", "inactive", "entries-read", "lag", "time_since_delivered", "consumers", b"FailedAt"}
 
 

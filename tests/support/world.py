@@ -29,6 +29,7 @@ from tally.events import Id
 from tally.http.status import StatusProbe, StatusReport
 from tally.recovery import first_start, lost_customers
 from tally.recovery.rebuilding import Rebuilding
+from tally.recovery.standing import Standing
 from tally.store import customers
 from tally.store.accounts import Accounts, NewAccount
 from tally.store.copying import copy_database
@@ -112,7 +113,8 @@ class Tally:
         """Start it, or another in its place, up to where the HTTP processes are let in."""
         name = f"{service.name}-relay"
         stream, database = self._stream(name), self._open(service, name)
-        standing = service.standing(database, stream, confirm=lambda: self._confirmed.add(service.name))
+        store = service.store(database)
+        standing = Standing(store, stream, confirm=lambda: self._confirmed.add(service.name))
         clock, relay = (
             self._world.clock,
             service.relay(database, stream, standing, clock=self._world.clock, batch=3),
@@ -392,7 +394,7 @@ class World:
             self.redis.client().xdel(KEY, *ids)
 
     def a_group_is_set_to_the_end(self) -> None:
-        """What others published, and nobody has read yet, nobody can miss: how far they got is unknown."""
+        """Unread events of other programs are lost: Redis doesn't know how far these had got."""
         self.doubtful |= self.foreign.keys() - self._shown_foreign()
         if groups := self._groups():
             self.redis.client().xgroup_setid(KEY, self.random.choice(groups), "$")
@@ -680,7 +682,7 @@ class World:
         return True
 
     def compare(self) -> None:
-        """What was accepted is recorded once, and what is recorded is shown. Raises AssertionError."""
+        """See that each thing accepted is recorded once, and shown as recorded. Raises AssertionError."""
         assert self.tally
         recorded = self.tally.customers
         customers = {each.id: each for each in recorded.customers(None, -1, 100_000)}
