@@ -53,7 +53,8 @@ class Asks:
 
     def given_up(self) -> set[str]:
         """The sources whose databases are gone for good, as people have said."""
-        return set(_ranges(self._client.hgetall(self._stream.removed_key)))
+        every: dict[bytes, bytes] = self._client.hgetall(self._stream.removed_key)  # type: ignore[assignment]
+        return {source.decode() for source in every}
 
     def take_up_again(self, sources: Collection[str]) -> None:
         """These are there after all: what was not asked of them is to be. May be repeated."""
