@@ -69,13 +69,15 @@ class RelayMetrics:
         self._figures = figures or Figures()
         self._log = structlog.get_logger().bind()
 
-    def after_publish(self, rows: Sequence[OutboxRow], last: int, seconds: float) -> None:
-        """Redis has taken a batch, or tells by `last` that it lacks what is before; so long it took."""
+    def after_publish(self, rows: Sequence[OutboxRow], taken: bool, seconds: float) -> None:
+        """Redis has answered for a batch, which it has `taken` or not; so long it took."""
         self._figures.observe(PUBLISHING, seconds)
-        if last >= rows[-1].sequence:
+        if taken:
             traces = dict.fromkeys(row.trace_parent for row in rows if row.trace_parent)
             for level, told in _by_level(self._log, traces):
-                self._log.log(level, "published", events=len(rows), last=last, trace_parents=told)
+                self._log.log(
+                    level, "published", events=len(rows), last=rows[-1].sequence, trace_parents=told
+                )
 
     def advanced(self, events: int) -> None:
         """The stream has got further by so many events; negative when Redis has lost some."""

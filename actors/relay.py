@@ -14,7 +14,7 @@ from tally.actors.metrics import RelayMetrics
 from tally.recovery.standing import Stand, agrees, stands_of
 from tally.store.database import Database
 from tally.store.outbox import Outbox, OutboxRow
-from tally.store.stream import EventStream, Published
+from tally.store.stream import EventStream, Published, fingerprint
 
 BATCH = 500
 PACE_SECONDS = 0.001  # between publications without a backlog: each costs all that follows the same
@@ -84,11 +84,12 @@ class Relay:
         if rows:
             self._send(rows, before)
         while self._sent and (len(self._sent) > 1 or len(rows) < self._batch):
-            last = self._publishing.answer().last
-            sent = self._sent.pop(0)
-            self._metrics.after_publish(sent.rows, last, self._clock() - sent.at)
-            if last < sent.rows[-1].sequence:
-                return len(sent.rows)  # Redis lacks what is before: the next step asks how much
+            answer, sent = self._publishing.answer(), self._sent.pop(0)
+            last, newest = answer.last, sent.rows[-1]
+            taken = (last, answer.fingerprint) == (newest.sequence, fingerprint(newest.payload))
+            self._metrics.after_publish(sent.rows, taken, self._clock() - sent.at)
+            if not taken:
+                return len(sent.rows)  # Redis lacks what is before, or has another's: the next step asks
         if not rows or self._clock() >= self._next_mark:
             self._mark(last)
         if not rows and not self._outbox.is_written_to:
@@ -105,7 +106,7 @@ class Relay:
         source, first = self._outbox.source, rows[0].sequence
         floor = self._outbox.first() - 1 if first == before + 1 else first - 1
         self._sent.append(_Sent(rows, self._clock()))
-        self._publishing.send(source, floor, rows, self._group)
+        self._publishing.send(source, floor, rows, self._group, self._outbox.payload(first - 1))
 
     def _ask(self) -> int:
         """How far Redis is with the first name that has more to tell, else with the newest.

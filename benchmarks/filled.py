@@ -83,7 +83,8 @@ def _fill_customers(database: Database, count: int) -> None:
     last = InvoiceCreated(Id(invoices), Id(count), _cents_of(count), now(), now().date())
     with database.transaction():
         database.execute(
-            "INSERT INTO outbox VALUES (?, 'InvoiceCreated', ?, NULL)", (count + invoices, encode(last))
+            "INSERT INTO outbox (sequence, type, payload) VALUES (?, 'InvoiceCreated', ?)",
+            (count + invoices, encode(last)),
         )
         database.set_meta("published", count + invoices)
 

@@ -94,8 +94,11 @@ def part_ways(store: Healing, stream: EventStream, beat: Callable[[], None], out
 
 
 def _compared(outbox: Outbox, stream: EventStream, beat: Callable[[], None]) -> tuple[int, list[Any]]:
-    """How far the two agree, and what the stream has beyond."""
-    agreed, theirs, seen = 0, [], 0
+    """How far the two agree, and what the stream has beyond.
+
+    What the stream has no entry of any more, it had from here as far as that was noted as published.
+    """
+    agreed, theirs, seen = outbox.published(), [], 0
     differs = False
     for entries in stream.entries_of(outbox.source):
         beat()
@@ -104,13 +107,18 @@ def _compared(outbox: Outbox, stream: EventStream, beat: Callable[[], None]) -> 
             if found is None or found.row.sequence <= seen:
                 continue
             row, seen = found.row, found.row.sequence
-            differs = differs or outbox.payload(row.sequence) not in (row.payload, None)
-            differs = differs or row.sequence > outbox.last()
+            if not differs and not _is_same(outbox, row):
+                differs, agreed = True, min(agreed, row.sequence - 1)
             if differs:
                 theirs.append(found.event)
             else:
-                agreed = row.sequence
+                agreed = max(agreed, row.sequence)
     return max(agreed, outbox.first() - 1), theirs
+
+
+def _is_same(outbox: Outbox, row: OutboxRow) -> bool:
+    """Whether the event can be the one that the outbox has, or had, under that number."""
+    return row.sequence <= outbox.last() and outbox.payload(row.sequence) in (row.payload, None)
 
 
 def _event(row: OutboxRow) -> Any:

@@ -1,11 +1,11 @@
 """customers.db again, from the stream and, where there is one, a copy of the file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from tally.recovery.first_start import BESIDE, emptied, known_sources, note_applied_beside, put_in_place
-from tally.recovery.standing import Standing
+from tally.recovery.standing import Standing, later_names
 from tally.store import accounts, customers, lacking
 from tally.store.copying import copy_database
 from tally.store.customers import Customers
@@ -50,7 +50,7 @@ def recover(directory: Path, stream: EventStream, copy: Path | None, beat: Beat)
     else:
         store = _named_again(folder, stream, known)
     database, before = store.database, known_of(store.database)
-    if not copy and not stream.is_known(database.source):
+    if not copy and not any(map(stream.is_known, _names(database.source, stream))):
         database.close()
         raise CannotRecover(
             f"{accounts.FILE} knows {database.source}, and Redis has nothing of it any more: with a copy of "
@@ -97,7 +97,7 @@ def begin_empty(directory: Path) -> str:
 
 def _named_again(folder: Path, stream: EventStream, known: set[str]) -> Customers:
     """An empty database that is called as the lost one was at first. Its later names come with the events."""
-    first = known - stream.heirs().keys()
+    first = {_first_name(each, stream.heirs()) for each in known}
     if not first:
         raise CannotRecover("the stream knows of no customers.db: `run` makes an empty one")
     if len(first) > 1:
@@ -111,6 +111,17 @@ def _named_again(folder: Path, stream: EventStream, known: set[str]) -> Customer
         database.set_meta("identity", source.partition("@")[2])
     database.close()
     return Customers(customers.open_database(folder))
+
+
+def _first_name(source: str, heirs: Mapping[str, str]) -> str:
+    """What the database that has that name was called at first; Redis may know nothing else of that name."""
+    while source in heirs:
+        source = heirs[source]
+    return source
+
+
+def _names(first: str, stream: EventStream) -> list[str]:
+    return [first, *later_names({first}, stream.heirs())]
 
 
 def _insist_on_none(directory: Path) -> None:

@@ -186,16 +186,18 @@ class EventStream:
         tells that Redis lacks what lies between: nothing was published. `floor` is the last
         sequence that the outbox no longer holds.
         """
-        arguments = _to_publish(source, floor, rows, group="")
+        arguments = _to_publish(source, floor, rows, group="", before=None)
         return _published(self._publish(keys=self._publish_keys, args=arguments))
 
     def publishing(self) -> "Publishing":
         """The way to publish batches without waiting for each."""
         return Publishing(self)
 
-    def to_publish(self, source: str, floor: int, rows: Sequence[OutboxRow], group: str) -> tuple[Any, ...]:
-        """The command that is what `publish` does, for a Redis that has been given the script."""
-        keys, arguments = self._publish_keys, _to_publish(source, floor, rows, group)
+    def to_publish(
+        self, source: str, floor: int, rows: Sequence[OutboxRow], group: str, before: bytes | None
+    ) -> tuple[Any, ...]:
+        """The command that is what `Publishing.send` does, for a Redis that has been given the script."""
+        keys, arguments = self._publish_keys, _to_publish(source, floor, rows, group, before)
         return "EVALSHA", self._publish.sha, len(keys), *keys, *arguments
 
     def published(self, source: str) -> Published:
@@ -353,15 +355,23 @@ class Publishing:
         self._connection: Any = None  # only while something is on its way
         self._unanswered = 0
 
-    def send(self, source: str, floor: int, rows: Sequence[OutboxRow], group: str = "") -> None:
+    def send(
+        self,
+        source: str,
+        floor: int,
+        rows: Sequence[OutboxRow],
+        group: str = "",
+        before: bytes | None = None,
+    ) -> None:
         """Publish like `EventStream.publish`; `answer` answers.
 
         They are of no concern to `group`, if one is given: it is not handed them, unless it has others to
-        read before.
+        read before. Where the event before them has another payload on the stream than `before`, another
+        database publishes under this name, and nothing is published.
         """
         self._connection = self._connection or self._pool.get_connection()
         self._unanswered += 1
-        self._connection.send_command(*self._stream.to_publish(source, floor, rows, group))
+        self._connection.send_command(*self._stream.to_publish(source, floor, rows, group, before))
 
     def answer(self) -> Published:
         """What `EventStream.publish` would have answered to the first batch that was not answered yet.
@@ -385,8 +395,11 @@ class Publishing:
         self._connection, self._unanswered = None, 0
 
 
-def _to_publish(source: str, floor: int, rows: Sequence[OutboxRow], group: str) -> list[Any]:
-    arguments: list[Any] = [source, floor, rows[0].sequence if rows else 1, group]
+def _to_publish(
+    source: str, floor: int, rows: Sequence[OutboxRow], group: str, before: bytes | None
+) -> list[Any]:
+    first, joins = rows[0].sequence if rows else 1, fingerprint(before) if before else ""
+    arguments: list[Any] = [source, floor, first, group, joins]
     for row in rows:
         arguments += (row.type, row.payload, _further(row))
     return arguments

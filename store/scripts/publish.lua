@@ -2,8 +2,9 @@
 -- stream, the SHA-1 of its payload ('' when that is not known), and the last that was ever published as
 -- far as is known, also when the stream was deleted since. Without events: only answer.
 -- KEYS  stream, {stream}:published, {stream}:marks, {stream}:trimmed, {stream}:highest
--- ARGV  source, floor, first sequence, the group that they are of no concern to ('' for none), then type,
---       payload and further fields (names and values in turn, as MessagePack; '' for none) of each event
+-- ARGV  source, floor, first sequence, the group that they are of no concern to ('' for none), SHA-1 of the
+--       payload of the event before the first ('' when that is not known), then type, payload and further
+--       fields (names and values in turn, as MessagePack; '' for none) of each event
 --
 -- `published` holds each source's last sequence; its mark tells which entry that became, and the
 -- SHA-1. When the entry is gone or another's, though it was not trimmed, the stream was deleted or
@@ -55,10 +56,15 @@ if last > 0 and mark then
         last, digest = 0, ''
     end
 end
--- Where the batch has the event that is the last here, it must be that very event: else there are two
--- databases of this name, and what follows in one of them doesn't follow here.
-local same = ARGV[5 + 3 * (last - first) + 1]
-if last >= first and same and digest ~= '' and redis.sha1hex(same) ~= digest then
+-- What the batch has, or follows, as the event that is the last here must be that very event: else there are
+-- two databases of this name, and what follows in one of them doesn't follow here.
+local same = ''
+if last == first - 1 then
+    same = ARGV[5]
+elseif last >= first and ARGV[6 + 3 * (last - first) + 1] then
+    same = redis.sha1hex(ARGV[6 + 3 * (last - first) + 1])
+end
+if same ~= '' and digest ~= '' and same ~= digest then
     return {last, digest, ever}
 end
 last = math.max(last, floor)
@@ -93,7 +99,7 @@ local function set_group(entry, read)
 end
 
 local stood, read
-if #ARGV > 4 then
+if #ARGV > 5 then
     redis.call('HSET', KEYS[2], source, redis.call('HGET', KEYS[2], source) or '0')
     if group ~= '' then
         stood, read = stand()
@@ -115,7 +121,7 @@ local function note_highest(table, payload)
 end
 
 local sequence, entry, added, created = first - 1, nil, 0, {}
-for i = 5, #ARGV, 3 do
+for i = 6, #ARGV, 3 do
     sequence = sequence + 1
     if sequence > last then
         added = added + 1

@@ -131,6 +131,7 @@ def _call(
     passing = choose.choice(["", *GROUPS])
     idle = choose.choice([0, 0, LONG_MS])
     asked = [Range(first, first + count)]
+    before = choose.choice([None, b'{"id":"0"}', b'{"id":"1"}'])
     event = {EVENT_ID_FIELD: b"x:1"}
     age = Age(choose.choice("ab"), count)
 
@@ -138,7 +139,7 @@ def _call(
         last = side.stream.published(source).last
         rows_now = [row._replace(sequence=last + 1 + n) for n, row in enumerate(rows)]
         publishing = side.stream.publishing()
-        publishing.send(source, 0, rows_now, passing)
+        publishing.send(source, 0, rows_now, passing, before)
         return publishing.answer()
 
     def redrive(side: Side) -> Any:

@@ -89,6 +89,39 @@ def test_a_copy_that_has_gone_its_own_way_keeps_what_it_alone_has_under_another_
     assert min(ids[SEVERAL_PAGES:]) > 10**9
 
 
+def test_a_batch_on_its_way_publishes_nothing_after_an_event_of_another_of_its_name(copied: Copied) -> None:
+    source, published = copied.original.outbox.source, 11 + SEVERAL_PAGES
+    copied.publish(copied.relay)
+    copied.open(copied.original, 2)
+    with copied.older.database.transaction():
+        for name in ("another", "one more"):
+            copied.older.create_account(NewAccount(name, "u"))
+    theirs, ours = (each.outbox.after(published, 2) for each in (copied.original, copied.older))
+    assert copied.stream.publish(source, 0, theirs[:1]).last == published + 1
+    publishing = copied.stream.publishing()
+    publishing.send(source, 0, ours[1:], before=ours[0].payload)
+    assert publishing.answer().last == published + 1
+    publishing.send(source, 0, theirs[1:], before=theirs[0].payload)
+    assert publishing.answer().last == published + 2
+
+
+def test_what_both_had_published_stays_what_it_is_when_the_stream_has_only_the_newest(
+    copied: Copied, client: redis.Redis
+) -> None:
+    copied.publish(copied.relay)
+    before = copied.older.accounts(-1, 10_000)
+    copied.open(copied.original, 2)
+    copied.publish(Relay(copied.original.database, copied.stream))
+    with copied.older.database.transaction():
+        for name in ("another", "one more"):
+            copied.older.create_account(NewAccount(name, "u"))
+    client.xtrim("event-stream", 1, approximate=False)
+    copied.publish(copied.relay)
+    after = copied.older.accounts(-1, 10_000)
+    assert after[: len(before)] == before
+    assert len(after) == len(before) + 3  # what it alone has, and the newest of the other's
+
+
 def test_what_lies_between_the_copy_and_the_stream_is_noted_and_not_given_again(
     copied: Copied, client: redis.Redis
 ) -> None:
