@@ -96,7 +96,7 @@ def part_ways(store: Healing, stream: EventStream, beat: Callable[[], None], out
 def _compared(outbox: Outbox, stream: EventStream, beat: Callable[[], None]) -> tuple[int, list[Any]]:
     """How far the two agree, and what the stream has beyond.
 
-    What the stream has no entry of any more, it had from here as far as that was noted as published.
+    Where the stream no longer has the entries, they agree up to what this database has published.
     """
     agreed, theirs, seen = outbox.published(), [], 0
     differs = False

@@ -50,7 +50,8 @@ def recover(directory: Path, stream: EventStream, copy: Path | None, beat: Beat)
     else:
         store = _named_again(folder, stream, known)
     database, before = store.database, known_of(store.database)
-    if not copy and not any(map(stream.is_known, _names(database.source, stream))):
+    names = [database.source, *later_names({database.source}, stream.heirs())]
+    if not copy and not any(map(stream.is_known, names)):
         database.close()
         raise CannotRecover(
             f"{accounts.FILE} knows {database.source}, and Redis has nothing of it any more: with a copy of "
@@ -97,7 +98,8 @@ def begin_empty(directory: Path) -> str:
 
 def _named_again(folder: Path, stream: EventStream, known: set[str]) -> Customers:
     """An empty database that is called as the lost one was at first. Its later names come with the events."""
-    first = {_first_name(each, stream.heirs()) for each in known}
+    heirs = stream.heirs()
+    first = {_first_name(each, heirs) for each in known}
     if not first:
         raise CannotRecover("the stream knows of no customers.db: `run` makes an empty one")
     if len(first) > 1:
@@ -114,14 +116,11 @@ def _named_again(folder: Path, stream: EventStream, known: set[str]) -> Customer
 
 
 def _first_name(source: str, heirs: Mapping[str, str]) -> str:
-    """What the database that has that name was called at first; Redis may know nothing else of that name."""
-    while source in heirs:
-        source = heirs[source]
+    """The first name of the database that has this one; Redis may know nothing else of it."""
+    formers = {**heirs}
+    while source in formers:
+        source = formers.pop(source)  # not twice: what Redis has may be anything
     return source
-
-
-def _names(first: str, stream: EventStream) -> list[str]:
-    return [first, *later_names({first}, stream.heirs())]
 
 
 def _insist_on_none(directory: Path) -> None:

@@ -2,9 +2,9 @@
 -- stream, the SHA-1 of its payload ('' when that is not known), and the last that was ever published as
 -- far as is known, also when the stream was deleted since. Without events: only answer.
 -- KEYS  stream, {stream}:published, {stream}:marks, {stream}:trimmed, {stream}:highest
--- ARGV  source, floor, first sequence, the group that they are of no concern to ('' for none), SHA-1 of the
---       payload of the event before the first ('' when that is not known), then type, payload and further
---       fields (names and values in turn, as MessagePack; '' for none) of each event
+-- ARGV  source, floor, first sequence, the group that they are of no concern to ('' for none), the SHA-1 of
+--       the payload before the first ('' when that is not known). Then for each event: type, payload, further
+--       fields (names and values in turn, as MessagePack; '' for none)
 --
 -- `published` holds each source's last sequence; its mark tells which entry that became, and the
 -- SHA-1. When the entry is gone or another's, though it was not trimmed, the stream was deleted or
@@ -56,8 +56,8 @@ if last > 0 and mark then
         last, digest = 0, ''
     end
 end
--- What the batch has, or follows, as the event that is the last here must be that very event: else there are
--- two databases of this name, and what follows in one of them doesn't follow here.
+-- The last event here must be the one that the batch has under that number, or that it follows. Else there
+-- are two databases of this name, and this one's events don't belong after the other's.
 local same = ''
 if last == first - 1 then
     same = ARGV[5]
