@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from support.cli import settings
-from support.tally import SUPERVISOR, Tally, running
+from support.program import SUPERVISOR
+from support.tally import Tally, running
 from support.waiting import eventually
 from tally.actors import control
 

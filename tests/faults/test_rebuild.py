@@ -19,7 +19,8 @@ from support.disks import held
 from support.engines import bundled_process, free_port
 from support.figures import accounts_db, agree, recorded, shown, spoil
 from support.invoices import Load
-from support.tally import SUPERVISOR, Tally, running
+from support.program import SUPERVISOR
+from support.tally import Tally, running
 from support.waiting import eventually
 from tally.store.stream import EventStream, connect
 

@@ -16,7 +16,8 @@ from support.disks import replaced
 from support.engines import bundled_process, free_port
 from support.figures import accounts_db, agree
 from support.invoices import Load
-from support.tally import SUPERVISOR, Tally, running
+from support.program import SUPERVISOR
+from support.tally import Tally, running
 from support.waiting import eventually
 
 FILES = ("accounts.db", "customers.db")

@@ -23,7 +23,8 @@ import urllib3
 from support import cli, engines
 from support.cli import command, is_free, processes_in, server_of_another_kind, settings
 from support.engines import bundled_process, free_port
-from support.tally import SUPERVISOR, Tally, alive, running
+from support.program import SUPERVISOR
+from support.tally import Tally, alive, running
 from support.waiting import eventually
 from tally.recovery import first_start
 from tally.store import accounts, customers

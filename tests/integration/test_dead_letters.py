@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ from typing import Any
 import pytest
 import redis
 
+from support.cli import command
 from support.engines import bundled_process, free_port
-from support.tally import SUPERVISOR, Tally, running
+from support.tally import Tally, running
 from support.waiting import eventually
 from tally.store.accounts import open_database
 
@@ -20,13 +20,7 @@ NEARLY_TOO_MUCH = 9223372036854000000  # cents; an invoice of 10^12 more makes t
 
 
 def _supervisor(tally: Tally, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    config = ["--config", str(tally.directory / "tally.toml")]
-    return subprocess.run(
-        [sys.executable, str(SUPERVISOR), *arguments[:2], *config, *arguments[2:]],
-        capture_output=True,
-        text=True,
-        timeout=20,
-    )
+    return command(*arguments[:2], "--config", tally.directory / "tally.toml", *arguments[2:])
 
 
 @pytest.fixture

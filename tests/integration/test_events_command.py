@@ -15,8 +15,8 @@ import redis
 
 from support.cli import command, settings
 from support.disks import unavailable
+from support.program import SUPERVISOR
 from support.redis_process import RedisProcess
-from support.tally import SUPERVISOR
 from support.terminal import on_terminal
 from support.waiting import eventually
 

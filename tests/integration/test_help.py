@@ -17,7 +17,8 @@ from click.shell_completion import BashComplete
 from click.testing import CliRunner
 
 from support.cli import command
-from support.tally import ROOT, SUPERVISOR, Tally, running
+from support.program import SUPERVISOR
+from support.tally import ROOT, Tally, running
 from support.terminal import on_terminal
 from support.waiting import eventually
 from tally.events import EVENT_TYPES

@@ -17,7 +17,8 @@ import pytest
 
 from support import cdnow
 from support.cli import command, server_of_another_kind, settings
-from support.tally import SUPERVISOR, Tally, running
+from support.program import SUPERVISOR
+from support.tally import Tally, running
 from support.terminal import on_terminal
 from support.waiting import eventually
 from tally.events import now, rfc3339

@@ -14,7 +14,8 @@ from click.testing import CliRunner, Result
 from integration.conftest import problem
 
 from support.cli import command, settings
-from support.tally import SUPERVISOR, Client, Tally, running
+from support.program import SUPERVISOR
+from support.tally import Client, Tally, running
 from support.users import PASSWORD, sign_in, with_token
 from support.waiting import eventually
 from tally.supervisor import main

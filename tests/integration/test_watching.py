@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from support.cli import command
-from support.tally import SUPERVISOR, Tally, running
+from support.program import SUPERVISOR
+from support.tally import Tally, running
 from support.terminal import on_terminal
 from support.waiting import eventually
 

@@ -5,7 +5,7 @@ import os
 import socket
 import socketserver
 import subprocess
-import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import psutil
 
 from support.engines import free_port
-from support.tally import SUPERVISOR
+from support.program import Program
 
 
 def settings(directory: Path, **sections: dict[str, Any]) -> Path:
@@ -40,14 +40,14 @@ def command(
     *arguments: str | Path, environment: Mapping[str, str] | None = None, seconds: float = 20
 ) -> "subprocess.CompletedProcess[str]":
     """Run `python supervisor.py` with `arguments` until it ends; fails when it takes longer."""
-    return subprocess.run(
-        [sys.executable, str(SUPERVISOR), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-        env={**os.environ, **(environment or {})},
-        start_new_session=True,
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        output, error = Path(folder, "output"), Path(folder, "error")
+        program = Program([*map(str, arguments)], output, error, {**os.environ, **(environment or {})})
+        try:
+            status = program.wait(seconds)
+        finally:
+            program.kill()
+        return subprocess.CompletedProcess(arguments, status, output.read_text(), error.read_text())
 
 
 def processes_in(directory: Path) -> list[psutil.Process]:

@@ -4,8 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +13,12 @@ import psutil
 import urllib3
 
 from support.engines import free_port
+from support.program import SUPERVISOR, Program
 from support.waiting import eventually
 from tally import config
 from tally.actors import redis_access
 
-ROOT = Path(__file__).parents[2]
-SUPERVISOR = ROOT / "supervisor.py"
+ROOT = SUPERVISOR.parent
 
 
 # A kept connection may be closed by a process that ends while a request is on its way: to be expected, and
@@ -82,7 +80,7 @@ class Tally:
         self.customers = Client(settings["customers"]["port"])
         self.accounts = Client(settings["accounts"]["port"])
         self._arguments = arguments
-        self.process: subprocess.Popen[str]
+        self.process: Program
 
     def start(self) -> None:
         """Start the supervisor, again if it has ended, and wait until all actors are ready."""
@@ -98,14 +96,8 @@ class Tally:
         config = self.directory / "tally.toml"
         config.write_text(_toml(self.settings))
         self.output = self.directory / "output.txt"
-        with self.output.open("w") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, SUPERVISOR, "run", "--config", config, *self._arguments],
-                stdout=output,
-                stderr=output,
-                text=True,
-                start_new_session=True,
-            )
+        self.output.write_bytes(b"")
+        self.process = Program(["run", "--config", str(config), *self._arguments], self.output, self.output)
 
     def _is_ready(self) -> bool:
         if self.process.poll() is not None:

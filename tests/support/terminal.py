@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from support.tally import SUPERVISOR
+from support.program import SUPERVISOR
 
 _ORDERS = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")  # colours and cursor movements
 

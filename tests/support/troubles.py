@@ -1,18 +1,18 @@
-"""What the actors of a running Tally wait out, as `supervisor.py status --json` shows it."""
+"""What the actors of a running Tally wait out, as `supervisor.py status` shows it."""
 
-import json
 import re
 
-from support.cli import command
 from support.tally import Tally
+from tally.actors import control
 
 
 def troubles(tally: Tally) -> dict[str, str]:
-    """The troubles by actor; those that have none are not in it."""
-    run = command("status", "--json", "--config", tally.directory / "tally.toml")
-    assert run.returncode == 0, run.stderr
-    actors = json.loads(run.stdout)["actors"]
-    return {actor["name"]: actor["trouble"] for actor in actors if actor["trouble"]}
+    """The troubles by actor; those that have none are not in it. Fails when the supervisor doesn't answer."""
+    try:
+        actors = control.ask(tally.directory / "data")
+    except control.NotRunning as error:
+        raise AssertionError(str(error)) from error
+    return {actor.name: actor.trouble for actor in actors if actor.trouble}
 
 
 def troubled(tally: Tally, reason: str) -> set[str]:
