@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import msgspec
 import redis
@@ -161,15 +161,16 @@ class EventStream:
         self.incarnations_key = f"{{{key}}}:incarnations"
         self.holding_key = f"{{{key}}}:holding"
         self.overtaken_key = f"{{{key}}}:overtaken"
+        self.unread_key = f"{{{key}}}:unread"
         self.removed_key = f"{{{key}}}:removed"
         self.dead_key = f"{{{key}}}:dead"
         self.successors_key = f"{{{key}}}:successors"
         self._publish = self.script("publish")
-        beside = [self.published_key, self.marks_key, self.trimmed_key, self.highest_key]
+        beside = [self.published_key, self.marks_key, self.trimmed_key, self.highest_key, self.ages_key]
         self._publish_keys = [self.key, *beside]
         self._trim = self.script("trim")
-        beside = [f"{{{key}}}:contact", self.successors_key, self.holding_key, self.overtaken_key]
-        self._trim_keys = [self.key, self.trimmed_key, *beside]
+        beside = [self.trimmed_key, f"{{{key}}}:contact", self.successors_key, self.holding_key]
+        self._trim_keys = [self.key, *beside, self.overtaken_key, self.unread_key, self.ages_key]
 
     def redrive_key(self, group: str) -> str:
         """Where a group finds the dead letters that it is to try again."""
@@ -204,6 +205,10 @@ class EventStream:
         """How far the stream has got with `source`."""
         return self.publish(source, 0, [])
 
+    def look_for_loss(self) -> None:
+        """See whether the stream was deleted, and note it: once the groups are there again, none can tell."""
+        self.publish("", 0, [])
+
     def published_by_source(self) -> dict[str, int]:
         """The last sequence that each source has on the stream."""
         every: dict[bytes, bytes] = self.client.hgetall(self.published_key)  # type: ignore[assignment]
@@ -234,10 +239,25 @@ class EventStream:
             yield [entry for entry in entries if entry.fields.get(EVENT_ID_FIELD, b"").startswith(ours)]
 
     def pages(self, after: bytes = b"0-0") -> Iterator[list["Entry"]]:
-        """The entries with ids above `after`, in order, as many as there are when the last page is read."""
-        while entries := cast("list[Any]", self.client.xrange(self.key, f"({after.decode()}", count=_PAGE)):
-            yield [Entry(*each) for each in entries]
-            after = entries[-1][0]
+        """The entries with ids above `after`, in order, as many as there are when the last page is read.
+
+        Redis gathers the next page while one is worked on.
+        """
+        coming: _Request | None = self._page(after)
+        try:
+            while coming:
+                request, coming = coming, None
+                entries = _entries(request.answer())
+                if len(entries) == _PAGE:
+                    coming = self._page(entries[-1].id)
+                if entries:
+                    yield entries
+        finally:
+            if coming:
+                coming.abandon()
+
+    def _page(self, after: bytes) -> "_Request":
+        return _Request(self.client, "XRANGE", self.key, b"(" + after, "+", "COUNT", _PAGE)
 
     def holds(self, id: bytes) -> bool:
         """Whether the entry with that id is on the stream."""
@@ -422,6 +442,7 @@ class ConsumerGroup:
     """One consumer of a group that reads the stream. Every entry read is pending until acknowledged."""
 
     def __init__(self, stream: EventStream, group: str, consumer: str, block_ms: int = BLOCK_MS) -> None:
+        self._stream = stream
         self._client = stream.client
         self._block_ms = block_ms
         self._ahead: tuple[_Request, int] | None = None
@@ -437,6 +458,7 @@ class ConsumerGroup:
 
     def create(self) -> None:
         """Make the stream and the group, which starts at the oldest entry, unless they are there."""
+        self._stream.look_for_loss()
         try:
             self._client.xgroup_create(self._key, self.group, id="0", mkstream=True)
         except redis.ResponseError as error:
@@ -450,7 +472,7 @@ class ConsumerGroup:
         them while these are applied, and the next call answers them, whatever its `count`.
         """
         (request, most), self._ahead = self._ahead or self._ask(count), None
-        entries = _entries(request.answer())
+        entries = _entries_read(request.answer())
         if ahead and len(entries) == most:
             self._ahead = self._ask(ahead)
         acknowledged, self._acknowledging = self._acknowledging, None
@@ -473,7 +495,7 @@ class ConsumerGroup:
     def read_pending(self, after: bytes, count: int) -> list[Entry]:
         """Up to `count` of this consumer's own pending entries with ids above `after`, ascending."""
         request = _Request(self._client, *self._xreadgroup(count), "STREAMS", self._key, after)
-        return _entries(request.answer())
+        return _entries_read(request.answer())
 
     def claim(self, idle_ms: int, start: bytes, count: int) -> Claim:
         """Take over entries that have been pending for `idle_ms`, from the id `start` on.
@@ -598,8 +620,13 @@ class ConsumerGroup:
 
 
 def _entries(answer: Any) -> list[Entry]:
+    """The entries in an answer to XRANGE."""
+    return [Entry(id, _pairs(fields)) for id, fields in answer]
+
+
+def _entries_read(answer: Any) -> list[Entry]:
     """The entries in an answer to XREADGROUP for one stream."""
-    return [Entry(id, _pairs(fields)) for _, entries in answer or () for id, fields in entries]
+    return [entry for _, entries in answer or () for entry in _entries(entries)]
 
 
 def _pairs(flat: list[bytes] | None) -> dict[bytes, bytes]:

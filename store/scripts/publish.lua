@@ -1,16 +1,16 @@
 -- Publish a batch of one source's events, each at most once; answer the last sequence that is on the
 -- stream, the SHA-1 of its payload ('' when that is not known), and the last that was ever published as
 -- far as is known, also when the stream was deleted since. Without events: only answer.
--- KEYS  stream, {stream}:published, {stream}:marks, {stream}:trimmed, {stream}:highest
+-- KEYS  stream, {stream}:published, {stream}:marks, {stream}:trimmed, {stream}:highest, {stream}:ages
 -- ARGV  source, floor, first sequence, the group that they are of no concern to ('' for none), the SHA-1 of
 --       the payload before the first ('' when that is not known). Then for each event: type, payload, further
 --       fields (names and values in turn, as MessagePack; '' for none)
 --
--- `published` holds each source's last sequence; its mark tells which entry that became, and the
--- SHA-1. When the entry is gone or another's, though it was not trimmed, the stream was deleted or
--- emptied: then nothing of the source counts as published. A batch that starts beyond last + 1 would
--- leave a gap: nothing is published, and the answer tells where to go on. What lies below `floor` is no
--- longer in the outbox and can't be had.
+-- `published` holds each source's last sequence; its mark tells which entry that became, and the SHA-1. Where
+-- the stream was deleted or emptied since, nothing that was on it counts as published: the marks then tell
+-- `0-0`. When others have removed an entry, whoever lacks it asks for it, and nothing is published again. A
+-- batch that starts beyond last + 1 would leave a gap: nothing is published, and the answer tells where to go
+-- on. What lies below `floor` is no longer in the outbox and can't be had.
 --
 -- `highest` holds the highest id that a source has given in each table, as `<source>:<table>`: known also when
 -- the stream has no entry of it any more. Ids are counted up, so the last creation of a batch has the highest.
@@ -29,33 +29,66 @@ local function before(a, b)
     return am < bm or (am == bm and as < bs)
 end
 
-local function event_id(sequence)
-    return source .. ':' .. string.format('%.0f', sequence)
+local function mark_of(each)
+    local mark = redis.call('HGET', KEYS[3], each)
+    if mark then
+        return string.match(mark, '^(%S+) (%S+)$')
+    end
 end
 
--- Whether an entry is there, and is the source's event: after a deletion another can get the same id.
-local function holds(entry, sequence)
+local function sequence_of(each)
+    return redis.call('HGET', KEYS[2], each) or '0'
+end
+
+-- Whether the entry of a mark is gone, though it was not trimmed. After a deletion another can get its id.
+local function is_gone(entry, of)
+    local trimmed = redis.call('GET', KEYS[4])
+    if entry == '0-0' or (trimmed and before(entry, trimmed)) then
+        return false
+    end
     local found = redis.call('XRANGE', KEYS[1], entry, entry)[1]
     local fields = found and found[2] or {}
     for i = 1, #fields, 2 do
         if fields[i] == 'EventId' then
-            return fields[i + 1] == event_id(sequence)
+            return fields[i + 1] ~= of .. ':' .. sequence_of(of)
+        end
+    end
+    return true
+end
+
+-- Whether the stream is another than it was: it is empty, or has lost a group that had acknowledged something.
+local function is_another()
+    if redis.call('XLEN', KEYS[1]) == 0 then
+        return true
+    end
+    local there = {}
+    for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+        there[info[2]] = true
+    end
+    for _, group in ipairs(redis.call('HKEYS', KEYS[6])) do
+        if not there[group] then
+            return true
         end
     end
     return false
 end
 
-local last, digest = tonumber(redis.call('HGET', KEYS[2], source) or '0'), ''
-local ever = last
-local mark = redis.call('HGET', KEYS[3], source)
-if last > 0 and mark then
-    local entry
-    entry, digest = string.match(mark, '^(%S+) (%S+)$')
-    local trimmed = redis.call('GET', KEYS[4])
-    if not (trimmed and before(entry, trimmed)) and not holds(entry, last) then
-        last, digest = 0, ''
+local marked, digest = mark_of(source)
+if (not marked or is_gone(marked, source)) and is_another() then
+    for _, each in ipairs(redis.call('HKEYS', KEYS[3])) do
+        local entry, its_digest = mark_of(each)
+        if is_gone(entry, each) then
+            redis.call('HSET', KEYS[3], each, '0-0 ' .. its_digest)
+        end
     end
+    marked = mark_of(source)
 end
+local last = tonumber(sequence_of(source))
+local ever = last
+if marked == '0-0' then
+    last, digest = 0, ''
+end
+digest = digest or ''
 -- The last event here must be the one that the batch has under that number, or that it follows. Else there
 -- are two databases of this name, and this one's events don't belong after the other's.
 local same = ''
@@ -128,7 +161,7 @@ for i = 6, #ARGV, 3 do
         if TABLES[ARGV[i]] then
             created[ARGV[i]] = ARGV[i + 1]
         end
-        local id = event_id(sequence)
+        local id = source .. ':' .. string.format('%.0f', sequence)
         if ARGV[i + 2] == '' then
             entry = redis.call('XADD', KEYS[1], '*', 'EventTypeName', ARGV[i], 'Payload', ARGV[i + 1],
                 'EventId', id)

@@ -1,13 +1,15 @@
 -- Remove entries that are older than the retention, and that those who count have acknowledged.
 -- KEYS  stream, {stream}:trimmed (which tells publish.lua what was removed on purpose),
---       {stream}:contact, {stream}:successors, {stream}:holding, {stream}:overtaken
+--       {stream}:contact, {stream}:successors, {stream}:holding, {stream}:overtaken, {stream}:unread,
+--       {stream}:ages
 -- ARGV  retention in milliseconds, then the groups that are to be: of the databases that are there
 -- Answers how many entries were removed.
 --
 -- Who counts:
 --   * a service's groups, `accounts@…` and `customers@…`, however long nobody has read from them. A service
 --     that has no group yet will want everything. One whose database has a successor is removed.
---   * any other group, while somebody has read from it within the retention, or nobody ever has.
+--   * any other group, while somebody has read from it within the retention. Where nobody ever has: from when
+--     that was first seen, which `unread` tells.
 -- What lay on the stream when Tally first saw it is kept for the retention from then, `contact`.
 --
 -- `holding` tells of each service's group that keeps entries beyond the retention how far it has got, with
@@ -28,8 +30,15 @@ local function before(a, b)
     return am < bm or (am == bm and as < bs)
 end
 
+local unread_yet = {}
+
 local function is_abandoned(group)
     local consumers = redis.call('XINFO', 'CONSUMERS', KEYS[1], group)
+    if #consumers == 0 then
+        unread_yet[group] = true
+        redis.call('HSETNX', KEYS[7], group, now)
+        return tonumber(redis.call('HGET', KEYS[7], group)) < now - retention
+    end
     for _, consumer in ipairs(consumers) do
         for i = 1, #consumer, 2 do
             if consumer[i] == 'idle' and consumer[i + 1] < retention then
@@ -37,7 +46,7 @@ local function is_abandoned(group)
             end
         end
     end
-    return #consumers > 0
+    return true
 end
 
 -- Whether there is an entry from one id to another.
@@ -76,6 +85,7 @@ for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
     local is_ours = service == 'accounts' or service == 'customers'
     if is_ours and redis.call('HEXISTS', KEYS[4], name) == 1 then
         redis.call('XGROUP', 'DESTROY', KEYS[1], name)
+        redis.call('HDEL', KEYS[8], name)
     elseif not is_ours and is_abandoned(name) then
         table.insert(others, {name = name, from = from, unread = unread})
         abandoned[name] = true
@@ -102,6 +112,11 @@ end
 for _, name in ipairs(redis.call('HKEYS', KEYS[6])) do
     if not abandoned[name] then
         redis.call('HDEL', KEYS[6], name)
+    end
+end
+for _, name in ipairs(redis.call('HKEYS', KEYS[7])) do
+    if not unread_yet[name] then
+        redis.call('HDEL', KEYS[7], name)
     end
 end
 if now < contact + retention then

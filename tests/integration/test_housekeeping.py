@@ -201,12 +201,21 @@ def test_entries_within_the_retention_stay(stream: EventStream, client: redis.Re
     assert client.xlen("event-stream") == 10
 
 
-def test_a_group_that_never_read_holds_the_stream_back(stream: EventStream, client: redis.Redis) -> None:
-    client.xadd("event-stream", {"n": 1}, id="1-0")
+def test_a_group_that_never_read_holds_the_stream_back_for_the_retention(
+    stream: EventStream, client: redis.Redis
+) -> None:
+    for n in range(3):
+        client.xadd("event-stream", {"n": n}, id=f"{n + 1}-0")
     client.xgroup_create("event-stream", "new", id="0")
     _caught_up(client)
     assert stream.trim(1000) == 0
-    assert client.xlen("event-stream") == 1
+    assert client.xlen("event-stream") == 3
+    eventually(lambda: stream.trim(300) == 2)
+    assert Groups(stream).overtaken() == {"new": 2}
+
+    ConsumerGroup(stream, "new", "c").read_new(1)
+    stream.trim(1000)
+    assert Groups(stream).overtaken() == {}
 
 
 def test_another_program_s_group_that_nobody_reads_holds_nothing_back_and_what_it_misses_is_counted(

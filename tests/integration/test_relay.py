@@ -120,24 +120,49 @@ def test_what_redis_lost_is_published_again_with_the_same_ids(
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
-@pytest.mark.parametrize("made_again_by", ["nobody", "another program", "a consumer"])
+@pytest.mark.parametrize("made_again_by", ["nobody", "another program", "a consumer", "both"])
 def test_a_stream_that_is_deleted_or_emptied_is_published_again(
     accounts: Accounts, stream: EventStream, client: redis.Redis, made_again_by: str, busy: bool
 ) -> None:
+    group = ConsumerGroup(stream, accounts.database.source, "c")
+    group.create()
     relay = Relay(accounts.database, stream)
     _commit(accounts, 10)
     _drain(relay)
+    group.acknowledge([group.read_new(1)[0].id])
     client.delete("event-stream")
     if made_again_by == "another program":
         client.xadd("event-stream", {"EventId": "theirs:0"})
     elif made_again_by == "a consumer":
-        client.xgroup_create("event-stream", "g", id="0", mkstream=True)
+        group.create()
+    elif made_again_by == "both":
+        client.xadd("event-stream", {"EventId": "theirs:0"})
+        group.create()
     if busy:
         _commit(accounts, 1)
     else:
         relay.look_again()
     _drain(relay)
     assert [n for n in _sequences(client) if n] == list(range(1, 12 if busy else 11))
+
+
+@pytest.mark.parametrize("gone", ["last", "all but another's"])
+def test_for_entries_that_others_removed_nothing_is_published_again(
+    accounts: Accounts, stream: EventStream, client: redis.Redis, gone: str
+) -> None:
+    """The whole outbox was published again, and again, where the source's last entry had gone."""
+    ConsumerGroup(stream, accounts.database.source, "c").create()
+    relay = Relay(accounts.database, stream)
+    _commit(accounts, 10)
+    _drain(relay)
+    removed: Any = client.xrevrange("event-stream", count=1 if gone == "last" else 10)
+    client.xadd("event-stream", {"EventId": "theirs:0"})
+    client.xdel("event-stream", *(id for id, _ in removed))
+    relay.look_again()
+    _drain(relay)
+    _commit(accounts, 2)
+    _drain(relay)
+    assert _sequences(client) == [*(range(1, 10) if gone == "last" else []), 0, 11, 12]
 
 
 def test_what_was_trimmed_on_purpose_is_not_published_again(
@@ -181,10 +206,13 @@ def test_events_that_the_outbox_no_longer_holds_do_not_hold_up_the_later_ones(
 def test_another_entry_that_got_the_id_of_one_that_was_deleted_is_not_taken_for_it(
     accounts: Accounts, stream: EventStream, client: redis.Redis
 ) -> None:
+    group = ConsumerGroup(stream, accounts.database.source, "c")
+    group.create()
     relay = Relay(accounts.database, stream)
     _commit(accounts, 1)
     _drain(relay)
     entries: Any = client.xrange("event-stream")
+    group.acknowledge([group.read_new(1)[0].id])
     client.delete("event-stream")
     others: list[Any] = [{"EventTypeName": "OrderShipped"}, {"EventId": "another@1:1"}]
     for fields in others:
