@@ -100,7 +100,7 @@ def _forker() -> socket.socket:
 
 
 def fork_what_is_ordered(descriptor: int) -> None:
-    """Start programs until nobody can order any more. Each has a parent of its own, which tells how it ends."""
+    """Start programs until nobody can order any more. The parent of each tells how it ends."""
     import tally.supervisor  # noqa: F401
 
     orders = socket.socket(fileno=descriptor)
