@@ -50,6 +50,7 @@ def recover(directory: Path, stream: EventStream, copy: Path | None, beat: Beat)
     else:
         store = _named_again(folder, stream, known)
     database, before = store.database, known_of(store.database)
+    database.expect_writes()
     names = [database.source, *later_names({database.source}, stream.heirs())]
     if not copy and not any(map(stream.is_known, names)):
         database.close()

@@ -5,7 +5,7 @@ takes its later events from it, before the first request is answered. What lies 
 oldest entry is nowhere any more; its numbers are never given again.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import structlog
@@ -30,6 +30,8 @@ from tally.store.lacking import note_lacking
 from tally.store.outbox import Outbox, OutboxRow
 from tally.store.ranges import Range
 from tally.store.stream import Entry, EventStream
+
+AT_ONCE = 10_000  # events taken back in one transaction
 
 _log = structlog.get_logger()
 
@@ -66,8 +68,7 @@ def take_back(
     published = max(stream.published_by_source().get(outbox.source, 0), stream.applied(outbox.source))
     answers = _Answers(database)
     with database.relaxed():  # what is lost with the power is taken back again
-        for entries in stream.entries_of(outbox.source):
-            beat()
+        for entries in _gathered(stream.entries_of(outbox.source), beat):
             own = _following(filter(None, map(own_event, entries)), last, published)
             if not own:
                 continue
@@ -81,6 +82,19 @@ def take_back(
     _reach(outbox, stream, published)
     _log.warning("took_back_own_events", source=outbox.source, count=count, newest=outbox.last())
     return count
+
+
+def _gathered(pages: Iterable[list[Entry]], beat: Callable[[], None]) -> Iterator[list[Entry]]:
+    """The entries of several pages together: in one transaction, a page of a table is written once."""
+    gathered: list[Entry] = []
+    for entries in pages:
+        beat()
+        gathered += entries
+        if len(gathered) >= AT_ONCE:
+            yield gathered
+            gathered = []
+    if gathered:
+        yield gathered
 
 
 def _reach(outbox: Outbox, stream: EventStream, published: int) -> None:

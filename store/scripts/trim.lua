@@ -36,8 +36,11 @@ local function is_abandoned(group)
     local consumers = redis.call('XINFO', 'CONSUMERS', KEYS[1], group)
     if #consumers == 0 then
         unread_yet[group] = true
-        redis.call('HSETNX', KEYS[7], group, now)
-        return tonumber(redis.call('HGET', KEYS[7], group)) < now - retention
+        local since = redis.call('HGET', KEYS[7], group)
+        if not since then
+            redis.call('HSET', KEYS[7], group, now)
+        end
+        return tonumber(since or now) < now - retention
     end
     for _, consumer in ipairs(consumers) do
         for i = 1, #consumer, 2 do
