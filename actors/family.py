@@ -134,10 +134,11 @@ class Family:
 
     def redis(self, server: Server) -> list[ActorSpec]:
         """The private Redis, which is that server."""
+        place = place_of(self._settings.directory)
 
         def main(actor: Actor) -> None:
             self._let_go_of_listeners()
-            redis_server.run(actor, self._settings, server, self._redis_url)
+            redis_server.run(actor, self._settings, server, self._redis_url, place)
 
         return [ActorSpec("redis", main, Stage.REDIS, self._settings.redis.address.listens_at)]
 

@@ -17,6 +17,7 @@ from tally.actors.actor import TURN_SECONDS, Actor, CannotStart, die_with_parent
 from tally.actors.redis_binaries import Server, note_writer, server_for
 from tally.actors.redis_fitness import inspect
 from tally.config import RedisAddress, Settings
+from tally.store.database import Place, place_of
 from tally.store.errors import StoreError
 from tally.store.stream import connect
 
@@ -106,12 +107,17 @@ def _quoted(value: str) -> str:
     return '"' + "".join(f"\\x{byte:02x}" for byte in value.encode()) + '"'
 
 
-def run(actor: Actor, settings: Settings, server: Server, own_url: str) -> None:
+def run(actor: Actor, settings: Settings, server: Server, own_url: str, place: Place | None) -> None:
     """Run a private server until told to stop; ends with CannotStart when it ends by itself, or can't be had.
 
-    `own_url` is how Tally's processes reach it, with the password that they know.
+    `own_url` is how Tally's processes reach it, with the password that they know. It is started only while
+    the data directory is the one at `place`: another that is there now may have a server of its own.
     """
     directory = redis_access.directory_of(settings)
+    if place_of(settings.directory) != place:
+        raise CannotStart(
+            f"{settings.directory} was moved, or another is in its place; put it back, or stop Tally"
+        )
     try:
         configured = _prepare(settings, server, own_url)
         process, ended = start(server.path, configured)

@@ -1,6 +1,7 @@
 """Somebody sweeps files of the data directory away, or the directory itself, while Tally runs."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from support.cli import command, settings
 from support.tally import Tally, running
 from support.waiting import eventually
-from tally.actors import control
+from tally.actors import control, redis_access
 
 
 @pytest.fixture
@@ -46,6 +47,29 @@ def test_who_stops_leaves_the_socket_of_another_that_is_in_its_place(tally: Tall
         assert {actor.state for actor in control.ask(data)} == {"running"}
         other.accounts.post("/accounts", {"name": "a", "owned_by": "u"})
         eventually(other.settled)
+
+
+def test_no_private_redis_is_started_in_another_data_directory_that_is_in_the_place(
+    tally: Tally, tmp_path: Path
+) -> None:
+    """It gave the other one's Redis its own password, and wrote to its files."""
+    tally.accounts.post("/accounts", {"name": "a", "owned_by": "u"})
+    data, moved = tally.directory / "data", tmp_path / "moved"
+    data.rename(moved)
+    password = data / "redis" / redis_access.PASSWORD.name
+    password.parent.mkdir(parents=True)
+    password.write_text("another's")
+
+    def refused() -> bool:
+        return any("is in its place" in (actor.failed or "") for actor in control.ask(moved))
+
+    eventually(refused)
+    assert [(file.name, file.read_text()) for file in password.parent.iterdir()] == [
+        (password.name, "another's")
+    ]
+    shutil.rmtree(data)
+    moved.rename(data)
+    eventually(tally.settled, 40)
 
 
 def test_a_lock_file_of_a_process_that_is_gone_keeps_nobody_out(tally: Tally) -> None:
