@@ -16,8 +16,8 @@ from tally.config import InvalidSettings, Settings
 from tally.store.errors import StoreError
 
 FAILED, WRONG_USAGE = 1, 2  # exit statuses; click's own for wrong usage is 2 as well
-# How many are made before Python looks for cycles among them. A batch has thousands, and no cycles: with Python's own
-# 700, looking took a quarter of the time.
+# So many are made before Python looks for cycles among them. A batch has thousands, and no cycles: with
+# Python's own 700, looking took a quarter of the time.
 OBJECTS = 10_000
 FROM_A_CHECKOUT = "python supervisor.py"  # how Tally is called there, and in the examples of our docstrings
 
