@@ -1,17 +1,35 @@
-"""customers.db is made again from what the stream has, whatever Redis has forgotten of its names."""
+"""customers.db is made again, or put back, by what the stream has of all its names."""
 
 from pathlib import Path
 
+import pytest
 import redis
 
 from tally.actors.relay import Relay
+from tally.commands.restoring import restore
 from tally.events import Id
-from tally.recovery.lost_customers import recover
+from tally.recovery.lost_customers import CannotRecover, recover
 from tally.recovery.standing import Standing
 from tally.store import customers
+from tally.store.copying import copy_database
 from tally.store.customers import Customers, NewCustomer
-from tally.store.incarnations import begin, own_sources
+from tally.store.incarnations import begin, incarnations, own_sources
+from tally.store.outbox import Outbox
 from tally.store.stream import EventStream, connect
+
+
+def _published(store: Customers, stream: EventStream, names: int, each: int) -> None:
+    """Begin so many more names, and publish so many customers under each."""
+    relay = Relay(store.database, stream, Standing(store, stream).settle)
+    for _ in range(names):
+        with store.database.transaction():  # as on the first write after Redis has lost what it knew
+            begin(store.database, store.outbox.last())
+        store.outbox = Outbox(store.database)
+        with store.database.transaction():
+            store.create_customers([NewCustomer("Ada", Id(1))] * each)
+        relay.look_again()
+        while relay.step():
+            pass
 
 
 def test_what_was_published_under_a_later_name_comes_back_though_redis_lost_the_first(
@@ -19,14 +37,8 @@ def test_what_was_published_under_a_later_name_comes_back_though_redis_lost_the_
 ) -> None:
     stream = EventStream(connect(redis_url), "event-stream")
     database = customers.open_database(tmp_path)
-    store, first = Customers(database), database.source
-    with database.transaction():  # as on the first write after Redis has lost what it knew
-        begin(database, store.outbox.last())
-    with database.transaction():
-        store.create_customers([NewCustomer("Ada", Id(1))])
-    relay = Relay(database, stream, Standing(store, stream).settle)
-    while relay.step():
-        pass
+    first = database.source
+    _published(Customers(database), stream, names=1, each=1)
     names = own_sources(database)
     database.close()
     (tmp_path / customers.FILE).unlink()
@@ -38,3 +50,44 @@ def test_what_was_published_under_a_later_name_comes_back_though_redis_lost_the_
     assert [each.name for each in Customers(again).customers(None, -1, 10)] == ["Ada"]
     assert names <= own_sources(again)
     again.close()
+
+
+def test_names_that_follow_each_other_in_a_circle_are_refused(
+    tmp_path: Path, redis_url: str, client: redis.Redis
+) -> None:
+    """What Redis has may be anything: a name that is the first one's heir as well."""
+    stream = EventStream(connect(redis_url), "event-stream")
+    database = customers.open_database(tmp_path)
+    _published(Customers(database), stream, names=2, each=2)
+    first, *_, last = (each.source for each in incarnations(database))
+    database.close()
+    (tmp_path / customers.FILE).unlink()
+    stream.note_heirs({first: last})
+
+    with pytest.raises(CannotRecover, match="the stream knows customers@"):
+        recover(tmp_path, stream, None, beat=lambda: None)
+
+
+def test_restore_counts_what_the_stream_will_add_under_every_name(
+    tmp_path: Path, redis_url: str, client: redis.Redis
+) -> None:
+    stream = EventStream(connect(redis_url), "event-stream")
+    database = customers.open_database(tmp_path)
+    store, copy = Customers(database), tmp_path / "copy"
+    _published(store, stream, names=1, each=3)
+    copy.mkdir()
+    copy_database(tmp_path / customers.FILE, copy / customers.FILE, lambda done: None)
+    _published(store, stream, names=2, each=5)
+    database.close()
+    asked: list[str] = []
+
+    def confirm(told: str) -> bool:
+        asked.append(told)
+        return True
+
+    list(restore(tmp_path, copy, stream, confirm))
+    assert asked[0].endswith("the stream will add its 10 later events")
+    restored = Customers(customers.open_database(tmp_path))
+    Standing(restored, stream).settle()
+    assert len(restored.customers(None, -1, 100)) == 13
+    restored.database.close()
