@@ -39,6 +39,7 @@ from tally.store import customers
 from tally.store.database import Database, Place, place_of
 from tally.store.errors import OutdatedDatabase
 from tally.store.key_file import SIGNING_KEY
+from tally.store.revocations import Revocations
 from tally.store.stream import EventStream, RedisError, connect
 
 _BACKLOG = 1024
@@ -78,7 +79,8 @@ def tokens(settings: Settings, lifetime: timedelta | None = None) -> Tokens | No
     if settings.auth.mode == "off":
         return None
     key = settings.signing_key or SIGNING_KEY.load(settings.directory)
-    return Tokens(key, lifetime or timedelta(minutes=settings.auth.token_minutes))
+    revocations = Revocations(settings.directory)
+    return Tokens(key, lifetime or timedelta(minutes=settings.auth.token_minutes), revocations.cover)
 
 
 def listen(settings: Settings, service: str) -> socket.socket:
@@ -217,7 +219,7 @@ class Family:
                     self._listeners[service],
                     threads,
                     self._settings.auth.trusted_proxy,
-                    api.service.commits,
+                    api,
                 )
 
         return main
@@ -238,7 +240,8 @@ class Family:
         if service == "customers":
             require_account = customers.require_account
             return customers_http.api(opened, ring, require_account, status, known)
-        return accounts_http.api(opened, ring, status, known, customers.port)
+        threads = self._settings.accounts.threads
+        return accounts_http.api(opened, ring, status, known, customers.port, threads)
 
     def _status(self, service: str) -> StatusProbe:
         return status_probe(self._settings, service, self._redis_url, partial(self._open, service))

@@ -15,11 +15,12 @@ from typing import Any
 
 from tally.actors.actor import TURN_SECONDS, Actor
 from tally.actors.waitress_server import Server
-from tally.store.group_commit import GroupCommit
+from tally.http.service import Api
 
 MOST_CONNECTIONS = 2000  # of one process
 FEWEST_CONNECTIONS = 10
 SPARE_CONNECTIONS = 20  # one in so many is kept free, by closing those that have been idle longest
+FEWEST_SPARE = 5  # waitress counts some of its own among them
 LINGER_SECONDS = 0.5
 
 _FILES_WANTED = 4096  # room for MOST_CONNECTIONS
@@ -33,13 +34,14 @@ def run(
     listener: socket.socket,
     threads: int,
     trusted_proxy: str,
-    commits: GroupCommit,
+    api: Api,
 ) -> None:
-    """Be an HTTP process."""
+    """Be an HTTP process of a service, whose `app` is observed."""
     connections = most_connections(_raise_file_limit(), len(os.listdir("/proc/self/fd")), threads)
-    server = Server(app, listener, threads, connections, trusted_proxy, commits)
+    commits, refusal = api.service.commits, api.gate.refusal
+    server = Server(app, listener, threads, connections, trusted_proxy, commits, refusal)
     actor.ready()
-    _serve(actor, server, connections - connections // SPARE_CONNECTIONS)
+    _serve(actor, server, connections - max(FEWEST_SPARE, connections // SPARE_CONNECTIONS))
 
 
 def most_connections(files: int, opened: int, threads: int) -> int:

@@ -28,20 +28,33 @@ from waitress import wasyncore
 from waitress.adjustments import Adjustments
 from waitress.utilities import BadRequest, Error, InternalServerError, build_http_date
 
+from tally.http.auth import CHALLENGE
 from tally.http.problems import CONTENT_TYPE, render
+from tally.http.seldom import Seldom
 from tally.http.service import BATCH_BODY, is_change
 from tally.store.group_commit import GroupCommit
 
 IDLE_SECONDS = 60
 MOST_HEADER_BYTES = 32 * 1024  # of a request, and of the trailers behind chunks
 MOST_BODY_BYTES = 2 * BATCH_BODY  # up to here a body that is refused is read, so that its sender hears why
-MOST_UNREAD_BYTES = 16 * 1024**2  # of an answer, in a file beyond the first MiB; then it is made no further
+LARGE_BODY_BYTES = 64 * 1024  # beyond that, whoever sends it is asked for a token first, and a pool reads it
+MOST_BODIES_BYTES = 256 * 1024**2  # announced or there, of all large bodies together
+MOST_AHEAD = (
+    4  # requests of a connection that are read while the first is answered: each is a hundred times its bytes
+)
+MOST_UNREAD_BYTES = (
+    768 * 1024
+)  # of an answer; then it is made no further. Beyond a MiB waitress would take a file
+MOST_UNSENT_BYTES = 64 * 1024**2  # of all answers together; then none is made further
+TURN_BYTES = 1024**2  # of a long answer; then it is the next one's turn
+LONG = 4  # of the threads, one in so many more makes long answers, and no others
 MOST_SENT_BYTES = 1024**2  # in one buffer of an answer: it lets go of nothing before all of it is sent
 SEND_BYTES = 64 * 1024  # what is less is sent by the loop, header and body and several clients' at once
 STALLED_SECONDS = 2.0  # a client that reads nothing for so long doesn't hold up the process's end
 COURTESY_SECONDS = 0.005  # how long the loop lets the writing thread work before it goes on beside it
 PAUSE_SECONDS = 0.1  # without accepting, when it can't be done
 SILENCE_SECONDS = 60  # until that is told again
+COUNT_SECONDS = 0.05  # until what is unsent is counted anew
 
 _log = structlog.get_logger()
 
@@ -77,6 +90,16 @@ class _VersionNotSupported(Error):  # type: ignore[misc]
     reason = "HTTP Version Not Supported"
 
 
+class _Unauthorized(Error):  # type: ignore[misc]
+    code = 401
+    reason = "Sign in"
+
+
+class _NoRoom(Error):  # type: ignore[misc]
+    code = 503
+    reason = "Too much at once"
+
+
 class _Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
     """Refuses with 400 what HTTP forbids. waitress takes much of that, each in a way of its own.
 
@@ -85,6 +108,10 @@ class _Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
 
     command = path = ""  # of what can't be read, until it is
     body_rcv: Any
+    completed: bool
+    content_length: int
+    body_bytes_received: int
+    _room_for = 0  # bytes that came in chunks
 
     def received(self, data: bytes) -> int:
         """Take in what belongs to this request; how many bytes that is. Behind a fault, all of them do."""
@@ -96,6 +123,10 @@ class _Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
         taken: int = super().received(data)
         if self.body_rcv is None and not self.completed and _has_bare_ends(self.header_plus):
             self._refuse("There is a bare CR or LF, or NUL, in the header")
+        if self.chunked and not self.completed and self.body_bytes_received > self._room_for:
+            self._room_for = self.body_bytes_received + LARGE_BODY_BYTES
+            self.error = self.adj.no_room()
+            self.completed = self.error is not None
         if self.error:
             self.expect_continue = False  # else waitress asks for more of it before it tells
             return len(data)
@@ -118,6 +149,14 @@ class _Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
             self.body_rcv = _Chunks(self.body_rcv.buf)
         elif self.body_rcv is None:
             self.expect_continue = False  # nothing follows; waitress would take the next request for it
+        if self.chunked or LARGE_BODY_BYTES < self.content_length < MOST_BODY_BYTES:
+            self.error = self.adj.refusal(self.headers.get("AUTHORIZATION")) or self.adj.no_room()
+            if self.error:
+                self.body_rcv, self.content_length = None, 0
+
+    def size(self) -> int:
+        """How many bytes of a body there are, or will be as far as that is known."""
+        return max(self.content_length, self.body_bytes_received)
 
     def _refuse(self, why: str) -> None:
         self.error, self.completed = BadRequest(why), True
@@ -258,6 +297,10 @@ class _ProblemTask(waitress.task.ErrorTask):  # type: ignore[misc]
         body = render(error.code, error.reason, f"{error.body}.")
         self.status = f"{error.code} {error.reason}"
         self.response_headers = [("Content-Type", CONTENT_TYPE)]
+        if error.code == _Unauthorized.code:
+            self.response_headers.append(("WWW-Authenticate", CHALLENGE))
+        elif error.code == _NoRoom.code:
+            self.response_headers.append(("Retry-After", "1"))
         self.set_close_on_finish()
         self.content_length = len(body)
         self.write(body)
@@ -279,6 +322,7 @@ class _Paused(BaseException):
 class _Task(waitress.task.WSGITask):  # type: ignore[misc]
     """A request whose answer may have been made before it is sent, and may be made in several goes."""
 
+    is_long = False  # so long that others may make it
     _answer: Any = None
     _pieces: Iterator[bytes] | None = None
 
@@ -305,7 +349,7 @@ class _Task(waitress.task.WSGITask):  # type: ignore[misc]
         return head
 
     def execute(self) -> None:
-        """Send the answer. Raises _Paused when the client has enough to read: call it again later."""
+        """Send the answer. Raises _Paused when it is others' turn, or the client has enough to read."""
         if self._answer is None:
             self.prepare()
         try:
@@ -330,9 +374,12 @@ class _Task(waitress.task.WSGITask):  # type: ignore[misc]
 
     def _stream(self) -> None:
         self._pieces = self._pieces or iter(self._answer)
+        left = TURN_BYTES if self.is_long else 0  # a piece at first: who answers all others has no more time
         for piece in self._pieces:
             self.write(piece)
-            if self.channel.is_full():
+            left -= len(piece)
+            if left <= 0 or self.channel.is_full():
+                self.is_long = True
                 raise _Paused(self)
 
     def _send(self) -> None:
@@ -367,8 +414,11 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
     current_outbuf_count: int  # waitress's: the bytes that were given to the newest buffer
     parked = False
     answered = False  # an answer is whole: it doesn't wait for the next one to be sent
+    request: Any
+    sent_continue: bool
     _begun: _Task | None = None
     _sending = False
+    _unparsed = b""  # what has come behind the requests that wait
 
     @staticmethod
     def task_class(channel: "_Channel", request: Any) -> _Task:
@@ -377,8 +427,46 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
         return begun or _Task(channel, request)
 
     def is_full(self) -> bool:
-        """Whether the client has enough to read."""
-        return bool(self.total_outbufs_len > MOST_UNREAD_BYTES)
+        """Whether the client has enough to read, or all of them together have."""
+        unread = self.total_outbufs_len
+        return bool(
+            unread > MOST_UNREAD_BYTES or (unread > SEND_BYTES and self.server.unsent() > MOST_UNSENT_BYTES)
+        )
+
+    @property
+    def is_long(self) -> bool:
+        """Whether a long answer is begun."""
+        return bool(self._begun and self._begun.is_long)
+
+    def body_bytes(self) -> int:
+        """How large the bodies are that are there, or to come."""
+        every = [*self.requests, *([self.request] if self.request else [])]
+        return sum(each.size() for each in every)
+
+    def received(self, data: bytes) -> None:
+        """Take in what has come, but no more requests than MOST_AHEAD."""
+        with self.requests_lock:
+            self._unparsed += data
+            self._parse()
+
+    def _parse(self) -> None:
+        """Under the lock of the requests. Without the limit, waitress does the same."""
+        if self.will_close or self.close_when_flushed:
+            self._unparsed = b""
+        while self._unparsed and len(self.requests) < MOST_AHEAD:
+            request = self.request = self.request or self.parser_class(self.adj)
+            taken = request.received(self._unparsed)
+            self._unparsed = self._unparsed[taken:]
+            waits = request.expect_continue and request.headers_finished
+            if waits and not self.requests and not self.sent_continue:
+                self.send_continue()
+            if not request.completed:
+                continue
+            self.sent_continue, self.request = False, None
+            if not request.empty:
+                self.requests.append(request)
+                if len(self.requests) == 1:
+                    self.server.add_task(self)
 
     def writable(self) -> bool:
         """Whether the loop is to send. Not while a thread does, or it would turn without rest."""
@@ -399,7 +487,7 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
             self.will_close = True
         if self.will_close:
             self.handle_close()
-        elif self.parked and self.total_outbufs_len <= MOST_UNREAD_BYTES // 2:
+        elif self.parked and self.total_outbufs_len <= MOST_UNREAD_BYTES // 2 and not self.is_full():
             self.parked = False
             self.server.add_task(self)
 
@@ -442,8 +530,12 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
         try:
             super().service()
         except _Paused as paused:
-            self._begun, self.parked = paused.task, True
+            self._begun = paused.task
+            self.server.add_task(self)
             self.server.pull_trigger()
+        else:
+            with self.requests_lock:
+                self._parse()
 
     def handle_close(self) -> None:
         """Nobody else lets go of what is parked."""
@@ -460,7 +552,7 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
         """A fault of the surroundings, such as no file left for a long body, is told in a line."""
         error = sys.exc_info()[1]
         if isinstance(error, OSError):
-            _log.warning("connection_failed", reason=str(error))
+            self.server.tell_failed(error)
             self.handle_close()
         else:
             super().handle_error()
@@ -507,24 +599,43 @@ class _Dispatcher(waitress.task.ThreadedTaskDispatcher):  # type: ignore[misc]
         super().__init__()
         self.set_thread_count(threads)
         self._commits = commits
+        self.long = waitress.task.ThreadedTaskDispatcher()
+        self.long.set_thread_count(max(1, threads // LONG))
 
     def add_task(self, task: _Channel) -> None:
         """Of the loop's thread, and of the one that has just answered another request of the channel."""
         request = task.requests[0]
         if task.is_full():
             task.parked = True
-        elif self._commits and not request.error and is_change(request.command, request.path):
+        elif task.is_long:
+            self.long.add_task(task)
+        elif self._commits and not request.error and _is_for_the_writer(request):
             self._commits.submit(task)
         else:
             super().add_task(task)
+
+    def is_busy(self) -> bool:
+        """Whether a thread has something to do."""
+        return any(pool.queue or pool.active_count for pool in (self, self.long))
+
+    def shutdown(self, cancel_pending: bool = True, timeout: float = 5) -> bool:
+        """End the threads."""
+        self.long.shutdown(cancel_pending, timeout)
+        return bool(super().shutdown(cancel_pending, timeout))
+
+
+def _is_for_the_writer(request: _Parser) -> bool:
+    """Whether the writing thread is to do it itself: reading a large body would keep others waiting."""
+    return is_change(request.command, request.path) and request.body_bytes_received <= LARGE_BODY_BYTES
 
 
 class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
     """waitress on a listening socket that others may serve as well, driven a turn at a time.
 
     It holds `connections` at once. `trusted_proxy` is the address of a reverse proxy that tells its
-    clients' addresses, or "". With `commits`, requests that change something share them. All methods are
-    of the thread that turns the loop, but `pull_trigger`, which any may call.
+    clients' addresses, or "". With `commits`, requests that change something share them. `refusal` tells why
+    a request with that header Authorization is answered 401, before its large body is read. All methods are
+    of the thread that turns the loop, but `pull_trigger` and `unsent`, which any may call.
     """
 
     channel_class = _Channel
@@ -538,6 +649,7 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
         connections: int,
         trusted_proxy: str,
         commits: GroupCommit | None,
+        refusal: Callable[[str | None], str | None] = lambda authorization: None,
     ) -> None:
         adjustments = Adjustments(
             sockets=[listener],
@@ -554,6 +666,7 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
             trusted_proxy=trusted_proxy or None,
             trusted_proxy_headers={"x-forwarded-for", "x-forwarded-proto"} if trusted_proxy else set(),
         )
+        adjustments.refusal, adjustments.no_room = self._refusal_of, self._no_room
         super().__init__(
             app,
             _start=False,
@@ -567,8 +680,10 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
         self._commits = commits
         if commits:
             commits.after_finish = self._alarm.release
+        self._refusal = refusal
+        self._unsent, self._counts_again = 0, 0.0
         self._accepts_again = 0.0
-        self._tells_again = 0.0
+        self._pauses, self._failures = Seldom(SILENCE_SECONDS), Seldom(SILENCE_SECONDS)
         self.accept_connections()
 
     def turn(self, seconds: float) -> None:
@@ -633,9 +748,8 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
 
     def is_busy(self) -> bool:
         """Whether there are requests to answer, or clients that are reading."""
-        dispatcher = self.task_dispatcher
         reading_since = time.monotonic() - STALLED_SECONDS
-        return bool(dispatcher.queue or dispatcher.active_count) or any(
+        return self.task_dispatcher.is_busy() or any(
             (channel.requests and not channel.parked)
             or (channel.total_outbufs_len and channel.last_activity > reading_since)
             for channel in list(self.active_channels.values())
@@ -645,14 +759,37 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
         """End the threads."""
         self.task_dispatcher.shutdown(timeout=1)
 
+    def tell_failed(self, error: OSError) -> None:
+        """A connection was given up, for a fault of the surroundings."""
+        if (more := self._failures.due()) is not None:
+            _log.warning("connection_failed", reason=str(error), more=more)
+
+    def unsent(self) -> int:
+        """How many bytes of all answers wait to be sent, as it was a moment ago."""
+        now = time.monotonic()
+        if now >= self._counts_again:
+            self._counts_again = now + COUNT_SECONDS
+            self._unsent = sum(channel.total_outbufs_len for channel in list(self.active_channels.values()))
+        return self._unsent
+
+    def _refusal_of(self, authorization: str | None) -> Error | None:
+        """Why a large body is not read: nobody knows who sends it."""
+        why = self._refusal(authorization)
+        return _Unauthorized(why.removesuffix(".")) if why else None
+
+    def _no_room(self) -> Error | None:
+        """Why a large body is not read now: there are so many."""
+        bodies = sum(channel.body_bytes() for channel in list(self.active_channels.values()))
+        if bodies > MOST_BODIES_BYTES:
+            return _NoRoom("There are many large bodies on their way; try again")
+        return None
+
     def _is_pausing(self) -> bool:
         return time.monotonic() < self._accepts_again
 
     def _pause(self, error: OSError) -> None:
-        now = time.monotonic()
-        self._accepts_again = now + PAUSE_SECONDS
-        if now >= self._tells_again:
-            self._tells_again = now + SILENCE_SECONDS
+        self._accepts_again = time.monotonic() + PAUSE_SECONDS
+        if self._pauses.due() is not None:
             _log.warning("accepting_paused", reason=str(error), connections=len(self.active_channels))
         if error.errno in (errno.EMFILE, errno.ENFILE):
             self.make_room(len(self.active_channels) - 1)

@@ -1,10 +1,12 @@
 """`users`: who may sign in."""
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -13,11 +15,12 @@ from tally.actors.lock import supervisor_of
 from tally.commands import terminal
 from tally.commands.shared import FAILED, Group, config_option, end, load
 from tally.config import Settings
-from tally.http.tokens import Bearer
+from tally.http.tokens import STATUS, Bearer
 from tally.http.values import Name
 from tally.store import accounts, passwords
 from tally.store.errors import StoreError
-from tally.store.users import Users
+from tally.store.revocations import Revocations
+from tally.store.users import NoSuchUser, Users
 
 
 class UserName(click.ParamType[str]):
@@ -82,27 +85,45 @@ def list_users(file: Path | None) -> None:
 @config_option
 @click.argument("name", type=UserName())
 def remove(file: Path | None, name: str) -> None:
-    """Have NAME sign in no more. The accounts that it owns stay.
+    """Have NAME sign in no more, and end its tokens. The accounts that it owns stay.
 
     \b
     Example: python supervisor.py users remove alice
     """
     settings = load(file)
     with _users(settings) as everybody:
+        _revoke(settings, everybody, name)
         everybody.remove(name)
-    minutes = f"{settings.auth.token_minutes} min after it signed in"
-    click.echo(f"{name} is removed; its tokens end now, on the customers service at the latest {minutes}")
+    click.echo(f"{name} is removed; its tokens are good no more")
     warn_without_admin(settings)
 
 
 @users.command()
 @config_option
 @click.argument("name", type=UserName())
+def revoke(file: Path | None, name: str) -> None:
+    """End all tokens that NAME was given up to now. It may sign in again.
+
+    \b
+    Example: python supervisor.py users revoke prometheus
+    """
+    settings = load(file)
+    with _users(settings) as everybody:
+        _revoke(settings, everybody, name)
+    click.echo(f"the tokens of {name} are good no more")
+
+
+@users.command()
+@config_option
+@click.argument("name", type=UserName())
 @click.option("--days", type=click.IntRange(1, 365), required=True, help="How long it is good, 1 to 365.")
-def token(file: Path | None, name: str, days: int) -> None:
+@click.option(
+    "--all-calls", is_flag=True, help="For all that NAME may do; else for /status and /metrics alone."
+)
+def token(file: Path | None, name: str, days: int, all_calls: bool) -> None:
     """Print a token of NAME, for a program that can't sign in, such as Prometheus. Not for admins.
 
-    Only a new signing key ends it sooner on both services.
+    `users revoke NAME` ends it sooner.
 
     \b
     Example: python supervisor.py users token prometheus --days 90
@@ -115,7 +136,16 @@ def token(file: Path | None, name: str, days: int) -> None:
         end(FAILED, 'auth.mode is "off": nobody is asked for a token')
     if user is None or user.admin:
         end(FAILED, f"{name} is an admin" if user else f"there is no user {name}; `users list` shows them")
-    click.echo(tokens.issue(Bearer(user.id, user.name, user.admin))[0])
+    scope: Literal["", "status"] = "" if all_calls else STATUS
+    click.echo(tokens.issue(Bearer(user.id, user.name, user.admin, scope))[0])
+
+
+def _revoke(settings: Settings, everybody: Users, name: str) -> None:
+    """In the transaction, so that one at a time changes the list."""
+    user = everybody.named(name)
+    if user is None:
+        raise NoSuchUser(f"there is no user {name}; `users list` shows them")
+    Revocations(settings.directory).add(user.id, user.name, int(time.time()))
 
 
 @contextmanager

@@ -8,10 +8,11 @@ import falcon
 from tally.events import Id
 from tally.http import bodies
 from tally.http.answers import CustomerRevenuePage, Ownership
-from tally.http.auth import Forbidden, Gate, OpenGate, TokenGate, owner
+from tally.http.auth import Forbidden, Gate, OpenGate, TokenGate, owner, principal
 from tally.http.calls import ACCOUNTS, ACCOUNTS_PAGE, SIGN_IN
 from tally.http.health import add_health
 from tally.http.login import LoginResource
+from tally.http.long_lists import LongLists
 from tally.http.openapi import OpenApiResource
 from tally.http.overview import add_accounts_overview
 from tally.http.problems import FieldError, WrongFields
@@ -51,17 +52,19 @@ def api(
     status: Callable[[], StatusReport],
     tokens: Tokens | None,
     customers_port: int,
+    threads: int,
 ) -> Api:
-    """The service over accounts.db, which `open_database` opens anew.
+    """The service over accounts.db, which `open_database` opens anew, for a server with so many threads.
 
     `after_commit` is called after each commit and must not block; `status` answers GET /status. With
     `tokens`, users sign in, also from the page at `customers_port`; without, everybody may do everything.
     """
     service: AccountsService = Service(lambda: Accounts(open_database()), after_commit)
     calls = (*ACCOUNTS, SIGN_IN) if tokens else ACCOUNTS
-    app = create_app(_gate(service, tokens), QueryGuard((*calls, *ACCOUNTS_PAGE)))
+    gate = _gate(service, tokens)
+    app = create_app(gate, QueryGuard((*calls, *ACCOUNTS_PAGE)))
     if tokens:
-        app.add_route("/auth/login", LoginResource(service, tokens, customers_port))
+        app.add_route("/auth/login", LoginResource(service, tokens, customers_port, threads))
     accounts = AccountsResource(service)
     app.add_route("/accounts", accounts)
     app.add_route("/accounts/{id}", accounts, suffix="one")
@@ -70,7 +73,7 @@ def api(
     add_accounts_overview(app, service)
     add_health(app, service, status)
     app.add_route("/openapi.json", OpenApiResource("Tally: accounts", calls, bearer=bool(tokens)))
-    return Api(app, service)
+    return Api(app, service, gate)
 
 
 def _gate(service: AccountsService, tokens: Tokens | None) -> Gate:
@@ -89,6 +92,7 @@ class AccountsResource:
 
     def __init__(self, service: AccountsService) -> None:
         self._service = service
+        self._long_lists = LongLists()
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Open an account."""
@@ -96,8 +100,11 @@ class AccountsResource:
         new = bodies.decode(body, AccountBody)
         if owner(req) not in (None, new.owned_by):
             raise Forbidden(f"Only an admin may open an account for another than {owner(req)}.")
+        may_have_customers = owner(req) is None  # else they would be the owner's, whoever recorded them
         answer = self._service.write_once(
-            req, body, lambda store, cause: made("/accounts", store.create_account(new, cause))
+            req,
+            body,
+            lambda store, cause: made("/accounts", store.create_account(new, cause, may_have_customers)),
         )
         send_made(resp, answer)
 
@@ -113,13 +120,26 @@ class AccountsResource:
             shown = iter(accounts)
         else:
             shown = self._every_account(page.after, owner(req))
-        _send(resp, self._list(shown), _CHUNK)
+        self._send(req, resp, self._list(shown), _CHUNK)
 
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Show an account with its customers and revenue."""
         with self._service.read() as store:
             account = store.account(path_id(id, "account"), owner(req))
-        _send(resp, self._one(account), _WHOLE)
+        self._send(req, resp, self._one(account), _WHOLE)
+
+    def _send(self, req: falcon.Request, resp: falcon.Response, parts: Iterator[bytes], chunk: int) -> None:
+        """Answer with JSON in parts, streamed when there is more than a `chunk` (bytes) of it.
+
+        waitress closes the connection after an answer whose length it wasn't told.
+        """
+        chunks = _in_chunks(parts, chunk)
+        first, second = next(chunks), next(chunks, None)
+        resp.content_type = falcon.MEDIA_JSON
+        if second is None:
+            resp.data = first
+        else:
+            resp.stream = self._long_lists.begin(principal(req).name, chain([first, second], chunks))
 
     def on_delete_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Delete an account; with ?cascade=true, its customers too."""
@@ -192,20 +212,6 @@ def _flag(req: falcon.Request, name: str) -> bool:
     if raw not in (None, "true", "false"):
         raise WrongFields([FieldError(name, "Expected true or false")])
     return raw == "true"
-
-
-def _send(resp: falcon.Response, parts: Iterator[bytes], chunk: int) -> None:
-    """Answer with JSON in parts, streamed when there is more than a `chunk` (bytes) of it.
-
-    waitress closes the connection after an answer whose length it wasn't told.
-    """
-    chunks = _in_chunks(parts, chunk)
-    first, second = next(chunks), next(chunks, None)
-    resp.content_type = falcon.MEDIA_JSON
-    if second is None:
-        resp.data = first
-    else:
-        resp.stream = chain([first, second], chunks)
 
 
 def _in_chunks(parts: Iterator[bytes], chunk: int) -> Iterator[bytes]:

@@ -13,10 +13,12 @@ from urllib.parse import urlsplit
 
 import falcon
 
-from tally.http.tokens import Bearer, InvalidToken, Tokens
+from tally.http.tokens import STATUS, Bearer, InvalidToken, Tokens
+from tally.store.errors import StoreError
 
 LOGIN = "/auth/login"
 OPEN_TO_ALL = ("/health/live", "/health/ready", LOGIN)
+OF_STATUS = ("/status", "/metrics")
 PAGE = ("/",)  # the page itself holds no data
 PAGE_FOLDER = "/static/"  # and neither do its scripts and styles
 
@@ -56,16 +58,23 @@ class Forbidden(falcon.HTTPForbidden):
         super().__init__(title="Not allowed", description=detail)
 
 
+CHALLENGE = 'Bearer realm="tally"'
+
+
 class Unauthorized(falcon.HTTPUnauthorized):
     """401: a token is wanted, or a better one (RFC 6750)."""
 
     def __init__(self, detail: str, error: str | None = None) -> None:
-        challenge = 'Bearer realm="tally"' + (f', error="{error}"' if error else "")
+        challenge = CHALLENGE + (f', error="{error}"' if error else "")
         super().__init__(title="Sign in", description=detail, challenges=[challenge])
 
 
 class OpenGate:
     """Lets everybody in who comes to a loopback address, but for other sites' pages in a browser."""
+
+    def refusal(self, authorization: str | None) -> str | None:
+        """Nobody is asked for anything."""
+        return None
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Raises Forbidden."""
@@ -87,25 +96,40 @@ class TokenGate:
         self._tokens = tokens
         self._is_still_there = is_still_there
 
+    def refusal(self, authorization: str | None) -> str | None:
+        """Why a request with that header is nobody's, as far as its token tells."""
+        try:
+            self._bearer(authorization)
+        except Unauthorized as error:
+            return error.description
+        except StoreError as error:
+            return str(error)
+        return None
+
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Raises Unauthorized."""
         if not _is_open_to_all(req):
             req.context.principal = self._principal(req)
 
     def _principal(self, req: falcon.Request) -> Principal:
-        scheme, _, token = (req.get_header("Authorization") or "").partition(" ")
+        bearer = self._bearer(req.get_header("Authorization"))
+        if not self._is_still_there(bearer):
+            raise Unauthorized("The user is no longer there.", "invalid_token")
+        if bearer.scope == STATUS and req.path not in OF_STATUS:
+            raise Forbidden(f"This token is for {' and '.join(OF_STATUS)} alone.")
+        return Principal(bearer.sub, bearer.admin)
+
+    def _bearer(self, authorization: str | None) -> Bearer:
+        scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer":
             raise Unauthorized(
                 "A token is missing. POST /auth/login of the accounts service gives one; "
                 "send it in the header Authorization, behind the word Bearer."
             )
         try:
-            bearer = self._tokens.read(token.strip())
+            return self._tokens.read(token.strip())
         except InvalidToken as error:
             raise Unauthorized(str(error), "invalid_token") from None
-        if not self._is_still_there(bearer):
-            raise Unauthorized("The user is no longer there.", "invalid_token")
-        return Principal(bearer.sub, bearer.admin)
 
 
 Gate = OpenGate | TokenGate

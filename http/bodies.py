@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import date
 from functools import cache
+from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,7 +20,7 @@ T = TypeVar("T")
 
 MOST_IN_BATCH = 10_000
 
-_MOST_TOLD = 1000  # names that are given twice
+MOST_TOLD = 100  # faults of a body: who makes more has made the same one everywhere
 _MOST_DIGITS = 20  # of an integer that is read as it is
 _BEYOND = 10**20  # what a longer one is read as: no field takes so much
 
@@ -96,7 +97,9 @@ def _insist_on_no_faults(twice: list[str], others: Iterator[FieldError]) -> None
     """Raises WrongFields. Nothing else is told of a field that is given twice."""
     faults = [FieldError(name, "Given twice") for name in twice]
     known = set(twice)
-    faults += [fault for fault in others if fault.field not in known]
+    faults += islice((fault for fault in others if fault.field not in known), MOST_TOLD + 1)
+    if len(faults) > MOST_TOLD:
+        faults = [*faults[:MOST_TOLD], FieldError("", f"And more: these are the first {MOST_TOLD}")]
     if faults:
         raise WrongFields(faults)
 
@@ -151,14 +154,14 @@ def _doubled_names(raw: Any, objects: int) -> Iterator[str]:
     """Where in `raw` the names are that are given twice, in `objects` objects; the first of them only."""
     told = 0
     left = [("", raw)]
-    while left and objects and told < _MOST_TOLD:
+    while left and objects and told < MOST_TOLD:
         place, value = left.pop()
         if isinstance(value, dict):
             before = place and place + "."
             if isinstance(value, _Doubled):
                 objects -= 1
                 told += len(value.twice)
-                yield from (before + _shown(name) for name in value.twice[:_MOST_TOLD])
+                yield from (before + _shown(name) for name in value.twice[:MOST_TOLD])
             left += [(before + _shown(name), inner) for name, inner in reversed(value.items())]
         elif isinstance(value, list):
             left += [(f"{place}[{index}]", inner) for index, inner in reversed([*enumerate(value)])]

@@ -51,8 +51,10 @@ def api(
     `tokens`, a call wants one; without, everybody may do everything.
     """
     service: CustomersService = Service(lambda: Customers(open_database()), after_commit)
-    app = create_app(TokenGate(tokens) if tokens else OpenGate(), QueryGuard((*CUSTOMERS, *CUSTOMERS_PAGE)))
-    customers = CustomersResource(service, require_account)
+    gate = TokenGate(tokens) if tokens else OpenGate()
+    app = create_app(gate, QueryGuard((*CUSTOMERS, *CUSTOMERS_PAGE)))
+    # With users, too: else who opens the account later would get what others had recorded under its number.
+    customers = CustomersResource(service, require_account or tokens is not None)
     invoices = InvoicesResource(service)
     app.add_route("/customers", customers)
     app.add_route("/customers/batch", customers, suffix="batch")
@@ -63,7 +65,7 @@ def api(
     add_customers_overview(app, service)
     add_health(app, service, status)
     app.add_route("/openapi.json", OpenApiResource("Tally: customers", CUSTOMERS, bearer=bool(tokens)))
-    return Api(app, service)
+    return Api(app, service, gate)
 
 
 class CustomersResource:

@@ -13,6 +13,7 @@ from tally.events import rfc3339
 from tally.http import bodies
 from tally.http.answers import SignedIn
 from tally.http.auth import Unauthorized
+from tally.http.seldom import Seldom
 from tally.http.service import SINGLE_BODY, HasDatabase, Json, Service, read_body
 from tally.http.tokens import Bearer, Tokens
 from tally.http.values import Name, Password
@@ -21,6 +22,7 @@ from tally.store.login_attempts import LoginAttempts
 from tally.store.users import User, Users
 
 AT_A_TIME = 4  # checks of a password in one process: each takes a core and 19 MiB for a while
+SHARE = 2  # of the threads, one in so many signs somebody in, or waits for it
 
 _log = structlog.get_logger()
 
@@ -38,11 +40,13 @@ class LoginResource:
     The page of the customers service, at `customers_port` of the same host, signs its users in here too.
     """
 
-    def __init__(self, service: Service[Any], tokens: Tokens, customers_port: int) -> None:
+    def __init__(self, service: Service[Any], tokens: Tokens, customers_port: int, threads: int) -> None:
         self._service = service
         self._tokens = tokens
         self._customers_port = customers_port
+        self._admitted = threading.BoundedSemaphore(max(1, threads // SHARE))
         self._free = threading.BoundedSemaphore(AT_A_TIME)
+        self._slowed_down = Seldom(seconds=1)
 
     def on_options(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Tell a browser whether the page that it shows may sign in here."""
@@ -70,12 +74,22 @@ class LoginResource:
             resp.set_header("Access-Control-Expose-Headers", "Retry-After")
 
     def _checked(self, login: LoginBody, address: str) -> User:
-        """The user whose password it is. Raises Unauthorized, or HTTPTooManyRequests."""
-        if not self._free.acquire(blocking=False):
+        """The user whose password it is. Raises Unauthorized, or HTTPTooManyRequests.
+
+        Who has to be patient is told so before anything else, and takes nobody's turn.
+        """
+        with self._service.read() as store:
+            wait = LoginAttempts(store.database).wait(login.username, address)
+        self._insist_on_patience(wait, login.username, address)
+        if not self._admitted.acquire(blocking=False):
             raise _too_many(1)
         try:
-            self._insist_on_patience(login.username, address)
-            user = self._find(login)
+            wait = self._service.write(
+                lambda store: LoginAttempts(store.database).begin(login.username, address)
+            )
+            self._insist_on_patience(wait, login.username, address)
+            with self._free:
+                user = self._find(login)
             if user is None:
                 _log.warning("login_failed", username=login.username, address=address)
                 raise Unauthorized("The name or the password is wrong.")
@@ -83,13 +97,13 @@ class LoginResource:
             _log.info("login_succeeded", username=user.name, address=address)
             return user
         finally:
-            self._free.release()
+            self._admitted.release()
 
-    def _insist_on_patience(self, username: str, address: str) -> None:
-        """Count an attempt, or raise HTTPTooManyRequests."""
-        wait = self._service.write(lambda store: LoginAttempts(store.database).begin(username, address))
+    def _insist_on_patience(self, wait: float, username: str, address: str) -> None:
+        """Raise HTTPTooManyRequests where there is a wait."""
         if wait:
-            _log.warning("login_slowed_down", username=username, address=address)
+            if (more := self._slowed_down.due()) is not None:
+                _log.warning("login_slowed_down", username=username, address=address, more=more)
             raise _too_many(math.ceil(wait))
 
     def _find(self, login: LoginBody) -> User | None:

@@ -94,10 +94,11 @@ class Service(Generic[S]):
 
 
 class Api(NamedTuple):
-    """A service as an HTTP process serves it: the application, and what it works on."""
+    """A service as an HTTP process serves it: the application, what it works on, and who lets people in."""
 
     app: "falcon.App[falcon.Request, falcon.Response]"
     service: Service[Any]
+    gate: Gate
 
 
 class Json:

@@ -1,17 +1,24 @@
 """Tokens: what a user who has signed in shows with each call. JWT, signed with HMAC-SHA-256 (RFC 7519)."""
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 
 import jwt
 import msgspec
 from msgspec import Struct
 
+from tally.events import MAX_ID
+
 _ALGORITHM = "HS256"
 _ISSUER = "tally"
 _CLAIMS = ["iss", "sub", "uid", "admin", "iat", "exp"]
+STATUS: Literal["status"] = "status"  # the scope of GET /status and /metrics
 _LEEWAY_SECONDS = 5  # how far the clocks of two machines may be apart
+
+
+IsRevoked = Callable[[int, str, int], bool]
 
 
 class InvalidToken(Exception):
@@ -19,25 +26,37 @@ class InvalidToken(Exception):
 
 
 class Bearer(Struct, frozen=True):
-    """Who a token was given to: the user's number and name, and whether it is an admin."""
+    """Who a token was given to: the user's number and name, and whether it is an admin.
 
-    uid: int
+    `scope` is what the token is for alone: STATUS, or "" for all that the user may do.
+    """
+
+    uid: Annotated[int, msgspec.Meta(ge=1, le=MAX_ID)]
     sub: Annotated[str, msgspec.Meta(min_length=1)]
     admin: bool
+    scope: Literal["", "status"] = ""
 
 
 class Tokens:
-    """Gives out tokens and reads them. Any process that has the same `key` reads them."""
+    """Gives out tokens and reads them. Any process that has the same `key` reads them.
 
-    def __init__(self, key: bytes, lifetime: timedelta) -> None:
+    `is_revoked` tells whether a token is good no more, by the user's number and name, and when it was issued.
+    """
+
+    def __init__(
+        self, key: bytes, lifetime: timedelta, is_revoked: IsRevoked = lambda user, name, issued: False
+    ) -> None:
         self._key = key
         self._lifetime = lifetime
+        self._is_revoked = is_revoked
 
     def issue(self, bearer: Bearer) -> tuple[str, datetime]:
         """A token, and until when it is good."""
         issued = int(time.time())
         expires = issued + int(self._lifetime.total_seconds())
         claims = {"iss": _ISSUER, **msgspec.structs.asdict(bearer), "iat": issued, "exp": expires}
+        if not bearer.scope:
+            del claims["scope"]
         return jwt.encode(claims, self._key, _ALGORITHM), datetime.fromtimestamp(expires, UTC)
 
     def read(self, token: str) -> Bearer:
@@ -51,8 +70,12 @@ class Tokens:
                 leeway=_LEEWAY_SECONDS,
                 options={"require": _CLAIMS},
             )
-            return msgspec.convert(claims, Bearer)
+            bearer = msgspec.convert(claims, Bearer)
+            issued = int(claims["iat"])
         except jwt.ExpiredSignatureError:
             raise InvalidToken("The token has expired; sign in again.") from None
         except (jwt.InvalidTokenError, msgspec.ValidationError, RecursionError):  # deeply nested JSON
             raise InvalidToken("The token is not one that this service gave out.") from None
+        if self._is_revoked(bearer.uid, bearer.sub, issued):
+            raise InvalidToken("The token was revoked, or its user removed.")
+        return bearer

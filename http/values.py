@@ -7,7 +7,7 @@ import msgspec
 
 from tally.events import Cents, Id
 from tally.http.bodies import json_type
-from tally.http.visible import invisible, is_visible
+from tally.http.visible import DISGUISING, invisible, is_visible
 from tally.store.accounts import NewAccount
 from tally.store.customers import NewCustomer, NewInvoice
 from tally.store.passwords import LONGEST as LONGEST_PASSWORD
@@ -16,11 +16,12 @@ from tally.store.passwords import LONGEST as LONGEST_PASSWORD
 _BLANKS = r"\u0009-\u000d\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 _CONTROLS = r"\u0000-\u001f\u007f-\u009f"
 
+_DISGUISING = re.compile(DISGUISING)
 _NO_TEXT = re.compile(rf"[{_CONTROLS}\ud800-\udfff]")
 
 
 class _Line(str):
-    """Text of one line: trimmed, no control characters, at most `longest` characters."""
+    """Text of one line: trimmed, at most `longest` characters, none of which controls or disguises."""
 
     shortest = 1
     longest = 200
@@ -34,6 +35,8 @@ class _Line(str):
             raise ValueError(f"Expected {cls.shortest} to {cls.longest} characters, got {len(text)}")
         if _NO_TEXT.search(text):
             raise ValueError("Expected no control characters")
+        if not text.isascii() and (found := _DISGUISING.search(text)):
+            raise ValueError(f"Expected no character that can't be seen, such as U+{ord(found[0]):04X}")
         return text
 
     @classmethod
@@ -45,8 +48,11 @@ class _Line(str):
         return {
             "type": "string",
             "pattern": f"^[{_BLANKS}]*{text}[{_BLANKS}]*$",
+            "not": {"pattern": DISGUISING},
             "description": (
-                f"{cls.shortest} to {cls.longest} characters after trimming, no control characters."
+                f"{cls.shortest} to {cls.longest} characters after trimming, no control characters, none "
+                "that can't be seen (marks of direction, what has no width; joiners only where a script "
+                "needs them)."
             ),
         }
 

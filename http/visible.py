@@ -1,4 +1,8 @@
-"""Which characters can be seen: a name of others looks like none, or like another name."""
+"""Which characters can be seen: a name of others looks like none, or like another name.
+
+Those that show nothing and may be anywhere in a text (marks of direction, what has no width) make it look
+like another text, see Unicode TR 36. Some scripts need them between letters, ideographs and emoji behind.
+"""
 
 from functools import lru_cache
 from itertools import groupby
@@ -15,6 +19,30 @@ _BLANK = frozenset(
     )
 )
 _PLANES = (range(0x20000), _TAGS)  # all others hold ideographs and private characters
+
+# Never shown, in any place: Default_Ignorable_Code_Point of Unicode but for what follows, and what annotates.
+_IGNORED = (
+    r"\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f"
+    r"\u3164\ufeff\uffa0\ufff0-\ufffb"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e001f\U000e0080-\U000e00ff\U000e01f0-\U000e0fff"
+)
+_JOINERS, _SELECTORS, _OF_FLAGS = r"\u200c\u200d", r"\ufe00-\ufe0f", "\U000e0020-\U000e007f"
+_EMOJI = r"\u00a9\u00ae\u203c-\u2bff\u3030\u303d\u3297\u3299" "\U0001f000-\U0001faff"
+_IDEOGRAPHS = r"\u3400-\u9fff\uf900-\ufaff" "\U00020000-\U0003ffff"
+_OF_IDEOGRAPHS = "\U000e0100-\U000e01ef"
+_JOINED = r"\u0600-\u0dff\u1000-\u109f\u1780-\u18aa\ua840-\uabff" + _EMOJI  # Arabic, Hindi and so on
+
+DISGUISING = "|".join(
+    (
+        f"[{_IGNORED}]",
+        f"(?<![{_JOINED}{_SELECTORS}])[{_JOINERS}]",
+        f"[{_JOINERS}](?![{_JOINED}])",
+        f"(?<![{_JOINED}{_IDEOGRAPHS}])[{_SELECTORS}](?!\\u20e3)",
+        f"(?<![{_IDEOGRAPHS}])[{_OF_IDEOGRAPHS}]",
+        f"(?<![\U0001f3f4{_OF_FLAGS}])[{_OF_FLAGS}]",
+    )
+)
+"""The pattern, of Python and of JSON Schema, of what would make a text look like another one."""
 
 
 def is_visible(character: str) -> bool:

@@ -25,7 +25,7 @@ from tally.store import account_totals, idempotency, inbox, login_attempts, outb
 from tally.store.cause import UNKNOWN, Cause
 from tally.store.database import Database, Migrations, Place
 from tally.store.errors import AccountInUse, NotFound
-from tally.store.ids import give
+from tally.store.ids import give, raise_ids
 from tally.store.outbox import Outbox
 from tally.store.revenue import CENTS, RECENT, Revenue
 from tally.store.trace_parent import TraceParentOf, no_trace
@@ -146,11 +146,17 @@ class Accounts:
         self.outbox = Outbox(database)
         self._revenue = Revenue(database)
 
-    def create_account(self, new: NewAccount, cause: Cause = UNKNOWN) -> Id:
-        """Open an account and answer its id, which is above any that was ever seen."""
+    def create_account(self, new: NewAccount, cause: Cause = UNKNOWN, may_have_customers: bool = True) -> Id:
+        """Open an account and answer its id, which is above any that was ever seen.
+
+        Unless it `may_have_customers`, numbers are passed over that some were recorded under beforehand.
+        """
         created = now()
         self.outbox.begin_if_in_doubt()
         (id,) = give(self.database, "account", 1)
+        while not may_have_customers and self.customers_of(id, after=-1, limit=1):
+            raise_ids(self.database, "account", id)
+            (id,) = give(self.database, "account", 1)
         self.database.execute(
             "INSERT INTO account (id, name, description, owned_by, created_date) VALUES (?, ?, ?, ?, ?)",
             (id, new.name, new.description, new.owned_by, rfc3339(created)),

@@ -37,6 +37,7 @@ class Limit(NamedTuple):
 # A user must get in although others try under the same name, so the wait stays short.
 BY_USER = Limit(free=5, longest=30)
 BY_ADDRESS = Limit(free=20, longest=60)  # an address may be that of many users
+BY_SITE = Limit(free=60, longest=60)  # who has an IPv6 /48 has 65,536 networks to come from
 
 
 class LoginAttempts:
@@ -46,6 +47,11 @@ class LoginAttempts:
         self._database = database
         self._clock = clock
 
+    def wait(self, username: str, address: str) -> float:
+        """How many seconds an attempt has to wait; changes nothing."""
+        now = self._clock()
+        return max(self._wait(origin, limit, now) for origin, limit in _origins(username, address).items())
+
     def begin(self, username: str, address: str) -> float:
         """Answer 0 and count a failure, before anything is checked; or answer the seconds to wait first.
 
@@ -53,10 +59,9 @@ class LoginAttempts:
         """
         now = self._clock()
         self._database.execute("DELETE FROM login_attempt WHERE last_at < ?", (now - FORGOTTEN_SECONDS,))
-        origins = self._origins(username, address)
-        wait = max(self._wait(origin, limit, now) for origin, limit in origins.items())
+        wait = self.wait(username, address)
         if wait == 0:
-            for origin in origins:
+            for origin in _origins(username, address):
                 self._database.execute(
                     "INSERT INTO login_attempt VALUES (?1, 1, ?2) ON CONFLICT (origin)"
                     " DO UPDATE SET failures = failures + 1, last_at = ?2",
@@ -69,9 +74,12 @@ class LoginAttempts:
 
         The address's earlier ones still count: whoever has one password could guess others between.
         """
-        user, place = self._origins(username, address)
+        user, *places = _origins(username, address)
         self._database.execute("DELETE FROM login_attempt WHERE origin = ?", (user,))
-        self._database.execute("UPDATE login_attempt SET failures = failures - 1 WHERE origin = ?", (place,))
+        for place in places:
+            self._database.execute(
+                "UPDATE login_attempt SET failures = failures - 1 WHERE origin = ?", (place,)
+            )
 
     def _wait(self, origin: str, limit: Limit, now: float) -> float:
         for failures, last_at in self._database.rows(
@@ -81,15 +89,21 @@ class LoginAttempts:
             return max(0.0, limit.wait(failures) - since) if since >= 0 else 0.0  # the clock was set back
         return 0.0
 
-    @staticmethod
-    def _origins(username: str, address: str) -> dict[str, Limit]:
-        return {f"user {username}": BY_USER, f"from {_network(address)}": BY_ADDRESS}
+
+def _origins(username: str, address: str) -> dict[str, Limit]:
+    """Whose failures count, the user's first."""
+    places = zip(_networks(address), (BY_ADDRESS, BY_SITE), strict=False)
+    return {f"user {username}": BY_USER, **{f"from {place}": limit for place, limit in places}}
 
 
-def _network(address: str) -> str:
-    """An IPv6 client has 2^64 addresses to come from."""
+def _networks(address: str) -> list[str]:
+    """The address without a port. Of an IPv6 client, what may all be its own: a /64, and then a /48."""
+    host, _, port = address.rpartition(":")
+    bare = host.strip("[]") if port.isdigit() and (":" not in host or host.startswith("[")) else address
     try:
-        parsed = ipaddress.ip_address(address)
+        parsed = ipaddress.ip_address(bare.strip("[]"))
     except ValueError:
-        return address[:100]
-    return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else str(parsed)
+        return [address[:100]]
+    if parsed.version == 4:
+        return [str(parsed)]
+    return [str(ipaddress.ip_network((parsed, length), strict=False)) for length in (64, 48)]

@@ -7,6 +7,7 @@ whose answer was lost, and so publish twice or strand an entry); the callers kno
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -141,6 +142,11 @@ class Published(NamedTuple):
     ever: int
 
 
+@cache
+def _script(name: str) -> str:
+    return (_SCRIPTS / f"{name}.lua").read_text(encoding="utf-8")
+
+
 def fingerprint(payload: bytes) -> str:
     """What the stream remembers of the last payload of each source."""
     return hashlib.sha1(payload, usedforsecurity=False).hexdigest()
@@ -178,7 +184,7 @@ class EventStream:
 
     def script(self, name: str) -> Script:
         """The server-side script of that name; Redis is given it again whenever it has lost it."""
-        return self.client.register_script((_SCRIPTS / f"{name}.lua").read_text(encoding="utf-8"))
+        return self.client.register_script(_script(name))
 
     def publish(self, source: str, floor: int, rows: Sequence[OutboxRow]) -> Published:
         """Publish `rows`, which are contiguous, each at most once; answer how far the stream has got.

@@ -1,5 +1,6 @@
 """Fixtures for all tests."""
 
+import gc
 import signal
 import zlib
 from collections import defaultdict
@@ -12,10 +13,13 @@ import redis
 
 from support import engines
 from support.tally import Tally, running
+from tally.commands.shared import OBJECTS
 
 # A shell has what it runs in the background ignore Ctrl-C, and all that is started there inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+gc.set_threshold(OBJECTS)  # as Tally does
 
 # An example that takes long on a busy machine is no fault.
 hypothesis.settings.register_profile("tally", deadline=None)

@@ -4,6 +4,14 @@ export const $ = (id) => document.getElementById(id);
 
 export const meta = (name) => document.querySelector(`meta[name="${name}"]`).content;
 
+// What shows nothing and makes a text look like another, as other programs may publish it; see http/visible.py.
+const DISGUISING =
+  /[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb]/g;
+
+/** The text with such characters written out. */
+const seen = (text) =>
+  text.replace(DISGUISING, (each) => `\\u${each.charCodeAt(0).toString(16).padStart(4, "0")}`);
+
 /** An element with attributes (functions are event listeners) and children, strings among them. */
 export function h(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
@@ -12,12 +20,13 @@ export function h(tag, attributes = {}, ...children) {
     else if (value === true) node.setAttribute(name, "");
     else if (value !== false && value != null) node.setAttribute(name, value);
   }
-  node.append(...children);
+  node.append(...children.map((child) => (typeof child === "string" ? seen(child) : child)));
   return node;
 }
 
 /** Write `text`, when it isn't there already. Answers whether it was another. */
 export function write(node, text) {
+  text = text == null ? "" : seen(String(text));
   if (node.textContent === text) return false;
   node.textContent = text;
   return true;

@@ -5,7 +5,7 @@ import resource
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import apsw
@@ -245,12 +245,13 @@ def _limited(tally: Tally, files: int) -> psutil.Process:
     return psutil.Process(tally.pids()["customers-http-1"])
 
 
-def test_with_fewer_files_than_clients_all_are_served(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("files", "clients"), [(1024, 1300), (256, 400)])
+def test_with_fewer_files_than_clients_all_are_served(tmp_path: Path, files: int, clients: int) -> None:
     with running(tmp_path) as tally:
-        process = _limited(tally, 1024)
+        process = _limited(tally, files)
         said = len(tally.said())
-        with connections(tally.customers.port, 1300) as idle, connect(tally.customers.port) as kept:
-            for client in idle[-100:]:
+        with connections(tally.customers.port, clients) as idle, connect(tally.customers.port) as kept:
+            for client in idle[-10:]:
                 client.sendall(head("GET", "/health/live"))
                 assert answer(client)[0] == 200
             with Load(tally) as load:
@@ -258,8 +259,23 @@ def test_with_fewer_files_than_clients_all_are_served(tmp_path: Path) -> None:
                 kept.sendall(head("GET", "/customers?limit=1"))
                 assert answer(kept)[0] == 200
             load.is_counted_once()
-            assert process.num_fds() < 1000
+            assert process.num_fds() < files - 20
             assert _rests(process)
+        assert len(tally.said()) - said < 1000, tally.said()[said:]
+
+
+def test_bodies_that_are_half_there_take_the_files_of_nobody_else(tmp_path: Path) -> None:
+    """Each of more than half a MiB is kept in a file."""
+    with running(tmp_path) as tally:
+        _limited(tally, 1024)
+        said = len(tally.said())
+        with connections(tally.customers.port, 400) as half:
+            for client in half:
+                with suppress(OSError):
+                    client.sendall(head("POST", "/invoices/batch", 1_000_000) + b"[" + b" " * 550_000)
+            with Load(tally) as load:
+                _others_are_served(tally, load)
+            load.is_counted_once()
         assert len(tally.said()) - said < 1000, tally.said()[said:]
 
 

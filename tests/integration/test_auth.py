@@ -7,11 +7,13 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jwt
 import pytest
+import redis
 import urllib3
 from integration.conftest import invoice, new_account, new_customer, new_invoice, problem
 
@@ -21,6 +23,7 @@ from support.routes import routes, served
 from support.tally import Client, Tally, running
 from support.users import PASSWORD, SignedIn
 from support.waiting import eventually
+from tally.store import accounts
 
 OPEN = "everybody"
 SIGNED_IN = "whoever is signed in"
@@ -384,11 +387,35 @@ def test_an_account_is_opened_for_oneself_and_by_an_admin_for_anybody(world: Wor
     assert world.admin.accounts.post("/accounts", {"name": "Carol's", "owned_by": "carol"})
 
 
-def test_a_customer_in_an_account_that_nobody_knows_is_for_an_admin_alone(world: World) -> None:
+def test_nobody_records_a_customer_in_an_account_that_is_not_there(world: World) -> None:
+    """A user opened accounts until it got a number that an admin had used: it could delete what is there."""
     row = {"name": "Early", "account_id": UNKNOWN}
-    problem(world.alice.customers.request("POST", "/customers", row), 422, "account_id")
-    customer = world.admin.customers.post("/customers", row)["id"]
-    problem(world.alice.customers.request("GET", f"/customers/{customer}"), 404)
+    for user in (world.alice, world.admin):
+        problem(user.customers.request("POST", "/customers", row), 422, "account_id")
+        problem(user.customers.request("POST", "/customers/batch", [row]), 422, "[0].account_id")
+
+
+def test_a_number_that_customers_were_recorded_under_is_passed_over_where_a_user_opens_an_account(
+    world: World,
+) -> None:
+    def opened(user: SignedIn) -> int:
+        return int(user.accounts.post("/accounts", {"name": "a", "owned_by": "alice"})["id"])
+
+    last = opened(world.alice)
+    with closing(redis.Redis.from_url(world.tally.redis_url)) as client:
+        for number, account in enumerate((last + 1, last + 2)):
+            payload = {
+                "id": str(10**6 + number),
+                "account_id": str(account),
+                "name": "another program's",
+                "created_date": "2019-01-06T00:00:00Z",
+            }
+            event = {"EventTypeName": "CustomerCreated", "Payload": json.dumps(payload)}
+            client.xadd("event-stream", event)  # type: ignore[arg-type]
+    with closing(accounts.open_database(world.tally.directory / "data", make=False)) as database:
+        asked = "SELECT count(*) FROM customer WHERE account_id > ?"
+        eventually(lambda: database.value(asked, (last,)) == 2)
+    assert opened(world.alice) == last + 3
 
 
 # Lists
@@ -485,19 +512,29 @@ def test_an_admin_s_key_and_a_user_s_are_two_also_for_accounts(world: World) -> 
     assert world.admin.accounts.post("/accounts", body, header) != first
 
 
-def test_a_removed_user_s_token_ends_at_once_on_accounts_and_on_customers_as_it_expires(world: World) -> None:
+def test_a_removed_user_s_token_ends_at_once_on_both_services(world: World) -> None:
+    """On the customers service it was good until it expired: up to a year."""
     users.add(world.tally, "dora")
     dora = users.sign_in(world.tally, "dora")
     assert dora.accounts.get("/accounts") == []
     users.remove(world.tally, "dora")
     problem(dora.accounts.request("GET", "/accounts"), 401)
-    assert dora.customers.get("/customers")["customers"] == []
-    soon = int(time.time()) - 60
-    claims = {**jwt.decode(dora.token, options={"verify_signature": False}), "exp": soon}
-    expired = Client(dora.customers.port, jwt.encode(claims, world.key, "HS256"))
-    problem(expired.request("GET", "/customers"), 401)
+    problem(dora.customers.request("GET", "/customers"), 401)
+    large = dora.customers.request("POST", "/customers/batch", body=b" " * 100_000)
+    assert large.status == 401
     users.add(world.tally, "dora")
     problem(dora.accounts.request("GET", "/accounts"), 401)  # she is another user now
+    problem(dora.customers.request("GET", "/customers"), 401)
+    again = users.sign_in(world.tally, "dora")
+    assert again.customers.get("/customers")["customers"] == []
+
+
+def test_an_expired_token_is_refused_by_both_services(world: World) -> None:
+    soon = int(time.time()) - 60
+    claims = {**jwt.decode(world.alice.token, options={"verify_signature": False}), "exp": soon}
+    expired = users.with_token(world.tally, "alice", jwt.encode(claims, world.key, "HS256"))
+    problem(expired.customers.request("GET", "/customers"), 401)
+    problem(expired.accounts.request("GET", "/accounts"), 401)
 
 
 def test_a_token_holds_nothing_but_who_it_is_for_and_until_when(world: World) -> None:

@@ -1,6 +1,7 @@
 """Signing in: POST /auth/login, what it answers, and how failures slow it down."""
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from integration.conftest import problem
 from support import users
 from support.tally import Client, Tally, running
 from support.users import PASSWORD
+from support.waiting import eventually
 from tally.store import accounts
 from tally.store.login_attempts import BY_ADDRESS, BY_USER, LoginAttempts
 from tally.store.users import Users
@@ -197,6 +199,27 @@ def test_a_crowd_that_signs_in_holds_up_nothing_else(tally: Tally) -> None:
         statuses = [each.result().status for each in tries]
     assert 401 in statuses
     assert set(statuses) <= {401, 429}
+
+
+def test_who_guesses_from_a_whole_ipv6_site_keeps_nobody_else_out(tally: Tally, name: str) -> None:
+    """Eight who changed their network for each guess held the turns: the right password had none."""
+    over = threading.Event()
+
+    def guess(client: int) -> int:
+        number = 0
+        while not over.is_set():
+            number += 1
+            _login(tally.accounts, f"{client} {number}", "x", f"2001:db8:7:{client:x}{number % 4096:03x}::1")
+        return number
+
+    with ThreadPoolExecutor(8) as pool:
+        guesses = [pool.submit(guess, client) for client in range(8)]
+        try:
+            for _ in range(10):
+                eventually(lambda: _login(tally.accounts, name, PASSWORD, "192.0.2.42").status == 200, 2)
+        finally:
+            over.set()
+        assert sum(each.result() for each in guesses) > 100
 
 
 def test_logins_are_logged_with_name_and_address_and_never_the_password(tally: Tally, name: str) -> None:

@@ -63,22 +63,54 @@ def test_users_are_added_listed_and_removed_while_tally_runs(tally: Tally) -> No
     assert [line.split()[:-1] for line in lines[1:]] == [["alice"], ["root", "admin"]]
     alice, root = sign_in(tally, "alice"), sign_in(tally, "root")
     alice.accounts.post("/accounts", {"name": "Hers", "owned_by": "alice"})
-    assert "5 min" in _done(tally.directory, "remove", "alice")
+    assert "good no more" in _done(tally.directory, "remove", "alice")
     problem(alice.accounts.request("GET", "/accounts"), 401)
+    problem(alice.customers.request("GET", "/customers"), 401)
     assert root.accounts.get("/accounts")[0]["account"]["owned_by"] == "alice"
 
 
-def test_a_token_for_a_program_is_good_for_days_and_for_no_admin(tally: Tally) -> None:
+def test_a_token_for_a_program_is_good_for_days_for_the_status_alone_and_for_no_admin(tally: Tally) -> None:
     _done(tally.directory, "add", "prometheus", "--password-stdin")
     _done(tally.directory, "add", "boss", "--admin", "--password-stdin")
     token = _done(tally.directory, "token", "prometheus", "--days", "90").strip()
     program = with_token(tally, "prometheus", token)
     assert program.accounts.get("/status")["service"] == "accounts"
     assert program.customers.get("/status")["service"] == "customers"
-    assert program.accounts.get("/accounts") == []
+    assert program.accounts.request("GET", "/metrics").status == 200
+    for client, path in ((program.accounts, "/accounts"), (program.customers, "/customers")):
+        problem(client.request("GET", path), 403)
+    problem(program.customers.request("POST", "/customers", {"name": "c", "account_id": "1"}), 403)
+    token = _done(tally.directory, "token", "prometheus", "--days", "1", "--all-calls").strip()
+    assert with_token(tally, "prometheus", token).accounts.get("/accounts") == []
     assert "admin" in _failed(tally.directory, 1, "token", "boss", "--days", "1")
     assert "no user nobody" in _failed(tally.directory, 1, "token", "nobody", "--days", "1")
     assert "--days" in _failed(tally.directory, 2, "token", "prometheus", "--days", "366")
+
+
+def test_tokens_are_revoked_on_both_services_and_the_user_may_sign_in_again(tally: Tally) -> None:
+    _done(tally.directory, "add", "frank", "--password-stdin")
+    token = _done(tally.directory, "token", "frank", "--days", "365", "--all-calls").strip()
+    program, signed_in = with_token(tally, "frank", token), sign_in(tally, "frank")
+    assert program.customers.get("/customers")["customers"] == []
+    assert "good no more" in _done(tally.directory, "revoke", "frank")
+    for each in (program, signed_in):
+        problem(each.customers.request("GET", "/customers"), 401)
+        problem(each.accounts.request("GET", "/accounts"), 401)
+    eventually(lambda: sign_in(tally, "frank").customers.get("/customers"))
+    assert "no user nobody" in _failed(tally.directory, 1, "revoke", "nobody")
+
+
+def test_a_list_of_revoked_tokens_that_can_not_be_read_lets_nobody_in(tally: Tally) -> None:
+    _done(tally.directory, "add", "grace", "--password-stdin")
+    signed_in = sign_in(tally, "grace")
+    revoked = tally.directory / "data" / "revoked.json"
+    _done(tally.directory, "revoke", "grace")
+    kept = revoked.read_bytes()
+    revoked.write_bytes(b"[")
+    problem(signed_in.customers.request("GET", "/customers"), 503)
+    assert "revoked.json" in _failed(tally.directory, 1, "revoke", "grace")
+    revoked.write_bytes(kept)
+    problem(signed_in.customers.request("GET", "/customers"), 401)
 
 
 def test_a_new_signing_key_ends_every_token_without_a_restart(tally: Tally) -> None:
@@ -214,7 +246,7 @@ def test_a_key_from_the_environment_is_the_one_that_counts_and_is_not_written(
     monkeypatch.setenv("TALLY_AUTH_SIGNING_KEY", KEY)
     with running(tmp_path, auth={"mode": "jwt"}) as tally:
         _done(tmp_path, "add", "alice", "--password-stdin")
-        token = _done(tmp_path, "token", "alice", "--days", "1").strip()
+        token = _done(tmp_path, "token", "alice", "--days", "1", "--all-calls").strip()
         assert Client(tally.customers.port, token).get("/customers")["customers"] == []
         assert sign_in(tally, "alice").customers.get("/customers")["customers"] == []
         assert not (tmp_path / "data" / "signing.key").exists()

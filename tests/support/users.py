@@ -1,10 +1,12 @@
 """Users of a running Tally, each with clients of its own."""
 
+import time
 from contextlib import closing
 from typing import NamedTuple
 
 from support.tally import Client, Tally
 from tally.store import accounts, passwords
+from tally.store.revocations import Revocations
 from tally.store.users import Users
 
 PASSWORD = "correct horse battery staple"
@@ -28,7 +30,11 @@ def add(tally: Tally, name: str, admin: bool = False) -> None:
 
 def remove(tally: Tally, name: str) -> None:
     """Have a user sign in no more, as `users remove` does."""
-    with closing(accounts.open_database(tally.directory / "data")) as database, database.transaction():
+    data = tally.directory / "data"
+    with closing(accounts.open_database(data)) as database, database.transaction():
+        user = Users(database).named(name)
+        assert user
+        Revocations(data).add(user.id, user.name, int(time.time()))
         Users(database).remove(name)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tally.store import accounts
 from tally.store.database import Database
-from tally.store.login_attempts import BY_ADDRESS, BY_USER, FORGOTTEN_SECONDS, LoginAttempts
+from tally.store.login_attempts import BY_ADDRESS, BY_SITE, BY_USER, FORGOTTEN_SECONDS, LoginAttempts
 
 HERE = "192.0.2.1"
 
@@ -94,6 +94,24 @@ def test_the_addresses_of_an_ipv6_network_count_as_one(attempts: Attempts) -> No
         assert attempts.wait(f"user{number}", f"2001:db8::{number:x}:1") == 0
     assert attempts.wait("one more", "2001:db8::ffff:2") == 1
     assert attempts.wait("one more", "2001:db8:0:1::1") == 0
+
+
+def test_the_networks_of_an_ipv6_site_count_together(attempts: Attempts) -> None:
+    """Who has a /48 changed the network for each guess, and never had to wait."""
+    for number in range(BY_SITE.free):
+        assert attempts.wait(f"user{number}", f"2001:db8:0:{number:x}::1") == 0
+    assert attempts.wait("one more", "2001:db8:0:ffff::1") == 1
+    assert attempts.wait("one more", "2001:db8:1::1") == 0
+
+
+@pytest.mark.parametrize(
+    ("address", "with_port"),
+    [("192.0.2.1", "192.0.2.1:{}"), ("2001:db8::1", "[2001:db8::1]:{}"), ("somewhere", "somewhere")],
+)
+def test_a_port_makes_no_address_of_its_own(attempts: Attempts, address: str, with_port: str) -> None:
+    for number in range(BY_ADDRESS.free):
+        assert attempts.wait(f"user{number}", with_port.format(4000 + number)) == 0
+    assert attempts.wait("one more", address) == 1
 
 
 def test_a_success_forgets_the_user_s_failures(attempts: Attempts) -> None:

@@ -76,6 +76,8 @@ def _allows(kind: Any, text: str) -> bool:
     pattern = schema["pattern"]
     assert (pattern[0], pattern[-1]) == ("^", "$")
     others = [each["pattern"] for each in schema.get("allOf", [])]
+    if "not" in schema and re.search(schema["not"]["pattern"], text):
+        return False
     return all([re.fullmatch(pattern[1:-1], text), *(re.search(other, text) for other in others)])
 
 

@@ -103,6 +103,12 @@ def test_changed_claims_are_refused() -> None:
     _is_refused(f"{header}.{_part(_claims(admin=True))}.{signature}")
 
 
+@pytest.mark.parametrize("uid", [-1, 0, 2**63, 2**70, 1.5, "7", True])
+def test_a_number_that_no_user_can_have_is_refused(uid: object) -> None:
+    """SQLite has no number beyond 2^63: a call with it was 500."""
+    _is_refused(_signed(uid=uid))
+
+
 @pytest.mark.parametrize("claim", ["iss", "sub", "uid", "admin", "iat", "exp"])
 def test_a_token_without_one_of_the_claims_is_refused(claim: str) -> None:
     missing: dict[str, Any] = {claim: None}

@@ -1,0 +1,62 @@
+"""Answers so long that they are made while they are sent: how many of them at once."""
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+
+import falcon
+
+OF_A_USER, OF_ALL = 8, 32  # in one process
+
+
+class LongLists:
+    """Counts those that are under way. Safe for any number of threads."""
+
+    def __init__(self, of_a_user: int = OF_A_USER, of_all: int = OF_ALL) -> None:
+        self._of_a_user = of_a_user
+        self._of_all = of_all
+        self._lock = threading.Lock()
+        self._under_way: Counter[str] = Counter()
+
+    def begin(self, user: str, pieces: Iterator[bytes]) -> "LongList":
+        """The pieces of one more, for a user; "" is everybody. Raises HTTPTooManyRequests."""
+        with self._lock:
+            if self._under_way.total() >= self._of_all or (user and self._under_way[user] >= self._of_a_user):
+                raise falcon.HTTPTooManyRequests(
+                    title="Too many long lists at once",
+                    description="Read those that you have asked for to their end, or ask for pages: ?limit=",
+                    retry_after=1,
+                )
+            self._under_way[user] += 1
+        return LongList(self, user, pieces)
+
+    def end(self, user: str) -> None:
+        """One less."""
+        with self._lock:
+            self._under_way[user] -= 1
+            self._under_way += Counter()  # forgets who has none
+
+
+class LongList:
+    """Iterates over the pieces; over when they are, or with `close`, which may be repeated."""
+
+    def __init__(self, lists: LongLists, user: str, pieces: Iterator[bytes]) -> None:
+        self._lists: LongLists | None = lists
+        self._user = user
+        self._pieces = pieces
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        return next(self._pieces)
+
+    def close(self) -> None:
+        """WSGI's word that nobody wants more."""
+        lists, self._lists = self._lists, None
+        if lists:
+            lists.end(self._user)
+
+    def __del__(self) -> None:
+        """An answer to HEAD is never looked at."""
+        self.close()

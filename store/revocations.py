@@ -1,0 +1,74 @@
+"""Whose tokens are good no more, in a file that both services read: customers.db knows no users."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from tally.store.copying import sync
+from tally.store.errors import StoreUnavailable
+
+FILE = "revoked.json"
+KEPT_SECONDS = 366 * 86_400  # longer than any token is good
+
+
+class Revocation(msgspec.Struct, frozen=True):
+    """What a user was given up to then (seconds) is good no more. Its number may be another's one day."""
+
+    user: int
+    name: str
+    at: int
+
+
+class Revocations:
+    """The list in a data directory. Safe for any number of threads, but for `add`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._file = directory / FILE
+        self._seen: tuple[int, int, int] | None = None
+        self._latest: dict[tuple[int, str], int] = {}
+
+    def cover(self, user: int, name: str, issued: int) -> bool:
+        """Whether what a user was given at that time is good no more. Sees at once that the list has changed.
+
+        Raises StoreUnavailable where the list can't be read: else whoever damages it would be let in.
+        """
+        try:
+            found = os.stat(self._file)
+            seen = found.st_ino, found.st_mtime_ns, found.st_size
+            if seen != self._seen:
+                self._latest = {(each.user, each.name): each.at for each in self._read()}
+                self._seen = seen
+        except FileNotFoundError:
+            return False
+        except (OSError, msgspec.DecodeError) as error:
+            raise self._unreadable(error) from None
+        return issued <= self._latest.get((user, name), -1)
+
+    def add(self, user: int, name: str, now: int) -> None:
+        """End what a user was given up to now. It is on the disk when this returns. May be repeated.
+
+        One at a time: in a transaction of accounts.db. Raises StoreUnavailable or OSError.
+        """
+        try:
+            before = self._read()
+        except FileNotFoundError:
+            before = []
+        except msgspec.DecodeError as error:
+            raise self._unreadable(error) from None
+        kept = [
+            each for each in before if each.at > now - KEPT_SECONDS and (each.user, each.name) != (user, name)
+        ]
+        descriptor, draft = tempfile.mkstemp(prefix=f"{FILE}.", dir=self._file.parent)  # mode 0600
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(msgspec.json.encode([*kept, Revocation(user, name, now)]))
+        sync(Path(draft))
+        os.replace(draft, self._file)
+        sync(self._file.parent)
+
+    def _read(self) -> list[Revocation]:
+        return msgspec.json.decode(self._file.read_bytes(), type=list[Revocation])
+
+    def _unreadable(self, error: Exception) -> StoreUnavailable:
+        return StoreUnavailable(f"{self._file}: the list of revoked tokens can't be read: {error}")
