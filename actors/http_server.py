@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 from tally.actors.actor import TURN_SECONDS, Actor
-from tally.actors.waitress_server import Server
+from tally.actors.waitress_server import Server, long_threads
 from tally.http.service import Api
 
 MOST_CONNECTIONS = 2000  # of one process
@@ -37,7 +37,8 @@ def run(
     api: Api,
 ) -> None:
     """Be an HTTP process of a service, whose `app` is observed."""
-    connections = most_connections(_raise_file_limit(), len(os.listdir("/proc/self/fd")), threads)
+    opened, every_thread = len(os.listdir("/proc/self/fd")), threads + long_threads(threads)
+    connections = most_connections(_raise_file_limit(), opened, every_thread)
     commits, refusal = api.service.commits, api.gate.refusal
     server = Server(app, listener, threads, connections, trusted_proxy, commits, refusal)
     actor.ready()

@@ -218,7 +218,8 @@ def test_of_readers_that_are_gone_nothing_is_left(huge: Tally) -> None:
             client.sendall(head("GET", "/accounts"))
         eventually(lambda: process.num_fds() >= before + 6)
         _has_done_what_it_can(huge, "accounts")
-    eventually(lambda: process.num_fds() <= before + 1)
+    # But what a thread more has opened to read the database, its file, log and index.
+    eventually(lambda: process.num_fds() <= before + 5)
     assert longest_wait(huge.accounts, "/health/ready") < SOON
     assert "Traceback" not in huge.said()
 
