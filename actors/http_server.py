@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 from tally.actors.actor import TURN_SECONDS, Actor
-from tally.actors.waitress_server import Server, long_threads
+from tally.actors.waitress_server import Server
 from tally.http.service import Api
 
 MOST_CONNECTIONS = 2000  # of one process
@@ -25,7 +25,7 @@ LINGER_SECONDS = 0.5
 
 _FILES_WANTED = 4096  # room for MOST_CONNECTIONS
 _FILES_OF_A_THREAD = 8  # its connection to the database, and what GET /status opens
-_OTHER_FILES = 50  # the thread that writes, the log, what Python opens now and then
+_OTHER_FILES = 50  # the threads that write and make long answers, the log, what Python opens now and then
 
 
 def run(
@@ -37,8 +37,7 @@ def run(
     api: Api,
 ) -> None:
     """Be an HTTP process of a service, whose `app` is observed."""
-    opened, every_thread = len(os.listdir("/proc/self/fd")), threads + long_threads(threads)
-    connections = most_connections(_raise_file_limit(), opened, every_thread)
+    connections = most_connections(_raise_file_limit(), len(os.listdir("/proc/self/fd")), threads)
     commits, refusal = api.service.commits, api.gate.refusal
     server = Server(app, listener, threads, connections, trusted_proxy, commits, refusal)
     actor.ready()

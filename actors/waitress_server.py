@@ -600,7 +600,7 @@ class _Dispatcher(waitress.task.ThreadedTaskDispatcher):  # type: ignore[misc]
         self.set_thread_count(threads)
         self._commits = commits
         self.long = waitress.task.ThreadedTaskDispatcher()
-        self.long.set_thread_count(long_threads(threads))
+        self.long.set_thread_count(max(1, threads // LONG))
 
     def add_task(self, task: _Channel) -> None:
         """Of the loop's thread, and of the one that has just answered another request of the channel."""
@@ -622,11 +622,6 @@ class _Dispatcher(waitress.task.ThreadedTaskDispatcher):  # type: ignore[misc]
         """End the threads."""
         self.long.shutdown(cancel_pending, timeout)
         return bool(super().shutdown(cancel_pending, timeout))
-
-
-def long_threads(threads: int) -> int:
-    """How many more there are, for long answers."""
-    return max(1, threads // LONG)
 
 
 def _is_for_the_writer(request: _Parser) -> bool:
