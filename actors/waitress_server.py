@@ -39,12 +39,8 @@ MOST_HEADER_BYTES = 32 * 1024  # of a request, and of the trailers behind chunks
 MOST_BODY_BYTES = 2 * BATCH_BODY  # up to here a body that is refused is read, so that its sender hears why
 LARGE_BODY_BYTES = 64 * 1024  # beyond that, whoever sends it is asked for a token first, and a pool reads it
 MOST_BODIES_BYTES = 256 * 1024**2  # announced or there, of all large bodies together
-MOST_AHEAD = (
-    4  # requests of a connection that are read while the first is answered: each is a hundred times its bytes
-)
-MOST_UNREAD_BYTES = (
-    768 * 1024
-)  # of an answer; then it is made no further. Beyond a MiB waitress would take a file
+MOST_AHEAD = 4  # requests of a connection that are read at once: each takes a hundred times its bytes
+MOST_UNREAD_BYTES = 768 * 1024  # of an answer; then it is made no further. From a MiB on it would be a file
 MOST_UNSENT_BYTES = 64 * 1024**2  # of all answers together; then none is made further
 TURN_BYTES = 1024**2  # of a long answer; then it is the next one's turn
 LONG = 4  # of the threads, one in so many more makes long answers, and no others

@@ -76,7 +76,7 @@ class LoginResource:
     def _checked(self, login: LoginBody, address: str) -> User:
         """The user whose password it is. Raises Unauthorized, or HTTPTooManyRequests.
 
-        Who has to be patient is told so before anything else, and takes nobody's turn.
+        Whoever is slowed down is told first, and takes nobody's turn.
         """
         with self._service.read() as store:
             wait = LoginAttempts(store.database).wait(login.username, address)

@@ -26,7 +26,7 @@ class InvalidToken(Exception):
 
 
 class Bearer(Struct, frozen=True):
-    """Who a token was given to: the user's number and name, and whether it is an admin.
+    """A token's user: number, name, and whether it is an admin.
 
     `scope` is what the token is for alone: STATUS, or "" for all that the user may do.
     """

@@ -2,9 +2,10 @@
 -- stream, the SHA-1 of its payload ('' when that is not known), and the last that was ever published as
 -- far as is known, also when the stream was deleted since. Without events: only answer.
 -- KEYS  stream, {stream}:published, {stream}:marks, {stream}:trimmed, {stream}:highest, {stream}:ages
--- ARGV  source, floor, first sequence, the group that they are of no concern to ('' for none), the SHA-1 of
---       the payload before the first ('' when that is not known). Then for each event: type, payload, further
---       fields (names and values in turn, as MessagePack; '' for none)
+-- ARGV  source, floor, first sequence.
+--       The group that they are of no concern to; '' for none.
+--       The SHA-1 of the payload before the first; '' when that is not known.
+--       Then for each event: type, payload, further fields (names and values in turn, as MessagePack; '' for none).
 --
 -- `published` holds each source's last sequence; its mark tells which entry that became, and the SHA-1. Where
 -- the stream was deleted or emptied since, nothing that was on it counts as published: the marks then tell

@@ -27,7 +27,7 @@ _MOST = 2**20  # bytes of what is ordered
 class Program:
     """`python supervisor.py` with `arguments`, in a session of its own; what subprocess.Popen has of it.
 
-    What it prints is added to the files `output` and `error`, which may be one.
+    Its output is added to the files `output` and `error`; they may be the same.
     """
 
     def __init__(

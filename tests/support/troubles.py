@@ -1,4 +1,4 @@
-"""What the actors of a running Tally wait out, as `supervisor.py status` shows it."""
+"""The troubles that `supervisor.py status` shows of the actors."""
 
 import re
 

@@ -97,7 +97,7 @@ def test_the_addresses_of_an_ipv6_network_count_as_one(attempts: Attempts) -> No
 
 
 def test_the_networks_of_an_ipv6_site_count_together(attempts: Attempts) -> None:
-    """Who has a /48 changed the network for each guess, and never had to wait."""
+    """Guesses from ever other networks of a /48 never had to wait."""
     for number in range(BY_SITE.free):
         assert attempts.wait(f"user{number}", f"2001:db8:0:{number:x}::1") == 0
     assert attempts.wait("one more", "2001:db8:0:ffff::1") == 1
