@@ -122,9 +122,11 @@ def _from_store(req: falcon.Request, error: errors.StoreError) -> falcon.HTTPErr
             return falcon.HTTPNotFound(description=detail)
         case errors.UnknownReference():
             prefix = "[{}]." if req.path.endswith("/batch") else ""
+            # Accounts are opened in the other service, whose event is still on its way for a moment.
+            hint = "; if it was opened just now, try again in a second" if error.kind == "account" else ""
             return WrongFields(
                 [
-                    FieldError(prefix.format(index) + error.field, f"There is no {error.kind} {id}")
+                    FieldError(prefix.format(index) + error.field, f"There is no {error.kind} {id}{hint}")
                     for index, id in error.missing
                 ]
             )

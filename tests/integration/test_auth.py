@@ -391,7 +391,10 @@ def test_nobody_records_a_customer_in_an_account_that_is_not_there(world: World)
     """A user opened accounts until it got a number that an admin had used: it could delete what is there."""
     row = {"name": "Early", "account_id": UNKNOWN}
     for user in (world.alice, world.admin):
-        problem(user.customers.request("POST", "/customers", row), 422, "account_id")
+        answer = user.customers.request("POST", "/customers", row)
+        problem(answer, 422, "account_id")
+        said = f"There is no account {UNKNOWN}; if it was opened just now, try again in a second"
+        assert answer.json()["errors"][0]["message"] == said
         problem(user.customers.request("POST", "/customers/batch", [row]), 422, "[0].account_id")
 
 
