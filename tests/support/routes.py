@@ -21,7 +21,9 @@ def served(service: str, directory: Path) -> falcon.inspect.AppInfo:
     family.prepare(settings, [service])
     first_start.make(settings.directory)
     family.prepare(settings, SERVICES)
-    return falcon.inspect.inspect_app(family.Family(settings, settings.redis.url, {}).api(service).app)
+    limits = Limits(connections=1, body_bytes=1, unsent_bytes=1, sign_ins=1)
+    api = family.Family(settings, settings.redis.url, {}).api(service, limits)
+    return falcon.inspect.inspect_app(api.app)
 
 
 def routes(app: falcon.inspect.AppInfo) -> set[tuple[str, str]]:
