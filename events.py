@@ -7,7 +7,7 @@ of the class's fields, `EventId` the event's name for good. This module imports 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from functools import lru_cache
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 import msgspec
 
@@ -16,6 +16,7 @@ PAYLOAD_FIELD = b"Payload"
 EVENT_ID_FIELD = b"EventId"
 TRACE_PARENT_FIELD = b"TraceParent"
 REQUEST_KEY_FIELD = b"RequestKey"
+BY_FIELD = b"By"
 
 MAX_ID = 2**63 - 1
 _MOST_DIGITS = len(str(MAX_ID))
@@ -69,6 +70,8 @@ Cents = Annotated[
     msgspec.Meta(ge=0, le=MAX_CENTS, description="Written as an integer: 5.0 and 5e2 are refused."),
 ]
 
+Revision = Annotated[int, msgspec.Meta(ge=0, le=2**53, description="Counts the changes of a row.")]
+
 _A_TIME = msgspec.Meta(extra_json_schema={"format": "date-time"})
 DateTime = Annotated[datetime, _A_TIME]
 
@@ -101,6 +104,9 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     """Something that happened to a customer, an invoice or an account. A value: never changed."""
 
 
+E = TypeVar("E", bound=Event)
+
+
 class CustomerCreated(Event, frozen=True, gc=False):
     """A customer was recorded under an account, which need not be known."""
 
@@ -108,6 +114,19 @@ class CustomerCreated(Event, frozen=True, gc=False):
     account_id: Id
     name: str
     created_date: DateTime
+
+
+class CustomerUpdated(Event, frozen=True, gc=False):
+    """A customer has another name, or is another account's; both as they are from then on.
+
+    `revision` counts its changes: of two, the higher one counts, of equal ones the greater payload.
+    """
+
+    id: Id
+    account_id: Id
+    name: str
+    revision: Revision
+    updated_date: DateTime
 
 
 class CustomerDeleted(Event, frozen=True, gc=False):
@@ -128,13 +147,35 @@ class InvoiceCreated(Event, frozen=True, gc=False):
     purchase_date: date
 
 
-class InvoiceDeleted(Event, frozen=True, gc=False):
-    """An invoice was taken back; the amount is the one it was created with."""
+class InvoiceUpdated(Event, frozen=True, gc=False):
+    """An invoice has another amount or date. It tells what they were, so that it is a difference.
+
+    `revision` counts its changes, as a customer's does.
+    """
+
+    id: Id
+    customer_id: Id
+    purchase_price_cents: Cents
+    purchase_date: date
+    previous_price_cents: Cents
+    previous_date: date
+    revision: Revision
+    updated_date: DateTime
+
+
+class InvoiceDeleted(Event, frozen=True, gc=False, omit_defaults=True):
+    """An invoice was taken back; amount and date are those it was created with.
+
+    Where it was changed, `last_price_cents` and `last_date` are what they were at last.
+    """
 
     id: Id
     customer_id: Id
     purchase_price_cents: Cents
     deleted_date: DateTime
+    purchase_date: date | None = None
+    last_price_cents: Cents | None = None
+    last_date: date | None = None
 
 
 class AccountCreated(Event, frozen=True, gc=False):
@@ -147,21 +188,39 @@ class AccountCreated(Event, frozen=True, gc=False):
     created_date: DateTime
 
 
+class AccountUpdated(Event, frozen=True, gc=False):
+    """An account has another name, description or owner; all as they are from then on.
+
+    `revision` counts its changes, as a customer's does.
+    """
+
+    id: Id
+    name: str
+    description: str
+    owned_by: str
+    revision: Revision
+    updated_date: DateTime
+
+
 class AccountDeleted(Event, frozen=True, gc=False):
-    """An account is gone for good; its customers are to follow."""
+    """An account is gone for good; its customers are to follow, unless `cascade` is false: it had none."""
 
     id: Id
     deleted_date: DateTime
+    cascade: bool = True
 
 
 EVENT_TYPES: dict[str, type[Event]] = {
     cls.__name__: cls
     for cls in (
         CustomerCreated,
+        CustomerUpdated,
         CustomerDeleted,
         InvoiceCreated,
+        InvoiceUpdated,
         InvoiceDeleted,
         AccountCreated,
+        AccountUpdated,
         AccountDeleted,
     )
 }
@@ -211,6 +270,12 @@ _decoders: dict[bytes, msgspec.json.Decoder[Any]] = {
 def encode(event: Event) -> bytes:
     """The event's `Payload`: JSON, keys in the contract's order."""
     return _encoder.encode(event)
+
+
+def decode_as(kind: type[E], payload: bytes) -> E:
+    """Read an event of that type back out of what `encode` made."""
+    event: E = _decoders[kind.__name__.encode()].decode(payload)
+    return event
 
 
 def decode(fields: Mapping[bytes, bytes]) -> Event:

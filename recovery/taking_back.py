@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import structlog
 
 from tally.events import (
+    BY_FIELD,
     PAYLOAD_FIELD,
     REQUEST_KEY_FIELD,
     TRACE_PARENT_FIELD,
@@ -27,7 +28,7 @@ from tally.store.idempotency import IdempotencyKeys
 from tally.store.ids import raise_ids
 from tally.store.incarnations import begin
 from tally.store.lacking import note_lacking
-from tally.store.outbox import Outbox, OutboxRow
+from tally.store.outbox import Outbox, OutboxRow, OwnEvent
 from tally.store.ranges import Range
 from tally.store.stream import Entry, EventStream
 
@@ -42,16 +43,9 @@ class Healing(Protocol):
     database: Database
     outbox: Outbox
 
-    def make_again(self, events: Sequence[Event]) -> None:
+    def make_again(self, events: Sequence[OwnEvent]) -> None:
         """Have the effects of events that this database had published, in the transaction that is open."""
         ...
-
-
-class OwnEvent(NamedTuple):
-    """An event of a database's own, and the row that its outbox had for it."""
-
-    row: OutboxRow
-    event: Event
 
 
 def take_back(
@@ -72,12 +66,12 @@ def take_back(
             own = _following(filter(None, map(own_event, entries)), last, published)
             if not own:
                 continue
-            rows, events = [each.row for each in own], [each.event for each in own]
+            rows = [each.row for each in own]
             with database.transaction():
                 note_lacking(database, outbox.source, _gaps(rows, last))
                 outbox.restore(rows)
-                store.make_again(events)
-                answers.take(rows, events, int(entries[-1].id.partition(b"-")[0]) // 1000)
+                store.make_again(own)
+                answers.take(own, int(entries[-1].id.partition(b"-")[0]) // 1000)
             last, count = rows[-1].sequence, count + len(rows)
     _reach(outbox, stream, published)
     _log.warning("took_back_own_events", source=outbox.source, count=count, newest=outbox.last())
@@ -122,9 +116,9 @@ class _Answers:
         self._text: str | None = None
         self._ids: list[int] = []
 
-    def take(self, rows: Iterable[OutboxRow], events: Iterable[Any], at: int) -> None:
+    def take(self, own: Iterable[OwnEvent], at: int) -> None:
         """The next events, in order, which were published before `at` (seconds). In the open transaction."""
-        for row, event in zip(rows, events, strict=True):
+        for row, event in own:
             if row.request_key is None:
                 continue
             if row.request_key != self._text:
@@ -180,8 +174,8 @@ def own_event(entry: Entry) -> OwnEvent | None:
         return None
     if not isinstance(name, EventId):
         return None
-    trace, key = _text(fields.get(TRACE_PARENT_FIELD)), _text(fields.get(REQUEST_KEY_FIELD))
-    row = OutboxRow(name.sequence, fields[TYPE_FIELD].decode(), fields[PAYLOAD_FIELD], trace, key)
+    further = (_text(fields.get(field)) for field in (TRACE_PARENT_FIELD, REQUEST_KEY_FIELD, BY_FIELD))
+    row = OutboxRow(name.sequence, fields[TYPE_FIELD].decode(), fields[PAYLOAD_FIELD], *further)
     return OwnEvent(row, event)
 
 

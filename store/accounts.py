@@ -6,27 +6,32 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType, structs
 
 from tally.events import (
     AccountCreated,
     AccountDeleted,
+    AccountUpdated,
     CustomerCreated,
     CustomerDeleted,
+    CustomerUpdated,
     Event,
     Id,
     InvoiceCreated,
     InvoiceDeleted,
+    InvoiceUpdated,
     Moment,
+    decode_as,
+    encode,
     now,
     rfc3339,
 )
-from tally.store import account_totals, idempotency, inbox, login_attempts, outbox, revenue, users
+from tally.store import account_totals, idempotency, inbox, login_attempts, outbox, revenue, updates, users
 from tally.store.cause import UNKNOWN, Cause
 from tally.store.database import Database, Migrations, Place
-from tally.store.errors import AccountInUse, NotFound
+from tally.store.errors import AccountInUse, Changed, NotFound
 from tally.store.ids import give, raise_ids
-from tally.store.outbox import Outbox
+from tally.store.outbox import Outbox, OwnEvent
 from tally.store.revenue import CENTS, RECENT, Revenue
 from tally.store.trace_parent import TraceParentOf, no_trace
 
@@ -60,7 +65,8 @@ CREATE TABLE account (
     description TEXT,
     owned_by TEXT,
     created_date TEXT,
-    deleted INTEGER NOT NULL DEFAULT FALSE
+    deleted INTEGER NOT NULL DEFAULT FALSE,
+    revision INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX open_account_by_owner ON account (owned_by) WHERE NOT deleted AND created_date IS NOT NULL;
 
@@ -72,6 +78,7 @@ CREATE TABLE customer (
 ) STRICT;
 CREATE INDEX customer_by_account ON customer (account_id) WHERE account_id IS NOT NULL AND NOT deleted;
 {CUSTOMER_NAME}
+{updates.SCHEMA}
 {revenue.SCHEMA}
 {account_totals.SCHEMA}
 """
@@ -87,6 +94,7 @@ MIGRATIONS: Migrations = (  # see CONTRIBUTING.md, "A change of the schema"
     """,
     revenue.LARGE_INDEX,
     f"{inbox.ASIDE} {outbox.REQUEST_KEY}",
+    f"{outbox.BY_USER} {updates.SCHEMA} ALTER TABLE account ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;",
 )
 
 
@@ -98,14 +106,23 @@ class NewAccount(Struct, frozen=True):
     description: str = ""
 
 
+class AccountChange(Struct, frozen=True):
+    """What is to become of an account; what is UNSET stays."""
+
+    name: str | UnsetType = UNSET
+    owned_by: str | UnsetType = UNSET
+    description: str | UnsetType = UNSET
+
+
 class Account(Struct, frozen=True):
-    """An open account; `created_date` is RFC 3339 in UTC."""
+    """An open account; `created_date` is RFC 3339 in UTC, `revision` how often it was changed."""
 
     id: Id
     name: str
     description: str
     owned_by: str
     created_date: Moment
+    revision: int = 0
 
 
 class CustomerRevenue(Struct, frozen=True):
@@ -165,6 +182,33 @@ class Accounts:
         self.outbox.add([event], cause)
         return id
 
+    def change_account(
+        self,
+        id: int,
+        change: AccountChange,
+        cause: Cause = UNKNOWN,
+        owner: str | None = None,
+        revision: int | None = None,
+    ) -> Account:
+        """Change an account and answer it; where nothing is to be different, nothing happens.
+
+        Raises NotFound, and Changed unless it has the `revision` that is given.
+        """
+        before = self.account(id, owner)
+        if revision not in (None, before.revision):
+            raise Changed("account", id, before.revision)
+        told = {name: value for name, value in structs.asdict(change).items() if value is not UNSET}
+        after = structs.replace(before, **told)
+        if after == before:
+            return before
+        after = structs.replace(after, revision=before.revision + 1)
+        event = AccountUpdated(
+            after.id, after.name, after.description, after.owned_by, after.revision, now()
+        )
+        self._account_updated(event)
+        self.outbox.add([event], cause)
+        return after
+
     def delete_account(
         self, id: int, cascade: bool = False, cause: Cause = UNKNOWN, owner: str | None = None
     ) -> None:
@@ -178,7 +222,7 @@ class Accounts:
                 f"The account {id} still lists customers; delete them first, or ask for ?cascade=true."
             )
         self.database.execute("UPDATE account SET deleted = TRUE WHERE id = ?", (id,))
-        self.outbox.add([AccountDeleted(Id(id), now())], cause)
+        self.outbox.add([AccountDeleted(Id(id), now(), cascade)], cause)
 
     def account(self, id: int, owner: str | None = None) -> Account:
         """The account. Raises NotFound."""
@@ -218,13 +262,16 @@ class Accounts:
 
     def state(self) -> Iterator[Event]:
         """How the accounts stand: events that leave whoever applies them as all that came before would."""
-        for id, name, description, owned_by, created_date, deleted in self.database.rows(
-            "SELECT id, name, description, owned_by, created_date, deleted FROM account ORDER BY id"
+        for id, name, description, owned_by, created_date, deleted, updated in self.database.rows(
+            "SELECT account.id, name, description, owned_by, created_date, deleted, payload FROM account"
+            " LEFT JOIN updated ON kind = 'account' AND updated.id = account.id ORDER BY account.id"
         ):
             if created_date is not None:
                 yield AccountCreated(
                     Id(id), name, description, owned_by, datetime.fromisoformat(created_date)
                 )
+            if updated is not None:
+                yield decode_as(AccountUpdated, bytes(updated))
             if deleted:
                 yield AccountDeleted(Id(id), now())
 
@@ -233,8 +280,9 @@ class Accounts:
 
         Nothing is published in turn, so nobody is asked for a trace parent.
 
-        Every effect commutes with every other: amounts are summed, a deletion stands whatever comes
-        after it, and of two creations of one id the first by its date is the one that counts.
+        Every effect commutes with every other: amounts are summed, those of updates as differences; a deletion
+        stands whatever comes after it; of two creations of one id the first by its date is the one that
+        counts, and of updates the one with the highest revision, over any creation.
 
         Raises OverflowError for a revenue beyond 64 bits, and for an account above HIGHEST_ID.
         """
@@ -243,8 +291,16 @@ class Accounts:
             match event:
                 case InvoiceCreated():
                     revenue[event.customer_id] += event.purchase_price_cents
-                case InvoiceDeleted():
+                case InvoiceUpdated():
+                    revenue[event.customer_id] += event.purchase_price_cents - event.previous_price_cents
+                case InvoiceDeleted(last_price_cents=None):
                     revenue[event.customer_id] -= event.purchase_price_cents
+                case InvoiceDeleted():
+                    revenue[event.customer_id] -= event.last_price_cents or 0
+                case CustomerUpdated():
+                    self._customer_updated(event)
+                case AccountUpdated():
+                    self._account_updated(event)
                 case CustomerCreated():
                     self._customer_created(event)
                 case CustomerDeleted():
@@ -255,9 +311,9 @@ class Accounts:
                     self._account_deleted(event)
         account_totals.earned(self.database, self._revenue.add(revenue))
 
-    def make_again(self, events: Sequence[Event]) -> None:
+    def make_again(self, events: Sequence[OwnEvent]) -> None:
         """Have the effects of events that were published from here; nothing is published."""
-        self.apply(events)
+        self.apply(own.event for own in events)
 
     def follow_up(self) -> bool:
         """Nothing is left to do once events are applied."""
@@ -270,12 +326,29 @@ class Accounts:
             "SELECT created_date, account_id, name FROM customer JOIN customer_name USING (id) WHERE id = ?",
             (event.id,),
         )
-        self._note_if_given_twice(bool(before) and before[0] != told)
-        if before and before[0] <= told:
+        is_updated = updates.is_updated(self.database, "customer", event.id)
+        self._note_if_given_twice(bool(before) and not is_updated and before[0] != told)
+        if (before and before[0] <= told) or is_updated:
             return
         self._revenue.settle(event.id)
         self.database.execute(
             "INSERT OR REPLACE INTO customer_name VALUES (?, ?, ?)", (event.id, event.name, told[0])
+        )
+        self.database.execute(
+            "INSERT INTO customer (id, account_id) VALUES (?, ?)"
+            " ON CONFLICT (id) DO UPDATE SET account_id = excluded.account_id",
+            (event.id, event.account_id),
+        )
+
+    def _customer_updated(self, event: CustomerUpdated) -> None:
+        """It is where the update says; whatever the creation told, or will tell, is no longer so."""
+        if not updates.is_newest(self.database, "customer", event.id, event.revision, encode(event)):
+            return
+        self._revenue.settle(event.id)
+        self.database.execute(
+            "INSERT INTO customer_name VALUES (?, ?, ?)"
+            " ON CONFLICT (id) DO UPDATE SET name = excluded.name",
+            (event.id, event.name, rfc3339(event.updated_date)),
         )
         self.database.execute(
             "INSERT INTO customer (id, account_id) VALUES (?, ?)"
@@ -306,6 +379,12 @@ class Accounts:
 
     def _account_created(self, event: AccountCreated) -> None:
         self._insist_on_room_above(event.id)
+        if updates.is_updated(self.database, "account", event.id):
+            self.database.execute(
+                "UPDATE account SET created_date = ?2 WHERE id = ?1 AND coalesce(created_date, ?2) >= ?2",
+                (event.id, rfc3339(event.created_date)),
+            )
+            return
         told = (event.name, event.description, event.owned_by, rfc3339(event.created_date))
         before = self.database.rows(
             "SELECT name, description, owned_by, created_date FROM account"
@@ -322,6 +401,17 @@ class Accounts:
             " < (created_date, name, description, owned_by)",
             (event.id, *told),
         )
+
+    def _account_updated(self, event: AccountUpdated) -> None:
+        """One that comes before its creation waits, unlisted, for the date of that."""
+        self._insist_on_room_above(event.id)
+        if updates.is_newest(self.database, "account", event.id, event.revision, encode(event)):
+            self.database.execute(
+                "INSERT INTO account (id, name, description, owned_by, revision) VALUES (?, ?, ?, ?, ?)"
+                " ON CONFLICT (id) DO UPDATE SET name = excluded.name, description = excluded.description,"
+                " owned_by = excluded.owned_by, revision = excluded.revision",
+                (event.id, event.name, event.description, event.owned_by, event.revision),
+            )
 
     def _account_deleted(self, event: AccountDeleted) -> None:
         self._insist_on_room_above(event.id)
@@ -347,6 +437,6 @@ _SHOWN = (
 )
 
 _ACCOUNT = (
-    "SELECT id, name, description, owned_by, created_date FROM account"
+    "SELECT id, name, description, owned_by, created_date, revision FROM account"
     " WHERE NOT deleted AND created_date IS NOT NULL"
 )

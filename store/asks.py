@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from tally.events import EVENT_ID_FIELD, PAYLOAD_FIELD, REQUEST_KEY_FIELD, TRACE_PARENT_FIELD, TYPE_FIELD
+from tally.events import BY_FIELD, EVENT_ID_FIELD, PAYLOAD_FIELD, REQUEST_KEY_FIELD, TRACE_PARENT_FIELD, TYPE_FIELD
 from tally.store import ranges
 from tally.store.outbox import OutboxRow
 from tally.store.ranges import Range
@@ -125,6 +125,8 @@ def published_fields(source: str, row: OutboxRow) -> Fields:
         fields[TRACE_PARENT_FIELD] = row.trace_parent.encode()
     if row.request_key:
         fields[REQUEST_KEY_FIELD] = row.request_key.encode()
+    if row.by:
+        fields[BY_FIELD] = row.by.encode()
     return fields
 
 

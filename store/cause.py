@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 
 class Cause(NamedTuple):
-    """What is known of it: its W3C trace context, and the `request_key` of one with an Idempotency-Key."""
+    """What is known of it: its W3C trace context, the `request_key` of one with an Idempotency-Key, who asked."""
 
     trace_parent: str | None = None
     request_key: str | None = None
+    by: str | None = None
 
 
 UNKNOWN = Cause()

@@ -4,30 +4,35 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType, structs, to_builtins
 
 from tally.events import (
     AccountCreated,
     AccountDeleted,
+    AccountUpdated,
     CustomerCreated,
     CustomerDeleted,
+    CustomerUpdated,
     Day,
     Event,
     Id,
     InvoiceCreated,
     InvoiceDeleted,
+    InvoiceUpdated,
     Moment,
+    encode,
     now,
     rfc3339,
 )
-from tally.store import idempotency, inbox, invoice_index, outbox
+from tally.store import history, idempotency, inbox, invoice_index, outbox, updates
 from tally.store.cause import UNKNOWN, Cause
 from tally.store.database import Database, Migrations, Place, numbers
-from tally.store.errors import NotFound, UnknownReference
+from tally.store.errors import Changed, NotFound, UnknownReference
+from tally.store.history import Happening, History
 from tally.store.ids import give
-from tally.store.outbox import Outbox
+from tally.store.outbox import Outbox, OwnEvent
 from tally.store.trace_parent import TraceParentOf, no_trace
 
 SERVICE = "customers"
@@ -47,7 +52,9 @@ CREATE TABLE customer (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     account_id INTEGER NOT NULL,
     name TEXT NOT NULL,
-    created_date TEXT NOT NULL
+    created_date TEXT NOT NULL,
+    created_by TEXT,
+    revision INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX customer_by_account ON customer (account_id);
 {CUSTOMER_NUMBER}
@@ -57,9 +64,13 @@ CREATE TABLE invoice (
     customer_id INTEGER NOT NULL REFERENCES customer,
     purchase_price_cents INTEGER NOT NULL,
     purchase_date TEXT NOT NULL,
-    created_date TEXT NOT NULL
+    created_date TEXT NOT NULL,
+    created_by TEXT,
+    revision INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 {invoice_index.SCHEMA}
+{history.SCHEMA}
+{updates.SCHEMA}
 
 -- What AccountCreated and AccountDeleted told. A deleted account keeps its row, so that a creation
 -- that comes after the deletion does not bring it back; until its creation has come it has no owner.
@@ -83,12 +94,21 @@ MIGRATIONS: Migrations = (  # see CONTRIBUTING.md, "A change of the schema"
     f"DROP INDEX invoice_by_customer; {invoice_index.SCHEMA} {DOOMED_CUSTOMER}",
     CUSTOMER_NUMBER,
     f"{inbox.ASIDE} {outbox.REQUEST_KEY}",
+    f"""
+    {outbox.BY_USER}
+    {history.SCHEMA}
+    {updates.SCHEMA}
+    ALTER TABLE customer ADD COLUMN created_by TEXT;
+    ALTER TABLE customer ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE invoice ADD COLUMN created_by TEXT;
+    ALTER TABLE invoice ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
+    """,
 )
 
 MOST_CUSTOMERS_AT_ONCE = 1000  # deleted in one transaction: other writers wait for it
 MOST_INVOICES_AT_ONCE = 20_000
 
-CONCERNS = (AccountCreated, AccountDeleted)  # the events that change something here: none of its own
+CONCERNS = (AccountCreated, AccountUpdated, AccountDeleted)  # the events that change something here: none of its own
 
 
 class NewCustomer(Struct, frozen=True):
@@ -106,23 +126,42 @@ class NewInvoice(Struct, frozen=True):
     purchase_price_cents: int
 
 
+class CustomerChange(Struct, frozen=True):
+    """What is to become of a customer; what is UNSET stays."""
+
+    name: str | UnsetType = UNSET
+    account_id: Id | UnsetType = UNSET
+
+
+class InvoiceChange(Struct, frozen=True):
+    """What is to become of an invoice; what is UNSET stays."""
+
+    purchase_date: date | UnsetType = UNSET
+    purchase_price_cents: int | UnsetType = UNSET
+
+
 class Customer(Struct, frozen=True):
-    """A recorded customer; `created_date` is RFC 3339 in UTC."""
+    """A recorded customer; `created_date` is RFC 3339 in UTC, `revision` how often it was changed."""
 
     id: Id
     account_id: Id
     name: str
     created_date: Moment
+    revision: int = 0
 
 
 class Invoice(Struct, frozen=True):
-    """A recorded invoice; `purchase_date` is YYYY-MM-DD, `created_date` RFC 3339 in UTC."""
+    """A recorded invoice; `purchase_date` is YYYY-MM-DD, `created_date` RFC 3339 in UTC.
+
+    `revision` is how often it was changed.
+    """
 
     id: Id
     customer_id: Id
     purchase_price_cents: int
     purchase_date: Day
     created_date: Moment
+    revision: int = 0
 
 
 def open_database(
@@ -159,8 +198,8 @@ class Customers:
         shown = rfc3339(created)
         ids = self._give("customer", len(new))
         self.database.insert(
-            "customer (id, account_id, name, created_date)",
-            [(id, each.account_id, each.name, shown) for id, each in zip(ids, new, strict=True)],
+            "customer (id, account_id, name, created_date, created_by)",
+            [(id, each.account_id, each.name, shown, cause.by) for id, each in zip(ids, new, strict=True)],
         )
         events = [
             CustomerCreated(id, each.account_id, each.name, created)
@@ -179,9 +218,9 @@ class Customers:
         shown = rfc3339(created)
         ids = self._give("invoice", len(new))
         self.database.insert(
-            "invoice (id, customer_id, purchase_price_cents, purchase_date, created_date)",
+            "invoice (id, customer_id, purchase_price_cents, purchase_date, created_date, created_by)",
             [
-                (id, each.customer_id, each.purchase_price_cents, str(each.purchase_date), shown)
+                (id, each.customer_id, each.purchase_price_cents, str(each.purchase_date), shown, cause.by)
                 for id, each in zip(ids, new, strict=True)
             ],
         )
@@ -204,6 +243,98 @@ class Customers:
             ids = [invoice.customer_id for invoice in new]
             self._insist(ids, "customer_id", "customer", _OWN_CUSTOMER, owner)
 
+    def change_customer(
+        self,
+        id: int,
+        change: CustomerChange,
+        cause: Cause = UNKNOWN,
+        owner: str | None = None,
+        revision: int | None = None,
+        require_account: bool = False,
+    ) -> Customer:
+        """Change a customer and answer it; where nothing is to be different, nothing happens.
+
+        Raises NotFound, Changed unless it has the `revision` that is given, and UnknownReference like
+        `create_customers`.
+        """
+        before = self.customer(id, owner)
+        _insist_on_revision("customer", before, revision)
+        after = _changed(before, change)
+        if after is before:
+            return before
+        if after.account_id != before.account_id:
+            if require_account:
+                self._insist_on_accounts([after.account_id])
+            if owner is not None:
+                self._insist([after.account_id], "account_id", "account", _OWN_ACCOUNT, owner)
+        event = CustomerUpdated(after.id, after.account_id, after.name, after.revision, now())
+        self._update_customer(event, cause.by)
+        self.outbox.add([event], cause)
+        return after
+
+    def _update_customer(self, event: CustomerUpdated, by: str | None) -> None:
+        """Have the effect of an update, if it counts."""
+        payload = encode(event)
+        for row in self.database.rows(f"{_CUSTOMER} WHERE id = ?", (event.id,)):
+            before = _customer(row)
+            if not updates.is_newest(self.database, "customer", event.id, event.revision, payload):
+                return
+            self.database.execute(
+                "UPDATE customer SET account_id = ?, name = ?, revision = ? WHERE id = ?",
+                (event.account_id, event.name, event.revision, event.id),
+            )
+            after = Customer(event.id, event.account_id, event.name, before.created_date, event.revision)
+            self._note("customer", before, _happening(event, rfc3339(event.updated_date), by, before, after))
+
+    def change_invoice(
+        self,
+        id: int,
+        change: InvoiceChange,
+        cause: Cause = UNKNOWN,
+        owner: str | None = None,
+        revision: int | None = None,
+    ) -> Invoice:
+        """Change an invoice and answer it; where nothing is to be different, nothing happens.
+
+        Raises NotFound, and Changed unless it has the `revision` that is given.
+        """
+        before = self.invoice(id, owner)
+        _insist_on_revision("invoice", before, revision)
+        after = _changed(before, change)
+        if after is before:
+            return before
+        event = InvoiceUpdated(
+            after.id,
+            after.customer_id,
+            after.purchase_price_cents,
+            date.fromisoformat(after.purchase_date),
+            before.purchase_price_cents,
+            date.fromisoformat(before.purchase_date),
+            after.revision,
+            now(),
+        )
+        self._update_invoice(event, cause.by)
+        self.outbox.add([event], cause)
+        return after
+
+    def _update_invoice(self, event: InvoiceUpdated, by: str | None) -> None:
+        """Have the effect of an update, if it counts."""
+        for row in self.database.rows(f"{_INVOICE} AND id = ?", (event.id,)):
+            before = _invoice(row)
+            if before.revision >= event.revision:
+                return
+            self.database.execute(
+                "UPDATE invoice SET purchase_price_cents = ?, purchase_date = ?, revision = ? WHERE id = ?",
+                (event.purchase_price_cents, str(event.purchase_date), event.revision, event.id),
+            )
+            after = structs.replace(
+                before,
+                purchase_price_cents=event.purchase_price_cents,
+                purchase_date=str(event.purchase_date),
+                revision=event.revision,
+            )
+            self._note("invoice", before, _happening(event, rfc3339(event.updated_date), by, before, after))
+
     def delete_customer(self, id: int, cause: Cause = UNKNOWN, owner: str | None = None) -> None:
         """Delete a customer and its invoices. Raises NotFound."""
         customer = self.customer(id, owner)
@@ -212,9 +343,32 @@ class Customers:
     def delete_invoice(self, id: int, cause: Cause = UNKNOWN, owner: str | None = None) -> None:
         """Take an invoice back. Raises NotFound."""
         invoice = self.invoice(id, owner)
-        self.database.execute("DELETE FROM invoice WHERE id = ?", (id,))
-        deleted = InvoiceDeleted(invoice.id, invoice.customer_id, invoice.purchase_price_cents, now())
+        cents, day = invoice.purchase_price_cents, date.fromisoformat(invoice.purchase_date)
+        deleted = InvoiceDeleted(invoice.id, invoice.customer_id, cents, now(), day)
+        if invoice.revision:
+            created = History(self.database, "invoice").beginning(id)
+            deleted = structs.replace(
+                deleted,
+                purchase_price_cents=created["purchase_price_cents"],
+                purchase_date=date.fromisoformat(created["purchase_date"]),
+                last_price_cents=cents,
+                last_date=day,
+            )
+        self._remove_invoice(deleted, cause.by)
         self.outbox.add([deleted], cause)
+
+    def _remove_invoice(self, event: InvoiceDeleted, by: str | None) -> None:
+        for row in self.database.rows(f"{_INVOICE} AND id = ?", (event.id,)):
+            invoice = _invoice(row)
+            at = rfc3339(event.deleted_date)
+            self._note("invoice", invoice, _happening(event, at, by, invoice, None))
+        self.database.execute("DELETE FROM invoice WHERE id = ?", (event.id,))
+
+    def _note(self, kind: history.Kind, before: "Customer | Invoice", change: Happening) -> None:
+        """Note a change of a row that is still as it was `before`, or just was."""
+        by = self.database.value(f"SELECT created_by FROM {kind} WHERE id = ?", (before.id,))
+        created = Happening(f"{kind.title()}Created", before.created_date, by, None, _shown(before))
+        History(self.database, kind).note(before.id, created, change)
 
     def customer(self, id: int, owner: str | None = None) -> Customer:
         """The customer. Raises NotFound."""
@@ -276,6 +430,8 @@ class Customers:
         for event in events:
             if isinstance(event, AccountCreated):
                 self._account_created(event)
+            elif isinstance(event, AccountUpdated):
+                self._account_updated(event)
             elif isinstance(event, AccountDeleted):
                 self._account_deleted(event, trace_parent_of(event))
                 doomed = True
@@ -283,6 +439,8 @@ class Customers:
             self._delete_part()
 
     def _account_created(self, event: AccountCreated) -> None:
+        if updates.is_updated(self.database, "account", event.id):
+            return
         # Where two sources created the same number, the first by its date is the one that counts.
         self.database.execute(
             "INSERT INTO known_account (id, owned_by, created_date) VALUES (?, ?, ?)"
@@ -293,50 +451,65 @@ class Customers:
             (event.id, event.owned_by, rfc3339(event.created_date)),
         )
 
+    def _account_updated(self, event: AccountUpdated) -> None:
+        if updates.is_newest(self.database, "account", event.id, event.revision, encode(event)):
+            self.database.execute(
+                "INSERT INTO known_account (id, owned_by) VALUES (?, ?)"
+                " ON CONFLICT (id) DO UPDATE SET owned_by = excluded.owned_by",
+                (event.id, event.owned_by),
+            )
+
     def _account_deleted(self, event: AccountDeleted, trace_parent: str | None) -> None:
         self.database.execute(
             "INSERT INTO known_account (id, deleted) VALUES (?, TRUE)"
             " ON CONFLICT (id) DO UPDATE SET deleted = TRUE WHERE NOT deleted",
             (event.id,),
         )
-        if self.database.changes():  # told again, it doesn't concern customers that were recorded since
+        if event.cascade and self.database.changes():  # told again, it doesn't concern customers that were recorded since
             sql = "INSERT OR IGNORE INTO doomed_account VALUES (?, ?)"
             self.database.execute(sql, (event.id, trace_parent))
 
-    def make_again(self, events: Sequence[Event]) -> None:
+    def make_again(self, events: Sequence[OwnEvent]) -> None:
         """Have the effects of events that were published from here, in their order; nothing is published.
 
         An invoice whose customer isn't there, as nobody has its creation any more, is left out.
         """
-        for kind, each in groupby(events, type):
+        for kind, each in groupby(events, lambda own: type(own.event)):
             self._make_again(kind, list(each))
 
-    def _make_again(self, kind: type[Event], events: list[Any]) -> None:
-        ids = [event.id for event in events]
+    def _make_again(self, kind: type[Event], own: list[OwnEvent]) -> None:
+        events: list[tuple[Any, str | None]] = [(each.event, each.row.by) for each in own]
         if kind is CustomerCreated:
-            rows = [(each.id, each.account_id, each.name, rfc3339(each.created_date)) for each in events]
-            self.database.insert("customer (id, account_id, name, created_date)", rows)
-        elif kind is InvoiceCreated:
-            unknown = self._without([event.customer_id for event in events], _KNOWN_CUSTOMER, None)
             self.database.insert(
-                "invoice (id, customer_id, purchase_price_cents, purchase_date, created_date)",
+                "customer (id, account_id, name, created_date, created_by)",
+                [(e.id, e.account_id, e.name, rfc3339(e.created_date), by) for e, by in events],
+            )
+        elif kind is InvoiceCreated:
+            unknown = self._without([event.customer_id for event, _ in events], _KNOWN_CUSTOMER, None)
+            self.database.insert(
+                "invoice (id, customer_id, purchase_price_cents, purchase_date, created_date, created_by)",
                 [
                     (
-                        each.id,
-                        each.customer_id,
-                        each.purchase_price_cents,
-                        str(each.purchase_date),
-                        rfc3339(each.created_date),
+                        event.id,
+                        event.customer_id,
+                        event.purchase_price_cents,
+                        str(event.purchase_date),
+                        rfc3339(event.created_date),
+                        by,
                     )
-                    for each in events
-                    if each.customer_id not in unknown
+                    for event, by in events
+                    if event.customer_id not in unknown
                 ],
             )
-        elif kind is InvoiceDeleted:
-            self.database.execute("DELETE FROM invoice WHERE id IN carray(?)", (numbers(sorted(ids)),))
-        elif kind is CustomerDeleted:
-            for id in ids:
-                self._remove_customer(id, MOST_INVOICES_AT_ONCE)
+        for event, by in events:
+            if kind is CustomerUpdated:
+                self._update_customer(event, by)
+            elif kind is InvoiceUpdated:
+                self._update_invoice(event, by)
+            elif kind is InvoiceDeleted:
+                self._remove_invoice(event, by)
+            elif kind is CustomerDeleted:
+                self._remove_customer(event, by, MOST_INVOICES_AT_ONCE)
 
     def state(self) -> None:
         """Nothing: what customers and invoices there are is too much to be told in events."""
@@ -376,22 +549,28 @@ class Customers:
 
     def _delete_customer(self, id: Id, account_id: Id, cause: Cause, most: int) -> int:
         """Delete a customer and up to `most` of its invoices; answer how many. The rest is left for later."""
-        self.outbox.add([CustomerDeleted(id, account_id, now())], cause)
-        return self._remove_customer(id, most)
+        event = CustomerDeleted(id, account_id, now())
+        self.outbox.add([event], cause)
+        return self._remove_customer(event, cause.by, most)
 
-    def _remove_customer(self, id: Id, most: int) -> int:
-        self.database.execute("DELETE FROM customer WHERE id = ?", (id,))
-        deleted = self._delete_invoices(id, most)
+    def _remove_customer(self, event: CustomerDeleted, by: str | None, most: int) -> int:
+        for row in self.database.rows(f"{_CUSTOMER} WHERE id = ?", (event.id,)):
+            customer = _customer(row)
+            at = rfc3339(event.deleted_date)
+            self._note("customer", customer, _happening(event, at, by, customer, None))
+        self.database.execute("DELETE FROM customer WHERE id = ?", (event.id,))
+        deleted = self._delete_invoices(event.id, most)
         if deleted == most:
-            self.database.execute("INSERT INTO doomed_customer VALUES (?)", (id,))
+            self.database.execute("INSERT INTO doomed_customer VALUES (?)", (event.id,))
         return deleted
 
     def _delete_invoices(self, customer_id: int, most: int) -> int:
-        self.database.execute(
-            f"DELETE FROM invoice WHERE id IN ({_IDS_OF_INVOICES} WHERE customer_id = ? LIMIT ?)",
-            (customer_id, most),
-        )
-        return self.database.changes()
+        """Delete up to `most` invoices of a customer that is gone; how each began is noted. Answers how many."""
+        ids = self.database.rows(f"{_IDS_OF_INVOICES} WHERE customer_id = ? LIMIT ?", (customer_id, most))
+        chosen = (numbers([id for (id,) in ids]),)
+        self.database.execute(_NOTE_INVOICES, chosen)
+        self.database.execute("DELETE FROM invoice WHERE id IN carray(?)", chosen)
+        return len(ids)
 
     def _give(self, table: str, count: int) -> list[Id]:
         """The ids of new rows: nobody else gets them, as the write lock keeps others out."""
@@ -417,9 +596,9 @@ class Customers:
         return {id for (id,) in self.database.rows(asked, bindings)}
 
 
-_CUSTOMER = "SELECT id, account_id, name, created_date FROM customer"
+_CUSTOMER = "SELECT id, account_id, name, created_date, revision FROM customer"
 _INVOICE = (
-    "SELECT id, customer_id, purchase_price_cents, purchase_date, created_date FROM invoice"
+    "SELECT id, customer_id, purchase_price_cents, purchase_date, created_date, revision FROM invoice"
     " WHERE customer_id NOT IN (SELECT id FROM doomed_customer)"
 )
 _INVOICES_OF = (
@@ -427,6 +606,14 @@ _INVOICES_OF = (
     " AND id > :bound ORDER BY id LIMIT :limit"
 )
 _IDS_OF_INVOICES = f"{invoice_index.EVERY_PART} SELECT invoice.id FROM {invoice_index.INVOICES}"
+# The deletion itself is their customer's.
+_NOTE_INVOICES = (
+    "INSERT INTO history (kind, row_id, event, at, by_user, after)"
+    " SELECT 'invoice', id, 'InvoiceCreated', created_date, created_by, json_object('id', CAST(id AS TEXT),"
+    " 'customer_id', CAST(customer_id AS TEXT), 'purchase_price_cents', purchase_price_cents,"
+    " 'purchase_date', purchase_date, 'created_date', created_date, 'revision', revision)"
+    " FROM invoice WHERE id IN carray(?) AND revision = 0"
+)
 _DOOMED = "SELECT id FROM doomed_customer UNION ALL SELECT id FROM doomed_account LIMIT 1"
 
 # One may be known by its deletion alone, which came first.
@@ -451,9 +638,36 @@ _IDS_OF_OWN_INVOICES = (
 _OWN_INVOICES = f"{_INVOICE} AND id IN ({_IDS_OF_OWN_INVOICES}) ORDER BY id"
 
 
-def _customer(row: tuple[int, int, str, str]) -> Customer:
+def _customer(row: tuple[int, int, str, str, int]) -> Customer:
     return Customer(Id(row[0]), Id(row[1]), *row[2:])
 
 
-def _invoice(row: tuple[int, int, int, str, str]) -> Invoice:
+def _invoice(row: tuple[int, int, int, str, str, int]) -> Invoice:
     return Invoice(Id(row[0]), Id(row[1]), *row[2:])
+
+
+Row = TypeVar("Row", Customer, Invoice)
+
+
+def _insist_on_revision(kind: str, row: Customer | Invoice, revision: int | None) -> None:
+    if revision not in (None, row.revision):
+        raise Changed(kind, row.id, row.revision)
+
+
+def _changed(row: Row, change: CustomerChange | InvoiceChange) -> Row:
+    """The row with what the change tells, and the next revision; itself where nothing is different."""
+    told = {name: value for name, value in structs.asdict(change).items() if value is not UNSET}
+    told = {name: str(value) if isinstance(value, date) else value for name, value in told.items()}
+    changed = structs.replace(row, **told)
+    return row if changed == row else structs.replace(changed, revision=row.revision + 1)
+
+
+def _shown(row: Customer | Invoice) -> dict[str, Any]:
+    shown: dict[str, Any] = to_builtins(row, enc_hook=str)
+    return shown
+
+
+def _happening(
+    event: Event, at: str, by: str | None, before: Customer | Invoice, after: Customer | Invoice | None
+) -> Happening:
+    return Happening(type(event).__name__, at, by, _shown(before), _shown(after) if after else None)

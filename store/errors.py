@@ -58,6 +58,14 @@ class AccountInUse(StoreError):
     """The account still lists customers."""
 
 
+class Changed(StoreError):
+    """The row has another revision than the one that a change was to be made to."""
+
+    def __init__(self, kind: str, id: int, revision: int) -> None:
+        super().__init__(f"The {kind} {id} was changed meanwhile: its revision is {revision} now.")
+        self.revision = revision
+
+
 class KeyReused(StoreError):
     """The Idempotency-Key was used before, for another request."""
 

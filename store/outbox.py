@@ -5,7 +5,7 @@ and rolled back with it.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -33,7 +33,8 @@ CREATE TABLE outbox (
     type TEXT NOT NULL,
     payload BLOB NOT NULL,
     trace_parent TEXT,
-    request_key TEXT
+    request_key TEXT,
+    by_user TEXT
 ) STRICT;
 
 -- How far publication had got at some times, to know which rows were published how long ago.
@@ -45,6 +46,7 @@ CREATE TABLE publication (
 
 
 REQUEST_KEY = "ALTER TABLE outbox ADD COLUMN request_key TEXT;"  # what schemas up to 3 lack
+BY_USER = "ALTER TABLE outbox ADD COLUMN by_user TEXT;"  # and up to 4
 
 
 class OutboxRow(NamedTuple):
@@ -55,6 +57,14 @@ class OutboxRow(NamedTuple):
     payload: bytes
     trace_parent: str | None
     request_key: str | None = None
+    by: str | None = None
+
+
+class OwnEvent(NamedTuple):
+    """An event of a database's own, and the row that its outbox has, or had, for it."""
+
+    row: OutboxRow
+    event: Any
 
 
 class Outbox:
@@ -98,8 +108,8 @@ class Outbox:
         self.begin_if_in_doubt()
         key = cause.request_key and f"{cause.request_key}{len(events)}"
         self._database.insert(
-            "outbox (type, payload, trace_parent, request_key)",
-            [(type(event).__name__, encode(event), cause.trace_parent, key) for event in events],
+            "outbox (type, payload, trace_parent, request_key, by_user)",
+            [(type(event).__name__, encode(event), cause.trace_parent, key, cause.by) for event in events],
         )
 
     def begin_if_in_doubt(self) -> None:
@@ -117,7 +127,7 @@ class Outbox:
 
     def _rows(self, wanted: Range, limit: int) -> list[OutboxRow]:
         rows = self._database.rows(
-            "SELECT sequence - ?3, type, payload, trace_parent, request_key FROM outbox"
+            "SELECT sequence - ?3, type, payload, trace_parent, request_key, by_user FROM outbox"
             " WHERE sequence BETWEEN ?1 AND ?2 ORDER BY sequence LIMIT ?4",
             (self._base + wanted.first, self._base + wanted.last, self._base, limit),
         )
@@ -165,7 +175,7 @@ class Outbox:
         The numbers after them are then given to new events as if nothing had been lost.
         """
         self._database.insert(
-            "outbox (sequence, type, payload, trace_parent, request_key)",
+            "outbox (sequence, type, payload, trace_parent, request_key, by_user)",
             [(self._base + sequence, *rest) for sequence, *rest in rows],
         )
         self.reach(rows[-1].sequence)

@@ -446,9 +446,9 @@ def _to_publish(
 
 def _further(row: OutboxRow) -> bytes | str:
     """The fields that not every event has, as publish.lua takes them."""
-    if not (row.trace_parent or row.request_key):
+    if not (row.trace_parent or row.request_key or row.by):
         return ""
-    named = (("TraceParent", row.trace_parent), ("RequestKey", row.request_key))
+    named = (("TraceParent", row.trace_parent), ("RequestKey", row.request_key), ("By", row.by))
     return msgspec.msgpack.encode([part for field in named if field[1] for part in field])
 
 

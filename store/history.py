@@ -1,0 +1,92 @@
+"""What became of customers and invoices: who recorded and changed them, when, and what they were before.
+
+Most are never changed. Of those there is only their own row, which tells of their beginning; it is noted
+here with the first change.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from tally.events import Moment
+from tally.store.database import Database
+
+Kind = Literal["customer", "invoice"]
+
+# By whom a row was recorded stands in the row.
+SCHEMA = """
+CREATE TABLE history (
+    id INTEGER PRIMARY KEY,
+    kind TEXT NOT NULL,
+    row_id INTEGER NOT NULL,
+    event TEXT NOT NULL,
+    at TEXT NOT NULL,
+    by_user TEXT,
+    before TEXT,
+    after TEXT
+) STRICT;
+CREATE INDEX history_of ON history (row_id, kind);
+"""
+
+
+class Happening(msgspec.Struct, frozen=True):
+    """Something that happened to a row: `event` is its type, `by` the signed-in user who did it.
+
+    `before` and `after` are the row then, None where there was none.
+    """
+
+    event: str
+    at: Moment
+    by: str | None
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
+class History:
+    """What is noted in one database."""
+
+    def __init__(self, database: Database, kind: Kind) -> None:
+        self._database = database
+        self._kind = kind
+
+    def note(self, id: int, beginning: Happening, change: Happening) -> None:
+        """Note a change, and with the first one how the row began. In the transaction that is open."""
+        is_known = self._database.value(
+            "SELECT 1 FROM history WHERE row_id = ? AND kind = ? LIMIT 1", (id, self._kind)
+        )
+        self._database.insert(
+            "history (kind, row_id, event, at, by_user, before, after)",
+            [self._row(id, each) for each in ([] if is_known else [beginning]) + [change]],
+        )
+
+    def beginning(self, id: int) -> dict[str, Any]:
+        """A row that was changed, as it was recorded."""
+        after: str = self._database.value(
+            "SELECT after FROM history WHERE row_id = ? AND kind = ? ORDER BY id LIMIT 1", (id, self._kind)
+        )
+        row: dict[str, Any] = msgspec.json.decode(after)
+        return row
+
+    def of(self, id: int, after: int, limit: int) -> list[tuple[int, Happening]]:
+        """Up to `limit` of what is noted of a row, behind the first `after`, oldest first."""
+        rows = self._database.rows(
+            "SELECT event, at, by_user, before, after FROM history WHERE row_id = ? AND kind = ?"
+            " ORDER BY id LIMIT ? OFFSET ?",
+            (id, self._kind, limit, after),
+        )
+        return [(after + number, _happening(row)) for number, row in enumerate(rows, 1)]
+
+    def _row(self, id: int, each: Happening) -> Sequence[object]:
+        before, after = (_text(row) for row in (each.before, each.after))
+        return self._kind, id, each.event, each.at, each.by, before, after
+
+
+def _text(row: dict[str, Any] | None) -> str | None:
+    return None if row is None else msgspec.json.encode(row).decode()
+
+
+def _happening(row: Sequence[Any]) -> Happening:
+    event, at, by, *rows = row
+    before, after = (None if text is None else msgspec.json.decode(text) for text in rows)
+    return Happening(event, at, by_user, before, after)
