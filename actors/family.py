@@ -16,10 +16,11 @@ from pathlib import Path
 
 import structlog
 
-from tally.actors import consumer, control, http_server, redis_server, relay
+from tally.actors import consumer, control, http_server, limits, redis_server, relay
 from tally.actors.actor import Actor
 from tally.actors.doorbell import Doorbell
 from tally.actors.housekeeper import Housekeeper
+from tally.actors.limits import Limits
 from tally.actors.metrics import FAMILIES, ConsumerMetrics, RelayMetrics, actor_metrics
 from tally.actors.redis_binaries import Server
 from tally.actors.services import SERVICES
@@ -209,8 +210,8 @@ class Family:
         def main(actor: Actor) -> None:
             self._let_go_of_listeners(keep=service)
             threads = _address_settings(self._settings, service).threads
-            figures = self._figures(actor)
-            api = self.api(service)
+            figures, most = self._figures(actor), limits.of_this_process(threads)
+            api = self.api(service, most)
             actor.depends_on(lambda: not api.service.commits.stands_still())
             with closing(api.service):
                 http_server.run(
@@ -220,19 +221,21 @@ class Family:
                     threads,
                     self._settings.auth.trusted_proxy,
                     api,
+                    most,
                 )
 
         return main
 
-    def api(self, service: str) -> Api:
-        """A service as its HTTP processes serve it. Opens its database."""
-        api = self._calls(service)
-        metrics.add_metrics(api.app, service, self._parts(service))
+    def api(self, service: str, most: Limits) -> Api:
+        """A service as its HTTP processes serve it, within these limits. Opens its database."""
+        api = self._calls(service, most.sign_ins)
+        parts = self._parts(service) | {"limits": lambda: metrics.limits(service, most._asdict())}
+        metrics.add_metrics(api.app, service, parts)
         ports = pages.Ports(self._settings.customers.port, self._settings.accounts.port)
         pages.add_pages(api.app, service, ports)
         return api
 
-    def _calls(self, service: str) -> Api:
+    def _calls(self, service: str, sign_ins: int) -> Api:
         opened, known = partial(self._open, service), tokens(self._settings)
         ring = self._doorbells[service].ring
         status = self._status(service)
@@ -241,7 +244,7 @@ class Family:
             require_account = customers.require_account
             return customers_http.api(opened, ring, require_account, status, known)
         threads = self._settings.accounts.threads
-        return accounts_http.api(opened, ring, status, known, customers.port, threads)
+        return accounts_http.api(opened, ring, status, known, customers.port, threads, sign_ins)
 
     def _status(self, service: str) -> StatusProbe:
         return status_probe(self._settings, service, self._redis_url, partial(self._open, service))

@@ -1,10 +1,12 @@
 """Logs: one line each, JSON where nobody watches."""
 
+import io
 import logging
 import os
 import select
 import stat
 import sys
+from typing import TextIO
 
 import structlog
 
@@ -28,12 +30,12 @@ def configure(settings: LogSettings, actor: str) -> None:
     last: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(),
-            exception_formatter=structlog.dev.plain_traceback,  # the default one shows variables, secrets too
+            exception_formatter=_plain_traceback,  # the default one shows variables, secrets too
         )
         if text
         else structlog.processors.JSONRenderer()
     )
-    rendered = [last] if text else [structlog.processors.format_exc_info, last]
+    rendered = [_printable_values if text else structlog.processors.format_exc_info, last]
     structlog.configure(
         processors=[*shared, *rendered],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -51,6 +53,29 @@ def configure(settings: LogSettings, actor: str) -> None:
     logging.captureWarnings(True)
     # A queue of requests is what threads are for; waitress would warn of each one.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+
+
+def printable(text: str) -> str:
+    """The text on one line, with everything escaped that a terminal could take for an order."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def _printable_values(
+    _logger: object, _method: str, line: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Whoever publishes or asks must not give orders to the terminal of who looks on."""
+    return {key: printable(value) if isinstance(value, str) else value for key, value in line.items()}
+
+
+def _plain_traceback(sink: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
+    told = io.StringIO()
+    structlog.dev.plain_traceback(told, exc_info)
+    sink.write("\n".join(map(printable, told.getvalue().split("\n"))))
 
 
 def _of_library(

@@ -28,6 +28,7 @@ from waitress import wasyncore
 from waitress.adjustments import Adjustments
 from waitress.utilities import BadRequest, Error, InternalServerError, build_http_date
 
+from tally.actors.limits import Limits
 from tally.http.auth import CHALLENGE
 from tally.http.problems import CONTENT_TYPE, render
 from tally.http.seldom import Seldom
@@ -38,12 +39,10 @@ IDLE_SECONDS = 60
 MOST_HEADER_BYTES = 32 * 1024  # of a request, and of the trailers behind chunks
 MOST_BODY_BYTES = 2 * BATCH_BODY  # up to here a body that is refused is read, so that its sender hears why
 LARGE_BODY_BYTES = 64 * 1024  # beyond that, whoever sends it is asked for a token first, and a pool reads it
-MOST_BODIES_BYTES = 256 * 1024**2  # announced or there, of all large bodies together
 MOST_AHEAD = 4  # requests of a connection that are read at once: each takes a hundred times its bytes
 MOST_UNREAD_BYTES = 768 * 1024  # of an answer; then it is made no further. From a MiB on it would be a file
-MOST_UNSENT_BYTES = 64 * 1024**2  # of all answers together; then none is made further
 TURN_BYTES = 1024**2  # of a long answer; then it is the next one's turn
-LONG = 4  # of the threads, one in so many more makes long answers, and no others
+LONG = 8  # of the threads, one in so many more makes long answers, and no others
 MOST_SENT_BYTES = 1024**2  # in one buffer of an answer: it lets go of nothing before all of it is sent
 SEND_BYTES = 64 * 1024  # what is less is sent by the loop, header and body and several clients' at once
 STALLED_SECONDS = 2.0  # a client that reads nothing for so long doesn't hold up the process's end
@@ -424,10 +423,8 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
 
     def is_full(self) -> bool:
         """Whether the client has enough to read, or all of them together have."""
-        unread = self.total_outbufs_len
-        return bool(
-            unread > MOST_UNREAD_BYTES or (unread > SEND_BYTES and self.server.unsent() > MOST_UNSENT_BYTES)
-        )
+        unread, most = self.total_outbufs_len, self.server.limits.unsent_bytes
+        return bool(unread > MOST_UNREAD_BYTES or (unread > SEND_BYTES and self.server.unsent() > most))
 
     @property
     def is_long(self) -> bool:
@@ -628,7 +625,7 @@ def _is_for_the_writer(request: _Parser) -> bool:
 class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
     """waitress on a listening socket that others may serve as well, driven a turn at a time.
 
-    It holds `connections` at once. `trusted_proxy` is the address of a reverse proxy that tells its
+    It keeps to `limits`. `trusted_proxy` is the address of a reverse proxy that tells its
     clients' addresses, or "". With `commits`, requests that change something share them. `refusal` tells why
     a request with that header Authorization is answered 401, before its large body is read. All methods are
     of the thread that turns the loop, but `pull_trigger` and `unsent`, which any may call.
@@ -642,7 +639,7 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
         app: Any,
         listener: socket.socket,
         threads: int,
-        connections: int,
+        limits: Limits,
         trusted_proxy: str,
         commits: GroupCommit | None,
         refusal: Callable[[str | None], str | None] = lambda authorization: None,
@@ -650,7 +647,7 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
         adjustments = Adjustments(
             sockets=[listener],
             threads=threads,
-            connection_limit=connections,
+            connection_limit=limits.connections,
             channel_timeout=IDLE_SECONDS,
             cleanup_interval=5,
             max_request_body_size=MOST_BODY_BYTES,
@@ -673,6 +670,7 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
             bind_socket=False,
         )
         self.trigger = self._alarm = _Alarm(self.trigger)
+        self.limits = limits
         self._commits = commits
         if commits:
             commits.after_finish = self._alarm.release
@@ -776,7 +774,7 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
     def _no_room(self) -> Error | None:
         """Why a large body is not read now: there are so many."""
         bodies = sum(channel.body_bytes() for channel in list(self.active_channels.values()))
-        if bodies > MOST_BODIES_BYTES:
+        if bodies > self.limits.body_bytes:
             return _NoRoom("There are many large bodies on their way; try again")
         return None
 

@@ -18,6 +18,7 @@ from benchmarks import (
     capacity,
     cdnow,
     consume,
+    floods,
     idle,
     killed,
     posting,
@@ -53,6 +54,7 @@ PARTS = {
     "start": Part("Start to ready", start.measure),
     "killed": Part("A killed actor back at work", killed.measure),
     "idle": Part("All processes idle", idle.measure),
+    "floods": Part("Floods", floods.measure),
     "busy": Part("All processes busy", busy.measure),
 }
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 import msgspec
 
+from tally.actors.logs import printable
 from tally.actors.services import SERVICES
 from tally.commands import terminal
 from tally.commands.shared import FAILED, Group, config_option, confirmed, end, load, printing, redis_url
@@ -114,4 +115,4 @@ def _beyond(name: str, holding: Mapping[str, str], overtaken: Mapping[str, int])
 
 
 def _shown(value: Any) -> str:
-    return "-" if value is None else terminal.printable(str(value))
+    return "-" if value is None else printable(str(value))

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import click
 
-from tally.commands import event_listing, terminal
+from tally.actors.logs import printable
+from tally.commands import event_listing
 from tally.commands.shared import FAILED, Group, config_option, end, load, printing, redis_url, say
 from tally.store.dead_letters import DeadLetter, DeadLetters, GroupGone
 from tally.store.stream import EventStream, RedisError, connect
@@ -54,7 +55,7 @@ def show(file: Path | None, id: str) -> None:
     with _letters(file) as letters:
         letter = _known(letters, id)
     for name, value in letter.shown().items():
-        click.echo(terminal.printable(f"{name}: {value}"))
+        click.echo(printable(f"{name}: {value}"))
 
 
 @dead_letters.command()
@@ -83,7 +84,7 @@ def redrive(file: Path | None, ids: tuple[str, ...], every: bool) -> None:
     failed = {id: new for id, new in again.items() if new}
     click.echo(f"{len(again) - len(failed)} applied")
     for id, new in failed.items():
-        say(terminal.printable(f"{id} failed again, and is {new.id} now: {new.reason}"))
+        say(printable(f"{id} failed again, and is {new.id} now: {new.reason}"))
     if waiting:
         say(
             f"{len(waiting)} not tried yet: no consumer of {waiting[0][0].group} has come by; does Tally run?"

@@ -16,7 +16,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from tally.commands.terminal import printable
+from tally.actors.logs import printable
 
 
 class Bars:

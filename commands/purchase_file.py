@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 
-from tally.commands.terminal import printable
+from tally.actors.logs import printable
 from tally.events import MAX_CENTS
 from tally.http.values import Name
 

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from tally.actors import control, family
 from tally.actors.control import ActorStatus
+from tally.actors.logs import printable
 from tally.actors.services import SERVICES
 from tally.commands import terminal
 from tally.commands.shared import redis_url
@@ -55,13 +56,13 @@ class Status(msgspec.Struct, frozen=True):
         ]
 
     def _told(self) -> list[str]:
-        return [*([terminal.printable(self.trouble)] if self.trouble else []), *self._degraded()]
+        return [*([printable(self.trouble)] if self.trouble else []), *self._degraded()]
 
     def _degraded(self) -> list[str]:
         reasons = dict.fromkeys(reason for report in self.services for reason in report.reasons)
         notes = dict.fromkeys(note for report in self.services for note in report.notes)
         told = [("degraded", reason) for reason in reasons] + [("note", note) for note in notes]
-        return [f"{kind}: {terminal.printable(text)}" for kind, text in told]
+        return [f"{kind}: {printable(text)}" for kind, text in told]
 
     def _actor(self, actor: ActorStatus) -> tuple[str, ...]:
         return (
@@ -71,7 +72,7 @@ class Status(msgspec.Struct, frozen=True):
             "-" if actor.uptime_seconds is None else f"{actor.uptime_seconds:.0f} s",
             str(actor.restarts),
             f"{self.memory_bytes.get(actor.name, 0) / 1e6:.0f} MB",
-            terminal.printable(actor.trouble or actor.failed or ""),
+            printable(actor.trouble or actor.failed or ""),
         )
 
 

@@ -12,16 +12,6 @@ Rows = Sequence[Sequence[str]]
 """The first one holds the headings."""
 
 
-def printable(text: str) -> str:
-    """The text on one line, with everything escaped that a terminal could take for an order."""
-    if text.isprintable():
-        return text
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text
-    )
-
-
 def fitted(line: str) -> str:
     """The line, cut off where the terminal ends; whole when it isn't printed on one."""
     if not sys.stdout.isatty():

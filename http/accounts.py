@@ -53,8 +53,11 @@ def api(
     tokens: Tokens | None,
     customers_port: int,
     threads: int,
+    sign_ins: int,
 ) -> Api:
     """The service over accounts.db, which `open_database` opens anew, for a server with so many threads.
+
+    `sign_ins` passwords at most are checked at a time.
 
     `after_commit` is called after each commit and must not block; `status` answers GET /status. With
     `tokens`, users sign in, also from the page at `customers_port`; without, everybody may do everything.
@@ -64,7 +67,7 @@ def api(
     gate = _gate(service, tokens)
     app = create_app(gate, QueryGuard((*calls, *ACCOUNTS_PAGE)))
     if tokens:
-        app.add_route("/auth/login", LoginResource(service, tokens, customers_port, threads))
+        app.add_route("/auth/login", LoginResource(service, tokens, customers_port, threads, sign_ins))
     accounts = AccountsResource(service)
     app.add_route("/accounts", accounts)
     app.add_route("/accounts/{id}", accounts, suffix="one")

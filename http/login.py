@@ -21,7 +21,6 @@ from tally.store import passwords
 from tally.store.login_attempts import LoginAttempts
 from tally.store.users import User, Users
 
-AT_A_TIME = 4  # checks of a password in one process: each takes a core and 19 MiB for a while
 SHARE = 2  # of the threads, one in so many signs somebody in, or waits for it
 
 _log = structlog.get_logger()
@@ -35,17 +34,19 @@ class LoginBody(Struct, frozen=True):
 
 
 class LoginResource:
-    """Signs users in; after failures, the slower the more there were.
+    """Signs users in, `at_a_time` of them; after failures, the slower the more there were.
 
     The page of the customers service, at `customers_port` of the same host, signs its users in here too.
     """
 
-    def __init__(self, service: Service[Any], tokens: Tokens, customers_port: int, threads: int) -> None:
+    def __init__(
+        self, service: Service[Any], tokens: Tokens, customers_port: int, threads: int, at_a_time: int
+    ) -> None:
         self._service = service
         self._tokens = tokens
         self._customers_port = customers_port
         self._admitted = threading.BoundedSemaphore(max(1, threads // SHARE))
-        self._free = threading.BoundedSemaphore(AT_A_TIME)
+        self._free = threading.BoundedSemaphore(at_a_time)
         self._slowed_down = Seldom(seconds=1)
 
     def on_options(self, req: falcon.Request, resp: falcon.Response) -> None:

@@ -89,6 +89,14 @@ def _metric(service: str, family: Family, every: Mapping[tuple[str, ...], list[f
     return histogram
 
 
+def limits(service: str, most: Mapping[str, int]) -> Iterator[Metric]:
+    """The part that the answering process keeps to; its siblings do too, each for itself."""
+    family = _gauge("tally_http_limit", "How much of it there may be at once in an HTTP process.", "of")
+    for of, much in most.items():
+        family.add_metric([service, of], much)
+    yield family
+
+
 def status_metrics(probe: Callable[[], StatusReport]) -> Iterator[Metric]:
     """The part that the service's database and Redis tell; what they can't tell is left out."""
     report = probe()

@@ -263,7 +263,7 @@ class EventStream:
                 coming.abandon()
 
     def _page(self, after: bytes) -> "_Request":
-        return _Request(self.client, "XRANGE", self.key, b"(" + after, "+", "COUNT", _PAGE)
+        return _Request(self.client, ("XRANGE", self.key, b"(" + after, "+", "COUNT", _PAGE))
 
     def holds(self, id: bytes) -> bool:
         """Whether the entry with that id is on the stream."""
@@ -341,21 +341,34 @@ class EventStream:
 
 
 class _Request:
-    """A command on its way: sent when made, over a connection of its own until it is answered."""
+    """Commands on their way: sent when made, over a connection of their own until they are answered."""
 
-    def __init__(self, client: redis.Redis, *command: Any) -> None:
+    def __init__(self, client: redis.Redis, *commands: Sequence[Any]) -> None:
+        self._count = len(commands)
         self._pool = client.connection_pool
         self._connection = self._pool.get_connection()
         try:
-            self._connection.send_command(*command)  # type: ignore[no-untyped-call]
+            packed = self._connection.pack_commands(commands)  # type: ignore[no-untyped-call]
+            self._connection.send_packed_command(packed)  # type: ignore[no-untyped-call]
         except BaseException:
             self.abandon()
             raise
 
     def answer(self) -> Any:
-        """What Redis answers, as it came. Blocks until then; to be called once."""
+        """What Redis answers to the last of them, as it came. Blocks until then; to be called once.
+
+        Where Redis refuses one, that is raised when all the others are done.
+        """
+        refused: redis.ResponseError | None = None
+        answer: Any = None
         try:
-            answer = self._connection.read_response()
+            for _ in range(self._count):
+                try:
+                    answer = self._connection.read_response()
+                except redis.ResponseError as error:
+                    refused = refused or error
+            if refused:
+                raise refused
         except BaseException:
             self.abandon()
             raise
@@ -452,14 +465,14 @@ class ConsumerGroup:
         self._client = stream.client
         self._block_ms = block_ms
         self._ahead: tuple[_Request, int] | None = None
-        self._acknowledging: _Request | None = None
+        self._acknowledging: tuple[_Request, Age] | None = None
         self._key = stream.key
         self._dead_key = stream.dead_key
         self._ages_key = stream.ages_key
         self._redrive_key = stream.redrive_key(group)
         self.group = group
         self.consumer = consumer
-        self._acknowledge = stream.script("acknowledge")
+        self._note_age = stream.script("note_age")
         self._remove_consumer = stream.script("remove_consumer")
 
     def create(self) -> None:
@@ -483,9 +496,7 @@ class ConsumerGroup:
         entries = _entries_read(request.answer())
         if ahead and len(entries) == most:
             self._ahead = self._ask(ahead)
-        acknowledged, self._acknowledging = self._acknowledging, None
-        if acknowledged:
-            acknowledged.answer()
+        self._hear_of_acknowledged()
         return entries
 
     @property
@@ -495,14 +506,14 @@ class ConsumerGroup:
 
     def forget_ahead(self) -> None:
         """Leave entries that have been asked for to `read_pending`. May be repeated."""
-        for request in (self._ahead and self._ahead[0], self._acknowledging):
-            if request:
-                request.abandon()
+        for asked in (self._ahead, self._acknowledging):
+            if asked:
+                asked[0].abandon()
         self._ahead = self._acknowledging = None
 
     def read_pending(self, after: bytes, count: int) -> list[Entry]:
         """Up to `count` of this consumer's own pending entries with ids above `after`, ascending."""
-        request = _Request(self._client, *self._xreadgroup(count), "STREAMS", self._key, after)
+        request = _Request(self._client, (*self._xreadgroup(count), "STREAMS", self._key, after))
         return _entries_read(request.answer())
 
     def claim(self, idle_ms: int, start: bytes, count: int) -> Claim:
@@ -520,14 +531,31 @@ class ConsumerGroup:
         """Tell that the entries are done with, by a database of that age. May be repeated.
 
         Where more have been asked for already, Redis's answer is waited for, and raised, with them.
+
+        The age goes first: should Redis end in between, a database that is older still shows. XACK is no
+        part of the script, as from there it costs Redis a half more.
         """
-        keys: list[str] = [self._key, self._ages_key]
-        arguments: list[str | int | bytes] = [self.group, *age, *ids]
-        if not self._ahead:
-            self._acknowledge(keys=keys, args=arguments)
+        if not ids:
+            self._note(age)
             return
-        command = ("EVALSHA", self._acknowledge.sha, len(keys), *keys, *arguments)
-        self._acknowledging = _Request(self._client, *command)
+        self._hear_of_acknowledged()
+        note = ("EVALSHA", self._note_age.sha, 1, self._ages_key, self.group, *age)
+        self._acknowledging = _Request(self._client, note, ("XACK", self._key, self.group, *ids)), age
+        if not self._ahead:
+            self._hear_of_acknowledged()
+
+    def _hear_of_acknowledged(self) -> None:
+        told, self._acknowledging = self._acknowledging, None
+        if not told:
+            return
+        request, age = told
+        try:
+            request.answer()
+        except redis.exceptions.NoScriptError:
+            self._note(age)  # which gives Redis the script again; the entries are acknowledged
+
+    def _note(self, age: Age) -> None:
+        self._note_age(keys=[self._ages_key], args=[self.group, *age])
 
     def age(self) -> Age | None:
         """How old the group's database was when it last acknowledged anything; None where nobody knows."""
@@ -629,7 +657,7 @@ class ConsumerGroup:
 
     def _ask(self, count: int) -> tuple[_Request, int]:
         command = (*self._xreadgroup(count), "BLOCK", self._block_ms, "STREAMS", self._key, ">")
-        return _Request(self._client, *command), count
+        return _Request(self._client, command), count
 
     def _xreadgroup(self, count: int) -> tuple[Any, ...]:
         return ("XREADGROUP", "GROUP", self.group, self.consumer, "COUNT", count)

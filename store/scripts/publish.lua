@@ -21,6 +21,7 @@
 --
 -- A group that they don't concern passes over them, unless it has something else to read before:
 -- delivered, acknowledged and logged one by one, they would cost as much again.
+local KEYS, ARGV, call, format = KEYS, ARGV, redis.call, string.format -- globals cost as much as a short command
 local source, floor, first, group = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 
 local function before(a, b)
@@ -31,23 +32,23 @@ local function before(a, b)
 end
 
 local function mark_of(each)
-    local mark = redis.call('HGET', KEYS[3], each)
+    local mark = call('HGET', KEYS[3], each)
     if mark then
         return string.match(mark, '^(%S+) (%S+)$')
     end
 end
 
 local function sequence_of(each)
-    return redis.call('HGET', KEYS[2], each) or '0'
+    return call('HGET', KEYS[2], each) or '0'
 end
 
 -- Whether the entry of a mark is gone, though it was not trimmed. After a deletion another can get its id.
 local function is_gone(entry, of)
-    local trimmed = redis.call('GET', KEYS[4])
+    local trimmed = call('GET', KEYS[4])
     if entry == '0-0' or (trimmed and before(entry, trimmed)) then
         return false
     end
-    local found = redis.call('XRANGE', KEYS[1], entry, entry)[1]
+    local found = call('XRANGE', KEYS[1], entry, entry)[1]
     local fields = found and found[2] or {}
     for i = 1, #fields, 2 do
         if fields[i] == 'EventId' then
@@ -59,14 +60,14 @@ end
 
 -- Whether the stream is another than it was: it is empty, or has lost a group that had acknowledged something.
 local function is_another()
-    if redis.call('XLEN', KEYS[1]) == 0 then
+    if call('XLEN', KEYS[1]) == 0 then
         return true
     end
     local there = {}
-    for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+    for _, info in ipairs(call('XINFO', 'GROUPS', KEYS[1])) do
         there[info[2]] = true
     end
-    for _, group in ipairs(redis.call('HKEYS', KEYS[6])) do
+    for _, group in ipairs(call('HKEYS', KEYS[6])) do
         if not there[group] then
             return true
         end
@@ -76,10 +77,10 @@ end
 
 local marked, digest = mark_of(source)
 if (not marked or is_gone(marked, source)) and is_another() then
-    for _, each in ipairs(redis.call('HKEYS', KEYS[3])) do
+    for _, each in ipairs(call('HKEYS', KEYS[3])) do
         local entry, its_digest = mark_of(each)
         if is_gone(entry, each) then
-            redis.call('HSET', KEYS[3], each, '0-0 ' .. its_digest)
+            call('HSET', KEYS[3], each, '0-0 ' .. its_digest)
         end
     end
     marked = mark_of(source)
@@ -108,17 +109,17 @@ end
 
 -- Where the group stands, if there is one and it has been handed everything, and how many that was.
 local function stand()
-    if redis.call('EXISTS', KEYS[1]) == 0 then
+    if call('EXISTS', KEYS[1]) == 0 then
         return nil
     end
-    for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+    for _, info in ipairs(call('XINFO', 'GROUPS', KEYS[1])) do
         local found = {}
         for i = 1, #info, 2 do
             found[info[i]] = info[i + 1]
         end
         local delivered = found['last-delivered-id']
         if found['name'] == group then
-            local unread = redis.call('XRANGE', KEYS[1], '(' .. delivered, '+', 'COUNT', 1)
+            local unread = call('XRANGE', KEYS[1], '(' .. delivered, '+', 'COUNT', 1)
             return #unread == 0 and delivered or nil, found['entries-read']
         end
     end
@@ -126,15 +127,15 @@ end
 
 local function set_group(entry, read)
     if read then -- from Redis 7 on, which makes the group's lag of it
-        redis.call('XGROUP', 'SETID', KEYS[1], group, entry, 'ENTRIESREAD', read)
+        call('XGROUP', 'SETID', KEYS[1], group, entry, 'ENTRIESREAD', read)
     else
-        redis.call('XGROUP', 'SETID', KEYS[1], group, entry)
+        call('XGROUP', 'SETID', KEYS[1], group, entry)
     end
 end
 
 local stood, read
 if #ARGV > 5 then
-    redis.call('HSET', KEYS[2], source, redis.call('HGET', KEYS[2], source) or '0')
+    call('HSET', KEYS[2], source, call('HGET', KEYS[2], source) or '0')
     if group ~= '' then
         stood, read = stand()
     end
@@ -148,36 +149,36 @@ local TABLES = {CustomerCreated = 'customer', InvoiceCreated = 'invoice', Accoun
 local function note_highest(table, payload)
     local id = string.match(payload, '^{"id":"(%d+)"')
     local field = source .. ':' .. table
-    local known = redis.call('HGET', KEYS[5], field) or ''
+    local known = call('HGET', KEYS[5], field) or ''
     if id and (#id > #known or (#id == #known and id > known)) then -- as text: they may have 19 digits
-        redis.call('HSET', KEYS[5], field, id)
+        call('HSET', KEYS[5], field, id)
     end
 end
 
-local sequence, entry, added, created = first - 1, nil, 0, {}
+local stream, sequence, entry, added, created = KEYS[1], first - 1, nil, 0, {}
 for i = 6, #ARGV, 3 do
     sequence = sequence + 1
     if sequence > last then
-        added = added + 1
-        if TABLES[ARGV[i]] then
-            created[ARGV[i]] = ARGV[i + 1]
-        end
-        local id = source .. ':' .. string.format('%.0f', sequence)
-        if ARGV[i + 2] == '' then
-            entry = redis.call('XADD', KEYS[1], '*', 'EventTypeName', ARGV[i], 'Payload', ARGV[i + 1],
-                'EventId', id)
+        local kind, payload, further = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+        local id = format('%s:%.0f', source, sequence)
+        if further == '' then
+            entry = call('XADD', stream, '*', 'EventTypeName', kind, 'Payload', payload, 'EventId', id)
         else
-            entry = redis.call('XADD', KEYS[1], '*', 'EventTypeName', ARGV[i], 'Payload', ARGV[i + 1],
-                'EventId', id, unpack(cmsgpack.unpack(ARGV[i + 2])))
+            entry = call('XADD', stream, '*', 'EventTypeName', kind, 'Payload', payload, 'EventId', id,
+                unpack(cmsgpack.unpack(further)))
         end
+        added = added + 1
+        created[kind] = payload
     end
 end
 if entry then
     last, digest = sequence, redis.sha1hex(ARGV[#ARGV - 1])
-    redis.call('HSET', KEYS[2], source, string.format('%.0f', last))
-    redis.call('HSET', KEYS[3], source, entry .. ' ' .. digest)
-    for kind, payload in pairs(created) do
-        note_highest(TABLES[kind], payload)
+    call('HSET', KEYS[2], source, format('%.0f', last))
+    call('HSET', KEYS[3], source, entry .. ' ' .. digest)
+    for kind, table in pairs(TABLES) do
+        if created[kind] then
+            note_highest(table, created[kind])
+        end
     end
     if stood then
         set_group(entry, read and read + added)

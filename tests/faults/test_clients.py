@@ -16,6 +16,7 @@ from support.clients import answer, answers, connect, connections, dripping, hea
 from support.invoices import Load
 from support.tally import Tally, running
 from support.waiting import eventually
+from tally.actors.limits import MOST_CONNECTIONS
 
 SOON = 10.0  # seconds that a client may wait while others misbehave: far less than what those are given
 MANY = 1000
@@ -73,6 +74,16 @@ def test_slow_senders_are_answered_and_keep_nobody_waiting(tally: Tally) -> None
             for _ in range(3):
                 _others_are_served(tally, load)
         assert {answer(client)[0] for client in slow} == {201}
+
+
+def test_more_slow_senders_than_there_are_places_keep_nobody_waiting(tally: Tally) -> None:
+    with (
+        Load(tally, kept=False) as load,
+        connections(tally.customers.port, MOST_CONNECTIONS + 600) as slow,
+        dripping([(client, _invoice(load)) for client in slow]),
+    ):
+        for _ in range(3):
+            _others_are_served(tally, load)
 
 
 def test_bodies_that_break_off_make_nothing(tally: Tally) -> None:

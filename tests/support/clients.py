@@ -84,7 +84,8 @@ def dripping(senders: Sequence[tuple[socket.socket, bytes]]) -> Iterator[None]:
         nonlocal sent
         while not over.is_set():
             for client, content in senders:
-                client.sendall(content[sent : sent + 1])
+                with contextlib.suppress(ConnectionError):  # cut off: it goes on with the others
+                    client.sendall(content[sent : sent + 1])
             sent += 1
             over.wait(PACE_SECONDS)
 

@@ -496,6 +496,8 @@ class _Connection(redis.connection.Connection):
         elif self._queued is not None:
             self._queued.append(command)
             self._answers.append(Status(b"QUEUED"))
+        elif self._answers and isinstance(broken := self._answers[-1], redis.ConnectionError):
+            self._answers.append(broken)
         else:
             self._answers.append(self._line.carry(lambda: self._server.execute(command)))
 

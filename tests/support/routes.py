@@ -6,6 +6,7 @@ import falcon.inspect
 
 from tally import config
 from tally.actors import family
+from tally.actors.limits import Limits
 from tally.actors.services import SERVICES
 from tally.http.service import Router
 from tally.recovery import first_start
@@ -21,7 +22,9 @@ def served(service: str, directory: Path) -> falcon.inspect.AppInfo:
     family.prepare(settings, [service])
     first_start.make(settings.directory)
     family.prepare(settings, SERVICES)
-    return falcon.inspect.inspect_app(family.Family(settings, settings.redis.url, {}).api(service).app)
+    limits = Limits(connections=1, body_bytes=1, unsent_bytes=1, sign_ins=1)
+    api = family.Family(settings, settings.redis.url, {}).api(service, limits)
+    return falcon.inspect.inspect_app(api.app)
 
 
 def routes(app: falcon.inspect.AppInfo) -> set[tuple[str, str]]:

@@ -1,0 +1,33 @@
+"""Log lines for people, on a terminal: nothing in them gives it orders."""
+
+import subprocess
+import sys
+
+import pytest
+
+SAID = """
+import logging, structlog
+from tally.actors import logs
+from tally.config import LogSettings
+
+logs.configure(LogSettings(format="text", level="info"), "an-actor")
+log = structlog.get_logger()
+hostile = "{hostile}"
+log.info("one", type=hostile, reason="with blanks " + hostile)
+try:
+    raise ValueError(hostile)
+except ValueError:
+    log.exception("two")
+logging.getLogger(hostile).warning(hostile)
+"""
+
+
+@pytest.mark.parametrize("hostile", ["\x1b[2Jgone", "\x1b]0;title\x07", "\x9b31m", "ana\u202enob", "\rover"])
+def test_what_others_say_is_escaped(hostile: str) -> None:
+    written = hostile.encode("unicode_escape").decode()
+    done = subprocess.run(
+        [sys.executable, "-c", SAID.replace("{hostile}", written)], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0
+    assert done.stderr.count(written) >= 4, done.stderr
+    assert all(line.isprintable() for line in done.stderr.split("\n"))
