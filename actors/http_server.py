@@ -37,7 +37,13 @@ def run(
     """Be an HTTP process of a service, whose `app` is observed."""
     commits, refusal = api.service.commits, api.gate.refusal
     server = Server(app, listener, threads, limits, trusted_proxy, commits, refusal)
-    _log.info("limits", **limits._asdict())
+    _log.info(
+        "limits",
+        connections=limits.connections,
+        body_bytes=limits.body_bytes,
+        unsent_bytes=limits.unsent_bytes,
+        sign_ins=limits.sign_ins,
+    )
     actor.ready()
     _serve(actor, server, limits.connections - max(FEWEST_SPARE, limits.connections // SPARE_CONNECTIONS))
 

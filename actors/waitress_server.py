@@ -42,7 +42,7 @@ LARGE_BODY_BYTES = 64 * 1024  # beyond that, whoever sends it is asked for a tok
 MOST_AHEAD = 4  # requests of a connection that are read at once: each takes a hundred times its bytes
 MOST_UNREAD_BYTES = 768 * 1024  # of an answer; then it is made no further. From a MiB on it would be a file
 TURN_BYTES = 1024**2  # of a long answer; then it is the next one's turn
-LONG = 4  # of the threads, one in so many more makes long answers, and no others
+LONG = 8  # of the threads, one in so many more makes long answers, and no others
 MOST_SENT_BYTES = 1024**2  # in one buffer of an answer: it lets go of nothing before all of it is sent
 SEND_BYTES = 64 * 1024  # what is less is sent by the loop, header and body and several clients' at once
 STALLED_SECONDS = 2.0  # a client that reads nothing for so long doesn't hold up the process's end
@@ -423,10 +423,8 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
 
     def is_full(self) -> bool:
         """Whether the client has enough to read, or all of them together have."""
-        unread = self.total_outbufs_len
-        return bool(
-            unread > MOST_UNREAD_BYTES or (unread > SEND_BYTES and self.server.unsent() > self.server.limits.unsent_bytes)
-        )
+        unread, most = self.total_outbufs_len, self.server.limits.unsent_bytes
+        return bool(unread > MOST_UNREAD_BYTES or (unread > SEND_BYTES and self.server.unsent() > most))
 
     @property
     def is_long(self) -> bool:

@@ -246,13 +246,14 @@ FLOODS: dict[str, tuple[str, Flood]] = {
 
 
 def _notes(seconds: float) -> str:
+    many = f"{MOST_CONNECTIONS + 600:,}"
     return paragraph(f"""
-        One Tally for each flood, with auth, default settings; the flood and who asks share its two cores, and one
-        process. During {seconds:.0f} s a user with a token and a probe of /health/live ask over a
-        new connection each time, 50 times a second at most: all must be answered 200. Floods: {MOST_CONNECTIONS + 600:,}
-        connections that send nothing, or a byte each half second; 1,700 with half a body of 60 kB; 1,500 with 240
-        requests in one packet, and nothing read; a user's 40 bodies of 30 MB without the last, 8 at a time of 10 MB with
-        9,900 faults, and 60 lists of 9 MB that are not read; 16 at a time guess passwords from other
-        networks. Memory is the HTTP process's: the most during the flood, and what is left of it within
-        10 s after, more than before. MB is 10^6 bytes.
+        One Tally for each flood, with auth, default settings; the flood and who asks share one process,
+        and with Tally the cores. During {seconds:.0f} s a user with a token and a probe of /health/live
+        ask over a new connection each time, 50 times a second at most: all must be answered 200.
+        Floods: {many} connections that send nothing, or a byte each half second; 1,700 with half a body
+        of 60 kB; 1,500 with 240 requests in one packet, and nothing read; a user's 40 bodies of 30 MB
+        without the last, 8 at a time of 10 MB with 9,900 faults, and 60 lists of 9 MB that are not read;
+        16 at a time guess passwords from other networks. Memory is the HTTP process's: the most during
+        the flood, and what is left of it within 10 s after, more than before. MB is 10^6 bytes.
     """)

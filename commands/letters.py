@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from tally.actors.logs import printable
-from tally.commands import event_listing, terminal
+from tally.commands import event_listing
 from tally.commands.shared import FAILED, Group, config_option, end, load, printing, redis_url, say
 from tally.store.dead_letters import DeadLetter, DeadLetters, GroupGone
 from tally.store.stream import EventStream, RedisError, connect

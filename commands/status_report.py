@@ -14,6 +14,7 @@ from rich.text import Text
 from tally.actors.logs import printable
 from tally.actors import control, family
 from tally.actors.control import ActorStatus
+from tally.actors.logs import printable
 from tally.actors.services import SERVICES
 from tally.commands import terminal
 from tally.commands.shared import redis_url

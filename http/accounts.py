@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 
 import falcon
+from msgspec import UNSET
 
 from tally.events import Id
 from tally.http import bodies
@@ -24,18 +25,23 @@ from tally.http.service import (
     Page,
     Service,
     cause,
+    changed,
     create_app,
-    made,
+    insist_on_some,
     path_id,
     read_body,
+    send_changed,
     send_made,
+    send_row,
+    wanted_revisions,
 )
 from tally.http.status import StatusReport
 from tally.http.tokens import Bearer, Tokens
-from tally.http.values import AccountBody
+from tally.http.values import AccountBody, AccountPatch
 from tally.store.accounts import Account, Accounts, ShownCustomers
 from tally.store.database import Database
 from tally.store.errors import NotFound
+from tally.store.idempotency import made
 from tally.store.users import Users
 
 AccountsService = Service[Accounts]
@@ -129,7 +135,23 @@ class AccountsResource:
         """Show an account with its customers and revenue."""
         with self._service.read() as store:
             account = store.account(path_id(id, "account"), owner(req))
+        resp.etag = str(account.revision)
         self._send(req, resp, self._one(account), _WHOLE)
+
+    def on_patch_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
+        """Give an account another name, description or owner; the last only an admin."""
+        body, number = read_body(req, SINGLE_BODY), path_id(id, "account")
+        change = bodies.decode(body, AccountPatch)
+        insist_on_some(change)
+        if owner(req) is not None and change.owned_by not in (UNSET, owner(req)):
+            raise Forbidden("Only an admin may hand an account to another.")
+        revisions = wanted_revisions(req)
+        answer = self._service.write_once(
+            req,
+            body,
+            lambda store, cause: changed(store.change_account(number, change, cause, owner(req), revisions)),
+        )
+        send_changed(resp, answer)
 
     def _send(self, req: falcon.Request, resp: falcon.Response, parts: Iterator[bytes], chunk: int) -> None:
         """Answer with JSON in parts, streamed when there is more than a `chunk` (bytes) of it.

@@ -21,19 +21,23 @@ from tally.http.service import (
     Page,
     Service,
     cause,
+    changed,
     create_app,
-    made,
-    made_many,
+    insist_on_some,
     path_id,
     read_body,
+    send_changed,
     send_made,
+    send_row,
+    wanted_revisions,
 )
 from tally.http.status import StatusReport
 from tally.http.tokens import Tokens
-from tally.http.values import CustomerBody, InvoiceBody
+from tally.http.values import CustomerBody, CustomerPatch, InvoiceBody, InvoicePatch
 from tally.store.cause import Cause
 from tally.store.customers import Customers, NewCustomer, NewInvoice
 from tally.store.database import Database
+from tally.store.idempotency import made, made_many
 
 CustomersService = Service[Customers]
 
@@ -108,7 +112,22 @@ class CustomersResource:
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Show a customer."""
         with self._service.read() as store:
-            Json.send(resp, store.customer(path_id(id, "customer"), owner(req)))
+            send_row(resp, store.customer(path_id(id, "customer"), owner(req)))
+
+    def on_patch_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
+        """Give a customer another name, or another account."""
+        body, number = read_body(req, SINGLE_BODY), path_id(id, "customer")
+        change = bodies.decode(body, CustomerPatch)
+        insist_on_some(change)
+        revisions, insist = wanted_revisions(req), self._require_account
+        answer = self._service.write_once(
+            req,
+            body,
+            lambda store, cause: changed(
+                store.change_customer(number, change, cause, owner(req), revisions, insist)
+            ),
+        )
+        send_changed(resp, answer)
 
     def on_delete_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Delete a customer and its invoices."""
@@ -158,7 +177,20 @@ class InvoicesResource:
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Show an invoice."""
         with self._service.read() as store:
-            Json.send(resp, store.invoice(path_id(id, "invoice"), owner(req)))
+            send_row(resp, store.invoice(path_id(id, "invoice"), owner(req)))
+
+    def on_patch_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
+        """Correct an invoice's amount or date."""
+        body, number = read_body(req, SINGLE_BODY), path_id(id, "invoice")
+        change = bodies.decode(body, InvoicePatch)
+        insist_on_some(change)
+        revisions = wanted_revisions(req)
+        answer = self._service.write_once(
+            req,
+            body,
+            lambda store, cause: changed(store.change_invoice(number, change, cause, owner(req), revisions)),
+        )
+        send_changed(resp, answer)
 
     def on_delete_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Take an invoice back."""

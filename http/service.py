@@ -7,16 +7,16 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import falcon
 import msgspec
+from msgspec import UNSET, Struct
 
 from tally.events import Id
 from tally.http import problems
-from tally.http.answers import Made, ManyMade
 from tally.http.auth import LOGIN, SAFE_METHODS, Gate, principal
 from tally.http.problems import BodyTooLarge, FieldError, PackedBody, WrongFields
 from tally.store.cause import Cause
 from tally.store.database import Database
 from tally.store.group_commit import GroupCommit
-from tally.store.idempotency import Answer, IdempotencyKeys, KeyedRequest
+from tally.store.idempotency import Answer, IdempotencyKeys, KeyedRequest, encode_answer
 from tally.store.trace_parent import parse as parse_trace_parent
 
 SINGLE_BODY = 1024 * 1024  # bytes
@@ -26,7 +26,6 @@ LISTED = 100
 ROUTE = "tally.route"  # in a request's environment: the template of the route that it took, if any
 VISIBLE_ASCII = "^[!-~]{1,200}$"  # what an Idempotency-Key is
 
-_encoder = msgspec.json.Encoder(enc_hook=str)  # the one thing msgspec doesn't know is Id
 _VISIBLE_ASCII = re.compile(VISIBLE_ASCII)
 
 
@@ -72,7 +71,7 @@ class Service(Generic[S]):
             raise WrongFields([FieldError("Idempotency-Key", "Expected 1 to 200 visible ASCII characters")])
         own_key = f"{principal(req).name} {key}".lstrip()  # no other user's; a key holds no blank
         request = KeyedRequest(own_key, req.path, body)
-        told = Cause(trace_parent(req), request.request_key())
+        told = Cause(trace_parent(req), request.request_key(), cause(req).by)
         return self.write(lambda store: self._keys.once(request, lambda: change(store, told)))
 
     def close(self) -> None:
@@ -107,28 +106,18 @@ class Json:
     @staticmethod
     def encode(content: Any) -> bytes:
         """The content as JSON; ids become strings."""
-        return _encoder.encode(content)
+        return encode_answer(content)
 
     @staticmethod
     def send(resp: falcon.Response, content: Any) -> None:
         """Answer with `content`."""
-        resp.data = _encoder.encode(content)
+        resp.data = encode_answer(content)
         resp.content_type = falcon.MEDIA_JSON
 
 
 def is_change(method: str, path: str) -> bool:
     """Whether a request changes something. Signing in doesn't count: checking a password takes long."""
     return method not in SAFE_METHODS and "/" + path.lstrip("/") != LOGIN  # as waitress reads slashes
-
-
-def made(path: str, id: Id) -> Answer:
-    """The answer to a request that made one thing."""
-    return Answer(f"{path}/{id}", _encoder.encode(Made(id)))
-
-
-def made_many(ids: list[Id]) -> Answer:
-    """The answer to a request that made several."""
-    return Answer(None, _encoder.encode(ManyMade(ids)))
 
 
 def send_made(resp: falcon.Response, answer: Answer) -> None:
@@ -138,6 +127,43 @@ def send_made(resp: falcon.Response, answer: Answer) -> None:
         resp.location = answer.location
     resp.data = answer.body
     resp.content_type = falcon.MEDIA_JSON
+
+
+def changed(row: Any) -> Answer:
+    """The answer to a request that changed a row, or left it as it was."""
+    return Answer(None, encode_answer(row))
+
+
+def send_changed(resp: falcon.Response, answer: Answer) -> None:
+    """Answer 200 with the row as it is now."""
+    resp.data = answer.body
+    resp.content_type = falcon.MEDIA_JSON
+    resp.etag = str(msgspec.json.decode(answer.body, type=_Revised).revision)
+
+
+def send_row(resp: falcon.Response, row: Any) -> None:
+    """Answer with a row; its revision is its ETag."""
+    Json.send(resp, row)
+    resp.etag = str(row.revision)
+
+
+class _Revised(Struct):
+    revision: int
+
+
+def insist_on_some(change: Struct) -> None:
+    """Raise WrongFields where nothing is to be changed."""
+    names = change.__struct_fields__
+    if all(getattr(change, name) is UNSET for name in names):
+        raise WrongFields([FieldError("", f"Expected at least one of {', '.join(names)}")])
+
+
+def wanted_revisions(req: falcon.Request) -> list[int] | None:
+    """Which revision the row is to have, by If-Match; None where any will do."""
+    tags = req.if_match
+    if tags is None or "*" in tags:
+        return None
+    return [int(tag) for tag in tags if isinstance(tag, falcon.ETag) and tag.isdigit() and not tag.is_weak]
 
 
 def read_body(req: falcon.Request, limit: int) -> bytes:
@@ -157,7 +183,7 @@ def read_body(req: falcon.Request, limit: int) -> bytes:
 
 def cause(req: falcon.Request) -> Cause:
     """What the events of a request tell of it."""
-    return Cause(trace_parent(req))
+    return Cause(trace_parent(req), by=principal(req).name or None)
 
 
 def trace_parent(req: falcon.Request) -> str | None:

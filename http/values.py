@@ -1,15 +1,17 @@
 """What clients may send: the definitions that every request is held to; `bodies` reads them."""
 
 import re
+from datetime import date
 from typing import Any, Self
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from tally.events import Cents, Id
 from tally.http.bodies import json_type
 from tally.http.visible import DISGUISING, invisible, is_visible
-from tally.store.accounts import NewAccount
-from tally.store.customers import NewCustomer, NewInvoice
+from tally.store.accounts import AccountChange, NewAccount
+from tally.store.customers import CustomerChange, InvoiceChange, NewCustomer, NewInvoice
 from tally.store.passwords import LONGEST as LONGEST_PASSWORD
 
 # For patterns: what str.strip() takes away, and what no line may hold.
@@ -121,3 +123,25 @@ class AccountBody(NewAccount, frozen=True):
     name: Name
     owned_by: Name
     description: Description = msgspec.field(default_factory=Description)  # a default has no JSON Schema
+
+
+class CustomerPatch(CustomerChange, frozen=True):
+    """The body of PATCH /customers/{id}."""
+
+    name: Name | UnsetType = UNSET
+    account_id: Id | UnsetType = UNSET
+
+
+class InvoicePatch(InvoiceChange, frozen=True):
+    """The body of PATCH /invoices/{id}."""
+
+    purchase_date: date | UnsetType = UNSET
+    purchase_price_cents: Cents | UnsetType = UNSET
+
+
+class AccountPatch(AccountChange, frozen=True):
+    """The body of PATCH /accounts/{id}."""
+
+    name: Name | UnsetType = UNSET
+    owned_by: Name | UnsetType = UNSET
+    description: Description | UnsetType = UNSET

@@ -24,7 +24,7 @@ from tally.events import (
 )
 from tally.store.cause import RequestKey
 from tally.store.database import Database
-from tally.store.idempotency import IdempotencyKeys
+from tally.store.idempotency import Answer, IdempotencyKeys, encode_answer, made_again
 from tally.store.ids import raise_ids
 from tally.store.incarnations import begin
 from tally.store.lacking import note_lacking
@@ -47,6 +47,10 @@ class Healing(Protocol):
         """Have the effects of events that this database had published, in the transaction that is open."""
         ...
 
+    def as_told(self, event: Event) -> object | None:
+        """The row as an update of it was answered; None for another event, or where the row is gone."""
+        ...
+
 
 def take_back(
     store: Healing, stream: EventStream, beat: Callable[[], None], outbox: Outbox | None = None
@@ -60,7 +64,7 @@ def take_back(
     database, outbox = store.database, outbox or Outbox(store.database)
     last, count = outbox.last(), 0
     published = max(stream.published_by_source().get(outbox.source, 0), stream.applied(outbox.source))
-    answers = _Answers(database)
+    answers = _Answers(store)
     with database.relaxed():  # what is lost with the power is taken back again
         for entries in _gathered(stream.entries_of(outbox.source), beat):
             own = _following(filter(None, map(own_event, entries)), last, published)
@@ -111,8 +115,9 @@ def _reach(outbox: Outbox, stream: EventStream, published: int) -> None:
 class _Answers:
     """Keeps again what requests with an Idempotency-Key were answered, once all events of one have come."""
 
-    def __init__(self, database: Database) -> None:
-        self._keys = IdempotencyKeys(database)
+    def __init__(self, store: Healing) -> None:
+        self._store = store
+        self._keys = IdempotencyKeys(store.database)
         self._text: str | None = None
         self._ids: list[int] = []
 
@@ -125,8 +130,15 @@ class _Answers:
                 self._text, self._ids = row.request_key, []
             self._ids.append(event.id)
             key = RequestKey.parse(row.request_key)
-            if key and key.events == len(self._ids):
-                self._keys.remember(key, row.type.removesuffix("Created").lower(), self._ids, at)
+            if not key or key.events != len(self._ids):
+                continue
+            if row.type.endswith("Created"):
+                answer = made_again(key, row.type.removesuffix("Created").lower(), self._ids)
+            elif told := self._store.as_told(event):
+                answer = Answer(None, encode_answer(told))
+            else:
+                continue
+            self._keys.remember(key, answer, at)
 
 
 def joins(outbox: Outbox, stream: EventStream, beat: Callable[[], None]) -> bool:

@@ -1,7 +1,7 @@
 """accounts.db: accounts, and what the events told of their customers and revenue."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -66,7 +66,8 @@ CREATE TABLE account (
     owned_by TEXT,
     created_date TEXT,
     deleted INTEGER NOT NULL DEFAULT FALSE,
-    revision INTEGER NOT NULL DEFAULT 0
+    revision INTEGER NOT NULL DEFAULT 0,
+    cascade INTEGER NOT NULL DEFAULT TRUE -- once it is deleted: whether its customers were to follow
 ) STRICT;
 CREATE INDEX open_account_by_owner ON account (owned_by) WHERE NOT deleted AND created_date IS NOT NULL;
 
@@ -94,7 +95,12 @@ MIGRATIONS: Migrations = (  # see CONTRIBUTING.md, "A change of the schema"
     """,
     revenue.LARGE_INDEX,
     f"{inbox.ASIDE} {outbox.REQUEST_KEY}",
-    f"{outbox.BY_USER} {updates.SCHEMA} ALTER TABLE account ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;",
+    f"""
+    {outbox.BY_USER}
+    {updates.SCHEMA}
+    ALTER TABLE account ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE account ADD COLUMN cascade INTEGER NOT NULL DEFAULT TRUE;
+    """,
 )
 
 
@@ -188,14 +194,14 @@ class Accounts:
         change: AccountChange,
         cause: Cause = UNKNOWN,
         owner: str | None = None,
-        revision: int | None = None,
+        revisions: Collection[int] | None = None,
     ) -> Account:
         """Change an account and answer it; where nothing is to be different, nothing happens.
 
-        Raises NotFound, and Changed unless it has the `revision` that is given.
+        Raises NotFound, and Changed unless it has one of the `revisions`, if any are given.
         """
         before = self.account(id, owner)
-        if revision not in (None, before.revision):
+        if revisions is not None and before.revision not in revisions:
             raise Changed("account", id, before.revision)
         told = {name: value for name, value in structs.asdict(change).items() if value is not UNSET}
         after = structs.replace(before, **told)
@@ -221,8 +227,9 @@ class Accounts:
             raise AccountInUse(
                 f"The account {id} still lists customers; delete them first, or ask for ?cascade=true."
             )
-        self.database.execute("UPDATE account SET deleted = TRUE WHERE id = ?", (id,))
-        self.outbox.add([AccountDeleted(Id(id), now(), cascade)], cause)
+        event = AccountDeleted(Id(id), now(), cascade)
+        self._account_deleted(event)
+        self.outbox.add([event], cause)
 
     def account(self, id: int, owner: str | None = None) -> Account:
         """The account. Raises NotFound."""
@@ -262,8 +269,8 @@ class Accounts:
 
     def state(self) -> Iterator[Event]:
         """How the accounts stand: events that leave whoever applies them as all that came before would."""
-        for id, name, description, owned_by, created_date, deleted, updated in self.database.rows(
-            "SELECT account.id, name, description, owned_by, created_date, deleted, payload FROM account"
+        for id, name, description, owned_by, created_date, deleted, cascade, updated in self.database.rows(
+            "SELECT account.id, name, description, owned_by, created_date, deleted, cascade, payload FROM account"
             " LEFT JOIN updated ON kind = 'account' AND updated.id = account.id ORDER BY account.id"
         ):
             if created_date is not None:
@@ -273,7 +280,7 @@ class Accounts:
             if updated is not None:
                 yield decode_as(AccountUpdated, bytes(updated))
             if deleted:
-                yield AccountDeleted(Id(id), now())
+                yield AccountDeleted(Id(id), now(), bool(cascade))
 
     def apply(self, events: Iterable[Event], trace_parent_of: TraceParentOf = no_trace) -> None:
         """Take in what was published. Any order and any batching leave the same accounts.
@@ -314,6 +321,14 @@ class Accounts:
     def make_again(self, events: Sequence[OwnEvent]) -> None:
         """Have the effects of events that were published from here; nothing is published."""
         self.apply(own.event for own in events)
+
+    def as_told(self, event: Event) -> Account | None:
+        """An account as an update of it was answered; None for what is no update, or of one that is gone."""
+        if isinstance(event, AccountUpdated):
+            for row in self.database.rows(f"{_ACCOUNT} AND id = ?", (event.id,)):
+                told = (event.name, event.description, event.owned_by)
+                return Account(event.id, *told, row[4], event.revision)
+        return None
 
     def follow_up(self) -> bool:
         """Nothing is left to do once events are applied."""
@@ -416,9 +431,9 @@ class Accounts:
     def _account_deleted(self, event: AccountDeleted) -> None:
         self._insist_on_room_above(event.id)
         self.database.execute(
-            "INSERT INTO account (id, deleted) VALUES (?, TRUE)"
-            " ON CONFLICT (id) DO UPDATE SET deleted = TRUE",
-            (event.id,),
+            "INSERT INTO account (id, deleted, cascade) VALUES (?, TRUE, ?) ON CONFLICT (id) DO UPDATE"
+            " SET cascade = excluded.cascade OR (deleted AND cascade), deleted = TRUE",
+            (event.id, event.cascade),
         )
 
 

@@ -1,6 +1,6 @@
 """customers.db: customers, their invoices, and which accounts exist."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import date
 from itertools import groupby
 from pathlib import Path
@@ -249,16 +249,16 @@ class Customers:
         change: CustomerChange,
         cause: Cause = UNKNOWN,
         owner: str | None = None,
-        revision: int | None = None,
+        revisions: Collection[int] | None = None,
         require_account: bool = False,
     ) -> Customer:
         """Change a customer and answer it; where nothing is to be different, nothing happens.
 
-        Raises NotFound, Changed unless it has the `revision` that is given, and UnknownReference like
-        `create_customers`.
+        Raises NotFound, Changed unless it has one of the `revisions`, if any are given, and
+        UnknownReference like `create_customers`.
         """
         before = self.customer(id, owner)
-        _insist_on_revision("customer", before, revision)
+        _insist_on_revision("customer", before, revisions)
         after = _changed(before, change)
         if after is before:
             return before
@@ -292,14 +292,14 @@ class Customers:
         change: InvoiceChange,
         cause: Cause = UNKNOWN,
         owner: str | None = None,
-        revision: int | None = None,
+        revisions: Collection[int] | None = None,
     ) -> Invoice:
         """Change an invoice and answer it; where nothing is to be different, nothing happens.
 
-        Raises NotFound, and Changed unless it has the `revision` that is given.
+        Raises NotFound, and Changed unless it has one of the `revisions`, if any are given.
         """
         before = self.invoice(id, owner)
-        _insist_on_revision("invoice", before, revision)
+        _insist_on_revision("invoice", before, revisions)
         after = _changed(before, change)
         if after is before:
             return before
@@ -511,6 +511,17 @@ class Customers:
             elif kind is CustomerDeleted:
                 self._remove_customer(event, by, MOST_INVOICES_AT_ONCE)
 
+    def as_told(self, event: Event) -> Customer | Invoice | None:
+        """A row as an update of it was answered; None for what is no update, or of one that is gone."""
+        if isinstance(event, CustomerUpdated):
+            for row in self.database.rows(f"{_CUSTOMER} WHERE id = ?", (event.id,)):
+                return Customer(event.id, event.account_id, event.name, row[3], event.revision)
+        if isinstance(event, InvoiceUpdated):
+            for row in self.database.rows(f"{_INVOICE} AND id = ?", (event.id,)):
+                told = (event.customer_id, event.purchase_price_cents, str(event.purchase_date))
+                return Invoice(event.id, *told, row[4], event.revision)
+        return None
+
     def state(self) -> None:
         """Nothing: what customers and invoices there are is too much to be told in events."""
 
@@ -649,8 +660,8 @@ def _invoice(row: tuple[int, int, int, str, str, int]) -> Invoice:
 Row = TypeVar("Row", Customer, Invoice)
 
 
-def _insist_on_revision(kind: str, row: Customer | Invoice, revision: int | None) -> None:
-    if revision not in (None, row.revision):
+def _insist_on_revision(kind: str, row: Customer | Invoice, revisions: Collection[int] | None) -> None:
+    if revisions is not None and row.revision not in revisions:
         raise Changed(kind, row.id, row.revision)
 
 

@@ -2,8 +2,10 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from tally.store.cause import RequestKey, short_hash
@@ -23,6 +25,7 @@ CREATE TABLE idempotency (
 CREATE INDEX idempotency_by_age ON idempotency (kept_since);
 """
 
+_encoder = msgspec.json.Encoder(enc_hook=str)  # the one thing msgspec doesn't know is Id
 _BY_HASH = "\0sha256:"  # how a key begins of which only the hash is known; no client can send one
 
 
@@ -31,6 +34,26 @@ class Answer(Struct, frozen=True):
 
     location: str | None
     body: bytes
+
+
+def encode_answer(content: Any) -> bytes:
+    """The content as JSON; ids become strings."""
+    return _encoder.encode(content)
+
+
+def made(path: str, id: int) -> Answer:
+    """The answer to a request that made one thing."""
+    return Answer(f"{path}/{id}", b'{"id":"%d"}' % id)
+
+
+def made_many(ids: Iterable[int]) -> Answer:
+    """The answer to a request that made several."""
+    return Answer(None, b'{"ids":[%s]}' % b",".join(b'"%d"' % id for id in ids))
+
+
+def made_again(key: RequestKey, table: str, ids: Sequence[int]) -> Answer:
+    """The answer to a request that made rows of a table, as its events tell of it."""
+    return made_many(ids) if key.is_batch else made(f"/{table}s", ids[0])
 
 
 class KeyedRequest:
@@ -75,18 +98,13 @@ class IdempotencyKeys:
         self._keep(request.key, request.fingerprint, answer, int(self._clock()))
         return answer
 
-    def remember(self, key: RequestKey, table: str, ids: Sequence[int], at: int) -> None:
+    def remember(self, key: RequestKey, answer: Answer, at: int) -> None:
         """Keep the answer to a request that the database was told of at `at` (seconds) by its own events.
 
         In the transaction that is open. One that is older than KEPT_SECONDS is not kept.
         """
-        if at <= int(self._clock()) - KEPT_SECONDS:
-            return
-        if key.is_batch:
-            answer = Answer(None, b'{"ids":[%s]}' % b",".join(b'"%d"' % id for id in ids))
-        else:
-            answer = Answer(f"/{table}s/{ids[0]}", b'{"id":"%d"}' % ids[0])
-        self._keep(_BY_HASH + key.request, bytes.fromhex(key.content), answer, at)
+        if at > int(self._clock()) - KEPT_SECONDS:
+            self._keep(_BY_HASH + key.request, bytes.fromhex(key.content), answer, at)
 
     def _keep(self, key: str, fingerprint: bytes, answer: Answer, at: int) -> None:
         self._database.execute(

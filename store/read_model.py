@@ -17,16 +17,20 @@ import msgspec
 from tally.events import (
     AccountCreated,
     AccountDeleted,
+    AccountUpdated,
     CustomerCreated,
     CustomerDeleted,
+    CustomerUpdated,
     Event,
     EventId,
     Id,
     InvalidEvent,
     InvoiceCreated,
     InvoiceDeleted,
+    InvoiceUpdated,
     UnknownEventType,
     decode,
+    decode_as,
     now,
 )
 from tally.store import accounts
@@ -52,7 +56,7 @@ _TABLES = (
     "inbox_range",
     "inbox_name",
 )
-_ACCOUNT = "SELECT id, name, description, owned_by, created_date, deleted FROM"
+_ACCOUNT = "SELECT id, name, description, owned_by, created_date, deleted, cascade FROM"
 _CACHE = "PRAGMA cache_size = -131072"  # KiB: what is written all over the table stays in memory
 _CUSTOMERS_AT_ONCE = 1000
 
@@ -149,6 +153,7 @@ class Shadow:
                 self._database.insert("customer_name", [(id, *told) for id, _, _, *told in rows])
                 done += len(rows)
                 advance(done)
+            self._database.insert("updated", customers.rows("SELECT * FROM updated WHERE kind = 'customer'"))
             self._database.set_meta("copied", 1)
 
     def take(self, entries: Sequence[Entry]) -> None:
@@ -249,6 +254,7 @@ class Shadow:
             live.execute(f"DELETE FROM main.{table}")
             live.execute(f"INSERT INTO main.{table} SELECT * FROM shadow.{table}")
         live.execute(_TAKEN_ASIDE)
+        live.execute(_UPDATED)
         for _, sql in triggers:
             live.execute(sql)
         Accounts(live).apply(_account_events(live))
@@ -284,9 +290,9 @@ class _Own(msgspec.Struct, frozen=True):
 
     def has(self, event: Event) -> bool:
         """Whether the event is about a customer of its own."""
-        if isinstance(event, InvoiceCreated | InvoiceDeleted):
+        if isinstance(event, InvoiceCreated | InvoiceUpdated | InvoiceDeleted):
             customer = event.customer_id
-        elif isinstance(event, CustomerCreated | CustomerDeleted):
+        elif isinstance(event, CustomerCreated | CustomerUpdated | CustomerDeleted):
             customer = event.id
         else:
             return False
@@ -303,6 +309,10 @@ def _taking_over(own: _Own) -> Iterator[str]:
     is_others, of_others = f"NOT {own.replaces('id')}", f"NOT {own.replaces('customer_id')}"
     yield f"INSERT OR IGNORE INTO shadow.customer SELECT * FROM main.customer WHERE {is_others}"
     yield f"INSERT OR IGNORE INTO shadow.customer_name SELECT * FROM main.customer_name WHERE {is_others}"
+    yield (
+        "INSERT OR IGNORE INTO shadow.updated"
+        f" SELECT * FROM main.updated WHERE kind = 'customer' AND {is_others}"
+    )
     yield f"INSERT OR IGNORE INTO shadow.recent_revenue SELECT * FROM main.recent_revenue WHERE {of_others}"
     yield (  # the rest of an account's total, the trigger adds
         "INSERT INTO shadow.account_total"
@@ -337,6 +347,11 @@ FROM customer LEFT JOIN
 ORDER BY customer.id
 """
 
+_UPDATED = """
+DELETE FROM main.updated WHERE kind = 'customer';
+INSERT INTO main.updated SELECT * FROM shadow.updated WHERE kind = 'customer'
+"""
+
 _VANISHING = """
 SELECT count(*) FROM main.customer shown WHERE account_id IS NOT NULL AND NOT deleted AND NOT EXISTS (
     SELECT 1 FROM shadow.customer known
@@ -366,14 +381,16 @@ def _with(seen: Mapping[str, Sequence[Range]], entries: Iterable[Entry]) -> dict
 
 def _account_events(live: Database) -> list[Event]:
     """What the shadow knows of accounts, and `live` does not."""
+    updated = "SELECT payload FROM {}.updated WHERE kind = 'account'"
+    rows = live.rows(f"{updated.format('shadow')} EXCEPT {updated.format('main')}")
+    events: list[Event] = [decode_as(AccountUpdated, bytes(payload)) for (payload,) in rows]
     rows = live.rows(f"{_ACCOUNT} shadow.account EXCEPT {_ACCOUNT} main.account")
-    events: list[Event] = []
-    for id, name, description, owned_by, created_date, deleted in rows:
+    for id, name, description, owned_by, created_date, deleted, cascade in rows:
         if created_date is not None:
             created = datetime.fromisoformat(created_date)
             events.append(AccountCreated(Id(id), name, description, owned_by, created))
         if deleted:
-            events.append(AccountDeleted(Id(id), now()))
+            events.append(AccountDeleted(Id(id), now(), bool(cascade)))
     return events
 
 

@@ -349,7 +349,7 @@ class _Request:
         self._connection = self._pool.get_connection()
         try:
             packed = self._connection.pack_commands(commands)  # type: ignore[no-untyped-call]
-            self._connection.send_packed_command(packed)
+            self._connection.send_packed_command(packed)  # type: ignore[no-untyped-call]
         except BaseException:
             self.abandon()
             raise

@@ -38,7 +38,10 @@ _ids = count(10**9)  # that nobody else gives
 def _published(shop: Shop, names: list[str]) -> list[str]:
     """Another program's accounts of these names, and owners of these names; the first has such customers."""
     ids = [str(next(_ids)) for _ in names]
-    events = [("AccountCreated", _named(id, shop, name, owned_by=name)) for id, name in zip(ids, names, strict=True)]
+    events = [
+        ("AccountCreated", _named(id, shop, name, description=name, owned_by=name))
+        for id, name in zip(ids, names, strict=True)
+    ]
     events += [("CustomerCreated", _named(str(next(_ids)), shop, name, account_id=ids[0])) for name in names]
     with closing(redis.Redis.from_url(shop.tally.redis_url)) as client:
         for kind, payload in events:
@@ -58,7 +61,9 @@ def _named(id: str, shop: Shop, name: str, **fields: str) -> dict[str, str]:
 
 def _nothing_ran(page: Page) -> None:
     assert not page.evaluate("'hit' in window")
-    inserted = page.locator("main, dialog").locator("script, img, svg[onload], iframe, math, details[ontoggle]")
+    inserted = page.locator("main, dialog").locator(
+        "script, img, svg[onload], iframe, math, details[ontoggle]"
+    )
     expect(inserted).to_have_count(0)
     expect(page.locator("[onerror], [onload], [onmouseover], [href^='javascript:']")).to_have_count(0)
 
@@ -97,5 +102,7 @@ def test_what_makes_a_name_look_like_another_is_written_out(person: Person, shop
     first, *_ = _published(shop, [*DISGUISED])
     shop.see_accounts(person.page, f"#account={first}")
     dialog = person.page.get_by_role("dialog")
-    expect(dialog.locator("tbody th")).to_have_text([f"{shop.mark} {written}" for written in DISGUISED.values()])
-    expect(dialog).to_contain_text(f"owned by {[*DISGUISED.values()][0]}")
+    expect(dialog.locator("tbody th")).to_have_text(
+        [f"{shop.mark} {written}" for written in DISGUISED.values()]
+    )
+    expect(dialog).to_contain_text(f"owned by {next(iter(DISGUISED.values()))}")

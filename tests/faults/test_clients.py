@@ -77,10 +77,13 @@ def test_slow_senders_are_answered_and_keep_nobody_waiting(tally: Tally) -> None
 
 
 def test_more_slow_senders_than_there_are_places_keep_nobody_waiting(tally: Tally) -> None:
-    with Load(tally, kept=False) as load, connections(tally.customers.port, MOST_CONNECTIONS + 600) as slow:
-        with dripping([(client, _invoice(load)) for client in slow]):
-            for _ in range(3):
-                _others_are_served(tally, load)
+    with (
+        Load(tally, kept=False) as load,
+        connections(tally.customers.port, MOST_CONNECTIONS + 600) as slow,
+        dripping([(client, _invoice(load)) for client in slow]),
+    ):
+        for _ in range(3):
+            _others_are_served(tally, load)
 
 
 def test_bodies_that_break_off_make_nothing(tally: Tally) -> None:

@@ -218,7 +218,7 @@ def test_without_redis_the_page_tells_the_rest_and_nothing_that_nobody_knows(tal
         for client in _both(tally):
             page = scrape(client)
             assert page.value("tally_redis_up") == 0
-            assert page.value("tally_scrape_success") == 3
+            assert page.value("tally_scrape_success") == 4
             assert not any(
                 page.has(f"tally_{name}") for name in ("lag_events", "pending_entries", "dead_letters")
             )
@@ -231,10 +231,10 @@ def test_without_the_supervisor_the_page_tells_the_rest(tally: Tally) -> None:
     with _stopped(tally.process.pid):
         page = scrape(tally.accounts)
         assert page.value("tally_scrape_success", part="supervisor") == 0
-        assert page.value("tally_scrape_success") == 2
+        assert page.value("tally_scrape_success") == 3
         assert not page.has("tally_actor_up")
         assert _applied(page) > 0
-    eventually(lambda: scrape(tally.accounts).value("tally_scrape_success") == 3)
+    eventually(lambda: scrape(tally.accounts).value("tally_scrape_success") == 4)
     assert '"metrics_left_out"' in tally.said()
 
 
@@ -247,7 +247,7 @@ def test_without_its_database_a_service_tells_neither_the_outbox_nor_whether_red
         database.write_text("not a database " * 100)
         page = scrape(tally.customers)
         assert page.value("tally_degraded") == 1
-        assert page.value("tally_scrape_success") == 3
+        assert page.value("tally_scrape_success") == 4
         assert not page.has("tally_outbox_depth")
         assert not page.has("tally_redis_up")
         assert page.value("tally_actor_up") >= 1

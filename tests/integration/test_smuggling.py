@@ -1,4 +1,4 @@
-"""Behind a proxy that many clients share, nothing of one client becomes another's request (HTTP request smuggling).
+"""Behind a proxy that many share, nothing of one client becomes another's request (HTTP request smuggling).
 
 Each attack is a request of which two programs might see the end in different places, and in what is behind
 one of the two there is a deletion. It may only be carried out where the proxy has seen it too: then it is a
@@ -57,7 +57,9 @@ def _attacks(hidden: bytes) -> Iterator[bytes]:
 def _ask(port: int, customer: str) -> tuple[int, bytes]:
     """Ask for a customer, over a connection of its own, as anybody would."""
     with connect(port) as client:
-        client.sendall(b"GET /customers/%s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % customer.encode())
+        client.sendall(
+            b"GET /customers/%s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % customer.encode()
+        )
         came = _all(client)
     return int(came.split(b" ", 2)[1]), came.partition(b"\r\n\r\n")[2]
 

@@ -1,4 +1,4 @@
-"""Reverse proxies in front of a service, as people put them there: nginx and HAProxy, of the system's packages."""
+"""Reverse proxies before a service, as people put them there: nginx and HAProxy, of the system's packages."""
 
 import shutil
 import subprocess
@@ -22,7 +22,7 @@ def _nginx(directory: Path, port: int, upstream: int) -> list[str]:
         events {{ }}
         http {{
             log_format line "$request_method $request_uri"; access_log {directory}/access.log line;
-            client_body_timeout 2s; client_header_timeout 2s;
+            client_body_timeout 2s; client_header_timeout 2s; keepalive_timeout 2s;
             client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy;
             fastcgi_temp_path {directory}/fastcgi; uwsgi_temp_path {directory}/uwsgi;
             scgi_temp_path {directory}/scgi;
@@ -89,7 +89,7 @@ def reverse_proxy(name: str, directory: Path, upstream: int) -> Iterator[Reverse
     with log.open("w") as output:
         process = subprocess.Popen([program, *_ARGUMENTS[name](directory, port, upstream)], stdout=output)
     try:
-        eventually(lambda: connect(port).close() is None)
+        eventually(lambda: connect(port)).close()
         yield ReverseProxy(port, log)
     finally:
         process.terminate()

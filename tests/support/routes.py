@@ -6,6 +6,7 @@ import falcon.inspect
 
 from tally import config
 from tally.actors import family
+from tally.actors.limits import Limits
 from tally.actors.services import SERVICES
 from tally.http.service import Router
 from tally.recovery import first_start
