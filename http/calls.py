@@ -24,7 +24,15 @@ from tally.http.login import LoginBody
 from tally.http.openapi import Call, Parameter
 from tally.http.service import LISTED, MOST_LISTED, VISIBLE_ASCII
 from tally.http.status import StatusReport
-from tally.http.values import AccountBody, CustomerBody, InvoiceBody
+from tally.http.values import (
+    AccountBody,
+    AccountPatch,
+    CustomerBody,
+    CustomerPatch,
+    InvoiceBody,
+    InvoicePatch,
+)
+from tally.store.accounts import Account
 from tally.store.customers import Customer, Invoice
 from tally.version import VERSION
 
@@ -74,6 +82,18 @@ TRACE = Parameter(
     example="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
 )
 ONCE = (KEY, TRACE)
+IF_MATCH = Parameter(
+    name="If-Match",
+    kind=str,
+    says="The ETag that the row is to have; where it has another, it was changed meanwhile: 412.",
+    example="*",
+)
+ETAG = Parameter(name="ETag", kind=str, says="The row's `revision`, in quotes.", example='"1"')
+
+
+def _some_of(kind: type[Any], *names: str) -> Any:
+    """A change that has one of these fields at least."""
+    return Annotated[kind, Meta(extra_json_schema={"anyOf": [{"required": [name]} for name in names]})]
 
 
 def _location(kind: str) -> Parameter:
@@ -100,17 +120,26 @@ ORDER = Parameter(name="order", kind=Literal["asc", "desc"], says="Which comes f
 _DATE = "2019-03-23T05:24:50.326000Z"
 _NEW_CUSTOMER = {"name": "John Adams", "account_id": "1"}
 _NEW_INVOICE = {"customer_id": "1", "purchase_date": "2019-01-06", "purchase_price_cents": 10_000}
-_CUSTOMER = {"id": "1", "account_id": "1", "name": "John Adams", "created_date": _DATE}
+_CUSTOMER = {"id": "1", "account_id": "1", "name": "John Adams", "created_date": _DATE, "revision": 0}
 _INVOICE = {
     "id": "1",
     "customer_id": "1",
     "purchase_price_cents": 10_000,
     "purchase_date": "2019-01-06",
     "created_date": _DATE,
+    "revision": 0,
 }
 _REVENUE = {"customer_id": "1", "name": "John Adams", "total_revenue_cents": 10_000}
+_OPENED = {
+    "id": "1",
+    "name": "one",
+    "description": "",
+    "owned_by": "user1",
+    "created_date": _DATE,
+    "revision": 0,
+}
 _ACCOUNT = {
-    "account": {"id": "1", "name": "one", "description": "", "owned_by": "user1", "created_date": _DATE},
+    "account": _OPENED,
     "customers": [_REVENUE],
     "total_revenue_cents": 10_000,
 }
@@ -197,7 +226,7 @@ CUSTOMERS = (
         answer=Made,
         answered={"id": "1"},
         answer_headers=(_location("customers"),),
-        leads_to=("showCustomer", "deleteCustomer"),
+        leads_to=("showCustomer", "changeCustomer", "deleteCustomer"),
     ),
     Call(
         id="listCustomers",
@@ -229,6 +258,22 @@ CUSTOMERS = (
         parameters=(ID,),
         answer=Customer,
         answered=_CUSTOMER,
+        answer_headers=(ETAG,),
+    ),
+    Call(
+        id="changeCustomer",
+        method="PATCH",
+        path="/customers/{id}",
+        does="Give a customer another name, or another account",
+        says="Its revenue goes with it. Where nothing is different, nothing happens.",
+        parameters=(ID,),
+        headers=(IF_MATCH, *ONCE),
+        sends=_some_of(CustomerPatch, "name", "account_id"),
+        sent={"name": "John Quincy Adams"},
+        answer=Customer,
+        answered={**_CUSTOMER, "name": "John Quincy Adams", "revision": 1},
+        answer_headers=(ETAG,),
+        problems=(412, 503),
     ),
     Call(
         id="deleteCustomer",
@@ -252,7 +297,7 @@ CUSTOMERS = (
         answer=Made,
         answered={"id": "1"},
         answer_headers=(_location("invoices"),),
-        leads_to=("showInvoice", "deleteInvoice"),
+        leads_to=("showInvoice", "changeInvoice", "deleteInvoice"),
     ),
     Call(
         id="listInvoices",
@@ -284,6 +329,22 @@ CUSTOMERS = (
         parameters=(ID,),
         answer=Invoice,
         answered=_INVOICE,
+        answer_headers=(ETAG,),
+    ),
+    Call(
+        id="changeInvoice",
+        method="PATCH",
+        path="/invoices/{id}",
+        does="Correct an invoice's amount or date",
+        says="Where nothing is different, nothing happens.",
+        parameters=(ID,),
+        headers=(IF_MATCH, *ONCE),
+        sends=_some_of(InvoicePatch, "purchase_date", "purchase_price_cents"),
+        sent={"purchase_price_cents": 9_900},
+        answer=Invoice,
+        answered={**_INVOICE, "purchase_price_cents": 9_900, "revision": 1},
+        answer_headers=(ETAG,),
+        problems=(412, 503),
     ),
     Call(
         id="deleteInvoice",
@@ -310,7 +371,7 @@ ACCOUNTS = (
         answer=Made,
         answered={"id": "1"},
         answer_headers=(_location("accounts"),),
-        leads_to=("showAccount", "deleteAccount", "listCustomersOfAccount", "isOwnedBy"),
+        leads_to=("showAccount", "changeAccount", "deleteAccount", "listCustomersOfAccount", "isOwnedBy"),
     ),
     Call(
         id="listAccounts",
@@ -332,7 +393,23 @@ ACCOUNTS = (
         parameters=(ID,),
         answer=AccountRevenue,
         answered=_ACCOUNT,
+        answer_headers=(ETAG,),
         problems=(429, 503),
+    ),
+    Call(
+        id="changeAccount",
+        method="PATCH",
+        path="/accounts/{id}",
+        does="Give an account another name, description or owner",
+        says="Where nothing is different, nothing happens. With users, only an admin changes the owner.",
+        parameters=(ID,),
+        headers=(IF_MATCH, *ONCE),
+        sends=_some_of(AccountPatch, "name", "owned_by", "description"),
+        sent={"name": "the first"},
+        answer=Account,
+        answered={**_OPENED, "name": "the first", "revision": 1},
+        answer_headers=(ETAG,),
+        problems=(412, 503),
     ),
     Call(
         id="deleteAccount",

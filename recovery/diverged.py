@@ -19,14 +19,19 @@ import structlog
 from tally.events import (
     AccountCreated,
     AccountDeleted,
+    AccountUpdated,
     CustomerCreated,
     CustomerDeleted,
+    CustomerUpdated,
     Event,
     InvoiceCreated,
     InvoiceDeleted,
+    InvoiceUpdated,
     decode,
+    encode,
 )
 from tally.recovery.taking_back import Healing, own_event, take_back
+from tally.store import updates
 from tally.store.cause import Cause
 from tally.store.database import Database
 from tally.store.ids import give, note_renumbered
@@ -36,12 +41,17 @@ from tally.store.stream import EventStream
 
 _TABLES: dict[type[Event], str] = {
     CustomerCreated: "customer",
+    CustomerUpdated: "customer",
     CustomerDeleted: "customer",
     InvoiceCreated: "invoice",
+    InvoiceUpdated: "invoice",
     InvoiceDeleted: "invoice",
     AccountCreated: "account",
+    AccountUpdated: "account",
     AccountDeleted: "account",
 }
+_DELETIONS = (CustomerDeleted, InvoiceDeleted, AccountDeleted)
+_UPDATES = (CustomerUpdated, InvoiceUpdated, AccountUpdated)
 _CREATIONS = (CustomerCreated, InvoiceCreated, AccountCreated)
 _RENUMBER = {
     "customer": [
@@ -68,7 +78,8 @@ def part_ways(store: Healing, stream: EventStream, beat: Callable[[], None], out
     """
     database = store.database
     agreed, theirs = _compared(outbox, stream, beat)
-    gone = {(_TABLES[type(event)], event.id) for event in theirs if type(event) not in _CREATIONS}
+    gone = {_row(event) for event in theirs if type(event) in _DELETIONS}
+    newest = {_row(event): event for event in theirs if type(event) in _UPDATES}
     with database.transaction():
         source = outbox.source
         if outbox.is_written_to:
@@ -78,9 +89,15 @@ def part_ways(store: Healing, stream: EventStream, beat: Callable[[], None], out
         told = 0
         for row in ours:
             event: Any = _renumbered(_event(row), numbers)
-            if type(event) in _CREATIONS or (_TABLES[type(event)], event.id) not in gone:
-                Outbox(database).add([event], Cause(row.trace_parent))
-                told += 1
+            if type(event) not in _CREATIONS and _row(event) in gone:
+                continue
+            if before := newest.get(_row(event)):
+                event = _after(before, event)
+            if before and type(event) in _UPDATES:
+                newest[_row(event)] = event
+                _keep(database, event)
+            Outbox(database).add([event], Cause(row.trace_parent, by=row.by))
+            told += 1
         _answer_with(database, numbers)
         _note(database, source, numbers)
     take_back(store, stream, beat, outbox)
@@ -125,6 +142,32 @@ def _event(row: OutboxRow) -> Any:
     return decode({b"EventTypeName": row.type.encode(), b"Payload": row.payload})
 
 
+def _row(event: Any) -> tuple[str, int]:
+    return _TABLES[type(event)], event.id
+
+
+def _after(before: Any, event: Any) -> Any:
+    """A change of ours on top of one of theirs: the amounts that both tell add up, and the later one counts."""
+    if isinstance(event, InvoiceDeleted):
+        last = {"last_price_cents": before.purchase_price_cents, "last_date": before.purchase_date}
+        return msgspec.structs.replace(event, **last)
+    if type(event) not in _UPDATES:
+        return event
+    changed: dict[str, Any] = {"revision": before.revision + 1}
+    if isinstance(event, InvoiceUpdated):
+        changed["previous_price_cents"] = before.purchase_price_cents
+        changed["previous_date"] = before.purchase_date
+    return msgspec.structs.replace(event, **changed)
+
+
+def _keep(database: Database, event: Any) -> None:
+    """Have an update count before those that will be taken back: its row is as it says already."""
+    table, id = _row(event)
+    database.execute(f"UPDATE {table} SET revision = ? WHERE id = ?", (event.revision, id))
+    if table != "invoice":
+        updates.is_newest(database, table, id, event.revision, encode(event))  # type: ignore[arg-type]
+
+
 def _renumber(database: Database, rows: Iterable[OutboxRow]) -> Numbers:
     """Give what these events created numbers that nobody had."""
     created: defaultdict[str, list[int]] = defaultdict(list)
@@ -145,7 +188,7 @@ def _renumber(database: Database, rows: Iterable[OutboxRow]) -> Numbers:
 
 def _renumbered(event: Any, numbers: Mapping[str, Mapping[int, int]]) -> Event:
     changed = {"id": numbers.get(_TABLES[type(event)], {}).get(event.id, event.id)}
-    if isinstance(event, InvoiceCreated | InvoiceDeleted):
+    if isinstance(event, InvoiceCreated | InvoiceUpdated | InvoiceDeleted):
         customers = numbers.get("customer", {})
         changed["customer_id"] = customers.get(event.customer_id, event.customer_id)
     renumbered: Event = msgspec.structs.replace(event, **changed)

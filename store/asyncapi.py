@@ -12,13 +12,16 @@ from tally import events
 from tally.events import (
     AccountCreated,
     AccountDeleted,
+    AccountUpdated,
     CustomerCreated,
     CustomerDeleted,
+    CustomerUpdated,
     Event,
     EventId,
     Id,
     InvoiceCreated,
     InvoiceDeleted,
+    InvoiceUpdated,
 )
 from tally.schemas import schemas_of
 
@@ -28,11 +31,20 @@ _THEN = datetime(2019, 3, 23, 5, 24, 50, 326000, tzinfo=UTC)
 # Each with the EventId it is published with.
 EXAMPLES: tuple[tuple[EventId, Event], ...] = (
     (EventId("customers@4f2a9c1e", 1), CustomerCreated(Id(7), Id(1), "John Adams", _THEN)),
-    (EventId("customers@4f2a9c1e", 4), CustomerDeleted(Id(7), Id(1), _THEN)),
+    (EventId("customers@4f2a9c1e", 5), CustomerUpdated(Id(7), Id(1), "John Quincy Adams", 1, _THEN)),
+    (EventId("customers@4f2a9c1e", 6), CustomerDeleted(Id(7), Id(1), _THEN)),
     (EventId("customers@4f2a9c1e", 2), InvoiceCreated(Id(10), Id(7), 10_000, _THEN, date(2019, 1, 6))),
-    (EventId("customers@4f2a9c1e", 3), InvoiceDeleted(Id(10), Id(7), 10_000, _THEN)),
+    (
+        EventId("customers@4f2a9c1e", 3),
+        InvoiceUpdated(Id(10), Id(7), 9_900, date(2019, 1, 7), 10_000, date(2019, 1, 6), 1, _THEN),
+    ),
+    (
+        EventId("customers@4f2a9c1e", 4),
+        InvoiceDeleted(Id(10), Id(7), 10_000, _THEN, date(2019, 1, 6), 9_900, date(2019, 1, 7)),
+    ),
     (EventId("accounts@9b1d7f02", 1), AccountCreated(Id(1), "one", "the first", "user1", _THEN)),
-    (EventId("accounts@9b1d7f02", 2), AccountDeleted(Id(1), _THEN)),
+    (EventId("accounts@9b1d7f02", 2), AccountUpdated(Id(1), "one", "the first of all", "user1", 1, _THEN)),
+    (EventId("accounts@9b1d7f02", 3), AccountDeleted(Id(1), _THEN, cascade=True)),
 )
 
 _ABOUT = """\

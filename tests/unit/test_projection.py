@@ -13,12 +13,16 @@ from hypothesis import strategies as st
 from tally.events import (
     AccountCreated,
     AccountDeleted,
+    AccountUpdated,
     CustomerCreated,
     CustomerDeleted,
+    CustomerUpdated,
     Event,
     Id,
     InvoiceCreated,
     InvoiceDeleted,
+    InvoiceUpdated,
+    encode,
 )
 from tally.store.accounts import HIGHEST_ID, Accounts, NewAccount, open_database
 from tally.store.errors import AccountInUse, NotFound
@@ -39,7 +43,7 @@ def _shown(accounts: Accounts) -> dict[int, Any]:
     return {
         int(account.id): (
             account.owned_by,
-            {int(c.customer_id): c.total_revenue_cents for c in accounts.customers_of(account.id, -1, 1000)},
+            {int(c.customer_id): (c.name, c.total_revenue_cents) for c in accounts.customers_of(account.id, -1, 1000)},
         )
         for account in accounts.accounts(-1, 1000)
     }
@@ -62,18 +66,31 @@ def _account(id: int, owner: str = "u", seconds: int = 0) -> AccountCreated:
     return AccountCreated(Id(id), "a", "", owner, _THEN + timedelta(seconds=seconds))
 
 
+def _moved(id: int, account: int, revision: int = 1, name: str = "n") -> CustomerUpdated:
+    return CustomerUpdated(Id(id), Id(account), name, revision, _THEN)
+
+
+def _handed_over(id: int, owner: str, revision: int = 1) -> AccountUpdated:
+    return AccountUpdated(Id(id), "a", "", owner, revision, _THEN)
+
+
+def _corrected(id: int, customer: int, before: int, after: int) -> InvoiceUpdated:
+    day = date(2019, 1, 6)
+    return InvoiceUpdated(Id(id), Id(customer), after, day, before, day, 1, _THEN)
+
+
 def test_invoices_before_their_customer_and_customers_before_their_account_count(accounts: Accounts) -> None:
     _apply(accounts, _invoice(1, 7, 500), _invoice(2, 7, 250))
     _apply(accounts, _customer(7, 3))
     assert _shown(accounts) == {}
     _apply(accounts, _account(3))
-    assert _shown(accounts) == {3: ("u", {7: 750})}
+    assert _shown(accounts) == {3: ("u", {7: ("n", 750)})}
 
 
 def test_a_deleted_invoice_is_subtracted(accounts: Accounts) -> None:
     _apply(accounts, _account(3), _customer(7, 3), InvoiceDeleted(Id(1), Id(7), 500, _THEN))
     _apply(accounts, _invoice(1, 7, 500), _invoice(2, 7, 250))
-    assert _shown(accounts) == {3: ("u", {7: 250})}
+    assert _shown(accounts) == {3: ("u", {7: ("n", 250)})}
 
 
 def test_a_deleted_customer_stays_away_whatever_comes_later(accounts: Accounts) -> None:
@@ -142,9 +159,48 @@ def test_a_sum_beyond_64_bits_is_refused_and_never_becomes_a_float(accounts: Acc
     accounts.database.execute("UPDATE customer SET revenue_cents = 9223372036854775000")
     with pytest.raises(OverflowError, match="the revenue of the customer 7"):
         _apply(accounts, _invoice(2, 7, 108))
-    assert _shown(accounts) == {3: ("u", {7: 9223372036854775700})}
+    assert _shown(accounts) == {3: ("u", {7: ("n", 9223372036854775700)})}
     _apply(accounts, _invoice(3, 7, 107))
-    assert _shown(accounts) == {3: ("u", {7: 2**63 - 1})}
+    assert _shown(accounts) == {3: ("u", {7: ("n", 2**63 - 1)})}
+
+
+def test_a_customer_that_moves_takes_its_revenue_along(accounts: Accounts) -> None:
+    _apply(accounts, _account(3), _account(4), _customer(7, 3), _customer(8, 3), _invoice(1, 7, 500))
+    _apply(accounts, _moved(7, 4, name="m"), _invoice(2, 7, 20))
+    assert _shown(accounts) == {3: ("u", {8: ("n", 0)}), 4: ("u", {7: ("m", 520)})}
+    totals = accounts.database.rows("SELECT * FROM account_total ORDER BY account_id")
+    assert totals == [(3, 1, 0), (4, 1, 520)]
+
+
+def test_of_several_moves_the_highest_revision_counts_whenever_it_comes(accounts: Accounts) -> None:
+    _apply(accounts, _account(3), _account(4), _moved(7, 4, revision=2))
+    _apply(accounts, _moved(7, 3, revision=1), _customer(7, 3))
+    assert _shown(accounts) == {3: ("u", {}), 4: ("u", {7: ("n", 0)})}
+
+
+def test_an_amount_that_was_corrected_and_taken_back_counts_no_more(accounts: Accounts) -> None:
+    day = date(2019, 1, 6)
+    deleted = InvoiceDeleted(Id(1), Id(7), 500, _THEN, day, 450, day)
+    _apply(accounts, _account(3), _customer(7, 3), deleted)
+    _apply(accounts, _corrected(1, 7, 500, 450), _invoice(1, 7, 500))
+    assert _shown(accounts) == {3: ("u", {7: ("n", 0)})}
+
+
+def test_an_account_that_is_handed_over_before_its_creation_has_come_waits_for_it(accounts: Accounts) -> None:
+    _apply(accounts, _handed_over(3, "v"))
+    assert _shown(accounts) == {}
+    _apply(accounts, _account(3))
+    assert _shown(accounts) == {3: ("v", {})}
+
+
+def test_how_things_stand_tells_all_that_changes_told(accounts: Accounts, tmp_path: Path) -> None:
+    _apply(accounts, _account(3), _handed_over(3, "v"), _account(4), AccountDeleted(Id(4), _THEN, cascade=False))
+    (tmp_path / "other").mkdir()
+    other = Accounts(open_database(tmp_path / "other"))
+    told = [*accounts.state()]
+    _apply(other, *reversed(told))
+    assert _shown(other) == _shown(accounts) == {3: ("v", {})}
+    assert [event.cascade for event in told if isinstance(event, AccountDeleted)] == [False]
 
 
 _IDS = st.integers(1, 3)
@@ -156,6 +212,12 @@ _EVENTS = st.one_of(
     st.builds(_invoice, _IDS, _IDS, st.integers(0, 9)),
     st.builds(lambda id, customer, cents: InvoiceDeleted(Id(id), Id(customer), cents, _THEN),
               _IDS, _IDS, st.integers(0, 9)),
+    st.builds(_moved, _IDS, _IDS, st.integers(1, 3), st.sampled_from(["n", "m"])),
+    st.builds(_handed_over, _IDS, st.sampled_from(["u", "v", "w"]), st.integers(1, 3)),
+    st.builds(_corrected, _IDS, _IDS, st.integers(0, 9), st.integers(0, 9)),
+    st.builds(lambda id, customer, cents, last: InvoiceDeleted(
+                  Id(id), Id(customer), cents, _THEN, date(2019, 1, 6), last, date(2019, 1, 7)),
+              _IDS, _IDS, st.integers(0, 9), st.integers(0, 9)),
 )  # fmt: skip
 
 
@@ -171,16 +233,34 @@ def _model(events: list[Event]) -> dict[int, Any]:
     for c in sorted(
         (e for e in events if isinstance(e, CustomerCreated)), key=lambda e: (e.account_id, e.name)
     ):
-        homes.setdefault(c.id, c.account_id)
+        homes.setdefault(c.id, (c.account_id, c.name))
+    owners = {id: account.owned_by for id, account in made.items()}
+    updates = [e for e in events if isinstance(e, CustomerUpdated | AccountUpdated)]
+    for u in sorted(updates, key=lambda e: (e.revision, encode(e))):
+        if isinstance(u, AccountUpdated):
+            owners[u.id] = u.owned_by
+        else:
+            homes[u.id] = (u.account_id, u.name)
     revenue: dict[Any, int] = dict.fromkeys(homes, 0)
     for i in events:
-        if isinstance(i, InvoiceCreated | InvoiceDeleted) and i.customer_id in homes:
-            revenue[i.customer_id] += i.purchase_price_cents * (1 if isinstance(i, InvoiceCreated) else -1)
+        if isinstance(i, InvoiceCreated | InvoiceUpdated | InvoiceDeleted) and i.customer_id in homes:
+            revenue[i.customer_id] += _difference(i)
     return {
-        int(id): (account.owned_by, {int(c): revenue[c] for c, home in homes.items()
-                                     if home == id and (CustomerDeleted, c) not in gone})
-        for id, account in made.items() if (AccountDeleted, id) not in gone
+        int(id): (owners[id], {int(c): (name, revenue[c]) for c, (home, name) in homes.items()
+                               if home == id and (CustomerDeleted, c) not in gone})
+        for id in made if (AccountDeleted, id) not in gone
     }  # fmt: skip
+
+
+def _difference(event: InvoiceCreated | InvoiceUpdated | InvoiceDeleted) -> int:
+    match event:
+        case InvoiceCreated():
+            return event.purchase_price_cents
+        case InvoiceUpdated():
+            return event.purchase_price_cents - event.previous_price_cents
+        case InvoiceDeleted():
+            last = event.last_price_cents
+            return -(event.purchase_price_cents if last is None else last)
 
 
 @settings(max_examples=200, deadline=None)
