@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from tally.actors.actor import TURN_SECONDS, Actor
-from tally.actors.limits import Limits
+from tally.actors.limits import Limits, Memory
 from tally.actors.waitress_server import Server
 from tally.http.service import Api
 
@@ -51,10 +51,13 @@ def run(
 def _serve(actor: Actor, server: Server, connections: int) -> None:
     """Serve until the actor is to stop, then answer what was accepted and return."""
     actor.on_stop(server.pull_trigger)
+    memory = Memory()
     while not actor.stopping.is_set():
         actor.beat()
         server.turn(TURN_SECONDS)
         server.make_room(connections)
+        if not server.is_busy():
+            memory.give_back()
     server.stop_accepting()
     stopped = time.monotonic()
     # Requests may be under way on connections that are kept open.

@@ -1,7 +1,9 @@
 """What one HTTP process lets others take up, by what its machine gives: files, memory, processors."""
 
+import ctypes
 import os
 import resource
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +14,11 @@ FEWEST_CONNECTIONS = 10
 MOST_BODIES_BYTES, FEWEST_BODIES_BYTES = 256 * MIB, 32 * MIB  # the least has room for one of the longest
 MOST_UNSENT_BYTES, FEWEST_UNSENT_BYTES = 64 * MIB, 8 * MIB
 MOST_SIGN_INS = 8
+SOONEST_SECONDS, LATEST_SECONDS = 3.0, 60.0  # until memory is looked at again
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # of glibc's mallopt(3)
+
+_MUCH_BYTES = 16 * MIB
 
 _FILES_WANTED = 4096  # room for MOST_CONNECTIONS
 _FILES_OF_A_THREAD = 8  # its connection to the database, and what GET /status opens
@@ -41,6 +48,38 @@ def of_this_process(threads: int) -> Limits:
         min(max(memory // _UNSENT_SHARE, FEWEST_UNSENT_BYTES), MOST_UNSENT_BYTES),
         min(2 * processors, MOST_SIGN_INS),
     )
+
+
+class Memory:
+    """This process's memory: what a flood has taken is given back when it is over, not kept for the next.
+
+    glibc keeps what lies below something that is still in use, in pools of which each thread gets one. Where
+    the C library is another, nothing happens.
+    """
+
+    def __init__(self) -> None:
+        library = ctypes.CDLL(None)
+        self._trim = getattr(library, "malloc_trim", None)
+        self._began, self._pause, self._due = _resident_bytes(), SOONEST_SECONDS, 0.0
+        if tune := getattr(library, "mallopt", None):
+            for setting, value in ((_ARENA_MAX, 2), (_MMAP_THRESHOLD, MIB // 4), (_TRIM_THRESHOLD, MIB)):
+                tune(setting, value)
+
+    def give_back(self) -> None:
+        """Give back what isn't used, where it may be much. To be called often; takes milliseconds seldom."""
+        if not self._trim or time.monotonic() < self._due:
+            return
+        before = _resident_bytes()
+        if before > self._began + _MUCH_BYTES:
+            self._trim(0)
+            gave = before - _resident_bytes() > MIB
+            self._pause = SOONEST_SECONDS if gave else min(2 * self._pause, LATEST_SECONDS)
+        self._due = time.monotonic() + self._pause
+
+
+def _resident_bytes() -> int:
+    _, resident, *_ = Path("/proc/self/statm").read_text().split()
+    return int(resident) * os.sysconf("SC_PAGE_SIZE")
 
 
 def most_connections(files: int, opened: int, threads: int) -> int:

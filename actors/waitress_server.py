@@ -14,6 +14,7 @@ import re
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
@@ -38,12 +39,13 @@ from tally.store.group_commit import GroupCommit
 IDLE_SECONDS = 60
 MOST_HEADER_BYTES = 32 * 1024  # of a request, and of the trailers behind chunks
 MOST_BODY_BYTES = 2 * BATCH_BODY  # up to here a body that is refused is read, so that its sender hears why
-LARGE_BODY_BYTES = 64 * 1024  # beyond that, whoever sends it is asked for a token first, and a pool reads it
+LARGE_BODY_BYTES = 64 * 1024  # beyond that, whoever sends it is asked for a token first
 MOST_AHEAD = 4  # requests of a connection that are read at once: each takes a hundred times its bytes
 MOST_UNREAD_BYTES = 768 * 1024  # of an answer; then it is made no further. From a MiB on it would be a file
 TURN_BYTES = 1024**2  # of a long answer; then it is the next one's turn
-LONG = 8  # of the threads, one in so many more makes long answers, and no others
+LONG = 8  # of the threads, one in so many more makes long answers and reads large bodies, and nothing else
 MOST_SENT_BYTES = 1024**2  # in one buffer of an answer: it lets go of nothing before all of it is sent
+TURNS = 8  # of these one is for who has sent several requests at once
 SEND_BYTES = 64 * 1024  # what is less is sent by the loop, header and body and several clients' at once
 STALLED_SECONDS = 2.0  # a client that reads nothing for so long doesn't hold up the process's end
 COURTESY_SECONDS = 0.005  # how long the loop lets the writing thread work before it goes on beside it
@@ -412,6 +414,7 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
     request: Any
     sent_continue: bool
     _begun: _Task | None = None
+    follows = False  # the request that waits came behind another one
     _sending = False
     _unparsed = b""  # what has come behind the requests that wait
 
@@ -439,6 +442,7 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
     def received(self, data: bytes) -> None:
         """Take in what has come, but no more requests than MOST_AHEAD."""
         with self.requests_lock:
+            self.follows = bool(self.requests)
             self._unparsed += data
             self._parse()
 
@@ -520,6 +524,7 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
             self.requests[0].headers["CONNECTION"] = "close"
         if not self.connected and self._begun:
             self._begun.close()
+        self.follows = True
         try:
             super().service()
         except _Paused as paused:
@@ -585,11 +590,38 @@ class _Alarm:
         self._trigger.close()
 
 
+class _Queue:
+    """Who waits for a thread. Those who sent many requests at once stand behind those who sent one.
+
+    Of so many turns that others take one is theirs. Under the lock of the pool.
+    """
+
+    def __init__(self) -> None:
+        self._first: deque[_Channel] = deque()
+        self._behind: deque[_Channel] = deque()
+        self._turn = 0
+
+    def append(self, task: "_Channel") -> None:
+        """Have it wait."""
+        (self._behind if task.follows else self._first).append(task)
+
+    def popleft(self) -> "_Channel":
+        """Whose turn it is."""
+        self._turn = (self._turn + 1) % TURNS
+        if self._behind and not (self._first and self._turn):
+            return self._behind.popleft()
+        return self._first.popleft()
+
+    def __len__(self) -> int:
+        return len(self._first) + len(self._behind)
+
+
 class _Dispatcher(waitress.task.ThreadedTaskDispatcher):  # type: ignore[misc]
     """Gives requests to the threads that answer them."""
 
     def __init__(self, threads: int, commits: GroupCommit | None) -> None:
         super().__init__()
+        self.queue = _Queue()
         self.set_thread_count(threads)
         self._commits = commits
         self.long = waitress.task.ThreadedTaskDispatcher()
@@ -600,9 +632,9 @@ class _Dispatcher(waitress.task.ThreadedTaskDispatcher):  # type: ignore[misc]
         request = task.requests[0]
         if task.is_full():
             task.parked = True
-        elif task.is_long:
+        elif task.is_long or request.body_bytes_received > LARGE_BODY_BYTES:
             self.long.add_task(task)
-        elif self._commits and not request.error and _is_for_the_writer(request):
+        elif self._commits and not request.error and is_change(request.command, request.path):
             self._commits.submit(task)
         else:
             super().add_task(task)
@@ -615,11 +647,6 @@ class _Dispatcher(waitress.task.ThreadedTaskDispatcher):  # type: ignore[misc]
         """End the threads."""
         self.long.shutdown(cancel_pending, timeout)
         return bool(super().shutdown(cancel_pending, timeout))
-
-
-def _is_for_the_writer(request: _Parser) -> bool:
-    """Whether the writing thread is to do it itself: reading a large body would keep others waiting."""
-    return is_change(request.command, request.path) and request.body_bytes_received <= LARGE_BODY_BYTES
 
 
 class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]

@@ -48,6 +48,7 @@ class LoginResource:
         self._admitted = threading.BoundedSemaphore(max(1, threads // SHARE))
         self._free = threading.BoundedSemaphore(at_a_time)
         self._slowed_down = Seldom(seconds=1)
+        self._failed = Seldom(seconds=10, lines=100)
 
     def on_options(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Tell a browser whether the page that it shows may sign in here."""
@@ -92,7 +93,8 @@ class LoginResource:
             with self._free:
                 user = self._find(login)
             if user is None:
-                _log.warning("login_failed", username=login.username, address=address)
+                if (more := self._failed.due()) is not None:
+                    _log.warning("login_failed", username=login.username, address=address, more=more)
                 raise Unauthorized("The name or the password is wrong.")
             self._note_success(login, user, address)
             _log.info("login_succeeded", username=user.name, address=address)
