@@ -11,7 +11,6 @@ from rich.live import Live
 from rich.padding import Padding
 from rich.text import Text
 
-from tally.actors.logs import printable
 from tally.actors import control, family
 from tally.actors.control import ActorStatus
 from tally.actors.logs import printable

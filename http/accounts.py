@@ -32,7 +32,6 @@ from tally.http.service import (
     read_body,
     send_changed,
     send_made,
-    send_row,
     wanted_revisions,
 )
 from tally.http.status import StatusReport

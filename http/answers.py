@@ -7,6 +7,7 @@ from msgspec import Struct
 from tally.events import Id
 from tally.store.accounts import Account, CustomerRevenue
 from tally.store.customers import Customer, Invoice
+from tally.store.history import Happening
 
 
 class Made(Struct, frozen=True):
@@ -32,6 +33,13 @@ class InvoicePage(Struct, frozen=True):
     """Invoices by ascending id; `next` is the `after` of the next page, null on the last."""
 
     invoices: list[Invoice]
+    next: Id | None
+
+
+class HistoryPage(Struct, frozen=True):
+    """What became of something, oldest first; `next` is the `after` of the next page, null on the last."""
+
+    history: list[Happening]
     next: Id | None
 
 

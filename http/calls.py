@@ -13,6 +13,7 @@ from tally.http.answers import (
     CustomerPage,
     CustomerRevenuePage,
     Healthy,
+    HistoryPage,
     InvoicePage,
     Made,
     ManyMade,
@@ -143,6 +144,12 @@ _ACCOUNT = {
     "customers": [_REVENUE],
     "total_revenue_cents": 10_000,
 }
+
+
+def _happening(kind: str, row: dict[str, Any]) -> dict[str, Any]:
+    return {"event": f"{kind}Created", "at": _DATE, "by": None, "before": None, "after": row}
+
+
 _STATUS = {
     "status": "ok",
     "reasons": [],
@@ -276,6 +283,17 @@ CUSTOMERS = (
         problems=(412, 503),
     ),
     Call(
+        id="listHistoryOfCustomer",
+        method="GET",
+        path="/customers/{id}/history",
+        does="Tell what became of a customer",
+        says="What was recorded, changed and deleted, when and by whom, oldest first; also if it is gone.",
+        parameters=(ID,),
+        query=(LIMIT, AFTER),
+        answer=HistoryPage,
+        answered={"history": [_happening("Customer", _CUSTOMER)], "next": None},
+    ),
+    Call(
         id="deleteCustomer",
         method="DELETE",
         path="/customers/{id}",
@@ -345,6 +363,17 @@ CUSTOMERS = (
         answered={**_INVOICE, "purchase_price_cents": 9_900, "revision": 1},
         answer_headers=(ETAG,),
         problems=(412, 503),
+    ),
+    Call(
+        id="listHistoryOfInvoice",
+        method="GET",
+        path="/invoices/{id}/history",
+        does="Tell what became of an invoice",
+        says="What was recorded, changed and deleted, when and by whom, oldest first; also if it is gone.",
+        parameters=(ID,),
+        query=(LIMIT, AFTER),
+        answer=HistoryPage,
+        answered={"history": [_happening("Invoice", _INVOICE)], "next": None},
     ),
     Call(
         id="deleteInvoice",

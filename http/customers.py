@@ -6,7 +6,7 @@ import falcon
 
 from tally.events import Id
 from tally.http import bodies
-from tally.http.answers import CustomerPage, InvoicePage
+from tally.http.answers import CustomerPage, HistoryPage, InvoicePage
 from tally.http.auth import OpenGate, TokenGate, owner
 from tally.http.calls import CUSTOMERS, CUSTOMERS_PAGE
 from tally.http.health import add_health
@@ -37,6 +37,7 @@ from tally.http.values import CustomerBody, CustomerPatch, InvoiceBody, InvoiceP
 from tally.store.cause import Cause
 from tally.store.customers import Customers, NewCustomer, NewInvoice
 from tally.store.database import Database
+from tally.store.history import Kind
 from tally.store.idempotency import made, made_many
 
 CustomersService = Service[Customers]
@@ -63,9 +64,11 @@ def api(
     app.add_route("/customers", customers)
     app.add_route("/customers/batch", customers, suffix="batch")
     app.add_route("/customers/{id}", customers, suffix="one")
+    app.add_route("/customers/{id}/history", HistoryResource(service, "customer"))
     app.add_route("/invoices", invoices)
     app.add_route("/invoices/batch", invoices, suffix="batch")
     app.add_route("/invoices/{id}", invoices, suffix="one")
+    app.add_route("/invoices/{id}/history", HistoryResource(service, "invoice"))
     add_customers_overview(app, service)
     add_health(app, service, status)
     app.add_route("/openapi.json", OpenApiResource("Tally: customers", CUSTOMERS, bearer=bool(tokens)))
@@ -203,3 +206,21 @@ class InvoicesResource:
     ) -> list[Id]:
         store.insist_on_customers_of(owner, new)
         return store.create_invoices(new, cause)
+
+
+class HistoryResource:
+    """What became of a customer or an invoice, also of one that is gone."""
+
+    def __init__(self, service: CustomersService, kind: Kind) -> None:
+        self._service = service
+        self._kind = kind
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
+        """List what was done to it, and by whom, oldest first."""
+        page = Page(req)
+        with self._service.read() as store:
+            every = store.history(self._kind, path_id(id, self._kind), owner(req))
+        first = max(page.after, 0)  # how many were listed before
+        found = every[first : first + page.limit]
+        following = first + len(found)
+        Json.send(resp, HistoryPage(found, Id(following) if following < len(every) else None))

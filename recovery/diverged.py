@@ -65,6 +65,12 @@ _RENUMBER = {
     ],
 }
 
+_REVISED = {
+    "customer": "UPDATE customer SET revision = ? WHERE id = ?",
+    "invoice": "UPDATE invoice SET revision = ? WHERE id = ?",
+    "account": "UPDATE account SET revision = ? WHERE id = ?",
+}
+
 Numbers = dict[str, dict[int, int]]
 """For each table the new number of each old one. Customers stay in the account of the old number."""
 
@@ -147,7 +153,7 @@ def _row(event: Any) -> tuple[str, int]:
 
 
 def _after(before: Any, event: Any) -> Any:
-    """A change of ours on top of one of theirs: the amounts that both tell add up, and the later one counts."""
+    """A change of ours as one that followed theirs: so the amounts add up, and it counts."""
     if isinstance(event, InvoiceDeleted):
         last = {"last_price_cents": before.purchase_price_cents, "last_date": before.purchase_date}
         return msgspec.structs.replace(event, **last)
@@ -163,7 +169,7 @@ def _after(before: Any, event: Any) -> Any:
 def _keep(database: Database, event: Any) -> None:
     """Have an update count before those that will be taken back: its row is as it says already."""
     table, id = _row(event)
-    database.execute(f"UPDATE {table} SET revision = ? WHERE id = ?", (event.revision, id))
+    database.execute(_REVISED[table], (event.revision, id))
     if table != "invoice":
         updates.is_newest(database, table, id, event.revision, encode(event))  # type: ignore[arg-type]
 

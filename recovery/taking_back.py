@@ -6,7 +6,7 @@ oldest entry is nowhere any more; its numbers are never given again.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol
 
 import structlog
 

@@ -208,9 +208,7 @@ class Accounts:
         if after == before:
             return before
         after = structs.replace(after, revision=before.revision + 1)
-        event = AccountUpdated(
-            after.id, after.name, after.description, after.owned_by, after.revision, now()
-        )
+        event = AccountUpdated(after.id, after.name, after.description, after.owned_by, after.revision, now())
         self._account_updated(event)
         self.outbox.add([event], cause)
         return after
@@ -270,7 +268,8 @@ class Accounts:
     def state(self) -> Iterator[Event]:
         """How the accounts stand: events that leave whoever applies them as all that came before would."""
         for id, name, description, owned_by, created_date, deleted, cascade, updated in self.database.rows(
-            "SELECT account.id, name, description, owned_by, created_date, deleted, cascade, payload FROM account"
+            "SELECT account.id, name, description, owned_by, created_date, deleted, cascade, payload"
+            " FROM account"
             " LEFT JOIN updated ON kind = 'account' AND updated.id = account.id ORDER BY account.id"
         ):
             if created_date is not None:
@@ -287,9 +286,9 @@ class Accounts:
 
         Nothing is published in turn, so nobody is asked for a trace parent.
 
-        Every effect commutes with every other: amounts are summed, those of updates as differences; a deletion
-        stands whatever comes after it; of two creations of one id the first by its date is the one that
-        counts, and of updates the one with the highest revision, over any creation.
+        Every effect commutes with every other: amounts are summed, those of updates as differences; a
+        deletion stands whatever comes after it; of two creations of one id the first by its date is the
+        one that counts, and of updates the one with the highest revision, over any creation.
 
         Raises OverflowError for a revenue beyond 64 bits, and for an account above HIGHEST_ID.
         """
@@ -361,8 +360,7 @@ class Accounts:
             return
         self._revenue.settle(event.id)
         self.database.execute(
-            "INSERT INTO customer_name VALUES (?, ?, ?)"
-            " ON CONFLICT (id) DO UPDATE SET name = excluded.name",
+            "INSERT INTO customer_name VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET name = excluded.name",
             (event.id, event.name, rfc3339(event.updated_date)),
         )
         self.database.execute(

@@ -10,7 +10,14 @@ from typing import Any
 
 import msgspec
 
-from tally.events import BY_FIELD, EVENT_ID_FIELD, PAYLOAD_FIELD, REQUEST_KEY_FIELD, TRACE_PARENT_FIELD, TYPE_FIELD
+from tally.events import (
+    BY_FIELD,
+    EVENT_ID_FIELD,
+    PAYLOAD_FIELD,
+    REQUEST_KEY_FIELD,
+    TRACE_PARENT_FIELD,
+    TYPE_FIELD,
+)
 from tally.store import ranges
 from tally.store.outbox import OutboxRow
 from tally.store.ranges import Range

@@ -5,7 +5,9 @@ from typing import NamedTuple
 
 
 class Cause(NamedTuple):
-    """What is known of it: its W3C trace context, the `request_key` of one with an Idempotency-Key, who asked."""
+    """What is known of it: its W3C trace context, the `request_key` of one with an Idempotency-Key, and
+    who did it.
+    """
 
     trace_parent: str | None = None
     request_key: str | None = None

@@ -30,7 +30,7 @@ from tally.store import history, idempotency, inbox, invoice_index, outbox, upda
 from tally.store.cause import UNKNOWN, Cause
 from tally.store.database import Database, Migrations, Place, numbers
 from tally.store.errors import Changed, NotFound, UnknownReference
-from tally.store.history import Happening, History
+from tally.store.history import Happening, History, Kind
 from tally.store.ids import give
 from tally.store.outbox import Outbox, OwnEvent
 from tally.store.trace_parent import TraceParentOf, no_trace
@@ -108,7 +108,11 @@ MIGRATIONS: Migrations = (  # see CONTRIBUTING.md, "A change of the schema"
 MOST_CUSTOMERS_AT_ONCE = 1000  # deleted in one transaction: other writers wait for it
 MOST_INVOICES_AT_ONCE = 20_000
 
-CONCERNS = (AccountCreated, AccountUpdated, AccountDeleted)  # the events that change something here: none of its own
+CONCERNS = (
+    AccountCreated,
+    AccountUpdated,
+    AccountDeleted,
+)  # the events that change something here: none of its own
 
 
 class NewCustomer(Struct, frozen=True):
@@ -364,11 +368,42 @@ class Customers:
             self._note("invoice", invoice, _happening(event, at, by, invoice, None))
         self.database.execute("DELETE FROM invoice WHERE id = ?", (event.id,))
 
-    def _note(self, kind: history.Kind, before: "Customer | Invoice", change: Happening) -> None:
+    def history(self, kind: Kind, id: int, owner: str | None = None) -> list[Happening]:
+        """What became of a customer or an invoice, oldest first, also if it is gone. Raises NotFound."""
+        noted = History(self.database, kind).of(id)
+        rows: list[Customer | Invoice]
+        if kind == "customer":
+            rows = [_customer(row) for row in self.database.rows(f"{_CUSTOMER} WHERE id = ?", (id,))]
+        else:
+            rows = [_invoice(row) for row in self.database.rows(f"{_INVOICE} AND id = ?", (id,))]
+        if rows and not noted:
+            noted = [self._beginning(kind, rows[0])]
+        last = _shown(rows[0]) if rows else noted and (noted[-1].after or noted[-1].before)
+        if not last or not self._owns_last(owner, last):
+            raise NotFound(kind, id)
+        if not rows and noted[-1].after is not None:  # it went with its customer
+            for gone in History(self.database, "customer").of(int(last["customer_id"]))[-1:]:
+                noted.append(Happening(gone.event, gone.at, gone.by, last, None))
+        return noted
+
+    def _owns_last(self, owner: str | None, row: dict[str, Any]) -> bool:
+        """Whether a row is, or was at last, in that user's account."""
+        if owner is None or "account_id" in row:
+            return owner is None or self._owns_account(owner, int(row["account_id"]))
+        customer = int(row["customer_id"])
+        if self._owns_customer(owner, customer):
+            return True
+        noted = History(self.database, "customer").of(customer)
+        return bool(noted) and noted[-1].after is None and self._owns_last(owner, noted[-1].before or {})
+
+    def _beginning(self, kind: Kind, row: "Customer | Invoice") -> Happening:
+        """How a row began that is as it was then."""
+        by = self.database.value(f"SELECT created_by FROM {kind} WHERE id = ?", (row.id,))
+        return Happening(f"{kind.title()}Created", row.created_date, by, None, _shown(row))
+
+    def _note(self, kind: Kind, before: "Customer | Invoice", change: Happening) -> None:
         """Note a change of a row that is still as it was `before`, or just was."""
-        by = self.database.value(f"SELECT created_by FROM {kind} WHERE id = ?", (before.id,))
-        created = Happening(f"{kind.title()}Created", before.created_date, by, None, _shown(before))
-        History(self.database, kind).note(before.id, created, change)
+        History(self.database, kind).note(before.id, self._beginning(kind, before), change)
 
     def customer(self, id: int, owner: str | None = None) -> Customer:
         """The customer. Raises NotFound."""
@@ -465,7 +500,9 @@ class Customers:
             " ON CONFLICT (id) DO UPDATE SET deleted = TRUE WHERE NOT deleted",
             (event.id,),
         )
-        if event.cascade and self.database.changes():  # told again, it doesn't concern customers that were recorded since
+        if (
+            event.cascade and self.database.changes()
+        ):  # told again, it doesn't concern customers that were recorded since
             sql = "INSERT OR IGNORE INTO doomed_account VALUES (?, ?)"
             self.database.execute(sql, (event.id, trace_parent))
 
@@ -576,7 +613,7 @@ class Customers:
         return deleted
 
     def _delete_invoices(self, customer_id: int, most: int) -> int:
-        """Delete up to `most` invoices of a customer that is gone; how each began is noted. Answers how many."""
+        """Delete up to `most` invoices of a customer that is gone; answer how many. Their history stays."""
         ids = self.database.rows(f"{_IDS_OF_INVOICES} WHERE customer_id = ? LIMIT ?", (customer_id, most))
         chosen = (numbers([id for (id,) in ids]),)
         self.database.execute(_NOTE_INVOICES, chosen)

@@ -68,14 +68,13 @@ class History:
         row: dict[str, Any] = msgspec.json.decode(after)
         return row
 
-    def of(self, id: int, after: int, limit: int) -> list[tuple[int, Happening]]:
-        """Up to `limit` of what is noted of a row, behind the first `after`, oldest first."""
+    def of(self, id: int) -> list[Happening]:
+        """What is noted of a row, oldest first; nothing of one that was never changed."""
         rows = self._database.rows(
-            "SELECT event, at, by_user, before, after FROM history WHERE row_id = ? AND kind = ?"
-            " ORDER BY id LIMIT ? OFFSET ?",
-            (id, self._kind, limit, after),
+            "SELECT event, at, by_user, before, after FROM history WHERE row_id = ? AND kind = ? ORDER BY id",
+            (id, self._kind),
         )
-        return [(after + number, _happening(row)) for number, row in enumerate(rows, 1)]
+        return [_happening(row) for row in rows]
 
     def _row(self, id: int, each: Happening) -> Sequence[object]:
         before, after = (_text(row) for row in (each.before, each.after))
@@ -89,4 +88,4 @@ def _text(row: dict[str, Any] | None) -> str | None:
 def _happening(row: Sequence[Any]) -> Happening:
     event, at, by, *rows = row
     before, after = (None if text is None else msgspec.json.decode(text) for text in rows)
-    return Happening(event, at, by_user, before, after)
+    return Happening(event, at, by, before, after)

@@ -1,4 +1,4 @@
-"""Which update of a customer or an account counts: of those that came, in whatever order, the highest revision.
+"""Which update of a customer or an account counts: in whatever order they come, the highest revision.
 
 Of two with the same revision, made by two databases at once, it is the one with the greater payload: so all
 agree. An update that comes before the creation that it belongs to is known by it already.

@@ -37,12 +37,14 @@ RULES = {
     ("customers", "POST", "/customers/batch"): CREATES,
     ("customers", "GET", "/customers/{id}"): OWN,
     ("customers", "PATCH", "/customers/{id}"): OWN,
+    ("customers", "GET", "/customers/{id}/history"): OWN,
     ("customers", "DELETE", "/customers/{id}"): OWN,
     ("customers", "GET", "/invoices"): LISTS,
     ("customers", "POST", "/invoices"): CREATES,
     ("customers", "POST", "/invoices/batch"): CREATES,
     ("customers", "GET", "/invoices/{id}"): OWN,
     ("customers", "PATCH", "/invoices/{id}"): OWN,
+    ("customers", "GET", "/invoices/{id}/history"): OWN,
     ("customers", "DELETE", "/invoices/{id}"): OWN,
     ("customers", "GET", "/customers/search"): LISTS,
     ("customers", "GET", "/customers/{id}/summary"): OWN,
@@ -422,6 +424,52 @@ def test_a_number_that_customers_were_recorded_under_is_passed_over_where_a_user
         asked = "SELECT count(*) FROM customer WHERE account_id > ?"
         eventually(lambda: database.value(asked, (last,)) == 2)
     assert opened(world.alice) == last + 3
+
+
+def test_only_an_admin_hands_an_account_to_another_and_its_customers_are_the_other_s_then(
+    world: World,
+) -> None:
+    things = _things(world.tally, world.alice)
+    path = f"/accounts/{things.account}"
+    problem(world.alice.accounts.request("PATCH", path, {"owned_by": "bob"}), 403)
+    assert world.alice.accounts.request("PATCH", path, {"owned_by": "alice", "name": "Ours"}).status == 200
+    problem(world.bob.accounts.request("PATCH", path, {"name": "Theirs"}), 404)
+    assert world.admin.accounts.request("PATCH", path, {"owned_by": "bob"}).status == 200
+    eventually(lambda: world.bob.customers.request("GET", f"/customers/{things.customer}").status == 200)
+    problem(world.alice.customers.request("GET", f"/invoices/{things.invoice}"), 404)
+    assert world.bob.customers.get(f"/invoices/{things.invoice}/history")["history"]
+
+
+def test_a_customer_moves_into_one_s_own_accounts_only(world: World) -> None:
+    things = _things(world.tally, world.alice)
+    path = f"/customers/{things.customer}"
+    for account in (world.of_bob.account, UNKNOWN):
+        answer = world.alice.customers.request("PATCH", path, {"account_id": account})
+        problem(answer, 422, "account_id")
+    problem(world.admin.customers.request("PATCH", path, {"account_id": UNKNOWN}), 422, "account_id")
+    assert world.alice.customers.get(path)["account_id"] == things.account
+
+
+def test_history_and_stream_tell_who_did_it(world: World) -> None:
+    things = _things(world.tally, world.alice)
+    path = f"/invoices/{things.invoice}"
+    assert world.admin.customers.request("PATCH", path, {"purchase_price_cents": 1}).status == 200
+    world.alice.customers.delete(path)
+    history = world.alice.customers.get(f"{path}/history")["history"]
+    assert [each["by"] for each in history] == ["alice", "admin", "alice"]
+    problem(world.bob.customers.request("GET", f"{path}/history"), 404)
+    world.alice.customers.delete(f"/customers/{things.customer}")
+    assert world.alice.customers.get(f"{path}/history")["history"] == history
+    problem(world.bob.customers.request("GET", f"/customers/{things.customer}/history"), 404)
+    eventually(world.tally.settled)
+    with closing(redis.Redis.from_url(world.tally.redis_url)) as client:
+        told: Any = client.xrevrange("event-stream", count=50)
+    by = [
+        fields[b"By"]
+        for _, fields in reversed(told)
+        if json.loads(fields[b"Payload"])["id"] == things.invoice and b"Invoice" in fields[b"EventTypeName"]
+    ]
+    assert by == [b"alice", b"admin", b"alice"]
 
 
 # Lists

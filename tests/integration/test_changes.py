@@ -30,7 +30,7 @@ class Kind(NamedTuple):
     def row(self, tally: Tally, id: str) -> dict[str, Any]:
         """It, as it is now."""
         found: dict[str, Any] = self.client(tally).get(f"{self.path}/{id}")
-        return found["account"] if self.path == "/accounts" else found  # type: ignore[no-any-return]
+        return found["account"] if self.path == "/accounts" else found
 
 
 KINDS = [
@@ -98,12 +98,12 @@ def test_a_change_of_nothing_is_no_change(shared: Tally, watch: Watch, kind: Kin
 @EACH
 def test_what_is_not_there_or_not_acceptable_is_refused(shared: Tally, watch: Watch, kind: Kind) -> None:
     id = kind.new(shared)
-    wrong: dict[str, Any] = {field: False for field in kind.fields}
+    wrong: dict[str, Any] = dict.fromkeys(kind.fields, False)
     with watch.nothing_changes():
         problem(_change(shared, kind, NOBODY, kind.first), 404)
         problem(_change(shared, kind, "x", kind.first), 404)
         problem(_change(shared, kind, id, wrong), 422, *kind.fields)
-        problem(_change(shared, kind, id, {field: None for field in kind.fields}), 422, *kind.fields)
+        problem(_change(shared, kind, id, dict.fromkeys(kind.fields)), 422, *kind.fields)
         problem(_change(shared, kind, id, []), 400)
 
 
@@ -128,7 +128,11 @@ def test_of_two_changes_at_once_both_are_recorded_and_with_if_match_one(
         both = [threads.submit(_change, shared, kind, id, change) for change in (kind.first, kind.second)]
         assert sorted(each.result().json()["revision"] for each in both) == [1, 2]
         assert len(watch.published(kind.event, id=id)) == 2
-        again = ({**kind.first, kind.fields[0]: kind.row(shared, id)[kind.fields[0]]}, kind.first, kind.second)
+        again = (
+            {**kind.first, kind.fields[0]: kind.row(shared, id)[kind.fields[0]]},
+            kind.first,
+            kind.second,
+        )
         ones = [threads.submit(_change, shared, kind, id, each, If_Match='"2"') for each in again[1:]]
         statuses = sorted(each.result().status for each in ones)
     assert statuses in ([200, 200], [200, 412])  # one of them may change nothing
@@ -184,9 +188,7 @@ def test_an_invoice_counts_as_it_was_corrected_and_no_more_once_it_is_taken_back
     assert (first.payload["previous_price_cents"], first.payload["previous_date"]) == (500, "2019-01-06")
     assert (second.payload["previous_price_cents"], second.payload["previous_date"]) == (450, "2020-01-09")
     (deleted,) = watch.published("InvoiceDeleted", id=invoice)
-    assert [*deleted.payload] == [
-        "id", "customer_id", "purchase_price_cents", "deleted_date", "purchase_date", "last_price_cents", "last_date",
-    ]  # fmt: skip
+    assert [*deleted.payload][3:] == ["deleted_date", "purchase_date", "last_price_cents", "last_date"]
     told = {"purchase_price_cents": 500, "purchase_date": "2019-01-06"}
     assert deleted.payload | told | {"last_price_cents": 700, "last_date": "2020-01-14"} == deleted.payload
 
@@ -214,3 +216,58 @@ def test_a_customer_that_moves_into_an_account_that_seemed_empty_when_it_was_del
     eventually(shared.settled)
     assert customers.get(f"/customers/{customer}")["account_id"] == empty
     assert len(customers.get(f"/invoices?customer_id={customer}")["invoices"]) == 1
+
+
+def _history(customers: Client, path: str) -> list[tuple[str, Any, Any]]:
+    found = customers.get(f"{path}/history")
+    assert found["next"] is None
+    assert [each["at"] for each in found["history"]] == sorted(each["at"] for each in found["history"])
+    return [(each["event"], each["before"], each["after"]) for each in found["history"]]
+
+
+def test_an_invoice_s_history_tells_what_it_was_also_when_it_is_gone(customers: Client) -> None:
+    customer = new_customer(customers)
+    id = new_invoice(customers, customer, 500)
+    path, created = f"/invoices/{id}", customers.get(f"/invoices/{id}")
+    assert _history(customers, path) == [("InvoiceCreated", None, created)]
+    changed = customers.request("PATCH", path, {"purchase_price_cents": 450}).json()
+    customers.delete(path)
+    assert _history(customers, path) == [
+        ("InvoiceCreated", None, created),
+        ("InvoiceUpdated", created, changed),
+        ("InvoiceDeleted", changed, None),
+    ]
+    problem(customers.request("GET", f"/invoices/{NOBODY}/history"), 404)
+
+
+def test_the_history_of_an_invoice_ends_with_its_customer(customers: Client) -> None:
+    customer = new_customer(customers)
+    never, once = (new_invoice(customers, customer, cents) for cents in (500, 600))
+    rows = [customers.get(f"/invoices/{id}") for id in (never, once)]
+    changed = customers.request("PATCH", f"/invoices/{once}", {"purchase_price_cents": 7}).json()
+    renamed = customers.request("PATCH", f"/customers/{customer}", {"name": "Ada"}).json()
+    customers.delete(f"/customers/{customer}")
+    assert _history(customers, f"/customers/{customer}")[1:] == [
+        ("CustomerUpdated", renamed | {"name": "John Adams", "revision": 0}, renamed),
+        ("CustomerDeleted", renamed, None),
+    ]
+    assert _history(customers, f"/invoices/{never}") == [
+        ("InvoiceCreated", None, rows[0]),
+        ("CustomerDeleted", rows[0], None),
+    ]
+    assert _history(customers, f"/invoices/{once}")[1:] == [
+        ("InvoiceUpdated", rows[1], changed),
+        ("CustomerDeleted", changed, None),
+    ]
+
+
+def test_a_long_history_comes_in_pages(customers: Client) -> None:
+    id = new_customer(customers)
+    for number in range(5):
+        customers.request("PATCH", f"/customers/{id}", {"name": f"Name {number}"})
+    seen, after = [], "0"
+    while after:
+        page = customers.get(f"/customers/{id}/history?limit=2&after={after}")
+        seen += [each["after"]["name"] for each in page["history"]]
+        after = page["next"]
+    assert seen == ["John Adams", *(f"Name {number}" for number in range(5))]

@@ -43,7 +43,10 @@ def _shown(accounts: Accounts) -> dict[int, Any]:
     return {
         int(account.id): (
             account.owned_by,
-            {int(c.customer_id): (c.name, c.total_revenue_cents) for c in accounts.customers_of(account.id, -1, 1000)},
+            {
+                int(c.customer_id): (c.name, c.total_revenue_cents)
+                for c in accounts.customers_of(account.id, -1, 1000)
+            },
         )
         for account in accounts.accounts(-1, 1000)
     }
@@ -194,7 +197,9 @@ def test_an_account_that_is_handed_over_before_its_creation_has_come_waits_for_i
 
 
 def test_how_things_stand_tells_all_that_changes_told(accounts: Accounts, tmp_path: Path) -> None:
-    _apply(accounts, _account(3), _handed_over(3, "v"), _account(4), AccountDeleted(Id(4), _THEN, cascade=False))
+    _apply(
+        accounts, _account(3), _handed_over(3, "v"), _account(4), AccountDeleted(Id(4), _THEN, cascade=False)
+    )
     (tmp_path / "other").mkdir()
     other = Accounts(open_database(tmp_path / "other"))
     told = [*accounts.state()]
