@@ -71,13 +71,15 @@ def _fill_customers(database: Database, count: int) -> None:
     _insert(
         database,
         count,
-        f"INSERT INTO customer SELECT n, (n - 1) / {IN_ACCOUNT} + 1, 'Customer ' || n, '{created}'"
+        "INSERT INTO customer (id, account_id, name, created_date)"
+        f" SELECT n, (n - 1) / {IN_ACCOUNT} + 1, 'Customer ' || n, '{created}'"
         " FROM numbers",
     )
     _insert(
         database,
         invoices,
-        f"INSERT INTO invoice SELECT n, {customer}, {_cents(customer)}, '1998-06-30', '{created}'"
+        "INSERT INTO invoice (id, customer_id, purchase_price_cents, purchase_date, created_date)"
+        f" SELECT n, {customer}, {_cents(customer)}, '1998-06-30', '{created}'"
         " FROM numbers",
     )
     last = InvoiceCreated(Id(invoices), Id(count), _cents_of(count), now(), now().date())

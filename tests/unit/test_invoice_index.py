@@ -22,7 +22,7 @@ def customers(tmp_path: Path) -> Iterator[Customers]:
     with customers.database.transaction():
         customers.create_customers([NewCustomer("n", Id(1)), NewCustomer("n", Id(2))])
         customers.database.executemany(
-            "INSERT INTO invoice VALUES (?, ?, ?, '2019-01-06', '2019-01-06T00:00:00Z')",
+            "INSERT INTO invoice VALUES (?, ?, ?, '2019-01-06', '2019-01-06T00:00:00Z', NULL, 0)",
             [(id, MINE, id) for id in IDS] + [(id + 1_000, YOURS, 1) for id in IDS],
         )
     yield customers
