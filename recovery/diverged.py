@@ -57,10 +57,16 @@ _RENUMBER = {
     "customer": [
         "UPDATE customer SET id = ? WHERE id = ?",
         "UPDATE invoice SET customer_id = ? WHERE customer_id = ?",
+        "UPDATE history SET row_id = ? WHERE row_id = ? AND kind = 'customer'",
+        "UPDATE updated SET id = ? WHERE id = ? AND kind = 'customer'",
     ],
-    "invoice": ["UPDATE invoice SET id = ? WHERE id = ?"],
+    "invoice": [
+        "UPDATE invoice SET id = ? WHERE id = ?",
+        "UPDATE history SET row_id = ? WHERE row_id = ? AND kind = 'invoice'",
+    ],
     "account": [
         "UPDATE account SET id = ? WHERE id = ?",
+        "UPDATE updated SET id = ? WHERE id = ? AND kind = 'account'",
         "INSERT INTO account_total (account_id) SELECT ?1 WHERE ?2 ON CONFLICT DO NOTHING",
     ],
 }

@@ -32,7 +32,7 @@ from tally.recovery.standing import Standing
 from tally.store import customers
 from tally.store.accounts import Accounts, NewAccount
 from tally.store.copying import copy_database
-from tally.store.customers import Customers, NewCustomer, NewInvoice
+from tally.store.customers import CustomerChange, Customers, InvoiceChange, NewCustomer, NewInvoice
 from tally.store.database import Database
 from tally.store.dead_letters import DeadLetters
 from tally.store.errors import NotFound, StoreError
@@ -47,6 +47,7 @@ CONSUMERS = {
     "customers": ("customers-consumer-1",),
     "accounts": ("accounts-consumer-1", "accounts-consumer-2"),
 }
+MARK = 10**7  # an invoice's amount, by this, is what it is known by
 FOREIGN = 10**6  # customers from here on are other programs'
 ROUNDS = 400  # after which all must have settled; each takes 15 s of the world
 
@@ -189,7 +190,7 @@ class Told(NamedTuple):
 
 
 class Invoice(NamedTuple):
-    """An invoice that was accepted. Its amount in cents is its own, so it is known by it."""
+    """An invoice that was accepted. It is known by its amount in cents, below MARK; see `change_invoice`."""
 
     cents: int
     customer: str
@@ -214,6 +215,7 @@ class World:
         self.names: dict[str, str] = {}  # of customers, and of the account of each, if it was open
         self._named: dict[str, set[str]] = {}  # of the customers with that number, by two databases
         self.invoices: dict[int, Invoice] = {}
+        self.amounts: dict[int, set[int]] = {}  # that each invoice was given
         self.gone: set[object] = set()  # invoices and customers that were deleted
         self._known_gone: set[object] = set()  # those of which customers.db knows for sure
         self.doubtful: set[object] = set()  # what was in one place only, which was lost
@@ -305,13 +307,35 @@ class World:
             with tally.customers.database.transaction():
                 tally.customers.create_invoices(new)
             self.invoices.update({each: Invoice(each, customer.name) for each in cents})
+            self.amounts.update({each: {each} for each in cents})
+
+    def change_invoice(self) -> None:
+        """Give one another amount, by which it is known as before. Not in a copy that runs beside."""
+        tally = self.tally
+        if tally and (known := tally.customers.invoices(None, -1, 1000)):
+            invoice = self.random.choice(known)
+            mark = invoice.purchase_price_cents % MARK
+            cents = mark + MARK * self._tag()
+            change = InvoiceChange(purchase_price_cents=cents, purchase_date=date(2019, 1, 7))
+            with tally.customers.database.transaction():
+                tally.customers.change_invoice(invoice.id, change)
+            self.amounts[mark].add(cents)
+
+    def move_customer(self) -> None:
+        tally = self.tally
+        if tally and (known := tally.customers.customers(None, -1, 1000)):
+            customer = self.random.choice(known)
+            change = CustomerChange(account_id=Id(self.random.choice([1, 2, 3])))
+            with tally.customers.database.transaction():
+                tally.customers.change_customer(customer.id, change)
+            self.names[customer.name] = ""  # it may be in an account that somebody else opens later
 
     def delete_invoice(self) -> None:
         if self.tally and (known := self.tally.customers.invoices(None, -1, 1000)):
             invoice = self.random.choice(known)
             with self.tally.customers.database.transaction():
                 self.tally.customers.delete_invoice(invoice.id)
-            self._is_gone(invoice.purchase_price_cents)
+            self._is_gone(invoice.purchase_price_cents % MARK)
 
     def delete_customer(self) -> None:
         if self.tally and (known := self.tally.customers.customers(None, -1, 1000)):
@@ -562,7 +586,8 @@ class World:
 
     def _recorded(self) -> set[object]:
         queries = {
-            CUSTOMERS: "SELECT purchase_price_cents FROM invoice UNION ALL SELECT name FROM customer",
+            CUSTOMERS: f"SELECT purchase_price_cents % {MARK} FROM invoice"
+            " UNION ALL SELECT name FROM customer",
             ACCOUNTS: "SELECT name FROM account WHERE name IS NOT NULL",
         }
         found: set[object] = set()
@@ -688,8 +713,11 @@ class World:
         invoices = recorded.invoices(None, -1, 100_000)
         self._compare_ledger(
             Counter(each.name for each in customers.values()),
-            Counter(each.purchase_price_cents for each in invoices),
+            Counter(each.purchase_price_cents % MARK for each in invoices),
         )
+        for invoice in invoices:
+            given = self.amounts[invoice.purchase_price_cents % MARK]
+            assert invoice.purchase_price_cents in given, f"{invoice} had {given}"
         revenue: Counter[int] = Counter()
         for invoice in invoices:
             revenue[int(invoice.customer_id)] += invoice.purchase_price_cents
@@ -730,6 +758,8 @@ CLIENTS = {
     "open_account": 1.0,
     "create_customers": 3.0,
     "create_invoices": 8.0,
+    "change_invoice": 2.0,
+    "move_customer": 1.0,
     "delete_invoice": 1.0,
     "delete_customer": 0.5,
 }
