@@ -1,5 +1,6 @@
 """An older copy of accounts.db takes back what it had published since, or leaves everything alone."""
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -7,14 +8,18 @@ import pytest
 import redis
 
 from tally.actors.relay import Relay
+from tally.events import Id, decode
 from tally.recovery.standing import Standing
+from tally.store import customers
 from tally.store.accounts import Accounts, NewAccount, open_database
+from tally.store.customers import Customers, InvoiceChange, NewCustomer, NewInvoice
 from tally.store.incarnations import incarnations
 from tally.store.lacking import lacking_of
 from tally.store.ranges import Range
 from tally.store.stream import EventStream, connect
 
 SEVERAL_PAGES = 2500
+DAY = date(2019, 1, 6)
 
 
 class Copied:
@@ -87,6 +92,62 @@ def test_a_copy_that_has_gone_its_own_way_keeps_what_it_alone_has_under_another_
     assert ids[:SEVERAL_PAGES] == [*range(11, 11 + SEVERAL_PAGES)]
     assert len(ids) == SEVERAL_PAGES + 5
     assert min(ids[SEVERAL_PAGES:]) > 10**9
+
+
+def test_what_a_copy_goes_on_to_publish_under_a_name_that_ended_here_comes_when_its_events_are_forgotten(
+    copied: Copied,
+) -> None:
+    copied.open(copied.older, 5)
+    copied.publish(copied.relay)
+    former, _ = incarnations(copied.older.database)
+    copied.older.database.execute("DELETE FROM outbox WHERE sequence <= ?", (former.last,))  # as after a week
+    copied.open(copied.original, 2)
+    copied.publish(Relay(copied.original.database, copied.stream))
+    copied.relay.look_again()
+    copied.publish(copied.relay)
+    assert former.last
+    assert incarnations(copied.older.database)[0].last == former.last + 2
+    assert {each.id for each in copied.original.accounts(-1, 10_000)} <= {
+        each.id for each in copied.older.accounts(-1, 10_000)
+    }
+
+
+def test_what_two_copies_changed_counts_as_the_later_one_says_and_what_one_deleted_not_at_all(
+    tmp_path: Path, redis_url: str
+) -> None:
+    """Both told a difference to the same amount: together they would come to more than either says."""
+    stream = EventStream(connect(redis_url), "event-stream")
+    original = Customers(customers.open_database(tmp_path))
+    with original.database.transaction():
+        (customer,) = original.create_customers([NewCustomer("c", Id(1))])
+        invoices = original.create_invoices([NewInvoice(customer, DAY, 100)] * 3)
+    Copied.publish(Relay(original.database, stream))
+    (tmp_path / "older").mkdir()
+    original.database.execute("VACUUM INTO ?", (str(tmp_path / "older" / customers.FILE),))
+    first, second, third = invoices
+
+    def change(store: Customers, *changes: tuple[int, int]) -> None:
+        for id, cents in changes:
+            with store.database.transaction():
+                store.change_invoice(id, InvoiceChange(purchase_price_cents=cents))
+
+    def delete(store: Customers, id: int) -> None:
+        with store.database.transaction():
+            store.delete_invoice(id)
+
+    change(original, (first, 200), (second, 200))
+    delete(original, third)
+    Copied.publish(Relay(original.database, stream))
+    older = Customers(customers.open_database(tmp_path / "older"))
+    change(older, (first, 300), (first, 310), (third, 300))
+    delete(older, second)
+    Copied.publish(Relay(older.database, stream, Standing(older, stream).settle))
+    left = older.invoices(None, -1, 10)
+    assert [(each.id, each.purchase_price_cents, each.revision) for each in left] == [(first, 310, 3)]
+    reader = Accounts(open_database(tmp_path))
+    with reader.database.transaction():
+        reader.apply(decode(entry.fields) for page in stream.pages() for entry in page)
+    assert [each.total_revenue_cents for each in reader.customers_of(1, -1, 10)] == [310]
 
 
 def test_a_batch_on_its_way_publishes_nothing_after_an_event_of_another_of_its_name(copied: Copied) -> None:
