@@ -34,14 +34,19 @@ class Stand(NamedTuple):
 
 
 def stands_of(database: Database, stream: EventStream) -> list[Stand]:
-    """How it stands with each name that has events here, and with the newest, which may have none.
+    """How it stands with each name that has events here, or more on the stream, and with the newest.
 
-    A name that follows another is noted beside the stream, before it publishes anything.
+    A name that follows another is noted beside the stream, before it publishes anything. One that has ended
+    here can go on: in a copy of the database that runs elsewhere.
     """
     *ended, newest = incarnations(database)
     stream.note_heirs({heir.source: former.source for former, heir in pairwise((*ended, newest))})
-    outboxes = [Outbox(database, each) for each in ended]
-    kept = [outbox for outbox in outboxes if outbox.first() <= outbox.last() or not outbox.last()]
+    outboxes, ever = [Outbox(database, each) for each in ended], stream.published_by_source()
+    kept = [
+        outbox
+        for outbox in outboxes
+        if outbox.first() <= outbox.last() or not outbox.last() or ever.get(outbox.source, 0) > outbox.last()
+    ]
     return [Stand(outbox, stream.published(outbox.source)) for outbox in (*kept, Outbox(database, newest))]
 
 

@@ -89,6 +89,24 @@ def test_a_copy_that_has_gone_its_own_way_keeps_what_it_alone_has_under_another_
     assert min(ids[SEVERAL_PAGES:]) > 10**9
 
 
+def test_what_a_copy_goes_on_to_publish_under_a_name_that_ended_here_comes_when_its_events_are_forgotten(
+    copied: Copied,
+) -> None:
+    copied.open(copied.older, 5)
+    copied.publish(copied.relay)
+    former, _ = incarnations(copied.older.database)
+    copied.older.database.execute("DELETE FROM outbox WHERE sequence <= ?", (former.last,))  # as after a week
+    copied.open(copied.original, 2)
+    copied.publish(Relay(copied.original.database, copied.stream))
+    copied.relay.look_again()
+    copied.publish(copied.relay)
+    assert former.last
+    assert incarnations(copied.older.database)[0].last == former.last + 2
+    assert {each.id for each in copied.original.accounts(-1, 10_000)} <= {
+        each.id for each in copied.older.accounts(-1, 10_000)
+    }
+
+
 def test_a_batch_on_its_way_publishes_nothing_after_an_event_of_another_of_its_name(copied: Copied) -> None:
     source, published = copied.original.outbox.source, 11 + SEVERAL_PAGES
     copied.publish(copied.relay)
