@@ -1,6 +1,7 @@
 """`import`: a file of purchases into a running Tally, exactly once whatever comes in between."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -120,10 +121,10 @@ class Killed(NamedTuple):
 @pytest.fixture
 def killed(tally: Tally, account: str, file: Path) -> Killed:
     """Killed when invoices were on their way, before the answer could come."""
-    before = _notes(tally)
+    before, server = _notes(tally), tally.pids()["customers-http-1"]  # looked up now: all is imported soon
     with _importing(tally, account, file) as process:
         eventually(lambda: _invoices(tally, account))
-        tally.kill("customers-http-1", signal.SIGSTOP)
+        os.kill(server, signal.SIGSTOP)
         try:
             (note,) = _notes(tally) - before
             eventually(lambda: "sending" in note.read_text().splitlines()[-1])
