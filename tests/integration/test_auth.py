@@ -139,6 +139,9 @@ def _body(template: str, things: Things) -> Any:
     """What this call takes, to create something in or for `things`."""
     customer = {"name": "New", "account_id": things.account}
     bodies: dict[str, Any] = {
+        "/customers/{id}": {"name": "Another"},
+        "/invoices/{id}": {"purchase_price_cents": 1},
+        "/accounts/{id}": {"name": "Another"},
         "/customers": customer,
         "/customers/batch": [customer],
         "/invoices": invoice(things.customer),
@@ -151,7 +154,7 @@ def _body(template: str, things: Things) -> Any:
 
 def _call(client: Client, method: str, template: str, things: Things) -> urllib3.BaseHTTPResponse:
     return client.request(
-        method, _path(template, things), _body(template, things) if method == "POST" else None
+        method, _path(template, things), _body(template, things) if method in ("POST", "PATCH") else None
     )
 
 
