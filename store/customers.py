@@ -108,11 +108,8 @@ MIGRATIONS: Migrations = (  # see CONTRIBUTING.md, "A change of the schema"
 MOST_CUSTOMERS_AT_ONCE = 1000  # deleted in one transaction: other writers wait for it
 MOST_INVOICES_AT_ONCE = 20_000
 
-CONCERNS = (
-    AccountCreated,
-    AccountUpdated,
-    AccountDeleted,
-)  # the events that change something here: none of its own
+# The events that change something here: none of its own.
+CONCERNS = (AccountCreated, AccountUpdated, AccountDeleted)
 
 
 class NewCustomer(Struct, frozen=True):
@@ -396,12 +393,12 @@ class Customers:
         noted = History(self.database, "customer").of(customer)
         return bool(noted) and noted[-1].after is None and self._owns_last(owner, noted[-1].before or {})
 
-    def _beginning(self, kind: Kind, row: "Customer | Invoice") -> Happening:
+    def _beginning(self, kind: Kind, row: Customer | Invoice) -> Happening:
         """How a row began that is as it was then."""
         by = self.database.value(f"SELECT created_by FROM {kind} WHERE id = ?", (row.id,))
         return Happening(f"{kind.title()}Created", row.created_date, by, None, _shown(row))
 
-    def _note(self, kind: Kind, before: "Customer | Invoice", change: Happening) -> None:
+    def _note(self, kind: Kind, before: Customer | Invoice, change: Happening) -> None:
         """Note a change of a row that is still as it was `before`, or just was."""
         History(self.database, kind).note(before.id, self._beginning(kind, before), change)
 
@@ -500,9 +497,8 @@ class Customers:
             " ON CONFLICT (id) DO UPDATE SET deleted = TRUE WHERE NOT deleted",
             (event.id,),
         )
-        if (
-            event.cascade and self.database.changes()
-        ):  # told again, it doesn't concern customers that were recorded since
+        # Told again, it doesn't concern customers that were recorded since.
+        if event.cascade and self.database.changes():
             sql = "INSERT OR IGNORE INTO doomed_account VALUES (?, ?)"
             self.database.execute(sql, (event.id, trace_parent))
 

@@ -1,5 +1,8 @@
 """Passwords: how they are kept, and which match."""
 
+import statistics
+import time
+
 import pytest
 from argon2 import PasswordHasher
 
@@ -25,6 +28,19 @@ def test_only_the_password_itself_matches(given: str) -> None:
 
 def test_nothing_matches_where_there_is_no_user() -> None:
     assert not matches(None, GOOD)
+
+
+def test_a_name_that_nobody_has_costs_what_a_wrong_password_costs() -> None:
+    """Else the time of the answer would tell who is there. Without the work it would be a thousandth."""
+    kept = hashed(GOOD)
+
+    def cost(user: str | None) -> float:
+        began = time.thread_time()
+        assert not matches(user, "another one")
+        return time.thread_time() - began
+
+    nobody, somebody = (statistics.median(cost(user) for _ in range(5)) for user in (None, kept))
+    assert 1 / 3 < nobody / somebody < 3
 
 
 def test_a_password_matches_however_a_keyboard_composes_it() -> None:
