@@ -54,7 +54,13 @@ def test_a_new_account_is_shown_without_customers_and_without_revenue(accounts: 
 
     assert NOW.fullmatch(shown["account"].pop("created_date"))
     assert shown == {
-        "account": {"id": id, "name": "one", "description": "the first", "owned_by": "user1"},
+        "account": {
+            "id": id,
+            "name": "one",
+            "description": "the first",
+            "owned_by": "user1",
+            "revision": 0,
+        },
         "customers": [],
         "total_revenue_cents": 0,
     }
@@ -65,7 +71,8 @@ def test_a_new_account_is_published_with_what_is_shown_of_it(
 ) -> None:
     (event,) = watch.published("AccountCreated", id=account_id)
 
-    assert event.payload == accounts.get(f"/accounts/{account_id}")["account"]
+    shown = accounts.get(f"/accounts/{account_id}")["account"]
+    assert event.payload | {"revision": 0} == shown
     assert list(event.payload) == ["id", "name", "description", "owned_by", "created_date"]
     assert re.fullmatch(r"accounts@[0-9a-f]{8}:[1-9][0-9]*", event.event_id)
 
@@ -298,7 +305,8 @@ def test_an_accounts_deletion_is_published_once(accounts: Client, watch: Watch, 
     problem(accounts.request("DELETE", f"/accounts/{account_id}?cascade=true"), 404)
 
     (event,) = watch.published("AccountDeleted", id=account_id)
-    assert list(event.payload) == ["id", "deleted_date"]
+    assert list(event.payload) == ["id", "deleted_date", "cascade"]
+    assert event.payload["cascade"] is False
     assert NOW.fullmatch(event.payload["deleted_date"])
 
 

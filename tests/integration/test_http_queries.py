@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from integration.conftest import Watch, new_account, new_customer, problem
+from integration.conftest import Watch, new_account, new_customer, new_invoice, problem
 
 from support.clients import answer, connect
 from support.routes import routes, served
@@ -76,12 +76,13 @@ def test_each_unknown_parameter_is_named(shared: Tally, service: str, path: str,
 )
 def test_a_call_takes_what_it_is_declared_with_each_alone_and_all_together(shared: Tally, call: Call) -> None:
     ids = {"account": new_account(shared.accounts), "customer": new_customer(shared.customers)}
+    ids["invoice"] = new_invoice(shared.customers, ids["customer"])
     fields = [f"{each.name}={str(each.example).lower()}" for each in call.query]
     client = shared.accounts if call.path.startswith("/accounts") else shared.customers
     for query in (*fields, "&".join(fields)):
         if call.method == "DELETE":
             ids["account"] = new_account(shared.accounts)
-        id = ids["account" if client is shared.accounts else "customer"]
+        id = ids[call.path.split("/")[1].removesuffix("s")] if "{id}" in call.path else ""
         response = client.request(call.method, f"{call.path.replace('{id}', id)}?{query}")
         assert response.status in (200, 204), response.data
 

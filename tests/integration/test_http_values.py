@@ -588,7 +588,7 @@ def test_fields_that_are_not_known_are_ignored(shared: Tally, customer_id: str, 
     shown = client.get(f"{path}/{id}")
     shown = shown.get("account", shown)
     assert id != FOREIGN["id"]
-    assert set(shown) == {"id", "created_date", *fields}
+    assert set(shown) == {"id", "created_date", "revision", *fields}
     assert {name: shown[name] for name in fields} == fields
     assert _recent(shown["created_date"])
 

@@ -138,6 +138,7 @@ class Tally:
     def end(self) -> None:
         """Leave nothing behind, whatever happened."""
         if self.process.poll() is None:
+            self.process.send_signal(signal.SIGSTOP)  # it starts no others meanwhile
             children = psutil.Process(self.process.pid).children(recursive=True)
             self.process.kill()
             self.process.wait()
