@@ -45,6 +45,7 @@ MOST_UNREAD_BYTES = 768 * 1024  # of an answer; then it is made no further. From
 TURN_BYTES = 1024**2  # of a long answer; then it is the next one's turn
 LONG = 8  # of the threads, one in so many more makes long answers and reads large bodies, and nothing else
 MOST_SENT_BYTES = 1024**2  # in one buffer of an answer: it lets go of nothing before all of it is sent
+ACCEPTED_AT_ONCE = 32
 TURNS = 8  # of these one is for who has sent several requests at once
 SEND_BYTES = 64 * 1024  # what is less is sent by the loop, header and body and several clients' at once
 STALLED_SECONDS = 2.0  # a client that reads nothing for so long doesn't hold up the process's end
@@ -721,8 +722,10 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
         return bool(super().readable() and not self._is_pausing())
 
     def handle_accept(self) -> None:
-        """The loop's word that there is one."""
-        self.accept_one()
+        """The loop's word that there is one, or more: each turn costs time for every connection there is."""
+        most = max(1, min(ACCEPTED_AT_ONCE, self.limits.connections // 40))  # less than is kept free
+        while most and self.accept_one():
+            most -= 1
 
     def accept_one(self) -> bool:
         """Take in one connection that the kernel has accepted; whether there was one.
