@@ -11,13 +11,14 @@ of this a later release makes needless, by its main branch of March 2026:
 
 import errno
 import re
+import select
 import socket
 import sys
+import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 import waitress.channel
@@ -46,9 +47,9 @@ TURN_BYTES = 1024**2  # of a long answer; then it is the next one's turn
 LONG = 8  # of the threads, one in so many more makes long answers and reads large bodies, and nothing else
 MOST_SENT_BYTES = 1024**2  # in one buffer of an answer: it lets go of nothing before all of it is sent
 ACCEPTED_AT_ONCE = 32
-TURNS = 8  # of these one is for who has sent several requests at once
 SEND_BYTES = 64 * 1024  # what is less is sent by the loop, header and body and several clients' at once
 STALLED_SECONDS = 2.0  # a client that reads nothing for so long doesn't hold up the process's end
+TURN_SECONDS = 0.05  # then the loop looks anew: what it has to do is never a hang
 COURTESY_SECONDS = 0.005  # how long the loop lets the writing thread work before it goes on beside it
 PAUSE_SECONDS = 0.1  # without accepting, when it can't be done
 SILENCE_SECONDS = 60  # until that is told again
@@ -591,30 +592,22 @@ class _Alarm:
         self._trigger.close()
 
 
-class _Queue:
-    """Who waits for a thread. Those who sent many requests at once stand behind those who sent one.
+class _Behind(NamedTuple):
+    """A request that came behind another one. It waits until the loop rests as well.
 
-    Of so many turns that others take one is theirs. Under the lock of the pool.
+    Else the loop, with a thousand connections that send much, waits for the interpreter at each of them.
     """
 
-    def __init__(self) -> None:
-        self._first: deque[_Channel] = deque()
-        self._behind: deque[_Channel] = deque()
-        self._turn = 0
+    channel: _Channel
 
-    def append(self, task: "_Channel") -> None:
-        """Have it wait."""
-        (self._behind if task.follows else self._first).append(task)
+    def service(self) -> None:
+        """Answer it."""
+        self.channel.server.rests.wait(TURN_SECONDS)
+        self.channel.service()
 
-    def popleft(self) -> "_Channel":
-        """Whose turn it is."""
-        self._turn = (self._turn + 1) % TURNS
-        if self._behind and not (self._first and self._turn):
-            return self._behind.popleft()
-        return self._first.popleft()
-
-    def __len__(self) -> int:
-        return len(self._first) + len(self._behind)
+    def cancel(self) -> None:
+        """waitress's hook: the process ends."""
+        self.channel.cancel()
 
 
 class _Dispatcher(waitress.task.ThreadedTaskDispatcher):  # type: ignore[misc]
@@ -622,11 +615,11 @@ class _Dispatcher(waitress.task.ThreadedTaskDispatcher):  # type: ignore[misc]
 
     def __init__(self, threads: int, commits: GroupCommit | None) -> None:
         super().__init__()
-        self.queue = _Queue()
         self.set_thread_count(threads)
         self._commits = commits
-        self.long = waitress.task.ThreadedTaskDispatcher()
-        self.long.set_thread_count(max(1, threads // LONG))
+        self._long, self._behind = (waitress.task.ThreadedTaskDispatcher() for _ in range(2))
+        self._long.set_thread_count(max(1, threads // LONG))
+        self._behind.set_thread_count(1)
 
     def add_task(self, task: _Channel) -> None:
         """Of the loop's thread, and of the one that has just answered another request of the channel."""
@@ -634,19 +627,22 @@ class _Dispatcher(waitress.task.ThreadedTaskDispatcher):  # type: ignore[misc]
         if task.is_full():
             task.parked = True
         elif task.is_long or request.body_bytes_received > LARGE_BODY_BYTES:
-            self.long.add_task(task)
+            self._long.add_task(task)
         elif self._commits and not request.error and is_change(request.command, request.path):
             self._commits.submit(task)
+        elif task.follows:
+            self._behind.add_task(_Behind(task))
         else:
             super().add_task(task)
 
     def is_busy(self) -> bool:
         """Whether a thread has something to do."""
-        return any(pool.queue or pool.active_count for pool in (self, self.long))
+        return any(pool.queue or pool.active_count for pool in (self, self._long, self._behind))
 
     def shutdown(self, cancel_pending: bool = True, timeout: float = 5) -> bool:
         """End the threads."""
-        self.long.shutdown(cancel_pending, timeout)
+        self._long.shutdown(cancel_pending, timeout)
+        self._behind.shutdown(cancel_pending, timeout)
         return bool(super().shutdown(cancel_pending, timeout))
 
 
@@ -703,19 +699,42 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
         if commits:
             commits.after_finish = self._alarm.release
         self._refusal = refusal
+        self.rests = threading.Event()  # the loop has nothing to do
+        self.rests.set()
         self._unsent, self._counts_again = 0, 0.0
         self._accepts_again = 0.0
         self._pauses, self._failures = Seldom(SILENCE_SECONDS), Seldom(SILENCE_SECONDS)
         self.accept_connections()
 
     def turn(self, seconds: float) -> None:
-        """Wait until there is something to do, `seconds` at the most, and do it."""
+        """Wait until there is something to do, `seconds` at the most, and do it, for TURN_SECONDS or so."""
         if self._commits:
             self._commits.let_work(COURTESY_SECONDS)
         self._alarm.reset()
         if self._is_pausing():
             seconds = min(seconds, PAUSE_SECONDS)
-        wasyncore.loop(seconds, use_poll=True, map=self._map, count=1)
+        ready = self._look(seconds)
+        until = time.monotonic() + TURN_SECONDS
+        self.rests.clear()
+        for number, events in ready:
+            if (channel := self._map.pop(number, None)) is None:
+                continue
+            self._map[number] = channel  # behind those who wait longer
+            wasyncore.readwrite(channel, events)
+            if time.monotonic() > until:
+                break
+        self.rests.set()
+
+    def _look(self, seconds: float) -> list[tuple[int, int]]:
+        """Wait until there is something to do: for which descriptors, and what."""
+        poll = select.poll()
+        for number, channel in list(self._map.items()):
+            events = select.POLLIN | select.POLLPRI if channel.readable() else 0
+            if channel.writable() and not channel.accepting:
+                events |= select.POLLOUT
+            if events:
+                poll.register(number, events)
+        return poll.poll(int(seconds * 1000))
 
     def readable(self) -> bool:
         """Whether to accept connections now."""

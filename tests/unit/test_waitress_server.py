@@ -1,10 +1,12 @@
-"""What is taken of waitress, who waits for its threads, and how much of it all is logged."""
+"""What is taken of waitress, how its loop turns, and how much of it all is logged."""
 
 import re
-from typing import Any
+import socket
+import time
 
 from support.tally import ROOT
-from tally.actors.waitress_server import TURNS, _Queue
+from tally.actors.limits import Limits
+from tally.actors.waitress_server import Server
 from tally.http.seldom import Seldom
 
 
@@ -18,21 +20,46 @@ def test_one_file_reaches_into_waitress() -> None:
     assert [file.name for file in files if imports.search(file.read_text())] == ["waitress_server.py"]
 
 
-class _Waiting:
-    """Stands for a connection that waits for a thread."""
+class _Slow:
+    """Stands for a connection with much to do."""
 
-    def __init__(self, follows: bool) -> None:
-        self.follows = follows
+    accepting = False
+
+    def __init__(self) -> None:
+        self.ours, theirs = socket.socketpair()
+        theirs.close()  # there is always something to read
+        self.times = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return False
+
+    def handle_read_event(self) -> None:
+        self.times += 1
+        time.sleep(0.01)
+
+    def handle_close(self) -> None:
+        """It stays."""
 
 
-def test_who_sent_many_requests_at_once_stands_behind_who_sent_one_and_has_its_turn_all_the_same() -> None:
-    queue: Any = _Queue()
-    for follows in [True] * 100 + [False] * 20:
-        queue.append(_Waiting(follows))
-    turns = [queue.popleft().follows for _ in range(len(queue))]
-    assert turns[: 20 + 20 // (TURNS - 1)].count(False) == 20
-    assert turns.index(True) < TURNS
-    assert (turns.count(True), len(queue)) == (100, 0)
+def test_a_turn_of_the_loop_ends_soon_whatever_there_is_to_do_and_everybody_has_one() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        limits = Limits(connections=1000, body_bytes=10**6, unsent_bytes=10**6, sign_ins=1)
+        server = Server(None, listener, 1, limits, "", None)
+        slow = [_Slow() for _ in range(100)]  # a second's work
+        server._map.update({each.ours.fileno(): each for each in slow})
+        server.turn(0)
+        assert 1 <= sum(each.times for each in slow) <= 5 + 1
+        while not all(each.times for each in slow):
+            server.turn(0)
+        assert max(each.times for each in slow) <= 2
+        server.end()
+        for each in slow:
+            each.ours.close()
 
 
 def test_of_what_anybody_can_cause_a_few_lines_are_logged_and_how_many_more_there_were() -> None:
