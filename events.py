@@ -101,7 +101,7 @@ def rfc3339(moment: datetime) -> str:
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
-    """Something that happened to a customer, an invoice or an account. A value: never changed."""
+    """Something that happened to a customer, an invoice, a credit or an account. A value: never changed."""
 
 
 E = TypeVar("E", bound=Event)
@@ -137,14 +137,15 @@ class CustomerDeleted(Event, frozen=True, gc=False):
     deleted_date: DateTime
 
 
-class InvoiceCreated(Event, frozen=True, gc=False):
-    """A customer bought something for so many cents."""
+class InvoiceCreated(Event, frozen=True, gc=False, omit_defaults=True):
+    """A customer bought something for so many cents; `reference` is what the user's own system calls it."""
 
     id: Id
     customer_id: Id
     purchase_price_cents: Cents
     created_date: DateTime
     purchase_date: date
+    reference: str | None = None
 
 
 class InvoiceUpdated(Event, frozen=True, gc=False):
@@ -176,6 +177,28 @@ class InvoiceDeleted(Event, frozen=True, gc=False, omit_defaults=True):
     purchase_date: date | None = None
     last_price_cents: Cents | None = None
     last_date: date | None = None
+
+
+class CreditCreated(Event, frozen=True, gc=False, omit_defaults=True):
+    """A customer got so many cents back, or is to get them: for one of its invoices, or for none."""
+
+    id: Id
+    customer_id: Id
+    credited_cents: Cents
+    created_date: DateTime
+    credit_date: date
+    invoice_id: Id | None = None
+    reference: str | None = None
+
+
+class CreditDeleted(Event, frozen=True, gc=False):
+    """A credit was taken back; amount and date are those it was created with."""
+
+    id: Id
+    customer_id: Id
+    credited_cents: Cents
+    deleted_date: DateTime
+    credit_date: date
 
 
 class AccountCreated(Event, frozen=True, gc=False):
@@ -219,6 +242,8 @@ EVENT_TYPES: dict[str, type[Event]] = {
         InvoiceCreated,
         InvoiceUpdated,
         InvoiceDeleted,
+        CreditCreated,
+        CreditDeleted,
         AccountCreated,
         AccountUpdated,
         AccountDeleted,

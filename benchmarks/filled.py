@@ -40,7 +40,7 @@ def revenue(connection: sqlite3.Connection) -> int:
     """The cents of all customers together."""
     [[cents]] = connection.execute(
         "SELECT (SELECT coalesce(sum(revenue_cents), 0) FROM customer)"
-        " + (SELECT coalesce(sum(cents), 0) FROM recent_revenue)"
+        " + (SELECT coalesce(sum(cents), 0) FROM recent_month)"
     )
     return int(cents)
 
@@ -79,7 +79,7 @@ def _fill_customers(database: Database, count: int) -> None:
         database,
         invoices,
         "INSERT INTO invoice (id, customer_id, purchase_price_cents, purchase_date, created_date)"
-        f" SELECT n, {customer}, {_cents(customer)}, '1998-06-30', '{created}'"
+        f" SELECT n, {customer}, {_cents(customer)}, date('1997-01-15', {_MONTH} || ' months'), '{created}'"
         " FROM numbers",
     )
     last = InvoiceCreated(Id(invoices), Id(count), _cents_of(count), now(), now().date())
@@ -93,6 +93,14 @@ def _fill_customers(database: Database, count: int) -> None:
 
 def _fill_accounts(database: Database, count: int, each: int, source: str) -> None:
     created = now()
+    if each:
+        customer = f"((n - 1) / {each} + 1)"
+        _insert(  # before the customers: their account gets the months that they have
+            database,
+            count * each,
+            f"INSERT INTO customer_month SELECT {customer}, (1997 + {_MONTH} / 12) * 100 + {_MONTH} % 12 + 1,"
+            f" {_cents(customer)}, 1, 0 FROM numbers",
+        )
     _insert(
         database,
         count,
@@ -117,6 +125,9 @@ def _fill_accounts(database: Database, count: int, each: int, source: str) -> No
             "INSERT INTO outbox (type, payload) VALUES ('AccountCreated', ?)", [(encode(e),) for e in opened]
         )
         database.execute("INSERT INTO inbox_range VALUES (?, 1, ?)", (source, count * (1 + each)))
+
+
+_MONTH = "(n * 7 % 18)"  # of an invoice, of 18: none twice among ten of a customer
 
 
 def _cents(customer: str) -> str:

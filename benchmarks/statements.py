@@ -16,10 +16,11 @@ AT_ONCE = 500 * BACKLOG_BATCHES  # events: what a consumer applies in one transa
 ALL = "all, with what is not SQL"
 _KINDS = {
     "looking the customers up": ("SELECT value, ",),
-    "adding to recent_revenue": ("INSERT OR FAIL INTO recent_revenue", "INSERT INTO recent_revenue"),
+    "adding to recent_month": ("INSERT OR FAIL INTO recent_month", "INSERT INTO recent_month"),
+    "adding to the account's": ("INSERT OR FAIL INTO account_", "INSERT INTO account_"),
     "moving it to customer": (
-        "INSERT INTO customer ",
-        "DELETE FROM recent_revenue",
+        "INSERT INTO customer",
+        "DELETE FROM recent_month",
         "SELECT max(customer_id)",
     ),
     "committing": ("COMMIT",),

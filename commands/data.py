@@ -1,8 +1,11 @@
-"""`import` and `rebuild`: what goes into the databases."""
+"""`import`, `export` and `rebuild`: what goes into the databases, and out of them."""
 
 import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+from urllib.parse import urlencode
 
 import click
 
@@ -36,6 +39,21 @@ def _token(_context: object, _parameter: object, value: str | None) -> str | Non
     return value
 
 
+def _some_account(_context: object, _parameter: object, value: str | None) -> Id | None:
+    return None if value is None else _account_id(_context, _parameter, value)
+
+
+def token_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The option `--token TOKEN`."""
+    return click.option(
+        "--token",
+        envvar="TALLY_TOKEN",
+        show_envvar=True,
+        callback=_token,
+        help="Of POST /auth/login, where auth.mode is not off.",
+    )(command)
+
+
 @click.command("import", cls=Command)
 @config_option
 @click.argument("source", metavar="FILE", type=click.File("rb"))
@@ -56,13 +74,7 @@ def _token(_context: object, _parameter: object, value: str | None) -> str | Non
 @click.option(
     "--resend", is_flag=True, help="Send what was in doubt, after you have looked; you will be told."
 )
-@click.option(
-    "--token",
-    envvar="TALLY_TOKEN",
-    show_envvar=True,
-    callback=_token,
-    help="Of POST /auth/login, where auth.mode is not off.",
-)
+@token_option
 def import_(
     file: Path | None,
     source: BinaryIO,
@@ -101,6 +113,55 @@ def import_(
         end(FAILED, "interrupted; run the same command again to go on")
     except OSError as error:
         end(FAILED, f"{error.filename or source.name}: {error.strerror or error}")
+
+
+@click.command(cls=Command)
+@config_option
+@click.argument("what", type=click.Choice(["invoices", "credits", "customers", "accounts", "revenue"]))
+@click.option("--account", metavar="ID", callback=_some_account, help="Only what belongs to this account.")
+@click.option("--from", "first", metavar="DATE", help="Only from this date, or month, on.")
+@click.option("--to", "last", metavar="DATE", help="Only up to this date, or month.")
+@click.option(
+    "--by", type=click.Choice(["month", "quarter", "year"]), help="Periods of the revenue.  [default: month]"
+)
+@token_option
+def export(
+    file: Path | None,
+    what: str,
+    account: Id | None,
+    first: str | None,
+    last: str | None,
+    by: str | None,
+    token: str | None,
+) -> None:
+    """Write a list of a running Tally to standard output, as CSV.
+
+    Invoices and credits have the columns that `import` takes. Dates are YYYY-MM-DD; for the revenue, months
+    such as 1997-03, or as `--by` has it.
+
+    \b
+    Example: python supervisor.py export invoices --from 2019-01-01 --to 2019-12-31
+    """
+    from tally.commands.service_client import Refused, ServiceClient, Unavailable
+
+    asked = {"account_id": account, "from": first, "to": last, "by": by}
+    path = f"/{what}"
+    if what in ("accounts", "revenue"):
+        del asked["account_id"]
+        path = f"/accounts/{account}{path}" if account is not None and what == "revenue" else path
+    query = urlencode({name: value for name, value in asked.items() if value is not None})
+    settings = load(file)
+    served_by = settings.accounts if what in ("accounts", "revenue") else settings.customers
+    client = ServiceClient("accounts" if served_by is settings.accounts else "customers", served_by, token)
+    try:
+        client.download(f"{path}?{query}" if query else path, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+    except Refused as error:
+        end(FAILED, str(error))
+    except Unavailable as error:
+        end(FAILED, f"{error}; what was written is not all")
+    finally:
+        client.close()
 
 
 @click.group(cls=Group)

@@ -5,7 +5,7 @@ told by an exception of ours anyway.
 """
 
 import http.client
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
@@ -15,6 +15,7 @@ T = TypeVar("T")
 
 _ANSWER_SECONDS = 60
 _PASSING = (502, 503, 504)
+_PIECE_BYTES = 64 * 1024
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 where a server listens, and how it is reached from here
 
 
@@ -60,6 +61,18 @@ class ServiceClient:
         made: T = self._request("POST", path, body, {"Idempotency-Key": idempotency_key}, answer)
         return made
 
+    def download(self, path: str, to: BinaryIO) -> None:
+        """Write a list to a file as CSV, as it comes. What is there when this raises is not all of it."""
+        try:
+            self._connection.request("GET", path, None, {**self._headers, "Accept": "text/csv"})
+            response = self._connection.getresponse()
+            if response.status != 200:
+                self._answer(response.status, response.read(), Any)
+            while piece := response.read(_PIECE_BYTES):
+                to.write(piece)
+        except (ConnectionError, TimeoutError, http.client.HTTPException) as error:
+            raise self._unavailable(error) from error
+
     def close(self) -> None:
         """May be repeated."""
         self._connection.close()
@@ -72,19 +85,25 @@ class ServiceClient:
             response = self._connection.getresponse()
             content = response.read()
         except (OSError, http.client.HTTPException) as error:
-            self._connection.close()
-            reason = str(error) or type(error).__name__
-            sent = not isinstance(error, ConnectionRefusedError)
-            raise Unavailable(f"{self._name} does not answer: {reason}", may_be_done=sent) from error
-        if response.status in _PASSING:
-            said = f"{self._name} answers {response.status}: {_reason(content)}"
-            raise Unavailable(said, may_be_done=True)
-        if response.status not in (200, 201):
-            raise Refused(response.status, self._refusal(response.status, content))
+            raise self._unavailable(error) from error
+        return self._answer(response.status, content, answer)
+
+    def _unavailable(self, error: Exception) -> Unavailable:
+        self._connection.close()
+        sent = not isinstance(error, ConnectionRefusedError)
+        return Unavailable(
+            f"{self._name} does not answer: {str(error) or type(error).__name__}", may_be_done=sent
+        )
+
+    def _answer(self, status: int, content: bytes, answer: Any) -> Any:
+        if status in _PASSING:
+            raise Unavailable(f"{self._name} answers {status}: {_reason(content)}", may_be_done=True)
+        if status not in (200, 201):
+            raise Refused(status, self._refusal(status, content))
         try:
             return msgspec.json.decode(content, type=answer)
         except msgspec.DecodeError as error:
-            raise Refused(response.status, f"{self._name} answers as no Tally does: {error}") from error
+            raise Refused(status, f"{self._name} answers as no Tally does: {error}") from error
 
     def _refusal(self, status: int, content: bytes) -> str:
         said = f"{self._name} answers {status}: {_reason(content)}"

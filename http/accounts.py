@@ -7,15 +7,17 @@ import falcon
 from msgspec import UNSET
 
 from tally.events import Id
-from tally.http import bodies
-from tally.http.answers import CustomerRevenuePage, Ownership
+from tally.http import bodies, exports
+from tally.http.answers import CustomerRevenuePage, Ownership, RevenuePage
 from tally.http.auth import Forbidden, Gate, OpenGate, TokenGate, owner, principal
 from tally.http.calls import ACCOUNTS, ACCOUNTS_PAGE, SIGN_IN
 from tally.http.health import add_health
+from tally.http.lists import RevenueListRequest
 from tally.http.login import LoginResource
 from tally.http.long_lists import LongLists
 from tally.http.openapi import OpenApiResource
 from tally.http.overview import add_accounts_overview
+from tally.http.periods import PeriodQuery, PeriodRevenue
 from tally.http.problems import FieldError, WrongFields
 from tally.http.queries import QueryGuard
 from tally.http.service import (
@@ -37,10 +39,19 @@ from tally.http.service import (
 from tally.http.status import StatusReport
 from tally.http.tokens import Bearer, Tokens
 from tally.http.values import AccountBody, AccountPatch
-from tally.store.accounts import Account, Accounts, ShownCustomers
+from tally.store.account_totals import AccountTotals, Described
+from tally.store.accounts import (
+    Account,
+    Accounts,
+    CustomerOrder,
+    CustomerRevenue,
+    ShownCustomers,
+    key_of,
+)
 from tally.store.database import Database
 from tally.store.errors import NotFound
 from tally.store.idempotency import made
+from tally.store.months import Months
 from tally.store.users import Users
 
 AccountsService = Service[Accounts]
@@ -73,11 +84,16 @@ def api(
     app = create_app(gate, QueryGuard((*calls, *ACCOUNTS_PAGE)))
     if tokens:
         app.add_route("/auth/login", LoginResource(service, tokens, customers_port, threads, sign_ins))
-    accounts = AccountsResource(service)
+    long_lists = LongLists()
+    accounts = AccountsResource(service, long_lists)
     app.add_route("/accounts", accounts)
     app.add_route("/accounts/{id}", accounts, suffix="one")
     app.add_route("/accounts/{id}/customers", accounts, suffix="customers")
     app.add_route("/accounts/{id}/is-owned-by/{user:path}", accounts, suffix="ownership")
+    revenue = RevenueResource(service, long_lists)
+    app.add_route("/revenue", revenue)
+    app.add_route("/accounts/{id}/revenue", revenue, suffix="account")
+    app.add_route("/accounts/{id}/customers/{customer}/revenue", revenue, suffix="customer")
     add_accounts_overview(app, service)
     add_health(app, service, status)
     app.add_route("/openapi.json", OpenApiResource("Tally: accounts", calls, bearer=bool(tokens)))
@@ -98,9 +114,9 @@ def _gate(service: AccountsService, tokens: Tokens | None) -> Gate:
 class AccountsResource:
     """Accounts: open, list with customers and revenue, show, delete."""
 
-    def __init__(self, service: AccountsService) -> None:
+    def __init__(self, service: AccountsService, long_lists: LongLists) -> None:
         self._service = service
-        self._long_lists = LongLists()
+        self._long_lists = long_lists
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Open an account."""
@@ -118,6 +134,9 @@ class AccountsResource:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """List accounts with their customers and revenue; all of them when no limit is asked for."""
+        if exports.wants_csv(req):
+            self._send_csv(req, resp)
+            return
         page = Page(req)
         if page.limited:
             with self._service.read() as store:
@@ -129,6 +148,23 @@ class AccountsResource:
         else:
             shown = self._every_account(page.after, owner(req))
         self._send(req, resp, self._list(shown), _CHUNK)
+
+    def _send_csv(self, req: falcon.Request, resp: falcon.Response) -> None:
+        user = owner(req)
+
+        def read(after: int | None) -> list[Described]:
+            with self._service.read() as store:
+                return AccountTotals(store.database, user).described(
+                    -1 if after is None else after, exports.AT_ONCE
+                )
+
+        lines = exports.paged(
+            read,
+            lambda row: row.id,
+            lambda row: exports.written(*row[:-1], exports.amount(row.revenue_cents)),
+        )
+        header = "id,name,description,owned_by,created_date,customers,revenue"
+        exports.send(req, resp, self._long_lists, "accounts", header, lines)
 
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Show an account with its customers and revenue."""
@@ -173,13 +209,29 @@ class AccountsResource:
         resp.status = falcon.HTTP_204
 
     def on_get_customers(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
-        """List an account's customers by ascending id."""
-        page = Page(req)
+        """List an account's customers."""
+        listed, is_csv = RevenueListRequest(req), exports.wants_csv(req)
         with self._service.read() as store:
             account = store.account(path_id(id, "account"), owner(req))
-            found = store.customers_of(account.id, page.after, page.limit + 1)
-        customers, following = page.cut(found, lambda customer: customer.customer_id)
-        Json.send(resp, CustomerRevenuePage(customers, following))
+            if is_csv:
+                self._send_customers(req, resp, account.id, listed.order)
+                return
+            found = store.customers_in_order(account.id, listed.order, listed.after, listed.limit)
+        Json.send(resp, CustomerRevenuePage(*listed.cut(found)))
+
+    def _send_customers(
+        self, req: falcon.Request, resp: falcon.Response, account: Id, order: CustomerOrder
+    ) -> None:
+        def read(after: tuple[str | int, int] | None) -> list[CustomerRevenue]:
+            with self._service.read() as store:
+                return store.customers_in_order(account, order, after, exports.AT_ONCE)
+
+        lines = exports.paged(
+            read,
+            lambda row: (key_of(row, order), row.customer_id),
+            lambda row: exports.written(row.customer_id, row.name, exports.amount(row.total_revenue_cents)),
+        )
+        exports.send(req, resp, self._long_lists, "customers", "customer_id,customer,revenue", lines)
 
     def on_get_ownership(self, req: falcon.Request, resp: falcon.Response, id: str, user: str) -> None:
         """Tell whether a user owns an account. One that isn't there is owned by nobody."""
@@ -249,3 +301,43 @@ def _in_chunks(parts: Iterator[bytes], chunk: int) -> Iterator[bytes]:
             yield b"".join(gathered)
             gathered, size = [], 0
     yield b"".join(gathered)
+
+
+class RevenueResource:
+    """Revenue by month, quarter or year."""
+
+    def __init__(self, service: AccountsService, long_lists: LongLists) -> None:
+        self._service = service
+        self._long_lists = long_lists
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """That of all accounts together."""
+        asked = PeriodQuery(req)
+        with self._service.read() as store:
+            months = Months(store.database, owner(req)).of_all()
+        self._send(req, resp, asked.answer(months))
+
+    def on_get_account(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
+        """That of an account."""
+        asked, number = PeriodQuery(req), path_id(id, "account")
+        with self._service.read() as store:
+            months = Months(store.database, owner(req)).of_account(number)
+        self._send(req, resp, asked.answer(months))
+
+    def on_get_customer(self, req: falcon.Request, resp: falcon.Response, id: str, customer: str) -> None:
+        """That of a customer of an account."""
+        asked, account, number = PeriodQuery(req), path_id(id, "account"), path_id(customer, "customer")
+        with self._service.read() as store:
+            months = Months(store.database, owner(req)).of_customer(account, number)
+        self._send(req, resp, asked.answer(months))
+
+    def _send(self, req: falcon.Request, resp: falcon.Response, periods: list[PeriodRevenue]) -> None:
+        if not exports.wants_csv(req):
+            Json.send(resp, RevenuePage(periods))
+            return
+        lines = (
+            exports.written(each.name, exports.amount(each.revenue_cents), each.invoices, each.credits)
+            for each in periods
+        )
+        header = f"{PeriodQuery(req).by},revenue,invoices,credits"
+        exports.send(req, resp, self._long_lists, "revenue", header, lines)

@@ -5,9 +5,10 @@ from typing import Literal
 from msgspec import Struct
 
 from tally.events import Id
+from tally.http.periods import PeriodRevenue
 from tally.store.accounts import Account, CustomerRevenue
-from tally.store.customers import Customer, Invoice
 from tally.store.history import Happening
+from tally.store.records import Credit, Customer, Invoice
 
 
 class Made(Struct, frozen=True):
@@ -23,17 +24,24 @@ class ManyMade(Struct, frozen=True):
 
 
 class CustomerPage(Struct, frozen=True):
-    """Customers by ascending id; `next` is the `after` of the next page, null on the last."""
+    """Customers in the order asked for; `next` is the `after` of the next page, null on the last."""
 
     customers: list[Customer]
-    next: Id | None
+    next: str | None
 
 
 class InvoicePage(Struct, frozen=True):
-    """Invoices by ascending id; `next` is the `after` of the next page, null on the last."""
+    """Invoices in the order asked for; `next` is the `after` of the next page, null on the last."""
 
     invoices: list[Invoice]
-    next: Id | None
+    next: str | None
+
+
+class CreditPage(Struct, frozen=True):
+    """Credits in the order asked for; `next` is the `after` of the next page, null on the last."""
+
+    credits: list[Credit]
+    next: str | None
 
 
 class HistoryPage(Struct, frozen=True):
@@ -52,10 +60,16 @@ class AccountRevenue(Struct, frozen=True):
 
 
 class CustomerRevenuePage(Struct, frozen=True):
-    """An account's customers by ascending id; `next` is the `after` of the next page, null on the last."""
+    """An account's customers in the order asked for; `next` is the `after` of the next page, or null."""
 
     customers: list[CustomerRevenue]
-    next: Id | None
+    next: str | None
+
+
+class RevenuePage(Struct, frozen=True):
+    """Periods, ascending; none is left out between the first and the last."""
+
+    revenue: list[PeriodRevenue]
 
 
 class Ownership(Struct, frozen=True):

@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import UNSET
 
 from tally.http.problems import FieldError, MalformedBody, WrongFields
 
@@ -30,7 +31,7 @@ def decode(body: bytes, kind: type[T]) -> T:
     text = _text(body)
     try:
         found = msgspec.json.decode(body, type=kind, dec_hook=_parse)
-        if _names_nothing_twice(body, kind, 1):
+        if _names_nothing_twice(body, kind, [found]):
             return found
     except (ValueError, RecursionError):
         pass
@@ -47,7 +48,7 @@ def decode_batch(body: bytes, kind: type[T]) -> list[T]:
     try:
         batch: list[T] = msgspec.json.decode(body, type=list[kind], dec_hook=_parse)  # type: ignore[valid-type]
         _insist_on_size(batch)
-        if _names_nothing_twice(body, kind, len(batch)):
+        if _names_nothing_twice(body, kind, batch):
             return batch
     except (ValueError, RecursionError):
         pass
@@ -73,19 +74,24 @@ def _text(body: bytes) -> str:
         raise MalformedBody(f"The body is not UTF-8, at byte {error.start}.") from None
 
 
-def _names_nothing_twice(body: bytes, kind: type[Any], count: int) -> bool:
-    """Whether `count` objects that were read surely name nothing twice. Cheap; False when in doubt.
+def _names_nothing_twice(body: bytes, kind: type[Any], found: list[Any]) -> bool:
+    """Whether the objects that were read surely name nothing twice. Cheap; False when in doubt.
 
-    Each has all of its required fields, and each name in an object is followed by a colon. So when there
-    are no more colons than required fields, there are no other names.
+    Each name in an object is followed by a colon. So when there are no more colons than fields that were
+    found, there are no other names.
     """
-    return body.count(b":") == _required(kind) * count  # type: ignore[arg-type]  # a class is hashable
+    required, optional = _fields(kind)  # type: ignore[arg-type]  # a class is hashable
+    names = required * len(found)
+    for name in optional:
+        names += sum(getattr(each, name) is not UNSET for each in found)
+    return body.count(b":") == names
 
 
 @cache
-def _required(kind: type[Any]) -> int:
-    """How many fields have to be there. Looked up once: that takes longer than to read a body."""
-    return sum(field.required for field in msgspec.structs.fields(kind))
+def _fields(kind: type[Any]) -> tuple[int, list[str]]:
+    """How many fields have to be there, and which may be. Looked up once: that takes longer than a body."""
+    fields = msgspec.structs.fields(kind)
+    return sum(each.required for each in fields), [each.name for each in fields if each.default is UNSET]
 
 
 def _insist_on_size(batch: list[Any]) -> None:

@@ -3,6 +3,7 @@
 A route that is added to a service gets its entry here; a test holds the two together.
 """
 
+from datetime import date
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
@@ -10,6 +11,7 @@ from msgspec import Meta
 from tally.events import Id
 from tally.http.answers import (
     AccountRevenue,
+    CreditPage,
     CustomerPage,
     CustomerRevenuePage,
     Healthy,
@@ -18,28 +20,34 @@ from tally.http.answers import (
     Made,
     ManyMade,
     Ownership,
+    RevenuePage,
     SignedIn,
 )
 from tally.http.bodies import MOST_IN_BATCH
+from tally.http.lists import Position
 from tally.http.login import LoginBody
 from tally.http.openapi import Call, Parameter
+from tally.http.periods import PERIOD
 from tally.http.service import LISTED, MOST_LISTED, VISIBLE_ASCII
 from tally.http.status import StatusReport
 from tally.http.values import (
     AccountBody,
     AccountPatch,
+    CreditBody,
     CustomerBody,
     CustomerPatch,
     InvoiceBody,
     InvoicePatch,
+    Reference,
 )
 from tally.store.accounts import Account
-from tally.store.customers import Customer, Invoice
+from tally.store.records import Credit, Customer, Invoice
 from tally.version import VERSION
 
 # Parameters
 
 ID = Parameter(name="id", kind=Id, says="What cannot be an id is unknown: 404.", example="1")
+CUSTOMER = Parameter(name="customer", kind=Id, says="What cannot be an id is unknown: 404.", example="1")
 USER = Parameter(
     name="user",
     kind=Annotated[str, Meta(min_length=1)],
@@ -64,7 +72,19 @@ ANY_ID = Parameter(
     says="What is the id of no account is owned by nobody.",
     example="1",
 )
-OF_CUSTOMER = Parameter(name="customer_id", kind=Id, says="Only this customer's invoices.", example="1")
+OF_CUSTOMER = Parameter(name="customer_id", kind=Id, says="Only what is this customer's.", example="1")
+OF_CUSTOMERS_OF = Parameter(
+    name="account_id", kind=Id, says="Only what this account's customers have.", example="1"
+)
+REFERENCE = Parameter(name="reference", kind=Reference, says="Only what has this reference.", example="R-1")
+FROM = Parameter(name="from", kind=date, says="Only what has this date or a later one.", example="2019-01-01")
+TO = Parameter(name="to", kind=date, says="Only what has this date or an earlier one.", example="2019-12-31")
+AFTER_NEXT = Parameter(
+    name="after",
+    kind=Position,
+    says="`next` of the page before, with the same filters and order.",
+    example="1",
+)
 CASCADE = Parameter(
     name="cascade", kind=bool, says="Delete its customers and their invoices too.", example=True
 )
@@ -95,6 +115,63 @@ ETAG = Parameter(name="ETag", kind=str, says="The row's `revision`, in quotes.",
 def _some_of(kind: type[Any], *names: str) -> Any:
     """A change that has one of these fields at least."""
     return Annotated[kind, Meta(extra_json_schema={"anyOf": [{"required": [name]} for name in names]})]
+
+
+WORDS = Parameter(
+    name="search",
+    kind=Annotated[str, Meta(max_length=200)],
+    says="Only whose names have words that begin with these, in any order; case, accents and punctuation"
+    " don't matter.",
+    example="adams jo",
+)
+NAME_ORDER = Parameter(
+    name="order",
+    kind=Literal["id", "-id", "name", "-name"],
+    says="What to list by; with `-` from the last to the first.",
+    default="id",
+    example="-id",
+)
+
+
+REVENUE_ORDER = Parameter(
+    name="order",
+    kind=Literal["id", "-id", "name", "-name", "revenue", "-revenue"],
+    says="What to list by; with `-` from the last, or the largest, on.",
+    default="id",
+    example="-id",
+)
+
+
+def _listed(day: str) -> tuple[Parameter, ...]:
+    """What a list of rows with a date may be asked for."""
+    order = Parameter(
+        name="order",
+        kind=Literal["id", "-id", day, f"-{day}"],
+        says="What to list by; with `-` from the last to the first. What has one date is listed by id.",
+        default="id",
+        example="-id",
+    )
+    return (OF_CUSTOMER, OF_CUSTOMERS_OF, REFERENCE, FROM, TO, order, LIMIT, AFTER_NEXT)
+
+
+PERIODS = (
+    Parameter(
+        name="by",
+        kind=Literal["month", "quarter", "year"],
+        says="How long a period is.",
+        default="month",
+        example="month",
+    ),
+    Parameter(
+        name="from",
+        kind=Annotated[str, Meta(pattern=PERIOD)],
+        says="The first, written as they are shown: `1997-03`, `1997-Q1`, `1997`.",
+        example="1997-03",
+    ),
+    Parameter(
+        name="to", kind=Annotated[str, Meta(pattern=PERIOD)], says="The last, as well.", example="1998-06"
+    ),
+)
 
 
 def _location(kind: str) -> Parameter:
@@ -130,6 +207,8 @@ _INVOICE = {
     "created_date": _DATE,
     "revision": 0,
 }
+_NEW_CREDIT = {"customer_id": "1", "credit_date": "2019-02-01", "credited_cents": 2_500}
+_CREDIT = {**_NEW_CREDIT, "invoice_id": "1", "id": "1", "created_date": _DATE, "reference": None}
 _REVENUE = {"customer_id": "1", "name": "John Adams", "total_revenue_cents": 10_000}
 _OPENED = {
     "id": "1",
@@ -139,6 +218,8 @@ _OPENED = {
     "created_date": _DATE,
     "revision": 0,
 }
+_PERIODS = {"revenue": [{"month": "2019-01", "revenue_cents": 10_000, "invoices": 1, "credits": 0}]}
+_PERIODS_CSV = "month,revenue,invoices,credits\r\n2019-01,100.00,1,0\r\n"
 _ACCOUNT = {
     "account": _OPENED,
     "customers": [_REVENUE],
@@ -164,6 +245,12 @@ _STATUS = {
     "database_log_bytes": 4_120_032,
     "sqlite_version": "3.54.0",
 }
+
+_OF_PERIODS = (
+    "By the dates of invoices and credits; the sum is the total. What has no known month (counted by 0.1.0,"
+    " or deleted by an event without its date) is one entry with null at the end, unless `from` or `to` is"
+    " given."
+)
 
 # Calls
 
@@ -239,10 +326,12 @@ CUSTOMERS = (
         id="listCustomers",
         method="GET",
         path="/customers",
-        does="List customers by ascending id",
-        query=(OF_ACCOUNT, LIMIT, AFTER),
+        does="List customers",
+        query=(OF_ACCOUNT, WORDS, NAME_ORDER, LIMIT, AFTER_NEXT),
         answer=CustomerPage,
+        csv="customer,id,account_id,created_date\r\nJohn Adams,1,1,2019-03-23T05:24:50.326000Z\r\n",
         answered={"customers": [_CUSTOMER], "next": None},
+        problems=(429, 503),
     ),
     Call(
         id="createCustomers",
@@ -272,7 +361,8 @@ CUSTOMERS = (
         method="PATCH",
         path="/customers/{id}",
         does="Give a customer another name, or another account",
-        says="Its revenue goes with it. Where nothing is different, nothing happens.",
+        says="Its revenue goes with it. Where nothing is different, nothing happens. 409 where a `reference`"
+        " of its invoices or credits is taken in the account that it is to move to.",
         parameters=(ID,),
         headers=(IF_MATCH, *ONCE),
         sends=_some_of(CustomerPatch, "name", "account_id"),
@@ -280,7 +370,7 @@ CUSTOMERS = (
         answer=Customer,
         answered={**_CUSTOMER, "name": "John Quincy Adams", "revision": 1},
         answer_headers=(ETAG,),
-        problems=(412, 503),
+        problems=(409, 412, 503),
     ),
     Call(
         id="listHistoryOfCustomer",
@@ -297,7 +387,7 @@ CUSTOMERS = (
         id="deleteCustomer",
         method="DELETE",
         path="/customers/{id}",
-        does="Delete a customer and its invoices",
+        does="Delete a customer, its invoices and credits",
         parameters=(ID,),
         headers=(TRACE,),
         status=204,
@@ -307,7 +397,7 @@ CUSTOMERS = (
         method="POST",
         path="/invoices",
         does="Create an invoice",
-        says="422 for a customer that does not exist.",
+        says="422 for a customer that does not exist, 409 where its account has the `reference`.",
         headers=ONCE,
         sends=InvoiceBody,
         sent=_NEW_INVOICE,
@@ -315,16 +405,20 @@ CUSTOMERS = (
         answer=Made,
         answered={"id": "1"},
         answer_headers=(_location("invoices"),),
+        problems=(409, 503),
         leads_to=("showInvoice", "changeInvoice", "deleteInvoice"),
     ),
     Call(
         id="listInvoices",
         method="GET",
         path="/invoices",
-        does="List invoices by ascending id",
-        query=(OF_CUSTOMER, LIMIT, AFTER),
+        does="List invoices",
+        query=_listed("purchase_date"),
         answer=InvoicePage,
+        csv="customer,purchase_date,amount,reference,id,customer_id,account_id\r\n"
+        '"John Adams",2019-01-06,100.00,,1,1,1\r\n',
         answered={"invoices": [_INVOICE], "next": None},
+        problems=(429, 503),
     ),
     Call(
         id="createInvoices",
@@ -338,6 +432,7 @@ CUSTOMERS = (
         status=201,
         answer=ManyMade,
         answered={"ids": ["1", "2"]},
+        problems=(409, 503),
     ),
     Call(
         id="showInvoice",
@@ -354,7 +449,7 @@ CUSTOMERS = (
         method="PATCH",
         path="/invoices/{id}",
         does="Correct an invoice's amount or date",
-        says="Where nothing is different, nothing happens.",
+        says="Where nothing is different, nothing happens. 422 for less than its credits.",
         parameters=(ID,),
         headers=(IF_MATCH, *ONCE),
         sends=_some_of(InvoicePatch, "purchase_date", "purchase_price_cents"),
@@ -380,6 +475,68 @@ CUSTOMERS = (
         method="DELETE",
         path="/invoices/{id}",
         does="Take an invoice back",
+        says="409 while it has credits.",
+        parameters=(ID,),
+        headers=(TRACE,),
+        status=204,
+        problems=(409, 503),
+    ),
+    Call(
+        id="createCredit",
+        method="POST",
+        path="/credits",
+        does="Record a refund or a credit note",
+        says="It counts against the customer's revenue. With `invoice_id` it is for that invoice of the"
+        " customer's; all credits of one never exceed its amount: 422.",
+        headers=ONCE,
+        sends=CreditBody,
+        sent={**_NEW_CREDIT, "invoice_id": "1"},
+        status=201,
+        answer=Made,
+        answered={"id": "1"},
+        answer_headers=(_location("credits"),),
+        leads_to=("showCredit", "deleteCredit"),
+        problems=(409, 503),
+    ),
+    Call(
+        id="listCredits",
+        method="GET",
+        path="/credits",
+        does="List credits",
+        query=_listed("credit_date"),
+        answer=CreditPage,
+        csv="customer,purchase_date,amount,reference,id,customer_id,account_id,invoice_id\r\n",
+        answered={"credits": [_CREDIT], "next": None},
+        problems=(429, 503),
+    ),
+    Call(
+        id="createCredits",
+        method="POST",
+        path="/credits/batch",
+        does="Record many credits, all or none",
+        says="Errors name the index, as `[3].credited_cents`.",
+        headers=ONCE,
+        sends=Annotated[list[CreditBody], Meta(max_length=MOST_IN_BATCH)],
+        sent=[{**_NEW_CREDIT, "reference": "CN-2"}, {**_NEW_CREDIT, "credited_cents": 1}],
+        status=201,
+        answer=ManyMade,
+        answered={"ids": ["1", "2"]},
+        problems=(409, 503),
+    ),
+    Call(
+        id="showCredit",
+        method="GET",
+        path="/credits/{id}",
+        does="Show a credit",
+        parameters=(ID,),
+        answer=Credit,
+        answered=_CREDIT,
+    ),
+    Call(
+        id="deleteCredit",
+        method="DELETE",
+        path="/credits/{id}",
+        does="Take a credit back",
         parameters=(ID,),
         headers=(TRACE,),
         status=204,
@@ -410,6 +567,7 @@ ACCOUNTS = (
         says="Of answers that are sent in parts, 429 after 8 of one user, or 32, at once.",
         query=(NO_LIMIT, AFTER),
         answer=list[AccountRevenue],
+        csv="id,name,description,owned_by,created_date,customers,revenue\r\n",
         answered=[_ACCOUNT],
         answer_headers=(NEXT,),
         problems=(429, 503),
@@ -456,11 +614,51 @@ ACCOUNTS = (
         id="listCustomersOfAccount",
         method="GET",
         path="/accounts/{id}/customers",
-        does="List an account's customers by ascending id",
+        does="List an account's customers with their revenue",
         parameters=(ID,),
-        query=(LIMIT, AFTER),
+        query=(REVENUE_ORDER, LIMIT, AFTER_NEXT),
         answer=CustomerRevenuePage,
+        csv="customer_id,customer,revenue\r\n1,John Adams,100.00\r\n",
         answered={"customers": [_REVENUE], "next": None},
+        problems=(429, 503),
+    ),
+    Call(
+        id="revenue",
+        method="GET",
+        path="/revenue",
+        does="Show the revenue of all accounts by month, quarter or year",
+        says=_OF_PERIODS,
+        query=PERIODS,
+        answer=RevenuePage,
+        csv=_PERIODS_CSV,
+        answered=_PERIODS,
+        problems=(429, 503),
+    ),
+    Call(
+        id="revenueOfAccount",
+        method="GET",
+        path="/accounts/{id}/revenue",
+        does="Show an account's revenue by month, quarter or year",
+        says=_OF_PERIODS,
+        parameters=(ID,),
+        query=PERIODS,
+        answer=RevenuePage,
+        csv=_PERIODS_CSV,
+        answered=_PERIODS,
+        problems=(429, 503),
+    ),
+    Call(
+        id="revenueOfCustomer",
+        method="GET",
+        path="/accounts/{id}/customers/{customer}/revenue",
+        does="Show a customer's revenue by month, quarter or year",
+        says=_OF_PERIODS,
+        parameters=(ID, CUSTOMER),
+        query=PERIODS,
+        answer=RevenuePage,
+        csv=_PERIODS_CSV,
+        answered=_PERIODS,
+        problems=(429, 503),
     ),
     Call(
         id="isOwnedBy",

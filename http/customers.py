@@ -3,13 +3,16 @@
 from collections.abc import Callable, Sequence
 
 import falcon
+from msgspec.structs import replace
 
 from tally.events import Id
-from tally.http import bodies
-from tally.http.answers import CustomerPage, HistoryPage, InvoicePage
+from tally.http import bodies, exports
+from tally.http.answers import CreditPage, CustomerPage, HistoryPage, InvoicePage
 from tally.http.auth import OpenGate, TokenGate, owner
 from tally.http.calls import CUSTOMERS, CUSTOMERS_PAGE
 from tally.http.health import add_health
+from tally.http.lists import CustomerListRequest, ListRequest
+from tally.http.long_lists import LongLists
 from tally.http.openapi import OpenApiResource
 from tally.http.overview import add_customers_overview
 from tally.http.queries import QueryGuard
@@ -33,12 +36,15 @@ from tally.http.service import (
 )
 from tally.http.status import StatusReport
 from tally.http.tokens import Tokens
-from tally.http.values import CustomerBody, CustomerPatch, InvoiceBody, InvoicePatch
+from tally.http.values import CreditBody, CustomerBody, CustomerPatch, InvoiceBody, InvoicePatch
 from tally.store.cause import Cause
-from tally.store.customers import Customers, NewCustomer, NewInvoice
+from tally.store.customer_list import CustomerQuery
+from tally.store.customers import Customers
 from tally.store.database import Database
 from tally.store.history import Kind
 from tally.store.idempotency import made, made_many
+from tally.store.listing import ListQuery
+from tally.store.records import CSV_COLUMNS, Customer, NewCustomer, NewInvoice
 
 CustomersService = Service[Customers]
 
@@ -58,9 +64,10 @@ def api(
     service: CustomersService = Service(lambda: Customers(open_database()), after_commit)
     gate = TokenGate(tokens) if tokens else OpenGate()
     app = create_app(gate, QueryGuard((*CUSTOMERS, *CUSTOMERS_PAGE)))
+    long_lists = LongLists()
     # With users, too: else who opens the account later would get what others had recorded under its number.
-    customers = CustomersResource(service, require_account or tokens is not None)
-    invoices = InvoicesResource(service)
+    customers = CustomersResource(service, require_account or tokens is not None, long_lists)
+    invoices, credits = InvoicesResource(service, long_lists), CreditsResource(service, long_lists)
     app.add_route("/customers", customers)
     app.add_route("/customers/batch", customers, suffix="batch")
     app.add_route("/customers/{id}", customers, suffix="one")
@@ -69,6 +76,9 @@ def api(
     app.add_route("/invoices/batch", invoices, suffix="batch")
     app.add_route("/invoices/{id}", invoices, suffix="one")
     app.add_route("/invoices/{id}/history", HistoryResource(service, "invoice"))
+    app.add_route("/credits", credits)
+    app.add_route("/credits/batch", credits, suffix="batch")
+    app.add_route("/credits/{id}", credits, suffix="one")
     add_customers_overview(app, service)
     add_health(app, service, status)
     app.add_route("/openapi.json", OpenApiResource("Tally: customers", CUSTOMERS, bearer=bool(tokens)))
@@ -78,8 +88,9 @@ def api(
 class CustomersResource:
     """Customers: create one or many, list, show, delete."""
 
-    def __init__(self, service: CustomersService, require_account: bool) -> None:
+    def __init__(self, service: CustomersService, require_account: bool, long_lists: LongLists) -> None:
         self._service = service
+        self._long_lists = long_lists
         self._require_account = require_account
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
@@ -105,12 +116,28 @@ class CustomersResource:
         send_made(resp, answer)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """List customers by ascending id."""
-        page = Page(req, "account_id")
+        """List customers."""
+        listed = CustomerListRequest(req)
+        if exports.wants_csv(req):
+            self._send_csv(req, resp, listed.wanted)
+            return
         with self._service.read() as store:
-            found = store.customers(page.filters["account_id"], page.after, page.limit + 1, owner(req))
-        customers, following = page.cut(found, lambda customer: customer.id)
-        Json.send(resp, CustomerPage(customers, following))
+            found = store.customers(listed.wanted, owner(req))
+        Json.send(resp, CustomerPage(*listed.cut(found)))
+
+    def _send_csv(self, req: falcon.Request, resp: falcon.Response, wanted: CustomerQuery) -> None:
+        user = owner(req)
+
+        def read(after: tuple[str, int] | None) -> list[Customer]:
+            with self._service.read() as store:
+                return store.customers(replace(wanted, limit=exports.AT_ONCE, after=after), user)
+
+        lines = exports.paged(
+            read,
+            lambda row: (row.name, row.id),
+            lambda row: exports.written(row.name, row.id, row.account_id, row.created_date),
+        )
+        exports.send(req, resp, self._long_lists, "customers", "customer,id,account_id,created_date", lines)
 
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Show a customer."""
@@ -148,8 +175,9 @@ class CustomersResource:
 class InvoicesResource:
     """Invoices: create one or many, list, show, delete."""
 
-    def __init__(self, service: CustomersService) -> None:
+    def __init__(self, service: CustomersService, long_lists: LongLists) -> None:
         self._service = service
+        self._long_lists = long_lists
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Create an invoice."""
@@ -170,12 +198,16 @@ class InvoicesResource:
         send_made(resp, answer)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """List invoices by ascending id."""
-        page = Page(req, "customer_id")
+        """List invoices."""
+        listed = ListRequest(req, "purchase_date")
+        if exports.wants_csv(req):
+            _send_lines(
+                req, resp, self._service, self._long_lists, "invoices", listed, Customers.invoice_lines
+            )
+            return
         with self._service.read() as store:
-            found = store.invoices(page.filters["customer_id"], page.after, page.limit + 1, owner(req))
-        invoices, following = page.cut(found, lambda invoice: invoice.id)
-        Json.send(resp, InvoicePage(invoices, following))
+            found = store.invoices(listed.wanted, owner(req))
+        Json.send(resp, InvoicePage(*listed.cut(found)))
 
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Show an invoice."""
@@ -206,6 +238,80 @@ class InvoicesResource:
     ) -> list[Id]:
         store.insist_on_customers_of(owner, new)
         return store.create_invoices(new, cause)
+
+
+class CreditsResource:
+    """Credits: create one or many, list, show, delete."""
+
+    def __init__(self, service: CustomersService, long_lists: LongLists) -> None:
+        self._service = service
+        self._long_lists = long_lists
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Record a credit."""
+        body = read_body(req, SINGLE_BODY)
+        new = bodies.decode(body, CreditBody)
+        answer = self._service.write_once(
+            req,
+            body,
+            lambda store, cause: made("/credits", *store.credits.create([new], cause, owner(req))),
+        )
+        send_made(resp, answer)
+
+    def on_post_batch(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Record many credits, all or none."""
+        body = read_body(req, BATCH_BODY)
+        new = bodies.decode_batch(body, CreditBody)
+        answer = self._service.write_once(
+            req, body, lambda store, cause: made_many(store.credits.create(new, cause, owner(req)))
+        )
+        send_made(resp, answer)
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """List credits."""
+        listed = ListRequest(req, "credit_date")
+        if exports.wants_csv(req):
+            lines = Customers.credit_lines
+            _send_lines(req, resp, self._service, self._long_lists, "credits", listed, lines)
+            return
+        with self._service.read() as store:
+            found = store.credits.page(listed.wanted, owner(req))
+        Json.send(resp, CreditPage(*listed.cut(found)))
+
+    def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
+        """Show a credit."""
+        with self._service.read() as store:
+            Json.send(resp, store.credits.one(path_id(id, "credit"), owner(req)))
+
+    def on_delete_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
+        """Take a credit back."""
+        number = path_id(id, "credit")
+        self._service.write(lambda store: store.credits.delete(number, cause(req), owner(req)))
+        resp.status = falcon.HTTP_204
+
+
+_Lines = Callable[[Customers, ListQuery, str | None], list[tuple[str, str, int]]]
+
+
+def _send_lines(
+    req: falcon.Request,
+    resp: falcon.Response,
+    service: CustomersService,
+    long_lists: LongLists,
+    name: str,
+    listed: ListRequest,
+    lines: _Lines,
+) -> None:
+    """Answer with all invoices, or credits, that are asked for."""
+    user = owner(req)
+
+    def read(after: tuple[str, int] | None) -> list[tuple[str, str, int]]:
+        with service.read() as store:
+            return lines(store, replace(listed.wanted, limit=exports.AT_ONCE, after=after), user)
+
+    header = CSV_COLUMNS + (",invoice_id" if name == "credits" else "")
+    every = exports.paged(read, lambda row: row[1:], lambda row: row[0])
+    exports.send(req, resp, long_lists, name, header, every)
 
 
 class HistoryResource:

@@ -51,6 +51,7 @@ class Call(Struct, frozen=True, kw_only=True):
     answer: Any = None
     answered: Any = None
     media_type: str = falcon.MEDIA_JSON
+    csv: str = ""  # an example of what it answers with `Accept: text/csv`, where it does
     answer_headers: tuple[Parameter, ...] = ()
     problems: tuple[int, ...] = (503,)
     leads_to: tuple[str, ...] = ()
@@ -163,6 +164,8 @@ def _answer(call: Call, schemas: _Schemas) -> dict[str, Any]:
     answer: dict[str, Any] = {"description": HTTPStatus(call.status).phrase}
     if call.answer is not None:
         answer["content"] = {call.media_type: {"schema": schemas.of(call.answer), "example": call.answered}}
+        if call.csv:
+            answer["content"]["text/csv"] = {"schema": {"type": "string"}, "example": call.csv}
     if call.answer_headers:
         answer["headers"] = {
             header.name: {

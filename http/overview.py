@@ -9,16 +9,20 @@ import falcon
 
 from tally.events import Id
 from tally.http.auth import owner
+from tally.http.lists import MOST_SOUGHT
 from tally.http.problems import FieldError, WrongFields
 from tally.http.service import Json, Page, Service, path_id
 from tally.store.account_totals import AccountQuery, AccountTotals, Sort
 from tally.store.accounts import Accounts
-from tally.store.customer_search import NEWEST, CustomerSearch
+from tally.store.customer_list import CustomerQuery
+from tally.store.customer_search import CustomerSearch
 from tally.store.customers import Customers
+from tally.store.errors import NotFound
+from tally.store.listing import NEWEST
+from tally.store.records import Customer
 from tally.store.searching import Cents
 
 _LARGEST = 8  # accounts in the chart
-_MOST_SOUGHT = 200  # characters: no name is longer
 _ORDERS = ("asc", "desc")
 
 
@@ -90,8 +94,18 @@ class CustomersOverview:
         page, text = Page(req, "account_id", "before"), _search(req)
         account, before = page.filters["account_id"], _before(page)
         with self._service.read() as store:
-            search = CustomerSearch(store.database, owner(req))
-            found = search.find(text, account, before, page.limit + 1)
+            found = store.customers(
+                CustomerQuery(
+                    limit=page.limit + 1,
+                    order="-id",
+                    after=("", before),
+                    account_id=account,
+                    search=text or None,
+                ),
+                owner(req),
+            )
+            if found_by_id := _by_id(store, text, account, before, owner(req)):
+                found = [found_by_id, *(each for each in found if each != found_by_id)]
         customers, following = page.cut(found, lambda customer: customer.id)
         Json.send(resp, {"customers": customers, "next": following})
 
@@ -131,9 +145,20 @@ def _choice(req: falcon.Request, name: str, choices: tuple[str, ...]) -> str:
 
 def _search(req: falcon.Request) -> str:
     text = (req.get_param("search") or "").strip()
-    if len(text) > _MOST_SOUGHT:
-        raise WrongFields([FieldError("search", f"Expected at most {_MOST_SOUGHT} characters")])
+    if len(text) > MOST_SOUGHT:
+        raise WrongFields([FieldError("search", f"Expected at most {MOST_SOUGHT} characters")])
     return text
+
+
+def _by_id(
+    store: Customers, text: str, account: Id | None, before: int, owner: str | None
+) -> Customer | None:
+    """The customer whose number is searched for, on the first page."""
+    try:
+        customer = store.customer(Id.parse(text), owner) if before == NEWEST else None
+    except (ValueError, NotFound):
+        return None
+    return customer if customer and account in (None, customer.account_id) else None
 
 
 def _before(page: Page) -> int:

@@ -20,11 +20,12 @@ RETRY_AFTER_SECONDS = 1
 _log = structlog.get_logger()
 
 
-class FieldError(Struct, frozen=True):
-    """A field of a request and what is wrong with it."""
+class FieldError(Struct, frozen=True, omit_defaults=True):
+    """A field of a request and what is wrong with it; `id` is that of what is in the way, if something is."""
 
     field: str
     message: str
+    id: str | None = None
 
 
 class Problem(Struct, frozen=True, omit_defaults=True):
@@ -49,6 +50,14 @@ class WrongFields(falcon.HTTPUnprocessableEntity):
     def __init__(self, faults: list[FieldError], detail: str | None = None) -> None:
         shown = ", ".join(dict.fromkeys(fault.field for fault in faults[:10])) or "the body"
         super().__init__(title="Invalid request", description=detail or f"Not acceptable: {shown}.")
+        self.faults = faults
+
+
+class InTheWay(falcon.HTTPConflict):
+    """409: something that is there is in the way; each fault names it."""
+
+    def __init__(self, title: str, faults: list[FieldError], detail: str) -> None:
+        super().__init__(title=title, description=detail)
         self.faults = faults
 
 
@@ -117,11 +126,11 @@ def _handle_store_error(
 
 def _from_store(req: falcon.Request, error: errors.StoreError) -> falcon.HTTPError:
     detail = str(error)
+    prefix = "[{}]." if req.path.endswith("/batch") else ""
     match error:
         case errors.NotFound():
             return falcon.HTTPNotFound(description=detail)
         case errors.UnknownReference():
-            prefix = "[{}]." if req.path.endswith("/batch") else ""
             # Accounts are opened in the other service, whose event is still on its way for a moment.
             hint = "; if it was opened just now, try again in a second" if error.kind == "account" else ""
             return WrongFields(
@@ -136,6 +145,31 @@ def _from_store(req: falcon.Request, error: errors.StoreError) -> falcon.HTTPErr
             return falcon.HTTPPreconditionFailed(title="Changed meanwhile", description=detail)
         case errors.AccountInUse():
             return falcon.HTTPConflict(title="Account in use", description=detail)
+        case errors.InvoiceCredited():
+            return falcon.HTTPConflict(title="Invoice credited", description=detail)
+        case errors.MoveRefused():
+            return falcon.HTTPConflict(title="Reference taken", description=detail)
+        case errors.ReferenceTaken():
+            faults = [
+                FieldError(
+                    prefix.format(index) + "reference", f"The {error.kind} {id} has {reference!r}", str(id)
+                )
+                for index, reference, id in error.taken
+            ]
+            return InTheWay("Reference taken", faults, detail)
+        case errors.RepeatedReference():
+            return WrongFields(
+                [
+                    FieldError(
+                        prefix.format(index) + "reference", f"Given twice in one account, as in [{first}]"
+                    )
+                    for index, first in error.repeated
+                ]
+            )
+        case errors.OverCredited():
+            return WrongFields(
+                [FieldError(prefix.format(index) + error.field, why) for index, why in error.refused]
+            )
         case _:
             _log.error("store_unavailable", error=detail)
             return falcon.HTTPServiceUnavailable(

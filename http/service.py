@@ -1,7 +1,7 @@
 """What both services are made of: writes that share commits, reads from a pool, one kind of app."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -200,9 +200,9 @@ class Page:
     def __init__(self, req: falcon.Request, *filters: str) -> None:
         faults: list[FieldError] = []
         self.limited = req.has_param("limit")
-        self.limit = _query(req, "limit", LISTED, _limit, faults)
-        self.after = _query(req, "after", -1, Id.parse, faults)
-        self.filters = {name: _query(req, name, None, Id.parse, faults) for name in filters}
+        self.limit = query(req, "limit", LISTED, limit, faults)
+        self.after = query(req, "after", -1, Id.parse, faults)
+        self.filters = {name: query(req, name, None, Id.parse, faults) for name in filters}
         if faults:
             raise WrongFields(faults)
 
@@ -212,9 +212,10 @@ class Page:
         return page, id_of(page[-1]) if len(rows) > self.limit else None
 
 
-def _query(
+def query(
     req: falcon.Request, name: str, default: Any, parse: Callable[[str], Any], faults: list[FieldError]
 ) -> Any:
+    """A parameter of the query as `parse` reads it; a ValueError of that is put among the `faults`."""
     value = req.get_param(name)
     if value is None:
         return default
@@ -225,7 +226,20 @@ def _query(
         return default
 
 
-def _limit(raw: str) -> int:
+def one_of(choices: Collection[str]) -> Callable[[str], str]:
+    """Reads one of the choices. What it makes raises ValueError."""
+
+    def parse(raw: str) -> str:
+        if raw not in choices:
+            *names, last = choices
+            raise ValueError(f"Expected {', '.join(names)} or {last}")
+        return raw
+
+    return parse
+
+
+def limit(raw: str) -> int:
+    """How many to list. Raises ValueError."""
     if raw.isascii() and raw.isdigit() and len(raw) <= 4 and 1 <= int(raw) <= MOST_LISTED:
         return int(raw)
     raise ValueError(f"Expected a number from 1 to {MOST_LISTED}")

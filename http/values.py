@@ -2,17 +2,19 @@
 
 import re
 from datetime import date
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from tally.events import Cents, Id
+from tally.events import MAX_CENTS, Cents, Id
 from tally.http.bodies import json_type
 from tally.http.visible import DISGUISING, invisible, is_visible
 from tally.store.accounts import AccountChange, NewAccount
-from tally.store.customers import CustomerChange, InvoiceChange, NewCustomer, NewInvoice
 from tally.store.passwords import LONGEST as LONGEST_PASSWORD
+from tally.store.records import CustomerChange, InvoiceChange, NewCredit, NewCustomer, NewInvoice
+
+CreditedCents = Annotated[int, msgspec.Meta(ge=1, le=MAX_CENTS)]
 
 # For patterns: what str.strip() takes away, and what no line may hold.
 _BLANKS = r"\u0009-\u000d\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
@@ -78,6 +80,12 @@ class Name(_Line):
         return {**schema, "description": says, "allOf": [{"pattern": f"[^{invisible()}]"}]}
 
 
+class Reference(_Line):
+    """What a user's own system calls something: 1 to 100 characters after trimming, no control characters."""
+
+    longest = 100
+
+
 class Description(_Line):
     """A description: up to 2,000 characters after trimming, no control characters."""
 
@@ -115,6 +123,15 @@ class InvoiceBody(NewInvoice, frozen=True):
     """The body of POST /invoices."""
 
     purchase_price_cents: Cents
+    reference: Reference | UnsetType = UNSET
+
+
+class CreditBody(NewCredit, frozen=True):
+    """The body of POST /credits."""
+
+    credited_cents: CreditedCents
+    invoice_id: Id | UnsetType = UNSET
+    reference: Reference | UnsetType = UNSET
 
 
 class AccountBody(NewAccount, frozen=True):

@@ -20,6 +20,8 @@ from tally.events import (
     AccountCreated,
     AccountDeleted,
     AccountUpdated,
+    CreditCreated,
+    CreditDeleted,
     CustomerCreated,
     CustomerDeleted,
     CustomerUpdated,
@@ -46,24 +48,29 @@ _TABLES: dict[type[Event], str] = {
     InvoiceCreated: "invoice",
     InvoiceUpdated: "invoice",
     InvoiceDeleted: "invoice",
+    CreditCreated: "credit",
+    CreditDeleted: "credit",
     AccountCreated: "account",
     AccountUpdated: "account",
     AccountDeleted: "account",
 }
-_DELETIONS = (CustomerDeleted, InvoiceDeleted, AccountDeleted)
+_DELETIONS = (CustomerDeleted, InvoiceDeleted, CreditDeleted, AccountDeleted)
 _UPDATES = (CustomerUpdated, InvoiceUpdated, AccountUpdated)
-_CREATIONS = (CustomerCreated, InvoiceCreated, AccountCreated)
+_CREATIONS = (CustomerCreated, InvoiceCreated, CreditCreated, AccountCreated)
 _RENUMBER = {
     "customer": [
         "UPDATE customer SET id = ? WHERE id = ?",
         "UPDATE invoice SET customer_id = ? WHERE customer_id = ?",
+        "UPDATE credit SET customer_id = ? WHERE customer_id = ?",
         "UPDATE history SET row_id = ? WHERE row_id = ? AND kind = 'customer'",
         "UPDATE updated SET id = ? WHERE id = ? AND kind = 'customer'",
     ],
     "invoice": [
         "UPDATE invoice SET id = ? WHERE id = ?",
+        "UPDATE credit SET invoice_id = ? WHERE invoice_id = ?",
         "UPDATE history SET row_id = ? WHERE row_id = ? AND kind = 'invoice'",
     ],
+    "credit": ["UPDATE credit SET id = ? WHERE id = ?"],
     "account": [
         "UPDATE account SET id = ? WHERE id = ?",
         "UPDATE updated SET id = ? WHERE id = ? AND kind = 'account'",
@@ -200,9 +207,11 @@ def _renumber(database: Database, rows: Iterable[OutboxRow]) -> Numbers:
 
 def _renumbered(event: Any, numbers: Mapping[str, Mapping[int, int]]) -> Event:
     changed = {"id": numbers.get(_TABLES[type(event)], {}).get(event.id, event.id)}
-    if isinstance(event, InvoiceCreated | InvoiceUpdated | InvoiceDeleted):
+    if hasattr(event, "customer_id"):
         customers = numbers.get("customer", {})
         changed["customer_id"] = customers.get(event.customer_id, event.customer_id)
+    if isinstance(event, CreditCreated) and event.invoice_id is not None:
+        changed["invoice_id"] = numbers.get("invoice", {}).get(event.invoice_id, event.invoice_id)
     renumbered: Event = msgspec.structs.replace(event, **changed)
     return renumbered
 

@@ -95,6 +95,7 @@ class Rebuilding:
                 shadow.copy(self._customers, advance)
         with self._show("events", self._stream.length(), shadow.count) as advance:
             self._read_on(shadow, advance)
+        shadow.date_deletions(self._stream.pages())
 
     def _read_on(self, shadow: Shadow, advance: Callable[[int], None] = lambda done: None) -> None:
         for entries in self._stream.pages(shadow.position):

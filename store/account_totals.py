@@ -5,19 +5,62 @@ for accounts with a million customers, sums would cost seconds; a row that the t
 a lookup. The same transaction that changes a customer changes its account's row.
 """
 
-from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
 from tally.events import Id
 from tally.store.database import Database
 from tally.store.errors import NotFound
+from tally.store.revenue import ADD, Earned
 from tally.store.searching import Cents, contains
 
+# By month, as `customer_month`: what has no month is the rest of `account_total.revenue_cents`.
+MONTHS = """
+CREATE TABLE account_month (
+    account_id INTEGER NOT NULL,
+    month INTEGER NOT NULL,
+    cents INTEGER NOT NULL,
+    invoices INTEGER NOT NULL,
+    credits INTEGER NOT NULL,
+    PRIMARY KEY (account_id, month)
+) STRICT, WITHOUT ROWID;
+"""
+
+
+def _months(account: str, sign: str) -> str:
+    """Add a customer's months to an account's, or take them away."""
+    return (
+        f"INSERT INTO account_month SELECT {account}, month, {sign}cents, {sign}invoices, {sign}credits"
+        f" FROM customer_month WHERE customer_id = NEW.id AND {account} IS NOT NULL"
+        f" ON CONFLICT DO UPDATE SET {ADD}"
+    )
+
+
 # A customer counts in its account once its creation has come, until its deletion comes: triggers see
-# to that. What its invoices add, `earned` notes once for a batch; a trigger would run for each customer.
-SCHEMA = """
+# to that, once `Revenue.settle` was called. What its invoices add, `earned` notes once for a batch; a trigger
+# would run for each customer.
+TRIGGERS = f"""
+CREATE TRIGGER account_total_came AFTER INSERT ON customer
+WHEN NEW.account_id IS NOT NULL AND NOT NEW.deleted BEGIN
+    INSERT INTO account_total VALUES (NEW.account_id, 1, NEW.revenue_cents)
+    ON CONFLICT DO UPDATE SET customers = customers + 1, revenue_cents = revenue_cents + NEW.revenue_cents;
+    {_months("NEW.account_id", "")};
+END;
+
+CREATE TRIGGER account_total_moved AFTER UPDATE OF account_id, deleted ON customer
+WHEN NEW.account_id IS NOT OLD.account_id OR NEW.deleted <> OLD.deleted BEGIN
+    UPDATE account_total SET customers = customers - 1, revenue_cents = revenue_cents - OLD.revenue_cents
+    WHERE account_id = OLD.account_id AND NOT OLD.deleted;
+    {_months("iif(OLD.deleted, NULL, OLD.account_id)", "-")};
+    INSERT INTO account_total SELECT NEW.account_id, 1, NEW.revenue_cents
+    WHERE NEW.account_id IS NOT NULL AND NOT NEW.deleted
+    ON CONFLICT DO UPDATE SET customers = customers + 1, revenue_cents = revenue_cents + NEW.revenue_cents;
+    {_months("iif(NEW.deleted, NULL, NEW.account_id)", "")};
+END;
+"""
+
+SCHEMA = f"""
 CREATE TABLE account_total (
     account_id INTEGER PRIMARY KEY,
     customers INTEGER NOT NULL DEFAULT 0,
@@ -29,21 +72,8 @@ CREATE INDEX account_by_owner ON account (owned_by COLLATE NOCASE);
 CREATE TRIGGER account_total_opened AFTER INSERT ON account BEGIN
     INSERT INTO account_total (account_id) VALUES (NEW.id) ON CONFLICT DO NOTHING;
 END;
-
-CREATE TRIGGER account_total_came AFTER INSERT ON customer
-WHEN NEW.account_id IS NOT NULL AND NOT NEW.deleted BEGIN
-    INSERT INTO account_total VALUES (NEW.account_id, 1, NEW.revenue_cents)
-    ON CONFLICT DO UPDATE SET customers = customers + 1, revenue_cents = revenue_cents + NEW.revenue_cents;
-END;
-
-CREATE TRIGGER account_total_moved AFTER UPDATE OF account_id, deleted ON customer
-WHEN NEW.account_id IS NOT OLD.account_id OR NEW.deleted <> OLD.deleted BEGIN
-    UPDATE account_total SET customers = customers - 1, revenue_cents = revenue_cents - OLD.revenue_cents
-    WHERE account_id = OLD.account_id AND NOT OLD.deleted;
-    INSERT INTO account_total SELECT NEW.account_id, 1, NEW.revenue_cents
-    WHERE NEW.account_id IS NOT NULL AND NOT NEW.deleted
-    ON CONFLICT DO UPDATE SET customers = customers + 1, revenue_cents = revenue_cents + NEW.revenue_cents;
-END;
+{MONTHS}
+{TRIGGERS}
 """
 
 Sort = Literal["id", "name", "owner", "customers", "revenue"]
@@ -57,6 +87,10 @@ _KEYS: dict[Sort, str] = {
 }
 _ROWS = (
     "SELECT a.id, a.name, a.owned_by, t.customers, t.revenue_cents"
+    " FROM account a JOIN account_total t ON t.account_id = a.id"
+)
+_DESCRIBED = (
+    "SELECT a.id, a.name, a.description, a.owned_by, a.created_date, t.customers, t.revenue_cents"
     " FROM account a JOIN account_total t ON t.account_id = a.id"
 )
 _OPEN = " WHERE NOT a.deleted AND a.created_date IS NOT NULL"
@@ -74,6 +108,18 @@ _UNOPENED = (
     " FROM account_total t LEFT JOIN account a ON a.id = t.account_id"
     " WHERE t.customers > 0 AND (a.created_date IS NULL OR a.deleted)"
 )
+
+
+class Described(NamedTuple):
+    """An account, how many customers it has, and what they come to."""
+
+    id: int
+    name: str
+    description: str
+    owned_by: str
+    created_date: str
+    customers: int
+    revenue_cents: int
 
 
 class AccountRow(Struct, frozen=True):
@@ -119,6 +165,11 @@ class AccountTotals:
         sql = f"{_ROWS}{where} ORDER BY {_KEYS[query.sort]} {direction}, a.id {direction} LIMIT ? OFFSET ?"
         return [_row(row) for row in self._database.rows(sql, [*bindings, query.limit, query.offset])]
 
+    def described(self, after: int, limit: int) -> list[Described]:
+        """Up to `limit` accounts with ids above `after`, ascending, with all that is told of them."""
+        sql = f"{_DESCRIBED}{self._where} AND a.id > ? ORDER BY a.id LIMIT ?"
+        return [Described(*row) for row in self._database.rows(sql, [*self._bindings, after, limit])]
+
     def sums(self, search: str = "") -> Totals:
         """All accounts that match, added up. Takes time in proportion to their number."""
         where, bindings = self._matching(search)
@@ -154,10 +205,15 @@ def _row(row: tuple[int, str, str, int, int]) -> AccountRow:
     return AccountRow(Id(id), name, owned_by, customers, Cents(revenue))
 
 
-def earned(database: Database, cents_by_account: Mapping[int, int]) -> None:
+def earned(database: Database, by_account: Earned) -> None:
     """Note in the open transaction what the customers that count in an account have earned more."""
+    months = by_account.table()
+    totals: dict[int, int] = {}
+    for account, _, cents, *_ in months:
+        totals[account] = totals.get(account, 0) + cents
     database.insert(
         "account_total (account_id, revenue_cents)",
-        list(cents_by_account.items()),
+        list(totals.items()),
         "ON CONFLICT DO UPDATE SET revenue_cents = revenue_cents + excluded.revenue_cents",
     )
+    database.insert("account_month", months, f"ON CONFLICT DO UPDATE SET {ADD}")

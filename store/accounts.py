@@ -1,10 +1,9 @@
 """accounts.db: accounts, and what the events told of their customers and revenue."""
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from msgspec import UNSET, Struct, UnsetType, structs
 
@@ -12,6 +11,8 @@ from tally.events import (
     AccountCreated,
     AccountDeleted,
     AccountUpdated,
+    CreditCreated,
+    CreditDeleted,
     CustomerCreated,
     CustomerDeleted,
     CustomerUpdated,
@@ -32,7 +33,7 @@ from tally.store.database import Database, Migrations, Place
 from tally.store.errors import AccountInUse, Changed, NotFound
 from tally.store.ids import give, raise_ids
 from tally.store.outbox import Outbox, OwnEvent
-from tally.store.revenue import CENTS, RECENT, Revenue
+from tally.store.revenue import CENTS, Earned, Revenue
 from tally.store.trace_parent import TraceParentOf, no_trace
 
 SERVICE = "accounts"
@@ -84,22 +85,37 @@ CREATE INDEX customer_by_account ON customer (account_id) WHERE account_id IS NO
 {account_totals.SCHEMA}
 """
 
+_RECENT_REVENUE = """
+CREATE TABLE recent_revenue (
+    customer_id INTEGER PRIMARY KEY,
+    cents INTEGER NOT NULL
+) STRICT;
+"""
+
 MIGRATIONS: Migrations = (  # see CONTRIBUTING.md, "A change of the schema"
     f"""
     {CUSTOMER_NAME}
-    {revenue.TABLE}
+    {_RECENT_REVENUE}
     INSERT INTO customer_name SELECT id, name, created_date FROM customer WHERE created_date IS NOT NULL;
     DROP TRIGGER account_total_left;
     ALTER TABLE customer DROP COLUMN name;
     ALTER TABLE customer DROP COLUMN created_date;
     """,
-    revenue.LARGE_INDEX,
+    "",  # an index of recent_revenue, which is gone
     f"{inbox.ASIDE} {outbox.REQUEST_KEY}",
     f"""
     {outbox.BY_USER}
     {updates.SCHEMA}
     ALTER TABLE account ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE account ADD COLUMN cascade INTEGER NOT NULL DEFAULT TRUE;
+    INSERT INTO customer (id, revenue_cents) SELECT customer_id, cents FROM recent_revenue WHERE true
+        ON CONFLICT DO UPDATE SET revenue_cents = revenue_cents + excluded.revenue_cents;
+    DROP TABLE recent_revenue;
+    {revenue.SCHEMA}
+    {account_totals.MONTHS}
+    DROP TRIGGER account_total_came;
+    DROP TRIGGER account_total_moved;
+    {account_totals.TRIGGERS}
     """,
 )
 
@@ -132,11 +148,22 @@ class Account(Struct, frozen=True):
 
 
 class CustomerRevenue(Struct, frozen=True):
-    """A customer of an account, and the sum of its invoices."""
+    """A customer of an account, and the sum of its invoices, less its credits."""
 
     customer_id: Id
     name: str
     total_revenue_cents: int
+
+
+CustomerOrder = Literal["id", "-id", "name", "-name", "revenue", "-revenue"]
+_CUSTOMER_KEYS = {"id": "id", "name": "name COLLATE NOCASE", "revenue": "revenue_cents"}
+
+
+def key_of(row: CustomerRevenue, order: CustomerOrder) -> str | int:
+    """What a customer is listed by."""
+    if order.endswith("id"):
+        return row.customer_id
+    return row.name if order.endswith("name") else row.total_revenue_cents
 
 
 class ShownCustomers(NamedTuple):
@@ -247,7 +274,25 @@ class Accounts:
 
     def customers_of(self, account_id: int, after: int, limit: int) -> list[CustomerRevenue]:
         """Up to `limit` customers of an account with ids above `after`, ascending."""
-        rows = self.database.rows(_CUSTOMERS_OF, (account_id, after, limit))
+        rows = self.database.rows(_CUSTOMERS_OF, {"account": account_id, "after": after, "limit": limit})
+        return [CustomerRevenue(Id(row[0]), *row[1:]) for row in rows]
+
+    def customers_in_order(
+        self, account_id: int, order: CustomerOrder, after: tuple[str | int, int] | None, limit: int
+    ) -> list[CustomerRevenue]:
+        """Up to `limit` customers of an account in that order; `after` is the key and the id of the last one.
+
+        Takes time in proportion to all of them, unless they are listed by id.
+        """
+        direction, sign = ("DESC", "<") if order.startswith("-") else ("ASC", ">")
+        key = _CUSTOMER_KEYS[order.lstrip("-")]
+        beyond = "" if after is None else f"WHERE ({key}, id) {sign} (:key, :id)"
+        sql = (
+            f"SELECT id, name, revenue_cents FROM ({_ALL_CUSTOMERS_OF}) {beyond}"
+            f" ORDER BY {key} {direction}, id {direction} LIMIT :limit"
+        )
+        last = dict(zip(("key", "id"), after or (None, None), strict=True))
+        rows = self.database.rows(sql, {"account": account_id, "limit": limit, **last})
         return [CustomerRevenue(Id(row[0]), *row[1:]) for row in rows]
 
     def largest_customers_of(self, account_id: int, offset: int, limit: int) -> list[CustomerRevenue]:
@@ -255,13 +300,14 @@ class Accounts:
 
         Takes time in proportion to all of them.
         """
-        rows = self.database.rows(_LARGEST_CUSTOMERS_OF, (account_id, limit, offset))
+        asked = {"account": account_id, "limit": limit, "offset": offset}
+        rows = self.database.rows(_LARGEST_CUSTOMERS_OF, asked)
         return [CustomerRevenue(Id(row[0]), *row[1:]) for row in rows]
 
     def show_customers_of(self, account_id: int, after: int, limit: int) -> ShownCustomers:
         """What `customers_of` answers, as JSON made by SQLite: a fraction of the price of objects in here."""
         [(shown, count, revenue, last)] = self.database.rows(
-            f"{_SHOWN} FROM ({_CUSTOMERS_OF})", (account_id, after, limit)
+            f"{_SHOWN} FROM ({_CUSTOMERS_OF})", {"account": account_id, "after": after, "limit": limit}
         )
         return ShownCustomers(shown[1:-1].encode(), count, revenue, last)
 
@@ -292,17 +338,26 @@ class Accounts:
 
         Raises OverflowError for a revenue beyond 64 bits, and for an account above HIGHEST_ID.
         """
-        revenue: defaultdict[int, int] = defaultdict(int)
+        earned = Earned()
+        add = earned.add
         for event in events:
             match event:
                 case InvoiceCreated():
-                    revenue[event.customer_id] += event.purchase_price_cents
+                    day = event.purchase_date
+                    add(event.customer_id, day.year * 100 + day.month, event.purchase_price_cents, 1)
                 case InvoiceUpdated():
-                    revenue[event.customer_id] += event.purchase_price_cents - event.previous_price_cents
+                    customer = event.customer_id
+                    earned.invoice(customer, event.previous_date, -event.previous_price_cents, -1)
+                    earned.invoice(customer, event.purchase_date, event.purchase_price_cents, 1)
                 case InvoiceDeleted(last_price_cents=None):
-                    revenue[event.customer_id] -= event.purchase_price_cents
+                    earned.invoice(event.customer_id, event.purchase_date, -event.purchase_price_cents, -1)
                 case InvoiceDeleted():
-                    revenue[event.customer_id] -= event.last_price_cents or 0
+                    last = event.last_date or event.purchase_date
+                    earned.invoice(event.customer_id, last, -(event.last_price_cents or 0), -1)
+                case CreditCreated():
+                    earned.credit(event.customer_id, event.credit_date, event.credited_cents, 1)
+                case CreditDeleted():
+                    earned.credit(event.customer_id, event.credit_date, -event.credited_cents, -1)
                 case CustomerUpdated():
                     self._customer_updated(event)
                 case AccountUpdated():
@@ -315,7 +370,18 @@ class Accounts:
                     self._account_created(event)
                 case AccountDeleted():
                     self._account_deleted(event)
-        account_totals.earned(self.database, self._revenue.add(revenue))
+        account_totals.earned(self.database, self._revenue.add(earned))
+
+    def date_deletions(self, deletions: Iterable[tuple[int, int, date]]) -> None:
+        """Count deleted invoices, each of a customer and so many cents, in the month of their date.
+
+        Their deletions, which were applied, didn't tell it. In the transaction that is open.
+        """
+        earned = Earned()
+        for customer, cents, day in deletions:
+            earned.invoice(customer, None, cents, 1)
+            earned.invoice(customer, day, -cents, -1)
+        account_totals.earned(self.database, self._revenue.add(earned))
 
     def make_again(self, events: Sequence[OwnEvent]) -> None:
         """Have the effects of events that were published from here; nothing is published."""
@@ -437,11 +503,11 @@ class Accounts:
 
 _ALL_CUSTOMERS_OF = (
     f"SELECT customer.id AS id, name, {CENTS} AS revenue_cents FROM customer"
-    f" CROSS JOIN customer_name ON customer_name.id = customer.id LEFT JOIN {RECENT}"
-    " WHERE account_id = ? AND NOT deleted"
+    " CROSS JOIN customer_name ON customer_name.id = customer.id"
+    " WHERE account_id = :account AND NOT deleted"
 )
-_CUSTOMERS_OF = f"{_ALL_CUSTOMERS_OF} AND customer.id > ? ORDER BY customer.id LIMIT ?"
-_LARGEST_CUSTOMERS_OF = f"{_ALL_CUSTOMERS_OF} ORDER BY 3 DESC, 1 LIMIT ? OFFSET ?"
+_CUSTOMERS_OF = f"{_ALL_CUSTOMERS_OF} AND customer.id > :after ORDER BY customer.id LIMIT :limit"
+_LARGEST_CUSTOMERS_OF = f"{_ALL_CUSTOMERS_OF} ORDER BY 3 DESC, 1 LIMIT :limit OFFSET :offset"
 
 # The order is that of the query it takes from: to sort once more inside would double what it costs.
 _SHOWN = (

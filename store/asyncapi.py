@@ -13,6 +13,8 @@ from tally.events import (
     AccountCreated,
     AccountDeleted,
     AccountUpdated,
+    CreditCreated,
+    CreditDeleted,
     CustomerCreated,
     CustomerDeleted,
     CustomerUpdated,
@@ -33,7 +35,10 @@ EXAMPLES: tuple[tuple[EventId, Event], ...] = (
     (EventId("customers@4f2a9c1e", 1), CustomerCreated(Id(7), Id(1), "John Adams", _THEN)),
     (EventId("customers@4f2a9c1e", 5), CustomerUpdated(Id(7), Id(1), "John Quincy Adams", 1, _THEN)),
     (EventId("customers@4f2a9c1e", 6), CustomerDeleted(Id(7), Id(1), _THEN)),
-    (EventId("customers@4f2a9c1e", 2), InvoiceCreated(Id(10), Id(7), 10_000, _THEN, date(2019, 1, 6))),
+    (
+        EventId("customers@4f2a9c1e", 2),
+        InvoiceCreated(Id(10), Id(7), 10_000, _THEN, date(2019, 1, 6), "2019-0010"),
+    ),
     (
         EventId("customers@4f2a9c1e", 3),
         InvoiceUpdated(Id(10), Id(7), 9_900, date(2019, 1, 7), 10_000, date(2019, 1, 6), 1, _THEN),
@@ -42,6 +47,11 @@ EXAMPLES: tuple[tuple[EventId, Event], ...] = (
         EventId("customers@4f2a9c1e", 4),
         InvoiceDeleted(Id(10), Id(7), 10_000, _THEN, date(2019, 1, 6), 9_900, date(2019, 1, 7)),
     ),
+    (
+        EventId("customers@4f2a9c1e", 7),
+        CreditCreated(Id(3), Id(7), 2_500, _THEN, date(2019, 2, 1), Id(10), "CN-2019-3"),
+    ),
+    (EventId("customers@4f2a9c1e", 8), CreditDeleted(Id(3), Id(7), 2_500, _THEN, date(2019, 2, 1))),
     (EventId("accounts@9b1d7f02", 1), AccountCreated(Id(1), "one", "the first", "user1", _THEN)),
     (EventId("accounts@9b1d7f02", 2), AccountUpdated(Id(1), "one", "the first of all", "user1", 1, _THEN)),
     (EventId("accounts@9b1d7f02", 3), AccountDeleted(Id(1), _THEN, cascade=True)),

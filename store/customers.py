@@ -4,35 +4,65 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import date
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from msgspec import UNSET, Struct, UnsetType, structs, to_builtins
+from msgspec import UNSET, structs
 
 from tally.events import (
     AccountCreated,
     AccountDeleted,
     AccountUpdated,
+    CreditCreated,
+    CreditDeleted,
     CustomerCreated,
     CustomerDeleted,
     CustomerUpdated,
-    Day,
     Event,
     Id,
     InvoiceCreated,
     InvoiceDeleted,
     InvoiceUpdated,
-    Moment,
     encode,
     now,
     rfc3339,
 )
-from tally.store import history, idempotency, inbox, invoice_index, outbox, updates
+from tally.store import (
+    belonging,
+    credits,
+    customer_list,
+    history,
+    idempotency,
+    inbox,
+    listing,
+    outbox,
+    parts,
+    records,
+    references,
+    updates,
+)
 from tally.store.cause import UNKNOWN, Cause
+from tally.store.credits import Credits
+from tally.store.customer_list import CustomerList, CustomerQuery
 from tally.store.database import Database, Migrations, Place, numbers
-from tally.store.errors import Changed, NotFound, UnknownReference
+from tally.store.errors import NotFound
 from tally.store.history import Happening, History, Kind
 from tally.store.ids import give
+from tally.store.listing import Listing, ListQuery
 from tally.store.outbox import Outbox, OwnEvent
+from tally.store.records import (
+    CUSTOMER,
+    INVOICE,
+    Customer,
+    CustomerChange,
+    Invoice,
+    InvoiceChange,
+    NewCustomer,
+    NewInvoice,
+    changed,
+    happening,
+    insist_on_revision,
+    shown,
+)
 from tally.store.trace_parent import TraceParentOf, no_trace
 
 SERVICE = "customers"
@@ -58,7 +88,7 @@ CREATE TABLE customer (
 ) STRICT;
 CREATE INDEX customer_by_account ON customer (account_id);
 {CUSTOMER_NUMBER}
-
+{customer_list.SCHEMA}
 CREATE TABLE invoice (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     customer_id INTEGER NOT NULL REFERENCES customer,
@@ -66,9 +96,13 @@ CREATE TABLE invoice (
     purchase_date TEXT NOT NULL,
     created_date TEXT NOT NULL,
     created_by TEXT,
-    revision INTEGER NOT NULL DEFAULT 0
+    revision INTEGER NOT NULL DEFAULT 0,
+    reference TEXT
 ) STRICT;
-{invoice_index.SCHEMA}
+{parts.schema("invoice")}
+{references.schema("invoice")}
+{listing.schema("invoice", "purchase_date")}
+{credits.SCHEMA}
 {history.SCHEMA}
 {updates.SCHEMA}
 
@@ -91,7 +125,7 @@ CREATE TABLE doomed_account (
 """
 
 MIGRATIONS: Migrations = (  # see CONTRIBUTING.md, "A change of the schema"
-    f"DROP INDEX invoice_by_customer; {invoice_index.SCHEMA} {DOOMED_CUSTOMER}",
+    f"DROP INDEX invoice_by_customer; {parts.schema('invoice')} {DOOMED_CUSTOMER}",
     CUSTOMER_NUMBER,
     f"{inbox.ASIDE} {outbox.REQUEST_KEY}",
     f"""
@@ -100,8 +134,14 @@ MIGRATIONS: Migrations = (  # see CONTRIBUTING.md, "A change of the schema"
     {updates.SCHEMA}
     ALTER TABLE customer ADD COLUMN created_by TEXT;
     ALTER TABLE customer ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
+    {customer_list.SCHEMA}
+    {customer_list.FILL}
     ALTER TABLE invoice ADD COLUMN created_by TEXT;
     ALTER TABLE invoice ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE invoice ADD COLUMN reference TEXT;
+    {references.schema("invoice")}
+    {listing.schema("invoice", "purchase_date")}
+    {credits.SCHEMA}
     """,
 )
 
@@ -110,59 +150,6 @@ MOST_INVOICES_AT_ONCE = 20_000
 
 # The events that change something here: none of its own.
 CONCERNS = (AccountCreated, AccountUpdated, AccountDeleted)
-
-
-class NewCustomer(Struct, frozen=True):
-    """A customer to be recorded."""
-
-    name: str
-    account_id: Id
-
-
-class NewInvoice(Struct, frozen=True):
-    """An invoice to be recorded; the amount in cents."""
-
-    customer_id: Id
-    purchase_date: date
-    purchase_price_cents: int
-
-
-class CustomerChange(Struct, frozen=True):
-    """What is to become of a customer; what is UNSET stays."""
-
-    name: str | UnsetType = UNSET
-    account_id: Id | UnsetType = UNSET
-
-
-class InvoiceChange(Struct, frozen=True):
-    """What is to become of an invoice; what is UNSET stays."""
-
-    purchase_date: date | UnsetType = UNSET
-    purchase_price_cents: int | UnsetType = UNSET
-
-
-class Customer(Struct, frozen=True):
-    """A recorded customer; `created_date` is RFC 3339 in UTC, `revision` how often it was changed."""
-
-    id: Id
-    account_id: Id
-    name: str
-    created_date: Moment
-    revision: int = 0
-
-
-class Invoice(Struct, frozen=True):
-    """A recorded invoice; `purchase_date` is YYYY-MM-DD, `created_date` RFC 3339 in UTC.
-
-    `revision` is how often it was changed.
-    """
-
-    id: Id
-    customer_id: Id
-    purchase_price_cents: int
-    purchase_date: Day
-    created_date: Moment
-    revision: int = 0
 
 
 def open_database(
@@ -182,6 +169,10 @@ class Customers:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.outbox = Outbox(database)
+        self.credits = Credits(database, self.outbox)
+        self._invoices = Listing(
+            database, "invoice", records.INVOICE_COLUMNS, "purchase_date", records.INVOICE_LINE
+        )
 
     def create_customers(
         self,
@@ -194,13 +185,13 @@ class Customers:
         Raises UnknownReference, with `require_account`, for an account that is unknown or deleted.
         """
         if require_account:
-            self._insist_on_accounts([customer.account_id for customer in new])
+            belonging.insist_on_accounts(self.database, [customer.account_id for customer in new])
         created = now()
-        shown = rfc3339(created)
+        told = rfc3339(created)
         ids = self._give("customer", len(new))
         self.database.insert(
             "customer (id, account_id, name, created_date, created_by)",
-            [(id, each.account_id, each.name, shown, cause.by) for id, each in zip(ids, new, strict=True)],
+            [(id, each.account_id, each.name, told, cause.by) for id, each in zip(ids, new, strict=True)],
         )
         events = [
             CustomerCreated(id, each.account_id, each.name, created)
@@ -212,22 +203,32 @@ class Customers:
     def create_invoices(self, new: Sequence[NewInvoice], cause: Cause = UNKNOWN) -> list[Id]:
         """Record invoices and answer their ids in order: all of them or none.
 
-        Raises UnknownReference for a customer that does not exist.
+        Raises UnknownReference for a customer that does not exist, ReferenceTaken and RepeatedReference.
         """
-        self._insist_on_customers([invoice.customer_id for invoice in new])
+        belonging.insist_on_customers(self.database, [invoice.customer_id for invoice in new])
+        references.insist_on_new(self.database, "invoice", new)
         created = now()
-        shown = rfc3339(created)
+        told = rfc3339(created)
         ids = self._give("invoice", len(new))
+        named = [None if each.reference is UNSET else each.reference for each in new]
         self.database.insert(
-            "invoice (id, customer_id, purchase_price_cents, purchase_date, created_date, created_by)",
+            _NEW_INVOICES,
             [
-                (id, each.customer_id, each.purchase_price_cents, str(each.purchase_date), shown, cause.by)
-                for id, each in zip(ids, new, strict=True)
+                (
+                    id,
+                    each.customer_id,
+                    each.purchase_price_cents,
+                    str(each.purchase_date),
+                    told,
+                    cause.by,
+                    name,
+                )
+                for id, each, name in zip(ids, new, named, strict=True)
             ],
         )
         events = [
-            InvoiceCreated(id, each.customer_id, each.purchase_price_cents, created, each.purchase_date)
-            for id, each in zip(ids, new, strict=True)
+            InvoiceCreated(id, each.customer_id, each.purchase_price_cents, created, each.purchase_date, name)
+            for id, each, name in zip(ids, new, named, strict=True)
         ]
         self.outbox.add(events, cause)
         return ids
@@ -236,13 +237,13 @@ class Customers:
         """Raise UnknownReference when one of the new customers is to be in another's account."""
         if owner is not None:
             ids = [customer.account_id for customer in new]
-            self._insist(ids, "account_id", "account", _OWN_ACCOUNT, owner)
+            belonging.insist_on_accounts(self.database, ids, owner)
 
     def insist_on_customers_of(self, owner: str | None, new: Sequence[NewInvoice]) -> None:
         """Raise UnknownReference when one of the new invoices is to be for another's customer."""
         if owner is not None:
             ids = [invoice.customer_id for invoice in new]
-            self._insist(ids, "customer_id", "customer", _OWN_CUSTOMER, owner)
+            belonging.insist_on_customers(self.database, ids, owner)
 
     def change_customer(
         self,
@@ -255,19 +256,20 @@ class Customers:
     ) -> Customer:
         """Change a customer and answer it; where nothing is to be different, nothing happens.
 
-        Raises NotFound, Changed unless it has one of the `revisions`, if any are given, and
-        UnknownReference like `create_customers`.
+        Raises NotFound, Changed unless it has one of the `revisions`, if any are given, UnknownReference like
+        `create_customers`, and MoveRefused where one of its references is taken in its new account.
         """
         before = self.customer(id, owner)
-        _insist_on_revision("customer", before, revisions)
-        after = _changed(before, change)
+        insist_on_revision("customer", before, revisions)
+        after = changed(before, change)
         if after is before:
             return before
         if after.account_id != before.account_id:
             if require_account:
-                self._insist_on_accounts([after.account_id])
+                belonging.insist_on_accounts(self.database, [after.account_id])
             if owner is not None:
-                self._insist([after.account_id], "account_id", "account", _OWN_ACCOUNT, owner)
+                belonging.insist_on_accounts(self.database, [after.account_id], owner)
+            references.insist_on_move(self.database, id, after.account_id)
         event = CustomerUpdated(after.id, after.account_id, after.name, after.revision, now())
         self._update_customer(event, cause.by)
         self.outbox.add([event], cause)
@@ -276,8 +278,8 @@ class Customers:
     def _update_customer(self, event: CustomerUpdated, by: str | None) -> None:
         """Have the effect of an update, if it counts."""
         payload = encode(event)
-        for row in self.database.rows(f"{_CUSTOMER} WHERE id = ?", (event.id,)):
-            before = _customer(row)
+        for row in self.database.rows(f"{CUSTOMER} WHERE id = ?", (event.id,)):
+            before = records.customer(row)
             if not updates.is_newest(self.database, "customer", event.id, event.revision, payload):
                 return
             self.database.execute(
@@ -285,7 +287,9 @@ class Customers:
                 (event.account_id, event.name, event.revision, event.id),
             )
             after = Customer(event.id, event.account_id, event.name, before.created_date, event.revision)
-            self._note("customer", before, _happening(event, rfc3339(event.updated_date), by, before, after))
+            records.note(
+                self.database, before, happening(event, rfc3339(event.updated_date), by, before, after)
+            )
 
     def change_invoice(
         self,
@@ -297,13 +301,15 @@ class Customers:
     ) -> Invoice:
         """Change an invoice and answer it; where nothing is to be different, nothing happens.
 
-        Raises NotFound, and Changed unless it has one of the `revisions`, if any are given.
+        Raises NotFound, Changed unless it has one of the `revisions`, if any are given, and OverCredited
+        where its credits come to more.
         """
         before = self.invoice(id, owner)
-        _insist_on_revision("invoice", before, revisions)
-        after = _changed(before, change)
+        insist_on_revision("invoice", before, revisions)
+        after = changed(before, change)
         if after is before:
             return before
+        self.credits.insist_on_amount(id, after.purchase_price_cents)
         event = InvoiceUpdated(
             after.id,
             after.customer_id,
@@ -320,8 +326,8 @@ class Customers:
 
     def _update_invoice(self, event: InvoiceUpdated, by: str | None) -> None:
         """Have the effect of an update, if it counts."""
-        for row in self.database.rows(f"{_INVOICE} AND id = ?", (event.id,)):
-            before = _invoice(row)
+        for row in self.database.rows(f"{INVOICE} AND id = ?", (event.id,)):
+            before = records.invoice(row)
             if before.revision >= event.revision:
                 return
             self.database.execute(
@@ -334,16 +340,19 @@ class Customers:
                 purchase_date=str(event.purchase_date),
                 revision=event.revision,
             )
-            self._note("invoice", before, _happening(event, rfc3339(event.updated_date), by, before, after))
+            records.note(
+                self.database, before, happening(event, rfc3339(event.updated_date), by, before, after)
+            )
 
     def delete_customer(self, id: int, cause: Cause = UNKNOWN, owner: str | None = None) -> None:
-        """Delete a customer and its invoices. Raises NotFound."""
+        """Delete a customer, its invoices and credits. Raises NotFound."""
         customer = self.customer(id, owner)
         self._delete_customer(customer.id, customer.account_id, cause, MOST_INVOICES_AT_ONCE)
 
     def delete_invoice(self, id: int, cause: Cause = UNKNOWN, owner: str | None = None) -> None:
-        """Take an invoice back. Raises NotFound."""
+        """Take an invoice back. Raises NotFound, and InvoiceCredited where it has credits."""
         invoice = self.invoice(id, owner)
+        self.credits.insist_on_none(id)
         cents, day = invoice.purchase_price_cents, date.fromisoformat(invoice.purchase_date)
         deleted = InvoiceDeleted(invoice.id, invoice.customer_id, cents, now(), day)
         if invoice.revision:
@@ -359,10 +368,10 @@ class Customers:
         self.outbox.add([deleted], cause)
 
     def _remove_invoice(self, event: InvoiceDeleted, by: str | None) -> None:
-        for row in self.database.rows(f"{_INVOICE} AND id = ?", (event.id,)):
-            invoice = _invoice(row)
+        for row in self.database.rows(f"{INVOICE} AND id = ?", (event.id,)):
+            invoice = records.invoice(row)
             at = rfc3339(event.deleted_date)
-            self._note("invoice", invoice, _happening(event, at, by, invoice, None))
+            records.note(self.database, invoice, happening(event, at, by, invoice, None))
         self.database.execute("DELETE FROM invoice WHERE id = ?", (event.id,))
 
     def history(self, kind: Kind, id: int, owner: str | None = None) -> list[Happening]:
@@ -370,15 +379,17 @@ class Customers:
         noted = History(self.database, kind).of(id)
         rows: list[Customer | Invoice]
         if kind == "customer":
-            rows = [_customer(row) for row in self.database.rows(f"{_CUSTOMER} WHERE id = ?", (id,))]
+            rows = [records.customer(row) for row in self.database.rows(f"{CUSTOMER} WHERE id = ?", (id,))]
         else:
-            rows = [_invoice(row) for row in self.database.rows(f"{_INVOICE} AND id = ?", (id,))]
+            rows = [records.invoice(row) for row in self.database.rows(f"{INVOICE} AND id = ?", (id,))]
         if rows and not noted:
-            noted = [self._beginning(kind, rows[0])]
-        last = _shown(rows[0]) if rows else noted and (noted[-1].after or noted[-1].before)
+            noted = [records.beginning(self.database, rows[0])]
+        # Its credits tell nothing of the row itself.
+        own = [each for each in noted if each.event.startswith(kind.title())]
+        last = shown(rows[0]) if rows else own and (own[-1].after or own[-1].before)
         if not last or not self._owns_last(owner, last):
             raise NotFound(kind, id)
-        if not rows and noted[-1].after is not None:  # it went with its customer
+        if not rows and own[-1].after is not None:  # it went with its customer
             for gone in History(self.database, "customer").of(int(last["customer_id"]))[-1:]:
                 noted.append(Happening(gone.event, gone.at, gone.by, last, None))
         return noted
@@ -386,72 +397,44 @@ class Customers:
     def _owns_last(self, owner: str | None, row: dict[str, Any]) -> bool:
         """Whether a row is, or was at last, in that user's account."""
         if owner is None or "account_id" in row:
-            return owner is None or self._owns_account(owner, int(row["account_id"]))
+            return owner is None or belonging.owns_account(self.database, owner, int(row["account_id"]))
         customer = int(row["customer_id"])
-        if self._owns_customer(owner, customer):
+        if belonging.owns_customer(self.database, owner, customer):
             return True
         noted = History(self.database, "customer").of(customer)
         return bool(noted) and noted[-1].after is None and self._owns_last(owner, noted[-1].before or {})
 
-    def _beginning(self, kind: Kind, row: Customer | Invoice) -> Happening:
-        """How a row began that is as it was then."""
-        by = self.database.value(f"SELECT created_by FROM {kind} WHERE id = ?", (row.id,))
-        return Happening(f"{kind.title()}Created", row.created_date, by, None, _shown(row))
-
-    def _note(self, kind: Kind, before: Customer | Invoice, change: Happening) -> None:
-        """Note a change of a row that is still as it was `before`, or just was."""
-        History(self.database, kind).note(before.id, self._beginning(kind, before), change)
-
     def customer(self, id: int, owner: str | None = None) -> Customer:
         """The customer. Raises NotFound."""
-        for row in self.database.rows(f"{_CUSTOMER} WHERE id = ?", (id,)):
-            customer = _customer(row)
-            if self._owns_account(owner, customer.account_id):
+        for row in self.database.rows(f"{CUSTOMER} WHERE id = ?", (id,)):
+            customer = records.customer(row)
+            if belonging.owns_account(self.database, owner, customer.account_id):
                 return customer
         raise NotFound("customer", id)
 
-    def customers(
-        self, account_id: int | None, after: int, limit: int, owner: str | None = None
-    ) -> list[Customer]:
-        """Up to `limit` customers with ids above `after`, ascending; of one account or of all."""
-        if account_id is not None and not self._owns_account(owner, account_id):
-            return []
-        where = ""
-        if account_id is not None:
-            where = "account_id = :account AND"
-        elif owner is not None:
-            where = f"id IN ({_IDS_OF_OWN_CUSTOMERS}) AND"
-        sql = f"{_CUSTOMER} WHERE {where} id > :bound ORDER BY id LIMIT :limit"
-        bindings = {"account": account_id, "owner": owner, "bound": after, "limit": limit}
-        return [_customer(row) for row in self.database.rows(sql, bindings)]
+    def invoice_lines(self, query: ListQuery, owner: str | None = None) -> list[tuple[str, str, int]]:
+        """The invoices that are asked for as lines of CSV, each with its day and id."""
+        return self._invoices.lines(query, owner)
+
+    def credit_lines(self, query: ListQuery, owner: str | None = None) -> list[tuple[str, str, int]]:
+        """The credits that are asked for as lines of CSV, each with its day and id."""
+        return self.credits.lines(query, owner)
+
+    def customers(self, query: CustomerQuery, owner: str | None = None) -> list[Customer]:
+        """The customers that are asked for."""
+        return CustomerList(self.database, owner).page(query)
 
     def invoice(self, id: int, owner: str | None = None) -> Invoice:
         """The invoice. Raises NotFound."""
-        for row in self.database.rows(f"{_INVOICE} AND id = ?", (id,)):
-            invoice = _invoice(row)
-            if self._owns_customer(owner, invoice.customer_id):
+        for row in self.database.rows(f"{INVOICE} AND id = ?", (id,)):
+            invoice = records.invoice(row)
+            if belonging.owns_customer(self.database, owner, invoice.customer_id):
                 return invoice
         raise NotFound("invoice", id)
 
-    def invoices(
-        self, customer_id: int | None, after: int, limit: int, owner: str | None = None
-    ) -> list[Invoice]:
-        """Up to `limit` invoices with ids above `after`, ascending; of one customer or of all."""
-        if customer_id is None and owner is None:
-            rows = self.database.rows(f"{_INVOICE} AND id > ? ORDER BY id LIMIT ?", (after, limit))
-        elif customer_id is None:
-            rows = invoice_index.page(self.database, _OWN_INVOICES, {"owner": owner}, after, limit)
-        elif self._owns_customer(owner, customer_id):
-            rows = invoice_index.page(self.database, _INVOICES_OF, {"customer": customer_id}, after, limit)
-        else:
-            rows = []
-        return [_invoice(row) for row in rows]
-
-    def _owns_account(self, owner: str | None, id: int) -> bool:
-        return owner is None or not self._without([id], _OWN_ACCOUNT, owner)
-
-    def _owns_customer(self, owner: str | None, id: int) -> bool:
-        return owner is None or not self._without([id], _OWN_CUSTOMER, owner)
+    def invoices(self, query: ListQuery, owner: str | None = None) -> list[Invoice]:
+        """The invoices that are asked for."""
+        return [records.invoice(row) for row in self._invoices.page(query, owner)]
 
     def apply(self, events: Iterable[Event], trace_parent_of: TraceParentOf = no_trace) -> None:
         """React to what the accounts service published. The order of the events does not matter.
@@ -505,7 +488,7 @@ class Customers:
     def make_again(self, events: Sequence[OwnEvent]) -> None:
         """Have the effects of events that were published from here, in their order; nothing is published.
 
-        An invoice whose customer isn't there, as nobody has its creation any more, is left out.
+        An invoice or a credit whose customer isn't there, as nobody has its creation any more, is left out.
         """
         for kind, each in groupby(events, lambda own: type(own.event)):
             self._make_again(kind, list(each))
@@ -518,9 +501,9 @@ class Customers:
                 [(e.id, e.account_id, e.name, rfc3339(e.created_date), by) for e, by in events],
             )
         elif kind is InvoiceCreated:
-            unknown = self._without([event.customer_id for event, _ in events], _KNOWN_CUSTOMER, None)
+            unknown = belonging.unknown_customers(self.database, [event.customer_id for event, _ in events])
             self.database.insert(
-                "invoice (id, customer_id, purchase_price_cents, purchase_date, created_date, created_by)",
+                _NEW_INVOICES,
                 [
                     (
                         event.id,
@@ -529,11 +512,15 @@ class Customers:
                         str(event.purchase_date),
                         rfc3339(event.created_date),
                         by,
+                        event.reference,
                     )
                     for event, by in events
                     if event.customer_id not in unknown
                 ],
             )
+        elif kind is CreditCreated:
+            unknown = belonging.unknown_customers(self.database, [event.customer_id for event, _ in events])
+            self.credits.make(each for each in events if each[0].customer_id not in unknown)
         for event, by in events:
             if kind is CustomerUpdated:
                 self._update_customer(event, by)
@@ -541,16 +528,18 @@ class Customers:
                 self._update_invoice(event, by)
             elif kind is InvoiceDeleted:
                 self._remove_invoice(event, by)
+            elif kind is CreditDeleted:
+                self.credits.remove(event, by)
             elif kind is CustomerDeleted:
                 self._remove_customer(event, by, MOST_INVOICES_AT_ONCE)
 
     def as_told(self, event: Event) -> Customer | Invoice | None:
         """A row as an update of it was answered; None for what is no update, or of one that is gone."""
         if isinstance(event, CustomerUpdated):
-            for row in self.database.rows(f"{_CUSTOMER} WHERE id = ?", (event.id,)):
+            for row in self.database.rows(f"{CUSTOMER} WHERE id = ?", (event.id,)):
                 return Customer(event.id, event.account_id, event.name, row[3], event.revision)
         if isinstance(event, InvoiceUpdated):
-            for row in self.database.rows(f"{_INVOICE} AND id = ?", (event.id,)):
+            for row in self.database.rows(f"{INVOICE} AND id = ?", (event.id,)):
                 told = (event.customer_id, event.purchase_price_cents, str(event.purchase_date))
                 return Invoice(event.id, *told, row[4], event.revision)
         return None
@@ -573,7 +562,7 @@ class Customers:
     def _delete_part(self) -> None:
         left = MOST_INVOICES_AT_ONCE
         for (id,) in self.database.rows("SELECT id FROM doomed_customer LIMIT ?", (MOST_CUSTOMERS_AT_ONCE,)):
-            left -= self._delete_invoices(id, left)
+            left -= self._delete_rows_of(id, left)
             if not left:
                 return  # it may have more of them
             self.database.execute("DELETE FROM doomed_customer WHERE id = ?", (id,))
@@ -598,18 +587,23 @@ class Customers:
         return self._remove_customer(event, cause.by, most)
 
     def _remove_customer(self, event: CustomerDeleted, by: str | None, most: int) -> int:
-        for row in self.database.rows(f"{_CUSTOMER} WHERE id = ?", (event.id,)):
-            customer = _customer(row)
+        for row in self.database.rows(f"{CUSTOMER} WHERE id = ?", (event.id,)):
+            customer = records.customer(row)
             at = rfc3339(event.deleted_date)
-            self._note("customer", customer, _happening(event, at, by, customer, None))
+            records.note(self.database, customer, happening(event, at, by, customer, None))
         self.database.execute("DELETE FROM customer WHERE id = ?", (event.id,))
-        deleted = self._delete_invoices(event.id, most)
+        deleted = self._delete_rows_of(event.id, most)
         if deleted == most:
             self.database.execute("INSERT INTO doomed_customer VALUES (?)", (event.id,))
         return deleted
 
+    def _delete_rows_of(self, customer_id: int, most: int) -> int:
+        """Delete up to `most` credits and invoices of a customer that is gone; answer how many."""
+        gone = self.credits.delete_those_of(customer_id, most)
+        return gone + self._delete_invoices(customer_id, most - gone)
+
     def _delete_invoices(self, customer_id: int, most: int) -> int:
-        """Delete up to `most` invoices of a customer that is gone; answer how many. Their history stays."""
+        """Their history stays."""
         ids = self.database.rows(f"{_IDS_OF_INVOICES} WHERE customer_id = ? LIMIT ?", (customer_id, most))
         chosen = (numbers([id for (id,) in ids]),)
         self.database.execute(_NOTE_INVOICES, chosen)
@@ -621,97 +615,20 @@ class Customers:
         self.outbox.begin_if_in_doubt()
         return give(self.database, table, count)
 
-    def _insist_on_customers(self, ids: list[Id]) -> None:
-        self._insist(ids, "customer_id", "customer", _KNOWN_CUSTOMER)
 
-    def _insist_on_accounts(self, ids: list[Id]) -> None:
-        self._insist(ids, "account_id", "account", f"{OPEN_ACCOUNT} AND id = value")
-
-    def _insist(self, ids: list[Id], field: str, kind: str, sql: str, owner: str | None = None) -> None:
-        unknown = self._without(ids, sql, owner)
-        if unknown:
-            missing = [(index, int(id)) for index, id in enumerate(ids) if id in unknown]
-            raise UnknownReference(field, kind, missing)
-
-    def _without(self, ids: Iterable[int], sql: str, owner: str | None) -> set[int]:
-        """Those of `ids` for which `sql` finds nothing; it knows each as `value`."""
-        asked = f"SELECT value FROM carray(:ids) WHERE NOT EXISTS ({sql})"
-        bindings = {"ids": numbers(sorted(set(ids))), "owner": owner}
-        return {id for (id,) in self.database.rows(asked, bindings)}
-
-
-_CUSTOMER = "SELECT id, account_id, name, created_date, revision FROM customer"
-_INVOICE = (
-    "SELECT id, customer_id, purchase_price_cents, purchase_date, created_date, revision FROM invoice"
-    " WHERE customer_id NOT IN (SELECT id FROM doomed_customer)"
+_NEW_INVOICES = (
+    "invoice (id, customer_id, purchase_price_cents, purchase_date, created_date, created_by, reference)"
 )
-_INVOICES_OF = (
-    f"{_INVOICE} AND {invoice_index.IN_PART} AND customer_id = :customer"
-    " AND id > :bound ORDER BY id LIMIT :limit"
-)
-_IDS_OF_INVOICES = f"{invoice_index.EVERY_PART} SELECT invoice.id FROM {invoice_index.INVOICES}"
+_IDS_OF_INVOICES = f"{parts.every_part('invoice')} SELECT invoice.id FROM {parts.rows_of('invoice')}"
 # The deletion itself is their customer's.
 _NOTE_INVOICES = (
     "INSERT INTO history (kind, row_id, event, at, by_user, after)"
-    " SELECT 'invoice', id, 'InvoiceCreated', created_date, created_by, json_object('id', CAST(id AS TEXT),"
+    " SELECT 'invoice', id, 'InvoiceCreated', created_date, created_by, json_patch(json_object("
+    "'id', CAST(id AS TEXT),"
     " 'customer_id', CAST(customer_id AS TEXT), 'purchase_price_cents', purchase_price_cents,"
-    " 'purchase_date', purchase_date, 'created_date', created_date, 'revision', revision)"
-    " FROM invoice WHERE id IN carray(?) AND revision = 0"
+    " 'purchase_date', purchase_date, 'created_date', created_date, 'revision', revision),"
+    " json_object('reference', reference))"
+    " FROM invoice WHERE id IN carray(?)"
+    " AND NOT EXISTS (SELECT 1 FROM history WHERE row_id = invoice.id AND kind = 'invoice')"
 )
 _DOOMED = "SELECT id FROM doomed_customer UNION ALL SELECT id FROM doomed_account LIMIT 1"
-
-# One may be known by its deletion alone, which came first.
-OPEN_ACCOUNT = "SELECT 1 FROM known_account WHERE owned_by IS NOT NULL AND NOT deleted"
-_OWN_ACCOUNT = "SELECT 1 FROM known_account WHERE id = value AND owned_by = :owner AND NOT deleted"
-_NUMBERED = "customer INDEXED BY customer_number"
-_KNOWN_CUSTOMER = f"SELECT 1 FROM {_NUMBERED} WHERE id = value"
-_OWN_CUSTOMER = (
-    f"SELECT 1 FROM {_NUMBERED} JOIN known_account ON known_account.id = account_id"
-    " WHERE customer.id = value AND owned_by = :owner AND NOT deleted"
-)
-# A page of what is in one's own accounts. CROSS JOIN keeps SQLite from looking through everybody's.
-_IDS_OF_OWN_CUSTOMERS = (
-    "SELECT customer.id FROM known_account CROSS JOIN customer ON account_id = known_account.id"
-    " WHERE owned_by = :owner AND NOT deleted AND customer.id > :bound ORDER BY customer.id LIMIT :limit"
-)
-_IDS_OF_OWN_INVOICES = (
-    "SELECT invoice.id FROM known_account CROSS JOIN customer ON account_id = known_account.id"
-    f" CROSS JOIN invoice ON {invoice_index.IN_PART} AND customer_id = customer.id"
-    " WHERE owned_by = :owner AND NOT deleted AND invoice.id > :bound ORDER BY invoice.id LIMIT :limit"
-)
-_OWN_INVOICES = f"{_INVOICE} AND id IN ({_IDS_OF_OWN_INVOICES}) ORDER BY id"
-
-
-def _customer(row: tuple[int, int, str, str, int]) -> Customer:
-    return Customer(Id(row[0]), Id(row[1]), *row[2:])
-
-
-def _invoice(row: tuple[int, int, int, str, str, int]) -> Invoice:
-    return Invoice(Id(row[0]), Id(row[1]), *row[2:])
-
-
-Row = TypeVar("Row", Customer, Invoice)
-
-
-def _insist_on_revision(kind: str, row: Customer | Invoice, revisions: Collection[int] | None) -> None:
-    if revisions is not None and row.revision not in revisions:
-        raise Changed(kind, row.id, row.revision)
-
-
-def _changed(row: Row, change: CustomerChange | InvoiceChange) -> Row:
-    """The row with what the change tells, and the next revision; itself where nothing is different."""
-    told = {name: value for name, value in structs.asdict(change).items() if value is not UNSET}
-    told = {name: str(value) if isinstance(value, date) else value for name, value in told.items()}
-    changed = structs.replace(row, **told)
-    return row if changed == row else structs.replace(changed, revision=row.revision + 1)
-
-
-def _shown(row: Customer | Invoice) -> dict[str, Any]:
-    shown: dict[str, Any] = to_builtins(row, enc_hook=str)
-    return shown
-
-
-def _happening(
-    event: Event, at: str, by: str | None, before: Customer | Invoice, after: Customer | Invoice | None
-) -> Happening:
-    return Happening(type(event).__name__, at, by, _shown(before), _shown(after) if after else None)

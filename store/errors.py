@@ -66,6 +66,48 @@ class Changed(StoreError):
         self.revision = revision
 
 
+class ReferenceTaken(StoreError):
+    """Another invoice, or credit, of the account has the reference.
+
+    `taken` has the index of each such row among those given, its reference, and the id of the other.
+    """
+
+    def __init__(self, kind: str, taken: list[tuple[int, str, int]]) -> None:
+        _, reference, id = taken[0]
+        super().__init__(f"The {kind} {id} of the same account has the reference {reference!r}.")
+        self.kind, self.taken = kind, taken
+
+
+class RepeatedReference(StoreError):
+    """Several of the new rows have one reference, and one account.
+
+    `repeated` has the index of each, and of the first with the same.
+    """
+
+    def __init__(self, repeated: list[tuple[int, int]]) -> None:
+        super().__init__()
+        self.repeated = repeated
+
+
+class MoveRefused(StoreError):
+    """A customer can't be moved to an account where one of its references is another's."""
+
+
+class OverCredited(StoreError):
+    """The credits of an invoice would be more than its amount.
+
+    `field` is the field that makes it so, `refused` the index of each such row among those given, and why.
+    """
+
+    def __init__(self, field: str, refused: list[tuple[int, str]]) -> None:
+        super().__init__(refused[0][1])
+        self.field, self.refused = field, refused
+
+
+class InvoiceCredited(StoreError):
+    """An invoice with credits can't be deleted."""
+
+
 class KeyReused(StoreError):
     """The Idempotency-Key was used before, for another request."""
 

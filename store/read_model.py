@@ -18,6 +18,8 @@ from tally.events import (
     AccountCreated,
     AccountDeleted,
     AccountUpdated,
+    CreditCreated,
+    CreditDeleted,
     CustomerCreated,
     CustomerDeleted,
     CustomerUpdated,
@@ -41,6 +43,7 @@ from tally.store.ids import given
 from tally.store.inbox import Inbox
 from tally.store.outbox import known_of
 from tally.store.ranges import Range, merge
+from tally.store.revenue import ADD
 from tally.store.stream import Entry, EventStream
 
 FOLDER = "rebuild"
@@ -51,8 +54,10 @@ _POSITION = "newest_entry"  # in meta of the shadow: the last entry of the strea
 _TABLES = (
     "customer",
     "customer_name",
-    "recent_revenue",
+    "customer_month",
+    "recent_month",
     "account_total",
+    "account_month",
     "inbox_range",
     "inbox_name",
 )
@@ -75,6 +80,7 @@ class Shadow:
         self._folder = folder
         self._database = accounts.open_database(folder)
         self._database.execute(_CACHE)
+        self._database.execute(_UNDATED)
         self._accounts = Accounts(self._database)
         self._inbox = Inbox(self._database)
         self._seen = msgspec.json.decode(str(self._meta("seen", "{}")), type=dict[str, list[Range]])
@@ -144,6 +150,9 @@ class Shadow:
                 self._inbox.fill(source, last)
             own = _Own([*known], given(customers, "customer"))
             self._database.set_meta("own", msgspec.json.encode(own).decode())
+            months = customers.execute(_CUSTOMER_MONTHS)
+            while some := list(islice(months, _CUSTOMERS_AT_ONCE)):
+                self._database.insert("customer_month", some)
             every = customers.execute(_CUSTOMERS)
             while rows := list(islice(every, _CUSTOMERS_AT_ONCE)):
                 self._database.insert(
@@ -179,7 +188,9 @@ class Shadow:
             named = {name: event for name, event in named.items() if own.is_of(name)}
         with self._database.relaxed(), self._database.transaction():
             fresh = self._inbox.take(named, int(newest.partition("-")[0]))
-            self._accounts.apply([event for name, event in named.items() if name in fresh])
+            events = [event for name, event in named.items() if name in fresh]
+            self._accounts.apply(events)
+            self._database.insert("undated", [*_undated(events)], "ON CONFLICT DO NOTHING")
             self._database.set_meta(_POSITION, newest)
             self._database.set_meta("count", self.count + len(entries))
             self._database.set_meta("seen", msgspec.json.encode(seen).decode())
@@ -206,6 +217,23 @@ class Shadow:
             with self._database.relaxed(), self._database.transaction():
                 self._database.execute(_OTHERS)
                 self._database.executemany("INSERT OR IGNORE INTO other_event VALUES (?, ?)", kept)
+
+    def date_deletions(self, pages: Iterable[Sequence[Entry]]) -> None:
+        """Look for the dates of deleted invoices whose deletions didn't tell them. May be repeated."""
+        for entries in pages:
+            undated = {id: rest for id, *rest in self._database.rows("SELECT * FROM undated")}
+            if not undated:
+                return
+            found = {
+                event.id: (*undated[event.id], event.purchase_date)
+                for event in _decoded(entries).values()
+                if isinstance(event, InvoiceCreated) and event.id in undated
+            }
+            with self._database.relaxed(), self._database.transaction():
+                self._accounts.date_deletions(found.values())
+                self._database.executemany(
+                    "DELETE FROM undated WHERE invoice_id = ?", [(id,) for id in found]
+                )
 
     def _apply_others(self, live: Inbox) -> None:
         """Apply the events that were kept, as far as they have been in what is shown."""
@@ -290,7 +318,9 @@ class _Own(msgspec.Struct, frozen=True):
 
     def has(self, event: Event) -> bool:
         """Whether the event is about a customer of its own."""
-        if isinstance(event, InvoiceCreated | InvoiceUpdated | InvoiceDeleted):
+        if isinstance(
+            event, InvoiceCreated | InvoiceUpdated | InvoiceDeleted | CreditCreated | CreditDeleted
+        ):
             customer = event.customer_id
         elif isinstance(event, CustomerCreated | CustomerUpdated | CustomerDeleted):
             customer = event.id
@@ -307,18 +337,26 @@ class _Own(msgspec.Struct, frozen=True):
 def _taking_over(own: _Own) -> Iterator[str]:
     """Statements that copy into the shadow what the live database has from other sources."""
     is_others, of_others = f"NOT {own.replaces('id')}", f"NOT {own.replaces('customer_id')}"
+    for table in ("customer_month", "recent_month"):  # before the customers: a trigger adds what they have
+        yield f"INSERT OR IGNORE INTO shadow.{table} SELECT * FROM main.{table} WHERE {of_others}"
     yield f"INSERT OR IGNORE INTO shadow.customer SELECT * FROM main.customer WHERE {is_others}"
     yield f"INSERT OR IGNORE INTO shadow.customer_name SELECT * FROM main.customer_name WHERE {is_others}"
     yield (
         "INSERT OR IGNORE INTO shadow.updated"
         f" SELECT * FROM main.updated WHERE kind = 'customer' AND {is_others}"
     )
-    yield f"INSERT OR IGNORE INTO shadow.recent_revenue SELECT * FROM main.recent_revenue WHERE {of_others}"
-    yield (  # the rest of an account's total, the trigger adds
-        "INSERT INTO shadow.account_total"
-        " SELECT account_id, 0, sum(cents) FROM main.customer JOIN main.recent_revenue ON customer_id = id"
-        f" WHERE account_id IS NOT NULL AND NOT deleted AND {is_others} GROUP BY account_id"
+    recent = (  # the rest of what an account has, the trigger adds
+        "FROM main.customer JOIN main.recent_month ON customer_id = id"
+        f" WHERE account_id IS NOT NULL AND NOT deleted AND {is_others}"
+    )
+    yield (
+        f"INSERT INTO shadow.account_total SELECT account_id, 0, sum(cents) {recent} GROUP BY account_id"
         " ON CONFLICT DO UPDATE SET revenue_cents = revenue_cents + excluded.revenue_cents"
+    )
+    yield (
+        "INSERT INTO shadow.account_month"
+        f" SELECT account_id, month, sum(cents), sum(invoices), sum(credits) {recent} GROUP BY 1, 2"
+        f" ON CONFLICT DO UPDATE SET {ADD}"
     )
     sources = ", ".join(f"'{source}'" for source in own.sources)  # hexadecimal digits, behind the service
     yield f"INSERT INTO shadow.inbox_range SELECT * FROM main.inbox_range WHERE source NOT IN ({sources})"
@@ -331,6 +369,11 @@ def due(live: Database) -> str | None:
     return noted
 
 
+_UNDATED = (
+    "CREATE TABLE IF NOT EXISTS undated"
+    " (invoice_id INTEGER PRIMARY KEY, customer_id INTEGER NOT NULL, cents INTEGER NOT NULL)"
+)
+
 _OTHERS = "CREATE TABLE IF NOT EXISTS other_event (id TEXT PRIMARY KEY, fields BLOB NOT NULL)"
 
 _TAKEN_ASIDE = """
@@ -342,9 +385,22 @@ DELETE FROM main.inbox_aside WHERE EXISTS (
 _CUSTOMERS = """
 SELECT customer.id, account_id, coalesce(cents, 0), name, created_date
 FROM customer LEFT JOIN
-    (SELECT customer_id, sum(purchase_price_cents) AS cents FROM invoice GROUP BY customer_id)
+    (SELECT customer_id, sum(cents) AS cents FROM (
+        SELECT customer_id, purchase_price_cents AS cents FROM invoice
+        UNION ALL SELECT customer_id, -credited_cents FROM credit) GROUP BY customer_id)
     ON customer_id = customer.id
 ORDER BY customer.id
+"""
+
+_MONTH = "CAST(substr({0}, 1, 4) || substr({0}, 6, 2) AS INTEGER)"
+_CUSTOMER_MONTHS = f"""
+SELECT customer_id, month, sum(cents), sum(invoices), sum(credits) FROM (
+    SELECT customer_id, {_MONTH.format("purchase_date")} AS month, purchase_price_cents AS cents,
+        1 AS invoices, 0 AS credits FROM invoice
+    UNION ALL
+    SELECT customer_id, {_MONTH.format("credit_date")}, -credited_cents, 0, 1 FROM credit)
+WHERE customer_id IN (SELECT id FROM customer)
+GROUP BY customer_id, month
 """
 
 _UPDATED = """
@@ -357,6 +413,14 @@ SELECT count(*) FROM main.customer shown WHERE account_id IS NOT NULL AND NOT de
     SELECT 1 FROM shadow.customer known
     WHERE known.id = shown.id AND (known.account_id IS NOT NULL OR known.deleted))
 """
+
+
+def _undated(events: Iterable[Event]) -> Iterator[tuple[int, int, int]]:
+    """Deletions that don't tell the date of the invoice: of which, whose, and how much."""
+    for event in events:
+        if isinstance(event, InvoiceDeleted) and event.purchase_date is None and event.last_date is None:
+            cents = event.purchase_price_cents if event.last_price_cents is None else event.last_price_cents
+            yield event.id, event.customer_id, cents
 
 
 def _decoded(entries: Sequence[Entry]) -> dict[str | EventId, Event]:

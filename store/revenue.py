@@ -1,112 +1,213 @@
-"""What the invoices of each customer come to: a large table, and a small one for what came lately.
+"""What the invoices and credits of each customer come to, in all and month by month.
 
-Invoices are for customers all over the table. To add each to its customer's row would write, sync and
-checkpoint a page for nearly every one; those of the small table share its few pages. When it has grown,
-a stretch of it is added to the customers in the order of their ids, many to a page.
+There are large tables, and a small one for what came lately. Invoices are for customers all over the
+tables. To add each to its customer's rows would write, sync and checkpoint a page or two for nearly every
+one; those of the small table share its pages. When it has grown to a tenth of the others, a stretch of it is
+added to the customers in the order of their ids, many to a page.
 """
 
-from collections.abc import Mapping
+from datetime import date
 
 from tally.store.database import Database, numbers
 
-MOST_RECENT = 100_000  # customers; beyond, more are settled than come
+MOST_RECENT = 250_000  # rows, and more where the file is large; beyond, more are settled than come
 SETTLED_AT_ONCE = 10_000
+RECENT_PER_PAGE = 16  # rows, for each page of the file: about a tenth of what it holds
+NO_MONTH = 0  # of what nobody told the date of
 
-_SAFE = 2**61  # cents: three that are no larger fit into a column together
+_SAFE = 2**61  # cents: what is no larger may have any recent rows added
+_SMALL = 2**45  # cents of a recent row: those of all months there are, and _SAFE, fit into a column together
 
-TABLE = """
--- To be added to `customer.revenue_cents`.
-CREATE TABLE recent_revenue (
-    customer_id INTEGER PRIMARY KEY,
-    cents INTEGER NOT NULL
-) STRICT;
+_MONTHS = """
+    month INTEGER NOT NULL,
+    cents INTEGER NOT NULL,
+    invoices INTEGER NOT NULL,
+    credits INTEGER NOT NULL,
 """
 
-# Hardly ever has a row: it spares looking for each customer whether more would still fit.
-_IS_LARGE = f"cents NOT BETWEEN -{_SAFE} AND {_SAFE}"
-LARGE_INDEX = f"CREATE INDEX large_recent_revenue ON recent_revenue (customer_id) WHERE {_IS_LARGE};"
+# Hardly ever have a row: they spare looking for each customer whether more would still fit.
+_IS_LARGE = f"cents NOT BETWEEN -{_SMALL} AND {_SMALL}"
+_IS_HUGE = f"cents NOT BETWEEN -{_SAFE} AND {_SAFE}"
 
-SCHEMA = TABLE + LARGE_INDEX
+# `month` is a number such as 199703. What has none is the rest of `customer.revenue_cents`.
+SCHEMA = f"""
+CREATE TABLE customer_month (
+    customer_id INTEGER NOT NULL, {_MONTHS} PRIMARY KEY (customer_id, month)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX huge_customer_month ON customer_month (customer_id) WHERE {_IS_HUGE};
 
-# What a customer's revenue is, in a query of `customer` LEFT JOIN RECENT.
-CENTS = "(revenue_cents + coalesce(cents, 0))"
-RECENT = "recent_revenue ON customer_id = customer.id"
+-- To be added to `customer_month`, and to `customer.revenue_cents`.
+CREATE TABLE recent_month (
+    customer_id INTEGER NOT NULL, {_MONTHS} PRIMARY KEY (customer_id, month)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX large_recent_month ON recent_month (customer_id) WHERE {_IS_LARGE};
+"""
+
+# What a customer's revenue is, in a query of `customer`.
+CENTS = (
+    "(revenue_cents"
+    " + coalesce((SELECT sum(cents) FROM recent_month WHERE recent_month.customer_id = customer.id), 0))"
+)
+
+ADD = (
+    "cents = cents + excluded.cents, invoices = invoices + excluded.invoices,"
+    " credits = credits + excluded.credits"
+)
 
 _HIGHEST = 2**63 - 1  # what a column holds
+
+_MONTHS_EACH = 10**6  # numbers that a customer's months, or an account's, are kept under
+
+
+class Earned:
+    """What events changed: cents, and how many invoices and credits, by customer and month.
+
+    Or by account and month: each under one number, which is sorted, and found, faster than a pair.
+    """
+
+    def __init__(self) -> None:
+        self.rows: dict[int, list[int]] = {}
+
+    def add(self, of: int, month: int, cents: int, invoices: int = 0, credits: int = 0) -> None:
+        """So many cents, invoices and credits more, or fewer."""
+        key = of * _MONTHS_EACH + month
+        row = self.rows.get(key)
+        if row is None:
+            self.rows[key] = [cents, invoices, credits]
+        else:
+            row[0] += cents
+            row[1] += invoices
+            row[2] += credits
+
+    def invoice(self, customer: int, day: date | None, cents: int, count: int) -> None:
+        """So many invoices more, or fewer, that come to so many cents more, or fewer."""
+        self.add(customer, month_of(day), cents, invoices=count)
+
+    def credit(self, customer: int, day: date, cents: int, count: int) -> None:
+        """So many credits more, or fewer, that come to so many cents more, or fewer."""
+        self.add(customer, month_of(day), -cents, credits=count)
+
+    def table(self) -> list[tuple[int, int, int, int, int]]:
+        """Of whom, the month, cents, invoices and credits; in order."""
+        return [
+            (key // _MONTHS_EACH, key % _MONTHS_EACH, row[0], row[1], row[2])
+            for key, row in sorted(self.rows.items())
+        ]
+
+
+def month_of(day: date | None) -> int:
+    """The number of a day's month."""
+    return NO_MONTH if day is None else day.year * 100 + day.month
 
 
 class Revenue:
     """The customers' revenue in one accounts.db. All calls belong into the transaction that is open."""
 
     def __init__(
-        self, database: Database, most_recent: int = MOST_RECENT, at_once: int = SETTLED_AT_ONCE
+        self,
+        database: Database,
+        most_recent: int = MOST_RECENT,
+        at_once: int = SETTLED_AT_ONCE,
+        recent_per_page: int = RECENT_PER_PAGE,
     ) -> None:
         self._database = database
         self._most_recent = most_recent
+        self._per_page = recent_per_page
         self._at_once = at_once
         self._added = 0  # rows, since the last look
+        self._uncounted = 0  # rows, since they were counted last
+        self._counts_again = 0  # after so many
+        self._is_full = False
         self._settled = -1  # the customer up to whom the present round has come
 
-    def add(self, cents_by_customer: Mapping[int, int]) -> dict[int, int]:
-        """Add cents, and answer what that comes to for each account.
+    def add(self, earned: Earned) -> Earned:
+        """Add what was earned by customer, and answer it by account.
 
         Customers of no account, or deleted ones, count in none. Raises OverflowError for a revenue beyond
         64 bits, and has changed nothing then.
         """
-        ids = sorted(map(int, cents_by_customer))  # plain numbers, which sort and bind faster
-        by_account: dict[int, int] = {}
+        rows = earned.table()
         large = {id for (id,) in self._database.rows(LARGE_IDS)}
-        for id, before, account_id in self._database.rows(_BEFORE, (numbers(ids),)):
-            cents = cents_by_customer[id]
-            if abs(before) > _SAFE or abs(cents) > _SAFE or id in large:
-                self._insist_on_room(id, cents)
-            if account_id is not None:
-                by_account[account_id] = by_account.get(account_id, 0) + cents
-        self._database.insert("recent_revenue", [(id, cents_by_customer[id]) for id in ids], _ADD)
-        self._added += len(cents_by_customer)
+        large.update(row[0] for row in rows if not -_SMALL <= row[2] <= _SMALL)
+        accounts: dict[int, int | None] = {}
+        ids = numbers(list(dict.fromkeys([row[0] for row in rows])))
+        for id, before, account in self._database.rows(_BEFORE, (ids,)):
+            accounts[id] = account
+            if not -_SAFE <= before <= _SAFE or id in large:
+                self._insist_on_room(id, [row for row in rows if row[0] == id])
+        self._database.insert("recent_month", rows, f"ON CONFLICT DO UPDATE SET {ADD}")
+        self._added += len(rows)
         if 2 * self._added >= self._at_once:  # twice as many are settled as came, so they get fewer
-            self._added = 0
             self._settle_some()
+        by_account = Earned()
+        add = by_account.add
+        for customer, month, cents, invoices, credits in rows:
+            if (account := accounts[customer]) is not None:
+                add(account, month, cents, invoices, credits)
         return by_account
 
     def settle(self, customer_id: int) -> None:
-        """Have all that a customer earned in its row of `customer`. Before its account changes."""
+        """Have all that a customer earned in its own rows. Before its account changes."""
         self._settle(customer_id, customer_id)
 
-    def _insist_on_room(self, id: int, cents: int) -> None:
+    def _insist_on_room(self, id: int, rows: list[tuple[int, int, int, int, int]]) -> None:
         self.settle(id)  # then what is added is all that there is in the small table
         before = self._database.value("SELECT revenue_cents FROM customer WHERE id = ?", (id,)) or 0
-        if abs(before + cents) > _HIGHEST:
+        added = {month: cents for _, month, cents, *_ in rows}
+        sums = [before + sum(added.values()), *added.values()]
+        for month, had in self._database.rows(
+            "SELECT month, cents FROM customer_month WHERE customer_id = ?", (id,)
+        ):
+            sums.append(had + added.get(month, 0))
+        if max(map(abs, sums)) > _HIGHEST:
             raise OverflowError(f"the revenue of the customer {id} would not fit into 64 bits")
 
     def _settle_some(self) -> None:
-        if self._database.value("SELECT count(*) FROM recent_revenue") <= self._most_recent:
+        self._uncounted += self._added
+        self._added = 0
+        if self._uncounted >= self._counts_again:
+            self._uncounted = 0
+            recent = self._database.value("SELECT count(*) FROM recent_month")
+            pages = self._database.value("PRAGMA page_count")
+            self._is_full = recent > max(self._most_recent, self._per_page * pages)
+            self._counts_again = recent // 10
+        if not self._is_full:
             return
         last: int | None = self._database.value(_STRETCH, (self._settled, self._at_once))
         if last is None:  # the round is done: another begins
             self._settled = -1
             last = self._database.value(_STRETCH, (self._settled, self._at_once))
-        assert last is not None
-        self._settle(self._settled + 1, last)
-        self._settled = last
+        if last is not None:
+            self._settle(self._settled + 1, last)
+            self._settled = last
 
     def _settle(self, first: int, last: int) -> None:
+        stretch = (first, last)
+        self._database.execute(
+            "INSERT INTO customer_month"
+            " SELECT * FROM recent_month WHERE customer_id BETWEEN ? AND ?"
+            f" ON CONFLICT DO UPDATE SET {ADD}",
+            stretch,
+        )
         self._database.execute(
             "INSERT INTO customer (id, revenue_cents)"
-            " SELECT customer_id, cents FROM recent_revenue WHERE customer_id BETWEEN ? AND ?"
+            " SELECT customer_id, sum(cents) FROM recent_month WHERE customer_id BETWEEN ? AND ?"
+            " GROUP BY customer_id"
             " ON CONFLICT DO UPDATE SET revenue_cents = revenue_cents + excluded.revenue_cents",
-            (first, last),
+            stretch,
         )
-        self._database.execute("DELETE FROM recent_revenue WHERE customer_id BETWEEN ? AND ?", (first, last))
+        self._database.execute("DELETE FROM recent_month WHERE customer_id BETWEEN ? AND ?", stretch)
 
 
 _BEFORE = (
     "SELECT value, coalesce(revenue_cents, 0), iif(deleted, NULL, account_id)"
     " FROM carray(?) LEFT JOIN customer ON customer.id = value"
 )
-LARGE_IDS = f"SELECT customer_id FROM recent_revenue WHERE {_IS_LARGE}"
-_ADD = "ON CONFLICT DO UPDATE SET cents = cents + excluded.cents"
+LARGE_IDS = (
+    f"SELECT customer_id FROM recent_month WHERE {_IS_LARGE}"
+    f" UNION ALL SELECT customer_id FROM customer_month WHERE {_IS_HUGE}"
+)
 _STRETCH = (
     "SELECT max(customer_id) FROM"
-    " (SELECT customer_id FROM recent_revenue WHERE customer_id > ? ORDER BY customer_id LIMIT ?)"
+    " (SELECT customer_id FROM recent_month WHERE customer_id > ? ORDER BY customer_id LIMIT ?)"
 )

@@ -144,7 +144,9 @@ if #ARGV > 5 then
     end
 end
 
-local TABLES = {CustomerCreated = 'customer', InvoiceCreated = 'invoice', AccountCreated = 'account'}
+local TABLES = {
+    CustomerCreated = 'customer', InvoiceCreated = 'invoice', CreditCreated = 'credit', AccountCreated = 'account',
+}
 
 local function note_highest(table, payload)
     local id = string.match(payload, '^{"id":"(%d+)"')

@@ -57,7 +57,7 @@ class Watch:
         self._redis = redis.Redis.from_url(tally.settings["redis"]["url"], protocol=2)
         self._position = "-"
         self._published: list[Published] = []
-        self._newest = {"/customers": 0, "/invoices": 0, "/accounts": 0}
+        self._newest = {"/customers": 0, "/invoices": 0, "/credits": 0, "/accounts": 0}
 
     def published(self, type: str, **payload: object) -> list[Published]:
         """The events of that type with these in their payload, oldest first, once all are published."""
@@ -144,3 +144,14 @@ def new_invoice(customers: Client, customer_id: str, cents: int = 10_000) -> str
 def invoice(customer_id: str, cents: int = 10_000) -> dict[str, Any]:
     """What POST /invoices takes."""
     return {"customer_id": customer_id, "purchase_date": "2019-01-06", "purchase_price_cents": cents}
+
+
+def new_credit(customers: Client, customer_id: str, cents: int = 2_500, **more: str) -> str:
+    """The id of a credit that was just recorded."""
+    id: str = customers.post("/credits", credit(customer_id, cents, **more))["id"]
+    return id
+
+
+def credit(customer_id: str, cents: int = 2_500, **more: str) -> dict[str, Any]:
+    """What POST /credits takes, for a customer."""
+    return {"customer_id": customer_id, "credit_date": "2019-02-01", "credited_cents": cents, **more}

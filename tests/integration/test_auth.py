@@ -15,7 +15,15 @@ import jwt
 import pytest
 import redis
 import urllib3
-from integration.conftest import invoice, new_account, new_customer, new_invoice, problem
+from integration.conftest import (
+    credit,
+    invoice,
+    new_account,
+    new_credit,
+    new_customer,
+    new_invoice,
+    problem,
+)
 
 from support import users
 from support.cli import command
@@ -46,6 +54,11 @@ RULES = {
     ("customers", "PATCH", "/invoices/{id}"): OWN,
     ("customers", "GET", "/invoices/{id}/history"): OWN,
     ("customers", "DELETE", "/invoices/{id}"): OWN,
+    ("customers", "GET", "/credits"): LISTS,
+    ("customers", "POST", "/credits"): CREATES,
+    ("customers", "POST", "/credits/batch"): CREATES,
+    ("customers", "GET", "/credits/{id}"): OWN,
+    ("customers", "DELETE", "/credits/{id}"): OWN,
     ("customers", "GET", "/customers/search"): LISTS,
     ("customers", "GET", "/customers/{id}/summary"): OWN,
     ("customers", "GET", "/"): OPEN,
@@ -61,6 +74,9 @@ RULES = {
     ("accounts", "PATCH", "/accounts/{id}"): OWN,
     ("accounts", "DELETE", "/accounts/{id}"): OWN,
     ("accounts", "GET", "/accounts/{id}/customers"): OWN,
+    ("accounts", "GET", "/accounts/{id}/revenue"): OWN,
+    ("accounts", "GET", "/accounts/{id}/customers/{customer}/revenue"): OWN,
+    ("accounts", "GET", "/revenue"): LISTS,
     ("accounts", "GET", "/accounts/{id}/is-owned-by/{user:path}"): OWN,
     ("accounts", "POST", "/auth/login"): OPEN,
     ("accounts", "OPTIONS", "/auth/login"): OPEN,
@@ -76,6 +92,7 @@ RULES = {
 }
 CLOSED = [route for route, rule in RULES.items() if rule != OPEN]
 UNKNOWN = "4611686018427387904"
+KINDS = ("accounts", "customers", "invoices", "credits")
 
 
 def _ruled(*rules: str) -> list[tuple[str, str, str]]:
@@ -87,11 +104,12 @@ def _name(route: object) -> str:
 
 
 class Things(NamedTuple):
-    """What somebody has: an account, a customer in it, and that one's invoice."""
+    """What somebody has: an account, a customer in it, and that one's invoice and credit."""
 
     account: str
     customer: str
     invoice: str
+    credit: str
 
 
 class World(NamedTuple):
@@ -110,7 +128,8 @@ def _things(tally: Tally, user: SignedIn) -> Things:
     account = new_account(user.accounts, user.name)
     eventually(tally.settled)
     customer = new_customer(user.customers, account)
-    return Things(account, customer, new_invoice(user.customers, customer))
+    bill = new_invoice(user.customers, customer)
+    return Things(account, customer, bill, new_credit(user.customers, customer))
 
 
 @pytest.fixture(scope="module")
@@ -127,10 +146,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def _path(template: str, things: Things) -> str:
-    ids = {"accounts": things.account, "customers": things.customer, "invoices": things.invoice}
+    ids = dict(zip(KINDS, things, strict=True))
     return (
         template.replace("{id}", ids.get(template.split("/")[1], ""))
         .replace("{user:path}", "alice")
+        .replace("{customer}", things.customer)
         .replace("{name}", "tally.css")
     )
 
@@ -146,6 +166,8 @@ def _body(template: str, things: Things) -> Any:
         "/customers/batch": [customer],
         "/invoices": invoice(things.customer),
         "/invoices/batch": [invoice(things.customer)],
+        "/credits": credit(things.customer),
+        "/credits/batch": [credit(things.customer)],
         "/accounts": {"name": "New", "owned_by": "alice"},
         "/auth/login": {"username": "alice", "password": "wrong password"},
     }
@@ -176,7 +198,7 @@ def _pages(client: Client, path: str, key: str, limit: int) -> list[Any]:
 def _everything(world: World) -> list[Any]:
     """All that there is, as an admin sees it, once what was done before has come everywhere."""
     eventually(world.tally.settled)
-    lists = [_pages(world.admin.customers, f"/{key}?", key, 1000) for key in ("customers", "invoices")]
+    lists = [_pages(world.admin.customers, f"/{key}?", key, 1000) for key in KINDS[1:]]
     return [*lists, world.admin.accounts.get("/accounts")]
 
 
@@ -313,12 +335,12 @@ def test_what_is_another_s_is_answered_exactly_as_what_does_not_exist(
     before = _everything(world)
     client = _client(world.bob, service)
     answer = _call(client, method, template, world.of_alice)
-    unknown = _call(client, method, template, Things(UNKNOWN, UNKNOWN, UNKNOWN))
+    unknown = _call(client, method, template, Things(*[UNKNOWN] * len(KINDS)))
     if "is-owned-by" in template:
         assert (answer.status, answer.json()) == (200, {"ok": False})
     else:
         problem(answer, 404)
-    thing = world.of_alice[("accounts", "customers", "invoices").index(template.split("/")[1])]
+    thing = world.of_alice[KINDS.index(template.split("/")[1])]
     assert answer.data.replace(thing.encode(), b"ID") == unknown.data.replace(UNKNOWN.encode(), b"ID")
     dull = {"Date", "Content-Length"}
     assert {k: v for k, v in answer.headers.items() if k not in dull} == {
@@ -347,7 +369,7 @@ def test_what_is_one_s_own_and_what_is_anybody_s_for_an_admin_is_there(
             assert _call(_client(user, service), method, template, things).status in (200, 204)
 
 
-@pytest.mark.parametrize("template", ["/customers", "/customers/batch", "/invoices", "/invoices/batch"])
+@pytest.mark.parametrize("template", [f"/{kind}{batch}" for kind in KINDS[1:] for batch in ("", "/batch")])
 def test_nothing_is_created_in_another_s_account_and_the_answer_is_as_if_it_did_not_exist(
     world: World, template: str
 ) -> None:
@@ -355,7 +377,7 @@ def test_nothing_is_created_in_another_s_account_and_the_answer_is_as_if_it_did_
     kind = "account_id" if "customers" in template else "customer_id"
     field = f"[0].{kind}" if template.endswith("/batch") else kind
     answer = _call(world.bob.customers, "POST", template, world.of_alice)
-    unknown = _call(world.bob.customers, "POST", template, Things(UNKNOWN, UNKNOWN, UNKNOWN))
+    unknown = _call(world.bob.customers, "POST", template, Things(*[UNKNOWN] * len(KINDS)))
     problem(answer, 422, field)
     thing = world.of_alice.account if kind == "account_id" else world.of_alice.customer
     assert answer.data.replace(f" {thing}".encode(), b" ID") == unknown.data.replace(UNKNOWN.encode(), b"ID")
@@ -374,6 +396,11 @@ def test_a_batch_with_a_row_in_another_s_account_creates_nothing_and_names_the_r
     bills = [invoice(world.of_bob.customer), invoice(UNKNOWN), invoice(world.of_alice.customer)]
     answer = world.bob.customers.request("POST", "/invoices/batch", bills)
     problem(answer, 422, "[1].customer_id", "[2].customer_id")
+    credits = [
+        credit(world.of_bob.customer),
+        credit(world.of_bob.customer, invoice_id=world.of_alice.invoice),
+    ]
+    problem(world.bob.customers.request("POST", "/credits/batch", credits), 422, "[1].invoice_id")
     assert _everything(world) == before
 
 
@@ -532,7 +559,7 @@ def test_the_events_of_users_are_counted_like_anybody_s(world: World) -> None:
     things = _things(world.tally, world.alice)
     eventually(world.tally.settled)
     account = world.alice.accounts.get(f"/accounts/{things.account}")
-    assert account["total_revenue_cents"] == 10_000
+    assert account["total_revenue_cents"] == 10_000 - 2_500
     assert world.bob.accounts.request("GET", f"/accounts/{things.account}").status == 404
 
 

@@ -13,15 +13,16 @@ import redis
 from support.tally import Tally
 from support.waiting import eventually
 from tally.events import AccountDeleted, Id, now
+from tally.store.customer_list import CustomerQuery
 from tally.store.customers import (
     MOST_CUSTOMERS_AT_ONCE,
     MOST_INVOICES_AT_ONCE,
     Customers,
-    NewCustomer,
-    NewInvoice,
     open_database,
 )
 from tally.store.errors import NotFound
+from tally.store.listing import ListQuery
+from tally.store.records import NewCustomer, NewInvoice
 
 
 def _types(client: redis.Redis) -> Counter[str]:
@@ -124,7 +125,7 @@ def test_an_account_goes_in_parts_that_hold_up_no_other_writer(tmp_path: Path) -
         customers.apply([AccountDeleted(Id(7), now())])
 
     assert _delete_what_is_left(customers) >= 2
-    assert [each.id for each in customers.customers(None, -1, 10)] == other
+    assert [each.id for each in customers.customers(CustomerQuery(limit=10))] == other
     assert customers.database.value("SELECT count(*) FROM invoice") == MOST_INVOICES_AT_ONCE
     told = customers.outbox.after(before, 10_000)
     assert sorted(json.loads(row.payload)["id"] for row in told) == sorted(map(str, ids))
@@ -142,11 +143,11 @@ def test_a_customer_with_many_invoices_goes_at_once_and_these_in_parts(tmp_path:
     left = customers.database.value("SELECT max(id) FROM invoice WHERE customer_id = ?", (gone,))
     with pytest.raises(NotFound):
         customers.invoice(left)
-    assert customers.invoices(gone, -1, 10) == []
-    assert {each.customer_id for each in customers.invoices(None, -1, 100_000)} == {kept}
+    assert customers.invoices(ListQuery(customer_id=gone, limit=10)) == []
+    assert {each.customer_id for each in customers.invoices(ListQuery(limit=100_000))} == {kept}
     assert [json.loads(row.payload)["id"] for row in customers.outbox.after(before, 10)] == [str(gone)]
 
     assert _delete_what_is_left(customers) >= 1
     assert customers.database.value("SELECT count(*) FROM invoice") == 2 * MOST_INVOICES_AT_ONCE
-    assert len(customers.invoices(kept, -1, 100_000)) == 2 * MOST_INVOICES_AT_ONCE
+    assert len(customers.invoices(ListQuery(customer_id=kept, limit=100_000))) == 2 * MOST_INVOICES_AT_ONCE
     assert not customers.follow_up()

@@ -112,13 +112,16 @@ def test_what_is_published_is_as_the_stream_s_document_says(alone: Tally) -> Non
     account = alone.accounts.post("/accounts", {"name": "two", "owned_by": "u"}, trace)["id"]
     customer = alone.customers.post("/customers", {"name": "c", "account_id": account})["id"]
     bought = {"customer_id": customer, "purchase_date": "2019-01-06", "purchase_price_cents": 5}
-    invoice = alone.customers.post("/invoices", bought)["id"]
+    invoice = alone.customers.post("/invoices", bought | {"reference": "R-2"})["id"]
+    back = {"customer_id": customer, "credit_date": "2019-01-06", "credited_cents": 5}
+    credit = alone.customers.post("/credits", back | {"invoice_id": invoice, "reference": "R-2"})["id"]
     for client, path, change in (
         (alone.customers, f"/invoices/{invoice}", {"purchase_price_cents": 6}),
         (alone.customers, f"/customers/{customer}", {"name": "d"}),
         (alone.accounts, f"/accounts/{account}", {"name": "three"}),
     ):
         assert client.request("PATCH", path, change).status == 200
+    alone.customers.delete(f"/credits/{credit}")
     alone.customers.delete(f"/invoices/{invoice}")
     alone.customers.delete(f"/customers/{customer}")
     eventually(alone.settled)
@@ -133,8 +136,9 @@ def test_what_is_published_is_as_the_stream_s_document_says(alone: Tally) -> Non
         payload = fields.pop("Payload")
         message = messages[fields["EventTypeName"]]
         assert faults(document, message["headers"], fields) == []
-        assert faults(document, message["payload"], json.loads(payload)) == []
-        assert list(json.loads(payload)) == list(message["examples"][0]["payload"])
+        told = json.loads(payload)
+        assert faults(document, message["payload"], told) == []
+        assert list(told) == [key for key in message["examples"][0]["payload"] if key in told]
         assert set(fields) <= set(message["headers"]["properties"])
         seen.add(message["name"])
     assert seen == set(messages)

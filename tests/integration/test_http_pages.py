@@ -149,7 +149,7 @@ def test_a_customer_is_found_and_shown_with_its_invoices(tally: Tally) -> None:
     assert tally.customers.get("/customers/search?search=Hollstr&account_id=78")["customers"] == []
     shown = tally.customers.get(f"/customers/{customer}/summary?limit=1")
     assert shown["customer"] == tally.customers.get(f"/customers/{customer}")
-    assert shown["totals"] == {"invoices": 2, "total_revenue_cents": str(10**12 + 100)}
+    assert shown["totals"] == {"invoices": 2, "credits": 0, "total_revenue_cents": str(10**12 + 100)}
     newest = {"id": ids[1], "purchase_date": "2019-01-06", "purchase_price_cents": str(10**12)}
     assert (shown["invoices"], shown["next"]) == ([newest], ids[1])
     assert not shown["account_is_open"]

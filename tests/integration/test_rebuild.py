@@ -343,7 +343,7 @@ def test_an_event_that_cannot_be_applied_is_left_to_the_consumers(
     for entries in _stream(filled).pages(begun.position):
         begun.take(entries)
     with _shadow_file(filled) as database:
-        database.execute("DELETE FROM recent_revenue")
+        database.execute("DELETE FROM recent_month")
         database.execute("UPDATE customer SET revenue_cents = 0")
         database.execute("UPDATE customer SET revenue_cents = 9223372036854000000 WHERE id = 2")
     then = "2019-03-23T02:52:06Z"

@@ -12,9 +12,11 @@ from tally.recovery.lost_customers import CannotRecover, recover
 from tally.recovery.standing import Standing
 from tally.store import customers
 from tally.store.copying import copy_database
-from tally.store.customers import Customers, NewCustomer
+from tally.store.customer_list import CustomerQuery
+from tally.store.customers import Customers
 from tally.store.incarnations import begin, incarnations, own_sources
 from tally.store.outbox import Outbox
+from tally.store.records import NewCustomer
 from tally.store.stream import EventStream, connect
 
 
@@ -47,7 +49,7 @@ def test_what_was_published_under_a_later_name_comes_back_though_redis_lost_the_
     recovered = recover(tmp_path, stream, None, beat=lambda: None)
     assert (recovered.customers, recovered.from_stream) == (1, 1)
     again = customers.open_database(tmp_path)
-    assert [each.name for each in Customers(again).customers(None, -1, 10)] == ["Ada"]
+    assert [each.name for each in Customers(again).customers(CustomerQuery(limit=10))] == ["Ada"]
     assert names <= own_sources(again)
     again.close()
 
@@ -89,5 +91,5 @@ def test_restore_counts_what_the_stream_will_add_under_every_name(
     assert asked[0].endswith("the stream will add its 10 later events")
     restored = Customers(customers.open_database(tmp_path))
     Standing(restored, stream).settle()
-    assert len(restored.customers(None, -1, 100)) == 13
+    assert len(restored.customers(CustomerQuery(limit=100))) == 13
     restored.database.close()

@@ -12,10 +12,12 @@ from tally.events import Id, decode
 from tally.recovery.standing import Standing
 from tally.store import customers
 from tally.store.accounts import Accounts, NewAccount, open_database
-from tally.store.customers import Customers, InvoiceChange, NewCustomer, NewInvoice
+from tally.store.customers import Customers
 from tally.store.incarnations import incarnations
 from tally.store.lacking import lacking_of
+from tally.store.listing import ListQuery
 from tally.store.ranges import Range
+from tally.store.records import InvoiceChange, NewCustomer, NewInvoice
 from tally.store.stream import EventStream, connect
 
 SEVERAL_PAGES = 2500
@@ -142,7 +144,7 @@ def test_what_two_copies_changed_counts_as_the_later_one_says_and_what_one_delet
     change(older, (first, 300), (first, 310), (third, 300))
     delete(older, second)
     Copied.publish(Relay(older.database, stream, Standing(older, stream).settle))
-    left = older.invoices(None, -1, 10)
+    left = older.invoices(ListQuery(limit=10))
     assert [(each.id, each.purchase_price_cents, each.revision) for each in left] == [(first, 310, 3)]
     reader = Accounts(open_database(tmp_path))
     with reader.database.transaction():

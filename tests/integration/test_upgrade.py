@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from support import release
 from support.cli import command
 from support.tally import ROOT, Tally, running
+from support.waiting import eventually
 from tally.actors.services import SERVICES
 from tally.store import accounts, customers
 from tally.store.database import Database
@@ -45,6 +47,45 @@ def test_a_releases_data_directory_is_taken_over_as_it_was_left(tmp_path: Path, 
         reports = [tally.customers.get("/status"), tally.accounts.get("/status")]
         assert [report["reasons"] for report in reports] == [[], []]
         _one_more_of_everything(tally)
+
+
+def test_what_the_first_release_counted_has_no_month_until_it_is_counted_again(tmp_path: Path) -> None:
+    """FOUND D12."""
+    release.copied(release.DATA / "release-0.1.0", tmp_path / "data")
+    with running(tmp_path) as tally:
+        before = {
+            each["account"]["id"]: each["total_revenue_cents"] for each in tally.accounts.get("/accounts")
+        }
+        for account, total in before.items():
+            (unknown,) = tally.accounts.get(f"/accounts/{account}/revenue")["revenue"] or [None]
+            assert (unknown and unknown["month"], unknown["revenue_cents"] if unknown else 0) == (None, total)
+        customer = next(
+            each for each in tally.customers.get("/customers")["customers"] if each["account_id"] in before
+        )
+        invoice = {"customer_id": customer["id"], "purchase_date": "2026-11-27", "purchase_price_cents": 5}
+        tally.customers.post("/invoices", invoice)
+        eventually(tally.settled)
+        periods = tally.accounts.get(f"/accounts/{customer['account_id']}/revenue")["revenue"]
+        assert [(each["month"], each["revenue_cents"]) for each in periods] == [
+            ("2026-11", 5),
+            (None, before[customer["account_id"]]),
+        ]
+        assert command("rebuild", "accounts", "--config", tally.directory / "tally.toml").returncode == 0
+        eventually(tally.settled)
+        invoices = tally.customers.get("/invoices?limit=1000")["invoices"]
+        account_of = {
+            each["id"]: each["account_id"]
+            for each in tally.customers.get("/customers?limit=1000")["customers"]
+        }
+        for account in before:
+            expected = Counter[str]()
+            for each in invoices:
+                if account_of[each["customer_id"]] == account:
+                    expected[each["purchase_date"][:7]] += each["purchase_price_cents"]
+            found = tally.accounts.get(f"/accounts/{account}/revenue")["revenue"]
+            assert {
+                each["month"]: each["revenue_cents"] for each in found if each["revenue_cents"]
+            } == expected
 
 
 def _tables(database: Database) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import pytest
 
 from tally.events import Id
 from tally.store import customers
+from tally.store.records import NewInvoice
 
 _HOLD = """
 import sqlite3, sys
@@ -119,7 +120,7 @@ def gone_its_own_way(customers_db: Path) -> None:
     store = customers.Customers(customers.open_database(customers_db.parent))
     with closing(store.database) as database, database.transaction():
         [(customer,)] = database.rows("SELECT min(id) FROM customer")
-        new = customers.NewInvoice(Id(customer), date(2019, 1, 6), 1)
+        new = NewInvoice(Id(customer), date(2019, 1, 6), 1)
         store.create_invoices([new] * 300)
 
 

@@ -79,7 +79,7 @@ def revenue_by_customer(database: Database) -> dict[int, int]:
     """What each customer's invoices come to in an accounts.db, also of those that are in no account."""
     sql = (
         "SELECT id, sum(cents) FROM (SELECT id, revenue_cents AS cents FROM customer"
-        " UNION ALL SELECT customer_id, cents FROM recent_revenue)"
+        " UNION ALL SELECT customer_id, cents FROM recent_month)"
         " WHERE id NOT IN (SELECT id FROM customer WHERE deleted) GROUP BY id"
     )
     return dict(database.rows(sql))

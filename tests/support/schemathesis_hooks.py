@@ -15,6 +15,7 @@ import schemathesis
 from hypothesis import Phase
 
 from tally.events import Id
+from tally.http.values import Reference
 
 NO_ACCOUNT = "9223372036854775807"
 CUSTOMER = os.environ["TALLY_TEST_CUSTOMER"]
@@ -39,7 +40,7 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
         _take_an_unused_key(case)
         if isinstance((case.headers or {}).get("If-Match"), str):
             case.headers["If-Match"] = "*"  # whatever revision it has by now
-        if case.path.startswith("/invoices"):
+        if case.path.startswith(("/invoices", "/credits")):
             case.body = _of_the_customer(case.body)
     elif case.path.endswith(("/is-owned-by/{user}", "/history")) and _id(case) in _deleted:
         case.path_parameters["id"] = NO_ACCOUNT
@@ -67,25 +68,32 @@ def _take_an_unused_key(case: Any) -> None:
 
 
 def _of_the_customer(body: Any) -> Any:
-    """The same invoices, of a customer that exists where an id is given.
+    """The same invoices or credits, of a customer that exists where an id is given, and for no invoice.
 
-    JSON Schema takes 5.0 for an integer; the document says in words that it is none.
+    Their references are nobody else's. JSON Schema takes 5.0 for an integer; the document says in words that
+    it is none.
     """
     if isinstance(body, list):
-        return [_of_the_customer(invoice) for invoice in body]
+        return [_of_the_customer(each) for each in body]
     if not isinstance(body, dict):
         return body
-    cents = body.get("purchase_price_cents")
-    return (
-        body
-        | ({"customer_id": CUSTOMER} if _is_id(body.get("customer_id")) else {})
-        | ({"purchase_price_cents": int(cents)} if isinstance(cents, float) and cents.is_integer() else {})
-    )
+    mended = dict(body)
+    if _is_a(Id, body.get("customer_id")):
+        mended["customer_id"] = CUSTOMER
+    if _is_a(Id, body.get("invoice_id")):
+        del mended["invoice_id"]
+    if _is_a(Reference, body.get("reference")):
+        mended["reference"] = f"{body['reference'].strip()[:60]}-{os.getpid()}-{next(_keys)}"
+    for field in ("purchase_price_cents", "credited_cents"):
+        cents = body.get(field)
+        if isinstance(cents, float) and cents.is_integer():
+            mended[field] = int(cents)
+    return mended
 
 
-def _is_id(value: object) -> bool:
+def _is_a(kind: type[Id | Reference], value: object) -> bool:
     try:
-        Id.parse(value)
+        kind.parse(value)
     except ValueError:
         return False
     return True

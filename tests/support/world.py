@@ -12,11 +12,13 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import date, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 import redis
+from msgspec import UNSET
 
 from support.figures import revenue_by_customer
 from support.redis_double import Line, RedisDouble
@@ -32,12 +34,16 @@ from tally.recovery.standing import Standing
 from tally.store import customers
 from tally.store.accounts import Accounts, NewAccount
 from tally.store.copying import copy_database
-from tally.store.customers import CustomerChange, Customers, InvoiceChange, NewCustomer, NewInvoice
+from tally.store.customer_list import CustomerQuery
+from tally.store.customers import Customers
 from tally.store.database import Database
 from tally.store.dead_letters import DeadLetters
-from tally.store.errors import NotFound, StoreError
+from tally.store.errors import InvoiceCredited, NotFound, OverCredited, StoreError
 from tally.store.groups import Groups
 from tally.store.incarnations import own_sources
+from tally.store.listing import ListQuery
+from tally.store.months import Months
+from tally.store.records import CustomerChange, InvoiceChange, NewCredit, NewCustomer, NewInvoice
 from tally.store.stream import EventStream
 
 KEY = "event-stream"
@@ -300,7 +306,7 @@ class World:
 
     def create_invoices(self) -> None:
         tally = self._one_that_runs()
-        if tally and (known := tally.customers.customers(None, -1, 1000)):
+        if tally and (known := tally.customers.customers(CustomerQuery(limit=1000))):
             customer = self.random.choice(known)
             cents = [self._tag() for _ in range(self.random.randint(1, 5))]
             new = [NewInvoice(customer.id, date(2019, 1, 6), each) for each in cents]
@@ -312,18 +318,38 @@ class World:
     def change_invoice(self) -> None:
         """Give one another amount, by which it is known as before. Not in a copy that runs beside."""
         tally = self.tally
-        if tally and (known := tally.customers.invoices(None, -1, 1000)):
+        if tally and (known := tally.customers.invoices(ListQuery(limit=1000))):
             invoice = self.random.choice(known)
             mark = invoice.purchase_price_cents % MARK
             cents = mark + MARK * self._tag()
             change = InvoiceChange(purchase_price_cents=cents, purchase_date=date(2019, 1, 7))
-            with tally.customers.database.transaction():
+            with suppress(OverCredited), tally.customers.database.transaction():
                 tally.customers.change_invoice(invoice.id, change)
-            self.amounts[mark].add(cents)
+                self.amounts[mark].add(cents)
+
+    def create_credit(self) -> None:
+        """Of an invoice, where that has room, else of its customer. Known by its amount, below zero."""
+        tally = self._one_that_runs()
+        if tally and (known := tally.customers.invoices(ListQuery(limit=1000))):
+            invoice, cents = self.random.choice(known), self._tag()
+            left = invoice.purchase_price_cents - tally.customers.credits.of_invoice(invoice.id)
+            of = invoice.id if left >= cents else UNSET
+            with tally.customers.database.transaction():
+                new = NewCredit(invoice.customer_id, date(2019, 2, 6), cents, of)
+                tally.customers.credits.create([new])
+            name = tally.customers.customer(invoice.customer_id).name
+            self.invoices[-cents] = Invoice(-cents, name)
+
+    def delete_credit(self) -> None:
+        if self.tally and (known := self.tally.customers.credits.page(ListQuery(limit=1000))):
+            credit = self.random.choice(known)
+            with self.tally.customers.database.transaction():
+                self.tally.customers.credits.delete(credit.id)
+            self._is_gone(-credit.credited_cents)
 
     def move_customer(self) -> None:
         tally = self.tally
-        if tally and (known := tally.customers.customers(None, -1, 1000)):
+        if tally and (known := tally.customers.customers(CustomerQuery(limit=1000))):
             customer = self.random.choice(known)
             change = CustomerChange(account_id=Id(self.random.choice([1, 2, 3])))
             with tally.customers.database.transaction():
@@ -331,14 +357,14 @@ class World:
             self.names[customer.name] = ""  # it may be in an account that somebody else opens later
 
     def delete_invoice(self) -> None:
-        if self.tally and (known := self.tally.customers.invoices(None, -1, 1000)):
+        if self.tally and (known := self.tally.customers.invoices(ListQuery(limit=1000))):
             invoice = self.random.choice(known)
-            with self.tally.customers.database.transaction():
+            with suppress(InvoiceCredited), self.tally.customers.database.transaction():
                 self.tally.customers.delete_invoice(invoice.id)
-            self._is_gone(invoice.purchase_price_cents % MARK)
+                self._is_gone(invoice.purchase_price_cents % MARK)
 
     def delete_customer(self) -> None:
-        if self.tally and (known := self.tally.customers.customers(None, -1, 1000)):
+        if self.tally and (known := self.tally.customers.customers(CustomerQuery(limit=1000))):
             customer = self.random.choice(known)
             with self.tally.customers.database.transaction():
                 self.tally.customers.delete_customer(customer.id)
@@ -587,7 +613,7 @@ class World:
     def _recorded(self) -> set[object]:
         queries = {
             CUSTOMERS: f"SELECT purchase_price_cents % {MARK} FROM invoice"
-            " UNION ALL SELECT name FROM customer",
+            " UNION ALL SELECT -credited_cents FROM credit UNION ALL SELECT name FROM customer",
             ACCOUNTS: "SELECT name FROM account WHERE name IS NOT NULL",
         }
         found: set[object] = set()
@@ -614,6 +640,10 @@ class World:
                     told.created.add(payload["purchase_price_cents"])
                 elif kind == b"InvoiceDeleted":
                     told.deleted.add(payload["purchase_price_cents"])
+                elif kind == b"CreditCreated":
+                    told.created.add(-payload["credited_cents"])
+                elif kind == b"CreditDeleted":
+                    told.deleted.add(-payload["credited_cents"])
                 elif kind in (b"CustomerCreated", b"AccountCreated"):
                     told.created.add(payload["name"])
                 elif kind == b"CustomerDeleted":
@@ -709,11 +739,13 @@ class World:
         """See that each thing accepted is recorded once, and shown as recorded. Raises AssertionError."""
         assert self.tally
         recorded = self.tally.customers
-        customers = {each.id: each for each in recorded.customers(None, -1, 100_000)}
-        invoices = recorded.invoices(None, -1, 100_000)
+        customers = {each.id: each for each in recorded.customers(CustomerQuery(limit=100_000))}
+        invoices = recorded.invoices(ListQuery(limit=100_000))
+        credits = recorded.credits.page(ListQuery(limit=100_000))
         self._compare_ledger(
             Counter(each.name for each in customers.values()),
-            Counter(each.purchase_price_cents % MARK for each in invoices),
+            Counter(each.purchase_price_cents % MARK for each in invoices)
+            + Counter(-each.credited_cents for each in credits),
         )
         for invoice in invoices:
             given = self.amounts[invoice.purchase_price_cents % MARK]
@@ -721,6 +753,8 @@ class World:
         revenue: Counter[int] = Counter()
         for invoice in invoices:
             revenue[int(invoice.customer_id)] += invoice.purchase_price_cents
+        for credit in credits:
+            revenue[int(credit.customer_id)] -= credit.credited_cents
         expected = {int(id): (int(each.account_id), revenue[int(id)]) for id, each in customers.items()}
         store = self.tally.accounts
         shown = {
@@ -737,10 +771,29 @@ class World:
         if self._given_up:
             shown = {id: figures for id, figures in shown.items() if id in expected}
         assert shown == expected, f"shown {shown}, recorded {expected}"
+        self._compare_months(shown)
         rows = revenue_by_customer(store.database)
         for customer, cents in self.foreign.items():
             counted = rows.get(customer, 0)
             assert counted == cents or (counted == 0 and customer in self.doubtful), f"{customer}: {counted}"
+
+    def _compare_months(self, shown: dict[int, tuple[int, int]]) -> None:
+        """The months of each customer come to its revenue, and those of an account to its."""
+        assert self.tally
+        database = self.tally.accounts.database
+        for account in self.tally.accounts.accounts(-1, 1000):
+            every = Months(database).of_account(account.id)
+            theirs = {id: cents for id, (home, cents) in shown.items() if home == account.id}
+            months = {id: Months(database).of_customer(account.id, id) for id in theirs}
+            for id, cents in theirs.items():
+                assert sum(each.cents for each in months[id]) == cents, f"{id}: {months[id]}"
+            if len(theirs) == len(self.tally.accounts.customers_of(account.id, -1, 100_000)):
+                summed = Counter[int | None]()
+                for each in chain.from_iterable(months.values()):
+                    summed[each.month] += each.cents
+                assert {each.month: each.cents for each in every if each.cents} == {
+                    month: cents for month, cents in summed.items() if cents
+                }, account
 
     def _compare_ledger(self, names: Counter[str], cents: Counter[int]) -> None:
         for name in self.names:
@@ -760,6 +813,8 @@ CLIENTS = {
     "create_invoices": 8.0,
     "change_invoice": 2.0,
     "move_customer": 1.0,
+    "create_credit": 2.0,
+    "delete_credit": 0.5,
     "delete_invoice": 1.0,
     "delete_customer": 0.5,
 }

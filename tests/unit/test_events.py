@@ -12,6 +12,8 @@ from tally.events import (
     AccountCreated,
     AccountDeleted,
     AccountUpdated,
+    CreditCreated,
+    CreditDeleted,
     CustomerCreated,
     CustomerDeleted,
     CustomerUpdated,
@@ -46,6 +48,49 @@ EXAMPLES: list[tuple[Event, dict[str, object]]] = [
             "purchase_price_cents": 8000,
             "created_date": _ZULU,
             "purchase_date": "2019-01-09",
+        },
+    ),
+    (
+        InvoiceCreated(Id(10), Id(9), 8000, _THEN, date(2019, 1, 9), "R-1"),
+        {
+            "id": "10",
+            "customer_id": "9",
+            "purchase_price_cents": 8000,
+            "created_date": _ZULU,
+            "purchase_date": "2019-01-09",
+            "reference": "R-1",
+        },
+    ),
+    (
+        CreditCreated(Id(3), Id(9), 250, _THEN, date(2019, 1, 9)),
+        {
+            "id": "3",
+            "customer_id": "9",
+            "credited_cents": 250,
+            "created_date": _ZULU,
+            "credit_date": "2019-01-09",
+        },
+    ),
+    (
+        CreditCreated(Id(3), Id(9), 250, _THEN, date(2019, 1, 9), Id(10), "CN-1"),
+        {
+            "id": "3",
+            "customer_id": "9",
+            "credited_cents": 250,
+            "created_date": _ZULU,
+            "credit_date": "2019-01-09",
+            "invoice_id": "10",
+            "reference": "CN-1",
+        },
+    ),
+    (
+        CreditDeleted(Id(3), Id(9), 250, _THEN, date(2019, 1, 9)),
+        {
+            "id": "3",
+            "customer_id": "9",
+            "credited_cents": 250,
+            "deleted_date": _ZULU,
+            "credit_date": "2019-01-09",
         },
     ),
     (

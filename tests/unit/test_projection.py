@@ -1,6 +1,7 @@
 """The accounts that events leave behind: any order, any duplication, any batching."""
 
 import tempfile
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -14,6 +15,8 @@ from tally.events import (
     AccountCreated,
     AccountDeleted,
     AccountUpdated,
+    CreditCreated,
+    CreditDeleted,
     CustomerCreated,
     CustomerDeleted,
     CustomerUpdated,
@@ -27,6 +30,7 @@ from tally.events import (
 from tally.store.accounts import HIGHEST_ID, Accounts, NewAccount, open_database
 from tally.store.errors import AccountInUse, NotFound
 from tally.store.inbox import Inbox
+from tally.store.months import Month, Months
 
 _THEN = datetime(2019, 3, 23, tzinfo=UTC)
 
@@ -57,8 +61,19 @@ def _apply(accounts: Accounts, *events: Event) -> None:
         accounts.apply(events)
 
 
-def _invoice(id: int, customer: int, cents: int) -> InvoiceCreated:
-    return InvoiceCreated(Id(id), Id(customer), cents, _THEN, date(2019, 1, 6))
+DAYS = [date(2019, 1, 6), date(2019, 1, 7), date(2019, 3, 1), date(2018, 12, 31)]
+
+
+def _invoice(id: int, customer: int, cents: int, day: date = DAYS[0]) -> InvoiceCreated:
+    return InvoiceCreated(Id(id), Id(customer), cents, _THEN, day)
+
+
+def _credit(id: int, customer: int, cents: int, day: date = DAYS[0]) -> CreditCreated:
+    return CreditCreated(Id(id), Id(customer), cents, _THEN, day)
+
+
+def _credit_deleted(id: int, customer: int, cents: int, day: date = DAYS[0]) -> CreditDeleted:
+    return CreditDeleted(Id(id), Id(customer), cents, _THEN, day)
 
 
 def _customer(id: int, account: int, name: str = "n") -> CustomerCreated:
@@ -77,9 +92,10 @@ def _handed_over(id: int, owner: str, revision: int = 1) -> AccountUpdated:
     return AccountUpdated(Id(id), "a", "", owner, revision, _THEN)
 
 
-def _corrected(id: int, customer: int, before: int, after: int) -> InvoiceUpdated:
-    day = date(2019, 1, 6)
-    return InvoiceUpdated(Id(id), Id(customer), after, day, before, day, 1, _THEN)
+def _corrected(
+    id: int, customer: int, before: int, after: int, day: date = DAYS[0], last: date = DAYS[0]
+) -> InvoiceUpdated:
+    return InvoiceUpdated(Id(id), Id(customer), after, last, before, day, 1, _THEN)
 
 
 def test_invoices_before_their_customer_and_customers_before_their_account_count(accounts: Accounts) -> None:
@@ -209,17 +225,20 @@ def test_how_things_stand_tells_all_that_changes_told(accounts: Accounts, tmp_pa
 
 
 _IDS = st.integers(1, 3)
+_DAYS = st.sampled_from(DAYS)
 _EVENTS = st.one_of(
     st.builds(_account, _IDS, st.sampled_from(["u", "v"]), st.integers(0, 2)),
     st.builds(lambda id: AccountDeleted(Id(id), _THEN), _IDS),
     st.builds(_customer, _IDS, _IDS, st.sampled_from(["n", "m"])),
     st.builds(lambda id: CustomerDeleted(Id(id), Id(1), _THEN), _IDS),
-    st.builds(_invoice, _IDS, _IDS, st.integers(0, 9)),
+    st.builds(_invoice, _IDS, _IDS, st.integers(0, 9), _DAYS),
+    st.builds(_credit, _IDS, _IDS, st.integers(1, 9), _DAYS),
+    st.builds(_credit_deleted, _IDS, _IDS, st.integers(1, 9), _DAYS),
     st.builds(lambda id, customer, cents: InvoiceDeleted(Id(id), Id(customer), cents, _THEN),
               _IDS, _IDS, st.integers(0, 9)),
     st.builds(_moved, _IDS, _IDS, st.integers(1, 3), st.sampled_from(["n", "m"])),
     st.builds(_handed_over, _IDS, st.sampled_from(["u", "v", "w"]), st.integers(1, 3)),
-    st.builds(_corrected, _IDS, _IDS, st.integers(0, 9), st.integers(0, 9)),
+    st.builds(_corrected, _IDS, _IDS, st.integers(0, 9), st.integers(0, 9), _DAYS, _DAYS),
     st.builds(lambda id, customer, cents, last: InvoiceDeleted(
                   Id(id), Id(customer), cents, _THEN, date(2019, 1, 6), last, date(2019, 1, 7)),
               _IDS, _IDS, st.integers(0, 9), st.integers(0, 9)),
@@ -248,8 +267,9 @@ def _model(events: list[Event]) -> dict[int, Any]:
             homes[u.id] = (u.account_id, u.name)
     revenue: dict[Any, int] = dict.fromkeys(homes, 0)
     for i in events:
-        if isinstance(i, InvoiceCreated | InvoiceUpdated | InvoiceDeleted) and i.customer_id in homes:
-            revenue[i.customer_id] += _difference(i)
+        for customer, _, cents in _earned(i):
+            if customer in homes:
+                revenue[customer] += cents
     return {
         int(id): (owners[id], {int(c): (name, revenue[c]) for c, (home, name) in homes.items()
                                if home == id and (CustomerDeleted, c) not in gone})
@@ -257,15 +277,55 @@ def _model(events: list[Event]) -> dict[int, Any]:
     }  # fmt: skip
 
 
-def _difference(event: InvoiceCreated | InvoiceUpdated | InvoiceDeleted) -> int:
+def _earned(event: Event) -> list[tuple[int, str | None, int]]:
+    """What an event changes: of which customer, in which month, by how much."""
+
+    def of(day: date | None, cents: int) -> tuple[int, str | None, int]:
+        return event.customer_id, str(day)[:7] if day else None, cents  # type: ignore[attr-defined]
+
     match event:
         case InvoiceCreated():
-            return event.purchase_price_cents
+            return [of(event.purchase_date, event.purchase_price_cents)]
         case InvoiceUpdated():
-            return event.purchase_price_cents - event.previous_price_cents
+            return [
+                of(event.previous_date, -event.previous_price_cents),
+                of(event.purchase_date, event.purchase_price_cents),
+            ]
+        case InvoiceDeleted(last_price_cents=None):
+            return [of(event.purchase_date, -event.purchase_price_cents)]
         case InvoiceDeleted():
-            last = event.last_price_cents
-            return -(event.purchase_price_cents if last is None else last)
+            return [of(event.last_date, -(event.last_price_cents or 0))]
+        case CreditCreated():
+            return [of(event.credit_date, -event.credited_cents)]
+        case CreditDeleted():
+            return [of(event.credit_date, event.credited_cents)]
+        case _:
+            return []
+
+
+def _months(months: list[Month]) -> dict[str | None, int]:
+    """Those in which something came to something."""
+    shown = ((each.month and f"{each.month // 100}-{each.month % 100:02}", each.cents) for each in months)
+    return {str(month) if month else None: cents for month, cents in shown if cents}
+
+
+def _assert_months(accounts: Accounts, events: list[Event], model: dict[int, Any]) -> None:
+    """The months of each customer, of each account and of all are what the events mean, and the total."""
+    of_customer: defaultdict[int, Counter[str | None]] = defaultdict(Counter)
+    for event in events:
+        for customer, month, cents in _earned(event):
+            of_customer[customer][month] += cents
+    months, everything = Months(accounts.database), Counter[str | None]()
+    for account, (_, customers) in model.items():
+        together = Counter[str | None]()
+        for customer, (_, total) in customers.items():
+            found = _months(months.of_customer(account, customer))
+            assert found == {month: cents for month, cents in of_customer[customer].items() if cents}
+            assert sum(found.values()) == total
+            together.update(of_customer[customer])
+        assert _months(months.of_account(account)) == {key: cents for key, cents in together.items() if cents}
+        everything.update(together)
+    assert _months(months.of_all()) == {key: cents for key, cents in everything.items() if cents}
 
 
 @settings(max_examples=200, deadline=None)
@@ -285,5 +345,7 @@ def test_any_order_duplication_and_batching_leaves_what_the_events_mean(
             with accounts.database.transaction():
                 fresh = Inbox(accounts.database).take(batch, 0)
                 accounts.apply([named[str(name)] for name in fresh])
-        assert _shown(accounts) == _model(events)
+        model = _model(events)
+        assert _shown(accounts) == model
+        _assert_months(accounts, events, model)
         accounts.database.close()

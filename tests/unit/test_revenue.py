@@ -2,7 +2,8 @@
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,14 @@ from support.figures import revenue_by_customer
 from tally.events import Id
 from tally.store.accounts import open_database
 from tally.store.database import Database
-from tally.store.revenue import LARGE_IDS, Revenue
+from tally.store.revenue import LARGE_IDS, Earned, Revenue
 
 MOST, AT_ONCE = 10, 4
+MONTH = 199703
+_BY_MONTH = (
+    "SELECT customer_id, month, sum(cents) FROM"
+    " (SELECT * FROM customer_month UNION ALL SELECT * FROM recent_month) GROUP BY 1, 2"
+)
 HIGHEST = 2**63 - 1
 
 
@@ -31,12 +37,23 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 
 def _recent(database: Database) -> int:
-    return int(database.value("SELECT count(*) FROM recent_revenue"))
+    return int(database.value("SELECT count(*) FROM recent_month"))
 
 
-def _added(database: Database, revenue: Revenue, cents: dict[int, int]) -> dict[int, int]:
+def _earned(cents: Mapping[int, int], month: int = MONTH) -> Earned:
+    earned = Earned()
+    for customer, each in cents.items():
+        earned.invoice(customer, date(month // 100, month % 100, 1), each, 1)
+    return earned
+
+
+def _added(
+    database: Database, revenue: Revenue, cents: Mapping[int, int], month: int = MONTH
+) -> dict[int, int]:
     with database.transaction():
-        return revenue.add(cents)
+        rows = revenue.add(_earned(cents, month)).table()
+    assert {row[1] for row in rows} <= {month}
+    return {account: each for account, _, each, *_ in rows}
 
 
 def test_what_is_added_is_told_by_account(database: Database) -> None:
@@ -46,27 +63,42 @@ def test_what_is_added_is_told_by_account(database: Database) -> None:
 
 
 _amounts = st.integers(-(10**12), 10**12) | st.integers(-HIGHEST, HIGHEST)
-_batches = st.lists(st.dictionaries(st.integers(0, 60).map(Id), _amounts, max_size=12), max_size=30)
+_batches = st.lists(
+    st.tuples(
+        st.dictionaries(st.integers(0, 60).map(Id), _amounts, max_size=12),
+        st.sampled_from([199701, 199712, 199801]),
+    ),
+    max_size=30,
+)
 
 
 @settings(max_examples=200, deadline=None)
 @given(_batches)
 def test_in_whatever_stretches_it_is_settled_nothing_is_lost_or_counted_twice(
-    batches: list[dict[int, int]],
+    batches: list[tuple[dict[int, int], int]],
 ) -> None:
     expected: Counter[int] = Counter()
+    months: Counter[tuple[int, int]] = Counter()
     with tempfile.TemporaryDirectory() as directory:
         database = open_database(Path(directory))
-        revenue = Revenue(database, MOST, AT_ONCE)
-        for batch in batches:
-            if any(abs(expected[id] + cents) > HIGHEST for id, cents in batch.items()):
+        revenue = Revenue(database, MOST, AT_ONCE, recent_per_page=0)
+        for batch, month in batches:
+            if any(
+                max(abs(expected[id] + cents), abs(months[id, month] + cents)) > HIGHEST
+                for id, cents in batch.items()
+            ):
                 with pytest.raises(OverflowError):
-                    _added(database, revenue, batch)
+                    _added(database, revenue, batch, month)
             else:
-                _added(database, revenue, batch)
+                _added(database, revenue, batch, month)
                 expected.update(batch)
+                months.update({(id, month): cents for id, cents in batch.items()})
             found = revenue_by_customer(database)
             assert {id: found.get(id, 0) for id in expected} == dict(expected)
+            rows = database.rows(_BY_MONTH)
+            assert {(id, month): cents for id, month, cents in rows if cents} == {
+                key: cents for key, cents in months.items() if cents
+            }
         database.close()
 
 
@@ -81,12 +113,15 @@ def test_many_large_amounts_are_exact_to_the_last_cent(database: Database, sign:
 
 
 def test_a_batch_is_not_paid_for_by_all_that_is_recent(database: Database) -> None:
-    [(*_, plan)] = database.rows(f"EXPLAIN QUERY PLAN {LARGE_IDS}")
-    assert plan == "SCAN recent_revenue USING INDEX large_recent_revenue"
+    plan = [str(row[-1]) for row in database.rows(f"EXPLAIN QUERY PLAN {LARGE_IDS}")]
+    assert [step for step in plan if step.startswith("SCAN")] == [
+        "SCAN recent_month USING INDEX large_recent_month",
+        "SCAN customer_month USING INDEX huge_customer_month",
+    ]
 
 
 def test_what_is_recent_stays_small_however_much_comes(database: Database) -> None:
-    revenue = Revenue(database, MOST, AT_ONCE)
+    revenue = Revenue(database, MOST, AT_ONCE, recent_per_page=0)
     for turn in range(1000):
         _added(database, revenue, {Id(turn * 37 % 100): 1, Id(turn * 53 % 100): 1})
         assert _recent(database) <= MOST + AT_ONCE
@@ -96,11 +131,11 @@ def test_what_is_recent_stays_small_however_much_comes(database: Database) -> No
 
 
 def test_another_s_round_or_one_that_was_undone_does_no_harm(database: Database) -> None:
-    one, other = (Revenue(database, MOST, AT_ONCE) for _ in range(2))
+    one, other = (Revenue(database, MOST, AT_ONCE, recent_per_page=0) for _ in range(2))
     for turn in range(100):
         _added(database, one if turn % 3 else other, {Id(turn): 1})
         with pytest.raises(KeyError), database.transaction():
-            one.add({Id(turn): 1})
+            one.add(_earned({Id(turn): 1}))
             raise KeyError
     assert revenue_by_customer(database) == dict.fromkeys(range(100), 1)
 

@@ -1,0 +1,77 @@
+"""Lists as CSV (RFC 4180): all of a list, made while it is sent."""
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any, TypeVar
+
+import falcon
+
+from tally.http.auth import principal
+from tally.http.long_lists import LongLists
+from tally.http.problems import FieldError, WrongFields
+
+CSV = "text/csv"
+AT_ONCE = 1000  # rows that are read in one snapshot
+
+_FORMULA = re.compile(r"'*[-=+@\t]")
+_NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?")
+
+T = TypeVar("T")
+
+
+def wants_csv(req: falcon.Request) -> bool:
+    """Whether a request asks for CSV. Raises WrongFields for one that wants only a part of the list."""
+    if req.client_prefers((falcon.MEDIA_JSON, CSV)) != CSV:
+        return False
+    faults = [
+        FieldError(name, "CSV has all of the list: leave it out")
+        for name in ("limit", "after")
+        if name in req.params
+    ]
+    if faults:
+        raise WrongFields(faults)
+    return True
+
+
+def send(
+    req: falcon.Request, resp: falcon.Response, lists: LongLists, name: str, header: str, lines: Iterable[str]
+) -> None:
+    """Answer with these lines, behind the header. Raises HTTPTooManyRequests."""
+    pieces = chain([f"{header}\r\n"], lines)
+    resp.content_type = f"{CSV}; charset=utf-8; header=present"
+    resp.downloadable_as = f"{name}.csv"
+    resp.stream = lists.begin(principal(req).name, (piece.encode() for piece in pieces))
+
+
+def paged(
+    read: Callable[[Any], Sequence[T]], position: Callable[[T], Any], line: Callable[[T], str]
+) -> Iterator[str]:
+    """The lines of all pages, a page at a time. `read` answers up to AT_ONCE rows that follow a position."""
+    after = None
+    while True:
+        rows = read(after)
+        if rows:
+            yield "".join(map(line, rows))
+        if len(rows) < AT_ONCE:
+            return
+        after = position(rows[-1])
+
+
+def written(*cells: object) -> str:
+    """A line of these cells; texts that a spreadsheet would run as formulas are made harmless."""
+    line = io.StringIO()
+    csv.writer(line).writerow([harmless(cell) if isinstance(cell, str) else cell for cell in cells])
+    return line.getvalue()
+
+
+def harmless(text: str) -> str:
+    """The text with an apostrophe before what a spreadsheet would run as a formula."""
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
+
+
+def amount(cents: int) -> str:
+    """Decimal currency."""
+    return f"{'-' if cents < 0 else ''}{abs(cents) // 100}.{abs(cents) % 100:02}"

@@ -1,0 +1,122 @@
+"""Revenue by month, quarter or year: which periods a query asks for, and what they come to."""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Literal, NamedTuple, get_args
+
+import falcon
+from msgspec import UNSET, Struct, UnsetType
+
+from tally.http.problems import FieldError, WrongFields
+from tally.http.service import one_of, query
+from tally.store.months import Month
+
+By = Literal["month", "quarter", "year"]
+
+
+class PeriodRevenue(Struct, frozen=True):
+    """What came in during a month (`1997-03`), a quarter (`1997-Q1`) or a year (`1997`): as it was asked for.
+
+    It is null for what has no known month. `invoices` and `credits` are how many there were.
+    """
+
+    revenue_cents: int
+    invoices: int
+    credits: int
+    month: str | UnsetType | None = UNSET
+    quarter: str | UnsetType | None = UNSET
+    year: str | UnsetType | None = UNSET
+
+    @property
+    def name(self) -> str | None:
+        """The period."""
+        return next(each for each in (self.month, self.quarter, self.year) if each is not UNSET)
+
+
+PERIOD = "^[0-9]{4}(-(0[1-9]|1[0-2]|Q[1-4]))?$"
+
+_PERIOD = re.compile(r"([0-9]{4})(?:-(?:Q([1-4])|(0[1-9]|1[0-2])))?")
+
+
+class _Kind(NamedTuple):
+    """A kind of period: how many months it has, and how it is written."""
+
+    months: int
+    shown: Callable[[int, int], str]
+
+
+_KINDS: dict[str, _Kind] = {
+    "month": _Kind(1, "{:04}-{:02}".format),
+    "quarter": _Kind(3, "{:04}-Q{}".format),
+    "year": _Kind(12, lambda year, _: f"{year:04}"),
+}
+
+
+class PeriodQuery:
+    """What a query asks for. Raises WrongFields with every fault of it."""
+
+    def __init__(self, req: falcon.Request) -> None:
+        faults: list[FieldError] = []
+        self.by: By = query(req, "by", "month", one_of(get_args(By)), faults)
+        self._kind = _KINDS[self.by]
+        self._first: int | None = query(req, "from", None, self._first_of, faults)
+        self._last: int | None = query(req, "to", None, self._last_of, faults)
+        if faults:
+            raise WrongFields(faults)
+
+    def answer(self, months: Iterable[Month]) -> list[PeriodRevenue]:
+        """The periods asked for, ascending, none left out between the first and the last.
+
+        What has no month comes last; where a beginning or an end is asked for, it is left out.
+        """
+        sums: dict[int, tuple[int, int, int]] = {}
+        rest = []
+        for month, *figures in months:
+            if month is None:
+                rest.append(self._period(None, *figures))
+                continue
+            number = self._number(*divmod(month, 100))
+            cents, invoices, credits = sums.get(number, (0, 0, 0))
+            sums[number] = cents + figures[0], invoices + figures[1], credits + figures[2]
+        if not sums:
+            return [] if self._is_bounded else rest
+        first = min(sums) if self._first is None else self._first
+        last = max(sums) if self._last is None else self._last
+        periods = [self._period(number, *sums.get(number, (0, 0, 0))) for number in range(first, last + 1)]
+        return periods if self._is_bounded else periods + rest
+
+    @property
+    def _is_bounded(self) -> bool:
+        return self._first is not None or self._last is not None
+
+    def _number(self, year: int, month: int) -> int:
+        """The number of the period that has that month."""
+        return (year * 12 + month - 1) // self._kind.months
+
+    def _first_of(self, raw: str) -> int:
+        return _months_of(raw)[0] // self._kind.months
+
+    def _last_of(self, raw: str) -> int:
+        return _months_of(raw)[1] // self._kind.months
+
+    def _period(self, number: int | None, cents: int, invoices: int, credits: int) -> PeriodRevenue:
+        if number is None:
+            name = None
+        else:
+            year, place = divmod(number, 12 // self._kind.months)
+            name = self._kind.shown(year, place + 1)
+        return PeriodRevenue(cents, invoices, credits, **{self.by: name})
+
+
+def _months_of(raw: str) -> tuple[int, int]:
+    """The first and the last month of a period that is written in any of the forms. Raises ValueError."""
+    found = _PERIOD.fullmatch(raw)
+    if found is None:
+        raise ValueError("Expected a month, a quarter or a year, such as 1997-03, 1997-Q1 or 1997")
+    year, quarter, month = found.groups()
+    first = int(year) * 12
+    if month:
+        return first + int(month) - 1, first + int(month) - 1
+    if quarter:
+        return first + int(quarter) * 3 - 3, first + int(quarter) * 3 - 1
+    return first, first + 11

@@ -1,0 +1,61 @@
+"""Which accounts, customers and invoices there are in customers.db, and whose: what new rows may name.
+
+With an `owner`, what is in the accounts of others is as if it did not exist; so is an account whose creation
+has not been heard of yet.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from tally.store.database import Database, numbers
+from tally.store.errors import UnknownReference
+
+# One may be known by its deletion alone, which came first.
+OPEN_ACCOUNT = "SELECT 1 FROM known_account WHERE owned_by IS NOT NULL AND NOT deleted"
+_OWN_ACCOUNT = "SELECT 1 FROM known_account WHERE id = value AND owned_by = :owner AND NOT deleted"
+_NUMBERED = "customer INDEXED BY customer_number"
+_KNOWN_CUSTOMER = f"SELECT 1 FROM {_NUMBERED} WHERE id = value"
+_OWN_CUSTOMER = (
+    f"SELECT 1 FROM {_NUMBERED} JOIN known_account ON known_account.id = account_id"
+    " WHERE customer.id = value AND owned_by = :owner AND NOT deleted"
+)
+
+
+def owns_account(database: Database, owner: str | None, id: int) -> bool:
+    """Whether the account is that user's; everything is nobody's in particular."""
+    return owner is None or not _without(database, [id], _OWN_ACCOUNT, owner)
+
+
+def owns_customer(database: Database, owner: str | None, id: int) -> bool:
+    """Whether the customer is in an account of that user's."""
+    return owner is None or not _without(database, [id], _OWN_CUSTOMER, owner)
+
+
+def unknown_customers(database: Database, ids: Iterable[int]) -> set[int]:
+    """Those of these numbers that no customer has."""
+    return _without(database, ids, _KNOWN_CUSTOMER)
+
+
+def insist_on_customers(database: Database, ids: Sequence[int], owner: str | None = None) -> None:
+    """Raise UnknownReference unless each is a customer, of that owner's if one is given."""
+    sql = _KNOWN_CUSTOMER if owner is None else _OWN_CUSTOMER
+    insist(ids, "customer_id", "customer", _without(database, ids, sql, owner))
+
+
+def insist_on_accounts(database: Database, ids: Sequence[int], owner: str | None = None) -> None:
+    """Raise UnknownReference unless each is an open account, of that owner's if one is given."""
+    sql = f"{OPEN_ACCOUNT} AND id = value" if owner is None else _OWN_ACCOUNT
+    insist(ids, "account_id", "account", _without(database, ids, sql, owner))
+
+
+def insist(ids: Sequence[int | None], field: str, kind: str, unknown: set[int]) -> None:
+    """Raise UnknownReference where one of the `ids` of new rows is unknown."""
+    missing = [(index, id) for index, id in enumerate(ids) if id is not None and id in unknown]
+    if missing:
+        raise UnknownReference(field, kind, [(index, int(id)) for index, id in missing])
+
+
+def _without(database: Database, ids: Iterable[int], sql: str, owner: str | None = None) -> set[int]:
+    """Those of `ids` for which `sql` finds nothing; it knows each as `value`."""
+    asked = f"SELECT value FROM carray(:ids) WHERE NOT EXISTS ({sql})"
+    bindings = {"ids": numbers(sorted(set(ids))), "owner": owner}
+    return {id for (id,) in database.rows(asked, bindings)}

@@ -1,0 +1,217 @@
+"""Credits: refunds and credit notes, for a customer, or for one of its invoices."""
+
+from collections.abc import Iterable, Sequence
+from datetime import date
+
+from msgspec import UNSET
+
+from tally.events import CreditCreated, CreditDeleted, Id, now, rfc3339
+from tally.store import belonging, listing, parts, records, references
+from tally.store.cause import UNKNOWN, Cause
+from tally.store.database import Database, numbers
+from tally.store.errors import InvoiceCredited, NotFound, OverCredited
+from tally.store.ids import give
+from tally.store.listing import Listing, ListQuery
+from tally.store.outbox import Outbox
+from tally.store.records import CREDIT, CUSTOMER, INVOICE, Credit, NewCredit, happening
+
+SCHEMA = f"""
+CREATE TABLE credit (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    customer_id INTEGER NOT NULL REFERENCES customer,
+    invoice_id INTEGER,
+    credited_cents INTEGER NOT NULL,
+    credit_date TEXT NOT NULL,
+    created_date TEXT NOT NULL,
+    created_by TEXT,
+    reference TEXT
+) STRICT;
+CREATE INDEX credit_by_invoice ON credit (invoice_id, credited_cents) WHERE invoice_id IS NOT NULL;
+{parts.schema("credit")}
+{references.schema("credit")}
+{listing.schema("credit", "credit_date")}
+"""
+
+
+class Credits:
+    """The credits in one customers.db. What changes something runs in a transaction.
+
+    Where an `owner` is given, what is in the accounts of others is as if it did not exist.
+    """
+
+    def __init__(self, database: Database, outbox: Outbox) -> None:
+        self._database = database
+        self._outbox = outbox
+        self._listing = Listing(
+            database, "credit", records.CREDIT_COLUMNS, "credit_date", records.CREDIT_LINE
+        )
+
+    def create(self, new: Sequence[NewCredit], cause: Cause = UNKNOWN, owner: str | None = None) -> list[Id]:
+        """Record credits and answer their ids in order: all of them or none.
+
+        Raises UnknownReference for a customer that does not exist, and for an invoice that isn't the
+        customer's; OverCredited where an invoice would be credited by more than its amount; ReferenceTaken
+        or RepeatedReference.
+        """
+        belonging.insist_on_customers(self._database, [each.customer_id for each in new], owner)
+        self._insist_on_room(new)
+        references.insist_on_new(self._database, "credit", new)
+        created = now()
+        self._outbox.begin_if_in_doubt()
+        ids = give(self._database, "credit", len(new))
+        events = [
+            CreditCreated(
+                id,
+                each.customer_id,
+                each.credited_cents,
+                created,
+                each.credit_date,
+                None if each.invoice_id is UNSET else each.invoice_id,
+                None if each.reference is UNSET else each.reference,
+            )
+            for id, each in zip(ids, new, strict=True)
+        ]
+        self.make([(event, cause.by) for event in events])
+        self._outbox.add(events, cause)
+        return ids
+
+    def make(self, events: Iterable[tuple[CreditCreated, str | None]]) -> None:
+        """Have the effects of creations, each by a user or nobody; nothing is published."""
+        made = list(events)
+        self._database.insert(
+            "credit (id, customer_id, invoice_id, credited_cents, credit_date, created_date, created_by,"
+            " reference)",
+            [
+                (
+                    event.id,
+                    event.customer_id,
+                    event.invoice_id,
+                    event.credited_cents,
+                    str(event.credit_date),
+                    rfc3339(event.created_date),
+                    by,
+                    event.reference,
+                )
+                for event, by in made
+            ],
+        )
+        for event, by in made:
+            after = Credit(
+                event.id,
+                event.customer_id,
+                event.invoice_id,
+                event.credited_cents,
+                str(event.credit_date),
+                rfc3339(event.created_date),
+                event.reference,
+            )
+            self._note(event, after.created_date, by, None, after)
+
+    def delete(self, id: int, cause: Cause = UNKNOWN, owner: str | None = None) -> None:
+        """Take a credit back. Raises NotFound."""
+        credit = self.one(id, owner)
+        day = date.fromisoformat(credit.credit_date)
+        event = CreditDeleted(credit.id, credit.customer_id, credit.credited_cents, now(), day)
+        self.remove(event, cause.by)
+        self._outbox.add([event], cause)
+
+    def remove(self, event: CreditDeleted, by: str | None) -> None:
+        """Have the effect of a deletion; nothing is published."""
+        for row in self._database.rows(f"{CREDIT} AND id = ?", (event.id,)):
+            self._note(event, rfc3339(event.deleted_date), by, records.credit(row), None)
+        self._database.execute("DELETE FROM credit WHERE id = ?", (event.id,))
+
+    def delete_those_of(self, customer_id: int, most: int) -> int:
+        """Delete up to `most` credits of a customer that is gone; answer how many."""
+        ids = self._database.rows(f"{_IDS} WHERE customer_id = ? LIMIT ?", (customer_id, most))
+        chosen = (numbers([id for (id,) in ids]),)
+        self._database.execute("DELETE FROM credit WHERE id IN carray(?)", chosen)
+        return len(ids)
+
+    def one(self, id: int, owner: str | None = None) -> Credit:
+        """The credit. Raises NotFound."""
+        for row in self._database.rows(f"{CREDIT} AND id = ?", (id,)):
+            credit = records.credit(row)
+            if belonging.owns_customer(self._database, owner, credit.customer_id):
+                return credit
+        raise NotFound("credit", id)
+
+    def page(self, query: ListQuery, owner: str | None = None) -> list[Credit]:
+        """The credits that are asked for."""
+        return [records.credit(row) for row in self._listing.page(query, owner)]
+
+    def lines(self, query: ListQuery, owner: str | None = None) -> list[tuple[str, str, int]]:
+        """The credits that are asked for as lines of CSV, each with its day and id."""
+        return self._listing.lines(query, owner)
+
+    def of_invoice(self, invoice_id: int) -> int:
+        """What an invoice is credited by, in cents."""
+        sql = "SELECT coalesce(sum(credited_cents), 0) FROM credit WHERE invoice_id = ?"
+        return int(self._database.value(sql, (invoice_id,)))
+
+    def insist_on_amount(self, invoice_id: int, cents: int) -> None:
+        """Raise OverCredited where an invoice can't have that amount, as its credits come to more."""
+        credited = self.of_invoice(invoice_id)
+        if cents < credited:
+            why = f"The credits of the invoice {invoice_id} come to {credited} cents"
+            raise OverCredited("purchase_price_cents", [(0, why)])
+
+    def insist_on_none(self, invoice_id: int) -> None:
+        """Raise InvoiceCredited where an invoice has credits."""
+        ids = [id for (id,) in self._database.rows(f"{_OF_INVOICE} LIMIT 3", (invoice_id,))]
+        if ids:
+            listed = ", ".join(map(str, ids[:2])) + (" and more" if len(ids) > 2 else "")
+            raise InvoiceCredited(f"The invoice {invoice_id} has credits ({listed}); take these back first.")
+
+    def _insist_on_room(self, new: Sequence[NewCredit]) -> None:
+        """See that each invoice is there, of that customer, and not credited by more than its amount."""
+        wanted = [None if each.invoice_id is UNSET else int(each.invoice_id) for each in new]
+        named = (numbers(sorted({id for id in wanted if id is not None})),)
+        known = {id: (owner, cents) for id, owner, cents in self._database.rows(_ROOM, named)}
+        strange = {
+            id
+            for id, each in zip(wanted, new, strict=True)
+            if id is not None and known.get(id, (None, 0))[0] != each.customer_id
+        }
+        belonging.insist(wanted, "invoice_id", "invoice of that customer", strange)
+        left = {id: cents for id, (_, cents) in known.items()}
+        refused = []
+        for index, (id, each) in enumerate(zip(wanted, new, strict=True)):
+            if id is not None:
+                left[id] -= each.credited_cents
+                if left[id] < 0:
+                    refused.append((index, _too_much(id, left[id] + each.credited_cents)))
+        if refused:
+            raise OverCredited("credited_cents", refused)
+
+    def _note(
+        self,
+        event: CreditCreated | CreditDeleted,
+        at: str,
+        by: str | None,
+        before: Credit | None,
+        after: Credit | None,
+    ) -> None:
+        """Note it in the history of the invoice, or else of the customer."""
+        of = before or after
+        assert of
+        told = happening(event, at, by, before, after)
+        if of.invoice_id is not None:
+            for row in self._database.rows(f"{INVOICE} AND id = ?", (of.invoice_id,)):
+                records.note(self._database, records.invoice(row), told)
+        else:
+            for row in self._database.rows(f"{CUSTOMER} WHERE id = ?", (of.customer_id,)):
+                records.note(self._database, records.customer(row), told)
+
+
+def _too_much(invoice_id: int, left: int) -> str:
+    return f"Of the invoice {invoice_id}, {max(0, left)} cents are left to be credited"
+
+
+_IDS = f"{parts.every_part('credit')} SELECT credit.id FROM {parts.rows_of('credit')}"
+_OF_INVOICE = "SELECT id FROM credit WHERE invoice_id = ?"
+_ROOM = (
+    "SELECT id, customer_id, purchase_price_cents - coalesce("
+    "(SELECT sum(credited_cents) FROM credit WHERE invoice_id = invoice.id), 0) FROM invoice"
+    " WHERE id IN carray(?)"
+)

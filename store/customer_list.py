@@ -1,0 +1,168 @@
+"""Lists of customers: searched by the words of their names, in the order asked for, a page at a time."""
+
+import unicodedata
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from msgspec import Struct, structs
+
+from tally.store import records
+from tally.store.database import Database
+from tally.store.records import Customer
+
+Order = Literal["id", "-id", "name", "-name"]
+
+FEW = 20_000  # customers: so many are sorted, or looked at one by one, in some 20 ms
+
+_DROPPED = ("''", "\N{RIGHT SINGLE QUOTATION MARK}", "-", ".")
+
+
+def _words_of(name: str) -> str:
+    joined = name
+    for each in _DROPPED:
+        joined = f"replace({joined}, '{each}', '')"
+    return f"{name}, nullif({joined}, {name})"
+
+
+# The words of each name, without case and accents, and nothing of what is between them. "O'Brien" is found as
+# `o brien`, and as `obrien`, which is in the second column.
+SCHEMA = f"""
+CREATE INDEX customer_by_name ON customer (name COLLATE NOCASE);
+CREATE VIRTUAL TABLE customer_word USING fts5 (
+    name, joined, content = '', contentless_delete = 1, detail = none,
+    tokenize = "unicode61 remove_diacritics 2"
+);
+CREATE TRIGGER customer_word_came AFTER INSERT ON customer BEGIN
+    INSERT INTO customer_word (rowid, name, joined) VALUES (NEW.id, {_words_of("NEW.name")});
+END;
+CREATE TRIGGER customer_word_changed AFTER UPDATE OF id, name ON customer
+WHEN NEW.name <> OLD.name OR NEW.id <> OLD.id BEGIN
+    DELETE FROM customer_word WHERE rowid = OLD.id;
+    INSERT INTO customer_word (rowid, name, joined) VALUES (NEW.id, {_words_of("NEW.name")});
+END;
+CREATE TRIGGER customer_word_went AFTER DELETE ON customer BEGIN
+    DELETE FROM customer_word WHERE rowid = OLD.id;
+END;
+"""
+FILL = f"INSERT INTO customer_word (rowid, name, joined) SELECT id, {_words_of('name')} FROM customer;"
+
+
+class CustomerQuery(Struct, frozen=True, kw_only=True):
+    """Which customers, and in which order; `-` turns it round.
+
+    `search` is the beginnings of words of their names, in any order. `after` is the name and the id of the
+    customer that came last.
+    """
+
+    limit: int
+    order: Order = "id"
+    after: tuple[str, int] | None = None
+    account_id: int | None = None
+    search: str | None = None
+
+
+class CustomerList:
+    """The customers in one customers.db; with `owner`, those in that user's accounts only."""
+
+    def __init__(self, database: Database, owner: str | None = None, few: int = FEW) -> None:
+        self._database = database
+        self._owner = owner
+        self._few = few
+
+    def page(self, query: CustomerQuery) -> list[Customer]:
+        """The customers that are asked for.
+
+        Takes time in proportion to the page; of an account or an owner, by name, to all that these have.
+        """
+        if query.search is None:
+            return self._rows(query, self._source(query))
+        words = words_of(query.search)
+        if not words:
+            return []
+        match = " ".join(f'"{word}"*' for word in words)
+        if self._are_few(match):
+            return self._rows(
+                query, "customer", "customer.id IN (SELECT rowid FROM customer_word(:match))", match
+            )
+        if query.order in ("id", "-id"):
+            joined = "customer_word(:match) AS found CROSS JOIN customer ON customer.id = found.rowid"
+            return self._rows(query, joined, "", match)
+        return self._walk(query, words)
+
+    def _are_few(self, match: str) -> bool:
+        sql = "SELECT count(*) FROM (SELECT 1 FROM customer_word(?) LIMIT ?)"
+        return bool(self._database.value(sql, (match, self._few)) < self._few)
+
+    def _walk(self, query: CustomerQuery, words: list[str]) -> list[Customer]:
+        """By name, looking at each: where many have the words, it isn't far to the next."""
+        found: list[Customer] = []
+        step = structs.replace(query, search=None, limit=1000)
+        while some := self._rows(step, self._source(step)):
+            found += [each for each in some if _has(each.name, words)]
+            if len(found) >= query.limit:
+                break
+            step = structs.replace(step, after=(some[-1].name, some[-1].id))
+        return found[: query.limit]
+
+    def _source(self, query: CustomerQuery) -> str:
+        if query.account_id is not None or self._owner is not None:
+            return "customer INDEXED BY customer_by_account"
+        return "customer INDEXED BY customer_by_name" if query.order.endswith("name") else "customer"
+
+    def _rows(
+        self, query: CustomerQuery, found_in: str, further: str = "", match: str = ""
+    ) -> list[Customer]:
+        conditions = [further] if further else []
+        bindings: dict[str, Any] = {"limit": query.limit, "match": match}
+        direction, sign = ("DESC", "<") if query.order.startswith("-") else ("ASC", ">")
+        by_name = query.order.endswith("name")
+        id = "found.rowid" if "found" in found_in else "customer.id"  # so that SQLite need not sort
+        if query.account_id is not None:
+            conditions.append("account_id = :account")
+            bindings["account"] = query.account_id
+        if self._owner is not None:
+            conditions.append(OWN)
+            bindings["owner"] = self._owner
+        if query.after:
+            bindings["name"], bindings["id"] = query.after
+            beyond = f"{id} {sign} :id"
+            if by_name:
+                key = "name COLLATE NOCASE"
+                beyond = f"({key} {sign}= :name AND ({key} {sign} :name OR {beyond}))"
+            conditions.append(beyond)
+        keys = [*(["name COLLATE NOCASE"] if by_name else []), id]
+        rows = self._database.rows(
+            f"SELECT {records.CUSTOMER_COLUMNS} FROM {found_in} WHERE {' AND '.join(['true', *conditions])}"
+            f" ORDER BY {', '.join(f'{key} {direction}' for key in keys)} LIMIT :limit",
+            bindings,
+        )
+        return [records.customer(row) for row in rows]
+
+
+OWN = "account_id IN (SELECT id FROM known_account WHERE owned_by = :owner AND NOT deleted)"
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text, as SQLite's tokenizer `unicode61` tells them apart, accents and all."""
+    shown = (each if _is_part(each) else " " for each in unicodedata.normalize("NFC", text))
+    return "".join(shown).split()
+
+
+def _is_part(character: str) -> bool:
+    category = unicodedata.category(character)
+    return category[0] in "LN" or category == "Co" or "\u0300" <= character <= "\u036f"
+
+
+def _has(name: str, words: Iterable[str]) -> bool:
+    """Whether the name has words that begin with all of these, as the index would tell."""
+    joined = name.translate(_WITHOUT)
+    there = [_plain(word) for word in (*words_of(name), *words_of(joined))]
+    return all(any(word.startswith(_plain(wanted)) for word in there) for wanted in words)
+
+
+def _plain(word: str) -> str:
+    split = unicodedata.normalize("NFD", word.lower())
+    return "".join(each for each in split if not "\u0300" <= each <= "\u036f")
+
+
+_WITHOUT = dict.fromkeys(ord(each[0]) for each in _DROPPED)

@@ -1,0 +1,131 @@
+"""Lists of invoices and credits: filtered, in the order asked for, a page at a time."""
+
+from datetime import date
+from typing import Any, Literal
+
+from msgspec import Struct, structs
+
+from tally.store import parts
+from tally.store.database import Database
+from tally.store.parts import Table
+
+Order = Literal["id", "-id", "day", "-day"]
+
+NEWEST = 2**63 - 1  # an id that is above all
+
+
+def schema(table: Table, day: str) -> str:
+    """The index by which rows are listed by their day."""
+    return f"CREATE INDEX {table}_by_day ON {table} ({day});"
+
+
+class ListQuery(Struct, frozen=True, kw_only=True):
+    """Which rows, and in which order: by id, or by day and then id; `-` turns it round.
+
+    `after` is the day and the id of the row that came last. `first` and `last` are days, both included.
+    """
+
+    limit: int
+    order: Order = "id"
+    after: tuple[str, int] | None = None
+    customer_id: int | None = None
+    account_id: int | None = None
+    reference: str | None = None
+    first: date | None = None
+    last: date | None = None
+
+
+class Listing:
+    """The rows of one table of customers.db. `day` is the column that has their date, `line` a row as CSV."""
+
+    def __init__(self, database: Database, table: Table, columns: str, day: str, line: str) -> None:
+        self._database = database
+        self._table: Table = table
+        self._day = day
+        self._line = line
+        self._columns = ", ".join(f"{table}.{column.strip()}" for column in columns.split(","))
+
+    def lines(self, query: ListQuery, owner: str | None = None) -> list[tuple[str, str, int]]:
+        """The rows asked for as lines of CSV, each with its day and id."""
+        return self._page(query, owner, f"{self._line}, {self._table}.{self._day}, {self._table}.id")
+
+    def page(self, query: ListQuery, owner: str | None = None) -> list[tuple[Any, ...]]:
+        """The rows asked for; with `owner`, of that user's accounts only.
+
+        Takes time in proportion to the page; by day, the rows of a customer or of an account, to all of them.
+        """
+        return self._page(query, owner, self._columns)
+
+    def _page(self, query: ListQuery, owner: str | None, columns: str) -> list[tuple[Any, ...]]:
+        table, customers = self._table, _customers(query, owner)
+        bindings = {
+            **structs.asdict(query),
+            "owner": owner,
+            "first": str(query.first),
+            "last": str(query.last),
+        }
+        if customers and query.order in ("id", "-id") and query.reference is None:
+            joined = f"({customers}) AS theirs CROSS JOIN {table} ON {parts.in_part(table)}"
+            backwards = query.order == "-id"
+            sql = self._sql(
+                query, columns, f"{joined} AND customer_id = theirs.id", [_beyond_bound(table, backwards)]
+            )
+            _, bound = query.after or ("", NEWEST if backwards else -1)
+            return parts.page(self._database, table, sql, bindings, bound, query.limit, backwards)
+        further = []
+        if query.after:
+            bindings |= {"after_day": query.after[0], "after_id": query.after[1]}
+            further.append(self._beyond(query.order))
+        return self._database.rows(self._sorted(query, columns, customers, further), bindings)
+
+    def _sorted(self, query: ListQuery, columns: str, customers: str | None, further: list[str]) -> str:
+        table = self._table
+        if query.reference is not None:
+            further.append(f"customer_id IN ({customers or 'SELECT id FROM customer'})")
+            return self._sql(query, columns, f"{table} INDEXED BY {table}_by_reference", further)
+        if customers:
+            joined = f"({customers}) AS theirs CROSS JOIN {parts.rows_of(table)} AND customer_id = theirs.id"
+            return f"{parts.every_part(table)} {self._sql(query, columns, joined, further)}"
+        further.append("customer_id NOT IN (SELECT id FROM doomed_customer)")
+        by_day = query.order in ("day", "-day") or query.first or query.last
+        return self._sql(query, columns, f"{table} INDEXED BY {table}_by_day" if by_day else table, further)
+
+    def _sql(self, query: ListQuery, columns: str, found_in: str, further: list[str]) -> str:
+        day, id = f"{self._table}.{self._day}", f"{self._table}.id"
+        conditions = ["true", *further]
+        if query.reference is not None:
+            conditions.append(f"{self._table}.reference = :reference")
+        if query.first:
+            conditions.append(f"{day} >= :first")
+        if query.last:
+            conditions.append(f"{day} <= :last")
+        direction = "DESC" if query.order.startswith("-") else "ASC"
+        keys = [day, id] if query.order.endswith("day") else [id]
+        return (
+            f"SELECT {columns} FROM {found_in} WHERE {' AND '.join(conditions)}"
+            f" ORDER BY {', '.join(f'{key} {direction}' for key in keys)} LIMIT :limit"
+        )
+
+    def _beyond(self, order: Order) -> str:
+        day, id = f"{self._table}.{self._day}", f"{self._table}.id"
+        sign = "<" if order.startswith("-") else ">"
+        if order.endswith("id"):
+            return f"{id} {sign} :after_id"
+        return f"{day} {sign}= :after_day AND ({day}, {id}) {sign} (:after_day, :after_id)"
+
+
+def _beyond_bound(table: Table, backwards: bool) -> str:
+    return f"{table}.id {'<' if backwards else '>'} :bound"
+
+
+def _customers(query: ListQuery, owner: str | None) -> str | None:
+    """Those whose rows are asked for; None where all are."""
+    conditions = []
+    if query.customer_id is not None:
+        conditions.append("id = :customer_id")
+    if query.account_id is not None:
+        conditions.append("account_id = :account_id")
+    if owner is not None:
+        own = "SELECT id FROM known_account WHERE owned_by = :owner AND NOT deleted"
+        conditions.append(f"account_id IN ({own})")
+    return f"SELECT id FROM customer WHERE {' AND '.join(conditions)}" if conditions else None

@@ -1,0 +1,96 @@
+"""What came in month by month, in all: of everything, of an account, of a customer."""
+
+from typing import NamedTuple
+
+from tally.store.database import Database
+from tally.store.errors import NotFound
+from tally.store.revenue import CENTS, NO_MONTH
+
+
+class Month(NamedTuple):
+    """Cents, and how many invoices and credits they are of; `month` is a number such as 199703.
+
+    It is None for what has no known month: counted by a release that didn't note months, or deleted by an
+    event that didn't tell the date.
+    """
+
+    month: int | None
+    cents: int
+    invoices: int
+    credits: int
+
+
+class Months:
+    """The months in one accounts.db, ascending, what has none at the end. Their cents come to the total.
+
+    With `owner`, as if there were no accounts but that user's.
+    """
+
+    def __init__(self, database: Database, owner: str | None = None) -> None:
+        self._database = database
+        self._open = "NOT deleted AND created_date IS NOT NULL"
+        if owner is not None:
+            self._open += " AND owned_by = :owner"
+        self._owner = owner
+
+    def of_all(self) -> list[Month]:
+        """Of all accounts together. Takes time in proportion to them."""
+        joined = f"JOIN account ON account.id = account_id WHERE {self._open}"
+        months = self._rows(f"SELECT month, {_SUMS} FROM account_month {joined} GROUP BY month", {})
+        total = self._rows(f"SELECT 0, {_SUMS_OF_TOTAL} FROM account_total {joined}", {})
+        return _with_the_rest(months, total[0][1])
+
+    def of_account(self, id: int) -> list[Month]:
+        """Of one account. Raises NotFound."""
+        self._insist_on_account(id)
+        ids = {"account": id}
+        months = self._rows(
+            f"SELECT month, {_SUMS} FROM account_month WHERE account_id = :account GROUP BY month", ids
+        )
+        total = self._rows(f"SELECT 0, {_SUMS_OF_TOTAL} FROM account_total WHERE account_id = :account", ids)
+        return _with_the_rest(months, total[0][1])
+
+    def of_customer(self, account_id: int, id: int) -> list[Month]:
+        """Of one customer of an account. Raises NotFound."""
+        self._insist_on_account(account_id)
+        ids = {"account": account_id, "customer": id}
+        total = self._database.rows(
+            f"SELECT {CENTS} FROM customer WHERE id = :customer AND account_id = :account AND NOT deleted",
+            ids,
+        )
+        if not total:
+            raise NotFound("customer", id)
+        return _with_the_rest(self._rows(_OF_CUSTOMER, ids), total[0][0])
+
+    def _insist_on_account(self, id: int) -> None:
+        sql = f"SELECT 1 FROM account WHERE id = :account AND {self._open}"
+        if not self._database.rows(sql, {"account": id, "owner": self._owner}):
+            raise NotFound("account", id)
+
+    def _rows(self, sql: str, ids: dict[str, int]) -> list[Month]:
+        found = self._database.rows(f"{sql} ORDER BY 1", {**ids, "owner": self._owner})
+        return [Month(month, (high << 32) + low, *counts) for month, high, low, *counts in found]
+
+
+def _with_the_rest(months: list[Month], total: int) -> list[Month]:
+    """Those with a number, but none at the ends in which nothing happened; and what is left of the total."""
+    known = [each for each in months if each.month != NO_MONTH]
+    while known and not any(known[-1][1:]):
+        known.pop()
+    while known and not any(known[0][1:]):
+        known.pop(0)
+    (rest,) = [each for each in months if each.month == NO_MONTH] or [Month(None, 0, 0, 0)]
+    rest = Month(None, total - sum(each.cents for each in known), rest.invoices, rest.credits)
+    return [*known, rest] if any(rest[1:]) else known
+
+
+# Halves, since sum() fails beyond 2^63.
+_SUMS = (
+    "coalesce(sum(cents >> 32), 0), coalesce(sum(cents & 4294967295), 0),"
+    " coalesce(sum(invoices), 0), coalesce(sum(credits), 0)"
+)
+_SUMS_OF_TOTAL = "coalesce(sum(revenue_cents >> 32), 0), coalesce(sum(revenue_cents & 4294967295), 0), 0, 0"
+_OF_CUSTOMER = (
+    f"SELECT month, {_SUMS} FROM (SELECT * FROM customer_month WHERE customer_id = :customer"
+    " UNION ALL SELECT * FROM recent_month WHERE customer_id = :customer) GROUP BY month"
+)

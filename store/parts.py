@@ -1,0 +1,65 @@
+"""The index by which a customer's invoices and credits are found, in parts.
+
+An index of the customers' ids alone would have each new invoice change another page of a large file: to be
+logged, synced and checkpointed, page by page. By parts of 262,144 ids each, all that is new goes to the few
+pages of the newest part, and who looks for a customer's invoices looks into each part. There may be wide gaps
+between the parts: numbers are drawn from blocks once a database goes on under another name.
+"""
+
+from typing import Any, Literal
+
+from tally.store.database import Database
+
+Table = Literal["invoice", "credit"]
+
+_SHIFT = 18
+_PART = f"id >> {_SHIFT}"
+
+
+def schema(table: Table) -> str:
+    """The index."""
+    return f"CREATE INDEX {table}_by_customer ON {table} ({_PART}, customer_id);"
+
+
+def every_part(table: Table) -> str:
+    """What is to be put before a query of `rows_of`."""
+    return (
+        f"WITH RECURSIVE part (number) AS (SELECT min(id) >> {_SHIFT} FROM {table} UNION ALL"
+        f" SELECT (SELECT min(id) >> {_SHIFT} FROM {table} WHERE id >= (number + 1) << {_SHIFT})"
+        " FROM part WHERE number IS NOT NULL)"
+    )
+
+
+def rows_of(table: Table) -> str:
+    """Rows by their customers, in no order. "CROSS" keeps SQLite from turning the join round."""
+    return f"part CROSS JOIN {table} ON {table}.{_PART} = part.number"
+
+
+def in_part(table: Table) -> str:
+    """A condition of a query for `page`."""
+    return f"{table}.{_PART} = :part"
+
+
+def page(
+    database: Database,
+    table: Table,
+    sql: str,
+    bindings: dict[str, Any],
+    bound: int,
+    limit: int,
+    descending: bool = False,
+) -> list[tuple[Any, ...]]:
+    """Up to `limit` rows with ids beyond `bound`, in order, part by part.
+
+    `sql` asks for those of one part: it names `in_part`, and `:bound` and `:limit` as it should.
+    """
+    following = f"SELECT max(id) >> {_SHIFT} FROM {table} WHERE id < ?"
+    if not descending:
+        following = f"SELECT min(id) >> {_SHIFT} FROM {table} WHERE id > ?"
+    found: list[tuple[Any, ...]] = []
+    at = bound
+    while len(found) < limit and (part := database.value(following, (at,))) is not None:
+        here = {**bindings, "part": part, "bound": bound, "limit": limit - len(found)}
+        found += database.rows(sql, here)
+        at = part << _SHIFT if descending else ((part + 1) << _SHIFT) - 1
+    return found

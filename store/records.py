@@ -1,0 +1,194 @@
+"""The rows of customers.db: customers, invoices and credits, new, recorded, and as they are to become."""
+
+from collections.abc import Collection
+from datetime import date
+from typing import Any, TypeVar
+
+from msgspec import UNSET, Struct, UnsetType, structs, to_builtins
+
+from tally.events import Day, Event, Id, Moment
+from tally.store import csv_cells
+from tally.store.database import Database
+from tally.store.errors import Changed
+from tally.store.history import Happening, History, Kind
+
+
+class NewCustomer(Struct, frozen=True):
+    """A customer to be recorded."""
+
+    name: str
+    account_id: Id
+
+
+class NewInvoice(Struct, frozen=True):
+    """An invoice to be recorded; the amount in cents. `reference` is what the user's own system calls it."""
+
+    customer_id: Id
+    purchase_date: date
+    purchase_price_cents: int
+    reference: str | UnsetType = UNSET
+
+
+class NewCredit(Struct, frozen=True):
+    """A credit to be recorded, of so many cents, for a customer, or for one of its invoices."""
+
+    customer_id: Id
+    credit_date: date
+    credited_cents: int
+    invoice_id: Id | UnsetType = UNSET
+    reference: str | UnsetType = UNSET
+
+
+class CustomerChange(Struct, frozen=True):
+    """What is to become of a customer; what is UNSET stays."""
+
+    name: str | UnsetType = UNSET
+    account_id: Id | UnsetType = UNSET
+
+
+class InvoiceChange(Struct, frozen=True):
+    """What is to become of an invoice; what is UNSET stays."""
+
+    purchase_date: date | UnsetType = UNSET
+    purchase_price_cents: int | UnsetType = UNSET
+
+
+class Customer(Struct, frozen=True):
+    """A recorded customer; `created_date` is RFC 3339 in UTC, `revision` how often it was changed."""
+
+    id: Id
+    account_id: Id
+    name: str
+    created_date: Moment
+    revision: int = 0
+
+
+class Invoice(Struct, frozen=True):
+    """A recorded invoice; `purchase_date` is YYYY-MM-DD, `created_date` RFC 3339 in UTC.
+
+    `revision` is how often it was changed, `reference` what the user's own system calls it, if that was told.
+    """
+
+    id: Id
+    customer_id: Id
+    purchase_price_cents: int
+    purchase_date: Day
+    created_date: Moment
+    revision: int = 0
+    reference: str | UnsetType = UNSET
+
+
+class Credit(Struct, frozen=True):
+    """A recorded refund or credit note; `invoice_id` is the invoice that it credits, if it does one.
+
+    `credit_date` is YYYY-MM-DD, `created_date` RFC 3339 in UTC.
+    """
+
+    id: Id
+    customer_id: Id
+    invoice_id: Id | None
+    credited_cents: int
+    credit_date: Day
+    created_date: Moment
+    reference: str | None = None
+
+
+CUSTOMER_COLUMNS = "customer.id, account_id, customer.name, created_date, revision"
+CUSTOMER = f"SELECT {CUSTOMER_COLUMNS} FROM customer"
+INVOICE_COLUMNS = "id, customer_id, purchase_price_cents, purchase_date, created_date, revision, reference"
+INVOICE = f"SELECT {INVOICE_COLUMNS} FROM invoice WHERE customer_id NOT IN (SELECT id FROM doomed_customer)"
+CREDIT_COLUMNS = "id, customer_id, invoice_id, credited_cents, credit_date, created_date, reference"
+CREDIT = f"SELECT {CREDIT_COLUMNS} FROM credit WHERE customer_id NOT IN (SELECT id FROM doomed_customer)"
+
+
+_CUSTOMER_OF = "(SELECT {} FROM customer WHERE customer.id = customer_id)"
+CSV_COLUMNS = "customer,purchase_date,amount,reference,id,customer_id,account_id"
+INVOICE_LINE = csv_cells.line(
+    _CUSTOMER_OF.format(csv_cells.text("name")),
+    "purchase_date",
+    csv_cells.amount("purchase_price_cents"),
+    csv_cells.optional_text("invoice.reference"),
+    "invoice.id",
+    "customer_id",
+    _CUSTOMER_OF.format("account_id"),
+)
+CREDIT_LINE = csv_cells.line(
+    _CUSTOMER_OF.format(csv_cells.text("name")),
+    "credit_date",
+    csv_cells.amount("credited_cents", "-"),
+    csv_cells.optional_text("credit.reference"),
+    "credit.id",
+    "customer_id",
+    _CUSTOMER_OF.format("account_id"),
+    "coalesce(invoice_id, '')",
+)
+
+
+def customer(row: tuple[int, int, str, str, int]) -> Customer:
+    """A row of CUSTOMER."""
+    return Customer(Id(row[0]), Id(row[1]), *row[2:])
+
+
+def invoice(row: tuple[int, int, int, str, str, int, str | None]) -> Invoice:
+    """A row of INVOICE."""
+    id, customer_id, cents, day, created, revision, reference = row
+    told = UNSET if reference is None else reference
+    return Invoice(Id(id), Id(customer_id), cents, day, created, revision, told)
+
+
+def credit(row: tuple[int, int, int | None, int, str, str, str | None]) -> Credit:
+    """A row of CREDIT."""
+    invoice_id = None if row[2] is None else Id(row[2])
+    return Credit(Id(row[0]), Id(row[1]), invoice_id, *row[3:])
+
+
+Row = TypeVar("Row", Customer, Invoice)
+
+
+def insist_on_revision(kind: str, row: Customer | Invoice, revisions: Collection[int] | None) -> None:
+    """Raise Changed unless the row has one of the `revisions`, if any are given."""
+    if revisions is not None and row.revision not in revisions:
+        raise Changed(kind, row.id, row.revision)
+
+
+def changed(row: Row, change: CustomerChange | InvoiceChange) -> Row:
+    """The row with what the change tells, and the next revision; itself where nothing is different."""
+    told = {name: value for name, value in structs.asdict(change).items() if value is not UNSET}
+    told = {name: str(value) if isinstance(value, date) else value for name, value in told.items()}
+    after = structs.replace(row, **told)
+    return row if after == row else structs.replace(after, revision=row.revision + 1)
+
+
+def shown(row: Customer | Invoice | Credit) -> dict[str, Any]:
+    """The row as JSON shows it."""
+    found: dict[str, Any] = to_builtins(row, enc_hook=str)
+    return found
+
+
+def happening(
+    event: Event,
+    at: str,
+    by: str | None,
+    before: Customer | Invoice | Credit | None,
+    after: Customer | Invoice | Credit | None,
+) -> Happening:
+    """What an event did to a row."""
+    return Happening(
+        type(event).__name__, at, by, shown(before) if before else None, shown(after) if after else None
+    )
+
+
+def beginning(database: Database, row: Customer | Invoice) -> Happening:
+    """How a row began that is as it was then."""
+    kind = _kind(row)
+    by = database.value(f"SELECT created_by FROM {kind} WHERE id = ?", (row.id,))
+    return Happening(f"{kind.title()}Created", row.created_date, by, None, shown(row))
+
+
+def note(database: Database, row: Customer | Invoice, event: Happening) -> None:
+    """Note what became of a row, which is, or was before, as given. In the transaction that is open."""
+    History(database, _kind(row)).note(row.id, beginning(database, row), event)
+
+
+def _kind(row: Customer | Invoice) -> Kind:
+    return "customer" if isinstance(row, Customer) else "invoice"

@@ -1,0 +1,90 @@
+"""What users' own systems call their invoices and credits: unique in an account, each kind for itself.
+
+It is held to by whoever records rows, in the transaction that does: customers move between accounts, so no
+index of SQLite's could.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import get_args
+
+import msgspec
+from msgspec import UNSET
+
+from tally.store import parts
+from tally.store.database import Database
+from tally.store.errors import MoveRefused, ReferenceTaken, RepeatedReference
+from tally.store.parts import Table
+from tally.store.records import NewCredit, NewInvoice
+
+
+def schema(table: Table) -> str:
+    """The index by which references are found; most rows have none."""
+    return f"CREATE INDEX {table}_by_reference ON {table} (reference) WHERE reference IS NOT NULL;"
+
+
+def insist_on_new(database: Database, table: Table, new: Sequence[NewInvoice | NewCredit]) -> None:
+    """See that the references of new rows are nobody else's, before they are recorded.
+
+    Raises ReferenceTaken, or RepeatedReference where two of them have the same.
+    """
+    named: dict[int, NewInvoice | NewCredit] = {
+        index: each for index, each in enumerate(new) if each.reference is not UNSET
+    }
+    if not named:
+        return
+    asked = msgspec.json.encode(
+        [[index, int(each.customer_id), str(each.reference)] for index, each in named.items()]
+    )
+    [accounts, taken] = [database.rows(sql, (asked.decode(),)) for sql in (_ACCOUNTS, _TAKEN[table])]
+    _insist_on_none_twice(dict(accounts), named)
+    if taken:
+        raise ReferenceTaken(table, [(index, reference, id) for index, reference, id in taken])
+
+
+def _insist_on_none_twice(accounts: Mapping[int, int], named: Mapping[int, NewInvoice | NewCredit]) -> None:
+    first: dict[tuple[int, object], int] = {}
+    repeated = []
+    for index, each in named.items():
+        before = first.setdefault((accounts[index], each.reference), index)
+        if before != index:
+            repeated.append((index, before))
+    if repeated:
+        raise RepeatedReference(repeated)
+
+
+def insist_on_move(database: Database, customer_id: int, account_id: int) -> None:
+    """Raise MoveRefused where the account has a reference that an invoice or a credit of the customer has."""
+    for table in _SAME:
+        for reference, own, other in database.rows(_SAME[table], (customer_id, account_id)):
+            raise MoveRefused(
+                f"The {table} {own} of the customer {customer_id} has the reference {reference!r}, and so"
+                f" has the {table} {other} of the account {account_id}"
+            )
+
+
+_EACH = "SELECT value ->> 0 AS place, value ->> 1 AS customer, value ->> 2 AS reference FROM json_each(?)"
+_ACCOUNTS = f"SELECT place, account_id FROM ({_EACH}) CROSS JOIN customer ON id = customer"
+
+
+def _taken(table: Table) -> str:
+    return (
+        f"SELECT place, new.reference, known.id FROM ({_EACH}) AS new"
+        f" CROSS JOIN {table} AS known INDEXED BY {table}_by_reference ON known.reference = new.reference"
+        " JOIN customer AS theirs ON theirs.id = known.customer_id"
+        " JOIN customer AS ours ON ours.id = new.customer AND ours.account_id = theirs.account_id"
+        " ORDER BY place"
+    )
+
+
+def _same(table: Table) -> str:
+    return (
+        f"{parts.every_part(table)} SELECT other.reference, {table}.id, other.id FROM {parts.rows_of(table)}"
+        f" CROSS JOIN {table} AS other INDEXED BY {table}_by_reference"
+        f" ON other.reference = {table}.reference"
+        " JOIN customer ON customer.id = other.customer_id"
+        f" WHERE {table}.customer_id = ? AND account_id = ? LIMIT 1"
+    )
+
+
+_TAKEN = {table: _taken(table) for table in get_args(Table)}
+_SAME = {table: _same(table) for table in get_args(Table)}

@@ -1,0 +1,158 @@
+"""Lists as CSV: all of a list, in columns that `import` takes, and nothing that a spreadsheet runs."""
+
+import csv
+import io
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from integration.conftest import credit, invoice, new_account, new_customer, problem
+
+from support.cli import command
+from support.tally import Client, Tally
+from support.waiting import eventually
+
+FORMULAS = ["=1+1", "+A1", "-A1", "@SUM(A1)", "'=1", "-1-1", "+49 123", "-", "=", "-1.5.2"]
+PLAIN = ["-5", "+5.25", "5=5", "'quoted'", 'say "hi", twice', "Zoé; O'Brien", "1e5"]
+
+
+def _rows(client: Client, path: str) -> list[dict[str, str]]:
+    answer = client.request("GET", path, headers={"Accept": "text/csv"})
+    assert answer.status == 200, answer.data
+    assert answer.headers["Content-Type"] == "text/csv; charset=utf-8; header=present"
+    text = answer.data.decode()
+    assert text.count("\n") == text.count("\r\n")
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+@pytest.fixture(scope="module")
+def account(shared: Tally) -> str:
+    """An account of which each customer has an invoice and a credit; names and references are its names."""
+    account = new_account(shared.accounts)
+    for place, name in enumerate(FORMULAS + PLAIN):
+        customer = new_customer(shared.customers, account, name)
+        row = invoice(customer, place) | {"reference": name, "purchase_date": f"2019-01-{30 - place}"}
+        bill = shared.customers.post("/invoices", row)["id"]
+        if place:
+            more = {"reference": name, "invoice_id": bill}
+            shared.customers.post("/credits", credit(customer, place, **more))
+    eventually(shared.settled)
+    return account
+
+
+def test_invoices_and_credits_come_whole_and_harmless(customers: Client, account: str) -> None:
+    names = [f"'{each}" for each in FORMULAS] + PLAIN
+    rows = _rows(customers, f"/invoices?account_id={account}")
+    assert [*rows[0]] == [
+        "customer", "purchase_date", "amount", "reference", "id", "customer_id", "account_id",
+    ]  # fmt: skip
+    assert [each["customer"] for each in rows] == [each["reference"] for each in rows] == names
+    assert [each["amount"] for each in rows] == [f"0.{place:02}" for place in range(len(names))]
+    shown = customers.get(f"/invoices?account_id={account}")["invoices"]
+    assert [(each["id"], each["customer_id"], each["purchase_date"]) for each in rows] == [
+        (each["id"], each["customer_id"], each["purchase_date"]) for each in shown
+    ]
+    assert {each["account_id"] for each in rows} == {account}
+    backwards = _rows(customers, f"/invoices?account_id={account}&order=purchase_date")
+    assert backwards == rows[::-1]
+
+    rows = _rows(customers, f"/credits?account_id={account}")
+    assert [each["customer"] for each in rows] == [each["reference"] for each in rows] == names[1:]
+    assert [each["amount"] for each in rows] == [f"-0.{place:02}" for place in range(1, len(names))]
+    assert [each["invoice_id"] for each in rows] == [each["id"] for each in shown[1:]]
+
+
+def test_what_is_in_many_pages_comes_once(customers: Client, accounts: Client, shared: Tally) -> None:
+    account = new_account(accounts)
+    customer = new_customer(customers, account, "Many")
+    days = [f"2019-01-{day:02}" for day in range(1, 32)]
+    new = [invoice(customer, n) | {"purchase_date": days[n * 7 % 31]} for n in range(2_500)]
+    ids = customers.post("/invoices/batch", new)["ids"]
+    rows = customers.post(
+        "/customers/batch", [{"name": f"n{n % 9}", "account_id": account} for n in range(2_500)]
+    )
+    for order in ("id", "-id", "purchase_date", "-purchase_date"):
+        found = _rows(customers, f"/invoices?account_id={account}&order={order}")
+        assert sorted((each["id"] for each in found), key=int) == ids, order
+        assert sum(Decimal(each["amount"]) for each in found) == Decimal(sum(range(2_500))) / 100
+    for order in ("id", "-id", "name", "-name"):
+        found = _rows(customers, f"/customers?account_id={account}&order={order}")
+        assert sorted((each["id"] for each in found), key=int) == [customer, *rows["ids"]], order
+    eventually(shared.settled)
+    found = _rows(accounts, f"/accounts/{account}/customers")
+    assert [each["customer_id"] for each in found] == [customer, *rows["ids"]]
+    assert found[0] == {"customer_id": customer, "customer": "Many", "revenue": "31237.50"}
+
+
+def test_accounts_and_revenue_come_as_csv_too(customers: Client, accounts: Client, account: str) -> None:
+    (row,) = [each for each in _rows(accounts, "/accounts") if each["id"] == account]
+    assert (row["owned_by"], row["customers"], row["revenue"]) == ("user1", "17", "0.00")
+    assert _rows(accounts, f"/accounts/{account}/revenue?by=quarter") == [
+        {"quarter": "2019-Q1", "revenue": "0.00", "invoices": "17", "credits": "16"}
+    ]
+    months = _rows(accounts, f"/accounts/{account}/revenue")
+    assert [(each["month"], each["revenue"]) for each in months] == [
+        ("2019-01", "1.36"),
+        ("2019-02", "-1.36"),
+    ]
+    assert _rows(accounts, "/revenue?by=year")
+
+
+@pytest.mark.parametrize("path", ["/customers", "/invoices", "/credits"])
+def test_csv_has_all_of_a_list_or_is_refused(customers: Client, path: str) -> None:
+    asks = {"Accept": "text/csv"}
+    problem(customers.request("GET", f"{path}?limit=10&after=3", headers=asks), 422, "limit", "after")
+    problem(customers.request("GET", f"{path}?order=x", headers=asks), 422, "order")
+
+
+@pytest.mark.parametrize(
+    "accept", ["*/*", "application/json", "text/csv;q=0.5, application/json", "text/*;q=0.1, */*"]
+)
+def test_json_is_what_all_others_get(customers: Client, accept: str) -> None:
+    answer = customers.request("GET", "/invoices?limit=1", headers={"Accept": accept})
+    assert answer.headers["Content-Type"] == "application/json"
+
+
+# The command
+
+
+def test_export_writes_what_the_calls_answer(shared: Tally, account: str) -> None:
+    config = shared.directory / "tally.toml"
+    for path, *arguments in (
+        (
+            f"/invoices?account_id={account}&from=2019-01-20&to=2019-01-25",
+            "invoices",
+            "--from",
+            "2019-01-20",
+            "--to",
+            "2019-01-25",
+        ),
+        (f"/credits?account_id={account}", "credits"),
+        (f"/customers?account_id={account}", "customers"),
+        (
+            f"/accounts/{account}/revenue?by=quarter&from=2019-Q1",
+            "revenue",
+            "--by",
+            "quarter",
+            "--from",
+            "2019-Q1",
+        ),
+        ("/accounts", "accounts"),
+    ):
+        client = shared.customers if arguments[0] in ("invoices", "credits", "customers") else shared.accounts
+        expected = client.request("GET", path, headers={"Accept": "text/csv"}).data
+        done = command("export", *arguments, "--config", config, "--account", account)
+        assert (done.returncode, done.stderr) == (0, ""), arguments
+        assert done.stdout == expected.decode().replace("\r\n", "\n"), arguments
+
+
+def test_export_says_why_there_is_nothing(shared: Tally, tmp_path: Path) -> None:
+    config = shared.directory / "tally.toml"
+    done = command("export", "invoices", "--config", config, "--from", "1/2/2019")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "from: Expected a date, YYYY-MM-DD" in done.stderr
+    nowhere = tmp_path / "tally.toml"
+    nowhere.write_text("[customers]\nport = 1\n")
+    done = command("export", "invoices", "--config", nowhere)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "does not answer" in done.stderr
