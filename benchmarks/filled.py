@@ -72,7 +72,7 @@ def _fill_customers(database: Database, count: int) -> None:
         database,
         count,
         "INSERT INTO customer (id, account_id, name, created_date)"
-        f" SELECT n, (n - 1) / {IN_ACCOUNT} + 1, 'Customer ' || n, '{created}'"
+        f" SELECT n, (n - 1) / {IN_ACCOUNT} + 1, {_NAME}, '{created}'"
         " FROM numbers",
     )
     _insert(
@@ -110,7 +110,7 @@ def _fill_accounts(database: Database, count: int, each: int, source: str) -> No
     _insert(
         database,
         count,
-        f"INSERT INTO customer_name SELECT n, 'Customer ' || n, '{rfc3339(created)}' FROM numbers",
+        f"INSERT INTO customer_name SELECT n, {_NAME}, '{rfc3339(created)}' FROM numbers",
     )
     opened = [
         AccountCreated(Id(number), f"Account {number}", "", "benchmark", created)
@@ -128,6 +128,22 @@ def _fill_accounts(database: Database, count: int, each: int, source: str) -> No
 
 
 _MONTH = "(n * 7 % 18)"  # of an invoice, of 18: none twice among ten of a customer
+
+
+_NAME = (
+    "char(65 + n % 26, 97 + n / 26 % 5) || 'na ' || char(65 + n % 26, 97 + n / 26 % 26, 97 + n / 676 % 26)"
+    " || 'son ' || n"
+)
+
+
+def first_name(customer: int) -> str:
+    """The first word of a customer's name: one of 130."""
+    return f"{chr(65 + customer % 26)}{chr(97 + customer // 26 % 5)}na"
+
+
+def last_name(customer: int) -> str:
+    """The second word of a customer's name: one of 17,576."""
+    return f"{chr(65 + customer % 26)}{chr(97 + customer // 26 % 26)}{chr(97 + customer // 676 % 26)}son"
 
 
 def _cents(customer: str) -> str:

@@ -14,6 +14,7 @@ import msgspec
 
 from tally.actors.logs import printable
 from tally.events import MAX_CENTS
+from tally.http.exports import meant
 from tally.http.values import Name
 
 BAD_ROWS_SHOWN = 20
@@ -195,7 +196,7 @@ def _parsed(column: str, parse: Callable[[str], Any], raw: str, faults: list[str
 def _name(raw: str) -> str:
     if any("\udc80" <= character <= "\udcff" for character in raw):
         raise ValueError("Expected UTF-8")
-    return str(Name.parse(raw))
+    return str(Name.parse(meant(raw)))
 
 
 def _date(raw: str) -> date:

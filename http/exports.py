@@ -17,6 +17,7 @@ CSV = "text/csv"
 AT_ONCE = 1000  # rows that are read in one snapshot
 
 _FORMULA = re.compile(r"'*[-=+@\t]")
+_HARMLESS = re.compile(r"'+[-=+@\t]")
 _NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?")
 
 T = TypeVar("T")
@@ -70,6 +71,11 @@ def written(*cells: object) -> str:
 def harmless(text: str) -> str:
     """The text with an apostrophe before what a spreadsheet would run as a formula."""
     return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
+
+
+def meant(cell: str) -> str:
+    """The text that a cell was made harmless from."""
+    return cell[1:] if _HARMLESS.match(cell) else cell
 
 
 def amount(cents: int) -> str:

@@ -11,6 +11,7 @@ from integration.conftest import credit, invoice, new_account, new_customer, pro
 from support.cli import command
 from support.tally import Client, Tally
 from support.waiting import eventually
+from tally.http.exports import harmless, meant
 
 FORMULAS = ["=1+1", "+A1", "-A1", "@SUM(A1)", "'=1", "-1-1", "+49 123", "-", "=", "-1.5.2"]
 PLAIN = ["-5", "+5.25", "5=5", "'quoted'", 'say "hi", twice', "Zoé; O'Brien", "1e5"]
@@ -156,3 +157,28 @@ def test_export_says_why_there_is_nothing(shared: Tally, tmp_path: Path) -> None
     done = command("export", "invoices", "--config", nowhere)
     assert (done.returncode, done.stdout) == (1, "")
     assert "does not answer" in done.stderr
+
+
+def test_what_is_exported_and_imported_is_the_same(
+    customers: Client, accounts: Client, shared: Tally, account: str, tmp_path: Path
+) -> None:
+    config = shared.directory / "tally.toml"
+    (file := tmp_path / "invoices.csv").write_text(
+        command("export", "invoices", "--config", config, "--account", account).stdout
+    )
+    other = new_account(accounts)
+    done = command("import", file, "--config", config, "--account", other)
+    assert (done.returncode, done.stderr) == (0, "")
+    eventually(shared.settled)
+
+    def listed(of: str) -> list[tuple[str, str, str]]:
+        rows = _rows(customers, f"/invoices?account_id={of}")
+        return [(each["customer"], each["purchase_date"], each["amount"]) for each in rows]
+
+    assert listed(other) == listed(account)
+
+
+@pytest.mark.parametrize("text", [*FORMULAS, *PLAIN, "'", "''", "''=", "", "a", "'a", "'-5"])
+def test_what_was_made_harmless_is_understood(text: str) -> None:
+    assert meant(harmless(text)) == text
+    assert not harmless(text).startswith(("=", "@"))

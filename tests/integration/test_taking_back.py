@@ -17,7 +17,7 @@ from tally.store.incarnations import incarnations
 from tally.store.lacking import lacking_of
 from tally.store.listing import ListQuery
 from tally.store.ranges import Range
-from tally.store.records import InvoiceChange, NewCustomer, NewInvoice
+from tally.store.records import InvoiceChange, NewCredit, NewCustomer, NewInvoice
 from tally.store.stream import EventStream, connect
 
 SEVERAL_PAGES = 2500
@@ -150,6 +150,47 @@ def test_what_two_copies_changed_counts_as_the_later_one_says_and_what_one_delet
     with reader.database.transaction():
         reader.apply(decode(entry.fields) for page in stream.pages() for entry in page)
     assert [each.total_revenue_cents for each in reader.customers_of(1, -1, 10)] == [310]
+
+
+def test_what_two_copies_credited_is_all_there_and_counts_as_it_is_recorded(
+    tmp_path: Path, redis_url: str
+) -> None:
+    """One credits an invoice that the other deletes: the credit stays, and so both come to the same."""
+    stream = EventStream(connect(redis_url), "event-stream")
+    original = Customers(customers.open_database(tmp_path))
+    with original.database.transaction():
+        (customer,) = original.create_customers([NewCustomer("c", Id(1))])
+        first, second = original.create_invoices([NewInvoice(customer, DAY, 100)] * 2)
+        (common,) = original.credits.create([NewCredit(customer, DAY, 1)])
+    Copied.publish(Relay(original.database, stream))
+    (tmp_path / "older").mkdir()
+    original.database.execute("VACUUM INTO ?", (str(tmp_path / "older" / customers.FILE),))
+    older = Customers(customers.open_database(tmp_path / "older"))
+
+    with original.database.transaction():
+        original.credits.create([NewCredit(customer, DAY, 20, first, "CN-1")])
+        original.credits.delete(common)
+        original.delete_invoice(second)
+    Copied.publish(Relay(original.database, stream))
+    with older.database.transaction():
+        (new,) = older.create_invoices([NewInvoice(customer, DAY, 50, "R-1")])
+        older.credits.create([NewCredit(customer, DAY, cents, of) for cents, of in ((3, second), (4, new))])
+        older.credits.delete(common)
+        older.delete_invoice(first)
+    Copied.publish(Relay(older.database, stream, Standing(older, stream).settle))
+
+    invoices, credits = older.invoices(ListQuery(limit=10)), older.credits.page(ListQuery(limit=10))
+    assert [(each.purchase_price_cents, each.reference) for each in invoices] == [(50, "R-1")]
+    assert sorted((each.credited_cents, each.invoice_id) for each in credits) == [
+        (3, second),
+        (4, invoices[0].id),
+        (20, first),
+    ]
+    assert len({each.id for each in credits}) == 3
+    reader = Accounts(open_database(tmp_path))
+    with reader.database.transaction():
+        reader.apply(decode(entry.fields) for page in stream.pages() for entry in page)
+    assert [each.total_revenue_cents for each in reader.customers_of(1, -1, 10)] == [50 - 27]
 
 
 def test_a_batch_on_its_way_publishes_nothing_after_an_event_of_another_of_its_name(copied: Copied) -> None:
