@@ -18,6 +18,7 @@ from tally.store.records import Customer
 
 T = TypeVar("T")
 
+MOST_WORDS = 20
 MOST_SOUGHT = 200  # characters: no name is longer
 
 
@@ -69,7 +70,7 @@ class CustomerListRequest:
             order=order,
             after=query(req, "after", None, Position.parse, faults),
             account_id=query(req, "account_id", None, Id.parse, faults),
-            search=query(req, "search", None, _sought, faults),
+            search=query(req, "search", None, sought, faults),
         )
         if faults:
             raise WrongFields(faults)
@@ -145,9 +146,12 @@ class Position(str):
         }
 
 
-def _sought(raw: str) -> str | None:
+def sought(raw: str) -> str | None:
+    """What is searched for, None where that is nothing. Raises ValueError for more than a name can have."""
     if len(raw) > MOST_SOUGHT:
         raise ValueError(f"Expected at most {MOST_SOUGHT} characters")
+    if len(customer_list.words_of(raw)) > MOST_WORDS:
+        raise ValueError(f"Expected at most {MOST_WORDS} words")
     return raw.strip() or None
 
 

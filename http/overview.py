@@ -9,9 +9,9 @@ import falcon
 
 from tally.events import Id
 from tally.http.auth import owner
-from tally.http.lists import MOST_SOUGHT
+from tally.http.lists import sought
 from tally.http.problems import FieldError, WrongFields
-from tally.http.service import Json, Page, Service, path_id
+from tally.http.service import Json, Page, Service, path_id, query
 from tally.store.account_totals import AccountQuery, AccountTotals, Sort
 from tally.store.accounts import Accounts
 from tally.store.customer_list import CustomerQuery
@@ -144,10 +144,11 @@ def _choice(req: falcon.Request, name: str, choices: tuple[str, ...]) -> str:
 
 
 def _search(req: falcon.Request) -> str:
-    text = (req.get_param("search") or "").strip()
-    if len(text) > MOST_SOUGHT:
-        raise WrongFields([FieldError("search", f"Expected at most {MOST_SOUGHT} characters")])
-    return text
+    faults: list[FieldError] = []
+    text: str | None = query(req, "search", None, sought, faults)
+    if faults:
+        raise WrongFields(faults)
+    return text or ""
 
 
 def _by_id(

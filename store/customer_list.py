@@ -72,17 +72,20 @@ class CustomerList:
     def page(self, query: CustomerQuery) -> list[Customer]:
         """The customers that are asked for.
 
-        Takes time in proportion to the page; of an account or an owner, by name, to all that these have.
+        Takes time in proportion to the page. Of an account or an owner, by name, to all that these have; of
+        those with some words, to all that have the words.
         """
         if query.search is None:
             return self._rows(query, self._source(query))
-        words = words_of(query.search)
+        words = [*dict.fromkeys(words_of(query.search))]
         if not words:
             return []
         match = " ".join(f'"{word}"*' for word in words)
-        if self._are_few(match):
+        is_narrow = query.account_id is not None or self._owner is not None
+        if is_narrow or self._are_few(match):
+            source = self._source(query) if is_narrow else "customer"
             return self._rows(
-                query, "customer", "customer.id IN (SELECT rowid FROM customer_word(:match))", match
+                query, source, "customer.id IN (SELECT rowid FROM customer_word(:match))", match
             )
         if query.order in ("id", "-id"):
             joined = "customer_word(:match) AS found CROSS JOIN customer ON customer.id = found.rowid"
