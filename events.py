@@ -100,8 +100,17 @@ def rfc3339(moment: datetime) -> str:
     return moment.isoformat().replace("+00:00", "Z")
 
 
+_DATES = ("created_date", "updated_date", "deleted_date")
+
+
 class Event(msgspec.Struct, frozen=True, gc=False):
     """Something that happened to a customer, an invoice, a credit or an account. A value: never changed."""
+
+    @property
+    def happened(self) -> datetime:
+        """When it did: each type has one such date."""
+        dates: list[datetime | None] = [getattr(self, name, None) for name in _DATES]
+        return next(date for date in dates if date)
 
 
 E = TypeVar("E", bound=Event)

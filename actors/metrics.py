@@ -7,7 +7,6 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
 from typing import Any
 
 import psutil
@@ -168,8 +167,7 @@ def actor_metrics(service: str, actors: Sequence[ActorStatus]) -> Iterator[Metri
 
 def _seconds_since(event: Event) -> float:
     """By the wall clock, which may have been set meanwhile."""
-    date: datetime = getattr(event, "created_date", None) or event.deleted_date  # type: ignore[attr-defined]
-    return max(0.0, time.time() - date.timestamp())
+    return max(0.0, time.time() - event.happened.timestamp())
 
 
 def _by_level(log: Any, traces: Iterable[str]) -> Iterator[tuple[int, list[str]]]:

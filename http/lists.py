@@ -19,6 +19,7 @@ from tally.store.records import Customer
 T = TypeVar("T")
 
 MOST_WORDS = 20
+_POSITION = re.compile("(?:((?:[0-9a-f]{2})+)-)?([0-9]+)")
 MOST_SOUGHT = 200  # characters: no name is longer
 
 
@@ -128,11 +129,11 @@ class Position(str):
     @classmethod
     def parse(cls, raw: str) -> tuple[str, int]:
         """The key and the id. Raises ValueError."""
-        key, _, id = raw.rpartition("-")
         try:
-            if key and not re.fullmatch("[0-9a-f]+", key):
+            found = _POSITION.fullmatch(raw)
+            if found is None:
                 raise ValueError
-            return bytes.fromhex(key).decode(errors="replace"), Id.parse(id)
+            return bytes.fromhex(found[1] or "").decode(errors="replace"), Id.parse(found[2])
         except ValueError:
             raise ValueError("Expected what `next` was in the page before") from None
 

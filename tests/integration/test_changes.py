@@ -271,3 +271,14 @@ def test_a_long_history_comes_in_pages(customers: Client) -> None:
         seen += [each["after"]["name"] for each in page["history"]]
         after = page["next"]
     assert seen == ["John Adams", *(f"Name {number}" for number in range(5))]
+
+
+@EACH
+def test_a_change_alone_is_done_with_at_once(shared: Tally, kind: Kind) -> None:
+    """A figure could not be had of it: it was applied, and told as failed, and came again after 10 s."""
+    id = kind.new(shared)
+    eventually(shared.settled)
+    failed = shared.said().count("event_failed")
+    assert _change(shared, kind, id, kind.first).status == 200
+    eventually(shared.settled, 5)
+    assert shared.said().count("event_failed") == failed

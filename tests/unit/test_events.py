@@ -157,6 +157,11 @@ def test_a_payload_has_the_contracts_keys_in_the_contracts_order(
     assert decode(_fields(event)) == event
 
 
+@pytest.mark.parametrize("event", [event for event, _ in EXAMPLES], ids=lambda event: type(event).__name__)
+def test_every_event_tells_when_it_happened(event: Event) -> None:
+    assert event.happened == _THEN
+
+
 def test_there_is_an_example_of_every_event() -> None:
     assert {type(event) for event, _ in EXAMPLES} == set(EVENT_TYPES.values())
 
