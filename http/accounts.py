@@ -162,6 +162,7 @@ class AccountsResource:
             read,
             lambda row: row.id,
             lambda row: exports.written(*row[:-1], exports.amount(row.revenue_cents)),
+            exports.AT_ONCE,
         )
         header = "id,name,description,owned_by,created_date,customers,revenue"
         exports.send(req, resp, self._long_lists, "accounts", header, lines)
@@ -224,12 +225,13 @@ class AccountsResource:
     ) -> None:
         def read(after: tuple[str | int, int] | None) -> list[CustomerRevenue]:
             with self._service.read() as store:
-                return store.customers_in_order(account, order, after, exports.AT_ONCE)
+                return store.customers_in_order(account, order, after, exports.SORTED_AT_ONCE)
 
         lines = exports.paged(
             read,
             lambda row: (key_of(row, order), row.customer_id),
             lambda row: exports.written(row.customer_id, row.name, exports.amount(row.total_revenue_cents)),
+            exports.SORTED_AT_ONCE,
         )
         exports.send(req, resp, self._long_lists, "customers", "customer_id,customer,revenue", lines)
 

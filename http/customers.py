@@ -126,16 +126,17 @@ class CustomersResource:
         Json.send(resp, CustomerPage(*listed.cut(found)))
 
     def _send_csv(self, req: falcon.Request, resp: falcon.Response, wanted: CustomerQuery) -> None:
-        user = owner(req)
+        user, most = owner(req), exports.at_once(wanted.order)
 
         def read(after: tuple[str, int] | None) -> list[Customer]:
             with self._service.read() as store:
-                return store.customers(replace(wanted, limit=exports.AT_ONCE, after=after), user)
+                return store.customers(replace(wanted, limit=most, after=after), user)
 
         lines = exports.paged(
             read,
             lambda row: (row.name, row.id),
             lambda row: exports.written(row.name, row.id, row.account_id, row.created_date),
+            most,
         )
         exports.send(req, resp, self._long_lists, "customers", "customer,id,account_id,created_date", lines)
 
@@ -303,14 +304,14 @@ def _send_lines(
     lines: _Lines,
 ) -> None:
     """Answer with all invoices, or credits, that are asked for."""
-    user = owner(req)
+    user, most = owner(req), exports.at_once(listed.wanted.order)
 
     def read(after: tuple[str, int] | None) -> list[tuple[str, str, int]]:
         with service.read() as store:
-            return lines(store, replace(listed.wanted, limit=exports.AT_ONCE, after=after), user)
+            return lines(store, replace(listed.wanted, limit=most, after=after), user)
 
     header = CSV_COLUMNS + (",invoice_id" if name == "credits" else "")
-    every = exports.paged(read, lambda row: row[1:], lambda row: row[0])
+    every = exports.paged(read, lambda row: row[1:], lambda row: row[0], most)
     exports.send(req, resp, long_lists, name, header, every)
 
 

@@ -15,6 +15,7 @@ from tally.http.problems import FieldError, WrongFields
 
 CSV = "text/csv"
 AT_ONCE = 1000  # rows that are read in one snapshot
+SORTED_AT_ONCE = 50_000  # where each time all are sorted
 
 _FORMULA = re.compile(r"'*[-=+@\t]")
 _HARMLESS = re.compile(r"'+[-=+@\t]")
@@ -47,16 +48,21 @@ def send(
     resp.stream = lists.begin(principal(req).name, (piece.encode() for piece in pieces))
 
 
+def at_once(order: str) -> int:
+    """How many rows to read in one snapshot, of a list in that order."""
+    return AT_ONCE if order in ("id", "-id") else SORTED_AT_ONCE
+
+
 def paged(
-    read: Callable[[Any], Sequence[T]], position: Callable[[T], Any], line: Callable[[T], str]
+    read: Callable[[Any], Sequence[T]], position: Callable[[T], Any], line: Callable[[T], str], most: int
 ) -> Iterator[str]:
-    """The lines of all pages, a page at a time. `read` answers up to AT_ONCE rows that follow a position."""
+    """The lines of all pages, a page at a time. `read` answers up to `most` rows that follow a position."""
     after = None
     while True:
         rows = read(after)
         if rows:
             yield "".join(map(line, rows))
-        if len(rows) < AT_ONCE:
+        if len(rows) < most:
             return
         after = position(rows[-1])
 

@@ -6,7 +6,7 @@ from datetime import date
 from msgspec import UNSET
 
 from tally.events import CreditCreated, CreditDeleted, Id, now, rfc3339
-from tally.store import belonging, listing, parts, records, references
+from tally.store import belonging, parts, records, references
 from tally.store.cause import UNKNOWN, Cause
 from tally.store.database import Database, numbers
 from tally.store.errors import InvoiceCredited, NotFound, OverCredited
@@ -29,7 +29,6 @@ CREATE TABLE credit (
 CREATE INDEX credit_by_invoice ON credit (invoice_id, credited_cents) WHERE invoice_id IS NOT NULL;
 {parts.schema("credit")}
 {references.schema("credit")}
-{listing.schema("credit", "credit_date")}
 """
 
 

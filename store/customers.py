@@ -33,7 +33,6 @@ from tally.store import (
     history,
     idempotency,
     inbox,
-    listing,
     outbox,
     parts,
     records,
@@ -101,7 +100,6 @@ CREATE TABLE invoice (
 ) STRICT;
 {parts.schema("invoice")}
 {references.schema("invoice")}
-{listing.schema("invoice", "purchase_date")}
 {credits.SCHEMA}
 {history.SCHEMA}
 {updates.SCHEMA}
@@ -140,7 +138,6 @@ MIGRATIONS: Migrations = (  # see CONTRIBUTING.md, "A change of the schema"
     ALTER TABLE invoice ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE invoice ADD COLUMN reference TEXT;
     {references.schema("invoice")}
-    {listing.schema("invoice", "purchase_date")}
     {credits.SCHEMA}
     """,
 )
