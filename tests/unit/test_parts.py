@@ -19,7 +19,7 @@ IDS = [1, 5, PART - 1, PART, PART + 7, 3 * PART - 1, 3 * PART, 9 * PART + 1, 10*
 
 @pytest.fixture
 def customers(tmp_path: Path) -> Iterator[Customers]:
-    """Two customers with invoices side by side, in ten parts and far beyond; each comes to its id in cents."""
+    """Two customers with invoices side by side, in ten parts and beyond; each comes to its id in cents."""
     customers = Customers(open_database(tmp_path))
     with customers.database.transaction():
         customers.create_customers([NewCustomer("n", Id(1)), NewCustomer("n", Id(2))])
