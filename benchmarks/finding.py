@@ -27,7 +27,7 @@ _MB = 1_000_000
 
 
 class Found(NamedTuple):
-    """What one run has found: ms at the 99th percentile by what was asked, and how CSV went."""
+    """What one run has found. Times are ms, at the 99th percentile."""
 
     searches: dict[str, float]
     year: float

@@ -1,12 +1,13 @@
-"""What lists of invoices and credits are asked for: filters, an order, and where the last page ended."""
+"""What lists are asked for: filters, an order, and where the last page ended."""
 
 import re
+from collections.abc import Callable
 from datetime import date
 from typing import Any, TypeVar, get_args
 
 import falcon
 
-from tally.events import Id
+from tally.events import MAX_ID, Id
 from tally.http.problems import FieldError, WrongFields
 from tally.http.service import LISTED, limit, one_of, query
 from tally.http.values import Reference
@@ -50,12 +51,10 @@ class ListRequest:
 
     def cut(self, rows: list[T]) -> tuple[list[T], str | None]:
         """The rows of this page out of what was asked for, and what `after` is to be for the next, if any."""
-        found = rows[: self._limit]
-        if len(rows) <= self._limit:
-            return found, None
-        last: Any = found[-1]
         by_day = self._order in ("day", "-day")
-        return found, Position.of(getattr(last, self._day) if by_day else "", last.id)
+        return _cut(
+            rows, self._limit, lambda row: Position.of(getattr(row, self._day) if by_day else "", row.id)
+        )
 
 
 class CustomerListRequest:
@@ -78,11 +77,7 @@ class CustomerListRequest:
 
     def cut(self, rows: list[Customer]) -> tuple[list[Customer], str | None]:
         """The rows of this page out of what was asked for, and what `after` is to be for the next, if any."""
-        found = rows[: self._limit]
-        if len(rows) <= self._limit:
-            return found, None
-        last = found[-1]
-        return found, Position.of(last.name if self._by_name else "", last.id)
+        return _cut(rows, self._limit, lambda row: Position.of(row.name if self._by_name else "", row.id))
 
 
 class RevenueListRequest:
@@ -99,12 +94,12 @@ class RevenueListRequest:
 
     def cut(self, rows: list[CustomerRevenue]) -> tuple[list[CustomerRevenue], str | None]:
         """The rows of this page out of what was asked for, and what `after` is to be for the next, if any."""
-        found = rows[: self._limit]
-        if len(rows) <= self._limit:
-            return found, None
-        last = found[-1]
         by_id = self.order in ("id", "-id")
-        return found, Position.of("" if by_id else str(key_of(last, self.order)), last.customer_id)
+
+        def position(row: CustomerRevenue) -> str:
+            return Position.of("" if by_id else str(key_of(row, self.order)), row.customer_id)
+
+        return _cut(rows, self._limit, position)
 
     def _place(self, told: tuple[str, int] | None) -> tuple[str | int, int] | None:
         if told is None or self.order.endswith("name"):
@@ -112,7 +107,14 @@ class RevenueListRequest:
         key, id = told
         if self.order.endswith("id"):
             return id, id
-        return int(key) if re.fullmatch("-?[0-9]{1,18}", key) else 0, id
+        cents = int(key) if re.fullmatch("-?[0-9]{1,19}", key) else 0
+        return max(-MAX_ID, min(cents, MAX_ID)), id  # what SQLite takes
+
+
+def _cut(rows: list[T], limit: int, position: Callable[[Any], str]) -> tuple[list[T], str | None]:
+    """The first `limit` rows, and the position of the last of them where there are more."""
+    found = rows[:limit]
+    return found, position(found[-1]) if len(rows) > limit else None
 
 
 class Position(str):

@@ -3,6 +3,7 @@
 These calls are the pages' own, and may change with them; sums are strings, in cents.
 """
 
+from collections.abc import Callable
 from typing import Any, get_args
 
 import falcon
@@ -11,7 +12,7 @@ from tally.events import Id
 from tally.http.auth import owner
 from tally.http.lists import sought
 from tally.http.problems import FieldError, WrongFields
-from tally.http.service import Json, Page, Service, path_id, query
+from tally.http.service import Json, Page, Service, one_of, path_id, query
 from tally.store.account_totals import AccountQuery, AccountTotals, Sort
 from tally.store.accounts import Accounts
 from tally.store.customer_list import CustomerQuery
@@ -136,19 +137,20 @@ def _account_query(req: falcon.Request) -> AccountQuery:
 
 
 def _choice(req: falcon.Request, name: str, choices: tuple[str, ...]) -> str:
-    """One of the choices; the first when none is asked for."""
-    chosen = req.get_param(name, default=choices[0])
-    if chosen not in choices:
-        raise WrongFields([FieldError(name, f"Expected {', '.join(choices[:-1])} or {choices[-1]}")])
-    return chosen
+    """One of the choices; the first when none is asked for. Raises WrongFields."""
+    return str(_parameter(req, name, choices[0], one_of(choices)))
 
 
 def _search(req: falcon.Request) -> str:
+    return _parameter(req, "search", None, sought) or ""
+
+
+def _parameter(req: falcon.Request, name: str, default: Any, parse: Callable[[str], Any]) -> Any:
     faults: list[FieldError] = []
-    text: str | None = query(req, "search", None, sought, faults)
+    found = query(req, name, default, parse, faults)
     if faults:
         raise WrongFields(faults)
-    return text or ""
+    return found
 
 
 def _by_id(

@@ -1,4 +1,4 @@
-"""What came in month by month, in all: of everything, of an account, of a customer."""
+"""What came in each month: for all accounts, for one, or for a customer."""
 
 from typing import NamedTuple
 
