@@ -4,6 +4,7 @@
 of the class's fields, `EventId` the event's name for good. This module imports nothing of ours.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from functools import lru_cache
@@ -277,6 +278,32 @@ class EventId(msgspec.Struct, frozen=True, gc=False):
             return cls(_source(source), int(digits))
         return None
 
+
+class EventRange(msgspec.Struct, frozen=True, gc=False):
+    """Events that a source has published, or will, one after another: `<source>:<first>-<last>`.
+
+    Of a single one, and where nobody cares about the first: its EventId.
+    """
+
+    source: str
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        numbers = f"{self.first}-{self.last}" if self.first < self.last else str(self.last)
+        return f"{self.source}:{numbers}"
+
+    @classmethod
+    def parse(cls, raw: str) -> Self:
+        """What `str` has written. Raises ValueError."""
+        found = re.fullmatch(EVENT_RANGE, raw)
+        if found is None:
+            raise ValueError("Expected source:sequence or source:first-last")
+        source, first, last = found.groups()
+        return cls(source, int(first), int(last or first))
+
+
+EVENT_RANGE = "^([!-9;-~]{1,200}):([1-9][0-9]{0,17})(?:-([1-9][0-9]{0,17}))?$"
 
 _ZERO = ord("0")
 

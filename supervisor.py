@@ -17,9 +17,11 @@ from tally.actors.lock import AlreadyRunning, DirectoryLock
 from tally.actors.services import SERVICES
 from tally.actors.supervision import Child, StartFailed, Supervisor
 from tally.commands import checks, event_listing, status_report, terminal
+from tally.commands.adopting import adopt
 from tally.commands.copies import backup, recover, restore
-from tally.commands.data import export, import_, rebuild
+from tally.commands.data import export, rebuild
 from tally.commands.groups import groups_command
+from tally.commands.import_command import import_
 from tally.commands.inherited import let_go_of_output
 from tally.commands.letters import dead_letters
 from tally.commands.shared import (
@@ -232,7 +234,18 @@ def completion(shell: str) -> None:
     click.echo(kind(main, {}, "tally", "_TALLY_COMPLETE").source())
 
 
-for command in (users, dead_letters, groups_command, import_, export, rebuild, backup, restore, recover):
+for command in (
+    users,
+    dead_letters,
+    groups_command,
+    import_,
+    export,
+    adopt,
+    rebuild,
+    backup,
+    restore,
+    recover,
+):
     main.add_command(command)
 
 

@@ -8,7 +8,7 @@ import os
 import secrets
 import socket
 import struct
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from datetime import timedelta
 from functools import partial
@@ -29,6 +29,7 @@ from tally.config import AccountsSettings, CustomersSettings, Settings, brackete
 from tally.http import accounts as accounts_http
 from tally.http import customers as customers_http
 from tally.http import metrics, pages
+from tally.http.after import EventsElsewhere
 from tally.http.figures import Figures, new_page
 from tally.http.requests import RequestObserver
 from tally.http.service import Api
@@ -37,9 +38,11 @@ from tally.http.tokens import Tokens
 from tally.recovery import first_start
 from tally.recovery.standing import Standing
 from tally.store import customers
+from tally.store.asks import Asks
 from tally.store.database import Database, Place, place_of
 from tally.store.errors import OutdatedDatabase
 from tally.store.key_file import SIGNING_KEY
+from tally.store.ranges import Range
 from tally.store.revocations import Revocations
 from tally.store.stream import EventStream, RedisError, connect
 
@@ -242,9 +245,23 @@ class Family:
         customers = self._settings.customers
         if service == "customers":
             require_account = customers.require_account
-            return customers_http.api(opened, ring, require_account, status, known)
+            return customers_http.api(opened, ring, require_account, status, known, self._events(service))
         threads = self._settings.accounts.threads
-        return accounts_http.api(opened, ring, status, known, customers.port, threads, sign_ins)
+        return accounts_http.api(
+            opened, ring, status, known, customers.port, threads, sign_ins, self._events(service)
+        )
+
+    def _events(self, service: str) -> EventsElsewhere:
+        def gone(group: str) -> Mapping[str, list[Range]]:
+            stream = EventStream(connect(self._redis_url, ANSWER_SECONDS), self._settings.redis.stream)
+            try:
+                return Asks(stream).gone(group)
+            except (RedisError, OSError):
+                return {}
+            finally:
+                stream.client.close()
+
+        return EventsElsewhere(SERVICES[service].source_prefix, gone)
 
     def _status(self, service: str) -> StatusProbe:
         return status_probe(self._settings, service, self._redis_url, partial(self._open, service))

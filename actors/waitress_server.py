@@ -31,6 +31,7 @@ from waitress.adjustments import Adjustments
 from waitress.utilities import BadRequest, Error, InternalServerError, build_http_date
 
 from tally.actors.limits import Limits
+from tally.http.after import WAITS_UNTIL, NotYet, Waiting
 from tally.http.auth import CHALLENGE
 from tally.http.problems import CONTENT_TYPE, render
 from tally.http.seldom import Seldom
@@ -329,6 +330,8 @@ class _Task(waitress.task.WSGITask):  # type: ignore[misc]
         """Make the answer, and keep it. An answer that came to nothing may have read the body before."""
         environ = self.get_environment()
         environ["wsgi.input"].seek(0)
+        if self.channel.waited_until is not None:
+            environ[WAITS_UNTIL], self.channel.waited_until = self.channel.waited_until, None
         self._answer = self.channel.server.application(environ, self._start)
 
     def _start(self, status: str, headers: list[tuple[str, str]], *_: Any) -> None:
@@ -417,6 +420,7 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
     sent_continue: bool
     _begun: _Task | None = None
     follows = False  # the request that waits came behind another one
+    waited_until: float | None = None  # the first request has waited: see NotYet
     _sending = False
     _unparsed = b""  # what has come behind the requests that wait
 
@@ -533,6 +537,9 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
             self._begun = paused.task
             self.server.add_task(self)
             self.server.pull_trigger()
+        except NotYet as not_yet:
+            self.waited_until = not_yet.until
+            self.server.waiting.add(self, not_yet)
         else:
             with self.requests_lock:
                 self._parse()
@@ -699,6 +706,7 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
         if commits:
             commits.after_finish = self._alarm.release
         self._refusal = refusal
+        self.waiting = Waiting(self.add_task)
         self.rests = threading.Event()  # the loop has nothing to do
         self.rests.set()
         self._unsent, self._counts_again = 0, 0.0
@@ -784,6 +792,7 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
     def stop_accepting(self) -> None:
         """Take in what the kernel has accepted already, and let go of the listening socket."""
         self.accepting = False
+        self.waiting.end()
         while self.accept_one():
             pass
         self.del_channel()

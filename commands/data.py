@@ -1,124 +1,34 @@
-"""`import`, `export` and `rebuild`: what goes into the databases, and out of them."""
+"""`export` and `rebuild`: what comes out of the databases, and out of the stream."""
 
-import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
 from urllib.parse import urlencode
 
 import click
 
 from tally.actors import logs
 from tally.actors.lock import AlreadyRunning
-from tally.commands.purchase_file import Columns
-from tally.commands.shared import FAILED, Command, Group, config_option, confirmed, end, load
+from tally.commands.shared import (
+    FAILED,
+    Command,
+    Group,
+    config_option,
+    confirmed,
+    end,
+    load,
+    some_account,
+    token_option,
+)
 from tally.events import Id
 from tally.recovery.rebuilding import CannotRebuild
 from tally.store.errors import StoreError
 from tally.store.stream import RedisError
 
 
-def _account_id(_context: object, _parameter: object, value: str) -> Id:
-    try:
-        return Id.parse(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
-def _delimiter(_context: object, _parameter: object, value: str | None) -> str | None:
-    value = {"tab": "\t", "\\t": "\t"}.get(value or "", value)
-    if value is not None and (len(value) != 1 or value in '"\r\n'):
-        raise click.BadParameter("Expected one character, or tab")
-    return value
-
-
-def _token(_context: object, _parameter: object, value: str | None) -> str | None:
-    if value is not None and not re.fullmatch("[!-~]+", value):
-        raise click.BadParameter("Expected visible ASCII characters")
-    return value
-
-
-def _some_account(_context: object, _parameter: object, value: str | None) -> Id | None:
-    return None if value is None else _account_id(_context, _parameter, value)
-
-
-def token_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The option `--token TOKEN`."""
-    return click.option(
-        "--token",
-        envvar="TALLY_TOKEN",
-        show_envvar=True,
-        callback=_token,
-        help="Of POST /auth/login, where auth.mode is not off.",
-    )(command)
-
-
-@click.command("import", cls=Command)
-@config_option
-@click.argument("source", metavar="FILE", type=click.File("rb"))
-@click.option(
-    "--account", required=True, metavar="ID", callback=_account_id, help="The account they belong to."
-)
-@click.option("--customer-column", default="customer", show_default=True, metavar="NAME")
-@click.option("--date-column", default="purchase_date", show_default=True, metavar="NAME")
-@click.option("--amount-column", default="amount", show_default=True, metavar="NAME")
-@click.option(
-    "--delimiter",
-    callback=_delimiter,
-    help="Between columns; by default the comma, semicolon or tab of the header.",
-)
-@click.option(
-    "--skip-bad", is_flag=True, help="Leave bad rows out; otherwise nothing is imported when there is one."
-)
-@click.option(
-    "--resend", is_flag=True, help="Send what was in doubt, after you have looked; you will be told."
-)
-@token_option
-def import_(
-    file: Path | None,
-    source: BinaryIO,
-    account: Id,
-    customer_column: str,
-    date_column: str,
-    amount_column: str,
-    delimiter: str | None,
-    skip_bad: bool,
-    resend: bool,
-    token: str | None,
-) -> None:
-    """Import customers and their invoices from a CSV file into a running Tally; - is standard input.
-
-    Each distinct customer is created once, and an invoice for each row, with an amount in decimal
-    currency such as 29.33. The file is UTF-8 and begins with the names of its columns.
-
-    Safe to run again: an import that was interrupted goes on where it was, one that is done adds
-    nothing. One that was killed while a batch was on its way, and is run again only after 24 hours,
-    asks you to look first. A file that was changed in any way is another import.
-
-    \b
-    Example: python supervisor.py import purchases.csv --account 1
-    """
-    from tally.commands import importing  # what shows progress takes 0.1 s to load; `run` does without
-
-    columns = Columns(customer_column, date_column, amount_column)
-    options = importing.Options(columns, delimiter, skip_bad, resend)
-    try:
-        click.echo(importing.import_file(load(file), source, account, options, token))
-    except (importing.CannotImport, StoreError) as error:
-        end(FAILED, str(error))
-    except importing.Interrupted as error:
-        end(FAILED, f"interrupted: {error}; run the same command again to go on")
-    except KeyboardInterrupt:
-        end(FAILED, "interrupted; run the same command again to go on")
-    except OSError as error:
-        end(FAILED, f"{error.filename or source.name}: {error.strerror or error}")
-
-
 @click.command(cls=Command)
 @config_option
 @click.argument("what", type=click.Choice(["invoices", "credits", "customers", "accounts", "revenue"]))
-@click.option("--account", metavar="ID", callback=_some_account, help="Only what belongs to this account.")
+@click.option("--account", metavar="ID", callback=some_account, help="Only what belongs to this account.")
 @click.option("--from", "first", metavar="DATE", help="Only from this date, or month, on.")
 @click.option("--to", "last", metavar="DATE", help="Only up to this date, or month.")
 @click.option(

@@ -1,213 +1,413 @@
-"""A CSV file of purchases, read and judged row by row before anything of it is sent anywhere."""
+"""A file of purchases, read and judged row by row before anything of it is sent anywhere."""
 
-import csv
-import hashlib
 import re
+import unicodedata
 from array import array
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Container, Iterator
 from datetime import date
-from decimal import Decimal
-from itertools import chain
-from typing import Any, BinaryIO, NamedTuple
+from functools import cache
+from typing import Any, BinaryIO, Literal, NamedTuple
 
-import msgspec
+from msgspec import Struct
 
-from tally.actors.logs import printable
-from tally.events import MAX_CENTS
+from tally.commands.cells import Amounts, dates
+from tally.commands.tables import Format, Row, Table
+from tally.events import MAX_CENTS, Id
 from tally.http.exports import meant
-from tally.http.values import Name
+from tally.http.values import Name, Reference
 
-BAD_ROWS_SHOWN = 20
-DELIMITERS = (",", ";", "\t")  # which of them is found out from the header line
+NEGATIVE = "An amount can't be negative. To take an invoice back, delete it"  # as the page says
 
-_LONGEST_LINE = 1024 * 1024  # bytes; without it, any large file would be read as one line
-_AMOUNT = re.compile(r"[0-9]{1,15}(\.[0-9]{1,2})?", re.ASCII)
 _ROWS_BETWEEN_TELLING = 1000
+_CURRENCY = re.compile(r"currency|währung|waehrung|devise|moneda|valuta|\bccy\b", re.IGNORECASE)
+_CODE = re.compile(  # of a currency, such as files of several have
+    "AUD|BRL|CAD|CHF|CNY|CZK|DKK|EUR|GBP|HKD|HUF|IDR|ILS|INR|JPY|KRW|MXN|MYR|NOK|NZD|PHP|PLN|RON|SEK|SGD|THB"
+    "|TRY|TWD|USD|ZAR"
+)
 
 
-class NoPurchaseFile(Exception):
-    """The file can't be read as purchases at all; the message says why, and in which line."""
+class Reading(Struct, frozen=True, omit_defaults=True):
+    """How rows are read: the columns by name, or by number where there are no names.
 
-
-class Columns(NamedTuple):
-    """What the columns are called in the header line."""
+    `account` is the column that has each row's own account, `id` the one with its own reference. `where` has
+    columns and values: a row is taken that has one of the values in each of these columns. Rows that share an
+    `id` are `lines` of one invoice: their amounts are summed, or the first counts.
+    """
 
     customer: str = "customer"
     date: str = "purchase_date"
     amount: str = "amount"
+    account: str | None = None
+    id: str | None = None
+    date_format: str | None = None
+    decimal: str = "."
+    encoding: str | None = None
+    skip_lines: int = 0
+    has_header: bool = True
+    rounds: bool = False
+    negative: Literal["refuse", "credit"] = "refuse"
+    where: tuple[tuple[str, str], ...] = ()
+    lines: Literal["sum", "first"] | None = None
+
+    def columns(self) -> list[str]:
+        """All that the file is to have."""
+        named = (
+            self.customer,
+            self.date,
+            self.amount,
+            self.account,
+            self.id,
+            *(name for name, _ in self.where),
+        )
+        return [name for name in named if name is not None]
 
 
-class BadRow(NamedTuple):
-    """A row that can't be imported. `line` is the one it begins in, counted from 1."""
+class Buyer(NamedTuple):
+    """A customer as the file has it: of which account, and its name."""
 
-    line: int
-    reason: str
+    account_id: Id
+    name: str
 
 
 class Purchase(NamedTuple):
-    """One good row; `customer` is the index of its name among the distinct ones."""
+    """An invoice that the file has, or a credit, whose cents are negative.
 
-    customer: int
+    `buyer` is the index of its customer among the distinct ones, `line` where it begins.
+    """
+
+    buyer: int
     date: date
     cents: int
+    reference: str | None
+    line: int
 
 
 class Purchases:
-    """The good rows in the file's order, and each distinct customer once; 24 bytes a row."""
+    """What the file has in its order, and each distinct customer once; some 32 bytes each."""
 
-    def __init__(self) -> None:
-        self.customers: list[str] = []
-        self._customer, self._day, self._cents = array("q"), array("q"), array("q")
+    def __init__(self, with_references: bool = False) -> None:
+        self.buyers: list[Buyer] = []
+        self.references: list[str] | None = [] if with_references else None
+        self._buyer, self._day, self._cents, self._line = (array("q") for _ in range(4))
 
     def __len__(self) -> int:
         return len(self._cents)
 
+    def __getitem__(self, place: int) -> Purchase:
+        return Purchase(
+            self._buyer[place],
+            date.fromordinal(self._day[place]),
+            self._cents[place],
+            self.references[place] if self.references is not None else None,
+            self._line[place],
+        )
+
+    def __iter__(self) -> Iterator[Purchase]:
+        return (self[place] for place in range(len(self)))
+
     def append(self, purchase: Purchase) -> None:
         """Take one more."""
-        self._customer.append(purchase.customer)
+        self._buyer.append(purchase.buyer)
         self._day.append(purchase.date.toordinal())
         self._cents.append(purchase.cents)
+        self._line.append(purchase.line)
+        if self.references is not None:
+            self.references.append(purchase.reference or "")
 
-    def part(self, start: int, stop: int) -> list[Purchase]:
-        """Those from `start` to before `stop`, or to the last one."""
-        parts = (column[start:stop] for column in (self._customer, self._day, self._cents))
-        return [
-            Purchase(customer, date.fromordinal(day), cents)
-            for customer, day, cents in zip(*parts, strict=True)
-        ]
+    def set_cents(self, place: int, cents: int) -> None:
+        """Give one another amount."""
+        self._cents[place] = cents
+
+    def without(self, lines: Container[int]) -> "Purchases":
+        """Those that don't begin in these lines; of customers, those that are left then."""
+        kept = Purchases(self.references is not None)
+        places: dict[int, int] = {}
+        for each in self:
+            if each.line in lines:
+                continue
+            place = places.setdefault(each.buyer, len(places))
+            if place == len(kept.buyers):
+                kept.buyers.append(self.buyers[each.buyer])
+            kept.append(each._replace(buyer=place))
+        return kept
 
 
 class PurchaseFile(NamedTuple):
-    """What was found in a file: `digest` is the SHA-256 of its bytes, `bad` the first of `bad_count` rows."""
+    """What was found in a file.
+
+    `digest` is the SHA-256 of its bytes; of its `rows`, some were `passed_over` as they weren't asked for,
+    and the `bad` ones have a reason, by line. `warnings` are what should be looked at.
+    """
 
     digest: str
     delimiter: str
+    rows: int
+    passed_over: int
     purchases: Purchases
-    bad: list[BadRow]
-    bad_count: int
+    bad: dict[int, str]
+    warnings: list[str]
 
 
 def read(
-    file: BinaryIO, columns: Columns, delimiter: str | None, on_rows: Callable[[int], object]
+    file: BinaryIO,
+    reading: Reading,
+    delimiter: str | None,
+    account_of: Callable[[str], Id],
+    on_rows: Callable[[int], object],
 ) -> PurchaseFile:
-    """Read to the end, telling `on_rows` of progress. Raises NoPurchaseFile.
+    """Read to the end, telling `on_rows` of progress. Raises NoTable.
 
-    UTF-8, with a byte order mark or without; lines may end with CRLF.
+    `account_of` answers the account that a cell of the account column means, or raises ValueError; where
+    there is no such column it is asked for that of "".
     """
-    digest = hashlib.sha256()
-    lines = _lines(file, digest.update)
-    header = next(lines, "").removeprefix("\ufeff")
-    delimiter = delimiter or _delimiter(header, columns)
-    reader = csv.reader(chain([header], lines), delimiter=delimiter, strict=True)
-    judge = _Judge(next(reader, []), columns)
-    bad: list[BadRow] = []
-    bad_count = 0
+    table = open_table(file, reading, delimiter)
+    judge = _Judge(table, reading, account_of)
     count = 0
-    for count, (line, row) in enumerate(_rows(reader), 1):
-        try:
-            judge.take(row)
-        except ValueError as error:
-            bad_count += 1
-            if len(bad) < BAD_ROWS_SHOWN:
-                bad.append(BadRow(line, str(error)))
+    for count, row in enumerate(table.rows(), 1):
+        judge.take(row)
         if count % _ROWS_BETWEEN_TELLING == 0:
             on_rows(count)
     on_rows(count)
-    return PurchaseFile(digest.hexdigest(), delimiter, judge.purchases, bad, bad_count)
+    purchases = judge.finish()
+    return PurchaseFile(
+        table.digest, table.delimiter, count, judge.passed_over, purchases, judge.bad, judge.warnings()
+    )
 
 
-def _lines(file: BinaryIO, on_bytes: Callable[[bytes], object]) -> Iterator[str]:
-    for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), 1):
-        if len(line) == _LONGEST_LINE:
-            raise NoPurchaseFile(f"line {number}: is longer than {_LONGEST_LINE} bytes; is this a CSV file?")
-        on_bytes(line)
-        yield line.decode(errors="surrogateescape")  # what isn't UTF-8 makes a bad row, see _Judge
-
-
-def _delimiter(header: str, columns: Columns) -> str:
-    """The one that the header line has all columns with; there can't be two."""
-    for delimiter in DELIMITERS:
-        if set(columns) <= set(_header(next(csv.reader([header], delimiter=delimiter), []))):
-            return delimiter
-    return DELIMITERS[0]
-
-
-def _header(row: list[str]) -> list[str]:
-    return [name.strip() for name in row]
-
-
-def _rows(reader: Any) -> Iterator[tuple[int, list[str]]]:
-    """The rows with the number of the line that each begins in; empty lines are none."""
-    while True:
-        line = reader.line_num + 1
-        try:
-            row = next(reader, None)
-        except csv.Error as error:  # where the next row begins is anybody's guess
-            raise NoPurchaseFile(f"line {line}: is no CSV from here on: {error}") from None
-        if row is None:
-            return
-        if row:
-            yield line, row
+def open_table(file: BinaryIO, reading: Reading, delimiter: str | None) -> Table:
+    """The rows of a file that is to be read so. Raises NoTable."""
+    format = Format(reading.encoding, delimiter, reading.skip_lines, reading.has_header)
+    return Table(file, format, reading.columns())
 
 
 class _Judge:
     """Takes good rows in, and says what is wrong with the others."""
 
-    def __init__(self, header: list[str], columns: Columns) -> None:
-        names = _header(header)
-        for column in columns:
-            if names.count(column) != 1:
-                problem = "twice" if column in names else "not"
-                found = printable(", ".join(names))[:200] or "nothing"
-                raise NoPurchaseFile(f"line 1: the column {column!r} is {problem} there; found: {found}")
-        self._width = len(names)
-        self._places = [names.index(column) for column in columns]
-        self._columns = columns
-        self._customers: dict[str, int] = {}
-        self.purchases = Purchases()
+    def __init__(self, table: Table, reading: Reading, account_of: Callable[[str], Id]) -> None:
+        self._reading = reading
+        self._width = len(table.header)
+        self._places = [table.place(each) for each in (reading.customer, reading.date, reading.amount)]
+        self._account_place = None if reading.account is None else table.place(reading.account)
+        self._id_place = None if reading.id is None else table.place(reading.id)
+        self._wanted: defaultdict[int, set[str]] = defaultdict(set)
+        for name, value in reading.where:
+            self._wanted[table.place(name)].add(value.strip())
+        self._account_of = cache(account_of)
+        self._date = dates(reading.date_format)
+        self._amounts = Amounts(reading.decimal, reading.rounds)
+        self._names = _names(table.encoding)
+        self._buyers: dict[Buyer, int] = {}
+        self._purchases = Purchases(with_references=reading.id is not None)
+        self._rows_of: dict[_Key, _Rows] = {}
+        self._watch = _Watch(table.header, self._id_place, reading)
+        self.passed_over = 0
+        self.bad: dict[int, str] = {}
 
-    def take(self, row: list[str]) -> None:
-        """Raises ValueError with all that is wrong with the row."""
-        if len(row) != self._width:
-            raise ValueError(f"Expected {self._width} columns, got {len(row)}")
-        name, day, amount = (row[place].strip() for place in self._places)
-        faults: list[str] = []
-        known = self._customers.get(name)
-        if known is None:
-            name = _parsed(self._columns.customer, _name, name, faults)
-        date = _parsed(self._columns.date, _date, day, faults)
-        cents = _parsed(self._columns.amount, _cents, amount, faults)
+    def take(self, row: Row) -> None:
+        """Judge one more."""
+        line, cells = row
+        if len(cells) != self._width:
+            self.bad[line] = f"Expected {self._width} columns, got {len(cells)}"
+        elif all(cells[place].strip() in values for place, values in self._wanted.items()):
+            self._watch.see(cells)
+            if faults := self._take(line, cells):
+                self.bad[line] = "; ".join(faults)
+        else:
+            self.passed_over += 1
+
+    def finish(self) -> Purchases:
+        """What the file has, once all rows were taken."""
+        for (_, reference), rows in self._rows_of.items():
+            if why := self._fault_of(reference, rows):
+                self.bad |= {line: why for line in rows.lines() if line not in self.bad}
+        self.bad = dict(sorted(self.bad.items()))
+        return self._purchases.without(self.bad) if self._rows_of else self._purchases
+
+    def warnings(self) -> list[str]:
+        """What should be looked at."""
+        found = [*self._watch.warnings()]
+        if len(self._amounts.symbols) > 1:
+            found.append(f"amounts have several currencies: {' '.join(sorted(self._amounts.symbols))}")
+        return found
+
+    def _take(self, line: int, cells: list[str]) -> list[str]:
+        """All that is wrong with the row."""
+        reading, faults = self._reading, list[str]()
+        account: Any = None
+        reference = rows = None
+        if self._account_place is None:
+            account = self._account_of("")
+        else:
+            account = _parsed(reading.account, self._account_of, cells[self._account_place], faults)
+        if self._id_place is not None:
+            reference = _parsed(reading.id, _reference, cells[self._id_place], faults)
+            if not faults:
+                rows = self._rows_of.setdefault((account, reference), _Rows())
+                rows.add(line)
+        goes_on = reading.lines == "first" and rows is not None and rows.place is not None
+        name, day, amount = (cells[place].strip() for place in self._places)
+        buyer = None if goes_on and not name else _parsed(reading.customer, self._names, name, faults)
+        bought = None if goes_on and not day else _parsed(reading.date, self._date, day, faults)
+        cents = None if goes_on and not amount else _parsed(reading.amount, self._cents, amount, faults)
         if faults:
-            raise ValueError("; ".join(faults))
-        if known is None:
-            known = self._customers[name] = len(self._customers)
-            self.purchases.customers.append(name)
-        self.purchases.append(Purchase(known, date, cents))
+            if rows:
+                rows.is_spoiled = True
+        elif rows is None or rows.place is None:
+            if rows:
+                rows.place = len(self._purchases)
+            self._purchases.append(
+                Purchase(self._buyer(Buyer(account, buyer)), bought, cents, reference, line)
+            )
+        else:
+            faults += self._join(rows, buyer, bought, cents)
+        return faults
+
+    def _join(self, rows: "_Rows", name: str | None, day: date | None, cents: int | None) -> Iterator[str]:
+        """Take a further row of an invoice; all that differs from its first."""
+        if self._reading.lines is None or rows.place is None:
+            return
+        before = self._purchases[rows.place]
+        given = {self._reading.customer: name, self._reading.date: day, self._reading.amount: cents}
+        had: list[Any] = [self._purchases.buyers[before.buyer].name, before.date, before.cents]
+        if self._reading.lines == "sum":
+            had[2] = cents
+            self._purchases.set_cents(rows.place, before.cents + (cents or 0))
+        for (column, value), first in zip(given.items(), had, strict=True):
+            if value not in (None, first):
+                rows.is_spoiled = True
+                yield f"{column}: Expected what the first row of {before.reference} has (line {before.line})"
+
+    def _fault_of(self, reference: str, rows: "_Rows") -> str | None:
+        """What is wrong with all rows of an invoice together."""
+        count, reading = len(rows.lines()), self._reading
+        if count > 1 and reading.lines is None:
+            return (
+                f"{reading.id}: Expected one row for each, got {count} for {reference!r}; --lines takes them "
+                "for one invoice"
+            )
+        if rows.is_spoiled:
+            return f"{reading.id}: Another row of {reference!r} is bad"
+        if reading.lines == "sum" and rows.place is not None:
+            try:
+                self._in_range(self._purchases[rows.place].cents)
+            except ValueError as error:
+                return f"{reading.amount}: {error}, got the sum of {count} rows of {reference!r}"
+        return None
+
+    def _buyer(self, buyer: Buyer) -> int:
+        place = self._buyers.setdefault(buyer, len(self._buyers))
+        if place == len(self._purchases.buyers):
+            self._purchases.buyers.append(buyer)
+        return place
+
+    def _cents(self, raw: str) -> int:
+        cents = self._amounts.cents(raw)
+        return cents if self._reading.lines == "sum" else self._in_range(cents)
+
+    def _in_range(self, cents: int) -> int:
+        if cents < 0 and self._reading.negative == "refuse":
+            raise ValueError(f"{NEGATIVE} (--negative credit records a credit)")
+        if abs(cents) > MAX_CENTS:
+            raise ValueError(f"Expected at most {MAX_CENTS // 100}")
+        return cents
 
 
-def _parsed(column: str, parse: Callable[[str], Any], raw: str, faults: list[str]) -> Any:
+_Key = tuple[Id, str]
+
+
+class _Rows:
+    """The rows of an invoice: where they begin, which purchase the first good one is, if one is bad."""
+
+    __slots__ = ("_first", "_others", "is_spoiled", "place")
+
+    def __init__(self) -> None:
+        self._first = 0
+        self._others: list[int] | None = None  # most have one
+        self.place: int | None = None
+        self.is_spoiled = False
+
+    def add(self, line: int) -> None:
+        if not self._first:
+            self._first = line
+        else:
+            self._others = [*(self._others or []), line]
+
+    def lines(self) -> list[int]:
+        return [self._first, *(self._others or [])]
+
+
+class _Watch:
+    """Looks for columns that tell that the amounts are others than they seem to be."""
+
+    def __init__(self, header: list[str], id_place: int | None, reading: Reading) -> None:
+        self._header = header
+        self._id_place = id_place
+        self._codes: dict[int, set[str]] = {
+            place: set() for place, name in enumerate(header) if _CURRENCY.search(name)
+        }
+        self._totals = [place for place, name in enumerate(header) if "total" in name.casefold()]
+        if reading.lines == "first":
+            self._totals = [place for place in self._totals if header[place] != reading.amount]
+        self._last: list[str] = []
+        self._repeated: dict[int, str] = {}
+        self._is_first = True
+
+    def see(self, cells: list[str]) -> None:
+        """Look at one more row."""
+        if self._is_first:
+            self._is_first = False
+            self._codes |= {place: set() for place, cell in enumerate(cells) if _CODE.fullmatch(cell.strip())}
+        for place, seen in self._codes.items():
+            if len(seen) < 5 and (cell := cells[place].strip()):
+                seen.add(cell)
+        if self._id_place is not None and self._totals:
+            if self._last and self._last[self._id_place] == cells[self._id_place]:
+                for place in self._totals:
+                    if cells[place].strip() and cells[place] == self._last[place]:
+                        self._repeated.setdefault(place, cells[self._id_place].strip())
+            self._last = cells
+
+    def warnings(self) -> Iterator[str]:
+        """What was found."""
+        for place, reference in self._repeated.items():
+            name = self._header[place]
+            yield (
+                f"the column {name!r} has the same in several rows of {reference!r}: where it is the whole "
+                f"invoice's, take --amount {name!r} --lines first"
+            )
+        for place, seen in self._codes.items():
+            if len(seen) > 1:
+                shown = ", ".join(sorted(seen))
+                yield (
+                    f"the column {self._header[place]!r} looks like a currency and has several: {shown}; "
+                    "they are added up as if they were one (--where takes the rows of one)"
+                )
+
+
+def _parsed(column: str | None, parse: Callable[[str], Any], raw: str, faults: list[str]) -> Any:
     try:
-        return parse(raw)
+        return parse(raw.strip())
     except ValueError as error:
-        faults.append(f"{column}: {error}, got {raw[:50]!r}")
+        faults.append(f"{column}: {error}, got {raw.strip()[:50]!r}")
         return None
 
 
-def _name(raw: str) -> str:
-    if any("\udc80" <= character <= "\udcff" for character in raw):
-        raise ValueError("Expected UTF-8")
-    return str(Name.parse(meant(raw)))
+def _reference(raw: str) -> str:
+    return str(Reference.parse(meant(raw)))
 
 
-def _date(raw: str) -> date:
-    try:
-        return msgspec.convert(raw, date)
-    except msgspec.ValidationError:
-        raise ValueError("Expected a date, YYYY-MM-DD") from None
+def _names(encoding: str) -> Callable[[str], str]:
+    """What reads names, each once: it raises ValueError for what is none, or isn't in that encoding."""
+    told = encoding.removesuffix("-sig").upper()
+
+    @cache
+    def name(raw: str) -> str:
+        if _BROKEN.search(raw) or (encoding.startswith("utf-16") and "\ufffd" in raw):
+            raise ValueError(f"Expected {told} (--encoding tells another)")
+        return unicodedata.normalize("NFC", Name.parse(meant(raw)))
+
+    return name
 
 
-def _cents(raw: str) -> int:
-    cents = Decimal(raw) * 100 if _AMOUNT.fullmatch(raw) else -1
-    if not 0 <= cents <= MAX_CENTS:
-        raise ValueError(f"Expected an amount such as 29.33, at most {MAX_CENTS // 100}")
-    return int(cents)
+_BROKEN = re.compile("[\udc80-\udcff]")  # as Python reads what isn't in the encoding

@@ -4,7 +4,11 @@ Over the standard library: one connection and two methods need no pool, and a re
 told by an exception of ours anyway.
 """
 
+import csv
 import http.client
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO, TypeVar
 
 import msgspec
@@ -49,33 +53,64 @@ class ServiceClient:
         host = _ANYWHERE.get(settings.host, settings.host)
         self._name = f"the {name} service at http://{bracketed(host)}:{settings.port}"
         self._connection = http.client.HTTPConnection(host, settings.port, timeout=_ANSWER_SECONDS)
+        self.events: str | None = None
+        """The events that tell of the last change."""
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
     def get(self, path: str) -> Any:
         """What is at `path`."""
         return self._request("GET", path, None, {}, Any)
 
+    def get_after(self, path: str, events: str, seconds: int) -> Any:
+        """What is at `path` once these events are applied; Unavailable where that takes longer."""
+        return self._request("GET", path, None, {"Tally-After": events, "Prefer": f"wait={seconds}"}, Any)
+
     def post(self, path: str, content: Any, idempotency_key: str, answer: type[T]) -> T:
         """Make something, and answer what came back. May be repeated."""
-        body = msgspec.json.encode(content, enc_hook=str)
-        made: T = self._request("POST", path, body, {"Idempotency-Key": idempotency_key}, answer)
-        return made
+        return self._send("POST", path, content, {"Idempotency-Key": idempotency_key}, answer)
+
+    def patch(self, path: str, content: Any) -> None:
+        """Change something. May be repeated."""
+        self._send("PATCH", path, content, {}, Any)
+
+    def delete(self, path: str, revision: int) -> None:
+        """Delete something that has this revision; Refused with 412 where it has another. May be repeated."""
+        self._request("DELETE", path, None, {"If-Match": f'"{revision}"'}, Any)
+
+    def rows(self, path: str) -> Iterator[list[str]]:
+        """The rows of a list, as they come, without the header line. To be read to the end."""
+        try:
+            with self._streamed(path) as response:
+                text = io.TextIOWrapper(response, "utf-8", newline="")  # type: ignore[type-var]
+                rows = csv.reader(text)
+                next(rows, None)
+                yield from rows
+        except (OSError, http.client.HTTPException) as error:
+            raise self._unavailable(error) from error
 
     def download(self, path: str, to: BinaryIO) -> None:
         """Write a list to a file as CSV, as it comes. What is there when this raises is not all of it."""
         try:
-            self._connection.request("GET", path, None, {**self._headers, "Accept": "text/csv"})
-            response = self._connection.getresponse()
-            if response.status != 200:
-                self._answer(response.status, response.read(), Any)
-            while piece := response.read(_PIECE_BYTES):
-                to.write(piece)
+            with self._streamed(path) as response:
+                while piece := response.read(_PIECE_BYTES):
+                    to.write(piece)
         except (ConnectionError, TimeoutError, http.client.HTTPException) as error:
             raise self._unavailable(error) from error
+
+    @contextmanager
+    def _streamed(self, path: str) -> Iterator[http.client.HTTPResponse]:
+        self._connection.request("GET", path, None, {**self._headers, "Accept": "text/csv"})
+        with self._connection.getresponse() as response:
+            if response.status != 200:
+                self._answer(response, response.read(), Any)
+            yield response
 
     def close(self) -> None:
         """May be repeated."""
         self._connection.close()
+
+    def _send(self, method: str, path: str, content: Any, headers: dict[str, str], answer: Any) -> Any:
+        return self._request(method, path, msgspec.json.encode(content, enc_hook=str), headers, answer)
 
     def _request(
         self, method: str, path: str, body: bytes | None, headers: dict[str, str], answer: Any
@@ -86,7 +121,7 @@ class ServiceClient:
             content = response.read()
         except (OSError, http.client.HTTPException) as error:
             raise self._unavailable(error) from error
-        return self._answer(response.status, content, answer)
+        return self._answer(response, content, answer)
 
     def _unavailable(self, error: Exception) -> Unavailable:
         self._connection.close()
@@ -95,11 +130,15 @@ class ServiceClient:
             f"{self._name} does not answer: {str(error) or type(error).__name__}", may_be_done=sent
         )
 
-    def _answer(self, status: int, content: bytes, answer: Any) -> Any:
+    def _answer(self, response: http.client.HTTPResponse, content: bytes, answer: Any) -> Any:
+        status = response.status
         if status in _PASSING:
             raise Unavailable(f"{self._name} answers {status}: {_reason(content)}", may_be_done=True)
-        if status not in (200, 201):
+        if status not in (200, 201, 204):
             raise Refused(status, self._refusal(status, content))
+        self.events = response.headers.get("Tally-Event-Id")
+        if status == 204:
+            return None
         try:
             return msgspec.json.decode(content, type=answer)
         except msgspec.DecodeError as error:

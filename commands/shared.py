@@ -1,6 +1,7 @@
 """What every command of the command line has in common."""
 
 import gc
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +14,7 @@ from tally import config
 from tally.actors import redis_access
 from tally.commands import inherited
 from tally.config import InvalidSettings, Settings
+from tally.events import Id
 from tally.store.errors import StoreError
 
 FAILED, WRONG_USAGE = 1, 2  # exit statuses; click's own for wrong usage is 2 as well
@@ -61,6 +63,31 @@ def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
         type=click.Path(path_type=Path),
         help="Settings file; it may hold only what differs from the defaults.",
     )(command)
+
+
+def some_account(_context: object, _parameter: object, value: str | None) -> Id | None:
+    """Click's callback of an option that is the id of an account."""
+    try:
+        return None if value is None else Id.parse(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def token_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The option `--token TOKEN`."""
+    return click.option(
+        "--token",
+        envvar="TALLY_TOKEN",
+        show_envvar=True,
+        callback=_token,
+        help="Of POST /auth/login, where auth.mode is not off.",
+    )(command)
+
+
+def _token(_context: object, _parameter: object, value: str | None) -> str | None:
+    if value is not None and not re.fullmatch("[!-~]+", value):
+        raise click.BadParameter("Expected visible ASCII characters")
+    return value
 
 
 def load(file: Path | None) -> Settings:

@@ -8,6 +8,7 @@ from msgspec import UNSET
 
 from tally.events import Id
 from tally.http import bodies, exports
+from tally.http.after import After, EventsElsewhere
 from tally.http.answers import CustomerRevenuePage, Ownership, RevenuePage
 from tally.http.auth import Forbidden, Gate, OpenGate, TokenGate, owner, principal
 from tally.http.calls import ACCOUNTS, ACCOUNTS_PAGE, SIGN_IN
@@ -18,7 +19,6 @@ from tally.http.long_lists import LongLists
 from tally.http.openapi import OpenApiResource
 from tally.http.overview import add_accounts_overview
 from tally.http.periods import PeriodQuery, PeriodRevenue
-from tally.http.problems import FieldError, WrongFields
 from tally.http.queries import QueryGuard
 from tally.http.service import (
     SINGLE_BODY,
@@ -29,6 +29,7 @@ from tally.http.service import (
     cause,
     changed,
     create_app,
+    flag,
     insist_on_some,
     path_id,
     read_body,
@@ -70,10 +71,11 @@ def api(
     customers_port: int,
     threads: int,
     sign_ins: int,
+    events: EventsElsewhere,
 ) -> Api:
     """The service over accounts.db, which `open_database` opens anew, for a server with so many threads.
 
-    `sign_ins` passwords at most are checked at a time.
+    `sign_ins` passwords at most are checked at a time. `events` are those it applies.
 
     `after_commit` is called after each commit and must not block; `status` answers GET /status. With
     `tokens`, users sign in, also from the page at `customers_port`; without, everybody may do everything.
@@ -81,7 +83,7 @@ def api(
     service: AccountsService = Service(lambda: Accounts(open_database()), after_commit)
     calls = (*ACCOUNTS, SIGN_IN) if tokens else ACCOUNTS
     gate = _gate(service, tokens)
-    app = create_app(gate, QueryGuard((*calls, *ACCOUNTS_PAGE)))
+    app = create_app(gate, QueryGuard((*calls, *ACCOUNTS_PAGE)), After(service, events))
     if tokens:
         app.add_route("/auth/login", LoginResource(service, tokens, customers_port, threads, sign_ins))
     long_lists = LongLists()
@@ -205,9 +207,10 @@ class AccountsResource:
     def on_delete_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Delete an account; with ?cascade=true, its customers too."""
         number = path_id(id, "account")
-        cascade = _flag(req, "cascade")
-        self._service.write(lambda store: store.delete_account(number, cascade, cause(req), owner(req)))
-        resp.status = falcon.HTTP_204
+        cascade = flag(req, "cascade", default=False)
+        self._service.take_away(
+            resp, lambda store: store.delete_account(number, cascade, cause(req), owner(req))
+        )
 
     def on_get_customers(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """List an account's customers."""
@@ -283,13 +286,6 @@ class AccountsResource:
             if customers.last is None or customers.customers < _CUSTOMERS_AT_ONCE:
                 return
             after = customers.last
-
-
-def _flag(req: falcon.Request, name: str) -> bool:
-    raw = req.get_param(name)
-    if raw not in (None, "true", "false"):
-        raise WrongFields([FieldError(name, "Expected true or false")])
-    return raw == "true"
 
 
 def _in_chunks(parts: Iterator[bytes], chunk: int) -> Iterator[bytes]:

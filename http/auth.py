@@ -108,7 +108,7 @@ class TokenGate:
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Raises Unauthorized."""
-        if not _is_open_to_all(req):
+        if not is_open_to_all(req):
             req.context.principal = self._principal(req)
 
     def _principal(self, req: falcon.Request) -> Principal:
@@ -135,7 +135,8 @@ class TokenGate:
 Gate = OpenGate | TokenGate
 
 
-def _is_open_to_all(req: falcon.Request) -> bool:
+def is_open_to_all(req: falcon.Request) -> bool:
+    """Whether nobody is asked for a token: how the process is, signing in, the pages without their data."""
     if req.path in OPEN_TO_ALL:
         return True
     return req.method in SAFE_METHODS and (req.path in PAGE or req.path.startswith(PAGE_FOLDER))

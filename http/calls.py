@@ -6,9 +6,10 @@ A route that is added to a service gets its entry here; a test holds the two tog
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta
+from msgspec import Meta, structs
 
-from tally.events import Id
+from tally.events import EVENT_RANGE, Id
+from tally.http.after import LONGEST_WAIT_SECONDS
 from tally.http.answers import (
     AccountRevenue,
     CreditPage,
@@ -28,7 +29,7 @@ from tally.http.lists import Position
 from tally.http.login import LoginBody
 from tally.http.openapi import Call, Parameter
 from tally.http.periods import PERIOD
-from tally.http.service import LISTED, MOST_LISTED, VISIBLE_ASCII
+from tally.http.service import EVENT_ID, LISTED, MOST_LISTED, VISIBLE_ASCII
 from tally.http.status import StatusReport
 from tally.http.values import (
     AccountBody,
@@ -89,6 +90,10 @@ CASCADE = Parameter(
     name="cascade", kind=bool, says="Delete its customers and their invoices too.", example=True
 )
 
+NO_CASCADE = Parameter(
+    name="cascade", kind=bool, says="`false`: only a customer that has no invoices or credits.", example=True
+)
+
 KEY = Parameter(
     name="Idempotency-Key",
     kind=Annotated[str, Meta(pattern=VISIBLE_ASCII)],
@@ -110,6 +115,39 @@ IF_MATCH = Parameter(
     example="*",
 )
 ETAG = Parameter(name="ETag", kind=str, says="The row's `revision`, in quotes.", example='"1"')
+
+
+EVENTS = Annotated[str, Meta(pattern=EVENT_RANGE)]
+TOLD = Parameter(
+    name=EVENT_ID,
+    kind=EVENTS,
+    says="The events that tell of the change, for `Tally-After`.",
+    example="customers@4f2a9c1e:42",
+)
+AWAITED = Parameter(
+    name="Tally-After",
+    kind=EVENTS,
+    says="`Tally-Event-Id` of a change, in either service: the answer waits until that and all before it are"
+    " applied here. 503 where it takes too long, or never will be.",
+    example="customers@4f2a9c1e:42",
+)
+WAIT = Parameter(
+    name="Prefer",
+    kind=str,
+    says=f"`wait=N`: for how many seconds `Tally-After` waits, {LONGEST_WAIT_SECONDS} at the most; 1 unless"
+    " given.",
+    example="wait=5",
+)
+
+
+def _with_events(call: Call) -> Call:
+    """The call with the headers by which one reads one's own writes."""
+    if call.public:
+        return call
+    if call.method == "GET":
+        problems = (*{*call.problems, 503},)
+        return structs.replace(call, headers=(*call.headers, AWAITED, WAIT), problems=problems)
+    return structs.replace(call, answer_headers=(*call.answer_headers, TOLD))
 
 
 def _some_of(kind: type[Any], *names: str) -> Any:
@@ -306,7 +344,7 @@ SHARED = (
     ),
 )
 
-CUSTOMERS = (
+_CUSTOMERS = (
     Call(
         id="createCustomer",
         method="POST",
@@ -389,8 +427,10 @@ CUSTOMERS = (
         path="/customers/{id}",
         does="Delete a customer, its invoices and credits",
         parameters=(ID,),
-        headers=(TRACE,),
+        query=(NO_CASCADE,),
+        headers=(IF_MATCH, TRACE),
         status=204,
+        problems=(409, 412, 503),
     ),
     Call(
         id="createInvoice",
@@ -477,9 +517,9 @@ CUSTOMERS = (
         does="Take an invoice back",
         says="409 while it has credits.",
         parameters=(ID,),
-        headers=(TRACE,),
+        headers=(IF_MATCH, TRACE),
         status=204,
-        problems=(409, 503),
+        problems=(409, 412, 503),
     ),
     Call(
         id="createCredit",
@@ -544,7 +584,7 @@ CUSTOMERS = (
     *SHARED,
 )
 
-ACCOUNTS = (
+_ACCOUNTS = (
     Call(
         id="createAccount",
         method="POST",
@@ -673,6 +713,8 @@ ACCOUNTS = (
     ),
     *SHARED,
 )
+
+CUSTOMERS, ACCOUNTS = (tuple(map(_with_events, calls)) for calls in (_CUSTOMERS, _ACCOUNTS))
 
 # The pages' own calls, which are in no document: they may change with the pages.
 CUSTOMERS_PAGE = (

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from tally.events import Id
 from tally.http import bodies, exports
+from tally.http.after import After, EventsElsewhere
 from tally.http.answers import CreditPage, CustomerPage, HistoryPage, InvoicePage
 from tally.http.auth import OpenGate, TokenGate, owner
 from tally.http.calls import CUSTOMERS, CUSTOMERS_PAGE
@@ -26,6 +27,7 @@ from tally.http.service import (
     cause,
     changed,
     create_app,
+    flag,
     insist_on_some,
     path_id,
     read_body,
@@ -55,15 +57,16 @@ def api(
     require_account: bool,
     status: Callable[[], StatusReport],
     tokens: Tokens | None,
+    events: EventsElsewhere,
 ) -> Api:
     """The service over customers.db, which `open_database` opens anew.
 
     `after_commit` is called after each commit and must not block; `status` answers GET /status. With
-    `tokens`, a call wants one; without, everybody may do everything.
+    `tokens`, a call wants one; without, everybody may do everything. `events` are those it applies.
     """
     service: CustomersService = Service(lambda: Customers(open_database()), after_commit)
     gate = TokenGate(tokens) if tokens else OpenGate()
-    app = create_app(gate, QueryGuard((*CUSTOMERS, *CUSTOMERS_PAGE)))
+    app = create_app(gate, QueryGuard((*CUSTOMERS, *CUSTOMERS_PAGE)), After(service, events))
     long_lists = LongLists()
     # With users, too: else who opens the account later would get what others had recorded under its number.
     customers = CustomersResource(service, require_account or tokens is not None, long_lists)
@@ -161,10 +164,13 @@ class CustomersResource:
         send_changed(resp, answer)
 
     def on_delete_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
-        """Delete a customer and its invoices."""
-        number = path_id(id, "customer")
-        self._service.write(lambda store: store.delete_customer(number, cause(req), owner(req)))
-        resp.status = falcon.HTTP_204
+        """Delete a customer and its invoices; with ?cascade=false, only one that has none."""
+        number, revisions = path_id(id, "customer"), wanted_revisions(req)
+        cascade = flag(req, "cascade", default=True)
+        self._service.take_away(
+            resp,
+            lambda store: store.delete_customer(number, cause(req), owner(req), revisions, cascade),
+        )
 
     def _create(
         self, store: Customers, owner: str | None, new: Sequence[NewCustomer], cause: Cause
@@ -230,9 +236,10 @@ class InvoicesResource:
 
     def on_delete_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Take an invoice back."""
-        number = path_id(id, "invoice")
-        self._service.write(lambda store: store.delete_invoice(number, cause(req), owner(req)))
-        resp.status = falcon.HTTP_204
+        number, revisions = path_id(id, "invoice"), wanted_revisions(req)
+        self._service.take_away(
+            resp, lambda store: store.delete_invoice(number, cause(req), owner(req), revisions)
+        )
 
     def _create(
         self, store: Customers, owner: str | None, new: Sequence[NewInvoice], cause: Cause
@@ -287,8 +294,7 @@ class CreditsResource:
     def on_delete_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Take a credit back."""
         number = path_id(id, "credit")
-        self._service.write(lambda store: store.credits.delete(number, cause(req), owner(req)))
-        resp.status = falcon.HTTP_204
+        self._service.take_away(resp, lambda store: store.credits.delete(number, cause(req), owner(req)))
 
 
 _Lines = Callable[[Customers, ListQuery, str | None], list[tuple[str, str, int]]]

@@ -145,6 +145,8 @@ def _from_store(req: falcon.Request, error: errors.StoreError) -> falcon.HTTPErr
             return falcon.HTTPPreconditionFailed(title="Changed meanwhile", description=detail)
         case errors.AccountInUse():
             return falcon.HTTPConflict(title="Account in use", description=detail)
+        case errors.CustomerInUse():
+            return falcon.HTTPConflict(title="Customer in use", description=detail)
         case errors.InvoiceCredited():
             return falcon.HTTPConflict(title="Invoice credited", description=detail)
         case errors.MoveRefused():

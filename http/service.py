@@ -17,6 +17,7 @@ from tally.store.cause import Cause
 from tally.store.database import Database
 from tally.store.group_commit import GroupCommit
 from tally.store.idempotency import Answer, IdempotencyKeys, KeyedRequest, encode_answer
+from tally.store.outbox import Outbox
 from tally.store.trace_parent import parse as parse_trace_parent
 
 SINGLE_BODY = 1024 * 1024  # bytes
@@ -24,6 +25,7 @@ BATCH_BODY = 16 * SINGLE_BODY
 MOST_LISTED = 1000
 LISTED = 100
 ROUTE = "tally.route"  # in a request's environment: the template of the route that it took, if any
+EVENT_ID = "Tally-Event-Id"  # of an answer: the events that tell of the change
 VISIBLE_ASCII = "^[!-~]{1,200}$"  # what an Idempotency-Key is
 
 _VISIBLE_ASCII = re.compile(VISIBLE_ASCII)
@@ -33,6 +35,7 @@ class HasDatabase(Protocol):
     """The methods on one database, such as Customers or Accounts."""
 
     database: Database
+    outbox: Outbox
 
 
 S = TypeVar("S", bound=HasDatabase)
@@ -58,6 +61,13 @@ class Service(Generic[S]):
         """Run `change` in a transaction that it may share with others; see GroupCommit.run."""
         return self.commits.run(lambda: change(self._writer))
 
+    def take_away(self, resp: falcon.Response, change: Callable[[S], object]) -> None:
+        """Like `write`, and answer 204."""
+        _, events = self.write(lambda store: store.outbox.telling(lambda: change(store)))
+        resp.status = falcon.HTTP_204
+        if events:
+            resp.set_header(EVENT_ID, str(events))
+
     def write_once(self, req: falcon.Request, body: bytes, change: Callable[[S, Cause], Answer]) -> Answer:
         """Like `write`; with an Idempotency-Key in the request, `change` runs the first time only.
 
@@ -66,13 +76,15 @@ class Service(Generic[S]):
         """
         key = req.env.get("HTTP_IDEMPOTENCY_KEY")
         if key is None:
-            return self.write(lambda store: change(store, cause(req)))
+            return self.write(lambda store: _told(store, lambda: change(store, cause(req))))
         if not _VISIBLE_ASCII.match(key):
             raise WrongFields([FieldError("Idempotency-Key", "Expected 1 to 200 visible ASCII characters")])
         own_key = f"{principal(req).name} {key}".lstrip()  # no other user's; a key holds no blank
         request = KeyedRequest(own_key, req.path, body)
         told = Cause(trace_parent(req), request.request_key(), cause(req).by)
-        return self.write(lambda store: self._keys.once(request, lambda: change(store, told)))
+        return self.write(
+            lambda store: self._keys.once(request, lambda: _told(store, lambda: change(store, told)))
+        )
 
     def close(self) -> None:
         """Let go of the database: nothing may be under way, and nothing follows."""
@@ -90,6 +102,12 @@ class Service(Generic[S]):
                 yield store
         finally:
             self._idle.append(store)
+
+
+def _told(store: HasDatabase, change: Callable[[], Answer]) -> Answer:
+    """What `change` answers, with the events that tell of it."""
+    answer, events = store.outbox.telling(change)
+    return Answer(answer.location, answer.body, events and str(events))
 
 
 class Api(NamedTuple):
@@ -125,6 +143,12 @@ def send_made(resp: falcon.Response, answer: Answer) -> None:
     resp.status = falcon.HTTP_201
     if answer.location is not None:
         resp.location = answer.location
+    _send(resp, answer)
+
+
+def _send(resp: falcon.Response, answer: Answer) -> None:
+    if answer.events is not None:
+        resp.set_header(EVENT_ID, answer.events)
     resp.data = answer.body
     resp.content_type = falcon.MEDIA_JSON
 
@@ -136,8 +160,7 @@ def changed(row: Any) -> Answer:
 
 def send_changed(resp: falcon.Response, answer: Answer) -> None:
     """Answer 200 with the row as it is now."""
-    resp.data = answer.body
-    resp.content_type = falcon.MEDIA_JSON
+    _send(resp, answer)
     resp.etag = str(msgspec.json.decode(answer.body, type=_Revised).revision)
 
 
@@ -245,6 +268,14 @@ def limit(raw: str) -> int:
     raise ValueError(f"Expected a number from 1 to {MOST_LISTED}")
 
 
+def flag(req: falcon.Request, name: str, default: bool) -> bool:
+    """A parameter of the query that is true or false. Raises WrongFields."""
+    raw = req.get_param(name)
+    if raw not in (None, "true", "false"):
+        raise WrongFields([FieldError(name, "Expected true or false")])
+    return default if raw is None else raw == "true"
+
+
 def path_id(raw: str, kind: str) -> Id:
     """An id in a path; what can't be one is unknown. Raises HTTPNotFound."""
     try:
@@ -263,9 +294,9 @@ class Guard(Protocol):
         ...
 
 
-def create_app(gate: Gate, guard: Guard) -> "falcon.App[falcon.Request, falcon.Response]":
-    """A Falcon app that answers JSON and nothing else, to those whom `gate` lets in, what `guard` lets by."""
-    app = falcon.App(middleware=[_Route(), _SafeInBrowsers(), gate, guard], router=Router())
+def create_app(gate: Gate, *guards: Guard) -> "falcon.App[falcon.Request, falcon.Response]":
+    """A Falcon app that answers JSON and nothing else, to those whom `gate` lets in, what `guards` let by."""
+    app = falcon.App(middleware=[_Route(), _SafeInBrowsers(), gate, *guards], router=Router())
     problems.add_error_handlers(app)
     return app
 

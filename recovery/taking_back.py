@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import structlog
+from msgspec.structs import replace
 
 from tally.events import (
     BY_FIELD,
@@ -18,6 +19,7 @@ from tally.events import (
     TYPE_FIELD,
     Event,
     EventId,
+    EventRange,
     InvalidEvent,
     UnknownEventType,
     decode,
@@ -64,7 +66,7 @@ def take_back(
     database, outbox = store.database, outbox or Outbox(store.database)
     last, count = outbox.last(), 0
     published = max(stream.published_by_source().get(outbox.source, 0), stream.applied(outbox.source))
-    answers = _Answers(store)
+    answers = _Answers(store, outbox.source)
     with database.relaxed():  # what is lost with the power is taken back again
         for entries in _gathered(stream.entries_of(outbox.source), beat):
             own = _following(filter(None, map(own_event, entries)), last, published)
@@ -115,8 +117,9 @@ def _reach(outbox: Outbox, stream: EventStream, published: int) -> None:
 class _Answers:
     """Keeps again what requests with an Idempotency-Key were answered, once all events of one have come."""
 
-    def __init__(self, store: Healing) -> None:
+    def __init__(self, store: Healing, source: str) -> None:
         self._store = store
+        self._source = source
         self._keys = IdempotencyKeys(store.database)
         self._text: str | None = None
         self._ids: list[int] = []
@@ -138,7 +141,8 @@ class _Answers:
                 answer = Answer(None, encode_answer(told))
             else:
                 continue
-            self._keys.remember(key, answer, at)
+            events = EventRange(self._source, row.sequence - key.events + 1, row.sequence)
+            self._keys.remember(key, replace(answer, events=str(events)), at)
 
 
 def joins(outbox: Outbox, stream: EventStream, beat: Callable[[], None]) -> bool:

@@ -105,6 +105,7 @@ MIGRATIONS: Migrations = (  # see CONTRIBUTING.md, "A change of the schema"
     f"{inbox.ASIDE} {outbox.REQUEST_KEY}",
     f"""
     {outbox.BY_USER}
+    {idempotency.EVENTS}
     {updates.SCHEMA}
     ALTER TABLE account ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE account ADD COLUMN cascade INTEGER NOT NULL DEFAULT TRUE;

@@ -43,7 +43,7 @@ from tally.store.cause import UNKNOWN, Cause
 from tally.store.credits import Credits
 from tally.store.customer_list import CustomerList, CustomerQuery
 from tally.store.database import Database, Migrations, Place, numbers
-from tally.store.errors import NotFound
+from tally.store.errors import CustomerInUse, NotFound
 from tally.store.history import Happening, History, Kind
 from tally.store.ids import give
 from tally.store.listing import Listing, ListQuery
@@ -128,6 +128,7 @@ MIGRATIONS: Migrations = (  # see CONTRIBUTING.md, "A change of the schema"
     f"{inbox.ASIDE} {outbox.REQUEST_KEY}",
     f"""
     {outbox.BY_USER}
+    {idempotency.EVENTS}
     {history.SCHEMA}
     {updates.SCHEMA}
     ALTER TABLE customer ADD COLUMN created_by TEXT;
@@ -341,14 +342,40 @@ class Customers:
                 self.database, before, happening(event, rfc3339(event.updated_date), by, before, after)
             )
 
-    def delete_customer(self, id: int, cause: Cause = UNKNOWN, owner: str | None = None) -> None:
-        """Delete a customer, its invoices and credits. Raises NotFound."""
+    def delete_customer(
+        self,
+        id: int,
+        cause: Cause = UNKNOWN,
+        owner: str | None = None,
+        revisions: Collection[int] | None = None,
+        cascade: bool = True,
+    ) -> None:
+        """Delete a customer, its invoices and credits.
+
+        Raises NotFound, Changed unless it has one of the `revisions`, if any are given, and CustomerInUse,
+        without `cascade`, while it has invoices or credits.
+        """
         customer = self.customer(id, owner)
+        insist_on_revision("customer", customer, revisions)
+        one = ListQuery(limit=1, customer_id=id)
+        if not cascade and (self._invoices.page(one) or self.credits.page(one)):
+            raise CustomerInUse(f"The customer {id} has invoices or credits.")
         self._delete_customer(customer.id, customer.account_id, cause, MOST_INVOICES_AT_ONCE)
 
-    def delete_invoice(self, id: int, cause: Cause = UNKNOWN, owner: str | None = None) -> None:
-        """Take an invoice back. Raises NotFound, and InvoiceCredited where it has credits."""
+    def delete_invoice(
+        self,
+        id: int,
+        cause: Cause = UNKNOWN,
+        owner: str | None = None,
+        revisions: Collection[int] | None = None,
+    ) -> None:
+        """Take an invoice back.
+
+        Raises NotFound, Changed unless it has one of the `revisions`, if any are given, and InvoiceCredited
+        where it has credits.
+        """
         invoice = self.invoice(id, owner)
+        insist_on_revision("invoice", invoice, revisions)
         self.credits.insist_on_none(id)
         cents, day = invoice.purchase_price_cents, date.fromisoformat(invoice.purchase_date)
         deleted = InvoiceDeleted(invoice.id, invoice.customer_id, cents, now(), day)

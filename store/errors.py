@@ -104,6 +104,10 @@ class OverCredited(StoreError):
         self.field, self.refused = field, refused
 
 
+class CustomerInUse(StoreError):
+    """A customer that is to be deleted only while it is empty has invoices or credits."""
+
+
 class InvoiceCredited(StoreError):
     """An invoice with credits can't be deleted."""
 

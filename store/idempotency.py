@@ -20,20 +20,27 @@ CREATE TABLE idempotency (
     fingerprint BLOB NOT NULL,
     location TEXT,
     body BLOB NOT NULL,
-    kept_since INTEGER NOT NULL
+    kept_since INTEGER NOT NULL,
+    events TEXT
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX idempotency_by_age ON idempotency (kept_since);
 """
+
+EVENTS = "ALTER TABLE idempotency ADD COLUMN events TEXT;"  # what schemas up to 4 lack
 
 _encoder = msgspec.json.Encoder(enc_hook=str)  # the one thing msgspec doesn't know is Id
 _BY_HASH = "\0sha256:"  # how a key begins of which only the hash is known; no client can send one
 
 
 class Answer(Struct, frozen=True):
-    """What a request that made something is answered with: its `Location`, when it has one, and body."""
+    """What a request that made something is answered with: its `Location`, when it has one, and body.
+
+    `events` are those that tell of it, as Tally-Event-Id shows them.
+    """
 
     location: str | None
     body: bytes
+    events: str | None = None
 
 
 def encode_answer(content: Any) -> bytes:
@@ -86,14 +93,15 @@ class IdempotencyKeys:
         body differ; what `make` raises is not kept, so a request that changed nothing may be mended.
         """
         rows = self._database.rows(
-            "SELECT fingerprint, location, body FROM idempotency WHERE key IN (?, ?) AND kept_since > ?",
+            "SELECT fingerprint, location, body, events FROM idempotency"
+            " WHERE key IN (?, ?) AND kept_since > ?",
             (request.key, _BY_HASH + request.hash, int(self._clock()) - KEPT_SECONDS),
         )
         if rows:
-            kept, location, body = rows[0]
+            kept, location, body, events = rows[0]
             if kept != request.fingerprint[: len(kept)]:
                 raise KeyReused
-            return Answer(location, body)
+            return Answer(location, body, events)
         answer = make()
         self._keep(request.key, request.fingerprint, answer, int(self._clock()))
         return answer
@@ -108,8 +116,8 @@ class IdempotencyKeys:
 
     def _keep(self, key: str, fingerprint: bytes, answer: Answer, at: int) -> None:
         self._database.execute(
-            "INSERT OR REPLACE INTO idempotency VALUES (?, ?, ?, ?, ?)",
-            (key, fingerprint, answer.location, answer.body, at),
+            "INSERT OR REPLACE INTO idempotency VALUES (?, ?, ?, ?, ?, ?)",
+            (key, fingerprint, answer.location, answer.body, at, answer.events),
         )
 
     def prune(self, limit: int) -> int:

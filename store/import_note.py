@@ -4,71 +4,131 @@ One file for each import: a line of JSON for each step, on the disk before the n
 """
 
 import fcntl
+import io
 import os
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from pathlib import Path
+from typing import BinaryIO, Literal
 
 import msgspec
 
 from tally.events import now
+from tally.store import ranges
 from tally.store.errors import StoreError
+from tally.store.ranges import Range
 
 DIRECTORY = "imports"
+
+Kind = Literal["customers", "invoices", "credits"]
 
 
 class ImportUnderWay(StoreError):
     """Another process is at this import already."""
 
 
+class Sent(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A request: which of the file's customers, or of its purchases, by their places, and under which key.
+
+    Of one that 0.1.0 has noted nothing is known but when it was first sent.
+    """
+
+    at: datetime
+    kind: Kind | None = None
+    places: str = ""
+    key: str = ""
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Which file an import is of, by the SHA-256 of its bytes, and its account, if it is one for all rows."""
+
+    digest: str
+    account_id: str | None
+
+
 class _Step(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
-    """A request is about to be sent at `sending`, or has been answered; refused, when nothing is told."""
+    """A request is about to be sent at `sending`, or has been answered; refused, when nothing is told.
+
+    `made` are the ids of what was recorded.
+    """
 
     sending: datetime | None = None
+    kind: Kind | None = None
+    places: str = ""
+    key: str = ""
     customers: list[str] | None = None
     invoices: int | None = None
+    made: dict[Kind, str] | None = None
+    updated: int = 0
+    origin: Origin | None = None
+    undone: bool = False
 
 
 class ImportNote:
     """The note of the import `name` in the data directory; held by one process until `close`.
 
-    `customers` are the ids of those created so far, in order, `invoices` how many there are, and
-    `sending` when the request was first sent that has had no answer.
+    `customers` are the ids of the file's customers so far, in order, `invoices` how many of its purchases are
+    done; `sending` is the request that has had no answer. `made` are the ids of all that was recorded,
+    `updated` counts the invoices that were changed. `times_undone` is how often all of that was taken back.
+    Without `make`, a note that isn't there is empty and takes nothing.
+
     Raises ImportUnderWay, StoreError for a note that can't be read, OSError.
     """
 
-    def __init__(self, directory: Path, name: str) -> None:
-        self.customers: list[str] = []
-        self.invoices = 0
-        self.sending: datetime | None = None
+    def __init__(self, directory: Path, name: str, make: bool = True) -> None:
+        self.times_undone = 0
+        self.origin: Origin | None = None
+        self._forget()
         folder = directory / DIRECTORY
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
         self.path = folder / f"{name}.jsonl"
-        self._file = open(self.path, "a+b", opener=_private)  # noqa: SIM115 held until close
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            raise ImportUnderWay from None
-        _sync_directory(folder)
-        self._read()
+        self._file: BinaryIO = io.BytesIO()
+        if make:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
+        if make or self.path.exists():
+            self._file = open(self.path, "a+b", opener=_private)  # noqa: SIM115 held until close
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._file.close()
+                raise ImportUnderWay from None
+            _sync_directory(folder)
+            self._read()
 
-    def before_sending(self, again: bool = False) -> None:
+    def begin(self, origin: Origin) -> None:
+        """Note which file this is of. May be repeated."""
+        if self.origin is None:
+            self._add(_Step(sending=self.sending and self.sending.at, origin=origin))
+
+    def before_sending(self, kind: Kind, places: Iterable[int], key: str, again: bool = False) -> None:
         """Note that a request is about to be sent. One that had no answer keeps its time, unless `again`."""
-        if self.sending is None or again:
-            self._add(_Step(sending=now()))
+        if self.sending is None or again or self.sending.key not in ("", key):
+            told = ranges.shown(ranges.merge(Range(place, place) for place in places))
+            self._add(_Step(sending=now(), kind=kind, places=told, key=key))
 
     def after_refusal(self) -> None:
         """Note that what was about to be sent was certainly not done."""
         self._add(_Step())
 
-    def after_customers(self, ids: list[str]) -> None:
-        """Note that these customers were created."""
-        self._add(_Step(customers=ids))
+    def after_customers(self, ids: list[str], made: Collection[int] = ()) -> None:
+        """Note the ids of the file's next customers; those that were `made` now had not been there."""
+        self._add(_Step(customers=ids, made=_shown("customers", made)))
 
-    def after_invoices(self, count: int) -> None:
-        """Note that so many more invoices were created."""
-        self._add(_Step(invoices=count))
+    def after_purchases(self, count: int, kind: Kind = "invoices", made: Collection[int] = ()) -> None:
+        """Note that so many more of the file's purchases are done, by recording these."""
+        self._add(_Step(invoices=count, made=_shown(kind, made)))
+
+    def after_making(self, kind: Kind, made: Collection[int], doubt: Sent | None = None) -> None:
+        """Note that these were recorded, where nobody counts; with `doubt`, that request still waits."""
+        self._add(_Step(sending=doubt and doubt.at, made=_shown(kind, made)))
+
+    def after_update(self) -> None:
+        """Note that an invoice was changed."""
+        self._add(_Step(updated=1))
+
+    def undo(self) -> None:
+        """Note that all that was recorded was taken back: the import begins anew."""
+        self._add(_Step(undone=True))
 
     def close(self) -> None:
         """Let another process have it."""
@@ -83,7 +143,7 @@ class ImportNote:
         try:
             for step in msgspec.json.Decoder(_Step).decode_lines(whole):
                 self._take(step)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, ValueError) as error:
             raise StoreError(f"{self.path}: can't be read as the note of an import: {error}") from None
 
     def _add(self, step: _Step) -> None:
@@ -92,10 +152,42 @@ class ImportNote:
         os.fsync(self._file)
         self._take(step)
 
+    def _forget(self) -> None:
+        self.customers: list[str] = []
+        self.invoices = 0
+        self.sending: Sent | None = None
+        self.made: dict[Kind, list[Range]] = {}
+        self.updated = 0
+
     def _take(self, step: _Step) -> None:
-        self.sending = step.sending
+        if step.undone:
+            self._forget()
+            self.times_undone += 1
+        if step.sending is None or step.key or self.sending is None:
+            told = step.sending and Sent(step.sending, step.kind, step.places, step.key)
+            self.sending = told or None
         self.customers += step.customers or []
         self.invoices += step.invoices or 0
+        for kind, ids in (step.made or {}).items():
+            self.made[kind] = ranges.merge([*self.made.get(kind, []), *ranges.parsed(ids)])
+        self.updated += step.updated
+        self.origin = step.origin or self.origin
+
+
+def notes_of(directory: Path, digest: str) -> list[str]:
+    """The names of the imports of the file with that digest, as far as their notes tell it."""
+    found = []
+    for path in sorted((directory / DIRECTORY).glob("*.jsonl")):
+        with path.open("rb") as note:
+            for line in note:
+                if digest.encode() in line:
+                    found.append(path.stem)
+                    break
+    return found
+
+
+def _shown(kind: Kind, ids: Collection[int]) -> dict[Kind, str] | None:
+    return {kind: ranges.shown(ranges.merge(Range(id, id) for id in ids))} if ids else None
 
 
 def _private(path: str, flags: int) -> int:

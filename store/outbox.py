@@ -4,12 +4,12 @@ A row's sequence is contiguous within its database: it is given inside the one w
 and rolled back with it.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from tally.events import Event, encode
+from tally.events import Event, EventRange, encode
 from tally.store import ranges
 from tally.store.cause import UNKNOWN, Cause
 from tally.store.database import Database
@@ -49,6 +49,9 @@ REQUEST_KEY = "ALTER TABLE outbox ADD COLUMN request_key TEXT;"  # what schemas 
 BY_USER = "ALTER TABLE outbox ADD COLUMN by_user TEXT;"  # and up to 4
 
 
+T = TypeVar("T")
+
+
 class OutboxRow(NamedTuple):
     """An event as it is to appear on the stream."""
 
@@ -78,6 +81,7 @@ class Outbox:
         self._database = database
         self._incarnation = incarnation or incarnations(database)[-1]
         self._base = self._incarnation.base
+        self._added = 0
 
     @property
     def database(self) -> Database:
@@ -111,6 +115,18 @@ class Outbox:
             "outbox (type, payload, trace_parent, request_key, by_user)",
             [(type(event).__name__, encode(event), cause.trace_parent, key, cause.by) for event in events],
         )
+        self._added += len(events)
+
+    def telling(self, change: Callable[[], T]) -> tuple[T, EventRange | None]:
+        """What `change` answers, and the events that it adds, in the transaction that is open.
+
+        Of one that adds none, as all is so already: the newest event there is, if any.
+        """
+        before = self._added
+        answer = change()
+        current = Outbox(self._database)
+        added, last = self._added - before, current.last()
+        return answer, EventRange(current.source, last - max(added, 1) + 1, last) if last else None
 
     def begin_if_in_doubt(self) -> None:
         """Begin a new name where the one before is in doubt. In the transaction, before numbers are given."""

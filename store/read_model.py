@@ -61,6 +61,10 @@ _TABLES = (
     "inbox_range",
     "inbox_name",
 )
+ADOPTED = {
+    "customer": "adopted_customer",
+    "invoice": "adopted_invoice",
+}  # in meta of a customers.db, by table
 _ACCOUNT = "SELECT id, name, description, owned_by, created_date, deleted, cascade FROM"
 _CACHE = "PRAGMA cache_size = -131072"  # KiB: what is written all over the table stays in memory
 _CUSTOMERS_AT_ONCE = 1000
@@ -148,7 +152,8 @@ class Shadow:
             known = known_of(customers)
             for source, last in known.items():
                 self._inbox.fill(source, last)
-            own = _Own([*known], given(customers, "customer"))
+            adopted = {table: customers.meta(key) or 0 for table, key in ADOPTED.items()}
+            own = _Own([*known], given(customers, "customer"), adopted)
             self._database.set_meta("own", msgspec.json.encode(own).decode())
             months = customers.execute(_CUSTOMER_MONTHS)
             while some := list(islice(months, _CUSTOMERS_AT_ONCE)):
@@ -211,7 +216,10 @@ class Shadow:
         kept = [
             (entry.id.decode(), msgspec.msgpack.encode(entry.fields))
             for entry in entries
-            if (event := named.get(entry.event_name)) and not own.is_of(entry.event_name) and own.has(event)
+            if (event := named.get(entry.event_name))
+            and not own.is_of(entry.event_name)
+            and own.has(event)
+            and not own.has_adopted(entry.event_name, event)
         ]
         if kept:
             with self._database.relaxed(), self._database.transaction():
@@ -311,10 +319,20 @@ class _Own(msgspec.Struct, frozen=True):
 
     sources: list[str]
     given: list[Range]
+    adopted: dict[str, int] = {}
+    """The highest ids that another system had given, by table: its own events tell of these rows."""
 
     def is_of(self, name: str | EventId) -> bool:
         """Whether it has published the event of that name."""
         return isinstance(name, EventId) and name.source in self.sources
+
+    def has_adopted(self, name: str | EventId, event: Event) -> bool:
+        """Whether the event tells of a row that was taken over with its id, and so is in here."""
+        if isinstance(name, EventId):
+            return False
+        if isinstance(event, CustomerCreated):
+            return event.id <= self.adopted.get("customer", 0)
+        return isinstance(event, InvoiceCreated) and event.id <= self.adopted.get("invoice", 0)
 
     def has(self, event: Event) -> bool:
         """Whether the event is about a customer of its own."""

@@ -1,6 +1,6 @@
 // The accounts page: figures that move, a table, a chart, and one account's customers; accounts are opened and deleted.
 
-import { call, get, Problem, remove, required, userName } from "./api.js";
+import { call, get, Problem, remove, required, userName, withChange } from "./api.js";
 import { $, announce, h, meta, Pager, Rows, settled, write, writeFigure } from "./dom.js";
 import { ask, field, openForm } from "./form.js";
 import { count, money } from "./money.js";
@@ -112,7 +112,7 @@ function showChart(largest) {
 // --- one account -----------------------------------------------------------------------------
 
 const customers = new Rows($("account-customers").tBodies[0], (customer) => {
-  const name = h("a", { href: `${meta("customers")}/#customer=${customer.id}` });
+  const name = withChange(h("a", { href: `${meta("customers")}/#customer=${customer.id}` }));
   const revenue = h("td", { class: "number strong" });
   return {
     node: h("tr", {}, h("td", { class: "number soft" }, customer.id), h("th", { scope: "row" }, name), revenue),

@@ -4,6 +4,9 @@
 import { $, h, meta } from "./dom.js";
 import { Form, field } from "./form.js";
 
+// The newest change that the other page has made, as it says in its links here: the first look waits until it shows.
+let awaited = null;
+
 const TOKEN = "tally.token"; // in sessionStorage: of this tab, and gone with it
 const PATIENCE_MS = 10_000;
 
@@ -31,11 +34,49 @@ export async function call(method, path, { body, key } = {}) {
     const headers = {};
     if (token) headers.Authorization = `Bearer ${token}`;
     if (key) headers["Idempotency-Key"] = key;
+    const waits = method === "GET" && awaited;
+    if (waits) Object.assign(headers, { "Tally-After": waits, Prefer: "wait=5" });
     const response = await send(path, { method, headers, body: body && JSON.stringify(body) });
-    if (response.status !== 401) return await answer(response);
-    await signIn(token);
+    if (response.status === 401) {
+      await signIn(token);
+    } else {
+      if (waits) awaited = null;
+      if (waits && !response.ok) continue; // what takes longer, or never comes, is shown when it has come
+      if (method !== "GET") tellOtherPage(response.headers.get("Tally-Event-Id"));
+      return await answer(response);
+    }
   }
 }
+
+/** Have the links to the other service's page say what was changed here. */
+function tellOtherPage(events) {
+  if (!events) return;
+  changed = events;
+  document.querySelectorAll("a").forEach(withChange);
+}
+
+let changed = null;
+
+/** The link, with the newest change in its fragment where it leads to the other service's page. */
+export function withChange(link) {
+  const other = new URL(link.href, location);
+  if (changed && other.origin !== location.origin) {
+    const kept = new URLSearchParams(other.hash.slice(1));
+    kept.set("after", changed);
+    link.href = `${other.origin}${other.pathname}#${kept}`;
+  }
+  return link;
+}
+
+function takeOver() {
+  const told = new URLSearchParams(location.hash.slice(1));
+  awaited = told.get("after");
+  if (!awaited) return;
+  told.delete("after");
+  history.replaceState(null, "", told.size ? `#${told}` : location.pathname);
+}
+takeOver();
+addEventListener("hashchange", takeOver);
 
 export const get = (path) => call("GET", path);
 

@@ -1,6 +1,6 @@
 // The customers page: find a customer, see the invoices, record, delete.
 
-import { call, get, Problem, remove, required } from "./api.js";
+import { call, get, Problem, remove, required, withChange } from "./api.js";
 import { $, announce, h, meta, Pager, Rows, settled, write, writeFigure } from "./dom.js";
 import { ask, field, Form, openForm } from "./form.js";
 import { count, money, parseMoney } from "./money.js";
@@ -144,7 +144,7 @@ function showAbout(customer) {
   about.dataset.id = customer.id;
   about.replaceChildren(
     `Customer ${customer.id} of `,
-    h("a", { href: `${meta("accounts")}/#account=${customer.account_id}` }, `account ${customer.account_id}`),
+    withChange(h("a", { href: `${meta("accounts")}/#account=${customer.account_id}` }, `account ${customer.account_id}`)),
     `, since ${day(customer.created_date.slice(0, 10))}`,
   );
 }

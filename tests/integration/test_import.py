@@ -154,16 +154,21 @@ def test_a_file_becomes_customers_and_invoices_and_running_it_again_adds_nothing
     tally: Tally, account: str, file: Path
 ) -> None:
     done = _import(tally, account, file)
-    assert done.stdout == (
-        f"2,357 of 2,357 customers and 6,919 of 6,919 invoices were added to account {account}.\n"
-    )
+    assert done.stdout.splitlines() == [
+        "Imported.",
+        "rows       6,919, 0 bad",
+        "customers  2,357 new, 0 known",
+        f"invoices   6,919 ({cdnow.CENTS / 100:.2f}) new, 0 known",
+        f"together   {cdnow.CENTS / 100:.2f}, from 1997-01-01 to 1998-06-30",
+    ]
     assert done.stderr == ""
     assert _held(tally, account) == CDNOW
     eventually(tally.settled)
     assert tally.accounts.get(f"/accounts/{account}")["total_revenue_cents"] == cdnow.CENTS
 
     again = _import(tally, account, file)
-    assert again.stdout.startswith("Nothing was added: 2,357 of 2,357 customers")
+    assert again.stdout.startswith("Nothing new: all of it was there before.\n")
+    assert "customers  0 new, 2,357 known" in again.stdout
     _forget_keys(tally)
     _import(tally, account, file)
     assert _held(tally, account) == CDNOW
@@ -198,7 +203,7 @@ def test_a_dash_reads_standard_input_and_is_the_same_import_as_the_file(
     arguments = [sys.executable, str(SUPERVISOR), *map(str, _arguments(tally, account, "-"))]
     subprocess.run(arguments, input=file.read_bytes(), check=True, timeout=60)
     assert _held(tally, account) == CDNOW
-    assert _import(tally, account, file).stdout.startswith("Nothing was added")
+    assert _import(tally, account, file).stdout.startswith("Nothing new")
     assert _held(tally, account) == CDNOW
 
 
@@ -211,10 +216,13 @@ def test_another_account_is_another_import(tally: Tally, account: str, tmp_path:
         assert _held(tally, each) == (1, 1, 2933)
 
 
-def test_a_file_without_rows_adds_nothing(tally: Tally, account: str, tmp_path: Path) -> None:
+def test_a_file_without_rows_adds_nothing_and_is_no_success(
+    tally: Tally, account: str, tmp_path: Path
+) -> None:
     file = tmp_path / "purchases.csv"
     file.write_text(HEADER)
-    _import(tally, account, file)
+    refused = _import(tally, account, file, status=1)
+    assert "nothing was imported: there is no row in the file" in refused.stderr
     assert _held(tally, account) == (0, 0, 0)
 
 
@@ -240,10 +248,12 @@ def test_with_a_bad_row_nothing_is_imported_and_with_skip_bad_the_others_are(
     assert len(told) == 22
     assert _held(tally, account) == (0, 0, 0)
 
+    assert "--skip-bad" not in told[21], "nearly all rows are bad"
     for _ in range(2):
         skipped = _import(tally, account, file, "--skip-bad")
         assert skipped.stderr.splitlines() == told[:21]
         assert _held(tally, account) == (2, 2, 3083)
+    assert "bad        30: amount: An amount can't be negative." in skipped.stdout
     assert _customers(tally, account).keys() == {"Ann", "Cid"}
 
 
@@ -475,5 +485,5 @@ def test_a_terminal_shows_progress_with_rate_and_time_left(tally: Tally, account
     assert "6919/6919" in shown
     assert "/s" in shown
     assert "0:00:00" in shown
-    assert f"6,919 of 6,919 invoices were added to account {account}." in shown
+    assert "invoices   6,919 (" in shown
     assert _held(tally, account) == CDNOW

@@ -1,0 +1,113 @@
+"""Dates and amounts as other programs write them. Nothing is guessed: what is in doubt is refused."""
+
+import re
+from collections.abc import Callable
+from datetime import date, datetime
+from decimal import ROUND_HALF_EVEN, Decimal
+from functools import cache
+
+from tally.events import MAX_CENTS
+
+_TIME = r"(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]+)?)?(?: ?(?:Z|UTC|[+-][0-9]{2}:?[0-9]{2}))?)?"
+_ISO = re.compile(rf"([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}){_TIME}", re.ASCII)
+_SYMBOLS = "$€£"
+_BLANKS = r"[\s\u00a0\u2007\u2009\u202f]"  # such as stand between thousands, or before a symbol
+_SIGNED = re.compile(
+    rf"(?P<before>[-\u2212]?){_BLANKS}*(?P<symbol>[{_SYMBOLS}]?){_BLANKS}*(?P<inner>[-\u2212]?)"
+    rf"(?P<digits>[0-9](?:.*[0-9])?)"
+    rf"{_BLANKS}*(?P<after>[-\u2212]?){_BLANKS}*(?P<last>[{_SYMBOLS}]?)"
+)
+_MOST_DIGITS = 15
+
+
+def dates(format: str | None) -> Callable[[str], date]:
+    """What reads dates in that format (strptime's), or as ISO 8601 has them, whose time is passed over.
+
+    What it answers raises ValueError.
+    """
+
+    @cache  # a file has many rows of few days
+    def iso(raw: str) -> date:
+        found = _ISO.fullmatch(raw)
+        if found is None:
+            raise ValueError("Expected a date, YYYY-MM-DD")
+        return _real(found[1])
+
+    @cache
+    def formatted(raw: str) -> date:
+        try:
+            return datetime.strptime(raw, str(format)).date()
+        except ValueError:
+            raise ValueError(f"Expected a date like {date(2024, 1, 31).strftime(str(format))}") from None
+
+    return iso if format is None else formatted
+
+
+def _real(iso: str) -> date:
+    try:
+        return date.fromisoformat(iso)
+    except ValueError:
+        raise ValueError("Expected a date, YYYY-MM-DD") from None
+
+
+def is_date_format(format: str) -> bool:
+    """Whether a format tells every date for itself."""
+    some = [date(2013, 11, 28), date(2024, 1, 2)]
+    try:
+        return all(datetime.strptime(each.strftime(format), format).date() == each for each in some)
+    except ValueError:
+        return False
+
+
+class Amounts:
+    """Reads amounts whose decimal mark is `decimal`; with `rounds`, also those that have parts of cents."""
+
+    def __init__(self, decimal: str = ".", rounds: bool = False) -> None:
+        other = "," if decimal == "." else r"\."
+        mark = re.escape(decimal)
+        separator = rf"(?P<separator>{other}|{_BLANKS}|['\u2019])"
+        thousands = rf"[0-9]{{1,3}}{separator}[0-9]{{3}}(?:(?P=separator)[0-9]{{3}})*"
+        self._number = re.compile(rf"(?P<whole>{thousands}|[0-9]+)(?:{mark}(?P<part>[0-9]+))?", re.ASCII)
+        self._rounds = rounds
+        self._example = "29.33" if decimal == "." else "29,33"
+        self.symbols: set[str] = set()
+        """The symbols of currencies that were seen."""
+
+    def cents(self, raw: str) -> int:
+        """The amount in cents, negative where it is. Raises ValueError."""
+        negative, digits = self._unsigned(raw)
+        number = self._number.fullmatch(digits)
+        if number is None:
+            raise self._none()
+        whole = re.sub("[^0-9]", "", number["whole"])
+        part = (number["part"] or "").rstrip("0")
+        if len(whole) + len(part) > _MOST_DIGITS:
+            raise self._none()
+        if len(part) > 2 and not self._rounds:
+            raise ValueError("Expected at most two decimals (--round rounds them)")
+        exact = Decimal(f"{whole}.{part or 0}") * 100
+        cents = int(exact.quantize(Decimal(1), ROUND_HALF_EVEN))
+        if cents > MAX_CENTS:
+            raise self._none()
+        return -cents if negative else cents
+
+    def _unsigned(self, raw: str) -> tuple[bool, str]:
+        """Whether there is a minus, or parentheses; and what there is without these and a symbol."""
+        bare = raw
+        in_parentheses = raw.startswith("(") and raw.endswith(")")
+        if in_parentheses:
+            bare = raw[1:-1].strip()
+        elif (found := re.fullmatch(rf"([{_SYMBOLS}]){_BLANKS}*\((.+)\)", raw)) is not None:
+            in_parentheses, bare = True, found[1] + found[2].strip()
+        signed = _SIGNED.fullmatch(bare)
+        if signed is None:
+            raise self._none()
+        minuses = sum(bool(signed[name]) for name in ("before", "inner", "after")) + in_parentheses
+        symbols = signed["symbol"] + signed["last"]
+        if minuses > 1 or len(symbols) > 1:
+            raise self._none()
+        self.symbols.update(symbols)
+        return minuses == 1, signed["digits"]
+
+    def _none(self) -> ValueError:
+        return ValueError(f"Expected an amount such as {self._example}, at most {MAX_CENTS // 100}")

@@ -1,0 +1,113 @@
+"""What an import has done, or would do, in a few lines."""
+
+import re
+from collections import Counter
+from collections.abc import Container, Iterator
+from typing import NamedTuple
+
+from tally.commands.purchase_file import PurchaseFile
+from tally.http.exports import amount
+
+_SHOWN = 5
+
+
+class Counted(NamedTuple):
+    """How many there are, and their cents together."""
+
+    count: int = 0
+    cents: int = 0
+
+    def plus(self, cents: int) -> "Counted":
+        """With one more."""
+        return Counted(self.count + 1, self.cents + cents)
+
+    def __str__(self) -> str:
+        return f"{self.count:,} ({amount(self.cents)})" if self.count else "0"
+
+
+class Report:
+    """What came of a file: which of its purchases were `known`, `updated`, or bad, and what else was new."""
+
+    def __init__(
+        self,
+        file: PurchaseFile,
+        bad: dict[int, str],
+        known: Container[int],
+        updated: Container[int],
+        new_customers: int,
+        dry_run: bool,
+    ) -> None:
+        self._file = file
+        self._bad = bad
+        self._dry_run = dry_run
+        self._tallied: dict[tuple[str, str], Counted] = {}
+        used: set[int] = set()
+        self._days = []
+        for place, each in enumerate(file.purchases):
+            if each.line in bad:
+                continue
+            used.add(each.buyer)
+            self._days.append(each.date)
+            what = "credits" if each.cents < 0 else "invoices"
+            state = "known" if place in known else "updated" if place in updated else "new"
+            self._tallied[what, state] = self._tallied.get((what, state), Counted()).plus(each.cents)
+        self._new_customers, self._customers = new_customers, len(used)
+        self.is_refused = False
+        """Whether nothing was imported, or would be, as rows are bad."""
+
+    @property
+    def is_new(self) -> bool:
+        """Whether something was, or is to be, recorded."""
+        return any(state != "known" for _, state in self._tallied)
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        if self.is_refused:
+            yield "Nothing would be imported, as there are bad rows. What the others have:"
+        elif not self.is_new:
+            yield "Nothing new: all of it was there before."
+        elif self._dry_run:
+            yield "Nothing was recorded (--dry-run). The import would do this:"
+        else:
+            yield "Imported."
+        file = self._file
+        passed = f", {file.passed_over:,} not asked for" if file.passed_over else ""
+        yield f"rows       {file.rows:,}{passed}, {len(self._bad):,} bad"
+        yield f"customers  {self._new_customers:,} new, {self._customers - self._new_customers:,} known"
+        for what in ("invoices", "credits"):
+            new, known, updated = (
+                self._tallied.get((what, each), Counted()) for each in ("new", "known", "updated")
+            )
+            if what == "invoices" or new.count or known.count:
+                changed = f", {updated} changed" if updated.count else ""
+                yield f"{what:9}  {new} new, {known} known{changed}"
+        if self._days:
+            total = sum(each.cents for each in self._tallied.values())
+            yield f"together   {amount(total)}, from {min(self._days)} to {max(self._days)}"
+        yield from self._reasons()
+        if self._dry_run:
+            yield from self._sample()
+
+    def _reasons(self) -> Iterator[str]:
+        """The bad rows, counted by what is wrong with them."""
+        kinds = Counter(_kind(reason) for reason in self._bad.values())
+        for kind, count in kinds.most_common(_SHOWN):
+            yield f"bad        {count:,}: {kind}"
+        if len(kinds) > _SHOWN:
+            yield f"bad        {sum(count for _, count in kinds.most_common()[_SHOWN:]):,} for other reasons"
+
+    def _sample(self) -> Iterator[str]:
+        """The first rows as they were read."""
+        purchases = self._file.purchases
+        for each, _ in zip(purchases, range(_SHOWN), strict=False):
+            reference = f", {each.reference!r}" if each.reference is not None else ""
+            name = purchases.buyers[each.buyer].name
+            yield f"line {each.line}: {each.date}, {amount(each.cents)}, {name!r}{reference}"
+
+
+def _kind(reason: str) -> str:
+    """What a reason has in common with others: without the row's own texts and numbers."""
+    bare = re.sub(r", got .*", "", reason, flags=re.DOTALL)
+    return re.sub(r"'[^']*'|\"[^\"]*\"", "…", bare)

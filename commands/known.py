@@ -1,0 +1,101 @@
+"""What a running Tally has already: accounts, customers, invoices and credits, as an import looks for it."""
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Collection
+from datetime import date
+from typing import NamedTuple
+from urllib.parse import urlencode
+
+from tally.commands.service_client import ServiceClient
+from tally.events import Id
+from tally.http.exports import meant
+
+
+class KnownRow(NamedTuple):
+    """A recorded invoice, or a credit, whose cents are negative."""
+
+    id: int
+    customer_id: int
+    date: date
+    cents: int
+    reference: str
+    is_credit: bool
+
+
+def accounts_by_name(accounts: ServiceClient) -> Callable[[str], Id]:
+    """What tells which account an id or a name means, of those that there are now; it raises ValueError."""
+    ids: set[int] = set()
+    named: defaultdict[str, list[int]] = defaultdict(list)
+    for id, name, *_ in accounts.rows("/accounts"):
+        ids.add(int(id))
+        named[normal(meant(name))].append(int(id))
+
+    def account_of(text: str) -> Id:
+        found = {*named.get(normal(text), [])}
+        if text.isascii() and text.isdigit() and int(text[:19]) in ids and text == str(int(text[:19])):
+            found.add(int(text))
+        if len(found) > 1:
+            raise ValueError(f"Expected one account, there are {_listed(found)}")
+        if not found:
+            raise ValueError("Expected the id or the name of an account")
+        return Id(found.pop())
+
+    return account_of
+
+
+def customers_by_name(
+    customers: ServiceClient, account_id: Id, names: Collection[str]
+) -> dict[str, list[int]]:
+    """The ids of an account's customers that have one of these names, or differ only in case or blanks."""
+    wanted = {alike(name) for name in names}
+    found: defaultdict[str, list[int]] = defaultdict(list)
+    for name, id, *_ in customers.rows(f"/customers?account_id={account_id}"):
+        told = normal(meant(name))
+        if alike(told) in wanted:
+            found[told].append(int(id))
+    return dict(found)
+
+
+def recorded(
+    customers: ServiceClient,
+    account_id: Id,
+    is_wanted: Callable[[KnownRow], bool],
+    first: date | None = None,
+    last: date | None = None,
+) -> list[KnownRow]:
+    """The wanted ones of an account's invoices and credits between two days."""
+    days = {"from": first, "to": last}
+    query = urlencode(
+        {"account_id": account_id} | {name: day for name, day in days.items() if day is not None}
+    )
+    found = []
+    for path in ("/invoices", "/credits"):
+        for _, day, amount, reference, id, customer_id, *_ in customers.rows(f"{path}?{query}"):
+            cents = int(amount.replace(".", ""))
+            each = KnownRow(
+                int(id),
+                int(customer_id),
+                date.fromisoformat(day),
+                cents,
+                meant(reference),
+                path == "/credits",
+            )
+            if is_wanted(each):
+                found.append(each)
+    return found
+
+
+def normal(name: str) -> str:
+    """A name as it is compared: trimmed, and with one way of writing its accents (NFC)."""
+    return unicodedata.normalize("NFC", name.strip())
+
+
+def alike(name: str) -> str:
+    """What names have in common that differ in case or blanks alone."""
+    return "".join(name.split()).casefold()
+
+
+def _listed(ids: Collection[int]) -> str:
+    *others, last = map(str, sorted(ids))
+    return f"{', '.join(others)} and {last}"

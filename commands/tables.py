@@ -1,0 +1,211 @@
+"""Files of rows as other programs export them: which bytes they are, where lines and cells end."""
+
+import csv
+import hashlib
+import io
+import re
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any, BinaryIO, NamedTuple
+
+from tally.actors.logs import printable
+
+DELIMITERS = (",", ";", "\t")  # which of them is found out from the header line
+
+_LONGEST_LINE = 1024 * 1024  # characters; without it, any large file would be read as one line
+_LOOKED_AT = 4096  # bytes, to see what kind of file it is
+_BOMS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+_SAVE_AS_CSV = "open it in the program that made it and save it as CSV (UTF-8)"
+_KINDS = {
+    b"PK\x03\x04": f"is a workbook of Excel or another packed file, no CSV: {_SAVE_AS_CSV}, or unpack it",
+    b"\xd0\xcf\x11\xe0": f"is an old workbook of Excel, no CSV: {_SAVE_AS_CSV}",
+    b"\x1f\x8b": "is packed by gzip: unpack it first (`gunzip -c FILE | tally import … -`)",
+    b"%PDF": f"is a PDF, no CSV: {_SAVE_AS_CSV}",
+    b"BZh": "is packed by bzip2: unpack it first",
+    b"\xfd7zXZ": "is packed by xz: unpack it first",
+    b"(\xb5/\xfd": "is packed by zstd: unpack it first",
+}
+_SEPARATOR_LINE = re.compile(r"sep=(.)\r?\n?", re.IGNORECASE)
+
+
+class NoTable(Exception):
+    """The file can't be read as rows at all; the message says why, and in which line."""
+
+
+class Format(NamedTuple):
+    """How a file is written, as far as it doesn't tell itself."""
+
+    encoding: str | None = None
+    delimiter: str | None = None
+    skip_lines: int = 0
+    has_header: bool = True
+
+
+class Row(NamedTuple):
+    """The cells of a row, and the line that it begins in, counted from 1."""
+
+    line: int
+    cells: list[str]
+
+
+class Table:
+    """The rows of a file, which is read once, from where it stands.
+
+    `header` are the names of the columns; where there are none, their numbers, from 1. `wanted` are the
+    columns that are looked for: by them the delimiter is found out. Raises NoTable, also while rows are read.
+    """
+
+    def __init__(self, file: BinaryIO, format: Format, wanted: list[str]) -> None:
+        self._hash = hashlib.sha256()
+        self._format = format
+        raw: Any = _Hashed(file, self._hash.update)
+        buffered = io.BufferedReader(raw, 64 * 1024)
+        head = buffered.peek(_LOOKED_AT)[:_LOOKED_AT]
+        self.encoding = _encoding(head, format.encoding)
+        errors = "replace" if self.encoding.startswith("utf-16") else "surrogateescape"
+        text = io.TextIOWrapper(buffered, self.encoding, errors, newline="")
+        self._before = 0  # lines before the ones that are rows
+        lines = self._lines(text)
+        told = self._skip(lines)
+        first = next(lines, "")
+        if (separator := _SEPARATOR_LINE.fullmatch(first)) is not None:
+            told, first = separator[1], next(lines, "")
+            self._before += 1
+        self.delimiter = format.delimiter or told or self._found_out(first, wanted)
+        self._reader = csv.reader(
+            chain([first] if first else [], lines), delimiter=self.delimiter, strict=True
+        )
+        self._first: list[Row] = []
+        self.header = self._header()
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of all bytes, once all rows were read."""
+        return self._hash.hexdigest()
+
+    def place(self, column: str) -> int:
+        """Where a column is. Raises NoTable where it isn't there once."""
+        if not self._format.has_header:
+            if column.isascii() and column.isdigit() and 1 <= int(column[:9]) <= len(self.header):
+                return int(column) - 1
+            raise self._no_column(column, f"has no number from 1 to {len(self.header)}, as --no-header wants")
+        if (count := self.header.count(column)) == 1:
+            return self.header.index(column)
+        if count > 1:
+            raise self._no_column(column, "is twice there")
+        alike = [name for name in self.header if _plain(name) == _plain(column)]
+        raise self._no_column(column, "is not there", alike)
+
+    def rows(self) -> Iterator[Row]:
+        """The rows in order; empty lines are none. To be called once."""
+        yield from self._first
+        yield from self._rest()
+
+    def _no_column(self, column: str, why: str, alike: list[str] | None = None) -> NoTable:
+        found = printable(", ".join(self.header))[:200] or "nothing"
+        hint = f"; did you mean {' or '.join(map(repr, alike))}?" if alike else ""
+        return NoTable(f"line {self._before + 1}: the column {column!r} {why}; found: {found}{hint}")
+
+    def _lines(self, text: io.TextIOWrapper) -> Iterator[str]:
+        number = 0
+        while True:
+            number += 1
+            try:
+                line = text.readline(_LONGEST_LINE)
+            except UnicodeError as error:
+                raise NoTable(f"line {number}: can't be read as {self.encoding}: {error}") from None
+            if len(line) >= _LONGEST_LINE:
+                raise NoTable(
+                    f"line {number}: is longer than {_LONGEST_LINE} characters; is this a CSV file?"
+                )
+            if not line:
+                return
+            yield line
+
+    def _skip(self, lines: Iterator[str]) -> str | None:
+        """Pass over what comes first; the delimiter, where a line of it tells that."""
+        told = None
+        for _ in range(self._format.skip_lines):
+            line = next(lines, "")
+            self._before += 1
+            if (separator := _SEPARATOR_LINE.fullmatch(line)) is not None:
+                told = separator[1]
+        return told
+
+    def _found_out(self, first: str, wanted: list[str]) -> str:
+        """The one that the header line has all columns with, or else most; there can't be two."""
+        if not self._format.has_header:
+            return DELIMITERS[0]
+        names = {_plain(name) for name in wanted}
+        found = {each: names & {*map(_plain, _cells(first, each))} for each in DELIMITERS}
+        return max(DELIMITERS, key=lambda each: len(found[each]))
+
+    def _header(self) -> list[str]:
+        first = next(self._rest(), None)
+        if self._format.has_header:
+            return [name.strip() for name in first.cells] if first else []
+        self._first = [first] if first else []
+        return [str(number) for number in range(1, 1 + len(first.cells if first else []))]
+
+    def _rest(self) -> Iterator[Row]:
+        while True:
+            line = self._before + self._reader.line_num + 1
+            try:
+                cells = next(self._reader, None)
+            except csv.Error as error:  # where the next row begins is anybody's guess
+                raise NoTable(f"line {line}: is no CSV from here on: {error}") from None
+            if cells is None:
+                return
+            if cells:
+                yield Row(line, cells)
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error:
+        return []
+
+
+def _plain(name: str) -> str:
+    """A column's name without case and blanks."""
+    return "".join(name.split()).casefold()
+
+
+def _encoding(head: bytes, told: str | None) -> str:
+    """How a file's text is written. Raises NoTable for a file of another kind."""
+    for beginning, is_what in _KINDS.items():
+        if head.startswith(beginning):
+            raise NoTable(f"the file {is_what}")
+    if told is not None:
+        return "utf-8-sig" if told.lower().replace("_", "-") in ("utf-8", "utf8") else told
+    for bom, encoding in _BOMS.items():
+        if head.startswith(bom):
+            return encoding
+    if b"\0" in head:
+        even, odd = head[::2].count(0), head[1::2].count(0)
+        if max(even, odd) > len(head) // 4:
+            name = "utf-16-le" if odd > even else "utf-16-be"
+            raise NoTable(f"the file is UTF-16 without a byte order mark: give --encoding {name}")
+        raise NoTable(f"the file is no text: {_SAVE_AS_CSV}")
+    return "utf-8"
+
+
+class _Hashed(io.RawIOBase):
+    """A file as it is read, whose bytes are told to `on_bytes`."""
+
+    def __init__(self, file: BinaryIO, on_bytes: Any) -> None:
+        super().__init__()
+        self._file = file
+        self._on_bytes = on_bytes
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        content = (
+            self._file.read1(len(buffer)) if hasattr(self._file, "read1") else self._file.read(len(buffer))
+        )
+        buffer[: len(content)] = content
+        self._on_bytes(content)
+        return len(content)

@@ -1,0 +1,96 @@
+"""`import --undo`: takes back what the imports of a file have recorded, but for what was changed since."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from typing import BinaryIO
+
+from tally.commands.importing import CannotImport
+from tally.commands.progress import Bars
+from tally.commands.service_client import Refused, ServiceClient, Unavailable
+from tally.config import Settings
+from tally.events import Id
+from tally.store import ranges
+from tally.store.import_note import ImportNote, Kind, notes_of
+
+_ORDER: tuple[Kind, ...] = ("credits", "invoices", "customers")  # what belongs to another goes first
+_SHOWN = 20
+_STAYS = {412: "was changed since", 409: "has credits, or invoices, that were recorded since"}
+
+
+def undo_file(settings: Settings, source: BinaryIO, account_id: Id | None, token: str | None) -> str:
+    """Take back what all imports of the file have recorded, or those into one account.
+
+    Answers what was done, and tells on standard error what stays. May be repeated, also when it was
+    interrupted. Raises CannotImport, StoreError or OSError.
+    """
+    digest = hashlib.sha256()
+    while piece := source.read(1024 * 1024):
+        digest.update(piece)
+    names = notes_of(settings.directory, digest.hexdigest())
+    counts: Counter[str] = Counter()
+    found = False
+    with Bars() as bars, closing(ServiceClient("customers", settings.customers, token)) as customers:
+        for name in names:
+            with closing(ImportNote(settings.directory, name)) as note:
+                is_wanted = account_id is None or (note.origin and note.origin.account_id == str(account_id))
+                if is_wanted and note.made:
+                    found = True
+                    counts += _undo(note, customers, bars)
+    if not found:
+        of = "" if account_id is None else f" into account {account_id}"
+        raise CannotImport(
+            f"nothing is noted in {settings.directory} of an import of this file{of} that could be taken "
+            "back (release 0.1.0 did not note what it recorded)"
+        )
+    return _told(counts)
+
+
+def _undo(note: ImportNote, customers: ServiceClient, bars: Bars) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    if note.sending:
+        raise CannotImport(
+            "this import was interrupted while a batch was on its way: run it again to its end, then undo it"
+        )
+    for kind in _ORDER:
+        ids = note.made.get(kind, [])
+        done = bars.add(kind, ranges.count(ids))
+        for count, id in enumerate(_descending(ids), 1):
+            counts[_take_back(customers, kind, id, counts, bars)] += 1
+            done(count)
+    if note.updated:
+        bars.say(f"{note.updated:,} invoices that it changed (--update) keep what they are now")
+    note.undo()
+    return counts
+
+
+def _descending(ids: list[ranges.Range]) -> Iterator[int]:
+    return (id for first, last in reversed(ids) for id in range(last, first - 1, -1))
+
+
+def _take_back(customers: ServiceClient, kind: Kind, id: int, counts: Counter[str], bars: Bars) -> str:
+    """Delete one, if it is as it was made; what came of that."""
+    path = f"/customers/{id}?cascade=false" if kind == "customers" else f"/{kind}/{id}"
+    try:
+        customers.delete(path, revision=0)
+        return kind
+    except Unavailable as error:
+        raise CannotImport(f"{error}; run the same command again to go on") from error
+    except Refused as error:
+        if error.status == 404:
+            return "gone"
+        if error.status not in _STAYS:
+            raise CannotImport(f"{error}; run the same command again to go on") from error
+        if counts["stays"] < _SHOWN:
+            bars.say(f"the {kind[:-1]} {id} stays: it {_STAYS[error.status]}")
+        return "stays"
+
+
+def _told(counts: Counter[str]) -> str:
+    lines = ["Taken back: " + ", ".join(f"{counts[kind]:,} {kind}" for kind in _ORDER)]
+    if counts["gone"]:
+        lines.append(f"{counts['gone']:,} had been deleted before")
+    if counts["stays"]:
+        lines.append(f"{counts['stays']:,} stay")
+    return "; ".join(lines) + "."

@@ -1,0 +1,202 @@
+"""Read your own writes: a GET with `Tally-After` waits until the events that it names are applied here.
+
+It waits without a thread: a request that is too early is put aside, and is answered again from the beginning
+once its events have come, or its time is over.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import falcon
+import structlog
+
+from tally.events import EventRange
+from tally.http.auth import is_open_to_all
+from tally.http.problems import FieldError, WrongFields
+from tally.http.service import Service
+from tally.store import ranges
+from tally.store.inbox import DEAD, Inbox
+from tally.store.incarnations import own_sources
+from tally.store.ranges import Range
+
+WAIT_SECONDS = 1.0  # unless `Prefer: wait=N` says otherwise (RFC 7240)
+LONGEST_WAIT_SECONDS = 30
+LOOK_SECONDS = 0.005  # between two looks
+RESTS = 4  # times as long as a look at all of them takes, at the least
+GONE_SECONDS = 1.0  # for how long it holds what Redis has said of events that are nowhere any more
+WAITS_UNTIL = "tally.waits_until"  # in the environment of a request that has waited: time.monotonic()
+
+_log = structlog.get_logger()
+
+
+class NotYet(BaseException):
+    """The request is to be answered later: at `until` (time.monotonic()), or as soon as `is_over`.
+
+    No Exception: nothing but the server may take it for an answer.
+    """
+
+    def __init__(self, until: float, is_over: Callable[[], bool]) -> None:
+        super().__init__()
+        self.until = until
+        self.is_over = is_over
+
+
+class EventsElsewhere(NamedTuple):
+    """The events that a service applies: of sources whose names begin with `prefix`.
+
+    `gone` asks Redis what no outbox has any more for a group, by source, and answers nothing when it can't be
+    asked; it may block for a moment.
+    """
+
+    prefix: str
+    gone: Callable[[str], Mapping[str, list[Range]]]
+
+
+class After:
+    """Middleware that holds back reads of what is not applied yet; of one service."""
+
+    def __init__(
+        self,
+        service: Service[Any],
+        events: EventsElsewhere,
+    ) -> None:
+        self._service = service
+        self._prefix, self._gone = events
+        self._known_gone: Mapping[str, list[Range]] = {}
+        self._asks_again = 0.0
+        self._asking = threading.Lock()
+
+    def process_resource(
+        self, req: falcon.Request, resp: falcon.Response, resource: object, params: dict[str, Any]
+    ) -> None:
+        """Raises NotYet; WrongFields for what can't be waited for, HTTPServiceUnavailable."""
+        text = req.env.get("HTTP_TALLY_AFTER")
+        if text is None or req.method not in ("GET", "HEAD") or is_open_to_all(req):
+            return
+        awaited = self._parsed(text)
+        state = self._state(awaited)
+        if state.applied:
+            return
+        if state.never:
+            raise falcon.HTTPServiceUnavailable(title="Not applied", description=state.never)
+        until = req.env.get(WAITS_UNTIL)
+        if until is None:
+            raise NotYet(
+                time.monotonic() + _wait(req.env.get("HTTP_PREFER", "")),
+                lambda: self._state(awaited, asks=True) != _State(),
+            )
+        raise falcon.HTTPServiceUnavailable(
+            title="Not applied yet",
+            description=f"Not all events of {awaited.source} up to {awaited.last} have been applied here.",
+            retry_after=1,
+        )
+
+    def _parsed(self, text: str) -> EventRange:
+        try:
+            return EventRange.parse(text)
+        except ValueError as error:
+            raise WrongFields([FieldError("Tally-After", str(error))]) from None
+
+    def _state(self, awaited: EventRange, asks: bool = False) -> "_State":
+        with self._service.read() as store:
+            if awaited.source in own_sources(store.database):
+                return _State(applied=True)
+            if not awaited.source.startswith(self._prefix):
+                why = f"Events of {awaited.source} are not applied here"
+                raise WrongFields([FieldError("Tally-After", why)])
+            inbox = Inbox(store.database)
+            missing = inbox.missing(awaited.source, awaited.last)
+            dead = [each for each in inbox.aside(DEAD) if each.source == awaited.source]
+        if first := min((each.sequence for each in dead if each.sequence <= awaited.last), default=None):
+            return _State(
+                never=f"The event {awaited.source}:{first} is a dead letter here; see `dead-letters`."
+            )
+        if not missing:
+            return _State(applied=True)
+        if asks:
+            self._ask(store.database.source)
+        if gone := ranges.both(missing, self._known_gone.get(awaited.source, [])):
+            numbers = ranges.shown(gone[:5])
+            return _State(never=f"The events {numbers} of {awaited.source} are missing; see `status`.")
+        return _State()
+
+    def _ask(self, group: str) -> None:
+        """Hear from Redis what is gone, now and again; of one thread at a time."""
+        if time.monotonic() >= self._asks_again and self._asking.acquire(blocking=False):
+            try:
+                self._known_gone = self._gone(group)
+                self._asks_again = time.monotonic() + GONE_SECONDS
+            finally:
+                self._asking.release()
+
+
+class _State(NamedTuple):
+    """Whether all is applied, or why it never will be; neither: not yet."""
+
+    applied: bool = False
+    never: str | None = None
+
+
+def _wait(prefer: str) -> float:
+    """For how long a request waits (RFC 7240): what can't be understood is as if it weren't there."""
+    for preference in prefer.split(","):
+        name, _, value = preference.partition(";")[0].partition("=")
+        value = value.strip().strip('"')
+        if name.strip().lower() == "wait" and value.isascii() and value.isdigit():
+            return min(int(value[:9]), LONGEST_WAIT_SECONDS)
+    return WAIT_SECONDS
+
+
+class Waiting:
+    """Requests that wait, each until what it waits for is over: then `go_on` is called with it.
+
+    One thread looks after all of them, as long as there are any; it may not be blocked by `go_on`.
+    """
+
+    def __init__(self, go_on: Callable[[Any], None]) -> None:
+        self._go_on = go_on
+        self._waiting: list[tuple[Any, NotYet]] = []
+        self._changed = threading.Condition()
+        self._ended = False
+        self._thread = threading.Thread(target=self._look, name="waiting", daemon=True)
+        self._thread.start()
+
+    def add(self, request: Any, not_yet: NotYet) -> None:
+        """Have one wait. Of any thread; does not block."""
+        with self._changed:
+            self._waiting.append((request, not_yet))
+            self._changed.notify()
+
+    def end(self) -> None:
+        """Nobody waits any more, now or later: all are gone on with. May be repeated."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+
+    def _look(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting)
+                looked_at, self._waiting = self._waiting, []
+            began = time.monotonic()
+            left = []
+            for request, not_yet in looked_at:
+                if self._ended or time.monotonic() >= not_yet.until or _is_over(not_yet):
+                    self._go_on(request)
+                else:
+                    left.append((request, not_yet))
+            with self._changed:
+                self._waiting += left
+            if left:  # a small part of the time, however many there are
+                time.sleep(max(LOOK_SECONDS, RESTS * (time.monotonic() - began)))
+
+
+def _is_over(not_yet: NotYet) -> bool:
+    """Where it can't be told, the request finds out why."""
+    try:
+        return not_yet.is_over()
+    except Exception as error:
+        _log.warning("waiting_failed", reason=str(error))
+        return True

@@ -1,0 +1,205 @@
+"""Taking over what another system has recorded, with its ids and dates.
+
+That system's own events are on the stream, and accounts.db counts them. So customers and invoices are
+recorded without telling anybody: told again, they would count twice. What the stream can't have told is told:
+accounts, and credits, which is what becomes of invoices of less than nothing, as nobody here could read them.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from tally.events import AccountCreated, CustomerCreated, InvoiceCreated, rfc3339
+from tally.store.accounts import Accounts
+from tally.store.customers import Customers
+from tally.store.database import Database, numbers
+from tally.store.errors import StoreError
+from tally.store.ids import raise_ids
+from tally.store.outbox import OutboxRow, OwnEvent
+from tally.store.read_model import ADOPTED
+from tally.store.records import NewCredit
+
+AT_ONCE = 10_000  # rows that are compared and recorded together
+
+Created = TypeVar("Created", AccountCreated, CustomerCreated, InvoiceCreated)
+
+
+class CannotAdopt(StoreError):
+    """A row can't be taken over; the message says which, and why."""
+
+
+class Adopted(NamedTuple):
+    """How many rows were taken over, and how many had been before."""
+
+    new: int = 0
+    known: int = 0
+
+    def plus(self, rows: Sequence[Any], new: Sequence[Any]) -> "Adopted":
+        """With these rows, of which some were `new`."""
+        return Adopted(self.new + len(new), self.known + len(rows) - len(new))
+
+
+def adopt_accounts(accounts: Accounts, created: Iterable[AccountCreated]) -> Adopted:
+    """Open accounts with their ids, and tell of them: all, or none, where it raises CannotAdopt.
+
+    May be repeated.
+    """
+    adopted = Adopted()
+    with accounts.database.transaction():
+        for events in _parts(created):
+            held = _held(
+                accounts.database,
+                "SELECT id, name, description, owned_by, created_date FROM account",
+                events,
+            )
+            new = _new(
+                "account",
+                events,
+                held,
+                lambda e: (e.name, e.description, e.owned_by, rfc3339(e.created_date)),
+            )
+            accounts.database.insert(
+                "account (id, name, description, owned_by, created_date)",
+                [(e.id, e.name, e.description, e.owned_by, rfc3339(e.created_date)) for e in new],
+            )
+            accounts.outbox.add(new)
+            _reach(accounts.database, "account", new)
+            adopted = adopted.plus(events, new)
+    return adopted
+
+
+class Adopting:
+    """Takes customers and invoices over into a customers.db, in the transaction that is open.
+
+    Raises CannotAdopt: then the transaction must not be committed.
+    """
+
+    def __init__(self, customers: Customers) -> None:
+        self._store = customers
+        self._database = customers.database
+
+    def customers(self, created: Iterable[CustomerCreated]) -> Adopted:
+        """Record customers. May be repeated."""
+        adopted = Adopted()
+        for events in _parts(created):
+            held = _held(self._database, "SELECT id, account_id, name, created_date FROM customer", events)
+            new = _new("customer", events, held, lambda e: (e.account_id, e.name, rfc3339(e.created_date)))
+            self._record("customer", new)
+            adopted = adopted.plus(events, new)
+        return adopted
+
+    def invoices(self, created: Iterable[InvoiceCreated]) -> tuple[Adopted, Adopted]:
+        """Record invoices, and as credits those of less than nothing: both are counted. May be repeated."""
+        invoices, credits = Adopted(), Adopted()
+        for events in _parts(created):
+            self._insist_on_customers(events)
+            good = [each for each in events if each.purchase_price_cents >= 0]
+            held = _held(
+                self._database,
+                "SELECT id, customer_id, purchase_price_cents, purchase_date, created_date FROM invoice",
+                good,
+            )
+            new = _new(
+                "invoice",
+                good,
+                held,
+                lambda e: (
+                    e.customer_id,
+                    e.purchase_price_cents,
+                    str(e.purchase_date),
+                    rfc3339(e.created_date),
+                ),
+            )
+            self._record("invoice", new)
+            invoices = invoices.plus(good, new)
+            negative = [each for each in events if each.purchase_price_cents < 0]
+            credits = credits.plus(negative, self._credit(negative))
+            _reach(self._database, "invoice", negative)
+        return invoices, credits
+
+    def _record(self, table: str, new: Sequence[CustomerCreated] | Sequence[InvoiceCreated]) -> None:
+        untold = OutboxRow(0, "", b"", None)
+        self._store.make_again([OwnEvent(untold, event) for event in new])
+        _reach(self._database, table, new)
+        if new:
+            highest: int = self._database.meta(ADOPTED[table]) or 0
+            self._database.set_meta(ADOPTED[table], max(highest, *(event.id for event in new)))
+
+    def _credit(self, negative: Sequence[InvoiceCreated]) -> list[NewCredit]:
+        credits = {
+            f"invoice {each.id}": NewCredit(
+                each.customer_id,
+                each.purchase_date,
+                -each.purchase_price_cents,
+                reference=f"invoice {each.id}",
+            )
+            for each in negative
+        }
+        held = {
+            reference: rest
+            for reference, *rest in self._database.rows(
+                "SELECT reference, customer_id, credited_cents, credit_date FROM credit"
+                " WHERE reference IN (SELECT value FROM json_each(?))",
+                (msgspec.json.encode([*credits]).decode(),),
+            )
+        }
+        new = []
+        for reference, each in credits.items():
+            wanted = [each.customer_id, each.credited_cents, str(each.credit_date)]
+            if reference not in held:
+                new.append(each)
+            elif held[reference] != wanted:
+                raise CannotAdopt(f"There is a credit with the reference {reference!r} that is another")
+        if new:
+            self._store.credits.create(new)
+        return new
+
+    def _insist_on_customers(self, events: Sequence[InvoiceCreated]) -> None:
+        wanted = sorted({each.customer_id for each in events})
+        known = {
+            id
+            for (id,) in self._database.rows(
+                "SELECT id FROM customer WHERE id IN carray(?)", (numbers(wanted),)
+            )
+        }
+        for each in events:
+            if each.customer_id not in known:
+                raise CannotAdopt(f"The invoice {each.id} is of customer {each.customer_id}, who isn't there")
+
+
+def _parts(events: Iterable[Created]) -> Iterable[list[Created]]:
+    part: list[Created] = []
+    for event in events:
+        part.append(event)
+        if len(part) == AT_ONCE:
+            yield part
+            part = []
+    if part:
+        yield part
+
+
+def _held(database: Database, sql: str, events: Collection[Created]) -> dict[int, tuple[Any, ...]]:
+    """What is there under these ids: the columns behind the id."""
+    rows = database.rows(f"{sql} WHERE id IN carray(?)", (numbers(sorted(event.id for event in events)),))
+    return {id: tuple(rest) for id, *rest in rows}
+
+
+def _new(
+    kind: str, events: Sequence[Created], held: dict[int, tuple[Any, ...]], row_of: Any
+) -> list[Created]:
+    """Those that are not there yet. Raises CannotAdopt for one that is another, or comes twice."""
+    new = []
+    for event in events:
+        row = row_of(event)
+        if event.id not in held:
+            new.append(event)
+            held[event.id] = row
+        elif held[event.id] != row:
+            raise CannotAdopt(f"There is a {kind} {event.id} already, which is another")
+    return new
+
+
+def _reach(database: Database, table: str, events: Sequence[Any]) -> None:
+    if events:
+        raise_ids(database, table, max(event.id for event in events))
