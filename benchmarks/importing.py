@@ -159,9 +159,9 @@ def _table(found: dict[str, list[Imported]], shop_rows: int, many_rows: int) -> 
 
 def _notes() -> str:
     return paragraph(
-        "The command as a process, from its start to its end, into an account that is empty. A shop's year has "
-        "the shape of UCI's Online Retail: rows are lines of invoices, which are summed, and one invoice in 47 is "
-        f"a cancellation, which becomes a credit. Many rows have {MANY_CUSTOMERS:,} customers. Meanwhile somebody "
-        "records an invoice in another account, looks every 2 ms until GET /accounts shows it, and begins again "
-        f"{BETWEEN_SECONDS * 1000:.0f} ms later."
+        "The command as a process, from its start to its end, into an account that is empty. A shop's year "
+        "has the shape of UCI's Online Retail: rows are lines of invoices, which are summed, and one invoice "
+        f"in 47 is a cancellation, which becomes a credit. Many rows have {MANY_CUSTOMERS:,} customers. "
+        "Meanwhile somebody records an invoice in another account, looks every 2 ms until GET /accounts shows "
+        f"it, and begins again {BETWEEN_SECONDS * 1000:.0f} ms later."
     )

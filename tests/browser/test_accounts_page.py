@@ -366,3 +366,23 @@ def test_what_can_not_be_applied_shows_in_the_strip(browser: Browser, tmp_path: 
         expect(strip).to_contain_text("2 dead letters wait for a decision")
         expect(person.page.locator("#announce")).to_have_text("accounts service: Degraded")
         person.leave()
+
+
+def test_revenue_that_no_account_shows_and_numbers_given_twice_are_told(
+    browser: Browser, tmp_path: Path
+) -> None:
+    """Nothing is invisible, or merged, without a word."""
+    with running(tmp_path) as tally, redis.Redis.from_url(tally.settings["redis"]["url"]) as client:
+        shop, person = Shop(tally), Person(browser)
+        shop.invoice(shop.customer("Ada", "4711"), 2933)
+        shop.see_accounts(person.page)
+        strip = person.page.locator("#strip")
+        expect(strip.locator(".notes")).to_contain_text("29.33 of revenue, of 1 customers, is shown nowhere")
+        customer = '{"id":"1","account_id":"8","name":"Another","created_date":"2001-01-06T00:00:00Z"}'
+        fields = {"EventTypeName": "CustomerCreated", "Payload": customer, "EventId": "customers@0000beef:1"}
+        client.xadd("event-stream", fields)  # type: ignore[arg-type]
+        strip.locator("summary").click()
+        expect(strip.locator(".reasons")).to_contain_text(
+            "1 customers or accounts were created under a number"
+        )
+        person.leave()

@@ -1,5 +1,7 @@
 """A person's ways through the customers page."""
 
+import signal
+
 from playwright.sync_api import Locator, Page, Route, expect
 
 from support.browser import OpenWindow, Person
@@ -284,3 +286,25 @@ def test_on_a_phone_the_customer_takes_the_lists_place_and_gives_it_back(
     person.page.get_by_role("link", name="All customers").click()
     expect(link).to_be_visible()
     expect(link).to_be_focused()
+
+
+def test_who_records_an_invoice_sees_the_new_total_on_the_other_page_at_once(
+    person: Person, shop: Shop
+) -> None:
+    """The consumer that will apply it is stopped for a while: the page waits for it."""
+    page = person.page
+    account = shop.account("Lakeside", 2933)
+    shop.see_customers(page, f"#customer={shop.customer('Ada', account)}")
+    consumers = [name for name in shop.tally.pids() if name.startswith("accounts-consumer")]
+    for name in consumers:
+        shop.tally.kill(name, signal.SIGSTOP)
+    try:
+        _record(page, "10.67")
+        expect(page.locator("#invoices tbody tr")).to_have_count(1)
+        with page.expect_request(lambda request: "tally-after" in request.headers):
+            page.get_by_role("link", name=f"account {account}").click()
+        assert "after" not in page.url
+    finally:
+        for name in consumers:
+            shop.tally.kill(name, signal.SIGCONT)
+    expect(page.locator("#account-revenue")).to_have_text("40.00")
