@@ -162,6 +162,6 @@ def _notes() -> str:
         "The command as a process, from its start to its end, into an account that is empty. A shop's year "
         "has the shape of UCI's Online Retail: rows are lines of invoices, which are summed, and one invoice "
         f"in 47 is a cancellation, which becomes a credit. Many rows have {MANY_CUSTOMERS:,} customers. "
-        "Meanwhile somebody records an invoice in another account, looks every 2 ms until GET /accounts shows "
-        f"it, and begins again {BETWEEN_SECONDS * 1000:.0f} ms later."
+        "Meanwhile somebody records an invoice in another account, looks every 2 ms until GET /accounts "
+        f"shows it, and begins again {BETWEEN_SECONDS * 1000:.0f} ms later."
     )

@@ -57,9 +57,12 @@ def adopt(
     settings = load(file)
     try:
         settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with DirectoryLock(settings.directory):
+        lock = DirectoryLock(settings.directory)
+        try:
             for told in _adopt(settings.directory, accounts_file, customers_file, invoices_file):
                 click.echo(told)
+        finally:
+            lock.release()
     except (StoreError, AlreadyRunning, CannotAdopt) as error:
         end(FAILED, str(error))
     except OSError as error:

@@ -147,19 +147,19 @@ class Comparison:
                 rows[account_id, row.is_credit, row.reference] = row
         for place, purchase in enumerate(self._purchases):
             buyer = self._purchases.buyers[purchase.buyer]
-            row = rows.get((buyer.account_id, purchase.cents < 0, purchase.reference or ""))
-            if row is None or purchase.line in self.bad:
+            there = rows.get((buyer.account_id, purchase.cents < 0, purchase.reference or ""))
+            if there is None or purchase.line in self.bad:
                 continue
-            what = f"the {'credit' if row.is_credit else 'invoice'} {row.id}"
-            if row.customer_id != self.ids[purchase.buyer]:
-                self._refuse(purchase, f"{what} with it is of another customer ({row.customer_id})")
-            elif (row.date, row.cents) == (purchase.date, purchase.cents):
-                self.known[place] = row.id
-            elif self._identity.update and not row.is_credit:
-                self.updates[place] = row.id
+            what = f"the {'credit' if there.is_credit else 'invoice'} {there.id}"
+            if there.customer_id != self.ids[purchase.buyer]:
+                self._refuse(purchase, f"{what} with it is of another customer ({there.customer_id})")
+            elif (there.date, there.cents) == (purchase.date, purchase.cents):
+                self.known[place] = there.id
+            elif self._identity.update and not there.is_credit:
+                self.updates[place] = there.id
             else:
-                remedy = "" if row.is_credit else "; --update changes it"
-                self._refuse(purchase, f"{what} with it is of {row.date}, {amount(row.cents)}{remedy}")
+                remedy = "" if there.is_credit else "; --update changes it"
+                self._refuse(purchase, f"{what} with it is of {there.date}, {amount(there.cents)}{remedy}")
 
     def _refuse(self, purchase: Purchase, why: str) -> None:
         self.bad[purchase.line] = (

@@ -14,15 +14,15 @@ _SHOWN = 5
 class Counted(NamedTuple):
     """How many there are, and their cents together."""
 
-    count: int = 0
+    number: int = 0
     cents: int = 0
 
     def plus(self, cents: int) -> "Counted":
         """With one more."""
-        return Counted(self.count + 1, self.cents + cents)
+        return Counted(self.number + 1, self.cents + cents)
 
     def __str__(self) -> str:
-        return f"{self.count:,} ({amount(self.cents)})" if self.count else "0"
+        return f"{self.number:,} ({amount(self.cents)})" if self.number else "0"
 
 
 class Report:
@@ -80,8 +80,8 @@ class Report:
             new, known, updated = (
                 self._tallied.get((what, each), Counted()) for each in ("new", "known", "updated")
             )
-            if what == "invoices" or new.count or known.count:
-                changed = f", {updated} changed" if updated.count else ""
+            if what == "invoices" or new.number or known.number:
+                changed = f", {updated} changed" if updated.number else ""
                 yield f"{what:9}  {new} new, {known} known{changed}"
         if self._days:
             total = sum(each.cents for each in self._tallied.values())

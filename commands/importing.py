@@ -245,8 +245,10 @@ class _Importer:
             if self._is_in_doubt() and not options.resend:
                 raise CannotImport(self._doubt())
         try:
-            compared = self._compare()
+            compared = self._patiently.copy()(self._compare)
         except Unavailable as error:
+            if self._stopping.is_set():
+                raise Interrupted(self._progress()) from error
             raise CannotImport(f"{error}; is Tally running?") from error
         except Refused as error:
             raise CannotImport(str(error)) from error
@@ -262,7 +264,8 @@ class _Importer:
             return report
         if report.is_refused:
             raise CannotImport(_nothing_imported(len(bad), job.file.rows, good))
-        note.begin(Origin(job.file.digest, options.account_id and str(options.account_id)))
+        account = None if options.account_id is None else str(options.account_id)
+        note.begin(Origin(job.file.digest, account))
         self._send_customers(compared, new)
         self._send_purchases(compared, bad)
         self._update(compared, bad)

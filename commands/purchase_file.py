@@ -247,9 +247,9 @@ class _Judge:
                 rows.add(line)
         goes_on = reading.lines == "first" and rows is not None and rows.place is not None
         name, day, amount = (cells[place].strip() for place in self._places)
-        buyer = None if goes_on and not name else _parsed(reading.customer, self._names, name, faults)
-        bought = None if goes_on and not day else _parsed(reading.date, self._date, day, faults)
-        cents = None if goes_on and not amount else _parsed(reading.amount, self._cents, amount, faults)
+        buyer: Any = None if goes_on and not name else _parsed(reading.customer, self._names, name, faults)
+        bought: Any = None if goes_on and not day else _parsed(reading.date, self._date, day, faults)
+        cents: Any = None if goes_on and not amount else _parsed(reading.amount, self._cents, amount, faults)
         if faults:
             if rows:
                 rows.is_spoiled = True

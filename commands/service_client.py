@@ -67,7 +67,8 @@ class ServiceClient:
 
     def post(self, path: str, content: Any, idempotency_key: str, answer: type[T]) -> T:
         """Make something, and answer what came back. May be repeated."""
-        return self._send("POST", path, content, {"Idempotency-Key": idempotency_key}, answer)
+        made: T = self._send("POST", path, content, {"Idempotency-Key": idempotency_key}, answer)
+        return made
 
     def patch(self, path: str, content: Any) -> None:
         """Change something. May be repeated."""
@@ -81,7 +82,7 @@ class ServiceClient:
         """The rows of a list, as they come, without the header line. To be read to the end."""
         try:
             with self._streamed(path) as response:
-                text = io.TextIOWrapper(response, "utf-8", newline="")  # type: ignore[type-var]
+                text = io.TextIOWrapper(response, "utf-8", newline="")
                 rows = csv.reader(text)
                 next(rows, None)
                 yield from rows

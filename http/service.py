@@ -107,7 +107,7 @@ class Service(Generic[S]):
 def _told(store: HasDatabase, change: Callable[[], Answer]) -> Answer:
     """What `change` answers, with the events that tell of it."""
     answer, events = store.outbox.telling(change)
-    return Answer(answer.location, answer.body, events and str(events))
+    return Answer(answer.location, answer.body, str(events) if events else None)
 
 
 class Api(NamedTuple):

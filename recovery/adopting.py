@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from tally.events import AccountCreated, CustomerCreated, InvoiceCreated, rfc3339
+from tally.recovery.standing import note_told_before
 from tally.store.accounts import Accounts
 from tally.store.customers import Customers
 from tally.store.database import Database, numbers
@@ -66,6 +67,7 @@ def adopt_accounts(accounts: Accounts, created: Iterable[AccountCreated]) -> Ado
             accounts.outbox.add(new)
             _reach(accounts.database, "account", new)
             adopted = adopted.plus(events, new)
+        note_told_before(accounts.database)
     return adopted
 
 
@@ -153,6 +155,7 @@ class Adopting:
                 raise CannotAdopt(f"There is a credit with the reference {reference!r} that is another")
         if new:
             self._store.credits.create(new)
+            note_told_before(self._database)
         return new
 
     def _insist_on_customers(self, events: Sequence[InvoiceCreated]) -> None:

@@ -21,6 +21,7 @@ from tally.store.incarnations import begin, incarnations, is_begun, own_sources
 from tally.store.outbox import Outbox
 from tally.store.stream import EventStream, Published, fingerprint
 
+_TOLD_BEFORE = "told_before"  # in meta: how many events commands had put there before it stood
 _HAS_STOOD = "has_stood"  # in meta: Redis was told of it, before anything was written
 
 _log = structlog.get_logger()
@@ -148,7 +149,8 @@ class Standing:
         outbox, _ = stand
         if is_begun(self._database):
             return True
-        if self._database.meta(_HAS_STOOD) is None and outbox.last() == 0 and outbox.is_first:
+        is_new = self._database.meta(_HAS_STOOD) is None and outbox.is_first
+        if is_new and outbox.last() == told_before(self._database):
             return self._may_begin(outbox)
         return self._stream.is_known(outbox.source) and self._stream.applied(outbox.source) <= outbox.last()
 
@@ -164,6 +166,20 @@ class Standing:
         with self._database.transaction():
             self._database.set_meta(_HAS_STOOD, 1)
         return True
+
+
+def note_told_before(database: Database) -> None:
+    """Note that a database that has not stood yet has events that a command has put there.
+
+    In the transaction that is open. Whatever else is written before it has stood begins another name.
+    """
+    if database.meta(_HAS_STOOD) is None:
+        database.set_meta(_TOLD_BEFORE, Outbox(database).last())
+
+
+def told_before(database: Database) -> int:
+    """How many events were noted so."""
+    return int(database.meta(_TOLD_BEFORE) or 0)
 
 
 def agrees(outbox: Outbox, published: Published) -> bool:

@@ -98,7 +98,7 @@ class ImportNote:
     def begin(self, origin: Origin) -> None:
         """Note which file this is of. May be repeated."""
         if self.origin is None:
-            self._add(_Step(sending=self.sending and self.sending.at, origin=origin))
+            self._add(_Step(sending=self.sending.at if self.sending else None, origin=origin))
 
     def before_sending(self, kind: Kind, places: Iterable[int], key: str, again: bool = False) -> None:
         """Note that a request is about to be sent. One that had no answer keeps its time, unless `again`."""
@@ -120,7 +120,7 @@ class ImportNote:
 
     def after_making(self, kind: Kind, made: Collection[int], doubt: Sent | None = None) -> None:
         """Note that these were recorded, where nobody counts; with `doubt`, that request still waits."""
-        self._add(_Step(sending=doubt and doubt.at, made=_shown(kind, made)))
+        self._add(_Step(sending=doubt.at if doubt else None, made=_shown(kind, made)))
 
     def after_update(self) -> None:
         """Note that an invoice was changed."""

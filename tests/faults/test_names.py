@@ -280,7 +280,7 @@ def test_a_repeated_request_is_answered_with_the_number_that_counts(
         keys = {"one": ("/invoices/1", '{"id":"1"}'), "many": (None, '{"ids":["2","3"]}')}
         for key, (location, body) in keys.items():
             database.execute(
-                "INSERT INTO idempotency VALUES (?, x'00', ?, ?, ?)",
+                "INSERT INTO idempotency VALUES (?, x'00', ?, ?, ?, NULL)",
                 (key, location, body.encode(), int(now)),
             )
     gone_its_own_way(_customers_db(tally))

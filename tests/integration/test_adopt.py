@@ -38,8 +38,8 @@ def _published(url: str) -> None:
     client = redis.Redis.from_url(url)
     zero = "0001-01-01T00:00:00Z"
     for id, account, name in (("3", "7", "Martin North"), ("8", "7", "Adams, John"), ("12", "9", "Zoé")):
-        payload = {"id": id, "account_id": account, "name": name, "created_date": zero}
-        client.xadd("event-stream", {"Payload": json.dumps(payload), "EventTypeName": "CustomerCreated"})
+        payload = json.dumps({"id": id, "account_id": account, "name": name, "created_date": zero})
+        client.xadd("event-stream", {"Payload": payload, "EventTypeName": "CustomerCreated"})
     for id, customer, cents, day in (
         ("5", "3", 10000, "06"),
         ("6", "3", -2500, "07"),
@@ -139,10 +139,11 @@ def test_the_original_s_rows_are_taken_over_and_its_stream_counts_once(
                 done = command("rebuild", "accounts", "--config", tally.directory / "tally.toml", "--yes")
                 assert done.returncode == 0, done
                 eventually(tally.settled)
-                assert _shown(tally) == expected
+                assert _shown(tally) == expected, done
                 client: Any = redis.Redis.from_url(url)
                 client.xtrim("event-stream", maxlen=client.xlen("event-stream") - 1, approximate=False)
-            assert "built again from customers@" in done.stdout or "from customers.db" in done.stdout
+                client.set("{event-stream}:trimmed", "1-0")  # as if they had gone for their age
+            assert "built again from customers@" in done.stdout
         finally:
             tally.end()
 

@@ -30,7 +30,7 @@ def _read(
     **options: Any,
 ) -> PurchaseFile:
     raw = content.encode() if isinstance(content, str) else content
-    named = dict(zip(("customer", "date", "amount"), columns, strict=False))
+    named: dict[str, Any] = dict(zip(("customer", "date", "amount"), columns, strict=False))
     return read(BytesIO(raw), Reading(**named, **options), delimiter, account_of, lambda rows: None)
 
 
@@ -497,7 +497,7 @@ def test_no_bytes_are_a_traceback(seed: int) -> None:
               b"\xef\xbb\xbf",
               b"sep=", bytes([made.randrange(256)]), b"\xd8"]  # fmt: skip
     content = b"".join(made.choice(pieces) for _ in range(made.randrange(12)))
-    options = made.choice(
+    options: dict[str, Any] = made.choice(
         [{}, {"encoding": "utf-16"}, {"encoding": "cp1252"}, {"has_header": False}, {"skip_lines": 1}]
     )
     columns = ("1", "2", "3") if "has_header" in options else ()
