@@ -296,14 +296,14 @@ class EventRange(msgspec.Struct, frozen=True, gc=False):
     @classmethod
     def parse(cls, raw: str) -> Self:
         """What `str` has written. Raises ValueError."""
-        found = re.fullmatch(EVENT_RANGE, raw)
-        if found is None:
+        if not re.fullmatch(EVENT_RANGE, raw):
             raise ValueError("Expected source:sequence or source:first-last")
-        source, first, last = found.groups()
+        source, _, numbers = raw.partition(":")
+        first, _, last = numbers.partition("-")
         return cls(source, int(first), int(last or first))
 
 
-EVENT_RANGE = "^([!-9;-~]{1,200}):([1-9][0-9]{0,17})(?:-([1-9][0-9]{0,17}))?$"
+EVENT_RANGE = "^[!-9;-~]{1,200}:[1-9][0-9]{0,17}(-[1-9][0-9]{0,17})?$"
 
 _ZERO = ord("0")
 

@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import falcon
-import structlog
 
 from tally.events import EventRange
 from tally.http.auth import is_open_to_all
 from tally.http.problems import FieldError, WrongFields
 from tally.http.service import Service
 from tally.store import ranges
+from tally.store.errors import StoreError
 from tally.store.inbox import DEAD, Inbox
 from tally.store.incarnations import own_sources
 from tally.store.ranges import Range
@@ -27,8 +27,6 @@ LOOK_SECONDS = 0.005  # between two looks
 RESTS = 4  # times as long as a look at all of them takes, at the least
 GONE_SECONDS = 1.0  # for how long it holds what Redis has said of events that are nowhere any more
 WAITS_UNTIL = "tally.waits_until"  # in the environment of a request that has waited: time.monotonic()
-
-_log = structlog.get_logger()
 
 
 class NotYet(BaseException):
@@ -158,28 +156,30 @@ class Waiting:
     def __init__(self, go_on: Callable[[Any], None]) -> None:
         self._go_on = go_on
         self._waiting: list[tuple[Any, NotYet]] = []
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._is_looking = False
         self._ended = False
-        self._thread = threading.Thread(target=self._look, name="waiting", daemon=True)
-        self._thread.start()
 
     def add(self, request: Any, not_yet: NotYet) -> None:
         """Have one wait. Of any thread; does not block."""
-        with self._changed:
+        with self._lock:
             self._waiting.append((request, not_yet))
-            self._changed.notify()
+            if self._is_looking:
+                return
+            self._is_looking = True
+        threading.Thread(target=self._look, name="waiting", daemon=True).start()
 
     def end(self) -> None:
         """Nobody waits any more, now or later: all are gone on with. May be repeated."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify()
+        self._ended = True
 
     def _look(self) -> None:
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting)
+            with self._lock:
                 looked_at, self._waiting = self._waiting, []
+                if not looked_at:
+                    self._is_looking = False
+                    return
             began = time.monotonic()
             left = []
             for request, not_yet in looked_at:
@@ -187,7 +187,7 @@ class Waiting:
                     self._go_on(request)
                 else:
                     left.append((request, not_yet))
-            with self._changed:
+            with self._lock:
                 self._waiting += left
             if left:  # a small part of the time, however many there are
                 time.sleep(max(LOOK_SECONDS, RESTS * (time.monotonic() - began)))
@@ -197,6 +197,5 @@ def _is_over(not_yet: NotYet) -> bool:
     """Where it can't be told, the request finds out why."""
     try:
         return not_yet.is_over()
-    except Exception as error:
-        _log.warning("waiting_failed", reason=str(error))
+    except StoreError:
         return True
