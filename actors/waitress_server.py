@@ -28,6 +28,8 @@ import waitress.server
 import waitress.task
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
+from waitress.buffers import OverflowableBuffer
+from waitress.receiver import FixedStreamReceiver
 from waitress.utilities import BadRequest, Error, InternalServerError, build_http_date
 
 from tally.actors.limits import Limits
@@ -41,6 +43,7 @@ from tally.store.group_commit import GroupCommit
 IDLE_SECONDS = 60
 MOST_HEADER_BYTES = 32 * 1024  # of a request, and of the trailers behind chunks
 MOST_BODY_BYTES = 2 * BATCH_BODY  # up to here a body that is refused is read, so that its sender hears why
+KNOWN_HEADER_BYTES = 1024  # up to which a header is remembered: most are the same as one before
 LARGE_BODY_BYTES = 64 * 1024  # beyond that, whoever sends it is asked for a token first
 MOST_AHEAD = 4  # requests of a connection that are read at once: each takes a hundred times its bytes
 MOST_UNREAD_BYTES = 768 * 1024  # of an answer; then it is made no further. From a MiB on it would be a file
@@ -134,6 +137,19 @@ class _Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
 
     def parse_header(self, header_plus: bytes) -> None:
         """waitress's hook: the request line and the headers, once all of them are there."""
+        known = _known(header_plus, self.adj) if len(header_plus) <= KNOWN_HEADER_BYTES else None
+        if known is None:
+            self.parse_anew(header_plus)
+            return
+        self.__dict__.update(known)
+        self.headers = known["headers"].copy()
+        if self.content_length:
+            self.body_rcv = FixedStreamReceiver(
+                self.content_length, OverflowableBuffer(self.adj.inbuf_overflow)
+            )
+
+    def parse_anew(self, header_plus: bytes) -> None:
+        """Parse a header that nobody has sent before."""
         version = _version(header_plus)
         if version not in ("1.0", "1.1"):
             self.error = _VersionNotSupported("HTTP/1.1 and HTTP/1.0 are spoken here")
@@ -160,6 +176,20 @@ class _Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
 
     def _refuse(self, why: str) -> None:
         self.error, self.completed = BadRequest(why), True
+
+
+@lru_cache(maxsize=256)
+def _known(header_plus: bytes, adj: Adjustments) -> dict[str, Any] | None:
+    """What a parser finds in a header; None where there is more to it. Raises ParsingError.
+
+    Most clients send the same header again and again: to read it was a seventh of recording an invoice.
+    """
+    parser = _Parser(adj)
+    parser.parse_anew(header_plus)
+    is_plain = not parser.error and not parser.chunked and not parser.expect_continue
+    if not is_plain or parser.content_length > LARGE_BODY_BYTES:
+        return None
+    return {name: value for name, value in vars(parser).items() if name not in ("adj", "body_rcv")}
 
 
 @lru_cache(maxsize=256)
