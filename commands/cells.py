@@ -68,6 +68,7 @@ class Amounts:
         separator = rf"(?P<separator>{other}|{_BLANKS}|['\u2019])"
         thousands = rf"[0-9]{{1,3}}{separator}[0-9]{{3}}(?:(?P=separator)[0-9]{{3}})*"
         self._number = re.compile(rf"(?P<whole>{thousands}|[0-9]+)(?:{mark}(?P<part>[0-9]+))?", re.ASCII)
+        self._plain = re.compile(rf"([0-9]{{1,9}})(?:{mark}([0-9]{{1,2}}))?", re.ASCII)
         self._rounds = rounds
         self._example = "29.33" if decimal == "." else "29,33"
         self.symbols: set[str] = set()
@@ -75,6 +76,8 @@ class Amounts:
 
     def cents(self, raw: str) -> int:
         """The amount in cents, negative where it is. Raises ValueError."""
+        if plain := self._plain.fullmatch(raw):  # nearly all are
+            return int(plain[1]) * 100 + int((plain[2] or "0").ljust(2, "0"))
         negative, digits = self._unsigned(raw)
         number = self._number.fullmatch(digits)
         if number is None:

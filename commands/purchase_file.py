@@ -103,6 +103,14 @@ class Purchases:
             self._line[place],
         )
 
+    def line(self, place: int) -> int:
+        """Where one begins in the file."""
+        return self._line[place]
+
+    def cents(self, place: int) -> int:
+        """What one comes to."""
+        return self._cents[place]
+
     def __iter__(self) -> Iterator[Purchase]:
         return (self[place] for place in range(len(self)))
 

@@ -103,7 +103,7 @@ class ImportNote:
     def before_sending(self, kind: Kind, places: Iterable[int], key: str, again: bool = False) -> None:
         """Note that a request is about to be sent. One that had no answer keeps its time, unless `again`."""
         if self.sending is None or again or self.sending.key not in ("", key):
-            told = ranges.shown(ranges.merge(Range(place, place) for place in places))
+            told = ranges.shown(ranges.of(places))
             self._add(_Step(sending=now(), kind=kind, places=told, key=key))
 
     def after_refusal(self) -> None:
@@ -187,7 +187,7 @@ def notes_of(directory: Path, digest: str) -> list[str]:
 
 
 def _shown(kind: Kind, ids: Collection[int]) -> dict[Kind, str] | None:
-    return {kind: ranges.shown(ranges.merge(Range(id, id) for id in ids))} if ids else None
+    return {kind: ranges.shown(ranges.of(ids))} if ids else None
 
 
 def _private(path: str, flags: int) -> int:

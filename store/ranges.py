@@ -22,6 +22,20 @@ def merge(ranges: Iterable[Range]) -> list[Range]:
     return merged
 
 
+def of(numbers: Iterable[int]) -> list[Range]:
+    """These numbers, in as few ranges as hold them, ascending."""
+    found: list[Range] = []
+    first = last = None
+    for number in sorted(numbers):
+        if first is None or last is None:
+            first = number
+        elif number > last + 1:
+            found.append(Range(first, last))
+            first = number
+        last = number
+    return found if first is None or last is None else [*found, Range(first, last)]
+
+
 def without(ranges: Iterable[Range], taken: Iterable[Range]) -> list[Range]:
     """The numbers of `ranges` that are not in `taken`, ascending. In time proportional to both."""
     left, holes = [], merge(taken)
