@@ -1,7 +1,7 @@
 """What of a file is in Tally already, and what can't be told apart there."""
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Container, Iterable, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from datetime import date
 from typing import Literal
 
@@ -21,7 +21,8 @@ _LEFT_OUT = "Was bad when this file was imported, and left out; import it alone 
 
 class Identity(Struct, frozen=True):
     """By what rows are known: "id" is their own reference in the column `id`, "content" is customer, date and
-    amount, and how many alike there are; by "file", nothing is looked for.
+    amount, and how many alike there are; by "file", nothing is looked for. `customer` and `account` are
+    columns.
 
     With `update`, an invoice whose amount or date differ is to be changed. With `new_customers`, no name is
     looked for.
@@ -30,6 +31,7 @@ class Identity(Struct, frozen=True):
     by: Literal["file", "id", "content"]
     id: str = ""
     customer: str = "customer"
+    account: str = ""
     update: bool = False
     new_customers: bool = False
 
@@ -37,14 +39,19 @@ class Identity(Struct, frozen=True):
 class Comparison:
     """What is there of a file's customers and purchases. `known_ids` are those of its first customers.
 
-    `ids` are those of its customers, None for who isn't there. `known` has the purchases that are there, by
-    their places, with their ids; `updates` those that are to be changed. What can't be decided is `bad`, by
-    line.
-    Every call raises Unavailable or Refused.
+    `account_of` tells which account a text means, or raises ValueError. `accounts` are those of the file's
+    customers, None where that can't be told, `ids` their own, None for who isn't there. `known` has the
+    purchases that are there, by their places, with their ids; `updates` those that are to be changed. What
+    can't be decided is `bad`, by line. Every call raises Unavailable or Refused.
     """
 
     def __init__(
-        self, file: PurchaseFile, service: ServiceClient, identity: Identity, known_ids: Collection[int]
+        self,
+        file: PurchaseFile,
+        service: ServiceClient,
+        account_of: Callable[[str], Id],
+        identity: Identity,
+        known_ids: Collection[int],
     ) -> None:
         self._file = file
         self._service = service
@@ -52,21 +59,22 @@ class Comparison:
         self._purchases = file.purchases
         self.ids: list[int | None] = [None] * len(file.purchases.buyers)
         self.ids[: len(known_ids)] = known_ids
+        self.accounts: list[Id | None] = []
         self.known: dict[int, int] = {}
         self.updates: dict[int, int] = {}
         self.bad: dict[int, str] = {}
         self.warnings: list[str] = []
         self._customers_before = len(known_ids)
+        self._find_accounts(account_of)
 
     def compare_customers(self) -> None:
         """Find the file's customers by their names."""
-        left_out = {place for place in range(self._customers_before) if not self.ids[place]}
-        for purchase in self._purchases:
-            if purchase.buyer in left_out:
-                self.bad[purchase.line] = _LEFT_OUT
+        self._refuse_those_of(
+            {place: _LEFT_OUT for place in range(self._customers_before) if not self.ids[place]}
+        )
         if self._identity.new_customers:
             return
-        several: dict[int, list[int]] = {}
+        several: dict[int, str] = {}
         buyers = self._purchases.buyers
         for account_id, places in self._by_account().items():
             wanted = [place for place in places if self.ids[place] is None]
@@ -80,10 +88,13 @@ class Comparison:
                 if len(ids) == 1:
                     self.ids[place] = ids[0]
                 elif ids:
-                    several[place] = ids
+                    *others, last = map(str, ids)
+                    several[place] = (
+                        f"{self._identity.customer}: Expected one customer of account {account_id} with this "
+                        f"name, there are {', '.join(others)} and {last}, got {buyers[place].name!r}"
+                    )
             self.warnings += _differing(account_id, [buyers[place].name for place in places], found)
-        if several:
-            self._refuse_those_of(several)
+        self._refuse_those_of(several)
 
     def compare_purchases(self) -> None:
         """Find the file's purchases. After its customers."""
@@ -119,21 +130,35 @@ class Comparison:
             return [id for place in places if (id := self.ids[place]) is not None]
         return [self.known[place] for place in places if self.known.get(place)]
 
+    def _find_accounts(self, account_of: Callable[[str], Id]) -> None:
+        """Find the accounts. One that is told in two ways would have its customers twice."""
+        found: dict[str, Id | str] = {}
+        told: dict[Id, str] = {}
+        for text in dict.fromkeys(buyer.account for buyer in self._purchases.buyers):
+            try:
+                id = account_of(text)
+                first = told.setdefault(id, text)
+                found[text] = id
+                if first != text:
+                    raise ValueError(f"Expected one way to tell the account {id}, {first!r} is another")
+            except ValueError as error:
+                found[text] = f"{self._identity.account}: {error}, got {text!r}"
+        every = [found[buyer.account] for buyer in self._purchases.buyers]
+        self.accounts = [each if isinstance(each, Id) else None for each in every]
+        self._refuse_those_of({place: why for place, why in enumerate(every) if not isinstance(why, Id)})
+
     def _by_account(self) -> dict[Id, list[int]]:
         found: defaultdict[Id, list[int]] = defaultdict(list)
-        for place, buyer in enumerate(self._purchases.buyers):
-            found[buyer.account_id].append(place)
+        for place, account in enumerate(self.accounts):
+            if account is not None:
+                found[account].append(place)
         return found
 
-    def _refuse_those_of(self, several: dict[int, list[int]]) -> None:
-        for purchase in self._purchases:
-            if (ids := several.get(purchase.buyer)) is not None:
-                buyer = self._purchases.buyers[purchase.buyer]
-                *others, last = map(str, ids)
-                self.bad[purchase.line] = (
-                    f"{self._identity.customer}: Expected one customer of account {buyer.account_id} with "
-                    f"this name, there are {', '.join(others)} and {last}, got {buyer.name!r}"
-                )
+    def _refuse_those_of(self, reasons: dict[int, str]) -> None:
+        """What these of the file's customers have bought is bad."""
+        for purchase in self._purchases if reasons else ():
+            if purchase.buyer in reasons:
+                self.bad.setdefault(purchase.line, reasons[purchase.buyer])
 
     def _days(self) -> tuple[date | None, date | None]:
         days = [purchase.date for purchase in self._purchases]
@@ -146,9 +171,11 @@ class Comparison:
             for row in known.recorded(self._service, account_id, lambda row: row.reference in wanted):
                 rows[account_id, row.is_credit, row.reference] = row
         for place, purchase in enumerate(self._purchases):
-            buyer = self._purchases.buyers[purchase.buyer]
-            there = rows.get((buyer.account_id, purchase.cents < 0, purchase.reference or ""))
-            if there is None or purchase.line in self.bad:
+            account = self.accounts[purchase.buyer]
+            if account is None or purchase.line in self.bad:
+                continue
+            there = rows.get((account, purchase.cents < 0, purchase.reference or ""))
+            if there is None:
                 continue
             what = f"the {'credit' if there.is_credit else 'invoice'} {there.id}"
             if there.customer_id != self.ids[purchase.buyer]:

@@ -198,7 +198,7 @@ def import_(
         lines=lines,
     )
     by: Any = "id" if id_column else "content" if overlapping else "file"
-    identity = Identity(by, id_column or "", customer, update, new_customers)
+    identity = Identity(by, id_column or "", customer, account_column or "", update, new_customers)
     options = importing.Options(reading, delimiter, account, identity, skip_bad, resend, dry_run, rejects)
     try:
         if undo:

@@ -7,6 +7,7 @@ service knows for 24 hours what it has done already, where the answer was lost.
 """
 
 import hashlib
+import os
 import secrets
 import signal
 import tempfile
@@ -91,13 +92,14 @@ def import_file(settings: Settings, source: BinaryIO, options: Options, token: s
         closing(ServiceClient("accounts", settings.accounts, token)) as accounts,
         closing(ServiceClient("customers", settings.customers, token)) as customers,
     ):
-        found = _read(file, options, _account_of(accounts, options.account_id), bars)
+        account_of = _account_of(accounts, options.account_id)
+        found = _read(file, options, bars)
         job = _Job(found, options)
         with (
             _stopped_by_signals() as stopping,
             closing(ImportNote(settings.directory, job.name, make=not options.dry_run)) as note,
         ):
-            importer = _Importer(job, note, customers, _Pace(accounts), stopping, bars)
+            importer = _Importer(job, note, customers, account_of, _Pace(accounts), stopping, bars)
             return importer.run(file)
 
 
@@ -114,10 +116,10 @@ def seekable(source: BinaryIO) -> Iterator[BinaryIO]:
         yield copy  # type: ignore[misc]
 
 
-def _read(file: BinaryIO, options: Options, account_of: Callable[[str], Id], bars: Bars) -> PurchaseFile:
+def _read(file: BinaryIO, options: Options, bars: Bars) -> PurchaseFile:
     """Raises CannotImport where there is nothing in it."""
     try:
-        found = purchase_file.read(file, options.reading, options.delimiter, account_of, bars.add("reading"))
+        found = purchase_file.read(file, options.reading, options.delimiter, bars.add("reading"))
     except NoTable as error:
         raise CannotImport(str(error)) from error
     if not found.rows:
@@ -166,10 +168,9 @@ class _Job:
             told.append("content")
         self.name = hashlib.sha256(msgspec.json.encode(told)).hexdigest()
 
-    def new_customers(self, places: Sequence[int]) -> list[dict[str, Any]]:
-        """The batch that makes these of the file's customers."""
-        buyers = [self.buyers[place] for place in places]
-        return [{"name": each.name, "account_id": each.account_id} for each in buyers]
+    def new_customers(self, places: Sequence[int], accounts: Sequence[Id | None]) -> list[dict[str, Any]]:
+        """The batch that makes these of the file's customers, which belong to `accounts`."""
+        return [{"name": self.buyers[place].name, "account_id": accounts[place]} for place in places]
 
     def new_purchases(
         self, kind: Kind, places: Sequence[int], id_of: Callable[[int], int | str]
@@ -216,6 +217,7 @@ class _Importer:
         job: _Job,
         note: ImportNote,
         customers: ServiceClient,
+        account_of: Callable[[str], Id],
         pace: "_Pace",
         stopping: threading.Event,
         bars: Bars,
@@ -224,6 +226,7 @@ class _Importer:
         self._options = job.options
         self._note = note
         self._service = customers
+        self._account_of = account_of
         self._pace = pace
         self._stopping = stopping
         self._bars = bars
@@ -276,11 +279,11 @@ class _Importer:
         """With what there is in Tally now."""
         job, options, note = self._job, self._options, self._note
         known_ids = [int(id) for id in note.customers] if self._counts else []
-        compared = Comparison(job.file, self._service, options.identity, known_ids)
+        compared = Comparison(job.file, self._service, self._account_of, options.identity, known_ids)
         doubt = None if options.dry_run else note.sending
         is_of_customers = doubt is not None and doubt.kind == "customers"
         if doubt and is_of_customers and not self._counts:
-            self._settle(doubt, job.new_customers)
+            self._settle_customers(doubt, compared)
         compared.compare_customers()
         if doubt and is_of_customers and note.sending:
             note.after_making(
@@ -294,6 +297,10 @@ class _Importer:
         if doubt and doubt.kind and not is_of_customers and not self._counts and note.sending:
             note.after_making(doubt.kind, compared.there(doubt.kind, _places(doubt)))
         return compared
+
+    def _settle_customers(self, doubt: Sent, compared: Comparison) -> None:
+        if all(compared.accounts[place] is not None for place in _places(doubt)):
+            self._settle(doubt, lambda places: self._job.new_customers(places, compared.accounts))
 
     def _settle_purchases(self, doubt: Sent, kind: Kind, compared: Comparison) -> None:
         ids, purchases = compared.ids, self._job.purchases
@@ -331,7 +338,7 @@ class _Importer:
         for start in range(first, len(job.buyers), BATCH):
             places = range(start, min(start + BATCH, len(job.buyers)))
             new = [place for place in places if place in wanted]
-            made = self._send("customers", new, start, job.new_customers(new)) if new else []
+            made = self._send_new_customers(new, start, compared) if new else []
             for place, id in zip(new, made, strict=True):
                 compared.ids[place] = id
             if self._counts:
@@ -339,6 +346,9 @@ class _Importer:
             elif made:
                 note.after_making("customers", made)
             done(places.stop)
+
+    def _send_new_customers(self, new: Sequence[int], start: int, compared: Comparison) -> list[int]:
+        return self._send("customers", new, start, self._job.new_customers(new, compared.accounts))
 
     def _send_purchases(self, compared: Comparison, bad: Container[int]) -> None:
         job, note = self._job, self._note
@@ -418,12 +428,13 @@ class _Importer:
             self._bars.say(f"{state.outcome.exception()}; trying again for up to {PATIENCE_SECONDS} s")
 
     def _tell_bad(self, file: BinaryIO, bad: dict[int, str]) -> None:
-        """Name the first bad rows, and write all of them where they are wanted."""
+        """Name the first bad rows, and write all of them where they are wanted. Raises CannotImport."""
         for line, reason in [*bad.items()][:BAD_ROWS_SHOWN]:
             self._bars.say(f"line {line}: {reason}")
         if len(bad) > BAD_ROWS_SHOWN:
             self._bars.say(f"and {len(bad) - BAD_ROWS_SHOWN:,} bad rows more")
         if self._options.rejects:
+            _insist_on_another_file(self._options.rejects, file)
             file.seek(0)
             table = purchase_file.open_table(file, self._options.reading, self._options.delimiter)
             rejects.write(self._options.rejects, table, bad, self._options.reading.has_header)
@@ -433,13 +444,14 @@ class _Importer:
         if not self._counts:
             added = ", ".join(f"{count:,} {kind}" for kind, count in self._added.items() if count)
             return f"{added or 'nothing'} was added"
-        where = (
-            f"account {job.options.account_id}" if job.options.account_id is not None else "their accounts"
-        )
         return (
             f"{len(note.customers):,} of {len(job.buyers):,} customers and "
-            f"{note.invoices:,} of {len(job.purchases):,} invoices were added to {where}"
+            f"{note.invoices:,} of {len(job.purchases):,} invoices were added {self._where(to=True)}"
         )
+
+    def _where(self, to: bool = False) -> str:
+        account = self._options.account_id
+        return f"{'to' if to else 'of'} {'their accounts' if account is None else f'account {account}'}"
 
     def _insist_on_the_same_database(self) -> None:
         """The note is of no use for a database that lost what it tells of, or that never had it."""
@@ -473,7 +485,7 @@ class _Importer:
         done = len(note.customers)
         if done < len(job.buyers):
             first = job.buyers[done]
-            what = f"customers of account {first.account_id} from {first.name!r} on"
+            what = f"customers {self._where()} from {first.name!r} on"
         else:
             purchase = job.purchases[note.invoices]
             customer = note.customers[purchase.buyer]
@@ -483,6 +495,15 @@ class _Importer:
             "service can't tell any more whether it took them (all of them or none). Look for them, delete "
             "them when they are there, and run this again with --resend"
         )
+
+
+def _insist_on_another_file(rejects: Path, file: BinaryIO) -> None:
+    try:
+        same = os.path.samestat(rejects.stat(), os.fstat(file.fileno()))
+    except (OSError, ValueError):
+        return
+    if same:
+        raise CannotImport(f"--rejects would overwrite {rejects}, which is the file to be imported")
 
 
 def _places(sent: Sent) -> list[int]:

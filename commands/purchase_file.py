@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from tally.commands.cells import Amounts, dates
 from tally.commands.tables import Format, Row, Table
-from tally.events import MAX_CENTS, Id
+from tally.events import MAX_CENTS
 from tally.http.exports import meant
 from tally.http.values import Name, Reference
 
@@ -64,9 +64,9 @@ class Reading(Struct, frozen=True, omit_defaults=True):
 
 
 class Buyer(NamedTuple):
-    """A customer as the file has it: of which account, and its name."""
+    """A customer as the file has it: what tells the account, if there is a column for that, and the name."""
 
-    account_id: Id
+    account: str
     name: str
 
 
@@ -161,16 +161,14 @@ def read(
     file: BinaryIO,
     reading: Reading,
     delimiter: str | None,
-    account_of: Callable[[str], Id],
     on_rows: Callable[[int], object],
 ) -> PurchaseFile:
     """Read to the end, telling `on_rows` of progress. Raises NoTable.
 
-    `account_of` answers the account that a cell of the account column means, or raises ValueError; where
-    there is no such column it is asked for that of "".
+    What is found depends on the file alone, so that it is the same at any time.
     """
     table = open_table(file, reading, delimiter)
-    judge = _Judge(table, reading, account_of)
+    judge = _Judge(table, reading)
     count = 0
     for count, row in enumerate(table.rows(), 1):
         judge.take(row)
@@ -192,7 +190,7 @@ def open_table(file: BinaryIO, reading: Reading, delimiter: str | None) -> Table
 class _Judge:
     """Takes good rows in, and says what is wrong with the others."""
 
-    def __init__(self, table: Table, reading: Reading, account_of: Callable[[str], Id]) -> None:
+    def __init__(self, table: Table, reading: Reading) -> None:
         self._reading = reading
         self._width = len(table.header)
         self._places = [table.place(each) for each in (reading.customer, reading.date, reading.amount)]
@@ -201,7 +199,6 @@ class _Judge:
         self._wanted: defaultdict[int, set[str]] = defaultdict(set)
         for name, value in reading.where:
             self._wanted[table.place(name)].add(value.strip())
-        self._account_of = cache(account_of)
         self._date = dates(reading.date_format)
         self._amounts = Amounts(reading.decimal, reading.rounds)
         self._names = _names(table.encoding)
@@ -242,12 +239,10 @@ class _Judge:
     def _take(self, line: int, cells: list[str]) -> list[str]:
         """All that is wrong with the row."""
         reading, faults = self._reading, list[str]()
-        account: Any = None
+        account: Any = ""
         reference = rows = None
-        if self._account_place is None:
-            account = self._account_of("")
-        else:
-            account = _parsed(reading.account, self._account_of, cells[self._account_place], faults)
+        if self._account_place is not None:
+            account = _parsed(reading.account, self._names, cells[self._account_place], faults)
         if self._id_place is not None:
             reference = _parsed(reading.id, _reference, cells[self._id_place], faults)
             if not faults:
@@ -321,7 +316,7 @@ class _Judge:
         return cents
 
 
-_Key = tuple[Id, str]
+_Key = tuple[str, str]
 
 
 class _Rows:

@@ -16,7 +16,7 @@ from tally.store.import_note import ImportNote, Kind, notes_of
 
 _ORDER: tuple[Kind, ...] = ("credits", "invoices", "customers")  # what belongs to another goes first
 _SHOWN = 20
-_STAYS = {412: "was changed since", 409: "has credits, or invoices, that were recorded since"}
+_STAYS = {412: "was changed since", 409: "has invoices or credits that this import did not record"}
 
 
 def undo_file(settings: Settings, source: BinaryIO, account_id: Id | None, token: str | None) -> str:

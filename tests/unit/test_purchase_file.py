@@ -2,7 +2,6 @@
 
 import contextlib
 import random
-from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,26 +11,15 @@ import pytest
 from tally.commands import rejects
 from tally.commands.purchase_file import PurchaseFile, Reading, open_table, read
 from tally.commands.tables import NoTable
-from tally.events import MAX_CENTS, Id
+from tally.events import MAX_CENTS
 
 HEADER = "customer,purchase_date,amount\n"
 
 
-def _one_account(text: str) -> Id:
-    assert text == "", "asked for an account, where one is given"
-    return Id(1)
-
-
-def _read(
-    content: str | bytes,
-    *columns: str,
-    delimiter: str | None = None,
-    account_of: Callable[[str], Id] = _one_account,
-    **options: Any,
-) -> PurchaseFile:
+def _read(content: str | bytes, *columns: str, delimiter: str | None = None, **options: Any) -> PurchaseFile:
     raw = content.encode() if isinstance(content, str) else content
     named: dict[str, Any] = dict(zip(("customer", "date", "amount"), columns, strict=False))
-    return read(BytesIO(raw), Reading(**named, **options), delimiter, account_of, lambda rows: None)
+    return read(BytesIO(raw), Reading(**named, **options), delimiter, lambda rows: None)
 
 
 def _rows(found: PurchaseFile) -> list[tuple[str, str, int]]:
@@ -426,17 +414,10 @@ def test_rows_are_taken_by_what_other_columns_have() -> None:
 
 
 def test_each_row_may_have_its_own_account() -> None:
-    def account_of(text: str) -> Id:
-        if text == "nobody's":
-            raise ValueError("Expected the id or the name of an account")
-        return Id(len(text))
-
-    content = (
-        "of,customer,purchase_date,amount\nab,x,2019-01-06,1\nabc,x,2019-01-06,2\nnobody's,x,2019-01-06,3\n"
-    )
-    found = _read(content, account="of", account_of=account_of)
-    assert [(int(each.account_id), each.name) for each in found.purchases.buyers] == [(2, "x"), (3, "x")]
-    assert found.bad == {4: 'of: Expected the id or the name of an account, got "nobody\'s"'}
+    content = "of,customer,purchase_date,amount\nab,x,2019-01-06,1\n 7 ,x,2019-01-06,2\n,x,2019-01-06,3\n"
+    found = _read(content, account="of")
+    assert [(each.account, each.name) for each in found.purchases.buyers] == [("ab", "x"), ("7", "x")]
+    assert found.bad == {4: "of: Expected 1 to 200 characters, got 0, got ''"}
 
 
 # What should be looked at
