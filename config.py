@@ -7,6 +7,7 @@ The classes below are the definition: `config.toml` shows the same keys with the
 import ipaddress
 import os
 import pwd
+import re
 import shlex
 import tomllib
 from collections.abc import Mapping
@@ -59,12 +60,21 @@ class RedisAddress(NamedTuple):
         return self.scheme == "redis" and is_loopback(self.host)
 
 
+_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_ca_path")
+
+
 class RedisSettings(Struct, frozen=True):
     """Which Redis carries the stream, and whether Tally may start one."""
 
     url: Annotated[str, Meta(pattern="^(rediss?|unix)://")] = "redis://127.0.0.1:6379/0"
     stream: Annotated[str, Meta(pattern="^[^{}]+$")] = "event-stream"
     embedded: Literal["auto", "always", "never"] = "auto"
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The files that the options of `url` name, such as a CA's, by option. Raises as `address` does."""
+        options = redis.ConnectionPool.from_url(self.url).connection_kwargs
+        return {name: options[name] for name in _FILES if options.get(name)}
 
     @property
     def address(self) -> RedisAddress:
@@ -297,8 +307,19 @@ class _Reading:
             self._contradiction("accounts.port", found, "another")
         try:
             _ = settings.redis.address
-        except (ValueError, TypeError):
+        except TypeError as error:
+            unknown = re.search(r"argument '(\w+)'", str(error))
+            found = f"the option {unknown[1]!r}, which redis-py doesn't know" if unknown else _HIDDEN
+            self._contradiction("redis.url", found, "redis://host:port/db, with options that it knows")
+        except ValueError:
             self._contradiction("redis.url", _HIDDEN, "redis://host:port/db")
+
+        else:
+            for option, file in settings.redis.files.items():
+                if not os.access(file, os.R_OK):
+                    self._contradiction(
+                        "redis.url", f"{option}={file}", "a file that is there and can be read"
+                    )
 
     def _document(self) -> dict[str, Any]:
         try:

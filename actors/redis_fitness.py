@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import redis
-from redis.exceptions import NoPermissionError
+from redis.exceptions import AskError, ClusterDownError, MovedError, NoPermissionError
 
 from tally.actors.redis_binaries import OLDEST_REDIS
+from tally.config import bracketed
 from tally.store.stream import connect
 
 FARTHEST_CLOCK_SECONDS = 60
@@ -17,25 +18,27 @@ _ANSWER_SECONDS = 0.5  # twice that, to connect and to answer
 
 
 class Seen(NamedTuple):
-    """A description of the server, and its faults."""
+    """A description of the server, its faults, and what should be known of it that is none."""
 
     what: str
     faults: list[str]
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return "; ".join([self.what, *self.faults])
+        return "; ".join([self.what, *self.faults, *self.notes])
 
 
-def inspect(url: str) -> Seen | None:
+def inspect(url: str, stream: str) -> Seen | None:
     """Look at the server at `url`, be it to hear that it refuses; None when no Redis answers.
 
-    Waits at most a second.
+    Nothing is changed there. Waits at most a second for each answer.
     """
     client = connect(url, _ANSWER_SECONDS)
     try:
         info: Any = client.info()
         seconds, _ = client.time()
-        return Seen(_version(info), list(_faults(info, abs(time.time() - seconds))))
+        faults = list(_faults(info, abs(time.time() - seconds)))
+        return Seen(_version(info), faults or list(_refusals(client, stream)), tuple(_notes(info)))
     except redis.BusyLoadingError:
         return Seen("which is still loading its data", [])
     except NoPermissionError as error:
@@ -71,5 +74,102 @@ def _faults(info: dict[str, Any], clock_off: float) -> Iterator[str]:
     policy = str(info.get("maxmemory_policy", ""))
     if policy.startswith("allkeys"):
         yield f"maxmemory-policy {policy} may evict the stream: set noeviction"
+    if info.get("role") == "slave":
+        primary = bracketed(str(info.get("master_host")))
+        yield (
+            f"it is a replica, which takes no writes: set redis.url to its primary, "
+            f"{primary}:{info.get('master_port')}"
+        )
     if clock_off > FARTHEST_CLOCK_SECONDS:
         yield f"its clock is {clock_off:.0f} s off this machine's: set one of them right"
+
+
+def _notes(info: dict[str, Any]) -> Iterator[str]:
+    if info.get("aof_enabled") == 0:
+        yield (
+            "appendonly is off: what it alone keeps (dead letters, what was published when) goes with it; "
+            "what Tally has recorded doesn't"
+        )
+
+
+def _refusals(client: redis.Redis, stream: str) -> Iterator[str]:
+    """What it doesn't let Tally do with its keys, found out without doing it."""
+    try:
+        client.exists(stream)
+    except (MovedError, AskError) as error:
+        node = f"{bracketed(error.host)}:{error.port}"
+        yield f"its cluster keeps {stream} at {node}: set redis.url to that node"
+        return
+    except ClusterDownError as error:
+        yield f"its cluster does not serve: {error}"
+        return
+    except NoPermissionError:
+        pass  # told below
+    if missing := list(_missing_rights(client, stream)):
+        shown = ", ".join(missing[:5]) + (" and others" if missing[5:] else "")
+        yield f"rights are missing: {shown}. Give redis.url a user with `~{stream} ~{{{stream}}}:* {RIGHTS}`"
+    try:
+        client.evalsha(client.script_load("return 1"), 0)
+    except NoPermissionError:
+        yield "the right to run scripts is missing: `+evalsha +script|load`"
+    except redis.ResponseError as error:
+        yield f"it runs no scripts ({error}): load the module for Lua, where that is apart"
+
+
+RIGHTS = (
+    "-@all +@stream +@hash +@transaction +@scripting +@connection +get +set +exists +time +info"
+    " -script|flush -script|kill"
+)
+"""The least that is enough, in Redis's own words."""
+
+_OF_STREAMS: tuple[tuple[str, ...], ...] = (
+    ("XADD", "{}", "*", "f", "v"),
+    ("XLEN", "{}"),
+    ("XRANGE", "{}", "-", "+"),
+    ("XTRIM", "{}", "MAXLEN", "0"),
+    ("XDEL", "{}", "0-1"),
+    ("XACK", "{}", "g", "0-1"),
+    ("XPENDING", "{}", "g"),
+    ("XAUTOCLAIM", "{}", "g", "c", "0", "0"),
+    ("XREADGROUP", "GROUP", "g", "c", "STREAMS", "{}", ">"),
+    ("XGROUP", "CREATE", "{}", "g", "0"),
+    ("XINFO", "STREAM", "{}"),
+    ("XINFO", "GROUPS", "{}"),
+)
+_OF_OTHER_KEYS: tuple[tuple[str, ...], ...] = (
+    ("HSET", "{}", "f", "v"),
+    ("HGET", "{}", "f"),
+    ("HGETALL", "{}"),
+    ("HKEYS", "{}"),
+    ("HDEL", "{}", "f"),
+    ("HEXISTS", "{}", "f"),
+    ("HINCRBY", "{}", "f", "1"),
+    ("GET", "{}"),
+    ("SET", "{}", "v"),
+    ("EXISTS", "{}"),
+)
+
+
+def _missing_rights(client: redis.Redis, stream: str) -> Iterator[str]:
+    """The commands that may not be run on Tally's keys: queued in a transaction that comes to nothing.
+
+    Redis looks at rights when a command is queued, and at nothing else.
+    """
+    beside = f"{{{stream}}}:check"
+    commands = [(command, key) for command in _OF_STREAMS for key in (stream, beside)]
+    commands += [(command, beside) for command in _OF_OTHER_KEYS]
+    pool = client.connection_pool
+    connection = pool.get_connection()
+    try:
+        connection.send_command("MULTI")
+        connection.read_response()
+        for command, key in commands:
+            connection.send_command(*(word.replace("{}", key) for word in command))
+        for command, key in commands:
+            try:
+                connection.read_response()
+            except NoPermissionError:
+                yield f"{' '.join(command[: 2 if command[0] in ('XGROUP', 'XINFO') else 1])} on {key}"
+    finally:
+        connection.disconnect()  # and so the transaction is gone
+        pool.release(connection)

@@ -40,7 +40,7 @@ def choose(settings: Settings, may_start: bool = True) -> Choice:
     the settings ask for a private one that can't be had.
     """
     address, mode = settings.redis.address, settings.redis.embedded
-    seen = inspect(settings.redis.url)
+    seen = inspect(settings.redis.url, settings.redis.stream)
     if mode == "always" and seen:
         raise CannotStart(
             f'redis.embedded is "always", but a Redis answers at {address} already; stop it, '

@@ -27,7 +27,7 @@ def private_redis(base: Path | None, server: Path | None) -> Iterator[str]:
         configuration = redis_server.configuration(RedisSettings(url=url).address, directory, _USERS)
         process, ended = redis_server.start(path, configuration)
         try:
-            until(lambda: inspect(url) is not None, pause=0.01, seconds=10)
+            until(lambda: inspect(url, "event-stream") is not None, pause=0.01, seconds=10)
             yield url
         finally:
             process.kill()

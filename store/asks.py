@@ -79,10 +79,16 @@ class Asks:
         self._client.hset(self._gone_key(group), source, ranges.shown(every))
 
     def forget(self, group: str) -> None:
-        """The group is gone: nothing is kept for it. May be repeated."""
+        """The group is gone: nothing is kept for it, but an empty stream. May be repeated.
+
+        Tally has no right to delete a key, as nobody may who can be mistaken in one.
+        """
         for source in self._stream.published_by_source():
             self._client.hdel(self._asked_key(source), group)
-        self._client.delete(self._gone_key(group), self._stream.redrive_key(group))
+        gone = self._gone_key(group)
+        if sources := self._client.hkeys(gone):
+            self._client.hdel(gone, *sources)  # type: ignore[misc]
+        self._client.xtrim(self._stream.redrive_key(group), maxlen=0, approximate=False)
 
     def is_asked(self, source: str, group: str) -> bool:
         """Whether the group waits for an answer of that source."""

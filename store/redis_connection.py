@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from redis.exceptions import NoPermissionError
 
 from tally.store.unix_socket import short_path
 
@@ -12,6 +13,8 @@ CONNECT_SECONDS = 60.0  # the longest that it takes to look up a name and to fin
 
 _ANOTHER_IS_MEANT = ("READONLY", "MASTERDOWN", "NOREPLICAS", "UNBLOCKED")
 """What a server says that no longer takes writes, or has just become a replica."""
+
+_NO_NAME = "can't run this command or subcommand"
 
 Expect = Callable[[float], object]
 """Called with how many seconds a wait may take when it begins, and with 0 when it is over."""
@@ -58,6 +61,8 @@ class _Watched:
         try:
             return super().read_response(*arguments, **options)  # type: ignore[misc]
         except redis.ResponseError as error:
+            if _NO_NAME in str(error):  # 6.2 doesn't name the command that a script may not run
+                raise NoPermissionError(f"{error} (`check` names the rights that are missing)") from error
             if any(word in _said(error) for word in _ANOTHER_IS_MEANT):
                 self.disconnect()  # type: ignore[attr-defined]
             raise

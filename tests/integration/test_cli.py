@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import psutil
@@ -24,8 +25,10 @@ from support import cli, engines
 from support.cli import command, is_free, processes_in, server_of_another_kind, settings
 from support.engines import bundled_process, free_port
 from support.program import SUPERVISOR
+from support.redis_process import RedisProcess
 from support.tally import Tally, alive, running
 from support.waiting import eventually
+from tally.actors.redis_fitness import RIGHTS
 from tally.recovery import first_start
 from tally.store import accounts, customers
 
@@ -740,6 +743,96 @@ def test_run_refuses_the_private_redis_of_another_tally_and_says_what_to_set(
     _both_refuse(
         settings(tmp_path, redis={"url": url}), url, "private Redis of another Tally", "another port"
     )
+
+
+def test_run_refuses_a_replica_and_names_its_primary(tmp_path: Path) -> None:
+    primary, replica = RedisProcess(tmp_path / "primary"), RedisProcess(tmp_path / "replica")
+    try:
+        primary.start()
+        replica.start("--replicaof", "127.0.0.1", str(primary.port))
+        eventually(lambda: replica.client.info("replication")["master_link_status"] == "up")
+        file = settings(tmp_path, redis={"url": replica.url})
+        _both_refuse(
+            file,
+            f"it is a replica, which takes no writes: set redis.url to its primary, 127.0.0.1:{primary.port}",
+        )
+    finally:
+        primary.kill()
+        replica.kill()
+
+
+def test_run_refuses_a_node_of_a_cluster_that_keeps_the_stream_elsewhere(tmp_path: Path) -> None:
+    nodes = [RedisProcess(tmp_path / name) for name in ("one", "other")]
+    try:
+        for node in nodes:
+            node.start("--cluster-enabled", "yes")
+        one, other = (node.client for node in nodes)
+        one.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
+        one.execute_command("CLUSTER MEET", "127.0.0.1", nodes[1].port)
+        eventually(lambda: "cluster_state:ok" in other.execute_command("CLUSTER INFO").decode())
+        _both_refuse(
+            settings(tmp_path, redis={"url": nodes[1].url}),
+            f"its cluster keeps event-stream at 127.0.0.1:{nodes[0].port}: set redis.url to that node",
+        )
+        found = command("check", "--config", settings(tmp_path, redis={"url": nodes[0].url}))
+        assert found.returncode == 0, found
+    finally:
+        for node in nodes:
+            node.kill()
+
+
+@pytest.mark.parametrize(
+    ("rights", "told"),
+    [
+        (["~event-stream", "~{event-stream}:*", *RIGHTS.split()], ""),
+        (["~event-stream", "~{event-stream}:*", *RIGHTS.split(), "-hset", "-xgroup"], "XGROUP CREATE"),
+        (
+            ["~event-stream", "~{event-stream}:*", *RIGHTS.split(), "-hset"],
+            "rights are missing: HSET on {event-stream}:check. Give",
+        ),
+        (["~event-stream", *RIGHTS.split()], "XADD on {event-stream}:check"),
+        (["~event-stream", "~{event-stream}:*", *RIGHTS.split(), "-@scripting"], "the right to run scripts"),
+    ],
+)
+def test_run_refuses_a_redis_without_a_right_and_names_it(
+    tmp_path: Path, redis_there: str, rights: list[str], told: str
+) -> None:
+    client: Any = redis.Redis.from_url(redis_there)
+    client.execute_command("ACL", "SETUSER", "tally-test", "reset", "on", f">{SECRET}", *rights)
+    try:
+        url = redis_there.replace("127.0.0.1", f"tally-test:{SECRET}@127.0.0.1")
+        file = settings(tmp_path, redis={"url": url, "embedded": "never"})
+        if told:
+            _both_refuse(file, told)
+        else:
+            assert command("check", "--config", file).returncode == 0
+        assert not client.exists("event-stream", "{event-stream}:check")
+    finally:
+        client.execute_command("ACL", "DELUSER", "tally-test")
+
+
+def test_check_tells_of_a_redis_that_keeps_nothing_on_the_disk(tmp_path: Path) -> None:
+    server = RedisProcess(tmp_path / "redis")
+    try:
+        server.start("--appendonly", "no")
+        done = command("check", "--config", settings(tmp_path, redis={"url": server.url}))
+        line, good = _about(done, "redis")
+        assert (done.returncode, good, "appendonly is off" in line) == (0, True, True), done
+    finally:
+        server.kill()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("ssl_cert_file=x", "found the option 'ssl_cert_file', which redis-py doesn't know"),
+        ("ssl_ca_certs=/nowhere/ca.pem", "found ssl_ca_certs=/nowhere/ca.pem, expected a file that is there"),
+    ],
+)
+def test_a_url_s_wrong_options_are_named_and_no_password_is(tmp_path: Path, options: str, told: str) -> None:
+    file = settings(tmp_path, redis={"url": f"rediss://u:{SECRET}@127.0.0.1:1/0?{options}"})
+    done = command("check", "--config", file)
+    assert (done.returncode, told in done.stderr, SECRET in done.stderr) == (2, True, False), done
 
 
 @pytest.mark.parametrize("version", ["", "abc.def", "7\x1b[31m", "\u00e9"])

@@ -9,6 +9,8 @@ import redis
 
 from support.cli import command, settings
 from support.redis_process import RedisProcess
+from support.tally import running
+from support.waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +88,19 @@ def test_a_group_that_is_not_there_is_told(config: Path) -> None:
     done = command("groups", "remove", "nobody", "--yes", "--config", config)
     assert done.returncode == 1
     assert "there is no group nobody" in done.stderr
+
+
+def test_a_group_is_removed_from_the_private_redis_with_the_few_rights_that_there_are(tmp_path: Path) -> None:
+    with running(tmp_path) as tally:
+        own = redis.Redis.from_url(tally.redis_url)
+        tally.accounts.post("/accounts", {"name": "one", "owned_by": "user1"})
+        eventually(lambda: own.xlen("event-stream"))
+        own.xgroup_create("event-stream", "accounts@0000000a", id="0")
+        own.hset("{event-stream}:gone:accounts@0000000a", "customers@0000000b", "1-2")
+        own.xadd("{event-stream}:redrive:accounts@0000000a", {"n": 1})
+        file = tally.directory / "tally.toml"
+        done = command("groups", "remove", "accounts@0000000a", "--yes", "--config", file)
+        assert (done.returncode, done.stdout) == (0, "removed accounts@0000000a\n"), done
+        assert not own.exists("{event-stream}:gone:accounts@0000000a")
+        assert own.xlen("{event-stream}:redrive:accounts@0000000a") == 0
+        assert len(own.xinfo_groups("event-stream")) == 2

@@ -202,7 +202,7 @@ def _run(name: str, directory: Path, hidden: Path) -> tuple[Release, int]:
         process, _ended = redis_server.start(server.path, configuration)
     try:
         with connect(url) as client:
-            eventually(lambda: inspect(url) is not None)
+            eventually(lambda: inspect(url, "event-stream") is not None)
             client.xgroup_create("event-stream", "group", id="0", mkstream=True)
             client.xadd("event-stream", {"EventTypeName": "CustomerCreated"})
             entries = client.xlen("event-stream")
