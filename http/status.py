@@ -91,7 +91,7 @@ class StatusProbe:
     def __call__(self) -> StatusReport:
         """Look now. Raises nothing: what can't be told becomes a reason."""
         actors = self._actors()
-        reasons = [f"{actor.name}: {actor.trouble}" for actor in actors if actor.trouble]
+        reasons: list[str] = []
         notes: list[str] = []
         identity, depth, log_bytes, redis = None, None, None, RedisStatus()
         try:
@@ -106,6 +106,7 @@ class StatusProbe:
             database.close()
         except StoreError as error:
             reasons.append(str(error))
+        reasons = [*_troubles(actors, reasons), *reasons]
         if log_bytes is not None and log_bytes >= TOLD_LOG_BYTES:
             reasons.append(
                 f"{self._service}.db-wal has {log_bytes / 1e6:,.0f} MB: something reads it without an end, "
@@ -166,6 +167,15 @@ class StatusProbe:
             wait = "dead letter waits" if dead_letters == 1 else "dead letters wait"
             reasons.append(f"{dead_letters} {wait} for a decision")
         return RedisStatus(reachable=True, pending=pending, dead_letters=dead_letters, lag=lag)
+
+
+def _troubles(actors: Collection[ActorReport], reasons: Collection[str]) -> Iterator[str]:
+    """What actors wait out, each once, but for what is told already: most feel a Redis that is away."""
+    waiting: dict[str, list[str]] = {}
+    for actor in actors:
+        if actor.trouble and not any(actor.trouble in reason for reason in reasons):
+            waiting.setdefault(actor.trouble, []).append(actor.name)
+    return (f"{', '.join(names)}: {trouble}" for trouble, names in waiting.items())
 
 
 def _others(database: Database, published: Collection[str], heirs: Mapping[str, str]) -> Iterator[str]:

@@ -70,12 +70,17 @@ def test_while_redis_is_away_both_services_and_the_supervisor_say_so_at_once(
         eventually(lambda: set(troubles(on_server)) == WAITING_FOR_REDIS)
         assert all("connect" in trouble.lower() for trouble in troubles(on_server).values())
         assert on_server.customers.get("/status")["outbox_depth"] > 0
+        eventually(lambda: len(_reasons(on_server)) == 1)  # told once, not by each who waits for it
 
         server.start()
     load.exact()
     for service in (on_server.customers, on_server.accounts):
         eventually(lambda: service.get("/status")["status"] == "ok")  # noqa: B023
     eventually(lambda: not troubles(on_server))
+
+
+def _reasons(tally: Tally) -> set[str]:
+    return {reason for report in tally.reports() for reason in report["reasons"]}
 
 
 def _in_time(service: Client, path: str) -> dict[str, Any]:
