@@ -159,7 +159,7 @@ def _missing_rights(client: redis.Redis, stream: str) -> Iterator[str]:
     commands = [(command, key) for command in _OF_STREAMS for key in (stream, beside)]
     commands += [(command, beside) for command in _OF_OTHER_KEYS]
     pool = client.connection_pool
-    connection = pool.get_connection()
+    connection: Any = pool.get_connection()
     try:
         connection.send_command("MULTI")
         connection.read_response()

@@ -49,6 +49,8 @@ PATIENCE_SECONDS = 60  # how long the service may be away, such as for a restart
 BAD_ROWS_SHOWN = 20
 FEW = 10  # of a hundred rows: where more are bad, leaving them out is no advice
 
+NOBODY = "0"  # in the note: a customer whose rows were left out, as they were bad
+
 _FORMAT = "tally import 1"  # a part of every key: to be changed when other rows are made of a file
 _MARGIN_SECONDS = 600  # the service has kept a key for a little longer than we have been waiting
 _SPOOLED_BYTES = 64 * 1024**2  # of standard input, which is read twice; more goes to a file
@@ -342,7 +344,7 @@ class _Importer:
             for place, id in zip(new, made, strict=True):
                 compared.ids[place] = id
             if self._counts:
-                note.after_customers([str(compared.ids[place] or 0) for place in places], made)
+                note.after_customers([str(compared.ids[place] or NOBODY) for place in places], made)
             elif made:
                 note.after_making("customers", made)
             done(places.stop)
@@ -455,9 +457,10 @@ class _Importer:
 
     def _insist_on_the_same_database(self) -> None:
         """The note is of no use for a database that lost what it tells of, or that never had it."""
-        if not self._note.customers:
+        made = [id for id in self._note.customers if id != NOBODY]
+        if not made:
             return
-        last = self._note.customers[-1]
+        last = made[-1]
         try:
             self._service.get(f"/customers/{last}")
         except Unavailable as error:

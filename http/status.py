@@ -173,7 +173,8 @@ def _troubles(actors: Collection[ActorReport], reasons: Collection[str]) -> Iter
     """What actors wait out, each once, but for what is told already: most feel a Redis that is away."""
     waiting: dict[str, list[str]] = {}
     for actor in actors:
-        if actor.trouble and not any(actor.trouble in reason for reason in reasons):
+        said = (actor.trouble or "").split(": ", 1)[-1]  # behind the name of the error
+        if actor.trouble and not any(said in reason for reason in reasons):
             waiting.setdefault(actor.trouble, []).append(actor.name)
     return (f"{', '.join(names)}: {trouble}" for trouble, names in waiting.items())
 

@@ -87,7 +87,7 @@ class Asks:
             self._client.hdel(self._asked_key(source), group)
         gone = self._gone_key(group)
         if sources := self._client.hkeys(gone):
-            self._client.hdel(gone, *sources)  # type: ignore[misc]
+            self._client.hdel(gone, *sources)
         self._client.xtrim(self._stream.redrive_key(group), maxlen=0, approximate=False)
 
     def is_asked(self, source: str, group: str) -> bool:

@@ -745,8 +745,10 @@ def test_run_refuses_the_private_redis_of_another_tally_and_says_what_to_set(
     )
 
 
-def test_run_refuses_a_replica_and_names_its_primary(tmp_path: Path) -> None:
-    primary, replica = RedisProcess(tmp_path / "primary"), RedisProcess(tmp_path / "replica")
+def test_run_refuses_a_replica_and_names_its_primary(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    primary, replica = (RedisProcess(tmp_path_factory.mktemp(name)) for name in ("primary", "replica"))
     try:
         primary.start()
         replica.start("--replicaof", "127.0.0.1", str(primary.port))
@@ -761,15 +763,18 @@ def test_run_refuses_a_replica_and_names_its_primary(tmp_path: Path) -> None:
         replica.kill()
 
 
-def test_run_refuses_a_node_of_a_cluster_that_keeps_the_stream_elsewhere(tmp_path: Path) -> None:
-    nodes = [RedisProcess(tmp_path / name) for name in ("one", "other")]
+def test_run_refuses_a_node_of_a_cluster_that_keeps_the_stream_elsewhere(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    nodes = [RedisProcess(tmp_path_factory.mktemp(name)) for name in ("one", "other")]
     try:
         for node in nodes:
             node.start("--cluster-enabled", "yes")
-        one, other = (node.client for node in nodes)
+        clients: list[Any] = [node.client for node in nodes]
+        one, other = clients
         one.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
         one.execute_command("CLUSTER MEET", "127.0.0.1", nodes[1].port)
-        eventually(lambda: "cluster_state:ok" in other.execute_command("CLUSTER INFO").decode())
+        eventually(lambda: other.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
         _both_refuse(
             settings(tmp_path, redis={"url": nodes[1].url}),
             f"its cluster keeps event-stream at 127.0.0.1:{nodes[0].port}: set redis.url to that node",

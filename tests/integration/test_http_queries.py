@@ -85,6 +85,7 @@ def test_a_call_takes_what_it_is_declared_with_each_alone_and_all_together(share
     for query in (*fields, "&".join(fields)):
         if call.method == "DELETE":
             ids["account"] = new_account(shared.accounts)
+            ids["customer"] = new_customer(shared.customers, ids["account"])
         id = ids[call.path.split("/")[1].removesuffix("s")] if "{id}" in call.path else ""
         path = call.path.replace("{id}", id).replace("{customer}", ids["customer"])
         response = client.request(call.method, f"{path}?{query}")
