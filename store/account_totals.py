@@ -12,11 +12,11 @@ from msgspec import Struct
 from tally.events import Id
 from tally.store.database import Database
 from tally.store.errors import NotFound
-from tally.store.revenue import ADD, Earned
+from tally.store.revenue import ADD, IS_HUGE, SMALL, Earned
 from tally.store.searching import Cents, contains
 
 # By month, as `customer_month`: what has no month is the rest of `account_total.revenue_cents`.
-MONTHS = """
+MONTHS = f"""
 CREATE TABLE account_month (
     account_id INTEGER NOT NULL,
     month INTEGER NOT NULL,
@@ -25,7 +25,19 @@ CREATE TABLE account_month (
     credits INTEGER NOT NULL,
     PRIMARY KEY (account_id, month)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX huge_account_month ON account_month (account_id) WHERE {IS_HUGE};
+
+-- What came lately, in no order, to be added to `account_month`: a batch's rows are on a few pages here.
+CREATE TABLE recent_account_month (
+    account_id INTEGER NOT NULL,
+    month INTEGER NOT NULL,
+    cents INTEGER NOT NULL,
+    invoices INTEGER NOT NULL,
+    credits INTEGER NOT NULL
+) STRICT;
 """
+
+MOST_RECENT = 10_000  # rows: who asks for an account's months looks at all of them, in a millisecond
 
 
 def _months(account: str, sign: str) -> str:
@@ -216,4 +228,21 @@ def earned(database: Database, by_account: Earned) -> None:
         list(totals.items()),
         "ON CONFLICT DO UPDATE SET revenue_cents = revenue_cents + excluded.revenue_cents",
     )
-    database.insert("account_month", months, f"ON CONFLICT DO UPDATE SET {ADD}")
+    is_large = any(abs(row[2]) > SMALL for row in months)
+    if is_large or database.value(f"SELECT 1 FROM account_month WHERE {IS_HUGE} LIMIT 1"):
+        fold(database)  # then a sum that doesn't fit is this batch's fault
+        database.insert("account_month", months, f"ON CONFLICT DO UPDATE SET {ADD}")
+        return
+    database.insert("recent_account_month", months)
+    if (database.value("SELECT max(rowid) FROM recent_account_month") or 0) > MOST_RECENT:
+        fold(database)
+
+
+def fold(database: Database) -> None:
+    """Add what came lately to the accounts' months. In the transaction that is open."""
+    database.execute(
+        "INSERT INTO account_month"
+        " SELECT account_id, month, sum(cents), sum(invoices), sum(credits) FROM recent_account_month"
+        f" GROUP BY account_id, month ON CONFLICT DO UPDATE SET {ADD}"
+    )
+    database.execute("DELETE FROM recent_account_month")

@@ -36,7 +36,7 @@ class Months:
     def of_all(self) -> list[Month]:
         """Of all accounts together. Takes time in proportion to them."""
         joined = f"JOIN account ON account.id = account_id WHERE {self._open}"
-        months = self._rows(f"SELECT month, {_SUMS} FROM account_month {joined} GROUP BY month", {})
+        months = self._rows(f"SELECT month, {_SUMS} FROM ({_OF_ACCOUNTS}) {joined} GROUP BY month", {})
         total = self._rows(f"SELECT 0, {_SUMS_OF_TOTAL} FROM account_total {joined}", {})
         return _with_the_rest(months, total[0][1])
 
@@ -45,7 +45,7 @@ class Months:
         self._insist_on_account(id)
         ids = {"account": id}
         months = self._rows(
-            f"SELECT month, {_SUMS} FROM account_month WHERE account_id = :account GROUP BY month", ids
+            f"SELECT month, {_SUMS} FROM ({_OF_ACCOUNTS}) WHERE account_id = :account GROUP BY month", ids
         )
         total = self._rows(f"SELECT 0, {_SUMS_OF_TOTAL} FROM account_total WHERE account_id = :account", ids)
         return _with_the_rest(months, total[0][1])
@@ -90,6 +90,7 @@ _SUMS = (
     " coalesce(sum(invoices), 0), coalesce(sum(credits), 0)"
 )
 _SUMS_OF_TOTAL = "coalesce(sum(revenue_cents >> 32), 0), coalesce(sum(revenue_cents & 4294967295), 0), 0, 0"
+_OF_ACCOUNTS = "SELECT * FROM account_month UNION ALL SELECT * FROM recent_account_month"
 _OF_CUSTOMER = (
     f"SELECT month, {_SUMS} FROM (SELECT * FROM customer_month WHERE customer_id = :customer"
     " UNION ALL SELECT * FROM recent_month WHERE customer_id = :customer) GROUP BY month"

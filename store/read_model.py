@@ -58,6 +58,7 @@ _TABLES = (
     "recent_month",
     "account_total",
     "account_month",
+    "recent_account_month",
     "inbox_range",
     "inbox_name",
 )

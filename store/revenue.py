@@ -16,7 +16,7 @@ RECENT_PER_PAGE = 16  # rows, for each page of the file: about a tenth of what i
 NO_MONTH = 0  # of what nobody told the date of
 
 _SAFE = 2**61  # cents: what is no larger may have any recent rows added
-_SMALL = 2**45  # cents of a recent row: those of all months there are, and _SAFE, fit into a column together
+SMALL = 2**45  # cents of a recent row: those of all months there are, and _SAFE, fit into a column together
 
 _MONTHS = """
     month INTEGER NOT NULL,
@@ -26,15 +26,15 @@ _MONTHS = """
 """
 
 # Hardly ever have a row: they spare looking for each customer whether more would still fit.
-_IS_LARGE = f"cents NOT BETWEEN -{_SMALL} AND {_SMALL}"
-_IS_HUGE = f"cents NOT BETWEEN -{_SAFE} AND {_SAFE}"
+_IS_LARGE = f"cents NOT BETWEEN -{SMALL} AND {SMALL}"
+IS_HUGE = f"cents NOT BETWEEN -{_SAFE} AND {_SAFE}"
 
 # `month` is a number such as 199703. What has none is the rest of `customer.revenue_cents`.
 SCHEMA = f"""
 CREATE TABLE customer_month (
     customer_id INTEGER NOT NULL, {_MONTHS} PRIMARY KEY (customer_id, month)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX huge_customer_month ON customer_month (customer_id) WHERE {_IS_HUGE};
+CREATE INDEX huge_customer_month ON customer_month (customer_id) WHERE {IS_HUGE};
 
 -- To be added to `customer_month`, and to `customer.revenue_cents`.
 CREATE TABLE recent_month (
@@ -128,7 +128,7 @@ class Revenue:
         """
         rows = earned.table()
         large = {id for (id,) in self._database.rows(LARGE_IDS)}
-        large.update(row[0] for row in rows if not -_SMALL <= row[2] <= _SMALL)
+        large.update(row[0] for row in rows if not -SMALL <= row[2] <= SMALL)
         accounts: dict[int, int | None] = {}
         ids = numbers(list(dict.fromkeys([row[0] for row in rows])))
         for id, before, account in self._database.rows(_BEFORE, (ids,)):
@@ -205,7 +205,7 @@ _BEFORE = (
 )
 LARGE_IDS = (
     f"SELECT customer_id FROM recent_month WHERE {_IS_LARGE}"
-    f" UNION ALL SELECT customer_id FROM customer_month WHERE {_IS_HUGE}"
+    f" UNION ALL SELECT customer_id FROM customer_month WHERE {IS_HUGE}"
 )
 _STRETCH = (
     "SELECT max(customer_id) FROM"
