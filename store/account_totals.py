@@ -5,6 +5,7 @@ for accounts with a million customers, sums would cost seconds; a row that the t
 a lookup. The same transaction that changes a customer changes its account's row.
 """
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from msgspec import Struct
@@ -12,7 +13,7 @@ from msgspec import Struct
 from tally.events import Id
 from tally.store.database import Database
 from tally.store.errors import NotFound
-from tally.store.revenue import ADD, IS_HUGE, SMALL, Earned
+from tally.store.revenue import ADD, IS_HUGE, SMALL, Row
 from tally.store.searching import Cents, contains
 
 # By month, as `customer_month`: what has no month is the rest of `account_total.revenue_cents`.
@@ -217,9 +218,8 @@ def _row(row: tuple[int, str, str, int, int]) -> AccountRow:
     return AccountRow(Id(id), name, owned_by, customers, Cents(revenue))
 
 
-def earned(database: Database, by_account: Earned) -> None:
+def earned(database: Database, months: Sequence[Row]) -> None:
     """Note in the open transaction what the customers that count in an account have earned more."""
-    months = by_account.table()
     totals: dict[int, int] = {}
     for account, _, cents, *_ in months:
         totals[account] = totals.get(account, 0) + cents

@@ -56,13 +56,16 @@ ADD = (
 
 _HIGHEST = 2**63 - 1  # what a column holds
 
-_MONTHS_EACH = 10**6  # numbers that a customer's months, or an account's, are kept under
+_MONTHS_EACH = 10**6  # numbers that a customer's months are kept under
+
+Row = tuple[int, int, int, int, int]
+"""Of whom, the month, cents, how many invoices and how many credits they are of."""
 
 
 class Earned:
     """What events changed: cents, and how many invoices and credits, by customer and month.
 
-    Or by account and month: each under one number, which is sorted, and found, faster than a pair.
+    Each is under one number, which is sorted, and found, faster than a pair.
     """
 
     def __init__(self) -> None:
@@ -87,8 +90,8 @@ class Earned:
         """So many credits more, or fewer, that come to so many cents more, or fewer."""
         self.add(customer, month_of(day), -cents, credits=count)
 
-    def table(self) -> list[tuple[int, int, int, int, int]]:
-        """Of whom, the month, cents, invoices and credits; in order."""
+    def table(self) -> list[Row]:
+        """All of it, in order."""
         return [
             (key // _MONTHS_EACH, key % _MONTHS_EACH, row[0], row[1], row[2])
             for key, row in sorted(self.rows.items())
@@ -120,8 +123,8 @@ class Revenue:
         self._is_full = False
         self._settled = -1  # the customer up to whom the present round has come
 
-    def add(self, earned: Earned) -> Earned:
-        """Add what was earned by customer, and answer it by account.
+    def add(self, earned: Earned) -> list[Row]:
+        """Add what was earned by customer, and answer it by account; an account may have several of a month.
 
         Customers of no account, or deleted ones, count in none. Raises OverflowError for a revenue beyond
         64 bits, and has changed nothing then.
@@ -139,18 +142,17 @@ class Revenue:
         self._added += len(rows)
         if 2 * self._added >= self._at_once:  # twice as many are settled as came, so they get fewer
             self._settle_some()
-        by_account = Earned()
-        add = by_account.add
-        for customer, month, cents, invoices, credits in rows:
-            if (account := accounts[customer]) is not None:
-                add(account, month, cents, invoices, credits)
-        return by_account
+        return [
+            (account, month, cents, invoices, credits)
+            for customer, month, cents, invoices, credits in rows
+            if (account := accounts[customer]) is not None
+        ]
 
     def settle(self, customer_id: int) -> None:
         """Have all that a customer earned in its own rows. Before its account changes."""
         self._settle(customer_id, customer_id)
 
-    def _insist_on_room(self, id: int, rows: list[tuple[int, int, int, int, int]]) -> None:
+    def _insist_on_room(self, id: int, rows: list[Row]) -> None:
         self.settle(id)  # then what is added is all that there is in the small table
         before = self._database.value("SELECT revenue_cents FROM customer WHERE id = ?", (id,)) or 0
         added = {month: cents for _, month, cents, *_ in rows}

@@ -1,6 +1,7 @@
 """The totals that are kept: always the sums of the customers that are shown."""
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -20,9 +21,10 @@ from tally.events import (
     InvoiceCreated,
     InvoiceDeleted,
 )
-from tally.store.account_totals import AccountQuery, AccountTotals, Sort, Totals
+from tally.store.account_totals import MOST_RECENT, AccountQuery, AccountTotals, Sort, Totals
 from tally.store.accounts import Accounts, NewAccount, open_database
 from tally.store.errors import NotFound
+from tally.store.months import Months
 from tally.store.searching import Cents
 
 _THEN = datetime(2019, 3, 23, tzinfo=UTC)
@@ -187,3 +189,40 @@ def test_an_owner_sees_no_other_accounts(accounts: Accounts) -> None:
     assert ana.sums() == Totals(1, 1, Cents(500))
     with pytest.raises(NotFound):
         ana.one(2)
+
+
+def _recent(accounts: Accounts) -> int:
+    return int(accounts.database.value("SELECT count(*) FROM recent_account_month"))
+
+
+def test_the_months_are_the_same_before_and_after_they_are_gathered(accounts: Accounts) -> None:
+    _open(accounts, "one", "two")
+    _apply(accounts, *(CustomerCreated(Id(id), Id(1 + id % 2), "n", _THEN) for id in range(100)))
+    bought = [
+        InvoiceCreated(
+            Id(place), Id(place % 100), place, _THEN, date(2000 + place // 1200, 1 + place // 100 % 12, 1)
+        )
+        for place in range(MOST_RECENT + 500)
+    ]
+    expected: Counter[tuple[int, int]] = Counter()
+    for start in range(0, len(bought), 500):
+        batch = bought[start : start + 500]
+        _apply(accounts, *batch)
+        for event in batch:
+            month = event.purchase_date.year * 100 + event.purchase_date.month
+            expected[1 + event.customer_id % 2, month] += event.purchase_price_cents
+        assert _recent(accounts) <= MOST_RECENT
+        for account in (1, 2):
+            found = Months(accounts.database).of_account(account)
+            wanted = {month: cents for (of, month), cents in expected.items() if of == account}
+            assert {each.month: each.cents for each in found} == wanted
+    assert _recent(accounts) < MOST_RECENT, "nothing was gathered"
+
+
+def test_what_might_not_fit_is_added_at_once(accounts: Accounts) -> None:
+    _open(accounts, "one")
+    _apply(accounts, *_earned(1, 1, 5))
+    assert _recent(accounts) == 1
+    _apply(accounts, *_earned(2, 1, *[10**12] * 40))
+    assert _recent(accounts) == 0
+    assert [each.cents for each in Months(accounts.database).of_account(1)] == [40 * 10**12 + 5]

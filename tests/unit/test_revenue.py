@@ -51,9 +51,12 @@ def _added(
     database: Database, revenue: Revenue, cents: Mapping[int, int], month: int = MONTH
 ) -> dict[int, int]:
     with database.transaction():
-        rows = revenue.add(_earned(cents, month)).table()
+        rows = revenue.add(_earned(cents, month))
     assert {row[1] for row in rows} <= {month}
-    return {account: each for account, _, each, *_ in rows}
+    by_account: Counter[int] = Counter()
+    for account, _, each, *_ in rows:
+        by_account[account] += each
+    return dict(by_account)
 
 
 def test_what_is_added_is_told_by_account(database: Database) -> None:
