@@ -340,12 +340,13 @@ class Accounts:
         Raises OverflowError for a revenue beyond 64 bits, and for an account above HIGHEST_ID.
         """
         earned = Earned()
-        add = earned.add
+        add = earned.rows.append
         for event in events:
             match event:
                 case InvoiceCreated():
                     day = event.purchase_date
-                    add(event.customer_id, day.year * 100 + day.month, event.purchase_price_cents, 1)
+                    month = day.year * 100 + day.month
+                    add((event.customer_id, month, event.purchase_price_cents, 1, 0))
                 case InvoiceUpdated():
                     customer = event.customer_id
                     earned.invoice(customer, event.previous_date, -event.previous_price_cents, -1)

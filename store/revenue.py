@@ -6,6 +6,7 @@ one; those of the small table share its pages. When it has grown to a tenth of t
 added to the customers in the order of their ids, many to a page.
 """
 
+from collections import Counter
 from datetime import date
 
 from tally.store.database import Database, numbers
@@ -56,46 +57,23 @@ ADD = (
 
 _HIGHEST = 2**63 - 1  # what a column holds
 
-_MONTHS_EACH = 10**6  # numbers that a customer's months are kept under
-
 Row = tuple[int, int, int, int, int]
 """Of whom, the month, cents, how many invoices and how many credits they are of."""
 
 
 class Earned:
-    """What events changed: cents, and how many invoices and credits, by customer and month.
-
-    Each is under one number, which is sorted, and found, faster than a pair.
-    """
+    """What events changed: of which customer and month, cents, and how many invoices and credits."""
 
     def __init__(self) -> None:
-        self.rows: dict[int, list[int]] = {}
-
-    def add(self, of: int, month: int, cents: int, invoices: int = 0, credits: int = 0) -> None:
-        """So many cents, invoices and credits more, or fewer."""
-        key = of * _MONTHS_EACH + month
-        row = self.rows.get(key)
-        if row is None:
-            self.rows[key] = [cents, invoices, credits]
-        else:
-            row[0] += cents
-            row[1] += invoices
-            row[2] += credits
+        self.rows: list[Row] = []
 
     def invoice(self, customer: int, day: date | None, cents: int, count: int) -> None:
         """So many invoices more, or fewer, that come to so many cents more, or fewer."""
-        self.add(customer, month_of(day), cents, invoices=count)
+        self.rows.append((customer, month_of(day), cents, count, 0))
 
     def credit(self, customer: int, day: date, cents: int, count: int) -> None:
         """So many credits more, or fewer, that come to so many cents more, or fewer."""
-        self.add(customer, month_of(day), -cents, credits=count)
-
-    def table(self) -> list[Row]:
-        """All of it, in order."""
-        return [
-            (key // _MONTHS_EACH, key % _MONTHS_EACH, row[0], row[1], row[2])
-            for key, row in sorted(self.rows.items())
-        ]
+        self.rows.append((customer, month_of(day), -cents, 0, count))
 
 
 def month_of(day: date | None) -> int:
@@ -129,9 +107,9 @@ class Revenue:
         Customers of no account, or deleted ones, count in none. Raises OverflowError for a revenue beyond
         64 bits, and has changed nothing then.
         """
-        rows = earned.table()
+        rows = sorted(earned.rows)
         large = {id for (id,) in self._database.rows(LARGE_IDS)}
-        large.update(row[0] for row in rows if not -SMALL <= row[2] <= SMALL)
+        large.update([row[0] for row in rows if not -SMALL <= row[2] <= SMALL])
         accounts: dict[int, int | None] = {}
         ids = numbers(list(dict.fromkeys([row[0] for row in rows])))
         for id, before, account in self._database.rows(_BEFORE, (ids,)):
@@ -155,12 +133,14 @@ class Revenue:
     def _insist_on_room(self, id: int, rows: list[Row]) -> None:
         self.settle(id)  # then what is added is all that there is in the small table
         before = self._database.value("SELECT revenue_cents FROM customer WHERE id = ?", (id,)) or 0
-        added = {month: cents for _, month, cents, *_ in rows}
+        added: Counter[int] = Counter()
+        for _, month, cents, *_ in rows:
+            added[month] += cents
         sums = [before + sum(added.values()), *added.values()]
         for month, had in self._database.rows(
             "SELECT month, cents FROM customer_month WHERE customer_id = ?", (id,)
         ):
-            sums.append(had + added.get(month, 0))
+            sums.append(had + added[month])
         if max(map(abs, sums)) > _HIGHEST:
             raise OverflowError(f"the revenue of the customer {id} would not fit into 64 bits")
 
