@@ -229,4 +229,5 @@ def test_where_a_month_is_so_large_that_more_might_not_fit_it_is_added_at_once(a
         accounts.database.execute("UPDATE account_month SET cents = ?", (2**62,))
     _apply(accounts, *_earned(2, 1, 7))
     assert _recent(accounts) == 0
-    assert [each.cents for each in Months(accounts.database).of_account(1)][0] == 2**62 + 7
+    months = Months(accounts.database).of_account(1)
+    assert months[0].cents == 2**62 + 7
