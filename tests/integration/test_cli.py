@@ -796,16 +796,16 @@ def test_run_refuses_a_node_of_a_cluster_that_keeps_the_stream_elsewhere(
             "rights are missing: HSET on {event-stream}:check. Give",
         ),
         (["~event-stream", *RIGHTS.split()], "XADD on {event-stream}:check"),
-        (["~event-stream", "~{event-stream}:*", *RIGHTS.split(), "-@scripting"], "the right to run scripts"),
+        (["~event-stream", "~{event-stream}:*", *RIGHTS.split(), "-evalsha"], "the right to run scripts"),
     ],
 )
 def test_run_refuses_a_redis_without_a_right_and_names_it(
-    tmp_path: Path, redis_there: str, rights: list[str], told: str
+    tmp_path: Path, redis_url: str, rights: list[str], told: str
 ) -> None:
-    client: Any = redis.Redis.from_url(redis_there)
+    client: Any = redis.Redis.from_url(redis_url)
     client.execute_command("ACL", "SETUSER", "tally-test", "reset", "on", f">{SECRET}", *rights)
     try:
-        url = redis_there.replace("127.0.0.1", f"tally-test:{SECRET}@127.0.0.1")
+        url = redis_url.replace("127.0.0.1", f"tally-test:{SECRET}@127.0.0.1")
         file = settings(tmp_path, redis={"url": url, "embedded": "never"})
         if told:
             _both_refuse(file, told)
