@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -74,25 +74,29 @@ def _adopt(
     accounts_file: BinaryIO | None,
     customers_file: BinaryIO | None,
     invoices_file: BinaryIO | None,
-) -> Iterator[str]:
-    if customers_file or invoices_file:
-        if not (directory / customers.FILE).exists():
-            first_start.make(directory)
-        with closing(customers.open_database(directory, migrate=True)) as database:
-            store = customers.Customers(database)
-            with database.transaction():
-                taken = Adopting(store)
-                told = []
-                if customers_file:
-                    told.append(_told("customers", taken.customers(_rows(customers_file, _customer))))
-                if invoices_file:
-                    invoices, credits = taken.invoices(_rows(invoices_file, _invoice))
-                    told += [_told("invoices", invoices), _told("credits, of negative amounts", credits)]
-        yield from told
-    if accounts_file:
-        with closing(accounts.open_database(directory, migrate=True)) as database:
-            adopted = adopting.adopt_accounts(accounts.Accounts(database), _rows(accounts_file, _account))
-        yield _told("accounts", adopted)
+) -> list[str]:
+    """Answer what was done. A fault in any of the files is found before anything is committed."""
+    told = []
+    with ExitStack() as opened:
+        if customers_file or invoices_file:
+            if not (directory / customers.FILE).exists():
+                first_start.make(directory)
+            database = opened.enter_context(closing(customers.open_database(directory, migrate=True)))
+            opened.enter_context(database.transaction())
+            taken = Adopting(customers.Customers(database))
+            if customers_file:
+                told.append(_told("customers", taken.customers(_rows(customers_file, _customer))))
+            if invoices_file:
+                invoices, credits = taken.invoices(_rows(invoices_file, _invoice))
+                told += [_told("invoices", invoices), _told("credits, of negative amounts", credits)]
+        if accounts_file:
+            told.append(_told("accounts", _adopt_accounts(directory, accounts_file)))
+    return told
+
+
+def _adopt_accounts(directory: Path, file: BinaryIO) -> Adopted:
+    with closing(accounts.open_database(directory, migrate=True)) as database:
+        return adopting.adopt_accounts(accounts.Accounts(database), _rows(file, _account))
 
 
 def _told(what: str, adopted: Adopted) -> str:

@@ -3,13 +3,12 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from datetime import date
-from typing import Literal
 
 from msgspec import Struct
 
 from tally.commands import known
 from tally.commands.known import KnownRow
-from tally.commands.purchase_file import Purchase, PurchaseFile
+from tally.commands.purchase_file import Purchase, Purchases, Reading
 from tally.commands.service_client import ServiceClient
 from tally.events import Id
 from tally.http.exports import amount
@@ -20,18 +19,14 @@ _LEFT_OUT = "Was bad when this file was imported, and left out; import it alone 
 
 
 class Identity(Struct, frozen=True):
-    """By what rows are known: "id" is their own reference in the column `id`, "content" is customer, date and
-    amount, and how many alike there are; by "file", nothing is looked for. `customer` and `account` are
-    columns.
+    """By what rows are known that have no reference of their own, and what becomes of known ones.
 
+    `overlapping`: by customer, date and amount, and how many alike there are; else nothing is looked for.
     With `update`, an invoice whose amount or date differ is to be changed. With `new_customers`, no name is
     looked for.
     """
 
-    by: Literal["file", "id", "content"]
-    id: str = ""
-    customer: str = "customer"
-    account: str = ""
+    overlapping: bool = False
     update: bool = False
     new_customers: bool = False
 
@@ -47,17 +42,18 @@ class Comparison:
 
     def __init__(
         self,
-        file: PurchaseFile,
+        purchases: Purchases,
+        reading: Reading,
         service: ServiceClient,
         account_of: Callable[[str], Id],
         identity: Identity,
         known_ids: Collection[int],
     ) -> None:
-        self._file = file
+        self._purchases = purchases
+        self._reading = reading
         self._service = service
         self._identity = identity
-        self._purchases = file.purchases
-        self.ids: list[int | None] = [None] * len(file.purchases.buyers)
+        self.ids: list[int | None] = [None] * len(purchases.buyers)
         self.ids[: len(known_ids)] = known_ids
         self.accounts: list[Id | None] = []
         self.known: dict[int, int] = {}
@@ -90,7 +86,7 @@ class Comparison:
                 elif ids:
                     *others, last = map(str, ids)
                     several[place] = (
-                        f"{self._identity.customer}: Expected one customer of account {account_id} with this "
+                        f"{self._reading.customer}: Expected one customer of account {account_id} with this "
                         f"name, there are {', '.join(others)} and {last}, got {buyers[place].name!r}"
                     )
             self.warnings += _differing(account_id, [buyers[place].name for place in places], found)
@@ -98,9 +94,9 @@ class Comparison:
 
     def compare_purchases(self) -> None:
         """Find the file's purchases. After its customers."""
-        if self._identity.by == "id":
+        if self._reading.id is not None:
             self._compare_by_id()
-        elif self._identity.by == "content":
+        elif self._identity.overlapping:
             self._take_alike(self.known)
         elif not self._customers_before:
             alike: dict[int, int] = {}
@@ -142,7 +138,7 @@ class Comparison:
                 if first != text:
                     raise ValueError(f"Expected one way to tell the account {id}, {first!r} is another")
             except ValueError as error:
-                found[text] = f"{self._identity.account}: {error}, got {text!r}"
+                found[text] = f"{self._reading.account}: {error}, got {text!r}"
         every = [found[buyer.account] for buyer in self._purchases.buyers]
         self.accounts = [each if isinstance(each, Id) else None for each in every]
         self._refuse_those_of({place: why for place, why in enumerate(every) if not isinstance(why, Id)})
@@ -190,7 +186,7 @@ class Comparison:
 
     def _refuse(self, purchase: Purchase, why: str) -> None:
         self.bad[purchase.line] = (
-            f"{self._identity.id}: Expected what is there: {why}, got {purchase.reference!r}"
+            f"{self._reading.id}: Expected what is there: {why}, got {purchase.reference!r}"
         )
 
     def _take_alike(self, known_rows: dict[int, int]) -> None:

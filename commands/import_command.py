@@ -1,7 +1,7 @@
 """`import`: files of other programs, as they are."""
 
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import click
 
@@ -52,24 +52,46 @@ def _where(_context: object, _parameter: object, values: tuple[str, ...]) -> tup
 @click.command("import", cls=Command)
 @config_option
 @click.argument("source", metavar="FILE", type=click.File("rb"))
-@click.option("--account", metavar="ID", callback=some_account, help="The account that all rows belong to.")
-@click.option("--account-column", metavar="NAME", help="The column with each row's account: its id, or name.")
+@click.option(
+    "--account",
+    "account_id",
+    metavar="ID",
+    callback=some_account,
+    help="The account that all rows belong to.",
+)
+@click.option(
+    "--account-column", "account", metavar="NAME", help="The column with each row's account: its id, or name."
+)
 @click.option(
     "--customer",
     "--customer-column",
+    "customer",
     default="customer",
     show_default=True,
     metavar="NAME",
     help="The column.",
 )
 @click.option(
-    "--date", "--date-column", default="purchase_date", show_default=True, metavar="NAME", help="The column."
+    "--date",
+    "--date-column",
+    "date",
+    default="purchase_date",
+    show_default=True,
+    metavar="NAME",
+    help="The column.",
 )
 @click.option(
-    "--amount", "--amount-column", default="amount", show_default=True, metavar="NAME", help="The column."
+    "--amount",
+    "--amount-column",
+    "amount",
+    default="amount",
+    show_default=True,
+    metavar="NAME",
+    help="The column.",
 )
 @click.option(
     "--id-column",
+    "id",
     metavar="NAME",
     help="The column with each row's own reference, by which it is known again.",
 )
@@ -91,7 +113,13 @@ def _where(_context: object, _parameter: object, values: tuple[str, ...]) -> tup
     help="Between columns; by default the comma, semicolon or tab of the header.",
 )
 @click.option("--skip-lines", type=click.IntRange(0), default=0, metavar="N", help="Lines before the header.")
-@click.option("--no-header", is_flag=True, help="There are no names: columns are numbers, from 1.")
+@click.option(
+    "--no-header",
+    "has_header",
+    flag_value=False,
+    default=True,
+    help="There are no names: columns are numbers, from 1.",
+)
 @click.option("--round", "rounds", is_flag=True, help="Round parts of cents, half to even.")
 @click.option(
     "--negative",
@@ -130,22 +158,8 @@ def _where(_context: object, _parameter: object, values: tuple[str, ...]) -> tup
 def import_(
     file: Path | None,
     source: BinaryIO,
-    account: Id | None,
-    account_column: str | None,
-    customer: str,
-    date: str,
-    amount: str,
-    id_column: str | None,
-    date_format: str | None,
-    decimal: str,
-    encoding: str | None,
+    account_id: Id | None,
     delimiter: str | None,
-    skip_lines: int,
-    no_header: bool,
-    rounds: bool,
-    negative: Literal["refuse", "credit"],
-    where: tuple[tuple[str, str], ...],
-    lines: Literal["sum", "first"] | None,
     update: bool,
     overlapping: bool,
     new_customers: bool,
@@ -155,6 +169,7 @@ def import_(
     undo: bool,
     resend: bool,
     token: str | None,
+    **how: Any,
 ) -> None:
     """Record the purchases of a CSV file in a running Tally, each exactly once.
 
@@ -168,41 +183,24 @@ def import_(
     \b
     Example: python supervisor.py import purchases.csv --account 1
     """
-    if (account is None) == (account_column is None) and not undo:
-        end(WRONG_USAGE, "give either --account or --account-column")
-    if overlapping and id_column:
-        end(WRONG_USAGE, "give either --id-column or --overlapping: rows are known by one of them")
-    if new_customers and (overlapping or id_column):
-        end(WRONG_USAGE, "--new-customers goes neither with --id-column nor with --overlapping")
-    for option, value in (("--lines", lines), ("--update", update)):
-        if value and not id_column:
-            end(WRONG_USAGE, f"{option} needs --id-column")
     from tally.commands import importing, undoing  # what shows progress takes 0.1 s to load
     from tally.commands.comparing import Identity
     from tally.commands.purchase_file import Reading
 
-    reading = Reading(
-        customer=customer,
-        date=date,
-        amount=amount,
-        account=account_column,
-        id=id_column,
-        date_format=date_format,
-        decimal=decimal,
-        encoding=encoding,
-        skip_lines=skip_lines,
-        has_header=not no_header,
-        rounds=rounds,
-        negative=negative,
-        where=where,
-        lines=lines,
-    )
-    by: Any = "id" if id_column else "content" if overlapping else "file"
-    identity = Identity(by, id_column or "", customer, account_column or "", update, new_customers)
-    options = importing.Options(reading, delimiter, account, identity, skip_bad, resend, dry_run, rejects)
+    reading, identity = Reading(**how), Identity(overlapping, update, new_customers)
+    if (account_id is None) == (reading.account is None) and not undo:
+        end(WRONG_USAGE, "give either --account or --account-column")
+    if overlapping and reading.id:
+        end(WRONG_USAGE, "give either --id-column or --overlapping: rows are known by one of them")
+    if new_customers and (overlapping or reading.id):
+        end(WRONG_USAGE, "--new-customers goes neither with --id-column nor with --overlapping")
+    for option, value in (("--lines", reading.lines), ("--update", update)):
+        if value and not reading.id:
+            end(WRONG_USAGE, f"{option} needs --id-column")
+    options = importing.Options(reading, delimiter, account_id, identity, skip_bad, resend, dry_run, rejects)
     try:
         if undo:
-            click.echo(undoing.undo_file(load(file), source, account, token))
+            click.echo(undoing.undo_file(load(file), source, account_id, token))
             return
         report = importing.import_file(load(file), source, options, token)
         click.echo(str(report))

@@ -26,7 +26,10 @@ class Counted(NamedTuple):
 
 
 class Report:
-    """What came of a file: which of its purchases were `known`, `updated`, or bad, and what else was new."""
+    """What came of a file. Its purchases were `known`, `updated`, `bad`, or else new.
+
+    Where it `is_refused`, nothing was imported, or would be, as rows are bad.
+    """
 
     def __init__(
         self,
@@ -36,6 +39,7 @@ class Report:
         updated: Container[int],
         new_customers: int,
         dry_run: bool,
+        is_refused: bool,
     ) -> None:
         self._file = file
         self._bad = bad
@@ -52,8 +56,7 @@ class Report:
             state = "known" if place in known else "updated" if place in updated else "new"
             self._tallied[what, state] = self._tallied.get((what, state), Counted()).plus(each.cents)
         self._new_customers, self._customers = new_customers, len(used)
-        self.is_refused = False
-        """Whether nothing was imported, or would be, as rows are bad."""
+        self.is_refused = is_refused
 
     @property
     def is_new(self) -> bool:

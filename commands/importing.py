@@ -1,9 +1,9 @@
 """`import`: the purchases of a file become customers, invoices and credits, over HTTP and exactly once.
 
-What is there already is found by the rows' own references, which are unique in an account, or by customer,
-date and amount. Without either, a file is known as a whole: a note in the data directory keeps what was
-answered, for good, and what it holds is not sent again. Each batch goes with an Idempotency-Key, by which the
-service knows for 24 hours what it has done already, where the answer was lost.
+A row is known again by its own reference, which is unique in its account, or by customer, date and amount.
+Without either, a file is known as a whole: a note in the data directory keeps what was answered, for good,
+and what it holds is not sent again. Each batch goes with an Idempotency-Key, by which the service knows for
+a day what it has done already.
 """
 
 import hashlib
@@ -166,7 +166,7 @@ class _Job:
         others = msgspec.structs.replace(reading, customer="customer", date="purchase_date", amount="amount")
         if others != Reading():
             told.append(others)
-        if options.identity.by == "content":
+        if options.identity.overlapping:
             told.append("content")
         self.name = hashlib.sha256(msgspec.json.encode(told)).hexdigest()
 
@@ -232,7 +232,8 @@ class _Importer:
         self._pace = pace
         self._stopping = stopping
         self._bars = bars
-        self._counts = job.options.identity.by == "file"  # else what is there tells what is done
+        # Else what is there tells what is done.
+        self._counts = job.options.reading.id is None and not job.options.identity.overlapping
         self._added = {"customers": 0, "invoices": 0, "credits": 0}
         self._may_be_done = False  # the batch at hand, by an attempt that had no clear answer
         self._patiently = Retrying(
@@ -263,12 +264,14 @@ class _Importer:
         for warning in (*job.file.warnings, *compared.warnings):
             self._bars.say(f"warning: {warning}")
         new = compared.new_buyers(bad)
-        report = Report(job.file, bad, compared.known, compared.updates, len(new), options.dry_run)
-        good = any(purchase.line not in bad for purchase in job.purchases)
-        report.is_refused = bool(not good or (bad and not options.skip_bad))
+        good = any(job.purchases.line(place) not in bad for place in range(len(job.purchases)))
+        is_refused = not good or bool(bad and not options.skip_bad)
+        report = Report(
+            job.file, bad, compared.known, compared.updates, len(new), options.dry_run, is_refused
+        )
         if options.dry_run:
             return report
-        if report.is_refused:
+        if is_refused:
             raise CannotImport(_nothing_imported(len(bad), job.file.rows, good))
         account = None if options.account_id is None else str(options.account_id)
         note.begin(Origin(job.file.digest, account))
@@ -281,22 +284,24 @@ class _Importer:
         """With what there is in Tally now."""
         job, options, note = self._job, self._options, self._note
         known_ids = [int(id) for id in note.customers] if self._counts else []
-        compared = Comparison(job.file, self._service, self._account_of, options.identity, known_ids)
+        compared = Comparison(
+            job.purchases, options.reading, self._service, self._account_of, options.identity, known_ids
+        )
         doubt = None if options.dry_run else note.sending
-        is_of_customers = doubt is not None and doubt.kind == "customers"
-        if doubt and is_of_customers and not self._counts:
+        if self._counts:
+            compared.compare_customers()
+            if doubt and doubt.kind == "customers":  # the request still waits for its answer
+                note.after_making("customers", compared.there("customers", _places(doubt)), doubt)
+            compared.known |= dict.fromkeys(self._done(), 0)
+            compared.compare_purchases()
+            return compared
+        if doubt and doubt.kind == "customers":
             self._settle_customers(doubt, compared)
         compared.compare_customers()
-        if doubt and is_of_customers and note.sending:
-            note.after_making(
-                "customers", compared.there("customers", _places(doubt)), (self._counts and doubt) or None
-            )
-        if self._counts:
-            compared.known |= dict.fromkeys(self._done(), 0)
-        elif doubt and doubt.kind and not is_of_customers:
+        if doubt and doubt.kind in ("invoices", "credits"):
             self._settle_purchases(doubt, doubt.kind, compared)
         compared.compare_purchases()
-        if doubt and doubt.kind and not is_of_customers and not self._counts and note.sending:
+        if doubt and doubt.kind and note.sending:  # it couldn't be sent again: what is there now, it made
             note.after_making(doubt.kind, compared.there(doubt.kind, _places(doubt)))
         return compared
 

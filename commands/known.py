@@ -1,4 +1,4 @@
-"""What a running Tally has already: accounts, customers, invoices and credits, as an import looks for it."""
+"""Looks up what a running Tally has: accounts, customers, invoices and credits."""
 
 import unicodedata
 from collections import defaultdict

@@ -401,7 +401,7 @@ def _reference(raw: str) -> str:
 
 
 def _names(encoding: str) -> Callable[[str], str]:
-    """What reads names, each once: it raises ValueError for what is none, or isn't in that encoding."""
+    """A function that reads a name; it raises ValueError for what is none, or isn't in that encoding."""
     told = encoding.removesuffix("-sig").upper()
 
     @cache

@@ -203,9 +203,7 @@ class _Hashed(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        content = (
-            self._file.read1(len(buffer)) if hasattr(self._file, "read1") else self._file.read(len(buffer))
-        )
+        content = self._file.read(len(buffer))
         buffer[: len(content)] = content
         self._on_bytes(content)
         return len(content)

@@ -55,11 +55,7 @@ class EventsElsewhere(NamedTuple):
 class After:
     """Middleware that holds back reads of what is not applied yet; of one service."""
 
-    def __init__(
-        self,
-        service: Service[Any],
-        events: EventsElsewhere,
-    ) -> None:
+    def __init__(self, service: Service[Any], events: EventsElsewhere) -> None:
         self._service = service
         self._prefix, self._gone = events
         self._known_gone: Mapping[str, list[Range]] = {}
@@ -115,7 +111,8 @@ class After:
             return _State(applied=True)
         if asks:
             self._ask(store.database.source)
-        if gone := ranges.both(missing, self._known_gone.get(awaited.source, [])):
+        said = self._known_gone if time.monotonic() < self._asks_again else {}
+        if gone := ranges.both(missing, said.get(awaited.source, [])):
             numbers = ranges.shown(gone[:5])
             return _State(never=f"The events {numbers} of {awaited.source} are missing; see `status`.")
         return _State()

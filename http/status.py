@@ -170,7 +170,7 @@ class StatusProbe:
 
 
 def _troubles(actors: Collection[ActorReport], reasons: Collection[str]) -> Iterator[str]:
-    """What actors wait out, each once, but for what is told already: most feel a Redis that is away."""
+    """What actors wait out: each trouble once, with all who have it, and none that is among the reasons."""
     waiting: dict[str, list[str]] = {}
     for actor in actors:
         said = (actor.trouble or "").split(": ", 1)[-1]  # behind the name of the error

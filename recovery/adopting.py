@@ -1,8 +1,9 @@
 """Taking over what another system has recorded, with its ids and dates.
 
 That system's own events are on the stream, and accounts.db counts them. So customers and invoices are
-recorded without telling anybody: told again, they would count twice. What the stream can't have told is told:
-accounts, and credits, which is what becomes of invoices of less than nothing, as nobody here could read them.
+recorded without telling anybody: told again, they would count twice. Two kinds of rows are told, as the
+stream can't have told them: accounts, and invoices with a negative amount, which nobody here can read. These
+become credits.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -152,7 +153,7 @@ class Adopting:
             if reference not in held:
                 new.append(each)
             elif held[reference] != wanted:
-                raise CannotAdopt(f"There is a credit with the reference {reference!r} that is another")
+                raise CannotAdopt(f"There is another credit with the reference {reference!r} already")
         if new:
             self._store.credits.create(new)
             note_told_before(self._database)
@@ -199,7 +200,7 @@ def _new(
             new.append(event)
             held[event.id] = row
         elif held[event.id] != row:
-            raise CannotAdopt(f"There is a {kind} {event.id} already, which is another")
+            raise CannotAdopt(f"There is another {kind} {event.id} already")
     return new
 
 

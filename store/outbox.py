@@ -27,6 +27,8 @@ from tally.store.incarnations import (
 from tally.store.lacking import lacking_of
 from tally.store.ranges import Range
 
+T = TypeVar("T")
+
 SCHEMA = """
 CREATE TABLE outbox (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -47,9 +49,6 @@ CREATE TABLE publication (
 
 REQUEST_KEY = "ALTER TABLE outbox ADD COLUMN request_key TEXT;"  # what schemas up to 3 lack
 BY_USER = "ALTER TABLE outbox ADD COLUMN by_user TEXT;"  # and up to 4
-
-
-T = TypeVar("T")
 
 
 class OutboxRow(NamedTuple):

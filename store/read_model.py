@@ -62,10 +62,8 @@ _TABLES = (
     "inbox_range",
     "inbox_name",
 )
-ADOPTED = {
-    "customer": "adopted_customer",
-    "invoice": "adopted_invoice",
-}  # in meta of a customers.db, by table
+# In meta of a customers.db, by table: the highest id of a row that was taken over from another system.
+ADOPTED = {"customer": "adopted_customer", "invoice": "adopted_invoice"}
 _ACCOUNT = "SELECT id, name, description, owned_by, created_date, deleted, cascade FROM"
 _CACHE = "PRAGMA cache_size = -131072"  # KiB: what is written all over the table stays in memory
 _CUSTOMERS_AT_ONCE = 1000

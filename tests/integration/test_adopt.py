@@ -166,9 +166,10 @@ def _toml(tally: Tally) -> str:
             {"invoices": INVOICES.replace("40,8,", "40,99,")},
             "The invoice 40 is of customer 99, who isn't there",
         ),
-        ({"invoices": INVOICES + "5,3,1,2019-01-06,\n"}, "There is a invoice 5 already, which is another"),
+        ({"invoices": INVOICES + "5,3,1,2019-01-06,\n"}, "There is another invoice 5 already"),
         ({"customers": CUSTOMERS.replace("account_id", "account")}, "there is no column 'account_id'"),
         ({"customers": '"a'}, "can't be read"),
+        ({"accounts": ACCOUNTS.replace("user2", "")}, "line 3: owned_by: Expected 1 to 200 characters"),
     ],
 )
 def test_what_can_t_be_taken_over_is_told_and_nothing_is(

@@ -1,19 +1,18 @@
 """Read your own writes: `Tally-Event-Id` of a change, and `Tally-After` of a read that is to see it."""
 
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
 import urllib3
 from integration.conftest import invoice, new_account, new_customer
 
+from support.clients import answer, connect
 from support.tally import Client, Tally, running
 from tally.events import EventId, EventRange
 from tally.store import ranges
@@ -236,17 +235,13 @@ def test_what_is_missing_for_good_is_not_waited_for(tally: Tally, account: str) 
 
 
 def test_a_process_that_ends_lets_go_of_who_waits(tmp_path: Path) -> None:
-    with running(tmp_path) as tally:
-        said: list[Any] = []
-        waits = threading.Thread(
-            target=lambda: said.append(
-                _after(tally.accounts, "/accounts?limit=1", "customers@00000000:1", 30)
-            )
+    with running(tmp_path) as tally, connect(tally.accounts.port) as waiting:
+        waiting.sendall(
+            b"GET /accounts?limit=1 HTTP/1.1\r\nHost: localhost\r\n"
+            b"Tally-After: customers@00000000:1\r\nPrefer: wait=30\r\n\r\n"
         )
-        waits.start()
-        assert tally.accounts.get("/accounts?limit=1") == []
+        assert tally.accounts.get("/accounts?limit=1") == []  # it came later, and was answered
         began = time.monotonic()
         assert tally.stop() == 0
-        waits.join(20)
         assert time.monotonic() - began < 20
-    assert said[0].status == 503
+        assert answer(waiting)[0] == 503
