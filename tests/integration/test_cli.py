@@ -730,7 +730,7 @@ def test_run_refuses_a_redis_that_may_evict_the_stream(tmp_path: Path, redis_the
 
 
 def test_run_refuses_a_redis_that_refuses_the_password(tmp_path: Path, redis_there: str) -> None:
-    url = redis_there.replace("127.0.0.1", f":{SECRET}@127.0.0.1")
+    url = redis_there.replace("://", f"://:{SECRET}@")
     file = settings(tmp_path, redis={"url": url, "embedded": "never"})
     _both_refuse(file, "it refuses")
     assert SECRET not in command("run", "--config", file).stderr
@@ -805,7 +805,7 @@ def test_run_refuses_a_redis_without_a_right_and_names_it(
     client: Any = redis.Redis.from_url(redis_url)
     client.execute_command("ACL", "SETUSER", "tally-test", "reset", "on", f">{SECRET}", *rights)
     try:
-        url = redis_url.replace("127.0.0.1", f"tally-test:{SECRET}@127.0.0.1")
+        url = redis_url.replace("://", f"://tally-test:{SECRET}@")
         file = settings(tmp_path, redis={"url": url, "embedded": "never"})
         if told:
             _both_refuse(file, told)
