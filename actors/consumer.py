@@ -130,16 +130,20 @@ class Consumer:
         By its age: it is the database that has last acknowledged, or a later state of it, or else a copy.
         What has an EventId would be asked for by its number anyway.
         """
-        noted, self._age = self._group.age(), self._inbox.age()
-        is_later = noted and noted.branch == self._age.branch and noted <= self._age
-        if not is_later and self._group.has_begun():
-            _log.warning(
-                "group_set_back", group=self._group.group, noted=noted and str(noted), age=str(self._age)
-            )
-            self._group.set_back()
-            with self._database.transaction():
-                self._age = self._inbox.branch_off()
+        if not self._is_newest():
+            with self._database.transaction():  # by one sibling, and the others wait for it
+                if not self._is_newest():
+                    _log.warning("group_set_back", group=self._group.group, age=str(self._age))
+                    self._group.set_back()
+                    self._age = self._inbox.branch_off()
+                    self._group.acknowledge([], self._age)
         self._group.acknowledge([], self._age)
+
+    def _is_newest(self) -> bool:
+        """Whether everything that the group has acknowledged is applied in this database."""
+        has_begun = self._group.has_begun()  # asked first: a sibling that began it had noted its age
+        noted, self._age = self._group.age(), self._inbox.age()
+        return not has_begun or (noted is not None and self._age.includes(noted))
 
     def _claim_is_due(self) -> bool:
         return self._clock() >= self._next_claim

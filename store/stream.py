@@ -108,6 +108,10 @@ class Age(NamedTuple):
     branch: str = "-"
     transactions: int = 0
 
+    def includes(self, earlier: "Age") -> bool:
+        """Whether a database of this age is the one that had the other, or a later state of it."""
+        return earlier == Age() or (earlier.branch == self.branch and earlier <= self)
+
 
 class Claim(NamedTuple):
     """Entries taken over from another consumer, and where to go on: `b"0-0"` at the end.

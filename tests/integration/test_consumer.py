@@ -17,7 +17,7 @@ from tally.events import Event, InvoiceCreated
 from tally.store.accounts import Accounts, open_database
 from tally.store.dead_letters import DeadLetter, DeadLetters
 from tally.store.errors import StoreUnavailable
-from tally.store.stream import ConsumerGroup, Entry, EventStream, connect
+from tally.store.stream import Age, ConsumerGroup, Entry, EventStream, connect
 from tally.store.trace_parent import TraceParentOf
 
 CLAIM_IDLE_MS = 300
@@ -38,6 +38,7 @@ class Reader:
         self.now = 0.0
         self.rings = 0
         self.fails = False
+        self.on_ring: Callable[[], None] = lambda: None
         self.group = ConsumerGroup(
             EventStream(connect(url), "event-stream"), self.accounts.database.source, name, BLOCK_MS
         )
@@ -61,6 +62,7 @@ class Reader:
 
     def _ring(self) -> None:
         self.rings += 1
+        self.on_ring()
 
     def sweep_until(self, done: Callable[[], bool]) -> None:
         """Take over what others left, again and again: how long an entry was idle is Redis's to tell."""
@@ -473,6 +475,27 @@ def test_a_group_is_not_set_back_while_its_siblings_work(
     Reader(redis_url, tmp_path, "accounts-consumer-1").steps(1)
     groups: Any = client.xinfo_groups("event-stream")
     assert groups[0]["last-delivered-id"] == newest
+
+
+def test_a_group_is_not_set_back_by_a_sibling_that_begins_between_a_commit_and_its_acknowledgement(
+    reader: Reader, publish: Callable[..., bytes], redis_url: str, tmp_path: Path, client: redis.Redis
+) -> None:
+    sibling = Reader(redis_url, tmp_path, "accounts-consumer-2")
+    publish(7, "true")
+    publish(7, 10)
+    reader.on_ring = sibling.steps
+    reader.steps()
+    assert (len(_dead(client)), reader.revenue(), reader.group.pending()) == (1, {7: 10}, 0)
+
+
+def test_an_age_of_before_a_database_had_applied_anything_is_not_noted_later(
+    reader: Reader, publish: Callable[..., bytes]
+) -> None:
+    publish(7, 10)
+    reader.steps()
+    noted = reader.group.age()
+    reader.group.acknowledge([], Age())
+    assert reader.group.age() == noted != Age()
 
 
 def test_consumers_that_are_no_longer_wanted_leave_the_group_when_nothing_is_pending_for_them(
