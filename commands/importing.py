@@ -23,6 +23,7 @@ import msgspec
 from tenacity import (
     RetryCallState,
     Retrying,
+    retry_if_exception,
     retry_if_exception_type,
     sleep_using_event,
     stop_after_delay,
@@ -44,7 +45,7 @@ from tally.store.idempotency import KEPT_SECONDS
 from tally.store.import_note import ImportNote, Kind, Origin, Sent
 
 BATCH = 1000  # rows a request: it holds the database for some 50 ms, and others get in between
-AHEAD = 8  # batches that may be recorded and not shown yet: what others record comes behind them
+AHEAD = 3  # batches that may be recorded and not shown yet: what others record comes behind them
 PATIENCE_SECONDS = 60  # how long the service may be away, such as for a restart
 BAD_ROWS_SHOWN = 20
 FEW = 10  # of a hundred rows: where more are bad, leaving them out is no advice
@@ -372,7 +373,6 @@ class _Importer:
             if new:
                 batch = job.new_purchases(kind, new, lambda buyer: compared.ids[buyer] or 0)
                 made = self._send(kind, new, start, batch)
-                self._pace.keep(self._service.events, self._bars.say)
             if self._counts:
                 note.after_purchases(len(places), kind, made)
             elif made:
@@ -397,6 +397,7 @@ class _Importer:
 
     def _send(self, kind: Kind, places: Sequence[int], start: int, batch: list[dict[str, Any]]) -> list[int]:
         self._insist_on_going_on()
+        self._pace.keep(self._service.events, self._bars.say)
         key = self._key(kind, start)
         in_doubt = self._is_in_doubt()  # and the user has looked
         self._may_be_done = self._note.sending is not None and not in_doubt
@@ -537,16 +538,25 @@ class _Pace:
         self._accounts = accounts
         self._sent: deque[str] = deque()
         self._has_told = False
+        self._patiently = Retrying(
+            retry=retry_if_exception(lambda error: isinstance(error, Unavailable) and not self._has_told),
+            wait=wait_random_exponential(multiplier=0.1, max=1),
+            stop=stop_after_delay(_SHOWN_SECONDS),
+            reraise=True,
+        )
 
     def keep(self, events: str | None, say: Callable[[str], None]) -> None:
-        """A batch was recorded: wait until the one that many before it is shown, or for some seconds."""
+        """Before another batch: wait until the one some before it is shown, or for some seconds.
+
+        `events` are those of the last one, None before the first.
+        """
         if events is None:
             return
         self._sent.append(events)
         if len(self._sent) <= AHEAD:
             return
         try:
-            self._accounts.get_after(_LIGHT, self._sent.popleft(), _SHOWN_SECONDS)
+            self._patiently(self._accounts.get_after, _LIGHT, self._sent.popleft(), _SHOWN_SECONDS)
         except (Unavailable, Refused) as error:
             if not self._has_told:
                 self._has_told = True
