@@ -1,10 +1,9 @@
-"""Settings: a TOML file and the environment, validated and typed. Imports nothing of ours.
+"""Settings: a TOML file and the environment, validated and typed.
 
 The classes below are the definition: `config.toml` shows the same keys with their defaults
 (a test holds the two together), and every fault is reported at once.
 """
 
-import ipaddress
 import os
 import pwd
 import re
@@ -12,11 +11,12 @@ import shlex
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import msgspec
-import redis
 from msgspec import Meta, Struct
+
+from tally.redis_url import FORMS, PATTERN, RedisUrl, is_loopback, with_options
 
 DEFAULT_FILE = Path(__file__).with_name("config.toml")
 DATA_DIRECTORY = "TALLY_DATA_DIRECTORY"
@@ -28,6 +28,7 @@ Processes = Annotated[int, Meta(ge=1, le=64)]
 Threads = Annotated[int, Meta(ge=1, le=256)]
 Seconds = Annotated[float, Meta(ge=1, le=3600)]
 Text = Annotated[str, Meta(min_length=1)]
+FileName = Annotated[str, Meta(pattern=r"^[^\x00]*$")]
 
 
 class DataSettings(Struct, frozen=True):
@@ -37,58 +38,27 @@ class DataSettings(Struct, frozen=True):
     retention_days: Annotated[float, Meta(gt=0, le=3650)] = 7
 
 
-class RedisAddress(NamedTuple):
-    """Where a Redis is; on a unix socket, `host` is its path and `port` 0. Its text holds no password."""
-
-    scheme: str
-    host: str
-    port: int
-    database: int
-    password: str | None
-
-    def __str__(self) -> str:
-        return f"{self.scheme}://{self.listens_at}/{self.database}" if self.port else f"unix://{self.host}"
-
-    @property
-    def listens_at(self) -> str:
-        """Host and port."""
-        return f"{bracketed(self.host)}:{self.port}"
-
-    @property
-    def is_ours_to_use(self) -> bool:
-        """Whether a private server could listen there."""
-        return self.scheme == "redis" and is_loopback(self.host)
-
-
-_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_ca_path")
-
-
 class RedisSettings(Struct, frozen=True):
-    """Which Redis carries the stream, and whether Tally may start one."""
+    """Which Redis carries the stream, and whether Tally may start one. The files are absolute."""
 
-    url: Annotated[str, Meta(pattern="^(rediss?|unix)://")] = "redis://127.0.0.1:6379/0"
+    url: Annotated[str, Meta(pattern=PATTERN)] = "redis://127.0.0.1:6379/0"
     stream: Annotated[str, Meta(pattern="^[^{}]+$")] = "event-stream"
     embedded: Literal["auto", "always", "never"] = "auto"
 
-    @property
-    def files(self) -> dict[str, str]:
-        """The files that the options of `url` name, such as a CA's, by option. Raises as `address` does."""
-        options = redis.ConnectionPool.from_url(self.url).connection_kwargs
-        return {name: options[name] for name in _FILES if options.get(name)}
+    ca_file: FileName = ""
+    cert_file: FileName = ""
+    key_file: FileName = ""
 
     @property
-    def address(self) -> RedisAddress:
-        """Where `url` leads. Raises ValueError or TypeError for one that redis-py doesn't understand."""
-        pool = redis.ConnectionPool.from_url(self.url)
-        pool.make_connection()  # it alone looks at the options; nothing is sent
-        options = pool.connection_kwargs
-        return RedisAddress(
-            scheme=self.url.partition(":")[0],
-            host=options.get("path") or options.get("host") or "localhost",
-            port=0 if "path" in options else options.get("port") or 6379,
-            database=options.get("db") or 0,
-            password=options.get("password"),
-        )
+    def address(self) -> RedisUrl:
+        """Where `url` leads, with the files. Raises ValueError or TypeError where that can't be told."""
+        return RedisUrl(self.full_url)
+
+    @property
+    def full_url(self) -> str:
+        """`url`, with the files for TLS as its options."""
+        files = {"ssl_ca_certs": self.ca_file, "ssl_certfile": self.cert_file, "ssl_keyfile": self.key_file}
+        return with_options(self.url, {option: file for option, file in files.items() if file})
 
 
 class AccountsSettings(Struct, frozen=True):
@@ -189,7 +159,9 @@ def load(
     reading.read_file()
     reading.read_environment(environment)
     sections = {name: cls(**reading.values[name]) for name, cls in SECTIONS.items()}
-    directory = path.absolute().parent / sections["data"].directory  # type: ignore[attr-defined]
+    beside = path.absolute().parent
+    sections["redis"] = _with_absolute_files(sections["redis"], beside)
+    directory = beside / sections["data"].directory  # type: ignore[attr-defined]
     if file is None and not _is_checkout(package):
         directory = reading.find_lasting_directory(directory, environment)
     settings = Settings(directory, reading.signing_key, **sections)  # type: ignore[arg-type]
@@ -199,19 +171,11 @@ def load(
     return settings
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only programs on this machine can reach a server that listens on `host`."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def bracketed(host: str) -> str:
-    """The host as it stands in a URL: IPv6 addresses in brackets."""
-    return f"[{host}]" if ":" in host else host
+def _with_absolute_files(settings: Struct, beside: Path) -> Struct:
+    files = {key: getattr(settings, key) for key in ("ca_file", "cert_file", "key_file")}
+    return msgspec.structs.replace(
+        settings, **{key: str(beside / file) for key, file in files.items() if file}
+    )
 
 
 def _is_checkout(package: Path) -> bool:
@@ -305,21 +269,32 @@ class _Reading:
         if (customers.host, customers.port) == (accounts.host, accounts.port):
             found = f"{accounts.port}, the port of the customers service"
             self._contradiction("accounts.port", found, "another")
+        self._look_at_redis(settings.redis)
+
+    def _look_at_redis(self, settings: RedisSettings) -> None:
         try:
-            _ = settings.redis.address
+            address = settings.address
         except TypeError as error:
             unknown = re.search(r"argument '(\w+)'", str(error))
             found = f"the option {unknown[1]!r}, which redis-py doesn't know" if unknown else _HIDDEN
             self._contradiction("redis.url", found, "redis://host:port/db, with options that it knows")
+            return
         except ValueError:
-            self._contradiction("redis.url", _HIDDEN, "redis://host:port/db")
-
-        else:
-            for option, file in settings.redis.files.items():
-                if not os.access(file, os.R_OK):
-                    self._contradiction(
-                        "redis.url", f"{option}={file}", "a file that is there and can be read"
-                    )
+            self._contradiction("redis.url", _HIDDEN, FORMS)
+            return
+        given = {key: getattr(settings, key) for key in ("ca_file", "cert_file", "key_file")}
+        for key, file in given.items():
+            if file and not address.is_tls:
+                self._contradiction(f"redis.{key}", "a file for TLS", "rediss in redis.url")
+            elif file and not os.access(file, os.R_OK):
+                self._contradiction(f"redis.{key}", file, "a file that is there and can be read")
+        if bool(settings.cert_file) != bool(settings.key_file):
+            missing = "key_file" if settings.cert_file else "cert_file"
+            self._contradiction(f"redis.{missing}", "no file", "the one that belongs to the other")
+        for option, file in address.files.items():
+            if file not in given.values() and not os.access(file, os.R_OK):
+                expected = "a file that is there and can be read"
+                self._contradiction("redis.url", f"{option}={file}", expected)
 
     def _document(self) -> dict[str, Any]:
         try:

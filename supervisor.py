@@ -96,7 +96,7 @@ def _run(settings: Settings, roles: Sequence[str]) -> None:
     services = [service for service in SERVICES if service in roles]
     listeners = {service: family.listen(settings, service) for service in services}
     redis = redis_server.choose(settings, may_start="redis" in roles)
-    own_url = redis_access.private_url(settings) if redis.server else settings.redis.url
+    own_url = redis_access.private_url(settings) if redis.server else settings.redis.full_url
     members = family.Family(settings, own_url, listeners)
     specs = members.redis(redis.server) if redis.server else []
     specs += [spec for service in services for spec in members.service(service)]
@@ -207,7 +207,8 @@ def events(
     Example: python supervisor.py events --follow --type InvoiceCreated
     """
     settings = load(file)
-    client, key = connect(redis_url(settings)), settings.redis.stream
+    key = settings.redis.stream
+    client = connect(redis_url(settings), key=key)
     listing = event_listing.Listing(types, form or "line")
     if follow:
         pages = event_listing.endless_pages(client, key, start, say)

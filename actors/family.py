@@ -25,7 +25,7 @@ from tally.actors.metrics import FAMILIES, ConsumerMetrics, RelayMetrics, actor_
 from tally.actors.redis_binaries import Server
 from tally.actors.services import SERVICES
 from tally.actors.supervision import ActorSpec, Stage
-from tally.config import AccountsSettings, CustomersSettings, Settings, bracketed
+from tally.config import AccountsSettings, CustomersSettings, Settings
 from tally.http import accounts as accounts_http
 from tally.http import customers as customers_http
 from tally.http import metrics, pages
@@ -37,6 +37,7 @@ from tally.http.status import ANSWER_SECONDS, ActorReport, StatusProbe
 from tally.http.tokens import Tokens
 from tally.recovery import first_start
 from tally.recovery.standing import Standing
+from tally.redis_url import bracketed
 from tally.store import customers
 from tally.store.asks import Asks
 from tally.store.database import Database, Place, place_of
@@ -44,7 +45,7 @@ from tally.store.errors import OutdatedDatabase
 from tally.store.key_file import SIGNING_KEY
 from tally.store.ranges import Range
 from tally.store.revocations import Revocations
-from tally.store.stream import EventStream, RedisError, connect
+from tally.store.stream import EventStream, RedisError
 
 _BACKLOG = 1024
 _PLACE = struct.Struct("QQ")
@@ -146,7 +147,7 @@ class Family:
             self._let_go_of_listeners()
             redis_server.run(actor, self._settings, server, self._redis_url, place)
 
-        return [ActorSpec("redis", main, Stage.REDIS, self._settings.redis.address.listens_at)]
+        return [ActorSpec("redis", main, Stage.REDIS, str(self._settings.redis.address.host))]
 
     def service(self, service: str) -> list[ActorSpec]:
         """A service's HTTP processes, its relay and its consumers."""
@@ -207,7 +208,7 @@ class Family:
                 listener.close()
 
     def _stream(self, actor: Actor) -> EventStream:
-        return EventStream(connect(self._redis_url, expect=actor.expect), self._settings.redis.stream)
+        return EventStream.at(self._redis_url, self._settings.redis.stream, expect=actor.expect)
 
     def _http(self, service: str) -> Callable[[Actor], None]:
         def main(actor: Actor) -> None:
@@ -253,7 +254,7 @@ class Family:
 
     def _events(self, service: str) -> EventsElsewhere:
         def gone(group: str) -> Mapping[str, list[Range]]:
-            stream = EventStream(connect(self._redis_url, ANSWER_SECONDS), self._settings.redis.stream)
+            stream = EventStream.at(self._redis_url, self._settings.redis.stream, ANSWER_SECONDS)
             try:
                 return Asks(stream).gone(group)
             except (RedisError, OSError):
@@ -364,7 +365,7 @@ def status_probe(
         service,
         opened,
         settings.directory,
-        lambda: EventStream(connect(redis_url, ANSWER_SECONDS), settings.redis.stream),
+        lambda: EventStream.at(redis_url, settings.redis.stream, ANSWER_SECONDS),
         reports,
     )
 

@@ -41,7 +41,7 @@ def url(settings: Settings) -> str:
 
     Raises UnusableKey.
     """
-    return private_url(settings) if _runs(settings) else settings.redis.url
+    return private_url(settings) if _runs(settings) else settings.redis.full_url
 
 
 def private_url(settings: Settings) -> str:

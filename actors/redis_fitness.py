@@ -1,6 +1,7 @@
 """Whether the Redis at a URL is one that Tally can work with: `run` and `check` ask this alone."""
 
 import re
+import ssl
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -9,7 +10,8 @@ import redis
 from redis.exceptions import AskError, ClusterDownError, MovedError, NoPermissionError
 
 from tally.actors.redis_binaries import OLDEST_REDIS
-from tally.config import bracketed
+from tally.redis_url import Host, RedisUrl
+from tally.store.redis_finder import WronglySet
 from tally.store.stream import connect
 
 FARTHEST_CLOCK_SECONDS = 60
@@ -33,24 +35,43 @@ def inspect(url: str, stream: str) -> Seen | None:
 
     Nothing is changed there. Waits at most a second for each answer.
     """
-    client = connect(url, _ANSWER_SECONDS)
+    address = RedisUrl(url)
+    client = connect(url, _ANSWER_SECONDS, key=stream)
     try:
         info: Any = client.info()
         seconds, _ = client.time()
         faults = list(_faults(info, abs(time.time() - seconds)))
-        return Seen(_version(info), faults or list(_refusals(client, stream)), tuple(_notes(info)))
+        what = f"{_version(info)}, now {_found(client)}" if address.finder else _version(info)
+        return Seen(what, faults or list(_refusals(client, stream)), tuple(_notes(info, address)))
+    except WronglySet as error:
+        return Seen("it is asked where the stream is", [str(error)])
     except redis.BusyLoadingError:
         return Seen("which is still loading its data", [])
     except NoPermissionError as error:
         return Seen("it answers", [_missing_right(error)])
     except (redis.AuthenticationError, redis.ResponseError) as error:  # the first is a ConnectionError
         return Seen("it answers", [f"it refuses: {error}"])
-    except redis.RedisError:
-        return None
+    except redis.RedisError as error:
+        refusal = _refused_by_tls(error)
+        return Seen("it answers", [refusal]) if refusal else None
     except (ValueError, LookupError, TypeError, AttributeError):
         return Seen("it answers", ["as no Redis does"])
     finally:
         client.close()
+
+
+def _refused_by_tls(error: BaseException | None) -> str | None:
+    """What TLS has against the connection; None where it failed for another reason, such as its end."""
+    while error:
+        if isinstance(error, ssl.SSLError):
+            if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+                return None
+            return (
+                f"TLS fails: {error.reason or error}. See redis.ca_file (whose certificates are believed), "
+                "redis.cert_file and redis.key_file (who we are), and whether the server speaks TLS"
+            )
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _missing_right(error: Exception) -> str:
@@ -75,16 +96,15 @@ def _faults(info: dict[str, Any], clock_off: float) -> Iterator[str]:
     if policy.startswith("allkeys"):
         yield f"maxmemory-policy {policy} may evict the stream: set noeviction"
     if info.get("role") == "slave":
-        primary = bracketed(str(info.get("master_host")))
-        yield (
-            f"it is a replica, which takes no writes: set redis.url to its primary, "
-            f"{primary}:{info.get('master_port')}"
-        )
+        primary = Host(str(info.get("master_host")), int(info.get("master_port", 0)))
+        yield f"it is a replica, which takes no writes: set redis.url to its primary, {primary}"
     if clock_off > FARTHEST_CLOCK_SECONDS:
         yield f"its clock is {clock_off:.0f} s off this machine's: set one of them right"
 
 
-def _notes(info: dict[str, Any]) -> Iterator[str]:
+def _notes(info: dict[str, Any], address: RedisUrl) -> Iterator[str]:
+    if info.get("cluster_enabled") == 1 and address.finder != "cluster":
+        yield f"it is one node of a cluster; {_of_cluster(address.host)} finds the one that has the stream"
     if info.get("aof_enabled") == 0:
         yield (
             "appendonly is off: what it alone keeps (dead letters, what was published when) goes with it; "
@@ -92,13 +112,27 @@ def _notes(info: dict[str, Any]) -> Iterator[str]:
         )
 
 
+def _of_cluster(node: Host) -> str:
+    return f"redis+cluster://{node}"
+
+
+def _found(client: redis.Redis) -> str:
+    """Which server was found."""
+    pool = client.connection_pool
+    connection: Any = pool.get_connection()
+    try:
+        return str(Host(connection.host, connection.port))
+    finally:
+        pool.release(connection)
+
+
 def _refusals(client: redis.Redis, stream: str) -> Iterator[str]:
     """What it doesn't let Tally do with its keys, found out without doing it."""
     try:
         client.exists(stream)
     except (MovedError, AskError) as error:
-        node = f"{bracketed(error.host)}:{error.port}"
-        yield f"its cluster keeps {stream} at {node}: set redis.url to that node"
+        node = Host(error.host, error.port)
+        yield f"its cluster keeps {stream} at {node}: set redis.url to {_of_cluster(node)}, which finds it"
         return
     except ClusterDownError as error:
         yield f"its cluster does not serve: {error}"

@@ -16,7 +16,8 @@ from tally.actors import redis_access
 from tally.actors.actor import TURN_SECONDS, Actor, CannotStart, die_with_parent
 from tally.actors.redis_binaries import Server, note_writer, server_for
 from tally.actors.redis_fitness import inspect
-from tally.config import RedisAddress, Settings
+from tally.config import Settings
+from tally.redis_url import RedisUrl
 from tally.store.database import Place, place_of
 from tally.store.errors import StoreError
 from tally.store.stream import connect
@@ -40,7 +41,7 @@ def choose(settings: Settings, may_start: bool = True) -> Choice:
     the settings ask for a private one that can't be had.
     """
     address, mode = settings.redis.address, settings.redis.embedded
-    seen = inspect(settings.redis.url, settings.redis.stream)
+    seen = inspect(settings.redis.full_url, settings.redis.stream)
     if mode == "always" and seen:
         raise CannotStart(
             f'redis.embedded is "always", but a Redis answers at {address} already; stop it, '
@@ -83,11 +84,11 @@ def ping(url: str) -> None:
         client.close()
 
 
-def configuration(address: RedisAddress, directory: Path, users: Iterable[tuple[str, ...]]) -> str:
+def configuration(address: RedisUrl, directory: Path, users: Iterable[tuple[str, ...]]) -> str:
     """The configuration of a private server: listens at `address`, keeps its data in `directory`."""
     directives = [
-        ("bind", address.host),
-        ("port", str(address.port)),
+        ("bind", address.host.name),
+        ("port", str(address.host.port)),
         ("protected-mode", "yes"),
         ("dir", str(directory)),  # what follows is looked for in it
         ("unixsocket", redis_access.SOCKET),
@@ -124,7 +125,7 @@ def run(actor: Actor, settings: Settings, server: Server, own_url: str, place: P
     except (OSError, StoreError) as error:
         raise CannotStart(str(error)) from error
     try:
-        _await_answer(actor, process, [own_url, settings.redis.url], directory)
+        _await_answer(actor, process, [own_url, settings.redis.full_url], directory)
         actor.ready()
         while not actor.stopping.is_set() and process.poll() is None:
             actor.wait(TURN_SECONDS, ended)

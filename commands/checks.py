@@ -108,10 +108,10 @@ def _redis(settings: Settings) -> Finding:
     except (CannotStart, StoreError, OSError) as error:
         return Finding("redis", False, str(error))
     if not choice.server:
-        return _redis_that_answers(settings, settings.redis.url)
+        return _redis_that_answers(settings, settings.redis.full_url)
     address = settings.redis.address
     try:
-        family.bind(address.host, address.port, "redis.url").close()
+        family.bind(*address.host, "redis.url").close()
     except family.PortTaken as error:
         return Finding("redis", False, f"no Redis answers there, but {error}")
     return Finding("redis", True, choice.told.removeprefix("redis: "))

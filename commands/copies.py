@@ -9,7 +9,7 @@ from tally.commands.shared import FAILED, Command, Group, config_option, confirm
 from tally.config import Settings
 from tally.store import customers
 from tally.store.errors import StoreError
-from tally.store.stream import EventStream, RedisError, connect
+from tally.store.stream import EventStream, RedisError
 
 
 @click.command(cls=Command)
@@ -130,4 +130,4 @@ def recover_customers(file: Path | None, copy: Path | None, empty: bool) -> None
 
 
 def _stream(settings: Settings) -> EventStream:
-    return EventStream(connect(redis_access.url(settings)), settings.redis.stream)
+    return EventStream.at(redis_access.url(settings), settings.redis.stream)

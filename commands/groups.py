@@ -17,7 +17,7 @@ from tally.store import groups as store
 from tally.store.errors import StoreError
 from tally.store.groups import Groups
 from tally.store.incarnations import own_sources
-from tally.store.stream import EventStream, RedisError, connect, entry_time
+from tally.store.stream import EventStream, RedisError, entry_time
 
 
 @click.group("groups", cls=Group)
@@ -91,7 +91,7 @@ def _of_databases(settings: Settings) -> set[str]:
 @contextmanager
 def _groups(settings: Settings) -> Iterator[Groups]:
     try:
-        yield Groups(EventStream(connect(redis_url(settings)), settings.redis.stream))
+        yield Groups(EventStream.at(redis_url(settings), settings.redis.stream))
     except RedisError as error:
         end(FAILED, f"Redis at {settings.redis.address}: {error}")
 

@@ -13,7 +13,7 @@ from tally.actors.logs import printable
 from tally.commands import event_listing
 from tally.commands.shared import FAILED, Group, config_option, end, load, printing, redis_url, say
 from tally.store.dead_letters import DeadLetter, DeadLetters, GroupGone
-from tally.store.stream import EventStream, RedisError, connect
+from tally.store.stream import EventStream, RedisError
 
 STREAM_ID = re.compile(r"\d{1,20}-\d{1,20}")
 
@@ -125,7 +125,7 @@ def _wait(letters: DeadLetters, orders: Orders) -> Orders:
 def _letters(file: Path | None) -> Iterator[DeadLetters]:
     settings = load(file)
     try:
-        yield DeadLetters(EventStream(connect(redis_url(settings)), settings.redis.stream))
+        yield DeadLetters(EventStream.at(redis_url(settings), settings.redis.stream))
     except RedisError as error:
         end(FAILED, f"Redis at {settings.redis.address}: {error}")
 

@@ -8,7 +8,7 @@ from tally.actors.lock import DirectoryLock, supervisor_of
 from tally.commands.progress import Bars
 from tally.config import Settings
 from tally.recovery.rebuilding import Rebuilding
-from tally.store.stream import EventStream, connect
+from tally.store.stream import EventStream
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def rebuild_accounts(settings: Settings, confirm: Callable[[str], bool]) -> str:
 
     Raises CannotRebuild, AlreadyRunning, StoreError or RedisError.
     """
-    stream = EventStream(connect(redis_access.url(settings)), settings.redis.stream)
+    stream = EventStream.at(redis_access.url(settings), settings.redis.stream)
     stream.client.ping()
     settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = DirectoryLock(settings.directory, "rebuild")

@@ -13,7 +13,8 @@ from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
-from tally.config import AccountsSettings, CustomersSettings, bracketed
+from tally.config import AccountsSettings, CustomersSettings
+from tally.redis_url import bracketed
 
 T = TypeVar("T")
 

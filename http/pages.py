@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import falcon
 
-from tally.config import bracketed
+from tally.redis_url import bracketed
 
 LOGIN = "/auth/login"  # on the accounts service
 

@@ -7,12 +7,14 @@ from typing import Any
 import redis
 from redis.exceptions import NoPermissionError
 
+from tally.redis_url import RedisUrl
+from tally.store.redis_finder import Find
 from tally.store.unix_socket import short_path
 
 CONNECT_SECONDS = 60.0  # the longest that it takes to look up a name and to find none of its hosts
 
-_ANOTHER_IS_MEANT = ("READONLY", "MASTERDOWN", "NOREPLICAS", "UNBLOCKED")
-"""What a server says that no longer takes writes, or has just become a replica."""
+_ANOTHER_IS_MEANT = ("READONLY", "MASTERDOWN", "NOREPLICAS", "UNBLOCKED", "MOVED", "CLUSTERDOWN")
+"""What a server says that no longer takes writes, has just become a replica, or has given the stream away."""
 
 _NO_NAME = "can't run this command or subcommand"
 
@@ -20,10 +22,9 @@ Expect = Callable[[float], object]
 """Called with how many seconds a wait may take when it begins, and with 0 when it is over."""
 
 
-def kind_for(url: str) -> "type[redis.connection.AbstractConnection]":
-    """The class of connection that a URL asks for; it takes `expect`."""
-    scheme = url.partition(":")[0]
-    return {"unix": _Unix, "rediss": _Tls}.get(scheme, _Tcp)
+def kind_for(url: RedisUrl) -> "type[redis.connection.AbstractConnection]":
+    """The class of connection that a URL asks for; it takes `expect` and `find`."""
+    return _Unix if url.path else _Tls if url.is_tls else _Tcp
 
 
 class _Watched:
@@ -36,13 +37,16 @@ class _Watched:
     socket_timeout: Any
     _sock: Any
 
-    def __init__(self, *arguments: Any, expect: Expect, **options: Any) -> None:
+    def __init__(self, *arguments: Any, expect: Expect, find: Find | None, **options: Any) -> None:
         self._expect = expect
+        self._find = find
         super().__init__(*arguments, **options)
 
     def _connect(self) -> Any:
         self._expect(CONNECT_SECONDS)
         try:
+            if self._find:
+                self.host, self.port = self._find()
             return super()._connect()  # type: ignore[misc]
         finally:
             self._expect(0)

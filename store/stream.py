@@ -19,8 +19,10 @@ from redis.driver_info import DriverInfo
 from redis.retry import Retry
 
 from tally.events import EVENT_ID_FIELD, EventId, now, rfc3339
+from tally.redis_url import RedisUrl
 from tally.store.outbox import OutboxRow
 from tally.store.redis_connection import Expect, kind_for
+from tally.store.redis_finder import finder
 
 RedisError = redis.RedisError
 """What every call here raises when Redis is unreachable, too slow, or refuses."""
@@ -35,17 +37,19 @@ _SCRIPTS = Path(__file__).with_name("scripts")
 
 
 def connect(
-    url: str, answer_seconds: float = ANSWER_SECONDS, expect: Expect = lambda _seconds: None
+    url: str, answer_seconds: float = ANSWER_SECONDS, expect: Expect = lambda _seconds: None, key: str = ""
 ) -> redis.Redis:
     """A client that connects at its first command and waits `answer_seconds` for each answer.
 
-    `expect` is told of each wait. RESP2, because the shape of its answers is the same in every release
-    from 6.2 on.
+    In a cluster it is one of the node that has `key`. `expect` is told of each wait. RESP2, because the
+    shape of its answers is the same in every release from 6.2 on.
     """
+    parsed = RedisUrl(url)
     return redis.Redis.from_url(
-        url,
-        connection_class=kind_for(url),
+        parsed.plain,
+        connection_class=kind_for(parsed),
         expect=expect,
+        find=finder(parsed, key, answer_seconds),
         protocol=2,
         retry=Retry(NoBackoff(), 0),
         driver_info=_DRIVER,
@@ -181,6 +185,17 @@ class EventStream:
         self._trim = self.script("trim")
         beside = [self.trimmed_key, f"{{{key}}}:contact", self.successors_key, self.holding_key]
         self._trim_keys = [self.key, *beside, self.overtaken_key, self.unread_key, self.ages_key]
+
+    @classmethod
+    def at(
+        cls,
+        url: str,
+        key: str,
+        answer_seconds: float = ANSWER_SECONDS,
+        expect: Expect = lambda _seconds: None,
+    ) -> "EventStream":
+        """The stream at that URL; see `connect`."""
+        return cls(connect(url, answer_seconds, expect, key), key)
 
     def redrive_key(self, group: str) -> str:
         """Where a group finds the dead letters that it is to try again."""

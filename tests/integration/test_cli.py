@@ -777,10 +777,12 @@ def test_run_refuses_a_node_of_a_cluster_that_keeps_the_stream_elsewhere(
         eventually(lambda: other.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
         _both_refuse(
             settings(tmp_path, redis={"url": nodes[1].url}),
-            f"its cluster keeps event-stream at 127.0.0.1:{nodes[0].port}: set redis.url to that node",
+            f"its cluster keeps event-stream at 127.0.0.1:{nodes[0].port}: set redis.url to "
+            f"redis+cluster://127.0.0.1:{nodes[0].port}, which finds it",
         )
         found = command("check", "--config", settings(tmp_path, redis={"url": nodes[0].url}))
         assert found.returncode == 0, found
+        assert f"redis+cluster://127.0.0.1:{nodes[0].port} finds the one that has the stream" in found.stdout
     finally:
         for node in nodes:
             node.kill()

@@ -17,6 +17,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 
 from support.tally import Tally
 from support.waiting import eventually
+from tally.store.stream import connect
 
 GIVE_UP_SECONDS = 60
 
@@ -113,7 +114,7 @@ class Load:
         """
         eventually(self._counted, seconds)
         assert sorted(self._listed()) == sorted(self.invoices), "an invoice more, or less, than was answered"
-        with redis.Redis.from_url(self.tally.settings["redis"]["url"], protocol=2) as client:
+        with connect(self.tally.settings["redis"]["url"], key="event-stream") as client:
             assert client.exists("{event-stream}:dead") == 0
             if on_stream:
                 assert_published(client, [id for load in (self, *others) for id in load.invoices], once)

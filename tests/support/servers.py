@@ -44,6 +44,12 @@ def only(name: str, directory: Path) -> Iterator[None]:
         yield
 
 
+def program(name: str) -> Path:
+    """The server of that name, which is none that the installation brought."""
+    folder = _folder(name)
+    return next(folder / each for each in ("redis-server", "valkey-server") if (folder / each).exists())
+
+
 def _folder(name: str) -> Path:
     every = os.environ.get("TALLY_TEST_SERVERS")
     found = sorted(Path(every).glob(f"{name}.*")) if every else []

@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from tally.config import DEFAULT_FILE, SECTIONS, InvalidSettings, Settings, is_loopback, load
+from tally.config import DEFAULT_FILE, SECTIONS, InvalidSettings, Settings, load
+from tally.redis_url import is_loopback
 
 SECRET = "hunter2"
 
@@ -620,3 +621,29 @@ def test_the_password_in_the_environments_redis_url_is_not_shown(tmp_path: Path,
     faults = _faults(_written(tmp_path, ""), {"TALLY_REDIS_URL": url})
     assert SECRET not in "\n".join(faults)
     _says(faults[0], "TALLY_REDIS_URL", "redis.url")
+
+
+# Files for TLS
+
+
+def test_files_for_tls_are_relative_to_the_settings_file(tmp_path: Path) -> None:
+    (tmp_path / "ca.crt").touch()
+    file = _written(tmp_path, '[redis]\nurl = "rediss+sentinel://a,b/main"\nca_file = "ca.crt"')
+    address = load(file, {}).redis.address
+    assert address.files == {"ssl_ca_certs": str(tmp_path / "ca.crt")}
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "found"),
+    [
+        ('url = "redis://h"\nca_file = "ca.crt"', "redis.ca_file", "a file for TLS"),
+        ('url = "rediss://h"\nca_file = "none.crt"', "redis.ca_file", "none.crt"),
+        ('url = "rediss://h"\ncert_file = "ca.crt"', "redis.key_file", "no file"),
+        ('url = "rediss://h"\nkey_file = "ca.crt"', "redis.cert_file", "no file"),
+        ('url = "redis+sentinel://h"', "redis.url", "not shown"),
+    ],
+)
+def test_files_for_tls_that_do_not_fit_are_told(tmp_path: Path, text: str, name: str, found: str) -> None:
+    (tmp_path / "ca.crt").touch()
+    (line,) = _faults(_written(tmp_path, f"[redis]\n{text}"))
+    _says(line, name, found)

@@ -18,16 +18,17 @@ from support.tally import ROOT
 PACKAGES = ("commands", "actors", "http", "recovery", "store")
 
 # Whoever is above may import what is below:
-# supervisor → commands → actors → http → recovery → store → events.
+# supervisor → commands → actors → http → recovery → store → config → redis_url.
 LEVELS = {
-    "__main__": 6,
-    "supervisor": 5,
-    "commands": 4,
-    "actors": 3,
-    "http": 2,
-    "recovery": 2,
-    "store": 1,
-    "config": 0,
+    "__main__": 7,
+    "supervisor": 6,
+    "commands": 5,
+    "actors": 4,
+    "http": 3,
+    "recovery": 3,
+    "store": 2,
+    "config": 1,
+    "redis_url": 0,
     "events": 0,
     "schemas": 0,
     "version": 0,
@@ -143,7 +144,7 @@ def test_a_module_imports_only_from_its_own_folder_and_from_below(module: str) -
     assert upward == []
 
 
-@pytest.mark.parametrize("module", ["events", "config", "schemas", "version"])
+@pytest.mark.parametrize("module", ["events", "redis_url", "schemas", "version"])
 def test_what_lies_at_the_bottom_imports_nothing_of_ours(module: str) -> None:
     assert _ours(module) == set()
 

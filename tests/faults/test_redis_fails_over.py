@@ -1,0 +1,58 @@
+"""Redis with stand-ins: whoever takes the place of the one that had the stream is found; all counts once."""
+
+from pathlib import Path
+
+from support.cli import command
+from support.load import Load
+from support.replicated import cluster, sentinels
+from support.tally import running
+from support.troubles import troubles
+from support.waiting import eventually
+
+
+def test_with_sentinels_whoever_becomes_the_primary_is_found(tmp_path: Path) -> None:
+    with (
+        sentinels(tmp_path / "redis") as redis,
+        running(tmp_path / "tally", redis_url=redis.url) as tally,
+    ):
+        before, load = tally.pids(), Load(tally)
+        for _ in range(2):
+            former = redis.primary()
+            with load.running(clients=2):
+                load.accepted(100)
+                former.kill()
+                load.accepted(100)
+                redis.fails_over(former)
+                load.accepted(100)
+            eventually(lambda: not troubles(tally), 30)
+            load.exact(once=False)  # what the replica lacked was published again
+            former.start()  # the sentinels make a replica of it
+            eventually(redis.is_whole, 30)
+        assert tally.pids() == before
+        found = command("check", "--config", tally.directory / "tally.toml")
+        assert f"now 127.0.0.1:{redis.primary().port}" in found.stdout
+
+
+def test_in_a_cluster_whoever_has_the_slot_is_found(tmp_path: Path) -> None:
+    with cluster(tmp_path / "redis") as redis, running(tmp_path / "tally", redis_url=redis.url) as tally:
+        before, load = tally.pids(), Load(tally)
+        former = redis.owner()
+        with load.running(clients=2):
+            load.accepted(100)
+            former.kill()
+            load.accepted(100)
+            redis.fails_over(former)
+            load.accepted(100)
+        eventually(lambda: not troubles(tally), 30)
+        load.exact(once=False)
+        former.start("--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
+        eventually(redis.is_whole, 30)
+
+        target = next(server for server in redis.servers[:3] if server not in (former, redis.owner()))
+        with load.running(clients=2):
+            load.accepted(100)
+            redis.move_slot(target)
+            load.accepted(100)
+        eventually(lambda: not troubles(tally), 30)
+        load.exact(once=False)
+        assert tally.pids() == before
