@@ -48,6 +48,7 @@ class RedisSettings(Struct, frozen=True):
     ca_file: FileName = ""
     cert_file: FileName = ""
     key_file: FileName = ""
+    replicas: Annotated[int, Meta(ge=0, le=100)] = 0
 
     @property
     def address(self) -> RedisUrl:
@@ -71,13 +72,14 @@ class AccountsSettings(Struct, frozen=True):
 
 
 class CustomersSettings(Struct, frozen=True):
-    """The customers service's address and size, and whether it insists on known accounts."""
+    """The customers service's address and size, whether it insists on known accounts, when it answers."""
 
     host: Text = "127.0.0.1"
     port: Port = 8080
     processes: Processes = 1
     threads: Threads = 16
     require_account: bool = False
+    answer_after: Literal["commit", "publish"] = "commit"
 
 
 class ConsumersSettings(Struct, frozen=True):
@@ -128,6 +130,11 @@ class Settings(Struct, frozen=True):
     supervisor: SupervisorSettings = SupervisorSettings()
     auth: AuthSettings = AuthSettings()
     log: LogSettings = LogSettings()
+
+    @property
+    def waits_for_replicas(self) -> int | None:
+        """On how many replicas an event must be before it is answered; None where it needn't be published."""
+        return self.redis.replicas if self.customers.answer_after == "publish" else None
 
 
 SECTIONS: dict[str, type[Struct]] = {
@@ -270,10 +277,13 @@ class _Reading:
             found = f"{accounts.port}, the port of the customers service"
             self._contradiction("accounts.port", found, "another")
         self._look_at_redis(settings.redis)
+        if settings.redis.replicas and settings.waits_for_replicas is None:
+            expected = 'customers.answer_after = "publish", or no replicas'
+            self._contradiction("redis.replicas", str(settings.redis.replicas), expected)
 
     def _look_at_redis(self, settings: RedisSettings) -> None:
         try:
-            address = settings.address
+            address = RedisUrl(settings.url)
         except TypeError as error:
             unknown = re.search(r"argument '(\w+)'", str(error))
             found = f"the option {unknown[1]!r}, which redis-py doesn't know" if unknown else _HIDDEN
@@ -292,7 +302,7 @@ class _Reading:
             missing = "key_file" if settings.cert_file else "cert_file"
             self._contradiction(f"redis.{missing}", "no file", "the one that belongs to the other")
         for option, file in address.files.items():
-            if file not in given.values() and not os.access(file, os.R_OK):
+            if not os.access(file, os.R_OK):
                 expected = "a file that is there and can be read"
                 self._contradiction("redis.url", f"{option}={file}", expected)
 

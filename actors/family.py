@@ -22,6 +22,7 @@ from tally.actors.doorbell import Doorbell
 from tally.actors.housekeeper import Housekeeper
 from tally.actors.limits import Limits
 from tally.actors.metrics import FAMILIES, ConsumerMetrics, RelayMetrics, actor_metrics
+from tally.actors.publication import AfterPublication, Publication
 from tally.actors.redis_binaries import Server
 from tally.actors.services import SERVICES
 from tally.actors.supervision import ActorSpec, Stage
@@ -135,9 +136,17 @@ class Family:
         self._listeners = listeners
         self._doorbells = {service: Doorbell() for service in SERVICES}
         self._places = {service: _NotedPlace(settings.directory / f"{service}.db") for service in SERVICES}
+        self._publications = self._those_waited_for()
         self._run = secrets.token_hex(8)
         self._confirmed = {service: mmap.mmap(-1, 1) for service in SERVICES}  # 1: it is the newest
         self._pages: dict[str, mmap.mmap] = {}  # of each actor, made before it is forked
+
+    def _those_waited_for(self) -> dict[str, Publication]:
+        """Of the services that answer after publication."""
+        customers, redis = self._settings.customers, self._settings.redis
+        if customers.answer_after == "commit":
+            return {}
+        return {"customers": Publication(customers.processes, redis.replicas)}
 
     def redis(self, server: Server) -> list[ActorSpec]:
         """The private Redis, which is that server."""
@@ -157,7 +166,7 @@ class Family:
         names = [f"{service}-consumer-{number}" for number in range(1, consumers + 1)]
         specs = [
             *(
-                ActorSpec(f"{service}-http-{number}", self._http(service), Stage.HTTP, shown)
+                ActorSpec(f"{service}-http-{number}", self._http(service, number - 1), Stage.HTTP, shown)
                 for number in range(1, address.processes + 1)
             ),
             ActorSpec(f"{service}-relay", self._relay(service), Stage.RELAY),
@@ -210,12 +219,12 @@ class Family:
     def _stream(self, actor: Actor) -> EventStream:
         return EventStream.at(self._redis_url, self._settings.redis.stream, expect=actor.expect)
 
-    def _http(self, service: str) -> Callable[[Actor], None]:
+    def _http(self, service: str, number: int) -> Callable[[Actor], None]:
         def main(actor: Actor) -> None:
             self._let_go_of_listeners(keep=service)
             threads = _address_settings(self._settings, service).threads
             figures, most = self._figures(actor), limits.of_this_process(threads)
-            api = self.api(service, most)
+            api = self.api(service, most, number)
             actor.depends_on(lambda: not api.service.commits.stands_still())
             with closing(api.service):
                 http_server.run(
@@ -230,23 +239,26 @@ class Family:
 
         return main
 
-    def api(self, service: str, most: Limits) -> Api:
-        """A service as its HTTP processes serve it, within these limits. Opens its database."""
-        api = self._calls(service, most.sign_ins)
+    def api(self, service: str, most: Limits, number: int = 0) -> Api:
+        """A service as its HTTP process of that number serves it, within these limits. Opens its database."""
+        api = self._calls(service, most.sign_ins, number)
         parts = self._parts(service) | {"limits": lambda: metrics.limits(service, most._asdict())}
         metrics.add_metrics(api.app, service, parts)
         ports = pages.Ports(self._settings.customers.port, self._settings.accounts.port)
         pages.add_pages(api.app, service, ports)
         return api
 
-    def _calls(self, service: str, sign_ins: int) -> Api:
+    def _calls(self, service: str, sign_ins: int, number: int) -> Api:
         opened, known = partial(self._open, service), tokens(self._settings)
         ring = self._doorbells[service].ring
         status = self._status(service)
         customers = self._settings.customers
         if service == "customers":
             require_account = customers.require_account
-            return customers_http.api(opened, ring, require_account, status, known, self._events(service))
+            publication = self._publications.get(service)
+            after = partial(AfterPublication, publication, number) if publication else None
+            events = self._events(service)
+            return customers_http.api(opened, ring, require_account, status, known, events, after)
         threads = self._settings.accounts.threads
         return accounts_http.api(
             opened, ring, status, known, customers.port, threads, sign_ins, self._events(service)
@@ -294,7 +306,13 @@ class Family:
             with closing(database):
                 relay.run(
                     actor,
-                    kind.relay(database, stream, standing, RelayMetrics(self._figures(actor))),
+                    kind.relay(
+                        database,
+                        stream,
+                        standing,
+                        RelayMetrics(self._figures(actor)),
+                        publication=self._publications.get(service),
+                    ),
                     self._doorbells[service],
                     Housekeeper(database, stream, retention, self._groups),
                     kind.answering(database, stream).step,

@@ -30,10 +30,11 @@ class Seen(NamedTuple):
         return "; ".join([self.what, *self.faults, *self.notes])
 
 
-def inspect(url: str, stream: str) -> Seen | None:
+def inspect(url: str, stream: str, replicas: int | None = None) -> Seen | None:
     """Look at the server at `url`, be it to hear that it refuses; None when no Redis answers.
 
-    Nothing is changed there. Waits at most a second for each answer.
+    With `replicas`, answers wait until events are published, and that many have them. Nothing is changed
+    there. Waits at most a second for each answer.
     """
     address = RedisUrl(url)
     client = connect(url, _ANSWER_SECONDS, key=stream)
@@ -42,7 +43,9 @@ def inspect(url: str, stream: str) -> Seen | None:
         seconds, _ = client.time()
         faults = list(_faults(info, abs(time.time() - seconds)))
         what = f"{_version(info)}, now {_found(client)}" if address.finder else _version(info)
-        return Seen(what, faults or list(_refusals(client, stream)), tuple(_notes(info, address)))
+        return Seen(
+            what, faults or list(_refusals(client, stream, replicas)), tuple(_notes(info, address, replicas))
+        )
     except WronglySet as error:
         return Seen("it is asked where the stream is", [str(error)])
     except redis.BusyLoadingError:
@@ -102,7 +105,9 @@ def _faults(info: dict[str, Any], clock_off: float) -> Iterator[str]:
         yield f"its clock is {clock_off:.0f} s off this machine's: set one of them right"
 
 
-def _notes(info: dict[str, Any], address: RedisUrl) -> Iterator[str]:
+def _notes(info: dict[str, Any], address: RedisUrl, replicas: int | None) -> Iterator[str]:
+    if replicas is not None:
+        yield from _of_replicas(info, replicas)
     if info.get("cluster_enabled") == 1 and address.finder != "cluster":
         yield f"it is one node of a cluster; {_of_cluster(address.host)} finds the one that has the stream"
     if info.get("aof_enabled") == 0:
@@ -126,7 +131,21 @@ def _found(client: redis.Redis) -> str:
         pool.release(connection)
 
 
-def _refusals(client: redis.Redis, stream: str) -> Iterator[str]:
+def _of_replicas(info: dict[str, Any], wanted: int) -> Iterator[str]:
+    """What can be lost of what is answered after publication, or that nothing is answered."""
+    found = int(info.get("connected_slaves", 0))
+    if found < wanted:
+        yield f"redis.replicas is {wanted}, and it has {found}: before that, changes are answered 503"
+    elif found > wanted:
+        yield (
+            f"redis.replicas is {wanted} of {found}: what was answered is lost if this machine is lost, and "
+            "one that lacks it takes the place of the primary"
+        )
+    elif wanted == 0:
+        yield "it has no replica: what was answered is lost if this machine is lost, and that one"
+
+
+def _refusals(client: redis.Redis, stream: str, replicas: int | None) -> Iterator[str]:
     """What it doesn't let Tally do with its keys, found out without doing it."""
     try:
         client.exists(stream)
@@ -139,9 +158,11 @@ def _refusals(client: redis.Redis, stream: str) -> Iterator[str]:
         return
     except NoPermissionError:
         pass  # told below
-    if missing := list(_missing_rights(client, stream)):
+    waits = bool(replicas)
+    if missing := list(_missing_rights(client, stream, waits)):
         shown = ", ".join(missing[:5]) + (" and others" if missing[5:] else "")
-        yield f"rights are missing: {shown}. Give redis.url a user with `~{stream} ~{{{stream}}}:* {RIGHTS}`"
+        rights = f"{RIGHTS} +wait" if waits else RIGHTS
+        yield f"rights are missing: {shown}. Give redis.url a user with `~{stream} ~{{{stream}}}:* {rights}`"
     try:
         client.evalsha(client.script_load("return 1"), 0)
     except NoPermissionError:
@@ -183,7 +204,7 @@ _OF_OTHER_KEYS: tuple[tuple[str, ...], ...] = (
 )
 
 
-def _missing_rights(client: redis.Redis, stream: str) -> Iterator[str]:
+def _missing_rights(client: redis.Redis, stream: str, waits: bool) -> Iterator[str]:
     """The commands that may not be run on Tally's keys: queued in a transaction that comes to nothing.
 
     Redis looks at rights when a command is queued, and at nothing else.
@@ -191,6 +212,7 @@ def _missing_rights(client: redis.Redis, stream: str) -> Iterator[str]:
     beside = f"{{{stream}}}:check"
     commands = [(command, key) for command in _OF_STREAMS for key in (stream, beside)]
     commands += [(command, beside) for command in _OF_OTHER_KEYS]
+    commands += [(("WAIT", "0", "0"), "replicas")] if waits else []
     pool = client.connection_pool
     connection: Any = pool.get_connection()
     try:

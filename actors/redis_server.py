@@ -41,7 +41,7 @@ def choose(settings: Settings, may_start: bool = True) -> Choice:
     the settings ask for a private one that can't be had.
     """
     address, mode = settings.redis.address, settings.redis.embedded
-    seen = inspect(settings.redis.full_url, settings.redis.stream)
+    seen = inspect(settings.redis.full_url, settings.redis.stream, settings.waits_for_replicas)
     if mode == "always" and seen:
         raise CannotStart(
             f'redis.embedded is "always", but a Redis answers at {address} already; stop it, '

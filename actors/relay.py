@@ -11,6 +11,7 @@ from tally.actors.actor import PASSING, Actor
 from tally.actors.doorbell import Doorbell
 from tally.actors.housekeeper import Housekeeper
 from tally.actors.metrics import RelayMetrics
+from tally.actors.publication import Publication
 from tally.recovery.standing import Stand, agrees, stands_of
 from tally.store.database import Database
 from tally.store.outbox import Outbox, OutboxRow
@@ -38,7 +39,8 @@ class Relay:
 
     `settle` asks Redis how far it has got, and mends what differs; see Standing. With `pass_over`, the events
     are of no concern to the service that they come from: its consumers are spared them. While there is a
-    backlog, Redis is given the next `batch` before it has answered for the last.
+    backlog, Redis is given the next `batch` before it has answered for the last. `publication` is told how
+    far it has got: what that waits for is sent again until as many replicas have it as it asks for.
     """
 
     def __init__(
@@ -51,10 +53,12 @@ class Relay:
         *,
         pass_over: bool = False,
         batch: int = BATCH,
+        publication: Publication | None = None,
     ) -> None:
+        self._publication = publication
         self._group = database.source if pass_over else ""
         self._batch = batch
-        self._publishing = stream.publishing()
+        self._publishing = stream.publishing(publication.replicas if publication else 0)
         self._sent: list[_Sent] = []  # what has not been heard of yet, in order
         self._database = database
         self._outbox = Outbox(database)
@@ -65,6 +69,7 @@ class Relay:
         self._clock = clock
         self._marked = self._outbox.published()
         self._next_mark = clock()
+        self.paces = publication is None  # where nobody waits, what comes is gathered for a moment
         self.refusal: str | None = None  # why nothing is published any more
 
     def step(self) -> int:
@@ -79,7 +84,11 @@ class Relay:
             last = self._ask()
         if self.refusal:
             return 0
-        before = self._sent[-1].rows[-1].sequence if self._sent else last
+        before = last
+        if self._sent:
+            before = self._sent[-1].rows[-1].sequence
+        elif self._is_unsure(self._outbox, last):
+            before = last - 1  # again: replicas are asked for what came over the same connection
         rows = _without_gap(self._outbox.after(before, self._batch))
         if rows:
             self._send(rows, before)
@@ -90,16 +99,29 @@ class Relay:
             self._metrics.after_publish(sent.rows, taken, self._clock() - sent.at)
             if not taken:
                 return len(sent.rows)  # Redis lacks what is before, or has another's: the next step asks
-        if not rows or self._clock() >= self._next_mark:
+            if self._publication and answer.replicas >= self._publication.replicas:
+                self._publication.reached(self._outbox.row(last))
+        if (not rows and self.paces) or self._clock() >= self._next_mark:
             self._mark(last)
         if not rows and not self._outbox.is_written_to:
             return 1  # there is another name by now: the next step asks
         self._last = last
         return len(rows)
 
+    @property
+    def is_marked(self) -> bool:
+        """Whether the database knows what is known here of how far Redis has got."""
+        return self._last in (None, self._marked)
+
     def look_again(self) -> None:
         """Ask Redis anew what it holds at the next step."""
         self._last = None
+
+    def _is_unsure(self, outbox: Outbox, last: int) -> bool:
+        """Whether somebody waits for the last event of that name, which Redis has, until replicas have it."""
+        if not self._publication or last == 0 or self._publication.row() >= outbox.row(last):
+            return False
+        return outbox.payload(last) is not None
 
     def _send(self, rows: list[OutboxRow], before: int) -> None:
         """Publish what follows `before`; what is between, if anything, is not here and can't be had."""
@@ -117,7 +139,12 @@ class Relay:
             self._sent.clear()
             self._publishing.abandon()
         stands = self._settle()
-        behind = (stand for stand in stands if stand.outbox.after(stand.published.last, 1))
+        behind = (
+            stand
+            for stand in stands
+            if stand.outbox.after(stand.published.last, 1)
+            or self._is_unsure(stand.outbox, stand.published.last)
+        )
         self._outbox, published = next(behind, stands[-1])
         self._marked = self._outbox.published()
         faults = (refusal(*stand) for stand in stands)
@@ -171,10 +198,10 @@ def run(
         more = housekeeper.step()
         if not relay.refusal:
             more |= answer()
-        if 0 < published < BATCH:
+        if 0 < published < BATCH and relay.paces:
             actor.wait(min(PACE_SECONDS + published * PACE_EACH_SECONDS, LONGEST_PACE_SECONDS))
         elif not published and not more:
-            actor.wait(LOOK_SECONDS, doorbell)
+            actor.wait(LOOK_SECONDS if relay.is_marked else MARK_SECONDS, doorbell)
             if not doorbell.is_rung():
                 relay.look_again()
         return relay.refusal

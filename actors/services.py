@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 
 from tally.actors.consumer import Consumer
 from tally.actors.metrics import ConsumerMetrics, RelayMetrics
+from tally.actors.publication import Publication
 from tally.actors.relay import BATCH, Relay
 from tally.config import ConsumersSettings
 from tally.events import Event
@@ -63,10 +64,19 @@ class Service(NamedTuple):
         metrics: RelayMetrics | None = None,
         clock: Callable[[], float] = time.monotonic,
         batch: int = BATCH,
+        publication: Publication | None = None,
     ) -> Relay:
-        """What publishes the service's events."""
-        passing = not self.concerns_itself
-        return Relay(database, stream, standing.settle, metrics, clock, pass_over=passing, batch=batch)
+        """What publishes the service's events, and tells `publication`, if there is one."""
+        return Relay(
+            database,
+            stream,
+            standing.settle,
+            metrics,
+            clock,
+            pass_over=not self.concerns_itself,
+            batch=batch,
+            publication=publication,
+        )
 
     def answering(self, database: Database, stream: EventStream) -> Answering:
         """What answers groups that ask for the service's events."""

@@ -38,6 +38,7 @@ from tally.http.auth import CHALLENGE
 from tally.http.problems import CONTENT_TYPE, render
 from tally.http.seldom import Seldom
 from tally.http.service import BATCH_BODY, is_change
+from tally.store.errors import StoreError
 from tally.store.group_commit import GroupCommit
 
 IDLE_SECONDS = 60
@@ -101,6 +102,11 @@ class _Unauthorized(Error):  # type: ignore[misc]
 class _NoRoom(Error):  # type: ignore[misc]
     code = 503
     reason = "Too much at once"
+
+
+class _NotPublished(Error):  # type: ignore[misc]
+    code = 503
+    reason = "Not published"
 
 
 class _Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
@@ -552,6 +558,15 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
         """Send it; 500 where there is none."""
         if self.connected and self._begun is None:
             self.requests[0].error = InternalServerError("This is a fault of the service; its log tells more")
+        self.service()
+
+    def fail(self, reason: StoreError) -> None:
+        """Send 503 in the place of what was made."""
+        if self._begun:
+            self._begun.close()
+            self._begun = None
+        if self.connected:
+            self.requests[0].error = _NotPublished(str(reason).removesuffix("."))
         self.service()
 
     def service(self) -> None:

@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from benchmarks import cdnow, entries, limits, load
 from benchmarks.apart import Server, apart, serving
@@ -21,9 +22,14 @@ from tally.store import customers
 
 CLIENTS, MANY = 16, 64
 OF_LIMIT, OF_FASTAPI, OF_FEWER, TAIL = 0.8, 2.5, 1.0, 3.0
+OF_COMMIT, LONGER_MS = (
+    0.6,
+    3.0,
+)  # answered after publication: of the rate after the commit, and how much later
 
 _DIFFERENT = 5_000  # requests, sent over and over
 _TALLY, _MANY = f"Tally, {CLIENTS} clients", f"Tally, {MANY} clients"
+_PUBLISHED = "Tally, answered after publication"
 _ALONE, _LIMIT, _FASTAPI = "Tally, HTTP alone", "limit: constant answer", "FastAPI"
 
 
@@ -34,6 +40,7 @@ def measure(plan: Plan) -> Result:
         {
             _LIMIT: lambda: limit(seconds),
             _TALLY: lambda: tally(plan.base, CLIENTS, seconds),
+            _PUBLISHED: lambda: tally(plan.base, CLIENTS, seconds, customers={"answer_after": "publish"}),
             _FASTAPI: lambda: fastapi(plan, seconds),
             _MANY: lambda: tally(plan.base, MANY, seconds),
             _ALONE: lambda: alone(plan.base, seconds),
@@ -55,9 +62,10 @@ def tally(
     seconds: float,
     prepare: Callable[[Path], None] | None = None,
     set_up: Callable[[Running], Scene] = lambda tally: Scene(tally, cdnow.CUSTOMERS),
+    **sections: dict[str, Any],
 ) -> Load:
     """A whole Tally, its relay and consumers included, on what `prepare` has put there."""
-    with running(base, prepare=prepare) as tally:
+    with running(base, prepare=prepare, **sections) as tally:
         scene = set_up(tally)
         until(tally.settled, pause=0.02)
         tally_load = _posted(_server(tally), scene.requests(_DIFFERENT), clients, seconds)
@@ -119,12 +127,16 @@ def _rates(loads: Sequence[Load]) -> list[float]:
 def _targets(loads: dict[str, list[Load]]) -> list[Target]:
     rates = {side: _rates(found) for side, found in loads.items()}
     tails = [each.latency(0.99) / each.latency(0.5) for each in loads[_TALLY]]
+    pairs = zip(loads[_PUBLISHED], loads[_TALLY], strict=True)
+    longer = [published.latency(0.5) - committed.latency(0.5) for published, committed in pairs]
     return [
         at_least(f"post: {_TALLY} / {_LIMIT}", OF_LIMIT, ratios(rates[_TALLY], rates[_LIMIT])),
         at_least(f"post: {_ALONE} / {_LIMIT}", OF_LIMIT, ratios(rates[_ALONE], rates[_LIMIT])),
         at_least(f"post: {_TALLY} / {_FASTAPI}", OF_FASTAPI, ratios(rates[_TALLY], rates[_FASTAPI])),
         at_most(f"post: {_TALLY}, p99 / median", TAIL, tails),
         at_least(f"post: {_MANY} / {CLIENTS} clients", OF_FEWER, ratios(rates[_MANY], rates[_TALLY])),
+        at_least(f"post: {_PUBLISHED} / after commit", OF_COMMIT, ratios(rates[_PUBLISHED], rates[_TALLY])),
+        at_most(f"post: {_PUBLISHED}, median longer by, ms", LONGER_MS, longer),
         at_most(f"post: {_MANY}, refused", 0, [each.refused for each in loads[_MANY]], ".0f"),
     ]
 
@@ -167,7 +179,8 @@ def _notes(seconds: float) -> str:
         time for each request, and its share of a core. Tally: all of
         it at default settings, so that the relay and the consumers share the cores with the HTTP
         process; every answer follows a durable commit, and GET /accounts must show the cents of all
-        that was answered in the end. HTTP alone: the same without Redis, so that nothing else has work.
+        that was answered in the end. Answered after publication: the same with `answer_after = "publish"`.
+        HTTP alone: the same without Redis, so that nothing else has work.
         Limit: Falcon on waitress as it is, {limits.THREADS} threads; reads the body,
         answers a constant 201, stores nothing. FastAPI on uvicorn (uvloop, httptools), one worker:
         pydantic models, one durable SQLite commit and one XADD for each request. Refused: any answer

@@ -126,7 +126,7 @@ def _redis_in_use(settings: Settings) -> Finding:
 
 
 def _redis_that_answers(settings: Settings, url: str) -> Finding:
-    seen = inspect(url, settings.redis.stream)
+    seen = inspect(url, settings.redis.stream, settings.waits_for_replicas)
     if seen is None:
         return Finding("redis", False, f"no Redis answers at {settings.redis.address}")
     return Finding("redis", not seen.faults, f"{settings.redis.address}: {seen}")

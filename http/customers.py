@@ -43,6 +43,7 @@ from tally.store.cause import Cause
 from tally.store.customer_list import CustomerQuery
 from tally.store.customers import Customers
 from tally.store.database import Database
+from tally.store.group_commit import AnswerAfter
 from tally.store.history import Kind
 from tally.store.idempotency import made, made_many
 from tally.store.listing import ListQuery
@@ -58,13 +59,15 @@ def api(
     status: Callable[[], StatusReport],
     tokens: Tokens | None,
     events: EventsElsewhere,
+    answer_after: Callable[[Database], AnswerAfter] | None = None,
 ) -> Api:
     """The service over customers.db, which `open_database` opens anew.
 
     `after_commit` is called after each commit and must not block; `status` answers GET /status. With
-    `tokens`, a call wants one; without, everybody may do everything. `events` are those it applies.
+    `tokens`, a call wants one; without, everybody may do everything. `events` are those it applies. For
+    `answer_after` see Service.
     """
-    service: CustomersService = Service(lambda: Customers(open_database()), after_commit)
+    service: CustomersService = Service(lambda: Customers(open_database()), after_commit, answer_after)
     gate = TokenGate(tokens) if tokens else OpenGate()
     app = create_app(gate, QueryGuard((*CUSTOMERS, *CUSTOMERS_PAGE)), After(service, events))
     long_lists = LongLists()

@@ -168,6 +168,10 @@ def _from_store(req: falcon.Request, error: errors.StoreError) -> falcon.HTTPErr
                     for index, first in error.repeated
                 ]
             )
+        case errors.NotPublished():
+            return falcon.HTTPServiceUnavailable(
+                title="Not published", description=detail, retry_after=RETRY_AFTER_SECONDS
+            )
         case errors.OverCredited():
             return WrongFields(
                 [FieldError(prefix.format(index) + error.field, why) for index, why in error.refused]

@@ -15,7 +15,7 @@ from tally.http.auth import LOGIN, SAFE_METHODS, Gate, principal
 from tally.http.problems import BodyTooLarge, FieldError, PackedBody, WrongFields
 from tally.store.cause import Cause
 from tally.store.database import Database
-from tally.store.group_commit import GroupCommit
+from tally.store.group_commit import AnswerAfter, GroupCommit
 from tally.store.idempotency import Answer, IdempotencyKeys, KeyedRequest, encode_answer
 from tally.store.outbox import Outbox
 from tally.store.trace_parent import parse as parse_trace_parent
@@ -45,16 +45,22 @@ T = TypeVar("T")
 class Service(Generic[S]):
     """One service's state as its HTTP process holds it: one connection that writes, others that read.
 
-    `open_store` opens the database anew; `after_commit` is called after each commit. Safe for any
-    number of threads.
+    `open_store` opens the database anew; `after_commit` is called after each commit; `answer_after`, given
+    the connection that writes, tells when a commit may be answered. Safe for any number of threads.
     """
 
-    def __init__(self, open_store: Callable[[], S], after_commit: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        open_store: Callable[[], S],
+        after_commit: Callable[[], None],
+        answer_after: Callable[[Database], AnswerAfter] | None = None,
+    ) -> None:
         self._open_store = open_store
         self._writer = open_store()
         self._keys = IdempotencyKeys(self._writer.database)
         self._writer.database.expect_writes()
-        self.commits = GroupCommit(self._writer.database, after_commit)
+        database = self._writer.database
+        self.commits = GroupCommit(database, after_commit, answer_after and answer_after(database))
         self._idle: list[S] = []  # readers; a list's append and pop are atomic
 
     def write(self, change: Callable[[S], T]) -> T:

@@ -20,6 +20,13 @@ class StoreUnavailable(StoreError):
     """
 
 
+class NotPublished(StoreError):
+    """What was done here could not be published in time, and so is not sure to outlive this machine.
+
+    It is published as soon as it can be. The same request, with the same Idempotency-Key, is answered then.
+    """
+
+
 class UnusableDatabase(StoreError):
     """The file is not one of Tally's databases, or of a release that this one can't read.
 

@@ -8,7 +8,7 @@ comes during a commit makes up the next.
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
@@ -17,7 +17,7 @@ import apsw
 import structlog
 
 from tally.store.database import Database
-from tally.store.errors import StoreUnavailable, UnusableDatabase, translated
+from tally.store.errors import StoreError, StoreUnavailable, UnusableDatabase, translated
 
 T = TypeVar("T")
 
@@ -44,16 +44,39 @@ class Job(Protocol):
         """Tell what came of it: it is durable, or was refused. Must not block."""
         ...
 
+    def fail(self, reason: StoreError) -> None:
+        """Tell, instead, that it can't be told what came of it. Must not block."""
+        ...
+
+
+class AnswerAfter(Protocol):
+    """When what is committed may be told, where that isn't at once."""
+
+    def insist(self) -> None:
+        """Raises StoreError, before anything is changed, while nothing could be told."""
+        ...
+
+    def mark(self) -> int:
+        """What is to be waited for before anything of the transaction that is open is told."""
+        ...
+
+    def hold(self, mark: int, jobs: Sequence[Job], done: Callable[[], None]) -> None:
+        """Have the jobs finish, or fail, and then call `done`, when that time has come. Must not block."""
+        ...
+
 
 class GroupCommit:
     """The only way to write to `database` from several threads; owns its write connection.
 
     `after_commit` is called after each commit, before its jobs are finished, `after_finish` after that;
-    neither may block.
+    neither may block. With `answer_after`, jobs that have changed something finish when that says so.
     """
 
-    def __init__(self, database: Database, after_commit: Callable[[], None]) -> None:
+    def __init__(
+        self, database: Database, after_commit: Callable[[], None], answer_after: AnswerAfter | None = None
+    ) -> None:
         self._database = database
+        self._answer_after = answer_after
         self._database.patience = PATIENT_SECONDS
         self._database.while_waiting = self._move
         self._moved_at: float | None = (
@@ -150,12 +173,13 @@ class GroupCommit:
         worked: list[Job] = []
         involved: list[Job] = []  # what they tell holds only if the transaction does
         self._begun, self._refusal, self._half_done = False, None, False
+        mark = None
         try:
             with ExitStack() as self._transaction, self._working:
                 for job in jobs:
                     self._involved = False
                     self._move()
-                    _guarded(job.work)
+                    guarded(job.work)
                     worked.append(job)
                     if self._involved:
                         involved.append(job)
@@ -164,6 +188,8 @@ class GroupCommit:
                 self._move()
                 if self._refusal:
                     raise self._refusal
+                if self._answer_after and self._begun:
+                    mark = self._answer_after.mark()
         except _HalfDone:
             if len(involved) > 1:
                 worked = [job for job in worked if job not in involved]
@@ -173,16 +199,19 @@ class GroupCommit:
             self._refusal = error
             for job in involved:
                 self._move()
-                _guarded(job.work)
+                guarded(job.work)
         else:
             if involved:
-                _guarded(self._after_commit)
+                guarded(self._after_commit)
+            if self._answer_after and mark is not None:
+                worked = [job for job in worked if job not in involved]
+                self._answer_after.hold(mark, involved, lambda: guarded(self.after_finish))
         unavailable = isinstance(self._refusal, StoreUnavailable)
         self._database.patience = IMPATIENT_SECONDS if unavailable else PATIENT_SECONDS
         for job in worked:
             self._move()
-            _guarded(job.finish)
-        _guarded(self.after_finish)
+            guarded(job.finish)
+        guarded(self.after_finish)
 
     def _change(self, change: Callable[[], T]) -> T:
         """Try the change, which is undone alone when it raises; SQLite's errors are the transaction's.
@@ -191,6 +220,8 @@ class GroupCommit:
         """
         if self._refusal:
             raise self._refusal
+        if self._answer_after:
+            self._answer_after.insist()
         try:
             if not self._begun:
                 self._transaction.enter_context(self._database.transaction())
@@ -211,7 +242,7 @@ class _HalfDone(Exception):
     """A change has failed after it had changed something."""
 
 
-def _guarded(step: Callable[[], None]) -> None:
+def guarded(step: Callable[[], None]) -> None:
     """A fault in one job is no other's, and none ends the thread that writes."""
     try:
         step()
@@ -236,6 +267,10 @@ class _Call:
             self._error = error
 
     def finish(self) -> None:
+        self.finished.set()
+
+    def fail(self, reason: StoreError) -> None:
+        self._error = reason
         self.finished.set()
 
     def outcome(self) -> Any:

@@ -155,6 +155,10 @@ class Outbox:
         )
         return payload
 
+    def row(self, sequence: int) -> int:
+        """The row of that event in the table, where events of all names are in the order of their commits."""
+        return self._base + sequence
+
     def last(self) -> int:
         """The sequence of the newest event there ever was; 0 before the first."""
         if self._incarnation.last is not None:
@@ -256,6 +260,12 @@ class Outbox:
         first, last = max(self.published(), 0) + 1, self.last()
         lacking = ranges.within(lacking_of(self._database).get(self.source, []), first, last)
         return last - first + 1 - ranges.count(lacking)
+
+
+def last_row(database: Database) -> int:
+    """The row of the newest event, under whatever name; 0 before the first."""
+    row: int = database.value("SELECT max(sequence) FROM outbox") or 0
+    return row
 
 
 def known_of(database: Database) -> dict[str, int]:

@@ -57,7 +57,8 @@ class _Sentinels:
             asked = sentinel.connection_pool.connection_kwargs
             host = Host(asked["host"], asked["port"])
             try:
-                known |= set(sentinel.sentinel_masters())
+                masters: Any = sentinel.sentinel_masters()
+                known |= set(masters)
                 answers = True
             except redis.AuthenticationError as error:
                 return WronglySet(

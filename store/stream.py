@@ -28,6 +28,7 @@ RedisError = redis.RedisError
 """What every call here raises when Redis is unreachable, too slow, or refuses."""
 
 BLOCK_MS = 1000  # how long a read waits for new entries
+REPLICAS_MS = 1000  # how long one wait for replicas takes
 LONGEST_NAME = 200  # bytes of an EventId that are kept as they are
 ANSWER_SECONDS = 5.0  # how long any command may take, a blocking read included
 
@@ -143,11 +144,13 @@ class Published(NamedTuple):
     """The last sequence of a source on the stream, 0 before the first, and its payload's SHA-1.
 
     `ever` is the last that is known to have been published, also when the stream was deleted since.
+    `replicas` is on how many replicas it is, where that was waited for.
     """
 
     last: int
     fingerprint: str | None
     ever: int
+    replicas: int = 0
 
 
 @cache
@@ -215,9 +218,9 @@ class EventStream:
         arguments = _to_publish(source, floor, rows, group="", before=None)
         return _published(self._publish(keys=self._publish_keys, args=arguments))
 
-    def publishing(self) -> "Publishing":
-        """The way to publish batches without waiting for each."""
-        return Publishing(self)
+    def publishing(self, replicas: int = 0) -> "Publishing":
+        """The way to publish batches without waiting for each; with `replicas`, until they are on so many."""
+        return Publishing(self, replicas)
 
     def to_publish(
         self, source: str, floor: int, rows: Sequence[OutboxRow], group: str, before: bytes | None
@@ -404,11 +407,13 @@ class Publishing:
     """Batches on their way to the stream: over one connection, so they are done and answered in order.
 
     Redis takes one in while the next is gathered. Where one fails, those behind it would leave a gap,
-    and publish nothing. Only after `EventStream.publish`, which gives Redis the script.
+    and publish nothing. Only after `EventStream.publish`, which gives Redis the script. With `replicas`, an
+    answer waits for that many to have the batch, REPLICAS_MS at most; it tells how many had.
     """
 
-    def __init__(self, stream: EventStream) -> None:
+    def __init__(self, stream: EventStream, replicas: int = 0) -> None:
         self._stream = stream
+        self._replicas = replicas
         self._pool = stream.client.connection_pool
         self._connection: Any = None  # only while something is on its way
         self._unanswered = 0
@@ -430,6 +435,8 @@ class Publishing:
         self._connection = self._connection or self._pool.get_connection()
         self._unanswered += 1
         self._connection.send_command(*self._stream.to_publish(source, floor, rows, group, before))
+        if self._replicas:
+            self._connection.send_command("WAIT", self._replicas, REPLICAS_MS)
 
     def answer(self) -> Published:
         """What `EventStream.publish` would have answered to the first batch that was not answered yet.
@@ -437,6 +444,8 @@ class Publishing:
         Blocks until Redis has answered. After a failure, only `abandon` is left.
         """
         answer = _published(self._connection.read_response())
+        if self._replicas:
+            answer = answer._replace(replicas=int(self._connection.read_response()))
         self._unanswered -= 1
         if not self._unanswered:
             self._let_go()

@@ -8,9 +8,12 @@ import pytest
 import redis
 
 from support.rights import without_right
+from tally.actors.publication import Publication
 from tally.actors.relay import BATCH, Relay
 from tally.store.accounts import Accounts, NewAccount, open_database
 from tally.store.cause import Cause
+from tally.store.incarnations import begin
+from tally.store.outbox import last_row
 from tally.store.stream import ConsumerGroup, EventStream, connect
 
 
@@ -95,6 +98,37 @@ def test_a_batch_beyond_a_gap_publishes_nothing_and_tells_where_to_go_on(
     _commit(accounts, 20)
     assert stream.publish(accounts.outbox.source, 0, accounts.outbox.after(10, 10)).last == 0
     assert client.exists("event-stream") == 0
+
+
+def test_who_waits_hears_how_far_it_is_also_when_all_was_published_before(
+    accounts: Accounts, stream: EventStream, client: redis.Redis
+) -> None:
+    first, second = Publication(1), Publication(1)
+    _commit(accounts, 3)
+    _drain(Relay(accounts.database, stream, publication=first))
+    assert (first.row(), first.bells[0].is_rung()) == (3, True)
+    _drain(Relay(accounts.database, stream, publication=second))  # Tally was started again
+    assert (second.row(), _sequences(client)) == (3, [1, 2, 3])
+    with accounts.database.transaction():
+        begin(accounts.database, 3)
+    third = Publication(1)
+    _drain(Relay(accounts.database, stream, publication=third))
+    assert third.row() == last_row(accounts.database) == 3
+    _commit(accounts, 1)
+    _drain(Relay(accounts.database, stream, publication=third))
+    assert third.row() == last_row(accounts.database)
+    assert _sequences(client) == [1, 2, 3, 1]
+
+
+def test_nobody_hears_of_what_too_few_replicas_have(
+    accounts: Accounts, stream: EventStream, client: redis.Redis
+) -> None:
+    publication = Publication(1, replicas=1)
+    relay = Relay(accounts.database, stream, publication=publication)
+    _commit(accounts, 3)
+    assert [relay.step(), relay.step()] == [3, 1]  # the last is sent again and again
+    assert (publication.row(), publication.bells[0].is_rung()) == (0, False)
+    assert _sequences(client) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("loss", ["FLUSHALL", "older copy"])

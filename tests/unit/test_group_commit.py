@@ -10,7 +10,7 @@ import pytest
 
 from support.waiting import eventually
 from tally.store.database import Database
-from tally.store.errors import NotFound, StoreUnavailable
+from tally.store.errors import NotFound, StoreError, StoreUnavailable
 from tally.store.group_commit import GroupCommit
 
 SCHEMA = "CREATE TABLE thing (id INTEGER PRIMARY KEY) STRICT;"
@@ -46,6 +46,9 @@ class Told:
     def finish(self) -> None:
         self.durable = _ids(self._database)
         self.finished.set()
+
+    def fail(self, reason: StoreError) -> None:
+        raise AssertionError("nobody holds it back") from reason
 
 
 @pytest.fixture
@@ -195,6 +198,9 @@ def test_a_fault_in_one_job_is_no_others(step: str, database: Database, writer: 
                 raise RuntimeError("a bug")
 
         def finish(self) -> None:
+            raise RuntimeError("a bug")
+
+        def fail(self, reason: StoreError) -> None:
             raise RuntimeError("a bug")
 
     writer.submit(Faulty())
