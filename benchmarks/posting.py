@@ -4,7 +4,6 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from benchmarks import cdnow, entries, limits, load
 from benchmarks.apart import Server, apart, serving
@@ -40,7 +39,7 @@ def measure(plan: Plan) -> Result:
         {
             _LIMIT: lambda: limit(seconds),
             _TALLY: lambda: tally(plan.base, CLIENTS, seconds),
-            _PUBLISHED: lambda: tally(plan.base, CLIENTS, seconds, customers={"answer_after": "publish"}),
+            _PUBLISHED: lambda: tally(plan.base, CLIENTS, seconds, answer_after="publish"),
             _FASTAPI: lambda: fastapi(plan, seconds),
             _MANY: lambda: tally(plan.base, MANY, seconds),
             _ALONE: lambda: alone(plan.base, seconds),
@@ -62,10 +61,13 @@ def tally(
     seconds: float,
     prepare: Callable[[Path], None] | None = None,
     set_up: Callable[[Running], Scene] = lambda tally: Scene(tally, cdnow.CUSTOMERS),
-    **sections: dict[str, Any],
+    **customers: str,
 ) -> Load:
-    """A whole Tally, its relay and consumers included, on what `prepare` has put there."""
-    with running(base, prepare=prepare, **sections) as tally:
+    """A whole Tally, its relay and consumers included, on what `prepare` has put there.
+
+    `customers` are settings of that service.
+    """
+    with running(base, prepare=prepare, customers=customers) as tally:
         scene = set_up(tally)
         until(tally.settled, pause=0.02)
         tally_load = _posted(_server(tally), scene.requests(_DIFFERENT), clients, seconds)

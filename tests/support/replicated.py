@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def sentinels(directory: Path, down_after_ms: int = 500, *options: str) -> Itera
         for port in ports:
             home = directory / f"sentinel-{port}"
             stack.callback(_end, _sentinel(home, port, servers[0].port, down_after_ms))
-            eventually(lambda port=port: answers(f"redis://127.0.0.1:{port}"))
+            eventually(partial(answers, f"redis://127.0.0.1:{port}"))
         found = Sentinels(servers, ports)
         eventually(found.is_whole, 30)
         yield found
@@ -149,14 +150,15 @@ def cluster(directory: Path) -> Iterator[Cluster]:
         share = SLOTS // 3
         for n, server in enumerate(servers[:3]):
             last = SLOTS - 1 if n == 2 else (n + 1) * share - 1
-            server.client.execute_command("CLUSTER ADDSLOTSRANGE", n * share, last)
-            server.client.execute_command("CLUSTER SET-CONFIG-EPOCH", n + 1)
+            client: Any = server.client
+            client.execute_command("CLUSTER ADDSLOTSRANGE", n * share, last)
+            client.execute_command("CLUSTER SET-CONFIG-EPOCH", n + 1)
         for server in others:
             server.client.cluster("meet", "127.0.0.1", first.port)
         found = Cluster(servers)
         for replica, primary in zip(servers[3:], servers[:3], strict=True):
             id = primary.client.cluster("myid").decode()
-            eventually(lambda replica=replica, id=id: _replicates(replica, id))
+            eventually(partial(_replicates, replica, id))
         eventually(found.is_whole, 30)
         yield found
 
