@@ -15,7 +15,7 @@ from redis.sentinel import MasterNotFoundError, Sentinel
 
 from tally.redis_url import Host, RedisUrl
 
-LONGEST_SECONDS = 2.0  # that one sentinel or node is waited for, before the next is asked
+SHORTEST_SECONDS, LONGEST_SECONDS = 0.1, 2.0  # one sentinel or node is waited for
 _MOST_HOPS = 5  # from a node to the one that it names: while a slot moves, each may name another
 
 Find = Callable[[], Host]
@@ -27,11 +27,15 @@ class WronglySet(redis.ConnectionError):
 
 
 def finder(url: RedisUrl, key: str, answer_seconds: float) -> Find | None:
-    """What finds the server for `key`, where that isn't simply the one that `url` names."""
+    """What finds the server for `key`, where that isn't simply the one that `url` names.
+
+    All of them together are waited for about `answer_seconds`.
+    """
+    each = max(SHORTEST_SECONDS, min(answer_seconds / max(len(url.hosts), 1), LONGEST_SECONDS))
     if url.finder == "sentinel":
-        return _Sentinels(url, min(answer_seconds, LONGEST_SECONDS))
+        return _Sentinels(url, each)
     if url.finder == "cluster":
-        return _Cluster(url, key, min(answer_seconds, LONGEST_SECONDS))
+        return _Cluster(url, key, each)
     return None
 
 
