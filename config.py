@@ -280,6 +280,9 @@ class _Reading:
         if settings.redis.replicas and settings.waits_for_replicas is None:
             expected = 'customers.answer_after = "publish", or no replicas'
             self._contradiction("redis.replicas", str(settings.redis.replicas), expected)
+        if settings.redis.replicas and settings.redis.embedded != "never":
+            found = f"{settings.redis.embedded}, and a private Redis has no replicas"
+            self._contradiction("redis.embedded", found, '"never", or no redis.replicas')
 
     def _look_at_redis(self, settings: RedisSettings) -> None:
         try:

@@ -109,6 +109,8 @@ class RedisUrl:
             self.service = unquote(name)
             if not self.service:
                 raise ValueError("the name by which the sentinels know the primary is missing")
+            if not re.fullmatch(r"\d*", database) or "@" in name:  # as of a password with a slash
+                raise ValueError("behind the name comes the number of the database")
         elif database not in ("", "0"):
             raise ValueError("a cluster has one database")
         options = []

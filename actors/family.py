@@ -16,7 +16,7 @@ from pathlib import Path
 
 import structlog
 
-from tally.actors import consumer, control, http_server, limits, redis_server, relay
+from tally.actors import consumer, control, http_server, limits, publication, redis_server, relay
 from tally.actors.actor import Actor
 from tally.actors.doorbell import Doorbell
 from tally.actors.housekeeper import Housekeeper
@@ -255,8 +255,10 @@ class Family:
         customers = self._settings.customers
         if service == "customers":
             require_account = customers.require_account
-            publication = self._publications.get(service)
-            after = partial(AfterPublication, publication, number) if publication else None
+            after = None
+            if waited_for := self._publications.get(service):
+                seconds = min(publication.ANSWER_SECONDS, self._settings.supervisor.stop_timeout / 2)
+                after = partial(AfterPublication, waited_for, number, answer_seconds=seconds)
             events = self._events(service)
             return customers_http.api(opened, ring, require_account, status, known, events, after)
         threads = self._settings.accounts.threads

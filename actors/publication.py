@@ -36,17 +36,26 @@ class Publication:
     def __init__(self, listeners: int, replicas: int = 0) -> None:
         self.replicas = replicas
         self.bells = [Doorbell() for _ in range(listeners)]
-        self._row = memoryview(mmap.mmap(-1, 8)).cast("Q")
+        self._numbers = memoryview(mmap.mmap(-1, 16)).cast("Q")  # the row; where it stood in vain, plus 1
 
     def row(self) -> int:
         """The last row that is published; 0 where nobody knows."""
-        return self._row[0]
+        return self._numbers[0]
 
     def reached(self, row: int) -> None:
         """Tell everybody that all rows up to this one are published. Never blocks."""
-        self._row[0] = row
+        self._numbers[0] = row
         for bell in self.bells:
             bell.ring()
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether somebody has waited in vain, and nothing has been published since."""
+        return self._numbers[0] < self._numbers[1]
+
+    def stand_still(self, row: int) -> None:
+        """Note that somebody has waited in vain while that row was the last."""
+        self._numbers[1] = row + 1
 
 
 class _Group(NamedTuple):
@@ -76,14 +85,15 @@ class AfterPublication:
         self._database = database
         self._seconds = answer_seconds
         self._groups: SimpleQueue[_Group] = SimpleQueue()
-        self._stuck_at: int | None = None  # the last published row, when somebody has waited in vain
         threading.Thread(target=self._serve, name="after-publication", daemon=True).start()
 
     def insist(self) -> None:
         """Raises NotPublished where somebody has waited in vain, and nothing has been published since."""
-        if self._stuck_at is not None and self._stuck_at == self._publication.row():
-            raise NotPublished("Events can't be published now, so this was not carried out. Try again later.")
-        self._stuck_at = None
+        if self._publication.is_stuck:
+            raise NotPublished(
+                "Events can't be published now, so nothing is begun. What this repeats, if anything, may be "
+                "recorded: try again later, with the same Idempotency-Key."
+            )
 
     def mark(self) -> int:
         """What must be published before anything of the transaction that is open is answered."""
@@ -110,8 +120,8 @@ class AfterPublication:
                 return True
             left = group.until - time.monotonic()
             if left <= 0:
-                if self._stuck_at is None:
+                if not self._publication.is_stuck:
                     _log.warning("answers_wait_in_vain", published=row, waits_for=group.row)
-                self._stuck_at = row
+                self._publication.stand_still(row)
                 return False
             select.select([self._bell], [], [], left)

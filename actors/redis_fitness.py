@@ -41,7 +41,7 @@ def inspect(url: str, stream: str, replicas: int | None = None) -> Seen | None:
     try:
         info: Any = client.info()
         seconds, _ = client.time()
-        faults = list(_faults(info, abs(time.time() - seconds)))
+        faults = list(_faults(info, abs(time.time() - seconds), address))
         what = f"{_version(info)}, now {_found(client)}" if address.finder else _version(info)
         return Seen(
             what, faults or list(_refusals(client, stream, replicas)), tuple(_notes(info, address, replicas))
@@ -92,13 +92,13 @@ def _version(info: dict[str, Any]) -> str:
     return f"valkey version {version}" if valkey else f"version {version}"
 
 
-def _faults(info: dict[str, Any], clock_off: float) -> Iterator[str]:
+def _faults(info: dict[str, Any], clock_off: float, address: RedisUrl) -> Iterator[str]:
     if tuple(int(part) for part in str(info["redis_version"]).split(".")[:2]) < OLDEST_REDIS:
         yield "6.2 or newer is needed"
     policy = str(info.get("maxmemory_policy", ""))
     if policy.startswith("allkeys"):
         yield f"maxmemory-policy {policy} may evict the stream: set noeviction"
-    if info.get("role") == "slave":
+    if info.get("role") == "slave" and not address.finder:  # else it is for a moment
         primary = Host(str(info.get("master_host")), int(info.get("master_port", 0)))
         yield f"it is a replica, which takes no writes: set redis.url to its primary, {primary}"
     if clock_off > FARTHEST_CLOCK_SECONDS:
@@ -108,7 +108,7 @@ def _faults(info: dict[str, Any], clock_off: float) -> Iterator[str]:
 def _notes(info: dict[str, Any], address: RedisUrl, replicas: int | None) -> Iterator[str]:
     if replicas is not None:
         yield from _of_replicas(info, replicas)
-    if info.get("cluster_enabled") == 1 and address.finder != "cluster":
+    if info.get("cluster_enabled") == 1 and address.hosts and address.finder != "cluster":
         yield f"it is one node of a cluster; {_of_cluster(address.host)} finds the one that has the stream"
     if info.get("aof_enabled") == 0:
         yield (
@@ -149,15 +149,15 @@ def _refusals(client: redis.Redis, stream: str, replicas: int | None) -> Iterato
     """What it doesn't let Tally do with its keys, found out without doing it."""
     try:
         client.exists(stream)
-    except (MovedError, AskError) as error:
+    except MovedError as error:
         node = Host(error.host, error.port)
         yield f"its cluster keeps {stream} at {node}: set redis.url to {_of_cluster(node)}, which finds it"
         return
     except ClusterDownError as error:
         yield f"its cluster does not serve: {error}"
         return
-    except NoPermissionError:
-        pass  # told below
+    except (NoPermissionError, AskError):
+        pass  # told below; on its way to another node
     waits = bool(replicas)
     if missing := list(_missing_rights(client, stream, waits)):
         shown = ", ".join(missing[:5]) + (" and others" if missing[5:] else "")

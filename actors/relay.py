@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain, islice
 from typing import NamedTuple
 
 import structlog
@@ -14,7 +15,7 @@ from tally.actors.metrics import RelayMetrics
 from tally.actors.publication import Publication
 from tally.recovery.standing import Stand, agrees, stands_of
 from tally.store.database import Database
-from tally.store.outbox import Outbox, OutboxRow
+from tally.store.outbox import Outbox, OutboxRow, last_row
 from tally.store.stream import EventStream, Published, fingerprint
 
 BATCH = 500
@@ -28,10 +29,11 @@ _log = structlog.get_logger()
 
 
 class _Sent(NamedTuple):
-    """Events on their way, and since when."""
+    """Events on their way, and since when; the first of them `again`, perhaps."""
 
     rows: list[OutboxRow]
     at: float
+    again: bool
 
 
 class Relay:
@@ -70,6 +72,7 @@ class Relay:
         self._marked = self._outbox.published()
         self._next_mark = clock()
         self.paces = publication is None  # where nobody waits, what comes is gathered for a moment
+        self.lack: str | None = None  # why nobody hears of what is published
         self.refusal: str | None = None  # why nothing is published any more
 
     def step(self) -> int:
@@ -84,29 +87,48 @@ class Relay:
             last = self._ask()
         if self.refusal:
             return 0
-        before = last
+        newest = last_row(self._database) if self._publication else 0  # first: not what comes meanwhile
+        before, again = last, False
         if self._sent:
             before = self._sent[-1].rows[-1].sequence
         elif self._is_unsure(self._outbox, last):
-            before = last - 1  # again: replicas are asked for what came over the same connection
+            before, again = last - 1, True  # replicas are asked for what came over the same connection
         rows = _without_gap(self._outbox.after(before, self._batch))
         if rows:
-            self._send(rows, before)
+            self._send(rows, before, again)
         while self._sent and (len(self._sent) > 1 or len(rows) < self._batch):
             answer, sent = self._publishing.answer(), self._sent.pop(0)
-            last, newest = answer.last, sent.rows[-1]
-            taken = (last, answer.fingerprint) == (newest.sequence, fingerprint(newest.payload))
-            self._metrics.after_publish(sent.rows, taken, self._clock() - sent.at)
+            last, newest_row = answer.last, sent.rows[-1]
+            taken = (last, answer.fingerprint) == (newest_row.sequence, fingerprint(newest_row.payload))
+            if fresh := sent.rows[sent.again :]:
+                self._metrics.after_publish(fresh, taken, self._clock() - sent.at)
             if not taken:
                 return len(sent.rows)  # Redis lacks what is before, or has another's: the next step asks
-            if self._publication and answer.replicas >= self._publication.replicas:
-                self._publication.reached(self._outbox.row(last))
+            self._tell(self._outbox.row(last), answer.replicas)
         if (not rows and self.paces) or self._clock() >= self._next_mark:
             self._mark(last)
-        if not rows and not self._outbox.is_written_to:
-            return 1  # there is another name by now: the next step asks
+        fresh_rows = len(rows) - again
+        if not fresh_rows and not self._outbox.is_written_to:
+            return 0 if self.lack else 1  # there is another name by now: the next step asks
+        if not rows and self._publication and self._publication.row() < newest:
+            self._publication.reached(newest)  # what is not here any more is published, or nowhere
         self._last = last
-        return len(rows)
+        return fresh_rows
+
+    def finish(self) -> None:
+        """Note how far Redis has got, where that is known."""
+        if self._last is not None:
+            self._mark(self._last)
+
+    def _tell(self, row: int, replicas: int) -> None:
+        """All rows up to this one are published, and on so many replicas."""
+        if not self._publication:
+            return
+        wanted, self.lack = self._publication.replicas, None
+        if replicas >= wanted:
+            self._publication.reached(row)
+        else:
+            self.lack = f"{replicas} of {wanted} replicas have what was published: changes are answered 503"
 
     @property
     def is_marked(self) -> bool:
@@ -123,11 +145,11 @@ class Relay:
             return False
         return outbox.payload(last) is not None
 
-    def _send(self, rows: list[OutboxRow], before: int) -> None:
+    def _send(self, rows: list[OutboxRow], before: int, again: bool) -> None:
         """Publish what follows `before`; what is between, if anything, is not here and can't be had."""
         source, first = self._outbox.source, rows[0].sequence
         floor = self._outbox.first() - 1 if first == before + 1 else first - 1
-        self._sent.append(_Sent(rows, self._clock()))
+        self._sent.append(_Sent(rows, self._clock(), again))
         self._publishing.send(source, floor, rows, self._group, self._outbox.payload(first - 1))
 
     def _ask(self) -> int:
@@ -139,13 +161,14 @@ class Relay:
             self._sent.clear()
             self._publishing.abandon()
         stands = self._settle()
-        behind = (
-            stand
-            for stand in stands
-            if stand.outbox.after(stand.published.last, 1)
-            or self._is_unsure(stand.outbox, stand.published.last)
-        )
-        self._outbox, published = next(behind, stands[-1])
+        behind = (stand for stand in stands if stand.outbox.after(stand.published.last, 1))
+        told = (stand for stand in reversed(stands) if stand.published.last)  # a replica that has it has all
+        unsure = (stand for stand in islice(told, 1) if self._is_unsure(stand.outbox, stand.published.last))
+        self._outbox, published = next(chain(behind, unsure), stands[-1])
+        row = self._outbox.row(published.last)
+        has_more = bool(self._outbox.after(published.last, 1))
+        if self._publication and has_more and self._publication.row() > row:
+            self._publication.reached(row)  # Redis has lost some
         self._marked = self._outbox.published()
         faults = (refusal(*stand) for stand in stands)
         self.refusal = next((fault for fault in faults if fault), None)
@@ -201,10 +224,11 @@ def run(
         if 0 < published < BATCH and relay.paces:
             actor.wait(min(PACE_SECONDS + published * PACE_EACH_SECONDS, LONGEST_PACE_SECONDS))
         elif not published and not more:
-            actor.wait(LOOK_SECONDS if relay.is_marked else MARK_SECONDS, doorbell)
-            if not doorbell.is_rung():
+            rests = relay.is_marked
+            actor.wait(LOOK_SECONDS if rests else MARK_SECONDS, doorbell)
+            if rests and not doorbell.is_rung():
                 relay.look_again()
-        return relay.refusal
+        return relay.refusal or relay.lack
 
     try:
         relay.step()
@@ -215,5 +239,6 @@ def run(
     try:
         while relay.step():
             actor.beat()
+        relay.finish()
     except PASSING as error:
         _log.warning("outbox_not_drained", reason=str(error))

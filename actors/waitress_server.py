@@ -36,6 +36,7 @@ from tally.actors.limits import Limits
 from tally.http.after import WAITS_UNTIL, NotYet, Waiting
 from tally.http.auth import CHALLENGE
 from tally.http.problems import CONTENT_TYPE, render
+from tally.http.requests import ANSWERED
 from tally.http.seldom import Seldom
 from tally.http.service import BATCH_BODY, is_change
 from tally.store.errors import StoreError
@@ -563,6 +564,7 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
     def fail(self, reason: StoreError) -> None:
         """Send 503 in the place of what was made."""
         if self._begun:
+            self._begun.environ[ANSWERED] = str(_NotPublished.code)
             self._begun.close()
             self._begun = None
         if self.connected:

@@ -25,6 +25,10 @@ DURATION = Family(
     known=(),
 )
 
+ANSWERED = (
+    "tally.answered"  # in the environment: the status that was answered in the place of the application's
+)
+
 _METHODS = frozenset(falcon.HTTP_METHODS)
 
 Environ = dict[str, Any]
@@ -57,7 +61,8 @@ class RequestObserver:
 
     def _finished(self, request: "_Request") -> None:
         seconds = time.perf_counter() - request.began
-        environ, status = request.environ, request.status
+        environ = request.environ
+        status = environ.get(ANSWERED, request.status)
         method = environ["REQUEST_METHOD"]
         method = method if method in _METHODS else "other"
         route = environ.get(ROUTE) or "none"

@@ -21,9 +21,9 @@ class StoreUnavailable(StoreError):
 
 
 class NotPublished(StoreError):
-    """What was done here could not be published in time, and so is not sure to outlive this machine.
+    """This is recorded, but could not be published in time: it is published as soon as that can be.
 
-    It is published as soon as it can be. The same request, with the same Idempotency-Key, is answered then.
+    Then the same request, with the same Idempotency-Key, is answered.
     """
 
 

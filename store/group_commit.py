@@ -87,7 +87,7 @@ class GroupCommit:
         self._jobs: SimpleQueue[Job] = SimpleQueue()
         self._transaction = ExitStack()  # this one and those below: the writing thread's alone
         self._begun = False
-        self._involved = False
+        self._involved = self._done = False
         self._refusal: Exception | None = None
         self._half_done = False
         self._working = threading.Lock()
@@ -172,17 +172,20 @@ class GroupCommit:
         """
         worked: list[Job] = []
         involved: list[Job] = []  # what they tell holds only if the transaction does
+        done: list[Job] = []  # those of them that were not refused
         self._begun, self._refusal, self._half_done = False, None, False
         mark = None
         try:
             with ExitStack() as self._transaction, self._working:
                 for job in jobs:
-                    self._involved = False
+                    self._involved = self._done = False
                     self._move()
                     guarded(job.work)
                     worked.append(job)
                     if self._involved:
                         involved.append(job)
+                    if self._done:
+                        done.append(job)
                     if self._half_done:
                         raise _HalfDone
                 self._move()
@@ -204,8 +207,8 @@ class GroupCommit:
             if involved:
                 guarded(self._after_commit)
             if self._answer_after and mark is not None:
-                worked = [job for job in worked if job not in involved]
-                self._answer_after.hold(mark, involved, lambda: guarded(self.after_finish))
+                worked = [job for job in worked if job not in done]
+                self._answer_after.hold(mark, done, lambda: guarded(self.after_finish))
         unavailable = isinstance(self._refusal, StoreUnavailable)
         self._database.patience = IMPATIENT_SECONDS if unavailable else PATIENT_SECONDS
         for job in worked:
@@ -229,7 +232,9 @@ class GroupCommit:
             self._involved = True
             before = self._database.total_changes()
             with translated(str(self._database.path)):
-                return change()
+                result = change()
+            self._done = True
+            return result
         except (apsw.Error, StoreUnavailable, UnusableDatabase) as error:
             self._refusal = error
             raise

@@ -4,20 +4,18 @@ With sentinels it is the primary that they name, in a cluster the node that has 
 changes, connections to the old one break, or are given up (`redis_connection`); new ones find the new one.
 """
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import MovedError
+from redis.exceptions import AskError, ClusterDownError, MovedError
 from redis.retry import Retry
-from redis.sentinel import MasterNotFoundError, Sentinel
 
 from tally.redis_url import Host, RedisUrl
 
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.1, 2.0  # one sentinel or node is waited for
-_MOST_HOPS = 5  # from a node to the one that it names: while a slot moves, each may name another
-
 Find = Callable[[], Host]
 """Answers where a connection is to go. Blocks, and raises RedisError where nobody can tell."""
 
@@ -29,61 +27,65 @@ class WronglySet(redis.ConnectionError):
 def finder(url: RedisUrl, key: str, answer_seconds: float) -> Find | None:
     """What finds the server for `key`, where that isn't simply the one that `url` names.
 
-    All of them together are waited for about `answer_seconds`.
+    All that it asks is waited for `answer_seconds` together, and the last of them a little longer.
     """
-    each = max(SHORTEST_SECONDS, min(answer_seconds / max(len(url.hosts), 1), LONGEST_SECONDS))
     if url.finder == "sentinel":
-        return _Sentinels(url, each)
+        return _Sentinels(url, answer_seconds)
     if url.finder == "cluster":
-        return _Cluster(url, key, each)
+        return _Cluster(url, key, answer_seconds)
     return None
 
 
 class _Sentinels:
-    """Asks sentinels, one after the other, for the primary."""
+    """Asks sentinels, one after the other, for the primary; whoever has answered last is asked first."""
 
     def __init__(self, url: RedisUrl, seconds: float) -> None:
         self._url = url
-        options = {**_patience(seconds), **_tls(url), **url.sentinel_login}
-        self._sentinels = Sentinel(list(url.hosts), sentinel_kwargs=options)  # type: ignore[no-untyped-call]
+        self._seconds = seconds
+        options = {**_patience(url, seconds), **_tls(url), **url.sentinel_login}
+        self._sentinels = {host: redis.Redis(*host, **options) for host in url.hosts}
+        self._first = url.host
 
     def __call__(self) -> Host:
-        try:
-            return Host(*self._sentinels.discover_master(self._url.service))  # type: ignore[no-untyped-call]
-        except (MasterNotFoundError, redis.ResponseError):
-            raise self._why()  # noqa: B904 -- which has its own cause
-
-    def _why(self) -> redis.RedisError:
-        """Why none of them names a primary that is up."""
+        deadline = time.monotonic() + self._seconds
         known: set[str] = set()
-        answers, reason = False, None
-        for sentinel in self._sentinels.sentinels:
-            asked = sentinel.connection_pool.connection_kwargs
-            host = Host(asked["host"], asked["port"])
+        reasons: dict[Host, redis.RedisError] = {}
+        for host in dict.fromkeys([self._first, *self._url.hosts]):
+            if time.monotonic() > deadline:
+                break
             try:
-                masters: Any = sentinel.sentinel_masters()
-                known |= set(masters)
-                answers = True
-            except redis.AuthenticationError as error:
+                masters: Any = self._sentinels[host].sentinel_masters()
+            except redis.RedisError as error:
+                reasons[host] = error
+                continue
+            known |= set(masters)
+            state = masters.get(self._url.service)
+            if state and state["is_master"] and not state["is_sdown"] and not state["is_odown"]:
+                self._first = host
+                return Host(state["ip"], state["port"])
+        raise self._why(known, reasons)
+
+    def _why(self, known: set[str], reasons: Mapping[Host, redis.RedisError]) -> redis.RedisError:
+        """Why none of them names a primary that is up."""
+        if self._url.service in known:
+            return redis.ConnectionError(f"the sentinels have no primary of {self._url.service!r} that is up")
+        if known or not reasons:
+            names = ", ".join(map(repr, sorted(known))) or "none at all"
+            return WronglySet(
+                f"the sentinels know no primary called {self._url.service!r}, but {names}; "
+                "it is named at the end of redis.url"
+            )
+        for host, error in reasons.items():
+            if isinstance(error, redis.AuthenticationError):
                 return WronglySet(
                     f"the sentinel at {host} refuses: {error}; "
                     "set sentinel_password, and sentinel_username, as options of redis.url"
                 )
-            except redis.ResponseError as error:
+            if isinstance(error, redis.ResponseError):
                 return WronglySet(f"no sentinel answers at {host}: {error}; set redis.url to sentinels")
-            except redis.RedisError as error:
-                reason = error
-        if not answers:
-            silent = redis.ConnectionError(f"no sentinel answers at {', '.join(map(str, self._url.hosts))}")
-            silent.__cause__ = reason
-            return silent
-        if self._url.service in known:
-            return redis.ConnectionError(f"the sentinels have no primary of {self._url.service!r} that is up")
-        names = ", ".join(map(repr, sorted(known))) or "none at all"
-        return WronglySet(
-            f"the sentinels know no primary called {self._url.service!r}, but {names}; "
-            "it is named at the end of redis.url"
-        )
+        silent = redis.ConnectionError(f"no sentinel answers at {', '.join(map(str, self._url.hosts))}")
+        silent.__cause__ = next(iter(reasons.values()), None)
+        return silent
 
 
 class _Cluster:
@@ -92,39 +94,49 @@ class _Cluster:
     def __init__(self, url: RedisUrl, key: str, seconds: float) -> None:
         self._url = url
         self._key = key
+        self._seconds = seconds
         login = {name: url.options.get(name) for name in ("username", "password")}
-        self._options = {**_patience(seconds), **_tls(url), **login}
-        self._last: Host | None = None
+        self._options = {**_patience(url, seconds), **_tls(url), **login}
+        self._first = url.host
 
     def __call__(self) -> Host:
-        reasons = []
-        for seed in dict.fromkeys([self._last, *self._url.hosts] if self._last else self._url.hosts):
+        deadline = time.monotonic() + self._seconds
+        reasons: list[redis.RedisError] = []
+        for seed in dict.fromkeys([self._first, *self._url.hosts]):
+            if time.monotonic() > deadline:
+                break
             try:
-                self._last = self._from(seed)
+                self._first = self._from(seed, deadline)
             except redis.AuthenticationError:
                 raise
-            except (redis.ConnectionError, redis.TimeoutError, redis.exceptions.ClusterDownError) as error:
+            except (redis.ConnectionError, redis.TimeoutError, ClusterDownError) as error:
                 reasons.append(error)
             else:
-                return self._last
+                return self._first
         said = "; ".join(map(str, reasons))
         raise redis.ConnectionError(f"no node of the cluster serves {self._key}: {said}") from reasons[-1]
 
-    def _from(self, host: Host) -> Host:
-        for _ in range(_MOST_HOPS):
+    def _from(self, host: Host, deadline: float) -> Host:
+        """Who has the key, as a node says, and the one that it names."""
+        while True:
             node = redis.Redis(*host, **self._options)
             try:
                 node.exists(self._key)
             except MovedError as moved:
                 host = Host(moved.host.strip("[]?") or host.name, moved.port)
+            except AskError:
+                return host  # it has the slot still, and some of its keys
             else:
                 return host
             finally:
                 node.close()
-        raise redis.ConnectionError(f"each node names another, at last {host}")
+            if time.monotonic() > deadline:  # while a slot moves, each may name another
+                raise redis.ConnectionError(f"each node names another, at last {host}")
 
 
-def _patience(seconds: float) -> dict[str, Any]:
+def _patience(url: RedisUrl, seconds: float) -> dict[str, Any]:
+    """How long one of them is waited for: so long that there is time for the others."""
+    seconds = max(SHORTEST_SECONDS, min(seconds / len(url.hosts) / 2, LONGEST_SECONDS))
     return {
         "socket_timeout": seconds,
         "socket_connect_timeout": seconds,

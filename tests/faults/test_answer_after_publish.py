@@ -1,8 +1,9 @@
 """`answer_after = "publish"`: a 201 is given once the event is on the stream, and on replicas; else 503."""
 
-import shutil
+import re
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -56,24 +57,43 @@ def test_what_is_answered_is_on_the_stream(tally: Tally, server: RedisProcess) -
     assert (many.status, f"{source}:{last}" in _published(server.client)) == (201, True)
 
 
+def test_nothing_is_answered_before_it_is_on_the_stream(tally: Tally, server: RedisProcess) -> None:
+    server.signal(signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as thread:
+        answer = thread.submit(_post, tally, "key")
+        eventually(lambda: tally.customers.get("/invoices")["invoices"])  # it is recorded
+        assert not answer.done()
+        server.signal(signal.SIGCONT)
+        assert answer.result().status == 201
+
+
 def test_while_redis_is_away_nothing_is_answered_201_and_a_repetition_is_when_it_is_back(
     tally: Tally, server: RedisProcess
 ) -> None:
     server.kill()
     first = _post(tally, "first")
-    assert (first.status, first.json()["title"]) == (503, "Not published")
-    assert "published as soon as it can be" in first.json()["detail"]
-    second = _post(tally, "second")
-    assert (second.status, second.headers["Retry-After"]) == (503, "1")
-    assert "not carried out" in second.json()["detail"]
+    assert (first.status, first.json()["title"], first.headers["Retry-After"]) == (503, "Not published", "1")
+    assert "published as soon as that can be" in first.json()["detail"]
+    for key in ("second", "first"):
+        refused = _post(tally, key)
+        assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
+        assert "nothing is begun" in refused.json()["detail"]
     assert tally.customers.get("/invoices")["invoices"][-1]["id"] == "1", "only the first was recorded"
     assert tally.customers.get("/status")["status"] == "degraded"
+    told = tally.customers.request("GET", "/metrics").data.decode()
+    assert re.search(r'route="/invoices",service="customers",status="503"\} 3\b', told)
 
     server.start()
     eventually(lambda: _post(tally, "second").status == 201, 30)
     assert _post(tally, "first").json() == {"id": "1"}
     eventually(tally.settled)
     assert tally.accounts.get("/accounts/1")["total_revenue_cents"] == 200
+
+
+def test_a_refusal_waits_for_nothing(tally: Tally, server: RedisProcess) -> None:
+    server.kill()
+    refused = tally.customers.request("POST", "/invoices", {**INVOICE, "customer_id": "9"})
+    assert refused.status == 422
 
 
 def test_a_restart_answers_repetitions(tally: Tally) -> None:
@@ -106,11 +126,14 @@ def test_so_many_replicas_must_have_it(tmp_path: Path, server: RedisProcess) -> 
             assert answer.status == 201
             assert answer.headers["Tally-Event-Id"] in _published(replica.client)
             replica.signal(signal.SIGSTOP)
-            assert _post(tally, "not there").status == 503
+            assert _post(tally, "not-there").status == 503
+            eventually(lambda: "0 of 1 replicas" in str(tally.customers.get("/status")["reasons"]))
             replica.signal(signal.SIGCONT)
-            eventually(lambda: _post(tally, "not there").status == 201, 30)
+            eventually(lambda: _post(tally, "not-there").status == 201, 30)
             eventually(tally.settled)
             assert tally.accounts.get("/accounts/1")["total_revenue_cents"] == 200
+            replica.signal(signal.SIGSTOP)
+            assert tally.stop(seconds=12) == 0, "nobody waits for a replica at the end"
             replica.kill()
             found = command("check", "--config", tmp_path / "tally.toml")
             assert "redis.replicas is 1, and it has 0" in found.stdout
@@ -119,21 +142,25 @@ def test_so_many_replicas_must_have_it(tmp_path: Path, server: RedisProcess) -> 
 
 
 def test_no_answer_is_lost_with_the_machine_and_a_primary(tmp_path: Path) -> None:
-    with sentinels(tmp_path / "redis") as there:
+    with sentinels(tmp_path / "redis", down_after_ms=3000) as there:
         redis_settings = {"url": there.url, "embedded": "never", "replicas": 2}
+        former = there.primary()
         with running(tmp_path / "tally", redis=redis_settings, customers=PUBLISH) as tally:
             load = Load(tally)
             with load.running(clients=4):
                 load.accepted(200)
             answered, revenue = sorted(load.invoices), dict(load.cents)
-            tally.end()
-        former = there.primary()
-        former.kill()
-        there.fails_over(former)
-        lost = tmp_path / "tally" / "data"
+            former.kill()
+            with ThreadPoolExecutor(4) as threads:
+                late = [threads.submit(_post, tally, f"late-{n}") for n in range(4)]
+                eventually(lambda: len(list(load._listed())) == len(answered) + 4)
+                assert not any(answer.done() for answer in late), "recorded, and on no stream"
+                tally.end()
+            assert all(answer.exception() for answer in late)
         for name in ("customers.db", "customers.db-wal", "customers.db-shm"):
-            (lost / name).unlink(missing_ok=True)
-        done = command("recover", "customers", "--config", tmp_path / "tally" / "tally.toml", "--yes")
+            (tmp_path / "tally" / "data" / name).unlink(missing_ok=True)
+        there.fails_over(former)
+        done = command("recover", "customers", "--config", tmp_path / "tally" / "tally.toml")
         assert done.returncode == 0, done
         redis_settings["replicas"] = 1
         with running(tmp_path / "tally", redis=redis_settings, customers=PUBLISH) as tally:
@@ -142,4 +169,3 @@ def test_no_answer_is_lost_with_the_machine_and_a_primary(tmp_path: Path) -> Non
             assert sorted(load._listed()) == answered
             eventually(load.counted)
             assert dict(load.cents) == revenue
-    shutil.rmtree(tmp_path / "redis")

@@ -45,7 +45,7 @@ def test_in_a_cluster_whoever_has_the_slot_is_found(tmp_path: Path) -> None:
             load.accepted(100)
         eventually(lambda: not troubles(tally), 30)
         load.exact(once=False)
-        former.start("--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
+        redis.start(former)
         eventually(redis.is_whole, 30)
 
         target = next(server for server in redis.servers[:3] if server not in (former, redis.owner()))

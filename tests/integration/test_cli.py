@@ -768,12 +768,13 @@ def test_run_refuses_a_node_of_a_cluster_that_keeps_the_stream_elsewhere(
 ) -> None:
     nodes = [RedisProcess(tmp_path_factory.mktemp(name)) for name in ("one", "other")]
     try:
-        for node in nodes:
-            node.start("--cluster-enabled", "yes")
+        buses = [free_port(), free_port()]
+        for node, bus in zip(nodes, buses, strict=True):
+            node.start("--cluster-enabled", "yes", "--cluster-port", str(bus))
         clients: list[Any] = [node.client for node in nodes]
         one, other = clients
         one.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
-        one.execute_command("CLUSTER MEET", "127.0.0.1", nodes[1].port)
+        one.execute_command("CLUSTER MEET", "127.0.0.1", nodes[1].port, buses[1])
         eventually(lambda: other.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
         _both_refuse(
             settings(tmp_path, redis={"url": nodes[1].url}),

@@ -65,6 +65,7 @@ def port(home: Path) -> Iterator[int]:
     with subprocess.Popen([servers.program("redis-7.0"), *arguments]) as process:
         try:
             client: Any = redis.Redis(
+                host="127.0.0.1",
                 port=port,
                 ssl=True,
                 ssl_ca_certs=str(tls / "ca.crt"),

@@ -126,9 +126,23 @@ def test_nobody_hears_of_what_too_few_replicas_have(
     publication = Publication(1, replicas=1)
     relay = Relay(accounts.database, stream, publication=publication)
     _commit(accounts, 3)
-    assert [relay.step(), relay.step()] == [3, 1]  # the last is sent again and again
+    assert [relay.step(), relay.step()] == [3, 0]  # the last is sent again and again
+    assert relay.lack == "0 of 1 replicas have what was published: changes are answered 503"
+    _commit(accounts, 1)
+    assert (relay.step(), _sequences(client)) == (1, [1, 2, 3, 4])
     assert (publication.row(), publication.bells[0].is_rung()) == (0, False)
-    assert _sequences(client) == [1, 2, 3]
+
+
+def test_who_waits_hears_also_where_the_last_events_are_lost_here(
+    accounts: Accounts, stream: EventStream
+) -> None:
+    _commit(accounts, 5)
+    _drain(Relay(accounts.database, stream))
+    with accounts.database.transaction():  # as in a copy that was put back
+        accounts.database.execute("DELETE FROM outbox WHERE sequence > 3")
+    publication = Publication(1)
+    _drain(Relay(accounts.database, stream, publication=publication))
+    assert publication.row() == last_row(accounts.database) == 3
 
 
 @pytest.mark.parametrize("loss", ["FLUSHALL", "older copy"])

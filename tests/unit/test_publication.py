@@ -82,7 +82,7 @@ def test_who_waits_in_vain_is_told_and_nothing_is_begun_until_something_is_publi
     after.insist()
     hold(after, 1, "first")
     assert _told(told, 2) == ["first: NotPublished", "done"]
-    with pytest.raises(NotPublished, match="not carried out"):
+    with pytest.raises(NotPublished, match="nothing is begun"):
         after.insist()
     publication.reached(1)
     after.insist()
