@@ -95,6 +95,8 @@ class Database:
         self.while_waiting: Callable[[], None] = lambda: None
         self.is_newest: Callable[[], bool] = lambda: True
         """Whether it is known to hold the newest events of its source; see incarnations."""
+        self.transactions = 0
+        """How many were begun here, to write: what was read in one is as it was until the next."""
         self.run = ""
         """Which run of Tally this process belongs to, where that is in doubt."""
         self._schema = schema
@@ -157,6 +159,10 @@ class Database:
             raise damaged(str(self.path), error) from error
         return None
 
+    def last_row_id(self) -> int:
+        """The rowid of the row that was inserted last."""
+        return self._connection.last_insert_rowid()
+
     def changes(self) -> int:
         """How many rows the last INSERT, UPDATE or DELETE changed."""
         return self._connection.changes()
@@ -214,6 +220,7 @@ class Database:
         deferred transaction would fail with SQLITE_BUSY_SNAPSHOT when it comes to write).
         """
         self.insist_on_place()
+        self.transactions += 1
         try:
             with translated(str(self.path)), self._bracket("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"):
                 yield

@@ -81,6 +81,8 @@ class Outbox:
         self._incarnation = incarnation or incarnations(database)[-1]
         self._base = self._incarnation.base
         self._added = 0
+        self._last_row = 0  # of those that were added
+        self._current: tuple[int, Incarnation] | None = None  # in which transaction it was looked for
 
     @property
     def database(self) -> Database:
@@ -115,6 +117,7 @@ class Outbox:
             [(type(event).__name__, encode(event), cause.trace_parent, key, cause.by) for event in events],
         )
         self._added += len(events)
+        self._last_row = self._database.last_row_id()
 
     def telling(self, change: Callable[[], T]) -> tuple[T, EventRange | None]:
         """What `change` answers, and the events that it adds, in the transaction that is open.
@@ -123,14 +126,26 @@ class Outbox:
         """
         before = self._added
         answer = change()
-        current = Outbox(self._database)
-        added, last = self._added - before, current.last()
-        return answer, EventRange(current.source, last - max(added, 1) + 1, last) if last else None
+        if added := self._added - before:
+            current = self._written_to()
+            last = self._last_row - current.base
+            return answer, EventRange(current.source, last - added + 1, last)
+        newest = Outbox(self._database)
+        last = newest.last()
+        return answer, EventRange(newest.source, last, last) if last else None
+
+    def _written_to(self) -> Incarnation:
+        """The one that new events get, in the transaction that is open; looked for once in each."""
+        now = self._database.transactions
+        if self._current is None or self._current[0] != now:
+            self._current = now, incarnations(self._database)[-1]
+        return self._current[1]
 
     def begin_if_in_doubt(self) -> None:
         """Begin a new name where the one before is in doubt. In the transaction, before numbers are given."""
         if not self._database.is_newest() and not is_begun(self._database):
             begin(self._database, Outbox(self._database).last())
+            self._current = None
 
     def after(self, sequence: int, limit: int) -> list[OutboxRow]:
         """Up to `limit` events that follow `sequence`, in order."""
