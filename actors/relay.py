@@ -76,7 +76,7 @@ class Relay:
         self.refusal: str | None = None  # why nothing is published any more
 
     def step(self) -> int:
-        """Publish up to `batch` events; answer how many there were: 0 when there are no more.
+        """Publish up to `batch` events, and the rest of a request; answer how many: 0 when there are no more.
 
         As many as that are only on their way when this returns; the next step hears of them.
         Raises RedisError or StoreUnavailable. May be repeated after either: what was published
@@ -93,7 +93,7 @@ class Relay:
             before = self._sent[-1].rows[-1].sequence
         elif self._is_unsure(self._outbox, last):
             before, again = last - 1, True  # replicas are asked for what came over the same connection
-        rows = _without_gap(self._outbox.after(before, self._batch))
+        rows = _without_gap(self._outbox.batch(before, self._batch))
         if rows:
             self._send(rows, before, again)
         while self._sent and (len(self._sent) > 1 or len(rows) < self._batch):

@@ -27,6 +27,10 @@ from tally.store.incarnations import (
 from tally.store.lacking import lacking_of
 from tally.store.ranges import Range
 
+MOST_TOGETHER = (
+    10_000  # events that are published in one piece: for as long as that takes, Redis does no more
+)
+
 T = TypeVar("T")
 
 SCHEMA = """
@@ -36,8 +40,9 @@ CREATE TABLE outbox (
     payload BLOB NOT NULL,
     trace_parent TEXT,
     request_key TEXT,
-    by_user TEXT
-) STRICT;
+    by_user TEXT,
+    more INTEGER
+) STRICT; -- `more`: how many of the rows behind it belong to the same request; NULL for none
 
 -- How far publication had got at some times, to know which rows were published how long ago.
 CREATE TABLE publication (
@@ -48,7 +53,7 @@ CREATE TABLE publication (
 
 
 REQUEST_KEY = "ALTER TABLE outbox ADD COLUMN request_key TEXT;"  # what schemas up to 3 lack
-BY_USER = "ALTER TABLE outbox ADD COLUMN by_user TEXT;"  # and up to 4
+BY_USER = "ALTER TABLE outbox ADD COLUMN by_user TEXT; ALTER TABLE outbox ADD COLUMN more INTEGER;"  # up to 4
 
 
 class OutboxRow(NamedTuple):
@@ -105,16 +110,27 @@ class Outbox:
         return self._incarnation.last is None and incarnations(self._database)[-1] == self._incarnation
 
     def add(self, events: Sequence[Event], cause: Cause = UNKNOWN) -> None:
-        """Append events inside the transaction that is open, which must be the one of their change.
+        """Append the events of a request, inside the transaction that is open, that of their change.
 
         Under the name that the database is written to with: a new one, where it can't know that it holds the
         newest events of the one before.
         """
         self.begin_if_in_doubt()
+        together = len(events) <= MOST_TOGETHER
         key = cause.request_key and f"{cause.request_key}{len(events)}"
         self._database.insert(
-            "outbox (type, payload, trace_parent, request_key, by_user)",
-            [(type(event).__name__, encode(event), cause.trace_parent, key, cause.by) for event in events],
+            "outbox (type, payload, trace_parent, request_key, by_user, more)",
+            [
+                (
+                    type(event).__name__,
+                    encode(event),
+                    cause.trace_parent,
+                    key,
+                    cause.by,
+                    (together and more) or None,
+                )
+                for more, event in zip(range(len(events) - 1, -1, -1), events, strict=True)
+            ],
         )
         self._added += len(events)
         self._last_row = self._database.last_row_id()
@@ -150,6 +166,15 @@ class Outbox:
     def after(self, sequence: int, limit: int) -> list[OutboxRow]:
         """Up to `limit` events that follow `sequence`, in order."""
         return self._rows(Range(sequence + 1, ROOM), limit)
+
+    def batch(self, sequence: int, limit: int) -> list[OutboxRow]:
+        """Like `after`, and more where a request would be cut: its events come together, or not yet."""
+        rows = self.after(sequence, limit)
+        if len(rows) == limit:
+            last = rows[-1].sequence
+            more = self._database.value("SELECT more FROM outbox WHERE sequence = ?", (self.row(last),))
+            rows += self.after(last, more) if more else []
+        return rows
 
     def of(self, wanted: Iterable[Range]) -> list[OutboxRow]:
         """The events with these sequences that the outbox still holds, in order."""

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from support.invoices import Load
 from support.tally import Tally, prepared, running
 from support.waiting import eventually
 from tally.store.stream import EventStream, connect
+
+BATCH, BATCHES = 2000, range(1, 25)  # invoices in each
 
 
 @pytest.fixture
@@ -274,6 +277,43 @@ def test_a_lost_customers_db_is_made_again(tally: Tally, tmp_path: Path, beginni
     agree(tally)
     eventually(lambda: tally.customers.get("/status")["status"] == "ok")
     assert len(_ids(load)) == len(set(_ids(load)))
+
+
+def test_a_batch_is_made_again_wholly_or_not_at_all_and_a_repetition_is_answered(tally: Tally) -> None:
+    account = tally.accounts.post("/accounts", {"name": "A", "owned_by": "tests"})["id"]
+    customer = tally.customers.post("/customers", {"name": "C", "account_id": account})["id"]
+    eventually(tally.settled, 30)
+
+    def post(number: int) -> int:
+        invoice = {"customer_id": customer, "purchase_date": "2019-01-06", "purchase_price_cents": number}
+        headers = {"Idempotency-Key": f"batch-{number}"}
+        return tally.customers.request("POST", "/invoices/batch", [invoice] * BATCH, headers=headers).status
+
+    with ThreadPoolExecutor(2) as threads:
+        posted = [threads.submit(post, number) for number in BATCHES]
+        with closing(_client(tally)) as client:
+            eventually(lambda: client.xlen("event-stream") > 3 * BATCH)
+        tally.end()
+    assert any(each.exception() for each in posted), "all was published before the end"
+
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{_file(tally)}{suffix}").unlink(missing_ok=True)
+    done = command("recover", "customers", *_config(tally))
+    assert done.returncode == 0, done
+    assert {count for _, count in _counts(tally)} == {BATCH}, _counts(tally)
+    tally.start()
+    assert [post(number) for number in BATCHES] == [201] * len(BATCHES)
+    assert _counts(tally) == [(number, BATCH) for number in BATCHES]
+    eventually(tally.settled, 30)
+    total = tally.accounts.get(f"/accounts/{account}")["total_revenue_cents"]
+    assert total == sum(BATCHES) * BATCH
+
+
+def _counts(tally: Tally) -> list[tuple[int, int]]:
+    """How many invoices there are of each amount."""
+    with closing(sqlite3.connect(_file(tally))) as database:
+        sql = "SELECT purchase_price_cents, count(*) FROM invoice GROUP BY 1 ORDER BY 1"
+        return database.execute(sql).fetchall()
 
 
 def test_nothing_is_recovered_or_restored_under_a_running_tally(tally: Tally, tmp_path: Path) -> None:

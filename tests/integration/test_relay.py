@@ -10,6 +10,7 @@ import redis
 from support.rights import without_right
 from tally.actors.publication import Publication
 from tally.actors.relay import BATCH, Relay
+from tally.events import AccountDeleted, now
 from tally.store.accounts import Accounts, NewAccount, open_database
 from tally.store.cause import Cause
 from tally.store.incarnations import begin
@@ -53,6 +54,22 @@ def test_committed_events_are_published_in_order_and_once(
     _drain(relay)
     assert _sequences(client) == list(range(1, BATCH + 16))
     assert accounts.outbox.depth() == 0
+
+
+def test_the_events_of_a_request_are_published_together(
+    accounts: Accounts, stream: EventStream, client: redis.Redis
+) -> None:
+    several = [AccountDeleted(number, now()) for number in range(1, 2 * BATCH)]
+    with accounts.database.transaction():
+        accounts.outbox.add(several[:3])
+        accounts.outbox.add(several)
+        accounts.outbox.add(several[:1])
+    before, whole = [], Relay(accounts.database, stream)
+    while whole.step():
+        before.append(client.xlen("event-stream"))
+    end = 3 + len(several)
+    assert set(before) <= {0, end, end + 1}, "a part of a request was on the stream"
+    assert _sequences(client) == list(range(1, end + 2))
 
 
 def test_an_event_carries_the_contracts_fields(
