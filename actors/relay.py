@@ -110,7 +110,7 @@ class Relay:
         fresh_rows = len(rows) - again
         if not fresh_rows and not self._outbox.is_written_to:
             return 0 if self.lack else 1  # there is another name by now: the next step asks
-        if not rows and self._publication and self._publication.row() < newest:
+        if not rows and not self.lack and self._publication and self._publication.row() < newest:
             self._publication.reached(newest)  # what is not here any more is published, or nowhere
         self._last = last
         return fresh_rows

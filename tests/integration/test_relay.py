@@ -137,11 +137,12 @@ def test_who_waits_hears_how_far_it_is_also_when_all_was_published_before(
     assert _sequences(client) == [1, 2, 3, 1]
 
 
+@pytest.mark.parametrize("batch", [BATCH, 3])
 def test_nobody_hears_of_what_too_few_replicas_have(
-    accounts: Accounts, stream: EventStream, client: redis.Redis
+    accounts: Accounts, stream: EventStream, client: redis.Redis, batch: int
 ) -> None:
     publication = Publication(1, replicas=1)
-    relay = Relay(accounts.database, stream, publication=publication)
+    relay = Relay(accounts.database, stream, publication=publication, batch=batch)
     _commit(accounts, 3)
     assert [relay.step(), relay.step()] == [3, 0]  # the last is sent again and again
     assert relay.lack == "0 of 1 replicas have what was published: changes are answered 503"
