@@ -10,7 +10,7 @@ import redis
 from support.rights import without_right
 from tally.actors.publication import Publication
 from tally.actors.relay import BATCH, Relay
-from tally.events import AccountDeleted, now
+from tally.events import AccountDeleted, Id, now
 from tally.store.accounts import Accounts, NewAccount, open_database
 from tally.store.cause import Cause
 from tally.store.incarnations import begin
@@ -59,7 +59,7 @@ def test_committed_events_are_published_in_order_and_once(
 def test_the_events_of_a_request_are_published_together(
     accounts: Accounts, stream: EventStream, client: redis.Redis
 ) -> None:
-    several = [AccountDeleted(number, now()) for number in range(1, 2 * BATCH)]
+    several = [AccountDeleted(Id(number), now()) for number in range(1, 2 * BATCH)]
     with accounts.database.transaction():
         accounts.outbox.add(several[:3])
         accounts.outbox.add(several)
