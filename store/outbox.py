@@ -27,9 +27,7 @@ from tally.store.incarnations import (
 from tally.store.lacking import lacking_of
 from tally.store.ranges import Range
 
-MOST_TOGETHER = (
-    10_000  # events that are published in one piece: for as long as that takes, Redis does no more
-)
+MOST_TOGETHER = 10_000  # events that are published in one piece: Redis does nothing else meanwhile
 
 T = TypeVar("T")
 
