@@ -55,7 +55,7 @@ def inspect(url: str, stream: str, replicas: int | None = None) -> Seen | None:
     except (redis.AuthenticationError, redis.ResponseError) as error:  # the first is a ConnectionError
         return Seen("it answers", [f"it refuses: {error}"])
     except redis.RedisError as error:
-        refusal = _refused_by_tls(error)
+        refusal = _refused_by_tls(error) or (_refused_by_tls(_heard(client)) if address.is_tls else None)
         return Seen("it answers", [refusal]) if refusal else None
     except (ValueError, LookupError, TypeError, AttributeError):
         return Seen("it answers", ["as no Redis does"])
@@ -74,6 +74,18 @@ def _refused_by_tls(error: BaseException | None) -> str | None:
                 "redis.cert_file and redis.key_file (who we are), and whether the server speaks TLS"
             )
         error = error.__cause__ or error.__context__
+    return None
+
+
+def _heard(client: redis.Redis) -> BaseException | None:
+    """What TLS says to who only listens. A reset, of who has sent something, can swallow it."""
+    connection: Any = client.connection_pool.make_connection()
+    try:
+        with connection._connect() as listening:
+            listening.settimeout(_ANSWER_SECONDS)
+            listening.recv(1)
+    except (redis.RedisError, OSError) as error:
+        return error
     return None
 
 
