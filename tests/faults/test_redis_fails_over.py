@@ -4,7 +4,7 @@ from pathlib import Path
 
 from support.cli import command
 from support.load import Load
-from support.replicated import cluster, sentinels
+from support.replicated import SECONDS, cluster, sentinels
 from support.tally import running
 from support.troubles import troubles
 from support.waiting import eventually
@@ -27,7 +27,7 @@ def test_with_sentinels_whoever_becomes_the_primary_is_found(tmp_path: Path) -> 
             eventually(lambda: not troubles(tally), 30)
             load.exact(once=False)  # what the replica lacked was published again
             former.start()  # the sentinels make a replica of it
-            eventually(redis.is_whole, 30)
+            eventually(redis.is_whole, SECONDS)
         assert tally.pids() == before
         found = command("check", "--config", tally.directory / "tally.toml")
         assert f"now 127.0.0.1:{redis.primary().port}" in found.stdout
@@ -46,7 +46,7 @@ def test_in_a_cluster_whoever_has_the_slot_is_found(tmp_path: Path) -> None:
         eventually(lambda: not troubles(tally), 30)
         load.exact(once=False)
         redis.start(former)
-        eventually(redis.is_whole, 30)
+        eventually(redis.is_whole, SECONDS)
 
         target = next(server for server in redis.servers[:3] if server not in (former, redis.owner()))
         with load.running(clients=2):

@@ -17,6 +17,7 @@ from tally.actors.redis_binaries import bundled
 NAME = "main"  # of the primary, to the sentinels
 SLOTS = 16384
 KEY = "event-stream"
+SECONDS = 90  # a sentinel that was held up does nothing for 30 s (TILT)
 
 
 class Sentinels:
@@ -35,7 +36,7 @@ class Sentinels:
 
     def fails_over(self, former: RedisProcess) -> None:
         """Wait until another has taken the place of `former`."""
-        eventually(lambda: self.primary() is not former)
+        eventually(lambda: self.primary() is not former, SECONDS)
 
     def is_whole(self) -> bool:
         """Whether they know each other and all replicas, which are in step."""
@@ -69,7 +70,7 @@ def sentinels(directory: Path, down_after_ms: int = 500, *options: str) -> Itera
             stack.callback(_end, _sentinel(home, port, servers[0].port, down_after_ms))
             eventually(partial(answers, f"redis://127.0.0.1:{port}"))
         found = Sentinels(servers, ports)
-        eventually(found.is_whole, 30)
+        eventually(found.is_whole, SECONDS)
         yield found
 
 
@@ -121,7 +122,7 @@ class Cluster:
 
     def fails_over(self, former: RedisProcess) -> None:
         """Wait until another has taken the place of `former`."""
-        eventually(lambda: self.owner() is not former, 30)
+        eventually(lambda: self.owner() is not former, SECONDS)
 
     def move_slot(self, to: RedisProcess) -> None:
         """Move the stream's slot with all its keys to another primary, as redis-cli's resharding does."""
@@ -134,7 +135,7 @@ class Cluster:
             owner.client.migrate("127.0.0.1", to.port, keys, 0, 5000)
         for server in (to, owner):
             server.client.cluster("setslot", slot, "node", theirs)
-        eventually(lambda: self.owner() is to, 30)
+        eventually(lambda: self.owner() is to, SECONDS)
 
     def is_whole(self) -> bool:
         """Whether everybody knows everybody, and serves."""
@@ -175,7 +176,7 @@ def cluster(directory: Path) -> Iterator[Cluster]:
         for replica, primary in zip(servers[3:], servers[:3], strict=True):
             id = primary.client.cluster("myid").decode()
             eventually(partial(_replicates, replica, id))
-        eventually(found.is_whole, 30)
+        eventually(found.is_whole, SECONDS)
         yield found
 
 
