@@ -103,16 +103,16 @@ class _Lines:
     """
 
     def __init__(self) -> None:
-        self._room = select.poll()
-        self._room.register(2, select.POLLOUT)
         self._patience = PATIENCE_SECONDS
 
     def write(self, text: str) -> None:
         try:
             line = text.encode(errors="backslashreplace")
+            room = select.poll()  # of this thread alone: two can't wait with one
+            room.register(2, select.POLLOUT)
             size = len(line) if stat.S_ISREG(os.fstat(2).st_mode) else select.PIPE_BUF
             for start in range(0, len(line), size):
-                if not self._room.poll(self._patience * 1000):
+                if not room.poll(self._patience * 1000):
                     self._patience = 0.0
                     return
                 os.write(2, line[start : start + size])
