@@ -28,6 +28,7 @@ Processes = Annotated[int, Meta(ge=1, le=64)]
 Threads = Annotated[int, Meta(ge=1, le=256)]
 Seconds = Annotated[float, Meta(ge=1, le=3600)]
 Text = Annotated[str, Meta(min_length=1)]
+_TLS_FILES = {"ca_file": "ssl_ca_certs", "cert_file": "ssl_certfile", "key_file": "ssl_keyfile"}
 FileName = Annotated[str, Meta(pattern=r"^[^\x00]*$")]
 
 
@@ -44,7 +45,6 @@ class RedisSettings(Struct, frozen=True):
     url: Annotated[str, Meta(pattern=PATTERN)] = "redis://127.0.0.1:6379/0"
     stream: Annotated[str, Meta(pattern="^[^{}]+$")] = "event-stream"
     embedded: Literal["auto", "always", "never"] = "auto"
-
     ca_file: FileName = ""
     cert_file: FileName = ""
     key_file: FileName = ""
@@ -58,8 +58,12 @@ class RedisSettings(Struct, frozen=True):
     @property
     def full_url(self) -> str:
         """`url`, with the files for TLS as its options."""
-        files = {"ssl_ca_certs": self.ca_file, "ssl_certfile": self.cert_file, "ssl_keyfile": self.key_file}
-        return with_options(self.url, {option: file for option, file in files.items() if file})
+        return with_options(self.url, {_TLS_FILES[key]: file for key, file in self.tls_files.items()})
+
+    @property
+    def tls_files(self) -> dict[str, str]:
+        """The files for TLS that are set, by key."""
+        return {key: file for key in _TLS_FILES if (file := getattr(self, key))}
 
 
 class AccountsSettings(Struct, frozen=True):
@@ -167,22 +171,20 @@ def load(
     reading.read_environment(environment)
     sections = {name: cls(**reading.values[name]) for name, cls in SECTIONS.items()}
     beside = path.absolute().parent
-    sections["redis"] = _with_absolute_files(sections["redis"], beside)
     directory = beside / sections["data"].directory  # type: ignore[attr-defined]
     if file is None and not _is_checkout(package):
         directory = reading.find_lasting_directory(directory, environment)
     settings = Settings(directory, reading.signing_key, **sections)  # type: ignore[arg-type]
+    settings = msgspec.structs.replace(settings, redis=_with_absolute_files(settings.redis, beside))
     reading.find_contradictions(settings)
     if reading.faults:
         raise InvalidSettings(reading.faults)
     return settings
 
 
-def _with_absolute_files(settings: Struct, beside: Path) -> Struct:
-    files = {key: getattr(settings, key) for key in ("ca_file", "cert_file", "key_file")}
-    return msgspec.structs.replace(
-        settings, **{key: str(beside / file) for key, file in files.items() if file}
-    )
+def _with_absolute_files(settings: RedisSettings, beside: Path) -> RedisSettings:
+    absolute = {key: str(beside / file) for key, file in settings.tls_files.items()}
+    return msgspec.structs.replace(settings, **absolute)
 
 
 def _is_checkout(package: Path) -> bool:
@@ -295,11 +297,10 @@ class _Reading:
         except ValueError:
             self._contradiction("redis.url", _HIDDEN, FORMS)
             return
-        given = {key: getattr(settings, key) for key in ("ca_file", "cert_file", "key_file")}
-        for key, file in given.items():
-            if file and not address.is_tls:
+        for key, file in settings.tls_files.items():
+            if not address.is_tls:
                 self._contradiction(f"redis.{key}", "a file for TLS", "rediss in redis.url")
-            elif file and not os.access(file, os.R_OK):
+            elif not os.access(file, os.R_OK):
                 self._contradiction(f"redis.{key}", file, "a file that is there and can be read")
         if bool(settings.cert_file) != bool(settings.key_file):
             missing = "key_file" if settings.cert_file else "cert_file"

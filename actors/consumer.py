@@ -130,17 +130,17 @@ class Consumer:
         By its age: it is the database that has last acknowledged, or a later state of it, or else a copy.
         What has an EventId would be asked for by its number anyway.
         """
-        if not self._is_newest():
+        if not self._has_what_was_acknowledged():
             with self._database.transaction():  # by one sibling, and the others wait for it
-                if not self._is_newest():
+                if not self._has_what_was_acknowledged():
                     _log.warning("group_set_back", group=self._group.group, age=str(self._age))
                     self._group.set_back()
                     self._age = self._inbox.branch_off()
                     self._group.acknowledge([], self._age)
         self._group.acknowledge([], self._age)
 
-    def _is_newest(self) -> bool:
-        """Whether everything that the group has acknowledged is applied in this database."""
+    def _has_what_was_acknowledged(self) -> bool:
+        """Whether this database has applied everything that the group has acknowledged."""
         has_begun = self._group.has_begun()  # asked first: a sibling that began it had noted its age
         noted, self._age = self._group.age(), self._inbox.age()
         return not has_begun or (noted is not None and self._age.includes(noted))

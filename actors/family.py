@@ -16,13 +16,13 @@ from pathlib import Path
 
 import structlog
 
-from tally.actors import consumer, control, http_server, limits, publication, redis_server, relay
+from tally.actors import consumer, control, http_server, limits, redis_server, relay
 from tally.actors.actor import Actor
 from tally.actors.doorbell import Doorbell
 from tally.actors.housekeeper import Housekeeper
 from tally.actors.limits import Limits
 from tally.actors.metrics import FAMILIES, ConsumerMetrics, RelayMetrics, actor_metrics
-from tally.actors.publication import AfterPublication, Publication
+from tally.actors.publication import LONGEST_SECONDS, AfterPublication, Publication
 from tally.actors.redis_binaries import Server
 from tally.actors.services import SERVICES
 from tally.actors.supervision import ActorSpec, Stage
@@ -43,6 +43,7 @@ from tally.store import customers
 from tally.store.asks import Asks
 from tally.store.database import Database, Place, place_of
 from tally.store.errors import OutdatedDatabase
+from tally.store.group_commit import AnswerAfter
 from tally.store.key_file import SIGNING_KEY
 from tally.store.ranges import Range
 from tally.store.revocations import Revocations
@@ -255,16 +256,20 @@ class Family:
         customers = self._settings.customers
         if service == "customers":
             require_account = customers.require_account
-            after = None
-            if waited_for := self._publications.get(service):
-                seconds = min(publication.ANSWER_SECONDS, self._settings.supervisor.stop_timeout / 2)
-                after = partial(AfterPublication, waited_for, number, answer_seconds=seconds)
-            events = self._events(service)
+            events, after = self._events(service), self._answer_after(service, number)
             return customers_http.api(opened, ring, require_account, status, known, events, after)
         threads = self._settings.accounts.threads
         return accounts_http.api(
             opened, ring, status, known, customers.port, threads, sign_ins, self._events(service)
         )
+
+    def _answer_after(self, service: str, number: int) -> Callable[[Database], AnswerAfter] | None:
+        """What has the answers of the service's HTTP process of that number wait, if anything does."""
+        publication = self._publications.get(service)
+        if publication is None:
+            return None
+        seconds = min(LONGEST_SECONDS, self._settings.supervisor.stop_timeout / 2)
+        return partial(AfterPublication, publication, number, answer_seconds=seconds)
 
     def _events(self, service: str) -> EventsElsewhere:
         def gone(group: str) -> Mapping[str, list[Range]]:

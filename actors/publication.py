@@ -22,7 +22,7 @@ from tally.store.errors import NotPublished
 from tally.store.group_commit import Job, guarded
 from tally.store.outbox import last_row
 
-ANSWER_SECONDS = 5.0  # how long a request waits for its events to be published
+LONGEST_SECONDS = 5.0  # how long a request waits for its events to be published
 
 _log = structlog.get_logger()
 
@@ -78,7 +78,7 @@ class AfterPublication:
         publication: Publication,
         number: int,
         database: Database,
-        answer_seconds: float = ANSWER_SECONDS,
+        answer_seconds: float = LONGEST_SECONDS,
     ) -> None:
         self._publication = publication
         self._bell = publication.bells[number]

@@ -43,9 +43,8 @@ def inspect(url: str, stream: str, replicas: int | None = None) -> Seen | None:
         seconds, _ = client.time()
         faults = list(_faults(info, abs(time.time() - seconds), address))
         what = f"{_version(info)}, now {_found(client)}" if address.finder else _version(info)
-        return Seen(
-            what, faults or list(_refusals(client, stream, replicas)), tuple(_notes(info, address, replicas))
-        )
+        faults = faults or list(_refusals(client, stream, replicas))
+        return Seen(what, faults, tuple(_notes(info, address, replicas)))
     except WronglySet as error:
         return Seen("it is asked where the stream is", [str(error)])
     except redis.BusyLoadingError:
@@ -144,7 +143,7 @@ def _found(client: redis.Redis) -> str:
 
 
 def _of_replicas(info: dict[str, Any], wanted: int) -> Iterator[str]:
-    """What can be lost of what is answered after publication, or that nothing is answered."""
+    """What an answer after publication can't promise with the replicas that there are."""
     found = int(info.get("connected_slaves", 0))
     if found < wanted:
         yield f"redis.replicas is {wanted}, and it has {found}: before that, changes are answered 503"

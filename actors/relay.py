@@ -97,14 +97,10 @@ class Relay:
         if rows:
             self._send(rows, before, again)
         while self._sent and (len(self._sent) > 1 or len(rows) < self._batch):
-            answer, sent = self._publishing.answer(), self._sent.pop(0)
-            last, newest_row = answer.last, sent.rows[-1]
-            taken = (last, answer.fingerprint) == (newest_row.sequence, fingerprint(newest_row.payload))
-            if fresh := sent.rows[sent.again :]:
-                self._metrics.after_publish(fresh, taken, self._clock() - sent.at)
-            if not taken:
+            sent = self._sent[0]
+            if not self._hear():
                 return len(sent.rows)  # Redis lacks what is before, or has another's: the next step asks
-            self._tell(self._outbox.row(last), answer.replicas)
+            last = sent.rows[-1].sequence
         if (not rows and self.paces) or self._clock() >= self._next_mark:
             self._mark(last)
         fresh_rows = len(rows) - again
@@ -119,6 +115,17 @@ class Relay:
         """Note how far Redis has got, where that is known."""
         if self._last is not None:
             self._mark(self._last)
+
+    def _hear(self) -> bool:
+        """What Redis has answered to the first batch on its way: whether it has taken it."""
+        answer, sent = self._publishing.answer(), self._sent.pop(0)
+        newest = sent.rows[-1]
+        taken = (answer.last, answer.fingerprint) == (newest.sequence, fingerprint(newest.payload))
+        if fresh := sent.rows[sent.again :]:
+            self._metrics.after_publish(fresh, taken, self._clock() - sent.at)
+        if taken:
+            self._tell(self._outbox.row(newest.sequence), answer.replicas)
+        return taken
 
     def _tell(self, row: int, replicas: int) -> None:
         """All rows up to this one are published, and on so many replicas."""

@@ -25,9 +25,7 @@ DURATION = Family(
     known=(),
 )
 
-ANSWERED = (
-    "tally.answered"  # in the environment: the status that was answered in the place of the application's
-)
+ANSWERED = "tally.answered"  # in the environment: a status that was answered, and not the application's
 
 _METHODS = frozenset(falcon.HTTP_METHODS)
 

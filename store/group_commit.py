@@ -206,7 +206,7 @@ class GroupCommit:
         else:
             if involved:
                 guarded(self._after_commit)
-            if self._answer_after and mark is not None:
+            if self._answer_after and mark is not None and done:
                 worked = [job for job in worked if job not in done]
                 self._answer_after.hold(mark, done, lambda: guarded(self.after_finish))
         unavailable = isinstance(self._refusal, StoreUnavailable)

@@ -1,4 +1,4 @@
-"""What finds the server that has the stream, apart from what uses it: for each new connection, its address.
+"""Finds the server that has the stream: each new connection asks here for its address.
 
 With sentinels it is the primary that they name, in a cluster the node that has the stream's slot. Where that
 changes, connections to the old one break, or are given up (`redis_connection`); new ones find the new one.
@@ -15,7 +15,8 @@ from redis.retry import Retry
 
 from tally.redis_url import Host, RedisUrl
 
-SHORTEST_SECONDS, LONGEST_SECONDS = 0.1, 2.0  # one sentinel or node is waited for
+SHORTEST_SECONDS, LONGEST_SECONDS = 0.1, 2.0  # for which one sentinel or node is waited for
+
 Find = Callable[[], Host]
 """Answers where a connection is to go. Blocks, and raises RedisError where nobody can tell."""
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from support.cli import command
 from support.load import Load
-from support.replicated import SECONDS, cluster, sentinels
-from support.tally import running
+from support.redis_process import RedisProcess
+from support.replicated import SECONDS, Cluster, Sentinels, cluster, sentinels
+from support.tally import Tally, running
 from support.troubles import troubles
 from support.waiting import eventually
 
@@ -18,14 +19,7 @@ def test_with_sentinels_whoever_becomes_the_primary_is_found(tmp_path: Path) -> 
         before, load = tally.pids(), Load(tally)
         for _ in range(2):
             former = redis.primary()
-            with load.running(clients=2):
-                load.accepted(100)
-                former.kill()
-                load.accepted(100)
-                redis.fails_over(former)
-                load.accepted(100)
-            eventually(lambda: not troubles(tally), 30)
-            load.exact(once=False)  # what the replica lacked was published again
+            _killed_under_load(former, redis, tally, load)
             former.start()  # the sentinels make a replica of it
             eventually(redis.is_whole, SECONDS)
         assert tally.pids() == before
@@ -37,14 +31,7 @@ def test_in_a_cluster_whoever_has_the_slot_is_found(tmp_path: Path) -> None:
     with cluster(tmp_path / "redis") as redis, running(tmp_path / "tally", redis_url=redis.url) as tally:
         before, load = tally.pids(), Load(tally)
         former = redis.owner()
-        with load.running(clients=2):
-            load.accepted(100)
-            former.kill()
-            load.accepted(100)
-            redis.fails_over(former)
-            load.accepted(100)
-        eventually(lambda: not troubles(tally), 30)
-        load.exact(once=False)
+        _killed_under_load(former, redis, tally, load)
         redis.start(former)
         eventually(redis.is_whole, SECONDS)
 
@@ -56,3 +43,15 @@ def test_in_a_cluster_whoever_has_the_slot_is_found(tmp_path: Path) -> None:
         eventually(lambda: not troubles(tally), 30)
         load.exact(once=False)
         assert tally.pids() == before
+
+
+def _killed_under_load(former: RedisProcess, redis: Sentinels | Cluster, tally: Tally, load: Load) -> None:
+    """Kill whoever has the stream; all that was accepted before, meanwhile and after counts once."""
+    with load.running(clients=2):
+        load.accepted(100)
+        former.kill()
+        load.accepted(100)
+        redis.fails_over(former)
+        load.accepted(100)
+    eventually(lambda: not troubles(tally), 30)
+    load.exact(once=False)  # what the replica lacked was published again

@@ -1,7 +1,7 @@
 """One commit for many requests."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ import pytest
 from support.waiting import eventually
 from tally.store.database import Database
 from tally.store.errors import NotFound, StoreError, StoreUnavailable
-from tally.store.group_commit import GroupCommit
+from tally.store.group_commit import GroupCommit, Job
 
 SCHEMA = "CREATE TABLE thing (id INTEGER PRIMARY KEY) STRICT;"
 
@@ -249,3 +249,38 @@ def test_many_threads_get_each_its_own_answer(
     assert answers == [id * 10 for id in range(500)]
     assert _ids(database) == list(range(500))
     assert commits.count <= 500
+
+
+class Held:
+    """Has jobs wait until the test lets them go; see AnswerAfter."""
+
+    def __init__(self) -> None:
+        self.held: list[tuple[int, Sequence[Job]]] = []
+
+    def insist(self) -> None:
+        """Nothing stands in the way."""
+
+    def mark(self) -> int:
+        return 7
+
+    def hold(self, mark: int, jobs: Sequence[Job], done: Callable[[], None]) -> None:
+        self.held.append((mark, jobs))
+
+
+def test_what_was_done_is_held_and_what_was_refused_is_told_at_once(database: Database) -> None:
+    held = Held()
+    writer = GroupCommit(database, lambda: None, held)
+
+    def refuse() -> None:
+        raise NotFound("thing", 1)
+
+    refused = Told(writer, database, refuse)
+    done = Told(writer, database, lambda: database.execute("INSERT INTO thing VALUES (1)") and None)
+    writer.submit(refused)
+    assert refused.finished.wait(10)
+    assert held.held == []
+    writer.submit(done)
+    eventually(lambda: held.held == [(7, [done])])
+    assert not done.finished.is_set()
+    assert _ids(database) == [1]
+    writer.close()
