@@ -29,6 +29,7 @@ Threads = Annotated[int, Meta(ge=1, le=256)]
 Seconds = Annotated[float, Meta(ge=1, le=3600)]
 Text = Annotated[str, Meta(min_length=1)]
 _TLS_FILES = {"ca_file": "ssl_ca_certs", "cert_file": "ssl_certfile", "key_file": "ssl_keyfile"}
+Url = Annotated[str, Meta(pattern=r"^(https?://[^\s/?#@]+(/[^\s?#]*)?)?$", max_length=300)]
 FileName = Annotated[str, Meta(pattern=r"^[^\x00]*$")]
 
 
@@ -37,6 +38,14 @@ class DataSettings(Struct, frozen=True):
 
     directory: Annotated[str, Meta(pattern=r"^[^\x00]+$")] = "data"
     retention_days: Annotated[float, Meta(gt=0, le=3650)] = 7
+
+
+class NodeSettings(Struct, frozen=True):
+    """Which of the Tallys on one stream this is, and where the others, and people, find its services."""
+
+    number: Annotated[int, Meta(ge=0, le=9006)] = 0
+    url_customers: Url = ""
+    url_accounts: Url = ""
 
 
 class RedisSettings(Struct, frozen=True):
@@ -127,6 +136,7 @@ class Settings(Struct, frozen=True):
     directory: Path
     signing_key: bytes | None = None
     data: DataSettings = DataSettings()
+    node: NodeSettings = NodeSettings()
     redis: RedisSettings = RedisSettings()
     customers: CustomersSettings = CustomersSettings()
     accounts: AccountsSettings = AccountsSettings()

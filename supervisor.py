@@ -18,12 +18,13 @@ from tally.actors.services import SERVICES
 from tally.actors.supervision import Child, StartFailed, Supervisor
 from tally.commands import checks, event_listing, status_report, terminal
 from tally.commands.adopting import adopt
-from tally.commands.copies import backup, recover, restore
+from tally.commands.copies import backup, join, recover, restore
 from tally.commands.data import export, rebuild
 from tally.commands.groups import groups_command
 from tally.commands.import_command import import_
 from tally.commands.inherited import let_go_of_output
 from tally.commands.letters import dead_letters
+from tally.commands.nodes import nodes_command
 from tally.commands.shared import (
     FAILED,
     FROM_A_CHECKOUT,
@@ -97,7 +98,7 @@ def _run(settings: Settings, roles: Sequence[str]) -> None:
     listeners = {service: family.listen(settings, service) for service in services}
     redis = redis_server.choose(settings, may_start="redis" in roles)
     own_url = redis_access.private_url(settings) if redis.server else settings.redis.full_url
-    members = family.Family(settings, own_url, listeners)
+    members = family.Family(settings, own_url, listeners, is_private=redis.server is not None)
     specs = members.redis(redis.server) if redis.server else []
     specs += [spec for service in services for spec in members.service(service)]
     _tell(f"data: {settings.directory}\n{redis.told}")
@@ -239,6 +240,8 @@ for command in (
     users,
     dead_letters,
     groups_command,
+    nodes_command,
+    join,
     import_,
     export,
     adopt,

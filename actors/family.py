@@ -8,8 +8,8 @@ import os
 import secrets
 import socket
 import struct
-from collections.abc import Callable, Collection, Mapping
-from contextlib import closing
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from pathlib import Path
 import structlog
 
 from tally.actors import consumer, control, http_server, limits, redis_server, relay
-from tally.actors.actor import Actor
+from tally.actors.actor import PASSING, Actor
 from tally.actors.doorbell import Doorbell
 from tally.actors.housekeeper import Housekeeper
 from tally.actors.limits import Limits
@@ -39,14 +39,16 @@ from tally.http.tokens import Tokens
 from tally.recovery import first_start
 from tally.recovery.standing import Standing
 from tally.redis_url import bracketed
-from tally.store import customers
+from tally.store import customers, nodes
 from tally.store.asks import Asks
 from tally.store.database import Database, Place, place_of
 from tally.store.errors import OutdatedDatabase
 from tally.store.group_commit import AnswerAfter
-from tally.store.key_file import SIGNING_KEY
+from tally.store.key_file import SIGNING_KEY, UnusableKey
+from tally.store.membership import Membership, NumberAwaited
 from tally.store.ranges import Range
 from tally.store.revocations import Revocations
+from tally.store.shared_revocations import SharedRevocations
 from tally.store.stream import EventStream, RedisError
 
 _BACKLOG = 1024
@@ -78,6 +80,8 @@ def prepare(settings: Settings, roles: Collection[str]) -> None:
         except OutdatedDatabase:
             _log.warning("bringing_up_to_date", database=f"{name}.db")
             service.open(settings.directory, migrate=True).close()
+        with closing(service.open(settings.directory)) as database:
+            nodes.assign(database, settings.node.number)
     tokens(settings)
 
 
@@ -85,6 +89,12 @@ def tokens(settings: Settings, lifetime: timedelta | None = None) -> Tokens | No
     """What gives out tokens and reads them, when there are any. Raises UnusableKey or OSError."""
     if settings.auth.mode == "off":
         return None
+    file = settings.directory / SIGNING_KEY.name
+    if settings.node.number and not settings.signing_key and not file.exists():
+        raise UnusableKey(
+            f"{file}: is not there, and node {settings.node.number} takes the tokens of node 0: copy its "
+            "file there, mode 0600, or set TALLY_AUTH_SIGNING_KEY for all nodes"
+        )
     key = settings.signing_key or SIGNING_KEY.load(settings.directory)
     revocations = Revocations(settings.directory)
     return Tokens(key, lifetime or timedelta(minutes=settings.auth.token_minutes), revocations.cover)
@@ -129,10 +139,20 @@ class _NotedPlace:
 
 
 class Family:
-    """Composes the actors; `redis_url` is how they reach Redis, `listeners` the sockets of their services."""
+    """Composes the actors; `redis_url` is how they reach Redis, `listeners` the sockets of their services.
 
-    def __init__(self, settings: Settings, redis_url: str, listeners: dict[str, socket.socket]) -> None:
+    `is_private` tells that this Redis is no other node's.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        redis_url: str,
+        listeners: dict[str, socket.socket],
+        is_private: bool = False,
+    ) -> None:
         self._settings = settings
+        self._is_private = is_private
         self._redis_url = redis_url
         self._listeners = listeners
         self._doorbells = {service: Doorbell() for service in SERVICES}
@@ -309,8 +329,12 @@ class Family:
             database = self._open(service)
             database.while_waiting = actor.beat
             retention = timedelta(days=self._settings.data.retention_days)
-            standing = Standing(kind.store(database), stream, actor.beat, partial(self._confirm, service))
+            membership = self._membership(database, stream)
+            standing = Standing(
+                kind.store(database), stream, actor.beat, partial(self._confirm, service), membership
+            )
             with closing(database):
+                _take_number(actor, standing)
                 relay.run(
                     actor,
                     kind.relay(
@@ -319,9 +343,12 @@ class Family:
                         standing,
                         RelayMetrics(self._figures(actor)),
                         publication=self._publications.get(service),
+                        holder=membership.holder,
                     ),
                     self._doorbells[service],
-                    Housekeeper(database, stream, retention, self._groups),
+                    Housekeeper(
+                        database, stream, retention, self._groups, share=self._share(stream, standing)
+                    ),
                     kind.answering(database, stream).step,
                 )
 
@@ -330,11 +357,12 @@ class Family:
     def _begin(self, actor: Actor, stream: EventStream) -> None:
         """Make customers.db where there is none, once Redis has answered; see insist_on_no_other."""
         directory, where = self._settings.directory, str(self._settings.redis.address)
+        node = self._settings.node.number
         file = directory / customers.FILE
         is_there = file.exists()
         while not actor.stopping.is_set():
             try:
-                first_start.insist_on_no_other(directory, stream, where, actor.beat)
+                first_start.insist_on_no_other(directory, stream, where, node, actor.beat)
                 break
             except RedisError as error:
                 if is_there:
@@ -342,9 +370,33 @@ class Family:
                 actor.trouble(f"{error}; {customers.FILE} is made once Redis has told that there is no other")
                 actor.wait(RETRY_SECONDS)
         if not is_there:
-            first_start.make(directory)
+            first_start.make(directory, node)
             self._places[customers.SERVICE].note()
             actor.trouble(None)
+
+    def _membership(self, database: Database, stream: EventStream) -> Membership:
+        node = self._settings.node
+        url = node.url_customers if database.service == customers.SERVICE else node.url_accounts
+        return Membership(database, stream, url, is_private=self._is_private)
+
+    def _share(self, stream: EventStream, standing: Standing) -> Callable[[int], None]:
+        """What tells other nodes, and hears of them: who has which number, whose tokens are good no more."""
+        directory = self._settings.directory
+
+        @contextmanager
+        def alone() -> Iterator[None]:  # like `users`: in a transaction of accounts.db, where there is one
+            service = next(name for name in ("accounts", "customers") if (directory / f"{name}.db").exists())
+            with closing(self._open(service)) as database, database.transaction():
+                yield
+
+        revocations = SharedRevocations(stream, Revocations(directory), alone)
+
+        def share(now: int) -> None:
+            standing.take_number()
+            if self._settings.auth.mode != "off":
+                revocations.exchange(now)
+
+        return share
 
     def _consumer(self, service: str, siblings: Collection[str]) -> Callable[[Actor], None]:
         def main(actor: Actor) -> None:
@@ -367,6 +419,21 @@ class Family:
                 )
 
         return main
+
+
+def _take_number(actor: Actor, standing: Standing) -> None:
+    """Wait until a new node has its number: no request is answered before, and no id given."""
+    while not actor.stopping.is_set():
+        try:
+            standing.take_number()
+        except NumberAwaited as awaited:
+            actor.trouble(str(awaited))
+            actor.wait(awaited.seconds)
+            continue
+        except PASSING:
+            pass  # nobody can tell now
+        actor.trouble(None)
+        return
 
 
 def status_probe(

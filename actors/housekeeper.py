@@ -25,7 +25,8 @@ _log = structlog.get_logger()
 class Housekeeper:
     """Trims the stream, and prunes one database: its outbox, inbox, idempotency keys and log.
 
-    `readers` tells, whenever it trims, which groups are to be, made or not.
+    `readers` tells, whenever it trims, which groups are to be, made or not. `share` is called every few
+    seconds with the time, and raises what `step` does.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Housekeeper:
         readers: Callable[[], Collection[str]] = tuple,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
+        share: Callable[[int], None] = lambda _now: None,
     ) -> None:
         self._database = database
         self._stream = stream
@@ -48,6 +50,7 @@ class Housekeeper:
         self._outbox = Outbox(database)
         self._clock = clock
         self._now = now
+        self._share = share
         self._next = self._next_shrinking = clock()
         self._overtaken: dict[str, int] = {}
 
@@ -59,6 +62,7 @@ class Housekeeper:
         if self._clock() >= self._next_shrinking:
             self._next_shrinking = self._clock() + SHRINK_SECONDS
             self._database.shrink_log()
+            self._share(int(self._now()))
         if self._clock() < self._next:
             return False
         self._trim()
@@ -78,7 +82,7 @@ class Housekeeper:
         return False
 
     def _trim(self) -> None:
-        if removed := self._stream.trim(self._retention * 1000, self._readers()):
+        if removed := self._stream.trim(self._retention * 1000, self._readers(), self._database.node):
             _log.info("stream_trimmed", removed=removed)
         if (overtaken := self._groups.overtaken()) != self._overtaken:
             self._overtaken = overtaken

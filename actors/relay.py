@@ -42,7 +42,8 @@ class Relay:
     `settle` asks Redis how far it has got, and mends what differs; see Standing. With `pass_over`, the events
     are of no concern to the service that they come from: its consumers are spared them. While there is a
     backlog, Redis is given the next `batch` before it has answered for the last. `publication` is told how
-    far it has got: what that waits for is sent again until as many replicas have it as it asks for.
+    far it has got: what that waits for is sent again until as many replicas have it as it asks for. `holder`
+    is the database with its node's number, without which Redis takes nothing.
     """
 
     def __init__(
@@ -56,11 +57,12 @@ class Relay:
         pass_over: bool = False,
         batch: int = BATCH,
         publication: Publication | None = None,
+        holder: str = "",
     ) -> None:
         self._publication = publication
         self._group = database.source if pass_over else ""
         self._batch = batch
-        self._publishing = stream.publishing(publication.replicas if publication else 0)
+        self._publishing = stream.publishing(publication.replicas if publication else 0, holder)
         self._sent: list[_Sent] = []  # what has not been heard of yet, in order
         self._database = database
         self._outbox = Outbox(database)

@@ -65,8 +65,12 @@ class Service(NamedTuple):
         clock: Callable[[], float] = time.monotonic,
         batch: int = BATCH,
         publication: Publication | None = None,
+        holder: str = "",
     ) -> Relay:
-        """What publishes the service's events, and tells `publication`, if there is one."""
+        """What publishes the service's events, and tells `publication`, if there is one.
+
+        `holder` is the database with its node's number, which it must have.
+        """
         return Relay(
             database,
             stream,
@@ -76,6 +80,7 @@ class Service(NamedTuple):
             pass_over=not self.concerns_itself,
             batch=batch,
             publication=publication,
+            holder=holder,
         )
 
     def answering(self, database: Database, stream: EventStream) -> Answering:

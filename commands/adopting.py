@@ -16,7 +16,7 @@ from tally.events import MAX_CENTS, AccountCreated, CustomerCreated, Id, Invoice
 from tally.http.values import Description, Name
 from tally.recovery import adopting, first_start
 from tally.recovery.adopting import Adopted, Adopting, CannotAdopt
-from tally.store import accounts, customers
+from tally.store import accounts, customers, nodes
 from tally.store.errors import StoreError
 
 T = TypeVar("T")
@@ -59,7 +59,9 @@ def adopt(
         settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = DirectoryLock(settings.directory)
         try:
-            for told in _adopt(settings.directory, accounts_file, customers_file, invoices_file):
+            for told in _adopt(
+                settings.directory, settings.node.number, accounts_file, customers_file, invoices_file
+            ):
                 click.echo(told)
         finally:
             lock.release()
@@ -71,6 +73,7 @@ def adopt(
 
 def _adopt(
     directory: Path,
+    node: int,
     accounts_file: BinaryIO | None,
     customers_file: BinaryIO | None,
     invoices_file: BinaryIO | None,
@@ -80,8 +83,9 @@ def _adopt(
     with ExitStack() as opened:
         if customers_file or invoices_file:
             if not (directory / customers.FILE).exists():
-                first_start.make(directory)
+                first_start.make(directory, node)
             database = opened.enter_context(closing(customers.open_database(directory, migrate=True)))
+            nodes.assign(database, node)
             opened.enter_context(database.transaction())
             taken = Adopting(customers.Customers(database))
             if customers_file:
@@ -90,12 +94,13 @@ def _adopt(
                 invoices, credits = taken.invoices(_rows(invoices_file, _invoice))
                 told += [_told("invoices", invoices), _told("credits, of negative amounts", credits)]
         if accounts_file:
-            told.append(_told("accounts", _adopt_accounts(directory, accounts_file)))
+            told.append(_told("accounts", _adopt_accounts(directory, node, accounts_file)))
     return told
 
 
-def _adopt_accounts(directory: Path, file: BinaryIO) -> Adopted:
+def _adopt_accounts(directory: Path, node: int, file: BinaryIO) -> Adopted:
     with closing(accounts.open_database(directory, migrate=True)) as database:
+        nodes.assign(database, node)
         return adopting.adopt_accounts(accounts.Accounts(database), _rows(file, _account))
 
 

@@ -7,7 +7,7 @@ import click
 from tally.actors import logs, redis_access
 from tally.commands.shared import FAILED, Command, Group, config_option, confirmed, end, load
 from tally.config import Settings
-from tally.store import customers
+from tally.store import accounts, customers
 from tally.store.errors import StoreError
 from tally.store.stream import EventStream, RedisError
 
@@ -67,6 +67,37 @@ def restore(file: Path | None, directory: Path, yes: bool) -> None:
         end(FAILED, "interrupted; run the same command again")
 
 
+@click.command(cls=Command)
+@config_option
+@click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def join(file: Path | None, directory: Path) -> None:
+    """Begin a node, while it is stopped, from the accounts.db that another's `backup` has put in DIRECTORY.
+
+    Without it, a new node reads the whole stream, which may no longer have everything. It gets the number
+    that node.number says. What the stream has of later it reads when it runs.
+
+    \b
+    Example: python supervisor.py join /var/backups/tally/monday
+    """
+    from tally.commands import restoring  # as above
+    from tally.recovery import joining
+
+    settings = load(file)
+    try:
+        restoring.insist_on_stopped(settings.directory, accounts.FILE)
+        settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        source = joining.join(settings.directory, directory / accounts.FILE, settings.node.number)
+        click.echo(f"{settings.directory / accounts.FILE}: node {settings.node.number}, as {source}")
+        if (directory / customers.FILE).exists():
+            click.echo(f"{directory / customers.FILE} is not taken: its node alone changes what is in it")
+    except StoreError as error:
+        end(FAILED, str(error))
+    except OSError as error:
+        end(FAILED, f"{error.filename or settings.directory}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        end(FAILED, "interrupted; run the same command again")
+
+
 @click.group(cls=Group)
 def recover() -> None:
     """Make again what was lost with its disk.
@@ -106,13 +137,15 @@ def recover_customers(file: Path | None, copy: Path | None, empty: bool) -> None
         restoring.insist_on_stopped(settings.directory, customers.FILE)
         settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if empty:
-            source = lost_customers.begin_empty(settings.directory)
+            source = lost_customers.begin_empty(settings.directory, settings.node.number)
             click.echo(f"{settings.directory / customers.FILE}: empty, as {source}")
             return
         stream = _stream(settings)
         with Bars() as bars:
             advance, pages = bars.add("stream, pages"), iter(range(1, 10**9))
-            made = lost_customers.recover(settings.directory, stream, copy, lambda: advance(next(pages)))
+            made = lost_customers.recover(
+                settings.directory, stream, copy, lambda: advance(next(pages)), settings.node.number
+            )
         click.echo(
             f"{settings.directory / customers.FILE}: {made.source} again, {made.customers:,} customers and "
             f"{made.invoices:,} invoices; {made.from_stream:,} events from the stream"

@@ -53,7 +53,26 @@ class Status(msgspec.Struct, frozen=True):
         return [
             [("actor", "pid", "state", "uptime", "restarts", "memory", "trouble"), *actors],
             [("service", "status", "outbox", "pending", "lag", "dead letters"), *services],
+            *self._nodes(),
         ]
+
+    def _nodes(self) -> list[terminal.Rows]:
+        """The nodes, as the service sees them that applies all events; none where this is the only one."""
+        by_service = {report.service: report.nodes for report in self.services}
+        nodes = by_service.get("accounts") or by_service.get("customers") or []
+        if all(node.here for node in nodes):
+            return []
+        rows = [
+            (
+                f"{node.number}{' (here)' if node.here else ''}",
+                *(printable(name or "-") for name in (node.customers, node.accounts)),
+                _shown(node.lag),
+                "never" if node.idle_seconds is None else f"{node.idle_seconds:.0f} s ago",
+                printable(" ".join(filter(None, (node.url_customers, node.url_accounts)))) or "-",
+            )
+            for node in nodes
+        ]
+        return [[("node", "customers", "accounts", "missing here", "has read", "address"), *rows]]
 
     def _told(self) -> list[str]:
         return [*([printable(self.trouble)] if self.trouble else []), *self._degraded()]

@@ -151,6 +151,10 @@ def _revoke(settings: Settings, everybody: Users, name: str) -> None:
 @contextmanager
 def _users(settings: Settings) -> Iterator[Users]:
     """The users, in one transaction."""
+    if settings.node.number:
+        end(
+            FAILED, f"this is node {settings.node.number}, and all users are node 0's: run this command there"
+        )
     try:
         settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         make = supervisor_of(settings.directory) is None  # else a lost one's place would be taken
@@ -167,6 +171,8 @@ def _users(settings: Settings) -> Iterator[Users]:
 
 def warn_without_admin(settings: Settings) -> None:
     """Say so on standard error when nobody could administer."""
+    if settings.node.number:
+        return
     with _users(settings) as everybody:
         if not any(user.admin for user in everybody.all()):
             click.echo("tally: no user is an admin; `users add NAME --admin` makes one", err=True)

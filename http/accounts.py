@@ -105,6 +105,8 @@ def api(
 def _gate(service: AccountsService, tokens: Tokens | None) -> Gate:
     if tokens is None:
         return OpenGate()
+    if service.node:
+        return TokenGate(tokens)  # node 0 has the users; whom it removes, it revokes too
 
     def is_still_there(bearer: Bearer) -> bool:
         with service.read() as store:

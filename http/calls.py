@@ -29,7 +29,7 @@ from tally.http.lists import Position
 from tally.http.login import LoginBody
 from tally.http.openapi import Call, Parameter
 from tally.http.periods import PERIOD
-from tally.http.service import EVENT_ID, LISTED, MOST_LISTED, VISIBLE_ASCII
+from tally.http.service import EVENT_ID, LISTED, MOST_LISTED, NODE, VISIBLE_ASCII
 from tally.http.status import StatusReport
 from tally.http.values import (
     AccountBody,
@@ -42,6 +42,7 @@ from tally.http.values import (
     Reference,
 )
 from tally.store.accounts import Account
+from tally.store.nodes import HIGHEST
 from tally.store.records import Credit, Customer, Invoice
 from tally.version import VERSION
 
@@ -117,6 +118,12 @@ IF_MATCH = Parameter(
 ETAG = Parameter(name="ETag", kind=str, says="The row's `revision`, in quotes.", example='"1"')
 
 
+OF_NODE = Parameter(
+    name=NODE,
+    kind=Annotated[int, Meta(ge=0, le=HIGHEST)],
+    says="The node whose list it is: what others have recorded, they list.",
+    example=0,
+)
 EVENTS = Annotated[str, Meta(pattern=EVENT_RANGE)]
 TOLD = Parameter(
     name=EVENT_ID,
@@ -365,6 +372,7 @@ _CUSTOMERS = (
         method="GET",
         path="/customers",
         does="List customers",
+        answer_headers=(OF_NODE,),
         query=(OF_ACCOUNT, WORDS, NAME_ORDER, LIMIT, AFTER_NEXT),
         answer=CustomerPage,
         csv="customer,id,account_id,created_date\r\nJohn Adams,1,1,2019-03-23T05:24:50.326000Z\r\n",
@@ -389,6 +397,7 @@ _CUSTOMERS = (
         method="GET",
         path="/customers/{id}",
         does="Show a customer",
+        of_a_node=True,
         parameters=(ID,),
         answer=Customer,
         answered=_CUSTOMER,
@@ -399,6 +408,7 @@ _CUSTOMERS = (
         method="PATCH",
         path="/customers/{id}",
         does="Give a customer another name, or another account",
+        of_a_node=True,
         says="Its revenue goes with it. Where nothing is different, nothing happens. 409 where a `reference`"
         " of its invoices or credits is taken in the account that it is to move to.",
         parameters=(ID,),
@@ -415,6 +425,7 @@ _CUSTOMERS = (
         method="GET",
         path="/customers/{id}/history",
         does="Tell what became of a customer",
+        of_a_node=True,
         says="What was recorded, changed and deleted, when and by whom, oldest first; also if it is gone.",
         parameters=(ID,),
         query=(LIMIT, AFTER),
@@ -426,6 +437,7 @@ _CUSTOMERS = (
         method="DELETE",
         path="/customers/{id}",
         does="Delete a customer, its invoices and credits",
+        of_a_node=True,
         parameters=(ID,),
         query=(NO_CASCADE,),
         headers=(IF_MATCH, TRACE),
@@ -437,6 +449,7 @@ _CUSTOMERS = (
         method="POST",
         path="/invoices",
         does="Create an invoice",
+        of_a_node=True,
         says="422 for a customer that does not exist, 409 where its account has the `reference`.",
         headers=ONCE,
         sends=InvoiceBody,
@@ -453,6 +466,7 @@ _CUSTOMERS = (
         method="GET",
         path="/invoices",
         does="List invoices",
+        answer_headers=(OF_NODE,),
         query=_listed("purchase_date"),
         answer=InvoicePage,
         csv="customer,purchase_date,amount,reference,id,customer_id,account_id\r\n"
@@ -465,6 +479,7 @@ _CUSTOMERS = (
         method="POST",
         path="/invoices/batch",
         does="Create many invoices, all or none",
+        of_a_node=True,
         says="422 for customers that do not exist. Errors name the index, as `[3].purchase_date`.",
         headers=ONCE,
         sends=Annotated[list[InvoiceBody], Meta(max_length=MOST_IN_BATCH)],
@@ -479,6 +494,7 @@ _CUSTOMERS = (
         method="GET",
         path="/invoices/{id}",
         does="Show an invoice",
+        of_a_node=True,
         parameters=(ID,),
         answer=Invoice,
         answered=_INVOICE,
@@ -489,6 +505,7 @@ _CUSTOMERS = (
         method="PATCH",
         path="/invoices/{id}",
         does="Correct an invoice's amount or date",
+        of_a_node=True,
         says="Where nothing is different, nothing happens. 422 for less than its credits.",
         parameters=(ID,),
         headers=(IF_MATCH, *ONCE),
@@ -504,6 +521,7 @@ _CUSTOMERS = (
         method="GET",
         path="/invoices/{id}/history",
         does="Tell what became of an invoice",
+        of_a_node=True,
         says="What was recorded, changed and deleted, when and by whom, oldest first; also if it is gone.",
         parameters=(ID,),
         query=(LIMIT, AFTER),
@@ -515,6 +533,7 @@ _CUSTOMERS = (
         method="DELETE",
         path="/invoices/{id}",
         does="Take an invoice back",
+        of_a_node=True,
         says="409 while it has credits.",
         parameters=(ID,),
         headers=(IF_MATCH, TRACE),
@@ -526,6 +545,7 @@ _CUSTOMERS = (
         method="POST",
         path="/credits",
         does="Record a refund or a credit note",
+        of_a_node=True,
         says="It counts against the customer's revenue. With `invoice_id` it is for that invoice of the"
         " customer's; all credits of one never exceed its amount: 422.",
         headers=ONCE,
@@ -543,6 +563,7 @@ _CUSTOMERS = (
         method="GET",
         path="/credits",
         does="List credits",
+        answer_headers=(OF_NODE,),
         query=_listed("credit_date"),
         answer=CreditPage,
         csv="customer,purchase_date,amount,reference,id,customer_id,account_id,invoice_id\r\n",
@@ -554,6 +575,7 @@ _CUSTOMERS = (
         method="POST",
         path="/credits/batch",
         does="Record many credits, all or none",
+        of_a_node=True,
         says="Errors name the index, as `[3].credited_cents`.",
         headers=ONCE,
         sends=Annotated[list[CreditBody], Meta(max_length=MOST_IN_BATCH)],
@@ -568,6 +590,7 @@ _CUSTOMERS = (
         method="GET",
         path="/credits/{id}",
         does="Show a credit",
+        of_a_node=True,
         parameters=(ID,),
         answer=Credit,
         answered=_CREDIT,
@@ -577,6 +600,7 @@ _CUSTOMERS = (
         method="DELETE",
         path="/credits/{id}",
         does="Take a credit back",
+        of_a_node=True,
         parameters=(ID,),
         headers=(TRACE,),
         status=204,
@@ -628,6 +652,7 @@ _ACCOUNTS = (
         method="PATCH",
         path="/accounts/{id}",
         does="Give an account another name, description or owner",
+        of_a_node=True,
         says="Where nothing is different, nothing happens. With users, only an admin changes the owner.",
         parameters=(ID,),
         headers=(IF_MATCH, *ONCE),
@@ -643,6 +668,7 @@ _ACCOUNTS = (
         method="DELETE",
         path="/accounts/{id}",
         does="Delete an account",
+        of_a_node=True,
         says="409 while it lists customers, unless they are to go too.",
         parameters=(ID,),
         query=(CASCADE,),
@@ -762,7 +788,7 @@ SIGN_IN = Call(
     sent={"username": "alice", "password": "correct horse"},
     answer=SignedIn,
     answered={"token": "eyJhbGciOiJIUzI1NiJ9.e30.c2lnbmF0dXJl", "expires_at": _DATE},
-    problems=(401, 429, 503),
+    problems=(401, 421, 429, 503),
     public=True,
 )
 """Offered by the accounts service where auth.mode is "jwt"."""

@@ -19,6 +19,7 @@ from tally.http.overview import add_customers_overview
 from tally.http.queries import QueryGuard
 from tally.http.service import (
     BATCH_BODY,
+    NODE,
     SINGLE_BODY,
     Api,
     Json,
@@ -124,6 +125,7 @@ class CustomersResource:
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """List customers."""
         listed = CustomerListRequest(req)
+        resp.set_header(NODE, str(self._service.node))
         if exports.wants_csv(req):
             self._send_csv(req, resp, listed.wanted)
             return
@@ -210,6 +212,7 @@ class InvoicesResource:
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """List invoices."""
         listed = ListRequest(req, "purchase_date")
+        resp.set_header(NODE, str(self._service.node))
         if exports.wants_csv(req):
             _send_lines(
                 req, resp, self._service, self._long_lists, "invoices", listed, Customers.invoice_lines
@@ -281,6 +284,7 @@ class CreditsResource:
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """List credits."""
         listed = ListRequest(req, "credit_date")
+        resp.set_header(NODE, str(self._service.node))
         if exports.wants_csv(req):
             lines = Customers.credit_lines
             _send_lines(req, resp, self._service, self._long_lists, "credits", listed, lines)

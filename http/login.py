@@ -13,11 +13,12 @@ from tally.events import rfc3339
 from tally.http import bodies
 from tally.http.answers import SignedIn
 from tally.http.auth import Unauthorized
+from tally.http.problems import AtAnotherNode, NodeAddress
 from tally.http.seldom import Seldom
 from tally.http.service import SINGLE_BODY, HasDatabase, Json, Service, read_body
 from tally.http.tokens import Bearer, Tokens
 from tally.http.values import Name, Password
-from tally.store import passwords
+from tally.store import nodes, passwords
 from tally.store.login_attempts import LoginAttempts
 from tally.store.users import User, Users
 
@@ -58,8 +59,9 @@ class LoginResource:
         resp.status = falcon.HTTP_204
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Sign in."""
+        """Sign in. Raises AtAnotherNode where that has the users."""
         self._admit_customers_page(req, resp)
+        self._insist_on_users()
         login = bodies.decode(read_body(req, SINGLE_BODY), LoginBody)
         user = self._checked(login, req.remote_addr)
         token, expires = self._tokens.issue(Bearer(user.id, user.name, user.admin))
@@ -74,6 +76,12 @@ class LoginResource:
         if host and _host_and_port(origin) == (host, self._customers_port):
             resp.set_header("Access-Control-Allow-Origin", origin)
             resp.set_header("Access-Control-Expose-Headers", "Retry-After")
+
+    def _insist_on_users(self) -> None:
+        if self._service.node:
+            with self._service.read() as store:
+                url = nodes.address_of(store.database, 0) or ""
+            raise AtAnotherNode(NodeAddress(0, url), f"Users sign in at node 0{url and f', {url}'}.")
 
     def _checked(self, login: LoginBody, address: str) -> User:
         """The user whose password it is. Raises Unauthorized, or HTTPTooManyRequests.

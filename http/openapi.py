@@ -57,6 +57,7 @@ class Call(Struct, frozen=True, kw_only=True):
     leads_to: tuple[str, ...] = ()
     public: bool = False  # wants no token, also where authentication is on
     answers_for_all: bool = False  # also for ids of nothing
+    of_a_node: bool = False  # the node that has it answers, and no other
 
     def refusals(self, bearer: bool) -> list[int]:
         """The statuses of the problems that it may be answered with."""
@@ -65,6 +66,8 @@ class Call(Struct, frozen=True, kw_only=True):
             found.add(404)
         if self.sends:
             found |= {400, 413, 415}
+        if self.of_a_node:
+            found.add(421)
         if bearer and not self.public:
             found.add(401)
         return sorted(found)

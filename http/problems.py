@@ -28,13 +28,22 @@ class FieldError(Struct, frozen=True, omit_defaults=True):
     id: str | None = None
 
 
+class NodeAddress(Struct, frozen=True):
+    """Where another node is found: the address of its service; "" where it has told none."""
+
+    number: int
+    url: str
+
+
 class Problem(Struct, frozen=True, omit_defaults=True):
-    """Why a request was refused (RFC 9457); `errors` where fields of it are wrong."""
+    """Why a request was refused (RFC 9457); `errors` where fields of it are wrong, `node` where to ask
+    instead."""
 
     title: str
     status: int
     detail: str
     errors: list[FieldError] = []
+    node: NodeAddress | None = None
 
 
 class MalformedBody(falcon.HTTPBadRequest):
@@ -61,6 +70,15 @@ class InTheWay(falcon.HTTPConflict):
         self.faults = faults
 
 
+class AtAnotherNode(falcon.HTTPError):
+    """421: another node has what is asked for (RFC 9110, section 15.5.20)."""
+
+    def __init__(self, node: NodeAddress, detail: str, faults: list[FieldError] | None = None) -> None:
+        super().__init__(falcon.HTTP_421, title="At another node", description=detail)
+        self.node = node
+        self.faults = faults
+
+
 class BodyTooLarge(falcon.HTTPContentTooLarge):
     """413: the body is larger than this call takes."""
 
@@ -79,9 +97,15 @@ class PackedBody(falcon.HTTPUnsupportedMediaType):
         )
 
 
-def render(status: int, title: str, detail: str | None, faults: list[FieldError] | None = None) -> bytes:
+def render(
+    status: int,
+    title: str,
+    detail: str | None,
+    faults: list[FieldError] | None = None,
+    node: NodeAddress | None = None,
+) -> bytes:
     """The body of an error answer."""
-    return msgspec.json.encode(Problem(title, status, detail or title + ".", faults or []))
+    return msgspec.json.encode(Problem(title, status, detail or title + ".", faults or [], node))
 
 
 def serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError) -> None:
@@ -91,7 +115,7 @@ def serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPErro
     # Falcon's own errors use the status line as the title.
     title = error.title if error.title and not error.title[:3].isdigit() else phrase
     detail = error.description or _DETAILS.get(error.status_code, "").format(req=req)
-    resp.data = render(error.status_code, title, detail, faults)
+    resp.data = render(error.status_code, title, detail, faults, getattr(error, "node", None))
     resp.content_type = CONTENT_TYPE
 
 
@@ -130,6 +154,14 @@ def _from_store(req: falcon.Request, error: errors.StoreError) -> falcon.HTTPErr
     match error:
         case errors.NotFound():
             return falcon.HTTPNotFound(description=detail)
+        case errors.Misdirected():
+            faults = None
+            if error.field != "id":
+                faults = [
+                    FieldError(prefix.format(index) + error.field, f"The {error.kind} {id} is of that node")
+                    for index, id in error.named
+                ]
+            return AtAnotherNode(NodeAddress(error.node, error.url), detail, faults)
         case errors.UnknownReference():
             # Accounts are opened in the other service, whose event is still on its way for a moment.
             hint = "; if it was opened just now, try again in a second" if error.kind == "account" else ""

@@ -25,6 +25,7 @@ BATCH_BODY = 16 * SINGLE_BODY
 MOST_LISTED = 1000
 LISTED = 100
 ROUTE = "tally.route"  # in a request's environment: the template of the route that it took, if any
+NODE = "Tally-Node"  # of a list: the node whose it is
 EVENT_ID = "Tally-Event-Id"  # of an answer: the events that tell of the change
 VISIBLE_ASCII = "^[!-~]{1,200}$"  # what an Idempotency-Key is
 
@@ -62,6 +63,11 @@ class Service(Generic[S]):
         database = self._writer.database
         self.commits = GroupCommit(database, after_commit, answer_after and answer_after(database))
         self._idle: list[S] = []  # readers; a list's append and pop are atomic
+
+    @property
+    def node(self) -> int:
+        """The number of the node that this is."""
+        return self._writer.database.node
 
     def write(self, change: Callable[[S], T]) -> T:
         """Run `change` in a transaction that it may share with others; see GroupCommit.run."""

@@ -17,6 +17,8 @@ from tally.store.groups import Groups
 from tally.store.ids import renumbered
 from tally.store.inbox import Inbox
 from tally.store.incarnations import own_sources
+from tally.store.membership import number_of, read_nodes
+from tally.store.nodes import Node, known_to
 from tally.store.outbox import Outbox
 from tally.store.ranges import Range
 from tally.store.stream import ConsumerGroup, EventStream, RedisError, entry_time
@@ -48,10 +50,27 @@ class ActorReport(Struct, frozen=True):
     trouble: str | None = None
 
 
+class NodeStatus(Struct, frozen=True):
+    """A node on the stream, as this service knows it: its databases, and where its services are to be found.
+
+    `lag` tells how many of its events are missing here, None where that can't be told; `idle_seconds` for how
+    long nobody of it has read the stream, None where nobody has.
+    """
+
+    number: int
+    here: bool
+    customers: str | None = None
+    accounts: str | None = None
+    url_customers: str = ""
+    url_accounts: str = ""
+    lag: int | None = None
+    idle_seconds: float | None = None
+
+
 class StatusReport(Struct, frozen=True):
     """A service's state; `status` is "ok", or "degraded" for the `reasons` given.
 
-    `notes` tell what people should know that is no fault.
+    `notes` tell what people should know that is no fault. `nodes` has all of the stream, this one too.
     """
 
     status: Literal["ok", "degraded"]
@@ -62,6 +81,7 @@ class StatusReport(Struct, frozen=True):
     identity: str | None
     outbox_depth: int | None
     redis: RedisStatus
+    nodes: list[NodeStatus]
     actors: list[ActorReport]
     disk_free_bytes: int | None
     database_log_bytes: int | None
@@ -94,6 +114,7 @@ class StatusProbe:
         reasons: list[str] = []
         notes: list[str] = []
         identity, depth, log_bytes, redis = None, None, None, RedisStatus()
+        nodes: list[NodeStatus] = []
         try:
             database = self._open_database()
             identity, depth = database.identity, Outbox(database).depth()
@@ -101,7 +122,7 @@ class StatusProbe:
                 notes += _unshown(database)
                 reasons += _given_twice(database)
             notes += [*lacking.told(database), *renumbered(database)]
-            redis = self._ask_redis(database, reasons, notes)
+            redis, nodes = self._ask_redis(database, reasons, notes)
             log_bytes = database.log_bytes()
             database.close()
         except StoreError as error:
@@ -121,6 +142,7 @@ class StatusProbe:
             identity=identity,
             outbox_depth=depth,
             redis=redis,
+            nodes=nodes,
             actors=actors,
             disk_free_bytes=self._disk_free(),
             database_log_bytes=log_bytes,
@@ -133,7 +155,9 @@ class StatusProbe:
         except OSError:
             return None
 
-    def _ask_redis(self, database: Database, reasons: list[str], notes: list[str]) -> RedisStatus:
+    def _ask_redis(
+        self, database: Database, reasons: list[str], notes: list[str]
+    ) -> tuple[RedisStatus, list[NodeStatus]]:
         stream = self._open_stream()
         groups = Groups(stream)
         try:
@@ -152,21 +176,24 @@ class StatusProbe:
                 each: numbers.count(missing[each]) - numbers.count(lost.get(each, [])) for each in published
             }
             notes += _given_up(lost)
-            notes += _others(database, published, stream.heirs())
-            reasons += [*_kept(groups.holding()), *_missed(groups.overtaken())]
+            known, heirs = read_nodes(stream), stream.heirs()
+            notes += _others(database, published, known, heirs)
+            reasons += [*_kept(groups.holding(), known), *_missed(groups.overtaken(), known)]
+            whose = {source: number_of(source, known, heirs) for source in lag}
+            nodes = _nodes(database, known, whose, lag, groups)
             # Last: without lag, all that was published has been handed out, and may be pending still.
             pending = ConsumerGroup(stream, database.source, "").pending()
             if self._service == "accounts" and pending == 0 and (why := read_model.due(database)):
                 reasons.append(why)
         except (RedisError, OSError) as error:
             reasons.append(f"Redis does not answer: {error}")
-            return RedisStatus(reachable=False)
+            return RedisStatus(reachable=False), _nodes(database, known_to(database))
         finally:
             stream.client.close()
         if dead_letters:
             wait = "dead letter waits" if dead_letters == 1 else "dead letters wait"
             reasons.append(f"{dead_letters} {wait} for a decision")
-        return RedisStatus(reachable=True, pending=pending, dead_letters=dead_letters, lag=lag)
+        return RedisStatus(reachable=True, pending=pending, dead_letters=dead_letters, lag=lag), nodes
 
 
 def _troubles(actors: Collection[ActorReport], reasons: Collection[str]) -> Iterator[str]:
@@ -179,13 +206,50 @@ def _troubles(actors: Collection[ActorReport], reasons: Collection[str]) -> Iter
     return (f"{', '.join(names)}: {trouble}" for trouble, names in waiting.items())
 
 
-def _others(database: Database, published: Collection[str], heirs: Mapping[str, str]) -> Iterator[str]:
-    """Other databases of the same service on the stream, which may give the same numbers."""
+def _nodes(
+    database: Database,
+    known: Mapping[str, Node],
+    whose: Mapping[str, int] | None = None,
+    lag: Mapping[str, int] | None = None,
+    groups: Groups | None = None,
+) -> list[NodeStatus]:
+    """The nodes, by number. `whose` tells which node has each source of the `lag`."""
+    there: dict[int, dict[str, str]] = {}
+    for name, node in sorted(known.items()):
+        if not node.is_removed:
+            there.setdefault(node.number, {})[name.partition("@")[0]] = name
+    found = []
+    for number, databases in sorted(there.items()):
+        idle = [ms for name in databases.values() if groups and (ms := groups.idle_ms(name)) is not None]
+        missing = [count for source, count in (lag or {}).items() if whose and whose[source] == number]
+        urls = {service: known[name].url for service, name in databases.items()}
+        found.append(
+            NodeStatus(
+                number,
+                number == database.node,
+                databases.get("customers"),
+                databases.get("accounts"),
+                urls.get("customers", ""),
+                urls.get("accounts", ""),
+                lag=None if lag is None else sum(missing),
+                idle_seconds=min(idle) / 1000 if idle else None,
+            )
+        )
+    return found
+
+
+def _others(
+    database: Database, published: Collection[str], known: Mapping[str, Node], heirs: Mapping[str, str]
+) -> Iterator[str]:
+    """Other databases of the same service and node on the stream, which may give the same numbers."""
     own = own_sources(database)
     others = [
         source
         for source in published
-        if source.startswith(f"{database.service}@") and source not in own and "+" not in source
+        if source.startswith(f"{database.service}@")
+        and source not in own
+        and "+" not in source
+        and number_of(source, known, heirs) == database.node
     ]
     if others := sorted({*others} - {former for heir, former in heirs.items() if heir not in own}):
         yield (
@@ -247,7 +311,7 @@ def _first_of(ranges: list[Range]) -> str:
     return f"{text} and others" if len(ranges) > 5 else text
 
 
-def _kept(holding: dict[str, str]) -> Iterator[str]:
+def _kept(holding: dict[str, str], known: Mapping[str, Node]) -> Iterator[str]:
     """For whom the stream keeps entries that are older than the retention."""
     for group, id in sorted(holding.items()):
         if "@" not in group:
@@ -255,13 +319,28 @@ def _kept(holding: dict[str, str]) -> Iterator[str]:
             continue
         yield (
             f"the stream keeps entries beyond data.retention_days for {group}, which has read up to "
-            f"{entry_time(id)}; if its database is gone for good: `groups remove {group}`"
+            f"{entry_time(id)}; if its database is gone for good: `{_removal(group, known)}`"
         )
 
 
-def _missed(overtaken: dict[str, int]) -> Iterator[str]:
+def _removal(group: str, known: Mapping[str, Node]) -> str:
+    """The command that ends what is kept for the group of a database that is gone."""
+    node = known.get(group)
+    if node and node.number and not node.is_removed:
+        return f"nodes remove {node.number}"
+    return f"groups remove {group}"
+
+
+def _missed(overtaken: dict[str, int], known: Mapping[str, Node]) -> Iterator[str]:
     """Who did not read in time what was removed then."""
     for group, count in sorted(overtaken.items()):
+        if group in known:
+            yield (
+                f"{count:,} entries were removed, for their age, before node {known[group].number} had read "
+                f"them ({group}); what no outbox has any more is missing there for good: `join` it again, or "
+                f"`{_removal(group, known)}`"
+            )
+            continue
         yield (
             f"{count:,} entries were removed, for their age, before the group {group} of another program had "
             f"read them; nobody reads from it: `groups remove {group}`, when it is not needed"

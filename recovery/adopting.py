@@ -17,7 +17,7 @@ from tally.store.accounts import Accounts
 from tally.store.customers import Customers
 from tally.store.database import Database, numbers
 from tally.store.errors import StoreError
-from tally.store.ids import raise_ids
+from tally.store.ids import SPAN, node_of, raise_ids
 from tally.store.outbox import OutboxRow, OwnEvent
 from tally.store.read_model import ADOPTED
 from tally.store.records import NewCredit
@@ -50,6 +50,7 @@ def adopt_accounts(accounts: Accounts, created: Iterable[AccountCreated]) -> Ado
     adopted = Adopted()
     with accounts.database.transaction():
         for events in _parts(created):
+            _insist_on_range(accounts.database, "account", events)
             held = _held(
                 accounts.database,
                 "SELECT id, name, description, owned_by, created_date FROM account",
@@ -86,6 +87,7 @@ class Adopting:
         """Record customers. May be repeated."""
         adopted = Adopted()
         for events in _parts(created):
+            _insist_on_range(self._database, "customer", events)
             held = _held(self._database, "SELECT id, account_id, name, created_date FROM customer", events)
             new = _new("customer", events, held, lambda e: (e.account_id, e.name, rfc3339(e.created_date)))
             self._record("customer", new)
@@ -96,6 +98,7 @@ class Adopting:
         """Record invoices, and as credits those of less than nothing: both are counted. May be repeated."""
         invoices, credits = Adopted(), Adopted()
         for events in _parts(created):
+            _insist_on_range(self._database, "invoice", events)
             self._insist_on_customers(events)
             good = [each for each in events if each.purchase_price_cents >= 0]
             held = _held(
@@ -202,6 +205,16 @@ def _new(
         elif held[event.id] != row:
             raise CannotAdopt(f"There is another {kind} {event.id} already")
     return new
+
+
+def _insist_on_range(database: Database, kind: str, events: Iterable[Created]) -> None:
+    """What another node gives may one day be somebody else's."""
+    for event in events:
+        if node_of(event.id) != database.node:
+            raise CannotAdopt(
+                f"The {kind} {event.id} can't keep its id: node {database.node} has those from "
+                f"{database.node * SPAN + 1} to {(database.node + 1) * SPAN}"
+            )
 
 
 def _reach(database: Database, table: str, events: Sequence[Any]) -> None:

@@ -20,10 +20,12 @@ from tally.store.database import Database
 from tally.store.errors import StoreError, UnusableDatabase
 from tally.store.inbox import Inbox
 from tally.store.incarnations import earlier_sources, own_sources
+from tally.store.membership import BESIDE, Membership, number_of, read_nodes
+from tally.store.nodes import Node, WrongNumber, assign, known_to
 from tally.store.stream import EventStream
 
 _FOLDER = "new"
-BESIDE = "begun_beside"  # in meta: that it was begun though others were known, by somebody who knew of them
+_FORMER = "accounts_beside"  # in meta of customers.db: which accounts.db was in the same directory
 
 
 class LostDatabase(StoreError):
@@ -33,50 +35,94 @@ class LostDatabase(StoreError):
 def known_sources(
     directory: Path,
     stream: EventStream,
+    node: int,
     service: str = customers.SERVICE,
     beat: Callable[[], None] = lambda: None,
 ) -> set[str]:
-    """A service's databases that Redis and the other service's database in `directory` know of.
+    """A node's databases of a service that Redis and the other service's database in `directory` know of.
 
-    Where they know none, those on the stream, which is read for it, with a `beat` for each page. Raises
-    RedisError or StoreError.
+    Where they know none of any node, those on the stream, which is read for it, with a `beat` for each page.
+    Raises RedisError or StoreError.
     """
     prefix = f"{service}@"
-    known = {*stream.published_by_source(), *_groups(stream), *_applied(directory, service)}
+    nodes = _nodes_beside(directory, service) | read_nodes(stream)
+    known = {*stream.published_by_source(), *_groups(stream), *_applied(directory, service), *nodes}
     found = {source for source in known if source.startswith(prefix)}
-    return found or {source for source in _on_stream(stream, beat) if source.startswith(prefix)}
+    found = found or {source for source in _on_stream(stream, beat) if source.startswith(prefix)}
+    heirs = stream.heirs()
+    return {source for source in found if number_of(source, nodes, heirs) == node}
 
 
 def insist_on_no_other(
-    directory: Path, stream: EventStream, where: str, beat: Callable[[], None] = lambda: None
+    directory: Path, stream: EventStream, where: str, node: int = 0, beat: Callable[[], None] = lambda: None
 ) -> None:
-    """See that no other customers.db is known where there is none yet, or one that never published.
+    """See that no other customers.db of that node is known where there is none yet, or one that never
+    published.
 
     `where` says in words where Redis is; `beat` is called while it takes long. Raises LostDatabase, or
     RedisError or StoreError when nobody can tell.
     """
     own = _own(directory)
     if own is None:
-        others = known_sources(directory, stream, beat=beat)
+        others = known_sources(directory, stream, node, beat=beat)
         if others:
             raise LostDatabase(
                 f"there is no {customers.FILE} in {directory}, but {_and(others)} published to the stream "
                 f"at {where}. Put a copy back with `restore DIR`, or make it again with `recover customers`. "
-                "If this is another Tally, set redis.url to a Redis of its own. To begin with an empty one "
-                "all the same: `recover customers --empty`"
+                "If this is another Tally, set node.number to one of its own, or redis.url to another Redis. "
+                "To begin with an empty one all the same: `recover customers --empty`"
             )
-    elif own and (others := known_sources(directory, stream, beat=beat)) and not own & others:
+    elif own and (others := known_sources(directory, stream, node, beat=beat)) and not own & others:
         raise LostDatabase(
             f"{directory / customers.FILE} has published nothing yet, but {_and(others)} did on the stream "
-            f"at {where}: a second one would give its numbers again. Set redis.url to a Redis of its own; "
-            "or, if this file is not needed, remove it and see what `run` says then"
+            f"at {where}: a second one would give its numbers again. Set node.number to one of its own, or "
+            "redis.url to another Redis; or, if this file is not needed, remove it and see what `run` says "
+            "then"
         )
 
 
-def make(directory: Path) -> None:
-    """Make an empty customers.db, and the directory, if need be. Raises StoreError or OSError."""
+def take_number(membership: Membership, database: Database) -> None:
+    """Take the number of the database's node; see Membership.
+
+    An accounts.db is made again where one was lost: it takes its number too.
+    """
+    try:
+        membership.take()
+    except WrongNumber:
+        former = _former(database)
+        if not former:
+            raise
+        membership.take(former)
+
+
+def note_beside(database: Database) -> bool:
+    """Have customers.db note which accounts.db is beside it; False while there is none to note it."""
+    if database.service != accounts.SERVICE:
+        return True
+    for other in _other(database.path.parent, database.service):
+        if other.meta(_FORMER) != database.source:
+            with other.transaction():
+                other.set_meta(_FORMER, database.source)
+        return True
+    return False
+
+
+def _former(database: Database) -> str:
+    """Which accounts.db was in the place of this one, as far as customers.db knows."""
+    beside = _other(database.path.parent, database.service) if database.service == accounts.SERVICE else ()
+    return next((str(other.meta(_FORMER) or "") for other in beside), "")
+
+
+def _nodes_beside(directory: Path, service: str) -> dict[str, Node]:
+    """The nodes that the other service's database in `directory` knows of: Redis may have lost them."""
+    return next((known_to(database) for database in _other(directory, service)), {})
+
+
+def make(directory: Path, node: int = 0) -> None:
+    """Make a node's customers.db, empty, and the directory, if need be. Raises StoreError or OSError."""
     folder = emptied(directory)
-    customers.open_database(folder).close()
+    with closing(customers.open_database(folder)) as database:
+        assign(database, node)
     put_in_place(folder, directory)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from tally.recovery.first_start import BESIDE, emptied, known_sources, note_applied_beside, put_in_place
+from tally.recovery.first_start import emptied, known_sources, note_applied_beside, put_in_place
 from tally.recovery.standing import Standing, later_names
 from tally.store import accounts, customers, lacking
 from tally.store.copying import copy_database
@@ -12,6 +12,8 @@ from tally.store.customers import Customers
 from tally.store.errors import StoreError
 from tally.store.ids import begin_block
 from tally.store.incarnations import own_sources
+from tally.store.membership import BESIDE
+from tally.store.nodes import assign
 from tally.store.outbox import known_of
 from tally.store.stream import EventStream
 
@@ -31,15 +33,16 @@ class Recovered(NamedTuple):
     from_stream: int
 
 
-def recover(directory: Path, stream: EventStream, copy: Path | None, beat: Beat) -> Recovered:
-    """Make the customers.db that the stream knows of again, in `directory`, beginning with `copy`, if any.
+def recover(directory: Path, stream: EventStream, copy: Path | None, beat: Beat, node: int = 0) -> Recovered:
+    """Make a node's customers.db that the stream knows of again, in `directory`, beginning with `copy`, if
+    any.
 
     It has its name once it is complete and on the disk; until then nothing is there, and it may be repeated.
     No Tally may run there with its customers service. Raises CannotRecover, StoreError or RedisError.
     """
     _insist_on_none(directory)
     folder = emptied(directory)
-    known = known_sources(directory, stream)
+    known = known_sources(directory, stream, node)
     if copy:
         copy_database(copy, folder / customers.FILE, lambda done: None)
         store = Customers(customers.open_database(folder, migrate=True))
@@ -47,8 +50,9 @@ def recover(directory: Path, stream: EventStream, copy: Path | None, beat: Beat)
             raise CannotRecover(
                 f"{copy} is a copy of {store.database.source}, and the stream knows {_and(known)}"
             )
+        assign(store.database, node)
     else:
-        store = _named_again(folder, stream, known)
+        store = _named_again(folder, stream, known, node)
     database, before = store.database, known_of(store.database)
     database.expect_writes()
     names = [database.source, *later_names({database.source}, stream.heirs())]
@@ -79,8 +83,8 @@ def lacks(directory: Path) -> list[str]:
         database.close()
 
 
-def begin_empty(directory: Path) -> str:
-    """Make an empty customers.db beside those that are known, and answer its source.
+def begin_empty(directory: Path, node: int = 0) -> str:
+    """Make a node's customers.db, empty, beside those that are known, and answer its source.
 
     Its numbers come from blocks that are drawn at random, so that none meets one of theirs. Raises
     CannotRecover or StoreError.
@@ -89,6 +93,7 @@ def begin_empty(directory: Path) -> str:
     folder = emptied(directory)
     database = customers.open_database(folder)
     with database.transaction():
+        database.assign(node)
         database.set_meta(BESIDE, 1)
         begin_block(database)
     source = database.source
@@ -97,7 +102,7 @@ def begin_empty(directory: Path) -> str:
     return source
 
 
-def _named_again(folder: Path, stream: EventStream, known: set[str]) -> Customers:
+def _named_again(folder: Path, stream: EventStream, known: set[str], node: int) -> Customers:
     """An empty database that is called as the lost one was at first. Its later names come with the events."""
     heirs = stream.heirs()
     first = {_first_name(each, heirs) for each in known}
@@ -112,6 +117,7 @@ def _named_again(folder: Path, stream: EventStream, known: set[str]) -> Customer
     database = customers.open_database(folder)
     with database.transaction():
         database.set_meta("identity", source.partition("@")[2])
+        database.assign(node)
     database.close()
     return Customers(customers.open_database(folder))
 

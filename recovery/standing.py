@@ -13,11 +13,12 @@ from typing import NamedTuple
 import structlog
 
 from tally.recovery.diverged import part_ways
-from tally.recovery.first_start import known_sources, note_applied_beside
+from tally.recovery.first_start import known_sources, note_applied_beside, note_beside, take_number
 from tally.recovery.taking_back import Healing, joins, take_back
 from tally.store.asks import Asks
 from tally.store.database import Database
 from tally.store.incarnations import begin, incarnations, is_begun, own_sources
+from tally.store.membership import Membership
 from tally.store.outbox import Outbox
 from tally.store.stream import EventStream, Published, fingerprint
 
@@ -67,7 +68,7 @@ class Standing:
     """Compares one service's database with the stream, and mends what differs.
 
     `confirm` is called once the database is known to hold the newest events of the name that it is written to
-    with; `beat` while something takes long.
+    with; `beat` while something takes long. With `membership`, its node's number is taken before all else.
     """
 
     def __init__(
@@ -76,8 +77,11 @@ class Standing:
         stream: EventStream,
         beat: Callable[[], None] = lambda: None,
         confirm: Callable[[], None] = lambda: None,
+        membership: Membership | None = None,
     ) -> None:
         self._store = store
+        self._membership = membership
+        self._is_beside = False
         self._database = store.database
         self._stream = stream
         self._beat = beat
@@ -89,8 +93,9 @@ class Standing:
     def settle(self) -> list[Stand]:
         """Mend what differs, and answer how it stands then, the newest name last.
 
-        May be repeated, also after it was interrupted. Raises RedisError or StoreUnavailable.
+        May be repeated, also after it was interrupted. Raises RedisError, StoreUnavailable, or WrongNumber.
         """
+        self.take_number()
         if not self._taken_up:
             note_applied_beside(self._database.path.parent, self._stream, self._database.service)
             Asks(self._stream).take_up_again(own_sources(self._database))
@@ -99,6 +104,16 @@ class Standing:
         while self._mend(stands):
             stands = stands_of(self._database, self._stream)
         return stands
+
+    def take_number(self) -> None:
+        """Take the number of the database's node, if it is to have one.
+
+        May be repeated. Raises WrongNumber where another has it, NumberAwaited, RedisError or
+        StoreUnavailable.
+        """
+        if self._membership:
+            take_number(self._membership, self._database)
+            self._is_beside = self._is_beside or note_beside(self._database)
 
     def _mend(self, stands: Sequence[Stand]) -> bool:
         """Mend one thing, if there is one; then it is to be looked at anew."""
@@ -160,7 +175,8 @@ class Standing:
         From then on, a Redis that does not know it has lost what it knew.
         """
         directory, service = self._database.path.parent, self._database.service
-        if known_sources(directory, self._stream, service, self._beat) - {outbox.source}:
+        node = self._database.node
+        if known_sources(directory, self._stream, node, service, self._beat) - {outbox.source}:
             return False  # their numbers would be given again
         self._stream.note_begun(outbox.source)
         with self._database.transaction():

@@ -27,7 +27,17 @@ from tally.events import (
     now,
     rfc3339,
 )
-from tally.store import account_totals, idempotency, inbox, login_attempts, outbox, revenue, updates, users
+from tally.store import (
+    account_totals,
+    idempotency,
+    inbox,
+    login_attempts,
+    nodes,
+    outbox,
+    revenue,
+    updates,
+    users,
+)
 from tally.store.cause import UNKNOWN, Cause
 from tally.store.database import Database, Migrations, Place
 from tally.store.errors import AccountInUse, Changed, NotFound
@@ -39,7 +49,6 @@ from tally.store.trace_parent import TraceParentOf, no_trace
 SERVICE = "accounts"
 FILE = "accounts.db"
 GIVEN_TWICE = "given_twice"  # in meta
-HIGHEST_ID = 2**62  # of an account that another source tells of: what is opened here gets ids above it
 
 # What a customer's creation told, apart from what each of its invoices changes: the fewer bytes that has, the
 # fewer pages are written for invoices of customers all over the table.
@@ -198,7 +207,7 @@ class Accounts:
         self._revenue = Revenue(database)
 
     def create_account(self, new: NewAccount, cause: Cause = UNKNOWN, may_have_customers: bool = True) -> Id:
-        """Open an account and answer its id, which is above any that was ever seen.
+        """Open an account and answer its id, above any of this node's that was ever seen.
 
         Unless it `may_have_customers`, numbers are passed over that some were recorded under beforehand.
         """
@@ -226,9 +235,11 @@ class Accounts:
     ) -> Account:
         """Change an account and answer it; where nothing is to be different, nothing happens.
 
-        Raises NotFound, and Changed unless it has one of the `revisions`, if any are given.
+        Raises NotFound, Misdirected for another node's, and Changed unless it has one of the `revisions`, if
+        any are given.
         """
         before = self.account(id, owner)
+        nodes.insist_on_own(self.database, "account", id)
         if revisions is not None and before.revision not in revisions:
             raise Changed("account", id, before.revision)
         told = {name: value for name, value in structs.asdict(change).items() if value is not UNSET}
@@ -246,9 +257,11 @@ class Accounts:
     ) -> None:
         """Delete an account. With `cascade` the customers service deletes its customers then.
 
-        Raises NotFound, and without `cascade` AccountInUse while it lists customers.
+        Raises NotFound, Misdirected for another node's, and without `cascade` AccountInUse while it lists
+        customers.
         """
         self.account(id, owner)
+        nodes.insist_on_own(self.database, "account", id)
         if not cascade and self.customers_of(id, after=-1, limit=1):
             raise AccountInUse(
                 f"The account {id} still lists customers; delete them first, or ask for ?cascade=true."
@@ -337,7 +350,7 @@ class Accounts:
         deletion stands whatever comes after it; of two creations of one id the first by its date is the
         one that counts, and of updates the one with the highest revision, over any creation.
 
-        Raises OverflowError for a revenue beyond 64 bits, and for an account above HIGHEST_ID.
+        Raises OverflowError for a revenue beyond 64 bits.
         """
         earned = Earned()
         add = earned.rows.append
@@ -453,13 +466,7 @@ class Accounts:
             (event.id,),
         )
 
-    def _insist_on_room_above(self, id: Id) -> None:
-        """Had the table the highest id there is, no account could be opened any more."""
-        if id > HIGHEST_ID and self.database.value("SELECT 1 FROM account WHERE id = ?", (id,)) is None:
-            raise OverflowError(f"the account {id} would leave no ids for others: at most {HIGHEST_ID}")
-
     def _account_created(self, event: AccountCreated) -> None:
-        self._insist_on_room_above(event.id)
         if updates.is_updated(self.database, "account", event.id):
             self.database.execute(
                 "UPDATE account SET created_date = ?2 WHERE id = ?1 AND coalesce(created_date, ?2) >= ?2",
@@ -485,7 +492,6 @@ class Accounts:
 
     def _account_updated(self, event: AccountUpdated) -> None:
         """One that comes before its creation waits, unlisted, for the date of that."""
-        self._insist_on_room_above(event.id)
         if updates.is_newest(self.database, "account", event.id, event.revision, encode(event)):
             self.database.execute(
                 "INSERT INTO account (id, name, description, owned_by, revision) VALUES (?, ?, ?, ?, ?)"
@@ -495,7 +501,6 @@ class Accounts:
             )
 
     def _account_deleted(self, event: AccountDeleted) -> None:
-        self._insist_on_room_above(event.id)
         self.database.execute(
             "INSERT INTO account (id, deleted, cascade) VALUES (?, TRUE, ?) ON CONFLICT (id) DO UPDATE"
             " SET cascade = excluded.cascade OR (deleted AND cascade), deleted = TRUE",

@@ -6,8 +6,10 @@ has not been heard of yet.
 
 from collections.abc import Iterable, Sequence
 
+from tally.store import nodes
 from tally.store.database import Database, numbers
-from tally.store.errors import UnknownReference
+from tally.store.errors import Misdirected, UnknownReference
+from tally.store.ids import node_of
 
 # One may be known by its deletion alone, which came first.
 OPEN_ACCOUNT = "SELECT 1 FROM known_account WHERE owned_by IS NOT NULL AND NOT deleted"
@@ -38,20 +40,29 @@ def unknown_customers(database: Database, ids: Iterable[int]) -> set[int]:
 def insist_on_customers(database: Database, ids: Sequence[int], owner: str | None = None) -> None:
     """Raise UnknownReference unless each is a customer, of that owner's if one is given."""
     sql = _KNOWN_CUSTOMER if owner is None else _OWN_CUSTOMER
-    insist(ids, "customer_id", "customer", _without(database, ids, sql, owner))
+    insist(database, ids, "customer_id", "customer", _without(database, ids, sql, owner))
 
 
 def insist_on_accounts(database: Database, ids: Sequence[int], owner: str | None = None) -> None:
     """Raise UnknownReference unless each is an open account, of that owner's if one is given."""
     sql = f"{OPEN_ACCOUNT} AND id = value" if owner is None else _OWN_ACCOUNT
-    insist(ids, "account_id", "account", _without(database, ids, sql, owner))
+    insist(database, ids, "account_id", "account", _without(database, ids, sql, owner))
 
 
-def insist(ids: Sequence[int | None], field: str, kind: str, unknown: set[int]) -> None:
-    """Raise UnknownReference where one of the `ids` of new rows is unknown."""
-    missing = [(index, id) for index, id in enumerate(ids) if id is not None and id in unknown]
+def insist(database: Database, ids: Sequence[int | None], field: str, kind: str, unknown: set[int]) -> None:
+    """Raise UnknownReference where one of the `ids` of new rows is unknown; Misdirected where another node
+    has it.
+
+    An account may be any node's.
+    """
+    missing = [(index, int(id)) for index, id in enumerate(ids) if id is not None and id in unknown]
+    elsewhere = {id: nodes.missing(database, kind, id) for _, id in missing if field != "account_id"}
+    for error in elsewhere.values():
+        if isinstance(error, Misdirected):
+            theirs = [(index, id) for index, id in missing if node_of(id) == error.node]
+            raise Misdirected(field, kind, theirs, error.node, error.url)
     if missing:
-        raise UnknownReference(field, kind, [(index, int(id)) for index, id in missing])
+        raise UnknownReference(field, kind, missing)
 
 
 def _without(database: Database, ids: Iterable[int], sql: str, owner: str | None = None) -> set[int]:

@@ -6,10 +6,10 @@ from datetime import date
 from msgspec import UNSET
 
 from tally.events import CreditCreated, CreditDeleted, Id, now, rfc3339
-from tally.store import belonging, parts, records, references
+from tally.store import belonging, nodes, parts, records, references
 from tally.store.cause import UNKNOWN, Cause
 from tally.store.database import Database, numbers
-from tally.store.errors import InvoiceCredited, NotFound, OverCredited
+from tally.store.errors import InvoiceCredited, OverCredited
 from tally.store.ids import give
 from tally.store.listing import Listing, ListQuery
 from tally.store.outbox import Outbox
@@ -107,7 +107,7 @@ class Credits:
             self._note(event, after.created_date, by, None, after)
 
     def delete(self, id: int, cause: Cause = UNKNOWN, owner: str | None = None) -> None:
-        """Take a credit back. Raises NotFound."""
+        """Take a credit back. Raises NotFound or Misdirected."""
         credit = self.one(id, owner)
         day = date.fromisoformat(credit.credit_date)
         event = CreditDeleted(credit.id, credit.customer_id, credit.credited_cents, now(), day)
@@ -128,12 +128,12 @@ class Credits:
         return len(ids)
 
     def one(self, id: int, owner: str | None = None) -> Credit:
-        """The credit. Raises NotFound."""
+        """The credit. Raises NotFound or Misdirected."""
         for row in self._database.rows(f"{CREDIT} AND id = ?", (id,)):
             credit = records.credit(row)
             if belonging.owns_customer(self._database, owner, credit.customer_id):
                 return credit
-        raise NotFound("credit", id)
+        raise nodes.missing(self._database, "credit", id)
 
     def page(self, query: ListQuery, owner: str | None = None) -> list[Credit]:
         """The credits that are asked for."""
@@ -172,7 +172,7 @@ class Credits:
             for id, each in zip(wanted, new, strict=True)
             if id is not None and known.get(id, (None, 0))[0] != each.customer_id
         }
-        belonging.insist(wanted, "invoice_id", "invoice of that customer", strange)
+        belonging.insist(self._database, wanted, "invoice_id", "invoice of that customer", strange)
         left = {id: cents for id, (_, cents) in known.items()}
         refused = []
         for index, (id, each) in enumerate(zip(wanted, new, strict=True)):

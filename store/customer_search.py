@@ -3,10 +3,9 @@
 from msgspec import Struct
 
 from tally.events import Id
-from tally.store import parts, records
+from tally.store import nodes, parts, records
 from tally.store.belonging import OPEN_ACCOUNT
 from tally.store.database import Database
-from tally.store.errors import NotFound
 from tally.store.records import CUSTOMER, Customer
 from tally.store.searching import Cents
 
@@ -42,7 +41,7 @@ class CustomerSearch:
         sql = f"{CUSTOMER} WHERE id = ?{self._where}"
         for row in self._database.rows(sql, [id, *self._bindings]):
             return records.customer(row)
-        raise NotFound("customer", id)
+        raise nodes.missing(self._database, "customer", id)
 
     def is_open(self, account_id: int) -> bool:
         """Whether this account is known, and not deleted."""

@@ -33,6 +33,7 @@ from tally.store import (
     history,
     idempotency,
     inbox,
+    nodes,
     outbox,
     parts,
     records,
@@ -43,7 +44,7 @@ from tally.store.cause import UNKNOWN, Cause
 from tally.store.credits import Credits
 from tally.store.customer_list import CustomerList, CustomerQuery
 from tally.store.database import Database, Migrations, Place, numbers
-from tally.store.errors import CustomerInUse, NotFound
+from tally.store.errors import CustomerInUse
 from tally.store.history import Happening, History, Kind
 from tally.store.ids import give
 from tally.store.listing import Listing, ListQuery
@@ -161,7 +162,8 @@ class Customers:
     """The customers and invoices in one database. What changes something runs in a transaction.
 
     Where an `owner` is given, what is in the accounts of others is as if it did not exist; so is an
-    account whose creation has not been heard of yet.
+    account whose creation has not been heard of yet. Where NotFound is raised, it is Misdirected for what
+    another node has.
     """
 
     def __init__(self, database: Database) -> None:
@@ -412,7 +414,7 @@ class Customers:
         own = [each for each in noted if each.event.startswith(kind.title())]
         last = shown(rows[0]) if rows else own and (own[-1].after or own[-1].before)
         if not last or not self._owns_last(owner, last):
-            raise NotFound(kind, id)
+            raise nodes.missing(self.database, kind, id)
         if not rows and own[-1].after is not None:  # it went with its customer
             for gone in History(self.database, "customer").of(int(last["customer_id"]))[-1:]:
                 noted.append(Happening(gone.event, gone.at, gone.by, last, None))
@@ -434,7 +436,7 @@ class Customers:
             customer = records.customer(row)
             if belonging.owns_account(self.database, owner, customer.account_id):
                 return customer
-        raise NotFound("customer", id)
+        raise nodes.missing(self.database, "customer", id)
 
     def invoice_lines(self, query: ListQuery, owner: str | None = None) -> list[tuple[str, str, int]]:
         """The invoices that are asked for as lines of CSV, each with its day and id."""
@@ -454,7 +456,7 @@ class Customers:
             invoice = records.invoice(row)
             if belonging.owns_customer(self.database, owner, invoice.customer_id):
                 return invoice
-        raise NotFound("invoice", id)
+        raise nodes.missing(self.database, "invoice", id)
 
     def invoices(self, query: ListQuery, owner: str | None = None) -> list[Invoice]:
         """The invoices that are asked for."""

@@ -43,6 +43,8 @@ Migrations = Sequence[str]
 A schema's version is the number of its migrations and one. Those of a release stay as they are.
 """
 
+NODE = "node"  # in meta; without it, 0
+
 _GONE = (
     "the database that was here is gone; stop Tally, and put a backup back (`restore DIR`), or make "
     "customers.db again (`recover customers`): docs/operations/backup.md"
@@ -104,6 +106,8 @@ class Database:
         self._newest = 1 + len(migrations)
         self._open(migrate)
         self.identity = str(self.meta("identity"))
+        self.node = int(self.meta(NODE) or 0)
+        """The number of the node that it belongs to: it gives the ids of that node's range."""
 
     @property
     def source(self) -> str:
@@ -211,6 +215,11 @@ class Database:
             "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
             (key, value),
         )
+
+    def assign(self, node: int) -> None:
+        """Have it belong to that node, inside the transaction that is open; see nodes.assign."""
+        self.set_meta(NODE, node)
+        self.node = node
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -61,6 +61,19 @@ class UnknownReference(StoreError):
         self.field, self.kind, self.missing = field, kind, missing
 
 
+class Misdirected(StoreError):
+    """Another node has it: what is asked for is done there.
+
+    `node` is its number, `url` where its service is to be found, "" where nobody has told. `named` has the
+    index of each row that names something of that node's, with the id, which `field` of it is.
+    """
+
+    def __init__(self, field: str, kind: str, named: list[tuple[int, int]], node: int, url: str) -> None:
+        place = f"at {url}" if url else "which has not told its address: node.url_customers and url_accounts"
+        super().__init__(f"The {kind} {named[0][1]} is of node {node}, {place}.")
+        self.field, self.kind, self.named, self.node, self.url = field, kind, named, node, url
+
+
 class AccountInUse(StoreError):
     """The account still lists customers."""
 

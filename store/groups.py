@@ -91,6 +91,13 @@ class Groups:
         """How many entries follow; of many, counted a page at a time."""
         return sum(map(len, self._stream.pages(after)))
 
+    def idle_ms(self, group: str) -> int | None:
+        """How long nobody has read from a group; None when nobody ever has, or there is no such group."""
+        try:
+            return self._idle_ms(group.encode())
+        except redis.ResponseError:
+            return None
+
     def _idle_ms(self, group: bytes) -> int | None:
         idle: list[int] = [each["idle"] for each in self._client.xinfo_consumers(self._stream.key, group)]
         return min(idle, default=None)

@@ -1,7 +1,9 @@
 """The numbers that rows get.
 
-As a rule they are counted up, as SQLite does (AUTOINCREMENT): no number is given twice. A database that can't
-know which numbers were given takes them from a block that is drawn at random, and so was nobody's.
+Each node gives those of a range of its own, SPAN numbers: so two nodes never give the same, and a number
+tells where it was given. As a rule they are counted up from the first of the range on, and no number is given
+twice. A database that can't know which numbers were given takes them from a block that is drawn at random
+within the range, and so was nobody's.
 """
 
 import random
@@ -13,13 +15,19 @@ from tally.events import Id
 from tally.store.database import Database
 from tally.store.ranges import Range, merge
 
+SPAN = 10**12  # numbers that each node has
 BLOCK = 10**6  # numbers
-_FIRST_BLOCK, _BLOCKS = 1000, 10**6  # those that are drawn: above what anybody counts up to, below 10^12
-_LAST_COUNTED = _FIRST_BLOCK * BLOCK
+_FIRST_BLOCK, _BLOCKS = 1000, SPAN // BLOCK  # those that are drawn: above what is counted up to
+_COUNTED = _FIRST_BLOCK * BLOCK  # numbers at the beginning of the range, which are counted up
 
 _RENUMBERED = "renumbered"  # in meta
 
 _random = random.SystemRandom()
+
+
+def node_of(id: int) -> int:
+    """The node that gives this number."""
+    return max(id - 1, 0) // SPAN
 
 
 def give(database: Database, table: str, count: int) -> list[Id]:
@@ -28,42 +36,75 @@ def give(database: Database, table: str, count: int) -> list[Id]:
         "SELECT (SELECT value FROM meta WHERE key = ?), (SELECT seq FROM sqlite_sequence WHERE name = ?)",
         (_key(table), table),
     )
-    last: int = in_block if in_block is not None else highest or 0
+    base = database.node * SPAN
+    last: int
     if in_block is not None:
-        if last % BLOCK + count > BLOCK:
-            last = _draw(database, table)
+        last = in_block if in_block % BLOCK + count <= BLOCK else _draw(database, table)
+    else:
+        last = highest if highest and base < highest <= base + _COUNTED else _counted(database, table)
+        if last + count > base + _COUNTED:
+            in_block = last = _draw(database, table)
+    if in_block is not None:
         database.set_meta(_key(table), last + count)
     return [Id(number) for number in range(last + 1, last + 1 + count)]
 
 
 def raise_ids(database: Database, table: str, id: int) -> None:
-    """Give new rows of a table numbers above `id`, in the transaction that is open. May be repeated."""
+    """Give new rows of a table numbers above `id`, in the transaction that is open. May be repeated.
+
+    Of what is above all that is counted here, or of another node's range, nothing needs to be known.
+    """
+    if 0 < id - database.node * SPAN <= _COUNTED:
+        database.set_meta(_floor(table), max(id, database.meta(_floor(table)) or 0))
+        raise_sequence(database, table, id)
+
+
+def raise_sequence(database: Database, table: str, last: int) -> None:
+    """Have SQLite number the rows of a table from above `last` on. In the transaction that is open."""
     database.execute(
         "INSERT INTO sqlite_sequence SELECT ?1, 0"
         " WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = ?1)",
         (table,),
     )
-    database.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?", (id, table))
+    database.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?", (last, table))
 
 
 def given(database: Database, table: str) -> list[Range]:
     """The numbers that rows of a table may have got here: nobody else has given any of them."""
-    counted: int = (
-        database.value("SELECT seq FROM sqlite_sequence WHERE name = ? AND seq <= ?", (table, _LAST_COUNTED))
-        or database.value(f"SELECT max(id) FROM {table} WHERE id <= ?", (_LAST_COUNTED,))
-        or 0
+    base = database.node * SPAN
+    counted = _counted(database, table)
+    rows = database.rows(
+        f"SELECT DISTINCT (id - 1) / {BLOCK} FROM {table} WHERE id > ? AND id <= ?",
+        (base + _COUNTED, base + SPAN),
     )
-    rows = database.rows(f"SELECT DISTINCT (id - 1) / {BLOCK} FROM {table} WHERE id > ?", (_LAST_COUNTED,))
     blocks = {block for (block,) in rows}
     if (last := database.meta(_key(table))) is not None:
         blocks.add(last // BLOCK)
     ranges = [Range(block * BLOCK + 1, (block + 1) * BLOCK) for block in blocks]
-    return merge([*([Range(1, counted)] if counted else []), *ranges])
+    return merge([*([Range(base + 1, counted)] if counted > base else []), *ranges])
+
+
+def _counted(database: Database, table: str) -> int:
+    """The last number that was counted up to. SQLite doesn't know, where rows of other nodes are in the
+    table."""
+    base = database.node * SPAN
+    found = database.value(
+        f"SELECT max(found) FROM (SELECT max(id) AS found FROM {table} WHERE id BETWEEN ?1 AND ?2"
+        " UNION ALL SELECT value FROM meta WHERE key = ?3 AND value BETWEEN ?1 AND ?2"
+        " UNION ALL SELECT seq FROM sqlite_sequence WHERE name = ?4 AND seq BETWEEN ?1 AND ?2)",
+        (base + 1, base + _COUNTED, _floor(table), table),
+    )
+    return found or base
+
+
+def is_in_block(database: Database) -> bool:
+    """Whether it gives numbers of blocks that are drawn."""
+    return any(database.meta(_key(table)) is not None for table in numbered(database))
 
 
 def begin_block(database: Database) -> None:
     """From now on, give numbers that nobody had, in every table whose rows are numbered."""
-    for table in _numbered(database):
+    for table in numbered(database):
         database.set_meta(_key(table), _draw(database, table))
 
 
@@ -82,7 +123,8 @@ def renumbered(database: Database) -> list[str]:
     return msgspec.json.decode(database.meta(_RENUMBERED) or "[]", type=list[str])
 
 
-def _numbered(database: Database) -> list[str]:
+def numbered(database: Database) -> list[str]:
+    """The tables whose rows get numbers."""
     rows = database.rows(
         "SELECT name FROM sqlite_schema"
         " WHERE type = 'table' AND sql LIKE '%AUTOINCREMENT%' AND name != 'outbox'"
@@ -93,7 +135,7 @@ def _numbered(database: Database) -> list[str]:
 def _draw(database: Database, table: str) -> int:
     """The last number before a block of which this database, at least, knows no number."""
     while True:
-        before = _random.randrange(_FIRST_BLOCK, _BLOCKS) * BLOCK
+        before = database.node * SPAN + _random.randrange(_FIRST_BLOCK, _BLOCKS) * BLOCK
         taken = database.value(
             f"SELECT 1 FROM {table} WHERE id > ? AND id <= ? LIMIT 1", (before, before + BLOCK)
         )
@@ -103,3 +145,7 @@ def _draw(database: Database, table: str) -> int:
 
 def _key(table: str) -> str:
     return f"last_{table}_id"  # in meta, while numbers come from a block
+
+
+def _floor(table: str) -> str:
+    return f"given_{table}_id"  # in meta: the highest that is known to have been given, of no row perhaps

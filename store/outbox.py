@@ -13,7 +13,7 @@ from tally.events import Event, EventRange, encode
 from tally.store import ranges
 from tally.store.cause import UNKNOWN, Cause
 from tally.store.database import Database
-from tally.store.ids import raise_ids
+from tally.store.ids import raise_sequence
 from tally.store.incarnations import (
     ROOM,
     Incarnation,
@@ -240,7 +240,7 @@ class Outbox:
     def reach(self, last: int) -> None:
         """Never give the numbers up to `last` again. In the transaction that is open."""
         if self._incarnation.last is None:
-            raise_ids(self._database, "outbox", self._base + last)
+            raise_sequence(self._database, "outbox", self._base + last)
         else:
             reach(self._database, self.source, last)
             self._incarnation = msgspec.structs.replace(

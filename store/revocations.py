@@ -67,6 +67,15 @@ class Revocations:
         os.replace(draft, self._file)
         sync(self._file.parent)
 
+    def all(self) -> list[Revocation]:
+        """What is in the list. Raises StoreUnavailable where it can't be read."""
+        try:
+            return self._read()
+        except FileNotFoundError:
+            return []
+        except (OSError, msgspec.DecodeError) as error:
+            raise self._unreadable(error) from None
+
     def _read(self) -> list[Revocation]:
         return msgspec.json.decode(self._file.read_bytes(), type=list[Revocation])
 

@@ -182,12 +182,15 @@ class EventStream:
         self.removed_key = f"{{{key}}}:removed"
         self.dead_key = f"{{{key}}}:dead"
         self.successors_key = f"{{{key}}}:successors"
+        self.nodes_key = f"{{{key}}}:nodes"
+        self.revoked_key = f"{{{key}}}:revoked"
         self._publish = self.script("publish")
         beside = [self.published_key, self.marks_key, self.trimmed_key, self.highest_key, self.ages_key]
-        self._publish_keys = [self.key, *beside]
+        self._publish_keys = [self.key, *beside, self.nodes_key]
         self._trim = self.script("trim")
         beside = [self.trimmed_key, f"{{{key}}}:contact", self.successors_key, self.holding_key]
-        self._trim_keys = [self.key, *beside, self.overtaken_key, self.unread_key, self.ages_key]
+        beside += [self.overtaken_key, self.unread_key, self.ages_key, self.nodes_key]
+        self._trim_keys = [self.key, *beside]
 
     @classmethod
     def at(
@@ -218,15 +221,24 @@ class EventStream:
         arguments = _to_publish(source, floor, rows, group="", before=None)
         return _published(self._publish(keys=self._publish_keys, args=arguments))
 
-    def publishing(self, replicas: int = 0) -> "Publishing":
-        """The way to publish batches without waiting for each; with `replicas`, until they are on so many."""
-        return Publishing(self, replicas)
+    def publishing(self, replicas: int = 0, holder: str = "") -> "Publishing":
+        """The way to publish batches without waiting for each; with `replicas`, until they are on so many.
+
+        With `holder`, only while that database has its node's number: see nodes.
+        """
+        return Publishing(self, replicas, holder)
 
     def to_publish(
-        self, source: str, floor: int, rows: Sequence[OutboxRow], group: str, before: bytes | None
+        self,
+        source: str,
+        floor: int,
+        rows: Sequence[OutboxRow],
+        group: str,
+        before: bytes | None,
+        holder: str = "",
     ) -> tuple[Any, ...]:
         """The command that is what `Publishing.send` does, for a Redis that has been given the script."""
-        keys, arguments = self._publish_keys, _to_publish(source, floor, rows, group, before)
+        keys, arguments = self._publish_keys, _to_publish(source, floor, rows, group, before, holder)
         return "EVALSHA", self._publish.sha, len(keys), *keys, *arguments
 
     def published(self, source: str) -> Published:
@@ -341,12 +353,13 @@ class EventStream:
                 self.applied_key, mapping={f"{group} {source}": last for source, last in applied.items()}
             )
 
-    def trim(self, retention_ms: int, groups: Collection[str] = ()) -> int:
+    def trim(self, retention_ms: int, groups: Collection[str] = (), node: int = 0) -> int:
         """Remove entries older than `retention_ms` that nobody who counts still needs; see trim.lua.
 
-        `groups` are to be, and count before they are made. Answers how many went. May be repeated.
+        `groups`, of this `node`, are to be, and count before they are made. Answers how many went. May be
+        repeated.
         """
-        removed: int = self._trim(keys=self._trim_keys, args=[retention_ms, *groups])
+        removed: int = self._trim(keys=self._trim_keys, args=[retention_ms, node, *groups])
         return removed
 
     def first_ms(self) -> int:
@@ -408,11 +421,13 @@ class Publishing:
 
     Redis takes one in while the next is gathered. Where one fails, those behind it would leave a gap,
     and publish nothing. Only after `EventStream.publish`, which gives Redis the script. With `replicas`, an
-    answer waits for that many to have the batch, REPLICAS_MS at most; it tells how many had.
+    answer waits for that many to have the batch, REPLICAS_MS at most; it tells how many had. With `holder`, a
+    database and its node's number, Redis refuses (ResponseError) while that database doesn't have it.
     """
 
-    def __init__(self, stream: EventStream, replicas: int = 0) -> None:
+    def __init__(self, stream: EventStream, replicas: int = 0, holder: str = "") -> None:
         self._stream = stream
+        self._holder = holder
         self._replicas = replicas
         self._pool = stream.client.connection_pool
         self._connection: Any = None  # only while something is on its way
@@ -434,7 +449,8 @@ class Publishing:
         """
         self._connection = self._connection or self._pool.get_connection()
         self._unanswered += 1
-        self._connection.send_command(*self._stream.to_publish(source, floor, rows, group, before))
+        command = self._stream.to_publish(source, floor, rows, group, before, self._holder)
+        self._connection.send_command(*command)
         if self._replicas:
             self._connection.send_command("WAIT", self._replicas, REPLICAS_MS)
 
@@ -463,10 +479,10 @@ class Publishing:
 
 
 def _to_publish(
-    source: str, floor: int, rows: Sequence[OutboxRow], group: str, before: bytes | None
+    source: str, floor: int, rows: Sequence[OutboxRow], group: str, before: bytes | None, holder: str = ""
 ) -> list[Any]:
     first, joins = rows[0].sequence if rows else 1, fingerprint(before) if before else ""
-    arguments: list[Any] = [source, floor, first, group, joins]
+    arguments: list[Any] = [source, floor, first, group, joins, holder]
     for row in rows:
         arguments += (row.type, row.payload, _further(row))
     return arguments

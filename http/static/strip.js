@@ -5,7 +5,7 @@ import { $, announce, h, meta, Rows, write } from "./dom.js";
 import { count } from "./money.js";
 import { watch } from "./watch.js";
 
-const NOTHING = { status: "no answer", reasons: [], redis: { reachable: null }, actors: [] };
+const NOTHING = { status: "no answer", reasons: [], redis: { reachable: null }, actors: [], nodes: [] };
 
 const facts = {};
 const mood = h("strong");
@@ -14,6 +14,20 @@ const reasons = h("ul", { class: "reasons" });
 const notes = h("ul", { class: "notes" });
 const actors = h("tbody");
 const rows = new Rows(actors, actorRow);
+const nodes = h("tbody");
+const nodeRows = new Rows(nodes, nodeRow);
+const nodeTable = table("Nodes", ["Node", "Address", "Missing here", "Has read"], nodes);
+
+function table(caption, names, body) {
+  return h(
+    "table",
+    {},
+    h("caption", { class: "visually-hidden" }, caption),
+    h("thead", {}, h("tr", {}, ...names.map((name, i) =>
+      h("th", { scope: "col", class: i === 2 ? "number" : null }, name)))),
+    body,
+  );
+}
 
 function fact(name, label) {
   facts[name] = h("span", { class: "value" }, "–");
@@ -38,14 +52,8 @@ $("strip").append(
       "div",
       { class: "strip-more" },
       reasons,
-      h(
-        "table",
-        {},
-        h("caption", { class: "visually-hidden" }, "Actors"),
-        h("thead", {}, h("tr", {}, ...["Actor", "State", "Restarts"].map((name, i) =>
-          h("th", { scope: "col", class: i === 2 ? "number" : null }, name)))),
-        actors,
-      ),
+      table("Actors", ["Actor", "State", "Restarts"], actors),
+      nodeTable,
     ),
   ),
   notes,
@@ -60,6 +68,21 @@ function actorRow() {
       write(name, actor.name);
       write(state, actor.trouble ? `${actor.state}: ${actor.trouble}` : actor.state);
       write(restarts, count(actor.restarts));
+    },
+  };
+}
+
+function nodeRow() {
+  const [number, address, missing, read] =
+    [h("th", { scope: "row" }), h("td"), h("td", { class: "number" }), h("td")];
+  return {
+    node: h("tr", {}, number, address, missing, read),
+    update(node) {
+      write(number, node.here ? `${node.id} (here)` : node.id);
+      write(address, node[`url_${meta("service")}`] || "not told");
+      write(missing, node.lag == null ? "unknown" : count(node.lag));
+      const seconds = node.idle_seconds;
+      write(read, seconds == null ? "never" : seconds < 60 ? "now" : `${count(Math.round(seconds / 60))} min ago`);
     },
   };
 }
@@ -84,6 +107,8 @@ function show(report) {
   mark("dead", unknown(redis.dead_letters), redis.dead_letters);
   mark("actors", report.actors.length ? `${running} of ${report.actors.length}` : "unknown", running < report.actors.length);
   rows.show(report.actors.map((actor) => ({ id: actor.name, ...actor })));
+  nodeTable.hidden = report.nodes.length < 2;
+  nodeRows.show(report.nodes.map((node) => ({ id: String(node.number), ...node })));
   const calming = redis.reachable === false ? ["What is recorded is safe, and shows in the totals when Redis is back."] : [];
   reasons.replaceChildren(...[...calming, ...report.reasons].map((reason) => h("li", {}, reason)));
   notes.replaceChildren(...(report.notes ?? []).map((note) => h("li", {}, note)));

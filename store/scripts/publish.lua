@@ -1,10 +1,12 @@
 -- Publish a batch of one source's events, each at most once; answer the last sequence that is on the
 -- stream, the SHA-1 of its payload ('' when that is not known), and the last that was ever published as
 -- far as is known, also when the stream was deleted since. Without events: only answer.
--- KEYS  stream, {stream}:published, {stream}:marks, {stream}:trimmed, {stream}:highest, {stream}:ages
+-- KEYS  stream, {stream}:published, {stream}:marks, {stream}:trimmed, {stream}:highest, {stream}:ages,
+--       {stream}:nodes
 -- ARGV  source, floor, first sequence.
 --       The group that they are of no concern to; '' for none.
 --       The SHA-1 of the payload before the first; '' when that is not known.
+--       The database that they come from, and its node's number, which it must have; '' when that is no matter.
 --       Then for each event: type, payload, further fields (names and values in turn, as MessagePack; '' for none).
 --
 -- `published` holds each source's last sequence; its mark tells which entry that became, and the SHA-1. Where
@@ -96,8 +98,8 @@ digest = digest or ''
 local same = ''
 if last == first - 1 then
     same = ARGV[5]
-elseif last >= first and ARGV[6 + 3 * (last - first) + 1] then
-    same = redis.sha1hex(ARGV[6 + 3 * (last - first) + 1])
+elseif last >= first and ARGV[7 + 3 * (last - first) + 1] then
+    same = redis.sha1hex(ARGV[7 + 3 * (last - first) + 1])
 end
 if same ~= '' and digest ~= '' and same ~= digest then
     return {last, digest, ever}
@@ -105,6 +107,14 @@ end
 last = math.max(last, floor)
 if first > last + 1 then
     return {last, digest, ever}
+end
+
+local holder, number = string.match(ARGV[6], '^(%S+) (%d+)$')
+if holder and #ARGV > 6 then
+    local held, at = string.match(call('HGET', KEYS[7], holder) or '', '^(%d+) ?(.*)$')
+    if held ~= number or at == 'removed' then
+        return {err = 'NOTHELD the number ' .. number .. ' of its node is not known to be that of ' .. holder}
+    end
 end
 
 -- Where the group stands, if there is one and it has been handed everything, and how many that was.
@@ -134,7 +144,7 @@ local function set_group(entry, read)
 end
 
 local stood, read
-if #ARGV > 5 then
+if #ARGV > 6 then
     call('HSET', KEYS[2], source, call('HGET', KEYS[2], source) or '0')
     if group ~= '' then
         stood, read = stand()
@@ -158,7 +168,7 @@ local function note_highest(table, payload)
 end
 
 local stream, sequence, entry, added, created = KEYS[1], first - 1, nil, 0, {}
-for i = 6, #ARGV, 3 do
+for i = 7, #ARGV, 3 do
     sequence = sequence + 1
     if sequence > last then
         local kind, payload, further = ARGV[i], ARGV[i + 1], ARGV[i + 2]

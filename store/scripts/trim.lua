@@ -1,13 +1,14 @@
 -- Remove entries that are older than the retention, and that those who count have acknowledged.
 -- KEYS  stream, {stream}:trimmed (which tells publish.lua what was removed on purpose),
 --       {stream}:contact, {stream}:successors, {stream}:holding, {stream}:overtaken, {stream}:unread,
---       {stream}:ages
--- ARGV  retention in milliseconds, then the groups that are to be: of the databases that are there
+--       {stream}:ages, {stream}:nodes
+-- ARGV  retention in milliseconds, the node's number, then the groups that are to be: of the databases that are there
 -- Answers how many entries were removed.
 --
 -- Who counts:
 --   * a service's groups, `accounts@…` and `customers@…`, however long nobody has read from them. A service
---     that has no group yet will want everything. One whose database has a successor is removed.
+--     that has no group yet will want everything. One whose database has a successor is removed. Of another
+--     node, as `nodes` tells: while somebody has read from it within ten times the retention.
 --   * any other group, while somebody has read from it within the retention. Where nobody ever has: from when
 --     that was first seen, which `unread` tells.
 -- What lay on the stream when Tally first saw it is kept for the retention from then, `contact`.
@@ -32,7 +33,7 @@ end
 
 local unread_yet = {}
 
-local function is_abandoned(group)
+local function is_abandoned(group, retention)
     local consumers = redis.call('XINFO', 'CONSUMERS', KEYS[1], group)
     if #consumers == 0 then
         unread_yet[group] = true
@@ -86,10 +87,13 @@ for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
     end
     local service = string.match(name, '^(%l+)@%x+$')
     local is_ours = service == 'accounts' or service == 'customers'
+    local number = is_ours and string.match(redis.call('HGET', KEYS[9], name) or '', '^%d+')
+    local is_elsewhere = number and number ~= ARGV[2]
     if is_ours and redis.call('HEXISTS', KEYS[4], name) == 1 then
         redis.call('XGROUP', 'DESTROY', KEYS[1], name)
         redis.call('HDEL', KEYS[8], name)
-    elseif not is_ours and is_abandoned(name) then
+    elseif (not is_ours and is_abandoned(name, retention))
+        or (is_elsewhere and is_abandoned(name, 10 * retention)) then
         table.insert(others, {name = name, from = from, unread = unread})
         abandoned[name] = true
     else
@@ -103,7 +107,7 @@ for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
     end
 end
 local wanted = {'accounts', 'customers'}
-for i = 2, #ARGV do
+for i = 3, #ARGV do
     table.insert(wanted, ARGV[i])
 end
 for _, service in ipairs(wanted) do

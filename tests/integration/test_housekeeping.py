@@ -421,3 +421,23 @@ def test_a_first_start_on_an_old_stream_keeps_all_of_it(tmp_path: Path, redis_ur
     with running(tmp_path, redis_url=redis_url) as tally:
         tally.accounts.post("/accounts", {"name": "one", "owned_by": "user1"})
         eventually(lambda: len(tally.accounts.get("/accounts/1")["customers"]) == 300)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_another_nodes_group_holds_the_stream_for_ten_times_as_long_and_is_told_of_then(
+    stream: EventStream, client: redis.Redis, number: int
+) -> None:
+    for n in range(10):
+        client.xadd("event-stream", {"n": n}, id=f"{n + 1}-0")
+    _caught_up(client)
+    client.hset("{event-stream}:nodes", "accounts@00000001", number)
+    reader = ConsumerGroup(stream, "accounts@00000001", "c")
+    reader.create()
+    reader.read_new(3)
+    time.sleep(0.4)
+    stream.trim(100)
+    assert len(_ids(client)) == 10, "that is a third of ten times as long"
+    stream.trim(10)
+    kept = [f"{n + 1}-0" for n in range(10)] if number == 0 else ["10-0"]
+    assert _ids(client) == kept, "a group of this node counts for ever"
+    assert Groups(stream).overtaken() == ({"accounts@00000001": 9} if number else {})

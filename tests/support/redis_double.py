@@ -160,6 +160,8 @@ class RedisDouble:
         if lua51.lua_type(value) == "table":
             if value[b"ok"] is not None:
                 return Status(value[b"ok"])
+            if value[b"err"] is not None:
+                raise redis.ResponseError(value[b"err"].decode())
             return [self._from_lua(value[place]) for place in range(1, len(value) + 1)]
         return value
 

@@ -5,11 +5,12 @@ import os
 import re
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
+import redis
 import urllib3
 
 from support.engines import free_port
@@ -17,6 +18,8 @@ from support.program import SUPERVISOR, Program
 from support.waiting import eventually
 from tally import config
 from tally.actors import redis_access
+from tally.config import InvalidSettings, Settings
+from tally.store.stream import EventStream
 
 ROOT = SUPERVISOR.parent
 
@@ -93,11 +96,19 @@ class Tally:
 
     def launch(self) -> None:
         """Start the supervisor, and don't wait."""
-        config = self.directory / "tally.toml"
-        config.write_text(_toml(self.settings))
+        path = self.written()
+        if self.settings["redis"]["embedded"] == "never":
+            with suppress(InvalidSettings):
+                know_nodes_for_long(config.load(path, {}))
         self.output = self.directory / "output.txt"
         self.output.write_bytes(b"")
-        self.process = Program(["run", "--config", str(config), *self._arguments], self.output, self.output)
+        self.process = Program(["run", "--config", str(path), *self._arguments], self.output, self.output)
+
+    def written(self) -> Path:
+        """The settings file, which is written anew."""
+        path = self.directory / "tally.toml"
+        path.write_text(_toml(self.settings))
+        return path
 
     def _is_ready(self) -> bool:
         if self.process.poll() is not None:
@@ -161,6 +172,14 @@ def is_settled(reports: list[dict[str, Any]]) -> bool:
         and not any(report["redis"]["lag"].values())
         for report in reports
     )
+
+
+def know_nodes_for_long(settings: Settings) -> None:
+    """Have Redis have known of nodes since long ago, where it doesn't yet: so a new one needn't wait."""
+    stream = EventStream.at(settings.redis.full_url, settings.redis.stream, 0.5)
+    with suppress(redis.RedisError, OSError):
+        stream.client.hsetnx(stream.nodes_key, "since", "1")
+    stream.client.close()
 
 
 @contextmanager

@@ -42,6 +42,7 @@ from tally.store.errors import InvoiceCredited, NotFound, OverCredited, StoreErr
 from tally.store.groups import Groups
 from tally.store.incarnations import own_sources
 from tally.store.listing import ListQuery
+from tally.store.membership import Membership
 from tally.store.months import Months
 from tally.store.records import CustomerChange, InvoiceChange, NewCredit, NewCustomer, NewInvoice
 from tally.store.stream import EventStream
@@ -120,10 +121,15 @@ class Tally:
         name = f"{service.name}-relay"
         stream, database = self._stream(name), self._open(service, name)
         store = service.store(database)
-        standing = Standing(store, stream, confirm=lambda: self._confirmed.add(service.name))
+        membership = Membership(database, stream, wait_seconds=0)
+        standing = Standing(
+            store, stream, confirm=lambda: self._confirmed.add(service.name), membership=membership
+        )
         clock, relay = (
             self._world.clock,
-            service.relay(database, stream, standing, clock=self._world.clock, batch=3),
+            service.relay(
+                database, stream, standing, clock=self._world.clock, batch=3, holder=membership.holder
+            ),
         )
         housekeeper = Housekeeper(
             database, stream, timedelta(days=RETENTION_DAYS), self.groups, clock, self._world.wall

@@ -27,8 +27,9 @@ from tally.events import (
     InvoiceUpdated,
     encode,
 )
-from tally.store.accounts import HIGHEST_ID, Accounts, NewAccount, open_database
+from tally.store.accounts import Accounts, NewAccount, open_database
 from tally.store.errors import AccountInUse, NotFound
+from tally.store.ids import SPAN
 from tally.store.inbox import Inbox
 from tally.store.months import Month, Months
 
@@ -132,14 +133,23 @@ def test_new_accounts_get_ids_above_any_that_was_seen(accounts: Accounts) -> Non
         assert accounts.create_account(NewAccount("mine", "me")) == 51
 
 
-@pytest.mark.parametrize("event", [_account(HIGHEST_ID + 1), AccountDeleted(Id(2**63 - 1), _THEN)])
-def test_an_account_that_would_leave_no_ids_for_others_is_refused(accounts: Accounts, event: Event) -> None:
-    _apply(accounts, _account(HIGHEST_ID))
-    with pytest.raises(OverflowError, match="leave no ids"):
-        _apply(accounts, event)
+@pytest.mark.parametrize("id", [SPAN + 40, 10 * SPAN, 2**63 - 1])
+def test_what_others_call_their_accounts_leaves_this_nodes_ids_as_they_are(
+    accounts: Accounts, id: int
+) -> None:
+    _apply(accounts, _account(40), _account(id))
     with accounts.database.transaction():
-        assert accounts.create_account(NewAccount("mine", "me")) == HIGHEST_ID + 1
-    _apply(accounts, _account(HIGHEST_ID + 1))  # which it knows: its own
+        assert accounts.create_account(NewAccount("mine", "me")) == 41
+    assert accounts.account(id).id == id
+
+
+def test_ids_that_are_given_are_above_those_of_other_programs_up_to_the_last_that_is_counted(
+    accounts: Accounts,
+) -> None:
+    _apply(accounts, _account(10**9))
+    with accounts.database.transaction():
+        (first, second) = (accounts.create_account(NewAccount("mine", "me")) for _ in range(2))
+    assert 10**9 < first == second - 1 < SPAN, "from a block that nobody had"
 
 
 def test_its_own_events_change_nothing(accounts: Accounts) -> None:

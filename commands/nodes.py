@@ -1,0 +1,104 @@
+"""`nodes`: the Tallys that share the stream."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+import msgspec
+
+from tally.actors.logs import printable
+from tally.commands import terminal
+from tally.commands.shared import FAILED, Group, config_option, confirmed, end, load, printing, redis_url
+from tally.config import Settings
+from tally.store.groups import Groups
+from tally.store.membership import number_of, read_nodes, remove_node
+from tally.store.nodes import HIGHEST, Node
+from tally.store.stream import EventStream, RedisError
+
+ALIVE_SECONDS = 30  # since a database was read for
+
+
+@click.group("nodes", cls=Group)
+def nodes_command() -> None:
+    """See which Tallys share the stream, and remove one that is gone for good.
+
+    \b
+    Example: python supervisor.py nodes list
+    """
+
+
+@nodes_command.command("list")
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def list_(file: Path | None, as_json: bool) -> None:
+    """List the nodes' databases: their numbers and addresses, and when each has last read the stream.
+
+    \b
+    Example: python supervisor.py nodes list
+    """
+    with _stream(load(file)) as stream, printing():
+        groups = Groups(stream)
+        every = sorted(read_nodes(stream).items(), key=lambda named: (named[1].number, named[0]))
+        rows = [_row(name, node, groups.idle_ms(name)) for name, node in every]
+    if as_json:
+        for row in rows:
+            print(msgspec.json.encode(row).decode())
+    elif rows:
+        terminal.show([tuple(rows[0]), *(tuple(map(_shown, row.values())) for row in rows)])
+    else:
+        click.echo("no node is known yet")
+
+
+@nodes_command.command()
+@config_option
+@click.argument("number", type=click.IntRange(0, HIGHEST))
+@click.option("--yes", is_flag=True, help="Don't ask.")
+def remove(file: Path | None, number: int, yes: bool) -> None:
+    """Remove the node of that number, which is gone for good: nothing is kept for it any more.
+
+    What it has published stays and counts. Another may take its number then, and gives new ids.
+
+    \b
+    Example: python supervisor.py nodes remove 2
+    """
+    with _stream(load(file)) as stream:
+        groups, known = Groups(stream), read_nodes(stream)
+        there = [name for name, node in known.items() if node.number == number and not node.is_removed]
+        if not there:
+            end(FAILED, f"there is no node {number}; `nodes list` shows them")
+        for name in there:
+            idle_ms = groups.idle_ms(name)
+            if idle_ms is not None and idle_ms < ALIVE_SECONDS * 1000:
+                seen = f"{name} has read the stream {idle_ms / 1000:.0f} s ago"
+                end(FAILED, f"node {number} is there: {seen}; stop it, and wait for {ALIVE_SECONDS} s")
+        told = f"node {number} goes: {' and '.join(sorted(there))}. What it has not published is lost"
+        if not confirmed(told, yes):
+            end(FAILED, "not confirmed, so it stays; --yes confirms beforehand")
+        heirs = stream.heirs()
+        for name in sorted({*there, *(each for each in heirs if number_of(each, known, heirs) == number)}):
+            groups.remove(name)
+        remove_node(stream, number)
+    click.echo(f"removed node {number}")
+
+
+@contextmanager
+def _stream(settings: Settings) -> Iterator[EventStream]:
+    try:
+        yield EventStream.at(redis_url(settings), settings.redis.stream)
+    except RedisError as error:
+        end(FAILED, f"Redis at {settings.redis.address}: {error}")
+
+
+def _row(name: str, node: Node, idle_ms: int | None) -> dict[str, str | int | None]:
+    return {
+        "node": node.number,
+        "database": name,
+        "address": node.url,
+        "idle s": None if idle_ms is None else idle_ms // 1000,
+        "state": "gone for good" if node.is_removed else "",
+    }
+
+
+def _shown(value: str | int | None) -> str:
+    return "-" if value in (None, "") else printable(str(value))

@@ -1,0 +1,70 @@
+"""A node of its own, begun from a copy of another's accounts.db: it need not read the whole stream."""
+
+import secrets
+from pathlib import Path
+
+from tally.recovery.first_start import emptied
+from tally.store import accounts
+from tally.store.copying import copy_database, sync
+from tally.store.database import NODE, Database
+from tally.store.errors import StoreError
+from tally.store.inbox import Inbox
+from tally.store.nodes import KNOWN
+from tally.store.outbox import known_of
+
+# What is told to others, asked of others, or known of the database that this is a copy of, is not this one's.
+_FORGET = """
+DELETE FROM outbox;
+DELETE FROM publication;
+DELETE FROM idempotency;
+DELETE FROM inbox_aside;
+DELETE FROM user;
+DELETE FROM login_attempt;
+DELETE FROM sqlite_sequence WHERE name != 'account';
+"""
+_KEEP = ("service", accounts.GIVEN_TWICE, KNOWN)  # in meta
+
+
+class CannotJoin(StoreError):
+    """There is nothing to begin from, or no need to; the message says which."""
+
+
+def join(directory: Path, copy: Path, node: int) -> str:
+    """Make an accounts.db of that node in `directory`, from a copy of another's, and answer its source.
+
+    It has its name once it is complete and on the disk; until then nothing is there, and it may be repeated.
+    Raises CannotJoin, StoreError or OSError.
+    """
+    file = directory / accounts.FILE
+    if file.exists():
+        raise CannotJoin(f"{file} is there; move it away first, if it is not needed any more")
+    folder = emptied(directory)
+    copy_database(copy, folder / accounts.FILE, lambda done: None)
+    database = accounts.open_database(folder, migrate=True)
+    if database.node == node:
+        raise CannotJoin(
+            f"{copy} is of node {node} itself: set node.number to one of its own; to put it back: `restore`"
+        )
+    _become_another(database, node)
+    source = database.source
+    database.close()
+    for log in folder.glob(f"{accounts.FILE}-*"):
+        raise CannotJoin(f"{log}: somebody else has it open; run the command again")
+    sync(folder / accounts.FILE)
+    (folder / accounts.FILE).rename(file)
+    sync(directory)
+    folder.rmdir()
+    return source
+
+
+def _become_another(database: Database, node: int) -> None:
+    """What it had told itself is in it: of others' sources, as these now are, all of it was applied."""
+    inbox, told = Inbox(database), known_of(database)
+    with database.transaction():
+        for source, last in told.items():
+            inbox.fill(source, last)
+        database.execute(_FORGET)
+        database.execute("DELETE FROM meta WHERE key NOT IN (?, ?, ?)", _KEEP)
+        database.set_meta("identity", secrets.token_hex(4))
+        database.set_meta(NODE, node)
+    database.identity, database.node = str(database.meta("identity")), node

@@ -1,0 +1,133 @@
+"""The registry of nodes: which database has which node's number, in `{stream}:nodes`.
+
+Of each service one database has a number. Redis may lose the registry; so each database keeps what it has
+read of it, and tells it again. A new number is taken only after the registry has stood for a while.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tally.store import nodes
+from tally.store.database import Database
+from tally.store.errors import StoreUnavailable
+from tally.store.nodes import HIGHEST, REMOVED, Node, WrongNumber
+from tally.store.stream import EventStream
+
+WAIT_SECONDS = (
+    5.0  # how long the registry must have stood before a new number is taken: others tell theirs first
+)
+BESIDE = "begun_beside"  # in meta: that it was begun though others were known, by somebody who knew of them
+
+_SINCE = b"since"
+
+
+class NumberAwaited(StoreUnavailable):
+    """The number is taken once Redis has known of nodes for a while."""
+
+    def __init__(self, number: int, seconds: float) -> None:
+        super().__init__(
+            f"node {number} is new here: it begins in {seconds:.1f} s, once others could tell their numbers"
+        )
+        self.seconds = seconds
+
+
+def read_nodes(stream: EventStream) -> dict[str, Node]:
+    """The databases of all nodes, as Redis knows them. Raises RedisError."""
+    return {name: Node.parse(text) for name, text in _texts(stream.client.hgetall(stream.nodes_key)).items()}
+
+
+def number_of(source: str, known: Mapping[str, Node], heirs: Mapping[str, str]) -> int:
+    """The node whose database has that name, or had it. One that nobody knows of is node 0's, as all once
+    were."""
+    formers = {**heirs}
+    while source not in known and source in formers:
+        source = formers.pop(source)  # not twice: what Redis has may be anything
+    return known[source].number if source in known else 0
+
+
+def remove_node(stream: EventStream, number: int) -> list[str]:
+    """Note that the databases of a node are gone for good, and answer which these are; their number is free.
+
+    May be repeated. Raises RedisError.
+    """
+    every = read_nodes(stream).items()
+    gone = [name for name, node in every if node.number == number and not node.is_removed]
+    if gone:
+        stream.client.hset(stream.nodes_key, mapping=dict.fromkeys(gone, f"{number} {REMOVED}"))
+    return gone
+
+
+class Membership:
+    """A database's number, which it takes, and takes again where Redis has lost it.
+
+    `url` tells others where its service is to be found. A new number waits for `wait_seconds`. On a Redis
+    that `is_private` to this data directory, it takes the place of whoever had it.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        stream: EventStream,
+        url: str = "",
+        wait_seconds: float = WAIT_SECONDS,
+        is_private: bool = False,
+    ) -> None:
+        self._database = database
+        self._stream = stream
+        self._url = url
+        self._wait_ms = 0 if is_private else int(wait_seconds * 1000)
+        self._is_private = is_private
+        self._take = stream.script("take_number")
+
+    @property
+    def holder(self) -> str:
+        """The database and its number, as those who publish tell it."""
+        return f"{self._database.source} {self._database.node}"
+
+    def take(self, former: str = "") -> None:
+        """Take the number, where another database has not, and keep what is known of all.
+
+        `former` was in the place of this database before: it may take its place. Raises WrongNumber,
+        NumberAwaited, RedisError or StoreError. May be repeated.
+        """
+        database, known = self._database, nodes.known(self._database)
+        anyway = self._is_private or database.meta(BESIDE)
+        answer = self._take(
+            keys=[self._stream.nodes_key],
+            args=[
+                database.source,
+                database.node,
+                self._url,
+                self._wait_ms,
+                former,
+                "anyway" if anyway else "",
+                *(part for pair in known.items() for part in pair),
+            ],
+        )
+        what, detail, *pairs = answer
+        now = _texts(dict(zip(pairs[::2], pairs[1::2], strict=True)))
+        if what == b"another":
+            raise self._is_anothers(detail.decode(), now)
+        if now != known:
+            nodes.keep(database, now)
+        if what == b"wait":
+            raise NumberAwaited(database.node, int(detail) / 1000)
+
+    def _is_anothers(self, other: str, known: Mapping[str, str]) -> WrongNumber:
+        taken = {Node.parse(text).number for text in known.values()}
+        free = next(number for number in range(HIGHEST + 1) if number not in taken)
+        number = self._database.node
+        return WrongNumber(
+            f"node.number is {number}, and {other} has that on this stream, not {self._database.source}: "
+            f"set node.number to one of its own, such as {free}, or redis.url to another Redis. "
+            f"If {other} is gone for good: `nodes remove {number}`"
+        )
+
+
+def _texts(found: Any) -> dict[str, str]:
+    """The databases among the fields of the hash."""
+    return {
+        name.decode(errors="replace"): text.decode(errors="replace")
+        for name, text in found.items()
+        if name != _SINCE
+    }

@@ -1,0 +1,99 @@
+"""Nodes: Tallys with data directories of their own, that share a stream.
+
+Each has a number, which says what ids it gives: see ids. A customer, invoice, credit or account is changed at
+the node that gave its id. Who has which number is kept beside the stream, see membership; each database
+keeps what it has heard of that.
+"""
+
+from typing import NamedTuple
+
+import msgspec
+
+from tally.store.database import Database
+from tally.store.errors import Misdirected, NotFound, StoreError
+from tally.store.ids import given, is_in_block, node_of, numbered
+from tally.store.outbox import Outbox
+
+HIGHEST = 9006  # so that every id is below 2^53, as JavaScript wants it
+
+KNOWN = "nodes"  # in meta, as JSON: from database to what `Node.parse` reads
+REMOVED = "removed"  # in the place of the address
+
+
+class Node(NamedTuple):
+    """What is known of a database: its node's number, and where its service is to be found, "" if that isn't
+    told.
+
+    One that `is_removed` is gone for good.
+    """
+
+    number: int
+    url: str = ""
+    is_removed: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> "Node":
+        """As `{stream}:nodes` has it."""
+        number, _, rest = text.partition(" ")
+        return cls(int(number), "" if rest == REMOVED else rest, rest == REMOVED)
+
+
+class WrongNumber(StoreError):
+    """The database can't be of the node that node.number says; the message says what to set."""
+
+
+def assign(database: Database, number: int) -> None:
+    """Have a database give the ids of that node. May be repeated.
+
+    Raises WrongNumber for one that has given ids of another, or told something.
+    """
+    if database.node == number:
+        return
+    own = database.service != "accounts" and any(given(database, table) for table in numbered(database))
+    with database.transaction():
+        if own or is_in_block(database) or Outbox(database).last():
+            raise WrongNumber(
+                f"{database.path} is node {database.node}'s, and has given its ids, but node.number is "
+                f"{number}: set node.number = {database.node}, or data.directory to one of node {number}"
+            )
+        database.assign(number)
+
+
+def known_to(database: Database) -> dict[str, Node]:
+    """The databases of all nodes, as the database has last heard."""
+    return {name: Node.parse(text) for name, text in known(database).items()}
+
+
+def address_of(database: Database, number: int) -> str | None:
+    """Where that node's service of this kind is to be found, as far as is known; None for an unknown node."""
+    for name, node in known_to(database).items():
+        if node.number == number and not node.is_removed and name.startswith(f"{database.service}@"):
+            return node.url
+    return None
+
+
+def known(database: Database) -> dict[str, str]:
+    """The same as text, as it is beside the stream."""
+    return msgspec.json.decode(database.meta(KNOWN) or "{}", type=dict[str, str])
+
+
+def keep(database: Database, nodes: dict[str, str]) -> None:
+    """Keep what is known of all nodes, in a transaction of its own."""
+    with database.transaction():
+        database.set_meta(KNOWN, msgspec.json.encode(nodes).decode())
+
+
+def missing(database: Database, kind: str, id: int) -> StoreError:
+    """Why there is no such thing here: another node has it, perhaps."""
+    number = node_of(id)
+    url = address_of(database, number)
+    if number == database.node or url is None:
+        return NotFound(kind, id)
+    return Misdirected("id", kind, [(0, id)], number, url)
+
+
+def insist_on_own(database: Database, kind: str, id: int) -> None:
+    """Raise Misdirected for what another node has given the id of, and so changes."""
+    error = missing(database, kind, id)
+    if isinstance(error, Misdirected):
+        raise error

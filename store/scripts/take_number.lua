@@ -1,0 +1,72 @@
+-- Take a node's number for a database, and see that no other database of its service has it.
+-- KEYS  {stream}:nodes: from database, as `<service>@<identity>`, to its number and its service's URL; `removed`
+--       in the place of the URL when it is gone for good. `since` tells since when (ms) there is such a hash.
+-- ARGV  database, number, URL, how long the hash must have been there before a new number is taken (ms),
+--       the database that was in its place before ('' for none), 'anyway' where it may take any other's place,
+--       then what the database knows of this hash: names and values in turn
+-- Answers `taken`; or `wait` and for how many milliseconds; or `another` and which database has the number. Then
+-- the hash, names and values in turn.
+--
+-- What Redis has lost comes back from whoever knows it. So a number that nobody here is known to have may be
+-- somebody's who has not told yet.
+local KEYS, ARGV, call = KEYS, ARGV, redis.call
+local database, number, url, wait = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local former, anyway = ARGV[5], ARGV[6] ~= ''
+
+local time = call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local since = tonumber(call('HGET', KEYS[1], 'since') or '')
+if not since or since > now then -- by a clock that was ahead
+    since = now
+    call('HSET', KEYS[1], 'since', string.format('%.0f', now))
+end
+
+local function read(value)
+    return string.match(value or '', '^(%d+) ?(.*)$')
+end
+
+-- Who has a number, of the databases of one service; not the one that is named.
+local function holder(service, wanted, but)
+    local all = call('HGETALL', KEYS[1])
+    for i = 1, #all, 2 do
+        local held, at = read(all[i + 1])
+        if held == wanted and at ~= 'removed' and all[i] ~= but and string.match(all[i], '^(%l+)@') == service then
+            return all[i]
+        end
+    end
+end
+
+for i = 7, #ARGV, 2 do
+    local name, value = ARGV[i], ARGV[i + 1]
+    local known, at = read(value)
+    local service = string.match(name, '^(%l+)@')
+    if service and known and call('HEXISTS', KEYS[1], name) == 0
+        and (at == 'removed' or not holder(service, known, name)) then
+        call('HSET', KEYS[1], name, value)
+    end
+end
+
+local function answer(what, detail)
+    local all = {what, detail}
+    for _, each in ipairs(call('HGETALL', KEYS[1])) do
+        table.insert(all, each)
+    end
+    return all
+end
+
+local other = holder(string.match(database, '^(%l+)@'), number, database)
+if other then
+    if other ~= former and not anyway then
+        return answer('another', other)
+    end
+    call('HSET', KEYS[1], other, number .. ' removed')
+end
+local held, at = read(call('HGET', KEYS[1], database))
+if not other and (held ~= number or at == 'removed') and now - since < wait then
+    return answer('wait', string.format('%.0f', wait - (now - since)))
+end
+local value = url == '' and number or number .. ' ' .. url
+if call('HGET', KEYS[1], database) ~= value then
+    call('HSET', KEYS[1], database, value)
+end
+return answer('taken', '')

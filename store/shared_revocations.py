@@ -1,0 +1,46 @@
+"""What was revoked at one node is revoked at all of them: in `{stream}:revoked`, beside each node's own
+list."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from tally.store.revocations import KEPT_SECONDS, Revocation, Revocations
+from tally.store.stream import EventStream
+
+
+class SharedRevocations:
+    """One node's list and the one beside the stream: each is told what the other has. Redis may lose its own.
+
+    `alone` is what is held while the node's list is changed.
+    """
+
+    def __init__(
+        self, stream: EventStream, own: Revocations, alone: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        self._stream = stream
+        self._own = own
+        self._alone = alone
+
+    def exchange(self, now: int) -> None:
+        """Do so once. May be repeated. Raises RedisError, StoreUnavailable or OSError."""
+        key = self._stream.revoked_key
+        found: dict[bytes, bytes] = self._stream.client.hgetall(key)  # type: ignore[assignment]
+        shared = {field.decode(): int(at) for field, at in found.items()}
+        own = {
+            f"{each.user} {each.name}": each.at for each in self._own.all() if each.at > now - KEPT_SECONDS
+        }
+        if unheard := {field: at for field, at in own.items() if at > shared.get(field, -1)}:
+            self._stream.client.hset(key, mapping=unheard)  # type: ignore[arg-type]
+        theirs = [_parsed(field, at) for field, at in shared.items() if at > own.get(field, -1)]
+        fresh = [each for each in theirs if each.at > now - KEPT_SECONDS]
+        if fresh:
+            with self._alone():
+                for each in fresh:
+                    self._own.add(each.user, each.name, each.at)
+        if outdated := [field for field, at in shared.items() if at <= now - KEPT_SECONDS]:
+            self._stream.client.hdel(key, *outdated)
+
+
+def _parsed(field: str, at: int) -> Revocation:
+    user, _, name = field.partition(" ")
+    return Revocation(int(user), name, at)

@@ -1,0 +1,470 @@
+"""Several Tallys on one stream: each with a number and a data directory of its own."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from support import users
+from support.cli import command
+from support.tally import Client, Tally, prepared
+from support.waiting import eventually
+from tally.store import accounts, customers
+from tally.store.ids import SPAN
+from tally.store.outbox import OutboxRow
+from tally.store.stream import EventStream
+
+ACCOUNT = {"name": "one", "owned_by": "user1"}
+
+
+@contextmanager
+def node(directory: Path, redis_url: str, number: int, *arguments: str, **sections: Any) -> Iterator[Tally]:
+    """A node that tells others where it is found."""
+    tally = a_node(directory, redis_url, number, *arguments, **sections)
+    try:
+        tally.start()
+        yield tally
+    finally:
+        tally.end()
+
+
+def a_node(directory: Path, redis_url: str, number: int, *arguments: str, **sections: Any) -> Tally:
+    """The same, not started yet."""
+    tally = prepared(directory / f"node-{number}", *arguments, redis_url=redis_url, **sections)
+    tally.settings["node"] = {
+        "number": number,
+        "url_customers": f"http://127.0.0.1:{tally.customers.port}",
+        "url_accounts": f"http://127.0.0.1:{tally.accounts.port}",
+    }
+    return tally
+
+
+@pytest.fixture
+def both(tmp_path: Path, redis_url: str) -> Iterator[tuple[Tally, Tally]]:
+    """Two nodes, 0 and 1."""
+    with node(tmp_path, redis_url, 0) as first, node(tmp_path, redis_url, 1) as second:
+        yield first, second
+
+
+def shown(tally: Tally) -> dict[str, dict[str, int]]:
+    """What each account earns there, by customer."""
+    return {
+        each["account"]["id"]: {one["customer_id"]: one["total_revenue_cents"] for one in each["customers"]}
+        for each in tally.accounts.get("/accounts")
+    }
+
+
+def sell(customers: Client, customer: str, cents: int) -> str:
+    """Record an invoice, and answer its id."""
+    invoice = {"customer_id": customer, "purchase_date": "2019-01-06", "purchase_price_cents": cents}
+    return str(customers.post("/invoices", invoice)["id"])
+
+
+def misdirected(response: Any, to: Tally) -> dict[str, Any]:
+    """The problem of an answer that names the other node."""
+    assert response.status == 421, (response.status, response.data)
+    told: dict[str, Any] = response.json()
+    number = to.settings["node"]["number"]
+    assert told["node"]["number"] == number
+    assert str(told["node"]["url"]) in told["detail"]
+    return told
+
+
+@pytest.mark.whole
+def test_each_shows_what_all_have_recorded_under_ids_of_their_own(both: tuple[Tally, Tally]) -> None:
+    first, second = both
+    ours, theirs = (tally.accounts.post("/accounts", ACCOUNT)["id"] for tally in both)
+    assert (ours, theirs) == ("1", str(SPAN + 1))
+    expected: dict[str, dict[str, int]] = {ours: {}, theirs: {}}
+    for tally, base in ((first, 0), (second, SPAN)):
+        for account in (ours, theirs):
+            customer = tally.customers.post("/customers", {"name": "c", "account_id": account})["id"]
+            invoice = sell(tally.customers, customer, 100)
+            assert SPAN > int(customer) - base > 0 < int(invoice) - base < SPAN
+            expected[account][customer] = 100
+    for tally in both:
+        eventually(partial(_shows, tally, expected))
+        assert tally.accounts.get("/status")["status"] == "ok"
+    assert second.accounts.post("/accounts", ACCOUNT)["id"] == str(SPAN + 2)
+    assert first.accounts.post("/accounts", ACCOUNT)["id"] == "2", "others' numbers don't count"
+
+
+def _shows(tally: Tally, expected: dict[str, dict[str, int]]) -> bool:
+    return shown(tally) == expected
+
+
+@pytest.mark.whole
+def test_what_another_has_is_changed_there_alone(both: tuple[Tally, Tally]) -> None:
+    first, second = both
+    account = first.accounts.post("/accounts", ACCOUNT)["id"]
+    eventually(lambda: shown(second) == {account: {}})
+    for change in ({"method": "PATCH", "content": {"name": "two"}}, {"method": "DELETE"}):
+        response = second.accounts.request(path=f"/accounts/{account}", **change)
+        assert misdirected(response, first)["node"]["url"].endswith(str(first.accounts.port))
+    own = first.customers.post("/customers", {"name": "ours", "account_id": account})["id"]
+    customer = second.customers.post("/customers", {"name": "theirs", "account_id": account})["id"]
+    invoice = sell(second.customers, customer, 100)
+    paths = (f"/customers/{customer}", f"/invoices/{invoice}", f"/invoices/{invoice}/history")
+    eventually(lambda: first.customers.request("GET", paths[0]).status == 421)  # as it has heard of node 1
+    for path in (*paths, f"/credits/{SPAN + 1}"):
+        told = misdirected(first.customers.request("GET", path), second)
+        assert told["node"]["url"].endswith(str(second.customers.port))
+    misdirected(first.customers.request("PATCH", paths[0], {"name": "x"}), second)
+    misdirected(first.customers.request("DELETE", paths[1]), second)
+    new = [
+        {"customer_id": each, "purchase_date": "2019-01-06", "purchase_price_cents": 1}
+        for each in (own, customer)
+    ]
+    misdirected(first.customers.request("POST", "/invoices", new[1]), second)
+    told = misdirected(first.customers.request("POST", "/invoices/batch", new), second)
+    assert [each["field"] for each in told["errors"]] == ["[1].customer_id"]
+    credit = {"customer_id": customer, "credit_date": "2019-01-06", "credited_cents": 1}
+    misdirected(first.customers.request("POST", "/credits", credit), second)
+    assert first.customers.request("GET", f"/customers/{2 * SPAN + 1}").status == 404, "there is no node 2"
+    eventually(lambda: shown(first) == {account: {own: 0, customer: 100}})
+
+
+@pytest.mark.whole
+def test_lists_say_whose_they_are(both: tuple[Tally, Tally]) -> None:
+    for number, tally in enumerate(both):
+        for path in ("/customers", "/invoices", "/credits"):
+            for kind in ("application/json", "text/csv"):
+                response = tally.customers.request("GET", path, headers={"Accept": kind})
+                assert response.headers["Tally-Node"] == str(number)
+
+
+@pytest.mark.whole
+def test_a_deleted_account_takes_the_customers_of_all_nodes_along(both: tuple[Tally, Tally]) -> None:
+    first, _ = both
+    account = first.accounts.post("/accounts", ACCOUNT)["id"]
+    made = [tally.customers.post("/customers", {"name": "c", "account_id": account})["id"] for tally in both]
+    eventually(lambda: shown(first) == {account: dict.fromkeys(made, 0)})
+    first.accounts.delete(f"/accounts/{account}?cascade=true")
+    for tally in both:
+        eventually(partial(_has_nobody, tally))
+
+
+def _has_nobody(tally: Tally) -> bool:
+    return tally.customers.get("/customers")["customers"] == [] and shown(tally) == {}
+
+
+def _knows_both(tally: Tally) -> bool:
+    return len(tally.accounts.get("/status")["nodes"]) == 2
+
+
+@pytest.mark.whole
+def test_status_and_nodes_list_tell_of_all_of_them(both: tuple[Tally, Tally]) -> None:
+    first, second = both
+    for tally, here in ((first, 0), (second, 1)):
+        eventually(partial(_knows_both, tally))
+        for client in (tally.customers, tally.accounts):
+            nodes = client.get("/status")["nodes"]
+            assert [node["number"] for node in nodes] == [0, 1]
+            assert [node["here"] for node in nodes] == [here == 0, here == 1]
+            for node, its in zip(nodes, both, strict=True):
+                assert node["url_customers"] == its.settings["node"]["url_customers"]
+                assert node["accounts"] == f"accounts@{its.accounts.get('/status')['identity']}"
+                assert (node["lag"], node["idle_seconds"] < 30) == (0, True)
+    second.stop()
+    account = first.accounts.post("/accounts", ACCOUNT)["id"]
+    second.start()
+    eventually(lambda: shown(second) == {account: {}})
+    shows = command("status", "--config", str(first.directory / "tally.toml")).stdout
+    assert "0 (here)" in shows
+    assert second.settings["node"]["url_accounts"] in shows
+    listed = command("nodes", "list", "--json", "--config", str(second.directory / "tally.toml")).stdout
+    assert [json.loads(line)["node"] for line in listed.splitlines()] == [0, 0, 1, 1]
+
+
+@pytest.mark.whole
+def test_a_number_that_another_has_is_refused_with_a_line_that_says_what_to_set(
+    tmp_path: Path, redis_url: str
+) -> None:
+    with node(tmp_path, redis_url, 0) as first:
+        for number, roles in ((0, ()), (0, ("--only", "accounts"))):
+            second = a_node(tmp_path / "other", redis_url, number, *roles)
+            second.launch()
+            assert second.process.wait(30) == 1
+            assert "set node.number to one of its own" in second.said()
+            if roles:
+                assert "such as 1" in second.said()
+        second.settings["node"]["number"] = 1  # as it says
+        second.start()
+        second.stop()
+        assert first.accounts.get("/status")["status"] == "ok"
+
+
+@pytest.mark.whole
+def test_a_database_that_has_given_ids_stays_the_nodes(tmp_path: Path, redis_url: str) -> None:
+    with node(tmp_path, redis_url, 1) as tally:
+        tally.customers.post("/customers", {"name": "c", "account_id": "1"})
+        tally.stop()
+        tally.settings["node"]["number"] = 2
+        tally.launch()
+        assert tally.process.wait(30) == 1
+        assert "set node.number = 1" in tally.said()
+
+
+@pytest.mark.whole
+def test_a_killed_node_takes_its_number_up_again_at_once(tmp_path: Path, redis_url: str) -> None:
+    with node(tmp_path, redis_url, 1) as tally, redis.Redis.from_url(redis_url) as client:
+        first = tally.customers.post("/customers", {"name": "c", "account_id": "1"})["id"]
+        tally.end()
+        client.hset("{event-stream}:nodes", "since", str(10**13 * 9))  # ms: it counts as made just now
+        tally.start()
+        assert "is new here" not in tally.said()
+        assert tally.customers.post("/customers", {"name": "d", "account_id": "1"})["id"] == str(
+            int(first) + 1
+        )
+
+
+@pytest.mark.whole
+def test_a_new_number_waits_until_others_could_tell_theirs(tmp_path: Path, redis_url: str) -> None:
+    with node(tmp_path, redis_url, 1) as first, redis.Redis.from_url(redis_url) as client:
+        first.stop()
+        client.flushall()
+        second = a_node(tmp_path / "other", redis_url, 1)
+        second.settings["redis"]["embedded"] = "auto"  # so that the test does not say that nodes are known
+        try:
+            second.launch()
+            eventually(lambda: "node 1 is new here" in second.said())
+            assert second.customers.port not in _listening(second)
+            first.start()  # which tells its number within these seconds
+            assert second.process.wait(30) == 1
+            assert "set node.number to one of its own" in second.said()
+        finally:
+            second.end()
+        assert first.customers.get("/status")["status"] == "ok"
+
+
+def _listening(tally: Tally) -> list[int]:
+    """The ports that it has said it is ready at."""
+    return [
+        port for port in (tally.customers.port,) if f":{port}" in tally.said() and "ready" in tally.said()
+    ]
+
+
+@pytest.mark.whole
+def test_what_redis_loses_of_the_nodes_comes_back_from_whoever_knows(
+    both: tuple[Tally, Tally], tmp_path: Path, client: redis.Redis
+) -> None:
+    first, second = both
+    before = client.hgetall("{event-stream}:nodes")
+    assert len(before) == 5
+    eventually(lambda: len(first.accounts.get("/status")["nodes"]) == 2)
+    second.stop()
+    client.delete("{event-stream}:nodes")
+    eventually(lambda: {*client.hgetall("{event-stream}:nodes")} == {*before})
+    second.start()
+    sell(second.customers, second.customers.post("/customers", {"name": "c", "account_id": "1"})["id"], 5)
+    eventually(lambda: first.settled() and second.settled())
+
+
+@pytest.mark.whole
+def test_redis_takes_nothing_from_a_database_without_its_number(
+    both: tuple[Tally, Tally], client: redis.Redis
+) -> None:
+    first, _ = both
+    identity = f"customers@{first.customers.get('/status')['identity']}"
+    client.hset("{event-stream}:nodes", identity, "7")
+    first.customers.post("/customers", {"name": "c", "account_id": "1"})
+    eventually(lambda: client.hget("{event-stream}:nodes", identity) != b"7")  # it takes its own up again
+    eventually(first.settled)
+
+
+@pytest.mark.whole
+def test_a_node_that_is_gone_is_removed_and_its_number_is_free(
+    both: tuple[Tally, Tally], tmp_path: Path, client: redis.Redis
+) -> None:
+    first, second = both
+    settings = str(first.directory / "tally.toml")
+    customer = second.customers.post("/customers", {"name": "c", "account_id": "1"})["id"]
+    sell(second.customers, customer, 100)
+    eventually(lambda: first.settled() and second.settled())
+    refused = command("nodes", "remove", "1", "--yes", "--config", settings)
+    assert refused.returncode == 1
+    assert "node 1 is there" in refused.stderr
+    assert command("nodes", "remove", "3", "--yes", "--config", settings).returncode == 1
+    second.end()
+    gone = [name.encode() for name in _databases(second)]
+    stream = EventStream(client, "event-stream")
+    groups = {group["name"] for group in client.xinfo_groups("event-stream")}
+    assert {*gone} <= groups
+    for name in gone:  # as if long ago
+        client.xgroup_delconsumer("event-stream", name, f"{name.partition(b'@')[0].decode()}-consumer-1")
+        client.xgroup_delconsumer("event-stream", name, f"{name.partition(b'@')[0].decode()}-consumer-2")
+    removed = command("nodes", "remove", "1", "--yes", "--config", settings)
+    assert (removed.returncode, removed.stdout) == (0, "removed node 1\n")
+    assert not {*gone} & {group["name"] for group in client.xinfo_groups("event-stream")}
+    assert [each["number"] for each in first.accounts.get("/status")["nodes"]] == [0]
+    assert first.customers.request("GET", f"/customers/{customer}").status == 404
+    assert stream.published_by_source()
+    third = a_node(tmp_path / "third", client_url(first), 1)
+    try:
+        third.launch()
+        assert third.process.wait(30) == 1, "its ids would be given again"
+        assert "recover customers" in third.said()
+        made = command("recover", "customers", "--empty", "--config", str(third.directory / "tally.toml"))
+        assert made.returncode == 0, made.stderr
+        third.start()
+        again = third.customers.post("/customers", {"name": "d", "account_id": "1"})["id"]
+        assert int(again) - SPAN > 10**9, "from a block that nobody had"
+    finally:
+        third.end()
+
+
+def client_url(tally: Tally) -> str:
+    """Where the Redis of that Tally is."""
+    return str(tally.settings["redis"]["url"])
+
+
+def _databases(tally: Tally) -> list[str]:
+    directory, found = tally.directory / "data", []
+    for module in (customers, accounts):
+        database = module.open_database(directory, make=False)
+        found.append(database.source)
+        database.close()
+    return found
+
+
+@pytest.mark.whole
+def test_a_reader_begins_from_a_copy_where_the_stream_no_longer_has_everything(
+    tmp_path: Path, redis_url: str, client: redis.Redis
+) -> None:
+    with node(tmp_path, redis_url, 0) as first:
+        account = first.accounts.post("/accounts", ACCOUNT)["id"]
+        customer = first.customers.post("/customers", {"name": "c", "account_id": account})["id"]
+        sell(first.customers, customer, 100)
+        eventually(first.settled)
+        backup = tmp_path / "backup"
+        assert command("backup", str(backup), "--config", str(first.directory / "tally.toml")).returncode == 0
+        sell(first.customers, customer, 20)
+        eventually(first.settled)
+        assert client.xlen("event-stream") == 4
+        client.xtrim("event-stream", maxlen=1, approximate=False)
+        reader = a_node(tmp_path, redis_url, 1, "--only", "accounts")
+        settings = str(reader.written())
+        joined = command("join", str(backup), "--config", settings)
+        assert joined.returncode == 0, joined.stderr
+        assert "is not taken" in joined.stdout
+        again = command("join", str(backup), "--config", settings)
+        assert (again.returncode, "is there" in again.stderr) == (1, True)
+        reader.start()
+        try:
+            eventually(lambda: shown(reader) == {account: {customer: 120}})
+            assert reader.accounts.get("/status")["status"] == "ok"
+            theirs = reader.accounts.post("/accounts", ACCOUNT)["id"]
+            assert theirs == str(SPAN + 1)
+            eventually(lambda: shown(first).keys() == {account, theirs})
+            misdirected(reader.accounts.request("PATCH", f"/accounts/{account}", {"name": "x"}), first)
+        finally:
+            reader.end()
+
+
+@pytest.mark.whole
+def test_the_users_of_node_0_hold_everywhere(tmp_path: Path, redis_url: str) -> None:
+    auth = {"auth": {"mode": "jwt"}}
+    second = a_node(tmp_path, redis_url, 1, **auth)
+    with node(tmp_path, redis_url, 0, **auth) as first:
+        try:
+            second.launch()
+            assert second.process.wait(30) == 1
+            assert "TALLY_AUTH_SIGNING_KEY" in second.said()
+            shutil.copy(first.directory / "data" / "signing.key", second.directory / "data" / "signing.key")
+            second.start()
+            for name in ("admin", "user1", "user2"):
+                users.add(first, name, admin=name == "admin")
+            admin, user1, user2 = (users.sign_in(first, name) for name in ("admin", "user1", "user2"))
+            there = {
+                each.name: users.with_token(second, each.name, each.token) for each in (admin, user1, user2)
+            }
+            mine = admin.accounts.post("/accounts", ACCOUNT)["id"]
+            eventually(lambda: there["user1"].accounts.get(f"/accounts/{mine}"))
+            assert there["user2"].accounts.request("GET", f"/accounts/{mine}").status == 404
+            customer = {"name": "c", "account_id": mine}
+            eventually(lambda: there["user1"].customers.request("POST", "/customers", customer).status == 201)
+            assert there["user2"].customers.request("POST", "/customers", customer).status == 422
+            login = {"username": "user1", "password": users.PASSWORD}
+            misdirected(second.accounts.request("POST", "/auth/login", login), first)
+            refused = command("users", "list", "--config", str(second.directory / "tally.toml"))
+            assert (refused.returncode, "node 0's" in refused.stderr) == (1, True)
+            users.remove(first, "user1")
+            removed = there["user1"]
+            eventually(lambda: removed.customers.request("GET", "/customers").status == 401, 20)
+            eventually(lambda: removed.accounts.request("GET", "/accounts").status == 401, 20)
+            assert there["user2"].accounts.get("/accounts") == []
+        finally:
+            second.end()
+
+
+@pytest.mark.whole
+def test_a_lost_accounts_db_is_made_again_where_it_was(tmp_path: Path, redis_url: str) -> None:
+    with node(tmp_path, redis_url, 1) as tally:
+        account = tally.accounts.post("/accounts", ACCOUNT)["id"]
+        customer = tally.customers.post("/customers", {"name": "c", "account_id": account})["id"]
+        sell(tally.customers, customer, 100)
+        eventually(tally.settled)
+        tally.stop()
+        for file in (tally.directory / "data").glob("accounts.db*"):
+            file.unlink()
+        tally.start()
+        eventually(lambda: shown(tally) == {account: {customer: 100}})
+        nodes = tally.accounts.get("/status")["nodes"]
+        assert [each["accounts"] for each in nodes] == [
+            f"accounts@{tally.accounts.get('/status')['identity']}"
+        ]
+        again = tally.accounts.post("/accounts", ACCOUNT)["id"]
+        assert SPAN < int(again) <= 2 * SPAN
+        assert again != account
+
+
+@pytest.mark.whole
+def test_accounts_built_again_from_a_trimmed_stream_keep_what_other_nodes_have_told(
+    both: tuple[Tally, Tally], client: redis.Redis
+) -> None:
+    first, second = both
+    account = first.accounts.post("/accounts", ACCOUNT)["id"]
+    ours, theirs = (
+        tally.customers.post("/customers", {"name": "c", "account_id": account})["id"] for tally in both
+    )
+    sell(first.customers, ours, 100)
+    sell(second.customers, theirs, 20)
+    eventually(lambda: shown(first) == {account: {ours: 100, theirs: 20}})
+    eventually(lambda: first.settled() and second.settled())
+    client.xtrim("event-stream", maxlen=0, approximate=False)
+    built = command("rebuild", "accounts", "--yes", "--config", str(first.directory / "tally.toml"))
+    assert built.returncode == 0, built.stderr
+    assert shown(first) == {account: {ours: 100, theirs: 20}}
+    sell(second.customers, theirs, 3)
+    eventually(lambda: shown(first) == {account: {ours: 100, theirs: 23}})
+    eventually(lambda: first.settled() and second.settled())
+
+
+def test_redis_adds_nothing_for_a_database_that_has_another_number_or_none(client: redis.Redis) -> None:
+    stream, row = EventStream(client, "event-stream"), OutboxRow(1, "AccountDeleted", b"{}", None)
+    stream.look_for_loss()
+    for held, refused in (
+        (None, True),
+        ("2", True),
+        ("1 removed", True),
+        ("1 http://a", False),
+        ("1", False),
+    ):
+        if held:
+            client.hset(stream.nodes_key, "accounts@00000001", held)
+        publishing = stream.publishing(holder="accounts@00000001 1")
+        publishing.send("accounts@00000001", 0, [row])
+        if refused:
+            with pytest.raises(redis.ResponseError, match="NOTHELD"):
+                publishing.answer()
+            publishing.abandon()
+            assert not client.exists("event-stream"), held
+        else:
+            assert publishing.answer().last == 1
+    assert client.xlen("event-stream") == 1
