@@ -455,7 +455,7 @@ def status_probe(
     opened = open_database or partial(SERVICES[service].open, settings.directory, make=False)
     return StatusProbe(
         service,
-        opened,
+        lambda: closing(opened()),
         settings.directory,
         lambda: EventStream.at(redis_url, settings.redis.stream, ANSWER_SECONDS),
         reports,

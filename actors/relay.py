@@ -16,7 +16,7 @@ from tally.actors.publication import Publication
 from tally.recovery.standing import Stand, agrees, stands_of
 from tally.store.database import Database
 from tally.store.outbox import Outbox, OutboxRow, last_row
-from tally.store.stream import EventStream, Published, fingerprint
+from tally.store.stream import EventStream, Published, RedisError, fingerprint, is_not_held
 
 BATCH = 500
 PACE_SECONDS = 0.001  # between publications without a backlog: each costs all that follows the same
@@ -120,7 +120,12 @@ class Relay:
 
     def _hear(self) -> bool:
         """What Redis has answered to the first batch on its way: whether it has taken it."""
-        answer, sent = self._publishing.answer(), self._sent.pop(0)
+        try:
+            answer, sent = self._publishing.answer(), self._sent.pop(0)
+        except RedisError as error:
+            if is_not_held(error):
+                return False  # it is taken again, where it can be
+            raise
         newest = sent.rows[-1]
         taken = (answer.last, answer.fingerprint) == (newest.sequence, fingerprint(newest.payload))
         if fresh := sent.rows[sent.again :]:

@@ -285,6 +285,18 @@ _STATUS = {
     "identity": "4f2a9c1e",
     "outbox_depth": 0,
     "redis": {"reachable": True, "pending": 0, "dead_letters": 0, "lag": {"accounts@9b1d7f02": 0}},
+    "nodes": [
+        {
+            "number": 0,
+            "here": True,
+            "customers": "customers@4f2a9c1e",
+            "accounts": "accounts@9c1e4f2a",
+            "url_customers": "",
+            "url_accounts": "",
+            "lag": 0,
+            "idle_seconds": 0.2,
+        }
+    ],
     "actors": [{"name": "customers-relay", "state": "running", "restarts": 0, "trouble": None}],
     "disk_free_bytes": 250_000_000_000,
     "database_log_bytes": 4_120_032,

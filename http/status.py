@@ -1,6 +1,7 @@
 """What GET /status tells of a service, gathered from its database and from Redis."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from shutil import disk_usage
 from typing import Literal
@@ -97,7 +98,7 @@ class StatusProbe:
     def __init__(
         self,
         service: str,
-        open_database: Callable[[], Database],
+        open_database: Callable[[], AbstractContextManager[Database]],
         directory: Path,
         open_stream: Callable[[], EventStream],
         actors: Callable[[], list[ActorReport]],
@@ -116,15 +117,14 @@ class StatusProbe:
         identity, depth, log_bytes, redis = None, None, None, RedisStatus()
         nodes: list[NodeStatus] = []
         try:
-            database = self._open_database()
-            identity, depth = database.identity, Outbox(database).depth()
-            if self._service == accounts.SERVICE:
-                notes += _unshown(database)
-                reasons += _given_twice(database)
-            notes += [*lacking.told(database), *renumbered(database)]
-            redis, nodes = self._ask_redis(database, reasons, notes)
-            log_bytes = database.log_bytes()
-            database.close()
+            with self._open_database() as database:
+                identity, depth = database.identity, Outbox(database).depth()
+                if self._service == accounts.SERVICE:
+                    notes += _unshown(database)
+                    reasons += _given_twice(database)
+                notes += [*lacking.told(database), *renumbered(database)]
+                redis, nodes = self._ask_redis(database, reasons, notes)
+                log_bytes = database.log_bytes()
         except StoreError as error:
             reasons.append(str(error))
         reasons = [*_troubles(actors, reasons), *reasons]

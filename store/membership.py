@@ -51,10 +51,14 @@ def remove_node(stream: EventStream, number: int) -> list[str]:
     May be repeated. Raises RedisError.
     """
     every = read_nodes(stream).items()
-    gone = [name for name, node in every if node.number == number and not node.is_removed]
+    gone = {
+        name: f"{number}:{node.changes + 1} {REMOVED}"
+        for name, node in every
+        if node.number == number and not node.is_removed
+    }
     if gone:
-        stream.client.hset(stream.nodes_key, mapping=dict.fromkeys(gone, f"{number} {REMOVED}"))
-    return gone
+        stream.client.hset(stream.nodes_key, mapping=gone)  # type: ignore[arg-type]
+    return [*gone]
 
 
 class Membership:

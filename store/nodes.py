@@ -24,18 +24,20 @@ class Node(NamedTuple):
     """What is known of a database: its node's number, and where its service is to be found, "" if that isn't
     told.
 
-    One that `is_removed` is gone for good.
+    One that `is_removed` is gone for good. `changes` counts how often this was changed.
     """
 
     number: int
     url: str = ""
     is_removed: bool = False
+    changes: int = 0
 
     @classmethod
     def parse(cls, text: str) -> "Node":
         """As `{stream}:nodes` has it."""
-        number, _, rest = text.partition(" ")
-        return cls(int(number), "" if rest == REMOVED else rest, rest == REMOVED)
+        told, _, rest = text.partition(" ")
+        number, _, changes = told.partition(":")
+        return cls(int(number), "" if rest == REMOVED else rest, rest == REMOVED, int(changes or 0))
 
 
 class WrongNumber(StoreError):

@@ -67,6 +67,11 @@ def is_missing(error: Exception) -> bool:
     return str(error).startswith(("NOGROUP", "UNBLOCKED"))
 
 
+def is_not_held(error: Exception) -> bool:
+    """Whether `error` tells that a database may not publish, as its number is not known to be its own."""
+    return str(error).startswith("NOTHELD")
+
+
 def entry_time(id: str) -> str | None:
     """When Redis took the entry, in RFC 3339; an id that another program made up need not be a time."""
     try:

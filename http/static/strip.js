@@ -5,7 +5,7 @@ import { $, announce, h, meta, Rows, write } from "./dom.js";
 import { count } from "./money.js";
 import { watch } from "./watch.js";
 
-const NOTHING = { status: "no answer", reasons: [], redis: { reachable: null }, actors: [], nodes: [] };
+const NOTHING = { status: "no answer", reasons: [], redis: { reachable: null }, actors: [] };
 
 const facts = {};
 const mood = h("strong");
@@ -14,9 +14,9 @@ const reasons = h("ul", { class: "reasons" });
 const notes = h("ul", { class: "notes" });
 const actors = h("tbody");
 const rows = new Rows(actors, actorRow);
-const nodes = h("tbody");
-const nodeRows = new Rows(nodes, nodeRow);
-const nodeTable = table("Nodes", ["Node", "Address", "Missing here", "Has read"], nodes);
+const nodeBody = h("tbody");
+const nodeRows = new Rows(nodeBody, nodeRow);
+const nodeTable = table("Nodes", ["Node", "Address", "Missing here", "Has read"], nodeBody);
 
 function table(caption, names, body) {
   return h(
@@ -107,8 +107,9 @@ function show(report) {
   mark("dead", unknown(redis.dead_letters), redis.dead_letters);
   mark("actors", report.actors.length ? `${running} of ${report.actors.length}` : "unknown", running < report.actors.length);
   rows.show(report.actors.map((actor) => ({ id: actor.name, ...actor })));
-  nodeTable.hidden = report.nodes.length < 2;
-  nodeRows.show(report.nodes.map((node) => ({ id: String(node.number), ...node })));
+  const nodes = report.nodes ?? [];
+  nodeTable.hidden = nodes.length < 2;
+  nodeRows.show(nodes.map((node) => ({ id: String(node.number), ...node })));
   const calming = redis.reachable === false ? ["What is recorded is safe, and shows in the totals when Redis is back."] : [];
   reasons.replaceChildren(...[...calming, ...report.reasons].map((reason) => h("li", {}, reason)));
   notes.replaceChildren(...(report.notes ?? []).map((note) => h("li", {}, note)));

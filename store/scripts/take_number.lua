@@ -1,14 +1,15 @@
 -- Take a node's number for a database, and see that no other database of its service has it.
--- KEYS  {stream}:nodes: from database, as `<service>@<identity>`, to its number and its service's URL; `removed`
---       in the place of the URL when it is gone for good. `since` tells since when (ms) there is such a hash.
+-- KEYS  {stream}:nodes: from database, as `<service>@<identity>`, to its number, how often that was changed, and
+--       its service's URL: `1:0 http://…`. In the place of the URL `removed`, when it is gone for good. `since`
+--       tells since when (ms) there is such a hash.
 -- ARGV  database, number, URL, how long the hash must have been there before a new number is taken (ms),
 --       the database that was in its place before ('' for none), 'anyway' where it may take any other's place,
 --       then what the database knows of this hash: names and values in turn
 -- Answers `taken`; or `wait` and for how many milliseconds; or `another` and which database has the number. Then
 -- the hash, names and values in turn.
 --
--- What Redis has lost comes back from whoever knows it. So a number that nobody here is known to have may be
--- somebody's who has not told yet.
+-- What Redis has lost comes back from whoever knows it: of two the one that was changed more often. So a number
+-- that nobody here is known to have may be somebody's who has not told yet.
 local KEYS, ARGV, call = KEYS, ARGV, redis.call
 local database, number, url, wait = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local former, anyway = ARGV[5], ARGV[6] ~= ''
@@ -22,7 +23,12 @@ if not since or since > now then -- by a clock that was ahead
 end
 
 local function read(value)
-    return string.match(value or '', '^(%d+) ?(.*)$')
+    local held, changes, at = string.match(value or '', '^(%d+):(%d+) ?(.*)$')
+    return held, at, tonumber(changes or -1)
+end
+
+local function write(name, held, at, changes)
+    call('HSET', KEYS[1], name, held .. ':' .. string.format('%.0f', changes) .. (at == '' and '' or ' ' .. at))
 end
 
 -- Who has a number, of the databases of one service; not the one that is named.
@@ -38,10 +44,10 @@ end
 
 for i = 7, #ARGV, 2 do
     local name, value = ARGV[i], ARGV[i + 1]
-    local known, at = read(value)
+    local known, at, changes = read(value)
+    local _, _, here = read(call('HGET', KEYS[1], name))
     local service = string.match(name, '^(%l+)@')
-    if service and known and call('HEXISTS', KEYS[1], name) == 0
-        and (at == 'removed' or not holder(service, known, name)) then
+    if service and changes > here and (at == 'removed' or not holder(service, known, name)) then
         call('HSET', KEYS[1], name, value)
     end
 end
@@ -59,14 +65,14 @@ if other then
     if other ~= former and not anyway then
         return answer('another', other)
     end
-    call('HSET', KEYS[1], other, number .. ' removed')
+    local _, _, changes = read(call('HGET', KEYS[1], other))
+    write(other, number, 'removed', changes + 1)
 end
-local held, at = read(call('HGET', KEYS[1], database))
+local held, at, changes = read(call('HGET', KEYS[1], database))
 if not other and (held ~= number or at == 'removed') and now - since < wait then
     return answer('wait', string.format('%.0f', wait - (now - since)))
 end
-local value = url == '' and number or number .. ' ' .. url
-if call('HGET', KEYS[1], database) ~= value then
-    call('HSET', KEYS[1], database, value)
+if held ~= number or at ~= url then
+    write(database, number, url, changes + 1)
 end
 return answer('taken', '')

@@ -210,7 +210,7 @@ def test_an_accounts_db_beside_it_knows_that_there_was_one(tally: Tally) -> None
 def test_a_second_tally_on_the_same_stream_is_refused(tally: Tally, tmp_path: Path) -> None:
     _record_some(tally, Load(tally))
     with (
-        pytest.raises(RuntimeError, match=r"(?s)a Redis of its own"),
+        pytest.raises(RuntimeError, match=r"(?s)node.number to one of its own"),
         running(tmp_path / "second", redis_url=tally.settings["redis"]["url"]),
     ):
         pass

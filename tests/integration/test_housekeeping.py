@@ -430,7 +430,7 @@ def test_another_nodes_group_holds_the_stream_for_ten_times_as_long_and_is_told_
     for n in range(10):
         client.xadd("event-stream", {"n": n}, id=f"{n + 1}-0")
     _caught_up(client)
-    client.hset("{event-stream}:nodes", "accounts@00000001", number)
+    client.hset("{event-stream}:nodes", "accounts@00000001", f"{number}:0")
     reader = ConsumerGroup(stream, "accounts@00000001", "c")
     reader.create()
     reader.read_new(3)

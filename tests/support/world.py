@@ -10,7 +10,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import date, timedelta
 from itertools import chain
 from pathlib import Path
@@ -42,8 +42,9 @@ from tally.store.errors import InvoiceCredited, NotFound, OverCredited, StoreErr
 from tally.store.groups import Groups
 from tally.store.incarnations import own_sources
 from tally.store.listing import ListQuery
-from tally.store.membership import Membership
+from tally.store.membership import Membership, remove_node
 from tally.store.months import Months
+from tally.store.nodes import WrongNumber
 from tally.store.records import CustomerChange, InvoiceChange, NewCredit, NewCustomer, NewInvoice
 from tally.store.stream import EventStream
 
@@ -144,8 +145,12 @@ class Tally:
                 answering.step()
 
         self.parts[name] = step
-        with suppress(redis.ConnectionError, StoreError):
+        try:
             relay.step()
+        except WrongNumber as error:
+            raise Refused(str(error)) from error
+        except (redis.ConnectionError, StoreError):
+            pass  # nobody can tell now
 
     def start_consumer(self, service: Service, name: str) -> None:
         """Start it, or another in its place."""
@@ -171,19 +176,21 @@ class Tally:
             self.start_consumer(service, name)
 
     def groups(self) -> list[str]:
-        """The groups of the databases that are there."""
-        sources = []
+        """The groups of the databases that are there, also of a service that doesn't run."""
+        there = {database.service: database.source for database in self.databases.values()}
         for service in SERVICES.values():
-            with suppress(StoreError):
-                database = service.open(self.directory, make=False)
-                sources.append(database.source)
-                database.close()
-        return sources
+            if service.name not in there:
+                with suppress(StoreError):
+                    database = service.open(self.directory, make=False)
+                    there[service.name] = database.source
+                    database.close()
+        return [*there.values()]
 
     def status(self, service: Service) -> StatusReport:
         """What `GET /status` of a service tells."""
-        opened = lambda: service.open(self.directory, make=False)  # noqa: E731
-        return StatusProbe(service.name, opened, self.directory, self._world.stream, list)()
+        database = self.databases[f"{service.name}-http"]
+        opened: AbstractContextManager[Database] = nullcontext(database)
+        return StatusProbe(service.name, lambda: opened, self.directory, self._world.stream, list)()
 
 
 class Copy(NamedTuple):
@@ -396,7 +403,7 @@ class World:
             tally.parts[name]()
         except (redis.ConnectionError, StoreError):
             if self.random.random() < 0.5:
-                with suppress(StoreError):
+                with suppress(StoreError, Refused):
                     tally.replace(name)
 
     def part_is_killed(self) -> None:
@@ -562,6 +569,11 @@ class World:
         """Do what the refusal to start says."""
         if self.tally or not self.refusal:
             return
+        if "`nodes remove 0`" in self.refusal:
+            for name in remove_node(self.stream(), 0):
+                Groups(self.stream()).remove(name)
+            self.start()
+            return
         if (self._data / customers.FILE).exists():  # one that has published nothing, beside others that have
             self._remove("customers")
             self.note_losses()
@@ -703,7 +715,8 @@ class World:
                         part()
             self.pass_time(15)
             if turn >= 4:
-                reports, before = before, [msgspec.to_builtins(report) for report in self.reports()]
+                told = [msgspec.structs.replace(report, nodes=[]) for report in self.reports()]  # these age
+                reports, before = before, [msgspec.to_builtins(report) for report in told]
                 if reports == before and all(each["redis"]["pending"] == 0 for each in before):
                     return
         raise AssertionError(f"it does not settle: {before}")
