@@ -9,7 +9,7 @@ import secrets
 import socket
 import struct
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from pathlib import Path
 import structlog
 
 from tally.actors import consumer, control, http_server, limits, redis_server, relay
-from tally.actors.actor import PASSING, Actor
+from tally.actors.actor import PASSING, START_SECONDS, Actor
 from tally.actors.doorbell import Doorbell
 from tally.actors.housekeeper import Housekeeper
 from tally.actors.limits import Limits
@@ -45,7 +45,7 @@ from tally.store.database import Database, Place, place_of
 from tally.store.errors import OutdatedDatabase
 from tally.store.group_commit import AnswerAfter
 from tally.store.key_file import SIGNING_KEY, UnusableKey
-from tally.store.membership import Membership, NumberAwaited
+from tally.store.membership import Membership, NumberAwaited, RunsElsewhere, place_of_work
 from tally.store.ranges import Range
 from tally.store.revocations import Revocations
 from tally.store.shared_revocations import SharedRevocations
@@ -53,6 +53,7 @@ from tally.store.stream import EventStream, RedisError
 
 _BACKLOG = 1024
 _PLACE = struct.Struct("QQ")
+LOOK_SECONDS = 1.0  # until it is looked again whether a database is at work elsewhere
 RETRY_SECONDS = 0.5  # until Redis answers, where nothing can be done without
 
 _log = structlog.get_logger()
@@ -351,6 +352,8 @@ class Family:
                     ),
                     kind.answering(database, stream).step,
                 )
+                with suppress(*PASSING):
+                    membership.leave()
 
         return main
 
@@ -377,7 +380,8 @@ class Family:
     def _membership(self, database: Database, stream: EventStream) -> Membership:
         node = self._settings.node
         url = node.url_customers if database.service == customers.SERVICE else node.url_accounts
-        return Membership(database, stream, url, is_private=self._is_private)
+        place = place_of_work(self._settings.directory)
+        return Membership(database, stream, url, is_private=self._is_private, place=place)
 
     def _share(self, stream: EventStream, standing: Standing) -> Callable[[int], None]:
         """What tells other nodes, and hears of them: who has which number, whose tokens are good no more."""
@@ -422,13 +426,26 @@ class Family:
 
 
 def _take_number(actor: Actor, standing: Standing) -> None:
-    """Wait until a new node has its number: no request is answered before, and no id given."""
+    """Wait until a new node has its number: no request is answered before, and no id given.
+
+    Where the database is at work elsewhere too, wait until that is no longer so. Raises RunsElsewhere once
+    that is said again.
+    """
+    said: int | None = None
     while not actor.stopping.is_set():
         try:
             standing.take_number()
         except NumberAwaited as awaited:
             actor.trouble(str(awaited))
             actor.wait(awaited.seconds)
+            continue
+        except RunsElsewhere as elsewhere:
+            if said not in (None, elsewhere.said):
+                raise
+            said = elsewhere.said
+            actor.trouble(f"{elsewhere} (looking whether it still is)")
+            actor.expect(START_SECONDS)
+            actor.wait(min(elsewhere.seconds, LOOK_SECONDS))
             continue
         except PASSING:
             pass  # nobody can tell now

@@ -4,12 +4,14 @@ Of each service one database has a number. Redis may lose the registry; so each 
 read of it, and tells it again. A new number is taken only after the registry has stood for a while.
 """
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from tally.store import nodes
 from tally.store.database import Database
-from tally.store.errors import StoreUnavailable
+from tally.store.errors import StoreError, StoreUnavailable
 from tally.store.nodes import HIGHEST, REMOVED, Node, WrongNumber
 from tally.store.stream import EventStream
 
@@ -18,7 +20,12 @@ WAIT_SECONDS = (
 )
 BESIDE = "begun_beside"  # in meta: that it was begun though others were known, by somebody who knew of them
 
+LEASE_SECONDS = (
+    15.0  # how long a database counts as at work in a place that is not said again: it is every 5 s
+)
+
 _SINCE = b"since"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class NumberAwaited(StoreUnavailable):
@@ -29,6 +36,28 @@ class NumberAwaited(StoreUnavailable):
             f"node {number} is new here: it begins in {seconds:.1f} s, once others could tell their numbers"
         )
         self.seconds = seconds
+
+
+class RunsElsewhere(StoreError):
+    """This database is at work in another place too: one of both is a copy.
+
+    That holds for `seconds`, unless it is said again; `said` is when it was said last, by Redis's clock (ms).
+    """
+
+    def __init__(self, database: Database, seconds: float, said: int) -> None:
+        super().__init__(
+            f"{database.path} is {database.source}, which is at work elsewhere on this stream too: one of "
+            f"both is a copy. Stop the other, and start this again {LEASE_SECONDS:.0f} s later; or leave it "
+            "to the other. To make a node of its own of a copy: `join`"
+        )
+        self.seconds, self.said = seconds, said
+
+
+def place_of_work(directory: Path) -> str:
+    """What tells the Tally in that directory from one in a copy of it, on this machine or another."""
+    boot = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else os.uname().nodename
+    found = os.stat(directory)
+    return f"{boot}-{found.st_dev:x}-{found.st_ino:x}"
 
 
 def read_nodes(stream: EventStream) -> dict[str, Node]:
@@ -66,6 +95,7 @@ class Membership:
 
     `url` tells others where its service is to be found. A new number waits for `wait_seconds`. On a Redis
     that `is_private` to this data directory, it takes the place of whoever had it.
+    With `place`, it is a lease besides: a copy of the database in another place is refused meanwhile.
     """
 
     def __init__(
@@ -75,12 +105,14 @@ class Membership:
         url: str = "",
         wait_seconds: float = WAIT_SECONDS,
         is_private: bool = False,
+        place: str = "",
     ) -> None:
         self._database = database
         self._stream = stream
         self._url = url
         self._wait_ms = 0 if is_private else int(wait_seconds * 1000)
         self._is_private = is_private
+        self._place = place
         self._take = stream.script("take_number")
 
     @property
@@ -92,12 +124,12 @@ class Membership:
         """Take the number, where another database has not, and keep what is known of all.
 
         `former` was in the place of this database before: it may take its place. Raises WrongNumber,
-        NumberAwaited, RedisError or StoreError. May be repeated.
+        NumberAwaited, RunsElsewhere, RedisError or StoreError. May be repeated; has to be, in LEASE_SECONDS.
         """
         database, known = self._database, nodes.known(self._database)
         anyway = self._is_private or database.meta(BESIDE)
         answer = self._take(
-            keys=[self._stream.nodes_key],
+            keys=[self._stream.nodes_key, self._stream.leases_key],
             args=[
                 database.source,
                 database.node,
@@ -105,17 +137,29 @@ class Membership:
                 self._wait_ms,
                 former,
                 "anyway" if anyway else "",
+                self._place,
+                int(LEASE_SECONDS * 1000),
                 *(part for pair in known.items() for part in pair),
             ],
         )
         what, detail, *pairs = answer
         now = _texts(dict(zip(pairs[::2], pairs[1::2], strict=True)))
+        if what == b"elsewhere":
+            left, said = detail.split()
+            raise RunsElsewhere(database, int(left) / 1000, int(said))
         if what == b"another":
             raise self._is_anothers(detail.decode(), now)
         if now != known:
             nodes.keep(database, now)
         if what == b"wait":
             raise NumberAwaited(database.node, int(detail) / 1000)
+
+    def leave(self) -> None:
+        """Be at work no more: a copy may be, from now on. May be repeated. Raises RedisError."""
+        key, source = self._stream.leases_key, self._database.source
+        said: bytes | None = self._stream.client.hget(key, source)  # type: ignore[assignment]
+        if self._place and said and said.startswith(f"{self._place} ".encode()):
+            self._stream.client.hdel(key, source)
 
     def _is_anothers(self, other: str, known: Mapping[str, str]) -> WrongNumber:
         taken = {Node.parse(text).number for text in known.values()}

@@ -188,6 +188,7 @@ class EventStream:
         self.dead_key = f"{{{key}}}:dead"
         self.successors_key = f"{{{key}}}:successors"
         self.nodes_key = f"{{{key}}}:nodes"
+        self.leases_key = f"{{{key}}}:leases"
         self.revoked_key = f"{{{key}}}:revoked"
         self._publish = self.script("publish")
         beside = [self.published_key, self.marks_key, self.trimmed_key, self.highest_key, self.ages_key]

@@ -2,11 +2,14 @@
 -- KEYS  {stream}:nodes: from database, as `<service>@<identity>`, to its number, how often that was changed, and
 --       its service's URL: `1:0 http://…`. In the place of the URL `removed`, when it is gone for good. `since`
 --       tells since when (ms) there is such a hash.
+--       {stream}:leases: from database to the place where it is at work, and when that was said last (ms)
 -- ARGV  database, number, URL, how long the hash must have been there before a new number is taken (ms),
 --       the database that was in its place before ('' for none), 'anyway' where it may take any other's place,
---       then what the database knows of this hash: names and values in turn
--- Answers `taken`; or `wait` and for how many milliseconds; or `another` and which database has the number. Then
--- the hash, names and values in turn.
+--       the place where this database is ('' when that is no matter), how long that holds unless it is said again (ms),
+--       then what the database knows of the hash of nodes: names and values in turn
+-- Answers `taken`; or `wait` and for how many milliseconds; or `another` and which database has the number; or
+-- `elsewhere`, as this database is at work in another place too, for how many milliseconds that holds, and when
+-- it was said. Then the hash of nodes, names and values in turn.
 --
 -- What Redis has lost comes back from whoever knows it: of two the one that was changed more often. So a number
 -- that nobody here is known to have may be somebody's who has not told yet.
@@ -20,6 +23,16 @@ local since = tonumber(call('HGET', KEYS[1], 'since') or '')
 if not since or since > now then -- by a clock that was ahead
     since = now
     call('HSET', KEYS[1], 'since', string.format('%.0f', now))
+end
+
+local place, lease = ARGV[7], tonumber(ARGV[8])
+if place ~= '' then
+    local theirs, said = string.match(call('HGET', KEYS[2], database) or '', '^(%S+) (%d+)$')
+    local ago = now - tonumber(said or now)
+    if theirs and theirs ~= place and ago >= 0 and ago < lease then
+        return {'elsewhere', string.format('%.0f %s', lease - ago, said)}
+    end
+    call('HSET', KEYS[2], database, place .. string.format(' %.0f', now))
 end
 
 local function read(value)
@@ -42,7 +55,7 @@ local function holder(service, wanted, but)
     end
 end
 
-for i = 7, #ARGV, 2 do
+for i = 9, #ARGV, 2 do
     local name, value = ARGV[i], ARGV[i + 1]
     local known, at, changes = read(value)
     local _, _, here = read(call('HGET', KEYS[1], name))

@@ -468,3 +468,29 @@ def test_redis_adds_nothing_for_a_database_that_has_another_number_or_none(clien
         else:
             assert publishing.answer().last == 1
     assert client.xlen("event-stream") == 1
+
+
+@pytest.mark.whole
+def test_a_copy_of_a_data_directory_is_not_let_start_beside_the_original(
+    tmp_path: Path, redis_url: str
+) -> None:
+    with node(tmp_path, redis_url, 0) as first:
+        first.customers.post("/customers", {"name": "c", "account_id": "1"})
+        backup = tmp_path / "backup"
+        assert command("backup", str(backup), "--config", str(first.written())).returncode == 0
+        copy = prepared(tmp_path / "copy", redis_url=redis_url)
+        copy.settings["data"]["directory"] = str(backup)
+        copy.launch()
+        assert copy.process.wait(30) == 1
+        assert "is at work elsewhere" in copy.said()
+        assert first.stop() == 0
+        copy.start()  # at once, as the other has stopped
+        try:
+            assert copy.customers.post("/customers", {"name": "d", "account_id": "1"})["id"] == "2"
+            first.launch()
+            assert first.process.wait(30) == 1
+        finally:
+            copy.end()
+        first.start()  # once the lease of the copy, which was killed, has lapsed
+        assert [each["name"] for each in first.customers.get("/customers")["customers"]] == ["c", "d"]
+        assert first.customers.get("/status")["status"] == "ok"
