@@ -170,16 +170,17 @@ class StatusProbe:
                 missing |= {each: [] for each in published if not each.startswith(f"{accounts.SERVICE}@")}
             asks = Asks(stream)
             given_up, gone = asks.given_up() & missing.keys(), asks.gone(database.source)
-            reasons += _lost(asks, database, {each: missing[each] for each in missing.keys() - given_up})
+            known, heirs = read_nodes(stream), stream.heirs()
+            whose = {source: number_of(source, known, heirs) for source in published}
+            wanted = {each: missing[each] for each in missing.keys() - given_up}
+            reasons += _lost(asks, database, wanted, whose)
             lost = {each: numbers.both(missing[each], gone.get(each, [])) for each in given_up}
             lag = {
                 each: numbers.count(missing[each]) - numbers.count(lost.get(each, [])) for each in published
             }
             notes += _given_up(lost)
-            known, heirs = read_nodes(stream), stream.heirs()
             notes += _others(database, published, known, heirs)
             reasons += [*_kept(groups.holding(), known), *_missed(groups.overtaken(), known)]
-            whose = {source: number_of(source, known, heirs) for source in lag}
             nodes = _nodes(database, known, whose, lag, groups)
             # Last: without lag, all that was published has been handed out, and may be pending still.
             pending = ConsumerGroup(stream, database.source, "").pending()
@@ -288,7 +289,9 @@ def _given_up(lost: dict[str, list[Range]]) -> Iterator[str]:
             )
 
 
-def _lost(asks: Asks, database: Database, missing: dict[str, list[Range]]) -> Iterator[str]:
+def _lost(
+    asks: Asks, database: Database, missing: dict[str, list[Range]], whose: Mapping[str, int]
+) -> Iterator[str]:
     """What does not come by itself: no outbox has it any more, or who has it does not answer."""
     gone = asks.gone(database.source)
     for source, ranges in sorted(missing.items()):
@@ -296,7 +299,7 @@ def _lost(asks: Asks, database: Database, missing: dict[str, list[Range]]) -> It
         if lost:
             yield (
                 f"{numbers.count(lost):,} events of {source} are missing for good, as its outbox no longer "
-                f"keeps them: numbers {_first_of(lost)}; the remedy is `rebuild accounts`"
+                f"keeps them: numbers {_first_of(lost)}; the remedy is {_remedy(database, whose.get(source))}"
             )
         elif ranges and asks.is_asked(source, database.source):
             yield (
@@ -304,6 +307,13 @@ def _lost(asks: Asks, database: Database, missing: dict[str, list[Range]]) -> It
                 "read; they are asked for, and its relay has not answered yet. If that database is gone for "
                 f"good: `groups remove {source}`"
             )
+
+
+def _remedy(database: Database, number: int | None) -> str:
+    """How accounts.db comes to what events of that node told, which are nowhere any more."""
+    if number in (None, database.node):
+        return "`rebuild accounts`"
+    return f"`rebuild accounts` at node {number}, and `join` here, with a backup of its accounts.db from then"
 
 
 def _first_of(ranges: list[Range]) -> str:

@@ -28,10 +28,10 @@ from tally.actors.services import ACCOUNTS, CUSTOMERS, SERVICES, Service
 from tally.config import ConsumersSettings
 from tally.events import Id
 from tally.http.status import StatusProbe, StatusReport
-from tally.recovery import first_start, lost_customers
+from tally.recovery import first_start, joining, lost_customers
 from tally.recovery.rebuilding import Rebuilding
 from tally.recovery.standing import Standing
-from tally.store import customers
+from tally.store import accounts, customers, nodes
 from tally.store.accounts import Accounts, NewAccount
 from tally.store.copying import copy_database
 from tally.store.customer_list import CustomerQuery
@@ -45,7 +45,14 @@ from tally.store.listing import ListQuery
 from tally.store.membership import Membership, remove_node
 from tally.store.months import Months
 from tally.store.nodes import WrongNumber
-from tally.store.records import CustomerChange, InvoiceChange, NewCredit, NewCustomer, NewInvoice
+from tally.store.records import (
+    Customer,
+    CustomerChange,
+    InvoiceChange,
+    NewCredit,
+    NewCustomer,
+    NewInvoice,
+)
 from tally.store.stream import EventStream
 
 KEY = "event-stream"
@@ -68,9 +75,14 @@ class Tally:
     """The processes of one data directory, as long as they run; of some of the services."""
 
     def __init__(
-        self, world: "World", directory: Path, services: tuple[Service, ...] = (CUSTOMERS, ACCOUNTS)
+        self,
+        world: "World",
+        directory: Path,
+        services: tuple[Service, ...] = (CUSTOMERS, ACCOUNTS),
+        number: int = 0,
     ) -> None:
         self._world = world
+        self.number = number
         self._services = services
         self.directory = directory
         self._run = f"{world.random.getrandbits(64):x}"
@@ -83,13 +95,15 @@ class Tally:
         """As the supervisor does: the relays, then the rest. Raises Refused."""
         stream = self._world.stream()
         try:
-            first_start.insist_on_no_other(self.directory, stream, "redis")
+            first_start.insist_on_no_other(self.directory, stream, "redis", self.number)
         except first_start.LostDatabase as error:
             raise Refused(str(error)) from error
         if not (self.directory / customers.FILE).exists():
-            first_start.make(self.directory)
+            first_start.make(self.directory, self.number)
         if ACCOUNTS in self._services:
-            ACCOUNTS.open(self.directory).close()
+            database = ACCOUNTS.open(self.directory)
+            nodes.assign(database, self.number)
+            database.close()
         for service in self._services:
             self.start_relay(service)
         for service in self._services:
@@ -237,12 +251,15 @@ class World:
         self.amounts: dict[int, set[int]] = {}  # that each invoice was given
         self.gone: set[object] = set()  # invoices and customers that were deleted
         self._known_gone: set[object] = set()  # those of which customers.db knows for sure
+        self._gone_at_1: set[object] = set()  # and of which node 1's does, which is never lost
         self.doubtful: set[object] = set()  # what was in one place only, which was lost
         self.foreign: dict[int, int] = {}  # other programs' customers, and the cents of the invoice of each
         self._given_up = False  # the customers that were known, for an empty database beside them
         self.tally: Tally | None = None
         self.refusal = ""
         self._other: Tally | None = None  # a copy of the machine, which runs the customers service
+        self._node_1 = directory / "node-1"
+        self.second: Tally | None = None  # node 1
 
     # Time
 
@@ -265,7 +282,8 @@ class World:
         return self._tags
 
     def start(self) -> None:
-        """Start Tally where none runs."""
+        """Start Tally where none runs, and node 1 again."""
+        self._start_node_1()
         if self.tally is None:
             tally = Tally(self, self._data)
             try:
@@ -282,14 +300,39 @@ class World:
             self.tally.stop()
             self.tally = None
 
+    def another_node_begins(self) -> None:
+        """Node 1, on the same Redis; where it was before, it goes on."""
+        self._node_1.mkdir(exist_ok=True)
+        self._start_node_1()
+
+    def another_node_is_killed(self) -> None:
+        if self.second:
+            self.second.stop()
+            self.second = None
+
+    def _start_node_1(self) -> None:
+        if self._node_1.exists() and self.second is None:
+            second = Tally(self, self._node_1, number=1)
+            second.start()  # nothing of it is ever lost: so it is never refused
+            self.second = second
+
     def end(self) -> None:
         """Let go of everything."""
         self.stop()
+        self.another_node_is_killed()
         if self._other:
             self._other.stop()
 
     def _running(self) -> list[Tally]:
-        return [tally for tally in (self.tally, self._other) if tally]
+        return [tally for tally in (self.tally, self._other, self.second) if tally]
+
+    def _nodes(self) -> list[Tally]:
+        """Those that run and are no copies."""
+        return [tally for tally in (self.tally, self.second) if tally]
+
+    def _one_of_the_nodes(self) -> Tally | None:
+        running = self._nodes()
+        return self.random.choice(running) if running else None
 
     def _one_that_runs(self) -> Tally | None:
         running = self._running()
@@ -298,10 +341,10 @@ class World:
     # Clients
 
     def open_account(self) -> None:
-        if self.tally:
+        if tally := self._one_of_the_nodes():
             name = f"a{self._tag()}"
-            with self.tally.accounts.database.transaction():
-                self.tally.accounts.create_account(NewAccount(name, "u"))
+            with tally.accounts.database.transaction():
+                tally.accounts.create_account(NewAccount(name, "u"))
             self.accounts.add(name)
 
     def create_customers(self) -> None:
@@ -330,7 +373,7 @@ class World:
 
     def change_invoice(self) -> None:
         """Give one another amount, by which it is known as before. Not in a copy that runs beside."""
-        tally = self.tally
+        tally = self._one_of_the_nodes()
         if tally and (known := tally.customers.invoices(ListQuery(limit=1000))):
             invoice = self.random.choice(known)
             mark = invoice.purchase_price_cents % MARK
@@ -354,14 +397,15 @@ class World:
             self.invoices[-cents] = Invoice(-cents, name)
 
     def delete_credit(self) -> None:
-        if self.tally and (known := self.tally.customers.credits.page(ListQuery(limit=1000))):
+        tally = self._one_of_the_nodes()
+        if tally and (known := tally.customers.credits.page(ListQuery(limit=1000))):
             credit = self.random.choice(known)
-            with self.tally.customers.database.transaction():
-                self.tally.customers.credits.delete(credit.id)
-            self._is_gone(-credit.credited_cents)
+            with tally.customers.database.transaction():
+                tally.customers.credits.delete(credit.id)
+            self._is_gone(-credit.credited_cents, tally)
 
     def move_customer(self) -> None:
-        tally = self.tally
+        tally = self._one_of_the_nodes()
         if tally and (known := tally.customers.customers(CustomerQuery(limit=1000))):
             customer = self.random.choice(known)
             change = CustomerChange(account_id=Id(self.random.choice([1, 2, 3])))
@@ -370,22 +414,24 @@ class World:
             self.names[customer.name] = ""  # it may be in an account that somebody else opens later
 
     def delete_invoice(self) -> None:
-        if self.tally and (known := self.tally.customers.invoices(ListQuery(limit=1000))):
+        tally = self._one_of_the_nodes()
+        if tally and (known := tally.customers.invoices(ListQuery(limit=1000))):
             invoice = self.random.choice(known)
-            with suppress(InvoiceCredited), self.tally.customers.database.transaction():
-                self.tally.customers.delete_invoice(invoice.id)
-                self._is_gone(invoice.purchase_price_cents % MARK)
+            with suppress(InvoiceCredited), tally.customers.database.transaction():
+                tally.customers.delete_invoice(invoice.id)
+                self._is_gone(invoice.purchase_price_cents % MARK, tally)
 
     def delete_customer(self) -> None:
-        if self.tally and (known := self.tally.customers.customers(CustomerQuery(limit=1000))):
+        tally = self._one_of_the_nodes()
+        if tally and (known := tally.customers.customers(CustomerQuery(limit=1000))):
             customer = self.random.choice(known)
-            with self.tally.customers.database.transaction():
-                self.tally.customers.delete_customer(customer.id)
-            self._is_gone(customer.name)
+            with tally.customers.database.transaction():
+                tally.customers.delete_customer(customer.id)
+            self._is_gone(customer.name, tally)
 
-    def _is_gone(self, what: object) -> None:
+    def _is_gone(self, what: object, at: Tally) -> None:
         self.gone.add(what)
-        self._known_gone.add(what)
+        (self._known_gone if at is self.tally else self._gone_at_1).add(what)
 
     # Processes
 
@@ -407,9 +453,9 @@ class World:
                     tally.replace(name)
 
     def part_is_killed(self) -> None:
-        if self.tally:
+        if tally := self._one_of_the_nodes():
             with suppress(StoreError):
-                self.tally.replace(self.random.choice([*self.tally.parts]))
+                tally.replace(self.random.choice([*tally.parts]))
 
     def tally_is_killed(self) -> None:
         self.stop()
@@ -473,8 +519,8 @@ class World:
     # Faults
 
     def a_line_breaks(self) -> None:
-        if self.tally:
-            line = self.tally.lines[self.random.choice([*self.tally.parts])]
+        if tally := self._one_of_the_nodes():
+            line = tally.lines[self.random.choice([*tally.parts])]
             line.break_at(self.random.choice(["before", "after"]), self.random.randint(0, 4))
 
     def redis_is_saved(self) -> None:
@@ -611,7 +657,7 @@ class World:
         for each in (*self.invoices, *self.names, *self.accounts):
             lost = each not in here | told.created
             if each in self.gone:  # what is recorded does not tell that something was there
-                lost = each not in self._known_gone and each not in told.deleted
+                lost = each not in self._known_gone | self._gone_at_1 | told.deleted
             if lost:
                 self.doubtful.add(each)
         self.doubtful |= (
@@ -635,7 +681,7 @@ class World:
             ACCOUNTS: "SELECT name FROM account WHERE name IS NOT NULL",
         }
         found: set[object] = set()
-        places = [self._data, *([self._other.directory] if self._other else [])]
+        places = [self._data, self._node_1, *([self._other.directory] if self._other else [])]
         for directory in places:
             for service, query in queries.items():
                 if (directory / f"{service.name}.db").exists():
@@ -705,11 +751,11 @@ class World:
             self.start()
             self.somebody_mends()
         assert self.tally, self.refusal
-        for line in self.tally.lines.values():
+        for line in [line for tally in self._nodes() for line in tally.lines.values()]:
             line.mend()
         before: Any = None
         for turn in range(ROUNDS):
-            for part in self.tally.parts.values():
+            for part in [part for tally in self._nodes() for part in tally.parts.values()]:
                 for _ in range(3):  # one looks after what others left, the next read
                     with suppress(redis.ConnectionError):  # of a line that had broken before
                         part()
@@ -722,8 +768,7 @@ class World:
         raise AssertionError(f"it does not settle: {before}")
 
     def reports(self) -> list[StatusReport]:
-        assert self.tally
-        return [self.tally.status(service) for service in SERVICES.values()]
+        return [tally.status(service) for tally in self._nodes() for service in SERVICES.values()]
 
     def _redrive_all(self) -> bool:
         if not self.stream().dead_letters():
@@ -745,22 +790,35 @@ class World:
 
     def _own_sources(self) -> set[str]:
         assert self.tally
-        return {source for database in self.tally.databases.values() for source in own_sources(database)}
+        every = [database for tally in self._nodes() for database in tally.databases.values()]
+        return {source for database in every for source in own_sources(database)}
 
     def _rebuild_if_told(self) -> bool:
         told = self._told_people()
         if not any("missing for good" in text or "are nowhere any more" in text for text in told):
             return False
         self.rebuild_accounts()
+        if any("and `join`" in text for text in told):
+            self._join_again()
         return True
+
+    def _join_again(self) -> None:
+        """Begin node 1's accounts.db from a copy of node 0's."""
+        self.another_node_is_killed()
+        copy = self._directory / f"copy-{self._tag()}"
+        copy_database(self._data / accounts.FILE, copy, lambda done: None)
+        for suffix in ("", "-wal", "-shm"):
+            (self._node_1 / f"{accounts.FILE}{suffix}").unlink(missing_ok=True)
+        joining.join(self._node_1, copy, 1)
 
     def compare(self) -> None:
         """See that each thing accepted is recorded once, and shown as recorded. Raises AssertionError."""
-        assert self.tally
-        recorded = self.tally.customers
-        customers = {each.id: each for each in recorded.customers(CustomerQuery(limit=100_000))}
-        invoices = recorded.invoices(ListQuery(limit=100_000))
-        credits = recorded.credits.page(ListQuery(limit=100_000))
+        stores = [tally.customers for tally in self._nodes()]
+        every = [each for store in stores for each in store.customers(CustomerQuery(limit=100_000))]
+        customers = {each.id: each for each in every}
+        assert len(customers) == len(every), "a number was given twice"
+        invoices = [each for store in stores for each in store.invoices(ListQuery(limit=100_000))]
+        credits = [each for store in stores for each in store.credits.page(ListQuery(limit=100_000))]
         self._compare_ledger(
             Counter(each.name for each in customers.values()),
             Counter(each.purchase_price_cents % MARK for each in invoices)
@@ -775,7 +833,13 @@ class World:
         for credit in credits:
             revenue[int(credit.customer_id)] -= credit.credited_cents
         expected = {int(id): (int(each.account_id), revenue[int(id)]) for id, each in customers.items()}
-        store = self.tally.accounts
+        for tally in self._nodes():
+            self._compare_shown(tally.accounts, customers, expected)
+
+    def _compare_shown(
+        self, store: Accounts, customers: dict[Id, Customer], expected: dict[int, tuple[int, int]]
+    ) -> None:
+        """That a node's accounts show what is recorded at all nodes."""
         shown = {
             int(each.customer_id): (account, each.total_revenue_cents)
             for account in {1, 2, 3} | {int(each.account_id) for each in customers.values()}
@@ -790,23 +854,22 @@ class World:
         if self._given_up:
             shown = {id: figures for id, figures in shown.items() if id in expected}
         assert shown == expected, f"shown {shown}, recorded {expected}"
-        self._compare_months(shown)
+        self._compare_months(store, shown)
         rows = revenue_by_customer(store.database)
         for customer, cents in self.foreign.items():
             counted = rows.get(customer, 0)
             assert counted == cents or (counted == 0 and customer in self.doubtful), f"{customer}: {counted}"
 
-    def _compare_months(self, shown: dict[int, tuple[int, int]]) -> None:
+    def _compare_months(self, store: Accounts, shown: dict[int, tuple[int, int]]) -> None:
         """The months of each customer come to its revenue, and those of an account to its."""
-        assert self.tally
-        database = self.tally.accounts.database
-        for account in self.tally.accounts.accounts(-1, 1000):
+        database = store.database
+        for account in store.accounts(-1, 1000):
             every = Months(database).of_account(account.id)
             theirs = {id: cents for id, (home, cents) in shown.items() if home == account.id}
             months = {id: Months(database).of_customer(account.id, id) for id in theirs}
             for id, cents in theirs.items():
                 assert sum(each.cents for each in months[id]) == cents, f"{id}: {months[id]}"
-            if len(theirs) == len(self.tally.accounts.customers_of(account.id, -1, 100_000)):
+            if len(theirs) == len(store.customers_of(account.id, -1, 100_000)):
                 summed = Counter[int | None]()
                 for each in chain.from_iterable(months.values()):
                     summed[each.month] += each.cents
@@ -867,7 +930,10 @@ FAULTS = {
 }
 COPIED = "the_machine_is_copied"
 FAULTS[COPIED] = 1.0
+SECOND = "another_node_begins"
+FAULTS |= {SECOND: 2.0, "another_node_is_killed": 1.0}
 NOT_WITH_COPIES = {
+    SECOND,
     "another_program_deletes_entries",
     "redis_falls_back",
     "redis_falls_back_a_little",
