@@ -386,3 +386,24 @@ def test_revenue_that_no_account_shows_and_numbers_given_twice_are_told(
             "1 customers or accounts were created under a number"
         )
         person.leave()
+
+
+def test_the_strip_tells_of_other_nodes_where_there_are_any(browser: Browser, tmp_path: Path) -> None:
+    server = RedisProcess(tmp_path / "redis")
+    server.start()
+    try:
+        address = {"number": 1, "url_accounts": "http://branch.example/accounts"}
+        with (
+            running(tmp_path / "first", redis_url=server.url) as first,
+            running(tmp_path / "second", "--only", "accounts", redis_url=server.url, node=address),
+        ):
+            person = Person(browser)
+            Shop(first).see_accounts(person.page)
+            strip = person.page.locator("#strip")
+            strip.locator("summary").click()
+            row = strip.get_by_role("row").filter(has_text="http://branch.example/accounts")
+            expect(row).to_have_text("1http://branch.example/accounts0now")
+            expect(strip.get_by_role("row").filter(has_text="0 (here)")).to_be_visible()
+            person.leave()
+    finally:
+        server.kill()
