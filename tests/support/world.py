@@ -665,14 +665,15 @@ class World:
         )
 
     def _shown_foreign(self) -> set[int]:
-        """The other programs' customers that accounts.db shows revenue of."""
-        if not (self._data / "accounts.db").exists():
-            return set()
-        database = ACCOUNTS.open(self._data, make=False)
-        try:
-            return {customer for customer, cents in revenue_by_customer(database).items() if cents}
-        finally:
+        """The other programs' customers that every node's accounts.db shows revenue of."""
+        shown = {*self.foreign}
+        for directory in (self._data, *([self._node_1] if self._node_1.exists() else [])):
+            if not (directory / accounts.FILE).exists():
+                return set()
+            database = ACCOUNTS.open(directory, make=False)
+            shown &= {customer for customer, cents in revenue_by_customer(database).items() if cents}
             database.close()
+        return shown
 
     def _recorded(self) -> set[object]:
         queries = {
