@@ -15,14 +15,9 @@ from tally.store.errors import StoreError, StoreUnavailable
 from tally.store.nodes import HIGHEST, REMOVED, Node, WrongNumber
 from tally.store.stream import EventStream
 
-WAIT_SECONDS = (
-    5.0  # how long the registry must have stood before a new number is taken: others tell theirs first
-)
+WAIT_SECONDS = 5.0  # how long the registry must have stood before a new number is taken
+LEASE_SECONDS = 15.0  # how long a database counts as at work in a place; that is said again every 5 s
 BESIDE = "begun_beside"  # in meta: that it was begun though others were known, by somebody who knew of them
-
-LEASE_SECONDS = (
-    15.0  # how long a database counts as at work in a place that is not said again: it is every 5 s
-)
 
 _SINCE = b"since"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -66,8 +61,7 @@ def read_nodes(stream: EventStream) -> dict[str, Node]:
 
 
 def number_of(source: str, known: Mapping[str, Node], heirs: Mapping[str, str]) -> int:
-    """The node whose database has that name, or had it. One that nobody knows of is node 0's, as all once
-    were."""
+    """The node whose database has that name, or had it. One that nobody knows of is node 0's, as all were."""
     formers = {**heirs}
     while source not in known and source in formers:
         source = formers.pop(source)  # not twice: what Redis has may be anything
@@ -93,9 +87,9 @@ def remove_node(stream: EventStream, number: int) -> list[str]:
 class Membership:
     """A database's number, which it takes, and takes again where Redis has lost it.
 
-    `url` tells others where its service is to be found. A new number waits for `wait_seconds`. On a Redis
-    that `is_private` to this data directory, it takes the place of whoever had it.
-    With `place`, it is a lease besides: a copy of the database in another place is refused meanwhile.
+    `url` tells others where its service is to be found. A new number waits for `wait_seconds`, as others may
+    have told theirs by then. On a Redis that `is_private` to this data directory, it takes the place of
+    whoever had it. With `place`, it is a lease besides: a copy of the database in another place is refused.
     """
 
     def __init__(
@@ -127,7 +121,7 @@ class Membership:
         NumberAwaited, RunsElsewhere, RedisError or StoreError. May be repeated; has to be, in LEASE_SECONDS.
         """
         database, known = self._database, nodes.known(self._database)
-        anyway = self._is_private or database.meta(BESIDE)
+        anyway = self._is_private or (database.meta(BESIDE) and database.source not in known)
         answer = self._take(
             keys=[self._stream.nodes_key, self._stream.leases_key],
             args=[

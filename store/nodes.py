@@ -21,8 +21,7 @@ REMOVED = "removed"  # in the place of the address
 
 
 class Node(NamedTuple):
-    """What is known of a database: its node's number, and where its service is to be found, "" if that isn't
-    told.
+    """What is known of a database: its node's number, and its service's address, "" where that isn't told.
 
     One that `is_removed` is gone for good. `changes` counts how often this was changed.
     """

@@ -951,8 +951,9 @@ LOSE = {
     "the_stream_is_deleted",
     "a_copy_is_put_back",
     "a_database_is_lost",
+    SECOND,
 }
-"""The steps after which something may be in no place any more."""
+"""The steps after which something may be in no place any more, or not where it is to be shown."""
 
 Step = tuple[str, int]
 
