@@ -14,6 +14,7 @@ from redis import ResponseError
 from tally.store import accounts, customers
 from tally.store.database import Database
 from tally.store.inbox import Inbox
+from tally.store.nodes import known_to
 from tally.store.outbox import known_of
 from tally.store.ranges import Range
 from tally.store.read_model import STREAM, Shadow
@@ -78,13 +79,33 @@ class Rebuilding:
                 seconds = self._change_over(shadow)
                 if seconds is not None:
                     told = f"built again from {shadow.base}; changing over took {seconds:.1f} s"
+                    others = self._others() if shadow.base != STREAM else ""
                     shadow.discard()
-                    return told
+                    return told + others
             bases = bases[bases.index(shadow.base) + 1 :]
             shadow.discard()
         raise CannotRebuild(
             f"the stream does not hold all events any more, and there is no {customers.FILE} in "
-            f"{self._directory} to build from: put a copy there, and run it again"
+            f"{self._directory} to build from: put a copy there, and run it again; or begin again, with "
+            "another node's backup: `join`"
+        )
+
+    def _others(self) -> str:
+        """What is to be done at other nodes, so that they show the same."""
+        others = sorted(
+            {
+                node.number
+                for name, node in known_to(self._live).items()
+                if name.startswith(f"{accounts.SERVICE}@")
+                and node.number != self._live.node
+                and not node.is_removed
+            }
+        )
+        if not others:
+            return ""
+        return (
+            f". Accounts at node {' and '.join(map(str, others))} show what they have applied, still: where that "
+            "is more, begin them again there with `join`, and a backup from now"
         )
 
     def _build(self, shadow: Shadow) -> None:

@@ -641,7 +641,7 @@ class World:
         self._known_gone = {*copy.gone} if copy else set()
 
     def rebuild_accounts(self) -> str:
-        """Carry it out, whatever is lost with it."""
+        """Carry it out, whatever is lost with it; answer what it says."""
         rebuilding = Rebuilding(self._data, self.stream(), lambda told: True)
         try:
             return rebuilding.run()
@@ -798,8 +798,7 @@ class World:
         told = self._told_people()
         if not any("missing for good" in text or "are nowhere any more" in text for text in told):
             return False
-        self.rebuild_accounts()
-        if any("and `join`" in text for text in told):
+        if "with `join`" in self.rebuild_accounts():
             self._join_again()
         return True
 
