@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import structlog
 
@@ -45,7 +46,8 @@ from tally.store.database import Database, Place, place_of
 from tally.store.errors import OutdatedDatabase
 from tally.store.group_commit import AnswerAfter
 from tally.store.key_file import SIGNING_KEY, UnusableKey
-from tally.store.membership import Membership, NumberAwaited, RunsElsewhere, place_of_work
+from tally.store.membership import AtWorkElsewhere, Membership, NumberAwaited, place_of_work
+from tally.store.outbox import Outbox
 from tally.store.ranges import Range
 from tally.store.revocations import Revocations
 from tally.store.shared_revocations import SharedRevocations
@@ -161,6 +163,7 @@ class Family:
         self._publications = self._those_waited_for()
         self._run = secrets.token_hex(8)
         self._confirmed = {service: mmap.mmap(-1, 1) for service in SERVICES}  # 1: it is the newest
+        self._refused = {service: mmap.mmap(-1, 1) for service in SERVICES}  # 1: another has its place
         self._pages: dict[str, mmap.mmap] = {}  # of each actor, made before it is forked
 
     def _those_waited_for(self) -> dict[str, Publication]:
@@ -204,7 +207,13 @@ class Family:
         )
         database.run, standing = self._run, self._confirmed[service]
         database.is_newest = lambda: bool(standing[0])
+        refused = self._refused[service]
+        database.is_refused = lambda: bool(refused[0])
         return database
+
+    def _refuse(self, service: str, is_refused: bool) -> None:
+        """Have nothing be written to the database while another is at work in its place."""
+        self._refused[service][0] = is_refused
 
     def _confirm(self, service: str) -> None:
         """Let the database be written to under its name: all of the service's processes see it."""
@@ -332,10 +341,15 @@ class Family:
             retention = timedelta(days=self._settings.data.retention_days)
             membership = self._membership(database, stream)
             standing = Standing(
-                kind.store(database), stream, actor.beat, partial(self._confirm, service), membership
+                kind.store(database),
+                stream,
+                actor.beat,
+                partial(self._confirm, service),
+                membership,
+                partial(self._refuse, service),
             )
             with closing(database):
-                _take_number(actor, standing)
+                _take_number(actor, standing, may_begin=self._may_begin(database))
                 relay.run(
                     actor,
                     kind.relay(
@@ -381,7 +395,21 @@ class Family:
         node = self._settings.node
         url = node.url_customers if database.service == customers.SERVICE else node.url_accounts
         place = place_of_work(self._settings.directory)
-        return Membership(database, stream, url, is_private=self._is_private, place=place)
+        may_replace: Literal["", "idle", "any"] = "any" if self._is_private else ""
+        if not may_replace and database.service != customers.SERVICE and self._has_customers():
+            may_replace = "idle"  # this is the node's directory, and its accounts.db was lost or put back
+        return Membership(database, stream, url, place=place, may_replace=may_replace)
+
+    def _has_customers(self) -> bool:
+        """Whether this directory has the node's customers.db."""
+        if not (self._settings.directory / customers.FILE).exists():
+            return False
+        with closing(self._open(customers.SERVICE)) as database:
+            return database.node == self._settings.node.number
+
+    def _may_begin(self, database: Database) -> bool:
+        """Whether it may be written to before Redis has told that it has its number."""
+        return bool(nodes.known(database) or Outbox(database).last() or self._has_customers())
 
     def _share(self, stream: EventStream, standing: Standing) -> Callable[[int], None]:
         """What tells other nodes, and hears of them: who has which number, whose tokens are good no more."""
@@ -425,11 +453,11 @@ class Family:
         return main
 
 
-def _take_number(actor: Actor, standing: Standing) -> None:
+def _take_number(actor: Actor, standing: Standing, may_begin: bool) -> None:
     """Wait until a new node has its number: no request is answered before, and no id given.
 
-    Where the database is at work elsewhere too, wait until that is no longer so. Raises RunsElsewhere once
-    that is said again.
+    Where another is at work in its place, wait until that is no longer so. Raises AtWorkElsewhere once that
+    is said again. While Redis can't tell, one that `may_begin` begins, and another waits.
     """
     said: int | None = None
     while not actor.stopping.is_set():
@@ -439,7 +467,7 @@ def _take_number(actor: Actor, standing: Standing) -> None:
             actor.trouble(str(awaited))
             actor.wait(awaited.seconds)
             continue
-        except RunsElsewhere as elsewhere:
+        except AtWorkElsewhere as elsewhere:
             if said not in (None, elsewhere.said):
                 raise
             said = elsewhere.said
@@ -447,8 +475,11 @@ def _take_number(actor: Actor, standing: Standing) -> None:
             actor.expect(START_SECONDS)
             actor.wait(min(elsewhere.seconds, LOOK_SECONDS))
             continue
-        except PASSING:
-            pass  # nobody can tell now
+        except PASSING as error:
+            if not may_begin:
+                actor.trouble(f"{error}; a new node begins once Redis has told that nobody has its number")
+                actor.wait(RETRY_SECONDS)
+                continue
         actor.trouble(None)
         return
 
@@ -464,7 +495,7 @@ def status_probe(
         except control.NotRunning:
             return []
         return [
-            ActorReport(actor.name, actor.state, actor.restarts, actor.trouble)
+            ActorReport(actor.name, actor.state, actor.restarts, actor.trouble or actor.failed)
             for actor in actors
             if actor.name.startswith(f"{service}-")
         ]

@@ -17,6 +17,7 @@ from tally.store import groups as store
 from tally.store.errors import StoreError
 from tally.store.groups import Groups
 from tally.store.incarnations import own_sources
+from tally.store.membership import at_work
 from tally.store.stream import EventStream, RedisError, entry_time
 
 
@@ -67,6 +68,8 @@ def remove(file: Path | None, name: str, yes: bool) -> None:
         found = {group.name: group for group in groups.all()}.get(name)
         if name in _of_databases(settings):
             end(FAILED, f"{name} is of a database in {settings.directory}, and in use")
+        if seconds := at_work(groups.stream, name):
+            end(FAILED, f"{name} is at work: stop its Tally, and wait for {seconds:.0f} s")
         if found is None and not groups.is_asked(name):
             end(FAILED, f"there is no group {name}; `groups list` shows them")
         what = "what is asked of it counts as lost"

@@ -12,11 +12,9 @@ from tally.commands import terminal
 from tally.commands.shared import FAILED, Group, config_option, confirmed, end, load, printing, redis_url
 from tally.config import Settings
 from tally.store.groups import Groups
-from tally.store.membership import number_of, read_nodes, remove_node
+from tally.store.membership import at_work, number_of, read_nodes, remove_node
 from tally.store.nodes import HIGHEST, Node
 from tally.store.stream import EventStream, RedisError
-
-ALIVE_SECONDS = 30  # since a database was read for
 
 
 @click.group("nodes", cls=Group)
@@ -68,10 +66,8 @@ def remove(file: Path | None, number: int, yes: bool) -> None:
         if not there:
             end(FAILED, f"there is no node {number}; `nodes list` shows them")
         for name in there:
-            idle_ms = groups.idle_ms(name)
-            if idle_ms is not None and idle_ms < ALIVE_SECONDS * 1000:
-                seen = f"{name} has read the stream {idle_ms / 1000:.0f} s ago"
-                end(FAILED, f"node {number} is there: {seen}; stop it, and wait for {ALIVE_SECONDS} s")
+            if seconds := at_work(stream, name):
+                end(FAILED, f"node {number} is at work ({name}): stop it, and wait for {seconds:.0f} s")
         told = f"node {number} goes: {' and '.join(sorted(there))}. What it has not published is lost"
         if not confirmed(told, yes):
             end(FAILED, "not confirmed, so it stays; --yes confirms beforehand")

@@ -20,7 +20,7 @@ from tally.store.database import Database
 from tally.store.errors import StoreError, UnusableDatabase
 from tally.store.inbox import Inbox
 from tally.store.incarnations import earlier_sources, own_sources
-from tally.store.membership import BESIDE, Membership, number_of, read_nodes
+from tally.store.membership import BESIDE, AtWorkElsewhere, Membership, number_of, read_nodes
 from tally.store.nodes import Node, WrongNumber, assign, known_to
 from tally.store.stream import EventStream
 
@@ -88,7 +88,7 @@ def take_number(membership: Membership, database: Database) -> None:
     """
     try:
         membership.take()
-    except WrongNumber:
+    except (WrongNumber, AtWorkElsewhere):
         former = _former(database)
         if not former:
             raise

@@ -1,6 +1,7 @@
 """A node of its own, begun from a copy of another's accounts.db: it need not read the whole stream."""
 
 import secrets
+import shutil
 from pathlib import Path
 
 from tally.recovery.first_start import emptied
@@ -10,7 +11,7 @@ from tally.store.database import NODE, Database
 from tally.store.errors import StoreError
 from tally.store.inbox import Inbox
 from tally.store.nodes import KNOWN
-from tally.store.outbox import known_of
+from tally.store.outbox import Outbox, known_of
 
 # What is told to others, asked of others, or known of the database that this is a copy of, is not this one's.
 _FORGET = """
@@ -38,9 +39,23 @@ def join(directory: Path, copy: Path, node: int) -> str:
     file = directory / accounts.FILE
     if file.exists():
         raise CannotJoin(f"{file} is there; move it away first, if it is not needed any more")
+    if not copy.exists():
+        raise CannotJoin(f"{copy}: is not there; `backup` at another node makes one")
     folder = emptied(directory)
+    try:
+        return _joined(folder, file, copy, node)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _joined(folder: Path, file: Path, copy: Path, node: int) -> str:
     copy_database(copy, folder / accounts.FILE, lambda done: None)
     database = accounts.open_database(folder, migrate=True)
+    if waiting := Outbox(database).depth():
+        raise CannotJoin(
+            f"{copy}: {waiting:,} of its events had not been published when it was made, and may never be: "
+            "make another `backup` once `status` there tells of no outbox"
+        )
     if database.node == node:
         raise CannotJoin(
             f"{copy} is of node {node} itself: set node.number to one of its own; to put it back: `restore`"
@@ -52,8 +67,7 @@ def join(directory: Path, copy: Path, node: int) -> str:
         raise CannotJoin(f"{log}: somebody else has it open; run the command again")
     sync(folder / accounts.FILE)
     (folder / accounts.FILE).rename(file)
-    sync(directory)
-    folder.rmdir()
+    sync(file.parent)
     return source
 
 

@@ -11,10 +11,10 @@ from tally.store.copying import copy_database
 from tally.store.customers import Customers
 from tally.store.errors import StoreError
 from tally.store.ids import begin_block
-from tally.store.incarnations import own_sources
-from tally.store.membership import BESIDE
+from tally.store.incarnations import begin, own_sources
+from tally.store.membership import BESIDE, read_nodes
 from tally.store.nodes import assign
-from tally.store.outbox import known_of
+from tally.store.outbox import Outbox, known_of
 from tally.store.stream import EventStream
 
 Beat = Callable[[], None]
@@ -65,6 +65,9 @@ def recover(directory: Path, stream: EventStream, copy: Path | None, beat: Beat,
     note_applied_beside(directory, stream, customers.SERVICE)
     *_, newest = Standing(store, stream, beat).settle()
     newest.outbox.mark_published(newest.published.last)
+    if (held := read_nodes(stream).get(database.source)) and held.is_removed:
+        with database.transaction():  # the removed one may still be somewhere, and give numbers
+            begin(database, Outbox(database).last())
     [(every, invoices)] = database.rows(
         "SELECT (SELECT count(*) FROM customer), (SELECT count(*) FROM invoice)"
     )

@@ -104,8 +104,8 @@ class Rebuilding:
         if not others:
             return ""
         return (
-            f". Accounts at node {' and '.join(map(str, others))} show what they have applied, still: where that "
-            "is more, begin them again there with `join`, and a backup from now"
+            f". Accounts at node {' and '.join(map(str, others))} still show what they have applied: where "
+            "that is more, begin them again there with `join`, and a backup from now"
         )
 
     def _build(self, shadow: Shadow) -> None:

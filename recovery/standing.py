@@ -18,7 +18,8 @@ from tally.recovery.taking_back import Healing, joins, take_back
 from tally.store.asks import Asks
 from tally.store.database import Database
 from tally.store.incarnations import begin, incarnations, is_begun, own_sources
-from tally.store.membership import Membership
+from tally.store.membership import AtWorkElsewhere, Membership
+from tally.store.nodes import WrongNumber
 from tally.store.outbox import Outbox
 from tally.store.stream import EventStream, Published, fingerprint
 
@@ -68,7 +69,8 @@ class Standing:
     """Compares one service's database with the stream, and mends what differs.
 
     `confirm` is called once the database is known to hold the newest events of the name that it is written to
-    with; `beat` while something takes long. With `membership`, its node's number is taken before all else.
+    with; `beat` while something takes long. With `membership`, its node's number is taken before all else,
+    and `refuse` is told whether another has its place.
     """
 
     def __init__(
@@ -78,9 +80,11 @@ class Standing:
         beat: Callable[[], None] = lambda: None,
         confirm: Callable[[], None] = lambda: None,
         membership: Membership | None = None,
+        refuse: Callable[[bool], None] = lambda _is_refused: None,
     ) -> None:
         self._store = store
         self._membership = membership
+        self._refuse = refuse
         self._is_beside = False
         self._database = store.database
         self._stream = stream
@@ -98,7 +102,8 @@ class Standing:
         self.take_number()
         if not self._taken_up:
             note_applied_beside(self._database.path.parent, self._stream, self._database.service)
-            Asks(self._stream).take_up_again(own_sources(self._database))
+            if not self._membership:
+                Asks(self._stream).take_up_again(own_sources(self._database))
             self._taken_up = True
         stands = stands_of(self._database, self._stream)
         while self._mend(stands):
@@ -108,12 +113,19 @@ class Standing:
     def take_number(self) -> None:
         """Take the number of the database's node, if it is to have one.
 
-        May be repeated. Raises WrongNumber where another has it, NumberAwaited, RedisError or
-        StoreUnavailable.
+        May be repeated. Raises WrongNumber where another has it, NumberAwaited, AtWorkElsewhere, RedisError
+        or StoreUnavailable.
         """
-        if self._membership:
+        if not self._membership:
+            return
+        try:
             take_number(self._membership, self._database)
-            self._is_beside = self._is_beside or note_beside(self._database)
+        except (WrongNumber, AtWorkElsewhere):
+            self._refuse(True)
+            raise
+        self._refuse(False)
+        self._is_beside = self._is_beside or note_beside(self._database)
+        Asks(self._stream).take_up_again(own_sources(self._database))  # it is there, whatever people said
 
     def _mend(self, stands: Sequence[Stand]) -> bool:
         """Mend one thing, if there is one; then it is to be looked at anew."""

@@ -49,7 +49,14 @@ def insist_on_accounts(database: Database, ids: Sequence[int], owner: str | None
     insist(database, ids, "account_id", "account", _without(database, ids, sql, owner))
 
 
-def insist(database: Database, ids: Sequence[int | None], field: str, kind: str, unknown: set[int]) -> None:
+def insist(
+    database: Database,
+    ids: Sequence[int | None],
+    field: str,
+    kind: str,
+    unknown: set[int],
+    described: str = "",
+) -> None:
     """Raise UnknownReference where one of the `ids` of new rows is unknown; Misdirected where another node
     has it.
 
@@ -62,7 +69,7 @@ def insist(database: Database, ids: Sequence[int | None], field: str, kind: str,
             theirs = [(index, id) for index, id in missing if node_of(id) == error.node]
             raise Misdirected(field, kind, theirs, error.node, error.url)
     if missing:
-        raise UnknownReference(field, kind, missing)
+        raise UnknownReference(field, described or kind, missing)
 
 
 def _without(database: Database, ids: Iterable[int], sql: str, owner: str | None = None) -> set[int]:

@@ -172,7 +172,7 @@ class Credits:
             for id, each in zip(wanted, new, strict=True)
             if id is not None and known.get(id, (None, 0))[0] != each.customer_id
         }
-        belonging.insist(self._database, wanted, "invoice_id", "invoice of that customer", strange)
+        belonging.insist(self._database, wanted, "invoice_id", "invoice", strange, "invoice of that customer")
         left = {id: cents for id, (_, cents) in known.items()}
         refused = []
         for index, (id, each) in enumerate(zip(wanted, new, strict=True)):

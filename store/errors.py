@@ -27,6 +27,11 @@ class NotPublished(StoreError):
     """
 
 
+class NotInPlace(StoreUnavailable):
+    """Another database has the place of this one on the stream: nothing is recorded here; `status` tells
+    more."""
+
+
 class UnusableDatabase(StoreError):
     """The file is not one of Tally's databases, or of a release that this one can't read.
 

@@ -34,6 +34,11 @@ class Groups:
         self._stream = stream
         self._client = stream.client
 
+    @property
+    def stream(self) -> EventStream:
+        """The stream that they read."""
+        return self._stream
+
     def holding(self) -> dict[str, str]:
         """The services' groups that keep entries beyond the retention, and the entry where each stands.
 

@@ -5,9 +5,10 @@ read of it, and tells it again. A new number is taken only after the registry ha
 """
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tally.store import nodes
 from tally.store.database import Database
@@ -33,19 +34,16 @@ class NumberAwaited(StoreUnavailable):
         self.seconds = seconds
 
 
-class RunsElsewhere(StoreError):
-    """This database is at work in another place too: one of both is a copy.
+class AtWorkElsewhere(StoreError):
+    """A database is at work that must not be beside this one; the message says which, and what to do.
 
     That holds for `seconds`, unless it is said again; `said` is when it was said last, by Redis's clock (ms).
     """
 
-    def __init__(self, database: Database, seconds: float, said: int) -> None:
-        super().__init__(
-            f"{database.path} is {database.source}, which is at work elsewhere on this stream too: one of "
-            f"both is a copy. Stop the other, and start this again {LEASE_SECONDS:.0f} s later; or leave it "
-            "to the other. To make a node of its own of a copy: `join`"
-        )
-        self.seconds, self.said = seconds, said
+    def __init__(self, message: str, detail: str) -> None:
+        super().__init__(message)
+        left, said, _ = detail.split()
+        self.seconds, self.said = int(left) / 1000, int(said)
 
 
 def place_of_work(directory: Path) -> str:
@@ -57,7 +55,21 @@ def place_of_work(directory: Path) -> str:
 
 def read_nodes(stream: EventStream) -> dict[str, Node]:
     """The databases of all nodes, as Redis knows them. Raises RedisError."""
-    return {name: Node.parse(text) for name, text in _texts(stream.client.hgetall(stream.nodes_key)).items()}
+    return nodes.parsed(_texts(stream.client.hgetall(stream.nodes_key)))
+
+
+def at_work(stream: EventStream, database: str) -> float | None:
+    """For how many seconds, at the most, a database counts as at work somewhere; None where it doesn't.
+
+    Raises RedisError.
+    """
+    said: bytes | None = stream.client.hget(stream.leases_key, database)  # type: ignore[assignment]
+    found = re.fullmatch(rb"\S+ (\d+)", said or b"")
+    if not found:
+        return None
+    seconds, microseconds = stream.client.time()
+    left = LEASE_SECONDS - (int(seconds) + int(microseconds) / 1e6 - int(found[1]) / 1000)
+    return left if 0 < left <= LEASE_SECONDS else None
 
 
 def number_of(source: str, known: Mapping[str, Node], heirs: Mapping[str, str]) -> int:
@@ -88,8 +100,9 @@ class Membership:
     """A database's number, which it takes, and takes again where Redis has lost it.
 
     `url` tells others where its service is to be found. A new number waits for `wait_seconds`, as others may
-    have told theirs by then. On a Redis that `is_private` to this data directory, it takes the place of
-    whoever had it. With `place`, it is a lease besides: a copy of the database in another place is refused.
+    have told theirs by then. With `place`, it is a lease besides: a copy of the database in another place is
+    refused. `may_replace` tells whose number it may take: nobody's, that of one that is not at work ("idle"),
+    or anybody's ("any"), on a Redis that no other data directory uses.
     """
 
     def __init__(
@@ -98,14 +111,14 @@ class Membership:
         stream: EventStream,
         url: str = "",
         wait_seconds: float = WAIT_SECONDS,
-        is_private: bool = False,
         place: str = "",
+        may_replace: Literal["", "idle", "any"] = "",
     ) -> None:
         self._database = database
         self._stream = stream
-        self._url = url
-        self._wait_ms = 0 if is_private else int(wait_seconds * 1000)
-        self._is_private = is_private
+        self._url = url.rstrip("/")
+        self._wait_ms = 0 if may_replace == "any" else int(wait_seconds * 1000)
+        self._may_replace = may_replace
         self._place = place
         self._take = stream.script("take_number")
 
@@ -118,29 +131,28 @@ class Membership:
         """Take the number, where another database has not, and keep what is known of all.
 
         `former` was in the place of this database before: it may take its place. Raises WrongNumber,
-        NumberAwaited, RunsElsewhere, RedisError or StoreError. May be repeated; has to be, in LEASE_SECONDS.
+        NumberAwaited, AtWorkElsewhere, RedisError or StoreError. To be repeated within LEASE_SECONDS.
         """
         database, known = self._database, nodes.known(self._database)
-        anyway = self._is_private or (database.meta(BESIDE) and database.source not in known)
+        may_replace = self._may_replace or ("idle" if self._is_begun_beside(known) else "")
         answer = self._take(
-            keys=[self._stream.nodes_key, self._stream.leases_key],
+            keys=[self._stream.nodes_key, self._stream.leases_key, self._stream.published_key],
             args=[
                 database.source,
                 database.node,
                 self._url,
                 self._wait_ms,
-                former,
-                "anyway" if anyway else "",
                 self._place,
                 int(LEASE_SECONDS * 1000),
+                former,
+                may_replace,
                 *(part for pair in known.items() for part in pair),
             ],
         )
         what, detail, *pairs = answer
         now = _texts(dict(zip(pairs[::2], pairs[1::2], strict=True)))
-        if what == b"elsewhere":
-            left, said = detail.split()
-            raise RunsElsewhere(database, int(left) / 1000, int(said))
+        if what in (b"elsewhere", b"busy"):
+            raise self._must_not_be_beside(detail.decode())
         if what == b"another":
             raise self._is_anothers(detail.decode(), now)
         if now != known:
@@ -155,14 +167,35 @@ class Membership:
         if self._place and said and said.startswith(f"{self._place} ".encode()):
             self._stream.client.hdel(key, source)
 
+    def _is_begun_beside(self, known: Mapping[str, str]) -> bool:
+        """Whether it was begun in the place of another, and has not had its number yet."""
+        return bool(self._database.meta(BESIDE)) and self._database.source not in known
+
+    def _must_not_be_beside(self, detail: str) -> AtWorkElsewhere:
+        other, own = detail.split()[-1], self._database.source
+        if other == own:
+            message = (
+                f"{self._database.path} is {own}, which is at work elsewhere on this stream too: one of both "
+                f"is a copy. Stop the other, and start this again {LEASE_SECONDS:.0f} s later; or leave it "
+                "to the other. To make a node of its own of a copy: `join`"
+            )
+        else:
+            message = (
+                f"{self._database.path} is to take the place of {other}, which is at work elsewhere on this "
+                "stream: stop that, or give this a node.number of its own"
+            )
+        return AtWorkElsewhere(message, detail)
+
     def _is_anothers(self, other: str, known: Mapping[str, str]) -> WrongNumber:
-        taken = {Node.parse(text).number for text in known.values()}
+        taken = {node.number for node in nodes.parsed(known).values()}
         free = next(number for number in range(HIGHEST + 1) if number not in taken)
         number = self._database.node
+        how = f"set node.number to one of its own, such as {free}, or redis.url to another Redis"
+        if not nodes.may_be_assigned(self._database):
+            how = "it has given ids of that node itself, so both can't be: set redis.url to another Redis"
         return WrongNumber(
             f"node.number is {number}, and {other} has that on this stream, not {self._database.source}: "
-            f"set node.number to one of its own, such as {free}, or redis.url to another Redis. "
-            f"If {other} is gone for good: `nodes remove {number}`"
+            f"{how}. If {other} is gone for good, or lost its disk: `nodes remove {number}`"
         )
 
 

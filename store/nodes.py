@@ -5,6 +5,8 @@ the node that gave its id. Who has which number is kept beside the stream, see m
 keeps what it has heard of that.
 """
 
+import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -18,6 +20,7 @@ HIGHEST = 9006  # so that every id is below 2^53, as JavaScript wants it
 
 KNOWN = "nodes"  # in meta, as JSON: from database to what `Node.parse` reads
 REMOVED = "removed"  # in the place of the address
+_NODE = re.compile(r"([0-9]{1,4}):([0-9]{1,15})(?: (.*))?")
 
 
 class Node(NamedTuple):
@@ -32,11 +35,13 @@ class Node(NamedTuple):
     changes: int = 0
 
     @classmethod
-    def parse(cls, text: str) -> "Node":
-        """As `{stream}:nodes` has it."""
-        told, _, rest = text.partition(" ")
-        number, _, changes = told.partition(":")
-        return cls(int(number), "" if rest == REMOVED else rest, rest == REMOVED, int(changes or 0))
+    def parse(cls, text: str) -> "Node | None":
+        """As `{stream}:nodes` has it; None for what nobody of ours has written."""
+        found = _NODE.fullmatch(text)
+        if found is None or int(found[1]) > HIGHEST:
+            return None
+        rest = found[3] or ""
+        return cls(int(found[1]), "" if rest == REMOVED else rest, rest == REMOVED, int(found[2]))
 
 
 class WrongNumber(StoreError):
@@ -50,9 +55,8 @@ def assign(database: Database, number: int) -> None:
     """
     if database.node == number:
         return
-    own = database.service != "accounts" and any(given(database, table) for table in numbered(database))
     with database.transaction():
-        if own or is_in_block(database) or Outbox(database).last():
+        if not may_be_assigned(database):
             raise WrongNumber(
                 f"{database.path} is node {database.node}'s, and has given its ids, but node.number is "
                 f"{number}: set node.number = {database.node}, or data.directory to one of node {number}"
@@ -60,9 +64,20 @@ def assign(database: Database, number: int) -> None:
         database.assign(number)
 
 
+def may_be_assigned(database: Database) -> bool:
+    """Whether a database can become another node's: it has given no ids, and told nothing."""
+    own = database.service != "accounts" and any(given(database, table) for table in numbered(database))
+    return not (own or is_in_block(database) or Outbox(database).last())
+
+
 def known_to(database: Database) -> dict[str, Node]:
     """The databases of all nodes, as the database has last heard."""
-    return {name: Node.parse(text) for name, text in known(database).items()}
+    return parsed(known(database))
+
+
+def parsed(texts: Mapping[str, str]) -> dict[str, Node]:
+    """What `{stream}:nodes` has, without what can't be read."""
+    return {name: node for name, text in texts.items() if (node := Node.parse(text))}
 
 
 def address_of(database: Database, number: int) -> str | None:

@@ -1,11 +1,14 @@
 """What was revoked at one node is revoked at all of them: in `{stream}:revoked`, beside each node's own
 list."""
 
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from tally.store.revocations import KEPT_SECONDS, Revocation, Revocations
 from tally.store.stream import EventStream
+
+_FIELD = re.compile(r"[0-9]{1,19} .+", re.DOTALL)  # a user's number and name
 
 
 class SharedRevocations:
@@ -25,7 +28,11 @@ class SharedRevocations:
         """Do so once. May be repeated. Raises RedisError, StoreUnavailable or OSError."""
         key = self._stream.revoked_key
         found: dict[bytes, bytes] = self._stream.client.hgetall(key)  # type: ignore[assignment]
-        shared = {field.decode(): int(at) for field, at in found.items()}
+        shared = {
+            field.decode(): int(at)
+            for field, at in found.items()
+            if _FIELD.fullmatch(field.decode(errors="replace")) and at.isdigit()
+        }
         own = {
             f"{each.user} {each.name}": each.at for each in self._own.all() if each.at > now - KEPT_SECONDS
         }

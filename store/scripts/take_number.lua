@@ -3,19 +3,24 @@
 --       its service's URL: `1:0 http://…`. In the place of the URL `removed`, when it is gone for good. `since`
 --       tells since when (ms) there is such a hash.
 --       {stream}:leases: from database to the place where it is at work, and when that was said last (ms)
+--       {stream}:published
 -- ARGV  database, number, URL, how long the hash must have been there before a new number is taken (ms),
---       the database that was in its place before ('' for none), 'anyway' where it may take any other's place,
---       the place where this database is ('' when that is no matter), how long that holds unless it is said again (ms),
+--       the place where this database is ('' when that is no matter), how long that holds unless it is said
+--       again (ms), the database that was in its place before ('' for none), 'any' or 'idle' where it may take
+--       the place of any other, or of one that is not at work; else '',
 --       then what the database knows of the hash of nodes: names and values in turn
 -- Answers `taken`; or `wait` and for how many milliseconds; or `another` and which database has the number; or
--- `elsewhere`, as this database is at work in another place too, for how many milliseconds that holds, and when
--- it was said. Then the hash of nodes, names and values in turn.
+-- `elsewhere`, as this database is at work in another place, or `busy`, as one is whose place it may take: for how
+-- many milliseconds that holds, when it was said, and which database. Then the hash of nodes, names and values
+-- in turn.
 --
 -- What Redis has lost comes back from whoever knows it: of two the one that was changed more often. So a number
 -- that nobody here is known to have may be somebody's who has not told yet.
+--
+-- Two can have one number: where both had published before there were numbers. Each knows of the other then.
 local KEYS, ARGV, call = KEYS, ARGV, redis.call
 local database, number, url, wait = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local former, anyway = ARGV[5], ARGV[6] ~= ''
+local place, lease, former, may_replace = ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8]
 
 local time = call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
@@ -25,18 +30,17 @@ if not since or since > now then -- by a clock that was ahead
     call('HSET', KEYS[1], 'since', string.format('%.0f', now))
 end
 
-local place, lease = ARGV[7], tonumber(ARGV[8])
-if place ~= '' then
-    local theirs, said = string.match(call('HGET', KEYS[2], database) or '', '^(%S+) (%d+)$')
+-- Where a database is at work, as that was said lately: then for how long it holds, and when it was said.
+local function work_of(name)
+    local at, said = string.match(call('HGET', KEYS[2], name) or '', '^(%S+) (%d+)$')
     local ago = now - tonumber(said or now)
-    if theirs and theirs ~= place and ago >= 0 and ago < lease then
-        return {'elsewhere', string.format('%.0f %s', lease - ago, said)}
+    if at and ago >= 0 and ago < lease then
+        return at, string.format('%.0f %s %s', lease - ago, said, name)
     end
-    call('HSET', KEYS[2], database, place .. string.format(' %.0f', now))
 end
 
 local function read(value)
-    local held, changes, at = string.match(value or '', '^(%d+):(%d+) ?(.*)$')
+    local held, changes, at = string.match(value or '', '^(%d%d?%d?%d?):(%d+) ?(.*)$')
     return held, at, tonumber(changes or -1)
 end
 
@@ -44,24 +48,18 @@ local function write(name, held, at, changes)
     call('HSET', KEYS[1], name, held .. ':' .. string.format('%.0f', changes) .. (at == '' and '' or ' ' .. at))
 end
 
--- Who has a number, of the databases of one service; not the one that is named.
+local function service_of(name)
+    return string.match(name, '^(%l+)@')
+end
+
+-- Who has a number, of the databases of one service; none of those that are named.
 local function holder(service, wanted, but)
     local all = call('HGETALL', KEYS[1])
     for i = 1, #all, 2 do
         local held, at = read(all[i + 1])
-        if held == wanted and at ~= 'removed' and all[i] ~= but and string.match(all[i], '^(%l+)@') == service then
+        if held == wanted and at ~= 'removed' and not but[all[i]] and service_of(all[i]) == service then
             return all[i]
         end
-    end
-end
-
-for i = 9, #ARGV, 2 do
-    local name, value = ARGV[i], ARGV[i + 1]
-    local known, at, changes = read(value)
-    local _, _, here = read(call('HGET', KEYS[1], name))
-    local service = string.match(name, '^(%l+)@')
-    if service and changes > here and (at == 'removed' or not holder(service, known, name)) then
-        call('HSET', KEYS[1], name, value)
     end
 end
 
@@ -73,19 +71,46 @@ local function answer(what, detail)
     return all
 end
 
-local other = holder(string.match(database, '^(%l+)@'), number, database)
-if other then
-    if other ~= former and not anyway then
-        return answer('another', other)
+if place ~= '' then
+    local at, detail = work_of(database)
+    if at and at ~= place then
+        return answer('elsewhere', detail)
     end
-    local _, _, changes = read(call('HGET', KEYS[1], other))
-    write(other, number, 'removed', changes + 1)
 end
+
+local known = {}
+for i = 9, #ARGV, 2 do
+    known[ARGV[i]] = true
+end
+for i = 9, #ARGV, 2 do
+    local name, value = ARGV[i], ARGV[i + 1]
+    local held, at, changes = read(value)
+    local _, _, here = read(call('HGET', KEYS[1], name))
+    local service = service_of(name)
+    if service and changes > here and (at == 'removed' or not holder(service, held, known)) then
+        call('HSET', KEYS[1], name, value)
+    end
+end
+
 local held, at, changes = read(call('HGET', KEYS[1], database))
-if not other and (held ~= number or at == 'removed') and now - since < wait then
+local has_it = held == number and at ~= 'removed'
+local other = not has_it and holder(service_of(database), number, {[database] = true})
+local had_published = not held and tonumber(call('HGET', KEYS[3], database) or '0') > 0
+if other and not had_published then
+    local _, detail = work_of(other)
+    if other == former or may_replace == 'any' or (may_replace == 'idle' and not detail) then
+        local _, _, theirs = read(call('HGET', KEYS[1], other))
+        write(other, number, 'removed', theirs + 1)
+    else
+        return answer(may_replace == 'idle' and 'busy' or 'another', may_replace == 'idle' and detail or other)
+    end
+elseif not has_it and not other and now - since < wait then
     return answer('wait', string.format('%.0f', wait - (now - since)))
 end
-if held ~= number or at ~= url then
+if not has_it or at ~= url then
     write(database, number, url, changes + 1)
+end
+if place ~= '' then
+    call('HSET', KEYS[2], database, place .. string.format(' %.0f', now))
 end
 return answer('taken', '')

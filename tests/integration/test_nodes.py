@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,14 @@ import redis
 
 from support import users
 from support.cli import command
+from support.redis_process import RedisProcess
 from support.tally import Client, Tally, prepared
 from support.waiting import eventually
+from tally.recovery.joining import CannotJoin, join
 from tally.store import accounts, customers
 from tally.store.ids import SPAN
+from tally.store.membership import Membership, read_nodes
+from tally.store.nodes import WrongNumber
 from tally.store.outbox import OutboxRow
 from tally.store.stream import EventStream
 
@@ -289,16 +293,14 @@ def test_a_node_that_is_gone_is_removed_and_its_number_is_free(
     eventually(lambda: first.settled() and second.settled())
     refused = command("nodes", "remove", "1", "--yes", "--config", settings)
     assert refused.returncode == 1
-    assert "node 1 is there" in refused.stderr
+    assert "node 1 is at work" in refused.stderr
     assert command("nodes", "remove", "3", "--yes", "--config", settings).returncode == 1
     second.end()
     gone = [name.encode() for name in _databases(second)]
     stream = EventStream(client, "event-stream")
     groups = {group["name"] for group in client.xinfo_groups("event-stream")}
     assert {*gone} <= groups
-    for name in gone:  # as if long ago
-        client.xgroup_delconsumer("event-stream", name, f"{name.partition(b'@')[0].decode()}-consumer-1")
-        client.xgroup_delconsumer("event-stream", name, f"{name.partition(b'@')[0].decode()}-consumer-2")
+    _is_long_ago(client)
     removed = command("nodes", "remove", "1", "--yes", "--config", settings)
     assert (removed.returncode, removed.stdout) == (0, "removed node 1\n")
     assert not {*gone} & {group["name"] for group in client.xinfo_groups("event-stream")}
@@ -317,6 +319,11 @@ def test_a_node_that_is_gone_is_removed_and_its_number_is_free(
         assert int(again) - SPAN > 10**9, "from a block that nobody had"
     finally:
         third.end()
+
+
+def _is_long_ago(client: redis.Redis) -> None:
+    """Have whoever was killed count as at work no more."""
+    client.delete("{event-stream}:leases")
 
 
 def client_url(tally: Tally) -> str:
@@ -494,3 +501,170 @@ def test_a_copy_of_a_data_directory_is_not_let_start_beside_the_original(
         first.start()  # once the lease of the copy, which was killed, has lapsed
         assert [each["name"] for each in first.customers.get("/customers")["customers"]] == ["c", "d"]
         assert first.customers.get("/status")["status"] == "ok"
+
+
+@pytest.mark.whole
+def test_a_node_whose_number_another_has_meanwhile_takes_nothing_and_says_so(
+    both: tuple[Tally, Tally], client: redis.Redis
+) -> None:
+    _, second = both
+    own = f"customers@{second.customers.get('/status')['identity']}"
+    second.customers.post("/customers", {"name": "c", "account_id": "1"})
+    client.hset("{event-stream}:nodes", "customers@0000beef", "1:0")
+    client.hset("{event-stream}:nodes", own, "1:9 removed")
+    new = {"name": "d", "account_id": "1"}
+    eventually(lambda: second.customers.request("POST", "/customers", new).status == 503)
+    eventually(lambda: second.customers.get("/status")["status"] == "degraded")
+    eventually(lambda: "customers@0000beef has that" in str(second.customers.get("/status")["reasons"]))
+    client.hset("{event-stream}:nodes", "customers@0000beef", "1:1 removed")
+    eventually(lambda: second.customers.request("POST", "/customers", new).status == 201, 40)
+    eventually(second.settled)
+
+
+@pytest.mark.whole
+def test_who_begins_with_an_empty_one_takes_nobodys_place_who_is_at_work(
+    tmp_path: Path, redis_url: str, client: redis.Redis
+) -> None:
+    with node(tmp_path, redis_url, 0) as first:
+        first.customers.post("/customers", {"name": "c", "account_id": "1"})
+        other = a_node(tmp_path / "other", redis_url, 0, "--only", "customers")
+        assert command("recover", "customers", "--empty", "--config", str(other.written())).returncode == 0
+        other.launch()
+        assert other.process.wait(40) == 1
+        assert "stop that, or give this a node.number of its own" in other.said()
+        assert first.customers.get("/status")["status"] == "ok"
+        first.end()
+        _is_long_ago(client)
+        try:
+            other.start()
+            assert int(other.customers.post("/customers", {"name": "d", "account_id": "1"})["id"]) > 10**9
+        finally:
+            other.end()
+
+
+@pytest.mark.whole
+def test_a_node_whose_disk_was_lost_is_made_again_in_its_place(
+    tmp_path: Path, redis_url: str, client: redis.Redis
+) -> None:
+    with node(tmp_path, redis_url, 1) as tally:
+        account = tally.accounts.post("/accounts", ACCOUNT)["id"]
+        customer = tally.customers.post("/customers", {"name": "c", "account_id": account})["id"]
+        eventually(tally.settled)
+        settings, backup = str(tally.written()), tmp_path / "backup"
+        assert command("backup", str(backup), "--config", settings).returncode == 0
+        sell(tally.customers, customer, 100)
+        eventually(tally.settled)
+        tally.end()
+        _is_long_ago(client)
+        shutil.rmtree(tally.directory / "data")
+        assert command("recover", "customers", "--config", settings).returncode == 0
+        tally.start()
+        eventually(lambda: shown(tally) == {account: {customer: 100}})
+        tally.stop()
+        assert command("restore", str(backup), "--yes", "--config", settings).returncode == 0
+        tally.start()  # with an accounts.db that had been replaced since
+        eventually(lambda: shown(tally) == {account: {customer: 100}})
+        assert tally.accounts.get("/status")["status"] == "ok"
+
+
+@pytest.mark.whole
+def test_what_is_made_again_of_a_removed_node_gives_numbers_that_it_did_not(
+    tmp_path: Path, redis_url: str, client: redis.Redis
+) -> None:
+    with node(tmp_path, redis_url, 0) as first, node(tmp_path, redis_url, 1) as second:
+        customer = second.customers.post("/customers", {"name": "c", "account_id": "1"})["id"]
+        eventually(lambda: first.settled() and second.settled())
+        second.end()  # its line was cut, perhaps, and it has more
+        _is_long_ago(client)
+        removed = command("nodes", "remove", "1", "--yes", "--config", str(first.written()))
+        assert removed.returncode == 0, removed.stderr
+        again = a_node(tmp_path / "again", redis_url, 1)
+        assert command("recover", "customers", "--config", str(again.written())).returncode == 0
+        try:
+            again.start()
+            invoice = sell(again.customers, customer, 1)
+            assert int(invoice) - SPAN > 10**9
+            second.launch()
+            assert second.process.wait(40) == 1, "it is at work elsewhere now"
+        finally:
+            again.end()
+
+
+@pytest.mark.whole
+def test_a_new_accounts_node_answers_nothing_before_redis_has_told_that_nobody_has_its_number(
+    tmp_path: Path,
+) -> None:
+    server = RedisProcess(tmp_path / "redis")
+    tally = a_node(tmp_path, server.url, 3, "--only", "accounts")
+    try:
+        tally.launch()
+        eventually(lambda: "a new node begins once Redis has told" in tally.said())
+        assert "ready after" not in tally.said()
+        server.start()
+        tally.gets_ready()
+        assert tally.accounts.post("/accounts", ACCOUNT)["id"] == str(3 * SPAN + 1)
+    finally:
+        tally.end()
+        server.kill()
+
+
+@pytest.mark.whole
+def test_what_nobody_of_ours_has_written_beside_the_stream_breaks_nothing(
+    both: tuple[Tally, Tally], client: redis.Redis
+) -> None:
+    first, _ = both
+    eventually(partial(_knows_both, first))
+    for name, value in (("accounts@deadbeef", "garbage"), ("customers@deadbeef", "1:x"), ("x", "")):
+        client.hset("{event-stream}:nodes", name, value)
+    client.hset("{event-stream}:nodes", "accounts@0badcafe", "99999999999999999999:1 http://x")
+    client.hset("{event-stream}:revoked", mapping={"x": "abc", "1 user1": "abc"})
+    first.customers.post("/customers", {"name": "c", "account_id": "1"})
+    eventually(first.settled)
+    assert [each["number"] for each in first.accounts.get("/status")["nodes"]] == [0, 1]
+    assert first.accounts.get("/status")["status"] == "ok"
+
+
+@pytest.mark.whole
+def test_a_source_that_people_have_called_gone_is_asked_again_while_it_is_there(
+    both: tuple[Tally, Tally], client: redis.Redis
+) -> None:
+    first, second = both
+    source = f"customers@{second.customers.get('/status')['identity']}"
+    client.hset("{event-stream}:removed", source, "")
+    eventually(lambda: not client.hexists("{event-stream}:removed", source))
+    refused = command("groups", "remove", source, "--yes", "--config", str(first.written()))
+    assert (refused.returncode, "is at work" in refused.stderr) == (1, True)
+
+
+def test_a_copy_with_events_that_were_not_published_is_no_beginning(tmp_path: Path) -> None:
+    (tmp_path / "copy").mkdir()
+    with closing(accounts.open_database(tmp_path / "copy")) as database, database.transaction():
+        accounts.Accounts(database).create_account(accounts.NewAccount("one", "me"))
+    with pytest.raises(CannotJoin, match="1 of its events had not been published"):
+        join(tmp_path / "data", tmp_path / "copy" / "accounts.db", 1)
+    with pytest.raises(CannotJoin, match="is not there"):
+        join(tmp_path / "data", tmp_path / "accounts.db", 1)
+    assert [*(tmp_path / "data").iterdir()] == []
+
+
+def test_two_that_had_published_before_there_were_numbers_both_go_on(
+    client: redis.Redis, tmp_path: Path
+) -> None:
+    """Release 0.1.0 let them; `status` tells of the other, as it did."""
+    stream, databases = EventStream(client, "event-stream"), []
+    with ExitStack() as stack:
+        for name in ("first", "second", "third"):
+            (tmp_path / name).mkdir()
+            databases.append(stack.enter_context(closing(accounts.open_database(tmp_path / name))))
+        members = [Membership(each, stream, wait_seconds=0) for each in databases]
+        first, second, third = members
+        for database in databases[:2]:
+            client.hset(stream.published_key, database.source, 5)
+        for each in (first, second, first):  # which has heard of the second now
+            each.take()
+        with pytest.raises(WrongNumber, match="such as 1"):
+            third.take()
+        client.delete(stream.nodes_key)
+        for each in (second, first):
+            each.take()
+        assert {*read_nodes(stream)} == {each.source for each in databases[:2]}
