@@ -349,7 +349,7 @@ class Family:
                 partial(self._refuse, service),
             )
             with closing(database):
-                _take_number(actor, standing, may_begin=self._may_begin(database))
+                _wait_for_number(actor, standing, may_start=self._may_start_without_redis(database))
                 relay.run(
                     actor,
                     kind.relay(
@@ -362,7 +362,7 @@ class Family:
                     ),
                     self._doorbells[service],
                     Housekeeper(
-                        database, stream, retention, self._groups, share=self._share(stream, standing)
+                        database, stream, retention, self._groups, renew=self._renewing(stream, standing)
                     ),
                     kind.answering(database, stream).step,
                 )
@@ -407,28 +407,28 @@ class Family:
         with closing(self._open(customers.SERVICE)) as database:
             return database.node == self._settings.node.number
 
-    def _may_begin(self, database: Database) -> bool:
+    def _may_start_without_redis(self, database: Database) -> bool:
         """Whether it may be written to before Redis has told that it has its number."""
-        return bool(nodes.known(database) or Outbox(database).last() or self._has_customers())
+        return bool(nodes.known_texts(database) or Outbox(database).last() or self._has_customers())
 
-    def _share(self, stream: EventStream, standing: Standing) -> Callable[[int], None]:
-        """What tells other nodes, and hears of them: who has which number, whose tokens are good no more."""
+    def _renewing(self, stream: EventStream, standing: Standing) -> Callable[[int], None]:
+        """What renews the lease, and exchanges with other nodes whose tokens are good no more."""
         directory = self._settings.directory
 
         @contextmanager
-        def alone() -> Iterator[None]:  # like `users`: in a transaction of accounts.db, where there is one
+        def locked() -> Iterator[None]:  # like `users`: in a transaction of accounts.db, where there is one
             service = next(name for name in ("accounts", "customers") if (directory / f"{name}.db").exists())
             with closing(self._open(service)) as database, database.transaction():
                 yield
 
-        revocations = SharedRevocations(stream, Revocations(directory), alone)
+        revocations = SharedRevocations(stream, Revocations(directory), locked)
 
-        def share(now: int) -> None:
+        def renew(now: int) -> None:
             standing.take_number()
             if self._settings.auth.mode != "off":
                 revocations.exchange(now)
 
-        return share
+        return renew
 
     def _consumer(self, service: str, siblings: Collection[str]) -> Callable[[Actor], None]:
         def main(actor: Actor) -> None:
@@ -453,11 +453,11 @@ class Family:
         return main
 
 
-def _take_number(actor: Actor, standing: Standing, may_begin: bool) -> None:
+def _wait_for_number(actor: Actor, standing: Standing, may_start: bool) -> None:
     """Wait until a new node has its number: no request is answered before, and no id given.
 
-    Where another is at work in its place, wait until that is no longer so. Raises AtWorkElsewhere once that
-    is said again. While Redis can't tell, one that `may_begin` begins, and another waits.
+    Where another is at work in its place, wait for the end of its lease. Raises AtWorkElsewhere once that is
+    renewed. While Redis can't tell, one that `may_start` without does, and another waits.
     """
     said: int | None = None
     while not actor.stopping.is_set():
@@ -476,7 +476,7 @@ def _take_number(actor: Actor, standing: Standing, may_begin: bool) -> None:
             actor.wait(min(elsewhere.seconds, LOOK_SECONDS))
             continue
         except PASSING as error:
-            if not may_begin:
+            if not may_start:
                 actor.trouble(f"{error}; a new node begins once Redis has told that nobody has its number")
                 actor.wait(RETRY_SECONDS)
                 continue

@@ -11,6 +11,7 @@ from tally.store.dead_letters import DeadLetters
 from tally.store.groups import Groups
 from tally.store.idempotency import IdempotencyKeys
 from tally.store.inbox import Inbox
+from tally.store.membership import RENEW_SECONDS
 from tally.store.outbox import Outbox
 from tally.store.stream import EventStream
 
@@ -37,7 +38,7 @@ class Housekeeper:
         readers: Callable[[], Collection[str]] = tuple,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
-        share: Callable[[int], None] = lambda _now: None,
+        renew: Callable[[int], None] = lambda _now: None,
     ) -> None:
         self._database = database
         self._stream = stream
@@ -50,8 +51,8 @@ class Housekeeper:
         self._outbox = Outbox(database)
         self._clock = clock
         self._now = now
-        self._share = share
-        self._next = self._next_shrinking = clock()
+        self._renew = renew
+        self._next = self._next_shrinking = self._next_renewal = clock()
         self._overtaken: dict[str, int] = {}
 
     def step(self) -> bool:
@@ -62,7 +63,9 @@ class Housekeeper:
         if self._clock() >= self._next_shrinking:
             self._next_shrinking = self._clock() + SHRINK_SECONDS
             self._database.shrink_log()
-            self._share(int(self._now()))
+        if self._clock() >= self._next_renewal:
+            self._next_renewal = self._clock() + RENEW_SECONDS
+            self._renew(int(self._now()))
         if self._clock() < self._next:
             return False
         self._trim()

@@ -121,11 +121,12 @@ class Relay:
     def _hear(self) -> bool:
         """What Redis has answered to the first batch on its way: whether it has taken it."""
         try:
-            answer, sent = self._publishing.answer(), self._sent.pop(0)
+            answer = self._publishing.answer()
         except RedisError as error:
             if is_not_held(error):
-                return False  # it is taken again, where it can be
+                return False  # the next step settles, which takes the number again
             raise
+        sent = self._sent.pop(0)
         newest = sent.rows[-1]
         taken = (answer.last, answer.fingerprint) == (newest.sequence, fingerprint(newest.payload))
         if fresh := sent.rows[sent.again :]:

@@ -12,7 +12,8 @@ from tally.commands import terminal
 from tally.commands.shared import FAILED, Group, config_option, confirmed, end, load, printing, redis_url
 from tally.config import Settings
 from tally.store.groups import Groups
-from tally.store.membership import at_work, number_of, read_nodes, remove_node
+from tally.store.membership import at_work, number_of, read_nodes
+from tally.store.membership import remove as remove_databases
 from tally.store.nodes import HIGHEST, Node
 from tally.store.stream import EventStream, RedisError
 
@@ -62,7 +63,7 @@ def remove(file: Path | None, number: int, yes: bool) -> None:
     """
     with _stream(load(file)) as stream:
         groups, known = Groups(stream), read_nodes(stream)
-        there = [name for name, node in known.items() if node.number == number and not node.is_removed]
+        there = {name: node for name, node in known.items() if node.number == number and not node.is_removed}
         if not there:
             end(FAILED, f"there is no node {number}; `nodes list` shows them")
         for name in there:
@@ -74,7 +75,7 @@ def remove(file: Path | None, number: int, yes: bool) -> None:
         heirs = stream.heirs()
         for name in sorted({*there, *(each for each in heirs if number_of(each, known, heirs) == number)}):
             groups.remove(name)
-        remove_node(stream, number)
+        remove_databases(stream, there)
     click.echo(f"removed node {number}")
 
 

@@ -59,7 +59,7 @@ class LoginResource:
         resp.status = falcon.HTTP_204
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Sign in. Raises AtAnotherNode where that has the users."""
+        """Sign in. Raises AtAnotherNode at any node but 0."""
         self._admit_customers_page(req, resp)
         self._insist_on_users()
         login = bodies.decode(read_body(req, SINGLE_BODY), LoginBody)

@@ -19,7 +19,7 @@ from tally.store.ids import renumbered
 from tally.store.inbox import Inbox
 from tally.store.incarnations import own_sources
 from tally.store.membership import number_of, read_nodes
-from tally.store.nodes import Node, known_to
+from tally.store.nodes import Node, known_nodes
 from tally.store.outbox import Outbox
 from tally.store.ranges import Range
 from tally.store.stream import ConsumerGroup, EventStream, RedisError, entry_time
@@ -188,7 +188,7 @@ class StatusProbe:
                 reasons.append(why)
         except (RedisError, OSError) as error:
             reasons.append(f"Redis does not answer: {error}")
-            return RedisStatus(reachable=False), _nodes(database, known_to(database))
+            return RedisStatus(reachable=False), _nodes(database, known_nodes(database))
         finally:
             stream.client.close()
         if dead_letters:

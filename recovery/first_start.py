@@ -20,12 +20,11 @@ from tally.store.database import Database
 from tally.store.errors import StoreError, UnusableDatabase
 from tally.store.inbox import Inbox
 from tally.store.incarnations import earlier_sources, own_sources
-from tally.store.membership import BESIDE, AtWorkElsewhere, Membership, number_of, read_nodes
-from tally.store.nodes import Node, WrongNumber, assign, known_to
+from tally.store.membership import REPLACES, number_of, read_nodes
+from tally.store.nodes import Node, assign, known_nodes
 from tally.store.stream import EventStream
 
 _FOLDER = "new"
-_FORMER = "accounts_beside"  # in meta of customers.db: which accounts.db was in the same directory
 
 
 class LostDatabase(StoreError):
@@ -45,7 +44,7 @@ def known_sources(
     Raises RedisError or StoreError.
     """
     prefix = f"{service}@"
-    nodes = _nodes_beside(directory, service) | read_nodes(stream)
+    nodes = _nodes_in_directory(directory, service) | read_nodes(stream)
     known = {*stream.published_by_source(), *_groups(stream), *_applied(directory, service), *nodes}
     found = {source for source in known if source.startswith(prefix)}
     found = found or {source for source in _on_stream(stream, beat) if source.startswith(prefix)}
@@ -81,41 +80,9 @@ def insist_on_no_other(
         )
 
 
-def take_number(membership: Membership, database: Database) -> None:
-    """Take the number of the database's node; see Membership.
-
-    An accounts.db is made again where one was lost: it takes its number too.
-    """
-    try:
-        membership.take()
-    except (WrongNumber, AtWorkElsewhere):
-        former = _former(database)
-        if not former:
-            raise
-        membership.take(former)
-
-
-def note_beside(database: Database) -> bool:
-    """Have customers.db note which accounts.db is beside it; False while there is none to note it."""
-    if database.service != accounts.SERVICE:
-        return True
-    for other in _other(database.path.parent, database.service):
-        if other.meta(_FORMER) != database.source:
-            with other.transaction():
-                other.set_meta(_FORMER, database.source)
-        return True
-    return False
-
-
-def _former(database: Database) -> str:
-    """Which accounts.db was in the place of this one, as far as customers.db knows."""
-    beside = _other(database.path.parent, database.service) if database.service == accounts.SERVICE else ()
-    return next((str(other.meta(_FORMER) or "") for other in beside), "")
-
-
-def _nodes_beside(directory: Path, service: str) -> dict[str, Node]:
+def _nodes_in_directory(directory: Path, service: str) -> dict[str, Node]:
     """The nodes that the other service's database in `directory` knows of: Redis may have lost them."""
-    return next((known_to(database) for database in _other(directory, service)), {})
+    return next((known_nodes(database) for database in _other(directory, service)), {})
 
 
 def make(directory: Path, node: int = 0) -> None:
@@ -134,9 +101,9 @@ def emptied(directory: Path) -> Path:
     return folder
 
 
-def put_in_place(folder: Path, directory: Path) -> None:
-    """Give the file its name, unless somebody has made one meanwhile."""
-    made, file = folder / customers.FILE, directory / customers.FILE
+def put_in_place(folder: Path, directory: Path, name: str = customers.FILE) -> None:
+    """Give the file its name, unless somebody has made one meanwhile: then FileExistsError is raised."""
+    made, file = folder / name, directory / name
     if any(made.with_name(made.name + suffix).exists() for suffix in ("-wal", "-shm")):
         raise UnusableDatabase(f"{made}: somebody else has it open; run the command again")
     for suffix in ("-wal", "-shm"):  # of the lost one: it would be read into this
@@ -155,7 +122,7 @@ def _own(directory: Path) -> set[str] | None:
         return None
     database = customers.open_database(directory, make=False)
     try:
-        if database.meta("published") or earlier_sources(database) or database.meta(BESIDE):
+        if database.meta("published") or earlier_sources(database) or database.meta(REPLACES):
             return set()
         return own_sources(database)
     finally:

@@ -2,14 +2,16 @@
 
 import secrets
 import shutil
+from contextlib import closing
 from pathlib import Path
 
-from tally.recovery.first_start import emptied
+from tally.recovery.first_start import emptied, put_in_place
 from tally.store import accounts
-from tally.store.copying import copy_database, sync
+from tally.store.copying import copy_database
 from tally.store.database import NODE, Database
 from tally.store.errors import StoreError
 from tally.store.inbox import Inbox
+from tally.store.membership import REPLACES
 from tally.store.nodes import KNOWN
 from tally.store.outbox import Outbox, known_of
 
@@ -43,32 +45,28 @@ def join(directory: Path, copy: Path, node: int) -> str:
         raise CannotJoin(f"{copy}: is not there; `backup` at another node makes one")
     folder = emptied(directory)
     try:
-        return _joined(folder, file, copy, node)
+        copy_database(copy, folder / accounts.FILE, lambda done: None)
+        with closing(accounts.open_database(folder, migrate=True)) as database:
+            _insist_on_anothers(database, copy, node)
+            _become_another(database, node)
+            source = database.source
+        put_in_place(folder, directory, accounts.FILE)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    return source
 
 
-def _joined(folder: Path, file: Path, copy: Path, node: int) -> str:
-    copy_database(copy, folder / accounts.FILE, lambda done: None)
-    database = accounts.open_database(folder, migrate=True)
+def _insist_on_anothers(database: Database, copy: Path, node: int) -> None:
+    """See that it is another node's, and that all that it has told can be known of."""
+    if database.node == node:
+        raise CannotJoin(
+            f"{copy} is of node {node} itself: set node.number to one of its own; to put it back: `restore`"
+        )
     if waiting := Outbox(database).depth():
         raise CannotJoin(
             f"{copy}: {waiting:,} of its events had not been published when it was made, and may never be: "
             "make another `backup` once `status` there tells of no outbox"
         )
-    if database.node == node:
-        raise CannotJoin(
-            f"{copy} is of node {node} itself: set node.number to one of its own; to put it back: `restore`"
-        )
-    _become_another(database, node)
-    source = database.source
-    database.close()
-    for log in folder.glob(f"{accounts.FILE}-*"):
-        raise CannotJoin(f"{log}: somebody else has it open; run the command again")
-    sync(folder / accounts.FILE)
-    (folder / accounts.FILE).rename(file)
-    sync(file.parent)
-    return source
 
 
 def _become_another(database: Database, node: int) -> None:
@@ -81,4 +79,5 @@ def _become_another(database: Database, node: int) -> None:
         database.execute("DELETE FROM meta WHERE key NOT IN (?, ?, ?)", _KEEP)
         database.set_meta("identity", secrets.token_hex(4))
         database.set_meta(NODE, node)
+        database.set_meta(REPLACES, 1)  # it may have the number of one that was lost, once that is idle
     database.identity, database.node = str(database.meta("identity")), node

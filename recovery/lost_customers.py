@@ -12,7 +12,7 @@ from tally.store.customers import Customers
 from tally.store.errors import StoreError
 from tally.store.ids import begin_block
 from tally.store.incarnations import begin, own_sources
-from tally.store.membership import BESIDE, read_nodes
+from tally.store.membership import REPLACES, read_nodes
 from tally.store.nodes import assign
 from tally.store.outbox import Outbox, known_of
 from tally.store.stream import EventStream
@@ -97,7 +97,7 @@ def begin_empty(directory: Path, node: int = 0) -> str:
     database = customers.open_database(folder)
     with database.transaction():
         database.assign(node)
-        database.set_meta(BESIDE, 1)
+        database.set_meta(REPLACES, 1)
         begin_block(database)
     source = database.source
     database.close()

@@ -14,7 +14,7 @@ from redis import ResponseError
 from tally.store import accounts, customers
 from tally.store.database import Database
 from tally.store.inbox import Inbox
-from tally.store.nodes import known_to
+from tally.store.nodes import known_nodes
 from tally.store.outbox import known_of
 from tally.store.ranges import Range
 from tally.store.read_model import STREAM, Shadow
@@ -95,7 +95,7 @@ class Rebuilding:
         others = sorted(
             {
                 node.number
-                for name, node in known_to(self._live).items()
+                for name, node in known_nodes(self._live).items()
                 if name.startswith(f"{accounts.SERVICE}@")
                 and node.number != self._live.node
                 and not node.is_removed

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import structlog
 
 from tally.recovery.diverged import part_ways
-from tally.recovery.first_start import known_sources, note_applied_beside, note_beside, take_number
+from tally.recovery.first_start import known_sources, note_applied_beside
 from tally.recovery.taking_back import Healing, joins, take_back
 from tally.store.asks import Asks
 from tally.store.database import Database
@@ -85,7 +85,6 @@ class Standing:
         self._store = store
         self._membership = membership
         self._refuse = refuse
-        self._is_beside = False
         self._database = store.database
         self._stream = stream
         self._beat = beat
@@ -97,7 +96,8 @@ class Standing:
     def settle(self) -> list[Stand]:
         """Mend what differs, and answer how it stands then, the newest name last.
 
-        May be repeated, also after it was interrupted. Raises RedisError, StoreUnavailable, or WrongNumber.
+        May be repeated, also after it was interrupted. Raises RedisError, StoreUnavailable, and what
+        `take_number` does.
         """
         self.take_number()
         if not self._taken_up:
@@ -119,13 +119,12 @@ class Standing:
         if not self._membership:
             return
         try:
-            take_number(self._membership, self._database)
+            self._membership.take()
         except (WrongNumber, AtWorkElsewhere):
             self._refuse(True)
             raise
         self._refuse(False)
-        self._is_beside = self._is_beside or note_beside(self._database)
-        Asks(self._stream).take_up_again(own_sources(self._database))  # it is there, whatever people said
+        Asks(self._stream).take_up_again(own_sources(self._database))  # somebody may have called it gone
 
     def _mend(self, stands: Sequence[Stand]) -> bool:
         """Mend one thing, if there is one; then it is to be looked at anew."""
@@ -178,10 +177,10 @@ class Standing:
             return True
         is_new = self._database.meta(_HAS_STOOD) is None and outbox.is_first
         if is_new and outbox.last() == told_before(self._database):
-            return self._may_begin(outbox)
+            return self._is_first_of_its_service(outbox)
         return self._stream.is_known(outbox.source) and self._stream.applied(outbox.source) <= outbox.last()
 
-    def _may_begin(self, outbox: Outbox) -> bool:
+    def _is_first_of_its_service(self, outbox: Outbox) -> bool:
         """Whether a database that was never written to is the first of its service: then Redis is told of it.
 
         From then on, a Redis that does not know it has lost what it knew.

@@ -74,7 +74,11 @@ class Misdirected(StoreError):
     """
 
     def __init__(self, field: str, kind: str, named: list[tuple[int, int]], node: int, url: str) -> None:
-        place = f"at {url}" if url else "which has not told its address: node.url_customers and url_accounts"
+        place = (
+            f"at {url}"
+            if url
+            else "whose address is not known: set node.url_customers and node.url_accounts there"
+        )
         super().__init__(f"The {kind} {named[0][1]} is of node {node}, {place}.")
         self.field, self.kind, self.named, self.node, self.url = field, kind, named, node, url
 

@@ -45,7 +45,8 @@ def give(database: Database, table: str, count: int) -> list[Id]:
         if last + count > base + _COUNTED:
             in_block = last = _draw(database, table)
     if in_block is not None:
-        database.set_meta(_key(table), last + count)
+        is_full = (last + count) % BLOCK == 0
+        database.set_meta(_key(table), _draw(database, table) if is_full else last + count)
     return [Id(number) for number in range(last + 1, last + 1 + count)]
 
 

@@ -17,8 +17,9 @@ from tally.store.nodes import HIGHEST, REMOVED, Node, WrongNumber
 from tally.store.stream import EventStream
 
 WAIT_SECONDS = 5.0  # how long the registry must have stood before a new number is taken
-LEASE_SECONDS = 15.0  # how long a database counts as at work in a place; that is said again every 5 s
-BESIDE = "begun_beside"  # in meta: that it was begun though others were known, by somebody who knew of them
+LEASE_SECONDS = 15.0  # how long a database counts as at work in a place, unless that is said again
+RENEW_SECONDS = LEASE_SECONDS / 3
+REPLACES = "begun_beside"  # in meta: somebody has begun it in the place of another that had its number
 
 _SINCE = b"since"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -35,15 +36,14 @@ class NumberAwaited(StoreUnavailable):
 
 
 class AtWorkElsewhere(StoreError):
-    """A database is at work that must not be beside this one; the message says which, and what to do.
+    """A database is at work that this one can't be at work with; the message says which, and what to do.
 
-    That holds for `seconds`, unless it is said again; `said` is when it was said last, by Redis's clock (ms).
+    Its lease lasts `seconds` more, unless it is renewed; `said` is when that was last (ms, by Redis's clock).
     """
 
-    def __init__(self, message: str, detail: str) -> None:
+    def __init__(self, message: str, seconds: float, said: int) -> None:
         super().__init__(message)
-        left, said, _ = detail.split()
-        self.seconds, self.said = int(left) / 1000, int(said)
+        self.seconds, self.said = seconds, said
 
 
 def place_of_work(directory: Path) -> str:
@@ -80,20 +80,11 @@ def number_of(source: str, known: Mapping[str, Node], heirs: Mapping[str, str]) 
     return known[source].number if source in known else 0
 
 
-def remove_node(stream: EventStream, number: int) -> list[str]:
-    """Note that the databases of a node are gone for good, and answer which these are; their number is free.
-
-    May be repeated. Raises RedisError.
-    """
-    every = read_nodes(stream).items()
-    gone = {
-        name: f"{number}:{node.changes + 1} {REMOVED}"
-        for name, node in every
-        if node.number == number and not node.is_removed
-    }
-    if gone:
-        stream.client.hset(stream.nodes_key, mapping=gone)  # type: ignore[arg-type]
-    return [*gone]
+def remove(stream: EventStream, gone: Mapping[str, Node]) -> None:
+    """Note that these databases are gone for good: their number is free. May be repeated. Raises
+    RedisError."""
+    told = {name: f"{node.number}:{node.changes + 1} {REMOVED}" for name, node in gone.items()}
+    stream.client.hset(stream.nodes_key, mapping=told)  # type: ignore[arg-type]
 
 
 class Membership:
@@ -127,14 +118,14 @@ class Membership:
         """The database and its number, as those who publish tell it."""
         return f"{self._database.source} {self._database.node}"
 
-    def take(self, former: str = "") -> None:
+    def take(self) -> None:
         """Take the number, where another database has not, and keep what is known of all.
 
-        `former` was in the place of this database before: it may take its place. Raises WrongNumber,
-        NumberAwaited, AtWorkElsewhere, RedisError or StoreError. To be repeated within LEASE_SECONDS.
+        Raises WrongNumber, NumberAwaited, AtWorkElsewhere, RedisError or StoreError. To be repeated every
+        RENEW_SECONDS.
         """
-        database, known = self._database, nodes.known(self._database)
-        may_replace = self._may_replace or ("idle" if self._is_begun_beside(known) else "")
+        database, known = self._database, nodes.known_texts(self._database)
+        may_replace = self._may_replace or ("idle" if self._is_replacement(known) else "")
         answer = self._take(
             keys=[self._stream.nodes_key, self._stream.leases_key, self._stream.published_key],
             args=[
@@ -144,7 +135,6 @@ class Membership:
                 self._wait_ms,
                 self._place,
                 int(LEASE_SECONDS * 1000),
-                former,
                 may_replace,
                 *(part for pair in known.items() for part in pair),
             ],
@@ -152,7 +142,7 @@ class Membership:
         what, detail, *pairs = answer
         now = _texts(dict(zip(pairs[::2], pairs[1::2], strict=True)))
         if what in (b"elsewhere", b"busy"):
-            raise self._must_not_be_beside(detail.decode())
+            raise self._is_at_work(*detail.decode().split())
         if what == b"another":
             raise self._is_anothers(detail.decode(), now)
         if now != known:
@@ -167,12 +157,12 @@ class Membership:
         if self._place and said and said.startswith(f"{self._place} ".encode()):
             self._stream.client.hdel(key, source)
 
-    def _is_begun_beside(self, known: Mapping[str, str]) -> bool:
+    def _is_replacement(self, known: Mapping[str, str]) -> bool:
         """Whether it was begun in the place of another, and has not had its number yet."""
-        return bool(self._database.meta(BESIDE)) and self._database.source not in known
+        return bool(self._database.meta(REPLACES)) and self._database.source not in known
 
-    def _must_not_be_beside(self, detail: str) -> AtWorkElsewhere:
-        other, own = detail.split()[-1], self._database.source
+    def _is_at_work(self, left: str, said: str, other: str) -> AtWorkElsewhere:
+        own = self._database.source
         if other == own:
             message = (
                 f"{self._database.path} is {own}, which is at work elsewhere on this stream too: one of both "
@@ -184,7 +174,7 @@ class Membership:
                 f"{self._database.path} is to take the place of {other}, which is at work elsewhere on this "
                 "stream: stop that, or give this a node.number of its own"
             )
-        return AtWorkElsewhere(message, detail)
+        return AtWorkElsewhere(message, int(left) / 1000, int(said))
 
     def _is_anothers(self, other: str, known: Mapping[str, str]) -> WrongNumber:
         taken = {node.number for node in nodes.parsed(known).values()}

@@ -66,13 +66,19 @@ def assign(database: Database, number: int) -> None:
 
 def may_be_assigned(database: Database) -> bool:
     """Whether a database can become another node's: it has given no ids, and told nothing."""
+    # accounts.db has rows of other nodes too: what it gave ids itself is in its outbox.
     own = database.service != "accounts" and any(given(database, table) for table in numbered(database))
     return not (own or is_in_block(database) or Outbox(database).last())
 
 
-def known_to(database: Database) -> dict[str, Node]:
+def known_texts(database: Database) -> dict[str, str]:
+    """The registry as this database has last read it: from database to what `Node.parse` reads."""
+    return msgspec.json.decode(database.meta(KNOWN) or "{}", type=dict[str, str])
+
+
+def known_nodes(database: Database) -> dict[str, Node]:
     """The databases of all nodes, as the database has last heard."""
-    return parsed(known(database))
+    return parsed(known_texts(database))
 
 
 def parsed(texts: Mapping[str, str]) -> dict[str, Node]:
@@ -82,15 +88,10 @@ def parsed(texts: Mapping[str, str]) -> dict[str, Node]:
 
 def address_of(database: Database, number: int) -> str | None:
     """Where that node's service of this kind is to be found, as far as is known; None for an unknown node."""
-    for name, node in known_to(database).items():
+    for name, node in known_nodes(database).items():
         if node.number == number and not node.is_removed and name.startswith(f"{database.service}@"):
             return node.url
     return None
-
-
-def known(database: Database) -> dict[str, str]:
-    """The same as text, as it is beside the stream."""
-    return msgspec.json.decode(database.meta(KNOWN) or "{}", type=dict[str, str])
 
 
 def keep(database: Database, nodes: dict[str, str]) -> None:
@@ -102,14 +103,19 @@ def keep(database: Database, nodes: dict[str, str]) -> None:
 def missing(database: Database, kind: str, id: int) -> StoreError:
     """Why there is no such thing here: another node has it, perhaps."""
     number = node_of(id)
+    if number == database.node:
+        return NotFound(kind, id)
     url = address_of(database, number)
-    if number == database.node or url is None:
+    if url is None:
         return NotFound(kind, id)
     return Misdirected("id", kind, [(0, id)], number, url)
 
 
 def insist_on_own(database: Database, kind: str, id: int) -> None:
-    """Raise Misdirected for what another node has given the id of, and so changes."""
+    """Raise Misdirected for what a known node has given the id of, which alone changes it.
+
+    What removed nodes and other programs have told of may be changed anywhere.
+    """
     error = missing(database, kind, id)
     if isinstance(error, Misdirected):
         raise error

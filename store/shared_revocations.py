@@ -8,31 +8,30 @@ from contextlib import AbstractContextManager
 from tally.store.revocations import KEPT_SECONDS, Revocation, Revocations
 from tally.store.stream import EventStream
 
+_CLOCKS_DIFFER_SECONDS = 120
+_AT = re.compile(rb"[0-9]{1,10}")
 _FIELD = re.compile(r"[0-9]{1,19} .+", re.DOTALL)  # a user's number and name
 
 
 class SharedRevocations:
     """One node's list and the one beside the stream: each is told what the other has. Redis may lose its own.
 
-    `alone` is what is held while the node's list is changed.
+    `locked` is what is held while the node's list is changed.
     """
 
     def __init__(
-        self, stream: EventStream, own: Revocations, alone: Callable[[], AbstractContextManager[None]]
+        self, stream: EventStream, own: Revocations, locked: Callable[[], AbstractContextManager[None]]
     ) -> None:
         self._stream = stream
         self._own = own
-        self._alone = alone
+        self._locked = locked
 
     def exchange(self, now: int) -> None:
-        """Do so once. May be repeated. Raises RedisError, StoreUnavailable or OSError."""
+        """Tell Redis what was revoked here, and note here what others have told. May be repeated. Raises
+        RedisError, StoreUnavailable or OSError."""
         key = self._stream.revoked_key
         found: dict[bytes, bytes] = self._stream.client.hgetall(key)  # type: ignore[assignment]
-        shared = {
-            field.decode(): int(at)
-            for field, at in found.items()
-            if _FIELD.fullmatch(field.decode(errors="replace")) and at.isdigit()
-        }
+        shared = dict(filter(None, (_read(field, at, now) for field, at in found.items())))
         own = {
             f"{each.user} {each.name}": each.at for each in self._own.all() if each.at > now - KEPT_SECONDS
         }
@@ -41,11 +40,19 @@ class SharedRevocations:
         theirs = [_parsed(field, at) for field, at in shared.items() if at > own.get(field, -1)]
         fresh = [each for each in theirs if each.at > now - KEPT_SECONDS]
         if fresh:
-            with self._alone():
+            with self._locked():
                 for each in fresh:
                     self._own.add(each.user, each.name, each.at)
         if outdated := [field for field, at in shared.items() if at <= now - KEPT_SECONDS]:
             self._stream.client.hdel(key, *outdated)
+
+
+def _read(field: bytes, at: bytes, now: int) -> tuple[str, int] | None:
+    """What a node has told; None for what nobody of ours has written."""
+    name = field.decode(errors="replace")
+    if not _FIELD.fullmatch(name) or not _AT.fullmatch(at) or int(at) > now + _CLOCKS_DIFFER_SECONDS:
+        return None
+    return name, int(at)
 
 
 def _parsed(field: str, at: int) -> Revocation:

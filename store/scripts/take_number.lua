@@ -3,12 +3,11 @@
 --       its service's URL: `1:0 http://…`. In the place of the URL `removed`, when it is gone for good. `since`
 --       tells since when (ms) there is such a hash.
 --       {stream}:leases: from database to the place where it is at work, and when that was said last (ms)
---       {stream}:published
+--       {stream}:published, which tells who has published before there were numbers
 -- ARGV  database, number, URL, how long the hash must have been there before a new number is taken (ms),
 --       the place where this database is ('' when that is no matter), how long that holds unless it is said
---       again (ms), the database that was in its place before ('' for none), 'any' or 'idle' where it may take
---       the place of any other, or of one that is not at work; else '',
---       then what the database knows of the hash of nodes: names and values in turn
+--       again (ms), 'any' or 'idle' where it may take the place of any other, or of one that is not at work;
+--       else '', then what the database knows of the hash of nodes: names and values in turn
 -- Answers `taken`; or `wait` and for how many milliseconds; or `another` and which database has the number; or
 -- `elsewhere`, as this database is at work in another place, or `busy`, as one is whose place it may take: for how
 -- many milliseconds that holds, when it was said, and which database. Then the hash of nodes, names and values
@@ -17,10 +16,11 @@
 -- What Redis has lost comes back from whoever knows it: of two the one that was changed more often. So a number
 -- that nobody here is known to have may be somebody's who has not told yet.
 --
--- Two can have one number: where both had published before there were numbers. Each knows of the other then.
+-- Two databases that published before there were numbers may share one. Then `holder` passes over those that
+-- this database knows already.
 local KEYS, ARGV, call = KEYS, ARGV, redis.call
 local database, number, url, wait = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local place, lease, former, may_replace = ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8]
+local place, lease, may_replace = ARGV[5], tonumber(ARGV[6]), ARGV[7]
 
 local time = call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
@@ -32,10 +32,10 @@ end
 
 -- Where a database is at work, as that was said lately: then for how long it holds, and when it was said.
 local function work_of(name)
-    local at, said = string.match(call('HGET', KEYS[2], name) or '', '^(%S+) (%d+)$')
+    local where, said = string.match(call('HGET', KEYS[2], name) or '', '^(%S+) (%d+)$')
     local ago = now - tonumber(said or now)
-    if at and ago >= 0 and ago < lease then
-        return at, string.format('%.0f %s %s', lease - ago, said, name)
+    if where and ago >= 0 and ago < lease then
+        return where, string.format('%.0f %s %s', lease - ago, said, name)
     end
 end
 
@@ -72,17 +72,17 @@ local function answer(what, detail)
 end
 
 if place ~= '' then
-    local at, detail = work_of(database)
-    if at and at ~= place then
+    local where, detail = work_of(database)
+    if where and where ~= place then
         return answer('elsewhere', detail)
     end
 end
 
 local known = {}
-for i = 9, #ARGV, 2 do
+for i = 8, #ARGV, 2 do
     known[ARGV[i]] = true
 end
-for i = 9, #ARGV, 2 do
+for i = 8, #ARGV, 2 do
     local name, value = ARGV[i], ARGV[i + 1]
     local held, at, changes = read(value)
     local _, _, here = read(call('HGET', KEYS[1], name))
@@ -98,12 +98,13 @@ local other = not has_it and holder(service_of(database), number, {[database] = 
 local had_published = not held and tonumber(call('HGET', KEYS[3], database) or '0') > 0
 if other and not had_published then
     local _, detail = work_of(other)
-    if other == former or may_replace == 'any' or (may_replace == 'idle' and not detail) then
-        local _, _, theirs = read(call('HGET', KEYS[1], other))
-        write(other, number, 'removed', theirs + 1)
-    else
-        return answer(may_replace == 'idle' and 'busy' or 'another', may_replace == 'idle' and detail or other)
+    if may_replace == '' then
+        return answer('another', other)
+    elseif may_replace == 'idle' and detail then
+        return answer('busy', detail)
     end
+    local _, _, theirs = read(call('HGET', KEYS[1], other))
+    write(other, number, 'removed', theirs + 1)
 elseif not has_it and not other and now - since < wait then
     return answer('wait', string.format('%.0f', wait - (now - since)))
 end

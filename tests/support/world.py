@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import date, timedelta
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import redis
@@ -42,7 +42,7 @@ from tally.store.errors import InvoiceCredited, NotFound, OverCredited, StoreErr
 from tally.store.groups import Groups
 from tally.store.incarnations import own_sources
 from tally.store.listing import ListQuery
-from tally.store.membership import Membership, remove_node
+from tally.store.membership import Membership, read_nodes, remove
 from tally.store.months import Months
 from tally.store.nodes import WrongNumber
 from tally.store.records import (
@@ -136,7 +136,8 @@ class Tally:
         name = f"{service.name}-relay"
         stream, database = self._stream(name), self._open(service, name)
         store = service.store(database)
-        membership = Membership(database, stream, wait_seconds=0)
+        may_replace: Literal["", "idle"] = "idle" if service is ACCOUNTS else ""  # with customers.db in place
+        membership = Membership(database, stream, wait_seconds=0, may_replace=may_replace)
         standing = Standing(
             store, stream, confirm=lambda: self._confirmed.add(service.name), membership=membership
         )
@@ -616,7 +617,9 @@ class World:
         if self.tally or not self.refusal:
             return
         if "`nodes remove 0`" in self.refusal:
-            for name in remove_node(self.stream(), 0):
+            gone = {name: node for name, node in read_nodes(self.stream()).items() if node.number == 0}
+            remove(self.stream(), gone)
+            for name in gone:
                 Groups(self.stream()).remove(name)
             self.start()
             return
