@@ -334,7 +334,10 @@ def _kept(holding: dict[str, str], known: Mapping[str, Node]) -> Iterator[str]:
 
 
 def _removal(group: str, known: Mapping[str, Node]) -> str:
-    """The command that ends what is kept for the group of a database that is gone."""
+    """The command that ends what is kept for the group of a database that is gone.
+
+    A whole node, but for node 0: there, an accounts.db that was lost has mostly been made again.
+    """
     node = known.get(group)
     if node and node.number and not node.is_removed:
         return f"nodes remove {node.number}"
@@ -347,7 +350,7 @@ def _missed(overtaken: dict[str, int], known: Mapping[str, Node]) -> Iterator[st
         if group in known:
             yield (
                 f"{count:,} entries were removed, for their age, before node {known[group].number} had read "
-                f"them ({group}); what no outbox has any more is missing there for good: `join` it again, or "
+                f"them ({group}): it asks for them when it is back; if it is gone for good: "
                 f"`{_removal(group, known)}`"
             )
             continue

@@ -23,7 +23,7 @@ class Group(NamedTuple):
 
     @property
     def is_a_services(self) -> bool:
-        """Whether it is of a Tally's database, which nothing is removed for before it has read it."""
+        """Whether it is of a Tally's database; its own node removes nothing that it has not read."""
         return _is_a_services(self.name)
 
 
