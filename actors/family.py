@@ -334,8 +334,8 @@ class Family:
             self._let_go_of_listeners()
             stream = self._stream(actor)
             kind = SERVICES[service]
-            if kind.is_made_late:
-                self._begin(actor, stream)
+            if kind.is_made_late and not self._begin(actor, stream):
+                return
             database = self._open(service)
             database.while_waiting = actor.beat
             retention = timedelta(days=self._settings.data.retention_days)
@@ -371,8 +371,11 @@ class Family:
 
         return main
 
-    def _begin(self, actor: Actor, stream: EventStream) -> None:
-        """Make customers.db where there is none, once Redis has answered; see insist_on_no_other."""
+    def _begin(self, actor: Actor, stream: EventStream) -> bool:
+        """Make customers.db where there is none, once Redis has answered; see insist_on_no_other.
+
+        False when the actor is to stop before that.
+        """
         directory, where = self._settings.directory, str(self._settings.redis.address)
         node = self._settings.node.number
         file = directory / customers.FILE
@@ -383,13 +386,16 @@ class Family:
                 break
             except RedisError as error:
                 if is_there:
-                    return  # nobody can tell now
+                    break  # nobody can tell now
                 actor.trouble(f"{error}; {customers.FILE} is made once Redis has told that there is no other")
                 actor.wait(RETRY_SECONDS)
+        else:
+            return False
         if not is_there:
             first_start.make(directory, node)
             self._places[customers.SERVICE].note()
             actor.trouble(None)
+        return True
 
     def _membership(self, database: Database, stream: EventStream) -> Membership:
         node = self._settings.node

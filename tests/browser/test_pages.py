@@ -1,14 +1,16 @@
 """What holds for both pages, in whatever state: policy, contrast and roles, width, colour."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from support.browser import OpenWindow, colours
+from support.browser import OpenWindow, Person, colours
 from support.shop import Shop
-from support.tally import Tally
+from support.tally import Tally, running
+from tally.store.nodes import HIGHEST
 
 LONG = "W" * 180
 
@@ -136,3 +138,21 @@ def test_the_script_of_another_or_one_in_the_page_does_not_run(window: OpenWindo
     person.expects("script-src")
     person.expects("style-src")
     person.complaints.clear()
+
+
+def test_the_ids_of_any_node_fit_on_a_phone(browser: Browser, tmp_path: Path) -> None:
+    with running(tmp_path, node={"number": HIGHEST}) as tally:
+        shop, person = Shop(tally), Person(browser, viewport={"width": 375, "height": 740})
+        account = shop.account("Blue Heron Coffee", 2933, 1000)
+        customer = shop.customer(LONG, account)
+        shop.invoice(customer, 10**12)
+        for see, place, shown in (
+            (shop.see_accounts, f"#account={account}", "#account-customers tbody tr"),
+            (shop.see_customers, "", "#customers tbody tr"),
+            (shop.see_customers, f"#customer={customer}", "#invoices tbody tr"),
+        ):
+            see(person.page, place)
+            expect(person.page.locator(shown).first).to_be_visible()
+            for part in person.page.locator("html, dialog[open]").all():
+                assert part.evaluate("each => each.scrollWidth - each.clientWidth") <= 0, place
+        person.leave()

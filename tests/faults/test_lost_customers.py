@@ -234,6 +234,17 @@ def test_an_empty_directory_waits_for_redis_before_customers_db_is_made(tmp_path
         tally.end()
 
 
+def test_who_is_stopped_before_redis_has_told_leaves_no_customers_db(tmp_path: Path) -> None:
+    tally = prepared(tmp_path, redis_url=f"redis://127.0.0.1:{free_port()}/0")
+    tally.launch()
+    try:
+        eventually(lambda: "customers.db is made once Redis has told" in tally.said())
+        tally.stop()
+        assert not _file(tally).exists()
+    finally:
+        tally.end()
+
+
 def test_an_empty_one_beside_what_was_lost_gives_other_numbers(tally: Tally) -> None:
     load = Load(tally)
     _record_some(tally, load)
