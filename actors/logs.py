@@ -6,6 +6,8 @@ import os
 import select
 import stat
 import sys
+import threading
+from contextlib import suppress
 from typing import TextIO
 
 import structlog
@@ -104,21 +106,24 @@ class _Lines:
 
     def __init__(self) -> None:
         self._patience = PATIENCE_SECONDS
+        # Else another thread takes the room that was seen, and this one waits for ever.
+        self._one_at_a_time = threading.RLock()
 
     def write(self, text: str) -> None:
-        try:
-            line = text.encode(errors="backslashreplace")
-            room = select.poll()  # of this thread alone: two can't wait with one
-            room.register(2, select.POLLOUT)
-            size = len(line) if stat.S_ISREG(os.fstat(2).st_mode) else select.PIPE_BUF
-            for start in range(0, len(line), size):
-                if not room.poll(self._patience * 1000):
-                    self._patience = 0.0
-                    return
-                os.write(2, line[start : start + size])
-            self._patience = PATIENCE_SECONDS
-        except OSError:
-            return
+        line = text.encode(errors="backslashreplace")
+        with self._one_at_a_time, suppress(OSError):
+            self._write(line)
+
+    def _write(self, line: bytes) -> None:
+        room = select.poll()
+        room.register(2, select.POLLOUT)
+        size = len(line) if stat.S_ISREG(os.fstat(2).st_mode) else select.PIPE_BUF
+        for start in range(0, len(line), size):
+            if not room.poll(self._patience * 1000):
+                self._patience = 0.0
+                return
+            os.write(2, line[start : start + size])
+        self._patience = PATIENCE_SECONDS
 
     def flush(self) -> None:
         """Nothing is held back."""
