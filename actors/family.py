@@ -79,11 +79,11 @@ def prepare(settings: Settings, roles: Collection[str]) -> None:
         if name not in roles or (service.is_made_late and not (settings.directory / f"{name}.db").exists()):
             continue
         try:
-            service.open(settings.directory, make=not service.is_made_late).close()
+            database = service.open(settings.directory, make=not service.is_made_late)
         except OutdatedDatabase:
             _log.warning("bringing_up_to_date", database=f"{name}.db")
-            service.open(settings.directory, migrate=True).close()
-        with closing(service.open(settings.directory)) as database:
+            database = service.open(settings.directory, migrate=True)
+        with closing(database):
             nodes.assign(database, settings.node.number)
     tokens(settings)
 

@@ -26,8 +26,8 @@ _log = structlog.get_logger()
 class Housekeeper:
     """Trims the stream, and prunes one database: its outbox, inbox, idempotency keys and log.
 
-    `readers` tells, whenever it trims, which groups are to be, made or not. `share` is called every few
-    seconds with the time, and raises what `step` does.
+    `readers` tells, whenever it trims, which groups are to be, made or not. `renew` is called every
+    RENEW_SECONDS with the time, and raises what `step` does.
     """
 
     def __init__(

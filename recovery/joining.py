@@ -15,7 +15,7 @@ from tally.store.membership import REPLACES
 from tally.store.nodes import KNOWN
 from tally.store.outbox import Outbox, known_of
 
-# What is told to others, asked of others, or known of the database that this is a copy of, is not this one's.
+# These belong to the database that was copied: what it tells others, what it has answered, who may sign in.
 _FORGET = """
 DELETE FROM outbox;
 DELETE FROM publication;

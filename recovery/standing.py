@@ -102,8 +102,6 @@ class Standing:
         self.take_number()
         if not self._taken_up:
             note_applied_beside(self._database.path.parent, self._stream, self._database.service)
-            if not self._membership:
-                Asks(self._stream).take_up_again(own_sources(self._database))
             self._taken_up = True
         stands = stands_of(self._database, self._stream)
         while self._mend(stands):
@@ -116,14 +114,13 @@ class Standing:
         May be repeated. Raises WrongNumber where another has it, NumberAwaited, AtWorkElsewhere, RedisError
         or StoreUnavailable.
         """
-        if not self._membership:
-            return
-        try:
-            self._membership.take()
-        except (WrongNumber, AtWorkElsewhere):
-            self._refuse(True)
-            raise
-        self._refuse(False)
+        if self._membership:
+            try:
+                self._membership.take()
+            except (WrongNumber, AtWorkElsewhere):
+                self._refuse(True)
+                raise
+            self._refuse(False)
         Asks(self._stream).take_up_again(own_sources(self._database))  # somebody may have called it gone
 
     def _mend(self, stands: Sequence[Stand]) -> bool:

@@ -28,8 +28,7 @@ class NotPublished(StoreError):
 
 
 class NotInPlace(StoreUnavailable):
-    """Another database has the place of this one on the stream: nothing is recorded here; `status` tells
-    more."""
+    """Another database has the place of this one on the stream: nothing is recorded here (see `status`)."""
 
 
 class UnusableDatabase(StoreError):

@@ -1,8 +1,8 @@
 """Nodes: Tallys with data directories of their own, that share a stream.
 
 Each has a number, which says what ids it gives: see ids. A customer, invoice, credit or account is changed at
-the node that gave its id. Who has which number is kept beside the stream, see membership; each database
-keeps what it has heard of that.
+the node that gave its id. Which database has which number is kept in Redis (see membership). Each database
+keeps what it has read of that.
 """
 
 import re
