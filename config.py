@@ -21,6 +21,7 @@ from tally.redis_url import FORMS, PATTERN, RedisUrl, is_loopback, with_options
 DEFAULT_FILE = Path(__file__).with_name("config.toml")
 DATA_DIRECTORY = "TALLY_DATA_DIRECTORY"
 SIGNING_KEY = "TALLY_AUTH_SIGNING_KEY"
+SHORTEST_FAILOVER = 2  # seconds: a process that is killed is at work again by then
 SHORTEST_SIGNING_KEY = 32  # bytes: what RFC 7518 asks of a key for HS256
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
@@ -41,9 +42,15 @@ class DataSettings(Struct, frozen=True):
 
 
 class NodeSettings(Struct, frozen=True):
-    """Which of the Tallys on one stream this is, and where the others, and people, find its services."""
+    """Which of the Tallys on one stream this is, and where the others, and people, find its services.
+
+    With `standby`, it follows the one that has the number, and takes its place once that has not been heard
+    of for `failover_seconds`; 0: when it is told to.
+    """
 
     number: Annotated[int, Meta(ge=0, le=9006)] = 0
+    standby: bool = False
+    failover_seconds: Annotated[float, Meta(ge=0, le=3600)] = 0
     url_customers: Url = ""
     url_accounts: Url = ""
 
@@ -289,6 +296,9 @@ class _Reading:
             found = f"{accounts.port}, the port of the customers service"
             self._contradiction("accounts.port", found, "another")
         self._look_at_redis(settings.redis)
+        if 0 < settings.node.failover_seconds < SHORTEST_FAILOVER:
+            found = f"{settings.node.failover_seconds:g}"
+            self._contradiction("node.failover_seconds", found, f"0, or at least {SHORTEST_FAILOVER}")
         if settings.redis.replicas and settings.waits_for_replicas is None:
             expected = 'customers.answer_after = "publish", or no replicas'
             self._contradiction("redis.replicas", str(settings.redis.replicas), expected)

@@ -18,7 +18,7 @@ from tally.actors.services import SERVICES
 from tally.actors.supervision import Child, StartFailed, Supervisor
 from tally.commands import checks, event_listing, status_report, terminal
 from tally.commands.adopting import adopt
-from tally.commands.copies import backup, join, recover, restore
+from tally.commands.copies import backup, join, promote, recover, restore
 from tally.commands.data import export, rebuild
 from tally.commands.groups import groups_command
 from tally.commands.import_command import import_
@@ -242,6 +242,7 @@ for command in (
     groups_command,
     nodes_command,
     join,
+    promote,
     import_,
     export,
     adopt,

@@ -122,15 +122,16 @@ class Actor:
             if select.select([self._woken, *others], [], [], min(left, TURN_SECONDS))[0]:
                 return
 
-    def repeat(self, step: Callable[[], str | None]) -> None:
-        """Call `step` until the actor is to stop. When the surroundings fail, wait and try again.
+    def repeat(self, step: Callable[[], str | None], until: Callable[[], bool] = lambda: False) -> None:
+        """Call `step` until the actor is to stop, or `until` says so. When the surroundings fail, wait and
+        try again.
 
         `step` answers the trouble it sees, if any, which is told like a failure. What failed is waited for
         ever longer, and is over only when steps have succeeded for a while: one that does another part of
         the work succeeds in between.
         """
         failures, over_at = 0, 0.0
-        while not self.stopping.is_set():
+        while not (self.stopping.is_set() or until()):
             self.beat()
             try:
                 trouble = step()

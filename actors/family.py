@@ -13,11 +13,11 @@ from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 
-from tally.actors import consumer, control, http_server, limits, redis_server, relay
+from tally.actors import consumer, control, http_server, limits, redis_server, relay, standby
 from tally.actors.actor import PASSING, START_SECONDS, Actor
 from tally.actors.doorbell import Doorbell
 from tally.actors.housekeeper import Housekeeper
@@ -38,20 +38,33 @@ from tally.http.service import Api
 from tally.http.status import ANSWER_SECONDS, ActorReport, StatusProbe
 from tally.http.tokens import Tokens
 from tally.recovery import first_start
+from tally.recovery.following import Follower, begin_own
 from tally.recovery.standing import Standing
 from tally.redis_url import bracketed
 from tally.store import customers, nodes
 from tally.store.asks import Asks
 from tally.store.database import Database, Place, place_of
-from tally.store.errors import OutdatedDatabase
+from tally.store.errors import OutdatedDatabase, StoreError
 from tally.store.group_commit import AnswerAfter
 from tally.store.key_file import SIGNING_KEY, UnusableKey
-from tally.store.membership import AtWorkElsewhere, Membership, NumberAwaited, place_of_work
+from tally.store.membership import (
+    RENEW_SECONDS,
+    AtWorkElsewhere,
+    Candidate,
+    Membership,
+    NumberAwaited,
+    Replaced,
+    StillAlive,
+    leases_of,
+    place_of_work,
+    promote,
+)
 from tally.store.outbox import Outbox
 from tally.store.ranges import Range
 from tally.store.revocations import Revocations
 from tally.store.shared_revocations import SharedRevocations
 from tally.store.stream import EventStream, RedisError
+from tally.store.write_permission import Refusal, WritePermission
 
 _BACKLOG = 1024
 _PLACE = struct.Struct("QQ")
@@ -65,6 +78,10 @@ class PortTaken(Exception):
     """A service's address can't be listened on; the message says which, and why."""
 
 
+class StandbyWithoutCopy(StoreError):
+    """A standby begins from a copy of its primary; the message says how."""
+
+
 def prepare(settings: Settings, roles: Collection[str]) -> None:
     """Make the data directory, mode 0700, the signing key and the databases of `roles`, or see that
     they are sound.
@@ -76,6 +93,11 @@ def prepare(settings: Settings, roles: Collection[str]) -> None:
     settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.chmod(settings.directory, 0o700)
     for name, service in SERVICES.items():
+        if name in roles and settings.node.standby and not (settings.directory / f"{name}.db").exists():
+            raise StandbyWithoutCopy(
+                f"there is no {name}.db in {settings.directory}, and node.standby is set: begin with `join`, "
+                "and a `backup` of the primary"
+            )
         if name not in roles or (service.is_made_late and not (settings.directory / f"{name}.db").exists()):
             continue
         try:
@@ -162,8 +184,8 @@ class Family:
         self._places = {service: _NotedPlace(settings.directory / f"{service}.db") for service in SERVICES}
         self._publications = self._those_waited_for()
         self._run = secrets.token_hex(8)
-        self._confirmed = {service: mmap.mmap(-1, 1) for service in SERVICES}  # 1: it is the newest
-        self._refused = {service: mmap.mmap(-1, 1) for service in SERVICES}  # 1: another has its place
+        failover = settings.node.failover_seconds
+        self._permissions = {service: WritePermission(failover) for service in SERVICES}
         self._pages: dict[str, mmap.mmap] = {}  # of each actor, made before it is forked
 
     def _those_waited_for(self) -> dict[str, Publication]:
@@ -205,19 +227,10 @@ class Family:
         database = SERVICES[service].open(
             self._settings.directory, make=False, place=self._places[service].get()
         )
-        database.run, standing = self._run, self._confirmed[service]
-        database.is_newest = lambda: bool(standing[0])
-        refused = self._refused[service]
-        database.is_refused = lambda: bool(refused[0])
+        permission = self._permissions[service]
+        database.run, database.is_newest = self._run, permission.is_confirmed
+        database.refusal = partial(permission.refusal, database.node)
         return database
-
-    def _refuse(self, service: str, is_refused: bool) -> None:
-        """Have nothing be written to the database while another is at work in its place."""
-        self._refused[service][0] = is_refused
-
-    def _confirm(self, service: str) -> None:
-        """Let the database be written to under its name: all of the service's processes see it."""
-        self._confirmed[service][0] = 1
 
     def _groups(self) -> list[str]:
         """The groups of the databases that are here, also of a service that doesn't run here."""
@@ -333,43 +346,116 @@ class Family:
         def main(actor: Actor) -> None:
             self._let_go_of_listeners()
             stream = self._stream(actor)
-            kind = SERVICES[service]
-            if kind.is_made_late and not self._begin(actor, stream):
+            if SERVICES[service].is_made_late and not self._begin(actor, stream):
                 return
             database = self._open(service)
             database.while_waiting = actor.beat
-            retention = timedelta(days=self._settings.data.retention_days)
             membership = self._membership(database, stream)
-            standing = Standing(
-                kind.store(database),
-                stream,
-                actor.beat,
-                partial(self._confirm, service),
-                membership,
-                partial(self._refuse, service),
-            )
             with closing(database):
-                _wait_for_number(actor, standing, may_start=self._may_start_without_redis(database))
-                relay.run(
-                    actor,
-                    kind.relay(
-                        database,
-                        stream,
-                        standing,
-                        RelayMetrics(self._figures(actor)),
-                        publication=self._publications.get(service),
-                        holder=membership.holder,
-                    ),
-                    self._doorbells[service],
-                    Housekeeper(
-                        database, stream, retention, self._groups, renew=self._renewing(stream, standing)
-                    ),
-                    kind.answering(database, stream).step,
-                )
+                while not actor.stopping.is_set():
+                    try:
+                        self._publish(actor, database, stream, membership)
+                    except Replaced as replaced:
+                        _log.warning("follows", reason=str(replaced))
+                        self._follow(actor, database, stream, membership)
                 with suppress(*PASSING):
                     membership.leave()
 
         return main
+
+    def _publish(self, actor: Actor, database: Database, stream: EventStream, membership: Membership) -> None:
+        """Be the relay of a primary, until the actor is to stop. Raises Replaced once it is a standby's."""
+        service, permission = database.service, self._permissions[database.service]
+        kind = SERVICES[service]
+        permission.confirm(False)
+        standing = Standing(kind.store(database), stream, actor.beat, permission, membership)
+        if nodes.follows(database):
+            self._refuse(database)
+        _wait_for_number(actor, standing, may_start=self._may_start_without_redis(database))
+        if actor.stopping.is_set():
+            return
+        if nodes.follows(database):
+            raise Replaced(f"{database.source} is a standby, as far as is known without Redis")
+        relay.run(
+            actor,
+            kind.relay(
+                database,
+                stream,
+                standing,
+                RelayMetrics(self._figures(actor)),
+                publication=self._publications.get(service),
+                holder=membership.holder,
+            ),
+            self._doorbells[service],
+            self._housekeeper(database, stream, standing.take_number),
+            kind.answering(database, stream).step,
+        )
+
+    def _follow(self, actor: Actor, database: Database, stream: EventStream, membership: Membership) -> None:
+        """Be the relay of a standby, until it is promoted, or the actor is to stop."""
+        self._refuse(database)
+        follower = Follower(SERVICES[database.service].store(database), stream, actor.beat)
+        watch = standby.Watch(self._settings.node.failover_seconds)
+
+        def look() -> None:
+            self._refuse(database)  # the primary may be another by now
+            leases = leases_of(stream, database.node)
+            info: Any = stream.client.info("server")
+            if watch.sees(leases, info["run_id"]):
+                self._fail_over(stream, leases)
+
+        standby.run(
+            actor,
+            follower,
+            self._housekeeper(database, stream),
+            lambda: membership.take() is None,
+            look,
+            watch.sees_nothing,
+        )
+        if not actor.stopping.is_set():
+            follower.catch_up()
+            begin_own(database)
+            _log.warning("promoted", source=database.source)
+
+    def _refuse(self, database: Database) -> None:
+        url = nodes.address_of(database, database.node) or ""
+        self._permissions[database.service].refuse(Refusal.STANDBY, url)
+
+    def _fail_over(self, stream: EventStream, leases: Mapping[str, str]) -> None:
+        """Take the primary's place: with all databases that follow it, unless it shows a sign of life."""
+        try:
+            promote(stream, self._settings.node.number, self._candidates(leases))
+        except StillAlive as alive:
+            _log.info("primary_is_alive", reason=str(alive))
+
+    def _candidates(self, leases: Mapping[str, str]) -> list[Candidate]:
+        """The databases here that follow a primary, to be promoted where `leases` still tell the same."""
+        found = []
+        for service in SERVICES:
+            if (self._settings.directory / f"{service}.db").exists():
+                with closing(self._open(service)) as database:
+                    seen = [each for name, each in leases.items() if name.startswith(f"{service}@")]
+                    if nodes.follows(database):
+                        found.append(Candidate(database.source, self._url(service), "".join(seen)))
+        return found
+
+    def _url(self, service: str) -> str:
+        """Where others find the service of this machine."""
+        node = self._settings.node
+        return node.url_customers if service == customers.SERVICE else node.url_accounts
+
+    def _housekeeper(
+        self, database: Database, stream: EventStream, take_number: Callable[[], object] = lambda: None
+    ) -> Housekeeper:
+        failover = self._settings.node.failover_seconds
+        return Housekeeper(
+            database,
+            stream,
+            timedelta(days=self._settings.data.retention_days),
+            self._groups,
+            renew=self._renewing(stream, take_number),
+            renew_seconds=min(RENEW_SECONDS, failover / 4 or RENEW_SECONDS),
+        )
 
     def _begin(self, actor: Actor, stream: EventStream) -> bool:
         """Make customers.db where there is none, once Redis has answered; see insist_on_no_other.
@@ -398,8 +484,7 @@ class Family:
         return True
 
     def _membership(self, database: Database, stream: EventStream) -> Membership:
-        node = self._settings.node
-        url = node.url_customers if database.service == customers.SERVICE else node.url_accounts
+        url = self._url(database.service)
         place = place_of_work(self._settings.directory)
         may_replace: Literal["", "idle", "any"] = "any" if self._is_private else ""
         if not may_replace and database.service != customers.SERVICE and self._has_customers():
@@ -411,13 +496,13 @@ class Family:
         if not (self._settings.directory / customers.FILE).exists():
             return False
         with closing(self._open(customers.SERVICE)) as database:
-            return database.node == self._settings.node.number
+            return database.node == self._settings.node.number and not nodes.follows(database)
 
     def _may_start_without_redis(self, database: Database) -> bool:
         """Whether it may be written to before Redis has told that it has its number."""
         return bool(nodes.known_texts(database) or Outbox(database).last() or self._has_customers())
 
-    def _renewing(self, stream: EventStream, standing: Standing) -> Callable[[int], None]:
+    def _renewing(self, stream: EventStream, take_number: Callable[[], object]) -> Callable[[int], None]:
         """What renews the lease, and exchanges with other nodes whose tokens are good no more."""
         directory = self._settings.directory
 
@@ -430,7 +515,7 @@ class Family:
         revocations = SharedRevocations(stream, Revocations(directory), locked)
 
         def renew(now: int) -> None:
-            standing.take_number()
+            take_number()
             if self._settings.auth.mode != "off":
                 revocations.exchange(now)
 

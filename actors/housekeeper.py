@@ -27,7 +27,7 @@ class Housekeeper:
     """Trims the stream, and prunes one database: its outbox, inbox, idempotency keys and log.
 
     `readers` tells, whenever it trims, which groups are to be, made or not. `renew` is called every
-    RENEW_SECONDS with the time, and raises what `step` does.
+    `renew_seconds` with the time, and raises what `step` does.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class Housekeeper:
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
         renew: Callable[[int], None] = lambda _now: None,
+        renew_seconds: float = RENEW_SECONDS,
     ) -> None:
         self._database = database
         self._stream = stream
@@ -52,6 +53,7 @@ class Housekeeper:
         self._clock = clock
         self._now = now
         self._renew = renew
+        self._renew_seconds = renew_seconds
         self._next = self._next_shrinking = self._next_renewal = clock()
         self._overtaken: dict[str, int] = {}
 
@@ -64,7 +66,7 @@ class Housekeeper:
             self._next_shrinking = self._clock() + SHRINK_SECONDS
             self._database.shrink_log()
         if self._clock() >= self._next_renewal:
-            self._next_renewal = self._clock() + RENEW_SECONDS
+            self._next_renewal = self._clock() + self._renew_seconds
             self._renew(int(self._now()))
         if self._clock() < self._next:
             return False

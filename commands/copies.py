@@ -71,10 +71,11 @@ def restore(file: Path | None, directory: Path, yes: bool) -> None:
 @config_option
 @click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def join(file: Path | None, directory: Path) -> None:
-    """Begin a node, while it is stopped, from the accounts.db that another's `backup` has put in DIRECTORY.
+    """Begin a node, or a standby, while it is stopped, from what another's `backup` has put in DIRECTORY.
 
-    Without it, a new node reads the whole stream, which may no longer have everything. It gets the number
-    that node.number says. What the stream has of later it reads when it runs.
+    A node takes accounts.db, and gets the number that node.number says. Without it, a new node reads the
+    whole stream, which may no longer have everything. A standby (node.standby) takes both databases, of the
+    node that has its number. What the stream has of later they read when they run.
 
     \b
     Example: python supervisor.py join /var/backups/tally/monday
@@ -84,8 +85,15 @@ def join(file: Path | None, directory: Path) -> None:
 
     settings = load(file)
     try:
-        restoring.insist_on_stopped(settings.directory, accounts.FILE)
+        restoring.insist_on_stopped(settings.directory, accounts.FILE, customers.FILE)
         settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if settings.node.standby:
+            followed = joining.follow(settings.directory, directory, settings.node.number)
+            for name, source in followed.items():
+                click.echo(
+                    f"{settings.directory / name}: standby of node {settings.node.number}, as {source}"
+                )
+            return
         source = joining.join(settings.directory, directory / accounts.FILE, settings.node.number)
         click.echo(f"{settings.directory / accounts.FILE}: node {settings.node.number}, as {source}")
         if (directory / customers.FILE).exists():
@@ -96,6 +104,30 @@ def join(file: Path | None, directory: Path) -> None:
         end(FAILED, f"{error.filename or settings.directory}: {error.strerror or error}")
     except KeyboardInterrupt:
         end(FAILED, "interrupted; run the same command again")
+
+
+@click.command(cls=Command)
+@config_option
+@click.option("--yes", is_flag=True, help="Don't ask.")
+def promote(file: Path | None, yes: bool) -> None:
+    """Make this standby the primary of its node, whether the old one still runs or not.
+
+    That becomes a standby, once it reaches Redis, and hands over what it had accepted and not published. Runs
+    beside `run`, or before it.
+
+    
+    Example: python supervisor.py promote
+    """
+    from tally.commands import promoting  # as above
+
+    settings = load(file)
+    try:
+        told = promoting.promote_here(settings, _stream(settings), lambda told: confirmed(told, yes))
+        click.echo(told)
+    except RedisError as error:
+        end(FAILED, f"Redis at {settings.redis.address}: {error}")
+    except StoreError as error:
+        end(FAILED, str(error))
 
 
 @click.group(cls=Group)

@@ -17,7 +17,7 @@ from tally.http.tokens import STATUS, Bearer, InvalidToken, Tokens
 from tally.store.errors import StoreError
 
 LOGIN = "/auth/login"
-OPEN_TO_ALL = ("/health/live", "/health/ready", LOGIN)
+OPEN_TO_ALL = ("/health/live", "/health/ready", "/health/primary", LOGIN)
 OF_STATUS = ("/status", "/metrics")
 PAGE = ("/",)  # the page itself holds no data
 PAGE_FOLDER = "/static/"  # and neither do its scripts and styles

@@ -333,6 +333,16 @@ SHARED = (
         public=True,
     ),
     Call(
+        id="primary",
+        method="GET",
+        path="/health/primary",
+        does="Whether this records what is new",
+        says="503 at a standby, with the primary's address in `node`: for a load balancer.",
+        answer=Healthy,
+        answered={"status": "ok"},
+        public=True,
+    ),
+    Call(
         id="status",
         method="GET",
         path="/status",

@@ -1,4 +1,4 @@
-"""How a service is: /health/live, /health/ready and /status."""
+"""How a service is: /health/live, /health/ready, /health/primary and /status."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +15,7 @@ def add_health(app: Any, service: "Service[Any]", status: Callable[[], StatusRep
     health = HealthResource(service, status)
     app.add_route("/health/live", health, suffix="live")
     app.add_route("/health/ready", health, suffix="ready")
+    app.add_route("/health/primary", health, suffix="primary")
     app.add_route("/status", health, suffix="status")
 
 
@@ -33,6 +34,11 @@ class HealthResource:
         """The database answers. Redis need not: writes are taken without it."""
         with self._service.read():
             Json.send(resp, Healthy())
+
+    def on_get_primary(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """This records what is new, and is no standby: for a load balancer."""
+        self._service.insist_on_permission()
+        Json.send(resp, Healthy())
 
     def on_get_status(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The service in figures, and what is wrong with it."""

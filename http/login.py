@@ -94,7 +94,7 @@ class LoginResource:
         if not self._admitted.acquire(blocking=False):
             raise _too_many(1)
         try:
-            wait = self._service.write(
+            wait = self._service.note(
                 lambda store: LoginAttempts(store.database).begin(login.username, address)
             )
             self._insist_on_patience(wait, login.username, address)
@@ -131,7 +131,7 @@ class LoginResource:
             if renewed:
                 Users(store.database).keep_password(user.id, renewed)
 
-        self._service.write(note)
+        self._service.note(note)
 
 
 def _host_and_port(url: str) -> tuple[str | None, int | None]:

@@ -79,6 +79,14 @@ class AtAnotherNode(falcon.HTTPError):
         self.faults = faults
 
 
+class AtThePrimary(falcon.HTTPServiceUnavailable):
+    """503: this is a standby, and what is asked for is done at the primary."""
+
+    def __init__(self, node: NodeAddress, detail: str) -> None:
+        super().__init__(title="At the primary", description=detail, retry_after=RETRY_AFTER_SECONDS)
+        self.node = node
+
+
 class BodyTooLarge(falcon.HTTPContentTooLarge):
     """413: the body is larger than this call takes."""
 
@@ -200,6 +208,8 @@ def _from_store(req: falcon.Request, error: errors.StoreError) -> falcon.HTTPErr
                     for index, first in error.repeated
                 ]
             )
+        case errors.NotPrimary():
+            return AtThePrimary(NodeAddress(error.node, error.url), detail)
         case errors.NotPublished():
             return falcon.HTTPServiceUnavailable(
                 title="Not published", description=detail, retry_after=RETRY_AFTER_SECONDS

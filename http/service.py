@@ -70,8 +70,21 @@ class Service(Generic[S]):
         return self._writer.database.node
 
     def write(self, change: Callable[[S], T]) -> T:
-        """Run `change` in a transaction that it may share with others; see GroupCommit.run."""
+        """Run `change` in a transaction that it may share with others; see GroupCommit.run.
+
+        Raises NotPrimary, NotInPlace or NotRenewed where nothing may be written here.
+        """
+        self.insist_on_permission()
+        return self.note(change)
+
+    def note(self, change: Callable[[S], T]) -> T:
+        """The same for what this machine alone is to know, and nobody is told of: at a standby, too."""
         return self.commits.run(lambda: change(self._writer))
+
+    def insist_on_permission(self) -> None:
+        """See that this may write: a standby may not. Raises NotPrimary, NotInPlace or NotRenewed."""
+        if refusal := self._writer.database.refusal():
+            raise refusal
 
     def take_away(self, resp: falcon.Response, change: Callable[[S], object]) -> None:
         """Like `write`, and answer 204."""

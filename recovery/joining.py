@@ -1,18 +1,20 @@
-"""A node of its own, begun from a copy of another's accounts.db: it need not read the whole stream."""
+"""What begins from a copy of another machine's databases: a node of its own, or a standby."""
 
 import secrets
 import shutil
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 from tally.recovery.first_start import emptied, put_in_place
-from tally.store import accounts
+from tally.store import accounts, customers
 from tally.store.copying import copy_database
-from tally.store.database import NODE, Database
+from tally.store.database import NODE, Database, OpenDatabase
 from tally.store.errors import StoreError
 from tally.store.inbox import Inbox
+from tally.store.incarnations import name_explicitly
 from tally.store.membership import REPLACES
-from tally.store.nodes import KNOWN
+from tally.store.nodes import FOLLOWS, KNOWN
 from tally.store.outbox import Outbox, known_of
 
 # These belong to the database that was copied: what it tells others, what it has answered, who may sign in.
@@ -35,25 +37,65 @@ class CannotJoin(StoreError):
 def join(directory: Path, copy: Path, node: int) -> str:
     """Make an accounts.db of that node in `directory`, from a copy of another's, and answer its source.
 
-    It has its name once it is complete and on the disk; until then nothing is there, and it may be repeated.
-    Raises CannotJoin, StoreError or OSError.
+    It reads on from there, and need not read the whole stream. It has its name once it is complete and on the
+    disk; until then nothing is there, and it may be repeated. Raises CannotJoin, StoreError or OSError.
     """
-    file = directory / accounts.FILE
+
+    def become(database: Database) -> None:
+        _insist_on_anothers(database, copy, node)
+        _become_another(database, node)
+
+    return _made(directory, copy, accounts.open_database, become)
+
+
+def follow(directory: Path, copies: Path, node: int) -> dict[str, str]:
+    """Make a standby's databases of that node in `directory`, from copies of both; by file, their sources.
+
+    They keep the names that the primary has published under, and are called by others themselves: by these,
+    the stream is read. Complete like `join`, and raises what that does.
+    """
+
+    def become(database: Database) -> None:
+        if database.node != node:
+            raise CannotJoin(f"{copies} has node {database.node}: set node.number = {database.node}")
+        _become_standby(database)
+
+    opens = {customers.FILE: customers.open_database, accounts.FILE: accounts.open_database}
+    for file in opens:
+        _insist_on_room(directory / file, copies / file)
+    return {file: _made(directory, copies / file, open_, become) for file, open_ in opens.items()}
+
+
+def _insist_on_room(file: Path, copy: Path) -> None:
     if file.exists():
         raise CannotJoin(f"{file} is there; move it away first, if it is not needed any more")
     if not copy.exists():
-        raise CannotJoin(f"{copy}: is not there; `backup` at another node makes one")
+        raise CannotJoin(f"{copy}: is not there; `backup` at another machine makes one")
+
+
+def _made(
+    directory: Path, copy: Path, open_database: OpenDatabase, become: Callable[[Database], None]
+) -> str:
+    """Make a database from a copy, once it has `become` what it is to be; answer its source."""
+    _insist_on_room(directory / copy.name, copy)
     folder = emptied(directory)
     try:
-        copy_database(copy, folder / accounts.FILE, lambda done: None)
-        with closing(accounts.open_database(folder, migrate=True)) as database:
-            _insist_on_anothers(database, copy, node)
-            _become_another(database, node)
+        copy_database(copy, folder / copy.name, lambda done: None)
+        with closing(open_database(folder, migrate=True)) as database:
+            become(database)
             source = database.source
-        put_in_place(folder, directory, accounts.FILE)
+        put_in_place(folder, directory, copy.name)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return source
+
+
+def _become_standby(database: Database) -> None:
+    with database.transaction():
+        name_explicitly(database)
+        database.set_meta("identity", secrets.token_hex(4))
+        database.set_meta(FOLLOWS, 1)
+    database.identity = str(database.meta("identity"))
 
 
 def _insist_on_anothers(database: Database, copy: Path, node: int) -> None:

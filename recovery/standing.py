@@ -18,10 +18,11 @@ from tally.recovery.taking_back import Healing, joins, take_back
 from tally.store.asks import Asks
 from tally.store.database import Database
 from tally.store.incarnations import begin, incarnations, is_begun, own_sources
-from tally.store.membership import AtWorkElsewhere, Membership
-from tally.store.nodes import WrongNumber
+from tally.store.membership import AtWorkElsewhere, Membership, Replaced
+from tally.store.nodes import WrongNumber, address_of
 from tally.store.outbox import Outbox
 from tally.store.stream import EventStream, Published, fingerprint
+from tally.store.write_permission import Refusal, WritePermission
 
 _TOLD_BEFORE = "told_before"  # in meta: how many events commands had put there before it stood
 _HAS_STOOD = "has_stood"  # in meta: Redis was told of it, before anything was written
@@ -68,9 +69,9 @@ def later_names(known: Collection[str], heirs: Mapping[str, str]) -> list[str]:
 class Standing:
     """Compares one service's database with the stream, and mends what differs.
 
-    `confirm` is called once the database is known to hold the newest events of the name that it is written to
-    with; `beat` while something takes long. With `membership`, its node's number is taken before all else,
-    and `refuse` is told whether another has its place.
+    `permission` is told once the database is known to hold the newest events of the name that it is written
+    to with, and `beat` called while something takes long. With `membership`, its node's number is taken
+    before all else, and `permission` is told whether another has its place.
     """
 
     def __init__(
@@ -78,17 +79,15 @@ class Standing:
         store: Healing,
         stream: EventStream,
         beat: Callable[[], None] = lambda: None,
-        confirm: Callable[[], None] = lambda: None,
+        permission: WritePermission | None = None,
         membership: Membership | None = None,
-        refuse: Callable[[bool], None] = lambda _is_refused: None,
     ) -> None:
         self._store = store
         self._membership = membership
-        self._refuse = refuse
+        self._permission = permission or WritePermission()
         self._database = store.database
         self._stream = stream
         self._beat = beat
-        self._confirm = confirm
         self._confirmed = False
         self._adopted = False
         self._taken_up = False
@@ -111,16 +110,22 @@ class Standing:
     def take_number(self) -> None:
         """Take the number of the database's node, if it is to have one.
 
-        May be repeated. Raises WrongNumber where another has it, NumberAwaited, AtWorkElsewhere, RedisError
-        or StoreUnavailable.
+        May be repeated. Raises Replaced where the database is a standby's, WrongNumber where another has the
+        number, NumberAwaited, AtWorkElsewhere, RedisError or StoreUnavailable.
         """
         if self._membership:
+            asked_at = self._permission.clock()
             try:
-                self._membership.take()
+                primary = self._membership.take()
             except (WrongNumber, AtWorkElsewhere):
-                self._refuse(True)
+                self._permission.refuse(Refusal.REPLACED)
                 raise
-            self._refuse(False)
+            if primary is not None:
+                url = address_of(self._database, self._database.node) or ""
+                self._permission.refuse(Refusal.STANDBY, url)
+                raise Replaced(f"{self._database.source} is a standby; {primary or 'nobody'} has its number")
+            self._permission.renew(asked_at)
+            self._permission.refuse(Refusal.NONE)
         Asks(self._stream).take_up_again(own_sources(self._database))  # somebody may have called it gone
 
     def _mend(self, stands: Sequence[Stand]) -> bool:
@@ -138,7 +143,7 @@ class Standing:
         self._adopted = True
         if not self._confirmed and self._is_newest(stands[-1]):
             self._confirmed = True
-            self._confirm()
+            self._permission.confirm()
         return False
 
     def _adopt(self) -> bool:

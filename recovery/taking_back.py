@@ -28,7 +28,7 @@ from tally.store.cause import RequestKey
 from tally.store.database import Database
 from tally.store.idempotency import Answer, IdempotencyKeys, encode_answer, made_again
 from tally.store.ids import raise_ids
-from tally.store.incarnations import begin
+from tally.store.incarnations import ROOM, begin
 from tally.store.lacking import note_lacking
 from tally.store.outbox import Outbox, OutboxRow, OwnEvent
 from tally.store.ranges import Range
@@ -66,15 +66,15 @@ def take_back(
     database, outbox = store.database, outbox or Outbox(store.database)
     last, count = outbox.last(), 0
     published = max(stream.published_by_source().get(outbox.source, 0), stream.applied(outbox.source))
-    answers = _Answers(store, outbox.source)
+    answers = Answers(store, outbox.source)
     with database.relaxed():  # what is lost with the power is taken back again
         for entries in _gathered(stream.entries_of(outbox.source), beat):
-            own = _following(filter(None, map(own_event, entries)), last, published)
+            own = following(filter(None, map(own_event, entries)), last, published)
             if not own:
                 continue
             rows = [each.row for each in own]
             with database.transaction():
-                note_lacking(database, outbox.source, _gaps(rows, last))
+                note_lacking(database, outbox.source, gaps(rows, last))
                 outbox.restore(rows)
                 store.make_again(own)
                 answers.take(own, int(entries[-1].id.partition(b"-")[0]) // 1000)
@@ -114,8 +114,11 @@ def _reach(outbox: Outbox, stream: EventStream, published: int) -> None:
             raise_ids(database, table, id)
 
 
-class _Answers:
-    """Keeps again what requests with an Idempotency-Key were answered, once all events of one have come."""
+class Answers:
+    """Keeps again what requests with an Idempotency-Key were answered, once all events of one have come.
+
+    Of the events of one name, in their order.
+    """
 
     def __init__(self, store: Healing, source: str) -> None:
         self._store = store
@@ -161,7 +164,7 @@ def joins(outbox: Outbox, stream: EventStream, beat: Callable[[], None]) -> bool
     return True
 
 
-def _following(own: Iterable[OwnEvent], last: int, published: int) -> list[OwnEvent]:
+def following(own: Iterable[OwnEvent], last: int, published: int = ROOM) -> list[OwnEvent]:
     """Those after `last`, each once: what Redis had lost may be there twice, or be somebody else's."""
     fresh = []
     for each in own:
@@ -171,7 +174,7 @@ def _following(own: Iterable[OwnEvent], last: int, published: int) -> list[OwnEv
     return fresh
 
 
-def _gaps(rows: list[OutboxRow], last: int) -> list[Range]:
+def gaps(rows: Sequence[OutboxRow], last: int) -> list[Range]:
     """What is lacking after `last`, before and between the rows."""
     befores = [last, *(row.sequence for row in rows)]
     return [

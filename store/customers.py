@@ -476,7 +476,7 @@ class Customers:
             elif isinstance(event, AccountDeleted):
                 self._account_deleted(event, trace_parent_of(event))
                 doomed = True
-        if doomed:
+        if doomed and not self.database.refusal():
             self._delete_part()
 
     def _account_created(self, event: AccountCreated) -> None:
@@ -577,9 +577,9 @@ class Customers:
         """Delete a part of what deleted accounts and customers left, and answer whether there was any to do.
 
         In a transaction of its own, and to be repeated until there is none: an account may have a million
-        customers, and a customer a million invoices.
+        customers, and a customer a million invoices. At a standby it waits: the primary does it.
         """
-        if self.database.value(_DOOMED) is None:
+        if self.database.value(_DOOMED) is None or self.database.refusal():
             return False
         with self.database.transaction():
             self._delete_part()

@@ -97,8 +97,8 @@ class Database:
         self.while_waiting: Callable[[], None] = lambda: None
         self.is_newest: Callable[[], bool] = lambda: True
         """Whether it is known to hold the newest events of its source; see incarnations."""
-        self.is_refused: Callable[[], bool] = lambda: False
-        """Whether another is known to be at work in its place, so that nothing may be told from here."""
+        self.refusal: Callable[[], StoreUnavailable | None] = lambda: None
+        """Why nothing may be told from here, as where another has its place; for any thread."""
         self.transactions = 0
         """How many were begun here, to write: what was read in one is as it was until the next."""
         self.run = ""

@@ -31,6 +31,22 @@ class NotInPlace(StoreUnavailable):
     """Another database has the place of this one on the stream: nothing is recorded here (see `status`)."""
 
 
+class NotPrimary(StoreUnavailable):
+    """This is a standby: nothing is recorded here.
+
+    `node` is its number, `url` where the primary's service is to be found, "" where nobody has told.
+    """
+
+    def __init__(self, node: int, url: str) -> None:
+        place = f"The primary is at {url}" if url else "The primary has told no address"
+        super().__init__(f"This is a standby of node {node}: nothing is recorded here. {place}.")
+        self.node, self.url = node, url
+
+
+class NotRenewed(StoreUnavailable):
+    """Redis hasn't been reached for so long that a standby may be the primary by now: nothing is recorded."""
+
+
 class UnusableDatabase(StoreError):
     """The file is not one of Tally's databases, or of a release that this one can't read.
 

@@ -50,12 +50,12 @@ def own_sources(database: Database) -> set[str]:
 def begin(database: Database, last: int, source: str | None = None) -> Incarnation:
     """End the one that is written to, whose last number is `last`, and begin another.
 
-    It gets a name that nobody had, unless `source` gives it one, and then new rows get numbers that nobody
-    had. In the transaction that is open.
+    It gets a name that nobody had, and then new rows get numbers that nobody had, unless `source` gives it
+    the name of another. In the transaction that is open.
     """
     *ended, current = incarnations(database)
     ended.append(msgspec.structs.replace(current, last=last))
-    begun = Incarnation(source or f"{database.service}@{secrets.token_hex(4)}", len(ended) * ROOM)
+    begun = Incarnation(source or _fresh(database, ended), len(ended) * ROOM)
     _note(database, [*ended, begun])
     database.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'outbox'", (begun.base,))
     if not database.changes():
@@ -64,6 +64,20 @@ def begin(database: Database, last: int, source: str | None = None) -> Incarnati
         begin_block(database)
         database.set_meta(_BEGUN_IN, database.run)
     return begun
+
+
+def _fresh(database: Database, ended: Sequence[Incarnation]) -> str:
+    """A name that nobody had: the database's own identity is one, where it began as a copy of another."""
+    if all(each.source != database.source for each in ended) and database.source not in earlier_sources(
+        database
+    ):
+        return database.source
+    return f"{database.service}@{secrets.token_hex(4)}"
+
+
+def name_explicitly(database: Database) -> None:
+    """Note the names that it has, before it gets another identity. In the transaction that is open."""
+    _note(database, incarnations(database))
 
 
 def is_begun(database: Database) -> bool:

@@ -1,14 +1,15 @@
 """The registry of nodes: which database has which node's number, in `{stream}:nodes`.
 
-Of each service one database has a number. Redis may lose the registry; so each database keeps what it has
-read of it, and tells it again. A new number is taken only after the registry has stood for a while.
+Of each service one database has a number: it is the primary. Standbys follow it, until one of them is
+promoted. Redis may lose the registry; so each database keeps what it has read of it, and tells it again. A
+new number is taken only after the registry has stood for a while.
 """
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from tally.store import nodes
 from tally.store.database import Database
@@ -44,6 +45,10 @@ class AtWorkElsewhere(StoreError):
     def __init__(self, message: str, seconds: float, said: int) -> None:
         super().__init__(message)
         self.seconds, self.said = seconds, said
+
+
+class Replaced(StoreError):
+    """Another database has the number of this one's node: this one is a standby."""
 
 
 def place_of_work(directory: Path) -> str:
@@ -87,6 +92,49 @@ def remove(stream: EventStream, gone: Mapping[str, Node]) -> None:
     stream.client.hset(stream.nodes_key, mapping=told)  # type: ignore[arg-type]
 
 
+class Candidate(NamedTuple):
+    """A standby's database that is to have the number, and its service's address.
+
+    With `lease`, only where the one that has the number has not renewed its lease since.
+    """
+
+    source: str
+    url: str
+    lease: str | None = None
+
+
+def leases_of(stream: EventStream, number: int) -> dict[str, str]:
+    """What the leases of the databases say that have this number: whoever renews one changes it.
+
+    Raises RedisError.
+    """
+    leases = _texts(stream.client.hgetall(stream.leases_key))
+    known = read_nodes(stream).items()
+    return {name: leases.get(name, "") for name, node in known if node.number == number and node.has_number}
+
+
+class StillAlive(StoreError):
+    """The primary has renewed its lease meanwhile."""
+
+
+def promote(stream: EventStream, number: int, candidates: Sequence[Candidate]) -> dict[str, str]:
+    """Give these databases the number of the node that they follow: all of them, or none.
+
+    Whoever had it is a standby from now on. Answers the registry as it is then. May be repeated. Raises
+    StillAlive or RedisError.
+    """
+    told = [
+        (each.source, each.url.rstrip("/"), "" if each.lease is None else each.lease or "-")
+        for each in candidates
+    ]
+    what, other, *pairs = stream.script("promote")(
+        keys=[stream.nodes_key, stream.leases_key], args=[number, *(part for each in told for part in each)]
+    )
+    if what == b"alive":
+        raise StillAlive(f"{other.decode()} has renewed its lease")
+    return _texts(dict(zip(pairs[::2], pairs[1::2], strict=True)))
+
+
 class Membership:
     """A database's number, which it takes, and takes again where Redis has lost it.
 
@@ -118,14 +166,17 @@ class Membership:
         """The database and its number, as those who publish tell it."""
         return f"{self._database.source} {self._database.node}"
 
-    def take(self) -> None:
+    def take(self) -> str | None:
         """Take the number, where another database has not, and keep what is known of all.
 
-        Raises WrongNumber, NumberAwaited, AtWorkElsewhere, RedisError or StoreError. To be repeated every
-        RENEW_SECONDS.
+        Where this one is a standby, as it follows another, or another was promoted in its place: answers
+        which that is, "" where none has the number. Raises WrongNumber, NumberAwaited, AtWorkElsewhere,
+        RedisError or StoreError. To be repeated every RENEW_SECONDS.
         """
         database, known = self._database, nodes.known_texts(self._database)
-        may_replace = self._may_replace or ("idle" if self._is_replacement(known) else "")
+        may_replace: str = self._may_replace or ("idle" if self._is_replacement(known) else "")
+        if nodes.follows(database):
+            may_replace = "standby"
         answer = self._take(
             keys=[self._stream.nodes_key, self._stream.leases_key, self._stream.published_key],
             args=[
@@ -149,6 +200,7 @@ class Membership:
             nodes.keep(database, now)
         if what == b"wait":
             raise NumberAwaited(database.node, int(detail) / 1000)
+        return str(detail.decode(errors="replace")) if what == b"standby" else None
 
     def leave(self) -> None:
         """Be at work no more: a copy may be, from now on. May be repeated. Raises RedisError."""

@@ -19,20 +19,24 @@ from tally.store.outbox import Outbox
 HIGHEST = 9006  # so that every id is below 2^53, as JavaScript wants it
 
 KNOWN = "nodes"  # in meta, as JSON: from database to what `Node.parse` reads
+FOLLOWS = "follows"  # in meta: it is a standby's, and writes nothing of its own
 REMOVED = "removed"  # in the place of the address
+STANDBY = "standby"  # before the address
 _NODE = re.compile(r"([0-9]{1,4}):([0-9]{1,15})(?: (.*))?")
 
 
 class Node(NamedTuple):
     """What is known of a database: its node's number, and its service's address, "" where that isn't told.
 
-    One that `is_removed` is gone for good. `changes` counts how often this was changed.
+    One that `is_removed` is gone for good, one that `is_standby` follows the one that has the number.
+    `changes` counts how often this was changed.
     """
 
     number: int
     url: str = ""
     is_removed: bool = False
     changes: int = 0
+    is_standby: bool = False
 
     @classmethod
     def parse(cls, text: str) -> "Node | None":
@@ -40,8 +44,15 @@ class Node(NamedTuple):
         found = _NODE.fullmatch(text)
         if found is None or int(found[1]) > HIGHEST:
             return None
-        rest = found[3] or ""
-        return cls(int(found[1]), "" if rest == REMOVED else rest, rest == REMOVED, int(found[2]))
+        state, _, url = (found[3] or "").partition(" ")
+        if state not in (REMOVED, STANDBY):
+            state, url = "", found[3] or ""
+        return cls(int(found[1]), url, state == REMOVED, int(found[2]), state == STANDBY)
+
+    @property
+    def has_number(self) -> bool:
+        """Whether it is the one that gives the ids of its number."""
+        return not (self.is_removed or self.is_standby)
 
 
 class WrongNumber(StoreError):
@@ -89,9 +100,14 @@ def parsed(texts: Mapping[str, str]) -> dict[str, Node]:
 def address_of(database: Database, number: int) -> str | None:
     """Where that node's service of this kind is to be found, as far as is known; None for an unknown node."""
     for name, node in known_nodes(database).items():
-        if node.number == number and not node.is_removed and name.startswith(f"{database.service}@"):
+        if node.number == number and node.has_number and name.startswith(f"{database.service}@"):
             return node.url
     return None
+
+
+def follows(database: Database) -> bool:
+    """Whether it is a standby's: it has what the node's own database has told, and writes nothing."""
+    return bool(database.meta(FOLLOWS))
 
 
 def keep(database: Database, nodes: dict[str, str]) -> None:

@@ -13,7 +13,6 @@ from tally.events import Event, EventRange, encode
 from tally.store import ranges
 from tally.store.cause import UNKNOWN, Cause
 from tally.store.database import Database
-from tally.store.errors import NotInPlace
 from tally.store.ids import raise_sequence
 from tally.store.incarnations import (
     ROOM,
@@ -159,10 +158,10 @@ class Outbox:
     def begin_if_in_doubt(self) -> None:
         """Begin a new name where the one before is in doubt. In the transaction, before numbers are given.
 
-        Raises NotInPlace where nothing may be told from here.
+        Raises NotInPlace, NotPrimary or NotRenewed where nothing may be told from here.
         """
-        if self._database.is_refused():
-            raise NotInPlace
+        if refusal := self._database.refusal():
+            raise refusal
         if not self._database.is_newest() and not is_begun(self._database):
             begin(self._database, Outbox(self._database).last())
             self._current = None

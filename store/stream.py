@@ -213,6 +213,10 @@ class EventStream:
         """Where a group finds the dead letters that it is to try again."""
         return f"{{{self.key}}}:redrive:{group}"
 
+    def handed_key(self, service: str, number: int) -> str:
+        """Where a node's standbys leave what they had accepted and not published before they were that."""
+        return f"{{{self.key}}}:handed:{service}:{number}"
+
     def script(self, name: str) -> Script:
         """The server-side script of that name; Redis is given it again whenever it has lost it."""
         return self.client.register_script(_script(name))
@@ -301,6 +305,12 @@ class EventStream:
         finally:
             if coming:
                 coming.abandon()
+
+    def read(self, after: bytes, count: int, block_ms: int) -> list["Entry"]:
+        """Up to `count` entries with ids above `after`, in order. Waits up to `block_ms` for one."""
+        block = ("BLOCK", block_ms) if block_ms else ()
+        command = ("XREAD", "COUNT", count, *block, "STREAMS", self.key, after)
+        return _entries_read(_Request(self.client, command).answer())
 
     def _page(self, after: bytes) -> "_Request":
         return _Request(self.client, ("XRANGE", self.key, b"(" + after, "+", "COUNT", _PAGE))

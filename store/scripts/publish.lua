@@ -112,7 +112,7 @@ end
 local holder, number = string.match(ARGV[6], '^(%S+) (%d+)$')
 if holder and #ARGV > 6 then
     local held, at = string.match(call('HGET', KEYS[7], holder) or '', '^(%d+):%d+ ?(.*)$')
-    if held ~= number or at == 'removed' then
+    if held ~= number or at == 'removed' or string.sub(at, 1, 7) == 'standby' then
         return {err = 'NOTHELD the number ' .. number .. ' of its node is not known to be that of ' .. holder}
     end
 end

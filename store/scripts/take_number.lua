@@ -1,14 +1,17 @@
 -- Take a node's number for a database, and see that no other database of its service has it.
 -- KEYS  {stream}:nodes: from database, as `<service>@<identity>`, to its number, how often that was changed, and
---       its service's URL: `1:0 http://…`. In the place of the URL `removed`, when it is gone for good. `since`
---       tells since when (ms) there is such a hash.
+--       its service's URL: `1:0 http://…`. In the place of the URL `removed`, when it is gone for good; before
+--       it `standby`, when it follows the one that has the number. `since` tells since when (ms) there is such
+--       a hash.
 --       {stream}:leases: from database to the place where it is at work, and when that was said last (ms)
 --       {stream}:published, which tells who has published before there were numbers
 -- ARGV  database, number, URL, how long the hash must have been there before a new number is taken (ms),
 --       the place where this database is ('' when that is no matter), how long that holds unless it is said
---       again (ms), 'any' or 'idle' where it may take the place of any other, or of one that is not at work;
---       else '', then what the database knows of the hash of nodes: names and values in turn
--- Answers `taken`; or `wait` and for how many milliseconds; or `another` and which database has the number; or
+--       again (ms), 'any' or 'idle' where it may take the place of any other, or of one that is not at work,
+--       'standby' where it follows whoever has the number; else '', then what the
+--       database knows of the hash of nodes: names and values in turn
+-- Answers `taken`; or `standby` and which database has the number; or `wait` and for how many milliseconds; or
+-- `another` and which database has the number; or
 -- `elsewhere`, as this database is at work in another place, or `busy`, as one is whose place it may take: for how
 -- many milliseconds that holds, when it was said, and which database. Then the hash of nodes, names and values
 -- in turn.
@@ -52,12 +55,16 @@ local function service_of(name)
     return string.match(name, '^(%l+)@')
 end
 
+local function has_number(at)
+    return at ~= 'removed' and string.sub(at, 1, 7) ~= 'standby'
+end
+
 -- Who has a number, of the databases of one service; none of those that are named.
 local function holder(service, wanted, but)
     local all = call('HGETALL', KEYS[1])
     for i = 1, #all, 2 do
         local held, at = read(all[i + 1])
-        if held == wanted and at ~= 'removed' and not but[all[i]] and service_of(all[i]) == service then
+        if held == wanted and has_number(at) and not but[all[i]] and service_of(all[i]) == service then
             return all[i]
         end
     end
@@ -87,13 +94,29 @@ for i = 8, #ARGV, 2 do
     local held, at, changes = read(value)
     local _, _, here = read(call('HGET', KEYS[1], name))
     local service = service_of(name)
-    if service and changes > here and (at == 'removed' or not holder(service, held, known)) then
+    if service and changes > here and (not has_number(at) or not holder(service, held, known)) then
         call('HSET', KEYS[1], name, value)
     end
 end
 
+local function is_at_work()
+    if place ~= '' then
+        call('HSET', KEYS[2], database, place .. string.format(' %.0f', now))
+    end
+end
+
 local held, at, changes = read(call('HGET', KEYS[1], database))
-local has_it = held == number and at ~= 'removed'
+local is_standby = held == number and string.sub(at, 1, 7) == 'standby'
+if is_standby or (may_replace == 'standby' and not (held == number and has_number(at))) then
+    local told = url == '' and 'standby' or 'standby ' .. url
+    if at ~= told then
+        write(database, number, told, changes + 1)
+    end
+    is_at_work()
+    return answer('standby', holder(service_of(database), number, {[database] = true}) or '')
+end
+
+local has_it = held == number and has_number(at)
 local other = not has_it and holder(service_of(database), number, {[database] = true})
 local had_published = not held and tonumber(call('HGET', KEYS[3], database) or '0') > 0
 if other and not had_published then
@@ -111,7 +134,5 @@ end
 if not has_it or at ~= url then
     write(database, number, url, changes + 1)
 end
-if place ~= '' then
-    call('HSET', KEYS[2], database, place .. string.format(' %.0f', now))
-end
+is_at_work()
 return answer('taken', '')

@@ -8,7 +8,7 @@
 -- Who counts:
 --   * a service's groups, `accounts@…` and `customers@…`, however long nobody has read from them. A service
 --     that has no group yet will want everything. One whose database has a successor is removed. Of another
---     node, as `nodes` tells: while somebody has read from it within ten times the retention.
+--     node or a standby, as `nodes` tells: while somebody has read from it within ten times the retention.
 --   * any other group, while somebody has read from it within the retention. Where nobody ever has: from when
 --     that was first seen, which `unread` tells.
 -- What lay on the stream when Tally first saw it is kept for the retention from then, `contact`.
@@ -71,6 +71,10 @@ if redis.call('EXISTS', KEYS[1]) == 0 then
     return 0
 end
 
+local is_here = {}
+for i = 3, #ARGV do
+    is_here[ARGV[i]] = true
+end
 local limit = id_of(now - retention, 0)
 local upto, there, others, abandoned = limit, {}, {}, {}
 for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
@@ -87,8 +91,9 @@ for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
     end
     local service = string.match(name, '^(%l+)@%x+$')
     local is_ours = service == 'accounts' or service == 'customers'
-    local number = is_ours and string.match(redis.call('HGET', KEYS[9], name) or '', '^%d+')
-    local is_elsewhere = number and number ~= ARGV[2]
+    local told = is_ours and not is_here[name] and redis.call('HGET', KEYS[9], name) or ''
+    local number, state = string.match(told, '^(%d+):%d+ ?(%l*)')
+    local is_elsewhere = number and (number ~= ARGV[2] or state == 'standby')
     if is_ours and redis.call('HEXISTS', KEYS[4], name) == 1 then
         redis.call('XGROUP', 'DESTROY', KEYS[1], name)
         redis.call('HDEL', KEYS[8], name)

@@ -147,7 +147,7 @@ class Tally:
         return self.process.wait(seconds)
 
     def end(self) -> None:
-        """Leave nothing behind, whatever happened."""
+        """As when the machine dies: leave nothing behind, whatever happened."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGSTOP)  # it starts no others meanwhile
             children = psutil.Process(self.process.pid).children(recursive=True)

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import date, timedelta
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -54,6 +55,7 @@ from tally.store.records import (
     NewInvoice,
 )
 from tally.store.stream import EventStream
+from tally.store.write_permission import WritePermission
 
 KEY = "event-stream"
 DAY = 86_400.0
@@ -86,7 +88,7 @@ class Tally:
         self._services = services
         self.directory = directory
         self._run = f"{world.random.getrandbits(64):x}"
-        self._confirmed: set[str] = set()
+        self._permissions = {service: WritePermission(clock=world.clock) for service in SERVICES}
         self.lines: dict[str, Line] = {}
         self.parts: dict[str, Callable[[], object]] = {}
         self.databases: dict[str, Database] = {}
@@ -123,7 +125,9 @@ class Tally:
         if name in self.databases:
             self.databases[name].close()
         database = service.open(self.directory, make=False)
-        database.run, database.is_newest = self._run, lambda: service.name in self._confirmed
+        permission = self._permissions[service.name]
+        database.run, database.is_newest = self._run, permission.is_confirmed
+        database.refusal = partial(permission.refusal, database.node)
         self.databases[name] = database
         return database
 
@@ -138,9 +142,7 @@ class Tally:
         store = service.store(database)
         may_replace: Literal["", "idle"] = "idle" if service is ACCOUNTS else ""  # with customers.db in place
         membership = Membership(database, stream, wait_seconds=0, may_replace=may_replace)
-        standing = Standing(
-            store, stream, confirm=lambda: self._confirmed.add(service.name), membership=membership
-        )
+        standing = Standing(store, stream, permission=self._permissions[service.name], membership=membership)
         clock, relay = (
             self._world.clock,
             service.relay(

@@ -1,0 +1,157 @@
+"""A standby's database follows its primary: it takes in, from the stream, what that publishes.
+
+As one that was put back from a copy does at its start (see taking_back), and then on and on, some
+milliseconds behind. So it holds the primary's events under the primary's names, with their numbers and
+RequestKeys, and can go on in its place.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+
+import structlog
+
+from tally.events import EventId
+from tally.recovery.standing import later_names
+from tally.recovery.taking_back import Answers, Healing, following, gaps, own_event, take_back
+from tally.store.database import Database
+from tally.store.incarnations import begin, incarnations, own_sources
+from tally.store.lacking import note_lacking
+from tally.store.nodes import FOLLOWS
+from tally.store.outbox import Outbox
+from tally.store.stream import Entry, EventStream
+
+AT_ONCE = 5000  # entries that are read together, and taken in in one transaction
+READ_AGAIN, GIVE_UP = 2, 4  # looks in a row at which it is behind with nothing left to read
+
+_POSITION = "followed"  # in meta: the last entry of the stream that was looked at
+_START = b"0-0"
+
+_log = structlog.get_logger()
+
+
+class Follower:
+    """Keeps one service's database in step with its primary's.
+
+    `beat` is called while something takes long.
+    """
+
+    def __init__(self, store: Healing, stream: EventStream, beat: Callable[[], None] = lambda: None) -> None:
+        self._store = store
+        self._database = store.database
+        self._stream = stream
+        self._beat = beat
+        self._own: dict[str, Outbox] = {}
+        self._answers: dict[str, Answers] = {}
+        self._others: set[str] = set()  # names of this service that are no heirs of its own
+        self._behind = 0
+        with self._database.transaction():
+            self._database.set_meta(FOLLOWS, 1)
+        self._know_names()
+
+    def step(self, block_ms: int = 0) -> int:
+        """Take in what the stream has next, and answer how many entries that were. Waits for one so long.
+
+        May be repeated, also when it was interrupted. Raises RedisError or StoreUnavailable.
+        """
+        position = str(self._database.meta(_POSITION) or _START.decode()).encode()
+        entries = self._stream.read(position, AT_ONCE, block_ms)
+        if entries:
+            self._take(entries)
+        return len(entries)
+
+    def catch_up(self) -> None:
+        """Take in all that the stream has."""
+        while self.step():
+            self._beat()
+
+    def look(self) -> None:
+        """Where it is behind with nothing left to read, read all again, and at last note what it lacks.
+
+        To be called now and then, when `step` had nothing. Redis may have been replaced, and its entries
+        have other ids than before; or others have taken some off the stream.
+        """
+        behind = self.behind()
+        self._behind = self._behind + 1 if behind else 0
+        if self._behind == READ_AGAIN:
+            with self._database.relaxed(), self._database.transaction():
+                self._database.set_meta(_POSITION, _START.decode())
+        elif self._behind >= GIVE_UP:
+            for source in behind:
+                take_back(self._store, self._stream, self._beat, self._own[source])
+            self._know_names()
+            self._behind = 0
+
+    def behind(self) -> dict[str, int]:
+        """How many events the stream is known to have had, by name, that aren't here yet."""
+        published = self._stream.published_by_source()
+        here = {source: outbox.last() for source, outbox in self._own.items()}
+        return {
+            source: published[source] - last
+            for source, last in here.items()
+            if published.get(source, 0) > last
+        }
+
+    def _know_names(self) -> None:
+        """Know which names are its own, those that the primary has begun since included."""
+        heirs = self._stream.heirs()
+        with self._database.transaction():
+            for heir in later_names(own_sources(self._database), heirs):
+                begin(self._database, Outbox(self._database).last(), heir)
+        self._own = {each.source: Outbox(self._database, each) for each in incarnations(self._database)}
+        for source in self._own:
+            self._answers.setdefault(source, Answers(self._store, source))
+
+    def _take(self, entries: Sequence[Entry]) -> None:
+        strange = self._strangers(entries)
+        if strange:
+            self._know_names()
+            self._others |= strange - self._own.keys()
+        newest = entries[-1].id.decode()
+        with self._database.relaxed(), self._database.transaction():
+            for source, same in groupby(entries, _source):
+                if source in self._own:
+                    self._take_of(self._own[source], list(same))
+            self._database.set_meta(_POSITION, newest)
+
+    def _strangers(self, entries: Sequence[Entry]) -> set[str]:
+        """Names of this service that aren't known yet: the primary's newest one, or another node's."""
+        prefix = f"{self._database.service}@"
+        return {
+            source
+            for source in {*map(_source, entries)} - self._own.keys() - self._others
+            if source.startswith(prefix)
+        }
+
+    def _take_of(self, outbox: Outbox, entries: Sequence[Entry]) -> None:
+        """Take in entries of one name, in the transaction that is open."""
+        last = outbox.last()
+        own = following(filter(None, map(own_event, entries)), last)
+        if not own:
+            return
+        rows = [each.row for each in own]
+        lacking = gaps(rows, last)
+        if lacking:
+            _log.warning("events_lacking", source=outbox.source, after=last, next=rows[0].sequence)
+            note_lacking(self._database, outbox.source, lacking)
+        outbox.restore(rows)
+        row = outbox.row(rows[-1].sequence)
+        self._database.set_meta("published", max(row, self._database.meta("published") or 0))
+        self._store.make_again(own)
+        at = int(entries[-1].id.partition(b"-")[0]) // 1000
+        self._answers[outbox.source].take(own, at)
+
+
+def begin_own(database: Database) -> None:
+    """Have a standby's database go on in its primary's place, under a name of its own.
+
+    All that the stream has must have been taken in. May be repeated.
+    """
+    with database.transaction():
+        if database.meta(FOLLOWS):
+            begin(database, Outbox(database).last())
+            database.execute("DELETE FROM meta WHERE key = ?", (FOLLOWS,))
+
+
+def _source(entry: Entry) -> str:
+    name = entry.event_name
+    return name.source if isinstance(name, EventId) else ""

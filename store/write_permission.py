@@ -1,0 +1,69 @@
+"""Whether a service's database may be written to: in memory that all its processes share.
+
+Its relay knows: it asks Redis who has the node's number. The others look before they write.
+"""
+
+import mmap
+import time
+from collections.abc import Callable
+from enum import IntEnum
+
+from tally.store.errors import NotInPlace, NotPrimary, NotRenewed, StoreUnavailable
+
+
+class Refusal(IntEnum):
+    """Why nothing may be written."""
+
+    NONE = 0
+    REPLACED = 1  # another is at work in its place
+    STANDBY = 2  # it follows the primary
+
+
+def boot_clock() -> float:
+    """Seconds since the machine has started: also while it slept, unlike `time.monotonic` on Linux."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+class WritePermission:
+    """What is known of one database; to be made before its processes are forked. No call blocks.
+
+    With `failover_seconds`, the permission ends so long after its lease was renewed last: by then, a standby
+    may be the primary.
+    """
+
+    def __init__(self, failover_seconds: float = 0, clock: Callable[[], float] = boot_clock) -> None:
+        page = memoryview(mmap.mmap(-1, mmap.PAGESIZE))
+        self._renewed, self._flags, self._url = page[:8].cast("d"), page[8:10], page[10:]
+        self._failover_seconds = failover_seconds
+        self.clock = clock
+
+    def confirm(self, is_newest: bool = True) -> None:
+        """Note that it holds the newest events of its name: it may be written to under that."""
+        self._flags[0] = is_newest
+
+    def is_confirmed(self) -> bool:
+        """Whether that was noted."""
+        return bool(self._flags[0])
+
+    def refuse(self, why: Refusal, url: str = "") -> None:
+        """Note that nothing may be written, or that it may after all; `url` is where the primary is."""
+        told = url.encode()
+        self._url[: len(told) + 1] = told + b"\0"
+        self._flags[1] = why
+
+    def renew(self, asked_at: float) -> None:
+        """Note that the lease was renewed, by who began to ask at `asked_at` (by `clock`)."""
+        self._renewed[0] = asked_at
+
+    def refusal(self, node: int) -> StoreUnavailable | None:
+        """Why nothing may be written now to the database, which is that node's; None where it may."""
+        if self._flags[1] == Refusal.STANDBY:
+            return NotPrimary(node, bytes(self._url).partition(b"\0")[0].decode())
+        if self._flags[1]:
+            return NotInPlace()
+        return NotRenewed() if self._has_lapsed() else None
+
+    def _has_lapsed(self) -> bool:
+        if not self._failover_seconds:
+            return False
+        return self.clock() - self._renewed[0] > self._failover_seconds

@@ -1,0 +1,92 @@
+"""A standby: it follows the primary of its node, and goes on in its place."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from integration.test_nodes import ACCOUNT, a_node, sell, shown
+
+from support.cli import command
+from support.tally import Client, Tally
+from support.waiting import eventually
+
+FAILOVER_SECONDS = 2
+
+
+@contextmanager
+def pair(directory: Path, redis_url: str, **node: Any) -> Iterator[tuple[Tally, Tally]]:
+    """A primary and its standby, which has all that the primary had at first."""
+    first = a_node(directory / "first", redis_url, 0)
+    second = a_node(directory / "second", redis_url, 0)
+    for each in (first, second):
+        each.settings["node"] |= node
+    second.settings["node"]["standby"] = True
+    try:
+        first.start()
+        account = first.accounts.post("/accounts", ACCOUNT)["id"]
+        customer = first.customers.post("/customers", {"name": "c", "account_id": account})["id"]
+        sell(first.customers, customer, 100)
+        eventually(first.settled)
+        follow(first, second)
+        yield first, second
+    finally:
+        for each in (first, second):
+            if hasattr(each, "process"):
+                each.end()
+
+
+def follow(first: Tally, second: Tally) -> None:
+    """Have the second be a standby of the first, and start it."""
+    copies = first.directory / "copies"
+    tool(first, "backup", str(copies))
+    second.written()
+    tool(second, "join", str(copies))
+    second.start()
+    eventually(lambda: second.accounts.request("GET", "/health/live").status == 200)
+
+
+def tool(tally: Tally, *arguments: str) -> str:
+    """Run a command for a Tally, and answer what it says."""
+    done = command(*arguments, "--config", str(tally.directory / "tally.toml"))
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    return done.stdout
+
+
+def is_primary(client: Client) -> bool:
+    """What a load balancer sees."""
+    status = client.request("GET", "/health/primary").status
+    assert status in (200, 503)
+    return status == 200
+
+
+def recorded(tally: Tally) -> dict[str, int]:
+    """The invoices at a Tally, by id."""
+    listed = tally.customers.get("/invoices?limit=1000")["invoices"]
+    return {each["id"]: each["purchase_price_cents"] for each in listed}
+
+
+@pytest.mark.whole
+def test_a_standby_follows_and_is_promoted(tmp_path: Path, redis_url: str) -> None:
+    with pair(tmp_path, redis_url) as (first, second):
+        invoice = sell(first.customers, "1", 20)
+        eventually(lambda: recorded(second) == {"1": 100, invoice: 20})
+        eventually(lambda: shown(second) == {"1": {"1": 120}})
+        assert is_primary(first.customers)
+        assert not is_primary(second.customers)
+        refused = second.customers.request("POST", "/customers", {"name": "d", "account_id": "1"})
+        assert refused.status == 503
+        told = refused.json()
+        assert (told["title"], told["node"]["url"]) == (
+            "At the primary",
+            first.settings["node"]["url_customers"],
+        )
+        first.end()
+        tool(second, "promote", "--yes")
+        eventually(lambda: is_primary(second.customers) and is_primary(second.accounts))
+        later = sell(second.customers, "1", 3)
+        assert int(later) > 10**9, "of a block that nobody had"
+        eventually(lambda: shown(second) == {"1": {"1": 123}})
+        assert recorded(second) == {"1": 100, invoice: 20, later: 3}
+        eventually(second.settled)
