@@ -39,6 +39,7 @@ from tally.http.status import ANSWER_SECONDS, ActorReport, StatusProbe
 from tally.http.tokens import Tokens
 from tally.recovery import first_start
 from tally.recovery.following import Follower, begin_own
+from tally.recovery.handing_over import TakingOver, hand_over
 from tally.recovery.standing import Standing
 from tally.redis_url import bracketed
 from tally.store import customers, nodes
@@ -376,18 +377,26 @@ class Family:
             return
         if nodes.follows(database):
             raise Replaced(f"{database.source} is a standby, as far as is known without Redis")
+        publishing = kind.relay(
+            database,
+            stream,
+            standing,
+            RelayMetrics(self._figures(actor)),
+            publication=self._publications.get(service),
+            holder=membership.holder,
+        )
+        taking_over = TakingOver(kind.store(database), stream)
+
+        def renew() -> None:
+            standing.take_number()
+            if taking_over.step():
+                publishing.look_again()
+
         relay.run(
             actor,
-            kind.relay(
-                database,
-                stream,
-                standing,
-                RelayMetrics(self._figures(actor)),
-                publication=self._publications.get(service),
-                holder=membership.holder,
-            ),
+            publishing,
             self._doorbells[service],
-            self._housekeeper(database, stream, standing.take_number),
+            self._housekeeper(database, stream, renew),
             kind.answering(database, stream).step,
         )
 
@@ -399,6 +408,7 @@ class Family:
 
         def look() -> None:
             self._refuse(database)  # the primary may be another by now
+            hand_over(database, stream)
             leases = leases_of(stream, database.node)
             info: Any = stream.client.info("server")
             if watch.sees(leases, info["run_id"]):
@@ -435,7 +445,7 @@ class Family:
             if (self._settings.directory / f"{service}.db").exists():
                 with closing(self._open(service)) as database:
                     seen = [each for name, each in leases.items() if name.startswith(f"{service}@")]
-                    if nodes.follows(database):
+                    if nodes.may_be_promoted(database):
                         found.append(Candidate(database.source, self._url(service), "".join(seen)))
         return found
 

@@ -22,6 +22,11 @@ def candidates(settings: Settings) -> list[Candidate]:
         if (settings.directory / f"{name}.db").exists():
             with closing(service.open(settings.directory, make=False)) as database:
                 url = node.url_customers if name == customers.SERVICE else node.url_accounts
+                if nodes.follows(database) and not nodes.may_be_promoted(database):
+                    raise CannotPromote(
+                        f"{database.path} has something that the primary did not take over: begin it again "
+                        "from a `backup` of the primary, with `join`"
+                    )
                 if nodes.follows(database):
                     found.append(Candidate(database.source, url))
     return found

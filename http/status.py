@@ -10,12 +10,12 @@ import apsw
 from msgspec import Struct
 
 from tally.store import account_totals, accounts, lacking, read_model
+from tally.store import notes as noted
 from tally.store import ranges as numbers
 from tally.store.asks import Asks
 from tally.store.database import Database
 from tally.store.errors import StoreError
 from tally.store.groups import Groups
-from tally.store.ids import renumbered
 from tally.store.inbox import Inbox
 from tally.store.incarnations import own_sources
 from tally.store.membership import number_of, read_nodes
@@ -122,7 +122,7 @@ class StatusProbe:
                 if self._service == accounts.SERVICE:
                     notes += _unshown(database)
                     reasons += _given_twice(database)
-                notes += [*lacking.told(database), *renumbered(database)]
+                notes += [*lacking.told(database), *noted.told(database)]
                 redis, nodes = self._ask_redis(database, reasons, notes)
                 log_bytes = database.log_bytes()
         except StoreError as error:

@@ -33,15 +33,15 @@ from tally.events import (
     encode,
 )
 from tally.recovery.taking_back import Healing, own_event, take_back
-from tally.store import updates
+from tally.store import notes, updates
 from tally.store.cause import Cause
 from tally.store.database import Database
-from tally.store.ids import give, note_renumbered
+from tally.store.ids import give
 from tally.store.incarnations import begin
 from tally.store.outbox import Outbox, OutboxRow
 from tally.store.stream import EventStream
 
-_TABLES: dict[type[Event], str] = {
+TABLES: dict[type[Event], str] = {
     CustomerCreated: "customer",
     CustomerUpdated: "customer",
     CustomerDeleted: "customer",
@@ -56,7 +56,7 @@ _TABLES: dict[type[Event], str] = {
 }
 _DELETIONS = (CustomerDeleted, InvoiceDeleted, CreditDeleted, AccountDeleted)
 _UPDATES = (CustomerUpdated, InvoiceUpdated, AccountUpdated)
-_CREATIONS = (CustomerCreated, InvoiceCreated, CreditCreated, AccountCreated)
+CREATIONS = (CustomerCreated, InvoiceCreated, CreditCreated, AccountCreated)
 _RENUMBER = {
     "customer": [
         "UPDATE customer SET id = ? WHERE id = ?",
@@ -107,8 +107,8 @@ def part_ways(store: Healing, stream: EventStream, beat: Callable[[], None], out
         numbers = _renumber(database, ours)
         told = 0
         for row in ours:
-            event: Any = _renumbered(_event(row), numbers)
-            if type(event) not in _CREATIONS and _row(event) in gone:
+            event: Any = renumbered(_event(row), numbers)
+            if type(event) not in CREATIONS and _row(event) in gone:
                 continue
             if before := newest.get(_row(event)):
                 event = _after(before, event)
@@ -162,7 +162,7 @@ def _event(row: OutboxRow) -> Any:
 
 
 def _row(event: Any) -> tuple[str, int]:
-    return _TABLES[type(event)], event.id
+    return TABLES[type(event)], event.id
 
 
 def _after(before: Any, event: Any) -> Any:
@@ -191,8 +191,8 @@ def _renumber(database: Database, rows: Iterable[OutboxRow]) -> Numbers:
     """Give what these events created numbers that nobody had."""
     created: defaultdict[str, list[int]] = defaultdict(list)
     for event in map(_event, rows):
-        if type(event) in _CREATIONS:
-            created[_TABLES[type(event)]].append(event.id)
+        if type(event) in CREATIONS:
+            created[TABLES[type(event)]].append(event.id)
     numbers: Numbers = {}
     for table, ids in created.items():
         fresh: list[int] = []
@@ -205,15 +205,18 @@ def _renumber(database: Database, rows: Iterable[OutboxRow]) -> Numbers:
     return numbers
 
 
-def _renumbered(event: Any, numbers: Mapping[str, Mapping[int, int]]) -> Event:
-    changed = {"id": numbers.get(_TABLES[type(event)], {}).get(event.id, event.id)}
+def renumbered(event: Any, numbers: Mapping[str, Mapping[int, int]]) -> Event:
+    """The event, of a row and a customer and an invoice that have other numbers now."""
+    changed = {"id": numbers.get(TABLES[type(event)], {}).get(event.id, event.id)}
     if hasattr(event, "customer_id"):
         customers = numbers.get("customer", {})
         changed["customer_id"] = customers.get(event.customer_id, event.customer_id)
     if isinstance(event, CreditCreated) and event.invoice_id is not None:
         changed["invoice_id"] = numbers.get("invoice", {}).get(event.invoice_id, event.invoice_id)
-    renumbered: Event = msgspec.structs.replace(event, **changed)
-    return renumbered
+    if all(getattr(event, field) == id for field, id in changed.items()):
+        return event  # type: ignore[no-any-return]
+    told: Event = msgspec.structs.replace(event, **changed)
+    return told
 
 
 def _answer_with(database: Database, numbers: Mapping[str, Mapping[int, int]]) -> None:
@@ -254,4 +257,8 @@ def _note(database: Database, source: str, numbers: Mapping[str, Mapping[int, in
             rows.writerows((table, old, new) for old, new in renumbered.items())
         content.flush()
         os.fsync(descriptor)
-    note_renumbered(database, source, count, file)
+    notes.note(
+        database,
+        f"{count:,} rows that this database had recorded as {source} beside another have other numbers now: "
+        f"{file} tells which; what clients were told before holds no longer",
+    )

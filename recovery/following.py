@@ -7,17 +7,34 @@ RequestKeys, and can go on in its place.
 
 from collections.abc import Callable, Sequence
 from itertools import groupby
+from typing import Any
 
 import structlog
 
-from tally.events import EventId
+from tally.events import (
+    PAYLOAD_FIELD,
+    TYPE_FIELD,
+    AccountCreated,
+    AccountDeleted,
+    CreditCreated,
+    CreditDeleted,
+    CustomerCreated,
+    CustomerDeleted,
+    Event,
+    EventId,
+    InvoiceCreated,
+    InvoiceDeleted,
+    decode,
+    now,
+)
 from tally.recovery.standing import later_names
 from tally.recovery.taking_back import Answers, Healing, following, gaps, own_event, take_back
 from tally.store.database import Database
 from tally.store.incarnations import begin, incarnations, own_sources
 from tally.store.lacking import note_lacking
-from tally.store.nodes import FOLLOWS
-from tally.store.outbox import Outbox
+from tally.store.nodes import DIFFERS, FOLLOWS
+from tally.store.outbox import Outbox, OutboxRow, OwnEvent
+from tally.store.ranges import Range
 from tally.store.stream import Entry, EventStream
 
 AT_ONCE = 5000  # entries that are read together, and taken in in one transaction
@@ -122,10 +139,49 @@ class Follower:
             if source.startswith(prefix)
         }
 
+    def _note_published(self, outbox: Outbox, sequence: int) -> None:
+        row = outbox.row(sequence)
+        self._database.set_meta("published", max(row, self._database.meta("published") or 0))
+
+    def _compare(self, outbox: Outbox, every: Sequence[OwnEvent]) -> None:
+        """See whether what came is what is here. In the transaction that is open.
+
+        It differs where this database was the primary, and handed over what was no more to be as it was.
+        """
+        last = outbox.last()
+        known = [each for each in every if each.row.sequence <= last]
+        if not known:
+            return
+        first, newest = known[0].row.sequence, known[-1].row.sequence
+        here = {row.sequence: row for row in outbox.of([Range(first, newest)])}
+        for each in known:
+            ours = here.get(each.row.sequence)
+            if ours and ours.payload != each.row.payload:
+                self._replace(outbox, ours, each)
+        self._note_published(outbox, newest)
+
+    def _replace(self, outbox: Outbox, ours: OutboxRow, theirs: OwnEvent) -> None:
+        """What the primary has made of an event is what counts."""
+        event: Any = decode({TYPE_FIELD: ours.type.encode(), PAYLOAD_FIELD: ours.payload})
+        outbox.replace(theirs.row)
+        if type(event) is type(theirs.event) and event.id == theirs.event.id:
+            self._store.make_again([theirs])  # of a higher revision; what is deleted stays so
+            is_mended = type(event) not in _TAKEN_BACK
+        elif undo := _TAKEN_BACK.get(type(event)):
+            self._store.make_again([OwnEvent(theirs.row, undo(event))])
+            is_mended = True
+        else:
+            is_mended = False
+        if not is_mended:
+            _log.warning("differs_from_primary", event=f"{outbox.source}:{ours.sequence}")
+            self._database.set_meta(DIFFERS, 1)
+
     def _take_of(self, outbox: Outbox, entries: Sequence[Entry]) -> None:
         """Take in entries of one name, in the transaction that is open."""
-        last = outbox.last()
-        own = following(filter(None, map(own_event, entries)), last)
+        last, every = outbox.last(), [*filter(None, map(own_event, entries))]
+        if every and every[0].row.sequence <= last:
+            self._compare(outbox, every)
+        own = following(every, last)
         if not own:
             return
         rows = [each.row for each in own]
@@ -134,11 +190,23 @@ class Follower:
             _log.warning("events_lacking", source=outbox.source, after=last, next=rows[0].sequence)
             note_lacking(self._database, outbox.source, lacking)
         outbox.restore(rows)
-        row = outbox.row(rows[-1].sequence)
-        self._database.set_meta("published", max(row, self._database.meta("published") or 0))
+        self._note_published(outbox, rows[-1].sequence)
         self._store.make_again(own)
         at = int(entries[-1].id.partition(b"-")[0]) // 1000
         self._answers[outbox.source].take(own, at)
+
+
+_TAKEN_BACK: dict[type[Event], Callable[[Any], Event]] = {
+    CustomerCreated: lambda event: CustomerDeleted(event.id, event.account_id, now()),
+    InvoiceCreated: lambda event: InvoiceDeleted(
+        event.id, event.customer_id, event.purchase_price_cents, now(), event.purchase_date
+    ),
+    CreditCreated: lambda event: CreditDeleted(
+        event.id, event.customer_id, event.credited_cents, now(), event.credit_date
+    ),
+    AccountCreated: lambda event: AccountDeleted(event.id, now(), cascade=False),
+}
+"""What undoes a creation that the primary has not taken over."""
 
 
 def begin_own(database: Database) -> None:

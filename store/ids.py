@@ -7,9 +7,6 @@ within the range, and so was nobody's.
 """
 
 import random
-from pathlib import Path
-
-import msgspec
 
 from tally.events import Id
 from tally.store.database import Database
@@ -19,8 +16,6 @@ SPAN = 10**12  # numbers that each node has
 BLOCK = 10**6  # numbers
 _FIRST_BLOCK, _BLOCKS = 1000, SPAN // BLOCK  # those that are drawn: above what is counted up to
 _COUNTED = _FIRST_BLOCK * BLOCK  # numbers at the beginning of the range, which are counted up
-
-_RENUMBERED = "renumbered"  # in meta
 
 _random = random.SystemRandom()
 
@@ -107,21 +102,6 @@ def begin_block(database: Database) -> None:
     """From now on, give numbers that nobody had, in every table whose rows are numbered."""
     for table in numbered(database):
         database.set_meta(_key(table), _draw(database, table))
-
-
-def note_renumbered(database: Database, source: str, count: int, file: Path) -> None:
-    """Note that rows got other numbers, which the file tells. In the transaction that is open."""
-    noted = msgspec.json.decode(database.meta(_RENUMBERED) or "[]")
-    noted.append(
-        f"{count:,} rows that this database had recorded as {source} beside another have other numbers now: "
-        f"{file} tells which; what clients were told before holds no longer"
-    )
-    database.set_meta(_RENUMBERED, msgspec.json.encode(noted).decode())
-
-
-def renumbered(database: Database) -> list[str]:
-    """What `note_renumbered` has noted, in words."""
-    return msgspec.json.decode(database.meta(_RENUMBERED) or "[]", type=list[str])
 
 
 def numbered(database: Database) -> list[str]:

@@ -20,6 +20,7 @@ HIGHEST = 9006  # so that every id is below 2^53, as JavaScript wants it
 
 KNOWN = "nodes"  # in meta, as JSON: from database to what `Node.parse` reads
 FOLLOWS = "follows"  # in meta: it is a standby's, and writes nothing of its own
+DIFFERS = "differs_from_primary"  # in meta, of a standby's: it has something that the primary has not
 REMOVED = "removed"  # in the place of the address
 STANDBY = "standby"  # before the address
 _NODE = re.compile(r"([0-9]{1,4}):([0-9]{1,15})(?: (.*))?")
@@ -108,6 +109,11 @@ def address_of(database: Database, number: int) -> str | None:
 def follows(database: Database) -> bool:
     """Whether it is a standby's: it has what the node's own database has told, and writes nothing."""
     return bool(database.meta(FOLLOWS))
+
+
+def may_be_promoted(database: Database) -> bool:
+    """Whether it is a standby's, and holds what its primary holds, as far as it has followed."""
+    return follows(database) and not database.meta(DIFFERS)
 
 
 def keep(database: Database, nodes: dict[str, str]) -> None:

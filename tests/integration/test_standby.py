@@ -1,5 +1,6 @@
 """A standby: it follows the primary of its node, and goes on in its place."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,3 +91,49 @@ def test_a_standby_follows_and_is_promoted(tmp_path: Path, redis_url: str) -> No
         eventually(lambda: shown(second) == {"1": {"1": 123}})
         assert recorded(second) == {"1": 100, invoice: 20, later: 3}
         eventually(second.settled)
+
+
+@pytest.mark.whole
+def test_the_old_primary_joins_and_hands_over_what_it_had_not_published(
+    tmp_path: Path, redis_url: str
+) -> None:
+    with pair(tmp_path, redis_url) as (first, second):
+        first.kill("customers-relay", signal.SIGSTOP)
+        handed = sell(first.customers, "1", 20)
+        changed = {"purchase_price_cents": 200}
+        assert first.customers.request("PATCH", "/invoices/1", changed).status == 200
+        key = {"Idempotency-Key": "k"}
+        invoice = {"customer_id": "1", "purchase_date": "2019-01-06", "purchase_price_cents": 5}
+        first.customers.post("/invoices", invoice, headers=key)
+        first.end()
+        tool(second, "promote", "--yes")
+        eventually(lambda: is_primary(second.customers) and is_primary(second.accounts))
+        assert recorded(second) == {"1": 100}
+        retried = second.customers.post("/invoices", invoice, headers=key)["id"]
+        assert second.customers.request("PATCH", "/invoices/1", {"purchase_price_cents": 300}).status == 200
+        first.start()
+        expected = {"1": 200, handed: 20, retried: 5}
+        eventually(lambda: recorded(second) == expected)
+        eventually(lambda: shown(second) == {"1": {"1": 225}})
+        eventually(lambda: recorded(first) == expected)
+        eventually(lambda: shown(first) == {"1": {"1": 225}})
+        assert not is_primary(first.customers)
+        eventually(lambda: first.settled() and second.settled())
+        assert second.customers.get("/invoices/1")["revision"] == 2
+        tool(first, "promote", "--yes")  # and back
+        eventually(lambda: is_primary(first.customers) and not is_primary(second.customers))
+        again = sell(first.customers, "1", 1)
+        eventually(lambda: recorded(second) == expected | {again: 1})
+
+
+@pytest.mark.whole
+def test_a_standby_takes_the_place_of_a_primary_that_is_gone(tmp_path: Path, redis_url: str) -> None:
+    with pair(tmp_path, redis_url, failover_seconds=FAILOVER_SECONDS) as (first, second):
+        assert is_primary(first.customers)
+        first.end()
+        eventually(lambda: is_primary(second.customers) and is_primary(second.accounts))
+        invoice = sell(second.customers, "1", 20)
+        first.start()
+        eventually(lambda: recorded(first) == {"1": 100, invoice: 20})
+        assert is_primary(second.customers)
+        assert not is_primary(first.customers)
