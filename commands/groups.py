@@ -17,7 +17,8 @@ from tally.store import groups as store
 from tally.store.errors import StoreError
 from tally.store.groups import Groups
 from tally.store.incarnations import own_sources
-from tally.store.membership import at_work
+from tally.store.membership import at_work, read_nodes
+from tally.store.membership import remove as remove_databases
 from tally.store.stream import EventStream, RedisError, entry_time
 
 
@@ -58,7 +59,8 @@ def list_(file: Path | None, as_json: bool) -> None:
 def remove(file: Path | None, name: str, yes: bool) -> None:
     """Remove a group: nothing is kept for it any more, and who reads from it begins at the oldest entry.
 
-    Where it is of a Tally's database, that counts as gone for good: nobody waits for its events any more.
+    Where it is of a Tally's database, that counts as gone for good: nobody waits for its events any more. So
+    a standby's is removed from its node.
 
     \b
     Example: python supervisor.py groups remove accounts@4f2a9c1e
@@ -78,6 +80,8 @@ def remove(file: Path | None, name: str, yes: bool) -> None:
         if not confirmed(f"the group {name} goes, {what}; the entries stay on the stream", yes):
             end(FAILED, "not confirmed, so it stays; --yes confirms beforehand")
         groups.remove(name)
+        if (node := read_nodes(groups.stream).get(name)) and node.is_standby:
+            remove_databases(groups.stream, {name: node})
     click.echo(f"removed {name}")
 
 

@@ -93,7 +93,7 @@ def _row(name: str, node: Node, idle_ms: int | None) -> dict[str, str | int | No
         "database": name,
         "address": node.url,
         "idle s": None if idle_ms is None else idle_ms // 1000,
-        "state": "gone for good" if node.is_removed else "",
+        "state": "gone for good" if node.is_removed else "standby" if node.is_standby else "",
     }
 
 

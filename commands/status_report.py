@@ -64,7 +64,7 @@ class Status(msgspec.Struct, frozen=True):
             return []
         rows = [
             (
-                f"{node.number}{' (here)' if node.here else ''}",
+                f"{node.number}{', standby' if node.standby else ''}{' (here)' if node.here else ''}",
                 *(printable(name or "-") for name in (node.customers, node.accounts)),
                 _shown(node.lag),
                 "never" if node.idle_seconds is None else f"{node.idle_seconds:.0f} s ago",

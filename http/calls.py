@@ -281,6 +281,7 @@ _STATUS = {
     "reasons": [],
     "notes": [],
     "service": "customers",
+    "standby": False,
     "version": VERSION,
     "identity": "4f2a9c1e",
     "outbox_depth": 0,
@@ -289,6 +290,7 @@ _STATUS = {
         {
             "number": 0,
             "here": True,
+            "standby": False,
             "customers": "customers@4f2a9c1e",
             "accounts": "accounts@9c1e4f2a",
             "url_customers": "",

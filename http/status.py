@@ -17,9 +17,9 @@ from tally.store.database import Database
 from tally.store.errors import StoreError
 from tally.store.groups import Groups
 from tally.store.inbox import Inbox
-from tally.store.incarnations import own_sources
+from tally.store.incarnations import incarnations, own_sources
 from tally.store.membership import number_of, read_nodes
-from tally.store.nodes import Node, known_nodes
+from tally.store.nodes import Node, follows, known_nodes, may_be_promoted
 from tally.store.outbox import Outbox
 from tally.store.ranges import Range
 from tally.store.stream import ConsumerGroup, EventStream, RedisError, entry_time
@@ -54,12 +54,15 @@ class ActorReport(Struct, frozen=True):
 class NodeStatus(Struct, frozen=True):
     """A node on the stream, as this service knows it: its databases, and where its services are to be found.
 
+    A `standby` of a node follows it; where there are several, each of their databases stands for itself.
+
     `lag` tells how many of its events are missing here, None where that can't be told; `idle_seconds` for how
     long nobody of it has read the stream, None where nobody has.
     """
 
     number: int
     here: bool
+    standby: bool = False
     customers: str | None = None
     accounts: str | None = None
     url_customers: str = ""
@@ -71,13 +74,15 @@ class NodeStatus(Struct, frozen=True):
 class StatusReport(Struct, frozen=True):
     """A service's state; `status` is "ok", or "degraded" for the `reasons` given.
 
-    `notes` tell what people should know that is no fault. `nodes` has all of the stream, this one too.
+    `notes` tell what people should know that is no fault. `nodes` has all of the stream, this one too. A
+    `standby` follows its node's primary, and records nothing itself.
     """
 
     status: Literal["ok", "degraded"]
     reasons: list[str]
     notes: list[str]
     service: str
+    standby: bool
     version: str
     identity: str | None
     outbox_depth: int | None
@@ -114,11 +119,14 @@ class StatusProbe:
         actors = self._actors()
         reasons: list[str] = []
         notes: list[str] = []
-        identity, depth, log_bytes, redis = None, None, None, RedisStatus()
+        identity, depth, log_bytes, redis, is_standby = None, None, None, RedisStatus(), False
         nodes: list[NodeStatus] = []
         try:
             with self._open_database() as database:
                 identity, depth = database.identity, Outbox(database).depth()
+                is_standby = follows(database)
+                notes += _standby(database)
+                reasons += _differing(database)
                 if self._service == accounts.SERVICE:
                     notes += _unshown(database)
                     reasons += _given_twice(database)
@@ -138,6 +146,7 @@ class StatusProbe:
             reasons=reasons,
             notes=notes,
             service=self._service,
+            standby=is_standby,
             version=VERSION,
             identity=identity,
             outbox_depth=depth,
@@ -166,6 +175,7 @@ class StatusProbe:
             inbox = Inbox(database)
             missing = {source: inbox.missing(source, last) for source, last in published.items()}
             missing |= {own: [] for own in own_sources(database)}  # it knows these
+            missing |= _to_follow(database, published)
             if self._service != accounts.SERVICE:  # nor does it want those of another of its kind
                 missing |= {each: [] for each in published if not each.startswith(f"{accounts.SERVICE}@")}
             asks = Asks(stream)
@@ -215,19 +225,19 @@ def _nodes(
     groups: Groups | None = None,
 ) -> list[NodeStatus]:
     """The nodes, by number. `whose` tells which node has each source of the `lag`."""
-    there: dict[int, dict[str, str]] = {}
-    for name, node in sorted(known.items()):
-        if not node.is_removed:
-            there.setdefault(node.number, {})[name.partition("@")[0]] = name
+    is_standby = follows(database)
     found = []
-    for number, databases in sorted(there.items()):
+    for number, is_its_standby, databases in _together(known):
         idle = [ms for name in databases.values() if groups and (ms := groups.idle_ms(name)) is not None]
         missing = [count for source, count in (lag or {}).items() if whose and whose[source] == number]
         urls = {service: known[name].url for service, name in databases.items()}
         found.append(
             NodeStatus(
                 number,
-                number == database.node,
+                number == database.node
+                and is_its_standby == is_standby
+                and databases.get(database.service, database.source) == database.source,
+                is_its_standby,
                 databases.get("customers"),
                 databases.get("accounts"),
                 urls.get("customers", ""),
@@ -237,6 +247,60 @@ def _nodes(
             )
         )
     return found
+
+
+def _together(known: Mapping[str, Node]) -> Iterator[tuple[int, bool, dict[str, str]]]:
+    """The databases of each node by service, and those of its standby: of several, nobody knows who belongs
+    together."""
+    there: dict[tuple[int, bool], list[str]] = {}
+    for name, node in sorted(known.items()):
+        if not node.is_removed:
+            there.setdefault((node.number, node.is_standby), []).append(name)
+    for (number, is_standby), names in sorted(there.items()):
+        services = [name.partition("@")[0] for name in names]
+        if len({*services}) == len(services) or not is_standby:
+            yield number, is_standby, dict(zip(services, names, strict=True))
+        else:
+            for service, name in zip(services, names, strict=True):
+                yield number, is_standby, {service: name}
+
+
+def _to_follow(database: Database, published: Mapping[str, int]) -> dict[str, list[Range]]:
+    """What a standby has not taken in yet of what its primary has published."""
+    if not follows(database):
+        return {}
+    every = (Outbox(database, each) for each in incarnations(database))
+    return {
+        outbox.source: [Range(outbox.last() + 1, last)]
+        for outbox in every
+        if (last := published.get(outbox.source, 0)) > outbox.last()
+    }
+
+
+def _standby(database: Database) -> Iterator[str]:
+    """Whose standby it is."""
+    if follows(database):
+        primary = next(
+            (
+                name
+                for name, node in known_nodes(database).items()
+                if node.number == database.node and node.has_number and name.startswith(database.service)
+            ),
+            "nobody",
+        )
+        yield (
+            f"this is a standby of node {database.node}, whose primary is {primary}: it records nothing "
+            "itself; `promote` has it go on in the primary's place"
+        )
+
+
+def _differing(database: Database) -> Iterator[str]:
+    """It can't go on in its primary's place."""
+    if follows(database) and not may_be_promoted(database):
+        yield (
+            f"{database.path.name} has something that the primary did not take over from it, and so can't "
+            "take its place: begin it again with `join`, and a `backup` of the primary"
+        )
 
 
 def _others(
@@ -339,7 +403,7 @@ def _removal(group: str, known: Mapping[str, Node]) -> str:
     A whole node, but for node 0: there, an accounts.db that was lost has mostly been made again.
     """
     node = known.get(group)
-    if node and node.number and not node.is_removed:
+    if node and node.number and node.has_number:
         return f"nodes remove {node.number}"
     return f"groups remove {group}"
 

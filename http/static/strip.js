@@ -78,7 +78,7 @@ function nodeRow() {
   return {
     node: h("tr", {}, number, address, missing, read),
     update(node) {
-      write(number, node.here ? `${node.id} (here)` : node.id);
+      write(number, `${node.number}${node.standby ? ", standby" : ""}${node.here ? " (here)" : ""}`);
       write(address, node[`url_${meta("service")}`] || "not told");
       write(missing, node.lag == null ? "unknown" : count(node.lag));
       const seconds = node.idle_seconds;
@@ -109,7 +109,7 @@ function show(report) {
   rows.show(report.actors.map((actor) => ({ id: actor.name, ...actor })));
   const nodes = report.nodes ?? [];
   nodeTable.hidden = nodes.length < 2;
-  nodeRows.show(nodes.map((node) => ({ id: String(node.number), ...node })));
+  nodeRows.show(nodes.map((node) => ({ id: `${node.number} ${node.customers} ${node.accounts}`, ...node })));
   const calming = redis.reachable === false ? ["What is recorded is safe, and shows in the totals when Redis is back."] : [];
   reasons.replaceChildren(...[...calming, ...report.reasons].map((reason) => h("li", {}, reason)));
   notes.replaceChildren(...(report.notes ?? []).map((note) => h("li", {}, note)));

@@ -1,12 +1,15 @@
 """A standby: it follows the primary of its node, and goes on in its place."""
 
+import json
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from integration.test_nodes import ACCOUNT, a_node, sell, shown
 
 from support.cli import command
@@ -137,3 +140,30 @@ def test_a_standby_takes_the_place_of_a_primary_that_is_gone(tmp_path: Path, red
         eventually(lambda: recorded(first) == {"1": 100, invoice: 20})
         assert is_primary(second.customers)
         assert not is_primary(first.customers)
+
+
+@pytest.mark.whole
+def test_status_and_nodes_list_tell_of_the_standby(tmp_path: Path, redis_url: str) -> None:
+    with pair(tmp_path, redis_url) as (first, second):
+        for tally, is_standby in ((first, False), (second, True)):
+            eventually(partial(_knows_both, tally))
+            for client in (tally.customers, tally.accounts):
+                report = client.get("/status")
+                assert (report["status"], report["standby"]) == ("ok", is_standby)
+                assert [(node["standby"], node["here"]) for node in report["nodes"]] == [
+                    (False, not is_standby),
+                    (True, is_standby),
+                ]
+                assert any("this is a standby of node 0" in note for note in report["notes"]) == is_standby
+        assert "0, standby (here)" in tool(second, "status")
+        listed = tool(first, "nodes", "list", "--json")
+        assert [json.loads(line)["state"] for line in listed.splitlines()].count("standby") == 2
+        identity = second.accounts.get("/status")["identity"]
+        second.end()
+        redis.Redis.from_url(redis_url).hset("{event-stream}:leases", f"accounts@{identity}", "x 1")
+        tool(first, "groups", "remove", f"accounts@{identity}", "--yes")
+        assert "gone for good" in tool(first, "nodes", "list")
+
+
+def _knows_both(tally: Tally) -> bool:
+    return all(len(client.get("/status")["nodes"]) == 2 for client in (tally.customers, tally.accounts))
