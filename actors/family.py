@@ -38,8 +38,8 @@ from tally.http.service import Api
 from tally.http.status import ANSWER_SECONDS, ActorReport, StatusProbe
 from tally.http.tokens import Tokens
 from tally.recovery import first_start
-from tally.recovery.following import Follower, begin_own
-from tally.recovery.handing_over import TakingOver, hand_over
+from tally.recovery.following import Follower
+from tally.recovery.handing_over import TakingOver, go_on, hand_over
 from tally.recovery.standing import Standing
 from tally.redis_url import bracketed
 from tally.store import customers, nodes
@@ -424,7 +424,7 @@ class Family:
         )
         if not actor.stopping.is_set():
             follower.catch_up()
-            begin_own(database)
+            go_on(follower.store, stream)
             _log.warning("promoted", source=database.source)
 
     def _refuse(self, database: Database) -> None:
@@ -434,18 +434,25 @@ class Family:
     def _fail_over(self, stream: EventStream, leases: Mapping[str, str]) -> None:
         """Take the primary's place: with all databases that follow it, unless it shows a sign of life."""
         try:
-            promote(stream, self._settings.node.number, self._candidates(leases))
+            if candidates := self._candidates(leases):
+                promote(stream, self._settings.node.number, candidates)
         except StillAlive as alive:
             _log.info("primary_is_alive", reason=str(alive))
 
     def _candidates(self, leases: Mapping[str, str]) -> list[Candidate]:
-        """The databases here that follow a primary, to be promoted where `leases` still tell the same."""
+        """The databases here that follow a primary, to be promoted where `leases` still tell the same.
+
+        None where one of them can't be.
+        """
         found = []
         for service in SERVICES:
             if (self._settings.directory / f"{service}.db").exists():
                 with closing(self._open(service)) as database:
                     seen = [each for name, each in leases.items() if name.startswith(f"{service}@")]
-                    if nodes.may_be_promoted(database):
+                    if nodes.differs(database):
+                        _log.warning("not_promoted", database=database.source)
+                        return []
+                    if nodes.follows(database):
                         found.append(Candidate(database.source, self._url(service), "".join(seen)))
         return found
 

@@ -16,13 +16,13 @@ class CannotPromote(StoreError):
 
 
 def candidates(settings: Settings) -> list[Candidate]:
-    """The databases in the data directory that follow a primary. Raises StoreError."""
+    """The databases in the data directory that follow a primary. Raises CannotPromote or StoreError."""
     node, found = settings.node, []
     for name, service in SERVICES.items():
         if (settings.directory / f"{name}.db").exists():
             with closing(service.open(settings.directory, make=False)) as database:
                 url = node.url_customers if name == customers.SERVICE else node.url_accounts
-                if nodes.follows(database) and not nodes.may_be_promoted(database):
+                if nodes.differs(database):
                     raise CannotPromote(
                         f"{database.path} has something that the primary did not take over: begin it again "
                         "from a `backup` of the primary, with `join`"

@@ -19,7 +19,7 @@ from tally.store.groups import Groups
 from tally.store.inbox import Inbox
 from tally.store.incarnations import incarnations, own_sources
 from tally.store.membership import number_of, read_nodes
-from tally.store.nodes import Node, follows, known_nodes, may_be_promoted
+from tally.store.nodes import Node, differs, follows, known_nodes
 from tally.store.outbox import Outbox
 from tally.store.ranges import Range
 from tally.store.stream import ConsumerGroup, EventStream, RedisError, entry_time
@@ -296,7 +296,7 @@ def _standby(database: Database) -> Iterator[str]:
 
 def _differing(database: Database) -> Iterator[str]:
     """It can't go on in its primary's place."""
-    if follows(database) and not may_be_promoted(database):
+    if differs(database):
         yield (
             f"{database.path.name} has something that the primary did not take over from it, and so can't "
             "take its place: begin it again with `join`, and a `backup` of the primary"

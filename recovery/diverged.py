@@ -31,6 +31,7 @@ from tally.events import (
     InvoiceUpdated,
     decode,
     encode,
+    now,
 )
 from tally.recovery.taking_back import Healing, own_event, take_back
 from tally.store import notes, updates
@@ -54,9 +55,20 @@ TABLES: dict[type[Event], str] = {
     AccountUpdated: "account",
     AccountDeleted: "account",
 }
-_DELETIONS = (CustomerDeleted, InvoiceDeleted, CreditDeleted, AccountDeleted)
-_UPDATES = (CustomerUpdated, InvoiceUpdated, AccountUpdated)
+DELETIONS = (CustomerDeleted, InvoiceDeleted, CreditDeleted, AccountDeleted)
+UPDATES = (CustomerUpdated, InvoiceUpdated, AccountUpdated)
 CREATIONS = (CustomerCreated, InvoiceCreated, CreditCreated, AccountCreated)
+UNDOES: dict[type[Event], Callable[[Any], Event]] = {
+    CustomerCreated: lambda event: CustomerDeleted(event.id, event.account_id, now()),
+    InvoiceCreated: lambda event: InvoiceDeleted(
+        event.id, event.customer_id, event.purchase_price_cents, now(), event.purchase_date
+    ),
+    CreditCreated: lambda event: CreditDeleted(
+        event.id, event.customer_id, event.credited_cents, now(), event.credit_date
+    ),
+    AccountCreated: lambda event: AccountDeleted(event.id, now(), cascade=False),
+}
+"""What undoes a creation, by its type."""
 _RENUMBER = {
     "customer": [
         "UPDATE customer SET id = ? WHERE id = ?",
@@ -97,8 +109,8 @@ def part_ways(store: Healing, stream: EventStream, beat: Callable[[], None], out
     """
     database = store.database
     agreed, theirs = _compared(outbox, stream, beat)
-    gone = {_row(event) for event in theirs if type(event) in _DELETIONS}
-    newest = {_row(event): event for event in theirs if type(event) in _UPDATES}
+    gone = {row_of(event) for event in theirs if type(event) in DELETIONS}
+    newest = {row_of(event): event for event in theirs if type(event) in UPDATES}
     with database.transaction():
         source = outbox.source
         if outbox.is_written_to:
@@ -107,13 +119,13 @@ def part_ways(store: Healing, stream: EventStream, beat: Callable[[], None], out
         numbers = _renumber(database, ours)
         told = 0
         for row in ours:
-            event: Any = renumbered(_event(row), numbers)
-            if type(event) not in CREATIONS and _row(event) in gone:
+            event: Any = renumbered(event_of(row), numbers)
+            if type(event) not in CREATIONS and row_of(event) in gone:
                 continue
-            if before := newest.get(_row(event)):
-                event = _after(before, event)
-            if before and type(event) in _UPDATES:
-                newest[_row(event)] = event
+            if before := newest.get(row_of(event)):
+                event = made_after(before, event)
+            if before and type(event) in UPDATES:
+                newest[row_of(event)] = event
                 _keep(database, event)
             Outbox(database).add([event], Cause(row.trace_parent, by=row.by))
             told += 1
@@ -157,20 +169,22 @@ def _is_same(outbox: Outbox, row: OutboxRow) -> bool:
     return row.sequence <= outbox.last() and outbox.payload(row.sequence) in (row.payload, None)
 
 
-def _event(row: OutboxRow) -> Any:
+def event_of(row: OutboxRow) -> Any:
+    """The event that a row of an outbox has."""
     return decode({b"EventTypeName": row.type.encode(), b"Payload": row.payload})
 
 
-def _row(event: Any) -> tuple[str, int]:
+def row_of(event: Any) -> tuple[str, int]:
+    """Which row of which table an event tells of."""
     return TABLES[type(event)], event.id
 
 
-def _after(before: Any, event: Any) -> Any:
-    """A change of ours as one that followed theirs: so the amounts add up, and it counts."""
+def made_after(before: Any, event: Any) -> Any:
+    """A change as one that followed another of the same row: so the amounts add up, and it counts."""
     if isinstance(event, InvoiceDeleted):
         last = {"last_price_cents": before.purchase_price_cents, "last_date": before.purchase_date}
         return msgspec.structs.replace(event, **last)
-    if type(event) not in _UPDATES:
+    if type(event) not in UPDATES:
         return event
     changed: dict[str, Any] = {"revision": before.revision + 1}
     if isinstance(event, InvoiceUpdated):
@@ -181,7 +195,7 @@ def _after(before: Any, event: Any) -> Any:
 
 def _keep(database: Database, event: Any) -> None:
     """Have an update count before those that will be taken back: its row is as it says already."""
-    table, id = _row(event)
+    table, id = row_of(event)
     database.execute(_REVISED[table], (event.revision, id))
     if table != "invoice":
         updates.is_newest(database, table, id, event.revision, encode(event))  # type: ignore[arg-type]
@@ -190,7 +204,7 @@ def _keep(database: Database, event: Any) -> None:
 def _renumber(database: Database, rows: Iterable[OutboxRow]) -> Numbers:
     """Give what these events created numbers that nobody had."""
     created: defaultdict[str, list[int]] = defaultdict(list)
-    for event in map(_event, rows):
+    for event in map(event_of, rows):
         if type(event) in CREATIONS:
             created[TABLES[type(event)]].append(event.id)
     numbers: Numbers = {}

@@ -7,29 +7,14 @@ RequestKeys, and can go on in its place.
 
 from collections.abc import Callable, Sequence
 from itertools import groupby
-from typing import Any
 
 import structlog
 
-from tally.events import (
-    PAYLOAD_FIELD,
-    TYPE_FIELD,
-    AccountCreated,
-    AccountDeleted,
-    CreditCreated,
-    CreditDeleted,
-    CustomerCreated,
-    CustomerDeleted,
-    Event,
-    EventId,
-    InvoiceCreated,
-    InvoiceDeleted,
-    decode,
-    now,
-)
+from tally.events import EventId
+from tally.recovery.diverged import UNDOES, event_of, row_of
+from tally.recovery.merging import is_nothing
 from tally.recovery.standing import later_names
 from tally.recovery.taking_back import Answers, Healing, following, gaps, own_event, take_back
-from tally.store.database import Database
 from tally.store.incarnations import begin, incarnations, own_sources
 from tally.store.lacking import note_lacking
 from tally.store.nodes import DIFFERS, FOLLOWS
@@ -53,7 +38,7 @@ class Follower:
     """
 
     def __init__(self, store: Healing, stream: EventStream, beat: Callable[[], None] = lambda: None) -> None:
-        self._store = store
+        self.store = store
         self._database = store.database
         self._stream = stream
         self._beat = beat
@@ -94,7 +79,7 @@ class Follower:
                 self._database.set_meta(_POSITION, _START.decode())
         elif self._behind >= GIVE_UP:
             for source in behind:
-                take_back(self._store, self._stream, self._beat, self._own[source])
+                take_back(self.store, self._stream, self._beat, self._own[source])
             self._know_names()
             self._behind = 0
 
@@ -116,7 +101,7 @@ class Follower:
                 begin(self._database, Outbox(self._database).last(), heir)
         self._own = {each.source: Outbox(self._database, each) for each in incarnations(self._database)}
         for source in self._own:
-            self._answers.setdefault(source, Answers(self._store, source))
+            self._answers.setdefault(source, Answers(self.store, source))
 
     def _take(self, entries: Sequence[Entry]) -> None:
         strange = self._strangers(entries)
@@ -162,16 +147,13 @@ class Follower:
 
     def _replace(self, outbox: Outbox, ours: OutboxRow, theirs: OwnEvent) -> None:
         """What the primary has made of an event is what counts."""
-        event: Any = decode({TYPE_FIELD: ours.type.encode(), PAYLOAD_FIELD: ours.payload})
+        event, here = event_of(ours), theirs.event
         outbox.replace(theirs.row)
-        if type(event) is type(theirs.event) and event.id == theirs.event.id:
-            self._store.make_again([theirs])  # of a higher revision; what is deleted stays so
-            is_mended = type(event) not in _TAKEN_BACK
-        elif undo := _TAKEN_BACK.get(type(event)):
-            self._store.make_again([OwnEvent(theirs.row, undo(event))])
-            is_mended = True
-        else:
-            is_mended = False
+        is_mended = is_nothing(event) or type(event) in UNDOES or row_of(event) == row_of(here)
+        if undo := UNDOES.get(type(event)):
+            self.store.make_again([OwnEvent(ours, undo(event))])
+        if not is_nothing(here):
+            self.store.make_again([theirs])  # a change has a higher revision; what is deleted stays so
         if not is_mended:
             _log.warning("differs_from_primary", event=f"{outbox.source}:{ours.sequence}")
             self._database.set_meta(DIFFERS, 1)
@@ -191,33 +173,9 @@ class Follower:
             note_lacking(self._database, outbox.source, lacking)
         outbox.restore(rows)
         self._note_published(outbox, rows[-1].sequence)
-        self._store.make_again(own)
+        self.store.make_again(own)
         at = int(entries[-1].id.partition(b"-")[0]) // 1000
         self._answers[outbox.source].take(own, at)
-
-
-_TAKEN_BACK: dict[type[Event], Callable[[Any], Event]] = {
-    CustomerCreated: lambda event: CustomerDeleted(event.id, event.account_id, now()),
-    InvoiceCreated: lambda event: InvoiceDeleted(
-        event.id, event.customer_id, event.purchase_price_cents, now(), event.purchase_date
-    ),
-    CreditCreated: lambda event: CreditDeleted(
-        event.id, event.customer_id, event.credited_cents, now(), event.credit_date
-    ),
-    AccountCreated: lambda event: AccountDeleted(event.id, now(), cascade=False),
-}
-"""What undoes a creation that the primary has not taken over."""
-
-
-def begin_own(database: Database) -> None:
-    """Have a standby's database go on in its primary's place, under a name of its own.
-
-    All that the stream has must have been taken in. May be repeated.
-    """
-    with database.transaction():
-        if database.meta(FOLLOWS):
-            begin(database, Outbox(database).last())
-            database.execute("DELETE FROM meta WHERE key = ?", (FOLLOWS,))
 
 
 def _source(entry: Entry) -> str:

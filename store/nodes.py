@@ -111,9 +111,9 @@ def follows(database: Database) -> bool:
     return bool(database.meta(FOLLOWS))
 
 
-def may_be_promoted(database: Database) -> bool:
-    """Whether it is a standby's, and holds what its primary holds, as far as it has followed."""
-    return follows(database) and not database.meta(DIFFERS)
+def differs(database: Database) -> bool:
+    """Whether it is a standby's, and has something that its primary has not."""
+    return follows(database) and bool(database.meta(DIFFERS))
 
 
 def keep(database: Database, nodes: dict[str, str]) -> None:

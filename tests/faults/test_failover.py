@@ -1,17 +1,29 @@
-"""A primary and its standby, whatever becomes of them and of Redis: nothing is lost, and nothing counts twice."""
+"""A primary and its standby, whatever becomes of them and of Redis: nothing is lost or counted twice."""
 
+import os
+import random
 import signal
+import time
+from collections import Counter
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
+import redis
 from integration.test_nodes import a_node, sell, shown
 from integration.test_standby import FAILOVER_SECONDS, is_primary, pair, recorded, tool
 
+from support.loading import Recording
 from support.redis_process import RedisProcess
 from support.tally import Tally
 from support.waiting import eventually
+from tally import config
+from tally.commands import promoting
+from tally.store import customers
+from tally.store.incarnations import incarnations
+from tally.store.stream import EventStream
 
 pytestmark = pytest.mark.whole
 
@@ -81,3 +93,98 @@ def test_a_primary_that_can_not_renew_its_lease_records_nothing(tmp_path: Path, 
         first.customers.post("/customers", new)
     finally:
         first.end()
+
+
+FAILOVERS = int(os.environ.get("TALLY_TEST_FAILOVERS", "4"))
+
+
+@pytest.mark.parametrize("answer_after", ["commit", "publish"])
+def test_what_is_answered_counts_once_over_any_failovers(
+    tmp_path: Path, server: RedisProcess, answer_after: str
+) -> None:
+    """TALLY_TEST_FAILOVERS says how many; each is of a kind that is drawn."""
+    seed = random.randrange(2**32)
+    choose = random.Random(seed)
+    told = [f"seed {seed}"]
+    with pair(tmp_path, server.url, customers={"answer_after": answer_after}) as (old, new):
+        try:
+            with Recording([old, new], "1", first_cents=101) as recording:
+                for number in range(FAILOVERS):
+                    how = choose.choice(["killed", "frozen", "alive", "redis killed"])
+                    told.append(f"{number}: {how}, {len(recording.answered)} answered")
+                    _fail_over(how, old, new, server, choose)
+                    old, new = new, old
+            assert len({*recording.answered.values()}) == len(recording.answered), "an id was given twice"
+            _are_counted_once(recording.answered, old)
+            expected = 100 + sum(recording.answered)
+            for tally in (old, new):
+                eventually(partial(_shows, tally, expected), 60)
+                eventually(tally.settled, 60)
+            eventually(lambda: recorded_all(new) == recorded_all(old), 60)
+        except BaseException as error:
+            error.add_note("\n".join(told))
+            raise
+
+
+def _fail_over(how: str, old: Tally, new: Tally, server: RedisProcess, choose: random.Random) -> None:
+    """Have the new one be the primary, and the old one its standby."""
+    frozen: list[psutil.Process] = []
+    if how == "killed":
+        old.end()
+    elif how == "frozen":
+        frozen = _freeze(old)
+    elif how == "redis killed":
+        server.kill()
+        server.start()
+    eventually(partial(_promoted, new), 60)
+    eventually(lambda: is_primary(new.customers) and is_primary(new.accounts), 60)
+    time.sleep(choose.uniform(0, 0.5))  # the primary works alone for a while
+    if how == "killed":
+        old.start()
+    _thaw(frozen)
+    eventually(lambda: all(report["standby"] for report in old.reports()), 60)
+    time.sleep(choose.uniform(0, 0.5))
+
+
+def _promoted(tally: Tally) -> bool:
+    settings = config.load(tally.directory / "tally.toml", {})
+    stream = EventStream.at(settings.redis.full_url, settings.redis.stream)
+    try:
+        promoting.promote_here(settings, stream, lambda told: True)
+    except (promoting.CannotPromote, redis.RedisError):
+        return False  # what it had accepted is handed over first
+    return True
+
+
+def recorded_all(tally: Tally) -> dict[str, int]:
+    """All invoices at a Tally, by id."""
+    found: dict[str, int] = {}
+    after = ""
+    while True:
+        page = tally.customers.get(f"/invoices?limit=1000{after}")
+        found |= {each["id"]: each["purchase_price_cents"] for each in page["invoices"]}
+        if not page["next"]:
+            return found
+        after = f"&after={page['next']}"
+
+
+def _are_counted_once(answered: dict[int, str], tally: Tally) -> None:
+    eventually(lambda: len(recorded_all(tally)) >= 1 + len(answered), 60)
+    there = recorded_all(tally)
+    twice = [cents for cents, times in Counter(there.values()).items() if times > 1]
+    assert not twice, "\n".join(str(row) for cents in twice for row in _events_of(tally, cents))
+    missing = {cents: id for cents, id in answered.items() if there.get(id) != cents}
+    assert not missing, "answered, and not there"
+    assert len(there) == 1 + len(answered)
+
+
+def _events_of(tally: Tally, cents: int) -> list[tuple[object, ...]]:
+    """What a Tally's outbox has of invoices of that amount."""
+    with closing(customers.open_database(tally.directory / "data", make=False)) as database:
+        return [
+            *database.rows(
+                "SELECT sequence, type, payload, request_key FROM outbox WHERE CAST(payload AS TEXT) LIKE ?",
+                (f'%"purchase_price_cents":{cents},%',),
+            ),
+            *((each.source, each.base, each.last) for each in incarnations(database)),
+        ]

@@ -20,10 +20,12 @@ FAILOVER_SECONDS = 2
 
 
 @contextmanager
-def pair(directory: Path, redis_url: str, **node: Any) -> Iterator[tuple[Tally, Tally]]:
+def pair(
+    directory: Path, redis_url: str, customers: dict[str, Any] | None = None, **node: Any
+) -> Iterator[tuple[Tally, Tally]]:
     """A primary and its standby, which has all that the primary had at first."""
-    first = a_node(directory / "first", redis_url, 0)
-    second = a_node(directory / "second", redis_url, 0)
+    first = a_node(directory / "first", redis_url, 0, customers=customers or {})
+    second = a_node(directory / "second", redis_url, 0, customers=customers or {})
     for each in (first, second):
         each.settings["node"] |= node
     second.settings["node"]["standby"] = True

@@ -47,13 +47,19 @@ class Client:
         content: Any = None,
         body: bytes | None = None,
         headers: dict[str, str] | None = None,
+        timeout: float = 30,
     ) -> urllib3.BaseHTTPResponse:
         """Send a request: `content` as JSON, or `body` as it is."""
         if content is not None:
             body = json.dumps(content).encode()
         retries = _RETRIES.get(method, False)
         return self._pool.request(
-            method, path, body=body, headers={**self._headers, **(headers or {})}, retries=retries
+            method,
+            path,
+            body=body,
+            headers={**self._headers, **(headers or {})},
+            retries=retries,
+            timeout=timeout,
         )
 
     def get(self, path: str) -> Any:

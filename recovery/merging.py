@@ -1,0 +1,322 @@
+"""How what two databases of a node have recorded at the same time becomes one.
+
+One was the primary before the other was, and some of its events are known to nobody. They keep their names
+and numbers, whoever tells them. A creation stays what it is. A change is made again, as one that followed
+what the other has. What can't be, or was asked for again, gives way to an event that changes nothing.
+"""
+
+import csv
+import os
+from collections.abc import Iterable, Sequence
+from datetime import date
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from tally.events import (
+    AccountDeleted,
+    AccountUpdated,
+    CreditCreated,
+    CreditDeleted,
+    CustomerUpdated,
+    Event,
+    InvoiceCreated,
+    InvoiceDeleted,
+    InvoiceUpdated,
+    encode,
+    now,
+)
+from tally.recovery.diverged import (
+    CREATIONS,
+    DELETIONS,
+    TABLES,
+    UNDOES,
+    UPDATES,
+    Numbers,
+    event_of,
+    made_after,
+    renumbered,
+    row_of,
+)
+from tally.recovery.taking_back import Healing
+from tally.store import notes, references
+from tally.store.accounts import Accounts
+from tally.store.cause import RequestKey
+from tally.store.customers import Customers
+from tally.store.database import Database
+from tally.store.errors import Misdirected, MoveRefused, NotFound, ReferenceTaken
+from tally.store.ids import give
+from tally.store.outbox import Outbox, OutboxRow, OwnEvent
+from tally.store.records import Invoice, NewInvoice
+
+
+class AskedAgain:
+    """Requests with an Idempotency-Key that were sent to both: the rows of the other are those that count."""
+
+    def __init__(self) -> None:
+        self.numbers: Numbers = {}
+        """For each table, which rows took the place of those that were dropped."""
+        self._rows: dict[str, list[int]] = {}  # of the other, by the hash of the request
+        self._dropped: dict[str, int] = {}  # by RequestKey: how many of its events
+
+    def know(self, theirs: Iterable[OutboxRow]) -> None:
+        """These are the other's; of one request, all of them."""
+        for row in theirs:
+            if key := _key(row):
+                self._rows.setdefault(key.request, []).append(event_of(row).id)
+
+    def drops(self, own: OwnEvent) -> bool:
+        """Whether an event is of such a request. To be asked once for each, in their order."""
+        key = _key(own.row)
+        if key is None or key.request not in self._rows:
+            return False
+        rows, place = self._rows[key.request], self._dropped.get(key.request, 0)
+        self._dropped[key.request] = place + 1
+        if type(own.event) in CREATIONS and place < len(rows):
+            self.numbers.setdefault(TABLES[type(own.event)], {})[own.event.id] = rows[place]
+        return True
+
+
+class CantBe(Exception):
+    """A change can't be made again; the message says why."""
+
+
+class Merge:
+    """Fits, at the primary, what a standby hands over to what is here. In the transaction that is open."""
+
+    def __init__(self, store: Healing) -> None:
+        self._database = store.database
+        self._customers, self._accounts = Customers(store.database), Accounts(store.database)
+        self._asked_again = AskedAgain()
+
+    def look_up(self, handed: Iterable[OwnEvent]) -> None:
+        """Look which of the requests that these are of have come here, too. They must not be here yet."""
+        wanted = {key.request for each in handed if (key := _key(each.row))}
+        self._asked_again = AskedAgain()
+        if wanted:
+            names = msgspec.json.encode(sorted(wanted)).decode()
+            self._asked_again.know(map(OutboxRow._make, self._database.rows(_ASKED, (names,))))
+
+    def merged(self, own: OwnEvent) -> Event:
+        """The event that takes the place of this one; the same where nothing stands against it."""
+        event = renumbered(own.event, self._asked_again.numbers)
+        if self._asked_again.drops(own):
+            return nothing(self._database, event)
+        try:
+            return self._made_again(own, event)
+        except CantBe as error:
+            keep(self._database, own, str(error))
+            return nothing(self._database, event)
+
+    def _made_again(self, own: OwnEvent, event: Event) -> Event:
+        """Raises CantBe."""
+        match event:
+            case InvoiceCreated():
+                self._insist_on_customer(event.customer_id)
+                return self._with_free_reference(own, event)
+            case CreditCreated():
+                self._insist_on_customer(event.customer_id)
+                if event.invoice_id is not None:
+                    self._insist_on_room(event.invoice_id, event.credited_cents)
+            case InvoiceUpdated():
+                invoice = self._invoice(event.id)
+                if self._customers.credits.of_invoice(event.id) > event.purchase_price_cents:
+                    raise CantBe("the credits of the invoice come to more")
+                return replace(
+                    event,
+                    previous_price_cents=invoice.purchase_price_cents,
+                    previous_date=date.fromisoformat(invoice.purchase_date),
+                    revision=invoice.revision + 1,
+                )
+            case InvoiceDeleted():
+                return self._deleted_again(event)
+            case CreditDeleted():
+                try:
+                    self._customers.credits.one(event.id)
+                except (NotFound, Misdirected):
+                    return nothing(self._database, event)
+            case CustomerUpdated():
+                return self._customer_again(event)
+            case AccountUpdated():
+                try:
+                    account = self._accounts.account(event.id)
+                except NotFound:
+                    raise CantBe("the account was deleted meanwhile") from None
+                return replace(event, revision=account.revision + 1)
+            case _:
+                pass
+        return event
+
+    def _customer_again(self, event: CustomerUpdated) -> Event:
+        try:
+            customer = self._customers.customer(event.id)
+            if customer.account_id != event.account_id:
+                references.insist_on_move(self._database, event.id, event.account_id)
+        except (NotFound, Misdirected):
+            raise CantBe("the customer was deleted meanwhile") from None
+        except MoveRefused as error:
+            raise CantBe(str(error)) from None
+        return replace(event, revision=customer.revision + 1)
+
+    def _deleted_again(self, event: InvoiceDeleted) -> Event:
+        try:
+            invoice = self._customers.invoice(event.id)
+        except (NotFound, Misdirected):
+            return nothing(self._database, event)  # both have deleted it
+        if self._customers.credits.of_invoice(event.id):
+            raise CantBe("the invoice has credits by now")
+        day = date.fromisoformat(invoice.purchase_date)
+        before = (
+            event.last_price_cents or event.purchase_price_cents,
+            event.last_date or event.purchase_date,
+        )
+        if before == (invoice.purchase_price_cents, day):
+            return event
+        return replace(event, last_price_cents=invoice.purchase_price_cents, last_date=day)
+
+    def _with_free_reference(self, own: OwnEvent, event: InvoiceCreated) -> Event:
+        if event.reference is None:
+            return event
+        new = NewInvoice(event.customer_id, event.purchase_date, event.purchase_price_cents, event.reference)
+        try:
+            references.insist_on_new(self._database, "invoice", [new])
+        except ReferenceTaken as error:
+            keep(self._database, own, f"it is recorded without its reference: {error}")
+            return replace(event, reference=None)
+        return event
+
+    def _invoice(self, id: int) -> Invoice:
+        try:
+            return self._customers.invoice(id)
+        except (NotFound, Misdirected):
+            raise CantBe("the invoice was deleted meanwhile") from None
+
+    def _insist_on_customer(self, id: int) -> None:
+        try:
+            self._customers.customer(id)
+        except (NotFound, Misdirected):
+            raise CantBe("the customer was deleted meanwhile") from None
+
+    def _insist_on_room(self, invoice: int, cents: int) -> None:
+        left = self._invoice(invoice).purchase_price_cents - self._customers.credits.of_invoice(invoice)
+        if cents > left:
+            raise CantBe(f"only {left} cents of the invoice are left to be credited")
+
+
+class Tail:
+    """What a standby that is promoted had accepted, and nobody knows of. In the transaction that is open.
+
+    Its own rows have it already, and those that the primary has recorded since as well.
+    """
+
+    def __init__(self, store: Healing) -> None:
+        self._store = store
+        self._database = store.database
+
+    def settle(self, told: Sequence[tuple[Outbox, int]]) -> None:
+        """`told` are the database's names, in order, and how far each is known to others."""
+        for place, (outbox, last) in enumerate(told[:-1]):
+            if ours := outbox.after(last, -1):
+                theirs = [row for later, _ in told[place + 1 :] for row in later.after(0, -1)]
+                self._fit(outbox, ours, theirs)
+
+    def _fit(self, outbox: Outbox, ours: Sequence[OutboxRow], theirs: Sequence[OutboxRow]) -> None:
+        asked_again, known = AskedAgain(), _Known(map(event_of, theirs))
+        asked_again.know(theirs)
+        for row in ours:
+            was = event_of(row)
+            event = known.fitted(renumbered(was, asked_again.numbers))
+            if asked_again.drops(OwnEvent(row, was)):
+                event = None
+            if event is was:
+                continue
+            if type(was) in CREATIONS:
+                self._store.make_again([OwnEvent(row, UNDOES[type(was)](was))])
+            told = event or nothing(self._database, was)
+            fitted = row._replace(type=type(told).__name__, payload=encode(told))
+            outbox.replace(fitted)
+            self._store.make_again([OwnEvent(fitted, told)])
+
+
+class _Known:
+    """What the other has done to which rows."""
+
+    def __init__(self, events: Iterable[Any]) -> None:
+        self._newest: dict[tuple[str, int], Any] = {}
+        self._first: dict[tuple[str, int], int] = {}  # the revision of the first update
+        self._gone: dict[tuple[str, int], Any] = {}
+        for event in events:
+            if type(event) in UPDATES:
+                self._newest[row_of(event)] = event
+                self._first.setdefault(row_of(event), event.revision)
+            elif type(event) in DELETIONS:
+                self._gone[row_of(event)] = event
+
+    def fitted(self, event: Any) -> Event | None:
+        """An event as it follows what the other has done, the same where it does so already.
+
+        None where it has nothing to change any more.
+        """
+        row, kind = row_of(event), type(event)
+        newest, gone = self._newest.get(row), self._gone.get(row)
+        if gone and isinstance(event, InvoiceDeleted | CreditDeleted):
+            return None
+        if gone and isinstance(event, InvoiceUpdated):
+            last = gone.purchase_price_cents if gone.last_price_cents is None else gone.last_price_cents
+            return event if last == event.purchase_price_cents else None
+        if newest and kind in UPDATES and self._first[row] <= event.revision:
+            event = made_after(newest, event)
+            self._newest[row] = event
+        elif newest and isinstance(event, InvoiceDeleted):
+            event = made_after(newest, event)
+        return event  # type: ignore[no-any-return]
+
+
+def nothing(database: Database, event: Any) -> Event:
+    """An event that changes nothing, in the place of another: of what nobody has, or will ever have."""
+    if database.service == "accounts":
+        (account,) = give(database, "account", 1)
+        return AccountDeleted(account, now(), cascade=False)
+    customer = event.id if TABLES[type(event)] == "customer" else event.customer_id
+    (invoice,) = give(database, "invoice", 1)
+    day = now().date()
+    return InvoiceUpdated(invoice, customer, 0, day, 0, day, 0, now())
+
+
+def is_nothing(event: Event) -> bool:
+    """Whether it can be such an event."""
+    if isinstance(event, InvoiceUpdated):
+        return event.revision == 0
+    return isinstance(event, AccountDeleted)
+
+
+def keep(database: Database, own: OwnEvent, why: str) -> None:
+    """Keep what can't be in a file beside the database, and note it for status. In the open transaction."""
+    file = database.path.with_name(f"not-taken-over-{database.service}.csv")
+    is_new = not file.exists()
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    with open(descriptor, "a", encoding="utf-8", newline="") as content:
+        rows = csv.writer(content)
+        if is_new:
+            rows.writerow(("event", "payload", "by", "why"))
+        rows.writerow((own.row.type, own.row.payload.decode(), own.row.by or "", why))
+        content.flush()
+        os.fsync(descriptor)
+    notes.note(
+        database,
+        f"what a standby had accepted while it was the primary could not all be taken over: {file} tells "
+        "what, and why",
+    )
+
+
+def _key(row: OutboxRow) -> RequestKey | None:
+    return RequestKey.parse(row.request_key) if row.request_key else None
+
+
+_ASKED = (
+    "SELECT sequence, type, payload, trace_parent, request_key, by_user FROM outbox"
+    " WHERE request_key IS NOT NULL"
+    " AND substr(request_key, 1, instr(request_key, ':') - 1) IN (SELECT value FROM json_each(?))"
+    " ORDER BY sequence"
+)
