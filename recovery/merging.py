@@ -7,7 +7,7 @@ what the other has. What can't be, or was asked for again, gives way to an event
 
 import csv
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -215,15 +215,27 @@ class Tail:
         self._database = store.database
 
     def settle(self, told: Sequence[tuple[Outbox, int]]) -> None:
-        """`told` are the database's names, in order, and how far each is known to others."""
-        for place, (outbox, last) in enumerate(told[:-1]):
-            if ours := outbox.after(last, -1):
-                theirs = [row for later, _ in told[place + 1 :] for row in later.after(0, -1)]
-                self._fit(outbox, ours, theirs)
-
-    def _fit(self, outbox: Outbox, ours: Sequence[OutboxRow], theirs: Sequence[OutboxRow]) -> None:
+        """`told` are the database's names, and how far each is known to others."""
+        tails = [(outbox, outbox.after(last, -1)) for outbox, last in told]
+        ours = {outbox.row(row.sequence): row for outbox, rows in tails for row in rows}
+        theirs = self._of_the_same(ours)
         asked_again, known = AskedAgain(), _Known(map(event_of, theirs))
         asked_again.know(theirs)
+        for outbox, rows in tails:
+            self._fit(outbox, rows, asked_again, known)
+
+    def _of_the_same(self, ours: Mapping[int, OutboxRow]) -> list[OutboxRow]:
+        """The rows that tell of the same requests, or of changes of the same things, under whatever name."""
+        requests = sorted({key.request for row in ours.values() if (key := _key(row))})
+        events = [event_of(row) for row in ours.values() if not row.type.endswith("Created")]
+        ids = sorted({int(event.id) for event in events})
+        wanted = [msgspec.json.encode(each).decode() for each in (requests, ids)]
+        found = self._database.rows(_OF_THE_SAME, wanted) if requests or ids else []
+        return [OutboxRow(*row) for row in found if row[0] not in ours]
+
+    def _fit(
+        self, outbox: Outbox, ours: Sequence[OutboxRow], asked_again: AskedAgain, known: "_Known"
+    ) -> None:
         for row in ours:
             was = event_of(row)
             event = known.fitted(renumbered(was, asked_again.numbers))
@@ -244,33 +256,38 @@ class _Known:
 
     def __init__(self, events: Iterable[Any]) -> None:
         self._newest: dict[tuple[str, int], Any] = {}
-        self._first: dict[tuple[str, int], int] = {}  # the revision of the first update
+        self._revisions: set[tuple[str, int, int]] = set()
         self._gone: dict[tuple[str, int], Any] = {}
         for event in events:
+            row = row_of(event)
             if type(event) in UPDATES:
-                self._newest[row_of(event)] = event
-                self._first.setdefault(row_of(event), event.revision)
+                self._revisions.add((*row, event.revision))
+                if event.revision >= getattr(self._newest.get(row), "revision", 0):
+                    self._newest[row] = event
             elif type(event) in DELETIONS:
-                self._gone[row_of(event)] = event
+                self._gone[row] = event
 
     def fitted(self, event: Any) -> Event | None:
-        """An event as it follows what the other has done, the same where it does so already.
+        """An event as it follows what the other has done, the same where nothing of that stands against it.
 
         None where it has nothing to change any more.
         """
-        row, kind = row_of(event), type(event)
-        newest, gone = self._newest.get(row), self._gone.get(row)
-        if gone and isinstance(event, InvoiceDeleted | CreditDeleted):
+        row, newest = row_of(event), self._newest.get(row_of(event))
+        if isinstance(event, InvoiceDeleted | CreditDeleted) and row in self._gone:
             return None
-        if gone and isinstance(event, InvoiceUpdated):
-            last = gone.purchase_price_cents if gone.last_price_cents is None else gone.last_price_cents
-            return event if last == event.purchase_price_cents else None
-        if newest and kind in UPDATES and self._first[row] <= event.revision:
-            event = made_after(newest, event)
-            self._newest[row] = event
-        elif newest and isinstance(event, InvoiceDeleted):
+        if isinstance(event, InvoiceUpdated) and row in self._gone:
+            return event if _last(self._gone[row]) == event.purchase_price_cents else None
+        if type(event) in UPDATES and (*row, event.revision) in self._revisions:
+            event = self._newest[row] = made_after(newest, event)
+            self._revisions.add((*row, event.revision))
+        elif isinstance(event, InvoiceDeleted) and newest and newest.purchase_price_cents != _last(event):
             event = made_after(newest, event)
         return event  # type: ignore[no-any-return]
+
+
+def _last(event: InvoiceDeleted) -> int:
+    """The amount that an invoice had when it was deleted."""
+    return event.purchase_price_cents if event.last_price_cents is None else event.last_price_cents
 
 
 def nothing(database: Database, event: Any) -> Event:
@@ -314,6 +331,14 @@ def _key(row: OutboxRow) -> RequestKey | None:
     return RequestKey.parse(row.request_key) if row.request_key else None
 
 
+_OF_THE_SAME = (
+    "SELECT sequence, type, payload, trace_parent, request_key, by_user FROM outbox"
+    " WHERE (request_key IS NOT NULL"
+    " AND substr(request_key, 1, instr(request_key, ':') - 1) IN (SELECT value FROM json_each(?1)))"
+    " OR ((type LIKE '%Updated' OR type LIKE '%Deleted')"
+    " AND CAST(json_extract(CAST(payload AS TEXT), '$.id') AS INTEGER) IN (SELECT value FROM json_each(?2)))"
+    " ORDER BY sequence"
+)
 _ASKED = (
     "SELECT sequence, type, payload, trace_parent, request_key, by_user FROM outbox"
     " WHERE request_key IS NOT NULL"
