@@ -1,5 +1,6 @@
-"""Somebody who records invoices at whichever machine is the primary, until each is answered."""
+"""Somebody who works at whichever machine is the primary, and asks again until each invoice is answered."""
 
+import random
 import threading
 from collections.abc import Sequence
 
@@ -7,23 +8,29 @@ import urllib3
 
 from support.tally import Tally
 
+MARK = 10**6  # an invoice's amount in cents, by this, is what it is known by
 
-class Recording:
-    """A thread that records one invoice after the other, each of another amount, under a key of its own.
 
-    `answered` has the id that each amount got. What is not answered 201 is asked again, with its key, at
-    whoever else there is.
+class Working:
+    """A thread that records one invoice after the other, under a key of its own; changes and deletes some.
+
+    What is not answered 201 is asked again, with its key, at whoever else there is. `answered` has the id
+    that each invoice got, by its mark; `amounts` what each was to have, once; `gone` which were deleted for
+    sure, and `doubtful` which may be, as nobody has answered.
     """
 
-    def __init__(self, machines: Sequence[Tally], customer: str, first_cents: int = 1) -> None:
+    def __init__(self, machines: Sequence[Tally], customer: str, seed: int) -> None:
         self._machines = list(machines)
         self._customer = customer
-        self._next = first_cents
+        self._random = random.Random(seed)
         self._stopping = threading.Event()
         self.answered: dict[int, str] = {}
+        self.amounts: dict[int, set[int]] = {}
+        self.gone: set[int] = set()
+        self.doubtful: set[int] = set()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> "Recording":
+    def __enter__(self) -> "Working":
         self._thread.start()
         return self
 
@@ -33,28 +40,53 @@ class Recording:
         assert not self._thread.is_alive(), "an invoice was not answered within a minute"
 
     def _run(self) -> None:
+        mark = 0
         while not self._stopping.is_set():
-            cents, self._next = self._next, self._next + 1
-            self._record(cents)
+            mark += 1
+            self._record(mark)
+            if self._random.random() < 0.3:
+                self._change(self._random.choice([*self.answered]))
+            if self._random.random() < 0.1:
+                self._delete(self._random.choice([*self.answered]))
 
-    def _record(self, cents: int) -> None:
+    def _record(self, mark: int) -> None:
         invoice = {
             "customer_id": self._customer,
             "purchase_date": "2019-01-06",
-            "purchase_price_cents": cents,
+            "purchase_price_cents": mark,
         }
-        while True:
-            machine = self._machines[0]
-            try:
-                answer = machine.customers.request(
-                    "POST", "/invoices", invoice, headers={"Idempotency-Key": f"invoice-{cents}"}, timeout=1
-                )
-            except urllib3.exceptions.HTTPError:
-                pass
-            else:
-                if answer.status == 201:
-                    self.answered[cents] = answer.json()["id"]
-                    return
-                assert answer.status == 503, (answer.status, answer.data)
-            self._machines.append(self._machines.pop(0))
-            self._stopping.wait(0.01)
+        headers = {"Idempotency-Key": f"invoice-{mark}"}
+        while (answer := self._ask("POST", "/invoices", invoice, headers)) is None or answer.status != 201:
+            self._turn()
+        self.answered[mark], self.amounts[mark] = answer.json()["id"], {mark}
+
+    def _change(self, mark: int) -> None:
+        cents = mark + MARK * self._random.randint(1, 1000)
+        self.amounts[mark].add(cents)
+        change = {"purchase_price_cents": cents}
+        if self._ask("PATCH", f"/invoices/{self.answered[mark]}", change) is None:
+            self._turn()
+
+    def _delete(self, mark: int) -> None:
+        answer = self._ask("DELETE", f"/invoices/{self.answered[mark]}")
+        if answer is not None and answer.status == 204:
+            self.gone.add(mark)
+        elif answer is None:
+            self.doubtful.add(mark)
+            self._turn()
+
+    def _ask(
+        self, method: str, path: str, content: object = None, headers: dict[str, str] | None = None
+    ) -> urllib3.BaseHTTPResponse | None:
+        """What the machine answers; None where it doesn't."""
+        client = self._machines[0].customers
+        try:
+            answer = client.request(method, path, content, headers=headers, timeout=1)
+        except urllib3.exceptions.HTTPError:
+            return None
+        assert answer.status in (200, 201, 204, 404, 503), (answer.status, answer.data)
+        return answer
+
+    def _turn(self) -> None:
+        self._machines.append(self._machines.pop(0))
+        self._stopping.wait(0.01)
