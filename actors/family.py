@@ -389,7 +389,7 @@ class Family:
 
         def renew() -> None:
             standing.take_number()
-            if taking_over.step():
+            if not self._is_private and taking_over.step():  # a private one has no standbys
                 publishing.look_again()
 
         relay.run(

@@ -68,6 +68,7 @@ RULES = {
     ("customers", "GET", "/status"): SIGNED_IN,
     ("customers", "GET", "/health/live"): OPEN,
     ("customers", "GET", "/health/ready"): OPEN,
+    ("customers", "GET", "/health/primary"): OPEN,
     ("accounts", "GET", "/accounts"): LISTS,
     ("accounts", "POST", "/accounts"): CREATES,
     ("accounts", "GET", "/accounts/{id}"): OWN,
@@ -89,6 +90,7 @@ RULES = {
     ("accounts", "GET", "/status"): SIGNED_IN,
     ("accounts", "GET", "/health/live"): OPEN,
     ("accounts", "GET", "/health/ready"): OPEN,
+    ("accounts", "GET", "/health/primary"): OPEN,
 }
 CLOSED = [route for route, rule in RULES.items() if rule != OPEN]
 UNKNOWN = "4611686018427387904"
