@@ -187,7 +187,7 @@ class Relay:
         self._marked = self._outbox.published()
         faults = (refusal(*stand) for stand in stands)
         self.refusal = next((fault for fault in faults if fault), None)
-        if not self.refusal and published.last < self._marked:
+        if not self.refusal and self._outbox.is_written_to and published.last < self._marked:
             _log.warning(
                 "redis_lost_events", source=self._outbox.source, had=self._marked, has=published.last
             )

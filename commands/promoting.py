@@ -7,7 +7,7 @@ from tally.actors.services import SERVICES
 from tally.config import Settings
 from tally.store import customers, nodes
 from tally.store.errors import StoreError
-from tally.store.membership import Candidate, at_work, leases_of, promote
+from tally.store.membership import Candidate, Membership, at_work, leases_of, promote
 from tally.store.stream import EventStream
 
 
@@ -15,8 +15,11 @@ class CannotPromote(StoreError):
     """There is nothing to promote here, or it was not confirmed; the message says which."""
 
 
-def candidates(settings: Settings) -> list[Candidate]:
-    """The databases in the data directory that follow a primary. Raises CannotPromote or StoreError."""
+def candidates(settings: Settings, stream: EventStream) -> list[Candidate]:
+    """The databases in the data directory that follow a primary; Redis knows then what they know of it.
+
+    Raises CannotPromote, StoreError or RedisError.
+    """
     node, found = settings.node, []
     for name, service in SERVICES.items():
         if (settings.directory / f"{name}.db").exists():
@@ -28,6 +31,7 @@ def candidates(settings: Settings) -> list[Candidate]:
                         "from a `backup` of the primary, with `join`"
                     )
                 if nodes.follows(database):
+                    Membership(database, stream, url).take()
                     found.append(Candidate(database.source, url))
     return found
 
@@ -37,7 +41,7 @@ def promote_here(settings: Settings, stream: EventStream, confirm: Callable[[str
 
     Raises CannotPromote, StoreError or RedisError.
     """
-    found, number = candidates(settings), settings.node.number
+    found, number = candidates(settings, stream), settings.node.number
     if not found:
         raise CannotPromote(f"{settings.directory} has no standby's databases: it is a primary's, or empty")
     old = sorted(leases_of(stream, number))

@@ -49,8 +49,9 @@ class Answering:
         """
         outboxes = {each.source: Outbox(self._database, each) for each in incarnations(self._database)}
         more = False
-        for source in (*outboxes, *earlier_sources(self._database)):
-            for group, asked in self._asks.of(source).items():
+        sources = [*outboxes, *earlier_sources(self._database)]
+        for source, asks in zip(sources, self._asks.of_all(sources), strict=True):
+            for group, asked in asks.items():
                 if self._asks.unsettled(group) < MOST_UNSETTLED:
                     more |= self._answer(source, outboxes.get(source), group, asked)
         return more

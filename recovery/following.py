@@ -155,7 +155,7 @@ class Follower:
         if not is_nothing(here):
             self.store.make_again([theirs])  # a change has a higher revision; what is deleted stays so
         if not is_mended:
-            _log.warning("differs_from_primary", event=f"{outbox.source}:{ours.sequence}")
+            _log.warning("differs_from_primary", source=outbox.source, number=ours.sequence)
             self._database.set_meta(DIFFERS, 1)
 
     def _take_of(self, outbox: Outbox, entries: Sequence[Entry]) -> None:

@@ -6,18 +6,20 @@ what becomes of those that stand against what the primary has by now.
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import structlog
 
 from tally.events import EventId, encode
-from tally.recovery.merging import Merge, Tail, keep
+from tally.recovery.merging import Merge, Tail
 from tally.recovery.standing import later_names
-from tally.recovery.taking_back import Answers, Healing, own_event
+from tally.recovery.taking_back import Answers, Healing, gaps, own_event
 from tally.store import nodes
 from tally.store.asks import published_fields
 from tally.store.database import Database
 from tally.store.incarnations import begin, incarnations, own_sources
+from tally.store.lacking import note_found, note_lacking
 from tally.store.outbox import Outbox, OwnEvent
 from tally.store.stream import Entry, EventStream
 
@@ -33,10 +35,13 @@ def hand_over(database: Database, stream: EventStream) -> int:
     Raises RedisError or StoreError.
     """
     key = stream.handed_key(database.service, database.node)
-    if stream.client.xlen(key):
-        return 0
-    for outbox, told in _told(database, stream):
-        if rows := outbox.after(told, AT_ONCE):
+    published = stream.published_by_source()
+    for incarnation in incarnations(database):
+        outbox = Outbox(database, incarnation)
+        if rows := outbox.after(published.get(outbox.source, 0), AT_ONCE):
+            _note_names(database, stream)
+            if stream.client.xlen(key):
+                return 0
             with stream.client.pipeline(transaction=True) as transaction:
                 for row in rows:
                     transaction.xadd(key, published_fields(outbox.source, row))  # type: ignore[arg-type]
@@ -44,6 +49,12 @@ def hand_over(database: Database, stream: EventStream) -> int:
             _log.info("handed_over", source=outbox.source, first=rows[0].sequence, events=len(rows))
             return len(rows)
     return 0
+
+
+def _note_names(database: Database, stream: EventStream) -> None:
+    """See that the primary can know of every name that it is one of the node's."""
+    known, names = stream.heirs(), [each.source for each in incarnations(database)]
+    stream.note_heirs({heir: former for former, heir in pairwise(names) if heir not in known})
 
 
 def go_on(store: Healing, stream: EventStream) -> None:
@@ -63,11 +74,9 @@ def go_on(store: Healing, stream: EventStream) -> None:
 
 def _told(database: Database, stream: EventStream) -> list[tuple[Outbox, int]]:
     """The names of a database, and up to which number the events of each are known to others."""
-    published = stream.published_by_source()
+    published, applied = stream.published_by_source(), stream.applied_by_source()
     outboxes = [Outbox(database, incarnation) for incarnation in incarnations(database)]
-    return [
-        (outbox, max(published.get(outbox.source, 0), stream.applied(outbox.source))) for outbox in outboxes
-    ]
+    return [(each, max(published.get(each.source, 0), applied.get(each.source, 0))) for each in outboxes]
 
 
 class TakingOver:
@@ -92,11 +101,11 @@ class TakingOver:
         entries = [Entry(id, fields) for id, fields in orders]
         self._know_names(entries)
         self._merge.look_up(filter(None, map(own_event, entries)))
-        published = self._stream.published_by_source()
+        published, applied = self._stream.published_by_source(), self._stream.applied_by_source()
         count = 0
         with self._database.transaction():
             for entry in entries:
-                count += self._take(entry, published)
+                count += self._take(entry, published, applied)
         self._stream.client.xdel(self._key, *(entry.id for entry in entries))
         if count:
             _log.warning("took_over", events=count)
@@ -114,28 +123,32 @@ class TakingOver:
             if later:
                 begin(self._database, Outbox(self._database).last())
 
-    def _take(self, entry: Entry, published: Mapping[str, int]) -> bool:
-        """Take over one event, in the transaction that is open; False for one that is here already."""
+    def _take(self, entry: Entry, published: Mapping[str, int], applied: Mapping[str, int]) -> bool:
+        """Take over one event, in the transaction that is open; False for one that is here already.
+
+        What others have applied stays as it is: Redis had it, and has lost it.
+        """
         own, name = own_event(entry), entry.event_name
-        if own is None or not isinstance(name, EventId):
-            return False
         ours = {each.source: each for each in incarnations(self._database)}
-        if name.source not in ours:
-            keep(self._database, own, f"it is {name.source}'s, which this database does not follow")
-            return False
+        if own is None or not isinstance(name, EventId) or name.source not in ours:
+            return False  # it comes again once it is known whose it is
         outbox = Outbox(self._database, ours[name.source])
-        last = max(outbox.last(), published.get(name.source, 0))
-        if name.sequence <= last:
+        if name.sequence > max(outbox.last(), published.get(name.source, 0)):
+            is_known = name.sequence <= applied.get(name.source, 0)
+            told = own if is_known else self._fitted(own)
+            note_lacking(self._database, name.source, gaps([own.row], outbox.last()))
+        elif note_found(self._database, name.source, name.sequence):
+            told = own
+        else:
             return False
-        merged = self._merge.merged(own)
-        row = own.row._replace(
-            sequence=name.sequence,
-            type=type(merged).__name__,
-            payload=own.row.payload if merged is own.event else encode(merged),
-        )
-        outbox.restore([row])
-        told = OwnEvent(row, merged)
+        outbox.restore([told.row])
         self._store.make_again([told])
         at = int(entry.id.partition(b"-")[0]) // 1000
         self._answers.setdefault(name.source, Answers(self._store, name.source)).take([told], at)
         return True
+
+    def _fitted(self, own: OwnEvent) -> OwnEvent:
+        merged = self._merge.merged(own)
+        if merged is own.event:
+            return own
+        return OwnEvent(own.row._replace(type=type(merged).__name__, payload=encode(merged)), merged)

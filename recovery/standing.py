@@ -19,7 +19,7 @@ from tally.store.asks import Asks
 from tally.store.database import Database
 from tally.store.incarnations import begin, incarnations, is_begun, own_sources
 from tally.store.membership import AtWorkElsewhere, Membership, Replaced
-from tally.store.nodes import WrongNumber, address_of
+from tally.store.nodes import WrongNumber, address_of, follows
 from tally.store.outbox import Outbox
 from tally.store.stream import EventStream, Published, fingerprint
 from tally.store.write_permission import Refusal, WritePermission
@@ -51,7 +51,9 @@ def stands_of(database: Database, stream: EventStream) -> list[Stand]:
         for outbox in outboxes
         if outbox.first() <= outbox.last() or not outbox.last() or ever.get(outbox.source, 0) > outbox.last()
     ]
-    return [Stand(outbox, stream.published(outbox.source)) for outbox in (*kept, Outbox(database, newest))]
+    outboxes = [*kept, Outbox(database, newest)]
+    published = stream.published_of([outbox.source for outbox in outboxes])
+    return [*map(Stand, outboxes, published)]
 
 
 def later_names(known: Collection[str], heirs: Mapping[str, str]) -> list[str]:
@@ -120,7 +122,7 @@ class Standing:
             except (WrongNumber, AtWorkElsewhere):
                 self._permission.refuse(Refusal.REPLACED)
                 raise
-            if primary is not None:
+            if primary is not None or follows(self._database):  # which goes on first, if it was promoted
                 url = address_of(self._database, self._database.node) or ""
                 self._permission.refuse(Refusal.STANDBY, url)
                 raise Replaced(f"{self._database.source} is a standby; {primary or 'nobody'} has its number")
@@ -130,8 +132,9 @@ class Standing:
 
     def _mend(self, stands: Sequence[Stand]) -> bool:
         """Mend one thing, if there is one; then it is to be looked at anew."""
+        applied = self._stream.applied_by_source()
         for outbox, published in stands:
-            last, ever = outbox.last(), max(published.ever, self._stream.applied(outbox.source))
+            last, ever = outbox.last(), max(published.ever, applied.get(outbox.source, 0))
             if ever > last and joins(outbox, self._stream, self._beat):
                 take_back(self._store, self._stream, self._beat, outbox)
                 return True

@@ -1,6 +1,6 @@
 """Events of its own that a database lacks since it was put back: they were nowhere any more."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -32,5 +32,20 @@ def note_lacking(database: Database, source: str, lacking: Sequence[Range]) -> N
     if lacking:
         noted = lacking_of(database)
         noted[source] = ranges.merge([*noted.get(source, []), *lacking])
-        shown = {each: ranges.shown(numbers) for each, numbers in noted.items()}
-        database.set_meta(_NOTED, msgspec.json.encode(shown).decode())
+        _note(database, noted)
+
+
+def note_found(database: Database, source: str, number: int) -> bool:
+    """Whether it lacked this one; from now on it doesn't. In the transaction that is open."""
+    noted = lacking_of(database)
+    found = [Range(number, number)]
+    if not ranges.both(noted.get(source, []), found):
+        return False
+    noted[source] = ranges.without(noted[source], found)
+    _note(database, {each: left for each, left in noted.items() if left})
+    return True
+
+
+def _note(database: Database, noted: Mapping[str, Sequence[Range]]) -> None:
+    shown = {source: ranges.shown(lacking) for source, lacking in noted.items()}
+    database.set_meta(_NOTED, msgspec.json.encode(shown).decode())

@@ -255,6 +255,16 @@ class EventStream:
         """How far the stream has got with `source`."""
         return self.publish(source, 0, [])
 
+    def published_of(self, sources: Sequence[str]) -> list[Published]:
+        """How far the stream has got with each source: two commands for all of them, and a third.
+
+        Of an entry that others have removed alone nothing is told, but of the last source's.
+        """
+        newest = self.published(sources[-1])  # notes of all, where the stream was deleted
+        every = self.published_by_source()
+        marks: dict[bytes, bytes] = self.client.hgetall(self.marks_key)  # type: ignore[assignment]
+        return [*(_marked(every.get(each, 0), marks.get(each.encode())) for each in sources[:-1]), newest]
+
     def look_for_loss(self) -> None:
         """See whether the stream was deleted, and note it: once the groups are there again, none can tell."""
         self.publish("", 0, [])
@@ -356,11 +366,18 @@ class EventStream:
         """Where an earlier release gave a source up: it is in use again. May be repeated."""
         self.client.hdel(self.successors_key, source)
 
+    def applied_by_source(self) -> dict[str, int]:
+        """Up to which sequence of each source some group is known to have applied it."""
+        every: dict[bytes, bytes] = self.client.hgetall(self.applied_key)  # type: ignore[assignment]
+        furthest: dict[str, int] = {}
+        for field, last in every.items():
+            source = field.decode(errors="replace").partition(" ")[2]
+            furthest[source] = max(int(last), furthest.get(source, 0))
+        return furthest
+
     def applied(self, source: str) -> int:
         """Up to which sequence of a source some group is known to have applied it."""
-        every: dict[bytes, bytes] = self.client.hgetall(self.applied_key)  # type: ignore[assignment]
-        ours = f" {source}".encode()
-        return max((int(last) for field, last in every.items() if field.endswith(ours)), default=0)
+        return self.applied_by_source().get(source, 0)
 
     def note_applied(self, group: str, applied: Mapping[str, int]) -> None:
         """Note up to which sequence of each source a group has applied it. May be repeated."""
@@ -510,6 +527,14 @@ def _further(row: OutboxRow) -> bytes | str:
         return ""
     named = (("TraceParent", row.trace_parent), ("RequestKey", row.request_key), ("By", row.by))
     return msgspec.msgpack.encode([part for field in named if field[1] for part in field])
+
+
+def _marked(ever: int, mark: bytes | None) -> Published:
+    """What a source has published, by its last sequence and its mark."""
+    entry, _, digest = (mark or b"").decode().partition(" ")
+    if entry == "0-0":
+        return Published(0, None, ever)
+    return Published(ever, digest or None, ever)
 
 
 def _published(answer: Any) -> Published:

@@ -116,6 +116,17 @@ if is_standby or (may_replace == 'standby' and not (held == number and has_numbe
     return answer('standby', holder(service_of(database), number, {[database] = true}) or '')
 end
 
+-- Of two that have the number, one was promoted while Redis knew nothing of the other: as promote.lua counts.
+local rival = held == number and holder(service_of(database), number, {[database] = true})
+if rival then
+    local _, _, theirs = read(call('HGET', KEYS[1], rival))
+    if theirs >= changes + 1000 then
+        write(database, number, url == '' and 'standby' or 'standby ' .. url, theirs)
+        is_at_work()
+        return answer('standby', rival)
+    end
+end
+
 local has_it = held == number and has_number(at)
 local other = not has_it and holder(service_of(database), number, {[database] = true})
 local had_published = not held and tonumber(call('HGET', KEYS[3], database) or '0') > 0

@@ -177,9 +177,11 @@ def _are_counted_once(work: Working, there: dict[str, int], tally: Tally) -> Non
     for mark, id in work.answered.items():
         if mark in work.gone or (mark in work.doubtful and id not in there):
             assert id not in there, f"invoice {id} was deleted"
+        elif mark in work.repeated:
+            assert marks[mark] == 1, f"invoice {mark}"
         else:
             assert there.get(id) in work.amounts[mark], f"invoice {id}: {there.get(id)}"
-    assert {*there} <= {"1", *work.answered.values()}
+    assert {*marks} <= {*work.answered}
 
 
 def _events_of(tally: Tally, cents: int) -> list[tuple[object, ...]]:

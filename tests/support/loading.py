@@ -16,7 +16,8 @@ class Working:
 
     What is not answered 201 is asked again, with its key, at whoever else there is. `answered` has the id
     that each invoice got, by its mark; `amounts` what each was to have, once; `gone` which were deleted for
-    sure, and `doubtful` which may be, as nobody has answered.
+    sure, and `doubtful` which may be, as nobody has answered. Of one that was `repeated`, both may have been
+    answered: one counts then.
     """
 
     def __init__(self, machines: Sequence[Tally], customer: str, seed: int) -> None:
@@ -26,6 +27,7 @@ class Working:
         self._stopping = threading.Event()
         self.answered: dict[int, str] = {}
         self.amounts: dict[int, set[int]] = {}
+        self.repeated: set[int] = set()
         self.gone: set[int] = set()
         self.doubtful: set[int] = set()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -57,6 +59,7 @@ class Working:
         }
         headers = {"Idempotency-Key": f"invoice-{mark}"}
         while (answer := self._ask("POST", "/invoices", invoice, headers)) is None or answer.status != 201:
+            self.repeated.add(mark)
             self._turn()
         self.answered[mark], self.amounts[mark] = answer.json()["id"], {mark}
 

@@ -335,6 +335,15 @@ class RedisDouble:
     def _named(self, stream: Stream, id: bytes) -> Id:
         return stream.last if id == b"$" else _id(id, 0)
 
+    def _do_xread(self, *options: bytes) -> Any:
+        at = options.index(b"STREAMS")
+        name, after = options[at + 1 :]
+        stream = self._stream(name)
+        beyond = _id(after, 0)
+        ids = stream.between((beyond[0], beyond[1] + 1), (_LAST, _LAST)) if stream else []
+        ids = ids[: int(options[options.index(b"COUNT") + 1])]
+        return [[name, [self._entry(stream, id) for id in ids]]] if stream and ids else None
+
     def _do_xreadgroup(self, *arguments: bytes) -> Any:
         _, group_name, consumer, *options = arguments
         at = options.index(b"STREAMS")

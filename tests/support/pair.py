@@ -1,0 +1,476 @@
+"""A primary and its standby on one Redis, with clients and faults, all of it on one clock; see world.
+
+Neither machine is ever lost. So whatever happens, all that was accepted is there at the end, once.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from support.redis_double import RedisDouble
+from support.world import CONSUMERS, KEY, MARK, RETENTION_DAYS, ROUNDS, Tally
+from tally.actors.housekeeper import Housekeeper
+from tally.actors.services import ACCOUNTS, CUSTOMERS, SERVICES, Service
+from tally.events import Id
+from tally.http.status import StatusReport
+from tally.recovery import joining
+from tally.recovery.following import Follower
+from tally.recovery.handing_over import TakingOver, go_on, hand_over
+from tally.recovery.standing import Standing
+from tally.store import accounts, customers, nodes
+from tally.store.accounts import NewAccount
+from tally.store.cause import Cause
+from tally.store.copying import copy_database
+from tally.store.customer_list import CustomerQuery
+from tally.store.errors import InvoiceCredited, NotFound, OverCredited, StoreError
+from tally.store.idempotency import IdempotencyKeys, KeyedRequest, made
+from tally.store.listing import ListQuery
+from tally.store.membership import Candidate, Membership, Replaced, promote
+from tally.store.records import InvoiceChange, NewCredit, NewCustomer, NewInvoice
+from tally.store.stream import EventStream
+from tally.store.write_permission import Refusal
+
+FILES = (customers.FILE, accounts.FILE)
+
+
+class Machine(Tally):
+    """A Tally that is the primary or its standby, as Redis tells; its relays are as in a family."""
+
+    def start(self) -> None:
+        """The relays, then the rest."""
+        for service in SERVICES.values():
+            self.start_relay(service)
+        for service in SERVICES.values():
+            for name in CONSUMERS[service.name]:
+                self.start_consumer(service, name)
+        self.customers = customers.Customers(self._open(CUSTOMERS, "customers-http"))
+        self.accounts = accounts.Accounts(self._open(ACCOUNTS, "accounts-http"))
+        self._keys = IdempotencyKeys(self.customers.database, self._world.wall)
+
+    def start_relay(self, service: Service) -> None:
+        """Start it, or another in its place; see Family."""
+        name = f"{service.name}-relay"
+        self._stream(name), self._open(service, name)
+        self.parts[name] = self._begun(service, name)
+
+    def _begun(self, service: Service, name: str) -> Callable[[], object]:
+        """What the relay does at its turns, by what Redis says now."""
+        database = self.databases[name]
+        stream = EventStream(self._world.redis.client(self.lines[name]), KEY)
+        permission, store = self._permissions[service.name], service.store(database)
+        membership = Membership(database, stream, f"http://{self.directory.name}", wait_seconds=0)
+        permission.confirm(False)
+        standing = Standing(store, stream, permission=permission, membership=membership)
+        if nodes.follows(database):
+            permission.refuse(Refusal.STANDBY)
+
+        def follow() -> None:
+            follower = Follower(store, stream)
+
+            def step() -> None:
+                if not follower.step():
+                    follower.look()
+                hand_over(database, stream)
+                if membership.take() is None:
+                    follower.catch_up()
+                    go_on(store, stream)
+                    self.parts[name] = self._begun(service, name)
+
+            self.parts[name] = step
+
+        def publish() -> None:
+            relay = service.relay(
+                database, stream, standing, clock=self._world.clock, batch=3, holder=membership.holder
+            )
+            housekeeper = Housekeeper(
+                database,
+                stream,
+                timedelta(days=RETENTION_DAYS),
+                self.groups,
+                self._world.clock,
+                self._world.wall,
+            )
+            taking_over, answering = TakingOver(store, stream), service.answering(database, stream)
+
+            def step() -> None:
+                try:
+                    if not relay.step():
+                        relay.look_again()
+                    housekeeper.step()
+                    standing.take_number()
+                    if taking_over.step():
+                        relay.look_again()
+                    answering.step()
+                except Replaced:
+                    follow()
+
+            self.parts[name] = step
+
+        def begin() -> None:
+            try:
+                standing.take_number()
+            except Replaced:
+                follow()
+            else:
+                publish()
+
+        try:
+            begin()
+        except (redis.RedisError, StoreError):
+            if nodes.follows(database):
+                return begin  # it answers no change meanwhile
+            publish()
+        return self.parts[name]
+
+    def record(self, key: str, customer: Any, cents: int) -> int | None:
+        """Record an invoice, or find it recorded under that key; None where this may record nothing."""
+        store = self.customers
+        if store.database.refusal():
+            return None
+        request = KeyedRequest(key, "/invoices", key.encode())
+        new = NewInvoice(customer, date(2019, 1, 6), cents)
+        with store.database.transaction():
+            answer = self._keys.once(
+                request,
+                lambda: made("/invoices", *store.create_invoices([new], Cause(None, request.request_key()))),
+            )
+        return int(str(answer.location).rpartition("/")[2])
+
+    @property
+    def may_write(self) -> bool:
+        """Whether clients may change something here."""
+        return not self.customers.database.refusal()
+
+    def differs(self) -> bool:
+        """Whether it is to be begun again from a copy of the primary."""
+        return any(nodes.differs(database) for database in self.databases.values())
+
+
+class Pair:
+    """One history, from its seed. `rejoined` tells how often a standby was begun again from a copy."""
+
+    def __init__(self, seed: int, directory: Path) -> None:
+        self.random = random.Random(seed)
+        self._now = 4_000_000_000.0  # a day that is yet to come: what is kept for some time is kept
+        self.redis = RedisDouble(lambda: int(self._now * 1000), self.random.choice([(6, 2), (7, 0), (8, 0)]))
+        self._directory = directory
+        self._states: list[dict[bytes, Any]] = []
+        self._marks = 0
+        self.accepted: dict[int, str] = {}  # by mark, the key
+        self.amounts: dict[int, set[int]] = {}
+        self.ids: dict[int, int] = {}  # that clients were told, by mark
+        self._unanswered: list[tuple[str, Any, int]] = []
+        self._asked_twice: set[int] = set()
+        self.gone: set[int] = set()
+        self.credited: Counter[int] = Counter()  # by mark of the invoice
+        self.rejoined = 0
+        self.promotions = 0
+        self._places = [directory / "first", directory / "second"]
+        self._machines: list[Machine | None] = [None, None]
+        self._begin()
+
+    def _begin(self) -> None:
+        for place in self._places:
+            place.mkdir()
+        for service in SERVICES.values():
+            service.open(self._places[0]).close()
+        first = self._start(0)
+        with first.accounts.database.transaction():
+            first.accounts.create_account(NewAccount("one", "u"))
+        with first.customers.database.transaction():
+            self._customers = first.customers.create_customers([NewCustomer("c", Id(1)) for _ in range(2)])
+        for _ in range(5):
+            self.all_turn()
+        self._join(1)
+        self._start(1)
+
+    def _join(self, place: int) -> None:
+        """Begin a standby's files from a copy of the other's, which has published all."""
+        copies = self._directory / f"copies-{self.random.getrandbits(32):x}"
+        copies.mkdir()
+        for file in FILES:
+            copy_database(self._places[1 - place] / file, copies / file, lambda done: None)
+            for suffix in ("", "-wal", "-shm"):
+                (self._places[place] / f"{file}{suffix}").unlink(missing_ok=True)
+        joining.follow(self._places[place], copies, 0)
+
+    def _start(self, place: int) -> Machine:
+        machine = Machine(self, self._places[place])  # type: ignore[arg-type]
+        self._machines[place] = machine
+        machine.start()
+        return machine
+
+    def end(self) -> None:
+        """Let go of everything."""
+        for machine in self._running():
+            machine.stop()
+
+    def clock(self) -> float:
+        return self._now
+
+    def wall(self) -> float:
+        return self._now
+
+    def stream(self) -> EventStream:
+        return EventStream(self.redis.client(), KEY)
+
+    def _running(self) -> list[Machine]:
+        return [machine for machine in self._machines if machine]
+
+    def _one(self) -> Machine | None:
+        """One that clients find, and that lets them change something."""
+        found = [machine for machine in self._running() if machine.may_write]
+        return self.random.choice(found) if found else None
+
+    # Clients
+
+    def record(self) -> None:
+        self._marks += 1
+        key = f"key-{self._marks}"
+        self._unanswered.append((key, self.random.choice(self._customers), self._marks))
+        self.ask_again()
+
+    def ask_again(self) -> None:
+        """Ask for something that was not answered; this may not be answered either."""
+        if not self._unanswered or not (machine := self._one()):
+            return
+        asked = self.random.choice(self._unanswered)
+        key, customer, mark = asked
+        id = machine.record(key, customer, mark)
+        if id is not None:
+            self.accepted[mark] = key
+            self.amounts.setdefault(mark, {mark})
+            if self.random.random() < 0.7:
+                self._unanswered.remove(asked)
+                self.ids[mark] = id
+            else:
+                self._asked_twice.add(mark)
+
+    def change(self) -> None:
+        if (machine := self._one()) and (known := machine.customers.invoices(ListQuery(limit=1000))):
+            invoice = self.random.choice(known)
+            mark = invoice.purchase_price_cents % MARK
+            cents = mark + MARK * self.random.randint(1, 10**4)
+            with suppress(OverCredited), machine.customers.database.transaction():
+                machine.customers.change_invoice(invoice.id, InvoiceChange(purchase_price_cents=cents))
+                self.amounts[mark].add(cents)
+
+    def delete(self) -> None:
+        if (machine := self._one()) and (known := machine.customers.invoices(ListQuery(limit=1000))):
+            invoice = self.random.choice(known)
+            with suppress(InvoiceCredited), machine.customers.database.transaction():
+                machine.customers.delete_invoice(invoice.id)
+                self.gone.add(invoice.purchase_price_cents % MARK)
+
+    def credit(self) -> None:
+        if (machine := self._one()) and (known := machine.customers.invoices(ListQuery(limit=1000))):
+            invoice = self.random.choice(known)
+            new = NewCredit(invoice.customer_id, date(2019, 2, 1), 1, invoice.id)
+            with suppress(OverCredited), machine.customers.database.transaction():
+                machine.customers.credits.create([new])
+                self.credited[invoice.purchase_price_cents % MARK] += 1
+
+    # Turns, and time
+
+    def part_turns(self) -> None:
+        if running := self._running():
+            machine = self.random.choice(running)
+            self._turn(machine, self.random.choice([*machine.parts]))
+
+    def all_turn(self) -> None:
+        for machine in self._running():
+            for name in [*machine.parts]:
+                self._turn(machine, name)
+
+    def a_machine_turns(self) -> None:
+        """While the other stands still."""
+        if running := self._running():
+            machine = self.random.choice(running)
+            for name in [*machine.parts]:
+                self._turn(machine, name)
+
+    def _turn(self, machine: Machine, name: str) -> None:
+        try:
+            machine.parts[name]()
+        except (redis.RedisError, StoreError):
+            if self.random.random() < 0.3:
+                machine.replace(name)
+        self._now += 0.01
+
+    def moments_pass(self) -> None:
+        self._now += self.random.uniform(0.001, 8)
+
+    # Faults
+
+    def a_standby_is_promoted(self) -> None:
+        found = []
+        if not self._running():
+            return
+        machine = self.random.choice(self._running())
+        for service in SERVICES.values():
+            database = machine.databases[f"{service.name}-http"]
+            if nodes.differs(database):
+                return
+            if nodes.follows(database):
+                with suppress(StoreError):
+                    Membership(database, self.stream(), f"http://{machine.directory.name}").take()
+                found.append(Candidate(database.source, ""))
+        if found:
+            self.promotions += 1
+            promote(self.stream(), 0, found)
+
+    def a_machine_is_killed(self) -> None:
+        place = self.random.choice([0, 1])
+        if machine := self._machines[place]:
+            machine.stop()
+            self._machines[place] = None
+
+    def machines_start(self) -> None:
+        for place, machine in enumerate(self._machines):
+            if machine is None:
+                self._start(place)
+
+    def a_part_is_killed(self) -> None:
+        if running := self._running():
+            machine = self.random.choice(running)
+            machine.replace(self.random.choice([*machine.parts]))
+
+    def a_line_breaks(self) -> None:
+        if running := self._running():
+            machine = self.random.choice(running)
+            line = machine.lines[self.random.choice([*machine.parts])]
+            line.break_at(self.random.choice(["before", "after"]), self.random.randint(0, 4))
+
+    def redis_is_saved(self) -> None:
+        self._states.append(self.redis.state())
+
+    def redis_falls_back(self) -> None:
+        if self._states:
+            self.redis.go_back(self.random.choice(self._states))
+            for machine in self._running():
+                for line in machine.lines.values():
+                    line.break_at("before", 0)
+
+    def redis_loses_everything(self) -> None:
+        self.redis.client().flushall()
+
+    # The end
+
+    def settle(self) -> None:
+        """End all faults, and see that all is well then. Raises AssertionError."""
+        self.machines_start()
+        self._come_to_rest()
+        for place, machine in enumerate(self._machines):
+            if machine and machine.differs():
+                self.rejoined += 1
+                machine.stop()
+                self._join(place)
+                self._start(place)
+                self._come_to_rest()
+        while self._unanswered:
+            self.ask_again()
+        self._come_to_rest()
+        for report in self._reports():
+            assert report.status == "ok", (report.service, report.reasons)
+            assert report.outbox_depth == 0, report
+            assert not any((report.redis.lag or {}).values()), report.redis.lag
+
+    def _come_to_rest(self) -> None:
+        for machine in self._running():
+            for line in machine.lines.values():
+                line.mend()
+        before: object = None
+        for turn in range(ROUNDS):
+            for _ in range(3):
+                self.all_turn()
+            self._now += 15
+            told = [
+                (report.outbox_depth, report.redis.lag, report.redis.pending, report.standby)
+                for report in self._reports()
+            ]
+            if turn >= 4 and told == before and not any(pending for _, _, pending, _ in told):
+                return
+            before = told
+        raise AssertionError(f"it does not settle: {before}")
+
+    def _reports(self) -> list[StatusReport]:
+        return [machine.status(service) for machine in self._running() for service in SERVICES.values()]
+
+    def compare(self) -> None:
+        """That both have all that was accepted, once, and show it. Raises AssertionError."""
+        primaries = [machine for machine in self._running() if machine.may_write]
+        assert len(primaries) == 1, f"{len(primaries)} primaries"
+        (primary,) = primaries
+        there = self._recorded(primary)
+        marks = Counter(cents % MARK for cents in there.values())
+        assert not [mark for mark, times in marks.items() if times > 1], f"twice: {marks.most_common(3)}"
+        for mark in self.accepted:
+            if mark in self.gone and mark not in marks:
+                continue
+            assert marks[mark] == 1, f"invoice {mark} is missing"
+        assert {*marks} <= {*self.accepted}
+        for id, cents in there.items():
+            assert cents in self.amounts[cents % MARK], f"invoice {id} has {cents}"
+        for mark, id in self.ids.items():  # of one that was asked for at both, one counts
+            is_there = id in there or mark in self.gone or mark in self._asked_twice
+            assert is_there, f"invoice {mark} was answered as {id}"
+        for machine in self._running():
+            assert self._recorded(machine) == there, machine.directory
+            every = machine.customers.credits.page(ListQuery(limit=10_000))
+            revenue = sum(there.values()) - sum(each.credited_cents for each in every)
+            shown = machine.accounts.customers_of(1, -1, 1000)
+            assert sum(each.total_revenue_cents for each in shown) == revenue, machine.directory
+            assert len(machine.customers.customers(CustomerQuery(limit=1000))) == len(self._customers)
+
+    def _recorded(self, machine: Machine) -> dict[int, int]:
+        every = machine.customers.invoices(ListQuery(limit=100_000))
+        return {int(each.id): each.purchase_price_cents for each in every}
+
+
+CLIENTS = {"record": 6.0, "ask_again": 3.0, "change": 3.0, "delete": 0.7, "credit": 0.7}
+TURNS = {"part_turns": 8.0, "all_turn": 3.0, "a_machine_turns": 3.0, "moments_pass": 2.0}
+FAULTS = {
+    "a_standby_is_promoted": 4.0,
+    "a_machine_is_killed": 2.0,
+    "machines_start": 3.0,
+    "a_part_is_killed": 1.0,
+    "a_line_breaks": 2.0,
+    "redis_is_saved": 2.0,
+    "redis_falls_back": 1.0,
+    "redis_loses_everything": 0.5,
+}
+
+
+def steps_of(seed: int) -> list[tuple[str, int]]:
+    """A history: rounds of requests, turns and faults; which kinds of faults it has is drawn too."""
+    choose = random.Random(seed)
+    faults = {name: FAULTS[name] for name in choose.sample([*FAULTS], choose.randint(1, len(FAULTS)))}
+    faults["a_standby_is_promoted"] = FAULTS["a_standby_is_promoted"]
+    steps: list[str] = []
+    for _ in range(choose.randint(2, 8)):
+        for kinds, most in ((CLIENTS, 5), (TURNS, 8), (faults, 2), (TURNS, 3)):
+            steps += choose.choices([*kinds], [*kinds.values()], k=choose.randint(0, most))
+        if choose.random() < 0.3:
+            steps += ["all_turn"] * 3
+    return [(name, choose.getrandbits(32)) for name in steps]
+
+
+def run(seed: int, steps: list[tuple[str, int]], directory: Path) -> Pair:
+    """Run a history to its end. Raises AssertionError, or what was raised on the way."""
+    pair = Pair(seed, directory)
+    try:
+        for name, drawn in steps:
+            pair.random.seed(drawn)
+            with suppress(NotFound):
+                getattr(pair, name)()
+        pair.settle()
+        pair.compare()
+    finally:
+        pair.end()
+    return pair
