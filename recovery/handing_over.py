@@ -11,8 +11,8 @@ from typing import Any
 
 import structlog
 
-from tally.events import EventId, encode
-from tally.recovery.merging import Merge, Tail
+from tally.events import EventId
+from tally.recovery.merging import Merge, Tail, row_with
 from tally.recovery.standing import later_names
 from tally.recovery.taking_back import Answers, Healing, gaps, own_event
 from tally.store import nodes
@@ -149,6 +149,4 @@ class TakingOver:
 
     def _fitted(self, own: OwnEvent) -> OwnEvent:
         merged = self._merge.merged(own)
-        if merged is own.event:
-            return own
-        return OwnEvent(own.row._replace(type=type(merged).__name__, payload=encode(merged)), merged)
+        return own if merged is own.event else OwnEvent(row_with(own.row, merged), merged)

@@ -246,7 +246,7 @@ class Tail:
             if type(was) in CREATIONS:
                 self._store.make_again([OwnEvent(row, UNDOES[type(was)](was))])
             told = event or nothing(self._database, was)
-            fitted = row._replace(type=type(told).__name__, payload=encode(told))
+            fitted = row_with(row, told)
             outbox.replace(fitted)
             self._store.make_again([OwnEvent(fitted, told)])
 
@@ -299,6 +299,12 @@ def nothing(database: Database, event: Any) -> Event:
     (invoice,) = give(database, "invoice", 1)
     day = now().date()
     return InvoiceUpdated(invoice, customer, 0, day, 0, day, 0, now())
+
+
+def row_with(row: OutboxRow, event: Event) -> OutboxRow:
+    """The row with another event in it; one that changes nothing answers no request."""
+    key = None if is_nothing(event) else row.request_key
+    return row._replace(type=type(event).__name__, payload=encode(event), request_key=key)
 
 
 def is_nothing(event: Event) -> bool:

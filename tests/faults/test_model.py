@@ -1,7 +1,8 @@
 """Any history, any faults, with time in it: what was accepted counts once, or `status` says what to do.
 
-`TALLY_TEST_HISTORIES` says how many are run, 1,000 by default, and `TALLY_TEST_FIRST_HISTORY` which is the
-first: each has a number, is the same each time it is run, and tells it when it fails. So a soak is
+`TALLY_TEST_HISTORIES` says how many are run, 1,000 by default, and 300 of a primary and its standby, and
+`TALLY_TEST_FIRST_HISTORY` which is the first: each has a number, is the same each time it is run, and tells
+it when it fails. So a soak is
 
     TALLY_TEST_HISTORIES=1000000 python -m pytest -n 2 tests/faults/test_model.py
 """
@@ -14,24 +15,28 @@ from pathlib import Path
 import pytest
 import structlog
 
+from support import pair
 from support.world import Step, run, shortest, steps_of
 
+Run = Callable[[int, list[Step], Path], object]
+
 HISTORIES = int(os.environ.get("TALLY_TEST_HISTORIES", "1000"))
+OF_PAIRS = int(os.environ.get("TALLY_TEST_HISTORIES", "300"))
 FIRST = int(os.environ.get("TALLY_TEST_FIRST_HISTORY", "0"))
 AT_ONCE = 50
 _IN_MEMORY = Path("/dev/shm")  # noqa: S108 -- where no commit waits for a disk, if there is such a place
 
 
-def _run(seed: int, steps: list[Step]) -> None:
+def _run(seed: int, steps: list[Step], runs: Run = run) -> None:
     at = _IN_MEMORY if _IN_MEMORY.is_dir() else None
     with tempfile.TemporaryDirectory(dir=at) as directory:
-        run(seed, steps, Path(directory))
+        runs(seed, steps, Path(directory))
 
 
-def _fails_as(seed: int, kind: type[BaseException]) -> Callable[[list[Step]], bool]:
+def _fails_as(seed: int, kind: type[BaseException], runs: Run) -> Callable[[list[Step]], bool]:
     def fails(steps: list[Step]) -> bool:
         try:
-            _run(seed, steps)
+            _run(seed, steps, runs)
         except Exception as error:
             return type(error) is kind
         return False
@@ -50,11 +55,20 @@ def quiet() -> Iterator[None]:
 @pytest.mark.parametrize("first", range(FIRST, FIRST + HISTORIES, AT_ONCE))
 def test_any_history_with_any_faults_ends_well(first: int) -> None:
     for seed in range(first, min(first + AT_ONCE, FIRST + HISTORIES)):
-        steps = steps_of(seed)
-        try:
-            _run(seed, steps)
-        except Exception as error:
-            few = shortest(seed, steps, _fails_as(seed, type(error)))
-            told = "\n".join(f"    {name}, {drawn}" for name, drawn in few)
-            error.add_note(f"This is history {seed}. These of its {len(steps)} steps suffice:\n{told}")
-            raise
+        _ends_well(seed, steps_of(seed), run)
+
+
+@pytest.mark.parametrize("first", range(FIRST, FIRST + OF_PAIRS, AT_ONCE))
+def test_any_history_of_a_primary_and_its_standby_ends_well(first: int) -> None:
+    for seed in range(first, min(first + AT_ONCE, FIRST + OF_PAIRS)):
+        _ends_well(seed, pair.steps_of(seed), pair.run)
+
+
+def _ends_well(seed: int, steps: list[Step], runs: Run) -> None:
+    try:
+        _run(seed, steps, runs)
+    except Exception as error:
+        few = shortest(seed, steps, _fails_as(seed, type(error), runs))
+        told = "\n".join(f"    {name}, {drawn}" for name, drawn in few)
+        error.add_note(f"This is history {seed}. These of its {len(steps)} steps suffice:\n{told}")
+        raise
