@@ -130,7 +130,7 @@ class StatusProbe:
                 if self._service == accounts.SERVICE:
                     notes += _unshown(database)
                     reasons += _given_twice(database)
-                notes += [*lacking.told(database), *noted.told(database)]
+                notes += [*([] if is_standby else lacking.told(database)), *noted.told(database)]
                 redis, nodes = self._ask_redis(database, reasons, notes)
                 log_bytes = database.log_bytes()
         except StoreError as error:
@@ -295,7 +295,14 @@ def _standby(database: Database) -> Iterator[str]:
 
 
 def _differing(database: Database) -> Iterator[str]:
-    """It can't go on in its primary's place."""
+    """It has not what its primary has."""
+    lacks = lacking.lacking_of(database) if follows(database) else {}
+    if lacks:
+        count = sum(map(numbers.count, lacks.values()))
+        yield (
+            f"{database.path.name} lacks {count:,} events of the primary, which were taken off the stream "
+            "before they were read here: begin it again with `join`, and a `backup` of the primary"
+        )
     if differs(database):
         yield (
             f"{database.path.name} has something that the primary did not take over from it, and so can't "

@@ -167,5 +167,24 @@ def test_status_and_nodes_list_tell_of_the_standby(tmp_path: Path, redis_url: st
         assert "gone for good" in tool(first, "nodes", "list")
 
 
+@pytest.mark.whole
+def test_a_standby_tells_what_it_lacks_and_is_begun_again(tmp_path: Path, redis_url: str) -> None:
+    with pair(tmp_path, redis_url) as (first, second), redis.Redis.from_url(redis_url) as client:
+        second.stop()
+        invoice, later = sell(first.customers, "1", 20), sell(first.customers, "1", 3)
+        eventually(first.settled)
+        client.xtrim("event-stream", maxlen=1, approximate=False)
+        second.start()
+        eventually(lambda: any("lacks 1 events" in each for each in second.reports()[0]["reasons"]), 30)
+        eventually(lambda: shown(second) == {"1": {"1": 123}}, 30)  # that was asked for
+        second.stop()
+        for file in (second.directory / "data").glob("*.db*"):
+            file.unlink()
+        (first.directory / "copies").rename(tmp_path / "old-copies")
+        follow(first, second)
+        eventually(lambda: recorded(second) == {"1": 100, invoice: 20, later: 3})
+        eventually(lambda: second.reports()[0]["status"] == "ok")
+
+
 def _knows_both(tally: Tally) -> bool:
     return all(len(client.get("/status")["nodes"]) == 2 for client in (tally.customers, tally.accounts))
