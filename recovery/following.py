@@ -8,6 +8,7 @@ RequestKeys, and can go on in its place.
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
+import msgspec
 import structlog
 
 from tally.events import EventId
@@ -17,7 +18,7 @@ from tally.recovery.standing import later_names
 from tally.recovery.taking_back import Answers, Healing, following, gaps, own_event, take_back
 from tally.store.incarnations import begin, incarnations, own_sources
 from tally.store.lacking import note_lacking
-from tally.store.nodes import DIFFERS, FOLLOWS
+from tally.store.nodes import DIFFERS, FOLLOWS, UNTOLD, follows
 from tally.store.outbox import Outbox, OutboxRow, OwnEvent
 from tally.store.ranges import Range
 from tally.store.stream import Entry, EventStream
@@ -46,9 +47,19 @@ class Follower:
         self._answers: dict[str, Answers] = {}
         self._others: set[str] = set()  # names of this service that are no heirs of its own
         self._behind = 0
+        if not follows(self._database):
+            self._begin()
+        self._know_names()
+
+    def _begin(self) -> None:
+        """It was a primary: note what it has accepted and not told."""
+        published = self._stream.published_by_source()
+        outboxes = [Outbox(self._database, each) for each in incarnations(self._database)]
+        told = {each.source: max(published.get(each.source, 0), each.published()) for each in outboxes}
+        untold = {each.source: told[each.source] for each in outboxes if each.last() > told[each.source]}
         with self._database.transaction():
             self._database.set_meta(FOLLOWS, 1)
-        self._know_names()
+            self._database.set_meta(UNTOLD, msgspec.json.encode(untold).decode())
 
     def step(self, block_ms: int = 0) -> int:
         """Take in what the stream has next, and answer how many entries that were. Waits for one so long.

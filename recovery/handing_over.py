@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 from tally.events import EventId
+from tally.recovery.diverged import UNDOES
 from tally.recovery.merging import Merge, Tail, row_with
 from tally.recovery.standing import later_names
 from tally.recovery.taking_back import Answers, Healing, gaps, own_event
@@ -23,6 +24,7 @@ from tally.store.lacking import note_found, note_lacking
 from tally.store.outbox import Outbox, OwnEvent
 from tally.store.stream import Entry, EventStream
 
+_KNOWN = b"Known"  # the field of one that others may have applied: Redis had it, and has lost it
 AT_ONCE = 1000  # events that are handed over, or taken over, together
 
 _log = structlog.get_logger()
@@ -42,9 +44,13 @@ def hand_over(database: Database, stream: EventStream) -> int:
             _note_names(database, stream)
             if stream.client.xlen(key):
                 return 0
+            told = nodes.untold(database).get(outbox.source, outbox.last())
             with stream.client.pipeline(transaction=True) as transaction:
                 for row in rows:
-                    transaction.xadd(key, published_fields(outbox.source, row))  # type: ignore[arg-type]
+                    fields = published_fields(outbox.source, row)
+                    if row.sequence <= told:
+                        fields[_KNOWN] = b"1"
+                    transaction.xadd(key, fields)  # type: ignore[arg-type]
                 transaction.execute()
             _log.info("handed_over", source=outbox.source, first=rows[0].sequence, events=len(rows))
             return len(rows)
@@ -64,19 +70,16 @@ def go_on(store: Healing, stream: EventStream) -> None:
     not handed over yet, it takes over from itself. May be repeated. Raises RedisError or StoreError.
     """
     database = store.database
-    told = _told(database, stream)
+    published, untold = stream.published_by_source(), nodes.untold(database)
     with database.transaction():
         if nodes.follows(database):
-            Tail(store).settle(told)
+            outboxes = [Outbox(database, each) for each in incarnations(database) if each.source in untold]
+            Tail(store).settle(
+                [(each, max(untold[each.source], published.get(each.source, 0))) for each in outboxes]
+            )
             begin(database, Outbox(database).last())
-            database.execute("DELETE FROM meta WHERE key = ?", (nodes.FOLLOWS,))
-
-
-def _told(database: Database, stream: EventStream) -> list[tuple[Outbox, int]]:
-    """The names of a database, and up to which number the events of each are known to others."""
-    published, applied = stream.published_by_source(), stream.applied_by_source()
-    outboxes = [Outbox(database, incarnation) for incarnation in incarnations(database)]
-    return [(each, max(published.get(each.source, 0), applied.get(each.source, 0))) for each in outboxes]
+            for key in (nodes.FOLLOWS, nodes.UNTOLD):
+                database.execute("DELETE FROM meta WHERE key = ?", (key,))
 
 
 class TakingOver:
@@ -101,11 +104,11 @@ class TakingOver:
         entries = [Entry(id, fields) for id, fields in orders]
         self._know_names(entries)
         self._merge.look_up(filter(None, map(own_event, entries)))
-        published, applied = self._stream.published_by_source(), self._stream.applied_by_source()
+        published = self._stream.published_by_source()
         count = 0
         with self._database.transaction():
             for entry in entries:
-                count += self._take(entry, published, applied)
+                count += self._take(entry, published)
         self._stream.client.xdel(self._key, *(entry.id for entry in entries))
         if count:
             _log.warning("took_over", events=count)
@@ -123,18 +126,18 @@ class TakingOver:
             if later:
                 begin(self._database, Outbox(self._database).last())
 
-    def _take(self, entry: Entry, published: Mapping[str, int], applied: Mapping[str, int]) -> bool:
+    def _take(self, entry: Entry, published: Mapping[str, int]) -> bool:
         """Take over one event, in the transaction that is open; False for one that is here already.
 
-        What others have applied stays as it is: Redis had it, and has lost it.
+        What others may have applied stays as it is.
         """
         own, name = own_event(entry), entry.event_name
         ours = {each.source: each for each in incarnations(self._database)}
         if own is None or not isinstance(name, EventId) or name.source not in ours:
             return False  # it comes again once it is known whose it is
         outbox = Outbox(self._database, ours[name.source])
+        is_known = _KNOWN in entry.fields
         if name.sequence > max(outbox.last(), published.get(name.source, 0)):
-            is_known = name.sequence <= applied.get(name.source, 0)
             told = own if is_known else self._fitted(own)
             note_lacking(self._database, name.source, gaps([own.row], outbox.last()))
         elif note_found(self._database, name.source, name.sequence):
@@ -145,6 +148,10 @@ class TakingOver:
         self._store.make_again([told])
         at = int(entry.id.partition(b"-")[0]) // 1000
         self._answers.setdefault(name.source, Answers(self._store, name.source)).take([told], at)
+        if is_known and type(own.event) in UNDOES and self._merge.is_dropped(own):
+            undone = UNDOES[type(own.event)](own.event)  # others count it, and what was asked for again
+            self._store.make_again([OwnEvent(own.row, undone)])
+            self._store.outbox.add([undone])
         return True
 
     def _fitted(self, own: OwnEvent) -> OwnEvent:

@@ -98,6 +98,10 @@ class Merge:
             names = msgspec.json.encode(sorted(wanted)).decode()
             self._asked_again.know(map(OutboxRow._make, self._database.rows(_ASKED, (names,))))
 
+    def is_dropped(self, own: OwnEvent) -> bool:
+        """Whether its request has come here, too; the rows of that are those that count."""
+        return self._asked_again.drops(own)
+
     def merged(self, own: OwnEvent) -> Event:
         """The event that takes the place of this one; the same where nothing stands against it."""
         event = renumbered(own.event, self._asked_again.numbers)

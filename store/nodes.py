@@ -20,6 +20,7 @@ HIGHEST = 9006  # so that every id is below 2^53, as JavaScript wants it
 
 KNOWN = "nodes"  # in meta, as JSON: from database to what `Node.parse` reads
 FOLLOWS = "follows"  # in meta: it is a standby's, and writes nothing of its own
+UNTOLD = "untold"  # in meta, as JSON, of a standby's: see `untold`
 DIFFERS = "differs_from_primary"  # in meta, of a standby's: it has something that the primary has not
 REMOVED = "removed"  # in the place of the address
 STANDBY = "standby"  # before the address
@@ -109,6 +110,14 @@ def address_of(database: Database, number: int) -> str | None:
 def follows(database: Database) -> bool:
     """Whether it is a standby's: it has what the node's own database has told, and writes nothing."""
     return bool(database.meta(FOLLOWS))
+
+
+def untold(database: Database) -> dict[str, int]:
+    """Of a standby that was a primary, the names under which it has accepted what it had not told then.
+
+    With the last number that it had told.
+    """
+    return msgspec.json.decode(database.meta(UNTOLD) or "{}", type=dict[str, int])
 
 
 def differs(database: Database) -> bool:
