@@ -7,6 +7,7 @@ RequestKeys, and can go on in its place.
 
 from collections.abc import Callable, Sequence
 from itertools import groupby
+from operator import itemgetter
 
 import msgspec
 import structlog
@@ -115,25 +116,22 @@ class Follower:
             self._answers.setdefault(source, Answers(self.store, source))
 
     def _take(self, entries: Sequence[Entry]) -> None:
-        strange = self._strangers(entries)
-        if strange:
+        sources = [_source(entry) for entry in entries]
+        if strange := self._strangers({*sources}):
             self._know_names()
             self._others |= strange - self._own.keys()
         newest = entries[-1].id.decode()
         with self._database.relaxed(), self._database.transaction():
-            for source, same in groupby(entries, _source):
+            for source, same in groupby(zip(sources, entries, strict=True), itemgetter(0)):
                 if source in self._own:
-                    self._take_of(self._own[source], list(same))
+                    self._take_of(self._own[source], [entry for _, entry in same])
             self._database.set_meta(_POSITION, newest)
 
-    def _strangers(self, entries: Sequence[Entry]) -> set[str]:
+    def _strangers(self, sources: set[str]) -> set[str]:
         """Names of this service that aren't known yet: the primary's newest one, or another node's."""
         prefix = f"{self._database.service}@"
-        return {
-            source
-            for source in {*map(_source, entries)} - self._own.keys() - self._others
-            if source.startswith(prefix)
-        }
+        unknown = sources - self._own.keys() - self._others
+        return {source for source in unknown if source.startswith(prefix)}
 
     def _note_published(self, outbox: Outbox, sequence: int) -> None:
         row = outbox.row(sequence)

@@ -193,8 +193,14 @@ def own_event(entry: Entry) -> OwnEvent | None:
         return None
     if not isinstance(name, EventId):
         return None
-    further = (_text(fields.get(field)) for field in (TRACE_PARENT_FIELD, REQUEST_KEY_FIELD, BY_FIELD))
-    row = OutboxRow(name.sequence, fields[TYPE_FIELD].decode(), fields[PAYLOAD_FIELD], *further)
+    row = OutboxRow(
+        name.sequence,
+        fields[TYPE_FIELD].decode(),
+        fields[PAYLOAD_FIELD],
+        _text(fields.get(TRACE_PARENT_FIELD)),
+        _text(fields.get(REQUEST_KEY_FIELD)),
+        _text(fields.get(BY_FIELD)),
+    )
     return OwnEvent(row, event)
 
 
