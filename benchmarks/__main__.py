@@ -30,6 +30,7 @@ from benchmarks import (
     report,
     results,
     scale,
+    standby,
     start,
     visible,
 )
@@ -56,6 +57,7 @@ PARTS = {
     "find": Part("Looking things up", finding.measure),
     "capacity": Part("More processes", capacity.measure),
     "nodes": Part("More nodes", nodes.measure),
+    "standby": Part("A standby", standby.measure),
     "cdnow": Part("CDNOW", cdnow.measure),
     "start": Part("Start to ready", start.measure),
     "killed": Part("A killed actor back at work", killed.measure),

@@ -29,10 +29,15 @@ class Scene:
 
     def batches(self, count: int) -> Iterator[Request]:
         """So many invoices in full batches, each weighing its cents."""
+        for body, cents in self.bodies(count, MOST_IN_BATCH):
+            yield Request(post("/invoices/batch", body), cents)
+
+    def bodies(self, count: int, size: int) -> Iterator[tuple[bytes, int]]:
+        """So many invoices in batches of `size`, each as JSON and with its cents."""
         invoices = entries.invoices(count, len(self.customers))
-        while chunk := list(islice(invoices, MOST_IN_BATCH)):
+        while chunk := list(islice(invoices, size)):
             body = json.dumps([_body(invoice, self.customers) for invoice in chunk]).encode()
-            yield Request(post("/invoices/batch", body), sum(invoice.cents for invoice in chunk))
+            yield body, sum(invoice.cents for invoice in chunk)
 
     def revenue(self) -> int:
         """The cents that GET /accounts/{id} shows."""
