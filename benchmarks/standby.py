@@ -99,7 +99,7 @@ def fail_over(plan: Plan) -> Failover:
             scene = Scene(primary, CUSTOMERS)
             until(primary.settled, pause=0.02)
             with _standby(plan, url, primary) as standby, Recording(scene, primary, standby) as recording:
-                # From its last renewal on, the primary lives for another part of its lease each time.
+                # At another moment between two renewals of its lease each time.
                 time.sleep(CALM_SECONDS + random.uniform(0, FAILOVER_SECONDS))
                 killed = time.monotonic()
                 primary.kill()
