@@ -8,8 +8,8 @@ It answers as Redis does, over redis-py's own client, and runs the real scripts.
 import bisect
 import copy
 import hashlib
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -24,6 +24,7 @@ Id = tuple[int, int]
 _LAST = 2**64 - 1
 _DRIVER = DriverInfo()  # to make one takes longer than all the rest
 _NO_KEY = "The XGROUP subcommand requires the key to exist"
+_LUA: Any = lua51.LuaRuntime(encoding=None)  # for all servers: no script can leave anything in it
 
 
 class Status(bytes):
@@ -86,16 +87,8 @@ class RedisDouble:
         self.keys: dict[bytes, Any] = {}
         self._own: redis.Redis | None = None
         self._scripts: dict[bytes, bytes] = {}
-        self._functions: dict[bytes, Any] = {}
-        self._lua: Any = lua51.LuaRuntime(encoding=None)
-        g = self._lua.globals()
-        g[b"redis"] = self._lua.table_from({b"call": self._call, b"sha1hex": _sha1})
-        g[b"cmsgpack"] = self._lua.table_from({b"unpack": self._unpack})
-        self._commands = {
-            name.removeprefix("_do_").encode(): method
-            for name, method in inspect.getmembers(self, inspect.ismethod)
-            if name.startswith("_do_")
-        }
+        self._for_lua: Any = _LUA.table_from({b"call": self._call, b"sha1hex": _sha1})
+        self._commands: dict[bytes, Callable[..., Any]] = {}  # as they were written when they came
 
     def client(self, line: "Line | None" = None) -> redis.Redis:
         """A client, at the end of `line`; without one, that of a line that never breaks."""
@@ -108,8 +101,9 @@ class RedisDouble:
             "retry": Retry(NoBackoff(), 0),
             "driver_info": _DRIVER,
         }
-        pool = redis.ConnectionPool(connection_class=_Connection, **options)
-        client = _Client(self, options["line"], connection_pool=pool)
+        pool = _Pool(connection_class=_Connection, **options)
+        client = copy.copy(_a_client())
+        client.lead(self, options["line"], pool)
         self._own = self._own or (client if line is None else None)
         return client
 
@@ -123,10 +117,14 @@ class RedisDouble:
 
     def execute(self, arguments: Sequence[bytes]) -> Any:
         """What Redis answers, as RESP2 has it. Raises redis.ResponseError."""
-        name = arguments[0].lower()
-        if name not in self._commands:
-            raise redis.ResponseError(f"unknown command '{name.decode()}'")
-        return self._commands[name](*arguments[1:])
+        name = arguments[0]
+        method = self._commands.get(name)
+        if method is None:
+            method = getattr(self, f"_do_{name.decode().lower()}", None)
+            if method is None:
+                raise redis.ResponseError(f"unknown command '{name.decode()}'")
+            self._commands[name] = method
+        return method(*arguments[1:])
 
     # Scripts
 
@@ -139,39 +137,11 @@ class RedisDouble:
     def _do_evalsha(self, sha: bytes, count: bytes, *rest: bytes) -> Any:
         if sha not in self._scripts:
             raise redis.exceptions.NoScriptError("NOSCRIPT No matching script.")
-        if sha not in self._functions:
-            self._functions[sha] = self._lua.execute(
-                b"return function(KEYS, ARGV) " + self._scripts[sha] + b"\nend"
-            )
-        keys, arguments = rest[: int(count)], rest[int(count) :]
-        tables = (self._lua.table_from(each) for each in (keys, arguments))
-        return self._from_lua(self._functions[sha](*tables))
+        keys, given = int(count), _LUA.table_from
+        return _from_lua(_function(self._scripts[sha])(self._for_lua, given(rest[:keys]), given(rest[keys:])))
 
     def _call(self, *arguments: Any) -> Any:
-        return self._to_lua(self.execute([_bytes(each) for each in arguments]))
-
-    def _to_lua(self, answer: Any) -> Any:
-        if isinstance(answer, Status):
-            return self._lua.table_from({b"ok": bytes(answer)})
-        if isinstance(answer, list):
-            return self._lua.table_from([self._to_lua(each) for each in answer])
-        return False if answer is None else answer
-
-    def _from_lua(self, value: Any) -> Any:
-        if value is None or value is False:
-            return None
-        if isinstance(value, bool | int | float):
-            return int(value)
-        if lua51.lua_type(value) == "table":
-            if value[b"ok"] is not None:
-                return Status(value[b"ok"])
-            if value[b"err"] is not None:
-                raise redis.ResponseError(value[b"err"].decode())
-            return [self._from_lua(value[place]) for place in range(1, len(value) + 1)]
-        return value
-
-    def _unpack(self, packed: bytes) -> Any:
-        return self._to_lua([_bytes(each) for each in msgspec.msgpack.decode(packed)])
+        return _to_lua(self.execute([each if type(each) is bytes else _bytes(each) for each in arguments]))
 
     # Keys, hashes and strings
 
@@ -468,19 +438,45 @@ class Line:
 class _Client(redis.Redis):
     """redis-py's client, but for the way of a single command: its own takes longer than all that is done."""
 
-    def __init__(self, server: RedisDouble, line: Line, **options: Any) -> None:
-        super().__init__(**options)
-        self._server, self._line = server, line
+    def lead(self, server: RedisDouble, line: Line, pool: "_Pool") -> None:
+        """Lead to that server, instead of nowhere."""
+        self._server, self._line, self.connection_pool = server, line, pool
+        self._registered: dict[Any, Any] = {}
+
+    def register_script(self, script: Any) -> Any:
+        """As redis-py's, but once for each: what Tally asks for it again and again is the same."""
+        if script not in self._registered:
+            self._registered[script] = super().register_script(script)
+        return self._registered[script]
 
     def execute_command(self, *arguments: Any, **options: Any) -> Any:
-        name, *rest = arguments
-        command = [*_bytes(name).split(), *map(_bytes, rest)]
+        command = _command(arguments)
         answer = self._line.carry(lambda: self._server.execute(command))
         if isinstance(answer, redis.RedisError):
             raise answer
         options.pop("keys", None)
-        understand: Any = self.response_callbacks.get(name)  # type: ignore[no-untyped-call]
+        understand: Any = self.response_callbacks.get(arguments[0])  # type: ignore[no-untyped-call]
         return understand(answer, **options) if understand else answer
+
+
+@cache
+def _a_client() -> _Client:
+    """One that leads nowhere. To copy it is far quicker than to make another."""
+    return _Client(connection_pool=redis.ConnectionPool(protocol=2))
+
+
+class _Pool(redis.ConnectionPool):
+    """redis-py's pool, but for its locks, its looks for forks and its statistics."""
+
+    def get_connection(self, command_name: Any = None, *_: Any, **__: Any) -> Any:
+        free: list[_Connection] = self._available_connections
+        connection: Any = free.pop() if free else self.make_connection()
+        if connection.can_read():
+            connection.disconnect()
+        return connection
+
+    def release(self, connection: Any) -> None:
+        self._available_connections.append(connection)
 
 
 class _Connection(redis.connection.Connection):
@@ -508,8 +504,7 @@ class _Connection(redis.connection.Connection):
         return bool(self._answers)
 
     def send_command(self, *arguments: Any, **_: Any) -> None:
-        name, *rest = arguments
-        self._send([*_bytes(name).split(), *map(_bytes, rest)])
+        self._send(_command(arguments))
 
     def pack_commands(self, commands: Iterable[Any]) -> list[Any]:
         return list(commands)
@@ -557,6 +552,60 @@ def _told(name: bytes, group: Group) -> Iterator[Any]:
 
 def _sha1(text: bytes) -> bytes:
     return hashlib.sha1(text, usedforsecurity=False).hexdigest().encode()
+
+
+@cache
+def _function(script: bytes) -> Any:
+    """The script as a function of what is `redis` in it, its KEYS and its ARGV."""
+    return _LUA.execute(b"return function(redis, KEYS, ARGV) " + script + b"\nend")
+
+
+def _to_lua(answer: Any) -> Any:
+    if type(answer) is bytes:
+        return answer
+    if isinstance(answer, Status):
+        return _LUA.table_from({b"ok": bytes(answer)})
+    if isinstance(answer, list):
+        return _LUA.table_from([each if type(each) is bytes else _to_lua(each) for each in answer])
+    return False if answer is None else answer
+
+
+def _from_lua(value: Any) -> Any:
+    if type(value) is bytes:
+        return value
+    if value is None or value is False:
+        return None
+    if isinstance(value, bool | int | float):
+        return int(value)
+    if value[b"ok"] is not None:
+        return Status(value[b"ok"])
+    if value[b"err"] is not None:
+        raise redis.ResponseError(value[b"err"].decode())
+    return [_from_lua(value[place]) for place in range(1, len(value) + 1)]
+
+
+def _unpack(packed: bytes) -> Any:
+    return _to_lua([_bytes(each) for each in msgspec.msgpack.decode(packed)])
+
+
+_LUA.globals()[b"cmsgpack"] = _LUA.table_from({b"unpack": _unpack})
+_LUA.execute(b"""
+    local function refuse(_, name) error('a script attempted to use the global ' .. tostring(name)) end
+    setmetatable(_G, {__index = refuse, __newindex = refuse})
+""")
+
+
+@cache
+def _words(name: bytes) -> list[bytes]:
+    """Those of a command's name: `XGROUP CREATE`."""
+    return name.split()
+
+
+def _command(arguments: Sequence[Any]) -> list[bytes]:
+    """A command as it is sent, word by word."""
+    sent = [each if type(each) is bytes else _bytes(each) for each in arguments]
+    sent[:1] = _words(sent[0])
+    return sent
 
 
 def _bytes(value: Any) -> bytes:
