@@ -7,12 +7,14 @@ stay what they are.
 
 import random
 import re
+import secrets
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from datetime import date, timedelta
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -66,7 +68,9 @@ CONSUMERS = {
 }
 MARK = 10**7  # an invoice's amount, by this, is what it is known by
 FOREIGN = 10**6  # customers from here on are other programs'
-ROUNDS = 400  # after which all must have settled; each takes 15 s of the world
+ROUNDS = 400  # after which all must have settled
+ROUND_SECONDS = 30  # of the world that each takes
+LATER = 5  # the round from which on what is still not well is for people to see to
 
 
 class Refused(Exception):
@@ -90,7 +94,7 @@ class Tally:
         self._run = f"{world.random.getrandbits(64):x}"
         self._permissions = {service: WritePermission(clock=world.clock) for service in SERVICES}
         self.lines: dict[str, Line] = {}
-        self.parts: dict[str, Callable[[], object]] = {}
+        self.parts: dict[str, Callable[[], bool]] = {}  # each answers whether there may be more to do
         self.databases: dict[str, Database] = {}
 
     def start(self) -> None:
@@ -102,18 +106,18 @@ class Tally:
             raise Refused(str(error)) from error
         if not (self.directory / customers.FILE).exists():
             first_start.make(self.directory, self.number)
+        # Opened before all others: whenever the last connection is closed, SQLite copies and removes the log.
+        self.customers = Customers(self._open(CUSTOMERS, "customers-http"))
         if ACCOUNTS in self._services:
-            database = ACCOUNTS.open(self.directory)
-            nodes.assign(database, self.number)
-            database.close()
+            if not (self.directory / accounts.FILE).exists():
+                (self.directory / accounts.FILE).write_bytes(_new_accounts())
+            self.accounts = Accounts(self._open(ACCOUNTS, "accounts-http"))
+            nodes.assign(self.accounts.database, self.number)
         for service in self._services:
             self.start_relay(service)
         for service in self._services:
             for name in CONSUMERS[service.name]:
                 self.start_consumer(service, name)
-        self.customers = Customers(self._open(CUSTOMERS, "customers-http"))
-        if ACCOUNTS in self._services:
-            self.accounts = Accounts(self._open(ACCOUNTS, "accounts-http"))
 
     def stop(self) -> None:
         """As with SIGKILL, between any two steps."""
@@ -154,12 +158,14 @@ class Tally:
         )
         answering = service.answering(database, stream)
 
-        def step() -> None:
-            if not relay.step():
+        def step() -> bool:
+            published = relay.step()
+            if not published:
                 relay.look_again()
-            housekeeper.step()
+            more = housekeeper.step()
             if not relay.refusal:
-                answering.step()
+                more |= answering.step()
+            return more or published > 0
 
         self.parts[name] = step
         try:
@@ -182,7 +188,13 @@ class Tally:
             ring=lambda: None,
             clock=self._world.clock,
         )
-        self.parts[name] = consumer.step
+
+        def step() -> bool:
+            before = database.transactions
+            consumer.step()
+            return database.transactions > before
+
+        self.parts[name] = step
 
     def replace(self, name: str) -> None:
         """Start another process in the place of one that was killed."""
@@ -210,6 +222,23 @@ class Tally:
         return StatusProbe(service.name, lambda: opened, self.directory, self._world.stream, list)()
 
 
+def _new_accounts() -> bytes:
+    """An accounts.db as it is made, with an identity that no other has. To make one takes a millisecond."""
+    made, identity = _made_accounts()
+    return made.replace(identity, secrets.token_hex(4).encode())
+
+
+@cache
+def _made_accounts() -> tuple[bytes, bytes]:
+    """An accounts.db, and its identity, which must be in there once."""
+    with tempfile.TemporaryDirectory() as directory:
+        with closing(ACCOUNTS.open(Path(directory))) as database:
+            identity = database.identity.encode()
+        made = (Path(directory) / accounts.FILE).read_bytes()
+    assert made.count(identity) == 1
+    return made, identity
+
+
 class Copy(NamedTuple):
     """A copy of a database, and what it knows to have been deleted."""
 
@@ -230,6 +259,11 @@ class Invoice(NamedTuple):
 
     cents: int
     customer: str
+
+
+def _is_well(report: StatusReport) -> bool:
+    """Whether nothing is to be done, by people or by Tally itself."""
+    return report.status == "ok" and not report.outbox_depth and not any((report.redis.lag or {}).values())
 
 
 class World:
@@ -260,6 +294,7 @@ class World:
         self._given_up = False  # the customers that were known, for an empty database beside them
         self.tally: Tally | None = None
         self.refusal = ""
+        self._reports: list[StatusReport] = []  # of when it had come to rest
         self._other: Tally | None = None  # a copy of the machine, which runs the customers service
         self._node_1 = directory / "node-1"
         self.second: Tally | None = None  # node 1
@@ -675,10 +710,16 @@ class World:
         for directory in (self._data, *([self._node_1] if self._node_1.exists() else [])):
             if not (directory / accounts.FILE).exists():
                 return set()
-            database = ACCOUNTS.open(directory, make=False)
-            shown &= {customer for customer, cents in revenue_by_customer(database).items() if cents}
-            database.close()
+            with self._opened(ACCOUNTS, directory) as database:
+                shown &= {customer for customer, cents in revenue_by_customer(database).items() if cents}
         return shown
+
+    def _opened(self, service: Service, directory: Path) -> AbstractContextManager[Database]:
+        """A database that is there: as whoever runs with it has it open, else opened for this."""
+        for tally in self._running():
+            if tally.directory == directory and (database := tally.databases.get(f"{service.name}-http")):
+                return nullcontext(database)
+        return closing(service.open(directory, make=False))
 
     def _recorded(self) -> set[object]:
         queries = {
@@ -691,9 +732,8 @@ class World:
         for directory in places:
             for service, query in queries.items():
                 if (directory / f"{service.name}.db").exists():
-                    database = service.open(directory, make=False)
-                    found |= {each for (each,) in database.rows(query)}
-                    database.close()
+                    with self._opened(service, directory) as database:
+                        found |= {each for (each,) in database.rows(query)}
         return found
 
     def _told(self) -> "Told":
@@ -729,10 +769,8 @@ class World:
         for remedy in (self._redrive_all, self._remove_groups, self._rebuild_if_told, self._redrive_all):
             if remedy():
                 self._come_to_rest()
-        for report in self.reports():
-            assert report.status == "ok", (report.service, report.reasons)
-            assert report.outbox_depth == 0, (report.service, report.outbox_depth)
-            assert not any((report.redis.lag or {}).values()), (report.service, report.redis.lag)
+        for report in self._reports:
+            assert _is_well(report), report
 
     def _end_the_other(self) -> None:
         """It publishes what it has, and is scrapped; the one that stays takes over its names at its start."""
@@ -759,21 +797,33 @@ class World:
         assert self.tally, self.refusal
         for line in [line for tally in self._nodes() for line in tally.lines.values()]:
             line.mend()
-        before: Any = None
+        before: list[StatusReport] = []
         for turn in range(ROUNDS):
-            for part in [part for tally in self._nodes() for part in tally.parts.values()]:
-                for _ in range(3):  # one looks after what others left, the next read
-                    with suppress(redis.ConnectionError):  # of a line that had broken before
-                        part()
-            self.pass_time(15)
-            if turn >= 4:
-                told = [msgspec.structs.replace(report, nodes=[]) for report in self.reports()]  # these age
-                reports, before = before, [msgspec.to_builtins(report) for report in told]
-                if reports == before and all(each["redis"]["pending"] == 0 for each in before):
+            for name, part in [each for tally in self._nodes() for each in tally.parts.items()]:
+                self._work_off(part, 1 if name.endswith("relay") else 2)
+            self.pass_time(ROUND_SECONDS)
+            if turn >= 2:
+                self._reports = self._look()
+                reports = [msgspec.structs.replace(report, nodes=[]) for report in self._reports]  # these age
+                is_done = turn >= LATER or all(map(_is_well, reports))
+                if is_done and reports == before and not any(each.redis.pending for each in reports):
                     return
+                before = reports
         raise AssertionError(f"it does not settle: {before}")
 
-    def reports(self) -> list[StatusReport]:
+    def _work_off(self, part: Callable[[], bool], least: int) -> None:
+        """Let it have its turns until it finds nothing to do, but three at most: then it is others' turn.
+
+        `least` are two for a consumer: one looks after what others left, the next reads.
+        """
+        for turn in range(1, 4):
+            more = False
+            with suppress(redis.ConnectionError):  # of a line that had broken before
+                more = part()
+            if turn >= least and not more:
+                return
+
+    def _look(self) -> list[StatusReport]:
         return [tally.status(service) for tally in self._nodes() for service in SERVICES.values()]
 
     def _redrive_all(self) -> bool:
@@ -784,7 +834,7 @@ class World:
         return True
 
     def _told_people(self) -> list[str]:
-        return [text for report in self.reports() for text in (*report.reasons, *report.notes)]
+        return [text for report in self._reports for text in (*report.reasons, *report.notes)]
 
     def _remove_groups(self) -> bool:
         assert self.tally
