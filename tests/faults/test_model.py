@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import apsw
 import pytest
 import structlog
 
@@ -42,6 +43,18 @@ def _fails_as(seed: int, kind: type[BaseException], runs: Run) -> Callable[[list
         return False
 
     return fails
+
+
+@pytest.fixture(autouse=True)
+def alone() -> Iterator[None]:
+    """No other process has these files open: SQLite need not lock them, nor share its index of a log.
+
+    Between the connections of this process it locks as always.
+    """
+    before = apsw.vfs_names()[0]
+    apsw.set_default_vfs("unix-excl")
+    yield
+    apsw.set_default_vfs(before)
 
 
 @pytest.fixture(autouse=True)
