@@ -44,8 +44,9 @@ def known_sources(
     Raises RedisError or StoreError.
     """
     prefix = f"{service}@"
-    nodes = _nodes_in_directory(directory, service) | read_nodes(stream)
-    known = {*stream.published_by_source(), *_groups(stream), *_applied(directory, service), *nodes}
+    nodes, applied = _known_beside(directory, service)
+    nodes |= read_nodes(stream)
+    known = {*stream.published_by_source(), *_groups(stream), *applied, *nodes}
     found = {source for source in known if source.startswith(prefix)}
     found = found or {source for source in _on_stream(stream, beat) if source.startswith(prefix)}
     heirs = stream.heirs()
@@ -80,9 +81,12 @@ def insist_on_no_other(
         )
 
 
-def _nodes_in_directory(directory: Path, service: str) -> dict[str, Node]:
-    """The nodes that the other service's database in `directory` knows of: Redis may have lost them."""
-    return next((known_nodes(database) for database in _other(directory, service)), {})
+def _known_beside(directory: Path, service: str) -> tuple[dict[str, Node], list[str]]:
+    """What the other service's database in `directory` knows, as Redis may have lost it: the nodes, and the
+    sources of which it has applied something."""
+    for database in _other(directory, service):
+        return known_nodes(database), [*Inbox(database).ranges()]
+    return {}, []
 
 
 def make(directory: Path, node: int = 0) -> None:
@@ -143,11 +147,6 @@ def note_applied_beside(directory: Path, stream: EventStream, service: str) -> N
     """
     for database in _other(directory, service):
         stream.note_applied(database.source, Inbox(database).reached())
-
-
-def _applied(directory: Path, service: str) -> list[str]:
-    """The sources of which the other service's database has applied something."""
-    return [source for database in _other(directory, service) for source in Inbox(database).ranges()]
 
 
 def _other(directory: Path, service: str) -> Iterator[Database]:
