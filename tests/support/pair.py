@@ -59,7 +59,7 @@ class Machine(Tally):
         self._stream(name), self._open(service, name)
         self.parts[name] = self._begun(service, name)
 
-    def _begun(self, service: Service, name: str) -> Callable[[], object]:
+    def _begun(self, service: Service, name: str) -> Callable[[], bool]:
         """What the relay does at its turns, by what Redis says now."""
         database = self.databases[name]
         stream = EventStream(self._world.redis.client(self.lines[name]), KEY)
@@ -73,7 +73,7 @@ class Machine(Tally):
         def follow() -> None:
             follower = Follower(store, stream)
 
-            def step() -> None:
+            def step() -> bool:
                 if not follower.step():
                     follower.look()
                 hand_over(database, stream)
@@ -81,6 +81,7 @@ class Machine(Tally):
                     follower.catch_up()
                     go_on(store, stream)
                     self.parts[name] = self._begun(service, name)
+                return True
 
             self.parts[name] = step
 
@@ -98,7 +99,7 @@ class Machine(Tally):
             )
             taking_over, answering = TakingOver(store, stream), service.answering(database, stream)
 
-            def step() -> None:
+            def step() -> bool:
                 try:
                     if not relay.step():
                         relay.look_again()
@@ -109,16 +110,18 @@ class Machine(Tally):
                     answering.step()
                 except Replaced:
                     follow()
+                return True
 
             self.parts[name] = step
 
-        def begin() -> None:
+        def begin() -> bool:
             try:
                 standing.take_number()
             except Replaced:
                 follow()
             else:
                 publish()
+            return True
 
         try:
             begin()
