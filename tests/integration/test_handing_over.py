@@ -1,0 +1,212 @@
+"""What an old primary had accepted and not published, held against what the new one has recorded."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from datetime import date
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+import redis
+
+from tally.actors.relay import Relay
+from tally.events import Id
+from tally.recovery import joining
+from tally.recovery.following import Follower
+from tally.recovery.handing_over import TakingOver, go_on, hand_over
+from tally.store import accounts, customers, nodes, notes
+from tally.store.customer_list import CustomerQuery
+from tally.store.customers import Customers
+from tally.store.errors import InvoiceCredited
+from tally.store.listing import ListQuery
+from tally.store.records import (
+    CustomerChange,
+    InvoiceChange,
+    NewCredit,
+    NewCustomer,
+    NewInvoice,
+)
+from tally.store.stream import EventStream
+
+Change = Callable[[Customers], object]
+DAY = date(2019, 1, 6)
+
+
+class Two(NamedTuple):
+    """The old primary's customers, which is a standby by now, and the new one's. Both had the same."""
+
+    old: Customers
+    new: Customers
+    stream: EventStream
+
+    def settle(self) -> None:
+        """Hand over, take over, publish and follow, until nothing is left to do."""
+        follower, taking_over = Follower(self.old, self.stream), TakingOver(self.new, self.stream)
+        for _ in range(3):
+            follower.catch_up()
+            hand_over(self.old.database, self.stream)
+            taking_over.step()
+            _publish(self.new, self.stream)
+            follower.catch_up()
+
+
+@pytest.fixture
+def two(tmp_path: Path, client: redis.Redis) -> Iterator[Two]:
+    """Customers 1 and 2 with 100 and 200 cents, at both; nothing of the old one's is published any more."""
+    stream = EventStream(client, "event-stream")
+    places = [tmp_path / "old", tmp_path / "new"]
+    for place in places:
+        place.mkdir()
+    accounts.open_database(places[0]).close()
+    with closing(customers.open_database(places[0])) as first:
+        store = Customers(first)
+        with first.transaction():
+            ids = store.create_customers([NewCustomer(name, Id(1)) for name in ("a", "b")])
+            store.create_invoices(
+                [NewInvoice(ids[0], DAY, 100, "r"), NewInvoice(ids[1], DAY, 200)],
+            )
+        _publish(store, stream)
+        copies = tmp_path / "copies"
+        shutil.copytree(places[0], copies)
+    joining.follow(places[1], copies, 0)
+    old, new = (Customers(customers.open_database(place)) for place in places)
+    Follower(new, stream).catch_up()
+    go_on(new, stream)
+    yield Two(old, new, stream)
+    old.database.close()
+    new.database.close()
+
+
+def _publish(store: Customers, stream: EventStream) -> None:
+    relay = Relay(store.database, stream)
+    for _ in range(10):
+        relay.step()
+        relay.look_again()
+
+
+def _do(store: Customers, change: Change) -> None:
+    with store.database.transaction():
+        change(store)
+
+
+def _invoices(store: Customers) -> dict[int, tuple[int, int]]:
+    """Amount and revision, by number."""
+    return {
+        int(each.id): (each.purchase_price_cents, each.revision)
+        for each in store.invoices(ListQuery(limit=100))
+    }
+
+
+def _told(stream: EventStream) -> int:
+    """What the events on the stream come to, in cents."""
+    cents = 0
+    for entries in stream.pages():
+        for entry in entries:
+            told: Any = msgspec.json.decode(entry.fields[b"Payload"])
+            kind = entry.fields[b"EventTypeName"]
+            if kind == b"InvoiceCreated":
+                cents += told["purchase_price_cents"]
+            elif kind == b"InvoiceUpdated":
+                cents += told["purchase_price_cents"] - told["previous_price_cents"]
+            elif kind == b"InvoiceDeleted":
+                cents -= told.get("last_price_cents", told["purchase_price_cents"])
+            elif kind == b"CreditCreated":
+                cents -= told["credited_cents"]
+            elif kind == b"CreditDeleted":
+                cents += told["credited_cents"]
+    return cents
+
+
+def _priced(cents: int) -> Change:
+    return lambda store: store.change_invoice(1, InvoiceChange(purchase_price_cents=cents))
+
+
+def _credited(cents: int) -> Change:
+    return lambda store: store.credits.create([NewCredit(Id(1), DAY, cents, Id(1))])
+
+
+def _deleted(store: Customers) -> None:
+    store.delete_invoice(1)
+
+
+CASES: dict[str, tuple[Change, Change, tuple[int, int] | None, int, bool]] = {
+    # what the old one did, what the new one did; the invoice 1 then, its credits, whether something can't be
+    "changed at both": (_priced(150), _priced(130), (150, 2), 0, False),
+    "deleted at both": (_deleted, _deleted, None, 0, False),
+    "changed, and deleted": (_priced(150), _deleted, None, 0, True),
+    "deleted, and changed": (_deleted, _priced(130), None, 0, False),
+    "credited at both": (_credited(30), _credited(40), (100, 0), 70, False),
+    "credited at both by too much": (_credited(60), _credited(70), (100, 0), 70, True),
+    "deleted, and credited": (_deleted, _credited(40), (100, 0), 40, True),
+    "below its credits": (_priced(20), _credited(40), (100, 0), 40, True),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_changes_of_one_invoice_at_both_are_one_after_the_other(two: Two, case: str) -> None:
+    ours, theirs, invoice, credited, cant_be = CASES[case]
+    _do(two.old, ours)
+    _do(two.new, theirs)
+    two.settle()
+    assert _invoices(two.new).get(1) == invoice
+    assert two.new.credits.of_invoice(1) == credited
+    left = sum(cents for cents, _ in _invoices(two.new).values()) - sum(
+        each.credited_cents for each in two.new.credits.page(ListQuery(limit=10))
+    )
+    assert _told(two.stream) == left, "who adds up the events comes to the same"
+    told = notes.told(two.new.database)
+    assert bool(told) == cant_be
+    if cant_be:
+        file = two.new.database.path.with_name("not-taken-over-customers.csv")
+        assert str(file) in told[0]
+        assert len(file.read_text().splitlines()) == 2
+    if not nodes.differs(two.old.database):
+        assert _invoices(two.old) == _invoices(two.new)
+    assert cant_be or not nodes.differs(two.old.database) or case == "deleted at both"
+
+
+def test_creations_keep_their_numbers_and_names(two: Two) -> None:
+    _do(two.old, lambda store: store.create_customers([NewCustomer("c", Id(2))]))
+    _do(two.old, lambda store: store.create_invoices([NewInvoice(Id(3), DAY, 7)]))
+    _do(two.new, lambda store: store.create_invoices([NewInvoice(Id(1), DAY, 5)]))
+    two.settle()
+    assert {3: (7, 0)}.items() <= _invoices(two.new).items()
+    assert _invoices(two.new) == _invoices(two.old)
+    names = [each.name for each in two.new.customers(CustomerQuery(limit=10))]
+    assert names == ["a", "b", "c"]
+    events = [entry.fields[b"EventId"] for page in two.stream.pages() for entry in page]
+    assert f"{two.old.database.source}:5".encode() in events
+
+
+def test_what_is_of_a_customer_that_is_gone_is_kept_aside(two: Two) -> None:
+    _do(two.old, lambda store: store.create_invoices([NewInvoice(Id(1), DAY, 7)]))
+    _do(two.old, lambda store: store.change_customer(1, CustomerChange(name="x")))
+    _do(two.new, lambda store: store.delete_customer(1))
+    two.settle()
+    assert [cents for cents, _ in _invoices(two.new).values()] == [200]
+    file = two.new.database.path.with_name("not-taken-over-customers.csv")
+    assert len(file.read_text().splitlines()) == 3
+
+
+def test_a_reference_that_is_taken_by_now_is_left_out(two: Two) -> None:
+    _do(two.old, lambda store: store.create_invoices([NewInvoice(Id(1), DAY, 7, "x")]))
+    _do(two.new, lambda store: store.create_invoices([NewInvoice(Id(2), DAY, 5, "x")]))
+    two.settle()
+    found = {each.purchase_price_cents: each.reference for each in two.new.invoices(ListQuery(limit=10))}
+    assert found[5] == "x"
+    assert found[7] != "x"
+
+
+def test_an_old_primary_that_is_promoted_before_it_hands_over_fits_its_own(two: Two) -> None:
+    _do(two.old, _priced(150))
+    _do(two.new, _priced(130))
+    _publish(two.new, two.stream)
+    Follower(two.old, two.stream).catch_up()
+    go_on(two.old, two.stream)
+    _publish(two.old, two.stream)
+    assert _invoices(two.old)[1] == (150, 2)
+    assert _told(two.stream) == 350
+    with suppress(InvoiceCredited):
+        _do(two.old, _deleted)
