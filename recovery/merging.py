@@ -281,9 +281,12 @@ class _Known:
             return None
         if isinstance(event, InvoiceUpdated) and row in self._gone:
             return event if _last(self._gone[row]) == event.purchase_price_cents else None
-        if type(event) in UPDATES and (*row, event.revision) in self._revisions:
-            event = self._newest[row] = made_after(newest, event)
-            self._revisions.add((*row, event.revision))
+        if type(event) in UPDATES:
+            if (*row, event.revision) in self._revisions:
+                event = made_after(newest, event)
+                self._revisions.add((*row, event.revision))
+            if newest is None or event.revision > newest.revision:
+                self._newest[row] = event  # what follows is to join this
         elif isinstance(event, InvoiceDeleted) and newest and newest.purchase_price_cents != _last(event):
             event = made_after(newest, event)
         return event  # type: ignore[no-any-return]

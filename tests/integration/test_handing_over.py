@@ -208,5 +208,17 @@ def test_an_old_primary_that_is_promoted_before_it_hands_over_fits_its_own(two: 
     _publish(two.old, two.stream)
     assert _invoices(two.old)[1] == (150, 2)
     assert _told(two.stream) == 350
+
+
+@pytest.mark.parametrize("change", [_priced(150), _credited(10)])
+def test_what_an_old_primary_has_changed_and_deleted_is_gone_once(two: Two, change: Change) -> None:
+    _do(two.old, _priced(130))
+    _publish(two.old, two.stream)  # as before the other was promoted
+    _do(two.old, change)
     with suppress(InvoiceCredited):
         _do(two.old, _deleted)
+    Follower(two.old, two.stream).catch_up()
+    go_on(two.old, two.stream)
+    _publish(two.old, two.stream)
+    left = sum(cents for cents, _ in _invoices(two.old).values())
+    assert _told(two.stream) == left - two.old.credits.of_invoice(1)
