@@ -73,6 +73,10 @@ def test_every_place_that_logs_names_its_event_in_lower_case() -> None:
     assert unnamed == []
 
 
+def test_no_field_is_called_what_the_logger_takes_itself() -> None:
+    assert [call.where for call in CALLS if {"event", "self"} & call.fields] == []
+
+
 def test_the_page_lists_exactly_the_events_that_are_logged() -> None:
     assert set(_listed()) == {call.name for call in CALLS} | {LIBRARY}
 
