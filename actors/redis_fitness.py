@@ -52,6 +52,8 @@ def inspect(url: str, stream: str, replicas: int | None = None) -> Seen | None:
     except NoPermissionError as error:
         return Seen("it answers", [_missing_right(error)])
     except (redis.AuthenticationError, redis.ResponseError) as error:  # the first is a ConnectionError
+        if "NOREPLICAS" in str(error):  # which passes, and is waited out
+            return Seen("it answers", [], ("min-replicas-to-write: it takes no writes before it has more",))
         return Seen("it answers", [f"it refuses: {error}"])
     except redis.RedisError as error:
         refusal = _refused_by_tls(error) or (_refused_by_tls(_heard(client)) if address.is_tls else None)

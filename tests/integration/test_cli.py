@@ -26,7 +26,7 @@ from support.cli import command, is_free, processes_in, server_of_another_kind, 
 from support.engines import bundled_process, free_port
 from support.program import SUPERVISOR
 from support.redis_process import RedisProcess
-from support.tally import Tally, alive, running
+from support.tally import Tally, alive, prepared, running
 from support.waiting import eventually
 from tally.actors.redis_fitness import RIGHTS
 from tally.recovery import first_start
@@ -826,6 +826,26 @@ def test_check_tells_of_a_redis_that_keeps_nothing_on_the_disk(tmp_path: Path) -
         done = command("check", "--config", settings(tmp_path, redis={"url": server.url}))
         line, good = _about(done, "redis")
         assert (done.returncode, good, "appendonly is off" in line) == (0, True, True), done
+    finally:
+        server.kill()
+
+
+def test_run_and_check_wait_for_the_replicas_that_redis_itself_asks_for(tmp_path: Path) -> None:
+    server = RedisProcess(tmp_path / "redis")
+    try:
+        server.start("--min-replicas-to-write", "1")
+        sections = {"redis": {"url": server.url, "embedded": "never"}}
+        done = command("check", "--config", settings(tmp_path, **sections))
+        line, good = _about(done, "redis")
+        assert (done.returncode, good, "min-replicas-to-write" in line) == (0, True, True), done
+        tally = prepared(tmp_path / "tally", redis_url=server.url)
+        try:
+            tally.launch()
+            eventually(lambda: "min-replicas-to-write" in tally.said())
+            server.client.config_set("min-replicas-to-write", 0)
+            tally.gets_ready()
+        finally:
+            tally.end()
     finally:
         server.kill()
 
