@@ -15,7 +15,7 @@ import redis
 from integration.test_nodes import a_node, sell, shown
 from integration.test_standby import FAILOVER_SECONDS, is_primary, pair, recorded, tool
 
-from support.loading import MARK, Working
+from support.loading import MARK, Machine, Working
 from support.redis_process import RedisProcess
 from support.tally import Tally
 from support.waiting import eventually
@@ -28,7 +28,7 @@ from tally.store.stream import EventStream
 pytestmark = pytest.mark.whole
 
 
-def _freeze(tally: Tally) -> list[psutil.Process]:
+def freeze(tally: Tally) -> list[psutil.Process]:
     """Have all of a Tally stand still; answer its processes."""
     supervisor = psutil.Process(tally.process.pid)
     supervisor.suspend()
@@ -38,12 +38,14 @@ def _freeze(tally: Tally) -> list[psutil.Process]:
     return every
 
 
-def _thaw(processes: list[psutil.Process]) -> None:
+def thaw(processes: list[psutil.Process]) -> None:
+    """Have them go on."""
     for process in reversed(processes):
         process.resume()
 
 
-def _shows(tally: Tally, cents: int) -> bool:
+def shows(tally: Machine, cents: int) -> bool:
+    """Whether a Tally shows that the one customer has spent so much."""
     return shown(tally) == {"1": {"1": cents}}
 
 
@@ -51,7 +53,7 @@ def test_nothing_is_lost_or_doubled_where_redis_rolls_the_promotion_back(
     tmp_path: Path, server: RedisProcess
 ) -> None:
     with pair(tmp_path, server.url) as (first, second):
-        frozen = _freeze(first)
+        frozen = freeze(first)
         server.kill()
         server.copy(tmp_path / "before")
         server.start()
@@ -61,14 +63,14 @@ def test_nothing_is_lost_or_doubled_where_redis_rolls_the_promotion_back(
         server.kill()
         server.put_back(tmp_path / "before")
         server.start()
-        _thaw(frozen)
+        thaw(frozen)
         expected[sell(first.customers, "1", 3)] = 3  # both are primaries for a moment
         expected[sell(second.customers, "1", 4)] = 4
         eventually(lambda: not is_primary(first.customers), 30)
         assert is_primary(second.customers)
         for tally in (first, second):
             eventually(partial(_has, tally, expected), 30)
-            eventually(partial(_shows, tally, 127), 30)
+            eventually(partial(shows, tally, 127), 30)
         eventually(lambda: first.settled() and second.settled(), 30)
 
 
@@ -119,9 +121,9 @@ def test_what_is_answered_counts_once_over_any_failovers(
             for tally in (old, new):
                 eventually(tally.settled, 60)
             there = recorded_all(old)
-            _are_counted_once(work, there, old)
+            are_counted_once(work, there, old)
             for tally in (old, new):
-                eventually(partial(_shows, tally, sum(there.values())), 60)
+                eventually(partial(shows, tally, sum(there.values())), 60)
         except BaseException as error:
             error.add_note("\n".join(told))
             raise
@@ -133,7 +135,7 @@ def _fail_over(how: str, old: Tally, new: Tally, server: RedisProcess, choose: r
     if how == "killed":
         old.end()
     elif how == "frozen":
-        frozen = _freeze(old)
+        frozen = freeze(old)
     elif how == "redis killed":
         server.kill()
         server.start()
@@ -142,7 +144,7 @@ def _fail_over(how: str, old: Tally, new: Tally, server: RedisProcess, choose: r
     time.sleep(choose.uniform(0, 0.5))  # the primary works alone for a while
     if how == "killed":
         old.start()
-    _thaw(frozen)
+    thaw(frozen)
     eventually(lambda: all(report["standby"] for report in old.reports()), 60)
     time.sleep(choose.uniform(0, 0.5))
 
@@ -157,7 +159,7 @@ def _promoted(tally: Tally) -> bool:
     return True
 
 
-def recorded_all(tally: Tally) -> dict[str, int]:
+def recorded_all(tally: Machine) -> dict[str, int]:
     """All invoices at a Tally, by id."""
     found: dict[str, int] = {}
     after = ""
@@ -169,7 +171,7 @@ def recorded_all(tally: Tally) -> dict[str, int]:
         after = f"&after={page['next']}"
 
 
-def _are_counted_once(work: Working, there: dict[str, int], tally: Tally) -> None:
+def are_counted_once(work: Working, there: dict[str, int], tally: Tally) -> None:
     """Each that was answered is there, once, with an amount that it was given; and nothing else is."""
     marks = Counter(cents % MARK for id, cents in there.items() if id != "1")
     twice = [mark for mark, times in marks.items() if times > 1]

@@ -13,6 +13,7 @@ import redis
 
 from support import users
 from support.cli import command
+from support.loading import Machine
 from support.redis_process import RedisProcess
 from support.tally import Client, Tally, prepared
 from support.waiting import eventually
@@ -56,7 +57,7 @@ def both(tmp_path: Path, redis_url: str) -> Iterator[tuple[Tally, Tally]]:
         yield first, second
 
 
-def shown(tally: Tally) -> dict[str, dict[str, int]]:
+def shown(tally: Machine) -> dict[str, dict[str, int]]:
     """What each account earns there, by customer."""
     return {
         each["account"]["id"]: {one["customer_id"]: one["total_revenue_cents"] for one in each["customers"]}

@@ -1,9 +1,13 @@
-"""Several hosts on one machine: network namespaces, with lines between them that can be cut."""
+"""Several hosts on one machine: network namespaces, with lines between them that can be cut.
+
+Each has a line to a host in the middle, which passes on what they send to each other.
+"""
 
 import ctypes
 import os
 import secrets
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,7 +16,7 @@ from typing import Any
 import urllib3
 
 from support.disks import unavailable
-from support.tally import Client
+from support.tally import ROOT, Client, Tally
 
 _NETWORK = 0x40000000  # CLONE_NEWNET
 _NOBODY = "02:00:00:00:00:fe"  # no interface has this address: what is sent there is lost without a word
@@ -30,9 +34,10 @@ class Host:
         for namespace, line, address in ((middle, self._line, self.of_middle), (name, "line", self.address)):
             _ip("-n", namespace, "addr", "add", f"{address}/24", "dev", line)
             _ip("-n", namespace, "link", "set", line, "up")
+        _ip("-n", name, "route", "add", "default", "via", self.of_middle)
 
     def cut(self, *, out: bool = True, back: bool = True) -> None:
-        """Lose what is sent from here to the middle, what is sent from there, or both."""
+        """Lose what is sent from here to anybody else, what is sent to here, or both."""
         if out:
             self._lose(self.name, "line", self.of_middle)
         if back:
@@ -64,19 +69,14 @@ def hosts(count: int) -> Iterator[tuple[str, list[Host]]]:
             stack.callback(subprocess.run, ["ip", "netns", "del", name], check=False)
             _ip("-n", name, "link", "set", "lo", "up")
         middle, *around = names
+        _ip("netns", "exec", middle, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
         yield middle, [Host(name, middle, number) for number, name in enumerate(around, 1)]
 
 
 @contextmanager
 def process_at(host: str, command: Sequence[str | Path], output: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """A process on a host, until the end."""
-    with output.open("wb") as file:
-        process = subprocess.Popen(
-            ["ip", "netns", "exec", host, *map(str, command)],
-            stdout=file,
-            stderr=file,
-            start_new_session=True,
-        )
+    process = begun_at(host, command, output)
     try:
         yield process
     finally:
@@ -84,21 +84,61 @@ def process_at(host: str, command: Sequence[str | Path], output: Path) -> Iterat
         process.wait()
 
 
-class ClientAt(Client):
-    """A service's interface, as it is reached on its own host."""
+def begun_at(host: str, command: Sequence[str | Path], output: Path) -> "subprocess.Popen[bytes]":
+    """A process on a host, in a session of its own. Somebody else has to end it."""
+    with output.open("wb") as file:
+        return subprocess.Popen(
+            ["ip", "netns", "exec", host, *map(str, command)],
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
 
-    def __init__(self, host: str, port: int) -> None:
-        super().__init__(port)
+
+class ClientAt(Client):
+    """A service's interface, as it is reached from a host: the one that the service is on, or another.
+
+    `address` is the service's, as it is seen from there.
+    """
+
+    def __init__(self, host: str, port: int, token: str | None = None, address: str = "127.0.0.1") -> None:
+        super().__init__(port, token, address)
         self._host = host
 
     def request(self, *arguments: Any, **options: Any) -> urllib3.BaseHTTPResponse:
         """Send a request, from there."""
-        with _at(self._host):
+        with at(self._host):
             return super().request(*arguments, **options)
 
 
+class TallyAt(Tally):
+    """A Tally on a host, whose clients are there, too."""
+
+    def __init__(self, host: Host, directory: Path, settings: dict[str, dict[str, Any]]) -> None:
+        super().__init__(directory, settings)
+        self.host = host
+        self.sign_in(None)
+
+    def sign_in(self, token: str | None) -> None:
+        """Have its clients show that token from now on."""
+        self.customers, self.accounts = (
+            ClientAt(self.host.name, part["port"], token, part.get("host", "127.0.0.1"))
+            for part in (self.settings["customers"], self.settings["accounts"])
+        )
+
+    def launch(self) -> None:
+        """Start the supervisor, and don't wait."""
+        path = self.written()
+        with at(self.host.name):
+            self.begin_registry(path)
+        self.output = self.directory / "output.txt"
+        self.process = begun_at(
+            self.host.name, [sys.executable, ROOT / "supervisor.py", "run", "--config", path], self.output
+        )
+
+
 @contextmanager
-def _at(host: str) -> Iterator[None]:
+def at(host: str) -> Iterator[None]:
     """Have this thread be on a host: what it connects, it connects from there."""
     here = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     there = os.open(f"/run/netns/{host}", os.O_RDONLY)

@@ -3,12 +3,25 @@
 import random
 import threading
 from collections.abc import Sequence
+from typing import Protocol
 
 import urllib3
 
-from support.tally import Tally
+from support.tally import Client
 
 MARK = 10**6  # an invoice's amount in cents, by this, is what it is known by
+
+
+class Machine(Protocol):
+    """Where invoices are recorded: a Tally, or what is in front of several."""
+
+    @property
+    def customers(self) -> Client:
+        """Its customers service."""
+
+    @property
+    def accounts(self) -> Client:
+        """Its accounts service."""
 
 
 class Working:
@@ -20,7 +33,7 @@ class Working:
     answered: one counts then.
     """
 
-    def __init__(self, machines: Sequence[Tally], customer: str, seed: int) -> None:
+    def __init__(self, machines: Sequence[Machine], customer: str, seed: int) -> None:
         self._machines = list(machines)
         self._customer = customer
         self._random = random.Random(seed)
@@ -74,18 +87,20 @@ class Working:
         answer = self._ask("DELETE", f"/invoices/{self.answered[mark]}")
         if answer is not None and answer.status == 204:
             self.gone.add(mark)
-        elif answer is None:
+        elif answer is None or b"Not published" in answer.data:
             self.doubtful.add(mark)
             self._turn()
 
     def _ask(
         self, method: str, path: str, content: object = None, headers: dict[str, str] | None = None
     ) -> urllib3.BaseHTTPResponse | None:
-        """What the machine answers; None where it doesn't."""
+        """What the machine answers; None where it doesn't, or did not to the proxy in front of it."""
         client = self._machines[0].customers
         try:
             answer = client.request(method, path, content, headers=headers, timeout=1)
         except urllib3.exceptions.HTTPError:
+            return None
+        if answer.status in (502, 504):
             return None
         assert answer.status in (200, 201, 204, 404, 503), (answer.status, answer.data)
         return answer

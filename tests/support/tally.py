@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,13 +33,13 @@ _RETRIES = {"GET": urllib3.Retry(total=None, connect=0, read=1, redirect=0, stat
 class Client:
     """One service's HTTP interface, over kept-alive connections; for any number of threads.
 
-    With a `token`, every request shows it.
+    With a `token`, every request shows it. `host` is the address of the service.
     """
 
-    def __init__(self, port: int, token: str | None = None) -> None:
+    def __init__(self, port: int, token: str | None = None, host: str = "127.0.0.1") -> None:
         self.port = port
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._pool = urllib3.HTTPConnectionPool("127.0.0.1", port, maxsize=64, timeout=30, retries=False)
+        self._pool = urllib3.HTTPConnectionPool(host, port, maxsize=64, timeout=30, retries=False)
 
     def request(
         self,
@@ -86,10 +87,10 @@ class Tally:
     def __init__(self, directory: Path, settings: dict[str, dict[str, Any]], *arguments: str) -> None:
         self.directory = directory
         self.settings = settings
-        self.customers = Client(settings["customers"]["port"])
-        self.accounts = Client(settings["accounts"]["port"])
+        self.customers: Client = Client(settings["customers"]["port"])
+        self.accounts: Client = Client(settings["accounts"]["port"])
         self._arguments = arguments
-        self.process: Program
+        self.process: Program | subprocess.Popen[bytes]
 
     def start(self) -> None:
         """Start the supervisor, again if it has ended, and wait until all actors are ready."""
@@ -103,12 +104,16 @@ class Tally:
     def launch(self) -> None:
         """Start the supervisor, and don't wait."""
         path = self.written()
-        if self.settings["redis"]["embedded"] == "never":
-            with suppress(InvalidSettings):
-                know_nodes_for_long(config.load(path, {}))
+        self.begin_registry(path)
         self.output = self.directory / "output.txt"
         self.output.write_bytes(b"")
         self.process = Program(["run", "--config", str(path), *self._arguments], self.output, self.output)
+
+    def begin_registry(self, path: Path) -> None:
+        """So that a new one needn't wait, where Redis is somebody else's; by the settings at `path`."""
+        if self.settings["redis"]["embedded"] == "never":
+            with suppress(InvalidSettings):
+                know_nodes_for_long(config.load(path, {}))
 
     def written(self) -> Path:
         """The settings file, which is written anew."""
