@@ -50,7 +50,7 @@ class Follower:
         self._behind = 0
         if not follows(self._database):
             self._begin()
-        self._know_names()
+        self._know_own()
 
     def _begin(self) -> None:
         """It was a primary: note what it has accepted and not told."""
@@ -75,6 +75,7 @@ class Follower:
 
     def catch_up(self) -> None:
         """Take in all that the stream has."""
+        self._know_names()
         while self.step():
             self._beat()
 
@@ -111,6 +112,10 @@ class Follower:
         with self._database.transaction():
             for heir in later_names(own_sources(self._database), heirs):
                 begin(self._database, Outbox(self._database).last(), heir)
+        self._know_own()
+
+    def _know_own(self) -> None:
+        """Know the names that the database has: all that can be told without Redis."""
         self._own = {each.source: Outbox(self._database, each) for each in incarnations(self._database)}
         for source in self._own:
             self._answers.setdefault(source, Answers(self.store, source))

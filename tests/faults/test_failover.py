@@ -97,6 +97,21 @@ def test_a_primary_that_can_not_renew_its_lease_records_nothing(tmp_path: Path, 
         first.end()
 
 
+def test_a_standby_starts_without_redis_and_follows_once_that_is_there(
+    tmp_path: Path, server: RedisProcess
+) -> None:
+    with pair(tmp_path, server.url) as (first, second):
+        second.end()
+        server.kill()
+        second.start()
+        assert not is_primary(second.customers)
+        assert recorded(second) == {"1": 100}
+        server.start()
+        expected = {"1": 100, sell(first.customers, "1", 20): 20}
+        eventually(partial(_has, second, expected), 30)
+        eventually(partial(shows, second, 120), 30)
+
+
 FAILOVERS = int(os.environ.get("TALLY_TEST_FAILOVERS", "4"))
 
 
