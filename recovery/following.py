@@ -8,12 +8,13 @@ RequestKeys, and can go on in its place.
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from operator import itemgetter
+from typing import Any
 
 import msgspec
 import structlog
 
 from tally.events import EventId
-from tally.recovery.diverged import UNDOES, event_of, row_of
+from tally.recovery.diverged import DELETIONS, TABLES, UNDOES, event_of, row_of
 from tally.recovery.merging import is_nothing
 from tally.recovery.standing import later_names
 from tally.recovery.taking_back import Answers, Healing, following, gaps, own_event, take_back
@@ -164,6 +165,7 @@ class Follower:
         event, here = event_of(ours), theirs.event
         outbox.replace(theirs.row)
         is_mended = is_nothing(event) or type(event) in UNDOES or row_of(event) == row_of(here)
+        is_mended = is_mended or (is_nothing(here) and self._is_deleted(event))
         if undo := UNDOES.get(type(event)):
             self.store.make_again([OwnEvent(ours, undo(event))])
         if not is_nothing(here):
@@ -171,6 +173,17 @@ class Follower:
         if not is_mended:
             _log.warning("differs_from_primary", source=outbox.source, number=ours.sequence)
             self._database.set_meta(DIFFERS, 1)
+
+    def _is_deleted(self, event: Any) -> bool:
+        """Whether an event tells that what this one has changed is gone."""
+        kinds = [kind.__name__ for kind in DELETIONS if TABLES[kind] == TABLES[type(event)]]
+        return bool(
+            self._database.rows(
+                "SELECT 1 FROM outbox WHERE type IN (SELECT value FROM json_each(?))"
+                " AND CAST(json_extract(CAST(payload AS TEXT), '$.id') AS INTEGER) = ? LIMIT 1",
+                (msgspec.json.encode(kinds).decode(), int(event.id)),
+            )
+        )
 
     def _take_of(self, outbox: Outbox, entries: Sequence[Entry]) -> None:
         """Take in entries of one name, in the transaction that is open."""

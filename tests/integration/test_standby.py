@@ -132,6 +132,30 @@ def test_the_old_primary_joins_and_hands_over_what_it_had_not_published(
 
 
 @pytest.mark.whole
+def test_what_both_have_deleted_keeps_neither_from_being_the_primary(tmp_path: Path, redis_url: str) -> None:
+    with pair(tmp_path, redis_url) as (first, second):
+        changed, deleted = (sell(first.customers, "1", cents) for cents in (20, 3))
+        eventually(lambda: recorded(second) == {"1": 100, changed: 20, deleted: 3})
+        first.kill("customers-relay", signal.SIGSTOP)
+        change = {"purchase_price_cents": 200}
+        assert first.customers.request("PATCH", f"/invoices/{changed}", change).status == 200
+        first.customers.delete(f"/invoices/{deleted}")
+        first.end()
+        tool(second, "promote", "--yes")
+        eventually(lambda: is_primary(second.customers) and is_primary(second.accounts))
+        for invoice in (changed, deleted):
+            second.customers.delete(f"/invoices/{invoice}")
+        first.start()
+        eventually(lambda: "took_over" in second.said())
+        eventually(second.settled)
+        later = sell(second.customers, "1", 4)
+        for tally in (first, second):
+            eventually(partial(_has, tally, {"1": 100, later: 4}))
+        tool(first, "promote", "--yes")
+        eventually(lambda: is_primary(first.customers))
+
+
+@pytest.mark.whole
 def test_a_standby_takes_the_place_of_a_primary_that_is_gone(tmp_path: Path, redis_url: str) -> None:
     with pair(tmp_path, redis_url, failover_seconds=FAILOVER_SECONDS) as (first, second):
         assert is_primary(first.customers)
@@ -184,6 +208,11 @@ def test_a_standby_tells_what_it_lacks_and_is_begun_again(tmp_path: Path, redis_
         follow(first, second)
         eventually(lambda: recorded(second) == {"1": 100, invoice: 20, later: 3})
         eventually(lambda: second.reports()[0]["status"] == "ok")
+
+
+def _has(tally: Tally, invoices: dict[str, int]) -> bool:
+    """Whether a Tally has these invoices of the one customer, and no others, and shows their sum."""
+    return recorded(tally) == invoices and shown(tally) == {"1": {"1": sum(invoices.values())}}
 
 
 def _knows_both(tally: Tally) -> bool:
