@@ -276,6 +276,23 @@ def test_recording_goes_on_through_the_proxy_when_the_primary_s_machine_dies(thr
     three.agree(work)
 
 
+def test_recording_goes_on_through_the_proxy_when_the_primary_s_machine_is_cut_off(three: Three) -> None:
+    front, one = three.front, three.machines[0]
+    first, second = three.tallies
+    customer = _first_customer(front)
+    with Working([front], customer, random.randrange(2**32)) as work:
+        _go_on(work)
+        one.host.cut()  # and goes on with its own Redis, for a while
+        eventually(partial(_are_primary, second), 90)
+        _go_on(work)
+        eventually(lambda: not (is_primary(first.customers) or is_primary(first.accounts)), 60)
+        one.host.mend()
+        eventually(partial(_is_standby, first), 60)
+        _go_on(work)
+    assert _are_primary(second)
+    three.agree(work)
+
+
 def _first_customer(front: Front) -> str:
     """Record a customer with an invoice in a new account."""
     account = front.accounts.post("/accounts", ACCOUNT)["id"]

@@ -1,0 +1,70 @@
+"""What the old primary's accounts.db had applied before Redis lost it, and the promoted standby lacks."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+from faults.test_failover import freeze, shows, thaw
+from integration.test_nodes import shown
+from integration.test_standby import is_primary, pair, recorded, tool
+
+from support.redis_process import RedisProcess
+from support.tally import Tally
+from support.waiting import eventually
+
+INVOICE = {"customer_id": "1", "purchase_date": "2019-01-06", "purchase_price_cents": 20}
+KEY = {"Idempotency-Key": "k"}
+
+
+@pytest.fixture
+def lost(tmp_path: Path, server: RedisProcess) -> Iterator[tuple[Tally, Tally, str]]:
+    """The old primary, the new one, and an invoice of the old one that Redis has lost."""
+    with pair(tmp_path, server.url) as (first, second):
+        standing = freeze(second)
+        server.client.client_kill_filter(_type="normal", skipme=True)  # nothing is on its way to it
+        server.copy(tmp_path / "before")
+        invoice = first.customers.post("/invoices", INVOICE, headers=KEY)["id"]
+        eventually(partial(shows, first, 120))
+        frozen = freeze(first)
+        server.kill()
+        server.put_back(tmp_path / "before")
+        server.start()
+        thaw(standing)
+        tool(second, "promote", "--yes")
+        eventually(lambda: is_primary(second.customers) and is_primary(second.accounts))
+        yield first, second, invoice
+        thaw(frozen)
+
+
+def _agree(first: Tally, second: Tally, expected: dict[str, int]) -> None:
+    for tally in (first, second):
+        eventually(partial(_has, tally, expected), 30)
+        eventually(tally.settled, 30)
+    for tally in (first, second):
+        assert shows(tally, sum(expected.values())), shown(tally)
+
+
+def _has(tally: Tally, expected: dict[str, int]) -> bool:
+    there = recorded(tally)
+    assert there == expected
+    return True
+
+
+def test_it_is_handed_over(lost: tuple[Tally, Tally, str]) -> None:
+    first, second, invoice = lost
+    _thaw_all(first)
+    _agree(first, second, {"1": 100, invoice: 20})
+
+
+def test_it_counts_once_where_it_was_asked_for_again(lost: tuple[Tally, Tally, str]) -> None:
+    first, second, _ = lost
+    again = second.customers.post("/invoices", INVOICE, headers=KEY)["id"]
+    _thaw_all(first)
+    _agree(first, second, {"1": 100, again: 20})
+
+
+def _thaw_all(tally: Tally) -> None:
+    supervisor = psutil.Process(tally.process.pid)
+    thaw([supervisor, *supervisor.children(recursive=True)])
