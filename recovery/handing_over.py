@@ -145,6 +145,9 @@ class TakingOver:
         else:
             return False
         outbox.restore([told.row])
+        before = outbox.row(name.sequence) - 1
+        if before < (self._database.meta("published") or 0):
+            self._database.set_meta("published", before)  # what comes later is looked at again, too
         self._store.make_again([told])
         at = int(entry.id.partition(b"-")[0]) // 1000
         self._answers.setdefault(name.source, Answers(self._store, name.source)).take([told], at)

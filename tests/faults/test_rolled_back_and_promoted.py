@@ -7,7 +7,6 @@ from pathlib import Path
 import psutil
 import pytest
 from faults.test_failover import freeze, shows, thaw
-from integration.test_nodes import shown
 from integration.test_standby import is_primary, pair, recorded, tool
 
 from support.redis_process import RedisProcess
@@ -43,7 +42,7 @@ def _agree(first: Tally, second: Tally, expected: dict[str, int]) -> None:
         eventually(partial(_has, tally, expected), 30)
         eventually(tally.settled, 30)
     for tally in (first, second):
-        assert shows(tally, sum(expected.values())), shown(tally)
+        eventually(partial(shows, tally, sum(expected.values())), 30)
 
 
 def _has(tally: Tally, expected: dict[str, int]) -> bool:
