@@ -13,7 +13,7 @@ import structlog
 
 from tally.events import EventId
 from tally.recovery.diverged import UNDOES
-from tally.recovery.merging import Merge, Tail, row_with
+from tally.recovery.merging import Merge, Tail, make_again_beside, row_with
 from tally.recovery.standing import later_names
 from tally.recovery.taking_back import Answers, Healing, gaps, own_event
 from tally.store import nodes
@@ -148,7 +148,10 @@ class TakingOver:
         before = outbox.row(name.sequence) - 1
         if before < (self._database.meta("published") or 0):
             self._database.set_meta("published", before)  # what comes later is looked at again, too
-        self._store.make_again([told])
+        if told is own:
+            make_again_beside(self._store, [own])
+        else:
+            self._store.make_again([told])
         at = int(entry.id.partition(b"-")[0]) // 1000
         self._answers.setdefault(name.source, Answers(self._store, name.source)).take([told], at)
         if is_known and type(own.event) in UNDOES and self._merge.is_dropped(own):

@@ -46,6 +46,7 @@ from tally.store.cause import RequestKey
 from tally.store.customers import Customers
 from tally.store.database import Database
 from tally.store.errors import Misdirected, MoveRefused, NotFound, ReferenceTaken
+from tally.store.history import History
 from tally.store.ids import give
 from tally.store.outbox import Outbox, OutboxRow, OwnEvent
 from tally.store.records import Invoice, NewInvoice
@@ -253,6 +254,69 @@ class Tail:
             fitted = row_with(row, told)
             outbox.replace(fitted)
             self._store.make_again([OwnEvent(fitted, told)])
+
+
+def make_again_beside(store: Healing, own: Sequence[OwnEvent]) -> None:
+    """Have the effects of events that others count already, and this database had never heard of.
+
+    Where it has changed the same invoices meanwhile, it tells what sets that right: amounts are told as
+    differences, and both changes count. In the transaction that is open.
+    """
+    if store.database.service != "customers" or not any(
+        isinstance(each.event, InvoiceUpdated | InvoiceDeleted) for each in own
+    ):
+        store.make_again(own)
+        return
+    customers = Customers(store.database)
+    for each in own:
+        after = _set_right(customers, each.event)
+        store.make_again([each])
+        for event in after:
+            store.make_again([OwnEvent(each.row, event)])
+            store.outbox.add([event])
+
+
+def _set_right(customers: Customers, event: Event) -> list[InvoiceUpdated]:
+    """What is to follow an event as others count it: its change comes after those that were made here."""
+    if not isinstance(event, InvoiceUpdated | InvoiceDeleted):
+        return []
+    try:
+        invoice = customers.invoice(event.id)
+    except (NotFound, Misdirected):
+        if History(customers.database, "invoice").of(event.id)[-1:] == []:
+            return []  # nobody has its creation any more
+        if isinstance(event, InvoiceUpdated):
+            return [_told(event, _new(event), _previous(event), event.revision)]
+        return [_told(event, (0, _last_day(event)), (_last(event), _last_day(event)), 0)]
+    here = invoice.purchase_price_cents, date.fromisoformat(invoice.purchase_date)
+    if isinstance(event, InvoiceDeleted):
+        there = _last(event), _last_day(event)
+        return [] if here == there else [_told(event, here, there, invoice.revision + 1)]
+    if invoice.revision < event.revision:
+        return []
+    return [
+        _told(event, here, _previous(event), invoice.revision + 1),
+        _told(event, _new(event), _new(event), invoice.revision + 2),
+    ]
+
+
+def _told(
+    event: InvoiceUpdated | InvoiceDeleted, before: tuple[int, date], after: tuple[int, date], revision: int
+) -> InvoiceUpdated:
+    return InvoiceUpdated(event.id, event.customer_id, *after, *before, revision, now())
+
+
+def _new(event: InvoiceUpdated) -> tuple[int, date]:
+    return event.purchase_price_cents, event.purchase_date
+
+
+def _previous(event: InvoiceUpdated) -> tuple[int, date]:
+    return event.previous_price_cents, event.previous_date
+
+
+def _last_day(event: InvoiceDeleted) -> date:
+    day = event.last_date or event.purchase_date
+    return day or event.deleted_date.date()
 
 
 class _Known:

@@ -14,6 +14,7 @@ import structlog
 
 from tally.recovery.diverged import part_ways
 from tally.recovery.first_start import known_sources, note_applied_beside
+from tally.recovery.merging import make_again_beside
 from tally.recovery.taking_back import Healing, joins, take_back
 from tally.store.asks import Asks
 from tally.store.database import Database
@@ -136,7 +137,10 @@ class Standing:
         for outbox, published in stands:
             last, ever = outbox.last(), max(published.ever, applied.get(outbox.source, 0))
             if ever > last and joins(outbox, self._stream, self._beat):
-                take_back(self._store, self._stream, self._beat, outbox)
+                if outbox.is_written_to:
+                    take_back(self._store, self._stream, self._beat, outbox)
+                else:  # what was told under a later name may stand against it
+                    take_back(self._store, self._stream, self._beat, outbox, make_again_beside)
                 return True
             if ever > last or not agrees(outbox, published):
                 part_ways(self._store, self._stream, self._beat, outbox)

@@ -55,13 +55,18 @@ class Healing(Protocol):
 
 
 def take_back(
-    store: Healing, stream: EventStream, beat: Callable[[], None], outbox: Outbox | None = None
+    store: Healing,
+    stream: EventStream,
+    beat: Callable[[], None],
+    outbox: Outbox | None = None,
+    make_again: Callable[[Healing, Sequence[OwnEvent]], None] = lambda store, own: store.make_again(own),
 ) -> int:
     """Put the database's own events that only the stream holds back into its outbox, with their effects.
 
-    Takes what follows the newest event of `outbox`, by default the one that is written to. They must be those
-    that followed it once, see `joins`. Reads the whole stream, calling `beat` with every page. Answers how
-    many came. May be repeated, also when it was interrupted; raises RedisError or StoreUnavailable.
+    Takes what follows the newest event of `outbox`, by default the one that is written to, and has their
+    effects by `make_again`. They must be those that followed it once, see `joins`. Reads the whole stream,
+    calling `beat` with every page. Answers how many came. May be repeated, also when it was interrupted;
+    raises RedisError or StoreUnavailable.
     """
     database, outbox = store.database, outbox or Outbox(store.database)
     last, count = outbox.last(), 0
@@ -76,7 +81,7 @@ def take_back(
             with database.transaction():
                 note_lacking(database, outbox.source, gaps(rows, last))
                 outbox.restore(rows)
-                store.make_again(own)
+                make_again(store, own)
                 answers.take(own, int(entries[-1].id.partition(b"-")[0]) // 1000)
             last, count = rows[-1].sequence, count + len(rows)
     _reach(outbox, stream, published)

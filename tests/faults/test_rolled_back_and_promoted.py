@@ -7,6 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 from faults.test_failover import freeze, shows, thaw
+from integration.test_nodes import sell
 from integration.test_standby import is_primary, pair, recorded, tool
 
 from support.redis_process import RedisProcess
@@ -19,13 +20,14 @@ KEY = {"Idempotency-Key": "k"}
 
 @pytest.fixture
 def lost(tmp_path: Path, server: RedisProcess) -> Iterator[tuple[Tally, Tally, str]]:
-    """The old primary, the new one, and an invoice of the old one that Redis has lost."""
+    """The old primary, the new one, and an invoice of the old one that Redis has lost, with a change."""
     with pair(tmp_path, server.url) as (first, second):
         standing = freeze(second)
         server.client.client_kill_filter(_type="normal", skipme=True)  # nothing is on its way to it
         server.copy(tmp_path / "before")
         invoice = first.customers.post("/invoices", INVOICE, headers=KEY)["id"]
-        eventually(partial(shows, first, 120))
+        assert first.customers.request("PATCH", "/invoices/1", {"purchase_price_cents": 300}).status == 200
+        eventually(partial(shows, first, 320))
         frozen = freeze(first)
         server.kill()
         server.put_back(tmp_path / "before")
@@ -38,11 +40,13 @@ def lost(tmp_path: Path, server: RedisProcess) -> Iterator[tuple[Tally, Tally, s
 
 
 def _agree(first: Tally, second: Tally, expected: dict[str, int]) -> None:
-    for tally in (first, second):
+    for tally in (second, first):
         eventually(partial(_has, tally, expected), 30)
         eventually(tally.settled, 30)
+    there = {**expected, sell(second.customers, "1", 4): 4}  # whoever shows that has applied what came before
     for tally in (first, second):
-        eventually(partial(shows, tally, sum(expected.values())), 30)
+        eventually(partial(_has, tally, there), 30)
+        eventually(partial(shows, tally, sum(there.values())), 30)
 
 
 def _has(tally: Tally, expected: dict[str, int]) -> bool:
@@ -54,14 +58,30 @@ def _has(tally: Tally, expected: dict[str, int]) -> bool:
 def test_it_is_handed_over(lost: tuple[Tally, Tally, str]) -> None:
     first, second, invoice = lost
     _thaw_all(first)
-    _agree(first, second, {"1": 100, invoice: 20})
+    _agree(first, second, {"1": 300, invoice: 20})
 
 
 def test_it_counts_once_where_it_was_asked_for_again(lost: tuple[Tally, Tally, str]) -> None:
     first, second, _ = lost
     again = second.customers.post("/invoices", INVOICE, headers=KEY)["id"]
     _thaw_all(first)
-    _agree(first, second, {"1": 100, again: 20})
+    _agree(first, second, {"1": 300, again: 20})
+
+
+def test_what_both_have_changed_counts_once(lost: tuple[Tally, Tally, str]) -> None:
+    first, second, invoice = lost
+    assert second.customers.request("PATCH", "/invoices/1", {"purchase_price_cents": 500}).status == 200
+    _thaw_all(first)
+    for tally in (first, second):
+        eventually(partial(_has_all, tally, {"1", invoice}), 30)
+        eventually(tally.settled, 30)
+    there = recorded(second)
+    assert there in ({"1": 300, invoice: 20}, {"1": 500, invoice: 20})
+    _agree(first, second, there)
+
+
+def _has_all(tally: Tally, invoices: set[str]) -> bool:
+    return recorded(tally).keys() == invoices
 
 
 def _thaw_all(tally: Tally) -> None:
