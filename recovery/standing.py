@@ -134,12 +134,13 @@ class Standing:
     def _mend(self, stands: Sequence[Stand]) -> bool:
         """Mend one thing, if there is one; then it is to be looked at anew."""
         applied = self._stream.applied_by_source()
-        for outbox, published in stands:
+        behind = [max(each.ever, applied.get(outbox.source, 0)) > outbox.last() for outbox, each in stands]
+        for place, (outbox, published) in enumerate(stands):
             last, ever = outbox.last(), max(published.ever, applied.get(outbox.source, 0))
             if ever > last and joins(outbox, self._stream, self._beat):
-                if outbox.is_written_to:
+                if outbox.is_written_to or any(behind[place + 1 :]):
                     take_back(self._store, self._stream, self._beat, outbox)
-                else:  # what was told under a later name may stand against it
+                else:  # what was told under later names, all of which is here, may stand against it
                     take_back(self._store, self._stream, self._beat, outbox, make_again_beside)
                 return True
             if ever > last or not agrees(outbox, published):
