@@ -988,14 +988,16 @@ FAULTS[COPIED] = 1.0
 SECOND = "another_node_begins"
 FAULTS |= {SECOND: 2.0, "another_node_is_killed": 1.0}
 NOT_WITH_COPIES = {
-    SECOND,
     "another_program_deletes_entries",
     "redis_falls_back",
     "redis_falls_back_a_little",
     "redis_loses_everything",
     "the_stream_is_deleted",
 }
-"""Of two copies that both run, one may note as lost what Redis has lost and only the other has."""
+"""Of two copies that both run, one may note as lost what Redis has lost and only the other has, which tells
+it again; or one tells something under a number that the other's event had, which only accounts.db remembers.
+And the entry that shows that they have parted may be the one that was deleted.
+"""
 LOSE = {
     "another_program_trims",
     "another_program_deletes_entries",
