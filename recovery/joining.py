@@ -45,7 +45,7 @@ def join(directory: Path, copy: Path, node: int) -> str:
         _insist_on_anothers(database, copy, node)
         _become_another(database, node)
 
-    return _made(directory, copy, accounts.open_database, become)
+    return _made(directory / accounts.FILE, copy, accounts.open_database, become)
 
 
 def follow(directory: Path, copies: Path, node: int) -> dict[str, str]:
@@ -63,7 +63,7 @@ def follow(directory: Path, copies: Path, node: int) -> dict[str, str]:
     opens = {customers.FILE: customers.open_database, accounts.FILE: accounts.open_database}
     for file in opens:
         _insist_on_room(directory / file, copies / file)
-    return {file: _made(directory, copies / file, open_, become) for file, open_ in opens.items()}
+    return {file: _made(directory / file, copies / file, open_, become) for file, open_ in opens.items()}
 
 
 def _insist_on_room(file: Path, copy: Path) -> None:
@@ -73,18 +73,16 @@ def _insist_on_room(file: Path, copy: Path) -> None:
         raise CannotJoin(f"{copy}: is not there; `backup` at another machine makes one")
 
 
-def _made(
-    directory: Path, copy: Path, open_database: OpenDatabase, become: Callable[[Database], None]
-) -> str:
+def _made(file: Path, copy: Path, open_database: OpenDatabase, become: Callable[[Database], None]) -> str:
     """Make a database from a copy, once it has `become` what it is to be; answer its source."""
-    _insist_on_room(directory / copy.name, copy)
-    folder = emptied(directory)
+    _insist_on_room(file, copy)
+    folder = emptied(file.parent)
     try:
-        copy_database(copy, folder / copy.name, lambda done: None)
-        with closing(open_database(folder, migrate=True)) as database:
+        copy_database(copy, folder / file.name, lambda done: None)
+        with closing(open_database(folder, migrate=True, make=False)) as database:
             become(database)
             source = database.source
-        put_in_place(folder, directory, copy.name)
+        put_in_place(folder, file.parent, file.name)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return source
