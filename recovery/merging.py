@@ -223,19 +223,32 @@ class Tail:
         """`told` are the database's names, and how far each is known to others."""
         tails = [(outbox, outbox.after(last, -1)) for outbox, last in told]
         ours = {outbox.row(row.sequence): row for outbox, rows in tails for row in rows}
-        theirs = self._of_the_same(ours)
-        asked_again, known = AskedAgain(), _Known(map(event_of, theirs))
-        asked_again.know(theirs)
+        asked_again = self._asked_again(ours)
+        known = _Known(map(event_of, self._changes(ours)))
         for outbox, rows in tails:
             self._fit(outbox, rows, asked_again, known)
 
-    def _of_the_same(self, ours: Mapping[int, OutboxRow]) -> list[OutboxRow]:
-        """The rows that tell of the same requests, or of changes of the same things, under whatever name."""
+    def _asked_again(self, ours: Mapping[int, OutboxRow]) -> AskedAgain:
+        """Which of their requests were sent to the other, too."""
         requests = sorted({key.request for row in ours.values() if (key := _key(row))})
-        events = [event_of(row) for row in ours.values() if not row.type.endswith("Created")]
-        ids = sorted({int(event.id) for event in events})
-        wanted = [msgspec.json.encode(each).decode() for each in (requests, ids)]
-        found = self._database.rows(_OF_THE_SAME, wanted) if requests or ids else []
+        asked_again = AskedAgain()
+        if requests:
+            asked_again.know(self._others(_ASKED, requests, ours))
+        return asked_again
+
+    def _changes(self, ours: Mapping[int, OutboxRow]) -> list[OutboxRow]:
+        """The changes that the other has made of the same things."""
+        asked_again = self._asked_again(ours)
+        ids = set()
+        for row in ours.values():
+            event = event_of(row)
+            ids.add(int(row_of(renumbered(event, asked_again.numbers))[1]))
+            asked_again.drops(OwnEvent(row, event))
+        return self._others(_CHANGES, sorted(ids), ours) if ids else []
+
+    def _others(self, sql: str, wanted: list[Any], ours: Mapping[int, OutboxRow]) -> list[OutboxRow]:
+        """The rows that are wanted, under whatever name, but for its own."""
+        found = self._database.rows(sql, (msgspec.json.encode(wanted).decode(),))
         return [OutboxRow(*row) for row in found if row[0] not in ours]
 
     def _fit(
@@ -408,12 +421,10 @@ def _key(row: OutboxRow) -> RequestKey | None:
     return RequestKey.parse(row.request_key) if row.request_key else None
 
 
-_OF_THE_SAME = (
+_CHANGES = (
     "SELECT sequence, type, payload, trace_parent, request_key, by_user FROM outbox"
-    " WHERE (request_key IS NOT NULL"
-    " AND substr(request_key, 1, instr(request_key, ':') - 1) IN (SELECT value FROM json_each(?1)))"
-    " OR ((type LIKE '%Updated' OR type LIKE '%Deleted')"
-    " AND CAST(json_extract(CAST(payload AS TEXT), '$.id') AS INTEGER) IN (SELECT value FROM json_each(?2)))"
+    " WHERE (type LIKE '%Updated' OR type LIKE '%Deleted')"
+    " AND CAST(json_extract(CAST(payload AS TEXT), '$.id') AS INTEGER) IN (SELECT value FROM json_each(?))"
     " ORDER BY sequence"
 )
 _ASKED = (
