@@ -68,7 +68,8 @@ def remove(file: Path | None, name: str, yes: bool) -> None:
     settings = load(file)
     with _groups(settings) as groups:
         found = {group.name: group for group in groups.all()}.get(name)
-        if name in _of_databases(settings):
+        node = read_nodes(groups.stream).get(name)
+        if name in _of_databases(settings, but_former=bool(node and node.is_standby)):
             end(FAILED, f"{name} is of a database in {settings.directory}, and in use")
         if seconds := at_work(groups.stream, name):
             end(FAILED, f"{name} is at work: stop its Tally, and wait for {seconds:.0f} s")
@@ -80,18 +81,18 @@ def remove(file: Path | None, name: str, yes: bool) -> None:
         if not confirmed(f"the group {name} goes, {what}; the entries stay on the stream", yes):
             end(FAILED, "not confirmed, so it stays; --yes confirms beforehand")
         groups.remove(name)
-        if (node := read_nodes(groups.stream).get(name)) and node.is_standby:
+        if node and node.is_standby:
             remove_databases(groups.stream, {name: node})
     click.echo(f"removed {name}")
 
 
-def _of_databases(settings: Settings) -> set[str]:
-    """The groups and sources of the databases that are here."""
+def _of_databases(settings: Settings, but_former: bool) -> set[str]:
+    """The groups and sources of the databases that are here; `but_former` names, which others had."""
     found: set[str] = set()
     for name, service in SERVICES.items():
         if (settings.directory / f"{name}.db").exists():
             with suppress(StoreError), closing(service.open(settings.directory, make=False)) as database:
-                found |= {database.source} | own_sources(database)
+                found |= {database.source} | (set() if but_former else own_sources(database))
     return found
 
 

@@ -236,7 +236,7 @@ def _nodes(
                 number,
                 number == database.node
                 and is_its_standby == is_standby
-                and databases.get(database.service, database.source) == database.source,
+                and (not is_standby or databases.get(database.service) == database.source),
                 is_its_standby,
                 databases.get("customers"),
                 databases.get("accounts"),

@@ -165,7 +165,8 @@ class Follower:
         event, here = event_of(ours), theirs.event
         outbox.replace(theirs.row)
         is_mended = is_nothing(event) or type(event) in UNDOES or row_of(event) == row_of(here)
-        is_mended = is_mended or (is_nothing(here) and self._is_deleted(event))
+        if is_nothing(here):  # the change of a repeated request has come with the primary's own events
+            is_mended = is_mended or bool(ours.request_key) or self._is_deleted(event)
         if undo := UNDOES.get(type(event)):
             self.store.make_again([OwnEvent(ours, undo(event))])
         if not is_nothing(here):
