@@ -112,7 +112,7 @@ def test_a_standby_starts_without_redis_and_follows_once_that_is_there(
         eventually(partial(shows, second, 120), 30)
 
 
-FAILOVERS = int(os.environ.get("TALLY_TEST_FAILOVERS", "4"))
+FAILOVERS = int(os.environ.get("TALLY_TEST_FAILOVERS", "3"))
 
 
 @pytest.mark.parametrize("answer_after", ["commit", "publish"])

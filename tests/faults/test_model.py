@@ -1,6 +1,6 @@
 """Any history, any faults, with time in it: what was accepted counts once, or `status` says what to do.
 
-`TALLY_TEST_HISTORIES` says how many are run, 1,000 by default, and 200 of a primary and its standby, and
+`TALLY_TEST_HISTORIES` says how many are run, 1,000 by default, and 100 of a primary and its standby, and
 `TALLY_TEST_FIRST_HISTORY` which is the first: each has a number, is the same each time it is run, and tells
 it when it fails. So a soak is
 
@@ -22,7 +22,7 @@ from support.world import Step, run, shortest, steps_of
 Run = Callable[[int, list[Step], Path], object]
 
 HISTORIES = int(os.environ.get("TALLY_TEST_HISTORIES", "1000"))
-OF_PAIRS = int(os.environ.get("TALLY_TEST_HISTORIES", "200"))
+OF_PAIRS = int(os.environ.get("TALLY_TEST_HISTORIES", "100"))
 FIRST = int(os.environ.get("TALLY_TEST_FIRST_HISTORY", "0"))
 AT_ONCE = 50
 _IN_MEMORY = Path("/dev/shm")  # noqa: S108 -- where no commit waits for a disk, if there is such a place
