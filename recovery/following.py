@@ -15,6 +15,7 @@ import structlog
 
 from tally.events import EventId
 from tally.recovery.diverged import DELETIONS, TABLES, UNDOES, event_of, row_of
+from tally.recovery.first_start import note_applied_beside
 from tally.recovery.merging import is_nothing
 from tally.recovery.standing import later_names
 from tally.recovery.taking_back import Answers, Healing, following, gaps, own_event, take_back
@@ -54,10 +55,17 @@ class Follower:
         self._know_own()
 
     def _begin(self) -> None:
-        """It was a primary: note what it has accepted and not told."""
-        published = self._stream.published_by_source()
+        """It was a primary: note what it has accepted and not told.
+
+        What a group has applied was told, though Redis may have lost it since.
+        """
+        note_applied_beside(self._database.path.parent, self._stream, self._database.service)
+        published, applied = self._stream.published_by_source(), self._stream.applied_by_source()
         outboxes = [Outbox(self._database, each) for each in incarnations(self._database)]
-        told = {each.source: max(published.get(each.source, 0), each.published()) for each in outboxes}
+        told = {
+            each.source: max(published.get(each.source, 0), applied.get(each.source, 0), each.published())
+            for each in outboxes
+        }
         untold = {each.source: told[each.source] for each in outboxes if each.last() > told[each.source]}
         with self._database.transaction():
             self._database.set_meta(FOLLOWS, 1)
