@@ -82,8 +82,10 @@ def insist_on_no_other(
 
 
 def _known_beside(directory: Path, service: str) -> tuple[dict[str, Node], list[str]]:
-    """What the other service's database in `directory` knows, as Redis may have lost it: the nodes, and the
-    sources of which it has applied something."""
+    """The nodes that the other service's database in `directory` knows, and of which sources it has events.
+
+    Redis may have lost both.
+    """
     for database in _other(directory, service):
         return known_nodes(database), [*Inbox(database).ranges()]
     return {}, []

@@ -172,11 +172,7 @@ class Merge:
         if self._customers.credits.of_invoice(event.id):
             raise CantBe("the invoice has credits by now")
         day = date.fromisoformat(invoice.purchase_date)
-        before = (
-            event.last_price_cents or event.purchase_price_cents,
-            event.last_date or event.purchase_date,
-        )
-        if before == (invoice.purchase_price_cents, day):
+        if (_last(event), _last_day(event)) == (invoice.purchase_price_cents, day):
             return event
         return replace(event, last_price_cents=invoice.purchase_price_cents, last_date=day)
 
@@ -256,9 +252,9 @@ class Tail:
     ) -> None:
         for row in ours:
             was = event_of(row)
-            event = known.fitted(renumbered(was, asked_again.numbers))
-            if asked_again.drops(OwnEvent(row, was)):
-                event = None
+            event = None
+            if not asked_again.drops(OwnEvent(row, was)):  # what is dropped is nothing that others follow
+                event = known.fitted(renumbered(was, asked_again.numbers))
             if event is was:
                 continue
             if type(was) in CREATIONS:

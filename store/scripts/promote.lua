@@ -1,9 +1,9 @@
 -- Have a standby's databases take the number of the node that they follow; whoever had it is a standby from now on.
 -- KEYS  {stream}:nodes and {stream}:leases, as in take_number.lua
--- ARGV  number, then for each database: its name, its service's URL, and what the lease of the one that has the
---       number must still say: '' where it may say anything, or '-' where there is none
--- Answers `promoted`, or `alive` and which database has renewed its lease meanwhile: then nothing is changed. Then
--- the hash of nodes, names and values in turn.
+-- ARGV  the number. Then for each database its name, its service's URL, and a lease: that of the one that has the
+--       number must still say this. '' where it may say anything, '-' where there is to be none
+-- Answers `promoted`. Or `alive`, and which database has renewed its lease: then nothing is changed. Then the hash
+-- of nodes, names and values in turn.
 --
 -- A promotion counts as a thousand changes: a Redis that has lost it, and has had a few others since, is told of
 -- it by whoever knows.

@@ -5,11 +5,12 @@
 --       a hash.
 --       {stream}:leases: from database to the place where it is at work, and when that was said last (ms)
 --       {stream}:published, which tells who has published before there were numbers
--- ARGV  database, number, URL, how long the hash must have been there before a new number is taken (ms),
---       the place where this database is ('' when that is no matter), how long that holds unless it is said
---       again (ms), 'any' or 'idle' where it may take the place of any other, or of one that is not at work,
---       'standby' where it follows whoever has the number; else '', then what the
---       database knows of the hash of nodes: names and values in turn
+-- ARGV  database, number, URL.
+--       How long the hash must have been there before a new number is taken (ms).
+--       The place where this database is, '' when that is no matter; how long that holds unless it is said again (ms).
+--       Whose number it may take: '' nobody's, 'idle' that of one that is not at work, 'any' anybody's. 'standby'
+--       where it follows whoever has the number.
+--       Then what the database knows of the hash of nodes: names and values in turn.
 -- Answers `taken`; or `standby` and which database has the number; or `wait` and for how many milliseconds; or
 -- `another` and which database has the number; or
 -- `elsewhere`, as this database is at work in another place, or `busy`, as one is whose place it may take: for how

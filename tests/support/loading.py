@@ -29,7 +29,7 @@ class Machine(Protocol):
 class Working:
     """A thread that records one invoice after the other, under a key of its own; changes and deletes some.
 
-    What is not answered 201 is asked again, with its key, at whoever else there is. `answered` has the id
+    It asks again, with the key, at the other machine, until it is answered 201. `answered` has the id
     that each invoice got, by its mark; `amounts` what each was to have, once; `gone` which were deleted for
     sure, and `doubtful` which may be, as nobody has answered. Of one that was `repeated`, both may have been
     answered: one counts then.
