@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 import msgspec
 import structlog
@@ -22,6 +22,7 @@ from tenacity import RetryCallState
 from tenacity.wait import wait_random_exponential
 
 from tally.actors import logs
+from tally.actors.stopping import Readable, StopOrder
 from tally.config import LogSettings
 from tally.store.errors import StoreError, StoreUnavailable
 from tally.store.stream import RedisError
@@ -36,14 +37,6 @@ PASSING = (RedisError, StoreUnavailable)
 """Faults of the surroundings: they pass, and what was being done is tried again."""
 
 _log = structlog.get_logger()
-
-
-class Readable(Protocol):
-    """Something select can wait for."""
-
-    def fileno(self) -> int:
-        """The descriptor."""
-        ...
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -66,16 +59,14 @@ class Actor:
 
     def __init__(self, name: str, reports: int) -> None:
         self.name = name
-        self.stopping = threading.Event()
+        self.stopping = StopOrder()
         self._reports = reports
         self._report = Report()
         self._next_beat = 0.0
         self._waits_until = time.monotonic() + START_SECONDS
         self._is_well: Callable[[], bool] = lambda: True
         self._stop_hook: Callable[[], object] = lambda: None
-        self._woken, self._wake = os.pipe()
         os.set_blocking(self._reports, False)
-        os.set_blocking(self._wake, False)
 
     def ready(self) -> None:
         """Tell that the work has begun. May be repeated."""
@@ -119,7 +110,7 @@ class Actor:
         deadline = time.monotonic() + seconds
         while not self.stopping.is_set() and (left := deadline - time.monotonic()) > 0:
             self.beat()
-            if select.select([self._woken, *others], [], [], min(left, TURN_SECONDS))[0]:
+            if self.stopping.wait(min(left, TURN_SECONDS), *others):
                 return
 
     def repeat(self, step: Callable[[], str | None], until: Callable[[], bool] = lambda: False) -> None:
@@ -153,10 +144,6 @@ class Actor:
         """Ask the main function to come to its end. Safe in a signal handler; may be repeated."""
         self.stopping.set()
         self._stop_hook()
-        try:
-            os.write(self._wake, b"!")
-        except BlockingIOError:
-            return
 
     def _tell(self, report: Report) -> None:
         self._report = report

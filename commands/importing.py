@@ -11,7 +11,6 @@ import os
 import secrets
 import signal
 import tempfile
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -25,12 +24,11 @@ from tenacity import (
     Retrying,
     retry_if_exception,
     retry_if_exception_type,
-    sleep_using_event,
     stop_after_delay,
-    stop_when_event_set,
 )
 from tenacity.wait import wait_random_exponential
 
+from tally.actors.stopping import StopOrder
 from tally.commands import known, purchase_file, rejects
 from tally.commands.comparing import Comparison, Identity
 from tally.commands.import_report import Report
@@ -222,7 +220,7 @@ class _Importer:
         customers: ServiceClient,
         account_of: Callable[[str], Id],
         pace: "_Pace",
-        stopping: threading.Event,
+        stopping: StopOrder,
         bars: Bars,
     ) -> None:
         self._job = job
@@ -237,14 +235,18 @@ class _Importer:
         self._counts = job.options.reading.id is None and not job.options.identity.overlapping
         self._added = {"customers": 0, "invoices": 0, "credits": 0}
         self._may_be_done = False  # the batch at hand, by an attempt that had no clear answer
+        was_too_long = stop_after_delay(PATIENCE_SECONDS)
         self._patiently = Retrying(
             retry=retry_if_exception_type(Unavailable),
             wait=wait_random_exponential(multiplier=0.1, max=2),
-            stop=stop_after_delay(PATIENCE_SECONDS) | stop_when_event_set(stopping),
-            sleep=sleep_using_event(stopping),
+            stop=lambda state: stopping.is_set() or was_too_long(state),
+            sleep=self._sleep,
             before_sleep=self._tell_first,
             reraise=True,
         )
+
+    def _sleep(self, seconds: float) -> None:
+        self._stopping.wait(seconds)
 
     def run(self, file: BinaryIO) -> Report:
         job, note, options = self._job, self._note, self._options
@@ -564,9 +566,9 @@ class _Pace:
 
 
 @contextmanager
-def _stopped_by_signals() -> Iterator[threading.Event]:
-    """The event is set by the first SIGINT or SIGTERM; the second does what it always does."""
-    stopping = threading.Event()
+def _stopped_by_signals() -> Iterator[StopOrder]:
+    """The order is given by the first SIGINT or SIGTERM; the second does what it always does."""
+    stopping = StopOrder()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def stop(number: int, _frame: object) -> None:
@@ -580,3 +582,4 @@ def _stopped_by_signals() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        stopping.close()
