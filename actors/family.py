@@ -47,13 +47,14 @@ from tally.store.asks import Asks
 from tally.store.database import Database, Place, place_of
 from tally.store.errors import OutdatedDatabase, StoreError
 from tally.store.group_commit import AnswerAfter
+from tally.store.inbox import Inbox
 from tally.store.key_file import SIGNING_KEY, UnusableKey
 from tally.store.membership import (
     RENEW_SECONDS,
     AtWorkElsewhere,
+    Awaited,
     Candidate,
     Membership,
-    NumberAwaited,
     Replaced,
     StillAlive,
     leases_of,
@@ -64,7 +65,7 @@ from tally.store.outbox import Outbox
 from tally.store.ranges import Range
 from tally.store.revocations import Revocations
 from tally.store.shared_revocations import SharedRevocations
-from tally.store.stream import EventStream, RedisError
+from tally.store.stream import Age, EventStream, RedisError
 from tally.store.write_permission import Refusal, WritePermission
 
 _BACKLOG = 1024
@@ -233,13 +234,15 @@ class Family:
         database.refusal = partial(permission.refusal, database.node)
         return database
 
-    def _groups(self) -> list[str]:
-        """The groups of the databases that are here, also of a service that doesn't run here."""
+    def _groups(self) -> dict[str, Age]:
+        """The groups of the databases that are here, and how old these are; also of a service that doesn't
+        run here."""
         there = (each for each in SERVICES if (self._settings.directory / f"{each}.db").exists())
-        opened = [self._open(service) for service in there]
-        for database in opened:
-            database.close()
-        return [database.source for database in opened]
+        ages = {}
+        for service in there:
+            with closing(self._open(service)) as database:
+                ages[database.source] = Inbox(database).age()
+        return ages
 
     def put_logs_aside(self) -> None:
         """Where a database's file was removed or replaced, keep its log from being read into another's.
@@ -571,7 +574,7 @@ def _wait_for_number(actor: Actor, standing: Standing, may_start: bool) -> None:
     while not actor.stopping.is_set():
         try:
             standing.take_number()
-        except NumberAwaited as awaited:
+        except Awaited as awaited:
             actor.trouble(str(awaited))
             actor.wait(awaited.seconds)
             continue

@@ -1,11 +1,12 @@
 """Housekeeping: what was kept for long enough is forgotten, a little at a time."""
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 
 import structlog
 
+from tally.recovery.standing import stands_of
 from tally.store.database import Database
 from tally.store.dead_letters import DeadLetters
 from tally.store.groups import Groups
@@ -13,7 +14,7 @@ from tally.store.idempotency import IdempotencyKeys
 from tally.store.inbox import Inbox
 from tally.store.membership import RENEW_SECONDS
 from tally.store.outbox import Outbox
-from tally.store.stream import EventStream
+from tally.store.stream import Age, EventStream
 
 EVERY_SECONDS = 60.0
 SHRINK_SECONDS = 5.0
@@ -26,8 +27,10 @@ _log = structlog.get_logger()
 class Housekeeper:
     """Trims the stream, and prunes one database: its outbox, inbox, idempotency keys and log.
 
-    `readers` tells, whenever it trims, which groups are to be, made or not. `renew` is called every
-    `renew_seconds` with the time, and raises what `step` does.
+    `readers` tells, whenever it trims, which groups are to be, made or not, and how old the database of each
+    is. Where one was put back from a copy, its group has acknowledged more than it has: nothing is trimmed
+    until its consumers have set the group back. `renew` is called every `renew_seconds` with the time, and
+    raises what `step` does.
     """
 
     def __init__(
@@ -35,7 +38,7 @@ class Housekeeper:
         database: Database,
         stream: EventStream,
         retention: timedelta,
-        readers: Callable[[], Collection[str]] = tuple,
+        readers: Callable[[], Mapping[str, Age]] = dict,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
         renew: Callable[[int], None] = lambda _now: None,
@@ -72,6 +75,9 @@ class Housekeeper:
             return False
         self._trim()
         first_ms, now = self._stream.first_ms(), int(self._now())
+        if not self._is_whole():
+            self._next = self._clock() + SHRINK_SECONDS  # the relay is about to publish it again
+            return False
         needed = self._letters.names(self._database.source)
         gone = first_ms // 1000 - _CLOCKS_DIFFER_SECONDS  # what was published before is off the stream
         with self._database.transaction():
@@ -86,8 +92,20 @@ class Housekeeper:
         self._next = self._clock() + EVERY_SECONDS
         return False
 
+    def _is_whole(self) -> bool:
+        """Whether Redis has not lost what was published, as far as it is kept here: else it is needed again.
+
+        To be asked after what is on the stream: where that was lost before, it is noticed here.
+        """
+        stands = stands_of(self._database, self._stream)
+        return all(published.last >= outbox.newest_published() for outbox, published in stands)
+
     def _trim(self) -> None:
-        if removed := self._stream.trim(self._retention * 1000, self._readers(), self._database.node):
+        noted = self._stream.ages()  # before those of the databases, which go on meanwhile
+        readers = self._readers()
+        if not all(age.includes(noted.get(group, Age())) for group, age in readers.items()):
+            return
+        if removed := self._stream.trim(self._retention * 1000, readers, self._database.node):
             _log.info("stream_trimmed", removed=removed)
         if (overtaken := self._groups.overtaken()) != self._overtaken:
             self._overtaken = overtaken

@@ -179,7 +179,10 @@ class StatusProbe:
             if self._service != accounts.SERVICE:  # nor does it want those of another of its kind
                 missing |= {each: [] for each in published if not each.startswith(f"{accounts.SERVICE}@")}
             asks = Asks(stream)
-            given_up, gone = asks.given_up() & missing.keys(), asks.gone(database.source)
+            gone = asks.gone(database.source)
+            for source in gone.keys() - missing.keys():  # Redis has forgotten it, and others have read it
+                missing[source] = inbox.missing(source, gone[source][-1].last)
+            given_up = asks.given_up() & missing.keys()
             known, heirs = read_nodes(stream), stream.heirs()
             whose = {source: number_of(source, known, heirs) for source in published}
             wanted = {each: missing[each] for each in missing.keys() - given_up}

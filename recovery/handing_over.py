@@ -22,6 +22,7 @@ from tally.store.database import Database
 from tally.store.incarnations import begin, incarnations, own_sources
 from tally.store.lacking import note_found, note_lacking
 from tally.store.outbox import Outbox, OwnEvent
+from tally.store.ranges import Range
 from tally.store.stream import Entry, EventStream
 
 _KNOWN = b"Known"  # the field of one that others may have applied: Redis had it, and has lost it
@@ -140,7 +141,7 @@ class TakingOver:
         if name.sequence > max(outbox.last(), published.get(name.source, 0)):
             told = own if is_known else self._fitted(own)
             note_lacking(self._database, name.source, gaps([own.row], outbox.last()))
-        elif note_found(self._database, name.source, name.sequence):
+        elif note_found(self._database, name.source, [Range(name.sequence, name.sequence)]):
             told = own
         else:
             return False

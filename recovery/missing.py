@@ -20,6 +20,7 @@ from tally.store.asks import Asks
 from tally.store.database import Database
 from tally.store.dead_letters import DeadLetters
 from tally.store.inbox import Inbox
+from tally.store.membership import read_nodes
 from tally.store.ranges import Range
 from tally.store.stream import EventStream, is_missing
 
@@ -27,6 +28,7 @@ MOST_RANGES = 1000  # in one ask; what is beyond is asked for when that is answe
 
 LOST_SECONDS = 2.0  # how soon a letter that was lost, and is asked for, is looked for again
 LETTERS_SECONDS = 30.0  # how often, while nothing else is missing: all letters are read for it
+APPLIED_SECONDS = 30.0  # how often it looks what others have applied, of sources that Redis has forgotten
 
 _log = structlog.get_logger()
 
@@ -62,7 +64,7 @@ class Missing:
         self._noted: _Position | None = None
         self._told: dict[str, int] = {}
         self._clock = clock
-        self._next_letters = clock()
+        self._next_letters = self._next_applied = clock()
 
     def begin_again(self) -> None:
         """Redis may not be what it was: note nothing of it, and tell it everything anew."""
@@ -106,6 +108,10 @@ class Missing:
 
     def _wanted(self) -> dict[str, int]:
         every = self._stream.published_by_source()
+        if self._clock() >= self._next_applied:
+            self._next_applied = self._clock() + APPLIED_SECONDS
+            for source, last in self._stream.applied_by_source().items():
+                every[source] = max(last, every.get(source, 0))
         return {source: last for source, last in every.items() if self._concerns(source)}
 
     def _newest(self) -> str:
@@ -157,7 +163,7 @@ class Missing:
             lacking = self._inbox.missing(source, last)
             lacking += [Range(each.sequence, each.sequence) for each in lost if each.source == source]
             wanted = numbers.without(lacking, gone.get(source, []))[:MOST_RANGES]
-            if wanted and source in self._asks.given_up():
+            if wanted and source in self._given_up():
                 self._asks.note_gone(source, self._group, wanted)
             elif wanted and not self._asks.is_asked(source, self._group):
                 _log.warning(
@@ -168,6 +174,15 @@ class Missing:
                     first=wanted[0].first,
                 )
                 self._asks.ask(source, self._group, wanted)
+
+    def _given_up(self) -> set[str]:
+        """The sources whose databases are gone for good: people have said so, or others have their places."""
+        given_up = self._asks.given_up()
+        for source, node in read_nodes(self._stream).items():
+            if node.is_removed and source not in given_up:
+                self._asks.give_up(source)
+                given_up.add(source)
+        return given_up
 
     def _of_letters(self) -> Iterator[EventId]:
         """The events that are dead letters of this group."""

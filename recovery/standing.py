@@ -15,10 +15,11 @@ import structlog
 from tally.recovery.diverged import part_ways
 from tally.recovery.first_start import known_sources, note_applied_beside
 from tally.recovery.merging import make_again_beside
-from tally.recovery.taking_back import Healing, joins, take_back
+from tally.recovery.taking_back import Healing, joins, take_back, take_back_lost
 from tally.store.asks import Asks
 from tally.store.database import Database
 from tally.store.incarnations import begin, incarnations, is_begun, own_sources
+from tally.store.lacking import lacking_of
 from tally.store.membership import AtWorkElsewhere, Membership, Replaced
 from tally.store.nodes import WrongNumber, address_of, follows
 from tally.store.outbox import Outbox
@@ -39,7 +40,8 @@ class Stand(NamedTuple):
 
 
 def stands_of(database: Database, stream: EventStream) -> list[Stand]:
-    """How it stands with each name that has events here, or more on the stream, and with the newest.
+    """How it stands with each name that has events here, lacks some, or has more on the stream, and with the
+    newest.
 
     A name that follows another is noted beside the stream, before it publishes anything. One that has ended
     here can go on: in a copy of the database that runs elsewhere.
@@ -47,10 +49,14 @@ def stands_of(database: Database, stream: EventStream) -> list[Stand]:
     *ended, newest = incarnations(database)
     stream.note_heirs({heir.source: former.source for former, heir in pairwise((*ended, newest))})
     outboxes, ever = [Outbox(database, each) for each in ended], stream.published_by_source()
+    lacking = lacking_of(database)
     kept = [
         outbox
         for outbox in outboxes
-        if outbox.first() <= outbox.last() or not outbox.last() or ever.get(outbox.source, 0) > outbox.last()
+        if outbox.first() <= outbox.last()
+        or not outbox.last()
+        or ever.get(outbox.source, 0) > outbox.last()
+        or outbox.source in lacking
     ]
     outboxes = [*kept, Outbox(database, newest)]
     published = stream.published_of([outbox.source for outbox in outboxes])
@@ -94,6 +100,7 @@ class Standing:
         self._confirmed = False
         self._adopted = False
         self._taken_up = False
+        self._looked_at: dict[str, Published] = {}  # by names of which something lacks
 
     def settle(self) -> list[Stand]:
         """Mend what differs, and answer how it stands then, the newest name last.
@@ -114,7 +121,7 @@ class Standing:
         """Take the number of the database's node, if it is to have one.
 
         May be repeated. Raises Replaced where the database is a standby's, WrongNumber where another has the
-        number, NumberAwaited, AtWorkElsewhere, RedisError or StoreUnavailable.
+        number, Awaited, AtWorkElsewhere, RedisError or StoreUnavailable.
         """
         if self._membership:
             asked_at = self._permission.clock()
@@ -146,13 +153,23 @@ class Standing:
             if ever > last or not agrees(outbox, published):
                 part_ways(self._store, self._stream, self._beat, outbox)
                 return True
-        if not self._adopted and self._adopt():
+        if self._take_back_lost(stands) or (not self._adopted and self._adopt()):
             return True
         self._adopted = True
         if not self._confirmed and self._is_newest(stands[-1]):
             self._confirmed = True
             self._permission.confirm()
         return False
+
+    def _take_back_lost(self, stands: Sequence[Stand]) -> bool:
+        """Take back what was taken for lost and is on the stream again, where that has changed since."""
+        came = 0
+        for source in lacking_of(self._database):
+            for outbox, published in stands:
+                if outbox.source == source and self._looked_at.get(source) != published:
+                    self._looked_at[source] = published
+                    came += take_back_lost(self._store, self._stream, self._beat, outbox, make_again_beside)
+        return came > 0
 
     def _adopt(self) -> bool:
         """Go on from the names that this database was given after the copy of it was made, if any.

@@ -24,12 +24,13 @@ from tally.events import (
     UnknownEventType,
     decode,
 )
+from tally.store import ranges
 from tally.store.cause import RequestKey
 from tally.store.database import Database
 from tally.store.idempotency import Answer, IdempotencyKeys, encode_answer, made_again
 from tally.store.ids import raise_ids
 from tally.store.incarnations import ROOM, begin
-from tally.store.lacking import note_lacking
+from tally.store.lacking import lacking_of, note_found, note_lacking
 from tally.store.outbox import Outbox, OutboxRow, OwnEvent
 from tally.store.ranges import Range
 from tally.store.stream import Entry, EventStream
@@ -86,6 +87,40 @@ def take_back(
             last, count = rows[-1].sequence, count + len(rows)
     _reach(outbox, stream, published)
     _log.warning("took_back_own_events", source=outbox.source, count=count, newest=outbox.last())
+    return count
+
+
+def take_back_lost(
+    store: Healing,
+    stream: EventStream,
+    beat: Callable[[], None],
+    outbox: Outbox,
+    make_again: Callable[[Healing, Sequence[OwnEvent]], None],
+) -> int:
+    """Take back what was noted as lacking, as far as it is on the stream again; answer how many events came.
+
+    It had been taken for lost, and another that has the same name, such as a copy of the machine, has told
+    it again. Reads the whole stream, as `take_back` does.
+    """
+    database, count = store.database, 0
+    answers = Answers(store, outbox.source)
+    for entries in _gathered(stream.entries_of(outbox.source), beat):
+        found = {each.row.sequence: each for each in filter(None, map(own_event, entries))}
+        lacking = lacking_of(database).get(outbox.source, [])
+        own = [
+            found[number]
+            for first, last in ranges.both(lacking, ranges.of(found))
+            for number in range(first, last + 1)
+        ]
+        if own:
+            with database.transaction():
+                note_found(database, outbox.source, ranges.of(each.row.sequence for each in own))
+                outbox.restore([each.row for each in own])
+                make_again(store, own)
+                answers.take(own, int(entries[-1].id.partition(b"-")[0]) // 1000)
+            count += len(own)
+    if count:
+        _log.warning("took_back_own_events", source=outbox.source, count=count, newest=outbox.last())
     return count
 
 

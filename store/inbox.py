@@ -140,8 +140,7 @@ class Inbox:
 
     def age(self) -> Age:
         """How old the database is; of one that has never taken anything, 0 on no branch."""
-        branch, _, count = str(self._database.meta(_AGE) or "- 0").partition(" ")
-        return Age(branch, int(count))
+        return Age.parse(str(self._database.meta(_AGE) or "- 0"))
 
     def grow(self) -> Age:
         """Be older by a transaction, the one that is open."""

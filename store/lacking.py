@@ -35,10 +35,9 @@ def note_lacking(database: Database, source: str, lacking: Sequence[Range]) -> N
         _note(database, noted)
 
 
-def note_found(database: Database, source: str, number: int) -> bool:
-    """Whether it lacked this one; from now on it doesn't. In the transaction that is open."""
+def note_found(database: Database, source: str, found: Sequence[Range]) -> bool:
+    """Whether it lacked any of these; from now on it doesn't. In the transaction that is open."""
     noted = lacking_of(database)
-    found = [Range(number, number)]
     if not ranges.both(noted.get(source, []), found):
         return False
     noted[source] = ranges.without(noted[source], found)

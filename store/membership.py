@@ -7,7 +7,8 @@ new number is taken only after the registry has stood for a while.
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -23,16 +24,15 @@ RENEW_SECONDS = LEASE_SECONDS / 3
 REPLACES = "begun_beside"  # in meta: somebody has begun it in the place of another that had its number
 
 _SINCE = b"since"
+_WORKED = "at_work_as"  # in meta: under which name it was at work last, and in which place
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-class NumberAwaited(StoreUnavailable):
-    """The number is taken once Redis has known of nodes for a while."""
+class Awaited(StoreUnavailable):
+    """The number is taken later, by itself; the message says why. To be looked at in `seconds` again."""
 
-    def __init__(self, number: int, seconds: float) -> None:
-        super().__init__(
-            f"node {number} is new here: it begins in {seconds:.1f} s, once others could tell their numbers"
-        )
+    def __init__(self, message: str, seconds: float) -> None:
+        super().__init__(message)
         self.seconds = seconds
 
 
@@ -56,6 +56,11 @@ def place_of_work(directory: Path) -> str:
     boot = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else os.uname().nodename
     found = os.stat(directory)
     return f"{boot}-{found.st_dev:x}-{found.st_ino:x}"
+
+
+def _directory(place: str) -> list[str]:
+    """What a place has that is the same after a reboot."""
+    return place.rsplit("-", 2)[1:] or [place]
 
 
 def read_nodes(stream: EventStream) -> dict[str, Node]:
@@ -140,8 +145,10 @@ class Membership:
 
     `url` tells others where its service is to be found. A new number waits for `wait_seconds`, as others may
     have told theirs by then. With `place`, it is a lease besides: a copy of the database in another place is
-    refused. `may_replace` tells whose number it may take: nobody's, that of one that is not at work ("idle"),
-    or anybody's ("any"), on a Redis that no other data directory uses.
+    refused. Redis may have lost the lease. So a database that was at work in another directory takes it only
+    once nobody has had it for LEASE_SECONDS by `clock`: the original would have renewed it by then.
+    `may_replace` tells whose number it may take: nobody's, that of one that is not at work ("idle"), or
+    anybody's ("any"), on a Redis that no other data directory uses.
     """
 
     def __init__(
@@ -152,6 +159,7 @@ class Membership:
         wait_seconds: float = WAIT_SECONDS,
         place: str = "",
         may_replace: Literal["", "idle", "any"] = "",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
         self._stream = stream
@@ -160,6 +168,8 @@ class Membership:
         self._may_replace = may_replace
         self._place = place
         self._take = stream.script("take_number")
+        self._clock = clock
+        self._free: tuple[float, float] | None = None  # first and last looked, and nobody was at work
 
     @property
     def holder(self) -> str:
@@ -170,7 +180,7 @@ class Membership:
         """Take the number, where another database has not, and keep what is known of all.
 
         Where this one is a standby, as it follows another, or another was promoted in its place: answers
-        which that is, "" where none has the number. Raises WrongNumber, NumberAwaited, AtWorkElsewhere,
+        which that is, "" where none has the number. Raises WrongNumber, Awaited, AtWorkElsewhere,
         RedisError or StoreError. To be repeated every RENEW_SECONDS.
         """
         database, known = self._database, nodes.known_texts(self._database)
@@ -187,10 +197,14 @@ class Membership:
                 self._place,
                 int(LEASE_SECONDS * 1000),
                 may_replace,
+                "moved" if self._is_moved() and not self._was_free() else "",
                 *(part for pair in known.items() for part in pair),
             ],
         )
         what, detail, *pairs = answer
+        if what == b"free":
+            raise self._awaits_others()
+        self._free = None
         now = _texts(dict(zip(pairs[::2], pairs[1::2], strict=True)))
         if what in (b"elsewhere", b"busy"):
             raise self._is_at_work(*detail.decode().split())
@@ -199,7 +213,13 @@ class Membership:
         if now != known:
             nodes.keep(database, now)
         if what == b"wait":
-            raise NumberAwaited(database.node, int(detail) / 1000)
+            seconds = int(detail) / 1000
+            raise Awaited(
+                f"node {database.node} is new here: it begins in {seconds:.1f} s, once others could tell "
+                "their numbers",
+                seconds,
+            )
+        self._note_place()
         return str(detail.decode(errors="replace")) if what == b"standby" else None
 
     def leave(self) -> None:
@@ -208,6 +228,36 @@ class Membership:
         said: bytes | None = self._stream.client.hget(key, source)  # type: ignore[assignment]
         if self._place and said and said.startswith(f"{self._place} ".encode()):
             self._stream.client.hdel(key, source)
+
+    def _is_moved(self) -> bool:
+        """Whether it was at work in another directory, and may be there still."""
+        source, _, place = str(self._database.meta(_WORKED) or "").partition(" ")
+        is_same = source != self._database.source or _directory(place) == _directory(self._place)
+        return not is_same and self._may_replace != "any"
+
+    def _note_place(self) -> None:
+        worked = f"{self._database.source} {self._place}"
+        if self._place and self._database.meta(_WORKED) != worked:
+            with self._database.transaction():
+                self._database.set_meta(_WORKED, worked)
+
+    def _was_free(self) -> bool:
+        """Whether nobody was at work for as long as a lease lasts, as far as that was looked for."""
+        first, last = self._free or (0.0, 0.0)
+        return last - first >= LEASE_SECONDS
+
+    def _awaits_others(self) -> Awaited:
+        now = self._clock()
+        first, last = self._free or (now, now)
+        if now - last >= LEASE_SECONDS:
+            first = now  # meanwhile somebody can have been at work
+        self._free = (first, now)
+        left = max(LEASE_SECONDS - (now - first), 0.0)
+        return Awaited(
+            f"{self._database.path} was at work in another directory before: it begins here in {left:.0f} s, "
+            "unless it turns out to be at work there still",
+            min(left, RENEW_SECONDS),
+        )
 
     def _is_replacement(self, known: Mapping[str, str]) -> bool:
         """Whether it was begun in the place of another, and has not had its number yet."""

@@ -221,6 +221,14 @@ class Outbox:
         """The last sequence that Redis was seen to hold; -1 where it lacks some of the name before."""
         return min(max((self._database.meta("published") or 0) - self._base, -1), self.last())
 
+    def newest_published(self) -> int:
+        """The sequence of the newest event that is still kept and that Redis was seen to hold; 0 without."""
+        newest: int | None = self._database.value(
+            "SELECT max(sequence) FROM outbox WHERE sequence > ? AND sequence <= ?",
+            (self._base, self._base + max(self.published(), 0)),
+        )
+        return 0 if newest is None else newest - self._base
+
     def mark_published(self, sequence: int) -> None:
         """Remember how far Redis has got. Not durable: after a crash, Redis itself is asked.
 

@@ -118,6 +118,12 @@ class Age(NamedTuple):
     branch: str = "-"
     transactions: int = 0
 
+    @classmethod
+    def parse(cls, text: str) -> "Age":
+        """What is kept as `branch transactions`. Raises ValueError for anything else."""
+        branch, _, transactions = text.partition(" ")
+        return cls(branch, int(transactions))
+
     def includes(self, earlier: "Age") -> bool:
         """Whether a database of this age is the one that had the other, or a later state of it."""
         return earlier == Age() or (earlier.branch == self.branch and earlier <= self)
@@ -395,6 +401,11 @@ class EventStream:
         removed: int = self._trim(keys=self._trim_keys, args=[retention_ms, node, *groups])
         return removed
 
+    def ages(self) -> dict[str, Age]:
+        """How old the database of each group was when it last acknowledged anything."""
+        every: dict[bytes, bytes] = self.client.hgetall(self.ages_key)  # type: ignore[assignment]
+        return {group.decode(errors="replace"): Age.parse(age.decode()) for group, age in every.items()}
+
     def first_ms(self) -> int:
         """When the oldest entry was added, by Redis's clock; now, when there is none."""
         entries: Any = self.client.xrange(self.key, count=1)
@@ -645,10 +656,7 @@ class ConsumerGroup:
     def age(self) -> Age | None:
         """How old the group's database was when it last acknowledged anything; None where nobody knows."""
         noted: bytes | None = self._client.hget(self._ages_key, self.group)  # type: ignore[assignment]
-        if noted is None:
-            return None
-        branch, _, count = noted.decode().partition(" ")
-        return Age(branch, int(count))
+        return None if noted is None else Age.parse(noted.decode())
 
     def has_begun(self) -> bool:
         """Whether the group has been handed, or has passed over, anything."""

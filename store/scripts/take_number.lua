@@ -10,12 +10,16 @@
 --       The place where this database is, '' when that is no matter; how long that holds unless it is said again (ms).
 --       Whose number it may take: '' nobody's, 'idle' that of one that is not at work, 'any' anybody's. 'standby'
 --       where it follows whoever has the number.
+--       `moved` where it was at work in another place, and may still be there; else ''.
 --       Then what the database knows of the hash of nodes: names and values in turn.
--- Answers `taken`; or `standby` and which database has the number; or `wait` and for how many milliseconds; or
--- `another` and which database has the number; or
--- `elsewhere`, as this database is at work in another place, or `busy`, as one is whose place it may take: for how
--- many milliseconds that holds, when it was said, and which database. Then the hash of nodes, names and values
--- in turn.
+-- Answers what was found, and more of it; then the hash of nodes, names and values in turn:
+--       `taken`.
+--       `standby`, and which database has the number.
+--       `wait`, and for how many milliseconds.
+--       `free`: one that was moved finds nobody at work, and has taken nothing.
+--       `another`, and which database has the number.
+--       `elsewhere`, as this database is at work in another place, or `busy`, as one is whose place it may take:
+--       for how many milliseconds that holds, when it was said, and which database.
 --
 -- What Redis has lost comes back from whoever knows it: of two the one that was changed more often. So a number
 -- that nobody here is known to have may be somebody's who has not told yet.
@@ -24,7 +28,7 @@
 -- this database knows already.
 local KEYS, ARGV, call = KEYS, ARGV, redis.call
 local database, number, url, wait = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local place, lease, may_replace = ARGV[5], tonumber(ARGV[6]), ARGV[7]
+local place, lease, may_replace, moved = ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8] ~= ''
 
 local time = call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
@@ -83,14 +87,16 @@ if place ~= '' then
     local where, detail = work_of(database)
     if where and where ~= place then
         return answer('elsewhere', detail)
+    elseif moved and not where then
+        return answer('free', '')
     end
 end
 
 local known = {}
-for i = 8, #ARGV, 2 do
+for i = 9, #ARGV, 2 do
     known[ARGV[i]] = true
 end
-for i = 8, #ARGV, 2 do
+for i = 9, #ARGV, 2 do
     local name, value = ARGV[i], ARGV[i + 1]
     local held, at, changes = read(value)
     local _, _, here = read(call('HGET', KEYS[1], name))
