@@ -171,7 +171,7 @@ class StatusProbe:
         groups = Groups(stream)
         try:
             dead_letters = stream.dead_letters()
-            published = stream.published_by_source()
+            published = stream.known_by_source()
             inbox = Inbox(database)
             missing = {source: inbox.missing(source, last) for source, last in published.items()}
             missing |= {own: [] for own in own_sources(database)}  # it knows these
@@ -179,10 +179,7 @@ class StatusProbe:
             if self._service != accounts.SERVICE:  # nor does it want those of another of its kind
                 missing |= {each: [] for each in published if not each.startswith(f"{accounts.SERVICE}@")}
             asks = Asks(stream)
-            gone = asks.gone(database.source)
-            for source in gone.keys() - missing.keys():  # Redis has forgotten it, and others have read it
-                missing[source] = inbox.missing(source, gone[source][-1].last)
-            given_up = asks.given_up() & missing.keys()
+            given_up, gone = asks.given_up() & missing.keys(), asks.gone(database.source)
             known, heirs = read_nodes(stream), stream.heirs()
             whose = {source: number_of(source, known, heirs) for source in published}
             wanted = {each: missing[each] for each in missing.keys() - given_up}

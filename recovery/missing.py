@@ -107,11 +107,11 @@ class Missing:
         return bool(self._inbox.aside(inbox.DEAD))
 
     def _wanted(self) -> dict[str, int]:
-        every = self._stream.published_by_source()
         if self._clock() >= self._next_applied:
             self._next_applied = self._clock() + APPLIED_SECONDS
-            for source, last in self._stream.applied_by_source().items():
-                every[source] = max(last, every.get(source, 0))
+            every = self._stream.known_by_source()
+        else:
+            every = self._stream.published_by_source()
         return {source: last for source, last in every.items() if self._concerns(source)}
 
     def _newest(self) -> str:

@@ -223,11 +223,16 @@ class Membership:
         return str(detail.decode(errors="replace")) if what == b"standby" else None
 
     def leave(self) -> None:
-        """Be at work no more: a copy may be, from now on. May be repeated. Raises RedisError."""
+        """Be at work no more: a copy may be, from now on, at once if it is made now.
+
+        May be repeated. Raises RedisError or StoreError.
+        """
         key, source = self._stream.leases_key, self._database.source
         said: bytes | None = self._stream.client.hget(key, source)  # type: ignore[assignment]
         if self._place and said and said.startswith(f"{self._place} ".encode()):
             self._stream.client.hdel(key, source)
+            with self._database.transaction():
+                self._database.set_meta(_WORKED, "")
 
     def _is_moved(self) -> bool:
         """Whether it was at work in another directory, and may be there still."""

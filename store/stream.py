@@ -5,6 +5,7 @@ whose answer was lost, and so publish twice or strand an entry); the callers kno
 """
 
 import hashlib
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -162,6 +163,9 @@ class Published(NamedTuple):
     fingerprint: str | None
     ever: int
     replicas: int = 0
+
+
+_DATABASE = re.compile(r"(accounts|customers)@[0-9a-f]+")
 
 
 @cache
@@ -380,6 +384,17 @@ class EventStream:
             source = field.decode(errors="replace").partition(" ")[2]
             furthest[source] = max(int(last), furthest.get(source, 0))
         return furthest
+
+    def known_by_source(self) -> dict[str, int]:
+        """The last sequence that each source is known to have published, also where Redis has lost that.
+
+        Then groups that had read it have told since. Of other programs' events only they know.
+        """
+        every = self.published_by_source()
+        for source, last in self.applied_by_source().items():
+            if source in every or _DATABASE.fullmatch(source):
+                every[source] = max(last, every.get(source, 0))
+        return every
 
     def applied(self, source: str) -> int:
         """Up to which sequence of a source some group is known to have applied it."""

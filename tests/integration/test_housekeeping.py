@@ -104,6 +104,44 @@ def test_published_events_are_kept_for_the_retention_and_the_last_for_good(
     assert client.hget("{event-stream}:published", accounts.database.source) == b"2501"
 
 
+def test_what_redis_has_lost_is_kept_until_it_is_published_again(
+    accounts: Accounts, stream: EventStream, client: redis.Redis
+) -> None:
+    """It was pruned before the relay had seen the loss: who had not read it yet asked for it in vain."""
+    clock = Clock()
+    _publish(accounts, stream, 10)
+    _tidy(accounts, stream, clock)
+    clock.now += 8 * DAY
+    client.flushall()
+    _tidy(accounts, stream, clock)
+    assert _rows(accounts, "outbox") == 10
+    relay = Relay(accounts.database, stream)
+    while relay.step():
+        pass
+    assert client.xlen("event-stream") == 10
+
+
+def test_nothing_is_trimmed_that_a_database_lacks_which_was_put_back(
+    accounts: Accounts, stream: EventStream, client: redis.Redis
+) -> None:
+    """Its group had acknowledged it. It went before the consumers had set the group back."""
+    inbox, group = Inbox(accounts.database), accounts.database.source
+    for id in ("1-0", "2-0"):
+        client.xadd("event-stream", {"EventTypeName": "InvoiceCreated"}, id=id)
+    _caught_up(client)
+    client.xgroup_create("event-stream", group, id="$")
+    with accounts.database.transaction():
+        before = inbox.grow()
+    for age in (before._replace(transactions=2), before):  # the group has seen a later state than there is
+        client.hset("{event-stream}:ages", group, f"{age.branch} {age.transactions}")
+        clock = Clock()
+        housekeeper = Housekeeper(
+            accounts.database, stream, timedelta(days=7), lambda: {group: inbox.age()}, now=clock
+        )
+        housekeeper.step()
+        assert client.xlen("event-stream") == (2 if age != before else 1)
+
+
 def test_what_was_not_published_is_kept_however_old(accounts: Accounts, stream: EventStream) -> None:
     clock = Clock()
     _publish(accounts, stream, 10)

@@ -1,7 +1,9 @@
 """Several Tallys on one stream: each with a number and a data directory of its own."""
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
@@ -485,7 +487,7 @@ def test_a_copy_of_a_data_directory_is_not_let_start_beside_the_original(
         assert copy.process.wait(30) == 1
         assert "is at work elsewhere" in copy.said()
         assert first.stop() == 0
-        copy.start()  # at once, as the other has stopped
+        copy.start()  # once nobody has been at work for as long as a lease lasts: it was copied at work
         try:
             assert copy.customers.post("/customers", {"name": "d", "account_id": "1"})["id"] == "2"
             first.launch()
@@ -582,6 +584,40 @@ def test_what_is_made_again_of_a_removed_node_gives_numbers_that_it_did_not(
             assert second.process.wait(40) == 1, "it is at work elsewhere now"
         finally:
             again.end()
+
+
+@pytest.mark.whole
+def test_a_copy_that_meets_a_redis_without_memory_first_does_not_take_the_original_s_place(
+    tmp_path: Path,
+) -> None:
+    """Redis had lost the lease: the copy took it, and published other events under the same numbers."""
+    server = RedisProcess(tmp_path / "redis")
+    server.start()
+    with node(tmp_path, server.url, 0) as first:
+        first.customers.post("/customers", {"name": "c", "account_id": "1"})
+        eventually(first.settled)
+        backup = tmp_path / "backup"
+        assert command("backup", str(backup), "--config", str(first.written())).returncode == 0
+        server.kill()
+        copy = prepared(tmp_path / "copy", redis_url=server.url)
+        copy.settings["data"]["directory"] = str(backup)
+        copy.start()
+        try:
+            relays = [first.kill(f"{service}-relay", signal.SIGSTOP) for service in ("customers", "accounts")]
+            shutil.rmtree(server.directory)
+            server.start()
+            eventually(lambda: "was at work in another directory before" in copy.said())
+            for relay in relays:
+                os.kill(relay, signal.SIGCONT)
+            eventually(lambda: "is at work elsewhere" in copy.said(), seconds=30)
+            assert (
+                copy.customers.request("POST", "/customers", {"name": "x", "account_id": "1"}).status == 503
+            )
+            assert first.customers.post("/customers", {"name": "d", "account_id": "1"})["id"] == "2"
+        finally:
+            copy.end()
+        eventually(first.settled)
+        assert first.accounts.get("/status")["status"] == "ok"
 
 
 @pytest.mark.whole

@@ -241,6 +241,25 @@ def test_what_lies_between_the_copy_and_the_stream_is_noted_and_not_given_again(
     assert copied.stream.published(copied.older.outbox.source).last == 12 + SEVERAL_PAGES
 
 
+def test_what_was_taken_for_lost_comes_back_when_the_stream_has_it_again(
+    copied: Copied, client: redis.Redis
+) -> None:
+    """As another that has the name, such as a copy of the machine, tells it again to an empty Redis."""
+    source = copied.older.outbox.source
+    client.flushall()
+    copied.stream.note_applied("customers@0000000b", {source: 11 + SEVERAL_PAGES})  # all that is known of it
+    copied.publish(copied.relay)
+    assert lacking_of(copied.older.database) == {source: [Range(11, 11 + SEVERAL_PAGES)]}
+    client.flushall()
+    copied.publish(Relay(copied.original.database, copied.stream))
+    copied.relay.look_again()
+    copied.publish(copied.relay)
+    assert lacking_of(copied.older.database) == {}
+    original, older = copied.outboxes()
+    assert older == original
+    assert copied.older.accounts(-1, 10_000) == copied.original.accounts(-1, 10_000)
+
+
 def test_with_such_a_gap_all_is_published_again_to_an_empty_redis(
     copied: Copied, client: redis.Redis
 ) -> None:
