@@ -109,6 +109,7 @@ def test_what_redis_has_lost_is_kept_until_it_is_published_again(
 ) -> None:
     """It was pruned before the relay had seen the loss: who had not read it yet asked for it in vain."""
     clock = Clock()
+    clock.now -= 8 * DAY
     _publish(accounts, stream, 10)
     _tidy(accounts, stream, clock)
     clock.now += 8 * DAY
