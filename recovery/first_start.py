@@ -19,7 +19,7 @@ from tally.store.copying import sync
 from tally.store.database import Database
 from tally.store.errors import StoreError, UnusableDatabase
 from tally.store.inbox import Inbox
-from tally.store.incarnations import earlier_sources, own_sources
+from tally.store.incarnations import earlier_sources, known_heirs, own_sources
 from tally.store.membership import REPLACES, number_of, read_nodes
 from tally.store.nodes import Node, assign, known_nodes
 from tally.store.stream import EventStream
@@ -142,13 +142,15 @@ def _groups(stream: EventStream) -> list[str]:
         return []
 
 
-def note_applied_beside(directory: Path, stream: EventStream, service: str) -> None:
-    """Tell Redis what the other service's database in `directory` has applied, as its consumers do later.
+def note_known_beside(directory: Path, stream: EventStream, service: str) -> None:
+    """Tell Redis what the other service's database in `directory` has applied, as its consumers do later, and
+    which names it knows to follow which.
 
     A Redis that has lost its newest part doesn't know that any more. Raises RedisError or StoreError.
     """
     for database in _other(directory, service):
         stream.note_applied(database.source, Inbox(database).reached())
+        stream.note_heirs(known_heirs(database))
 
 
 def _other(directory: Path, service: str) -> Iterator[Database]:

@@ -15,7 +15,7 @@ import structlog
 
 from tally.events import EventId
 from tally.recovery.diverged import DELETIONS, TABLES, UNDOES, event_of, row_of
-from tally.recovery.first_start import note_applied_beside
+from tally.recovery.first_start import note_known_beside
 from tally.recovery.merging import is_nothing
 from tally.recovery.standing import later_names
 from tally.recovery.taking_back import Answers, Healing, following, gaps, own_event, take_back
@@ -59,7 +59,7 @@ class Follower:
 
         What a group has applied was told, though Redis may have lost it since.
         """
-        note_applied_beside(self._database.path.parent, self._stream, self._database.service)
+        note_known_beside(self._database.path.parent, self._stream, self._database.service)
         published, applied = self._stream.published_by_source(), self._stream.applied_by_source()
         outboxes = [Outbox(self._database, each) for each in incarnations(self._database)]
         told = {

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from tally.recovery.first_start import emptied, known_sources, note_applied_beside, put_in_place
+from tally.recovery.first_start import emptied, known_sources, note_known_beside, put_in_place
 from tally.recovery.standing import Standing, later_names
 from tally.store import accounts, customers, lacking
 from tally.store.copying import copy_database
@@ -62,7 +62,7 @@ def recover(directory: Path, stream: EventStream, copy: Path | None, beat: Beat,
             f"{accounts.FILE} knows {database.source}, and Redis has nothing of it any more: with a copy of "
             "the file, `--from FILE`; to begin with an empty one all the same, `--empty`"
         )
-    note_applied_beside(directory, stream, customers.SERVICE)
+    note_known_beside(directory, stream, customers.SERVICE)
     *_, newest = Standing(store, stream, beat).settle()
     newest.outbox.mark_published(newest.published.last)
     if (held := read_nodes(stream).get(database.source)) and held.is_removed:

@@ -13,12 +13,12 @@ from typing import NamedTuple
 import structlog
 
 from tally.recovery.diverged import part_ways
-from tally.recovery.first_start import known_sources, note_applied_beside
+from tally.recovery.first_start import known_sources, note_known_beside
 from tally.recovery.merging import make_again_beside
 from tally.recovery.taking_back import Healing, joins, take_back, take_back_lost
 from tally.store.asks import Asks
 from tally.store.database import Database
-from tally.store.incarnations import begin, incarnations, is_begun, own_sources
+from tally.store.incarnations import begin, incarnations, is_begun, keep_heirs, known_heirs, own_sources
 from tally.store.lacking import lacking_of
 from tally.store.membership import AtWorkElsewhere, Membership, Replaced
 from tally.store.nodes import WrongNumber, address_of, follows
@@ -43,11 +43,15 @@ def stands_of(database: Database, stream: EventStream) -> list[Stand]:
     """How it stands with each name that has events here, lacks some, or has more on the stream, and with the
     newest.
 
-    A name that follows another is noted beside the stream, before it publishes anything. One that has ended
+    A name that follows another is noted beside the stream, before it publishes anything; and so are those of
+    others that Redis has lost since, as nobody else may know that they belong together. One that has ended
     here can go on: in a copy of the database that runs elsewhere.
     """
     *ended, newest = incarnations(database)
-    stream.note_heirs({heir.source: former.source for former, heir in pairwise((*ended, newest))})
+    own, heirs = {heir.source: former.source for former, heir in pairwise((*ended, newest))}, stream.heirs()
+    known = known_heirs(database) | own
+    stream.note_heirs({heir: former for heir, former in known.items() if heir not in heirs})
+    keep_heirs(database, heirs)
     outboxes, ever = [Outbox(database, each) for each in ended], stream.published_by_source()
     lacking = lacking_of(database)
     kept = [
@@ -110,7 +114,7 @@ class Standing:
         """
         self.take_number()
         if not self._taken_up:
-            note_applied_beside(self._database.path.parent, self._stream, self._database.service)
+            note_known_beside(self._database.path.parent, self._stream, self._database.service)
             self._taken_up = True
         stands = stands_of(self._database, self._stream)
         while self._mend(stands):

@@ -6,7 +6,7 @@ EventId and no number ever means two things. The events that it lacked come in l
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -18,6 +18,7 @@ ROOM = 1 << 40  # rows of the outbox that each has for its events, so that all o
 _EARLIER = "earlier_sources"  # in meta, as JSON
 _BEGUN_IN = "begun_in"  # in meta: the run of Tally that has begun the newest
 _NOTED = "incarnations"  # in meta, as JSON, when there was more than one
+_HEIRS = "heirs"  # in meta, as JSON: of databases everywhere, each name with the one that it follows
 
 
 class Incarnation(msgspec.Struct, frozen=True):
@@ -40,6 +41,19 @@ def incarnations(database: Database) -> list[Incarnation]:
 def earlier_sources(database: Database) -> dict[str, int]:
     """What releases before this one had called the database, and up to which number it has these events."""
     return msgspec.json.decode(database.meta(_EARLIER) or "{}", type=dict[str, int])
+
+
+def known_heirs(database: Database) -> dict[str, str]:
+    """Which names followed which, of all databases, as this one has last heard. Redis may lose them."""
+    return msgspec.json.decode(database.meta(_HEIRS) or "{}", type=dict[str, str])
+
+
+def keep_heirs(database: Database, heirs: Mapping[str, str]) -> None:
+    """Keep these as well. May be repeated."""
+    known = known_heirs(database)
+    if not heirs.items() <= known.items():
+        with database.transaction():
+            database.set_meta(_HEIRS, msgspec.json.encode({**known, **heirs}).decode())
 
 
 def own_sources(database: Database) -> set[str]:

@@ -13,7 +13,8 @@ from tally.recovery.standing import Standing
 from tally.store import customers
 from tally.store.accounts import Accounts, NewAccount, open_database
 from tally.store.customers import Customers
-from tally.store.incarnations import incarnations
+from tally.store.inbox import Inbox
+from tally.store.incarnations import begin, incarnations
 from tally.store.lacking import lacking_of
 from tally.store.listing import ListQuery
 from tally.store.ranges import Range
@@ -295,3 +296,29 @@ def test_what_another_has_published_under_its_name_is_no_event_of_its_own(
     copied.publish(copied.relay)
     original, older = copied.outboxes()
     assert older == original
+
+
+def test_names_that_redis_and_the_copy_lack_are_known_to_the_database_beside(
+    tmp_path: Path, redis_url: str, client: redis.Redis
+) -> None:
+    """Accounts showed what those events told, nobody had recorded it, and `status` said ok."""
+    stream = EventStream(connect(redis_url), "event-stream")
+    live, copied = Customers(customers.open_database(tmp_path)), tmp_path / "copy.db"
+    shop = Accounts(open_database(tmp_path))
+    live.database.execute("VACUUM INTO ?", (str(copied),))
+    with live.database.transaction():
+        begun = begin(live.database, 0)
+    with live.database.transaction():
+        live.create_customers([NewCustomer(f"{number}", Id(1)) for number in range(3)])
+    Copied.publish(Relay(live.database, stream, Standing(live, stream).settle))
+    with shop.database.transaction():
+        Inbox(shop.database).note(begun.source, [Range(1, 3)])
+    Standing(shop, stream).settle()
+    client.flushall()
+    live.database.close()
+    for file in tmp_path.glob("customers.db*"):
+        file.unlink()
+    copied.rename(tmp_path / customers.FILE)
+    back = Customers(customers.open_database(tmp_path))
+    Standing(back, stream).settle()
+    assert lacking_of(back.database) == {begun.source: [Range(1, 3)]}

@@ -1,12 +1,13 @@
-"""A primary and its standby on one Redis, with clients and faults, all of it on one clock; see world.
+"""A primary, its standby and another node on one Redis, with clients and faults; see world.
 
-Neither machine is ever lost. So whatever happens, all that was accepted is there at the end, once.
+No machine is ever lost. So whatever happens, all that was accepted is there at the end, once. Each machine
+has a clock of its own, and Redis has another: they go alike, and differ by as much as `check` lets them.
 """
 
 import random
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from tally.actors.housekeeper import Housekeeper
 from tally.actors.services import ACCOUNTS, CUSTOMERS, SERVICES, Service
 from tally.events import Id
 from tally.http.status import StatusReport
-from tally.recovery import joining
+from tally.recovery import first_start, joining
 from tally.recovery.following import Follower
 from tally.recovery.handing_over import TakingOver, go_on, hand_over
 from tally.recovery.standing import Standing
@@ -30,17 +31,27 @@ from tally.store.copying import copy_database
 from tally.store.customer_list import CustomerQuery
 from tally.store.errors import InvoiceCredited, NotFound, OverCredited, StoreError
 from tally.store.idempotency import IdempotencyKeys, KeyedRequest, made
+from tally.store.ids import node_of
 from tally.store.listing import ListQuery
 from tally.store.membership import Candidate, Membership, Replaced, promote
 from tally.store.records import InvoiceChange, NewCredit, NewCustomer, NewInvoice
 from tally.store.stream import EventStream
 from tally.store.write_permission import Refusal
 
+OTHER = 2  # the place of the other node, which has the number 1; the others are node 0's primary and standby
 FILES = (customers.FILE, accounts.FILE)
+CLOCKS_DIFFER = 50.0  # seconds, from the model's
 
 
 class Machine(Tally):
     """A Tally that is the primary or its standby, as Redis tells; its relays are as in a family."""
+
+    def __init__(self, pair: "Pair", directory: Path, number: int) -> None:
+        super().__init__(pair, directory, number=number)  # type: ignore[arg-type]
+        self._ahead = pair.random.uniform(-CLOCKS_DIFFER, CLOCKS_DIFFER)
+
+    def _wall(self) -> float:
+        return self._world.wall() + self._ahead
 
     def start(self) -> None:
         """The relays, then the rest."""
@@ -51,7 +62,7 @@ class Machine(Tally):
                 self.start_consumer(service, name)
         self.customers = customers.Customers(self._open(CUSTOMERS, "customers-http"))
         self.accounts = accounts.Accounts(self._open(ACCOUNTS, "accounts-http"))
-        self._keys = IdempotencyKeys(self.customers.database, self._world.wall)
+        self._keys = IdempotencyKeys(self.customers.database, self._wall)
 
     def start_relay(self, service: Service) -> None:
         """Start it, or another in its place; see Family."""
@@ -95,7 +106,7 @@ class Machine(Tally):
                 timedelta(days=RETENTION_DAYS),
                 self.groups,
                 self._world.clock,
-                self._world.wall,
+                self._wall,
             )
             taking_over, answering = TakingOver(store, stream), service.answering(database, stream)
 
@@ -161,33 +172,41 @@ class Pair:
     def __init__(self, seed: int, directory: Path) -> None:
         self.random = random.Random(seed)
         self._now = 4_000_000_000.0  # a day that is yet to come: what is kept for some time is kept
-        self.redis = RedisDouble(lambda: int(self._now * 1000), self.random.choice([(6, 2), (7, 0), (8, 0)]))
+        ahead = self.random.uniform(-CLOCKS_DIFFER, CLOCKS_DIFFER)
+        release = self.random.choice([(6, 2), (7, 0), (8, 0)])
+        self.redis = RedisDouble(lambda: int((self._now + ahead) * 1000), release)
         self._directory = directory
         self._states: list[dict[bytes, Any]] = []
         self._marks = 0
         self.accepted: dict[int, str] = {}  # by mark, the key
         self.amounts: dict[int, set[int]] = {}
         self.ids: dict[int, int] = {}  # that clients were told, by mark
-        self._unanswered: list[tuple[str, Any, int]] = []
+        self._customers: list[Id] = []
+        self._unanswered: list[tuple[str, Id, int]] = []
         self._asked_twice: set[int] = set()
         self.gone: set[int] = set()
         self.credited: Counter[int] = Counter()  # by mark of the invoice
         self.rejoined = 0
         self.promotions = 0
-        self._places = [directory / "first", directory / "second"]
-        self._machines: list[Machine | None] = [None, None]
+        self._places = [directory / "first", directory / "second", directory / "other-node"]
+        self._machines: list[Machine | None] = [None, None, None]
         self._begin()
 
     def _begin(self) -> None:
-        for place in self._places:
-            place.mkdir()
-        for service in SERVICES.values():
-            service.open(self._places[0]).close()
-        first = self._start(0)
+        for directory in self._places:
+            directory.mkdir()
+        for number, place in ((0, 0), (1, OTHER)):
+            first_start.make(self._places[place], number)
+            with closing(ACCOUNTS.open(self._places[place])) as database:
+                nodes.assign(database, number)
+            machine = self._start(place)
+            with machine.customers.database.transaction():
+                new = [NewCustomer("c", Id(1)) for _ in range(2)]
+                self._customers += map(Id, machine.customers.create_customers(new))
+        first = self._machines[0]
+        assert first
         with first.accounts.database.transaction():
             first.accounts.create_account(NewAccount("one", "u"))
-        with first.customers.database.transaction():
-            self._customers = first.customers.create_customers([NewCustomer("c", Id(1)) for _ in range(2)])
         for _ in range(5):
             self.all_turn()
         self._join(1)
@@ -204,7 +223,7 @@ class Pair:
         joining.follow(self._places[place], copies, 0)
 
     def _start(self, place: int) -> Machine:
-        machine = Machine(self, self._places[place])  # type: ignore[arg-type]
+        machine = Machine(self, self._places[place], int(place == OTHER))
         self._machines[place] = machine
         machine.start()
         return machine
@@ -226,9 +245,10 @@ class Pair:
     def _running(self) -> list[Machine]:
         return [machine for machine in self._machines if machine]
 
-    def _one(self) -> Machine | None:
-        """One that clients find, and that lets them change something."""
-        found = [machine for machine in self._running() if machine.may_write]
+    def _one(self, number: int | None = None) -> Machine | None:
+        """One that clients find, of that node or any, and that lets them change something."""
+        running = [each for each in self._running() if number in (None, each.number)]
+        found = [machine for machine in running if machine.may_write]
         return self.random.choice(found) if found else None
 
     # Clients
@@ -241,10 +261,12 @@ class Pair:
 
     def ask_again(self) -> None:
         """Ask for something that was not answered; this may not be answered either."""
-        if not self._unanswered or not (machine := self._one()):
+        if not self._unanswered:
             return
         asked = self.random.choice(self._unanswered)
         key, customer, mark = asked
+        if not (machine := self._one(node_of(customer))):
+            return
         id = machine.record(key, customer, mark)
         if id is not None:
             self.accepted[mark] = key
@@ -329,7 +351,7 @@ class Pair:
             promote(self.stream(), 0, found)
 
     def a_machine_is_killed(self) -> None:
-        place = self.random.choice([0, 1])
+        place = self.random.randrange(len(self._places))
         if machine := self._machines[place]:
             machine.stop()
             self._machines[place] = None
@@ -406,11 +428,27 @@ class Pair:
         return [machine.status(service) for machine in self._running() for service in SERVICES.values()]
 
     def compare(self) -> None:
-        """That both have all that was accepted, once, and show it. Raises AssertionError."""
-        primaries = [machine for machine in self._running() if machine.may_write]
-        assert len(primaries) == 1, f"{len(primaries)} primaries"
-        (primary,) = primaries
-        there = self._recorded(primary)
+        """That all that was accepted is there, once, and is shown everywhere. Raises AssertionError."""
+        there: dict[int, int] = {}
+        revenue = 0
+        for number in (0, 1):
+            machines = [machine for machine in self._running() if machine.number == number]
+            primaries = [machine for machine in machines if machine.may_write]
+            assert len(primaries) == 1, f"{len(primaries)} primaries of node {number}"
+            recorded = self._recorded(primaries[0])
+            there |= recorded
+            for machine in machines:
+                assert self._recorded(machine) == recorded, machine.directory
+                assert len(machine.customers.customers(CustomerQuery(limit=1000))) == 2
+            every = primaries[0].customers.credits.page(ListQuery(limit=10_000))
+            revenue += sum(recorded.values()) - sum(each.credited_cents for each in every)
+        self._compare_accepted(there)
+        for machine in self._running():
+            shown = machine.accounts.customers_of(1, -1, 1000)
+            assert sum(each.total_revenue_cents for each in shown) == revenue, machine.directory
+
+    def _compare_accepted(self, there: dict[int, int]) -> None:
+        """`there` are the invoices' amounts, by id."""
         marks = Counter(cents % MARK for cents in there.values())
         assert not [mark for mark, times in marks.items() if times > 1], f"twice: {marks.most_common(3)}"
         for mark in self.accepted:
@@ -423,13 +461,6 @@ class Pair:
         for mark, id in self.ids.items():  # of one that was asked for at both, one counts
             is_there = id in there or mark in self.gone or mark in self._asked_twice
             assert is_there, f"invoice {mark} was answered as {id}"
-        for machine in self._running():
-            assert self._recorded(machine) == there, machine.directory
-            every = machine.customers.credits.page(ListQuery(limit=10_000))
-            revenue = sum(there.values()) - sum(each.credited_cents for each in every)
-            shown = machine.accounts.customers_of(1, -1, 1000)
-            assert sum(each.total_revenue_cents for each in shown) == revenue, machine.directory
-            assert len(machine.customers.customers(CustomerQuery(limit=1000))) == len(self._customers)
 
     def _recorded(self, machine: Machine) -> dict[int, int]:
         every = machine.customers.invoices(ListQuery(limit=100_000))
