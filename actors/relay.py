@@ -14,6 +14,7 @@ from tally.actors.housekeeper import Housekeeper
 from tally.actors.metrics import RelayMetrics
 from tally.actors.publication import Publication
 from tally.recovery.standing import Stand, agrees, stands_of
+from tally.store import nodes
 from tally.store.database import Database
 from tally.store.outbox import Outbox, OutboxRow, last_row
 from tally.store.stream import EventStream, Published, RedisError, fingerprint, is_not_held
@@ -60,7 +61,8 @@ class Relay:
         holder: str = "",
     ) -> None:
         self._publication = publication
-        self._group = database.source if pass_over else ""
+        self._pass_over = pass_over
+        self._groups: list[str] = []  # that pass over what is published
         self._batch = batch
         self._publishing = stream.publishing(publication.replicas if publication else 0, holder)
         self._sent: list[_Sent] = []  # what has not been heard of yet, in order
@@ -165,7 +167,7 @@ class Relay:
         source, first = self._outbox.source, rows[0].sequence
         floor = self._outbox.first() - 1 if first == before + 1 else first - 1
         self._sent.append(_Sent(rows, self._clock(), again))
-        self._publishing.send(source, floor, rows, self._group, self._outbox.payload(first - 1))
+        self._publishing.send(source, floor, rows, self._groups, self._outbox.payload(first - 1))
 
     def _ask(self) -> int:
         """How far Redis is with the first name that has more to tell, else with the newest.
@@ -176,6 +178,8 @@ class Relay:
             self._sent.clear()
             self._publishing.abandon()
         stands = self._settle()
+        if self._pass_over:
+            self._groups = self._of_its_kind()
         behind = (stand for stand in stands if stand.outbox.after(stand.published.last, 1))
         told = (stand for stand in reversed(stands) if stand.published.last)  # a replica that has it has all
         unsure = (stand for stand in islice(told, 1) if self._is_unsure(stand.outbox, stand.published.last))
@@ -192,6 +196,13 @@ class Relay:
                 "redis_lost_events", source=self._outbox.source, had=self._marked, has=published.last
             )
         return published.last
+
+    def _of_its_kind(self) -> list[str]:
+        """The groups of this service everywhere: of this node, of others, and of standbys."""
+        kind = f"{self._database.service}@"
+        known = nodes.known_nodes(self._database).items()
+        others = {name for name, node in known if name.startswith(kind) and not node.is_removed}
+        return sorted(others | {self._database.source})
 
     def _mark(self, last: int) -> None:
         """Note how far Redis has got: under load, seldom, for it takes the lock that requests wait for."""

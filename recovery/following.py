@@ -5,6 +5,7 @@ milliseconds behind. So it holds the primary's events under the primary's names,
 RequestKeys, and can go on in its place.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -21,13 +22,15 @@ from tally.recovery.standing import later_names
 from tally.recovery.taking_back import Answers, Healing, following, gaps, own_event, take_back
 from tally.store.incarnations import begin, incarnations, own_sources
 from tally.store.lacking import note_lacking
-from tally.store.nodes import DIFFERS, FOLLOWS, UNTOLD, follows
+from tally.store.nodes import DIFFERS, FOLLOWS, UNTOLD, follows, untold
 from tally.store.outbox import Outbox, OutboxRow, OwnEvent
 from tally.store.ranges import Range
 from tally.store.stream import Entry, EventStream
 
 AT_ONCE = 5000  # entries that are read together, and taken in in one transaction
 READ_AGAIN, GIVE_UP = 2, 4  # looks in a row at which it is behind with nothing left to read
+
+_PASS_OVER_SECONDS = 0.02  # how often it looks whether there is something of its own, where that is rare
 
 _POSITION = "followed"  # in meta: the last entry of the stream that was looked at
 _START = b"0-0"
@@ -50,6 +53,7 @@ class Follower:
         self._answers: dict[str, Answers] = {}
         self._others: set[str] = set()  # names of this service that are no heirs of its own
         self._behind = 0
+        self._is_sparse = False  # what was read last had nothing of its own
         if not follows(self._database):
             self._begin()
         self._know_own()
@@ -77,10 +81,28 @@ class Follower:
         May be repeated, also when it was interrupted. Raises RedisError or StoreUnavailable.
         """
         position = str(self._database.meta(_POSITION) or _START.decode()).encode()
+        if self._is_sparse and self._pass_over(position):
+            time.sleep(min(block_ms / 1000, _PASS_OVER_SECONDS))
+            return 0
         entries = self._stream.read(position, AT_ONCE, block_ms)
         if entries:
-            self._take(entries)
+            self._is_sparse = not self._take(entries)
         return len(entries)
+
+    def _pass_over(self, position: bytes) -> bool:
+        """Go on behind what the stream has beyond `position`, where nothing of that is its own.
+
+        What the other service tells by the thousands need not be read for that: Redis knows how far each name
+        has got. One that was a primary reads all, as what it had told may come in another form.
+        """
+        newest, published = self._stream.newest(), self._stream.published_by_source()  # in this order
+        if newest in (None, position) or untold(self._database) or self._strangers({*published}):
+            return False
+        if any(published.get(source, 0) > outbox.last() for source, outbox in self._own.items()):
+            return False
+        with self._database.relaxed(), self._database.transaction():
+            self._database.set_meta(_POSITION, newest.decode())
+        return True
 
     def catch_up(self) -> None:
         """Take in all that the stream has."""
@@ -129,7 +151,8 @@ class Follower:
         for source in self._own:
             self._answers.setdefault(source, Answers(self.store, source))
 
-    def _take(self, entries: Sequence[Entry]) -> None:
+    def _take(self, entries: Sequence[Entry]) -> bool:
+        """Take in what is its own of these; whether something was."""
         sources = [_source(entry) for entry in entries]
         if strange := self._strangers({*sources}):
             self._know_names()
@@ -140,6 +163,7 @@ class Follower:
                 if source in self._own:
                     self._take_of(self._own[source], [entry for _, entry in same])
             self._database.set_meta(_POSITION, newest)
+        return not self._own.keys().isdisjoint(sources)
 
     def _strangers(self, sources: set[str]) -> set[str]:
         """Names of this service that aren't known yet: the primary's newest one, or another node's."""

@@ -238,7 +238,7 @@ class EventStream:
         tells that Redis lacks what lies between: nothing was published. `floor` is the last
         sequence that the outbox no longer holds.
         """
-        arguments = _to_publish(source, floor, rows, group="", before=None)
+        arguments = _to_publish(source, floor, rows, groups=(), before=None)
         return _published(self._publish(keys=self._publish_keys, args=arguments))
 
     def publishing(self, replicas: int = 0, holder: str = "") -> "Publishing":
@@ -253,12 +253,12 @@ class EventStream:
         source: str,
         floor: int,
         rows: Sequence[OutboxRow],
-        group: str,
+        groups: Sequence[str],
         before: bytes | None,
         holder: str = "",
     ) -> tuple[Any, ...]:
         """The command that is what `Publishing.send` does, for a Redis that has been given the script."""
-        keys, arguments = self._publish_keys, _to_publish(source, floor, rows, group, before, holder)
+        keys, arguments = self._publish_keys, _to_publish(source, floor, rows, groups, before, holder)
         return "EVALSHA", self._publish.sha, len(keys), *keys, *arguments
 
     def published(self, source: str) -> Published:
@@ -331,6 +331,11 @@ class EventStream:
         block = ("BLOCK", block_ms) if block_ms else ()
         command = ("XREAD", "COUNT", count, *block, "STREAMS", self.key, after)
         return _entries_read(_Request(self.client, command).answer())
+
+    def newest(self) -> bytes | None:
+        """The id of the newest entry; None where there is none."""
+        entries: Any = self.client.xrevrange(self.key, count=1)
+        return entries[0][0] if entries else None
 
     def _page(self, after: bytes) -> "_Request":
         return _Request(self.client, ("XRANGE", self.key, b"(" + after, "+", "COUNT", _PAGE))
@@ -497,18 +502,18 @@ class Publishing:
         source: str,
         floor: int,
         rows: Sequence[OutboxRow],
-        group: str = "",
+        groups: Sequence[str] = (),
         before: bytes | None = None,
     ) -> None:
         """Publish like `EventStream.publish`; `answer` answers.
 
-        They are of no concern to `group`, if one is given: it is not handed them, unless it has others to
+        They are of no concern to `groups`: none of these is handed them, unless it has others to
         read before. Where the event before them has another payload on the stream than `before`, another
         database publishes under this name, and nothing is published.
         """
         self._connection = self._connection or self._pool.get_connection()
         self._unanswered += 1
-        command = self._stream.to_publish(source, floor, rows, group, before, self._holder)
+        command = self._stream.to_publish(source, floor, rows, groups, before, self._holder)
         self._connection.send_command(*command)
         if self._replicas:
             self._connection.send_command("WAIT", self._replicas, REPLICAS_MS)
@@ -538,10 +543,15 @@ class Publishing:
 
 
 def _to_publish(
-    source: str, floor: int, rows: Sequence[OutboxRow], group: str, before: bytes | None, holder: str = ""
+    source: str,
+    floor: int,
+    rows: Sequence[OutboxRow],
+    groups: Sequence[str],
+    before: bytes | None,
+    holder: str = "",
 ) -> list[Any]:
     first, joins = rows[0].sequence if rows else 1, fingerprint(before) if before else ""
-    arguments: list[Any] = [source, floor, first, group, joins, holder]
+    arguments: list[Any] = [source, floor, first, " ".join(groups), joins, holder]
     for row in rows:
         arguments += (row.type, row.payload, _further(row))
     return arguments

@@ -4,7 +4,7 @@
 -- KEYS  stream, {stream}:published, {stream}:marks, {stream}:trimmed, {stream}:highest, {stream}:ages,
 --       {stream}:nodes
 -- ARGV  source, floor, first sequence.
---       The group that they are of no concern to; '' for none.
+--       The groups that they are of no concern to, with blanks between.
 --       The SHA-1 of the payload before the first; '' when that is not known.
 --       The database that they come from, and its node's number, which it must have; '' when that is no matter.
 --       Then for each event: type, payload, further fields (names and values in turn, as MessagePack; '' for none).
@@ -22,9 +22,10 @@
 -- after it is tried, with what is there already: a right that is missing shows then.
 --
 -- A group that they don't concern passes over them, unless it has something else to read before:
--- delivered, acknowledged and logged one by one, they would cost as much again.
+-- delivered, acknowledged and logged one by one, they would cost as much again. So do the groups of other nodes and
+-- standbys.
 local KEYS, ARGV, call, format = KEYS, ARGV, redis.call, string.format -- globals cost as much as a short command
-local source, floor, first, group = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
+local source, floor, first = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 
 local function before(a, b)
     local am, as = string.match(a, '^(%d+)-(%d+)$')
@@ -117,10 +118,11 @@ if holder and #ARGV > 6 then
     end
 end
 
--- Where the group stands, if there is one and it has been handed everything, and how many that was.
-local function stand()
+-- Where each of these groups stands that has been handed everything, and how many entries that was.
+local function stands_of(names)
+    local stands = {}
     if call('EXISTS', KEYS[1]) == 0 then
-        return nil
+        return stands
     end
     for _, info in ipairs(call('XINFO', 'GROUPS', KEYS[1])) do
         local found = {}
@@ -128,14 +130,14 @@ local function stand()
             found[info[i]] = info[i + 1]
         end
         local delivered = found['last-delivered-id']
-        if found['name'] == group then
-            local unread = call('XRANGE', KEYS[1], '(' .. delivered, '+', 'COUNT', 1)
-            return #unread == 0 and delivered or nil, found['entries-read']
+        if names[found['name']] and #call('XRANGE', KEYS[1], '(' .. delivered, '+', 'COUNT', 1) == 0 then
+            table.insert(stands, {found['name'], delivered, found['entries-read']})
         end
     end
+    return stands
 end
 
-local function set_group(entry, read)
+local function set_group(group, entry, read)
     if read then -- from Redis 7 on, which makes the group's lag of it
         call('XGROUP', 'SETID', KEYS[1], group, entry, 'ENTRIESREAD', read)
     else
@@ -143,14 +145,18 @@ local function set_group(entry, read)
     end
 end
 
-local stood, read
+local stands = {}
 if #ARGV > 6 then
     call('HSET', KEYS[2], source, call('HGET', KEYS[2], source) or '0')
-    if group ~= '' then
-        stood, read = stand()
+    if ARGV[4] ~= '' then
+        local names = {}
+        for name in string.gmatch(ARGV[4], '%S+') do
+            names[name] = true
+        end
+        stands = stands_of(names)
     end
-    if stood then
-        set_group(stood, read)
+    for _, each in ipairs(stands) do
+        set_group(each[1], each[2], each[3])
     end
 end
 
@@ -192,8 +198,8 @@ if entry then
             note_highest(table, created[kind])
         end
     end
-    if stood then
-        set_group(entry, read and read + added)
+    for _, each in ipairs(stands) do
+        set_group(each[1], entry, each[3] and each[3] + added)
     end
 end
 return {last, digest, math.max(last, ever)}

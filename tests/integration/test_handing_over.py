@@ -17,6 +17,7 @@ from tally.recovery import joining
 from tally.recovery.following import Follower
 from tally.recovery.handing_over import TakingOver, go_on, hand_over
 from tally.store import accounts, customers, nodes, notes
+from tally.store.accounts import Accounts, NewAccount
 from tally.store.customer_list import CustomerQuery
 from tally.store.customers import Customers
 from tally.store.errors import InvoiceCredited
@@ -222,3 +223,44 @@ def test_what_an_old_primary_has_changed_and_deleted_is_gone_once(two: Two, chan
     _publish(two.old, two.stream)
     left = sum(cents for cents, _ in _invoices(two.old).values())
     assert _told(two.stream) == left - two.old.credits.of_invoice(1)
+
+
+def test_what_the_other_service_tells_by_the_thousands_is_not_read(
+    tmp_path: Path, client: redis.Redis
+) -> None:
+    stream, copies = EventStream(client, "event-stream"), tmp_path / "copies"
+    primary = Accounts(accounts.open_database(tmp_path))
+    customers.open_database(tmp_path).close()
+    primary.database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    shutil.copytree(tmp_path, copies, ignore=shutil.ignore_patterns("*-wal", "*-shm"))
+    (tmp_path / "standby").mkdir()
+    joining.follow(tmp_path / "standby", copies, 0)
+    standby = Accounts(accounts.open_database(tmp_path / "standby"))
+    follower = Follower(standby, stream)
+
+    def theirs(count: int) -> bytes:
+        for _ in range(count):
+            last: Any = client.xadd("event-stream", {"EventTypeName": "Their", "EventId": "other:1"})
+        return bytes(last)
+
+    def opened() -> None:
+        with primary.database.transaction():
+            primary.create_account(NewAccount("a", "u"))
+        relay = Relay(primary.database, stream)
+        while relay.step():
+            pass
+
+    theirs(3)
+    assert follower.step() == 3
+    last = theirs(1000)
+    assert follower.step() == 0
+    assert standby.database.meta("followed") == last.decode()
+    assert follower.step() == 0, "it has looked at all there is"
+    theirs(5)
+    opened()
+    assert follower.step() == 6
+    assert [account.name for account in standby.accounts(-1, 10)] == ["a"]
+    theirs(2)
+    assert follower.step() == 2, "the entry that it read last was its own"
+    primary.database.close()
+    standby.database.close()

@@ -11,6 +11,7 @@ from support.rights import without_right
 from tally.actors.publication import Publication
 from tally.actors.relay import BATCH, Relay
 from tally.events import AccountDeleted, Id, now
+from tally.store import nodes
 from tally.store.accounts import Accounts, NewAccount, open_database
 from tally.store.cause import Cause
 from tally.store.incarnations import begin
@@ -368,6 +369,21 @@ def test_a_group_passes_over_what_is_of_no_concern_to_it(
     assert group.read_new(100) == []
     assert _group(client)["last-delivered-id"] == client.xinfo_stream("event-stream")["last-generated-id"]
     assert _group(client).get("lag", 0) == 0
+
+
+def test_the_groups_of_other_nodes_and_of_standbys_pass_over_it_as_well(
+    accounts: Accounts, stream: EventStream, client: redis.Redis
+) -> None:
+    """They are no more concerned: each cost Redis as much again, and had every event handed to it."""
+    theirs = ("accounts@0000000b", "accounts@0000000c", "accounts@0000000d", "customers@0000000e")
+    states = ("1:0", "0:0 standby", "2:1 removed", "0:0")
+    nodes.keep(accounts.database, dict(zip(theirs, states, strict=True)))
+    groups = [ConsumerGroup(stream, name, "a", block_ms=1) for name in (accounts.database.source, *theirs)]
+    for group in groups:
+        group.create()
+    _commit(accounts, 25)
+    _drain(Relay(accounts.database, stream, pass_over=True, batch=10))
+    assert [len(group.read_new(100)) for group in groups] == [0, 0, 0, 25, 25]
 
 
 def test_a_group_that_has_others_to_read_is_handed_all(
