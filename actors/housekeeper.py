@@ -79,12 +79,13 @@ class Housekeeper:
             self._next = self._clock() + SHRINK_SECONDS  # the relay is about to publish it again
             return False
         needed = self._letters.names(self._database.source)
+        kept_ms = (now - self._retention) * 1000  # a Redis that was put back may be put back once more
         gone = first_ms // 1000 - _CLOCKS_DIFFER_SECONDS  # what was published before is off the stream
         with self._database.transaction():
             self._outbox.note_publication(now, every=max(1, self._retention // 100))
             pruned = max(
                 self._outbox.prune(min(now - self._retention, gone), _AT_ONCE),
-                self._inbox.prune(first_ms, _AT_ONCE, needed),
+                self._inbox.prune(min(first_ms, kept_ms), _AT_ONCE, needed),
                 self._keys.prune(_AT_ONCE),
             )
         if pruned == _AT_ONCE:

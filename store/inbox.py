@@ -121,10 +121,10 @@ class Inbox:
         self._database.insert("inbox_range", [(source, *each) for each in noted])
 
     def prune(self, first_ms: int, limit: int, needed: Collection[str] = ()) -> int:
-        """Forget up to `limit` names of entries older than the stream's first; answer how many.
+        """Forget up to `limit` names of entries older than `first_ms`; answer how many.
 
-        They can't come again: what is no longer on the stream was acknowledged by every group. But for those
-        that are `needed`, as a dead letter has them.
+        That is to be so long ago that they can't come again. But for those that are `needed`, as a dead
+        letter has them.
         """
         self._database.execute(
             "DELETE FROM inbox_name WHERE name IN (SELECT name FROM inbox_name"
