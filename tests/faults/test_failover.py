@@ -15,6 +15,7 @@ import redis
 from integration.test_nodes import a_node, sell, shown
 from integration.test_standby import FAILOVER_SECONDS, is_primary, pair, recorded, tool
 
+from support.clocks import clock_in
 from support.loading import MARK, Machine, Working
 from support.redis_process import RedisProcess
 from support.tally import Tally
@@ -119,11 +120,18 @@ FAILOVERS = int(os.environ.get("TALLY_TEST_FAILOVERS", "3"))
 def test_what_is_answered_counts_once_over_any_failovers(
     tmp_path: Path, server: RedisProcess, answer_after: str
 ) -> None:
-    """TALLY_TEST_FAILOVERS says how many; each is of a kind that is drawn."""
+    """TALLY_TEST_FAILOVERS says how many; each is of a kind that is drawn. The second machine's clock differs
+    by as much as `check` lets it."""
     seed = random.randrange(2**32)
     choose = random.Random(seed)
-    told = [f"seed {seed}"]
+    ahead = choose.choice([-50, 50])
+    told = [f"seed {seed}, the second is {ahead} s ahead"]
+    clock, environment = clock_in(tmp_path)
+    clock.set(ahead)
     with pair(tmp_path, server.url, customers={"answer_after": answer_after}) as (old, new):
+        new.end()
+        new.environment = environment
+        new.start()
         try:
             with Working([old, new], "1", seed) as work:
                 for number in range(FAILOVERS):

@@ -67,9 +67,8 @@ class Clock:
         self._ahead[:] = struct.pack("l", seconds)
 
 
-@contextmanager
-def settable_clock(directory: Path) -> Iterator[Clock]:
-    """What is started inside runs by the clock."""
+def clock_in(directory: Path) -> tuple[Clock, dict[str, str]]:
+    """A clock, and what the environment of those must have who are to go by it."""
     library, file = directory / "clock.so", directory / "clock"
     try:
         subprocess.run(
@@ -80,9 +79,15 @@ def settable_clock(directory: Path) -> Iterator[Clock]:
         )
     except (OSError, subprocess.CalledProcessError) as error:
         unavailable("a C compiler", f"{getattr(error, 'stderr', error)!r}")
-    clock = Clock(file)
+    return Clock(file), {"LD_PRELOAD": str(library), "TALLY_TEST_CLOCK": str(file)}
+
+
+@contextmanager
+def settable_clock(directory: Path) -> Iterator[Clock]:
+    """What is started inside runs by the clock."""
+    clock, environment = clock_in(directory)
     before = dict(os.environ)
-    os.environ.update(LD_PRELOAD=str(library), TALLY_TEST_CLOCK=str(file))
+    os.environ.update(environment)
     try:
         yield clock
     finally:

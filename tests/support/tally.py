@@ -89,6 +89,7 @@ class Tally:
         self.settings = settings
         self.customers: Client = Client(settings["customers"]["port"])
         self.accounts: Client = Client(settings["accounts"]["port"])
+        self.environment: dict[str, str] = {}  # what its processes have beside this one's
         self._arguments = arguments
         self.process: Program | subprocess.Popen[bytes]
 
@@ -107,7 +108,8 @@ class Tally:
         self.begin_registry(path)
         self.output = self.directory / "output.txt"
         self.output.write_bytes(b"")
-        self.process = Program(["run", "--config", str(path), *self._arguments], self.output, self.output)
+        arguments = ["run", "--config", str(path), *self._arguments]
+        self.process = Program(arguments, self.output, self.output, {**os.environ, **self.environment})
 
     def begin_registry(self, path: Path) -> None:
         """So that a new one needn't wait, where Redis is somebody else's; by the settings at `path`."""
