@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 import redis
-from integration.test_nodes import a_node, sell, shown
+from integration.test_nodes import a_node, node, sell, shown
 from integration.test_standby import FAILOVER_SECONDS, is_primary, pair, recorded, tool
 
 from support.clocks import clock_in
@@ -47,7 +47,7 @@ def thaw(processes: list[psutil.Process]) -> None:
 
 def shows(tally: Machine, cents: int) -> bool:
     """Whether a Tally shows that the one customer has spent so much."""
-    return shown(tally) == {"1": {"1": cents}}
+    return _shows_all(tally, {"1": cents})
 
 
 def test_nothing_is_lost_or_doubled_where_redis_rolls_the_promotion_back(
@@ -121,35 +121,46 @@ def test_what_is_answered_counts_once_over_any_failovers(
     tmp_path: Path, server: RedisProcess, answer_after: str
 ) -> None:
     """TALLY_TEST_FAILOVERS says how many; each is of a kind that is drawn. The second machine's clock differs
-    by as much as `check` lets it."""
+    by as much as `check` lets it. Another node records meanwhile, and its processes are killed."""
     seed = random.randrange(2**32)
     choose = random.Random(seed)
     ahead = choose.choice([-50, 50])
     told = [f"seed {seed}, the second is {ahead} s ahead"]
     clock, environment = clock_in(tmp_path)
     clock.set(ahead)
-    with pair(tmp_path, server.url, customers={"answer_after": answer_after}) as (old, new):
+    answers = {"answer_after": answer_after}
+    with pair(tmp_path, server.url, customers=answers) as (old, new), node(tmp_path, server.url, 1) as other:
+        customer = other.customers.post("/customers", {"name": "o", "account_id": "1"})["id"]
         new.end()
         new.environment = environment
         new.start()
         try:
-            with Working([old, new], "1", seed) as work:
+            with Working([old, new], "1", seed) as work, Working([other], customer, seed) as theirs:
                 for number in range(FAILOVERS):
                     how = choose.choice(["killed", "frozen", "alive", "redis killed"])
                     told.append(f"{number}: {how}, {len(work.answered)} answered")
+                    other.kill(choose.choice([*other.pids()]))
                     _fail_over(how, old, new, server, choose)
                     old, new = new, old
             assert len({*work.answered.values()}) == len(work.answered), "an id was given twice"
             eventually(lambda: recorded_all(new) == recorded_all(old), 60)
-            for tally in (old, new):
+            for tally in (old, new, other):
                 eventually(tally.settled, 60)
-            there = recorded_all(old)
-            are_counted_once(work, there, old)
-            for tally in (old, new):
-                eventually(partial(shows, tally, sum(there.values())), 60)
+            expected = {}
+            for whose, at, where in ((work, "1", old), (theirs, customer, other)):
+                there = recorded_all(where)
+                are_counted_once(whose, there, where)
+                expected[at] = sum(there.values())
+            for tally in (old, new, other):
+                eventually(partial(_shows_all, tally, expected), 60)
         except BaseException as error:
             error.add_note("\n".join(told))
             raise
+
+
+def _shows_all(tally: Machine, cents: dict[str, int]) -> bool:
+    """Whether a Tally shows what each customer of the one account has spent."""
+    return shown(tally) == {"1": cents}
 
 
 def _fail_over(how: str, old: Tally, new: Tally, server: RedisProcess, choose: random.Random) -> None:
