@@ -362,7 +362,7 @@ class Family:
                     except Replaced as replaced:
                         _log.warning("follows", reason=str(replaced))
                         self._follow(actor, database, stream, membership)
-                with suppress(*PASSING):
+                with suppress(RedisError, StoreError):
                     membership.leave()
 
         return main

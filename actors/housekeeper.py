@@ -59,6 +59,7 @@ class Housekeeper:
         self._renew_seconds = renew_seconds
         self._next = self._next_shrinking = self._next_renewal = clock()
         self._overtaken: dict[str, int] = {}
+        self._awaited: list[str] = []
 
     def step(self) -> bool:
         """Do a part of what is due, and answer whether more is; cheap when nothing is.
@@ -104,7 +105,11 @@ class Housekeeper:
     def _trim(self) -> None:
         noted = self._stream.ages()  # before those of the databases, which go on meanwhile
         readers = self._readers()
-        if not all(age.includes(noted.get(group, Age())) for group, age in readers.items()):
+        behind = [group for group, age in readers.items() if not age.includes(noted.get(group, Age()))]
+        if behind != self._awaited:
+            self._awaited = behind
+            _log.info("trimming_waits", groups=behind)
+        if behind:
             return
         if removed := self._stream.trim(self._retention * 1000, readers, self._database.node):
             _log.info("stream_trimmed", removed=removed)
