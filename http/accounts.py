@@ -16,7 +16,7 @@ from tally.http.health import add_health
 from tally.http.lists import RevenueListRequest
 from tally.http.login import LoginResource
 from tally.http.long_lists import LongLists
-from tally.http.openapi import OpenApiResource
+from tally.http.openapi import AsyncApiResource, OpenApiResource
 from tally.http.overview import add_accounts_overview
 from tally.http.periods import PeriodQuery, PeriodRevenue
 from tally.http.queries import QueryGuard
@@ -98,6 +98,7 @@ def api(
     app.add_route("/accounts/{id}/customers/{customer}/revenue", revenue, suffix="customer")
     add_accounts_overview(app, service)
     add_health(app, service, status)
+    app.add_route("/asyncapi.json", AsyncApiResource())
     app.add_route("/openapi.json", OpenApiResource("Tally: accounts", calls, bearer=bool(tokens)))
     return Api(app, service, gate)
 

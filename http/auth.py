@@ -19,7 +19,7 @@ from tally.store.errors import StoreError
 LOGIN = "/auth/login"
 OPEN_TO_ALL = ("/health/live", "/health/ready", "/health/primary", LOGIN)
 OF_STATUS = ("/status", "/metrics")
-PAGE = ("/",)  # the page itself holds no data
+PAGE = ("/", "/docs")  # the pages themselves hold no data
 PAGE_FOLDER = "/static/"  # and neither do its scripts and styles
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")

@@ -363,6 +363,15 @@ SHARED = (
         problems=(),
     ),
     Call(
+        id="asyncapi",
+        method="GET",
+        path="/asyncapi.json",
+        does="The events of the stream, as an AsyncAPI document",
+        answer=dict[str, Any],
+        answered={"asyncapi": "3.0.0", "info": {"title": "Tally: the event stream", "version": "1.0.0"}},
+        problems=(),
+    ),
+    Call(
         id="metrics",
         method="GET",
         path="/metrics",

@@ -14,7 +14,7 @@ from tally.http.calls import CUSTOMERS, CUSTOMERS_PAGE
 from tally.http.health import add_health
 from tally.http.lists import CustomerListRequest, ListRequest
 from tally.http.long_lists import LongLists
-from tally.http.openapi import OpenApiResource
+from tally.http.openapi import AsyncApiResource, OpenApiResource
 from tally.http.overview import add_customers_overview
 from tally.http.queries import QueryGuard
 from tally.http.service import (
@@ -88,6 +88,7 @@ def api(
     app.add_route("/credits/{id}", credits, suffix="one")
     add_customers_overview(app, service)
     add_health(app, service, status)
+    app.add_route("/asyncapi.json", AsyncApiResource())
     app.add_route("/openapi.json", OpenApiResource("Tally: customers", CUSTOMERS, bearer=bool(tokens)))
     return Api(app, service, gate)
 

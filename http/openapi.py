@@ -14,7 +14,18 @@ from msgspec import Struct
 from tally.http.problems import CONTENT_TYPE, RETRY_AFTER_SECONDS, Problem
 from tally.http.service import Json
 from tally.schemas import schemas_of
+from tally.store import asyncapi
 from tally.version import VERSION
+
+_GROUPS = {
+    "accounts": "Accounts",
+    "customers": "Customers",
+    "invoices": "Invoices",
+    "credits": "Credits",
+    "revenue": "Revenue",
+    "auth": "Signing in",
+}
+_OF_THE_SERVICE = "The service itself"
 
 
 class Parameter(Struct, frozen=True, kw_only=True):
@@ -59,6 +70,13 @@ class Call(Struct, frozen=True, kw_only=True):
     answers_for_all: bool = False  # also for ids of nothing
     of_a_node: bool = False  # the node that has it answers, and no other
 
+    @property
+    def group(self) -> str:
+        """What it is about: the calls of one group are shown together."""
+        parts = self.path.split("/")
+        first, last = parts[1], parts[-1]
+        return _GROUPS["revenue"] if last == "revenue" else _GROUPS.get(first, _OF_THE_SERVICE)
+
     def refusals(self, bearer: bool) -> list[int]:
         """The statuses of the problems that it may be answered with."""
         found = {403, 422, *self.problems}  # not for everybody, or another site's page; an unknown parameter
@@ -71,6 +89,18 @@ class Call(Struct, frozen=True, kw_only=True):
         if bearer and not self.public:
             found.add(401)
         return sorted(found)
+
+
+class AsyncApiResource:
+    """Serves the document of the stream, as `docs/asyncapi.json` has it."""
+
+    def __init__(self) -> None:
+        self._document = asyncapi.render().encode()
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """The document."""
+        resp.data = self._document
+        resp.content_type = falcon.MEDIA_JSON
 
 
 class OpenApiResource:
@@ -100,6 +130,7 @@ def document(title: str, calls: Collection[Call], bearer: bool = False) -> dict[
         "openapi": "3.1.0",
         "info": {"title": title, "version": VERSION},
         "servers": [{"url": "/"}],
+        "tags": [{"name": group} for group in dict.fromkeys(call.group for call in calls)],
         "paths": paths,
         "components": components,
         **({"security": [{"bearer": []}]} if bearer else {}),
@@ -130,7 +161,7 @@ def _kinds(calls: Iterable[Call]) -> list[Any]:
 
 def _operation(call: Call, schemas: _Schemas, bearer: bool) -> dict[str, Any]:
     assert set(re.findall("{(.*?)}", call.path)) == {each.name for each in call.parameters}
-    operation: dict[str, Any] = {"operationId": call.id, "summary": call.does}
+    operation: dict[str, Any] = {"operationId": call.id, "tags": [call.group], "summary": call.does}
     if call.says:
         operation["description"] = call.says
     given = {"path": call.parameters, "query": call.query, "header": call.headers}

@@ -1,7 +1,7 @@
-"""The page of each service at `/`, and the files that it is made of.
+"""The pages of each service, `/` and `/docs`, and the files that they are made of.
 
 A page holds no data: its script asks the service's own calls for it. So the page is the same for
-everybody, and nothing in it needs a right.
+everybody, and nothing in it needs a right. What others made lies in `vendor`.
 """
 
 import hashlib
@@ -12,17 +12,29 @@ from typing import Any, NamedTuple
 
 import falcon
 
+from tally.http.service import Json
 from tally.redis_url import bracketed
+from tally.version import VERSION
 
 LOGIN = "/auth/login"  # on the accounts service
 
 _STATIC = Path(__file__).with_name("static")
+_VENDOR = Path(__file__).with_name("vendor")
+_SERVED_OF_VENDOR = ("swagger-ui-bundle.js", "swagger-ui.css")
 _TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
+    ".json": falcon.MEDIA_JSON,
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
+_LINKS = {
+    "openapi": "openapi.json",
+    "asyncapi": "asyncapi.json",
+    "docs": "docs",
+    "status": "status",
+    "metrics": "metrics",
+}  # relative: a proxy may put a path before them
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}|[0-9A-Fa-f:.]{2,45}")
 _SECURITY = {
     "Cache-Control": "no-cache",
@@ -44,16 +56,17 @@ class Ports(NamedTuple):
 
 
 def add_pages(app: Any, service: str, ports: Ports) -> None:
-    """Add the page of `service` and its files to `app`."""
-    app.add_route("/", PageResource(service, ports))
+    """Add the pages of `service` and their files to `app`."""
+    app.add_route("/", RootResource(service, ports))
+    app.add_route("/docs", PageResource("docs", service, ports))
     app.add_route("/static/{name}", StaticResource())
 
 
 class PageResource:
-    """The page: HTML, whatever Accept says."""
+    """The page `name` of a service: HTML, whatever Accept says."""
 
-    def __init__(self, service: str, ports: Ports) -> None:
-        self._page = (_STATIC / f"{service}.html").read_text(encoding="utf-8")
+    def __init__(self, name: str, service: str, ports: Ports) -> None:
+        self._page = (_STATIC / f"{name}.html").read_text(encoding="utf-8").replace("{service}", service)
         self._service = service
         self._ports = ports
 
@@ -70,11 +83,29 @@ class PageResource:
         _send(req, resp, ".html", page.encode())
 
 
+class RootResource(PageResource):
+    """The page for people; for a program that prefers JSON, where to go from here."""
+
+    def __init__(self, service: str, ports: Ports) -> None:
+        super().__init__(service, service, ports)
+        self._index = Json.encode({"service": service, "version": VERSION, **_LINKS})
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """The page, or JSON by Accept."""
+        resp.append_header("Vary", "Accept")
+        if req.client_prefers((falcon.MEDIA_HTML, falcon.MEDIA_JSON)) == falcon.MEDIA_JSON:
+            _send(req, resp, ".json", self._index)
+        else:
+            super().on_get(req, resp)
+
+
 class StaticResource:
     """The files beside the page, held in memory."""
 
     def __init__(self) -> None:
-        self._files = {file.name: file.read_bytes() for file in _STATIC.iterdir() if file.suffix != ".html"}
+        ours = [file for file in _STATIC.iterdir() if file.suffix != ".html"]
+        files = [*ours, *(_VENDOR / name for name in _SERVED_OF_VENDOR)]
+        self._files = {file.name: file.read_bytes() for file in files}
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
         """One file. Raises HTTPNotFound."""

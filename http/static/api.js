@@ -109,6 +109,12 @@ async function answer(response) {
   return content;
 }
 
+/** What a call that is sent otherwise says of who is signed in; null for nobody. */
+export function authorization() {
+  const token = sessionStorage.getItem(TOKEN);
+  return token && `Bearer ${token}`;
+}
+
 /** Who is signed in; "" for nobody. */
 export function userName() {
   const content = sessionStorage.getItem(TOKEN)?.split(".")[1];

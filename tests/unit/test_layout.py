@@ -179,7 +179,11 @@ def test_the_wheel_holds_the_scripts_the_settings_and_the_mark_of_types(wheel: P
 
 
 def test_the_wheel_holds_the_pages(wheel: Path) -> None:
-    files = {f"tally/http/static/{file.name}" for file in (ROOT / "http" / "static").iterdir()}
+    files = {
+        f"tally/http/{folder}/{file.name}"
+        for folder in ("static", "vendor")
+        for file in (ROOT / "http" / folder).iterdir()
+    }
     assert {"tally/http/static/accounts.html", "tally/http/static/tally.css"} <= files <= _content(wheel)
 
 

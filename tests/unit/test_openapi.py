@@ -19,7 +19,7 @@ CALLS = {"customers": calls.CUSTOMERS, "accounts": (*calls.ACCOUNTS, calls.SIGN_
 
 # These may change with the pages, and are no interface for programs.
 PAGES = {"customers": calls.CUSTOMERS_PAGE, "accounts": calls.ACCOUNTS_PAGE}
-OF_THE_PAGES = {"/", "/static/{name}", *(call.path for page in PAGES.values() for call in page)}
+OF_THE_PAGES = {"/", "/docs", "/static/{name}", *(call.path for page in PAGES.values() for call in page)}
 
 
 @pytest.mark.parametrize("service", CALLS)

@@ -1,0 +1,43 @@
+// The page of the calls: Swagger UI draws them from the service's own openapi.json.
+
+import { authorization, get } from "./api.js";
+import { $, meta, write } from "./dom.js";
+
+/** The document, as this page is to show it. */
+function shown(document) {
+  // Where the page is, the calls are: a proxy may put a path before both.
+  document.servers = [{ url: new URL(".", location).pathname.replace(/\/$/, "") || "/" }];
+  for (const path of Object.values(document.paths)) {
+    for (const operation of Object.values(path)) operation.parameters?.filter((each) => !each.required).forEach(empty);
+  }
+  return document;
+}
+
+/** Swagger UI fills in examples and sends them: an Idempotency-Key that everybody has, a filter nobody asked for. */
+function empty(parameter) {
+  parameter.description = `${parameter.description} For example \`${parameter.example}\`.`;
+  delete parameter.example;
+}
+
+/** The token of whoever is signed in, unless another was given on the page. */
+function signed(request) {
+  const ours = authorization();
+  if (ours && !request.headers.Authorization) request.headers.Authorization = ours;
+  return request;
+}
+
+try {
+  const document = shown(await get("openapi.json"));
+  window.SwaggerUIBundle({
+    domNode: $("main"),
+    spec: document,
+    requestInterceptor: signed,
+    showMutatedRequest: false, // the curl line would show the token
+    tryItOutEnabled: true,
+    deepLinking: true,
+    defaultModelsExpandDepth: 0,
+    validatorUrl: null, // it would ask another host
+  });
+} catch (error) {
+  write($("main"), `The calls of the ${meta("service")} service can't be shown: ${error.message}`);
+}
