@@ -4,13 +4,13 @@ import { authorization, get } from "./api.js";
 import { $, meta, write } from "./dom.js";
 
 /** The document, as this page is to show it. */
-function shown(document) {
+function shown(spec) {
   // Where the page is, the calls are: a proxy may put a path before both.
-  document.servers = [{ url: new URL(".", location).pathname.replace(/\/$/, "") || "/" }];
-  for (const path of Object.values(document.paths)) {
+  spec.servers = [{ url: new URL(".", location).pathname.replace(/\/$/, "") || "/" }];
+  for (const path of Object.values(spec.paths)) {
     for (const operation of Object.values(path)) operation.parameters?.filter((each) => !each.required).forEach(empty);
   }
-  return document;
+  return spec;
 }
 
 /** Swagger UI fills in examples and sends them: an Idempotency-Key that everybody has, a filter nobody asked for. */
@@ -26,11 +26,20 @@ function signed(request) {
   return request;
 }
 
+/** Swagger UI is told of a dark theme by a class. */
+function followTheme(dark) {
+  document.documentElement.classList.toggle("dark-mode", dark.matches);
+}
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+dark.addEventListener("change", followTheme);
+followTheme(dark);
+
 try {
-  const document = shown(await get("openapi.json"));
+  const spec = shown(await get("openapi.json"));
   window.SwaggerUIBundle({
     domNode: $("main"),
-    spec: document,
+    spec,
     requestInterceptor: signed,
     showMutatedRequest: false, // the curl line would show the token
     tryItOutEnabled: true,

@@ -1,5 +1,6 @@
 """The pages and the calls behind them, as an HTTP client meets them."""
 
+import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from integration.conftest import invoice, new_account, new_customer, problem
 
 from support.tally import ROOT, Client, Tally, running
 from support.waiting import eventually
+from tally.version import VERSION
 
 SERVICES = ["accounts", "customers"]
 FILES = sorted(file.name for file in (ROOT / "http" / "static").iterdir() if file.suffix != ".html")
@@ -26,9 +28,9 @@ def _client(tally: Tally, service: str) -> Client:
     return client
 
 
-@pytest.mark.parametrize("accept", ["*/*", "application/json", "text/html", "image/png"])
+@pytest.mark.parametrize("accept", ["*/*", "text/html", "text/html,application/json;q=0.9", "image/png"])
 @pytest.mark.parametrize("service", SERVICES)
-def test_the_root_is_a_page_whatever_is_accepted(tally: Tally, service: str, accept: str) -> None:
+def test_the_root_is_a_page_for_whoever_does_not_prefer_json(tally: Tally, service: str, accept: str) -> None:
     response = _client(tally, service).request("GET", "/", headers={"Accept": accept})
     assert response.status == 200
     assert response.headers["Content-Type"] == "text/html; charset=utf-8"
@@ -36,8 +38,39 @@ def test_the_root_is_a_page_whatever_is_accepted(tally: Tally, service: str, acc
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_page_allows_nothing_inline_and_nothing_of_others(tally: Tally, service: str) -> None:
-    headers = _client(tally, service).request("GET", "/").headers
+def test_the_root_tells_programs_where_to_go_from_here(tally: Tally, service: str) -> None:
+    client = _client(tally, service)
+    response = client.request("GET", "/", headers={"Accept": "application/json"})
+    assert response.headers["Content-Type"] == "application/json"
+    assert response.headers["Vary"] == "Accept"
+    told = response.json()
+    assert told.pop("service") == service
+    assert told.pop("version") == VERSION
+    assert told
+    for path in told.values():
+        assert client.request("GET", f"/{path}").status == 200
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_document_of_the_stream_is_the_one_among_the_documents(tally: Tally, service: str) -> None:
+    response = _client(tally, service).request("GET", "/asyncapi.json")
+    assert (response.status, response.headers["Content-Type"]) == (200, "application/json")
+    assert response.data == (ROOT / "docs" / "asyncapi.json").read_bytes()
+
+
+def test_what_others_made_is_as_they_made_it() -> None:
+    folder = ROOT / "http" / "vendor"
+    sums = dict(line.split()[::-1] for line in (folder / "SHA256SUMS").read_text().splitlines())
+    files = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.glob("swagger*")}
+    assert files == sums
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_page_allows_nothing_inline_and_nothing_of_others(tally: Tally, service: str, path: str) -> None:
+    response = _client(tally, service).request("GET", path)
+    assert (response.status, response.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    headers = response.headers
     policy = dict(part.strip().partition(" ")[::2] for part in headers["Content-Security-Policy"].split(";"))
     login = f" http://127.0.0.1:{tally.accounts.port}" if service == "customers" else ""
     assert policy == {
@@ -77,7 +110,7 @@ def test_a_page_that_one_has_is_not_sent_again(tally: Tally) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["none.js", "accounts.html", "..%2Fpages.py", "%2E%2E%2Fpages.py", "../pages.py", ""]
+    "name", ["none.js", "accounts.html", "docs.html", "SHA256SUMS", "..%2Fpages.py", "%2E%2E%2Fpages.py", "../pages.py", ""]
 )
 def test_what_is_no_file_of_the_pages_is_not_found(tally: Tally, name: str) -> None:
     problem(tally.accounts.request("GET", f"/static/{name}"), 404)
@@ -104,8 +137,9 @@ def test_a_page_links_to_its_neighbour_under_the_host_it_was_asked_at(tally: Tal
 
 def test_no_page_holds_a_style_or_a_script_of_its_own(tally: Tally) -> None:
     for service in SERVICES:
-        page = _client(tally, service).request("GET", "/").data.decode()
-        assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]* src=)|javascript:", page)
+        for path in ("/", "/docs"):
+            page = _client(tally, service).request("GET", path).data.decode()
+            assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]* src=)|javascript:", page)
 
 
 def test_the_summary_shows_what_the_accounts_come_to(tally: Tally) -> None:
