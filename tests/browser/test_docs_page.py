@@ -1,15 +1,36 @@
 """The page of the calls, `/docs`: a library of others, under the same policy as our own pages."""
 
+from pathlib import Path
+
 import pytest
 from playwright.sync_api import expect
 
+from support import users
 from support.browser import Person
-from support.tally import Tally
+from support.tally import Tally, running
 
 GROUPS = {
     "customers": ["Customers", "Invoices", "Credits", "The service itself"],
     "accounts": ["Accounts", "Revenue", "The service itself"],
 }
+
+
+def test_who_must_sign_in_does_so_once_and_the_calls_go_with_the_token(
+    person: Person, tmp_path: Path
+) -> None:
+    with running(tmp_path, auth={"mode": "jwt"}) as tally:
+        users.add(tally, "alice")
+        page = person.page
+        page.goto(f"http://127.0.0.1:{tally.accounts.port}/docs")
+        page.get_by_label("User name").fill("alice")
+        page.get_by_label("Password").fill(users.PASSWORD)
+        page.get_by_role("button", name="Sign in").click()
+        call = page.locator("[id$=listAccounts]")
+        call.locator(".opblock-summary-control").click()
+        call.get_by_role("button", name="Execute").click()
+        expect(call.locator(".live-responses-table tr.response .response-col_status")).to_contain_text("200")
+        expect(page.locator("body")).not_to_contain_text("Bearer ey")
+        person.expects("401")
 
 
 @pytest.mark.parametrize(
@@ -34,8 +55,26 @@ def test_the_calls_are_shown_in_groups_and_one_is_carried_out(
     with page.expect_response(lambda response: response.url.startswith(f"{own}{service}")) as answered:
         list_of.get_by_role("button", name="Execute").click()
     assert answered.value.status == 200
-    expect(list_of.locator(".live-responses-table .response-col_status")).to_contain_text("200")
-    if service == "accounts":
-        expect(list_of.locator(".live-responses-table")).to_contain_text("everyone")
+    answer = list_of.locator(".live-responses-table tr.response")
+    expect(answer.locator(".response-col_status")).to_contain_text("200")
+    expect(answer).to_contain_text("everyone" if service == "accounts" else '"next": null')
     asked = page.evaluate("performance.getEntriesByType('resource').map((each) => each.name)")
     assert [url for url in asked if not url.startswith((own, "data:"))] == []
+
+
+def test_behind_a_proxy_that_takes_a_path_off_the_calls_go_by_that_path(person: Person, tally: Tally) -> None:
+    page = person.page
+    page.route(
+        "**/tally/**",
+        lambda route: route.fulfill(response=route.fetch(url=route.request.url.replace("/tally/", "/", 1))),
+    )
+    page.goto(f"http://127.0.0.1:{tally.accounts.port}/tally/docs")
+    call = page.locator("[id$=listAccounts]")
+    call.locator(".opblock-summary-control").click()
+    call.get_by_role("button", name="Execute").click()
+    expect(call.locator(".request-url")).to_contain_text("/tally/accounts")
+    expect(call.locator(".live-responses-table tr.response")).to_contain_text("everyone")
+    asked = page.evaluate(
+        "performance.getEntriesByType('resource').map((each) => new URL(each.name).pathname)"
+    )
+    assert [path for path in asked if path.startswith("/") and not path.startswith("/tally/")] == []

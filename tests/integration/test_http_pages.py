@@ -110,7 +110,17 @@ def test_a_page_that_one_has_is_not_sent_again(tally: Tally) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["none.js", "accounts.html", "docs.html", "SHA256SUMS", "..%2Fpages.py", "%2E%2E%2Fpages.py", "../pages.py", ""]
+    "name",
+    [
+        "none.js",
+        "accounts.html",
+        "docs.html",
+        "SHA256SUMS",
+        "..%2Fpages.py",
+        "%2E%2E%2Fpages.py",
+        "../pages.py",
+        "",
+    ],
 )
 def test_what_is_no_file_of_the_pages_is_not_found(tally: Tally, name: str) -> None:
     problem(tally.accounts.request("GET", f"/static/{name}"), 404)
