@@ -20,6 +20,7 @@ from tally.commands import checks, event_listing, status_report, terminal
 from tally.commands.adopting import adopt
 from tally.commands.copies import backup, join, promote, recover, restore
 from tally.commands.data import export, rebuild
+from tally.commands.demo_command import demo
 from tally.commands.groups import groups_command
 from tally.commands.import_command import import_
 from tally.commands.inherited import let_go_of_output
@@ -243,6 +244,7 @@ for command in (
     nodes_command,
     join,
     promote,
+    demo,
     import_,
     export,
     adopt,

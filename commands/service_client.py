@@ -44,6 +44,11 @@ class Refused(Exception):
         self.may_be_done = not 400 <= status < 500
 
 
+def address(settings: AccountsSettings | CustomersSettings) -> str:
+    """Where a service is reached from this machine, as a URL without a path."""
+    return f"http://{bracketed(_ANYWHERE.get(settings.host, settings.host))}:{settings.port}"
+
+
 class ServiceClient:
     """One service as a client sees it. Each request is sent once, and waits for up to a minute.
 
@@ -52,7 +57,7 @@ class ServiceClient:
 
     def __init__(self, name: str, settings: AccountsSettings | CustomersSettings, token: str | None) -> None:
         host = _ANYWHERE.get(settings.host, settings.host)
-        self._name = f"the {name} service at http://{bracketed(host)}:{settings.port}"
+        self._name = f"the {name} service at {address(settings)}"
         self._connection = http.client.HTTPConnection(host, settings.port, timeout=_ANSWER_SECONDS)
         self.events: str | None = None
         """The events that tell of the last change."""

@@ -1,0 +1,189 @@
+"""`demo`: something to look at, in an empty Tally, over HTTP as any other client.
+
+Every request has an Idempotency-Key that is the same each time, and the accounts tell on which day the demo
+was begun. So one that was interrupted is finished by beginning again: what is there already is answered as
+the first time, and nothing is made twice.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from datetime import date, datetime, timedelta
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay
+from tenacity.wait import wait_random_exponential
+
+from tally.commands.demo_data import ACCOUNTS, Demo, made_on
+from tally.commands.service_client import Refused, ServiceClient, Unavailable
+from tally.config import Settings
+from tally.events import now
+from tally.http.exports import meant
+from tally.store.idempotency import KEPT_SECONDS
+
+BATCH = 500  # rows a request
+PATIENCE_SECONDS = 60  # how long a service may be away, such as for a restart
+
+_TOLD = "Made by tally demo on "  # and the day: the description of every account
+_MARGIN_SECONDS = 600  # a demo that was begun earlier than this before its keys end is not gone on with
+_SHOWN_SECONDS = 30  # how long what was recorded is waited for to be shown
+_LIGHT = "/accounts/0/is-owned-by/nobody"  # on accounts: a call that costs nothing, whatever there is
+
+T = TypeVar("T")
+
+
+class CannotMake(Exception):
+    """The demo can't be made, or can't be finished; the message says why, and what to do."""
+
+
+class _Made(msgspec.Struct):
+    """The answer to one request."""
+
+    id: str
+
+
+class _ManyMade(msgspec.Struct):
+    """The answer to a batch."""
+
+    ids: list[str]
+
+
+class _Account(NamedTuple):
+    """What is looked at of an account that is there."""
+
+    name: str
+    description: str
+    owned_by: str
+    created: datetime
+
+
+def make(settings: Settings, token: str | None) -> Demo:
+    """Make the demo in a running Tally that has no accounts and no customers; answer it once it is shown.
+
+    May be repeated after an interruption: nothing is added twice. Raises CannotMake.
+    """
+    with (
+        closing(ServiceClient("accounts", settings.accounts, token)) as accounts,
+        closing(ServiceClient("customers", settings.customers, token)) as customers,
+    ):
+        try:
+            day = _begun(accounts, customers) or now().date()
+        except Unavailable as error:
+            raise CannotMake(f"{error}; is Tally running?") from error
+        except Refused as error:
+            raise CannotMake(str(error)) from error
+        try:
+            return _Maker(accounts, customers, day).make()
+        except (Unavailable, Refused) as error:
+            raise CannotMake(f"{error}; run the same command again to go on") from error
+
+
+def _begun(accounts: ServiceClient, customers: ServiceClient) -> date | None:
+    """The day of a demo that was begun and not finished; None where there is nothing. Raises CannotMake."""
+    there = [
+        _Account(meant(name), meant(description), meant(owner), datetime.fromisoformat(created))
+        for _, name, description, owner, created, *_ in accounts.rows("/accounts")
+    ]
+    if there and _is_unfinished(there) and not customers.get("/credits?limit=1")["credits"]:
+        return date.fromisoformat(there[0].description.removeprefix(_TOLD))
+    if there or customers.get("/customers?limit=1")["customers"]:
+        what = "accounts" if there else "customers"
+        raise CannotMake(
+            f"this Tally has {what} already, and demo is for an empty one: nothing was changed. Give another"
+            " folder, as in TALLY_DATA_DIRECTORY=/tmp/demo, to `run` and to `demo`"
+        )
+    return None
+
+
+def _is_unfinished(there: Sequence[_Account]) -> bool:
+    """Whether these are the first accounts of a demo whose keys are still known."""
+    told = there[0].description
+    if not told.startswith(_TOLD) or now() - there[0].created > timedelta(
+        seconds=KEPT_SECONDS - _MARGIN_SECONDS
+    ):
+        return False
+    expected = [(each.name, told, each.owned_by) for each in ACCOUNTS]
+    return [each[:3] for each in there] == expected[: len(there)]
+
+
+class _Maker:
+    """Sends all of a demo, in the order in which one part needs another."""
+
+    def __init__(self, accounts: ServiceClient, customers: ServiceClient, day: date) -> None:
+        self._accounts = accounts
+        self._customers = customers
+        self._day = day
+        self._patiently = Retrying(
+            retry=retry_if_exception_type(Unavailable),
+            wait=wait_random_exponential(multiplier=0.1, max=2),
+            stop=stop_after_delay(PATIENCE_SECONDS),
+            reraise=True,
+        )
+
+    def make(self) -> Demo:
+        demo = made_on(self._day)
+        accounts = self._open_accounts()
+        self._wait(self._customers, "/customers?limit=1", self._accounts)  # with users, it must know of them
+        customers = self._send(
+            "customers",
+            [{"name": each.name, "account_id": accounts[each.account]} for each in demo.customers],
+        )
+        invoices = self._send(
+            "invoices",
+            [
+                {
+                    "customer_id": customers[each.customer],
+                    "purchase_date": each.day,
+                    "purchase_price_cents": each.cents,
+                }
+                for each in demo.invoices
+            ],
+        )
+        self._send(
+            "credits",
+            [
+                {
+                    "customer_id": customers[demo.invoices[each.invoice].customer],
+                    "invoice_id": invoices[each.invoice],
+                    "credit_date": each.day,
+                    "credited_cents": each.cents,
+                }
+                for each in demo.credits
+            ],
+        )
+        self._wait(self._accounts, _LIGHT, self._customers)
+        return demo
+
+    def _open_accounts(self) -> list[str]:
+        told = f"{_TOLD}{self._day}"
+        return [
+            self._post(
+                self._accounts,
+                "/accounts",
+                {"name": each.name, "description": told, "owned_by": each.owned_by},
+                f"accounts-{place}",
+                _Made,
+            ).id
+            for place, each in enumerate(ACCOUNTS)
+        ]
+
+    def _send(self, kind: str, rows: list[dict[str, Any]]) -> list[str]:
+        """Make these, in batches, each wholly or not at all; answer their ids."""
+        return [id for start, batch in _batches(rows) for id in self._send_batch(kind, start, batch)]
+
+    def _send_batch(self, kind: str, start: int, batch: list[dict[str, Any]]) -> list[str]:
+        return self._post(self._customers, f"/{kind}/batch", batch, f"{kind}-{start}", _ManyMade).ids
+
+    def _post(self, service: ServiceClient, path: str, content: Any, key: str, answer: type[T]) -> T:
+        made: T = self._patiently(service.post, path, content, f"demo-{self._day}-{key}", answer)
+        return made
+
+    def _wait(self, reader: ServiceClient, path: str, writer: ServiceClient) -> None:
+        """Until the one service has applied what the other has told last."""
+        if writer.events:
+            self._patiently(reader.get_after, path, writer.events, _SHOWN_SECONDS)
+
+
+def _batches(rows: list[dict[str, Any]]) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    for start in range(0, len(rows), BATCH):
+        yield start, rows[start : start + BATCH]

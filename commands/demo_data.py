@@ -1,0 +1,126 @@
+"""What `demo` puts into a Tally: invented, and the same each time but for the day on which it ends."""
+
+import random
+from datetime import date, timedelta
+from itertools import accumulate
+from typing import NamedTuple
+
+DAYS = 730
+CUSTOMERS = 120
+INVOICES = 3_000
+CREDITS = 24
+
+_SEED = 20190106
+# By month, January first: what a shop sells more of before the holidays, and less of in summer.
+_SEASONS = (0.75, 0.8, 0.95, 1.0, 1.05, 1.0, 0.85, 0.75, 1.05, 1.15, 1.4, 1.7)
+_GROWTH = 1.2  # the last day sells so much more than the first, as a part of that
+_WEEKEND = 0.4  # of what a weekday sells
+
+
+class Account(NamedTuple):
+    """An account, and what its invoices usually come to, in cents."""
+
+    name: str
+    owned_by: str
+    usual_cents: int
+
+
+class Customer(NamedTuple):
+    """A customer, of the account at this place in ACCOUNTS."""
+
+    name: str
+    account: int
+
+
+class Invoice(NamedTuple):
+    """An invoice, of the customer at this place."""
+
+    customer: int
+    day: date
+    cents: int
+
+
+class Credit(NamedTuple):
+    """A credit of cents, for the invoice at this place."""
+
+    invoice: int
+    day: date
+    cents: int
+
+
+class Demo(NamedTuple):
+    """All that is made, each list in the order in which it is sent."""
+
+    customers: list[Customer]
+    invoices: list[Invoice]
+    credits: list[Credit]
+
+    @property
+    def total_cents(self) -> int:
+        """The revenue: invoices less credits."""
+        return sum(each.cents for each in self.invoices) - sum(each.cents for each in self.credits)
+
+
+ACCOUNTS = (
+    Account("Harbour Coffee", "maria", 4_800),
+    Account("Northwind Bicycles", "tom", 32_000),
+    Account("Paper & Ink", "maria", 2_600),
+    Account("Greenhouse Supplies", "aisha", 11_500),
+    Account("Atlas Tools", "tom", 18_000),
+    Account("Studio Lumen", "jun", 64_000),
+)
+
+_FIRST = (
+    "Ada", "Alan", "Amir", "Anna", "Ben", "Carla", "Chen", "Clara",
+    "David", "Elena", "Emil", "Fatima", "Felix", "Grace", "Hana", "Hugo",
+    "Ines", "Ivan", "Jonas", "Julia", "Kofi", "Lars", "Leila", "Lucia",
+    "Marta", "Mateo", "Maya", "Nadia", "Niels", "Noor",
+)  # fmt: skip
+_LAST = (
+    "Adams", "Ahmed", "Almeida", "Andersen", "Bauer", "Becker", "Brown", "Castro",
+    "Costa", "Dubois", "Evans", "Fischer", "Garcia", "Haddad", "Hansen", "Hughes",
+    "Ito", "Jensen", "Kaya", "Keller", "Khan", "Kim", "Laurent", "Lopez",
+    "Mensah", "Meyer", "Moreau", "Novak", "Okafor", "Patel", "Rossi", "Santos",
+    "Silva", "Singh", "Tanaka", "Walker", "Wilson", "Yilmaz",
+)  # fmt: skip
+
+
+def made_on(today: date) -> Demo:
+    """The demo whose last day is `today`."""
+    chance = random.Random(_SEED)
+    names = chance.sample([f"{first} {last}" for first in _FIRST for last in _LAST], CUSTOMERS)
+    customers = [Customer(name, chance.randrange(len(ACCOUNTS))) for name in names]
+    invoices = _invoices(chance, customers, today)
+    return Demo(customers, invoices, _credits(chance, invoices, today))
+
+
+def _invoices(chance: random.Random, customers: list[Customer], today: date) -> list[Invoice]:
+    days = [today - timedelta(DAYS - 1 - place) for place in range(DAYS)]
+    busy = list(accumulate(_busy(day, place / DAYS) for place, day in enumerate(days)))
+    loyal = list(accumulate(chance.lognormvariate(0, 0.8) for _ in customers))
+    dated = sorted(chance.choices(days, cum_weights=busy, k=INVOICES))
+    buyers = chance.choices(range(len(customers)), cum_weights=loyal, k=INVOICES)
+    return [
+        Invoice(buyer, day, _amount(chance, ACCOUNTS[customers[buyer].account].usual_cents))
+        for buyer, day in zip(buyers, dated, strict=True)
+    ]
+
+
+def _busy(day: date, passed: float) -> float:
+    weekday = _WEEKEND if day.weekday() >= 5 else 1
+    return _SEASONS[day.month - 1] * (1 + _GROWTH * passed) * weekday
+
+
+def _amount(chance: random.Random, usual_cents: int) -> int:
+    return max(1, round(usual_cents * chance.lognormvariate(0, 0.6) / 5)) * 5
+
+
+def _credits(chance: random.Random, invoices: list[Invoice], today: date) -> list[Credit]:
+    return [
+        Credit(
+            place,
+            min(today, invoices[place].day + timedelta(chance.randint(1, 20))),
+            invoices[place].cents if chance.random() < 0.5 else (invoices[place].cents + 1) // 2,
+        )
+        for place in sorted(chance.sample(range(len(invoices)), CREDITS))
+    ]

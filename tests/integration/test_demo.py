@@ -1,0 +1,141 @@
+"""`demo` fills an empty Tally, once; and the page that breaks what it made loses nothing."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from support import users
+from support.cli import command
+from support.engines import free_port
+from support.program import SUPERVISOR
+from support.tally import ROOT, Tally, running
+from tally.commands import demo
+from tally.commands.demo_data import ACCOUNTS, CREDITS, CUSTOMERS, INVOICES, made_on
+from tally.commands.service_client import ServiceClient
+from tally.config import load
+from tally.events import now
+
+PAGE = ROOT / "docs" / "break-it-yourself.md"
+
+
+@pytest.fixture
+def tally(tmp_path: Path) -> Iterator[Tally]:
+    with running(tmp_path) as tally:
+        yield tally
+
+
+def _demo(tally: Tally, *options: str) -> "subprocess.CompletedProcess[str]":
+    return command("demo", "--config", tally.directory / "tally.toml", *options, seconds=60)
+
+
+def _lists(tally: Tally) -> list[bytes]:
+    """Everything that both services list."""
+    paths = (tally.accounts, "/accounts"), (tally.customers, "/invoices"), (tally.customers, "/credits")
+    return [
+        client.request("GET", path, headers={"Accept": "text/csv"}).data
+        for client, path in (*paths, (tally.customers, "/customers"))
+    ]
+
+
+def _assert_is_whole(tally: Tally) -> None:
+    accounts = tally.accounts.get("/accounts")
+    assert [each["account"]["name"] for each in accounts] == [each.name for each in ACCOUNTS]
+    whole = made_on(date.fromisoformat(accounts[0]["account"]["description"].rpartition(" ")[2]))
+    assert sum(each["total_revenue_cents"] for each in accounts) == whole.total_cents
+    _, invoices, credits, customers = [each.count(b"\r\n") - 1 for each in _lists(tally)]
+    assert (customers, invoices, credits) == (CUSTOMERS, INVOICES, CREDITS)
+
+
+def test_what_is_sent_is_shown_and_a_second_demo_is_refused_and_changes_nothing(tally: Tally) -> None:
+    done = _demo(tally)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "6 accounts, 120 customers, 3,000 invoices and 24 credits" in done.stdout
+    assert f"http://127.0.0.1:{tally.accounts.port}/" in done.stdout
+    _assert_is_whole(tally)
+
+    before = _lists(tally)
+    again = _demo(tally)
+    (line,) = again.stderr.splitlines()
+    assert (again.returncode, again.stdout) == (1, "")
+    assert line.startswith("tally: this Tally has accounts already, and demo is for an empty one")
+    assert _lists(tally) == before
+
+
+def test_a_demo_that_was_interrupted_is_finished_by_another(
+    tally: Tally, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class _Interrupting(ServiceClient):
+        left = 10
+
+        def post(self, *arguments: object) -> object:  # type: ignore[override]
+            made = super().post(*arguments)  # type: ignore[arg-type]
+            _Interrupting.left -= 1
+            if not _Interrupting.left:
+                raise KeyboardInterrupt  # after what was sent was done, before that is known
+            return made
+
+    monkeypatch.setattr(demo, "ServiceClient", _Interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        demo.make(load(tally.directory / "tally.toml"), None)
+    assert 0 < _lists(tally)[1].count(b"\r\n") - 1 < INVOICES
+
+    assert _demo(tally).returncode == 0
+    _assert_is_whole(tally)
+
+
+def test_a_customer_that_is_there_is_enough_to_refuse(tally: Tally) -> None:
+    tally.customers.post("/customers", {"name": "Ada", "account_id": "1"})
+    assert "has customers already" in _demo(tally).stderr
+    assert tally.accounts.get("/accounts") == []
+
+
+def test_with_users_an_admin_s_token_makes_it(tmp_path: Path) -> None:
+    with running(tmp_path, auth={"mode": "jwt"}) as tally:
+        users.add(tally, "root", admin=True)
+        assert "give a token with --token or TALLY_TOKEN" in _demo(tally).stderr
+        assert _demo(tally, "--token", users.sign_in(tally, "root").token).returncode == 0
+
+
+def test_the_demo_is_the_same_each_time_and_ends_today() -> None:
+    today = now().date()
+    whole = made_on(today)
+    assert whole == made_on(today)
+    assert len({each.name for each in whole.customers}) == CUSTOMERS
+    assert max(each.day for each in (*whole.invoices, *whole.credits)) <= today
+    assert all(each.cents <= whole.invoices[each.invoice].cents for each in whole.credits)
+
+
+def test_the_commands_of_break_it_yourself_lose_nothing(tmp_path: Path) -> None:
+    (called := tmp_path / "tally").write_text(f'#!/bin/sh\nexec "{sys.executable}" "{SUPERVISOR}" "$@"\n')
+    called.chmod(0o755)
+    blocks = re.findall(r"^```sh\n(.+?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    environment = {
+        **os.environ,
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "TMPDIR": str(tmp_path),
+        "TALLY_REDIS_URL": f"redis://127.0.0.1:{free_port()}/0",
+        "TALLY_CUSTOMERS_PORT": str(free_port()),
+        "TALLY_ACCOUNTS_PORT": str(free_port()),
+    }
+    script = "trap 'kill $running 2> /dev/null' EXIT\n" + "\n".join(blocks)
+    with subprocess.Popen(
+        ["bash", "-c", script], env=environment, cwd=ROOT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        try:
+            said, wrong = process.communicate(timeout=120)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            raise
+    assert process.returncode == 0, said + wrong
+    counts = [line for line in said.splitlines() if line.endswith("in customers.db")]
+    assert len(counts) == len(re.findall(r"^count$", "".join(blocks), re.MULTILINE)) == 5
+    assert set(counts) == {
+        f"{made_on(now().date()).total_cents / 100:.2f} from 3000 invoices, 3000 in customers.db"
+    }
