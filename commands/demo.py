@@ -66,16 +66,24 @@ def make(settings: Settings, token: str | None) -> Demo:
         closing(ServiceClient("accounts", settings.accounts, token)) as accounts,
         closing(ServiceClient("customers", settings.customers, token)) as customers,
     ):
-        try:
-            day = _begun(accounts, customers) or now().date()
-        except Unavailable as error:
-            raise CannotMake(f"{error}; is Tally running?") from error
-        except Refused as error:
-            raise CannotMake(str(error)) from error
-        try:
-            return _Maker(accounts, customers, day).make()
-        except (Unavailable, Refused) as error:
-            raise CannotMake(f"{error}; run the same command again to go on") from error
+        return fill(accounts, customers)
+
+
+def fill(accounts: ServiceClient, customers: ServiceClient) -> Demo:
+    """The same, by clients of the two services."""
+    try:
+        day = _begun(accounts, customers) or now().date()
+    except Unavailable as error:
+        raise CannotMake(f"{error}; is Tally running?") from error
+    except Refused as error:
+        raise CannotMake(str(error)) from error
+    try:
+        return _Maker(accounts, customers, day).make()
+    except Unavailable as error:
+        raise CannotMake(f"{error}; run the same command again to go on") from error
+    except Refused as error:
+        remedy = "; demo wants an admin's token" if error.status == 403 else ""
+        raise CannotMake(f"{error}{remedy}") from error
 
 
 def _begun(accounts: ServiceClient, customers: ServiceClient) -> date | None:
@@ -151,7 +159,10 @@ class _Maker:
                 for each in demo.credits
             ],
         )
-        self._wait(self._accounts, _LIGHT, self._customers)
+        try:
+            self._wait(self._accounts, _LIGHT, self._customers)
+        except Unavailable as error:
+            raise CannotMake(f"all is recorded, but not shown yet: {error}; see `status`") from error
         return demo
 
     def _open_accounts(self) -> list[str]:

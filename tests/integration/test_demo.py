@@ -5,8 +5,10 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import date
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 
@@ -21,6 +23,7 @@ from tally.commands.service_client import ServiceClient
 from tally.config import load
 from tally.events import now
 
+T = TypeVar("T")
 PAGE = ROOT / "docs" / "break-it-yourself.md"
 
 
@@ -67,25 +70,26 @@ def test_what_is_sent_is_shown_and_a_second_demo_is_refused_and_changes_nothing(
     assert _lists(tally) == before
 
 
-def test_a_demo_that_was_interrupted_is_finished_by_another(
-    tally: Tally, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class _Interrupting(ServiceClient):
-        left = 10
+class _Interrupted(ServiceClient):
+    """Its third batch of invoices is the last: it is made, and the answer is never seen."""
 
-        def post(self, *arguments: object) -> object:  # type: ignore[override]
-            made = super().post(*arguments)  # type: ignore[arg-type]
-            _Interrupting.left -= 1
-            if not _Interrupting.left:
-                raise KeyboardInterrupt  # after what was sent was done, before that is known
-            return made
+    def post(self, path: str, content: Any, idempotency_key: str, answer: type[T]) -> T:
+        made = super().post(path, content, idempotency_key, answer)
+        if idempotency_key.endswith("invoices-1000"):
+            raise KeyboardInterrupt
+        return made
 
-    monkeypatch.setattr(demo, "ServiceClient", _Interrupting)
-    with pytest.raises(KeyboardInterrupt):
-        demo.make(load(tally.directory / "tally.toml"), None)
-    assert 0 < _lists(tally)[1].count(b"\r\n") - 1 < INVOICES
 
-    assert _demo(tally).returncode == 0
+def test_a_demo_that_was_interrupted_is_finished_by_another(tally: Tally) -> None:
+    settings = load(tally.directory / "tally.toml", {})
+    accounts = ServiceClient("accounts", settings.accounts, None)
+    customers = _Interrupted("customers", settings.customers, None)
+    with closing(accounts), closing(customers), pytest.raises(KeyboardInterrupt):
+        demo.fill(accounts, customers)
+    assert _lists(tally)[1].count(b"\r\n") - 1 == 1500
+
+    done = _demo(tally)
+    assert (done.returncode, done.stderr) == (0, "")
     _assert_is_whole(tally)
 
 
@@ -98,7 +102,10 @@ def test_a_customer_that_is_there_is_enough_to_refuse(tally: Tally) -> None:
 def test_with_users_an_admin_s_token_makes_it(tmp_path: Path) -> None:
     with running(tmp_path, auth={"mode": "jwt"}) as tally:
         users.add(tally, "root", admin=True)
+        users.add(tally, "maria")
         assert "give a token with --token or TALLY_TOKEN" in _demo(tally).stderr
+        refused = _demo(tally, "--token", users.sign_in(tally, "maria").token)
+        assert "demo wants an admin's token" in refused.stderr
         assert _demo(tally, "--token", users.sign_in(tally, "root").token).returncode == 0
 
 
@@ -107,7 +114,8 @@ def test_the_demo_is_the_same_each_time_and_ends_today() -> None:
     whole = made_on(today)
     assert whole == made_on(today)
     assert len({each.name for each in whole.customers}) == CUSTOMERS
-    assert max(each.day for each in (*whole.invoices, *whole.credits)) <= today
+    days = [each.day for each in whole.invoices] + [each.day for each in whole.credits]
+    assert max(days) <= today
     assert all(each.cents <= whole.invoices[each.invoice].cents for each in whole.credits)
 
 
