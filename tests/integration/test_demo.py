@@ -119,6 +119,18 @@ def test_the_demo_is_the_same_each_time_and_ends_today() -> None:
     assert all(each.cents <= whole.invoices[each.invoice].cents for each in whole.credits)
 
 
+def test_the_files_that_the_readme_imports_are_there_and_can_be_imported(tally: Tally) -> None:
+    tally.accounts.post("/accounts", {"name": "one", "owned_by": "user1"})
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    imports = re.findall(r"^tally import (\S+) (.+?) *#", readme, re.MULTILINE)
+    assert len(imports) == 2
+    for file, options in imports:
+        done = command(
+            "import", "--config", tally.directory / "tally.toml", ROOT / file, *options.split(), seconds=60
+        )
+        assert done.returncode == 0, done
+
+
 def test_the_commands_of_break_it_yourself_lose_nothing(tmp_path: Path) -> None:
     (called := tmp_path / "tally").write_text(f'#!/bin/sh\nexec "{sys.executable}" "{SUPERVISOR}" "$@"\n')
     called.chmod(0o755)
