@@ -104,10 +104,10 @@ class TakingOver:
             return 0
         entries = [Entry(id, fields) for id, fields in orders]
         self._know_names(entries)
-        self._merge.look_up(filter(None, map(own_event, entries)))
         published = self._stream.published_by_source()
         count = 0
-        with self._database.transaction():
+        with self._database.transaction():  # before it is looked up: requests are answered meanwhile
+            self._merge.look_up(filter(None, map(own_event, entries)))
             for entry in entries:
                 count += self._take(entry, published)
         self._stream.client.xdel(self._key, *(entry.id for entry in entries))

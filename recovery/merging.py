@@ -92,7 +92,10 @@ class Merge:
         self._asked_again = AskedAgain()
 
     def look_up(self, handed: Iterable[OwnEvent]) -> None:
-        """Look which of the requests that these are of have come here, too. They must not be here yet."""
+        """Look which of the requests that these are of have come here, too. They must not be here yet.
+
+        In the transaction that takes them over: later, others may come.
+        """
         wanted = {key.request for each in handed if (key := _key(each.row))}
         self._asked_again = AskedAgain()
         if wanted:

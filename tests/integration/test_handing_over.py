@@ -18,9 +18,11 @@ from tally.recovery.following import Follower
 from tally.recovery.handing_over import TakingOver, go_on, hand_over
 from tally.store import accounts, customers, nodes, notes
 from tally.store.accounts import Accounts, NewAccount
+from tally.store.cause import Cause
 from tally.store.customer_list import CustomerQuery
 from tally.store.customers import Customers
 from tally.store.errors import InvoiceCredited
+from tally.store.idempotency import Answer, IdempotencyKeys, KeyedRequest, made
 from tally.store.listing import ListQuery
 from tally.store.records import (
     CustomerChange,
@@ -166,6 +168,44 @@ def test_changes_of_one_invoice_at_both_are_one_after_the_other(two: Two, case: 
     if not nodes.differs(two.old.database):
         assert _invoices(two.old) == _invoices(two.new)
     assert cant_be or not nodes.differs(two.old.database) or case == "deleted at both"
+
+
+class Meanwhile(EventStream):
+    """One at which somebody does something in the middle of taking over."""
+
+    def __init__(self, stream: EventStream, done: Callable[[], object]) -> None:
+        super().__init__(stream.client, stream.key)
+        self._done = done
+
+    def published_by_source(self) -> dict[str, int]:
+        found = super().published_by_source()
+        self._done()
+        return found
+
+
+def _asked(store: Customers) -> None:
+    """A request with an Idempotency-Key, as an HTTP process carries it out."""
+    request, new = KeyedRequest("key", "/invoices", b"{}"), NewInvoice(Id(1), DAY, 7)
+
+    def make() -> Answer:
+        return made("/invoices", *store.create_invoices([new], Cause(None, request.request_key())))
+
+    with store.database.transaction():
+        IdempotencyKeys(store.database).once(request, make)
+
+
+def test_what_is_asked_for_again_while_it_is_taken_over_counts_once(two: Two) -> None:
+    """Of 1,000 failovers one had an invoice twice: it was looked for before the lock was taken."""
+    _asked(two.old)
+    Follower(two.old, two.stream).catch_up()
+    hand_over(two.old.database, two.stream)
+    beside = Customers(customers.open_database(two.new.database.path.parent, make=False))
+    TakingOver(two.new, Meanwhile(two.stream, lambda: _asked(beside))).step()
+    beside.database.close()
+    two.settle()
+    for store in (two.new, two.old):
+        assert sorted(cents for cents, _ in _invoices(store).values()) == [7, 100, 200]
+    assert _told(two.stream) == 307
 
 
 def test_creations_keep_their_numbers_and_names(two: Two) -> None:
