@@ -20,7 +20,6 @@ from tally.store.asks import Asks
 from tally.store.database import Database
 from tally.store.dead_letters import DeadLetters
 from tally.store.inbox import Inbox
-from tally.store.membership import read_nodes
 from tally.store.ranges import Range
 from tally.store.stream import EventStream, is_missing
 
@@ -163,7 +162,7 @@ class Missing:
             lacking = self._inbox.missing(source, last)
             lacking += [Range(each.sequence, each.sequence) for each in lost if each.source == source]
             wanted = numbers.without(lacking, gone.get(source, []))[:MOST_RANGES]
-            if wanted and source in self._given_up():
+            if wanted and source in self._asks.given_up():
                 self._asks.note_gone(source, self._group, wanted)
             elif wanted and not self._asks.is_asked(source, self._group):
                 _log.warning(
@@ -174,15 +173,6 @@ class Missing:
                     first=wanted[0].first,
                 )
                 self._asks.ask(source, self._group, wanted)
-
-    def _given_up(self) -> set[str]:
-        """The sources whose databases are gone for good: people have said so, or others have their places."""
-        given_up = self._asks.given_up()
-        for source, node in read_nodes(self._stream).items():
-            if node.is_removed and source not in given_up:
-                self._asks.give_up(source)
-                given_up.add(source)
-        return given_up
 
     def _of_letters(self) -> Iterator[EventId]:
         """The events that are dead letters of this group."""

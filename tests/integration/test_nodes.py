@@ -616,8 +616,7 @@ def test_a_copy_that_meets_a_redis_without_memory_first_does_not_take_the_origin
             assert first.customers.post("/customers", {"name": "d", "account_id": "1"})["id"] == "2"
         finally:
             copy.end()
-        eventually(first.settled)
-        assert first.accounts.get("/status")["status"] == "ok"
+        eventually(lambda: first.accounts.get("/status")["status"] == "ok", seconds=30)
 
 
 @pytest.mark.whole
