@@ -235,8 +235,7 @@ class Family:
         return database
 
     def _groups(self) -> dict[str, Age]:
-        """The groups of the databases that are here, and how old these are; also of a service that doesn't
-        run here."""
+        """The groups of the databases that are here, and their ages; of a service that doesn't run, too."""
         there = (each for each in SERVICES if (self._settings.directory / f"{each}.db").exists())
         ages = {}
         for service in there:

@@ -16,8 +16,8 @@ class Readable(Protocol):
 class StopOrder:
     """Whether to stop; once it is set it stays so.
 
-    What threading.Event is for threads, for signal handlers: an event's `set` takes a lock, which the
-    very code that the handler interrupts may hold, and then both wait for ever.
+    It can be set in a signal handler, which a threading.Event can't: that takes a lock to be set. The code
+    that the handler interrupts may hold the lock, and then both wait for ever.
     """
 
     def __init__(self) -> None:

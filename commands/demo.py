@@ -1,8 +1,7 @@
 """`demo`: something to look at, in an empty Tally, over HTTP as any other client.
 
 Every request has an Idempotency-Key that is the same each time, and the accounts tell on which day the demo
-was begun. So one that was interrupted is finished by beginning again: what is there already is answered as
-the first time, and nothing is made twice.
+was begun. So an interrupted demo is finished by another: what is there already is not made twice.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,19 +14,17 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay
 from tenacity.wait import wait_random_exponential
 
 from tally.commands.demo_data import ACCOUNTS, Demo, made_on
-from tally.commands.service_client import Refused, ServiceClient, Unavailable
+from tally.commands.service_client import LIGHT, PATIENCE_SECONDS, Refused, ServiceClient, Unavailable
 from tally.config import Settings
 from tally.events import now
 from tally.http.exports import meant
 from tally.store.idempotency import KEPT_SECONDS
 
 BATCH = 500  # rows a request
-PATIENCE_SECONDS = 60  # how long a service may be away, such as for a restart
 
 _TOLD = "Made by tally demo on "  # and the day: the description of every account
 _MARGIN_SECONDS = 600  # a demo that was begun earlier than this before its keys end is not gone on with
 _SHOWN_SECONDS = 30  # how long what was recorded is waited for to be shown
-_LIGHT = "/accounts/0/is-owned-by/nobody"  # on accounts: a call that costs nothing, whatever there is
 
 T = TypeVar("T")
 
@@ -160,7 +157,7 @@ class _Maker:
             ],
         )
         try:
-            self._wait(self._accounts, _LIGHT, self._customers)
+            self._wait(self._accounts, LIGHT, self._customers)
         except Unavailable as error:
             raise CannotMake(f"all is recorded, but not shown yet: {error}; see `status`") from error
         return demo

@@ -1,4 +1,4 @@
-"""What `demo` puts into a Tally: invented, and the same each time but for the day on which it ends."""
+"""What `demo` puts into a Tally. It is invented, and the same each time; only the day of its end differs."""
 
 import random
 from datetime import date, timedelta

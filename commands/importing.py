@@ -34,7 +34,7 @@ from tally.commands.comparing import Comparison, Identity
 from tally.commands.import_report import Report
 from tally.commands.progress import Bars
 from tally.commands.purchase_file import PurchaseFile, Reading
-from tally.commands.service_client import Refused, ServiceClient, Unavailable
+from tally.commands.service_client import LIGHT, PATIENCE_SECONDS, Refused, ServiceClient, Unavailable
 from tally.commands.tables import NoTable
 from tally.config import Settings
 from tally.events import Id, rfc3339
@@ -44,7 +44,6 @@ from tally.store.import_note import ImportNote, Kind, Origin, Sent
 
 BATCH = 1000  # rows a request: it holds the database for some 50 ms, and others get in between
 AHEAD = 3  # batches that may be recorded and not shown yet: what others record comes behind them
-PATIENCE_SECONDS = 60  # how long the service may be away, such as for a restart
 BAD_ROWS_SHOWN = 20
 FEW = 10  # of a hundred rows: where more are bad, leaving them out is no advice
 
@@ -53,7 +52,6 @@ NOBODY = "0"  # in the note: a customer whose rows were left out, as they were b
 _FORMAT = "tally import 1"  # a part of every key: to be changed when other rows are made of a file
 _MARGIN_SECONDS = 600  # the service has kept a key for a little longer than we have been waiting
 _SPOOLED_BYTES = 64 * 1024**2  # of standard input, which is read twice; more goes to a file
-_LIGHT = "/accounts/0/is-owned-by/nobody"  # on accounts: a call that costs nothing, whatever there is
 _SHOWN_SECONDS = 10  # how long what was recorded is waited for to be shown
 
 
@@ -558,7 +556,7 @@ class _Pace:
         if len(self._sent) <= AHEAD:
             return
         try:
-            self._patiently(self._accounts.get_after, _LIGHT, self._sent.popleft(), _SHOWN_SECONDS)
+            self._patiently(self._accounts.get_after, LIGHT, self._sent.popleft(), _SHOWN_SECONDS)
         except (Unavailable, Refused) as error:
             if not self._has_told:
                 self._has_told = True

@@ -18,6 +18,9 @@ from tally.redis_url import bracketed
 
 T = TypeVar("T")
 
+PATIENCE_SECONDS = 60  # how long a service may be away, such as for a restart
+LIGHT = "/accounts/0/is-owned-by/nobody"  # on accounts: a call that costs nothing, whatever there is
+
 _ANSWER_SECONDS = 60
 _PASSING = (502, 503, 504)
 _PIECE_BYTES = 64 * 1024

@@ -143,10 +143,10 @@ def _groups(stream: EventStream) -> list[str]:
 
 
 def note_known_beside(directory: Path, stream: EventStream, service: str) -> None:
-    """Tell Redis what the other service's database in `directory` has applied, as its consumers do later, and
-    which names it knows to follow which.
+    """Tell Redis what the other service's database in `directory` has applied, and which name follows which.
 
-    A Redis that has lost its newest part doesn't know that any more. Raises RedisError or StoreError.
+    Its consumers and its relay do so later. A Redis that has lost its newest part doesn't know that any more.
+    Raises RedisError or StoreError.
     """
     for database in _other(directory, service):
         stream.note_applied(database.source, Inbox(database).reached())

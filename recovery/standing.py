@@ -40,12 +40,11 @@ class Stand(NamedTuple):
 
 
 def stands_of(database: Database, stream: EventStream) -> list[Stand]:
-    """How it stands with each name that has events here, lacks some, or has more on the stream, and with the
-    newest.
+    """How it stands with the newest name, and with each that has events here, lacks some, or has more there.
 
-    A name that follows another is noted beside the stream, before it publishes anything; and so are those of
-    others that Redis has lost since, as nobody else may know that they belong together. One that has ended
-    here can go on: in a copy of the database that runs elsewhere.
+    Which name follows which is noted beside the stream, before a name publishes anything. What others have
+    noted is kept in the database, and told again where Redis has lost it: nobody else may know of it. A name
+    that has ended here can go on in a copy of the database that runs elsewhere.
     """
     *ended, newest = incarnations(database)
     own, heirs = {heir.source: former.source for former, heir in pairwise((*ended, newest))}, stream.heirs()
