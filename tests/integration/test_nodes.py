@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Iterator
@@ -609,7 +610,8 @@ def test_a_copy_that_meets_a_redis_without_memory_first_does_not_take_the_origin
             eventually(lambda: "was at work in another directory before" in copy.said())
             for relay in relays:
                 os.kill(relay, signal.SIGCONT)
-            eventually(lambda: "is at work elsewhere" in copy.said(), seconds=30)
+            refused = re.compile(r"customers\.db is \S+ which is at work elsewhere")
+            eventually(lambda: refused.search(copy.said()), seconds=30)
             assert (
                 copy.customers.request("POST", "/customers", {"name": "x", "account_id": "1"}).status == 503
             )
