@@ -54,6 +54,14 @@ def a_node(directory: Path, redis_url: str, number: int, *arguments: str, **sect
 
 
 @pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisProcess]:
+    """A Redis of this test alone, not started yet."""
+    server = RedisProcess(tmp_path / "redis")
+    yield server
+    server.kill()
+
+
+@pytest.fixture
 def both(tmp_path: Path, redis_url: str) -> Iterator[tuple[Tally, Tally]]:
     """Two nodes, 0 and 1."""
     with node(tmp_path, redis_url, 0) as first, node(tmp_path, redis_url, 1) as second:
@@ -589,10 +597,9 @@ def test_what_is_made_again_of_a_removed_node_gives_numbers_that_it_did_not(
 
 @pytest.mark.whole
 def test_a_copy_that_meets_a_redis_without_memory_first_does_not_take_the_original_s_place(
-    tmp_path: Path,
+    tmp_path: Path, server: RedisProcess
 ) -> None:
     """Redis had lost the lease: the copy took it, and published other events under the same numbers."""
-    server = RedisProcess(tmp_path / "redis")
     server.start()
     with node(tmp_path, server.url, 0) as first:
         first.customers.post("/customers", {"name": "c", "account_id": "1"})
@@ -623,9 +630,8 @@ def test_a_copy_that_meets_a_redis_without_memory_first_does_not_take_the_origin
 
 @pytest.mark.whole
 def test_a_new_accounts_node_answers_nothing_before_redis_has_told_that_nobody_has_its_number(
-    tmp_path: Path,
+    tmp_path: Path, server: RedisProcess
 ) -> None:
-    server = RedisProcess(tmp_path / "redis")
     tally = a_node(tmp_path, server.url, 3, "--only", "accounts")
     try:
         tally.launch()
@@ -636,7 +642,6 @@ def test_a_new_accounts_node_answers_nothing_before_redis_has_told_that_nobody_h
         assert tally.accounts.post("/accounts", ACCOUNT)["id"] == str(3 * SPAN + 1)
     finally:
         tally.end()
-        server.kill()
 
 
 @pytest.mark.whole
