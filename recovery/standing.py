@@ -109,16 +109,16 @@ class Standing:
         """Mend what differs, and answer how it stands then, the newest name last.
 
         May be repeated, also after it was interrupted. Raises RedisError, StoreUnavailable, and what
-        `take_number` does.
+        `take_number` does, also where the number was lost meanwhile.
         """
-        self.take_number()
-        if not self._taken_up:
-            note_known_beside(self._database.path.parent, self._stream, self._database.service)
-            self._taken_up = True
-        stands = stands_of(self._database, self._stream)
-        while self._mend(stands):
+        while True:
+            self.take_number()
+            if not self._taken_up:
+                note_known_beside(self._database.path.parent, self._stream, self._database.service)
+                self._taken_up = True
             stands = stands_of(self._database, self._stream)
-        return stands
+            if not self._mend(stands):
+                return stands
 
     def take_number(self) -> None:
         """Take the number of the database's node, if it is to have one.
@@ -181,6 +181,7 @@ class Standing:
         look takes back their events.
         """
         heirs = self._stream.heirs()
+        self.take_number()  # else the heir can be the one that has this database's place by now
         with self._database.transaction():
             adopted = later_names(own_sources(self._database), heirs)
             for heir in adopted:

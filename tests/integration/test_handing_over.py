@@ -16,6 +16,7 @@ from tally.events import Id
 from tally.recovery import joining
 from tally.recovery.following import Follower
 from tally.recovery.handing_over import TakingOver, go_on, hand_over
+from tally.recovery.standing import Standing
 from tally.store import accounts, customers, nodes, notes
 from tally.store.accounts import Accounts, NewAccount
 from tally.store.cause import Cause
@@ -23,7 +24,9 @@ from tally.store.customer_list import CustomerQuery
 from tally.store.customers import Customers
 from tally.store.errors import InvoiceCredited
 from tally.store.idempotency import Answer, IdempotencyKeys, KeyedRequest, made
+from tally.store.incarnations import incarnations
 from tally.store.listing import ListQuery
+from tally.store.membership import Candidate, Membership, Replaced, promote
 from tally.store.records import (
     CustomerChange,
     InvoiceChange,
@@ -304,3 +307,47 @@ def test_what_the_other_service_tells_by_the_thousands_is_not_read(
     assert follower.step() == 2, "the entry that it read last was its own"
     primary.database.close()
     standby.database.close()
+
+
+def test_a_primary_that_is_replaced_while_it_heals_does_not_take_the_new_one_s_name(
+    tmp_path: Path, client: redis.Redis
+) -> None:
+    """It stood still meanwhile, took the name over, and what was told under it, as long as that went on."""
+    stream = EventStream(client, "event-stream")
+    places = [tmp_path / name for name in ("old", "new", "copies")]
+    for place in places[:2]:
+        place.mkdir()
+    accounts.open_database(places[0]).close()
+    with closing(customers.open_database(places[0])) as first:
+        store, membership = Customers(first), Membership(first, stream, wait_seconds=0)
+        _do(store, lambda store: store.create_customers([NewCustomer("a", Id(1))]))
+        shutil.copytree(places[0], places[2])
+        _do(store, lambda store: store.create_customers([NewCustomer("b", Id(1))]))
+        _publish(store, stream)
+        assert membership.take() is None
+        source = first.source
+    shutil.rmtree(places[0])
+    shutil.copytree(places[2], places[0])
+    joining.follow(places[1], places[2], 0)
+    with (
+        closing(customers.open_database(places[0])) as older,
+        closing(customers.open_database(places[1])) as other,
+    ):
+        old, new = Customers(older), Customers(other)
+        replaced: list[dict[str, str]] = []
+
+        def replace() -> None:
+            if not replaced:
+                Membership(other, stream, wait_seconds=0).take()
+                replaced.append(promote(stream, 0, [Candidate(other.source, "")]))
+                Follower(new, stream).catch_up()
+                go_on(new, stream)
+                Standing(new, stream).settle()
+                _do(new, lambda store: store.create_customers([NewCustomer("c", Id(1))]))
+                _publish(new, stream)
+
+        membership = Membership(older, stream, wait_seconds=0)
+        with pytest.raises(Replaced):
+            Standing(old, stream, replace, membership=membership).settle()
+        assert [each.source for each in incarnations(older)] == [source]
+        assert replaced
