@@ -127,6 +127,14 @@ class AuthSettings(Struct, frozen=True):
     trusted_proxy: Annotated[str, Meta(pattern=r"^[0-9A-Fa-f.:]*$")] = ""
 
 
+class PagesSettings(Struct, frozen=True):
+    """The pages: the currency that they show, "" for none, and where a browser finds them behind a proxy."""
+
+    currency: Annotated[str, Meta(pattern=r"^\S*$", max_length=8)] = ""
+    customers_url: Url = ""
+    accounts_url: Url = ""
+
+
 class LogSettings(Struct, frozen=True):
     """How much is logged, and in which form."""
 
@@ -150,6 +158,7 @@ class Settings(Struct, frozen=True):
     consumers: ConsumersSettings = ConsumersSettings()
     supervisor: SupervisorSettings = SupervisorSettings()
     auth: AuthSettings = AuthSettings()
+    pages: PagesSettings = PagesSettings()
     log: LogSettings = LogSettings()
 
     @property

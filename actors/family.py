@@ -33,6 +33,7 @@ from tally.http import customers as customers_http
 from tally.http import metrics, pages
 from tally.http.after import EventsElsewhere
 from tally.http.figures import Figures, new_page
+from tally.http.neighbours import Neighbours, Ports
 from tally.http.requests import RequestObserver
 from tally.http.service import Api
 from tally.http.status import ANSWER_SECONDS, ActorReport, StatusProbe
@@ -291,23 +292,25 @@ class Family:
         api = self._calls(service, most.sign_ins, number)
         parts = self._parts(service) | {"limits": lambda: metrics.limits(service, most._asdict())}
         metrics.add_metrics(api.app, service, parts)
-        ports = pages.Ports(self._settings.customers.port, self._settings.accounts.port)
-        pages.add_pages(api.app, service, ports)
+        pages.add_pages(api.app, self._neighbours(service), self._settings.pages.currency)
         return api
+
+    def _neighbours(self, service: str) -> Neighbours:
+        settings = self._settings
+        urls = {"customers": settings.pages.customers_url, "accounts": settings.pages.accounts_url}
+        return Neighbours(service, Ports(settings.customers.port, settings.accounts.port), urls)
 
     def _calls(self, service: str, sign_ins: int, number: int) -> Api:
         opened, known = partial(self._open, service), tokens(self._settings)
         ring = self._doorbells[service].ring
         status = self._status(service)
-        customers = self._settings.customers
+        events, neighbours = self._events(service), self._neighbours(service)
         if service == "customers":
-            require_account = customers.require_account
-            events, after = self._events(service), self._answer_after(service, number)
-            return customers_http.api(opened, ring, require_account, status, known, events, after)
+            require_account = self._settings.customers.require_account
+            after = self._answer_after(service, number)
+            return customers_http.api(opened, ring, require_account, status, known, events, neighbours, after)
         threads = self._settings.accounts.threads
-        return accounts_http.api(
-            opened, ring, status, known, customers.port, threads, sign_ins, self._events(service)
-        )
+        return accounts_http.api(opened, ring, status, known, neighbours, threads, sign_ins, events)
 
     def _answer_after(self, service: str, number: int) -> Callable[[Database], AnswerAfter] | None:
         """What has the answers of the service's HTTP process of that number wait, if anything does."""

@@ -173,7 +173,8 @@ class _Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
         elif self.body_rcv is None:
             self.expect_continue = False  # nothing follows; waitress would take the next request for it
         if self.chunked or LARGE_BODY_BYTES < self.content_length < MOST_BODY_BYTES:
-            self.error = self.adj.refusal(self.headers.get("AUTHORIZATION")) or self.adj.no_room()
+            shown = self.headers.get("AUTHORIZATION"), self.headers.get("COOKIE")
+            self.error = self.adj.refusal(*shown) or self.adj.no_room()
             if self.error:
                 self.body_rcv, self.content_length = None, 0
 
@@ -705,8 +706,8 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
 
     It keeps to `limits`. `trusted_proxy` is the address of a reverse proxy that tells its
     clients' addresses, or "". With `commits`, requests that change something share them. `refusal` tells why
-    a request with that header Authorization is answered 401, before its large body is read. All methods are
-    of the thread that turns the loop, but `pull_trigger` and `unsent`, which any may call.
+    a request with these headers Authorization and Cookie is answered 401, before its large body is read. All
+    methods are of the thread that turns the loop, but `pull_trigger` and `unsent`, which any may call.
     """
 
     channel_class = _Channel
@@ -720,7 +721,7 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
         limits: Limits,
         trusted_proxy: str,
         commits: GroupCommit | None,
-        refusal: Callable[[str | None], str | None] = lambda authorization: None,
+        refusal: Callable[[str | None, str | None], str | None] = lambda authorization, cookie: None,
     ) -> None:
         adjustments = Adjustments(
             sockets=[listener],
@@ -871,9 +872,9 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
             self._unsent = sum(channel.total_outbufs_len for channel in list(self.active_channels.values()))
         return self._unsent
 
-    def _refusal_of(self, authorization: str | None) -> Error | None:
+    def _refusal_of(self, authorization: str | None, cookie: str | None) -> Error | None:
         """Why a large body is not read: nobody knows who sends it."""
-        why = self._refusal(authorization)
+        why = self._refusal(authorization, cookie)
         return _Unauthorized(why.removesuffix(".")) if why else None
 
     def _no_room(self) -> Error | None:

@@ -16,6 +16,7 @@ from tally.http.health import add_health
 from tally.http.lists import RevenueListRequest
 from tally.http.login import LoginResource
 from tally.http.long_lists import LongLists
+from tally.http.neighbours import LOGIN, SESSION, Neighbours
 from tally.http.openapi import AsyncApiResource, OpenApiResource
 from tally.http.overview import add_accounts_overview
 from tally.http.periods import PeriodQuery, PeriodRevenue
@@ -37,6 +38,7 @@ from tally.http.service import (
     send_made,
     wanted_revisions,
 )
+from tally.http.session import SessionResource, WhoResource
 from tally.http.status import StatusReport
 from tally.http.tokens import Bearer, Tokens
 from tally.http.values import AccountBody, AccountPatch
@@ -68,7 +70,7 @@ def api(
     after_commit: Callable[[], None],
     status: Callable[[], StatusReport],
     tokens: Tokens | None,
-    customers_port: int,
+    neighbours: Neighbours,
     threads: int,
     sign_ins: int,
     events: EventsElsewhere,
@@ -78,14 +80,15 @@ def api(
     `sign_ins` passwords at most are checked at a time. `events` are those it applies.
 
     `after_commit` is called after each commit and must not block; `status` answers GET /status. With
-    `tokens`, users sign in, also from the page at `customers_port`; without, everybody may do everything.
+    `tokens`, users sign in; without, everybody may do everything. For `neighbours` see create_app.
     """
     service: AccountsService = Service(lambda: Accounts(open_database()), after_commit)
     calls = (*ACCOUNTS, SIGN_IN) if tokens else ACCOUNTS
     gate = _gate(service, tokens)
-    app = create_app(gate, QueryGuard((*calls, *ACCOUNTS_PAGE)), After(service, events))
+    app = create_app(gate, neighbours, QueryGuard((*calls, *ACCOUNTS_PAGE)), After(service, events))
     if tokens:
-        app.add_route("/auth/login", LoginResource(service, tokens, customers_port, threads, sign_ins))
+        app.add_route(LOGIN, LoginResource(service, tokens, threads, sign_ins))
+    app.add_route(SESSION, SessionResource() if tokens else WhoResource())
     long_lists = LongLists()
     accounts = AccountsResource(service, long_lists)
     app.add_route("/accounts", accounts)

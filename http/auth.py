@@ -13,10 +13,12 @@ from urllib.parse import urlsplit
 
 import falcon
 
+from tally.http.neighbours import LOGIN, SESSION
 from tally.http.tokens import STATUS, Bearer, InvalidToken, Tokens
 from tally.store.errors import StoreError
 
-LOGIN = "/auth/login"
+COOKIE = "tally-session"  # it has the token of who has signed in on a page
+
 OPEN_TO_ALL = ("/health/live", "/health/ready", "/health/primary", LOGIN)
 OF_STATUS = ("/status", "/metrics")
 PAGE = ("/", "/docs")  # the pages themselves hold no data
@@ -72,7 +74,7 @@ class Unauthorized(falcon.HTTPUnauthorized):
 class OpenGate:
     """Lets everybody in who comes to a loopback address, but for other sites' pages in a browser."""
 
-    def refusal(self, authorization: str | None) -> str | None:
+    def refusal(self, authorization: str | None, cookie: str | None) -> str | None:
         """Nobody is asked for anything."""
         return None
 
@@ -96,10 +98,10 @@ class TokenGate:
         self._tokens = tokens
         self._is_still_there = is_still_there
 
-    def refusal(self, authorization: str | None) -> str | None:
-        """Why a request with that header is nobody's, as far as its token tells."""
+    def refusal(self, authorization: str | None, cookie: str | None) -> str | None:
+        """Why a request with these headers is nobody's, as far as its token tells."""
         try:
-            self._bearer(authorization)
+            self._bearer(authorization, cookie)
         except Unauthorized as error:
             return error.description
         except StoreError as error:
@@ -107,27 +109,26 @@ class TokenGate:
         return None
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Raises Unauthorized."""
+        """Raises Unauthorized, and Forbidden."""
         if not is_open_to_all(req):
             req.context.principal = self._principal(req)
 
     def _principal(self, req: falcon.Request) -> Principal:
-        bearer = self._bearer(req.get_header("Authorization"))
+        authorization = req.get_header("Authorization")
+        bearer = self._bearer(authorization, req.get_header("Cookie"))
+        # A browser adds a cookie by itself, whoever's page it is that sends the request.
+        if authorization is None and req.method not in SAFE_METHODS and _is_cross_origin(req):
+            raise Forbidden("Another site's page may not change anything here.")
         if not self._is_still_there(bearer):
             raise Unauthorized("The user is no longer there.", "invalid_token")
         if bearer.scope == STATUS and req.path not in OF_STATUS:
             raise Forbidden(f"This token is for {' and '.join(OF_STATUS)} alone.")
         return Principal(bearer.sub, bearer.admin)
 
-    def _bearer(self, authorization: str | None) -> Bearer:
-        scheme, _, token = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer":
-            raise Unauthorized(
-                "A token is missing. POST /auth/login of the accounts service gives one; "
-                "send it in the header Authorization, behind the word Bearer."
-            )
+    def _bearer(self, authorization: str | None, cookie: str | None) -> Bearer:
+        token = _kept(cookie) if authorization is None else None
         try:
-            return self._tokens.read(token.strip())
+            return self._tokens.read(bearer_token(authorization) if token is None else token)
         except InvalidToken as error:
             raise Unauthorized(str(error), "invalid_token") from None
 
@@ -135,9 +136,26 @@ class TokenGate:
 Gate = OpenGate | TokenGate
 
 
+def bearer_token(authorization: str | None) -> str:
+    """The token in a header Authorization. Raises Unauthorized."""
+    scheme, _, token = (authorization or "").partition(" ")
+    if scheme.lower() != "bearer":
+        raise Unauthorized(
+            "A token is missing. POST /auth/login of the accounts service gives one; "
+            "send it in the header Authorization, behind the word Bearer."
+        )
+    return token.strip()
+
+
+def _kept(cookie: str | None) -> str | None:
+    """The token in a header Cookie, or None."""
+    parts = (part.strip().partition("=") for part in (cookie or "").split(";"))
+    return next((token for name, _, token in parts if name == COOKIE), None)
+
+
 def is_open_to_all(req: falcon.Request) -> bool:
-    """Whether nobody is asked for a token: how the process is, signing in, the pages without their data."""
-    if req.path in OPEN_TO_ALL:
+    """Whether nobody is asked for a token: how the process is, signing in and out, pages without data."""
+    if req.path in OPEN_TO_ALL or (req.method == "DELETE" and req.path == SESSION):
         return True
     return req.method in SAFE_METHODS and (req.path in PAGE or req.path.startswith(PAGE_FOLDER))
 

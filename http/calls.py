@@ -776,7 +776,13 @@ _ACCOUNTS = (
 CUSTOMERS, ACCOUNTS = (tuple(map(_with_events, calls)) for calls in (_CUSTOMERS, _ACCOUNTS))
 
 # The pages' own calls, which are in no document: they may change with the pages.
+_SESSION = (
+    Call(id="whoAmI", method="GET", path="/auth/session", does="Tell who is signed in"),
+    Call(id="keepSession", method="POST", path="/auth/session", does="Keep the token in a cookie"),
+    Call(id="forgetSession", method="DELETE", path="/auth/session", does="Forget it"),
+)
 CUSTOMERS_PAGE = (
+    *_SESSION,
     Call(
         id="searchCustomers",
         method="GET",
@@ -794,6 +800,7 @@ CUSTOMERS_PAGE = (
     ),
 )
 ACCOUNTS_PAGE = (
+    *_SESSION,
     Call(
         id="summarizeAccounts",
         method="GET",

@@ -14,6 +14,7 @@ from tally.http.calls import CUSTOMERS, CUSTOMERS_PAGE
 from tally.http.health import add_health
 from tally.http.lists import CustomerListRequest, ListRequest
 from tally.http.long_lists import LongLists
+from tally.http.neighbours import SESSION, Neighbours
 from tally.http.openapi import AsyncApiResource, OpenApiResource
 from tally.http.overview import add_customers_overview
 from tally.http.queries import QueryGuard
@@ -37,6 +38,7 @@ from tally.http.service import (
     send_row,
     wanted_revisions,
 )
+from tally.http.session import SessionResource, WhoResource
 from tally.http.status import StatusReport
 from tally.http.tokens import Tokens
 from tally.http.values import CreditBody, CustomerBody, CustomerPatch, InvoiceBody, InvoicePatch
@@ -60,17 +62,19 @@ def api(
     status: Callable[[], StatusReport],
     tokens: Tokens | None,
     events: EventsElsewhere,
+    neighbours: Neighbours,
     answer_after: Callable[[Database], AnswerAfter] | None = None,
 ) -> Api:
     """The service over customers.db, which `open_database` opens anew.
 
     `after_commit` is called after each commit and must not block; `status` answers GET /status. With
     `tokens`, a call wants one; without, everybody may do everything. `events` are those it applies. For
-    `answer_after` see Service.
+    `neighbours` see create_app, for `answer_after` Service.
     """
     service: CustomersService = Service(lambda: Customers(open_database()), after_commit, answer_after)
     gate = TokenGate(tokens) if tokens else OpenGate()
-    app = create_app(gate, QueryGuard((*CUSTOMERS, *CUSTOMERS_PAGE)), After(service, events))
+    app = create_app(gate, neighbours, QueryGuard((*CUSTOMERS, *CUSTOMERS_PAGE)), After(service, events))
+    app.add_route(SESSION, SessionResource() if tokens else WhoResource())
     long_lists = LongLists()
     # With users, too: else who opens the account later would get what others had recorded under its number.
     customers = CustomersResource(service, require_account or tokens is not None, long_lists)

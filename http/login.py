@@ -3,7 +3,6 @@
 import math
 import threading
 from typing import Any
-from urllib.parse import urlsplit
 
 import falcon
 import structlog
@@ -35,47 +34,24 @@ class LoginBody(Struct, frozen=True):
 
 
 class LoginResource:
-    """Signs users in, `at_a_time` of them; after failures, the slower the more there were.
+    """Signs users in, `at_a_time` of them; after failures, the slower the more there were."""
 
-    The page of the customers service, at `customers_port` of the same host, signs its users in here too.
-    """
-
-    def __init__(
-        self, service: Service[Any], tokens: Tokens, customers_port: int, threads: int, at_a_time: int
-    ) -> None:
+    def __init__(self, service: Service[Any], tokens: Tokens, threads: int, at_a_time: int) -> None:
         self._service = service
         self._tokens = tokens
-        self._customers_port = customers_port
         self._admitted = threading.BoundedSemaphore(max(1, threads // SHARE))
         self._free = threading.BoundedSemaphore(at_a_time)
         self._slowed_down = Seldom(seconds=1)
         self._failed = Seldom(seconds=10, lines=100)
 
-    def on_options(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Tell a browser whether the page that it shows may sign in here."""
-        self._admit_customers_page(req, resp)
-        resp.set_header("Access-Control-Allow-Methods", "POST")
-        resp.set_header("Access-Control-Allow-Headers", "Content-Type")
-        resp.status = falcon.HTTP_204
-
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Sign in. Raises AtAnotherNode at any node but 0."""
-        self._admit_customers_page(req, resp)
         self._insist_on_users()
         login = bodies.decode(read_body(req, SINGLE_BODY), LoginBody)
         user = self._checked(login, req.remote_addr)
         token, expires = self._tokens.issue(Bearer(user.id, user.name, user.admin))
         resp.set_header("Cache-Control", "no-store")
         Json.send(resp, SignedIn(token, rfc3339(expires)))
-
-    def _admit_customers_page(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Let it read the answer in a browser, to which it is of another origin."""
-        origin = req.get_header("Origin") or ""
-        host, _ = _host_and_port(f"//{req.get_header('Host')}")
-        resp.append_header("Vary", "Origin")
-        if host and _host_and_port(origin) == (host, self._customers_port):
-            resp.set_header("Access-Control-Allow-Origin", origin)
-            resp.set_header("Access-Control-Expose-Headers", "Retry-After")
 
     def _insist_on_users(self) -> None:
         if self._service.node:
@@ -132,14 +108,6 @@ class LoginResource:
                 Users(store.database).keep_password(user.id, renewed)
 
         self._service.note(note)
-
-
-def _host_and_port(url: str) -> tuple[str | None, int | None]:
-    try:
-        parts = urlsplit(url)
-        return parts.hostname, parts.port
-    except ValueError:
-        return None, None
 
 
 def _too_many(seconds: int) -> falcon.HTTPTooManyRequests:

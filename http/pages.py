@@ -6,17 +6,14 @@ everybody, and nothing in it needs a right. What others made lies in `vendor`.
 
 import hashlib
 import html
-import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import falcon
 
+from tally.http.neighbours import Neighbours
 from tally.http.service import Json
-from tally.redis_url import bracketed
 from tally.version import VERSION
-
-LOGIN = "/auth/login"  # on the accounts service
 
 _STATIC = Path(__file__).with_name("static")
 _VENDOR = Path(__file__).with_name("vendor")
@@ -35,7 +32,6 @@ _LINKS = {
     "status": "status",
     "metrics": "metrics",
 }  # relative: a proxy may put a path before them
-_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}|[0-9A-Fa-f:.]{2,45}")
 _SECURITY = {
     "Cache-Control": "no-cache",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -44,51 +40,40 @@ _SECURITY = {
 }
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'{login}; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+    "connect-src 'self' {other}; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
 
 
-class Ports(NamedTuple):
-    """Where the two services listen: a page links to the other one's under the host it was asked at."""
-
-    customers: int
-    accounts: int
-
-
-def add_pages(app: Any, service: str, ports: Ports) -> None:
-    """Add the pages of `service` and their files to `app`."""
-    app.add_route("/", RootResource(service, ports))
-    app.add_route("/docs", PageResource("docs", service, ports))
+def add_pages(app: Any, neighbours: Neighbours, currency: str = "") -> None:
+    """Add the pages of a service and their files to `app`; amounts are in `currency`, "" for none told."""
+    app.add_route("/", RootResource(neighbours, currency))
+    app.add_route("/docs", PageResource("docs", neighbours, currency))
     app.add_route("/static/{name}", StaticResource())
 
 
 class PageResource:
     """The page `name` of a service: HTML, whatever Accept says."""
 
-    def __init__(self, name: str, service: str, ports: Ports) -> None:
-        self._page = (_STATIC / f"{name}.html").read_text(encoding="utf-8").replace("{service}", service)
-        self._service = service
-        self._ports = ports
+    def __init__(self, name: str, neighbours: Neighbours, currency: str) -> None:
+        self._page = (_STATIC / f"{name}.html").read_text(encoding="utf-8")
+        self._neighbours = neighbours
+        self._filled_in = {"service": neighbours.service, "currency": currency}
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """The page, with the addresses of its neighbours filled in."""
-        host = bracketed(req.host) if _HOST.fullmatch(req.host) else "localhost"
-        customers, accounts = (f"{req.scheme}://{host}:{port}" for port in self._ports)
-        login = LOGIN if self._service == "accounts" else accounts + LOGIN
+        """The page, with the addresses of both services filled in."""
         page = self._page
-        for name, value in (("customers", customers), ("accounts", accounts), ("login", login)):
+        for name, value in (self._filled_in | self._neighbours.addresses(req)).items():
             page = page.replace(f"{{{name}}}", html.escape(value))
-        elsewhere = f" {accounts}" if self._service == "customers" else ""
-        resp.set_header("Content-Security-Policy", _POLICY.format(login=elsewhere))
+        resp.set_header("Content-Security-Policy", _POLICY.format(other=self._neighbours.other(req)))
         _send(req, resp, ".html", page.encode())
 
 
 class RootResource(PageResource):
     """The page for people; for a program that prefers JSON, where to go from here."""
 
-    def __init__(self, service: str, ports: Ports) -> None:
-        super().__init__(service, service, ports)
-        self._index = Json.encode({"service": service, "version": VERSION, **_LINKS})
+    def __init__(self, neighbours: Neighbours, currency: str) -> None:
+        super().__init__(neighbours.service, neighbours, currency)
+        self._index = Json.encode({"service": neighbours.service, "version": VERSION, **_LINKS})
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The page, or JSON by Accept."""

@@ -11,7 +11,8 @@ from msgspec import UNSET, Struct
 
 from tally.events import Id
 from tally.http import problems
-from tally.http.auth import LOGIN, SAFE_METHODS, Gate, principal
+from tally.http.auth import SAFE_METHODS, Gate, principal
+from tally.http.neighbours import LOGIN, SESSION, Neighbours
 from tally.http.problems import BodyTooLarge, FieldError, PackedBody, WrongFields
 from tally.store.cause import Cause
 from tally.store.database import Database
@@ -160,7 +161,8 @@ class Json:
 
 def is_change(method: str, path: str) -> bool:
     """Whether a request changes something. Signing in doesn't count: checking a password takes long."""
-    return method not in SAFE_METHODS and "/" + path.lstrip("/") != LOGIN  # as waitress reads slashes
+    path = "/" + path.lstrip("/")  # as waitress reads slashes
+    return method not in SAFE_METHODS and path not in (LOGIN, SESSION)
 
 
 def send_made(resp: falcon.Response, answer: Answer) -> None:
@@ -319,9 +321,14 @@ class Guard(Protocol):
         ...
 
 
-def create_app(gate: Gate, *guards: Guard) -> "falcon.App[falcon.Request, falcon.Response]":
-    """A Falcon app that answers JSON and nothing else, to those whom `gate` lets in, what `guards` let by."""
-    app = falcon.App(middleware=[_Route(), _SafeInBrowsers(), gate, *guards], router=Router())
+def create_app(
+    gate: Gate, neighbours: Neighbours, *guards: Guard
+) -> "falcon.App[falcon.Request, falcon.Response]":
+    """A Falcon app that answers JSON and nothing else, to those whom `gate` lets in, what `guards` let by.
+
+    In a browser, the page of the other of the `neighbours` may read what it answers.
+    """
+    app = falcon.App(middleware=[_Route(), _SafeInBrowsers(), neighbours, gate, *guards], router=Router())
     problems.add_error_handlers(app)
     return app
 

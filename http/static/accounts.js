@@ -112,7 +112,7 @@ function showChart(largest) {
 // --- one account -----------------------------------------------------------------------------
 
 const customers = new Rows($("account-customers").tBodies[0], (customer) => {
-  const name = withChange(h("a", { href: `${meta("customers")}/#customer=${customer.id}` }));
+  const name = withChange(h("a", { href: `${meta("customers")}#customer=${customer.id}` }));
   const revenue = h("td", { class: "number strong" });
   return {
     node: h("tr", {}, h("td", { class: "number soft" }, customer.id), h("th", { scope: "row" }, name), revenue),
@@ -162,7 +162,7 @@ async function lookAtAccount() {
   const after = opened.afters.at(-1);
   const from = after && { [sort === "id" ? "after" : "offset"]: after };
   try {
-    const answer = await get(`/accounts/${id}/summary?${new URLSearchParams({ limit: CUSTOMERS, sort, ...from })}`);
+    const answer = await get(`accounts/${id}/summary?${new URLSearchParams({ limit: CUSTOMERS, sort, ...from })}`);
     if (id === opened.id && sort === opened.sort && after === opened.afters.at(-1)) showAccount(answer);
   } catch (error) {
     if (!(error instanceof Problem && error.status === 404)) throw error;
@@ -223,7 +223,7 @@ $("new-account").addEventListener("click", () => openForm($("new-account"), "New
     field("description", "Description (may be empty)", { autocomplete: "off" }, (text) => text),
   ],
   async send(values, key) {
-    const { id } = await call("POST", "/accounts", { body: values, key });
+    const { id } = await call("POST", "accounts", { body: values, key });
     return () => {
       announce(`${values.name} opened as account ${id}`);
       show(id);
@@ -238,7 +238,7 @@ $("account-delete").addEventListener("click", async () => {
   const text = customers
     ? `${number} with the account, and all of their invoices, ${money(total_revenue_cents)} in all. This can't be undone.`
     : "The account has no customers. This can't be undone.";
-  const act = () => remove(`/accounts/${account.id}${customers ? "?cascade=true" : ""}`).catch((error) => {
+  const act = () => remove(`accounts/${account.id}${customers ? "?cascade=true" : ""}`).catch((error) => {
     throw error.status === 409 ? new Error("The account has customers by now: look at them first.") : error;
   });
   if (!(await ask(`Delete ${account.name}?`, text, "Delete account", act))) return;
@@ -252,7 +252,7 @@ $("account-delete").addEventListener("click", async () => {
 
 async function refresh() {
   const query = String(new URLSearchParams({ ...asked, limit: PAGE }));
-  const [answer] = await Promise.all([get(`/accounts/summary?${query}`), lookAtAccount()]);
+  const [answer] = await Promise.all([get(`accounts/summary?${query}`), lookAtAccount()]);
   if (query !== String(new URLSearchParams({ ...asked, limit: PAGE }))) return; // something else is asked for now
   if (answer.accounts.length === 0 && asked.offset > 0) asked.offset = 0; // they have become fewer
   writeFigure($("total-revenue"), money(answer.totals.total_revenue_cents));

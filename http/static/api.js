@@ -1,5 +1,5 @@
-// The service's calls. With authentication on, whoever has no token is asked to sign in, once, and
-// the call is tried again.
+// The calls of this page's service, and what it may ask of the other. With authentication on, whoever isn't signed
+// in is asked to, once, and the call is tried again. The browser keeps the token where no script reads it.
 
 import { $, h, meta } from "./dom.js";
 import { Form, field } from "./form.js";
@@ -7,7 +7,7 @@ import { Form, field } from "./form.js";
 // The newest change that the other page has made, as it says in its links here: the first look waits until it shows.
 let awaited = null;
 
-const TOKEN = "tally.token"; // in sessionStorage: of this tab, and gone with it
+const SESSION = "auth/session";
 const PATIENCE_MS = 10_000;
 
 /** What the service answered instead: `status`, `errors` [{field, message}], and a text for people. */
@@ -22,23 +22,28 @@ export class Problem extends Error {
 
 /** No answer came. */
 export class Unreachable extends Error {
-  constructor() {
-    super(`The ${meta("service")} service does not answer.`);
+  constructor(service = meta("service")) {
+    super(`The ${service} service does not answer.`);
   }
 }
 
-/** The JSON that the call answers, null for none. Throws Problem or Unreachable. */
-export async function call(method, path, { body, key } = {}) {
+/** Where a service is: behind a proxy, a path may come before all that it has. */
+const at = (service) => new URL(service === meta("service") ? "." : meta(service), location.href).href;
+
+/**
+ * The JSON that the call answers, null for none. `path` has no slash in front. The other service is only asked
+ * (GET). Throws Problem or Unreachable.
+ */
+export async function call(method, path, { body, key, service = meta("service") } = {}) {
   for (;;) {
-    const token = sessionStorage.getItem(TOKEN);
+    const before = signIns;
     const headers = {};
-    if (token) headers.Authorization = `Bearer ${token}`;
     if (key) headers["Idempotency-Key"] = key;
-    const waits = method === "GET" && awaited;
+    const waits = method === "GET" && service === meta("service") && awaited;
     if (waits) Object.assign(headers, { "Tally-After": waits, Prefer: "wait=5" });
-    const response = await send(path, { method, headers, body: body && JSON.stringify(body) });
-    if (response.status === 401) {
-      await signIn(token);
+    const response = await send(service, path, { method, headers, body: body && JSON.stringify(body) });
+    if (response.status === 401 && service === meta("service")) {
+      if (before === signIns) await signIn();
     } else {
       if (waits) awaited = null;
       if (waits && !response.ok) continue; // what takes longer, or never comes, is shown when it has come
@@ -57,13 +62,15 @@ function tellOtherPage(events) {
 
 let changed = null;
 
+const OTHER = { accounts: "customers", customers: "accounts" };
+
 /** The link, with the newest change in its fragment where it leads to the other service's page. */
 export function withChange(link) {
-  const other = new URL(link.href, location);
-  if (changed && other.origin !== location.origin) {
-    const kept = new URLSearchParams(other.hash.slice(1));
+  const [page, fragment] = link.href.split("#");
+  if (changed && page === at(OTHER[meta("service")])) {
+    const kept = new URLSearchParams(fragment);
     kept.set("after", changed);
-    link.href = `${other.origin}${other.pathname}#${kept}`;
+    link.href = `${page}#${kept}`;
   }
   return link;
 }
@@ -78,7 +85,7 @@ function takeOver() {
 takeOver();
 addEventListener("hashchange", takeOver);
 
-export const get = (path) => call("GET", path);
+export const get = (path, service) => call("GET", path, { service });
 
 /** What is gone already is as good as deleted. */
 export async function remove(path) {
@@ -89,11 +96,12 @@ export async function remove(path) {
   }
 }
 
-async function send(path, options) {
+async function send(service, path, options) {
+  const signal = AbortSignal.timeout(PATIENCE_MS);
   try {
-    return await fetch(path, { ...options, cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
+    return await fetch(at(service) + path, { ...options, credentials: "include", cache: "no-store", signal });
   } catch {
-    throw new Unreachable();
+    throw new Unreachable(service);
   }
 }
 
@@ -109,32 +117,52 @@ async function answer(response) {
   return content;
 }
 
-/** What a call that is sent otherwise says of who is signed in; null for nobody. */
-export function authorization() {
-  const token = sessionStorage.getItem(TOKEN);
-  return token && `Bearer ${token}`;
+// --- who it is --------------------------------------------------------------------------------
+
+let who = null; // a promise of what the service says of it
+let known = { username: "", admin: false };
+let signIns = 0; // so many times: a call that was sent before one of them is tried again
+
+/** Who is signed in: `username`, "" where nobody signs in, and `admin`. Whoever isn't is asked to sign in. */
+export function session() {
+  who ??= get(SESSION).then((found) => {
+    known = found;
+    $("sign-out").hidden = !found.username;
+    return found;
+  });
+  who.catch(() => {
+    who = null;
+  });
+  return who;
 }
 
-/** Who is signed in; "" for nobody. */
-export function userName() {
-  const content = sessionStorage.getItem(TOKEN)?.split(".")[1];
-  if (!content) return "";
-  const bytes = Uint8Array.from(atob(content.replaceAll("-", "+").replaceAll("_", "/")), (each) => each.charCodeAt(0));
-  return JSON.parse(new TextDecoder().decode(bytes)).sub;
-}
+/** Who is signed in, as far as is known by now; "" for nobody. */
+export const userName = () => known.username;
 
 let signingIn = null;
 
-/** Ask for name and password until there is another token than the one that was refused. */
-function signIn(refused) {
-  if (sessionStorage.getItem(TOKEN) !== refused) return Promise.resolve();
-  sessionStorage.removeItem(TOKEN);
+/** Ask for name and password until somebody has signed in. */
+function signIn() {
   signingIn ??= askToSignIn().finally(() => {
     signingIn = null;
-    showSignOut();
+    who = null;
+    session();
     dispatchEvent(new Event("signed-in"));
   });
   return signingIn;
+}
+
+/** Sign in, and have the browser keep the token for both services, whose host names may differ. */
+async function enter(values) {
+  // As plain text: the login may be of another origin, and JSON would need a request beforehand.
+  const response = await send("accounts", "auth/login", { method: "POST", body: JSON.stringify(values) });
+  const { token } = await answer(response);
+  const kept = (service) => send(service, SESSION, { method: "POST", headers: { Authorization: `Bearer ${token}` } });
+  await answer(await kept(meta("service")));
+  await kept(OTHER[meta("service")]).catch(() => {}); // it may not run; then its own page asks again
+  signIns += 1;
+  const found = await send(meta("service"), SESSION, { method: "GET" });
+  if (found.status === 401) throw new Error("Your browser keeps no cookie for this page: allow it, and sign in again.");
 }
 
 function askToSignIn() {
@@ -145,6 +173,7 @@ function askToSignIn() {
     h("h2", { id: "sign-in-title" }, "Sign in to Tally"),
     form,
   );
+  let isIn = false;
   return new Promise((resolve) => {
     new Form(form, {
       submit: "Sign in",
@@ -153,16 +182,15 @@ function askToSignIn() {
         field("password", "Password", { type: "password", autocomplete: "current-password" }, required("Enter your password.")),
       ],
       async send(values) {
-        // As plain text: the login may be of another origin, and JSON would need a request beforehand.
-        const response = await send(meta("login"), { method: "POST", body: JSON.stringify(values) });
-        sessionStorage.setItem(TOKEN, (await answer(response)).token);
+        await enter(values);
+        isIn = true;
         resolve();
         dialog.close();
       },
     });
     dialog.addEventListener("cancel", (event) => event.preventDefault());
     dialog.addEventListener("close", () => {
-      if (sessionStorage.getItem(TOKEN)) dialog.remove();
+      if (isIn) dialog.remove();
       else dialog.showModal(); // there is nothing to see without
     });
     document.body.append(dialog);
@@ -177,12 +205,9 @@ export function required(message) {
   };
 }
 
-function showSignOut() {
-  $("sign-out").hidden = !sessionStorage.getItem(TOKEN);
-}
-
-$("sign-out").addEventListener("click", () => {
-  sessionStorage.removeItem(TOKEN);
+$("sign-out").addEventListener("click", async () => {
+  const forget = (service) => send(service, SESSION, { method: "DELETE" }).catch(() => {});
+  await Promise.all(Object.keys(OTHER).map(forget));
   location.reload(); // nothing of what was shown stays
 });
-showSignOut();
+session().catch(() => {}); // who does not answer says so elsewhere

@@ -55,7 +55,7 @@ async function lookAtList() {
   const { search } = asked;
   const before = asked.befores.at(-1);
   const query = new URLSearchParams({ limit: PAGE, search, ...(before && { before }) });
-  const answer = await get(`/customers/search?${query}`);
+  const answer = await get(`customers/search?${query}`);
   if (search !== asked.search || before !== asked.befores.at(-1)) return; // something else is asked for now
   asked.next = answer.next;
   rows.show(answer.customers);
@@ -108,7 +108,7 @@ async function lookAtCustomer() {
   if (!id) return showCustomer(null);
   const before = chosen.befores.at(-1);
   try {
-    const answer = await get(`/customers/${id}/summary?limit=${PAGE}${before && `&before=${before}`}`);
+    const answer = await get(`customers/${id}/summary?limit=${PAGE}${before && `&before=${before}`}`);
     if (id === chosen.id && before === chosen.befores.at(-1)) showCustomer(answer);
   } catch (error) {
     if (!(error instanceof Problem && error.status === 404)) throw error;
@@ -144,7 +144,7 @@ function showAbout(customer) {
   about.dataset.id = customer.id;
   about.replaceChildren(
     `Customer ${customer.id} of `,
-    withChange(h("a", { href: `${meta("accounts")}/#account=${customer.account_id}` }, `account ${customer.account_id}`)),
+    withChange(h("a", { href: `${meta("accounts")}#account=${customer.account_id}` }, `account ${customer.account_id}`)),
     `, since ${day(customer.created_date.slice(0, 10))}`,
   );
 }
@@ -167,7 +167,7 @@ const recordInvoice = new Form($("invoice"), {
     field("purchase_price_cents", "Amount", { inputmode: "decimal", placeholder: "29.33", autocomplete: "off" }, parseMoney),
   ],
   async send(values, key) {
-    await call("POST", "/invoices", { body: { customer_id: chosen.id, ...values }, key });
+    await call("POST", "invoices", { body: { customer_id: chosen.id, ...values }, key });
     announce(`Invoice of ${money(values.purchase_price_cents)} recorded`);
     recordInvoice.reset({ purchase_date: values.purchase_date });
     $("field-purchase_price_cents").focus();
@@ -187,7 +187,7 @@ $("new-customer").addEventListener("click", () => openForm($("new-customer"), "N
     }),
   ],
   async send(values, key) {
-    const { id } = await call("POST", "/customers", { body: values, key });
+    const { id } = await call("POST", "customers", { body: values, key });
     return () => {
       announce(`${values.name} recorded as customer ${id}`);
       location.hash = `customer=${id}`;
@@ -199,7 +199,7 @@ $("new-customer").addEventListener("click", () => openForm($("new-customer"), "N
 
 async function deleteInvoice(invoice) {
   const text = `${money(invoice.purchase_price_cents)} of ${day(invoice.purchase_date)}. This can't be undone.`;
-  const act = () => remove(`/invoices/${invoice.id}`);
+  const act = () => remove(`invoices/${invoice.id}`);
   if (!(await ask(`Delete invoice ${invoice.id}?`, text, "Delete invoice", act))) return;
   announce(`Invoice ${invoice.id} deleted`);
   await look();
@@ -212,7 +212,7 @@ $("delete-customer").addEventListener("click", async () => {
   const text = totals.invoices
     ? `${number} with the customer, ${money(totals.total_revenue_cents)} in all. This can't be undone.`
     : "The customer has no invoices. This can't be undone.";
-  const act = () => remove(`/customers/${customer.id}`);
+  const act = () => remove(`customers/${customer.id}`);
   if (!(await ask(`Delete ${customer.name}?`, text, "Delete customer", act))) return;
   announce(`${customer.name} deleted`);
   history.pushState(null, "", location.pathname);

@@ -1,6 +1,6 @@
 // The page of the calls: Swagger UI draws them from the service's own openapi.json.
 
-import { authorization, get } from "./api.js";
+import { get } from "./api.js";
 import { $, meta, write } from "./dom.js";
 
 /** The document, as this page is to show it. */
@@ -19,13 +19,6 @@ function empty(parameter) {
   delete parameter.example;
 }
 
-/** The token of whoever is signed in, unless another was given on the page. */
-function signed(request) {
-  const ours = authorization();
-  if (ours && !request.headers.Authorization) request.headers.Authorization = ours;
-  return request;
-}
-
 /** Swagger UI is told of a dark theme by a class. */
 function followTheme(dark) {
   document.documentElement.classList.toggle("dark-mode", dark.matches);
@@ -40,8 +33,6 @@ try {
   window.SwaggerUIBundle({
     domNode: $("main"),
     spec,
-    requestInterceptor: signed,
-    showMutatedRequest: false, // the curl line would show the token
     tryItOutEnabled: true,
     deepLinking: true,
     defaultModelsExpandDepth: 0,

@@ -126,4 +126,4 @@ export function complain(error) {
   if (write(notice, text)) announce(text || "The page is up to date again.");
 }
 
-watch(2, async () => show(await get("/status")), () => {}, () => show(NOTHING));
+watch(2, async () => show(await get("status")), () => {}, () => show(NOTHING));

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from support import users
 from support.tally import Client, Tally, running
 from support.users import PASSWORD
 from support.waiting import eventually
+from tally.http.neighbours import LOGIN, SESSION
 from tally.store import accounts
 from tally.store.login_attempts import BY_ADDRESS, BY_USER, LoginAttempts
 from tally.store.users import Users
@@ -233,24 +236,25 @@ def test_logins_are_logged_with_name_and_address_and_never_the_password(tally: T
     assert PASSWORD not in tally.said()
 
 
-# The page of the customers service
+# The pages: each may ask the other's service, and both have one sign-in
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "tally.example.org", "[::1]", "LOCALHOST"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_the_customers_page_of_the_same_host_may_sign_in(tally: Tally, host: str, scheme: str) -> None:
+@pytest.mark.parametrize("path", [LOGIN, SESSION, "/accounts"])
+def test_the_customers_page_of_the_same_host_may_ask(tally: Tally, host: str, scheme: str, path: str) -> None:
     origin = f"{scheme}://{host.lower()}:{tally.customers.port}"
-    headers = {"Host": f"{host}:{tally.accounts.port}", "Origin": origin}
-    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
-    preflight = tally.accounts.request("OPTIONS", "/auth/login", headers={**headers, **asked})
+    headers = {"Host": f"{host}:{tally.accounts.port}", "Origin": origin, "X-Forwarded-Proto": scheme}
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    preflight = tally.accounts.request("OPTIONS", path, headers={**headers, **asked})
     assert preflight.status == 204
-    assert preflight.headers["Access-Control-Allow-Methods"] == "POST"
-    assert preflight.headers["Access-Control-Allow-Headers"] == "Content-Type"
-    refused = _login(tally.accounts, f"cors {scheme}", "x", f"2001:db8:2:{len(host)}::1", **headers)
-    for answer in (preflight, refused):
+    methods = "GET" if path == "/accounts" else "GET, POST, DELETE"
+    assert preflight.headers["Access-Control-Allow-Methods"] == methods
+    assert preflight.headers["Access-Control-Allow-Headers"] == "Authorization, Prefer, Tally-After"
+    for answer in (preflight, tally.accounts.request("GET", path, headers=headers)):
         assert answer.headers["Access-Control-Allow-Origin"] == origin
+        assert answer.headers["Access-Control-Allow-Credentials"] == "true"
         assert answer.headers["Vary"] == "Origin"
-        assert "Access-Control-Allow-Credentials" not in answer.headers
 
 
 @pytest.mark.parametrize(
@@ -258,6 +262,7 @@ def test_the_customers_page_of_the_same_host_may_sign_in(tally: Tally, host: str
     [
         "http://localhost",
         "http://localhost:1",
+        "https://localhost:{port}",
         "http://evil.example:{port}",
         "http://localhost.evil.example:{port}",
         "null",
@@ -266,16 +271,100 @@ def test_the_customers_page_of_the_same_host_may_sign_in(tally: Tally, host: str
         "http://[::1",
     ],
 )
-def test_no_other_page_may(tally: Tally, origin: str) -> None:
+@pytest.mark.parametrize("path", [LOGIN, SESSION, "/accounts"])
+def test_no_other_page_may(tally: Tally, origin: str, path: str) -> None:
     origin = origin.format(port=tally.customers.port)
     headers = {"Host": f"localhost:{tally.accounts.port}", "Origin": origin}
-    answer = tally.accounts.request("OPTIONS", "/auth/login", headers=headers)
-    assert "Access-Control-Allow-Origin" not in answer.headers
+    for method in ("OPTIONS", "GET"):
+        answer = tally.accounts.request(method, path, headers=headers)
+        assert "Access-Control-Allow-Origin" not in answer.headers
 
 
-def test_no_other_call_lets_another_origin_in(tally: Tally, name: str) -> None:
-    client = users.sign_in(tally, name).accounts
-    headers = {"Host": "localhost", "Origin": f"http://localhost:{tally.customers.port}"}
-    answer = client.request("GET", "/accounts", headers=headers)
-    assert answer.status == 200
-    assert "Access-Control-Allow-Origin" not in answer.headers
+def _cookie(answer: urllib3.BaseHTTPResponse) -> tuple[str, set[str]]:
+    """What the browser is to send back, and the cookie's attributes."""
+    pair, *attributes = answer.headers["Set-Cookie"].split("; ")
+    return pair, set(attributes)
+
+
+def _kept(tally: Tally, name: str) -> str:
+    token = _login(tally.accounts, name).json()["token"]
+    return _cookie(Client(tally.accounts.port, token).request("POST", SESSION))[0]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_the_cookie_of_one_service_is_good_at_both_and_no_script_s(
+    tally: Tally, name: str, scheme: str
+) -> None:
+    token = _login(tally.accounts, name).json()["token"]
+    proxied = {"X-Forwarded-Proto": scheme}
+    kept = Client(tally.customers.port, token).request("POST", SESSION, headers=proxied)
+    assert kept.status == 204
+    cookie, attributes = _cookie(kept)
+    secure = {"Secure"} if scheme == "https" else set()
+    assert attributes == {"HttpOnly", "Path=/", "SameSite=Strict", *secure}
+    for client in (tally.accounts, tally.customers):
+        found = client.request("GET", SESSION, headers={"Cookie": f"other=1; {cookie}"})
+        assert (found.status, found.json()) == (200, {"username": name, "admin": False})
+        assert found.headers["Cache-Control"] == "no-store"
+        problem(client.request("GET", SESSION), 401)
+
+
+def test_who_signs_out_sends_no_cookie_any_more_signed_in_or_not(tally: Tally, name: str) -> None:
+    for headers in ({}, {"Cookie": _kept(tally, name)}):
+        answer = tally.customers.request("DELETE", SESSION, headers=headers)
+        assert answer.status == 204
+        cookie, attributes = _cookie(answer)
+        assert cookie.partition("=")[2].strip('"') == ""
+        assert "Path=/" in attributes
+        (expires,) = (each for each in attributes if each.startswith("expires="))
+        assert parsedate_to_datetime(expires.partition("=")[2]) <= datetime.now(UTC)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site", "Origin": "http://localhost:{customers}"},
+        {"Origin": "http://localhost:{customers}"},
+    ],
+    ids=str,
+)
+def test_a_browser_s_cookie_changes_nothing_for_another_page(
+    tally: Tally, name: str, headers: dict[str, str]
+) -> None:
+    sent = {key: value.format(customers=tally.customers.port) for key, value in headers.items()}
+    sent |= {"Host": f"localhost:{tally.accounts.port}", "Cookie": _kept(tally, name)}
+    row = {"name": "From elsewhere", "owned_by": name}
+    problem(tally.accounts.request("POST", "/accounts", row, headers=sent), 403)
+    own = {"Host": sent["Host"], "Cookie": sent["Cookie"], "Origin": f"http://{sent['Host']}"}
+    assert tally.accounts.request("POST", "/accounts", row, headers=own).status == 201
+
+
+def test_a_header_comes_before_a_cookie(tally: Tally, name: str) -> None:
+    headers = {"Cookie": _kept(tally, name), "Authorization": "Bearer none"}
+    problem(tally.accounts.request("GET", SESSION, headers=headers), 401)
+
+
+def test_a_cookie_is_taken_with_a_large_body_too(tally: Tally, name: str) -> None:
+    """Whoever sends one is looked at before it is read."""
+    rows = [{"name": "x" * 200, "account_id": "1"}] * 1000
+    answer = tally.customers.request("POST", "/customers/batch", rows, headers={"Cookie": _kept(tally, name)})
+    assert answer.status == 422, "there is no such account"
+    problem(tally.customers.request("POST", "/customers/batch", rows), 401)
+
+
+def test_the_addresses_behind_a_proxy_are_the_settings(tmp_path: Path) -> None:
+    addresses = {
+        "customers_url": "https://shop.example/tally/c",
+        "accounts_url": "https://shop.example:444/a/",
+    }
+    with running(tmp_path, pages={**addresses, "currency": "EUR"}) as tally:
+        page = tally.accounts.request("GET", "/")
+        assert 'content="https://shop.example/tally/c/"' in page.data.decode()
+        assert 'content="https://shop.example:444/a/"' in page.data.decode()
+        assert "connect-src 'self' https://shop.example;" in page.headers["Content-Security-Policy"]
+        other = tally.accounts.request("GET", "/accounts", headers={"Origin": "https://shop.example"})
+        assert other.headers["Access-Control-Allow-Origin"] == "https://shop.example"
+        assert tally.accounts.request("GET", SESSION).json() == {"username": "", "admin": True}
+        problem(tally.accounts.request("POST", SESSION), 405)

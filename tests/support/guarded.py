@@ -10,11 +10,13 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import falcon
 
 from support.engines import free_port
-from tally.http.auth import EVERYBODY
+from tally.http.auth import COOKIE, EVERYBODY
 from tally.http.calls import ACCOUNTS, ACCOUNTS_PAGE, CUSTOMERS, CUSTOMERS_PAGE
-from tally.http.pages import LOGIN, Ports, add_pages
+from tally.http.neighbours import LOGIN, SESSION, Neighbours, Ports
+from tally.http.pages import add_pages
 from tally.http.queries import QueryGuard
 from tally.http.service import create_app
+from tally.http.session import SessionResource
 
 TOKEN = "a.signed.token"
 _STATUS = {"status": "ok", "reasons": [], "outbox_depth": 0, "actors": [],
@@ -27,6 +29,7 @@ _ACCOUNT = {
     "total_revenue_cents": "5",
 }
 _ANSWERS = {
+    SESSION: {"username": "ana", "admin": False},
     "/status": _STATUS,
     "/accounts/summary": {
         "accounts": [_ACCOUNT],
@@ -48,18 +51,20 @@ class _Call:
         self._revoked = revoked
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        if req.auth != f"Bearer {TOKEN}" or self._revoked.is_set():
+        if req.cookies.get(COOKIE) != TOKEN or self._revoked.is_set():
             raise falcon.HTTPUnauthorized(challenges=["Bearer"])
         resp.media = _ANSWERS[req.path]
 
 
+class _Session(_Call, SessionResource):
+    """The real one, but that who isn't signed in hears so as from the other calls."""
+
+
 class _Login:
-    def __init__(self, revoked: threading.Event, customers_port: int) -> None:
+    def __init__(self, revoked: threading.Event) -> None:
         self._revoked = revoked
-        self._customers_page = f"http://localhost:{customers_port}"
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        resp.set_header("Access-Control-Allow-Origin", self._customers_page)
         body = falcon.media.JSONHandler().deserialize(req.bounded_stream, None, None)
         if body != {"username": "ana", "password": "correct horse"}:
             raise falcon.HTTPUnauthorized(description="The user name or the password is wrong.")
@@ -84,12 +89,13 @@ class Guarded:
 
     def app(self, service: str) -> Any:
         calls = (*CUSTOMERS, *CUSTOMERS_PAGE, *ACCOUNTS, *ACCOUNTS_PAGE)
-        app = create_app(_Anybody(), QueryGuard(calls))  # type: ignore[arg-type]
-        add_pages(app, service, self.ports)
+        neighbours = Neighbours(service, self.ports, {})
+        app = create_app(_Anybody(), neighbours, QueryGuard(calls))  # type: ignore[arg-type]
+        add_pages(app, neighbours)
         for path in _ANSWERS:
-            app.add_route(path, _Call(self.revoked))
+            app.add_route(path, (_Session if path == SESSION else _Call)(self.revoked))
         if service == "accounts":
-            app.add_route(LOGIN, _Login(self.revoked, self.ports.customers))
+            app.add_route(LOGIN, _Login(self.revoked))
         return app
 
 

@@ -1,0 +1,81 @@
+"""Where a browser finds the two services, and what the page of one may ask of the other (CORS)."""
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import falcon
+
+from tally.redis_url import bracketed
+
+LOGIN = "/auth/login"  # on the accounts service
+SESSION = "/auth/session"  # on both
+
+_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}|[0-9A-Fa-f:.]{2,45}")
+_EXPOSED = "Retry-After, Tally-Event-Id"
+_SENT = "Authorization, Prefer, Tally-After"
+
+
+class Ports(NamedTuple):
+    """Where the two services listen."""
+
+    customers: int
+    accounts: int
+
+
+class Neighbours:
+    """The two services as the pages of `service` link to them.
+
+    `urls` are their addresses as a browser is to use them, by service; without one, a service is at its port
+    of the host that was asked.
+    """
+
+    def __init__(self, service: str, ports: Ports, urls: Mapping[str, str]) -> None:
+        self.service = service
+        (self._other,) = set(ports._fields) - {service}
+        self._ports = ports._asdict()
+        self._urls = {name: url.rstrip("/") + "/" for name, url in urls.items() if url}
+
+    def addresses(self, req: falcon.Request) -> dict[str, str]:
+        """The address of each service, which ends with a slash."""
+        host = bracketed(req.host) if _HOST.fullmatch(req.host) else "localhost"
+        found = {name: f"{req.scheme}://{host}:{port}/" for name, port in self._ports.items()}
+        return found | self._urls
+
+    def other(self, req: falcon.Request) -> str:
+        """The origin of the other service, as a browser writes it."""
+        return _origin(self.addresses(req)[self._other])
+
+    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Tell a browser that asks first what the other service's page may send here."""
+        if req.method != "OPTIONS" or not self._is_asked_by_other(req):
+            return
+        methods = "GET, POST, DELETE" if req.path in (LOGIN, SESSION) else "GET"
+        resp.set_header("Access-Control-Allow-Methods", methods)
+        resp.set_header("Access-Control-Allow-Headers", _SENT)
+        resp.status = falcon.HTTP_204
+        resp.complete = True
+
+    def process_response(
+        self, req: falcon.Request, resp: falcon.Response, resource: object, req_succeeded: bool
+    ) -> None:
+        """Let the other service's page read the answer in a browser, to which it is of another origin."""
+        if "HTTP_ORIGIN" not in req.env:
+            return
+        resp.append_header("Vary", "Origin")
+        if self._is_asked_by_other(req):
+            resp.set_header("Access-Control-Allow-Origin", req.env["HTTP_ORIGIN"])
+            resp.set_header("Access-Control-Allow-Credentials", "true")
+            resp.set_header("Access-Control-Expose-Headers", _EXPOSED)
+
+    def _is_asked_by_other(self, req: falcon.Request) -> bool:
+        return bool(req.env.get("HTTP_ORIGIN") == self.other(req))
+
+
+def _origin(url: str) -> str:
+    """Scheme, host and port of a URL, the port left out where it is the scheme's own (RFC 6454)."""
+    parts = urlsplit(url)
+    own = {"http": 80, "https": 443}[parts.scheme]
+    port = "" if parts.port in (None, own) else f":{parts.port}"
+    return f"{parts.scheme}://{bracketed(parts.hostname or '')}{port}"
