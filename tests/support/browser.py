@@ -41,13 +41,13 @@ _COLOURS = """async (png) => {
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
+def chromium(*arguments: str) -> Iterator[Browser]:
     """The system's Chromium; without one, the test is skipped by name."""
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         unavailable("Chromium", "no chromium on PATH; Debian's package is called chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=program, args=[*ARGUMENTS, *arguments])
         try:
             yield browser
         finally:

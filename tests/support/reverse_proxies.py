@@ -17,15 +17,9 @@ NAMES = ("nginx", "haproxy")
 
 def _nginx(directory: Path, port: int, upstream: int) -> list[str]:
     """One that keeps its connections to the service, and gives them to any client."""
-    (directory / "nginx.conf").write_text(f"""
-        daemon off; worker_processes 1; pid {directory}/nginx.pid; error_log {directory}/error.log;
-        events {{ }}
-        http {{
-            log_format line "$request_method $request_uri"; access_log {directory}/access.log line;
-            client_body_timeout 2s; client_header_timeout 2s; keepalive_timeout 2s;
-            client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy;
-            fastcgi_temp_path {directory}/fastcgi; uwsgi_temp_path {directory}/uwsgi;
-            scgi_temp_path {directory}/scgi;
+    return _nginx_with(
+        directory,
+        f"""
             upstream tally {{ server 127.0.0.1:{upstream}; keepalive 1; }}
             server {{
                 listen 127.0.0.1:{port};
@@ -37,6 +31,21 @@ def _nginx(directory: Path, port: int, upstream: int) -> list[str]:
                     proxy_request_buffering off;
                 }}
             }}
+        """,
+    )
+
+
+def _nginx_with(directory: Path, servers: str) -> list[str]:
+    (directory / "nginx.conf").write_text(f"""
+        daemon off; worker_processes 1; pid {directory}/nginx.pid; error_log {directory}/error.log;
+        events {{ }}
+        http {{
+            log_format line "$request_method $request_uri"; access_log {directory}/access.log line;
+            client_body_timeout 2s; client_header_timeout 2s; keepalive_timeout 2s;
+            client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy;
+            fastcgi_temp_path {directory}/fastcgi; uwsgi_temp_path {directory}/uwsgi;
+            scgi_temp_path {directory}/scgi;
+            {servers}
         }}
     """)
     return ["-c", str(directory / "nginx.conf"), "-e", str(directory / "error.log")]
@@ -82,15 +91,28 @@ def reverse_proxy(name: str, directory: Path, upstream: int) -> Iterator[Reverse
 
     It keeps one connection to the service, and sends any client's request over it.
     """
+    port, log = free_port(), directory / "access.log"
+    with _running(name, _ARGUMENTS[name](directory, port, upstream), log, port):
+        yield ReverseProxy(port, log)
+
+
+@contextmanager
+def front_door(directory: Path, servers: str, port: int) -> Iterator[None]:
+    """nginx with these `server` blocks, one of which listens at the port; see above."""
+    with _running("nginx", _nginx_with(directory, servers), directory / "output.log", port):
+        yield
+
+
+@contextmanager
+def _running(name: str, arguments: list[str], output: Path, port: int) -> Iterator[None]:
     program = shutil.which(name, path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
     if program is None:
         unavailable(name, f"it is not installed; Debian's package is called {name}")
-    port, log = free_port(), directory / "access.log"
-    with log.open("w") as output:
-        process = subprocess.Popen([program, *_ARGUMENTS[name](directory, port, upstream)], stdout=output)
+    with output.open("w") as told:
+        process = subprocess.Popen([program, *arguments], stdout=told)
     try:
         eventually(lambda: connect(port)).close()
-        yield ReverseProxy(port, log)
+        yield
     finally:
         process.terminate()
         process.wait()
