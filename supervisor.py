@@ -16,7 +16,7 @@ from tally.actors.control import ControlSocket, NotRunning
 from tally.actors.lock import AlreadyRunning, DirectoryLock
 from tally.actors.services import SERVICES
 from tally.actors.supervision import Child, StartFailed, Supervisor
-from tally.commands import checks, event_listing, status_report, terminal
+from tally.commands import checks, event_listing, next_command, status_report, terminal
 from tally.commands.adopting import adopt
 from tally.commands.copies import backup, join, promote, recover, restore
 from tally.commands.data import export, rebuild
@@ -164,6 +164,9 @@ def check(file: Path | None) -> None:
 def status(file: Path | None, as_json: bool, watch: bool) -> None:
     """Show the running supervisor's actors, and what waits to be published and applied.
 
+    What is wrong stands below, each trouble once, and the command to go on with after `next:`. Watched, it
+    goes on while no supervisor runs, and sees it come back.
+
     Exit status 1 when no supervisor runs here.
 
     \b
@@ -173,11 +176,11 @@ def status(file: Path | None, as_json: bool, watch: bool) -> None:
     try:
         with printing():
             if watch:
-                status_report.watch(settings, as_json)
+                status_report.watch(settings, file, as_json)
             else:
-                status_report.look(settings).show(as_json)
+                status_report.look(settings, file).show(as_json)
     except NotRunning as error:
-        end(FAILED, str(error))
+        end(FAILED, f"{error}; next: {next_command.called('run', file)}")
 
 
 @main.command()

@@ -80,5 +80,7 @@ def ask(directory: Path) -> list[ActorStatus]:
                 connection.connect(path)
             parts = iter(lambda: connection.recv(65536), b"")
             return msgspec.json.decode(b"".join(parts), type=list[ActorStatus])
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise NotRunning(f"no supervisor answers in {directory}") from error
         except (OSError, ValueError) as error:
             raise NotRunning(f"no supervisor answers in {directory}: {error}") from error

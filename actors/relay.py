@@ -259,7 +259,7 @@ def run(
     try:
         relay.step()
     except PASSING as error:
-        actor.trouble(str(error))  # nobody can tell now; what is written is published when Redis is back
+        actor.trouble(f"{type(error).__name__}: {error}")  # what is written is published when Redis is back
     actor.ready()
     actor.repeat(step)
     try:

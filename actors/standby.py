@@ -76,6 +76,6 @@ def run(
     try:
         follower.catch_up()
     except PASSING as error:
-        actor.trouble(str(error))
+        actor.trouble(f"{type(error).__name__}: {error}")
     actor.ready()
     actor.repeat(step, until=lambda: promoted)

@@ -2,6 +2,9 @@
 
 import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
+from shutil import get_terminal_size
 from typing import Any
 
 import msgspec
@@ -15,22 +18,24 @@ from tally.actors import control, family
 from tally.actors.control import ActorStatus
 from tally.actors.logs import printable
 from tally.actors.services import SERVICES
-from tally.commands import terminal
+from tally.commands import next_command, terminal
 from tally.commands.shared import redis_url
 from tally.config import Settings
-from tally.http.status import StatusReport
+from tally.http.status import REDIS_AWAY, ActorReport, StatusReport, troubles
 
 
 class Status(msgspec.Struct, frozen=True):
     """The actors with their memory in bytes, and a report on each service.
 
-    `trouble` is why nothing is known of the actors: no supervisor runs.
+    `trouble` is why nothing is known of the actors: no supervisor runs. `next` is the command to go on with,
+    if there is something to do.
     """
 
     actors: list[ActorStatus]
     memory_bytes: dict[str, int]
     services: list[StatusReport]
     trouble: str | None = None
+    next: str | None = None
 
     def show(self, as_json: bool) -> None:
         """Print it as one JSON object, or as tables: for a terminal, or plain with nothing cut off."""
@@ -38,23 +43,62 @@ class Status(msgspec.Struct, frozen=True):
             print(msgspec.json.encode(self).decode())
         elif sys.stdout.isatty():
             Console().print(self.tables())
+            print(self._next(), end="")  # not folded, so that it can be copied
         else:
-            for part in (*map(terminal.plain, self._tables()), *self._told()):
-                print(part, end="\n\n")
+            for rows in self._tables(self._actors()):
+                print(terminal.plain(rows), end="\n\n")
+            print(self._told() + self._next(), end="")
 
     def tables(self) -> ConsoleRenderable:
-        """As tables for a terminal, one below the other."""
-        parts = [*map(terminal.table, self._tables()), *map(Text, self._told())]
-        return Group(*(Padding(part, (0, 0, 1, 0)) for part in parts))
+        """As tables for a terminal, one below the other, and what is wrong; without what is next.
 
-    def _tables(self) -> list[terminal.Rows]:
-        actors = [self._actor(actor) for actor in self.actors]
+        Where they are longer than the terminal, actors of one kind share a row.
+        """
+        tables, told = self._tables(self._actors()), self._told() + self._next()
+        if sum(len(rows) + 1 for rows in tables) + told.count("\n") > get_terminal_size().lines:
+            tables = self._tables(self._kinds())
+        parts = [Padding(terminal.table(rows), (0, 0, 1, 0)) for rows in tables]
+        return Group(*parts, Text(self._told(), end=""))
+
+    def screen(self) -> ConsoleRenderable:
+        """All of it, for a whole screen."""
+        return Group(self.tables(), Text(self._next(), end=""))
+
+    def _tables(self, actors: terminal.Rows) -> list[terminal.Rows]:
         services = [_service(report) for report in self.services]
-        return [
-            [("actor", "pid", "state", "uptime", "restarts", "memory", "trouble"), *actors],
+        tables: list[terminal.Rows] = [
+            [("actor", "pid", "state", "uptime", "restarts", "memory"), *actors],
             [("service", "status", "outbox", "pending", "lag", "dead letters"), *services],
             *self._nodes(),
         ]
+        return [rows for rows in tables if len(rows) > 1]
+
+    def _actors(self) -> terminal.Rows:
+        return [self._row(actor.name, str(actor.pid or "-"), [actor]) for actor in self.actors]
+
+    def _kinds(self) -> terminal.Rows:
+        kinds: dict[tuple[str, str], list[ActorStatus]] = {}
+        for actor in self.actors:
+            kinds.setdefault((actor.name.rstrip("-0123456789"), actor.state), []).append(actor)
+        return [
+            self._row(f"{kind} ({len(actors)})", "-", actors)
+            if len(actors) > 1
+            else self._row(actors[0].name, str(actors[0].pid or "-"), actors)
+            for (kind, _), actors in kinds.items()
+        ]
+
+    def _row(self, name: str, pid: str, actors: Sequence[ActorStatus]) -> tuple[str, ...]:
+        """Of one actor, or of several in the same state: since when all of them run, and sums."""
+        uptimes = [actor.uptime_seconds for actor in actors if actor.uptime_seconds is not None]
+        memory = sum(self.memory_bytes.get(actor.name, 0) for actor in actors)
+        return (
+            name,
+            pid,
+            actors[0].state,
+            terminal.spoken(min(uptimes)) if uptimes else "-",
+            str(sum(actor.restarts for actor in actors)),
+            f"{memory / 1e6:.0f} MB",
+        )
 
     def _nodes(self) -> list[terminal.Rows]:
         """The nodes, as the service sees them that applies all events; none where this is the only one."""
@@ -67,32 +111,40 @@ class Status(msgspec.Struct, frozen=True):
                 f"{node.number}{', standby' if node.standby else ''}{' (here)' if node.here else ''}",
                 *(printable(name or "-") for name in (node.customers, node.accounts)),
                 _shown(node.lag),
-                "never" if node.idle_seconds is None else f"{node.idle_seconds:.0f} s ago",
+                "never" if node.idle_seconds is None else f"{terminal.spoken(node.idle_seconds)} ago",
                 printable(" ".join(filter(None, (node.url_customers, node.url_accounts)))) or "-",
             )
             for node in nodes
         ]
         return [[("node", "customers", "accounts", "missing here", "has read", "address"), *rows]]
 
-    def _told(self) -> list[str]:
-        return [*([printable(self.trouble)] if self.trouble else []), *self._degraded()]
-
-    def _degraded(self) -> list[str]:
-        reasons = dict.fromkeys(reason for report in self.services for reason in report.reasons)
+    def _told(self) -> str:
+        """What is wrong, and what else people should know: each on a line of its own, and an empty one."""
         notes = dict.fromkeys(note for report in self.services for note in report.notes)
-        told = [("degraded", reason) for reason in reasons] + [("note", note) for note in notes]
-        return [f"{kind}: {printable(text)}" for kind, text in told]
+        lines = [
+            *([self.trouble] if self.trouble else []),
+            *(f"degraded: {reason}" for reason in _reasons(self.actors, self.services)),
+            *(f"note: {note}" for note in notes),
+        ]
+        return "".join(f"{printable(line)}\n" for line in lines) + ("\n" if lines else "")
 
-    def _actor(self, actor: ActorStatus) -> tuple[str, ...]:
-        return (
-            actor.name,
-            str(actor.pid or "-"),
-            actor.state,
-            "-" if actor.uptime_seconds is None else f"{actor.uptime_seconds:.0f} s",
-            str(actor.restarts),
-            f"{self.memory_bytes.get(actor.name, 0) / 1e6:.0f} MB",
-            printable(actor.trouble or actor.failed or ""),
-        )
+    def _next(self) -> str:
+        return f"next: {self.next}\n" if self.next else ""
+
+
+def _reasons(actors: Sequence[ActorStatus], services: Sequence[StatusReport]) -> list[str]:
+    """Why something is degraded, each trouble once, whoever has it: services, and actors of all kinds."""
+    reasons: list[str] = []
+    for report in services:
+        of_actors = {*troubles(report.actors, ())}
+        for reason in report.reasons:
+            is_away = reason.startswith(REDIS_AWAY) and any(each.startswith(REDIS_AWAY) for each in reasons)
+            if reason not in of_actors and reason not in reasons and not is_away:
+                reasons.append(reason)
+    reports = [
+        ActorReport(each.name, each.state, each.restarts, each.trouble or each.failed) for each in actors
+    ]
+    return [*troubles(reports, reasons), *reasons]
 
 
 def _service(report: StatusReport) -> tuple[str, ...]:
@@ -107,42 +159,51 @@ def _service(report: StatusReport) -> tuple[str, ...]:
     )
 
 
-def look(settings: Settings) -> Status:
-    """Ask the supervisor, the databases and Redis. Raises NotRunning."""
-    return _with_services(settings, control.ask(settings.directory))
+def look(settings: Settings, file: Path | None) -> Status:
+    """Ask the supervisor, the databases and Redis; `file` has the settings. Raises NotRunning."""
+    return _with_services(settings, file, control.ask(settings.directory))
 
 
-def _with_services(settings: Settings, actors: list[ActorStatus], trouble: str | None = None) -> Status:
+def _with_services(
+    settings: Settings, file: Path | None, actors: list[ActorStatus], trouble: str | None = None
+) -> Status:
     url = redis_url(settings)
     probes = (
         family.status_probe(settings, service, url)
         for service in SERVICES
         if (settings.directory / f"{service}.db").exists()
     )
-    return Status(actors, _memory(actors), [probe() for probe in probes], trouble)
+    services = [probe() for probe in probes]
+    if trouble:
+        words: str | None = "run"
+    else:
+        letters = any(report.redis.dead_letters for report in services)
+        words = next_command.against(_reasons(actors, services), letters)
+    command = next_command.called(words, file) if words else None
+    return Status(actors, _memory(actors), services, trouble, command)
 
 
-def watch(settings: Settings, as_json: bool) -> None:
+def watch(settings: Settings, file: Path | None, as_json: bool) -> None:
     """Show the status again every second, until KeyboardInterrupt, also while no supervisor runs.
 
     On a terminal it is drawn in place; otherwise one follows the other.
     """
     if as_json or not sys.stdout.isatty():
         while True:
-            _look_anyway(settings).show(as_json)
+            _look_anyway(settings, file).show(as_json)
             sys.stdout.flush()
             time.sleep(1)
-    with Live(_look_anyway(settings).tables(), auto_refresh=False, screen=True) as live:
+    with Live(_look_anyway(settings, file).screen(), auto_refresh=False, screen=True) as live:
         while True:
             time.sleep(1)
-            live.update(_look_anyway(settings).tables(), refresh=True)
+            live.update(_look_anyway(settings, file).screen(), refresh=True)
 
 
-def _look_anyway(settings: Settings) -> Status:
+def _look_anyway(settings: Settings, file: Path | None) -> Status:
     try:
-        return look(settings)
+        return look(settings, file)
     except control.NotRunning as error:
-        return _with_services(settings, [], trouble=str(error))
+        return _with_services(settings, file, [], trouble=str(error))
 
 
 def _memory(actors: list[ActorStatus]) -> dict[str, int]:

@@ -21,6 +21,19 @@ def fitted(line: str) -> str:
     return text.plain
 
 
+def spoken(seconds: float) -> str:
+    """How long that is, as people say it: `45 s`, `3 min`, `2 h 5 min`, `4 days`."""
+    if seconds < 60:
+        return f"{int(seconds)} s"
+    minutes = int(seconds // 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    return "1 day" if hours < 48 else f"{hours // 24} days"
+
+
 def plain(rows: Rows) -> str:
     """The rows as aligned columns, nothing cut off."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

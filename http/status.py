@@ -26,6 +26,8 @@ from tally.store.stream import ConsumerGroup, EventStream, RedisError, entry_tim
 from tally.version import VERSION
 
 ANSWER_SECONDS = 0.2  # twice that, to connect and to answer, stays below half a second
+REDIS_AWAY = "Redis does not answer"  # so begins the reason
+_NO_ANSWER = {"ConnectionError", "TimeoutError", "BusyLoadingError"}  # so begin actors' troubles then
 TOLD_LOG_BYTES = 64_000_000  # of a write-ahead log; some 16 MiB are usual, at most 32
 
 
@@ -135,7 +137,7 @@ class StatusProbe:
                 log_bytes = database.log_bytes()
         except StoreError as error:
             reasons.append(str(error))
-        reasons = [*_troubles(actors, reasons), *reasons]
+        reasons = [*troubles(actors, reasons), *reasons]
         if log_bytes is not None and log_bytes >= TOLD_LOG_BYTES:
             reasons.append(
                 f"{self._service}.db-wal has {log_bytes / 1e6:,.0f} MB: something reads it without an end, "
@@ -197,7 +199,7 @@ class StatusProbe:
             if self._service == "accounts" and pending == 0 and (why := read_model.due(database)):
                 reasons.append(why)
         except (RedisError, OSError) as error:
-            reasons.append(f"Redis does not answer: {error}")
+            reasons.append(f"{REDIS_AWAY}: {error}")
             return RedisStatus(reachable=False), _nodes(database, known_nodes(database))
         finally:
             stream.client.close()
@@ -207,12 +209,18 @@ class StatusProbe:
         return RedisStatus(reachable=True, pending=pending, dead_letters=dead_letters, lag=lag), nodes
 
 
-def _troubles(actors: Collection[ActorReport], reasons: Collection[str]) -> Iterator[str]:
-    """What actors wait out: each trouble once, with all who have it, and none that is among the reasons."""
+def troubles(actors: Collection[ActorReport], reasons: Collection[str]) -> Iterator[str]:
+    """What actors wait out: each trouble once, with all who have it, and none that is among the reasons.
+
+    Where Redis does not answer, it is one trouble, in whatever words each of them says so.
+    """
     waiting: dict[str, list[str]] = {}
+    is_away = any(reason.startswith(REDIS_AWAY) for reason in reasons)
     for actor in actors:
-        said = (actor.trouble or "").split(": ", 1)[-1]  # behind the name of the error
-        if actor.trouble and not any(said in reason for reason in reasons):
+        name, _, said = (actor.trouble or "").partition(": ")
+        if is_away and name in _NO_ANSWER:
+            continue
+        if actor.trouble and not any((said or name) in reason for reason in reasons):
             waiting.setdefault(actor.trouble, []).append(actor.name)
     return (f"{', '.join(names)}: {trouble}" for trouble, names in waiting.items())
 

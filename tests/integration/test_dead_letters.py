@@ -20,7 +20,8 @@ NEARLY_TOO_MUCH = 9223372036854000000  # cents; an invoice of 10^12 more makes t
 
 
 def _supervisor(tally: Tally, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return command(*arguments[:2], "--config", tally.directory / "tally.toml", *arguments[2:])
+    words = 2 if arguments[0] == "dead-letters" else 1
+    return command(*arguments[:words], "--config", tally.directory / "tally.toml", *arguments[words:])
 
 
 @pytest.fixture
@@ -65,6 +66,10 @@ def test_the_status_is_degraded_while_there_are_letters(tally: Tally, letter: st
     report = tally.accounts.get("/status")
     assert (report["status"], report["redis"]["dead_letters"]) == ("degraded", 2)
     assert "dead letters" in report["reasons"][0]
+    shown = _supervisor(tally, "status").stdout.splitlines()
+    assert shown.count("degraded: 2 dead letters wait for a decision") == 1
+    config = tally.directory / "tally.toml"
+    assert shown[-1] == f"next: python supervisor.py dead-letters list --config {config}"
 
 
 def test_what_is_discarded_is_gone(tally: Tally, letter: str, client: redis.Redis) -> None:

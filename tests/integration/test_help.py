@@ -158,6 +158,8 @@ def test_status_keeps_to_the_terminals_width_and_watch_redraws_until_ctrl_c(tall
     status, shown = on_terminal("status", "--config", config, columns=80)
     assert (status, "customers-http-1" in shown) == (0, True)
     assert max(map(len, shown.splitlines())) <= 80
+    assert len(shown.splitlines()) < 24
+    assert "next:" not in shown
 
     status, shown = on_terminal(
         "status", "--watch", "--config", config, until=lambda seen: seen.count("customers-relay") >= 3

@@ -64,6 +64,11 @@ def test_it_says_that_none_runs_and_goes_on(tally: Tally, tmp_path: Path, option
         told = [json.loads(line) for line in seen.read_text().splitlines()]
         assert all(bool(each["actors"]) == (each["trouble"] is None) for each in told)
         assert all([service["service"] for service in each["services"]] for each in told)
+        assert all(
+            (each["next"] or "").startswith("python supervisor.py run") for each in told if each["trouble"]
+        )
+    else:
+        assert f"\nnext: python supervisor.py run --config {tally.directory / 'tally.toml'}\n" in since(0)
 
 
 def test_on_a_terminal_too(tally: Tally) -> None:
@@ -87,4 +92,6 @@ def test_without_it_the_exit_status_tells(tally: Tally) -> None:
     for option in ((), ("--json",)):
         run = command("status", *option, "--config", tally.directory / "tally.toml")
         assert (run.returncode, run.stdout) == (1, "")
-        assert NONE_RUNS in run.stderr
+        (line,) = run.stderr.splitlines()
+        next = f"python supervisor.py run --config {tally.directory / 'tally.toml'}"
+        assert line == f"tally: {NONE_RUNS}{tally.directory / 'data'}; next: {next}"

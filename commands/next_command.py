@@ -1,0 +1,39 @@
+"""Which command to go on with, ready to be copied."""
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from tally.http.status import REDIS_AWAY
+
+_NAMED = re.compile("`([^`]+)`( at node)?")
+_INSTEAD = {"groups remove": "groups list", "nodes remove": "nodes list", "join": "join DIR"}
+"""A reason that names a removal does so under a condition: then it is time to look."""
+
+
+def against(reasons: Sequence[str], dead_letters: bool) -> str | None:
+    """The command against what is wrong, the gravest first: without the program's name, None for none."""
+    if any(reason.startswith(REDIS_AWAY) for reason in reasons):
+        return "check"
+    remedies = (remedy for reason in reasons if (remedy := _remedy(reason)))
+    return next(remedies, "dead-letters list" if dead_letters else None)
+
+
+def called(words: str, file: Path | None) -> str:
+    """The command as it is called here: by the name that this program was called by, with its settings."""
+    name = click.get_current_context().find_root().info_name or "tally"
+    return f"{name} {words}{f' --config {shlex.quote(str(file))}' if file else ''}"
+
+
+def _remedy(reason: str) -> str | None:
+    """The first command of ours that the reason names."""
+    root = click.get_current_context().find_root().command
+    ours = root.commands if isinstance(root, click.Group) else {}
+    for found in _NAMED.finditer(reason):
+        words = found[1].split()
+        if words[0] in ours and not found[2]:  # what is to be done at another node is not next here
+            return _INSTEAD.get(" ".join(words[:2])) or " ".join(words)
+    return None
