@@ -4,7 +4,9 @@ import gc
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import click
@@ -21,6 +23,7 @@ from tally.commands.adopting import adopt
 from tally.commands.copies import backup, join, promote, recover, restore
 from tally.commands.data import export, rebuild
 from tally.commands.demo_command import demo
+from tally.commands.event_choice import Ago, Choice
 from tally.commands.groups import groups_command
 from tally.commands.import_command import import_
 from tally.commands.inherited import let_go_of_output
@@ -36,10 +39,13 @@ from tally.commands.shared import (
     printing,
     redis_url,
     say,
+    some_id,
 )
 from tally.commands.users import users, warn_without_admin
 from tally.config import Settings
-from tally.events import EVENT_TYPES
+from tally.events import EVENT_TYPES, Id
+from tally.store.accounts import Accounts
+from tally.store.accounts import open_database as open_accounts
 from tally.store.errors import StoreError
 from tally.store.stream import RedisError, connect
 from tally.version import VERSION
@@ -47,8 +53,8 @@ from tally.version import VERSION
 ROLES = ("customers", "accounts", "redis")
 
 
-def _stream_id(_context: object, _parameter: object, value: str) -> str:
-    if value == event_listing.NEW or re.fullmatch(r"\d{1,20}(-\d{1,20})?", value, re.ASCII):
+def _stream_id(_context: object, _parameter: object, value: str | None) -> str | None:
+    if value is None or value == event_listing.NEW or re.fullmatch(r"\d{1,20}(-\d{1,20})?", value, re.ASCII):
         return value
     raise click.BadParameter("Expected the id of an event, such as 1553318690326-0")
 
@@ -189,11 +195,11 @@ def status(file: Path | None, as_json: bool, watch: bool) -> None:
 @click.option(
     "--from",
     "start",
-    default="0",
     metavar="ID",
     callback=_stream_id,
     help=f"Begin with this id; {event_listing.NEW} begins with those that come.",
 )
+@click.option("--since", type=Ago(), metavar="AGO", help="Begin so long ago: 10m, 90s, 2h, 1d, 1h30m.")
 @click.option(
     "--type",
     "types",
@@ -201,30 +207,58 @@ def status(file: Path | None, as_json: bool, watch: bool) -> None:
     type=click.Choice(list(EVENT_TYPES)),
     help="Only events of this type; may be given several times.",
 )
+@click.option("--customer", metavar="ID", callback=some_id, help="Only what concerns this customer.")
+@click.option(
+    "--account", metavar="ID", callback=some_id, help="Only what concerns this account or its customers."
+)
 @click.option("--json", "form", flag_value="json", help="One JSON object a line, with every field.")
 @click.option("--raw", "form", flag_value="raw", help="Every field as Redis has it, as redis-cli shows them.")
 def events(
-    file: Path | None, follow: bool, start: str, types: tuple[str, ...], form: event_listing.Form | None
+    file: Path | None,
+    follow: bool,
+    start: str | None,
+    since: timedelta | None,
+    types: tuple[str, ...],
+    customer: Id | None,
+    account: Id | None,
+    form: event_listing.Form | None,
 ) -> None:
     """Print the stream: id, time, type and payload of each event.
 
+    An event is printed when it meets all of --type, --customer and --account that are given. Of an account
+    are its customers' invoices and credits too.
+
     \b
-    Example: python supervisor.py events --follow --type InvoiceCreated
+    Example: python supervisor.py events --since 10m --follow --type InvoiceCreated
     """
+    if start and since is not None:
+        raise click.UsageError("give --from or --since, not both")
     settings = load(file)
     key = settings.redis.stream
     client = connect(redis_url(settings), key=key)
-    listing = event_listing.Listing(types, form or "line")
+    customers = [] if account is None else _customers_of(settings, account)
+    listing = event_listing.Listing(Choice(types, customer, account, customers), form or "line")
+    first = start or ("0" if since is None else since)
     if follow:
-        pages = event_listing.endless_pages(client, key, start, say)
+        pages = event_listing.endless_pages(client, key, first, say)
     else:
-        pages = event_listing.pages(client, key, start)
+        pages = event_listing.pages(client, key, first)
     try:
         with printing():
             for page in pages:
                 listing.print(page)
     except RedisError as error:
         end(FAILED, f"Redis at {settings.redis.address}: {error}")
+
+
+def _customers_of(settings: Settings, account: Id) -> Collection[int]:
+    """As accounts.db has them; where it can't be read, that is told, and the stream alone tells."""
+    try:
+        with closing(open_accounts(settings.directory, make=False)) as database:
+            return Accounts(database).ids_of_customers(account)
+    except StoreError as error:
+        say(f"{error}: the stream alone tells whose invoices and credits are the account's")
+        return []
 
 
 @main.command()

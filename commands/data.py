@@ -16,7 +16,7 @@ from tally.commands.shared import (
     confirmed,
     end,
     load,
-    some_account,
+    some_id,
     token_option,
 )
 from tally.events import Id
@@ -28,7 +28,7 @@ from tally.store.stream import RedisError
 @click.command(cls=Command)
 @config_option
 @click.argument("what", type=click.Choice(["invoices", "credits", "customers", "accounts", "revenue"]))
-@click.option("--account", metavar="ID", callback=some_account, help="Only what belongs to this account.")
+@click.option("--account", metavar="ID", callback=some_id, help="Only what belongs to this account.")
 @click.option("--from", "first", metavar="DATE", help="Only from this date, or month, on.")
 @click.option("--to", "last", metavar="DATE", help="Only up to this date, or month.")
 @click.option(

@@ -1,7 +1,8 @@
 """`events` and `dead-letters list`: entries as lines, for people and for programs. Joins no group."""
 
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Literal
 
 import msgspec
@@ -11,6 +12,7 @@ from tenacity.wait import wait_random_exponential
 
 from tally.actors.logs import printable
 from tally.commands import terminal
+from tally.commands.event_choice import Choice
 from tally.events import EVENT_TYPES, PAYLOAD_FIELD, TYPE_FIELD
 from tally.store.dead_letters import DeadLetter
 from tally.store.stream import BLOCK_MS, Entry, entry_time
@@ -26,10 +28,10 @@ Form = Literal["line", "json", "raw"]
 
 
 class Listing:
-    """Prints entries, those of `types` or all, in one form."""
+    """Prints the chosen ones of entries, in one form."""
 
-    def __init__(self, types: Collection[str], form: Form) -> None:
-        self._types = {name.encode() for name in types}
+    def __init__(self, choice: Choice, form: Form) -> None:
+        self._choice = choice
         shown: dict[Form, Callable[[Entry], str]] = {"line": _line, "json": _json, "raw": self._raw}
         self._shown = shown[form]
         self._printed = 0
@@ -37,7 +39,7 @@ class Listing:
     def print(self, entries: list[Entry]) -> None:
         """Each below the other. Raises BrokenPipeError when nobody reads them any more."""
         for entry in entries:
-            if not self._types or entry.fields.get(TYPE_FIELD) in self._types:
+            if self._choice.wants(entry):
                 print(self._shown(entry))
         sys.stdout.flush()
 
@@ -65,8 +67,12 @@ def print_letters(letters: Sequence[DeadLetter], as_json: bool) -> None:
         terminal.show([("id", "failed at", "group", "event", "reason"), *rows])
 
 
-def pages(client: redis.Redis, key: str, start: str) -> Iterator[list[Entry]]:
-    """The entries with the id `start` and after, up to the last one. Raises RedisError."""
+Start = str | timedelta
+"""The first id, or how long ago, by Redis's clock."""
+
+
+def pages(client: redis.Redis, key: str, start: Start) -> Iterator[list[Entry]]:
+    """The entries from `start` on, up to the last one. Raises RedisError."""
     position = _before(client, key, start)
     while page := _read(client, key, position, None):
         yield page
@@ -74,7 +80,7 @@ def pages(client: redis.Redis, key: str, start: str) -> Iterator[list[Entry]]:
 
 
 def endless_pages(
-    client: redis.Redis, key: str, start: str, told: Callable[[str], object]
+    client: redis.Redis, key: str, start: Start, told: Callable[[str], object]
 ) -> Iterator[list[Entry]]:
     """The same, and then those that come, without end. Raises RedisError only for what won't pass.
 
@@ -126,8 +132,12 @@ def _read(client: redis.Redis, key: str, after: str, block_ms: int | None) -> li
     return [Entry(id, fields) for _, entries in answer for id, fields in entries]
 
 
-def _before(client: redis.Redis, key: str, start: str) -> str:
+def _before(client: redis.Redis, key: str, start: Start) -> str:
     """The id that XREAD is to go on from so that `start` itself is among what it answers."""
+    if isinstance(start, timedelta):
+        time: Any = client.time()
+        seconds, microseconds = time
+        start = str(max(seconds * 1000 + microseconds // 1000 - start // timedelta(milliseconds=1), 0))
     if start == NEW:
         newest: Any = client.xrevrange(key, count=1)
         return newest[0][0].decode() if newest else "0-0"

@@ -12,7 +12,7 @@ from tally.commands.shared import (
     config_option,
     end,
     load,
-    some_account,
+    some_id,
     token_option,
 )
 from tally.events import Id
@@ -56,7 +56,7 @@ def _where(_context: object, _parameter: object, values: tuple[str, ...]) -> tup
     "--account",
     "account_id",
     metavar="ID",
-    callback=some_account,
+    callback=some_id,
     help="The account that all rows belong to.",
 )
 @click.option(

@@ -65,8 +65,8 @@ def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-def some_account(_context: object, _parameter: object, value: str | None) -> Id | None:
-    """Click's callback of an option that is the id of an account."""
+def some_id(_context: object, _parameter: object, value: str | None) -> Id | None:
+    """Click's callback of an option that is the id of an account or a customer."""
     try:
         return None if value is None else Id.parse(value)
     except ValueError as error:

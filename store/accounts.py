@@ -291,6 +291,11 @@ class Accounts:
         rows = self.database.rows(_CUSTOMERS_OF, {"account": account_id, "after": after, "limit": limit})
         return [CustomerRevenue(Id(row[0]), *row[1:]) for row in rows]
 
+    def ids_of_customers(self, account_id: int) -> set[int]:
+        """The ids of the account's customers, also of those that were deleted."""
+        rows = self.database.rows("SELECT id FROM customer WHERE account_id = ?", (account_id,))
+        return {id for (id,) in rows}
+
     def customers_in_order(
         self, account_id: int, order: CustomerOrder, after: tuple[str | int, int] | None, limit: int
     ) -> list[CustomerRevenue]:

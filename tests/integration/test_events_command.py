@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from support.program import SUPERVISOR
 from support.redis_process import RedisProcess
 from support.terminal import on_terminal
 from support.waiting import eventually
+from tally.store.accounts import open_database
 
 PAYLOAD = '{"id":"1","account_id":"1","name":"John Adams","created_date":"2019-01-06T12:00:00Z"}'
 
@@ -112,6 +113,49 @@ def test_types_may_be_chosen_and_one_that_does_not_exist_is_wrong_usage(
     chosen = _events(config, "--type", "InvoiceCreated", "--type", "AccountCreated")
     assert [line.split()[2] for line in chosen] == ["InvoiceCreated", "AccountCreated", "InvoiceCreated"]
     assert command("events", "--config", config, "--type", "Invoice").returncode == 2
+
+
+def test_since_begins_so_long_ago_by_the_clock_of_redis(config: Path, client: redis.Redis) -> None:
+    now = client.time()[0]
+    ids = [_add(client, f"{(now - ago) * 1000}-0") for ago in (7 * 86400, 7300, 3500, 300)]
+    for since, expected in (("8d", ids), ("2h", ids[2:]), ("1h30m", ids[2:]), ("10m", ids[3:]), ("0s", [])):
+        assert [line.split()[0] for line in _events(config, "--since", since)] == expected, since
+    for wrong in ("", "10", "m", "10x", "1m1h", "-1m"):
+        done = command("events", "--config", config, f"--since={wrong}")
+        assert (done.returncode, "such as 10m" in done.stderr) == (2, True), wrong
+    done = command("events", "--config", config, "--since", "1m", "--from", "0")
+    assert (done.returncode, "not both" in done.stderr) == (2, True)
+
+
+def test_a_customer_and_an_account_may_be_chosen(config: Path, client: redis.Redis, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    with closing(open_database(tmp_path / "data")) as database, database.transaction():
+        database.execute("INSERT INTO customer (id, account_id) VALUES (8, 1)")  # told of before the stream
+    _add(client, "1-0", "AccountCreated", '{"id":"1"}')
+    _add(client, "2-0", "CustomerCreated", '{"id":"1","account_id":"2"}')
+    _add(client, "3-0", "CustomerCreated", '{"id":"7","account_id":"1"}')
+    _add(client, "4-0", "InvoiceCreated", '{"id":"1","customer_id":"7"}')
+    _add(client, "5-0", "InvoiceCreated", '{"id":"7","customer_id":"8"}')
+    _add(client, "6-0", "InvoiceCreated", '{"id":"2","customer_id":"1"}')
+    _add(client, "7-0", "InvoiceCreated", "broken")
+
+    def chosen(*options: str) -> str:
+        return "".join(line[0] for line in _events(config, *options))
+
+    assert chosen("--customer", "7") == "34"
+    assert chosen("--account", "1") == "1345"
+    assert chosen("--account", "1", "--customer", "7", "--type", "InvoiceCreated") == "4"
+    assert command("events", "--config", config, "--customer", "x").returncode == 2
+
+
+def test_where_accounts_db_can_not_be_read_the_account_is_known_by_the_stream(
+    config: Path, client: redis.Redis
+) -> None:
+    _add(client, "3-0", "CustomerCreated", '{"id":"7","account_id":"1"}')
+    _add(client, "4-0", "InvoiceCreated", '{"id":"1","customer_id":"7"}')
+    done = command("events", "--config", config, "--account", "1")
+    assert (done.returncode, done.stdout.count("\n")) == (0, 2)
+    assert "the stream alone tells whose invoices" in done.stderr
 
 
 def test_json_has_every_field_and_what_is_json_stays_as_it_is(config: Path, client: redis.Redis) -> None:

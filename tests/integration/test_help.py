@@ -112,7 +112,9 @@ def _completed(*words: str) -> set[str]:
 
 def test_commands_options_types_and_roles_are_completed() -> None:
     assert {"run", "check", "status", "events", "dead-letters", "import"} <= _completed("")
-    assert {"--follow", "--from", "--type", "--json"} <= _completed("events", "--")
+    assert {"--follow", "--from", "--since", "--type", "--customer", "--account", "--json"} <= _completed(
+        "events", "--"
+    )
     assert _completed("events", "--type", "") == set(EVENT_TYPES)
     assert _completed("run", "--only", "") == {"customers", "accounts", "redis"}
     assert _completed("completion", "") == {"bash", "zsh", "fish"}

@@ -1,0 +1,91 @@
+"""Which events of the stream are shown: by type, by customer, by account, and since when."""
+
+import re
+from collections.abc import Collection
+from datetime import timedelta
+
+import click
+import msgspec
+
+from tally.events import PAYLOAD_FIELD, TYPE_FIELD, Id
+from tally.store.stream import Entry
+
+_AGO = re.compile(r"(?=\d)(?:(\d{1,5})d)?(?:(\d{1,5})h)?(?:(\d{1,5})m)?(?:(\d{1,5})s)?", re.ASCII)
+
+
+class Ago(click.ParamType[timedelta]):
+    """How long ago: days, hours, minutes and seconds, of which some may be left out."""
+
+    name = "ago"
+
+    def convert(
+        self, value: str | timedelta, param: click.Parameter | None, ctx: click.Context | None
+    ) -> timedelta:
+        """Fails, as wrong usage, for what is no such time."""
+        if isinstance(value, timedelta):
+            return value
+        found = _AGO.fullmatch(value)
+        if found is None:
+            self.fail("Expected how long ago, such as 10m, 90s, 2h, 1d or 1h30m", param, ctx)
+        days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+        return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+
+
+class _Names(msgspec.Struct):
+    """What payloads say of whom they concern; any of it may be missing."""
+
+    id: str | None = None
+    customer_id: str | None = None
+    account_id: str | None = None
+
+
+_decoder = msgspec.json.Decoder(_Names)
+
+
+class Choice:
+    """Tells which entries are wanted: those that are all that is asked for. Wants them in the stream's order.
+
+    Of an account are its own events, its customers', and those of their invoices and credits while they were
+    its customers. Those don't name the account: `customers` are its customers now, and the stream tells where
+    else they were. What can't be read concerns nobody.
+    """
+
+    def __init__(
+        self,
+        types: Collection[str] = (),
+        customer: Id | None = None,
+        account: Id | None = None,
+        customers: Collection[int] = (),
+    ) -> None:
+        self._types = {name.encode() for name in types}
+        self._customer = None if customer is None else str(customer)
+        self._account = None if account is None else str(account)
+        self._customers = customers
+        self._told: dict[str, bool] = {}  # of customers: whether they were the account's when last told of
+
+    def wants(self, entry: Entry) -> bool:
+        """Whether it is to be shown."""
+        type_ = entry.fields.get(TYPE_FIELD, b"")
+        is_wanted = not self._types or type_ in self._types
+        if self._customer is None and self._account is None:
+            return is_wanted
+        try:
+            names = _decoder.decode(entry.fields.get(PAYLOAD_FIELD, b""))
+        except (ValueError, RecursionError):
+            return False
+        customer = names.id if type_.startswith(b"Customer") else names.customer_id
+        account = names.id if type_.startswith(b"Account") else names.account_id
+        is_of_account = self._account is None or self._is_of_account(customer, account)
+        return is_wanted and is_of_account and self._customer in (None, customer)
+
+    def _is_of_account(self, customer: str | None, account: str | None) -> bool:
+        if customer is None:
+            return account == self._account
+        before = self._told.get(customer)
+        if account is None:
+            return self._is_customer(customer) if before is None else before
+        self._told[customer] = account == self._account
+        return account == self._account or before is True  # it came, or it leaves
+
+    def _is_customer(self, customer: str) -> bool:
+        return customer.isdigit() and int(customer[:20]) in self._customers
