@@ -20,7 +20,7 @@ from tally.http.values import Name
 from tally.store import accounts, passwords
 from tally.store.errors import StoreError
 from tally.store.revocations import Revocations
-from tally.store.users import NoSuchUser, Users
+from tally.store.users import NoSuchUser, User, Users
 
 
 class UserName(click.ParamType[str]):
@@ -101,6 +101,26 @@ def remove(file: Path | None, name: str) -> None:
 @users.command()
 @config_option
 @click.argument("name", type=UserName())
+@click.option("--password-stdin", "piped", is_flag=True, help="Read the password from standard input.")
+def passwd(file: Path | None, name: str, piped: bool) -> None:
+    """Give NAME another password, and end its tokens. Asks for the new one.
+
+    \b
+    Example: python supervisor.py users passwd alice
+    """
+    settings = load(file)
+    with _users(settings) as everybody:
+        _existing(everybody, name)  # else it would be typed for nothing
+    password = _new_password(piped)
+    with _users(settings) as everybody:
+        everybody.give_password(_existing(everybody, name), password)
+        _revoke(settings, everybody, name)
+    click.echo(f"{name} has another password; its tokens are good no more")
+
+
+@users.command()
+@config_option
+@click.argument("name", type=UserName())
 def revoke(file: Path | None, name: str) -> None:
     """End all tokens that NAME was given up to now. It may sign in again.
 
@@ -142,10 +162,15 @@ def token(file: Path | None, name: str, days: int, all_calls: bool) -> None:
 
 def _revoke(settings: Settings, everybody: Users, name: str) -> None:
     """In the transaction, so that one at a time changes the list."""
+    user = _existing(everybody, name)
+    Revocations(settings.directory).add(user.id, user.name, int(time.time()))
+
+
+def _existing(everybody: Users, name: str) -> User:
     user = everybody.named(name)
     if user is None:
         raise NoSuchUser(f"there is no user {name}; `users list` shows them")
-    Revocations(settings.directory).add(user.id, user.name, int(time.time()))
+    return user
 
 
 @contextmanager

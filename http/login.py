@@ -105,7 +105,7 @@ class LoginResource:
         def note(store: HasDatabase) -> None:
             LoginAttempts(store.database).succeeded(login.username, address)
             if renewed:
-                Users(store.database).keep_password(user.id, renewed)
+                Users(store.database).give_password(user, renewed)
 
         self._service.note(note)
 

@@ -45,7 +45,9 @@ class Users:
     def add(self, name: str, password: str, admin: bool) -> None:
         """Let somebody sign in; `password` is a hashed one. Raises NameTaken."""
         if self.named(name):
-            raise NameTaken(f"there is already a user {name}; remove it first, to give another password")
+            raise NameTaken(
+                f"there is already a user {name}; `users passwd {name}` gives it another password"
+            )
         self._database.execute(
             "INSERT INTO user (name, admin, password, created_date) VALUES (?, ?, ?, ?)",
             (name, admin, password, rfc3339(now())),
@@ -57,9 +59,14 @@ class Users:
         if not self._database.changes():
             raise NoSuchUser(f"there is no user {name}; `users list` shows them")
 
-    def keep_password(self, id: int, password: str) -> None:
-        """Keep the same password in another way."""
-        self._database.execute("UPDATE user SET password = ? WHERE id = ?", (password, id))
+    def give_password(self, user: User, password: str) -> None:
+        """Give somebody another password, a hashed one, or keep the same in another way.
+
+        In the place of the one that `user` was read with: one that was given since then stays.
+        """
+        self._database.execute(
+            "UPDATE user SET password = ? WHERE id = ? AND password = ?", (password, user.id, user.password)
+        )
 
     def named(self, name: str) -> User | None:
         """The user of that name."""

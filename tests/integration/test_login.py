@@ -136,13 +136,16 @@ def test_a_password_that_was_kept_at_a_lower_cost_is_kept_anew(tally: Tally, nam
         assert user
         cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
         with database.transaction():
-            everybody.keep_password(user.id, cheap)
+            everybody.give_password(user, cheap)
         problem(_login(tally.accounts, name, "wrong password"), 401)
         assert everybody.named(name) == type(user)(user.id, name, False, cheap, user.created_date)
         assert _login(tally.accounts, name).status == 200
         kept = everybody.named(name)
         assert kept
         assert kept.password.startswith("$argon2id$v=19$m=19456")
+        with database.transaction():
+            everybody.give_password(user, cheap)  # a login that had begun before another password was given
+        assert everybody.named(name) == kept
     assert _login(tally.accounts, name).status == 200
 
 

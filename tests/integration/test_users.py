@@ -100,6 +100,21 @@ def test_tokens_are_revoked_on_both_services_and_the_user_may_sign_in_again(tall
     assert "no user nobody" in _failed(tally.directory, 1, "revoke", "nobody")
 
 
+def test_another_password_ends_the_tokens_and_the_password_before(tally: Tally) -> None:
+    _done(tally.directory, "add", "henry", "--password-stdin")
+    before = sign_in(tally, "henry")
+    assert "no user nobody" in _failed(tally.directory, 1, "passwd", "nobody", "--password-stdin")
+    assert "password" in _failed(tally.directory, 2, "passwd", "henry", "--password-stdin", given=b"short")
+    assert before.accounts.get("/accounts") == []
+    told = _done(tally.directory, "passwd", "henry", "--password-stdin", given=b"another password")
+    assert told == "henry has another password; its tokens are good no more\n"
+    problem(before.accounts.request("GET", "/accounts"), 401)
+    login = {"username": "henry", "password": PASSWORD}
+    problem(tally.accounts.request("POST", "/auth/login", login), 401)
+    login["password"] = "another password"
+    assert tally.accounts.request("POST", "/auth/login", login).status == 200
+
+
 def test_a_list_of_revoked_tokens_that_can_not_be_read_lets_nobody_in(tally: Tally) -> None:
     _done(tally.directory, "add", "grace", "--password-stdin")
     signed_in = sign_in(tally, "grace")
