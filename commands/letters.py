@@ -3,15 +3,18 @@
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import click
+import msgspec
 
 from tally.actors.logs import printable
 from tally.commands import event_listing
 from tally.commands.shared import FAILED, Group, config_option, end, load, printing, redis_url, say
+from tally.events import InvalidEvent, UnknownEventType
 from tally.store.dead_letters import DeadLetter, DeadLetters, GroupGone
 from tally.store.stream import EventStream, RedisError
 
@@ -73,14 +76,83 @@ def redrive(file: Path | None, ids: tuple[str, ...], every: bool) -> None:
     if bool(ids) == every:
         raise click.UsageError("give the ids of dead letters, or --all")
     with _letters(file) as letters:
-        chosen = letters.all() if every else [_known(letters, id) for id in ids]
+        _redrive(letters, letters.all() if every else [_known(letters, id) for id in ids])
+
+
+@dead_letters.command()
+@config_option
+@click.argument("id")
+@click.option(
+    "--payload",
+    "source",
+    type=click.File("rb"),
+    metavar="FILE",
+    help="The payload as it is to be; - reads standard input.",
+)
+def edit(file: Path | None, id: str, source: BinaryIO | None) -> None:
+    """Correct the payload of one dead letter in your editor, and have the group that failed try that.
+
+    It stays the same event: it counts once. Only that group sees what was changed; the stream and other
+    groups keep the event as it came. Nothing is done when the payload is left as it is, or can't be read.
+
+    The editor is the one that VISUAL or EDITOR names. Waits and ends as `redrive` does.
+
+    \b
+    Example: python supervisor.py dead-letters edit 1553318690326-0
+    """
+    with _letters(file) as letters:
+        letter = _known(letters, id)
+        edited = _given(letter, source.read()) if source else _edited(letter)
+        if _indented(edited.payload) == _indented(letter.payload):
+            say(f"{id} is left as it is: nothing in its payload was changed")
+        else:
+            _redrive(letters, [edited])
+
+
+def _given(letter: DeadLetter, payload: bytes) -> DeadLetter:
+    try:
+        return letter.edited(payload)
+    except (InvalidEvent, UnknownEventType) as error:
+        end(FAILED, printable(f"{letter.id} is left as it is: {_refused(letter, error)}"))
+
+
+def _edited(letter: DeadLetter) -> DeadLetter:
+    """As the user leaves it in the editor; as it was, when nothing was saved."""
+    text = _indented(letter.payload)
+    while True:
+        saved = click.edit(text, extension=".json")
+        if saved is None or saved == _indented(letter.payload):
+            return letter
         try:
-            orders = [(letter, order) for letter in chosen if (order := letters.redrive(letter))]
-        except GroupGone as error:
-            end(FAILED, str(error))
-        waiting = _wait(letters, orders)
-        tried = [letter for letter, order in orders if (letter, order) not in waiting]
-        again = {letter.id: letters.again(letter) for letter in tried}
+            return letter.edited(saved)
+        except (InvalidEvent, UnknownEventType) as error:
+            say(printable(_refused(letter, error)))
+            if not sys.stdin.isatty() or not click.confirm("Edit it again?", default=True, err=True):
+                end(FAILED, f"{letter.id} is left as it is")
+        text = saved
+
+
+def _refused(letter: DeadLetter, error: Exception) -> str:
+    return f"this could not be applied as {letter.type} either: {error}"
+
+
+def _indented(payload: bytes) -> bytes:
+    """A value on each line, where it is JSON."""
+    try:
+        return msgspec.json.format(payload, indent=2) + b"\n"
+    except (ValueError, RecursionError):
+        return payload
+
+
+def _redrive(letters: DeadLetters, chosen: Sequence[DeadLetter]) -> None:
+    """Redrive them, wait, and tell what came of it; ends the program with FAILED when not all went well."""
+    try:
+        orders = [(letter, order) for letter in chosen if (order := letters.redrive(letter))]
+    except GroupGone as error:
+        end(FAILED, str(error))
+    waiting = _wait(letters, orders)
+    tried = [letter for letter, order in orders if (letter, order) not in waiting]
+    again = {letter.id: letters.again(letter) for letter in tried}
     failed = {id: new for id, new in again.items() if new}
     click.echo(f"{len(again) - len(failed)} applied")
     for id, new in failed.items():
@@ -89,7 +161,9 @@ def redrive(file: Path | None, ids: tuple[str, ...], every: bool) -> None:
         say(
             f"{len(waiting)} not tried yet: no consumer of {waiting[0][0].group} has come by; does Tally run?"
         )
-    if failed or waiting:
+    if gone := len(chosen) - len(orders):
+        say(f"{gone} not there any more: somebody else has just redriven, edited or discarded it")
+    if failed or waiting or gone:
         sys.exit(FAILED)
 
 

@@ -13,7 +13,9 @@ from redis import ResponseError
 
 from tally.store import accounts, customers
 from tally.store.database import Database
+from tally.store.dead_letters import Corrections, DeadLetters
 from tally.store.inbox import Inbox
+from tally.store.incarnations import own_sources
 from tally.store.nodes import known_nodes
 from tally.store.outbox import known_of
 from tally.store.ranges import Range
@@ -56,6 +58,7 @@ class Rebuilding:
         self._live = accounts.open_database(directory, make=make)
         self._live.patience = _LOCK_SECONDS
         self._customers = self._open_customers()
+        self._corrections = self._edited()
 
     def close(self) -> None:
         """Let go of the databases."""
@@ -72,7 +75,7 @@ class Rebuilding:
         bases = [] if self._stream.is_trimmed() else [STREAM]
         bases += [self._customers.source] if self._customers else []
         while bases:
-            shadow = Shadow.of(self._live, bases, self._stream)
+            shadow = Shadow.of(self._live, bases, self._stream, self._corrections.digest)
             self._build(shadow)
             if self._holds_all(shadow):
                 self._ask_about(shadow.vanishing(self._live))
@@ -116,11 +119,11 @@ class Rebuilding:
                 shadow.copy(self._customers, advance)
         with self._show("events", self._stream.length(), shadow.count) as advance:
             self._read_on(shadow, advance)
-        shadow.date_deletions(self._stream.pages())
+        shadow.date_deletions(map(self._corrections.of, self._stream.pages()))
 
     def _read_on(self, shadow: Shadow, advance: Callable[[int], None] = lambda done: None) -> None:
         for entries in self._stream.pages(shadow.position):
-            shadow.take(entries)
+            shadow.take(self._corrections.of(entries))
             advance(shadow.count)
 
     def _holds_all(self, shadow: Shadow) -> bool:
@@ -145,6 +148,8 @@ class Rebuilding:
         with self._live.transaction():
             began = time.monotonic()
             self._read_on(shadow)
+            if self._edited().digest != self._corrections.digest:
+                raise CannotRebuild("a dead letter was edited or discarded meanwhile: run it again")
             if not self._holds_all(shadow):
                 return None
             shadow.take_place_in(self._live)
@@ -169,6 +174,9 @@ class Rebuilding:
     def _insist(self, told: str) -> None:
         if not self._confirm(told):
             raise CannotRebuild("not confirmed, so it stays as it is; --yes confirms beforehand")
+
+    def _edited(self) -> Corrections:
+        return DeadLetters(self._stream).corrections(own_sources(self._live))
 
     def _open_customers(self) -> Database | None:
         present = (self._directory / customers.FILE).exists()

@@ -1,14 +1,17 @@
 """Dead letters: entries that a group could not apply, kept until somebody decides.
 
 A letter holds the entry's own fields and why it is here. Redriven, it goes to the group that failed
-and to no other, over a small stream of that group's; the inbox sees to it that it counts once.
+and to no other, over a small stream of that group's; the inbox sees to it that it counts once. What was
+edited in it is kept beside the stream, which has the event as it came: for whoever reads it again.
 """
 
-from typing import Any, NamedTuple
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Self
 
 import msgspec
 
-from tally.events import TYPE_FIELD, EventId
+from tally.events import PAYLOAD_FIELD, TYPE_FIELD, EventId, decode
 from tally.store.stream import Entry, EventStream
 
 _NO_LETTER, _NO_GROUP = "0", "-"  # what redrive.lua answers then
@@ -28,11 +31,27 @@ class DeadLetter(NamedTuple):
     reason: str
     deliveries: int
     failed_at: str
+    is_edited: bool = False
 
     @property
     def type(self) -> str:
         """What the entry says its event is."""
         return _text(self.entry.fields.get(TYPE_FIELD, b"?"))
+
+    @property
+    def payload(self) -> bytes:
+        """What the event says, as it came."""
+        return self.entry.fields.get(PAYLOAD_FIELD, b"")
+
+    def edited(self, payload: bytes) -> Self:
+        """The letter with another payload; its event is known by the name that it had, so it counts once.
+
+        Raises InvalidEvent or UnknownEventType for what could not be applied either.
+        """
+        fields = {**self.entry.fields, PAYLOAD_FIELD: payload}
+        decode(fields)
+        fields[PAYLOAD_FIELD] = msgspec.json.format(payload, indent=-1)
+        return self._replace(entry=Entry(self.entry.id, fields, _name(self.entry)), is_edited=True)
 
     def shown(self) -> dict[str, str]:
         """Its fields for people: the entry's own, then what became of it."""
@@ -67,9 +86,10 @@ class DeadLetters:
     def redrive(self, letter: DeadLetter) -> str | None:
         """Have the group that failed try again; answer the order, None when the letter was gone.
 
-        May be repeated. Raises GroupGone, with the letter as it was, when nobody would.
+        What was edited in it counts from then on, also for `corrections`. May be repeated. Raises GroupGone,
+        with the letter as it was, when nobody would.
         """
-        order = self._order(letter, "redrive")
+        order = self._order(letter, "edit" if letter.is_edited else "redrive")
         if order == _NO_GROUP:
             raise GroupGone(
                 f"{letter.id} is of the group {letter.group}, which is gone, so nobody would try it again: "
@@ -103,10 +123,44 @@ class DeadLetters:
     def _order(self, letter: DeadLetter, order: str) -> str:
         packed = msgspec.msgpack.encode(letter.entry.fields)
         keys = [self._stream.dead_key, self._stream.redrive_key(letter.group), self._stream.key]
+        names = [str(letter.entry.event_name), _name(letter.entry)]
         answer: bytes = self._redrive(
-            keys=keys, args=[letter.id, letter.entry.id, packed, letter.group, order, _name(letter.entry)]
+            keys=[*keys, self._stream.edited_key(letter.group)],
+            args=[letter.id, letter.entry.id, packed, letter.group, order, *names],
         )
         return answer.decode()
+
+    def corrections(self, groups: Iterable[str]) -> "Corrections":
+        """What was edited in letters of these groups, and not discarded since."""
+        found: dict[bytes, bytes] = {}
+        for group in sorted(groups):
+            edited: Any = self._client.hgetall(self._stream.edited_key(group))
+            found |= edited
+        return Corrections(found)
+
+
+class Corrections:
+    """What events say since they were edited as dead letters; two are equal that say the same."""
+
+    def __init__(self, fields: Mapping[bytes, bytes]) -> None:
+        self._fields = dict(fields)
+
+    @property
+    def digest(self) -> str:
+        """What tells them from others; empty where nothing was edited."""
+        if not self._fields:
+            return ""
+        return hashlib.sha256(msgspec.msgpack.encode(sorted(self._fields.items()))).hexdigest()
+
+    def of(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """These entries of the stream, those that were edited as they are to be read; by the same names."""
+        return [self._corrected(entry) for entry in entries] if self._fields else entries
+
+    def _corrected(self, entry: Entry) -> Entry:
+        edited = self._fields.get(str(entry.event_name).encode())
+        if edited is None:
+            return entry
+        return Entry(entry.id, msgspec.msgpack.decode(edited), _name(entry))
 
 
 def _letter(id: bytes, fields: dict[bytes, bytes]) -> DeadLetter:

@@ -124,6 +124,9 @@ class Groups:
             transaction.hdel(self._stream.overtaken_key, group)
             transaction.hdel(self._stream.ages_key, group)
             transaction.execute()
+        edited: Any = self._client.hkeys(self._stream.edited_key(group))
+        if edited:
+            self._client.hdel(self._stream.edited_key(group), *edited)
         is_there = self._stream.length() and self._client.xgroup_destroy(self._stream.key, group)
         return bool(is_there or is_asked)
 

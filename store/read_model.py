@@ -100,18 +100,22 @@ class Shadow:
             return cls(directory / FOLDER)
 
     @classmethod
-    def of(cls, live: Database, bases: Sequence[str], stream: EventStream) -> Self:
+    def of(cls, live: Database, bases: Sequence[str], stream: EventStream, edited: str = "") -> Self:
         """The one that was left, if it was made for this accounts.db, from one of `bases`, and can go on.
+
+        And if the same events had been `edited`.
 
         Else a new one, from the first of them.
         """
         shadow = cls.at(live.path.parent)
-        if shadow._meta("for", "") == live.source and shadow.base in bases and shadow._joins(stream):
+        is_for = shadow._meta("for", ""), shadow._meta("edited", "")
+        if is_for == (live.source, edited) and shadow.base in bases and shadow._joins(stream):
             return shadow
         shadow.discard()
         shadow = cls.at(live.path.parent)
         with shadow._database.transaction():
             shadow._database.set_meta("for", live.source)
+            shadow._database.set_meta("edited", edited)
             shadow._database.set_meta("base", bases[0])
         return shadow
 

@@ -223,6 +223,10 @@ class EventStream:
         """Where a group finds the dead letters that it is to try again."""
         return f"{{{self.key}}}:redrive:{group}"
 
+    def edited_key(self, group: str) -> str:
+        """Where it is kept how events were edited that are, or were, dead letters of a group."""
+        return f"{{{self.key}}}:edited:{group}"
+
     def handed_key(self, service: str, number: int) -> str:
         """Where a node's standbys leave what they had accepted and not published before they were that."""
         return f"{{{self.key}}}:handed:{service}:{number}"

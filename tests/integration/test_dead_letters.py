@@ -16,12 +16,14 @@ from support.tally import Tally, running
 from support.waiting import eventually
 from tally.store.accounts import open_database
 
+DATE = '"purchase_date": "2019-01-06",'
 NEARLY_TOO_MUCH = 9223372036854000000  # cents; an invoice of 10^12 more makes the sum overflow
 
 
-def _supervisor(tally: Tally, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    words = 2 if arguments[0] == "dead-letters" else 1
-    return command(*arguments[:words], "--config", tally.directory / "tally.toml", *arguments[words:])
+def _supervisor(tally: Tally, *arguments: str, editor: str = "false") -> "subprocess.CompletedProcess[str]":
+    words = 2 if arguments[0] in ("dead-letters", "rebuild") else 1
+    options = "--config", tally.directory / "tally.toml"
+    return command(*arguments[:words], *options, *arguments[words:], environment={"VISUAL": editor})
 
 
 @pytest.fixture
@@ -139,6 +141,46 @@ def test_a_redriven_letter_reaches_the_group_that_failed_and_counts_once(tmp_pat
         eventually(lambda: client.xlen("{event-stream}:redrive:" + database.source) == 0)
         database.close()
     client.close()
+
+
+def test_an_edited_letter_is_the_same_event_and_counts_once(tally: Tally, client: redis.Redis) -> None:
+    account, customer = _account_and_customer(tally)
+    invoice = f'{{"id":"900","customer_id":"{customer}","cents":700,"created_date":"2019-01-06T12:00:00Z"}}'
+    event: dict[Any, Any] = {"EventTypeName": "InvoiceCreated", "Payload": invoice}
+    client.xadd("event-stream", {**event, "EventId": "shop:1"})
+    client.xadd("event-stream", event)
+    eventually(lambda: client.xlen("{event-stream}:dead") == 2)
+    letters: Any = client.xrange("{event-stream}:dead")
+    named, nameless = (id.decode() for id, _ in letters)
+
+    kept = _supervisor(tally, "dead-letters", "edit", named, editor="touch")
+    assert (kept.returncode, kept.stdout) == (0, "")
+    assert "nothing in its payload was changed" in kept.stderr
+    refused = _supervisor(tally, "dead-letters", "edit", named, editor="sed -i s/customer_id/customer/")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "could not be applied as InvoiceCreated either: Payload: Object missing" in refused.stderr
+    assert _supervisor(tally, "dead-letters", "edit", named).returncode == 1  # the editor fails
+    assert client.xrange("{event-stream}:dead") == letters
+
+    right = invoice.replace("cents", "purchase_price_cents").replace(
+        'Z"}', 'Z","purchase_date":"2019-01-06"}'
+    )
+    (tally.directory / "right.json").write_text(right)
+    file = str(tally.directory / "right.json")
+    done = _supervisor(tally, "dead-letters", "edit", named, "--payload", file)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1 applied\n", "")
+    other = f'sed -i \'s/"900"/"901"/; s/"cents".*/"purchase_price_cents": 7, {DATE}/\''
+    done = _supervisor(tally, "dead-letters", "edit", nameless, editor=other)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1 applied\n", "")
+
+    client.xadd("event-stream", {"EventTypeName": "InvoiceCreated", "Payload": right, "EventId": "shop:1"})
+    eventually(tally.settled)
+    assert tally.accounts.get(f"/accounts/{account}")["total_revenue_cents"] == 707
+    assert client.xlen("{event-stream}:dead") == 0
+
+    built = _supervisor(tally, "rebuild", "accounts")
+    assert built.stdout.startswith("built again from the stream"), built
+    assert tally.accounts.get(f"/accounts/{account}")["total_revenue_cents"] == 707
 
 
 def test_the_letters_are_json_friendly_in_status(tally: Tally, letter: str) -> None:
