@@ -1,6 +1,5 @@
 """`status` tells each trouble once, names the next command, and says times as people do."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +64,7 @@ def test_a_redis_that_is_away_is_one_line_in_whatever_words_it_is_told(
 
 def test_actors_of_a_kind_share_a_row_where_the_terminal_is_too_low(monkeypatch: pytest.MonkeyPatch) -> None:
     actors = [_actor(f"customers-http-{number}") for number in range(1, 41)]
-    monkeypatch.setattr("tally.commands.status_report.get_terminal_size", lambda: os.terminal_size((80, 24)))
+    monkeypatch.setenv("LINES", "24")
     console = Console(width=80)
     with console.capture() as shown:
         console.print(Status(actors, {}, [], next="tally check").screen())
