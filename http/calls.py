@@ -81,6 +81,12 @@ OF_CUSTOMERS_OF = Parameter(
 REFERENCE = Parameter(name="reference", kind=Reference, says="Only what has this reference.", example="R-1")
 FROM = Parameter(name="from", kind=date, says="Only what has this date or a later one.", example="2019-01-01")
 TO = Parameter(name="to", kind=date, says="Only what has this date or an earlier one.", example="2019-12-31")
+FORMAT = Parameter(
+    name="format",
+    kind=Literal["csv", "json"],
+    says="`csv` is the same as `Accept: text/csv`, for a link.",
+    example="json",
+)
 AFTER_NEXT = Parameter(
     name="after",
     kind=Position,
@@ -155,6 +161,11 @@ def _with_events(call: Call) -> Call:
         problems = (*{*call.problems, 503},)
         return structs.replace(call, headers=(*call.headers, AWAITED, WAIT), problems=problems)
     return structs.replace(call, answer_headers=(*call.answer_headers, TOLD))
+
+
+def _with_format(call: Call) -> Call:
+    """The call with the parameter by which a link asks for CSV, where it answers that."""
+    return structs.replace(call, query=(*call.query, FORMAT)) if call.csv else call
 
 
 def _some_of(kind: type[Any], *names: str) -> Any:
@@ -773,7 +784,12 @@ _ACCOUNTS = (
     *SHARED,
 )
 
-CUSTOMERS, ACCOUNTS = (tuple(map(_with_events, calls)) for calls in (_CUSTOMERS, _ACCOUNTS))
+
+def _complete(calls: tuple[Call, ...]) -> tuple[Call, ...]:
+    return tuple(_with_format(_with_events(call)) for call in calls)
+
+
+CUSTOMERS, ACCOUNTS = _complete(_CUSTOMERS), _complete(_ACCOUNTS)
 
 # The pages' own calls, which are in no document: they may change with the pages.
 _SESSION = (

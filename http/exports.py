@@ -12,6 +12,7 @@ import falcon
 from tally.http.auth import principal
 from tally.http.long_lists import LongLists
 from tally.http.problems import FieldError, WrongFields
+from tally.http.service import one_of, query
 
 CSV = "text/csv"
 AT_ONCE = 1000  # rows that are read in one snapshot
@@ -25,17 +26,23 @@ T = TypeVar("T")
 
 
 def wants_csv(req: falcon.Request) -> bool:
-    """Whether a request asks for CSV. Raises WrongFields for one that wants only a part of the list."""
-    if req.client_prefers((falcon.MEDIA_JSON, CSV)) != CSV:
-        return False
-    faults = [
-        FieldError(name, "CSV has all of the list: leave it out")
-        for name in ("limit", "after")
-        if name in req.params
-    ]
+    """Whether a request asks for CSV, by `format` or else by Accept.
+
+    Raises WrongFields for one that wants only a part of the list.
+    """
+    faults: list[FieldError] = []
+    format = query(req, "format", None, one_of(("csv", "json")), faults)
+    if format is None and not faults:
+        format = "csv" if req.client_prefers((falcon.MEDIA_JSON, CSV)) == CSV else "json"
+    if format == "csv":
+        faults += [
+            FieldError(name, "CSV has all of the list: leave it out")
+            for name in ("limit", "after")
+            if name in req.params
+        ]
     if faults:
         raise WrongFields(faults)
-    return True
+    return bool(format == "csv")
 
 
 def send(

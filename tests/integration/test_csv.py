@@ -119,6 +119,18 @@ def test_json_is_what_all_others_get(customers: Client, accept: str) -> None:
     assert answer.headers["Content-Type"] == "application/json"
 
 
+def test_a_link_asks_for_csv_by_its_query(customers: Client, accounts: Client) -> None:
+    asks = {"Accept": "text/html,*/*"}
+    for client, path in ((customers, "/customers"), (customers, "/invoices"), (accounts, "/accounts")):
+        answer = client.request("GET", f"{path}?format=csv", headers=asks)
+        assert answer.headers["Content-Type"] == "text/csv; charset=utf-8; header=present"
+        assert "attachment" in answer.headers["Content-Disposition"]
+        json = client.request("GET", f"{path}?format=json", headers={"Accept": "text/csv"})
+        assert json.headers["Content-Type"] == "application/json"
+        problem(client.request("GET", f"{path}?format=csv&limit=1"), 422, "limit")
+        problem(client.request("GET", f"{path}?format=xlsx"), 422, "format")
+
+
 # The command
 
 
