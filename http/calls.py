@@ -244,7 +244,8 @@ NEXT = Parameter(
 # What the pages' own calls take
 
 SEARCH = Parameter(name="search", kind=str, says="What names begin with, or an id.", example="ada")
-BEFORE = Parameter(name="before", kind=Id, says="List what has an id below this one.", example="100")
+RANK = Parameter(name="rank", kind=str, says="Sort by what they spent, or when last.", example="-revenue")
+IDS = Parameter(name="ids", kind=str, says="Ids with commas between them.", example="1,2")
 OFFSET = Parameter(name="offset", kind=Id, says="How many to pass over.", example="0")
 SORT = Parameter(name="sort", kind=str, says="What to sort by.", example="revenue")
 ORDER = Parameter(name="order", kind=Literal["asc", "desc"], says="Which comes first.", example="desc")
@@ -803,20 +804,34 @@ CUSTOMERS_PAGE = (
         id="searchCustomers",
         method="GET",
         path="/customers/search",
-        does="Find customers, the newest first",
-        query=(SEARCH, OF_ACCOUNT, BEFORE, LIMIT),
+        does="Find customers, with what they spent",
+        query=(SEARCH, OF_ACCOUNT, NAME_ORDER, RANK, LIMIT, AFTER_NEXT),
     ),
     Call(
         id="summarizeCustomer",
         method="GET",
         path="/customers/{id}/summary",
-        does="Show a customer and its invoices, the newest first",
+        does="Show a customer with its invoices and credits, the newest first",
         parameters=(ID,),
-        query=(BEFORE, LIMIT),
+        query=(LIMIT, OFFSET),
+    ),
+    Call(
+        id="searchInvoices",
+        method="GET",
+        path="/invoices/search",
+        does="List invoices, with whose they are",
+        query=_listed("purchase_date"),
     ),
 )
 ACCOUNTS_PAGE = (
     *_SESSION,
+    Call(
+        id="nameAccounts",
+        method="GET",
+        path="/accounts/names",
+        does="Tell what accounts are called",
+        query=(IDS, SEARCH, LIMIT),
+    ),
     Call(
         id="summarizeAccounts",
         method="GET",

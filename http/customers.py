@@ -11,12 +11,12 @@ from tally.http.after import After, EventsElsewhere
 from tally.http.answers import CreditPage, CustomerPage, HistoryPage, InvoicePage
 from tally.http.auth import OpenGate, TokenGate, owner
 from tally.http.calls import CUSTOMERS, CUSTOMERS_PAGE
+from tally.http.customer_views import add_customer_views
 from tally.http.health import add_health
 from tally.http.lists import CustomerListRequest, ListRequest
 from tally.http.long_lists import LongLists
 from tally.http.neighbours import SESSION, Neighbours
 from tally.http.openapi import AsyncApiResource, OpenApiResource
-from tally.http.overview import add_customers_overview
 from tally.http.queries import QueryGuard
 from tally.http.service import (
     BATCH_BODY,
@@ -90,7 +90,7 @@ def api(
     app.add_route("/credits", credits)
     app.add_route("/credits/batch", credits, suffix="batch")
     app.add_route("/credits/{id}", credits, suffix="one")
-    add_customers_overview(app, service)
+    add_customer_views(app, service)
     add_health(app, service, status)
     app.add_route("/asyncapi.json", AsyncApiResource())
     app.add_route("/openapi.json", OpenApiResource("Tally: customers", CUSTOMERS, bearer=bool(tokens)))

@@ -79,6 +79,10 @@ class CustomerListRequest:
         """The rows of this page out of what was asked for, and what `after` is to be for the next, if any."""
         return _cut(rows, self._limit, lambda row: Position.of(row.name if self._by_name else "", row.id))
 
+    def cut_at(self, rows: list[T], offset: int) -> tuple[list[T], str | None]:
+        """The like for rows of which so many were passed over, as `after` then says."""
+        return _cut(rows, self._limit, lambda _: Position.of("", Id(offset + self._limit)))
+
 
 class RevenueListRequest:
     """A page of an account's customers. Raises WrongFields with every fault of the query."""

@@ -1,6 +1,6 @@
-"""What the pages ask for: light rows, searched, sorted and added up by the databases.
+"""What the accounts page asks for: light rows, searched, sorted and added up by the database.
 
-These calls are the pages' own, and may change with them; sums are strings, in cents.
+These calls are the page's own, and may change with it; sums are strings, in cents.
 """
 
 from collections.abc import Callable
@@ -9,18 +9,13 @@ from typing import Any, get_args
 import falcon
 
 from tally.events import Id
+from tally.http.account_names import AccountNamesResource
 from tally.http.auth import owner
 from tally.http.lists import sought
 from tally.http.problems import FieldError, WrongFields
 from tally.http.service import Json, Page, Service, one_of, path_id, query
 from tally.store.account_totals import AccountQuery, AccountTotals, Sort
 from tally.store.accounts import Accounts
-from tally.store.customer_list import CustomerQuery
-from tally.store.customer_search import CustomerSearch
-from tally.store.customers import Customers
-from tally.store.errors import NotFound
-from tally.store.listing import NEWEST
-from tally.store.records import Customer
 from tally.store.searching import Cents
 
 _LARGEST = 8  # accounts in the chart
@@ -30,15 +25,9 @@ _ORDERS = ("asc", "desc")
 def add_accounts_overview(app: Any, service: Service[Accounts]) -> None:
     """Add the accounts page's calls."""
     overview = AccountsOverview(service)
+    app.add_route("/accounts/names", AccountNamesResource(service))
     app.add_route("/accounts/summary", overview)
     app.add_route("/accounts/{id}/summary", overview, suffix="one")
-
-
-def add_customers_overview(app: Any, service: Service[Customers]) -> None:
-    """Add the customers page's calls."""
-    overview = CustomersOverview(service)
-    app.add_route("/customers/search", overview)
-    app.add_route("/customers/{id}/summary", overview, suffix="one")
 
 
 class AccountsOverview:
@@ -84,45 +73,6 @@ class AccountsOverview:
         Json.send(resp, answer)
 
 
-class CustomersOverview:
-    """Customers as people look for them."""
-
-    def __init__(self, service: Service[Customers]) -> None:
-        self._service = service
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """A part of the customers that match, the newest first."""
-        page, text = Page(req, "account_id", "before"), _search(req)
-        account, before = page.filters["account_id"], _before(page)
-        with self._service.read() as store:
-            found = store.customers(
-                CustomerQuery(
-                    limit=page.limit + 1,
-                    order="-id",
-                    after=("", before),
-                    account_id=account,
-                    search=text or None,
-                ),
-                owner(req),
-            )
-            if found_by_id := _by_id(store, text, account, before, owner(req)):
-                found = [found_by_id, *(each for each in found if each != found_by_id)]
-        customers, following = page.cut(found, lambda customer: customer.id)
-        Json.send(resp, {"customers": customers, "next": following})
-
-    def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
-        """A customer with a part of its invoices, the newest first."""
-        page, number = Page(req, "before"), path_id(id, "customer")
-        with self._service.read() as store:
-            customers = CustomerSearch(store.database, owner(req))
-            customer, sums = customers.one(number), customers.sums(number)
-            is_open = customers.is_open(customer.account_id)
-            found = customers.invoices(number, _before(page), page.limit + 1)
-        invoices, following = page.cut(found, lambda invoice: invoice.id)
-        answer = {"customer": customer, "account_is_open": is_open, "totals": sums}
-        Json.send(resp, {**answer, "invoices": invoices, "next": following})
-
-
 def _account_query(req: falcon.Request) -> AccountQuery:
     """Raises WrongFields."""
     page = Page(req, "offset")
@@ -151,19 +101,3 @@ def _parameter(req: falcon.Request, name: str, default: Any, parse: Callable[[st
     if faults:
         raise WrongFields(faults)
     return found
-
-
-def _by_id(
-    store: Customers, text: str, account: Id | None, before: int, owner: str | None
-) -> Customer | None:
-    """The customer whose number is searched for, on the first page."""
-    try:
-        customer = store.customer(Id.parse(text), owner) if before == NEWEST else None
-    except (ValueError, NotFound):
-        return None
-    return customer if customer and account in (None, customer.account_id) else None
-
-
-def _before(page: Page) -> int:
-    before = page.filters["before"]
-    return NEWEST if before is None else before

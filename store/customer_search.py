@@ -1,38 +1,90 @@
-"""The page's questions to customers.db: a customer, and its invoices, the newest first."""
+"""The page's questions to customers.db: customers with what they spent, and one with all that it has."""
 
-from msgspec import Struct
+from collections.abc import Collection, Sequence
+from operator import attrgetter
+from typing import Any, Literal
 
-from tally.events import Id
+from msgspec import Struct, structs
+
+from tally.events import Day, Id, Moment
 from tally.store import nodes, parts, records
 from tally.store.belonging import OPEN_ACCOUNT
-from tally.store.database import Database
+from tally.store.customer_list import CustomerList, CustomerQuery
+from tally.store.database import Database, numbers
 from tally.store.records import CUSTOMER, Customer
 from tally.store.searching import Cents
+
+MOST_RANKED = 10_000  # customers: what these spent is added up in half a second at most
+
+Rank = Literal["revenue", "-revenue", "last", "-last"]
 
 _MINE = " AND account_id IN (SELECT id FROM known_account WHERE owned_by = ? AND NOT deleted)"  # of an owner
 
 
-class InvoiceRow(Struct, frozen=True):
-    """A recorded invoice."""
+class CustomerRow(Struct, frozen=True):
+    """A customer, what its invoices come to less its credits, and the day of the last invoice."""
 
     id: Id
-    purchase_date: str
-    purchase_price_cents: Cents
+    account_id: Id
+    name: str
+    created_date: Moment
+    revision: int
+    total_revenue_cents: Cents
+    last_purchase: Day | None
+
+
+class Entry(Struct, frozen=True):
+    """An invoice, or a credit; `credited_cents` is what the invoice is credited by."""
+
+    kind: Literal["invoice", "credit"]
+    id: Id
+    date: Day
+    cents: Cents
+    reference: str | None
+    revision: int
+    invoice_id: Id | None
+    credited_cents: Cents
+
+
+class MonthSum(Struct, frozen=True):
+    """What a month's invoices come to, less its credits; `month` is YYYY-MM."""
+
+    month: str
+    cents: Cents
 
 
 class CustomerSums(Struct, frozen=True):
-    """What a customer's invoices, less its credits, come to."""
+    """What a customer's invoices, less its credits, come to; the first and the last day of an invoice.
+
+    `average_cents` is the mean of the invoices. `months` are those that have any, ascending.
+    """
 
     invoices: int
     credits: int
     total_revenue_cents: Cents
+    average_cents: Cents | None = None
+    first_purchase: Day | None = None
+    last_purchase: Day | None = None
+    months: list[MonthSum] = []
+
+
+class _Month(Struct, frozen=True):
+    """A row of `_by_month`."""
+
+    month: str
+    number: int
+    cents: int
+    first: str
+    last: str
 
 
 class CustomerSearch:
     """Customers as the page shows them; with `owner`, only those in that user's accounts."""
 
-    def __init__(self, database: Database, owner: str | None = None) -> None:
+    def __init__(self, database: Database, owner: str | None = None, most: int = MOST_RANKED) -> None:
         self._database = database
+        self._owner = owner
+        self._most = most
         self._where = "" if owner is None else _MINE
         self._bindings: list[object] = [] if owner is None else [owner]
 
@@ -43,31 +95,125 @@ class CustomerSearch:
             return records.customer(row)
         raise nodes.missing(self._database, "customer", id)
 
+    def named(self, ids: Collection[int]) -> dict[int, Customer]:
+        """Those of these customers that there are, whosever they are."""
+        found = self._database.rows(f"{CUSTOMER} WHERE id IN carray(?)", (numbers(sorted(set(ids))),))
+        return {row[0]: records.customer(row) for row in found}
+
     def is_open(self, account_id: int) -> bool:
         """Whether this account is known, and not deleted."""
         return self._database.value(f"{OPEN_ACCOUNT} AND id = ?", (account_id,)) is not None
 
+    def rows(self, customers: Sequence[Customer]) -> list[CustomerRow]:
+        """The customers with what they spent. Takes time in proportion to their invoices."""
+        ids = numbers(sorted(each.id for each in customers))
+        earned = {id: (cents, last) for id, cents, last in self._spent("invoice", ids)}
+        credited = {id: cents for id, cents, _ in self._spent("credit", ids)}
+        found = []
+        for each in customers:
+            cents, last = earned.get(each.id, (0, None))
+            spent = Cents(cents - credited.get(each.id, 0))
+            found.append(
+                CustomerRow(
+                    each.id, each.account_id, each.name, each.created_date, each.revision, spent, last
+                )
+            )
+        return found
+
+    def ranked(self, query: CustomerQuery, rank: Rank, offset: int) -> list[CustomerRow] | None:
+        """The customers asked for, by what they spent or when last; None where they are more than 10,000.
+
+        What all of them spent is added up each time.
+        """
+        everybody = structs.replace(query, limit=self._most + 1, order="id", after=None)
+        found = CustomerList(self._database, self._owner).page(everybody)
+        if len(found) > self._most:
+            return None
+        rows = self.rows(found)
+        if rank.endswith("revenue"):
+            rows.sort(key=attrgetter("total_revenue_cents", "id"), reverse=rank.startswith("-"))
+        else:
+            rows.sort(key=lambda row: (row.last_purchase or "", row.id), reverse=rank.startswith("-"))
+        return rows[offset : offset + query.limit]
+
+    def _spent(self, table: parts.Table, ids: Any) -> list[tuple[int, int, str]]:
+        """Customer, cents, and the last day, of those of the customers who have any."""
+        column, day = _COLUMNS[table]
+        sql = (
+            f"{parts.every_part(table)} SELECT customer_id, sum({column} >> 20), sum({column} & 1048575),"
+            f" max({day}) FROM part CROSS JOIN carray(?) AS wanted CROSS JOIN {parts.joined(table)}"
+            f" AND customer_id = wanted.value GROUP BY customer_id"
+        )
+        rows = self._database.rows(sql, (ids,))
+        return [(id, (high << 20) + low, last) for id, high, low, last in rows]
+
     def sums(self, customer_id: int) -> CustomerSums:
         """A customer's invoices, less its credits. Takes time in proportion to their number."""
-        invoices, earned = self._sum("invoice", "purchase_price_cents", customer_id)
-        credits, credited = self._sum("credit", "credited_cents", customer_id)
-        return CustomerSums(invoices, credits, Cents(earned - credited))
-
-    def _sum(self, table: parts.Table, column: str, customer_id: int) -> tuple[int, int]:
-        sql = (
-            f"{parts.every_part(table)} SELECT count(*), coalesce(sum({column} >> 20), 0),"
-            f" coalesce(sum({column} & 1048575), 0) FROM {parts.rows_of(table)} WHERE customer_id = ?"
-        )  # halves, since sum() fails beyond 2^63
-        ((count, high, low),) = self._database.rows(sql, [customer_id])
-        return count, (high << 20) + low
-
-    def invoices(self, customer_id: int, before: int, limit: int) -> list[InvoiceRow]:
-        """Up to `limit` of a customer's invoices with ids below `before`, descending."""
-        sql = (
-            "SELECT id, purchase_date, purchase_price_cents FROM invoice"
-            f" WHERE {parts.in_part('invoice')} AND customer_id = :customer AND id < :bound"
-            " ORDER BY id DESC LIMIT :limit"
+        invoices, credits = (self._by_month(table, customer_id) for table in ("invoice", "credit"))
+        number, earned = (sum(each.number for each in invoices), sum(each.cents for each in invoices))
+        months = {each.month: each.cents for each in invoices}
+        for each in credits:
+            months[each.month] = months.get(each.month, 0) - each.cents
+        return CustomerSums(
+            number,
+            sum(each.number for each in credits),
+            Cents(earned - sum(each.cents for each in credits)),
+            Cents((2 * earned + number) // (2 * number)) if number else None,
+            min((each.first for each in invoices), default=None),
+            max((each.last for each in invoices), default=None),
+            [MonthSum(month, Cents(cents)) for month, cents in sorted(months.items())],
         )
-        of = {"customer": customer_id}
-        rows = parts.page(self._database, "invoice", sql, of, before, limit, descending=True)
-        return [InvoiceRow(Id(id), date, Cents(cents)) for id, date, cents in rows]
+
+    def _by_month(self, table: parts.Table, customer_id: int) -> list[_Month]:
+        column, day = _COLUMNS[table]
+        sql = (
+            f"{parts.every_part(table)} SELECT substr({day}, 1, 7), count(*), sum({column} >> 20),"
+            f" sum({column} & 1048575), min({day}), max({day})"
+            f" FROM {parts.rows_of(table)} WHERE customer_id = ? GROUP BY 1"
+        )  # halves, since sum() fails beyond 2^63
+        rows = self._database.rows(sql, [customer_id])
+        return [
+            _Month(month, number, (high << 20) + low, first, last)
+            for month, number, high, low, first, last in rows
+        ]
+
+    def entries(self, customer_id: int, offset: int, limit: int) -> list[Entry]:
+        """A customer's invoices and credits by their days, the newest first.
+
+        Takes time in proportion to their number.
+        """
+        rows = self._database.rows(_ENTRIES, {"customer": customer_id, "offset": offset, "limit": limit})
+        return [
+            Entry(
+                kind,
+                Id(id),
+                day,
+                Cents(cents),
+                reference,
+                revision,
+                None if invoice is None else Id(invoice),
+                Cents(credited),
+            )
+            for kind, id, day, cents, reference, revision, invoice, credited in rows
+        ]
+
+
+_COLUMNS = {"invoice": ("purchase_price_cents", "purchase_date"), "credit": ("credited_cents", "credit_date")}
+
+
+def _entries(table: parts.Table, further: str) -> str:
+    cents, day = _COLUMNS[table]
+    return (
+        f"SELECT * FROM ({parts.every_part(table)} SELECT '{table}' AS kind, {table}.id AS id, {day} AS day,"
+        f" {cents} AS cents, reference, {further} FROM {parts.rows_of(table)} WHERE customer_id = :customer)"
+    )
+
+
+_ENTRIES = (
+    "SELECT kind, id, day, cents, reference, revision, invoice_id, iif(kind = 'invoice',"
+    " (SELECT coalesce(sum(credited_cents), 0) FROM credit WHERE credit.invoice_id = found.id), 0) FROM ("
+    + _entries("invoice", "revision, NULL AS invoice_id")
+    + " UNION ALL "
+    + _entries("credit", "0 AS revision, invoice_id")
+    + " ORDER BY day DESC, kind, id DESC LIMIT :limit OFFSET :offset) AS found"
+)

@@ -32,7 +32,12 @@ def every_part(table: Table) -> str:
 
 def rows_of(table: Table) -> str:
     """Rows by their customers, in no order. "CROSS" keeps SQLite from turning the join round."""
-    return f"part CROSS JOIN {table} ON {table}.{_PART} = part.number"
+    return f"part CROSS JOIN {joined(table)}"
+
+
+def joined(table: Table) -> str:
+    """The rows of a part, to be joined behind `part`, and whatever else tells which customers'."""
+    return f"{table} ON {table}.{_PART} = part.number"
 
 
 def in_part(table: Table) -> str:

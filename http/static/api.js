@@ -32,16 +32,17 @@ const at = (service) => new URL(service === meta("service") ? "." : meta(service
 
 /**
  * The JSON that the call answers, null for none. `path` has no slash in front. The other service is only asked
- * (GET). Throws Problem or Unreachable.
+ * (GET). With a `revision`, 412 unless the row has that; `keepalive` outlives the page. Throws Problem or Unreachable.
  */
-export async function call(method, path, { body, key, service = meta("service") } = {}) {
+export async function call(method, path, { body, key, revision, keepalive, service = meta("service") } = {}) {
   for (;;) {
     const before = signIns;
     const headers = {};
     if (key) headers["Idempotency-Key"] = key;
+    if (revision !== undefined) headers["If-Match"] = `"${revision}"`;
     const waits = method === "GET" && service === meta("service") && awaited;
     if (waits) Object.assign(headers, { "Tally-After": waits, Prefer: "wait=5" });
-    const response = await send(service, path, { method, headers, body: body && JSON.stringify(body) });
+    const response = await send(service, path, { method, headers, keepalive, body: body && JSON.stringify(body) });
     if (response.status === 401 && service === meta("service")) {
       if (before === signIns) await signIn();
     } else {
@@ -88,9 +89,9 @@ addEventListener("hashchange", takeOver);
 export const get = (path, service) => call("GET", path, { service });
 
 /** What is gone already is as good as deleted. */
-export async function remove(path) {
+export async function remove(path, options) {
   try {
-    await call("DELETE", path);
+    await call("DELETE", path, options);
   } catch (error) {
     if (error.status !== 404) throw error;
   }

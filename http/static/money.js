@@ -13,6 +13,12 @@ export function money(cents) {
   return `${sign}${whole.format(size / 100n)}${decimal}${String(size % 100n).padStart(2, "0")}`;
 }
 
+/** The same as one types it: no thousands separators. */
+export const typed = (cents) => {
+  const amount = BigInt(cents);
+  return `${amount / 100n}${decimal}${String(amount % 100n).padStart(2, "0")}`;
+};
+
 /** A number of things, with thousands separated. */
 export const count = (number) => whole.format(number);
 

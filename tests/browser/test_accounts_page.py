@@ -169,7 +169,7 @@ def test_from_an_accounts_customer_it_is_one_step_to_the_invoices(person: Person
     shop.see_accounts(person.page, f"#account={account}")
     person.page.get_by_role("link", name=f"{shop.mark} Customer 1").click()
     expect(person.page.get_by_role("heading", name=f"{shop.mark} Customer 1")).to_be_visible()
-    person.page.get_by_role("link", name=f"account {account}").click()
+    person.page.get_by_role("link", name=f"{shop.mark} one").click()
     expect(person.page.get_by_role("dialog", name=f"{shop.mark} one")).to_be_visible()
 
 

@@ -107,6 +107,7 @@ def test_each_user_sees_what_is_theirs_and_an_admin_all(
     expect(rows).to_have_count(len(seen))
     for owner in seen:
         expect(rows.filter(has_text=f"{what} of {owner}")).to_have_count(1)
+        expect(rows.filter(has_text=f"Shop of {owner}")).to_have_count(1)  # the account's name, on both pages
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_role("dialog", name="Sign in to Tally")).to_be_visible()
     expect(page.get_by_text(f"{what} of")).to_have_count(0)

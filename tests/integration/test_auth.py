@@ -64,6 +64,7 @@ RULES = {
     ("customers", "GET", "/auth/session"): SIGNED_IN,
     ("customers", "POST", "/auth/session"): SIGNED_IN,
     ("customers", "DELETE", "/auth/session"): OPEN,
+    ("customers", "GET", "/invoices/search"): LISTS,
     ("customers", "GET", "/"): OPEN,
     ("customers", "GET", "/static/{name}"): OPEN,
     ("customers", "GET", "/metrics"): SIGNED_IN,
@@ -88,6 +89,7 @@ RULES = {
     ("accounts", "GET", "/auth/session"): SIGNED_IN,
     ("accounts", "POST", "/auth/session"): SIGNED_IN,
     ("accounts", "DELETE", "/auth/session"): OPEN,
+    ("accounts", "GET", "/accounts/names"): LISTS,
     ("accounts", "GET", "/accounts/summary"): LISTS,
     ("accounts", "GET", "/accounts/{id}/summary"): OWN,
     ("accounts", "GET", "/"): OPEN,
@@ -668,6 +670,17 @@ def test_the_pages_show_a_user_what_is_in_its_own_accounts(world: World) -> None
         found = world.alice.customers.get(f"/customers/search?search={sought}")["customers"]
         assert {customer["account_id"] for customer in found} <= mine
     assert world.alice.accounts.get("/accounts/summary?search=bob")["accounts"] == []
+    theirs = f"{world.of_alice.account},{world.of_bob.account}"
+    for asked in (f"ids={theirs}", "search=account&limit=1000", f"search={world.of_bob.account}"):
+        names = world.alice.accounts.get(f"/accounts/names?{asked}")["accounts"]
+        assert {each["id"] for each in names} <= mine, asked
+    assert world.alice.accounts.get(f"/accounts/names?ids={theirs}")["accounts"]
+    invoices = world.alice.customers.get("/invoices/search?limit=1000")["invoices"]
+    assert invoices
+    assert {each["account_id"] for each in invoices} <= mine
+    ranked = world.alice.customers.get("/customers/search?rank=-revenue")
+    assert ranked["ranked"]
+    assert {each["account_id"] for each in ranked["customers"]} <= mine
 
 
 def test_the_pages_show_an_admin_everything(world: World) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from integration.conftest import invoice, new_account, new_customer, problem
+from integration.conftest import credit, invoice, new_account, new_customer, new_invoice, problem
 
 from support.tally import ROOT, Client, Tally, running
 from support.waiting import eventually
@@ -191,14 +191,72 @@ def test_a_customer_is_found_and_shown_with_its_invoices(tally: Tally) -> None:
         found = tally.customers.get(f"/customers/search?{query}")
         assert [each["id"] for each in found["customers"]] == [customer]
     assert tally.customers.get("/customers/search?search=Hollstr&account_id=78")["customers"] == []
+    credited = tally.customers.post("/credits", {**credit(customer, 40), "invoice_id": ids[0]})["id"]
     shown = tally.customers.get(f"/customers/{customer}/summary?limit=1")
     assert shown["customer"] == tally.customers.get(f"/customers/{customer}")
-    assert shown["totals"] == {"invoices": 2, "credits": 0, "total_revenue_cents": str(10**12 + 100)}
-    newest = {"id": ids[1], "purchase_date": "2019-01-06", "purchase_price_cents": str(10**12)}
-    assert (shown["invoices"], shown["next"]) == ([newest], ids[1])
+    assert shown["totals"] == {
+        "invoices": 2,
+        "credits": 1,
+        "total_revenue_cents": str(10**12 + 60),
+        "average_cents": str(5 * 10**11 + 50),
+        "first_purchase": "2019-01-06",
+        "last_purchase": "2019-01-06",
+        "months": [{"month": "2019-01", "cents": str(10**12 + 100)}, {"month": "2019-02", "cents": "-40"}],
+    }
+    plain = {"reference": None, "revision": 0, "invoice_id": None, "credited_cents": "0"}
+    assert shown["entries"] == [
+        {**plain, "kind": "credit", "id": credited, "date": "2019-02-01", "cents": "40", "invoice_id": ids[0]}
+    ]
     assert not shown["account_is_open"]
-    rest = tally.customers.get(f"/customers/{customer}/summary?limit=1&before={ids[1]}")
-    assert ([each["id"] for each in rest["invoices"]], rest["next"]) == ([ids[0]], None)
+    rest = tally.customers.get(f"/customers/{customer}/summary?limit=9&offset=1")["entries"]
+    day = {**plain, "kind": "invoice", "date": "2019-01-06"}
+    assert rest == [
+        {**day, "id": ids[1], "cents": str(10**12)},
+        {**day, "id": ids[0], "cents": "100", "credited_cents": "40"},
+    ]
+
+
+def test_customers_are_sorted_by_what_they_spent_and_when_last(tally: Tally) -> None:
+    days = {"2020-01-01": 5, "2022-01-01": 1, "2021-01-01": 9}
+    ids = [new_customer(tally.customers, "88", f"Ranked {number}") for number in range(4)]
+    for id, (day, cents) in zip(ids, days.items(), strict=False):
+        tally.customers.post("/invoices", {**invoice(id, cents), "purchase_date": day})
+    for rank, order in {"-revenue": [2, 0, 1, 3], "revenue": [3, 1, 0, 2], "-last": [1, 2, 0, 3]}.items():
+        path = f"/customers/search?account_id=88&limit=3&rank={rank}"
+        first = tally.customers.get(path)
+        rest = tally.customers.get(f"{path}&after={first['next']}")
+        assert [each["id"] for each in first["customers"] + rest["customers"]] == [ids[n] for n in order]
+        assert (first["ranked"], len(first["customers"]), rest["next"]) == (True, 3, None)
+    assert first["customers"][0]["total_revenue_cents"] == "1"
+    assert rest["customers"][0]["last_purchase"] is None
+    problem(tally.customers.request("GET", "/customers/search?rank=name"), 422, "rank")
+
+
+def test_invoices_are_listed_with_whose_they_are(tally: Tally) -> None:
+    customer = new_customer(tally.customers, "89", "Iris")
+    tally.customers.post("/invoices", {**invoice(customer, 7), "reference": "R-1"})
+    (found,) = tally.customers.get("/invoices/search?account_id=89&reference=R-1")["invoices"]
+    assert (found["customer"], found["account_id"], found["purchase_price_cents"]) == ("Iris", "89", 7)
+    new_invoice(tally.customers, customer)
+    (newest, _) = tally.customers.get("/invoices/search?account_id=89&order=-id")["invoices"]
+    assert newest["reference"] is None
+    assert tally.customers.get("/invoices/search?account_id=89&to=2000-01-01")["invoices"] == []
+    problem(tally.customers.request("GET", "/invoices/search?from=x&order=y"), 422, "from", "order")
+
+
+def test_accounts_are_named_by_ids_or_found_by_a_part_of_the_name(tally: Tally) -> None:
+    ids = [
+        tally.accounts.post("/accounts", {"name": name, "owned_by": "ana"})["id"]
+        for name in ("Ålesund Fisk", "bergen fisk", "Fisk")
+    ]
+    named = tally.accounts.get(f"/accounts/names?ids={ids[2]},{ids[0]},{ids[0]},999999")["accounts"]
+    assert named == [{"id": ids[0], "name": "Ålesund Fisk"}, {"id": ids[2], "name": "Fisk"}]
+    found = tally.accounts.get("/accounts/names?search=FISK&limit=2")["accounts"]
+    assert [each["name"] for each in found] == ["bergen fisk", "Fisk"]
+    assert {"id": ids[1], "name": "bergen fisk"} in tally.accounts.get(f"/accounts/names?search={ids[1]}")[
+        "accounts"
+    ]
+    problem(tally.accounts.request("GET", "/accounts/names?ids=1,x"), 422, "ids")
 
 
 def test_an_accounts_customers_come_the_largest_first(tally: Tally) -> None:
@@ -247,7 +305,7 @@ def test_an_unknown_account_has_no_summary(tally: Tally, path: str) -> None:
 def test_an_unknown_customer_has_no_summary(tally: Tally) -> None:
     problem(tally.customers.request("GET", "/customers/999999/summary"), 404)
     problem(
-        tally.customers.request("GET", "/customers/search?before=x&account_id=y"), 422, "before", "account_id"
+        tally.customers.request("GET", "/customers/search?after=x&account_id=y"), 422, "after", "account_id"
     )
 
 

@@ -52,7 +52,7 @@ def test_no_call_takes_a_parameter_that_it_does_not_know(
         ("customers", "/customers?from=2019-01-01&to=2019-02-01&limit=5", ["from", "to"]),
         ("customers", "/invoices?customer%5Fid=1&Customer_id=1", ["Customer_id"]),
         ("customers", "/customers/search?offset=5", ["offset"]),
-        ("customers", "/customers/search?after=5", ["after"]),
+        ("customers", "/customers/search?before=5", ["before"]),
         ("accounts", "/accounts?owned_by=user1", ["owned_by"]),
         ("accounts", "/accounts?limit=1&Limit=x&=", ["", "Limit"]),
         ("accounts", "/accounts/summary?order=asc&by=name", ["by"]),

@@ -39,10 +39,20 @@ _ANSWERS = {
     },
     "/customers/search": {
         "customers": [
-            {"id": "1", "account_id": "1", "name": "A secret customer", "created_date": "2026-01-06"}
+            {
+                "id": "1",
+                "account_id": "1",
+                "name": "A secret customer",
+                "created_date": "2026-01-06",
+                "revision": 0,
+                "total_revenue_cents": "5",
+                "last_purchase": None,
+            }
         ],
         "next": None,
+        "ranked": False,
     },
+    "/accounts/names": {"accounts": [{"id": "1", "name": "The first account"}]},
 }
 
 

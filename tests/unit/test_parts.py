@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from tally.events import Id
-from tally.store.customer_search import CustomerSearch, CustomerSums
+from tally.store.customer_list import CustomerQuery
+from tally.store.customer_search import CustomerSearch, CustomerSums, MonthSum
 from tally.store.customers import Customers, open_database
-from tally.store.listing import NEWEST, ListQuery
+from tally.store.listing import ListQuery
 from tally.store.records import NewCustomer
 from tally.store.searching import Cents
 
@@ -42,15 +43,18 @@ def test_pages_go_through_all_parts_in_order(customers: Customers, after: int, l
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 100])
-@pytest.mark.parametrize("before", [NEWEST, 9 * PART + 1, 9 * PART, 3 * PART, PART, PART - 1, 5, 1, 0])
-def test_pages_of_the_newest_go_through_all_parts_too(customers: Customers, before: int, limit: int) -> None:
-    found = [int(each.id) for each in CustomerSearch(customers.database).invoices(MINE, before, limit)]
-    assert found == [id for id in reversed(IDS) if id < before][:limit]
+@pytest.mark.parametrize("offset", [0, 1, 5, 8, 9, 100])
+def test_all_that_a_customer_has_is_found_in_all_parts(customers: Customers, offset: int, limit: int) -> None:
+    search = CustomerSearch(customers.database)
+    found = [int(each.id) for each in search.entries(MINE, offset, limit)]
+    assert found == IDS[::-1][offset : offset + limit]
 
 
 def test_sums_are_of_all_parts(customers: Customers) -> None:
     search = CustomerSearch(customers.database)
-    assert search.sums(MINE) == CustomerSums(len(IDS), 0, Cents(sum(IDS)))
+    mean, day = Cents((2 * sum(IDS) + len(IDS)) // (2 * len(IDS))), "2019-01-06"
+    january = MonthSum("2019-01", Cents(sum(IDS)))
+    assert search.sums(MINE) == CustomerSums(len(IDS), 0, Cents(sum(IDS)), mean, day, day, [january])
     assert search.sums(3) == CustomerSums(0, 0, Cents(0))
 
 
@@ -65,8 +69,19 @@ def test_without_any_invoice_there_is_nothing_to_find(tmp_path: Path) -> None:
     with customers.database.transaction():
         (id,) = customers.create_customers([NewCustomer("n", Id(1))])
     search = CustomerSearch(customers.database)
-    assert (customers.invoices(ListQuery(customer_id=id, limit=10)), search.invoices(id, NEWEST, 10)) == (
+    assert (customers.invoices(ListQuery(customer_id=id, limit=10)), search.entries(id, 0, 10)) == (
         [],
         [],
     )
     assert search.sums(id) == CustomerSums(0, 0, Cents(0))
+
+
+def test_customers_are_ranked_over_all_parts_unless_they_are_too_many(customers: Customers) -> None:
+    everybody = CustomerQuery(limit=10)
+    ranked = CustomerSearch(customers.database).ranked(everybody, "-revenue", 0)
+    assert ranked is not None
+    assert [(each.id, each.total_revenue_cents, each.last_purchase) for each in ranked] == [
+        (MINE, sum(IDS), "2019-01-06"),
+        (YOURS, len(IDS), "2019-01-06"),
+    ]
+    assert CustomerSearch(customers.database, most=1).ranked(everybody, "-revenue", 0) is None

@@ -1,0 +1,110 @@
+"""What the customers page asks for: rows with what they come to, found, sorted and added up by the database.
+
+These calls are the page's own, and may change with it; sums are strings, in cents.
+"""
+
+from typing import Any, get_args
+
+import falcon
+from msgspec import UNSET, structs
+
+from tally.events import Id
+from tally.http.auth import owner
+from tally.http.lists import CustomerListRequest, ListRequest
+from tally.http.problems import FieldError, WrongFields
+from tally.http.service import Json, Page, Service, one_of, path_id, query
+from tally.store.customer_list import CustomerQuery
+from tally.store.customer_search import CustomerSearch, Rank
+from tally.store.customers import Customers
+from tally.store.errors import NotFound
+from tally.store.records import Customer, Invoice
+
+
+def add_customer_views(app: Any, service: Service[Customers]) -> None:
+    """Add the customers page's calls."""
+    customers = CustomersView(service)
+    app.add_route("/customers/search", customers)
+    app.add_route("/customers/{id}/summary", customers, suffix="one")
+    app.add_route("/invoices/search", InvoicesView(service))
+
+
+class CustomersView:
+    """Customers as people look for them."""
+
+    def __init__(self, service: Service[Customers]) -> None:
+        self._service = service
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """A part of the customers that match, with what they spent.
+
+        `rank` sorts by what they spent, or when last, where they are few enough: then `ranked` is true, and
+        `next` how many to pass over. Else they come in their `order`.
+        """
+        listed, rank = CustomerListRequest(req), _rank(req)
+        with self._service.read() as store:
+            customers = CustomerSearch(store.database, owner(req))
+            offset = listed.wanted.after[1] if listed.wanted.after else 0
+            rows = customers.ranked(listed.wanted, rank, offset) if rank else None
+            if is_ranked := rows is not None:
+                rows, following = listed.cut_at(rows, offset)
+            else:
+                found = store.customers(listed.wanted, owner(req))
+                if by_id := _by_id(store, listed.wanted, owner(req)):
+                    found = [by_id, *(each for each in found if each != by_id)]
+                found, following = listed.cut(found)
+                rows = customers.rows(found)
+        Json.send(resp, {"customers": rows, "next": following, "ranked": is_ranked})
+
+    def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
+        """A customer with a part of its invoices and credits, the newest first."""
+        page, number = Page(req, "offset"), path_id(id, "customer")
+        offset = page.filters["offset"] or 0
+        with self._service.read() as store:
+            customers = CustomerSearch(store.database, owner(req))
+            customer, sums = customers.one(number), customers.sums(number)
+            is_open = customers.is_open(customer.account_id)
+            entries = customers.entries(number, offset, page.limit)
+        answer = {"customer": customer, "account_is_open": is_open, "totals": sums, "entries": entries}
+        Json.send(resp, answer)
+
+
+class InvoicesView:
+    """Invoices of all customers."""
+
+    def __init__(self, service: Service[Customers]) -> None:
+        self._service = service
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """A page of what GET /invoices lists, with whose they are."""
+        listed = ListRequest(req, "purchase_date")
+        with self._service.read() as store:
+            invoices, following = listed.cut(store.invoices(listed.wanted, owner(req)))
+            found = CustomerSearch(store.database).named([each.customer_id for each in invoices])
+        rows = [_with_whose(each, found[each.customer_id]) for each in invoices]
+        Json.send(resp, {"invoices": rows, "next": following})
+
+
+def _with_whose(invoice: Invoice, customer: Customer) -> dict[str, Any]:
+    told = structs.asdict(invoice)
+    told["reference"] = None if invoice.reference is UNSET else invoice.reference
+    return {**told, "customer": customer.name, "account_id": customer.account_id}
+
+
+def _rank(req: falcon.Request) -> Rank | None:
+    """Raises WrongFields."""
+    faults: list[FieldError] = []
+    rank: Rank | None = query(req, "rank", None, one_of(get_args(Rank)), faults)
+    if faults:
+        raise WrongFields(faults)
+    return rank
+
+
+def _by_id(store: Customers, wanted: CustomerQuery, owner: str | None) -> Customer | None:
+    """The customer whose number is searched for, on the first page."""
+    if wanted.after or not wanted.search:
+        return None
+    try:
+        customer = store.customer(Id.parse(wanted.search), owner)
+    except (ValueError, NotFound):
+        return None
+    return customer if wanted.account_id in (None, customer.account_id) else None

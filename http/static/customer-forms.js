@@ -1,0 +1,126 @@
+// What is recorded and changed on the customers page, each in a form.
+
+import { accountField } from "./account-field.js";
+import { accountName, learn } from "./account-names.js";
+import { call, get, Problem, required } from "./api.js";
+import { day, today } from "./days.js";
+import { announce } from "./dom.js";
+import { field, openForm } from "./form.js";
+import { money, parseMoney, typed } from "./money.js";
+import { go } from "./place.js";
+
+const recorded = () => dispatchEvent(new Event("recorded"));
+
+export const dateField = (name, label, value) => field(name, label, { type: "date", max: "9999-12-31", value }, (text, input) => {
+  if (input.validity.badInput) throw new Error("This day does not exist.");
+  if (!text) throw new Error("Enter the date.");
+  return text;
+});
+
+export const amountField = (name, value) =>
+  field(name, "Amount", { inputmode: "decimal", placeholder: "29.33", autocomplete: "off", value }, parseMoney);
+
+export const referenceField = () =>
+  field("reference", "Reference (may be empty)", { maxlength: 100, autocomplete: "off" }, (text) => text.trim() || undefined);
+
+const nameField = (value) =>
+  field("name", "Name", { maxlength: 200, autocomplete: "off", value }, required("Enter the customer's name."));
+
+const ID = /^(0|[1-9]\d{0,18})$/;
+
+/** Ask for a new customer, and show it. */
+export function newCustomer(opener, accountId) {
+  openForm(opener, "New customer", {
+    submit: "Record customer",
+    fields: [nameField(), accountField("account_id", "Account", accountId)],
+    async send(values, key) {
+      const { id } = await call("POST", "customers", { body: values, key });
+      return () => {
+        announce(`${values.name} recorded as customer ${id}`);
+        go({ customer: id });
+      };
+    },
+  });
+}
+
+const LABELS = {
+  name: ["the name", (value) => `“${value}”`],
+  account_id: ["the account", accountName],
+  purchase_price_cents: ["the amount", money],
+  purchase_date: ["the date", day],
+};
+
+/** Change what differs. `row` is as it was shown; when somebody else has changed it, it becomes what it is now. */
+async function change(path, row, values, key) {
+  const body = Object.fromEntries(Object.entries(values).filter(([name, value]) => row[name] !== value));
+  if (!Object.keys(body).length) return;
+  try {
+    await call("PATCH", path, { body, key, revision: row.revision });
+  } catch (error) {
+    if (error.status !== 412) throw error;
+    const now = await get(path);
+    await learn([now.account_id].filter(Boolean));
+    const others = Object.entries(LABELS).filter(([name]) => name in now && now[name] !== row[name]);
+    const what = others.map(([name, [label, shown]]) => `${label} is now ${shown(now[name])}`).join(", and ");
+    Object.assign(row, now);
+    throw new Problem(412, {
+      detail: `Somebody else has changed this meanwhile${what && `: ${what}`}. Cancel to keep that, or save once more to have yours.`,
+    });
+  }
+}
+
+export function changeCustomer(opener, customer) {
+  const row = { ...customer };
+  openForm(opener, "Change customer", {
+    submit: "Save",
+    fields: [nameField(row.name), accountField("account_id", "Account", row.account_id)],
+    async send(values, key) {
+      await change(`customers/${row.id}`, row, values, key);
+      return () => {
+        announce("Saved");
+        recorded();
+      };
+    },
+  });
+}
+
+export function changeInvoice(opener, entry) {
+  const row = { purchase_date: entry.date, purchase_price_cents: Number(entry.cents), revision: entry.revision };
+  openForm(opener, `Change invoice ${entry.id}`, {
+    submit: "Save",
+    fields: [dateField("purchase_date", "Date of purchase", entry.date), amountField("purchase_price_cents", typed(entry.cents))],
+    async send(values, key) {
+      await change(`invoices/${entry.id}`, row, values, key);
+      return () => {
+        announce(`Invoice ${entry.id} saved`);
+        recorded();
+      };
+    },
+  });
+}
+
+/** Record a credit for a customer; of an invoice of it, if one is given: then what is left of that. */
+export function newCredit(opener, customerId, invoice) {
+  const left = invoice && typed(BigInt(invoice.cents) - BigInt(invoice.credited_cents));
+  const ofInvoice = field("invoice_id", "Id of the invoice (may be empty)", { inputmode: "numeric", autocomplete: "off" }, (text) => {
+    if (text.trim() && !ID.test(text.trim())) throw new Error("An invoice's id is a number, such as 7.");
+    return text.trim() || undefined;
+  });
+  openForm(opener, invoice ? `Credit invoice ${invoice.id}` : "Record a credit", {
+    submit: "Record credit",
+    fields: [
+      dateField("credit_date", "Date of the credit", today()),
+      amountField("credited_cents", left),
+      referenceField(),
+      ...(invoice ? [] : [ofInvoice]),
+    ],
+    async send(values, key) {
+      const of = invoice && { invoice_id: invoice.id };
+      await call("POST", "credits", { body: { customer_id: customerId, ...values, ...of }, key });
+      return () => {
+        announce(`Credit of ${money(values.credited_cents)} recorded`);
+        recorded();
+      };
+    },
+  });
+}

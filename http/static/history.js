@@ -1,0 +1,76 @@
+// What became of a customer or an invoice: who recorded and changed it, when, and what it was before.
+
+import { get } from "./api.js";
+import { accountName, learn } from "./account-names.js";
+import { day, moment } from "./days.js";
+import { h, write } from "./dom.js";
+import { money } from "./money.js";
+
+const PAGE = 100;
+
+const FIELDS = {
+  name: ["Name", (value) => value],
+  account_id: ["Account", accountName],
+  purchase_price_cents: ["Amount", money],
+  purchase_date: ["Date", day],
+};
+const CREDITS = { CreditCreated: ["Credited", "after"], CreditDeleted: ["Credit taken back:", "before"] };
+
+function what({ event, before, after }) {
+  const credit = CREDITS[event];
+  if (credit) return `${credit[0]} ${money({ before, after }[credit[1]].credited_cents)}`;
+  return /Created$/.test(event) ? "Recorded" : /Updated$/.test(event) ? "Changed" : "Deleted";
+}
+
+function changes({ before, after }) {
+  if (!before || !after) return [];
+  return Object.entries(FIELDS)
+    .filter(([name]) => name in after && before[name] !== after[name])
+    .map(([name, [label, shown]]) => h("p", {}, `${label}: ${shown(before[name])} → ${shown(after[name])}`));
+}
+
+const entry = (each) => h(
+  "li",
+  {},
+  h("strong", {}, what(each)),
+  h("span", { class: "soft" }, ` ${moment(each.at)}${each.by ? ` by ${each.by}` : ""}`),
+  ...changes(each),
+);
+
+/** Show it beside the page; `path` is that of the call. */
+export function showHistory(opener, title, path) {
+  const list = h("ol", { class: "history" });
+  const trouble = h("p", { class: "error", role: "alert" });
+  const more = h("button", { type: "button", class: "quiet", hidden: true, click: () => read() }, "More");
+  const dialog = h(
+    "dialog",
+    { class: "drawer", "aria-labelledby": "history-title" },
+    h("div", { class: "drawer-head" }, h("h2", { id: "history-title" }, title), h("button", { type: "button", class: "quiet", click: () => dialog.close() }, "Close")),
+    list, more, trouble,
+  );
+  let after = "";
+
+  async function read() {
+    try {
+      const answer = await get(`${path}?limit=${PAGE}${after && `&after=${after}`}`);
+      await learn(answer.history.flatMap((each) => [each.before?.account_id, each.after?.account_id]).filter(Boolean));
+      list.append(...answer.history.map(entry));
+      after = answer.next ?? "";
+      more.hidden = !after;
+      write(trouble, "");
+    } catch (error) {
+      write(trouble, error.message);
+    }
+  }
+
+  dialog.addEventListener("click", (event) => {
+    if (event.target === dialog) dialog.close(); // beside it
+  });
+  dialog.addEventListener("close", () => {
+    dialog.remove();
+    opener.focus();
+  });
+  document.body.append(dialog);
+  dialog.showModal();
+  read();
+}

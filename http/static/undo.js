@@ -1,0 +1,56 @@
+// Deletions that are held for a moment, so that one can take them back. They are sent when the page is left.
+
+import { remove } from "./api.js";
+import { $, announce, h, write } from "./dom.js";
+
+const HELD_MS = 8000;
+
+const held = new Map(); // by path
+
+/** Whether this is to be deleted, and not to be shown. */
+export const isHeld = (path) => held.has(path);
+
+/**
+ * Delete `path` in eight seconds, unless it is taken back. `options` are those of call(). `onChange()` is called
+ * when it is to be shown again, or is gone; `goal()` answers what takes the focus from the line when that goes.
+ */
+export function hold(path, text, { query = "", options, onChange, goal }) {
+  const undo = h("button", { type: "button", class: "quiet", click: () => { end(); announce("Not deleted"); } }, "Undo");
+  const said = h("span", {}, text);
+  const line = h("p", { class: "held" }, said, undo);
+
+  async function send(further) {
+    clearTimeout(each.timer);
+    undo.hidden = true;
+    try {
+      await remove(`${path}${query}`, { ...options, ...further });
+      end();
+    } catch (error) {
+      held.delete(path);
+      const why = error.status === 412 ? "Somebody has changed it meanwhile." : error.message;
+      write(said, `Not deleted: ${text.replace(/ deleted\.$/, "")}. ${why}`);
+      announce(said.textContent);
+      line.append(h("button", { type: "button", class: "quiet", click: end }, "Close"));
+      onChange();
+    }
+  }
+
+  async function end() {
+    clearTimeout(each.timer);
+    const hadFocus = line.contains(document.activeElement);
+    await onChange(held.delete(path));
+    line.remove();
+    if (hadFocus) goal()?.focus();
+  }
+
+  const each = { timer: setTimeout(send, HELD_MS), send };
+  held.set(path, each);
+  $("held").append(line);
+  announce(`${text} It can be taken back for ${HELD_MS / 1000} seconds.`);
+  undo.focus();
+  onChange();
+}
+
+addEventListener("pagehide", () => {
+  for (const each of held.values()) each.send({ keepalive: true });
+});
