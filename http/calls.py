@@ -84,7 +84,7 @@ TO = Parameter(name="to", kind=date, says="Only what has this date or an earlier
 FORMAT = Parameter(
     name="format",
     kind=Literal["csv", "json"],
-    says="`csv` is the same as `Accept: text/csv`, for a link.",
+    says="`csv` is the same as `Accept: text/csv`, for a link: all of the list, without `limit` and `after`.",
     example="json",
 )
 AFTER_NEXT = Parameter(
@@ -837,15 +837,15 @@ ACCOUNTS_PAGE = (
         method="GET",
         path="/accounts/summary",
         does="Find accounts, and add all of them up",
-        query=(SEARCH, SORT, ORDER, LIMIT, OFFSET),
+        query=(SEARCH, SORT, ORDER, LIMIT, OFFSET, PERIODS[2]),
     ),
     Call(
         id="summarizeAccount",
         method="GET",
         path="/accounts/{id}/summary",
-        does="Show an account and its customers, by id or revenue",
+        does="Show an account and its customers",
         parameters=(ID,),
-        query=(SORT, LIMIT, AFTER, OFFSET),
+        query=(REVENUE_ORDER, LIMIT, OFFSET),
     ),
 )
 

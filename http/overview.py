@@ -7,18 +7,21 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 import falcon
+from msgspec.structs import asdict
 
-from tally.events import Id
+from tally.events import now
 from tally.http.account_names import AccountNamesResource
 from tally.http.auth import owner
 from tally.http.lists import sought
+from tally.http.periods import last_month_of
 from tally.http.problems import FieldError, WrongFields
 from tally.http.service import Json, Page, Service, one_of, path_id, query
 from tally.store.account_totals import AccountQuery, AccountTotals, Sort
-from tally.store.accounts import Accounts
+from tally.store.accounts import Accounts, CustomerOrder
+from tally.store.months import Months
 from tally.store.searching import Cents
 
-_LARGEST = 8  # accounts in the chart
+_TREND = 12  # months that are told of each account in the list
 _ORDERS = ("asc", "desc")
 
 
@@ -37,30 +40,33 @@ class AccountsOverview:
         self._service = service
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """A page of the accounts that match, all of them added up, and the largest."""
+        """A page of the accounts that match, all of them added up, and what the largest comes to.
+
+        Of each account also what it earned in the twelve months up to `to`, else to this one.
+        """
         query = _account_query(req)
+        last = _parameter(req, "to", None, last_month_of)
         with self._service.read() as store:
             totals = AccountTotals(store.database, owner(req))
             accounts = totals.page(query)
+            months = Months(store.database).of_each(
+                [each.id for each in accounts], _this_month() if last is None else last, _TREND
+            )
             everything = totals.sums()
             found = totals.sums(query.search).accounts if query.search else everything.accounts
-            largest = totals.page(AccountQuery(sort="revenue", descending=True, limit=_LARGEST))
-        Json.send(resp, {"accounts": accounts, "found": found, "totals": everything, "largest": largest})
+            largest = totals.largest()
+        rows = [{**asdict(each), "months": [*map(Cents, months[each.id])]} for each in accounts]
+        answer = {"accounts": rows, "found": found, "totals": everything}
+        Json.send(resp, {**answer, "largest_revenue_cents": largest})
 
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
-        """An account with a part of its customers, by ascending id or the largest revenue first."""
+        """An account with a part of its customers, in an order."""
         page, number = Page(req, "offset"), path_id(id, "account")
-        by_revenue, offset = _choice(req, "sort", ("id", "revenue")) == "revenue", page.filters["offset"] or 0
+        order: CustomerOrder = _choice(req, "order", get_args(CustomerOrder))  # type: ignore[assignment]
         with self._service.read() as store:
             total = AccountTotals(store.database, owner(req)).one(number)
             account = store.account(number, owner(req))
-            if by_revenue:
-                found = store.largest_customers_of(number, offset, page.limit + 1)
-            else:
-                found = store.customers_of(number, page.after, page.limit + 1)
-        customers, following = page.cut(found, lambda customer: customer.customer_id)
-        if by_revenue and following is not None:
-            following = Id(offset + page.limit)
+            customers = store.customers_beyond(number, order, page.filters["offset"] or 0, page.limit)
         rows = [
             {
                 "id": each.customer_id,
@@ -69,8 +75,12 @@ class AccountsOverview:
             }
             for each in customers
         ]
-        answer = {"account": total, "description": account.description, "customers": rows, "next": following}
-        Json.send(resp, answer)
+        Json.send(resp, {"account": {**asdict(account), **asdict(total)}, "customers": rows})
+
+
+def _this_month() -> int:
+    day = now()
+    return day.year * 12 + day.month - 1
 
 
 def _account_query(req: falcon.Request) -> AccountQuery:

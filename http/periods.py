@@ -97,7 +97,7 @@ class PeriodQuery:
         return _months_of(raw)[0] // self._kind.months
 
     def _last_of(self, raw: str) -> int:
-        return _months_of(raw)[1] // self._kind.months
+        return last_month_of(raw) // self._kind.months
 
     def _period(self, number: int | None, cents: int, invoices: int, credits: int) -> PeriodRevenue:
         if number is None:
@@ -106,6 +106,11 @@ class PeriodQuery:
             year, place = divmod(number, 12 // self._kind.months)
             name = self._kind.shown(year, place + 1)
         return PeriodRevenue(cents, invoices, credits, **{self.by: name})
+
+
+def last_month_of(raw: str) -> int:
+    """The last month of a period, counted from the year 0 on. Raises ValueError for what is no period."""
+    return _months_of(raw)[1]
 
 
 def _months_of(raw: str) -> tuple[int, int]:

@@ -115,6 +115,7 @@ _SUMS = (
 )
 
 
+_LARGEST = "SELECT max(t.revenue_cents) FROM account a JOIN account_total t ON t.account_id = a.id"
 _UNOPENED = (
     "SELECT count(*), coalesce(sum(t.customers), 0),"
     " coalesce(sum(t.revenue_cents >> 32), 0), coalesce(sum(t.revenue_cents & 4294967295), 0)"
@@ -188,6 +189,10 @@ class AccountTotals:
         where, bindings = self._matching(search)
         ((accounts, customers, high, low),) = self._database.rows(_SUMS + where, bindings)
         return Totals(accounts, customers, Cents((high << 32) + low))
+
+    def largest(self) -> Cents:
+        """What the account with the largest revenue comes to; 0 for none. Takes time in proportion to all."""
+        return Cents(self._database.value(_LARGEST + self._where, self._bindings) or 0)
 
     def one(self, id: int) -> AccountRow:
         """One account. Raises NotFound."""

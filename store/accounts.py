@@ -314,13 +314,20 @@ class Accounts:
         rows = self.database.rows(sql, {"account": account_id, "limit": limit, **last})
         return [CustomerRevenue(Id(row[0]), *row[1:]) for row in rows]
 
-    def largest_customers_of(self, account_id: int, offset: int, limit: int) -> list[CustomerRevenue]:
-        """Up to `limit` customers of an account after the first `offset`, the largest revenue first.
+    def customers_beyond(
+        self, account_id: int, order: CustomerOrder, offset: int, limit: int
+    ) -> list[CustomerRevenue]:
+        """Up to `limit` customers of an account in that order, after the first `offset`.
 
-        Takes time in proportion to all of them.
+        Takes time in proportion to all of them, or by id to those that are passed over.
         """
-        asked = {"account": account_id, "limit": limit, "offset": offset}
-        rows = self.database.rows(_LARGEST_CUSTOMERS_OF, asked)
+        direction = "DESC" if order.startswith("-") else "ASC"
+        key = _CUSTOMER_KEYS[order.lstrip("-")]
+        sql = (
+            f"SELECT id, name, revenue_cents FROM ({_ALL_CUSTOMERS_OF})"
+            f" ORDER BY {key} {direction}, id {direction} LIMIT :limit OFFSET :offset"
+        )
+        rows = self.database.rows(sql, {"account": account_id, "limit": limit, "offset": offset})
         return [CustomerRevenue(Id(row[0]), *row[1:]) for row in rows]
 
     def show_customers_of(self, account_id: int, after: int, limit: int) -> ShownCustomers:
@@ -519,7 +526,6 @@ _ALL_CUSTOMERS_OF = (
     " WHERE account_id = :account AND NOT deleted"
 )
 _CUSTOMERS_OF = f"{_ALL_CUSTOMERS_OF} AND customer.id > :after ORDER BY customer.id LIMIT :limit"
-_LARGEST_CUSTOMERS_OF = f"{_ALL_CUSTOMERS_OF} ORDER BY 3 DESC, 1 LIMIT :limit OFFSET :offset"
 
 # The order is that of the query it takes from: to sort once more inside would double what it costs.
 _SHOWN = (

@@ -1,5 +1,6 @@
 """What came in each month: for all accounts, for one, or for a customer."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from tally.store.database import Database
@@ -62,6 +63,21 @@ class Months:
             raise NotFound("customer", id)
         return _with_the_rest(self._rows(_OF_CUSTOMER, ids), total[0][0])
 
+    def of_each(self, ids: Sequence[int], last: int, number: int) -> dict[int, list[int]]:
+        """Cents of each account in the `number` months up to `last`, which is counted from the year 0 on.
+
+        Reads those rows by their key, and the recent ones, of which there are 10,000 at most. Whose the
+        accounts are isn't looked at.
+        """
+        first = last - number + 1
+        cents = {id: [0] * number for id in ids}
+        bounds = {"first": _numbered(first), "last": _numbered(last)}
+        marks = ", ".join(str(int(id)) for id in ids)
+        for account, month, high, low, *_ in self._database.rows(_OF_EACH.format(ids=marks), bounds):
+            year, place = divmod(month, 100)
+            cents[account][year * 12 + place - 1 - first] = (high << 32) + low
+        return cents
+
     def _insist_on_account(self, id: int) -> None:
         sql = f"SELECT 1 FROM account WHERE id = :account AND {self._open}"
         if not self._database.rows(sql, {"account": id, "owner": self._owner}):
@@ -70,6 +86,11 @@ class Months:
     def _rows(self, sql: str, ids: dict[str, int]) -> list[Month]:
         found = self._database.rows(f"{sql} ORDER BY 1", {**ids, "owner": self._owner})
         return [Month(month, (high << 32) + low, *counts) for month, high, low, *counts in found]
+
+
+def _numbered(month: int) -> int:
+    """A month that is counted from the year 0 on, as a number such as 199703."""
+    return month // 12 * 100 + month % 12 + 1
 
 
 def _with_the_rest(months: list[Month], total: int) -> list[Month]:
@@ -91,6 +112,10 @@ _SUMS = (
 )
 _SUMS_OF_TOTAL = "coalesce(sum(revenue_cents >> 32), 0), coalesce(sum(revenue_cents & 4294967295), 0), 0, 0"
 _OF_ACCOUNTS = "SELECT * FROM account_month UNION ALL SELECT * FROM recent_account_month"
+_OF_EACH = (
+    f"SELECT account_id, month, {_SUMS} FROM ({_OF_ACCOUNTS})"
+    " WHERE account_id IN ({ids}) AND month BETWEEN :first AND :last GROUP BY account_id, month"
+)
 _OF_CUSTOMER = (
     f"SELECT month, {_SUMS} FROM (SELECT * FROM customer_month WHERE customer_id = :customer"
     " UNION ALL SELECT * FROM recent_month WHERE customer_id = :customer) GROUP BY month"

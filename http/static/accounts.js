@@ -1,267 +1,418 @@
-// The accounts page: figures that move, a table, a chart, and one account's customers; accounts are opened and deleted.
+// The accounts page: revenue over time; then the accounts, or one of them. What one looks at is in the address.
 
-import { call, get, Problem, remove, required, userName, withChange } from "./api.js";
+import { call, get, Problem, remove, required, session, withChange } from "./api.js";
+import { sparkline } from "./chart.js";
 import { $, announce, h, meta, Pager, Rows, settled, write, writeFigure } from "./dom.js";
 import { ask, field, openForm } from "./form.js";
-import { count, money } from "./money.js";
+import { menu } from "./menu.js";
+import { count, headline, money, share } from "./money.js";
+import { Revenue, shortMonth, thisMonth, writeMonth } from "./periods.js";
+import { RevenuePart } from "./revenue.js";
 import { complain } from "./strip.js";
 import { watch } from "./watch.js";
 
 const PAGE = 25;
 const CUSTOMERS = 50;
+const LATEST = 10; // invoices, and credits, of one account
 const FALLING = new Set(["customers", "revenue"]); // sorted the largest first, when first sorted by
+const RENEWED_MS = 30_000; // revenue by month is asked for when a total has moved, and now and then
 
-const asked = { search: "", sort: "revenue", order: "desc", offset: 0 };
-const opened = { id: null, sort: "id", afters: [""], next: null, account: null };
+// --- where one is ----------------------------------------------------------------------------
 
-// --- the table -------------------------------------------------------------------------------
+const NOWHERE = { account: null, search: "", sort: "-revenue", order: "-revenue", page: 1, period: "" };
+let place = readPlace();
+let list = "#"; // the address of the list that one came from
+
+function readPlace() {
+  const told = new URLSearchParams(location.hash.slice(1));
+  const one = (name, choices) => (choices.includes(told.get(name)) ? told.get(name) : NOWHERE[name]);
+  const values = (select) => [...select.options].map((option) => option.value);
+  return {
+    search: (told.get("search") ?? "").slice(0, 200),
+    sort: one("sort", values($("sort"))),
+    page: /^[1-9]\d{0,9}$/.test(told.get("page") ?? "") ? Number(told.get("page")) : 1,
+    period: told.get("period") ?? "",
+    account: /^\d{1,19}$/.test(told.get("account") ?? "") ? told.get("account") : null,
+    order: one("order", values($("customers-order"))),
+  };
+}
+
+function address(there) {
+  const told = Object.keys(NOWHERE).filter((name) => there[name] !== NOWHERE[name]);
+  return `#${new URLSearchParams(told.map((name) => [name, there[name]]))}`;
+}
+
+const addressOf = (account) => address({ ...NOWHERE, account, period: place.period });
+
+/** Look at something else. While one types or turns through periods, the step before isn't kept. */
+function go(changes, replaces = false) {
+  const there = address({ ...place, ...changes });
+  history[replaces ? "replaceState" : "pushState"](null, "", there === "#" ? location.pathname : there);
+  return follow();
+}
+
+async function follow() {
+  const before = place;
+  place = readPlace();
+  if (place.account !== before.account) enter();
+  showPlace();
+  await look();
+  if (place.account === before.account) return;
+  const goal = place.account ? $("account-name") : $("accounts").querySelector(`a[data-id="${before.account}"]`);
+  (goal ?? $("title")).focus({ preventScroll: Boolean(place.account) });
+}
+
+/** Nothing of what one looked at before is left. */
+function enter() {
+  if (place.account) scrollTo(0, 0);
+  account = null;
+  asked.total = null;
+  revenue.revenue = null;
+  for (const part of ["name", "about", "description"]) write($(`account-${part}`), "");
+  for (const each of [customers, invoices, credits]) each.show([]);
+  for (const figure of ["revenue", "accounts", "customers"]) write($(`total-${figure}`), "");
+  showGone(null);
+  lookAtLatest();
+}
+
+function showPlace() {
+  const isOne = Boolean(place.account);
+  if (!isOne) list = address(place);
+  document.title = `${isOne ? account?.name ?? `Account ${place.account}` : "Accounts"} · Tally`;
+  $("list").hidden = isOne;
+  $("account").hidden = $("account-head").hidden = !isOne;
+  $("accounts-figure").hidden = isOne;
+  $("account-back").href = list;
+  if ($("search").value.trim() !== place.search) $("search").value = place.search;
+  $("sort").value = place.sort;
+  $("customers-order").value = place.order;
+  showSort();
+  revenue.period = place.period;
+}
+
+// --- revenue over time -----------------------------------------------------------------------
+
+const revenue = new RevenuePart((period) => go({ period: period === "12" ? "" : period }));
+const asked = { total: null, at: 0 }; // the total beside which the revenue was last asked for, and when
+
+/** The total, and the revenue by month: what moves one moves the other. */
+async function showTotal(total) {
+  writeFigure($("total-revenue"), headline(total));
+  if (asked.total === total && Date.now() - asked.at < RENEWED_MS) return;
+  const { account } = place;
+  const answer = await get(`${account ? `accounts/${account}/` : ""}revenue?by=month`);
+  if (account !== place.account) return;
+  Object.assign(asked, { total, at: Date.now() });
+  revenue.revenue = new Revenue(answer.revenue);
+}
+
+// --- the accounts ----------------------------------------------------------------------------
 
 const rows = new Rows($("accounts").tBodies[0], (account) => {
-  const open = h("button", { type: "button", class: "link", "aria-haspopup": "dialog", click: () => show(account.id) });
+  const open = h("a", { "data-id": account.id });
   const under = h("span", { class: "under" });
-  const [id, owner] = [h("td", { class: "number soft wide" }), h("td", { class: "wide" })];
-  const [customers, revenue] = [h("td", { class: "number wide" }), h("td", { class: "number strong" })];
+  const [owner, customers] = [h("td", { class: "wide" }), h("td", { class: "number wide" })];
+  const [trend, part] = [h("td", { class: "number medium" }), h("td", { class: "number soft medium" })];
+  const revenue = amountCell();
+  const more = menu(`More for account ${account.id}`, () => [
+    ["Change…", (opener) => change(account.id, opener).catch(complain)],
+    ["Delete…", () => deleteAccount(account.id).catch(complain)],
+  ]);
+  let drawn = "";
   return {
-    node: h("tr", {}, id, h("th", { scope: "row" }, open, under), owner, customers, revenue),
+    node: h("tr", {}, h("td", { class: "number soft wide" }, account.id), h("th", { scope: "row" }, open, under), owner, customers, trend, revenue.node, part, h("td", { class: "act" }, more)),
     update(account) {
-      write(id, account.id);
+      open.href = addressOf(account.id);
       write(open, account.name);
       write(under, `${account.owned_by} · ${account.customers === 1 ? "1 customer" : `${count(account.customers)} customers`}`);
       write(owner, account.owned_by);
       writeFigure(customers, count(account.customers));
-      writeFigure(revenue, money(account.total_revenue_cents));
+      revenue.update(account.total_revenue_cents, account.most);
+      write(part, share(account.total_revenue_cents, account.all));
+      if (drawn === String(account.months)) return;
+      drawn = String(account.months);
+      trend.replaceChildren(sparkline(account.months, `Lowest ${money(least(account.months))}, highest ${money(most(account.months))}, latest ${money(account.months.at(-1))}`));
     },
   };
 });
 
-const pager = new Pager($("pager"), ["Previous", "Next"], () => turn(-PAGE), () => turn(PAGE));
-let found = 0;
+const least = (cents) => cents.map(BigInt).reduce((one, other) => (one < other ? one : other));
+const most = (cents) => cents.map(BigInt).reduce((one, other) => (one > other ? one : other));
 
-function turn(by) {
-  const offset = asked.offset + by;
-  if (offset < 0 || offset >= found) return;
-  asked.offset = offset;
-  look();
-}
-
-function sortBy(sort, order) {
-  Object.assign(asked, { sort, order, offset: 0 });
-  showSort();
-  look();
-}
-
-function showSort() {
-  $("sort").value = `${asked.sort} ${asked.order}`;
-  for (const head of $("accounts").querySelectorAll("th")) {
-    if (head.dataset.sort !== asked.sort) head.removeAttribute("aria-sort");
-    else head.setAttribute("aria-sort", asked.order === "asc" ? "ascending" : "descending");
-  }
-}
-
-for (const head of $("accounts").querySelectorAll("th")) {
-  const { sort } = head.dataset;
-  const first = FALLING.has(sort) ? "desc" : "asc";
-  const other = { asc: "desc", desc: "asc" };
-  head.querySelector("button").addEventListener("click", () => {
-    sortBy(sort, asked.sort === sort ? other[asked.order] : first);
-  });
-}
-$("sort").addEventListener("change", () => sortBy(...$("sort").value.split(" ")));
-
-$("search").addEventListener("input", settled(async () => {
-  asked.search = $("search").value.trim();
-  asked.offset = 0;
-  await look();
-  announce(found === 1 ? "1 account found" : `${count(found)} accounts found`);
-}));
-
-function showTable(answer) {
-  found = answer.found;
-  rows.show(answer.accounts);
-  $("accounts").hidden = !answer.accounts.length;
-  $("empty").hidden = Boolean(answer.accounts.length);
-  write($("empty"), answer.totals.accounts === 0 ? "There is no account yet." : "No account matches.");
-  const last = asked.offset + answer.accounts.length;
-  const range = last ? `${count(asked.offset + 1)} to ${count(last)} of ${count(found)}` : "";
-  pager.show(range, asked.offset > 0, last < found);
-}
-
-// --- the chart -------------------------------------------------------------------------------
-
-const bars = new Rows($("chart"), (account) => {
-  const open = h("button", { type: "button", class: "link", "aria-haspopup": "dialog", click: () => show(account.id) });
+/** A cell with an amount, and a bar behind it. */
+function amountCell() {
   const amount = h("span", { class: "amount" });
   const bar = h("span", { class: "bar" });
   return {
-    node: h("li", {}, open, amount, h("span", { class: "track", "aria-hidden": "true" }, bar)),
-    update(account) {
-      write(open, account.name);
-      write(amount, money(account.total_revenue_cents));
-      bar.style.width = `${account.share}%`;
+    node: h("td", { class: "number strong data" }, h("span", { class: "track" }, bar), amount),
+    update(cents, most) {
+      writeFigure(amount, money(cents));
+      const [part, whole] = [BigInt(cents), BigInt(most)];
+      bar.style.width = part > 0n ? `${Number((part * 1000n) / whole) / 10}%` : "0";
     },
   };
-});
+}
 
-function showChart(largest) {
-  const earning = largest.filter((account) => BigInt(account.total_revenue_cents) > 0n);
-  const most = earning.length ? BigInt(earning[0].total_revenue_cents) : 1n;
-  bars.show(earning.map((account) => ({ ...account, share: Number((BigInt(account.total_revenue_cents) * 1000n) / most) / 10 })));
-  $("chart").closest("section").hidden = !earning.length;
+const pager = new Pager($("pager"), ["Previous", "Next"], () => turn(-1, found, PAGE), () => turn(1, found, PAGE));
+let found = 0;
+
+function turn(by, number, size) {
+  const page = place.page + by;
+  if (page >= 1 && (page - 1) * size < number) go({ page });
+}
+
+function showSort() {
+  const falls = place.sort.startsWith("-");
+  for (const head of $("accounts").querySelectorAll("th")) {
+    if (head.dataset.sort !== place.sort.replace("-", "")) head.removeAttribute("aria-sort");
+    else head.setAttribute("aria-sort", falls ? "descending" : "ascending");
+  }
+}
+
+for (const head of $("accounts").querySelectorAll("th[data-sort]")) {
+  const { sort } = head.dataset;
+  const [one, other] = FALLING.has(sort) ? [`-${sort}`, sort] : [sort, `-${sort}`];
+  head.querySelector("button").addEventListener("click", () => go({ sort: place.sort === one ? other : one, page: 1 }));
+}
+$("sort").addEventListener("change", () => go({ sort: $("sort").value, page: 1 }));
+
+$("search").addEventListener("input", settled(async () => {
+  await go({ search: $("search").value.trim(), page: 1 }, true);
+  announce(found === 1 ? "1 account found" : `${count(found)} accounts found`);
+}));
+
+async function lookAtList() {
+  const { search, sort, page } = place;
+  const { last } = revenue.span;
+  const order = sort.startsWith("-") ? "desc" : "asc";
+  const query = new URLSearchParams({ search, sort: sort.replace("-", ""), order, limit: PAGE, offset: (page - 1) * PAGE, to: writeMonth(last) });
+  const { hash } = location;
+  const answer = await get(`accounts/summary?${query}`);
+  if (hash !== location.hash) return; // something else is asked for now
+  if (!answer.accounts.length && page > 1) return void setTimeout(() => go({ page: 1 }, true)); // they have become fewer
+  showList(answer, last);
+  await showTotal(answer.totals.total_revenue_cents);
+}
+
+function showList(answer, last) {
+  const { totals } = answer;
+  found = answer.found;
+  writeFigure($("total-accounts"), count(totals.accounts));
+  writeFigure($("total-customers"), count(totals.customers));
+  const [all, most] = [totals.total_revenue_cents, answer.largest_revenue_cents];
+  rows.show(answer.accounts.map((account) => ({ ...account, all, most })));
+  write($("trend"), last === thisMonth() ? "12 months" : `To ${shortMonth(last)}`);
+  $("accounts").hidden = !answer.accounts.length;
+  $("begin").hidden = totals.accounts !== 0;
+  $("looked-at").hidden = totals.accounts === 0;
+  $("empty").hidden = Boolean(answer.accounts.length);
+  showRange(pager, answer.accounts.length, found, PAGE);
+}
+
+function showRange(pager, number, all, size) {
+  const before = (place.page - 1) * size;
+  const range = number ? `${count(before + 1)} to ${count(before + number)} of ${count(all)}` : "";
+  pager.show(range, place.page > 1, before + number < all);
 }
 
 // --- one account -----------------------------------------------------------------------------
 
+let account = null; // what is known of the one that is shown
+
+const customerAddress = (id) => `${meta("customers")}#customer=${id}`;
+
 const customers = new Rows($("account-customers").tBodies[0], (customer) => {
-  const name = withChange(h("a", { href: `${meta("customers")}#customer=${customer.id}` }));
-  const revenue = h("td", { class: "number strong" });
+  const name = withChange(h("a", { href: customerAddress(customer.id) }));
+  const [revenue, part] = [amountCell(), h("td", { class: "number soft" })];
   return {
-    node: h("tr", {}, h("td", { class: "number soft" }, customer.id), h("th", { scope: "row" }, name), revenue),
+    node: h("tr", {}, h("td", { class: "number soft wide" }, customer.id), h("th", { scope: "row" }, name), revenue.node, part),
     update(customer) {
       write(name, customer.name);
-      writeFigure(revenue, money(customer.total_revenue_cents));
+      revenue.update(customer.total_revenue_cents, customer.most);
+      write(part, share(customer.total_revenue_cents, customer.all));
     },
   };
 });
 
-const customerPager = new Pager($("account-pager"), ["Previous", "Next"], () => {
-  if (opened.afters.length < 2) return;
-  opened.afters.pop();
-  look();
-}, () => {
-  if (!opened.next) return;
-  opened.afters.push(opened.next);
-  look();
-});
+const customerPager = new Pager(
+  $("account-pager"), ["Previous", "Next"],
+  () => turn(-1, account.customers, CUSTOMERS), () => turn(1, account.customers, CUSTOMERS),
+);
+$("customers-order").addEventListener("change", () => go({ order: $("customers-order").value, page: 1 }));
 
-for (const head of $("account-customers").querySelectorAll("th[data-sort]")) {
-  head.querySelector("button").addEventListener("click", () => {
-    Object.assign(opened, { sort: head.dataset.sort, afters: [""], next: null });
-    for (const other of $("account-customers").querySelectorAll("th")) other.removeAttribute("aria-sort");
-    head.setAttribute("aria-sort", opened.sort === "id" ? "ascending" : "descending");
-    look();
-  });
-}
-
-const show = (id) => { location.hash = `account=${id}`; };
-
-function follow() {
-  const id = /^#account=(\d{1,19})$/.exec(location.hash)?.[1] ?? null;
-  if (id === opened.id) return;
-  Object.assign(opened, { id, afters: [""], next: null, account: null });
-  if (!id) return $("account").close();
-  for (const part of ["name", "about", "description", "revenue", "count"]) write($(`account-${part}`), "");
-  customers.show([]);
-  showGone(false);
-  if (!$("account").open) $("account").showModal();
-  look();
-}
+const summary = (id, more) => get(`accounts/${id}/summary?${new URLSearchParams(more)}`);
 
 async function lookAtAccount() {
-  const { id, sort } = opened;
-  if (!id) return;
-  const after = opened.afters.at(-1);
-  const from = after && { [sort === "id" ? "after" : "offset"]: after };
+  const { hash } = location;
+  const { account: id, order, page } = place;
   try {
-    const answer = await get(`accounts/${id}/summary?${new URLSearchParams({ limit: CUSTOMERS, sort, ...from })}`);
-    if (id === opened.id && sort === opened.sort && after === opened.afters.at(-1)) showAccount(answer);
+    const answer = await summary(id, { order, limit: CUSTOMERS, offset: (page - 1) * CUSTOMERS });
+    if (hash !== location.hash) return;
+    if (!answer.customers.length && page > 1) return void setTimeout(() => go({ page: 1 }, true));
+    showAccount(answer);
+    await showTotal(answer.account.total_revenue_cents);
   } catch (error) {
     if (!(error instanceof Problem && error.status === 404)) throw error;
-    if (id !== opened.id) return;
-    write($("account-name"), `Account ${id}`);
-    write($("account-about"), "");
-    write($("account-notice"), error.message);
-    showGone(true);
+    if (hash === location.hash) showGone(error.message);
   }
 }
 
-/** Whether there is nothing of the account to be shown but why. */
-function showGone(gone) {
-  $("account").classList.toggle("gone", gone);
-  $("account-notice").hidden = !gone;
-  $("account-delete").hidden = gone || !opened.account;
+/** Say why there is nothing of the account to be seen; null: there is. */
+function showGone(message) {
+  $("main").classList.toggle("gone", message !== null);
+  $("account-notice").hidden = message === null;
+  write($("account-notice"), message);
+  if (message === null) return;
+  account = null;
+  write($("account-name"), `Account ${place.account}`);
+  for (const part of ["about", "description"]) write($(`account-${part}`), "");
 }
+
+const dates = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeZone: "UTC" });
+const day = (text) => {
+  const date = new Date(`${text.slice(0, 10)}T00:00:00Z`);
+  return Number.isNaN(date.valueOf()) ? text : dates.format(date);
+};
 
 function showAccount(answer) {
-  const { account } = answer;
-  Object.assign(opened, { account, next: answer.next });
-  showGone(false);
+  ({ account } = answer);
+  showGone(null);
+  $("begin").hidden = true;
+  $("looked-at").hidden = false;
+  const { revision } = account;
+  const changes = revision === 1 ? ", changed once since" : revision ? `, changed ${count(revision)} times since` : "";
+  document.title = `${account.name} · Tally`;
   write($("account-name"), account.name);
-  write($("account-about"), `Account ${account.id}, owned by ${account.owned_by}`);
-  write($("account-description"), answer.description);
-  $("account-description").hidden = !answer.description;
-  writeFigure($("account-revenue"), money(account.total_revenue_cents));
-  writeFigure($("account-count"), count(account.customers));
-  customers.show(answer.customers);
-  $("account-customers").hidden = !answer.customers.length;
+  write($("account-about"), `Account ${account.id}, owned by ${account.owned_by}, opened on ${day(account.created_date)}${changes}`);
+  write($("account-description"), account.description);
+  writeFigure($("total-customers"), count(account.customers));
+  const all = account.total_revenue_cents;
+  const amounts = answer.customers.map((customer) => customer.total_revenue_cents);
+  const largest = amounts.length ? most(amounts) : 0n;
+  customers.show(answer.customers.map((customer) => ({ ...customer, all, most: largest })));
+  $("account-customers").hidden = $("customers-order").hidden = !answer.customers.length;
   $("account-empty").hidden = Boolean(answer.customers.length);
-  const before = (opened.afters.length - 1) * CUSTOMERS;
-  const range = `${count(before + 1)} to ${count(before + answer.customers.length)} of ${count(account.customers)}`;
-  customerPager.show(range, before > 0, Boolean(answer.next));
+  showRange(customerPager, answer.customers.length, account.customers, CUSTOMERS);
 }
 
-/** Close the account. The address changes first: a "close" event comes later than what one sees, or than "Back". */
-function leave() {
-  history.pushState(null, "", location.pathname);
-  follow();
+// --- its latest invoices and credits, of the customers service --------------------------------
+
+const invoices = new Rows($("invoices").tBodies[0], () => entry("purchase_date", (row) => money(row.purchase_price_cents)));
+const credits = new Rows($("credits").tBodies[0], () => entry("credit_date", (row) => money(-BigInt(row.credited_cents))));
+const names = new Map(); // of customers, by id
+
+function entry(date, amount) {
+  const [when, customer, cents] = [h("th", { scope: "row", class: "date" }), h("a"), h("td", { class: "number strong" })];
+  return {
+    node: h("tr", {}, when, h("td", {}, customer), cents),
+    update(row) {
+      write(when, day(row[date]));
+      write(customer, names.get(row.customer_id) ?? `Customer ${row.customer_id}`);
+      customer.href = customerAddress(row.customer_id);
+      withChange(customer);
+      write(cents, amount(row));
+    },
+  };
 }
 
-$("account-close").addEventListener("click", leave);
-$("account").addEventListener("cancel", leave); // Escape
-$("account").addEventListener("click", (event) => {
-  if (event.target === $("account")) leave(); // beside it
-});
-addEventListener("hashchange", follow);
-addEventListener("popstate", follow);
+async function readLatest() {
+  const { account: id } = place;
+  if (!id) return;
+  const of = `account_id=${id}&order=-id&limit=${LATEST}`;
+  const [sold, credited] = await Promise.all([get(`invoices?${of}`, "customers"), get(`credits?${of}`, "customers")]);
+  const unknown = new Set([...sold.invoices, ...credited.credits].map((row) => row.customer_id).filter((each) => !names.has(each)));
+  await Promise.all([...unknown].map(readName));
+  if (id !== place.account) return;
+  invoices.show(sold.invoices);
+  credits.show(credited.credits);
+  $("invoices").hidden = !sold.invoices.length;
+  $("no-invoices").hidden = Boolean(sold.invoices.length);
+  $("latest-credits").hidden = !credited.credits.length;
+}
 
-// --- opening and deleting --------------------------------------------------------------------
+async function readName(id) {
+  try {
+    names.set(id, (await get(`customers/${id}`, "customers")).name);
+  } catch (error) {
+    if (error.status !== 404) throw error; // it is gone by now
+  }
+}
 
-$("new-account").addEventListener("click", () => openForm($("new-account"), "New account", {
-  submit: "Open account",
-  fields: [
-    field("name", "Name", { maxlength: 200, autocomplete: "off" }, required("Enter the account's name.")),
-    field("owned_by", "Owner", { maxlength: 200, autocomplete: "off", value: userName() }, required("Enter the name of the user who owns the account.")),
-    field("description", "Description (may be empty)", { autocomplete: "off" }, (text) => text),
-  ],
-  async send(values, key) {
-    const { id } = await call("POST", "accounts", { body: values, key });
-    return () => {
-      announce(`${values.name} opened as account ${id}`);
-      show(id);
-    };
-  },
-}));
+function complainOfLatest(error) {
+  $("latest-notice").hidden = !error;
+  write($("latest-notice"), error ? `${error.message} What is shown here may be old.` : "");
+  $("latest").classList.toggle("stale", Boolean(error));
+}
 
-$("account-delete").addEventListener("click", async () => {
-  const { account } = opened;
+// --- opening, changing, deleting -------------------------------------------------------------
+
+const accountFields = ({ name, owned_by, description }, mayGiveAway) => [
+  field("name", "Name", { maxlength: 200, autocomplete: "off", value: name }, required("Enter the account's name.")),
+  ...(mayGiveAway ? [field("owned_by", "Owner", { maxlength: 200, autocomplete: "off", value: owned_by }, required("Enter the name of the user who owns the account."))] : []),
+  field("description", "Description (may be empty)", { maxlength: 2000, autocomplete: "off", value: description }, (text) => text),
+];
+
+async function openAccount({ target }) {
+  const { username } = await session();
+  openForm(target, "New account", {
+    submit: "Open account",
+    fields: accountFields({ owned_by: username }, true),
+    async send(values, key) {
+      const { id } = await call("POST", "accounts", { body: values, key });
+      return () => {
+        announce(`${values.name} opened as account ${id}`);
+        go({ ...NOWHERE, account: id });
+      };
+    },
+  });
+}
+for (const id of ["new-account", "first-account"]) $(id).addEventListener("click", (event) => openAccount(event).catch(complain));
+
+/** Change an account as it stands now: if another changes it meanwhile, one is told. */
+async function change(id, opener) {
+  const [{ account }, { username, admin }] = await Promise.all([summary(id, { limit: 1 }), session()]);
+  openForm(opener, `Change ${account.name}`, {
+    submit: "Save",
+    fields: accountFields(account, admin || !username),
+    async send(values, key) {
+      try {
+        await call("PATCH", `accounts/${id}`, { body: values, key, revision: account.revision });
+      } catch (error) {
+        throw error.status === 412 ? new Error("Somebody else has changed the account meanwhile. Cancel, and look at it first.") : error;
+      }
+      return () => {
+        announce(`${values.name} changed`);
+        look();
+      };
+    },
+  });
+}
+$("account-change").addEventListener("click", () => account && change(account.id, $("account-change")).catch(complain));
+$("account-print").addEventListener("click", () => print());
+$("account-acts").append(menu("More for this account", () => [["Delete account…", () => account && deleteAccount(account.id).catch(complain)]]));
+
+async function deleteAccount(id) {
+  const { account } = await summary(id, { limit: 1 });
   const { customers, total_revenue_cents } = account;
   const number = customers === 1 ? "1 customer goes" : `${count(customers)} customers go`;
   const text = customers
-    ? `${number} with the account, and all of their invoices, ${money(total_revenue_cents)} in all. This can't be undone.`
+    ? `${number} with the account, and all of their invoices, ${headline(total_revenue_cents)} in all. This can't be undone.`
     : "The account has no customers. This can't be undone.";
   const act = () => remove(`accounts/${account.id}${customers ? "?cascade=true" : ""}`).catch((error) => {
     throw error.status === 409 ? new Error("The account has customers by now: look at them first.") : error;
   });
   if (!(await ask(`Delete ${account.name}?`, text, "Delete account", act))) return;
   announce(`${account.name} deleted`);
-  leave();
-  await look();
+  if (place.account) history.pushState(null, "", list === "#" ? location.pathname : list);
+  await follow();
   $("search").focus();
-});
+}
 
 // --- all of it, again and again ---------------------------------------------------------------
 
-async function refresh() {
-  const query = String(new URLSearchParams({ ...asked, limit: PAGE }));
-  const [answer] = await Promise.all([get(`accounts/summary?${query}`), lookAtAccount()]);
-  if (query !== String(new URLSearchParams({ ...asked, limit: PAGE }))) return; // something else is asked for now
-  if (answer.accounts.length === 0 && asked.offset > 0) asked.offset = 0; // they have become fewer
-  writeFigure($("total-revenue"), money(answer.totals.total_revenue_cents));
-  writeFigure($("total-accounts"), count(answer.totals.accounts));
-  writeFigure($("total-customers"), count(answer.totals.customers));
-  showTable(answer);
-  showChart(answer.largest);
-}
+showPlace();
+addEventListener("hashchange", follow);
+addEventListener("popstate", follow);
 
-showSort();
-const look = watch(1, refresh, () => complain(null), complain);
-follow();
+const look = watch(1, () => (place.account ? lookAtAccount() : lookAtList()), () => complain(null), complain);
+const lookAtLatest = watch(5, readLatest, () => complainOfLatest(null), complainOfLatest);

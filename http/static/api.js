@@ -106,11 +106,15 @@ async function send(service, path, options) {
   }
 }
 
+/** A whole number beyond those that a Number holds becomes a BigInt, in browsers that tell how it was written. */
+const exact = (_, value, written) =>
+  Math.abs(value) > Number.MAX_SAFE_INTEGER && /^-?\d+$/.test(written?.source) ? BigInt(written.source) : value;
+
 async function answer(response) {
   let content = null;
   try {
     const text = await response.text();
-    content = text ? JSON.parse(text) : null;
+    content = text ? JSON.parse(text, exact) : null;
   } catch {
     throw new Unreachable(); // it ended in the middle
   }

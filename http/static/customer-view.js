@@ -7,8 +7,8 @@ import { day, month, monthsBetween, today } from "./days.js";
 import { $, announce, h, meta, Pager, Rows, write, writeFigure } from "./dom.js";
 import { ask, Form } from "./form.js";
 import { showHistory } from "./history.js";
-import { menuButton } from "./menu.js";
-import { count, money } from "./money.js";
+import { menu } from "./menu.js";
+import { count, headline, money } from "./money.js";
 import { go, place, turnBack, turnOn } from "./place.js";
 import { hold, isHeld } from "./undo.js";
 
@@ -46,7 +46,7 @@ const rows = new Rows($("entries").tBodies[0], (made) => {
       date,
       h("th", { scope: "row" }, what, " ", reference),
       h("td", { class: "number strong" }, amount, credited),
-      h("td", { class: "act" }, menuButton(`Actions for ${entry.kind} ${entry.entry_id}`, () => actions({ ...entry, id: entry.entry_id }))),
+      h("td", { class: "act" }, menu(`Actions for ${entry.kind} ${entry.entry_id}`, () => actions({ ...entry, id: entry.entry_id }))),
     ),
     update(now) {
       entry = now;
@@ -104,9 +104,9 @@ function showMonths(known) {
 }
 
 function showFigures({ totals }) {
-  writeFigure($("customer-revenue"), money(totals.total_revenue_cents));
+  writeFigure($("customer-revenue"), headline(totals.total_revenue_cents));
   writeFigure($("customer-count"), count(totals.invoices));
-  writeFigure($("customer-average"), totals.average_cents == null ? "–" : money(totals.average_cents));
+  writeFigure($("customer-average"), totals.average_cents == null ? "–" : headline(totals.average_cents));
   write($("customer-first"), totals.first_purchase ? day(totals.first_purchase) : "–");
   write($("customer-last"), totals.last_purchase ? day(totals.last_purchase) : "–");
 }
@@ -194,7 +194,7 @@ const recordInvoice = new Form($("invoice"), {
 
 $("new-credit").addEventListener("click", () => newCredit($("new-credit"), chosen.id));
 $("change-customer").addEventListener("click", () => changeCustomer($("change-customer"), chosen.answer.customer));
-$("customer-ways").append(menuButton("More for the customer", () => [
+$("customer-ways").append(menu("More for the customer", () => [
   ["History", (opener) => showHistory(opener, `History of ${chosen.answer.customer.name}`, `customers/${chosen.id}/history`)],
   ["Delete customer", deleteCustomer, true],
 ]));

@@ -1,47 +1,79 @@
-// A button that opens a menu of what can be done with something.
+// A menu of what one can do with a thing: a button "…", arrow keys, Escape.
 
 import { h } from "./dom.js";
 
-/** The button, in a frame with its menu. `actions()` answers [name, act(button), is dangerous] for each. */
-export function menuButton(label, actions) {
-  const list = h("ul", { role: "menu", class: "menu", "aria-label": label, hidden: true });
-  const button = h("button", {
-    type: "button", class: "quiet dots", "aria-haspopup": "menu", "aria-expanded": "false", "aria-label": label, click: () => (list.hidden ? open() : close()),
-  }, "⋯");
-  const frame = h("div", { class: "menu-frame" }, button, list);
+const GAP = 4; // px between the button and its menu
 
-  function open() {
-    list.replaceChildren(...actions().map(([name, act, isDangerous]) => h(
-      "li",
-      { role: "none" },
-      h("button", {
-        type: "button", role: "menuitem", tabindex: "-1", class: isDangerous ? "danger" : null,
-        click: () => { close(); button.focus(); act(button); },
-      }, name),
-    )));
-    list.hidden = false;
-    button.setAttribute("aria-expanded", "true");
-    list.querySelector("button").focus();
-  }
+/** The button; `items()` answers `[label, act]` for each thing to do, when the menu is opened. */
+export function menu(label, items) {
+  const button = h(
+    "button",
+    {
+      type: "button", class: "quiet more", "aria-haspopup": "menu", "aria-expanded": "false", "aria-label": label,
+      click: () => open(button, label, items(), 0),
+      keydown(event) {
+        if (event.key !== "ArrowDown" && event.key !== "ArrowUp") return;
+        event.preventDefault();
+        open(button, label, items(), event.key === "ArrowUp" ? -1 : 0);
+      },
+    },
+    "…",
+  );
+  return button;
+}
 
-  function close() {
-    list.hidden = true;
-    button.setAttribute("aria-expanded", "false");
-  }
+let close = null; // the menu that is open
 
-  frame.addEventListener("keydown", (event) => {
-    if (list.hidden) return;
-    const items = [...list.querySelectorAll("button")];
-    const at = items.indexOf(document.activeElement);
-    const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: items.length - 1 }[event.key];
-    if (to !== undefined) items.at(to % items.length).focus();
-    else if (event.key === "Escape") { close(); button.focus(); }
+function open(button, label, items, focused) {
+  const isOpen = button.getAttribute("aria-expanded") === "true";
+  close?.();
+  if (isOpen) return;
+  const entries = items.map(([name, act]) => h("button", {
+    type: "button", role: "menuitem", tabindex: "-1",
+    click() {
+      leave();
+      act(button);
+    },
+  }, name));
+  const list = h("div", { class: "menu", role: "menu", "aria-label": label, popover: "manual", keydown: choose }, ...entries);
+
+  function choose(event) {
+    const { key } = event;
+    const here = entries.indexOf(document.activeElement);
+    const goal = { ArrowDown: here + 1, ArrowUp: here - 1, Home: 0, End: -1 }[key];
+    if (goal !== undefined) entries.at(goal % entries.length).focus();
+    else if (key === "Escape" || key === "Tab") leave();
     else return;
-    event.preventDefault();
-    event.stopPropagation();
-  });
-  frame.addEventListener("focusout", (event) => {
-    if (!frame.contains(event.relatedTarget)) close();
-  });
-  return frame;
+    if (key !== "Tab") event.preventDefault();
+  }
+
+  function leave() {
+    close();
+    button.focus();
+  }
+
+  const beside = (event) => !list.contains(event.target) && !button.contains(event.target) && close();
+  const away = (event) => event.target !== list && close?.();
+  close = () => {
+    close = null;
+    list.remove();
+    button.setAttribute("aria-expanded", "false");
+    document.removeEventListener("pointerdown", beside);
+    removeEventListener("scroll", away, true);
+  };
+  (button.closest("main") ?? document.body).append(list); // within a landmark
+  list.showPopover();
+  place(list, button.getBoundingClientRect());
+  button.setAttribute("aria-expanded", "true");
+  document.addEventListener("pointerdown", beside);
+  addEventListener("scroll", away, true);
+  entries.at(focused).focus({ preventScroll: true });
+}
+
+/** Below the button, or above it where there is no room; its right edge at the button's. */
+function place(list, { top, bottom, right }) {
+  const { height, width } = list.getBoundingClientRect();
+  const under = bottom + GAP + height <= innerHeight;
+  list.style.top = `${under ? bottom + GAP : Math.max(0, top - GAP - height)}px`;
+  list.style.left = `${Math.max(GAP, right - width)}px`;
 }

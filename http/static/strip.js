@@ -119,9 +119,15 @@ function show(report) {
   if (before && changed) announce(`${meta("service")} service: ${mood.textContent}`);
 }
 
-/** Tell at the top of the page why it does not move; null when it does again. */
+const time = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+let answered = null; // when the page was last up to date
+
+/** Tell at the top of the page why it does not move, and of when it is; null when it does again. */
 export function complain(error) {
-  const text = error ? `${error.message} Trying again…` : "";
+  if (!error) answered = new Date();
+  $("main").classList.toggle("stale", Boolean(error));
+  const since = answered ? ` What is shown is of ${time.format(answered)}.` : "";
+  const text = error ? `${error.message} Trying again…${since}` : "";
   notice.hidden = !text;
   if (write(notice, text)) announce(text || "The page is up to date again.");
 }

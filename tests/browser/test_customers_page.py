@@ -362,7 +362,7 @@ def test_who_records_an_invoice_sees_the_new_total_on_the_other_page_at_once(
     finally:
         for name in consumers:
             shop.tally.kill(name, signal.SIGCONT)
-    expect(page.locator("#account-revenue")).to_have_text("40.00")
+    expect(page.locator("#total-revenue")).to_have_text("40.00")
 
 
 # --- the list, and the address -----------------------------------------------------------------

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, ViewportSize, expect
 
 from support.browser import OpenWindow, Person, colours
 from support.shop import Shop
@@ -13,10 +13,12 @@ from support.tally import Tally, running
 from tally.store.nodes import HIGHEST
 
 LONG = "W" * 180
+SMALL: list[ViewportSize] = [{"width": 720, "height": 450}, {"width": 360, "height": 740}]  # 200 %, a phone
 
 BACKGROUNDS = {"light": "rgb(246, 246, 243)", "dark": "rgb(16, 20, 18)"}
 
-STATES = ["accounts", "one account", "new account", "delete account", "no match", "the strip open",
+STATES = ["accounts", "one account", "from to", "a menu", "new account", "change account",
+          "delete account", "no match", "the strip open",
           "customers", "one customer", "new customer", "wrong fields", "a question"]  # fmt: skip
 
 
@@ -34,10 +36,10 @@ def show(tally: Tally) -> Show:
 
     def show(page: Page, state: str) -> None:
         match state:
-            case "accounts" | "new account" | "no match" | "the strip open":
+            case "accounts" | "a menu" | "new account" | "no match" | "the strip open":
                 shop.see_accounts(page)
                 expect(page.locator("#accounts tbody tr")).to_have_count(2)
-            case "one account" | "delete account":
+            case "one account" | "change account" | "delete account" | "from to":
                 shop.see_accounts(page, f"#account={account}")
                 expect(page.locator("#account-customers tbody tr")).to_have_count(3)
             case "customers" | "new customer":
@@ -57,8 +59,20 @@ def show(tally: Tally) -> Show:
                 page.locator("#new-account").click()
                 page.get_by_role("button", name="Open account").click()
                 expect(page.get_by_text("Enter the account's name.")).to_be_visible()
+            case "from to":
+                page.get_by_role("radio", name="From \u2013 to").check()
+                page.get_by_text("The figures as a table").click()
+                page.get_by_role("slider").focus()
+                expect(page.locator(".tip")).to_be_visible()
+            case "a menu":
+                page.get_by_role("button", name=f"More for account {account}").click()
+                expect(page.get_by_role("menu")).to_be_visible()
+            case "change account":
+                page.get_by_role("button", name="Change").click()
+                expect(page.get_by_role("dialog", name="Change ")).to_be_visible()
             case "delete account":
-                page.get_by_role("button", name="Delete account").click()
+                page.get_by_role("button", name="More for this account").click()
+                page.get_by_role("menuitem", name="Delete account…").click()
                 expect(page.get_by_role("dialog", name="Delete ")).to_be_visible()
             case "new customer":
                 page.locator("#new-customer").click()
@@ -77,7 +91,7 @@ def show(tally: Tally) -> Show:
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_axe_has_nothing_to_blame_in_both_themes_and_on_a_phone_nothing_sticks_out(
+def test_axe_has_nothing_to_blame_in_both_themes_and_sizes_and_nothing_sticks_out(
     window: OpenWindow, show: Show, state: str
 ) -> None:
     page = window(reduced_motion="reduce").page
@@ -86,10 +100,13 @@ def test_axe_has_nothing_to_blame_in_both_themes_and_on_a_phone_nothing_sticks_o
         page.emulate_media(color_scheme=scheme)
         found = Axe().run(page)
         assert found.violations_count == 0, f"{scheme}: {found.generate_report()}"
-    page.set_viewport_size({"width": 360, "height": 740})
-    for element in page.locator("html, dialog[open]").all():
-        width, shown = element.evaluate("element => [element.scrollWidth, element.clientWidth]")
-        assert width <= shown, element
+    for size in SMALL:
+        page.set_viewport_size(size)
+        found = Axe().run(page)
+        assert found.violations_count == 0, f"{size}: {found.generate_report()}"
+        for element in page.locator("html, dialog[open]").all():
+            width, shown = element.evaluate("element => [element.scrollWidth, element.clientWidth]")
+            assert width <= shown, (size, element)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -11,6 +11,7 @@ from integration.conftest import credit, invoice, new_account, new_customer, new
 
 from support.tally import ROOT, Client, Tally, running
 from support.waiting import eventually
+from tally.events import now
 from tally.version import VERSION
 
 SERVICES = ["accounts", "customers"]
@@ -161,6 +162,8 @@ def test_the_summary_shows_what_the_accounts_come_to(tally: Tally) -> None:
         return tally.accounts.get("/accounts/summary?search=summa&sort=revenue&order=desc")
 
     eventually(lambda: seen()["accounts"][0]["total_revenue_cents"] == "2933")
+    listed = seen()["accounts"][0]
+    assert listed.pop("months") == ["0"] * 12
     row = {
         "id": account,
         "name": "An account",
@@ -168,20 +171,43 @@ def test_the_summary_shows_what_the_accounts_come_to(tally: Tally) -> None:
         "customers": 1,
         "total_revenue_cents": "2933",
     }
-    assert (seen()["accounts"], seen()["found"]) == ([row], 1)
-    assert row in seen()["largest"]
+    assert (listed, seen()["found"]) == (row, 1)
     everything = tally.accounts.get("/accounts")
     assert seen()["totals"] == {
         "accounts": len(everything),
         "customers": sum(len(each["customers"]) for each in everything),
         "total_revenue_cents": str(sum(each["total_revenue_cents"] for each in everything)),
     }
+    largest = max(each["total_revenue_cents"] for each in everything)
+    assert seen()["largest_revenue_cents"] == str(largest)
+    opened = tally.accounts.get(f"/accounts/{account}")["account"]
     assert tally.accounts.get(f"/accounts/{account}/summary") == {
-        "account": row,
-        "description": "",
+        "account": {**opened, **row},
         "customers": [{"id": customer, "name": "Ada", "total_revenue_cents": "2933"}],
-        "next": None,
     }
+
+
+def test_the_summary_tells_each_accounts_twelve_months_up_to_any(tally: Tally) -> None:
+    account = new_account(tally.accounts, "Monthly")
+    customer = new_customer(tally.customers, account)
+    for day, cents in (("2018-03-31", 1), ("2018-04-01", 2), ("2019-03-31", 10**12), ("2019-04-01", 5)):
+        new = {"customer_id": customer, "purchase_date": day, "purchase_price_cents": cents}
+        tally.customers.post("/invoices", new)
+    tally.customers.post("/credits", credit(customer, 300, credit_date="2018-12-24"))
+    today = now().date().isoformat()
+    tally.customers.post("/invoices", {**new, "purchase_date": today, "purchase_price_cents": 7})
+
+    def months(query: str = "") -> Any:
+        (row,) = tally.accounts.get(f"/accounts/summary?search=monthly{query}")["accounts"]
+        return row["months"]
+
+    eventually(lambda: tally.settled())
+    assert months("&to=2019-03") == ["2", *["0"] * 7, "-300", "0", "0", str(10**12)]
+    assert months("&to=2018-03") == [*["0"] * 11, "1"]
+    assert months("&to=2019") == months("&to=2019-12") == ["0", "0", str(10**12), "5", *["0"] * 8]
+    assert months() == [*["0"] * 11, "7"]
+    assert months("&to=0000-01") == ["0"] * 12
+    problem(tally.accounts.request("GET", "/accounts/summary?to=March"), 422, "to")
 
 
 def test_a_customer_is_found_and_shown_with_its_invoices(tally: Tally) -> None:
@@ -259,19 +285,21 @@ def test_accounts_are_named_by_ids_or_found_by_a_part_of_the_name(tally: Tally) 
     problem(tally.accounts.request("GET", "/accounts/names?ids=1,x"), 422, "ids")
 
 
-def test_an_accounts_customers_come_the_largest_first(tally: Tally) -> None:
+def test_an_accounts_customers_come_in_any_order_from_anywhere_on(tally: Tally) -> None:
     account = new_account(tally.accounts)
     spent = {new_customer(tally.customers, account): cents for cents in (5, 700, 5, 30)}
     for customer, cents in spent.items():
         tally.customers.post("/invoices", invoice(customer, cents))
-    path = f"/accounts/{account}/summary?sort=revenue&limit=3"
+    path = f"/accounts/{account}/summary?order=-revenue&limit=3"
     eventually(lambda: tally.accounts.get(path)["account"]["total_revenue_cents"] == "740")
     first = tally.accounts.get(path)
-    rest = tally.accounts.get(f"{path}&offset={first['next']}")
-    order = sorted(spent, key=lambda customer: (-spent[customer], int(customer)))
+    rest = tally.accounts.get(f"{path}&offset=3")
+    order = sorted(spent, key=lambda customer: (-spent[customer], -int(customer)))
     assert [each["id"] for each in first["customers"] + rest["customers"]] == order
-    assert (len(first["customers"]), rest["next"]) == (3, None)
-    problem(tally.accounts.request("GET", f"/accounts/{account}/summary?sort=name"), 422, "sort")
+    assert len(first["customers"]) == 3
+    by_id = tally.accounts.get(f"/accounts/{account}/summary?offset=2")["customers"]
+    assert [each["id"] for each in by_id] == [*spent][2:]
+    problem(tally.accounts.request("GET", f"/accounts/{account}/summary?order=size"), 422, "order")
 
 
 def test_a_customers_account_is_open_until_it_is_deleted(tally: Tally) -> None:

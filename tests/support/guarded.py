@@ -27,6 +27,7 @@ _ACCOUNT = {
     "owned_by": "ana",
     "customers": 0,
     "total_revenue_cents": "5",
+    "months": ["0"] * 12,
 }
 _ANSWERS = {
     SESSION: {"username": "ana", "admin": False},
@@ -35,8 +36,9 @@ _ANSWERS = {
         "accounts": [_ACCOUNT],
         "found": 1,
         "totals": {"accounts": 1, "customers": 0, "total_revenue_cents": "5"},
-        "largest": [_ACCOUNT],
+        "largest_revenue_cents": "5",
     },
+    "/revenue": {"revenue": []},
     "/customers/search": {
         "customers": [
             {
