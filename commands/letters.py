@@ -1,8 +1,6 @@
 """`dead-letters`: look at them, have them tried again, or forget them."""
 
-import re
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,13 +13,11 @@ from tally.actors.logs import printable
 from tally.commands import event_listing
 from tally.commands.shared import FAILED, Group, config_option, end, load, printing, redis_url, say
 from tally.events import InvalidEvent, UnknownEventType
-from tally.store.dead_letters import DeadLetter, DeadLetters, GroupGone
+from tally.store import redriving
+from tally.store.dead_letters import DeadLetter, DeadLetters
 from tally.store.stream import EventStream, RedisError
 
-STREAM_ID = re.compile(r"\d{1,20}-\d{1,20}")
-
 _WAIT_SECONDS = 10.0  # for what comes of a redrive
-_LOOK_SECONDS = 0.1
 
 
 @click.group("dead-letters", cls=Group)
@@ -146,24 +142,17 @@ def _indented(payload: bytes) -> bytes:
 
 def _redrive(letters: DeadLetters, chosen: Sequence[DeadLetter]) -> None:
     """Redrive them, wait, and tell what came of it; ends the program with FAILED when not all went well."""
-    try:
-        orders = [(letter, order) for letter in chosen if (order := letters.redrive(letter))]
-    except GroupGone as error:
-        end(FAILED, str(error))
-    waiting = _wait(letters, orders)
-    tried = [letter for letter, order in orders if (letter, order) not in waiting]
-    again = {letter.id: letters.again(letter) for letter in tried}
-    failed = {id: new for id, new in again.items() if new}
-    click.echo(f"{len(again) - len(failed)} applied")
-    for id, new in failed.items():
+    outcome = redriving.redrive(letters, chosen, _WAIT_SECONDS)
+    click.echo(f"{len(outcome.applied)} applied")
+    for id, new in outcome.failed.items():
         say(printable(f"{id} failed again, and is {new.id} now: {new.reason}"))
-    if waiting:
-        say(
-            f"{len(waiting)} not tried yet: no consumer of {waiting[0][0].group} has come by; does Tally run?"
-        )
-    if gone := len(chosen) - len(orders):
-        say(f"{gone} not there any more: somebody else has just redriven, edited or discarded it")
-    if failed or waiting or gone:
+    for why in outcome.refused.values():
+        say(printable(why))
+    if waiting := outcome.waiting:
+        say(f"{len(waiting)} not tried yet: no consumer of {waiting[0].group} has come by; does Tally run?")
+    if outcome.gone:
+        say(f"{outcome.gone} not there any more: somebody else has just redriven, edited or discarded it")
+    if outcome.failed or outcome.refused or waiting or outcome.gone:
         sys.exit(FAILED)
 
 
@@ -182,19 +171,6 @@ def discard(file: Path | None, ids: tuple[str, ...]) -> None:
     click.echo(f"{done} discarded")
 
 
-Orders = list[tuple[DeadLetter, str]]
-
-
-def _wait(letters: DeadLetters, orders: Orders) -> Orders:
-    """Wait until the orders are carried out; answer those that are not, after a while."""
-    waiting, deadline = orders, time.monotonic() + _WAIT_SECONDS
-    while waiting and time.monotonic() < deadline:
-        waiting = [each for each in waiting if not letters.is_carried_out(*each)]
-        if waiting:
-            time.sleep(_LOOK_SECONDS)
-    return waiting
-
-
 @contextmanager
 def _letters(file: Path | None) -> Iterator[DeadLetters]:
     settings = load(file)
@@ -205,7 +181,7 @@ def _letters(file: Path | None) -> Iterator[DeadLetters]:
 
 
 def _known(letters: DeadLetters, id: str) -> DeadLetter:
-    letter = letters.get(id) if STREAM_ID.fullmatch(id) else None
+    letter = letters.get(id)
     if letter is None:
         end(FAILED, f"there is no dead letter {id}; `dead-letters list` shows them")
     return letter

@@ -6,6 +6,8 @@ edited in it is kept beside the stream, which has the event as it came: for whoe
 """
 
 import hashlib
+import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
@@ -15,6 +17,7 @@ from tally.events import PAYLOAD_FIELD, TYPE_FIELD, EventId, decode
 from tally.store.stream import Entry, EventStream
 
 _NO_LETTER, _NO_GROUP = "0", "-"  # what redrive.lua answers then
+LETTER_ID = r"\d{1,20}-\d{1,20}"
 _OURS = (b"StreamId", b"Group", b"Reason", b"Deliveries", b"FailedAt", b"EventName")
 
 
@@ -53,16 +56,27 @@ class DeadLetter(NamedTuple):
         fields[PAYLOAD_FIELD] = msgspec.json.format(payload, indent=-1)
         return self._replace(entry=Entry(self.entry.id, fields, _name(self.entry)), is_edited=True)
 
+    def entry_shown(self) -> dict[str, str]:
+        """The entry's own fields for people."""
+        return {_text(name): _text(value) for name, value in self.entry.fields.items()}
+
     def shown(self) -> dict[str, str]:
         """Its fields for people: the entry's own, then what became of it."""
         return {
-            **{_text(name): _text(value) for name, value in self.entry.fields.items()},
+            **self.entry_shown(),
             "StreamId": _text(self.entry.id),
             "Group": self.group,
             "Reason": self.reason,
             "Deliveries": str(self.deliveries),
             "FailedAt": self.failed_at,
         }
+
+
+class Order(NamedTuple):
+    """A letter that a group is to try again, and the id of the order that it was given."""
+
+    letter: DeadLetter
+    id: str
 
 
 class DeadLetters:
@@ -75,11 +89,22 @@ class DeadLetters:
 
     def all(self) -> list[DeadLetter]:
         """Every letter, the oldest first."""
-        entries: Any = self._client.xrange(self._stream.dead_key)
+        return self.after("0-0")
+
+    def after(self, id: str, count: int | None = None) -> list[DeadLetter]:
+        """The letters behind that one, up to `count` of them, the oldest first."""
+        entries: Any = self._client.xrange(self._stream.dead_key, f"({id}", count=count)
         return [_letter(id, fields) for id, fields in entries]
 
+    def newest(self) -> str:
+        """The id of the newest letter; `0-0` where there is none."""
+        entries: Any = self._client.xrevrange(self._stream.dead_key, count=1)
+        return entries[0][0].decode() if entries else "0-0"
+
     def get(self, id: str) -> DeadLetter | None:
-        """The letter with that id, if there is one. Raises redis.ResponseError for what is no id."""
+        """The letter with that id; None where there is none, also for what is no id."""
+        if not re.fullmatch(LETTER_ID, id, re.ASCII):
+            return None
         entries: Any = self._client.xrange(self._stream.dead_key, id, id)
         return _letter(*entries[0]) if entries else None
 
@@ -97,14 +122,27 @@ class DeadLetters:
             )
         return None if order == _NO_LETTER else order
 
-    def is_carried_out(self, letter: DeadLetter, order: str) -> bool:
-        """Whether the group has tried again what it was ordered to."""
-        return not self._client.xrange(self._stream.redrive_key(letter.group), order, order)
+    def not_carried_out(self, orders: Sequence[Order]) -> list[Order]:
+        """Those orders whose groups have not tried again yet what they were ordered to, in one turn."""
+        with self._client.pipeline(transaction=False) as asked:
+            for order in orders:
+                asked.xrange(self._stream.redrive_key(order.letter.group), order.id, order.id)
+            return [order for order, found in zip(orders, asked.execute(), strict=True) if found]
 
-    def again(self, letter: DeadLetter) -> DeadLetter | None:
-        """The letter that has come of one that was tried again in vain."""
-        same = (each for each in self.all() if each.entry == letter.entry and each.group == letter.group)
-        return next(same, None)
+    def again(self, tried: Sequence[DeadLetter], newest: str) -> dict[str, DeadLetter]:
+        """The letters that have come of those that were tried again in vain, by the ids of these.
+
+        `newest` was the newest letter before they were tried.
+        """
+        came: defaultdict[tuple[bytes, str], list[DeadLetter]] = defaultdict(list)
+        for letter in self.after(newest):
+            came[letter.entry.id, letter.group].append(letter)
+        return {
+            letter.id: new
+            for letter in tried
+            for new in came.get((letter.entry.id, letter.group), ())
+            if new.entry == letter.entry
+        }
 
     def names(self, group: str) -> set[str]:
         """What events without a number are known by that are letters of a group, or on their way to it."""
