@@ -8,6 +8,7 @@ import os
 import secrets
 import socket
 import struct
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
@@ -22,7 +23,7 @@ from tally.actors.actor import PASSING, START_SECONDS, Actor
 from tally.actors.doorbell import Doorbell
 from tally.actors.housekeeper import Housekeeper
 from tally.actors.limits import Limits
-from tally.actors.metrics import FAMILIES, ConsumerMetrics, RelayMetrics, actor_metrics
+from tally.actors.metrics import APPLIED, FAMILIES, ConsumerMetrics, RelayMetrics, actor_metrics
 from tally.actors.publication import LONGEST_SECONDS, AfterPublication, Publication
 from tally.actors.redis_binaries import Server
 from tally.actors.services import SERVICES
@@ -30,9 +31,10 @@ from tally.actors.supervision import ActorSpec, Stage
 from tally.config import AccountsSettings, CustomersSettings, Settings
 from tally.http import accounts as accounts_http
 from tally.http import customers as customers_http
-from tally.http import metrics, pages
+from tally.http import figures, metrics, operations, pages
 from tally.http.after import EventsElsewhere
 from tally.http.figures import Figures, new_page
+from tally.http.minutes import Counts, Minutes
 from tally.http.neighbours import Neighbours, Ports
 from tally.http.requests import RequestObserver
 from tally.http.service import Api
@@ -62,7 +64,7 @@ from tally.store.membership import (
     place_of_work,
     promote,
 )
-from tally.store.outbox import Outbox
+from tally.store.outbox import Outbox, recorded
 from tally.store.ranges import Range
 from tally.store.revocations import Revocations
 from tally.store.shared_revocations import SharedRevocations
@@ -190,6 +192,7 @@ class Family:
         failover = settings.node.failover_seconds
         self._permissions = {service: WritePermission(failover) for service in SERVICES}
         self._pages: dict[str, mmap.mmap] = {}  # of each actor, made before it is forked
+        self._minutes = {service: Minutes() for service in SERVICES}
 
     def _those_waited_for(self) -> dict[str, Publication]:
         """Of the services that answer after publication."""
@@ -274,7 +277,7 @@ class Family:
             figures, most = self._figures(actor), limits.of_this_process(threads)
             api = self.api(service, most, number)
             actor.depends_on(lambda: not api.service.commits.stands_still())
-            with closing(api.service):
+            with closing(api.service), self._noting_minutes(actor, service, api):
                 http_server.run(
                     actor,
                     RequestObserver(api.app, figures),
@@ -287,18 +290,59 @@ class Family:
 
         return main
 
+    @contextmanager
+    def _noting_minutes(self, actor: Actor, service: str, api: Api) -> Iterator[None]:
+        """Note at each full minute what was recorded and applied, in a thread beside the server's."""
+
+        def note() -> None:
+            seconds = 0.0
+            while not actor.stopping.wait(seconds):
+                seconds = 1.0
+                with suppress(StoreError):
+                    seconds = self._minutes[service].note(self._counts(service, api))
+
+        thread = threading.Thread(target=note, name="minutes", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            thread.join(1)
+
     def api(self, service: str, most: Limits, number: int = 0) -> Api:
         """A service as its HTTP process of that number serves it, within these limits. Opens its database."""
         api = self._calls(service, most.sign_ins, number)
         parts = self._parts(service) | {"limits": lambda: metrics.limits(service, most._asdict())}
         metrics.add_metrics(api.app, service, parts)
         pages.add_pages(api.app, self._neighbours(service), self._settings.pages.currency)
+        operations.add_operations(api.app, self._sources(service, api))
         return api
 
     def _neighbours(self, service: str) -> Neighbours:
         settings = self._settings
         urls = {"customers": settings.pages.customers_url, "accounts": settings.pages.accounts_url}
         return Neighbours(service, Ports(settings.customers.port, settings.accounts.port), urls)
+
+    def _sources(self, service: str, api: Api) -> operations.Sources:
+        """Where the calls of the operations page get from what they tell."""
+        return operations.Sources(
+            minutes=lambda: self._minutes[service].told(self._counts(service, api)),
+            open_stream=partial(EventStream.at, self._redis_url, self._settings.redis.stream, ANSWER_SECONDS),
+            actors=lambda: [
+                actor
+                for actor in _reports(self._settings)
+                if not actor.name.startswith(tuple(f"{service}-" for service in SERVICES))
+            ],
+        )
+
+    def _counts(self, service: str, api: Api) -> Counts:
+        """How much the service has recorded so far, and applied since Tally's start."""
+        counted = figures.sums(self._pages_of(service))
+        applied = sum(numbers[0] for series, numbers in counted.items() if series[0] == APPLIED.name)
+        with api.service.read() as store:
+            return Counts(recorded(store.database), int(applied))
+
+    def _pages_of(self, service: str) -> list[mmap.mmap]:
+        return [page for name, page in self._pages.items() if name.startswith(f"{service}-")]
 
     def _calls(self, service: str, sign_ins: int, number: int) -> Api:
         opened, known = partial(self._open, service), tokens(self._settings)
@@ -340,7 +384,7 @@ class Family:
 
     def _parts(self, service: str) -> dict[str, metrics.Part]:
         """What GET /metrics of a service tells, by who knows it."""
-        pages = [page for name, page in self._pages.items() if name.startswith(f"{service}-")]
+        pages = self._pages_of(service)
         probe, directory = self._status(service), self._settings.directory
         return {
             "processes": lambda: metrics.counted(service, FAMILIES, pages),
@@ -603,15 +647,7 @@ def status_probe(
     """What gathers the status of a service, its processes as the supervisor knows them included."""
 
     def reports() -> list[ActorReport]:
-        try:
-            actors = control.ask(settings.directory)
-        except control.NotRunning:
-            return []
-        return [
-            ActorReport(actor.name, actor.state, actor.restarts, actor.trouble or actor.failed)
-            for actor in actors
-            if actor.name.startswith(f"{service}-")
-        ]
+        return [actor for actor in _reports(settings) if actor.name.startswith(f"{service}-")]
 
     opened = open_database or partial(SERVICES[service].open, settings.directory, make=False)
     return StatusProbe(
@@ -621,6 +657,20 @@ def status_probe(
         lambda: EventStream.at(redis_url, settings.redis.stream, ANSWER_SECONDS),
         reports,
     )
+
+
+def _reports(settings: Settings) -> list[ActorReport]:
+    """Every process as the supervisor knows it; none when no supervisor tells."""
+    try:
+        actors = control.ask(settings.directory)
+    except control.NotRunning:
+        return []
+    return [
+        ActorReport(
+            actor.name, actor.state, actor.restarts, actor.trouble or actor.failed, actor.uptime_seconds
+        )
+        for actor in actors
+    ]
 
 
 def _address_settings(settings: Settings, service: str) -> AccountsSettings | CustomersSettings:

@@ -26,7 +26,7 @@ _USER = "tally"
 # command can be given but not taken away, and SELECT is in none of these categories.
 _FOR_BOTH = "-@all +@stream +@connection -@dangerous +select +client|id +client|getname +client|setname"
 _NOT_FOR_ALL = "-xsetid"  # the highest id, and nothing could be added any more
-_FOR_TALLY = "+@hash +get +set +exists +multi +exec +evalsha +script|load +time +info"
+_FOR_TALLY = "+@hash +get +set +exists +multi +exec +evalsha +script|load +time +info +memory|usage"
 _PROBE_SECONDS = 0.5
 _BLANKS = " \t\n\v\f\r\0"
 

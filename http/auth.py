@@ -21,7 +21,7 @@ COOKIE = "tally-session"  # it has the token of who has signed in on a page
 
 OPEN_TO_ALL = ("/health/live", "/health/ready", "/health/primary", LOGIN)
 OF_STATUS = ("/status", "/metrics")
-PAGE = ("/", "/docs")  # the pages themselves hold no data
+PAGE = ("/", "/docs", "/operations")  # the pages themselves hold no data
 PAGE_FOLDER = "/static/"  # and neither do its scripts and styles
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")

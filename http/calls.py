@@ -311,7 +311,15 @@ _STATUS = {
             "idle_seconds": 0.2,
         }
     ],
-    "actors": [{"name": "customers-relay", "state": "running", "restarts": 0, "trouble": None}],
+    "actors": [
+        {
+            "name": "customers-relay",
+            "state": "running",
+            "restarts": 0,
+            "trouble": None,
+            "uptime_seconds": 86_400.5,
+        }
+    ],
     "disk_free_bytes": 250_000_000_000,
     "database_log_bytes": 4_120_032,
     "sqlite_version": "3.54.0",

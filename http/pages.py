@@ -1,4 +1,4 @@
-"""The pages of each service, `/` and `/docs`, and the files that they are made of.
+"""The pages of each service, `/`, `/docs` and `/operations`, and the files that they are made of.
 
 A page holds no data: its script asks the service's own calls for it. So the page is the same for
 everybody, and nothing in it needs a right. What others made lies in `vendor`.
@@ -48,6 +48,7 @@ def add_pages(app: Any, neighbours: Neighbours, currency: str = "") -> None:
     """Add the pages of a service and their files to `app`; amounts are in `currency`, "" for none told."""
     app.add_route("/", RootResource(neighbours, currency))
     app.add_route("/docs", PageResource("docs", neighbours, currency))
+    app.add_route("/operations", PageResource("operations", neighbours, currency))
     app.add_route("/static/{name}", StaticResource())
 
 

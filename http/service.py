@@ -30,6 +30,7 @@ NODE = "Tally-Node"  # of a list: the node whose it is
 EVENT_ID = "Tally-Event-Id"  # of an answer: the events that tell of the change
 VISIBLE_ASCII = "^[!-~]{1,200}$"  # what an Idempotency-Key is
 
+_NO_CHANGES = (LOGIN, SESSION, "/operations/redrive", "/operations/discard")
 _VISIBLE_ASCII = re.compile(VISIBLE_ASCII)
 
 
@@ -160,9 +161,12 @@ class Json:
 
 
 def is_change(method: str, path: str) -> bool:
-    """Whether a request changes something. Signing in doesn't count: checking a password takes long."""
+    """Whether a request changes something in the database.
+
+    Signing in doesn't count: checking a password takes long. Neither do dead letters: Redis has them.
+    """
     path = "/" + path.lstrip("/")  # as waitress reads slashes
-    return method not in SAFE_METHODS and path not in (LOGIN, SESSION)
+    return method not in SAFE_METHODS and path not in _NO_CHANGES
 
 
 def send_made(resp: falcon.Response, answer: Answer) -> None:

@@ -45,12 +45,16 @@ class RedisStatus(Struct, frozen=True):
 
 
 class ActorReport(Struct, frozen=True):
-    """A process of the service, as its supervisor sees it; `trouble` is what it waits out."""
+    """A process of the service, as its supervisor sees it; `trouble` is what it waits out.
+
+    `uptime_seconds` is None for one that doesn't run.
+    """
 
     name: str
     state: str
     restarts: int
     trouble: str | None = None
+    uptime_seconds: float | None = None
 
 
 class NodeStatus(Struct, frozen=True):

@@ -75,8 +75,11 @@ class Groups:
             for group, count in _texts(self._client.hgetall(self._stream.overtaken_key)).items()
         }
 
-    def all(self) -> list[Group]:
-        """Every group that reads the stream, by name; none when there is no stream."""
+    def all(self, most_unread: int | None = None) -> list[Group]:
+        """Every group that reads the stream, by name; none when there is no stream.
+
+        With `most_unread`, no more than so many unread entries are counted of each.
+        """
         try:
             every: Any = self._client.xinfo_groups(self._stream.key)
         except redis.ResponseError:
@@ -86,15 +89,17 @@ class Groups:
                 each["name"].decode(errors="replace"),
                 each["last-delivered-id"].decode(),
                 int(each["pending"]),
-                self._unread(each["last-delivered-id"]),
+                self._unread(each["last-delivered-id"], most_unread),
                 self._idle_ms(each["name"]),
             )
             for each in every
         )
 
-    def _unread(self, after: bytes) -> int:
-        """How many entries follow; of many, counted a page at a time."""
-        return sum(map(len, self._stream.pages(after)))
+    def _unread(self, after: bytes, most: int | None) -> int:
+        """How many entries follow, up to `most`; of many, counted a page at a time."""
+        if most is None:
+            return sum(map(len, self._stream.pages(after)))
+        return len(self._stream.read(after, most, block_ms=0))
 
     def idle_ms(self, group: str) -> int | None:
         """How long nobody has read from a group; None when nobody ever has, or there is no such group."""

@@ -327,6 +327,11 @@ def last_row(database: Database) -> int:
     return row
 
 
+def recorded(database: Database) -> int:
+    """How many events there ever were, under whatever name."""
+    return sum(Outbox(database, each).last() for each in incarnations(database))
+
+
 def known_of(database: Database) -> dict[str, int]:
     """Every name that a database had, and the sequence up to which it has its events."""
     every = (Outbox(database, each) for each in incarnations(database))

@@ -18,7 +18,7 @@ SMALL: list[ViewportSize] = [{"width": 720, "height": 450}, {"width": 360, "heig
 BACKGROUNDS = {"light": "rgb(246, 246, 243)", "dark": "rgb(16, 20, 18)"}
 
 STATES = ["accounts", "one account", "from to", "a menu", "new account", "change account",
-          "delete account", "no match", "the strip open",
+          "delete account", "no match",
           "customers", "one customer", "new customer", "wrong fields", "a question"]  # fmt: skip
 
 
@@ -36,7 +36,7 @@ def show(tally: Tally) -> Show:
 
     def show(page: Page, state: str) -> None:
         match state:
-            case "accounts" | "a menu" | "new account" | "no match" | "the strip open":
+            case "accounts" | "a menu" | "new account" | "no match":
                 shop.see_accounts(page)
                 expect(page.locator("#accounts tbody tr")).to_have_count(2)
             case "one account" | "change account" | "delete account" | "from to":
@@ -52,9 +52,6 @@ def show(tally: Tally) -> Show:
             case "no match":
                 page.get_by_label("Search accounts").fill("nothing is called so")
                 expect(page.get_by_text("No account matches.")).to_be_visible()
-            case "the strip open":
-                page.locator("#strip summary").click()
-                expect(page.get_by_role("row").filter(has_text="accounts-relay")).to_be_visible()
             case "new account":
                 page.locator("#new-account").click()
                 page.get_by_role("button", name="Open account").click()

@@ -38,6 +38,7 @@ SIGNED_IN = "whoever is signed in"
 LISTS = "lists what is in one's own accounts"
 OWN = "one's own, and all else is unknown"
 CREATES = "creates in one's own accounts"
+ADMINS = "admins"
 
 RULES = {
     ("customers", "GET", "/customers"): LISTS,
@@ -69,6 +70,12 @@ RULES = {
     ("customers", "GET", "/static/{name}"): OPEN,
     ("customers", "GET", "/metrics"): SIGNED_IN,
     ("customers", "GET", "/docs"): OPEN,
+    ("customers", "GET", "/operations"): OPEN,
+    ("customers", "GET", "/operations/minutes"): ADMINS,
+    ("customers", "GET", "/operations/stream"): ADMINS,
+    ("customers", "GET", "/operations/dead-letters"): ADMINS,
+    ("customers", "POST", "/operations/redrive"): ADMINS,
+    ("customers", "POST", "/operations/discard"): ADMINS,
     ("customers", "GET", "/openapi.json"): SIGNED_IN,
     ("customers", "GET", "/asyncapi.json"): SIGNED_IN,
     ("customers", "GET", "/status"): SIGNED_IN,
@@ -96,6 +103,12 @@ RULES = {
     ("accounts", "GET", "/static/{name}"): OPEN,
     ("accounts", "GET", "/metrics"): SIGNED_IN,
     ("accounts", "GET", "/docs"): OPEN,
+    ("accounts", "GET", "/operations"): OPEN,
+    ("accounts", "GET", "/operations/minutes"): ADMINS,
+    ("accounts", "GET", "/operations/stream"): ADMINS,
+    ("accounts", "GET", "/operations/dead-letters"): ADMINS,
+    ("accounts", "POST", "/operations/redrive"): ADMINS,
+    ("accounts", "POST", "/operations/discard"): ADMINS,
     ("accounts", "GET", "/openapi.json"): SIGNED_IN,
     ("accounts", "GET", "/asyncapi.json"): SIGNED_IN,
     ("accounts", "GET", "/status"): SIGNED_IN,
@@ -183,6 +196,8 @@ def _body(template: str, things: Things) -> Any:
         "/credits/batch": [credit(things.customer)],
         "/accounts": {"name": "New", "owned_by": "alice"},
         "/auth/login": {"username": "alice", "password": "wrong password"},
+        "/operations/redrive": {"ids": ["1-0"]},
+        "/operations/discard": {"ids": ["1-0"]},
     }
     return bodies.get(template)
 
@@ -335,6 +350,14 @@ def test_health_and_the_login_want_no_token(world: World, route: tuple[str, str,
 def test_whoever_is_signed_in_may_read_the_status(world: World, route: tuple[str, str, str]) -> None:
     service, method, template = route
     assert _call(_client(world.bob, service), method, template, world.of_alice).status in (200, 204)
+
+
+@pytest.mark.parametrize("route", _ruled(ADMINS), ids=_name)
+def test_operations_are_for_admins(world: World, route: tuple[str, str, str]) -> None:
+    service, method, template = route
+    refused = _call(_client(world.alice, service), method, template, world.of_alice)
+    assert "for admins" in problem(refused, 403)["detail"]
+    assert _call(_client(world.admin, service), method, template, world.of_alice).status == 200
 
 
 # What is another's

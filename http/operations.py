@@ -1,0 +1,264 @@
+"""What the operations page asks for, and what may be done there: for admins alone.
+
+These calls are the page's own, and may change with it. How a service is, GET /status tells.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import falcon
+import structlog
+from msgspec import Meta, Struct
+
+from tally.http import bodies
+from tally.http.auth import Forbidden, principal
+from tally.http.minutes import Minute
+from tally.http.problems import RETRY_AFTER_SECONDS
+from tally.http.service import SINGLE_BODY, Json, read_body
+from tally.http.status import ActorReport
+from tally.store import redriving
+from tally.store.dead_letters import LETTER_ID, DeadLetter, DeadLetters
+from tally.store.groups import Group, Groups
+from tally.store.redis_memory import Memory, memory_of
+from tally.store.stream import EventStream, RedisError, entry_time
+
+MOST_LETTERS = 200  # shown, and decided on, at a time
+MOST_UNREAD = 1000  # entries that are counted of what a group has not read
+WAIT_SECONDS = 5.0  # for what comes of letters that are tried again
+_LONGEST_TEXT = 4000  # characters of a letter's field that are shown
+
+_log = structlog.get_logger()
+
+
+class Sources(Struct, frozen=True):
+    """Where the calls get from what they tell.
+
+    `minutes` are the service's own; `actors` are those of no service, such as Redis.
+    """
+
+    minutes: Callable[[], list[Minute]]
+    open_stream: Callable[[], EventStream]
+    actors: Callable[[], list[ActorReport]]
+
+
+class GroupReport(Struct, frozen=True):
+    """A group that reads the stream. `unread` is MOST_UNREAD where there are as many, or more.
+
+    With `holds_back`, older entries than data.retention_days are kept for it; `overtaken` were removed before
+    it had read them.
+    """
+
+    name: str
+    of_tally: bool
+    read_up_to: str | None
+    pending: int
+    unread: int
+    idle_seconds: float | None
+    holds_back: bool
+    overtaken: int
+
+
+class StreamReport(Struct, frozen=True):
+    """Redis, and who reads the stream; `trouble` is why all else is unknown."""
+
+    actors: list[ActorReport]
+    trouble: str | None = None
+    memory: Memory = Memory()
+    entries: int | None = None
+    oldest: str | None = None
+    groups: list[GroupReport] = []
+    most_unread: int = MOST_UNREAD
+
+
+class LetterReport(Struct, frozen=True):
+    """A dead letter; `fields` are those of its entry, each as text that may be cut off."""
+
+    id: str
+    entry: str
+    type: str
+    group: str
+    reason: str
+    deliveries: int
+    failed_at: str
+    fields: dict[str, str]
+
+
+class Chosen(Struct, frozen=True):
+    """The body of what is done with dead letters: which."""
+
+    ids: Annotated[
+        list[Annotated[str, Meta(pattern=f"^{LETTER_ID}$")]], Meta(min_length=1, max_length=MOST_LETTERS)
+    ]
+
+
+def add_operations(app: Any, sources: Sources) -> None:
+    """Add the operations page's calls to `app`."""
+    stream, letters = StreamResource(sources), DeadLettersResource(sources.open_stream)
+    app.add_route("/operations/minutes", MinutesResource(sources.minutes))
+    app.add_route("/operations/stream", stream)
+    app.add_route("/operations/dead-letters", letters)
+    app.add_route("/operations/redrive", letters, suffix="redrive")
+    app.add_route("/operations/discard", letters, suffix="discard")
+
+
+def _insist_on_admin(req: falcon.Request) -> None:
+    """Raises Forbidden."""
+    if not principal(req).admin:
+        raise Forbidden("Operations are for admins.")
+
+
+class MinutesResource:
+    """What came in, and what was applied."""
+
+    def __init__(self, minutes: Callable[[], list[Minute]]) -> None:
+        self._minutes = minutes
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """The service's last hour. Raises Forbidden."""
+        _insist_on_admin(req)
+        Json.send(resp, {"minutes": self._minutes()})
+
+
+class StreamResource:
+    """Redis, and who reads the stream."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """A StreamReport. No question keeps Redis busy, however much is there. Raises Forbidden."""
+        _insist_on_admin(req)
+        actors, stream = self._sources.actors(), self._sources.open_stream()
+        try:
+            Json.send(resp, _report(actors, stream))
+        except (RedisError, OSError) as error:
+            Json.send(resp, StreamReport(actors, trouble=f"Redis does not answer: {error}"))
+        finally:
+            stream.client.close()
+
+
+def _report(actors: list[ActorReport], stream: EventStream) -> StreamReport:
+    groups, entries = Groups(stream), stream.length()
+    holding, overtaken = groups.holding(), groups.overtaken()
+    oldest = stream.read(b"0-0", 1, block_ms=0)
+    return StreamReport(
+        actors,
+        memory=memory_of(stream),
+        entries=entries,
+        oldest=entry_time(oldest[0].id.decode()) if oldest else None,
+        groups=[
+            _group(each, each.name in holding, overtaken.get(each.name, 0))
+            for each in groups.all(MOST_UNREAD)
+        ],
+    )
+
+
+def _group(group: Group, holds_back: bool, overtaken: int) -> GroupReport:
+    return GroupReport(
+        group.name,
+        group.is_a_services,
+        None if group.last_delivered == "0-0" else entry_time(group.last_delivered),
+        group.pending,
+        group.unread,
+        None if group.idle_ms is None else group.idle_ms / 1000,
+        holds_back,
+        overtaken,
+    )
+
+
+class RedisAway(falcon.HTTPServiceUnavailable):
+    """503: nothing can be decided now."""
+
+    def __init__(self, error: Exception) -> None:
+        said = f"Redis does not answer: {error}"
+        super().__init__(title="Redis does not answer", description=said, retry_after=RETRY_AFTER_SECONDS)
+
+
+class DeadLettersResource:
+    """Events that could not be applied, and wait for a decision."""
+
+    def __init__(self, open_stream: Callable[[], EventStream]) -> None:
+        self._open_stream = open_stream
+        self._one_at_a_time = threading.Lock()  # who waits for what comes of it has a thread of the pool
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """How many there are, None while Redis does not answer, and the oldest of them. Raises Forbidden."""
+        _insist_on_admin(req)
+        try:
+            with self._letters() as (stream, letters):
+                found, total = letters.after("0-0", MOST_LETTERS), stream.dead_letters()
+        except RedisAway:
+            Json.send(resp, {"letters": [], "total": None})
+        else:
+            Json.send(resp, {"letters": [*map(_letter, found)], "total": total})
+
+    def on_post_redrive(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Have the groups that failed try again, and tell what has come of it. Raises Forbidden."""
+        ids = _chosen(req)
+        if not self._one_at_a_time.acquire(blocking=False):
+            raise falcon.HTTPTooManyRequests(
+                title="Under way",
+                description="Others are tried again just now.",
+                retry_after=RETRY_AFTER_SECONDS,
+            )
+        try:
+            with self._letters() as (_, letters):
+                outcome = redriving.redrive(letters, _known(letters, ids), WAIT_SECONDS)
+        finally:
+            self._one_at_a_time.release()
+        _log.warning("dead_letters_redriven", letters=ids, by=principal(req).name)
+        told = {
+            "applied": [letter.id for letter in outcome.applied],
+            "failed": {id: _letter(new) for id, new in outcome.failed.items()},
+            "waiting": [letter.id for letter in outcome.waiting],
+            "refused": outcome.refused,
+        }
+        Json.send(resp, told)
+
+    def on_post_discard(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Forget them, for good. Raises Forbidden."""
+        ids = _chosen(req)
+        with self._letters() as (_, letters):
+            done = sum(letters.discard(letter) for letter in _known(letters, ids))
+        _log.warning("dead_letters_discarded", letters=ids, by=principal(req).name)
+        Json.send(resp, {"discarded": done})
+
+    @contextmanager
+    def _letters(self) -> Iterator[tuple[EventStream, DeadLetters]]:
+        stream = self._open_stream()
+        try:
+            yield stream, DeadLetters(stream)
+        except (RedisError, OSError) as error:
+            raise RedisAway(error) from error
+        finally:
+            stream.client.close()
+
+
+def _chosen(req: falcon.Request) -> list[str]:
+    """The ids of the letters that the request is about. Raises Forbidden or WrongFields."""
+    _insist_on_admin(req)
+    return bodies.decode(read_body(req, SINGLE_BODY), Chosen).ids
+
+
+def _known(letters: DeadLetters, ids: list[str]) -> list[DeadLetter]:
+    """Those that are there still: somebody else may have decided."""
+    return [letter for id in dict.fromkeys(ids) if (letter := letters.get(id))]
+
+
+def _letter(letter: DeadLetter) -> LetterReport:
+    return LetterReport(
+        letter.id,
+        letter.entry.id.decode(errors="replace"),
+        _cut(letter.type),
+        letter.group,
+        _cut(letter.reason),
+        letter.deliveries,
+        letter.failed_at,
+        {_cut(name): _cut(value) for name, value in letter.entry_shown().items()},
+    )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"

@@ -1,0 +1,146 @@
+// Dead letters by what is wrong with them: shown, tried again, discarded, and what came of it.
+
+import { call } from "./api.js";
+import { $, h, Rows, write } from "./dom.js";
+import { ask } from "./form.js";
+import { count } from "./money.js";
+import { when } from "./times.js";
+
+const MOST = 20; // shown of one reason; what is done with all of them is done with the others too
+
+/** The reason, as it was before the letter was tried again in vain. */
+const cause = (letter) => letter.reason.replace(/^redriven: \w+: /, "");
+
+const letters = (number) => (number === 1 ? "1 dead letter" : `${count(number)} dead letters`);
+
+let onDone = () => {};
+let isBusy = false;
+
+/** Have `then` called when something was done. */
+export function afterDecision(then) {
+  onDone = then;
+}
+
+const reasons = new Rows($("letters"), (reason) => {
+  const title = h("h3");
+  const about = h("p", { class: "soft" });
+  const rest = h("p", { class: "soft" });
+  const list = h("ul", { class: "plain" });
+  const rows = new Rows(list, letterRow);
+  let shown = reason;
+  const buttons = actions(() => shown.letters, "all");
+  return {
+    node: h("li", { class: "reason" }, h("div", { class: "card-head" }, h("div", {}, title, about), buttons), list, rest),
+    update(reason) {
+      shown = reason;
+      write(title, reason.id);
+      const kinds = [...new Set(reason.letters.map((letter) => letter.type))];
+      write(about, `${letters(reason.letters.length)}, ${kinds.slice(0, 3).join(", ")}${kinds.length > 3 ? " and others" : ""}`);
+      rows.show(reason.letters.slice(0, MOST));
+      const more = reason.letters.length - MOST;
+      write(rest, more > 0 ? `${count(more)} more are like these.` : "");
+      buttons.hidden = reason.letters.length < 2;
+    },
+  };
+});
+
+function letterRow(letter) {
+  const { EventTypeName: type, Payload: payload, ...fields } = letter.fields;
+  const pairs = {
+    "Dead since": when(letter.failed_at),
+    Group: letter.group,
+    Entry: letter.entry,
+    Tried: letter.deliveries === 1 ? "once" : `${count(letter.deliveries)} times`,
+    ...fields,
+  };
+  const node = h(
+    "li",
+    {},
+    h(
+      "details",
+      {},
+      h("summary", {}, h("span", { class: "strong" }, letter.type), h("span", { class: "soft" }, ` ${letter.group} · ${when(letter.failed_at)}`)),
+      h("pre", { tabindex: "0", "aria-label": "Payload" }, indented(payload)),
+      h("dl", { class: "pairs" }, ...Object.entries(pairs).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
+      actions(() => [letter]),
+    ),
+  );
+  return { node, update() {} }; // a letter never changes
+}
+
+/** JSON as people read it; what is none as it is. */
+function indented(payload = "") {
+  try {
+    return JSON.stringify(JSON.parse(payload), null, 2);
+  } catch {
+    return payload;
+  }
+}
+
+/** What can be done with letters: whatever else there is to be has its button here. */
+function actions(chosen, all = "") {
+  const named = (what) => (all ? `${what} ${all}` : what);
+  return h(
+    "div",
+    { class: "form-end" },
+    h("button", { type: "button", class: "quiet", click: (event) => redrive(event.currentTarget, chosen()) }, all ? "Try all again" : "Try again"),
+    h("button", { type: "button", class: "quiet danger", click: () => discard(chosen()) }, named("Discard")),
+  );
+}
+
+async function redrive(button, chosen) {
+  if (isBusy) return;
+  isBusy = true;
+  button.setAttribute("aria-disabled", "true");
+  tell([`${letters(chosen.length)} tried again…`]);
+  try {
+    tell(said(await call("POST", "operations/redrive", { body: { ids: chosen.map((letter) => letter.id) } })));
+    await done();
+  } catch (error) {
+    tell([error.message]);
+  } finally {
+    isBusy = false;
+    button.removeAttribute("aria-disabled");
+  }
+}
+
+/** What came of letters that were tried again. */
+function said({ applied, failed, waiting, refused }) {
+  const again = Object.values(failed);
+  const sentences = [];
+  if (applied.length) sentences.push(`${letters(applied.length)} applied: the totals have ${applied.length === 1 ? "it" : "them"} now.`);
+  if (again.length) sentences.push(`${letters(again.length)} failed again: ${cause(again[0])}.`);
+  if (waiting.length) sentences.push(`${letters(waiting.length)} not tried yet: no consumer of the group has come by. It will be as soon as one does.`);
+  sentences.push(...Object.values(refused).map((why) => `${why}.`));
+  return sentences.length ? sentences : ["Nothing is left to try again: somebody else has decided."];
+}
+
+async function discard(chosen) {
+  const many = letters(chosen.length);
+  const text = `The totals never get what ${chosen.length === 1 ? "it tells" : "they tell"}. This can't be undone.`;
+  const act = () => call("POST", "operations/discard", { body: { ids: chosen.map((letter) => letter.id) } });
+  if (!(await ask(`Discard ${many}?`, text, "Discard", act))) return;
+  tell([`${many} discarded.`]);
+  await done();
+}
+
+/** The button that was pressed is gone with its letter: go on at the head of the list. */
+async function done() {
+  await onDone();
+  if (document.activeElement === document.body) $("letters-title").focus();
+}
+
+function tell(sentences) {
+  write($("outcome"), sentences.join(" "));
+}
+
+/** Of all dead letters the oldest; `total` is null where nobody can tell. */
+export function showLetters({ letters: found, total }) {
+  if (total === null) return;
+  const by = Map.groupBy(found, cause);
+  reasons.show([...by].map(([id, letters]) => ({ id, letters })));
+  const more = total - found.length;
+  $("more-letters").hidden = more <= 0;
+  write($("more-letters"), `${letters(more)} more, shown when these are decided.`);
+  $("letters-card").hidden = !total && !$("outcome").textContent;
+}
