@@ -1,6 +1,6 @@
 """Both pages behind a proxy, as one site: signed in once, and linked to each other, under any path."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from support import users
-from support.browser import Person, chromium
+from support.browser import Person
 from support.engines import free_port
 from support.reverse_proxies import front_door
 from support.tally import Tally, prepared
@@ -59,13 +59,6 @@ def _two_names(port: int, tally: Tally) -> Layout:
     upstreams = (tally.customers.port, tally.accounts.port)
     blocks = (_server(port, _location("/", at), name) for name, at in zip(names, upstreams, strict=True))
     return Layout("".join(blocks), *(f"http://{name}:{port}" for name in names))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """One that finds both names here."""
-    with chromium("--host-resolver-rules=MAP *.tally.test 127.0.0.1") as browser:
-        yield browser
 
 
 @pytest.mark.parametrize("lay_out", [_two_ports, _two_paths, _two_names])

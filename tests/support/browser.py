@@ -22,6 +22,7 @@ ARGUMENTS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--host-resolver-rules=MAP *.tally.test 127.0.0.1",
 ]
 _VIOLATIONS = """
     document.addEventListener("securitypolicyviolation",
@@ -41,13 +42,13 @@ _COLOURS = """async (png) => {
 
 
 @contextmanager
-def chromium(*arguments: str) -> Iterator[Browser]:
+def chromium() -> Iterator[Browser]:
     """The system's Chromium; without one, the test is skipped by name."""
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         unavailable("Chromium", "no chromium on PATH; Debian's package is called chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=[*ARGUMENTS, *arguments])
+        browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
         try:
             yield browser
         finally:
