@@ -356,7 +356,12 @@ class World:
             self.tally = None
 
     def another_node_begins(self) -> None:
-        """Node 1, on the same Redis; where it was before, it goes on."""
+        """Node 1, on the same Redis; where it was before, it goes on.
+
+        Before a new one has read the stream, nobody knows of it, and what is old enough may be trimmed.
+        """
+        if not self._node_1.exists():
+            self.doubtful |= self._others()
         self._node_1.mkdir(exist_ok=True)
         self._start_node_1()
 
@@ -603,13 +608,22 @@ class World:
 
     def _is_replaced(self, state: dict[bytes, Any]) -> None:
         self.redis.go_back(state)
-        oldest = (self.wall() - RETENTION_DAYS * DAY) * 1000
-        entries: Any = self.redis.client().xrange(KEY, "-", str(int(oldest)))
-        for _, fields in entries:
-            if b"EventId" not in fields:  # the inbox keeps their names for so long
-                self.forgotten.add(int(msgspec.json.decode(fields[b"Payload"]).get("customer_id", 0)))
+        self.forgotten |= self._others(nameless=True)  # the inbox keeps their names for so long
         for line in [line for tally in self._running() for line in tally.lines.values()]:
             line.break_at("before", 0)
+
+    def _others(self, nameless: bool = False) -> set[int]:
+        """Other programs' customers in what the stream has from before its retention, `nameless` or all."""
+        found = set()
+        oldest = int((self.wall() - RETENTION_DAYS * DAY) * 1000)
+        entries: Any = self.redis.client().xrange(KEY, "-", str(oldest))
+        for _, fields in entries:
+            if b"EventId" in fields and nameless:
+                continue
+            with suppress(msgspec.DecodeError):
+                told = msgspec.json.decode(fields[b"Payload"])
+                found.add(int(told.get("customer_id", 0)))
+        return found & self.foreign.keys()
 
     def redis_loses_everything(self) -> None:
         self.redis.client().flushall()
@@ -817,13 +831,14 @@ class World:
         self.pass_time(2 * LEASE_SECONDS)
         for line in other.lines.values():
             line.mend()
-        for _ in range(ROUNDS):
-            for part in other.parts.values():
-                with suppress(redis.ConnectionError, AtWorkElsewhere, Awaited):
-                    part()
-            self.pass_time(1)
-            if not other.status(CUSTOMERS).outbox_depth:
-                break
+        with suppress(WrongNumber):  # it was removed meanwhile, and another made in its place
+            for _ in range(ROUNDS):
+                for part in other.parts.values():
+                    with suppress(redis.ConnectionError, AtWorkElsewhere, Awaited):
+                        part()
+                self.pass_time(1)
+                if not other.status(CUSTOMERS).outbox_depth:
+                    break
         other.stop()
         self._other = None
         self.pass_time(2 * LEASE_SECONDS)
@@ -901,7 +916,7 @@ class World:
         told = self._told_people()
         if not any("missing for good" in text or "are nowhere any more" in text for text in told):
             return False
-        if "with `join`" in self.rebuild_accounts():
+        if "with `join`" in self.rebuild_accounts() or any("`join` here" in text for text in told):
             self._join_again()
         return True
 
