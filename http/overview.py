@@ -22,6 +22,7 @@ from tally.store.months import Months
 from tally.store.searching import Cents
 
 _TREND = 12  # months that are told of each account in the list
+_MOST_SORTED = 100_000  # customers: 0.14 s by revenue
 _ORDERS = ("asc", "desc")
 
 
@@ -62,9 +63,10 @@ class AccountsOverview:
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """An account with a part of its customers, in an order."""
         page, number = Page(req, "offset"), path_id(id, "account")
-        order: CustomerOrder = _choice(req, "order", get_args(CustomerOrder))  # type: ignore[assignment]
+        asked: CustomerOrder | None = _parameter(req, "order", None, one_of(get_args(CustomerOrder)))
         with self._service.read() as store:
             total = AccountTotals(store.database, owner(req)).one(number)
+            order = asked or first_order(total.customers)
             account = store.account(number, owner(req))
             customers = store.customers_beyond(number, order, page.filters["offset"] or 0, page.limit)
         rows = [
@@ -75,7 +77,13 @@ class AccountsOverview:
             }
             for each in customers
         ]
-        Json.send(resp, {"account": {**asdict(account), **asdict(total)}, "customers": rows})
+        answer = {"account": {**asdict(account), **asdict(total)}, "customers": rows, "order": order}
+        Json.send(resp, answer)
+
+
+def first_order(customers: int) -> CustomerOrder:
+    """How so many customers of an account are shown first: by revenue, unless to sort them takes long."""
+    return "-revenue" if customers <= _MOST_SORTED else "id"
 
 
 def _this_month() -> int:

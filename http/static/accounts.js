@@ -19,7 +19,7 @@ const RENEWED_MS = 30_000; // revenue by month is asked for when a total has mov
 
 // --- where one is ----------------------------------------------------------------------------
 
-const NOWHERE = { account: null, search: "", sort: "-revenue", order: "-revenue", page: 1, period: "" };
+const NOWHERE = { account: null, search: "", sort: "-revenue", order: "", page: 1, period: "" };
 let place = readPlace();
 let list = "#"; // the address of the list that one came from
 
@@ -85,7 +85,8 @@ function showPlace() {
   $("account-back").href = list;
   if ($("search").value.trim() !== place.search) $("search").value = place.search;
   $("sort").value = place.sort;
-  $("customers-order").value = place.order;
+  if (place.order) $("customers-order").value = place.order;
+  for (const link of $("accounts").querySelectorAll("a[data-id]")) link.href = addressOf(link.dataset.id);
   showSort();
   revenue.period = place.period;
 }
@@ -246,7 +247,7 @@ async function lookAtAccount() {
   const { hash } = location;
   const { account: id, order, page } = place;
   try {
-    const answer = await summary(id, { order, limit: CUSTOMERS, offset: (page - 1) * CUSTOMERS });
+    const answer = await summary(id, { ...(order && { order }), limit: CUSTOMERS, offset: (page - 1) * CUSTOMERS });
     if (hash !== location.hash) return;
     if (!answer.customers.length && page > 1) return void setTimeout(() => go({ page: 1 }, true));
     showAccount(answer);
@@ -277,6 +278,7 @@ const day = (text) => {
 function showAccount(answer) {
   ({ account } = answer);
   showGone(null);
+  $("customers-order").value = answer.order;
   $("begin").hidden = true;
   $("looked-at").hidden = false;
   const { revision } = account;

@@ -12,6 +12,7 @@ from integration.conftest import credit, invoice, new_account, new_customer, new
 from support.tally import ROOT, Client, Tally, running
 from support.waiting import eventually
 from tally.events import now
+from tally.http.overview import first_order
 from tally.version import VERSION
 
 SERVICES = ["accounts", "customers"]
@@ -184,6 +185,7 @@ def test_the_summary_shows_what_the_accounts_come_to(tally: Tally) -> None:
     assert tally.accounts.get(f"/accounts/{account}/summary") == {
         "account": {**opened, **row},
         "customers": [{"id": customer, "name": "Ada", "total_revenue_cents": "2933"}],
+        "order": "-revenue",
     }
 
 
@@ -297,9 +299,10 @@ def test_an_accounts_customers_come_in_any_order_from_anywhere_on(tally: Tally) 
     order = sorted(spent, key=lambda customer: (-spent[customer], -int(customer)))
     assert [each["id"] for each in first["customers"] + rest["customers"]] == order
     assert len(first["customers"]) == 3
-    by_id = tally.accounts.get(f"/accounts/{account}/summary?offset=2")["customers"]
+    by_id = tally.accounts.get(f"/accounts/{account}/summary?order=id&offset=2")["customers"]
     assert [each["id"] for each in by_id] == [*spent][2:]
     problem(tally.accounts.request("GET", f"/accounts/{account}/summary?order=size"), 422, "order")
+    assert (first_order(100_000), first_order(100_001)) == ("-revenue", "id")
 
 
 def test_a_customers_account_is_open_until_it_is_deleted(tally: Tally) -> None:
