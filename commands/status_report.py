@@ -119,7 +119,7 @@ class Status(msgspec.Struct, frozen=True):
         return [[("node", "customers", "accounts", "missing here", "has read", "address"), *rows]]
 
     def _told(self) -> str:
-        """What is wrong, and what else people should know: each on a line of its own, and an empty one."""
+        """What is wrong, and what else people should know: a line for each, and an empty one below them."""
         notes = dict.fromkeys(note for report in self.services for note in report.notes)
         lines = [
             *([self.trouble] if self.trouble else []),

@@ -1,6 +1,6 @@
-"""What the customers page asks for: rows with what they come to, found, sorted and added up by the database.
+"""What the customers page asks for. The database finds, sorts and adds up.
 
-These calls are the page's own, and may change with it; sums are strings, in cents.
+These calls are the page's own, and may change with it. Sums are strings, in cents.
 """
 
 from typing import Any, get_args

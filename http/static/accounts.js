@@ -2,6 +2,7 @@
 
 import { call, get, Problem, remove, required, session, withChange } from "./api.js";
 import { sparkline } from "./chart.js";
+import { day } from "./days.js";
 import { $, announce, h, meta, Pager, Rows, settled, write, writeFigure } from "./dom.js";
 import { ask, field, openForm } from "./form.js";
 import { menu } from "./menu.js";
@@ -269,12 +270,6 @@ function showGone(message) {
   for (const part of ["about", "description"]) write($(`account-${part}`), "");
 }
 
-const dates = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeZone: "UTC" });
-const day = (text) => {
-  const date = new Date(`${text.slice(0, 10)}T00:00:00Z`);
-  return Number.isNaN(date.valueOf()) ? text : dates.format(date);
-};
-
 function showAccount(answer) {
   ({ account } = answer);
   showGone(null);
@@ -285,7 +280,7 @@ function showAccount(answer) {
   const changes = revision === 1 ? ", changed once since" : revision ? `, changed ${count(revision)} times since` : "";
   document.title = `${account.name} · Tally`;
   write($("account-name"), account.name);
-  write($("account-about"), `Account ${account.id}, owned by ${account.owned_by}, opened on ${day(account.created_date)}${changes}`);
+  write($("account-about"), `Account ${account.id}, owned by ${account.owned_by}, opened on ${day(account.created_date.slice(0, 10))}${changes}`);
   write($("account-description"), account.description);
   writeFigure($("total-customers"), count(account.customers));
   const all = account.total_revenue_cents;

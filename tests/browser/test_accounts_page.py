@@ -339,6 +339,7 @@ def test_an_account_is_changed_and_who_comes_too_late_is_told(person: Person, sh
     expect(page.get_by_role("button", name="Change")).to_be_focused()
     page.get_by_role("button", name="Change").click()
     dialog = page.get_by_role("dialog", name=f"Change {shop.mark} two")
+    expect(dialog).to_be_visible()  # it has read the account by now
     shop.tally.accounts.request("PATCH", f"/accounts/{account}", {"owned_by": "cleo"})
     dialog.get_by_label("Description").fill("in the hills")
     dialog.get_by_role("button", name="Save").click()
