@@ -38,7 +38,7 @@ from tally.store import notes, updates
 from tally.store.cause import Cause
 from tally.store.database import Database
 from tally.store.ids import give
-from tally.store.incarnations import begin
+from tally.store.incarnations import begin, begin_for
 from tally.store.outbox import Outbox, OutboxRow
 from tally.store.stream import EventStream
 
@@ -105,19 +105,23 @@ _log = structlog.get_logger()
 def part_ways(store: Healing, stream: EventStream, beat: Callable[[], None], outbox: Outbox) -> None:
     """Tell what only this database has of a name's events under another, and take the stream's events back.
 
-    Can be interrupted, and is then to be done again. Raises RedisError, StoreUnavailable or OSError.
+    What is recorded from then on gets a third name: the second one is also that of a copy of this database,
+    which has the same to tell. Can be interrupted, and is then to be done again. Raises RedisError,
+    StoreUnavailable or OSError.
     """
-    database = store.database
+    database, source = store.database, outbox.source
     agreed, theirs = _compared(outbox, stream, beat)
     gone = {row_of(event) for event in theirs if type(event) in DELETIONS}
     newest = {row_of(event): event for event in theirs if type(event) in UPDATES}
     with database.transaction():
-        source = outbox.source
-        if outbox.is_written_to:
-            begin(database, outbox.last())
-        ours = outbox.withdraw(agreed)
+        last, ours = Outbox(database).last(), outbox.after(agreed, -1)
+        if ours:
+            begin_for(database, last, f"{source}:{ours[0].sequence} ".encode() + ours[0].payload)
+        elif outbox.is_written_to:
+            begin(database, last)
+        outbox.withdraw(agreed)
         numbers = _renumber(database, ours)
-        told = 0
+        again, told = Outbox(database), 0
         for row in ours:
             event: Any = renumbered(event_of(row), numbers)
             if type(event) not in CREATIONS and row_of(event) in gone:
@@ -127,10 +131,12 @@ def part_ways(store: Healing, stream: EventStream, beat: Callable[[], None], out
             if before and type(event) in UPDATES:
                 newest[row_of(event)] = event
                 _keep(database, event)
-            Outbox(database).add([event], Cause(row.trace_parent, by=row.by))
+            again.add([event], Cause(row.trace_parent, by=row.by))
             told += 1
         _answer_with(database, numbers)
         _note(database, source, numbers)
+        if ours:
+            begin(database, again.last())
     take_back(store, stream, beat, outbox)
     _log.warning(
         "parted_ways",

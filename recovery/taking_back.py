@@ -5,7 +5,7 @@ takes its later events from it, before the first request is answered. What lies 
 oldest entry is nowhere any more; its numbers are never given again.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import structlog
@@ -28,7 +28,7 @@ from tally.store import ranges
 from tally.store.cause import RequestKey
 from tally.store.database import Database
 from tally.store.idempotency import Answer, IdempotencyKeys, encode_answer, made_again
-from tally.store.ids import raise_ids
+from tally.store.ids import begin_block, is_in_block, raise_ids
 from tally.store.incarnations import ROOM, begin
 from tally.store.lacking import lacking_of, note_found, note_lacking
 from tally.store.outbox import Outbox, OutboxRow, OwnEvent
@@ -72,6 +72,8 @@ def take_back(
     database, outbox = store.database, outbox or Outbox(store.database)
     last, count = outbox.last(), 0
     published = max(stream.published_by_source().get(outbox.source, 0), stream.applied(outbox.source))
+    if published > last:
+        _pass_over(database, stream.highest(outbox.source))
     answers = Answers(store, outbox.source)
     with database.relaxed():  # what is lost with the power is taken back again
         for entries in _gathered(stream.entries_of(outbox.source), beat):
@@ -137,21 +139,33 @@ def _gathered(pages: Iterable[list[Entry]], beat: Callable[[], None]) -> Iterato
         yield gathered
 
 
+def _pass_over(database: Database, highest: Mapping[str, int]) -> None:
+    """See that no number of a row is given again, of those either that the stream has no entries of any more.
+
+    Before anything is taken back: who is interrupted later is no longer seen to be behind. `highest` says how
+    far rows were counted; of a block nobody knows how far it was used, so another is begun.
+    """
+    with database.transaction():
+        for table, id in highest.items():
+            raise_ids(database, table, id)
+        if is_in_block(database):
+            begin_block(database)
+
+
 def _reach(outbox: Outbox, stream: EventStream, published: int) -> None:
-    """See that no number is given again, of those either that the stream has no entries of any more.
+    """See that no number of an event is given again, of those either that the stream has none of any more.
 
     Where even Redis has not heard of the newest events, it does not know the numbers of rows that they gave.
     """
     database, last = outbox.database, outbox.last()
-    highest, is_behind = stream.highest(outbox.source), stream.published(outbox.source).ever < published
+    if published <= last:
+        return
+    is_behind = stream.published(outbox.source).ever < published
     with database.transaction():
-        if published > last:
-            note_lacking(database, outbox.source, [Range(last + 1, published)])
-            outbox.reach(published)
-            if is_behind and outbox.is_written_to:
-                begin(database, published)
-        for table, id in highest.items():
-            raise_ids(database, table, id)
+        note_lacking(database, outbox.source, [Range(last + 1, published)])
+        outbox.reach(published)
+        if is_behind and outbox.is_written_to:
+            begin(database, published)
 
 
 class Answers:

@@ -98,25 +98,25 @@ def is_in_block(database: Database) -> bool:
     return any(database.meta(_key(table)) is not None for table in numbered(database))
 
 
-def begin_block(database: Database) -> None:
+def begin_block(database: Database, draw: random.Random = _random) -> None:
     """From now on, give numbers that nobody had, in every table whose rows are numbered."""
     for table in numbered(database):
-        database.set_meta(_key(table), _draw(database, table))
+        database.set_meta(_key(table), _draw(database, table, draw))
 
 
 def numbered(database: Database) -> list[str]:
     """The tables whose rows get numbers."""
     rows = database.rows(
         "SELECT name FROM sqlite_schema"
-        " WHERE type = 'table' AND sql LIKE '%AUTOINCREMENT%' AND name != 'outbox'"
+        " WHERE type = 'table' AND sql LIKE '%AUTOINCREMENT%' AND name != 'outbox' ORDER BY name"
     )
     return [str(name) for (name,) in rows]
 
 
-def _draw(database: Database, table: str) -> int:
+def _draw(database: Database, table: str, draw: random.Random = _random) -> int:
     """The last number before a block of which this database, at least, knows no number."""
     while True:
-        before = database.node * SPAN + _random.randrange(_FIRST_BLOCK, _BLOCKS) * BLOCK
+        before = database.node * SPAN + draw.randrange(_FIRST_BLOCK, _BLOCKS) * BLOCK
         taken = database.value(
             f"SELECT 1 FROM {table} WHERE id > ? AND id <= ? LIMIT 1", (before, before + BLOCK)
         )

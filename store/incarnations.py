@@ -5,6 +5,8 @@ put back while Redis is away, say) does so under a new name, and gives numbers t
 EventId and no number ever means two things. The events that it lacked come in later, under the old name.
 """
 
+import hashlib
+import random
 import secrets
 from collections.abc import Mapping, Sequence
 
@@ -77,6 +79,20 @@ def begin(database: Database, last: int, source: str | None = None) -> Incarnati
     if source is None:
         begin_block(database)
         database.set_meta(_BEGUN_IN, database.run)
+    return begun
+
+
+def begin_for(database: Database, last: int, told: bytes) -> Incarnation:
+    """Like `begin`, with a name and numbers that follow from `told`, the first of what is to be told again.
+
+    A copy of the database that has the same to tell again does so with the same, so it is there once.
+    """
+    name = f"{database.service}@{hashlib.sha256(told).hexdigest()[:8]}"
+    if name in own_sources(database):
+        return begin(database, last)
+    begun = begin(database, last, name)
+    begin_block(database, random.Random(told))
+    database.set_meta(_BEGUN_IN, database.run)
     return begun
 
 

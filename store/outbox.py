@@ -268,19 +268,17 @@ class Outbox:
                 self._incarnation, last=max(last, self._incarnation.last)
             )
 
-    def withdraw(self, after: int) -> list[OutboxRow]:
-        """Take the events that follow `after` out, and answer them. In the transaction that is open.
+    def withdraw(self, after: int) -> None:
+        """Take the events that follow `after` out. In the transaction that is open.
 
         They are to be told under another name: this one must have ended.
         """
-        rows = self.after(after, -1)
         self._database.execute(
             "DELETE FROM outbox WHERE sequence > ? AND sequence < ?", (self._base + after, self._base + ROOM)
         )
         withdrawn = msgspec.structs.replace(self._incarnation, last=after)
         end_at(self._database, self.source, after)
         self._incarnation = withdrawn
-        return rows
 
     def note_publication(self, at: int, every: int) -> None:
         """Note how far publication has got at `at`, unless that was noted within `every` (seconds)."""

@@ -7,6 +7,9 @@ import { field } from "./form.js";
 const ID = /^(0|[1-9]\d{0,18})$/;
 
 let lists = 0;
+let pressed = false;
+addEventListener("mousedown", () => { pressed = true; }, true);
+addEventListener("mouseup", () => { pressed = false; }, true);
 
 /** Have `input` suggest accounts under it; `onChoice({id, name})` hears of the one that is chosen. */
 export function suggestAccounts(input, onChoice) {
@@ -76,7 +79,13 @@ export function suggestAccounts(input, onChoice) {
     event.preventDefault();
     event.stopPropagation();
   });
-  input.addEventListener("blur", () => show([]));
+  input.addEventListener("blur", () => released(() => show([])));
+}
+
+/** Call `act` at once, or, while the mouse is pressed, after the click: what is clicked must not move away under it. */
+function released(act) {
+  if (pressed) addEventListener("mouseup", () => setTimeout(act), { once: true });
+  else act();
 }
 
 /**

@@ -95,6 +95,22 @@ def test_what_is_wrong_with_a_customer_is_said_at_the_field(person: Person, shop
     expect(person.page.get_by_role("button", name="New customer")).to_be_focused()
 
 
+def test_a_button_stays_under_the_mouse_while_it_is_clicked(person: Person, shop: Shop) -> None:
+    """What is suggested takes room in a form, and goes when the field is left."""
+    shop.see_customers(person.page)
+    person.page.get_by_role("button", name="New customer").click()
+    _field(person.page, "Account").fill(f"none like {shop.mark}")
+    expect(person.page.get_by_text("No account matches.")).to_be_visible()
+    record = person.page.get_by_role("button", name="Record customer")
+    box = record.bounding_box()
+    assert box
+    person.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] - 2)
+    person.page.mouse.down()
+    person.page.mouse.up()
+    expect(_said_of(person.page, "Name")).to_have_text("Enter the customer's name.")
+    expect(person.page.get_by_text("No account matches.")).to_be_hidden()
+
+
 def test_an_amount_is_recorded_to_the_cent(person: Person, shop: Shop) -> None:
     id = shop.customer("Ada")
     shop.see_customers(person.page, f"#customer={id}")

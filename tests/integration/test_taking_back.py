@@ -4,6 +4,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import redis
 
@@ -13,6 +14,7 @@ from tally.recovery.standing import Standing
 from tally.store import customers
 from tally.store.accounts import Accounts, NewAccount, open_database
 from tally.store.customers import Customers
+from tally.store.ids import begin_block
 from tally.store.inbox import Inbox
 from tally.store.incarnations import begin, incarnations
 from tally.store.lacking import lacking_of
@@ -28,16 +30,19 @@ DAY = date(2019, 1, 6)
 class Copied:
     """An accounts.db, a copy of it, and what was published in between."""
 
-    def __init__(self, directory: Path, stream: EventStream, lost: int) -> None:
+    def __init__(self, directory: Path, stream: EventStream, lost: int, in_block: bool = False) -> None:
         self.stream = stream
         self.original = Accounts(open_database(directory))
+        if in_block:
+            with self.original.database.transaction():
+                begin_block(self.original.database)
         self.open(self.original, 10)
         (directory / "older").mkdir()
         copy = directory / "older" / "accounts.db"
         self.original.database.execute("VACUUM INTO ?", (str(copy),))
         self.open(self.original, lost)
         with self.original.database.transaction():
-            self.original.delete_account(3)
+            self.original.delete_account(self.original.accounts(2, 1)[0].id)
         self.publish(Relay(self.original.database, stream))
         self.older = Accounts(open_database(copy.parent))
         self.relay = Relay(self.older.database, stream, Standing(self.older, stream).settle)
@@ -79,13 +84,24 @@ def test_new_accounts_go_on_where_the_lost_ones_ended(copied: Copied) -> None:
     assert copied.stream.published(copied.older.outbox.source).last == 12 + SEVERAL_PAGES
 
 
+def test_of_a_block_too_no_number_is_given_again(tmp_path: Path, redis_url: str) -> None:
+    """Whose copy, put back, does not know how far the block was used."""
+    copied = Copied(tmp_path, EventStream(connect(redis_url), "event-stream"), lost=5, in_block=True)
+    copied.publish(copied.relay)
+    copied.open(copied.older, 6)
+    copied.publish(copied.relay)
+    original, older = copied.outboxes()
+    assert older[: len(original)] == original
+    assert len(copied.older.accounts(-1, 10_000)) == len(copied.original.accounts(-1, 10_000)) + 6
+
+
 def test_a_copy_that_has_gone_its_own_way_keeps_what_it_alone_has_under_another_name(copied: Copied) -> None:
     copied.open(copied.older, 5)
     copied.publish(copied.relay)
     assert copied.relay.refusal is None
     original, older = copied.outboxes()
     assert older[:-5] == original
-    former, newest = incarnations(copied.older.database)
+    former, newest, _ = incarnations(copied.older.database)
     assert (former.last, [row[0] for row in older[-5:]]) == (
         len(original),
         [newest.base + number for number in range(1, 6)],
@@ -97,12 +113,35 @@ def test_a_copy_that_has_gone_its_own_way_keeps_what_it_alone_has_under_another_
     assert min(ids[SEVERAL_PAGES:]) > 10**9
 
 
+def test_what_two_copies_of_one_that_went_its_own_way_both_have_is_told_once(
+    copied: Copied, client: redis.Redis
+) -> None:
+    """A machine is copied while its database has what the stream contradicts; both tell it again."""
+    copied.open(copied.older, 5)
+    twin = copied.older.database.path.parent / "twin"
+    twin.mkdir()
+    copied.older.database.execute("VACUUM INTO ?", (str(twin / "accounts.db"),))
+    copied.publish(copied.relay)
+    others = Accounts(open_database(twin))
+    relay = Relay(others.database, copied.stream, Standing(others, copied.stream).settle)
+    copied.publish(relay)
+    copied.open(others, 1)
+    copied.publish(relay)
+    copied.relay.look_again()
+    copied.open(copied.older, 1)
+    copied.publish(copied.relay)
+    entries: Any = client.xrange("event-stream")
+    payloads = [each[b"Payload"] for _, each in entries if each[b"EventTypeName"] == b"AccountCreated"]
+    ids = [msgspec.json.decode(payload)["id"] for payload in payloads]
+    assert len(ids) == len({*ids}) == 10 + SEVERAL_PAGES + 5 + 2
+
+
 def test_what_a_copy_goes_on_to_publish_under_a_name_that_ended_here_comes_when_its_events_are_forgotten(
     copied: Copied,
 ) -> None:
     copied.open(copied.older, 5)
     copied.publish(copied.relay)
-    former, _ = incarnations(copied.older.database)
+    former, *_ = incarnations(copied.older.database)
     copied.older.database.execute("DELETE FROM outbox WHERE sequence <= ?", (former.last,))  # as after a week
     copied.open(copied.original, 2)
     copied.publish(Relay(copied.original.database, copied.stream))
