@@ -11,13 +11,12 @@ from typing import Any, BinaryIO, TypeVar
 import click
 
 from tally.actors.lock import AlreadyRunning, DirectoryLock
-from tally.commands.shared import FAILED, Command, config_option, end, load
+from tally.commands.shared import Command, config_option, faults_told, load
 from tally.events import MAX_CENTS, AccountCreated, CustomerCreated, Id, InvoiceCreated
 from tally.http.values import Description, Name
 from tally.recovery import adopting, first_start
 from tally.recovery.adopting import Adopted, Adopting, CannotAdopt
 from tally.store import accounts, customers, nodes
-from tally.store.errors import StoreError
 
 T = TypeVar("T")
 
@@ -55,7 +54,7 @@ def adopt(
     Example: python supervisor.py adopt --customers customers.csv --invoices invoices.csv
     """
     settings = load(file)
-    try:
+    with faults_told(settings, AlreadyRunning, CannotAdopt):
         settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = DirectoryLock(settings.directory)
         try:
@@ -65,10 +64,6 @@ def adopt(
                 click.echo(told)
         finally:
             lock.release()
-    except (StoreError, AlreadyRunning, CannotAdopt) as error:
-        end(FAILED, str(error))
-    except OSError as error:
-        end(FAILED, f"{error.filename or settings.directory}: {error.strerror or error}")
 
 
 def _adopt(

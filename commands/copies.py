@@ -5,11 +5,10 @@ from pathlib import Path
 import click
 
 from tally.actors import logs, redis_access
-from tally.commands.shared import FAILED, Command, Group, config_option, confirmed, end, load
+from tally.commands.shared import ALONE, Command, Group, config_option, confirmed, faults_told, load
 from tally.config import Settings
 from tally.store import accounts, customers
-from tally.store.errors import StoreError
-from tally.store.stream import EventStream, RedisError
+from tally.store.stream import EventStream
 
 
 @click.command(cls=Command)
@@ -25,15 +24,11 @@ def backup(file: Path | None, directory: Path) -> None:
     """
     from tally.commands import backups  # what shows progress takes 0.1 s to load; `run` does without
 
-    try:
-        for copy in backups.back_up(load(file).directory, directory):
+    settings = load(file)
+    kept = "interrupted; what is complete is kept"
+    with faults_told(settings, backups.CannotBackUp, interrupted=kept):
+        for copy in backups.back_up(settings.directory, directory):
             click.echo(copy)
-    except (backups.CannotBackUp, StoreError) as error:
-        end(FAILED, str(error))
-    except OSError as error:
-        end(FAILED, f"{error.filename or directory}: {error.strerror or error}")
-    except KeyboardInterrupt:
-        end(FAILED, "interrupted; what is complete is kept")
 
 
 @click.command(cls=Command)
@@ -53,18 +48,12 @@ def restore(file: Path | None, directory: Path, yes: bool) -> None:
     from tally.commands import restoring  # as above
 
     settings = load(file)
-    try:
+    with faults_told(settings):
         for told in restoring.restore(
             settings.directory, directory, _stream(settings), lambda told: confirmed(told, yes)
         ):
             click.echo(told)
         click.echo("`run` takes back what the stream has")
-    except StoreError as error:
-        end(FAILED, str(error))
-    except OSError as error:
-        end(FAILED, f"{error.filename or directory}: {error.strerror or error}")
-    except KeyboardInterrupt:
-        end(FAILED, "interrupted; run the same command again")
 
 
 @click.command(cls=Command)
@@ -84,7 +73,7 @@ def join(file: Path | None, directory: Path) -> None:
     from tally.recovery import joining
 
     settings = load(file)
-    try:
+    with faults_told(settings):
         restoring.insist_on_stopped(settings.directory, accounts.FILE, customers.FILE)
         settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if settings.node.standby:
@@ -98,12 +87,6 @@ def join(file: Path | None, directory: Path) -> None:
         click.echo(f"{settings.directory / accounts.FILE}: node {settings.node.number}, as {source}")
         if (directory / customers.FILE).exists():
             click.echo(f"{directory / customers.FILE} is not taken: its node alone changes what is in it")
-    except StoreError as error:
-        end(FAILED, str(error))
-    except OSError as error:
-        end(FAILED, f"{error.filename or settings.directory}: {error.strerror or error}")
-    except KeyboardInterrupt:
-        end(FAILED, "interrupted; run the same command again")
 
 
 @click.command(cls=Command)
@@ -115,19 +98,15 @@ def promote(file: Path | None, yes: bool) -> None:
     That becomes a standby, once it reaches Redis, and hands over what it had accepted and not published. Runs
     beside `run`, or before it.
 
-    
+    \b
     Example: python supervisor.py promote
     """
     from tally.commands import promoting  # as above
 
     settings = load(file)
-    try:
+    with faults_told(settings):
         told = promoting.promote_here(settings, _stream(settings), lambda told: confirmed(told, yes))
         click.echo(told)
-    except RedisError as error:
-        end(FAILED, f"Redis at {settings.redis.address}: {error}")
-    except StoreError as error:
-        end(FAILED, str(error))
 
 
 @click.group(cls=Group)
@@ -165,7 +144,7 @@ def recover_customers(file: Path | None, copy: Path | None, empty: bool) -> None
     if copy and empty:
         raise click.UsageError("--from and --empty exclude each other")
     logs.configure(settings.log, "recover")
-    try:
+    with faults_told(settings, without_redis=ALONE):
         restoring.insist_on_stopped(settings.directory, customers.FILE)
         settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if empty:
@@ -184,14 +163,6 @@ def recover_customers(file: Path | None, copy: Path | None, empty: bool) -> None
         )
         for told in lost_customers.lacks(settings.directory):
             click.echo(told)
-    except RedisError as error:
-        end(FAILED, f"Redis at {settings.redis.address}: {error} (a private one alone: `run --only redis`)")
-    except StoreError as error:
-        end(FAILED, str(error))
-    except OSError as error:
-        end(FAILED, f"{error.filename or settings.directory}: {error.strerror or error}")
-    except KeyboardInterrupt:
-        end(FAILED, "interrupted; run the same command again")
 
 
 def _stream(settings: Settings) -> EventStream:

@@ -9,20 +9,20 @@ import click
 from tally.actors import logs
 from tally.actors.lock import AlreadyRunning
 from tally.commands.shared import (
+    ALONE,
     FAILED,
     Command,
     Group,
     config_option,
     confirmed,
     end,
+    faults_told,
     load,
     some_id,
     token_option,
 )
 from tally.events import Id
 from tally.recovery.rebuilding import CannotRebuild
-from tally.store.errors import StoreError
-from tally.store.stream import RedisError
 
 
 @click.command(cls=Command)
@@ -100,13 +100,11 @@ def rebuild_accounts(file: Path | None, yes: bool) -> None:
 
     settings = load(file)
     logs.configure(settings.log, "rebuild")
-    try:
+    with faults_told(
+        settings,
+        CannotRebuild,
+        AlreadyRunning,
+        without_redis=ALONE,
+        interrupted="interrupted; run the same command again to go on",
+    ):
         click.echo(rebuilding.rebuild_accounts(settings, lambda told: confirmed(told, yes)))
-    except RedisError as error:
-        end(FAILED, f"Redis at {settings.redis.address}: {error} (a private one alone: `run --only redis`)")
-    except (CannotRebuild, AlreadyRunning, StoreError) as error:
-        end(FAILED, str(error))
-    except OSError as error:
-        end(FAILED, f"{error.filename or settings.directory}: {error.strerror or error}")
-    except KeyboardInterrupt:
-        end(FAILED, "interrupted; run the same command again to go on")

@@ -1,17 +1,24 @@
 """`groups`: who reads the stream, how far, and what is kept for whom."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 
-from tally.actors.logs import printable
 from tally.actors.services import SERVICES
 from tally.commands import terminal
-from tally.commands.shared import FAILED, Group, config_option, confirmed, end, load, printing, redis_url
+from tally.commands.shared import (
+    FAILED,
+    Group,
+    config_option,
+    confirmed,
+    end,
+    load,
+    printing,
+    stream_of,
+)
 from tally.config import Settings
 from tally.store import groups as store
 from tally.store.errors import StoreError
@@ -19,7 +26,7 @@ from tally.store.groups import Groups
 from tally.store.incarnations import own_sources
 from tally.store.membership import at_work, read_nodes
 from tally.store.membership import remove as remove_databases
-from tally.store.stream import EventStream, RedisError, entry_time
+from tally.store.stream import entry_time
 
 
 @click.group("groups", cls=Group)
@@ -40,16 +47,11 @@ def list_(file: Path | None, as_json: bool) -> None:
     \b
     Example: python supervisor.py groups list
     """
-    with _groups(load(file)) as groups, printing():
+    with stream_of(load(file)) as stream, printing():
+        groups = Groups(stream)
         holding, overtaken = groups.holding(), groups.overtaken()
         rows = [_row(group, holding, overtaken) for group in groups.all()]
-    if as_json:
-        for row in rows:
-            print(msgspec.json.encode(row).decode())
-    elif rows:
-        terminal.show([tuple(rows[0]), *(tuple(map(_shown, row.values())) for row in rows)])
-    else:
-        click.echo("nobody reads the stream yet")
+    terminal.show_list(rows, as_json, without="nobody reads the stream yet")
 
 
 @groups_command.command()
@@ -66,12 +68,13 @@ def remove(file: Path | None, name: str, yes: bool) -> None:
     Example: python supervisor.py groups remove accounts@4f2a9c1e
     """
     settings = load(file)
-    with _groups(settings) as groups:
+    with stream_of(settings) as stream:
+        groups = Groups(stream)
         found = {group.name: group for group in groups.all()}.get(name)
-        node = read_nodes(groups.stream).get(name)
+        node = read_nodes(stream).get(name)
         if name in _of_databases(settings, but_former=bool(node and node.is_standby)):
             end(FAILED, f"{name} is of a database in {settings.directory}, and in use")
-        if seconds := at_work(groups.stream, name):
+        if seconds := at_work(stream, name):
             end(FAILED, f"{name} is at work: stop its Tally, and wait for {seconds:.0f} s")
         if found is None and not groups.is_asked(name):
             end(FAILED, f"there is no group {name}; `groups list` shows them")
@@ -82,7 +85,7 @@ def remove(file: Path | None, name: str, yes: bool) -> None:
             end(FAILED, "not confirmed, so it stays; --yes confirms beforehand")
         groups.remove(name)
         if node and node.is_standby:
-            remove_databases(groups.stream, {name: node})
+            remove_databases(stream, {name: node})
     click.echo(f"removed {name}")
 
 
@@ -94,14 +97,6 @@ def _of_databases(settings: Settings, but_former: bool) -> set[str]:
             with suppress(StoreError), closing(service.open(settings.directory, make=False)) as database:
                 found |= {database.source} | (set() if but_former else own_sources(database))
     return found
-
-
-@contextmanager
-def _groups(settings: Settings) -> Iterator[Groups]:
-    try:
-        yield Groups(EventStream.at(redis_url(settings), settings.redis.stream))
-    except RedisError as error:
-        end(FAILED, f"Redis at {settings.redis.address}: {error}")
 
 
 def _row(group: store.Group, holding: Mapping[str, str], overtaken: Mapping[str, int]) -> dict[str, Any]:
@@ -120,7 +115,3 @@ def _beyond(name: str, holding: Mapping[str, str], overtaken: Mapping[str, int])
     if name in holding:
         return "entries are kept for it"
     return f"{overtaken[name]:,} removed unread" if name in overtaken else None
-
-
-def _shown(value: Any) -> str:
-    return "-" if value is None else printable(str(value))

@@ -1,21 +1,24 @@
 """`nodes`: the Tallys that share the stream."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
-import msgspec
 
-from tally.actors.logs import printable
 from tally.commands import terminal
-from tally.commands.shared import FAILED, Group, config_option, confirmed, end, load, printing, redis_url
-from tally.config import Settings
+from tally.commands.shared import (
+    FAILED,
+    Group,
+    config_option,
+    confirmed,
+    end,
+    load,
+    printing,
+    stream_of,
+)
 from tally.store.groups import Groups
 from tally.store.membership import at_work, number_of, read_nodes
 from tally.store.membership import remove as remove_databases
 from tally.store.nodes import HIGHEST, Node
-from tally.store.stream import EventStream, RedisError
 
 
 @click.group("nodes", cls=Group)
@@ -36,17 +39,11 @@ def list_(file: Path | None, as_json: bool) -> None:
     \b
     Example: python supervisor.py nodes list
     """
-    with _stream(load(file)) as stream, printing():
+    with stream_of(load(file)) as stream, printing():
         groups = Groups(stream)
         every = sorted(read_nodes(stream).items(), key=lambda named: (named[1].number, named[0]))
         rows = [_row(name, node, groups.idle_ms(name)) for name, node in every]
-    if as_json:
-        for row in rows:
-            print(msgspec.json.encode(row).decode())
-    elif rows:
-        terminal.show([tuple(rows[0]), *(tuple(map(_shown, row.values())) for row in rows)])
-    else:
-        click.echo("no node is known yet")
+    terminal.show_list(rows, as_json, without="no node is known yet")
 
 
 @nodes_command.command()
@@ -61,7 +58,7 @@ def remove(file: Path | None, number: int, yes: bool) -> None:
     \b
     Example: python supervisor.py nodes remove 2
     """
-    with _stream(load(file)) as stream:
+    with stream_of(load(file)) as stream:
         groups, known = Groups(stream), read_nodes(stream)
         there = {name: node for name, node in known.items() if node.number == number and not node.is_removed}
         if not there:
@@ -79,14 +76,6 @@ def remove(file: Path | None, number: int, yes: bool) -> None:
     click.echo(f"removed node {number}")
 
 
-@contextmanager
-def _stream(settings: Settings) -> Iterator[EventStream]:
-    try:
-        yield EventStream.at(redis_url(settings), settings.redis.stream)
-    except RedisError as error:
-        end(FAILED, f"Redis at {settings.redis.address}: {error}")
-
-
 def _row(name: str, node: Node, idle_ms: int | None) -> dict[str, str | int | None]:
     return {
         "node": node.number,
@@ -95,7 +84,3 @@ def _row(name: str, node: Node, idle_ms: int | None) -> dict[str, str | int | No
         "idle s": None if idle_ms is None else idle_ms // 1000,
         "state": "gone for good" if node.is_removed else "standby" if node.is_standby else "",
     }
-
-
-def _shown(value: str | int | None) -> str:
-    return "-" if value in (None, "") else printable(str(value))

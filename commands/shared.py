@@ -16,6 +16,7 @@ from tally.commands import inherited
 from tally.config import InvalidSettings, Settings
 from tally.events import Id
 from tally.store.errors import StoreError
+from tally.store.stream import EventStream, RedisError
 
 FAILED, WRONG_USAGE = 1, 2  # exit statuses; click's own for wrong usage is 2 as well
 # So many are made before Python looks for cycles among them. A batch has thousands, and no cycles: with
@@ -112,10 +113,45 @@ def confirmed(told: str, yes: bool) -> bool:
 
 def redis_url(settings: Settings) -> str:
     """By which the stream is reached; ends the program with FAILED when Tally's way in can't be used."""
-    try:
+    with faults_told(settings):
         return redis_access.url(settings)
+
+
+ALONE = " (a private one alone: `run --only redis`)"
+"""What makes a private Redis answer while Tally is stopped."""
+
+
+@contextmanager
+def faults_told(
+    settings: Settings,
+    *known: type[Exception],
+    without_redis: str = "",
+    interrupted: str = "interrupted; run the same command again",
+) -> Iterator[None]:
+    """Whatever goes wrong inside ends the program with FAILED and one clear message.
+
+    Errors of the kinds `known` tell themselves, as a StoreError does. `without_redis` is added where Redis
+    does not answer.
+    """
+    try:
+        yield
+    except RedisError as error:
+        end(FAILED, f"Redis at {settings.redis.address}: {error}{without_redis}")
     except StoreError as error:
         end(FAILED, str(error))
+    except known as error:
+        end(FAILED, str(error))
+    except OSError as error:
+        end(FAILED, f"{error.filename or settings.directory}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        end(FAILED, interrupted)
+
+
+@contextmanager
+def stream_of(settings: Settings) -> Iterator[EventStream]:
+    """The stream; what goes wrong with it inside ends the program with FAILED and one clear message."""
+    with faults_told(settings):
+        yield EventStream.at(redis_access.url(settings), settings.redis.stream)
 
 
 @contextmanager

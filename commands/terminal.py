@@ -1,12 +1,17 @@
 """What commands show: tables for people on a terminal, plain lines for programs."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from shutil import get_terminal_size
+from typing import Any
 
+import click
+import msgspec
 from rich.console import Console, ConsoleRenderable
 from rich.table import Column, Table
 from rich.text import Text
+
+from tally.actors.logs import printable
 
 Rows = Sequence[Sequence[str]]
 """The first one holds the headings."""
@@ -48,6 +53,21 @@ def table(rows: Rows) -> ConsoleRenderable:
     for row in rows[1:]:
         made.add_row(*map(Text, row))
     return made
+
+
+def show_list(rows: Sequence[Mapping[str, Any]], as_json: bool, without: str) -> None:
+    """Print things that have the same columns: as JSON, one a line, or as a table; `without` any, that."""
+    if as_json:
+        for row in rows:
+            print(msgspec.json.encode(row).decode())
+    elif rows:
+        show([[*rows[0]], *([*map(_cell, row.values())] for row in rows)])
+    else:
+        click.echo(without)
+
+
+def _cell(value: Any) -> str:
+    return "-" if value in (None, "") else printable(str(value))
 
 
 def show(rows: Rows) -> None:

@@ -13,12 +13,11 @@ import click
 from tally.actors import family
 from tally.actors.lock import supervisor_of
 from tally.commands import terminal
-from tally.commands.shared import FAILED, Group, config_option, end, load
+from tally.commands.shared import FAILED, Group, config_option, end, faults_told, load
 from tally.config import Settings
 from tally.http.tokens import STATUS, Bearer
 from tally.http.values import Name
 from tally.store import accounts, passwords
-from tally.store.errors import StoreError
 from tally.store.revocations import Revocations
 from tally.store.users import NoSuchUser, User, Users
 
@@ -180,7 +179,7 @@ def _users(settings: Settings) -> Iterator[Users]:
         end(
             FAILED, f"this is node {settings.node.number}, and all users are node 0's: run this command there"
         )
-    try:
+    with faults_told(settings):
         settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         make = supervisor_of(settings.directory) is None  # else a lost one's place would be taken
         with (
@@ -188,10 +187,6 @@ def _users(settings: Settings) -> Iterator[Users]:
             database.transaction(),
         ):
             yield Users(database)
-    except StoreError as error:
-        end(FAILED, str(error))
-    except OSError as error:
-        end(FAILED, f"{error.filename or settings.directory}: {error.strerror or error}")
 
 
 def warn_without_admin(settings: Settings) -> None:

@@ -13,6 +13,7 @@ from support.disks import unavailable
 
 expect.set_options(timeout=30_000)  # ms: a busy machine is no fault of a page
 
+PROGRAMS = ("chromium-headless-shell", "chromium", "chromium-browser")
 ARGUMENTS = [
     "--headless",
     "--no-sandbox",
@@ -43,10 +44,13 @@ _COLOURS = """async (png) => {
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """The system's Chromium; without one, the test is skipped by name."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    """The system's Chromium; without one, the test is skipped by name.
+
+    The one that has no window of its own, where it is installed: that takes half the time.
+    """
+    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
-        unavailable("Chromium", "no chromium on PATH; Debian's package is called chromium")
+        unavailable("Chromium", f"no {PROGRAMS[0]} on PATH, nor the like; Debian's packages are called so")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
         try:
