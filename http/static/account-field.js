@@ -9,7 +9,7 @@ const ID = /^(0|[1-9]\d{0,18})$/;
 let lists = 0;
 let pressed = false;
 addEventListener("mousedown", () => { pressed = true; }, true);
-addEventListener("mouseup", () => { pressed = false; }, true);
+for (const end of ["mouseup", "dragend", "keydown"]) addEventListener(end, () => { pressed = false; }, true);
 
 /** Have `input` suggest accounts under it; `onChoice({id, name})` hears of the one that is chosen. */
 export function suggestAccounts(input, onChoice) {
