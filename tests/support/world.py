@@ -11,7 +11,7 @@ import secrets
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from datetime import date, timedelta
 from functools import cache, partial
@@ -771,15 +771,16 @@ class World:
                 return nullcontext(database)
         return closing(service.open(directory, make=False))
 
-    def _recorded(self) -> set[object]:
+    def _recorded(self, places: Collection[Path] = ()) -> set[object]:
+        """What the databases there have, by default all that there are."""
         queries = {
             CUSTOMERS: f"SELECT purchase_price_cents % {MARK} FROM invoice"
             " UNION ALL SELECT -credited_cents FROM credit UNION ALL SELECT name FROM customer",
             ACCOUNTS: f"SELECT name FROM account WHERE name IS NOT NULL AND id / {SPAN} = ?",
         }
         found: set[object] = set()
-        places = [self._data, self._node_1, *([self._other.directory] if self._other else [])]
-        for directory in places:
+        everywhere = [self._data, self._node_1, *([self._other.directory] if self._other else [])]
+        for directory in places or everywhere:
             for service, query in queries.items():
                 if (directory / f"{service.name}.db").exists():
                     with self._opened(service, directory) as database:
@@ -839,10 +840,22 @@ class World:
                 self.pass_time(1)
                 if not other.status(CUSTOMERS).outbox_depth:
                     break
+        self._note_strangers(other.directory)
         other.stop()
         self._other = None
         self.pass_time(2 * LEASE_SECONDS)
         self.note_losses()
+
+    def _note_strangers(self, directory: Path) -> None:
+        """What only the customers.db there has, which is no copy of the one that stays, is lost with it.
+
+        The one here was begun anew, as Redis had lost all. Revenue counts; the customers are in no list.
+        """
+        if not (self._data / customers.FILE).exists():
+            return  # it is made again from what the stream has
+        with self._opened(CUSTOMERS, directory) as theirs, self._opened(CUSTOMERS, self._data) as ours:
+            if not own_sources(theirs) & own_sources(ours):
+                self.doubtful |= self._recorded([directory]) - self._recorded([self._data])
 
     def _come_to_rest(self) -> None:
         self._insist_on_a_start()
