@@ -249,9 +249,10 @@ def _made_accounts() -> tuple[bytes, bytes]:
 
 
 class Copy(NamedTuple):
-    """A copy of a database, and what it knows to have been deleted."""
+    """A copy of a database, the names that it has, and what it knows to have been deleted."""
 
     file: Path
+    sources: frozenset[str]
     gone: frozenset[object]
 
 
@@ -348,6 +349,16 @@ class World:
                 tally.stop()
             else:
                 self.tally, self.refusal = tally, ""
+                self._forget_strangers()
+
+    def _forget_strangers(self) -> None:
+        """Nobody puts back a copy of another accounts.db than the one that has begun since, with its numbers.
+
+        Where both have given one, status says so; nothing can tell whose it was.
+        """
+        with self._opened(ACCOUNTS, self._data) as database:
+            ours = own_sources(database)
+        self._copies["accounts"] = [copy for copy in self._copies["accounts"] if copy.sources & ours]
 
     def stop(self) -> None:
         """Kill all of it."""
@@ -636,7 +647,9 @@ class World:
             if (self._data / f"{name}.db").exists():
                 copy = self._directory / f"copy-{self._tag()}.db"
                 copy_database(self._data / f"{name}.db", copy, lambda done: None)
-                self._copies[name].append(Copy(copy, frozenset(self._known_gone)))
+                with closing(SERVICES[name].open(self._data, make=False)) as database:
+                    sources = frozenset(own_sources(database))
+                self._copies[name].append(Copy(copy, sources, frozenset(self._known_gone)))
 
     def a_copy_is_put_back(self) -> None:
         name = self.random.choice(["customers", "accounts"])
