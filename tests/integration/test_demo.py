@@ -150,7 +150,7 @@ def test_the_commands_of_break_it_yourself_lose_nothing(tmp_path: Path) -> None:
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as process:  # fmt: skip
         try:
-            said, wrong = process.communicate(timeout=120)
+            said, wrong = process.communicate(timeout=500)
         except subprocess.TimeoutExpired:
             process.terminate()
             raise

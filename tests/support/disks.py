@@ -142,8 +142,14 @@ class FailingDisk:
             return  # it is done all the same
 
     def mend(self) -> None:
-        """Check it, and mount it again; nobody may use it."""
+        """Check it, and mount it again; nobody may use it.
+
+        A copy of it: namespaces that other tests made meanwhile may have this one mounted still, read-only.
+        """
         run("umount", self.directory)
+        for device in run("losetup", "--noheadings", "--output", "NAME", "--associated", self._image).split():
+            run("blockdev", "--flushbufs", device)
+        self._image = Path(shutil.copy(self._image, f"{self._image}.copy"))
         subprocess.run(["fsck.ext4", "-fy", self._image], check=False, capture_output=True)
         self.mount()
 
