@@ -13,6 +13,7 @@ from typing import TextIO
 import structlog
 
 from tally.config import LogSettings
+from tally.http.visible import printable
 
 PATIENCE_SECONDS = 0.5  # how long a line is held up by one that doesn't read; later ones aren't
 
@@ -55,16 +56,6 @@ def configure(settings: LogSettings, actor: str) -> None:
     logging.captureWarnings(True)
     # A queue of requests is what threads are for; waitress would warn of each one.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
-
-
-def printable(text: str) -> str:
-    """The text on one line, with everything escaped that a terminal could take for an order."""
-    if text.isprintable():
-        return text
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text
-    )
 
 
 def _printable_values(

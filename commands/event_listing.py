@@ -10,10 +10,10 @@ import redis
 from tenacity import RetryCallState, Retrying, retry_if_exception
 from tenacity.wait import wait_random_exponential
 
-from tally.actors.logs import printable
 from tally.commands import terminal
 from tally.commands.event_choice import Choice
 from tally.events import EVENT_TYPES, PAYLOAD_FIELD, TYPE_FIELD
+from tally.http.visible import printable
 from tally.store.dead_letters import DeadLetter
 from tally.store.stream import BLOCK_MS, Entry, entry_time
 

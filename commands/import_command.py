@@ -35,7 +35,7 @@ def _encoding(_context: object, _parameter: object, value: str | None) -> str | 
 
 
 def _date_format(_context: object, _parameter: object, value: str | None) -> str | None:
-    from tally.commands.cells import is_date_format
+    from tally.importing.cells import is_date_format
 
     if value is not None and not is_date_format(value):
         raise click.BadParameter("Expected day, month and year, such as %d.%m.%Y or %m/%d/%y")
@@ -184,8 +184,8 @@ def import_(
     Example: python supervisor.py import purchases.csv --account 1
     """
     from tally.commands import importing, undoing  # what shows progress takes 0.1 s to load
-    from tally.commands.comparing import Identity
-    from tally.commands.purchase_file import Reading
+    from tally.importing.comparing import Identity
+    from tally.importing.purchase_file import Reading
 
     reading, identity = Reading(**how), Identity(overlapping, update, new_customers)
     if (account_id is None) == (reading.account is None) and not undo:

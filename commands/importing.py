@@ -29,15 +29,16 @@ from tenacity import (
 from tenacity.wait import wait_random_exponential
 
 from tally.actors.stopping import StopOrder
-from tally.commands import known, purchase_file, rejects
-from tally.commands.comparing import Comparison, Identity
-from tally.commands.import_report import Report
+from tally.commands import known, rejects
 from tally.commands.progress import Bars
-from tally.commands.purchase_file import PurchaseFile, Reading
 from tally.commands.service_client import LIGHT, PATIENCE_SECONDS, Refused, ServiceClient, Unavailable
-from tally.commands.tables import NoTable
 from tally.config import Settings
 from tally.events import Id, rfc3339
+from tally.importing import purchase_file
+from tally.importing.comparing import Comparison, Identity
+from tally.importing.import_report import Report
+from tally.importing.purchase_file import PurchaseFile, Reading
+from tally.importing.tables import NoTable
 from tally.store import ranges
 from tally.store.idempotency import KEPT_SECONDS
 from tally.store.import_note import ImportNote, Kind, Origin, Sent
@@ -286,7 +287,12 @@ class _Importer:
         job, options, note = self._job, self._options, self._note
         known_ids = [int(id) for id in note.customers] if self._counts else []
         compared = Comparison(
-            job.purchases, options.reading, self._service, self._account_of, options.identity, known_ids
+            job.purchases,
+            options.reading,
+            known.KnownOverHttp(self._service),
+            self._account_of,
+            options.identity,
+            known_ids,
         )
         doubt = None if options.dry_run else note.sending
         if self._counts:

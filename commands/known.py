@@ -1,26 +1,14 @@
 """Looks up what a running Tally has: accounts, customers, invoices and credits."""
 
-import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Collection
 from datetime import date
-from typing import NamedTuple
 from urllib.parse import urlencode
 
 from tally.commands.service_client import ServiceClient
 from tally.events import Id
 from tally.http.exports import meant
-
-
-class KnownRow(NamedTuple):
-    """A recorded invoice, or a credit, whose cents are negative."""
-
-    id: int
-    customer_id: int
-    date: date
-    cents: int
-    reference: str
-    is_credit: bool
+from tally.importing.known import KnownRow, alike, normal
 
 
 def accounts_by_name(accounts: ServiceClient) -> Callable[[str], Id]:
@@ -44,56 +32,49 @@ def accounts_by_name(accounts: ServiceClient) -> Callable[[str], Id]:
     return account_of
 
 
-def customers_by_name(
-    customers: ServiceClient, account_id: Id, names: Collection[str]
-) -> dict[str, list[int]]:
-    """The ids of an account's customers that have one of these names, or differ only in case or blanks."""
-    wanted = {alike(name) for name in names}
-    found: defaultdict[str, list[int]] = defaultdict(list)
-    for name, id, *_ in customers.rows(f"/customers?account_id={account_id}"):
-        told = normal(meant(name))
-        if alike(told) in wanted:
-            found[told].append(int(id))
-    return dict(found)
+class KnownOverHttp:
+    """What the customers service lists. Every call raises Unavailable or Refused."""
 
+    def __init__(self, customers: ServiceClient) -> None:
+        self._customers = customers
 
-def recorded(
-    customers: ServiceClient,
-    account_id: Id,
-    is_wanted: Callable[[KnownRow], bool],
-    first: date | None = None,
-    last: date | None = None,
-) -> list[KnownRow]:
-    """The wanted ones of an account's invoices and credits between two days."""
-    days = {"from": first, "to": last}
-    query = urlencode(
-        {"account_id": account_id} | {name: day for name, day in days.items() if day is not None}
-    )
-    found = []
-    for path in ("/invoices", "/credits"):
-        for _, day, amount, reference, id, customer_id, *_ in customers.rows(f"{path}?{query}"):
-            cents = int(amount.replace(".", ""))
-            each = KnownRow(
-                int(id),
-                int(customer_id),
-                date.fromisoformat(day),
-                cents,
-                meant(reference),
-                path == "/credits",
-            )
-            if is_wanted(each):
-                found.append(each)
-    return found
+    def customers(self, account_id: Id, names: Collection[str]) -> dict[str, list[int]]:
+        """See Known."""
+        wanted = {alike(name) for name in names}
+        found: defaultdict[str, list[int]] = defaultdict(list)
+        for name, id, *_ in self._customers.rows(f"/customers?account_id={account_id}"):
+            told = normal(meant(name))
+            if alike(told) in wanted:
+                found[told].append(int(id))
+        return dict(found)
 
-
-def normal(name: str) -> str:
-    """A name as it is compared: trimmed, and with one way of writing its accents (NFC)."""
-    return unicodedata.normalize("NFC", name.strip())
-
-
-def alike(name: str) -> str:
-    """What names have in common that differ in case or blanks alone."""
-    return "".join(name.split()).casefold()
+    def rows(
+        self,
+        account_id: Id,
+        is_wanted: Callable[[KnownRow], bool],
+        first: date | None = None,
+        last: date | None = None,
+    ) -> list[KnownRow]:
+        """See Known."""
+        days = {"from": first, "to": last}
+        query = urlencode(
+            {"account_id": account_id} | {name: day for name, day in days.items() if day is not None}
+        )
+        found = []
+        for path in ("/invoices", "/credits"):
+            for _, day, amount, reference, id, customer_id, *_ in self._customers.rows(f"{path}?{query}"):
+                cents = int(amount.replace(".", ""))
+                each = KnownRow(
+                    int(id),
+                    int(customer_id),
+                    date.fromisoformat(day),
+                    cents,
+                    meant(reference),
+                    path == "/credits",
+                )
+                if is_wanted(each):
+                    found.append(each)
+        return found
 
 
 def _listed(ids: Collection[int]) -> str:

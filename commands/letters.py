@@ -9,10 +9,10 @@ from typing import BinaryIO
 import click
 import msgspec
 
-from tally.actors.logs import printable
 from tally.commands import event_listing
 from tally.commands.shared import FAILED, Group, config_option, end, load, printing, redis_url, say
 from tally.events import InvalidEvent, UnknownEventType
+from tally.http.visible import printable
 from tally.store import redriving
 from tally.store.dead_letters import DeadLetter, DeadLetters
 from tally.store.stream import EventStream, RedisError

@@ -16,7 +16,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from tally.actors.logs import printable
+from tally.http.visible import printable
 
 
 class Bars:

@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from tally.commands.tables import Table
+from tally.importing.tables import Table
 
 
 def write(path: Path, table: Table, bad: dict[int, str], has_header: bool) -> None:

@@ -16,12 +16,12 @@ from rich.text import Text
 
 from tally.actors import control, family
 from tally.actors.control import ActorStatus
-from tally.actors.logs import printable
 from tally.actors.services import SERVICES
 from tally.commands import next_command, terminal
 from tally.commands.shared import redis_url
 from tally.config import Settings
 from tally.http.status import REDIS_AWAY, ActorReport, StatusReport, troubles
+from tally.http.visible import printable
 
 
 class Status(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from rich.console import Console, ConsoleRenderable
 from rich.table import Column, Table
 from rich.text import Text
 
-from tally.actors.logs import printable
+from tally.http.visible import printable
 
 Rows = Sequence[Sequence[str]]
 """The first one holds the headings."""

@@ -2,6 +2,7 @@
 
 Those that show nothing and may be anywhere in a text (marks of direction, what has no width) make it look
 like another text, see Unicode TR 36. Some scripts need them between letters, ideographs and emoji behind.
+What a terminal is shown is made `printable`.
 """
 
 from functools import lru_cache
@@ -56,6 +57,16 @@ def invisible() -> str:
     codes = [code for plane in _PLANES for code in plane if _is_unseen(code)]
     runs = groupby(enumerate(codes), lambda each: each[1] - each[0])
     return "".join(map(_range, ([code for _, code in run] for _, run in runs)))
+
+
+def printable(text: str) -> str:
+    """The text on one line, with everything escaped that a terminal could take for an order."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
 
 
 def _is_unseen(code: int) -> bool:

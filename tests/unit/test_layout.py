@@ -15,15 +15,16 @@ import pytest
 from support.installing import built_wheel, copied_checkout
 from support.tally import ROOT
 
-PACKAGES = ("commands", "actors", "http", "recovery", "store")
+PACKAGES = ("commands", "actors", "http", "importing", "recovery", "store")
 
 # Whoever is above may import what is below:
-# supervisor → commands → actors → http → recovery → store → config → redis_url.
+# supervisor → commands → actors → importing → http → recovery → store → config → redis_url.
 LEVELS = {
-    "__main__": 7,
-    "supervisor": 6,
-    "commands": 5,
-    "actors": 4,
+    "__main__": 8,
+    "supervisor": 7,
+    "commands": 6,
+    "actors": 5,
+    "importing": 4,
     "http": 3,
     "recovery": 3,
     "store": 2,

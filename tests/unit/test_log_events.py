@@ -12,7 +12,7 @@ from support.tally import ROOT
 PAGE = ROOT / "docs" / "operations" / "logs.md"
 SOURCES = [
     file
-    for folder in (".", "commands", "actors", "http", "recovery", "store")
+    for folder in (".", "commands", "actors", "http", "importing", "recovery", "store")
     for file in sorted((ROOT / folder).glob("*.py"))
 ]
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tally.commands import rejects
-from tally.commands.purchase_file import PurchaseFile, Reading, open_table, read
-from tally.commands.tables import NoTable
 from tally.events import MAX_CENTS
+from tally.importing.purchase_file import PurchaseFile, Reading, open_table, read
+from tally.importing.tables import NoTable
 
 HEADER = "customer,purchase_date,amount\n"
 

@@ -13,7 +13,7 @@ from tally.http.seldom import Seldom
 def test_one_file_reaches_into_waitress() -> None:
     files = [
         file
-        for folder in ("actors", "commands", "http", "recovery", "store")
+        for folder in ("actors", "commands", "http", "importing", "recovery", "store")
         for file in (ROOT / folder).glob("*.py")
     ]
     imports = re.compile(r"^\s*(import|from) waitress\b", re.MULTILINE)

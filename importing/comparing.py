@@ -6,12 +6,11 @@ from datetime import date
 
 from msgspec import Struct
 
-from tally.commands import known
-from tally.commands.known import KnownRow
-from tally.commands.purchase_file import Purchase, Purchases, Reading
-from tally.commands.service_client import ServiceClient
 from tally.events import Id
 from tally.http.exports import amount
+from tally.importing import known
+from tally.importing.known import Known, KnownRow
+from tally.importing.purchase_file import Purchase, Purchases, Reading
 from tally.store.import_note import Kind
 
 _SHOWN = 5  # names that are alike
@@ -37,21 +36,21 @@ class Comparison:
     `account_of` tells which account a text means, or raises ValueError. `accounts` are those of the file's
     customers, None where that can't be told, `ids` their own, None for who isn't there. `known` has the
     purchases that are there, by their places, with their ids; `updates` those that are to be changed. What
-    can't be decided is `bad`, by line. Every call raises Unavailable or Refused.
+    can't be decided is `bad`, by line. Every call raises what `there` raises.
     """
 
     def __init__(
         self,
         purchases: Purchases,
         reading: Reading,
-        service: ServiceClient,
+        there: Known,
         account_of: Callable[[str], Id],
         identity: Identity,
         known_ids: Collection[int],
     ) -> None:
         self._purchases = purchases
         self._reading = reading
-        self._service = service
+        self._there = there
         self._identity = identity
         self.ids: list[int | None] = [None] * len(purchases.buyers)
         self.ids[: len(known_ids)] = known_ids
@@ -76,9 +75,7 @@ class Comparison:
             wanted = [place for place in places if self.ids[place] is None]
             if not wanted:
                 continue
-            found = known.customers_by_name(
-                self._service, account_id, [buyers[place].name for place in wanted]
-            )
+            found = self._there.customers(account_id, [buyers[place].name for place in wanted])
             for place in wanted:
                 ids = found.get(known.normal(buyers[place].name), [])
                 if len(ids) == 1:
@@ -164,7 +161,7 @@ class Comparison:
         wanted = {*(self._purchases.references or ())}
         rows: dict[tuple[Id, bool, str], KnownRow] = {}
         for account_id in self._by_account():
-            for row in known.recorded(self._service, account_id, lambda row: row.reference in wanted):
+            for row in self._there.rows(account_id, lambda row: row.reference in wanted):
                 rows[account_id, row.is_credit, row.reference] = row
         for place, purchase in enumerate(self._purchases):
             account = self.accounts[purchase.buyer]
@@ -200,8 +197,7 @@ class Comparison:
         )
         there: defaultdict[tuple[int, date, int], list[int]] = defaultdict(list)
         for account_id in self._by_account():
-            for row in known.recorded(
-                self._service,
+            for row in self._there.rows(
                 account_id,
                 lambda row: (row.customer_id, row.date, row.cents) in wanted,
                 *self._days(),

@@ -11,11 +11,11 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 
 from msgspec import Struct
 
-from tally.commands.cells import Amounts, dates
-from tally.commands.tables import Format, Row, Table
 from tally.events import MAX_CENTS
 from tally.http.exports import meant
 from tally.http.values import Name, Reference
+from tally.importing.cells import Amounts, dates
+from tally.importing.tables import Format, Row, Table
 
 NEGATIVE = "An amount can't be negative. To take an invoice back, delete it"  # as the page says
 

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Container, Iterator
 from typing import NamedTuple
 
-from tally.commands.purchase_file import PurchaseFile
 from tally.http.exports import amount
+from tally.importing.purchase_file import PurchaseFile
 
 _SHOWN = 5
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Any, BinaryIO, NamedTuple
 
-from tally.actors.logs import printable
+from tally.http.visible import printable
 
 DELIMITERS = (",", ";", "\t")  # which of them is found out from the header line
 
