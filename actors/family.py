@@ -40,6 +40,7 @@ from tally.http.requests import RequestObserver
 from tally.http.service import Api
 from tally.http.status import ANSWER_SECONDS, ActorReport, StatusProbe
 from tally.http.tokens import Tokens
+from tally.importing import imports
 from tally.recovery import first_start
 from tally.recovery.following import Follower
 from tally.recovery.handing_over import TakingOver, go_on, hand_over
@@ -352,7 +353,9 @@ class Family:
         if service == "customers":
             require_account = self._settings.customers.require_account
             after = self._answer_after(service, number)
-            return customers_http.api(opened, ring, require_account, status, known, events, neighbours, after)
+            api = customers_http.api(opened, ring, require_account, status, known, events, neighbours, after)
+            imports.add_imports(api.app, api.service, require_account or known is not None)
+            return api
         threads = self._settings.accounts.threads
         return accounts_http.api(opened, ring, status, known, neighbours, threads, sign_ins, events)
 

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from tally.commands.service_client import ServiceClient
 from tally.events import Id
 from tally.http.exports import meant
-from tally.importing.known import KnownRow, alike, normal
+from tally.importing.known import Content, KnownRow, alike, normal
 
 
 def accounts_by_name(accounts: ServiceClient) -> Callable[[str], Id]:
@@ -48,14 +48,26 @@ class KnownOverHttp:
                 found[told].append(int(id))
         return dict(found)
 
-    def rows(
+    def referenced(self, account_id: Id, references: Collection[str]) -> list[KnownRow]:
+        """See Known."""
+        return self._rows(account_id, lambda row: row.reference in references)
+
+    def like(self, account_id: Id, wanted: Collection[Content]) -> list[KnownRow]:
+        """See Known."""
+        days = [day for _, day, _ in wanted]
+        first, last = min(days, default=None), max(days, default=None)
+        return self._rows(
+            account_id, lambda row: (row.customer_id, row.date, row.cents) in wanted, first, last
+        )
+
+    def _rows(
         self,
         account_id: Id,
         is_wanted: Callable[[KnownRow], bool],
         first: date | None = None,
         last: date | None = None,
     ) -> list[KnownRow]:
-        """See Known."""
+        """The wanted ones of an account's invoices and credits between two days."""
         days = {"from": first, "to": last}
         query = urlencode(
             {"account_id": account_id} | {name: day for name, day in days.items() if day is not None}

@@ -249,6 +249,23 @@ IDS = Parameter(name="ids", kind=str, says="Ids with commas between them.", exam
 OFFSET = Parameter(name="offset", kind=Id, says="How many to pass over.", example="0")
 SORT = Parameter(name="sort", kind=str, says="What to sort by.", example="revenue")
 ORDER = Parameter(name="order", kind=Literal["asc", "desc"], says="Which comes first.", example="desc")
+READ_SO = tuple(
+    Parameter(name=name, kind=str, says=f"How a file is read: {says}.", example=example)
+    for name, says, example in (
+        ("customer", "the column of the customer's name", "Client"),
+        ("date", "the column of the day", "Invoice Date"),
+        ("amount", "the column of the amount", "Total"),
+        ("id", "the column of the row's own reference, by which it is known again", "Invoice Number"),
+        ("date_format", "as strptime takes it; ISO without", "%d.%m.%Y"),
+        ("decimal", "the decimal mark", ","),
+        ("negative", "what becomes of a negative amount", "credit"),
+        ("lines", "what rows come to that share a reference", "sum"),
+        ("encoding", "how its text is written", "cp1252"),
+        ("delimiter", "what is between columns", ";"),
+    )
+)
+SKIP_BAD = Parameter(name="skip_bad", kind=bool, says="Leave bad rows out.", default=False, example="true")
+DRY_RUN = Parameter(name="dry_run", kind=bool, says="Record nothing.", default=False, example="true")
 
 # Examples
 
@@ -829,6 +846,13 @@ CUSTOMERS_PAGE = (
         path="/invoices/search",
         does="List invoices, with whose they are",
         query=_listed("purchase_date"),
+    ),
+    Call(
+        id="importFile",
+        method="POST",
+        path="/imports",
+        does="Record the purchases of a file, or tell what that would do",
+        query=(OF_ACCOUNT, *READ_SO, SKIP_BAD, DRY_RUN),
     ),
 )
 ACCOUNTS_PAGE = (

@@ -30,7 +30,7 @@ NODE = "Tally-Node"  # of a list: the node whose it is
 EVENT_ID = "Tally-Event-Id"  # of an answer: the events that tell of the change
 VISIBLE_ASCII = "^[!-~]{1,200}$"  # what an Idempotency-Key is
 
-_NO_CHANGES = (LOGIN, SESSION, "/operations/redrive", "/operations/discard")
+_NO_CHANGES = (LOGIN, SESSION, "/operations/redrive", "/operations/discard", "/imports")
 _VISIBLE_ASCII = re.compile(VISIBLE_ASCII)
 
 
@@ -163,7 +163,8 @@ class Json:
 def is_change(method: str, path: str) -> bool:
     """Whether a request changes something in the database.
 
-    Signing in doesn't count: checking a password takes long. Neither do dead letters: Redis has them.
+    Signing in doesn't count: checking a password takes long. Neither do dead letters: Redis has them. Nor
+    does a file that is imported: it is read first, which takes long as well.
     """
     path = "/" + path.lstrip("/")  # as waitress reads slashes
     return method not in SAFE_METHODS and path not in _NO_CHANGES

@@ -1,6 +1,6 @@
 """What of a file is in Tally already, and what can't be told apart there."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from datetime import date
 
@@ -153,15 +153,11 @@ class Comparison:
             if purchase.buyer in reasons:
                 self.bad.setdefault(purchase.line, reasons[purchase.buyer])
 
-    def _days(self) -> tuple[date | None, date | None]:
-        days = [purchase.date for purchase in self._purchases]
-        return min(days, default=None), max(days, default=None)
-
     def _compare_by_id(self) -> None:
         wanted = {*(self._purchases.references or ())}
         rows: dict[tuple[Id, bool, str], KnownRow] = {}
         for account_id in self._by_account():
-            for row in self._there.rows(account_id, lambda row: row.reference in wanted):
+            for row in self._there.referenced(account_id, wanted):
                 rows[account_id, row.is_credit, row.reference] = row
         for place, purchase in enumerate(self._purchases):
             account = self.accounts[purchase.buyer]
@@ -190,18 +186,14 @@ class Comparison:
         """Find the purchases that are there by customer, date and amount, each row for one of the file's."""
         if not any(id is not None for id in self.ids):
             return
-        wanted = Counter(
-            (self.ids[each.buyer], each.date, each.cents)
+        wanted = {
+            (id, each.date, each.cents)
             for each in self._purchases
-            if self.ids[each.buyer] is not None
-        )
+            if (id := self.ids[each.buyer]) is not None
+        }
         there: defaultdict[tuple[int, date, int], list[int]] = defaultdict(list)
         for account_id in self._by_account():
-            for row in self._there.rows(
-                account_id,
-                lambda row: (row.customer_id, row.date, row.cents) in wanted,
-                *self._days(),
-            ):
+            for row in self._there.like(account_id, wanted):
                 there[row.customer_id, row.date, row.cents].append(row.id)
         for place, each in enumerate(self._purchases):
             id = self.ids[each.buyer]

@@ -6,7 +6,7 @@ from collections.abc import Container, Iterator
 from typing import NamedTuple
 
 from tally.http.exports import amount
-from tally.importing.purchase_file import PurchaseFile
+from tally.importing.purchase_file import Purchase, PurchaseFile
 
 _SHOWN = 5
 
@@ -28,7 +28,8 @@ class Counted(NamedTuple):
 class Report:
     """What came of a file. Its purchases were `known`, `updated`, `bad`, or else new.
 
-    Where it `is_refused`, nothing was imported, or would be, as rows are bad.
+    Where it `is_refused`, nothing was imported, or would be, as rows are bad. `first` and `last` are days,
+    None without a good row.
     """
 
     def __init__(
@@ -46,22 +47,37 @@ class Report:
         self._dry_run = dry_run
         self._tallied: dict[tuple[str, str], Counted] = {}
         used: set[int] = set()
-        self._days = []
+        days = []
         for place, each in enumerate(file.purchases):
             if each.line in bad:
                 continue
             used.add(each.buyer)
-            self._days.append(each.date)
+            days.append(each.date)
             what = "credits" if each.cents < 0 else "invoices"
             state = "known" if place in known else "updated" if place in updated else "new"
-            self._tallied[what, state] = self._tallied.get((what, state), Counted()).plus(each.cents)
-        self._new_customers, self._customers = new_customers, len(used)
+            self._tallied[what, state] = self.counted(what, state).plus(each.cents)
+        self.first, self.last = min(days, default=None), max(days, default=None)
+        self.new_customers, self.known_customers = new_customers, len(used) - new_customers
         self.is_refused = is_refused
 
     @property
     def is_new(self) -> bool:
         """Whether something was, or is to be, recorded."""
         return any(state != "known" for _, state in self._tallied)
+
+    def counted(self, what: str, state: str) -> Counted:
+        """How many invoices or credits are new, known or updated."""
+        return self._tallied.get((what, state), Counted())
+
+    def reasons(self) -> Counter[str]:
+        """The bad rows, counted by what is wrong with them."""
+        return Counter(_kind(reason) for reason in self._bad.values())
+
+    def sample(self, most: int) -> Iterator[tuple[Purchase, str]]:
+        """The first rows as they were read, each with its customer's name."""
+        purchases = self._file.purchases
+        for each, _ in zip(purchases, range(most), strict=False):
+            yield each, purchases.buyers[each.buyer].name
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
@@ -78,35 +94,29 @@ class Report:
         file = self._file
         passed = f", {file.passed_over:,} not asked for" if file.passed_over else ""
         yield f"rows       {file.rows:,}{passed}, {len(self._bad):,} bad"
-        yield f"customers  {self._new_customers:,} new, {self._customers - self._new_customers:,} known"
+        yield f"customers  {self.new_customers:,} new, {self.known_customers:,} known"
         for what in ("invoices", "credits"):
-            new, known, updated = (
-                self._tallied.get((what, each), Counted()) for each in ("new", "known", "updated")
-            )
+            new, known, updated = (self.counted(what, each) for each in ("new", "known", "updated"))
             if what == "invoices" or new.number or known.number:
                 changed = f", {updated} changed" if updated.number else ""
                 yield f"{what:9}  {new} new, {known} known{changed}"
-        if self._days:
+        if self.first:
             total = sum(each.cents for each in self._tallied.values())
-            yield f"together   {amount(total)}, from {min(self._days)} to {max(self._days)}"
+            yield f"together   {amount(total)}, from {self.first} to {self.last}"
         yield from self._reasons()
         if self._dry_run:
             yield from self._sample()
 
     def _reasons(self) -> Iterator[str]:
-        """The bad rows, counted by what is wrong with them."""
-        kinds = Counter(_kind(reason) for reason in self._bad.values())
+        kinds = self.reasons()
         for kind, count in kinds.most_common(_SHOWN):
             yield f"bad        {count:,}: {kind}"
         if len(kinds) > _SHOWN:
             yield f"bad        {sum(count for _, count in kinds.most_common()[_SHOWN:]):,} for other reasons"
 
     def _sample(self) -> Iterator[str]:
-        """The first rows as they were read."""
-        purchases = self._file.purchases
-        for each, _ in zip(purchases, range(_SHOWN), strict=False):
+        for each, name in self.sample(_SHOWN):
             reference = f", {each.reference!r}" if each.reference is not None else ""
-            name = purchases.buyers[each.buyer].name
             yield f"line {each.line}: {each.date}, {amount(each.cents)}, {name!r}{reference}"
 
 

@@ -1,7 +1,7 @@
 """What is there already, as a file is compared with it, and when a name is the same as another."""
 
 import unicodedata
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from datetime import date
 from typing import NamedTuple, Protocol
 
@@ -19,6 +19,9 @@ class KnownRow(NamedTuple):
     is_credit: bool
 
 
+Content = tuple[int, date, int]  # customer, day, and cents, which are negative for a credit
+
+
 class Known(Protocol):
     """Looks up what is there."""
 
@@ -29,14 +32,12 @@ class Known(Protocol):
         """
         ...
 
-    def rows(
-        self,
-        account_id: Id,
-        is_wanted: Callable[[KnownRow], bool],
-        first: date | None = None,
-        last: date | None = None,
-    ) -> list[KnownRow]:
-        """The wanted ones of an account's invoices and credits between two days."""
+    def referenced(self, account_id: Id, references: Collection[str]) -> list[KnownRow]:
+        """The account's invoices and credits that have one of these references."""
+        ...
+
+    def like(self, account_id: Id, wanted: Collection[Content]) -> list[KnownRow]:
+        """The account's invoices and credits that have one of these contents."""
         ...
 
 

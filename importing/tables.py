@@ -93,7 +93,7 @@ class Table:
             return self.header.index(column)
         if count > 1:
             raise self._no_column(column, "is twice there")
-        alike = [name for name in self.header if _plain(name) == _plain(column)]
+        alike = [name for name in self.header if plain(name) == plain(column)]
         raise self._no_column(column, "is not there", alike)
 
     def rows(self) -> Iterator[Row]:
@@ -133,12 +133,12 @@ class Table:
         return told
 
     def _found_out(self, first: str, wanted: list[str]) -> str:
-        """The one that the header line has all columns with, or else most; there can't be two."""
+        """The one that the header line has most of the wanted columns with, and then most columns at all."""
         if not self._format.has_header:
             return DELIMITERS[0]
-        names = {_plain(name) for name in wanted}
-        found = {each: names & {*map(_plain, _cells(first, each))} for each in DELIMITERS}
-        return max(DELIMITERS, key=lambda each: len(found[each]))
+        names = {plain(name) for name in wanted}
+        cells = {each: [*map(plain, _cells(first, each))] for each in DELIMITERS}
+        return max(DELIMITERS, key=lambda each: (len(names & {*cells[each]}), len(cells[each])))
 
     def _header(self) -> list[str]:
         first = next(self._rest(), None)
@@ -167,7 +167,7 @@ def _cells(line: str, delimiter: str) -> list[str]:
         return []
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """A column's name without case and blanks."""
     return "".join(name.split()).casefold()
 

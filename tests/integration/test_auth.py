@@ -66,6 +66,7 @@ RULES = {
     ("customers", "POST", "/auth/session"): SIGNED_IN,
     ("customers", "DELETE", "/auth/session"): OPEN,
     ("customers", "GET", "/invoices/search"): LISTS,
+    ("customers", "POST", "/imports"): CREATES,
     ("customers", "GET", "/"): OPEN,
     ("customers", "GET", "/static/{name}"): OPEN,
     ("customers", "GET", "/metrics"): SIGNED_IN,
@@ -119,6 +120,7 @@ RULES = {
 CLOSED = [route for route, rule in RULES.items() if rule != OPEN]
 UNKNOWN = "4611686018427387904"
 KINDS = ("accounts", "customers", "invoices", "credits")
+_FILE = "customer=Name&date=Day&amount=Sum"
 
 
 def _ruled(*rules: str) -> list[tuple[str, str, str]]:
@@ -178,6 +180,7 @@ def _path(template: str, things: Things) -> str:
         .replace("{user:path}", "alice")
         .replace("{customer}", things.customer)
         .replace("{name}", "tally.css")
+        .replace("/imports", f"/imports?{_FILE}&account_id={things.account}")
     )
 
 
@@ -203,9 +206,9 @@ def _body(template: str, things: Things) -> Any:
 
 
 def _call(client: Client, method: str, template: str, things: Things) -> urllib3.BaseHTTPResponse:
-    return client.request(
-        method, _path(template, things), _body(template, things) if method in ("POST", "PATCH") else None
-    )
+    content = _body(template, things) if method in ("POST", "PATCH") else None
+    file = b"Name,Day,Sum\nImported,2019-01-06,1.00\n" if template == "/imports" else None
+    return client.request(method, _path(template, things), content, file)
 
 
 def _client(user: SignedIn, service: str) -> Client:
@@ -405,12 +408,14 @@ def test_what_is_one_s_own_and_what_is_anybody_s_for_an_admin_is_there(
             assert _call(_client(user, service), method, template, things).status in (200, 204)
 
 
-@pytest.mark.parametrize("template", [f"/{kind}{batch}" for kind in KINDS[1:] for batch in ("", "/batch")])
+@pytest.mark.parametrize(
+    "template", [*(f"/{kind}{batch}" for kind in KINDS[1:] for batch in ("", "/batch")), "/imports"]
+)
 def test_nothing_is_created_in_another_s_account_and_the_answer_is_as_if_it_did_not_exist(
     world: World, template: str
 ) -> None:
     before = _everything(world)
-    kind = "account_id" if "customers" in template else "customer_id"
+    kind = "account_id" if template.startswith(("/customers", "/imports")) else "customer_id"
     field = f"[0].{kind}" if template.endswith("/batch") else kind
     answer = _call(world.bob.customers, "POST", template, world.of_alice)
     unknown = _call(world.bob.customers, "POST", template, Things(*[UNKNOWN] * len(KINDS)))

@@ -72,7 +72,7 @@ def test_each_unknown_parameter_is_named(shared: Tally, service: str, path: str,
 
 @pytest.mark.parametrize(
     "call",
-    [call for call in EVERY_CALL if call.query],
+    [call for call in EVERY_CALL if call.query and call.method != "POST"],  # that needs a file as well
     ids=lambda call: f"{call.method} {call.path}",
 )
 def test_a_call_takes_what_it_is_declared_with_each_alone_and_all_together(shared: Tally, call: Call) -> None:

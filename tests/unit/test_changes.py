@@ -19,3 +19,7 @@ def test_what_only_reads_holds_up_no_write(method: str) -> None:
 @pytest.mark.parametrize("path", ["/auth/login", "//auth/login", "///auth/login"])
 def test_nor_does_the_check_of_a_password(path: str) -> None:
     assert not is_change("POST", path)
+
+
+def test_nor_is_a_file_read_by_it_that_is_imported() -> None:
+    assert not is_change("POST", "/imports")

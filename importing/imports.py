@@ -1,0 +1,267 @@
+"""The customers page's import: a file is looked at, tried, and recorded, each by a call of its own.
+
+The call is the page's own, and may change with it. Sums are strings, in cents.
+"""
+
+import re
+from datetime import date
+from io import BytesIO
+from typing import Any
+
+import falcon
+from msgspec import Struct
+
+from tally.events import Id
+from tally.http.auth import owner
+from tally.http.bodies import MOST_IN_BATCH
+from tally.http.problems import FieldError, WrongFields
+from tally.http.service import BATCH_BODY, Json, Service, flag, one_of, query, read_body, send_made
+from tally.importing import first_look, purchase_file
+from tally.importing.cells import is_date_format
+from tally.importing.first_look import Look
+from tally.importing.import_report import Counted, Report
+from tally.importing.purchase_file import PurchaseFile, Reading
+from tally.importing.recording import Import, insist_on_account
+from tally.importing.tables import NoTable
+from tally.store.cause import Cause
+from tally.store.customers import Customers
+from tally.store.idempotency import Answer, encode_answer
+
+MOST_ROWS = MOST_IN_BATCH
+MOST_BAD = 100  # rows that are told one by one
+ENCODINGS = ("utf-8", "cp1252", "iso-8859-15", "mac-roman", "utf-16", "utf-16-le", "utf-16-be")
+
+_SHOWN = 5
+
+
+def add_imports(app: Any, service: Service[Customers], require_account: bool) -> None:
+    """Add the call to the customers service."""
+    app.add_route("/imports", ImportsResource(service, require_account))
+
+
+class Sum(Struct, frozen=True):
+    """How many, and what they come to, in cents."""
+
+    count: int
+    cents: str
+
+
+class Read(Struct, frozen=True):
+    """A row as it was read."""
+
+    line: int
+    customer: str
+    date: str
+    cents: str
+    reference: str | None
+
+
+class Bad(Struct, frozen=True):
+    """What is wrong with a row, or with how many of them."""
+
+    reason: str
+    line: int = 0
+    count: int = 0
+
+
+class Summary(Struct, frozen=True):
+    """What an import would do, or has done.
+
+    `known` is there already. Of bad rows, `reasons` counts them all, and `bad` has the first.
+    """
+
+    rows: int
+    new_customers: int
+    known_customers: int
+    new_invoices: Sum
+    known_invoices: Sum
+    new_credits: Sum
+    known_credits: Sum
+    first: date | None
+    last: date | None
+    warnings: list[str]
+    bad_rows: int
+    reasons: list[Bad]
+    bad: list[Bad]
+    sample: list[Read]
+
+
+class Tried(Struct, frozen=True):
+    """What was found in a file; with all columns and an account chosen, what an import of it would do."""
+
+    look: Look
+    preview: Summary | None
+
+
+class ImportsResource:
+    """Files of purchases for one account."""
+
+    def __init__(self, service: Service[Customers], require_account: bool) -> None:
+        self._service = service
+        self._require_account = require_account
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Record what a file has, or with `dry_run` tell what that would be.
+
+        It is read before anything waits for it, and compared with what is there in the transaction that
+        records it.
+        """
+        asked = _Asked(req)
+        self._service.insist_on_permission()
+        body = read_body(req, BATCH_BODY)
+        try:
+            if asked.dry_run:
+                Json.send(resp, self._tried(asked, body, owner(req)))
+                return
+            file = _read(asked, body)
+        except NoTable as error:
+            raise _refusal("file", plainly(str(error))) from error
+        sent = req.query_string.encode() + b"\n" + body  # an Idempotency-Key is for both
+        answer = self._service.write_once(
+            req, sent, lambda store, cause: self._record(store, file, asked, owner(req), cause)
+        )
+        send_made(resp, answer)
+
+    def _tried(self, asked: "_Asked", body: bytes, owner: str | None) -> Tried:
+        look = first_look.look(body, asked.encoding, asked.delimiter)
+        there = {column.name for column in look.columns}
+        if asked.account_id is None or not there.issuperset(asked.reading().columns()):
+            return Tried(look, None)
+        file = _read(asked, body)
+        with self._service.read() as store:
+            summary = _summary(self._import(store, file, asked, owner), file)
+        return Tried(look, summary)
+
+    def _record(
+        self, store: Customers, file: PurchaseFile, asked: "_Asked", owner: str | None, cause: Cause
+    ) -> Answer:
+        new = self._import(store, file, asked, owner)
+        if new.bad and not asked.skip_bad:
+            raise _refusal("skip_bad", f"{len(new.bad):,} rows are bad: leave them out, or mend them.")
+        if len(new.bad) == file.rows:
+            raise _refusal("file", "Every row is bad.")
+        new.record(self._require_account, owner, cause)
+        return Answer(None, encode_answer(_summary(new, file)))
+
+    def _import(self, store: Customers, file: PurchaseFile, asked: "_Asked", owner: str | None) -> Import:
+        account_id = asked.insist_on_account()
+        insist_on_account(store, account_id, owner, self._require_account)
+        return Import(store, file, asked.reading(), account_id)
+
+
+class _Asked:
+    """How a file is to be read, and what is to be done with it. Raises WrongFields."""
+
+    def __init__(self, req: falcon.Request) -> None:
+        faults: list[FieldError] = []
+
+        def text(name: str) -> str | None:
+            return req.get_param(name) or None
+
+        def choice(name: str, choices: tuple[str, ...]) -> Any:
+            return query(req, name, None, one_of(choices), faults) if text(name) else None
+
+        self.account_id: Id | None = query(req, "account_id", None, Id.parse, faults)
+        self.encoding: str | None = choice("encoding", ENCODINGS)
+        self.delimiter: str | None = choice("delimiter", (",", ";", "\t", "|"))
+        self._columns = {name: text(name) for name in ("customer", "date", "amount", "id")}
+        self._how = {
+            "date_format": query(req, "date_format", None, _date_format, faults),
+            "decimal": choice("decimal", first_look.MARKS) or ".",
+            "negative": choice("negative", ("refuse", "credit")) or "refuse",
+            "lines": choice("lines", ("sum", "first")) if text("id") else None,
+        }
+        if faults:
+            raise WrongFields(faults)
+        self.skip_bad = flag(req, "skip_bad", default=False)
+        self.dry_run = flag(req, "dry_run", default=False)
+
+    def reading(self) -> Reading:
+        """How rows are read; a column that isn't chosen is "", which no file has."""
+        columns: dict[str, Any] = {name: column or "" for name, column in self._columns.items()}
+        return Reading(**columns | {"id": self._columns["id"]}, **self._how, encoding=self.encoding)
+
+    def whole_reading(self) -> Reading:
+        """The same, of which nothing may be missing. Raises WrongFields."""
+        missing = [name for name in ("customer", "date", "amount") if not self._columns[name]]
+        if missing:
+            raise WrongFields([FieldError(name, "Required") for name in missing])
+        return self.reading()
+
+    def insist_on_account(self) -> Id:
+        """The account of all rows. Raises WrongFields."""
+        if self.account_id is None:
+            raise WrongFields([FieldError("account_id", "Required")])
+        return self.account_id
+
+
+def _date_format(raw: str) -> str | None:
+    if raw and not is_date_format(raw):
+        raise ValueError("Expected day, month and year, such as %d.%m.%Y")
+    return raw or None
+
+
+def _read(asked: _Asked, body: bytes) -> PurchaseFile:
+    """Raises NoTable, and WrongFields."""
+    file = purchase_file.read(BytesIO(body), asked.whole_reading(), asked.delimiter, _insist_on_few)
+    if not file.rows:
+        raise _refusal("file", "There is no row in the file, but the names of the columns.")
+    return file
+
+
+def _insist_on_few(rows: int) -> None:
+    if rows > MOST_ROWS:
+        raise _refusal(
+            "file",
+            f"More than {MOST_ROWS:,} rows are too many here: the command `tally import` takes any number.",
+        )
+
+
+def _refusal(field: str, why: str) -> WrongFields:
+    return WrongFields([FieldError(field, why)], why)
+
+
+def _summary(new: Import, file: PurchaseFile) -> Summary:
+    report = new.report
+    return Summary(
+        file.rows,
+        report.new_customers,
+        report.known_customers,
+        _sum(report.counted("invoices", "new")),
+        _sum(report.counted("invoices", "known")),
+        _sum(report.counted("credits", "new")),
+        _sum(report.counted("credits", "known")),
+        report.first,
+        report.last,
+        [plainly(warning) for warning in new.warnings],
+        len(new.bad),
+        [Bad(plainly(reason), count=count) for reason, count in report.reasons().most_common()],
+        [Bad(plainly(reason), line) for line, reason in [*new.bad.items()][:MOST_BAD]],
+        [*_sample(report)],
+    )
+
+
+def _sum(counted: Counted) -> Sum:
+    return Sum(counted.number, str(counted.cents))
+
+
+def _sample(report: Report) -> list[Read]:
+    return [
+        Read(each.line, name, str(each.date), str(each.cents), each.reference)
+        for each, name in report.sample(_SHOWN)
+    ]
+
+
+def plainly(told: str) -> str:
+    """What is told of a file, without the options of the command, which a page has not."""
+    for pattern, instead in _OF_THE_COMMAND.items():
+        told = re.sub(pattern, instead, told)
+    return told
+
+
+_OF_THE_COMMAND = {
+    r" \(--[^)]*\)": "",
+    r"; --(lines|update) [^,]*": "",
+    r"take --amount ('.*') --lines first": r"choose \1 as the amount, and count it once",
+    r": give --encoding (\S+)": r": choose the encoding \1",
+}

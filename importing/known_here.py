@@ -1,0 +1,59 @@
+"""What customers.db has already, in the transaction, or the snapshot, that is open."""
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from datetime import date
+
+from tally.events import Id
+from tally.importing import known
+from tally.importing.known import Content, KnownRow
+from tally.store import likeness
+from tally.store.database import Database
+from tally.store.likeness import Row
+from tally.store.parts import Table
+
+_TABLES: tuple[Table, ...] = ("invoice", "credit")
+
+
+class KnownHere:
+    """Looks up by indexes what a file has. A name is found as it is, with accents written in either way."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def customers(self, account_id: Id, names: Collection[str]) -> dict[str, list[int]]:
+        """See Known; of names that differ in case, only those that do in A to Z."""
+        either = {form for name in names for form in (name, unicodedata.normalize("NFD", name))}
+        found: defaultdict[str, list[int]] = defaultdict(list)
+        for name, id in likeness.customers_named(self._database, account_id, either):
+            found[known.normal(name)].append(id)
+        return dict(found)
+
+    def referenced(self, account_id: Id, references: Collection[str]) -> list[KnownRow]:
+        """See Known."""
+        return [
+            row
+            for table in _TABLES
+            for row in _rows(table, likeness.referenced(self._database, table, account_id, references))
+        ]
+
+    def like(self, account_id: Id, wanted: Collection[Content]) -> list[KnownRow]:
+        """See Known. The customers tell the account."""
+        if not wanted:
+            return []
+        days = [day for _, day, _ in wanted]
+        customers, first, last = {customer for customer, _, _ in wanted}, min(days), max(days)
+        return [
+            row
+            for table in _TABLES
+            for row in _rows(table, likeness.of_customers(self._database, table, customers, first, last))
+            if (row.customer_id, row.date, row.cents) in wanted
+        ]
+
+
+def _rows(table: Table, rows: Iterable[Row]) -> Iterable[KnownRow]:
+    is_credit = table == "credit"
+    for id, customer_id, day, cents, reference in rows:
+        signed = -cents if is_credit else cents
+        yield KnownRow(id, customer_id, date.fromisoformat(day), signed, reference or "", is_credit)

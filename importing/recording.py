@@ -1,0 +1,95 @@
+"""A file's purchases, compared with what customers.db has, and recorded there: all or nothing."""
+
+from msgspec import UNSET
+
+from tally.events import Id
+from tally.importing.comparing import Comparison, Identity
+from tally.importing.import_report import Report
+from tally.importing.known_here import KnownHere
+from tally.importing.purchase_file import PurchaseFile, Reading
+from tally.store import belonging
+from tally.store.cause import Cause, short_hash
+from tally.store.customers import Customers
+from tally.store.import_note import Kind
+from tally.store.records import NewCredit, NewCustomer, NewInvoice
+
+
+class Import:
+    """The rows of a file for one account, as they are to be recorded in the store, which is read at once.
+
+    A row is known by its own reference where the file has them, else by customer, date and amount. In the
+    snapshot that is open, or, with `record`, in the transaction.
+    """
+
+    def __init__(self, store: Customers, file: PurchaseFile, reading: Reading, account_id: Id) -> None:
+        self._store = store
+        self._account_id = account_id
+        self._purchases = file.purchases
+        self._compared = Comparison(
+            file.purchases,
+            reading,
+            KnownHere(store.database),
+            lambda _: account_id,
+            Identity(overlapping=reading.id is None),
+            known_ids=[],
+        )
+        self._compared.compare_customers()
+        self._compared.compare_purchases()
+        self.bad = dict(sorted({**file.bad, **self._compared.bad}.items()))
+        """What is wrong with rows, by line."""
+        self.warnings = [*file.warnings, *self._compared.warnings]
+        self._buyers = sorted(self._compared.new_buyers(self.bad))
+        self.report = Report(
+            file,
+            self.bad,
+            self._compared.known,
+            self._compared.updates,
+            len(self._buyers),
+            dry_run=True,
+            is_refused=False,
+        )
+
+    def record(self, require_account: bool, owner: str | None, cause: Cause) -> None:
+        """Record what is new and not bad, in the transaction that is open."""
+        store, purchases = self._store, self._purchases
+        new = [NewCustomer(purchases.buyers[place].name, self._account_id) for place in self._buyers]
+        if new:
+            made = store.create_customers(new, require_account, _part(cause, "customers"))
+            for place, id in zip(self._buyers, made, strict=True):
+                self._compared.ids[place] = id
+        invoices, credits = self._new()
+        if invoices:
+            store.create_invoices(invoices, _part(cause, "invoices"))
+        if credits:
+            store.credits.create(credits, _part(cause, "credits"), owner)
+
+    def _new(self) -> tuple[list[NewInvoice], list[NewCredit]]:
+        invoices, credits = list[NewInvoice](), list[NewCredit]()
+        for place, each in enumerate(self._purchases):
+            if each.line in self.bad or not self._compared.is_new(place):
+                continue
+            customer = Id(self._compared.ids[each.buyer] or 0)
+            reference = UNSET if each.reference is None else each.reference
+            if each.cents < 0:
+                credits.append(NewCredit(customer, each.date, -each.cents, reference=reference))
+            else:
+                invoices.append(NewInvoice(customer, each.date, each.cents, reference))
+        return invoices, credits
+
+
+def insist_on_account(store: Customers, account_id: Id, owner: str | None, must_be_known: bool) -> None:
+    """Raise UnknownReference for an account that isn't the owner's, or, if it must be, isn't known."""
+    if owner is not None or must_be_known:
+        belonging.insist_on_accounts(store.database, [account_id], owner)
+
+
+def _part(cause: Cause, kind: Kind) -> Cause:
+    """The cause of one part: to the stream's readers a batch of its own, which is there wholly or not at all.
+
+    The parts may be torn apart where a machine is lost. So none of them tells that the whole was done: a file
+    that is sent again is compared again, and only what is missing is recorded.
+    """
+    if cause.request_key is None:
+        return cause
+    request, _, content = cause.request_key.partition(":")
+    return cause._replace(request_key=f"{short_hash(f'{request} {kind}'.encode())}:{content}batch-")

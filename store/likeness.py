@@ -1,0 +1,60 @@
+"""What an account has already that is like what is to be recorded: found by indexes, whatever else there is.
+
+In the transaction, or the snapshot, that is open. Rows are id, customer, day, cents and reference.
+"""
+
+from collections.abc import Collection
+from datetime import date
+
+import msgspec
+
+from tally.store import parts
+from tally.store.database import Database, numbers
+from tally.store.parts import Table
+
+Row = tuple[int, int, str, int, str | None]
+
+_COLUMNS: dict[Table, str] = {
+    "invoice": "invoice.id, customer_id, purchase_date, purchase_price_cents, reference",
+    "credit": "credit.id, customer_id, credit_date, credited_cents, reference",
+}
+_DAY: dict[Table, str] = {"invoice": "purchase_date", "credit": "credit_date"}
+
+
+def customers_named(database: Database, account_id: int, names: Collection[str]) -> list[tuple[str, int]]:
+    """Name and id of an account's customers that have one of these names, or with other case of A to Z."""
+    return database.rows(
+        "SELECT DISTINCT name, customer.id FROM json_each(?) AS wanted CROSS JOIN customer"
+        " INDEXED BY customer_by_name ON name = wanted.value COLLATE NOCASE"
+        " WHERE account_id = ? ORDER BY customer.id",
+        (_as_json(names), account_id),
+    )
+
+
+def referenced(database: Database, table: Table, account_id: int, references: Collection[str]) -> list[Row]:
+    """An account's invoices, or credits, that have one of these references."""
+    return database.rows(
+        f"SELECT {_COLUMNS[table]} FROM json_each(?) AS wanted CROSS JOIN {table}"
+        f" INDEXED BY {table}_by_reference ON reference = wanted.value"
+        " JOIN customer ON customer.id = customer_id WHERE account_id = ?",
+        (_as_json(references), account_id),
+    )
+
+
+def of_customers(
+    database: Database, table: Table, customers: Collection[int], first: date, last: date
+) -> list[Row]:
+    """These customers' invoices, or credits, between two days, both included.
+
+    Takes time in proportion to all that these customers have.
+    """
+    return database.rows(
+        f"{parts.every_part(table)} SELECT {_COLUMNS[table]} FROM part CROSS JOIN carray(?) AS wanted"
+        f" CROSS JOIN {parts.joined(table)} AND customer_id = wanted.value"
+        f" WHERE {_DAY[table]} BETWEEN ? AND ?",
+        (numbers(sorted(customers)), str(first), str(last)),
+    )
+
+
+def _as_json(texts: Collection[str]) -> str:
+    return msgspec.json.encode([*map(str, texts)]).decode()
