@@ -4,6 +4,7 @@ All is by the first rows. Nothing of it is taken for granted: a person sees it, 
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from io import BytesIO
 from itertools import islice
 
@@ -42,7 +43,7 @@ ID = (
 
 
 class Column(Struct, frozen=True):
-    """A column: the formats in which its cells are dates ("" is YYYY-MM-DD), the marks with which amounts."""
+    """A column: the formats in which its cells are dates ("" is YYYY-MM-DD), and the marks of amounts."""
 
     name: str
     dates: list[str]
@@ -79,19 +80,28 @@ def look(content: bytes, encoding: str | None = None, delimiter: str | None = No
 
 
 def _column(name: str, cells: list[str]) -> Column:
-    given = [cell for cell in cells if cell]
-    formats = [format for format in ("", *DATE_FORMATS) if _fits(dates(format or None), given)]
-    return Column(name, formats, [mark for mark in MARKS if _fits(Amounts(mark, rounds=True).cents, given)])
+    given = [*dict.fromkeys(cell for cell in cells if cell)]
+    formats = {format: _read(dates(format or None), given) for format in ("", *DATE_FORMATS)}
+    amounts = {mark: _read(Amounts(mark, rounds=True).cents, given) for mark in MARKS}
+    marks = _fitting(amounts, len(given))
+    if all(amounts[mark] == amounts[marks[0]] for mark in marks):  # it makes no difference
+        marks = marks[:1]
+    return Column(name, _fitting(formats, len(given)), marks)
 
 
-def _fits(parse: Callable[[str], object], cells: list[str]) -> bool:
-    """Whether all can be read so, of which there must be one."""
-    try:
-        for cell in cells:
-            parse(cell)
-    except ValueError:
-        return False
-    return bool(cells)
+def _read(parse: Callable[[str], object], cells: list[str]) -> dict[str, object]:
+    """What can be read so, and as what."""
+    found = {}
+    for cell in cells:
+        with suppress(ValueError):
+            found[cell] = parse(cell)
+    return found
+
+
+def _fitting(found: dict[str, dict[str, object]], cells: int) -> list[str]:
+    """The ways in which the most can be read, as the rest may be bad; none where that is less than half."""
+    most = max(map(len, found.values()))
+    return [way for way, read in found.items() if len(read) == most] if most and 2 * most >= cells else []
 
 
 def _guess(columns: list[Column], full: list[str]) -> Guess:

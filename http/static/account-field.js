@@ -111,8 +111,8 @@ export function accountFilter(input, change) {
   };
 }
 
-/** A field whose value is an account's id; `id` is the one that it has from the start. */
-export function accountField(name, label, id) {
+/** A field whose value is an account's id; `id` is the one that it has from the start. `change()` hears of another. */
+export function accountField(name, label, id, change = () => {}) {
   let chosen = id ? { id, name: accountName(id) } : null;
   const made = field(name, label, { placeholder: "Name or id", value: chosen?.name }, (text) => {
     const written = text.trim();
@@ -121,6 +121,9 @@ export function accountField(name, label, id) {
     if (ID.test(written)) return written;
     throw new Error("Choose an account from those suggested, or enter its id, such as 7.");
   });
-  suggestAccounts(made.input, (account) => { chosen = account; });
+  suggestAccounts(made.input, (account) => {
+    chosen = account;
+    change();
+  });
   return made;
 }

@@ -32,7 +32,7 @@ const at = (service) => new URL(service === meta("service") ? "." : meta(service
 
 /**
  * The JSON that the call answers, null for none. `path` has no slash in front. The other service is only asked
- * (GET). With a `revision`, 412 unless the row has that; `keepalive` outlives the page. Throws Problem or Unreachable.
+ * (GET). A Blob is sent as it is. With a `revision`, 412 unless the row has that; `keepalive` outlives the page. Throws Problem or Unreachable.
  */
 export async function call(method, path, { body, key, revision, keepalive, service = meta("service") } = {}) {
   for (;;) {
@@ -42,7 +42,7 @@ export async function call(method, path, { body, key, revision, keepalive, servi
     if (revision !== undefined) headers["If-Match"] = `"${revision}"`;
     const waits = method === "GET" && service === meta("service") && awaited;
     if (waits) Object.assign(headers, { "Tally-After": waits, Prefer: "wait=5" });
-    const response = await send(service, path, { method, headers, keepalive, body: body && JSON.stringify(body) });
+    const response = await send(service, path, { method, headers, keepalive, body: body instanceof Blob ? body : body && JSON.stringify(body) });
     if (response.status === 401 && service === meta("service")) {
       if (before === signIns) await signIn();
     } else {

@@ -6,6 +6,7 @@ import { get, withChange } from "./api.js";
 import { newCustomer } from "./customer-forms.js";
 import { day } from "./days.js";
 import { $, announce, h, meta, Pager, Rows, settled, write, writeFigure } from "./dom.js";
+import { importFile } from "./import-file.js";
 import { money } from "./money.js";
 import { addressOf, go, place, turnBack, turnOn } from "./place.js";
 import { isHeld } from "./undo.js";
@@ -133,4 +134,5 @@ export const list = {
   },
 };
 
+$("import").addEventListener("click", () => importFile($("import"), asked.account));
 $("new-customer").addEventListener("click", () => newCustomer($("new-customer"), asked.account));

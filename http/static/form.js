@@ -136,10 +136,10 @@ export function openForm(opener, title, { submit, fields, send }) {
 const sentence = (text) => (/[.!?…]$/.test(text) ? text : `${text}.`);
 
 /** Without a status no answer came, and nobody knows whether the request did. */
-const message = (error) => (error.status ? error.message : `${error.message} Send it again: it is recorded once.`);
+export const message = (error) => (error.status ? error.message : `${error.message} Send it again: it is recorded once.`);
 
 /** A key that nobody else makes. randomUUID is missing where the page came over plain HTTP. */
-function newKey() {
+export function newKey() {
   if (crypto.randomUUID) return crypto.randomUUID();
   return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }

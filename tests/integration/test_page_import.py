@@ -67,6 +67,23 @@ def test_a_file_is_looked_at_before_its_columns_are_chosen(customers: Client) ->
 
 
 @pytest.mark.parametrize(
+    ("cells", "marks"),
+    [
+        (["12", "$5"], ["."]),
+        (["12.50", "1,234"], ["."]),
+        (["12,50"], [","]),
+        (["1.234", "12"], [".", ","]),
+        (["twelve"], []),
+    ],
+)
+def test_the_marks_are_told_with_which_amounts_can_be_read(
+    customers: Client, cells: list[str], marks: list[str]
+) -> None:
+    file = "".join(["name;sum\n", *(f"Ada;{cell}\n" for cell in cells)])
+    assert _try(customers, file.encode())["look"]["columns"][1]["decimals"] == marks
+
+
+@pytest.mark.parametrize(
     ("cells", "formats"),
     [
         (["31.01.2024", "01.02.2024"], ["%d.%m.%Y"]),
@@ -74,7 +91,8 @@ def test_a_file_is_looked_at_before_its_columns_are_chosen(customers: Client) ->
         (["01/02/2024", "03/14/2024"], ["%m/%d/%Y"]),
         (["Jan 31, 2024", ""], ["%b %d, %Y"]),
         (["2024-01-31T10:00:00Z"], [""]),
-        (["soon"], []),
+        (["31.01.2024", "01.02.2024", "soon"], ["%d.%m.%Y"]),
+        (["soon", "31.01.2024", "later"], []),
         ([""], []),
     ],
 )

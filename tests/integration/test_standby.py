@@ -83,6 +83,7 @@ def test_a_standby_follows_and_is_promoted(tmp_path: Path, redis_url: str) -> No
         assert not is_primary(second.customers)
         refused = second.customers.request("POST", "/customers", {"name": "d", "account_id": "1"})
         assert refused.status == 503
+        assert second.customers.request("POST", "/imports?dry_run=true", body=b"").status == 503
         told = refused.json()
         assert (told["title"], told["node"]["url"]) == (
             "At the primary",
