@@ -55,7 +55,7 @@ def is_date_format(format: str) -> bool:
     some = [date(2013, 11, 28), date(2024, 1, 2)]
     try:
         return all(datetime.strptime(each.strftime(format), format).date() == each for each in some)
-    except ValueError:
+    except (ValueError, re.error):  # the latter for a part that is there twice
         return False
 
 

@@ -3,6 +3,7 @@
 All is by the first rows. Nothing of it is taken for granted: a person sees it, and says how the file is read.
 """
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from io import BytesIO
@@ -11,9 +12,10 @@ from itertools import islice
 from msgspec import Struct
 
 from tally.importing.cells import Amounts, dates
-from tally.importing.tables import Format, Table, plain
+from tally.importing.tables import Format, NoTable, Table, plain
 
-LOOKED_AT = 200  # rows
+LOOKED_AT = 1000  # cells, each of which is tried in every way: 0.1 s
+MOST_COLUMNS = 200
 
 DATE_FORMATS = (
     *(f"%d{mark}%m{mark}{year}" for year in ("%Y", "%y") for mark in ".-/"),
@@ -72,33 +74,51 @@ class Look(Struct, frozen=True):
 def look(content: bytes, encoding: str | None = None, delimiter: str | None = None) -> Look:
     """Look at a file. Raises NoTable."""
     table = Table(BytesIO(content), Format(encoding, delimiter), [*CUSTOMER, *DATE, *AMOUNT, *ID])
-    rows = [row.cells for row in islice(table.rows(), LOOKED_AT) if len(row.cells) == len(table.header)]
+    if (width := len(table.header)) > MOST_COLUMNS:
+        raise NoTable(f"the file has {width:,} columns, more than {MOST_COLUMNS}; is it one of purchases?")
+    most = max(LOOKED_AT // max(width, 1), 5)
+    rows = [row.cells for row in islice(table.rows(), most) if len(row.cells) == width]
     cells = {name: [row[place].strip() for row in rows] for place, name in enumerate(table.header) if name}
-    columns = [_column(name, each) for name, each in cells.items()]
+    columns = _columns({name: [*dict.fromkeys(filter(None, each))] for name, each in cells.items()})
     full = [name for name, each in cells.items() if all(each)]
     return Look(columns, _guess(columns, full), table.delimiter, table.encoding)
 
 
-def _column(name: str, cells: list[str]) -> Column:
-    given = [*dict.fromkeys(cell for cell in cells if cell)]
-    formats = {format: _read(dates(format or None), given) for format in ("", *DATE_FORMATS)}
-    amounts = {mark: _read(Amounts(mark, rounds=True).cents, given) for mark in MARKS}
-    marks = _fitting(amounts, len(given))
-    if all(amounts[mark] == amounts[marks[0]] for mark in marks):  # it makes no difference
-        marks = marks[:1]
-    return Column(name, _fitting(formats, len(given)), marks)
+def _columns(cells: dict[str, list[str]]) -> list[Column]:
+    # Each format in turn for all columns: Python keeps few of what it has made of formats.
+    every = {format: _readings(dates(format or None), cells) for format in ("", *DATE_FORMATS)}
+    amounts = {mark: _readings(Amounts(mark, rounds=True).cents, cells) for mark in MARKS}
+    return [
+        Column(
+            name,
+            _fitting({format: read[name] for format, read in every.items()}, len(each)),
+            _that_differ({mark: read[name] for mark, read in amounts.items()}, len(each)),
+        )
+        for name, each in cells.items()
+    ]
 
 
-def _read(parse: Callable[[str], object], cells: list[str]) -> dict[str, object]:
-    """What can be read so, and as what."""
-    found = {}
-    for cell in cells:
-        with suppress(ValueError):
-            found[cell] = parse(cell)
+_DIGIT = re.compile("[0-9]")
+_Readings = dict[str, object]  # what of a column can be read in some way, and as what
+
+
+def _readings(parse: Callable[[str], object], cells: dict[str, list[str]]) -> dict[str, _Readings]:
+    found: dict[str, _Readings] = {name: {} for name in cells}
+    for name, each in cells.items():
+        for cell in each:
+            if _DIGIT.search(cell):
+                with suppress(ValueError):
+                    found[name][cell] = parse(cell)
     return found
 
 
-def _fitting(found: dict[str, dict[str, object]], cells: int) -> list[str]:
+def _that_differ(found: dict[str, _Readings], cells: int) -> list[str]:
+    """The ways that fit; the first alone where it makes no difference."""
+    ways = _fitting(found, cells)
+    return ways if any(found[way] != found[ways[0]] for way in ways) else ways[:1]
+
+
+def _fitting(found: dict[str, _Readings], cells: int) -> list[str]:
     """The ways in which the most can be read, as the rest may be bad; none where that is less than half."""
     most = max(map(len, found.values()))
     return [way for way, read in found.items() if len(read) == most] if most and 2 * most >= cells else []

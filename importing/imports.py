@@ -17,7 +17,6 @@ from tally.http.bodies import MOST_IN_BATCH
 from tally.http.problems import FieldError, WrongFields
 from tally.http.service import BATCH_BODY, Json, Service, flag, one_of, query, read_body, send_made
 from tally.importing import first_look, purchase_file
-from tally.importing.cells import is_date_format
 from tally.importing.first_look import Look
 from tally.importing.import_report import Counted, Report
 from tally.importing.purchase_file import PurchaseFile, Reading
@@ -87,9 +86,9 @@ class Summary(Struct, frozen=True):
 
 
 class Tried(Struct, frozen=True):
-    """What was found in a file; with all columns and an account chosen, what an import of it would do."""
+    """What was found in a file; or, with its columns and an account chosen, what an import of it would do."""
 
-    look: Look
+    look: Look | None
     preview: Summary | None
 
 
@@ -123,14 +122,15 @@ class ImportsResource:
         send_made(resp, answer)
 
     def _tried(self, asked: "_Asked", body: bytes, owner: str | None) -> Tried:
-        look = first_look.look(body, asked.encoding, asked.delimiter)
-        there = {column.name for column in look.columns}
-        if asked.account_id is None or not there.issuperset(asked.reading().columns()):
-            return Tried(look, None)
+        reading = asked.reading()
+        wanted = {*reading.columns()}
+        header = purchase_file.open_table(BytesIO(body), reading, asked.delimiter).header
+        if asked.account_id is None or "" in wanted or wanted - {*header}:
+            return Tried(first_look.look(body, asked.encoding, asked.delimiter), None)
         file = _read(asked, body)
         with self._service.read() as store:
             summary = _summary(self._import(store, file, asked, owner), file)
-        return Tried(look, summary)
+        return Tried(None, summary)
 
     def _record(
         self, store: Customers, file: PurchaseFile, asked: "_Asked", owner: str | None, cause: Cause
@@ -166,7 +166,7 @@ class _Asked:
         self.delimiter: str | None = choice("delimiter", (",", ";", "\t", "|"))
         self._columns = {name: text(name) for name in ("customer", "date", "amount", "id")}
         self._how = {
-            "date_format": query(req, "date_format", None, _date_format, faults),
+            "date_format": choice("date_format", first_look.DATE_FORMATS),
             "decimal": choice("decimal", first_look.MARKS) or ".",
             "negative": choice("negative", ("refuse", "credit")) or "refuse",
             "lines": choice("lines", ("sum", "first")) if text("id") else None,
@@ -193,12 +193,6 @@ class _Asked:
         if self.account_id is None:
             raise WrongFields([FieldError("account_id", "Required")])
         return self.account_id
-
-
-def _date_format(raw: str) -> str | None:
-    if raw and not is_date_format(raw):
-        raise ValueError("Expected day, month and year, such as %d.%m.%Y")
-    return raw or None
 
 
 def _read(asked: _Asked, body: bytes) -> PurchaseFile:

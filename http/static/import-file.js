@@ -176,7 +176,7 @@ class Import {
       if (this.#isOpen()) query.delete("account_id"); // only look
       const { look, preview } = await call("POST", `imports?${query}&dry_run=true`, { body: this.#file.content });
       if (turn !== this.#turn) return;
-      if (JSON.stringify(look.columns) !== JSON.stringify(this.#look?.columns)) {
+      if (look && JSON.stringify(look.columns) !== JSON.stringify(this.#look?.columns)) {
         this.#look = look;
         this.#fill();
         return this.#ask();

@@ -442,6 +442,7 @@ def test_a_dry_run_tells_all_and_records_nothing(
         (("--lines", "sum"), "--lines needs --id-column"),
         (("--update",), "--update needs --id-column"),
         (("--date-format", "%d.%m"), "Expected day, month and year"),
+        (("--date-format", "%d.%d.%m.%Y"), "Expected day, month and year"),
         (("--encoding", "klingon"), "Expected an encoding"),
         (("--encoding", "base64"), "Expected an encoding"),
         (("--where", "Paid"), "Expected COLUMN=VALUE"),

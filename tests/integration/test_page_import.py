@@ -254,6 +254,7 @@ def test_a_file_is_read_as_one_says(customers: Client, accounts: Client) -> None
         (b"PK\x03\x04...", "is a workbook of Excel"),
         (b"a\0b\0c\0d\0", "UTF-16 without a byte order mark: choose the encoding utf-16-le"),
         (b"\x00\x01\x02\x03\xff", "is no text"),
+        (b"a," * 201 + b"a\n", "has 202 columns"),
     ],
 )
 def test_what_a_file_is_not_is_said(customers: Client, file: bytes, said: str) -> None:
