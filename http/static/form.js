@@ -133,7 +133,7 @@ export function openForm(opener, title, { submit, fields, send }) {
   dialog.showModal();
 }
 
-const sentence = (text) => (/[.!?…]$/.test(text) ? text : `${text}.`);
+export const sentence = (text) => (/[.!?…]$/.test(text) ? text : `${text}.`);
 
 /** Without a status no answer came, and nobody knows whether the request did. */
 export const message = (error) => (error.status ? error.message : `${error.message} Send it again: it is recorded once.`);

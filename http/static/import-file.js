@@ -5,7 +5,7 @@ import { accountName, learn } from "./account-names.js";
 import { call, withChange } from "./api.js";
 import { day } from "./days.js";
 import { announce, h, meta, settled, write } from "./dom.js";
-import { message, newKey } from "./form.js";
+import { message, newKey, sentence } from "./form.js";
 import { count, headline, headOf, money } from "./money.js";
 
 const MOST_BYTES = 16 * 1024 * 1024; // as the service takes
@@ -37,6 +37,9 @@ function choice(label, options, change) {
   fill(options);
   return { node, select, fill };
 }
+
+/** What is wrong with the fields, of which some are none of this dialog's. */
+const faults = (error) => (error.errors ?? []).map((each) => sentence(each.message)).join(" ");
 
 const several = (number, one) => `${count(number)} ${one}${number === 1 ? "" : "s"}`;
 
@@ -183,7 +186,7 @@ class Import {
       }
       this.#show(preview);
     } catch (error) {
-      if (turn === this.#turn) this.#blame(error.message);
+      if (turn === this.#turn) this.#blame(faults(error) || error.message);
     }
   }
 
@@ -283,7 +286,7 @@ class Import {
       this.#end(recorded, account);
       dispatchEvent(new Event("recorded"));
     } catch (error) {
-      write(this.trouble, message(error));
+      write(this.trouble, faults(error) || message(error));
     } finally {
       this.#isSending = false;
       this.#showButton();

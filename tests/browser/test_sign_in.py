@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import FilePayload, Page, expect
 
 from support import users
 from support.browser import Person
@@ -132,3 +132,23 @@ def test_a_user_opens_accounts_of_its_own_only(person: Person, tally: Tally) -> 
     expect(page.get_by_role("main")).to_contain_text("owned by Zoë")
     person.expects("401")
     person.expects("403")
+
+
+def test_a_user_imports_into_accounts_of_its_own_only(person: Person, tally: Tally) -> None:
+    own, other = (each["account"]["id"] for each in tally.accounts.get("/accounts?limit=2"))
+    page = person.page
+    page.goto(f"http://localhost:{tally.customers.port}/")
+    _sign_in(page, users.PASSWORD, "ana")
+    page.get_by_role("button", name="Import", exact=True).click()
+    dialog = page.get_by_role("dialog", name="Import a file")
+    rows = b"customer,purchase_date,amount\nFriend of ana,2024-01-31,5\n"
+    file: FilePayload = {"name": "a.csv", "mimeType": "text/csv", "buffer": rows}
+    dialog.locator("input[type=file]").set_input_files(file)
+    account = dialog.get_by_label("Account", exact=True)
+    account.fill(other)
+    expect(dialog.locator(".error[role=alert]")).to_contain_text(f"There is no account {other}")
+    account.fill(own)
+    dialog.get_by_role("button", name="Import 1 invoice").click()
+    expect(page.get_by_role("dialog", name="Imported")).to_contain_text("1 invoice recorded in Shop of ana")
+    person.expects("401")
+    person.expects("422")
