@@ -56,7 +56,7 @@ export function importFile(opener, accountId) {
 }
 
 class Import {
-  #file = null; // {name, content}
+  #file = null; // {content}: another object for each that is chosen
   #look = null;
   #preview = null;
   #turn = 0; // a newer question makes the answers to those before it void
@@ -79,7 +79,7 @@ class Import {
     const change = () => this.#ask();
     this.account = accountField("account_id", "Account", accountId, again);
     this.columns = Object.fromEntries(Object.entries(COLUMNS).map(([name, label]) => [name, choice(label, [], () => {
-      this.#fit();
+      this.#fit(name);
       this.#ask();
     })]));
     const { customer, date, amount, id } = this.columns;
@@ -106,6 +106,7 @@ class Import {
     this.picked = h("strong", {}, "Choose a CSV file");
     this.input = h("input", {
       type: "file", class: "visually-hidden", accept: ".csv,.txt,.tsv,text/csv,text/plain",
+      click: () => { this.input.value = ""; }, // so that the same one, mended, is another
       change: () => this.#take(this.input.files[0]),
     });
     this.hint = h("span", { class: "soft" }, "or drop it here");
@@ -135,13 +136,16 @@ class Import {
   /** Take a file as it is now: it may be written to again. */
   async #take(file) {
     if (!file) return;
+    const turn = (this.#turn += 1);
     this.#file = this.#look = null;
     this.#show(null);
     if (file.size > MOST_BYTES) {
       return this.#blame("The file has more than 16 MiB: the command tally import takes any size.");
     }
     try {
-      this.#file = { content: new Blob([await file.arrayBuffer()]) };
+      const content = new Blob([await file.arrayBuffer()]);
+      if (turn !== this.#turn) return;
+      this.#file = { content };
     } catch {
       return this.#blame("The file can't be read.");
     }
@@ -211,21 +215,27 @@ class Import {
       select.value = columns.some((each) => each.name === before) ? before : guess[name];
     }
     this.fields.hidden = false;
-    this.#fit();
+    for (const name of Object.keys(this.columns)) this.#fit(name);
   }
 
-  /** Ask only where it is in doubt how the chosen columns are written. */
-  #fit() {
-    const column = (name) => this.#look.columns.find((each) => each.name === this.columns[name].select.value);
-    const { dates = [""] } = column("date") ?? {};
-    const formats = [...new Set([...dates, "", ...this.#look.date_formats])].map((format) => [format, example(format)]);
-    this.format.fill([...(dates.length > 1 ? [["?", "Choose …"]] : []), ...formats]);
-    this.format.node.hidden = dates.includes("");
-    const { decimals = ["."] } = column("amount") ?? {};
-    this.decimal.node.hidden = decimals.length === 1 && decimals[0] === ".";
-    this.decimal.select.value = decimals[0] ?? ".";
-    this.lines.node.hidden = !this.columns.id.select.value;
-    write(this.known, this.columns.id.select.value ? KNOWN.id : KNOWN.content);
+  /** Ask only where it is in doubt how the column that is chosen now is written. */
+  #fit(name) {
+    const chosen = this.columns[name].select.value;
+    const { dates = [""], decimals = ["."] } = this.#look.columns.find((each) => each.name === chosen) ?? {};
+    if (name === "date") {
+      const formats = [...new Set([...dates, "", ...this.#look.date_formats])];
+      const texts = formats.map((format) => [format, example(format)]);
+      this.format.fill([...(dates.length > 1 ? [["?", "Choose …"]] : []), ...texts]);
+      this.format.node.hidden = dates.includes("");
+    }
+    if (name === "amount") {
+      this.decimal.node.hidden = decimals.length === 1 && decimals[0] === ".";
+      this.decimal.select.value = decimals[0] ?? ".";
+    }
+    if (name === "id") {
+      this.lines.node.hidden = !chosen;
+      write(this.known, chosen ? KNOWN.id : KNOWN.content);
+    }
   }
 
   // --- what would be, or was, recorded -----------------------------------------------------------

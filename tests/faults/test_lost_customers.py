@@ -320,6 +320,34 @@ def test_a_batch_is_made_again_wholly_or_not_at_all_and_a_repetition_is_answered
     assert total == sum(BATCHES) * BATCH
 
 
+def test_an_import_of_which_a_part_was_lost_is_completed_when_it_is_sent_again(tally: Tally) -> None:
+    """What its events tell of its key is told of each part alone."""
+    account = tally.accounts.post("/accounts", {"name": "A", "owned_by": "tests"})["id"]
+    path = f"/imports?account_id={account}&customer=customer&date=purchase_date&amount=amount"
+    file = b"customer,purchase_date,amount\nAda,2019-01-06,1\nBo,2019-01-06,2\n"
+
+    def send() -> Any:
+        answer = tally.customers.request("POST", path, body=file, headers={"Idempotency-Key": "file"})
+        assert answer.status == 201, answer.data
+        return answer.json()
+
+    assert send()["new_invoices"]["count"] == 2
+    eventually(tally.settled)
+    assert tally.stop() == 0
+    with closing(_client(tally)) as client:
+        entries: Any = client.xrange("event-stream")
+        lost = [id for id, fields in entries if fields[b"EventTypeName"] == b"InvoiceCreated"]
+        assert client.xdel("event-stream", *lost) == 2
+    removed(_file(tally))
+    assert command("recover", "customers", *_config(tally)).returncode == 0
+    assert _counts(tally) == []
+    tally.start()
+    again = send()
+    assert (again["new_customers"], again["new_invoices"]["count"]) == (0, 2)
+    assert send() == again
+    assert _counts(tally) == [(100, 1), (200, 1)]
+
+
 def _counts(tally: Tally) -> list[tuple[int, int]]:
     """How many invoices there are of each amount."""
     with closing(sqlite3.connect(_file(tally))) as database:
