@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 import click
-import msgspec
 
 from tally.commands import event_listing
 from tally.commands.shared import FAILED, Group, config_option, end, load, printing, redis_url, say
-from tally.events import InvalidEvent, UnknownEventType
 from tally.http.visible import printable
 from tally.store import redriving
-from tally.store.dead_letters import DeadLetter, DeadLetters
+from tally.store.dead_letters import DeadLetter, DeadLetters, StillDead
 from tally.store.stream import EventStream, RedisError
 
 _WAIT_SECONDS = 10.0  # for what comes of a redrive
@@ -99,7 +97,7 @@ def edit(file: Path | None, id: str, source: BinaryIO | None) -> None:
     with _letters(file) as letters:
         letter = _known(letters, id)
         edited = _given(letter, source.read()) if source else _edited(letter)
-        if _indented(edited.payload) == _indented(letter.payload):
+        if edited.indented == letter.indented:
             say(f"{id} is left as it is: nothing in its payload was changed")
         else:
             _redrive(letters, [edited])
@@ -108,36 +106,24 @@ def edit(file: Path | None, id: str, source: BinaryIO | None) -> None:
 def _given(letter: DeadLetter, payload: bytes) -> DeadLetter:
     try:
         return letter.edited(payload)
-    except (InvalidEvent, UnknownEventType) as error:
-        end(FAILED, printable(f"{letter.id} is left as it is: {_refused(letter, error)}"))
+    except StillDead as error:
+        end(FAILED, printable(f"{letter.id} is left as it is: {error}"))
 
 
 def _edited(letter: DeadLetter) -> DeadLetter:
     """As the user leaves it in the editor; as it was, when nothing was saved."""
-    text = _indented(letter.payload)
+    text = shown = letter.indented + b"\n"
     while True:
         saved = click.edit(text, extension=".json")
-        if saved is None or saved == _indented(letter.payload):
+        if saved is None or saved == shown:
             return letter
         try:
             return letter.edited(saved)
-        except (InvalidEvent, UnknownEventType) as error:
-            say(printable(_refused(letter, error)))
+        except StillDead as error:
+            say(printable(str(error)))
             if not sys.stdin.isatty() or not click.confirm("Edit it again?", default=True, err=True):
                 end(FAILED, f"{letter.id} is left as it is")
         text = saved
-
-
-def _refused(letter: DeadLetter, error: Exception) -> str:
-    return f"this could not be applied as {letter.type} either: {error}"
-
-
-def _indented(payload: bytes) -> bytes:
-    """A value on each line, where it is JSON."""
-    try:
-        return msgspec.json.format(payload, indent=2) + b"\n"
-    except (ValueError, RecursionError):
-        return payload
 
 
 def _redrive(letters: DeadLetters, chosen: Sequence[DeadLetter]) -> None:

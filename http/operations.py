@@ -12,14 +12,15 @@ import falcon
 import structlog
 from msgspec import Meta, Struct
 
+from tally.events import PAYLOAD_FIELD
 from tally.http import bodies
 from tally.http.auth import Forbidden, principal
 from tally.http.minutes import Minute
-from tally.http.problems import RETRY_AFTER_SECONDS
+from tally.http.problems import RETRY_AFTER_SECONDS, FieldError, WrongFields
 from tally.http.service import SINGLE_BODY, Json, read_body
 from tally.http.status import ActorReport
 from tally.store import redriving
-from tally.store.dead_letters import LETTER_ID, DeadLetter, DeadLetters
+from tally.store.dead_letters import LETTER_ID, DeadLetter, DeadLetters, StillDead
 from tally.store.groups import Group, Groups
 from tally.store.redis_memory import Memory, memory_of
 from tally.store.stream import EventStream, RedisError, entry_time
@@ -27,6 +28,7 @@ from tally.store.stream import EventStream, RedisError, entry_time
 MOST_LETTERS = 200  # shown, and decided on, at a time
 MOST_UNREAD = 1000  # entries that are counted of what a group has not read
 WAIT_SECONDS = 5.0  # for what comes of letters that are tried again
+LONGEST_EDITED = 256 * 1024  # bytes of a payload: more fits into no body, when it is written as JSON's text
 _LONGEST_TEXT = 4000  # characters of a letter's field that are shown
 
 _log = structlog.get_logger()
@@ -85,12 +87,20 @@ class LetterReport(Struct, frozen=True):
     fields: dict[str, str]
 
 
+LetterId = Annotated[str, Meta(pattern=f"^{LETTER_ID}$")]
+
+
 class Chosen(Struct, frozen=True):
     """The body of what is done with dead letters: which."""
 
-    ids: Annotated[
-        list[Annotated[str, Meta(pattern=f"^{LETTER_ID}$")]], Meta(min_length=1, max_length=MOST_LETTERS)
-    ]
+    ids: Annotated[list[LetterId], Meta(min_length=1, max_length=MOST_LETTERS)]
+
+
+class Edit(Struct, frozen=True):
+    """The body of an edit: a letter, and what its event is to say instead."""
+
+    id: LetterId
+    payload: str
 
 
 def add_operations(app: Any, sources: Sources) -> None:
@@ -99,7 +109,9 @@ def add_operations(app: Any, sources: Sources) -> None:
     app.add_route("/operations/minutes", MinutesResource(sources.minutes))
     app.add_route("/operations/stream", stream)
     app.add_route("/operations/dead-letters", letters)
+    app.add_route("/operations/dead-letters/{id}", letters, suffix="payload")
     app.add_route("/operations/redrive", letters, suffix="redrive")
+    app.add_route("/operations/edit", letters, suffix="edit")
     app.add_route("/operations/discard", letters, suffix="discard")
 
 
@@ -176,6 +188,14 @@ class RedisAway(falcon.HTTPServiceUnavailable):
         super().__init__(title="Redis does not answer", description=said, retry_after=RETRY_AFTER_SECONDS)
 
 
+class LetterGone(falcon.HTTPNotFound):
+    """404: somebody has decided on the letter."""
+
+    def __init__(self, id: str) -> None:
+        said = f"There is no dead letter {id} any more: it was tried again, edited or discarded meanwhile."
+        super().__init__(title="No dead letter", description=said)
+
+
 class DeadLettersResource:
     """Events that could not be applied, and wait for a decision."""
 
@@ -197,25 +217,38 @@ class DeadLettersResource:
     def on_post_redrive(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Have the groups that failed try again, and tell what has come of it. Raises Forbidden."""
         ids = _chosen(req)
-        if not self._one_at_a_time.acquire(blocking=False):
-            raise falcon.HTTPTooManyRequests(
-                title="Under way",
-                description="Others are tried again just now.",
-                retry_after=RETRY_AFTER_SECONDS,
-            )
-        try:
-            with self._letters() as (_, letters):
-                outcome = redriving.redrive(letters, _known(letters, ids), WAIT_SECONDS)
-        finally:
-            self._one_at_a_time.release()
+        with self._turn(), self._letters() as (_, letters):
+            outcome = redriving.redrive(letters, _known(letters, ids), WAIT_SECONDS)
         _log.warning("dead_letters_redriven", letters=ids, by=principal(req).name)
-        told = {
-            "applied": [letter.id for letter in outcome.applied],
-            "failed": {id: _letter(new) for id, new in outcome.failed.items()},
-            "waiting": [letter.id for letter in outcome.waiting],
-            "refused": outcome.refused,
-        }
-        Json.send(resp, told)
+        Json.send(resp, _told(outcome))
+
+    def on_get_payload(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
+        """All that a letter's event says, to be edited. Raises Forbidden or LetterGone."""
+        _insist_on_admin(req)
+        with self._letters() as (_, letters):
+            letter = _one(letters, id)
+        if (length := len(letter.payload)) > LONGEST_EDITED:
+            raise falcon.HTTPConflict(
+                title="Too long to edit here",
+                description=f"The payload has {length:,} bytes, and {LONGEST_EDITED:,} can be edited here."
+                f" `dead-letters edit {id}` opens it in an editor.",
+            )
+        Json.send(resp, {"payload": letter.indented.decode(errors="replace")})
+
+    def on_post_edit(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Have the group that failed try a letter with another payload, and tell what has come of it.
+
+        Raises Forbidden, LetterGone, or WrongFields for what could not be applied either.
+        """
+        _insist_on_admin(req)
+        edit = bodies.decode(read_body(req, SINGLE_BODY), Edit)
+        with self._turn(), self._letters() as (_, letters):
+            edited = _edited(_one(letters, edit.id), edit.payload)
+            outcome = redriving.redrive(letters, [edited], WAIT_SECONDS)
+        if outcome.gone:
+            raise LetterGone(edit.id)
+        _log.warning("dead_letter_edited", letter=edit.id, by=principal(req).name)
+        Json.send(resp, _told(outcome))
 
     def on_post_discard(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Forget them, for good. Raises Forbidden."""
@@ -224,6 +257,20 @@ class DeadLettersResource:
             done = sum(letters.discard(letter) for letter in _known(letters, ids))
         _log.warning("dead_letters_discarded", letters=ids, by=principal(req).name)
         Json.send(resp, {"discarded": done})
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Raises HTTPTooManyRequests while others have it."""
+        if not self._one_at_a_time.acquire(blocking=False):
+            raise falcon.HTTPTooManyRequests(
+                title="Under way",
+                description="Others are tried again just now.",
+                retry_after=RETRY_AFTER_SECONDS,
+            )
+        try:
+            yield
+        finally:
+            self._one_at_a_time.release()
 
     @contextmanager
     def _letters(self) -> Iterator[tuple[EventStream, DeadLetters]]:
@@ -247,7 +294,39 @@ def _known(letters: DeadLetters, ids: list[str]) -> list[DeadLetter]:
     return [letter for id in dict.fromkeys(ids) if (letter := letters.get(id))]
 
 
+def _one(letters: DeadLetters, id: str) -> DeadLetter:
+    """Raises LetterGone."""
+    letter = letters.get(id)
+    if letter is None:
+        raise LetterGone(id)
+    return letter
+
+
+def _edited(letter: DeadLetter, payload: str) -> DeadLetter:
+    """Raises WrongFields."""
+    try:
+        edited = letter.edited(payload.encode())
+    except StillDead as error:
+        said = str(error)
+        raise WrongFields([FieldError("payload", said[0].upper() + said[1:])]) from error
+    if edited.indented == letter.indented:
+        raise WrongFields([FieldError("payload", "Nothing is changed in it")])
+    return edited
+
+
+def _told(outcome: redriving.Outcome) -> dict[str, Any]:
+    return {
+        "applied": [letter.id for letter in outcome.applied],
+        "failed": {id: _letter(new) for id, new in outcome.failed.items()},
+        "waiting": [letter.id for letter in outcome.waiting],
+        "refused": outcome.refused,
+    }
+
+
 def _letter(letter: DeadLetter) -> LetterReport:
+    shown = letter.entry_shown()
+    if PAYLOAD_FIELD in letter.entry.fields:
+        shown[PAYLOAD_FIELD.decode()] = letter.indented.decode(errors="replace")
     return LetterReport(
         letter.id,
         letter.entry.id.decode(errors="replace"),
@@ -256,7 +335,7 @@ def _letter(letter: DeadLetter) -> LetterReport:
         _cut(letter.reason),
         letter.deliveries,
         letter.failed_at,
-        {_cut(name): _cut(value) for name, value in letter.entry_shown().items()},
+        {_cut(name): _cut(value) for name, value in shown.items()},
     )
 
 

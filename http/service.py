@@ -30,7 +30,14 @@ NODE = "Tally-Node"  # of a list: the node whose it is
 EVENT_ID = "Tally-Event-Id"  # of an answer: the events that tell of the change
 VISIBLE_ASCII = "^[!-~]{1,200}$"  # what an Idempotency-Key is
 
-_NO_CHANGES = (LOGIN, SESSION, "/operations/redrive", "/operations/discard", "/imports")
+_NO_CHANGES = (
+    LOGIN,
+    SESSION,
+    "/operations/redrive",
+    "/operations/edit",
+    "/operations/discard",
+    "/imports",
+)
 _VISIBLE_ASCII = re.compile(VISIBLE_ASCII)
 
 

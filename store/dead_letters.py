@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 
 import msgspec
 
-from tally.events import PAYLOAD_FIELD, TYPE_FIELD, EventId, decode
+from tally.events import PAYLOAD_FIELD, TYPE_FIELD, EventId, InvalidEvent, UnknownEventType, decode
 from tally.store.stream import Entry, EventStream
 
 _NO_LETTER, _NO_GROUP = "0", "-"  # what redrive.lua answers then
@@ -23,6 +23,10 @@ _OURS = (b"StreamId", b"Group", b"Reason", b"Deliveries", b"FailedAt", b"EventNa
 
 class GroupGone(Exception):
     """The group that failed is no more; the message says of which letter, and what that means."""
+
+
+class StillDead(ValueError):
+    """What was edited could not be applied either; the message says why."""
 
 
 class DeadLetter(NamedTuple):
@@ -46,13 +50,26 @@ class DeadLetter(NamedTuple):
         """What the event says, as it came."""
         return self.entry.fields.get(PAYLOAD_FIELD, b"")
 
+    @property
+    def indented(self) -> bytes:
+        """The payload for people: a value on each line, where it is JSON."""
+        try:
+            return msgspec.json.format(self.payload, indent=2)
+        except (ValueError, RecursionError):
+            return self.payload
+
     def edited(self, payload: bytes) -> Self:
         """The letter with another payload; its event is known by the name that it had, so it counts once.
 
-        Raises InvalidEvent or UnknownEventType for what could not be applied either.
+        Raises StillDead for what could not be applied either.
         """
         fields = {**self.entry.fields, PAYLOAD_FIELD: payload}
-        decode(fields)
+        try:
+            decode(fields)
+        except UnknownEventType as error:
+            raise StillDead(f"this release does not know events of the type {error}") from error
+        except InvalidEvent as error:
+            raise StillDead(f"this could not be applied as {self.type} either: {error}") from error
         fields[PAYLOAD_FIELD] = msgspec.json.format(payload, indent=-1)
         return self._replace(entry=Entry(self.entry.id, fields, _name(self.entry)), is_edited=True)
 

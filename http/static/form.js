@@ -4,10 +4,12 @@ import { h, write } from "./dom.js";
 
 let fields = 0;
 
-/** A labelled input. `parse(text)` answers the value, or throws an Error with what is wrong. */
-export function field(name, label, attributes, parse) {
+/**
+ * A labelled input, or what `tag` says. `parse(text)` answers the value, or throws an Error with what is wrong.
+ */
+export function field(name, label, { tag = "input", ...attributes }, parse) {
   const id = `field-${(fields += 1)}`;
-  const input = h("input", { id, name, type: "text", "aria-describedby": `${id}-error`, ...attributes });
+  const input = h(tag, { id, name, type: tag === "input" && "text", "aria-describedby": `${id}-error`, ...attributes });
   const error = h("p", { id: `${id}-error`, class: "error" });
   const node = h("div", { class: "field" }, h("label", { for: id }, label), input, error);
   return {

@@ -1,8 +1,8 @@
 // Dead letters by what is wrong with them: shown, tried again, discarded, and what came of it.
 
-import { call } from "./api.js";
+import { call, get } from "./api.js";
 import { $, h, Rows, write } from "./dom.js";
-import { ask } from "./form.js";
+import { ask, field, openForm } from "./form.js";
 import { count } from "./money.js";
 import { when } from "./times.js";
 
@@ -28,7 +28,7 @@ const reasons = new Rows($("letters"), (reason) => {
   const list = h("ul", { class: "plain" });
   const rows = new Rows(list, letterRow);
   let shown = reason;
-  const buttons = actions(() => shown.letters, "all");
+  const buttons = actions(() => shown.letters);
   return {
     node: h("li", { class: "reason" }, h("div", { class: "card-head" }, h("div", {}, title, about), buttons), list, rest),
     update(reason) {
@@ -60,48 +60,65 @@ function letterRow(letter) {
       "details",
       {},
       h("summary", {}, h("span", { class: "strong" }, letter.type), h("span", { class: "soft" }, ` ${letter.group} · ${when(letter.failed_at)}`)),
-      h("pre", { tabindex: "0", "aria-label": "Payload" }, indented(payload)),
+      h("pre", { tabindex: "0", "aria-label": "Payload" }, payload ?? ""),
       h("dl", { class: "pairs" }, ...Object.entries(pairs).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
-      actions(() => [letter]),
+      actions(() => [letter], letter),
     ),
   );
   return { node, update() {} }; // a letter never changes
 }
 
-/** JSON as people read it; what is none as it is. */
-function indented(payload = "") {
-  try {
-    return JSON.stringify(JSON.parse(payload), null, 2);
-  } catch {
-    return payload;
-  }
-}
-
-/** What can be done with letters: whatever else there is to be has its button here. */
-function actions(chosen, all = "") {
-  const named = (what) => (all ? `${what} ${all}` : what);
+/** What can be done with letters, and with one that is `alone`: whatever else there is to be has its button here. */
+function actions(chosen, alone) {
+  const button = (name, act) =>
+    h("button", { type: "button", class: "quiet", click: (event) => once(event.currentTarget, act) }, name);
   return h(
     "div",
     { class: "form-end" },
-    h("button", { type: "button", class: "quiet", click: (event) => redrive(event.currentTarget, chosen()) }, all ? "Try all again" : "Try again"),
-    h("button", { type: "button", class: "quiet danger", click: () => discard(chosen()) }, named("Discard")),
+    button(alone ? "Try again" : "Try all again", () => redrive(chosen())),
+    ...(alone ? [button("Edit and redrive", (opener) => edit(opener, alone))] : []),
+    h("button", { type: "button", class: "quiet danger", click: () => discard(chosen()) }, alone ? "Discard" : "Discard all"),
   );
 }
 
-async function redrive(button, chosen) {
+/** Act, and tell what goes wrong; nothing else is begun meanwhile. */
+async function once(button, act) {
   if (isBusy) return;
   isBusy = true;
   button.setAttribute("aria-disabled", "true");
-  tell([`${letters(chosen.length)} tried again…`]);
   try {
-    tell(said(await call("POST", "operations/redrive", { body: { ids: chosen.map((letter) => letter.id) } })));
-    await done();
+    await act(button);
   } catch (error) {
     tell([error.message]);
   } finally {
     isBusy = false;
     button.removeAttribute("aria-disabled");
   }
+}
+
+async function redrive(chosen) {
+  tell([`${letters(chosen.length)} tried again…`]);
+  tell(said(await call("POST", "operations/redrive", { body: { ids: chosen.map((letter) => letter.id) } })));
+  await done();
+}
+
+/** Open a form with all of the payload, and what is wrong with it. */
+async function edit(opener, letter) {
+  const { payload } = await get(`operations/dead-letters/${letter.id}`);
+  const text = field("payload", "Payload", { tag: "textarea", spellcheck: "false", autocapitalize: "off" }, (text) => text);
+  openForm(opener, `Edit ${letter.type} and redrive`, {
+    submit: "Redrive",
+    fields: [text],
+    async send(values) {
+      const outcome = await call("POST", "operations/edit", { body: { id: letter.id, ...values } });
+      return () => {
+        tell(said(outcome));
+        done();
+      };
+    },
+  });
+  text.input.value = payload;
+  text.blame(cause(letter));
 }
 
 /** What came of letters that were tried again. */

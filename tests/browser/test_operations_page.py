@@ -293,6 +293,104 @@ def test_what_somebody_else_has_decided_is_said_so(
     person.expects("ERR_FAILED")
 
 
+# Edited
+
+
+@pytest.fixture
+def bill(server: RedisProcess, tally: Tally) -> Iterator[None]:
+    """A dead letter and no other: an invoice of 7.00 in account 1, whose price has a wrong name."""
+    server.client.delete(DEAD)
+    customer = Shop(tally).customer("Ada")
+    eventually(tally.settled)
+    number = 10**15 + server.client.xlen("event-stream")
+    payload = (
+        f'{{"id":"{number}","customer_id":"{customer}","cents":700,"created_date":"2019-01-06T12:00:00Z",'
+        '"purchase_date":"2019-01-06"}'
+    )
+    event: Any = {"EventTypeName": "InvoiceCreated", "Payload": payload, "EventId": f"till:{number}"}
+    server.client.xadd("event-stream", event)
+    eventually(lambda: server.client.xlen(DEAD) == 1)
+    yield
+    server.client.delete(DEAD)
+
+
+def _open_form(page: Page, tally: Tally) -> Locator:
+    _see(page, tally.accounts)
+    _reason(page).locator("summary").press("Enter")
+    page.get_by_role("button", name="Edit and redrive").press("Enter")
+    form = page.get_by_role("dialog", name="Edit InvoiceCreated and redrive")
+    expect(form.get_by_label("Payload")).to_be_focused()
+    return form
+
+
+def test_a_letter_is_edited_by_keyboard_and_is_in_the_totals(
+    person: Person, tally: Tally, bill: None
+) -> None:
+    before = tally.accounts.get("/accounts/1")["total_revenue_cents"]
+    page = person.page
+    form = _open_form(page, tally)
+    payload = form.get_by_label("Payload")
+    expect(payload).to_have_value(re.compile(r'^\{\n  "id": "1\d+",\n.*\n  "cents": 700,\n', re.DOTALL))
+    expect(payload).to_have_accessible_description(re.compile("missing .* `purchase_price_cents`"))
+    payload.fill(payload.input_value().replace("cents", "purchase_price_cents"))
+    page.keyboard.press("Tab")
+    expect(form.get_by_role("button", name="Cancel")).to_be_focused()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(_outcome(page)).to_have_text("1 dead letter applied: the totals have it now.")
+    expect(_reason(page)).to_have_count(0)
+    expect(page.get_by_role("heading", name="Dead letters")).to_be_focused()
+    eventually(lambda: tally.accounts.get("/accounts/1")["total_revenue_cents"] == before + 700)
+
+
+def test_what_is_wrong_with_an_edit_is_said_at_the_field_and_nothing_is_done(
+    person: Person, tally: Tally, server: RedisProcess, bill: None
+) -> None:
+    form = _open_form(person.page, tally)
+    payload = form.get_by_label("Payload")
+    for wrong, said in {
+        '{"id": "7"}': r"This could not be applied as InvoiceCreated either: Payload: Object missing.*\.",
+        "{": r"This could not be applied as InvoiceCreated either: Payload: Input data was truncated\.",
+    }.items():
+        payload.fill(wrong)
+        form.get_by_role("button", name="Redrive").click()
+        expect(payload).to_have_accessible_description(re.compile(said))
+        expect(payload).to_be_focused()
+        person.expects("422")
+    person.page.keyboard.press("Escape")
+    expect(person.page.get_by_role("button", name="Edit and redrive")).to_be_focused()
+    assert server.client.xlen(DEAD) == 1
+
+
+def test_an_edit_of_a_letter_that_somebody_else_has_decided_on_stays_to_be_read(
+    person: Person, tally: Tally, server: RedisProcess, bill: None
+) -> None:
+    form = _open_form(person.page, tally)
+    payload = form.get_by_label("Payload")
+    payload.fill(right := payload.input_value().replace("cents", "purchase_price_cents"))
+    server.client.delete(DEAD)
+    form.get_by_role("button", name="Redrive").click()
+    expect(form.get_by_role("alert")).to_contain_text("it was tried again, edited or discarded meanwhile.")
+    expect(payload).to_have_value(right)
+    person.expects("404")
+
+
+def test_an_edit_is_sent_once_however_often_one_clicks(person: Person, tally: Tally, bill: None) -> None:
+    asked: list[str] = []
+    person.page.on("request", lambda request: asked.append(f"{request.method} {request.url}"))
+    _see(person.page, tally.accounts)
+    _reason(person.page).locator("summary").click()
+    person.page.get_by_role("button", name="Edit and redrive").dblclick()
+    form = person.page.get_by_role("dialog")
+    payload = form.get_by_label("Payload")
+    payload.fill(payload.input_value().replace("cents", "purchase_price_cents"))
+    form.get_by_role("button", name="Redrive").dblclick()
+    expect(_outcome(person.page)).to_contain_text("1 dead letter applied")
+    expect(form).to_have_count(0)
+    (sent,) = [each for each in asked if each.startswith("POST")]
+    assert sent.endswith("/operations/edit")
+
+
 # What does not answer
 
 
@@ -395,6 +493,11 @@ def test_axe_has_nothing_to_blame_and_nothing_sticks_out(
         "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
     )
     assert width <= shown
+    page.get_by_role("button", name="Edit and redrive").first.click()
+    expect(page.get_by_role("dialog").get_by_label("Payload")).to_be_focused()
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    page.keyboard.press("Escape")
     page.get_by_role("button", name="Discard all").click()
     expect(page.get_by_role("dialog")).to_be_visible()
     found = Axe().run(page)

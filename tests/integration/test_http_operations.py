@@ -1,5 +1,6 @@
 """What the operations page asks the services for, and what it has them do."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from support.engines import bundled_process, free_port
 from support.redis_process import RedisProcess
 from support.tally import Client, Tally, running
 from support.waiting import eventually
-from tally.http.operations import MOST_LETTERS, MOST_UNREAD
+from tally.http.operations import LONGEST_EDITED, MOST_LETTERS, MOST_UNREAD
 
 SERVICES = ["accounts", "customers"]
 
@@ -161,7 +162,7 @@ def test_the_letters_are_shown_with_what_they_hold(tally: Tally, letters: list[d
     assert {letter["group"].partition("@")[0] for letter in letters} == {"accounts", "customers"}
     for letter in letters:
         assert letter["type"] == "AccountCreated"
-        assert letter["fields"] == {"EventTypeName": "AccountCreated", "Payload": '{"cents": 100}'}
+        assert letter["fields"] == {"EventTypeName": "AccountCreated", "Payload": '{\n  "cents": 100\n}'}
         assert "`id`" in letter["reason"]
         assert letter["deliveries"] == 1
         assert letter["failed_at"].endswith("Z")
@@ -227,6 +228,126 @@ def test_of_many_letters_the_oldest_are_shown_and_of_long_fields_the_beginning(
     assert told["total"] == len(ids)
     assert len(told["letters"][0]["fields"]["Payload"]) < 5_000
     client.delete("{event-stream}:dead")
+
+
+# Edited
+
+
+@pytest.fixture
+def bill(tally: Tally, client: redis.Redis) -> Iterator[dict[str, Any]]:
+    """What a dead letter lacks a price to be: an invoice of another program, of an account that is open."""
+    client.delete("{event-stream}:dead")
+    customer = new_customer(tally.customers, new_account(tally.accounts))
+    number = str(10**15 + int(client.xlen("event-stream")))
+    bill = {
+        "id": number,
+        "customer_id": customer,
+        "created_date": "2019-01-06T12:00:00Z",
+        "purchase_date": "2019-01-06",
+    }
+    yield bill
+    client.delete("{event-stream}:dead")
+
+
+def _dead(client: redis.Redis, tally: Tally, payload: str, type: str = "InvoiceCreated") -> str:
+    """The id of the dead letter of an event that says that."""
+    letter: Any = {"EventTypeName": type, "Payload": payload, "EventId": "shop:1", "StreamId": "1-1"}
+    return _added(client, {**letter, "Group": _group(tally), "Reason": "Payload: odd", "Deliveries": "1"})
+
+
+def _edit(tally: Tally, id: str, payload: str, status: int = 200) -> Any:
+    answer = tally.accounts.request("POST", "/operations/edit", {"id": id, "payload": payload})
+    assert answer.status == status, answer.data
+    return answer.json()
+
+
+def _payload(tally: Tally, id: str) -> str:
+    payload: str = tally.customers.get(f"/operations/dead-letters/{id}")["payload"]
+    return payload
+
+
+def test_an_edited_letter_is_applied_and_a_repetition_finds_it_gone(
+    tally: Tally, client: redis.Redis, bill: dict[str, Any]
+) -> None:
+    eventually(tally.settled)
+    event: Any = {"EventTypeName": "InvoiceCreated", "Payload": json.dumps({**bill, "cents": 700})}
+    client.xadd("event-stream", {**event, "EventId": f"shop:{bill['id']}"})
+    eventually(lambda: _letters(tally)["total"] == 1)
+    (letter,) = _letters(tally)["letters"]
+    right = _payload(tally, letter["id"]).replace("cents", "purchase_price_cents")
+    assert _edit(tally, letter["id"], right)["applied"] == [letter["id"]]
+    gone = _edit(tally, letter["id"], right, 404)
+    assert gone["detail"] == (
+        f"There is no dead letter {letter['id']} any more: it was tried again, edited or discarded meanwhile."
+    )
+    client.xadd("event-stream", {**event, "Payload": right, "EventId": f"shop:{bill['id']}"})
+    eventually(tally.settled)
+    account = tally.customers.get(f"/customers/{bill['customer_id']}")["account_id"]
+    assert tally.accounts.get(f"/accounts/{account}")["total_revenue_cents"] == 700
+    edited: Any = client.hvals("{event-stream}:edited:" + _group(tally))
+    assert any(bill["id"].encode() in fields for fields in edited)  # a rebuild has it
+
+
+def test_what_could_not_be_applied_either_is_refused_in_words_at_the_payload(
+    tally: Tally, client: redis.Redis, bill: dict[str, Any]
+) -> None:
+    good = json.dumps({**bill, "purchase_price_cents": 1})
+    id = _dead(client, tally, good)
+
+    def said(payload: str, of: str = id) -> str:
+        (fault,) = _edit(tally, of, payload, 422)["errors"]
+        assert fault["field"] == "payload"
+        return str(fault["message"])
+
+    lacks = said(json.dumps(bill))
+    assert lacks.startswith("This could not be applied as InvoiceCreated either: Payload: Object missing")
+    assert "JSON is malformed" in said("{]")
+    assert "Input data was truncated" in said("")
+    assert said(json.dumps(json.loads(good), indent=4)) == "Nothing is changed in it"
+    unknown = _dead(client, tally, "{}", type="OrderPlaced")
+    assert said('{"id": "1"}', unknown) == "This release does not know events of the type OrderPlaced"
+    assert [letter["id"] for letter in _letters(tally)["letters"]] == [id, unknown]
+
+
+def test_a_payload_to_edit_is_whole_and_its_numbers_are_as_they_were_written(
+    tally: Tally, client: redis.Redis, bill: dict[str, Any]
+) -> None:
+    text = json.dumps({**bill, "cents": 12345678901234567890, "note": "é" * 32 * 1024})
+    id = _dead(client, tally, text)
+    payload = _payload(tally, id)
+    assert json.loads(payload) == json.loads(text)
+    assert '\n  "cents": 12345678901234567890,\n' in payload
+    assert _edit(tally, id, payload.replace('"cents": 123', '"purchase_price_cents": 1'), 422)  # too much
+    right = payload.replace('"cents": 12345678901234567890', '"purchase_price_cents": 1')
+    assert _edit(tally, id, right)["applied"] == [id]
+
+
+def test_a_payload_that_is_too_long_for_the_page_is_left_to_the_command(
+    tally: Tally, client: redis.Redis, bill: dict[str, Any]
+) -> None:
+    id = _dead(client, tally, "x" * (LONGEST_EDITED + 1))
+    refused = problem(tally.accounts.request("GET", f"/operations/dead-letters/{id}"), 409)
+    assert refused["detail"] == (
+        "The payload has 262,145 bytes, and 262,144 can be edited here. "
+        f"`dead-letters edit {id}` opens it in an editor."
+    )
+    problem(tally.accounts.request("POST", "/operations/edit", {"id": id, "payload": "x" * 2**20}), 413)
+
+
+def test_what_is_no_letter_or_no_payload_is_no_edit(tally: Tally) -> None:
+    for id in ("1-0", "x"):
+        problem(tally.accounts.request("GET", f"/operations/dead-letters/{id}"), 404)
+    problem(tally.accounts.request("POST", "/operations/edit", {"id": "x"}), 422, "id", "payload")
+
+
+def test_of_a_group_that_is_gone_nobody_tries_what_was_edited(
+    tally: Tally, client: redis.Redis, bill: dict[str, Any]
+) -> None:
+    event = {"EventTypeName": "InvoiceCreated", "Payload": "{}"}
+    id = _added(client, {**event, "StreamId": "1-1", "Group": "accounts@00000000"})
+    outcome = _edit(tally, id, json.dumps({**bill, "purchase_price_cents": 1}))
+    assert "is gone" in outcome["refused"][id]
+    assert _payload(tally, id) == "{}"
 
 
 @pytest.mark.parametrize(
