@@ -13,11 +13,11 @@ import msgspec
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay
 from tenacity.wait import wait_random_exponential
 
-from tally.commands.demo_data import ACCOUNTS, Demo, made_on
 from tally.commands.service_client import LIGHT, PATIENCE_SECONDS, Refused, ServiceClient, Unavailable
 from tally.config import Settings
 from tally.events import now
 from tally.http.exports import meant
+from tally.store.demo_data import ACCOUNTS, Demo, made_on
 from tally.store.idempotency import KEPT_SECONDS
 
 BATCH = 500  # rows a request

@@ -21,8 +21,8 @@ def demo(file: Path | None, token: str | None) -> None:
     Example: python supervisor.py demo
     """
     from tally.commands import demo as making  # loads what retries; `run` does without
-    from tally.commands.demo_data import ACCOUNTS
     from tally.commands.service_client import address
+    from tally.store.demo_data import ACCOUNTS
 
     settings = load(file)
     try:

@@ -12,6 +12,7 @@ from tally.http.after import After, EventsElsewhere
 from tally.http.answers import CustomerRevenuePage, Ownership, RevenuePage
 from tally.http.auth import Forbidden, Gate, OpenGate, TokenGate, owner, principal
 from tally.http.calls import ACCOUNTS, ACCOUNTS_PAGE, SIGN_IN
+from tally.http.demo import add_accounts_demo
 from tally.http.health import add_health
 from tally.http.lists import RevenueListRequest
 from tally.http.login import LoginResource
@@ -100,6 +101,7 @@ def api(
     app.add_route("/accounts/{id}/revenue", revenue, suffix="account")
     app.add_route("/accounts/{id}/customers/{customer}/revenue", revenue, suffix="customer")
     add_accounts_overview(app, service)
+    add_accounts_demo(app, service)
     add_health(app, service, status)
     app.add_route("/asyncapi.json", AsyncApiResource())
     app.add_route("/openapi.json", OpenApiResource("Tally: accounts", calls, bearer=bool(tokens)))

@@ -60,6 +60,12 @@ class Forbidden(falcon.HTTPForbidden):
         super().__init__(title="Not allowed", description=detail)
 
 
+def insist_on_admin(req: falcon.Request, what: str) -> None:
+    """Raises Forbidden, which says that `what`, as in "Operations are", is for admins."""
+    if not principal(req).admin:
+        raise Forbidden(f"{what} for admins.")
+
+
 CHALLENGE = 'Bearer realm="tally"'
 
 

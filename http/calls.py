@@ -823,8 +823,10 @@ _SESSION = (
     Call(id="keepSession", method="POST", path="/auth/session", does="Keep the token in a cookie"),
     Call(id="forgetSession", method="DELETE", path="/auth/session", does="Forget it"),
 )
+_DEMO = Call(id="loadDemo", method="POST", path="/demo", does="Record this service's part of the demo")
 CUSTOMERS_PAGE = (
     *_SESSION,
+    _DEMO,
     Call(
         id="searchCustomers",
         method="GET",
@@ -857,6 +859,7 @@ CUSTOMERS_PAGE = (
 )
 ACCOUNTS_PAGE = (
     *_SESSION,
+    _DEMO,
     Call(
         id="nameAccounts",
         method="GET",

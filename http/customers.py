@@ -12,6 +12,7 @@ from tally.http.answers import CreditPage, CustomerPage, HistoryPage, InvoicePag
 from tally.http.auth import OpenGate, TokenGate, owner
 from tally.http.calls import CUSTOMERS, CUSTOMERS_PAGE
 from tally.http.customer_views import add_customer_views
+from tally.http.demo import add_customers_demo
 from tally.http.health import add_health
 from tally.http.lists import CustomerListRequest, ListRequest
 from tally.http.long_lists import LongLists
@@ -91,6 +92,7 @@ def api(
     app.add_route("/credits/batch", credits, suffix="batch")
     app.add_route("/credits/{id}", credits, suffix="one")
     add_customer_views(app, service)
+    add_customers_demo(app, service)
     add_health(app, service, status)
     app.add_route("/asyncapi.json", AsyncApiResource())
     app.add_route("/openapi.json", OpenApiResource("Tally: customers", CUSTOMERS, bearer=bool(tokens)))

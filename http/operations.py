@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 
 from tally.events import PAYLOAD_FIELD
 from tally.http import bodies
-from tally.http.auth import Forbidden, principal
+from tally.http.auth import insist_on_admin, principal
 from tally.http.minutes import Minute
 from tally.http.problems import RETRY_AFTER_SECONDS, FieldError, WrongFields
 from tally.http.service import SINGLE_BODY, Json, read_body
@@ -115,12 +115,6 @@ def add_operations(app: Any, sources: Sources) -> None:
     app.add_route("/operations/discard", letters, suffix="discard")
 
 
-def _insist_on_admin(req: falcon.Request) -> None:
-    """Raises Forbidden."""
-    if not principal(req).admin:
-        raise Forbidden("Operations are for admins.")
-
-
 class MinutesResource:
     """What came in, and what was applied."""
 
@@ -129,7 +123,7 @@ class MinutesResource:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The service's last hour. Raises Forbidden."""
-        _insist_on_admin(req)
+        insist_on_admin(req, "Operations are")
         Json.send(resp, {"minutes": self._minutes()})
 
 
@@ -141,7 +135,7 @@ class StreamResource:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """A StreamReport. No question keeps Redis busy, however much is there. Raises Forbidden."""
-        _insist_on_admin(req)
+        insist_on_admin(req, "Operations are")
         actors, stream = self._sources.actors(), self._sources.open_stream()
         try:
             Json.send(resp, _report(actors, stream))
@@ -205,7 +199,7 @@ class DeadLettersResource:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """How many there are, None while Redis does not answer, and the oldest of them. Raises Forbidden."""
-        _insist_on_admin(req)
+        insist_on_admin(req, "Operations are")
         try:
             with self._letters() as (stream, letters):
                 found, total = letters.after("0-0", MOST_LETTERS), stream.dead_letters()
@@ -224,7 +218,7 @@ class DeadLettersResource:
 
     def on_get_payload(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """All that a letter's event says, to be edited. Raises Forbidden or LetterGone."""
-        _insist_on_admin(req)
+        insist_on_admin(req, "Operations are")
         with self._letters() as (_, letters):
             letter = _one(letters, id)
         if (length := len(letter.payload)) > LONGEST_EDITED:
@@ -240,7 +234,7 @@ class DeadLettersResource:
 
         Raises Forbidden, LetterGone, or WrongFields for what could not be applied either.
         """
-        _insist_on_admin(req)
+        insist_on_admin(req, "Operations are")
         edit = bodies.decode(read_body(req, SINGLE_BODY), Edit)
         with self._turn(), self._letters() as (_, letters):
             edited = _edited(_one(letters, edit.id), edit.payload)
@@ -285,7 +279,7 @@ class DeadLettersResource:
 
 def _chosen(req: falcon.Request) -> list[str]:
     """The ids of the letters that the request is about. Raises Forbidden or WrongFields."""
-    _insist_on_admin(req)
+    insist_on_admin(req, "Operations are")
     return bodies.decode(read_body(req, SINGLE_BODY), Chosen).ids
 
 

@@ -16,6 +16,7 @@ from tally.http.lists import sought
 from tally.http.periods import last_month_of
 from tally.http.problems import FieldError, WrongFields
 from tally.http.service import Json, Page, Service, one_of, path_id, query
+from tally.store import demo
 from tally.store.account_totals import AccountQuery, AccountTotals, Sort
 from tally.store.accounts import Accounts, CustomerOrder
 from tally.store.months import Months
@@ -56,8 +57,9 @@ class AccountsOverview:
             everything = totals.sums()
             found = totals.sums(query.search).accounts if query.search else everything.accounts
             largest = totals.largest()
+            may_load_demo = owner(req) is None and not everything.accounts and demo.is_empty(store)
         rows = [{**asdict(each), "months": [*map(Cents, months[each.id])]} for each in accounts]
-        answer = {"accounts": rows, "found": found, "totals": everything}
+        answer = {"accounts": rows, "found": found, "totals": everything, "may_load_demo": may_load_demo}
         Json.send(resp, {**answer, "largest_revenue_cents": largest})
 
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:

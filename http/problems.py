@@ -183,6 +183,8 @@ def _from_store(req: falcon.Request, error: errors.StoreError) -> falcon.HTTPErr
             return WrongFields([FieldError("Idempotency-Key", detail)], detail)
         case errors.Changed():
             return falcon.HTTPPreconditionFailed(title="Changed meanwhile", description=detail)
+        case errors.NotEmpty():
+            return falcon.HTTPConflict(title="Not empty", description=detail)
         case errors.AccountInUse():
             return falcon.HTTPConflict(title="Account in use", description=detail)
         case errors.CustomerInUse():

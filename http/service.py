@@ -86,6 +86,10 @@ class Service(Generic[S]):
         self.insist_on_permission()
         return self.note(change)
 
+    def write_and_tell(self, change: Callable[[S], Answer]) -> Answer:
+        """Like `write`; the answer has the events that tell of the change."""
+        return self.write(lambda store: _told(store, lambda: change(store)))
+
     def note(self, change: Callable[[S], T]) -> T:
         """The same for what this machine alone is to know, and nobody is told of: at a standby, too."""
         return self.commits.run(lambda: change(self._writer))
@@ -110,7 +114,7 @@ class Service(Generic[S]):
         """
         key = req.env.get("HTTP_IDEMPOTENCY_KEY")
         if key is None:
-            return self.write(lambda store: _told(store, lambda: change(store, cause(req))))
+            return self.write_and_tell(lambda store: change(store, cause(req)))
         if not _VISIBLE_ASCII.match(key):
             raise WrongFields([FieldError("Idempotency-Key", "Expected 1 to 200 visible ASCII characters")])
         own_key = f"{principal(req).name} {key}".lstrip()  # no other user's; a key holds no blank

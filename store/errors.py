@@ -81,6 +81,13 @@ class UnknownReference(StoreError):
         self.field, self.kind, self.missing = field, kind, missing
 
 
+class NotEmpty(StoreError):
+    """The demo is for where nothing is recorded yet."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"There are {what} already; the demo is for an empty Tally, so nothing was changed.")
+
+
 class Misdirected(StoreError):
     """Another node has it: what is asked for is done there.
 

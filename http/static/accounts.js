@@ -3,6 +3,7 @@
 import { call, get, Problem, remove, required, session, withChange } from "./api.js";
 import { sparkline } from "./chart.js";
 import { day } from "./days.js";
+import { onLoad } from "./demo.js";
 import { $, announce, h, meta, Pager, Rows, settled, write, writeFigure } from "./dom.js";
 import { ask, field, openForm } from "./form.js";
 import { menu } from "./menu.js";
@@ -206,6 +207,7 @@ function showList(answer, last) {
   write($("trend"), last === thisMonth() ? "12 months" : `To ${shortMonth(last)}`);
   $("accounts").hidden = !answer.accounts.length;
   $("begin").hidden = totals.accounts !== 0;
+  $("demo").hidden = !answer.may_load_demo;
   $("looked-at").hidden = totals.accounts === 0;
   $("empty").hidden = Boolean(answer.accounts.length);
   showRange(pager, answer.accounts.length, found, PAGE);
@@ -404,6 +406,11 @@ async function deleteAccount(id) {
   await follow();
   $("search").focus();
 }
+
+// Its customers are loaded on the other page: a page changes its own service only.
+const customersAnswer = () => get("health/ready", "customers").then(() => null);
+const goOn = () => location.assign(withChange(h("a", { href: meta("customers") })).href);
+onLoad($("load-demo"), $("demo-trouble"), customersAnswer, goOn);
 
 // --- all of it, again and again ---------------------------------------------------------------
 

@@ -2,9 +2,10 @@
 
 import { accountName, learn } from "./account-names.js";
 import { accountFilter } from "./account-field.js";
-import { get, withChange } from "./api.js";
+import { get, session, withChange } from "./api.js";
 import { newCustomer } from "./customer-forms.js";
 import { day } from "./days.js";
+import { accountsOfDemo, onLoad } from "./demo.js";
 import { $, announce, h, meta, Pager, Rows, settled, write, writeFigure } from "./dom.js";
 import { importFile } from "./import-file.js";
 import { money } from "./money.js";
@@ -81,6 +82,19 @@ function showSort() {
   }
 }
 
+let demo; // the demo's accounts: a promise of their ids, null where there are others
+
+/** Where there is no customer, offer to load the demo's, if the accounts are the demo's. */
+async function offerDemo(isEmpty) {
+  if (isEmpty && (await session()).admin) demo ??= accountsOfDemo().catch(() => null);
+  $("demo").hidden = !isEmpty || !(await demo);
+}
+
+onLoad($("load-demo"), $("demo-trouble"), async () => ({ accounts: await demo }), () => {
+  dispatchEvent(new Event("recorded"));
+  $("list-title").focus();
+});
+
 /** What GET /customers is asked for, as far as it knows it. */
 const filters = ({ search, account }) => ({ ...(search && { search }), ...(account && { account_id: account }) });
 
@@ -124,6 +138,7 @@ export const list = {
     $("list-note").hidden = !sorted.rank || answer.ranked;
     write($("list-note"), $("list-note").hidden ? "" : "More than 10,000 customers match: they can't be sorted so. Search, or choose an account, to have fewer.");
     pager.show("", Boolean(now.at), Boolean(next));
+    await offerDemo(!customers.length && !now.search && !now.account && !now.at);
     if (!isToldOf) tell(customers.length);
     showNames(customers, now);
   },

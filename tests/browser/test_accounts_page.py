@@ -520,7 +520,7 @@ def test_an_empty_tally_says_how_to_begin_and_a_dead_one_is_waited_for(
         page.goto(f"http://127.0.0.1:{tally.accounts.port}/")
         begin = page.locator("#begin")
         expect(begin).to_contain_text("There is no account yet.")
-        for step in ("Open an account", "Record a customer", "import a file", "tally demo"):
+        for step in ("Open an account", "Record a customer", "import a file", "Load the demo"):
             expect(begin).to_contain_text(step)
         expect(page.locator("#looked-at")).to_be_hidden()
         begin.get_by_role("button", name="Open an account").click()

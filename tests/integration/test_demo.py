@@ -5,23 +5,27 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+import urllib3
+from integration.conftest import problem
 
 from support import users
 from support.cli import command
 from support.engines import free_port
 from support.program import SUPERVISOR
-from support.tally import ROOT, Tally, running
+from support.tally import ROOT, Client, Tally, running
+from support.waiting import eventually
 from tally.commands import demo
-from tally.commands.demo_data import ACCOUNTS, CREDITS, CUSTOMERS, INVOICES, made_on
 from tally.commands.service_client import ServiceClient
 from tally.config import load
 from tally.events import now
+from tally.store.demo_data import ACCOUNTS, CREDITS, CUSTOMERS, INVOICES, made_on
 
 T = TypeVar("T")
 PAGE = ROOT / "docs" / "break-it-yourself.md"
@@ -107,6 +111,56 @@ def test_with_users_an_admin_s_token_makes_it(tmp_path: Path) -> None:
         refused = _demo(tally, "--token", users.sign_in(tally, "maria").token)
         assert "demo wants an admin's token" in refused.stderr
         assert _demo(tally, "--token", users.sign_in(tally, "root").token).returncode == 0
+
+
+# As the pages load it
+
+
+def _load(client: Client, accounts: list[str] | None = None) -> urllib3.BaseHTTPResponse:
+    return client.request("POST", "/demo", None if accounts is None else {"accounts": accounts})
+
+
+def test_the_pages_load_the_demo_in_two_parts_and_each_once(tally: Tally) -> None:
+    assert tally.accounts.get("/accounts/summary")["may_load_demo"]
+    with ThreadPoolExecutor(4) as clicks:
+        opened = [*clicks.map(lambda _: _load(Client(tally.accounts.port)), range(4))]
+    assert sorted(each.status for each in opened) == [201, 409, 409, 409]
+    (first,) = [each for each in opened if each.status == 201]
+    ids = first.json()["ids"]
+    assert not tally.accounts.get("/accounts/summary")["may_load_demo"]
+    known = {"Tally-After": first.headers["Tally-Event-Id"], "Prefer": "wait=10"}
+    assert tally.customers.request("GET", "/customers", headers=known).status == 200
+    with ThreadPoolExecutor(4) as clicks:
+        recorded = [*clicks.map(lambda _: _load(Client(tally.customers.port), ids), range(4))]
+    assert sorted(each.status for each in recorded) == [201, 409, 409, 409]
+    eventually(tally.settled)
+    _assert_is_whole(tally)
+
+    before = _lists(tally)
+    assert "There are accounts or customers already" in problem(_load(tally.accounts), 409)["detail"]
+    assert "There are customers already" in problem(_load(tally.customers, ids), 409)["detail"]
+    assert "has accounts already" in _demo(tally).stderr
+    assert _lists(tally) == before
+
+
+def test_where_anything_is_recorded_the_pages_load_no_demo(tally: Tally) -> None:
+    tally.customers.post("/customers", {"name": "Ada", "account_id": "1"})
+    eventually(tally.settled)
+    assert not tally.accounts.get("/accounts/summary")["may_load_demo"]
+    problem(_load(tally.accounts), 409)
+    assert tally.accounts.get("/accounts") == []
+    for _ in ACCOUNTS:
+        tally.accounts.post("/accounts", {"name": "one", "owned_by": "ana"})
+    eventually(tally.settled)
+    problem(_load(tally.customers, ["1", "2", "3", "4", "5", "6"]), 409)
+
+
+def test_the_customers_of_the_demo_wait_for_its_accounts(tally: Tally) -> None:
+    ids = [str(number) for number in range(101, 101 + len(ACCOUNTS))]
+    refused = problem(_load(tally.customers, ids), 409)
+    assert refused["detail"] == "The accounts are not known here yet: try again soon."
+    problem(_load(tally.customers, ids[1:]), 422, "accounts")
+    assert tally.customers.get("/customers")["customers"] == []
 
 
 def test_the_demo_is_the_same_each_time_and_ends_today() -> None:

@@ -1,0 +1,71 @@
+"""The demo, which empty pages load: each service records its own part. For admins.
+
+These calls are the pages' own, and may change with them. They may be repeated: the demo is there once.
+"""
+
+from typing import Annotated, Any
+
+import falcon
+from msgspec import Meta, Struct
+
+from tally.events import Id
+from tally.http import bodies
+from tally.http.auth import insist_on_admin
+from tally.http.service import SINGLE_BODY, Service, cause, read_body, send_made
+from tally.store import demo
+from tally.store.accounts import Accounts
+from tally.store.customers import Customers
+from tally.store.demo_data import ACCOUNTS
+from tally.store.errors import UnknownReference
+from tally.store.idempotency import made_many
+
+
+class Opened(Struct, frozen=True):
+    """The body of the customers' part: the demo's accounts, in order."""
+
+    accounts: Annotated[list[Id], Meta(min_length=len(ACCOUNTS), max_length=len(ACCOUNTS))]
+
+
+def add_accounts_demo(app: Any, service: Service[Accounts]) -> None:
+    """Add the accounts' part."""
+    app.add_route("/demo", AccountsDemo(service))
+
+
+def add_customers_demo(app: Any, service: Service[Customers]) -> None:
+    """Add the customers' part, with their invoices and credits."""
+    app.add_route("/demo", CustomersDemo(service))
+
+
+class AccountsDemo:
+    """The accounts."""
+
+    def __init__(self, service: Service[Accounts]) -> None:
+        self._service = service
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Open them. Raises Forbidden or NotEmpty."""
+        insist_on_admin(req, "The demo is")
+        why = cause(req)
+        send_made(resp, self._service.write_and_tell(lambda store: made_many(demo.open_accounts(store, why))))
+
+
+class CustomersDemo:
+    """The customers of these, and what they bought."""
+
+    def __init__(self, service: Service[Customers]) -> None:
+        self._service = service
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Record them. Raises Forbidden or NotEmpty, and HTTPConflict until the accounts are known here."""
+        insist_on_admin(req, "The demo is")
+        accounts = bodies.decode(read_body(req, SINGLE_BODY), Opened).accounts
+        why = cause(req)
+        try:
+            answer = self._service.write_and_tell(
+                lambda store: made_many(demo.record_customers(store, accounts, why))
+            )
+        except UnknownReference as error:
+            raise falcon.HTTPConflict(
+                title="Account unknown", description="The accounts are not known here yet: try again soon."
+            ) from error
+        send_made(resp, answer)
