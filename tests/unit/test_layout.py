@@ -212,3 +212,15 @@ def test_tally_runs_from_the_wheel_alone(wheel: Path, tmp_path: Path) -> None:
     where, version = _run(sys.executable, "-c", code, directory=tmp_path, path=tmp_path / "site").splitlines()
     assert all(Path(file).is_relative_to(tmp_path) for file in where.split())
     assert version.startswith("tally")
+
+
+def test_prose_is_read_without_moving_the_head() -> None:
+    """No line of it is longer than 120 characters; code and tables are as long as they must be."""
+    found = []
+    for file in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
+        is_code = False
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+            is_code ^= line.lstrip().startswith("```")
+            if not is_code and not line.startswith("|") and len(line) > 120:
+                found.append(f"{file.relative_to(ROOT)}:{number}")
+    assert found == []
