@@ -21,6 +21,7 @@ WINDOWS: list[dict[str, Any]] = [
 ]
 
 
+# Asked for before a window: the pages ask it all the time, and must be closed first.
 @pytest.fixture
 def empty(tmp_path: Path) -> Iterator[Tally]:
     with running(tmp_path) as tally:
@@ -42,7 +43,7 @@ def _look_at(page: Page) -> None:
 
 
 def test_the_demo_is_loaded_by_two_buttons_and_once_however_often_one_clicks(
-    window: OpenWindow, empty: Tally
+    empty: Tally, window: OpenWindow
 ) -> None:
     people = [window(reduced_motion="reduce", **options) for options in WINDOWS]
     for each in people:
@@ -76,7 +77,7 @@ def test_the_demo_is_loaded_by_two_buttons_and_once_however_often_one_clicks(
 
 
 def test_what_somebody_else_has_recorded_meanwhile_is_said_and_nothing_is_loaded(
-    person: Person, empty: Tally
+    empty: Tally, person: Person
 ) -> None:
     _see(person.page, empty.accounts)
     load = person.page.get_by_role("button", name="Load the demo")

@@ -35,7 +35,7 @@ def test_random_faults_lose_nothing_and_count_nothing_twice(
         chaos = Chaos(tally, server, proxy, seed, retention)
         load = Load(tally)
         until = time.monotonic() + SECONDS
-        with load.running():
+        with load.running(pace=0):
             while time.monotonic() < until:
                 chaos.strike()
         load.exact(**chaos.to_be_exact, seconds=60, others=[chaos.probe])

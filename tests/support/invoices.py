@@ -17,6 +17,7 @@ import redis
 from support.tally import Tally
 from support.waiting import eventually
 
+PACE_SECONDS = 0.008  # from one answer to a client's next request: other tests need the processors, too
 PAUSE_SECONDS = 0.02  # between a refusal and the next try
 
 
@@ -126,7 +127,7 @@ class Load:
 
     def _work(self) -> None:
         connection = Connection(self._tally.customers.port, self._kept, self._patience)
-        while not self._over.is_set():
+        while not self._over.wait(PACE_SECONDS):
             invoice = Invoice(next(self._numbers), self.customer)
             self.invoices.append(invoice)
             while not self._over.is_set():
