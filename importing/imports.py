@@ -86,7 +86,7 @@ class Summary(Struct, frozen=True):
 
 
 class Tried(Struct, frozen=True):
-    """What was found in a file; or, with its columns and an account chosen, what an import of it would do."""
+    """What was found in a file. Once its columns and an account are chosen: what an import would do."""
 
     look: Look | None
     preview: Summary | None

@@ -1,4 +1,4 @@
-"""What an account has already that is like what is to be recorded: found by indexes, whatever else there is.
+"""Finds, by indexes, what an account has already that is like something to be recorded.
 
 In the transaction, or the snapshot, that is open. Rows are id, customer, day, cents and reference.
 """
