@@ -130,11 +130,9 @@ class Load:
         while not self._over.wait(PACE_SECONDS):
             invoice = Invoice(next(self._numbers), self.customer)
             self.invoices.append(invoice)
-            while not self._over.is_set():
+            connection.post(invoice)
+            while not invoice.id and not self._over.wait(PAUSE_SECONDS):
                 connection.post(invoice)
-                if invoice.id:
-                    break
-                self._over.wait(PAUSE_SECONDS)
         connection.close()
 
     def tries(self) -> list[Try]:
