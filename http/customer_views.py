@@ -3,6 +3,7 @@
 These calls are the page's own, and may change with it. Sums are strings, in cents.
 """
 
+from array import array
 from typing import Any, get_args
 
 import falcon
@@ -12,6 +13,7 @@ from tally.events import Id
 from tally.http.auth import owner
 from tally.http.lists import CustomerListRequest, ListRequest
 from tally.http.problems import FieldError, WrongFields
+from tally.http.rankings import Ranked, Rankings
 from tally.http.service import Json, Page, Service, one_of, path_id, query
 from tally.store.customer_list import CustomerQuery
 from tally.store.customer_search import CustomerSearch, Rank
@@ -33,27 +35,48 @@ class CustomersView:
 
     def __init__(self, service: Service[Customers]) -> None:
         self._service = service
+        self._rankings = Rankings(self._in_order)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """A part of the customers that match, with what they spent.
 
-        `rank` sorts by what they spent, or when last, where they are few enough: then `ranked` is true, and
-        `next` how many to pass over. Else they come in their `order`.
+        `rank` sorts by what they spent, or when last; `next` tells how many to pass over. More than 10,000
+        come in the order that they had `as_of` a moment ago. Until that is known, `ranked` is false, and
+        none come.
         """
         listed, rank = CustomerListRequest(req), _rank(req)
+        wanted = listed.wanted
         with self._service.read() as store:
             customers = CustomerSearch(store.database, owner(req))
-            offset = listed.wanted.after[1] if listed.wanted.after else 0
-            rows = customers.ranked(listed.wanted, rank, offset) if rank else None
-            if is_ranked := rows is not None:
-                rows, following = listed.cut_at(rows, offset)
+            if rank:
+                answer = self._ranked(
+                    customers, listed, Ranked(owner(req), wanted.account_id, wanted.search, rank)
+                )
             else:
-                found = store.customers(listed.wanted, owner(req))
-                if by_id := _by_id(store, listed.wanted, owner(req)):
+                found = store.customers(wanted, owner(req))
+                if by_id := _by_id(store, wanted, owner(req)):
                     found = [by_id, *(each for each in found if each != by_id)]
                 found, following = listed.cut(found)
-                rows = customers.rows(found)
-        Json.send(resp, {"customers": rows, "next": following, "ranked": is_ranked})
+                answer = {"customers": customers.rows(found), "next": following}
+        Json.send(resp, answer)
+
+    def _ranked(
+        self, customers: CustomerSearch, listed: CustomerListRequest, wanted: Ranked
+    ) -> dict[str, object]:
+        offset = listed.wanted.after[1] if listed.wanted.after else 0
+        rows, as_of = customers.ranked(listed.wanted, wanted.rank, offset), None
+        if rows is None:
+            ranking = self._rankings.ask(wanted)
+            if ranking is None:
+                return {"customers": [], "next": None, "ranked": False}
+            rows, as_of = customers.those(ranking.ids[offset : offset + listed.wanted.limit]), ranking.as_of
+        rows, following = listed.cut_at(rows, offset)
+        return {"customers": rows, "next": following, "ranked": True, "as_of": as_of}
+
+    def _in_order(self, wanted: Ranked) -> "array[int]":
+        query = CustomerQuery(limit=0, account_id=wanted.account_id, search=wanted.search)
+        with self._service.read() as store:
+            return CustomerSearch(store.database, wanted.owner).in_order(query, wanted.rank)
 
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """A customer with a part of its invoices and credits, the newest first."""

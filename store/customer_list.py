@@ -80,17 +80,24 @@ class CustomerList:
         words = [*dict.fromkeys(words_of(query.search))]
         if not words:
             return []
-        match = " ".join(f'"{word}"*' for word in words)
+        match = _match(words)
         is_narrow = query.account_id is not None or self._owner is not None
         if is_narrow or self._are_few(match):
             source = self._source(query) if is_narrow else "customer"
-            return self._rows(
-                query, source, "customer.id IN (SELECT rowid FROM customer_word(:match))", match
-            )
+            return self._rows(query, source, _FOUND, match)
         if query.order in ("id", "-id"):
             joined = "customer_word(:match) AS found CROSS JOIN customer ON customer.id = found.rowid"
             return self._rows(query, joined, "", match)
         return self._walk(query, words)
+
+    def all_of(self, query: CustomerQuery) -> tuple[str, dict[str, Any]]:
+        """SQL for the ids of all customers that are asked for, in no order, and its bindings."""
+        words = words_of(query.search or "")
+        conditions, bindings = self._filters(query)
+        if query.search is not None:
+            conditions.append(_FOUND if words else "false")
+            bindings["match"] = _match(words)
+        return f"SELECT customer.id AS id FROM customer WHERE {' AND '.join(['true', *conditions])}", bindings
 
     def _are_few(self, match: str) -> bool:
         sql = "SELECT count(*) FROM (SELECT 1 FROM customer_word(?) LIMIT ?)"
@@ -115,17 +122,12 @@ class CustomerList:
     def _rows(
         self, query: CustomerQuery, found_in: str, further: str = "", match: str = ""
     ) -> list[Customer]:
-        conditions = [further] if further else []
-        bindings: dict[str, Any] = {"limit": query.limit, "match": match}
+        conditions, bindings = self._filters(query)
+        conditions += [further] if further else []
+        bindings |= {"limit": query.limit, "match": match}
         direction, sign = ("DESC", "<") if query.order.startswith("-") else ("ASC", ">")
         by_name = query.order.endswith("name")
         id = "found.rowid" if "found" in found_in else "customer.id"  # so that SQLite need not sort
-        if query.account_id is not None:
-            conditions.append("account_id = :account")
-            bindings["account"] = query.account_id
-        if self._owner is not None:
-            conditions.append(OWN)
-            bindings["owner"] = self._owner
         if query.after:
             bindings["name"], bindings["id"] = query.after
             beyond = f"{id} {sign} :id"
@@ -141,8 +143,25 @@ class CustomerList:
         )
         return [records.customer(row) for row in rows]
 
+    def _filters(self, query: CustomerQuery) -> tuple[list[str], dict[str, Any]]:
+        conditions: list[str] = []
+        bindings: dict[str, Any] = {}
+        if query.account_id is not None:
+            conditions.append("account_id = :account")
+            bindings["account"] = query.account_id
+        if self._owner is not None:
+            conditions.append(OWN)
+            bindings["owner"] = self._owner
+        return conditions, bindings
+
+
+_FOUND = "customer.id IN (SELECT rowid FROM customer_word(:match))"
 
 OWN = "account_id IN (SELECT id FROM known_account WHERE owned_by = :owner AND NOT deleted)"
+
+
+def _match(words: Iterable[str]) -> str:
+    return " ".join(f'"{word}"*' for word in words)
 
 
 def words_of(text: str) -> list[str]:

@@ -1,5 +1,6 @@
 """The page's questions to customers.db: customers with what they spent, and one with all that it has."""
 
+from array import array
 from collections.abc import Collection, Sequence
 from operator import attrgetter
 from typing import Any, Literal
@@ -11,10 +12,11 @@ from tally.store import nodes, parts, records
 from tally.store.belonging import OPEN_ACCOUNT
 from tally.store.customer_list import CustomerList, CustomerQuery
 from tally.store.database import Database, numbers
+from tally.store.errors import translated
 from tally.store.records import CUSTOMER, Customer
 from tally.store.searching import Cents
 
-MOST_RANKED = 10_000  # customers: what these spent is added up in half a second at most
+MOST_RANKED = 10_000  # customers: what these spent is added up in half a second at most, each time
 
 Rank = Literal["revenue", "-revenue", "last", "-last"]
 
@@ -100,6 +102,11 @@ class CustomerSearch:
         found = self._database.rows(f"{CUSTOMER} WHERE id IN carray(?)", (numbers(sorted(set(ids))),))
         return {row[0]: records.customer(row) for row in found}
 
+    def those(self, ids: Collection[int]) -> list[CustomerRow]:
+        """Those of these customers that there are, in this order, with what they spent."""
+        found = self.named(ids)
+        return self.rows([found[id] for id in ids if id in found])
+
     def is_open(self, account_id: int) -> bool:
         """Whether this account is known, and not deleted."""
         return self._database.value(f"{OPEN_ACCOUNT} AND id = ?", (account_id,)) is not None
@@ -135,6 +142,17 @@ class CustomerSearch:
         else:
             rows.sort(key=lambda row: (row.last_purchase or "", row.id), reverse=rank.startswith("-"))
         return rows[offset : offset + query.limit]
+
+    def in_order(self, query: CustomerQuery, rank: Rank) -> "array[int]":
+        """The ids of all customers asked for, by what they spent or when last.
+
+        Takes time in proportion to all invoices there are, some 4 s of a processor for ten million.
+        """
+        wanted, bindings = CustomerList(self._database, self._owner).all_of(query)
+        direction = "DESC" if rank.startswith("-") else "ASC"
+        sql = _IN_ORDER[rank.removeprefix("-")].format(wanted=wanted, direction=direction)
+        with translated(str(self._database.path)):
+            return array("q", (id for (id,) in self._database.execute(sql, bindings)))
 
     def _spent(self, table: parts.Table, ids: Any) -> list[tuple[int, int, str]]:
         """Customer, cents, and the last day, of those of the customers who have any."""
@@ -197,6 +215,23 @@ class CustomerSearch:
             for kind, id, day, cents, reference, revision, invoice, credited in rows
         ]
 
+
+# All rows are read and sorted by customer once. To look each customer's up takes four times as long.
+_IN_ORDER = {
+    "revenue": (
+        "SELECT id FROM (SELECT id, TRUE AS wanted, 0 AS high, 0 AS low FROM ({wanted})"
+        " UNION ALL SELECT customer_id, FALSE, purchase_price_cents >> 20, purchase_price_cents & 1048575"
+        " FROM invoice"
+        " UNION ALL SELECT customer_id, FALSE, -(credited_cents >> 20), -(credited_cents & 1048575)"
+        " FROM credit)"
+        " GROUP BY id HAVING max(wanted) ORDER BY sum(high) * 1048576 + sum(low) {direction}, id {direction}"
+    ),
+    "last": (
+        "SELECT id FROM (SELECT id, TRUE AS wanted, '' AS day FROM ({wanted})"
+        " UNION ALL SELECT customer_id, FALSE, purchase_date FROM invoice)"
+        " GROUP BY id HAVING max(wanted) ORDER BY max(day) {direction}, id {direction}"
+    ),
+}
 
 _COLUMNS = {"invoice": ("purchase_price_cents", "purchase_date"), "credit": ("credited_cents", "credit_date")}
 

@@ -4,7 +4,7 @@ import { accountName, learn } from "./account-names.js";
 import { accountFilter } from "./account-field.js";
 import { get, session, withChange } from "./api.js";
 import { newCustomer } from "./customer-forms.js";
-import { day } from "./days.js";
+import { day, moment } from "./days.js";
 import { accountsOfDemo, onLoad } from "./demo.js";
 import { $, announce, h, meta, Pager, Rows, settled, write, writeFigure } from "./dom.js";
 import { importFile } from "./import-file.js";
@@ -129,14 +129,17 @@ export const list = {
     const query = new URLSearchParams({ limit: PAGE, ...filters(now), ...sorted, ...(now.at && { after: now.at }) });
     const answer = await get(`customers/search?${query}`);
     if (now !== asked) return; // something else is asked for now
+    const isSorted = answer.ranked !== false;
+    $("list-note").hidden = isSorted && !answer.as_of;
+    write($("list-note"), !isSorted ? "Adding up what each of these customers bought, to sort them …"
+      : answer.as_of ? `There are many customers: their order is that of ${moment(answer.as_of)}.` : "");
+    if (!isSorted) return;
     next = answer.next;
     const customers = answer.customers.filter((each) => !isHeld(`customers/${each.id}`));
     rows.show(customers);
     $("customers").hidden = !customers.length;
     $("empty").hidden = Boolean(customers.length);
     write($("empty"), now.search || now.account ? "No customer matches." : "There is no customer yet.");
-    $("list-note").hidden = !sorted.rank || answer.ranked;
-    write($("list-note"), $("list-note").hidden ? "" : "More than 10,000 customers match: they can't be sorted so. Search, or choose an account, to have fewer.");
     pager.show("", Boolean(now.at), Boolean(next));
     await offerDemo(!customers.length && !now.search && !now.account && !now.at);
     if (!isToldOf) tell(customers.length);

@@ -10,6 +10,7 @@ from playwright.sync_api import Locator, Page, Route, expect
 from support.browser import OpenWindow, Person
 from support.shop import Shop
 from support.waiting import eventually
+from tally.store.customer_search import MOST_RANKED
 
 
 def _detail(page: Page) -> Locator:
@@ -408,6 +409,28 @@ def test_what_one_looks_at_is_in_the_address(person: Person, shop: Shop) -> None
     expect(links).to_have_text(by_revenue)
     _field(page, "Sort by").select_option("By name")
     expect(links).to_have_text(sorted(by_revenue))
+
+
+def test_more_customers_than_are_sorted_at_once_are_sorted_a_moment_later(person: Person, shop: Shop) -> None:
+    page, names = person.page, [f"{shop.mark} Many {number}" for number in range(MOST_RANKED + 1)]
+    ids = []
+    for some in (names[:MOST_RANKED], names[MOST_RANKED:]):
+        rows = [{"name": name, "account_id": "1"} for name in some]
+        ids += shop.tally.customers.post("/customers/batch", rows)["ids"]
+    shop.invoice(ids[1], 500)
+    shop.invoice(ids[0], 400)
+    shop.see_customers(page)
+    page.get_by_role("button", name="Revenue").click()
+    links = page.locator("#customers tbody th a")
+    expect(page.get_by_text("There are many customers: their order is that of ")).to_be_visible()
+    expect(links.nth(0)).to_have_text(names[1])
+    expect(links.nth(1)).to_have_text(names[0])
+    expect(links.nth(2)).to_have_text(names[-1])
+    page.get_by_role("button", name="Next").click()
+    expect(links.nth(0)).to_have_text(names[-24])
+    page.get_by_label("Search customers").fill(f"{shop.mark} Many 1000")
+    expect(links.nth(0)).to_have_text(f"{shop.mark} Many 10000")
+    expect(page.get_by_text("There are many customers")).to_be_hidden()
 
 
 def test_customers_are_shown_with_their_accounts_names_and_chosen_by_these(

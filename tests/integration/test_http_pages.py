@@ -11,8 +11,9 @@ from integration.conftest import credit, invoice, new_account, new_customer, new
 
 from support.tally import ROOT, Client, Tally, running
 from support.waiting import eventually
-from tally.events import now
+from tally.events import now, rfc3339
 from tally.http.overview import first_order
+from tally.store.customer_search import MOST_RANKED
 from tally.version import VERSION
 
 SERVICES = ["accounts", "customers"]
@@ -258,6 +259,22 @@ def test_customers_are_sorted_by_what_they_spent_and_when_last(tally: Tally) -> 
     assert first["customers"][0]["total_revenue_cents"] == "1"
     assert rest["customers"][0]["last_purchase"] is None
     problem(tally.customers.request("GET", "/customers/search?rank=name"), 422, "rank")
+
+
+def test_more_customers_than_are_sorted_at_once_come_sorted_a_moment_later(tally: Tally) -> None:
+    rows = [{"name": f"Many {number}", "account_id": "93"} for number in range(MOST_RANKED)]
+    ids = tally.customers.post("/customers/batch", rows)["ids"]
+    ids.append(new_customer(tally.customers, "93", "One more"))
+    best = [ids[-1], ids[0], ids[5000]]
+    tally.customers.post("/invoices/batch", [invoice(id, 9 - place) for place, id in enumerate(best)])
+    path = "/customers/search?account_id=93&limit=2&rank=-revenue"
+    asked = tally.customers.get(path)
+    assert asked["ranked"] or (asked["customers"], asked["next"]) == ([], None)
+    first = eventually(lambda: (answer := tally.customers.get(path))["ranked"] and answer)
+    rest = tally.customers.get(f"{path}&after={first['next']}")
+    shown = [(each["id"], each["total_revenue_cents"]) for each in first["customers"] + rest["customers"]]
+    assert shown == [(best[0], "9"), (best[1], "8"), (best[2], "7"), (ids[-2], "0")]
+    assert first["as_of"] == rest["as_of"] <= rfc3339(now())
 
 
 def test_invoices_are_listed_with_whose_they_are(tally: Tally) -> None:

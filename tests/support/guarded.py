@@ -52,7 +52,6 @@ _ANSWERS = {
             }
         ],
         "next": None,
-        "ranked": False,
     },
     "/accounts/names": {"accounts": [{"id": "1", "name": "The first account"}]},
 }

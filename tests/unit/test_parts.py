@@ -1,16 +1,18 @@
 """A customer's invoices are found in whatever parts of the table they are."""
 
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from tally.events import Id
 from tally.store.customer_list import CustomerQuery
-from tally.store.customer_search import CustomerSearch, CustomerSums, MonthSum
+from tally.store.customer_search import CustomerSearch, CustomerSums, MonthSum, Rank
 from tally.store.customers import Customers, open_database
 from tally.store.listing import ListQuery
-from tally.store.records import NewCustomer
+from tally.store.records import NewCredit, NewCustomer, NewInvoice
 from tally.store.searching import Cents
 
 PART = 2**18
@@ -85,3 +87,43 @@ def test_customers_are_ranked_over_all_parts_unless_they_are_too_many(customers:
         (YOURS, len(IDS), "2019-01-06"),
     ]
     assert CustomerSearch(customers.database, most=1).ranked(everybody, "-revenue", 0) is None
+
+
+@pytest.mark.parametrize("rank", ["revenue", "-revenue", "last", "-last"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        CustomerQuery(limit=1),
+        CustomerQuery(limit=1, account_id=2),
+        CustomerQuery(limit=1, search="an"),
+        CustomerQuery(limit=1, search="!"),
+    ],
+)
+@pytest.mark.parametrize("owner", [None, "ann"])
+def test_very_many_are_in_the_same_order_as_few(
+    tmp_path: Path, rank: Rank, query: CustomerQuery, owner: str | None
+) -> None:
+    customers = Customers(open_database(tmp_path))
+    amounts = [2**62, 2**62, 7, 2**62, 2**62, 2**62, 0, 7]  # the first customer's go beyond 64 bits
+    with customers.database.transaction():
+        customers.database.executemany(
+            "INSERT INTO known_account VALUES (?, ?, '2019-01-01T00:00:00Z', FALSE)", [(1, "ann"), (2, "bob")]
+        )
+        names = ["Ann", "Anton", "Bea"] * 2
+        ids = customers.create_customers(
+            [NewCustomer(name, Id(1 + number % 2)) for number, name in enumerate(names)]
+        )
+        days = [date(2020 + number % 3, 1, 1) for number in range(len(amounts))]
+        invoices = customers.create_invoices(
+            [
+                NewInvoice(ids[number % 5], day, cents)
+                for number, (cents, day) in enumerate(zip(amounts, days, strict=True))
+            ]
+        )
+        customers.credits.create([NewCredit(ids[1], date(2023, 1, 1), 2**61, invoices[1])])
+    search = CustomerSearch(customers.database, owner)
+    ranked = search.ranked(structs.replace(query, limit=100), rank, 0)
+    assert ranked is not None
+    assert [*search.in_order(query, rank)] == [each.id for each in ranked]
+    assert search.those(search.in_order(query, rank)[:2]) == ranked[:2]
+    customers.database.close()

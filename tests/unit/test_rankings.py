@@ -1,0 +1,75 @@
+"""Orders that take long are made beside the requests, one at a time, and kept for a while."""
+
+import threading
+from array import array
+
+from support.waiting import eventually, known
+from tally.http.rankings import MOST_KEPT, Ranked, Ranking, Rankings
+
+
+def _wanted(account: int) -> Ranked:
+    return Ranked(None, account, None, "-revenue")
+
+
+def _await(rankings: Rankings, wanted: Ranked) -> Ranking:
+    return known(lambda: rankings.ask(wanted))
+
+
+def test_nobody_waits_for_an_order_and_it_is_made_once() -> None:
+    go, made = threading.Event(), []
+
+    def make(wanted: Ranked) -> "array[int]":
+        made.append(wanted)
+        go.wait()
+        return array("q", [3, 1, 2])
+
+    rankings = Rankings(make)
+    for _ in range(3):
+        assert rankings.ask(_wanted(1)) is None
+        assert rankings.ask(_wanted(2)) is None
+    go.set()
+    assert [*_await(rankings, _wanted(1)).ids] == [3, 1, 2]
+    _await(rankings, _wanted(2))
+    assert rankings.ask(_wanted(1)) is rankings.ask(_wanted(1))
+    assert made == [_wanted(1), _wanted(2)]
+
+
+def test_only_the_last_few_are_kept() -> None:
+    rankings = Rankings(lambda wanted: array("q", [wanted.account_id or 0]))
+    for account in range(MOST_KEPT + 1):
+        _await(rankings, _wanted(account))
+    assert [*_await(rankings, _wanted(MOST_KEPT)).ids] == [MOST_KEPT]
+    assert rankings.ask(_wanted(0)) is None
+
+
+def test_an_old_order_is_shown_until_a_newer_one_is_there() -> None:
+    made: list[int] = []
+
+    def make(_: Ranked) -> "array[int]":
+        made.append(1)
+        return array("q", [len(made)])
+
+    rankings = Rankings(make, rest=0)
+    first = _await(rankings, _wanted(1))
+    eventually(lambda: _await(rankings, _wanted(1)).ids[0] > first.ids[0])
+
+
+def test_what_goes_wrong_is_told_to_who_asks_and_then_tried_again() -> None:
+    failures = [LookupError("no room")]
+
+    def make(_: Ranked) -> "array[int]":
+        if failures:
+            raise failures.pop()
+        return array("q", [7])
+
+    rankings = Rankings(make)
+
+    def told() -> bool:
+        try:
+            rankings.ask(_wanted(1))
+        except LookupError:
+            return True
+        return False
+
+    eventually(told)
+    assert [*_await(rankings, _wanted(1)).ids] == [7]
