@@ -336,10 +336,16 @@ def _others(
         and number_of(source, known, heirs) == database.node
     ]
     if others := sorted({*others} - {former for heir, former in heirs.items() if heir not in own}):
-        yield (
-            f"the stream also has events of {' and '.join(others[:3])}, another {database.service} database: "
-            "where two give the same number, the one that was first by its date counts"
+        told = (
+            f"the stream has, or had, events of {' and '.join(others[:3])}, another {database.service} "
+            "database: where two give the same number, the one that was first by its date counts"
         )
+        if database.service != accounts.SERVICE:
+            told += (
+                f". What they told still counts where it was applied, also what {database.path.name} lacks; "
+                "if that database is gone for good, `rebuild accounts` leaves it out"
+            )
+        yield told
 
 
 def _given_twice(database: Database) -> Iterator[str]:

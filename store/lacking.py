@@ -22,7 +22,7 @@ def told(database: Database) -> list[str]:
     return [
         f"{ranges.count(lacking):,} events of {source} are nowhere any more since {database.path.name} was "
         f"put back: numbers {ranges.shown(lacking[:5])}{' and others' if lacking[5:] else ''}. What they "
-        "told still counts where it was applied"
+        "told still counts where it was applied; `rebuild accounts` leaves it out"
         for source, lacking in lacking_of(database).items()
     ]
 

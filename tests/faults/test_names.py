@@ -109,6 +109,36 @@ def test_when_redis_and_the_newest_events_are_lost_new_ones_are_not_taken_for_th
     assert load.shown() == shown + sum(invoice.cents for invoice in load.invoices[posted:])
 
 
+def test_what_only_a_lost_name_told_is_named_and_left_out_when_told_to(
+    tally: Tally, server: RedisProcess, tmp_path: Path
+) -> None:
+    """A copy from before that name, and a Redis that lost all at once: only accounts.db has its effect."""
+    load, copy = Load(tally), tmp_path / "copy.db"
+    with load:
+        load.goes_on(50)
+    eventually(tally.settled, 30)
+    copied_while_in_use(_customers_db(tally), copy)
+    assert tally.stop() == 0
+    server.kill()
+    tally.start()
+    assert load.invoices[0].id
+    tally.customers.request("DELETE", f"/invoices/{load.invoices[0].id}")
+    server.start()
+    eventually(tally.settled, 30)
+    assert tally.stop() == 0
+    server.client.flushall()
+    replaced(_customers_db(tally), copy)
+    tally.start()
+    eventually(tally.settled, 30)
+    assert load.shown() == sum(invoice.cents for invoice in load.invoices[1:])
+    notes = " ".join(tally.customers.get("/status")["notes"])
+    assert "`rebuild accounts` leaves it out" in notes
+    config = str(tally.directory / "tally.toml")
+    assert command("rebuild", "accounts", "--yes", "--config", config, seconds=60).returncode == 0
+    assert load.shown() == sum(invoice.cents for invoice in load.invoices)
+    _all_is_well(tally, load)
+
+
 def test_a_start_while_redis_is_away_goes_on_under_another_name_and_loses_nothing(
     tally: Tally, server: RedisProcess
 ) -> None:

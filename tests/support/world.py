@@ -553,7 +553,10 @@ class World:
         self.pass_time(self.random.uniform(0.001, 3))
 
     def days_pass(self) -> None:
+        """What is old enough by then may be trimmed before a node that has only just begun has its group."""
         self.pass_time(self.random.uniform(0.1, 3 * RETENTION_DAYS) * DAY)
+        if self.second and self.second.accounts.database.source not in self._groups():
+            self.doubtful |= self._others()
 
     # Others
 
@@ -940,7 +943,8 @@ class World:
 
     def _rebuild_if_told(self) -> bool:
         told = self._told_people()
-        if not any("missing for good" in text or "are nowhere any more" in text for text in told):
+        remedies = ("missing for good", "are nowhere any more", "`rebuild accounts` leaves it out")
+        if not any(each in text for text in told for each in remedies):
             return False
         if "with `join`" in self.rebuild_accounts() or any("`join` here" in text for text in told):
             self._join_again()
