@@ -12,7 +12,7 @@ from benchmarks.apart import apart
 from benchmarks.client import Unexpected, until
 from benchmarks.entries import STREAM
 from benchmarks.filled import revenue
-from benchmarks.peers import faststream_consumer
+from benchmarks.peers import faststream_consumer, protean_service
 from benchmarks.plan import Plan, Result, at_least, ratios
 from benchmarks.private_redis import calm, private_redis, processor_seconds
 from benchmarks.report import paragraph
@@ -20,12 +20,12 @@ from benchmarks.running import scratch
 from benchmarks.spent import Pace, beside, rates
 from tally.store import accounts
 
-OF_READ, OF_BATCHES, OF_SINGLE = 0.6, 2.0, 50.0
+OF_READ, OF_BATCHES, OF_SINGLE, OF_PROTEAN = 0.6, 2.0, 50.0, 500.0
 
 
 def measure(plan: Plan) -> Result:
     """Consume one stream by each in turn; answer rates and ratios."""
-    count, some, few = plan.choose((200_000, 100_000, 5_000), (20_000, 10_000, 500))
+    count, some, few, fewest = plan.choose((200_000, 100_000, 5_000, 500), (20_000, 10_000, 500, 50))
     with private_redis(plan.base, plan.server) as url:
         for length in (count, some, few):
             key = STREAM if length == count else _key(length)
@@ -36,6 +36,7 @@ def measure(plan: Plan) -> Result:
                 "Tally": lambda: tally(plan.base, url, count),
                 "FastStream, batches": lambda: faststream(plan.base, url, some, in_batches=True),
                 "FastStream, singly": lambda: faststream(plan.base, url, few, in_batches=False),
+                "Protean": lambda: protean(plan.base, url, fewest),
                 "limit: commit": lambda: commit(plan.base, count),
             }
         )
@@ -45,9 +46,10 @@ def measure(plan: Plan) -> Result:
             ("limit: read and acknowledge", OF_READ),
             ("FastStream, batches", OF_BATCHES),
             ("FastStream, singly", OF_SINGLE),
+            ("Protean", OF_PROTEAN),
         )
     ]
-    return Result(f"{beside('consume', paces, 'Tally')}\n\n{_notes(count, some, few)}", targets)
+    return Result(f"{beside('consume', paces, 'Tally')}\n\n{_notes(count, some, few, fewest)}", targets)
 
 
 def read(url: str, count: int) -> Pace:
@@ -93,6 +95,16 @@ def faststream(base: Path | None, url: str, count: int, in_batches: bool) -> Pac
     return Pace.of(count, spent, taken)
 
 
+def protean(base: Path | None, url: str, count: int) -> Pace:
+    """Protean's pace, from its outbox to its projections."""
+    with scratch(base) as directory:
+        before = processor_seconds(url)
+        spent = apart(protean_service.consume, directory, url, count)
+        taken = processor_seconds(url) - before
+        _insist(_revenue(directory / protean_service.FILE), count)
+    return Pace.of(count, spent, taken)
+
+
 def _key(length: int) -> str:
     """A stream of so many entries, for those that can't stop by themselves."""
     return f"{STREAM}:{length}"
@@ -123,7 +135,7 @@ def _insist(cents: int, count: int) -> None:
         raise Unexpected(f"{count} events came to {cents} cents, not {sent}")
 
 
-def _notes(count: int, some: int, few: int) -> str:
+def _notes(count: int, some: int, few: int, fewest: int) -> str:
     return paragraph(f"""
         CDNOW's purchases by date, over and over under new ids, on one redis-server (append-only file,
         rewritten before each run so that it isn't during one), read by a new group into an empty file
@@ -133,7 +145,9 @@ def _notes(count: int, some: int, few: int) -> str:
         acknowledge. Limit: redis-py with hiredis, XREADGROUP and XACK, and nothing else. FastStream:
         dedupe row and revenue in the standard library's SQLite, one durable commit for a batch or for a
         message, pydantic models, acknowledged after the handler. Limit of commits: apsw, 500 rows to a
-        transaction. Every run's revenue is compared with what was published. Processor: of that process
-        alone, which what else runs on the machine does not add to; and beside it that of
-        Redis.
+        transaction. Protean: {fewest:,} events from its outbox to its projections, published by its outbox
+        processor and counted once by its event handler, in one process with SQLite; so it does here what
+        Tally's relay and consumer do. Every run's revenue is compared with what was published.
+        Processor: of that process alone, which what else runs on the machine does not add to; and beside
+        it that of Redis.
     """)

@@ -19,6 +19,7 @@ _PACKAGES = (
     "waitress",
     "msgspec",
     "faststream",
+    "protean",
     "fastapi",
     "pydantic",
     "uvicorn",
