@@ -11,6 +11,7 @@ from typing import Any
 import falcon
 from msgspec import Struct
 
+from tally.http.parameters import Parameter
 from tally.http.problems import CONTENT_TYPE, RETRY_AFTER_SECONDS, Problem
 from tally.http.service import Json
 from tally.schemas import schemas_of
@@ -28,17 +29,7 @@ _GROUPS = {
 _OF_THE_SERVICE = "The service itself"
 
 
-class Parameter(Struct, frozen=True, kw_only=True):
-    """Something that a call takes in its path, its query or its headers."""
-
-    name: str
-    kind: Any
-    says: str
-    example: Any
-    default: Any = None
-
-
-class Call(Struct, frozen=True, kw_only=True):
+class Call(Struct, frozen=True):
     """What can be asked of a service, and how it is answered.
 
     `id` names it for programs, `path` may hold `{name}`s, each described in `parameters`. `answer`
