@@ -12,7 +12,7 @@ from tally.events import rfc3339
 from tally.http import bodies
 from tally.http.answers import SignedIn
 from tally.http.auth import Unauthorized
-from tally.http.problems import AtAnotherNode, NodeAddress
+from tally.http.problems import NodeAddress, Refusal
 from tally.http.seldom import Seldom
 from tally.http.service import SINGLE_BODY, HasDatabase, Json, Service, read_body
 from tally.http.tokens import Bearer, Tokens
@@ -45,7 +45,7 @@ class LoginResource:
         self._failed = Seldom(seconds=10, lines=100)
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Sign in. Raises AtAnotherNode at any node but 0."""
+        """Sign in. Raises Refusal at any node but 0."""
         self._insist_on_users()
         login = bodies.decode(read_body(req, SINGLE_BODY), LoginBody)
         user = self._checked(login, req.remote_addr)
@@ -57,7 +57,8 @@ class LoginResource:
         if self._service.node:
             with self._service.read() as store:
                 url = nodes.address_of(store.database, 0) or ""
-            raise AtAnotherNode(NodeAddress(0, url), f"Users sign in at node 0{url and f', {url}'}.")
+            where = f"Users sign in at node 0{url and f', {url}'}."
+            raise Refusal(421, "At another node", where, node=NodeAddress(0, url))
 
     def _checked(self, login: LoginBody, address: str) -> User:
         """The user whose password it is. Raises Unauthorized, or HTTPTooManyRequests.

@@ -1,10 +1,10 @@
 """Errors as clients see them: RFC 9457 `application/problem+json`, whatever Accept says.
 
-One table maps what the store can raise to a status; everything a client can do wrong has its own
-class below.
+One table maps the store's errors to a status. What is wrong with a request itself has its own class below.
 """
 
 import http
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import falcon
@@ -21,7 +21,7 @@ _log = structlog.get_logger()
 
 
 class FieldError(Struct, frozen=True, omit_defaults=True):
-    """A field of a request and what is wrong with it; `id` is that of what is in the way, if something is."""
+    """A field of a request and what is wrong with it; `id` is that of the row it conflicts with, if any."""
 
     field: str
     message: str
@@ -29,15 +29,14 @@ class FieldError(Struct, frozen=True, omit_defaults=True):
 
 
 class NodeAddress(Struct, frozen=True):
-    """Where another node is found: the address of its service; "" where it has told none."""
+    """Another node, and the address of its service, "" if that is unknown."""
 
     number: int
     url: str
 
 
 class Problem(Struct, frozen=True, omit_defaults=True):
-    """Why a request was refused (RFC 9457); `errors` where fields of it are wrong, `node` where to ask
-    instead."""
+    """Why a request was refused (RFC 9457): `errors` names wrong fields, `node` the node to ask instead."""
 
     title: str
     status: int
@@ -47,44 +46,35 @@ class Problem(Struct, frozen=True, omit_defaults=True):
 
 
 class MalformedBody(falcon.HTTPBadRequest):
-    """400: the body is not the JSON that is due."""
+    """400: the body is not JSON, or not the kind of JSON expected."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(title="Malformed body", description=detail)
 
 
-class WrongFields(falcon.HTTPUnprocessableEntity):
+class Refusal(falcon.HTTPError):
+    """An error that names the fields at fault, or the node to ask instead; with 503, when to try again."""
+
+    def __init__(
+        self,
+        status: int,
+        title: str,
+        detail: str,
+        faults: Sequence[FieldError] = (),
+        node: NodeAddress | None = None,
+    ) -> None:
+        headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else None
+        super().__init__(status, title=title, description=detail, headers=headers)
+        self.faults = [*faults]
+        self.node = node
+
+
+class WrongFields(Refusal):
     """422: fields are missing, of the wrong type, or out of range."""
 
     def __init__(self, faults: list[FieldError], detail: str | None = None) -> None:
         shown = ", ".join(dict.fromkeys(fault.field for fault in faults[:10])) or "the body"
-        super().__init__(title="Invalid request", description=detail or f"Not acceptable: {shown}.")
-        self.faults = faults
-
-
-class InTheWay(falcon.HTTPConflict):
-    """409: something that is there is in the way; each fault names it."""
-
-    def __init__(self, title: str, faults: list[FieldError], detail: str) -> None:
-        super().__init__(title=title, description=detail)
-        self.faults = faults
-
-
-class AtAnotherNode(falcon.HTTPError):
-    """421: another node has what is asked for (RFC 9110, section 15.5.20)."""
-
-    def __init__(self, node: NodeAddress, detail: str, faults: list[FieldError] | None = None) -> None:
-        super().__init__(falcon.HTTP_421, title="At another node", description=detail)
-        self.node = node
-        self.faults = faults
-
-
-class AtThePrimary(falcon.HTTPServiceUnavailable):
-    """503: this is a standby, and what is asked for is done at the primary."""
-
-    def __init__(self, node: NodeAddress, detail: str) -> None:
-        super().__init__(title="At the primary", description=detail, retry_after=RETRY_AFTER_SECONDS)
-        self.node = node
+        super().__init__(422, "Invalid request", detail or f"Not acceptable: {shown}.", faults)
 
 
 class BodyTooLarge(falcon.HTTPContentTooLarge):
@@ -157,74 +147,62 @@ def _handle_store_error(
 
 
 def _from_store(req: falcon.Request, error: errors.StoreError) -> falcon.HTTPError:
-    detail = str(error)
-    prefix = "[{}]." if req.path.endswith("/batch") else ""
+    if isinstance(error, errors.KeyReused):
+        return WrongFields([FieldError("Idempotency-Key", str(error))], str(error))
+    status, title = _ANSWERS.get(type(error), (503, "Store unavailable"))
+    faults = [
+        FieldError(f"[{index}].{field}" if req.path.endswith("/batch") else field, message, id)
+        for index, field, message, id in _faults(error)
+    ]
+    if status == 422:
+        return WrongFields(faults)
+    if type(error) not in _ANSWERS:
+        _log.error("store_unavailable", error=str(error))
+    node = None
+    if isinstance(error, errors.Misdirected | errors.NotPrimary):
+        node = NodeAddress(error.node, error.url)
+    return Refusal(status, title, str(error), faults, node)
+
+
+_ANSWERS: dict[type[errors.StoreError], tuple[int, str]] = {
+    errors.NotFound: (404, "Not Found"),
+    errors.AccountInUse: (409, "Account in use"),
+    errors.CustomerInUse: (409, "Customer in use"),
+    errors.InvoiceCredited: (409, "Invoice credited"),
+    errors.MoveRefused: (409, "Reference taken"),
+    errors.NotEmpty: (409, "Not empty"),
+    errors.ReferenceTaken: (409, "Reference taken"),
+    errors.Changed: (412, "Changed meanwhile"),
+    errors.Misdirected: (421, "At another node"),
+    errors.OverCredited: (422, ""),
+    errors.RepeatedReference: (422, ""),
+    errors.UnknownReference: (422, ""),
+    errors.NotPrimary: (503, "At the primary"),
+    errors.NotPublished: (503, "Not published"),
+}
+"""Status and title for each of the store's errors; any other means that the database can't be used."""
+
+
+def _faults(error: errors.StoreError) -> Iterator[tuple[int, str, str, str | None]]:
+    """Each field at fault: its row's index in a batch, its name, the message, and the id of the other row."""
     match error:
-        case errors.NotFound():
-            return falcon.HTTPNotFound(description=detail)
-        case errors.Misdirected():
-            faults = None
-            if error.field != "id":
-                faults = [
-                    FieldError(prefix.format(index) + error.field, f"The {error.kind} {id} is of that node")
-                    for index, id in error.named
-                ]
-            return AtAnotherNode(NodeAddress(error.node, error.url), detail, faults)
+        case errors.Misdirected() if error.field != "id":
+            for index, id in error.named:
+                yield index, error.field, f"The {error.kind} {id} is of that node", None
         case errors.UnknownReference():
-            # Accounts are opened in the other service, whose event is still on its way for a moment.
+            # An account is opened in the other service: its event takes a moment to arrive.
             hint = "; if it was opened just now, try again in a second" if error.kind == "account" else ""
-            return WrongFields(
-                [
-                    FieldError(prefix.format(index) + error.field, f"There is no {error.kind} {id}{hint}")
-                    for index, id in error.missing
-                ]
-            )
-        case errors.KeyReused():
-            return WrongFields([FieldError("Idempotency-Key", detail)], detail)
-        case errors.Changed():
-            return falcon.HTTPPreconditionFailed(title="Changed meanwhile", description=detail)
-        case errors.NotEmpty():
-            return falcon.HTTPConflict(title="Not empty", description=detail)
-        case errors.AccountInUse():
-            return falcon.HTTPConflict(title="Account in use", description=detail)
-        case errors.CustomerInUse():
-            return falcon.HTTPConflict(title="Customer in use", description=detail)
-        case errors.InvoiceCredited():
-            return falcon.HTTPConflict(title="Invoice credited", description=detail)
-        case errors.MoveRefused():
-            return falcon.HTTPConflict(title="Reference taken", description=detail)
+            for index, id in error.missing:
+                yield index, error.field, f"There is no {error.kind} {id}{hint}", None
         case errors.ReferenceTaken():
-            faults = [
-                FieldError(
-                    prefix.format(index) + "reference", f"The {error.kind} {id} has {reference!r}", str(id)
-                )
-                for index, reference, id in error.taken
-            ]
-            return InTheWay("Reference taken", faults, detail)
+            for index, reference, id in error.taken:
+                yield index, "reference", f"The {error.kind} {id} has {reference!r}", str(id)
         case errors.RepeatedReference():
-            return WrongFields(
-                [
-                    FieldError(
-                        prefix.format(index) + "reference", f"Given twice in one account, as in [{first}]"
-                    )
-                    for index, first in error.repeated
-                ]
-            )
-        case errors.NotPrimary():
-            return AtThePrimary(NodeAddress(error.node, error.url), detail)
-        case errors.NotPublished():
-            return falcon.HTTPServiceUnavailable(
-                title="Not published", description=detail, retry_after=RETRY_AFTER_SECONDS
-            )
+            for index, first in error.repeated:
+                yield index, "reference", f"Given twice in one account, as in [{first}]", None
         case errors.OverCredited():
-            return WrongFields(
-                [FieldError(prefix.format(index) + error.field, why) for index, why in error.refused]
-            )
-        case _:
-            _log.error("store_unavailable", error=detail)
-            return falcon.HTTPServiceUnavailable(
-                title="Store unavailable", description=detail, retry_after=RETRY_AFTER_SECONDS
-            )
+            for index, why in error.refused:
+                yield index, error.field, why, None
 
 
 def _handle_unexpected(
