@@ -29,13 +29,10 @@ from tally.http.service import (
     Page,
     Service,
     cause,
-    changed,
     create_app,
     flag,
-    insist_on_some,
     path_id,
     read_body,
-    send_changed,
     send_made,
     wanted_revisions,
 )
@@ -43,12 +40,11 @@ from tally.http.session import SessionResource, WhoResource
 from tally.http.status import StatusReport
 from tally.http.tokens import Bearer, Tokens
 from tally.http.values import AccountBody, AccountPatch
-from tally.store.account_totals import AccountTotals, Described
+from tally.store.account_totals import AccountTotals
 from tally.store.accounts import (
     Account,
     Accounts,
     CustomerOrder,
-    CustomerRevenue,
     ShownCustomers,
     key_of,
 )
@@ -162,18 +158,13 @@ class AccountsResource:
     def _send_csv(self, req: falcon.Request, resp: falcon.Response) -> None:
         user = owner(req)
 
-        def read(after: int | None) -> list[Described]:
+        def read(after: tuple[int] | None) -> list[tuple[str, int]]:
             with self._service.read() as store:
-                return AccountTotals(store.database, user).described(
-                    -1 if after is None else after, exports.AT_ONCE
-                )
+                totals = AccountTotals(store.database, user)
+                rows = totals.described(after[0] if after else -1, exports.AT_ONCE)
+            return [(exports.written(*row[:-1], exports.amount(row.revenue_cents)), row.id) for row in rows]
 
-        lines = exports.paged(
-            read,
-            lambda row: row.id,
-            lambda row: exports.written(*row[:-1], exports.amount(row.revenue_cents)),
-            exports.AT_ONCE,
-        )
+        lines = exports.paged(read, exports.AT_ONCE)
         header = "id,name,description,owned_by,created_date,customers,revenue"
         exports.send(req, resp, self._long_lists, "accounts", header, lines)
 
@@ -187,17 +178,16 @@ class AccountsResource:
     def on_patch_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Give an account another name, description or owner; the last only an admin."""
         body, number = read_body(req, SINGLE_BODY), path_id(id, "account")
-        change = bodies.decode(body, AccountPatch)
-        insist_on_some(change)
+        change = bodies.decode_change(body, AccountPatch)
         if owner(req) is not None and change.owned_by not in (UNSET, owner(req)):
             raise Forbidden("Only an admin may hand an account to another.")
         revisions = wanted_revisions(req)
-        answer = self._service.write_once(
+        self._service.change_row(
             req,
+            resp,
             body,
-            lambda store, cause: changed(store.change_account(number, change, cause, owner(req), revisions)),
+            lambda store, cause: store.change_account(number, change, cause, owner(req), revisions),
         )
-        send_changed(resp, answer)
 
     def _send(self, req: falcon.Request, resp: falcon.Response, parts: Iterator[bytes], chunk: int) -> None:
         """Answer with JSON in parts, streamed when there is more than a `chunk` (bytes) of it.
@@ -234,16 +224,19 @@ class AccountsResource:
     def _send_customers(
         self, req: falcon.Request, resp: falcon.Response, account: Id, order: CustomerOrder
     ) -> None:
-        def read(after: tuple[str | int, int] | None) -> list[CustomerRevenue]:
+        def read(after: tuple[str | int, int] | None) -> list[tuple[str, str | int, int]]:
             with self._service.read() as store:
-                return store.customers_in_order(account, order, after, exports.SORTED_AT_ONCE)
+                rows = store.customers_in_order(account, order, after, exports.SORTED_AT_ONCE)
+            return [
+                (
+                    exports.written(row.customer_id, row.name, exports.amount(row.total_revenue_cents)),
+                    key_of(row, order),
+                    row.customer_id,
+                )
+                for row in rows
+            ]
 
-        lines = exports.paged(
-            read,
-            lambda row: (key_of(row, order), row.customer_id),
-            lambda row: exports.written(row.customer_id, row.name, exports.amount(row.total_revenue_cents)),
-            exports.SORTED_AT_ONCE,
-        )
+        lines = exports.paged(read, exports.SORTED_AT_ONCE)
         exports.send(req, resp, self._long_lists, "customers", "customer_id,customer,revenue", lines)
 
     def on_get_ownership(self, req: falcon.Request, resp: falcon.Response, id: str, user: str) -> None:

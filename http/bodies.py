@@ -17,6 +17,7 @@ from msgspec import UNSET
 
 from tally.http.problems import FieldError, MalformedBody, WrongFields
 
+S = TypeVar("S", bound=msgspec.Struct)
 T = TypeVar("T")
 
 MOST_IN_BATCH = 10_000
@@ -40,6 +41,15 @@ def decode(body: bytes, kind: type[T]) -> T:
         raise MalformedBody(f"Expected a JSON object, got `{json_type(raw)}`.")
     _insist_on_no_faults(twice, _faults(raw, kind))
     return msgspec.convert(raw, kind, dec_hook=_parse)
+
+
+def decode_change(body: bytes, kind: type[S]) -> S:
+    """Read one object that has at least one of the fields. Raises like `decode`."""
+    change = decode(body, kind)
+    names = change.__struct_fields__
+    if all(getattr(change, name) is UNSET for name in names):
+        raise WrongFields([FieldError("", f"Expected at least one of {', '.join(names)}")])
+    return change
 
 
 def decode_batch(body: bytes, kind: type[T]) -> list[T]:

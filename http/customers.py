@@ -1,9 +1,8 @@
 """The customers service: its HTTP calls, one class for each path."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import falcon
-from msgspec.structs import replace
 
 from tally.events import Id
 from tally.http import bodies, exports
@@ -19,41 +18,31 @@ from tally.http.long_lists import LongLists
 from tally.http.neighbours import SESSION, Neighbours
 from tally.http.openapi import AsyncApiResource, OpenApiResource
 from tally.http.queries import QueryGuard
+from tally.http.rows import CustomersService, Kind, RowsResource
 from tally.http.service import (
-    BATCH_BODY,
-    NODE,
     SINGLE_BODY,
     Api,
     Json,
     Page,
     Service,
     cause,
-    changed,
     create_app,
     flag,
-    insist_on_some,
     path_id,
     read_body,
-    send_changed,
-    send_made,
-    send_row,
     wanted_revisions,
 )
 from tally.http.session import SessionResource, WhoResource
 from tally.http.status import StatusReport
 from tally.http.tokens import Tokens
 from tally.http.values import CreditBody, CustomerBody, CustomerPatch, InvoiceBody, InvoicePatch
+from tally.store import history
 from tally.store.cause import Cause
 from tally.store.customer_list import CustomerQuery
 from tally.store.customers import Customers
 from tally.store.database import Database
 from tally.store.group_commit import AnswerAfter
-from tally.store.history import Kind
-from tally.store.idempotency import made, made_many
-from tally.store.listing import ListQuery
-from tally.store.records import CSV_COLUMNS, Customer, NewCustomer, NewInvoice
-
-CustomersService = Service[Customers]
+from tally.store.records import CSV_COLUMNS, NewCredit, NewCustomer, NewInvoice
 
 
 def api(
@@ -77,8 +66,8 @@ def api(
     app = create_app(gate, neighbours, QueryGuard((*CUSTOMERS, *CUSTOMERS_PAGE)), After(service, events))
     app.add_route(SESSION, SessionResource() if tokens else WhoResource())
     long_lists = LongLists()
-    # With users, too: else who opens the account later would get what others had recorded under its number.
-    customers = CustomersResource(service, require_account or tokens is not None, long_lists)
+    # With users, too: otherwise who opens the account later would get what others recorded under its number.
+    customers = CustomersResource(service, long_lists, require_account or tokens is not None)
     invoices, credits = InvoicesResource(service, long_lists), CreditsResource(service, long_lists)
     app.add_route("/customers", customers)
     app.add_route("/customers/batch", customers, suffix="batch")
@@ -99,81 +88,42 @@ def api(
     return Api(app, service, gate)
 
 
-class CustomersResource:
-    """Customers: create one or many, list, show, delete."""
+def _lines(store: Customers, wanted: CustomerQuery, owner: str | None) -> list[tuple[str, str, int]]:
+    return [
+        (exports.written(row.name, row.id, row.account_id, row.created_date), row.name, row.id)
+        for row in store.customers(wanted, owner)
+    ]
 
-    def __init__(self, service: CustomersService, require_account: bool, long_lists: LongLists) -> None:
-        self._service = service
-        self._long_lists = long_lists
+
+class CustomersResource(RowsResource):
+    """Customers."""
+
+    kind = Kind(
+        "customer",
+        CustomerBody,
+        CustomerPage,
+        "customer,id,account_id,created_date",
+        CustomerListRequest,
+        Customers.customers,
+        _lines,
+        Customers.customer,
+    )
+
+    def __init__(self, service: CustomersService, long_lists: LongLists, require_account: bool) -> None:
+        super().__init__(service, long_lists)
         self._require_account = require_account
-
-    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Create a customer."""
-        body = read_body(req, SINGLE_BODY)
-        new = bodies.decode(body, CustomerBody)
-        answer = self._service.write_once(
-            req,
-            body,
-            lambda store, cause: made("/customers", *self._create(store, owner(req), [new], cause)),
-        )
-        send_made(resp, answer)
-
-    def on_post_batch(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Create many customers, all or none."""
-        body = read_body(req, BATCH_BODY)
-        new = bodies.decode_batch(body, CustomerBody)
-        answer = self._service.write_once(
-            req,
-            body,
-            lambda store, cause: made_many(self._create(store, owner(req), new, cause)),
-        )
-        send_made(resp, answer)
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """List customers."""
-        listed = CustomerListRequest(req)
-        resp.set_header(NODE, str(self._service.node))
-        if exports.wants_csv(req):
-            self._send_csv(req, resp, listed.wanted)
-            return
-        with self._service.read() as store:
-            found = store.customers(listed.wanted, owner(req))
-        Json.send(resp, CustomerPage(*listed.cut(found)))
-
-    def _send_csv(self, req: falcon.Request, resp: falcon.Response, wanted: CustomerQuery) -> None:
-        user, most = owner(req), exports.at_once(wanted.order)
-
-        def read(after: tuple[str, int] | None) -> list[Customer]:
-            with self._service.read() as store:
-                return store.customers(replace(wanted, limit=most, after=after), user)
-
-        lines = exports.paged(
-            read,
-            lambda row: (row.name, row.id),
-            lambda row: exports.written(row.name, row.id, row.account_id, row.created_date),
-            most,
-        )
-        exports.send(req, resp, self._long_lists, "customers", "customer,id,account_id,created_date", lines)
-
-    def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
-        """Show a customer."""
-        with self._service.read() as store:
-            send_row(resp, store.customer(path_id(id, "customer"), owner(req)))
 
     def on_patch_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Give a customer another name, or another account."""
         body, number = read_body(req, SINGLE_BODY), path_id(id, "customer")
-        change = bodies.decode(body, CustomerPatch)
-        insist_on_some(change)
+        change = bodies.decode_change(body, CustomerPatch)
         revisions, insist = wanted_revisions(req), self._require_account
-        answer = self._service.write_once(
+        self._service.change_row(
             req,
+            resp,
             body,
-            lambda store, cause: changed(
-                store.change_customer(number, change, cause, owner(req), revisions, insist)
-            ),
+            lambda store, cause: store.change_customer(number, change, cause, owner(req), revisions, insist),
         )
-        send_changed(resp, answer)
 
     def on_delete_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Delete a customer and its invoices; with ?cascade=false, only one that has none."""
@@ -184,161 +134,76 @@ class CustomersResource:
             lambda store: store.delete_customer(number, cause(req), owner(req), revisions, cascade),
         )
 
-    def _create(
-        self, store: Customers, owner: str | None, new: Sequence[NewCustomer], cause: Cause
-    ) -> list[Id]:
+    def _create(self, store: Customers, new: list[NewCustomer], cause: Cause, owner: str | None) -> list[Id]:
         store.insist_on_accounts_of(owner, new)
         return store.create_customers(new, self._require_account, cause)
 
 
-class InvoicesResource:
-    """Invoices: create one or many, list, show, delete."""
+class InvoicesResource(RowsResource):
+    """Invoices."""
 
-    def __init__(self, service: CustomersService, long_lists: LongLists) -> None:
-        self._service = service
-        self._long_lists = long_lists
-
-    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Create an invoice."""
-        body = read_body(req, SINGLE_BODY)
-        new = bodies.decode(body, InvoiceBody)
-        answer = self._service.write_once(
-            req, body, lambda store, cause: made("/invoices", *self._create(store, owner(req), [new], cause))
-        )
-        send_made(resp, answer)
-
-    def on_post_batch(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Create many invoices, all or none."""
-        body = read_body(req, BATCH_BODY)
-        new = bodies.decode_batch(body, InvoiceBody)
-        answer = self._service.write_once(
-            req, body, lambda store, cause: made_many(self._create(store, owner(req), new, cause))
-        )
-        send_made(resp, answer)
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """List invoices."""
-        listed = ListRequest(req, "purchase_date")
-        resp.set_header(NODE, str(self._service.node))
-        if exports.wants_csv(req):
-            _send_lines(
-                req, resp, self._service, self._long_lists, "invoices", listed, Customers.invoice_lines
-            )
-            return
-        with self._service.read() as store:
-            found = store.invoices(listed.wanted, owner(req))
-        Json.send(resp, InvoicePage(*listed.cut(found)))
-
-    def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
-        """Show an invoice."""
-        with self._service.read() as store:
-            send_row(resp, store.invoice(path_id(id, "invoice"), owner(req)))
+    kind = Kind(
+        "invoice",
+        InvoiceBody,
+        InvoicePage,
+        CSV_COLUMNS,
+        lambda req: ListRequest(req, "purchase_date"),
+        Customers.invoices,
+        Customers.invoice_lines,
+        Customers.invoice,
+    )
 
     def on_patch_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Correct an invoice's amount or date."""
         body, number = read_body(req, SINGLE_BODY), path_id(id, "invoice")
-        change = bodies.decode(body, InvoicePatch)
-        insist_on_some(change)
+        change = bodies.decode_change(body, InvoicePatch)
         revisions = wanted_revisions(req)
-        answer = self._service.write_once(
+        self._service.change_row(
             req,
+            resp,
             body,
-            lambda store, cause: changed(store.change_invoice(number, change, cause, owner(req), revisions)),
+            lambda store, cause: store.change_invoice(number, change, cause, owner(req), revisions),
         )
-        send_changed(resp, answer)
 
     def on_delete_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
-        """Take an invoice back."""
+        """Delete an invoice that has no credits."""
         number, revisions = path_id(id, "invoice"), wanted_revisions(req)
         self._service.take_away(
             resp, lambda store: store.delete_invoice(number, cause(req), owner(req), revisions)
         )
 
-    def _create(
-        self, store: Customers, owner: str | None, new: Sequence[NewInvoice], cause: Cause
-    ) -> list[Id]:
+    def _create(self, store: Customers, new: list[NewInvoice], cause: Cause, owner: str | None) -> list[Id]:
         store.insist_on_customers_of(owner, new)
         return store.create_invoices(new, cause)
 
 
-class CreditsResource:
-    """Credits: create one or many, list, show, delete."""
+class CreditsResource(RowsResource):
+    """Credits."""
 
-    def __init__(self, service: CustomersService, long_lists: LongLists) -> None:
-        self._service = service
-        self._long_lists = long_lists
-
-    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Record a credit."""
-        body = read_body(req, SINGLE_BODY)
-        new = bodies.decode(body, CreditBody)
-        answer = self._service.write_once(
-            req,
-            body,
-            lambda store, cause: made("/credits", *store.credits.create([new], cause, owner(req))),
-        )
-        send_made(resp, answer)
-
-    def on_post_batch(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Record many credits, all or none."""
-        body = read_body(req, BATCH_BODY)
-        new = bodies.decode_batch(body, CreditBody)
-        answer = self._service.write_once(
-            req, body, lambda store, cause: made_many(store.credits.create(new, cause, owner(req)))
-        )
-        send_made(resp, answer)
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """List credits."""
-        listed = ListRequest(req, "credit_date")
-        resp.set_header(NODE, str(self._service.node))
-        if exports.wants_csv(req):
-            lines = Customers.credit_lines
-            _send_lines(req, resp, self._service, self._long_lists, "credits", listed, lines)
-            return
-        with self._service.read() as store:
-            found = store.credits.page(listed.wanted, owner(req))
-        Json.send(resp, CreditPage(*listed.cut(found)))
-
-    def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
-        """Show a credit."""
-        with self._service.read() as store:
-            Json.send(resp, store.credits.one(path_id(id, "credit"), owner(req)))
+    kind = Kind(
+        "credit",
+        CreditBody,
+        CreditPage,
+        f"{CSV_COLUMNS},invoice_id",
+        lambda req: ListRequest(req, "credit_date"),
+        lambda store, wanted, owner: store.credits.page(wanted, owner),
+        Customers.credit_lines,
+        lambda store, id, owner: store.credits.one(id, owner),
+    )
 
     def on_delete_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
-        """Take a credit back."""
+        """Delete a credit."""
         number = path_id(id, "credit")
         self._service.take_away(resp, lambda store: store.credits.delete(number, cause(req), owner(req)))
 
-
-_Lines = Callable[[Customers, ListQuery, str | None], list[tuple[str, str, int]]]
-
-
-def _send_lines(
-    req: falcon.Request,
-    resp: falcon.Response,
-    service: CustomersService,
-    long_lists: LongLists,
-    name: str,
-    listed: ListRequest,
-    lines: _Lines,
-) -> None:
-    """Answer with all invoices, or credits, that are asked for."""
-    user, most = owner(req), exports.at_once(listed.wanted.order)
-
-    def read(after: tuple[str, int] | None) -> list[tuple[str, str, int]]:
-        with service.read() as store:
-            return lines(store, replace(listed.wanted, limit=most, after=after), user)
-
-    header = CSV_COLUMNS + (",invoice_id" if name == "credits" else "")
-    every = exports.paged(read, lambda row: row[1:], lambda row: row[0], most)
-    exports.send(req, resp, long_lists, name, header, every)
+    def _create(self, store: Customers, new: list[NewCredit], cause: Cause, owner: str | None) -> list[Id]:
+        return store.credits.create(new, cause, owner)
 
 
 class HistoryResource:
     """What became of a customer or an invoice, also of one that is gone."""
 
-    def __init__(self, service: CustomersService, kind: Kind) -> None:
+    def __init__(self, service: CustomersService, kind: history.Kind) -> None:
         self._service = service
         self._kind = kind
 

@@ -5,7 +5,7 @@ import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any
 
 import falcon
 
@@ -21,8 +21,6 @@ SORTED_AT_ONCE = 20_000  # where all are sorted each time; some 1.6 MB
 _FORMULA = re.compile(r"'*[-=+@\t]")
 _HARMLESS = re.compile(r"'+[-=+@\t]")
 _NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?")
-
-T = TypeVar("T")
 
 
 def wants_csv(req: falcon.Request) -> bool:
@@ -60,16 +58,17 @@ def at_once(order: str) -> int:
     return AT_ONCE if order in ("id", "-id") else SORTED_AT_ONCE
 
 
-def paged(
-    read: Callable[[Any], Sequence[T]], position: Callable[[T], Any], line: Callable[[T], str], most: int
-) -> Iterator[str]:
-    """The lines of all pages, a page at a time. `read` answers up to `most` rows that follow a position."""
+def paged(read: Callable[[Any], Sequence[tuple[Any, ...]]], most: int) -> Iterator[str]:
+    """The lines of all pages, a page at a time.
+
+    `read` answers up to `most` rows behind a position: each is a line, and the row's own position.
+    """
     after = None
     while True:
         rows = read(after)
         is_last = len(rows) < most
-        piece = "".join(map(line, rows))
-        after = position(rows[-1]) if rows else None
+        piece = "".join(line for line, *_ in rows)
+        after = rows[-1][1:] if rows else None
         del rows  # it may take long until the client wants more
         if piece:
             yield piece

@@ -7,7 +7,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import falcon
 import msgspec
-from msgspec import UNSET, Struct
+from msgspec import Struct
 
 from tally.events import Id
 from tally.http import problems
@@ -124,6 +124,16 @@ class Service(Generic[S]):
             lambda store: self._keys.once(request, lambda: _told(store, lambda: change(store, told)))
         )
 
+    def change_row(
+        self, req: falcon.Request, resp: falcon.Response, body: bytes, change: Callable[[S, Cause], Any]
+    ) -> None:
+        """Like `write_once`, and answer with the row that `change` returns; its revision is its ETag."""
+        answer = self.write_once(
+            req, body, lambda store, cause: Answer(None, encode_answer(change(store, cause)))
+        )
+        _send(resp, answer)
+        resp.etag = str(msgspec.json.decode(answer.body, type=_Revised).revision)
+
     def close(self) -> None:
         """Let go of the database: nothing may be under way, and nothing follows."""
         self.commits.close()
@@ -196,32 +206,15 @@ def _send(resp: falcon.Response, answer: Answer) -> None:
     resp.content_type = falcon.MEDIA_JSON
 
 
-def changed(row: Any) -> Answer:
-    """The answer to a request that changed a row, or left it as it was."""
-    return Answer(None, encode_answer(row))
-
-
-def send_changed(resp: falcon.Response, answer: Answer) -> None:
-    """Answer 200 with the row as it is now."""
-    _send(resp, answer)
-    resp.etag = str(msgspec.json.decode(answer.body, type=_Revised).revision)
-
-
 def send_row(resp: falcon.Response, row: Any) -> None:
-    """Answer with a row; its revision is its ETag."""
+    """Answer with a row; its revision, if it has one, is its ETag."""
     Json.send(resp, row)
-    resp.etag = str(row.revision)
+    if hasattr(row, "revision"):
+        resp.etag = str(row.revision)
 
 
 class _Revised(Struct):
     revision: int
-
-
-def insist_on_some(change: Struct) -> None:
-    """Raise WrongFields where nothing is to be changed."""
-    names = change.__struct_fields__
-    if all(getattr(change, name) is UNSET for name in names):
-        raise WrongFields([FieldError("", f"Expected at least one of {', '.join(names)}")])
 
 
 def wanted_revisions(req: falcon.Request) -> list[int] | None:

@@ -1,0 +1,107 @@
+"""The calls that customers, invoices and credits have in common: create one or many, list, show."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import falcon
+from msgspec import Struct, structs
+
+from tally.events import Id
+from tally.http import bodies, exports
+from tally.http.auth import owner
+from tally.http.lists import CustomerListRequest, ListRequest
+from tally.http.long_lists import LongLists
+from tally.http.service import (
+    BATCH_BODY,
+    NODE,
+    SINGLE_BODY,
+    Json,
+    Service,
+    path_id,
+    read_body,
+    send_made,
+    send_row,
+)
+from tally.store.cause import Cause
+from tally.store.customers import Customers
+from tally.store.idempotency import Answer, made, made_many
+
+CustomersService = Service[Customers]
+
+
+class Kind(NamedTuple):
+    """A kind of rows: its name, what one is created from, a page of its list, and how the store reads it.
+
+    `asked` reads which rows a request wants. `rows`, `lines` and `one` are given an owner, and show only what
+    belongs to that user's accounts; None shows everything. A line of CSV comes with its position in the list.
+    """
+
+    name: str
+    body: type[Struct]
+    page: type[Struct]
+    csv_header: str
+    asked: Callable[[falcon.Request], CustomerListRequest | ListRequest]
+    rows: Callable[[Customers, Any, str | None], list[Any]]
+    lines: Callable[[Customers, Any, str | None], list[tuple[str, str, int]]]
+    one: Callable[[Customers, Id, str | None], Any]
+
+
+class RowsResource(ABC):
+    """The rows of one kind."""
+
+    kind: ClassVar[Kind]
+
+    def __init__(self, service: CustomersService, long_lists: LongLists) -> None:
+        self._service = service
+        self._long_lists = long_lists
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Create one."""
+        body = read_body(req, SINGLE_BODY)
+        new = bodies.decode(body, self.kind.body)
+
+        def create(store: Customers, cause: Cause) -> Answer:
+            return made(f"/{self.kind.name}s", *self._create(store, [new], cause, owner(req)))
+
+        send_made(resp, self._service.write_once(req, body, create))
+
+    def on_post_batch(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Create many, all or none."""
+        body = read_body(req, BATCH_BODY)
+        new = bodies.decode_batch(body, self.kind.body)
+
+        def create(store: Customers, cause: Cause) -> Answer:
+            return made_many(self._create(store, new, cause, owner(req)))
+
+        send_made(resp, self._service.write_once(req, body, create))
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """List them."""
+        listed = self.kind.asked(req)
+        resp.set_header(NODE, str(self._service.node))
+        if exports.wants_csv(req):
+            self._send_csv(req, resp, listed.wanted)
+            return
+        with self._service.read() as store:
+            found = self.kind.rows(store, listed.wanted, owner(req))
+        Json.send(resp, self.kind.page(*listed.cut(found)))
+
+    def _send_csv(self, req: falcon.Request, resp: falcon.Response, wanted: Any) -> None:
+        user, most = owner(req), exports.at_once(wanted.order)
+
+        def read(after: tuple[str, int] | None) -> list[tuple[str, str, int]]:
+            with self._service.read() as store:
+                return self.kind.lines(store, structs.replace(wanted, limit=most, after=after), user)
+
+        lines = exports.paged(read, most)
+        exports.send(req, resp, self._long_lists, f"{self.kind.name}s", self.kind.csv_header, lines)
+
+    def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
+        """Show one."""
+        with self._service.read() as store:
+            send_row(resp, self.kind.one(store, path_id(id, self.kind.name), owner(req)))
+
+    @abstractmethod
+    def _create(self, store: Customers, new: list[Any], cause: Cause, owner: str | None) -> list[Id]:
+        """Create them, in the order given, in accounts of the owner."""
