@@ -33,11 +33,11 @@ from tally.http import accounts as accounts_http
 from tally.http import customers as customers_http
 from tally.http import figures, metrics, operations, pages
 from tally.http.after import EventsElsewhere
+from tally.http.application import Api
 from tally.http.figures import Figures, new_page
 from tally.http.minutes import Counts, Minutes
 from tally.http.neighbours import Neighbours, Ports
 from tally.http.requests import RequestObserver
-from tally.http.service import Api
 from tally.http.status import ANSWER_SECONDS, ActorReport, StatusProbe
 from tally.http.tokens import Tokens
 from tally.importing import imports

@@ -16,7 +16,7 @@ import structlog
 from tally.actors.actor import TURN_SECONDS, Actor
 from tally.actors.limits import Limits, Memory
 from tally.actors.waitress_server import Server
-from tally.http.service import Api
+from tally.http.application import Api
 
 SPARE_CONNECTIONS = 20  # one in so many is kept free, by closing those that have been idle longest
 FEWEST_SPARE = 5  # waitress counts some of its own among them

@@ -10,33 +10,30 @@ from tally.events import Id
 from tally.http import bodies, exports
 from tally.http.after import After, EventsElsewhere
 from tally.http.answers import CustomerRevenuePage, Ownership, RevenuePage
+from tally.http.application import Api, create_app
 from tally.http.auth import Forbidden, Gate, OpenGate, TokenGate, owner, principal
 from tally.http.calls import ACCOUNTS, ACCOUNTS_PAGE, SIGN_IN
 from tally.http.demo import add_accounts_demo
-from tally.http.health import add_health
 from tally.http.lists import RevenueListRequest
 from tally.http.login import LoginResource
 from tally.http.long_lists import LongLists
-from tally.http.neighbours import LOGIN, SESSION, Neighbours
-from tally.http.openapi import AsyncApiResource, OpenApiResource
+from tally.http.neighbours import LOGIN, Neighbours
 from tally.http.overview import add_accounts_overview
 from tally.http.periods import PeriodQuery, PeriodRevenue
 from tally.http.queries import QueryGuard
 from tally.http.service import (
     SINGLE_BODY,
-    Api,
     Json,
     Page,
     Service,
     cause,
-    create_app,
     flag,
     path_id,
     read_body,
     send_made,
     wanted_revisions,
 )
-from tally.http.session import SessionResource, WhoResource
+from tally.http.shared import add_shared
 from tally.http.status import StatusReport
 from tally.http.tokens import Bearer, Tokens
 from tally.http.values import AccountBody, AccountPatch
@@ -85,7 +82,6 @@ def api(
     app = create_app(gate, neighbours, QueryGuard((*calls, *ACCOUNTS_PAGE)), After(service, events))
     if tokens:
         app.add_route(LOGIN, LoginResource(service, tokens, threads, sign_ins))
-    app.add_route(SESSION, SessionResource() if tokens else WhoResource())
     long_lists = LongLists()
     accounts = AccountsResource(service, long_lists)
     app.add_route("/accounts", accounts)
@@ -98,9 +94,7 @@ def api(
     app.add_route("/accounts/{id}/customers/{customer}/revenue", revenue, suffix="customer")
     add_accounts_overview(app, service)
     add_accounts_demo(app, service)
-    add_health(app, service, status)
-    app.add_route("/asyncapi.json", AsyncApiResource())
-    app.add_route("/openapi.json", OpenApiResource("Tally: accounts", calls, bearer=bool(tokens)))
+    add_shared(app, service, status, calls, has_users=tokens is not None)
     return Api(app, service, gate)
 
 

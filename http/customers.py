@@ -8,31 +8,28 @@ from tally.events import Id
 from tally.http import bodies, exports
 from tally.http.after import After, EventsElsewhere
 from tally.http.answers import CreditPage, CustomerPage, HistoryPage, InvoicePage
+from tally.http.application import Api, create_app
 from tally.http.auth import OpenGate, TokenGate, owner
 from tally.http.calls import CUSTOMERS, CUSTOMERS_PAGE
 from tally.http.customer_views import add_customer_views
 from tally.http.demo import add_customers_demo
-from tally.http.health import add_health
 from tally.http.lists import CustomerListRequest, ListRequest
 from tally.http.long_lists import LongLists
-from tally.http.neighbours import SESSION, Neighbours
-from tally.http.openapi import AsyncApiResource, OpenApiResource
+from tally.http.neighbours import Neighbours
 from tally.http.queries import QueryGuard
 from tally.http.rows import CustomersService, Kind, RowsResource
 from tally.http.service import (
     SINGLE_BODY,
-    Api,
     Json,
     Page,
     Service,
     cause,
-    create_app,
     flag,
     path_id,
     read_body,
     wanted_revisions,
 )
-from tally.http.session import SessionResource, WhoResource
+from tally.http.shared import add_shared
 from tally.http.status import StatusReport
 from tally.http.tokens import Tokens
 from tally.http.values import CreditBody, CustomerBody, CustomerPatch, InvoiceBody, InvoicePatch
@@ -64,7 +61,6 @@ def api(
     service: CustomersService = Service(lambda: Customers(open_database()), after_commit, answer_after)
     gate = TokenGate(tokens) if tokens else OpenGate()
     app = create_app(gate, neighbours, QueryGuard((*CUSTOMERS, *CUSTOMERS_PAGE)), After(service, events))
-    app.add_route(SESSION, SessionResource() if tokens else WhoResource())
     long_lists = LongLists()
     # With users, too: otherwise who opens the account later would get what others recorded under its number.
     customers = CustomersResource(service, long_lists, require_account or tokens is not None)
@@ -82,9 +78,7 @@ def api(
     app.add_route("/credits/{id}", credits, suffix="one")
     add_customer_views(app, service)
     add_customers_demo(app, service)
-    add_health(app, service, status)
-    app.add_route("/asyncapi.json", AsyncApiResource())
-    app.add_route("/openapi.json", OpenApiResource("Tally: customers", CUSTOMERS, bearer=bool(tokens)))
+    add_shared(app, service, status, CUSTOMERS, has_users=tokens is not None)
     return Api(app, service, gate)
 
 

@@ -13,9 +13,7 @@ from msgspec import Struct
 
 from tally.http.parameters import Parameter
 from tally.http.problems import CONTENT_TYPE, RETRY_AFTER_SECONDS, Problem
-from tally.http.service import Json
-from tally.schemas import schemas_of
-from tally.store import asyncapi
+from tally.http.schemas import schemas_of
 from tally.version import VERSION
 
 _GROUPS = {
@@ -82,37 +80,15 @@ class Call(Struct, frozen=True):
         return sorted(found)
 
 
-class AsyncApiResource:
-    """Serves the document of the stream, as `docs/asyncapi.json` has it."""
-
-    def __init__(self) -> None:
-        self._document = asyncapi.render().encode()
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """The document."""
-        resp.data = self._document
-        resp.content_type = falcon.MEDIA_JSON
-
-
-class OpenApiResource:
-    """Serves the document of `calls`; with `bearer`, it says that they want a token."""
-
-    def __init__(self, title: str, calls: Collection[Call], bearer: bool = False) -> None:
-        self._document = Json.encode(document(title, calls, bearer))
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """The document."""
-        resp.data = self._document
-        resp.content_type = falcon.MEDIA_JSON
-
-
 def document(title: str, calls: Collection[Call], bearer: bool = False) -> dict[str, Any]:
     """The OpenAPI document of a service that offers `calls`."""
-    schemas = _Schemas(_kinds(calls))
+    kinds = _kinds(calls)
+    found, definitions = schemas_of(kinds)
+    schemas = dict(zip(kinds, found, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for call in calls:
         paths.setdefault(call.path, {})[call.method.lower()] = _operation(call, schemas, bearer)
-    components: dict[str, Any] = {"schemas": schemas.components}
+    components: dict[str, Any] = {"schemas": definitions}
     if bearer:
         components["securitySchemes"] = {
             "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
@@ -128,17 +104,8 @@ def document(title: str, calls: Collection[Call], bearer: bool = False) -> dict[
     }
 
 
-class _Schemas:
-    """The schemas of all kinds, the named ones among them in `components`."""
-
-    def __init__(self, kinds: list[Any]) -> None:
-        schemas, self.components = schemas_of(kinds)
-        self._by_kind = dict(zip(kinds, schemas, strict=True))
-
-    def of(self, kind: Any) -> dict[str, Any]:
-        """The schema, or a reference to it."""
-        schema: dict[str, Any] = self._by_kind[kind]
-        return schema
+_Schemas = dict[Any, dict[str, Any]]
+"""The schema of each kind, or a reference to it."""
 
 
 def _kinds(calls: Iterable[Call]) -> list[Any]:
@@ -160,7 +127,7 @@ def _operation(call: Call, schemas: _Schemas, bearer: bool) -> dict[str, Any]:
     if parameters:
         operation["parameters"] = parameters
     if call.sends is not None:
-        content = {falcon.MEDIA_JSON: {"schema": schemas.of(call.sends), "example": call.sent}}
+        content = {falcon.MEDIA_JSON: {"schema": schemas[call.sends], "example": call.sent}}
         operation["requestBody"] = {"required": True, "content": content}
     operation["responses"] = {
         str(call.status): _answer(call, schemas),
@@ -172,34 +139,25 @@ def _operation(call: Call, schemas: _Schemas, bearer: bool) -> dict[str, Any]:
 
 
 def _parameter(place: str, parameter: Parameter, schemas: _Schemas) -> dict[str, Any]:
-    schema = schemas.of(parameter.kind)
+    named = {"name": parameter.name, "in": place, "required": place == "path"}
+    return named | _described(parameter, schemas)
+
+
+def _described(parameter: Parameter, schemas: _Schemas) -> dict[str, Any]:
+    schema = schemas[parameter.kind]
     if parameter.default is not None:
         schema = {**schema, "default": parameter.default}
-    return {
-        "name": parameter.name,
-        "in": place,
-        "required": place == "path",
-        "description": parameter.says,
-        "schema": schema,
-        "example": parameter.example,
-    }
+    return {"description": parameter.says, "schema": schema, "example": parameter.example}
 
 
 def _answer(call: Call, schemas: _Schemas) -> dict[str, Any]:
     answer: dict[str, Any] = {"description": HTTPStatus(call.status).phrase}
     if call.answer is not None:
-        answer["content"] = {call.media_type: {"schema": schemas.of(call.answer), "example": call.answered}}
+        answer["content"] = {call.media_type: {"schema": schemas[call.answer], "example": call.answered}}
         if call.csv:
             answer["content"]["text/csv"] = {"schema": {"type": "string"}, "example": call.csv}
     if call.answer_headers:
-        answer["headers"] = {
-            header.name: {
-                "description": header.says,
-                "schema": schemas.of(header.kind),
-                "example": header.example,
-            }
-            for header in call.answer_headers
-        }
+        answer["headers"] = {each.name: _described(each, schemas) for each in call.answer_headers}
     if call.leads_to:
         answer["links"] = {
             other: {"operationId": other, "parameters": {"id": "$response.body#/id"}}
@@ -208,15 +166,19 @@ def _answer(call: Call, schemas: _Schemas) -> dict[str, Any]:
     return answer
 
 
+# The header that comes with a problem of that status.
+_PROBLEM_HEADERS = {
+    401: ("WWW-Authenticate", "The authentication that is wanted.", "string"),
+    503: ("Retry-After", f"How many seconds to wait before trying again: {RETRY_AFTER_SECONDS}", "integer"),
+}
+
+
 def _problem(status: int, schemas: _Schemas) -> dict[str, Any]:
     answer: dict[str, Any] = {
         "description": HTTPStatus(status).phrase,
-        "content": {CONTENT_TYPE: {"schema": schemas.of(Problem)}},
+        "content": {CONTENT_TYPE: {"schema": schemas[Problem]}},
     }
-    if status == 503:
-        says = f"How many seconds to wait before trying again: {RETRY_AFTER_SECONDS}"
-        answer["headers"] = {"Retry-After": {"description": says, "schema": {"type": "integer"}}}
-    if status == 401:
-        says = "Which authentication is wanted"
-        answer["headers"] = {"WWW-Authenticate": {"description": says, "schema": {"type": "string"}}}
+    if status in _PROBLEM_HEADERS:
+        name, says, type = _PROBLEM_HEADERS[status]
+        answer["headers"] = {name: {"description": says, "schema": {"type": type}}}
     return answer

@@ -1,18 +1,18 @@
-"""What both services are made of: writes that share commits, reads from a pool, one kind of app."""
+"""What the resources of both services use: writes that share commits, reads from a pool, and the usual
+parts of requests and answers."""
 
 import re
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import falcon
 import msgspec
 from msgspec import Struct
 
 from tally.events import Id
-from tally.http import problems
-from tally.http.auth import SAFE_METHODS, Gate, principal
-from tally.http.neighbours import LOGIN, SESSION, Neighbours
+from tally.http.auth import SAFE_METHODS, principal
+from tally.http.neighbours import LOGIN, SESSION
 from tally.http.problems import BodyTooLarge, FieldError, PackedBody, WrongFields
 from tally.store.cause import Cause
 from tally.store.database import Database
@@ -25,7 +25,6 @@ SINGLE_BODY = 1024 * 1024  # bytes
 BATCH_BODY = 16 * SINGLE_BODY
 MOST_LISTED = 1000
 LISTED = 100
-ROUTE = "tally.route"  # in a request's environment: the template of the route that it took, if any
 NODE = "Tally-Node"  # of a list: the node whose it is
 EVENT_ID = "Tally-Event-Id"  # of an answer: the events that tell of the change
 VISIBLE_ASCII = "^[!-~]{1,200}$"  # what an Idempotency-Key is
@@ -72,6 +71,11 @@ class Service(Generic[S]):
         database = self._writer.database
         self.commits = GroupCommit(database, after_commit, answer_after and answer_after(database))
         self._idle: list[S] = []  # readers; a list's append and pop are atomic
+
+    @property
+    def name(self) -> str:
+        """`customers` or `accounts`."""
+        return self._writer.database.service
 
     @property
     def node(self) -> int:
@@ -156,14 +160,6 @@ def _told(store: HasDatabase, change: Callable[[], Answer]) -> Answer:
     """What `change` answers, with the events that tell of it."""
     answer, events = store.outbox.telling(change)
     return Answer(answer.location, answer.body, str(events) if events else None)
-
-
-class Api(NamedTuple):
-    """A service as an HTTP process serves it: the application, what it works on, and who lets people in."""
-
-    app: "falcon.App[falcon.Request, falcon.Response]"
-    service: Service[Any]
-    gate: Gate
 
 
 class Json:
@@ -257,18 +253,28 @@ class Page:
     """
 
     def __init__(self, req: falcon.Request, *filters: str) -> None:
-        faults: list[FieldError] = []
         self.limited = req.has_param("limit")
-        self.limit = query(req, "limit", LISTED, limit, faults)
-        self.after = query(req, "after", -1, Id.parse, faults)
-        self.filters = {name: query(req, name, None, Id.parse, faults) for name in filters}
-        if faults:
-            raise WrongFields(faults)
+        with asking(req) as asked:
+            self.limit = asked("limit", LISTED, limit)
+            self.after = asked("after", -1, Id.parse)
+            self.filters = {name: asked(name, None, Id.parse) for name in filters}
 
     def cut(self, rows: list[T], id_of: Callable[[T], Id]) -> tuple[list[T], Id | None]:
         """The rows of this page out of `limit + 1`, and the `after` of the next when there is one."""
         page = rows[: self.limit]
         return page, id_of(page[-1]) if len(rows) > self.limit else None
+
+
+@contextmanager
+def asking(req: falcon.Request) -> Iterator[Callable[[str, Any, Callable[[str], Any]], Any]]:
+    """Reads parameters of the query, each by its name, its default and what parses it.
+
+    Raises WrongFields in the end, with every fault that was found.
+    """
+    faults: list[FieldError] = []
+    yield lambda name, default, parse: query(req, name, default, parse, faults)
+    if faults:
+        raise WrongFields(faults)
 
 
 def query(
@@ -318,55 +324,3 @@ def path_id(raw: str, kind: str) -> Id:
         return Id.parse(raw)
     except ValueError:
         raise falcon.HTTPNotFound(description=f"There is no {kind} {raw[:100]}.") from None
-
-
-class Guard(Protocol):
-    """Looks at a request before its resource does."""
-
-    def process_resource(
-        self, req: falcon.Request, resp: falcon.Response, resource: object, params: dict[str, Any]
-    ) -> None:
-        """Raises an HTTPError where it may not go on."""
-        ...
-
-
-def create_app(
-    gate: Gate, neighbours: Neighbours, *guards: Guard
-) -> "falcon.App[falcon.Request, falcon.Response]":
-    """A Falcon app that answers JSON and nothing else, to those whom `gate` lets in, what `guards` let by.
-
-    In a browser, the page of the other of the `neighbours` may read what it answers.
-    """
-    app = falcon.App(middleware=[_Route(), _SafeInBrowsers(), neighbours, gate, *guards], router=Router())
-    problems.add_error_handlers(app)
-    return app
-
-
-class Router(falcon.routing.CompiledRouter):
-    """Offers HEAD wherever there is GET (RFC 9110, section 9.1); Falcon leaves out the body."""
-
-    def map_http_methods(self, resource: object, **kwargs: Any) -> Any:
-        """Falcon's hook: the responder of each method that `resource` has."""
-        methods: Any = super().map_http_methods(resource, **kwargs)
-        if "GET" in methods:
-            methods["HEAD"] = methods["GET"]
-        return methods
-
-
-class _Route:
-    """Tells what observes the request from outside of Falcon which route it took."""
-
-    def process_resource(
-        self, req: falcon.Request, resp: falcon.Response, resource: object, params: dict[str, Any]
-    ) -> None:
-        req.env[ROUTE] = req.uri_template
-
-
-class _SafeInBrowsers:
-    """No answer is taken for another type than it says, or shown within another site's page."""
-
-    def process_response(
-        self, req: falcon.Request, resp: falcon.Response, resource: object, req_succeeded: bool
-    ) -> None:
-        resp.set_header("X-Content-Type-Options", "nosniff")
-        resp.set_header("X-Frame-Options", "DENY")

@@ -8,7 +8,7 @@ from tally import config
 from tally.actors import family
 from tally.actors.limits import Limits
 from tally.actors.services import SERVICES
-from tally.http.service import Router
+from tally.http.application import Router
 from tally.recovery import first_start
 
 falcon.inspect.register_router(Router)(falcon.inspect.inspect_compiled_router)

@@ -10,7 +10,7 @@ from jsonschema import Draft7Validator
 
 from support.documents import faults
 from tally.events import EVENT_TYPES, Event, EventId, decode, encode
-from tally.store import asyncapi
+from tally.http import asyncapi
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "tests" / "data" / "asyncapi-3.0.0.schema.json.gz"
@@ -20,7 +20,7 @@ MESSAGES: dict[str, dict[str, Any]] = DOCUMENT["components"]["messages"]
 
 def test_the_file_is_what_the_definitions_make() -> None:
     written = (ROOT / "docs" / "asyncapi.json").read_text(encoding="utf-8")
-    assert written == asyncapi.render(), "run: python -m tally.store.asyncapi > docs/asyncapi.json"
+    assert written == asyncapi.render(), "run: python -m tally.http.asyncapi > docs/asyncapi.json"
 
 
 def test_the_document_is_valid_by_the_official_schema() -> None:

@@ -1,6 +1,6 @@
 """The AsyncAPI 3.0 document of the stream, made from the definitions in `events.py`.
 
-python -m tally.store.asyncapi > docs/asyncapi.json
+python -m tally.http.asyncapi > docs/asyncapi.json
 """
 
 from datetime import UTC, date, datetime
@@ -9,52 +9,27 @@ from typing import Any
 import msgspec
 
 from tally import events
-from tally.events import (
-    AccountCreated,
-    AccountDeleted,
-    AccountUpdated,
-    CreditCreated,
-    CreditDeleted,
-    CustomerCreated,
-    CustomerDeleted,
-    CustomerUpdated,
-    Event,
-    EventId,
-    Id,
-    InvoiceCreated,
-    InvoiceDeleted,
-    InvoiceUpdated,
-)
-from tally.schemas import schemas_of
+from tally.events import Event, EventId, Id
+from tally.http.schemas import schemas_of
 
 _CHANNEL = "event-stream"
 _THEN = datetime(2019, 3, 23, 5, 24, 50, 326000, tzinfo=UTC)
+_CUSTOMERS, _ACCOUNTS = "customers@4f2a9c1e", "accounts@9b1d7f02"
+_SOLD, _FIXED, _REFUND = date(2019, 1, 6), date(2019, 1, 7), date(2019, 2, 1)
 
 # Each with the EventId it is published with.
 EXAMPLES: tuple[tuple[EventId, Event], ...] = (
-    (EventId("customers@4f2a9c1e", 1), CustomerCreated(Id(7), Id(1), "John Adams", _THEN)),
-    (EventId("customers@4f2a9c1e", 5), CustomerUpdated(Id(7), Id(1), "John Quincy Adams", 1, _THEN)),
-    (EventId("customers@4f2a9c1e", 6), CustomerDeleted(Id(7), Id(1), _THEN)),
-    (
-        EventId("customers@4f2a9c1e", 2),
-        InvoiceCreated(Id(10), Id(7), 10_000, _THEN, date(2019, 1, 6), "2019-0010"),
-    ),
-    (
-        EventId("customers@4f2a9c1e", 3),
-        InvoiceUpdated(Id(10), Id(7), 9_900, date(2019, 1, 7), 10_000, date(2019, 1, 6), 1, _THEN),
-    ),
-    (
-        EventId("customers@4f2a9c1e", 4),
-        InvoiceDeleted(Id(10), Id(7), 10_000, _THEN, date(2019, 1, 6), 9_900, date(2019, 1, 7)),
-    ),
-    (
-        EventId("customers@4f2a9c1e", 7),
-        CreditCreated(Id(3), Id(7), 2_500, _THEN, date(2019, 2, 1), Id(10), "CN-2019-3"),
-    ),
-    (EventId("customers@4f2a9c1e", 8), CreditDeleted(Id(3), Id(7), 2_500, _THEN, date(2019, 2, 1))),
-    (EventId("accounts@9b1d7f02", 1), AccountCreated(Id(1), "one", "the first", "user1", _THEN)),
-    (EventId("accounts@9b1d7f02", 2), AccountUpdated(Id(1), "one", "the first of all", "user1", 1, _THEN)),
-    (EventId("accounts@9b1d7f02", 3), AccountDeleted(Id(1), _THEN, cascade=True)),
+    (EventId(_CUSTOMERS, 1), events.CustomerCreated(Id(7), Id(1), "John Adams", _THEN)),
+    (EventId(_CUSTOMERS, 5), events.CustomerUpdated(Id(7), Id(1), "John Quincy Adams", 1, _THEN)),
+    (EventId(_CUSTOMERS, 6), events.CustomerDeleted(Id(7), Id(1), _THEN)),
+    (EventId(_CUSTOMERS, 2), events.InvoiceCreated(Id(10), Id(7), 10_000, _THEN, _SOLD, "2019-0010")),
+    (EventId(_CUSTOMERS, 3), events.InvoiceUpdated(Id(10), Id(7), 9_900, _FIXED, 10_000, _SOLD, 1, _THEN)),
+    (EventId(_CUSTOMERS, 4), events.InvoiceDeleted(Id(10), Id(7), 10_000, _THEN, _SOLD, 9_900, _FIXED)),
+    (EventId(_CUSTOMERS, 7), events.CreditCreated(Id(3), Id(7), 2_500, _THEN, _REFUND, Id(10), "CN-2019-3")),
+    (EventId(_CUSTOMERS, 8), events.CreditDeleted(Id(3), Id(7), 2_500, _THEN, _REFUND)),
+    (EventId(_ACCOUNTS, 1), events.AccountCreated(Id(1), "one", "the first", "user1", _THEN)),
+    (EventId(_ACCOUNTS, 2), events.AccountUpdated(Id(1), "one", "the first of all", "user1", 1, _THEN)),
+    (EventId(_ACCOUNTS, 3), events.AccountDeleted(Id(1), _THEN, cascade=True)),
 )
 
 _ABOUT = """\
@@ -106,30 +81,25 @@ def document() -> dict[str, Any]:
     }
 
 
+# What is said of each field of an entry but those of its event.
+_HEADERS = {
+    events.TYPE_FIELD: "",
+    events.EVENT_ID_FIELD: "`<source>:<sequence>`, the event's name for good; ours always carry it.",
+    events.TRACE_PARENT_FIELD: "W3C trace context of the request that caused it, when it had one.",
+    events.REQUEST_KEY_FIELD: "Of the request that caused it, when it had an Idempotency-Key: hashes of "
+    "the key and of the content, and how many events belong to it. For Tally itself.",
+}
+
+
 def _message(kind: type[Event], payload: dict[str, Any]) -> dict[str, Any]:
+    headers = {
+        name.decode(): {"type": "string", **({"description": says} if says else {"const": kind.__name__})}
+        for name, says in _HEADERS.items()
+    }
     return {
         "name": kind.__name__,
         "summary": (kind.__doc__ or "").partition("\n")[0],
-        "headers": {
-            "type": "object",
-            "properties": {
-                events.TYPE_FIELD.decode(): {"type": "string", "const": kind.__name__},
-                events.EVENT_ID_FIELD.decode(): {
-                    "type": "string",
-                    "description": "`<source>:<sequence>`, the event's name for good; ours always carry it.",
-                },
-                events.TRACE_PARENT_FIELD.decode(): {
-                    "type": "string",
-                    "description": "W3C trace context of the request that caused it, when it had one.",
-                },
-                events.REQUEST_KEY_FIELD.decode(): {
-                    "type": "string",
-                    "description": "Of the request that caused it, when it had an Idempotency-Key: hashes of "
-                    "the key and of the content, and how many events belong to it. For Tally itself.",
-                },
-            },
-            "required": [events.TYPE_FIELD.decode()],
-        },
+        "headers": {"type": "object", "properties": headers, "required": [events.TYPE_FIELD.decode()]},
         "payload": payload,
         "examples": [_example(id, event) for id, event in EXAMPLES if isinstance(event, kind)],
     }
