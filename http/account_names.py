@@ -1,12 +1,11 @@
-"""GET /accounts/names: what accounts are called, for the customers page."""
+"""GET /accounts/names: the names of accounts, for the customers page."""
 
 import falcon
 
 from tally.events import Id
 from tally.http.auth import owner
 from tally.http.lists import sought
-from tally.http.problems import FieldError, WrongFields
-from tally.http.service import Json, Service, limit, query
+from tally.http.service import Json, Service, asking, limit
 from tally.store.account_names import AccountNames
 from tally.store.accounts import Accounts
 
@@ -22,12 +21,10 @@ class AccountNamesResource:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The names of the accounts with the `ids`; without these, of those that match `search`."""
-        faults: list[FieldError] = []
-        ids = query(req, "ids", None, _ids, faults)
-        text = query(req, "search", None, sought, faults) or ""
-        most = query(req, "limit", SUGGESTED, limit, faults)
-        if faults:
-            raise WrongFields(faults)
+        with asking(req) as asked:
+            ids = asked("ids", None, _ids)
+            text = asked("search", None, sought) or ""
+            most = asked("limit", SUGGESTED, limit)
         with self._service.read() as store:
             names = AccountNames(store.database, owner(req))
             found = names.like(text, most) if ids is None else names.of(ids)

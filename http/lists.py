@@ -1,4 +1,4 @@
-"""What lists are asked for: filters, an order, and where the last page ended."""
+"""Which part of a list a request asks for: filters, an order, and where the previous page ended."""
 
 import re
 from collections.abc import Callable
@@ -8,14 +8,12 @@ from typing import Any, TypeVar, get_args
 import falcon
 
 from tally.events import MAX_ID, Id
-from tally.http.problems import FieldError, WrongFields
-from tally.http.service import LISTED, limit, one_of, query
+from tally.http.service import LISTED, asking, limit, one_of
 from tally.http.values import Reference
 from tally.store import customer_list
 from tally.store.accounts import CustomerOrder, CustomerRevenue, key_of
 from tally.store.customer_list import CustomerQuery
 from tally.store.listing import ListQuery, Order
-from tally.store.records import Customer
 
 T = TypeVar("T")
 
@@ -24,63 +22,57 @@ _POSITION = re.compile("(?:((?:[0-9a-f]{2})+)-)?([0-9]+)")
 MOST_SOUGHT = 200  # characters: no name is longer
 
 
-class ListRequest:
+class _Listed:
+    """A page of a list: `_limit` rows of it, sorted by the field `_key`, or by their ids where that is ""."""
+
+    _limit: int
+    _key: str
+
+    def cut(self, rows: list[T]) -> tuple[list[T], str | None]:
+        """The page's rows, out of one more than it has, and `after` for the next page if there is one."""
+        return _cut(rows, self._limit, lambda row: Position.of(self._key and getattr(row, self._key), row.id))
+
+
+class ListRequest(_Listed):
     """A page of a list whose rows have a date, in the field `day`.
 
     Raises WrongFields with every fault of the query.
     """
 
     def __init__(self, req: falcon.Request, day: str) -> None:
-        faults: list[FieldError] = []
         orders: dict[str, Order] = {"id": "id", "-id": "-id", day: "day", f"-{day}": "-day"}
-        self._day = day
-        self._order = orders[query(req, "order", "id", one_of(orders), faults)]
-        self._limit = query(req, "limit", LISTED, limit, faults)
-        self.wanted = ListQuery(
-            limit=self._limit + 1,
-            order=self._order,
-            after=query(req, "after", None, Position.parse, faults),
-            customer_id=query(req, "customer_id", None, Id.parse, faults),
-            account_id=query(req, "account_id", None, Id.parse, faults),
-            reference=query(req, "reference", None, Reference.parse, faults),
-            first=query(req, "from", None, _date, faults),
-            last=query(req, "to", None, _date, faults),
-        )
-        if faults:
-            raise WrongFields(faults)
-
-    def cut(self, rows: list[T]) -> tuple[list[T], str | None]:
-        """The rows of this page out of what was asked for, and what `after` is to be for the next, if any."""
-        by_day = self._order in ("day", "-day")
-        return _cut(
-            rows, self._limit, lambda row: Position.of(getattr(row, self._day) if by_day else "", row.id)
-        )
+        with asking(req) as asked:
+            self._limit = asked("limit", LISTED, limit)
+            self.wanted = ListQuery(
+                limit=self._limit + 1,
+                order=orders[asked("order", "id", one_of(orders))],
+                after=asked("after", None, Position.parse),
+                customer_id=asked("customer_id", None, Id.parse),
+                account_id=asked("account_id", None, Id.parse),
+                reference=asked("reference", None, Reference.parse),
+                first=asked("from", None, _date),
+                last=asked("to", None, _date),
+            )
+        self._key = day if self.wanted.order.endswith("day") else ""
 
 
-class CustomerListRequest:
+class CustomerListRequest(_Listed):
     """A page of customers. Raises WrongFields with every fault of the query."""
 
     def __init__(self, req: falcon.Request) -> None:
-        faults: list[FieldError] = []
-        order: Any = query(req, "order", "id", one_of(get_args(customer_list.Order)), faults)
-        self._by_name = order in ("name", "-name")
-        self._limit = query(req, "limit", LISTED, limit, faults)
-        self.wanted = CustomerQuery(
-            limit=self._limit + 1,
-            order=order,
-            after=query(req, "after", None, Position.parse, faults),
-            account_id=query(req, "account_id", None, Id.parse, faults),
-            search=query(req, "search", None, sought, faults),
-        )
-        if faults:
-            raise WrongFields(faults)
-
-    def cut(self, rows: list[Customer]) -> tuple[list[Customer], str | None]:
-        """The rows of this page out of what was asked for, and what `after` is to be for the next, if any."""
-        return _cut(rows, self._limit, lambda row: Position.of(row.name if self._by_name else "", row.id))
+        with asking(req) as asked:
+            self._limit = asked("limit", LISTED, limit)
+            self.wanted = CustomerQuery(
+                limit=self._limit + 1,
+                order=asked("order", "id", one_of(get_args(customer_list.Order))),
+                after=asked("after", None, Position.parse),
+                account_id=asked("account_id", None, Id.parse),
+                search=asked("search", None, sought),
+            )
+        self._key = "name" if self.wanted.order.endswith("name") else ""
 
     def cut_at(self, rows: list[T], offset: int) -> tuple[list[T], str | None]:
-        """The like for rows of which so many were passed over, as `after` then says."""
+        """Like `cut`, for rows behind the first `offset`: `after` is how many to skip."""
         return _cut(rows, self._limit, lambda _: Position.of("", Id(offset + self._limit)))
 
 
@@ -88,17 +80,15 @@ class RevenueListRequest:
     """A page of an account's customers. Raises WrongFields with every fault of the query."""
 
     def __init__(self, req: falcon.Request) -> None:
-        faults: list[FieldError] = []
-        self.order: Any = query(req, "order", "id", one_of(get_args(CustomerOrder)), faults)
-        self._limit = query(req, "limit", LISTED, limit, faults)
-        self.limit = self._limit + 1
-        self.after = self._place(query(req, "after", None, Position.parse, faults))
-        if faults:
-            raise WrongFields(faults)
+        with asking(req) as asked:
+            self.order: Any = asked("order", "id", one_of(get_args(CustomerOrder)))
+            self._limit = asked("limit", LISTED, limit)
+            self.limit = self._limit + 1
+            self.after = self._place(asked("after", None, Position.parse))
 
     def cut(self, rows: list[CustomerRevenue]) -> tuple[list[CustomerRevenue], str | None]:
-        """The rows of this page out of what was asked for, and what `after` is to be for the next, if any."""
-        by_id = self.order in ("id", "-id")
+        """The page's rows, out of one more than it has, and `after` for the next page if there is one."""
+        by_id = self.order.endswith("id")
 
         def position(row: CustomerRevenue) -> str:
             return Position.of("" if by_id else str(key_of(row, self.order)), row.customer_id)
@@ -122,9 +112,9 @@ def _cut(rows: list[T], limit: int, position: Callable[[Any], str]) -> tuple[lis
 
 
 class Position(str):
-    """Where a page ends: an id, and before it what the list is ordered by, if that isn't the id.
+    """Where a page ends: an id, and before it what the list is sorted by, unless that is the id.
 
-    Of another order, it is some place or other; nothing is refused that has the form.
+    A position in another order is accepted, and means some place in this one.
     """
 
     @classmethod
@@ -154,7 +144,7 @@ class Position(str):
 
 
 def sought(raw: str) -> str | None:
-    """What is searched for, None where that is nothing. Raises ValueError for more than a name can have."""
+    """The text to search for, None if it is blank. Raises ValueError for more than a name can have."""
     if len(raw) > MOST_SOUGHT:
         raise ValueError(f"Expected at most {MOST_SOUGHT} characters")
     if len(customer_list.words_of(raw)) > MOST_WORDS:

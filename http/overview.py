@@ -3,7 +3,6 @@
 These calls are the page's own, and may change with it; sums are strings, in cents.
 """
 
-from collections.abc import Callable
 from typing import Any, get_args
 
 import falcon
@@ -14,8 +13,7 @@ from tally.http.account_names import AccountNamesResource
 from tally.http.auth import owner
 from tally.http.lists import sought
 from tally.http.periods import last_month_of
-from tally.http.problems import FieldError, WrongFields
-from tally.http.service import Json, Page, Service, one_of, path_id, query
+from tally.http.service import Json, Page, Service, asking, one_of, path_id
 from tally.store import demo
 from tally.store.account_totals import AccountQuery, AccountTotals, Sort
 from tally.store.accounts import Accounts, CustomerOrder
@@ -24,7 +22,7 @@ from tally.store.searching import Cents
 
 _TREND = 12  # months that are told of each account in the list
 _MOST_SORTED = 100_000  # customers: 0.14 s by revenue
-_ORDERS = ("asc", "desc")
+_SORTS = get_args(Sort)
 
 
 def add_accounts_overview(app: Any, service: Service[Accounts]) -> None:
@@ -46,14 +44,20 @@ class AccountsOverview:
 
         Of each account also what it earned in the twelve months up to `to`, else to this one.
         """
-        query = _account_query(req)
-        last = _parameter(req, "to", None, last_month_of)
+        page = Page(req, "offset")
+        with asking(req) as asked:
+            query = AccountQuery(
+                search=asked("search", None, sought) or "",
+                sort=asked("sort", _SORTS[0], one_of(_SORTS)),
+                descending=asked("order", "asc", one_of(("asc", "desc"))) == "desc",
+                limit=page.limit,
+                offset=page.filters["offset"] or 0,
+            )
+            last = asked("to", _this_month(), last_month_of)
         with self._service.read() as store:
             totals = AccountTotals(store.database, owner(req))
             accounts = totals.page(query)
-            months = Months(store.database).of_each(
-                [each.id for each in accounts], _this_month() if last is None else last, _TREND
-            )
+            months = Months(store.database).of_each([each.id for each in accounts], last, _TREND)
             everything = totals.sums()
             found = totals.sums(query.search).accounts if query.search else everything.accounts
             largest = totals.largest()
@@ -65,10 +69,11 @@ class AccountsOverview:
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """An account with a part of its customers, in an order."""
         page, number = Page(req, "offset"), path_id(id, "account")
-        asked: CustomerOrder | None = _parameter(req, "order", None, one_of(get_args(CustomerOrder)))
+        with asking(req) as asked:
+            wanted: CustomerOrder | None = asked("order", None, one_of(get_args(CustomerOrder)))
         with self._service.read() as store:
             total = AccountTotals(store.database, owner(req)).one(number)
-            order = asked or first_order(total.customers)
+            order = wanted or first_order(total.customers)
             account = store.account(number, owner(req))
             customers = store.customers_beyond(number, order, page.filters["offset"] or 0, page.limit)
         rows = [
@@ -91,33 +96,3 @@ def first_order(customers: int) -> CustomerOrder:
 def _this_month() -> int:
     day = now()
     return day.year * 12 + day.month - 1
-
-
-def _account_query(req: falcon.Request) -> AccountQuery:
-    """Raises WrongFields."""
-    page = Page(req, "offset")
-    sort: Sort = _choice(req, "sort", get_args(Sort))  # type: ignore[assignment]
-    return AccountQuery(
-        search=_search(req),
-        sort=sort,
-        descending=_choice(req, "order", _ORDERS) == "desc",
-        limit=page.limit,
-        offset=page.filters["offset"] or 0,
-    )
-
-
-def _choice(req: falcon.Request, name: str, choices: tuple[str, ...]) -> str:
-    """One of the choices; the first when none is asked for. Raises WrongFields."""
-    return str(_parameter(req, name, choices[0], one_of(choices)))
-
-
-def _search(req: falcon.Request) -> str:
-    return _parameter(req, "search", None, sought) or ""
-
-
-def _parameter(req: falcon.Request, name: str, default: Any, parse: Callable[[str], Any]) -> Any:
-    faults: list[FieldError] = []
-    found = query(req, name, default, parse, faults)
-    if faults:
-        raise WrongFields(faults)
-    return found

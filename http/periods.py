@@ -7,8 +7,7 @@ from typing import Literal, NamedTuple, get_args
 import falcon
 from msgspec import UNSET, Struct, UnsetType
 
-from tally.http.problems import FieldError, WrongFields
-from tally.http.service import one_of, query
+from tally.http.service import asking, one_of
 from tally.store.months import Month
 
 By = Literal["month", "quarter", "year"]
@@ -53,16 +52,14 @@ _KINDS: dict[str, _Kind] = {
 
 
 class PeriodQuery:
-    """What a query asks for. Raises WrongFields with every fault of it."""
+    """The periods that a query asks for. Raises WrongFields with every fault of the query."""
 
     def __init__(self, req: falcon.Request) -> None:
-        faults: list[FieldError] = []
-        self.by: By = query(req, "by", "month", one_of(get_args(By)), faults)
-        self._kind = _KINDS[self.by]
-        self._first: int | None = query(req, "from", None, self._first_of, faults)
-        self._last: int | None = query(req, "to", None, self._last_of, faults)
-        if faults:
-            raise WrongFields(faults)
+        with asking(req) as asked:
+            self.by: By = asked("by", "month", one_of(get_args(By)))
+            self._kind = _KINDS[self.by]
+            self._first: int | None = asked("from", None, self._first_of)
+            self._last: int | None = asked("to", None, self._last_of)
 
     def answer(self, months: Iterable[Month]) -> list[PeriodRevenue]:
         """The periods asked for, ascending, none left out between the first and the last.

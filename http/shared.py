@@ -1,0 +1,74 @@
+"""The calls that both services offer: how the service is, its documents, and who is signed in."""
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import falcon
+
+from tally.http import asyncapi, openapi
+from tally.http.answers import Healthy
+from tally.http.neighbours import SESSION
+from tally.http.openapi import Call
+from tally.http.service import HasDatabase, Json, Service
+from tally.http.session import SessionResource, WhoResource
+from tally.http.status import StatusReport
+
+
+def add_shared(
+    app: Any,
+    service: "Service[Any]",
+    status: Callable[[], StatusReport],
+    calls: Collection[Call],
+    has_users: bool,
+) -> None:
+    """Add them to `app`; `calls` are all that the service describes.
+
+    None of them waits for an unreachable Redis longer than half a second.
+    """
+    health = HealthResource(service, status)
+    app.add_route("/health/live", health, suffix="live")
+    app.add_route("/health/ready", health, suffix="ready")
+    app.add_route("/health/primary", health, suffix="primary")
+    app.add_route("/status", health, suffix="status")
+    app.add_route("/asyncapi.json", DocumentResource(asyncapi.render().encode()))
+    described = openapi.document(f"Tally: {service.name}", calls, bearer=has_users)
+    app.add_route("/openapi.json", DocumentResource(Json.encode(described)))
+    app.add_route(SESSION, SessionResource() if has_users else WhoResource())
+
+
+class DocumentResource:
+    """A JSON document that never changes."""
+
+    def __init__(self, document: bytes) -> None:
+        self._document = document
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """The document."""
+        resp.data = self._document
+        resp.content_type = falcon.MEDIA_JSON
+
+
+class HealthResource:
+    """Whether the process runs, whether it can serve, and what it knows of its service."""
+
+    def __init__(self, service: "Service[HasDatabase]", status: Callable[[], StatusReport]) -> None:
+        self._service = service
+        self._status = status
+
+    def on_get_live(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """The process answers."""
+        Json.send(resp, Healthy())
+
+    def on_get_ready(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """The database answers. Redis need not: writes are taken without it."""
+        with self._service.read():
+            Json.send(resp, Healthy())
+
+    def on_get_primary(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """This records what is new, and is no standby: for a load balancer."""
+        self._service.insist_on_permission()
+        Json.send(resp, Healthy())
+
+    def on_get_status(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """The service in figures, and what is wrong with it."""
+        Json.send(resp, self._status())
