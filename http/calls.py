@@ -47,7 +47,7 @@ from tally.http.parameters import (
     Parameter,
     dated,
 )
-from tally.http.status import StatusReport
+from tally.http.status import ActorReport, NodeStatus, RedisStatus, StatusReport
 from tally.store.accounts import Account
 from tally.store.records import Credit, Customer, Invoice
 from tally.version import VERSION
@@ -65,42 +65,22 @@ _NEW_ACCOUNT = {"name": "one", "owned_by": "user1", "description": "the first"}
 _OPENED = {"id": "1", **_NEW_ACCOUNT, "description": "", "created_date": _DATE, "revision": 0}
 _REVENUE = {"customer_id": "1", "name": "John Adams", "total_revenue_cents": 10_000}
 _ACCOUNT = {"account": _OPENED, "customers": [_REVENUE], "total_revenue_cents": 10_000}
-_STATUS = {
-    "status": "ok",
-    "reasons": [],
-    "notes": [],
-    "service": "customers",
-    "standby": False,
-    "version": VERSION,
-    "identity": "4f2a9c1e",
-    "outbox_depth": 0,
-    "redis": {"reachable": True, "pending": 0, "dead_letters": 0, "lag": {"accounts@9b1d7f02": 0}},
-    "nodes": [
-        {
-            "number": 0,
-            "here": True,
-            "standby": False,
-            "customers": "customers@4f2a9c1e",
-            "accounts": "accounts@9c1e4f2a",
-            "url_customers": "",
-            "url_accounts": "",
-            "lag": 0,
-            "idle_seconds": 0.2,
-        }
-    ],
-    "actors": [
-        {
-            "name": "customers-relay",
-            "state": "running",
-            "restarts": 0,
-            "trouble": None,
-            "uptime_seconds": 86_400.5,
-        }
-    ],
-    "disk_free_bytes": 250_000_000_000,
-    "database_log_bytes": 4_120_032,
-    "sqlite_version": "3.54.0",
-}
+_STATUS = StatusReport(
+    "ok",
+    reasons=[],
+    notes=[],
+    service="customers",
+    standby=False,
+    version=VERSION,
+    identity="4f2a9c1e",
+    outbox_depth=0,
+    redis=RedisStatus(reachable=True, pending=0, dead_letters=0, lag={"accounts@9b1d7f02": 0}),
+    nodes=[NodeStatus(0, True, False, "customers@4f2a9c1e", "accounts@9c1e4f2a", lag=0, idle_seconds=0.2)],
+    actors=[ActorReport("customers-relay", "running", restarts=0, uptime_seconds=86_400.5)],
+    disk_free_bytes=250_000_000_000,
+    database_log_bytes=4_120_032,
+    sqlite_version="3.54.0",
+)
 
 # Calls of the same shape
 
@@ -108,16 +88,21 @@ _STATUS = {
 class _Rows(Struct, frozen=True):
     """The calls on one kind of row, such as `Customer`, which is one of the `customers`.
 
-    `example` is a row as it is shown, and `new` what it is created from.
+    `sends` is what one is created from, `new` an example of it; `row` is what is shown, and `example` one of
+    those. `leads_to` are calls that take its id, `creating` is what else holds for creating it.
     """
 
     name: str
     many: str
+    sends: Any
     new: dict[str, Any]
+    row: Any
     example: dict[str, Any]
+    leads_to: tuple[str, ...]
+    creating: dict[str, Any] = {}
 
-    def create(self, does: str, body: Any, *leads_to: str, **others: Any) -> Call:
-        """Create one; `leads_to` are the calls that take its id."""
+    def create(self, does: str, says: str = "", sent: dict[str, Any] | None = None) -> Call:
+        """Create one."""
         path = f"/{self.many}"
         location = Parameter("Location", str, "The path of what was created.", f"{path}/1")
         return Call(
@@ -125,33 +110,36 @@ class _Rows(Struct, frozen=True):
             "POST",
             path,
             does,
+            says,
             headers=ONCE,
-            sends=body,
+            sends=self.sends,
+            sent=sent or self.new,
             status=201,
             answer=answers.Made,
             answered={"id": "1"},
             answer_headers=(location,),
-            leads_to=leads_to,
-            **{"sent": self.new, **others},
+            leads_to=self.leads_to,
+            **self.creating,
         )
 
-    def create_many(self, does: str, body: Any, says: str, **others: Any) -> Call:
+    def create_many(self, says: str, sent: list[dict[str, Any]] | None = None) -> Call:
         """Create many at once."""
         return Call(
             f"create{self.name}s",
             "POST",
             f"/{self.many}/batch",
-            does,
+            f"Create many {self.many}, all or none",
             says,
             headers=ONCE,
-            sends=Annotated[list[body], Meta(max_length=MOST_IN_BATCH)],
+            sends=Annotated[list[self.sends], Meta(max_length=MOST_IN_BATCH)],  # type: ignore[name-defined]
+            sent=sent or [self.new, self.new],
             status=201,
             answer=answers.ManyMade,
             answered={"ids": ["1", "2"]},
-            **{"sent": [self.new, self.new], **others},
+            **self.creating,
         )
 
-    def list(self, page: Any, query: tuple[Parameter, ...], csv: str) -> Call:
+    def page(self, page: Any, query: tuple[Parameter, ...], csv: str) -> Call:
         """List them, a page at a time."""
         return Call(
             f"list{self.name}s",
@@ -166,34 +154,35 @@ class _Rows(Struct, frozen=True):
             problems=(429, 503),
         )
 
-    def show(self, does: str, row: Any, **others: Any) -> Call:
+    def show(self, does: str, **others: Any) -> Call:
         """Show one."""
-        return self._one("GET", f"show{self.name}", does, answer=row, **{"answered": self.example, **others})
+        shown = {"answer": self.row, "answered": self.example, "answer_headers": (ETAG,)}
+        return self._one("GET", f"show{self.name}", does, **{**shown, **others})
 
-    def change(self, does: str, says: str, patch: Any, row: Any, sent: dict[str, Any], problems: Any) -> Call:
+    def change(self, does: str, says: str, patch: Any, sent: dict[str, Any], *problems: int) -> Call:
         """Change one; at least one field of `patch` must be given."""
         any_of = [{"required": [name]} for name in patch.__struct_fields__]
         return self._one(
             "PATCH",
             f"change{self.name}",
             does,
-            says=says,
+            says=f"{says} A change to the same values does nothing.",
             headers=(IF_MATCH, *ONCE),
             sends=Annotated[patch, Meta(extra_json_schema={"anyOf": any_of})],
             sent=sent,
-            answer=row,
+            answer=self.row,
             answered={**self.example, **sent, "revision": 1},
             answer_headers=(ETAG,),
-            problems=problems,
+            problems=(*problems, 412, 503),
         )
 
-    def history(self, does: str) -> Call:
-        """What was done to one."""
+    def history(self) -> Call:
+        """Show what was done to one."""
         happening = {"event": f"{self.name}Created", "at": _DATE, "by": None, "before": None}
         return self._one(
             "GET",
             f"listHistoryOf{self.name}",
-            does,
+            f"Show the history of one of the {self.many}",
             "/history",
             says="Everything that was recorded, changed and deleted, when and by whom, oldest first. Also for"
             " one that is deleted.",
@@ -202,10 +191,9 @@ class _Rows(Struct, frozen=True):
             answered={"history": [{**happening, "after": self.example}], "next": None},
         )
 
-    def delete(self, does: str, **others: Any) -> Call:
+    def delete(self, does: str, says: str = "", **others: Any) -> Call:
         """Delete one."""
-        headers = {"headers": (TRACE,)}
-        return self._one("DELETE", f"delete{self.name}", does, status=204, **{**headers, **others})
+        return self._one("DELETE", f"delete{self.name}", does, says=says, status=204, **others)
 
     def _one(self, method: str, id: str, does: str, below: str = "", **others: Any) -> Call:
         path = f"/{self.many}/{{id}}{below}"
@@ -300,39 +288,66 @@ SHARED = (
     ),
 )
 
-_customers = _Rows("Customer", "customers", _NEW_CUSTOMER, _CUSTOMER)
-_invoices = _Rows("Invoice", "invoices", _NEW_INVOICE, _INVOICE)
-_credits = _Rows("Credit", "credits", _NEW_CREDIT, _CREDIT)
-_accounts = _Rows("Account", "accounts", _NEW_ACCOUNT, _OPENED)
+_FOR_CUSTOMERS = {"of_a_node": True, "problems": (409, 503)}
+_customers = _Rows(
+    "Customer",
+    "customers",
+    values.CustomerBody,
+    _NEW_CUSTOMER,
+    Customer,
+    _CUSTOMER,
+    leads_to=("showCustomer", "changeCustomer", "deleteCustomer"),
+)
+_invoices = _Rows(
+    "Invoice",
+    "invoices",
+    values.InvoiceBody,
+    _NEW_INVOICE,
+    Invoice,
+    _INVOICE,
+    leads_to=("showInvoice", "changeInvoice", "deleteInvoice"),
+    creating=_FOR_CUSTOMERS,
+)
+_credits = _Rows(
+    "Credit",
+    "credits",
+    values.CreditBody,
+    _NEW_CREDIT,
+    Credit,
+    _CREDIT,
+    leads_to=("showCredit", "deleteCredit"),
+    creating=_FOR_CUSTOMERS,
+)
+_accounts = _Rows(
+    "Account",
+    "accounts",
+    values.AccountBody,
+    _NEW_ACCOUNT,
+    Account,
+    _OPENED,
+    leads_to=("showAccount", "changeAccount", "deleteAccount", "listCustomersOfAccount", "isOwnedBy"),
+)
 
 CUSTOMERS = _complete(
     _customers.create(
         "Create a customer",
-        values.CustomerBody,
-        "showCustomer",
-        "changeCustomer",
-        "deleteCustomer",
-        says="The account is not checked, unless there are users, or `require_account` is set.",
+        "The account is not checked, unless there are users, or `require_account` is set.",
     ),
-    _customers.list(
+    _customers.page(
         answers.CustomerPage,
         (OF_ACCOUNT, WORDS, NAME_ORDER, LIMIT, AFTER_NEXT),
         "customer,id,account_id,created_date\r\nJohn Adams,1,1,2019-03-23T05:24:50.326000Z\r\n",
     ),
-    _customers.create_many(
-        "Create many customers, all or none", values.CustomerBody, "Errors name the index, as `[3].name`."
-    ),
-    _customers.show("Show a customer", Customer, answer_headers=(ETAG,)),
+    _customers.create_many("Errors name the index, as `[3].name`."),
+    _customers.show("Show a customer"),
     _customers.change(
         "Change a customer's name or account",
-        "Its revenue goes with it. A change to the same values does nothing. 409 if a `reference` of its"
-        " invoices or credits is taken in the new account.",
+        "Its revenue goes with it. 409 if the new account has a `reference` of its invoices or credits.",
         values.CustomerPatch,
-        Customer,
         {"name": "John Quincy Adams"},
-        problems=(409, 412, 503),
+        409,
     ),
-    _customers.history("Show a customer's history"),
+    _customers.history(),
     _customers.delete(
         "Delete a customer, its invoices and credits",
         query=(NO_CASCADE,),
@@ -341,82 +356,51 @@ CUSTOMERS = _complete(
     ),
     _invoices.create(
         "Create an invoice",
-        values.InvoiceBody,
-        "showInvoice",
-        "changeInvoice",
-        "deleteInvoice",
-        says="422 if the customer does not exist, 409 if its account has the `reference`.",
-        of_a_node=True,
-        problems=(409, 503),
+        "422 if the customer does not exist, 409 if its account has the `reference`.",
     ),
-    _invoices.list(
+    _invoices.page(
         answers.InvoicePage,
         dated("purchase_date"),
         "customer,purchase_date,amount,reference,id,customer_id,account_id\r\n"
         '"John Adams",2019-01-06,100.00,,1,1,1\r\n',
     ),
-    _invoices.create_many(
-        "Create many invoices, all or none",
-        values.InvoiceBody,
-        "422 if customers do not exist. Errors name the index, as `[3].purchase_date`.",
-        of_a_node=True,
-        problems=(409, 503),
-    ),
-    _invoices.show("Show an invoice", Invoice, answer_headers=(ETAG,)),
+    _invoices.create_many("422 if customers do not exist. Errors name the index, as `[3].purchase_date`."),
+    _invoices.show("Show an invoice"),
     _invoices.change(
         "Correct an invoice's amount or date",
-        "A change to the same values does nothing. 422 for an amount below its credits.",
+        "422 for an amount below its credits.",
         values.InvoicePatch,
-        Invoice,
         {"purchase_price_cents": 9_900},
-        problems=(412, 503),
     ),
-    _invoices.history("Show an invoice's history"),
+    _invoices.history(),
     _invoices.delete(
         "Delete an invoice",
-        says="409 while it has credits.",
+        "409 while it has credits.",
         headers=(IF_MATCH, TRACE),
         problems=(409, 412, 503),
     ),
     _credits.create(
         "Create a credit: a refund or a credit note",
-        values.CreditBody,
-        "showCredit",
-        "deleteCredit",
-        says="It is subtracted from the customer's revenue. With `invoice_id` it is for that invoice of the"
+        "It is subtracted from the customer's revenue. With `invoice_id` it is for that invoice of the"
         " customer; the credits of an invoice must not exceed its amount: 422.",
-        sent={**_NEW_CREDIT, "invoice_id": "1"},
-        of_a_node=True,
-        problems=(409, 503),
+        {**_NEW_CREDIT, "invoice_id": "1"},
     ),
-    _credits.list(
+    _credits.page(
         answers.CreditPage,
         dated("credit_date"),
         "customer,purchase_date,amount,reference,id,customer_id,account_id,invoice_id\r\n",
     ),
     _credits.create_many(
-        "Create many credits, all or none",
-        values.CreditBody,
         "Errors name the index, as `[3].credited_cents`.",
-        sent=[{**_NEW_CREDIT, "reference": "CN-2"}, {**_NEW_CREDIT, "credited_cents": 1}],
-        of_a_node=True,
-        problems=(409, 503),
+        [{**_NEW_CREDIT, "reference": "CN-2"}, {**_NEW_CREDIT, "credited_cents": 1}],
     ),
-    _credits.show("Show a credit", Credit),
-    _credits.delete("Delete a credit"),
+    _credits.show("Show a credit", answer_headers=()),
+    _credits.delete("Delete a credit", headers=(TRACE,)),
     *SHARED,
 )
 
 ACCOUNTS = _complete(
-    _accounts.create(
-        "Open an account",
-        values.AccountBody,
-        "showAccount",
-        "changeAccount",
-        "deleteAccount",
-        "listCustomersOfAccount",
-        "isOwnedBy",
-    ),
+    _accounts.create("Open an account"),
     Call(
         "listAccounts",
         "GET",
@@ -432,24 +416,22 @@ ACCOUNTS = _complete(
     ),
     _accounts.show(
         "Show an account with its customers and revenue",
-        answers.AccountRevenue,
         of_a_node=False,
+        answer=answers.AccountRevenue,
         answered=_ACCOUNT,
-        answer_headers=(ETAG,),
         problems=(429, 503),
     ),
     _accounts.change(
         "Change an account's name, description or owner",
-        "A change to the same values does nothing. With users, only an admin may change the owner.",
+        "With users, only an admin may change the owner.",
         values.AccountPatch,
-        Account,
         {"name": "the first"},
-        problems=(412, 503),
     ),
     _accounts.delete(
         "Delete an account",
-        says="409 while it lists customers, unless they are deleted too.",
+        "409 while it lists customers, unless they are deleted too.",
         query=(CASCADE,),
+        headers=(TRACE,),
         problems=(409, 503),
     ),
     Call(
@@ -523,30 +505,12 @@ CUSTOMERS_PAGE = (
         parameters=(ID,),
         query=(LIMIT, OFFSET),
     ),
-    Call(
-        "searchInvoices",
-        "GET",
-        "/invoices/search",
-        "List invoices with their customers",
-        query=dated("purchase_date"),
-    ),
-    Call(
-        "importFile",
-        "POST",
-        "/imports",
-        "Record the purchases of a file, or tell what that would do",
-        query=(OF_ACCOUNT, *IMPORTED),
-    ),
+    Call("searchInvoices", "GET", "/invoices/search", "List all invoices", query=dated("purchase_date")),
+    Call("importFile", "POST", "/imports", "Record a file, or try it", query=(OF_ACCOUNT, *IMPORTED)),
 )
 ACCOUNTS_PAGE = (
     *_OF_BOTH_PAGES,
-    Call(
-        "nameAccounts",
-        "GET",
-        "/accounts/names",
-        "Show the names of accounts",
-        query=(IDS, SEARCH, LIMIT),
-    ),
+    Call("nameAccounts", "GET", "/accounts/names", "Show names of accounts", query=(IDS, SEARCH, LIMIT)),
     Call(
         "summarizeAccounts",
         "GET",

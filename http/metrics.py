@@ -102,38 +102,36 @@ def status_metrics(probe: Callable[[], StatusReport]) -> Iterator[Metric]:
     report = probe()
     service, redis = report.service, report.redis
 
-    def gauge(name: str, help: str, value: float | None) -> Iterator[Metric]:
-        if value is not None:
-            family = _gauge(name, help)
-            family.add_metric([service], value)
-            yield family
-
     build = _gauge(
         "tally_build_info", "1; the labels tell what runs.", "version", "sqlite_version", "identity"
     )
     build.add_metric([service, report.version, report.sqlite_version, report.identity or ""], 1)
     yield build
-    yield from gauge(
-        "tally_degraded", "1 while GET /status is degraded; it tells why.", report.status != "ok"
-    )
-    yield from gauge("tally_disk_free_bytes", "Free where the databases are.", report.disk_free_bytes)
-    yield from gauge(
-        "tally_database_log_bytes",
-        "The database's write-ahead log, which grows while somebody reads without an end.",
-        report.database_log_bytes,
-    )
-    yield from gauge("tally_outbox_depth", "Committed events not yet published.", report.outbox_depth)
-    yield from gauge("tally_redis_up", "Whether Redis answers this service: 1 or 0.", redis.reachable)
-    yield from gauge(
-        "tally_pending_entries",
-        "Entries read by the service's consumers and not acknowledged.",
-        redis.pending,
-    )
-    yield from gauge(
-        "tally_dead_letters",
-        "Dead letters that wait for a decision; both services tell all there are, so don't add them up.",
-        redis.dead_letters,
-    )
+    for name, help, value in (
+        ("tally_degraded", "1 while GET /status is degraded; it tells why.", report.status != "ok"),
+        ("tally_disk_free_bytes", "Free where the databases are.", report.disk_free_bytes),
+        (
+            "tally_database_log_bytes",
+            "The database's write-ahead log, which grows while somebody reads without an end.",
+            report.database_log_bytes,
+        ),
+        ("tally_outbox_depth", "Committed events not yet published.", report.outbox_depth),
+        ("tally_redis_up", "Whether Redis answers this service: 1 or 0.", redis.reachable),
+        (
+            "tally_pending_entries",
+            "Entries read by the service's consumers and not acknowledged.",
+            redis.pending,
+        ),
+        (
+            "tally_dead_letters",
+            "Dead letters that wait for a decision; both services tell all there are, so don't add them up.",
+            redis.dead_letters,
+        ),
+    ):
+        if value is not None:
+            gauge = _gauge(name, help)
+            gauge.add_metric([service], value)
+            yield gauge
     if redis.lag is not None:
         lag = _gauge(
             "tally_lag_events", "Events published and not yet applied, by who published them.", "source"
