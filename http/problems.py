@@ -126,24 +126,14 @@ _DETAILS = {
 def add_error_handlers(app: Any) -> None:
     """Have `app` answer every error as a problem."""
     app.set_error_serializer(serialize)
-    app.add_error_handler(Exception, _handle_unexpected)
-    app.add_error_handler(errors.StoreError, _handle_store_error)
-    app.add_error_handler(falcon.HTTPError, _handle_http_error)
+    app.add_error_handler(Exception, _answer_unexpected)
+    app.add_error_handler(errors.StoreError, _answer_store_error)
 
 
-def _handle_http_error(
-    req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError, _params: dict[str, Any]
-) -> None:
-    resp.status = error.status
-    if error.headers:
-        resp.set_headers(error.headers)
-    serialize(req, resp, error)
-
-
-def _handle_store_error(
+def _answer_store_error(
     req: falcon.Request, resp: falcon.Response, error: errors.StoreError, _params: dict[str, Any]
 ) -> None:
-    _handle_http_error(req, resp, _from_store(req, error), _params)
+    raise _from_store(req, error)
 
 
 def _from_store(req: falcon.Request, error: errors.StoreError) -> falcon.HTTPError:
@@ -205,11 +195,10 @@ def _faults(error: errors.StoreError) -> Iterator[tuple[int, str, str, str | Non
                 yield index, error.field, why, None
 
 
-def _handle_unexpected(
+def _answer_unexpected(
     req: falcon.Request, resp: falcon.Response, error: Exception, _params: dict[str, Any]
 ) -> None:
     _log.exception("request_failed", method=req.method, path=req.path, exc_info=error)
-    problem = falcon.HTTPInternalServerError(
+    raise falcon.HTTPInternalServerError(
         title="Internal error", description="This is a fault of the service; its log tells more."
     )
-    _handle_http_error(req, resp, problem, _params)
