@@ -8,18 +8,18 @@ from msgspec import UNSET
 
 from tally.events import Id
 from tally.http import bodies, exports
+from tally.http.account_views import add_account_views
 from tally.http.after import After, EventsElsewhere
 from tally.http.answers import CustomerRevenuePage, Ownership, RevenuePage
 from tally.http.application import Api, create_app
 from tally.http.auth import Forbidden, Gate, OpenGate, TokenGate, owner, principal
 from tally.http.calls import ACCOUNTS, ACCOUNTS_PAGE, SIGN_IN
-from tally.http.demo import add_accounts_demo
+from tally.http.demo import AccountsDemo
 from tally.http.lists import RevenueListRequest
 from tally.http.login import LoginResource
 from tally.http.long_lists import LongLists
 from tally.http.neighbours import LOGIN, Neighbours
-from tally.http.overview import add_accounts_overview
-from tally.http.periods import PeriodQuery, PeriodRevenue
+from tally.http.periods import PeriodQuery
 from tally.http.queries import QueryGuard
 from tally.http.service import (
     SINGLE_BODY,
@@ -48,7 +48,7 @@ from tally.store.accounts import (
 from tally.store.database import Database
 from tally.store.errors import NotFound
 from tally.store.idempotency import made
-from tally.store.months import Months
+from tally.store.months import Month, Months
 from tally.store.users import Users
 
 AccountsService = Service[Accounts]
@@ -92,8 +92,8 @@ def api(
     app.add_route("/revenue", revenue)
     app.add_route("/accounts/{id}/revenue", revenue, suffix="account")
     app.add_route("/accounts/{id}/customers/{customer}/revenue", revenue, suffix="customer")
-    add_accounts_overview(app, service)
-    add_accounts_demo(app, service)
+    add_account_views(app, service)
+    app.add_route("/demo", AccountsDemo(service))
     add_shared(app, service, status, calls, has_users=tokens is not None)
     return Api(app, service, gate)
 
@@ -305,26 +305,27 @@ class RevenueResource:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """That of all accounts together."""
-        asked = PeriodQuery(req)
-        with self._service.read() as store:
-            months = Months(store.database, owner(req)).of_all()
-        self._send(req, resp, asked.answer(months))
+        self._send(req, resp, Months.of_all)
 
     def on_get_account(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """That of an account."""
-        asked, number = PeriodQuery(req), path_id(id, "account")
-        with self._service.read() as store:
-            months = Months(store.database, owner(req)).of_account(number)
-        self._send(req, resp, asked.answer(months))
+        self._send(req, resp, lambda months: months.of_account(path_id(id, "account")))
 
     def on_get_customer(self, req: falcon.Request, resp: falcon.Response, id: str, customer: str) -> None:
         """That of a customer of an account."""
-        asked, account, number = PeriodQuery(req), path_id(id, "account"), path_id(customer, "customer")
-        with self._service.read() as store:
-            months = Months(store.database, owner(req)).of_customer(account, number)
-        self._send(req, resp, asked.answer(months))
 
-    def _send(self, req: falcon.Request, resp: falcon.Response, periods: list[PeriodRevenue]) -> None:
+        def read(months: Months) -> list[Month]:
+            return months.of_customer(path_id(id, "account"), path_id(customer, "customer"))
+
+        self._send(req, resp, read)
+
+    def _send(
+        self, req: falcon.Request, resp: falcon.Response, read: Callable[[Months], list[Month]]
+    ) -> None:
+        asked = PeriodQuery(req)
+        with self._service.read() as store:
+            months = read(Months(store.database, owner(req)))
+        periods = asked.answer(months)
         if not exports.wants_csv(req):
             Json.send(resp, RevenuePage(periods))
             return
@@ -332,5 +333,5 @@ class RevenueResource:
             exports.written(each.name, exports.amount(each.revenue_cents), each.invoices, each.credits)
             for each in periods
         )
-        header = f"{PeriodQuery(req).by},revenue,invoices,credits"
+        header = f"{asked.by},revenue,invoices,credits"
         exports.send(req, resp, self._long_lists, "revenue", header, lines)

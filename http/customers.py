@@ -12,7 +12,7 @@ from tally.http.application import Api, create_app
 from tally.http.auth import OpenGate, TokenGate, owner
 from tally.http.calls import CUSTOMERS, CUSTOMERS_PAGE
 from tally.http.customer_views import add_customer_views
-from tally.http.demo import add_customers_demo
+from tally.http.demo import CustomersDemo
 from tally.http.lists import CustomerListRequest, ListRequest
 from tally.http.long_lists import LongLists
 from tally.http.neighbours import Neighbours
@@ -77,7 +77,7 @@ def api(
     app.add_route("/credits/batch", credits, suffix="batch")
     app.add_route("/credits/{id}", credits, suffix="one")
     add_customer_views(app, service)
-    add_customers_demo(app, service)
+    app.add_route("/demo", CustomersDemo(service))
     add_shared(app, service, status, CUSTOMERS, has_users=tokens is not None)
     return Api(app, service, gate)
 

@@ -3,7 +3,7 @@
 These calls are the pages' own, and may change with them. They may be repeated: the demo is there once.
 """
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import falcon
 from msgspec import Meta, Struct
@@ -26,16 +26,6 @@ class Opened(Struct, frozen=True):
     accounts: Annotated[list[Id], Meta(min_length=len(ACCOUNTS), max_length=len(ACCOUNTS))]
 
 
-def add_accounts_demo(app: Any, service: Service[Accounts]) -> None:
-    """Add the accounts' part."""
-    app.add_route("/demo", AccountsDemo(service))
-
-
-def add_customers_demo(app: Any, service: Service[Customers]) -> None:
-    """Add the customers' part, with their invoices and credits."""
-    app.add_route("/demo", CustomersDemo(service))
-
-
 class AccountsDemo:
     """The accounts."""
 
@@ -45,8 +35,8 @@ class AccountsDemo:
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Open them. Raises Forbidden or NotEmpty."""
         insist_on_admin(req, "The demo is")
-        why = cause(req)
-        send_made(resp, self._service.write_and_tell(lambda store: made_many(demo.open_accounts(store, why))))
+        opened = self._service.write_and_tell(lambda store: made_many(demo.open_accounts(store, cause(req))))
+        send_made(resp, opened)
 
 
 class CustomersDemo:
@@ -59,10 +49,9 @@ class CustomersDemo:
         """Record them. Raises Forbidden or NotEmpty, and HTTPConflict until the accounts are known here."""
         insist_on_admin(req, "The demo is")
         accounts = bodies.decode(read_body(req, SINGLE_BODY), Opened).accounts
-        why = cause(req)
         try:
             answer = self._service.write_and_tell(
-                lambda store: made_many(demo.record_customers(store, accounts, why))
+                lambda store: made_many(demo.record_customers(store, accounts, cause(req)))
             )
         except UnknownReference as error:
             raise falcon.HTTPConflict(

@@ -123,7 +123,7 @@ class Service(Generic[S]):
             raise WrongFields([FieldError("Idempotency-Key", "Expected 1 to 200 visible ASCII characters")])
         own_key = f"{principal(req).name} {key}".lstrip()  # no other user's; a key holds no blank
         request = KeyedRequest(own_key, req.path, body)
-        told = Cause(trace_parent(req), request.request_key(), cause(req).by)
+        told = cause(req, request)
         return self.write(
             lambda store: self._keys.once(request, lambda: _told(store, lambda: change(store, told)))
         )
@@ -236,14 +236,10 @@ def read_body(req: falcon.Request, limit: int) -> bytes:
     return body
 
 
-def cause(req: falcon.Request) -> Cause:
-    """What the events of a request tell of it."""
-    return Cause(trace_parent(req), by=principal(req).name or None)
-
-
-def trace_parent(req: falcon.Request) -> str | None:
-    """The W3C trace context that the request came with, when it is one."""
-    return parse_trace_parent(req.env.get("HTTP_TRACEPARENT"))
+def cause(req: falcon.Request, keyed: KeyedRequest | None = None) -> Cause:
+    """What a request's events say about it: trace context (if it is valid), key, and user."""
+    trace_parent = parse_trace_parent(req.env.get("HTTP_TRACEPARENT"))
+    return Cause(trace_parent, keyed.request_key() if keyed else None, principal(req).name or None)
 
 
 class Page:

@@ -12,7 +12,7 @@ from integration.conftest import credit, invoice, new_account, new_customer, new
 from support.tally import ROOT, Client, Tally, running
 from support.waiting import eventually
 from tally.events import now, rfc3339
-from tally.http.overview import first_order
+from tally.http.account_views import first_order
 from tally.store.customer_search import MOST_RANKED
 from tally.version import VERSION
 

@@ -1,6 +1,6 @@
-"""What the accounts page asks for: light rows, searched, sorted and added up by the database.
+"""What the pages ask of the accounts service: light rows, searched, sorted and added up by the database.
 
-These calls are the page's own, and may change with it; sums are strings, in cents.
+These calls are the pages' own, and may change with them. Sums are strings, in cents.
 """
 
 from typing import Any, get_args
@@ -8,13 +8,13 @@ from typing import Any, get_args
 import falcon
 from msgspec.structs import asdict
 
-from tally.events import now
-from tally.http.account_names import AccountNamesResource
+from tally.events import Id, now
 from tally.http.auth import owner
 from tally.http.lists import sought
 from tally.http.periods import last_month_of
-from tally.http.service import Json, Page, Service, asking, one_of, path_id
+from tally.http.service import Json, Page, Service, asking, limit, one_of, path_id
 from tally.store import demo
+from tally.store.account_names import AccountNames
 from tally.store.account_totals import AccountQuery, AccountTotals, Sort
 from tally.store.accounts import Accounts, CustomerOrder
 from tally.store.months import Months
@@ -23,17 +23,19 @@ from tally.store.searching import Cents
 _TREND = 12  # months that are told of each account in the list
 _MOST_SORTED = 100_000  # customers: 0.14 s by revenue
 _SORTS = get_args(Sort)
+_MOST_NAMED = 1000  # ids at once: as many as a page of a list may have
+_SUGGESTED = 8  # names
 
 
-def add_accounts_overview(app: Any, service: Service[Accounts]) -> None:
+def add_account_views(app: Any, service: Service[Accounts]) -> None:
     """Add the accounts page's calls."""
-    overview = AccountsOverview(service)
-    app.add_route("/accounts/names", AccountNamesResource(service))
-    app.add_route("/accounts/summary", overview)
-    app.add_route("/accounts/{id}/summary", overview, suffix="one")
+    accounts = AccountsView(service)
+    app.add_route("/accounts/names", AccountNamesView(service))
+    app.add_route("/accounts/summary", accounts)
+    app.add_route("/accounts/{id}/summary", accounts, suffix="one")
 
 
-class AccountsOverview:
+class AccountsView:
     """Accounts with what they come to."""
 
     def __init__(self, service: Service[Accounts]) -> None:
@@ -86,6 +88,31 @@ class AccountsOverview:
         ]
         answer = {"account": {**asdict(account), **asdict(total)}, "customers": rows, "order": order}
         Json.send(resp, answer)
+
+
+class AccountNamesView:
+    """Accounts by their ids, or by a part of their names."""
+
+    def __init__(self, service: Service[Accounts]) -> None:
+        self._service = service
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """The names of the accounts with the `ids`; without these, of those that match `search`."""
+        with asking(req) as asked:
+            ids = asked("ids", None, _ids)
+            text = asked("search", None, sought) or ""
+            most = asked("limit", _SUGGESTED, limit)
+        with self._service.read() as store:
+            names = AccountNames(store.database, owner(req))
+            found = names.like(text, most) if ids is None else names.of(ids)
+        Json.send(resp, {"accounts": found})
+
+
+def _ids(raw: str) -> list[Id]:
+    parts = raw.split(",")
+    if len(parts) > _MOST_NAMED:
+        raise ValueError(f"Expected at most {_MOST_NAMED} ids")
+    return [Id.parse(part) for part in parts]
 
 
 def first_order(customers: int) -> CustomerOrder:
