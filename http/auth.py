@@ -1,8 +1,8 @@
-"""Who a request is from, found out before anything else is done with it.
+"""Who sent a request: decided before anything else is done with it.
 
-With auth off, whoever reaches the service may do everything, and what must be kept out is other
-sites' pages in that person's browser. With tokens, each call says whose it is. The resources ask
-`owner`, and have one path for both.
+With auth off, anyone who reaches the service may do everything; only other sites' pages in that person's
+browser must be kept out. With tokens, each call says who its user is. The resources ask `owner`, so they have
+one path for both.
 """
 
 import ipaddress
@@ -92,8 +92,7 @@ class OpenGate:
                 f"The service is not known as {host[:100]}: reach it as localhost or by its IP address, "
                 "and have a proxy in front send that as the Host."
             )
-        if req.method not in SAFE_METHODS and _is_cross_origin(req):
-            raise Forbidden("Another site's page may not change anything here.")
+        _insist_on_own_page(req)
         req.context.principal = EVERYBODY
 
 
@@ -123,8 +122,8 @@ class TokenGate:
         authorization = req.get_header("Authorization")
         bearer = self._bearer(authorization, req.get_header("Cookie"))
         # A browser adds a cookie by itself, whoever's page it is that sends the request.
-        if authorization is None and req.method not in SAFE_METHODS and _is_cross_origin(req):
-            raise Forbidden("Another site's page may not change anything here.")
+        if authorization is None:
+            _insist_on_own_page(req)
         if not self._is_still_there(bearer):
             raise Unauthorized("The user is no longer there.", "invalid_token")
         if bearer.scope == STATUS and req.path not in OF_STATUS:
@@ -177,6 +176,12 @@ def _is_of_this_machine(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _insist_on_own_page(req: falcon.Request) -> None:
+    """Raises Forbidden where a browser sends a change for another site's page."""
+    if req.method not in SAFE_METHODS and _is_cross_origin(req):
+        raise Forbidden("Another site's page may not change anything here.")
 
 
 def _is_cross_origin(req: falcon.Request) -> bool:

@@ -1,7 +1,7 @@
-"""Bodies: read as JSON straight into what they are to be, and refused with every fault at once.
+"""Bodies: read from JSON straight into our types, and refused with every fault at once.
 
-msgspec reads a good body once. A body that it refuses is read again, field by field, to name all that
-is wrong. So is a body in which a name could be given twice: of two values, msgspec keeps the last.
+msgspec reads a good body once. A body that it refuses is read again, field by field, to name every fault.
+So is a body in which a name may stand twice: msgspec would keep the last value and say nothing.
 """
 
 import json
@@ -29,18 +29,8 @@ _BEYOND = 10**20  # what a longer one is read as: no field takes so much
 
 def decode(body: bytes, kind: type[T]) -> T:
     """Read one object. Raises MalformedBody, or WrongFields with every fault."""
-    text = _text(body)
-    try:
-        found = msgspec.json.decode(body, type=kind, dec_hook=_parse)
-        if _names_nothing_twice(body, kind, [found]):
-            return found
-    except (ValueError, RecursionError):
-        pass
-    raw, twice = _read(text)
-    if not isinstance(raw, dict):
-        raise MalformedBody(f"Expected a JSON object, got `{json_type(raw)}`.")
-    _insist_on_no_faults(twice, _faults(raw, kind))
-    return msgspec.convert(raw, kind, dec_hook=_parse)
+    (found,) = _decode(body, kind, is_batch=False)
+    return found
 
 
 def decode_change(body: bytes, kind: type[S]) -> S:
@@ -54,20 +44,32 @@ def decode_change(body: bytes, kind: type[S]) -> S:
 
 def decode_batch(body: bytes, kind: type[T]) -> list[T]:
     """Read an array of up to MOST_IN_BATCH objects. Raises like `decode`, fields named with their index."""
+    return _decode(body, kind, is_batch=True)
+
+
+def _decode(body: bytes, kind: type[T], is_batch: bool) -> list[T]:
     text = _text(body)
+    whole: Any = list[kind] if is_batch else kind  # type: ignore[valid-type]
     try:
-        batch: list[T] = msgspec.json.decode(body, type=list[kind], dec_hook=_parse)  # type: ignore[valid-type]
-        _insist_on_size(batch)
-        if _names_nothing_twice(body, kind, batch):
-            return batch
+        decoded = msgspec.json.decode(body, type=whole, dec_hook=_parse)
+        found: list[T] = decoded if is_batch else [decoded]
+        _insist_on_size(found)
+        if _names_nothing_twice(body, kind, found):
+            return found
     except (ValueError, RecursionError):
         pass
     raw, twice = _read(text)
-    if not isinstance(raw, list):
-        raise MalformedBody(f"Expected a JSON array of objects, got `{json_type(raw)}`.")
-    _insist_on_size(raw)
-    _insist_on_no_faults(twice, _batch_faults(raw, kind))
-    return msgspec.convert(raw, list[kind], dec_hook=_parse)  # type: ignore[valid-type]
+    if is_batch and isinstance(raw, list):
+        _insist_on_size(raw)
+        faults = _batch_faults(raw, kind)
+    elif not is_batch and isinstance(raw, dict):
+        faults = _faults(raw, kind)
+    else:
+        expected = "array of objects" if is_batch else "object"
+        raise MalformedBody(f"Expected a JSON {expected}, got `{json_type(raw)}`.")
+    _insist_on_no_faults(twice, faults)
+    converted = msgspec.convert(raw, whole, dec_hook=_parse)
+    return converted if is_batch else [converted]
 
 
 def json_type(raw: object) -> str:

@@ -7,46 +7,11 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct, structs
 
-from tally.http import answers, values
+from tally.http import answers, params, values
 from tally.http.bodies import MOST_IN_BATCH
 from tally.http.login import LoginBody
 from tally.http.openapi import Call
-from tally.http.parameters import (
-    AFTER,
-    AFTER_NEXT,
-    ANY_ID,
-    CASCADE,
-    CUSTOMER,
-    ETAG,
-    FORMAT,
-    ID,
-    IDS,
-    IF_MATCH,
-    IMPORTED,
-    LIMIT,
-    NAME_ORDER,
-    NEXT,
-    NO_CASCADE,
-    NO_LIMIT,
-    OF_ACCOUNT,
-    OF_NODE,
-    OFFSET,
-    ONCE,
-    ORDER,
-    PERIODS,
-    PERIODS_TO,
-    RANK,
-    READS_OWN_WRITES,
-    REVENUE_ORDER,
-    SEARCH,
-    SORT,
-    TOLD,
-    TRACE,
-    USER,
-    WORDS,
-    Parameter,
-    dated,
-)
+from tally.http.params import Parameter
 from tally.http.status import ActorReport, NodeStatus, RedisStatus, StatusReport
 from tally.store.accounts import Account
 from tally.store.records import Credit, Customer, Invoice
@@ -111,7 +76,7 @@ class _Rows(Struct, frozen=True):
             path,
             does,
             says,
-            headers=ONCE,
+            headers=params.ONCE,
             sends=self.sends,
             sent=sent or self.new,
             status=201,
@@ -130,7 +95,7 @@ class _Rows(Struct, frozen=True):
             f"/{self.many}/batch",
             f"Create many {self.many}, all or none",
             says,
-            headers=ONCE,
+            headers=params.ONCE,
             sends=Annotated[list[self.sends], Meta(max_length=MOST_IN_BATCH)],  # type: ignore[name-defined]
             sent=sent or [self.new, self.new],
             status=201,
@@ -150,13 +115,13 @@ class _Rows(Struct, frozen=True):
             answer=page,
             answered={self.many: [self.example], "next": None},
             csv=csv,
-            answer_headers=(OF_NODE,),
+            answer_headers=(params.OF_NODE,),
             problems=(429, 503),
         )
 
     def show(self, does: str, **others: Any) -> Call:
         """Show one."""
-        shown = {"answer": self.row, "answered": self.example, "answer_headers": (ETAG,)}
+        shown = {"answer": self.row, "answered": self.example, "answer_headers": (params.ETAG,)}
         return self._one("GET", f"show{self.name}", does, **{**shown, **others})
 
     def change(self, does: str, says: str, patch: Any, sent: dict[str, Any], *problems: int) -> Call:
@@ -167,12 +132,12 @@ class _Rows(Struct, frozen=True):
             f"change{self.name}",
             does,
             says=f"{says} A change to the same values does nothing.",
-            headers=(IF_MATCH, *ONCE),
+            headers=(params.IF_MATCH, *params.ONCE),
             sends=Annotated[patch, Meta(extra_json_schema={"anyOf": any_of})],
             sent=sent,
             answer=self.row,
             answered={**self.example, **sent, "revision": 1},
-            answer_headers=(ETAG,),
+            answer_headers=(params.ETAG,),
             problems=(*problems, 412, 503),
         )
 
@@ -186,7 +151,7 @@ class _Rows(Struct, frozen=True):
             "/history",
             says="Everything that was recorded, changed and deleted, when and by whom, oldest first. Also for"
             " one that is deleted.",
-            query=(LIMIT, AFTER),
+            query=(params.LIMIT, params.AFTER),
             answer=answers.HistoryPage,
             answered={"history": [{**happening, "after": self.example}], "next": None},
         )
@@ -197,7 +162,7 @@ class _Rows(Struct, frozen=True):
 
     def _one(self, method: str, id: str, does: str, below: str = "", **others: Any) -> Call:
         path = f"/{self.many}/{{id}}{below}"
-        return Call(id, method, path, does, parameters=(ID,), **{"of_a_node": True, **others})
+        return Call(id, method, path, does, parameters=(params.ID,), **{"of_a_node": True, **others})
 
 
 def _revenue(id: str, path: str, whose: str, *parameters: Parameter) -> Call:
@@ -210,7 +175,7 @@ def _revenue(id: str, path: str, whose: str, *parameters: Parameter) -> Call:
         " counted it, or it was deleted by an event without its date) is one entry with null at the end, left"
         " out if `from` or `to` is given.",
         parameters=parameters,
-        query=PERIODS,
+        query=params.PERIODS,
         answer=answers.RevenuePage,
         csv="month,revenue,invoices,credits\r\n2019-01,100.00,1,0\r\n",
         answered={"revenue": [{"month": "2019-01", "revenue_cents": 10_000, "invoices": 1, "credits": 0}]},
@@ -243,13 +208,13 @@ def _complete(*calls: Call) -> tuple[Call, ...]:
 
 def _with_common(call: Call) -> Call:
     if call.csv:
-        call = structs.replace(call, query=(*call.query, FORMAT))
+        call = structs.replace(call, query=(*call.query, params.FORMAT))
     if call.public:
         return call
     if call.method == "GET":
         problems = tuple({*call.problems, 503})
-        return structs.replace(call, headers=(*call.headers, *READS_OWN_WRITES), problems=problems)
-    return structs.replace(call, answer_headers=(*call.answer_headers, TOLD))
+        return structs.replace(call, headers=(*call.headers, *params.READS_OWN_WRITES), problems=problems)
+    return structs.replace(call, answer_headers=(*call.answer_headers, params.TOLD))
 
 
 # Calls
@@ -335,7 +300,7 @@ CUSTOMERS = _complete(
     ),
     _customers.page(
         answers.CustomerPage,
-        (OF_ACCOUNT, WORDS, NAME_ORDER, LIMIT, AFTER_NEXT),
+        (params.OF_ACCOUNT, params.WORDS, params.NAME_ORDER, *params.PAGE),
         "customer,id,account_id,created_date\r\nJohn Adams,1,1,2019-03-23T05:24:50.326000Z\r\n",
     ),
     _customers.create_many("Errors name the index, as `[3].name`."),
@@ -350,8 +315,8 @@ CUSTOMERS = _complete(
     _customers.history(),
     _customers.delete(
         "Delete a customer, its invoices and credits",
-        query=(NO_CASCADE,),
-        headers=(IF_MATCH, TRACE),
+        query=(params.NO_CASCADE,),
+        headers=(params.IF_MATCH, params.TRACE),
         problems=(409, 412, 503),
     ),
     _invoices.create(
@@ -360,7 +325,7 @@ CUSTOMERS = _complete(
     ),
     _invoices.page(
         answers.InvoicePage,
-        dated("purchase_date"),
+        params.dated("purchase_date"),
         "customer,purchase_date,amount,reference,id,customer_id,account_id\r\n"
         '"John Adams",2019-01-06,100.00,,1,1,1\r\n',
     ),
@@ -376,7 +341,7 @@ CUSTOMERS = _complete(
     _invoices.delete(
         "Delete an invoice",
         "409 while it has credits.",
-        headers=(IF_MATCH, TRACE),
+        headers=(params.IF_MATCH, params.TRACE),
         problems=(409, 412, 503),
     ),
     _credits.create(
@@ -387,7 +352,7 @@ CUSTOMERS = _complete(
     ),
     _credits.page(
         answers.CreditPage,
-        dated("credit_date"),
+        params.dated("credit_date"),
         "customer,purchase_date,amount,reference,id,customer_id,account_id,invoice_id\r\n",
     ),
     _credits.create_many(
@@ -395,7 +360,7 @@ CUSTOMERS = _complete(
         [{**_NEW_CREDIT, "reference": "CN-2"}, {**_NEW_CREDIT, "credited_cents": 1}],
     ),
     _credits.show("Show a credit", answer_headers=()),
-    _credits.delete("Delete a credit", headers=(TRACE,)),
+    _credits.delete("Delete a credit", headers=(params.TRACE,)),
     *SHARED,
 )
 
@@ -407,11 +372,11 @@ ACCOUNTS = _complete(
         "/accounts",
         "List accounts with their customers and revenue",
         "429 if more than 8 answers for one user, or 32 in all, are being sent in parts.",
-        query=(NO_LIMIT, AFTER),
+        query=(params.NO_LIMIT, params.AFTER),
         answer=list[answers.AccountRevenue],
         csv="id,name,description,owned_by,created_date,customers,revenue\r\n",
         answered=[_ACCOUNT],
-        answer_headers=(NEXT,),
+        answer_headers=(params.NEXT,),
         problems=(429, 503),
     ),
     _accounts.show(
@@ -430,8 +395,8 @@ ACCOUNTS = _complete(
     _accounts.delete(
         "Delete an account",
         "409 while it lists customers, unless they are deleted too.",
-        query=(CASCADE,),
-        headers=(TRACE,),
+        query=(params.CASCADE,),
+        headers=(params.TRACE,),
         problems=(409, 503),
     ),
     Call(
@@ -439,17 +404,21 @@ ACCOUNTS = _complete(
         "GET",
         "/accounts/{id}/customers",
         "List an account's customers with their revenue",
-        parameters=(ID,),
-        query=(REVENUE_ORDER, LIMIT, AFTER_NEXT),
+        parameters=(params.ID,),
+        query=(params.REVENUE_ORDER, *params.PAGE),
         answer=answers.CustomerRevenuePage,
         csv="customer_id,customer,revenue\r\n1,John Adams,100.00\r\n",
         answered={"customers": [_REVENUE], "next": None},
         problems=(429, 503),
     ),
     _revenue("revenue", "", "the revenue of all accounts"),
-    _revenue("revenueOfAccount", "/accounts/{id}", "an account's revenue", ID),
+    _revenue("revenueOfAccount", "/accounts/{id}", "an account's revenue", params.ID),
     _revenue(
-        "revenueOfCustomer", "/accounts/{id}/customers/{customer}", "a customer's revenue", ID, CUSTOMER
+        "revenueOfCustomer",
+        "/accounts/{id}/customers/{customer}",
+        "a customer's revenue",
+        params.ID,
+        params.CUSTOMER,
     ),
     Call(
         "isOwnedBy",
@@ -457,7 +426,7 @@ ACCOUNTS = _complete(
         "/accounts/{id}/is-owned-by/{user}",
         "Tell whether a user owns an account",
         "False for an account that doesn't exist, or that the asking user may not see.",
-        parameters=(ANY_ID, USER),
+        parameters=(params.ANY_ID, params.USER),
         answer=answers.Ownership,
         answered={"ok": True},
         answers_for_all=True,
@@ -495,35 +464,41 @@ CUSTOMERS_PAGE = (
         "GET",
         "/customers/search",
         "Find customers, with what they spent",
-        query=(SEARCH, OF_ACCOUNT, NAME_ORDER, RANK, LIMIT, AFTER_NEXT),
+        query=(params.SEARCH, params.OF_ACCOUNT, params.NAME_ORDER, params.RANK, *params.PAGE),
     ),
     Call(
         "summarizeCustomer",
         "GET",
         "/customers/{id}/summary",
         "Show a customer with its invoices and credits, newest first",
-        parameters=(ID,),
-        query=(LIMIT, OFFSET),
+        parameters=(params.ID,),
+        query=(params.LIMIT, params.OFFSET),
     ),
-    Call("searchInvoices", "GET", "/invoices/search", "List all invoices", query=dated("purchase_date")),
-    Call("importFile", "POST", "/imports", "Record a file, or try it", query=(OF_ACCOUNT, *IMPORTED)),
+    Call("searchInvoices", "GET", "/invoices/search", "List invoices", query=params.dated("purchase_date")),
+    Call("importFile", "POST", "/imports", "Record a file, or try it", query=params.IMPORTED),
 )
 ACCOUNTS_PAGE = (
     *_OF_BOTH_PAGES,
-    Call("nameAccounts", "GET", "/accounts/names", "Show names of accounts", query=(IDS, SEARCH, LIMIT)),
+    Call(
+        "nameAccounts",
+        "GET",
+        "/accounts/names",
+        "Show names of accounts",
+        query=(params.IDS, params.SEARCH, params.LIMIT),
+    ),
     Call(
         "summarizeAccounts",
         "GET",
         "/accounts/summary",
         "Find accounts, and add all of them up",
-        query=(SEARCH, SORT, ORDER, LIMIT, OFFSET, PERIODS_TO),
+        query=(params.SEARCH, params.SORT, params.ORDER, params.LIMIT, params.OFFSET, params.PERIODS_TO),
     ),
     Call(
         "summarizeAccount",
         "GET",
         "/accounts/{id}/summary",
         "Show an account and its customers",
-        parameters=(ID,),
-        query=(REVENUE_ORDER, LIMIT, OFFSET),
+        parameters=(params.ID,),
+        query=(params.REVENUE_ORDER, params.LIMIT, params.OFFSET),
     ),
 )

@@ -11,7 +11,7 @@ from typing import Any
 import falcon
 from msgspec import Struct
 
-from tally.http.parameters import Parameter
+from tally.http.params import Parameter
 from tally.http.problems import CONTENT_TYPE, RETRY_AFTER_SECONDS, Problem
 from tally.http.schemas import schemas_of
 from tally.version import VERSION

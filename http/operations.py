@@ -16,7 +16,7 @@ from tally.events import PAYLOAD_FIELD
 from tally.http import bodies
 from tally.http.auth import insist_on_admin, principal
 from tally.http.minutes import Minute
-from tally.http.problems import RETRY_AFTER_SECONDS, FieldError, WrongFields
+from tally.http.problems import RETRY_AFTER_SECONDS, FieldError, Refusal, WrongFields
 from tally.http.service import SINGLE_BODY, Json, read_body
 from tally.http.status import ActorReport
 from tally.store import redriving
@@ -115,6 +115,12 @@ def add_operations(app: Any, sources: Sources) -> None:
     app.add_route("/operations/discard", letters, suffix="discard")
 
 
+def _admins_only(req: falcon.Request, resp: falcon.Response, resource: object, params: object) -> None:
+    """Raises Forbidden."""
+    insist_on_admin(req, "Operations are")
+
+
+@falcon.before(_admins_only)
 class MinutesResource:
     """What came in, and what was applied."""
 
@@ -122,11 +128,11 @@ class MinutesResource:
         self._minutes = minutes
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """The service's last hour. Raises Forbidden."""
-        insist_on_admin(req, "Operations are")
+        """The service's last hour."""
         Json.send(resp, {"minutes": self._minutes()})
 
 
+@falcon.before(_admins_only)
 class StreamResource:
     """Redis, and who reads the stream."""
 
@@ -134,8 +140,7 @@ class StreamResource:
         self._sources = sources
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """A StreamReport. No question keeps Redis busy, however much is there. Raises Forbidden."""
-        insist_on_admin(req, "Operations are")
+        """A StreamReport. No question keeps Redis busy, however much is there."""
         actors, stream = self._sources.actors(), self._sources.open_stream()
         try:
             Json.send(resp, _report(actors, stream))
@@ -174,12 +179,11 @@ def _group(group: Group, holds_back: bool, overtaken: int) -> GroupReport:
     )
 
 
-class RedisAway(falcon.HTTPServiceUnavailable):
+class RedisAway(Refusal):
     """503: nothing can be decided now."""
 
     def __init__(self, error: Exception) -> None:
-        said = f"Redis does not answer: {error}"
-        super().__init__(title="Redis does not answer", description=said, retry_after=RETRY_AFTER_SECONDS)
+        super().__init__(503, "Redis does not answer", f"Redis does not answer: {error}")
 
 
 class LetterGone(falcon.HTTPNotFound):
@@ -190,6 +194,7 @@ class LetterGone(falcon.HTTPNotFound):
         super().__init__(title="No dead letter", description=said)
 
 
+@falcon.before(_admins_only)
 class DeadLettersResource:
     """Events that could not be applied, and wait for a decision."""
 
@@ -198,8 +203,7 @@ class DeadLettersResource:
         self._one_at_a_time = threading.Lock()  # who waits for what comes of it has a thread of the pool
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """How many there are, None while Redis does not answer, and the oldest of them. Raises Forbidden."""
-        insist_on_admin(req, "Operations are")
+        """How many there are, None while Redis does not answer, and the oldest of them."""
         try:
             with self._letters() as (stream, letters):
                 found, total = letters.after("0-0", MOST_LETTERS), stream.dead_letters()
@@ -209,7 +213,7 @@ class DeadLettersResource:
             Json.send(resp, {"letters": [*map(_letter, found)], "total": total})
 
     def on_post_redrive(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Have the groups that failed try again, and tell what has come of it. Raises Forbidden."""
+        """Have the groups that failed try again, and tell what has come of it."""
         ids = _chosen(req)
         with self._turn(), self._letters() as (_, letters):
             outcome = redriving.redrive(letters, _known(letters, ids), WAIT_SECONDS)
@@ -217,8 +221,7 @@ class DeadLettersResource:
         Json.send(resp, _told(outcome))
 
     def on_get_payload(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
-        """All that a letter's event says, to be edited. Raises Forbidden or LetterGone."""
-        insist_on_admin(req, "Operations are")
+        """All that a letter's event says, to be edited. Raises LetterGone."""
         with self._letters() as (_, letters):
             letter = _one(letters, id)
         if (length := len(letter.payload)) > LONGEST_EDITED:
@@ -232,9 +235,8 @@ class DeadLettersResource:
     def on_post_edit(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Have the group that failed try a letter with another payload, and tell what has come of it.
 
-        Raises Forbidden, LetterGone, or WrongFields for what could not be applied either.
+        Raises LetterGone, or WrongFields for what could not be applied either.
         """
-        insist_on_admin(req, "Operations are")
         edit = bodies.decode(read_body(req, SINGLE_BODY), Edit)
         with self._turn(), self._letters() as (_, letters):
             edited = _edited(_one(letters, edit.id), edit.payload)
@@ -245,7 +247,7 @@ class DeadLettersResource:
         Json.send(resp, _told(outcome))
 
     def on_post_discard(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Forget them, for good. Raises Forbidden."""
+        """Forget them, for good."""
         ids = _chosen(req)
         with self._letters() as (_, letters):
             done = sum(letters.discard(letter) for letter in _known(letters, ids))
@@ -278,8 +280,7 @@ class DeadLettersResource:
 
 
 def _chosen(req: falcon.Request) -> list[str]:
-    """The ids of the letters that the request is about. Raises Forbidden or WrongFields."""
-    insist_on_admin(req, "Operations are")
+    """The ids of the letters that the request is about. Raises WrongFields."""
     return bodies.decode(read_body(req, SINGLE_BODY), Chosen).ids
 
 

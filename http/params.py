@@ -52,6 +52,7 @@ AFTER = Parameter("after", Id, "List only ids above this one.", "0")
 AFTER_NEXT = Parameter(
     "after", Position, "`next` of the previous page, with the same filters and order.", "1"
 )
+PAGE = (LIMIT, AFTER_NEXT)
 OFFSET = Parameter("offset", Id, "How many to skip.", "0")
 FORMAT = Parameter(
     "format",
@@ -83,8 +84,7 @@ def dated(day: str) -> tuple[Parameter, ...]:
         Parameter("from", date, "Only those with this date or a later one.", "2019-01-01"),
         Parameter("to", date, "Only those with this date or an earlier one.", "2019-12-31"),
         _order("id", day),
-        LIMIT,
-        AFTER_NEXT,
+        *PAGE,
     )
 
 
@@ -168,6 +168,7 @@ IDS = Parameter("ids", str, "Ids, separated by commas.", "1,2")
 SORT = Parameter("sort", str, "What to sort by.", "revenue")
 ORDER = Parameter("order", Literal["asc", "desc"], "In which direction to sort.", "desc")
 IMPORTED = (
+    OF_ACCOUNT,
     Parameter("customer", str, "The column of the customer's name.", "Client"),
     Parameter("date", str, "The column of the date.", "Invoice Date"),
     Parameter("amount", str, "The column of the amount.", "Total"),
