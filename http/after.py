@@ -69,7 +69,10 @@ class After:
         text = req.env.get("HTTP_TALLY_AFTER")
         if text is None or req.method not in ("GET", "HEAD") or is_open_to_all(req):
             return
-        awaited = self._parsed(text)
+        try:
+            awaited = EventRange.parse(text)
+        except ValueError as error:
+            raise WrongFields([FieldError("Tally-After", str(error))]) from None
         state = self._state(awaited)
         if state.applied:
             return
@@ -86,12 +89,6 @@ class After:
             description=f"Not all events of {awaited.source} up to {awaited.last} have been applied here.",
             retry_after=1,
         )
-
-    def _parsed(self, text: str) -> EventRange:
-        try:
-            return EventRange.parse(text)
-        except ValueError as error:
-            raise WrongFields([FieldError("Tally-After", str(error))]) from None
 
     def _state(self, awaited: EventRange, asks: bool = False) -> "_State":
         with self._service.read() as store:

@@ -1,4 +1,4 @@
-"""What the services answer with, where it is no row of the store: the definitions that make the JSON."""
+"""The JSON that the services answer with, except for the store's own rows."""
 
 from typing import Literal
 
@@ -45,7 +45,7 @@ class CreditPage(Struct, frozen=True):
 
 
 class HistoryPage(Struct, frozen=True):
-    """What became of something, oldest first; `next` is the `after` of the next page, null on the last."""
+    """What was done to a row, oldest first; `next` is the `after` of the next page, null on the last."""
 
     history: list[Happening]
     next: Id | None
@@ -93,6 +93,6 @@ class Who(Struct, frozen=True):
 
 
 class Healthy(Struct, frozen=True):
-    """It is well."""
+    """The service is well."""
 
     status: Literal["ok"] = "ok"

@@ -195,7 +195,7 @@ class CreditsResource(RowsResource):
 
 
 class HistoryResource:
-    """What became of a customer or an invoice, also of one that is gone."""
+    """The history of a customer or an invoice, also of a deleted one."""
 
     def __init__(self, service: CustomersService, kind: history.Kind) -> None:
         self._service = service

@@ -1,4 +1,4 @@
-"""Lists as CSV (RFC 4180): all of a list, made while it is sent."""
+"""Lists as CSV (RFC 4180): a whole list, made while it is sent."""
 
 import csv
 import io
@@ -89,10 +89,10 @@ def harmless(text: str) -> str:
 
 
 def meant(cell: str) -> str:
-    """The text that a cell was made harmless from."""
+    """The text that `harmless` made this cell of."""
     return cell[1:] if _HARMLESS.match(cell) else cell
 
 
 def amount(cents: int) -> str:
-    """Decimal currency."""
+    """An amount in cents as decimal currency."""
     return f"{'-' if cents < 0 else ''}{abs(cents) // 100}.{abs(cents) % 100:02}"

@@ -63,7 +63,7 @@ class LoginResource:
     def _checked(self, login: LoginBody, address: str) -> User:
         """The user whose password it is. Raises Unauthorized, or HTTPTooManyRequests.
 
-        Whoever is slowed down is told first, and takes nobody's turn.
+        A client that must wait is refused first, and takes nobody's turn.
         """
         with self._service.read() as store:
             wait = LoginAttempts(store.database).wait(login.username, address)

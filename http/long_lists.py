@@ -10,7 +10,7 @@ OF_A_USER, OF_ALL = 8, 32  # in one process
 
 
 class LongLists:
-    """Counts those that are under way. Safe for any number of threads."""
+    """Counts the long answers being sent. Safe for any number of threads."""
 
     def __init__(self, of_a_user: int = OF_A_USER, of_all: int = OF_ALL) -> None:
         self._of_a_user = of_a_user
@@ -31,7 +31,7 @@ class LongLists:
         return LongList(self, user, pieces)
 
     def end(self, user: str) -> None:
-        """One less."""
+        """Count one less."""
         with self._lock:
             self._under_way[user] -= 1
             self._under_way += Counter()  # forgets who has none

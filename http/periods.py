@@ -1,4 +1,4 @@
-"""Revenue by month, quarter or year: which periods a query asks for, and what they come to."""
+"""Revenue by month, quarter or year: the periods that a query asks for, and their sums."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -14,9 +14,9 @@ By = Literal["month", "quarter", "year"]
 
 
 class PeriodRevenue(Struct, frozen=True):
-    """What came in during a month (`1997-03`), a quarter (`1997-Q1`) or a year (`1997`): as it was asked for.
+    """Revenue of a month (`1997-03`), a quarter (`1997-Q1`) or a year (`1997`), whichever was asked for.
 
-    It is null for what has no known month. `invoices` and `credits` are how many there were.
+    The period is null for revenue without a known month. `invoices` and `credits` are counts.
     """
 
     revenue_cents: int

@@ -1,4 +1,4 @@
-"""A query holds what its call knows, each once. All else would be answered as if it had not been asked."""
+"""Refuses unknown and repeated parameters: ignored, they would get an answer that nobody asked for."""
 
 from collections import Counter
 from collections.abc import Collection

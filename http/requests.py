@@ -1,4 +1,4 @@
-"""Every request is timed; those that somebody will want to see are logged."""
+"""Times every request, and logs those that failed, were slow, or are traced."""
 
 import logging
 import time
@@ -80,7 +80,7 @@ class RequestObserver:
 
 
 class _Request:
-    """What is told of a request in the end."""
+    """What is measured and logged of one request."""
 
     def __init__(self, environ: Environ) -> None:
         self.environ = environ

@@ -1,7 +1,7 @@
-"""/auth/session: the sign-in of the pages, kept by the browser in a cookie that scripts can't read.
+"""/auth/session: the pages' sign-in, which the browser keeps in a cookie that scripts can't read.
 
-A cookie holds for all ports and paths of a host (RFC 6265, section 8.5). So one sign-in is enough for the
-pages of both services; where these have host names of their own, the page has both keep it.
+A cookie is sent to all ports and paths of a host (RFC 6265, section 8.5). So one sign-in is enough for the
+pages of both services. If the services have different host names, the page has both keep it.
 """
 
 import falcon
@@ -12,7 +12,7 @@ from tally.http.service import Json
 
 
 class WhoResource:
-    """Who it is that asks."""
+    """Tells who is signed in."""
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The name, "" where nobody signs in, and whether it is an admin."""
@@ -21,7 +21,7 @@ class WhoResource:
 
 
 class SessionResource(WhoResource):
-    """Besides, has the browser keep a token until its window is closed, and forget it."""
+    """Also has the browser keep a token until it is closed, and forget it."""
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Keep the token that came in the header Authorization. Raises Unauthorized."""

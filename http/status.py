@@ -214,9 +214,9 @@ class StatusProbe:
 
 
 def troubles(actors: Collection[ActorReport], reasons: Collection[str]) -> Iterator[str]:
-    """What actors wait out: each trouble once, with all who have it, and none that is among the reasons.
+    """The actors' troubles: each once, with all actors that have it, without those among the reasons.
 
-    Where Redis does not answer, it is one trouble, in whatever words each of them says so.
+    When Redis does not answer, that is one trouble, however each actor words it.
     """
     waiting: dict[str, list[str]] = {}
     is_away = any(reason.startswith(REDIS_AWAY) for reason in reasons)
@@ -262,8 +262,10 @@ def _nodes(
 
 
 def _together(known: Mapping[str, Node]) -> Iterator[tuple[int, bool, dict[str, str]]]:
-    """The databases of each node by service, and those of its standby: of several, nobody knows who belongs
-    together."""
+    """The databases of each node by service, then those of its standby.
+
+    Of several standbys, each database stands alone: nothing tells which belong together.
+    """
     there: dict[tuple[int, bool], list[str]] = {}
     for name, node in sorted(known.items()):
         if not node.is_removed:
@@ -278,7 +280,7 @@ def _together(known: Mapping[str, Node]) -> Iterator[tuple[int, bool, dict[str, 
 
 
 def _to_follow(database: Database, published: Mapping[str, int]) -> dict[str, list[Range]]:
-    """What a standby has not taken in yet of what its primary has published."""
+    """Published events of its primary that a standby has not taken in yet."""
     if not follows(database):
         return {}
     every = (Outbox(database, each) for each in incarnations(database))
@@ -290,24 +292,21 @@ def _to_follow(database: Database, published: Mapping[str, int]) -> dict[str, li
 
 
 def _standby(database: Database) -> Iterator[str]:
-    """Whose standby it is."""
+    """That it is a standby, and of which primary."""
     if follows(database):
-        primary = next(
-            (
-                name
-                for name, node in known_nodes(database).items()
-                if node.number == database.node and node.has_number and name.startswith(database.service)
-            ),
-            "nobody",
-        )
+        primaries = [
+            name
+            for name, node in known_nodes(database).items()
+            if node.number == database.node and node.has_number and name.startswith(database.service)
+        ]
         yield (
-            f"this is a standby of node {database.node}, whose primary is {primary}: it records nothing "
-            "itself; `promote` has it go on in the primary's place"
+            f"this is a standby of node {database.node}, whose primary is {[*primaries, 'nobody'][0]}: it "
+            "records nothing itself; `promote` has it go on in the primary's place"
         )
 
 
 def _differing(database: Database) -> Iterator[str]:
-    """It has not what its primary has."""
+    """What a standby lacks of its primary, or has beyond it."""
     lacks = lacking.lacking_of(database) if follows(database) else {}
     if lacks:
         count = sum(map(numbers.count, lacks.values()))
@@ -349,7 +348,7 @@ def _others(
 
 
 def _given_twice(database: Database) -> Iterator[str]:
-    """Two sources have used one number."""
+    """Rows whose number two sources have given."""
     if count := accounts.Accounts(database).given_twice():
         yield (
             f"{count:,} customers or accounts were created under a number that another had, by two sources: "
@@ -358,7 +357,7 @@ def _given_twice(database: Database) -> Iterator[str]:
 
 
 def _unshown(database: Database) -> Iterator[str]:
-    """Revenue that no account shows."""
+    """Revenue that no open account shows."""
     totals = account_totals.unopened(database)
     if totals.customers:
         cents = int(totals.total_revenue_cents)
@@ -369,7 +368,7 @@ def _unshown(database: Database) -> Iterator[str]:
 
 
 def _given_up(lost: dict[str, list[Range]]) -> Iterator[str]:
-    """What nobody has any more, of databases that people have said are gone for good."""
+    """Events of databases that were given up, which no outbox has any more."""
     for source, ranges in sorted(lost.items()):
         if ranges:
             yield (
@@ -381,7 +380,7 @@ def _given_up(lost: dict[str, list[Range]]) -> Iterator[str]:
 def _lost(
     asks: Asks, database: Database, missing: dict[str, list[Range]], whose: Mapping[str, int]
 ) -> Iterator[str]:
-    """What does not come by itself: no outbox has it any more, or who has it does not answer."""
+    """Missing events that will not come by themselves: no outbox has them, or their relay does not answer."""
     gone = asks.gone(database.source)
     for source, ranges in sorted(missing.items()):
         lost = numbers.both(ranges, gone.get(source, []))
@@ -399,7 +398,7 @@ def _lost(
 
 
 def _remedy(database: Database, number: int | None) -> str:
-    """How accounts.db comes to what events of that node told, which are nowhere any more."""
+    """How to give accounts.db what lost events of that node said."""
     if number in (None, database.node):
         return "`rebuild accounts`"
     return f"`rebuild accounts` at node {number}, and `join` here, with a backup of its accounts.db from then"
@@ -411,7 +410,7 @@ def _first_of(ranges: list[Range]) -> str:
 
 
 def _kept(holding: dict[str, str], known: Mapping[str, Node]) -> Iterator[str]:
-    """For whom the stream keeps entries that are older than the retention."""
+    """Groups for which the stream keeps entries beyond their retention."""
     for group, id in sorted(holding.items()):
         if "@" not in group:
             yield f"the stream keeps entries beyond data.retention_days: no {group} service has read it yet"
@@ -423,9 +422,9 @@ def _kept(holding: dict[str, str], known: Mapping[str, Node]) -> Iterator[str]:
 
 
 def _removal(group: str, known: Mapping[str, Node]) -> str:
-    """The command that ends what is kept for the group of a database that is gone.
+    """The command that stops keeping entries for the group of a database that is gone.
 
-    A whole node, but for node 0: there, an accounts.db that was lost has mostly been made again.
+    It removes the whole node, except for node 0: a lost accounts.db of node 0 has usually been made again.
     """
     node = known.get(group)
     if node and node.number and node.has_number:
@@ -434,7 +433,7 @@ def _removal(group: str, known: Mapping[str, Node]) -> str:
 
 
 def _missed(overtaken: dict[str, int], known: Mapping[str, Node]) -> Iterator[str]:
-    """Who did not read in time what was removed then."""
+    """Groups that did not read entries before these were removed."""
     for group, count in sorted(overtaken.items()):
         if group in known:
             yield (

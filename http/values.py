@@ -1,4 +1,4 @@
-"""What clients may send: the definitions that every request is held to; `bodies` reads them."""
+"""The bodies that clients may send, and the types of their fields; `bodies` reads them."""
 
 import re
 from datetime import date
@@ -16,7 +16,7 @@ from tally.store.records import CustomerChange, InvoiceChange, NewCredit, NewCus
 
 CreditedCents = Annotated[int, msgspec.Meta(ge=1, le=MAX_CENTS)]
 
-# For patterns: what str.strip() takes away, and what no line may hold.
+# For patterns: characters that str.strip() removes, and characters that no line may contain.
 _BLANKS = r"\u0009-\u000d\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 _CONTROLS = r"\u0000-\u001f\u007f-\u009f"
 
@@ -25,7 +25,7 @@ _NO_TEXT = re.compile(rf"[{_CONTROLS}\ud800-\udfff]")
 
 
 class _Line(str):
-    """Text of one line: trimmed, at most `longest` characters, none of which controls or disguises."""
+    """One line of text: trimmed, at most `longest` characters, no control or invisible characters."""
 
     shortest = 1
     longest = 200
@@ -81,7 +81,7 @@ class Name(_Line):
 
 
 class Reference(_Line):
-    """What a user's own system calls something: 1 to 100 characters after trimming, no control characters."""
+    """The name of a row in a user's own system: 1 to 100 characters after trimming, no control characters."""
 
     longest = 100
 

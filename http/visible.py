@@ -1,8 +1,8 @@
-"""Which characters can be seen: a name of others looks like none, or like another name.
+"""Characters that can't be seen: a name made of them looks empty, or like another name.
 
-Those that show nothing and may be anywhere in a text (marks of direction, what has no width) make it look
-like another text, see Unicode TR 36. Some scripts need them between letters, ideographs and emoji behind.
-What a terminal is shown is made `printable`.
+Marks of direction and characters without width can make a text look like another one (Unicode TR 36). Some
+scripts need them between letters; ideographs and emoji need them behind. `printable` makes text safe for a
+terminal.
 """
 
 from functools import lru_cache
