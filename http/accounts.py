@@ -22,7 +22,6 @@ from tally.http.neighbours import LOGIN, Neighbours
 from tally.http.periods import PeriodQuery
 from tally.http.queries import QueryGuard
 from tally.http.service import (
-    SINGLE_BODY,
     Json,
     Page,
     Service,
@@ -38,13 +37,7 @@ from tally.http.status import StatusReport
 from tally.http.tokens import Bearer, Tokens
 from tally.http.values import AccountBody, AccountPatch
 from tally.store.account_totals import AccountTotals
-from tally.store.accounts import (
-    Account,
-    Accounts,
-    CustomerOrder,
-    ShownCustomers,
-    key_of,
-)
+from tally.store.accounts import Account, Accounts, CustomerOrder, ShownCustomers, key_of
 from tally.store.database import Database
 from tally.store.errors import NotFound
 from tally.store.idempotency import made
@@ -120,7 +113,7 @@ class AccountsResource:
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Open an account."""
-        body = read_body(req, SINGLE_BODY)
+        body = read_body(req)
         new = bodies.decode(body, AccountBody)
         if owner(req) not in (None, new.owned_by):
             raise Forbidden(f"Only an admin may open an account for another than {owner(req)}.")
@@ -171,7 +164,7 @@ class AccountsResource:
 
     def on_patch_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Give an account another name, description or owner; the last only an admin."""
-        body, number = read_body(req, SINGLE_BODY), path_id(id, "account")
+        body, number = read_body(req), path_id(id, "account")
         change = bodies.decode_change(body, AccountPatch)
         if owner(req) is not None and change.owned_by not in (UNSET, owner(req)):
             raise Forbidden("Only an admin may hand an account to another.")

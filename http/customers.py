@@ -18,17 +18,7 @@ from tally.http.long_lists import LongLists
 from tally.http.neighbours import Neighbours
 from tally.http.queries import QueryGuard
 from tally.http.rows import CustomersService, Kind, RowsResource
-from tally.http.service import (
-    SINGLE_BODY,
-    Json,
-    Page,
-    Service,
-    cause,
-    flag,
-    path_id,
-    read_body,
-    wanted_revisions,
-)
+from tally.http.service import Json, Page, Service, cause, flag, path_id, read_body, wanted_revisions
 from tally.http.shared import add_shared
 from tally.http.status import StatusReport
 from tally.http.tokens import Tokens
@@ -109,7 +99,7 @@ class CustomersResource(RowsResource):
 
     def on_patch_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Give a customer another name, or another account."""
-        body, number = read_body(req, SINGLE_BODY), path_id(id, "customer")
+        body, number = read_body(req), path_id(id, "customer")
         change = bodies.decode_change(body, CustomerPatch)
         revisions, insist = wanted_revisions(req), self._require_account
         self._service.change_row(
@@ -149,7 +139,7 @@ class InvoicesResource(RowsResource):
 
     def on_patch_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Correct an invoice's amount or date."""
-        body, number = read_body(req, SINGLE_BODY), path_id(id, "invoice")
+        body, number = read_body(req), path_id(id, "invoice")
         change = bodies.decode_change(body, InvoicePatch)
         revisions = wanted_revisions(req)
         self._service.change_row(

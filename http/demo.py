@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 from tally.events import Id
 from tally.http import bodies
 from tally.http.auth import insist_on_admin
-from tally.http.service import SINGLE_BODY, Service, cause, read_body, send_made
+from tally.http.service import Service, cause, read_body, send_made
 from tally.store import demo
 from tally.store.accounts import Accounts
 from tally.store.customers import Customers
@@ -48,7 +48,7 @@ class CustomersDemo:
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Record them. Raises Forbidden or NotEmpty, and HTTPConflict until the accounts are known here."""
         insist_on_admin(req, "The demo is")
-        accounts = bodies.decode(read_body(req, SINGLE_BODY), Opened).accounts
+        accounts = bodies.decode(read_body(req), Opened).accounts
         try:
             answer = self._service.write_and_tell(
                 lambda store: made_many(demo.record_customers(store, accounts, cause(req)))

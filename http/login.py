@@ -14,7 +14,7 @@ from tally.http.answers import SignedIn
 from tally.http.auth import Unauthorized
 from tally.http.problems import NodeAddress, Refusal
 from tally.http.seldom import Seldom
-from tally.http.service import SINGLE_BODY, HasDatabase, Json, Service, read_body
+from tally.http.service import HasDatabase, Json, Service, read_body
 from tally.http.tokens import Bearer, Tokens
 from tally.http.values import Name, Password
 from tally.store import nodes, passwords
@@ -47,7 +47,7 @@ class LoginResource:
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Sign in. Raises Refusal at any node but 0."""
         self._insist_on_users()
-        login = bodies.decode(read_body(req, SINGLE_BODY), LoginBody)
+        login = bodies.decode(read_body(req), LoginBody)
         user = self._checked(login, req.remote_addr)
         token, expires = self._tokens.issue(Bearer(user.id, user.name, user.admin))
         resp.set_header("Cache-Control", "no-store")

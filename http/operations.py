@@ -17,7 +17,7 @@ from tally.http import bodies
 from tally.http.auth import insist_on_admin, principal
 from tally.http.minutes import Minute
 from tally.http.problems import RETRY_AFTER_SECONDS, FieldError, Refusal, WrongFields
-from tally.http.service import SINGLE_BODY, Json, read_body
+from tally.http.service import Json, read_body
 from tally.http.status import ActorReport
 from tally.store import redriving
 from tally.store.dead_letters import LETTER_ID, DeadLetter, DeadLetters, StillDead
@@ -237,7 +237,7 @@ class DeadLettersResource:
 
         Raises LetterGone, or WrongFields for what could not be applied either.
         """
-        edit = bodies.decode(read_body(req, SINGLE_BODY), Edit)
+        edit = bodies.decode(read_body(req), Edit)
         with self._turn(), self._letters() as (_, letters):
             edited = _edited(_one(letters, edit.id), edit.payload)
             outcome = redriving.redrive(letters, [edited], WAIT_SECONDS)
@@ -281,7 +281,7 @@ class DeadLettersResource:
 
 def _chosen(req: falcon.Request) -> list[str]:
     """The ids of the letters that the request is about. Raises WrongFields."""
-    return bodies.decode(read_body(req, SINGLE_BODY), Chosen).ids
+    return bodies.decode(read_body(req), Chosen).ids
 
 
 def _known(letters: DeadLetters, ids: list[str]) -> list[DeadLetter]:

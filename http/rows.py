@@ -12,17 +12,7 @@ from tally.http import bodies, exports
 from tally.http.auth import owner
 from tally.http.lists import CustomerListRequest, ListRequest
 from tally.http.long_lists import LongLists
-from tally.http.service import (
-    BATCH_BODY,
-    NODE,
-    SINGLE_BODY,
-    Json,
-    Service,
-    path_id,
-    read_body,
-    send_made,
-    send_row,
-)
+from tally.http.service import BATCH_BODY, NODE, Json, Service, path_id, read_body, send_made, send_row
 from tally.store.cause import Cause
 from tally.store.customers import Customers
 from tally.store.idempotency import Answer, made, made_many
@@ -58,7 +48,7 @@ class RowsResource(ABC):
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Create one."""
-        body = read_body(req, SINGLE_BODY)
+        body = read_body(req)
         new = bodies.decode(body, self.kind.body)
 
         def create(store: Customers, cause: Cause) -> Answer:

@@ -221,7 +221,7 @@ def wanted_revisions(req: falcon.Request) -> list[int] | None:
     return [int(tag) for tag in tags if isinstance(tag, falcon.ETag) and tag.isdigit() and not tag.is_weak]
 
 
-def read_body(req: falcon.Request, limit: int) -> bytes:
+def read_body(req: falcon.Request, limit: int = SINGLE_BODY) -> bytes:
     """The request's body, whatever its Content-Type.
 
     Raises BodyTooLarge above `limit` bytes, and PackedBody for one with a Content-Encoding.
