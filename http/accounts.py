@@ -21,17 +21,7 @@ from tally.http.long_lists import LongLists
 from tally.http.neighbours import LOGIN, Neighbours
 from tally.http.periods import PeriodQuery
 from tally.http.queries import QueryGuard
-from tally.http.service import (
-    Json,
-    Page,
-    Service,
-    cause,
-    flag,
-    path_id,
-    read_body,
-    send_made,
-    wanted_revisions,
-)
+from tally.http.service import Json, Page, Service, cause, flag, path_id, read_body, wanted_revisions
 from tally.http.shared import add_shared
 from tally.http.status import StatusReport
 from tally.http.tokens import Bearer, Tokens
@@ -118,12 +108,12 @@ class AccountsResource:
         if owner(req) not in (None, new.owned_by):
             raise Forbidden(f"Only an admin may open an account for another than {owner(req)}.")
         may_have_customers = owner(req) is None  # else they would be the owner's, whoever recorded them
-        answer = self._service.write_once(
+        self._service.create(
             req,
+            resp,
             body,
             lambda store, cause: made("/accounts", store.create_account(new, cause, may_have_customers)),
         )
-        send_made(resp, answer)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """List accounts with their customers and revenue; all of them when no limit is asked for."""

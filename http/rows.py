@@ -12,7 +12,7 @@ from tally.http import bodies, exports
 from tally.http.auth import owner
 from tally.http.lists import CustomerListRequest, ListRequest
 from tally.http.long_lists import LongLists
-from tally.http.service import BATCH_BODY, NODE, Json, Service, path_id, read_body, send_made, send_row
+from tally.http.service import BATCH_BODY, NODE, Json, Service, path_id, read_body, send_row
 from tally.store.cause import Cause
 from tally.store.customers import Customers
 from tally.store.idempotency import Answer, made, made_many
@@ -54,7 +54,7 @@ class RowsResource(ABC):
         def create(store: Customers, cause: Cause) -> Answer:
             return made(f"/{self.kind.name}s", *self._create(store, [new], cause, owner(req)))
 
-        send_made(resp, self._service.write_once(req, body, create))
+        self._service.create(req, resp, body, create)
 
     def on_post_batch(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Create many, all or none."""
@@ -64,7 +64,7 @@ class RowsResource(ABC):
         def create(store: Customers, cause: Cause) -> Answer:
             return made_many(self._create(store, new, cause, owner(req)))
 
-        send_made(resp, self._service.write_once(req, body, create))
+        self._service.create(req, resp, body, create)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """List them."""

@@ -128,6 +128,12 @@ class Service(Generic[S]):
             lambda store: self._keys.once(request, lambda: _told(store, lambda: change(store, told)))
         )
 
+    def create(
+        self, req: falcon.Request, resp: falcon.Response, body: bytes, change: Callable[[S, Cause], Answer]
+    ) -> None:
+        """Like `write_once`, and answer 201."""
+        send_made(resp, self.write_once(req, body, change))
+
     def change_row(
         self, req: falcon.Request, resp: falcon.Response, body: bytes, change: Callable[[S, Cause], Any]
     ) -> None:
