@@ -36,6 +36,13 @@ ANSWER_SECONDS = 5.0  # how long any command may take, a blocking read included
 _DRIVER = DriverInfo()  # made once: it looks for the release of redis-py, which takes longer than to connect
 _PAGE = 1000  # entries read at a time where the whole stream is looked through
 _SCRIPTS = Path(__file__).with_name("scripts")
+_PUT_BEFORE = {  # what scripts share
+    "promote": "registry",
+    "take_number": "registry",
+    "publish": "entries",
+    "redrive": "entries",
+    "trim": "entries",
+}
 
 
 def connect(
@@ -170,7 +177,8 @@ _DATABASE = re.compile(r"(accounts|customers)@[0-9a-f]+")
 
 @cache
 def _script(name: str) -> str:
-    return (_SCRIPTS / f"{name}.lua").read_text(encoding="utf-8")
+    names = [_PUT_BEFORE[name], name] if name in _PUT_BEFORE else [name]
+    return "".join((_SCRIPTS / f"{each}.lua").read_text(encoding="utf-8") for each in names)
 
 
 def fingerprint(payload: bytes) -> str:

@@ -1,6 +1,6 @@
 -- Publish a batch of one source's events, each at most once; answer the last sequence that is on the
 -- stream, the SHA-1 of its payload ('' when that is not known), and the last that was ever published as
--- far as is known, also when the stream was deleted since. Without events: only answer.
+-- far as is known, also when the stream was deleted since. Without events: only answer. Needs entries.lua.
 -- KEYS  stream, {stream}:published, {stream}:marks, {stream}:trimmed, {stream}:highest, {stream}:ages,
 --       {stream}:nodes
 -- ARGV  source, floor, first sequence.
@@ -24,15 +24,7 @@
 -- A group that they don't concern passes over them, unless it has something else to read before:
 -- delivered, acknowledged and logged one by one, they would cost as much again. So do the groups of other nodes and
 -- standbys.
-local KEYS, ARGV, call, format = KEYS, ARGV, redis.call, string.format -- globals cost as much as a short command
 local source, floor, first = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-
-local function before(a, b)
-    local am, as = string.match(a, '^(%d+)-(%d+)$')
-    local bm, bs = string.match(b, '^(%d+)-(%d+)$')
-    am, as, bm, bs = tonumber(am), tonumber(as), tonumber(bm), tonumber(bs)
-    return am < bm or (am == bm and as < bs)
-end
 
 local function mark_of(each)
     local mark = call('HGET', KEYS[3], each)
@@ -67,8 +59,8 @@ local function is_another()
         return true
     end
     local there = {}
-    for _, info in ipairs(call('XINFO', 'GROUPS', KEYS[1])) do
-        there[info[2]] = true
+    for _, group in ipairs(groups_of(KEYS[1])) do
+        there[group['name']] = true
     end
     for _, group in ipairs(call('HKEYS', KEYS[6])) do
         if not there[group] then
@@ -121,17 +113,10 @@ end
 -- Where each of these groups stands that has been handed everything, and how many entries that was.
 local function stands_of(names)
     local stands = {}
-    if call('EXISTS', KEYS[1]) == 0 then
-        return stands
-    end
-    for _, info in ipairs(call('XINFO', 'GROUPS', KEYS[1])) do
-        local found = {}
-        for i = 1, #info, 2 do
-            found[info[i]] = info[i + 1]
-        end
-        local delivered = found['last-delivered-id']
-        if names[found['name']] and #call('XRANGE', KEYS[1], '(' .. delivered, '+', 'COUNT', 1) == 0 then
-            table.insert(stands, {found['name'], delivered, found['entries-read']})
+    for _, group in ipairs(groups_of(KEYS[1])) do
+        local delivered = group['last-delivered-id']
+        if names[group['name']] and #call('XRANGE', KEYS[1], '(' .. delivered, '+', 'COUNT', 1) == 0 then
+            table.insert(stands, {group['name'], delivered, group['entries-read']})
         end
     end
     return stands

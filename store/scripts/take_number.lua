@@ -1,32 +1,30 @@
--- Take a node's number for a database, and see that no other database of its service has it.
--- KEYS  {stream}:nodes: from database, as `<service>@<identity>`, to its number, how often that was changed, and
---       its service's URL: `1:0 http://…`. In the place of the URL `removed`, when it is gone for good; before
---       it `standby`, when it follows the one that has the number. `since` tells since when (ms) there is such
---       a hash.
---       {stream}:leases: from database to the place where it is at work, and when that was said last (ms)
+-- Take a node's number for a database, unless another database of its service has it. Needs registry.lua.
+-- KEYS  {stream}:nodes: by database, its number and changes, as `1:0`, and behind that its service's URL;
+--       `removed` when it is gone for good; `standby`, before the URL, when it follows the one that has the number.
+--       `since` says since when (ms) there is such a hash.
+--       {stream}:leases: by database, the place where it is at work, and when that was said last (ms)
 --       {stream}:published, which tells who has published before there were numbers
 -- ARGV  database, number, URL.
 --       How long the hash must have been there before a new number is taken (ms).
---       The place where this database is, '' when that is no matter; how long that holds unless it is said again (ms).
+--       The place where this database is, '' when that is no matter; how long a lease lasts (ms).
 --       Whose number it may take: '' nobody's, 'idle' that of one that is not at work, 'any' anybody's. 'standby'
---       where it follows whoever has the number.
+--       where it follows the one that has the number.
 --       `moved` where it was at work in another place, and may still be there; else ''.
 --       Then what the database knows of the hash of nodes: names and values in turn.
--- Answers what was found, and more of it; then the hash of nodes, names and values in turn:
+-- Answers what was found, and a detail:
 --       `taken`.
 --       `standby`, and which database has the number.
 --       `wait`, and for how many milliseconds.
---       `free`: one that was moved finds nobody at work, and has taken nothing.
+--       `free`: a database that was moved finds nobody at work, and has taken nothing.
 --       `another`, and which database has the number.
---       `elsewhere`, as this database is at work in another place, or `busy`, as one is whose place it may take:
---       for how many milliseconds that holds, when it was said, and which database.
+--       `elsewhere`, as this database is at work in another place, or `busy`, as the one is that it is to replace:
+--       for how many milliseconds that lease lasts, when it was renewed, and which database has it.
 --
--- What Redis has lost comes back from whoever knows it: of two the one that was changed more often. So a number
--- that nobody here is known to have may be somebody's who has not told yet.
+-- What Redis has lost comes back from those who know it. So a number that nobody here is known to have may be
+-- that of a database which has not told yet.
 --
--- Two databases that published before there were numbers may share one. Then `holder` passes over those that
--- this database knows already.
-local KEYS, ARGV, call = KEYS, ARGV, redis.call
+-- Two databases that published before there were numbers may share one: what this database knows already is put
+-- back beside the other.
 local database, number, url, wait = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local place, lease, may_replace, moved = ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8] ~= ''
 
@@ -47,40 +45,8 @@ local function work_of(name)
     end
 end
 
-local function read(value)
-    local held, changes, at = string.match(value or '', '^(%d%d?%d?%d?):(%d+) ?(.*)$')
-    return held, at, tonumber(changes or -1)
-end
-
-local function write(name, held, at, changes)
-    call('HSET', KEYS[1], name, held .. ':' .. string.format('%.0f', changes) .. (at == '' and '' or ' ' .. at))
-end
-
-local function service_of(name)
-    return string.match(name, '^(%l+)@')
-end
-
-local function has_number(at)
-    return at ~= 'removed' and string.sub(at, 1, 7) ~= 'standby'
-end
-
--- Who has a number, of the databases of one service; none of those that are named.
-local function holder(service, wanted, but)
-    local all = call('HGETALL', KEYS[1])
-    for i = 1, #all, 2 do
-        local held, at = read(all[i + 1])
-        if held == wanted and has_number(at) and not but[all[i]] and service_of(all[i]) == service then
-            return all[i]
-        end
-    end
-end
-
-local function answer(what, detail)
-    local all = {what, detail}
-    for _, each in ipairs(call('HGETALL', KEYS[1])) do
-        table.insert(all, each)
-    end
-    return all
+local function other_holder()
+    return holders(service_of(database), number, {[database] = true})[1]
 end
 
 if place ~= '' then
@@ -99,9 +65,9 @@ end
 for i = 9, #ARGV, 2 do
     local name, value = ARGV[i], ARGV[i + 1]
     local held, at, changes = read(value)
-    local _, _, here = read(call('HGET', KEYS[1], name))
+    local _, _, here = read_of(name)
     local service = service_of(name)
-    if service and changes > here and (not has_number(at) or not holder(service, held, known)) then
+    if service and changes > here and (not has_number(at) or #holders(service, held, known) == 0) then
         call('HSET', KEYS[1], name, value)
     end
 end
@@ -112,30 +78,29 @@ local function is_at_work()
     end
 end
 
-local held, at, changes = read(call('HGET', KEYS[1], database))
+local held, at, changes = read_of(database)
 local is_standby = held == number and string.sub(at, 1, 7) == 'standby'
 if is_standby or (may_replace == 'standby' and not (held == number and has_number(at))) then
-    local told = url == '' and 'standby' or 'standby ' .. url
-    if at ~= told then
-        write(database, number, told, changes + 1)
+    if at ~= standby(url) then
+        write(database, number, standby(url), changes + 1)
     end
     is_at_work()
-    return answer('standby', holder(service_of(database), number, {[database] = true}) or '')
+    return answer('standby', other_holder() or '')
 end
 
--- Of two that have the number, one was promoted while Redis knew nothing of the other: as promote.lua counts.
-local rival = held == number and holder(service_of(database), number, {[database] = true})
+-- Of two that have the number, one was promoted while Redis knew nothing of the other.
+local rival = held == number and other_holder()
 if rival then
-    local _, _, theirs = read(call('HGET', KEYS[1], rival))
-    if theirs >= changes + 1000 then
-        write(database, number, url == '' and 'standby' or 'standby ' .. url, theirs)
+    local _, _, theirs = read_of(rival)
+    if theirs >= changes + PROMOTION then
+        write(database, number, standby(url), theirs)
         is_at_work()
         return answer('standby', rival)
     end
 end
 
 local has_it = held == number and has_number(at)
-local other = not has_it and holder(service_of(database), number, {[database] = true})
+local other = not has_it and other_holder()
 local had_published = not held and tonumber(call('HGET', KEYS[3], database) or '0') > 0
 if other and not had_published then
     local _, detail = work_of(other)
@@ -144,7 +109,7 @@ if other and not had_published then
     elseif may_replace == 'idle' and detail then
         return answer('busy', detail)
     end
-    local _, _, theirs = read(call('HGET', KEYS[1], other))
+    local _, _, theirs = read_of(other)
     write(other, number, 'removed', theirs + 1)
 elseif not has_it and not other and now - since < wait then
     return answer('wait', string.format('%.0f', wait - (now - since)))

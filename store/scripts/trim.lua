@@ -1,4 +1,4 @@
--- Remove entries that are older than the retention, and that those who count have acknowledged.
+-- Remove entries that are older than the retention, and that those who count have acknowledged. Needs entries.lua.
 -- KEYS  stream, {stream}:trimmed (which tells publish.lua what was removed on purpose),
 --       {stream}:contact, {stream}:successors, {stream}:holding, {stream}:overtaken, {stream}:unread,
 --       {stream}:ages, {stream}:nodes
@@ -17,29 +17,31 @@
 -- '0-0' for one that is to be. `overtaken` counts what was removed before another group had read it, until
 -- somebody reads from that group again.
 local retention = tonumber(ARGV[1])
-local time = redis.call('TIME')
+local time = call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 
 local function id_of(ms, seq)
-    return string.format('%.0f-%.0f', math.max(ms, 0), seq)
+    return format('%.0f-%.0f', math.max(ms, 0), seq)
 end
 
-local function before(a, b)
-    local am, as = string.match(a, '^(%d+)-(%d+)$')
-    local bm, bs = string.match(b, '^(%d+)-(%d+)$')
-    am, as, bm, bs = tonumber(am), tonumber(as), tonumber(bm), tonumber(bs)
-    return am < bm or (am == bm and as < bs)
+-- Take all fields out of a hash but these.
+local function keep_only(hash, fields)
+    for _, name in ipairs(call('HKEYS', hash)) do
+        if not fields[name] then
+            call('HDEL', hash, name)
+        end
+    end
 end
 
 local unread_yet = {}
 
 local function is_abandoned(group, retention)
-    local consumers = redis.call('XINFO', 'CONSUMERS', KEYS[1], group)
+    local consumers = call('XINFO', 'CONSUMERS', KEYS[1], group)
     if #consumers == 0 then
         unread_yet[group] = true
-        local since = redis.call('HGET', KEYS[7], group)
+        local since = call('HGET', KEYS[7], group)
         if not since then
-            redis.call('HSET', KEYS[7], group, now)
+            call('HSET', KEYS[7], group, now)
         end
         return tonumber(since or now) < now - retention
     end
@@ -55,19 +57,17 @@ end
 
 -- Whether there is an entry from one id to another.
 local function any(from, to)
-    return #redis.call('XRANGE', KEYS[1], from, to, 'COUNT', 1) > 0
+    return #call('XRANGE', KEYS[1], from, to, 'COUNT', 1) > 0
 end
 
-redis.call('SET', KEYS[3], now, 'NX')
-local contact = tonumber(redis.call('GET', KEYS[3]))
+call('SET', KEYS[3], now, 'NX')
+local contact = tonumber(call('GET', KEYS[3]))
 if contact > now then -- by a clock that was ahead
     contact = now
-    redis.call('SET', KEYS[3], now)
+    call('SET', KEYS[3], now)
 end
-for _, name in ipairs(redis.call('HKEYS', KEYS[5])) do
-    redis.call('HDEL', KEYS[5], name)
-end
-if redis.call('EXISTS', KEYS[1]) == 0 then
+keep_only(KEYS[5], {})
+if call('EXISTS', KEYS[1]) == 0 then
     return 0
 end
 
@@ -77,26 +77,22 @@ for i = 3, #ARGV do
 end
 local limit = id_of(now - retention, 0)
 local upto, there, others, abandoned = limit, {}, {}, {}
-for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
-    local group = {}
-    for i = 1, #info, 2 do
-        group[info[i]] = info[i + 1]
-    end
+for _, group in ipairs(groups_of(KEYS[1])) do
     local name, from, unread = group['name'], group['last-delivered-id'], nil
     if group['pending'] > 0 then
-        from = redis.call('XPENDING', KEYS[1], name)[2]
+        from = call('XPENDING', KEYS[1], name)[2]
         unread = from
     else
         unread = '(' .. from
     end
     local service = string.match(name, '^(%l+)@%x+$')
     local is_ours = service == 'accounts' or service == 'customers'
-    local told = is_ours and not is_here[name] and redis.call('HGET', KEYS[9], name) or ''
+    local told = is_ours and not is_here[name] and call('HGET', KEYS[9], name) or ''
     local number, state = string.match(told, '^(%d+):%d+ ?(%l*)')
     local is_elsewhere = number and (number ~= ARGV[2] or state == 'standby')
-    if is_ours and redis.call('HEXISTS', KEYS[4], name) == 1 then
-        redis.call('XGROUP', 'DESTROY', KEYS[1], name)
-        redis.call('HDEL', KEYS[8], name)
+    if is_ours and call('HEXISTS', KEYS[4], name) == 1 then
+        call('XGROUP', 'DESTROY', KEYS[1], name)
+        call('HDEL', KEYS[8], name)
     elseif (not is_ours and is_abandoned(name, retention))
         or (is_elsewhere and is_abandoned(name, 10 * retention)) then
         table.insert(others, {name = name, from = from, unread = unread})
@@ -107,7 +103,7 @@ for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
             upto = from
         end
         if is_ours and before(from, limit) and any(unread, limit) then
-            redis.call('HSET', KEYS[5], name, from)
+            call('HSET', KEYS[5], name, from)
         end
     end
 end
@@ -117,20 +113,12 @@ for i = 3, #ARGV do
 end
 for _, service in ipairs(wanted) do
     if not there[service] and any('-', limit) then
-        redis.call('HSET', KEYS[5], service, '0-0')
+        call('HSET', KEYS[5], service, '0-0')
         upto = '0-0'
     end
 end
-for _, name in ipairs(redis.call('HKEYS', KEYS[6])) do
-    if not abandoned[name] then
-        redis.call('HDEL', KEYS[6], name)
-    end
-end
-for _, name in ipairs(redis.call('HKEYS', KEYS[7])) do
-    if not unread_yet[name] then
-        redis.call('HDEL', KEYS[7], name)
-    end
-end
+keep_only(KEYS[6], abandoned)
+keep_only(KEYS[7], unread_yet)
 if now < contact + retention then
     return 0
 end
@@ -140,20 +128,20 @@ table.sort(others, function(a, b) return before(a['from'], b['from']) end)
 local removed = 0
 for place, group in ipairs(others) do
     if before(group['from'], upto) then
-        removed = removed + redis.call('XTRIM', KEYS[1], 'MINID', group['from'])
+        removed = removed + call('XTRIM', KEYS[1], 'MINID', group['from'])
         if string.sub(group['unread'], 1, 1) == '(' then
-            removed = removed + redis.call('XDEL', KEYS[1], group['from'])
+            removed = removed + call('XDEL', KEYS[1], group['from'])
         end
         group['before'] = removed
     end
 end
-removed = removed + redis.call('XTRIM', KEYS[1], 'MINID', upto)
+removed = removed + call('XTRIM', KEYS[1], 'MINID', upto)
 for _, group in ipairs(others) do
     if group['before'] and removed > group['before'] then
-        redis.call('HINCRBY', KEYS[6], group['name'], removed - group['before'])
+        call('HINCRBY', KEYS[6], group['name'], removed - group['before'])
     end
 end
 if removed > 0 then
-    redis.call('SET', KEYS[2], upto)
+    call('SET', KEYS[2], upto)
 end
 return removed
