@@ -66,7 +66,7 @@ def _numbers_up_to(limit: str) -> str:
     return "|".join([shorter, *smaller, limit])
 
 
-Cents = Annotated[
+Amount = Annotated[
     int,
     msgspec.Meta(ge=0, le=MAX_CENTS, description="Written as an integer: 5.0 and 5e2 are refused."),
 ]
@@ -152,7 +152,7 @@ class InvoiceCreated(Event, frozen=True, gc=False, omit_defaults=True):
 
     id: Id
     customer_id: Id
-    purchase_price_cents: Cents
+    purchase_price_cents: Amount
     created_date: DateTime
     purchase_date: date
     reference: str | None = None
@@ -166,9 +166,9 @@ class InvoiceUpdated(Event, frozen=True, gc=False):
 
     id: Id
     customer_id: Id
-    purchase_price_cents: Cents
+    purchase_price_cents: Amount
     purchase_date: date
-    previous_price_cents: Cents
+    previous_price_cents: Amount
     previous_date: date
     revision: Revision
     updated_date: DateTime
@@ -182,10 +182,10 @@ class InvoiceDeleted(Event, frozen=True, gc=False, omit_defaults=True):
 
     id: Id
     customer_id: Id
-    purchase_price_cents: Cents
+    purchase_price_cents: Amount
     deleted_date: DateTime
     purchase_date: date | None = None
-    last_price_cents: Cents | None = None
+    last_price_cents: Amount | None = None
     last_date: date | None = None
 
 
@@ -194,7 +194,7 @@ class CreditCreated(Event, frozen=True, gc=False, omit_defaults=True):
 
     id: Id
     customer_id: Id
-    credited_cents: Cents
+    credited_cents: Amount
     created_date: DateTime
     credit_date: date
     invoice_id: Id | None = None
@@ -206,7 +206,7 @@ class CreditDeleted(Event, frozen=True, gc=False):
 
     id: Id
     customer_id: Id
-    credited_cents: Cents
+    credited_cents: Amount
     deleted_date: DateTime
     credit_date: date
 

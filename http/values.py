@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from tally.events import MAX_CENTS, Cents, Id
+from tally.events import MAX_CENTS, Amount, Id
 from tally.http.bodies import json_type
 from tally.http.visible import DISGUISING, invisible, is_visible
 from tally.store.accounts import AccountChange, NewAccount
@@ -122,7 +122,7 @@ class CustomerBody(NewCustomer, frozen=True):
 class InvoiceBody(NewInvoice, frozen=True):
     """The body of POST /invoices."""
 
-    purchase_price_cents: Cents
+    purchase_price_cents: Amount
     reference: Reference | UnsetType = UNSET
 
 
@@ -153,7 +153,7 @@ class InvoicePatch(InvoiceChange, frozen=True):
     """The body of PATCH /invoices/{id}."""
 
     purchase_date: date | UnsetType = UNSET
-    purchase_price_cents: Cents | UnsetType = UNSET
+    purchase_price_cents: Amount | UnsetType = UNSET
 
 
 class AccountPatch(AccountChange, frozen=True):

@@ -37,7 +37,7 @@ def hand_over(database: Database, stream: EventStream) -> int:
     To be repeated until there are none: nothing more is left there before the primary has taken what is.
     Raises RedisError or StoreError.
     """
-    key = stream.handed_key(database.service, database.node)
+    key = stream.beside("handed", database.service, str(database.node))
     published = stream.published_by_source()
     for incarnation in incarnations(database):
         outbox = Outbox(database, incarnation)
@@ -90,7 +90,7 @@ class TakingOver:
         self._store = store
         self._database = store.database
         self._stream = stream
-        self._key = stream.handed_key(store.database.service, store.database.node)
+        self._key = stream.beside("handed", store.database.service, str(store.database.node))
         self._answers: dict[str, Answers] = {}
         self._merge = Merge(store)
 

@@ -5,7 +5,7 @@ answers over the group's redrive stream, so that nobody else gets the events twi
 has it notes in a hash for each group, from source to ranges.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -21,7 +21,7 @@ from tally.events import (
 from tally.store import ranges
 from tally.store.outbox import OutboxRow
 from tally.store.ranges import Range
-from tally.store.stream import EventStream
+from tally.store.stream import EventStream, texts
 
 COVERS_FIELD = b"Covers"  # of an order: `<source>:<ranges>` that what came before it makes needless
 
@@ -40,35 +40,34 @@ class Asks:
 
     def of(self, source: str) -> dict[str, list[Range]]:
         """What each group asks this source for."""
-        return _ranges(self._client.hgetall(self._asked_key(source)))
+        return _ranges(self._stream.hash("asked", source))
 
     def of_all(self, sources: Sequence[str]) -> list[dict[str, list[Range]]]:
         """The same for several sources, in one turn."""
         with self._client.pipeline(transaction=False) as asked:
             for source in sources:
-                asked.hgetall(self._asked_key(source))
-            return [*map(_ranges, asked.execute())]
+                asked.hgetall(self._stream.beside("asked", source))
+            return [_ranges(texts(found)) for found in asked.execute()]
 
     def ask(self, source: str, group: str, wanted: Sequence[Range]) -> None:
         """Ask for these events, in the place of what the group asked that source for before."""
-        self._client.hset(self._asked_key(source), group, ranges.shown(wanted))
+        self._client.hset(self._stream.beside("asked", source), group, ranges.shown(wanted))
 
     def give_up(self, source: str) -> bool:
         """Its database is gone for good: nobody is asked for its events any more, now or later.
 
         What was asked of it counts as what no outbox has; False when nothing was. May be repeated.
         """
-        self._client.hset(self._stream.removed_key, source, "")
+        self._client.hset(self._stream.beside("removed"), source, "")
         asked = self.of(source)
         for group, wanted in asked.items():
             self.note_gone(source, group, wanted)
-            self._client.hdel(self._asked_key(source), group)
+            self._client.hdel(self._stream.beside("asked", source), group)
         return bool(asked)
 
     def given_up(self) -> set[str]:
         """The sources whose databases are gone for good, as people have said."""
-        every: dict[bytes, bytes] = self._client.hgetall(self._stream.removed_key)  # type: ignore[assignment]
-        return {source.decode() for source in every}
+        return {*self._stream.hash("removed")}
 
     def take_up_again(self, sources: Collection[str]) -> None:
         """These are there after all: what was not asked of them is to be. May be repeated."""
@@ -77,13 +76,13 @@ class Asks:
             return
         groups: Any = self._client.xinfo_groups(self._stream.key) if self._stream.length() else []
         for group in groups:
-            self._client.hdel(self._gone_key(group["name"].decode(errors="replace")), *back)
-        self._client.hdel(self._stream.removed_key, *back)
+            self._client.hdel(self._stream.beside("gone", group["name"].decode(errors="replace")), *back)
+        self._client.hdel(self._stream.beside("removed"), *back)
 
     def note_gone(self, source: str, group: str, lost: Sequence[Range]) -> None:
         """Note that no outbox has these events any more, for that group. May be repeated."""
         every = ranges.merge([*self.gone(group).get(source, []), *lost])
-        self._client.hset(self._gone_key(group), source, ranges.shown(every))
+        self._client.hset(self._stream.beside("gone", group), source, ranges.shown(every))
 
     def forget(self, group: str) -> None:
         """The group is gone: nothing is kept for it, but an empty stream. May be repeated.
@@ -91,23 +90,22 @@ class Asks:
         Tally has no right to delete a key, as nobody may who can be mistaken in one.
         """
         for source in self._stream.published_by_source():
-            self._client.hdel(self._asked_key(source), group)
-        gone = self._gone_key(group)
-        if sources := self._client.hkeys(gone):
-            self._client.hdel(gone, *sources)
-        self._client.xtrim(self._stream.redrive_key(group), maxlen=0, approximate=False)
+            self._client.hdel(self._stream.beside("asked", source), group)
+        if sources := self.gone(group):
+            self._client.hdel(self._stream.beside("gone", group), *sources)
+        self._client.xtrim(self._stream.beside("redrive", group), maxlen=0, approximate=False)
 
     def is_asked(self, source: str, group: str) -> bool:
         """Whether the group waits for an answer of that source."""
-        return bool(self._client.hexists(self._asked_key(source), group))
+        return bool(self._client.hexists(self._stream.beside("asked", source), group))
 
     def gone(self, group: str) -> dict[str, list[Range]]:
         """What the group asked for and no outbox has any more, by source."""
-        return _ranges(self._client.hgetall(self._gone_key(group)))
+        return _ranges(self._stream.hash("gone", group))
 
     def unsettled(self, group: str) -> int:
         """How many events are on their way to the group."""
-        return int(self._client.xlen(self._stream.redrive_key(group)))
+        return int(self._client.xlen(self._stream.beside("redrive", group)))
 
     def answer(
         self,
@@ -122,16 +120,11 @@ class Asks:
 
         `gone` are all that can't be had any more of this source, for that group. May be repeated.
         """
-        keys = [self._stream.redrive_key(group), self._asked_key(source), self._gone_key(group)]
+        beside = (("redrive", group), ("asked", source), ("gone", group))
+        keys = [self._stream.beside(*name) for name in beside]
         told = [ranges.shown(each) for each in (asked, left, gone)]
         packed = [msgspec.msgpack.encode(fields) for fields in events]
         return bool(self._answer(keys=keys, args=[group, source, *told, *packed]))
-
-    def _asked_key(self, source: str) -> str:
-        return f"{{{self._stream.key}}}:asked:{source}"
-
-    def _gone_key(self, group: str) -> str:
-        return f"{{{self._stream.key}}}:gone:{group}"
 
 
 def published_fields(source: str, row: OutboxRow) -> Fields:
@@ -150,5 +143,5 @@ def published_fields(source: str, row: OutboxRow) -> Fields:
     return fields
 
 
-def _ranges(found: Any) -> dict[str, list[Range]]:
-    return {name.decode(): ranges.parsed(text.decode()) for name, text in found.items()}
+def _ranges(found: Mapping[str, str]) -> dict[str, list[Range]]:
+    return {name: ranges.parsed(text) for name, text in found.items()}

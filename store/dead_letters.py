@@ -110,19 +110,19 @@ class DeadLetters:
 
     def after(self, id: str, count: int | None = None) -> list[DeadLetter]:
         """The letters behind that one, up to `count` of them, the oldest first."""
-        entries: Any = self._client.xrange(self._stream.dead_key, f"({id}", count=count)
+        entries: Any = self._client.xrange(self._stream.beside("dead"), f"({id}", count=count)
         return [_letter(id, fields) for id, fields in entries]
 
     def newest(self) -> str:
         """The id of the newest letter; `0-0` where there is none."""
-        entries: Any = self._client.xrevrange(self._stream.dead_key, count=1)
+        entries: Any = self._client.xrevrange(self._stream.beside("dead"), count=1)
         return entries[0][0].decode() if entries else "0-0"
 
     def get(self, id: str) -> DeadLetter | None:
         """The letter with that id; None where there is none, also for what is no id."""
         if not re.fullmatch(LETTER_ID, id, re.ASCII):
             return None
-        entries: Any = self._client.xrange(self._stream.dead_key, id, id)
+        entries: Any = self._client.xrange(self._stream.beside("dead"), id, id)
         return _letter(*entries[0]) if entries else None
 
     def redrive(self, letter: DeadLetter) -> str | None:
@@ -143,7 +143,7 @@ class DeadLetters:
         """Those orders whose groups have not tried again yet what they were ordered to, in one turn."""
         with self._client.pipeline(transaction=False) as asked:
             for order in orders:
-                asked.xrange(self._stream.redrive_key(order.letter.group), order.id, order.id)
+                asked.xrange(self._stream.beside("redrive", order.letter.group), order.id, order.id)
             return [order for order, found in zip(orders, asked.execute(), strict=True) if found]
 
     def again(self, tried: Sequence[DeadLetter], newest: str) -> dict[str, DeadLetter]:
@@ -163,11 +163,11 @@ class DeadLetters:
 
     def names(self, group: str) -> set[str]:
         """What events without a number are known by that are letters of a group, or on their way to it."""
-        if not self._client.xlen(self._stream.dead_key):
+        if not self._client.xlen(self._stream.beside("dead")):
             letters = []
         else:
             letters = [letter.entry for letter in self.all() if letter.group == group]
-        orders: Any = self._client.xrange(self._stream.redrive_key(group))
+        orders: Any = self._client.xrange(self._stream.beside("redrive", group))
         names = {*(entry.event_name for entry in letters), *(_text(f.get(b"Name", b"")) for _, f in orders)}
         return {name for name in names if isinstance(name, str) and name}
 
@@ -177,10 +177,10 @@ class DeadLetters:
 
     def _order(self, letter: DeadLetter, order: str) -> str:
         packed = msgspec.msgpack.encode(letter.entry.fields)
-        keys = [self._stream.dead_key, self._stream.redrive_key(letter.group), self._stream.key]
+        keys = [self._stream.beside("dead"), self._stream.beside("redrive", letter.group), self._stream.key]
         names = [str(letter.entry.event_name), _name(letter.entry)]
         answer: bytes = self._redrive(
-            keys=[*keys, self._stream.edited_key(letter.group)],
+            keys=[*keys, self._stream.beside("edited", letter.group)],
             args=[letter.id, letter.entry.id, packed, letter.group, order, *names],
         )
         return answer.decode()
@@ -189,7 +189,7 @@ class DeadLetters:
         """What was edited in letters of these groups, and not discarded since."""
         found: dict[bytes, bytes] = {}
         for group in sorted(groups):
-            edited: Any = self._client.hgetall(self._stream.edited_key(group))
+            edited: Any = self._client.hgetall(self._stream.beside("edited", group))
             found |= edited
         return Corrections(found)
 

@@ -45,7 +45,7 @@ class Groups:
         As it was when the stream was last trimmed, and is still. A service that has no group yet is named by
         itself.
         """
-        noted = _texts(self._client.hgetall(self._stream.holding_key))
+        noted = self._stream.hash("holding")
         if not noted or not self._stream.length():  # the stream was deleted since
             return {}
         stand = self._stand()
@@ -70,10 +70,7 @@ class Groups:
 
     def overtaken(self) -> dict[str, int]:
         """How many entries were removed, for their age, before other programs' groups had read them."""
-        return {
-            group: int(count)
-            for group, count in _texts(self._client.hgetall(self._stream.overtaken_key)).items()
-        }
+        return {group: int(count) for group, count in self._stream.hash("overtaken").items()}
 
     def all(self, most_unread: int | None = None) -> list[Group]:
         """Every group that reads the stream, by name; none when there is no stream.
@@ -125,20 +122,14 @@ class Groups:
         is_asked = _is_a_services(group) and asks.give_up(group)
         asks.forget(group)
         with self._client.pipeline(transaction=True) as transaction:
-            transaction.hdel(self._stream.holding_key, group)
-            transaction.hdel(self._stream.overtaken_key, group)
-            transaction.hdel(self._stream.ages_key, group)
+            for noted in ("holding", "overtaken", "ages"):
+                transaction.hdel(self._stream.beside(noted), group)
             transaction.execute()
-        edited: Any = self._client.hkeys(self._stream.edited_key(group))
-        if edited:
-            self._client.hdel(self._stream.edited_key(group), *edited)
+        if edited := self._stream.hash("edited", group):
+            self._client.hdel(self._stream.beside("edited", group), *edited)
         is_there = self._stream.length() and self._client.xgroup_destroy(self._stream.key, group)
         return bool(is_there or is_asked)
 
 
 def _is_a_services(group: str) -> bool:
     return re.fullmatch(r"(accounts|customers)@[0-9a-f]+", group) is not None
-
-
-def _texts(found: Any) -> dict[str, str]:
-    return {name.decode(errors="replace"): value.decode(errors="replace") for name, value in found.items()}

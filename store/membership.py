@@ -9,21 +9,22 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from tally.store import nodes
 from tally.store.database import Database
 from tally.store.errors import StoreError, StoreUnavailable
 from tally.store.nodes import HIGHEST, REMOVED, Node, WrongNumber
-from tally.store.stream import EventStream
+from tally.store.stream import EventStream, texts
 
 WAIT_SECONDS = 5.0  # how long the registry must have stood before a new number is taken
 LEASE_SECONDS = 15.0  # how long a database counts as at work in a place, unless that is said again
 RENEW_SECONDS = LEASE_SECONDS / 3
 REPLACES = "begun_beside"  # in meta: somebody has begun it in the place of another that had its number
 
-_SINCE = b"since"
+_SINCE = "since"
 _WORKED = "at_work_as"  # in meta: under which name it was at work last, and in which place
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -65,7 +66,7 @@ def _directory(place: str) -> list[str]:
 
 def read_nodes(stream: EventStream) -> dict[str, Node]:
     """The databases of all nodes, as Redis knows them. Raises RedisError."""
-    return nodes.parsed(_texts(stream.client.hgetall(stream.nodes_key)))
+    return nodes.parsed(stream.hash("nodes"))
 
 
 def at_work(stream: EventStream, database: str) -> float | None:
@@ -73,7 +74,7 @@ def at_work(stream: EventStream, database: str) -> float | None:
 
     Raises RedisError.
     """
-    said: bytes | None = stream.client.hget(stream.leases_key, database)  # type: ignore[assignment]
+    said: bytes | None = stream.client.hget(stream.beside("leases"), database)  # type: ignore[assignment]
     found = re.fullmatch(rb"\S+ (\d+)", said or b"")
     if not found:
         return None
@@ -94,7 +95,7 @@ def remove(stream: EventStream, gone: Mapping[str, Node]) -> None:
     """Note that these databases are gone for good: their number is free. May be repeated. Raises
     RedisError."""
     told = {name: f"{node.number}:{node.changes + 1} {REMOVED}" for name, node in gone.items()}
-    stream.client.hset(stream.nodes_key, mapping=told)  # type: ignore[arg-type]
+    stream.client.hset(stream.beside("nodes"), mapping=told)  # type: ignore[arg-type]
 
 
 class Candidate(NamedTuple):
@@ -113,7 +114,7 @@ def leases_of(stream: EventStream, number: int) -> dict[str, str]:
 
     Raises RedisError.
     """
-    leases = _texts(stream.client.hgetall(stream.leases_key))
+    leases = stream.hash("leases")
     known = read_nodes(stream).items()
     return {name: leases.get(name, "") for name, node in known if node.number == number and node.has_number}
 
@@ -132,12 +133,13 @@ def promote(stream: EventStream, number: int, candidates: Sequence[Candidate]) -
         (each.source, each.url.rstrip("/"), "" if each.lease is None else each.lease or "-")
         for each in candidates
     ]
-    what, other, *pairs = stream.script("promote")(
-        keys=[stream.nodes_key, stream.leases_key], args=[number, *(part for each in told for part in each)]
+    what, other, *registry = stream.script("promote")(
+        keys=[*map(stream.beside, ("nodes", "leases"))],
+        args=[number, *chain.from_iterable(told)],
     )
     if what == b"alive":
         raise StillAlive(f"{other.decode()} has renewed its lease")
-    return _texts(dict(zip(pairs[::2], pairs[1::2], strict=True)))
+    return _registry(registry)
 
 
 class Membership:
@@ -188,7 +190,7 @@ class Membership:
         if nodes.follows(database):
             may_replace = "standby"
         answer = self._take(
-            keys=[self._stream.nodes_key, self._stream.leases_key, self._stream.published_key],
+            keys=[*map(self._stream.beside, ("nodes", "leases", "published"))],
             args=[
                 database.source,
                 database.node,
@@ -198,14 +200,14 @@ class Membership:
                 int(LEASE_SECONDS * 1000),
                 may_replace,
                 "moved" if self._is_moved() and not self._was_free() else "",
-                *(part for pair in known.items() for part in pair),
+                *chain.from_iterable(known.items()),
             ],
         )
-        what, detail, *pairs = answer
+        what, detail, *registry = answer
         if what == b"free":
             raise self._awaits_others()
         self._free = None
-        now = _texts(dict(zip(pairs[::2], pairs[1::2], strict=True)))
+        now = _registry(registry)
         if what in (b"elsewhere", b"busy"):
             raise self._is_at_work(*detail.decode().split())
         if what == b"another":
@@ -227,7 +229,7 @@ class Membership:
 
         May be repeated. Raises RedisError or StoreError.
         """
-        key, source = self._stream.leases_key, self._database.source
+        key, source = self._stream.beside("leases"), self._database.source
         said: bytes | None = self._stream.client.hget(key, source)  # type: ignore[assignment]
         if self._place and said and said.startswith(f"{self._place} ".encode()):
             self._stream.client.hdel(key, source)
@@ -296,10 +298,7 @@ class Membership:
         )
 
 
-def _texts(found: Any) -> dict[str, str]:
-    """The databases among the fields of the hash."""
-    return {
-        name.decode(errors="replace"): text.decode(errors="replace")
-        for name, text in found.items()
-        if name != _SINCE
-    }
+def _registry(pairs: Sequence[bytes]) -> dict[str, str]:
+    """The databases in an answer, which has the hash as names and values in turn."""
+    found = texts(dict(zip(pairs[::2], pairs[1::2], strict=True)))
+    return {name: text for name, text in found.items() if name != _SINCE}

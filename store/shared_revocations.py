@@ -29,7 +29,7 @@ class SharedRevocations:
     def exchange(self, now: int) -> None:
         """Tell Redis what was revoked here, and note here what others have told. May be repeated. Raises
         RedisError, StoreUnavailable or OSError."""
-        key = self._stream.revoked_key
+        key = self._stream.beside("revoked")
         found: dict[bytes, bytes] = self._stream.client.hgetall(key)  # type: ignore[assignment]
         shared = dict(filter(None, (_read(field, at, now) for field, at in found.items())))
         own = {

@@ -186,35 +186,25 @@ def fingerprint(payload: bytes) -> str:
     return hashlib.sha1(payload, usedforsecurity=False).hexdigest()
 
 
+def texts(found: Mapping[bytes, bytes]) -> dict[str, str]:
+    """A hash as Redis answers it, as text."""
+    return {name.decode(errors="replace"): value.decode(errors="replace") for name, value in found.items()}
+
+
+_PUBLISH_KEYS = ("published", "marks", "trimmed", "highest", "ages", "nodes")
+_TRIM_KEYS = ("trimmed", "contact", "successors", "holding", "overtaken", "unread", "ages", "nodes")
+
+
 class EventStream:
     """The stream at `key`, and what is kept beside it under `{key}:`."""
 
     def __init__(self, client: redis.Redis, key: str) -> None:
         self.client = client
         self.key = key
-        self.published_key = f"{{{key}}}:published"
-        self.marks_key = f"{{{key}}}:marks"
-        self.trimmed_key = f"{{{key}}}:trimmed"
-        self.ages_key = f"{{{key}}}:ages"
-        self.highest_key = f"{{{key}}}:highest"
-        self.applied_key = f"{{{key}}}:applied"
-        self.incarnations_key = f"{{{key}}}:incarnations"
-        self.holding_key = f"{{{key}}}:holding"
-        self.overtaken_key = f"{{{key}}}:overtaken"
-        self.unread_key = f"{{{key}}}:unread"
-        self.removed_key = f"{{{key}}}:removed"
-        self.dead_key = f"{{{key}}}:dead"
-        self.successors_key = f"{{{key}}}:successors"
-        self.nodes_key = f"{{{key}}}:nodes"
-        self.leases_key = f"{{{key}}}:leases"
-        self.revoked_key = f"{{{key}}}:revoked"
         self._publish = self.script("publish")
-        beside = [self.published_key, self.marks_key, self.trimmed_key, self.highest_key, self.ages_key]
-        self._publish_keys = [self.key, *beside, self.nodes_key]
+        self._publish_keys = [key, *map(self.beside, _PUBLISH_KEYS)]
         self._trim = self.script("trim")
-        beside = [self.trimmed_key, f"{{{key}}}:contact", self.successors_key, self.holding_key]
-        beside += [self.overtaken_key, self.unread_key, self.ages_key, self.nodes_key]
-        self._trim_keys = [self.key, *beside]
+        self._trim_keys = [key, *map(self.beside, _TRIM_KEYS)]
 
     @classmethod
     def at(
@@ -227,17 +217,14 @@ class EventStream:
         """The stream at that URL; see `connect`."""
         return cls(connect(url, answer_seconds, expect, key), key)
 
-    def redrive_key(self, group: str) -> str:
-        """Where a group finds the dead letters that it is to try again."""
-        return f"{{{self.key}}}:redrive:{group}"
+    def beside(self, *name: str) -> str:
+        """The key of what is kept beside the stream under that name: parts such as "redrive" and a group."""
+        return f"{{{self.key}}}:{':'.join(name)}"
 
-    def edited_key(self, group: str) -> str:
-        """Where it is kept how events were edited that are, or were, dead letters of a group."""
-        return f"{{{self.key}}}:edited:{group}"
-
-    def handed_key(self, service: str, number: int) -> str:
-        """Where a node's standbys leave what they had accepted and not published before they were that."""
-        return f"{{{self.key}}}:handed:{service}:{number}"
+    def hash(self, *name: str) -> dict[str, str]:
+        """The hash that is kept beside the stream under that name; empty when there is none."""
+        found: dict[bytes, bytes] = self.client.hgetall(self.beside(*name))  # type: ignore[assignment]
+        return texts(found)
 
     def script(self, name: str) -> Script:
         """The server-side script of that name; Redis is given it again whenever it has lost it."""
@@ -284,8 +271,8 @@ class EventStream:
         """
         newest = self.published(sources[-1])  # notes of all, where the stream was deleted
         every = self.published_by_source()
-        marks: dict[bytes, bytes] = self.client.hgetall(self.marks_key)  # type: ignore[assignment]
-        return [*(_marked(every.get(each, 0), marks.get(each.encode())) for each in sources[:-1]), newest]
+        marks = self.hash("marks")
+        return [*(_marked(every.get(each, 0), marks.get(each, "")) for each in sources[:-1]), newest]
 
     def look_for_loss(self) -> None:
         """See whether the stream was deleted, and note it: once the groups are there again, none can tell."""
@@ -293,15 +280,13 @@ class EventStream:
 
     def published_by_source(self) -> dict[str, int]:
         """The last sequence that each source has on the stream."""
-        every: dict[bytes, bytes] = self.client.hgetall(self.published_key)  # type: ignore[assignment]
-        return {source.decode(errors="replace"): int(last) for source, last in every.items()}
+        return {source: int(last) for source, last in self.hash("published").items()}
 
     def highest(self, source: str) -> dict[str, int]:
         """The highest id that a source is known to have given, by table: `customer`, `invoice`, `account`."""
-        every: dict[bytes, bytes] = self.client.hgetall(self.highest_key)  # type: ignore[assignment]
+        every = self.hash("highest").items()
         ours = f"{source}:"
-        named = {field.decode(errors="replace"): int(id) for field, id in every.items()}
-        return {field.removeprefix(ours): id for field, id in named.items() if field.startswith(ours)}
+        return {field.removeprefix(ours): int(id) for field, id in every if field.startswith(ours)}
 
     def oldest_sequence(self, source: str) -> int | None:
         """The sequence of the first entry of a source that the stream still has, None without one.
@@ -362,43 +347,40 @@ class EventStream:
 
     def is_trimmed(self) -> bool:
         """Whether entries were removed on purpose, for their age."""
-        return bool(self.client.exists(self.trimmed_key))
+        return bool(self.client.exists(self.beside("trimmed")))
 
     def heirs(self) -> dict[str, str]:
         """Each source that a database began after another, and that other."""
-        begun: dict[bytes, bytes] = self.client.hgetall(self.incarnations_key)  # type: ignore[assignment]
-        earlier: dict[bytes, bytes] = self.client.hgetall(self.successors_key)  # type: ignore[assignment]
-        heirs = {successor: former for former, successor in earlier.items()} | begun
-        return {heir.decode(): former.decode() for heir, former in heirs.items()}
+        begun = self.hash("incarnations")
+        return {successor: former for former, successor in self.hash("successors").items()} | begun
 
     def note_heirs(self, heirs: Mapping[str, str]) -> None:
         """Note of sources, before they publish anything, which each follows. May be repeated."""
         if heirs:
-            self.client.hset(self.incarnations_key, mapping=heirs)  # type: ignore[arg-type]
+            self.client.hset(self.beside("incarnations"), mapping=heirs)  # type: ignore[arg-type]
 
     def is_known(self, source: str) -> bool:
         """Whether Redis knows how far a source has got: since it had begun, Redis has lost nothing of it."""
-        return bool(self.client.hexists(self.published_key, source))
+        return bool(self.client.hexists(self.beside("published"), source))
 
     def note_begun(self, source: str) -> None:
         """Note that a source has begun, before it publishes anything. May be repeated."""
         if not self.is_known(source):
-            self.client.hset(self.published_key, source, "0")
+            self.client.hset(self.beside("published"), source, "0")
 
     def is_given_up(self, source: str) -> bool:
         """Whether an earlier release gave this source up for another."""
-        return bool(self.client.hexists(self.successors_key, source))
+        return bool(self.client.hexists(self.beside("successors"), source))
 
     def forget_successor(self, source: str) -> None:
         """Where an earlier release gave a source up: it is in use again. May be repeated."""
-        self.client.hdel(self.successors_key, source)
+        self.client.hdel(self.beside("successors"), source)
 
     def applied_by_source(self) -> dict[str, int]:
         """Up to which sequence of each source some group is known to have applied it."""
-        every: dict[bytes, bytes] = self.client.hgetall(self.applied_key)  # type: ignore[assignment]
         furthest: dict[str, int] = {}
-        for field, last in every.items():
-            source = field.decode(errors="replace").partition(" ")[2]
+        for field, last in self.hash("applied").items():
+            source = field.partition(" ")[2]
             furthest[source] = max(int(last), furthest.get(source, 0))
         return furthest
 
@@ -420,9 +402,8 @@ class EventStream:
     def note_applied(self, group: str, applied: Mapping[str, int]) -> None:
         """Note up to which sequence of each source a group has applied it. May be repeated."""
         if applied:
-            self.client.hset(
-                self.applied_key, mapping={f"{group} {source}": last for source, last in applied.items()}
-            )
+            told = {f"{group} {source}": last for source, last in applied.items()}
+            self.client.hset(self.beside("applied"), mapping=told)  # type: ignore[arg-type]
 
     def trim(self, retention_ms: int, groups: Collection[str] = (), node: int = 0) -> int:
         """Remove entries older than `retention_ms` that nobody who counts still needs; see trim.lua.
@@ -435,8 +416,7 @@ class EventStream:
 
     def ages(self) -> dict[str, Age]:
         """How old the database of each group was when it last acknowledged anything."""
-        every: dict[bytes, bytes] = self.client.hgetall(self.ages_key)  # type: ignore[assignment]
-        return {group.decode(errors="replace"): Age.parse(age.decode()) for group, age in every.items()}
+        return {group: Age.parse(age) for group, age in self.hash("ages").items()}
 
     def first_ms(self) -> int:
         """When the oldest entry was added, by Redis's clock; now, when there is none."""
@@ -448,7 +428,7 @@ class EventStream:
 
     def dead_letters(self) -> int:
         """How many dead letters there are."""
-        return int(self.client.xlen(self.dead_key))
+        return int(self.client.xlen(self.beside("dead")))
 
 
 class _Request:
@@ -577,9 +557,9 @@ def _further(row: OutboxRow) -> bytes | str:
     return msgspec.msgpack.encode([part for field in named if field[1] for part in field])
 
 
-def _marked(ever: int, mark: bytes | None) -> Published:
+def _marked(ever: int, mark: str) -> Published:
     """What a source has published, by its last sequence and its mark."""
-    entry, _, digest = (mark or b"").decode().partition(" ")
+    entry, _, digest = mark.partition(" ")
     if entry == "0-0":
         return Published(0, None, ever)
     return Published(ever, digest or None, ever)
@@ -600,9 +580,9 @@ class ConsumerGroup:
         self._ahead: tuple[_Request, int] | None = None
         self._acknowledging: tuple[_Request, Age] | None = None
         self._key = stream.key
-        self._dead_key = stream.dead_key
-        self._ages_key = stream.ages_key
-        self._redrive_key = stream.redrive_key(group)
+        self._dead_key = stream.beside("dead")
+        self._ages_key = stream.beside("ages")
+        self._redrive_key = stream.beside("redrive", group)
         self.group = group
         self.consumer = consumer
         self._note_age = stream.script("note_age")

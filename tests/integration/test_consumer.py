@@ -437,7 +437,7 @@ def test_a_name_is_kept_while_a_letter_of_it_exists(
     while housekeeper.step():
         pass
     letters.redrive(letter)
-    reader.sweep_until(lambda: not client.xlen(stream.redrive_key(reader.group.group)))
+    reader.sweep_until(lambda: not client.xlen(stream.beside("redrive", reader.group.group)))
     assert reader.revenue() == {7: 100}
 
 

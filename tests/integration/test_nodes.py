@@ -469,7 +469,7 @@ def test_redis_adds_nothing_for_a_database_that_has_another_number_or_none(clien
         ("1:0", False),
     ):
         if held:
-            client.hset(stream.nodes_key, "accounts@00000001", held)
+            client.hset(stream.beside("nodes"), "accounts@00000001", held)
         publishing = stream.publishing(holder="accounts@00000001 1")
         publishing.send("accounts@00000001", 0, [row])
         if refused:
@@ -695,12 +695,12 @@ def test_two_that_had_published_before_there_were_numbers_both_go_on(
         members = [Membership(each, stream, wait_seconds=0) for each in databases]
         first, second, third = members
         for database in databases[:2]:
-            client.hset(stream.published_key, database.source, 5)
+            client.hset(stream.beside("published"), database.source, 5)
         for each in (first, second, first):  # which has heard of the second now
             each.take()
         with pytest.raises(WrongNumber, match="such as 1"):
             third.take()
-        client.delete(stream.nodes_key)
+        client.delete(stream.beside("nodes"))
         for each in (second, first):
             each.take()
         assert {*read_nodes(stream)} == {each.source for each in databases[:2]}

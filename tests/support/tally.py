@@ -191,7 +191,7 @@ def know_nodes_for_long(settings: Settings) -> None:
     """Have Redis have known of nodes since long ago, where it doesn't yet: so a new one needn't wait."""
     stream = EventStream.at(settings.redis.full_url, settings.redis.stream, 0.5)
     with suppress(redis.RedisError, OSError):
-        stream.client.hsetnx(stream.nodes_key, "since", "1")
+        stream.client.hsetnx(stream.beside("nodes"), "since", "1")
     stream.client.close()
 
 
