@@ -13,7 +13,7 @@ from tally.store.errors import InvoiceCredited, OverCredited
 from tally.store.ids import give
 from tally.store.listing import Listing, ListQuery
 from tally.store.outbox import Outbox
-from tally.store.records import CREDIT, CUSTOMER, INVOICE, Credit, NewCredit, happening
+from tally.store.records import Credit, Customer, Invoice, NewCredit
 
 SCHEMA = f"""
 CREATE TABLE credit (
@@ -104,7 +104,7 @@ class Credits:
                 rfc3339(event.created_date),
                 event.reference,
             )
-            self._note(event, after.created_date, by, None, after)
+            self._note(event, by, None, after)
 
     def delete(self, id: int, cause: Cause = UNKNOWN, owner: str | None = None) -> None:
         """Take a credit back. Raises NotFound or Misdirected."""
@@ -116,8 +116,8 @@ class Credits:
 
     def remove(self, event: CreditDeleted, by: str | None) -> None:
         """Have the effect of a deletion; nothing is published."""
-        for row in self._database.rows(f"{CREDIT} AND id = ?", (event.id,)):
-            self._note(event, rfc3339(event.deleted_date), by, records.credit(row), None)
+        if credit := records.find_credit(self._database, event.id):
+            self._note(event, by, credit, None)
         self._database.execute("DELETE FROM credit WHERE id = ?", (event.id,))
 
     def delete_those_of(self, customer_id: int, most: int) -> int:
@@ -129,10 +129,9 @@ class Credits:
 
     def one(self, id: int, owner: str | None = None) -> Credit:
         """The credit. Raises NotFound or Misdirected."""
-        for row in self._database.rows(f"{CREDIT} AND id = ?", (id,)):
-            credit = records.credit(row)
-            if belonging.owns_customer(self._database, owner, credit.customer_id):
-                return credit
+        credit = records.find_credit(self._database, id)
+        if credit and belonging.owns_customer(self._database, owner, credit.customer_id):
+            return credit
         raise nodes.missing(self._database, "credit", id)
 
     def page(self, query: ListQuery, owner: str | None = None) -> list[Credit]:
@@ -186,21 +185,20 @@ class Credits:
     def _note(
         self,
         event: CreditCreated | CreditDeleted,
-        at: str,
         by: str | None,
         before: Credit | None,
         after: Credit | None,
     ) -> None:
         """Note it in the history of the invoice, or else of the customer."""
-        of = before or after
-        assert of
-        told = happening(event, at, by, before, after)
-        if of.invoice_id is not None:
-            for row in self._database.rows(f"{INVOICE} AND id = ?", (of.invoice_id,)):
-                records.note(self._database, records.invoice(row), told)
+        credit = before or after
+        assert credit
+        of: Customer | Invoice | None
+        if credit.invoice_id is not None:
+            of = records.find_invoice(self._database, credit.invoice_id)
         else:
-            for row in self._database.rows(f"{CUSTOMER} WHERE id = ?", (of.customer_id,)):
-                records.note(self._database, records.customer(row), told)
+            of = records.find_customer(self._database, credit.customer_id)
+        if of:
+            records.note(self._database, of, event, by, before, after)
 
 
 def _too_much(invoice_id: int, left: int) -> str:

@@ -1,31 +1,16 @@
 """customers.db: customers, their invoices, and which accounts exist."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import date
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from msgspec import UNSET, structs
 
-from tally.events import (
-    AccountCreated,
-    AccountDeleted,
-    AccountUpdated,
-    CreditCreated,
-    CreditDeleted,
-    CustomerCreated,
-    CustomerDeleted,
-    CustomerUpdated,
-    Event,
-    Id,
-    InvoiceCreated,
-    InvoiceDeleted,
-    InvoiceUpdated,
-    encode,
-    now,
-    rfc3339,
-)
+from tally import events
+from tally.events import Event, Id, encode, now, rfc3339
 from tally.store import (
     belonging,
     credits,
@@ -49,20 +34,7 @@ from tally.store.history import Happening, History, Kind
 from tally.store.ids import give
 from tally.store.listing import Listing, ListQuery
 from tally.store.outbox import Outbox, OwnEvent
-from tally.store.records import (
-    CUSTOMER,
-    INVOICE,
-    Customer,
-    CustomerChange,
-    Invoice,
-    InvoiceChange,
-    NewCustomer,
-    NewInvoice,
-    changed,
-    happening,
-    insist_on_revision,
-    shown,
-)
+from tally.store.records import Customer, Invoice
 from tally.store.trace_parent import TraceParentOf, no_trace
 
 SERVICE = "customers"
@@ -148,7 +120,7 @@ MOST_CUSTOMERS_AT_ONCE = 1000  # deleted in one transaction: other writers wait 
 MOST_INVOICES_AT_ONCE = 20_000
 
 # The events that change something here: none of its own.
-CONCERNS = (AccountCreated, AccountUpdated, AccountDeleted)
+CONCERNS = (events.AccountCreated, events.AccountUpdated, events.AccountDeleted)
 
 
 def open_database(
@@ -176,7 +148,7 @@ class Customers:
 
     def create_customers(
         self,
-        new: Sequence[NewCustomer],
+        new: Sequence[records.NewCustomer],
         require_account: bool = False,
         cause: Cause = UNKNOWN,
     ) -> list[Id]:
@@ -187,20 +159,22 @@ class Customers:
         if require_account:
             belonging.insist_on_accounts(self.database, [customer.account_id for customer in new])
         created = now()
-        told = rfc3339(created)
-        ids = self._give("customer", len(new))
+        made = [
+            events.CustomerCreated(id, each.account_id, each.name, created)
+            for id, each in zip(self._give("customer", len(new)), new, strict=True)
+        ]
+        self._record_customers([(event, cause.by) for event in made])
+        self.outbox.add(made, cause)
+        return [event.id for event in made]
+
+    def _record_customers(self, made: Sequence[tuple[events.CustomerCreated, str | None]]) -> None:
+        """Have the effects of creations, each by a user or nobody; nothing is published."""
         self.database.insert(
             "customer (id, account_id, name, created_date, created_by)",
-            [(id, each.account_id, each.name, told, cause.by) for id, each in zip(ids, new, strict=True)],
+            [(e.id, e.account_id, e.name, _told(e.created_date), by) for e, by in made],
         )
-        events = [
-            CustomerCreated(id, each.account_id, each.name, created)
-            for id, each in zip(ids, new, strict=True)
-        ]
-        self.outbox.add(events, cause)
-        return ids
 
-    def create_invoices(self, new: Sequence[NewInvoice], cause: Cause = UNKNOWN) -> list[Id]:
+    def create_invoices(self, new: Sequence[records.NewInvoice], cause: Cause = UNKNOWN) -> list[Id]:
         """Record invoices and answer their ids in order: all of them or none.
 
         Raises UnknownReference for a customer that does not exist, ReferenceTaken and RepeatedReference.
@@ -208,38 +182,47 @@ class Customers:
         belonging.insist_on_customers(self.database, [invoice.customer_id for invoice in new])
         references.insist_on_new(self.database, "invoice", new)
         created = now()
-        told = rfc3339(created)
-        ids = self._give("invoice", len(new))
-        named = [None if each.reference is UNSET else each.reference for each in new]
+        made = [
+            events.InvoiceCreated(
+                id,
+                each.customer_id,
+                each.purchase_price_cents,
+                created,
+                each.purchase_date,
+                None if each.reference is UNSET else each.reference,
+            )
+            for id, each in zip(self._give("invoice", len(new)), new, strict=True)
+        ]
+        self._record_invoices([(event, cause.by) for event in made])
+        self.outbox.add(made, cause)
+        return [event.id for event in made]
+
+    def _record_invoices(self, made: Sequence[tuple[events.InvoiceCreated, str | None]]) -> None:
+        """Have the effects of creations, each by a user or nobody; nothing is published."""
         self.database.insert(
-            _NEW_INVOICES,
+            "invoice"
+            " (id, customer_id, purchase_price_cents, purchase_date, created_date, created_by, reference)",
             [
                 (
-                    id,
-                    each.customer_id,
-                    each.purchase_price_cents,
-                    str(each.purchase_date),
-                    told,
-                    cause.by,
-                    name,
+                    event.id,
+                    event.customer_id,
+                    event.purchase_price_cents,
+                    str(event.purchase_date),
+                    _told(event.created_date),
+                    by,
+                    event.reference,
                 )
-                for id, each, name in zip(ids, new, named, strict=True)
+                for event, by in made
             ],
         )
-        events = [
-            InvoiceCreated(id, each.customer_id, each.purchase_price_cents, created, each.purchase_date, name)
-            for id, each, name in zip(ids, new, named, strict=True)
-        ]
-        self.outbox.add(events, cause)
-        return ids
 
-    def insist_on_accounts_of(self, owner: str | None, new: Sequence[NewCustomer]) -> None:
+    def insist_on_accounts_of(self, owner: str | None, new: Sequence[records.NewCustomer]) -> None:
         """Raise UnknownReference when one of the new customers is to be in another's account."""
         if owner is not None:
             ids = [customer.account_id for customer in new]
             belonging.insist_on_accounts(self.database, ids, owner)
 
-    def insist_on_customers_of(self, owner: str | None, new: Sequence[NewInvoice]) -> None:
+    def insist_on_customers_of(self, owner: str | None, new: Sequence[records.NewInvoice]) -> None:
         """Raise UnknownReference when one of the new invoices is to be for another's customer."""
         if owner is not None:
             ids = [invoice.customer_id for invoice in new]
@@ -248,7 +231,7 @@ class Customers:
     def change_customer(
         self,
         id: int,
-        change: CustomerChange,
+        change: records.CustomerChange,
         cause: Cause = UNKNOWN,
         owner: str | None = None,
         revisions: Collection[int] | None = None,
@@ -260,8 +243,8 @@ class Customers:
         `create_customers`, and MoveRefused where one of its references is taken in its new account.
         """
         before = self.customer(id, owner)
-        insist_on_revision("customer", before, revisions)
-        after = changed(before, change)
+        records.insist_on_revision("customer", before, revisions)
+        after = records.changed(before, change)
         if after is before:
             return before
         if after.account_id != before.account_id:
@@ -270,31 +253,25 @@ class Customers:
             if owner is not None:
                 belonging.insist_on_accounts(self.database, [after.account_id], owner)
             references.insist_on_move(self.database, id, after.account_id)
-        event = CustomerUpdated(after.id, after.account_id, after.name, after.revision, now())
+        event = events.CustomerUpdated(after.id, after.account_id, after.name, after.revision, now())
         self._update_customer(event, cause.by)
         self.outbox.add([event], cause)
         return after
 
-    def _update_customer(self, event: CustomerUpdated, by: str | None) -> None:
+    def _update_customer(self, event: events.CustomerUpdated, by: str | None) -> None:
         """Have the effect of an update, if it counts."""
-        payload = encode(event)
-        for row in self.database.rows(f"{CUSTOMER} WHERE id = ?", (event.id,)):
-            before = records.customer(row)
-            if not updates.is_newest(self.database, "customer", event.id, event.revision, payload):
-                return
+        before = records.find_customer(self.database, event.id)
+        if before and updates.is_newest(self.database, "customer", event.id, event.revision, encode(event)):
             self.database.execute(
                 "UPDATE customer SET account_id = ?, name = ?, revision = ? WHERE id = ?",
                 (event.account_id, event.name, event.revision, event.id),
             )
-            after = Customer(event.id, event.account_id, event.name, before.created_date, event.revision)
-            records.note(
-                self.database, before, happening(event, rfc3339(event.updated_date), by, before, after)
-            )
+            records.note(self.database, before, event, by, before, _customer_after(before, event))
 
     def change_invoice(
         self,
         id: int,
-        change: InvoiceChange,
+        change: records.InvoiceChange,
         cause: Cause = UNKNOWN,
         owner: str | None = None,
         revisions: Collection[int] | None = None,
@@ -305,12 +282,12 @@ class Customers:
         where its credits come to more.
         """
         before = self.invoice(id, owner)
-        insist_on_revision("invoice", before, revisions)
-        after = changed(before, change)
+        records.insist_on_revision("invoice", before, revisions)
+        after = records.changed(before, change)
         if after is before:
             return before
         self.credits.insist_on_amount(id, after.purchase_price_cents)
-        event = InvoiceUpdated(
+        event = events.InvoiceUpdated(
             after.id,
             after.customer_id,
             after.purchase_price_cents,
@@ -324,25 +301,15 @@ class Customers:
         self.outbox.add([event], cause)
         return after
 
-    def _update_invoice(self, event: InvoiceUpdated, by: str | None) -> None:
+    def _update_invoice(self, event: events.InvoiceUpdated, by: str | None) -> None:
         """Have the effect of an update, if it counts."""
-        for row in self.database.rows(f"{INVOICE} AND id = ?", (event.id,)):
-            before = records.invoice(row)
-            if before.revision >= event.revision:
-                return
+        before = records.find_invoice(self.database, event.id)
+        if before and before.revision < event.revision:
             self.database.execute(
                 "UPDATE invoice SET purchase_price_cents = ?, purchase_date = ?, revision = ? WHERE id = ?",
                 (event.purchase_price_cents, str(event.purchase_date), event.revision, event.id),
             )
-            after = structs.replace(
-                before,
-                purchase_price_cents=event.purchase_price_cents,
-                purchase_date=str(event.purchase_date),
-                revision=event.revision,
-            )
-            records.note(
-                self.database, before, happening(event, rfc3339(event.updated_date), by, before, after)
-            )
+            records.note(self.database, before, event, by, before, _invoice_after(before, event))
 
     def delete_customer(
         self,
@@ -358,7 +325,7 @@ class Customers:
         without `cascade`, while it has invoices or credits.
         """
         customer = self.customer(id, owner)
-        insist_on_revision("customer", customer, revisions)
+        records.insist_on_revision("customer", customer, revisions)
         one = ListQuery(limit=1, customer_id=id)
         if not cascade and (self._invoices.page(one) or self.credits.page(one)):
             raise CustomerInUse(f"The customer {id} has invoices or credits.")
@@ -377,10 +344,10 @@ class Customers:
         where it has credits.
         """
         invoice = self.invoice(id, owner)
-        insist_on_revision("invoice", invoice, revisions)
+        records.insist_on_revision("invoice", invoice, revisions)
         self.credits.insist_on_none(id)
         cents, day = invoice.purchase_price_cents, date.fromisoformat(invoice.purchase_date)
-        deleted = InvoiceDeleted(invoice.id, invoice.customer_id, cents, now(), day)
+        deleted = events.InvoiceDeleted(invoice.id, invoice.customer_id, cents, now(), day)
         if invoice.revision:
             created = History(self.database, "invoice").beginning(id)
             deleted = structs.replace(
@@ -393,29 +360,27 @@ class Customers:
         self._remove_invoice(deleted, cause.by)
         self.outbox.add([deleted], cause)
 
-    def _remove_invoice(self, event: InvoiceDeleted, by: str | None) -> None:
-        for row in self.database.rows(f"{INVOICE} AND id = ?", (event.id,)):
-            invoice = records.invoice(row)
-            at = rfc3339(event.deleted_date)
-            records.note(self.database, invoice, happening(event, at, by, invoice, None))
+    def _remove_invoice(self, event: events.InvoiceDeleted, by: str | None) -> None:
+        if invoice := records.find_invoice(self.database, event.id):
+            records.note(self.database, invoice, event, by, invoice, None)
         self.database.execute("DELETE FROM invoice WHERE id = ?", (event.id,))
 
     def history(self, kind: Kind, id: int, owner: str | None = None) -> list[Happening]:
         """What became of a customer or an invoice, oldest first, also if it is gone. Raises NotFound."""
         noted = History(self.database, kind).of(id)
-        rows: list[Customer | Invoice]
+        row: Customer | Invoice | None
         if kind == "customer":
-            rows = [records.customer(row) for row in self.database.rows(f"{CUSTOMER} WHERE id = ?", (id,))]
+            row = records.find_customer(self.database, id)
         else:
-            rows = [records.invoice(row) for row in self.database.rows(f"{INVOICE} AND id = ?", (id,))]
-        if rows and not noted:
-            noted = [records.beginning(self.database, rows[0])]
+            row = records.find_invoice(self.database, id)
+        if row and not noted:
+            noted = [records.beginning(self.database, row)]
         # Its credits tell nothing of the row itself.
         own = [each for each in noted if each.event.startswith(kind.title())]
-        last = shown(rows[0]) if rows else own and (own[-1].after or own[-1].before)
+        last = records.shown(row) if row else own and (own[-1].after or own[-1].before)
         if not last or not self._owns_last(owner, last):
             raise nodes.missing(self.database, kind, id)
-        if not rows and own[-1].after is not None:  # it went with its customer
+        if not row and own[-1].after is not None:  # it went with its customer
             for gone in History(self.database, "customer").of(int(last["customer_id"]))[-1:]:
                 noted.append(Happening(gone.event, gone.at, gone.by, last, None))
         return noted
@@ -432,10 +397,9 @@ class Customers:
 
     def customer(self, id: int, owner: str | None = None) -> Customer:
         """The customer. Raises NotFound."""
-        for row in self.database.rows(f"{CUSTOMER} WHERE id = ?", (id,)):
-            customer = records.customer(row)
-            if belonging.owns_account(self.database, owner, customer.account_id):
-                return customer
+        customer = records.find_customer(self.database, id)
+        if customer and belonging.owns_account(self.database, owner, customer.account_id):
+            return customer
         raise nodes.missing(self.database, "customer", id)
 
     def invoice_lines(self, query: ListQuery, owner: str | None = None) -> list[tuple[str, str, int]]:
@@ -452,34 +416,34 @@ class Customers:
 
     def invoice(self, id: int, owner: str | None = None) -> Invoice:
         """The invoice. Raises NotFound."""
-        for row in self.database.rows(f"{INVOICE} AND id = ?", (id,)):
-            invoice = records.invoice(row)
-            if belonging.owns_customer(self.database, owner, invoice.customer_id):
-                return invoice
+        invoice = records.find_invoice(self.database, id)
+        if invoice and belonging.owns_customer(self.database, owner, invoice.customer_id):
+            return invoice
         raise nodes.missing(self.database, "invoice", id)
 
     def invoices(self, query: ListQuery, owner: str | None = None) -> list[Invoice]:
         """The invoices that are asked for."""
         return [records.invoice(row) for row in self._invoices.page(query, owner)]
 
-    def apply(self, events: Iterable[Event], trace_parent_of: TraceParentOf = no_trace) -> None:
+    def apply(self, published: Iterable[Event], trace_parent_of: TraceParentOf = no_trace) -> None:
         """React to what the accounts service published. The order of the events does not matter.
 
         What is published in turn belongs to the trace of the event that caused it.
         """
         doomed = False
-        for event in events:
-            if isinstance(event, AccountCreated):
-                self._account_created(event)
-            elif isinstance(event, AccountUpdated):
-                self._account_updated(event)
-            elif isinstance(event, AccountDeleted):
-                self._account_deleted(event, trace_parent_of(event))
-                doomed = True
+        for event in published:
+            match event:
+                case events.AccountCreated():
+                    self._account_created(event)
+                case events.AccountUpdated():
+                    self._account_updated(event)
+                case events.AccountDeleted():
+                    self._account_deleted(event, trace_parent_of(event))
+                    doomed = True
         if doomed and not self.database.refusal():
             self._delete_part()
 
-    def _account_created(self, event: AccountCreated) -> None:
+    def _account_created(self, event: events.AccountCreated) -> None:
         if updates.is_updated(self.database, "account", event.id):
             return
         # Where two sources created the same number, the first by its date is the one that counts.
@@ -492,7 +456,7 @@ class Customers:
             (event.id, event.owned_by, rfc3339(event.created_date)),
         )
 
-    def _account_updated(self, event: AccountUpdated) -> None:
+    def _account_updated(self, event: events.AccountUpdated) -> None:
         if updates.is_newest(self.database, "account", event.id, event.revision, encode(event)):
             self.database.execute(
                 "INSERT INTO known_account (id, owned_by) VALUES (?, ?)"
@@ -500,7 +464,7 @@ class Customers:
                 (event.id, event.owned_by),
             )
 
-    def _account_deleted(self, event: AccountDeleted, trace_parent: str | None) -> None:
+    def _account_deleted(self, event: events.AccountDeleted, trace_parent: str | None) -> None:
         self.database.execute(
             "INSERT INTO known_account (id, deleted) VALUES (?, TRUE)"
             " ON CONFLICT (id) DO UPDATE SET deleted = TRUE WHERE NOT deleted",
@@ -511,63 +475,44 @@ class Customers:
             sql = "INSERT OR IGNORE INTO doomed_account VALUES (?, ?)"
             self.database.execute(sql, (event.id, trace_parent))
 
-    def make_again(self, events: Sequence[OwnEvent]) -> None:
+    def make_again(self, own: Sequence[OwnEvent]) -> None:
         """Have the effects of events that were published from here, in their order; nothing is published.
 
         An invoice or a credit whose customer isn't there, as nobody has its creation any more, is left out.
         """
-        for kind, each in groupby(events, lambda own: type(own.event)):
-            self._make_again(kind, list(each))
+        for kind, each in groupby(own, lambda own: type(own.event)):
+            self._make_again(kind, [(own.event, own.row.by) for own in each])
 
-    def _make_again(self, kind: type[Event], own: list[OwnEvent]) -> None:
-        events: list[tuple[Any, str | None]] = [(each.event, each.row.by) for each in own]
-        if kind is CustomerCreated:
-            self.database.insert(
-                "customer (id, account_id, name, created_date, created_by)",
-                [(e.id, e.account_id, e.name, rfc3339(e.created_date), by) for e, by in events],
-            )
-        elif kind is InvoiceCreated:
-            unknown = belonging.unknown_customers(self.database, [event.customer_id for event, _ in events])
-            self.database.insert(
-                _NEW_INVOICES,
-                [
-                    (
-                        event.id,
-                        event.customer_id,
-                        event.purchase_price_cents,
-                        str(event.purchase_date),
-                        rfc3339(event.created_date),
-                        by,
-                        event.reference,
-                    )
-                    for event, by in events
-                    if event.customer_id not in unknown
-                ],
-            )
-        elif kind is CreditCreated:
-            unknown = belonging.unknown_customers(self.database, [event.customer_id for event, _ in events])
-            self.credits.make(each for each in events if each[0].customer_id not in unknown)
-        for event, by in events:
-            if kind is CustomerUpdated:
-                self._update_customer(event, by)
-            elif kind is InvoiceUpdated:
-                self._update_invoice(event, by)
-            elif kind is InvoiceDeleted:
-                self._remove_invoice(event, by)
-            elif kind is CreditDeleted:
-                self.credits.remove(event, by)
-            elif kind is CustomerDeleted:
-                self._remove_customer(event, by, MOST_INVOICES_AT_ONCE)
+    def _make_again(self, kind: type[Event], made: list[tuple[Any, str | None]]) -> None:
+        together: dict[type[Event], Callable[[list[tuple[Any, str | None]]], None]] = {
+            events.CustomerCreated: self._record_customers,
+            events.InvoiceCreated: self._record_invoices,
+            events.CreditCreated: self.credits.make,
+        }
+        singly: dict[type[Event], Callable[[Any, str | None], object]] = {
+            events.CustomerUpdated: self._update_customer,
+            events.CustomerDeleted: self._remove_customer,
+            events.InvoiceUpdated: self._update_invoice,
+            events.InvoiceDeleted: self._remove_invoice,
+            events.CreditDeleted: self.credits.remove,
+        }
+        if kind in (events.InvoiceCreated, events.CreditCreated):
+            unknown = belonging.unknown_customers(self.database, [event.customer_id for event, _ in made])
+            made = [(event, by) for event, by in made if event.customer_id not in unknown]
+        if kind in together:
+            together[kind](made)
+        elif kind in singly:
+            for event, by in made:
+                singly[kind](event, by)
 
     def as_told(self, event: Event) -> Customer | Invoice | None:
         """A row as an update of it was answered; None for what is no update, or of one that is gone."""
-        if isinstance(event, CustomerUpdated):
-            for row in self.database.rows(f"{CUSTOMER} WHERE id = ?", (event.id,)):
-                return Customer(event.id, event.account_id, event.name, row[3], event.revision)
-        if isinstance(event, InvoiceUpdated):
-            for row in self.database.rows(f"{INVOICE} AND id = ?", (event.id,)):
-                told = (event.customer_id, event.purchase_price_cents, str(event.purchase_date))
-                return Invoice(event.id, *told, row[4], event.revision)
+        if isinstance(event, events.CustomerUpdated):
+            customer = records.find_customer(self.database, event.id)
+            return customer and _customer_after(customer, event)
+        if isinstance(event, events.InvoiceUpdated):
+            invoice = records.find_invoice(self.database, event.id)
+            return invoice and _invoice_after(invoice, event)
         return None
 
     def state(self) -> None:
@@ -608,15 +553,15 @@ class Customers:
 
     def _delete_customer(self, id: Id, account_id: Id, cause: Cause, most: int) -> int:
         """Delete a customer and up to `most` of its invoices; answer how many. The rest is left for later."""
-        event = CustomerDeleted(id, account_id, now())
+        event = events.CustomerDeleted(id, account_id, now())
         self.outbox.add([event], cause)
         return self._remove_customer(event, cause.by, most)
 
-    def _remove_customer(self, event: CustomerDeleted, by: str | None, most: int) -> int:
-        for row in self.database.rows(f"{CUSTOMER} WHERE id = ?", (event.id,)):
-            customer = records.customer(row)
-            at = rfc3339(event.deleted_date)
-            records.note(self.database, customer, happening(event, at, by, customer, None))
+    def _remove_customer(
+        self, event: events.CustomerDeleted, by: str | None, most: int = MOST_INVOICES_AT_ONCE
+    ) -> int:
+        if customer := records.find_customer(self.database, event.id):
+            records.note(self.database, customer, event, by, customer, None)
         self.database.execute("DELETE FROM customer WHERE id = ?", (event.id,))
         deleted = self._delete_rows_of(event.id, most)
         if deleted == most:
@@ -642,9 +587,20 @@ class Customers:
         return give(self.database, table, count)
 
 
-_NEW_INVOICES = (
-    "invoice (id, customer_id, purchase_price_cents, purchase_date, created_date, created_by, reference)"
-)
+def _customer_after(before: Customer, event: events.CustomerUpdated) -> Customer:
+    return structs.replace(before, account_id=event.account_id, name=event.name, revision=event.revision)
+
+
+def _invoice_after(before: Invoice, event: events.InvoiceUpdated) -> Invoice:
+    return structs.replace(
+        before,
+        purchase_price_cents=event.purchase_price_cents,
+        purchase_date=str(event.purchase_date),
+        revision=event.revision,
+    )
+
+
+_told = lru_cache(maxsize=2)(rfc3339)  # all of a batch are of one moment
 _IDS_OF_INVOICES = f"{parts.every_part('invoice')} SELECT invoice.id FROM {parts.rows_of('invoice')}"
 # The deletion itself is their customer's.
 _NOTE_INVOICES = (

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from msgspec import UNSET, Struct, UnsetType, structs, to_builtins
 
-from tally.events import Day, Event, Id, Moment
+from tally.events import Day, Event, Id, Moment, rfc3339
 from tally.store import csv_cells
 from tally.store.database import Database
 from tally.store.errors import Changed
@@ -142,6 +142,21 @@ def credit(row: tuple[int, int, int | None, int, str, str, str | None]) -> Credi
     return Credit(Id(row[0]), Id(row[1]), invoice_id, *row[3:])
 
 
+def find_customer(database: Database, id: int) -> Customer | None:
+    """The customer with that id."""
+    return next((customer(row) for row in database.rows(f"{CUSTOMER} WHERE id = ?", (id,))), None)
+
+
+def find_invoice(database: Database, id: int) -> Invoice | None:
+    """The invoice with that id."""
+    return next((invoice(row) for row in database.rows(f"{INVOICE} AND id = ?", (id,))), None)
+
+
+def find_credit(database: Database, id: int) -> Credit | None:
+    """The credit with that id."""
+    return next((credit(row) for row in database.rows(f"{CREDIT} AND id = ?", (id,))), None)
+
+
 Row = TypeVar("Row", Customer, Invoice)
 
 
@@ -165,19 +180,6 @@ def shown(row: Customer | Invoice | Credit) -> dict[str, Any]:
     return found
 
 
-def happening(
-    event: Event,
-    at: str,
-    by: str | None,
-    before: Customer | Invoice | Credit | None,
-    after: Customer | Invoice | Credit | None,
-) -> Happening:
-    """What an event did to a row."""
-    return Happening(
-        type(event).__name__, at, by, shown(before) if before else None, shown(after) if after else None
-    )
-
-
 def beginning(database: Database, row: Customer | Invoice) -> Happening:
     """How a row began that is as it was then."""
     kind = _kind(row)
@@ -185,9 +187,18 @@ def beginning(database: Database, row: Customer | Invoice) -> Happening:
     return Happening(f"{kind.title()}Created", row.created_date, by, None, shown(row))
 
 
-def note(database: Database, row: Customer | Invoice, event: Happening) -> None:
-    """Note what became of a row, which is, or was before, as given. In the transaction that is open."""
-    History(database, _kind(row)).note(row.id, beginning(database, row), event)
+def note(
+    database: Database,
+    of: Customer | Invoice,
+    event: Event,
+    by: str | None,
+    before: Customer | Invoice | Credit | None,
+    after: Customer | Invoice | Credit | None,
+) -> None:
+    """Note in the history `of` a row what an event did to it, or to one of its credits."""
+    rows = (None if row is None else shown(row) for row in (before, after))
+    change = Happening(type(event).__name__, rfc3339(event.happened), by, *rows)
+    History(database, _kind(of)).note(of.id, beginning(database, of), change)
 
 
 def _kind(row: Customer | Invoice) -> Kind:
