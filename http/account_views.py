@@ -77,7 +77,7 @@ class AccountsView:
             total = AccountTotals(store.database, owner(req)).one(number)
             order = wanted or first_order(total.customers)
             account = store.account(number, owner(req))
-            customers = store.customers_beyond(number, order, page.filters["offset"] or 0, page.limit)
+            customers = store.customers_in_order(number, order, None, page.limit, page.filters["offset"] or 0)
         rows = [
             {
                 "id": each.customer_id,

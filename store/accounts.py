@@ -5,28 +5,10 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from msgspec import UNSET, Struct, UnsetType, structs
+from msgspec import UNSET, Struct, UnsetType
 
-from tally.events import (
-    AccountCreated,
-    AccountDeleted,
-    AccountUpdated,
-    CreditCreated,
-    CreditDeleted,
-    CustomerCreated,
-    CustomerDeleted,
-    CustomerUpdated,
-    Event,
-    Id,
-    InvoiceCreated,
-    InvoiceDeleted,
-    InvoiceUpdated,
-    Moment,
-    decode_as,
-    encode,
-    now,
-    rfc3339,
-)
+from tally import events
+from tally.events import Event, Id, Moment, decode_as, encode, now, rfc3339
 from tally.store import (
     account_totals,
     idempotency,
@@ -40,7 +22,7 @@ from tally.store import (
 )
 from tally.store.cause import UNKNOWN, Cause
 from tally.store.database import Database, Migrations, Place
-from tally.store.errors import AccountInUse, Changed, NotFound
+from tally.store.errors import AccountInUse, NotFound
 from tally.store.ids import give, raise_ids
 from tally.store.outbox import Outbox, OwnEvent
 from tally.store.revenue import CENTS, Earned, Revenue
@@ -221,7 +203,7 @@ class Accounts:
             "INSERT INTO account (id, name, description, owned_by, created_date) VALUES (?, ?, ?, ?, ?)",
             (id, new.name, new.description, new.owned_by, rfc3339(created)),
         )
-        event = AccountCreated(id, new.name, new.description, new.owned_by, created)
+        event = events.AccountCreated(id, new.name, new.description, new.owned_by, created)
         self.outbox.add([event], cause)
         return id
 
@@ -240,14 +222,12 @@ class Accounts:
         """
         before = self.account(id, owner)
         nodes.insist_on_own(self.database, "account", id)
-        if revisions is not None and before.revision not in revisions:
-            raise Changed("account", id, before.revision)
-        told = {name: value for name, value in structs.asdict(change).items() if value is not UNSET}
-        after = structs.replace(before, **told)
-        if after == before:
+        updates.insist_on_revision("account", id, before.revision, revisions)
+        after = updates.changed(before, change, before.revision)
+        if after is before:
             return before
-        after = structs.replace(after, revision=before.revision + 1)
-        event = AccountUpdated(after.id, after.name, after.description, after.owned_by, after.revision, now())
+        told = (after.name, after.description, after.owned_by)
+        event = events.AccountUpdated(after.id, *told, after.revision, now())
         self._account_updated(event)
         self.outbox.add([event], cause)
         return after
@@ -266,17 +246,19 @@ class Accounts:
             raise AccountInUse(
                 f"The account {id} still lists customers; delete them first, or ask for ?cascade=true."
             )
-        event = AccountDeleted(Id(id), now(), cascade)
+        event = events.AccountDeleted(Id(id), now(), cascade)
         self._account_deleted(event)
         self.outbox.add([event], cause)
 
     def account(self, id: int, owner: str | None = None) -> Account:
         """The account. Raises NotFound."""
-        for row in self.database.rows(f"{_ACCOUNT} AND id = ?", (id,)):
-            account = Account(Id(row[0]), *row[1:])
-            if owner in (None, account.owned_by):
-                return account
+        account = self._find(id)
+        if account and owner in (None, account.owned_by):
+            return account
         raise NotFound("account", id)
+
+    def _find(self, id: int) -> Account | None:
+        return next(map(_account, self.database.rows(f"{_ACCOUNT} AND id = ?", (id,))), None)
 
     def accounts(self, after: int, limit: int, owner: str | None = None) -> list[Account]:
         """Up to `limit` accounts with ids above `after`, ascending."""
@@ -284,12 +266,12 @@ class Accounts:
         rows = self.database.rows(
             f"{_ACCOUNT} {owned} AND id > ?2 ORDER BY id LIMIT ?3", (owner, after, limit)
         )
-        return [Account(Id(row[0]), *row[1:]) for row in rows]
+        return [*map(_account, rows)]
 
     def customers_of(self, account_id: int, after: int, limit: int) -> list[CustomerRevenue]:
         """Up to `limit` customers of an account with ids above `after`, ascending."""
         rows = self.database.rows(_CUSTOMERS_OF, {"account": account_id, "after": after, "limit": limit})
-        return [CustomerRevenue(Id(row[0]), *row[1:]) for row in rows]
+        return [*map(_customer, rows)]
 
     def ids_of_customers(self, account_id: int) -> set[int]:
         """The ids of the account's customers, also of those that were deleted."""
@@ -297,38 +279,28 @@ class Accounts:
         return {id for (id,) in rows}
 
     def customers_in_order(
-        self, account_id: int, order: CustomerOrder, after: tuple[str | int, int] | None, limit: int
+        self,
+        account_id: int,
+        order: CustomerOrder,
+        after: tuple[str | int, int] | None = None,
+        limit: int = -1,
+        offset: int = 0,
     ) -> list[CustomerRevenue]:
-        """Up to `limit` customers of an account in that order; `after` is the key and the id of the last one.
+        """Up to `limit` customers of an account in that order, behind the first `offset`.
 
-        Takes time in proportion to all of them, unless they are listed by id.
+        `after` is the key and the id of the last customer that was read. Takes time in proportion to all
+        customers of the account; by id, to those that are passed over.
         """
         direction, sign = ("DESC", "<") if order.startswith("-") else ("ASC", ">")
         key = _CUSTOMER_KEYS[order.lstrip("-")]
         beyond = "" if after is None else f"WHERE ({key}, id) {sign} (:key, :id)"
-        sql = (
-            f"SELECT id, name, revenue_cents FROM ({_ALL_CUSTOMERS_OF}) {beyond}"
-            f" ORDER BY {key} {direction}, id {direction} LIMIT :limit"
-        )
         last = dict(zip(("key", "id"), after or (None, None), strict=True))
-        rows = self.database.rows(sql, {"account": account_id, "limit": limit, **last})
-        return [CustomerRevenue(Id(row[0]), *row[1:]) for row in rows]
-
-    def customers_beyond(
-        self, account_id: int, order: CustomerOrder, offset: int, limit: int
-    ) -> list[CustomerRevenue]:
-        """Up to `limit` customers of an account in that order, after the first `offset`.
-
-        Takes time in proportion to all of them, or by id to those that are passed over.
-        """
-        direction = "DESC" if order.startswith("-") else "ASC"
-        key = _CUSTOMER_KEYS[order.lstrip("-")]
-        sql = (
-            f"SELECT id, name, revenue_cents FROM ({_ALL_CUSTOMERS_OF})"
-            f" ORDER BY {key} {direction}, id {direction} LIMIT :limit OFFSET :offset"
+        rows = self.database.rows(
+            f"SELECT id, name, revenue_cents FROM ({_ALL_CUSTOMERS_OF}) {beyond}"
+            f" ORDER BY {key} {direction}, id {direction} LIMIT :limit OFFSET :offset",
+            {"account": account_id, "limit": limit, "offset": offset, **last},
         )
-        rows = self.database.rows(sql, {"account": account_id, "limit": limit, "offset": offset})
-        return [CustomerRevenue(Id(row[0]), *row[1:]) for row in rows]
+        return [*map(_customer, rows)]
 
     def show_customers_of(self, account_id: int, after: int, limit: int) -> ShownCustomers:
         """What `customers_of` answers, as JSON made by SQLite: a fraction of the price of objects in here."""
@@ -345,15 +317,15 @@ class Accounts:
             " LEFT JOIN updated ON kind = 'account' AND updated.id = account.id ORDER BY account.id"
         ):
             if created_date is not None:
-                yield AccountCreated(
+                yield events.AccountCreated(
                     Id(id), name, description, owned_by, datetime.fromisoformat(created_date)
                 )
             if updated is not None:
-                yield decode_as(AccountUpdated, bytes(updated))
+                yield decode_as(events.AccountUpdated, bytes(updated))
             if deleted:
-                yield AccountDeleted(Id(id), now(), bool(cascade))
+                yield events.AccountDeleted(Id(id), now(), bool(cascade))
 
-    def apply(self, events: Iterable[Event], trace_parent_of: TraceParentOf = no_trace) -> None:
+    def apply(self, published: Iterable[Event], trace_parent_of: TraceParentOf = no_trace) -> None:
         """Take in what was published. Any order and any batching leave the same accounts.
 
         Nothing is published in turn, so nobody is asked for a trace parent.
@@ -366,36 +338,36 @@ class Accounts:
         """
         earned = Earned()
         add = earned.rows.append
-        for event in events:
+        for event in published:
             match event:
-                case InvoiceCreated():
+                case events.InvoiceCreated():
                     day = event.purchase_date
                     month = day.year * 100 + day.month
                     add((event.customer_id, month, event.purchase_price_cents, 1, 0))
-                case InvoiceUpdated():
+                case events.InvoiceUpdated():
                     customer = event.customer_id
                     earned.invoice(customer, event.previous_date, -event.previous_price_cents, -1)
                     earned.invoice(customer, event.purchase_date, event.purchase_price_cents, 1)
-                case InvoiceDeleted(last_price_cents=None):
+                case events.InvoiceDeleted(last_price_cents=None):
                     earned.invoice(event.customer_id, event.purchase_date, -event.purchase_price_cents, -1)
-                case InvoiceDeleted():
+                case events.InvoiceDeleted():
                     last = event.last_date or event.purchase_date
                     earned.invoice(event.customer_id, last, -(event.last_price_cents or 0), -1)
-                case CreditCreated():
+                case events.CreditCreated():
                     earned.credit(event.customer_id, event.credit_date, event.credited_cents, 1)
-                case CreditDeleted():
+                case events.CreditDeleted():
                     earned.credit(event.customer_id, event.credit_date, -event.credited_cents, -1)
-                case CustomerUpdated():
+                case events.CustomerUpdated():
                     self._customer_updated(event)
-                case AccountUpdated():
+                case events.AccountUpdated():
                     self._account_updated(event)
-                case CustomerCreated():
+                case events.CustomerCreated():
                     self._customer_created(event)
-                case CustomerDeleted():
+                case events.CustomerDeleted():
                     self._customer_deleted(event)
-                case AccountCreated():
+                case events.AccountCreated():
                     self._account_created(event)
-                case AccountDeleted():
+                case events.AccountDeleted():
                     self._account_deleted(event)
         account_totals.earned(self.database, self._revenue.add(earned))
 
@@ -410,23 +382,22 @@ class Accounts:
             earned.invoice(customer, day, -cents, -1)
         account_totals.earned(self.database, self._revenue.add(earned))
 
-    def make_again(self, events: Sequence[OwnEvent]) -> None:
+    def make_again(self, own: Sequence[OwnEvent]) -> None:
         """Have the effects of events that were published from here; nothing is published."""
-        self.apply(own.event for own in events)
+        self.apply(each.event for each in own)
 
     def as_told(self, event: Event) -> Account | None:
         """An account as an update of it was answered; None for what is no update, or of one that is gone."""
-        if isinstance(event, AccountUpdated):
-            for row in self.database.rows(f"{_ACCOUNT} AND id = ?", (event.id,)):
-                told = (event.name, event.description, event.owned_by)
-                return Account(event.id, *told, row[4], event.revision)
+        if isinstance(event, events.AccountUpdated) and (account := self._find(event.id)):
+            told = (event.name, event.description, event.owned_by)
+            return Account(event.id, *told, account.created_date, event.revision)
         return None
 
     def follow_up(self) -> bool:
         """Nothing is left to do once events are applied."""
         return False
 
-    def _customer_created(self, event: CustomerCreated) -> None:
+    def _customer_created(self, event: events.CustomerCreated) -> None:
         """Where two sources created the same number, the first by its date is the one that counts."""
         told = (rfc3339(event.created_date), event.account_id, event.name)
         before = self.database.rows(
@@ -441,13 +412,9 @@ class Accounts:
         self.database.execute(
             "INSERT OR REPLACE INTO customer_name VALUES (?, ?, ?)", (event.id, event.name, told[0])
         )
-        self.database.execute(
-            "INSERT INTO customer (id, account_id) VALUES (?, ?)"
-            " ON CONFLICT (id) DO UPDATE SET account_id = excluded.account_id",
-            (event.id, event.account_id),
-        )
+        self.database.execute(_IN_ACCOUNT, (event.id, event.account_id))
 
-    def _customer_updated(self, event: CustomerUpdated) -> None:
+    def _customer_updated(self, event: events.CustomerUpdated) -> None:
         """It is where the update says; whatever the creation told, or will tell, is no longer so."""
         if not updates.is_newest(self.database, "customer", event.id, event.revision, encode(event)):
             return
@@ -456,11 +423,7 @@ class Accounts:
             "INSERT INTO customer_name VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET name = excluded.name",
             (event.id, event.name, rfc3339(event.updated_date)),
         )
-        self.database.execute(
-            "INSERT INTO customer (id, account_id) VALUES (?, ?)"
-            " ON CONFLICT (id) DO UPDATE SET account_id = excluded.account_id",
-            (event.id, event.account_id),
-        )
+        self.database.execute(_IN_ACCOUNT, (event.id, event.account_id))
 
     def _note_if_given_twice(self, is_so: bool) -> None:
         if is_so:
@@ -470,7 +433,7 @@ class Accounts:
         """How often a customer or an account was created under a number that another had."""
         return int(self.database.meta(GIVEN_TWICE) or 0)
 
-    def _customer_deleted(self, event: CustomerDeleted) -> None:
+    def _customer_deleted(self, event: events.CustomerDeleted) -> None:
         self._revenue.settle(event.id)
         self.database.execute(
             "INSERT INTO customer (id, deleted) VALUES (?, TRUE)"
@@ -478,7 +441,7 @@ class Accounts:
             (event.id,),
         )
 
-    def _account_created(self, event: AccountCreated) -> None:
+    def _account_created(self, event: events.AccountCreated) -> None:
         if updates.is_updated(self.database, "account", event.id):
             self.database.execute(
                 "UPDATE account SET created_date = ?2 WHERE id = ?1 AND coalesce(created_date, ?2) >= ?2",
@@ -502,7 +465,7 @@ class Accounts:
             (event.id, *told),
         )
 
-    def _account_updated(self, event: AccountUpdated) -> None:
+    def _account_updated(self, event: events.AccountUpdated) -> None:
         """One that comes before its creation waits, unlisted, for the date of that."""
         if updates.is_newest(self.database, "account", event.id, event.revision, encode(event)):
             self.database.execute(
@@ -512,7 +475,7 @@ class Accounts:
                 (event.id, event.name, event.description, event.owned_by, event.revision),
             )
 
-    def _account_deleted(self, event: AccountDeleted) -> None:
+    def _account_deleted(self, event: events.AccountDeleted) -> None:
         self.database.execute(
             "INSERT INTO account (id, deleted, cascade) VALUES (?, TRUE, ?) ON CONFLICT (id) DO UPDATE"
             " SET cascade = excluded.cascade OR (deleted AND cascade), deleted = TRUE",
@@ -520,6 +483,18 @@ class Accounts:
         )
 
 
+def _account(row: tuple[int, str, str, str, str, int]) -> Account:
+    return Account(Id(row[0]), *row[1:])
+
+
+def _customer(row: tuple[int, str, int]) -> CustomerRevenue:
+    return CustomerRevenue(Id(row[0]), *row[1:])
+
+
+_IN_ACCOUNT = (
+    "INSERT INTO customer (id, account_id) VALUES (?, ?)"
+    " ON CONFLICT (id) DO UPDATE SET account_id = excluded.account_id"
+)
 _ALL_CUSTOMERS_OF = (
     f"SELECT customer.id AS id, name, {CENTS} AS revenue_cents FROM customer"
     " CROSS JOIN customer_name ON customer_name.id = customer.id"

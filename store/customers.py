@@ -243,8 +243,8 @@ class Customers:
         `create_customers`, and MoveRefused where one of its references is taken in its new account.
         """
         before = self.customer(id, owner)
-        records.insist_on_revision("customer", before, revisions)
-        after = records.changed(before, change)
+        updates.insist_on_revision("customer", id, before.revision, revisions)
+        after = updates.changed(before, change, before.revision)
         if after is before:
             return before
         if after.account_id != before.account_id:
@@ -282,8 +282,8 @@ class Customers:
         where its credits come to more.
         """
         before = self.invoice(id, owner)
-        records.insist_on_revision("invoice", before, revisions)
-        after = records.changed(before, change)
+        updates.insist_on_revision("invoice", id, before.revision, revisions)
+        after = updates.changed(before, change, before.revision)
         if after is before:
             return before
         self.credits.insist_on_amount(id, after.purchase_price_cents)
@@ -325,7 +325,7 @@ class Customers:
         without `cascade`, while it has invoices or credits.
         """
         customer = self.customer(id, owner)
-        records.insist_on_revision("customer", customer, revisions)
+        updates.insist_on_revision("customer", id, customer.revision, revisions)
         one = ListQuery(limit=1, customer_id=id)
         if not cascade and (self._invoices.page(one) or self.credits.page(one)):
             raise CustomerInUse(f"The customer {id} has invoices or credits.")
@@ -344,7 +344,7 @@ class Customers:
         where it has credits.
         """
         invoice = self.invoice(id, owner)
-        records.insist_on_revision("invoice", invoice, revisions)
+        updates.insist_on_revision("invoice", id, invoice.revision, revisions)
         self.credits.insist_on_none(id)
         cents, day = invoice.purchase_price_cents, date.fromisoformat(invoice.purchase_date)
         deleted = events.InvoiceDeleted(invoice.id, invoice.customer_id, cents, now(), day)

@@ -1,15 +1,13 @@
 """The rows of customers.db: customers, invoices and credits, new, recorded, and as they are to become."""
 
-from collections.abc import Collection
 from datetime import date
-from typing import Any, TypeVar
+from typing import Any
 
-from msgspec import UNSET, Struct, UnsetType, structs, to_builtins
+from msgspec import UNSET, Struct, UnsetType, to_builtins
 
 from tally.events import Day, Event, Id, Moment, rfc3339
 from tally.store import csv_cells
 from tally.store.database import Database
-from tally.store.errors import Changed
 from tally.store.history import Happening, History, Kind
 
 
@@ -155,23 +153,6 @@ def find_invoice(database: Database, id: int) -> Invoice | None:
 def find_credit(database: Database, id: int) -> Credit | None:
     """The credit with that id."""
     return next((credit(row) for row in database.rows(f"{CREDIT} AND id = ?", (id,))), None)
-
-
-Row = TypeVar("Row", Customer, Invoice)
-
-
-def insist_on_revision(kind: str, row: Customer | Invoice, revisions: Collection[int] | None) -> None:
-    """Raise Changed unless the row has one of the `revisions`, if any are given."""
-    if revisions is not None and row.revision not in revisions:
-        raise Changed(kind, row.id, row.revision)
-
-
-def changed(row: Row, change: CustomerChange | InvoiceChange) -> Row:
-    """The row with what the change tells, and the next revision; itself where nothing is different."""
-    told = {name: value for name, value in structs.asdict(change).items() if value is not UNSET}
-    told = {name: str(value) if isinstance(value, date) else value for name, value in told.items()}
-    after = structs.replace(row, **told)
-    return row if after == row else structs.replace(after, revision=row.revision + 1)
 
 
 def shown(row: Customer | Invoice | Credit) -> dict[str, Any]:

@@ -4,9 +4,14 @@ Of two with the same revision, made by two databases at once, it is the one with
 agree. An update that comes before the creation that it belongs to is known by it already.
 """
 
-from typing import Literal
+from collections.abc import Collection
+from datetime import date
+from typing import Literal, TypeVar
+
+from msgspec import UNSET, Struct, structs
 
 from tally.store.database import Database
+from tally.store.errors import Changed
 
 Kind = Literal["customer", "account"]
 
@@ -36,3 +41,20 @@ def is_updated(database: Database, kind: Kind, id: int) -> bool:
     """Whether an update of that row has come."""
     found = database.value("SELECT 1 FROM updated WHERE kind = ? AND id = ?", (kind, id))
     return found is not None
+
+
+Row = TypeVar("Row", bound=Struct)
+
+
+def insist_on_revision(kind: str, id: int, revision: int, wanted: Collection[int] | None) -> None:
+    """Raise Changed unless the row's revision is one of those that are wanted, if any are given."""
+    if wanted is not None and revision not in wanted:
+        raise Changed(kind, id, revision)
+
+
+def changed(row: Row, change: Struct, revision: int) -> Row:
+    """The row with what the change tells, and the next revision; itself where nothing is different."""
+    told = {name: value for name, value in structs.asdict(change).items() if value is not UNSET}
+    told = {name: str(value) if isinstance(value, date) else value for name, value in told.items()}
+    after = structs.replace(row, **told)
+    return row if after == row else structs.replace(after, revision=revision + 1)
