@@ -17,7 +17,7 @@ from tally.recovery.standing import Stand, agrees, stands_of
 from tally.store import nodes
 from tally.store.database import Database
 from tally.store.outbox import Outbox, OutboxRow, last_row
-from tally.store.stream import EventStream, Published, RedisError, fingerprint, is_not_held
+from tally.store.stream import EventStream, Published, Publishing, RedisError, fingerprint, is_not_held
 
 BATCH = 500
 PACE_SECONDS = 0.001  # between publications without a backlog: each costs all that follows the same
@@ -64,7 +64,7 @@ class Relay:
         self._pass_over = pass_over
         self._groups: list[str] = []  # that pass over what is published
         self._batch = batch
-        self._publishing = stream.publishing(publication.replicas if publication else 0, holder)
+        self._publishing = Publishing(stream, publication.replicas if publication else 0, holder)
         self._sent: list[_Sent] = []  # what has not been heard of yet, in order
         self._database = database
         self._outbox = Outbox(database)

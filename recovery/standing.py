@@ -209,7 +209,8 @@ class Standing:
         is_new = self._database.meta(_HAS_STOOD) is None and outbox.is_first
         if is_new and outbox.last() == told_before(self._database):
             return self._is_first_of_its_service(outbox)
-        return self._stream.is_known(outbox.source) and self._stream.applied(outbox.source) <= outbox.last()
+        applied = self._stream.applied_by_source().get(outbox.source, 0)
+        return self._stream.is_known(outbox.source) and applied <= outbox.last()
 
     def _is_first_of_its_service(self, outbox: Outbox) -> bool:
         """Whether a database that was never written to is the first of its service: then Redis is told of it.

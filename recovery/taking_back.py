@@ -71,7 +71,8 @@ def take_back(
     """
     database, outbox = store.database, outbox or Outbox(store.database)
     last, count = outbox.last(), 0
-    published = max(stream.published_by_source().get(outbox.source, 0), stream.applied(outbox.source))
+    told = (stream.published_by_source(), stream.applied_by_source())
+    published = max(each.get(outbox.source, 0) for each in told)
     if published > last:
         _pass_over(database, stream.highest(outbox.source))
     answers = Answers(store, outbox.source)

@@ -237,28 +237,11 @@ class EventStream:
         tells that Redis lacks what lies between: nothing was published. `floor` is the last
         sequence that the outbox no longer holds.
         """
-        arguments = _to_publish(source, floor, rows, groups=(), before=None)
-        return _published(self._publish(keys=self._publish_keys, args=arguments))
+        return _published(self._publish(keys=self._publish_keys, args=_to_publish(source, floor, rows)))
 
-    def publishing(self, replicas: int = 0, holder: str = "") -> "Publishing":
-        """The way to publish batches without waiting for each; with `replicas`, until they are on so many.
-
-        With `holder`, only while that database has its node's number: see nodes.
-        """
-        return Publishing(self, replicas, holder)
-
-    def to_publish(
-        self,
-        source: str,
-        floor: int,
-        rows: Sequence[OutboxRow],
-        groups: Sequence[str],
-        before: bytes | None,
-        holder: str = "",
-    ) -> tuple[Any, ...]:
-        """The command that is what `Publishing.send` does, for a Redis that has been given the script."""
-        keys, arguments = self._publish_keys, _to_publish(source, floor, rows, groups, before, holder)
-        return "EVALSHA", self._publish.sha, len(keys), *keys, *arguments
+    def publish_command(self, arguments: Sequence[Any]) -> tuple[Any, ...]:
+        """The command that `publish` sends, for a Redis that has been given the script."""
+        return "EVALSHA", self._publish.sha, len(self._publish_keys), *self._publish_keys, *arguments
 
     def published(self, source: str) -> Published:
         """How far the stream has got with `source`."""
@@ -395,10 +378,6 @@ class EventStream:
                 every[source] = max(last, every.get(source, 0))
         return every
 
-    def applied(self, source: str) -> int:
-        """Up to which sequence of a source some group is known to have applied it."""
-        return self.applied_by_source().get(source, 0)
-
     def note_applied(self, group: str, applied: Mapping[str, int]) -> None:
         """Note up to which sequence of each source a group has applied it. May be repeated."""
         if applied:
@@ -450,8 +429,8 @@ class _Request:
 
         Where Redis refuses one, that is raised when all the others are done.
         """
-        refused: redis.ResponseError | None = None
         answer: Any = None
+        refused: redis.ResponseError | None = None
         try:
             for _ in range(self._count):
                 try:
@@ -505,8 +484,8 @@ class Publishing:
         """
         self._connection = self._connection or self._pool.get_connection()
         self._unanswered += 1
-        command = self._stream.to_publish(source, floor, rows, groups, before, self._holder)
-        self._connection.send_command(*command)
+        arguments = _to_publish(source, floor, rows, groups, before, self._holder)
+        self._connection.send_command(*self._stream.publish_command(arguments))
         if self._replicas:
             self._connection.send_command("WAIT", self._replicas, REPLICAS_MS)
 
@@ -538,8 +517,8 @@ def _to_publish(
     source: str,
     floor: int,
     rows: Sequence[OutboxRow],
-    groups: Sequence[str],
-    before: bytes | None,
+    groups: Sequence[str] = (),
+    before: bytes | None = None,
     holder: str = "",
 ) -> list[Any]:
     first, joins = rows[0].sequence if rows else 1, fingerprint(before) if before else ""

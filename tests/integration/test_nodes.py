@@ -26,7 +26,7 @@ from tally.store.ids import SPAN, node_of
 from tally.store.membership import Membership, read_nodes
 from tally.store.nodes import WrongNumber
 from tally.store.outbox import OutboxRow
-from tally.store.stream import EventStream
+from tally.store.stream import EventStream, Publishing
 
 ACCOUNT = {"name": "one", "owned_by": "user1"}
 
@@ -470,7 +470,7 @@ def test_redis_adds_nothing_for_a_database_that_has_another_number_or_none(clien
     ):
         if held:
             client.hset(stream.beside("nodes"), "accounts@00000001", held)
-        publishing = stream.publishing(holder="accounts@00000001 1")
+        publishing = Publishing(stream, holder="accounts@00000001 1")
         publishing.send("accounts@00000001", 0, [row])
         if refused:
             with pytest.raises(redis.ResponseError, match="NOTHELD"):

@@ -15,7 +15,7 @@ from tally.store.asks import Asks
 from tally.store.dead_letters import DeadLetters
 from tally.store.outbox import OutboxRow
 from tally.store.ranges import Range
-from tally.store.stream import Age, ConsumerGroup, EventStream, connect
+from tally.store.stream import Age, ConsumerGroup, EventStream, Publishing, connect
 
 COMMANDS = 150
 GROUPS = ("accounts@1", "customers@2", "others")
@@ -138,7 +138,7 @@ def _call(
     def next_rows(side: Side) -> Any:
         last = side.stream.published(source).last
         rows_now = [row._replace(sequence=last + 1 + n) for n, row in enumerate(rows)]
-        publishing = side.stream.publishing()
+        publishing = Publishing(side.stream)
         publishing.send(source, 0, rows_now, passing, before)
         return publishing.answer()
 

@@ -21,7 +21,7 @@ from tally.store.lacking import lacking_of
 from tally.store.listing import ListQuery
 from tally.store.ranges import Range
 from tally.store.records import InvoiceChange, NewCredit, NewCustomer, NewInvoice
-from tally.store.stream import EventStream, connect
+from tally.store.stream import EventStream, Publishing, connect
 
 SEVERAL_PAGES = 2500
 DAY = date(2019, 1, 6)
@@ -242,7 +242,7 @@ def test_a_batch_on_its_way_publishes_nothing_after_an_event_of_another_of_its_n
             copied.older.create_account(NewAccount(name, "u"))
     theirs, ours = (each.outbox.after(published, 2) for each in (copied.original, copied.older))
     assert copied.stream.publish(source, 0, theirs[:1]).last == published + 1
-    publishing = copied.stream.publishing()
+    publishing = Publishing(copied.stream)
     publishing.send(source, 0, ours[1:], before=ours[0].payload)
     assert publishing.answer().last == published + 1
     publishing.send(source, 0, theirs[1:], before=theirs[0].payload)
