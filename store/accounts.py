@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import date, datetime
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -311,19 +311,7 @@ class Accounts:
 
     def state(self) -> Iterator[Event]:
         """How the accounts stand: events that leave whoever applies them as all that came before would."""
-        for id, name, description, owned_by, created_date, deleted, cascade, updated in self.database.rows(
-            "SELECT account.id, name, description, owned_by, created_date, deleted, cascade, payload"
-            " FROM account"
-            " LEFT JOIN updated ON kind = 'account' AND updated.id = account.id ORDER BY account.id"
-        ):
-            if created_date is not None:
-                yield events.AccountCreated(
-                    Id(id), name, description, owned_by, datetime.fromisoformat(created_date)
-                )
-            if updated is not None:
-                yield decode_as(events.AccountUpdated, bytes(updated))
-            if deleted:
-                yield events.AccountDeleted(Id(id), now(), bool(cascade))
+        return events_of(self.database.rows(f"{state_of('main')} ORDER BY 1"))
 
     def apply(self, published: Iterable[Event], trace_parent_of: TraceParentOf = no_trace) -> None:
         """Take in what was published. Any order and any batching leave the same accounts.
@@ -481,6 +469,27 @@ class Accounts:
             " SET cascade = excluded.cascade OR (deleted AND cascade), deleted = TRUE",
             (event.id, event.cascade),
         )
+
+
+def state_of(schema: str) -> str:
+    """A query for what `events_of` takes."""
+    return (
+        "SELECT account.id, name, description, owned_by, created_date, deleted, cascade, payload"
+        f" FROM {schema}.account AS account"
+        f" LEFT JOIN {schema}.updated AS updated ON kind = 'account' AND updated.id = account.id"
+    )
+
+
+def events_of(rows: Iterable[tuple[Any, ...]]) -> Iterator[Event]:
+    """Events that leave accounts as these rows say."""
+    for id, name, description, owned_by, created_date, deleted, cascade, updated in rows:
+        if updated is not None:  # first: the creation then has the name that the update has told
+            yield decode_as(events.AccountUpdated, bytes(updated))
+        if created_date is not None:
+            created = datetime.fromisoformat(created_date)
+            yield events.AccountCreated(Id(id), name, description, owned_by, created)
+        if deleted:
+            yield events.AccountDeleted(Id(id), now(), bool(cascade))
 
 
 def _account(row: tuple[int, str, str, str, str, int]) -> Account:

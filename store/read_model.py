@@ -6,37 +6,16 @@ The accounts' own rows, the outbox and the rest of accounts.db are nobody else's
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Self
 
 import msgspec
 
-from tally.events import (
-    AccountCreated,
-    AccountDeleted,
-    AccountUpdated,
-    CreditCreated,
-    CreditDeleted,
-    CustomerCreated,
-    CustomerDeleted,
-    CustomerUpdated,
-    Event,
-    EventId,
-    Id,
-    InvalidEvent,
-    InvoiceCreated,
-    InvoiceDeleted,
-    InvoiceUpdated,
-    UnknownEventType,
-    decode,
-    decode_as,
-    now,
-)
+from tally import events
+from tally.events import Event, EventId, InvalidEvent, UnknownEventType, decode
 from tally.store import accounts
-from tally.store.accounts import Accounts
+from tally.store.accounts import Accounts, events_of, state_of
 from tally.store.database import Database
 from tally.store.errors import StoreError, StoreUnavailable
 from tally.store.ids import given
@@ -64,7 +43,6 @@ _TABLES = (
 )
 # In meta of a customers.db, by table: the highest id of a row that was taken over from another system.
 ADOPTED = {"customer": "adopted_customer", "invoice": "adopted_invoice"}
-_ACCOUNT = "SELECT id, name, description, owned_by, created_date, deleted, cascade FROM"
 _CACHE = "PRAGMA cache_size = -131072"  # KiB: what is written all over the table stays in memory
 _CUSTOMERS_AT_ONCE = 1000
 
@@ -101,15 +79,14 @@ class Shadow:
 
     @classmethod
     def of(cls, live: Database, bases: Sequence[str], stream: EventStream, edited: str = "") -> Self:
-        """The one that was left, if it was made for this accounts.db, from one of `bases`, and can go on.
+        """The one that was left, or a new one from the first of `bases`.
 
-        And if the same events had been `edited`.
-
-        Else a new one, from the first of them.
+        The one that was left is for this accounts.db, from one of `bases`, with the same events `edited`, and
+        from the stream that is there now.
         """
         shadow = cls.at(live.path.parent)
         is_for = shadow._meta("for", ""), shadow._meta("edited", "")
-        if is_for == (live.source, edited) and shadow.base in bases and shadow._joins(stream):
+        if is_for == (live.source, edited) and shadow.base in bases and stream.holds(shadow.position):
             return shadow
         shadow.discard()
         shadow = cls.at(live.path.parent)
@@ -118,10 +95,6 @@ class Shadow:
             shadow._database.set_meta("edited", edited)
             shadow._database.set_meta("base", bases[0])
         return shadow
-
-    def _joins(self, stream: EventStream) -> bool:
-        """Whether the stream is the one that was read, and still goes on where that stopped."""
-        return stream.holds(self.position)
 
     @property
     def base(self) -> str:
@@ -196,9 +169,9 @@ class Shadow:
             named = {name: event for name, event in named.items() if own.is_of(name)}
         with self._database.relaxed(), self._database.transaction():
             fresh = self._inbox.take(named, int(newest.partition("-")[0]))
-            events = [event for name, event in named.items() if name in fresh]
-            self._accounts.apply(events)
-            self._database.insert("undated", [*_undated(events)], "ON CONFLICT DO NOTHING")
+            came = [event for name, event in named.items() if name in fresh]
+            self._accounts.apply(came)
+            self._database.insert("undated", [*_undated(came)], "ON CONFLICT DO NOTHING")
             self._database.set_meta(_POSITION, newest)
             self._database.set_meta("count", self.count + len(entries))
             self._database.set_meta("seen", msgspec.json.encode(seen).decode())
@@ -238,7 +211,7 @@ class Shadow:
             found = {
                 event.id: (*undated[event.id], event.purchase_date)
                 for event in _decoded(entries).values()
-                if isinstance(event, InvoiceCreated) and event.id in undated
+                if isinstance(event, events.InvoiceCreated) and event.id in undated
             }
             with self._database.relaxed(), self._database.transaction():
                 self._accounts.date_deletions(found.values())
@@ -253,9 +226,8 @@ class Shadow:
             Entry(id.encode(), msgspec.msgpack.decode(fields))
             for id, fields in self._database.rows("SELECT id, fields FROM other_event ORDER BY rowid")
         ]
-        events = [event for name, event in _decoded(entries).items() if live.has_applied(name)]
         with self._database.transaction():
-            self._accounts.apply(events)
+            self._accounts.apply(e for name, e in _decoded(entries).items() if live.has_applied(name))
             self._database.execute("DELETE FROM other_event")
 
     def has_seen(self, source: str, wanted: Range) -> bool:
@@ -266,10 +238,12 @@ class Shadow:
 
     def vanishing(self, live: Database) -> int:
         """How many customers are shown in `live`, and to be replaced, of which there is no trace in here."""
-        with _attached(live, self._database):
-            return int(
-                live.value(f"{_VANISHING} AND {self._own.replaces('shown.id') if self._own else 'true'}")
-            )
+        is_replaced = self._own.replaces("shown.id") if self._own else "true"
+        live.execute("ATTACH ? AS shadow", (str(self._database.path),))
+        try:
+            return int(live.value(f"{_VANISHING} AND {is_replaced}"))
+        finally:
+            live.execute("DETACH shadow")
 
     def take_place_in(self, live: Database) -> None:
         """Become what `live` shows, in the transaction that is open there.
@@ -296,7 +270,8 @@ class Shadow:
         live.execute(_UPDATED)
         for _, sql in triggers:
             live.execute(sql)
-        Accounts(live).apply(_account_events(live))
+        differing = live.rows(f"{state_of('shadow')} EXCEPT {state_of('main')}")
+        Accounts(live).apply(events_of(differing))
         live.execute(
             "INSERT INTO account_total (account_id) SELECT id FROM account WHERE true ON CONFLICT DO NOTHING"
         )
@@ -333,21 +308,17 @@ class _Own(msgspec.Struct, frozen=True):
         """Whether the event tells of a row that was taken over with its id, and so is in here."""
         if isinstance(name, EventId):
             return False
-        if isinstance(event, CustomerCreated):
+        if isinstance(event, events.CustomerCreated):
             return event.id <= self.adopted.get("customer", 0)
-        return isinstance(event, InvoiceCreated) and event.id <= self.adopted.get("invoice", 0)
+        return isinstance(event, events.InvoiceCreated) and event.id <= self.adopted.get("invoice", 0)
 
     def has(self, event: Event) -> bool:
         """Whether the event is about a customer of its own."""
-        if isinstance(
-            event, InvoiceCreated | InvoiceUpdated | InvoiceDeleted | CreditCreated | CreditDeleted
-        ):
-            customer = event.customer_id
-        elif isinstance(event, CustomerCreated | CustomerUpdated | CustomerDeleted):
-            customer = event.id
+        if isinstance(event, events.CustomerCreated | events.CustomerUpdated | events.CustomerDeleted):
+            customer: int | None = event.id
         else:
-            return False
-        return any(each.first <= customer <= each.last for each in self.given)
+            customer = getattr(event, "customer_id", None)  # of an invoice or a credit
+        return any(each.first <= customer <= each.last for each in self.given if customer is not None)
 
     def replaces(self, column: str) -> str:
         """A condition in SQL: whether a customer of that number is its own."""
@@ -436,10 +407,10 @@ SELECT count(*) FROM main.customer shown WHERE account_id IS NOT NULL AND NOT de
 """
 
 
-def _undated(events: Iterable[Event]) -> Iterator[tuple[int, int, int]]:
+def _undated(came: Iterable[Event]) -> Iterator[tuple[int, int, int]]:
     """Deletions that don't tell the date of the invoice: of which, whose, and how much."""
-    for event in events:
-        if isinstance(event, InvoiceDeleted) and event.purchase_date is None and event.last_date is None:
+    for event in came:
+        if isinstance(event, events.InvoiceDeleted) and not (event.purchase_date or event.last_date):
             cents = event.purchase_price_cents if event.last_price_cents is None else event.last_price_cents
             yield event.id, event.customer_id, cents
 
@@ -464,30 +435,6 @@ def _with(seen: Mapping[str, Sequence[Range]], entries: Iterable[Entry]) -> dict
     return {source: merge(ranges) for source, ranges in grown.items()}
 
 
-def _account_events(live: Database) -> list[Event]:
-    """What the shadow knows of accounts, and `live` does not."""
-    updated = "SELECT payload FROM {}.updated WHERE kind = 'account'"
-    rows = live.rows(f"{updated.format('shadow')} EXCEPT {updated.format('main')}")
-    events: list[Event] = [decode_as(AccountUpdated, bytes(payload)) for (payload,) in rows]
-    rows = live.rows(f"{_ACCOUNT} shadow.account EXCEPT {_ACCOUNT} main.account")
-    for id, name, description, owned_by, created_date, deleted, cascade in rows:
-        if created_date is not None:
-            created = datetime.fromisoformat(created_date)
-            events.append(AccountCreated(Id(id), name, description, owned_by, created))
-        if deleted:
-            events.append(AccountDeleted(Id(id), now(), bool(cascade)))
-    return events
-
-
 def _remove(folder: Path) -> None:
     (folder / accounts.FILE).unlink()
     shutil.rmtree(folder, ignore_errors=True)  # whoever looks at the database makes files beside it
-
-
-@contextmanager
-def _attached(live: Database, shadow: Database) -> Iterator[None]:
-    live.execute("ATTACH ? AS shadow", (str(shadow.path),))
-    try:
-        yield
-    finally:
-        live.execute("DETACH shadow")
