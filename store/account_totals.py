@@ -13,7 +13,7 @@ from msgspec import Struct
 from tally.events import Id
 from tally.store.database import Database
 from tally.store.errors import NotFound
-from tally.store.revenue import ADD, IS_HUGE, SMALL, Row
+from tally.store.revenue import ADD, IS_HUGE, SMALL, Row, halves, whole
 from tally.store.searching import Cents, contains
 
 # By month, as `customer_month`: what has no month is the rest of `account_total.revenue_cents`.
@@ -98,28 +98,15 @@ _KEYS: dict[Sort, str] = {
     "customers": "t.customers",
     "revenue": "t.revenue_cents",
 }
-_ROWS = (
-    "SELECT a.id, a.name, a.owned_by, t.customers, t.revenue_cents"
-    " FROM account a JOIN account_total t ON t.account_id = a.id"
-)
+_FROM = "FROM account a JOIN account_total t ON t.account_id = a.id"
+_ROWS = f"SELECT a.id, a.name, a.owned_by, t.customers, t.revenue_cents {_FROM}"
 _DESCRIBED = (
-    "SELECT a.id, a.name, a.description, a.owned_by, a.created_date, t.customers, t.revenue_cents"
-    " FROM account a JOIN account_total t ON t.account_id = a.id"
+    f"SELECT a.id, a.name, a.description, a.owned_by, a.created_date, t.customers, t.revenue_cents {_FROM}"
 )
 _OPEN = " WHERE NOT a.deleted AND a.created_date IS NOT NULL"
-# Halves, since sum() fails beyond 2^63.
-_SUMS = (
-    "SELECT count(*), coalesce(sum(t.customers), 0),"
-    " coalesce(sum(t.revenue_cents >> 32), 0), coalesce(sum(t.revenue_cents & 4294967295), 0)"
-    " FROM account a JOIN account_total t ON t.account_id = a.id"
-)
-
-
-_LARGEST = "SELECT max(t.revenue_cents) FROM account a JOIN account_total t ON t.account_id = a.id"
+_SUMS = f"SELECT count(*), coalesce(sum(t.customers), 0), {halves('t.revenue_cents')}"
 _UNOPENED = (
-    "SELECT count(*), coalesce(sum(t.customers), 0),"
-    " coalesce(sum(t.revenue_cents >> 32), 0), coalesce(sum(t.revenue_cents & 4294967295), 0)"
-    " FROM account_total t LEFT JOIN account a ON a.id = t.account_id"
+    f"{_SUMS} FROM account_total t LEFT JOIN account a ON a.id = t.account_id"
     " WHERE t.customers > 0 AND (a.created_date IS NULL OR a.deleted)"
 )
 
@@ -187,12 +174,12 @@ class AccountTotals:
     def sums(self, search: str = "") -> Totals:
         """All accounts that match, added up. Takes time in proportion to their number."""
         where, bindings = self._matching(search)
-        ((accounts, customers, high, low),) = self._database.rows(_SUMS + where, bindings)
-        return Totals(accounts, customers, Cents((high << 32) + low))
+        return _totals(self._database.rows(f"{_SUMS} {_FROM}{where}", bindings))
 
     def largest(self) -> Cents:
         """What the account with the largest revenue comes to; 0 for none. Takes time in proportion to all."""
-        return Cents(self._database.value(_LARGEST + self._where, self._bindings) or 0)
+        sql = f"SELECT max(t.revenue_cents) {_FROM}{self._where}"
+        return Cents(self._database.value(sql, self._bindings) or 0)
 
     def one(self, id: int) -> AccountRow:
         """One account. Raises NotFound."""
@@ -214,8 +201,12 @@ def unopened(database: Database) -> Totals:
 
     Takes time in proportion to all accounts, some 10 ms for 100,000.
     """
-    ((accounts, customers, high, low),) = database.rows(_UNOPENED)
-    return Totals(accounts, customers, Cents((high << 32) + low))
+    return _totals(database.rows(_UNOPENED))
+
+
+def _totals(rows: Sequence[tuple[int, int, int, int]]) -> Totals:
+    [(accounts, customers, *revenue)] = rows
+    return Totals(accounts, customers, Cents(whole(*revenue)))
 
 
 def _row(row: tuple[int, str, str, int, int]) -> AccountRow:

@@ -10,14 +10,7 @@ from typing import Any
 
 import msgspec
 
-from tally.events import (
-    BY_FIELD,
-    EVENT_ID_FIELD,
-    PAYLOAD_FIELD,
-    REQUEST_KEY_FIELD,
-    TRACE_PARENT_FIELD,
-    TYPE_FIELD,
-)
+from tally.events import EVENT_ID_FIELD, PAYLOAD_FIELD, TYPE_FIELD
 from tally.store import ranges
 from tally.store.outbox import OutboxRow
 from tally.store.ranges import Range
@@ -129,18 +122,12 @@ class Asks:
 
 def published_fields(source: str, row: OutboxRow) -> Fields:
     """The fields of the entry that an event has, or had, on the stream."""
-    fields = {
+    return {
         TYPE_FIELD: row.type.encode(),
         PAYLOAD_FIELD: row.payload,
         EVENT_ID_FIELD: f"{source}:{row.sequence}".encode(),
+        **{name: value.encode() for name, value in row.further().items()},
     }
-    if row.trace_parent:
-        fields[TRACE_PARENT_FIELD] = row.trace_parent.encode()
-    if row.request_key:
-        fields[REQUEST_KEY_FIELD] = row.request_key.encode()
-    if row.by:
-        fields[BY_FIELD] = row.by.encode()
-    return fields
 
 
 def _ranges(found: Mapping[str, str]) -> dict[str, list[Range]]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from datetime import date
 
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from tally.events import CreditCreated, CreditDeleted, Id, now, rfc3339
 from tally.store import belonging, nodes, parts, records, references
@@ -76,35 +76,13 @@ class Credits:
 
     def make(self, events: Iterable[tuple[CreditCreated, str | None]]) -> None:
         """Have the effects of creations, each by a user or nobody; nothing is published."""
-        made = list(events)
+        made = [(event, by, _credit(event)) for event, by in events]
         self._database.insert(
-            "credit (id, customer_id, invoice_id, credited_cents, credit_date, created_date, created_by,"
-            " reference)",
-            [
-                (
-                    event.id,
-                    event.customer_id,
-                    event.invoice_id,
-                    event.credited_cents,
-                    str(event.credit_date),
-                    rfc3339(event.created_date),
-                    by,
-                    event.reference,
-                )
-                for event, by in made
-            ],
+            f"credit ({records.CREDIT_COLUMNS}, created_by)",
+            [(*structs.astuple(credit), by) for _, by, credit in made],
         )
-        for event, by in made:
-            after = Credit(
-                event.id,
-                event.customer_id,
-                event.invoice_id,
-                event.credited_cents,
-                str(event.credit_date),
-                rfc3339(event.created_date),
-                event.reference,
-            )
-            self._note(event, by, None, after)
+        for event, by, credit in made:
+            self._note(event, by, None, credit)
 
     def delete(self, id: int, cause: Cause = UNKNOWN, owner: str | None = None) -> None:
         """Take a credit back. Raises NotFound or Misdirected."""
@@ -199,6 +177,18 @@ class Credits:
             of = records.find_customer(self._database, credit.customer_id)
         if of:
             records.note(self._database, of, event, by, before, after)
+
+
+def _credit(event: CreditCreated) -> Credit:
+    return Credit(
+        event.id,
+        event.customer_id,
+        event.invoice_id,
+        event.credited_cents,
+        str(event.credit_date),
+        rfc3339(event.created_date),
+        event.reference,
+    )
 
 
 def _too_much(invoice_id: int, left: int) -> str:

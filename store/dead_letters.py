@@ -163,10 +163,7 @@ class DeadLetters:
 
     def names(self, group: str) -> set[str]:
         """What events without a number are known by that are letters of a group, or on their way to it."""
-        if not self._client.xlen(self._stream.beside("dead")):
-            letters = []
-        else:
-            letters = [letter.entry for letter in self.all() if letter.group == group]
+        letters = [letter.entry for letter in self.all() if letter.group == group]
         orders: Any = self._client.xrange(self._stream.beside("redrive", group))
         names = {*(entry.event_name for entry in letters), *(_text(f.get(b"Name", b"")) for _, f in orders)}
         return {name for name in names if isinstance(name, str) and name}

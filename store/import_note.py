@@ -15,6 +15,7 @@ import msgspec
 
 from tally.events import now
 from tally.store import ranges
+from tally.store.copying import sync
 from tally.store.errors import StoreError
 from tally.store.ranges import Range
 
@@ -92,7 +93,7 @@ class ImportNote:
             except BlockingIOError:
                 self._file.close()
                 raise ImportUnderWay from None
-            _sync_directory(folder)
+            sync(folder)  # the new file's name is to outlast the power as well
             self._read()
 
     def begin(self, origin: Origin) -> None:
@@ -192,10 +193,3 @@ def _shown(kind: Kind, ids: Collection[int]) -> dict[Kind, str] | None:
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
-
-
-def _sync_directory(folder: Path) -> None:
-    """The new file's name is to outlast the power as well."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    os.fsync(descriptor)
-    os.close(descriptor)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from tally.store.database import Database
 from tally.store.errors import NotFound
-from tally.store.revenue import CENTS, NO_MONTH
+from tally.store.revenue import CENTS, NO_MONTH, halves, whole
 
 
 class Month(NamedTuple):
@@ -75,7 +75,7 @@ class Months:
         marks = ", ".join(str(int(id)) for id in ids)
         for account, month, high, low, *_ in self._database.rows(_OF_EACH.format(ids=marks), bounds):
             year, place = divmod(month, 100)
-            cents[account][year * 12 + place - 1 - first] = (high << 32) + low
+            cents[account][year * 12 + place - 1 - first] = whole(high, low)
         return cents
 
     def _insist_on_account(self, id: int) -> None:
@@ -85,7 +85,7 @@ class Months:
 
     def _rows(self, sql: str, ids: dict[str, int]) -> list[Month]:
         found = self._database.rows(f"{sql} ORDER BY 1", {**ids, "owner": self._owner})
-        return [Month(month, (high << 32) + low, *counts) for month, high, low, *counts in found]
+        return [Month(month, whole(high, low), *counts) for month, high, low, *counts in found]
 
 
 def _numbered(month: int) -> int:
@@ -105,12 +105,8 @@ def _with_the_rest(months: list[Month], total: int) -> list[Month]:
     return [*known, rest] if any(rest[1:]) else known
 
 
-# Halves, since sum() fails beyond 2^63.
-_SUMS = (
-    "coalesce(sum(cents >> 32), 0), coalesce(sum(cents & 4294967295), 0),"
-    " coalesce(sum(invoices), 0), coalesce(sum(credits), 0)"
-)
-_SUMS_OF_TOTAL = "coalesce(sum(revenue_cents >> 32), 0), coalesce(sum(revenue_cents & 4294967295), 0), 0, 0"
+_SUMS = f"{halves('cents')}, coalesce(sum(invoices), 0), coalesce(sum(credits), 0)"
+_SUMS_OF_TOTAL = f"{halves('revenue_cents')}, 0, 0"
 _OF_ACCOUNTS = "SELECT * FROM account_month UNION ALL SELECT * FROM recent_account_month"
 _OF_EACH = (
     f"SELECT account_id, month, {_SUMS} FROM ({_OF_ACCOUNTS})"

@@ -134,12 +134,8 @@ def keep(database: Database, nodes: dict[str, str]) -> None:
 def missing(database: Database, kind: str, id: int) -> StoreError:
     """Why there is no such thing here: another node has it, perhaps."""
     number = node_of(id)
-    if number == database.node:
-        return NotFound(kind, id)
-    url = address_of(database, number)
-    if url is None:
-        return NotFound(kind, id)
-    return Misdirected("id", kind, [(0, id)], number, url)
+    url = None if number == database.node else address_of(database, number)
+    return NotFound(kind, id) if url is None else Misdirected("id", kind, [(0, id)], number, url)
 
 
 def insist_on_own(database: Database, kind: str, id: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from tally.events import Event, EventRange, encode
+from tally.events import BY_FIELD, REQUEST_KEY_FIELD, TRACE_PARENT_FIELD, Event, EventRange, encode
 from tally.store import ranges
 from tally.store.cause import UNKNOWN, Cause
 from tally.store.database import Database
@@ -63,6 +63,11 @@ class OutboxRow(NamedTuple):
     trace_parent: str | None
     request_key: str | None = None
     by: str | None = None
+
+    def further(self) -> dict[bytes, str]:
+        """The fields of its entry that not every event has."""
+        fields = (TRACE_PARENT_FIELD, REQUEST_KEY_FIELD, BY_FIELD)
+        return {name: value for name, value in zip(fields, self[3:], strict=True) if value}
 
 
 class OwnEvent(NamedTuple):

@@ -25,15 +25,12 @@ def merge(ranges: Iterable[Range]) -> list[Range]:
 def of(numbers: Iterable[int]) -> list[Range]:
     """These numbers, in as few ranges as hold them, ascending."""
     found: list[Range] = []
-    first = last = None
     for number in sorted(numbers):
-        if first is None or last is None:
-            first = number
-        elif number > last + 1:
-            found.append(Range(first, last))
-            first = number
-        last = number
-    return found if first is None or last is None else [*found, Range(first, last)]
+        if found and number <= found[-1].last + 1:
+            found[-1] = Range(found[-1].first, number)
+        else:
+            found.append(Range(number, number))
+    return found
 
 
 def without(ranges: Iterable[Range], taken: Iterable[Range]) -> list[Range]:

@@ -61,6 +61,16 @@ Row = tuple[int, int, int, int, int]
 """Of whom, the month, cents, how many invoices and how many credits they are of."""
 
 
+def halves(column: str) -> str:
+    """A column's sum in two halves, for `whole`: SQLite's sum() fails beyond 2^63."""
+    return f"coalesce(sum({column} >> 32), 0), coalesce(sum({column} & 4294967295), 0)"
+
+
+def whole(high: int, low: int) -> int:
+    """The sum of which these are the `halves`."""
+    return (high << 32) + low
+
+
 class Earned:
     """What events changed: of which customer and month, cents, and how many invoices and credits."""
 

@@ -36,14 +36,14 @@ class Revocations:
         """
         try:
             found = os.stat(self._file)
-            seen = found.st_ino, found.st_mtime_ns, found.st_size
-            if seen != self._seen:
-                self._latest = {(each.user, each.name): each.at for each in self._read()}
-                self._seen = seen
         except FileNotFoundError:
             return False
-        except (OSError, msgspec.DecodeError) as error:
+        except OSError as error:
             raise self._unreadable(error) from None
+        seen = found.st_ino, found.st_mtime_ns, found.st_size
+        if seen != self._seen:
+            self._latest = {(each.user, each.name): each.at for each in self.all()}
+            self._seen = seen
         return issued <= self._latest.get((user, name), -1)
 
     def add(self, user: int, name: str, now: int) -> None:
@@ -51,14 +51,10 @@ class Revocations:
 
         One at a time: in a transaction of accounts.db. Raises StoreUnavailable or OSError.
         """
-        try:
-            before = self._read()
-        except FileNotFoundError:
-            before = []
-        except msgspec.DecodeError as error:
-            raise self._unreadable(error) from None
         kept = [
-            each for each in before if each.at > now - KEPT_SECONDS and (each.user, each.name) != (user, name)
+            each
+            for each in self.all()
+            if each.at > now - KEPT_SECONDS and (each.user, each.name) != (user, name)
         ]
         descriptor, draft = tempfile.mkstemp(prefix=f"{FILE}.", dir=self._file.parent)  # mode 0600
         with os.fdopen(descriptor, "wb") as file:
@@ -70,14 +66,11 @@ class Revocations:
     def all(self) -> list[Revocation]:
         """What is in the list. Raises StoreUnavailable where it can't be read."""
         try:
-            return self._read()
+            return msgspec.json.decode(self._file.read_bytes(), type=list[Revocation])
         except FileNotFoundError:
             return []
         except (OSError, msgspec.DecodeError) as error:
             raise self._unreadable(error) from None
-
-    def _read(self) -> list[Revocation]:
-        return msgspec.json.decode(self._file.read_bytes(), type=list[Revocation])
 
     def _unreadable(self, error: Exception) -> StoreUnavailable:
         return StoreUnavailable(f"{self._file}: the list of revoked tokens can't be read: {error}")

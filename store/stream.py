@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -532,8 +533,8 @@ def _further(row: OutboxRow) -> bytes | str:
     """The fields that not every event has, as publish.lua takes them."""
     if not (row.trace_parent or row.request_key or row.by):
         return ""
-    named = (("TraceParent", row.trace_parent), ("RequestKey", row.request_key), ("By", row.by))
-    return msgspec.msgpack.encode([part for field in named if field[1] for part in field])
+    named = ((name.decode(), value) for name, value in row.further().items())
+    return msgspec.msgpack.encode([*chain.from_iterable(named)])
 
 
 def _marked(ever: int, mark: str) -> Published:

@@ -61,9 +61,5 @@ class WritePermission:
             return NotPrimary(node, bytes(self._url).partition(b"\0")[0].decode())
         if self._flags[1]:
             return NotInPlace()
-        return NotRenewed() if self._has_lapsed() else None
-
-    def _has_lapsed(self) -> bool:
-        if not self._failover_seconds:
-            return False
-        return self.clock() - self._renewed[0] > self._failover_seconds
+        has_lapsed = 0 < self._failover_seconds < self.clock() - self._renewed[0]
+        return NotRenewed() if has_lapsed else None
