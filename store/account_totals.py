@@ -1,8 +1,8 @@
 """What each account comes to, kept up to date, and the page's questions about it.
 
-The totals of the contract's own calls are sums of the customers that are shown. Asked every second
-for accounts with a million customers, sums would cost seconds; a row that the triggers keep costs
-a lookup. The same transaction that changes a customer changes its account's row.
+Other calls add up the customers that they show. The page asks every second, also for accounts with a million
+customers, where a sum takes seconds; a row that triggers keep up to date is a lookup. It changes in the same
+transaction as the customer.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ CREATE TABLE account_month (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX huge_account_month ON account_month (account_id) WHERE {IS_HUGE};
 
--- What came lately, in no order, to be added to `account_month`: a batch's rows are on a few pages here.
+-- Recent rows in no order, to be added to `account_month`: a batch's rows are on a few pages here. @@
 CREATE TABLE recent_account_month (
     account_id INTEGER NOT NULL,
     month INTEGER NOT NULL,
@@ -50,9 +50,8 @@ def _months(account: str, sign: str) -> str:
     )
 
 
-# A customer counts in its account once its creation has come, until its deletion comes: triggers see
-# to that, once `Revenue.settle` was called. What its invoices add, `earned` notes once for a batch; a trigger
-# would run for each customer.
+# A customer counts in its account from its creation to its deletion. The triggers see to that, after
+# `Revenue.settle`. What invoices add, `earned` notes once for a batch; a trigger would run for each customer.
 TRIGGERS = f"""
 CREATE TRIGGER account_total_came AFTER INSERT ON customer
 WHEN NEW.account_id IS NOT NULL AND NOT NEW.deleted BEGIN

@@ -233,7 +233,7 @@ class Database:
         self.insist_on_place()
         self.transactions += 1
         try:
-            with translated(str(self.path)), self._bracket("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"):
+            with translated(str(self.path)), self._bracket("BEGIN IMMEDIATE"):
                 yield
         except StoreUnavailable as error:
             if isinstance(error.__cause__, apsw.ReadOnlyError):
@@ -244,7 +244,7 @@ class Database:
     def snapshot(self) -> Iterator[None]:
         """All that is read inside is of one moment. Keep it short: it holds back the checkpoint."""
         self.insist_on_place()
-        with translated(str(self.path)), self._bracket("BEGIN", "COMMIT", "ROLLBACK"):
+        with translated(str(self.path)), self._bracket("BEGIN"):
             yield
 
     @contextmanager
@@ -260,7 +260,7 @@ class Database:
             self.execute("PRAGMA synchronous = FULL")
 
     def expect_writes(self) -> None:
-        """Keep more pages in memory from now on: for who changes many, and the same again."""
+        """Keep more pages in memory from now on: for writers that change the same pages repeatedly."""
         self.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KIB}")
 
     def close(self) -> None:
@@ -297,15 +297,15 @@ class Database:
             )
 
     @contextmanager
-    def _bracket(self, begin: str, commit: str, rollback: str) -> Iterator[None]:
+    def _bracket(self, begin: str) -> Iterator[None]:
         self.execute(begin)
         try:
             yield
-            self.execute(commit)
+            self.execute("COMMIT")
         except BaseException:
             # A full disk may have rolled the whole transaction back already.
             if not self._connection.get_autocommit():
-                self.execute(rollback)
+                self.execute("ROLLBACK")
             raise
 
     def _prepare(self, migrate: bool) -> None:
@@ -349,7 +349,7 @@ class Database:
         return version
 
     def _create(self) -> None:
-        with self._bracket("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"):
+        with self._bracket("BEGIN IMMEDIATE"):
             if self._version() == 0:  # nobody was faster
                 self.execute(_META + self._schema)
                 self.set_meta("service", self.service)
@@ -359,7 +359,7 @@ class Database:
 
     def _migrate(self) -> None:
         """Take all steps that are missing in one transaction: a file is of one release or of the other."""
-        with self._bracket("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"):
+        with self._bracket("BEGIN IMMEDIATE"):
             found = self._version()  # the newest already when somebody was faster
             for version, step in enumerate(self._migrations[found - 1 :], start=found + 1):
                 self._step_to(version, step)

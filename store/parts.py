@@ -1,9 +1,12 @@
 """The index by which a customer's invoices and credits are found, in parts.
 
-An index of the customers' ids alone would have each new invoice change another page of a large file: to be
-logged, synced and checkpointed, page by page. By parts of 262,144 ids each, all that is new goes to the few
-pages of the newest part, and who looks for a customer's invoices looks into each part. There may be wide gaps
-between the parts: numbers are drawn from blocks once a database goes on under another name.
+An index by customer alone would change another page for nearly every new invoice, and each page is logged,
+synced and copied. With parts of 262,144 ids each, new invoices change a few pages of the newest part; to
+find a customer's invoices is a lookup in each part. There may be wide gaps between the parts: a database
+that goes on under another name draws its numbers from blocks.
+
+It pays 10 % from 100,000 invoices on (12.3 µs to record one of a batch, 13.6 by customer alone), and half
+at 1,000,000 (12 and 23): `python -m benchmarks.without parts`.
 """
 
 from typing import Any, Literal

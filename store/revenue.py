@@ -1,9 +1,14 @@
 """What the invoices and credits of each customer come to, in all and month by month.
 
-There are large tables, and a small one for what came lately. Invoices are for customers all over the
-tables. To add each to its customer's rows would write, sync and checkpoint a page or two for nearly every
-one; those of the small table share its pages. When it has grown to a tenth of the others, a stretch of it is
-added to the customers in the order of their ids, many to a page.
+There are large tables by customer, and a small one for recent rows. A batch of invoices is for customers
+all over the large tables: added there, nearly every invoice would write a page or two. In the small table
+they share its pages. Once it has grown to a tenth of the file, a stretch of it is added to the large tables
+in the order of the customers' ids, many to a page.
+
+The small table pays from a few thousand customers on. At 20,000 an invoice costs 5 µs with it and 18
+without, at 100,000 it is 6 and 28: `python -m benchmarks.without recent_month`. The checks for sums beyond
+64 bits are needed at any size, as a customer may be invoiced any amount; the indexes make them a lookup for
+each batch.
 """
 
 from collections import Counter
@@ -16,8 +21,8 @@ SETTLED_AT_ONCE = 10_000
 RECENT_PER_PAGE = 16  # rows, for each page of the file: about a tenth of what it holds
 NO_MONTH = 0  # of what nobody told the date of
 
-_SAFE = 2**61  # cents: what is no larger may have any recent rows added
-SMALL = 2**45  # cents of a recent row: those of all months there are, and _SAFE, fit into a column together
+_SAFE = 2**61  # cents: a sum up to here can have any small recent rows added
+SMALL = 2**45  # cents of a recent row: one for every month, and _SAFE, fit into a column together
 
 _MONTHS = """
     month INTEGER NOT NULL,
@@ -26,7 +31,7 @@ _MONTHS = """
     credits INTEGER NOT NULL,
 """
 
-# Hardly ever have a row: they spare looking for each customer whether more would still fit.
+# For two indexes that are nearly always empty. They tell which customers' sums might not fit any more.
 _IS_LARGE = f"cents NOT BETWEEN -{SMALL} AND {SMALL}"
 IS_HUGE = f"cents NOT BETWEEN -{_SAFE} AND {_SAFE}"
 
@@ -58,7 +63,7 @@ ADD = (
 _HIGHEST = 2**63 - 1  # what a column holds
 
 Row = tuple[int, int, int, int, int]
-"""Of whom, the month, cents, how many invoices and how many credits they are of."""
+"""A customer or an account, the month, cents, and how many invoices and credits these are of."""
 
 
 def halves(column: str) -> str:
@@ -72,7 +77,7 @@ def whole(high: int, low: int) -> int:
 
 
 class Earned:
-    """What events changed: of which customer and month, cents, and how many invoices and credits."""
+    """What events have changed, as rows: customer, month, cents, counts of invoices and of credits."""
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
@@ -112,23 +117,23 @@ class Revenue:
         self._settled = -1  # the customer up to whom the present round has come
 
     def add(self, earned: Earned) -> list[Row]:
-        """Add what was earned by customer, and answer it by account; an account may have several of a month.
+        """Add rows of customers, and answer the same as rows of their accounts, several of a month perhaps.
 
-        Customers of no account, or deleted ones, count in none. Raises OverflowError for a revenue beyond
-        64 bits, and has changed nothing then.
+        Customers without an account, and deleted ones, are left out of the answer. Raises OverflowError for a
+        revenue beyond 64 bits, and has changed nothing then.
         """
         rows = sorted(earned.rows)
         large = {id for (id,) in self._database.rows(LARGE_IDS)}
         large.update([row[0] for row in rows if not -SMALL <= row[2] <= SMALL])
         accounts: dict[int, int | None] = {}
         ids = numbers(list(dict.fromkeys([row[0] for row in rows])))
-        for id, before, account in self._database.rows(_BEFORE, (ids,)):
+        for id, before, account in self._database.rows(BEFORE, (ids,)):
             accounts[id] = account
             if not -_SAFE <= before <= _SAFE or id in large:
                 self._insist_on_room(id, [row for row in rows if row[0] == id])
         self._database.insert("recent_month", rows, f"ON CONFLICT DO UPDATE SET {ADD}")
         self._added += len(rows)
-        if 2 * self._added >= self._at_once:  # twice as many are settled as came, so they get fewer
+        if 2 * self._added >= self._at_once:  # settles twice as many as came: the small table shrinks
             self._settle_some()
         return [
             (account, month, cents, invoices, credits)
@@ -137,7 +142,7 @@ class Revenue:
         ]
 
     def settle(self, customer_id: int) -> None:
-        """Have all that a customer earned in its own rows. Before its account changes."""
+        """Move a customer's recent rows to the large tables. To be called before its account changes."""
         self._settle(customer_id, customer_id)
 
     def _insist_on_room(self, id: int, rows: list[Row]) -> None:
@@ -191,7 +196,7 @@ class Revenue:
         self._database.execute("DELETE FROM recent_month WHERE customer_id BETWEEN ? AND ?", stretch)
 
 
-_BEFORE = (
+BEFORE = (
     "SELECT value, coalesce(revenue_cents, 0), iif(deleted, NULL, account_id)"
     " FROM carray(?) LEFT JOIN customer ON customer.id = value"
 )

@@ -1,29 +1,29 @@
--- Publish a batch of one source's events, each at most once; answer the last sequence that is on the
--- stream, the SHA-1 of its payload ('' when that is not known), and the last that was ever published as
--- far as is known, also when the stream was deleted since. Without events: only answer. Needs entries.lua.
+-- Publish a batch of one source's events, each at most once. Without events: only answer. Needs entries.lua.
 -- KEYS  stream, {stream}:published, {stream}:marks, {stream}:trimmed, {stream}:highest, {stream}:ages,
 --       {stream}:nodes
 -- ARGV  source, floor, first sequence.
---       The groups that they are of no concern to, with blanks between.
+--       The groups that these events don't concern, with blanks between.
 --       The SHA-1 of the payload before the first; '' when that is not known.
 --       The database that they come from, and its node's number, which it must have; '' when that is no matter.
 --       Then for each event: type, payload, further fields (names and values in turn, as MessagePack; '' for none).
+-- Answers the last sequence that is on the stream, the SHA-1 of its payload ('' when that is not known), and the
+-- last sequence that is known to have been published ever, also when the stream was deleted since.
 --
--- `published` holds each source's last sequence; its mark tells which entry that became, and the SHA-1. Where
--- the stream was deleted or emptied since, nothing that was on it counts as published: the marks then tell
--- `0-0`. When others have removed an entry, whoever lacks it asks for it, and nothing is published again. A
--- batch that starts beyond last + 1 would leave a gap: nothing is published, and the answer tells where to go
--- on. What lies below `floor` is no longer in the outbox and can't be had.
+-- `published` holds each source's last sequence; its mark holds the id of that entry, and the SHA-1. When the
+-- stream was deleted or emptied, nothing that was on it counts as published: the marks then hold `0-0`. When others
+-- have removed an entry, nothing is published again: a group that lacks it asks for it. A batch that starts beyond
+-- last + 1 would leave a gap: nothing is published, and the answer tells where to go on. Events below `floor` are
+-- no longer in the outbox.
 --
--- `highest` holds the highest id that a source has given in each table, as `<source>:<table>`: known also when
--- the stream has no entry of it any more. Ids are counted up, so the last creation of a batch has the highest.
+-- `highest` holds the highest id that a source has given in each table, as `<source>:<table>`, also when the
+-- stream has no entry of it any more. Ids are counted up, so the last creation of a batch has the highest.
 --
--- What a script has written stays when it fails. So before anything is added, each kind of command that comes
--- after it is tried, with what is there already: a right that is missing shows then.
+-- What a script has written stays when it fails. So each kind of command is tried with what is there already,
+-- before anything is added: a missing right shows then.
 --
--- A group that they don't concern passes over them, unless it has something else to read before:
--- delivered, acknowledged and logged one by one, they would cost as much again. So do the groups of other nodes and
--- standbys.
+-- A group that is not concerned skips the events, unless it has something else to read first. Reading, logging and
+-- acknowledging them would cost a quarter of all that an invoice costs, at any size. The same holds for groups of
+-- other nodes and standbys.
 local source, floor, first = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 
 local function mark_of(each)
@@ -37,7 +37,7 @@ local function sequence_of(each)
     return call('HGET', KEYS[2], each) or '0'
 end
 
--- Whether the entry of a mark is gone, though it was not trimmed. After a deletion another can get its id.
+-- Whether the entry of a mark is gone without having been trimmed. Its id may be that of another entry since.
 local function is_gone(entry, of)
     local trimmed = call('GET', KEYS[4])
     if entry == '0-0' or (trimmed and before(entry, trimmed)) then
@@ -53,7 +53,7 @@ local function is_gone(entry, of)
     return true
 end
 
--- Whether the stream is another than it was: it is empty, or has lost a group that had acknowledged something.
+-- Whether the stream was deleted or emptied: it is empty, or has lost a group that had acknowledged something.
 local function is_another()
     if call('XLEN', KEYS[1]) == 0 then
         return true
@@ -86,8 +86,8 @@ if marked == '0-0' then
     last, digest = 0, ''
 end
 digest = digest or ''
--- The last event here must be the one that the batch has under that number, or that it follows. Else there
--- are two databases of this name, and this one's events don't belong after the other's.
+-- The last event on the stream must be the one that the batch has under that number, or that it follows. Else two
+-- databases publish under this name, and these events don't belong behind the other's.
 local same = ''
 if last == first - 1 then
     same = ARGV[5]
@@ -110,7 +110,7 @@ if holder and #ARGV > 6 then
     end
 end
 
--- Where each of these groups stands that has been handed everything, and how many entries that was.
+-- Of these groups, those that have been handed everything: where each stands, and after how many entries.
 local function stands_of(names)
     local stands = {}
     for _, group in ipairs(groups_of(KEYS[1])) do
@@ -171,17 +171,17 @@ for i = 7, #ARGV, 3 do
                 unpack(cmsgpack.unpack(further)))
         end
         added = added + 1
-        created[kind] = payload
+        if TABLES[kind] then
+            created[TABLES[kind]] = payload
+        end
     end
 end
 if entry then
     last, digest = sequence, redis.sha1hex(ARGV[#ARGV - 1])
     call('HSET', KEYS[2], source, format('%.0f', last))
     call('HSET', KEYS[3], source, entry .. ' ' .. digest)
-    for kind, table in pairs(TABLES) do
-        if created[kind] then
-            note_highest(table, created[kind])
-        end
+    for table, payload in pairs(created) do
+        note_highest(table, payload)
     end
     for _, each in ipairs(stands) do
         set_group(each[1], entry, each[3] and each[3] + added)
