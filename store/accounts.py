@@ -121,7 +121,7 @@ class NewAccount(Struct, frozen=True):
 
 
 class AccountChange(Struct, frozen=True):
-    """What is to become of an account; what is UNSET stays."""
+    """A change of an account; fields that are UNSET stay."""
 
     name: str | UnsetType = UNSET
     owned_by: str | UnsetType = UNSET
@@ -152,7 +152,7 @@ _CUSTOMER_KEYS = {"id": "id", "name": "name COLLATE NOCASE", "revenue": "revenue
 
 
 def key_of(row: CustomerRevenue, order: CustomerOrder) -> str | int:
-    """What a customer is listed by."""
+    """The key that a customer is ordered by."""
     if order.endswith("id"):
         return row.customer_id
     return row.name if order.endswith("name") else row.total_revenue_cents
@@ -310,11 +310,11 @@ class Accounts:
         return ShownCustomers(shown[1:-1].encode(), count, revenue, last)
 
     def state(self) -> Iterator[Event]:
-        """How the accounts stand: events that leave whoever applies them as all that came before would."""
+        """How the accounts stand, as events: to apply them has the effect of all events so far."""
         return events_of(self.database.rows(f"{state_of('main')} ORDER BY 1"))
 
     def apply(self, published: Iterable[Event], trace_parent_of: TraceParentOf = no_trace) -> None:
-        """Take in what was published. Any order and any batching leave the same accounts.
+        """Take in published events. Any order and any batching leave the same accounts.
 
         Nothing is published in turn, so nobody is asked for a trace parent.
 
@@ -375,7 +375,7 @@ class Accounts:
         self.apply(each.event for each in own)
 
     def as_told(self, event: Event) -> Account | None:
-        """An account as an update of it was answered; None for what is no update, or of one that is gone."""
+        """The account as an update's request was answered; None for other events, or when it is gone."""
         if isinstance(event, events.AccountUpdated) and (account := self._find(event.id)):
             told = (event.name, event.description, event.owned_by)
             return Account(event.id, *told, account.created_date, event.revision)
@@ -403,7 +403,7 @@ class Accounts:
         self.database.execute(_IN_ACCOUNT, (event.id, event.account_id))
 
     def _customer_updated(self, event: events.CustomerUpdated) -> None:
-        """It is where the update says; whatever the creation told, or will tell, is no longer so."""
+        """An update counts over the creation, whichever comes first."""
         if not updates.is_newest(self.database, "customer", event.id, event.revision, encode(event)):
             return
         self._revenue.settle(event.id)
@@ -454,7 +454,7 @@ class Accounts:
         )
 
     def _account_updated(self, event: events.AccountUpdated) -> None:
-        """One that comes before its creation waits, unlisted, for the date of that."""
+        """An update that comes before its creation waits, unlisted, for the creation's date."""
         if updates.is_newest(self.database, "account", event.id, event.revision, encode(event)):
             self.database.execute(
                 "INSERT INTO account (id, name, description, owned_by, revision) VALUES (?, ?, ?, ?, ?)"

@@ -1,8 +1,8 @@
-"""What groups have asked sources for: events that they will not be handed any more by the stream.
+"""Asks: groups ask a source for events that the stream will not hand them any more.
 
-An ask is a hash beside the stream for each source, from group to ranges of sequences. The source's relay
-answers over the group's redrive stream, so that nobody else gets the events twice. What its outbox no longer
-has it notes in a hash for each group, from source to ranges.
+Beside the stream there is a hash for each source, from group to ranges of sequences. The source's relay
+answers over the group's redrive stream, so that no other group gets the events again. Events that its
+outbox no longer has, it notes in a hash for each group, from source to ranges.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -16,7 +16,7 @@ from tally.store.outbox import OutboxRow
 from tally.store.ranges import Range
 from tally.store.stream import EventStream, texts
 
-COVERS_FIELD = b"Covers"  # of an order: `<source>:<ranges>` that what came before it makes needless
+COVERS_FIELD = b"Covers"  # of an order: `<source>:<ranges>` that the events before it replace
 
 ASKED = b"0-0"  # the stream id of an event that was asked for: its own is not known
 
@@ -47,9 +47,9 @@ class Asks:
         self._client.hset(self._stream.beside("asked", source), group, ranges.shown(wanted))
 
     def give_up(self, source: str) -> bool:
-        """Its database is gone for good: nobody is asked for its events any more, now or later.
+        """Note that its database is gone for good: its events are not asked for any more.
 
-        What was asked of it counts as what no outbox has; False when nothing was. May be repeated.
+        What was asked counts as gone; answers False when nothing was asked. May be repeated.
         """
         self._client.hset(self._stream.beside("removed"), source, "")
         asked = self.of(source)
@@ -63,7 +63,7 @@ class Asks:
         return {*self._stream.hash("removed")}
 
     def take_up_again(self, sources: Collection[str]) -> None:
-        """These are there after all: what was not asked of them is to be. May be repeated."""
+        """These sources are there after all, and are asked again. May be repeated."""
         back = self.given_up() & {*sources}
         if not back:
             return
@@ -73,14 +73,14 @@ class Asks:
         self._client.hdel(self._stream.beside("removed"), *back)
 
     def note_gone(self, source: str, group: str, lost: Sequence[Range]) -> None:
-        """Note that no outbox has these events any more, for that group. May be repeated."""
+        """Note for a group that no outbox has these events any more. May be repeated."""
         every = ranges.merge([*self.gone(group).get(source, []), *lost])
         self._client.hset(self._stream.beside("gone", group), source, ranges.shown(every))
 
     def forget(self, group: str) -> None:
-        """The group is gone: nothing is kept for it, but an empty stream. May be repeated.
+        """Keep nothing for a group that is gone, but an empty stream. May be repeated.
 
-        Tally has no right to delete a key, as nobody may who can be mistaken in one.
+        Tally has no right to delete keys: it might delete a wrong one.
         """
         for source in self._stream.published_by_source():
             self._client.hdel(self._stream.beside("asked", source), group)
@@ -109,9 +109,9 @@ class Asks:
         gone: Sequence[Range],
         events: Sequence[Fields],
     ) -> bool:
-        """Hand over `events`, `left` of what was `asked` stays asked; False when the ask has changed.
+        """Hand over `events`; `left` stays asked of what was `asked`. False when the ask has changed.
 
-        `gone` are all that can't be had any more of this source, for that group. May be repeated.
+        `gone` are all events of the source that the group can't get any more. May be repeated.
         """
         beside = (("redrive", group), ("asked", source), ("gone", group))
         keys = [self._stream.beside(*name) for name in beside]

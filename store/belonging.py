@@ -1,7 +1,7 @@
-"""Which accounts, customers and invoices there are in customers.db, and whose: what new rows may name.
+"""Which accounts, customers and invoices new rows of customers.db may name: what exists, and who owns it.
 
-With an `owner`, what is in the accounts of others is as if it did not exist; so is an account whose creation
-has not been heard of yet.
+With an `owner`, other users' accounts and all in them are treated as if they did not exist. So is an account
+whose creation has not come yet.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from tally.store.database import Database, numbers
 from tally.store.errors import Misdirected, UnknownReference
 from tally.store.ids import node_of
 
-# One may be known by its deletion alone, which came first.
+# An account may be known by its deletion alone, when that came first.
 OPEN_ACCOUNT = "SELECT 1 FROM known_account WHERE owned_by IS NOT NULL AND NOT deleted"
 _OWN_ACCOUNT = "SELECT 1 FROM known_account WHERE id = value AND owned_by = :owner AND NOT deleted"
 _NUMBERED = "customer INDEXED BY customer_number"
@@ -23,7 +23,7 @@ _OWN_CUSTOMER = (
 
 
 def owns_account(database: Database, owner: str | None, id: int) -> bool:
-    """Whether the account is that user's; everything is nobody's in particular."""
+    """Whether the account is that user's; always so without an owner."""
     return owner is None or not _without(database, [id], _OWN_ACCOUNT, owner)
 
 

@@ -16,11 +16,11 @@ _PAGES_AT_ONCE = 4096
 
 
 def copy_database(path: Path, copy: Path, advance: Callable[[int], None]) -> None:
-    """Make `copy`, mode 0600, what the database at `path` is at one moment; on the disk when this returns.
+    """Copy the database at `path`, of one moment, to `copy`, mode 0600; it is on the disk when this returns.
 
-    Nobody has to wait meanwhile. `advance` is told how many pages are done. The copy has its name once it
-    is complete and proved to be sound; one that isn't leaves nothing. Raises FileExistsError when there is
-    one, StoreError or OSError.
+    Nobody waits meanwhile. `advance` is told how many pages are done. The copy gets its name once it is
+    complete and proved to be sound; otherwise nothing is left. Raises FileExistsError when `copy` exists,
+    StoreError or OSError.
     """
     if copy.exists():
         raise FileExistsError(errno.EEXIST, "is there already, and is not overwritten", str(copy))
@@ -80,7 +80,7 @@ def _copy(source: apsw.Connection, target: apsw.Connection, advance: Callable[[i
 
 
 def sync(path: Path) -> None:
-    """Have what was written to a file, or the names in a directory, on the disk. Blocks until then."""
+    """Write a file's content, or a directory's names, through to the disk. Blocks until then."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

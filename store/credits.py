@@ -35,7 +35,7 @@ CREATE INDEX credit_by_invoice ON credit (invoice_id, credited_cents) WHERE invo
 class Credits:
     """The credits in one customers.db. What changes something runs in a transaction.
 
-    Where an `owner` is given, what is in the accounts of others is as if it did not exist.
+    With an `owner`, other users' accounts and all in them are treated as if they did not exist.
     """
 
     def __init__(self, database: Database, outbox: Outbox) -> None:
@@ -75,7 +75,7 @@ class Credits:
         return ids
 
     def make(self, events: Iterable[tuple[CreditCreated, str | None]]) -> None:
-        """Have the effects of creations, each by a user or nobody; nothing is published."""
+        """Apply creations, each by a user or None; nothing is published."""
         made = [(event, by, _credit(event)) for event, by in events]
         self._database.insert(
             f"credit ({records.CREDIT_COLUMNS}, created_by)",
@@ -93,7 +93,7 @@ class Credits:
         self._outbox.add([event], cause)
 
     def remove(self, event: CreditDeleted, by: str | None) -> None:
-        """Have the effect of a deletion; nothing is published."""
+        """Apply a deletion; nothing is published."""
         if credit := records.find_credit(self._database, event.id):
             self._note(event, by, credit, None)
         self._database.execute("DELETE FROM credit WHERE id = ?", (event.id,))
@@ -121,7 +121,7 @@ class Credits:
         return self._listing.lines(query, owner)
 
     def of_invoice(self, invoice_id: int) -> int:
-        """What an invoice is credited by, in cents."""
+        """The sum of an invoice's credits, in cents."""
         sql = "SELECT coalesce(sum(credited_cents), 0) FROM credit WHERE invoice_id = ?"
         return int(self._database.value(sql, (invoice_id,)))
 

@@ -43,7 +43,7 @@ FILE = "customers.db"
 # Whether a customer is there is asked for each invoice: found in a quarter of the table's pages.
 CUSTOMER_NUMBER = "CREATE INDEX customer_number ON customer (id, account_id);"
 
-# Deleted customers of whom invoices are left, which nobody is shown, to be deleted bit by bit.
+# Deleted customers with invoices left. No call shows these; they are deleted bit by bit.
 DOOMED_CUSTOMER = "CREATE TABLE doomed_customer (id INTEGER PRIMARY KEY) STRICT;"
 
 SCHEMA = f"""
@@ -119,7 +119,7 @@ MIGRATIONS: Migrations = (  # see CONTRIBUTING.md, "A change of the schema"
 MOST_CUSTOMERS_AT_ONCE = 1000  # deleted in one transaction: other writers wait for it
 MOST_INVOICES_AT_ONCE = 20_000
 
-# The events that change something here: none of its own.
+# The events that this service reacts to: none of its own.
 CONCERNS = (events.AccountCreated, events.AccountUpdated, events.AccountDeleted)
 
 
@@ -133,9 +133,9 @@ def open_database(
 class Customers:
     """The customers and invoices in one database. What changes something runs in a transaction.
 
-    Where an `owner` is given, what is in the accounts of others is as if it did not exist; so is an
-    account whose creation has not been heard of yet. Where NotFound is raised, it is Misdirected for what
-    another node has.
+    With an `owner`, other users' accounts and all in them are treated as if they did not exist; so is an
+    account whose creation has not come yet. Instead of NotFound, Misdirected is raised for rows of another
+    node.
     """
 
     def __init__(self, database: Database) -> None:
@@ -168,7 +168,7 @@ class Customers:
         return [event.id for event in made]
 
     def _record_customers(self, made: Sequence[tuple[events.CustomerCreated, str | None]]) -> None:
-        """Have the effects of creations, each by a user or nobody; nothing is published."""
+        """Apply creations, each by a user or None; nothing is published."""
         self.database.insert(
             "customer (id, account_id, name, created_date, created_by)",
             [(e.id, e.account_id, e.name, _told(e.created_date), by) for e, by in made],
@@ -198,7 +198,7 @@ class Customers:
         return [event.id for event in made]
 
     def _record_invoices(self, made: Sequence[tuple[events.InvoiceCreated, str | None]]) -> None:
-        """Have the effects of creations, each by a user or nobody; nothing is published."""
+        """Apply creations, each by a user or None; nothing is published."""
         self.database.insert(
             "invoice"
             " (id, customer_id, purchase_price_cents, purchase_date, created_date, created_by, reference)",
@@ -259,7 +259,7 @@ class Customers:
         return after
 
     def _update_customer(self, event: events.CustomerUpdated, by: str | None) -> None:
-        """Have the effect of an update, if it counts."""
+        """Apply an update, if it is newer than what is here."""
         before = records.find_customer(self.database, event.id)
         if before and updates.is_newest(self.database, "customer", event.id, event.revision, encode(event)):
             self.database.execute(
@@ -302,7 +302,7 @@ class Customers:
         return after
 
     def _update_invoice(self, event: events.InvoiceUpdated, by: str | None) -> None:
-        """Have the effect of an update, if it counts."""
+        """Apply an update, if it is newer than what is here."""
         before = records.find_invoice(self.database, event.id)
         if before and before.revision < event.revision:
             self.database.execute(
@@ -366,7 +366,7 @@ class Customers:
         self.database.execute("DELETE FROM invoice WHERE id = ?", (event.id,))
 
     def history(self, kind: Kind, id: int, owner: str | None = None) -> list[Happening]:
-        """What became of a customer or an invoice, oldest first, also if it is gone. Raises NotFound."""
+        """The history of a customer or an invoice, oldest first, also if it is gone. Raises NotFound."""
         noted = History(self.database, kind).of(id)
         row: Customer | Invoice | None
         if kind == "customer":
@@ -476,9 +476,9 @@ class Customers:
             self.database.execute(sql, (event.id, trace_parent))
 
     def make_again(self, own: Sequence[OwnEvent]) -> None:
-        """Have the effects of events that were published from here, in their order; nothing is published.
+        """Apply events that were published from here, in their order; nothing is published.
 
-        An invoice or a credit whose customer isn't there, as nobody has its creation any more, is left out.
+        An invoice or a credit is left out when its customer isn't there, as its creation is lost.
         """
         for kind, each in groupby(own, lambda own: type(own.event)):
             self._make_again(kind, [(own.event, own.row.by) for own in each])
@@ -506,7 +506,7 @@ class Customers:
                 singly[kind](event, by)
 
     def as_told(self, event: Event) -> Customer | Invoice | None:
-        """A row as an update of it was answered; None for what is no update, or of one that is gone."""
+        """The row as an update's request was answered; None for other events, or when it is gone."""
         if isinstance(event, events.CustomerUpdated):
             customer = records.find_customer(self.database, event.id)
             return customer and _customer_after(customer, event)
@@ -516,10 +516,10 @@ class Customers:
         return None
 
     def state(self) -> None:
-        """Nothing: what customers and invoices there are is too much to be told in events."""
+        """Nothing: there are too many customers and invoices to tell them all in events."""
 
     def follow_up(self) -> bool:
-        """Delete a part of what deleted accounts and customers left, and answer whether there was any to do.
+        """Delete a part of what deleted accounts and customers left; answer whether there was any.
 
         In a transaction of its own, and to be repeated until there is none: an account may have a million
         customers, and a customer a million invoices. At a standby it waits: the primary does it.
@@ -582,7 +582,7 @@ class Customers:
         return len(ids)
 
     def _give(self, table: str, count: int) -> list[Id]:
-        """The ids of new rows: nobody else gets them, as the write lock keeps others out."""
+        """The ids of new rows. The write lock keeps others from getting the same."""
         self.outbox.begin_if_in_doubt()
         return give(self.database, table, count)
 

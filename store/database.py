@@ -100,7 +100,7 @@ class Database:
         self.refusal: Callable[[], StoreUnavailable | None] = lambda: None
         """Why nothing may be told from here, as where another has its place; for any thread."""
         self.transactions = 0
-        """How many were begun here, to write: what was read in one is as it was until the next."""
+        """How many write transactions were begun here."""
         self.run = ""
         """Which run of Tally this process belongs to, where that is in doubt."""
         self._schema = schema
@@ -174,7 +174,7 @@ class Database:
         return self._connection.changes()
 
     def total_changes(self) -> int:
-        """How many rows were changed since the database was opened here, also what was undone since."""
+        """How many rows were changed since the database was opened here, undone changes included."""
         return self._connection.total_changes()
 
     def insist_on_soundness(self) -> None:
@@ -194,8 +194,8 @@ class Database:
     def shrink_log(self) -> None:
         """Empty a log that has grown large, unless somebody still reads what it has, or is writing.
 
-        It grows while a reader holds back the checkpoint, and would keep its size for good. Writers wait
-        only for what was added since most of it was copied.
+        A log grows while a reader holds back the checkpoint, and would keep its size for good. The first
+        checkpoint copies most of it while others write; writers wait only for the second.
         """
         if (self.log_bytes() or 0) < LARGE_LOG_BYTES:
             return
@@ -249,7 +249,7 @@ class Database:
 
     @contextmanager
     def relaxed(self) -> Iterator[None]:
-        """Transactions inside may be lost with the power: for what can be found out again.
+        """Transactions inside may be lost with the power: for what can be found again elsewhere.
 
         They never harm the ones that are durable: the next durable commit syncs them too.
         """
@@ -283,7 +283,7 @@ class Database:
         self.insist_on_place()
 
     def insist_on_place(self) -> None:
-        """See that the file is where it was: what is written to one that was removed is lost for everybody.
+        """See that the file is where it was: writes to a file that was removed are lost.
 
         Raises StoreUnavailable. Safe for any thread.
         """
@@ -309,7 +309,7 @@ class Database:
             raise
 
     def _prepare(self, migrate: bool) -> None:
-        version = self._version()  # before anything is written: it may be a stranger's file
+        version = self._version()  # before anything is written: it may be another program's file
         if version == 0 and not self._make:
             raise UnusableDatabase(f"{self.path}: is an empty file; {_GONE}")
         self.execute("PRAGMA journal_mode = WAL")
@@ -380,7 +380,7 @@ class Database:
 def numbers(values: Iterable[int]) -> object:
     """What the `carray(?)` of a query takes: a table of these numbers, each as `value`.
 
-    In ascending order what is looked up for them is found soonest.
+    In ascending order, lookups for them are fastest.
     """
     held = array("q", values)
     return apsw.carray(held) if held else None  # which is an empty table
@@ -415,7 +415,7 @@ class _FairWait:
         if attempts == 0:
             self._deadline = now + self._database.patience
         elif (stood_still := now - self._tried_at) > STOOD_STILL_SECONDS:
-            self._deadline += stood_still  # so did the one who has the lock, it may be
+            self._deadline += stood_still  # perhaps the holder of the lock stood still too
         self._tried_at = now
         if now >= self._deadline:
             return False

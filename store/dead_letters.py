@@ -1,8 +1,8 @@
 """Dead letters: entries that a group could not apply, kept until somebody decides.
 
-A letter holds the entry's own fields and why it is here. Redriven, it goes to the group that failed
-and to no other, over a small stream of that group's; the inbox sees to it that it counts once. What was
-edited in it is kept beside the stream, which has the event as it came: for whoever reads it again.
+A letter holds the entry's own fields and the reason. A redrive hands it to the group that failed and to no
+other, over a small stream of that group; the inbox sees to it that it counts once. The stream keeps the event
+as it came; edits are kept beside it, for a later rebuild.
 """
 
 import hashlib
@@ -128,8 +128,8 @@ class DeadLetters:
     def redrive(self, letter: DeadLetter) -> str | None:
         """Have the group that failed try again; answer the order, None when the letter was gone.
 
-        What was edited in it counts from then on, also for `corrections`. May be repeated. Raises GroupGone,
-        with the letter as it was, when nobody would.
+        Its edits count from then on, also for `corrections`. May be repeated. Raises GroupGone when the group
+        is gone; the letter then stays.
         """
         order = self._order(letter, "edit" if letter.is_edited else "redrive")
         if order == _NO_GROUP:
@@ -140,14 +140,14 @@ class DeadLetters:
         return None if order == _NO_LETTER else order
 
     def not_carried_out(self, orders: Sequence[Order]) -> list[Order]:
-        """Those orders whose groups have not tried again yet what they were ordered to, in one turn."""
+        """The orders that their groups have not carried out yet, asked in one turn."""
         with self._client.pipeline(transaction=False) as asked:
             for order in orders:
                 asked.xrange(self._stream.beside("redrive", order.letter.group), order.id, order.id)
             return [order for order, found in zip(orders, asked.execute(), strict=True) if found]
 
     def again(self, tried: Sequence[DeadLetter], newest: str) -> dict[str, DeadLetter]:
-        """The letters that have come of those that were tried again in vain, by the ids of these.
+        """The new letters of those that failed again, by the ids of the old ones.
 
         `newest` was the newest letter before they were tried.
         """
@@ -162,7 +162,7 @@ class DeadLetters:
         }
 
     def names(self, group: str) -> set[str]:
-        """What events without a number are known by that are letters of a group, or on their way to it."""
+        """The names of a group's letters, and of those on their way to it, whose events have no number."""
         letters = [letter.entry for letter in self.all() if letter.group == group]
         orders: Any = self._client.xrange(self._stream.beside("redrive", group))
         names = {*(entry.event_name for entry in letters), *(_text(f.get(b"Name", b"")) for _, f in orders)}
@@ -192,20 +192,20 @@ class DeadLetters:
 
 
 class Corrections:
-    """What events say since they were edited as dead letters; two are equal that say the same."""
+    """What events say since they were edited as dead letters."""
 
     def __init__(self, fields: Mapping[bytes, bytes]) -> None:
         self._fields = dict(fields)
 
     @property
     def digest(self) -> str:
-        """What tells them from others; empty where nothing was edited."""
+        """A digest of all edits; empty where nothing was edited."""
         if not self._fields:
             return ""
         return hashlib.sha256(msgspec.msgpack.encode(sorted(self._fields.items()))).hexdigest()
 
     def of(self, entries: Sequence[Entry]) -> Sequence[Entry]:
-        """These entries of the stream, those that were edited as they are to be read; by the same names."""
+        """These entries of the stream with their edits; each keeps its name."""
         return [self._corrected(entry) for entry in entries] if self._fields else entries
 
     def _corrected(self, entry: Entry) -> Entry:

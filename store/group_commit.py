@@ -1,9 +1,9 @@
-"""One commit for many requests: what is in flight together shares one durable transaction.
+"""One commit for many requests: requests in flight together share one durable transaction.
 
-A commit costs a sync of the disk, however much is in it; and handing work from thread to thread costs
-as much as the work. So one thread writes. It takes all jobs that wait, has each do its work inside
-the transaction, commits once, and only then has each of them answer. No timer, no added wait: what
-comes during a commit makes up the next.
+A commit costs a sync of the disk, however much is in it; and to hand work from thread to thread costs as
+much as the work. So one thread writes. It takes all waiting jobs, does each inside the transaction, commits
+once, and then has each answer. There is no timer and no added wait: jobs that come during a commit make up
+the next.
 """
 
 import threading
@@ -41,23 +41,23 @@ class Job(Protocol):
         ...
 
     def finish(self) -> None:
-        """Tell what came of it: it is durable, or was refused. Must not block."""
+        """Tell the outcome: it is durable, or was refused. Must not block."""
         ...
 
     def fail(self, reason: StoreError) -> None:
-        """Tell, instead, that it can't be told what came of it. Must not block."""
+        """Tell, instead, that the outcome can't be told. Must not block."""
         ...
 
 
 class AnswerAfter(Protocol):
-    """When what is committed may be told, where that isn't at once."""
+    """When committed jobs may answer, where that isn't at once."""
 
     def insist(self) -> None:
         """Raises StoreError, before anything is changed, while nothing could be told."""
         ...
 
     def mark(self) -> int:
-        """What is to be waited for before anything of the transaction that is open is told."""
+        """A mark to wait for before any job of the open transaction answers."""
         ...
 
     def hold(self, mark: int, jobs: Sequence[Job], done: Callable[[], None]) -> None:
@@ -138,7 +138,7 @@ class GroupCommit:
         return time.monotonic() - moved_at > STANDS_STILL_SECONDS
 
     def close(self) -> None:
-        """Do what was submitted, then end the thread. Blocks until then; may be repeated."""
+        """Do all submitted jobs, then end the thread. Blocks until then; may be repeated."""
         self.submit(_Call(self._end))
         self._thread.join()
 
@@ -219,7 +219,7 @@ class GroupCommit:
     def _change(self, change: Callable[[], T]) -> T:
         """Try the change, which is undone alone when it raises; SQLite's errors are the transaction's.
 
-        The transaction begins with its first change: nobody waits for one that has only been refused.
+        The transaction begins with its first change: jobs that are only refused take no lock.
         """
         if self._refusal:
             raise self._refusal
@@ -248,7 +248,7 @@ class _HalfDone(Exception):
 
 
 def guarded(step: Callable[[], None]) -> None:
-    """A fault in one job is no other's, and none ends the thread that writes."""
+    """Keep a fault in one job from other jobs, and from ending the thread that writes."""
     try:
         step()
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Who reads the stream: consumer groups, Tally's own and other programs', and what is kept for whom."""
+"""The consumer groups that read the stream, Tally's and other programs', and what is kept for each."""
 
 import re
 from typing import Any, NamedTuple
@@ -10,9 +10,9 @@ from tally.store.stream import EventStream
 
 
 class Group(NamedTuple):
-    """A group that reads the stream: where it stands, what it has in hand and has not read yet.
+    """A group that reads the stream: its position, its pending entries, and how many it has not read.
 
-    `idle_ms` is how long nobody has read from it, None when nobody ever has.
+    `idle_ms` is the time since the last read, None before the first.
     """
 
     name: str
@@ -23,7 +23,7 @@ class Group(NamedTuple):
 
     @property
     def is_a_services(self) -> bool:
-        """Whether it is of a Tally's database; its own node removes nothing that it has not read."""
+        """Whether it is the group of a Tally's database: its node trims nothing that it has not read."""
         return _is_a_services(self.name)
 
 
@@ -99,7 +99,7 @@ class Groups:
         return len(self._stream.read(after, most, block_ms=0))
 
     def idle_ms(self, group: str) -> int | None:
-        """How long nobody has read from a group; None when nobody ever has, or there is no such group."""
+        """The time since the last read from a group; None before the first, or without such a group."""
         try:
             return self._idle_ms(group.encode())
         except redis.ResponseError:
@@ -116,7 +116,7 @@ class Groups:
     def remove(self, group: str) -> bool:
         """Remove a group, and what is noted of it; False when there was none. May be repeated.
 
-        With a service's, its database counts as gone for good: nobody is asked for its events any more.
+        The database of a service's group counts as gone for good: its events are not asked for any more.
         """
         asks = Asks(self._stream)
         is_asked = _is_a_services(group) and asks.give_up(group)

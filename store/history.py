@@ -1,7 +1,6 @@
-"""What became of customers and invoices: who recorded and changed them, when, and what they were before.
+"""The history of customers and invoices: who recorded and changed them, when, and their earlier values.
 
-Most are never changed. Of those there is only their own row, which tells of their beginning; it is noted
-here with the first change.
+Most are never changed: their own row tells how they began. That is noted here with the first change.
 """
 
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from tally.store.database import Database
 
 Kind = Literal["customer", "invoice"]
 
-# By whom a row was recorded stands in the row.
+# The user who recorded a row is in the row itself.
 SCHEMA = """
 CREATE TABLE history (
     id INTEGER PRIMARY KEY,

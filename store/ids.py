@@ -1,9 +1,8 @@
 """The numbers that rows get.
 
-Each node gives those of a range of its own, SPAN numbers: so two nodes never give the same, and a number
-tells where it was given. As a rule they are counted up from the first of the range on, and no number is given
-twice. A database that can't know which numbers were given takes them from a block that is drawn at random
-within the range, and so was nobody's.
+Each node has a range of SPAN numbers: so two nodes never give the same number, and a number tells which node
+gave it. Usually a node counts up from the start of its range. A database that can't know which numbers were
+given takes them from a block that is drawn at random within the range, and that nobody has used.
 """
 
 import random
@@ -14,7 +13,7 @@ from tally.store.ranges import Range, merge
 
 SPAN = 10**12  # numbers that each node has
 BLOCK = 10**6  # numbers
-_FIRST_BLOCK, _BLOCKS = 1000, SPAN // BLOCK  # those that are drawn: above what is counted up to
+_FIRST_BLOCK, _BLOCKS = 1000, SPAN // BLOCK  # blocks that are drawn lie above the counted numbers
 _COUNTED = _FIRST_BLOCK * BLOCK  # numbers at the beginning of the range, which are counted up
 
 _random = random.SystemRandom()
@@ -48,7 +47,7 @@ def give(database: Database, table: str, count: int) -> list[Id]:
 def raise_ids(database: Database, table: str, id: int) -> None:
     """Give new rows of a table numbers above `id`, in the transaction that is open. May be repeated.
 
-    Of what is above all that is counted here, or of another node's range, nothing needs to be known.
+    Numbers of blocks, or of another node's range, are ignored.
     """
     if 0 < id - database.node * SPAN <= _COUNTED:
         database.set_meta(_floor(table), max(id, database.meta(_floor(table)) or 0))
@@ -66,7 +65,7 @@ def raise_sequence(database: Database, table: str, last: int) -> None:
 
 
 def given(database: Database, table: str) -> list[Range]:
-    """The numbers that rows of a table may have got here: nobody else has given any of them."""
+    """The numbers that may have been given here to rows of a table, and nowhere else."""
     base = database.node * SPAN
     counted = _counted(database, table)
     rows = database.rows(
@@ -99,7 +98,7 @@ def is_in_block(database: Database) -> bool:
 
 
 def begin_block(database: Database, draw: random.Random = _random) -> None:
-    """From now on, give numbers that nobody had, in every table whose rows are numbered."""
+    """From now on, give numbers of fresh blocks in every numbered table."""
     for table in numbered(database):
         database.set_meta(_key(table), _draw(database, table, draw))
 

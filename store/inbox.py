@@ -16,7 +16,7 @@ from tally.store.database import numbers as array_of
 from tally.store.ranges import Range, merge, without
 from tally.store.stream import Age
 
-# Events that are known and have had no effect: why, is one of the constants below.
+# Events that are known and have had no effect; `why` is one of the constants below.
 ASIDE = """
 CREATE TABLE inbox_aside (
     source TEXT NOT NULL,
@@ -79,7 +79,7 @@ class Inbox:
     def put_aside(self, names: Iterable[EventName], why: str) -> None:
         """Note that these have had no effect, and that they are not missing; `why` is DEAD or the like.
 
-        They can still be taken later. Those without a number are not missed anyway.
+        They can still be taken later. Events without a number can't be missing.
         """
         rows = [(each.source, each.sequence, why) for each in names if isinstance(each, EventId)]
         self._database.executemany("INSERT OR REPLACE INTO inbox_aside VALUES (?, ?, ?)", rows)
@@ -123,8 +123,8 @@ class Inbox:
     def prune(self, first_ms: int, limit: int, needed: Collection[str] = ()) -> int:
         """Forget up to `limit` names of entries older than `first_ms`; answer how many.
 
-        That is to be so long ago that they can't come again. But for those that are `needed`, as a dead
-        letter has them.
+        `first_ms` must be so long ago that these can't come again. Names that are `needed`, for a dead
+        letter, are kept.
         """
         self._database.execute(
             "DELETE FROM inbox_name WHERE name IN (SELECT name FROM inbox_name"
@@ -143,7 +143,7 @@ class Inbox:
         return Age.parse(str(self._database.meta(_AGE) or "- 0"))
 
     def grow(self) -> Age:
-        """Be older by a transaction, the one that is open."""
+        """Count the open transaction."""
         branch, transactions = self.age()
         return self._set_age(Age(branch if transactions else secrets.token_hex(4), transactions + 1))
 
@@ -156,7 +156,7 @@ class Inbox:
         return age
 
     def reached(self) -> dict[str, int]:
-        """The highest sequence of each source that was applied; none of those that were sealed."""
+        """The highest applied sequence of each source; sources that were sealed are left out."""
         rows = self._database.rows("SELECT source, max(last) FROM inbox_range GROUP BY source")
         return {source: last for source, last in rows if last < _EVERY_SEQUENCE}
 

@@ -1,8 +1,8 @@
 """The names that a database publishes under, one after another.
 
-A database that begins to write without knowing that it holds the newest events of its source (a copy that was
-put back while Redis is away, say) does so under a new name, and gives numbers that nobody had. So no
-EventId and no number ever means two things. The events that it lacked come in later, under the old name.
+A database that begins to write without knowing that it holds the newest events of its source, such as a copy
+that was put back while Redis is away, does so under a new name, and gives fresh numbers. So no EventId and no
+number ever means two things. The events that it lacked come in later, under the old name.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ def incarnations(database: Database) -> list[Incarnation]:
 
 
 def earlier_sources(database: Database) -> dict[str, int]:
-    """What releases before this one had called the database, and up to which number it has these events."""
+    """The database's names in earlier releases, and up to which number it has those events."""
     return msgspec.json.decode(database.meta(_EARLIER) or "{}", type=dict[str, int])
 
 
@@ -66,8 +66,7 @@ def own_sources(database: Database) -> set[str]:
 def begin(database: Database, last: int, source: str | None = None) -> Incarnation:
     """End the one that is written to, whose last number is `last`, and begin another.
 
-    It gets a name that nobody had, and then new rows get numbers that nobody had, unless `source` gives it
-    the name of another. In the transaction that is open.
+    Without `source`, it gets a fresh name, and new rows get fresh numbers. In the open transaction.
     """
     *ended, current = incarnations(database)
     ended.append(msgspec.structs.replace(current, last=last))
@@ -83,9 +82,9 @@ def begin(database: Database, last: int, source: str | None = None) -> Incarnati
 
 
 def begin_for(database: Database, last: int, told: bytes) -> Incarnation:
-    """Like `begin`, with a name and numbers that follow from `told`, the first of what is to be told again.
+    """Like `begin`, with a name and numbers made from `told`, the first event to be published again.
 
-    A copy of the database that has the same to tell again does so with the same, so it is there once.
+    A copy of the database that publishes the same again gets the same name, so the events are there once.
     """
     name = f"{database.service}@{hashlib.sha256(told).hexdigest()[:8]}"
     if name in own_sources(database):
@@ -97,7 +96,7 @@ def begin_for(database: Database, last: int, told: bytes) -> Incarnation:
 
 
 def _fresh(database: Database, ended: Sequence[Incarnation]) -> str:
-    """A name that nobody had: the database's own identity is one, where it began as a copy of another."""
+    """A fresh name: the database's own identity, when it began as a copy and has not used that yet."""
     if all(each.source != database.source for each in ended) and database.source not in earlier_sources(
         database
     ):
@@ -111,7 +110,7 @@ def name_explicitly(database: Database) -> None:
 
 
 def is_begun(database: Database) -> bool:
-    """Whether the name that is written to was begun in this run of Tally: then it is nobody else's."""
+    """Whether the current name was begun in this run of Tally: then no other database has it."""
     return bool(database.run) and database.meta(_BEGUN_IN) == database.run
 
 

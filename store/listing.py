@@ -61,12 +61,11 @@ class Listing:
             "first": str(query.first),
             "last": str(query.last),
         }
-        if customers and query.order in ("id", "-id") and query.reference is None:
+        if customers and query.order.endswith("id") and query.reference is None:
+            backwards = query.order.startswith("-")
             joined = f"({customers}) AS theirs CROSS JOIN {table} ON {parts.in_part(table)}"
-            backwards = query.order == "-id"
-            sql = self._sql(
-                query, columns, f"{joined} AND customer_id = theirs.id", [_beyond_bound(table, backwards)]
-            )
+            beyond = f"{table}.id {'<' if backwards else '>'} :bound"
+            sql = self._sql(query, columns, f"{joined} AND customer_id = theirs.id", [beyond])
             _, bound = query.after or ("", NEWEST if backwards else -1)
             return parts.page(self._database, table, sql, bindings, bound, query.limit, backwards)
         further = []
@@ -108,10 +107,6 @@ class Listing:
         if order.endswith("id"):
             return f"{id} {sign} :after_id"
         return f"{day} {sign}= :after_day AND ({day}, {id}) {sign} (:after_day, :after_id)"
-
-
-def _beyond_bound(table: Table, backwards: bool) -> str:
-    return f"{table}.id {'<' if backwards else '>'} :bound"
 
 
 def _customers(query: ListQuery, owner: str | None) -> str | None:

@@ -1,8 +1,8 @@
 """The registry of nodes: which database has which node's number, in `{stream}:nodes`.
 
-Of each service one database has a number: it is the primary. Standbys follow it, until one of them is
-promoted. Redis may lose the registry; so each database keeps what it has read of it, and tells it again. A
-new number is taken only after the registry has stood for a while.
+One database of each service has the node's number: the primary. Standbys follow it, until one of them is
+promoted. Redis may lose the registry; so each database keeps a copy of it, and writes it again. A new
+number is taken only after the registry has existed for a while.
 """
 
 import os
@@ -53,14 +53,14 @@ class Replaced(StoreError):
 
 
 def place_of_work(directory: Path) -> str:
-    """What tells the Tally in that directory from one in a copy of it, on this machine or another."""
+    """A text that differs between a Tally in that directory and one in a copy of it, here or elsewhere."""
     boot = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else os.uname().nodename
     found = os.stat(directory)
     return f"{boot}-{found.st_dev:x}-{found.st_ino:x}"
 
 
 def _directory(place: str) -> list[str]:
-    """What a place has that is the same after a reboot."""
+    """The part of a place that stays the same after a reboot."""
     return place.rsplit("-", 2)[1:] or [place]
 
 
@@ -84,7 +84,7 @@ def at_work(stream: EventStream, database: str) -> float | None:
 
 
 def number_of(source: str, known: Mapping[str, Node], heirs: Mapping[str, str]) -> int:
-    """The node whose database has that name, or had it. One that nobody knows of is node 0's, as all were."""
+    """The node whose database has, or had, that name; 0 for an unknown name, as before there were nodes."""
     formers = {**heirs}
     while source not in known and source in formers:
         source = formers.pop(source)  # not twice: what Redis has may be anything
@@ -110,7 +110,7 @@ class Candidate(NamedTuple):
 
 
 def leases_of(stream: EventStream, number: int) -> dict[str, str]:
-    """What the leases of the databases say that have this number: whoever renews one changes it.
+    """The leases of the databases with this number, as text that each renewal changes.
 
     Raises RedisError.
     """
@@ -225,7 +225,7 @@ class Membership:
         return str(detail.decode(errors="replace")) if what == b"standby" else None
 
     def leave(self) -> None:
-        """Be at work no more: a copy may be, from now on, at once if it is made now.
+        """End the lease: a copy may be at work from now on, at once if it is made now.
 
         May be repeated. Raises RedisError or StoreError.
         """
@@ -249,7 +249,7 @@ class Membership:
                 self._database.set_meta(_WORKED, worked)
 
     def _was_free(self) -> bool:
-        """Whether nobody was at work for as long as a lease lasts, as far as that was looked for."""
+        """Whether every look within the time of a lease found nobody at work."""
         first, last = self._free or (0.0, 0.0)
         return last - first >= LEASE_SECONDS
 

@@ -11,8 +11,8 @@ from tally.store.revenue import CENTS, NO_MONTH, halves, whole
 class Month(NamedTuple):
     """Cents, and how many invoices and credits they are of; `month` is a number such as 199703.
 
-    It is None for what has no known month: counted by a release that didn't note months, or deleted by an
-    event that didn't tell the date.
+    It is None for an unknown month: of invoices that a release without months counted, or that an event
+    without their date deleted.
     """
 
     month: int | None
@@ -22,7 +22,7 @@ class Month(NamedTuple):
 
 
 class Months:
-    """The months in one accounts.db, ascending, what has none at the end. Their cents come to the total.
+    """The months in one accounts.db, ascending, an unknown month last. Their cents come to the total.
 
     With `owner`, as if there were no accounts but that user's.
     """
@@ -94,7 +94,7 @@ def _numbered(month: int) -> int:
 
 
 def _with_the_rest(months: list[Month], total: int) -> list[Month]:
-    """Those with a number, but none at the ends in which nothing happened; and what is left of the total."""
+    """The known months without empty ones at both ends, and the rest of the total as an unknown month."""
     known = [each for each in months if each.month != NO_MONTH]
     while known and not any(known[-1][1:]):
         known.pop()

@@ -42,7 +42,7 @@ class Node(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Node | None":
-        """As `{stream}:nodes` has it; None for what nobody of ours has written."""
+        """Read a value of `{stream}:nodes`; None for what Tally has not written."""
         found = _NODE.fullmatch(text)
         if found is None or int(found[1]) > HIGHEST:
             return None
@@ -95,12 +95,12 @@ def known_nodes(database: Database) -> dict[str, Node]:
 
 
 def parsed(texts: Mapping[str, str]) -> dict[str, Node]:
-    """What `{stream}:nodes` has, without what can't be read."""
+    """The values of `{stream}:nodes` that can be read."""
     return {name: node for name, text in texts.items() if (node := Node.parse(text))}
 
 
 def address_of(database: Database, number: int) -> str | None:
-    """Where that node's service of this kind is to be found, as far as is known; None for an unknown node."""
+    """The last known address of that node's service of this kind; None for an unknown node."""
     for name, node in known_nodes(database).items():
         if node.number == number and node.has_number and name.startswith(f"{database.service}@"):
             return node.url
@@ -113,9 +113,9 @@ def follows(database: Database) -> bool:
 
 
 def untold(database: Database) -> dict[str, int]:
-    """Of a standby that was a primary, the names under which it has accepted what it had not told then.
+    """The names under which a standby had accepted events, as a primary, that it had not published then.
 
-    With the last number that it had told.
+    With the last number that it had published.
     """
     return msgspec.json.decode(database.meta(UNTOLD) or "{}", type=dict[str, int])
 
@@ -126,13 +126,13 @@ def differs(database: Database) -> bool:
 
 
 def keep(database: Database, nodes: dict[str, str]) -> None:
-    """Keep what is known of all nodes, in a transaction of its own."""
+    """Keep the registry in the database, in a transaction of its own."""
     with database.transaction():
         database.set_meta(KNOWN, msgspec.json.encode(nodes).decode())
 
 
 def missing(database: Database, kind: str, id: int) -> StoreError:
-    """Why there is no such thing here: another node has it, perhaps."""
+    """The error for a row that isn't here: Misdirected when a known node gave its id, else NotFound."""
     number = node_of(id)
     url = None if number == database.node else address_of(database, number)
     return NotFound(kind, id) if url is None else Misdirected("id", kind, [(0, id)], number, url)

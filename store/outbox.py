@@ -113,10 +113,10 @@ class Outbox:
         return self._incarnation.last is None and incarnations(self._database)[-1] == self._incarnation
 
     def add(self, events: Sequence[Event], cause: Cause = UNKNOWN) -> None:
-        """Append the events of a request, inside the transaction that is open, that of their change.
+        """Append the events of a request, in the open transaction of their change.
 
-        Under the name that the database is written to with: a new one, where it can't know that it holds the
-        newest events of the one before.
+        They get the database's current name: a new one, when it can't know that it holds the newest events of
+        the last.
         """
         self.begin_if_in_doubt()
         together = len(events) <= MOST_TOGETHER
@@ -139,9 +139,9 @@ class Outbox:
         self._last_row = self._database.last_row_id()
 
     def telling(self, change: Callable[[], T]) -> tuple[T, EventRange | None]:
-        """What `change` answers, and the events that it adds, in the transaction that is open.
+        """The answer of `change`, and the events that it adds, in the open transaction.
 
-        Of one that adds none, as all is so already: the newest event there is, if any.
+        When it adds none, as nothing is to change, the newest event there is, if any.
         """
         before = self._added
         answer = change()
@@ -154,16 +154,16 @@ class Outbox:
         return answer, EventRange(newest.source, last, last) if last else None
 
     def _written_to(self) -> Incarnation:
-        """The one that new events get, in the transaction that is open; looked for once in each."""
+        """The name that new events get, looked up once in each transaction."""
         now = self._database.transactions
         if self._current is None or self._current[0] != now:
             self._current = now, incarnations(self._database)[-1]
         return self._current[1]
 
     def begin_if_in_doubt(self) -> None:
-        """Begin a new name where the one before is in doubt. In the transaction, before numbers are given.
+        """Begin a new name when the last is in doubt. In the transaction, before numbers are given.
 
-        Raises NotInPlace, NotPrimary or NotRenewed where nothing may be told from here.
+        Raises NotInPlace, NotPrimary or NotRenewed when nothing may be published from here.
         """
         if refusal := self._database.refusal():
             raise refusal
@@ -176,7 +176,7 @@ class Outbox:
         return self._rows(Range(sequence + 1, ROOM), limit)
 
     def batch(self, sequence: int, limit: int) -> list[OutboxRow]:
-        """Like `after`, and more where a request would be cut: its events come together, or not yet."""
+        """Like `after`, and more where that would cut a request: its events stay together."""
         rows = self.after(sequence, limit)
         if len(rows) == limit:
             last = rows[-1].sequence
@@ -256,7 +256,7 @@ class Outbox:
         self.reach(rows[-1].sequence)
 
     def replace(self, row: OutboxRow) -> None:
-        """Have another event under its number, in the transaction that is open."""
+        """Put another event under the number of this one, in the open transaction."""
         self._database.execute(
             "UPDATE outbox SET type = ?, payload = ?, trace_parent = ?, request_key = ?, by_user = ?"
             " WHERE sequence = ?",
@@ -318,7 +318,7 @@ class Outbox:
         return sum(Outbox(self._database, each)._waiting() for each in incarnations(self._database))
 
     def _waiting(self) -> int:
-        """How many of this name wait; those that are lacking can't be published any more."""
+        """How many of this name wait. Events that the database lacks can't be published any more."""
         first, last = max(self.published(), 0) + 1, self.last()
         lacking = ranges.within(lacking_of(self._database).get(self.source, []), first, last)
         return last - first + 1 - ranges.count(lacking)

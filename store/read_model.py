@@ -1,7 +1,7 @@
 """The read model of accounts.db, built again beside the one that is shown, and then put in its place.
 
 It is what the events told: the customers, the totals, and the inbox that says which events these are.
-The accounts' own rows, the outbox and the rest of accounts.db are nobody else's, and stay.
+The accounts' own rows, the outbox and the rest of accounts.db exist nowhere else, and stay.
 """
 
 import shutil
@@ -50,7 +50,7 @@ _Progress = Callable[[int], None]
 
 
 class Shadow:
-    """An accounts.db that nobody serves, in a folder of its own, made for the one that is served.
+    """An accounts.db in a folder of its own, made to replace what the served one shows.
 
     It begins with `base`: STREAM, or the source of a customers.db that is copied first. It keeps how far it
     has got, so it can be taken up again.
@@ -220,7 +220,7 @@ class Shadow:
                 )
 
     def _apply_others(self, live: Inbox) -> None:
-        """Apply the events that were kept, as far as they have been in what is shown."""
+        """Apply the kept events that were applied in the live database."""
         self._database.execute(_OTHERS)
         entries = [
             Entry(id.encode(), msgspec.msgpack.decode(fields))
@@ -437,4 +437,4 @@ def _with(seen: Mapping[str, Sequence[Range]], entries: Iterable[Entry]) -> dict
 
 def _remove(folder: Path) -> None:
     (folder / accounts.FILE).unlink()
-    shutil.rmtree(folder, ignore_errors=True)  # whoever looks at the database makes files beside it
+    shutil.rmtree(folder, ignore_errors=True)  # a look at the database makes files beside it

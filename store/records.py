@@ -38,14 +38,14 @@ class NewCredit(Struct, frozen=True):
 
 
 class CustomerChange(Struct, frozen=True):
-    """What is to become of a customer; what is UNSET stays."""
+    """A change of a customer; fields that are UNSET stay."""
 
     name: str | UnsetType = UNSET
     account_id: Id | UnsetType = UNSET
 
 
 class InvoiceChange(Struct, frozen=True):
-    """What is to become of an invoice; what is UNSET stays."""
+    """A change of an invoice; fields that are UNSET stay."""
 
     purchase_date: date | UnsetType = UNSET
     purchase_price_cents: int | UnsetType = UNSET
@@ -162,7 +162,7 @@ def shown(row: Customer | Invoice | Credit) -> dict[str, Any]:
 
 
 def beginning(database: Database, row: Customer | Invoice) -> Happening:
-    """How a row began that is as it was then."""
+    """How a row began that has not been changed since."""
     kind = _kind(row)
     by = database.value(f"SELECT created_by FROM {kind} WHERE id = ?", (row.id,))
     return Happening(f"{kind.title()}Created", row.created_date, by, None, shown(row))

@@ -38,7 +38,7 @@ def finder(url: RedisUrl, key: str, answer_seconds: float) -> Find | None:
 
 
 class _Sentinels:
-    """Asks sentinels, one after the other, for the primary; whoever has answered last is asked first."""
+    """Asks sentinels, one after the other, for the primary; the last one that answered is asked first."""
 
     def __init__(self, url: RedisUrl, seconds: float) -> None:
         self._url = url
@@ -90,7 +90,7 @@ class _Sentinels:
 
 
 class _Cluster:
-    """Asks nodes of a cluster, one after the other, for the key; who hasn't got it names who has."""
+    """Asks nodes of a cluster for the key, one after the other; a node without it names the one with it."""
 
     def __init__(self, url: RedisUrl, key: str, seconds: float) -> None:
         self._url = url
@@ -118,7 +118,7 @@ class _Cluster:
         raise redis.ConnectionError(f"no node of the cluster serves {self._key}: {said}") from reasons[-1]
 
     def _from(self, host: Host, deadline: float) -> Host:
-        """Who has the key, as a node says, and the one that it names."""
+        """The node that has the key: `host`, or the one that it names."""
         while True:
             node = redis.Redis(*host, **self._options)
             try:
@@ -147,6 +147,6 @@ def _patience(url: RedisUrl, seconds: float) -> dict[str, Any]:
 
 
 def _tls(url: RedisUrl) -> dict[str, Any]:
-    """The options for TLS, which hold for whoever is asked."""
+    """The options for TLS, for sentinels and nodes alike."""
     options = {name: value for name, value in url.options.items() if name.startswith("ssl_")}
     return {**options, "ssl": True} if url.is_tls else {}

@@ -13,7 +13,7 @@ class Outcome(NamedTuple):
     """What came of letters that were to be tried again; so many were `gone` already.
 
     `failed` has, by the id of each letter that failed again, the letter that it is now. `waiting` were not
-    tried yet. `refused` tells of each, by its id, why nobody would try it.
+    tried yet. `refused` has the reasons, by id, of those that no group would try.
     """
 
     applied: list[DeadLetter]

@@ -1,7 +1,7 @@
 """What users' own systems call their invoices and credits: unique in an account, each kind for itself.
 
-It is held to by whoever records rows, in the transaction that does: customers move between accounts, so no
-index of SQLite's could.
+The code that records rows checks it, in the same transaction. No index of SQLite's could, as customers move
+between accounts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ def schema(table: Table) -> str:
 
 
 def insist_on_new(database: Database, table: Table, new: Sequence[NewInvoice | NewCredit]) -> None:
-    """See that the references of new rows are nobody else's, before they are recorded.
+    """Check the references of new rows, before they are recorded.
 
     Raises ReferenceTaken, or RepeatedReference where two of them have the same.
     """

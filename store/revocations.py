@@ -1,4 +1,4 @@
-"""Whose tokens are good no more, in a file that both services read: customers.db knows no users."""
+"""Revoked tokens, by user, in a file that both services read: customers.db knows no users."""
 
 import os
 import tempfile
@@ -14,7 +14,7 @@ KEPT_SECONDS = 366 * 86_400  # longer than any token is good
 
 
 class Revocation(msgspec.Struct, frozen=True):
-    """What a user was given up to then (seconds) is good no more. Its number may be another's one day."""
+    """A user's tokens up to then (seconds) are revoked. The number may become another user's."""
 
     user: int
     name: str
@@ -30,9 +30,9 @@ class Revocations:
         self._latest: dict[tuple[int, str], int] = {}
 
     def cover(self, user: int, name: str, issued: int) -> bool:
-        """Whether what a user was given at that time is good no more. Sees at once that the list has changed.
+        """Whether a token issued to a user at that time is revoked. Sees changes of the list at once.
 
-        Raises StoreUnavailable where the list can't be read: else whoever damages it would be let in.
+        Raises StoreUnavailable where the list can't be read: else a damaged list would let everybody in.
         """
         try:
             found = os.stat(self._file)
@@ -47,7 +47,7 @@ class Revocations:
         return issued <= self._latest.get((user, name), -1)
 
     def add(self, user: int, name: str, now: int) -> None:
-        """End what a user was given up to now. It is on the disk when this returns. May be repeated.
+        """Revoke a user's tokens up to now. It is on the disk when this returns. May be repeated.
 
         One at a time: in a transaction of accounts.db. Raises StoreUnavailable or OSError.
         """

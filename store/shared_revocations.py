@@ -1,5 +1,4 @@
-"""What was revoked at one node is revoked at all of them: in `{stream}:revoked`, beside each node's own
-list."""
+"""Tokens revoked at one node are revoked at all: `{stream}:revoked`, beside each node's own list."""
 
 import re
 from collections.abc import Callable
@@ -16,7 +15,7 @@ _FIELD = re.compile(r"[0-9]{1,19} .+", re.DOTALL)  # a user's number and name
 class SharedRevocations:
     """One node's list and the one beside the stream: each is told what the other has. Redis may lose its own.
 
-    `locked` is what is held while the node's list is changed.
+    `locked` gives the lock that is held while the node's list is changed.
     """
 
     def __init__(
@@ -48,7 +47,7 @@ class SharedRevocations:
 
 
 def _read(field: bytes, at: bytes, now: int) -> tuple[str, int] | None:
-    """What a node has told; None for what nobody of ours has written."""
+    """A field and its time; None for what Tally has not written."""
     name = field.decode(errors="replace")
     if not _FIELD.fullmatch(name) or not _AT.fullmatch(at) or int(at) > now + _CLOCKS_DIFFER_SECONDS:
         return None

@@ -150,9 +150,9 @@ class Claim(NamedTuple):
 
 
 class Redriven(NamedTuple):
-    """What a group is handed beside the stream: the entry, and the id of the order.
+    """An order to a group beside the stream: the entry, and the id of the order.
 
-    A dead letter to try again, or one that was `discarded`; an event that the group has asked for.
+    It is a dead letter to try again, one that was `discarded`, or an event that the group has asked for.
     """
 
     order: bytes
@@ -197,7 +197,7 @@ _TRIM_KEYS = ("trimmed", "contact", "successors", "holding", "overtaken", "unrea
 
 
 class EventStream:
-    """The stream at `key`, and what is kept beside it under `{key}:`."""
+    """The stream at `key`, and the keys beside it, `{key}:…`."""
 
     def __init__(self, client: redis.Redis, key: str) -> None:
         self.client = client
@@ -251,7 +251,7 @@ class EventStream:
     def published_of(self, sources: Sequence[str]) -> list[Published]:
         """How far the stream has got with each source: two commands for all of them, and a third.
 
-        Of an entry that others have removed alone nothing is told, but of the last source's.
+        Only for the last source it is seen when others have removed its newest entry.
         """
         newest = self.published(sources[-1])  # notes of all, where the stream was deleted
         every = self.published_by_source()
@@ -259,7 +259,7 @@ class EventStream:
         return [*(_marked(every.get(each, 0), marks.get(each, "")) for each in sources[:-1]), newest]
 
     def look_for_loss(self) -> None:
-        """See whether the stream was deleted, and note it: once the groups are there again, none can tell."""
+        """Note it if the stream was deleted: once the groups are made again, that can't be seen any more."""
         self.publish("", 0, [])
 
     def published_by_source(self) -> dict[str, int]:
@@ -334,7 +334,7 @@ class EventStream:
         return bool(self.client.exists(self.beside("trimmed")))
 
     def heirs(self) -> dict[str, str]:
-        """Each source that a database began after another, and that other."""
+        """Each source that follows another, as its database began anew, and that other."""
         begun = self.hash("incarnations")
         return {successor: former for former, successor in self.hash("successors").items()} | begun
 
@@ -447,7 +447,7 @@ class _Request:
         return answer
 
     def abandon(self) -> None:
-        """Never ask for the answer. What Redis does, or has done, it does all the same."""
+        """Give up the answer. Redis carries the commands out all the same."""
         self._connection.disconnect()  # type: ignore[no-untyped-call]
         self._pool.release(self._connection)
 
@@ -479,9 +479,9 @@ class Publishing:
     ) -> None:
         """Publish like `EventStream.publish`; `answer` answers.
 
-        They are of no concern to `groups`: none of these is handed them, unless it has others to
-        read before. Where the event before them has another payload on the stream than `before`, another
-        database publishes under this name, and nothing is published.
+        `groups` skip them, unless they have others to read first. `before` is the payload of the event before
+        them: when the stream has another, another database publishes under this name, and nothing is
+        published.
         """
         self._connection = self._connection or self._pool.get_connection()
         self._unanswered += 1
@@ -504,7 +504,7 @@ class Publishing:
         return answer
 
     def abandon(self) -> None:
-        """Never ask for the answers: what was sent may be published or not. May be repeated."""
+        """Give up the answers: sent batches may be published or not. May be repeated."""
         if self._connection:
             self._connection.disconnect()
             self._let_go()
@@ -598,7 +598,7 @@ class ConsumerGroup:
         return self._ahead is not None
 
     def forget_ahead(self) -> None:
-        """Leave entries that have been asked for to `read_pending`. May be repeated."""
+        """Give up entries that were asked for: `read_pending` answers them. May be repeated."""
         for asked in (self._ahead, self._acknowledging):
             if asked:
                 asked[0].abandon()
@@ -621,12 +621,12 @@ class ConsumerGroup:
         return Claim(cursor, named, nameless=len(entries) - len(named))
 
     def acknowledge(self, ids: Collection[bytes], age: Age = Age()) -> None:  # noqa: B008 -- a value
-        """Tell that the entries are done with, by a database of that age. May be repeated.
+        """Acknowledge entries, applied by a database of that age. May be repeated.
 
-        Where more have been asked for already, Redis's answer is waited for, and raised, with them.
+        When more entries were asked for already, this doesn't wait: the next call waits for both answers.
 
-        The age goes first: should Redis end in between, a database that is older still shows. XACK is no
-        part of the script, as from there it costs Redis a half more.
+        The age goes first: if Redis ends in between, an older database can still be told. XACK is not in the
+        script, as it would cost Redis half as much again there.
         """
         if not ids:
             self._note(age)
@@ -656,7 +656,7 @@ class ConsumerGroup:
         return None if noted is None else Age.parse(noted.decode())
 
     def has_begun(self) -> bool:
-        """Whether the group has been handed, or has passed over, anything."""
+        """Whether the group has been handed, or has skipped, anything."""
         info = self._info()
         return info is not None and info["last-delivered-id"] != b"0-0"
 

@@ -15,7 +15,7 @@ TraceParentOf = Callable[[Event], str | None]
 
 
 def no_trace(event: Event) -> None:
-    """For events of which nothing is known."""
+    """Knows of no trace."""
 
 
 def parse(raw: str | None) -> str | None:

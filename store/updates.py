@@ -1,7 +1,7 @@
-"""Which update of a customer or an account counts: in whatever order they come, the highest revision.
+"""Updates of customers and accounts: the highest revision counts, in whatever order they come.
 
-Of two with the same revision, made by two databases at once, it is the one with the greater payload: so all
-agree. An update that comes before the creation that it belongs to is known by it already.
+Two databases may give the same revision at once: then the greater payload counts, everywhere. An update may
+come before its creation.
 """
 
 from collections.abc import Collection
@@ -27,7 +27,7 @@ CREATE TABLE updated (
 
 
 def is_newest(database: Database, kind: Kind, id: int, revision: int, payload: bytes) -> bool:
-    """Whether an update counts, among all that came; from now on it does, if so. In the open transaction."""
+    """Note an update if it is the newest so far, and answer whether it is. In the open transaction."""
     database.execute(
         "INSERT INTO updated VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE"
         " SET revision = excluded.revision, payload = excluded.payload"
