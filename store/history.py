@@ -3,7 +3,6 @@
 Most are never changed: their own row tells how they began. That is noted here with the first change.
 """
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -56,7 +55,10 @@ class History:
         )
         self._database.insert(
             "history (kind, row_id, event, at, by_user, before, after)",
-            [self._row(id, each) for each in ([] if is_known else [beginning]) + [change]],
+            [
+                (self._kind, id, each.event, each.at, each.by, _text(each.before), _text(each.after))
+                for each in ([] if is_known else [beginning]) + [change]
+            ],
         )
 
     def beginning(self, id: int) -> dict[str, Any]:
@@ -73,18 +75,12 @@ class History:
             "SELECT event, at, by_user, before, after FROM history WHERE row_id = ? AND kind = ? ORDER BY id",
             (id, self._kind),
         )
-        return [_happening(row) for row in rows]
-
-    def _row(self, id: int, each: Happening) -> Sequence[object]:
-        before, after = (_text(row) for row in (each.before, each.after))
-        return self._kind, id, each.event, each.at, each.by, before, after
+        return [Happening(event, at, by, _row(before), _row(after)) for event, at, by, before, after in rows]
 
 
 def _text(row: dict[str, Any] | None) -> str | None:
     return None if row is None else msgspec.json.encode(row).decode()
 
 
-def _happening(row: Sequence[Any]) -> Happening:
-    event, at, by, *rows = row
-    before, after = (None if text is None else msgspec.json.decode(text) for text in rows)
-    return Happening(event, at, by, before, after)
+def _row(text: str | None) -> dict[str, Any] | None:
+    return None if text is None else msgspec.json.decode(text, type=dict[str, Any])

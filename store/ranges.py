@@ -24,13 +24,7 @@ def merge(ranges: Iterable[Range]) -> list[Range]:
 
 def of(numbers: Iterable[int]) -> list[Range]:
     """These numbers, in as few ranges as hold them, ascending."""
-    found: list[Range] = []
-    for number in sorted(numbers):
-        if found and number <= found[-1].last + 1:
-            found[-1] = Range(found[-1].first, number)
-        else:
-            found.append(Range(number, number))
-    return found
+    return merge(Range(number, number) for number in numbers)
 
 
 def without(ranges: Iterable[Range], taken: Iterable[Range]) -> list[Range]:
@@ -70,11 +64,11 @@ def count(ranges: Iterable[Range]) -> int:
 def first_of(ranges: Sequence[Range], most: int) -> list[Range]:
     """The first `most` numbers of ascending ranges."""
     found: list[Range] = []
-    for each in ranges:
-        left = most - count(found)
-        if left <= 0:
+    for first, last in ranges:
+        if most <= 0:
             break
-        found.append(Range(each.first, min(each.last, each.first + left - 1)))
+        found.append(Range(first, min(last, first + most - 1)))
+        most -= last - first + 1
     return found
 
 

@@ -64,7 +64,7 @@ class Shadow:
         self._database.execute(_UNDATED)
         self._accounts = Accounts(self._database)
         self._inbox = Inbox(self._database)
-        self._seen = msgspec.json.decode(str(self._meta("seen", "{}")), type=dict[str, list[Range]])
+        self._seen = msgspec.json.decode(self._database.meta("seen") or "{}", type=dict[str, list[Range]])
 
     @classmethod
     def at(cls, directory: Path) -> Self:
@@ -85,7 +85,7 @@ class Shadow:
         from the stream that is there now.
         """
         shadow = cls.at(live.path.parent)
-        is_for = shadow._meta("for", ""), shadow._meta("edited", "")
+        is_for = shadow._database.meta("for") or "", shadow._database.meta("edited") or ""
         if is_for == (live.source, edited) and shadow.base in bases and stream.holds(shadow.position):
             return shadow
         shadow.discard()
@@ -99,27 +99,27 @@ class Shadow:
     @property
     def base(self) -> str:
         """What it begins with."""
-        return str(self._meta("base", ""))
+        return str(self._database.meta("base") or "")
 
     @property
     def is_begun(self) -> bool:
         """Whether it has its base; if not, `copy` is to be called."""
-        return self.base == STREAM or bool(self._meta("copied", 0))
+        return self.base == STREAM or bool(self._database.meta("copied"))
 
     @property
     def position(self) -> bytes:
         """The last entry of the stream that is in here."""
-        return str(self._meta(_POSITION, "0-0")).encode()
+        return str(self._database.meta(_POSITION) or "0-0").encode()
 
     @property
     def count(self) -> int:
         """How many entries of the stream are in here."""
-        return int(self._meta("count", 0))
+        return int(self._database.meta("count") or 0)
 
     @property
     def has_failures(self) -> bool:
         """Whether there were events whose handling raised: the consumers have to try these again."""
-        return bool(self._meta("failed", 0))
+        return bool(self._database.meta("failed"))
 
     def copy(self, customers: Database, advance: _Progress) -> None:
         """Begin with what customers.db holds at one moment. All of it or nothing."""
@@ -182,7 +182,7 @@ class Shadow:
     @property
     def _own(self) -> "_Own | None":
         """What the customers.db knows that this was made from, if it was."""
-        noted = str(self._meta("own", ""))
+        noted = self._database.meta("own")
         return msgspec.json.decode(noted, type=_Own) if noted else None
 
     def _keep_others(
@@ -286,10 +286,6 @@ class Shadow:
         """Leave nothing behind."""
         self._database.close()
         _remove(self._folder)
-
-    def _meta(self, key: str, default: str | int) -> str | int:
-        value: str | int | None = self._database.meta(key)
-        return default if value is None else value
 
 
 class _Own(msgspec.Struct, frozen=True):
