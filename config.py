@@ -9,7 +9,7 @@ import pwd
 import re
 import shlex
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -201,16 +201,12 @@ def load(
     if file is None and not _is_checkout(package):
         directory = reading.find_lasting_directory(directory, environment)
     settings = Settings(directory, reading.signing_key, **sections)  # type: ignore[arg-type]
-    settings = msgspec.structs.replace(settings, redis=_with_absolute_files(settings.redis, beside))
+    files = {key: str(beside / file) for key, file in settings.redis.tls_files.items()}
+    settings = msgspec.structs.replace(settings, redis=msgspec.structs.replace(settings.redis, **files))
     reading.find_contradictions(settings)
     if reading.faults:
         raise InvalidSettings(reading.faults)
     return settings
-
-
-def _with_absolute_files(settings: RedisSettings, beside: Path) -> RedisSettings:
-    absolute = {key: str(beside / file) for key, file in settings.tls_files.items()}
-    return msgspec.structs.replace(settings, **absolute)
 
 
 def _is_checkout(package: Path) -> bool:
@@ -293,51 +289,8 @@ class _Reading:
 
     def find_contradictions(self, settings: Settings) -> None:
         """Look for what no single key can tell."""
-        for name, service in (("customers", settings.customers), ("accounts", settings.accounts)):
-            if settings.auth.mode == "off" and not is_loopback(service.host):
-                self._contradiction(
-                    f"{name}.host",
-                    f'{service.host!r}, which other machines can reach while auth.mode is "off"',
-                    'auth.mode = "jwt", or a loopback address such as "127.0.0.1"',
-                )
-        customers, accounts = settings.customers, settings.accounts
-        if (customers.host, customers.port) == (accounts.host, accounts.port):
-            found = f"{accounts.port}, the port of the customers service"
-            self._contradiction("accounts.port", found, "another")
-        self._look_at_redis(settings.redis)
-        if 0 < settings.node.failover_seconds < SHORTEST_FAILOVER:
-            found = f"{settings.node.failover_seconds:g}"
-            self._contradiction("node.failover_seconds", found, f"0, or at least {SHORTEST_FAILOVER}")
-        if settings.redis.replicas and settings.waits_for_replicas is None:
-            expected = 'customers.answer_after = "publish", or no replicas'
-            self._contradiction("redis.replicas", str(settings.redis.replicas), expected)
-        if settings.redis.replicas and settings.redis.embedded != "never":
-            found = f"{settings.redis.embedded}, and a private Redis has no replicas"
-            self._contradiction("redis.embedded", found, '"never", or no redis.replicas')
-
-    def _look_at_redis(self, settings: RedisSettings) -> None:
-        try:
-            address = RedisUrl(settings.url)
-        except TypeError as error:
-            unknown = re.search(r"argument '(\w+)'", str(error))
-            found = f"the option {unknown[1]!r}, which redis-py doesn't know" if unknown else _HIDDEN
-            self._contradiction("redis.url", found, "redis://host:port/db, with options that it knows")
-            return
-        except ValueError:
-            self._contradiction("redis.url", _HIDDEN, FORMS)
-            return
-        for key, file in settings.tls_files.items():
-            if not address.is_tls:
-                self._contradiction(f"redis.{key}", "a file for TLS", "rediss in redis.url")
-            elif not os.access(file, os.R_OK):
-                self._contradiction(f"redis.{key}", file, "a file that is there and can be read")
-        if bool(settings.cert_file) != bool(settings.key_file):
-            missing = "key_file" if settings.cert_file else "cert_file"
-            self._contradiction(f"redis.{missing}", "no file", "the one that belongs to the other")
-        for option, file in address.files.items():
-            if not os.access(file, os.R_OK):
-                expected = "a file that is there and can be read"
-                self._contradiction("redis.url", f"{option}={file}", expected)
+        for name, found, expected in _contradictions(settings):
+            self._fault(self._sources.get(name, str(self._path)), name, found, expected)
 
     def _document(self) -> dict[str, Any]:
         try:
@@ -359,19 +312,17 @@ class _Reading:
         kinds = {field.name: field.type for field in msgspec.structs.fields(SECTIONS[section])}
         name = f"{section}.{_name(key)}"
         if name == "auth.signing_key":
-            self._fault(
-                source, name, "a secret in a settings file", f"it in the environment, as {SIGNING_KEY}"
-            )
-            return
-        if key not in kinds:
+            expected = f"it in the environment, as {SIGNING_KEY}"
+            self._fault(source, name, "a secret in a settings file", expected)
+        elif key not in kinds:
             self._fault(source, name, "an unknown key", f"one of {', '.join(kinds)}")
-            return
-        try:
-            self.values[section][key] = msgspec.convert(raw, kinds[key], strict=strict)
-            self._sources[name] = source
-        except msgspec.ValidationError:
-            found = _HIDDEN if name == "redis.url" else _show(raw)
-            self._fault(source, name, found, _expected(kinds[key]))
+        else:
+            try:
+                self.values[section][key] = msgspec.convert(raw, kinds[key], strict=strict)
+                self._sources[name] = source
+            except msgspec.ValidationError:
+                found = _HIDDEN if name == "redis.url" else _show(raw)
+                self._fault(source, name, found, _expected(kinds[key]))
 
     def _left_behind(self, old: Path, new: Path) -> None:
         """Release 0.1.0 kept its data in the package; nobody is to find empty databases in its place."""
@@ -380,11 +331,52 @@ class _Reading:
         expected = f"them in {new}, which outlives this installation; stop Tally, then: {move}"
         self._fault(str(old), "data.directory", "databases of an earlier release", expected)
 
-    def _contradiction(self, name: str, found: str, expected: str) -> None:
-        self._fault(self._sources.get(name, str(self._path)), name, found, expected)
-
     def _fault(self, source: str, name: str, found: str, expected: str) -> None:
         self.faults.append(": ".join(filter(None, [source, name, f"found {found}, expected {expected}"])))
+
+
+def _contradictions(settings: Settings) -> Iterator[tuple[str, str, str]]:
+    """Each key that doesn't go with another: its name, what was found, and what was expected."""
+    customers, accounts, redis = settings.customers, settings.accounts, settings.redis
+    for name, service in (("customers", customers), ("accounts", accounts)):
+        if settings.auth.mode == "off" and not is_loopback(service.host):
+            found = f'{service.host!r}, which other machines can reach while auth.mode is "off"'
+            yield f"{name}.host", found, 'auth.mode = "jwt", or a loopback address such as "127.0.0.1"'
+    if (customers.host, customers.port) == (accounts.host, accounts.port):
+        yield "accounts.port", f"{accounts.port}, the port of the customers service", "another"
+    yield from _contradictions_of_redis(redis)
+    if 0 < (seconds := settings.node.failover_seconds) < SHORTEST_FAILOVER:
+        yield "node.failover_seconds", f"{seconds:g}", f"0, or at least {SHORTEST_FAILOVER}"
+    if redis.replicas and settings.waits_for_replicas is None:
+        yield "redis.replicas", str(redis.replicas), 'customers.answer_after = "publish", or no replicas'
+    if redis.replicas and redis.embedded != "never":
+        found = f"{redis.embedded}, and a private Redis has no replicas"
+        yield "redis.embedded", found, '"never", or no redis.replicas'
+
+
+def _contradictions_of_redis(settings: RedisSettings) -> Iterator[tuple[str, str, str]]:
+    try:
+        address = RedisUrl(settings.url)
+    except TypeError as error:
+        unknown = re.search(r"argument '(\w+)'", str(error))
+        found = f"the option {unknown[1]!r}, which redis-py doesn't know" if unknown else _HIDDEN
+        yield "redis.url", found, "redis://host:port/db, with options that it knows"
+        return
+    except ValueError:
+        yield "redis.url", _HIDDEN, FORMS
+        return
+    readable = "a file that is there and can be read"
+    for key, file in settings.tls_files.items():
+        if not address.is_tls:
+            yield f"redis.{key}", "a file for TLS", "rediss in redis.url"
+        elif not os.access(file, os.R_OK):
+            yield f"redis.{key}", file, readable
+    if bool(settings.cert_file) != bool(settings.key_file):
+        missing = "key_file" if settings.cert_file else "cert_file"
+        yield f"redis.{missing}", "no file", "the one that belongs to the other"
+    for option, file in address.files.items():
+        if not os.access(file, os.R_OK):
+            yield "redis.url", f"{option}={file}", readable
 
 
 _HIDDEN = "a value that is not shown, as it may hold a password"
@@ -408,9 +400,8 @@ def _expected(kind: Any) -> str:
     if "pattern" in schema:
         return f"text matching {schema['pattern']}"
     words = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "text"}
-    bounds = ""
     if "minimum" in schema:
-        bounds = f" from {schema['minimum']} to {schema['maximum']}"
-    elif "exclusiveMinimum" in schema:
-        bounds = f" above {schema['exclusiveMinimum']} and up to {schema['maximum']}"
-    return words[schema["type"]] + bounds
+        return f"{words[schema['type']]} from {schema['minimum']} to {schema['maximum']}"
+    if "exclusiveMinimum" in schema:
+        return f"{words[schema['type']]} above {schema['exclusiveMinimum']} and up to {schema['maximum']}"
+    return words[schema["type"]]
