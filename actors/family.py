@@ -1,6 +1,6 @@
 """Who is there: the actors that the settings ask for, and what each runs as.
 
-This, `services.py` and `supervisor.py` are the only places that know which concrete parts go together.
+This, `services.py` and `commands/run.py` are the only places that know which concrete parts go together.
 """
 
 import mmap

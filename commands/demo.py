@@ -4,16 +4,24 @@ Every request has an Idempotency-Key that is the same each time, and the account
 was begun. So an interrupted demo is finished by another: what is there already is not made twice.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import date, datetime, timedelta
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-import msgspec
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay
-from tenacity.wait import wait_random_exponential
+import click
 
-from tally.commands.service_client import LIGHT, PATIENCE_SECONDS, Refused, ServiceClient, Unavailable
+from tally.commands.command_line import Failed
+from tally.commands.service_client import (
+    LIGHT,
+    Refused,
+    ServiceClient,
+    Unavailable,
+    address,
+    insisting,
+    patient,
+)
+from tally.commands.shared import Command, faults_told, token_option
 from tally.config import Settings
 from tally.events import now
 from tally.http.exports import meant
@@ -26,23 +34,29 @@ _TOLD = "Made by tally demo on "  # and the day: the description of every accoun
 _MARGIN_SECONDS = 600  # a demo that was begun earlier than this before its keys end is not gone on with
 _SHOWN_SECONDS = 30  # how long what was recorded is waited for to be shown
 
-T = TypeVar("T")
 
+@click.command(cls=Command, example="demo")
+@token_option
+def demo(settings: Settings, token: str | None) -> None:
+    """Fill an empty, running Tally with accounts, customers and invoices to look at.
 
-class CannotMake(Exception):
-    """The demo can't be made, or can't be finished; the message says why, and what to do."""
-
-
-class _Made(msgspec.Struct):
-    """The answer to one request."""
-
-    id: str
-
-
-class _ManyMade(msgspec.Struct):
-    """The answer to a batch."""
-
-    ids: list[str]
+    They are invented, cover the last 24 months, and are the same each time but for the day. Where there are
+    accounts or customers already, nothing is changed. Run it again when it was interrupted: it goes on. With
+    users, it takes an admin's token.
+    """
+    with (
+        faults_told(settings, interrupted="interrupted; run the same command again to go on"),
+        closing(ServiceClient("accounts", settings.accounts, token)) as accounts,
+        closing(ServiceClient("customers", settings.customers, token)) as customers,
+    ):
+        made = fill(accounts, customers)
+    days = f"{made.invoices[0].day} to {made.invoices[-1].day}"
+    click.echo(
+        f"{len(ACCOUNTS)} accounts, {len(made.customers)} customers, {len(made.invoices):,} invoices and"
+        f" {len(made.credits)} credits from {days}: {made.total_cents / 100:,.2f} in all"
+    )
+    click.echo(f"accounts and their revenue: {settings.node.url_accounts or address(settings.accounts)}/")
+    click.echo(f"customers and invoices:     {settings.node.url_customers or address(settings.customers)}/")
 
 
 class _Account(NamedTuple):
@@ -54,37 +68,23 @@ class _Account(NamedTuple):
     created: datetime
 
 
-def make(settings: Settings, token: str | None) -> Demo:
+def fill(accounts: ServiceClient, customers: ServiceClient) -> Demo:
     """Make the demo in a running Tally that has no accounts and no customers; answer it once it is shown.
 
-    May be repeated after an interruption: nothing is added twice. Raises CannotMake.
+    May be repeated after an interruption: nothing is added twice. Raises Failed.
     """
-    with (
-        closing(ServiceClient("accounts", settings.accounts, token)) as accounts,
-        closing(ServiceClient("customers", settings.customers, token)) as customers,
-    ):
-        return fill(accounts, customers)
-
-
-def fill(accounts: ServiceClient, customers: ServiceClient) -> Demo:
-    """The same, by clients of the two services."""
-    try:
+    with insisting("is Tally running?"):
         day = _begun(accounts, customers) or now().date()
-    except Unavailable as error:
-        raise CannotMake(f"{error}; is Tally running?") from error
-    except Refused as error:
-        raise CannotMake(str(error)) from error
     try:
-        return _Maker(accounts, customers, day).make()
-    except Unavailable as error:
-        raise CannotMake(f"{error}; run the same command again to go on") from error
+        with insisting("run the same command again to go on"):
+            return _Maker(accounts, customers, day).make()
     except Refused as error:
-        remedy = "; demo wants an admin's token" if error.status == 403 else ""
-        raise CannotMake(f"{error}{remedy}") from error
+        remedy = "; demo wants an admin's token" if error.http_status == 403 else ""
+        raise Failed(f"{error}{remedy}") from error
 
 
 def _begun(accounts: ServiceClient, customers: ServiceClient) -> date | None:
-    """The day of a demo that was begun and not finished; None where there is nothing. Raises CannotMake."""
+    """The day of a demo that was begun and not finished; None where there is nothing. Raises Failed."""
     there = [
         _Account(meant(name), meant(description), meant(owner), datetime.fromisoformat(created))
         for _, name, description, owner, created, *_ in accounts.rows("/accounts")
@@ -93,7 +93,7 @@ def _begun(accounts: ServiceClient, customers: ServiceClient) -> date | None:
         return date.fromisoformat(there[0].description.removeprefix(_TOLD))
     if there or customers.get("/customers?limit=1")["customers"]:
         what = "accounts" if there else "customers"
-        raise CannotMake(
+        raise Failed(
             f"this Tally has {what} already, and demo is for an empty one: nothing was changed. Give another"
             " folder, as in TALLY_DATA_DIRECTORY=/tmp/demo, to `run` and to `demo`"
         )
@@ -118,12 +118,7 @@ class _Maker:
         self._accounts = accounts
         self._customers = customers
         self._day = day
-        self._patiently = Retrying(
-            retry=retry_if_exception_type(Unavailable),
-            wait=wait_random_exponential(multiplier=0.1, max=2),
-            stop=stop_after_delay(PATIENCE_SECONDS),
-            reraise=True,
-        )
+        self._patiently = patient()
 
     def make(self) -> Demo:
         demo = made_on(self._day)
@@ -159,39 +154,28 @@ class _Maker:
         try:
             self._wait(self._accounts, LIGHT, self._customers)
         except Unavailable as error:
-            raise CannotMake(f"all is recorded, but not shown yet: {error}; see `status`") from error
+            raise Failed(f"all is recorded, but not shown yet: {error}; see `status`") from error
         return demo
 
     def _open_accounts(self) -> list[str]:
-        told = f"{_TOLD}{self._day}"
-        return [
-            self._post(
-                self._accounts,
-                "/accounts",
-                {"name": each.name, "description": told, "owned_by": each.owned_by},
-                f"accounts-{place}",
-                _Made,
-            ).id
-            for place, each in enumerate(ACCOUNTS)
-        ]
+        told, ids = f"{_TOLD}{self._day}", list[str]()
+        for place, each in enumerate(ACCOUNTS):
+            account = {"name": each.name, "description": told, "owned_by": each.owned_by}
+            ids += self._post(self._accounts, "/accounts", account, f"accounts-{place}")
+        return ids
 
     def _send(self, kind: str, rows: list[dict[str, Any]]) -> list[str]:
         """Make these, in batches, each wholly or not at all; answer their ids."""
-        return [id for start, batch in _batches(rows) for id in self._send_batch(kind, start, batch)]
+        ids: list[str] = []
+        for start in range(0, len(rows), BATCH):
+            batch = rows[start : start + BATCH]
+            ids += self._post(self._customers, f"/{kind}/batch", batch, f"{kind}-{start}")
+        return ids
 
-    def _send_batch(self, kind: str, start: int, batch: list[dict[str, Any]]) -> list[str]:
-        return self._post(self._customers, f"/{kind}/batch", batch, f"{kind}-{start}", _ManyMade).ids
-
-    def _post(self, service: ServiceClient, path: str, content: Any, key: str, answer: type[T]) -> T:
-        made: T = self._patiently(service.post, path, content, f"demo-{self._day}-{key}", answer)
-        return made
+    def _post(self, service: ServiceClient, path: str, content: Any, key: str) -> list[str]:
+        return self._patiently(service.post, path, content, f"demo-{self._day}-{key}")
 
     def _wait(self, reader: ServiceClient, path: str, writer: ServiceClient) -> None:
         """Until the one service has applied what the other has told last."""
         if writer.events:
             self._patiently(reader.get_after, path, writer.events, _SHOWN_SECONDS)
-
-
-def _batches(rows: list[dict[str, Any]]) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    for start in range(0, len(rows), BATCH):
-        yield start, rows[start : start + BATCH]

@@ -4,7 +4,6 @@ import re
 from collections.abc import Collection
 from datetime import timedelta
 
-import click
 import msgspec
 
 from tally.events import PAYLOAD_FIELD, TYPE_FIELD, Id
@@ -13,22 +12,13 @@ from tally.store.stream import Entry
 _AGO = re.compile(r"(?=\d)(?:(\d{1,5})d)?(?:(\d{1,5})h)?(?:(\d{1,5})m)?(?:(\d{1,5})s)?", re.ASCII)
 
 
-class Ago(click.ParamType[timedelta]):
-    """How long ago: days, hours, minutes and seconds, of which some may be left out."""
-
-    name = "ago"
-
-    def convert(
-        self, value: str | timedelta, param: click.Parameter | None, ctx: click.Context | None
-    ) -> timedelta:
-        """Fails, as wrong usage, for what is no such time."""
-        if isinstance(value, timedelta):
-            return value
-        found = _AGO.fullmatch(value)
-        if found is None:
-            self.fail("Expected how long ago, such as 10m, 90s, 2h, 1d or 1h30m", param, ctx)
-        days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
-        return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+def ago(value: str) -> timedelta:
+    """How long ago: days, hours, minutes and seconds, or some of them. Raises ValueError."""
+    found = _AGO.fullmatch(value)
+    if found is None:
+        raise ValueError("Expected how long ago, such as 10m, 90s, 2h, 1d or 1h30m")
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
 
 
 class _Names(msgspec.Struct):

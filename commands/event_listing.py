@@ -15,7 +15,7 @@ from tally.commands.event_choice import Choice
 from tally.events import EVENT_TYPES, PAYLOAD_FIELD, TYPE_FIELD
 from tally.http.visible import printable
 from tally.store.dead_letters import DeadLetter
-from tally.store.stream import BLOCK_MS, Entry, entry_time
+from tally.store.stream import BLOCK_MS, Entry, EventStream, entry_time
 
 NEW = "$"  # the id that stands for the end of the stream, as in Redis
 
@@ -71,54 +71,39 @@ Start = str | timedelta
 """The first id, or how long ago, by Redis's clock."""
 
 
-def pages(client: redis.Redis, key: str, start: Start) -> Iterator[list[Entry]]:
+def pages(stream: EventStream, start: Start) -> Iterator[list[Entry]]:
     """The entries from `start` on, up to the last one. Raises RedisError."""
-    position = _before(client, key, start)
-    while page := _read(client, key, position, None):
+    position = _before(stream, start)
+    while page := _read(stream, position, None):
         yield page
         position = page[-1].id.decode()
 
 
-def endless_pages(
-    client: redis.Redis, key: str, start: Start, told: Callable[[str], object]
-) -> Iterator[list[Entry]]:
+def endless_pages(stream: EventStream, start: Start, told: Callable[[str], object]) -> Iterator[list[Entry]]:
     """The same, and then those that come, without end. Raises RedisError only for what won't pass.
 
     While Redis can't be reached it waits: `told` hears of that once, and once when it is over.
     """
-    patiently = _Patience(told)
-    position = patiently(_before, client, key, start)
+
+    def tell_first(state: RetryCallState) -> None:
+        if state.attempt_number == 1 and state.outcome is not None:
+            told(f"Redis does not answer, waiting for it: {state.outcome.exception()}")
+
+    wait = wait_random_exponential(multiplier=0.1, max=1)
+    again = Retrying(retry=retry_if_exception(_will_pass), wait=wait, before_sleep=tell_first, reraise=True)
+
+    def patiently(ask: Callable[..., Any], *arguments: object) -> Any:
+        answer = again(ask, *arguments)
+        if again.statistics["attempt_number"] > 1:
+            told("Redis answers again")
+        return answer
+
+    position = patiently(_before, stream, start)
     while True:
-        page = patiently(_read, client, key, position, BLOCK_MS)
+        page = patiently(_read, stream, position, BLOCK_MS)
         yield page
         if page:
             position = page[-1].id.decode()
-
-
-class _Patience:
-    """Calls a function again until Redis answers."""
-
-    def __init__(self, told: Callable[[str], object]) -> None:
-        self._told = told
-        self._away = False
-        self._retrying = Retrying(
-            retry=retry_if_exception(_will_pass),
-            wait=wait_random_exponential(multiplier=0.1, max=1),
-            before_sleep=self._begins,
-            reraise=True,
-        )
-
-    def __call__(self, ask: Callable[..., Any], *arguments: object) -> Any:
-        answer = self._retrying(ask, *arguments)
-        if self._away:
-            self._told("Redis answers again")
-            self._away = False
-        return answer
-
-    def _begins(self, state: RetryCallState) -> None:
-        if not self._away and state.outcome is not None:
-            self._told(f"Redis does not answer, waiting for it: {state.outcome.exception()}")
-            self._away = True
 
 
 def _will_pass(error: BaseException) -> bool:
@@ -127,19 +112,19 @@ def _will_pass(error: BaseException) -> bool:
     return isinstance(error, redis.ConnectionError | redis.TimeoutError)
 
 
-def _read(client: redis.Redis, key: str, after: str, block_ms: int | None) -> list[Entry]:
-    answer: Any = client.xread({key: after}, count=_PAGE, block=block_ms)
+def _read(stream: EventStream, after: str, block_ms: int | None) -> list[Entry]:
+    answer: Any = stream.client.xread({stream.key: after}, count=_PAGE, block=block_ms)
     return [Entry(id, fields) for _, entries in answer for id, fields in entries]
 
 
-def _before(client: redis.Redis, key: str, start: Start) -> str:
+def _before(stream: EventStream, start: Start) -> str:
     """The id that XREAD is to go on from so that `start` itself is among what it answers."""
     if isinstance(start, timedelta):
-        time: Any = client.time()
+        time: Any = stream.client.time()
         seconds, microseconds = time
         start = str(max(seconds * 1000 + microseconds // 1000 - start // timedelta(milliseconds=1), 0))
     if start == NEW:
-        newest: Any = client.xrevrange(key, count=1)
+        newest: Any = stream.client.xrevrange(stream.key, count=1)
         return newest[0][0].decode() if newest else "0-0"
     milliseconds, _, sequence = start.partition("-")
     number = max((int(milliseconds) << 64) + int(sequence or 0) - 1, 0)

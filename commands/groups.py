@@ -2,23 +2,14 @@
 
 from collections.abc import Mapping
 from contextlib import closing, suppress
-from pathlib import Path
 from typing import Any
 
 import click
 
 from tally.actors.services import SERVICES
 from tally.commands import terminal
-from tally.commands.shared import (
-    FAILED,
-    Group,
-    config_option,
-    confirmed,
-    end,
-    load,
-    printing,
-    stream_of,
-)
+from tally.commands.command_line import Failed
+from tally.commands.shared import Group, confirmed, printing, stream_of
 from tally.config import Settings
 from tally.store import groups as store
 from tally.store.errors import StoreError
@@ -29,61 +20,47 @@ from tally.store.membership import remove as remove_databases
 from tally.store.stream import entry_time
 
 
-@click.group("groups", cls=Group)
-def groups_command() -> None:
-    """See who reads the stream, and remove a group that nobody needs any more.
-
-    \b
-    Example: python supervisor.py groups list
-    """
+@click.group(cls=Group, example="groups list")
+def groups() -> None:
+    """See who reads the stream, and remove a group that nobody needs any more."""
 
 
-@groups_command.command("list")
-@config_option
+@groups.command("list", example="groups list")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def list_(file: Path | None, as_json: bool) -> None:
-    """List the groups: whose each is, how far it has read, what it has in hand and has not read.
-
-    \b
-    Example: python supervisor.py groups list
-    """
-    with stream_of(load(file)) as stream, printing():
-        groups = Groups(stream)
-        holding, overtaken = groups.holding(), groups.overtaken()
-        rows = [_row(group, holding, overtaken) for group in groups.all()]
+def list_(settings: Settings, as_json: bool) -> None:
+    """List the groups: whose each is, how far it has read, what it has in hand and has not read."""
+    with stream_of(settings) as stream, printing():
+        every = Groups(stream)
+        holding, overtaken = every.holding(), every.overtaken()
+        rows = [_row(group, holding, overtaken) for group in every.all()]
     terminal.show_list(rows, as_json, without="nobody reads the stream yet")
 
 
-@groups_command.command()
-@config_option
+@groups.command(example="groups remove accounts@4f2a9c1e")
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Don't ask.")
-def remove(file: Path | None, name: str, yes: bool) -> None:
+def remove(settings: Settings, name: str, yes: bool) -> None:
     """Remove a group: nothing is kept for it any more, and who reads from it begins at the oldest entry.
 
     Where it is of a Tally's database, that counts as gone for good: nobody waits for its events any more. So
     a standby's is removed from its node.
-
-    \b
-    Example: python supervisor.py groups remove accounts@4f2a9c1e
     """
-    settings = load(file)
     with stream_of(settings) as stream:
-        groups = Groups(stream)
-        found = {group.name: group for group in groups.all()}.get(name)
+        every = Groups(stream)
+        found = {group.name: group for group in every.all()}.get(name)
         node = read_nodes(stream).get(name)
         if name in _of_databases(settings, but_former=bool(node and node.is_standby)):
-            end(FAILED, f"{name} is of a database in {settings.directory}, and in use")
+            raise Failed(f"{name} is of a database in {settings.directory}, and in use")
         if seconds := at_work(stream, name):
-            end(FAILED, f"{name} is at work: stop its Tally, and wait for {seconds:.0f} s")
-        if found is None and not groups.is_asked(name):
-            end(FAILED, f"there is no group {name}; `groups list` shows them")
+            raise Failed(f"{name} is at work: stop its Tally, and wait for {seconds:.0f} s")
+        if found is None and not every.is_asked(name):
+            raise Failed(f"there is no group {name}; `groups list` shows them")
         what = "what is asked of it counts as lost"
         if found:
             what = f"with {found.pending:,} entries in hand and {found.unread:,} that it has not read"
         if not confirmed(f"the group {name} goes, {what}; the entries stay on the stream", yes):
-            end(FAILED, "not confirmed, so it stays; --yes confirms beforehand")
-        groups.remove(name)
+            raise Failed("not confirmed, so it stays; --yes confirms beforehand")
+        every.remove(name)
         if node and node.is_standby:
             remove_databases(stream, {name: node})
     click.echo(f"removed {name}")

@@ -6,85 +6,57 @@ and what it holds is not sent again. Each batch goes with an Idempotency-Key, by
 a day what it has done already.
 """
 
-import hashlib
 import os
 import secrets
-import signal
 import tempfile
 import time
-from collections import deque
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
-import msgspec
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception,
-    retry_if_exception_type,
-    stop_after_delay,
-)
-from tenacity.wait import wait_random_exponential
+from tenacity import RetryCallState, stop_after_delay
 
 from tally.actors.stopping import StopOrder
 from tally.commands import known, rejects
+from tally.commands.command_line import Failed
+from tally.commands.import_job import BATCH, Job, Options
+from tally.commands.pace import Pace, stopped_by_signals
 from tally.commands.progress import Bars
-from tally.commands.service_client import LIGHT, PATIENCE_SECONDS, Refused, ServiceClient, Unavailable
+from tally.commands.service_client import (
+    PATIENCE_SECONDS,
+    Refused,
+    ServiceClient,
+    Unavailable,
+    insisting,
+    patient,
+)
 from tally.config import Settings
 from tally.events import Id, rfc3339
 from tally.importing import purchase_file
-from tally.importing.comparing import Comparison, Identity
+from tally.importing.comparing import Comparison
 from tally.importing.import_report import Report
-from tally.importing.purchase_file import PurchaseFile, Reading
+from tally.importing.purchase_file import PurchaseFile
 from tally.importing.tables import NoTable
 from tally.store import ranges
 from tally.store.idempotency import KEPT_SECONDS
 from tally.store.import_note import ImportNote, Kind, Origin, Sent
 
-BATCH = 1000  # rows a request: it holds the database for some 50 ms, and others get in between
-AHEAD = 3  # batches that may be recorded and not shown yet: what others record comes behind them
 BAD_ROWS_SHOWN = 20
 FEW = 10  # of a hundred rows: where more are bad, leaving them out is no advice
+GO_ON = "run the same command again to go on"
 
 NOBODY = "0"  # in the note: a customer whose rows were left out, as they were bad
 
-_FORMAT = "tally import 1"  # a part of every key: to be changed when other rows are made of a file
 _MARGIN_SECONDS = 600  # the service has kept a key for a little longer than we have been waiting
 _SPOOLED_BYTES = 64 * 1024**2  # of standard input, which is read twice; more goes to a file
-_SHOWN_SECONDS = 10  # how long what was recorded is waited for to be shown
-
-
-class CannotImport(Exception):
-    """The import can't begin, or can't go on; the message says why, and what to do."""
-
-
-class Interrupted(Exception):
-    """The import was told to stop, and can be taken up again."""
-
-
-class Options(NamedTuple):
-    """How the file is read, by what it is known again, and what is done with it.
-
-    Without an `account_id`, each row has its own.
-    """
-
-    reading: Reading
-    delimiter: str | None
-    account_id: Id | None
-    identity: Identity
-    skip_bad: bool = False
-    resend: bool = False
-    dry_run: bool = False
-    rejects: Path | None = None
 
 
 def import_file(settings: Settings, source: BinaryIO, options: Options, token: str | None) -> Report:
     """Import what `source` holds; answer what was done. Tells on standard error meanwhile.
 
     May be repeated at any time, also after any interruption: nothing is added twice.
-    Raises CannotImport, Interrupted, StoreError or OSError.
+    Raises Failed, StoreError or OSError.
     """
     with (
         Bars() as bars,
@@ -94,12 +66,12 @@ def import_file(settings: Settings, source: BinaryIO, options: Options, token: s
     ):
         account_of = _account_of(accounts, options.account_id)
         found = _read(file, options, bars)
-        job = _Job(found, options)
+        job = Job(found, options)
         with (
-            _stopped_by_signals() as stopping,
+            stopped_by_signals() as stopping,
             closing(ImportNote(settings.directory, job.name, make=not options.dry_run)) as note,
         ):
-            importer = _Importer(job, note, customers, account_of, _Pace(accounts), stopping, bars)
+            importer = _Importer(job, note, customers, account_of, Pace(accounts), stopping, bars)
             return importer.run(file)
 
 
@@ -117,96 +89,30 @@ def seekable(source: BinaryIO) -> Iterator[BinaryIO]:
 
 
 def _read(file: BinaryIO, options: Options, bars: Bars) -> PurchaseFile:
-    """Raises CannotImport where there is nothing in it."""
+    """Raises Failed where there is nothing in it."""
     try:
         found = purchase_file.read(file, options.reading, options.delimiter, bars.add("reading"))
     except NoTable as error:
-        raise CannotImport(str(error)) from error
+        raise Failed(str(error)) from error
     if not found.rows:
-        raise CannotImport("nothing was imported: there is no row in the file, but the names of the columns")
+        raise Failed("nothing was imported: there is no row in the file, but the names of the columns")
     if found.rows == found.passed_over:
-        raise CannotImport(f"nothing was imported: --where takes none of the {found.rows:,} rows")
+        raise Failed(f"nothing was imported: --where takes none of the {found.rows:,} rows")
     return found
 
 
 def _account_of(accounts: ServiceClient, account_id: Id | None) -> Callable[[str], Id]:
-    """What tells which account a row belongs to. Raises CannotImport."""
-    try:
+    """What tells which account a row belongs to. Raises Failed."""
+    with insisting("is Tally running?"):
         if account_id is None:
             return known.accounts_by_name(accounts)
-        accounts.get(f"/accounts/{account_id}/customers?limit=1")
-    except Unavailable as error:
-        raise CannotImport(f"{error}; is Tally running?") from error
-    except Refused as error:
-        if error.status == 404:
-            raise CannotImport(f"there is no account {account_id}; GET /accounts lists them") from error
-        raise CannotImport(str(error)) from error
+        try:
+            accounts.get(f"/accounts/{account_id}/customers?limit=1")
+        except Refused as error:
+            if error.http_status == 404:
+                raise Failed(f"there is no account {account_id}; GET /accounts lists them") from error
+            raise
     return lambda text: account_id
-
-
-class _Made(msgspec.Struct):
-    """The answer to a batch."""
-
-    ids: list[str]
-
-
-class _Job:
-    """What is to be made of a file. `name` is the same for the same content, account and way of reading."""
-
-    def __init__(self, file: PurchaseFile, options: Options) -> None:
-        self.file = file
-        self.options = options
-        self.purchases = file.purchases
-        self.buyers = file.purchases.buyers
-        reading, account = options.reading, options.account_id
-        columns = (reading.customer, reading.date, reading.amount)  # all there was in 0.1.0, whose names hold
-        told: list[Any] = [_FORMAT, file.digest, str(account or ""), columns, file.delimiter]
-        others = msgspec.structs.replace(reading, customer="customer", date="purchase_date", amount="amount")
-        if others != Reading():
-            told.append(others)
-        if options.identity.overlapping:
-            told.append("content")
-        self.name = hashlib.sha256(msgspec.json.encode(told)).hexdigest()
-
-    def new_customers(self, places: Sequence[int], accounts: Sequence[Id | None]) -> list[dict[str, Any]]:
-        """The batch that makes these of the file's customers, which belong to `accounts`."""
-        return [{"name": self.buyers[place].name, "account_id": accounts[place]} for place in places]
-
-    def new_purchases(
-        self, kind: Kind, places: Sequence[int], id_of: Callable[[int], int | str]
-    ) -> list[dict[str, Any]]:
-        """The batch that records these of the file's purchases; `id_of` answers the customers' ids."""
-        return [self._new(kind, place, id_of) for place in places]
-
-    def _new(self, kind: Kind, place: int, id_of: Callable[[int], int | str]) -> dict[str, Any]:
-        purchase = self.purchases[place]
-        day, cents = ("credit_date", "credited_cents"), ("purchase_date", "purchase_price_cents")
-        names = day if kind == "credits" else cents
-        new = {
-            "customer_id": str(id_of(purchase.buyer)),
-            names[0]: purchase.date,
-            names[1]: abs(purchase.cents),
-        }
-        return new if purchase.reference is None else {**new, "reference": purchase.reference}
-
-    def requests(self) -> Iterator["_Request"]:
-        """The file's purchases as they are sent, always in the same way."""
-        for start in range(0, len(self.purchases), BATCH):
-            places = range(start, min(start + BATCH, len(self.purchases)))
-            credits = [place for place in places if self.purchases.cents(place) < 0]
-            invoices = [place for place in places if place not in {*credits}] if credits else [*places]
-            if invoices:
-                yield _Request("invoices", start, invoices)
-            if credits:
-                yield _Request("credits", start, credits)
-
-
-class _Request(NamedTuple):
-    """Purchases of a file that are sent together, by their places; the batch begins with number `start`."""
-
-    kind: Kind
-    start: int
-    places: list[int]
 
 
 class _Importer:
@@ -214,11 +120,11 @@ class _Importer:
 
     def __init__(
         self,
-        job: _Job,
+        job: Job,
         note: ImportNote,
         customers: ServiceClient,
         account_of: Callable[[str], Id],
-        pace: "_Pace",
+        pace: Pace,
         stopping: StopOrder,
         bars: Bars,
     ) -> None:
@@ -235,38 +141,29 @@ class _Importer:
         self._added = {"customers": 0, "invoices": 0, "credits": 0}
         self._may_be_done = False  # the batch at hand, by an attempt that had no clear answer
         was_too_long = stop_after_delay(PATIENCE_SECONDS)
-        self._patiently = Retrying(
-            retry=retry_if_exception_type(Unavailable),
-            wait=wait_random_exponential(multiplier=0.1, max=2),
+        self._patiently = patient(
             stop=lambda state: stopping.is_set() or was_too_long(state),
-            sleep=self._sleep,
+            sleep=stopping.wait,
             before_sleep=self._tell_first,
-            reraise=True,
         )
-
-    def _sleep(self, seconds: float) -> None:
-        self._stopping.wait(seconds)
 
     def run(self, file: BinaryIO) -> Report:
         job, note, options = self._job, self._note, self._options
         if self._counts:
             self._insist_on_the_same_database()
             if self._is_in_doubt() and not options.resend:
-                raise CannotImport(self._doubt())
+                raise Failed(self._doubt())
         try:
             compared = self._patiently.copy()(self._compare)
         except Unavailable as error:
-            if self._stopping.is_set():
-                raise Interrupted(self._progress()) from error
-            raise CannotImport(f"{error}; is Tally running?") from error
-        except Refused as error:
-            raise CannotImport(str(error)) from error
+            self._insist_on_going_on()
+            raise Failed(f"{error}; is Tally running?") from error
         bad = dict(sorted({**job.file.bad, **compared.bad}.items()))
         self._tell_bad(file, bad)
         for warning in (*job.file.warnings, *compared.warnings):
             self._bars.say(f"warning: {warning}")
         new = compared.new_buyers(bad)
-        good = any(job.purchases.line(place) not in bad for place in range(len(job.purchases)))
+        good = any(each.line not in bad for each in job.purchases)
         is_refused = not good or bool(bad and not options.skip_bad)
         report = Report(
             job.file, bad, compared.known, compared.updates, len(new), options.dry_run, is_refused
@@ -274,7 +171,7 @@ class _Importer:
         if options.dry_run:
             return report
         if is_refused:
-            raise CannotImport(_nothing_imported(len(bad), job.file.rows, good))
+            raise Failed(_nothing_imported(len(bad), job.file.rows, good))
         account = None if options.account_id is None else str(options.account_id)
         note.begin(Origin(job.file.digest, account))
         self._send_customers(compared, new)
@@ -337,13 +234,11 @@ class _Importer:
         if doubt.kind is None or time.time() - doubt.at.timestamp() > KEPT_SECONDS - _MARGIN_SECONDS:
             return
         try:
-            made: _Made = self._patiently(
-                self._post, f"/{doubt.kind}/batch", content(_places(doubt)), doubt.key
-            )
+            made = self._patiently(self._post, doubt.kind, content(_places(doubt)), doubt.key)
         except Refused:
             self._note.after_refusal()  # another has recorded some of it meanwhile, say
         else:
-            self._note.after_making(doubt.kind, [int(id) for id in made.ids])
+            self._note.after_making(doubt.kind, made)
 
     def _send_customers(self, compared: Comparison, wanted: Container[int]) -> None:
         job, note = self._job, self._note
@@ -396,9 +291,7 @@ class _Importer:
             try:
                 self._patiently(self._service.patch, f"/invoices/{id}", change)
             except (Unavailable, Refused) as error:
-                raise CannotImport(
-                    f"line {purchase.line}: {error}; {self._progress()}; run the same command again to go on"
-                ) from error
+                raise Failed(f"line {purchase.line}: {error}; {self._progress()}; {GO_ON}") from error
             self._note.after_update()
 
     def _send(self, kind: Kind, places: Sequence[int], start: int, batch: list[dict[str, Any]]) -> list[int]:
@@ -409,15 +302,14 @@ class _Importer:
         self._may_be_done = self._note.sending is not None and not in_doubt
         self._note.before_sending(kind, places, key, again=in_doubt)
         try:
-            made: _Made = self._patiently(self._post, f"/{kind}/batch", batch, key)
+            made = self._patiently(self._post, kind, batch, key)
         except (Unavailable, Refused) as error:
             if not self._may_be_done:
                 self._note.after_refusal()
-            if self._stopping.is_set():
-                raise Interrupted(self._progress()) from error
-            raise CannotImport(f"{error}; {self._progress()}; run the same command again to go on") from error
-        self._added[kind] += len(made.ids)
-        return [int(id) for id in made.ids]
+            self._insist_on_going_on()
+            raise Failed(f"{error}; {self._progress()}; {GO_ON}") from error
+        self._added[kind] += len(made)
+        return made
 
     def _key(self, kind: Kind, start: int) -> str:
         """Where a file is known as a whole, the same each time; else nobody else's."""
@@ -428,11 +320,11 @@ class _Importer:
 
     def _insist_on_going_on(self) -> None:
         if self._stopping.is_set():
-            raise Interrupted(self._progress())
+            raise Failed(f"interrupted: {self._progress()}; {GO_ON}")
 
-    def _post(self, path: str, batch: list[dict[str, Any]], key: str) -> _Made:
+    def _post(self, kind: Kind, batch: list[dict[str, Any]], key: str) -> list[int]:
         try:
-            return self._service.post(path, batch, key, _Made)
+            return [int(id) for id in self._service.post(f"/{kind}/batch", batch, key)]
         except (Unavailable, Refused) as error:
             self._may_be_done = self._may_be_done or error.may_be_done
             raise
@@ -442,7 +334,7 @@ class _Importer:
             self._bars.say(f"{state.outcome.exception()}; trying again for up to {PATIENCE_SECONDS} s")
 
     def _tell_bad(self, file: BinaryIO, bad: dict[int, str]) -> None:
-        """Name the first bad rows, and write all of them where they are wanted. Raises CannotImport."""
+        """Name the first bad rows, and write all of them where they are wanted. Raises Failed."""
         for line, reason in [*bad.items()][:BAD_ROWS_SHOWN]:
             self._bars.say(f"line {line}: {reason}")
         if len(bad) > BAD_ROWS_SHOWN:
@@ -474,13 +366,12 @@ class _Importer:
             return
         last = made[-1]
         try:
-            self._service.get(f"/customers/{last}")
-        except Unavailable as error:
-            raise CannotImport(f"{error}; is Tally running?") from error
+            with insisting("is Tally running?"):
+                self._service.get(f"/customers/{last}")
         except Refused as error:
-            if error.status != 404:
-                raise CannotImport(str(error)) from error
-            raise CannotImport(
+            if error.http_status != 404:
+                raise
+            raise Failed(
                 f"an earlier import of this file created customer {last}, who is no longer there; "
                 f"to import the whole file anew, remove {self._note.path}"
             ) from error
@@ -518,7 +409,7 @@ def _insist_on_another_file(rejects: Path, file: BinaryIO) -> None:
     except (OSError, ValueError):
         return
     if same:
-        raise CannotImport(f"--rejects would overwrite {rejects}, which is the file to be imported")
+        raise Failed(f"--rejects would overwrite {rejects}, which is the file to be imported")
 
 
 def _places(sent: Sent) -> list[int]:
@@ -535,55 +426,3 @@ def _nothing_imported(bad: int, rows: int, some_are_good: bool) -> str:
     else:
         remedy += ", or see whether the options are those of this file (--dry-run shows what is read)"
     return f"nothing was imported, as there are bad rows ({bad:,}); {remedy}"
-
-
-class _Pace:
-    """Keeps an import from running ahead of what is shown: what others record would come behind all of it."""
-
-    def __init__(self, accounts: ServiceClient) -> None:
-        self._accounts = accounts
-        self._sent: deque[str] = deque()
-        self._has_told = False
-        self._patiently = Retrying(
-            retry=retry_if_exception(lambda error: isinstance(error, Unavailable) and not self._has_told),
-            wait=wait_random_exponential(multiplier=0.1, max=1),
-            stop=stop_after_delay(_SHOWN_SECONDS),
-            reraise=True,
-        )
-
-    def keep(self, events: str | None, say: Callable[[str], None]) -> None:
-        """Before another batch: wait until the one some before it is shown, or for some seconds.
-
-        `events` are those of the last one, None before the first.
-        """
-        if events is None:
-            return
-        self._sent.append(events)
-        if len(self._sent) <= AHEAD:
-            return
-        try:
-            self._patiently(self._accounts.get_after, LIGHT, self._sent.popleft(), _SHOWN_SECONDS)
-        except (Unavailable, Refused) as error:
-            if not self._has_told:
-                self._has_told = True
-                say(f"what is imported is not shown yet ({error}); going on, slowly")
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[StopOrder]:
-    """The order is given by the first SIGINT or SIGTERM; the second does what it always does."""
-    stopping = StopOrder()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def stop(number: int, _frame: object) -> None:
-        stopping.set()
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in before:
-        signal.signal(number, stop)
-    try:
-        yield stopping
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        stopping.close()

@@ -3,7 +3,6 @@
 import re
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 
 import click
 
@@ -22,9 +21,10 @@ def against(reasons: Sequence[str], dead_letters: bool) -> str | None:
     return next(remedies, "dead-letters list" if dead_letters else None)
 
 
-def called(words: str, file: Path | None) -> str:
+def called(words: str) -> str:
     """The command as it is called here: by the name that this program was called by, with its settings."""
-    name = click.get_current_context().find_root().info_name or "tally"
+    context = click.get_current_context()
+    name, file = context.find_root().info_name or "tally", context.obj
     return f"{name} {words}{f' --config {shlex.quote(str(file))}' if file else ''}"
 
 

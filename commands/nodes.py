@@ -1,77 +1,55 @@
 """`nodes`: the Tallys that share the stream."""
 
-from pathlib import Path
-
 import click
 
 from tally.commands import terminal
-from tally.commands.shared import (
-    FAILED,
-    Group,
-    config_option,
-    confirmed,
-    end,
-    load,
-    printing,
-    stream_of,
-)
+from tally.commands.command_line import Failed
+from tally.commands.shared import Group, confirmed, printing, stream_of
+from tally.config import Settings
 from tally.store.groups import Groups
 from tally.store.membership import at_work, number_of, read_nodes
 from tally.store.membership import remove as remove_databases
 from tally.store.nodes import HIGHEST, Node
 
 
-@click.group("nodes", cls=Group)
-def nodes_command() -> None:
-    """See which Tallys share the stream, and remove one that is gone for good.
-
-    \b
-    Example: python supervisor.py nodes list
-    """
+@click.group(cls=Group, example="nodes list")
+def nodes() -> None:
+    """See which Tallys share the stream, and remove one that is gone for good."""
 
 
-@nodes_command.command("list")
-@config_option
+@nodes.command("list", example="nodes list")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def list_(file: Path | None, as_json: bool) -> None:
-    """List the nodes' databases: their numbers and addresses, and when each has last read the stream.
-
-    \b
-    Example: python supervisor.py nodes list
-    """
-    with stream_of(load(file)) as stream, printing():
-        groups = Groups(stream)
+def list_(settings: Settings, as_json: bool) -> None:
+    """List the nodes' databases: their numbers and addresses, and when each has last read the stream."""
+    with stream_of(settings) as stream, printing():
+        readers = Groups(stream)
         every = sorted(read_nodes(stream).items(), key=lambda named: (named[1].number, named[0]))
-        rows = [_row(name, node, groups.idle_ms(name)) for name, node in every]
+        rows = [_row(name, node, readers.idle_ms(name)) for name, node in every]
     terminal.show_list(rows, as_json, without="no node is known yet")
 
 
-@nodes_command.command()
-@config_option
+@nodes.command(example="nodes remove 2")
 @click.argument("number", type=click.IntRange(0, HIGHEST))
 @click.option("--yes", is_flag=True, help="Don't ask.")
-def remove(file: Path | None, number: int, yes: bool) -> None:
+def remove(settings: Settings, number: int, yes: bool) -> None:
     """Remove the node of that number, which is gone for good: nothing is kept for it any more.
 
     What it has published stays and counts. Another may take its number then, and gives new ids.
-
-    \b
-    Example: python supervisor.py nodes remove 2
     """
-    with stream_of(load(file)) as stream:
-        groups, known = Groups(stream), read_nodes(stream)
+    with stream_of(settings) as stream:
+        readers, known = Groups(stream), read_nodes(stream)
         there = {name: node for name, node in known.items() if node.number == number and not node.is_removed}
         if not there:
-            end(FAILED, f"there is no node {number}; `nodes list` shows them")
+            raise Failed(f"there is no node {number}; `nodes list` shows them")
         for name in there:
             if seconds := at_work(stream, name):
-                end(FAILED, f"node {number} is at work ({name}): stop it, and wait for {seconds:.0f} s")
+                raise Failed(f"node {number} is at work ({name}): stop it, and wait for {seconds:.0f} s")
         told = f"node {number} goes: {' and '.join(sorted(there))}. What it has not published is lost"
         if not confirmed(told, yes):
-            end(FAILED, "not confirmed, so it stays; --yes confirms beforehand")
+            raise Failed("not confirmed, so it stays; --yes confirms beforehand")
         heirs = stream.heirs()
         for name in sorted({*there, *(each for each in heirs if number_of(each, known, heirs) == number)}):
-            groups.remove(name)
+            readers.remove(name)
         remove_databases(stream, there)
     click.echo(f"removed node {number}")
 

@@ -7,16 +7,18 @@ told by an exception of ours anyway.
 import csv
 import http.client
 import io
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 import msgspec
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay
+from tenacity.wait import wait_random_exponential
 
+from tally.commands.command_line import Failed
 from tally.config import AccountsSettings, CustomersSettings
 from tally.redis_url import bracketed
-
-T = TypeVar("T")
 
 PATIENCE_SECONDS = 60  # how long a service may be away, such as for a restart
 LIGHT = "/accounts/0/is-owned-by/nobody"  # on accounts: a call that costs nothing, whatever there is
@@ -27,7 +29,7 @@ _PIECE_BYTES = 64 * 1024
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 where a server listens, and how it is reached from here
 
 
-class Unavailable(Exception):
+class Unavailable(Failed):
     """The service can't be reached, or can't work at the moment; trying again may help.
 
     `may_be_done` tells whether it may have done what was asked all the same.
@@ -38,13 +40,48 @@ class Unavailable(Exception):
         self.may_be_done = may_be_done
 
 
-class Refused(Exception):
-    """The service answered, with the HTTP status `status`, that it will not."""
+class Refused(Failed):
+    """The service answered, with the HTTP status `http_status`, that it will not."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
-        self.status = status
+        self.http_status = status
         self.may_be_done = not 400 <= status < 500
+
+
+def patient(**told: Any) -> Retrying:
+    """Calls a function again while a service is away, for PATIENCE_SECONDS unless `told` otherwise."""
+    usual: dict[str, Any] = {
+        "retry": retry_if_exception_type(Unavailable),
+        "wait": wait_random_exponential(multiplier=0.1, max=2),
+        "stop": stop_after_delay(PATIENCE_SECONDS),
+        "reraise": True,
+    }
+    return Retrying(**usual | told)
+
+
+@contextmanager
+def insisting(remedy: str) -> Iterator[None]:
+    """Where a service can't be reached, the program ends; its message says what to do then."""
+    try:
+        yield
+    except Unavailable as error:
+        raise Failed(f"{error}; {remedy}") from error
+
+
+class _Made(msgspec.Struct):
+    """The answer to a POST: the id of what was made, or all ids of a batch."""
+
+    id: str = ""
+    ids: list[str] = []
+
+    def __post_init__(self) -> None:
+        if not self.id and not self.ids:
+            raise ValueError("Expected ids")
+
+
+def _encoded(content: Any) -> bytes:
+    return msgspec.json.encode(content, enc_hook=str)
 
 
 def address(settings: AccountsSettings | CustomersSettings) -> str:
@@ -74,14 +111,15 @@ class ServiceClient:
         """What is at `path` once these events are applied; Unavailable where that takes longer."""
         return self._request("GET", path, None, {"Tally-After": events, "Prefer": f"wait={seconds}"}, Any)
 
-    def post(self, path: str, content: Any, idempotency_key: str, answer: type[T]) -> T:
-        """Make something, and answer what came back. May be repeated."""
-        made: T = self._send("POST", path, content, {"Idempotency-Key": idempotency_key}, answer)
-        return made
+    def post(self, path: str, content: Any, idempotency_key: str) -> list[str]:
+        """Make something, or all of a batch, and answer the ids. May be repeated."""
+        headers, body = {"Idempotency-Key": idempotency_key}, _encoded(content)
+        made: _Made = self._request("POST", path, body, headers, _Made)
+        return made.ids or [made.id]
 
     def patch(self, path: str, content: Any) -> None:
         """Change something. May be repeated."""
-        self._send("PATCH", path, content, {}, Any)
+        self._request("PATCH", path, _encoded(content), {}, Any)
 
     def delete(self, path: str, revision: int) -> None:
         """Delete something that has this revision; Refused with 412 where it has another. May be repeated."""
@@ -89,38 +127,30 @@ class ServiceClient:
 
     def rows(self, path: str) -> Iterator[list[str]]:
         """The rows of a list, as they come, without the header line. To be read to the end."""
-        try:
-            with self._streamed(path) as response:
-                text = io.TextIOWrapper(response, "utf-8", newline="")
-                rows = csv.reader(text)
-                next(rows, None)
-                yield from rows
-        except (OSError, http.client.HTTPException) as error:
-            raise self._unavailable(error) from error
+        with self._streamed(path) as response:
+            rows = csv.reader(io.TextIOWrapper(response, "utf-8", newline=""))
+            next(rows, None)
+            yield from rows
 
     def download(self, path: str, to: BinaryIO) -> None:
         """Write a list to a file as CSV, as it comes. What is there when this raises is not all of it."""
-        try:
-            with self._streamed(path) as response:
-                while piece := response.read(_PIECE_BYTES):
-                    to.write(piece)
-        except (ConnectionError, TimeoutError, http.client.HTTPException) as error:
-            raise self._unavailable(error) from error
+        with self._streamed(path) as response:
+            shutil.copyfileobj(response, to, _PIECE_BYTES)
 
     @contextmanager
     def _streamed(self, path: str) -> Iterator[http.client.HTTPResponse]:
-        self._connection.request("GET", path, None, {**self._headers, "Accept": "text/csv"})
-        with self._connection.getresponse() as response:
-            if response.status != 200:
-                self._answer(response, response.read(), Any)
-            yield response
+        try:
+            self._connection.request("GET", path, None, {**self._headers, "Accept": "text/csv"})
+            with self._connection.getresponse() as response:
+                if response.status != 200:
+                    self._answer(response, response.read(), Any)
+                yield response
+        except (ConnectionError, TimeoutError, http.client.HTTPException) as error:
+            raise self._unavailable(error) from error
 
     def close(self) -> None:
         """May be repeated."""
         self._connection.close()
-
-    def _send(self, method: str, path: str, content: Any, headers: dict[str, str], answer: Any) -> Any:
-        return self._request(method, path, msgspec.json.encode(content, enc_hook=str), headers, answer)
 
     def _request(
         self, method: str, path: str, body: bytes | None, headers: dict[str, str], answer: Any

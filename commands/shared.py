@@ -1,102 +1,79 @@
 """What every command of the command line has in common."""
 
-import gc
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, TypeVar
 
 import click
 
 from tally import config
 from tally.actors import redis_access
 from tally.commands import inherited
+from tally.commands.command_line import WRONG_USAGE, Exemplified, Failed, say
 from tally.config import InvalidSettings, Settings
 from tally.events import Id
 from tally.store.errors import StoreError
 from tally.store.stream import EventStream, RedisError
 
-FAILED, WRONG_USAGE = 1, 2  # exit statuses; click's own for wrong usage is 2 as well
-# So many are made before Python looks for cycles among them. A batch has thousands, and no cycles: with
-# Python's own 700, looking took a quarter of the time.
-OBJECTS = 10_000
-FROM_A_CHECKOUT = "python supervisor.py"  # how Tally is called there, and in the examples of our docstrings
+T = TypeVar("T")
 
 
-class Command(click.Command):
-    """A command whose help calls Tally by the name that it was called by: `tally`, `python -m tally`."""
-
-    def get_help(self, ctx: click.Context) -> str:
-        """The help, with examples that can be copied."""
-        return super().get_help(ctx).replace(FROM_A_CHECKOUT, ctx.find_root().info_name or "tally")
-
-
-class Group(Command, click.Group):
-    """The same for commands that have others below them."""
-
-    command_class = Command
-
-    def main(self, *arguments: Any, **options: Any) -> Any:
-        """The whole program, whatever it inherits: what it can't do ends it with one clear message."""
-        if fault := inherited.mend():
-            end(WRONG_USAGE, fault)
-        gc.set_threshold(OBJECTS)
-        try:
-            try:
-                return super().main(*arguments, **options)
-            finally:
-                sys.stdout.flush()
-        except inherited.CannotPrint as error:
-            inherited.let_go_of_output()
-            end(FAILED, f"can't write to standard output: {error.strerror}")
-        except BrokenPipeError:
-            inherited.let_go_of_output()
-            sys.exit(FAILED)
-
-
-def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The option `--config FILE`."""
-    return click.option(
-        "--config",
-        "file",
-        type=click.Path(path_type=Path),
-        help="Settings file; it may hold only what differs from the defaults.",
-    )(command)
-
-
-def some_id(_context: object, _parameter: object, value: str | None) -> Id | None:
-    """Click's callback of an option that is the id of an account or a customer."""
-    try:
-        return None if value is None else Id.parse(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
-def token_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The option `--token TOKEN`."""
-    return click.option(
-        "--token",
-        envvar="TALLY_TOKEN",
-        show_envvar=True,
-        callback=_token,
-        help="Of POST /auth/login, where auth.mode is not off.",
-    )(command)
-
-
-def _token(_context: object, _parameter: object, value: str | None) -> str | None:
-    if value is not None and not re.fullmatch("[!-~]+", value):
-        raise click.BadParameter("Expected visible ASCII characters")
-    return value
-
-
-def load(file: Path | None) -> Settings:
-    """The settings; ends the program with WRONG_USAGE and every fault when they don't hold."""
+def _load(context: click.Context, _parameter: object, file: Path | None) -> Settings:
+    context.obj = file  # for `next_command`
     try:
         return config.load(file)
     except InvalidSettings as error:
-        end(WRONG_USAGE, "\n".join(error.faults))
+        raise Failed("\n".join(error.faults), WRONG_USAGE) from error
+
+
+class Command(Exemplified):
+    """A command that takes `--config FILE`, and gets the Settings; where they don't hold, it ends."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        text = "Settings file; it may hold only what differs from the defaults."
+        kind = click.Path(path_type=Path)
+        self.params.insert(0, click.Option(["--config", "settings"], type=kind, callback=_load, help=text))
+
+
+class Group(Exemplified, click.Group):
+    """A command that has others below it."""
+
+    command_class = Command
+
+
+def parsed(parse: Callable[[str], T]) -> Callable[[object, object, str | None], T | None]:
+    """Click's callback of an option that `parse` reads; a ValueError of that says what is expected."""
+
+    def callback(_context: object, _parameter: object, value: str | None) -> T | None:
+        try:
+            return None if value is None else parse(value)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+
+    return callback
+
+
+some_id = parsed(Id.parse)
+"""Click's callback of an option that is the id of an account or a customer."""
+
+
+def _token(value: str) -> str:
+    if not re.fullmatch("[!-~]+", value):
+        raise ValueError("Expected visible ASCII characters")
+    return value
+
+
+token_option = click.option(
+    "--token",
+    envvar="TALLY_TOKEN",
+    show_envvar=True,
+    callback=parsed(_token),
+    help="Of POST /auth/login, where auth.mode is not off.",
+)
 
 
 def confirmed(told: str, yes: bool) -> bool:
@@ -111,12 +88,6 @@ def confirmed(told: str, yes: bool) -> bool:
         return False
 
 
-def redis_url(settings: Settings) -> str:
-    """By which the stream is reached; ends the program with FAILED when Tally's way in can't be used."""
-    with faults_told(settings):
-        return redis_access.url(settings)
-
-
 ALONE = " (a private one alone: `run --only redis`)"
 """What makes a private Redis answer while Tally is stopped."""
 
@@ -125,32 +96,36 @@ ALONE = " (a private one alone: `run --only redis`)"
 def faults_told(
     settings: Settings,
     *known: type[Exception],
+    where: str = "",
     without_redis: str = "",
     interrupted: str = "interrupted; run the same command again",
 ) -> Iterator[None]:
-    """Whatever goes wrong inside ends the program with FAILED and one clear message.
+    """Whatever goes wrong inside ends the program with one clear message.
 
-    Errors of the kinds `known` tell themselves, as a StoreError does. `without_redis` is added where Redis
-    does not answer.
+    Errors of the kinds `known`, and every StoreError, have one. `where` is the file that is at fault where an
+    OSError names none, else it is the data directory. `without_redis` is added where Redis does not answer,
+    and Ctrl-C ends the program with `interrupted`.
     """
     try:
         yield
     except RedisError as error:
-        end(FAILED, f"Redis at {settings.redis.address}: {error}{without_redis}")
+        raise Failed(f"Redis at {settings.redis.address}: {error}{without_redis}") from error
     except StoreError as error:
-        end(FAILED, str(error))
+        raise Failed(str(error)) from error
     except known as error:
-        end(FAILED, str(error))
+        raise Failed(str(error)) from error
+    except inherited.CannotPrint:
+        raise
     except OSError as error:
-        end(FAILED, f"{error.filename or settings.directory}: {error.strerror or error}")
+        raise Failed(f"{error.filename or where or settings.directory}: {error.strerror or error}") from error
     except KeyboardInterrupt:
-        end(FAILED, interrupted)
+        raise Failed(interrupted) from None
 
 
 @contextmanager
-def stream_of(settings: Settings) -> Iterator[EventStream]:
-    """The stream; what goes wrong with it inside ends the program with FAILED and one clear message."""
-    with faults_told(settings):
+def stream_of(settings: Settings, *known: type[Exception], **told: str) -> Iterator[EventStream]:
+    """The stream; what goes wrong inside ends the program as in `faults_told`."""
+    with faults_told(settings, *known, **told):
         yield EventStream.at(redis_access.url(settings), settings.redis.stream)
 
 
@@ -164,16 +139,3 @@ def printing() -> Iterator[None]:
         return
     except BrokenPipeError:
         inherited.let_go_of_output()
-
-
-def say(message: str) -> None:
-    """Tell people something, beside what is printed."""
-    with suppress(OSError):  # the exit status tells, where nobody can read it
-        for line in message.splitlines():
-            click.echo(f"tally: {line}", err=True)
-
-
-def end(status: int, message: str) -> NoReturn:
-    """End the program with that exit status and one clear message."""
-    say(message)
-    sys.exit(status)

@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from shutil import get_terminal_size
 from typing import Any
 
@@ -14,11 +13,10 @@ from rich.live import Live
 from rich.padding import Padding
 from rich.text import Text
 
-from tally.actors import control, family
+from tally.actors import control, family, redis_access
 from tally.actors.control import ActorStatus
 from tally.actors.services import SERVICES
 from tally.commands import next_command, terminal
-from tally.commands.shared import redis_url
 from tally.config import Settings
 from tally.http.status import REDIS_AWAY, ActorReport, StatusReport, troubles
 from tally.http.visible import printable
@@ -159,15 +157,13 @@ def _service(report: StatusReport) -> tuple[str, ...]:
     )
 
 
-def look(settings: Settings, file: Path | None) -> Status:
-    """Ask the supervisor, the databases and Redis; `file` has the settings. Raises NotRunning."""
-    return _with_services(settings, file, control.ask(settings.directory))
+def look(settings: Settings) -> Status:
+    """Ask the supervisor, the databases and Redis. Raises NotRunning."""
+    return _with_services(settings, control.ask(settings.directory))
 
 
-def _with_services(
-    settings: Settings, file: Path | None, actors: list[ActorStatus], trouble: str | None = None
-) -> Status:
-    url = redis_url(settings)
+def _with_services(settings: Settings, actors: list[ActorStatus], trouble: str | None = None) -> Status:
+    url = redis_access.url(settings)
     probes = (
         family.status_probe(settings, service, url)
         for service in SERVICES
@@ -179,31 +175,31 @@ def _with_services(
     else:
         letters = any(report.redis.dead_letters for report in services)
         words = next_command.against(_reasons(actors, services), letters)
-    command = next_command.called(words, file) if words else None
+    command = next_command.called(words) if words else None
     return Status(actors, _memory(actors), services, trouble, command)
 
 
-def watch(settings: Settings, file: Path | None, as_json: bool) -> None:
+def watch(settings: Settings, as_json: bool) -> None:
     """Show the status again every second, until KeyboardInterrupt, also while no supervisor runs.
 
     On a terminal it is drawn in place; otherwise one follows the other.
     """
     if as_json or not sys.stdout.isatty():
         while True:
-            _look_anyway(settings, file).show(as_json)
+            _look_anyway(settings).show(as_json)
             sys.stdout.flush()
             time.sleep(1)
-    with Live(_look_anyway(settings, file).screen(), auto_refresh=False, screen=True) as live:
+    with Live(_look_anyway(settings).screen(), auto_refresh=False, screen=True) as live:
         while True:
             time.sleep(1)
-            live.update(_look_anyway(settings, file).screen(), refresh=True)
+            live.update(_look_anyway(settings).screen(), refresh=True)
 
 
-def _look_anyway(settings: Settings, file: Path | None) -> Status:
+def _look_anyway(settings: Settings) -> Status:
     try:
-        return look(settings, file)
+        return look(settings)
     except control.NotRunning as error:
-        return _with_services(settings, file, [], trouble=str(error))
+        return _with_services(settings, [], trouble=str(error))
 
 
 def _memory(actors: list[ActorStatus]) -> dict[str, int]:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import BinaryIO
 
-from tally.commands.importing import CannotImport
+from tally.commands.command_line import Failed
+from tally.commands.importing import GO_ON
 from tally.commands.progress import Bars
 from tally.commands.service_client import Refused, ServiceClient, Unavailable
 from tally.config import Settings
@@ -23,7 +24,7 @@ def undo_file(settings: Settings, source: BinaryIO, account_id: Id | None, token
     """Take back what all imports of the file have recorded, or those into one account.
 
     Answers what was done, and tells on standard error what stays. May be repeated, also when it was
-    interrupted. Raises CannotImport, StoreError or OSError.
+    interrupted. Raises Failed, StoreError or OSError.
     """
     digest = hashlib.sha256()
     while piece := source.read(1024 * 1024):
@@ -40,7 +41,7 @@ def undo_file(settings: Settings, source: BinaryIO, account_id: Id | None, token
                     counts += _undo(note, customers, bars)
     if not found:
         of = "" if account_id is None else f" into account {account_id}"
-        raise CannotImport(
+        raise Failed(
             f"nothing is noted in {settings.directory} of an import of this file{of} that could be taken "
             "back (release 0.1.0 did not note what it recorded)"
         )
@@ -50,7 +51,7 @@ def undo_file(settings: Settings, source: BinaryIO, account_id: Id | None, token
 def _undo(note: ImportNote, customers: ServiceClient, bars: Bars) -> Counter[str]:
     counts: Counter[str] = Counter()
     if note.sending:
-        raise CannotImport(
+        raise Failed(
             "this import was interrupted while a batch was on its way: run it again to its end, then undo it"
         )
     for kind in _ORDER:
@@ -76,14 +77,14 @@ def _take_back(customers: ServiceClient, kind: Kind, id: int, counts: Counter[st
         customers.delete(path, revision=0)
         return kind
     except Unavailable as error:
-        raise CannotImport(f"{error}; run the same command again to go on") from error
+        raise Failed(f"{error}; {GO_ON}") from error
     except Refused as error:
-        if error.status == 404:
+        if error.http_status == 404:
             return "gone"
-        if error.status not in _STAYS:
-            raise CannotImport(f"{error}; run the same command again to go on") from error
+        if error.http_status not in _STAYS:
+            raise Failed(f"{error}; {GO_ON}") from error
         if counts["stays"] < _SHOWN:
-            bars.say(f"the {kind[:-1]} {id} stays: it {_STAYS[error.status]}")
+            bars.say(f"the {kind[:-1]} {id} stays: it {_STAYS[error.http_status]}")
         return "stays"
 
 

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Literal
 
 import click
@@ -13,7 +12,8 @@ import click
 from tally.actors import family
 from tally.actors.lock import supervisor_of
 from tally.commands import terminal
-from tally.commands.shared import FAILED, Group, config_option, end, faults_told, load
+from tally.commands.command_line import Failed, say
+from tally.commands.shared import Group, faults_told, parsed
 from tally.config import Settings
 from tally.http.tokens import STATUS, Bearer
 from tally.http.values import Name
@@ -21,75 +21,47 @@ from tally.store import accounts, passwords
 from tally.store.revocations import Revocations
 from tally.store.users import NoSuchUser, User, Users
 
-
-class UserName(click.ParamType[str]):
-    """A user's name as services take it: the `owned_by` of the accounts that it owns."""
-
-    name = "name"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Trimmed. Fails, as wrong usage, for what can't be a name."""
-        try:
-            return Name.parse(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+# A user's name as services take it, trimmed: the `owned_by` of the accounts that it owns.
+_name_argument = click.argument("name", callback=parsed(Name.parse))
+_stdin_option = click.option(
+    "--password-stdin", "piped", is_flag=True, help="Read the password from standard input."
+)
 
 
-@click.group(cls=Group)
+@click.group(cls=Group, example="users list")
 def users() -> None:
-    """Who may sign in when auth.mode is "jwt". Works whether Tally runs or not.
-
-    \b
-    Example: python supervisor.py users list
-    """
+    """Who may sign in when auth.mode is "jwt". Works whether Tally runs or not."""
 
 
-@users.command()
-@config_option
-@click.argument("name", type=UserName())
+@users.command(example="users add alice --admin")
+@_name_argument
 @click.option(
     "--admin", is_flag=True, help="Sees and does everything; others only what is in their accounts."
 )
-@click.option("--password-stdin", "piped", is_flag=True, help="Read the password from standard input.")
-def add(file: Path | None, name: str, admin: bool, piped: bool) -> None:
-    """Let NAME sign in, who owns the accounts with that `owned_by`. Asks for a password.
-
-    \b
-    Example: python supervisor.py users add alice --admin
-    """
-    settings = load(file)
+@_stdin_option
+def add(settings: Settings, name: str, admin: bool, piped: bool) -> None:
+    """Let NAME sign in, who owns the accounts with that `owned_by`. Asks for a password."""
     password = _new_password(piped)
     with _users(settings) as everybody:
         everybody.add(name, password, admin)
     click.echo(f"{name} may sign in{', as an admin' if admin else ''}")
     if settings.auth.mode == "off":
-        click.echo('tally: auth.mode is "off": nobody is asked to', err=True)
+        say('auth.mode is "off": nobody is asked to')
 
 
-@users.command("list")
-@config_option
-def list_users(file: Path | None) -> None:
-    """List who may sign in.
-
-    \b
-    Example: python supervisor.py users list
-    """
-    with _users(load(file)) as everybody:
+@users.command("list", example="users list")
+def list_users(settings: Settings) -> None:
+    """List who may sign in."""
+    with _users(settings) as everybody:
         rows = [(user.name, "admin" if user.admin else "", user.created_date) for user in everybody.all()]
     if rows:
         terminal.show([("name", "rights", "since"), *rows])
 
 
-@users.command()
-@config_option
-@click.argument("name", type=UserName())
-def remove(file: Path | None, name: str) -> None:
-    """Have NAME sign in no more, and end its tokens. The accounts that it owns stay.
-
-    \b
-    Example: python supervisor.py users remove alice
-    """
-    settings = load(file)
+@users.command(example="users remove alice")
+@_name_argument
+def remove(settings: Settings, name: str) -> None:
+    """Have NAME sign in no more, and end its tokens. The accounts that it owns stay."""
     with _users(settings) as everybody:
         _revoke(settings, everybody, name)
         everybody.remove(name)
@@ -97,17 +69,11 @@ def remove(file: Path | None, name: str) -> None:
     warn_without_admin(settings)
 
 
-@users.command()
-@config_option
-@click.argument("name", type=UserName())
-@click.option("--password-stdin", "piped", is_flag=True, help="Read the password from standard input.")
-def passwd(file: Path | None, name: str, piped: bool) -> None:
-    """Give NAME another password, and end its tokens. Asks for the new one.
-
-    \b
-    Example: python supervisor.py users passwd alice
-    """
-    settings = load(file)
+@users.command(example="users passwd alice")
+@_name_argument
+@_stdin_option
+def passwd(settings: Settings, name: str, piped: bool) -> None:
+    """Give NAME another password, and end its tokens. Asks for the new one."""
     with _users(settings) as everybody:
         _existing(everybody, name)  # else it would be typed for nothing
     password = _new_password(piped)
@@ -117,44 +83,33 @@ def passwd(file: Path | None, name: str, piped: bool) -> None:
     click.echo(f"{name} has another password; its tokens are good no more")
 
 
-@users.command()
-@config_option
-@click.argument("name", type=UserName())
-def revoke(file: Path | None, name: str) -> None:
-    """End all tokens that NAME was given up to now. It may sign in again.
-
-    \b
-    Example: python supervisor.py users revoke prometheus
-    """
-    settings = load(file)
+@users.command(example="users revoke prometheus")
+@_name_argument
+def revoke(settings: Settings, name: str) -> None:
+    """End all tokens that NAME was given up to now. It may sign in again."""
     with _users(settings) as everybody:
         _revoke(settings, everybody, name)
     click.echo(f"the tokens of {name} are good no more")
 
 
-@users.command()
-@config_option
-@click.argument("name", type=UserName())
+@users.command(example="users token prometheus --days 90")
+@_name_argument
 @click.option("--days", type=click.IntRange(1, 365), required=True, help="How long it is good, 1 to 365.")
 @click.option(
     "--all-calls", is_flag=True, help="For all that NAME may do; else for /status and /metrics alone."
 )
-def token(file: Path | None, name: str, days: int, all_calls: bool) -> None:
+def token(settings: Settings, name: str, days: int, all_calls: bool) -> None:
     """Print a token of NAME, for a program that can't sign in, such as Prometheus. Not for admins.
 
     `users revoke NAME` ends it sooner.
-
-    \b
-    Example: python supervisor.py users token prometheus --days 90
     """
-    settings = load(file)
     with _users(settings) as everybody:
         user = everybody.named(name)
         tokens = family.tokens(settings, timedelta(days=days))
     if tokens is None:
-        end(FAILED, 'auth.mode is "off": nobody is asked for a token')
+        raise Failed('auth.mode is "off": nobody is asked for a token')
     if user is None or user.admin:
-        end(FAILED, f"{name} is an admin" if user else f"there is no user {name}; `users list` shows them")
+        raise Failed(f"{name} is an admin" if user else f"there is no user {name}; `users list` shows them")
     scope: Literal["", "status"] = "" if all_calls else STATUS
     click.echo(tokens.issue(Bearer(user.id, user.name, user.admin, scope))[0])
 
@@ -176,8 +131,8 @@ def _existing(everybody: Users, name: str) -> User:
 def _users(settings: Settings) -> Iterator[Users]:
     """The users, in one transaction."""
     if settings.node.number:
-        end(
-            FAILED, f"this is node {settings.node.number}, and all users are node 0's: run this command there"
+        raise Failed(
+            f"this is node {settings.node.number}, and all users are node 0's: run this command there"
         )
     with faults_told(settings):
         settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -195,7 +150,7 @@ def warn_without_admin(settings: Settings) -> None:
         return
     with _users(settings) as everybody:
         if not any(user.admin for user in everybody.all()):
-            click.echo("tally: no user is an admin; `users add NAME --admin` makes one", err=True)
+            say("no user is an admin; `users add NAME --admin` makes one")
 
 
 def _new_password(piped: bool) -> str:

@@ -13,7 +13,7 @@ import redis
 
 from support import engines
 from support.tally import Tally, running
-from tally.commands.shared import OBJECTS
+from tally.commands.command_line import OBJECTS
 
 # A shell has what it runs in the background ignore Ctrl-C, and all that is started there inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -21,7 +21,8 @@ from support.redis_process import RedisProcess
 from support.tally import Tally
 from support.waiting import eventually
 from tally import config
-from tally.commands import promoting
+from tally.commands import promote
+from tally.commands.command_line import Failed
 from tally.store import customers
 from tally.store.incarnations import incarnations
 from tally.store.stream import EventStream
@@ -187,8 +188,8 @@ def _promoted(tally: Tally) -> bool:
     settings = config.load(tally.directory / "tally.toml", {})
     stream = EventStream.at(settings.redis.full_url, settings.redis.stream)
     try:
-        promoting.promote_here(settings, stream, lambda told: True)
-    except (promoting.CannotPromote, redis.RedisError):
+        promote.promote_here(settings, stream, lambda told: True)
+    except (Failed, redis.RedisError):
         return False  # what it had accepted is handed over first
     return True
 

@@ -21,6 +21,7 @@ from support.program import SUPERVISOR
 from support.tally import ROOT, Tally, running
 from support.terminal import on_terminal
 from support.waiting import eventually
+from tally.commands.command_line import imported
 from tally.events import EVENT_TYPES
 from tally.supervisor import main
 
@@ -29,7 +30,7 @@ def _commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tu
     yield path
     if isinstance(command, click.Group):
         for name, sub in command.commands.items():
-            yield from _commands(sub, (*path, name))
+            yield from _commands(sub if path else imported(name), (*path, name))
 
 
 COMMANDS = list(_commands(main))
@@ -64,6 +65,23 @@ def test_the_help_of_every_command_shows_an_example_of_it_by_the_name_that_was_c
         assert "tally completion" in called
     else:
         assert called.startswith(" ".join([name, *path]))
+
+
+@pytest.mark.parametrize("name", main.commands)
+def test_the_list_of_commands_has_the_first_line_of_each_one_s_help(name: str) -> None:
+    listed, shown = main.commands[name], imported(name)
+    assert listed.name == shown.name
+    for width in (45, 60, 200):
+        assert listed.get_short_help_str(width) == shown.get_short_help_str(width)
+
+
+def test_listing_the_commands_imports_none_of_them() -> None:
+    code = "import sys; from tally.supervisor import main; main(['--help'], standalone_mode=False);"
+    told = "print([name for name in sys.modules if name.startswith('tally.commands.')])"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code} {told}"], capture_output=True, text=True, timeout=20
+    )
+    assert done.stdout.splitlines()[-1] == "['tally.commands.inherited', 'tally.commands.command_line']"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from tally.actors.relay import Relay
-from tally.commands.restoring import restore
+from tally.commands.restore import put_back
 from tally.events import Id
 from tally.recovery.lost_customers import CannotRecover, recover
 from tally.recovery.standing import Standing
@@ -87,7 +87,7 @@ def test_restore_counts_what_the_stream_will_add_under_every_name(
         asked.append(told)
         return True
 
-    list(restore(tmp_path, copy, stream, confirm))
+    list(put_back(tmp_path, copy, stream, confirm))
     assert asked[0].endswith("the stream will add its 10 later events")
     restored = Customers(customers.open_database(tmp_path))
     Standing(restored, stream).settle()

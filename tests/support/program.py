@@ -101,7 +101,11 @@ def _forker() -> socket.socket:
 
 def fork_what_is_ordered(descriptor: int) -> None:
     """Start programs until nobody can order any more. The parent of each tells how it ends."""
-    import tally.supervisor  # noqa: F401
+    from tally.commands.command_line import imported
+    from tally.supervisor import COMMANDS
+
+    for name in COMMANDS:
+        imported(name)
 
     orders = socket.socket(fileno=descriptor)
     while True:
@@ -133,7 +137,7 @@ def _start(
 def _be(arguments: list[str], output: str, error: str, folder: str, environment: dict[str, str]) -> NoReturn:
     from setproctitle import getproctitle
 
-    from tally.commands.shared import FROM_A_CHECKOUT
+    from tally.commands.command_line import FROM_A_CHECKOUT
     from tally.supervisor import main
 
     getproctitle()  # it looks for the place of the title, which it only finds beside the first environment

@@ -1,18 +1,21 @@
-"""`restore`: copies that `backup` made, in the place of the databases."""
+"""`restore`: puts copies that `backup` made in the place of the databases."""
 
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tally.actors import control
+import click
+
 from tally.actors.services import SERVICES
-from tally.commands.backups import FILES
+from tally.commands.command_line import Failed
+from tally.commands.databases import FILES, insist_on_stopped
+from tally.commands.shared import Command, confirmed, stream_of
+from tally.config import Settings
 from tally.recovery.standing import later_names
 from tally.store import customers
 from tally.store.copying import sync
 from tally.store.database import Database
-from tally.store.errors import StoreError
 from tally.store.outbox import known_of
 from tally.store.stream import EventStream, RedisError
 
@@ -20,35 +23,33 @@ _FOLDER = "restore"
 _BESIDE = ("", "-wal", "-shm")
 
 
-class CannotRestore(StoreError):
-    """It can't be done, or was not confirmed: nothing was changed. The message says why."""
+@click.command(cls=Command, example="restore /var/backups/tally/monday")
+@click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--yes", is_flag=True, help="Don't ask.")
+def restore(settings: Settings, directory: Path, yes: bool) -> None:
+    """Replace customers.db and accounts.db by the copies in DIRECTORY, while Tally is stopped.
+
+    Tells what each copy has and what the stream will add, and asks. What was there is kept in a folder beside
+    it. At its next start Tally takes back what the stream has of later; while `run --only redis` runs, or
+    with a Redis of your own, this can tell how much that is.
+    """
+    with stream_of(settings) as stream:
+        for told in put_back(settings.directory, directory, stream, lambda told: confirmed(told, yes)):
+            click.echo(told)
+        click.echo("`run` takes back what the stream has")
 
 
-def insist_on_stopped(data: Path, *files: str) -> None:
-    """See that no Tally runs whose services have these files open. Raises CannotRestore."""
-    try:
-        names = [actor.name for actor in control.ask(data)]
-    except control.NotRunning:
-        return
-    for file in files:
-        service = Path(file).stem
-        if any(name.startswith(f"{service}-") for name in names):
-            raise CannotRestore(
-                f"the {service} service runs in {data}; stop it first (`run --only redis` may go on)"
-            )
-
-
-def restore(
+def put_back(
     data: Path, directory: Path, stream: EventStream, confirm: Callable[[str], bool]
 ) -> Iterator[str]:
     """Put the copies in `directory` in the place of the databases in `data`; tell of each once it is there.
 
     What was there is kept in a folder beside it. `confirm` is asked with what each copy has, and what the
-    stream will add, before anything is changed. Raises CannotRestore, StoreError or OSError.
+    stream will add, before anything is changed. Raises Failed, StoreError or OSError.
     """
     files = [file for file in FILES if (directory / file).exists()]
     if not files:
-        raise CannotRestore(f"{directory}: there is neither {' nor '.join(FILES)}")
+        raise Failed(f"{directory}: there is neither {' nor '.join(FILES)}")
     insist_on_stopped(data, *files)
     folder = data / _FOLDER
     shutil.rmtree(folder, ignore_errors=True)
@@ -56,7 +57,7 @@ def restore(
     try:
         told = [_proved(directory / file, folder, stream) for file in files]
         if not confirm("\n".join(told)):
-            raise CannotRestore("not confirmed, so nothing was changed; --yes confirms beforehand")
+            raise Failed("not confirmed, so nothing was changed; --yes confirms beforehand")
         aside = data / f"before-restore-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         for file in files:
             _put_in_place(folder / file, data / file, aside)

@@ -3,22 +3,33 @@
 from collections.abc import Callable
 from contextlib import closing
 
+import click
+
 from tally.actors.services import SERVICES
+from tally.commands.command_line import Failed
+from tally.commands.shared import Command, confirmed, stream_of
 from tally.config import Settings
-from tally.store import customers, nodes
-from tally.store.errors import StoreError
-from tally.store.membership import Candidate, Membership, at_work, leases_of, promote
+from tally.store import customers, membership, nodes
+from tally.store.membership import Candidate, Membership, at_work, leases_of
 from tally.store.stream import EventStream
 
 
-class CannotPromote(StoreError):
-    """There is nothing to promote here, or it was not confirmed; the message says which."""
+@click.command(cls=Command, example="promote")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+def promote(settings: Settings, yes: bool) -> None:
+    """Make this standby the primary of its node, whether the old one still runs or not.
+
+    That becomes a standby, once it reaches Redis, and hands over what it had accepted and not published. Runs
+    beside `run`, or before it.
+    """
+    with stream_of(settings) as stream:
+        click.echo(promote_here(settings, stream, lambda told: confirmed(told, yes)))
 
 
 def candidates(settings: Settings, stream: EventStream) -> list[Candidate]:
     """The databases in the data directory that follow a primary; Redis knows then what they know of it.
 
-    Raises CannotPromote, StoreError or RedisError.
+    Raises Failed, StoreError or RedisError.
     """
     node, found = settings.node, []
     for name, service in SERVICES.items():
@@ -26,7 +37,7 @@ def candidates(settings: Settings, stream: EventStream) -> list[Candidate]:
             with closing(service.open(settings.directory, make=False)) as database:
                 url = node.url_customers if name == customers.SERVICE else node.url_accounts
                 if nodes.differs(database):
-                    raise CannotPromote(
+                    raise Failed(
                         f"{database.path} has something that the primary did not take over: begin it again "
                         "from a `backup` of the primary, with `join`"
                     )
@@ -39,17 +50,17 @@ def candidates(settings: Settings, stream: EventStream) -> list[Candidate]:
 def promote_here(settings: Settings, stream: EventStream, confirm: Callable[[str], bool]) -> str:
     """Promote the databases in the data directory, once that is confirmed, and tell so.
 
-    Raises CannotPromote, StoreError or RedisError.
+    Raises Failed, StoreError or RedisError.
     """
     found, number = candidates(settings, stream), settings.node.number
     if not found:
-        raise CannotPromote(f"{settings.directory} has no standby's databases: it is a primary's, or empty")
+        raise Failed(f"{settings.directory} has no standby's databases: it is a primary's, or empty")
     old = sorted(leases_of(stream, number))
     working = [name for name in old if at_work(stream, name)]
     told = f"node {number} goes on here, as {' and '.join(each.source for each in found)}"
     if working:
         told += f". {' and '.join(working)} is at work now, and becomes a standby"
     if not confirm(told):
-        raise CannotPromote("not confirmed, so nothing was changed; --yes confirms beforehand")
-    promote(stream, number, found)
+        raise Failed("not confirmed, so nothing was changed; --yes confirms beforehand")
+    membership.promote(stream, number, found)
     return f"promoted: {told}"

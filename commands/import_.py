@@ -1,44 +1,41 @@
 """`import`: files of other programs, as they are."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
 
-from tally.commands.shared import (
-    FAILED,
-    WRONG_USAGE,
-    Command,
-    config_option,
-    end,
-    load,
-    some_id,
-    token_option,
-)
+from tally.commands import undoing
+from tally.commands.command_line import FAILED, WRONG_USAGE, Failed
+from tally.commands.import_job import Options
+from tally.commands.importing import GO_ON, import_file
+from tally.commands.shared import Command, faults_told, parsed, some_id, token_option
+from tally.config import Settings
 from tally.events import Id
-from tally.store.errors import StoreError
+from tally.importing.cells import is_date_format
+from tally.importing.comparing import Identity
+from tally.importing.purchase_file import Reading
 
 
-def _delimiter(_context: object, _parameter: object, value: str | None) -> str | None:
-    value = {"tab": "\t", "\\t": "\t"}.get(value or "", value)
-    if value is not None and (len(value) != 1 or value in '"\r\n'):
-        raise click.BadParameter("Expected one character, or tab")
+def _delimiter(value: str) -> str:
+    value = {"tab": "\t", "\\t": "\t"}.get(value, value)
+    if len(value) != 1 or value in '"\r\n':
+        raise ValueError("Expected one character, or tab")
     return value
 
 
-def _encoding(_context: object, _parameter: object, value: str | None) -> str | None:
+def _encoding(value: str) -> str:
     try:
-        "".encode(value or "utf-8")
+        "".encode(value)
     except LookupError:
-        raise click.BadParameter("Expected an encoding, such as utf-8, cp1252 or utf-16-le") from None
+        raise ValueError("Expected an encoding, such as utf-8, cp1252 or utf-16-le") from None
     return value
 
 
-def _date_format(_context: object, _parameter: object, value: str | None) -> str | None:
-    from tally.importing.cells import is_date_format
-
-    if value is not None and not is_date_format(value):
-        raise click.BadParameter("Expected day, month and year, such as %d.%m.%Y or %m/%d/%y")
+def _date_format(value: str) -> str:
+    if not is_date_format(value):
+        raise ValueError("Expected day, month and year, such as %d.%m.%Y or %m/%d/%y")
     return value
 
 
@@ -49,8 +46,13 @@ def _where(_context: object, _parameter: object, values: tuple[str, ...]) -> tup
     return tuple(pairs)
 
 
-@click.command("import", cls=Command)
-@config_option
+def _column(name: str, default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The option that names one of the columns that every file has."""
+    names = (f"--{name}", f"--{name}-column", name)
+    return click.option(*names, default=default, show_default=True, metavar="NAME", help="The column.")
+
+
+@click.command("import", cls=Command, example="import purchases.csv --account 1")
 @click.argument("source", metavar="FILE", type=click.File("rb"))
 @click.option(
     "--account",
@@ -62,33 +64,9 @@ def _where(_context: object, _parameter: object, values: tuple[str, ...]) -> tup
 @click.option(
     "--account-column", "account", metavar="NAME", help="The column with each row's account: its id, or name."
 )
-@click.option(
-    "--customer",
-    "--customer-column",
-    "customer",
-    default="customer",
-    show_default=True,
-    metavar="NAME",
-    help="The column.",
-)
-@click.option(
-    "--date",
-    "--date-column",
-    "date",
-    default="purchase_date",
-    show_default=True,
-    metavar="NAME",
-    help="The column.",
-)
-@click.option(
-    "--amount",
-    "--amount-column",
-    "amount",
-    default="amount",
-    show_default=True,
-    metavar="NAME",
-    help="The column.",
-)
+@_column("customer", default="customer")
+@_column("date", default="purchase_date")
+@_column("amount", default="amount")
 @click.option(
     "--id-column",
     "id",
@@ -96,7 +74,7 @@ def _where(_context: object, _parameter: object, values: tuple[str, ...]) -> tup
     help="The column with each row's own reference, by which it is known again.",
 )
 @click.option(
-    "--date-format", metavar="FORMAT", callback=_date_format, help="Such as %d.%m.%Y.  [default: ISO]"
+    "--date-format", metavar="FORMAT", callback=parsed(_date_format), help="Such as %d.%m.%Y.  [default: ISO]"
 )
 @click.option(
     "--decimal", type=click.Choice([".", ","]), default=".", show_default=True, help="The decimal mark."
@@ -104,12 +82,12 @@ def _where(_context: object, _parameter: object, values: tuple[str, ...]) -> tup
 @click.option(
     "--encoding",
     metavar="NAME",
-    callback=_encoding,
+    callback=parsed(_encoding),
     help="Such as cp1252.  [default: UTF-8, or as a BOM says]",
 )
 @click.option(
     "--delimiter",
-    callback=_delimiter,
+    callback=parsed(_delimiter),
     help="Between columns; by default the comma, semicolon or tab of the header.",
 )
 @click.option("--skip-lines", type=click.IntRange(0), default=0, metavar="N", help="Lines before the header.")
@@ -156,7 +134,7 @@ def _where(_context: object, _parameter: object, values: tuple[str, ...]) -> tup
 )
 @token_option
 def import_(
-    file: Path | None,
+    settings: Settings,
     source: BinaryIO,
     account_id: Id | None,
     delimiter: str | None,
@@ -179,38 +157,36 @@ def import_(
     Safe to run again: an import that was interrupted goes on where it was, one that is done adds nothing.
     With --id-column, or --overlapping, that holds for each row, so that next month's file may have last
     month's rows too. Without, it holds for the file: one that was changed in any way is another import.
-
-    \b
-    Example: python supervisor.py import purchases.csv --account 1
     """
-    from tally.commands import importing, undoing  # what shows progress takes 0.1 s to load
-    from tally.importing.comparing import Identity
-    from tally.importing.purchase_file import Reading
-
-    reading, identity = Reading(**how), Identity(overlapping, update, new_customers)
-    if (account_id is None) == (reading.account is None) and not undo:
-        end(WRONG_USAGE, "give either --account or --account-column")
-    if overlapping and reading.id:
-        end(WRONG_USAGE, "give either --id-column or --overlapping: rows are known by one of them")
-    if new_customers and (overlapping or reading.id):
-        end(WRONG_USAGE, "--new-customers goes neither with --id-column nor with --overlapping")
-    for option, value in (("--lines", reading.lines), ("--update", update)):
-        if value and not reading.id:
-            end(WRONG_USAGE, f"{option} needs --id-column")
-    options = importing.Options(reading, delimiter, account_id, identity, skip_bad, resend, dry_run, rejects)
-    try:
+    reading = Reading(**how)
+    identity = Identity(overlapping, update, new_customers)
+    _insist_on_sense(reading, identity, account_id, undo)
+    with faults_told(settings, where=source.name, interrupted=f"interrupted; {GO_ON}"):
         if undo:
-            click.echo(undoing.undo_file(load(file), source, account_id, token))
+            click.echo(undoing.undo_file(settings, source, account_id, token))
             return
-        report = importing.import_file(load(file), source, options, token)
+        options = Options(reading, delimiter, account_id, identity, skip_bad, resend, dry_run, rejects)
+        report = import_file(settings, source, options, token)
         click.echo(str(report))
         if report.is_refused:
             raise SystemExit(FAILED)
-    except (importing.CannotImport, StoreError) as error:
-        end(FAILED, str(error))
-    except importing.Interrupted as error:
-        end(FAILED, f"interrupted: {error}; run the same command again to go on")
-    except KeyboardInterrupt:
-        end(FAILED, "interrupted; run the same command again to go on")
-    except OSError as error:
-        end(FAILED, f"{error.filename or source.name}: {error.strerror or error}")
+
+
+def _insist_on_sense(reading: Reading, identity: Identity, account_id: Id | None, undo: bool) -> None:
+    """End the program where options exclude each other, or one lacks another."""
+    wrong = {
+        "give either --account or --account-column": (
+            not undo and (account_id is None) == (reading.account is None)
+        ),
+        "give either --id-column or --overlapping: rows are known by one of them": (
+            identity.overlapping and reading.id
+        ),
+        "--new-customers goes neither with --id-column nor with --overlapping": (
+            identity.new_customers and (identity.overlapping or reading.id)
+        ),
+        "--lines needs --id-column": reading.lines and not reading.id,
+        "--update needs --id-column": identity.update and not reading.id,
+    }
+    for message, is_so in wrong.items():
+        if is_so:
+            raise Failed(message, WRONG_USAGE)

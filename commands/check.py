@@ -1,0 +1,140 @@
+"""`check`: whether `run` would work here, found out without starting anything."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import NamedTuple
+
+import click
+
+from tally.actors import family, redis_access, redis_server
+from tally.actors.actor import CannotStart
+from tally.actors.lock import AlreadyRunning, DirectoryLock
+from tally.actors.redis_fitness import inspect
+from tally.actors.services import SERVICES
+from tally.commands.command_line import FAILED
+from tally.commands.shared import Command
+from tally.config import Settings
+from tally.store.errors import OutdatedDatabase, StoreError
+from tally.store.key_file import SIGNING_KEY
+
+
+class Finding(NamedTuple):
+    """What was looked at, whether it will do, and what was seen."""
+
+    subject: str
+    good: bool
+    seen: str
+
+
+class WillNotDo(Exception):
+    """What was looked at is not as `run` needs it; the message says why."""
+
+
+@click.command(cls=Command, example="check --config production.toml")
+def check(settings: Settings) -> None:
+    """Tell whether `run` would work here: settings, data directory, ports, Redis."""
+    click.echo("good  settings: valid")
+    findings = list(_findings(settings))
+    for finding in findings:
+        click.echo(f"{'good' if finding.good else 'BAD '}  {finding.subject}: {finding.seen}")
+    if not all(finding.good for finding in findings):
+        sys.exit(FAILED)
+
+
+def _findings(settings: Settings) -> Iterator[Finding]:
+    """Look at each thing that `run` needs. Leaves nothing behind but the data directory and its lock file."""
+    directory = _found("data directory", _directory, settings)
+    yield directory
+    if directory.good:
+        for name in SERVICES:
+            if (settings.directory / f"{name}.db").exists():
+                yield _found(f"{name}.db", _database, settings, name)
+        key = settings.directory / SIGNING_KEY.name
+        if settings.auth.mode != "off" and not settings.signing_key and key.exists():
+            yield _found("signing key", _signing_key, settings)
+    if running := _running(settings):
+        yield Finding("supervisor", True, running)
+        yield _found("redis", _redis_in_use, settings)
+    else:
+        for name in SERVICES:
+            yield _found(f"{name} port", _port, settings, name)
+        yield _found("redis", _redis, settings)
+
+
+def _found(subject: str, look: Callable[..., str], *arguments: object) -> Finding:
+    """What `look` answers is good; what it raises is not."""
+    try:
+        return Finding(subject, True, look(*arguments))
+    except (WillNotDo, CannotStart, family.PortTaken, StoreError, OSError) as error:
+        return Finding(subject, False, str(error))
+
+
+def _directory(settings: Settings) -> str:
+    try:
+        settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=settings.directory) as file:
+            file.write(b"check")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise WillNotDo(f"{settings.directory}: {error.strerror}") from error
+    return f"{settings.directory} is writable"
+
+
+def _database(settings: Settings, name: str) -> str:
+    try:
+        with closing(SERVICES[name].open(settings.directory)) as database:
+            database.insist_on_soundness()
+            return f"is {database.source}, and sound"
+    except OutdatedDatabase as error:
+        return str(error)
+
+
+def _signing_key(settings: Settings) -> str:
+    SIGNING_KEY.load(settings.directory)
+    return f"{settings.directory / SIGNING_KEY.name} is for its owner alone"
+
+
+def _running(settings: Settings) -> str | None:
+    try:
+        DirectoryLock(settings.directory).release()
+    except AlreadyRunning as error:
+        return f"runs already, process {error.pid or 'unknown'}"
+    except OSError:
+        return None  # the finding on the directory tells
+    return None
+
+
+def _port(settings: Settings, name: str) -> str:
+    with family.listen(settings, name) as listener:
+        host, port = listener.getsockname()[:2]
+    return f"{host}:{port} is free"
+
+
+def _redis(settings: Settings) -> str:
+    choice = redis_server.choose(settings)
+    if not choice.server:
+        return _redis_that_answers(settings, settings.redis.full_url)
+    redis_access.insist_on_files(settings)
+    try:
+        family.bind(*settings.redis.address.host, "redis.url").close()
+    except family.PortTaken as error:
+        raise WillNotDo(f"no Redis answers there, but {error}") from error
+    return choice.told.removeprefix("redis: ")
+
+
+def _redis_in_use(settings: Settings) -> str:
+    """The Redis of the Tally that runs, as its own processes reach it."""
+    return _redis_that_answers(settings, redis_access.url(settings))
+
+
+def _redis_that_answers(settings: Settings, url: str) -> str:
+    seen = inspect(url, settings.redis.stream, settings.waits_for_replicas)
+    if seen is None:
+        raise WillNotDo(f"no Redis answers at {settings.redis.address}")
+    if seen.faults:
+        raise WillNotDo(f"{settings.redis.address}: {seen}")
+    return f"{settings.redis.address}: {seen}"

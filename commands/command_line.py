@@ -1,0 +1,97 @@
+"""The command line as a whole: commands are imported when they are called, and fail in one way."""
+
+import gc
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib import import_module
+from keyword import iskeyword
+from typing import Any
+
+import click
+
+from tally.commands import inherited
+
+FAILED, WRONG_USAGE = 1, 2  # exit statuses; click's own for wrong usage is 2 as well
+# Python looks for cycles each time it has made so many objects. A batch has thousands, and no cycles: with
+# Python's own 700, a quarter of the time was spent looking.
+OBJECTS = 10_000
+FROM_A_CHECKOUT = "python supervisor.py"  # how Tally is called there
+
+
+class Failed(Exception):
+    """Ends the program with `status` and this message, which says what to do."""
+
+    def __init__(self, message: str, status: int = FAILED) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Exemplified(click.Command):
+    """A command whose help has an example, which calls Tally by the name that it was called by here."""
+
+    def __init__(self, *arguments: Any, example: str = "", **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.example = example
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The text, and below it the example on one line, so that it can be copied."""
+        super().format_help_text(ctx, formatter)
+        if self.example:
+            formatter.write(f"\n  Example: {ctx.find_root().info_name or 'tally'} {self.example}\n")
+
+
+class Program(Exemplified, click.Group):
+    """The whole command line. A command is imported when it is called, or when its help is asked for.
+
+    `lazy` has the first line of each command's help, by its name. The function of that name is in the module
+    of that name, with `_` for `-`, and behind a name that is a keyword of Python.
+    """
+
+    def __init__(self, *arguments: Any, lazy: Mapping[str, str], **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        for name, first_line in lazy.items():
+            self.add_command(click.Command(name, help=first_line))  # for the list of commands
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """The command that the arguments name, imported; its name, and the arguments behind that."""
+        name, command, others = super().resolve_command(ctx, args)
+        return name, command and imported(command.name or ""), others
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Run a command, whatever is inherited: what can't be done ends it with one clear message."""
+        if fault := inherited.mend():
+            _end(WRONG_USAGE, fault)
+        gc.set_threshold(OBJECTS)
+        try:
+            try:
+                return super().main(*arguments, **options)
+            finally:
+                sys.stdout.flush()
+        except Failed as error:
+            _end(error.status, str(error))
+        except inherited.CannotPrint as error:
+            inherited.let_go_of_output()
+            _end(FAILED, f"can't write to standard output: {error.strerror}")
+        except BrokenPipeError:
+            inherited.let_go_of_output()
+            sys.exit(FAILED)
+
+
+def imported(name: str) -> click.Command:
+    """The command of that name."""
+    place = name.replace("-", "_") + "_" * iskeyword(name)
+    command: click.Command = getattr(import_module(f"tally.commands.{place}"), place)
+    return command
+
+
+def say(message: str) -> None:
+    """Tell people something, beside what is printed."""
+    with suppress(OSError):  # the exit status tells, where nobody can read it
+        for line in message.splitlines():
+            click.echo(f"tally: {line}", err=True)
+
+
+def _end(status: int, message: str) -> None:
+    say(message)
+    sys.exit(status)

@@ -1,0 +1,91 @@
+"""`events`: prints the stream."""
+
+import re
+from collections.abc import Collection
+from contextlib import closing
+from datetime import timedelta
+
+import click
+
+from tally.commands import event_listing
+from tally.commands.command_line import say
+from tally.commands.event_choice import Choice, ago
+from tally.commands.shared import Command, parsed, printing, some_id, stream_of
+from tally.config import Settings
+from tally.events import EVENT_TYPES, Id
+from tally.store.accounts import Accounts
+from tally.store.accounts import open_database as open_accounts
+from tally.store.errors import StoreError
+
+
+def _stream_id(value: str) -> str:
+    if value == event_listing.NEW or re.fullmatch(r"\d{1,20}(-\d{1,20})?", value, re.ASCII):
+        return value
+    raise ValueError("Expected the id of an event, such as 1553318690326-0")
+
+
+@click.command(cls=Command, example="events --since 10m --follow --type InvoiceCreated")
+@click.option("--follow", is_flag=True, help="Go on with those that come, until Ctrl-C.")
+@click.option(
+    "--from",
+    "start",
+    metavar="ID",
+    callback=parsed(_stream_id),
+    help=f"Begin with this id; {event_listing.NEW} begins with those that come.",
+)
+@click.option(
+    "--since", callback=parsed(ago), metavar="AGO", help="Begin so long ago: 10m, 90s, 2h, 1d, 1h30m."
+)
+@click.option(
+    "--type",
+    "types",
+    multiple=True,
+    type=click.Choice(list(EVENT_TYPES)),
+    help="Only events of this type; may be given several times.",
+)
+@click.option("--customer", metavar="ID", callback=some_id, help="Only what concerns this customer.")
+@click.option(
+    "--account",
+    metavar="ID",
+    callback=some_id,
+    help="Only what concerns this account or its customers.",
+)
+@click.option("--json", "form", flag_value="json", help="One JSON object a line, with every field.")
+@click.option("--raw", "form", flag_value="raw", help="Every field as Redis has it, as redis-cli shows them.")
+def events(
+    settings: Settings,
+    follow: bool,
+    start: str | None,
+    since: timedelta | None,
+    types: tuple[str, ...],
+    customer: Id | None,
+    account: Id | None,
+    form: event_listing.Form | None,
+) -> None:
+    """Print the stream: id, time, type and payload of each event.
+
+    An event is printed when it meets all of --type, --customer and --account that are given. Of an account
+    are its customers' invoices and credits too.
+    """
+    if start and since is not None:
+        raise click.UsageError("give --from or --since, not both")
+    customers = [] if account is None else _customers_of(settings, account)
+    listing = event_listing.Listing(Choice(types, customer, account, customers), form or "line")
+    first = start or ("0" if since is None else since)
+    with stream_of(settings) as stream, printing():
+        if follow:
+            pages = event_listing.endless_pages(stream, first, say)
+        else:
+            pages = event_listing.pages(stream, first)
+        for page in pages:
+            listing.print(page)
+
+
+def _customers_of(settings: Settings, account: Id) -> Collection[int]:
+    """As accounts.db has them; where it can't be read, that is told, and the stream alone tells."""
+    try:
+        with closing(open_accounts(settings.directory, make=False)) as database:
+            return Accounts(database).ids_of_customers(account)
+    except StoreError as error:
+        say(f"{error}: the stream alone tells whose invoices and credits are the account's")
+        return []

@@ -1,0 +1,92 @@
+"""What `import` makes of a file: its name, which is the same each time, and the requests that record it."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from tally.events import Id
+from tally.importing.comparing import Identity
+from tally.importing.purchase_file import PurchaseFile, Reading
+from tally.store.import_note import Kind
+
+BATCH = 1000  # rows a request: it holds the database for some 50 ms, and others get in between
+
+_FORMAT = "tally import 1"  # a part of every key: to be changed when other rows are made of a file
+
+
+class Options(NamedTuple):
+    """How the file is read, by what it is known again, and what is done with it.
+
+    Without an `account_id`, each row has its own.
+    """
+
+    reading: Reading
+    delimiter: str | None
+    account_id: Id | None
+    identity: Identity
+    skip_bad: bool = False
+    resend: bool = False
+    dry_run: bool = False
+    rejects: Path | None = None
+
+
+class Job:
+    """What is to be made of a file. `name` is the same for the same content, account and way of reading."""
+
+    def __init__(self, file: PurchaseFile, options: Options) -> None:
+        self.file = file
+        self.options = options
+        self.purchases = file.purchases
+        self.buyers = file.purchases.buyers
+        reading, account = options.reading, options.account_id
+        columns = (reading.customer, reading.date, reading.amount)  # all there was in 0.1.0, whose names hold
+        told: list[Any] = [_FORMAT, file.digest, str(account or ""), columns, file.delimiter]
+        others = msgspec.structs.replace(reading, customer="customer", date="purchase_date", amount="amount")
+        if others != Reading():
+            told.append(others)
+        if options.identity.overlapping:
+            told.append("content")
+        self.name = hashlib.sha256(msgspec.json.encode(told)).hexdigest()
+
+    def new_customers(self, places: Sequence[int], accounts: Sequence[Id | None]) -> list[dict[str, Any]]:
+        """The batch that makes these of the file's customers, which belong to `accounts`."""
+        return [{"name": self.buyers[place].name, "account_id": accounts[place]} for place in places]
+
+    def new_purchases(
+        self, kind: Kind, places: Sequence[int], id_of: Callable[[int], int | str]
+    ) -> list[dict[str, Any]]:
+        """The batch that records these of the file's purchases; `id_of` answers the customers' ids."""
+        return [self._new(kind, place, id_of) for place in places]
+
+    def _new(self, kind: Kind, place: int, id_of: Callable[[int], int | str]) -> dict[str, Any]:
+        purchase = self.purchases[place]
+        day, cents = ("credit_date", "credited_cents"), ("purchase_date", "purchase_price_cents")
+        names = day if kind == "credits" else cents
+        new = {
+            "customer_id": str(id_of(purchase.buyer)),
+            names[0]: purchase.date,
+            names[1]: abs(purchase.cents),
+        }
+        return new if purchase.reference is None else {**new, "reference": purchase.reference}
+
+    def requests(self) -> Iterator["Request"]:
+        """The file's purchases as they are sent, always in the same way."""
+        for start in range(0, len(self.purchases), BATCH):
+            places = range(start, min(start + BATCH, len(self.purchases)))
+            credits = [place for place in places if self.purchases.cents(place) < 0]
+            invoices = [place for place in places if place not in {*credits}] if credits else [*places]
+            if invoices:
+                yield Request("invoices", start, invoices)
+            if credits:
+                yield Request("credits", start, credits)
+
+
+class Request(NamedTuple):
+    """Purchases of a file that are sent together, by their places; the batch begins with number `start`."""
+
+    kind: Kind
+    start: int
+    places: list[int]

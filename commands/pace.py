@@ -1,0 +1,67 @@
+"""How fast `import` may go, and when it is told to stop."""
+
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tenacity import retry_if_exception, stop_after_delay
+from tenacity.wait import wait_random_exponential
+
+from tally.actors.stopping import StopOrder
+from tally.commands.service_client import LIGHT, Refused, ServiceClient, Unavailable, patient
+
+AHEAD = 3  # batches that may be recorded and not shown yet: what others record comes behind them
+
+_SHOWN_SECONDS = 10  # how long what was recorded is waited for to be shown
+
+
+class Pace:
+    """Keeps an import from running ahead of what is shown: what others record would come behind all of it."""
+
+    def __init__(self, accounts: ServiceClient) -> None:
+        self._accounts = accounts
+        self._sent: deque[str] = deque()
+        self._has_told = False
+        self._patiently = patient(
+            retry=retry_if_exception(lambda error: isinstance(error, Unavailable) and not self._has_told),
+            wait=wait_random_exponential(multiplier=0.1, max=1),
+            stop=stop_after_delay(_SHOWN_SECONDS),
+        )
+
+    def keep(self, events: str | None, say: Callable[[str], None]) -> None:
+        """Before another batch: wait until the one some before it is shown, or for some seconds.
+
+        `events` are those of the last one, None before the first.
+        """
+        if events is None:
+            return
+        self._sent.append(events)
+        if len(self._sent) <= AHEAD:
+            return
+        try:
+            self._patiently(self._accounts.get_after, LIGHT, self._sent.popleft(), _SHOWN_SECONDS)
+        except (Unavailable, Refused) as error:
+            if not self._has_told:
+                self._has_told = True
+                say(f"what is imported is not shown yet ({error}); going on, slowly")
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[StopOrder]:
+    """The order is given by the first SIGINT or SIGTERM; the second does what it always does."""
+    stopping = StopOrder()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def stop(number: int, _frame: object) -> None:
+        stopping.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        stopping.close()

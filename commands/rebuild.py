@@ -1,0 +1,59 @@
+"""`rebuild accounts`: the read model of accounts.db again, while Tally runs, or while only Redis does."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+
+import click
+
+from tally.actors import logs
+from tally.actors.lock import AlreadyRunning, DirectoryLock, supervisor_of
+from tally.commands.progress import Bars
+from tally.commands.shared import ALONE, Group, confirmed, stream_of
+from tally.config import Settings
+from tally.recovery.rebuilding import CannotRebuild, Rebuilding
+from tally.store.stream import EventStream
+
+
+@click.group(cls=Group, example="rebuild accounts")
+def rebuild() -> None:
+    """Build anew what can be built from something else."""
+
+
+@rebuild.command("accounts", example="rebuild accounts")
+@click.option("--yes", is_flag=True, help="Don't ask, whatever is lost; you will be told.")
+def rebuild_accounts(settings: Settings, yes: bool) -> None:
+    """Build the customers and revenue in accounts.db again, while Tally runs or only Redis does.
+
+    From the stream when it still holds everything, else from what customers.db holds now. The old
+    figures are shown until the new ones are complete. Run it again when it was interrupted: it goes
+    on.
+    """
+    logs.configure(settings.log, "rebuild")
+    interrupted = "interrupted; run the same command again to go on"
+    with stream_of(
+        settings, CannotRebuild, AlreadyRunning, without_redis=ALONE, interrupted=interrupted
+    ) as stream:
+        click.echo(_rebuild(settings, stream, lambda told: confirmed(told, yes)))
+
+
+@contextmanager
+def _bar(what: str, total: int, done: int) -> Iterator[Callable[[int], None]]:
+    """One stage of the work, shown while it lasts."""
+    with Bars() as bars:
+        yield bars.add(what, total, done)
+
+
+def _rebuild(settings: Settings, stream: EventStream, confirm: Callable[[str], bool]) -> str:
+    """Build the read model again, and answer what was done; `confirm` is asked before anything is lost.
+
+    Raises CannotRebuild, AlreadyRunning, StoreError or RedisError.
+    """
+    stream.client.ping()
+    settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = DirectoryLock(settings.directory, "rebuild")
+    try:
+        is_alone = supervisor_of(settings.directory) is None
+        with closing(Rebuilding(settings.directory, stream, confirm, _bar, make=is_alone)) as rebuilding:
+            return rebuilding.run()
+    finally:
+        lock.release()

@@ -1,0 +1,55 @@
+"""`recover`: makes a lost customers.db again."""
+
+from pathlib import Path
+
+import click
+
+from tally.actors import logs
+from tally.commands.databases import insist_on_stopped
+from tally.commands.progress import Bars
+from tally.commands.shared import ALONE, Group, stream_of
+from tally.config import Settings
+from tally.recovery import lost_customers
+from tally.store import customers
+
+
+@click.group(cls=Group, example="recover customers")
+def recover() -> None:
+    """Make again what was lost with its disk."""
+
+
+@recover.command("customers", example="recover customers --from /var/backups/tally/monday/customers.db")
+@click.option(
+    "--from",
+    "copy",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A backup's customers.db to begin with.",
+)
+@click.option("--empty", is_flag=True, help="Begin with an empty one instead, beside what was lost.")
+def recover_customers(settings: Settings, copy: Path | None, empty: bool) -> None:
+    """Make a lost customers.db again, from the stream and, with --from, a backup's file.
+
+    While Tally is stopped and Redis answers: a private one alone with `run --only redis`. Events that are
+    neither on the stream nor in the file are told by number, and no number is given again.
+    """
+    if copy and empty:
+        raise click.UsageError("--from and --empty exclude each other")
+    logs.configure(settings.log, "recover")
+    with stream_of(settings, without_redis=ALONE) as stream:
+        insist_on_stopped(settings.directory, customers.FILE)
+        settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if empty:
+            source = lost_customers.begin_empty(settings.directory, settings.node.number)
+            click.echo(f"{settings.directory / customers.FILE}: empty, as {source}")
+            return
+        with Bars() as bars:
+            advance, pages = bars.add("stream, pages"), iter(range(1, 10**9))
+            made = lost_customers.recover(
+                settings.directory, stream, copy, lambda: advance(next(pages)), settings.node.number
+            )
+        click.echo(
+            f"{settings.directory / customers.FILE}: {made.source} again, {made.customers:,} customers and "
+            f"{made.invoices:,} invoices; {made.from_stream:,} events from the stream"
+        )
+        for told in lost_customers.lacks(settings.directory):
+            click.echo(told)
