@@ -7,7 +7,7 @@ was begun. So an interrupted demo is finished by another: what is there already 
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import date, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 
@@ -59,15 +59,6 @@ def demo(settings: Settings, token: str | None) -> None:
     click.echo(f"customers and invoices:     {settings.node.url_customers or address(settings.customers)}/")
 
 
-class _Account(NamedTuple):
-    """What is looked at of an account that is there."""
-
-    name: str
-    description: str
-    owned_by: str
-    created: datetime
-
-
 def fill(accounts: ServiceClient, customers: ServiceClient) -> Demo:
     """Make the demo in a running Tally that has no accounts and no customers; answer it once it is shown.
 
@@ -85,12 +76,10 @@ def fill(accounts: ServiceClient, customers: ServiceClient) -> Demo:
 
 def _begun(accounts: ServiceClient, customers: ServiceClient) -> date | None:
     """The day of a demo that was begun and not finished; None where there is nothing. Raises Failed."""
-    there = [
-        _Account(meant(name), meant(description), meant(owner), datetime.fromisoformat(created))
-        for _, name, description, owner, created, *_ in accounts.rows("/accounts")
-    ]
-    if there and _is_unfinished(there) and not customers.get("/credits?limit=1")["credits"]:
-        return date.fromisoformat(there[0].description.removeprefix(_TOLD))
+    there = [*accounts.rows("/accounts")]
+    day = _day_of_unfinished(there) if there else None
+    if day and not customers.get("/credits?limit=1")["credits"]:
+        return day
     if there or customers.get("/customers?limit=1")["customers"]:
         what = "accounts" if there else "customers"
         raise Failed(
@@ -100,15 +89,16 @@ def _begun(accounts: ServiceClient, customers: ServiceClient) -> date | None:
     return None
 
 
-def _is_unfinished(there: Sequence[_Account]) -> bool:
-    """Whether these are the first accounts of a demo whose keys are still known."""
-    told = there[0].description
-    if not told.startswith(_TOLD) or now() - there[0].created > timedelta(
-        seconds=KEPT_SECONDS - _MARGIN_SECONDS
-    ):
-        return False
-    expected = [(each.name, told, each.owned_by) for each in ACCOUNTS]
-    return [each[:3] for each in there] == expected[: len(there)]
+def _day_of_unfinished(there: Sequence[Sequence[str]]) -> date | None:
+    """The day of a demo whose first accounts these rows are, while its keys are still known."""
+    _, _, told, _, created, *_ = there[0]
+    is_known = now() - datetime.fromisoformat(created) <= timedelta(seconds=KEPT_SECONDS - _MARGIN_SECONDS)
+    expected = [[each.name, told, each.owned_by] for each in ACCOUNTS]
+    if not told.startswith(_TOLD) or not is_known:
+        return None
+    if [[meant(cell) for cell in row[1:4]] for row in there] != expected[: len(there)]:
+        return None
+    return date.fromisoformat(told.removeprefix(_TOLD))
 
 
 class _Maker:

@@ -1,20 +1,24 @@
 """What `import` makes of a file: its name, which is the same each time, and the requests that record it."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
 from tally.events import Id
-from tally.importing.comparing import Identity
-from tally.importing.purchase_file import PurchaseFile, Reading
+from tally.importing.comparing import Comparison, Identity
+from tally.importing.purchase_file import Purchase, PurchaseFile, Reading
 from tally.store.import_note import Kind
 
 BATCH = 1000  # rows a request: it holds the database for some 50 ms, and others get in between
 
 _FORMAT = "tally import 1"  # a part of every key: to be changed when other rows are made of a file
+_NAMES = {
+    "invoices": ("purchase_date", "purchase_price_cents"),
+    "credits": ("credit_date", "credited_cents"),
+}
 
 
 class Options(NamedTuple):
@@ -51,24 +55,21 @@ class Job:
             told.append("content")
         self.name = hashlib.sha256(msgspec.json.encode(told)).hexdigest()
 
-    def new_customers(self, places: Sequence[int], accounts: Sequence[Id | None]) -> list[dict[str, Any]]:
-        """The batch that makes these of the file's customers, which belong to `accounts`."""
-        return [{"name": self.buyers[place].name, "account_id": accounts[place]} for place in places]
+    def batch(self, kind: Kind, places: Sequence[int], compared: Comparison) -> list[dict[str, Any]]:
+        """The request that makes these. None where the account, or the customer, isn't known."""
+        if kind == "customers":
+            return [
+                {"name": self.buyers[place].name, "account_id": compared.accounts[place]} for place in places
+            ]
+        return [self._purchase(kind, self.purchases[place], compared.ids) for place in places]
 
-    def new_purchases(
-        self, kind: Kind, places: Sequence[int], id_of: Callable[[int], int | str]
-    ) -> list[dict[str, Any]]:
-        """The batch that records these of the file's purchases; `id_of` answers the customers' ids."""
-        return [self._new(kind, place, id_of) for place in places]
-
-    def _new(self, kind: Kind, place: int, id_of: Callable[[int], int | str]) -> dict[str, Any]:
-        purchase = self.purchases[place]
-        day, cents = ("credit_date", "credited_cents"), ("purchase_date", "purchase_price_cents")
-        names = day if kind == "credits" else cents
+    def _purchase(self, kind: Kind, purchase: Purchase, ids: Sequence[int | None]) -> dict[str, Any]:
+        day, cents = _NAMES[kind]
+        customer = ids[purchase.buyer]
         new = {
-            "customer_id": str(id_of(purchase.buyer)),
-            names[0]: purchase.date,
-            names[1]: abs(purchase.cents),
+            "customer_id": None if customer is None else str(customer),
+            day: purchase.date,
+            cents: abs(purchase.cents),
         }
         return new if purchase.reference is None else {**new, "reference": purchase.reference}
 
@@ -76,7 +77,7 @@ class Job:
         """The file's purchases as they are sent, always in the same way."""
         for start in range(0, len(self.purchases), BATCH):
             places = range(start, min(start + BATCH, len(self.purchases)))
-            credits = [place for place in places if self.purchases.cents(place) < 0]
+            credits = [place for place in places if self.purchases.cents[place] < 0]
             invoices = [place for place in places if place not in {*credits}] if credits else [*places]
             if invoices:
                 yield Request("invoices", start, invoices)

@@ -8,6 +8,7 @@ a day what it has done already.
 
 import os
 import secrets
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -82,8 +83,7 @@ def seekable(source: BinaryIO) -> Iterator[BinaryIO]:
         yield source
         return
     with tempfile.SpooledTemporaryFile(_SPOOLED_BYTES) as copy:
-        while piece := source.read(1024 * 1024):
-            copy.write(piece)
+        shutil.copyfileobj(source, copy)
         copy.seek(0)
         yield copy  # type: ignore[misc]
 
@@ -200,25 +200,14 @@ class _Importer:
             compared.compare_purchases()
             return compared
         if doubt and doubt.kind == "customers":
-            self._settle_customers(doubt, compared)
+            self._settle(doubt, compared)
         compared.compare_customers()
         if doubt and doubt.kind in ("invoices", "credits"):
-            self._settle_purchases(doubt, doubt.kind, compared)
+            self._settle(doubt, compared)
         compared.compare_purchases()
         if doubt and doubt.kind and note.sending:  # it couldn't be sent again: what is there now, it made
             note.after_making(doubt.kind, compared.there(doubt.kind, _places(doubt)))
         return compared
-
-    def _settle_customers(self, doubt: Sent, compared: Comparison) -> None:
-        if all(compared.accounts[place] is not None for place in _places(doubt)):
-            self._settle(doubt, lambda places: self._job.new_customers(places, compared.accounts))
-
-    def _settle_purchases(self, doubt: Sent, kind: Kind, compared: Comparison) -> None:
-        ids, purchases = compared.ids, self._job.purchases
-        if all(ids[purchases[place].buyer] is not None for place in _places(doubt)):
-            self._settle(
-                doubt, lambda places: self._job.new_purchases(kind, places, lambda buyer: ids[buyer] or 0)
-            )
 
     def _done(self) -> Iterator[int]:
         """The purchases that the note has."""
@@ -229,12 +218,15 @@ class _Importer:
                 return
             yield from request.places
 
-    def _settle(self, doubt: Sent, content: Callable[[Sequence[int]], list[dict[str, Any]]]) -> None:
+    def _settle(self, doubt: Sent, compared: Comparison) -> None:
         """Have a request that had no answer done, or answered as it was; what can't be is compared anew."""
-        if doubt.kind is None or time.time() - doubt.at.timestamp() > KEPT_SECONDS - _MARGIN_SECONDS:
+        if doubt.kind is None or _is_forgotten(doubt):
+            return
+        batch = self._job.batch(doubt.kind, _places(doubt), compared)
+        if any(None in each.values() for each in batch):
             return
         try:
-            made = self._patiently(self._post, doubt.kind, content(_places(doubt)), doubt.key)
+            made = self._patiently(self._post, doubt.kind, batch, doubt.key)
         except Refused:
             self._note.after_refusal()  # another has recorded some of it meanwhile, say
         else:
@@ -247,7 +239,7 @@ class _Importer:
         for start in range(first, len(job.buyers), BATCH):
             places = range(start, min(start + BATCH, len(job.buyers)))
             new = [place for place in places if place in wanted]
-            made = self._send_new_customers(new, start, compared) if new else []
+            made = self._send("customers", new, start, compared)
             for place, id in zip(new, made, strict=True):
                 compared.ids[place] = id
             if self._counts:
@@ -255,9 +247,6 @@ class _Importer:
             elif made:
                 note.after_making("customers", made)
             done(places.stop)
-
-    def _send_new_customers(self, new: Sequence[int], start: int, compared: Comparison) -> list[int]:
-        return self._send("customers", new, start, self._job.new_customers(new, compared.accounts))
 
     def _send_purchases(self, compared: Comparison, bad: Container[int]) -> None:
         job, note = self._job, self._note
@@ -268,12 +257,9 @@ class _Importer:
             if self._counts and passed <= note.invoices:
                 continue
             new = [
-                place for place in places if compared.is_new(place) and job.purchases.line(place) not in bad
+                place for place in places if compared.is_new(place) and job.purchases.lines[place] not in bad
             ]
-            made = []
-            if new:
-                batch = job.new_purchases(kind, new, lambda buyer: compared.ids[buyer] or 0)
-                made = self._send(kind, new, start, batch)
+            made = self._send(kind, new, start, compared)
             if self._counts:
                 note.after_purchases(len(places), kind, made)
             elif made:
@@ -294,7 +280,10 @@ class _Importer:
                 raise Failed(f"line {purchase.line}: {error}; {self._progress()}; {GO_ON}") from error
             self._note.after_update()
 
-    def _send(self, kind: Kind, places: Sequence[int], start: int, batch: list[dict[str, Any]]) -> list[int]:
+    def _send(self, kind: Kind, places: Sequence[int], start: int, compared: Comparison) -> list[int]:
+        """Have these made, if there are any; answer their ids."""
+        if not places:
+            return []
         self._insist_on_going_on()
         self._pace.keep(self._service.events, self._bars.say)
         key = self._key(kind, start)
@@ -302,7 +291,7 @@ class _Importer:
         self._may_be_done = self._note.sending is not None and not in_doubt
         self._note.before_sending(kind, places, key, again=in_doubt)
         try:
-            made = self._patiently(self._post, kind, batch, key)
+            made: list[int] = self._patiently(self._post, kind, self._job.batch(kind, places, compared), key)
         except (Unavailable, Refused) as error:
             if not self._may_be_done:
                 self._note.after_refusal()
@@ -379,11 +368,7 @@ class _Importer:
     def _is_in_doubt(self) -> bool:
         """Whether a batch had no answer, and was sent so long ago that the service has forgotten its key."""
         sent = self._note.sending
-        return (
-            self._counts
-            and sent is not None
-            and time.time() - sent.at.timestamp() > KEPT_SECONDS - _MARGIN_SECONDS
-        )
+        return self._counts and sent is not None and _is_forgotten(sent)
 
     def _doubt(self) -> str:
         job, note = self._job, self._note
@@ -410,6 +395,10 @@ def _insist_on_another_file(rejects: Path, file: BinaryIO) -> None:
         return
     if same:
         raise Failed(f"--rejects would overwrite {rejects}, which is the file to be imported")
+
+
+def _is_forgotten(sent: Sent) -> bool:
+    return time.time() - sent.at.timestamp() > KEPT_SECONDS - _MARGIN_SECONDS
 
 
 def _places(sent: Sent) -> list[int]:

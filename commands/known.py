@@ -1,7 +1,7 @@
 """Looks up what a running Tally has: accounts, customers, invoices and credits."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from datetime import date
 from urllib.parse import urlencode
 
@@ -50,43 +50,24 @@ class KnownOverHttp:
 
     def referenced(self, account_id: Id, references: Collection[str]) -> list[KnownRow]:
         """See Known."""
-        return self._rows(account_id, lambda row: row.reference in references)
+        return [row for row in self._rows({"account_id": account_id}) if row.reference in references]
 
     def like(self, account_id: Id, wanted: Collection[Content]) -> list[KnownRow]:
         """See Known."""
+        if not wanted:
+            return []
         days = [day for _, day, _ in wanted]
-        first, last = min(days, default=None), max(days, default=None)
-        return self._rows(
-            account_id, lambda row: (row.customer_id, row.date, row.cents) in wanted, first, last
-        )
+        rows = self._rows({"account_id": account_id, "from": min(days), "to": max(days)})
+        return [row for row in rows if (row.customer_id, row.date, row.cents) in wanted]
 
-    def _rows(
-        self,
-        account_id: Id,
-        is_wanted: Callable[[KnownRow], bool],
-        first: date | None = None,
-        last: date | None = None,
-    ) -> list[KnownRow]:
-        """The wanted ones of an account's invoices and credits between two days."""
-        days = {"from": first, "to": last}
-        query = urlencode(
-            {"account_id": account_id} | {name: day for name, day in days.items() if day is not None}
-        )
-        found = []
+    def _rows(self, asked: dict[str, object]) -> Iterator[KnownRow]:
+        """The invoices and credits that are asked for."""
         for path in ("/invoices", "/credits"):
-            for _, day, amount, reference, id, customer_id, *_ in self._customers.rows(f"{path}?{query}"):
-                cents = int(amount.replace(".", ""))
-                each = KnownRow(
-                    int(id),
-                    int(customer_id),
-                    date.fromisoformat(day),
-                    cents,
-                    meant(reference),
-                    path == "/credits",
-                )
-                if is_wanted(each):
-                    found.append(each)
-        return found
+            rows = self._customers.rows(f"{path}?{urlencode(asked)}")
+            for _, day, amount, reference, id, customer_id, *_ in rows:
+                cents, when = int(amount.replace(".", "")), date.fromisoformat(day)
+                is_credit = path == "/credits"
+                yield KnownRow(int(id), int(customer_id), when, cents, meant(reference), is_credit)
 
 
 def _listed(ids: Collection[int]) -> str:

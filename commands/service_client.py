@@ -25,7 +25,6 @@ LIGHT = "/accounts/0/is-owned-by/nobody"  # on accounts: a call that costs nothi
 
 _ANSWER_SECONDS = 60
 _PASSING = (502, 503, 504)
-_PIECE_BYTES = 64 * 1024
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 where a server listens, and how it is reached from here
 
 
@@ -135,7 +134,7 @@ class ServiceClient:
     def download(self, path: str, to: BinaryIO) -> None:
         """Write a list to a file as CSV, as it comes. What is there when this raises is not all of it."""
         with self._streamed(path) as response:
-            shutil.copyfileobj(response, to, _PIECE_BYTES)
+            shutil.copyfileobj(response, to)
 
     @contextmanager
     def _streamed(self, path: str) -> Iterator[http.client.HTTPResponse]:
@@ -175,7 +174,9 @@ class ServiceClient:
         if status in _PASSING:
             raise Unavailable(f"{self._name} answers {status}: {_reason(content)}", may_be_done=True)
         if status not in (200, 201, 204):
-            raise Refused(status, self._refusal(status, content))
+            said = f"{self._name} answers {status}: {_reason(content)}"
+            how = "give a token with --token or TALLY_TOKEN (POST /auth/login has them)"
+            raise Refused(status, f"{said.rstrip('.')}; {how}" if status == 401 else said)
         self.events = response.headers.get("Tally-Event-Id")
         if status == 204:
             return None
@@ -183,12 +184,6 @@ class ServiceClient:
             return msgspec.json.decode(content, type=answer)
         except msgspec.DecodeError as error:
             raise Refused(status, f"{self._name} answers as no Tally does: {error}") from error
-
-    def _refusal(self, status: int, content: bytes) -> str:
-        said = f"{self._name} answers {status}: {_reason(content)}"
-        if status == 401:
-            return f"{said.rstrip('.')}; give a token with --token or TALLY_TOKEN (POST /auth/login has them)"
-        return said
 
 
 def _reason(content: bytes) -> str:

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import closing
 from typing import BinaryIO
 
@@ -26,10 +25,7 @@ def undo_file(settings: Settings, source: BinaryIO, account_id: Id | None, token
     Answers what was done, and tells on standard error what stays. May be repeated, also when it was
     interrupted. Raises Failed, StoreError or OSError.
     """
-    digest = hashlib.sha256()
-    while piece := source.read(1024 * 1024):
-        digest.update(piece)
-    names = notes_of(settings.directory, digest.hexdigest())
+    names = notes_of(settings.directory, hashlib.file_digest(source, "sha256").hexdigest())  # type: ignore[arg-type]
     counts: Counter[str] = Counter()
     found = False
     with Bars() as bars, closing(ServiceClient("customers", settings.customers, token)) as customers:
@@ -57,17 +53,14 @@ def _undo(note: ImportNote, customers: ServiceClient, bars: Bars) -> Counter[str
     for kind in _ORDER:
         ids = note.made.get(kind, [])
         done = bars.add(kind, ranges.count(ids))
-        for count, id in enumerate(_descending(ids), 1):
+        newest_first = (id for first, last in reversed(ids) for id in range(last, first - 1, -1))
+        for count, id in enumerate(newest_first, 1):
             counts[_take_back(customers, kind, id, counts, bars)] += 1
             done(count)
     if note.updated:
         bars.say(f"{note.updated:,} invoices that it changed (--update) keep what they are now")
     note.undo()
     return counts
-
-
-def _descending(ids: list[ranges.Range]) -> Iterator[int]:
-    return (id for first, last in reversed(ids) for id in range(last, first - 1, -1))
 
 
 def _take_back(customers: ServiceClient, kind: Kind, id: int, counts: Counter[str], bars: Bars) -> str:

@@ -29,9 +29,10 @@ def dates(format: str | None) -> Callable[[str], date]:
     @cache  # a file has many rows of few days
     def iso(raw: str) -> date:
         found = _ISO.fullmatch(raw)
-        if found is None:
-            raise ValueError("Expected a date, YYYY-MM-DD")
-        return _real(found[1])
+        try:
+            return date.fromisoformat(found[1] if found else "")
+        except ValueError:
+            raise ValueError("Expected a date, YYYY-MM-DD") from None
 
     @cache
     def formatted(raw: str) -> date:
@@ -41,13 +42,6 @@ def dates(format: str | None) -> Callable[[str], date]:
             raise ValueError(f"Expected a date like {date(2024, 1, 31).strftime(str(format))}") from None
 
     return iso if format is None else formatted
-
-
-def _real(iso: str) -> date:
-    try:
-        return date.fromisoformat(iso)
-    except ValueError:
-        raise ValueError("Expected a date, YYYY-MM-DD") from None
 
 
 def is_date_format(format: str) -> bool:

@@ -18,7 +18,7 @@ from tally.http.problems import FieldError, WrongFields
 from tally.http.service import BATCH_BODY, Json, Service, flag, one_of, query, read_body, send_made
 from tally.importing import first_look, purchase_file
 from tally.importing.first_look import Look
-from tally.importing.import_report import Counted, Report
+from tally.importing.import_report import Report
 from tally.importing.purchase_file import PurchaseFile, Reading
 from tally.importing.recording import Import, insist_on_account
 from tally.importing.tables import NoTable
@@ -144,9 +144,9 @@ class ImportsResource:
         return Answer(None, encode_answer(_summary(new, file)))
 
     def _import(self, store: Customers, file: PurchaseFile, asked: "_Asked", owner: str | None) -> Import:
-        account_id = asked.insist_on_account()
+        reading, account_id = asked.whole()
         insist_on_account(store, account_id, owner, self._require_account)
-        return Import(store, file, asked.reading(), account_id)
+        return Import(store, file, reading, account_id)
 
 
 class _Asked:
@@ -181,23 +181,19 @@ class _Asked:
         columns: dict[str, Any] = {name: column or "" for name, column in self._columns.items()}
         return Reading(**columns | {"id": self._columns["id"]}, **self._how, encoding=self.encoding)
 
-    def whole_reading(self) -> Reading:
-        """The same, of which nothing may be missing. Raises WrongFields."""
+    def whole(self) -> tuple[Reading, Id]:
+        """The same, and the account of all rows, of which nothing may be missing. Raises WrongFields."""
         missing = [name for name in ("customer", "date", "amount") if not self._columns[name]]
+        missing += ["account_id"] if self.account_id is None else []
         if missing:
             raise WrongFields([FieldError(name, "Required") for name in missing])
-        return self.reading()
-
-    def insist_on_account(self) -> Id:
-        """The account of all rows. Raises WrongFields."""
-        if self.account_id is None:
-            raise WrongFields([FieldError("account_id", "Required")])
-        return self.account_id
+        return self.reading(), Id(self.account_id or 0)
 
 
 def _read(asked: _Asked, body: bytes) -> PurchaseFile:
     """Raises NoTable, and WrongFields."""
-    file = purchase_file.read(BytesIO(body), asked.whole_reading(), asked.delimiter, _insist_on_few)
+    reading, _ = asked.whole()
+    file = purchase_file.read(BytesIO(body), reading, asked.delimiter, _insist_on_few)
     if not file.rows:
         raise _refusal("file", "There is no row in the file, but the names of the columns.")
     return file
@@ -221,29 +217,26 @@ def _summary(new: Import, file: PurchaseFile) -> Summary:
         file.rows,
         report.new_customers,
         report.known_customers,
-        _sum(report.counted("invoices", "new")),
-        _sum(report.counted("invoices", "known")),
-        _sum(report.counted("credits", "new")),
-        _sum(report.counted("credits", "known")),
+        _sum(report, "invoices", "new"),
+        _sum(report, "invoices", "known"),
+        _sum(report, "credits", "new"),
+        _sum(report, "credits", "known"),
         report.first,
         report.last,
         [plainly(warning) for warning in new.warnings],
         len(new.bad),
         [Bad(plainly(reason), count=count) for reason, count in report.reasons().most_common()],
         [Bad(plainly(reason), line) for line, reason in [*new.bad.items()][:MOST_BAD]],
-        [*_sample(report)],
+        [
+            Read(each.line, name, str(each.date), str(each.cents), each.reference)
+            for each, name in report.sample(_SHOWN)
+        ],
     )
 
 
-def _sum(counted: Counted) -> Sum:
+def _sum(report: Report, what: str, state: str) -> Sum:
+    counted = report.counted(what, state)
     return Sum(counted.number, str(counted.cents))
-
-
-def _sample(report: Report) -> list[Read]:
-    return [
-        Read(each.line, name, str(each.date), str(each.cents), each.reference)
-        for each, name in report.sample(_SHOWN)
-    ]
 
 
 def plainly(told: str) -> str:

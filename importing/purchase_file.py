@@ -52,14 +52,8 @@ class Reading(Struct, frozen=True, omit_defaults=True):
 
     def columns(self) -> list[str]:
         """All that the file is to have."""
-        named = (
-            self.customer,
-            self.date,
-            self.amount,
-            self.account,
-            self.id,
-            *(name for name, _ in self.where),
-        )
+        named = [self.customer, self.date, self.amount, self.account, self.id]
+        named += [name for name, _ in self.where]
         return [name for name in named if name is not None]
 
 
@@ -84,32 +78,28 @@ class Purchase(NamedTuple):
 
 
 class Purchases:
-    """What the file has in its order, and each distinct customer once; some 32 bytes each."""
+    """What the file has in its order, and each distinct customer once; some 32 bytes each.
+
+    `cents` is what each comes to, and `lines` where each begins in the file.
+    """
 
     def __init__(self, with_references: bool = False) -> None:
         self.buyers: list[Buyer] = []
         self.references: list[str] | None = [] if with_references else None
-        self._buyer, self._day, self._cents, self._line = (array("q") for _ in range(4))
+        self.cents, self.lines = array("q"), array("q")
+        self._buyer, self._day = array("q"), array("q")
 
     def __len__(self) -> int:
-        return len(self._cents)
+        return len(self.cents)
 
     def __getitem__(self, place: int) -> Purchase:
         return Purchase(
             self._buyer[place],
             date.fromordinal(self._day[place]),
-            self._cents[place],
+            self.cents[place],
             self.references[place] if self.references is not None else None,
-            self._line[place],
+            self.lines[place],
         )
-
-    def line(self, place: int) -> int:
-        """Where one begins in the file."""
-        return self._line[place]
-
-    def cents(self, place: int) -> int:
-        """What one comes to."""
-        return self._cents[place]
 
     def __iter__(self) -> Iterator[Purchase]:
         return (self[place] for place in range(len(self)))
@@ -118,14 +108,10 @@ class Purchases:
         """Take one more."""
         self._buyer.append(purchase.buyer)
         self._day.append(purchase.date.toordinal())
-        self._cents.append(purchase.cents)
-        self._line.append(purchase.line)
+        self.cents.append(purchase.cents)
+        self.lines.append(purchase.line)
         if self.references is not None:
             self.references.append(purchase.reference or "")
-
-    def set_cents(self, place: int, cents: int) -> None:
-        """Give one another amount."""
-        self._cents[place] = cents
 
     def without(self, lines: Container[int]) -> "Purchases":
         """Those that don't begin in these lines; of customers, those that are left then."""
@@ -275,7 +261,7 @@ class _Judge:
         had: list[Any] = [self._purchases.buyers[before.buyer].name, before.date, before.cents]
         if self._reading.lines == "sum":
             had[2] = cents
-            self._purchases.set_cents(rows.place, before.cents + (cents or 0))
+            self._purchases.cents[rows.place] += cents or 0
         for (column, value), first in zip(given.items(), had, strict=True):
             if value not in (None, first):
                 rows.is_spoiled = True
