@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from shutil import get_terminal_size
 from typing import Any
 
@@ -13,13 +14,20 @@ from rich.live import Live
 from rich.padding import Padding
 from rich.text import Text
 
-from tally.actors import control, family, redis_access
+from tally.actors import control, redis_access
 from tally.actors.control import ActorStatus
-from tally.actors.services import SERVICES
 from tally.commands import next_command, terminal
 from tally.config import Settings
-from tally.http.status import REDIS_AWAY, ActorReport, StatusReport, troubles
+from tally.http.status import ANSWER_SECONDS, REDIS_AWAY, ActorReport, StatusProbe, StatusReport, troubles
 from tally.http.visible import printable
+from tally.store import accounts, customers
+from tally.store.database import OpenDatabase
+from tally.store.stream import EventStream
+
+# Not by `actors`: what runs services takes half a second to load.
+_DATABASES: dict[str, tuple[str, OpenDatabase]] = {
+    each.SERVICE: (each.FILE, each.open_database) for each in (customers, accounts)
+}
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -72,27 +80,23 @@ class Status(msgspec.Struct, frozen=True):
         return [rows for rows in tables if len(rows) > 1]
 
     def _actors(self) -> terminal.Rows:
-        return [self._row(actor.name, str(actor.pid or "-"), [actor]) for actor in self.actors]
+        return [self._row(actor.name, [actor]) for actor in self.actors]
 
     def _kinds(self) -> terminal.Rows:
         kinds: dict[tuple[str, str], list[ActorStatus]] = {}
         for actor in self.actors:
             kinds.setdefault((actor.name.rstrip("-0123456789"), actor.state), []).append(actor)
-        return [
-            self._row(f"{kind} ({len(actors)})", "-", actors)
-            if len(actors) > 1
-            else self._row(actors[0].name, str(actors[0].pid or "-"), actors)
-            for (kind, _), actors in kinds.items()
-        ]
+        return [self._row(kind, actors) for (kind, _), actors in kinds.items()]
 
-    def _row(self, name: str, pid: str, actors: Sequence[ActorStatus]) -> tuple[str, ...]:
-        """Of one actor, or of several in the same state: since when all of them run, and sums."""
+    def _row(self, kind: str, actors: Sequence[ActorStatus]) -> tuple[str, ...]:
+        """Of one actor, or of several of a kind in the same state: since when all of them run, and sums."""
+        first = actors[0]
         uptimes = [actor.uptime_seconds for actor in actors if actor.uptime_seconds is not None]
         memory = sum(self.memory_bytes.get(actor.name, 0) for actor in actors)
         return (
-            name,
-            pid,
-            actors[0].state,
+            first.name if len(actors) == 1 else f"{kind} ({len(actors)})",
+            str(first.pid or "-") if len(actors) == 1 else "-",
+            first.state,
             terminal.spoken(min(uptimes)) if uptimes else "-",
             str(sum(actor.restarts for actor in actors)),
             f"{memory / 1e6:.0f} MB",
@@ -139,10 +143,14 @@ def _reasons(actors: Sequence[ActorStatus], services: Sequence[StatusReport]) ->
             is_away = reason.startswith(REDIS_AWAY) and any(each.startswith(REDIS_AWAY) for each in reasons)
             if reason not in of_actors and reason not in reasons and not is_away:
                 reasons.append(reason)
-    reports = [
-        ActorReport(each.name, each.state, each.restarts, each.trouble or each.failed) for each in actors
+    return [*troubles(_reports(actors), reasons), *reasons]
+
+
+def _reports(actors: Sequence[ActorStatus]) -> list[ActorReport]:
+    return [
+        ActorReport(each.name, each.state, each.restarts, each.trouble or each.failed, each.uptime_seconds)
+        for each in actors
     ]
-    return [*troubles(reports, reasons), *reasons]
 
 
 def _service(report: StatusReport) -> tuple[str, ...]:
@@ -157,26 +165,40 @@ def _service(report: StatusReport) -> tuple[str, ...]:
     )
 
 
-def look(settings: Settings) -> Status:
-    """Ask the supervisor, the databases and Redis. Raises NotRunning."""
-    return _with_services(settings, control.ask(settings.directory))
-
-
-def _with_services(settings: Settings, actors: list[ActorStatus], trouble: str | None = None) -> Status:
-    url = redis_access.url(settings)
-    probes = (
-        family.status_probe(settings, service, url)
-        for service in SERVICES
-        if (settings.directory / f"{service}.db").exists()
-    )
-    services = [probe() for probe in probes]
-    if trouble:
-        words: str | None = "run"
-    else:
+def look(settings: Settings, needs_supervisor: bool = True) -> Status:
+    """Ask the supervisor, the databases and Redis. Raises NotRunning where one is needed."""
+    actors, trouble = list[ActorStatus](), None
+    try:
+        actors = control.ask(settings.directory)
+    except control.NotRunning as error:
+        if needs_supervisor:
+            raise
+        trouble = str(error)
+    url, reports = redis_access.url(settings), _reports(actors)
+    services = [
+        _probe(settings, url, name, opened, reports)()
+        for name, (file, opened) in _DATABASES.items()
+        if (settings.directory / file).exists()
+    ]
+    words: str | None = "run"
+    if not trouble:
         letters = any(report.redis.dead_letters for report in services)
         words = next_command.against(_reasons(actors, services), letters)
-    command = next_command.called(words) if words else None
-    return Status(actors, _memory(actors), services, trouble, command)
+    return Status(actors, _memory(actors), services, trouble, next_command.called(words) if words else None)
+
+
+def _probe(
+    settings: Settings, url: str, service: str, opened: OpenDatabase, actors: Sequence[ActorReport]
+) -> StatusProbe:
+    """What gathers what a service that has a database here tells of itself."""
+    mine = [each for each in actors if each.name.startswith(f"{service}-")]
+    return StatusProbe(
+        service,
+        lambda: closing(opened(settings.directory, make=False)),
+        settings.directory,
+        lambda: EventStream.at(url, settings.redis.stream, ANSWER_SECONDS),
+        lambda: mine,
+    )
 
 
 def watch(settings: Settings, as_json: bool) -> None:
@@ -186,20 +208,13 @@ def watch(settings: Settings, as_json: bool) -> None:
     """
     if as_json or not sys.stdout.isatty():
         while True:
-            _look_anyway(settings).show(as_json)
+            look(settings, needs_supervisor=False).show(as_json)
             sys.stdout.flush()
             time.sleep(1)
-    with Live(_look_anyway(settings).screen(), auto_refresh=False, screen=True) as live:
+    with Live(look(settings, needs_supervisor=False).screen(), auto_refresh=False, screen=True) as live:
         while True:
             time.sleep(1)
-            live.update(_look_anyway(settings).screen(), refresh=True)
-
-
-def _look_anyway(settings: Settings) -> Status:
-    try:
-        return look(settings)
-    except control.NotRunning as error:
-        return _with_services(settings, [], trouble=str(error))
+            live.update(look(settings, needs_supervisor=False).screen(), refresh=True)
 
 
 def _memory(actors: list[ActorStatus]) -> dict[str, int]:
