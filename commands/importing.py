@@ -158,16 +158,13 @@ class _Importer:
         except Unavailable as error:
             self._insist_on_going_on()
             raise Failed(f"{error}; is Tally running?") from error
-        bad = dict(sorted({**job.file.bad, **compared.bad}.items()))
+        bad, new = compared.bad, compared.new_buyers()
         self._tell_bad(file, bad)
-        for warning in (*job.file.warnings, *compared.warnings):
+        for warning in compared.warnings:
             self._bars.say(f"warning: {warning}")
-        new = compared.new_buyers(bad)
         good = any(each.line not in bad for each in job.purchases)
         is_refused = not good or bool(bad and not options.skip_bad)
-        report = Report(
-            job.file, bad, compared.known, compared.updates, len(new), options.dry_run, is_refused
-        )
+        report = Report(job.file, compared, len(new), options.dry_run, is_refused)
         if options.dry_run:
             return report
         if is_refused:
@@ -175,8 +172,8 @@ class _Importer:
         account = None if options.account_id is None else str(options.account_id)
         note.begin(Origin(job.file.digest, account))
         self._send_customers(compared, new)
-        self._send_purchases(compared, bad)
-        self._update(compared, bad)
+        self._send_purchases(compared)
+        self._update(compared)
         return report
 
     def _compare(self) -> Comparison:
@@ -184,7 +181,7 @@ class _Importer:
         job, options, note = self._job, self._options, self._note
         known_ids = [int(id) for id in note.customers] if self._counts else []
         compared = Comparison(
-            job.purchases,
+            job.file,
             options.reading,
             known.KnownOverHttp(self._service),
             self._account_of,
@@ -248,7 +245,7 @@ class _Importer:
                 note.after_making("customers", made)
             done(places.stop)
 
-    def _send_purchases(self, compared: Comparison, bad: Container[int]) -> None:
+    def _send_purchases(self, compared: Comparison) -> None:
         job, note = self._job, self._note
         done = self._bars.add("invoices", len(job.purchases), note.invoices if self._counts else 0)
         passed = 0
@@ -256,9 +253,7 @@ class _Importer:
             passed += len(places)
             if self._counts and passed <= note.invoices:
                 continue
-            new = [
-                place for place in places if compared.is_new(place) and job.purchases.lines[place] not in bad
-            ]
+            new = [place for place in places if compared.is_new(place)]
             made = self._send(kind, new, start, compared)
             if self._counts:
                 note.after_purchases(len(places), kind, made)
@@ -266,11 +261,11 @@ class _Importer:
                 note.after_making(kind, made)
             done(passed)
 
-    def _update(self, compared: Comparison, bad: Container[int]) -> None:
+    def _update(self, compared: Comparison) -> None:
         job = self._job
         for place, id in compared.updates.items():
             purchase = job.purchases[place]
-            if purchase.line in bad:
+            if purchase.line in compared.bad:
                 continue
             self._insist_on_going_on()
             change = {"purchase_date": purchase.date, "purchase_price_cents": purchase.cents}

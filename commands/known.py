@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from tally.commands.service_client import ServiceClient
 from tally.events import Id
 from tally.http.exports import meant
-from tally.importing.known import Content, KnownRow, alike, normal
+from tally.importing.known import Content, KnownRow, alike, listed, normal
 
 
 def accounts_by_name(accounts: ServiceClient) -> Callable[[str], Id]:
@@ -24,7 +24,7 @@ def accounts_by_name(accounts: ServiceClient) -> Callable[[str], Id]:
         if text.isascii() and text.isdigit() and int(text[:19]) in ids and text == str(int(text[:19])):
             found.add(int(text))
         if len(found) > 1:
-            raise ValueError(f"Expected one account, there are {_listed(found)}")
+            raise ValueError(f"Expected one account, there are {listed(sorted(found))}")
         if not found:
             raise ValueError("Expected the id or the name of an account")
         return Id(found.pop())
@@ -66,10 +66,4 @@ class KnownOverHttp:
             rows = self._customers.rows(f"{path}?{urlencode(asked)}")
             for _, day, amount, reference, id, customer_id, *_ in rows:
                 cents, when = int(amount.replace(".", "")), date.fromisoformat(day)
-                is_credit = path == "/credits"
-                yield KnownRow(int(id), int(customer_id), when, cents, meant(reference), is_credit)
-
-
-def _listed(ids: Collection[int]) -> str:
-    *others, last = map(str, sorted(ids))
-    return f"{', '.join(others)} and {last}"
+                yield KnownRow(int(id), int(customer_id), when, cents, meant(reference))

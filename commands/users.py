@@ -104,12 +104,12 @@ def token(settings: Settings, name: str, days: int, all_calls: bool) -> None:
     `users revoke NAME` ends it sooner.
     """
     with _users(settings) as everybody:
-        user = everybody.named(name)
         tokens = family.tokens(settings, timedelta(days=days))
-    if tokens is None:
-        raise Failed('auth.mode is "off": nobody is asked for a token')
-    if user is None or user.admin:
-        raise Failed(f"{name} is an admin" if user else f"there is no user {name}; `users list` shows them")
+        if tokens is None:
+            raise Failed('auth.mode is "off": nobody is asked for a token')
+        user = _existing(everybody, name)
+    if user.admin:
+        raise Failed(f"{name} is an admin")
     scope: Literal["", "status"] = "" if all_calls else STATUS
     click.echo(tokens.issue(Bearer(user.id, user.name, user.admin, scope))[0])
 
@@ -159,8 +159,10 @@ def _new_password(piped: bool) -> str:
         raise click.UsageError("this is no terminal: give the password on standard input, --password-stdin")
     try:
         if piped:
-            return passwords.hashed(sys.stdin.buffer.read().decode().removesuffix("\n").removesuffix("\r"))
-        return passwords.hashed(click.prompt("Password", hide_input=True, confirmation_prompt=True))
+            given = sys.stdin.buffer.read().decode().removesuffix("\n").removesuffix("\r")
+        else:
+            given = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+        return passwords.hashed(given)
     except UnicodeDecodeError:
         raise click.UsageError("the password is not UTF-8") from None
     except passwords.UnfitPassword as error:

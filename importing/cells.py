@@ -21,9 +21,9 @@ _MOST_DIGITS = 15
 
 
 def dates(format: str | None) -> Callable[[str], date]:
-    """What reads dates in that format (strptime's), or as ISO 8601 has them, whose time is passed over.
+    """A function that reads dates in a format of strptime, or else of ISO 8601 with or without a time.
 
-    What it answers raises ValueError.
+    It raises ValueError.
     """
 
     @cache  # a file has many rows of few days
@@ -45,7 +45,7 @@ def dates(format: str | None) -> Callable[[str], date]:
 
 
 def is_date_format(format: str) -> bool:
-    """Whether a format tells every date for itself."""
+    """Whether a format has day, month and year, each once."""
     some = [date(2013, 11, 28), date(2024, 1, 2)]
     try:
         return all(datetime.strptime(each.strftime(format), format).date() == each for each in some)
@@ -54,7 +54,7 @@ def is_date_format(format: str) -> bool:
 
 
 class Amounts:
-    """Reads amounts whose decimal mark is `decimal`; with `rounds`, also those that have parts of cents."""
+    """Reads amounts with the decimal mark `decimal`; with `rounds`, also those that have parts of cents."""
 
     def __init__(self, decimal: str = ".", rounds: bool = False) -> None:
         other = "," if decimal == "." else r"\."
@@ -89,7 +89,7 @@ class Amounts:
         return -cents if negative else cents
 
     def _unsigned(self, raw: str) -> tuple[bool, str]:
-        """Whether there is a minus, or parentheses; and what there is without these and a symbol."""
+        """Whether it is negative, by a minus or parentheses; and its digits, without these and a symbol."""
         bare = raw
         in_parentheses = raw.startswith("(") and raw.endswith(")")
         if in_parentheses:

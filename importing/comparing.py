@@ -1,16 +1,15 @@
-"""What of a file is in Tally already, and what can't be told apart there."""
+"""Which rows of a file are in Tally already, and which can't be told apart there."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Container, Iterable, Iterator
-from datetime import date
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from msgspec import Struct
 
 from tally.events import Id
 from tally.http.exports import amount
 from tally.importing import known
-from tally.importing.known import Known, KnownRow
-from tally.importing.purchase_file import Purchase, Purchases, Reading
+from tally.importing.known import Content, Known, KnownRow
+from tally.importing.purchase_file import Purchase, PurchaseFile, Reading
 from tally.store.import_note import Kind
 
 _SHOWN = 5  # names that are alike
@@ -18,11 +17,11 @@ _LEFT_OUT = "Was bad when this file was imported, and left out; import it alone 
 
 
 class Identity(Struct, frozen=True):
-    """By what rows are known that have no reference of their own, and what becomes of known ones.
+    """How rows without a reference of their own are recognised, and what happens to those that are there.
 
-    `overlapping`: by customer, date and amount, and how many alike there are; else nothing is looked for.
-    With `update`, an invoice whose amount or date differ is to be changed. With `new_customers`, no name is
-    looked for.
+    `overlapping`: by customer, date and amount, as often as there are such rows; else they are not looked
+    for. With `update`, an invoice whose amount or date differ is changed. With `new_customers`, every name is
+    a new customer.
     """
 
     overlapping: bool = False
@@ -31,24 +30,27 @@ class Identity(Struct, frozen=True):
 
 
 class Comparison:
-    """What is there of a file's customers and purchases. `known_ids` are those of its first customers.
+    """Compares a file's customers and purchases with what is `there`. Every call raises what `there` raises.
 
-    `account_of` tells which account a text means, or raises ValueError. `accounts` are those of the file's
-    customers, None where that can't be told, `ids` their own, None for who isn't there. `known` has the
-    purchases that are there, by their places, with their ids; `updates` those that are to be changed. What
-    can't be decided is `bad`, by line. Every call raises what `there` raises.
+    `account_of` tells which account a text means, or raises ValueError. `known_ids` are the ids of the file's
+    first customers, where an earlier import has noted them.
+
+    Found for each of the file's customers: its account in `accounts`, None where that can't be told, and its
+    id in `ids`, None for a new one. Found for purchases, by their places: the ids of those that are there in
+    `known`, and of those to be changed in `updates`. `bad` has the file's bad rows and those that can't be
+    decided, by line.
     """
 
     def __init__(
         self,
-        purchases: Purchases,
+        file: PurchaseFile,
         reading: Reading,
         there: Known,
         account_of: Callable[[str], Id],
         identity: Identity,
         known_ids: Collection[int],
     ) -> None:
-        self._purchases = purchases
+        self._purchases = purchases = file.purchases
         self._reading = reading
         self._there = there
         self._identity = identity
@@ -57,8 +59,8 @@ class Comparison:
         self.accounts: list[Id | None] = []
         self.known: dict[int, int] = {}
         self.updates: dict[int, int] = {}
-        self.bad: dict[int, str] = {}
-        self.warnings: list[str] = []
+        self.bad = dict(file.bad)
+        self.warnings = [*file.warnings]
         self._customers_before = len(known_ids)
         self._find_accounts(account_of)
 
@@ -81,10 +83,9 @@ class Comparison:
                 if len(ids) == 1:
                     self.ids[place] = ids[0]
                 elif ids:
-                    *others, last = map(str, ids)
                     several[place] = (
                         f"{self._reading.customer}: Expected one customer of account {account_id} with this "
-                        f"name, there are {', '.join(others)} and {last}, got {buyers[place].name!r}"
+                        f"name, there are {known.listed(ids)}, got {buyers[place].name!r}"
                     )
             self.warnings += _differing(account_id, [buyers[place].name for place in places], found)
         self._refuse_those_of(several)
@@ -94,27 +95,26 @@ class Comparison:
         if self._reading.id is not None:
             self._compare_by_id()
         elif self._identity.overlapping:
-            self._take_alike(self.known)
-        elif not self._customers_before:
-            alike: dict[int, int] = {}
-            self._take_alike(alike)
-            if alike:
-                self.warnings.append(
-                    f"{len(alike):,} rows have the customer, date and amount of what is there already: was "
-                    "it imported before? --overlapping leaves such rows out, --id-column knows rows by their "
-                    "own reference, and --undo takes this file's back"
-                )
+            self.known |= self._alike()
+        elif not self._customers_before and (alike := self._alike()):
+            self.warnings.append(
+                f"{len(alike):,} rows have the customer, date and amount of what is there already: was "
+                "it imported before? --overlapping leaves such rows out, --id-column knows rows by their "
+                "own reference, and --undo takes this file's back"
+            )
+        self.bad = dict(sorted(self.bad.items()))
 
     def is_new(self, place: int) -> bool:
         """Whether a purchase is to be recorded."""
-        return place not in self.known and place not in self.updates
+        is_there = place in self.known or place in self.updates
+        return not is_there and self._purchases.lines[place] not in self.bad
 
-    def new_buyers(self, bad: Container[int]) -> set[int]:
-        """The customers that are to be made: for what is recorded."""
+    def new_buyers(self) -> set[int]:
+        """The customers that are to be made, as they have purchases that are recorded."""
         return {
             purchase.buyer
             for place, purchase in enumerate(self._purchases)
-            if self.ids[purchase.buyer] is None and self.is_new(place) and purchase.line not in bad
+            if self.ids[purchase.buyer] is None and self.is_new(place)
         }
 
     def there(self, kind: Kind, places: Iterable[int]) -> list[int]:
@@ -124,7 +124,7 @@ class Comparison:
         return [self.known[place] for place in places if self.known.get(place)]
 
     def _find_accounts(self, account_of: Callable[[str], Id]) -> None:
-        """Find the accounts. One that is told in two ways would have its customers twice."""
+        """Find the accounts. One that is named in two ways is refused: its customers would be made twice."""
         found: dict[str, Id | str] = {}
         told: dict[Id, str] = {}
         for text in dict.fromkeys(buyer.account for buyer in self._purchases.buyers):
@@ -148,7 +148,7 @@ class Comparison:
         return found
 
     def _refuse_those_of(self, reasons: dict[int, str]) -> None:
-        """What these of the file's customers have bought is bad."""
+        """Refuse all purchases of these of the file's customers."""
         for purchase in self._purchases if reasons else ():
             if purchase.buyer in reasons:
                 self.bad.setdefault(purchase.line, reasons[purchase.buyer])
@@ -182,27 +182,20 @@ class Comparison:
             f"{self._reading.id}: Expected what is there: {why}, got {purchase.reference!r}"
         )
 
-    def _take_alike(self, known_rows: dict[int, int]) -> None:
-        """Find the purchases that are there by customer, date and amount, each row for one of the file's."""
-        if not any(id is not None for id in self.ids):
-            return
-        wanted = {
-            (id, each.date, each.cents)
-            for each in self._purchases
-            if (id := self.ids[each.buyer]) is not None
+    def _alike(self) -> dict[int, int]:
+        """The purchases that are there by customer, date and amount; each recorded row counts once."""
+        contents = {
+            place: (id, each.date, each.cents)
+            for place, each in enumerate(self._purchases)
+            if (id := self.ids[each.buyer]) is not None and each.line not in self.bad
         }
-        there: defaultdict[tuple[int, date, int], list[int]] = defaultdict(list)
+        if not contents:
+            return {}
+        wanted, there = {*contents.values()}, defaultdict[Content, list[int]](list)
         for account_id in self._by_account():
             for row in self._there.like(account_id, wanted):
                 there[row.customer_id, row.date, row.cents].append(row.id)
-        for place, each in enumerate(self._purchases):
-            id = self.ids[each.buyer]
-            if (
-                id is not None
-                and each.line not in self.bad
-                and (ids := there.get((id, each.date, each.cents)))
-            ):
-                known_rows[place] = ids.pop(0)
+        return {place: there[content].pop(0) for place, content in contents.items() if there.get(content)}
 
 
 def _differing(account_id: Id, names: Collection[str], found: Collection[str]) -> Iterator[str]:

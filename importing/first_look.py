@@ -1,6 +1,6 @@
-"""What a file tells before its columns are chosen: what they are called, and how each could be read.
+"""Guesses, from its first rows, what a file's columns are and how each could be read.
 
-All is by the first rows. Nothing of it is taken for granted: a person sees it, and says how the file is read.
+Nothing is imported by a guess: a person sees it first, and says how the file is read.
 """
 
 import re
@@ -45,7 +45,7 @@ ID = (
 
 
 class Column(Struct, frozen=True):
-    """A column: the formats in which its cells are dates ("" is YYYY-MM-DD), and the marks of amounts."""
+    """A column, the date formats that fit its cells ("" is YYYY-MM-DD), and the decimal marks that do."""
 
     name: str
     dates: list[str]
@@ -53,7 +53,7 @@ class Column(Struct, frozen=True):
 
 
 class Guess(Struct, frozen=True):
-    """Which columns seem to be meant; "" for none."""
+    """The column that each is probably in; "" for none."""
 
     customer: str = ""
     date: str = ""
@@ -99,7 +99,7 @@ def _columns(cells: dict[str, list[str]]) -> list[Column]:
 
 
 _DIGIT = re.compile("[0-9]")
-_Readings = dict[str, object]  # what of a column can be read in some way, and as what
+_Readings = dict[str, object]  # the cells of a column that can be read in some way, and their values
 
 
 def _readings(parse: Callable[[str], object], cells: dict[str, list[str]]) -> dict[str, _Readings]:
@@ -113,13 +113,13 @@ def _readings(parse: Callable[[str], object], cells: dict[str, list[str]]) -> di
 
 
 def _that_differ(found: dict[str, _Readings], cells: int) -> list[str]:
-    """The ways that fit; the first alone where it makes no difference."""
+    """The ways that fit; only the first where all of them read the same."""
     ways = _fitting(found, cells)
     return ways if any(found[way] != found[ways[0]] for way in ways) else ways[:1]
 
 
 def _fitting(found: dict[str, _Readings], cells: int) -> list[str]:
-    """The ways in which the most can be read, as the rest may be bad; none where that is less than half."""
+    """The ways that read most cells, as some may be bad; none where that is less than half of them."""
     most = max(map(len, found.values()))
     return [way for way, read in found.items() if len(read) == most] if most and 2 * most >= cells else []
 
@@ -135,6 +135,6 @@ def _guess(columns: list[Column], full: list[str]) -> Guess:
 
 
 def _named(known: tuple[str, ...], columns: list[str]) -> str:
-    """The column that is called as most probably it would be; "" where none is."""
+    """The column with the likeliest of the known names; "" where no column has one."""
     names = {plain(name): name for name in reversed(columns)}
     return next((names[plain(name)] for name in known if plain(name) in names), "")

@@ -2,10 +2,11 @@
 
 import re
 from collections import Counter
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from tally.http.exports import amount
+from tally.importing.comparing import Comparison
 from tally.importing.purchase_file import Purchase, PurchaseFile
 
 _SHOWN = 5
@@ -26,7 +27,7 @@ class Counted(NamedTuple):
 
 
 class Report:
-    """What came of a file. Its purchases were `known`, `updated`, `bad`, or else new.
+    """What came of a file, as it was compared with what is there.
 
     Where it `is_refused`, nothing was imported, or would be, as rows are bad. `first` and `last` are days,
     None without a good row.
@@ -35,26 +36,24 @@ class Report:
     def __init__(
         self,
         file: PurchaseFile,
-        bad: dict[int, str],
-        known: Container[int],
-        updated: Container[int],
+        compared: Comparison,
         new_customers: int,
         dry_run: bool,
-        is_refused: bool,
+        is_refused: bool = False,
     ) -> None:
         self._file = file
-        self._bad = bad
+        self._bad = compared.bad
         self._dry_run = dry_run
         self._tallied: dict[tuple[str, str], Counted] = {}
         used: set[int] = set()
         days = []
         for place, each in enumerate(file.purchases):
-            if each.line in bad:
+            if each.line in compared.bad:
                 continue
             used.add(each.buyer)
             days.append(each.date)
             what = "credits" if each.cents < 0 else "invoices"
-            state = "known" if place in known else "updated" if place in updated else "new"
+            state = "known" if place in compared.known else "updated" if place in compared.updates else "new"
             self._tallied[what, state] = self.counted(what, state).plus(each.cents)
         self.first, self.last = min(days, default=None), max(days, default=None)
         self.new_customers, self.known_customers = new_customers, len(used) - new_customers

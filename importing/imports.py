@@ -1,4 +1,4 @@
-"""The customers page's import: a file is looked at, tried, and recorded, each by a call of its own.
+"""The customers page's import: `POST /imports` looks at a file, tries it, and records it.
 
 The call is the page's own, and may change with it. Sums are strings, in cents.
 """
@@ -182,7 +182,7 @@ class _Asked:
         return Reading(**columns | {"id": self._columns["id"]}, **self._how, encoding=self.encoding)
 
     def whole(self) -> tuple[Reading, Id]:
-        """The same, and the account of all rows, of which nothing may be missing. Raises WrongFields."""
+        """How rows are read, and the account of all of them. Raises WrongFields for all that is missing."""
         missing = [name for name in ("customer", "date", "amount") if not self._columns[name]]
         missing += ["account_id"] if self.account_id is None else []
         if missing:
@@ -240,7 +240,7 @@ def _sum(report: Report, what: str, state: str) -> Sum:
 
 
 def plainly(told: str) -> str:
-    """What is told of a file, without the options of the command, which a page has not."""
+    """A message without the options of the command, which the page doesn't have."""
     for pattern, instead in _OF_THE_COMMAND.items():
         told = re.sub(pattern, instead, told)
     return told

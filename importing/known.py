@@ -1,4 +1,4 @@
-"""What is there already, as a file is compared with it, and when a name is the same as another."""
+"""The recorded rows that a file is compared with, and when two names are the same."""
 
 import unicodedata
 from collections.abc import Collection
@@ -16,19 +16,23 @@ class KnownRow(NamedTuple):
     date: date
     cents: int
     reference: str
-    is_credit: bool
+
+    @property
+    def is_credit(self) -> bool:
+        """Whether it is a credit, which is of 1 cent at least."""
+        return self.cents < 0
 
 
 Content = tuple[int, date, int]  # customer, day, and cents, which are negative for a credit
 
 
 class Known(Protocol):
-    """Looks up what is there."""
+    """Looks up what is recorded."""
 
     def customers(self, account_id: Id, names: Collection[str]) -> dict[str, list[int]]:
-        """The ids of an account's customers that have one of these names, or differ only in case or blanks.
+        """The ids of an account's customers with one of these names, or one that differs in case or blanks.
 
-        By their names as they are compared (`normal`).
+        The keys are their names as they are compared (`normal`).
         """
         ...
 
@@ -46,6 +50,12 @@ def normal(name: str) -> str:
     return unicodedata.normalize("NFC", name.strip())
 
 
+def listed(ids: Collection[int]) -> str:
+    """Several ids, as a sentence names them."""
+    *others, last = map(str, ids)
+    return f"{', '.join(others)} and {last}"
+
+
 def alike(name: str) -> str:
-    """What names have in common that differ in case or blanks alone."""
+    """The same for all names that differ in case or blanks alone."""
     return "".join(name.split()).casefold()

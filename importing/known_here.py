@@ -1,4 +1,4 @@
-"""What customers.db has already, in the transaction, or the snapshot, that is open."""
+"""Looks up what customers.db has, in the transaction or snapshot that is open."""
 
 import unicodedata
 from collections import defaultdict
@@ -17,7 +17,7 @@ _TABLES: tuple[Table, ...] = ("invoice", "credit")
 
 
 class KnownHere:
-    """Looks up by indexes what a file has. A name is found as it is, with accents written in either way."""
+    """Looks up rows by index. A name is found with its accents written in either way."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -53,7 +53,6 @@ class KnownHere:
 
 
 def _rows(table: Table, rows: Iterable[Row]) -> Iterable[KnownRow]:
-    is_credit = table == "credit"
     for id, customer_id, day, cents, reference in rows:
-        signed = -cents if is_credit else cents
-        yield KnownRow(id, customer_id, date.fromisoformat(day), signed, reference or "", is_credit)
+        signed = -cents if table == "credit" else cents
+        yield KnownRow(id, customer_id, date.fromisoformat(day), signed, reference or "")

@@ -78,7 +78,7 @@ class Purchase(NamedTuple):
 
 
 class Purchases:
-    """What the file has in its order, and each distinct customer once; some 32 bytes each.
+    """The purchases of a file, in its order, some 32 bytes each; and each of its customers once.
 
     `cents` is what each comes to, and `lines` where each begins in the file.
     """
@@ -114,7 +114,7 @@ class Purchases:
             self.references.append(purchase.reference or "")
 
     def without(self, lines: Container[int]) -> "Purchases":
-        """Those that don't begin in these lines; of customers, those that are left then."""
+        """All purchases but those that begin in these lines, and the customers of those."""
         kept = Purchases(self.references is not None)
         places: dict[int, int] = {}
         for each in self:
@@ -174,7 +174,7 @@ def open_table(file: BinaryIO, reading: Reading, delimiter: str | None) -> Table
 
 
 class _Judge:
-    """Takes good rows in, and says what is wrong with the others."""
+    """Takes good rows, and says what is wrong with the others."""
 
     def __init__(self, table: Table, reading: Reading) -> None:
         self._reading = reading
@@ -253,7 +253,7 @@ class _Judge:
         return faults
 
     def _join(self, rows: "_Rows", name: str | None, day: date | None, cents: int | None) -> Iterator[str]:
-        """Take a further row of an invoice; all that differs from its first."""
+        """Take a further row of an invoice; tell where it differs from the first."""
         if self._reading.lines is None or rows.place is None:
             return
         before = self._purchases[rows.place]
@@ -306,7 +306,7 @@ _Key = tuple[str, str]
 
 
 class _Rows:
-    """The rows of an invoice: where they begin, which purchase the first good one is, if one is bad."""
+    """The lines of an invoice's rows, the place of its first good row, and whether one of them is bad."""
 
     __slots__ = ("_first", "_others", "is_spoiled", "place")
 
@@ -327,7 +327,7 @@ class _Rows:
 
 
 class _Watch:
-    """Looks for columns that tell that the amounts are others than they seem to be."""
+    """Looks for columns which show that amounts are not what they seem: currencies, repeated totals."""
 
     def __init__(self, header: list[str], id_place: int | None, reading: Reading) -> None:
         self._header = header
@@ -387,7 +387,7 @@ def _reference(raw: str) -> str:
 
 
 def _names(encoding: str) -> Callable[[str], str]:
-    """A function that reads a name; it raises ValueError for what is none, or isn't in that encoding."""
+    """A function that reads a name; it raises ValueError for one that is invalid or in another encoding."""
     told = encoding.removesuffix("-sig").upper()
 
     @cache

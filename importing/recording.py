@@ -15,10 +15,10 @@ from tally.store.records import NewCredit, NewCustomer, NewInvoice
 
 
 class Import:
-    """The rows of a file for one account, as they are to be recorded in the store, which is read at once.
+    """A file's rows for one account, compared with the store, to be recorded there.
 
-    A row is known by its own reference where the file has them, else by customer, date and amount. In the
-    snapshot that is open, or, with `record`, in the transaction.
+    A row is recognised by its own reference where the file has references, else by customer, date and amount.
+    To be made in a snapshot, or, to `record`, in the transaction.
     """
 
     def __init__(self, store: Customers, file: PurchaseFile, reading: Reading, account_id: Id) -> None:
@@ -26,7 +26,7 @@ class Import:
         self._account_id = account_id
         self._purchases = file.purchases
         self._compared = Comparison(
-            file.purchases,
+            file,
             reading,
             KnownHere(store.database),
             lambda _: account_id,
@@ -35,19 +35,9 @@ class Import:
         )
         self._compared.compare_customers()
         self._compared.compare_purchases()
-        self.bad = dict(sorted({**file.bad, **self._compared.bad}.items()))
-        """What is wrong with rows, by line."""
-        self.warnings = [*file.warnings, *self._compared.warnings]
-        self._buyers = sorted(self._compared.new_buyers(self.bad))
-        self.report = Report(
-            file,
-            self.bad,
-            self._compared.known,
-            self._compared.updates,
-            len(self._buyers),
-            dry_run=True,
-            is_refused=False,
-        )
+        self.bad, self.warnings = self._compared.bad, self._compared.warnings
+        self._buyers = sorted(self._compared.new_buyers())
+        self.report = Report(file, self._compared, len(self._buyers), dry_run=True)
 
     def record(self, require_account: bool, owner: str | None, cause: Cause) -> None:
         """Record what is new and not bad, in the transaction that is open."""
@@ -66,7 +56,7 @@ class Import:
     def _new(self) -> tuple[list[NewInvoice], list[NewCredit]]:
         invoices, credits = list[NewInvoice](), list[NewCredit]()
         for place, each in enumerate(self._purchases):
-            if each.line in self.bad or not self._compared.is_new(place):
+            if not self._compared.is_new(place):
                 continue
             customer = Id(self._compared.ids[each.buyer] or 0)
             reference = UNSET if each.reference is None else each.reference
@@ -86,8 +76,8 @@ def insist_on_account(store: Customers, account_id: Id, owner: str | None, must_
 def _part(cause: Cause, kind: Kind) -> Cause:
     """The cause of one part: to the stream's readers a batch of its own, which is there wholly or not at all.
 
-    The parts may be torn apart where a machine is lost. So none of them tells that the whole was done: a file
-    that is sent again is compared again, and only what is missing is recorded.
+    When a machine is lost, some parts may be lost with it. So no part says that the whole was done: a file
+    that is sent again is compared again, and only the missing rows are recorded.
     """
     if cause.request_key is None:
         return cause

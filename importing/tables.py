@@ -1,4 +1,4 @@
-"""Files of rows as other programs export them: which bytes they are, where lines and cells end."""
+"""Files of rows as other programs export them: their encoding, their lines, their cells."""
 
 import csv
 import hashlib
@@ -33,7 +33,7 @@ class NoTable(Exception):
 
 
 class Format(NamedTuple):
-    """How a file is written, as far as it doesn't tell itself."""
+    """How a file is written, where the file itself doesn't show it."""
 
     encoding: str | None = None
     delimiter: str | None = None
@@ -51,8 +51,8 @@ class Row(NamedTuple):
 class Table:
     """The rows of a file, which is read once, from where it stands.
 
-    `header` are the names of the columns; where there are none, their numbers, from 1. `wanted` are the
-    columns that are looked for: by them the delimiter is found out. Raises NoTable, also while rows are read.
+    `header` are the names of the columns; without names, their numbers, from 1. The delimiter is found out by
+    the columns that are `wanted`. Raises NoTable, also while rows are read.
     """
 
     def __init__(self, file: BinaryIO, format: Format, wanted: list[str]) -> None:
@@ -66,11 +66,7 @@ class Table:
         text = io.TextIOWrapper(buffered, self.encoding, errors, newline="")
         self._before = 0  # lines before the ones that are rows
         lines = self._lines(text)
-        told = self._skip(lines)
-        first = next(lines, "")
-        if (separator := _SEPARATOR_LINE.fullmatch(first)) is not None:
-            told, first = separator[1], next(lines, "")
-            self._before += 1
+        told, first = self._skip(lines)
         self.delimiter = format.delimiter or told or self._found_out(first, wanted)
         self._reader = csv.reader(
             chain([first] if first else [], lines), delimiter=self.delimiter, strict=True
@@ -122,18 +118,17 @@ class Table:
                 return
             yield line
 
-    def _skip(self, lines: Iterator[str]) -> str | None:
-        """Pass over what comes first; the delimiter, where a line of it tells that."""
-        told = None
-        for _ in range(self._format.skip_lines):
-            line = next(lines, "")
+    def _skip(self, lines: Iterator[str]) -> tuple[str | None, str]:
+        """Pass over what comes before the table; the delimiter, if it is named there, and the next line."""
+        told, line = None, next(lines, "")
+        while (separator := _SEPARATOR_LINE.fullmatch(line)) or self._before < self._format.skip_lines:
+            told = separator[1] if separator else told
             self._before += 1
-            if (separator := _SEPARATOR_LINE.fullmatch(line)) is not None:
-                told = separator[1]
-        return told
+            line = next(lines, "")
+        return told, line
 
     def _found_out(self, first: str, wanted: list[str]) -> str:
-        """The one that the header line has most of the wanted columns with, and then most columns at all."""
+        """The delimiter that yields most of the wanted columns in the header line, and then most columns."""
         if not self._format.has_header:
             return DELIMITERS[0]
         names = {plain(name) for name in wanted}
