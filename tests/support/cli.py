@@ -1,6 +1,5 @@
 """Commands of `python supervisor.py` run to their end, and what they meet on a machine."""
 
-import json
 import os
 import socket
 import socketserver
@@ -17,6 +16,7 @@ import psutil
 
 from support.engines import free_port
 from support.program import Program
+from support.tally import toml
 
 
 def settings(directory: Path, **sections: dict[str, Any]) -> Path:
@@ -28,11 +28,8 @@ def settings(directory: Path, **sections: dict[str, Any]) -> Path:
     }
     for section, values in sections.items():
         every.setdefault(section, {}).update(values)
-    lines = []
-    for section, values in every.items():
-        lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
     file = directory / "tally.toml"
-    file.write_text("\n".join(lines) + "\n")
+    file.write_text(toml(every))
     return file
 
 

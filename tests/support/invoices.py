@@ -14,10 +14,10 @@ from typing import Any, NamedTuple, Self
 
 import redis
 
+from support.load import PACE_SECONDS, invoices_of
 from support.tally import Tally
 from support.waiting import eventually
 
-PACE_SECONDS = 0.008  # from one answer to a client's next request: other tests need the processors, too
 PAUSE_SECONDS = 0.02  # between a refusal and the next try
 
 
@@ -183,15 +183,8 @@ class Load:
         assert self._events() == Counter(due.items())
 
     def _rows(self) -> dict[str | None, int]:
-        rows: dict[str | None, int] = {}
-        after: str | None = "0"
-        while after is not None:
-            page = self._tally.customers.get(
-                f"/invoices?customer_id={self.customer}&limit=1000&after={after}"
-            )
-            rows.update({row["id"]: row["purchase_price_cents"] for row in page["invoices"]})
-            after = page["next"]
-        return rows
+        rows = invoices_of(self._tally, self.customer)
+        return {row["id"]: row["purchase_price_cents"] for row in rows}
 
     def _events(self) -> Counter[tuple[str, int]]:
         with redis.Redis.from_url(self._tally.settings["redis"]["url"], protocol=2) as client:

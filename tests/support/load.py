@@ -142,12 +142,16 @@ class Load:
     def _listed(self) -> Iterator[str]:
         """The invoices that the customers service holds for the customers of this load."""
         for _, customer in self._customers:
-            after: str | None = "0"
-            while after is not None:
-                path = f"/invoices?customer_id={customer}&limit=1000&after={after}"
-                page = self.tally.customers.get(path)
-                yield from (invoice["id"] for invoice in page["invoices"])
-                after = page["next"]
+            yield from (invoice["id"] for invoice in invoices_of(self.tally, customer))
+
+
+def invoices_of(tally: Tally, customer: str) -> Iterator[dict[str, Any]]:
+    """All invoices of a customer, as the customers service lists them."""
+    after: str | None = "0"
+    while after is not None:
+        page = tally.customers.get(f"/invoices?customer_id={customer}&limit=1000&after={after}")
+        yield from page["invoices"]
+        after = page["next"]
 
 
 def _all_acknowledged(client: redis.Redis) -> bool:

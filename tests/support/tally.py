@@ -120,7 +120,7 @@ class Tally:
     def written(self) -> Path:
         """The settings file, which is written anew."""
         path = self.directory / "tally.toml"
-        path.write_text(_toml(self.settings))
+        path.write_text(toml(self.settings))
         return path
 
     def _is_ready(self) -> bool:
@@ -233,7 +233,8 @@ def alive(process: psutil.Process) -> bool:
         return False
 
 
-def _toml(settings: dict[str, dict[str, Any]]) -> str:
+def toml(settings: dict[str, dict[str, Any]]) -> str:
+    """Settings as a file has them."""
     return "\n".join(
         f"[{section}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
         for section, values in settings.items()
