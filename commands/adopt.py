@@ -88,10 +88,10 @@ def adopt(
 ) -> None:
     """Take over accounts, customers and invoices of another system, with their own ids and dates.
 
-    For those who come from the program that Tally grew from, and keep its stream: accounts.db counts that
-    program's events, so nothing is published for customers and invoices. The files are CSV with the columns
-    named above in the first line, as PostgreSQL's COPY … WITH (FORMAT csv, HEADER) writes them. While Tally
-    is stopped; all of it or nothing; may be repeated.
+    For users of the program that Tally grew from, who keep its stream: accounts.db counts that program's
+    events, so nothing is published for customers and invoices. The files are CSV; the first line names the
+    columns below, as PostgreSQL's COPY … WITH (FORMAT csv, HEADER) writes it. Tally must be stopped. All rows
+    are taken or none; may be repeated.
     """
     with faults_told(settings, AlreadyRunning):
         settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -45,7 +45,7 @@ def show(settings: Settings, id: str) -> None:
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @click.option("--all", "every", is_flag=True, help="All of them.")
 def redrive(settings: Settings, ids: tuple[str, ...], every: bool) -> None:
-    """Have the group that failed try again; no other group sees it. Counts once, however often done.
+    """Let the group that failed try again; no other group sees it. Counts once, however often it is done.
 
     Waits up to ten seconds for what comes of it. Exit status 1 when not all of it was applied.
     """
@@ -67,10 +67,10 @@ def redrive(settings: Settings, ids: tuple[str, ...], every: bool) -> None:
 def edit(settings: Settings, id: str, source: BinaryIO | None) -> None:
     """Correct the payload of one dead letter in your editor, and have the group that failed try that.
 
-    It stays the same event: it counts once. Only that group sees what was changed; the stream and other
-    groups keep the event as it came. Nothing is done when the payload is left as it is, or can't be read.
+    It stays the same event and counts once. Only that group sees the change; the stream and other groups keep
+    the event as it came. Nothing is done if the payload is left as it is, or can't be read.
 
-    The editor is the one that VISUAL or EDITOR names. Waits and ends as `redrive` does.
+    The editor is the one in VISUAL or EDITOR. Waits and ends as `redrive` does.
     """
     with _letters(settings) as letters:
         letter = _known(letters, id)

@@ -6,7 +6,7 @@ was begun. So an interrupted demo is finished by another: what is there already 
 
 from collections.abc import Sequence
 from contextlib import closing
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any
 
 import click
@@ -19,6 +19,7 @@ from tally.commands.service_client import (
     Unavailable,
     address,
     insisting,
+    is_forgotten,
     patient,
 )
 from tally.commands.shared import Command, faults_told, token_option
@@ -26,12 +27,10 @@ from tally.config import Settings
 from tally.events import now
 from tally.http.exports import meant
 from tally.store.demo_data import ACCOUNTS, Demo, made_on
-from tally.store.idempotency import KEPT_SECONDS
 
 BATCH = 500  # rows a request
 
 _TOLD = "Made by tally demo on "  # and the day: the description of every account
-_MARGIN_SECONDS = 600  # a demo that was begun earlier than this before its keys end is not gone on with
 _SHOWN_SECONDS = 30  # how long what was recorded is waited for to be shown
 
 
@@ -40,9 +39,9 @@ _SHOWN_SECONDS = 30  # how long what was recorded is waited for to be shown
 def demo(settings: Settings, token: str | None) -> None:
     """Fill an empty, running Tally with accounts, customers and invoices to look at.
 
-    They are invented, cover the last 24 months, and are the same each time but for the day. Where there are
-    accounts or customers already, nothing is changed. Run it again when it was interrupted: it goes on. With
-    users, it takes an admin's token.
+    They are invented, cover the last 24 months, and are the same each time except for the day. A Tally that
+    has accounts or customers is left as it is. Run it again after an interruption: it goes on. With users,
+    it needs an admin's token.
     """
     with (
         faults_told(settings, interrupted="interrupted; run the same command again to go on"),
@@ -92,9 +91,8 @@ def _begun(accounts: ServiceClient, customers: ServiceClient) -> date | None:
 def _day_of_unfinished(there: Sequence[Sequence[str]]) -> date | None:
     """The day of a demo whose first accounts these rows are, while its keys are still known."""
     _, _, told, _, created, *_ = there[0]
-    is_known = now() - datetime.fromisoformat(created) <= timedelta(seconds=KEPT_SECONDS - _MARGIN_SECONDS)
     expected = [[each.name, told, each.owned_by] for each in ACCOUNTS]
-    if not told.startswith(_TOLD) or not is_known:
+    if not told.startswith(_TOLD) or is_forgotten(datetime.fromisoformat(created)):
         return None
     if [[meant(cell) for cell in row[1:4]] for row in there] != expected[: len(there)]:
         return None

@@ -22,7 +22,7 @@ def ago(value: str) -> timedelta:
 
 
 class _Names(msgspec.Struct):
-    """What payloads say of whom they concern; any of it may be missing."""
+    """The ids in a payload; any of them may be missing."""
 
     id: str | None = None
     customer_id: str | None = None
@@ -33,11 +33,11 @@ _decoder = msgspec.json.Decoder(_Names)
 
 
 class Choice:
-    """Tells which entries are wanted: those that are all that is asked for. Wants them in the stream's order.
+    """Tells which entries match all that is given. Must see them in the stream's order.
 
-    Of an account are its own events, its customers', and those of their invoices and credits while they were
-    its customers. Those don't name the account: `customers` are its customers now, and the stream tells where
-    else they were. What can't be read concerns nobody.
+    An account's events are its own, its customers', and those of their invoices and credits while they were
+    its customers. Invoices don't name the account: `customers` are its customers now, and the stream tells
+    when others moved. A payload that can't be read matches no customer and no account.
     """
 
     def __init__(

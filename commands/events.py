@@ -45,10 +45,7 @@ def _stream_id(value: str) -> str:
 )
 @click.option("--customer", metavar="ID", callback=some_id, help="Only what concerns this customer.")
 @click.option(
-    "--account",
-    metavar="ID",
-    callback=some_id,
-    help="Only what concerns this account or its customers.",
+    "--account", metavar="ID", callback=some_id, help="Only what concerns this account or its customers."
 )
 @click.option("--json", "form", flag_value="json", help="One JSON object a line, with every field.")
 @click.option("--raw", "form", flag_value="raw", help="Every field as Redis has it, as redis-cli shows them.")
@@ -64,8 +61,8 @@ def events(
 ) -> None:
     """Print the stream: id, time, type and payload of each event.
 
-    An event is printed when it meets all of --type, --customer and --account that are given. Of an account
-    are its customers' invoices and credits too.
+    An event is printed if it matches all given options of --type, --customer and --account. An account's
+    events include those of its customers, invoices and credits.
     """
     if start and since is not None:
         raise click.UsageError("give --from or --since, not both")

@@ -1,4 +1,4 @@
-"""`groups`: who reads the stream, how far, and what is kept for whom."""
+"""`groups`: the readers of the stream, how far each is, and what is kept for it."""
 
 from collections.abc import Mapping
 from contextlib import closing, suppress
@@ -28,7 +28,7 @@ def groups() -> None:
 @groups.command("list", example="groups list")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def list_(settings: Settings, as_json: bool) -> None:
-    """List the groups: whose each is, how far it has read, what it has in hand and has not read."""
+    """List the groups: who owns each, how far it has read, what it has in hand and has not read."""
     with stream_of(settings) as stream, printing():
         every = Groups(stream)
         holding, overtaken = every.holding(), every.overtaken()
@@ -40,10 +40,10 @@ def list_(settings: Settings, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Don't ask.")
 def remove(settings: Settings, name: str, yes: bool) -> None:
-    """Remove a group: nothing is kept for it any more, and who reads from it begins at the oldest entry.
+    """Remove a group: nothing is kept for it any more, and a later reader of it begins at the oldest entry.
 
-    Where it is of a Tally's database, that counts as gone for good: nobody waits for its events any more. So
-    a standby's is removed from its node.
+    If the group belongs to a Tally's database, that database counts as gone for good, and nobody waits for
+    its events any more. A standby's database is removed from its node.
     """
     with stream_of(settings) as stream:
         every = Groups(stream)
@@ -67,7 +67,7 @@ def remove(settings: Settings, name: str, yes: bool) -> None:
 
 
 def _of_databases(settings: Settings, but_former: bool) -> set[str]:
-    """The groups and sources of the databases that are here; `but_former` names, which others had."""
+    """The groups and sources of the databases that are here; with `but_former`, only their present names."""
     found: set[str] = set()
     for name, service in SERVICES.items():
         if (settings.directory / f"{name}.db").exists():

@@ -55,11 +55,7 @@ def _column(name: str, default: str) -> Callable[[Callable[..., Any]], Callable[
 @click.command("import", cls=Command, example="import purchases.csv --account 1")
 @click.argument("source", metavar="FILE", type=click.File("rb"))
 @click.option(
-    "--account",
-    "account_id",
-    metavar="ID",
-    callback=some_id,
-    help="The account that all rows belong to.",
+    "--account", "account_id", metavar="ID", callback=some_id, help="The account that all rows belong to."
 )
 @click.option(
     "--account-column", "account", metavar="NAME", help="The column with each row's account: its id, or name."
@@ -151,12 +147,12 @@ def import_(
 ) -> None:
     """Record the purchases of a CSV file in a running Tally, each exactly once.
 
-    A row becomes an invoice of the customer of its name, who is made where the account has none. Nothing is
+    A row becomes an invoice of the customer with its name, who is made if the account has none. Nothing is
     guessed: dates are YYYY-MM-DD and amounts like 29.33, unless options say otherwise.
 
-    Safe to run again: an import that was interrupted goes on where it was, one that is done adds nothing.
-    With --id-column, or --overlapping, that holds for each row, so that next month's file may have last
-    month's rows too. Without, it holds for the file: one that was changed in any way is another import.
+    Safe to run again: an interrupted import goes on where it was, and a finished one adds nothing. With
+    --id-column or --overlapping this holds for each row: next month's file may repeat last month's rows.
+    Without them it holds for the file as a whole: a file that was changed in any way is another import.
     """
     reading = Reading(**how)
     identity = Identity(overlapping, update, new_customers)

@@ -10,7 +10,6 @@ import os
 import secrets
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -30,6 +29,7 @@ from tally.commands.service_client import (
     ServiceClient,
     Unavailable,
     insisting,
+    is_forgotten,
     patient,
 )
 from tally.config import Settings
@@ -40,7 +40,6 @@ from tally.importing.import_report import Report
 from tally.importing.purchase_file import PurchaseFile
 from tally.importing.tables import NoTable
 from tally.store import ranges
-from tally.store.idempotency import KEPT_SECONDS
 from tally.store.import_note import ImportNote, Kind, Origin, Sent
 
 BAD_ROWS_SHOWN = 20
@@ -49,7 +48,6 @@ GO_ON = "run the same command again to go on"
 
 NOBODY = "0"  # in the note: a customer whose rows were left out, as they were bad
 
-_MARGIN_SECONDS = 600  # the service has kept a key for a little longer than we have been waiting
 _SPOOLED_BYTES = 64 * 1024**2  # of standard input, which is read twice; more goes to a file
 
 
@@ -217,7 +215,7 @@ class _Importer:
 
     def _settle(self, doubt: Sent, compared: Comparison) -> None:
         """Have a request that had no answer done, or answered as it was; what can't be is compared anew."""
-        if doubt.kind is None or _is_forgotten(doubt):
+        if doubt.kind is None or is_forgotten(doubt.at):
             return
         batch = self._job.batch(doubt.kind, _places(doubt), compared)
         if any(None in each.values() for each in batch):
@@ -363,7 +361,7 @@ class _Importer:
     def _is_in_doubt(self) -> bool:
         """Whether a batch had no answer, and was sent so long ago that the service has forgotten its key."""
         sent = self._note.sending
-        return self._counts and sent is not None and _is_forgotten(sent)
+        return self._counts and sent is not None and is_forgotten(sent.at)
 
     def _doubt(self) -> str:
         job, note = self._job, self._note
@@ -390,10 +388,6 @@ def _insist_on_another_file(rejects: Path, file: BinaryIO) -> None:
         return
     if same:
         raise Failed(f"--rejects would overwrite {rejects}, which is the file to be imported")
-
-
-def _is_forgotten(sent: Sent) -> bool:
-    return time.time() - sent.at.timestamp() > KEPT_SECONDS - _MARGIN_SECONDS
 
 
 def _places(sent: Sent) -> list[int]:

@@ -24,13 +24,13 @@ class _Output(io.FileIO):
 
 
 def mend() -> str | None:
-    """Put right what can be, before anything else is done; answer what can't, in a line for the user.
+    """Repair what can be repaired, before anything else is done; answer what can't, in a line for the user.
 
-    A number that nobody holds would be the next file's, and that file get what was meant for people.
+    A closed standard stream is opened anew: the next file would get its number, and what is printed with it.
     """
     for number, name, flags in (
         (0, "stdin", os.O_RDONLY),
-        (1, "stdout", os.O_RDONLY),  # so that who prints hears of it
+        (1, "stdout", os.O_RDONLY),  # so that printing fails
         (2, "stderr", os.O_WRONLY),
     ):
         if getattr(sys, name) is None:
@@ -58,5 +58,5 @@ def _told_apart(stream: Any) -> io.TextIOWrapper:
 
 
 def let_go_of_output() -> None:
-    """Lose what is still to be printed, and all that comes; or Python complains of it at its end."""
+    """Drop what is still to be printed, and all that follows; else Python complains of it at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

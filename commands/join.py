@@ -16,9 +16,9 @@ from tally.store import accounts, customers
 def join(settings: Settings, directory: Path) -> None:
     """Begin a node or a standby from another's backup in DIRECTORY, while it is stopped.
 
-    A node takes accounts.db, and gets the number that node.number says. Without it, a new node reads the
-    whole stream, which may no longer have everything. A standby (node.standby) takes both databases, of the
-    node that has its number. What the stream has of later they read when they run.
+    A node takes accounts.db, and gets the number in node.number. A new node without such a copy reads the
+    whole stream, which may no longer have everything. A standby (node.standby) takes both databases of the
+    node with its number. When it runs, it reads the later events from the stream.
     """
     with faults_told(settings):
         insist_on_stopped(settings.directory, accounts.FILE, customers.FILE)

@@ -32,9 +32,9 @@ def list_(settings: Settings, as_json: bool) -> None:
 @click.argument("number", type=click.IntRange(0, HIGHEST))
 @click.option("--yes", is_flag=True, help="Don't ask.")
 def remove(settings: Settings, number: int, yes: bool) -> None:
-    """Remove the node of that number, which is gone for good: nothing is kept for it any more.
+    """Remove a node that is gone for good: nothing is kept for it any more.
 
-    What it has published stays and counts. Another may take its number then, and gives new ids.
+    Its published events stay and count. Another node may then take its number, and gives new ids.
     """
     with stream_of(settings) as stream:
         readers, known = Groups(stream), read_nodes(stream)

@@ -17,7 +17,7 @@ _SHOWN_SECONDS = 10  # how long what was recorded is waited for to be shown
 
 
 class Pace:
-    """Keeps an import from running ahead of what is shown: what others record would come behind all of it."""
+    """Keeps an import from running ahead of what is shown: what others record would wait behind all of it."""
 
     def __init__(self, accounts: ServiceClient) -> None:
         self._accounts = accounts

@@ -19,15 +19,15 @@ from tally.store.stream import EventStream
 def promote(settings: Settings, yes: bool) -> None:
     """Make this standby the primary of its node, whether the old one still runs or not.
 
-    That becomes a standby, once it reaches Redis, and hands over what it had accepted and not published. Runs
-    beside `run`, or before it.
+    The old primary becomes a standby once it reaches Redis, and hands over what it had accepted but not
+    published. Works beside `run`, or before it.
     """
     with stream_of(settings) as stream:
         click.echo(promote_here(settings, stream, lambda told: confirmed(told, yes)))
 
 
 def candidates(settings: Settings, stream: EventStream) -> list[Candidate]:
-    """The databases in the data directory that follow a primary; Redis knows then what they know of it.
+    """The databases in the data directory that follow a primary; tells Redis what they know of it.
 
     Raises Failed, StoreError or RedisError.
     """
@@ -48,7 +48,7 @@ def candidates(settings: Settings, stream: EventStream) -> list[Candidate]:
 
 
 def promote_here(settings: Settings, stream: EventStream, confirm: Callable[[str], bool]) -> str:
-    """Promote the databases in the data directory, once that is confirmed, and tell so.
+    """Promote the databases in the data directory once that is confirmed; answer what was done.
 
     Raises Failed, StoreError or RedisError.
     """

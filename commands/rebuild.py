@@ -24,9 +24,8 @@ def rebuild() -> None:
 def rebuild_accounts(settings: Settings, yes: bool) -> None:
     """Build the customers and revenue in accounts.db again, while Tally runs or only Redis does.
 
-    From the stream when it still holds everything, else from what customers.db holds now. The old
-    figures are shown until the new ones are complete. Run it again when it was interrupted: it goes
-    on.
+    Reads the stream if it still holds everything, else customers.db. The old figures are shown until the new
+    ones are complete. Run it again after an interruption: it goes on.
     """
     logs.configure(settings.log, "rebuild")
     interrupted = "interrupted; run the same command again to go on"
@@ -44,7 +43,7 @@ def _bar(what: str, total: int, done: int) -> Iterator[Callable[[int], None]]:
 
 
 def _rebuild(settings: Settings, stream: EventStream, confirm: Callable[[str], bool]) -> str:
-    """Build the read model again, and answer what was done; `confirm` is asked before anything is lost.
+    """Build the read model again, and answer what was done; asks `confirm` before anything is lost.
 
     Raises CannotRebuild, AlreadyRunning, StoreError or RedisError.
     """

@@ -29,8 +29,8 @@ def recover() -> None:
 def recover_customers(settings: Settings, copy: Path | None, empty: bool) -> None:
     """Make a lost customers.db again, from the stream and, with --from, a backup's file.
 
-    While Tally is stopped and Redis answers: a private one alone with `run --only redis`. Events that are
-    neither on the stream nor in the file are told by number, and no number is given again.
+    Tally must be stopped and Redis must answer; `run --only redis` runs a private one alone. Events that are
+    neither on the stream nor in the file are reported by number, and no number is given again.
     """
     if copy and empty:
         raise click.UsageError("--from and --empty exclude each other")

@@ -1,4 +1,4 @@
-"""Bad rows in a file of their own, as they were, so that they can be mended and imported alone."""
+"""Writes the bad rows to a file of their own, as they were, to be mended and imported alone."""
 
 import csv
 from pathlib import Path

@@ -29,9 +29,9 @@ _BESIDE = ("", "-wal", "-shm")
 def restore(settings: Settings, directory: Path, yes: bool) -> None:
     """Replace customers.db and accounts.db by the copies in DIRECTORY, while Tally is stopped.
 
-    Tells what each copy has and what the stream will add, and asks. What was there is kept in a folder beside
-    it. At its next start Tally takes back what the stream has of later; while `run --only redis` runs, or
-    with a Redis of your own, this can tell how much that is.
+    Tells what each copy has and what the stream will add, and asks. The replaced files are kept in a folder
+    beside them. At its next start Tally takes the later events from the stream; how many those are can be
+    told while `run --only redis` runs, or with a Redis of your own.
     """
     with stream_of(settings) as stream:
         for told in put_back(settings.directory, directory, stream, lambda told: confirmed(told, yes)):
@@ -67,7 +67,7 @@ def put_back(
 
 
 def _proved(copy: Path, folder: Path, stream: EventStream) -> str:
-    """Take a copy in, see that it is sound, and tell what it has."""
+    """Copy it into `folder`, see that it is sound, and tell what it has."""
     for suffix in _BESIDE[:2]:
         if Path(f"{copy}{suffix}").exists():
             shutil.copyfile(f"{copy}{suffix}", folder / f"{copy.name}{suffix}")
@@ -93,7 +93,7 @@ def _content(database: Database) -> str:
 
 
 def _addition(database: Database, stream: EventStream) -> str:
-    """What the stream will add, under all names of the database, the later ones too."""
+    """What the stream will add: later events of the database, under all its names."""
     known, later, lost = known_of(database), 0, 0
     try:
         published = stream.published_by_source()
@@ -112,7 +112,7 @@ def _addition(database: Database, stream: EventStream) -> str:
 
 
 def _put_in_place(restored: Path, file: Path, aside: Path) -> None:
-    """By names alone: whatever interrupts it, the old file or the new one is whole, there or aside."""
+    """By renaming only: whatever interrupts it, the old file and the new one are whole, in place or aside."""
     sync(restored)
     for suffix in _BESIDE:
         old = Path(f"{file}{suffix}")

@@ -10,6 +10,7 @@ import io
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from typing import Any, BinaryIO
 
 import msgspec
@@ -18,12 +19,15 @@ from tenacity.wait import wait_random_exponential
 
 from tally.commands.command_line import Failed
 from tally.config import AccountsSettings, CustomersSettings
+from tally.events import now
 from tally.redis_url import bracketed
+from tally.store.idempotency import KEPT_SECONDS
 
 PATIENCE_SECONDS = 60  # how long a service may be away, such as for a restart
 LIGHT = "/accounts/0/is-owned-by/nobody"  # on accounts: a call that costs nothing, whatever there is
 
 _ANSWER_SECONDS = 60
+_MARGIN_SECONDS = 600  # the service has kept a key for a little longer than its client has been waiting
 _PASSING = (502, 503, 504)
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 where a server listens, and how it is reached from here
 
@@ -66,6 +70,11 @@ def insisting(remedy: str) -> Iterator[None]:
         yield
     except Unavailable as error:
         raise Failed(f"{error}; {remedy}") from error
+
+
+def is_forgotten(sent: datetime) -> bool:
+    """Whether a service may have forgotten an Idempotency-Key that was first sent at that time."""
+    return now() - sent > timedelta(seconds=KEPT_SECONDS - _MARGIN_SECONDS)
 
 
 class _Made(msgspec.Struct):

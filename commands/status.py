@@ -15,8 +15,8 @@ from tally.config import Settings
 def status(settings: Settings, as_json: bool, watch: bool) -> None:
     """Show the running supervisor's actors, and what waits to be published and applied.
 
-    What is wrong stands below, each trouble once, and the command to go on with after `next:`. Watched, it
-    goes on while no supervisor runs, and sees it come back.
+    Below stands what is wrong, each trouble once, and behind `next:` the command to go on with. With --watch
+    it goes on while no supervisor runs, and sees it come back.
 
     Exit status 1 when no supervisor runs here.
     """

@@ -1,4 +1,4 @@
-"""`import --undo`: takes back what the imports of a file have recorded, but for what was changed since."""
+"""`import --undo`: deletes what the imports of a file have recorded, except what was changed since."""
 
 import hashlib
 from collections import Counter
@@ -20,10 +20,10 @@ _STAYS = {412: "was changed since", 409: "has invoices or credits that this impo
 
 
 def undo_file(settings: Settings, source: BinaryIO, account_id: Id | None, token: str | None) -> str:
-    """Take back what all imports of the file have recorded, or those into one account.
+    """Delete what all imports of the file have recorded, or those into one account.
 
-    Answers what was done, and tells on standard error what stays. May be repeated, also when it was
-    interrupted. Raises Failed, StoreError or OSError.
+    Answers what was done, and tells on standard error what stays. May be repeated, also after an
+    interruption. Raises Failed, StoreError or OSError.
     """
     names = notes_of(settings.directory, hashlib.file_digest(source, "sha256").hexdigest())  # type: ignore[arg-type]
     counts: Counter[str] = Counter()
@@ -64,7 +64,7 @@ def _undo(note: ImportNote, customers: ServiceClient, bars: Bars) -> Counter[str
 
 
 def _take_back(customers: ServiceClient, kind: Kind, id: int, counts: Counter[str], bars: Bars) -> str:
-    """Delete one, if it is as it was made; what came of that."""
+    """Delete one if it is as it was made; answer what came of it."""
     path = f"/customers/{id}?cascade=false" if kind == "customers" else f"/{kind}/{id}"
     try:
         customers.delete(path, revision=0)

@@ -40,7 +40,7 @@ def users() -> None:
 )
 @_stdin_option
 def add(settings: Settings, name: str, admin: bool, piped: bool) -> None:
-    """Let NAME sign in, who owns the accounts with that `owned_by`. Asks for a password."""
+    """Let NAME sign in. NAME owns the accounts with that `owned_by`. Asks for a password."""
     password = _new_password(piped)
     with _users(settings) as everybody:
         everybody.add(name, password, admin)
@@ -61,7 +61,7 @@ def list_users(settings: Settings) -> None:
 @users.command(example="users remove alice")
 @_name_argument
 def remove(settings: Settings, name: str) -> None:
-    """Have NAME sign in no more, and end its tokens. The accounts that it owns stay."""
+    """Stop NAME from signing in, and end its tokens. The accounts that it owns stay."""
     with _users(settings) as everybody:
         _revoke(settings, everybody, name)
         everybody.remove(name)
@@ -96,7 +96,7 @@ def revoke(settings: Settings, name: str) -> None:
 @_name_argument
 @click.option("--days", type=click.IntRange(1, 365), required=True, help="How long it is good, 1 to 365.")
 @click.option(
-    "--all-calls", is_flag=True, help="For all that NAME may do; else for /status and /metrics alone."
+    "--all-calls", is_flag=True, help="For all that NAME may do; by default only for /status and /metrics."
 )
 def token(settings: Settings, name: str, days: int, all_calls: bool) -> None:
     """Print a token of NAME, for a program that can't sign in, such as Prometheus. Not for admins.
