@@ -13,8 +13,8 @@ from tally.actors import family, redis_access, redis_server
 from tally.actors.actor import CannotStart
 from tally.actors.lock import AlreadyRunning, DirectoryLock
 from tally.actors.redis_fitness import inspect
-from tally.actors.services import SERVICES
 from tally.commands.command_line import FAILED
+from tally.commands.databases import DATABASES
 from tally.commands.shared import Command
 from tally.config import Settings
 from tally.store.errors import OutdatedDatabase, StoreError
@@ -49,7 +49,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     directory = _found("data directory", _directory, settings)
     yield directory
     if directory.good:
-        for name in SERVICES:
+        for name in DATABASES:
             if (settings.directory / f"{name}.db").exists():
                 yield _found(f"{name}.db", _database, settings, name)
         key = settings.directory / SIGNING_KEY.name
@@ -59,7 +59,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
         yield Finding("supervisor", True, running)
         yield _found("redis", _redis_in_use, settings)
     else:
-        for name in SERVICES:
+        for name in DATABASES:
             yield _found(f"{name} port", _port, settings, name)
         yield _found("redis", _redis, settings)
 
@@ -86,7 +86,7 @@ def _directory(settings: Settings) -> str:
 
 def _database(settings: Settings, name: str) -> str:
     try:
-        with closing(SERVICES[name].open(settings.directory)) as database:
+        with closing(DATABASES[name](settings.directory)) as database:
             database.insist_on_soundness()
             return f"is {database.source}, and sound"
     except OutdatedDatabase as error:

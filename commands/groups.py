@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from tally.actors.services import SERVICES
 from tally.commands import terminal
 from tally.commands.command_line import Failed
+from tally.commands.databases import DATABASES
 from tally.commands.shared import Group, confirmed, printing, stream_of
 from tally.config import Settings
 from tally.store import groups as store
@@ -69,9 +69,9 @@ def remove(settings: Settings, name: str, yes: bool) -> None:
 def _of_databases(settings: Settings, but_former: bool) -> set[str]:
     """The groups and sources of the databases that are here; with `but_former`, only their present names."""
     found: set[str] = set()
-    for name, service in SERVICES.items():
+    for name, opened in DATABASES.items():
         if (settings.directory / f"{name}.db").exists():
-            with suppress(StoreError), closing(service.open(settings.directory, make=False)) as database:
+            with suppress(StoreError), closing(opened(settings.directory, make=False)) as database:
                 found |= {database.source} | (set() if but_former else own_sources(database))
     return found
 

@@ -5,8 +5,8 @@ from contextlib import closing
 
 import click
 
-from tally.actors.services import SERVICES
 from tally.commands.command_line import Failed
+from tally.commands.databases import DATABASES
 from tally.commands.shared import Command, confirmed, stream_of
 from tally.config import Settings
 from tally.store import customers, membership, nodes
@@ -32,9 +32,9 @@ def candidates(settings: Settings, stream: EventStream) -> list[Candidate]:
     Raises Failed, StoreError or RedisError.
     """
     node, found = settings.node, []
-    for name, service in SERVICES.items():
+    for name, opened in DATABASES.items():
         if (settings.directory / f"{name}.db").exists():
-            with closing(service.open(settings.directory, make=False)) as database:
+            with closing(opened(settings.directory, make=False)) as database:
                 url = node.url_customers if name == customers.SERVICE else node.url_accounts
                 if nodes.differs(database):
                     raise Failed(

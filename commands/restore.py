@@ -7,9 +7,8 @@ from pathlib import Path
 
 import click
 
-from tally.actors.services import SERVICES
 from tally.commands.command_line import Failed
-from tally.commands.databases import FILES, insist_on_stopped
+from tally.commands.databases import DATABASES, FILES, insist_on_stopped
 from tally.commands.shared import Command, confirmed, stream_of
 from tally.config import Settings
 from tally.recovery.standing import later_names
@@ -71,7 +70,7 @@ def _proved(copy: Path, folder: Path, stream: EventStream) -> str:
     for suffix in _BESIDE[:2]:
         if Path(f"{copy}{suffix}").exists():
             shutil.copyfile(f"{copy}{suffix}", folder / f"{copy.name}{suffix}")
-    database = SERVICES[copy.stem].open(folder, migrate=True, make=False)
+    database = DATABASES[copy.stem](folder, migrate=True, make=False)
     try:
         database.insist_on_soundness()
         return f"{copy}: {_content(database)}; {_addition(database, stream)}"

@@ -17,17 +17,12 @@ from rich.text import Text
 from tally.actors import control, redis_access
 from tally.actors.control import ActorStatus
 from tally.commands import next_command, terminal
+from tally.commands.databases import DATABASES
 from tally.config import Settings
 from tally.http.status import ANSWER_SECONDS, REDIS_AWAY, ActorReport, StatusProbe, StatusReport, troubles
 from tally.http.visible import printable
-from tally.store import accounts, customers
 from tally.store.database import OpenDatabase
 from tally.store.stream import EventStream
-
-# Not by `actors`: what runs services takes half a second to load.
-_DATABASES: dict[str, tuple[str, OpenDatabase]] = {
-    each.SERVICE: (each.FILE, each.open_database) for each in (customers, accounts)
-}
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -177,8 +172,8 @@ def look(settings: Settings, needs_supervisor: bool = True) -> Status:
     url, reports = redis_access.url(settings), _reports(actors)
     services = [
         _probe(settings, url, name, opened, reports)()
-        for name, (file, opened) in _DATABASES.items()
-        if (settings.directory / file).exists()
+        for name, opened in DATABASES.items()
+        if (settings.directory / f"{name}.db").exists()
     ]
     words: str | None = "run"
     if not trouble:
