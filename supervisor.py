@@ -10,7 +10,7 @@ COMMANDS = {
     "backup": "Copy customers.db and accounts.db into DIRECTORY, also while Tally runs.",
     "check": "Tell whether `run` would work here: settings, data directory, ports, Redis.",
     "completion": "Print what makes a shell complete the commands and options of `tally`.",
-    "dead-letters": "Events that could not be applied: look at them, have them tried again, or forget them.",
+    "dead-letters": "Events that could not be applied: look at them, redrive, edit or discard them.",
     "demo": "Fill an empty, running Tally with accounts, customers and invoices to look at.",
     "events": "Print the stream: id, time, type and payload of each event.",
     "export": "Write a list of a running Tally to standard output, as CSV.",

@@ -1,4 +1,4 @@
-"""`dead-letters`: look at them, have them tried again, or forget them."""
+"""`dead-letters`: look at them, redrive, edit or discard them."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ _WAIT_SECONDS = 10.0  # for what comes of a redrive
 
 @click.group("dead-letters", cls=Group, example="dead-letters list")
 def dead_letters() -> None:
-    """Events that could not be applied: look at them, have them tried again, or forget them."""
+    """Events that could not be applied: look at them, redrive, edit or discard them."""
 
 
 @dead_letters.command("list", example="dead-letters list")
@@ -45,9 +45,10 @@ def show(settings: Settings, id: str) -> None:
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @click.option("--all", "every", is_flag=True, help="All of them.")
 def redrive(settings: Settings, ids: tuple[str, ...], every: bool) -> None:
-    """Let the group that failed try again; no other group sees it. Counts once, however often it is done.
+    """Redrive dead letters: the group that failed tries them again, and no other group sees them.
 
-    Waits up to ten seconds for what comes of it. Exit status 1 when not all of it was applied.
+    Each counts once, however often it is redriven. Waits up to ten seconds for what comes of it. Exit status
+    1 when not all of it was applied.
     """
     if bool(ids) == every:
         raise click.UsageError("give the ids of dead letters, or --all")
@@ -65,7 +66,7 @@ def redrive(settings: Settings, ids: tuple[str, ...], every: bool) -> None:
     help="The payload as it is to be; - reads standard input.",
 )
 def edit(settings: Settings, id: str, source: BinaryIO | None) -> None:
-    """Correct the payload of one dead letter in your editor, and have the group that failed try that.
+    """Correct the payload of one dead letter in your editor, and redrive it to the group that failed.
 
     It stays the same event and counts once. Only that group sees the change; the stream and other groups keep
     the event as it came. Nothing is done if the payload is left as it is, or can't be read.
@@ -123,7 +124,7 @@ def _redrive(letters: DeadLetters, chosen: Sequence[DeadLetter]) -> None:
 @dead_letters.command(example="dead-letters discard 1553318690326-0")
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 def discard(settings: Settings, ids: tuple[str, ...]) -> None:
-    """Forget dead letters, for good."""
+    """Discard dead letters, for good."""
     with _letters(settings) as letters:
         chosen = [_known(letters, id) for id in ids]
         done = sum(letters.discard(letter) for letter in chosen)

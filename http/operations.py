@@ -27,7 +27,7 @@ from tally.store.stream import EventStream, RedisError, entry_time
 
 MOST_LETTERS = 200  # shown, and decided on, at a time
 MOST_UNREAD = 1000  # entries that are counted of what a group has not read
-WAIT_SECONDS = 5.0  # for what comes of letters that are tried again
+WAIT_SECONDS = 5.0  # for what comes of letters that are redriven
 LONGEST_EDITED = 256 * 1024  # bytes of a payload: more fits into no body, when it is written as JSON's text
 _LONGEST_TEXT = 4000  # characters of a letter's field that are shown
 
@@ -190,7 +190,7 @@ class LetterGone(falcon.HTTPNotFound):
     """404: somebody has decided on the letter."""
 
     def __init__(self, id: str) -> None:
-        said = f"There is no dead letter {id} any more: it was tried again, edited or discarded meanwhile."
+        said = f"There is no dead letter {id} any more: it was redriven, edited or discarded meanwhile."
         super().__init__(title="No dead letter", description=said)
 
 
@@ -213,7 +213,7 @@ class DeadLettersResource:
             Json.send(resp, {"letters": [*map(_letter, found)], "total": total})
 
     def on_post_redrive(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Have the groups that failed try again, and tell what has come of it."""
+        """Redrive letters to the groups that failed, and tell what has come of it."""
         ids = _chosen(req)
         with self._turn(), self._letters() as (_, letters):
             outcome = redriving.redrive(letters, _known(letters, ids), WAIT_SECONDS)
@@ -233,7 +233,7 @@ class DeadLettersResource:
         Json.send(resp, {"payload": letter.indented.decode(errors="replace")})
 
     def on_post_edit(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Have the group that failed try a letter with another payload, and tell what has come of it.
+        """Redrive a letter with another payload to the group that failed, and tell what has come of it.
 
         Raises LetterGone, or WrongFields for what could not be applied either.
         """
@@ -260,7 +260,7 @@ class DeadLettersResource:
         if not self._one_at_a_time.acquire(blocking=False):
             raise falcon.HTTPTooManyRequests(
                 title="Under way",
-                description="Others are tried again just now.",
+                description="Others are being redriven just now.",
                 retry_after=RETRY_AFTER_SECONDS,
             )
         try:

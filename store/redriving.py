@@ -1,4 +1,4 @@
-"""Dead letters that are tried again, many at a time, and what comes of them."""
+"""Dead letters that are redriven, many at a time, and what comes of them."""
 
 import time
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ _LOOK_SECONDS = 0.1
 
 
 class Outcome(NamedTuple):
-    """What came of letters that were to be tried again; so many were `gone` already.
+    """What came of letters that were to be redriven; so many were `gone` already.
 
     `failed` has, by the id of each letter that failed again, the letter that it is now. `waiting` were not
     tried yet. `refused` has the reasons, by id, of those that no group would try.
@@ -24,7 +24,7 @@ class Outcome(NamedTuple):
 
 
 def redrive(letters: DeadLetters, chosen: Sequence[DeadLetter], seconds: float) -> Outcome:
-    """Have the groups that failed try these again, and wait up to `seconds` for what comes of it.
+    """Redrive these to the groups that failed, and wait up to `seconds` for what comes of it.
 
     May be repeated: each event counts once. Raises RedisError.
     """

@@ -1,4 +1,4 @@
-// Dead letters by what is wrong with them: shown, tried again, discarded, and what came of it.
+// Dead letters by what is wrong with them: shown, redriven, edited, discarded, and what came of it.
 
 import { call, get } from "./api.js";
 import { $, h, Rows, write } from "./dom.js";
@@ -8,7 +8,7 @@ import { when } from "./times.js";
 
 const MOST = 20; // shown of one reason; what is done with all of them is done with the others too
 
-/** The reason, as it was before the letter was tried again in vain. */
+/** The reason, as it was before the letter was redriven in vain. */
 const cause = (letter) => letter.reason.replace(/^redriven: \w+: /, "");
 
 const letters = (number) => (number === 1 ? "1 dead letter" : `${count(number)} dead letters`);
@@ -75,7 +75,7 @@ function actions(chosen, alone) {
   return h(
     "div",
     { class: "form-end" },
-    button(alone ? "Try again" : "Try all again", () => redrive(chosen())),
+    button(alone ? "Redrive" : "Redrive all", () => redrive(chosen())),
     ...(alone ? [button("Edit and redrive", (opener) => edit(opener, alone))] : []),
     h("button", { type: "button", class: "quiet danger", click: () => discard(chosen()) }, alone ? "Discard" : "Discard all"),
   );
@@ -97,7 +97,7 @@ async function once(button, act) {
 }
 
 async function redrive(chosen) {
-  tell([`${letters(chosen.length)} tried again…`]);
+  tell([`Redriving ${letters(chosen.length)}…`]);
   tell(said(await call("POST", "operations/redrive", { body: { ids: chosen.map((letter) => letter.id) } })));
   await done();
 }
@@ -121,7 +121,7 @@ async function edit(opener, letter) {
   text.blame(cause(letter));
 }
 
-/** What came of letters that were tried again. */
+/** What came of letters that were redriven. */
 function said({ applied, failed, waiting, refused }) {
   const again = Object.values(failed);
   const sentences = [];
@@ -129,7 +129,7 @@ function said({ applied, failed, waiting, refused }) {
   if (again.length) sentences.push(`${letters(again.length)} failed again: ${cause(again[0])}.`);
   if (waiting.length) sentences.push(`${letters(waiting.length)} not tried yet: no consumer of the group has come by. It will be as soon as one does.`);
   sentences.push(...Object.values(refused).map((why) => `${why}.`));
-  return sentences.length ? sentences : ["Nothing is left to try again: somebody else has decided."];
+  return sentences.length ? sentences : ["Nothing is left to redrive: somebody else has decided."];
 }
 
 async function discard(chosen) {

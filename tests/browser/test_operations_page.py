@@ -209,18 +209,18 @@ def test_letters_are_told_by_reason_and_each_with_what_it_holds(
     expect(first.locator("details").first).to_contain_text("Triedonce")
 
 
-def test_what_is_tried_again_in_vain_is_said_to_have_failed_again(
+def test_what_is_redriven_in_vain_is_said_to_have_failed_again(
     person: Person, tally: Tally, letters: RedisProcess
 ) -> None:
     _see(person.page, tally.customers)
-    person.page.get_by_role("button", name="Try all again").press("Enter")
+    person.page.get_by_role("button", name="Redrive all").press("Enter")
     expect(_outcome(person.page)).to_have_text(
         "2 dead letters failed again: Payload: Object missing required field `id`."
     )
     expect(_reason(person.page)).to_have_count(1)  # the reason is the same, though they are others now
     expect(_reason(person.page)).to_contain_text("2 dead letters, AccountCreated")
     _reason(person.page).locator("summary").first.click()
-    person.page.get_by_role("button", name="Try again", exact=True).click()
+    person.page.get_by_role("button", name="Redrive", exact=True).click()
     expect(_outcome(person.page)).to_contain_text("1 dead letter failed again")
     expect(person.page.get_by_role("heading", name="Dead letters")).to_be_focused()
 
@@ -236,7 +236,7 @@ def test_what_is_applied_now_is_said_so_and_is_in_the_totals(
     server.client.xadd(DEAD, {**newest[0][1], b"StreamId": b"1-1", b"Group": group, b"Reason": b"mended"})
     _see(person.page, tally.accounts)
     _reason(person.page).locator("summary").click()
-    person.page.get_by_role("button", name="Try again", exact=True).click()
+    person.page.get_by_role("button", name="Redrive", exact=True).click()
     expect(_outcome(person.page)).to_have_text("1 dead letter applied: the totals have it now.")
     expect(_reason(person.page)).to_have_count(0)
     expect(_figure(person.page, "Dead letters")).to_have_text("0")
@@ -251,7 +251,7 @@ def test_what_nobody_has_tried_yet_is_said_to_wait(
         _see(person.page, tally.accounts)
         details = _reason(person.page).locator("details").filter(has_text="customers@")
         details.locator("summary").click()
-        details.get_by_role("button", name="Try again").click()
+        details.get_by_role("button", name="Redrive", exact=True).click()
         expect(_outcome(person.page)).to_contain_text("1 dead letter not tried yet")
     finally:
         if tally.pids().get("customers-consumer-1") == consumer:
@@ -282,7 +282,7 @@ def test_what_somebody_else_has_decided_is_said_so(
     person: Person, tally: Tally, letters: RedisProcess
 ) -> None:
     _see(person.page, tally.accounts)
-    button = person.page.get_by_role("button", name="Try all again")
+    button = person.page.get_by_role("button", name="Redrive all")
     expect(button).to_be_visible()
     person.page.route("**/operations/dead-letters", lambda route: route.abort())  # it looks no more
     letters.client.delete(DEAD)
@@ -370,7 +370,7 @@ def test_an_edit_of_a_letter_that_somebody_else_has_decided_on_stays_to_be_read(
     payload.fill(right := payload.input_value().replace("cents", "purchase_price_cents"))
     server.client.delete(DEAD)
     form.get_by_role("button", name="Redrive").click()
-    expect(form.get_by_role("alert")).to_contain_text("it was tried again, edited or discarded meanwhile.")
+    expect(form.get_by_role("alert")).to_contain_text("it was redriven, edited or discarded meanwhile.")
     expect(payload).to_have_value(right)
     person.expects("404")
 

@@ -278,7 +278,7 @@ def test_an_edited_letter_is_applied_and_a_repetition_finds_it_gone(
     assert _edit(tally, letter["id"], right)["applied"] == [letter["id"]]
     gone = _edit(tally, letter["id"], right, 404)
     assert gone["detail"] == (
-        f"There is no dead letter {letter['id']} any more: it was tried again, edited or discarded meanwhile."
+        f"There is no dead letter {letter['id']} any more: it was redriven, edited or discarded meanwhile."
     )
     client.xadd("event-stream", {**event, "Payload": right, "EventId": f"shop:{bill['id']}"})
     eventually(tally.settled)
