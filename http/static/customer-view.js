@@ -36,7 +36,8 @@ function actions(entry) {
 
 const rows = new Rows($("entries").tBodies[0], (made) => {
   let entry = made;
-  const [date, what, reference] = [h("td", { class: "date" }), h("span"), h("span", { class: "soft" })];
+  const [date, under] = [h("td", { class: "date wide" }), h("span", { class: "under" })]; // which is on a phone
+  const [what, reference] = [h("span"), h("span", { class: "soft" })];
   const [amount, credited] = [h("span"), h("span", { class: "below" })];
   const isCredit = entry.kind === "credit";
   write(what, isCredit ? `Credit${entry.invoice_id ? ` for invoice ${entry.invoice_id}` : ""}` : `Invoice ${entry.entry_id}`);
@@ -44,13 +45,13 @@ const rows = new Rows($("entries").tBodies[0], (made) => {
     node: h(
       "tr", { class: isCredit ? "credit" : null },
       date,
-      h("th", { scope: "row" }, what, " ", reference),
+      h("th", { scope: "row" }, what, " ", reference, under),
       h("td", { class: "number strong" }, amount, credited),
       h("td", { class: "act" }, menu(`Actions for ${entry.kind} ${entry.entry_id}`, () => actions({ ...entry, id: entry.entry_id }))),
     ),
     update(now) {
       entry = now;
-      write(date, day(now.date));
+      for (const each of [date, under]) write(each, day(now.date));
       write(reference, now.reference ?? "");
       write(amount, money(isCredit ? -BigInt(now.cents) : now.cents));
       write(credited, now.credited_cents === "0" ? "" : `${money(now.credited_cents)} credited`);

@@ -12,6 +12,12 @@ from support.shop import Shop
 from support.waiting import eventually
 from tally.store.customer_search import MOST_RANKED
 
+LINES = """cell => {
+    const text = document.createRange();
+    text.selectNodeContents(cell);
+    return text.getClientRects().length;
+}"""
+
 
 def _detail(page: Page) -> Locator:
     return page.locator("#detail")
@@ -69,6 +75,18 @@ def test_a_customer_is_recorded_by_keyboard_alone(person: Person, shop: Shop) ->
     expect(heading).to_be_focused()
     id = person.page.url.partition("#customer=")[2]
     assert shop.tally.customers.get(f"/customers/{id}")["account_id"] == "700012"
+
+
+def test_on_a_phone_the_date_of_an_invoice_takes_one_line(window: OpenWindow, shop: Shop) -> None:
+    page, customer = window(viewport={"width": 390, "height": 844}).page, shop.customer("Ada")
+    for cents in (2933, 10**12):
+        shop.invoice(customer, cents, "2026-09-30")
+    shop.see_customers(page, f"#customer={customer}")
+    date = page.locator("#entries tbody .under")
+    expect(date).to_have_text(["Sep 30, 2026"] * 2)
+    for cell in date.all():
+        expect(cell).to_be_visible()
+        assert cell.evaluate(LINES) == 1
 
 
 def test_what_is_wrong_with_a_customer_is_said_at_the_field(person: Person, shop: Shop) -> None:
