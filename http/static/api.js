@@ -133,6 +133,7 @@ export function session() {
   who ??= get(SESSION).then((found) => {
     known = found;
     $("sign-out").hidden = !found.username;
+    for (const link of document.querySelectorAll('[data-for="admins"]')) link.hidden = !found.admin;
     return found;
   });
   who.catch(() => {

@@ -5,8 +5,7 @@ import { $, announce, h, meta, write } from "./dom.js";
 import { State } from "./state.js";
 import { watch } from "./watch.js";
 
-const operations = h("a", { href: "operations", hidden: true }, "Operations");
-const state = new State($("strip"), `${meta("service")} service`, operations);
+const state = new State($("strip"), `${meta("service")} service`);
 const notice = h("p", { class: "notice", hidden: true });
 $("strip").append(notice);
 
@@ -26,7 +25,7 @@ export function complain(error) {
 async function look() {
   const asked = performance.now();
   state.show(await get("status"), asked);
-  operations.hidden = !(await session()).admin;
+  await session(); // while nobody has said who it is, it is asked again
 }
 
 watch(2, look, () => {}, () => state.show(null));

@@ -157,6 +157,23 @@ def test_the_script_of_another_or_one_in_the_page_does_not_run(window: OpenWindo
     person.complaints.clear()
 
 
+@pytest.mark.parametrize("service", ["accounts", "customers"])
+def test_the_operations_are_linked_at_the_top_also_while_the_service_does_not_answer(
+    person: Person, tally: Tally, service: str
+) -> None:
+    page = person.page
+    page.goto(f"http://127.0.0.1:{getattr(tally, service).port}/")
+    link = page.get_by_role("navigation", name="Services").get_by_role("link", name="Operations")
+    expect(link).to_be_visible()
+    page.route("**/status", lambda route: route.abort())
+    expect(page.locator("#strip")).to_contain_text("No answer")
+    expect(link).to_be_visible()
+    page.unroute_all()
+    link.click()
+    expect(page.get_by_role("row").filter(has_text="accounts-consumer-2")).to_be_visible()
+    person.expects("ERR_FAILED")
+
+
 def test_the_ids_of_any_node_fit_on_a_phone(browser: Browser, tmp_path: Path) -> None:
     with running(tmp_path, node={"number": HIGHEST}) as tally:
         shop, person = Shop(tally), Person(browser, viewport={"width": 375, "height": 740})
