@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 from tenacity import RetryCallState, stop_after_delay
 
 from tally.actors.stopping import StopOrder
-from tally.commands import known, rejects
+from tally.commands import known
 from tally.commands.command_line import Failed
 from tally.commands.import_job import BATCH, Job, Options
 from tally.commands.pace import Pace, stopped_by_signals
@@ -34,7 +34,7 @@ from tally.commands.service_client import (
 )
 from tally.config import Settings
 from tally.events import Id, rfc3339
-from tally.importing import purchase_file
+from tally.importing import purchase_file, rejects
 from tally.importing.comparing import Comparison
 from tally.importing.import_report import Report
 from tally.importing.purchase_file import PurchaseFile

@@ -7,6 +7,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from functools import cache
 
 from tally.events import MAX_CENTS
+from tally.http.exports import meant
 
 _TIME = r"(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]+)?)?(?: ?(?:Z|UTC|[+-][0-9]{2}:?[0-9]{2}))?)?"
 _ISO = re.compile(rf"([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}){_TIME}", re.ASCII)
@@ -72,7 +73,7 @@ class Amounts:
         """The amount in cents, negative where it is. Raises ValueError."""
         if plain := self._plain.fullmatch(raw):  # nearly all are
             return int(plain[1]) * 100 + int((plain[2] or "0").ljust(2, "0"))
-        negative, digits = self._unsigned(raw)
+        negative, digits = self._unsigned(meant(raw))
         number = self._number.fullmatch(digits)
         if number is None:
             raise self._none()

@@ -16,7 +16,7 @@ from tally.http.auth import owner
 from tally.http.bodies import MOST_IN_BATCH
 from tally.http.problems import FieldError, WrongFields
 from tally.http.service import BATCH_BODY, Json, Service, flag, one_of, query, read_body, send_made
-from tally.importing import first_look, purchase_file
+from tally.importing import first_look, purchase_file, rejects
 from tally.importing.first_look import Look
 from tally.importing.import_report import Report
 from tally.importing.purchase_file import PurchaseFile, Reading
@@ -28,6 +28,7 @@ from tally.store.idempotency import Answer, encode_answer
 
 MOST_ROWS = MOST_IN_BATCH
 MOST_BAD = 100  # rows that are told one by one
+MOST_REJECTED = 4 * 1024 * 1024  # characters of the file of bad rows
 ENCODINGS = ("utf-8", "cp1252", "iso-8859-15", "mac-roman", "utf-16", "utf-16-le", "utf-16-be")
 
 _SHOWN = 5
@@ -86,10 +87,14 @@ class Summary(Struct, frozen=True):
 
 
 class Tried(Struct, frozen=True):
-    """What was found in a file. Once its columns and an account are chosen: what an import would do."""
+    """What was found in a file. Once its columns and an account are chosen: what an import would do.
+
+    `rejects` is a CSV file of the bad rows, None where there is none, or it would be too long.
+    """
 
     look: Look | None
     preview: Summary | None
+    rejects: str | None = None
 
 
 class ImportsResource:
@@ -129,8 +134,9 @@ class ImportsResource:
             return Tried(first_look.look(body, asked.encoding, asked.delimiter), None)
         file = _read(asked, body)
         with self._service.read() as store:
-            summary = _summary(self._import(store, file, asked, owner), file)
-        return Tried(None, summary)
+            new = self._import(store, file, asked, owner)
+            summary = _summary(new, file)
+        return Tried(None, summary, _rejects(asked, body, new.bad) if new.bad else None)
 
     def _record(
         self, store: Customers, file: PurchaseFile, asked: "_Asked", owner: str | None, cause: Cause
@@ -197,6 +203,11 @@ def _read(asked: _Asked, body: bytes) -> PurchaseFile:
     if not file.rows:
         raise _refusal("file", "There is no row in the file, but the names of the columns.")
     return file
+
+
+def _rejects(asked: _Asked, body: bytes, bad: dict[int, str]) -> str | None:
+    table = purchase_file.open_table(BytesIO(body), asked.reading(), asked.delimiter)
+    return rejects.text(table, {line: plainly(reason) for line, reason in bad.items()}, MOST_REJECTED)
 
 
 def _insist_on_few(rows: int) -> None:

@@ -105,6 +105,14 @@ export class Pager {
   }
 }
 
+/** Have the browser save a text as a CSV file. The mark at its beginning tells spreadsheets that it is UTF-8. */
+export function save(name, text) {
+  const link = h("a", { download: name });
+  link.href = URL.createObjectURL(new Blob(["\ufeff", text], { type: "text/csv" }));
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // no browser tells when it has read it
+}
+
 /** Call `then` when nothing has happened for a moment. */
 export function settled(then, milliseconds = 180) {
   let timer;

@@ -4,7 +4,7 @@ import { accountField } from "./account-field.js";
 import { accountName, learn } from "./account-names.js";
 import { call, withChange } from "./api.js";
 import { day } from "./days.js";
-import { announce, h, meta, settled, write } from "./dom.js";
+import { announce, h, meta, save, settled, write } from "./dom.js";
 import { message, newKey, sentence } from "./form.js";
 import { count, headline, headOf, money } from "./money.js";
 
@@ -41,6 +41,8 @@ function choice(label, options, change) {
 /** What is wrong with the fields, of which some are none of this dialog's. */
 const faults = (error) => (error.errors ?? []).map((each) => sentence(each.message)).join(" ");
 
+const those = (bad) => (bad === 1 ? "the bad row" : `the ${count(bad)} bad rows`);
+
 const several = (number, one) => `${count(number)} ${one}${number === 1 ? "" : "s"}`;
 
 /** "3 invoices and 1 credit": what is new. */
@@ -56,9 +58,10 @@ export function importFile(opener, accountId) {
 }
 
 class Import {
-  #file = null; // {content}: another object for each that is chosen
+  #file = null; // {name, content}: another object for each that is chosen
   #look = null;
   #preview = null;
+  #rejects = null; // a CSV file of the bad rows
   #turn = 0; // a newer question makes the answers to those before it void
   #attempt = { query: null, key: null };
   #isSending = false;
@@ -145,7 +148,7 @@ class Import {
     try {
       const content = new Blob([await file.arrayBuffer()]);
       if (turn !== this.#turn) return;
-      this.#file = { content };
+      this.#file = { name: file.name, content };
     } catch {
       return this.#blame("The file can't be read.");
     }
@@ -181,13 +184,14 @@ class Import {
     const query = this.#query();
     try {
       if (this.#isOpen()) query.delete("account_id"); // only look
-      const { look, preview } = await call("POST", `imports?${query}&dry_run=true`, { body: this.#file.content });
+      const { look, preview, rejects } = await call("POST", `imports?${query}&dry_run=true`, { body: this.#file.content });
       if (turn !== this.#turn) return;
       if (look && JSON.stringify(look.columns) !== JSON.stringify(this.#look?.columns)) {
         this.#look = look;
         this.#fill();
         return this.#ask();
       }
+      this.#rejects = rejects;
       this.#show(preview);
     } catch (error) {
       if (turn === this.#turn) this.#blame(faults(error) || error.message);
@@ -257,15 +261,22 @@ class Import {
 
   #told(preview) {
     const { bad_rows: bad, warnings } = preview;
-    const those = bad === 1 ? "the bad row" : `the ${count(bad)} bad rows`;
-    const leave = h("label", { for: "skip-bad" }, `Leave ${those} out`);
+    const leave = h("label", { for: "skip-bad" }, `Leave ${those(bad)} out`);
     this.skip = h("input", { type: "checkbox", id: "skip-bad", change: () => this.#showButton() });
     return [
       figures(preview),
       ...warnings.map((text) => h("p", { class: "notice" }, `${text[0].toUpperCase()}${text.slice(1)}.`)),
-      ...(bad ? [badRows(preview), h("p", { class: "check" }, this.skip, leave)] : []),
+      ...(bad ? [badRows(preview, this.#download(bad)), h("p", { class: "check" }, this.skip, leave)] : []),
       ...(preview.sample.length ? sample(preview) : []),
     ];
+  }
+
+  /** A way to the bad rows as a file, which is mended and imported alone. */
+  #download(bad) {
+    const text = this.#rejects;
+    if (text === null) return "They are too long to be downloaded here: tally import --rejects writes them to a file.";
+    const name = `${this.#file.name.replace(/\.[^.]*$/, "")}-bad-rows.csv`;
+    return h("button", { type: "button", class: "quiet", click: () => save(name, text) }, `Download ${those(bad)}`);
   }
 
   #showButton() {
@@ -304,10 +315,12 @@ class Import {
   }
 
   #end(recorded, account) {
+    const { bad_rows: bad } = recorded;
+    const rest = bad ? [h("p", {}, `${several(bad, "bad row")} left out.`), h("p", {}, this.#download(bad))] : [];
     this.#file = null;
     const link = withChange(h("a", { href: `${meta("accounts")}#account=${account}` }, accountName(account)));
     write(this.heading, "Imported");
-    this.body.replaceChildren(h("p", {}, `${newOnes(recorded)} recorded in `, link, "."), figures(recorded));
+    this.body.replaceChildren(h("p", {}, `${newOnes(recorded)} recorded in `, link, "."), figures(recorded), ...rest);
     this.submit.remove();
     write(this.cancel, "Close");
     announce(`${newOnes(recorded)} recorded`);
@@ -335,7 +348,8 @@ function figures(preview) {
 const head = (...columns) =>
   h("thead", {}, h("tr", {}, ...columns.map(([name, kind]) => h("th", { scope: "col", class: kind }, name))));
 
-function badRows({ bad, bad_rows, reasons }) {
+/** What is wrong with how many rows, and with each; `download` leads to them as a file. */
+function badRows({ bad, bad_rows, reasons }, download) {
   const line = ({ line, reason }) => h("tr", {}, h("td", { class: "number soft" }, count(line)), h("td", {}, reason));
   const rest = bad_rows - bad.length;
   return h("div", { class: "notice" },
@@ -345,7 +359,8 @@ function badRows({ bad, bad_rows, reasons }) {
       h("table", { "aria-labelledby": "bad-title" },
         head(["Line", "number"], ["What is wrong"]),
         h("tbody", {}, ...bad.map(line))),
-      ...(rest ? [h("p", {}, `And ${count(rest)} more.`)] : [])));
+      ...(rest ? [h("p", {}, `And ${count(rest)} more.`)] : [])),
+    h("p", {}, download));
 }
 
 function sample({ sample: rows }) {

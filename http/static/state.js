@@ -14,12 +14,11 @@ export class State {
   #notes = h("ul", { class: "notes" });
   #asked = null;
 
-  /** `more` follows in the line. */
-  constructor(section, name, ...more) {
+  constructor(section, name) {
     this.#section = section;
     this.#name = name;
     const dot = h("span", { class: "dot", "aria-hidden": "true" });
-    section.append(h("p", { class: "mood" }, dot, this.#mood, this.#age, ...more), this.#reasons, this.#notes);
+    section.append(h("p", { class: "mood" }, dot, this.#mood, this.#age), this.#reasons, this.#notes);
     setInterval(() => {
       if (this.#asked !== null && this.#seconds() > STALE_SECONDS) write(this.#age, `· ${Math.round(this.#seconds())} s ago`);
     }, 1000);

@@ -1,5 +1,7 @@
 """A person's ways through the import of a file."""
 
+import csv
+import io
 import re
 
 import pytest
@@ -20,7 +22,7 @@ def _dialog(page: Page) -> Locator:
 
 def _file(shop: Shop, rows: str = ROWS, head: str = HEAD) -> FilePayload:
     """A file whose customers are this test's own."""
-    marked = re.sub("^(?=[A-Z])", f"{shop.mark} ", rows, flags=re.MULTILINE)
+    marked = re.sub("^(?=[A-ZÅ])", f"{shop.mark} ", rows, flags=re.MULTILINE)
     return {"name": "invoices.csv", "mimeType": "text/csv", "buffer": (head + marked).encode()}
 
 
@@ -158,6 +160,42 @@ def test_bad_rows_are_told_and_left_out_only_when_one_says_so(person: Person, sh
     _submit(dialog).click()
     expect(page.get_by_role("dialog", name="Imported")).to_contain_text("3 invoices recorded")
     assert len(_amounts(shop, account)) == 3
+
+
+def test_bad_rows_are_downloaded_mended_and_imported_alone(person: Person, shop: Shop) -> None:
+    page, account = person.page, shop.account("Harbour")
+    shop.see_customers(page)
+    dialog = _choose(page, _file(shop, ROWS + "Åsa,soon,5,A-4\n=Di,2024-03-01,x,A-5\n"), account)
+    with page.expect_download() as started:
+        dialog.get_by_role("button", name="Download the 2 bad rows").click()
+    assert started.value.suggested_filename == "invoices-bad-rows.csv"
+    apart = started.value.path().read_bytes()
+    header, *rows = csv.reader(io.StringIO(apart.decode("utf-8-sig"), newline=""))
+    assert header == [*HEAD.strip().split(","), "line", "reason"]
+    assert [row[:5] for row in rows] == [
+        [f"{shop.mark} Åsa", "soon", "5", "A-4", "5"],
+        ["'=Di", "2024-03-01", "x", "A-5", "6"],
+    ]
+    assert rows[0][5].startswith("Issued: Expected a date")
+    dialog.get_by_label("Leave the 2 bad rows out").check()
+    _submit(dialog).click()
+    done = page.get_by_role("dialog", name="Imported")
+    expect(done).to_contain_text("2 bad rows left out.")
+    with page.expect_download() as started:
+        done.get_by_role("button", name="Download the 2 bad rows").click()
+    assert started.value.path().read_bytes() == apart
+    done.get_by_role("button", name="Close").click()
+
+    mended = apart.replace(b"soon", b"2024-03-02").replace(b",x,", b",7.50,")
+    again = _choose(page, {"name": "mended.csv", "mimeType": "text/csv", "buffer": mended}, account)
+    for column, name in {"Customer": "Client", "Date": "Issued", "Amount": "Total"}.items():
+        expect(again.get_by_label(f"{column} column")).to_have_value(name)
+    expect(again.get_by_label("Reference column")).to_have_value("Invoice Number")
+    _submit(again).click()
+    expect(page.get_by_role("dialog", name="Imported")).to_contain_text("2 invoices recorded")
+    assert _amounts(shop, account) == [120050, 1200, 2933, 500, 750]
+    listed = shop.tally.customers.get(f"/customers?account_id={account}")["customers"]
+    assert [each["name"] for each in listed][2:] == [f"{shop.mark} Åsa", "=Di"]
 
 
 def test_a_file_that_was_imported_has_nothing_new_and_the_next_one_only_what_is(

@@ -218,6 +218,29 @@ def test_bad_rows_keep_everything_out_until_they_are_left_out(
     )
 
 
+def test_a_trial_tells_the_bad_rows_as_a_file_that_can_be_mended_and_imported_alone(
+    customers: Client, accounts: Client
+) -> None:
+    account = _account(accounts)
+    assert _try(customers, FILE, account_id=account, **BY_ID)["rejects"] is None
+    file = FILE + b"Cy,2024-03-01,-5,A-4\n=Di,soon,7,A-5\n"
+    query = {"account_id": account, **BY_ID}
+    _record(customers, file, skip_bad="true", **query)
+    apart = _try(customers, file, **query)["rejects"]
+    header, negative, dateless = apart.splitlines()
+    assert header == "Client,Invoice Date,Total,Invoice Number,line,reason"
+    assert negative.startswith("Cy,2024-03-01,-5,A-4,5,\"Total: An amount can't be negative")
+    assert "--" not in negative  # the page has no options
+    assert dateless.startswith("'=Di,soon,7,A-5,6,\"Invoice Date: Expected a date")
+    mended = apart.replace(",-5,", ",5,").replace("soon", "2024-03-02").encode()
+    found = _try(customers, mended, account_id=account)["look"]
+    assert found["guess"] == {**COLUMNS, "id": "Invoice Number"}
+    assert _record(customers, mended, **query)["new_invoices"] == {"count": 2, "cents": "1200"}
+    assert _amounts(customers, account)[3:] == [500, 700]
+    names = [each["name"] for each in customers.get(f"/customers?account_id={account}")["customers"]]
+    assert "=Di" in names
+
+
 def test_negative_amounts_become_credits_where_that_is_asked_for(customers: Client, accounts: Client) -> None:
     account = _account(accounts)
     file = FILE + b"Bo Ek,2024-03-01,-5,A-4\n"

@@ -1,6 +1,8 @@
 """Purchases read from a file: what is taken, and what is said about what isn't."""
 
 import contextlib
+import csv
+import io
 import random
 from io import BytesIO
 from pathlib import Path
@@ -8,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tally.commands import rejects
 from tally.events import MAX_CENTS
+from tally.importing import rejects
 from tally.importing.purchase_file import PurchaseFile, Reading, open_table, read
 from tally.importing.tables import NoTable
 
@@ -484,3 +486,41 @@ def test_no_bytes_are_a_traceback(seed: int) -> None:
     columns = ("1", "2", "3") if "has_header" in options else ()
     with contextlib.suppress(NoTable):
         _read(content, *columns, **options)
+
+
+def _apart(content: str | bytes, most: int = 1000) -> str | None:
+    raw = content if isinstance(content, bytes) else content.encode()
+    return rejects.text(open_table(BytesIO(raw), Reading(), None), _read(content).bad, most)
+
+
+def test_bad_rows_that_are_bad_again_have_their_line_and_reason_once() -> None:
+    first = _apart(f"{HEADER}a,today,1\nb,today,1,more\nc,2019-01-06,1\n")
+    assert first is not None
+    again = _apart(first)
+    assert again is not None
+    header, one, other = csv.reader(io.StringIO(again))
+    assert header == ["customer", "purchase_date", "amount", "line", "reason"]
+    assert one[:4] == ["a", "today", "1", "2"]
+    assert len(one) == 5
+    assert other[:4] == ["b", "today", "1", "more"]
+
+
+def test_what_a_spreadsheet_would_run_is_made_harmless_in_bad_rows_and_is_understood() -> None:
+    apart = _apart(f'{HEADER}=1+1,today,"-1,234.50"\n@a,today,-5\n')
+    assert apart is not None
+    rows = [*csv.reader(io.StringIO(apart))]
+    assert [row[:3] for row in rows[1:]] == [["'=1+1", "today", "'-1,234.50"], ["'@a", "today", "-5"]]
+    mended = _read(apart.replace("today", "2019-01-06"), negative="credit")
+    assert _rows(mended) == [("=1+1", "2019-01-06", -123450), ("@a", "2019-01-06", -500)]
+
+
+def test_bad_rows_in_another_encoding_are_told_as_far_as_they_can_be_read() -> None:
+    apart = _apart(f"{HEADER}\u00c5sa,2019-01-06,1\n".encode("cp1252"))
+    assert apart is not None
+    assert "\ufffdsa,2019-01-06,1,2," in apart
+
+
+def test_bad_rows_that_are_too_many_are_not_told() -> None:
+    content = HEADER + "a,today,1\n" * 20
+    assert _apart(content) is None
+    assert _apart(content, 10_000) is not None

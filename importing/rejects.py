@@ -1,0 +1,50 @@
+"""Bad rows in a file of their own, as they were, so that they can be mended and imported alone.
+
+Each has its line and what is wrong with it behind it, in columns that are put in the place of such columns.
+"""
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+from tally.http.exports import harmless
+from tally.importing.tables import Table
+
+_ADDED = ["line", "reason"]
+
+
+def write(path: Path, table: Table, bad: dict[int, str], has_header: bool) -> None:
+    """Write the bad rows, by line, as UTF-8.
+
+    It is read with the same options as the whole file, but for encoding and lines to skip. Raises OSError.
+    """
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        csv.writer(file, delimiter=table.delimiter).writerows(_rows(table, bad, has_header))
+
+
+def text(table: Table, bad: dict[int, str], most: int) -> str | None:
+    """The same as a text; None where that has more than `most` characters.
+
+    What a spreadsheet would run as a formula is made harmless, and what could not be decoded is U+FFFD.
+    """
+    made = io.StringIO()
+    writer = csv.writer(made, delimiter=table.delimiter)
+    for row in _rows(table, bad, has_header=True):
+        writer.writerow(map(harmless, row))
+        if made.tell() > most:
+            return None
+    return made.getvalue().encode(errors="surrogateescape").decode(errors="replace")
+
+
+def _rows(table: Table, bad: dict[int, str], has_header: bool) -> Iterator[list[str]]:
+    header = table.header
+    width = len(header)
+    if has_header:
+        if header[-2:] == _ADDED:
+            width -= 2
+        yield [*header[:width], *_ADDED]
+    for line, cells in table.rows():
+        if (reason := bad.get(line)) is not None:
+            kept = cells[:width] if len(cells) == len(header) else cells
+            yield [*kept, *[""] * (width - len(kept)), str(line), reason]
