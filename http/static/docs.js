@@ -19,6 +19,25 @@ function empty(parameter) {
   delete parameter.example;
 }
 
+// What Swagger UI does not tell those who listen: attributes of what it draws.
+const UNSAID = {
+  ".information-container": () => ({ role: "region", "aria-label": "The service" }),
+  ".info .title": () => ({ "aria-level": 2 }), // the page has a heading of its own
+  "textarea.body-param__text": () => ({ "aria-label": "Body" }),
+  "tr[data-param-name] select": (select) => ({ "aria-label": select.closest("tr").dataset.paramName }),
+  ".responses-table[role=region]": (table) => ({ "aria-label": table.id.replaceAll("_", " ") }),
+  "pre.curl": () => ({ tabindex: 0 }), // it scrolls
+};
+
+function tellUnsaid() {
+  for (const [selector, attributes] of Object.entries(UNSAID)) {
+    for (const node of $("main").querySelectorAll(selector)) {
+      for (const [name, value] of Object.entries(attributes(node))) node.setAttribute(name, value);
+    }
+  }
+}
+new MutationObserver(tellUnsaid).observe($("main"), { childList: true, subtree: true });
+
 /** Swagger UI is told of a dark theme by a class. */
 function followTheme(dark) {
   document.documentElement.classList.toggle("dark-mode", dark.matches);

@@ -1,12 +1,14 @@
 """The page of the calls, `/docs`: a library of others, under the same policy as our own pages."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from playwright.sync_api import expect
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import ViewportSize, expect
 
 from support import users
-from support.browser import Person
+from support.browser import OpenWindow, Person
 from support.tally import Tally, running
 
 GROUPS = {
@@ -60,6 +62,38 @@ def test_the_calls_are_shown_in_groups_and_one_is_carried_out(
     expect(answer).to_contain_text("everyone" if service == "accounts" else '"next":')
     asked = page.evaluate("performance.getEntriesByType('resource').map((each) => each.name)")
     assert [url for url in asked if not url.startswith((own, "data:"))] == []
+
+
+WINDOWS: list[ViewportSize] = [
+    {"width": 1440, "height": 900},
+    {"width": 720, "height": 450},  # 200 %
+    {"width": 390, "height": 844},
+]
+# Swagger UI has a button with other buttons in it. The preload would look for tally.css in a wrong place.
+AXE: dict[str, Any] = {
+    "resultTypes": ["violations"],
+    "preload": False,
+    "rules": {"nested-interactive": {"enabled": False}},
+}
+
+
+@pytest.mark.parametrize("size", WINDOWS, ids=lambda size: size["width"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_has_nothing_to_blame_but_the_librarys_buttons_and_nothing_sticks_out(
+    window: OpenWindow, tally: Tally, scheme: str, size: ViewportSize
+) -> None:
+    page = window(reduced_motion="reduce", color_scheme=scheme, viewport=size).page
+    page.goto(f"http://127.0.0.1:{tally.customers.port}/docs")
+    for call in ("createCustomer", "listCustomers"):
+        page.locator(f"[id$={call}] .opblock-summary-control").click()
+    called = page.locator("[id$=listCustomers]")
+    called.get_by_role("button", name="Execute").click()
+    expect(called.locator(".live-responses-table")).to_be_visible()
+    page.get_by_role("button", name="Schemas").click()
+    expect(page.get_by_text("CustomerPatch").last).to_be_visible()
+    found = Axe().run(page, options=AXE)
+    assert found.violations_count == 0, found.generate_report()
+    assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
 
 
 def test_behind_a_proxy_that_takes_a_path_off_the_calls_go_by_that_path(person: Person, tally: Tally) -> None:
