@@ -16,6 +16,7 @@ from tally.http.service import Json
 from tally.version import VERSION
 
 _STATIC = Path(__file__).with_name("static")
+_HEAD = (_STATIC / "head.html").read_text(encoding="utf-8").strip()  # of every page
 _VENDOR = Path(__file__).with_name("vendor")
 _SERVED_OF_VENDOR = ("swagger-ui-bundle.js", "swagger-ui.css")
 _TYPES = {
@@ -56,7 +57,7 @@ class PageResource:
     """The page `name` of a service: HTML, whatever Accept says."""
 
     def __init__(self, name: str, neighbours: Neighbours, currency: str) -> None:
-        self._page = (_STATIC / f"{name}.html").read_text(encoding="utf-8")
+        self._page = (_STATIC / f"{name}.html").read_text(encoding="utf-8").replace("{head}", _HEAD)
         self._neighbours = neighbours
         self._filled_in = {"service": neighbours.service, "currency": currency}
 

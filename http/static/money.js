@@ -1,5 +1,7 @@
 // Amounts are whole cents, as BigInt: sums go beyond what a number holds exactly.
 
+import { meta } from "./dom.js";
+
 const whole = new Intl.NumberFormat();
 const decimal = new Intl.NumberFormat().formatToParts(1.5).find((part) => part.type === "decimal").value;
 const percents = new Intl.NumberFormat(undefined, { style: "percent", maximumFractionDigits: 1 });
@@ -8,7 +10,7 @@ const compact = new Intl.NumberFormat(undefined, { notation: "compact", maximumF
 const MOST_CENTS = 1_000_000_000_000n;
 
 /** What amounts are in, as it is set for the pages; "" where nothing is. */
-const currency = () => document.querySelector('meta[name="currency"]')?.content ?? "";
+const currency = meta("currency");
 
 /** "1,234.50" for the string "123450", as the reader's language writes it. */
 export function money(cents) {
@@ -25,10 +27,10 @@ export const typed = (cents) => {
 };
 
 /** The same with its currency, where it stands alone: "EUR 1,234.50". */
-export const headline = (cents) => (currency() ? `${currency()}\u00a0${money(cents)}` : money(cents));
+export const headline = (cents) => (currency ? `${currency}\u00a0${money(cents)}` : money(cents));
 
 /** The head of a column of amounts: "Revenue (EUR)"; such heads in the page are written at once. */
-export const headOf = (name) => (currency() ? `${name} (${currency()})` : name);
+export const headOf = (name) => (currency ? `${name} (${currency})` : name);
 
 /** A difference: "+1,234.50". */
 export const signed = (cents) => (cents > 0n ? `+${money(cents)}` : money(cents));
