@@ -1,6 +1,6 @@
 // Revenue as bars with a line for the year before, and small lines for the rows of a table. Drawn as SVG.
 
-import { h, write } from "./dom.js";
+import { h, svg, write } from "./dom.js";
 import { growth, headOf, money, rough } from "./money.js";
 import { bareMonth } from "./periods.js";
 
@@ -9,13 +9,6 @@ const EDGE = { top: 12, right: 4, bottom: 40, left: 48 };
 const PAPER = 680; // px: a page's width, between its margins
 const LABEL = 40; // px that the name of a month needs
 const STEPS = { month: [1, 2, 3, 6, 12], quarter: [3, 6, 12, 24, 60], year: [12, 24, 60, 120, 240, 600] };
-
-function svg(tag, attributes = {}, ...children) {
-  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
 
 /** A chart in `figure`. It is read by eye, by keyboard (each period in turn), and as a table. */
 export class RevenueChart {

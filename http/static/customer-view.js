@@ -3,12 +3,13 @@
 import { accountName, learn } from "./account-names.js";
 import { call, get, Problem, remove, withChange } from "./api.js";
 import { amountField, changeCustomer, changeInvoice, dateField, newCredit, referenceField } from "./customer-forms.js";
-import { day, month, monthsBetween, today } from "./days.js";
+import { day, today } from "./days.js";
 import { $, announce, h, meta, Pager, Rows, write, writeFigure } from "./dom.js";
 import { ask, Form } from "./form.js";
 import { showHistory } from "./history.js";
 import { menu } from "./menu.js";
 import { count, headline, money } from "./money.js";
+import { parseMonth, shortMonth } from "./periods.js";
 import { go, place, turnBack, turnOn } from "./place.js";
 import { hold, isHeld } from "./undo.js";
 
@@ -83,7 +84,7 @@ const bars = new Rows($("months"), () => {
   return {
     node,
     update({ id, cents, share }) {
-      const said = `${month(id)}: ${money(cents)}`;
+      const said = `${shortMonth(id)}: ${money(cents)}`;
       write(text, said);
       node.title = said;
       node.classList.toggle("less", cents < 0n);
@@ -95,13 +96,15 @@ const bars = new Rows($("months"), () => {
 function showMonths(known) {
   $("by-month").hidden = !known.length;
   if (!known.length) return;
-  const cents = new Map(known.map((each) => [each.month, BigInt(each.cents)]));
-  const shown = monthsBetween(known[0].month, known.at(-1).month, MONTHS).map((id) => ({ id, cents: cents.get(id) ?? 0n }));
+  const cents = new Map(known.map((each) => [parseMonth(each.month), BigInt(each.cents)]));
+  const months = [...cents.keys()];
+  const first = Math.max(months[0], months.at(-1) - MONTHS + 1);
+  const shown = Array.from({ length: months.at(-1) - first + 1 }, (_, i) => ({ id: first + i, cents: cents.get(first + i) ?? 0n }));
   const size = ({ cents }) => (cents < 0n ? -cents : cents);
   const most = shown.map(size).reduce((a, b) => (a > b ? a : b), 1n);
   bars.show(shown.map((each) => ({ ...each, share: Number((size(each) * 1000n) / most) / 10 })));
-  write($("months-from"), month(shown[0].id));
-  write($("months-to"), shown.length > 1 ? month(shown.at(-1).id) : "");
+  write($("months-from"), shortMonth(first));
+  write($("months-to"), shown.length > 1 ? shortMonth(months.at(-1)) : "");
 }
 
 function showFigures({ totals }) {

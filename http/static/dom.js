@@ -24,6 +24,14 @@ export function h(tag, attributes = {}, ...children) {
   return node;
 }
 
+/** An element of a drawing, with attributes and children. */
+export function svg(tag, attributes = {}, ...children) {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}
+
 /** Write `text`, when it isn't there already. Answers whether it was another. */
 export function write(node, text) {
   text = text == null ? "" : seen(String(text));

@@ -1,10 +1,10 @@
 // Dead letters by what is wrong with them: shown, redriven, edited, discarded, and what came of it.
 
 import { call, get } from "./api.js";
+import { moment } from "./days.js";
 import { $, h, Rows, write } from "./dom.js";
 import { ask, field, openForm } from "./form.js";
 import { count } from "./money.js";
-import { when } from "./times.js";
 
 const MOST = 20; // shown of one reason; what is done with all of them is done with the others too
 
@@ -47,7 +47,7 @@ const reasons = new Rows($("letters"), (reason) => {
 function letterRow(letter) {
   const { EventTypeName: type, Payload: payload, ...fields } = letter.fields;
   const pairs = {
-    "Dead since": when(letter.failed_at),
+    "Dead since": moment(letter.failed_at),
     Group: letter.group,
     Entry: letter.entry,
     Tried: letter.deliveries === 1 ? "once" : `${count(letter.deliveries)} times`,
@@ -59,7 +59,7 @@ function letterRow(letter) {
     h(
       "details",
       {},
-      h("summary", {}, h("span", { class: "strong" }, letter.type), h("span", { class: "soft" }, ` ${letter.group} · ${when(letter.failed_at)}`)),
+      h("summary", {}, h("span", { class: "strong" }, letter.type), h("span", { class: "soft" }, ` ${letter.group} · ${moment(letter.failed_at)}`)),
       h("pre", { tabindex: "0", "aria-label": "Payload" }, payload ?? ""),
       h("dl", { class: "pairs" }, ...Object.entries(pairs).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
       actions(() => [letter], letter),

@@ -1,11 +1,10 @@
 // A small chart of what two services did in each minute of the last hour, a line for each.
 
-import { h, write } from "./dom.js";
+import { h, svg, write } from "./dom.js";
 import { count } from "./money.js";
 
 const MINUTES = 60;
 const [WIDTH, HEIGHT] = [590, 120]; // of the drawing; it is stretched to where it stands
-const SVG = "http://www.w3.org/2000/svg";
 const time = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
 const clock = (at) => time.format(at * 1000);
 
@@ -25,11 +24,11 @@ export class Chart {
   constructor(figure, what, of, services) {
     this.#what = what;
     this.#of = of;
-    this.#svg = draw("svg", { viewBox: `0 -6 ${WIDTH} ${HEIGHT + 12}`, preserveAspectRatio: "none", role: "img" });
-    this.#svg.append(draw("path", { class: "ground", d: `M0 ${HEIGHT}H${WIDTH}` }));
+    this.#svg = svg("svg", { viewBox: `0 -6 ${WIDTH} ${HEIGHT + 12}`, preserveAspectRatio: "none", role: "img" });
+    this.#svg.append(svg("path", { class: "ground", d: `M0 ${HEIGHT}H${WIDTH}` }));
     const legend = h("figcaption", { class: "legend" });
     for (const service of services) {
-      this.#lines[service] = ["line", "dot-now"].map((kind) => draw("path", { class: `${kind} ${service}` }));
+      this.#lines[service] = ["line", "dot-now"].map((kind) => svg("path", { class: `${kind} ${service}` }));
       this.#values[service] = h("span", { class: "value" }, "–");
       this.#svg.append(...this.#lines[service]);
       legend.append(h("span", {}, h("span", { class: `swatch ${service}`, "aria-hidden": "true" }), service, " ", this.#values[service]));
@@ -96,10 +95,4 @@ export class Chart {
 function rounded(value) {
   const power = 10 ** Math.floor(Math.log10(Math.max(1, value)));
   return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= value);
-}
-
-function draw(tag, attributes) {
-  const node = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  return node;
 }

@@ -3,11 +3,11 @@
 
 import { get, session } from "./api.js";
 import { Chart } from "./minute-chart.js";
+import { lasting, moment } from "./days.js";
 import { $, announce, h, meta, Rows, write, writeFigure } from "./dom.js";
 import { afterDecision, showLetters } from "./letters.js";
 import { count } from "./money.js";
 import { State } from "./state.js";
-import { lasting, when } from "./times.js";
 import { watch } from "./watch.js";
 
 const OWN = meta("service");
@@ -55,7 +55,7 @@ function groupRow() {
       write(name, group.name);
       write(about, aboutGroup(group));
       about.classList.toggle("wrong", group.holds_back || group.overtaken > 0);
-      write(read, group.read_up_to ? when(group.read_up_to) : "nothing");
+      write(read, group.read_up_to ? moment(group.read_up_to) : "nothing");
       write(pending, count(group.pending));
       write(unread, group.unread >= group.most ? `${count(group.most)} or more` : count(group.unread));
     },
@@ -149,7 +149,7 @@ function showTables(reports, stream) {
   write($("limit"), memory.limit_is_known && !memory.limit ? "none" : unknown(memory.limit, bytes));
   write($("stream"), unknown(memory.stream, (number) => `about ${bytes(number)}`));
   write($("entries"), unknown(stream.entries));
-  write($("oldest"), stream.entries === 0 ? "–" : unknown(stream.oldest, when));
+  write($("oldest"), stream.entries === 0 ? "–" : unknown(stream.oldest, moment));
   groups.show(stream.groups.map((group) => ({ id: group.name, most: stream.most_unread, ...group })));
   $("groups").hidden = !stream.groups.length;
   $("no-groups").hidden = Boolean(stream.groups.length) || stream.entries === null;
