@@ -4,10 +4,9 @@ import csv
 import signal
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, Route, expect
 
-from support.browser import OpenWindow, Person
+from support.browser import OpenWindow, Person, look_over
 from support.shop import Shop
 from support.waiting import eventually
 from tally.store.customer_search import MOST_RANKED
@@ -702,7 +701,4 @@ def test_axe_has_nothing_to_blame_however_one_looks(window: OpenWindow, shop: Sh
         page.emulate_media(color_scheme=scheme)
         for width in (1440, 720, 390):  # 720 are what is left of 1440 at 200 %
             page.set_viewport_size({"width": width, "height": 740})
-            found = Axe().run(page)
-            assert found.violations_count == 0, f"{scheme}, {width}: {found.generate_report()}"
-            for element in page.locator("html, dialog[open]").all():
-                assert element.evaluate("each => each.scrollWidth - each.clientWidth") <= 0, width
+            look_over(page, (scheme, width))

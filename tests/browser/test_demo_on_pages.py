@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from support import users
-from support.browser import OpenWindow, Person
+from support.browser import OpenWindow, Person, look_over
 from support.tally import Client, Tally, running
 from support.waiting import eventually
 from tally.store.demo_data import CUSTOMERS
@@ -32,16 +31,6 @@ def _see(page: Page, service: Client) -> None:
     page.goto(f"http://127.0.0.1:{service.port}/")
 
 
-def _look_at(page: Page) -> None:
-    """Nothing for axe to blame, and nothing sticks out."""
-    found = Axe().run(page)
-    assert found.violations_count == 0, found.generate_report()
-    width, shown = page.evaluate(
-        "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
-    )
-    assert width <= shown
-
-
 def test_the_demo_is_loaded_by_two_buttons_and_once_however_often_one_clicks(
     empty: Tally, window: OpenWindow
 ) -> None:
@@ -49,7 +38,7 @@ def test_the_demo_is_loaded_by_two_buttons_and_once_however_often_one_clicks(
     for each in people:
         _see(each.page, empty.accounts)
         expect(each.page.get_by_role("button", name="Load the demo")).to_be_visible()
-        _look_at(each.page)
+        look_over(each.page)
     page = people[0].page
     page.get_by_role("button", name="Load the demo").dblclick()
     load = page.get_by_role("button", name="Load the demo's customers")
@@ -60,8 +49,8 @@ def test_the_demo_is_loaded_by_two_buttons_and_once_however_often_one_clicks(
         expect(each.page.get_by_role("button", name="Load the demo")).to_be_hidden()
         _see(each.page, empty.customers)
         expect(each.page.get_by_role("button", name="Load the demo's customers")).to_be_visible()
-        _look_at(each.page)
-    _look_at(page)
+        look_over(each.page)
+    look_over(page)
     load.focus()
     page.keyboard.press("Enter")
     page.keyboard.press("Enter")
@@ -73,7 +62,7 @@ def test_the_demo_is_loaded_by_two_buttons_and_once_however_often_one_clicks(
     assert sum(len(each["customers"]) for each in accounts) == CUSTOMERS
     _see(page, empty.accounts)
     expect(page.get_by_role("link", name="Harbour Coffee")).to_be_visible()
-    _look_at(page)
+    look_over(page)
 
 
 def test_what_somebody_else_has_recorded_meanwhile_is_said_and_nothing_is_loaded(

@@ -4,10 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, ViewportSize, expect
 
-from support.browser import OpenWindow, Person, colours
+from support.browser import OpenWindow, Person, colours, look_over
 from support.shop import Shop
 from support.tally import Tally, running
 from tally.store.nodes import HIGHEST
@@ -95,15 +94,10 @@ def test_axe_has_nothing_to_blame_in_both_themes_and_sizes_and_nothing_sticks_ou
     show(page, state)
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
-        found = Axe().run(page)
-        assert found.violations_count == 0, f"{scheme}: {found.generate_report()}"
+        look_over(page, scheme)
     for size in SMALL:
         page.set_viewport_size(size)
-        found = Axe().run(page)
-        assert found.violations_count == 0, f"{size}: {found.generate_report()}"
-        for element in page.locator("html, dialog[open]").all():
-            width, shown = element.evaluate("element => [element.scrollWidth, element.clientWidth]")
-            assert width <= shown, (size, element)
+        look_over(page, size)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from support.disks import unavailable
@@ -89,6 +90,18 @@ class Person:
 
 
 OpenWindow = Callable[..., Person]
+
+
+def look_over(page: Page, said: object = "") -> None:
+    """Nothing for axe to blame, and nothing that sticks out of the page or of a dialog.
+
+    Waits until the page's script has told how the service is: before that, a page is half made.
+    """
+    expect(page.locator("[data-status]")).to_have_count(1)
+    found = Axe().run(page)
+    assert found.violations_count == 0, f"{said}: {found.generate_report()}"
+    for part in page.locator("html, dialog[open]").all():
+        assert part.evaluate("part => part.scrollWidth - part.clientWidth") <= 0, (said, part)
 
 
 def colours(browser: Browser, png: bytes) -> tuple[int, float]:
