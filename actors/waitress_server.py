@@ -86,28 +86,18 @@ _PORT = r"(?::[0-9]*)?"
 _HOST = re.compile(
     rf"(?:(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{{2}})+|\[[0-9A-Fa-f:.]+(?:%25[A-Za-z0-9._~-]+)?\]){_PORT}"
 )
+_MANY_BODIES = "There are many large bodies on their way; try again"
+_RETRY, _SIGN_IN = ("Retry-After", "1"), ("WWW-Authenticate", CHALLENGE)
 _OF_THE_FRAME = (b"content-length:", b"transfer-encoding:", b"host:")
 _LONGEST_CHUNK_LINE = 1024
 
 
-class _VersionNotSupported(Error):  # type: ignore[misc]
-    code = 505
-    reason = "HTTP Version Not Supported"
+class _Refused(Error):  # type: ignore[misc]
+    """Why a request is not carried out, with the status and the header that tell it."""
 
-
-class _Unauthorized(Error):  # type: ignore[misc]
-    code = 401
-    reason = "Sign in"
-
-
-class _NoRoom(Error):  # type: ignore[misc]
-    code = 503
-    reason = "Too much at once"
-
-
-class _NotPublished(Error):  # type: ignore[misc]
-    code = 503
-    reason = "Not published"
+    def __init__(self, code: int, reason: str, body: str, *headers: tuple[str, str]) -> None:
+        super().__init__(body)
+        self.code, self.reason, self.headers = code, reason, headers
 
 
 class _Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
@@ -159,7 +149,7 @@ class _Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
         """Parse a header that nobody has sent before."""
         version = _version(header_plus)
         if version not in ("1.0", "1.1"):
-            self.error = _VersionNotSupported("HTTP/1.1 and HTTP/1.0 are spoken here")
+            self.error = _Refused(505, "HTTP Version Not Supported", "HTTP/1.1 and HTTP/1.0 are spoken here")
             return
         _insist_on_a_frame(header_plus, version)
         try:
@@ -243,18 +233,19 @@ def _has_bare_ends(lines: bytes) -> bool:
     return lines.count(b"\n") != ends or lines.count(b"\r") != ends or b"\0" in lines
 
 
-class _Chunks:
+class _Chunks(waitress.receiver.ChunkedReceiver):  # type: ignore[misc]
     """A body in chunks (RFC 9112, section 7.1), in the place of waitress's ChunkedReceiver.
 
     That one takes a size with a line feed behind it, empty lines before a size, anything for a trailer, and
     lines of any length.
     """
 
-    completed = False
-    error: BadRequest | None = None
+    buf: Any
+    completed: bool
+    error: BadRequest | None
 
     def __init__(self, buf: Any) -> None:
-        self.buf = buf
+        super().__init__(buf)
         self._left = 0  # of the chunk
         self._line = b""  # the beginning of one
         self._expected: Callable[[bytes], None] = self._size
@@ -312,17 +303,6 @@ class _Chunks:
     def _refuse(self, why: str) -> None:
         self.error, self.completed = BadRequest(why), True
 
-    def __len__(self) -> int:
-        return len(self.buf)
-
-    def getfile(self) -> Any:
-        """waitress's name for the body as a file."""
-        return self.buf.getfile()
-
-    def getbuf(self) -> Any:
-        """waitress's name for what holds the body."""
-        return self.buf
-
 
 # Answers
 
@@ -334,11 +314,7 @@ class _ProblemTask(waitress.task.ErrorTask):  # type: ignore[misc]
         error = self.request.error
         body = render(error.code, error.reason, f"{error.body}.")
         self.status = f"{error.code} {error.reason}"
-        self.response_headers = [("Content-Type", CONTENT_TYPE)]
-        if error.code == _Unauthorized.code:
-            self.response_headers.append(("WWW-Authenticate", CHALLENGE))
-        elif error.code == _NoRoom.code:
-            self.response_headers.append(("Retry-After", "1"))
+        self.response_headers = [("Content-Type", CONTENT_TYPE), *getattr(error, "headers", ())]
         self.set_close_on_finish()
         self.content_length = len(body)
         self.write(body)
@@ -383,10 +359,19 @@ class _Task(waitress.task.WSGITask):  # type: ignore[misc]
                 self.response_headers.append(header)
 
     def build_response_header(self) -> bytes:
-        head: bytes = super().build_response_header()
-        if self.request.command == "HEAD":
-            self.chunked_response = False  # or the last chunk, which is empty, would be sent all the same
-        return head
+        """What waitress builds, in the plainest case at a third of the price."""
+        is_streamed = self.content_length is None and self.has_body
+        if is_streamed or self.version != "1.1" or "CONNECTION" in self.request.headers:
+            head: bytes = super().build_response_header()
+            if self.request.command == "HEAD":
+                self.chunked_response = False  # or the last chunk, which is empty, would be sent all the same
+            return head
+        lines = [f"HTTP/1.1 {self.status}"]
+        lines += [f"{name.title()}: {value}" for name, value in self.response_headers]
+        if self.has_body:
+            lines.append(f"Content-Length: {self.content_length}")
+        lines += ["Server: tally", f"Date: {_http_date(int(self.start_time))}", "", ""]
+        return "\r\n".join(lines).encode("latin-1")
 
     def execute(self) -> None:
         """Send the answer. Raises _Paused when it is others' turn, or the client has enough to read."""
@@ -395,8 +380,8 @@ class _Task(waitress.task.WSGITask):  # type: ignore[misc]
         try:
             if self.content_length is None and self.has_body:
                 self._stream()
-            else:
-                self._send()
+            elif self.has_body:
+                self.write(b"".join(self._answer))
         except Exception:
             self.close()
             raise
@@ -421,24 +406,6 @@ class _Task(waitress.task.WSGITask):  # type: ignore[misc]
             if left <= 0 or self.channel.is_full():
                 self.is_long = True
                 raise _Paused(self)
-
-    def _send(self) -> None:
-        body = b"".join(self._answer) if self.has_body else b""
-        if self.request.command != "HEAD":
-            self.content_length = len(body)
-        self.channel.write_soon(self._head() + body)
-        self.wrote_header = True
-
-    def _head(self) -> bytes:
-        """What waitress builds for any answer, in the plainest case at a tenth of the price."""
-        if self.version != "1.1" or "CONNECTION" in self.request.headers:
-            return self.build_response_header()
-        lines = [f"HTTP/1.1 {self.status}"]
-        lines += [f"{name.title()}: {value}" for name, value in self.response_headers]
-        if self.has_body:
-            lines.append(f"Content-Length: {self.content_length}")
-        lines += ["Server: tally", f"Date: {_http_date(int(self.start_time))}", "", ""]
-        return "\r\n".join(lines).encode("latin-1")
 
 
 class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
@@ -520,8 +487,7 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
     def handle_write(self) -> None:
         """Send what the client takes; close, or go on with what is parked, when that is due."""
         self.answered = False  # at first, as a thread may set it meanwhile
-        # Without a request no thread has the buffer; with one, it isn't waited for.
-        self._flush_exception(self._flush_some_if_lockable if self.requests else self._flush_some)
+        self._flush_exception(self._flush_some_if_lockable)
         if self.total_outbufs_len:
             self.answered = True
         elif self.close_when_flushed:
@@ -565,11 +531,11 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
     def fail(self, reason: StoreError) -> None:
         """Send 503 in the place of what was made."""
         if self._begun:
-            self._begun.environ[ANSWERED] = str(_NotPublished.code)
+            self._begun.environ[ANSWERED] = "503"
             self._begun.close()
             self._begun = None
         if self.connected:
-            self.requests[0].error = _NotPublished(str(reason).removesuffix("."))
+            self.requests[0].error = _Refused(503, "Not published", str(reason).removesuffix("."), _RETRY)
         self.service()
 
     def service(self) -> None:
@@ -614,37 +580,6 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
 
 
 # The loop
-
-
-class _Alarm:
-    """Wakes the loop: once for all that was done since it looked last, and for all answers to one commit."""
-
-    def __init__(self, trigger: Any) -> None:
-        self._trigger = trigger
-        self._pulled = False
-        self._held = False
-
-    def pull_trigger(self) -> None:
-        """Have the loop look at all channels anew. Of any thread, and as often as may be."""
-        if not self._pulled and not self._held:
-            self._pulled = True
-            self._trigger.pull_trigger()
-
-    def hold(self) -> None:
-        """Delay wake-ups until `release`, which comes soon."""
-        self._held = True
-
-    def release(self) -> None:
-        """Wake it now."""
-        self._held = False
-        self.pull_trigger()
-
-    def reset(self) -> None:
-        """Called by the loop before it looks."""
-        self._pulled = False
-
-    def close(self) -> None:
-        self._trigger.close()
 
 
 class _Behind(NamedTuple):
@@ -711,7 +646,7 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
     """
 
     channel_class = _Channel
-    trigger: Any
+    _is_woken = False
 
     def __init__(
         self,
@@ -748,11 +683,10 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
             sockinfo=(listener.family, listener.type, listener.proto, listener.getsockname()),
             bind_socket=False,
         )
-        self.trigger = self._alarm = _Alarm(self.trigger)
         self.limits = limits
         self._commits = commits
         if commits:
-            commits.after_finish = self._alarm.release
+            commits.after_finish = self.pull_trigger
         self._refusal = refusal
         self.waiting = Waiting(self.add_task)
         self.rests = threading.Event()  # the loop has nothing to do
@@ -766,7 +700,7 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
         """Wait until there is something to do, `seconds` at the most, and do it, for TURN_SECONDS or so."""
         if self._commits:
             self._commits.let_work(COURTESY_SECONDS)
-        self._alarm.reset()
+        self._is_woken = False
         if self._is_pausing():
             seconds = min(seconds, PAUSE_SECONDS)
         ready = self._look(seconds)
@@ -780,6 +714,12 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
             if time.monotonic() > until:
                 break
         self.rests.set()
+
+    def pull_trigger(self) -> None:
+        """Wake the loop, once for all that happens before it looks again. Of any thread."""
+        if not self._is_woken:
+            self._is_woken = True
+            super().pull_trigger()
 
     def _look(self, seconds: float) -> list[tuple[int, int]]:
         """Wait until there is something to do: for which descriptors, and what."""
@@ -875,13 +815,13 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
     def _refusal_of(self, authorization: str | None, cookie: str | None) -> Error | None:
         """Why a large body is not read: nobody knows who sends it."""
         why = self._refusal(authorization, cookie)
-        return _Unauthorized(why.removesuffix(".")) if why else None
+        return _Refused(401, "Sign in", why.removesuffix("."), _SIGN_IN) if why else None
 
     def _no_room(self) -> Error | None:
         """Why a large body is not read now: there are so many."""
         bodies = sum(channel.body_bytes() for channel in list(self.active_channels.values()))
         if bodies > self.limits.body_bytes:
-            return _NoRoom("There are many large bodies on their way; try again")
+            return _Refused(503, "Too much at once", _MANY_BODIES, _RETRY)
         return None
 
     def _is_pausing(self) -> bool:
