@@ -1,0 +1,116 @@
+"""The writing of answers: headers and bodies, problems, and long answers in several goes."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import waitress.task
+from waitress.utilities import build_http_date
+
+from tally.http.after import WAITS_UNTIL
+from tally.http.problems import CONTENT_TYPE, render
+
+TURN_BYTES = 1024**2  # of a long answer; then it is the next one's turn
+
+
+class ProblemTask(waitress.task.ErrorTask):  # type: ignore[misc]
+    """Answers as a problem what is refused here, and what waitress itself refuses."""
+
+    def execute(self) -> None:
+        """Send the answer."""
+        error = self.request.error
+        body = render(error.code, error.reason, f"{error.body}.")
+        self.status = f"{error.code} {error.reason}"
+        self.response_headers = [("Content-Type", CONTENT_TYPE), *getattr(error, "headers", ())]
+        self.set_close_on_finish()
+        self.content_length = len(body)
+        self.write(body)
+
+
+@lru_cache(maxsize=2)
+def _http_date(seconds: int) -> str:
+    date: str = build_http_date(seconds)
+    return date
+
+
+class Paused(BaseException):
+    """The client has much to read before more of the answer is made. No Exception: waitress answers those."""
+
+    def __init__(self, task: "Task") -> None:
+        self.task = task
+
+
+class Task(waitress.task.WSGITask):  # type: ignore[misc]
+    """A request whose answer may have been made before it is sent, and may be made in several goes."""
+
+    is_long = False  # so long that others may make it
+    _answer: Any = None
+    _pieces: Iterator[bytes] | None = None
+
+    def prepare(self) -> None:
+        """Make the answer, and keep it. An answer that came to nothing may have read the body before."""
+        environ = self.get_environment()
+        environ["wsgi.input"].seek(0)
+        if self.channel.waited_until is not None:
+            environ[WAITS_UNTIL], self.channel.waited_until = self.channel.waited_until, None
+        self._answer = self.channel.server.application(environ, self._start)
+
+    def _start(self, status: str, headers: list[tuple[str, str]], *_: Any) -> None:
+        self.status, self.complete = status, True
+        self.content_length = None
+        self.response_headers = []
+        for header in headers:
+            if header[0].lower() == "content-length":
+                self.content_length = int(header[1])
+            else:
+                self.response_headers.append(header)
+
+    def build_response_header(self) -> bytes:
+        """What waitress builds, in the plainest case at a third of the price."""
+        is_streamed = self.content_length is None and self.has_body
+        if is_streamed or self.version != "1.1" or "CONNECTION" in self.request.headers:
+            head: bytes = super().build_response_header()
+            if self.request.command == "HEAD":
+                self.chunked_response = False  # or the last chunk, which is empty, would be sent all the same
+            return head
+        lines = [f"HTTP/1.1 {self.status}"]
+        lines += [f"{name.title()}: {value}" for name, value in self.response_headers]
+        if self.has_body:
+            lines.append(f"Content-Length: {self.content_length}")
+        lines += ["Server: tally", f"Date: {_http_date(int(self.start_time))}", "", ""]
+        return "\r\n".join(lines).encode("latin-1")
+
+    def execute(self) -> None:
+        """Send the answer. Raises Paused when it is others' turn, or the client has enough to read."""
+        if self._answer is None:
+            self.prepare()
+        try:
+            if self.content_length is None and self.has_body:
+                self._stream()
+            elif self.has_body:
+                self.write(b"".join(self._answer))
+        except Exception:
+            self.close()
+            raise
+        self.close()
+
+    def finish(self) -> None:
+        """End the answer: the loop may send it, and need not wait for the next one."""
+        super().finish()
+        self.channel.answered = True
+
+    def close(self) -> None:
+        """Let go of the answer. May be repeated."""
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            answer.close()
+
+    def _stream(self) -> None:
+        self._pieces = self._pieces or iter(self._answer)
+        left = TURN_BYTES if self.is_long else 0  # a piece at first: who answers all others has no more time
+        for piece in self._pieces:
+            self.write(piece)
+            left -= len(piece)
+            if left <= 0 or self.channel.is_full():
+                self.is_long = True
+                raise Paused(self)

@@ -1,0 +1,203 @@
+"""A connection: its requests are read ahead, answered one by one, and no thread waits for its client.
+
+No later release of waitress makes anything of this needless yet.
+"""
+
+import sys
+import time
+from typing import Any
+
+import waitress.channel
+from waitress.utilities import InternalServerError
+
+from tally.actors.waitress_answers import Paused, ProblemTask, Task
+from tally.actors.waitress_requests import Parser, Refused
+from tally.http.after import NotYet
+from tally.http.requests import ANSWERED
+from tally.store.errors import StoreError
+
+MOST_AHEAD = 4  # requests of a connection that are read at once: each takes a hundred times its bytes
+MOST_UNREAD_BYTES = 768 * 1024  # of an answer; then it is made no further. From a MiB on it would be a file
+MOST_SENT_BYTES = 1024**2  # in one buffer of an answer: it lets go of nothing before all of it is sent
+SEND_BYTES = 64 * 1024  # what is less is sent by the loop, header and body and several clients' at once
+RETRY = ("Retry-After", "1")
+
+
+class Clock:
+    """waitress tells idle connections by the wall clock; one that is set would end them all."""
+
+    time = staticmethod(time.monotonic)
+
+
+waitress.channel.time = Clock
+
+
+class Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
+    """A connection. Its requests are answered one by one, by threads; the loop reads, and sends what is left.
+
+    No thread waits for a client. An answer of which much is unread is put aside (`parked`), and so is a
+    request behind such answers; the loop hands it to a thread again once the client has read.
+    """
+
+    parser_class = Parser
+    error_task_class = ProblemTask
+    requests: list[Any]
+    current_outbuf_count: int  # waitress's: the bytes that were given to the newest buffer
+    parked = False
+    answered = False  # an answer is whole: it doesn't wait for the next one to be sent
+    request: Any
+    sent_continue: bool
+    _begun: Task | None = None
+    follows = False  # the request that waits came behind another one
+    waited_until: float | None = None  # the first request has waited: see NotYet
+    _sending = False
+    _unparsed = b""  # what has come behind the requests that wait
+
+    @staticmethod
+    def task_class(channel: "Channel", request: Any) -> Task:
+        """Waitress's name for what makes a task: the one that is begun already, when there is one."""
+        begun, channel._begun = channel._begun, None
+        return begun or Task(channel, request)
+
+    def is_full(self) -> bool:
+        """Whether the client has enough to read, or all of them together have."""
+        unread, most = self.total_outbufs_len, self.server.limits.unsent_bytes
+        return bool(unread > MOST_UNREAD_BYTES or (unread > SEND_BYTES and self.server.unsent() > most))
+
+    @property
+    def is_long(self) -> bool:
+        """Whether a long answer is begun."""
+        return bool(self._begun and self._begun.is_long)
+
+    def body_bytes(self) -> int:
+        """How large the bodies are that are there, or to come."""
+        every = [*self.requests, *([self.request] if self.request else [])]
+        return sum(each.size() for each in every)
+
+    def received(self, data: bytes) -> None:
+        """Take in what has come, but no more requests than MOST_AHEAD."""
+        with self.requests_lock:
+            self.follows = bool(self.requests)
+            self._unparsed += data
+            self._parse()
+
+    def _parse(self) -> None:
+        """Under the lock of the requests. Without the limit, waitress does the same."""
+        if self.will_close or self.close_when_flushed:
+            self._unparsed = b""
+        while self._unparsed and len(self.requests) < MOST_AHEAD:
+            request = self.request = self.request or self.parser_class(self.adj)
+            taken = request.received(self._unparsed)
+            self._unparsed = self._unparsed[taken:]
+            waits = request.expect_continue and request.headers_finished
+            if waits and not self.requests and not self.sent_continue:
+                self.send_continue()
+            if not request.completed:
+                continue
+            self.sent_continue, self.request = False, None
+            if not request.empty:
+                self.requests.append(request)
+                if len(self.requests) == 1:
+                    self.server.add_task(self)
+
+    def writable(self) -> bool:
+        """Whether the loop is to send. Not while a thread does, or it would turn without rest."""
+        if self.will_close or self.close_when_flushed or self.parked:
+            return True
+        if not self.total_outbufs_len or self._sending:
+            return False
+        return self.answered or not self.requests or self.total_outbufs_len >= SEND_BYTES
+
+    def handle_write(self) -> None:
+        """Send what the client takes; close, or go on with what is parked, when that is due."""
+        self.answered = False  # at first, as a thread may set it meanwhile
+        self._flush_exception(self._flush_some_if_lockable)
+        if self.total_outbufs_len:
+            self.answered = True
+        elif self.close_when_flushed:
+            self.will_close = True
+        if self.will_close:
+            self.handle_close()
+        elif self.parked and self.total_outbufs_len <= MOST_UNREAD_BYTES // 2 and not self.is_full():
+            self.parked = False
+            self.server.add_task(self)
+
+    def write_soon(self, data: Any) -> int:
+        """Send much of an answer at once, as far as the client takes it; what is left is the loop's."""
+        self._sending = True
+        try:
+            written: int = super().write_soon(data)
+        finally:
+            self._sending = False
+        if self.current_outbuf_count - self.total_outbufs_len >= MOST_SENT_BYTES:
+            self.current_outbuf_count = self.adj.outbuf_high_watermark  # the next piece begins another
+        if self.total_outbufs_len >= SEND_BYTES:
+            self.server.pull_trigger()
+        return written
+
+    def _flush_outbufs_below_high_watermark(self) -> None:
+        """waitress would have the thread wait here."""
+
+    def work(self) -> None:
+        """Make the answer to the first request that waits; see Job."""
+        self._begun = None
+        if self.connected:
+            task = Task(self, self.requests[0])
+            task.prepare()
+            self._begun = task
+
+    def finish(self) -> None:
+        """Send it; 500 where there is none."""
+        if self.connected and self._begun is None:
+            self.requests[0].error = InternalServerError("This is a fault of the service; its log tells more")
+        self.service()
+
+    def fail(self, reason: StoreError) -> None:
+        """Send 503 in the place of what was made."""
+        if self._begun:
+            self._begun.environ[ANSWERED] = "503"
+            self._begun.close()
+            self._begun = None
+        if self.connected:
+            self.requests[0].error = Refused(503, "Not published", str(reason).removesuffix("."), RETRY)
+        self.service()
+
+    def service(self) -> None:
+        """Answer one request; when the process is about to end, as the last on its connection."""
+        if not self.server.accepting:
+            self.requests[0].headers["CONNECTION"] = "close"
+        if not self.connected and self._begun:
+            self._begun.close()
+        self.follows = True
+        try:
+            super().service()
+        except Paused as paused:
+            self._begun = paused.task
+            self.server.add_task(self)
+            self.server.pull_trigger()
+        except NotYet as not_yet:
+            self.waited_until = not_yet.until
+            self.server.waiting.add(self, not_yet)
+        else:
+            with self.requests_lock:
+                self._parse()
+
+    def handle_close(self) -> None:
+        """Nobody else lets go of what is parked."""
+        super().handle_close()
+        if self.parked:
+            self.parked = False
+            if self._begun:
+                self._begun.close()
+            for request in self.requests:
+                request.close()
+            self.requests = []
+
+    def handle_error(self) -> None:
+        """A fault of the surroundings, such as no file left for a long body, is told in a line."""
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            self.server.tell_failed(error)
+            self.handle_close()
+        else:
+            super().handle_error()
