@@ -6,7 +6,9 @@ stream can't have told them: accounts, and invoices with a negative amount, whic
 become credits.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from datetime import date, datetime
+from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -24,6 +26,14 @@ from tally.store.records import NewCredit
 
 AT_ONCE = 10_000  # rows that are compared and recorded together
 
+_COLUMNS = {
+    "account": ("name", "description", "owned_by", "created_date"),
+    "customer": ("account_id", "name", "created_date"),
+    "invoice": ("customer_id", "purchase_price_cents", "purchase_date", "created_date"),
+}
+"""Of each table those that a creation gives, beside the id; the event has them under the same names."""
+
+Each = TypeVar("Each")
 Created = TypeVar("Created", AccountCreated, CustomerCreated, InvoiceCreated)
 
 
@@ -51,20 +61,10 @@ def adopt_accounts(accounts: Accounts, created: Iterable[AccountCreated]) -> Ado
     with accounts.database.transaction():
         for events in _parts(created):
             _insist_on_range(accounts.database, "account", events)
-            held = _held(
-                accounts.database,
-                "SELECT id, name, description, owned_by, created_date FROM account",
-                events,
-            )
-            new = _new(
-                "account",
-                events,
-                held,
-                lambda e: (e.name, e.description, e.owned_by, rfc3339(e.created_date)),
-            )
+            new = _new(accounts.database, "account", events)
             accounts.database.insert(
-                "account (id, name, description, owned_by, created_date)",
-                [(e.id, e.name, e.description, e.owned_by, rfc3339(e.created_date)) for e in new],
+                f"account (id, {', '.join(_COLUMNS['account'])})",
+                [(event.id, *_row("account", event)) for event in new],
             )
             accounts.outbox.add(new)
             _reach(accounts.database, "account", new)
@@ -88,8 +88,7 @@ class Adopting:
         adopted = Adopted()
         for events in _parts(created):
             _insist_on_range(self._database, "customer", events)
-            held = _held(self._database, "SELECT id, account_id, name, created_date FROM customer", events)
-            new = _new("customer", events, held, lambda e: (e.account_id, e.name, rfc3339(e.created_date)))
+            new = _new(self._database, "customer", events)
             self._record("customer", new)
             adopted = adopted.plus(events, new)
         return adopted
@@ -101,22 +100,7 @@ class Adopting:
             _insist_on_range(self._database, "invoice", events)
             self._insist_on_customers(events)
             good = [each for each in events if each.purchase_price_cents >= 0]
-            held = _held(
-                self._database,
-                "SELECT id, customer_id, purchase_price_cents, purchase_date, created_date FROM invoice",
-                good,
-            )
-            new = _new(
-                "invoice",
-                good,
-                held,
-                lambda e: (
-                    e.customer_id,
-                    e.purchase_price_cents,
-                    str(e.purchase_date),
-                    rfc3339(e.created_date),
-                ),
-            )
+            new = _new(self._database, "invoice", good)
             self._record("invoice", new)
             invoices = invoices.plus(good, new)
             negative = [each for each in events if each.purchase_price_cents < 0]
@@ -142,14 +126,12 @@ class Adopting:
             )
             for each in negative
         }
-        held = {
-            reference: rest
-            for reference, *rest in self._database.rows(
-                "SELECT reference, customer_id, credited_cents, credit_date FROM credit"
-                " WHERE reference IN (SELECT value FROM json_each(?))",
-                (msgspec.json.encode([*credits]).decode(),),
-            )
-        }
+        rows = self._database.rows(
+            "SELECT reference, customer_id, credited_cents, credit_date FROM credit"
+            " WHERE reference IN (SELECT value FROM json_each(?))",
+            (msgspec.json.encode([*credits]).decode(),),
+        )
+        held = {reference: rest for reference, *rest in rows}
         new = []
         for reference, each in credits.items():
             wanted = [each.customer_id, each.credited_cents, str(each.credit_date)]
@@ -163,48 +145,46 @@ class Adopting:
         return new
 
     def _insist_on_customers(self, events: Sequence[InvoiceCreated]) -> None:
-        wanted = sorted({each.customer_id for each in events})
-        known = {
-            id
-            for (id,) in self._database.rows(
-                "SELECT id FROM customer WHERE id IN carray(?)", (numbers(wanted),)
-            )
-        }
+        known = _held(self._database, "customer", {each.customer_id for each in events})
         for each in events:
             if each.customer_id not in known:
                 raise CannotAdopt(f"The invoice {each.id} is of customer {each.customer_id}, who isn't there")
 
 
-def _parts(events: Iterable[Created]) -> Iterable[list[Created]]:
-    part: list[Created] = []
-    for event in events:
-        part.append(event)
-        if len(part) == AT_ONCE:
-            yield part
-            part = []
-    if part:
+def _parts(events: Iterable[Each]) -> Iterator[list[Each]]:
+    left = iter(events)
+    while part := [*islice(left, AT_ONCE)]:
         yield part
 
 
-def _held(database: Database, sql: str, events: Collection[Created]) -> dict[int, tuple[Any, ...]]:
-    """What is there under these ids: the columns behind the id."""
-    rows = database.rows(f"{sql} WHERE id IN carray(?)", (numbers(sorted(event.id for event in events)),))
-    return {id: tuple(rest) for id, *rest in rows}
+def _held(database: Database, table: str, ids: Collection[int]) -> dict[int, tuple[Any, ...]]:
+    """The table's rows that have these ids: the columns behind the id."""
+    sql = f"SELECT id, {', '.join(_COLUMNS[table])} FROM {table} WHERE id IN carray(?)"  # noqa: S608
+    return {id: tuple(rest) for id, *rest in database.rows(sql, (numbers(sorted(ids)),))}
 
 
-def _new(
-    kind: str, events: Sequence[Created], held: dict[int, tuple[Any, ...]], row_of: Any
-) -> list[Created]:
-    """Those that are not there yet. Raises CannotAdopt for one that is another, or comes twice."""
-    new = []
+def _new(database: Database, table: str, events: Sequence[Created]) -> list[Created]:
+    """Those that are not there yet. Raises CannotAdopt where another row has the id of one."""
+    held, new = _held(database, table, [event.id for event in events]), []
     for event in events:
-        row = row_of(event)
+        row = _row(table, event)
         if event.id not in held:
             new.append(event)
             held[event.id] = row
         elif held[event.id] != row:
-            raise CannotAdopt(f"There is another {kind} {event.id} already")
+            raise CannotAdopt(f"There is another {table} {event.id} already")
     return new
+
+
+def _row(table: str, event: Any) -> tuple[Any, ...]:
+    """An event's values as the table has them, but for the id."""
+    return tuple(_stored(getattr(event, column)) for column in _COLUMNS[table])
+
+
+def _stored(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return rfc3339(value)
+    return str(value) if isinstance(value, date) else value
 
 
 def _insist_on_range(database: Database, kind: str, events: Iterable[Created]) -> None:

@@ -21,10 +21,6 @@ MOST_UNSETTLED = 10_000  # events on their way to a group: they take memory unti
 _log = structlog.get_logger()
 
 
-def _unknown(_group: str) -> None:
-    return None
-
-
 class Answering:
     """Answers for one database, as its source and as those that it was before.
 
@@ -36,7 +32,7 @@ class Answering:
         self,
         database: Database,
         stream: EventStream,
-        state: Callable[[str], Iterable[Event] | None] = _unknown,
+        state: Callable[[str], Iterable[Event] | None] = lambda _group: None,
     ) -> None:
         self._database = database
         self._asks = Asks(stream)

@@ -10,21 +10,21 @@ import csv
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import structlog
 
 from tally.events import (
+    EVENT_TYPES,
     AccountCreated,
     AccountDeleted,
-    AccountUpdated,
     CreditCreated,
     CreditDeleted,
     CustomerCreated,
     CustomerDeleted,
-    CustomerUpdated,
     Event,
     InvoiceCreated,
     InvoiceDeleted,
@@ -42,22 +42,12 @@ from tally.store.incarnations import begin, begin_for
 from tally.store.outbox import Outbox, OutboxRow
 from tally.store.stream import EventStream
 
-TABLES: dict[type[Event], str] = {
-    CustomerCreated: "customer",
-    CustomerUpdated: "customer",
-    CustomerDeleted: "customer",
-    InvoiceCreated: "invoice",
-    InvoiceUpdated: "invoice",
-    InvoiceDeleted: "invoice",
-    CreditCreated: "credit",
-    CreditDeleted: "credit",
-    AccountCreated: "account",
-    AccountUpdated: "account",
-    AccountDeleted: "account",
-}
-DELETIONS = (CustomerDeleted, InvoiceDeleted, CreditDeleted, AccountDeleted)
-UPDATES = (CustomerUpdated, InvoiceUpdated, AccountUpdated)
-CREATIONS = (CustomerCreated, InvoiceCreated, CreditCreated, AccountCreated)
+TABLES = {kind: re.sub("Created|Updated|Deleted", "", name).lower() for name, kind in EVENT_TYPES.items()}
+"""The table of the row that an event tells of: `invoice`, for InvoiceUpdated."""
+CREATIONS, UPDATES, DELETIONS = (
+    tuple(kind for kind in TABLES if kind.__name__.endswith(done))
+    for done in ("Created", "Updated", "Deleted")
+)
 UNDOES: dict[type[Event], Callable[[Any], Event]] = {
     CustomerCreated: lambda event: CustomerDeleted(event.id, event.account_id, now()),
     InvoiceCreated: lambda event: InvoiceDeleted(
@@ -88,12 +78,6 @@ _RENUMBER = {
         "UPDATE updated SET id = ? WHERE id = ? AND kind = 'account'",
         "INSERT INTO account_total (account_id) SELECT ?1 WHERE ?2 ON CONFLICT DO NOTHING",
     ],
-}
-
-_REVISED = {
-    "customer": "UPDATE customer SET revision = ? WHERE id = ?",
-    "invoice": "UPDATE invoice SET revision = ? WHERE id = ?",
-    "account": "UPDATE account SET revision = ? WHERE id = ?",
 }
 
 Numbers = dict[str, dict[int, int]]
@@ -202,7 +186,7 @@ def made_after(before: Any, event: Any) -> Any:
 def _keep(database: Database, event: Any) -> None:
     """Have an update count before those that will be taken back: its row is as it says already."""
     table, id = row_of(event)
-    database.execute(_REVISED[table], (event.revision, id))
+    database.execute(f"UPDATE {table} SET revision = ? WHERE id = ?", (event.revision, id))  # noqa: S608
     if table != "invoice":
         updates.is_newest(database, table, id, event.revision, encode(event))  # type: ignore[arg-type]
 
@@ -269,16 +253,19 @@ def _note(database: Database, source: str, numbers: Mapping[str, Mapping[int, in
         return
     names = (source, Outbox(database).source)
     file = database.path.with_name(f"renumbered-{'-'.join(each.partition('@')[2] for each in names)}.csv")
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "w", encoding="utf-8", newline="") as content:
-        rows = csv.writer(content)
-        rows.writerow(("what", "old id", "new id"))
-        for table, renumbered in numbers.items():
-            rows.writerows((table, old, new) for old, new in renumbered.items())
-        content.flush()
-        os.fsync(descriptor)
+    rows = [(table, old, new) for table, renumbered in numbers.items() for old, new in renumbered.items()]
+    write_csv(file, [("what", "old id", "new id"), *rows], os.O_TRUNC)
     notes.note(
         database,
         f"{count:,} rows that this database had recorded as {source} beside another have other numbers now: "
         f"{file} tells which; what clients were told before holds no longer",
     )
+
+
+def write_csv(file: Path, rows: Iterable[Sequence[object]], flags: int) -> None:
+    """Write rows to a file of the owner's alone, and to the disk: O_APPEND adds, O_TRUNC replaces."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | flags, 0o600)
+    with open(descriptor, "w", encoding="utf-8", newline="") as content:
+        csv.writer(content).writerows(rows)
+        content.flush()
+        os.fsync(content.fileno())

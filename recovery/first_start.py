@@ -126,13 +126,10 @@ def _own(directory: Path) -> set[str] | None:
     """What the database may be called on the stream, nothing when that is no question; None without one."""
     if not (directory / customers.FILE).exists():
         return None
-    database = customers.open_database(directory, make=False)
-    try:
+    with closing(customers.open_database(directory, make=False)) as database:
         if database.meta("published") or earlier_sources(database) or database.meta(REPLACES):
             return set()
         return own_sources(database)
-    finally:
-        database.close()
 
 
 def _groups(stream: EventStream) -> list[str]:

@@ -18,9 +18,9 @@ from tally.events import EventId
 from tally.recovery.diverged import DELETIONS, TABLES, UNDOES, event_of, row_of
 from tally.recovery.first_start import note_known_beside
 from tally.recovery.merging import is_nothing
-from tally.recovery.standing import later_names
+from tally.recovery.standing import begin_heirs
 from tally.recovery.taking_back import Answers, Healing, following, gaps, own_event, take_back
-from tally.store.incarnations import begin, incarnations, own_sources
+from tally.store.incarnations import incarnations
 from tally.store.lacking import note_lacking
 from tally.store.nodes import DIFFERS, FOLLOWS, UNTOLD, follows, untold
 from tally.store.outbox import Outbox, OutboxRow, OwnEvent
@@ -130,19 +130,14 @@ class Follower:
     def behind(self) -> dict[str, int]:
         """How many events the stream is known to have had, by name, that aren't here yet."""
         published = self._stream.published_by_source()
-        here = {source: outbox.last() for source, outbox in self._own.items()}
-        return {
-            source: published[source] - last
-            for source, last in here.items()
-            if published.get(source, 0) > last
-        }
+        more = {source: published.get(source, 0) - outbox.last() for source, outbox in self._own.items()}
+        return {source: events for source, events in more.items() if events > 0}
 
     def _know_names(self) -> None:
         """Know which names are its own, those that the primary has begun since included."""
         heirs = self._stream.heirs()
         with self._database.transaction():
-            for heir in later_names(own_sources(self._database), heirs):
-                begin(self._database, Outbox(self._database).last(), heir)
+            begin_heirs(self._database, heirs)
         self._know_own()
 
     def _know_own(self) -> None:

@@ -14,7 +14,7 @@ import structlog
 from tally.events import EventId
 from tally.recovery.diverged import UNDOES
 from tally.recovery.merging import Merge, Tail, make_again_beside, row_with
-from tally.recovery.standing import later_names
+from tally.recovery.standing import begin_heirs
 from tally.recovery.taking_back import Answers, Healing, gaps, own_event
 from tally.store import nodes
 from tally.store.asks import published_fields
@@ -120,11 +120,9 @@ class TakingOver:
         sources = {name.source for each in entries if isinstance(name := each.event_name, EventId)}
         if sources <= own_sources(self._database):
             return
-        later = later_names(own_sources(self._database), self._stream.heirs())
+        heirs = self._stream.heirs()
         with self._database.transaction():
-            for heir in later:
-                begin(self._database, Outbox(self._database).last(), heir)
-            if later:
+            if begin_heirs(self._database, heirs):
                 begin(self._database, Outbox(self._database).last())
 
     def _take(self, entry: Entry, published: Mapping[str, int]) -> bool:

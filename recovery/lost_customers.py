@@ -1,6 +1,7 @@
 """customers.db again, from the stream and, where there is one, a copy of the file."""
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,11 +80,8 @@ def recover(directory: Path, stream: EventStream, copy: Path | None, beat: Beat,
 
 def lacks(directory: Path) -> list[str]:
     """What the customers.db in `directory` lacks since it was put back or made again, in words."""
-    database = customers.open_database(directory, make=False)
-    try:
+    with closing(customers.open_database(directory, make=False)) as database:
         return lacking.told(database)
-    finally:
-        database.close()
 
 
 def begin_empty(directory: Path, node: int = 0) -> str:
@@ -94,13 +92,11 @@ def begin_empty(directory: Path, node: int = 0) -> str:
     """
     _insist_on_none(directory)
     folder = emptied(directory)
-    database = customers.open_database(folder)
-    with database.transaction():
+    with closing(customers.open_database(folder)) as database, database.transaction():
         database.assign(node)
         database.set_meta(REPLACES, 1)
         begin_block(database)
-    source = database.source
-    database.close()
+        source = database.source
     put_in_place(folder, directory)
     return source
 
@@ -117,11 +113,9 @@ def _named_again(folder: Path, stream: EventStream, known: set[str], node: int) 
             "copy of the one that you want: `--from FILE`"
         )
     (source,) = first
-    database = customers.open_database(folder)
-    with database.transaction():
+    with closing(customers.open_database(folder)) as database, database.transaction():
         database.set_meta("identity", source.partition("@")[2])
         database.assign(node)
-    database.close()
     return Customers(customers.open_database(folder))
 
 

@@ -5,11 +5,10 @@ and numbers, whoever tells them. A creation stays what it is. A change is made a
 what the other has. What can't be, or was asked for again, gives way to an event that changes nothing.
 """
 
-import csv
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -38,6 +37,7 @@ from tally.recovery.diverged import (
     made_after,
     renumbered,
     row_of,
+    write_csv,
 )
 from tally.recovery.taking_back import Healing
 from tally.store import notes, references
@@ -49,7 +49,9 @@ from tally.store.errors import Misdirected, MoveRefused, NotFound, ReferenceTake
 from tally.store.history import History
 from tally.store.ids import give
 from tally.store.outbox import Outbox, OutboxRow, OwnEvent
-from tally.store.records import Invoice, NewInvoice
+from tally.store.records import NewInvoice
+
+Row = TypeVar("Row")
 
 
 class AskedAgain:
@@ -121,14 +123,14 @@ class Merge:
         """Raises CantBe."""
         match event:
             case InvoiceCreated():
-                self._insist_on_customer(event.customer_id)
+                _found("customer", self._customers.customer, event.customer_id)
                 return self._with_free_reference(own, event)
             case CreditCreated():
-                self._insist_on_customer(event.customer_id)
+                _found("customer", self._customers.customer, event.customer_id)
                 if event.invoice_id is not None:
                     self._insist_on_room(event.invoice_id, event.credited_cents)
             case InvoiceUpdated():
-                invoice = self._invoice(event.id)
+                invoice = _found("invoice", self._customers.invoice, event.id)
                 if self._customers.credits.of_invoice(event.id) > event.purchase_price_cents:
                     raise CantBe("the credits of the invoice come to more")
                 return replace(
@@ -147,22 +149,17 @@ class Merge:
             case CustomerUpdated():
                 return self._customer_again(event)
             case AccountUpdated():
-                try:
-                    account = self._accounts.account(event.id)
-                except NotFound:
-                    raise CantBe("the account was deleted meanwhile") from None
+                account = _found("account", self._accounts.account, event.id)
                 return replace(event, revision=account.revision + 1)
             case _:
                 pass
         return event
 
     def _customer_again(self, event: CustomerUpdated) -> Event:
+        customer = _found("customer", self._customers.customer, event.id)
         try:
-            customer = self._customers.customer(event.id)
             if customer.account_id != event.account_id:
                 references.insist_on_move(self._database, event.id, event.account_id)
-        except (NotFound, Misdirected):
-            raise CantBe("the customer was deleted meanwhile") from None
         except MoveRefused as error:
             raise CantBe(str(error)) from None
         return replace(event, revision=customer.revision + 1)
@@ -190,22 +187,19 @@ class Merge:
             return replace(event, reference=None)
         return event
 
-    def _invoice(self, id: int) -> Invoice:
-        try:
-            return self._customers.invoice(id)
-        except (NotFound, Misdirected):
-            raise CantBe("the invoice was deleted meanwhile") from None
-
-    def _insist_on_customer(self, id: int) -> None:
-        try:
-            self._customers.customer(id)
-        except (NotFound, Misdirected):
-            raise CantBe("the customer was deleted meanwhile") from None
-
     def _insist_on_room(self, invoice: int, cents: int) -> None:
-        left = self._invoice(invoice).purchase_price_cents - self._customers.credits.of_invoice(invoice)
+        price = _found("invoice", self._customers.invoice, invoice).purchase_price_cents
+        left = price - self._customers.credits.of_invoice(invoice)
         if cents > left:
             raise CantBe(f"only {left} cents of the invoice are left to be credited")
+
+
+def _found(kind: str, find: Callable[[int], Row], id: int) -> Row:
+    """The row of that id, as it is now. Raises CantBe where it is gone."""
+    try:
+        return find(id)
+    except (NotFound, Misdirected):
+        raise CantBe(f"the {kind} was deleted meanwhile") from None
 
 
 class Tail:
@@ -400,15 +394,9 @@ def is_nothing(event: Event) -> bool:
 def keep(database: Database, own: OwnEvent, why: str) -> None:
     """Keep what can't be in a file beside the database, and note it for status. In the open transaction."""
     file = database.path.with_name(f"not-taken-over-{database.service}.csv")
-    is_new = not file.exists()
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    with open(descriptor, "a", encoding="utf-8", newline="") as content:
-        rows = csv.writer(content)
-        if is_new:
-            rows.writerow(("event", "payload", "by", "why"))
-        rows.writerow((own.row.type, own.row.payload.decode(), own.row.by or "", why))
-        content.flush()
-        os.fsync(descriptor)
+    header = [] if file.exists() else [("event", "payload", "by", "why")]
+    row = (own.row.type, own.row.payload.decode(), own.row.by or "", why)
+    write_csv(file, [*header, row], os.O_APPEND)
     notes.note(
         database,
         f"what a standby had accepted while it was the primary could not all be taken over: {file} tells "

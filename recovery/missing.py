@@ -7,7 +7,7 @@ somebody took it off the stream, or skipped it, or the database was put back fro
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import redis
@@ -144,7 +144,8 @@ class Missing:
         if self._asks.unsettled(self._group):
             return  # an answer is on its way
         known = self._inbox.aside(inbox.DEAD)  # first: a letter that is being written is noted before
-        letters = set(self._of_letters())
+        mine = (each.entry.event_name for each in self._letters.all() if each.group == self._group)
+        letters = {name for name in mine if isinstance(name, EventId)}
         if self._asks.unsettled(self._group):
             return  # a letter may be on its way
         self._note_letters(letters)
@@ -173,12 +174,6 @@ class Missing:
                     first=wanted[0].first,
                 )
                 self._asks.ask(source, self._group, wanted)
-
-    def _of_letters(self) -> Iterator[EventId]:
-        """The events that are dead letters of this group."""
-        for letter in self._letters.all():
-            if letter.group == self._group and isinstance(name := letter.entry.event_name, EventId):
-                yield name
 
     def _note_letters(self, letters: set[EventId]) -> None:
         """A letter that the database doesn't know of is older than its copy, or than this release."""

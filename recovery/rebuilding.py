@@ -78,7 +78,7 @@ class Rebuilding:
             shadow = Shadow.of(self._live, bases, self._stream, self._corrections.digest)
             self._build(shadow)
             if self._holds_all(shadow):
-                self._ask_about(shadow.vanishing(self._live))
+                self._insist_on_consent(shadow.vanishing(self._live))
                 seconds = self._change_over(shadow)
                 if seconds is not None:
                     told = f"built again from {shadow.base}; changing over took {seconds:.1f} s"
@@ -95,19 +95,13 @@ class Rebuilding:
 
     def _others(self) -> str:
         """What is to be done at other nodes, so that they show the same."""
-        others = sorted(
-            {
-                node.number
-                for name, node in known_nodes(self._live).items()
-                if name.startswith(f"{accounts.SERVICE}@")
-                and node.number != self._live.node
-                and not node.is_removed
-            }
-        )
-        if not others:
+        known = known_nodes(self._live).items()
+        there = {node.number for name, node in known if name.startswith("accounts@") and not node.is_removed}
+        if not (others := there - {self._live.node}):
             return ""
+        shown = " and ".join(map(str, sorted(others)))
         return (
-            f". Accounts at node {' and '.join(map(str, others))} still show what they have applied: where "
+            f". Accounts at node {shown} still show what they have applied: where "
             "that is more, begin them again there with `join`, and a backup from now"
         )
 
@@ -164,15 +158,12 @@ class Rebuilding:
             if not is_missing(error):  # then it begins at the start anyway
                 raise
 
-    def _ask_about(self, vanishing: int) -> None:
-        if vanishing:
-            self._insist(
-                f"{vanishing:,} customers that are shown now are known neither to customers.db nor to what "
-                "the stream still holds: they go, with their revenue"
-            )
-
-    def _insist(self, told: str) -> None:
-        if not self._confirm(told):
+    def _insist_on_consent(self, vanishing: int) -> None:
+        told = (
+            f"{vanishing:,} customers that are shown now are known neither to customers.db nor to what "
+            "the stream still holds: they go, with their revenue"
+        )
+        if vanishing and not self._confirm(told):
             raise CannotRebuild("not confirmed, so it stays as it is; --yes confirms beforehand")
 
     def _edited(self) -> Corrections:

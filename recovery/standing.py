@@ -78,6 +78,14 @@ def later_names(known: Collection[str], heirs: Mapping[str, str]) -> list[str]:
     return later
 
 
+def begin_heirs(database: Database, heirs: Mapping[str, str]) -> list[str]:
+    """Give a database the names that follow its own, and answer which. In the open transaction."""
+    later = later_names(own_sources(database), heirs)
+    for heir in later:
+        begin(database, Outbox(database).last(), heir)
+    return later
+
+
 class Standing:
     """Compares one service's database with the stream, and mends what differs.
 
@@ -183,9 +191,7 @@ class Standing:
         heirs = self._stream.heirs()
         self.take_number()  # else the heir can be the one that has this database's place by now
         with self._database.transaction():
-            adopted = later_names(own_sources(self._database), heirs)
-            for heir in adopted:
-                begin(self._database, Outbox(self._database).last(), heir)
+            adopted = begin_heirs(self._database, heirs)
             if adopted:
                 begin(self._database, Outbox(self._database).last())
         for heir in adopted:
