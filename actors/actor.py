@@ -19,7 +19,7 @@ import msgspec
 import structlog
 from setproctitle import setproctitle
 from tenacity import RetryCallState
-from tenacity.wait import wait_random_exponential
+from tenacity.wait import wait_base, wait_random_exponential
 
 from tally.actors import logs
 from tally.actors.stopping import Readable, StopOrder
@@ -129,12 +129,19 @@ class Actor:
             except PASSING as error:
                 failures += 1
                 self.trouble(f"{type(error).__name__}: {error}")
-                self.wait(_backoff(failures))
+                self.wait(delay(_WAITS, failures))
                 over_at = time.monotonic() + CALM_SECONDS
             else:
                 if trouble or time.monotonic() >= over_at:
                     failures = 0
                     self.trouble(trouble)
+
+    def attempt(self, step: Callable[[], object]) -> None:
+        """Call `step` once. When the surroundings fail, tell that; what is repeated later makes up for it."""
+        try:
+            step()
+        except PASSING as error:
+            self.trouble(f"{type(error).__name__}: {error}")
 
     def on_stop(self, hook: Callable[[], object]) -> None:
         """Have `hook` called when the actor is to stop, from a signal handler: it may only wake a loop."""
@@ -157,11 +164,11 @@ class Actor:
 _WAITS = wait_random_exponential(multiplier=0.05, max=LONGEST_RETRY_SECONDS)
 
 
-def _backoff(failures: int) -> float:
-    """How long to wait after so many failures."""
+def delay(waits: wait_base, failures: int) -> float:
+    """How many seconds to wait after so many failures in a row."""
     state = RetryCallState(None, None, (), {})  # type: ignore[arg-type]
     state.attempt_number = failures
-    return _WAITS(state)
+    return waits(state)
 
 
 def tell(reports: int, report: Report) -> None:

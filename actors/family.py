@@ -26,7 +26,7 @@ from tally.actors.limits import Limits
 from tally.actors.metrics import APPLIED, FAMILIES, ConsumerMetrics, RelayMetrics, actor_metrics
 from tally.actors.publication import LONGEST_SECONDS, AfterPublication, Publication
 from tally.actors.redis_binaries import Server
-from tally.actors.services import SERVICES
+from tally.actors.services import SERVICES, Differs, followers, url_of
 from tally.actors.supervision import ActorSpec, Stage
 from tally.config import AccountsSettings, CustomersSettings, Settings
 from tally.http import accounts as accounts_http
@@ -188,19 +188,15 @@ class Family:
         self._listeners = listeners
         self._doorbells = {service: Doorbell() for service in SERVICES}
         self._places = {service: _NotedPlace(settings.directory / f"{service}.db") for service in SERVICES}
-        self._publications = self._those_waited_for()
+        customers, replicas = settings.customers, settings.redis.replicas
+        self._publications: dict[str, Publication] = {}  # of the services that answer after publication
+        if customers.answer_after == "publish":
+            self._publications["customers"] = Publication(customers.processes, replicas)
         self._run = secrets.token_hex(8)
         failover = settings.node.failover_seconds
         self._permissions = {service: WritePermission(failover) for service in SERVICES}
         self._pages: dict[str, mmap.mmap] = {}  # of each actor, made before it is forked
         self._minutes = {service: Minutes() for service in SERVICES}
-
-    def _those_waited_for(self) -> dict[str, Publication]:
-        """Of the services that answer after publication."""
-        customers, redis = self._settings.customers, self._settings.redis
-        if customers.answer_after == "commit":
-            return {}
-        return {"customers": Publication(customers.processes, redis.replicas)}
 
     def redis(self, server: Server) -> list[ActorSpec]:
         """The private Redis, which is that server."""
@@ -329,9 +325,7 @@ class Family:
             minutes=lambda: self._minutes[service].told(self._counts(service, api)),
             open_stream=partial(EventStream.at, self._redis_url, self._settings.redis.stream, ANSWER_SECONDS),
             actors=lambda: [
-                actor
-                for actor in _reports(self._settings)
-                if not actor.name.startswith(tuple(f"{service}-" for service in SERVICES))
+                actor for actor in _reports(self._settings) if actor.name.partition("-")[0] not in SERVICES
             ],
         )
 
@@ -429,11 +423,12 @@ class Family:
             return
         if nodes.follows(database):
             raise Replaced(f"{database.source} is a standby, as far as is known without Redis")
-        publishing = kind.relay(
+        publishing = relay.Relay(
             database,
             stream,
-            standing,
+            standing.settle,
             RelayMetrics(self._figures(actor)),
+            pass_over=not kind.concerns_itself,
             publication=self._publications.get(service),
             holder=membership.holder,
         )
@@ -497,21 +492,15 @@ class Family:
         None where one of them can't be.
         """
         found = []
-        for service in SERVICES:
-            if (self._settings.directory / f"{service}.db").exists():
-                with closing(self._open(service)) as database:
-                    seen = [each for name, each in leases.items() if name.startswith(f"{service}@")]
-                    if nodes.differs(database):
-                        _log.warning("not_promoted", database=database.source)
-                        return []
-                    if nodes.follows(database):
-                        found.append(Candidate(database.source, self._url(service), "".join(seen)))
+        try:
+            for database in followers(self._settings.directory, self._open):
+                seen = [each for name, each in leases.items() if name.startswith(f"{database.service}@")]
+                url = url_of(self._settings, database.service)
+                found.append(Candidate(database.source, url, "".join(seen)))
+        except Differs as differs:
+            _log.warning("not_promoted", database=differs.source)
+            return []
         return found
-
-    def _url(self, service: str) -> str:
-        """Where others find the service of this machine."""
-        node = self._settings.node
-        return node.url_customers if service == customers.SERVICE else node.url_accounts
 
     def _housekeeper(
         self, database: Database, stream: EventStream, take_number: Callable[[], object] = lambda: None
@@ -553,7 +542,7 @@ class Family:
         return True
 
     def _membership(self, database: Database, stream: EventStream) -> Membership:
-        url = self._url(database.service)
+        url = url_of(self._settings, database.service)
         place = place_of_work(self._settings.directory)
         may_replace: Literal["", "idle", "any"] = "any" if self._is_private else ""
         if not may_replace and database.service != customers.SERVICE and self._has_customers():
@@ -649,16 +638,13 @@ def status_probe(
 ) -> StatusProbe:
     """What gathers the status of a service, its processes as the supervisor knows them included."""
 
-    def reports() -> list[ActorReport]:
-        return [actor for actor in _reports(settings) if actor.name.startswith(f"{service}-")]
-
     opened = open_database or partial(SERVICES[service].open, settings.directory, make=False)
     return StatusProbe(
         service,
         lambda: closing(opened()),
         settings.directory,
         lambda: EventStream.at(redis_url, settings.redis.stream, ANSWER_SECONDS),
-        reports,
+        lambda: [actor for actor in _reports(settings) if actor.name.startswith(f"{service}-")],
     )
 
 

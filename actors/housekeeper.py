@@ -14,12 +14,12 @@ from tally.store.idempotency import IdempotencyKeys
 from tally.store.inbox import Inbox
 from tally.store.membership import RENEW_SECONDS
 from tally.store.outbox import Outbox
+from tally.store.shared_revocations import CLOCKS_DIFFER_SECONDS
 from tally.store.stream import Age, EventStream
 
 EVERY_SECONDS = 60.0
 SHRINK_SECONDS = 5.0
 _AT_ONCE = 1000  # rows in one transaction: other writers wait for it
-_CLOCKS_DIFFER_SECONDS = 120  # at most: by more than half of it `check` finds Redis's clock bad
 
 _log = structlog.get_logger()
 
@@ -81,7 +81,7 @@ class Housekeeper:
             return False
         needed = self._letters.names(self._database.source)
         kept_ms = (now - self._retention) * 1000  # a Redis that was put back may be put back once more
-        gone = first_ms // 1000 - _CLOCKS_DIFFER_SECONDS  # what was published before is off the stream
+        gone = first_ms // 1000 - CLOCKS_DIFFER_SECONDS  # what was published before is off the stream
         with self._database.transaction():
             self._outbox.note_publication(now, every=max(1, self._retention // 100))
             pruned = max(

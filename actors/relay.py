@@ -256,10 +256,7 @@ def run(
                 relay.look_again()
         return relay.refusal or relay.lack
 
-    try:
-        relay.step()
-    except PASSING as error:
-        actor.trouble(f"{type(error).__name__}: {error}")  # what is written is published when Redis is back
+    actor.attempt(relay.step)  # what is written is published when Redis is back
     actor.ready()
     actor.repeat(step)
     try:

@@ -1,21 +1,21 @@
 """What the two services are: their databases, what events do there, and what each is made of."""
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from tally.actors.consumer import Consumer
-from tally.actors.metrics import ConsumerMetrics, RelayMetrics
-from tally.actors.publication import Publication
-from tally.actors.relay import BATCH, Relay
-from tally.config import ConsumersSettings
+from tally.actors.metrics import ConsumerMetrics
+from tally.config import ConsumersSettings, Settings
 from tally.events import Event
 from tally.recovery.answering import Answering
 from tally.recovery.missing import Missing
-from tally.recovery.standing import Standing
 from tally.recovery.taking_back import Healing
-from tally.store import accounts, customers
+from tally.store import accounts, customers, nodes
 from tally.store.database import Database, OpenDatabase
+from tally.store.errors import StoreError
 from tally.store.incarnations import own_sources
 from tally.store.stream import ConsumerGroup, EventStream
 from tally.store.trace_parent import TraceParentOf
@@ -55,33 +55,6 @@ class Service(NamedTuple):
     def concerns_itself(self) -> bool:
         """Whether it applies what it has published itself."""
         return self.concerns == (Event,)
-
-    def relay(
-        self,
-        database: Database,
-        stream: EventStream,
-        standing: Standing,
-        metrics: RelayMetrics | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        batch: int = BATCH,
-        publication: Publication | None = None,
-        holder: str = "",
-    ) -> Relay:
-        """What publishes the service's events, and tells `publication`, if there is one.
-
-        `holder` is the database with its node's number, which it must have.
-        """
-        return Relay(
-            database,
-            stream,
-            standing.settle,
-            metrics,
-            clock,
-            pass_over=not self.concerns_itself,
-            batch=batch,
-            publication=publication,
-            holder=holder,
-        )
 
     def answering(self, database: Database, stream: EventStream) -> Answering:
         """What answers groups that ask for the service's events."""
@@ -124,6 +97,34 @@ class Service(NamedTuple):
             metrics=metrics,
             clock=clock,
         )
+
+
+class Differs(StoreError):
+    """A standby's database, `source`, has what its primary did not take over; the message says what to do."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(
+            f"{database.path} has something that the primary did not take over: begin it again from a "
+            "`backup` of the primary, with `join`"
+        )
+        self.source = database.source
+
+
+def url_of(settings: Settings, service: str) -> str:
+    """Where others find the service of this machine."""
+    node = settings.node
+    return node.url_customers if service == customers.SERVICE else node.url_accounts
+
+
+def followers(directory: Path, opened: Callable[[str], Database]) -> Iterator[Database]:
+    """The databases in the directory that follow a primary, each open until the next. Raises Differs."""
+    for service in SERVICES:
+        if (directory / f"{service}.db").exists():
+            with closing(opened(service)) as database:
+                if nodes.differs(database):
+                    raise Differs(database)
+                if nodes.follows(database):
+                    yield database
 
 
 CUSTOMERS = Service(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-from tally.actors.actor import PASSING, Actor
+from tally.actors.actor import Actor
 from tally.actors.housekeeper import Housekeeper
 from tally.recovery.following import Follower
 from tally.store.stream import RedisError
@@ -73,9 +73,6 @@ def run(
             raise
         return None
 
-    try:
-        follower.catch_up()
-    except PASSING as error:
-        actor.trouble(f"{type(error).__name__}: {error}")
+    actor.attempt(follower.catch_up)
     actor.ready()
     actor.repeat(step, until=lambda: promoted)

@@ -15,7 +15,6 @@ from typing import Any
 
 import msgspec
 import structlog
-from tenacity import RetryCallState
 from tenacity.wait import wait_base, wait_random_exponential
 
 from tally.actors import actor
@@ -302,9 +301,7 @@ class Supervisor:
         child.early_deaths = 0 if stable else child.early_deaths + 1
         child.restart_at = now
         if child.early_deaths > 1:
-            attempt = RetryCallState(None, None, (), {})  # type: ignore[arg-type]
-            attempt.attempt_number = child.early_deaths - 1
-            child.restart_at += self._backoff(attempt)
+            child.restart_at += actor.delay(self._backoff, child.early_deaths - 1)
         child.state = State.WAITING
 
     def _end_what_overstays(self, child: Child) -> None:

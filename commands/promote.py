@@ -1,15 +1,14 @@
 """`promote`: a standby takes its primary's place, as a person says."""
 
 from collections.abc import Callable
-from contextlib import closing
 
 import click
 
+from tally.actors.services import SERVICES, followers, url_of
 from tally.commands.command_line import Failed
-from tally.commands.databases import DATABASES
 from tally.commands.shared import Command, confirmed, stream_of
 from tally.config import Settings
-from tally.store import customers, membership, nodes
+from tally.store import membership
 from tally.store.membership import Candidate, Membership, at_work, leases_of
 from tally.store.stream import EventStream
 
@@ -29,21 +28,13 @@ def promote(settings: Settings, yes: bool) -> None:
 def candidates(settings: Settings, stream: EventStream) -> list[Candidate]:
     """The databases in the data directory that follow a primary; tells Redis what they know of it.
 
-    Raises Failed, StoreError or RedisError.
+    Raises StoreError or RedisError.
     """
-    node, found = settings.node, []
-    for name, opened in DATABASES.items():
-        if (settings.directory / f"{name}.db").exists():
-            with closing(opened(settings.directory, make=False)) as database:
-                url = node.url_customers if name == customers.SERVICE else node.url_accounts
-                if nodes.differs(database):
-                    raise Failed(
-                        f"{database.path} has something that the primary did not take over: begin it again "
-                        "from a `backup` of the primary, with `join`"
-                    )
-                if nodes.follows(database):
-                    Membership(database, stream, url).take()
-                    found.append(Candidate(database.source, url))
+    directory, found = settings.directory, []
+    for database in followers(directory, lambda name: SERVICES[name].open(directory, make=False)):
+        url = url_of(settings, database.service)
+        Membership(database, stream, url).take()
+        found.append(Candidate(database.source, url))
     return found
 
 

@@ -21,6 +21,7 @@ from support.redis_process import RedisProcess
 from support.tally import Tally
 from support.waiting import eventually
 from tally import config
+from tally.actors.services import Differs
 from tally.commands import promote
 from tally.commands.command_line import Failed
 from tally.store import customers
@@ -189,7 +190,7 @@ def _promoted(tally: Tally) -> bool:
     stream = EventStream.at(settings.redis.full_url, settings.redis.stream)
     try:
         promote.promote_here(settings, stream, lambda told: True)
-    except (Failed, redis.RedisError):
+    except (Failed, Differs, redis.RedisError):
         return False  # what it had accepted is handed over first
     return True
 

@@ -17,6 +17,7 @@ import redis
 from support.redis_double import RedisDouble
 from support.world import CONSUMERS, KEY, MARK, RETENTION_DAYS, ROUNDS, Tally
 from tally.actors.housekeeper import Housekeeper
+from tally.actors.relay import Relay
 from tally.actors.services import ACCOUNTS, CUSTOMERS, SERVICES, Service
 from tally.events import Id
 from tally.http.status import StatusReport
@@ -97,8 +98,14 @@ class Machine(Tally):
             self.parts[name] = step
 
         def publish() -> None:
-            relay = service.relay(
-                database, stream, standing, clock=self._world.clock, batch=3, holder=membership.holder
+            relay = Relay(
+                database,
+                stream,
+                standing.settle,
+                clock=self._world.clock,
+                pass_over=not service.concerns_itself,
+                batch=3,
+                holder=membership.holder,
             )
             housekeeper = Housekeeper(
                 database,

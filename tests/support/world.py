@@ -27,6 +27,7 @@ from support.figures import revenue_by_customer
 from support.redis_double import Line, RedisDouble
 from tally.actors.consumer import Consumer
 from tally.actors.housekeeper import Housekeeper
+from tally.actors.relay import Relay
 from tally.actors.services import ACCOUNTS, CUSTOMERS, SERVICES, Service
 from tally.config import ConsumersSettings
 from tally.events import Id
@@ -159,8 +160,14 @@ class Tally:
         standing = Standing(store, stream, permission=self._permissions[service.name], membership=membership)
         clock, relay = (
             self._world.clock,
-            service.relay(
-                database, stream, standing, clock=self._world.clock, batch=3, holder=membership.holder
+            Relay(
+                database,
+                stream,
+                standing.settle,
+                clock=self._world.clock,
+                pass_over=not service.concerns_itself,
+                batch=3,
+                holder=membership.holder,
             ),
         )
         housekeeper = Housekeeper(
