@@ -1,0 +1,269 @@
+"""One service's relay: a primary's publishes, a standby's follows, and each becomes the other."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from datetime import timedelta
+from typing import Any, Literal
+
+import structlog
+
+from tally.actors import relay, standby
+from tally.actors.actor import PASSING, START_SECONDS, Actor
+from tally.actors.housekeeper import Housekeeper
+from tally.actors.metrics import RelayMetrics
+from tally.actors.services import SERVICES, Differs, followers, url_of
+from tally.actors.shared import Shared
+from tally.recovery import first_start
+from tally.recovery.following import Follower
+from tally.recovery.handing_over import TakingOver, go_on, hand_over
+from tally.recovery.standing import Standing
+from tally.store import customers, nodes
+from tally.store.database import Database
+from tally.store.errors import StoreError
+from tally.store.membership import (
+    RENEW_SECONDS,
+    AtWorkElsewhere,
+    Awaited,
+    Candidate,
+    Membership,
+    Replaced,
+    StillAlive,
+    leases_of,
+    place_of_work,
+    promote,
+)
+from tally.store.outbox import Outbox
+from tally.store.revocations import Revocations
+from tally.store.shared_revocations import SharedRevocations
+from tally.store.stream import EventStream, RedisError
+from tally.store.write_permission import Refusal
+
+LOOK_SECONDS = 1.0  # until it is looked again whether a database is at work elsewhere
+RETRY_SECONDS = 0.5  # until Redis answers, where nothing can be done without
+
+_log = structlog.get_logger()
+
+
+class RelayProcess:
+    """The process of a service's relay. It makes customers.db first, where there is none."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+
+    def run(self, actor: Actor, service: str) -> None:
+        """Be the relay until the actor is to stop."""
+        stream = self._shared.stream(actor)
+        if SERVICES[service].is_made_late and not self._begin(actor, stream):
+            return
+        database = self._shared.open(service)
+        database.while_waiting = actor.beat
+        membership = self._membership(database, stream)
+        with closing(database):
+            while not actor.stopping.is_set():
+                try:
+                    self._publish(actor, database, stream, membership)
+                except Replaced as replaced:
+                    _log.warning("follows", reason=str(replaced))
+                    self._follow(actor, database, stream, membership)
+            with suppress(RedisError, StoreError):
+                membership.leave()
+
+    def _publish(self, actor: Actor, database: Database, stream: EventStream, membership: Membership) -> None:
+        """Be the relay of a primary, until the actor is to stop. Raises Replaced once it is a standby's."""
+        service, permission = database.service, self._shared.permissions[database.service]
+        kind = SERVICES[service]
+        permission.confirm(False)
+        standing = Standing(kind.store(database), stream, actor.beat, permission, membership)
+        if nodes.follows(database):
+            self._refuse(database)
+        _wait_for_number(actor, standing, may_start=self._may_start_without_redis(database))
+        if actor.stopping.is_set():
+            return
+        if nodes.follows(database):
+            raise Replaced(f"{database.source} is a standby, as far as is known without Redis")
+        publishing = relay.Relay(
+            database,
+            stream,
+            standing.settle,
+            RelayMetrics(self._shared.figures(actor)),
+            pass_over=not kind.concerns_itself,
+            publication=self._shared.publications.get(service),
+            holder=membership.holder,
+        )
+        taking_over = TakingOver(kind.store(database), stream)
+
+        def renew() -> None:
+            standing.take_number()
+            if not self._shared.is_private and taking_over.step():  # a private one has no standbys
+                publishing.look_again()
+
+        relay.run(
+            actor,
+            publishing,
+            self._shared.doorbells[service],
+            self._housekeeper(database, stream, renew),
+            kind.answering(database, stream).step,
+        )
+
+    def _follow(self, actor: Actor, database: Database, stream: EventStream, membership: Membership) -> None:
+        """Be the relay of a standby, until it is promoted, or the actor is to stop."""
+        self._refuse(database)
+        follower = Follower(SERVICES[database.service].store(database), stream, actor.beat)
+        watch = standby.Watch(self._shared.settings.node.failover_seconds)
+
+        def look() -> None:
+            self._refuse(database)  # the primary may be another by now
+            hand_over(database, stream)
+            leases = leases_of(stream, database.node)
+            info: Any = stream.client.info("server")
+            if watch.sees(leases, info["run_id"]):
+                self._fail_over(stream, leases)
+
+        standby.run(
+            actor,
+            follower,
+            self._housekeeper(database, stream),
+            lambda: membership.take() is None,
+            look,
+            watch.sees_nothing,
+        )
+        if not actor.stopping.is_set():
+            follower.catch_up()
+            go_on(follower.store, stream)
+            _log.warning("promoted", source=database.source)
+
+    def _refuse(self, database: Database) -> None:
+        url = nodes.address_of(database, database.node) or ""
+        self._shared.permissions[database.service].refuse(Refusal.STANDBY, url)
+
+    def _fail_over(self, stream: EventStream, leases: Mapping[str, str]) -> None:
+        """Take the primary's place: with all databases that follow it, unless it shows a sign of life."""
+        try:
+            if candidates := self._candidates(leases):
+                promote(stream, self._shared.settings.node.number, candidates)
+        except StillAlive as alive:
+            _log.info("primary_is_alive", reason=str(alive))
+
+    def _candidates(self, leases: Mapping[str, str]) -> list[Candidate]:
+        """The databases here that follow a primary, to be promoted where `leases` still tell the same.
+
+        None where one of them can't be.
+        """
+        found = []
+        try:
+            for database in followers(self._shared.settings.directory, self._shared.open):
+                seen = [each for name, each in leases.items() if name.startswith(f"{database.service}@")]
+                url = url_of(self._shared.settings, database.service)
+                found.append(Candidate(database.source, url, "".join(seen)))
+        except Differs as differs:
+            _log.warning("not_promoted", database=differs.source)
+            return []
+        return found
+
+    def _housekeeper(
+        self, database: Database, stream: EventStream, take_number: Callable[[], object] = lambda: None
+    ) -> Housekeeper:
+        failover = self._shared.settings.node.failover_seconds
+        return Housekeeper(
+            database,
+            stream,
+            timedelta(days=self._shared.settings.data.retention_days),
+            self._shared.groups,
+            renew=self._renewing(stream, take_number),
+            renew_seconds=min(RENEW_SECONDS, failover / 4 or RENEW_SECONDS),
+        )
+
+    def _begin(self, actor: Actor, stream: EventStream) -> bool:
+        """Make customers.db where there is none, once Redis has answered; see insist_on_no_other.
+
+        False when the actor is to stop before that.
+        """
+        directory, where = self._shared.settings.directory, str(self._shared.settings.redis.address)
+        node = self._shared.settings.node.number
+        file = directory / customers.FILE
+        is_there = file.exists()
+        while not actor.stopping.is_set():
+            try:
+                first_start.insist_on_no_other(directory, stream, where, node, actor.beat)
+                break
+            except RedisError as error:
+                if is_there:
+                    break  # nobody can tell now
+                actor.trouble(f"{error}; {customers.FILE} is made once Redis has told that there is no other")
+                actor.wait(RETRY_SECONDS)
+        else:
+            return False
+        if not is_there:
+            first_start.make(directory, node)
+            self._shared.places[customers.SERVICE].note()
+            actor.trouble(None)
+        return True
+
+    def _membership(self, database: Database, stream: EventStream) -> Membership:
+        url = url_of(self._shared.settings, database.service)
+        place = place_of_work(self._shared.settings.directory)
+        may_replace: Literal["", "idle", "any"] = "any" if self._shared.is_private else ""
+        if not may_replace and database.service != customers.SERVICE and self._has_customers():
+            may_replace = "idle"  # this is the node's directory, and its accounts.db was lost or put back
+        return Membership(database, stream, url, place=place, may_replace=may_replace)
+
+    def _has_customers(self) -> bool:
+        """Whether this directory has the node's customers.db."""
+        if not (self._shared.settings.directory / customers.FILE).exists():
+            return False
+        with closing(self._shared.open(customers.SERVICE)) as database:
+            return database.node == self._shared.settings.node.number and not nodes.follows(database)
+
+    def _may_start_without_redis(self, database: Database) -> bool:
+        """Whether it may be written to before Redis has told that it has its number."""
+        return bool(nodes.known_texts(database) or Outbox(database).last() or self._has_customers())
+
+    def _renewing(self, stream: EventStream, take_number: Callable[[], object]) -> Callable[[int], None]:
+        """What renews the lease, and exchanges with other nodes whose tokens are good no more."""
+        directory = self._shared.settings.directory
+
+        @contextmanager
+        def locked() -> Iterator[None]:  # like `users`: in a transaction of accounts.db, where there is one
+            service = next(name for name in ("accounts", "customers") if (directory / f"{name}.db").exists())
+            with closing(self._shared.open(service)) as database, database.transaction():
+                yield
+
+        revocations = SharedRevocations(stream, Revocations(directory), locked)
+
+        def renew(now: int) -> None:
+            take_number()
+            if self._shared.settings.auth.mode != "off":
+                revocations.exchange(now)
+
+        return renew
+
+
+def _wait_for_number(actor: Actor, standing: Standing, may_start: bool) -> None:
+    """Wait until a new node has its number: no request is answered before, and no id given.
+
+    Where another is at work in its place, wait for the end of its lease. Raises AtWorkElsewhere once that is
+    renewed. While Redis can't tell, one that `may_start` without does, and another waits.
+    """
+    said: int | None = None
+    while not actor.stopping.is_set():
+        try:
+            standing.take_number()
+        except Awaited as awaited:
+            actor.trouble(str(awaited))
+            actor.wait(awaited.seconds)
+            continue
+        except AtWorkElsewhere as elsewhere:
+            if said not in (None, elsewhere.said):
+                raise
+            said = elsewhere.said
+            actor.trouble(f"{elsewhere} (looking whether it still is)")
+            actor.expect(START_SECONDS)
+            actor.wait(min(elsewhere.seconds, LOOK_SECONDS))
+            continue
+        except PASSING as error:
+            if not may_start:
+                actor.trouble(f"{error}; a new node begins once Redis has told that nobody has its number")
+                actor.wait(RETRY_SECONDS)
+                continue
+        actor.trouble(None)
+        return
