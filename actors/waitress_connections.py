@@ -60,7 +60,7 @@ class Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
         return begun or Task(channel, request)
 
     def is_full(self) -> bool:
-        """Whether the client has enough to read, or all of them together have."""
+        """Whether so much is unread, by this client or by all together, that no more is to be made."""
         unread, most = self.total_outbufs_len, self.server.limits.unsent_bytes
         return bool(unread > MOST_UNREAD_BYTES or (unread > SEND_BYTES and self.server.unsent() > most))
 
@@ -70,7 +70,7 @@ class Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
         return bool(self._begun and self._begun.is_long)
 
     def body_bytes(self) -> int:
-        """How large the bodies are that are there, or to come."""
+        """How large the bodies of its requests are, as far as that is known."""
         every = [*self.requests, *([self.request] if self.request else [])]
         return sum(each.size() for each in every)
 
@@ -82,7 +82,7 @@ class Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
             self._parse()
 
     def _parse(self) -> None:
-        """Under the lock of the requests. Without the limit, waitress does the same."""
+        """Parse up to MOST_AHEAD requests. To be called with the lock of the requests."""
         if self.will_close or self.close_when_flushed:
             self._unparsed = b""
         while self._unparsed and len(self.requests) < MOST_AHEAD:
@@ -183,7 +183,7 @@ class Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
                 self._parse()
 
     def handle_close(self) -> None:
-        """Nobody else lets go of what is parked."""
+        """Close, and release what is parked: no thread does that."""
         super().handle_close()
         if self.parked:
             self.parked = False

@@ -62,7 +62,7 @@ class Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
     _room_for = 0  # bytes that came in chunks
 
     def received(self, data: bytes) -> int:
-        """Take in what belongs to this request; how many bytes that is. Behind a fault, all of them do."""
+        """Read what belongs to this request; answer how many bytes that is. After a fault, all of them."""
         if self.body_rcv is None:
             begun = self.header_plus
             if (begun or data)[0] <= 0x20 and not _EMPTY_LINES.match(begun + data):
@@ -94,7 +94,7 @@ class Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
             )
 
     def parse_anew(self, header_plus: bytes) -> None:
-        """Parse a header that nobody has sent before."""
+        """Parse a header that is not remembered."""
         version = _version(header_plus)
         if version not in ("1.0", "1.1"):
             self.error = Refused(505, "HTTP Version Not Supported", "HTTP/1.1 and HTTP/1.0 are spoken here")
@@ -126,7 +126,7 @@ class Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
 
 @lru_cache(maxsize=256)
 def _known(header_plus: bytes, adj: Adjustments) -> dict[str, Any] | None:
-    """What a parser finds in a header; None where there is more to it. Raises ParsingError.
+    """What a parser finds in a header; None where a body needs more than its length. Raises ParsingError.
 
     Most clients send the same header again and again: to read it was a seventh of recording an invoice.
     """
@@ -152,7 +152,7 @@ def _version(header: bytes) -> str:
 
 
 def _insist_on_a_frame(header: bytes, version: str) -> None:
-    """Raises ParsingError where a field that tells where the body ends is in doubt, or a line is folded.
+    """Raises ParsingError where it is in doubt where the body ends, or a line is folded.
 
     Bare CR, LF and NUL waitress finds itself.
     """
@@ -200,7 +200,7 @@ class _Chunks(waitress.receiver.ChunkedReceiver):  # type: ignore[misc]
         self._trailers = 0  # bytes
 
     def received(self, data: bytes) -> int:
-        """Take in what belongs to the body; how many bytes that is."""
+        """Read what belongs to the body; answer how many bytes that is."""
         at = 0
         while at < len(data) and not self.completed:
             at = self._content(data, at) if self._left else self._rest_of_line(data, at)
@@ -239,7 +239,7 @@ class _Chunks(waitress.receiver.ChunkedReceiver):  # type: ignore[misc]
         self._expected = self._size
 
     def _trailer(self, line: bytes) -> None:
-        """They are read, and passed over."""
+        """Read a trailer, and ignore it."""
         self._trailers += len(line)
         if not line:
             self.completed = True

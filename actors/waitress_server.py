@@ -44,9 +44,9 @@ waitress.server.time = Clock
 
 
 class _Behind(NamedTuple):
-    """A request that came behind another one. It waits until the loop rests as well.
+    """A request that was sent before the one ahead of it was answered. It waits until the loop rests.
 
-    Else the loop, with a thousand connections that send much, waits for the interpreter at each of them.
+    Otherwise the loop would wait for the interpreter's lock at each of a thousand busy connections.
     """
 
     channel: Channel
