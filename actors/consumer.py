@@ -30,11 +30,11 @@ _LATEST_MS = 2**63 - 1  # what a column holds; an id that another program made u
 _log = structlog.get_logger()
 
 SWEEP_SECONDS = 1.0  # how often, at the least, a consumer looks for what others left behind
-BACKLOG_BATCHES = 16  # are one where many events wait: the more, the more of them change the same pages
+BACKLOG_BATCHES = 16  # in a backlog, so many share one transaction: each page is written less often
 MOST_REDRIVEN_BATCHES = 20  # before the stream has its turn again
-MOST_AT_ONCE = 10_000  # entries: they are held in memory, and other writers wait meanwhile
-NICE = 5  # where processors are scarce, who waits for an answer goes first
-REST_SECONDS = 0.05  # after a batch that was of no concern: more may gather, for one commit
+MOST_AT_ONCE = 10_000  # entries in one transaction: memory holds them, and other writers wait
+NICE = 5  # requests go first where processors are scarce
+REST_SECONDS = 0.05  # after a batch of no concern, so that more events share a commit
 
 
 class Consumer:
@@ -83,7 +83,7 @@ class Consumer:
         self._recovered = False
         self._age = Age()
         self._next_claim = 0.0
-        self.may_rest = False  # nothing of the last step was of concern, nor is the next likely to be
+        self.may_rest = False  # the last step had nothing of concern, and the next will likely have nothing
 
     def step(self) -> None:
         """One turn: recover, or take over what others left, or read and apply. Blocks up to a second.
@@ -164,7 +164,7 @@ class Consumer:
         self._next_claim = self._clock() + min(SWEEP_SECONDS, self._claim_idle_ms / 2000)
 
     def _handle(self, entries: Sequence[Entry]) -> None:
-        """Apply entries, acknowledge those that are done with, and bury those that never will be."""
+        """Apply entries, acknowledge what is done, and make dead letters of what can never be applied."""
         events: list[Delivery] = []
         unreadable: list[tuple[Entry, str]] = []
         unknown: list[Entry] = []
@@ -192,7 +192,7 @@ class Consumer:
             self._group.acknowledge(done, self._age)
 
     def _apply_all(self, events: list[Delivery]) -> list[bytes]:
-        """Apply together, or when that raises, each alone; answer the entries that are done with."""
+        """Apply the events together, or each alone where that raises; answer which entries are done."""
         if not events:
             return []
         try:
@@ -224,7 +224,7 @@ class Consumer:
         self._metrics.after_apply(events, taken)
 
     def _redrive(self) -> None:
-        """Carry out the orders for the group: letters to try again, and what it had asked for.
+        """Carry out the orders for the group: letters to try again, and events that it has asked for.
 
         One consumer of the group does it, and looks for what is missing.
         """
@@ -239,7 +239,7 @@ class Consumer:
             self._missing.look()
 
     def _carry_out(self, orders: Sequence[Redriven]) -> None:
-        """Together, or when that raises, each alone."""
+        """Carry out the orders together, or each alone where that raises."""
         if not orders:
             return
         try:
@@ -292,7 +292,7 @@ class Consumer:
         self._group.settle(order, failure=f"redriven: {type(error).__name__}: {error}")
 
     def _failed(self, entry: Entry) -> None:
-        """Called while handling what the event's handling raised."""
+        """Count a failed attempt; bury the entry at the last one. Called while its exception is handled."""
         deliveries = self._group.deliveries(entry.id)
         _log.exception("event_failed", entry=entry.id.decode(), deliveries=deliveries, **traced(entry))
         self._metrics.failed()

@@ -1,4 +1,4 @@
-"""What one HTTP process lets others take up, by what its machine gives: files, memory, processors."""
+"""The limits of one HTTP process, which follow from its machine: files, memory, processors."""
 
 import ctypes
 import os
@@ -36,7 +36,7 @@ class Limits(NamedTuple):
 
 
 def of_this_process(threads: int) -> Limits:
-    """Those of this one, which answers with so many threads. Raises the number of files it may open.
+    """The limits of this process, which has so many threads. Raises the number of files it may open.
 
     To be called before anybody is connected, when what it holds for good is open.
     """
@@ -51,7 +51,7 @@ def of_this_process(threads: int) -> Limits:
 
 
 class Memory:
-    """This process's memory: what a flood has taken is given back when it is over, not kept for the next.
+    """Gives memory back to the system after a flood of requests.
 
     glibc keeps what lies below something that is still in use, in pools of which each thread gets one. Where
     the C library is another, nothing happens.
@@ -66,7 +66,7 @@ class Memory:
                 tune(setting, value)
 
     def give_back(self) -> None:
-        """Give back what isn't used, where it may be much. To be called often; takes milliseconds seldom."""
+        """Give back unused memory where it may be much. Call it often: it seldom takes milliseconds."""
         if not self._trim or time.monotonic() < self._due:
             return
         before = _resident_bytes()

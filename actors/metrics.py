@@ -85,7 +85,7 @@ class RelayMetrics:
 
 
 class Delivery(Struct, frozen=True, gc=False):
-    """An entry, and its event; without one when its type is of no concern to who read it."""
+    """An entry and its event; None for an event of a type that the reader is not concerned with."""
 
     entry: Entry
     event: Event | None
@@ -103,7 +103,7 @@ class ConsumerMetrics:
         self._began = time.perf_counter()
 
     def after_apply(self, batch: Sequence[Delivery], taken: Sequence[Delivery]) -> None:
-        """It is committed; only those `taken` were new, and those of them with an event had an effect."""
+        """The batch is committed. Those `taken` were new; of these, those with an event had an effect."""
         self._figures.observe(APPLYING, time.perf_counter() - self._began)
         applied = [each for each in taken if each.event]
         for kind, count in Counter(each.entry.fields[TYPE_FIELD] for each in applied).items():

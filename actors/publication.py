@@ -50,11 +50,11 @@ class Publication:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether somebody has waited in vain, and nothing has been published since."""
+        """Whether a request has waited too long, and nothing has been published since."""
         return self._numbers[0] < self._numbers[1]
 
     def stand_still(self, row: int) -> None:
-        """Note that somebody has waited in vain while that row was the last."""
+        """Note that a request waited too long, while that row was the last published."""
         self._numbers[1] = row + 1
 
 
@@ -88,7 +88,7 @@ class AfterPublication:
         threading.Thread(target=self._serve, name="after-publication", daemon=True).start()
 
     def insist(self) -> None:
-        """Raises NotPublished where somebody has waited in vain, and nothing has been published since."""
+        """Raises NotPublished while publication is stuck."""
         if self._publication.is_stuck:
             raise NotPublished(
                 "Events can't be published now, so nothing is begun. What this repeats, if anything, may be "

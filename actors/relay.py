@@ -20,17 +20,17 @@ from tally.store.outbox import Outbox, OutboxRow, last_row
 from tally.store.stream import EventStream, Published, Publishing, RedisError, fingerprint, is_not_held
 
 BATCH = 500
-PACE_SECONDS = 0.001  # between publications without a backlog: each costs all that follows the same
-PACE_EACH_SECONDS = 0.0005  # and for each event in it: the more there are, the more it pays to gather them
+PACE_SECONDS = 0.001  # between publications without a backlog: each has a fixed cost downstream
+PACE_EACH_SECONDS = 0.0005  # and for each event in it: the busier it is, the more events share a publication
 LONGEST_PACE_SECONDS = 0.025
-MARK_SECONDS = 0.1  # while there is always more: how often it is noted how far Redis has got
-LOOK_SECONDS = 1.0  # while idle: whether Redis still has what it was given
+MARK_SECONDS = 0.1  # how often, in a backlog, the database notes how far Redis has got
+LOOK_SECONDS = 1.0  # how often, while idle, it checks that Redis still has the events
 
 _log = structlog.get_logger()
 
 
 class _Sent(NamedTuple):
-    """Events on their way, and since when; the first of them `again`, perhaps."""
+    """A batch on its way, and since when. With `again`, its first event was sent before."""
 
     rows: list[OutboxRow]
     at: float
@@ -121,7 +121,7 @@ class Relay:
             self._mark(self._last)
 
     def _hear(self) -> bool:
-        """What Redis has answered to the first batch on its way: whether it has taken it."""
+        """Read the answer to the first batch on its way: whether Redis has taken it."""
         try:
             answer = self._publishing.answer()
         except RedisError as error:
@@ -138,7 +138,7 @@ class Relay:
         return taken
 
     def _tell(self, row: int, replicas: int) -> None:
-        """All rows up to this one are published, and on so many replicas."""
+        """Tell `publication` that all rows up to this one are published, on so many replicas."""
         if not self._publication:
             return
         wanted, self.lack = self._publication.replicas, None

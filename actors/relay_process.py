@@ -1,4 +1,7 @@
-"""One service's relay: a primary's publishes, a standby's follows, and each becomes the other."""
+"""The process of one service's relay. A primary's publishes, a standby's follows.
+
+On promotion a follower becomes a publisher; a primary that was replaced becomes a follower.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -45,7 +48,7 @@ _log = structlog.get_logger()
 
 
 class RelayProcess:
-    """The process of a service's relay. It makes customers.db first, where there is none."""
+    """Runs a service's relay; first it makes customers.db, where there is none."""
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared

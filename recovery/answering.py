@@ -1,4 +1,4 @@
-"""A source answers what groups have asked it for, as far as its outbox has it."""
+"""A source sends groups the events that they have asked it for, as far as its outbox has them."""
 
 import secrets
 from collections.abc import Callable, Iterable, Iterator
@@ -75,7 +75,7 @@ class Answering:
     def _tell_state(
         self, source: str, group: str, asked: list[Range], gone: list[Range], state: Iterable[Event]
     ) -> None:
-        """Tell how things stand, under names of their own, and that the pruned events are needless then."""
+        """Send the current state, as events with names of their own, in the place of the pruned ones."""
         every = _named(f"{source}+{secrets.token_hex(4)}", state)
         while events := list(islice(every, AT_ONCE)):
             if not self._asks.answer(source, group, asked, asked, [], events):

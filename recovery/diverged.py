@@ -1,9 +1,9 @@
 """Two databases have published under one name: one of them goes on under another.
 
-It can't happen to one that asks Redis before it writes. It does to a machine that was copied while it ran,
-and to what an earlier release wrote. The stream's events stay what they are. Those that this database alone
-has are told again under a new name. What they created gets new numbers, as the stream has others under the
-old ones.
+A database that asks Redis before it writes is safe from this. It happens when a machine is copied while it
+runs, and in files that an earlier release wrote. The stream's events stay as they are. Events that only this
+database has are published again under a new name. The rows that they created get new numbers, because on the
+stream the old numbers mean other rows.
 """
 
 import csv
@@ -132,7 +132,7 @@ def part_ways(store: Healing, stream: EventStream, beat: Callable[[], None], out
 
 
 def _compared(outbox: Outbox, stream: EventStream, beat: Callable[[], None]) -> tuple[int, list[Any]]:
-    """How far the two agree, and what the stream has beyond.
+    """How far database and stream agree, and the stream's events after that.
 
     Where the stream no longer has the entries, they agree up to what this database has published.
     """
@@ -170,7 +170,7 @@ def row_of(event: Any) -> tuple[str, int]:
 
 
 def made_after(before: Any, event: Any) -> Any:
-    """A change as one that followed another of the same row: so the amounts add up, and it counts."""
+    """A change made anew on top of another of the same row: then amounts add up, and the newer counts."""
     if isinstance(event, InvoiceDeleted):
         last = {"last_price_cents": before.purchase_price_cents, "last_date": before.purchase_date}
         return msgspec.structs.replace(event, **last)
@@ -184,7 +184,7 @@ def made_after(before: Any, event: Any) -> Any:
 
 
 def _keep(database: Database, event: Any) -> None:
-    """Have an update count before those that will be taken back: its row is as it says already."""
+    """Have an update win over those that will be taken back; its row has its values already."""
     table, id = row_of(event)
     database.execute(f"UPDATE {table} SET revision = ? WHERE id = ?", (event.revision, id))  # noqa: S608
     if table != "invoice":
@@ -192,7 +192,7 @@ def _keep(database: Database, event: Any) -> None:
 
 
 def _renumber(database: Database, rows: Iterable[OutboxRow]) -> Numbers:
-    """Give what these events created numbers that nobody had."""
+    """Give the rows that these events created new numbers, which nobody had."""
     created: defaultdict[str, list[int]] = defaultdict(list)
     for event in map(event_of, rows):
         if type(event) in CREATIONS:
@@ -210,7 +210,7 @@ def _renumber(database: Database, rows: Iterable[OutboxRow]) -> Numbers:
 
 
 def renumbered(event: Any, numbers: Mapping[str, Mapping[int, int]]) -> Event:
-    """The event, of a row and a customer and an invoice that have other numbers now."""
+    """The event with the new numbers of its row, customer and invoice."""
     changed = {"id": numbers.get(TABLES[type(event)], {}).get(event.id, event.id)}
     if hasattr(event, "customer_id"):
         customers = numbers.get("customer", {})
@@ -224,7 +224,7 @@ def renumbered(event: Any, numbers: Mapping[str, Mapping[int, int]]) -> Event:
 
 
 def _answer_with(database: Database, numbers: Mapping[str, Mapping[int, int]]) -> None:
-    """A request that comes again is answered with the numbers that count now."""
+    """Have repeated requests answered with the new numbers."""
     for table, renumbered in numbers.items():
         for old, new in renumbered.items():
             database.execute(
@@ -238,7 +238,7 @@ def _answer_with(database: Database, numbers: Mapping[str, Mapping[int, int]]) -
 
 
 def _many(body: bytes, numbers: Mapping[str, Mapping[int, int]]) -> bytes:
-    """The answer to a batch; which table its numbers are of, it doesn't say: that which has them all."""
+    """The answer to a batch, with new numbers: of the table that has all of its numbers."""
     ids = [int(id) for id in re.findall(rb'"(\d+)"', body)]
     for renumbered in numbers.values():
         if ids and all(id in renumbered for id in ids):

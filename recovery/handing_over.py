@@ -1,8 +1,8 @@
-"""What a primary had accepted and not published when another was promoted in its place.
+"""Handing over: events that a primary had accepted, and not published, when another was promoted.
 
-It is a standby then, and publishes nothing. So it leaves those events beside the stream, and the primary
-takes them over, under the names and numbers that they had: so nobody ever counts one twice. See merging for
-what becomes of those that stand against what the primary has by now.
+The old primary is a standby now, and publishes nothing. It leaves these events beside the stream. The new
+primary takes them over under their names and numbers, so that nobody counts one twice. `merging.py` settles
+conflicts with what the new primary has recorded since.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,9 @@
-"""How what two databases of a node have recorded at the same time becomes one.
+"""Merging what two databases of one node have recorded at the same time.
 
-One was the primary before the other was, and some of its events are known to nobody. They keep their names
-and numbers, whoever tells them. A creation stays what it is. A change is made again, as one that followed
-what the other has. What can't be, or was asked for again, gives way to an event that changes nothing.
+One was the primary before the other, and nobody else knows some of its events. These keep their names and
+numbers, whoever publishes them. A creation stays as it is. A change is made again on top of the other
+database's changes. Where that can't be, or where a client has repeated the request at the other, an event
+that changes nothing takes its place.
 """
 
 import os

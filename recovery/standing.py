@@ -150,7 +150,7 @@ class Standing:
         Asks(self._stream).take_up_again(own_sources(self._database))  # somebody may have called it gone
 
     def _mend(self, stands: Sequence[Stand]) -> bool:
-        """Mend one thing, if there is one; then it is to be looked at anew."""
+        """Mend one difference, if there is one; answers whether it did, and all is to be compared anew."""
         applied = self._stream.applied_by_source()
         behind = [max(each.ever, applied.get(outbox.source, 0)) > outbox.last() for outbox, each in stands]
         for place, (outbox, published) in enumerate(stands):
@@ -200,7 +200,7 @@ class Standing:
         return bool(adopted)
 
     def _let_end(self, former: str) -> None:
-        """Where an earlier release gave a name up, nothing more may be told under it, in no copy."""
+        """See that no copy publishes any more under a name that an earlier release gave up."""
         if self._stream.is_given_up(former):
             for each in incarnations(self._database):
                 if each.source == former:
