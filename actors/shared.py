@@ -46,7 +46,7 @@ class NotedPlace:
 
 
 class Shared:
-    """What they share. `redis_url` is how they reach Redis, `listeners` are the sockets of their services.
+    """What the actors of one run share: how they reach Redis, and the sockets of their services.
 
     `is_private` tells that this Redis is no other node's.
     """
