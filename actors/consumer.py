@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from itertools import chain
 
 import redis
 import structlog
@@ -17,11 +18,11 @@ from tally.actors.metrics import ConsumerMetrics, Delivery, traced
 from tally.events import EVENT_TYPES, TYPE_FIELD, Event, EventId, InvalidEvent, UnknownEventType, decode
 from tally.recovery.missing import Missing
 from tally.store import inbox
-from tally.store.asks import ASKED, COVERS_FIELD
+from tally.store.asks import ASKED, COVERS_FIELD, LACKS_FIELD
 from tally.store.database import Database
 from tally.store.errors import StoreError
 from tally.store.inbox import Inbox
-from tally.store.ranges import parsed
+from tally.store.ranges import Range, parsed
 from tally.store.stream import Age, ConsumerGroup, Entry, RedisError, Redriven, is_missing
 from tally.store.trace_parent import TraceParentOf
 
@@ -263,7 +264,7 @@ class Consumer:
 
     def _decoded(self, order: Redriven) -> Delivery | None:
         """What is to be applied of an order; raises InvalidEvent."""
-        if order.discarded or COVERS_FIELD in order.entry.fields:
+        if order.discarded or not order.entry.fields.keys().isdisjoint((COVERS_FIELD, LACKS_FIELD)):
             return None
         try:
             return Delivery(order.entry, decode(order.entry.fields))
@@ -275,9 +276,13 @@ class Consumer:
         self._put_aside([order.entry for order in orders if order.discarded], inbox.DISCARDED)
         for order in orders:
             if covers := order.entry.fields.get(COVERS_FIELD):
-                source, _, numbers = covers.decode().rpartition(":")
                 with self._database.transaction():
-                    self._inbox.note(source, parsed(numbers))
+                    self._inbox.note(*_told_ranges(covers))
+            if lacks := order.entry.fields.get(LACKS_FIELD):
+                source, ranges = _told_ranges(lacks)
+                numbers = chain.from_iterable(range(each.first, each.last + 1) for each in ranges)
+                with self._database.transaction():
+                    self._inbox.put_aside((EventId(source, number) for number in numbers), inbox.NOWHERE)
 
     def _put_aside(self, entries: Sequence[Entry], why: str) -> None:
         names = [entry.event_name for entry in entries]
@@ -306,6 +311,12 @@ class Consumer:
         self._put_aside([entry], inbox.DEAD)
         self._group.bury(entry, reason, deliveries)
         self._metrics.buried()
+
+
+def _told_ranges(told: bytes) -> tuple[str, list[Range]]:
+    """The source and the sequences in such a field of an order."""
+    source, _, numbers = told.decode().rpartition(":")
+    return source, parsed(numbers)
 
 
 def _trace_parent(events: list[Delivery], event: Event) -> str | None:

@@ -8,7 +8,7 @@ import structlog
 
 from tally.events import EVENT_ID_FIELD, PAYLOAD_FIELD, TYPE_FIELD, Event, encode
 from tally.store import ranges
-from tally.store.asks import COVERS_FIELD, Asks, Fields, published_fields
+from tally.store.asks import COVERS_FIELD, LACKS_FIELD, Asks, Fields, published_fields
 from tally.store.database import Database
 from tally.store.incarnations import earlier_sources, incarnations
 from tally.store.outbox import Outbox
@@ -56,13 +56,14 @@ class Answering:
         """`outbox` is None for a name from before this release, of which nothing is kept."""
         last = outbox.last() if outbox else asked[-1].last
         pruned = ranges.within(asked, 1, outbox.first() - 1 if outbox else last)
-        if pruned and (state := self._state(group)) is not None:
-            self._tell_state(source, group, asked, pruned, state)
-            return True
         here = ranges.first_of(ranges.without(ranges.within(asked, 1, last), pruned), AT_ONCE)
         rows = outbox.of(here) if outbox else []
         there = [Range(row.sequence, row.sequence) for row in rows]
-        gone = ranges.merge([*pruned, *ranges.without(here, there)])
+        lacking = ranges.without(here, there)
+        gone = ranges.merge([*pruned, *lacking])
+        if gone and (state := self._state(group)) is not None:
+            self._tell_state(source, group, asked, pruned, lacking, state)
+            return True
         events = [published_fields(source, row) for row in rows]
         if not gone and not events:
             return False  # numbers that it has not given yet: it is an older copy, which heals by itself
@@ -73,15 +74,29 @@ class Answering:
         return bool(left)
 
     def _tell_state(
-        self, source: str, group: str, asked: list[Range], gone: list[Range], state: Iterable[Event]
+        self,
+        source: str,
+        group: str,
+        asked: list[Range],
+        pruned: list[Range],
+        lacking: list[Range],
+        state: Iterable[Event],
     ) -> None:
-        """Send the current state, as events with names of their own, in the place of the pruned ones."""
-        every = _named(f"{source}+{secrets.token_hex(4)}", state)
+        """Send the current state, as events with names of their own, in the place of the pruned ones.
+
+        What the source itself lacks needs none: the group goes without it, too.
+        """
+        every = _named(f"{source}+{secrets.token_hex(4)}", state if pruned else ())
         while events := list(islice(every, AT_ONCE)):
             if not self._asks.answer(source, group, asked, asked, [], events):
                 return
-        covers = {COVERS_FIELD: f"{source}:{ranges.shown(gone)}".encode()}
-        if self._asks.answer(source, group, asked, ranges.without(asked, gone), [], [covers]):
+        gone = ranges.merge([*pruned, *lacking])
+        orders = [
+            {field: f"{source}:{ranges.shown(each)}".encode()}
+            for field, each in ((COVERS_FIELD, pruned), (LACKS_FIELD, lacking))
+            if each
+        ]
+        if self._asks.answer(source, group, asked, ranges.without(asked, gone), [], orders):
             _log.info("state_published", group=group, instead_of=ranges.count(gone))
 
 

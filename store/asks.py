@@ -17,6 +17,7 @@ from tally.store.ranges import Range
 from tally.store.stream import EventStream, texts
 
 COVERS_FIELD = b"Covers"  # of an order: `<source>:<ranges>` that the events before it replace
+LACKS_FIELD = b"Lacks"  # of an order: `<source>:<ranges>` that the source itself lacks since it was put back
 
 ASKED = b"0-0"  # the stream id of an event that was asked for: its own is not known
 

@@ -44,6 +44,7 @@ CREATE INDEX inbox_name_by_age ON inbox_name (entry_ms);
 DEAD = "dead"  # a dead letter, while it is one
 DISCARDED = "discarded"  # a dead letter that somebody has thrown away
 UNKNOWN = "unknown"  # of a type that this release doesn't know
+NOWHERE = "nowhere"  # its source was put back, and lacks it itself; should it come after all, it counts
 
 _AGE = "age"  # in meta
 

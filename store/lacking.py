@@ -19,10 +19,11 @@ def lacking_of(database: Database) -> dict[str, list[Range]]:
 
 def told(database: Database) -> list[str]:
     """The same in words, a sentence for each source."""
+    remedy = "; `rebuild accounts` leaves it out" if database.service == "customers" else ""
     return [
         f"{ranges.count(lacking):,} events of {source} are nowhere any more since {database.path.name} was "
         f"put back: numbers {ranges.shown(lacking[:5])}{' and others' if lacking[5:] else ''}. What they "
-        "told still counts where it was applied; `rebuild accounts` leaves it out"
+        f"told still counts where it was applied{remedy}"
         for source, lacking in lacking_of(database).items()
     ]
 

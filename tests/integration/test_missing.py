@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from support.cli import command
+from support.disks import copied_while_in_use, replaced
 from support.redis_process import RedisProcess
 from support.tally import Tally, running
 from support.waiting import eventually
@@ -202,6 +203,26 @@ def test_a_customers_service_that_was_away_too_long_learns_how_the_accounts_stan
         eventually(lambda: tally.customers.get("/customers")["customers"] == [])
         eventually(tally.settled)
         eventually(lambda: not _reasons(tally))
+
+
+def test_a_customers_service_does_without_what_accounts_db_lacks_since_it_was_put_back(
+    shop: Shop, client: redis.Redis, tmp_path: Path
+) -> None:
+    """It stayed degraded for good, with a remedy that was none: to build accounts.db again."""
+    copy = tmp_path / "copy.db"
+    with shop.running("--only", "accounts") as tally:
+        copied_while_in_use(shop.directory / "data" / "accounts.db", copy)
+        tally.accounts.post("/accounts", {"name": "three", "owned_by": "user3"})
+        eventually(lambda: client.xlen("event-stream") > 1)
+        assert tally.stop() == 0
+    client.xtrim("event-stream", maxlen=0)
+    replaced(shop.directory / "data" / "accounts.db", copy)
+    with shop.running() as tally:
+        eventually(tally.settled)
+        eventually(lambda: not _reasons(tally))
+        assert "are nowhere any more" in " ".join(tally.accounts.get("/status")["notes"])
+        tally.accounts.post("/accounts", {"name": "four", "owned_by": "user4"})
+        eventually(tally.settled)
 
 
 def test_what_was_recorded_after_a_deletion_outlives_that_the_deletion_is_told_again(
