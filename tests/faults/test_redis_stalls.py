@@ -47,7 +47,7 @@ def test_a_redis_that_stands_still_for_longer_than_a_command_may_take(
         load.accepted(300)
         server.signal(signal.SIGSTOP)
         _post_for(load, LONGER_THAN_A_COMMAND_MAY_TAKE)
-        assert len(troubled(on_server, "timeout")) == 5
+        eventually(lambda: len(troubled(on_server, "timeout")) == 5)
         server.signal(signal.SIGCONT)
         load.accepted(300)
     load.exact()
@@ -60,7 +60,7 @@ def test_a_network_that_stalls_and_then_delivers_what_it_held_back(through: Tall
         load.accepted(300)
         proxy.stall()
         _post_for(load, LONGER_THAN_A_COMMAND_MAY_TAKE)
-        assert len(troubled(through, "timeout")) == 5
+        eventually(lambda: len(troubled(through, "timeout")) == 5)
         proxy.go_on()
         load.accepted(300)
     load.exact()
