@@ -1,8 +1,8 @@
 """waitress's parser, made strict: where a request ends must be beyond doubt (RFC 9112).
 
 A proxy in front may read a doubtful request otherwise; then what one client sends is carried out as
-another's. What of this a later release makes needless, by waitress's main branch of March 2026: two Hosts or
-two Content-Lengths are 400 there (pull request 484), `chunked` twice is 501 (474). A Content-Length beside a
+another's. A later release will make some of this needless. On waitress's main branch of March 2026, two Hosts
+or two Content-Lengths are 400 (pull request 484), and `chunked` twice is 501 (474). A Content-Length beside a
 coding closes the connection there (475), but is answered.
 """
 

@@ -22,7 +22,7 @@ from tally.store.key_file import SIGNING_KEY
 
 
 class Finding(NamedTuple):
-    """What was looked at, whether it will do, and what was seen."""
+    """The result of one check: its subject, whether it is good, and what was seen."""
 
     subject: str
     good: bool

@@ -1,4 +1,4 @@
-"""What `import` makes of a file: its name, which is the same each time, and the requests that record it."""
+"""An `import` as a job: its name, the same each time for a file, and the requests that record it."""
 
 import hashlib
 from collections.abc import Iterator, Sequence

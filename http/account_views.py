@@ -1,4 +1,4 @@
-"""What the pages ask of the accounts service: light rows, searched, sorted and added up by the database.
+"""The pages' calls to the accounts service. The database finds, sorts and adds up.
 
 These calls are the pages' own, and may change with them. Sums are strings, in cents.
 """

@@ -1,4 +1,4 @@
-"""Orders that take seconds to find: made beside the requests, and kept for those who turn the pages."""
+"""Orders that take seconds to find: made beside the requests, kept while people turn the pages."""
 
 import threading
 import time

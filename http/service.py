@@ -1,5 +1,4 @@
-"""What the resources of both services use: writes that share commits, reads from a pool, and the usual
-parts of requests and answers."""
+"""The common parts of both services: writes that share commits, reads from a pool, and answers."""
 
 import re
 from collections.abc import Callable, Collection, Iterator

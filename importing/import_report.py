@@ -27,10 +27,10 @@ class Counted(NamedTuple):
 
 
 class Report:
-    """What came of a file, as it was compared with what is there.
+    """The result of an import, or of a trial.
 
-    Where it `is_refused`, nothing was imported, or would be, as rows are bad. `first` and `last` are days,
-    None without a good row.
+    When it `is_refused`, nothing is imported, because rows are bad. `first` and `last` are days, None without
+    a good row.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ def write(path: Path, table: Table, bad: dict[int, str], has_header: bool) -> No
 def text(table: Table, bad: dict[int, str], most: int) -> str | None:
     """The same as a text; None where that has more than `most` characters.
 
-    What a spreadsheet would run as a formula is made harmless, and what could not be decoded is U+FFFD.
+    Formulas for a spreadsheet are made harmless. Bytes that could not be decoded become U+FFFD.
     """
     made = io.StringIO()
     writer = csv.writer(made, delimiter=table.delimiter)

@@ -77,7 +77,7 @@ def whole(high: int, low: int) -> int:
 
 
 class Earned:
-    """What events have changed, as rows: customer, month, cents, counts of invoices and of credits."""
+    """The changes that events make to revenue, as rows: see `Row`."""
 
     def __init__(self) -> None:
         self.rows: list[Row] = []

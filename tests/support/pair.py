@@ -15,9 +15,8 @@ from typing import Any
 import redis
 
 from support.redis_double import RedisDouble
-from support.world import CONSUMERS, KEY, MARK, RETENTION_DAYS, ROUNDS, Tally
+from support.world import CONSUMERS, KEY, MARK, RETENTION_DAYS, ROUNDS, Tally, relay_of
 from tally.actors.housekeeper import Housekeeper
-from tally.actors.relay import Relay
 from tally.actors.services import ACCOUNTS, CUSTOMERS, SERVICES, Service
 from tally.events import Id
 from tally.http.status import StatusReport
@@ -98,15 +97,7 @@ class Machine(Tally):
             self.parts[name] = step
 
         def publish() -> None:
-            relay = Relay(
-                database,
-                stream,
-                standing.settle,
-                clock=self._world.clock,
-                pass_over=not service.concerns_itself,
-                batch=3,
-                holder=membership.holder,
-            )
+            relay = relay_of(service, database, stream, standing, self._world.clock, membership)
             housekeeper = Housekeeper(
                 database,
                 stream,

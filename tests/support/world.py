@@ -76,6 +76,26 @@ ROUND_SECONDS = 30  # of the world that each takes
 LATER = 5  # the round from which on what is still not well is for people to see to
 
 
+def relay_of(
+    service: Service,
+    database: Database,
+    stream: EventStream,
+    standing: Standing,
+    clock: Callable[[], float],
+    membership: Membership,
+) -> Relay:
+    """The service's relay, as its process makes it, but for small batches."""
+    return Relay(
+        database,
+        stream,
+        standing.settle,
+        clock=clock,
+        pass_over=not service.concerns_itself,
+        batch=3,
+        holder=membership.holder,
+    )
+
+
 class Refused(Exception):
     """`run` refuses to start; the message says why."""
 
@@ -158,18 +178,8 @@ class Tally:
             clock=self._world.clock,
         )
         standing = Standing(store, stream, permission=self._permissions[service.name], membership=membership)
-        clock, relay = (
-            self._world.clock,
-            Relay(
-                database,
-                stream,
-                standing.settle,
-                clock=self._world.clock,
-                pass_over=not service.concerns_itself,
-                batch=3,
-                holder=membership.holder,
-            ),
-        )
+        clock = self._world.clock
+        relay = relay_of(service, database, stream, standing, clock, membership)
         housekeeper = Housekeeper(
             database, stream, timedelta(days=RETENTION_DAYS), self.groups, clock, self._world.wall
         )
