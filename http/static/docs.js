@@ -19,6 +19,11 @@ function empty(parameter) {
   delete parameter.example;
 }
 
+/** Swagger UI puts a link with a call's path into the button that opens the call; the button alone sets the address, too. */
+function withoutLinksInButtons({ React }) {
+  return { components: { DeepLink: ({ text }) => React.createElement("span", null, text) } };
+}
+
 // What Swagger UI does not tell those who listen: attributes of what it draws.
 const UNSAID = {
   ".information-container": () => ({ role: "region", "aria-label": "The service" }),
@@ -54,6 +59,7 @@ try {
     spec,
     tryItOutEnabled: true,
     deepLinking: true,
+    plugins: [withoutLinksInButtons],
     defaultModelsExpandDepth: 0,
     validatorUrl: null, // it would ask another host
   });
