@@ -215,8 +215,7 @@ class Consumer:
         self.may_rest = not concerned and len(events) < self._batch
         self._metrics.before_apply()
         with self._database.transaction():
-            fresh = self._inbox.take(named, stream_position(newest)[0])
-            taken = [each for name, each in named.items() if name in fresh]
+            taken = self._inbox.take(named, stream_position(newest)[0])
             self._apply([each.event for each in taken if each.event], partial(_trace_parent, taken))
             age = self._inbox.grow()
         self._age = age

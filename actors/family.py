@@ -14,6 +14,7 @@ from functools import partial
 
 import structlog
 
+from tally import figures
 from tally.actors import consumer, control, http_server, limits, redis_server
 from tally.actors.actor import Actor
 from tally.actors.limits import Limits
@@ -25,12 +26,12 @@ from tally.actors.services import SERVICES
 from tally.actors.shared import Shared
 from tally.actors.supervision import ActorSpec, Stage
 from tally.config import AccountsSettings, CustomersSettings, Settings
+from tally.figures import new_page
 from tally.http import accounts as accounts_http
 from tally.http import customers as customers_http
-from tally.http import figures, metrics, operations, pages
+from tally.http import metrics, operations, pages
 from tally.http.after import EventsElsewhere
 from tally.http.application import Api
-from tally.http.figures import new_page
 from tally.http.minutes import Counts
 from tally.http.neighbours import Neighbours, Ports
 from tally.http.requests import RequestObserver

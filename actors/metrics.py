@@ -16,7 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from tally.actors.control import ActorStatus
 from tally.events import EVENT_TYPES, TRACE_PARENT_FIELD, TYPE_FIELD, Event, EventId
-from tally.http.figures import Family, Figures
+from tally.figures import Family, Figures
 from tally.http.requests import DURATION
 from tally.store.outbox import OutboxRow
 from tally.store.stream import Entry

@@ -15,7 +15,7 @@ from tally.actors.doorbell import Doorbell
 from tally.actors.publication import Publication
 from tally.actors.services import SERVICES
 from tally.config import Settings
-from tally.http.figures import Figures
+from tally.figures import Figures
 from tally.http.minutes import Minutes
 from tally.store.database import Database, Place, place_of
 from tally.store.inbox import Inbox

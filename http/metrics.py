@@ -16,8 +16,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from tally.http import figures
-from tally.http.figures import Family
+from tally import figures
+from tally.figures import Family
 from tally.http.status import StatusReport
 
 Part = Callable[[], Iterable[Metric]]

@@ -10,8 +10,8 @@ import falcon
 import structlog
 from structlog.contextvars import bound_contextvars
 
+from tally.figures import Family, Figures
 from tally.http.application import ROUTE
-from tally.http.figures import Family, Figures
 from tally.store.trace_parent import is_sampled
 from tally.store.trace_parent import parse as parse_trace_parent
 

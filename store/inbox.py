@@ -6,7 +6,8 @@ Sequences are kept as ranges, so that a source whose events have all come takes 
 
 import secrets
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from typing import TypeVar
 
 import msgspec
 
@@ -15,6 +16,8 @@ from tally.store.database import Database
 from tally.store.database import numbers as array_of
 from tally.store.ranges import Range, merge, without
 from tally.store.stream import Age
+
+T = TypeVar("T")
 
 # Events that are known and have had no effect; `why` is one of the constants below.
 ASIDE = """
@@ -60,22 +63,21 @@ class Inbox:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def take(self, names: Iterable[EventName], entry_ms: int) -> set[EventName]:
-        """Note the events as applied; answer those that had not been.
+    def take(self, named: Mapping[EventName, T], entry_ms: int) -> list[T]:
+        """Note the events of these names as applied; answer what belongs to those that had not been.
 
         `entry_ms` is the time in the newest of their entries' stream ids.
         """
-        fresh = set(names)
         sequences: defaultdict[str, set[int]] = defaultdict(set)
         known: set[EventName] = set()
-        for name in fresh:
+        for name in named:
             if isinstance(name, EventId):
                 sequences[name.source].add(name.sequence)
             elif not self._take_name(name, entry_ms):
                 known.add(name)
         for source, numbers in sequences.items():
             known.update(EventId(source, number) for number in self._take_sequences(source, numbers))
-        return fresh - known
+        return [each for name, each in named.items() if name not in known] if known else [*named.values()]
 
     def put_aside(self, names: Iterable[EventName], why: str) -> None:
         """Note that these have had no effect, and that they are not missing; `why` is DEAD or the like.

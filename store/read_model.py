@@ -168,8 +168,7 @@ class Shadow:
             self._keep_others(own, entries, named)
             named = {name: event for name, event in named.items() if own.is_of(name)}
         with self._database.relaxed(), self._database.transaction():
-            fresh = self._inbox.take(named, int(newest.partition("-")[0]))
-            came = [event for name, event in named.items() if name in fresh]
+            came = self._inbox.take(named, int(newest.partition("-")[0]))
             self._accounts.apply(came)
             self._database.insert("undated", [*_undated(came)], "ON CONFLICT DO NOTHING")
             self._database.set_meta(_POSITION, newest)

@@ -202,8 +202,8 @@ def test_the_inbox_forgets_after_the_retention_the_names_of_entries_that_are_no_
     inbox = Inbox(accounts.database)
     first: Any = client.xadd("event-stream", {"a": 1})
     ms = int(first.partition(b"-")[0])
-    inbox.take(["old", EventId("a", 7)], ms - 1)
-    inbox.take(["new"], ms)
+    inbox.take({"old": 1, EventId("a", 7): 2}, ms - 1)
+    inbox.take({"new": 3}, ms)
     clock = Clock()
     _tidy(accounts, stream, clock)
     names = accounts.database.rows("SELECT name FROM inbox_name ORDER BY name")
@@ -211,7 +211,7 @@ def test_the_inbox_forgets_after_the_retention_the_names_of_entries_that_are_no_
     clock.now += 8 * DAY
     _tidy(accounts, stream, clock)
     assert accounts.database.rows("SELECT name FROM inbox_name") == [("new",)]
-    assert inbox.take([EventId("a", 7)], ms) == set()
+    assert inbox.take({EventId("a", 7): 2}, ms) == []
 
 
 def test_the_stream_is_trimmed_up_to_what_every_group_has_acknowledged(

@@ -7,7 +7,7 @@ from itertools import count
 
 import pytest
 
-from tally.http.figures import PAGE_BYTES, Family, Figures, new_page, sums
+from tally.figures import PAGE_BYTES, Family, Figures, new_page, sums
 
 ROWS = Family("rows_total", "Rows.", ("kind",))
 SECONDS = Family("took_seconds", "Time.", (), (0.1, 1, 10))

@@ -31,6 +31,7 @@ LEVELS = {
     "config": 1,
     "redis_url": 0,
     "events": 0,
+    "figures": 0,
     "version": 0,
 }
 
@@ -144,7 +145,7 @@ def test_a_module_imports_only_from_its_own_folder_and_from_below(module: str) -
     assert upward == []
 
 
-@pytest.mark.parametrize("module", ["events", "redis_url", "version"])
+@pytest.mark.parametrize("module", ["events", "figures", "redis_url", "version"])
 def test_what_lies_at_the_bottom_imports_nothing_of_ours(module: str) -> None:
     assert _ours(module) == set()
 

@@ -353,8 +353,7 @@ def test_any_order_duplication_and_batching_leaves_what_the_events_mean(
             size = data.draw(st.integers(1, len(deliveries)))
             batch, deliveries = deliveries[:size], deliveries[size:]
             with accounts.database.transaction():
-                fresh = Inbox(accounts.database).take(batch, 0)
-                accounts.apply([named[str(name)] for name in fresh])
+                accounts.apply(Inbox(accounts.database).take({name: named[name] for name in batch}, 0))
         model = _model(events)
         assert _shown(accounts) == model
         _assert_months(accounts, events, model)
