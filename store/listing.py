@@ -82,7 +82,10 @@ class Listing:
         if customers:
             joined = f"({customers}) AS theirs CROSS JOIN {parts.rows_of(table)} AND customer_id = theirs.id"
             return f"{parts.every_part(table)} {self._sql(query, columns, joined, further)}"
-        further.append("customer_id NOT IN (SELECT id FROM doomed_customer)")
+        if self._database.value(
+            "SELECT 1 FROM doomed_customer LIMIT 1"
+        ):  # else to ask for each row is a fifth
+            further.append("customer_id NOT IN (SELECT id FROM doomed_customer)")
         return self._sql(query, columns, table, further)
 
     def _sql(self, query: ListQuery, columns: str, found_in: str, further: list[str]) -> str:

@@ -12,7 +12,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 from support.disks import unavailable
 
-expect.set_options(timeout=30_000)  # ms: a busy machine is no fault of a page
+PATIENCE_MS = 30_000  # a busy machine is no fault of a page
+expect.set_options(timeout=PATIENCE_MS)
 
 PROGRAMS = ("chromium-headless-shell", "chromium", "chromium-browser")
 ARGUMENTS = [
@@ -67,7 +68,7 @@ class Person:
         options = {"locale": "en-US", "timezone_id": "UTC", **options}
         self.context: BrowserContext = browser.new_context(**options)
         self.context.add_init_script(_VIOLATIONS)
-        self.context.set_default_timeout(10_000)
+        self.context.set_default_timeout(PATIENCE_MS)
         self.complaints: list[str] = []
         self.page: Page = self.context.new_page()
         self.page.on("console", lambda message: self._hear(message.type, message.text))
