@@ -17,6 +17,7 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from benchmarks.client import Unexpected
 from tally.actors.actor import die_with_parent
+from tally.commands.command_line import OBJECTS
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -98,8 +99,9 @@ def _be_child(descriptor: int) -> None:
     def tell(content: Any) -> None:
         connection.send((True, content))
 
+    gc.set_threshold(OBJECTS)  # as the supervisor does, and for all that is measured beside Tally, too
     gc.collect()
-    gc.freeze()  # as the supervisor does
+    gc.freeze()
     try:
         answer = function(*([tell] if told else []), *arguments, **named)
         connection.send((True, answer))

@@ -8,7 +8,7 @@ from benchmarks.report import paragraph
 from benchmarks.running import running
 
 MOST_CPU = 2.0  # per cent of one core
-MOST_MEMORY = 300.0  # MB
+MOST_MEMORY = 250.0  # MB
 CALM_SECONDS = 3.0
 
 

@@ -20,7 +20,7 @@ from tally.recovery import first_start
 from tally.store import customers
 
 CLIENTS, MANY = 16, 64
-OF_LIMIT, OF_FASTAPI, OF_FEWER, TAIL = 0.8, 2.5, 1.0, 3.0
+OF_LIMIT, OF_FASTAPI, OF_FEWER, TAIL = 0.85, 2.5, 1.1, 2.75
 OF_COMMIT, LONGER_MS = (
     0.6,
     3.0,

@@ -18,7 +18,7 @@ from benchmarks.running import scratch
 from benchmarks.spent import Pace, beside, rates
 from tally.store import customers
 
-OF_WRITE = 0.6
+OF_WRITE = 1.4
 _LIMIT, _TALLY = "limit: pipelined XADD", "Tally"
 
 

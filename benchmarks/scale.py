@@ -24,7 +24,7 @@ from benchmarks.spent import rates as paced
 from tally.store import accounts, customers
 
 OF_EMPTY = 0.8
-MOST_MEMORY = 120.0  # MB, of any actor
+MOST_MEMORY = 80.0  # MB, of any actor
 FEW = 10_000  # customers on empty files: as many as a batch can have
 OFTENER = 3  # times as many runs of what differs most from run to run, by the machine's pace
 MOST_GROWTH = 10.0  # MB, of the HTTP process while it shows everything

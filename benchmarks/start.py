@@ -7,7 +7,7 @@ from benchmarks.plan import Plan, Result, at_most
 from benchmarks.report import paragraph, spread, table
 from benchmarks.running import Running, running
 
-MOST_SECONDS = 2.0
+MOST_SECONDS = 1.5
 
 
 def measure(plan: Plan) -> Result:

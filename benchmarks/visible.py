@@ -25,7 +25,7 @@ class Rate(NamedTuple):
     p99: float | None = None
 
 
-RATES = (Rate(100, median=6.0), Rate(200, median=5.0, p99=25.0))
+RATES = (Rate(100, median=5.0), Rate(200, median=4.0, p99=20.0))
 
 
 class Sample(NamedTuple):
