@@ -3,28 +3,24 @@
 These calls are the pages' own, and may change with them. Sums are strings, in cents.
 """
 
-from typing import Any, get_args
+from typing import Any
 
 import falcon
 from msgspec.structs import asdict
 
-from tally.events import Id, now
+from tally.events import now
+from tally.http import params
 from tally.http.auth import owner
-from tally.http.lists import sought
-from tally.http.periods import last_month_of
-from tally.http.service import Json, Page, Service, asking, limit, one_of, path_id
+from tally.http.service import Json, Service, path_id
 from tally.store import demo
 from tally.store.account_names import AccountNames
-from tally.store.account_totals import AccountQuery, AccountTotals, Sort
+from tally.store.account_totals import AccountQuery, AccountTotals
 from tally.store.accounts import Accounts, CustomerOrder
 from tally.store.months import Months
 from tally.store.searching import Cents
 
 _TREND = 12  # months that are told of each account in the list
 _MOST_SORTED = 100_000  # customers: 0.14 s by revenue
-_SORTS = get_args(Sort)
-_MOST_NAMED = 1000  # ids at once: as many as a page of a list may have
-_SUGGESTED = 8  # names
 
 
 def add_account_views(app: Any, service: Service[Accounts]) -> None:
@@ -46,16 +42,15 @@ class AccountsView:
 
         Of each account also what it earned in the twelve months up to `to`, else to this one.
         """
-        page = Page(req, "offset")
-        with asking(req) as asked:
-            query = AccountQuery(
-                search=asked("search", None, sought) or "",
-                sort=asked("sort", _SORTS[0], one_of(_SORTS)),
-                descending=asked("order", "asc", one_of(("asc", "desc"))) == "desc",
-                limit=page.limit,
-                offset=page.filters["offset"] or 0,
-            )
-            last = asked("to", _this_month(), last_month_of)
+        query = AccountQuery(
+            search=params.SEARCH.of(req) or "",
+            sort=params.SORT.of(req),
+            descending=params.ORDER.of(req) == "desc",
+            limit=params.LIMIT.of(req),
+            offset=params.OFFSET.of(req),
+        )
+        last = params.LAST_MONTH.of(req)
+        last = _this_month() if last is None else last
         with self._service.read() as store:
             totals = AccountTotals(store.database, owner(req))
             accounts = totals.page(query)
@@ -70,14 +65,12 @@ class AccountsView:
 
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """An account with a part of its customers, in an order."""
-        page, number = Page(req, "offset"), path_id(id, "account")
-        with asking(req) as asked:
-            wanted: CustomerOrder | None = asked("order", None, one_of(get_args(CustomerOrder)))
+        number, limit, offset = path_id(id, "account"), params.LIMIT.of(req), params.OFFSET.of(req)
         with self._service.read() as store:
             total = AccountTotals(store.database, owner(req)).one(number)
-            order = wanted or first_order(total.customers)
+            order: CustomerOrder = params.ANY_REVENUE_ORDER.of(req) or first_order(total.customers)
             account = store.account(number, owner(req))
-            customers = store.customers_in_order(number, order, None, page.limit, page.filters["offset"] or 0)
+            customers = store.customers_in_order(number, order, None, limit, offset)
         rows = [
             {
                 "id": each.customer_id,
@@ -98,21 +91,11 @@ class AccountNamesView:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The names of the accounts with the `ids`; without these, of those that match `search`."""
-        with asking(req) as asked:
-            ids = asked("ids", None, _ids)
-            text = asked("search", None, sought) or ""
-            most = asked("limit", _SUGGESTED, limit)
+        ids, text, most = params.IDS.of(req), params.SEARCH.of(req) or "", params.FEW.of(req)
         with self._service.read() as store:
             names = AccountNames(store.database, owner(req))
             found = names.like(text, most) if ids is None else names.of(ids)
         Json.send(resp, {"accounts": found})
-
-
-def _ids(raw: str) -> list[Id]:
-    parts = raw.split(",")
-    if len(parts) > _MOST_NAMED:
-        raise ValueError(f"Expected at most {_MOST_NAMED} ids")
-    return [Id.parse(part) for part in parts]
 
 
 def first_order(customers: int) -> CustomerOrder:

@@ -7,7 +7,7 @@ import falcon
 from msgspec import UNSET
 
 from tally.events import Id
-from tally.http import bodies, exports
+from tally.http import bodies, exports, params
 from tally.http.account_views import add_account_views
 from tally.http.after import After, EventsElsewhere
 from tally.http.answers import CustomerRevenuePage, Ownership, RevenuePage
@@ -21,7 +21,7 @@ from tally.http.long_lists import LongLists
 from tally.http.neighbours import LOGIN, Neighbours
 from tally.http.periods import PeriodQuery
 from tally.http.queries import QueryGuard
-from tally.http.service import Json, Page, Service, cause, flag, path_id, read_body, wanted_revisions
+from tally.http.service import Json, Service, cause, path_id, read_body, wanted_revisions
 from tally.http.shared import add_shared
 from tally.http.status import StatusReport
 from tally.http.tokens import Bearer, Tokens
@@ -120,16 +120,17 @@ class AccountsResource:
         if exports.wants_csv(req):
             self._send_csv(req, resp)
             return
-        page = Page(req)
-        if page.limited:
+        limit, after = params.NO_LIMIT.of(req), params.AFTER.of(req)
+        after = -1 if after is None else after
+        if limit:
             with self._service.read() as store:
-                found = store.accounts(page.after, page.limit + 1, owner(req))
-            accounts, following = page.cut(found, lambda account: account.id)
-            if following is not None:
-                resp.set_header("Link", f'</accounts?limit={page.limit}&after={following}>; rel="next"')
-            shown = iter(accounts)
+                found = store.accounts(after, limit + 1, owner(req))
+            if len(found) > limit:
+                following = found[limit - 1].id
+                resp.set_header("Link", f'</accounts?limit={limit}&after={following}>; rel="next"')
+            shown = iter(found[:limit])
         else:
-            shown = self._every_account(page.after, owner(req))
+            shown = self._every_account(after, owner(req))
         self._send(req, resp, self._list(shown), _CHUNK)
 
     def _send_csv(self, req: falcon.Request, resp: falcon.Response) -> None:
@@ -182,7 +183,7 @@ class AccountsResource:
     def on_delete_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Delete an account; with ?cascade=true, its customers too."""
         number = path_id(id, "account")
-        cascade = flag(req, "cascade", default=False)
+        cascade = params.CASCADE.of(req)
         self._service.take_away(
             resp, lambda store: store.delete_account(number, cascade, cause(req), owner(req))
         )
@@ -305,7 +306,7 @@ class RevenueResource:
     def _send(
         self, req: falcon.Request, resp: falcon.Response, read: Callable[[Months], list[Month]]
     ) -> None:
-        asked = PeriodQuery(req)
+        asked = PeriodQuery(*(each.of(req) for each in params.PERIODS))
         with self._service.read() as store:
             months = read(Months(store.database, owner(req)))
         periods = asked.answer(months)

@@ -484,14 +484,14 @@ ACCOUNTS_PAGE = (
         "GET",
         "/accounts/names",
         "Show names of accounts",
-        query=(params.IDS, params.SEARCH, params.LIMIT),
+        query=(params.IDS, params.SEARCH, params.FEW),
     ),
     Call(
         "summarizeAccounts",
         "GET",
         "/accounts/summary",
         "Find accounts, and add all of them up",
-        query=(params.SEARCH, params.SORT, params.ORDER, params.LIMIT, params.OFFSET, params.PERIODS_TO),
+        query=(params.SEARCH, params.SORT, params.ORDER, params.LIMIT, params.OFFSET, params.LAST_MONTH),
     ),
     Call(
         "summarizeAccount",
@@ -499,6 +499,6 @@ ACCOUNTS_PAGE = (
         "/accounts/{id}/summary",
         "Show an account and its customers",
         parameters=(params.ID,),
-        query=(params.REVENUE_ORDER, params.LIMIT, params.OFFSET),
+        query=(params.ANY_REVENUE_ORDER, params.LIMIT, params.OFFSET),
     ),
 )

@@ -4,19 +4,19 @@ These calls are the page's own, and may change with it. Sums are strings, in cen
 """
 
 from array import array
-from typing import Any, get_args
+from typing import Any
 
 import falcon
 from msgspec import UNSET, structs
 
 from tally.events import Id
+from tally.http import params
 from tally.http.auth import owner
 from tally.http.lists import CustomerListRequest, ListRequest
-from tally.http.problems import FieldError, WrongFields
 from tally.http.rankings import Ranked, Rankings
-from tally.http.service import Json, Page, Service, one_of, path_id, query
+from tally.http.service import Json, Service, path_id
 from tally.store.customer_list import CustomerQuery
-from tally.store.customer_search import CustomerSearch, Rank
+from tally.store.customer_search import CustomerSearch
 from tally.store.customers import Customers
 from tally.store.errors import NotFound
 from tally.store.records import Customer, Invoice
@@ -44,7 +44,7 @@ class CustomersView:
         come in the order that they had `as_of` a moment ago. Until that is known, `ranked` is false, and
         none come.
         """
-        listed, rank = CustomerListRequest(req), _rank(req)
+        listed, rank = CustomerListRequest(req), params.RANK.of(req)
         wanted = listed.wanted
         with self._service.read() as store:
             customers = CustomerSearch(store.database, owner(req))
@@ -80,13 +80,12 @@ class CustomersView:
 
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """A customer with a part of its invoices and credits, the newest first."""
-        page, number = Page(req, "offset"), path_id(id, "customer")
-        offset = page.filters["offset"] or 0
+        number, limit, offset = path_id(id, "customer"), params.LIMIT.of(req), params.OFFSET.of(req)
         with self._service.read() as store:
             customers = CustomerSearch(store.database, owner(req))
             customer, sums = customers.one(number), customers.sums(number)
             is_open = customers.is_open(customer.account_id)
-            entries = customers.entries(number, offset, page.limit)
+            entries = customers.entries(number, offset, limit)
         answer = {"customer": customer, "account_is_open": is_open, "totals": sums, "entries": entries}
         Json.send(resp, answer)
 
@@ -111,15 +110,6 @@ def _with_whose(invoice: Invoice, customer: Customer) -> dict[str, Any]:
     told = structs.asdict(invoice)
     told["reference"] = None if invoice.reference is UNSET else invoice.reference
     return {**told, "customer": customer.name, "account_id": customer.account_id}
-
-
-def _rank(req: falcon.Request) -> Rank | None:
-    """Raises WrongFields."""
-    faults: list[FieldError] = []
-    rank: Rank | None = query(req, "rank", None, one_of(get_args(Rank)), faults)
-    if faults:
-        raise WrongFields(faults)
-    return rank
 
 
 def _by_id(store: Customers, wanted: CustomerQuery, owner: str | None) -> Customer | None:

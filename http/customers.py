@@ -5,7 +5,7 @@ from collections.abc import Callable
 import falcon
 
 from tally.events import Id
-from tally.http import bodies, exports
+from tally.http import bodies, exports, params
 from tally.http.after import After, EventsElsewhere
 from tally.http.answers import CreditPage, CustomerPage, HistoryPage, InvoicePage
 from tally.http.application import Api, create_app
@@ -18,7 +18,7 @@ from tally.http.long_lists import LongLists
 from tally.http.neighbours import Neighbours
 from tally.http.queries import QueryGuard
 from tally.http.rows import CustomersService, Kind, RowsResource
-from tally.http.service import Json, Page, Service, cause, flag, path_id, read_body, wanted_revisions
+from tally.http.service import Json, Service, cause, path_id, read_body, wanted_revisions
 from tally.http.shared import add_shared
 from tally.http.status import StatusReport
 from tally.http.tokens import Tokens
@@ -112,7 +112,7 @@ class CustomersResource(RowsResource):
     def on_delete_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Delete a customer and its invoices; with ?cascade=false, only one that has none."""
         number, revisions = path_id(id, "customer"), wanted_revisions(req)
-        cascade = flag(req, "cascade", default=True)
+        cascade = params.NO_CASCADE.of(req)
         self._service.take_away(
             resp,
             lambda store: store.delete_customer(number, cause(req), owner(req), revisions, cascade),
@@ -193,10 +193,9 @@ class HistoryResource:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """List what was done to it, and by whom, oldest first."""
-        page = Page(req)
         with self._service.read() as store:
             every = store.history(self._kind, path_id(id, self._kind), owner(req))
-        first = max(page.after, 0)  # how many were listed before
-        found = every[first : first + page.limit]
+        first = params.AFTER.of(req) or 0  # how many were listed before
+        found = every[first : first + params.LIMIT.of(req)]
         following = first + len(found)
         Json.send(resp, HistoryPage(found, Id(following) if following < len(every) else None))

@@ -9,10 +9,10 @@ from typing import Any
 
 import falcon
 
+from tally.http import params
 from tally.http.auth import principal
 from tally.http.long_lists import LongLists
 from tally.http.problems import FieldError, WrongFields
-from tally.http.service import one_of, query
 
 CSV = "text/csv"
 AT_ONCE = 1000  # rows that are read in one snapshot
@@ -28,19 +28,13 @@ def wants_csv(req: falcon.Request) -> bool:
 
     Raises WrongFields for one that wants only a part of the list.
     """
-    faults: list[FieldError] = []
-    format = query(req, "format", None, one_of(("csv", "json")), faults)
-    if format is None and not faults:
-        format = "csv" if req.client_prefers((falcon.MEDIA_JSON, CSV)) == CSV else "json"
-    if format == "csv":
-        faults += [
-            FieldError(name, "CSV has all of the list: leave it out")
-            for name in ("limit", "after")
-            if name in req.params
-        ]
-    if faults:
-        raise WrongFields(faults)
-    return bool(format == "csv")
+    format = params.FORMAT.of(req)
+    if format == "json" or not (format or req.client_prefers((falcon.MEDIA_JSON, CSV)) == CSV):
+        return False
+    parts = [name for name in ("limit", "after") if req.has_param(name)]
+    if parts:
+        raise WrongFields([FieldError(name, "CSV has all of the list: leave it out") for name in parts])
+    return True
 
 
 def send(

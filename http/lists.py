@@ -2,24 +2,18 @@
 
 import re
 from collections.abc import Callable
-from datetime import date
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import falcon
 
 from tally.events import MAX_ID, Id
-from tally.http.service import LISTED, asking, limit, one_of
-from tally.http.values import Reference
-from tally.store import customer_list
+from tally.http import params
+from tally.http.params import Position
 from tally.store.accounts import CustomerOrder, CustomerRevenue, key_of
 from tally.store.customer_list import CustomerQuery
 from tally.store.listing import ListQuery, Order
 
 T = TypeVar("T")
-
-MOST_WORDS = 20
-_POSITION = re.compile("(?:((?:[0-9a-f]{2})+)-)?([0-9]+)")
-MOST_SOUGHT = 200  # characters: no name is longer
 
 
 class _Listed:
@@ -34,41 +28,36 @@ class _Listed:
 
 
 class ListRequest(_Listed):
-    """A page of a list whose rows have a date, in the field `day`.
-
-    Raises WrongFields with every fault of the query.
-    """
+    """A page of a list whose rows have a date, in the field `day`."""
 
     def __init__(self, req: falcon.Request, day: str) -> None:
         orders: dict[str, Order] = {"id": "id", "-id": "-id", day: "day", f"-{day}": "-day"}
-        with asking(req) as asked:
-            self._limit = asked("limit", LISTED, limit)
-            self.wanted = ListQuery(
-                limit=self._limit + 1,
-                order=orders[asked("order", "id", one_of(orders))],
-                after=asked("after", None, Position.parse),
-                customer_id=asked("customer_id", None, Id.parse),
-                account_id=asked("account_id", None, Id.parse),
-                reference=asked("reference", None, Reference.parse),
-                first=asked("from", None, _date),
-                last=asked("to", None, _date),
-            )
+        self._limit = params.LIMIT.of(req)
+        self.wanted = ListQuery(
+            limit=self._limit + 1,
+            order=orders[params.DATE_ORDER[day].of(req)],
+            after=params.AFTER_NEXT.of(req),
+            customer_id=params.OF_CUSTOMER.of(req),
+            account_id=params.OF_ACCOUNTS_CUSTOMERS.of(req),
+            reference=params.REFERENCE.of(req),
+            first=params.FIRST.of(req),
+            last=params.LAST.of(req),
+        )
         self._key = day if self.wanted.order.endswith("day") else ""
 
 
 class CustomerListRequest(_Listed):
-    """A page of customers. Raises WrongFields with every fault of the query."""
+    """A page of customers."""
 
     def __init__(self, req: falcon.Request) -> None:
-        with asking(req) as asked:
-            self._limit = asked("limit", LISTED, limit)
-            self.wanted = CustomerQuery(
-                limit=self._limit + 1,
-                order=asked("order", "id", one_of(get_args(customer_list.Order))),
-                after=asked("after", None, Position.parse),
-                account_id=asked("account_id", None, Id.parse),
-                search=asked("search", None, sought),
-            )
+        self._limit = params.LIMIT.of(req)
+        self.wanted = CustomerQuery(
+            limit=self._limit + 1,
+            order=params.NAME_ORDER.of(req),
+            after=params.AFTER_NEXT.of(req),
+            account_id=params.OF_ACCOUNT.of(req),
+            search=params.WORDS.of(req),
+        )
         self._key = "name" if self.wanted.order.endswith("name") else ""
 
     def cut_at(self, rows: list[T], offset: int) -> tuple[list[T], str | None]:
@@ -77,14 +66,13 @@ class CustomerListRequest(_Listed):
 
 
 class RevenueListRequest:
-    """A page of an account's customers. Raises WrongFields with every fault of the query."""
+    """A page of an account's customers."""
 
     def __init__(self, req: falcon.Request) -> None:
-        with asking(req) as asked:
-            self.order: Any = asked("order", "id", one_of(get_args(CustomerOrder)))
-            self._limit = asked("limit", LISTED, limit)
-            self.limit = self._limit + 1
-            self.after = self._place(asked("after", None, Position.parse))
+        self.order: CustomerOrder = params.REVENUE_ORDER.of(req)
+        self._limit = params.LIMIT.of(req)
+        self.limit = self._limit + 1
+        self.after = self._place(params.AFTER_NEXT.of(req))
 
     def cut(self, rows: list[CustomerRevenue]) -> tuple[list[CustomerRevenue], str | None]:
         """The page's rows, out of one more than it has, and `after` for the next page if there is one."""
@@ -109,53 +97,3 @@ def _cut(rows: list[T], limit: int, position: Callable[[Any], str]) -> tuple[lis
     """The first `limit` rows, and the position of the last of them where there are more."""
     found = rows[:limit]
     return found, position(found[-1]) if len(rows) > limit else None
-
-
-class Position(str):
-    """Where a page ends: an id, and before it what the list is sorted by, unless that is the id.
-
-    A position in another order is accepted, and means some place in this one.
-    """
-
-    @classmethod
-    def of(cls, key: str, id: Id) -> str:
-        """As it is shown."""
-        return f"{key.encode().hex()}-{id}" if key else str(id)
-
-    @classmethod
-    def parse(cls, raw: str) -> tuple[str, int]:
-        """The key and the id. Raises ValueError."""
-        try:
-            found = _POSITION.fullmatch(raw)
-            if found is None:
-                raise ValueError
-            return bytes.fromhex(found[1] or "").decode(errors="replace"), Id.parse(found[2])
-        except ValueError:
-            raise ValueError("Expected what `next` was in the page before") from None
-
-    @classmethod
-    def json_schema(cls) -> dict[str, Any]:
-        """The form as JSON Schema."""
-        return {
-            "type": "string",
-            "pattern": f"^(([0-9a-f]{{2}})+-)?{Id.json_schema()['pattern'].strip('^$')}$",
-            "description": "What `next` was in the page before.",
-        }
-
-
-def sought(raw: str) -> str | None:
-    """The text to search for, None if it is blank. Raises ValueError for more than a name can have."""
-    if len(raw) > MOST_SOUGHT:
-        raise ValueError(f"Expected at most {MOST_SOUGHT} characters")
-    if len(customer_list.words_of(raw)) > MOST_WORDS:
-        raise ValueError(f"Expected at most {MOST_WORDS} words")
-    return raw.strip() or None
-
-
-def _date(raw: str) -> date:
-    try:
-        if len(raw) == len("2019-01-06"):
-            return date.fromisoformat(raw)
-    except ValueError:
-        pass
-    raise ValueError("Expected a date, YYYY-MM-DD")

@@ -1,27 +1,138 @@
-"""What calls take in paths, queries and headers, as the OpenAPI documents describe it."""
+"""What calls take in paths, queries and headers: as the OpenAPI documents describe it, and how it is read."""
 
+import re
+from collections.abc import Callable, Collection
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from msgspec import Meta, Struct
+import falcon
+from msgspec import Meta, Struct, structs
 
 from tally.events import EVENT_RANGE, Id
+from tally.http import periods
 from tally.http.after import LONGEST_WAIT_SECONDS
-from tally.http.lists import Position
-from tally.http.periods import PERIOD
-from tally.http.service import EVENT_ID, LISTED, MOST_LISTED, NODE, VISIBLE_ASCII
+from tally.http.service import EVENT_ID, NODE, VISIBLE_ASCII
 from tally.http.values import Reference
+from tally.store import customer_list
+from tally.store.account_totals import Sort
+from tally.store.customer_search import Rank
 from tally.store.nodes import HIGHEST
+
+MOST_LISTED = 1000
+_MOST_WORDS = 20
+_MOST_SOUGHT = 200  # characters: no name is longer
+_MOST_NAMED = 1000  # ids at once: as many as a page of a list may have
+_POSITION = re.compile("(?:((?:[0-9a-f]{2})+)-)?([0-9]+)")
 
 
 class Parameter(Struct, frozen=True):
-    """Something that a call takes, or a header that it answers with."""
+    """Something that a call takes, or a header that it answers with.
+
+    A query's is read by `parse`, or else as `kind` tells.
+    """
 
     name: str
     kind: Any
     says: str
     example: Any
     default: Any = None
+    parse: Callable[[str], Any] | None = None
+
+    def read(self, raw: str) -> Any:
+        """The value that a query gives. Raises ValueError."""
+        return (self.parse or _parser(self.kind))(raw)
+
+    def of(self, req: falcon.Request) -> Any:
+        """The value that a request's query has, or else the default. Its call must declare this parameter."""
+        values: dict[str, Any] = req.context.get("asked") or {}
+        return values.get(self.name, self.default)
+
+
+class Position(str):
+    """Where a page ends: an id, and before it what the list is sorted by, unless that is the id.
+
+    A position in another order is accepted, and means some place in this one.
+    """
+
+    @classmethod
+    def of(cls, key: str, id: Id) -> str:
+        """As it is shown."""
+        return f"{key.encode().hex()}-{id}" if key else str(id)
+
+    @classmethod
+    def parse(cls, raw: str) -> tuple[str, int]:
+        """The key and the id. Raises ValueError."""
+        try:
+            found = _POSITION.fullmatch(raw)
+            if found is None:
+                raise ValueError
+            return bytes.fromhex(found[1] or "").decode(errors="replace"), Id.parse(found[2])
+        except ValueError:
+            raise ValueError("Expected what `next` was in the page before") from None
+
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """The form as JSON Schema."""
+        return {
+            "type": "string",
+            "pattern": f"^(([0-9a-f]{{2}})+-)?{Id.json_schema()['pattern'].strip('^$')}$",
+            "description": "What `next` was in the page before.",
+        }
+
+
+def _parser(kind: Any) -> Callable[[str], Any]:
+    """What reads a value of that kind in a query."""
+    if kind is bool:
+        return lambda raw: one_of(("true", "false"))(raw) == "true"
+    if kind is date:
+        return _date
+    if get_origin(kind) is Literal:
+        return one_of(get_args(kind))
+    parse: Callable[[str], Any] = getattr(kind, "parse", str)
+    return parse
+
+
+def one_of(choices: Collection[str]) -> Callable[[str], str]:
+    """Reads one of the choices. What it makes raises ValueError."""
+
+    def parse(raw: str) -> str:
+        if raw not in choices:
+            *names, last = choices
+            raise ValueError(f"Expected {', '.join(names)} or {last}")
+        return raw
+
+    return parse
+
+
+def _date(raw: str) -> date:
+    try:
+        if len(raw) == len("2019-01-06"):
+            return date.fromisoformat(raw)
+    except ValueError:
+        pass
+    raise ValueError("Expected a date, YYYY-MM-DD")
+
+
+def _limit(raw: str) -> int:
+    if raw.isascii() and raw.isdigit() and len(raw) <= 4 and 1 <= int(raw) <= MOST_LISTED:
+        return int(raw)
+    raise ValueError(f"Expected a number from 1 to {MOST_LISTED}")
+
+
+def _words(raw: str) -> str | None:
+    """The text to search for, None if it is blank."""
+    if len(raw) > _MOST_SOUGHT:
+        raise ValueError(f"Expected at most {_MOST_SOUGHT} characters")
+    if len(customer_list.words_of(raw)) > _MOST_WORDS:
+        raise ValueError(f"Expected at most {_MOST_WORDS} words")
+    return raw.strip() or None
+
+
+def _ids(raw: str) -> list[Id]:
+    parts = raw.split(",")
+    if len(parts) > _MOST_NAMED:
+        raise ValueError(f"Expected at most {_MOST_NAMED} ids")
+    return [Id.parse(part) for part in parts]
 
 
 def _order(*keys: str) -> Parameter:
@@ -31,8 +142,13 @@ def _order(*keys: str) -> Parameter:
     return Parameter("order", Literal[choices], says, "-id", default="id")
 
 
+def _most(default: int | None, says: str = "How many to list at most.") -> Parameter:
+    kind = Annotated[int, Meta(ge=1, le=MOST_LISTED)]
+    return Parameter("limit", kind, says, 10, default, _limit)
+
+
 _SOME = Annotated[str, Meta(min_length=1)]
-_ANY_PERIOD = Annotated[str, Meta(pattern=PERIOD)]
+_PERIOD = Annotated[str, Meta(pattern=periods.PERIOD)]
 _EVENTS = Annotated[str, Meta(pattern=EVENT_RANGE)]
 
 # In paths
@@ -44,16 +160,15 @@ USER = Parameter("user", _SOME, "A name as it was given in `owned_by`; it may co
 
 # In queries: which part of a list
 
-LIMIT = Parameter(
-    "limit", Annotated[int, Meta(ge=1, le=MOST_LISTED)], "How many to list at most.", 10, default=LISTED
-)
-NO_LIMIT = Parameter("limit", LIMIT.kind, "How many to list at most; all of them if it is missing.", 10)
+LIMIT = _most(100)
+FEW = _most(8)
+NO_LIMIT = _most(None, "How many to list at most; all of them if it is missing.")
 AFTER = Parameter("after", Id, "List only ids above this one.", "0")
 AFTER_NEXT = Parameter(
     "after", Position, "`next` of the previous page, with the same filters and order.", "1"
 )
 PAGE = (LIMIT, AFTER_NEXT)
-OFFSET = Parameter("offset", Id, "How many to skip.", "0")
+OFFSET = Parameter("offset", Id, "How many to skip.", "0", default=0)
 FORMAT = Parameter(
     "format",
     Literal["csv", "json"],
@@ -66,39 +181,54 @@ FORMAT = Parameter(
 OF_ACCOUNT = Parameter("account_id", Id, "Only this account's customers.", "1")
 WORDS = Parameter(
     "search",
-    Annotated[str, Meta(max_length=200)],
+    Annotated[str, Meta(max_length=_MOST_SOUGHT)],
     "Only customers whose names have words that begin with these, in any order. Case, accents and"
     " punctuation don't matter.",
     "adams jo",
+    parse=_words,
 )
 NAME_ORDER = _order("id", "name")
 REVENUE_ORDER = _order("id", "name", "revenue")
+ANY_REVENUE_ORDER = structs.replace(REVENUE_ORDER, default=None)  # the service chooses
+
+
+# Of lists whose rows have a date; what they can be sorted by goes with the field that has it.
+OF_CUSTOMER = Parameter("customer_id", Id, "Only this customer's.", "1")
+OF_ACCOUNTS_CUSTOMERS = Parameter("account_id", Id, "Only those of this account's customers.", "1")
+REFERENCE = Parameter("reference", Reference, "Only those with this reference.", "R-1")
+FIRST = Parameter("from", date, "Only those with this date or a later one.", "2019-01-01")
+LAST = Parameter("to", date, "Only those with this date or an earlier one.", "2019-12-31")
+DATE_ORDER = {day: _order("id", day) for day in ("purchase_date", "credit_date")}
 
 
 def dated(day: str) -> tuple[Parameter, ...]:
     """What a list may be asked for whose rows have a date, in the field `day`."""
-    return (
-        Parameter("customer_id", Id, "Only this customer's.", "1"),
-        Parameter("account_id", Id, "Only those of this account's customers.", "1"),
-        Parameter("reference", Reference, "Only those with this reference.", "R-1"),
-        Parameter("from", date, "Only those with this date or a later one.", "2019-01-01"),
-        Parameter("to", date, "Only those with this date or an earlier one.", "2019-12-31"),
-        _order("id", day),
-        *PAGE,
-    )
+    return OF_CUSTOMER, OF_ACCOUNTS_CUSTOMERS, REFERENCE, FIRST, LAST, DATE_ORDER[day], *PAGE
 
 
-PERIODS_TO = Parameter("to", _ANY_PERIOD, "The last period, in the same forms.", "1998-06")
+LAST_MONTH = Parameter(
+    "to", _PERIOD, "The last period, in the same forms.", "1998-06", parse=periods.last_month_of
+)
 PERIODS = (
-    Parameter("by", Literal["month", "quarter", "year"], "How long a period is.", "month", default="month"),
-    Parameter("from", _ANY_PERIOD, "The first period: `1997-03`, `1997-Q1` or `1997`.", "1997-03"),
-    PERIODS_TO,
+    Parameter("by", periods.By, "How long a period is.", "month", default="month"),
+    Parameter(
+        "from",
+        _PERIOD,
+        "The first period: `1997-03`, `1997-Q1` or `1997`.",
+        "1997-03",
+        parse=periods.first_month_of,
+    ),
+    LAST_MONTH,
 )
 
 # In queries: what is deleted
 
-CASCADE = Parameter("cascade", bool, "`true`: delete its customers and their invoices too.", True)
-NO_CASCADE = Parameter("cascade", bool, "`false`: only if the customer has no invoices or credits.", True)
+CASCADE = Parameter(
+    "cascade", bool, "`true`: delete its customers and their invoices too.", True, default=False
+)
+NO_CASCADE = Parameter(
+    "cascade", bool, "`false`: only if the customer has no invoices or credits.", True, default=True
+)
 
 # In headers
 
@@ -162,11 +292,11 @@ NEXT = Parameter(
 
 # In queries of the pages' own calls
 
-SEARCH = Parameter("search", str, "What names begin with, or an id.", "ada")
-RANK = Parameter("rank", str, "Sort by what they spent, or by their last purchase.", "-revenue")
-IDS = Parameter("ids", str, "Ids, separated by commas.", "1,2")
-SORT = Parameter("sort", str, "What to sort by.", "revenue")
-ORDER = Parameter("order", Literal["asc", "desc"], "In which direction to sort.", "desc")
+SEARCH = Parameter("search", str, "What names begin with, or an id.", "ada", parse=_words)
+RANK = Parameter("rank", Rank, "Sort by what they spent, or by their last purchase.", "-revenue")
+IDS = Parameter("ids", str, "Ids, separated by commas.", "1,2", parse=_ids)
+SORT = Parameter("sort", Sort, "What to sort by.", "revenue", default="id")
+ORDER = Parameter("order", Literal["asc", "desc"], "In which direction to sort.", "desc", default="asc")
 IMPORTED = (
     OF_ACCOUNT,
     Parameter("customer", str, "The column of the customer's name.", "Client"),

@@ -2,12 +2,10 @@
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
-import falcon
 from msgspec import UNSET, Struct, UnsetType
 
-from tally.http.service import asking, one_of
 from tally.store.months import Month
 
 By = Literal["month", "quarter", "year"]
@@ -52,14 +50,14 @@ _KINDS: dict[str, _Kind] = {
 
 
 class PeriodQuery:
-    """The periods that a query asks for. Raises WrongFields with every fault of the query."""
+    """The periods from that of one month to that of another; None where there is no bound."""
 
-    def __init__(self, req: falcon.Request) -> None:
-        with asking(req) as asked:
-            self.by: By = asked("by", "month", one_of(get_args(By)))
-            self._kind = _KINDS[self.by]
-            self._first: int | None = asked("from", None, self._first_of)
-            self._last: int | None = asked("to", None, self._last_of)
+    def __init__(self, by: By, first: int | None, last: int | None) -> None:
+        self.by = by
+        self._kind = _KINDS[by]
+        self._first, self._last = (
+            None if month is None else month // self._kind.months for month in (first, last)
+        )
 
     def answer(self, months: Iterable[Month]) -> list[PeriodRevenue]:
         """The periods asked for, ascending, none left out between the first and the last.
@@ -90,12 +88,6 @@ class PeriodQuery:
         """The number of the period that has that month."""
         return (year * 12 + month - 1) // self._kind.months
 
-    def _first_of(self, raw: str) -> int:
-        return _months_of(raw)[0] // self._kind.months
-
-    def _last_of(self, raw: str) -> int:
-        return last_month_of(raw) // self._kind.months
-
     def _period(self, number: int | None, cents: int, invoices: int, credits: int) -> PeriodRevenue:
         if number is None:
             name = None
@@ -105,13 +97,17 @@ class PeriodQuery:
         return PeriodRevenue(cents, invoices, credits, **{self.by: name})
 
 
+def first_month_of(raw: str) -> int:
+    """The first month of a period, counted from the year 0 on. Raises ValueError for what is no period."""
+    return _months_of(raw)[0]
+
+
 def last_month_of(raw: str) -> int:
     """The last month of a period, counted from the year 0 on. Raises ValueError for what is no period."""
     return _months_of(raw)[1]
 
 
 def _months_of(raw: str) -> tuple[int, int]:
-    """The first and the last month of a period that is written in any of the forms. Raises ValueError."""
     found = _PERIOD.fullmatch(raw)
     if found is None:
         raise ValueError("Expected a month, a quarter or a year, such as 1997-03, 1997-Q1 or 1997")

@@ -1,7 +1,7 @@
-"""Refuses unknown and repeated parameters: ignored, they would get an answer that nobody asked for."""
+"""Reads queries, and refuses unknown and repeated parameters: ignored, they would change what was asked."""
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -9,48 +9,56 @@ import falcon
 from falcon import uri
 
 from tally.http.openapi import Call
+from tally.http.params import Parameter
 from tally.http.problems import FieldError, WrongFields
 
 _MOST_TOLD = 100
 
 
 class QueryGuard:
-    """Refuses parameters that the call's declaration among `calls` doesn't have, and those given twice.
+    """Reads the parameters that a call among `calls` declares, so that `Parameter.of` has their values.
 
-    A route without a declaration takes none.
+    It refuses all others, those that are given twice, and wrong values. A route without a declaration takes
+    none.
     """
 
     def __init__(self, calls: Collection[Call]) -> None:
         self._known = {
-            (call.method, call.path): tuple(parameter.name for parameter in call.query) for call in calls
+            (call.method, call.path): {parameter.name: parameter for parameter in call.query}
+            for call in calls
         }
         self._paths = {call.path for call in calls}
 
     def process_resource(
         self, req: falcon.Request, resp: falcon.Response, resource: object, params: dict[str, Any]
     ) -> None:
-        """Raises WrongFields."""
+        """Raises WrongFields, with every fault of the query."""
         if req.query_string:
             path = _as_declared(req.uri_template or "")
             method = "GET" if req.method == "HEAD" else req.method
             known = self._known.get((method, path))
             if known is not None or path not in self._paths:  # else it is a 405, or an OPTIONS
-                _insist_on(known or (), req.query_string)
+                req.context.asked = _read(known or {}, req)
 
 
-def _insist_on(known: tuple[str, ...], query: str) -> None:
-    fields = [field for field in query.split("&") if field]
+def _read(known: Mapping[str, Parameter], req: falcon.Request) -> dict[str, Any]:
+    fields = [field for field in req.query_string.split("&") if field]
     given = Counter(uri.decode(field.partition("=")[0]) for field in fields)
-    faults = [
-        FieldError(name[:100], "Given twice" if name in known else _unknown(known))
-        for name, times in given.items()
-        if times > 1 or name not in known
-    ]
+    values, faults = {}, []
+    for name, times in given.items():
+        if times > 1 or name not in known:
+            faults.append(FieldError(name[:100], "Given twice" if name in known else _unknown(known)))
+        elif (raw := req.get_param(name)) is not None:
+            try:
+                values[name] = known[name].read(raw)
+            except ValueError as error:
+                faults.append(FieldError(name, str(error)))
     if faults:
         raise WrongFields(faults[:_MOST_TOLD])
+    return values
 
 
-def _unknown(known: tuple[str, ...]) -> str:
+def _unknown(known: Collection[str]) -> str:
     return f"Not known here; there is {', '.join(known)}" if known else "Not known here; there is none"
 
 

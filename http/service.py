@@ -1,7 +1,7 @@
 """The common parts of both services: writes that share commits, reads from a pool, and answers."""
 
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -22,8 +22,6 @@ from tally.store.trace_parent import parse as parse_trace_parent
 
 SINGLE_BODY = 1024 * 1024  # bytes
 BATCH_BODY = 16 * SINGLE_BODY
-MOST_LISTED = 1000
-LISTED = 100
 NODE = "Tally-Node"  # of a list: the node whose it is
 EVENT_ID = "Tally-Event-Id"  # of an answer: the events that tell of the change
 VISIBLE_ASCII = "^[!-~]{1,200}$"  # what an Idempotency-Key is
@@ -245,78 +243,6 @@ def cause(req: falcon.Request, keyed: KeyedRequest | None = None) -> Cause:
     """What a request's events say about it: trace context (if it is valid), key, and user."""
     trace_parent = parse_trace_parent(req.env.get("HTTP_TRACEPARENT"))
     return Cause(trace_parent, keyed.request_key() if keyed else None, principal(req).name or None)
-
-
-class Page:
-    """Which part of a list is asked for: `limit` and `after`, and filters that are ids.
-
-    Raises WrongFields with every fault of the query.
-    """
-
-    def __init__(self, req: falcon.Request, *filters: str) -> None:
-        self.limited = req.has_param("limit")
-        with asking(req) as asked:
-            self.limit = asked("limit", LISTED, limit)
-            self.after = asked("after", -1, Id.parse)
-            self.filters = {name: asked(name, None, Id.parse) for name in filters}
-
-    def cut(self, rows: list[T], id_of: Callable[[T], Id]) -> tuple[list[T], Id | None]:
-        """The rows of this page out of `limit + 1`, and the `after` of the next when there is one."""
-        page = rows[: self.limit]
-        return page, id_of(page[-1]) if len(rows) > self.limit else None
-
-
-@contextmanager
-def asking(req: falcon.Request) -> Iterator[Callable[[str, Any, Callable[[str], Any]], Any]]:
-    """Reads parameters of the query, each by its name, its default and what parses it.
-
-    Raises WrongFields in the end, with every fault that was found.
-    """
-    faults: list[FieldError] = []
-    yield lambda name, default, parse: query(req, name, default, parse, faults)
-    if faults:
-        raise WrongFields(faults)
-
-
-def query(
-    req: falcon.Request, name: str, default: Any, parse: Callable[[str], Any], faults: list[FieldError]
-) -> Any:
-    """A parameter of the query as `parse` reads it; a ValueError of that is put among the `faults`."""
-    value = req.get_param(name)
-    if value is None:
-        return default
-    try:
-        return parse(value)
-    except ValueError as error:
-        faults.append(FieldError(name, str(error)))
-        return default
-
-
-def one_of(choices: Collection[str]) -> Callable[[str], str]:
-    """Reads one of the choices. What it makes raises ValueError."""
-
-    def parse(raw: str) -> str:
-        if raw not in choices:
-            *names, last = choices
-            raise ValueError(f"Expected {', '.join(names)} or {last}")
-        return raw
-
-    return parse
-
-
-def limit(raw: str) -> int:
-    """How many to list. Raises ValueError."""
-    if raw.isascii() and raw.isdigit() and len(raw) <= 4 and 1 <= int(raw) <= MOST_LISTED:
-        return int(raw)
-    raise ValueError(f"Expected a number from 1 to {MOST_LISTED}")
-
-
-def flag(req: falcon.Request, name: str, default: bool) -> bool:
-    """A parameter of the query that is true or false. Raises WrongFields."""
-    raw = req.get_param(name)
-    if raw not in (None, "true", "false"):
-        raise WrongFields([FieldError(name, "Expected true or false")])
-    return default if raw is None else raw == "true"
 
 
 def path_id(raw: str, kind: str) -> Id:

@@ -12,10 +12,11 @@ import falcon
 from msgspec import Struct
 
 from tally.events import Id
+from tally.http import params
 from tally.http.auth import owner
 from tally.http.bodies import MOST_IN_BATCH
 from tally.http.problems import FieldError, WrongFields
-from tally.http.service import BATCH_BODY, Json, Service, flag, one_of, query, read_body, send_made
+from tally.http.service import BATCH_BODY, Json, Service, read_body, send_made
 from tally.importing import first_look, purchase_file, rejects
 from tally.importing.first_look import Look
 from tally.importing.import_report import Report
@@ -159,15 +160,19 @@ class _Asked:
     """How a file is to be read, and what is to be done with it. Raises WrongFields."""
 
     def __init__(self, req: falcon.Request) -> None:
+        asked: dict[str, Any] = {each.name: each.of(req) for each in params.IMPORTED}
         faults: list[FieldError] = []
 
         def text(name: str) -> str | None:
-            return req.get_param(name) or None
+            return asked[name] or None
 
         def choice(name: str, choices: tuple[str, ...]) -> Any:
-            return query(req, name, None, one_of(choices), faults) if text(name) else None
+            try:
+                return (raw := text(name)) and params.one_of(choices)(raw)
+            except ValueError as error:
+                faults.append(FieldError(name, str(error)))
 
-        self.account_id: Id | None = query(req, "account_id", None, Id.parse, faults)
+        self.account_id: Id | None = asked["account_id"]
         self.encoding: str | None = choice("encoding", ENCODINGS)
         self.delimiter: str | None = choice("delimiter", (",", ";", "\t", "|"))
         self._columns = {name: text(name) for name in ("customer", "date", "amount", "id")}
@@ -179,8 +184,8 @@ class _Asked:
         }
         if faults:
             raise WrongFields(faults)
-        self.skip_bad = flag(req, "skip_bad", default=False)
-        self.dry_run = flag(req, "dry_run", default=False)
+        self.skip_bad: bool = asked["skip_bad"]
+        self.dry_run: bool = asked["dry_run"]
 
     def reading(self) -> Reading:
         """How rows are read; a column that isn't chosen is "", which no file has."""
