@@ -19,11 +19,12 @@ from tally.events import EVENT_TYPES, TYPE_FIELD, Event, EventId, InvalidEvent, 
 from tally.recovery.missing import Missing
 from tally.store import inbox
 from tally.store.asks import ASKED, COVERS_FIELD, LACKS_FIELD
+from tally.store.consumer_group import ConsumerGroup, Redriven
 from tally.store.database import Database
 from tally.store.errors import StoreError
 from tally.store.inbox import Inbox
 from tally.store.ranges import Range, parsed
-from tally.store.stream import Age, ConsumerGroup, Entry, RedisError, Redriven, is_missing
+from tally.store.stream import Age, Entry, RedisError, is_missing
 from tally.store.trace_parent import TraceParentOf
 
 _LATEST_MS = 2**63 - 1  # what a column holds; an id that another program made up may be higher

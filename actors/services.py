@@ -14,10 +14,11 @@ from tally.recovery.answering import Answering
 from tally.recovery.missing import Missing
 from tally.recovery.taking_back import Healing
 from tally.store import accounts, customers, nodes
+from tally.store.consumer_group import ConsumerGroup
 from tally.store.database import Database, OpenDatabase
 from tally.store.errors import StoreError
 from tally.store.incarnations import own_sources
-from tally.store.stream import ConsumerGroup, EventStream
+from tally.store.stream import EventStream
 from tally.store.trace_parent import TraceParentOf
 
 

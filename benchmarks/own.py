@@ -9,7 +9,8 @@ from tally.actors.consumer import Consumer
 from tally.actors.relay import Relay
 from tally.events import Event
 from tally.store import accounts, customers
-from tally.store.stream import ConsumerGroup, EventStream, connect
+from tally.store.consumer_group import ConsumerGroup
+from tally.store.stream import EventStream, connect
 from tally.store.trace_parent import TraceParentOf
 
 

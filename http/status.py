@@ -13,6 +13,7 @@ from tally.store import account_totals, accounts, lacking, read_model
 from tally.store import notes as noted
 from tally.store import ranges as numbers
 from tally.store.asks import Asks
+from tally.store.consumer_group import ConsumerGroup
 from tally.store.database import Database
 from tally.store.errors import StoreError
 from tally.store.groups import Groups
@@ -22,7 +23,7 @@ from tally.store.membership import number_of, read_nodes
 from tally.store.nodes import Node, differs, follows, known_nodes
 from tally.store.outbox import Outbox
 from tally.store.ranges import Range
-from tally.store.stream import ConsumerGroup, EventStream, RedisError, entry_time
+from tally.store.stream import EventStream, RedisError, entry_time
 from tally.version import VERSION
 
 ANSWER_SECONDS = 0.2  # twice that, to connect and to answer, stays below half a second

@@ -12,6 +12,7 @@ from pathlib import Path
 from redis import ResponseError
 
 from tally.store import accounts, customers
+from tally.store.consumer_group import ConsumerGroup
 from tally.store.database import Database
 from tally.store.dead_letters import Corrections, DeadLetters
 from tally.store.inbox import Inbox
@@ -20,7 +21,7 @@ from tally.store.nodes import known_nodes
 from tally.store.outbox import known_of
 from tally.store.ranges import Range
 from tally.store.read_model import STREAM, Shadow
-from tally.store.stream import ConsumerGroup, EventStream, is_missing
+from tally.store.stream import EventStream, is_missing
 
 _LOCK_SECONDS = 60.0  # how long the write lock is waited for, once all is ready
 

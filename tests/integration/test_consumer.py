@@ -15,9 +15,10 @@ from tally.actors.consumer import Consumer
 from tally.actors.housekeeper import Housekeeper
 from tally.events import Event, InvoiceCreated
 from tally.store.accounts import Accounts, open_database
+from tally.store.consumer_group import ConsumerGroup
 from tally.store.dead_letters import DeadLetter, DeadLetters
 from tally.store.errors import StoreUnavailable
-from tally.store.stream import Age, ConsumerGroup, Entry, EventStream, connect
+from tally.store.stream import Age, Entry, EventStream, connect
 from tally.store.trace_parent import TraceParentOf
 
 CLAIM_IDLE_MS = 300

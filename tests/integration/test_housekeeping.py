@@ -16,10 +16,11 @@ from tally.actors.housekeeper import Housekeeper
 from tally.actors.relay import Relay
 from tally.events import EventId
 from tally.store.accounts import Accounts, NewAccount, open_database
+from tally.store.consumer_group import ConsumerGroup
 from tally.store.groups import Groups
 from tally.store.idempotency import KEPT_SECONDS, Answer, IdempotencyKeys, KeyedRequest
 from tally.store.inbox import Inbox
-from tally.store.stream import ConsumerGroup, EventStream, connect
+from tally.store.stream import EventStream, connect
 
 DAY = 24 * 60 * 60
 

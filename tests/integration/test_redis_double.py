@@ -12,10 +12,11 @@ import redis
 from support.redis_double import RedisDouble
 from tally.events import EVENT_ID_FIELD
 from tally.store.asks import Asks
+from tally.store.consumer_group import ConsumerGroup
 from tally.store.dead_letters import DeadLetters
 from tally.store.outbox import OutboxRow
 from tally.store.ranges import Range
-from tally.store.stream import Age, ConsumerGroup, EventStream, Publishing, connect
+from tally.store.stream import Age, EventStream, Publishing, connect
 
 COMMANDS = 150
 GROUPS = ("accounts@1", "customers@2", "others")

@@ -14,9 +14,10 @@ from tally.events import AccountDeleted, Id, now
 from tally.store import nodes
 from tally.store.accounts import Accounts, NewAccount, open_database
 from tally.store.cause import Cause
+from tally.store.consumer_group import ConsumerGroup
 from tally.store.incarnations import begin
 from tally.store.outbox import last_row
-from tally.store.stream import ConsumerGroup, EventStream, connect
+from tally.store.stream import EventStream, connect
 
 
 @pytest.fixture
