@@ -15,6 +15,7 @@ import structlog
 
 from tally.actors.actor import Actor
 from tally.actors.metrics import ConsumerMetrics, Delivery, traced
+from tally.config import ConsumersSettings
 from tally.events import EVENT_TYPES, TYPE_FIELD, Event, EventId, InvalidEvent, UnknownEventType, decode
 from tally.recovery.missing import Missing
 from tally.store import inbox
@@ -56,9 +57,7 @@ class Consumer:
         apply: Callable[[Sequence[Event], TraceParentOf], None],
         *,
         after_commit: Callable[[], None],
-        batch: int,
-        claim_idle_ms: int,
-        max_deliveries: int,
+        settings: ConsumersSettings,
         siblings: Collection[str],
         concerns: tuple[type[Event], ...] = (Event,),
         follow_up: Callable[[], bool] = lambda: False,
@@ -71,9 +70,8 @@ class Consumer:
         self._inbox = Inbox(database)
         self._apply = apply
         self._after_commit = after_commit
-        self._batch = batch
-        self._claim_idle_ms = claim_idle_ms
-        self._max_deliveries = max_deliveries
+        self._settings = settings
+        self._batch = settings.batch
         self._siblings = siblings
         self._passed_over = {
             name.encode() for name, kind in EVENT_TYPES.items() if not issubclass(kind, concerns)
@@ -154,7 +152,7 @@ class Consumer:
         """Take over entries that a consumer has held for too long, this one's own failures included."""
         cursor, nameless = b"0-0", 0
         while True:
-            claim = self._group.claim(self._claim_idle_ms, cursor, self._batch)
+            claim = self._group.claim(self._settings.claim_idle_ms, cursor, self._batch)
             self._handle(claim.entries)
             cursor, nameless = claim.next, nameless + claim.nameless
             if cursor == b"0-0":
@@ -162,8 +160,8 @@ class Consumer:
         if nameless:
             self._finish_pending()
         self._redrive()
-        self._group.remove_others(self._siblings, self._claim_idle_ms)
-        self._next_claim = self._clock() + min(SWEEP_SECONDS, self._claim_idle_ms / 2000)
+        self._group.remove_others(self._siblings, self._settings.claim_idle_ms)
+        self._next_claim = self._clock() + min(SWEEP_SECONDS, self._settings.claim_idle_ms / 2000)
 
     def _handle(self, entries: Sequence[Entry]) -> None:
         """Apply entries, acknowledge what is done, and make dead letters of what can never be applied."""
@@ -301,7 +299,7 @@ class Consumer:
         deliveries = self._group.deliveries(entry.id)
         _log.exception("event_failed", entry=entry.id.decode(), deliveries=deliveries, **traced(entry))
         self._metrics.failed()
-        if deliveries >= self._max_deliveries:
+        if deliveries >= self._settings.max_deliveries:
             self._bury(entry, "its handling raises; the log tells more", deliveries)
 
     def _bury(self, entry: Entry, reason: str, deliveries: int | None = None) -> None:

@@ -7,6 +7,7 @@ from benchmarks.entries import STREAM
 from benchmarks.spent import Spent
 from tally.actors.consumer import Consumer
 from tally.actors.relay import Relay
+from tally.config import ConsumersSettings
 from tally.events import Event
 from tally.store import accounts, customers
 from tally.store.consumer_group import ConsumerGroup
@@ -32,9 +33,7 @@ def consume(directory: Path, url: str, count: int) -> Spent:
         database,
         apply,
         after_commit=lambda: None,
-        batch=500,
-        claim_idle_ms=10_000,
-        max_deliveries=5,
+        settings=ConsumersSettings(),
         siblings=[name],
     )
     started = Spent.now()

@@ -13,6 +13,7 @@ from support.figures import revenue_by_customer
 from support.waiting import eventually
 from tally.actors.consumer import Consumer
 from tally.actors.housekeeper import Housekeeper
+from tally.config import ConsumersSettings
 from tally.events import Event, InvoiceCreated
 from tally.store.accounts import Accounts, open_database
 from tally.store.consumer_group import ConsumerGroup
@@ -54,9 +55,7 @@ class Reader:
             self.accounts.database,
             apply,
             after_commit=self._ring,
-            batch=100,
-            claim_idle_ms=CLAIM_IDLE_MS,
-            max_deliveries=3,
+            settings=ConsumersSettings(batch=100, claim_idle_ms=CLAIM_IDLE_MS, max_deliveries=3),
             siblings=["accounts-consumer-1", "accounts-consumer-2"],
             clock=lambda: self.now,
         )
