@@ -34,8 +34,9 @@ from tally.http.after import EventsElsewhere
 from tally.http.application import Api
 from tally.http.minutes import Counts
 from tally.http.neighbours import Neighbours, Ports
+from tally.http.reasons import ActorReport
 from tally.http.requests import RequestObserver
-from tally.http.status import ANSWER_SECONDS, ActorReport, StatusProbe
+from tally.http.status import ANSWER_SECONDS, StatusProbe
 from tally.http.tokens import Tokens
 from tally.importing import imports
 from tally.redis_url import bracketed

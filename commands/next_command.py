@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from tally.http.status import REDIS_AWAY
+from tally.http.reasons import REDIS_AWAY
 
 _NAMED = re.compile("`([^`]+)`( at node)?")
 _INSTEAD = {"groups remove": "groups list", "nodes remove": "nodes list", "join": "join DIR"}

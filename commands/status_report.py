@@ -19,7 +19,8 @@ from tally.actors.control import ActorStatus
 from tally.commands import next_command, terminal
 from tally.commands.databases import DATABASES
 from tally.config import Settings
-from tally.http.status import ANSWER_SECONDS, REDIS_AWAY, ActorReport, StatusProbe, StatusReport, troubles
+from tally.http.reasons import REDIS_AWAY, ActorReport, troubles
+from tally.http.status import ANSWER_SECONDS, StatusProbe, StatusReport
 from tally.http.visible import printable
 from tally.store.database import OpenDatabase
 from tally.store.stream import EventStream

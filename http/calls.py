@@ -12,7 +12,8 @@ from tally.http.bodies import MOST_IN_BATCH
 from tally.http.login import LoginBody
 from tally.http.openapi import Call
 from tally.http.params import Parameter
-from tally.http.status import ActorReport, NodeStatus, RedisStatus, StatusReport
+from tally.http.reasons import ActorReport
+from tally.http.status import NodeStatus, RedisStatus, StatusReport
 from tally.store.accounts import Account
 from tally.store.records import Credit, Customer, Invoice
 from tally.version import VERSION

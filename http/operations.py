@@ -17,8 +17,8 @@ from tally.http import bodies
 from tally.http.auth import insist_on_admin, principal
 from tally.http.minutes import Minute
 from tally.http.problems import RETRY_AFTER_SECONDS, FieldError, Refusal, WrongFields
+from tally.http.reasons import ActorReport
 from tally.http.service import Json, read_body
-from tally.http.status import ActorReport
 from tally.store import redriving
 from tally.store.dead_letters import LETTER_ID, DeadLetter, DeadLetters, StillDead
 from tally.store.groups import Group, Groups

@@ -1,6 +1,6 @@
 """What GET /status tells of a service, gathered from its database and from Redis."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from shutil import disk_usage
@@ -9,7 +9,9 @@ from typing import Literal
 import apsw
 from msgspec import Struct
 
-from tally.store import account_totals, accounts, lacking, read_model
+from tally.http import reasons as told
+from tally.http.reasons import ActorReport
+from tally.store import accounts, lacking, read_model
 from tally.store import notes as noted
 from tally.store import ranges as numbers
 from tally.store.asks import Asks
@@ -20,15 +22,13 @@ from tally.store.groups import Groups
 from tally.store.inbox import Inbox
 from tally.store.incarnations import incarnations, own_sources
 from tally.store.membership import number_of, read_nodes
-from tally.store.nodes import Node, differs, follows, known_nodes
+from tally.store.nodes import Node, follows, known_nodes
 from tally.store.outbox import Outbox
 from tally.store.ranges import Range
-from tally.store.stream import EventStream, RedisError, entry_time
+from tally.store.stream import EventStream, RedisError
 from tally.version import VERSION
 
 ANSWER_SECONDS = 0.2  # twice that, to connect and to answer, stays below half a second
-REDIS_AWAY = "Redis does not answer"  # so begins the reason
-_NO_ANSWER = {"ConnectionError", "TimeoutError", "BusyLoadingError"}  # so begin actors' troubles then
 TOLD_LOG_BYTES = 64_000_000  # of a write-ahead log; some 16 MiB are usual, at most 32
 
 
@@ -43,19 +43,6 @@ class RedisStatus(Struct, frozen=True):
     pending: int | None = None
     dead_letters: int | None = None
     lag: dict[str, int] | None = None
-
-
-class ActorReport(Struct, frozen=True):
-    """A process of the service, as its supervisor sees it; `trouble` is what it waits out.
-
-    `uptime_seconds` is None for one that doesn't run.
-    """
-
-    name: str
-    state: str
-    restarts: int
-    trouble: str | None = None
-    uptime_seconds: float | None = None
 
 
 class NodeStatus(Struct, frozen=True):
@@ -132,17 +119,17 @@ class StatusProbe:
             with self._open_database() as database:
                 identity, depth = database.identity, Outbox(database).depth()
                 is_standby = follows(database)
-                notes += _standby(database)
-                reasons += _differing(database)
+                notes += told.standby(database)
+                reasons += told.differing(database)
                 if self._service == accounts.SERVICE:
-                    notes += _unshown(database)
-                    reasons += _given_twice(database)
+                    notes += told.unshown(database)
+                    reasons += told.given_twice(database)
                 notes += [*([] if is_standby else lacking.told(database)), *noted.told(database)]
                 redis, nodes = self._ask_redis(database, reasons, notes)
                 log_bytes = database.log_bytes()
         except StoreError as error:
             reasons.append(str(error))
-        reasons = [*troubles(actors, reasons), *reasons]
+        reasons = [*told.troubles(actors, reasons), *reasons]
         if log_bytes is not None and log_bytes >= TOLD_LOG_BYTES:
             reasons.append(
                 f"{self._service}.db-wal has {log_bytes / 1e6:,.0f} MB: something reads it without an end, "
@@ -190,21 +177,21 @@ class StatusProbe:
             known, heirs = read_nodes(stream), stream.heirs()
             whose = {source: number_of(source, known, heirs) for source in published}
             wanted = {each: missing[each] for each in missing.keys() - given_up}
-            reasons += _lost(asks, database, wanted, whose)
+            reasons += told.lost(asks, database, wanted, whose)
             lost = {each: numbers.both(missing[each], gone.get(each, [])) for each in given_up}
             lag = {
                 each: numbers.count(missing[each]) - numbers.count(lost.get(each, [])) for each in published
             }
-            notes += _given_up(lost)
-            notes += _others(database, published, known, heirs)
-            reasons += [*_kept(groups.holding(), known), *_missed(groups.overtaken(), known)]
+            notes += told.given_up(lost)
+            notes += told.others(database, published, known, heirs)
+            reasons += [*told.kept(groups.holding(), known), *told.missed(groups.overtaken(), known)]
             nodes = _nodes(database, known, whose, lag, groups)
             # Last: without lag, all that was published has been handed out, and may be pending still.
             pending = ConsumerGroup(stream, database.source, "").pending()
             if self._service == "accounts" and pending == 0 and (why := read_model.due(database)):
                 reasons.append(why)
         except (RedisError, OSError) as error:
-            reasons.append(f"{REDIS_AWAY}: {error}")
+            reasons.append(f"{told.REDIS_AWAY}: {error}")
             return RedisStatus(reachable=False), _nodes(database, known_nodes(database))
         finally:
             stream.client.close()
@@ -212,22 +199,6 @@ class StatusProbe:
             wait = "dead letter waits" if dead_letters == 1 else "dead letters wait"
             reasons.append(f"{dead_letters} {wait} for a decision")
         return RedisStatus(reachable=True, pending=pending, dead_letters=dead_letters, lag=lag), nodes
-
-
-def troubles(actors: Collection[ActorReport], reasons: Collection[str]) -> Iterator[str]:
-    """The actors' troubles: each once, with all actors that have it, without those among the reasons.
-
-    When Redis does not answer, that is one trouble, however each actor words it.
-    """
-    waiting: dict[str, list[str]] = {}
-    is_away = any(reason.startswith(REDIS_AWAY) for reason in reasons)
-    for actor in actors:
-        name, _, said = (actor.trouble or "").partition(": ")
-        if is_away and name in _NO_ANSWER:
-            continue
-        if actor.trouble and not any((said or name) in reason for reason in reasons):
-            waiting.setdefault(actor.trouble, []).append(actor.name)
-    return (f"{', '.join(names)}: {trouble}" for trouble, names in waiting.items())
 
 
 def _nodes(
@@ -290,160 +261,3 @@ def _to_follow(database: Database, published: Mapping[str, int]) -> dict[str, li
         for outbox in every
         if (last := published.get(outbox.source, 0)) > outbox.last()
     }
-
-
-def _standby(database: Database) -> Iterator[str]:
-    """That it is a standby, and of which primary."""
-    if follows(database):
-        primaries = [
-            name
-            for name, node in known_nodes(database).items()
-            if node.number == database.node and node.has_number and name.startswith(database.service)
-        ]
-        yield (
-            f"this is a standby of node {database.node}, whose primary is {[*primaries, 'nobody'][0]}: it "
-            "records nothing itself; `promote` has it go on in the primary's place"
-        )
-
-
-def _differing(database: Database) -> Iterator[str]:
-    """What a standby lacks of its primary, or has beyond it."""
-    lacks = lacking.lacking_of(database) if follows(database) else {}
-    if lacks:
-        count = sum(map(numbers.count, lacks.values()))
-        yield (
-            f"{database.path.name} lacks {count:,} events of the primary, which were taken off the stream "
-            "before they were read here: begin it again with `join`, and a `backup` of the primary"
-        )
-    if differs(database):
-        yield (
-            f"{database.path.name} has something that the primary did not take over from it, and so can't "
-            "take its place: begin it again with `join`, and a `backup` of the primary"
-        )
-
-
-def _others(
-    database: Database, published: Collection[str], known: Mapping[str, Node], heirs: Mapping[str, str]
-) -> Iterator[str]:
-    """Other databases of the same service and node on the stream, which may give the same numbers."""
-    own = own_sources(database)
-    others = [
-        source
-        for source in published
-        if source.startswith(f"{database.service}@")
-        and source not in own
-        and "+" not in source
-        and number_of(source, known, heirs) == database.node
-    ]
-    if others := sorted({*others} - {former for heir, former in heirs.items() if heir not in own}):
-        told = (
-            f"the stream has, or had, events of {' and '.join(others[:3])}, another {database.service} "
-            "database: where two give the same number, the one that was first by its date counts"
-        )
-        if database.service != accounts.SERVICE:
-            told += (
-                f". What they told still counts where it was applied, also what {database.path.name} lacks; "
-                "if that database is gone for good, `rebuild accounts` leaves it out"
-            )
-        yield told
-
-
-def _given_twice(database: Database) -> Iterator[str]:
-    """Rows whose number two sources have given."""
-    if count := accounts.Accounts(database).given_twice():
-        yield (
-            f"{count:,} customers or accounts were created under a number that another had, by two sources: "
-            "the one that was first by its date is shown, with what both have earned"
-        )
-
-
-def _unshown(database: Database) -> Iterator[str]:
-    """Revenue that no open account shows."""
-    totals = account_totals.unopened(database)
-    if totals.customers:
-        cents = int(totals.total_revenue_cents)
-        yield (
-            f"{cents // 100:,}.{cents % 100:02} of revenue, of {totals.customers:,} customers, is shown "
-            f"nowhere: nobody has opened their accounts ({totals.accounts:,}), or they were deleted"
-        )
-
-
-def _given_up(lost: dict[str, list[Range]]) -> Iterator[str]:
-    """Events of databases that were given up, which no outbox has any more."""
-    for source, ranges in sorted(lost.items()):
-        if ranges:
-            yield (
-                f"{numbers.count(ranges):,} events of {source}, which is gone for good, were never read here "
-                f"and are nowhere any more: numbers {_first_of(ranges)}"
-            )
-
-
-def _lost(
-    asks: Asks, database: Database, missing: dict[str, list[Range]], whose: Mapping[str, int]
-) -> Iterator[str]:
-    """Missing events that will not come by themselves: no outbox has them, or their relay does not answer."""
-    gone = asks.gone(database.source)
-    for source, ranges in sorted(missing.items()):
-        lost = numbers.both(ranges, gone.get(source, []))
-        if lost:
-            yield (
-                f"{numbers.count(lost):,} events of {source} are missing for good, as its outbox no longer "
-                f"keeps them: numbers {_first_of(lost)}; the remedy is {_remedy(database, whose.get(source))}"
-            )
-        elif ranges and asks.is_asked(source, database.source):
-            yield (
-                f"{numbers.count(ranges):,} events of {source} were taken off the stream before they were "
-                "read; they are asked for, and its relay has not answered yet. If that database is gone for "
-                f"good: `groups remove {source}`"
-            )
-
-
-def _remedy(database: Database, number: int | None) -> str:
-    """How to give accounts.db what lost events of that node said."""
-    if number in (None, database.node):
-        return "`rebuild accounts`"
-    return f"`rebuild accounts` at node {number}, and `join` here, with a backup of its accounts.db from then"
-
-
-def _first_of(ranges: list[Range]) -> str:
-    text = numbers.shown(ranges[:5])
-    return f"{text} and others" if len(ranges) > 5 else text
-
-
-def _kept(holding: dict[str, str], known: Mapping[str, Node]) -> Iterator[str]:
-    """Groups for which the stream keeps entries beyond their retention."""
-    for group, id in sorted(holding.items()):
-        if "@" not in group:
-            yield f"the stream keeps entries beyond data.retention_days: no {group} service has read it yet"
-            continue
-        yield (
-            f"the stream keeps entries beyond data.retention_days for {group}, which has read up to "
-            f"{entry_time(id)}; if its database is gone for good: `{_removal(group, known)}`"
-        )
-
-
-def _removal(group: str, known: Mapping[str, Node]) -> str:
-    """The command that stops keeping entries for the group of a database that is gone.
-
-    It removes the whole node, except for node 0: a lost accounts.db of node 0 has usually been made again.
-    """
-    node = known.get(group)
-    if node and node.number and node.has_number:
-        return f"nodes remove {node.number}"
-    return f"groups remove {group}"
-
-
-def _missed(overtaken: dict[str, int], known: Mapping[str, Node]) -> Iterator[str]:
-    """Groups that did not read entries before these were removed."""
-    for group, count in sorted(overtaken.items()):
-        if group in known:
-            yield (
-                f"{count:,} entries were removed, for their age, before node {known[group].number} had read "
-                f"them ({group}): it asks for them when it is back; if it is gone for good: "
-                f"`{_removal(group, known)}`"
-            )
-            continue
-        yield (
-            f"{count:,} entries were removed, for their age, before the group {group} of another program had "
-            f"read them; nobody reads from it: `groups remove {group}`, when it is not needed"
-        )

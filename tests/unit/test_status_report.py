@@ -10,7 +10,8 @@ from rich.console import Console
 from tally.actors.control import ActorStatus
 from tally.commands import next_command, terminal
 from tally.commands.status_report import Status
-from tally.http.status import ActorReport, RedisStatus, StatusReport
+from tally.http.reasons import ActorReport
+from tally.http.status import RedisStatus, StatusReport
 from tally.supervisor import main
 
 AWAY = "Redis does not answer: Timeout connecting to server"
