@@ -9,7 +9,6 @@ from playwright.sync_api import Browser, sync_playwright
 
 from benchmarks import relay
 from benchmarks.apart import apart
-from benchmarks.client import Unexpected
 from benchmarks.filled import EACH, IN_ACCOUNT, fill, first_name
 from benchmarks.plan import Plan, Result, at_most
 from benchmarks.report import paragraph, spread, table
@@ -50,14 +49,17 @@ def _pages(customers: int) -> dict[str, Page]:
 
 
 def measure(plan: Plan) -> Result:
-    """Open each page of a Tally on filled files."""
+    """Open each page of a Tally on filled files; without a browser, none."""
+    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    if program is None:
+        return Result(f"Not measured: there is no {' nor '.join(PROGRAMS)} on PATH.")
     customers = plan.choose(1_000_000, 20_000)
     with scratch(plan.base) as filled:
         plan.say(f"pages: filling the files with {customers * EACH:,} invoices")
         apart(fill, filled, customers)
         with (
             running(plan.base, prepare=lambda directory: relay.copy(filled, directory)) as tally,
-            _chromium() as browser,
+            _chromium(program) as browser,
         ):
             sides: dict[str, Callable[[], float]] = {
                 name: lambda page=page: _open(browser, tally, page)  # type: ignore[misc]
@@ -71,10 +73,7 @@ def measure(plan: Plan) -> Result:
 
 
 @contextmanager
-def _chromium() -> Iterator[Browser]:
-    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
-    if program is None:
-        raise Unexpected(f"no Chromium is on PATH: {', '.join(PROGRAMS)}")
+def _chromium(program: str) -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
         yield browser
