@@ -21,8 +21,8 @@ from tally.redis_url import FORMS, PATTERN, RedisUrl, is_loopback, with_options
 DEFAULT_FILE = Path(__file__).with_name("config.toml")
 DATA_DIRECTORY = "TALLY_DATA_DIRECTORY"
 SIGNING_KEY = "TALLY_AUTH_SIGNING_KEY"
-SHORTEST_FAILOVER = 2  # seconds: a process that is killed is at work again by then
-SHORTEST_SIGNING_KEY = 32  # bytes: what RFC 7518 asks of a key for HS256
+SHORTEST_FAILOVER = 2  # seconds: a killed process is at work again by then
+SHORTEST_SIGNING_KEY = 32  # bytes: RFC 7518 requires so much of a key for HS256
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Processes = Annotated[int, Meta(ge=1, le=64)]
@@ -68,7 +68,7 @@ class RedisSettings(Struct, frozen=True):
 
     @property
     def address(self) -> RedisUrl:
-        """Where `url` leads, with the files. Raises ValueError or TypeError where that can't be told."""
+        """The address in `url`, with the files. Raises ValueError or TypeError if it is invalid."""
         return RedisUrl(self.full_url)
 
     @property
@@ -163,7 +163,7 @@ class Settings(Struct, frozen=True):
 
     @property
     def waits_for_replicas(self) -> int | None:
-        """On how many replicas an event must be before it is answered; None where it needn't be published."""
+        """How many replicas must have an event before it is answered; None if it needn't be published."""
         return self.redis.replicas if self.customers.answer_after == "publish" else None
 
 
@@ -175,7 +175,7 @@ SECTIONS: dict[str, type[Struct]] = {
 
 
 class InvalidSettings(ValueError):
-    """The settings don't hold; `faults` has one line for each thing that is wrong."""
+    """The settings are invalid; `faults` has one line for each fault."""
 
     def __init__(self, faults: list[str]) -> None:
         super().__init__("\n".join(faults))
@@ -215,9 +215,9 @@ def _is_checkout(package: Path) -> bool:
 
 
 def _state_home(environment: Mapping[str, str]) -> Path | None:
-    """Where programs keep the state of this user, by the XDG Base Directory Specification."""
+    """The directory for this user's state, by the XDG Base Directory Specification."""
     state = Path(environment.get("XDG_STATE_HOME", ""))
-    if state.is_absolute():  # the specification has others ignored
+    if state.is_absolute():  # the specification says to ignore others
         return state
     home = _home(environment)
     return home / ".local" / "state" if home else None
@@ -236,7 +236,7 @@ def _holds_databases(directory: Path) -> bool:
 
 
 class _Reading:
-    """Gathers what is given, where it came from, and what is wrong with it."""
+    """Gathers the given values, their origins, and their faults."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -269,9 +269,9 @@ class _Reading:
                 self._take(f"environment: {name}", section, key, raw, strict=False)
 
     def find_lasting_directory(self, beside: Path, environment: Mapping[str, str]) -> Path:
-        """Where the data is when there is neither a checkout nor a settings file to keep it `beside`.
+        """The data directory if there is neither a checkout nor a settings file to put it `beside`.
 
-        The folder of an installed package is no place for it: it goes when the installation goes.
+        The folder of an installed package is no place for it: it is deleted with the installation.
         """
         if self._sources.get("data.directory") == f"environment: {DATA_DIRECTORY}":
             return Path(environment[DATA_DIRECTORY]).absolute()
@@ -288,7 +288,7 @@ class _Reading:
         return lasting
 
     def find_contradictions(self, settings: Settings) -> None:
-        """Look for what no single key can tell."""
+        """Check rules over several keys."""
         for name, found, expected in _contradictions(settings):
             self._fault(self._sources.get(name, str(self._path)), name, found, expected)
 
@@ -325,7 +325,7 @@ class _Reading:
                 self._fault(source, name, found, _expected(kinds[key]))
 
     def _left_behind(self, old: Path, new: Path) -> None:
-        """Release 0.1.0 kept its data in the package; nobody is to find empty databases in its place."""
+        """Refuse to start with empty databases if release 0.1.0 left its data in the package."""
         commands = ["mkdir", "-p", str(new.parent)], ["mv", "-T", str(old), str(new)]
         move = " && ".join(map(shlex.join, commands))
         expected = f"them in {new}, which outlives this installation; stop Tally, then: {move}"
@@ -336,7 +336,7 @@ class _Reading:
 
 
 def _contradictions(settings: Settings) -> Iterator[tuple[str, str, str]]:
-    """Each key that doesn't go with another: its name, what was found, and what was expected."""
+    """Each key that contradicts another: its name, its value, and what was expected."""
     customers, accounts, redis = settings.customers, settings.accounts, settings.redis
     for name, service in (("customers", customers), ("accounts", accounts)):
         if settings.auth.mode == "off" and not is_loopback(service.host):

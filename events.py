@@ -58,7 +58,7 @@ class Id(int):
 def _numbers_up_to(limit: str) -> str:
     """A pattern for the numbers from 1 to `limit`, without leading zeros."""
     shorter = f"[1-9][0-9]{{0,{len(limit) - 2}}}"
-    smaller = [  # the same digits at first, then a smaller one, then any
+    smaller = [  # first the same digits, then a smaller one, then any
         f"{limit[:place]}[{lowest}-{int(digit) - 1}][0-9]{{{len(limit) - place - 1}}}"
         for place, digit in enumerate(limit)
         if (lowest := 0 if place else 1) < int(digit)
@@ -76,21 +76,21 @@ Revision = Annotated[int, msgspec.Meta(ge=0, le=2**53, description="Counts the c
 _A_TIME = msgspec.Meta(extra_json_schema={"format": "date-time"})
 DateTime = Annotated[datetime, _A_TIME]
 
-# Text that we wrote ourselves, and that its readers may take for a time or a day.
+# Text that we wrote ourselves, and that readers may parse as a time or a day.
 Moment = Annotated[str, _A_TIME]
 Day = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date"})]
 
 
 def now() -> datetime:
-    """The time that new rows and events show; nothing but what is displayed depends on it."""
+    """The time for new rows and events. Only the display depends on it."""
     return datetime.now(UTC)
 
 
 def rfc3339(moment: datetime) -> str:
     """The moment as the wire shows it: UTC with `Z`. One without an offset is UTC, in whatever zone we are.
 
-    What UTC has no date for, such as the first moment of the year 1 further east, which some programs give
-    for no date at all, is the first or last that it has: an event counts whenever it says it was.
+    A moment that UTC has no date for becomes UTC's first or last date: an event counts whatever its date. An
+    example is the first moment of the year 1 further east, which some programs write for no date.
     """
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
@@ -308,7 +308,7 @@ EVENT_RANGE = "^[!-9;-~]{1,200}:[1-9][0-9]{0,17}(-[1-9][0-9]{0,17})?$"
 _ZERO = ord("0")
 
 
-@lru_cache(maxsize=64)  # a stream has many events of few sources
+@lru_cache(maxsize=64)  # a stream has many events from few sources
 def _source(raw: bytes) -> str:
     return raw.decode(errors="backslashreplace")
 
@@ -321,7 +321,7 @@ class UnknownEventType(ValueError):
     """The entry holds an event of a type this release does not know; it is none of our business."""
 
 
-_encoder = msgspec.json.Encoder(enc_hook=str)  # what msgspec does not know: Id, and kinds of text
+_encoder = msgspec.json.Encoder(enc_hook=str)  # msgspec doesn't know Id, and kinds of text
 _parse = Id.parse.__func__  # type: ignore[attr-defined]  # takes (Id, raw) as msgspec gives them
 _decoders: dict[bytes, msgspec.json.Decoder[Any]] = {
     name.encode(): msgspec.json.Decoder(cls, dec_hook=_parse) for name, cls in EVENT_TYPES.items()

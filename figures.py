@@ -1,9 +1,9 @@
-"""Counters and histograms that several processes keep, and any of them can tell: in shared memory.
+"""Counters and histograms in shared memory: several processes keep them, and any can read them.
 
-The supervisor makes a page of memory for each actor before it forks. The actor alone writes to its
-page, its siblings read it; one that is started again goes on with the page of the one before, so what
-was counted stays counted. There is no file: nothing to clean up, and no disk that fills up or fails
-under a process's hands (writing to a mapped file ends the process with SIGBUS then).
+The supervisor makes a page of memory for each actor before it forks. Only the actor writes to its page; its
+siblings read it. A restarted actor goes on with the same page, so nothing is lost. There is no file: nothing
+to clean up, and no disk that can fill up or fail meanwhile (then writing to a mapped file would end the
+process with SIGBUS).
 """
 
 import mmap
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
-PAGE_BYTES = 1 << 20  # room for some 4,000 series; only what is written to takes memory
+PAGE_BYTES = 1 << 20  # room for some 4,000 series; only used parts take memory
 
 _HEAD = struct.Struct("II")  # before each series: the bytes of its key, and how many numbers follow it
 _NUMBER = 8  # bytes; everything is aligned to it
@@ -24,7 +24,7 @@ _NUMBER = 8  # bytes; everything is aligned to it
 class Family(NamedTuple):
     """One metric: a counter, or with the upper bounds of its `buckets` a histogram.
 
-    `known` are the values of labels that are told from the start, as 0: a rate needs a first value.
+    `known` are values of labels that exist from the start, as 0: a rate needs a first value.
     """
 
     name: str
@@ -35,21 +35,21 @@ class Family(NamedTuple):
 
     @property
     def numbers(self) -> int:
-        """How many numbers a series takes: a histogram's are its buckets, the one without bound, the sum."""
+        """How many numbers a series takes. A histogram has its buckets, the unbounded one, and the sum."""
         return len(self.buckets) + 2 if self.buckets else 1
 
 
 Series = tuple[str, ...]
-"""What tells a series from others: its family's name, and the values of its labels."""
+"""The key of a series: its family's name, and the values of its labels."""
 
 
 def new_page() -> mmap.mmap:
-    """Memory that is shared with every process forked from now on."""
+    """Memory shared with every process that is forked later."""
     return mmap.mmap(-1, PAGE_BYTES)
 
 
 class Figures:
-    """What one process counts, in its page. Safe for any number of threads; raises nothing.
+    """The figures of one process, in its page. Safe for any number of threads; raises nothing.
 
     The values of labels must come from a known, small set. A series that finds no room isn't counted.
     """
@@ -68,7 +68,7 @@ class Figures:
                 self._numbers[place] += amount
 
     def observe(self, family: Family, value: float, labels: tuple[str, ...] = (), times: int = 1) -> None:
-        """Note a value in a histogram, as if it had been seen so many times."""
+        """Note a value in a histogram, so many times."""
         with self._guard:
             place = self._place(family, labels)
             if place:
@@ -76,7 +76,7 @@ class Figures:
                 self._numbers[place + family.numbers - 1] += value * times
 
     def _place(self, family: Family, labels: tuple[str, ...]) -> int:
-        """Where the numbers of a series begin; 0 when there is no room for it."""
+        """The offset of a series's numbers; 0 when there is no room for it."""
         series = (family.name, *labels)
         place = self._places.get(series)
         if place is None:
@@ -84,7 +84,7 @@ class Figures:
         return place
 
     def _append(self, series: Series, numbers: int) -> int:
-        """Write a series behind the others. It counts from when the page says that it is so much longer."""
+        """Write a series after the others. It is valid once the page's length includes it."""
         key = msgspec.json.encode(series)
         key += b" " * (-len(key) % _NUMBER)
         start = _used(self._page)
@@ -92,7 +92,7 @@ class Figures:
         end = place + numbers * _NUMBER
         if end > PAGE_BYTES:
             return 0
-        # The zeros too: one that was killed right here may have left something.
+        # With zeros: a process that was killed right here may have left other bytes.
         self._page[start:end] = _HEAD.pack(len(key), numbers) + key + bytes(end - place)
         self._numbers[0] = end
         return place // _NUMBER
@@ -109,7 +109,7 @@ def sums(pages: Iterable[mmap.mmap]) -> dict[Series, list[float]]:
 
 
 def _records(page: mmap.mmap) -> Iterator[tuple[Series, int, int]]:
-    """Each series, where its numbers begin, and how many they are."""
+    """Each series, with its numbers' offset and count."""
     position, used = _NUMBER, _used(page)
     while position < used:
         length, numbers = _HEAD.unpack_from(page, position)
@@ -121,6 +121,6 @@ def _records(page: mmap.mmap) -> Iterator[tuple[Series, int, int]]:
 
 
 def _used(page: mmap.mmap) -> int:
-    """How many bytes of the page are written. The first number on it tells, and counts itself."""
+    """How many bytes of the page are used, by its first number, which counts itself."""
     (used,) = struct.unpack_from("d", page)
     return int(used) or _NUMBER

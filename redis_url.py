@@ -1,4 +1,4 @@
-"""The URL of a Redis, and where it leads. Imports nothing of ours.
+"""The URL of a Redis, and its parts. Imports nothing of ours.
 
     redis://[user:password@]host[:6379][/database]                 one server
     unix://[user:password@]/path/of/a/socket                       one on this machine

@@ -1,1 +1,1 @@
-"""Processes: what runs, how it starts, stops, is watched and restarted."""
+"""Processes: how they are started, watched, restarted and stopped."""

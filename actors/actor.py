@@ -1,7 +1,7 @@
-"""What every process under the supervisor has in common: its name, its signs of life, its end.
+"""What all processes under the supervisor share: a name, signs of life, an orderly end.
 
-An actor ends when it is told to (SIGTERM), and at once when its supervisor is gone: it holds the
-reading end of a pipe whose only writing end is the supervisor's, and that then reads end-of-file.
+An actor ends when it is told to (SIGTERM), and at once when its supervisor is gone. It holds the reading end
+of a pipe; the supervisor holds the only writing end. Once that is gone, the actor reads end-of-file.
 """
 
 import ctypes
@@ -30,19 +30,19 @@ from tally.store.stream import RedisError
 BEAT_SECONDS = 0.5  # how often, at the most, an actor shows that its main loop turns
 TURN_SECONDS = 1.0  # how long a turn of a main loop waits for something to do
 LONGEST_RETRY_SECONDS = 1.0
-CALM_SECONDS = 1.0  # without a failure after the last wait, and a trouble is over
-START_SECONDS = 30.0  # an actor may wait so long until it is ready: to open a database that others use
+CALM_SECONDS = 1.0  # a trouble is over after so long without a failure since the last wait
+START_SECONDS = 30.0  # how long an actor may take to be ready: others may be using its database
 
 PASSING = (RedisError, StoreUnavailable)
-"""Faults of the surroundings: they pass, and what was being done is tried again."""
+"""Faults of the surroundings. They pass, and the work is tried again."""
 
 _log = structlog.get_logger()
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What an actor tells its supervisor: that it is alive, and `trouble` it is waiting out.
+    """An actor's report to its supervisor: it is alive, and waiting out `trouble`, if any.
 
-    `ready` once it does its work, `failed` when it can't and ends.
+    `ready` once it does its work; `failed` tells why it can't, and ends.
     """
 
     ready: bool = False
@@ -80,24 +80,24 @@ class Actor:
             self._show()
 
     def expect(self, seconds: float) -> None:
-        """Tell that the main loop may now wait for so long, and is no less alive; 0: the wait is over.
+        """Tell that the main loop may now wait for so long and is still alive; 0: the wait is over.
 
-        Another thread beats meanwhile, and not for longer: what is bounded may take longer than the
-        heartbeat allows, and what hangs is found out all the same.
+        Another thread beats meanwhile, and no longer. So a bounded wait may exceed the heartbeat's limit, and
+        a hang is still noticed.
         """
         self._waits_until = time.monotonic() + seconds if seconds else 0.0
 
     def beat_for_who_waits(self) -> None:
-        """Beat in the place of the main loop while it waits for what it expected. Of another thread."""
+        """Beat for the main loop during a wait that it announced with `expect`. For another thread."""
         if time.monotonic() < self._waits_until:
             self.beat()
 
     def depends_on(self, is_well: Callable[[], bool]) -> None:
-        """Beat only while `is_well`: another thread does the work, and may stand still."""
+        """Beat only while `is_well` says so: another thread does the work, and may stand still."""
         self._is_well = is_well
 
     def trouble(self, reason: str | None) -> None:
-        """Tell what is being waited out, or with None that it is over. Logged when it changes."""
+        """Tell which trouble is being waited out, or with None that it is over. Logs each change."""
         if reason != self._report.trouble:
             if reason:
                 _log.warning("trouble", reason=reason)
@@ -106,7 +106,7 @@ class Actor:
             self._tell(Report(self._report.ready, reason))
 
     def wait(self, seconds: float, *others: Readable | int) -> None:
-        """Sleep until the time is over, one of `others` is readable, or the actor is to stop; beating."""
+        """Sleep, beating, until the time is over, one of `others` is readable, or the actor must stop."""
         deadline = time.monotonic() + seconds
         while not self.stopping.is_set() and (left := deadline - time.monotonic()) > 0:
             self.beat()
@@ -114,12 +114,11 @@ class Actor:
                 return
 
     def repeat(self, step: Callable[[], str | None], until: Callable[[], bool] = lambda: False) -> None:
-        """Call `step` until the actor is to stop, or `until` says so. When the surroundings fail, wait and
-        try again.
+        """Call `step` until the actor must stop or `until` is true. When the surroundings fail, try again.
 
-        `step` answers the trouble it sees, if any, which is told like a failure. What failed is waited for
-        ever longer, and is over only when steps have succeeded for a while: one that does another part of
-        the work succeeds in between.
+        `step` answers the trouble it sees, if any, which is told like a failure. The waits grow with each
+        failure. A trouble is over only when steps have succeeded for a while, because a step that does
+        another part of the work may succeed in between.
         """
         failures, over_at = 0, 0.0
         while not (self.stopping.is_set() or until()):
@@ -137,18 +136,18 @@ class Actor:
                     self.trouble(trouble)
 
     def attempt(self, step: Callable[[], object]) -> None:
-        """Call `step` once. When the surroundings fail, tell that; what is repeated later makes up for it."""
+        """Call `step` once. When the surroundings fail, report it: a later repetition makes up for it."""
         try:
             step()
         except PASSING as error:
             self.trouble(f"{type(error).__name__}: {error}")
 
     def on_stop(self, hook: Callable[[], object]) -> None:
-        """Have `hook` called when the actor is to stop, from a signal handler: it may only wake a loop."""
+        """Set the `hook` to call on a stop. A signal handler calls it, so it may only wake a loop."""
         self._stop_hook = hook
 
     def stop(self) -> None:
-        """Ask the main function to come to its end. Safe in a signal handler; may be repeated."""
+        """Ask the main function to end. Safe in a signal handler; may be repeated."""
         self.stopping.set()
         self._stop_hook()
 
@@ -172,7 +171,7 @@ def delay(waits: wait_base, failures: int) -> float:
 
 
 def tell(reports: int, report: Report) -> None:
-    """Write a report to a pipe, in one piece. Never blocks; one that finds no room is dropped."""
+    """Write a report to a pipe, in one piece. Never blocks; drops the report if the pipe is full."""
     text = msgspec.json.encode(msgspec.structs.replace(report, trouble=_short(report.trouble),
                                                        failed=_short(report.failed)))  # fmt: skip
     try:
@@ -200,13 +199,13 @@ def run(name: str, main: Main, reports: int, lifeline: int, log: LogSettings) ->
     signal.signal(signal.SIGTERM, lambda *_: actor.stop())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the supervisor decides
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    faulthandler.enable()  # SIGABRT, which ends one that hangs, tells where it hung
+    faulthandler.enable()  # a hanging process is ended with SIGABRT, which then shows where it hung
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
     threading.Thread(target=_end_with_supervisor, args=(actor, lifeline), daemon=True).start()
     die_with_parent(signal.SIGKILL)
     try:
         main(actor)
-    except (CannotStart, StoreError) as error:  # which say what to do; a stack adds nothing
+    except (CannotStart, StoreError) as error:  # their messages say what to do; a stack adds nothing
         tell(reports, Report(failed=str(error)))
         sys.exit(1)
     except Exception as error:
@@ -231,7 +230,7 @@ _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 def die_with_parent(number: signal.Signals) -> None:
     """Have Linux send this process a signal when its parent's main thread ends.
 
-    It reaches what the pipe cannot: a process that is stopped, and a program that isn't ours.
+    Unlike the pipe, it also reaches a stopped process, and a program that isn't ours.
     """
     if _libc:
         _libc.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)

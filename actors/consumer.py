@@ -1,7 +1,7 @@
-"""The consumers of a service: each reads the stream as one of a group and applies what it reads.
+"""The consumers of a service: each reads the stream as a member of its group, and applies the events.
 
-A batch is applied in one transaction together with its ids in the inbox, committed, and only then
-acknowledged. Whatever is delivered again, by whoever, has no effect the second time.
+A batch is applied in one transaction, together with its ids in the inbox. It is committed, and only then
+acknowledged. An event that is delivered again, by anyone, has no effect the second time.
 """
 
 import os
@@ -28,26 +28,26 @@ from tally.store.ranges import Range, parsed
 from tally.store.stream import Age, Entry, RedisError, is_missing
 from tally.store.trace_parent import TraceParentOf
 
-_LATEST_MS = 2**63 - 1  # what a column holds; an id that another program made up may be higher
+_LATEST_MS = 2**63 - 1  # the most that a column holds; another program may have made up a higher id
 
 _log = structlog.get_logger()
 
-SWEEP_SECONDS = 1.0  # how often, at the least, a consumer looks for what others left behind
-BACKLOG_BATCHES = 16  # in a backlog, so many share one transaction: each page is written less often
-MOST_REDRIVEN_BATCHES = 20  # before the stream has its turn again
+SWEEP_SECONDS = 1.0  # the longest time between looks for entries that others left behind
+BACKLOG_BATCHES = 16  # in a backlog, this many share one transaction, so each page is written less often
+MOST_REDRIVEN_BATCHES = 20  # then it is the stream's turn again
 MOST_AT_ONCE = 10_000  # entries in one transaction: memory holds them, and other writers wait
 NICE = 5  # requests go first where processors are scarce
-REST_SECONDS = 0.05  # after a batch of no concern, so that more events share a commit
+REST_SECONDS = 0.05  # after a batch that doesn't concern it, so that more events share a commit
 
 
 class Consumer:
-    """One consumer: `apply` is what a batch of events does to the database, within a transaction.
+    """One consumer. `apply` applies a batch of events to the database, within a transaction.
 
-    `after_commit` is called when that has committed, and must not block; `siblings` are the names
-    of all consumers that are to be in the group. `group` must be the group of this database and no
-    other's. Events of types that are none of `concerns` are noted as read, and not looked at.
-    `follow_up` does a part of what events have left to do, in a transaction of its own, and answers
-    whether there was any. `missing` looks for what the group will not be handed any more.
+    `after_commit` is called after that transaction, and must not block. `siblings` are the names of all
+    consumers that belong in the group. `group` must be the group of this database and no other's. Events of
+    types outside `concerns` are noted as read, and not decoded. `follow_up` does a part of the work that
+    events deferred, in a transaction of its own, and answers whether there was any. `missing` looks for
+    events that the group will not be handed any more.
     """
 
     def __init__(
@@ -83,13 +83,13 @@ class Consumer:
         self._recovered = False
         self._age = Age()
         self._next_claim = 0.0
-        self.may_rest = False  # the last step had nothing of concern, and the next will likely have nothing
+        self.may_rest = False  # the last step's events didn't concern it; likely the next one's won't
 
     def step(self) -> None:
-        """One turn: recover, or take over what others left, or read and apply. Blocks up to a second.
+        """One turn: recover, or take over entries that others left, or read and apply. Blocks up to a second.
 
-        Raises RedisError or StoreError; nothing is acknowledged then that is not committed, and the
-        next step begins with what is still pending.
+        Raises RedisError or StoreError. Then nothing uncommitted was acknowledged, and the next step begins
+        with the entries that are still pending.
         """
         self.may_rest = False
         try:
@@ -110,7 +110,7 @@ class Consumer:
             _log.warning("stream_or_group_missing", group=self._group.group, reason=str(error))
 
     def _recover(self) -> None:
-        """Make sure of the group, and finish what this consumer had read before."""
+        """Make sure that the group exists, and finish the entries that this consumer had read before."""
         self._group.forget_ahead()
         self._group.create()
         self._compare()
@@ -125,13 +125,13 @@ class Consumer:
             after = entries[-1].id
 
     def _compare(self) -> None:
-        """The database decides what has been applied: set the group back when that was further on.
+        """The database decides which events are applied: set the group back if it is ahead of the database.
 
-        By its age: it is the database that has last acknowledged, or a later state of it, or else a copy.
-        What has an EventId would be asked for by its number anyway.
+        Their ages tell: either this is the database that acknowledged last, or a later state of it, or it is
+        a copy. Events with an EventId would be asked for by number anyway.
         """
         if not self._has_what_was_acknowledged():
-            with self._database.transaction():  # by one sibling, and the others wait for it
+            with self._database.transaction():  # one sibling does it, and the others wait
                 if not self._has_what_was_acknowledged():
                     _log.warning("group_set_back", group=self._group.group, age=str(self._age))
                     self._group.set_back()
@@ -141,7 +141,7 @@ class Consumer:
 
     def _has_what_was_acknowledged(self) -> bool:
         """Whether this database has applied everything that the group has acknowledged."""
-        has_begun = self._group.has_begun()  # asked first: a sibling that began it had noted its age
+        has_begun = self._group.has_begun()  # asked first: a sibling notes its age before it begins the group
         noted, self._age = self._group.age(), self._inbox.age()
         return not has_begun or (noted is not None and self._age.includes(noted))
 
@@ -149,7 +149,7 @@ class Consumer:
         return self._clock() >= self._next_claim
 
     def _claim(self) -> None:
-        """Take over entries that a consumer has held for too long, this one's own failures included."""
+        """Take over entries that a consumer held for too long, including this one's own failures."""
         cursor, nameless = b"0-0", 0
         while True:
             claim = self._group.claim(self._settings.claim_idle_ms, cursor, self._batch)
@@ -164,7 +164,7 @@ class Consumer:
         self._next_claim = self._clock() + min(SWEEP_SECONDS, self._settings.claim_idle_ms / 2000)
 
     def _handle(self, entries: Sequence[Entry]) -> None:
-        """Apply entries, acknowledge what is done, and make dead letters of what can never be applied."""
+        """Apply entries, acknowledge those that are done, and bury unreadable ones as dead letters."""
         events: list[Delivery] = []
         unreadable: list[tuple[Entry, str]] = []
         unknown: list[Entry] = []
@@ -192,7 +192,7 @@ class Consumer:
             self._group.acknowledge(done, self._age)
 
     def _apply_all(self, events: list[Delivery]) -> list[bytes]:
-        """Apply the events together, or each alone where that raises; answer which entries are done."""
+        """Apply the events together, or each alone if that raises; answer the ids of the finished entries."""
         if not events:
             return []
         try:
@@ -207,7 +207,7 @@ class Consumer:
         return [each.entry.id for each in events]
 
     def _apply_together(self, events: list[Delivery], order: bytes | None = None) -> None:
-        """In one transaction; `order` is the newest order that they came with, if not by the stream."""
+        """Apply events in one transaction; `order` is the newest order, if they came by orders."""
         named = {each.entry.event_name: each for each in events}  # one event, once
         newest = order or events[-1].entry.id  # Redis hands both out in ascending order
         concerned = any(each.event for each in events)
@@ -223,9 +223,9 @@ class Consumer:
         self._metrics.after_apply(events, taken)
 
     def _redrive(self) -> None:
-        """Carry out the orders for the group: letters to try again, and events that it has asked for.
+        """Carry out the orders for the group: letters to try again, and events that it asked for.
 
-        One consumer of the group does it, and looks for what is missing.
+        One consumer of the group does it, and also looks for missing events.
         """
         if self._group.consumer != min(self._siblings):
             return
@@ -238,7 +238,7 @@ class Consumer:
             self._missing.look()
 
     def _carry_out(self, orders: Sequence[Redriven]) -> None:
-        """Carry out the orders together, or each alone where that raises."""
+        """Carry out the orders together, or each alone if that raises."""
         if not orders:
             return
         try:
@@ -261,7 +261,7 @@ class Consumer:
                 _log.info("redriven_event_applied", entry=order.entry.id.decode(), **traced(order.entry))
 
     def _decoded(self, order: Redriven) -> Delivery | None:
-        """What is to be applied of an order; raises InvalidEvent."""
+        """The event of an order, None if there is nothing to apply. Raises InvalidEvent."""
         if order.discarded or not order.entry.fields.keys().isdisjoint((COVERS_FIELD, LACKS_FIELD)):
             return None
         try:
@@ -312,19 +312,19 @@ class Consumer:
 
 
 def _told_ranges(told: bytes) -> tuple[str, list[Range]]:
-    """The source and the sequences in such a field of an order."""
+    """The source and the sequences in a COVERS_FIELD or LACKS_FIELD of an order."""
     source, _, numbers = told.decode().rpartition(":")
     return source, parsed(numbers)
 
 
 def _trace_parent(events: list[Delivery], event: Event) -> str | None:
-    """The trace parent that one of the events came with. Looked for only when it is asked for."""
+    """The trace parent that one of the events came with, looked up only on demand."""
     entry = next(each.entry for each in events if each.event is event)
     return traced(entry).get("trace_parent")
 
 
 def stream_position(id: bytes) -> tuple[int, int]:
-    """A stream id as something that compares."""
+    """A stream id as a pair of numbers that can be compared."""
     milliseconds, _, sequence = id.partition(b"-")
     return min(int(milliseconds), _LATEST_MS), int(sequence)
 

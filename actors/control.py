@@ -1,4 +1,4 @@
-"""The control socket: a running supervisor tells who its actors are and how they do."""
+"""The control socket: a running supervisor tells which actors it has, and their states."""
 
 import os
 import socket
@@ -19,7 +19,7 @@ class NotRunning(Exception):
 
 
 class ActorStatus(msgspec.Struct, frozen=True):
-    """An actor as its supervisor sees it. `trouble` is what it waits out, `failed` why it last ended."""
+    """An actor as its supervisor sees it. `trouble`: what it waits out; `failed`: why it last ended."""
 
     name: str
     pid: int | None
@@ -32,11 +32,11 @@ class ActorStatus(msgspec.Struct, frozen=True):
 
 
 class ControlSocket:
-    """Listens in the data directory. Whoever connects is told everything, and asked nothing."""
+    """Listens in the data directory. It tells every client everything, and reads nothing from it."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / NAME
-        self._path.unlink(missing_ok=True)  # a killed supervisor's; the lock says that it is gone
+        self._path.unlink(missing_ok=True)  # left by a killed supervisor; the lock says that it is gone
         self._listener = socket.socket(socket.AF_UNIX)
         with short_path(self._path) as path:
             self._listener.bind(path)
@@ -46,11 +46,11 @@ class ControlSocket:
         self._listener.setblocking(False)
 
     def fileno(self) -> int:
-        """Readable when somebody asks."""
+        """A descriptor that is readable when somebody asks."""
         return self._listener.fileno()
 
     def answer(self, actors: Sequence[ActorStatus]) -> None:
-        """Tell the one who asks. Does not block: a reader that does not read gets less."""
+        """Answer the client. Never blocks: a client that doesn't read gets less."""
         try:
             connection, _ = self._listener.accept()
         except BlockingIOError:
@@ -63,7 +63,7 @@ class ControlSocket:
                 return
 
     def close(self) -> None:
-        """Stop listening, and leave no file; one that another has put in its place is not ours."""
+        """Stop listening, and remove the file, unless another has put its own there."""
         self._listener.close()
         with suppress(OSError):
             if os.path.samestat(self._path.stat(), self._file):

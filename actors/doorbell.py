@@ -1,4 +1,4 @@
-"""The doorbell: whoever commits an event wakes the relay at once, whichever process it is in."""
+"""The doorbell: any process that commits an event wakes the relay at once."""
 
 import os
 import select
@@ -13,18 +13,18 @@ class Doorbell:
         os.set_blocking(self._button, False)
 
     def ring(self) -> None:
-        """Wake whoever waits. Never blocks; may be repeated."""
+        """Wake the waiting relay. Never blocks; may be repeated."""
         try:
             os.write(self._button, b"!")
         except BlockingIOError:
-            return  # full: it has been rung, and nobody has answered yet
+            return  # full: it was rung before, and nobody has answered yet
 
     def fileno(self) -> int:
-        """Readable while it has been rung."""
+        """A descriptor that is readable once it was rung."""
         return self._listen
 
     def silence(self) -> None:
-        """Forget the rings up to now. Call it before looking for what they told of."""
+        """Forget the rings up to now. Call it before looking for new events."""
         try:
             while len(os.read(self._listen, 4096)) == 4096:
                 pass

@@ -1,6 +1,6 @@
-"""Who is there: the actors that the settings ask for, and what each runs as.
+"""The actors that the settings ask for, and what each is made of.
 
-This, `relay_process.py`, `services.py` and `commands/run.py` alone know which concrete parts go together.
+Only this file, `relay_process.py`, `services.py` and `commands/run.py` know which concrete parts go together.
 """
 
 import mmap
@@ -65,11 +65,10 @@ class StandbyWithoutCopy(StoreError):
 
 
 def prepare(settings: Settings, roles: Collection[str]) -> None:
-    """Make the data directory, mode 0700, the signing key and the databases of `roles`, or see that
-    they are sound.
+    """Make the data directory, mode 0700, the signing key and the databases of `roles`, or check them.
 
-    A missing customers.db its relay makes, once Redis knows of none. Files of an earlier release are
-    brought up to date: the caller holds the DirectoryLock, and starts the actors after this. Raises
+    The relay makes a missing customers.db, once Redis has said that it knows of none. Files of an earlier
+    release are upgraded: the caller must hold the DirectoryLock, and start the actors after this. Raises
     StoreError or OSError.
     """
     settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -93,7 +92,7 @@ def prepare(settings: Settings, roles: Collection[str]) -> None:
 
 
 def tokens(settings: Settings, lifetime: timedelta | None = None) -> Tokens | None:
-    """What gives out tokens and reads them, when there are any. Raises UnusableKey or OSError."""
+    """The Tokens that signs and reads tokens, None when auth is off. Raises UnusableKey or OSError."""
     if settings.auth.mode == "off":
         return None
     file = settings.directory / SIGNING_KEY.name
@@ -131,7 +130,7 @@ class Family(Shared):
     """Composes the actors of one run."""
 
     def redis(self, server: Server) -> list[ActorSpec]:
-        """The private Redis, which is that server."""
+        """The actor that runs that server as the private Redis."""
         place = place_of(self.settings.directory)
 
         def main(actor: Actor) -> None:
@@ -179,7 +178,7 @@ class Family(Shared):
 
     @contextmanager
     def _noting_minutes(self, actor: Actor, service: str, api: Api) -> Iterator[None]:
-        """Note at each full minute what was recorded and applied, in a thread beside the server's."""
+        """Note each full minute how much was recorded and applied, in a thread beside the server's."""
 
         def note() -> None:
             seconds = 0.0
@@ -210,7 +209,7 @@ class Family(Shared):
         return Neighbours(service, Ports(settings.customers.port, settings.accounts.port), urls)
 
     def _sources(self, service: str, api: Api) -> operations.Sources:
-        """Where the calls of the operations page get from what they tell."""
+        """The sources that the operations page's calls read."""
         return operations.Sources(
             minutes=lambda: self.minutes[service].told(self._counts(service, api)),
             open_stream=partial(EventStream.at, self.redis_url, self.settings.redis.stream, ANSWER_SECONDS),
@@ -244,7 +243,7 @@ class Family(Shared):
         return accounts_http.api(opened, ring, status, known, neighbours, threads, sign_ins, events)
 
     def _answer_after(self, service: str, number: int) -> Callable[[Database], AnswerAfter] | None:
-        """What has the answers of the service's HTTP process of that number wait, if anything does."""
+        """Makes the AnswerAfter that delays the answers of that HTTP process; None if answers don't wait."""
         publication = self.publications.get(service)
         if publication is None:
             return None
@@ -267,7 +266,7 @@ class Family(Shared):
         return status_probe(self.settings, service, self.redis_url, partial(self.open, service))
 
     def _parts(self, service: str) -> dict[str, metrics.Part]:
-        """What GET /metrics of a service tells, by who knows it."""
+        """The parts of a service's GET /metrics, by who provides them."""
         pages = self._pages_of(service)
         probe, directory = self._status(service), self.settings.directory
         return {
@@ -309,7 +308,7 @@ class Family(Shared):
 def status_probe(
     settings: Settings, service: str, redis_url: str, open_database: Callable[[], Database] | None = None
 ) -> StatusProbe:
-    """What gathers the status of a service, its processes as the supervisor knows them included."""
+    """Gathers the status of a service, including its processes as the supervisor knows them."""
 
     opened = open_database or partial(SERVICES[service].open, settings.directory, make=False)
     return StatusProbe(
@@ -322,7 +321,7 @@ def status_probe(
 
 
 def _reports(settings: Settings) -> list[ActorReport]:
-    """Every process as the supervisor knows it; none when no supervisor tells."""
+    """Every process as the supervisor knows it; empty when no supervisor answers."""
     try:
         actors = control.ask(settings.directory)
     except control.NotRunning:

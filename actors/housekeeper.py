@@ -1,4 +1,4 @@
-"""Housekeeping: what was kept for long enough is forgotten, a little at a time."""
+"""Housekeeping: deletes data that was kept for long enough, a little at a time."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -27,10 +27,10 @@ _log = structlog.get_logger()
 class Housekeeper:
     """Trims the stream, and prunes one database: its outbox, inbox, idempotency keys and log.
 
-    `readers` tells, whenever it trims, which groups are to be, made or not, and how old the database of each
-    is. Where one was put back from a copy, its group has acknowledged more than it has: nothing is trimmed
-    until its consumers have set the group back. `renew` is called every `renew_seconds` with the time, and
-    raises what `step` does.
+    `readers` is called before each trimming. It gives all groups that must read the stream, even those not
+    made yet, and the age of each one's database. After a database was put back from a copy, its group has
+    acknowledged more than it holds: nothing is trimmed until its consumers have set the group back. `renew`
+    is called every `renew_seconds` with the time, and raises what `step` does.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Housekeeper:
         self._awaited: list[str] = []
 
     def step(self) -> bool:
-        """Do a part of what is due, and answer whether more is; cheap when nothing is.
+        """Do a part of the work that is due, and answer whether more is due. Cheap when nothing is.
 
         Raises RedisError or StoreUnavailable. May be repeated.
         """
@@ -80,8 +80,8 @@ class Housekeeper:
             self._next = self._clock() + SHRINK_SECONDS  # the relay is about to publish it again
             return False
         needed = self._letters.names(self._database.source)
-        kept_ms = (now - self._retention) * 1000  # a Redis that was put back may be put back once more
-        gone = first_ms // 1000 - CLOCKS_DIFFER_SECONDS  # what was published before is off the stream
+        kept_ms = (now - self._retention) * 1000  # a Redis that fell back once may do so again
+        gone = first_ms // 1000 - CLOCKS_DIFFER_SECONDS  # events published before are off the stream
         with self._database.transaction():
             self._outbox.note_publication(now, every=max(1, self._retention // 100))
             pruned = max(
@@ -95,15 +95,15 @@ class Housekeeper:
         return False
 
     def _is_whole(self) -> bool:
-        """Whether Redis has not lost what was published, as far as it is kept here: else it is needed again.
+        """Whether Redis still has all published events that are kept here. If not, they are needed again.
 
-        To be asked after what is on the stream: where that was lost before, it is noticed here.
+        Ask it after reading what is on the stream: a loss before that reading is then noticed here.
         """
         stands = stands_of(self._database, self._stream)
         return all(published.last >= outbox.newest_published() for outbox, published in stands)
 
     def _trim(self) -> None:
-        noted = self._stream.ages()  # before those of the databases, which go on meanwhile
+        noted = self._stream.ages()  # read before the databases' ages, which grow meanwhile
         readers = self._readers()
         behind = [group for group, age in readers.items() if not age.includes(noted.get(group, Age()))]
         if behind != self._awaited:

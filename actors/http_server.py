@@ -1,10 +1,10 @@
 """A service's HTTP process: a WSGI application on waitress, on a socket shared with its siblings.
 
-waitress cancels what is queued when it is told to stop, so the loop is driven from here: on SIGTERM
-the process stops accepting (its siblings go on), answers everything it has accepted, and then ends.
+waitress cancels queued requests when it is told to stop, so the loop is driven from here. On SIGTERM the
+process stops accepting (its siblings go on), answers everything it has accepted, and then ends.
 
-Requests that change something are answered by the one thread that writes, many in one commit; all
-others by waitress's pool.
+The one writing thread answers requests that change something, many in one commit. waitress's pool answers all
+others.
 """
 
 import socket
@@ -18,7 +18,7 @@ from tally.actors.limits import Limits, Memory
 from tally.actors.waitress_server import Server
 from tally.http.application import Api
 
-SPARE_CONNECTIONS = 20  # one in so many is kept free, by closing those that have been idle longest
+SPARE_CONNECTIONS = 20  # one in this many is kept free, by closing those that were idle longest
 FEWEST_SPARE = 5  # waitress counts some of its own among them
 LINGER_SECONDS = 0.5
 
@@ -34,7 +34,7 @@ def run(
     api: Api,
     limits: Limits,
 ) -> None:
-    """Be an HTTP process of a service, whose `app` is observed."""
+    """Be an HTTP process of a service, and observe its `app`."""
     commits, refusal = api.service.commits, api.gate.refusal
     server = Server(app, listener, threads, limits, trusted_proxy, commits, refusal)
     _log.info(
@@ -49,7 +49,7 @@ def run(
 
 
 def _serve(actor: Actor, server: Server, connections: int) -> None:
-    """Serve until the actor is to stop, then answer what was accepted and return."""
+    """Serve until the actor must stop, then answer the accepted requests and return."""
     actor.on_stop(server.pull_trigger)
     memory = Memory()
     while not actor.stopping.is_set():

@@ -1,4 +1,4 @@
-"""The limits of one HTTP process, which follow from its machine: files, memory, processors."""
+"""The limits of one HTTP process, derived from its machine: files, memory, processors."""
 
 import ctypes
 import os
@@ -11,34 +11,34 @@ MIB = 1024**2
 
 MOST_CONNECTIONS = 2000
 FEWEST_CONNECTIONS = 10
-MOST_BODIES_BYTES, FEWEST_BODIES_BYTES = 256 * MIB, 32 * MIB  # the least has room for one of the longest
+MOST_BODIES_BYTES, FEWEST_BODIES_BYTES = 256 * MIB, 32 * MIB  # the least fits one longest body
 MOST_UNSENT_BYTES, FEWEST_UNSENT_BYTES = 64 * MIB, 8 * MIB
 MOST_SIGN_INS = 8
-SOONEST_SECONDS, LATEST_SECONDS = 3.0, 60.0  # until memory is looked at again
+SOONEST_SECONDS, LATEST_SECONDS = 3.0, 60.0  # between two looks at memory
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # of glibc's mallopt(3)
 
 _MUCH_BYTES = 16 * MIB
 
 _FILES_WANTED = 4096  # room for MOST_CONNECTIONS
-_FILES_OF_A_THREAD = 8  # its connection to the database, and what GET /status opens
-_OTHER_FILES = 50  # the threads that write and make long answers, the log, what Python opens now and then
-_BODIES_SHARE, _UNSENT_SHARE = 16, 64  # of the memory, one part in so many
+_FILES_OF_A_THREAD = 8  # its connection to the database, and the files of GET /status
+_OTHER_FILES = 50  # the writing thread, those for long answers, the log, Python's own
+_BODIES_SHARE, _UNSENT_SHARE = 16, 64  # one part in this many of the memory
 
 
 class Limits(NamedTuple):
-    """Of one process: how much of each there may be at once."""
+    """The most that one process may hold of each at once."""
 
     connections: int
-    body_bytes: int  # announced or there, of all large bodies together
-    unsent_bytes: int  # of all answers together; beyond, none is made further
-    sign_ins: int  # passwords that are checked: each takes a processor and 19 MiB for a while
+    body_bytes: int  # of all large bodies together, announced ones included
+    unsent_bytes: int  # of all answers together; beyond it, no answer is continued
+    sign_ins: int  # password checks at once: each takes a processor and 19 MiB for a while
 
 
 def of_this_process(threads: int) -> Limits:
     """The limits of this process, which has so many threads. Raises the number of files it may open.
 
-    To be called before anybody is connected, when what it holds for good is open.
+    Call it before the first connection, when all files that stay open are open.
     """
     files, opened = _raise_file_limit(), len(os.listdir("/proc/self/fd"))
     memory, processors = memory_bytes(), len(os.sched_getaffinity(0))
@@ -53,8 +53,8 @@ def of_this_process(threads: int) -> Limits:
 class Memory:
     """Gives memory back to the system after a flood of requests.
 
-    glibc keeps what lies below something that is still in use, in pools of which each thread gets one. Where
-    the C library is another, nothing happens.
+    glibc keeps a pool of memory for each thread, and keeps all memory below a block that is still in use.
+    With another C library, nothing happens.
     """
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class Memory:
                 tune(setting, value)
 
     def give_back(self) -> None:
-        """Give back unused memory where it may be much. Call it often: it seldom takes milliseconds."""
+        """Give back unused memory if there may be much. Call it often: it rarely takes milliseconds."""
         if not self._trim or time.monotonic() < self._due:
             return
         before = _resident_bytes()
@@ -83,18 +83,18 @@ def _resident_bytes() -> int:
 
 
 def most_connections(files: int, opened: int, threads: int) -> int:
-    """How many connections a process may hold that may have `files` open, and has `opened` already.
+    """How many connections a process may hold, with a limit of `files` and `opened` of them in use.
 
-    A long body or answer takes a file too, for a while: one in two connections may have one.
+    A long body or answer also takes a file for a while: half of the connections may have one.
     """
     free = files - opened - threads * _FILES_OF_A_THREAD - _OTHER_FILES
     return max(FEWEST_CONNECTIONS, min(MOST_CONNECTIONS, free * 2 // 3))
 
 
 def memory_bytes(root: Path = Path("/")) -> int:
-    """The machine's memory, or what this process's control groups (cgroups 1 or 2) may have of it if less.
+    """The machine's memory, or the limit of this process's control groups (cgroups 1 or 2) if lower.
 
-    What they tell is read below `root`.
+    Their files are read below `root`.
     """
     least = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     groups = root / "sys/fs/cgroup"
@@ -106,7 +106,7 @@ def memory_bytes(root: Path = Path("/")) -> int:
             top, name = groups / "memory", "memory.limit_in_bytes"
         else:
             continue
-        # Within a container, what is mounted may begin at its own group, which the path doesn't know of.
+        # In a container, the mount may begin at the container's own group. The path doesn't show that.
         folders = [top, *(top / part for part in _parents(path))]
         told = (line for folder in folders for line in _lines(folder / name))
         least = min([least, *(int(each) for each in told if each.isdigit())])
@@ -126,7 +126,7 @@ def _lines(file: Path) -> list[str]:
 
 
 def _raise_file_limit() -> int:
-    """Each connection is a file, and the usual limit is 1,024. The limit as it is then."""
+    """Raise the limit of open files, usually 1,024, as each connection takes one. Answers the new limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < _FILES_WANTED:
         soft = _FILES_WANTED if hard == resource.RLIM_INFINITY else min(_FILES_WANTED, hard)

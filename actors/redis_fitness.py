@@ -1,4 +1,4 @@
-"""Whether the Redis at a URL is one that Tally can work with: `run` and `check` ask this alone."""
+"""Whether Tally can work with the Redis at a URL: `run` and `check` ask only this."""
 
 import re
 import ssl
@@ -20,7 +20,7 @@ _ANSWER_SECONDS = 0.5  # twice that, to connect and to answer
 
 
 class Seen(NamedTuple):
-    """A description of the server, its faults, and what should be known of it that is none."""
+    """A description of the server, its faults, and notes that are no faults."""
 
     what: str
     faults: list[str]
@@ -31,10 +31,10 @@ class Seen(NamedTuple):
 
 
 def inspect(url: str, stream: str, replicas: int | None = None) -> Seen | None:
-    """Look at the server at `url`, be it to hear that it refuses; None when no Redis answers.
+    """Look at the server at `url`, even if it refuses; None when no Redis answers.
 
-    With `replicas`, answers wait until events are published, and that many have them. Nothing is changed
-    there. Waits at most a second for each answer.
+    `replicas` is given if answers wait for publication: that many replicas must then have the events. Nothing
+    is changed on the server. Waits at most a second for each answer.
     """
     address = RedisUrl(url)
     client = connect(url, _ANSWER_SECONDS, key=stream)
@@ -52,7 +52,7 @@ def inspect(url: str, stream: str, replicas: int | None = None) -> Seen | None:
     except NoPermissionError as error:
         return Seen("it answers", [_missing_right(error)])
     except (redis.AuthenticationError, redis.ResponseError) as error:  # the first is a ConnectionError
-        if "NOREPLICAS" in str(error):  # which passes, and is waited out
+        if "NOREPLICAS" in str(error):  # this passes, so Tally waits it out
             return Seen("it answers", [], ("min-replicas-to-write: it takes no writes before it has more",))
         return Seen("it answers", [f"it refuses: {error}"])
     except redis.RedisError as error:
@@ -65,7 +65,7 @@ def inspect(url: str, stream: str, replicas: int | None = None) -> Seen | None:
 
 
 def _refused_by_tls(error: BaseException | None) -> str | None:
-    """What TLS has against the connection; None where it failed for another reason, such as its end."""
+    """Why TLS refused the connection; None if it failed for another reason, such as end-of-file."""
     while error:
         if isinstance(error, ssl.SSLError):
             if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
@@ -79,7 +79,7 @@ def _refused_by_tls(error: BaseException | None) -> str | None:
 
 
 def _heard(client: redis.Redis) -> BaseException | None:
-    """What TLS says to who only listens. A reset, of who has sent something, can swallow it."""
+    """The TLS error seen by only listening. Once a client has sent something, a reset can hide it."""
     connection: Any = client.connection_pool.make_connection()
     try:
         with connection._connect() as listening:
@@ -98,7 +98,7 @@ def _missing_right(error: Exception) -> str:
 
 
 def _version(info: dict[str, Any]) -> str:
-    valkey = info.get("valkey_version")  # which calls itself Redis 7.2.4 besides
+    valkey = info.get("valkey_version")  # Valkey also calls itself Redis 7.2.4
     version = str(valkey or info["redis_version"])
     if not re.fullmatch(r"[\w.+~-]{1,40}", version, re.ASCII):
         raise ValueError("no version")
@@ -111,7 +111,7 @@ def _faults(info: dict[str, Any], clock_off: float, address: RedisUrl) -> Iterat
     policy = str(info.get("maxmemory_policy", ""))
     if policy.startswith("allkeys"):
         yield f"maxmemory-policy {policy} may evict the stream: set noeviction"
-    if info.get("role") == "slave" and not address.finder:  # else it is for a moment
+    if info.get("role") == "slave" and not address.finder:  # with a finder this is only momentary
         primary = Host(str(info.get("master_host")), int(info.get("master_port", 0)))
         yield f"it is a replica, which takes no writes: set redis.url to its primary, {primary}"
     if clock_off > FARTHEST_CLOCK_SECONDS:
@@ -135,7 +135,7 @@ def _of_cluster(node: Host) -> str:
 
 
 def _found(client: redis.Redis) -> str:
-    """Which server was found."""
+    """The server that was found."""
     pool = client.connection_pool
     connection: Any = pool.get_connection()
     try:
@@ -145,7 +145,7 @@ def _found(client: redis.Redis) -> str:
 
 
 def _of_replicas(info: dict[str, Any], wanted: int) -> Iterator[str]:
-    """What an answer after publication can't promise with the replicas that there are."""
+    """Promises of an answer after publication that these replicas can't keep."""
     found = int(info.get("connected_slaves", 0))
     if found < wanted:
         yield f"redis.replicas is {wanted}, and it has {found}: before that, changes are answered 503"
@@ -159,7 +159,7 @@ def _of_replicas(info: dict[str, Any], wanted: int) -> Iterator[str]:
 
 
 def _refusals(client: redis.Redis, stream: str, replicas: int | None) -> Iterator[str]:
-    """What it doesn't let Tally do with its keys, found out without doing it."""
+    """Operations on its keys that the server denies Tally, found without doing them."""
     try:
         client.exists(stream)
     except MovedError as error:
@@ -170,7 +170,7 @@ def _refusals(client: redis.Redis, stream: str, replicas: int | None) -> Iterato
         yield f"its cluster does not serve: {error}"
         return
     except (NoPermissionError, AskError):
-        pass  # told below; on its way to another node
+        pass  # told below, or the key moves to another node
     waits = bool(replicas)
     if missing := list(_missing_rights(client, stream, waits)):
         shown = ", ".join(missing[:5]) + (" and others" if missing[5:] else "")
@@ -187,7 +187,7 @@ def _refusals(client: redis.Redis, stream: str, replicas: int | None) -> Iterato
 RIGHTS = (
     "-@all +@stream +@hash +@transaction +@connection +get +set +exists +time +info +evalsha +script|load"
 )
-"""The least that is enough, in Redis's own words, as 6.2 takes them too."""
+"""The fewest rights that are enough, as ACL rules that Redis 6.2 takes too."""
 
 _OF_STREAMS: tuple[tuple[str, ...], ...] = (
     ("XADD", "{}", "*", "f", "v"),
@@ -218,9 +218,9 @@ _OF_OTHER_KEYS: tuple[tuple[str, ...], ...] = (
 
 
 def _missing_rights(client: redis.Redis, stream: str, waits: bool) -> Iterator[str]:
-    """The commands that may not be run on Tally's keys: queued in a transaction that comes to nothing.
+    """The commands that are denied on Tally's keys. They are queued in a transaction that is discarded.
 
-    Redis looks at rights when a command is queued, and at nothing else.
+    When a command is queued, Redis checks only the rights.
     """
     beside = f"{{{stream}}}:check"
     commands = [(command, key) for command in _OF_STREAMS for key in (stream, beside)]
@@ -239,5 +239,5 @@ def _missing_rights(client: redis.Redis, stream: str, waits: bool) -> Iterator[s
             except NoPermissionError:
                 yield f"{' '.join(command[: 2 if command[0] in ('XGROUP', 'XINFO') else 1])} on {key}"
     finally:
-        connection.disconnect()  # and so the transaction is gone
+        connection.disconnect()  # this discards the transaction
         pool.release(connection)

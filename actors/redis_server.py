@@ -1,4 +1,4 @@
-"""The private Redis: a redis-server for a machine that has none."""
+"""The private Redis: Tally runs one on a machine that has none."""
 
 import os
 import signal
@@ -28,17 +28,17 @@ _LOG = "redis.log"
 
 
 class Choice(NamedTuple):
-    """Which Redis carries the stream, in a line for the user; `server` is the private one to start, if so."""
+    """Which Redis carries the stream, in a line for the user, and the private `server` to start, if any."""
 
     server: Server | None
     told: str
 
 
 def choose(settings: Settings, may_start: bool = True) -> Choice:
-    """Decide whether to start a private server; starts and makes nothing.
+    """Decide whether to start a private server. Starts and creates nothing.
 
-    Waits at most a second for the one at `redis.url`. Raises CannotStart when that one is unfit, or when
-    the settings ask for a private one that can't be had.
+    Waits at most a second for the one at `redis.url`. Raises CannotStart when that one is unfit, or when the
+    settings ask for a private one and there is none to run.
     """
     address, mode = settings.redis.address, settings.redis.embedded
     seen = inspect(settings.redis.full_url, settings.redis.stream, settings.waits_for_replicas)
@@ -78,7 +78,7 @@ def ping(url: str) -> None:
     client = connect(url, answer_seconds=0.5)
     try:
         client.ping()
-    except redis.AuthenticationError as error:  # to redis-py, a connection that failed
+    except redis.AuthenticationError as error:  # redis-py counts it as a failed connection
         raise redis.ResponseError(str(error)) from error
     finally:
         client.close()
@@ -90,7 +90,7 @@ def configuration(address: RedisUrl, directory: Path, users: Iterable[tuple[str,
         ("bind", address.host.name),
         ("port", str(address.host.port)),
         ("protected-mode", "yes"),
-        ("dir", str(directory)),  # what follows is looked for in it
+        ("dir", str(directory)),  # later paths are relative to it
         ("unixsocket", redis_access.SOCKET),
         ("unixsocketperm", "700"),
         ("logfile", _LOG),
@@ -104,15 +104,16 @@ def configuration(address: RedisUrl, directory: Path, users: Iterable[tuple[str,
 
 
 def _quoted(value: str) -> str:
-    """A value as redis.conf takes any: in quotes, byte for byte."""
+    """A value in quotes, escaped byte by byte, so that redis.conf takes any."""
     return '"' + "".join(f"\\x{byte:02x}" for byte in value.encode()) + '"'
 
 
 def run(actor: Actor, settings: Settings, server: Server, own_url: str, place: Place | None) -> None:
-    """Run a private server until told to stop; ends with CannotStart when it ends by itself, or can't be had.
+    """Run a private server until told to stop. Raises CannotStart when it ends by itself or can't start.
 
-    `own_url` is how Tally's processes reach it, with the password that they know. It is started only while
-    the data directory is the one at `place`: another that is there now may have a server of its own.
+    `own_url` is the URL that Tally's processes use, with the password that they know. The server is started
+    only while the data directory is still the one at `place`: another directory there may have its own
+    server.
     """
     directory = redis_access.directory_of(settings)
     if place_of(settings.directory) != place:
@@ -139,20 +140,18 @@ def run(actor: Actor, settings: Settings, server: Server, own_url: str, place: P
 
 
 def _prepare(settings: Settings, server: Server, own_url: str) -> str:
-    """Make what the server needs and answer its configuration, also where it was taken away meanwhile."""
+    """Make the server's files, even if they were removed meanwhile, and answer its configuration."""
     directory = redis_access.directory_of(settings)
-    directory.mkdir(
-        mode=0o700, exist_ok=True
-    )  # not where the data directory itself is gone: it may come back
+    directory.mkdir(mode=0o700, exist_ok=True)  # fails if the data directory is gone: it may come back
     password = unquote(urlsplit(own_url).password or "")
     redis_access.PASSWORD.keep(directory, password.encode())
-    note_writer(directory, server.release)  # before it starts: it may change the files, and then not get up
+    note_writer(directory, server.release)  # before the start: the server may change the files and then fail
     users = redis_access.users(settings.redis, password, server.release)
     return configuration(settings.redis.address, directory, users)
 
 
 def _terminate(process: "subprocess.Popen[bytes]") -> None:
-    """End the server, also where what was started is a program that has started it in turn."""
+    """End the server, also when the started program is a wrapper around it."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     process.wait()
@@ -170,7 +169,7 @@ def start(server: Path, configuration: str) -> tuple["subprocess.Popen[bytes]", 
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         pass_fds=[held],
-        start_new_session=True,  # Ctrl-C is not for it: it stops last
+        start_new_session=True,  # Ctrl-C must not reach it: it stops last
         preexec_fn=lambda: die_with_parent(signal.SIGTERM),
     )
     os.close(held)
@@ -181,9 +180,9 @@ def start(server: Path, configuration: str) -> tuple["subprocess.Popen[bytes]", 
 
 
 def _await_answer(actor: Actor, process: "subprocess.Popen[bytes]", urls: list[str], directory: Path) -> None:
-    """Wait until it answers by each of `urls` in turn, or the actor is to stop. Raises CannotStart.
+    """Wait until it answers at each of `urls` in turn, or the actor must stop. Raises CannotStart.
 
-    By the socket first: while the port may be somebody else's, it is told no password.
+    The socket comes first: the port may still be another server's, which must not get the password.
     """
     deadline = time.monotonic() + START_SECONDS
     while not actor.stopping.is_set():

@@ -1,4 +1,4 @@
-"""The relay: one for each database, it publishes the outbox in order, each event once."""
+"""The relay: each database has one. It publishes the outbox in order, each event once."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -38,13 +38,13 @@ class _Sent(NamedTuple):
 
 
 class Relay:
-    """Moves committed events from a database's outbox to the stream, name after name.
+    """Moves committed events from a database's outbox to the stream, one source name after another.
 
     `settle` asks Redis how far it has got, and mends what differs; see Standing. With `pass_over`, the events
-    are of no concern to the service that they come from: its consumers are spared them. While there is a
-    backlog, Redis is given the next `batch` before it has answered for the last. `publication` is told how
-    far it has got: what that waits for is sent again until as many replicas have it as it asks for. `holder`
-    is the database with its node's number, without which Redis takes nothing.
+    don't concern the service that they come from, and its consumers are spared them. In a backlog, Redis gets
+    the next `batch` before it has answered for the last. `publication` is told how far the relay has got. An
+    event that it waits for is sent again until enough replicas have it. `holder` names the database that
+    holds its node's number: without it, Redis takes nothing.
     """
 
     def __init__(
@@ -62,10 +62,10 @@ class Relay:
     ) -> None:
         self._publication = publication
         self._pass_over = pass_over
-        self._groups: list[str] = []  # that pass over what is published
+        self._groups: list[str] = []  # these skip the published events
         self._batch = batch
         self._publishing = Publishing(stream, publication.replicas if publication else 0, holder)
-        self._sent: list[_Sent] = []  # what has not been heard of yet, in order
+        self._sent: list[_Sent] = []  # batches without an answer yet, in order
         self._database = database
         self._outbox = Outbox(database)
         self._stream = stream
@@ -75,53 +75,52 @@ class Relay:
         self._clock = clock
         self._marked = self._outbox.published()
         self._next_mark = clock()
-        self.paces = publication is None  # where nobody waits, what comes is gathered for a moment
-        self.lack: str | None = None  # why nobody hears of what is published
+        self.paces = publication is None  # if nobody waits, events are gathered for a moment
+        self.lack: str | None = None  # why publication is not told of what is published
         self.refusal: str | None = None  # why nothing is published any more
 
     def step(self) -> int:
-        """Publish up to `batch` events, and the rest of a request; answer how many: 0 when there are no more.
+        """Publish up to `batch` events, and the rest of a request. Answers how many; 0 when none are left.
 
-        As many as that are only on their way when this returns; the next step hears of them.
-        Raises RedisError or StoreUnavailable. May be repeated after either: what was published
-        before is not published again.
+        So many may still be on their way when this returns; the next step reads the answer. Raises RedisError
+        or StoreUnavailable. May be repeated after either: no event is published twice.
         """
         last, self._last = self._last, None  # unknown again until this step has succeeded
         if last is None:
             last = self._ask()
         if self.refusal:
             return 0
-        newest = last_row(self._database) if self._publication else 0  # first: not what comes meanwhile
+        newest = last_row(self._database) if self._publication else 0  # read first, to leave out later rows
         before, again = last, False
         if self._sent:
             before = self._sent[-1].rows[-1].sequence
         elif self._is_unsure(self._outbox, last):
-            before, again = last - 1, True  # replicas are asked for what came over the same connection
+            before, again = last - 1, True  # WAIT covers only this connection's writes
         rows = _without_gap(self._outbox.batch(before, self._batch))
         if rows:
             self._send(rows, before, again)
         while self._sent and (len(self._sent) > 1 or len(rows) < self._batch):
             sent = self._sent[0]
             if not self._hear():
-                return len(sent.rows)  # Redis lacks what is before, or has another's: the next step asks
+                return len(sent.rows)  # a gap, or another's event: the next step asks
             last = sent.rows[-1].sequence
         if (not rows and self.paces) or self._clock() >= self._next_mark:
             self._mark(last)
         fresh_rows = len(rows) - again
         if not fresh_rows and not self._outbox.is_written_to:
-            return 0 if self.lack else 1  # there is another name by now: the next step asks
+            return 0 if self.lack else 1  # there is a newer name: the next step asks
         if not rows and not self.lack and self._publication and self._publication.row() < newest:
-            self._publication.reached(newest)  # what is not here any more is published, or nowhere
+            self._publication.reached(newest)  # rows that are gone were published or lost
         self._last = last
         return fresh_rows
 
     def finish(self) -> None:
-        """Note how far Redis has got, where that is known."""
+        """Note how far Redis has got, if that is known."""
         if self._last is not None:
             self._mark(self._last)
 
     def _hear(self) -> bool:
-        """Read the answer to the first batch on its way: whether Redis has taken it."""
+        """Read the answer to the first batch on its way; True if Redis took the batch."""
         try:
             answer = self._publishing.answer()
         except RedisError as error:
@@ -138,7 +137,7 @@ class Relay:
         return taken
 
     def _tell(self, row: int, replicas: int) -> None:
-        """Tell `publication` that all rows up to this one are published, on so many replicas."""
+        """Tell `publication` that all rows up to this one are published, if enough replicas have them."""
         if not self._publication:
             return
         wanted, self.lack = self._publication.replicas, None
@@ -149,30 +148,30 @@ class Relay:
 
     @property
     def is_marked(self) -> bool:
-        """Whether the database knows what is known here of how far Redis has got."""
+        """Whether the database has noted how far Redis has got, as known here."""
         return self._last in (None, self._marked)
 
     def look_again(self) -> None:
-        """Ask Redis anew what it holds at the next step."""
+        """Make the next step ask Redis again what it holds."""
         self._last = None
 
     def _is_unsure(self, outbox: Outbox, last: int) -> bool:
-        """Whether somebody waits for the last event of that name, which Redis has, until replicas have it."""
+        """Whether somebody still waits for replicas to have this name's last event, which Redis has."""
         if not self._publication or last == 0 or self._publication.row() >= outbox.row(last):
             return False
         return outbox.payload(last) is not None
 
     def _send(self, rows: list[OutboxRow], before: int, again: bool) -> None:
-        """Publish what follows `before`; what is between, if anything, is not here and can't be had."""
+        """Publish `rows`. Events between `before` and the first row, if any, are lost."""
         source, first = self._outbox.source, rows[0].sequence
         floor = self._outbox.first() - 1 if first == before + 1 else first - 1
         self._sent.append(_Sent(rows, self._clock(), again))
         self._publishing.send(source, floor, rows, self._groups, self._outbox.payload(first - 1))
 
     def _ask(self) -> int:
-        """How far Redis is with the first name that has more to tell, else with the newest.
+        """How far Redis has got with the first name that has more to publish, else with the newest.
 
-        Sets `refusal` when what it holds can't have come from here.
+        Sets `refusal` when Redis holds events that can't have come from here.
         """
         if self._sent:
             self._sent.clear()
@@ -205,7 +204,7 @@ class Relay:
         return sorted(others | {self._database.source})
 
     def _mark(self, last: int) -> None:
-        """Note how far Redis has got: under load, seldom, for it takes the lock that requests wait for."""
+        """Note how far Redis has got. Rarely under load: it takes the lock that requests wait for."""
         self._next_mark = self._clock() + MARK_SECONDS
         if last != self._marked:
             self._outbox.mark_published(last)
@@ -214,7 +213,7 @@ class Relay:
 
 
 def _without_gap(rows: list[OutboxRow]) -> list[OutboxRow]:
-    """The rows up to the first gap: a database that was put back lacks what was nowhere any more."""
+    """The rows up to the first gap: a database that was put back lacks the events that were lost."""
     if not rows or rows[-1].sequence - rows[0].sequence == len(rows) - 1:
         return rows
     first = rows[0].sequence
@@ -222,7 +221,7 @@ def _without_gap(rows: list[OutboxRow]) -> list[OutboxRow]:
 
 
 def refusal(outbox: Outbox, published: Published) -> str | None:
-    """Why nothing may be published from this outbox: what is on the stream can't have come from it."""
+    """Why this outbox may publish nothing: the stream's events can't have come from it."""
     if agrees(outbox, published):
         return None
     return (
@@ -236,9 +235,9 @@ def run(
 ) -> None:
     """Publish whenever the doorbell rings, and look every second; at the end, drain the outbox.
 
-    `answer` gives groups a part of what they have asked for, and tells whether there is more.
+    `answer` sends groups a part of the events that they asked for, and tells whether there are more.
 
-    The actor is ready once it has compared the database with the stream, and healed what can be.
+    The actor is ready once it has compared the database with the stream, and healed it if possible.
     """
 
     def step() -> str | None:
@@ -256,7 +255,7 @@ def run(
                 relay.look_again()
         return relay.refusal or relay.lack
 
-    actor.attempt(relay.step)  # what is written is published when Redis is back
+    actor.attempt(relay.step)  # if Redis is away, events are published once it is back
     actor.ready()
     actor.repeat(step)
     try:

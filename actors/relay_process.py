@@ -41,20 +41,20 @@ from tally.store.shared_revocations import SharedRevocations
 from tally.store.stream import EventStream, RedisError
 from tally.store.write_permission import Refusal
 
-LOOK_SECONDS = 1.0  # until it is looked again whether a database is at work elsewhere
-RETRY_SECONDS = 0.5  # until Redis answers, where nothing can be done without
+LOOK_SECONDS = 1.0  # between two looks whether a database is at work elsewhere
+RETRY_SECONDS = 0.5  # between two tries when nothing can be done without Redis
 
 _log = structlog.get_logger()
 
 
 class RelayProcess:
-    """Runs a service's relay; first it makes customers.db, where there is none."""
+    """Runs a service's relay. First makes customers.db, if there is none."""
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
 
     def run(self, actor: Actor, service: str) -> None:
-        """Be the relay until the actor is to stop."""
+        """Be the relay until the actor must stop."""
         stream = self._shared.stream(actor)
         if SERVICES[service].is_made_late and not self._begin(actor, stream):
             return
@@ -72,7 +72,7 @@ class RelayProcess:
                 membership.leave()
 
     def _publish(self, actor: Actor, database: Database, stream: EventStream, membership: Membership) -> None:
-        """Be the relay of a primary, until the actor is to stop. Raises Replaced once it is a standby's."""
+        """Be a primary's relay until the actor must stop. Raises Replaced once it is a standby's."""
         service, permission = database.service, self._shared.permissions[database.service]
         kind = SERVICES[service]
         permission.confirm(False)
@@ -109,13 +109,13 @@ class RelayProcess:
         )
 
     def _follow(self, actor: Actor, database: Database, stream: EventStream, membership: Membership) -> None:
-        """Be the relay of a standby, until it is promoted, or the actor is to stop."""
+        """Be a standby's relay until it is promoted, or the actor must stop."""
         self._refuse(database)
         follower = Follower(SERVICES[database.service].store(database), stream, actor.beat)
         watch = standby.Watch(self._shared.settings.node.failover_seconds)
 
         def look() -> None:
-            self._refuse(database)  # the primary may be another by now
+            self._refuse(database)  # the primary may have changed
             hand_over(database, stream)
             leases = leases_of(stream, database.node)
             info: Any = stream.client.info("server")
@@ -140,7 +140,7 @@ class RelayProcess:
         self._shared.permissions[database.service].refuse(Refusal.STANDBY, url)
 
     def _fail_over(self, stream: EventStream, leases: Mapping[str, str]) -> None:
-        """Take the primary's place: with all databases that follow it, unless it shows a sign of life."""
+        """Promote all databases that follow the primary, unless it shows a sign of life."""
         try:
             if candidates := self._candidates(leases):
                 promote(stream, self._shared.settings.node.number, candidates)
@@ -148,9 +148,9 @@ class RelayProcess:
             _log.info("primary_is_alive", reason=str(alive))
 
     def _candidates(self, leases: Mapping[str, str]) -> list[Candidate]:
-        """The databases here that follow a primary, to be promoted where `leases` still tell the same.
+        """The databases here that follow a primary. They are promoted only if `leases` are still the same.
 
-        None where one of them can't be.
+        Empty if one of them can't be promoted.
         """
         found = []
         try:
@@ -177,9 +177,9 @@ class RelayProcess:
         )
 
     def _begin(self, actor: Actor, stream: EventStream) -> bool:
-        """Make customers.db where there is none, once Redis has answered; see insist_on_no_other.
+        """Make customers.db if there is none, once Redis has answered; see insist_on_no_other.
 
-        False when the actor is to stop before that.
+        False when the actor must stop before that.
         """
         directory, where = self._shared.settings.directory, str(self._shared.settings.redis.address)
         node = self._shared.settings.node.number
@@ -218,15 +218,15 @@ class RelayProcess:
             return database.node == self._shared.settings.node.number and not nodes.follows(database)
 
     def _may_start_without_redis(self, database: Database) -> bool:
-        """Whether it may be written to before Redis has told that it has its number."""
+        """Whether the database may be written to before Redis confirms that it has its number."""
         return bool(nodes.known_texts(database) or Outbox(database).last() or self._has_customers())
 
     def _renewing(self, stream: EventStream, take_number: Callable[[], object]) -> Callable[[int], None]:
-        """What renews the lease, and exchanges with other nodes whose tokens are good no more."""
+        """Makes the function that renews the lease, and exchanges revocations of tokens with other nodes."""
         directory = self._shared.settings.directory
 
         @contextmanager
-        def locked() -> Iterator[None]:  # like `users`: in a transaction of accounts.db, where there is one
+        def locked() -> Iterator[None]:  # like `users`: in a transaction of accounts.db, if there is one
             service = next(name for name in ("accounts", "customers") if (directory / f"{name}.db").exists())
             with closing(self._shared.open(service)) as database, database.transaction():
                 yield
@@ -242,10 +242,10 @@ class RelayProcess:
 
 
 def _wait_for_number(actor: Actor, standing: Standing, may_start: bool) -> None:
-    """Wait until a new node has its number: no request is answered before, and no id given.
+    """Wait until a new node has its number. Before that, no request is answered and no id is given.
 
-    Where another is at work in its place, wait for the end of its lease. Raises AtWorkElsewhere once that is
-    renewed. While Redis can't tell, one that `may_start` without does, and another waits.
+    If the database is at work elsewhere, wait for the end of its lease. Raises AtWorkElsewhere once that is
+    renewed. While Redis is unreachable, go on if it `may_start` without, else wait.
     """
     said: int | None = None
     while not actor.stopping.is_set():

@@ -1,4 +1,4 @@
-"""What the two services are: their databases, what events do there, and what each is made of."""
+"""The two services: their databases, how they handle events, and their parts."""
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -26,23 +26,23 @@ class Store(Healing, Protocol):
     """A service's data, in one database: Customers or Accounts."""
 
     def apply(self, events: Sequence[Event], trace_parent_of: TraceParentOf = ...) -> None:
-        """Have the effects of events, in the transaction that is open."""
+        """Apply events, in the open transaction."""
         ...
 
     def follow_up(self) -> bool:
-        """Do a part of what events have left to do, and answer whether there was any."""
+        """Do a part of the work that events deferred, and answer whether there was any."""
         ...
 
     def state(self) -> Iterable[Event] | None:
-        """What tells others how things stand, where events can't any more; None where nothing can."""
+        """Events that tell others the current state, when the old ones are gone; None if impossible."""
         ...
 
 
 class Service(NamedTuple):
-    """A service: its database, the events that change something in it, and what acts on it.
+    """A service: its database, the events that change something in it, and the actors' parts that use it.
 
-    `source_prefix` begins the names of the sources of which it must have every event. One that `is_made_late`
-    has its database made by its relay, once Redis has told that there is no other.
+    It must have every event of the sources whose names begin with `source_prefix`. If it `is_made_late`, its
+    relay makes the database, once Redis has told that there is no other.
     """
 
     name: str
@@ -54,11 +54,11 @@ class Service(NamedTuple):
 
     @property
     def concerns_itself(self) -> bool:
-        """Whether it applies what it has published itself."""
+        """Whether it applies the events that it published itself."""
         return self.concerns == (Event,)
 
     def answering(self, database: Database, stream: EventStream) -> Answering:
-        """What answers groups that ask for the service's events."""
+        """Makes the part that answers groups that ask for the service's events."""
         store = self.store(database)
 
         def state(group: str) -> Iterable[Event] | None:
@@ -67,7 +67,7 @@ class Service(NamedTuple):
         return Answering(database, stream, state)
 
     def wants(self, database: Database, source: str) -> bool:
-        """Whether its database is to have every event of that source. Of its own it is handed none."""
+        """Whether its database must have every event of that source. It is handed none of its own."""
         return source.startswith(self.source_prefix) and source not in own_sources(database)
 
     def consumer(
@@ -110,13 +110,13 @@ class Differs(StoreError):
 
 
 def url_of(settings: Settings, service: str) -> str:
-    """Where others find the service of this machine."""
+    """The URL at which others find this machine's service."""
     node = settings.node
     return node.url_customers if service == customers.SERVICE else node.url_accounts
 
 
 def followers(directory: Path, opened: Callable[[str], Database]) -> Iterator[Database]:
-    """The databases in the directory that follow a primary, each open until the next. Raises Differs."""
+    """The databases in the directory that follow a primary, each open until the next one. Raises Differs."""
     for service in SERVICES:
         if (directory / f"{service}.db").exists():
             with closing(opened(service)) as database:

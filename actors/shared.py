@@ -1,4 +1,4 @@
-"""What the actors of one run share: made by the supervisor before it forks them."""
+"""Things that the actors of one run share. The supervisor makes them before it forks the actors."""
 
 import mmap
 import secrets
@@ -28,7 +28,7 @@ _log = structlog.get_logger()
 
 
 class NotedPlace:
-    """Which file a database was when all started, or when it was made: in memory that all actors share."""
+    """A database's file as it was at the start, or when it was made, in memory that all actors share."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -40,15 +40,15 @@ class NotedPlace:
         self._page[:] = _PLACE.pack(*(place_of(self.file) or (0, 0)))
 
     def get(self) -> Place | None:
-        """The one that was noted, None when there was none."""
+        """The noted file, None when there was none."""
         place = _PLACE.unpack(self._page[:])
         return place if any(place) else None
 
 
 class Shared:
-    """What the actors of one run share: how they reach Redis, and the sockets of their services.
+    """Shared by the actors of one run: how to reach Redis, their services' sockets, and memory.
 
-    `is_private` tells that this Redis is no other node's.
+    `is_private` tells that no other node uses this Redis.
     """
 
     def __init__(
@@ -65,17 +65,17 @@ class Shared:
         self.doorbells = {service: Doorbell() for service in SERVICES}
         self.places = {service: NotedPlace(settings.directory / f"{service}.db") for service in SERVICES}
         customers, replicas = settings.customers, settings.redis.replicas
-        self.publications: dict[str, Publication] = {}  # of the services that answer after publication
+        self.publications: dict[str, Publication] = {}  # for services that answer after publication
         if customers.answer_after == "publish":
             self.publications["customers"] = Publication(customers.processes, replicas)
         self.run = secrets.token_hex(8)
         failover = settings.node.failover_seconds
         self.permissions = {service: WritePermission(failover) for service in SERVICES}
-        self.pages: dict[str, mmap.mmap] = {}  # of each actor, made before it is forked
+        self.pages: dict[str, mmap.mmap] = {}  # one for each actor, made before it is forked
         self.minutes = {service: Minutes() for service in SERVICES}
 
     def open(self, service: str) -> Database:
-        """The database that was there when all started: no other in its place, and none that is made anew."""
+        """Open the database that was there at the start: no other in its place, and no new one."""
         database = SERVICES[service].open(
             self.settings.directory, make=False, place=self.places[service].get()
         )
@@ -85,7 +85,7 @@ class Shared:
         return database
 
     def groups(self) -> dict[str, Age]:
-        """The groups of the databases that are here, and their ages; of a service that doesn't run, too."""
+        """The groups of all databases here, with their ages, even if their service doesn't run."""
         there = (each for each in SERVICES if (self.settings.directory / f"{each}.db").exists())
         ages = {}
         for service in there:
@@ -94,9 +94,9 @@ class Shared:
         return ages
 
     def put_logs_aside(self) -> None:
-        """Where a database's file was removed or replaced, keep its log from being read into another's.
+        """If a database's file was removed or replaced, keep SQLite from reading its log into another file.
 
-        To be called when no actor runs any more.
+        Call it when no actor runs any more.
         """
         for noted in self.places.values():
             place, file = noted.get(), noted.file
@@ -108,7 +108,7 @@ class Shared:
                     log.replace(f"{log}.of-the-one-that-is-gone")
 
     def let_go_of_listeners(self, keep: str | None = None) -> None:
-        """In an actor that doesn't serve them: a port refuses once nobody holds it, and not before."""
+        """Close listeners in an actor that doesn't serve them: a port refuses only once nobody holds it."""
         for service, listener in self.listeners.items():
             if service != keep:
                 listener.close()
@@ -118,5 +118,5 @@ class Shared:
         return EventStream.at(self.redis_url, self.settings.redis.stream, expect=actor.expect)
 
     def figures(self, actor: Actor) -> Figures:
-        """Where the actor counts; made before it was forked."""
+        """The actor's figures, made before it was forked."""
         return Figures(self.pages[actor.name])

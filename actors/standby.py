@@ -12,16 +12,16 @@ from tally.store.stream import RedisError
 from tally.store.write_permission import boot_clock
 
 BLOCK_MS = 100  # how long it waits for the next entry
-LOOK_SECONDS = 0.5  # how often it looks whether it is the primary now, and whether that is still there
+LOOK_SECONDS = 0.5  # how often it checks whether it was promoted, and whether the primary is alive
 
 _log = structlog.get_logger()
 
 
 class Watch:
-    """Whether a primary has shown no sign of life for so long that another is to take its place.
+    """Tells when a primary was silent for so long that a standby must take its place.
 
-    It counts from the last renewal of its leases that was seen here, by the clock of this machine, and anew
-    when Redis was replaced or couldn't be reached: the primary may have had the same trouble.
+    It counts from the last renewal of the primary's leases that was seen here, by this machine's clock. It
+    starts again when Redis was replaced or couldn't be reached: the primary may have had the same trouble.
     """
 
     def __init__(self, failover_seconds: float, clock: Callable[[], float] = boot_clock) -> None:
@@ -31,13 +31,13 @@ class Watch:
         self._since = clock()
 
     def sees(self, leases: Mapping[str, str], redis: str) -> bool:
-        """Whether all leases of those that have the number have lapsed, as they are told by that Redis."""
+        """Whether all leases of the databases with that number have lapsed, as told by that Redis."""
         if (leases, redis) != self._seen:
             self._seen, self._since = (leases, redis), self._clock()
         return self._seconds > 0 and self._clock() - self._since >= self._seconds
 
     def sees_nothing(self) -> None:
-        """Redis did not answer."""
+        """Start again: Redis did not answer."""
         self._seen = None
 
 
@@ -49,10 +49,10 @@ def run(
     look: Callable[[], None],
     lost: Callable[[], None],
 ) -> None:
-    """Follow until the actor is to stop, or it `is_promoted`.
+    """Follow until the actor must stop, or it `is_promoted`.
 
-    `look` is called every LOOK_SECONDS while Redis answers, `lost` where it doesn't. The actor is ready once
-    it has taken in what the stream had.
+    `look` is called every LOOK_SECONDS while Redis answers, `lost` when it doesn't. The actor is ready once
+    it has taken in everything on the stream.
     """
     next_look = 0.0
     promoted = False

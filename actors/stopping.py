@@ -14,10 +14,10 @@ class Readable(Protocol):
 
 
 class StopOrder:
-    """Whether to stop; once it is set it stays so.
+    """Whether to stop. Once set, it stays set.
 
-    It can be set in a signal handler, which a threading.Event can't: that takes a lock to be set. The code
-    that the handler interrupts may hold the lock, and then both wait for ever.
+    Unlike a threading.Event, it can be set in a signal handler. An Event takes a lock to be set. The code
+    that the handler interrupts may hold that lock, and then both wait for ever.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class StopOrder:
         os.set_blocking(self._wake, False)
 
     def set(self) -> None:
-        """Wake who waits, now and later. Safe in a signal handler; may be repeated."""
+        """Wake every waiter, now and later. Safe in a signal handler; may be repeated."""
         self._is_set = True
         try:
             os.write(self._wake, b"!")
@@ -42,6 +42,6 @@ class StopOrder:
         return bool(select.select([self._woken, *others], [], [], seconds)[0])
 
     def close(self) -> None:
-        """Give the descriptors back. It can't be set or waited for any more."""
+        """Close the descriptors. After that it can't be set or waited for."""
         os.close(self._woken)
         os.close(self._wake)

@@ -1,7 +1,7 @@
-"""The supervisor: starts the actors, restarts what dies, replaces what hangs, stops all in order.
+"""The supervisor: starts the actors, restarts dead ones, replaces hanging ones, stops all in order.
 
-It has one thread and opens no database and no connection of its own, so that forking it is safe;
-an actor begins with every module loaded and is at work within milliseconds.
+It has one thread and opens no database and no connection of its own, so forking it is safe. An actor begins
+with every module loaded and is at work within milliseconds.
 """
 
 import enum
@@ -22,10 +22,10 @@ from tally.actors.actor import Main, Report
 from tally.actors.control import ActorStatus, ControlSocket
 from tally.config import LogSettings, SupervisorSettings
 
-STABLE_SECONDS = 1.0  # an actor that has been ready for so long starts afresh when it dies
-STACK_SECONDS = 1.0  # what hangs has so long to write its stack
+STABLE_SECONDS = 1.0  # an actor that was ready for so long restarts at once when it dies
+STACK_SECONDS = 1.0  # how long a hanging actor has to write its stack
 FAILING_AFTER = 3  # early deaths in a row after which an actor is said to be failing
-LATE_SECONDS = 0.5  # a turn that takes so much longer than it waited: the supervisor itself did not run
+LATE_SECONDS = 0.5  # a turn this much longer than its wait means that the supervisor itself did not run
 _ORDERS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 _log = structlog.get_logger()
@@ -33,7 +33,7 @@ _fork = multiprocessing.get_context("fork")
 
 
 class Stage(enum.IntEnum):
-    """When an actor is stopped: the lower the sooner."""
+    """When an actor is stopped: lower stages first."""
 
     HTTP = 1
     CONSUMER = 2
@@ -42,7 +42,7 @@ class Stage(enum.IntEnum):
 
 
 class ActorSpec(msgspec.Struct, frozen=True):
-    """An actor as it is to be: its name, what it runs, when it stops, and where it is reached."""
+    """The specification of an actor: its name, its main function, when it stops, and its address."""
 
     name: str
     main: Main
@@ -51,17 +51,17 @@ class ActorSpec(msgspec.Struct, frozen=True):
 
 
 class State(enum.StrEnum):
-    """Where an actor is in its life."""
+    """A state in an actor's life."""
 
     STARTING = "starting"
     RUNNING = "running"
-    STOPPING = "stopping"  # told to end, for good or to be started anew
-    WAITING = "waiting"  # dead, to be started again at `restart_at`
+    STOPPING = "stopping"  # told to end, for good or to be restarted
+    WAITING = "waiting"  # dead, will be started again at `restart_at`
     STOPPED = "stopped"
 
 
 class Child:
-    """An actor as it is: its process, and what the supervisor knows of it. Times are monotonic."""
+    """A running actor: its process, and the supervisor's knowledge of it. Times are monotonic."""
 
     def __init__(self, spec: ActorSpec) -> None:
         self.spec = spec
@@ -71,7 +71,7 @@ class Child:
         self.ready_at: float | None = None
         self.beat_at = 0.0
         self.restart_at = 0.0
-        self.end_by: float | None = None  # told to end: when it is killed
+        self.end_by: float | None = None  # once told to end: when it is killed
         self.early_deaths = 0
         self.restarts = 0
         self.trouble: str | None = None
@@ -84,7 +84,7 @@ class Child:
         return pid
 
     def describe(self) -> ActorStatus:
-        """The actor for those who ask."""
+        """The actor's status, for the control socket."""
         failing = self.early_deaths >= FAILING_AFTER and self.state is not State.RUNNING
         return ActorStatus(
             name=self.spec.name,
@@ -105,8 +105,8 @@ class StartFailed(Exception):
 class Supervisor:
     """Runs `specs` until it is told to stop; `on_ready` is called once all of them are ready.
 
-    `private` are descriptors that no actor may inherit; at `control` it tells how the actors do.
-    `before_stop` is called before the first actor is told to stop.
+    No actor may inherit the descriptors `private`. `control` tells clients the actors' states. `before_stop`
+    is called before the first actor is told to stop.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class Supervisor:
         self._private = [*private, *([control.fileno()] if control else [])]
         self._to_renew: list[Child] = []  # by SIGHUP, one after another
         self._renewing: Child | None = None  # the one whose turn it is
-        self._now = time.monotonic()  # when this turn began to react: what all actors are judged by
+        self._now = time.monotonic()  # when this turn began to react: the time that all actors are judged by
         self._booted = False
         self._stopping = False
         self._orders: list[int] = []
@@ -164,9 +164,9 @@ class Supervisor:
         return sum(order != signal.SIGHUP for order in self._orders)
 
     def _boot(self) -> None:
-        """Start stage after stage, the last to stop first, and wait until all are ready.
+        """Start stage after stage, in reverse order of stopping, and wait until all are ready.
 
-        A request is only answered once the relay has seen that the database is not an old copy, and that a
+        So no request is answered before the relay has checked that the database is no old copy, and that a
         new one doesn't take another's place.
         """
         for stage in reversed(Stage):
@@ -181,7 +181,7 @@ class Supervisor:
         self._on_ready(self.children)
 
     def _step(self, timeout: float = 1.0) -> None:
-        """One turn: wait for a report, a death, an order or a time to come, and react."""
+        """One turn: wait for a report, a death, an order or a due time, and react."""
         now = time.monotonic()
         due = [child.restart_at - now for child in self.children if child.state is State.WAITING]
         due += [child.end_by - now for child in self.children if child.end_by is not None]
@@ -204,11 +204,11 @@ class Supervisor:
                 self._start(child)
 
     def _forgive(self, waited: float) -> None:
-        """Begin to react. Where this process has not run for a while, the others may not have either.
+        """Begin to react. If this process did not run for a while, the others may not have run either.
 
-        A suspended machine, a paused container, Ctrl-Z: what lives shows so only after it has gone on.
-        So the time counts against nobody: signs of life are waited for anew, once a turn that was
-        interrupted is over, and an end has its time.
+        After a suspended machine, a paused container or Ctrl-Z, a living actor shows a sign of life only once
+        it runs again. So that time counts against nobody: actors get a new grace from the next turn on, and
+        time to end is extended.
         """
         before, self._now = self._now, time.monotonic()
         passed = self._now - before
@@ -220,7 +220,7 @@ class Supervisor:
                 child.end_by += passed
 
     def _start(self, child: Child) -> None:
-        """Fork the actor. Its signals wait until it has handlers of its own for them."""
+        """Fork the actor. Its signals are blocked until it has its own handlers."""
         reading, writing = os.pipe()
         os.set_blocking(reading, False)
         signal.pthread_sigmask(signal.SIG_BLOCK, _ORDERS)
@@ -238,7 +238,7 @@ class Supervisor:
         child.trouble = None
 
     def _live(self, spec: ActorSpec, reports: int) -> None:
-        """In the actor's process: let go of what is the supervisor's, then be the actor."""
+        """In the actor's process: close the supervisor's descriptors, then be the actor."""
         own = [self._held, self._woken, self._wake, *self._private]
         own += [other.reports for other in self.children if other.reports is not None]
         for descriptor in own:
@@ -265,7 +265,7 @@ class Supervisor:
             child.failed = None
 
     def _reap(self, child: Child) -> None:
-        """Notice that an actor has ended, and decide whether and when it starts again."""
+        """Notice that an actor has ended, and decide whether and when to restart it."""
         if child.process is None or child.process.is_alive():
             return
         self._read_reports(child)
@@ -295,7 +295,7 @@ class Supervisor:
         )
 
     def _schedule_restart(self, child: Child) -> None:
-        """At once the first time, then ever later while it dies before it is stable."""
+        """Restart at once the first time, then after growing delays while it dies before it is stable."""
         now = time.monotonic()
         stable = child.ready_at is not None and now - child.ready_at >= STABLE_SECONDS
         child.early_deaths = 0 if stable else child.early_deaths + 1
@@ -305,7 +305,7 @@ class Supervisor:
         child.state = State.WAITING
 
     def _end_what_overstays(self, child: Child) -> None:
-        """Kill what was told to end and has not; end what has not beaten for `heartbeat_timeout`."""
+        """Kill an actor that overstays its end; end one that has not beaten for `heartbeat_timeout`."""
         if child.process is None:
             return
         if child.end_by is not None:
@@ -319,9 +319,9 @@ class Supervisor:
             os.kill(child.process.pid, signal.SIGCONT)  # also when it was stopped
 
     def _renew(self) -> None:
-        """After SIGHUP: end the actors one after another, each once the one before is ready again.
+        """After SIGHUP: end the actors one by one, each once the previous one is ready again.
 
-        Redis is left alone: it holds no code of ours, and everything waits for it.
+        Redis is left alone: it runs no code of ours, and everything would wait for it.
         """
         if signal.SIGHUP in self._orders:
             self._orders.remove(signal.SIGHUP)
@@ -342,7 +342,7 @@ class Supervisor:
             self._renewing = None
 
     def _stop(self) -> None:
-        """Stop stage after stage; what outlives `stop_timeout` is killed, and all at a second order."""
+        """Stop stage after stage. Kill actors that outlive `stop_timeout`, and all on a second order."""
         self._stopping = True
         self._before_stop()
         for stage in Stage:

@@ -1,11 +1,11 @@
-"""What systemd wants to hear from a service of Type=notify; see sd_notify(3)."""
+"""Notifies systemd, for a service of Type=notify; see sd_notify(3)."""
 
 import os
 import socket
 
 
 def tell(state: str) -> None:
-    """Tell systemd, if it started this process and waits to hear. Never blocks; may be repeated."""
+    """Tell systemd a state, if it started this process and waits for it. Never blocks; may be repeated."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
@@ -16,4 +16,4 @@ def tell(state: str) -> None:
         try:
             sender.sendto(state.encode(), address)
         except OSError:
-            return  # nobody listens; systemd, which always does, would say that the start took too long
+            return  # nobody listens; systemd always does, and would report that the start took too long

@@ -1,4 +1,4 @@
-"""The writing of answers: headers and bodies, problems, and long answers in several goes."""
+"""Writes answers: headers and bodies, problems, and long answers in several turns."""
 
 from collections.abc import Iterator
 from functools import lru_cache
@@ -10,11 +10,11 @@ from waitress.utilities import build_http_date
 from tally.http.after import WAITS_UNTIL
 from tally.http.problems import CONTENT_TYPE, render
 
-TURN_BYTES = 1024**2  # of a long answer; then it is the next one's turn
+TURN_BYTES = 1024**2  # of a long answer; then the next one has its turn
 
 
 class ProblemTask(waitress.task.ErrorTask):  # type: ignore[misc]
-    """Answers as a problem what is refused here, and what waitress itself refuses."""
+    """Answers requests that are refused here or by waitress itself, with a problem document."""
 
     def execute(self) -> None:
         """Send the answer."""
@@ -34,21 +34,21 @@ def _http_date(seconds: int) -> str:
 
 
 class Paused(BaseException):
-    """Stops an answer until its client has read some of it. No Exception: waitress would answer that."""
+    """Stops an answer until its client has read some of it. Not an Exception: waitress would answer that."""
 
     def __init__(self, task: "Task") -> None:
         self.task = task
 
 
 class Task(waitress.task.WSGITask):  # type: ignore[misc]
-    """Answers a request. The answer can be prepared before it is sent; a long one is made in several goes."""
+    """Answers a request. The answer can be prepared before it is sent; a long one takes several turns."""
 
-    is_long = False  # so long that others may make it
+    is_long = False  # so long that the threads for long answers make it
     _answer: Any = None
     _pieces: Iterator[bytes] | None = None
 
     def prepare(self) -> None:
-        """Make the answer, and keep it. An earlier try may have read the body."""
+        """Make the answer, and keep it. Rewinds the body: an earlier try may have read it."""
         environ = self.get_environment()
         environ["wsgi.input"].seek(0)
         if self.channel.waited_until is not None:
@@ -66,12 +66,12 @@ class Task(waitress.task.WSGITask):  # type: ignore[misc]
                 self.response_headers.append(header)
 
     def build_response_header(self) -> bytes:
-        """Build the header: the plain case here, in 5 µs, where waitress takes 13."""
+        """Build the header. The plain case takes 5 µs here; waitress takes 13."""
         is_streamed = self.content_length is None and self.has_body
         if is_streamed or self.version != "1.1" or "CONNECTION" in self.request.headers:
             head: bytes = super().build_response_header()
             if self.request.command == "HEAD":
-                self.chunked_response = False  # or the last chunk, which is empty, would be sent all the same
+                self.chunked_response = False  # else the last, empty chunk would still be sent
             return head
         lines = [f"HTTP/1.1 {self.status}"]
         lines += [f"{name.title()}: {value}" for name, value in self.response_headers]
@@ -81,7 +81,7 @@ class Task(waitress.task.WSGITask):  # type: ignore[misc]
         return "\r\n".join(lines).encode("latin-1")
 
     def execute(self) -> None:
-        """Send the answer. Raises Paused when it is others' turn, or the client has enough to read."""
+        """Send the answer. Raises Paused when others have their turn, or the client has enough to read."""
         if self._answer is None:
             self.prepare()
         try:
@@ -100,14 +100,14 @@ class Task(waitress.task.WSGITask):  # type: ignore[misc]
         self.channel.answered = True
 
     def close(self) -> None:
-        """Let go of the answer. May be repeated."""
+        """Release the answer. May be repeated."""
         answer, self._answer = self._answer, None
         if answer is not None:
             answer.close()
 
     def _stream(self) -> None:
         self._pieces = self._pieces or iter(self._answer)
-        left = TURN_BYTES if self.is_long else 0  # a piece at first: who answers all others has no more time
+        left = TURN_BYTES if self.is_long else 0  # one piece at first: this thread has to answer others
         for piece in self._pieces:
             self.write(piece)
             left -= len(piece)

@@ -1,6 +1,6 @@
 """A connection: its requests are read ahead, answered one by one, and no thread waits for its client.
 
-No later release of waitress makes anything of this needless yet.
+No later release of waitress makes any of this needless yet.
 """
 
 import sys
@@ -16,15 +16,15 @@ from tally.http.after import NotYet
 from tally.http.requests import ANSWERED
 from tally.store.errors import StoreError
 
-MOST_AHEAD = 4  # requests of a connection that are read at once: each takes a hundred times its bytes
-MOST_UNREAD_BYTES = 768 * 1024  # of an answer; then it is made no further. From a MiB on it would be a file
-MOST_SENT_BYTES = 1024**2  # in one buffer of an answer: it lets go of nothing before all of it is sent
-SEND_BYTES = 64 * 1024  # what is less is sent by the loop, header and body and several clients' at once
+MOST_AHEAD = 4  # requests of a connection read ahead: each takes a hundred times its bytes
+MOST_UNREAD_BYTES = 768 * 1024  # of an answer; beyond, it is not continued. From a MiB on it would be a file
+MOST_SENT_BYTES = 1024**2  # in one buffer of an answer: it frees nothing before all of it is sent
+SEND_BYTES = 64 * 1024  # less is sent by the loop: header and body, and several clients', at once
 RETRY = ("Retry-After", "1")
 
 
 class Clock:
-    """waitress tells idle connections by the wall clock; one that is set would end them all."""
+    """A monotonic clock for waitress. By the wall clock, setting it would end all idle connections."""
 
     time = staticmethod(time.monotonic)
 
@@ -33,56 +33,56 @@ waitress.channel.time = Clock
 
 
 class Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
-    """A connection. Its requests are answered one by one, by threads; the loop reads, and sends what is left.
+    """A connection. Threads answer its requests one by one; the loop reads, and sends the rest.
 
-    No thread waits for a client. An answer of which much is unread is put aside (`parked`), and so is a
-    request behind such answers; the loop hands it to a thread again once the client has read.
+    No thread waits for a client. An answer with many unread bytes is put aside (`parked`), and so is a
+    request behind such answers. The loop hands it to a thread again once the client has read.
     """
 
     parser_class = Parser
     error_task_class = ProblemTask
     requests: list[Any]
-    current_outbuf_count: int  # waitress's: the bytes that were given to the newest buffer
+    current_outbuf_count: int  # waitress's: how many bytes the newest buffer got
     parked = False
-    answered = False  # an answer is whole: it doesn't wait for the next one to be sent
+    answered = False  # an answer is complete: send it without waiting for the next one
     request: Any
     sent_continue: bool
     _begun: Task | None = None
-    follows = False  # the request that waits came behind another one
-    waited_until: float | None = None  # the first request has waited: see NotYet
+    follows = False  # the waiting request came behind another one
+    waited_until: float | None = None  # set if the first request has waited: see NotYet
     _sending = False
-    _unparsed = b""  # what has come behind the requests that wait
+    _unparsed = b""  # the bytes behind the waiting requests
 
     @staticmethod
     def task_class(channel: "Channel", request: Any) -> Task:
-        """Waitress's name for what makes a task: the one that is begun already, when there is one."""
+        """waitress's hook that makes a task: answers the task that has begun already, if there is one."""
         begun, channel._begun = channel._begun, None
         return begun or Task(channel, request)
 
     def is_full(self) -> bool:
-        """Whether so much is unread, by this client or by all together, that no more is to be made."""
+        """Whether this client, or all together, have so much unread that nothing more may be made."""
         unread, most = self.total_outbufs_len, self.server.limits.unsent_bytes
         return bool(unread > MOST_UNREAD_BYTES or (unread > SEND_BYTES and self.server.unsent() > most))
 
     @property
     def is_long(self) -> bool:
-        """Whether a long answer is begun."""
+        """Whether a long answer has begun."""
         return bool(self._begun and self._begun.is_long)
 
     def body_bytes(self) -> int:
-        """How large the bodies of its requests are, as far as that is known."""
+        """The size of its requests' bodies, as far as known."""
         every = [*self.requests, *([self.request] if self.request else [])]
         return sum(each.size() for each in every)
 
     def received(self, data: bytes) -> None:
-        """Take in what has come, but no more requests than MOST_AHEAD."""
+        """Take in received bytes, but parse no more requests than MOST_AHEAD."""
         with self.requests_lock:
             self.follows = bool(self.requests)
             self._unparsed += data
             self._parse()
 
     def _parse(self) -> None:
-        """Parse up to MOST_AHEAD requests. To be called with the lock of the requests."""
+        """Parse up to MOST_AHEAD requests. The caller holds the lock of the requests."""
         if self.will_close or self.close_when_flushed:
             self._unparsed = b""
         while self._unparsed and len(self.requests) < MOST_AHEAD:
@@ -101,7 +101,7 @@ class Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
                     self.server.add_task(self)
 
     def writable(self) -> bool:
-        """Whether the loop is to send. Not while a thread does, or it would turn without rest."""
+        """Whether the loop must send. Not while a thread sends, or the loop would spin."""
         if self.will_close or self.close_when_flushed or self.parked:
             return True
         if not self.total_outbufs_len or self._sending:
@@ -109,8 +109,8 @@ class Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
         return self.answered or not self.requests or self.total_outbufs_len >= SEND_BYTES
 
     def handle_write(self) -> None:
-        """Send what the client takes; close, or go on with what is parked, when that is due."""
-        self.answered = False  # at first, as a thread may set it meanwhile
+        """Send what the client takes. Then close, or resume a parked answer, if due."""
+        self.answered = False  # reset first, as a thread may set it meanwhile
         self._flush_exception(self._flush_some_if_lockable)
         if self.total_outbufs_len:
             self.answered = True
@@ -123,23 +123,23 @@ class Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
             self.server.add_task(self)
 
     def write_soon(self, data: Any) -> int:
-        """Send much of an answer at once, as far as the client takes it; what is left is the loop's."""
+        """Send as much of an answer as the client takes; the loop sends the rest."""
         self._sending = True
         try:
             written: int = super().write_soon(data)
         finally:
             self._sending = False
         if self.current_outbuf_count - self.total_outbufs_len >= MOST_SENT_BYTES:
-            self.current_outbuf_count = self.adj.outbuf_high_watermark  # the next piece begins another
+            self.current_outbuf_count = self.adj.outbuf_high_watermark  # the next piece begins a new buffer
         if self.total_outbufs_len >= SEND_BYTES:
             self.server.pull_trigger()
         return written
 
     def _flush_outbufs_below_high_watermark(self) -> None:
-        """waitress would have the thread wait here."""
+        """Do nothing: waitress would make the thread wait here."""
 
     def work(self) -> None:
-        """Make the answer to the first request that waits; see Job."""
+        """Make the answer to the first waiting request; see Job."""
         self._begun = None
         if self.connected:
             task = Task(self, self.requests[0])
@@ -147,13 +147,13 @@ class Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
             self._begun = task
 
     def finish(self) -> None:
-        """Send it; 500 where there is none."""
+        """Send the answer; 500 if there is none."""
         if self.connected and self._begun is None:
             self.requests[0].error = InternalServerError("This is a fault of the service; its log tells more")
         self.service()
 
     def fail(self, reason: StoreError) -> None:
-        """Send 503 in the place of what was made."""
+        """Send 503 in place of the answer."""
         if self._begun:
             self._begun.environ[ANSWERED] = "503"
             self._begun.close()
@@ -163,7 +163,7 @@ class Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
         self.service()
 
     def service(self) -> None:
-        """Answer one request; when the process is about to end, as the last on its connection."""
+        """Answer one request. If the process is about to end, it is the last one on its connection."""
         if not self.server.accepting:
             self.requests[0].headers["CONNECTION"] = "close"
         if not self.connected and self._begun:
@@ -183,7 +183,7 @@ class Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
                 self._parse()
 
     def handle_close(self) -> None:
-        """Close, and release what is parked: no thread does that."""
+        """Close, and release a parked answer: no thread does that."""
         super().handle_close()
         if self.parked:
             self.parked = False
@@ -194,7 +194,7 @@ class Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
             self.requests = []
 
     def handle_error(self) -> None:
-        """A fault of the surroundings, such as no file left for a long body, is told in a line."""
+        """Log a fault of the surroundings, such as no file left for a long body, in one line."""
         error = sys.exc_info()[1]
         if isinstance(error, OSError):
             self.server.tell_failed(error)

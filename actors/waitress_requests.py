@@ -1,9 +1,9 @@
-"""waitress's parser, made strict: where a request ends must be beyond doubt (RFC 9112).
+"""waitress's parser, made strict: the end of a request must be beyond doubt (RFC 9112).
 
-A proxy in front may read a doubtful request otherwise; then what one client sends is carried out as
-another's. A later release will make some of this needless. On waitress's main branch of March 2026, two Hosts
-or two Content-Lengths are 400 (pull request 484), and `chunked` twice is 501 (474). A Content-Length beside a
-coding closes the connection there (475), but is answered.
+A proxy in front may read a doubtful request differently. Then bytes that one client sends are carried out as
+another client's request. A later release will make some of this needless. On waitress's main branch of March
+2026, two Hosts or two Content-Lengths are 400 (pull request 484), and `chunked` twice is 501 (474). There, a
+Content-Length beside a coding closes the connection (475), but is still answered.
 """
 
 import re
@@ -21,9 +21,9 @@ from waitress.utilities import BadRequest, Error
 from tally.http.service import BATCH_BODY
 
 MOST_HEADER_BYTES = 32 * 1024  # of a request, and of the trailers behind chunks
-MOST_BODY_BYTES = 2 * BATCH_BODY  # up to here a body that is refused is read, so that its sender hears why
-KNOWN_HEADER_BYTES = 1024  # up to which a header is remembered: most are the same as one before
-LARGE_BODY_BYTES = 64 * 1024  # beyond that, whoever sends it is asked for a token first
+MOST_BODY_BYTES = 2 * BATCH_BODY  # a refused body is read up to here, so that its sender gets the reason
+KNOWN_HEADER_BYTES = 1024  # longer headers are not remembered: most repeat an earlier one
+LARGE_BODY_BYTES = 64 * 1024  # beyond it, the sender needs a valid token first
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _REQUEST_LINE = re.compile(_TOKEN + rb" [!-~]+ HTTP/([0-9]\.[0-9])\r\n")
@@ -41,7 +41,7 @@ _LONGEST_CHUNK_LINE = 1024
 
 
 class Refused(Error):  # type: ignore[misc]
-    """Why a request is not carried out, with the status and the header that tell it."""
+    """The reason to refuse a request, with the answer's status and header."""
 
     def __init__(self, code: int, reason: str, body: str, *headers: tuple[str, str]) -> None:
         super().__init__(body)
@@ -49,12 +49,12 @@ class Refused(Error):  # type: ignore[misc]
 
 
 class Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
-    """Refuses with 400 what HTTP forbids. waitress takes much of that, each in a way of its own.
+    """Refuses with 400 what HTTP forbids. waitress accepts much of it, in its own way.
 
-    A proxy in front may take it in another way; then what one client sends is carried out as another's.
+    A proxy in front may read it differently. Then bytes of one client are carried out as another's request.
     """
 
-    command = path = ""  # of what can't be read, until it is
+    command = path = ""  # empty until the request line is read
     body_rcv: Any
     completed: bool
     content_length: int
@@ -62,7 +62,7 @@ class Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
     _room_for = 0  # bytes that came in chunks
 
     def received(self, data: bytes) -> int:
-        """Read what belongs to this request; answer how many bytes that is. After a fault, all of them."""
+        """Read this request's bytes; answer how many there were. After a fault, all of them."""
         if self.body_rcv is None:
             begun = self.header_plus
             if (begun or data)[0] <= 0x20 and not _EMPTY_LINES.match(begun + data):
@@ -76,12 +76,12 @@ class Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
             self.error = self.adj.no_room()
             self.completed = self.error is not None
         if self.error:
-            self.expect_continue = False  # else waitress asks for more of it before it tells
+            self.expect_continue = False  # else waitress asks for the body before it refuses
             return len(data)
         return taken
 
     def parse_header(self, header_plus: bytes) -> None:
-        """waitress's hook: the request line and the headers, once all of them are there."""
+        """waitress's hook: parse the request line and the headers, once all of them are there."""
         known = _known(header_plus, self.adj) if len(header_plus) <= KNOWN_HEADER_BYTES else None
         if known is None:
             self.parse_anew(header_plus)
@@ -102,14 +102,14 @@ class Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
         _insist_on_a_frame(header_plus, version)
         try:
             super().parse_header(header_plus)
-        except ValueError as error:  # a target that urllib can't split; a length of thousands of digits
+        except ValueError as error:  # urllib can't split the target, or a length has thousands of digits
             raise waitress.parser.ParsingError(str(error)) from error
         if not _is_host(self.headers.get("HOST", "none")):
             raise waitress.parser.ParsingError("The Host is none")
         if self.chunked:
             self.body_rcv = _Chunks(self.body_rcv.buf)
         elif self.body_rcv is None:
-            self.expect_continue = False  # nothing follows; waitress would take the next request for it
+            self.expect_continue = False  # no body follows; waitress would take the next request for it
         if self.chunked or LARGE_BODY_BYTES < self.content_length < MOST_BODY_BYTES:
             shown = self.headers.get("AUTHORIZATION"), self.headers.get("COOKIE")
             self.error = self.adj.refusal(*shown) or self.adj.no_room()
@@ -117,7 +117,7 @@ class Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
                 self.body_rcv, self.content_length = None, 0
 
     def size(self) -> int:
-        """How many bytes of a body there are, or will be as far as that is known."""
+        """How many bytes the body has, or will have as far as known."""
         return max(self.content_length, self.body_bytes_received)
 
     def _refuse(self, why: str) -> None:
@@ -126,9 +126,9 @@ class Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
 
 @lru_cache(maxsize=256)
 def _known(header_plus: bytes, adj: Adjustments) -> dict[str, Any] | None:
-    """What a parser finds in a header; None where a body needs more than its length. Raises ParsingError.
+    """A parser's findings in a header; None if the body needs more than a length. Raises ParsingError.
 
-    Most clients send the same header again and again: to read it was a seventh of recording an invoice.
+    Most clients send the same header again and again. Reading it took a seventh of recording an invoice.
     """
     parser = Parser(adj)
     parser.parse_anew(header_plus)
@@ -144,7 +144,7 @@ def _is_host(text: str) -> bool:
 
 
 def _version(header: bytes) -> str:
-    """The version that the request line tells. Raises ParsingError when that can't be read."""
+    """The version in the request line. Raises ParsingError when it can't be read."""
     line = _REQUEST_LINE.match(header)
     if line is None:
         raise waitress.parser.ParsingError("The request line can't be read")
@@ -152,9 +152,9 @@ def _version(header: bytes) -> str:
 
 
 def _insist_on_a_frame(header: bytes, version: str) -> None:
-    """Raises ParsingError where it is in doubt where the body ends, or a line is folded.
+    """Raises ParsingError if the end of the body is in doubt, or a line is folded.
 
-    Bare CR, LF and NUL waitress finds itself.
+    waitress itself finds bare CR, LF and NUL.
     """
     if b"\r\n " in header or b"\r\n\t" in header:
         raise waitress.parser.ParsingError("A header goes on in the next line")
@@ -175,16 +175,16 @@ def _insist_on_a_frame(header: bytes, version: str) -> None:
 
 
 def _has_bare_ends(lines: bytes) -> bool:
-    """Whether a line ends otherwise than with CR and LF, or holds NUL. A last CR may wait for its LF."""
+    """Whether a line doesn't end with CR and LF, or holds NUL. The LF of a last CR may still come."""
     lines = lines.removesuffix(b"\r")
     ends = lines.count(b"\r\n")
     return lines.count(b"\n") != ends or lines.count(b"\r") != ends or b"\0" in lines
 
 
 class _Chunks(waitress.receiver.ChunkedReceiver):  # type: ignore[misc]
-    """A body in chunks (RFC 9112, section 7.1), in the place of waitress's ChunkedReceiver.
+    """A body in chunks (RFC 9112, section 7.1). Replaces waitress's ChunkedReceiver.
 
-    That one takes a size with a line feed behind it, empty lines before a size, anything for a trailer, and
+    That one accepts a bare line feed after a size, empty lines before a size, anything as a trailer, and
     lines of any length.
     """
 
@@ -194,13 +194,13 @@ class _Chunks(waitress.receiver.ChunkedReceiver):  # type: ignore[misc]
 
     def __init__(self, buf: Any) -> None:
         super().__init__(buf)
-        self._left = 0  # of the chunk
-        self._line = b""  # the beginning of one
+        self._left = 0  # bytes left of the chunk
+        self._line = b""  # the beginning of a line
         self._expected: Callable[[bytes], None] = self._size
-        self._trailers = 0  # bytes
+        self._trailers = 0  # bytes of trailers
 
     def received(self, data: bytes) -> int:
-        """Read what belongs to the body; answer how many bytes that is."""
+        """Read the body's bytes; answer how many there were."""
         at = 0
         while at < len(data) and not self.completed:
             at = self._content(data, at) if self._left else self._rest_of_line(data, at)
@@ -239,7 +239,7 @@ class _Chunks(waitress.receiver.ChunkedReceiver):  # type: ignore[misc]
         self._expected = self._size
 
     def _trailer(self, line: bytes) -> None:
-        """Read a trailer, and ignore it."""
+        """Check a trailer, and ignore it."""
         self._trailers += len(line)
         if not line:
             self.completed = True

@@ -1,8 +1,8 @@
-"""waitress's loop, driven a turn at a time, and the threads that it gives requests to.
+"""waitress's loop, run one turn at a time, and the threads that answer its requests.
 
-All that reaches into waitress is in the files waitress_*.py. Its release is pinned (setup.cfg), as much of
-what is used is its own affair; 3.0.2 is the newest. The public drain of its pull request 499, which is open,
-would do for `stop_accepting` and `is_busy`.
+Only the files waitress_*.py use waitress's internals. They may change, so its release is pinned (setup.cfg);
+3.0.2 is the newest. The public drain of its open pull request 499 could replace `stop_accepting` and
+`is_busy`.
 """
 
 import errno
@@ -29,14 +29,14 @@ from tally.http.service import is_change
 from tally.store.group_commit import GroupCommit
 
 IDLE_SECONDS = 60
-LONG = 8  # of the threads, one in so many more makes long answers and reads large bodies, and nothing else
+LONG = 8  # one more thread for each so many; these only make long answers and read large bodies
 ACCEPTED_AT_ONCE = 32
-STALLED_SECONDS = 2.0  # a client that reads nothing for so long doesn't hold up the process's end
-TURN_SECONDS = 0.05  # then the loop looks anew: what it has to do is never a hang
-COURTESY_SECONDS = 0.005  # how long the loop lets the writing thread work before it goes on beside it
-PAUSE_SECONDS = 0.1  # without accepting, when it can't be done
-SILENCE_SECONDS = 60  # until that is told again
-COUNT_SECONDS = 0.05  # until what is unsent is counted anew
+STALLED_SECONDS = 2.0  # a client that reads nothing for so long doesn't delay the process's end
+TURN_SECONDS = 0.05  # then the loop looks again: much work must not look like a hang
+COURTESY_SECONDS = 0.005  # how long the loop waits for the writing thread before it works beside it
+PAUSE_SECONDS = 0.1  # how long accepting pauses when it fails
+SILENCE_SECONDS = 60  # between two log lines about it
+COUNT_SECONDS = 0.05  # between two counts of unsent bytes
 
 _log = structlog.get_logger()
 
@@ -44,7 +44,7 @@ waitress.server.time = Clock
 
 
 class _Behind(NamedTuple):
-    """A request that was sent before the one ahead of it was answered. It waits until the loop rests.
+    """A request that came before the one ahead of it was answered. It waits until the loop rests.
 
     Otherwise the loop would wait for the interpreter's lock at each of a thousand busy connections.
     """
@@ -73,7 +73,7 @@ class _Dispatcher(waitress.task.ThreadedTaskDispatcher):  # type: ignore[misc]
         self._behind.set_thread_count(1)
 
     def add_task(self, task: Channel) -> None:
-        """Of the loop's thread, and of the one that has just answered another request of the channel."""
+        """Hand over a request. For the loop's thread, and the one that just answered the channel."""
         request = task.requests[0]
         if task.is_full():
             task.parked = True
@@ -100,10 +100,10 @@ class _Dispatcher(waitress.task.ThreadedTaskDispatcher):  # type: ignore[misc]
 class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
     """waitress on a listening socket that others may serve as well, driven a turn at a time.
 
-    It keeps to `limits`. `trusted_proxy` is the address of a reverse proxy that tells its
-    clients' addresses, or "". With `commits`, requests that change something share them. `refusal` tells why
-    a request with these headers Authorization and Cookie is answered 401, before its large body is read. All
-    methods are of the thread that turns the loop, but `pull_trigger` and `unsent`, which any may call.
+    It keeps to `limits`. `trusted_proxy` is the address of a reverse proxy that tells its clients' addresses,
+    or "". With `commits`, requests that change something share commits. `refusal` tells why a request with
+    these headers Authorization and Cookie is answered 401, before its large body is read. Only the loop's
+    thread may call the methods, except `pull_trigger` and `unsent`, which any thread may call.
     """
 
     channel_class = Channel
@@ -130,7 +130,7 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
             outbuf_high_watermark=MOST_UNREAD_BYTES,
             ident="tally",
             send_bytes=SEND_BYTES,
-            clear_untrusted_proxy_headers=bool(trusted_proxy),  # otherwise nothing here looks at them
+            clear_untrusted_proxy_headers=bool(trusted_proxy),  # otherwise nothing here reads them
             trusted_proxy=trusted_proxy or None,
             trusted_proxy_headers={"x-forwarded-for", "x-forwarded-proto"} if trusted_proxy else set(),
         )
@@ -158,7 +158,7 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
         self.accept_connections()
 
     def turn(self, seconds: float) -> None:
-        """Wait until there is something to do, `seconds` at the most, and do it, for TURN_SECONDS or so."""
+        """Wait for work, `seconds` at the most, and do it, for TURN_SECONDS or so."""
         if self._commits:
             self._commits.let_work(COURTESY_SECONDS)
         self._is_woken = False
@@ -170,20 +170,20 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
         for number, events in ready:
             if (channel := self._map.pop(number, None)) is None:
                 continue
-            self._map[number] = channel  # behind those who wait longer
+            self._map[number] = channel  # at the end, behind longer waiters
             wasyncore.readwrite(channel, events)
             if time.monotonic() > until:
                 break
         self.rests.set()
 
     def pull_trigger(self) -> None:
-        """Wake the loop, once for all that happens before it looks again. Of any thread."""
+        """Wake the loop, once for everything that happens before it looks again. For any thread."""
         if not self._is_woken:
             self._is_woken = True
             super().pull_trigger()
 
     def _look(self, seconds: float) -> list[tuple[int, int]]:
-        """Wait until there is something to do: for which descriptors, and what."""
+        """Wait until descriptors are ready; answer which, and for what."""
         poll = select.poll()
         for number, channel in list(self._map.items()):
             events = select.POLLIN | select.POLLPRI if channel.readable() else 0
@@ -198,15 +198,15 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
         return bool(super().readable() and not self._is_pausing())
 
     def handle_accept(self) -> None:
-        """The loop's word that there is one, or more: each turn costs time for every connection there is."""
-        most = max(1, min(ACCEPTED_AT_ONCE, self.limits.connections // 40))  # less than is kept free
+        """Accept several connections in one turn: each turn costs time for every open connection."""
+        most = max(1, min(ACCEPTED_AT_ONCE, self.limits.connections // 40))  # fewer than are kept free
         while most and self.accept_one():
             most -= 1
 
     def accept_one(self) -> bool:
-        """Take in one connection that the kernel has accepted; whether there was one.
+        """Take in one connection that the kernel has accepted; answers whether there was one.
 
-        Where that can't be done, as no file is left, accepting pauses: the loop would turn without rest.
+        If that fails, for example because no file is left, accepting pauses. Else the loop would spin.
         """
         try:
             accepted = self.accept()
@@ -224,14 +224,14 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
         return True
 
     def maintenance(self, now: float) -> None:
-        """waitress's hook, each few seconds: have idle connections closed."""
+        """waitress's hook, every few seconds: close idle connections."""
         super().maintenance(now)
         for channel in self.active_channels.values():
             if channel.parked and channel.last_activity < now - IDLE_SECONDS:
                 channel.will_close = True
 
     def make_room(self, connections: int) -> None:
-        """Close connections that have been idle longest, until there are no more than `connections`."""
+        """Close the connections that were idle longest, until at most `connections` are left."""
         excess = len(self.active_channels) - connections
         if excess > 0:
             idle = [channel for channel in self.active_channels.values() if not channel.requests]
@@ -239,7 +239,7 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
                 channel.handle_close()
 
     def stop_accepting(self) -> None:
-        """Take in what the kernel has accepted already, and let go of the listening socket."""
+        """Take in connections that the kernel has accepted already, and close the listening socket."""
         self.accepting = False
         self.waiting.end()
         while self.accept_one():
@@ -248,7 +248,7 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
         self.socket.close()
 
     def is_busy(self) -> bool:
-        """Whether there are requests to answer, or clients that are reading."""
+        """Whether there are requests to answer, or clients that are still reading."""
         reading_since = time.monotonic() - STALLED_SECONDS
         return self.task_dispatcher.is_busy() or any(
             (channel.requests and not channel.parked)
@@ -261,12 +261,12 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
         self.task_dispatcher.shutdown(timeout=1)
 
     def tell_failed(self, error: OSError) -> None:
-        """A connection was given up, for a fault of the surroundings."""
+        """Log that a connection was given up for a fault of the surroundings."""
         if (more := self._failures.due()) is not None:
             _log.warning("connection_failed", reason=str(error), more=more)
 
     def unsent(self) -> int:
-        """How many bytes of all answers wait to be sent, as it was a moment ago."""
+        """How many bytes of all answers wait to be sent, as counted a moment ago."""
         now = time.monotonic()
         if now >= self._counts_again:
             self._counts_again = now + COUNT_SECONDS
@@ -274,13 +274,13 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
         return self._unsent
 
     def _refusal_of(self, authorization: str | None, cookie: str | None) -> Refused | None:
-        """Why a large body is not read: nobody knows who sends it."""
+        """The refusal of a large body whose sender is not known."""
         if why := self._refusal(authorization, cookie):
             return Refused(401, "Sign in", why.removesuffix("."), ("WWW-Authenticate", CHALLENGE))
         return None
 
     def _no_room(self) -> Refused | None:
-        """Why a large body is not read now: there are so many."""
+        """The refusal of a large body while there are too many."""
         bodies = sum(channel.body_bytes() for channel in list(self.active_channels.values()))
         if bodies > self.limits.body_bytes:
             why = "There are many large bodies on their way; try again"

@@ -1,1 +1,1 @@
-"""What the commands do that are no processes of their own: look, list, import, rebuild, back up."""
+"""The commands, with the code that only they use: look, list, import, rebuild, back up."""

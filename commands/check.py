@@ -30,7 +30,7 @@ class Finding(NamedTuple):
 
 
 class WillNotDo(Exception):
-    """What was looked at is not as `run` needs it; the message says why."""
+    """Something is not as `run` needs it; the message says why."""
 
 
 @click.command(cls=Command, example="check --config production.toml")
@@ -45,7 +45,7 @@ def check(settings: Settings) -> None:
 
 
 def _findings(settings: Settings) -> Iterator[Finding]:
-    """Look at each thing that `run` needs. Leaves nothing behind but the data directory and its lock file."""
+    """Check each thing that `run` needs. Leaves only the data directory and its lock file behind."""
     directory = _found("data directory", _directory, settings)
     yield directory
     if directory.good:
@@ -65,7 +65,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
 
 
 def _found(subject: str, look: Callable[..., str], *arguments: object) -> Finding:
-    """What `look` answers is good; what it raises is not."""
+    """A good finding with the answer of `look`, or a bad one with the error that it raises."""
     try:
         return Finding(subject, True, look(*arguments))
     except (WillNotDo, CannotStart, family.PortTaken, StoreError, OSError) as error:
@@ -104,7 +104,7 @@ def _running(settings: Settings) -> str | None:
     except AlreadyRunning as error:
         return f"runs already, process {error.pid or 'unknown'}"
     except OSError:
-        return None  # the finding on the directory tells
+        return None  # the finding on the directory tells it
     return None
 
 
@@ -127,7 +127,7 @@ def _redis(settings: Settings) -> str:
 
 
 def _redis_in_use(settings: Settings) -> str:
-    """The Redis of the Tally that runs, as its own processes reach it."""
+    """The Redis of the running Tally, as its own processes reach it."""
     return _redis_that_answers(settings, redis_access.url(settings))
 
 

@@ -13,8 +13,8 @@ import click
 from tally.commands import inherited
 
 FAILED, WRONG_USAGE = 1, 2  # exit statuses; click's own for wrong usage is 2 as well
-# Python looks for cycles each time it has made so many objects. A batch has thousands, and no cycles: with
-# Python's own 700, a quarter of the time was spent looking.
+# Python looks for reference cycles each time so many objects were made. A batch makes thousands, without
+# cycles: with Python's own 700, the search took a quarter of the time.
 OBJECTS = 10_000
 FROM_A_CHECKOUT = "python supervisor.py"  # how Tally is called there
 
@@ -28,7 +28,7 @@ class Failed(Exception):
 
 
 class Exemplified(click.Command):
-    """A command whose help has an example, which calls Tally by the name that it was called by here."""
+    """A command whose help has an example, which calls Tally by the name used here."""
 
     def __init__(self, *arguments: Any, example: str = "", **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -42,10 +42,10 @@ class Exemplified(click.Command):
 
 
 class Program(Exemplified, click.Group):
-    """The whole command line. A command is imported when it is called, or when its help is asked for.
+    """The whole command line. A command is imported when it, or its help, is called.
 
-    `lazy` has the first line of each command's help, by its name. The function of that name is in the module
-    of that name, with `_` for `-`, and behind a name that is a keyword of Python.
+    `lazy` has the first line of each command's help, by its name. A command is the function of its name, in
+    the module of its name. `_` replaces `-`, and follows a name that is a keyword of Python.
     """
 
     def __init__(self, *arguments: Any, lazy: Mapping[str, str], **options: Any) -> None:
@@ -54,12 +54,12 @@ class Program(Exemplified, click.Group):
             self.add_command(click.Command(name, help=first_line))  # for the list of commands
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        """The command that the arguments name, imported; its name, and the arguments behind that."""
+        """The command that the arguments name, imported; its name, and the arguments after that."""
         name, command, others = super().resolve_command(ctx, args)
         return name, command and imported(command.name or ""), others
 
     def main(self, *arguments: Any, **options: Any) -> Any:
-        """Run a command, whatever is inherited: what can't be done ends it with one clear message."""
+        """Run a command in any inherited environment. A failure ends it with one clear message."""
         if fault := inherited.mend():
             _end(WRONG_USAGE, fault)
         gc.set_threshold(OBJECTS)
@@ -86,8 +86,8 @@ def imported(name: str) -> click.Command:
 
 
 def say(message: str) -> None:
-    """Tell people something, beside what is printed."""
-    with suppress(OSError):  # the exit status tells, where nobody can read it
+    """Tell people something on standard error."""
+    with suppress(OSError):  # if nobody can read it, the exit status tells
         for line in message.splitlines():
             click.echo(f"tally: {line}", err=True)
 

@@ -15,7 +15,7 @@ from tally.http.visible import printable
 from tally.store import redriving
 from tally.store.dead_letters import DeadLetter, DeadLetters, StillDead
 
-_WAIT_SECONDS = 10.0  # for what comes of a redrive
+_WAIT_SECONDS = 10.0  # for the outcome of a redrive
 
 
 @click.group("dead-letters", cls=Group, example="dead-letters list")
@@ -90,7 +90,7 @@ def _given(letter: DeadLetter, payload: bytes) -> DeadLetter:
 
 
 def _edited(letter: DeadLetter) -> DeadLetter:
-    """As the user leaves it in the editor; as it was, when nothing was saved."""
+    """The letter as edited by the user; unchanged if nothing was saved."""
     text = shown = letter.indented + b"\n"
     while True:
         saved = click.edit(text, extension=".json")
@@ -106,7 +106,7 @@ def _edited(letter: DeadLetter) -> DeadLetter:
 
 
 def _redrive(letters: DeadLetters, chosen: Sequence[DeadLetter]) -> None:
-    """Redrive them, wait, and tell what came of it; ends the program with FAILED when not all went well."""
+    """Redrive letters, wait, and tell the outcome; ends the program with FAILED unless all went well."""
     outcome = redriving.redrive(letters, chosen, _WAIT_SECONDS)
     click.echo(f"{len(outcome.applied)} applied")
     for id, new in outcome.failed.items():

@@ -30,8 +30,8 @@ from tally.store.demo_data import ACCOUNTS, Demo, made_on
 
 BATCH = 500  # rows a request
 
-_TOLD = "Made by tally demo on "  # and the day: the description of every account
-_SHOWN_SECONDS = 30  # how long what was recorded is waited for to be shown
+_TOLD = "Made by tally demo on "  # followed by the day: the description of every account
+_SHOWN_SECONDS = 30  # how long to wait until recorded rows are shown
 
 
 @click.command(cls=Command, example="demo")
@@ -74,7 +74,7 @@ def fill(accounts: ServiceClient, customers: ServiceClient) -> Demo:
 
 
 def _begun(accounts: ServiceClient, customers: ServiceClient) -> date | None:
-    """The day of a demo that was begun and not finished; None where there is nothing. Raises Failed."""
+    """The day of an unfinished demo; None if there is nothing. Raises Failed."""
     there = [*accounts.rows("/accounts")]
     day = _day_of_unfinished(there) if there else None
     if day and not customers.get("/credits?limit=1")["credits"]:
@@ -89,7 +89,7 @@ def _begun(accounts: ServiceClient, customers: ServiceClient) -> date | None:
 
 
 def _day_of_unfinished(there: Sequence[Sequence[str]]) -> date | None:
-    """The day of a demo whose first accounts these rows are, while its keys are still known."""
+    """The day of the demo that these first accounts belong to, while its keys are still known."""
     _, _, told, _, created, *_ = there[0]
     expected = [[each.name, told, each.owned_by] for each in ACCOUNTS]
     if not told.startswith(_TOLD) or is_forgotten(datetime.fromisoformat(created)):
@@ -100,7 +100,7 @@ def _day_of_unfinished(there: Sequence[Sequence[str]]) -> date | None:
 
 
 class _Maker:
-    """Sends all of a demo, in the order in which one part needs another."""
+    """Sends a whole demo, each part after those that it needs."""
 
     def __init__(self, accounts: ServiceClient, customers: ServiceClient, day: date) -> None:
         self._accounts = accounts
@@ -111,7 +111,7 @@ class _Maker:
     def make(self) -> Demo:
         demo = made_on(self._day)
         accounts = self._open_accounts()
-        self._wait(self._customers, "/customers?limit=1", self._accounts)  # with users, it must know of them
+        self._wait(self._customers, "/customers?limit=1", self._accounts)  # with users, it must know them
         customers = self._send(
             "customers",
             [{"name": each.name, "account_id": accounts[each.account]} for each in demo.customers],
@@ -153,7 +153,7 @@ class _Maker:
         return ids
 
     def _send(self, kind: str, rows: list[dict[str, Any]]) -> list[str]:
-        """Make these, in batches, each wholly or not at all; answer their ids."""
+        """Create rows in batches, each all or nothing; answer their ids."""
         ids: list[str] = []
         for start in range(0, len(rows), BATCH):
             batch = rows[start : start + BATCH]
@@ -164,6 +164,6 @@ class _Maker:
         return self._patiently(service.post, path, content, f"demo-{self._day}-{key}")
 
     def _wait(self, reader: ServiceClient, path: str, writer: ServiceClient) -> None:
-        """Until the one service has applied what the other has told last."""
+        """Wait until one service has applied the other's latest events."""
         if writer.events:
             self._patiently(reader.get_after, path, writer.events, _SHOWN_SECONDS)

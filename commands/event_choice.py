@@ -1,4 +1,4 @@
-"""Which events of the stream are shown: by type, by customer, by account, and since when."""
+"""Chooses the events to show: by type, by customer, by account, and by time."""
 
 import re
 from collections.abc import Collection
@@ -13,7 +13,7 @@ _AGO = re.compile(r"(?=\d)(?:(\d{1,5})d)?(?:(\d{1,5})h)?(?:(\d{1,5})m)?(?:(\d{1,
 
 
 def ago(value: str) -> timedelta:
-    """How long ago: days, hours, minutes and seconds, or some of them. Raises ValueError."""
+    """A time ago in days, hours, minutes and seconds, or some of them. Raises ValueError."""
     found = _AGO.fullmatch(value)
     if found is None:
         raise ValueError("Expected how long ago, such as 10m, 90s, 2h, 1d or 1h30m")
@@ -33,7 +33,7 @@ _decoder = msgspec.json.Decoder(_Names)
 
 
 class Choice:
-    """Tells which entries match all that is given. Must see them in the stream's order.
+    """Tells which entries match all criteria. Must see them in the stream's order.
 
     An account's events are its own, its customers', and those of their invoices and credits while they were
     its customers. Invoices don't name the account: `customers` are its customers now, and the stream tells
@@ -51,10 +51,10 @@ class Choice:
         self._customer = None if customer is None else str(customer)
         self._account = None if account is None else str(account)
         self._customers = customers
-        self._told: dict[str, bool] = {}  # of customers: whether they were the account's when last told of
+        self._told: dict[str, bool] = {}  # by customer: whether it was the account's in its last event
 
     def wants(self, entry: Entry) -> bool:
-        """Whether it is to be shown."""
+        """Whether to show the entry."""
         type_ = entry.fields.get(TYPE_FIELD, b"")
         is_wanted = not self._types or type_ in self._types
         if self._customer is None and self._account is None:
@@ -75,7 +75,7 @@ class Choice:
         if account is None:
             return self._is_customer(customer) if before is None else before
         self._told[customer] = account == self._account
-        return account == self._account or before is True  # it came, or it leaves
+        return account == self._account or before is True  # it comes to the account, or leaves it
 
     def _is_customer(self, customer: str) -> bool:
         return customer.isdigit() and int(customer[:20]) in self._customers

@@ -17,9 +17,9 @@ from tally.http.visible import printable
 from tally.store.dead_letters import DeadLetter
 from tally.store.stream import BLOCK_MS, Entry, EventStream, entry_time
 
-NEW = "$"  # the id that stands for the end of the stream, as in Redis
+NEW = "$"  # this id means the end of the stream, as in Redis
 
-_PAGE = 200  # entries that are held at a time
+_PAGE = 200  # entries in memory at a time
 _TYPE_WIDTH = max(map(len, EVENT_TYPES))
 
 
@@ -28,7 +28,7 @@ Form = Literal["line", "json", "raw"]
 
 
 class Listing:
-    """Prints the chosen ones of entries, in one form."""
+    """Prints chosen entries in one form."""
 
     def __init__(self, choice: Choice, form: Form) -> None:
         self._choice = choice
@@ -37,14 +37,14 @@ class Listing:
         self._printed = 0
 
     def print(self, entries: list[Entry]) -> None:
-        """Each below the other. Raises BrokenPipeError when nobody reads them any more."""
+        """Print them one below the other. Raises BrokenPipeError when nobody reads any more."""
         for entry in entries:
             if self._choice.wants(entry):
                 print(self._shown(entry))
         sys.stdout.flush()
 
     def _raw(self, entry: Entry) -> str:
-        """As redis-cli shows it on a terminal: numbered, every field and value in quotes, byte for byte."""
+        """The entry as redis-cli shows it on a terminal: numbered, fields and values in quotes, by byte."""
         self._printed += 1
         margin = " " * len(f"{self._printed}) ")
         parts = [part for pair in entry.fields.items() for part in pair]
@@ -55,7 +55,7 @@ class Listing:
 
 
 def print_letters(letters: Sequence[DeadLetter], as_json: bool) -> None:
-    """A line of JSON for each dead letter, or one table; nothing when there are none."""
+    """Print a line of JSON for each dead letter, or one table; nothing if there are none."""
     if as_json:
         for letter in letters:
             print(_object(letter.id, letter.shown()))
@@ -80,9 +80,9 @@ def pages(stream: EventStream, start: Start) -> Iterator[list[Entry]]:
 
 
 def endless_pages(stream: EventStream, start: Start, told: Callable[[str], object]) -> Iterator[list[Entry]]:
-    """The same, and then those that come, without end. Raises RedisError only for what won't pass.
+    """Like `pages`, and then new entries, without end. Raises RedisError only for lasting faults.
 
-    While Redis can't be reached it waits: `told` hears of that once, and once when it is over.
+    While Redis can't be reached it waits; `told` is called once for that, and once when it is over.
     """
 
     def tell_first(state: RetryCallState) -> None:
@@ -107,7 +107,7 @@ def endless_pages(stream: EventStream, start: Start, told: Callable[[str], objec
 
 
 def _will_pass(error: BaseException) -> bool:
-    if isinstance(error, redis.AuthenticationError):  # a ConnectionError to redis-py
+    if isinstance(error, redis.AuthenticationError):  # redis-py makes it a ConnectionError
         return False
     return isinstance(error, redis.ConnectionError | redis.TimeoutError)
 
@@ -118,7 +118,7 @@ def _read(stream: EventStream, after: str, block_ms: int | None) -> list[Entry]:
 
 
 def _before(stream: EventStream, start: Start) -> str:
-    """The id that XREAD is to go on from so that `start` itself is among what it answers."""
+    """The id to give to XREAD so that its answer includes `start` itself."""
     if isinstance(start, timedelta):
         time: Any = stream.client.time()
         seconds, microseconds = time
@@ -146,13 +146,13 @@ _ESCAPES = {b: f"\\{c}" for b, c in zip(b'"\\\n\r\t\a\b', '"\\nrtab', strict=Tru
 
 
 def _quoted(value: bytes) -> str:
-    """In quotes, what is not printable ASCII escaped, as redis-cli takes it back."""
+    """The value in quotes, with all but printable ASCII escaped, in a form that redis-cli accepts."""
     escaped = (_ESCAPES.get(byte) or (chr(byte) if 32 <= byte < 127 else f"\\x{byte:02x}") for byte in value)
     return f'"{"".join(escaped)}"'
 
 
 def _object(id: str, fields: Mapping[str, str]) -> str:
-    """One object on one line. What is a JSON object in a field stays one, to the digit."""
+    """One object on one line. A JSON object in a field stays one, to the digit."""
     return msgspec.json.encode(
         {**{name: _json_value(value) for name, value in fields.items()}, "id": id}
     ).decode()

@@ -79,7 +79,7 @@ def events(
 
 
 def _customers_of(settings: Settings, account: Id) -> Collection[int]:
-    """As accounts.db has them; where it can't be read, that is told, and the stream alone tells."""
+    """The account's customers by accounts.db. If that can't be read, this says so, and the stream must do."""
     try:
         with closing(open_accounts(settings.directory, make=False)) as database:
             return Accounts(database).ids_of_customers(account)

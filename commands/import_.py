@@ -169,7 +169,7 @@ def import_(
 
 
 def _insist_on_sense(reading: Reading, identity: Identity, account_id: Id | None, undo: bool) -> None:
-    """End the program where options exclude each other, or one lacks another."""
+    """End the program if options exclude each other, or one needs another."""
     wrong = {
         "give either --account or --account-column": (
             not undo and (account_id is None) == (reading.account is None)

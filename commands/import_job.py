@@ -1,4 +1,4 @@
-"""An `import` as a job: its name, the same each time for a file, and the requests that record it."""
+"""An `import` as a job: its name, which is always the same for a file, and its requests."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -12,9 +12,9 @@ from tally.importing.comparing import Comparison, Identity
 from tally.importing.purchase_file import Purchase, PurchaseFile, Reading
 from tally.store.import_note import Kind
 
-BATCH = 1000  # rows a request: it holds the database for some 50 ms, and others get in between
+BATCH = 1000  # rows in a request: it holds the database for some 50 ms, and others come in between
 
-_FORMAT = "tally import 1"  # a part of every key: to be changed when other rows are made of a file
+_FORMAT = "tally import 1"  # a part of every key: change it when a file gives other rows than before
 _NAMES = {
     "invoices": ("purchase_date", "purchase_price_cents"),
     "credits": ("credit_date", "credited_cents"),
@@ -22,7 +22,7 @@ _NAMES = {
 
 
 class Options(NamedTuple):
-    """How the file is read, by what it is known again, and what is done with it.
+    """How to read the file, how its rows are known again, and what to do with it.
 
     Without an `account_id`, each row has its own.
     """
@@ -38,7 +38,7 @@ class Options(NamedTuple):
 
 
 class Job:
-    """What is to be made of a file. `name` is the same for the same content, account and way of reading."""
+    """The rows to make from a file. The same content, account and way of reading give the same `name`."""
 
     def __init__(self, file: PurchaseFile, options: Options) -> None:
         self.file = file
@@ -46,7 +46,7 @@ class Job:
         self.purchases = file.purchases
         self.buyers = file.purchases.buyers
         reading, account = options.reading, options.account_id
-        columns = (reading.customer, reading.date, reading.amount)  # all there was in 0.1.0, whose names hold
+        columns = (reading.customer, reading.date, reading.amount)  # all that 0.1.0 had; its names stay valid
         told: list[Any] = [_FORMAT, file.digest, str(account or ""), columns, file.delimiter]
         others = msgspec.structs.replace(reading, customer="customer", date="purchase_date", amount="amount")
         if others != Reading():
@@ -56,7 +56,7 @@ class Job:
         self.name = hashlib.sha256(msgspec.json.encode(told)).hexdigest()
 
     def batch(self, kind: Kind, places: Sequence[int], compared: Comparison) -> list[dict[str, Any]]:
-        """The request that makes these. None where the account, or the customer, isn't known."""
+        """The rows of a request for these. None in place of an unknown account or customer."""
         if kind == "customers":
             return [
                 {"name": self.buyers[place].name, "account_id": compared.accounts[place]} for place in places
@@ -74,7 +74,7 @@ class Job:
         return new if purchase.reference is None else {**new, "reference": purchase.reference}
 
     def requests(self) -> Iterator["Request"]:
-        """The file's purchases as they are sent, always in the same way."""
+        """The requests for the file's purchases, always the same ones."""
         for start in range(0, len(self.purchases), BATCH):
             places = range(start, min(start + BATCH, len(self.purchases)))
             credits = [place for place in places if self.purchases.cents[place] < 0]
@@ -86,7 +86,7 @@ class Job:
 
 
 class Request(NamedTuple):
-    """Purchases of a file that are sent together, by their places; the batch begins with number `start`."""
+    """The places of purchases that are sent together; the batch begins with number `start`."""
 
     kind: Kind
     start: int

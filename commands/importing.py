@@ -1,9 +1,9 @@
 """`import`: the purchases of a file become customers, invoices and credits, over HTTP and exactly once.
 
 A row is known again by its own reference, which is unique in its account, or by customer, date and amount.
-Without either, a file is known as a whole: a note in the data directory keeps what was answered, for good,
-and what it holds is not sent again. Each batch goes with an Idempotency-Key, by which the service knows for
-a day what it has done already.
+Without either, a file is known as a whole: a permanent note in the data directory keeps the answers, and
+batches in the note are not sent again. Each batch has an Idempotency-Key, by which the service knows for a
+day what it has done already.
 """
 
 import os
@@ -43,19 +43,19 @@ from tally.store import ranges
 from tally.store.import_note import ImportNote, Kind, Origin, Sent
 
 BAD_ROWS_SHOWN = 20
-FEW = 10  # of a hundred rows: where more are bad, leaving them out is no advice
+FEW = 10  # of a hundred rows: if more are bad, leaving them out is no good advice
 GO_ON = "run the same command again to go on"
 
-NOBODY = "0"  # in the note: a customer whose rows were left out, as they were bad
+NOBODY = "0"  # in the note: a customer whose rows were left out as bad
 
-_SPOOLED_BYTES = 64 * 1024**2  # of standard input, which is read twice; more goes to a file
+_SPOOLED_BYTES = 64 * 1024**2  # of standard input, which is read twice; a larger input goes to a file
 
 
 def import_file(settings: Settings, source: BinaryIO, options: Options, token: str | None) -> Report:
-    """Import what `source` holds; answer what was done. Tells on standard error meanwhile.
+    """Import the content of `source` and answer a report. Shows progress on standard error.
 
-    May be repeated at any time, also after any interruption: nothing is added twice.
-    Raises Failed, StoreError or OSError.
+    May be repeated at any time, even after an interruption: nothing is added twice. Raises Failed, StoreError
+    or OSError.
     """
     with (
         Bars() as bars,
@@ -87,7 +87,7 @@ def seekable(source: BinaryIO) -> Iterator[BinaryIO]:
 
 
 def _read(file: BinaryIO, options: Options, bars: Bars) -> PurchaseFile:
-    """Raises Failed where there is nothing in it."""
+    """Read the file. Raises Failed if there is nothing in it."""
     try:
         found = purchase_file.read(file, options.reading, options.delimiter, bars.add("reading"))
     except NoTable as error:
@@ -100,7 +100,7 @@ def _read(file: BinaryIO, options: Options, bars: Bars) -> PurchaseFile:
 
 
 def _account_of(accounts: ServiceClient, account_id: Id | None) -> Callable[[str], Id]:
-    """What tells which account a row belongs to. Raises Failed."""
+    """Makes the function that finds a row's account. Raises Failed."""
     with insisting("is Tally running?"):
         if account_id is None:
             return known.accounts_by_name(accounts)
@@ -114,7 +114,7 @@ def _account_of(accounts: ServiceClient, account_id: Id | None) -> Callable[[str
 
 
 class _Importer:
-    """Compares the file with what there is, and sends what is new."""
+    """Compares the file with the recorded rows, and sends the new ones."""
 
     def __init__(
         self,
@@ -134,10 +134,10 @@ class _Importer:
         self._pace = pace
         self._stopping = stopping
         self._bars = bars
-        # Else what is there tells what is done.
+        # If False, the recorded rows tell what is done, not the note.
         self._counts = job.options.reading.id is None and not job.options.identity.overlapping
         self._added = {"customers": 0, "invoices": 0, "credits": 0}
-        self._may_be_done = False  # the batch at hand, by an attempt that had no clear answer
+        self._may_be_done = False  # an attempt without a clear answer may have recorded the present batch
         was_too_long = stop_after_delay(PATIENCE_SECONDS)
         self._patiently = patient(
             stop=lambda state: stopping.is_set() or was_too_long(state),
@@ -175,7 +175,7 @@ class _Importer:
         return report
 
     def _compare(self) -> Comparison:
-        """With what there is in Tally now."""
+        """Compare the file with the present rows of Tally."""
         job, options, note = self._job, self._options, self._note
         known_ids = [int(id) for id in note.customers] if self._counts else []
         compared = Comparison(
@@ -189,7 +189,7 @@ class _Importer:
         doubt = None if options.dry_run else note.sending
         if self._counts:
             compared.compare_customers()
-            if doubt and doubt.kind == "customers":  # the request still waits for its answer
+            if doubt and doubt.kind == "customers":  # the request still has no answer
                 note.after_making("customers", compared.there("customers", _places(doubt)), doubt)
             compared.known |= dict.fromkeys(self._done(), 0)
             compared.compare_purchases()
@@ -200,12 +200,12 @@ class _Importer:
         if doubt and doubt.kind in ("invoices", "credits"):
             self._settle(doubt, compared)
         compared.compare_purchases()
-        if doubt and doubt.kind and note.sending:  # it couldn't be sent again: what is there now, it made
+        if doubt and doubt.kind and note.sending:  # not sent again: it made the rows there now
             note.after_making(doubt.kind, compared.there(doubt.kind, _places(doubt)))
         return compared
 
     def _done(self) -> Iterator[int]:
-        """The purchases that the note has."""
+        """The purchases that are done by the note."""
         passed = 0
         for request in self._job.requests():
             passed += len(request.places)
@@ -214,7 +214,7 @@ class _Importer:
             yield from request.places
 
     def _settle(self, doubt: Sent, compared: Comparison) -> None:
-        """Have a request that had no answer done, or answered as it was; what can't be is compared anew."""
+        """Send an unanswered request again, under its key. Where it can't be sent, its rows are compared."""
         if doubt.kind is None or is_forgotten(doubt.at):
             return
         batch = self._job.batch(doubt.kind, _places(doubt), compared)
@@ -223,7 +223,7 @@ class _Importer:
         try:
             made = self._patiently(self._post, doubt.kind, batch, doubt.key)
         except Refused:
-            self._note.after_refusal()  # another has recorded some of it meanwhile, say
+            self._note.after_refusal()  # another may have recorded some of it meanwhile
         else:
             self._note.after_making(doubt.kind, made)
 
@@ -274,13 +274,13 @@ class _Importer:
             self._note.after_update()
 
     def _send(self, kind: Kind, places: Sequence[int], start: int, compared: Comparison) -> list[int]:
-        """Have these made, if there are any; answer their ids."""
+        """Send a batch for these rows, if there are any; answer their ids."""
         if not places:
             return []
         self._insist_on_going_on()
         self._pace.keep(self._service.events, self._bars.say)
         key = self._key(kind, start)
-        in_doubt = self._is_in_doubt()  # and the user has looked
+        in_doubt = self._is_in_doubt()  # then the user has checked
         self._may_be_done = self._note.sending is not None and not in_doubt
         self._note.before_sending(kind, places, key, again=in_doubt)
         try:
@@ -294,7 +294,7 @@ class _Importer:
         return made
 
     def _key(self, kind: Kind, start: int) -> str:
-        """Where a file is known as a whole, the same each time; else nobody else's."""
+        """The same key each time if the file is known as a whole; else a random one."""
         if not self._counts:
             return f"import-{secrets.token_hex(16)}"
         again = f"{self._note.times_undone}-" if self._note.times_undone else ""
@@ -316,7 +316,7 @@ class _Importer:
             self._bars.say(f"{state.outcome.exception()}; trying again for up to {PATIENCE_SECONDS} s")
 
     def _tell_bad(self, file: BinaryIO, bad: dict[int, str]) -> None:
-        """Name the first bad rows, and write all of them where they are wanted. Raises Failed."""
+        """Name the first bad rows, and write all of them to the --rejects file, if any. Raises Failed."""
         for line, reason in [*bad.items()][:BAD_ROWS_SHOWN]:
             self._bars.say(f"line {line}: {reason}")
         if len(bad) > BAD_ROWS_SHOWN:
@@ -342,7 +342,7 @@ class _Importer:
         return f"{'to' if to else 'of'} {'their accounts' if account is None else f'account {account}'}"
 
     def _insist_on_the_same_database(self) -> None:
-        """The note is of no use for a database that lost what it tells of, or that never had it."""
+        """Refuse a database that lacks the noted rows: it lost them, or never had them."""
         made = [id for id in self._note.customers if id != NOBODY]
         if not made:
             return
@@ -359,7 +359,7 @@ class _Importer:
             ) from error
 
     def _is_in_doubt(self) -> bool:
-        """Whether a batch had no answer, and was sent so long ago that the service has forgotten its key."""
+        """Whether a batch had no answer, and is so old that the service has forgotten its key."""
         sent = self._note.sending
         return self._counts and sent is not None and is_forgotten(sent.at)
 

@@ -1,4 +1,4 @@
-"""What a program inherits from whoever starts it: standard streams, signals, docstrings."""
+"""Corrects what a program inherits from its parent: standard streams, signals, docstrings."""
 
 import io
 import os
@@ -8,11 +8,11 @@ from typing import Any
 
 
 class CannotPrint(OSError):
-    """Standard output takes nothing more: a full disk, a closed descriptor."""
+    """Standard output can't be written to: a full disk, a closed descriptor."""
 
 
 class _Output(io.FileIO):
-    """Standard output, whose failures can't be taken for those of another file."""
+    """Standard output with errors of its own, which differ from those of other files."""
 
     def write(self, data: Any) -> int:
         try:
@@ -24,9 +24,9 @@ class _Output(io.FileIO):
 
 
 def mend() -> str | None:
-    """Repair what can be repaired, before anything else is done; answer what can't, in a line for the user.
+    """Repair all that can be repaired, before anything else; answer the rest in a line for the user.
 
-    A closed standard stream is opened anew: the next file would get its number, and what is printed with it.
+    A closed standard stream is opened again. Otherwise the next file would get its number, and its output.
     """
     for number, name, flags in (
         (0, "stdin", os.O_RDONLY),
@@ -40,7 +40,7 @@ def mend() -> str | None:
             setattr(sys, f"__{name}__", stream)
     if sys.stdout is sys.__stdout__:
         sys.stdout = _told_apart(sys.stdout)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, no child's end could be waited for
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it were ignored, no child could be waited for
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if sys.flags.optimize > 1:
         return "-OO and PYTHONOPTIMIZE=2 take away the texts of help and of messages; do without, or use -O"
@@ -58,5 +58,5 @@ def _told_apart(stream: Any) -> io.TextIOWrapper:
 
 
 def let_go_of_output() -> None:
-    """Drop what is still to be printed, and all that follows; else Python complains of it at its end."""
+    """Drop all output, pending and later; else Python complains at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

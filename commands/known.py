@@ -12,7 +12,7 @@ from tally.importing.known import Content, KnownRow, alike, listed, normal
 
 
 def accounts_by_name(accounts: ServiceClient) -> Callable[[str], Id]:
-    """What tells which account an id or a name means, of those that there are now; it raises ValueError."""
+    """Makes a function that finds an existing account by id or name; it raises ValueError."""
     ids: set[int] = set()
     named: defaultdict[str, list[int]] = defaultdict(list)
     for id, name, *_ in accounts.rows("/accounts"):
@@ -33,7 +33,7 @@ def accounts_by_name(accounts: ServiceClient) -> Callable[[str], Id]:
 
 
 class KnownOverHttp:
-    """What the customers service lists. Every call raises Unavailable or Refused."""
+    """The lists of the customers service. Every call raises Unavailable or Refused."""
 
     def __init__(self, customers: ServiceClient) -> None:
         self._customers = customers

@@ -1,4 +1,4 @@
-"""Which command to go on with, ready to be copied."""
+"""The next command to run, ready to copy."""
 
 import re
 import shlex
@@ -10,11 +10,11 @@ from tally.http.reasons import REDIS_AWAY
 
 _NAMED = re.compile("`([^`]+)`( at node)?")
 _INSTEAD = {"groups remove": "groups list", "nodes remove": "nodes list", "join": "join DIR"}
-"""A reason that names a removal does so under a condition: then it is time to look."""
+"""A reason names a removal only under a condition: so look first."""
 
 
 def against(reasons: Sequence[str], dead_letters: bool) -> str | None:
-    """The command against what is wrong, the gravest first: without the program's name, None for none."""
+    """The command against the gravest problem, without the program's name; None if there is none."""
     if any(reason.startswith(REDIS_AWAY) for reason in reasons):
         return "check"
     remedies = (remedy for reason in reasons if (remedy := _remedy(reason)))
@@ -22,7 +22,7 @@ def against(reasons: Sequence[str], dead_letters: bool) -> str | None:
 
 
 def called(words: str) -> str:
-    """The command as it is called here: by the name that this program was called by, with its settings."""
+    """The command as it is called here: by this program's name, with its settings."""
     context = click.get_current_context()
     name, file = context.find_root().info_name or "tally", context.obj
     return f"{name} {words}{f' --config {shlex.quote(str(file))}' if file else ''}"
@@ -34,6 +34,6 @@ def _remedy(reason: str) -> str | None:
     ours = root.commands if isinstance(root, click.Group) else {}
     for found in _NAMED.finditer(reason):
         words = found[1].split()
-        if words[0] in ours and not found[2]:  # what is to be done at another node is not next here
+        if words[0] in ours and not found[2]:  # a command for another node is not next here
             return _INSTEAD.get(" ".join(words[:2])) or " ".join(words)
     return None

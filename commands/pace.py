@@ -1,4 +1,4 @@
-"""How fast `import` may go, and when it is told to stop."""
+"""The pace of `import`, and the order to stop it."""
 
 import signal
 from collections import deque
@@ -11,13 +11,13 @@ from tenacity.wait import wait_random_exponential
 from tally.actors.stopping import StopOrder
 from tally.commands.service_client import LIGHT, Refused, ServiceClient, Unavailable, patient
 
-AHEAD = 3  # batches that may be recorded and not shown yet: what others record comes behind them
+AHEAD = 3  # batches that may be recorded and not shown yet: others' rows come after them
 
-_SHOWN_SECONDS = 10  # how long what was recorded is waited for to be shown
+_SHOWN_SECONDS = 10  # how long to wait until recorded rows are shown
 
 
 class Pace:
-    """Keeps an import from running ahead of what is shown: what others record would wait behind all of it."""
+    """Keeps an import from running ahead of what is shown: others' rows would wait behind all of it."""
 
     def __init__(self, accounts: ServiceClient) -> None:
         self._accounts = accounts
@@ -30,9 +30,9 @@ class Pace:
         )
 
     def keep(self, events: str | None, say: Callable[[str], None]) -> None:
-        """Before another batch: wait until the one some before it is shown, or for some seconds.
+        """Call it before a batch: waits until the batch some places before it is shown, or some seconds.
 
-        `events` are those of the last one, None before the first.
+        `events` are those of the last batch, None before the first.
         """
         if events is None:
             return
@@ -49,7 +49,7 @@ class Pace:
 
 @contextmanager
 def stopped_by_signals() -> Iterator[StopOrder]:
-    """The order is given by the first SIGINT or SIGTERM; the second does what it always does."""
+    """The first SIGINT or SIGTERM gives the order; the second has its usual effect."""
     stopping = StopOrder()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 

@@ -1,4 +1,4 @@
-"""How long work gets on, for people who wait for it."""
+"""Shows the progress of work to people who wait for it."""
 
 import sys
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from tally.http.visible import printable
 
 
 class Bars:
-    """Progress bars with rate and time left, on standard error; none where it is no terminal."""
+    """Progress bars with rate and time left, on standard error; none if it is no terminal."""
 
     def __init__(self) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), _TimeLeft())
@@ -34,7 +34,7 @@ class Bars:
         self._shown.stop()
 
     def add(self, what: str, total: int | None = None, done: int = 0) -> Callable[[int], None]:
-        """Show one more; answers what is to be called with how many are done."""
+        """Show one more bar; answers a function to call with the number that is done."""
         bar = self._shown.add_task(what, total=total, completed=done)
         return lambda done: self._shown.update(bar, completed=done)
 

@@ -41,10 +41,10 @@ def restore(settings: Settings, directory: Path, yes: bool) -> None:
 def put_back(
     data: Path, directory: Path, stream: EventStream, confirm: Callable[[str], bool]
 ) -> Iterator[str]:
-    """Put the copies in `directory` in the place of the databases in `data`; tell of each once it is there.
+    """Replace the databases in `data` by the copies in `directory`; tell of each once it is there.
 
-    What was there is kept in a folder beside it. `confirm` is asked with what each copy has, and what the
-    stream will add, before anything is changed. Raises Failed, StoreError or OSError.
+    The old files are kept in a folder beside them. Before anything is changed, `confirm` is asked with the
+    content of each copy, and what the stream will add. Raises Failed, StoreError or OSError.
     """
     files = [file for file in FILES if (directory / file).exists()]
     if not files:
@@ -66,7 +66,7 @@ def put_back(
 
 
 def _proved(copy: Path, folder: Path, stream: EventStream) -> str:
-    """Copy it into `folder`, see that it is sound, and tell what it has."""
+    """Copy it into `folder`, check it, and tell what it has."""
     for suffix in _BESIDE[:2]:
         if Path(f"{copy}{suffix}").exists():
             shutil.copyfile(f"{copy}{suffix}", folder / f"{copy.name}{suffix}")
@@ -92,7 +92,7 @@ def _content(database: Database) -> str:
 
 
 def _addition(database: Database, stream: EventStream) -> str:
-    """What the stream will add: later events of the database, under all its names."""
+    """Tell what the stream will add: later events of the database, under all its names."""
     known, later, lost = known_of(database), 0, 0
     try:
         published = stream.published_by_source()
@@ -111,7 +111,7 @@ def _addition(database: Database, stream: EventStream) -> str:
 
 
 def _put_in_place(restored: Path, file: Path, aside: Path) -> None:
-    """By renaming only: whatever interrupts it, the old file and the new one are whole, in place or aside."""
+    """Only rename files: whatever interrupts it, the old and the new file are whole, in place or aside."""
     sync(restored)
     for suffix in _BESIDE:
         old = Path(f"{file}{suffix}")

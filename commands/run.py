@@ -59,11 +59,11 @@ def _run(settings: Settings, roles: Sequence[str]) -> None:
         systemd.tell("READY=1")
 
     gc.collect()
-    gc.freeze()  # the actors go on sharing the memory of what is loaded by now
+    gc.freeze()  # the actors keep sharing the memory of everything loaded by now
 
     def before_stop() -> None:
         for listener in listeners.values():
-            listener.close()  # from now on the HTTP processes alone decide who is let in
+            listener.close()  # from now on only the HTTP processes accept connections
 
     control = ControlSocket(settings.directory)
     try:
@@ -72,12 +72,12 @@ def _run(settings: Settings, roles: Sequence[str]) -> None:
         ).run()
     finally:
         control.close()
-        if lock.is_in_place():  # what is in another's directory is not ours
+        if lock.is_in_place():  # files in another directory are not ours
             members.put_logs_aside()
 
 
 def _tell(text: str) -> None:
-    """Print what helps people; where that can't be, go on. Nothing is left for the actors to print."""
+    """Print help for people; if that fails, go on. Flushes, so that no actor prints it again."""
     try:
         click.echo(text)
         sys.stdout.flush()

@@ -1,7 +1,7 @@
-"""A client of a running service's HTTP interface, on one connection that it keeps.
+"""A client of a running service's HTTP interface, over one kept connection.
 
-Over the standard library: one connection and two methods need no pool, and a refused request is
-told by an exception of ours anyway.
+It uses the standard library: one connection and two methods need no pool, and a refused request raises an
+exception of ours anyway.
 """
 
 import csv
@@ -23,11 +23,11 @@ from tally.events import now
 from tally.redis_url import bracketed
 from tally.store.idempotency import KEPT_SECONDS
 
-PATIENCE_SECONDS = 60  # how long a service may be away, such as for a restart
-LIGHT = "/accounts/0/is-owned-by/nobody"  # on accounts: a call that costs nothing, whatever there is
+PATIENCE_SECONDS = 60  # how long a service may be away, for example for a restart
+LIGHT = "/accounts/0/is-owned-by/nobody"  # on accounts: a call that is always cheap
 
 _ANSWER_SECONDS = 60
-_MARGIN_SECONDS = 600  # the service has kept a key for a little longer than its client has been waiting
+_MARGIN_SECONDS = 600  # the service keeps a key a little longer than its client waits
 _PASSING = (502, 503, 504)
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 where a server listens, and how it is reached from here
 
@@ -35,7 +35,7 @@ _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 where a server l
 class Unavailable(Failed):
     """The service can't be reached, or can't work at the moment; trying again may help.
 
-    `may_be_done` tells whether it may have done what was asked all the same.
+    `may_be_done` tells whether it may have carried out the request anyway.
     """
 
     def __init__(self, message: str, may_be_done: bool) -> None:
@@ -53,7 +53,7 @@ class Refused(Failed):
 
 
 def patient(**told: Any) -> Retrying:
-    """Calls a function again while a service is away, for PATIENCE_SECONDS unless `told` otherwise."""
+    """Retries a function while a service is away, for PATIENCE_SECONDS unless `told` otherwise."""
     usual: dict[str, Any] = {
         "retry": retry_if_exception_type(Unavailable),
         "wait": wait_random_exponential(multiplier=0.1, max=2),
@@ -65,7 +65,7 @@ def patient(**told: Any) -> Retrying:
 
 @contextmanager
 def insisting(remedy: str) -> Iterator[None]:
-    """Where a service can't be reached, the program ends; its message says what to do then."""
+    """If a service can't be reached, end the program, with `remedy` in the message."""
     try:
         yield
     except Unavailable as error:
@@ -93,12 +93,12 @@ def _encoded(content: Any) -> bytes:
 
 
 def address(settings: AccountsSettings | CustomersSettings) -> str:
-    """Where a service is reached from this machine, as a URL without a path."""
+    """A service's address from this machine, as a URL without a path."""
     return f"http://{bracketed(_ANYWHERE.get(settings.host, settings.host))}:{settings.port}"
 
 
 class ServiceClient:
-    """One service as a client sees it. Each request is sent once, and waits for up to a minute.
+    """A client of one service. Each request is sent once, and waits for up to a minute.
 
     Every call raises Refused, or Unavailable when it can't be done now. Not for two threads at once.
     """
@@ -108,15 +108,15 @@ class ServiceClient:
         self._name = f"the {name} service at {address(settings)}"
         self._connection = http.client.HTTPConnection(host, settings.port, timeout=_ANSWER_SECONDS)
         self.events: str | None = None
-        """The events that tell of the last change."""
+        """The events of the last change."""
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
     def get(self, path: str) -> Any:
-        """What is at `path`."""
+        """The content at `path`."""
         return self._request("GET", path, None, {}, Any)
 
     def get_after(self, path: str, events: str, seconds: int) -> Any:
-        """What is at `path` once these events are applied; Unavailable where that takes longer."""
+        """The content at `path` once these events are applied; Unavailable if that takes longer."""
         return self._request("GET", path, None, {"Tally-After": events, "Prefer": f"wait={seconds}"}, Any)
 
     def post(self, path: str, content: Any, idempotency_key: str) -> list[str]:
@@ -130,18 +130,18 @@ class ServiceClient:
         self._request("PATCH", path, _encoded(content), {}, Any)
 
     def delete(self, path: str, revision: int) -> None:
-        """Delete something that has this revision; Refused with 412 where it has another. May be repeated."""
+        """Delete something with this revision; Refused with 412 if it has another. May be repeated."""
         self._request("DELETE", path, None, {"If-Match": f'"{revision}"'}, Any)
 
     def rows(self, path: str) -> Iterator[list[str]]:
-        """The rows of a list, as they come, without the header line. To be read to the end."""
+        """The rows of a list, as they come, without the header line. Read it to the end."""
         with self._streamed(path) as response:
             rows = csv.reader(io.TextIOWrapper(response, "utf-8", newline=""))
             next(rows, None)
             yield from rows
 
     def download(self, path: str, to: BinaryIO) -> None:
-        """Write a list to a file as CSV, as it comes. What is there when this raises is not all of it."""
+        """Write a list to a file as CSV, as it comes. If this raises, the file is incomplete."""
         with self._streamed(path) as response:
             shutil.copyfileobj(response, to)
 
@@ -196,7 +196,7 @@ class ServiceClient:
 
 
 def _reason(content: bytes) -> str:
-    """What a problem says, with the first of its errors, on one line."""
+    """A problem's message, with the first of its errors, on one line."""
     try:
         problem = msgspec.json.decode(content)
         first, *_ = problem.get("errors") or [None]

@@ -1,4 +1,4 @@
-"""What every command of the command line has in common."""
+"""The common parts of all commands."""
 
 import re
 import sys
@@ -30,7 +30,7 @@ def _load(context: click.Context, _parameter: object, file: Path | None) -> Sett
 
 
 class Command(Exemplified):
-    """A command that takes `--config FILE`, and gets the Settings; where they don't hold, it ends."""
+    """A command that takes `--config FILE`, and gets the Settings. Invalid settings end it."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -46,7 +46,7 @@ class Group(Exemplified, click.Group):
 
 
 def parsed(parse: Callable[[str], T]) -> Callable[[object, object, str | None], T | None]:
-    """Click's callback of an option that `parse` reads; a ValueError of that says what is expected."""
+    """Click's callback for an option that `parse` reads, whose ValueError says what is expected."""
 
     def callback(_context: object, _parameter: object, value: str | None) -> T | None:
         try:
@@ -77,7 +77,7 @@ token_option = click.option(
 
 
 def confirmed(told: str, yes: bool) -> bool:
-    """Tell what is about to be lost, and ask; nobody at a terminal says no."""
+    """Tell what is about to be lost, and ask. Without a terminal, the answer is no."""
     say(told)
     if yes or not sys.stdin.isatty():
         return yes
@@ -89,7 +89,7 @@ def confirmed(told: str, yes: bool) -> bool:
 
 
 ALONE = " (a private one alone: `run --only redis`)"
-"""What makes a private Redis answer while Tally is stopped."""
+"""How to make a private Redis answer while Tally is stopped."""
 
 
 @contextmanager
@@ -100,11 +100,11 @@ def faults_told(
     without_redis: str = "",
     interrupted: str = "interrupted; run the same command again",
 ) -> Iterator[None]:
-    """Whatever goes wrong inside ends the program with one clear message.
+    """Any failure inside ends the program with one clear message.
 
-    Errors of the kinds `known`, and every StoreError, have one. `where` is the file that is at fault where an
-    OSError names none, else it is the data directory. `without_redis` is added where Redis does not answer,
-    and Ctrl-C ends the program with `interrupted`.
+    Errors of the kinds `known`, and every StoreError, have a message. If an OSError names no file, `where` is
+    named, by default the data directory. `without_redis` is added if Redis does not answer, and Ctrl-C ends
+    the program with `interrupted`.
     """
     try:
         yield
@@ -124,14 +124,14 @@ def faults_told(
 
 @contextmanager
 def stream_of(settings: Settings, *known: type[Exception], **told: str) -> Iterator[EventStream]:
-    """The stream; what goes wrong inside ends the program as in `faults_told`."""
+    """The stream. A failure inside ends the program as in `faults_told`."""
     with faults_told(settings, *known, **told):
         yield EventStream.at(redis_access.url(settings), settings.redis.stream)
 
 
 @contextmanager
 def printing() -> Iterator[None]:
-    """Ctrl-C, or a reader of standard output that goes, ends what is inside quietly, with status 0."""
+    """Ctrl-C, or the end of standard output's reader, ends the inside quietly, with status 0."""
     try:
         yield
         sys.stdout.flush()

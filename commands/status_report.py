@@ -52,9 +52,9 @@ class Status(msgspec.Struct, frozen=True):
             print(self._told() + self._next(), end="")
 
     def tables(self) -> ConsoleRenderable:
-        """As tables for a terminal, one below the other, and what is wrong; without what is next.
+        """Tables for a terminal, one below the other, and the problems; without the next command.
 
-        Where they are longer than the terminal, actors of one kind share a row.
+        If they are longer than the terminal, actors of one kind share a row.
         """
         tables, told = self._tables(self._actors()), self._told() + self._next()
         if sum(len(rows) + 1 for rows in tables) + told.count("\n") > get_terminal_size().lines:
@@ -85,7 +85,7 @@ class Status(msgspec.Struct, frozen=True):
         return [self._row(kind, actors) for (kind, _), actors in kinds.items()]
 
     def _row(self, kind: str, actors: Sequence[ActorStatus]) -> tuple[str, ...]:
-        """Of one actor, or of several of a kind in the same state: since when all of them run, and sums."""
+        """The row of one actor, or of several of a kind in one state: how long all of them run, and sums."""
         first = actors[0]
         uptimes = [actor.uptime_seconds for actor in actors if actor.uptime_seconds is not None]
         memory = sum(self.memory_bytes.get(actor.name, 0) for actor in actors)
@@ -99,7 +99,7 @@ class Status(msgspec.Struct, frozen=True):
         )
 
     def _nodes(self) -> list[terminal.Rows]:
-        """The nodes, as the service sees them that applies all events; none where this is the only one."""
+        """The nodes, as seen by the service that applies all events; empty if this is the only one."""
         by_service = {report.service: report.nodes for report in self.services}
         nodes = by_service.get("accounts") or by_service.get("customers") or []
         if all(node.here for node in nodes):
@@ -117,7 +117,7 @@ class Status(msgspec.Struct, frozen=True):
         return [[("node", "customers", "accounts", "missing here", "has read", "address"), *rows]]
 
     def _told(self) -> str:
-        """What is wrong, and what else people should know: a line for each, and an empty one below them."""
+        """The problems and the notes for people: a line for each, and an empty one below them."""
         notes = dict.fromkeys(note for report in self.services for note in report.notes)
         lines = [
             *([self.trouble] if self.trouble else []),
@@ -131,7 +131,7 @@ class Status(msgspec.Struct, frozen=True):
 
 
 def _reasons(actors: Sequence[ActorStatus], services: Sequence[StatusReport]) -> list[str]:
-    """Why something is degraded, each trouble once, whoever has it: services, and actors of all kinds."""
+    """The reasons for "degraded", from services and all actors, each trouble once."""
     reasons: list[str] = []
     for report in services:
         of_actors = {*troubles(report.actors, ())}
@@ -162,7 +162,7 @@ def _service(report: StatusReport) -> tuple[str, ...]:
 
 
 def look(settings: Settings, needs_supervisor: bool = True) -> Status:
-    """Ask the supervisor, the databases and Redis. Raises NotRunning where one is needed."""
+    """Ask the supervisor, the databases and Redis. Raises NotRunning if a supervisor is needed."""
     actors, trouble = list[ActorStatus](), None
     try:
         actors = control.ask(settings.directory)
@@ -186,7 +186,7 @@ def look(settings: Settings, needs_supervisor: bool = True) -> Status:
 def _probe(
     settings: Settings, url: str, service: str, opened: OpenDatabase, actors: Sequence[ActorReport]
 ) -> StatusProbe:
-    """What gathers what a service that has a database here tells of itself."""
+    """The StatusProbe of a service that has a database here."""
     mine = [each for each in actors if each.name.startswith(f"{service}-")]
     return StatusProbe(
         service,
@@ -198,9 +198,9 @@ def _probe(
 
 
 def watch(settings: Settings, as_json: bool) -> None:
-    """Show the status again every second, until KeyboardInterrupt, also while no supervisor runs.
+    """Show the status every second, until KeyboardInterrupt, even while no supervisor runs.
 
-    On a terminal it is drawn in place; otherwise one follows the other.
+    On a terminal it is redrawn in place; otherwise each follows the last.
     """
     if as_json or not sys.stdout.isatty():
         while True:

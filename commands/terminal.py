@@ -1,4 +1,4 @@
-"""What commands show: tables for people on a terminal, plain lines for programs."""
+"""The output of commands: tables for people on a terminal, plain lines for programs."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ Rows = Sequence[Sequence[str]]
 
 
 def fitted(line: str) -> str:
-    """The line, cut off where the terminal ends; whole when it isn't printed on one."""
+    """The line, cut off at the terminal's width; whole if the output is no terminal."""
     if not sys.stdout.isatty():
         return line
     text = Text(line)
@@ -27,7 +27,7 @@ def fitted(line: str) -> str:
 
 
 def spoken(seconds: float) -> str:
-    """How long that is, as people say it: `45 s`, `3 min`, `2 h 5 min`, `4 days`."""
+    """The time in words: `45 s`, `3 min`, `2 h 5 min`, `4 days`."""
     if seconds < 60:
         return f"{int(seconds)} s"
     minutes = int(seconds // 60)
@@ -48,7 +48,7 @@ def plain(rows: Rows) -> str:
 
 
 def table(rows: Rows) -> ConsoleRenderable:
-    """The rows as a table that keeps to the terminal's width: long cells are folded, nothing is cut off."""
+    """The rows as a table within the terminal's width: long cells are folded, nothing is cut off."""
     made = Table(*(Column(heading, overflow="fold") for heading in rows[0]), box=None, pad_edge=False)
     for row in rows[1:]:
         made.add_row(*map(Text, row))
@@ -56,7 +56,7 @@ def table(rows: Rows) -> ConsoleRenderable:
 
 
 def show_list(rows: Sequence[Mapping[str, Any]], as_json: bool, without: str) -> None:
-    """Print things that have the same columns: as JSON, one a line, or as a table; `without` any, that."""
+    """Print things with the same columns: JSON, one on a line, or a table; the text `without` if none."""
     if as_json:
         for row in rows:
             print(msgspec.json.encode(row).decode())

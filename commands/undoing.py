@@ -14,7 +14,7 @@ from tally.events import Id
 from tally.store import ranges
 from tally.store.import_note import ImportNote, Kind, notes_of
 
-_ORDER: tuple[Kind, ...] = ("credits", "invoices", "customers")  # what belongs to another goes first
+_ORDER: tuple[Kind, ...] = ("credits", "invoices", "customers")  # rows that belong to others go first
 _SHOWN = 20
 _STAYS = {412: "was changed since", 409: "has invoices or credits that this import did not record"}
 
@@ -22,7 +22,7 @@ _STAYS = {412: "was changed since", 409: "has invoices or credits that this impo
 def undo_file(settings: Settings, source: BinaryIO, account_id: Id | None, token: str | None) -> str:
     """Delete what all imports of the file have recorded, or those into one account.
 
-    Answers what was done, and tells on standard error what stays. May be repeated, also after an
+    Answers what was done, and tells on standard error what stays. May be repeated, even after an
     interruption. Raises Failed, StoreError or OSError.
     """
     names = notes_of(settings.directory, hashlib.file_digest(source, "sha256").hexdigest())  # type: ignore[arg-type]
@@ -64,7 +64,7 @@ def _undo(note: ImportNote, customers: ServiceClient, bars: Bars) -> Counter[str
 
 
 def _take_back(customers: ServiceClient, kind: Kind, id: int, counts: Counter[str], bars: Bars) -> str:
-    """Delete one if it is as it was made; answer what came of it."""
+    """Delete a row if it never changed; answer the outcome."""
     path = f"/customers/{id}?cascade=false" if kind == "customers" else f"/{kind}/{id}"
     try:
         customers.delete(path, revision=0)

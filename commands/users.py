@@ -21,7 +21,7 @@ from tally.store import accounts, passwords
 from tally.store.revocations import Revocations
 from tally.store.users import NoSuchUser, User, Users
 
-# A user's name as services take it, trimmed: the `owned_by` of the accounts that it owns.
+# A user's name, trimmed as services do: the `owned_by` of the accounts that it owns.
 _name_argument = click.argument("name", callback=parsed(Name.parse))
 _stdin_option = click.option(
     "--password-stdin", "piped", is_flag=True, help="Read the password from standard input."
@@ -75,7 +75,7 @@ def remove(settings: Settings, name: str) -> None:
 def passwd(settings: Settings, name: str, piped: bool) -> None:
     """Give NAME another password, and end its tokens. Asks for the new one."""
     with _users(settings) as everybody:
-        _existing(everybody, name)  # else it would be typed for nothing
+        _existing(everybody, name)  # else the user would type a password for nothing
     password = _new_password(piped)
     with _users(settings) as everybody:
         everybody.give_password(_existing(everybody, name), password)
@@ -115,7 +115,7 @@ def token(settings: Settings, name: str, days: int, all_calls: bool) -> None:
 
 
 def _revoke(settings: Settings, everybody: Users, name: str) -> None:
-    """In the transaction, so that one at a time changes the list."""
+    """Revoke tokens in the transaction, so that only one process at a time changes the list."""
     user = _existing(everybody, name)
     Revocations(settings.directory).add(user.id, user.name, int(time.time()))
 
@@ -136,7 +136,7 @@ def _users(settings: Settings) -> Iterator[Users]:
         )
     with faults_told(settings):
         settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        make = supervisor_of(settings.directory) is None  # else a lost one's place would be taken
+        make = supervisor_of(settings.directory) is None  # else it would take the place of a lost one
         with (
             closing(accounts.open_database(settings.directory, make=make)) as database,
             database.transaction(),
@@ -145,7 +145,7 @@ def _users(settings: Settings) -> Iterator[Users]:
 
 
 def warn_without_admin(settings: Settings) -> None:
-    """Say so on standard error when nobody could administer."""
+    """Warn on standard error if there is no admin."""
     if settings.node.number:
         return
     with _users(settings) as everybody:
@@ -154,7 +154,7 @@ def warn_without_admin(settings: Settings) -> None:
 
 
 def _new_password(piped: bool) -> str:
-    """A new password as it is to be kept: from standard input, or asked for twice."""
+    """The hash of a new password, from standard input or asked for twice."""
     if not piped and not sys.stdin.isatty():
         raise click.UsageError("this is no terminal: give the password on standard input, --password-stdin")
     try:

@@ -19,7 +19,7 @@ from tally.store.accounts import Accounts, CustomerOrder
 from tally.store.months import Months
 from tally.store.searching import Cents
 
-_TREND = 12  # months that are told of each account in the list
+_TREND = 12  # months shown for each account in the list
 _MOST_SORTED = 100_000  # customers: 0.14 s by revenue
 
 
@@ -32,15 +32,15 @@ def add_account_views(app: Any, service: Service[Accounts]) -> None:
 
 
 class AccountsView:
-    """Accounts with what they come to."""
+    """Accounts with their totals."""
 
     def __init__(self, service: Service[Accounts]) -> None:
         self._service = service
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """A page of the accounts that match, all of them added up, and what the largest comes to.
+        """A page of the matching accounts, the sum of all of them, and the largest one's total.
 
-        Of each account also what it earned in the twelve months up to `to`, else to this one.
+        Each account also has its revenue in the twelve months up to `to`, by default this month.
         """
         query = AccountQuery(
             search=params.SEARCH.of(req) or "",
@@ -99,7 +99,7 @@ class AccountNamesView:
 
 
 def first_order(customers: int) -> CustomerOrder:
-    """How so many customers of an account are shown first: by revenue, unless to sort them takes long."""
+    """The first order of so many customers: by revenue, unless sorting them takes long."""
     return "-revenue" if customers <= _MOST_SORTED else "id"
 
 

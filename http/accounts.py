@@ -39,7 +39,7 @@ AccountsService = Service[Accounts]
 _ACCOUNTS_AT_ONCE = 100  # read in one snapshot while all of them are listed
 _CUSTOMERS_AT_ONCE = 1000
 _CHUNK = 64 * 1024  # bytes sent at a time
-_WHOLE = 512 * 1024  # bytes up to which an account is sent in one piece, which keeps its connection
+_WHOLE = 512 * 1024  # bytes: an account up to this size is sent in one piece, which keeps its connection open
 
 
 def api(
@@ -52,9 +52,9 @@ def api(
     sign_ins: int,
     events: EventsElsewhere,
 ) -> Api:
-    """The service over accounts.db, which `open_database` opens anew, for a server with so many threads.
+    """The service over accounts.db, for a server with so many threads; `open_database` opens the database.
 
-    `sign_ins` passwords at most are checked at a time. `events` are those it applies.
+    At most `sign_ins` passwords are checked at a time. `events` are the events that it applies.
 
     `after_commit` is called after each commit and must not block; `status` answers GET /status. With
     `tokens`, users sign in; without, everybody may do everything. For `neighbours` see create_app.
@@ -85,7 +85,7 @@ def _gate(service: AccountsService, tokens: Tokens | None) -> Gate:
     if tokens is None:
         return OpenGate()
     if service.node:
-        return TokenGate(tokens)  # node 0 has the users; whom it removes, it revokes too
+        return TokenGate(tokens)  # only node 0 has users, and it revokes the tokens of removed ones
 
     def is_still_there(bearer: Bearer) -> bool:
         with service.read() as store:
@@ -107,7 +107,7 @@ class AccountsResource:
         new = bodies.decode(body, AccountBody)
         if owner(req) not in (None, new.owned_by):
             raise Forbidden(f"Only an admin may open an account for another than {owner(req)}.")
-        may_have_customers = owner(req) is None  # else they would be the owner's, whoever recorded them
+        may_have_customers = owner(req) is None  # else the owner would get customers that others recorded
         self._service.create(
             req,
             resp,
@@ -170,7 +170,7 @@ class AccountsResource:
     def _send(self, req: falcon.Request, resp: falcon.Response, parts: Iterator[bytes], chunk: int) -> None:
         """Answer with JSON in parts, streamed when there is more than a `chunk` (bytes) of it.
 
-        waitress closes the connection after an answer whose length it wasn't told.
+        waitress closes the connection after an answer of unknown length.
         """
         chunks = _in_chunks(parts, chunk)
         first, second = next(chunks), next(chunks, None)
@@ -218,7 +218,7 @@ class AccountsResource:
         exports.send(req, resp, self._long_lists, "customers", "customer_id,customer,revenue", lines)
 
     def on_get_ownership(self, req: falcon.Request, resp: falcon.Response, id: str, user: str) -> None:
-        """Tell whether a user owns an account. One that isn't there is owned by nobody."""
+        """Tell whether a user owns an account. Nobody owns one that doesn't exist."""
         try:
             with self._service.read() as store:
                 account = store.account(Id.parse(id), owner(req))
@@ -288,15 +288,15 @@ class RevenueResource:
         self._long_lists = long_lists
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """That of all accounts together."""
+        """The revenue of all accounts together."""
         self._send(req, resp, Months.of_all)
 
     def on_get_account(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
-        """That of an account."""
+        """The revenue of an account."""
         self._send(req, resp, lambda months: months.of_account(path_id(id, "account")))
 
     def on_get_customer(self, req: falcon.Request, resp: falcon.Response, id: str, customer: str) -> None:
-        """That of a customer of an account."""
+        """The revenue of a customer of an account."""
 
         def read(months: Months) -> list[Month]:
             return months.of_customer(path_id(id, "account"), path_id(customer, "customer"))

@@ -24,15 +24,15 @@ from tally.store.ranges import Range
 WAIT_SECONDS = 1.0  # unless `Prefer: wait=N` says otherwise (RFC 7240)
 LONGEST_WAIT_SECONDS = 30
 LOOK_SECONDS = 0.005  # between two looks
-RESTS = 4  # times as long as a look at all of them takes, at the least
-GONE_SECONDS = 1.0  # for how long it holds what Redis has said of events that are nowhere any more
+RESTS = 4  # rests at least so many times as long as a look at all of them takes
+GONE_SECONDS = 1.0  # how long Redis's answer about lost events is kept
 WAITS_UNTIL = "tally.waits_until"  # in the environment of a request that has waited: time.monotonic()
 
 
 class NotYet(BaseException):
-    """The request is to be answered later: at `until` (time.monotonic()), or as soon as `is_over`.
+    """The request must be answered later: at `until` (time.monotonic()), or as soon as `is_over`.
 
-    No Exception: nothing but the server may take it for an answer.
+    Not an Exception: only the server may catch it.
     """
 
     def __init__(self, until: float, is_over: Callable[[], bool]) -> None:
@@ -42,10 +42,10 @@ class NotYet(BaseException):
 
 
 class EventsElsewhere(NamedTuple):
-    """The events that a service applies: of sources whose names begin with `prefix`.
+    """The events that a service applies: those of sources whose names begin with `prefix`.
 
-    `gone` asks Redis what no outbox has any more for a group, by source, and answers nothing when it can't be
-    asked; it may block for a moment.
+    `gone` asks Redis which events of a group no outbox has any more, by source. It answers an empty mapping
+    when Redis can't be asked, and may block for a moment.
     """
 
     prefix: str
@@ -53,7 +53,7 @@ class EventsElsewhere(NamedTuple):
 
 
 class After:
-    """Middleware that holds back reads of what is not applied yet; of one service."""
+    """Middleware of one service: holds back reads until the events that they name are applied."""
 
     def __init__(self, service: Service[Any], events: EventsElsewhere) -> None:
         self._service = service
@@ -65,7 +65,7 @@ class After:
     def process_resource(
         self, req: falcon.Request, resp: falcon.Response, resource: object, params: dict[str, Any]
     ) -> None:
-        """Raises NotYet; WrongFields for what can't be waited for, HTTPServiceUnavailable."""
+        """Raises NotYet, HTTPServiceUnavailable, or WrongFields for events that can't be waited for."""
         text = req.env.get("HTTP_TALLY_AFTER")
         if text is None or req.method not in ("GET", "HEAD") or is_open_to_all(req):
             return
@@ -115,7 +115,7 @@ class After:
         return _State()
 
     def _ask(self, group: str) -> None:
-        """Hear from Redis what is gone, now and again; of one thread at a time."""
+        """Ask Redis now and then which events are gone; one thread at a time does it."""
         if time.monotonic() >= self._asks_again and self._asking.acquire(blocking=False):
             try:
                 self._known_gone = self._gone(group)
@@ -125,14 +125,14 @@ class After:
 
 
 class _State(NamedTuple):
-    """Whether all is applied, or why it never will be; neither: not yet."""
+    """Whether all events are applied, or why they never will be. With neither, not yet."""
 
     applied: bool = False
     never: str | None = None
 
 
 def _wait(prefer: str) -> float:
-    """For how long a request waits (RFC 7240): what can't be understood is as if it weren't there."""
+    """How long a request waits (RFC 7240). A preference that can't be understood is ignored."""
     for preference in prefer.split(","):
         name, _, value = preference.partition(";")[0].partition("=")
         value = value.strip().strip('"')
@@ -142,9 +142,9 @@ def _wait(prefer: str) -> float:
 
 
 class Waiting:
-    """Requests that wait, each until what it waits for is over: then `go_on` is called with it.
+    """Waiting requests. Once a request's wait is over, `go_on` is called with it.
 
-    One thread looks after all of them, as long as there are any; it may not be blocked by `go_on`.
+    One thread looks after all of them, while there are any; `go_on` must not block it.
     """
 
     def __init__(self, go_on: Callable[[Any], None]) -> None:
@@ -155,7 +155,7 @@ class Waiting:
         self._ended = False
 
     def add(self, request: Any, not_yet: NotYet) -> None:
-        """Have one wait. Of any thread; does not block."""
+        """Let a request wait. For any thread; does not block."""
         with self._lock:
             self._waiting.append((request, not_yet))
             if self._is_looking:
@@ -164,7 +164,7 @@ class Waiting:
         threading.Thread(target=self._look, name="waiting", daemon=True).start()
 
     def end(self) -> None:
-        """Nobody waits any more, now or later: all are gone on with. May be repeated."""
+        """End all waits, present and future: all requests go on. May be repeated."""
         self._ended = True
 
     def _look(self) -> None:
@@ -183,12 +183,12 @@ class Waiting:
                     left.append((request, not_yet))
             with self._lock:
                 self._waiting += left
-            if left:  # a small part of the time, however many there are
+            if left:  # looks take a small part of the time, however many requests wait
                 time.sleep(max(LOOK_SECONDS, RESTS * (time.monotonic() - began)))
 
 
 def _is_over(not_yet: NotYet) -> bool:
-    """Where it can't be told, the request finds out why."""
+    """Whether the wait is over. True if that can't be told: the request then finds out why."""
     try:
         return not_yet.is_over()
     except StoreError:

@@ -1,4 +1,4 @@
-"""The Falcon application of a service: who is let in, how errors are answered, what every answer carries."""
+"""The Falcon application of a service: access, error answers, and the headers of every answer."""
 
 from typing import Any, NamedTuple, Protocol
 
@@ -9,11 +9,11 @@ from tally.http.auth import Gate
 from tally.http.neighbours import Neighbours
 from tally.http.service import Service
 
-ROUTE = "tally.route"  # in a request's environment: the template of the route that it took, if any
+ROUTE = "tally.route"  # in a request's environment: the template of its route, if any
 
 
 class Api(NamedTuple):
-    """A service as an HTTP process serves it: the application, what it works on, and who lets people in."""
+    """A service in an HTTP process: the application, the service behind it, and the gate."""
 
     app: "falcon.App[falcon.Request, falcon.Response]"
     service: Service[Any]
@@ -21,21 +21,21 @@ class Api(NamedTuple):
 
 
 class Guard(Protocol):
-    """Looks at a request before its resource does."""
+    """Checks a request before its resource gets it."""
 
     def process_resource(
         self, req: falcon.Request, resp: falcon.Response, resource: object, params: dict[str, Any]
     ) -> None:
-        """Raises an HTTPError where it may not go on."""
+        """Raises an HTTPError if the request may not go on."""
         ...
 
 
 def create_app(
     gate: Gate, neighbours: Neighbours, *guards: Guard
 ) -> "falcon.App[falcon.Request, falcon.Response]":
-    """A Falcon app that answers JSON and nothing else, to those whom `gate` lets in, what `guards` let by.
+    """A Falcon app that answers only JSON, to requests that pass `gate` and `guards`.
 
-    In a browser, the page of the other of the `neighbours` may read what it answers.
+    In a browser, the page of the other service of `neighbours` may read its answers.
     """
     app = falcon.App(middleware=[_Route(), _SafeInBrowsers(), neighbours, gate, *guards], router=Router())
     problems.add_error_handlers(app)
@@ -43,7 +43,7 @@ def create_app(
 
 
 class Router(falcon.routing.CompiledRouter):
-    """Offers HEAD wherever there is GET (RFC 9110, section 9.1); Falcon leaves out the body."""
+    """Offers HEAD with every GET (RFC 9110, section 9.1); Falcon leaves out the body."""
 
     def map_http_methods(self, resource: object, **kwargs: Any) -> Any:
         """Falcon's hook: the responder of each method that `resource` has."""
@@ -54,7 +54,7 @@ class Router(falcon.routing.CompiledRouter):
 
 
 class _Route:
-    """Tells what observes the request from outside of Falcon which route it took."""
+    """Notes a request's route for the observer outside of Falcon."""
 
     def process_resource(
         self, req: falcon.Request, resp: falcon.Response, resource: object, params: dict[str, Any]
@@ -63,7 +63,7 @@ class _Route:
 
 
 class _SafeInBrowsers:
-    """No answer is taken for another type than it says, or shown within another site's page."""
+    """Keeps browsers from guessing another type for an answer, or framing it in another site's page."""
 
     def process_response(
         self, req: falcon.Request, resp: falcon.Response, resource: object, req_succeeded: bool

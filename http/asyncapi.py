@@ -17,7 +17,7 @@ _THEN = datetime(2019, 3, 23, 5, 24, 50, 326000, tzinfo=UTC)
 _CUSTOMERS, _ACCOUNTS = "customers@4f2a9c1e", "accounts@9b1d7f02"
 _SOLD, _FIXED, _REFUND = date(2019, 1, 6), date(2019, 1, 7), date(2019, 2, 1)
 
-# Each with the EventId it is published with.
+# Each event with its EventId.
 EXAMPLES: tuple[tuple[EventId, Event], ...] = (
     (EventId(_CUSTOMERS, 1), events.CustomerCreated(Id(7), Id(1), "John Adams", _THEN)),
     (EventId(_CUSTOMERS, 5), events.CustomerUpdated(Id(7), Id(1), "John Quincy Adams", 1, _THEN)),
@@ -81,7 +81,7 @@ def document() -> dict[str, Any]:
     }
 
 
-# What is said of each field of an entry but those of its event.
+# Descriptions of an entry's fields, without those of its event.
 _HEADERS = {
     events.TYPE_FIELD: "",
     events.EVENT_ID_FIELD: "`<source>:<sequence>`, the event's name for good; ours always carry it.",

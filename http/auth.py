@@ -1,4 +1,4 @@
-"""Who sent a request: decided before anything else is done with it.
+"""Finds out who sent a request, before anything else is done with it.
 
 With auth off, anyone who reaches the service may do everything; only other sites' pages in that person's
 browser must be kept out. With tokens, each call says who its user is. The resources ask `owner`, so they have
@@ -17,7 +17,7 @@ from tally.http.neighbours import LOGIN, SESSION
 from tally.http.tokens import STATUS, Bearer, InvalidToken, Tokens
 from tally.store.errors import StoreError
 
-COOKIE = "tally-session"  # it has the token of who has signed in on a page
+COOKIE = "tally-session"  # the token of the user who signed in on a page
 
 OPEN_TO_ALL = ("/health/live", "/health/ready", "/health/primary", LOGIN)
 OF_STATUS = ("/status", "/metrics")
@@ -28,14 +28,14 @@ SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
 class Principal(NamedTuple):
-    """Who a request is from."""
+    """The sender of a request."""
 
     name: str
     admin: bool
 
     @property
     def owner(self) -> str | None:
-        """Whose accounts may be seen and changed; None means all of them."""
+        """The user whose accounts may be seen and changed; None means all accounts."""
         return None if self.admin else self.name
 
 
@@ -49,7 +49,7 @@ def principal(req: falcon.Request) -> Principal:
 
 
 def owner(req: falcon.Request) -> str | None:
-    """Whose accounts the request may see and change; None means all of them."""
+    """The user whose accounts the request may see and change; None means all accounts."""
     return principal(req).owner
 
 
@@ -61,7 +61,7 @@ class Forbidden(falcon.HTTPForbidden):
 
 
 def insist_on_admin(req: falcon.Request, what: str) -> None:
-    """Raises Forbidden, which says that `what`, as in "Operations are", is for admins."""
+    """Raises Forbidden for others; the message says that `what`, as in "Operations are", is for admins."""
     if not principal(req).admin:
         raise Forbidden(f"{what} for admins.")
 
@@ -78,10 +78,10 @@ class Unauthorized(falcon.HTTPUnauthorized):
 
 
 class OpenGate:
-    """Lets everybody in who comes to a loopback address, but for other sites' pages in a browser."""
+    """Lets in everybody at a loopback address, except other sites' pages in a browser."""
 
     def refusal(self, authorization: str | None, cookie: str | None) -> str | None:
-        """Nobody is asked for anything."""
+        """None: nobody needs a token."""
         return None
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
@@ -97,14 +97,14 @@ class OpenGate:
 
 
 class TokenGate:
-    """Lets in who has a token. `is_still_there` tells whether the user has not been removed meanwhile."""
+    """Lets in requests with a token. `is_still_there` tells whether its user still exists."""
 
     def __init__(self, tokens: Tokens, is_still_there: Callable[[Bearer], bool] = lambda _: True) -> None:
         self._tokens = tokens
         self._is_still_there = is_still_there
 
     def refusal(self, authorization: str | None, cookie: str | None) -> str | None:
-        """Why a request with these headers is nobody's, as far as its token tells."""
+        """Why the token in these headers is refused; None if it is good."""
         try:
             self._bearer(authorization, cookie)
         except Unauthorized as error:
@@ -121,7 +121,7 @@ class TokenGate:
     def _principal(self, req: falcon.Request) -> Principal:
         authorization = req.get_header("Authorization")
         bearer = self._bearer(authorization, req.get_header("Cookie"))
-        # A browser adds a cookie by itself, whoever's page it is that sends the request.
+        # A browser adds a cookie by itself, even when another site's page sends the request.
         if authorization is None:
             _insist_on_own_page(req)
         if not self._is_still_there(bearer):
@@ -159,7 +159,7 @@ def _kept(cookie: str | None) -> str | None:
 
 
 def is_open_to_all(req: falcon.Request) -> bool:
-    """Whether nobody is asked for a token: how the process is, signing in and out, pages without data."""
+    """Whether no token is needed: for health, signing in and out, and pages, which have no data."""
     if req.path in OPEN_TO_ALL or (req.method == "DELETE" and req.path == SESSION):
         return True
     return req.method in SAFE_METHODS and (req.path in PAGE or req.path.startswith(PAGE_FOLDER))
@@ -179,7 +179,7 @@ def _is_of_this_machine(host: str) -> bool:
 
 
 def _insist_on_own_page(req: falcon.Request) -> None:
-    """Raises Forbidden where a browser sends a change for another site's page."""
+    """Raises Forbidden if a browser sends a change for another site's page."""
     if req.method not in SAFE_METHODS and _is_cross_origin(req):
         raise Forbidden("Another site's page may not change anything here.")
 

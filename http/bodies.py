@@ -22,9 +22,9 @@ T = TypeVar("T")
 
 MOST_IN_BATCH = 10_000
 
-MOST_TOLD = 100  # faults of a body: who makes more has made the same one everywhere
-_MOST_DIGITS = 20  # of an integer that is read as it is
-_BEYOND = 10**20  # what a longer one is read as: no field takes so much
+MOST_TOLD = 100  # faults of a body: with more, it is likely the same fault everywhere
+_MOST_DIGITS = 20  # of an integer that is read exactly
+_BEYOND = 10**20  # a longer one is read as this: no field takes so much
 
 
 def decode(body: bytes, kind: type[T]) -> T:
@@ -73,13 +73,13 @@ def _decode(body: bytes, kind: type[T], is_batch: bool) -> list[T]:
 
 
 def json_type(raw: object) -> str:
-    """What JSON calls a value like this."""
+    """JSON's name for the type of a value."""
     names = {dict: "object", list: "array", type(None): "null"}
     return names.get(type(raw), type(raw).__name__)
 
 
 def _text(body: bytes) -> str:
-    """The body as text: msgspec looks only at the strings that it takes."""
+    """The body as text. It must all be decoded: msgspec checks only the strings that it takes."""
     try:
         return body.decode()
     except UnicodeDecodeError as error:
@@ -87,10 +87,10 @@ def _text(body: bytes) -> str:
 
 
 def _names_nothing_twice(body: bytes, kind: type[Any], found: list[Any]) -> bool:
-    """Whether the objects that were read surely name nothing twice. Cheap; False when in doubt.
+    """Whether the objects surely have no name twice. Cheap; False when in doubt.
 
-    Each name in an object is followed by a colon. So when there are no more colons than fields that were
-    found, there are no other names.
+    A colon follows each name in an object. So with no more colons than found fields, there are no other
+    names.
     """
     required, optional = _fields(kind)  # type: ignore[arg-type]  # a class is hashable
     names = required * len(found)
@@ -101,7 +101,7 @@ def _names_nothing_twice(body: bytes, kind: type[Any], found: list[Any]) -> bool
 
 @cache
 def _fields(kind: type[Any]) -> tuple[int, list[str]]:
-    """How many fields have to be there, and which may be. Looked up once: that takes longer than a body."""
+    """The number of required fields, and the optional ones. Cached: it takes longer than reading a body."""
     fields = msgspec.structs.fields(kind)
     return sum(each.required for each in fields), [each.name for each in fields if each.default is UNSET]
 
@@ -112,7 +112,7 @@ def _insist_on_size(batch: list[Any]) -> None:
 
 
 def _insist_on_no_faults(twice: list[str], others: Iterator[FieldError]) -> None:
-    """Raises WrongFields. Nothing else is told of a field that is given twice."""
+    """Raises WrongFields. A field that is given twice has no other fault reported."""
     faults = [FieldError(name, "Given twice") for name in twice]
     known = set(twice)
     faults += islice((fault for fault in others if fault.field not in known), MOST_TOLD + 1)
@@ -130,13 +130,13 @@ def _parse(kind: type[Any], raw: object) -> Any:
 
 
 class _Doubled(dict[str, Any]):
-    """An object of which some names are given twice."""
+    """An object with some names given twice."""
 
     twice: list[str]
 
 
 def _read(text: str) -> tuple[Any, list[str]]:
-    """What the text holds, and where a name is given twice. Raises MalformedBody."""
+    """The content of the text, and the places where a name is given twice. Raises MalformedBody."""
     doubled: list[_Doubled] = []
 
     def made(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def _doubled_names(raw: Any, objects: int) -> Iterator[str]:
-    """Where in `raw` the names are that are given twice, in `objects` objects; the first of them only."""
+    """The places in `raw` of names given twice, in `objects` objects; only the first places."""
     told = 0
     left = [("", raw)]
     while left and objects and told < MOST_TOLD:

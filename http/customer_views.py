@@ -1,4 +1,4 @@
-"""What the customers page asks for. The database finds, sorts and adds up.
+"""The customers page's calls. The database finds, sorts and adds up.
 
 These calls are the page's own, and may change with it. Sums are strings, in cents.
 """
@@ -31,18 +31,18 @@ def add_customer_views(app: Any, service: Service[Customers]) -> None:
 
 
 class CustomersView:
-    """Customers as people look for them."""
+    """Customers, for people who search them."""
 
     def __init__(self, service: Service[Customers]) -> None:
         self._service = service
         self._rankings = Rankings(self._in_order)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """A part of the customers that match, with what they spent.
+        """A part of the matching customers, with their spending.
 
-        `rank` sorts by what they spent, or when last; `next` tells how many to pass over. More than 10,000
-        come in the order that they had `as_of` a moment ago. Until that is known, `ranked` is false, and
-        none come.
+        `rank` sorts by spending or last purchase; `next` tells how many to skip. More than 10,000 come in the
+        order that they had at an earlier moment, `as_of`. Until that order is known, `ranked` is false, and
+        the list is empty.
         """
         listed, rank = CustomerListRequest(req), params.RANK.of(req)
         wanted = listed.wanted
@@ -97,7 +97,7 @@ class InvoicesView:
         self._service = service
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """A page of what GET /invoices lists, with whose they are."""
+        """A page of GET /invoices, with the customers."""
         listed = ListRequest(req, "purchase_date")
         with self._service.read() as store:
             invoices, following = listed.cut(store.invoices(listed.wanted, owner(req)))
@@ -113,7 +113,7 @@ def _with_whose(invoice: Invoice, customer: Customer) -> dict[str, Any]:
 
 
 def _by_id(store: Customers, wanted: CustomerQuery, owner: str | None) -> Customer | None:
-    """The customer whose number is searched for, on the first page."""
+    """The customer whose number is the search text, on the first page."""
     if wanted.after or not wanted.search:
         return None
     try:

@@ -42,17 +42,18 @@ def api(
     neighbours: Neighbours,
     answer_after: Callable[[Database], AnswerAfter] | None = None,
 ) -> Api:
-    """The service over customers.db, which `open_database` opens anew.
+    """The service over customers.db; `open_database` opens the database.
 
     `after_commit` is called after each commit and must not block; `status` answers GET /status. With
-    `tokens`, a call wants one; without, everybody may do everything. `events` are those it applies. For
-    `neighbours` see create_app, for `answer_after` Service.
+    `tokens`, a call needs one; without, everybody may do everything. `events` are the events that it applies.
+    For `neighbours` see create_app, for `answer_after` Service.
     """
     service: CustomersService = Service(lambda: Customers(open_database()), after_commit, answer_after)
     gate = TokenGate(tokens) if tokens else OpenGate()
     app = create_app(gate, neighbours, QueryGuard((*CUSTOMERS, *CUSTOMERS_PAGE)), After(service, events))
     long_lists = LongLists()
-    # With users, too: otherwise who opens the account later would get what others recorded under its number.
+    # With users, too: else the user who opens the account later would get customers that others recorded
+    # there.
     customers = CustomersResource(service, long_lists, require_account or tokens is not None)
     invoices, credits = InvoicesResource(service, long_lists), CreditsResource(service, long_lists)
     app.add_route("/customers", customers)
@@ -110,7 +111,7 @@ class CustomersResource(RowsResource):
         )
 
     def on_delete_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
-        """Delete a customer and its invoices; with ?cascade=false, only one that has none."""
+        """Delete a customer and its invoices; with ?cascade=false, only a customer without any."""
         number, revisions = path_id(id, "customer"), wanted_revisions(req)
         cascade = params.NO_CASCADE.of(req)
         self._service.take_away(
@@ -185,7 +186,7 @@ class CreditsResource(RowsResource):
 
 
 class HistoryResource:
-    """The history of a customer or an invoice, also of a deleted one."""
+    """The history of a customer or an invoice, even a deleted one."""
 
     def __init__(self, service: CustomersService, kind: history.Kind) -> None:
         self._service = service

@@ -40,7 +40,7 @@ class AccountsDemo:
 
 
 class CustomersDemo:
-    """The customers of these, and what they bought."""
+    """The accounts' customers, and their invoices and credits."""
 
     def __init__(self, service: Service[Customers]) -> None:
         self._service = service

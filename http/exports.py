@@ -16,7 +16,7 @@ from tally.http.problems import FieldError, WrongFields
 
 CSV = "text/csv"
 AT_ONCE = 1000  # rows that are read in one snapshot
-SORTED_AT_ONCE = 20_000  # where all are sorted each time; some 1.6 MB
+SORTED_AT_ONCE = 20_000  # if all are sorted each time; some 1.6 MB
 
 _FORMULA = re.compile(r"'*[-=+@\t]")
 _HARMLESS = re.compile(r"'+[-=+@\t]")
@@ -24,7 +24,7 @@ _NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?")
 
 
 def wants_csv(req: falcon.Request) -> bool:
-    """Whether a request asks for CSV, by `format` or else by Accept.
+    """Whether a request asks for CSV, by `format`, or else by Accept.
 
     Raises WrongFields for one that wants only a part of the list.
     """
@@ -40,7 +40,7 @@ def wants_csv(req: falcon.Request) -> bool:
 def send(
     req: falcon.Request, resp: falcon.Response, lists: LongLists, name: str, header: str, lines: Iterable[str]
 ) -> None:
-    """Answer with these lines, behind the header. Raises HTTPTooManyRequests."""
+    """Answer with these lines, after the header. Raises HTTPTooManyRequests."""
     pieces = chain([f"{header}\r\n"], lines)
     resp.content_type = f"{CSV}; charset=utf-8; header=present"
     resp.downloadable_as = f"{name}.csv"
@@ -55,7 +55,7 @@ def at_once(order: str) -> int:
 def paged(read: Callable[[Any], Sequence[tuple[Any, ...]]], most: int) -> Iterator[str]:
     """The lines of all pages, a page at a time.
 
-    `read` answers up to `most` rows behind a position: each is a line, and the row's own position.
+    `read` answers up to `most` rows after a position, each as a line and its position.
     """
     after = None
     while True:
@@ -63,7 +63,7 @@ def paged(read: Callable[[Any], Sequence[tuple[Any, ...]]], most: int) -> Iterat
         is_last = len(rows) < most
         piece = "".join(line for line, *_ in rows)
         after = rows[-1][1:] if rows else None
-        del rows  # it may take long until the client wants more
+        del rows  # free them: the client may take long to ask for more
         if piece:
             yield piece
         if is_last:
@@ -78,12 +78,12 @@ def written(*cells: object) -> str:
 
 
 def harmless(text: str) -> str:
-    """The text with an apostrophe before what a spreadsheet would run as a formula."""
+    """The text, with an apostrophe before it if a spreadsheet would run it as a formula."""
     return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
 
 
 def meant(cell: str) -> str:
-    """The text that `harmless` made this cell of."""
+    """The original text of a cell made by `harmless`."""
     return cell[1:] if _HARMLESS.match(cell) else cell
 
 

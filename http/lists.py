@@ -1,4 +1,4 @@
-"""Which part of a list a request asks for: filters, an order, and where the previous page ended."""
+"""The part of a list that a request asks for: filters, an order, and the end of the previous page."""
 
 import re
 from collections.abc import Callable
@@ -17,13 +17,13 @@ T = TypeVar("T")
 
 
 class _Listed:
-    """A page of a list: `_limit` rows of it, sorted by the field `_key`, or by their ids where that is ""."""
+    """A page of a list: `_limit` rows, sorted by the field `_key`, or by id if that is ""."""
 
     _limit: int
     _key: str
 
     def cut(self, rows: list[T]) -> tuple[list[T], str | None]:
-        """The page's rows, out of one more than it has, and `after` for the next page if there is one."""
+        """The page's rows, given one row more, and `after` for the next page if there is one."""
         return _cut(rows, self._limit, lambda row: Position.of(self._key and getattr(row, self._key), row.id))
 
 
@@ -61,7 +61,7 @@ class CustomerListRequest(_Listed):
         self._key = "name" if self.wanted.order.endswith("name") else ""
 
     def cut_at(self, rows: list[T], offset: int) -> tuple[list[T], str | None]:
-        """Like `cut`, for rows behind the first `offset`: `after` is how many to skip."""
+        """Like `cut`, for rows after the first `offset`: `after` is how many to skip."""
         return _cut(rows, self._limit, lambda _: Position.of("", Id(offset + self._limit)))
 
 
@@ -75,7 +75,7 @@ class RevenueListRequest:
         self.after = self._place(params.AFTER_NEXT.of(req))
 
     def cut(self, rows: list[CustomerRevenue]) -> tuple[list[CustomerRevenue], str | None]:
-        """The page's rows, out of one more than it has, and `after` for the next page if there is one."""
+        """The page's rows, given one row more, and `after` for the next page if there is one."""
         by_id = self.order.endswith("id")
 
         def position(row: CustomerRevenue) -> str:
@@ -90,10 +90,10 @@ class RevenueListRequest:
         if self.order.endswith("id"):
             return id, id
         cents = int(key) if re.fullmatch("-?[0-9]{1,19}", key) else 0
-        return max(-MAX_ID, min(cents, MAX_ID)), id  # what SQLite takes
+        return max(-MAX_ID, min(cents, MAX_ID)), id  # within the range of SQLite
 
 
 def _cut(rows: list[T], limit: int, position: Callable[[Any], str]) -> tuple[list[T], str | None]:
-    """The first `limit` rows, and the position of the last of them where there are more."""
+    """The first `limit` rows, and the position of the last one if there are more."""
     found = rows[:limit]
     return found, position(found[-1]) if len(rows) > limit else None

@@ -21,7 +21,7 @@ from tally.store import nodes, passwords
 from tally.store.login_attempts import LoginAttempts
 from tally.store.users import User, Users
 
-SHARE = 2  # of the threads, one in so many signs somebody in, or waits for it
+SHARE = 2  # one in so many threads may sign users in, or wait for a turn
 
 _log = structlog.get_logger()
 
@@ -34,7 +34,7 @@ class LoginBody(Struct, frozen=True):
 
 
 class LoginResource:
-    """Signs users in, `at_a_time` of them; after failures, the slower the more there were."""
+    """Signs users in, at most `at_a_time` at once. The more failures, the slower."""
 
     def __init__(self, service: Service[Any], tokens: Tokens, threads: int, at_a_time: int) -> None:
         self._service = service
@@ -61,9 +61,9 @@ class LoginResource:
             raise Refusal(421, "At another node", where, node=NodeAddress(0, url))
 
     def _checked(self, login: LoginBody, address: str) -> User:
-        """The user whose password it is. Raises Unauthorized, or HTTPTooManyRequests.
+        """The user with this name and password. Raises Unauthorized, or HTTPTooManyRequests.
 
-        A client that must wait is refused first, and takes nobody's turn.
+        A client that must wait is refused first, and uses up no turn.
         """
         with self._service.read() as store:
             wait = LoginAttempts(store.database).wait(login.username, address)
@@ -88,7 +88,7 @@ class LoginResource:
             self._admitted.release()
 
     def _insist_on_patience(self, wait: float, username: str, address: str) -> None:
-        """Raise HTTPTooManyRequests where there is a wait."""
+        """Raise HTTPTooManyRequests if the client must wait."""
         if wait:
             if (more := self._slowed_down.due()) is not None:
                 _log.warning("login_slowed_down", username=username, address=address, more=more)

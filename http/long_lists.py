@@ -1,4 +1,4 @@
-"""Answers so long that they are made while they are sent: how many of them at once."""
+"""Limits how many long answers are made at once. They are made while they are sent."""
 
 import threading
 from collections import Counter
@@ -19,7 +19,7 @@ class LongLists:
         self._under_way: Counter[str] = Counter()
 
     def begin(self, user: str, pieces: Iterator[bytes]) -> "LongList":
-        """The pieces of one more, for a user; "" is everybody. Raises HTTPTooManyRequests."""
+        """The pieces of one more long answer, for a user; "" is everybody. Raises HTTPTooManyRequests."""
         with self._lock:
             if self._under_way.total() >= self._of_all or (user and self._under_way[user] >= self._of_a_user):
                 raise falcon.HTTPTooManyRequests(
@@ -34,11 +34,11 @@ class LongLists:
         """Count one less."""
         with self._lock:
             self._under_way[user] -= 1
-            self._under_way += Counter()  # forgets who has none
+            self._under_way += Counter()  # forgets users without any
 
 
 class LongList:
-    """Iterates over the pieces; over when they are, or with `close`, which may be repeated."""
+    """Iterates over the pieces. It ends with them, or with `close`, which may be repeated."""
 
     def __init__(self, lists: LongLists, user: str, pieces: Iterator[bytes]) -> None:
         self._lists: LongLists | None = lists
@@ -52,11 +52,11 @@ class LongList:
         return next(self._pieces)
 
     def close(self) -> None:
-        """WSGI's word that nobody wants more."""
+        """Called by WSGI when nothing more is needed."""
         lists, self._lists = self._lists, None
         if lists:
             lists.end(self._user)
 
     def __del__(self) -> None:
-        """An answer to HEAD is never looked at."""
+        """Close it, as an answer to HEAD is never read."""
         self.close()

@@ -1,7 +1,7 @@
-"""GET /metrics: a service in figures, for Prometheus, whichever of its processes answers.
+"""GET /metrics: a service's figures for Prometheus, the same from each of its processes.
 
-Gathered anew for each scrape, in parts. A part that can't be told is left out, never guessed, and
-`tally_scrape_success` says so; the others are told all the same.
+They are gathered in parts for each scrape. A part that is unavailable is left out, never guessed, and
+`tally_scrape_success` says so. The other parts are still told.
 """
 
 import mmap
@@ -21,7 +21,7 @@ from tally.figures import Family
 from tally.http.status import StatusReport
 
 Part = Callable[[], Iterable[Metric]]
-"""Gathers some metrics. May raise anything: the part is left out then."""
+"""Gathers some metrics. May raise anything: then the part is left out."""
 
 _log = structlog.get_logger()
 
@@ -46,11 +46,11 @@ class MetricsResource(Collector):
         resp.data = encode(self._registry)
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: what there is shows when it is gathered."""
+        """Nothing: the metrics are known only when they are gathered."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """Every part that can be told, and which those are."""
+        """Every part that is available, and which those are."""
         success = _gauge("tally_scrape_success", "Whether this part could be gathered: 1 or 0.", "part")
         for name, part in self._parts.items():
             told: list[Metric] = []
@@ -90,7 +90,7 @@ def _metric(service: str, family: Family, every: Mapping[tuple[str, ...], list[f
 
 
 def limits(service: str, most: Mapping[str, int]) -> Iterator[Metric]:
-    """The part that the answering process keeps to; its siblings do too, each for itself."""
+    """The limits of the answering process; each of its siblings has the same."""
     family = _gauge("tally_http_limit", "How much of it there may be at once in an HTTP process.", "of")
     for of, much in most.items():
         family.add_metric([service, of], much)
@@ -98,7 +98,7 @@ def limits(service: str, most: Mapping[str, int]) -> Iterator[Metric]:
 
 
 def status_metrics(probe: Callable[[], StatusReport]) -> Iterator[Metric]:
-    """The part that the service's database and Redis tell; what they can't tell is left out."""
+    """The metrics of the service's database and of Redis, without unavailable ones."""
     report = probe()
     service, redis = report.service, report.redis
 

@@ -1,7 +1,7 @@
-"""What a service has recorded and applied in each minute of the last hour.
+"""The numbers of events that a service recorded and applied in each minute of the last hour.
 
-Its HTTP processes note both counts at each full minute, in memory that they share: whoever is first writes,
-and all of them would write the same. One that is started again goes on with it. It begins anew with Tally.
+Its HTTP processes note both counts at each full minute, in shared memory. The first one writes, and all of
+them would write the same. A restarted process goes on with it. It starts empty with Tally.
 """
 
 import mmap
@@ -14,19 +14,19 @@ from msgspec import Struct
 MINUTES = 60
 SECONDS = 60
 
-_PLACES = 64  # more than are told of: what is told of is not written over
-_NUMBERS = 3  # of each: the minute, and the two counts
+_PLACES = 64  # more than are shown, so that none of these is overwritten
+_NUMBERS = 3  # for each place: the minute, and the two counts
 
 
 class Counts(NamedTuple):
-    """How many events a service has recorded, and how many it has applied, since some beginning."""
+    """How many events a service has recorded, and how many it has applied, since some start."""
 
     recorded: int
     applied: int
 
 
 class Minute(Struct, frozen=True):
-    """A minute that begins `at` that time, in seconds since 1970; None where nobody has looked then."""
+    """A minute that begins `at` that time, in seconds since 1970; counts are None if unknown."""
 
     at: int
     recorded: int | None
@@ -34,26 +34,26 @@ class Minute(Struct, frozen=True):
 
 
 class Minutes:
-    """The counts of the last hour. To be made before the processes that share it are forked."""
+    """The counts of the last hour. Make it before the processes that share it are forked."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._numbers = memoryview(mmap.mmap(-1, _PLACES * _NUMBERS * 8)).cast("q")
         self._clock = clock
 
     def note(self, counts: Counts) -> float:
-        """Note the counts, unless somebody has in this minute; answer the seconds until the next one."""
+        """Note the counts, unless a sibling did in this minute; answer the seconds until the next minute."""
         now = self._clock()
         minute = int(now // SECONDS)
         if self._noted(minute) is None:
             place = minute % _PLACES * _NUMBERS
             self._numbers[place + 1], self._numbers[place + 2] = counts
-            self._numbers[place] = minute  # last: it counts from here on
+            self._numbers[place] = minute  # written last: now the place is valid
         return SECONDS - now % SECONDS
 
     def told(self, counts: Counts) -> list[Minute]:
-        """The last hour's minutes, from the first that is known on; the last one goes on still.
+        """The last hour's minutes, from the first known one; the last one is still going on.
 
-        `counts` are those of now.
+        `counts` are the present ones.
         """
         last = int(self._clock() // SECONDS)
         noted = {each: found for each in range(last - MINUTES + 1, last + 1) if (found := self._noted(each))}

@@ -1,4 +1,4 @@
-"""Where a browser finds the two services, and what the page of one may ask of the other (CORS)."""
+"""The addresses of both services for a browser, and the access of one's page to the other (CORS)."""
 
 import re
 from collections.abc import Mapping
@@ -18,17 +18,17 @@ _SENT = "Authorization, Prefer, Tally-After"
 
 
 class Ports(NamedTuple):
-    """Where the two services listen."""
+    """The ports of the two services."""
 
     customers: int
     accounts: int
 
 
 class Neighbours:
-    """The two services as the pages of `service` link to them.
+    """The links to both services on the pages of `service`.
 
-    `urls` are their addresses as a browser is to use them, by service; without one, a service is at its port
-    of the host that was asked.
+    `urls` are their addresses for a browser, by service. Without one, a service is at its port of the host
+    that was asked.
     """
 
     def __init__(self, service: str, ports: Ports, urls: Mapping[str, str]) -> None:
@@ -48,7 +48,7 @@ class Neighbours:
         return _origin(self.addresses(req)[self._other])
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Tell a browser that asks first what the other service's page may send here."""
+        """Answer a browser's preflight request: what the other service's page may send here."""
         if req.method != "OPTIONS" or not self._is_asked_by_other(req):
             return
         methods = "GET, POST, DELETE" if req.path in (LOGIN, SESSION) else "GET"
@@ -60,7 +60,7 @@ class Neighbours:
     def process_response(
         self, req: falcon.Request, resp: falcon.Response, resource: object, req_succeeded: bool
     ) -> None:
-        """Let the other service's page read the answer in a browser, to which it is of another origin."""
+        """Let the other service's page, which has another origin, read the answer in a browser."""
         if "HTTP_ORIGIN" not in req.env:
             return
         resp.append_header("Vary", "Origin")

@@ -1,6 +1,6 @@
-"""What the operations page asks for, and what may be done there: for admins alone.
+"""The operations page's calls, for admins only.
 
-These calls are the page's own, and may change with it. How a service is, GET /status tells.
+They are the page's own, and may change with it. GET /status tells a service's state.
 """
 
 import threading
@@ -25,19 +25,19 @@ from tally.store.groups import Group, Groups
 from tally.store.redis_memory import Memory, memory_of
 from tally.store.stream import EventStream, RedisError, entry_time
 
-MOST_LETTERS = 200  # shown, and decided on, at a time
-MOST_UNREAD = 1000  # entries that are counted of what a group has not read
-WAIT_SECONDS = 5.0  # for what comes of letters that are redriven
-LONGEST_EDITED = 256 * 1024  # bytes of a payload: more fits into no body, when it is written as JSON's text
-_LONGEST_TEXT = 4000  # characters of a letter's field that are shown
+MOST_LETTERS = 200  # shown, or decided on, at a time
+MOST_UNREAD = 1000  # a group's unread entries are counted up to here
+WAIT_SECONDS = 5.0  # for the outcome of a redrive
+LONGEST_EDITED = 256 * 1024  # bytes of a payload: as a JSON string, a larger one may not fit into a body
+_LONGEST_TEXT = 4000  # shown characters of a letter's field
 
 _log = structlog.get_logger()
 
 
 class Sources(Struct, frozen=True):
-    """Where the calls get from what they tell.
+    """The sources of the calls' data.
 
-    `minutes` are the service's own; `actors` are those of no service, such as Redis.
+    `minutes` are the service's own; `actors` are those that belong to no service, such as Redis.
     """
 
     minutes: Callable[[], list[Minute]]
@@ -46,10 +46,10 @@ class Sources(Struct, frozen=True):
 
 
 class GroupReport(Struct, frozen=True):
-    """A group that reads the stream. `unread` is MOST_UNREAD where there are as many, or more.
+    """A group that reads the stream. `unread` is MOST_UNREAD if there are as many or more.
 
-    With `holds_back`, older entries than data.retention_days are kept for it; `overtaken` were removed before
-    it had read them.
+    With `holds_back`, entries older than data.retention_days are kept for it. `overtaken` counts those that
+    were removed before it had read them.
     """
 
     name: str
@@ -63,7 +63,7 @@ class GroupReport(Struct, frozen=True):
 
 
 class StreamReport(Struct, frozen=True):
-    """Redis, and who reads the stream; `trouble` is why all else is unknown."""
+    """Redis, and the groups that read the stream; `trouble` is why everything else is unknown."""
 
     actors: list[ActorReport]
     trouble: str | None = None
@@ -75,7 +75,7 @@ class StreamReport(Struct, frozen=True):
 
 
 class LetterReport(Struct, frozen=True):
-    """A dead letter; `fields` are those of its entry, each as text that may be cut off."""
+    """A dead letter; `fields` are its entry's, each as text that may be cut off."""
 
     id: str
     entry: str
@@ -91,13 +91,13 @@ LetterId = Annotated[str, Meta(pattern=f"^{LETTER_ID}$")]
 
 
 class Chosen(Struct, frozen=True):
-    """The body of what is done with dead letters: which."""
+    """The body of an action on dead letters: their ids."""
 
     ids: Annotated[list[LetterId], Meta(min_length=1, max_length=MOST_LETTERS)]
 
 
 class Edit(Struct, frozen=True):
-    """The body of an edit: a letter, and what its event is to say instead."""
+    """The body of an edit: a letter, and the new payload of its event."""
 
     id: LetterId
     payload: str
@@ -122,7 +122,7 @@ def _admins_only(req: falcon.Request, resp: falcon.Response, resource: object, p
 
 @falcon.before(_admins_only)
 class MinutesResource:
-    """What came in, and what was applied."""
+    """The numbers of recorded and applied events."""
 
     def __init__(self, minutes: Callable[[], list[Minute]]) -> None:
         self._minutes = minutes
@@ -134,13 +134,13 @@ class MinutesResource:
 
 @falcon.before(_admins_only)
 class StreamResource:
-    """Redis, and who reads the stream."""
+    """Redis, and the groups that read the stream."""
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """A StreamReport. No question keeps Redis busy, however much is there."""
+        """A StreamReport. No query keeps Redis busy, however large the stream is."""
         actors, stream = self._sources.actors(), self._sources.open_stream()
         try:
             Json.send(resp, _report(actors, stream))
@@ -200,10 +200,10 @@ class DeadLettersResource:
 
     def __init__(self, open_stream: Callable[[], EventStream]) -> None:
         self._open_stream = open_stream
-        self._one_at_a_time = threading.Lock()  # who waits for what comes of it has a thread of the pool
+        self._one_at_a_time = threading.Lock()  # waiting for an outcome holds a thread of the pool
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """How many there are, None while Redis does not answer, and the oldest of them."""
+        """The number of letters, None while Redis does not answer, and the oldest ones."""
         try:
             with self._letters() as (stream, letters):
                 found, total = letters.after("0-0", MOST_LETTERS), stream.dead_letters()
@@ -213,7 +213,7 @@ class DeadLettersResource:
             Json.send(resp, {"letters": [*map(_letter, found)], "total": total})
 
     def on_post_redrive(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Redrive letters to the groups that failed, and tell what has come of it."""
+        """Redrive letters to the groups that failed, and tell the outcome."""
         ids = _chosen(req)
         with self._turn(), self._letters() as (_, letters):
             outcome = redriving.redrive(letters, _known(letters, ids), WAIT_SECONDS)
@@ -221,7 +221,7 @@ class DeadLettersResource:
         Json.send(resp, _told(outcome))
 
     def on_get_payload(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
-        """All that a letter's event says, to be edited. Raises LetterGone."""
+        """The whole payload of a letter's event, for editing. Raises LetterGone."""
         with self._letters() as (_, letters):
             letter = _one(letters, id)
         if (length := len(letter.payload)) > LONGEST_EDITED:
@@ -233,9 +233,9 @@ class DeadLettersResource:
         Json.send(resp, {"payload": letter.indented.decode(errors="replace")})
 
     def on_post_edit(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Redrive a letter with another payload to the group that failed, and tell what has come of it.
+        """Redrive a letter with another payload to the group that failed, and tell the outcome.
 
-        Raises LetterGone, or WrongFields for what could not be applied either.
+        Raises LetterGone, or WrongFields for an event that could not be applied either.
         """
         edit = bodies.decode(read_body(req), Edit)
         with self._turn(), self._letters() as (_, letters):
@@ -247,7 +247,7 @@ class DeadLettersResource:
         Json.send(resp, _told(outcome))
 
     def on_post_discard(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Forget them, for good."""
+        """Discard letters, for good."""
         ids = _chosen(req)
         with self._letters() as (_, letters):
             done = sum(letters.discard(letter) for letter in _known(letters, ids))
@@ -256,7 +256,7 @@ class DeadLettersResource:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """Raises HTTPTooManyRequests while others have it."""
+        """Take the only turn. Raises HTTPTooManyRequests while another request has it."""
         if not self._one_at_a_time.acquire(blocking=False):
             raise falcon.HTTPTooManyRequests(
                 title="Under way",
@@ -285,7 +285,7 @@ def _chosen(req: falcon.Request) -> list[str]:
 
 
 def _known(letters: DeadLetters, ids: list[str]) -> list[DeadLetter]:
-    """Those that are there still: somebody else may have decided."""
+    """The letters that still exist: somebody else may have decided on some."""
     return [letter for id in dict.fromkeys(ids) if (letter := letters.get(id))]
 
 

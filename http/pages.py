@@ -1,7 +1,7 @@
 """The pages of each service, `/`, `/docs` and `/operations`, and the files that they are made of.
 
-A page holds no data: its script asks the service's own calls for it. So the page is the same for
-everybody, and nothing in it needs a right. What others made lies in `vendor`.
+A page holds no data: its script asks the service's own calls for it. So the page is the same for everybody,
+and nothing in it needs a right. Files made by others are in `vendor`.
 """
 
 import hashlib
@@ -46,7 +46,7 @@ _POLICY = (
 
 
 def add_pages(app: Any, neighbours: Neighbours, currency: str = "") -> None:
-    """Add the pages of a service and their files to `app`; amounts are in `currency`, "" for none told."""
+    """Add the pages of a service and their files to `app`; amounts are in `currency`, "" if unknown."""
     app.add_route("/", RootResource(neighbours, currency))
     app.add_route("/docs", PageResource("docs", neighbours, currency))
     app.add_route("/operations", PageResource("operations", neighbours, currency))
@@ -71,7 +71,7 @@ class PageResource:
 
 
 class RootResource(PageResource):
-    """The page for people; for a program that prefers JSON, where to go from here."""
+    """The page for people; for a program that prefers JSON, links."""
 
     def __init__(self, neighbours: Neighbours, currency: str) -> None:
         super().__init__(neighbours.service, neighbours, currency)
@@ -102,7 +102,7 @@ class StaticResource:
 
 
 def _send(req: falcon.Request, resp: falcon.Response, suffix: str, content: bytes) -> None:
-    """Answer with the content, or with 304 to whoever holds it already."""
+    """Answer with the content, or with 304 if the client has it already."""
     resp.set_headers(_SECURITY)
     resp.etag = hashlib.sha256(content).hexdigest()[:32]
     if req.if_none_match and any(tag in ("*", resp.etag.strip('"')) for tag in req.if_none_match):

@@ -62,7 +62,7 @@ class PeriodQuery:
     def answer(self, months: Iterable[Month]) -> list[PeriodRevenue]:
         """The periods asked for, ascending, none left out between the first and the last.
 
-        What has no month comes last; where a beginning or an end is asked for, it is left out.
+        Revenue without a month comes last. It is left out if a beginning or an end is asked for.
         """
         sums: dict[int, tuple[int, int, int]] = {}
         rest = []
@@ -103,7 +103,7 @@ def first_month_of(raw: str) -> int:
 
 
 def last_month_of(raw: str) -> int:
-    """The last month of a period, counted from the year 0 on. Raises ValueError for what is no period."""
+    """The last month of a period, counted from the year 0. Raises ValueError if it is no period."""
     return _months_of(raw)[1]
 
 

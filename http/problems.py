@@ -1,6 +1,6 @@
 """Errors as clients see them: RFC 9457 `application/problem+json`, whatever Accept says.
 
-One table maps the store's errors to a status. What is wrong with a request itself has its own class below.
+One table maps the store's errors to a status. Faults of a request itself have classes of their own below.
 """
 
 import http
@@ -124,7 +124,7 @@ _DETAILS = {
 
 
 def add_error_handlers(app: Any) -> None:
-    """Have `app` answer every error as a problem."""
+    """Make `app` answer every error as a problem."""
     app.set_error_serializer(serialize)
     app.add_error_handler(Exception, _answer_unexpected)
     app.add_error_handler(errors.StoreError, _answer_store_error)

@@ -1,4 +1,4 @@
-"""Orders that take seconds to find: made beside the requests, kept while people turn the pages."""
+"""Sorted lists that take seconds to make. They are made beside the requests, and kept for paging."""
 
 import threading
 import time
@@ -9,13 +9,13 @@ from typing import NamedTuple
 from tally.events import now, rfc3339
 from tally.store.customer_search import Rank
 
-MOST_KEPT = 4  # of eight bytes for each customer
+MOST_KEPT = 4  # each takes eight bytes for a customer
 REST_SECONDS = 60
-REST = 20  # or so many times as long as it took: a twentieth of a processor at most is spent on one order
+REST = 20  # or so many times as long as it took: one order takes at most a twentieth of a processor
 
 
 class Ranked(NamedTuple):
-    """Which customers are sorted, and how; with an `owner`, that user's."""
+    """The customers to sort, and the order; with an `owner`, that user's."""
 
     owner: str | None
     account_id: int | None
@@ -24,28 +24,28 @@ class Ranked(NamedTuple):
 
 
 class Ranking(NamedTuple):
-    """The ids in order, as they were at a moment (RFC 3339)."""
+    """The sorted ids, as of a moment (RFC 3339)."""
 
     ids: "array[int]"
     as_of: str
-    due: float  # when to make it anew, by time.monotonic()
+    due: float  # when to make it again, by time.monotonic()
 
 
 class Rankings:
-    """The orders asked for last. Safe for any number of threads; one order is made at a time."""
+    """The latest orders. Safe for any number of threads; one order is made at a time."""
 
     def __init__(self, make: Callable[[Ranked], "array[int]"], rest: float = REST_SECONDS) -> None:
         self._make = make
         self._rest = rest
-        self._kept: dict[Ranked, Ranking] = {}  # the one asked for last comes last
+        self._kept: dict[Ranked, Ranking] = {}  # the latest one comes last
         self._failure: Exception | None = None
         self._lock = threading.Lock()
         self._at_work = threading.Lock()
 
     def ask(self, wanted: Ranked) -> Ranking | None:
-        """The order, or None while it isn't known: then it is being made, or will be when asked for again.
+        """The order, or None while it is unknown: it is being made, or will be when asked for again.
 
-        Doesn't block. Raises, once, what kept an order from being made.
+        Doesn't block. If making an order failed, raises its error once.
         """
         with self._lock:
             failure, self._failure = self._failure, None
@@ -67,7 +67,7 @@ class Rankings:
                 self._kept[wanted] = Ranking(ids, as_of, ended + max(self._rest, REST * (ended - began)))
                 for oldest in [*self._kept][:-MOST_KEPT]:
                     del self._kept[oldest]
-        except Exception as error:  # to be told to whom asks next
+        except Exception as error:  # raised for the next caller
             self._failure = error
         finally:
             self._at_work.release()

@@ -25,7 +25,7 @@ DURATION = Family(
     known=(),
 )
 
-ANSWERED = "tally.answered"  # in the environment: a status that was answered, and not the application's
+ANSWERED = "tally.answered"  # in the environment: the status that was answered instead of the application's
 
 _METHODS = frozenset(falcon.HTTP_METHODS)
 
@@ -34,17 +34,17 @@ Wsgi = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 
 class RequestObserver:
-    """WSGI middleware: counts each request of `app`, and binds its trace parent to what is logged.
+    """WSGI middleware: counts each request of `app`, and binds its trace parent to its log lines.
 
-    A request is counted when its answer is closed (PEP 3333), for then it has been handed over; one
-    whose answer is made again, as the first came to nothing, once. It is told at level info when it
-    failed (500 and above), was slow, or comes with a trace that its caller samples; else at level debug.
+    A request is counted when its answer is closed (PEP 3333), because then it was handed over. A request
+    counts once even if its answer is made again after a failure. It is logged at level info if it failed (500
+    and above), was slow, or has a trace that its caller samples; else at level debug.
     """
 
     def __init__(self, app: Wsgi, figures: Figures) -> None:
         self._app = app
         self._figures = figures
-        self._log = structlog.get_logger().bind()  # bound once: a line that isn't wanted costs nothing
+        self._log = structlog.get_logger().bind()  # bound once: a line below the level costs nothing
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer a request."""
@@ -80,7 +80,7 @@ class RequestObserver:
 
 
 class _Request:
-    """What is measured and logged of one request."""
+    """The measurements and log fields of one request."""
 
     def __init__(self, environ: Environ) -> None:
         self.environ = environ
@@ -96,7 +96,7 @@ _UNTRACED = nullcontext()
 
 
 class _Answer:
-    """An answer's body, which tells when it is closed; its pieces are made in the request's trace."""
+    """An answer's body. It tells when it is closed, and makes its pieces in the request's trace."""
 
     def __init__(
         self, body: Iterable[bytes], request: _Request, finished: Callable[[_Request], None]
@@ -115,7 +115,7 @@ class _Answer:
             self._finished(self._request)
 
     def _traced(self) -> Iterator[bytes]:
-        """One piece may be made by another thread than the last one."""
+        """Bind the trace for each piece: another thread may make it."""
         pieces = iter(self._body)
         while True:
             with self._request.traced():

@@ -1,4 +1,4 @@
-"""The calls that customers, invoices and credits have in common: create one or many, list, show."""
+"""The common calls of customers, invoices and credits: create one or many, list, show."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -21,10 +21,10 @@ CustomersService = Service[Customers]
 
 
 class Kind(NamedTuple):
-    """A kind of rows: its name, what one is created from, a page of its list, and how the store reads it.
+    """A kind of rows: its name, its body type, a page of its list, and the store's reading methods.
 
-    `asked` reads which rows a request wants. `rows`, `lines` and `one` are given an owner, and show only what
-    belongs to that user's accounts; None shows everything. A line of CSV comes with its position in the list.
+    `asked` parses a request's query. `rows`, `lines` and `one` get an owner, and show only rows in that
+    user's accounts; None shows everything. A line of CSV comes with its position in the list.
     """
 
     name: str
@@ -94,4 +94,4 @@ class RowsResource(ABC):
 
     @abstractmethod
     def _create(self, store: Customers, new: list[Any], cause: Cause, owner: str | None) -> list[Id]:
-        """Create them, in the order given, in accounts of the owner."""
+        """Create rows, in the given order, in accounts of the owner."""

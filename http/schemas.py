@@ -1,4 +1,4 @@
-"""JSON Schemas of our definitions, as the documents hold them that describe the services and the stream."""
+"""JSON Schemas of our definitions, for the documents of the services and the stream."""
 
 from collections.abc import Sequence
 from inspect import cleandoc
@@ -10,9 +10,9 @@ _COMPONENTS = "#/components/schemas/"
 
 
 def schemas_of(kinds: Sequence[Any]) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
-    """The schema of each kind, and those they refer to, by name: a document's `components/schemas`.
+    """The schema of each kind, and the schemas they refer to, by name: a document's `components/schemas`.
 
-    A class of ours that is no Struct has the method `json_schema`.
+    Our classes that are no Structs have a method `json_schema`.
     """
     own: dict[str, dict[str, Any]] = {}
 
@@ -27,5 +27,5 @@ def schemas_of(kinds: Sequence[Any]) -> tuple[list[dict[str, Any]], dict[str, di
 
 
 def _tidy(schema: dict[str, Any]) -> dict[str, Any]:
-    """A docstring's indentation is none of the document's."""
+    """The schema without the indentation of docstrings."""
     return schema | {"description": cleandoc(schema["description"])}

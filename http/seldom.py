@@ -1,11 +1,11 @@
-"""Lines of the log that anybody can cause: few of them, however often it happens."""
+"""Limits log lines that anybody can cause."""
 
 import threading
 import time
 
 
 class Seldom:
-    """So many lines in so many seconds, one unless told. Safe for any number of threads."""
+    """At most so many lines in so many seconds, by default one. Safe for any number of threads."""
 
     def __init__(self, seconds: float, lines: int = 1) -> None:
         self._seconds, self._lines = seconds, lines
@@ -13,7 +13,7 @@ class Seldom:
         self._more, self._left, self._next = 0, 0, 0.0
 
     def due(self) -> int | None:
-        """How many more there were since the last line; None when there were enough."""
+        """How many events had no line since the last one; None if no line is due."""
         now = time.monotonic()
         with self._lock:
             if now >= self._next:

@@ -49,10 +49,10 @@ T = TypeVar("T")
 
 
 class Service(Generic[S]):
-    """One service's state as its HTTP process holds it: one connection that writes, others that read.
+    """One service's state in an HTTP process: one connection that writes, others that read.
 
-    `open_store` opens the database anew; `after_commit` is called after each commit; `answer_after`, given
-    the connection that writes, tells when a commit may be answered. Safe for any number of threads.
+    `open_store` opens a new connection. `after_commit` is called after each commit. `answer_after` gets the
+    connection that writes, and decides when a commit may be answered. Safe for any number of threads.
     """
 
     def __init__(
@@ -82,21 +82,21 @@ class Service(Generic[S]):
     def write(self, change: Callable[[S], T]) -> T:
         """Run `change` in a transaction that it may share with others; see GroupCommit.run.
 
-        Raises NotPrimary, NotInPlace or NotRenewed where nothing may be written here.
+        Raises NotPrimary, NotInPlace or NotRenewed if nothing may be written here.
         """
         self.insist_on_permission()
         return self.note(change)
 
     def write_and_tell(self, change: Callable[[S], Answer]) -> Answer:
-        """Like `write`; the answer has the events that tell of the change."""
+        """Like `write`; the answer also has the events of the change."""
         return self.write(lambda store: _told(store, lambda: change(store)))
 
     def note(self, change: Callable[[S], T]) -> T:
-        """The same for what this machine alone is to know, and nobody is told of: at a standby, too."""
+        """Like `write`, but for data of this machine only, without events. Works at a standby, too."""
         return self.commits.run(lambda: change(self._writer))
 
     def insist_on_permission(self) -> None:
-        """See that this may write: a standby may not. Raises NotPrimary, NotInPlace or NotRenewed."""
+        """Check that this may write: a standby may not. Raises NotPrimary, NotInPlace or NotRenewed."""
         if refusal := self._writer.database.refusal():
             raise refusal
 
@@ -108,17 +108,17 @@ class Service(Generic[S]):
             resp.set_header(EVENT_ID, str(events))
 
     def write_once(self, req: falcon.Request, body: bytes, change: Callable[[S, Cause], Answer]) -> Answer:
-        """Like `write`; with an Idempotency-Key in the request, `change` runs the first time only.
+        """Like `write`; with an Idempotency-Key in the request, `change` runs only the first time.
 
-        It is given what its events are to tell of the request. Raises WrongFields for a key that is none,
-        KeyReused for one that came with another request.
+        It gets the Cause for its events. Raises WrongFields for an invalid key, KeyReused for one that came
+        with another request.
         """
         key = req.env.get("HTTP_IDEMPOTENCY_KEY")
         if key is None:
             return self.write_and_tell(lambda store: change(store, cause(req)))
         if not _VISIBLE_ASCII.match(key):
             raise WrongFields([FieldError("Idempotency-Key", "Expected 1 to 200 visible ASCII characters")])
-        own_key = f"{principal(req).name} {key}".lstrip()  # no other user's; a key holds no blank
+        own_key = f"{principal(req).name} {key}".lstrip()  # different for each user; a key holds no blank
         request = KeyedRequest(own_key, req.path, body)
         told = cause(req, request)
         return self.write(
@@ -134,7 +134,7 @@ class Service(Generic[S]):
     def change_row(
         self, req: falcon.Request, resp: falcon.Response, body: bytes, change: Callable[[S, Cause], Any]
     ) -> None:
-        """Like `write_once`, and answer with the row that `change` returns; its revision is its ETag."""
+        """Like `write_once`, and answer the row that `change` returns; its revision is its ETag."""
         answer = self.write_once(
             req, body, lambda store, cause: Answer(None, encode_answer(change(store, cause)))
         )
@@ -142,15 +142,15 @@ class Service(Generic[S]):
         resp.etag = str(msgspec.json.decode(answer.body, type=_Revised).revision)
 
     def close(self) -> None:
-        """Let go of the database: nothing may be under way, and nothing follows."""
+        """Close the database. Nothing may be under way, and nothing may follow."""
         self.commits.close()
         for store in (self._writer, *self._idle):
             store.database.close()
 
     @contextmanager
     def read(self) -> Iterator[S]:
-        """Read from one moment's state. Keep it short, and never wait for a client inside."""
-        self._writer.database.insist_on_place()  # which one that is opened now could not tell
+        """Read from a snapshot. Keep it short, and never wait for a client inside."""
+        self._writer.database.insist_on_place()  # a connection opened now could not tell
         store = self._idle.pop() if self._idle else self._open_store()
         try:
             with store.database.snapshot():
@@ -160,13 +160,13 @@ class Service(Generic[S]):
 
 
 def _told(store: HasDatabase, change: Callable[[], Answer]) -> Answer:
-    """What `change` answers, with the events that tell of it."""
+    """The answer of `change`, with its events."""
     answer, events = store.outbox.telling(change)
     return Answer(answer.location, answer.body, str(events) if events else None)
 
 
 class Json:
-    """What every answer that isn't an error is sent with."""
+    """Sends every answer that isn't an error."""
 
     @staticmethod
     def encode(content: Any) -> bytes:
@@ -183,8 +183,8 @@ class Json:
 def is_change(method: str, path: str) -> bool:
     """Whether a request changes something in the database.
 
-    Signing in doesn't count: checking a password takes long. Neither do dead letters: Redis has them. Nor
-    does a file that is imported: it is read first, which takes long as well.
+    Signing in doesn't count, because checking a password takes long. Dead letters don't, because Redis has
+    them. An imported file doesn't, because reading it first takes long.
     """
     path = "/" + path.lstrip("/")  # as waitress reads slashes
     return method not in SAFE_METHODS and path not in _NO_CHANGES
@@ -217,7 +217,7 @@ class _Revised(Struct):
 
 
 def wanted_revisions(req: falcon.Request) -> list[int] | None:
-    """Which revision the row is to have, by If-Match; None where any will do."""
+    """The revisions that the row may have, by If-Match; None for any."""
     tags = req.if_match
     if tags is None or "*" in tags:
         return None
@@ -229,7 +229,7 @@ def read_body(req: falcon.Request, limit: int = SINGLE_BODY) -> bytes:
 
     Raises BodyTooLarge above `limit` bytes, and PackedBody for one with a Content-Encoding.
     """
-    length = req.content_length or 0  # waitress counts what comes in chunks
+    length = req.content_length or 0  # waitress counts chunked bodies
     if length > limit:
         raise BodyTooLarge(limit)
     coding = req.env.get("HTTP_CONTENT_ENCODING")
@@ -240,13 +240,13 @@ def read_body(req: falcon.Request, limit: int = SINGLE_BODY) -> bytes:
 
 
 def cause(req: falcon.Request, keyed: KeyedRequest | None = None) -> Cause:
-    """What a request's events say about it: trace context (if it is valid), key, and user."""
+    """A request's Cause for its events: trace context (if it is valid), key, and user."""
     trace_parent = parse_trace_parent(req.env.get("HTTP_TRACEPARENT"))
     return Cause(trace_parent, keyed.request_key() if keyed else None, principal(req).name or None)
 
 
 def path_id(raw: str, kind: str) -> Id:
-    """An id in a path; what can't be one is unknown. Raises HTTPNotFound."""
+    """An id in a path. Raises HTTPNotFound for text that can't be an id."""
     try:
         return Id.parse(raw)
     except ValueError:

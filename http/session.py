@@ -1,7 +1,7 @@
 """/auth/session: the pages' sign-in, which the browser keeps in a cookie that scripts can't read.
 
 A cookie is sent to all ports and paths of a host (RFC 6265, section 8.5). So one sign-in is enough for the
-pages of both services. If the services have different host names, the page has both keep it.
+pages of both services. If the services have different host names, the page sets the cookie at both.
 """
 
 import falcon
@@ -15,13 +15,13 @@ class WhoResource:
     """Tells who is signed in."""
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """The name, "" where nobody signs in, and whether it is an admin."""
+        """The user's name, "" if nobody signs in, and whether it is an admin."""
         resp.set_header("Cache-Control", "no-store")
         Json.send(resp, Who(*principal(req)))
 
 
 class SessionResource(WhoResource):
-    """Also has the browser keep a token until it is closed, and forget it."""
+    """Also makes the browser keep a token until it is closed, or forget it."""
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Keep the token that came in the header Authorization. Raises Unauthorized."""

@@ -1,4 +1,4 @@
-"""The calls that both services offer: how the service is, its documents, and who is signed in."""
+"""The calls of both services: the service's state, its documents, and the signed-in user."""
 
 from collections.abc import Callable, Collection
 from typing import Any
@@ -21,7 +21,7 @@ def add_shared(
     calls: Collection[Call],
     has_users: bool,
 ) -> None:
-    """Add them to `app`; `calls` are all that the service describes.
+    """Add the calls to `app`; `calls` are all calls that the service describes.
 
     None of them waits for an unreachable Redis longer than half a second.
     """
@@ -49,7 +49,7 @@ class DocumentResource:
 
 
 class HealthResource:
-    """Whether the process runs, whether it can serve, and what it knows of its service."""
+    """Whether the process runs, whether it can serve, and its service's status."""
 
     def __init__(self, service: "Service[HasDatabase]", status: Callable[[], StatusReport]) -> None:
         self._service = service
@@ -60,12 +60,12 @@ class HealthResource:
         Json.send(resp, Healthy())
 
     def on_get_ready(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """The database answers. Redis need not: writes are taken without it."""
+        """The database answers. Redis need not: writes are accepted without it."""
         with self._service.read():
             Json.send(resp, Healthy())
 
     def on_get_primary(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """This records what is new, and is no standby: for a load balancer."""
+        """This one records changes, and is no standby: for a load balancer."""
         self._service.insist_on_permission()
         Json.send(resp, Healthy())
 

@@ -1,4 +1,4 @@
-"""What GET /status tells of a service, gathered from its database and from Redis."""
+"""The content of GET /status, gathered from a service's database and from Redis."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -89,9 +89,9 @@ class StatusReport(Struct, frozen=True):
 
 
 class StatusProbe:
-    """Gathers a StatusReport over connections of its own, opened anew each time.
+    """Gathers a StatusReport over its own connections, which it opens each time.
 
-    `actors` answers the service's processes, none when no supervisor tells; it may not block for long.
+    `actors` answers the service's processes, none without a supervisor; it must not block for long.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class StatusProbe:
         self._actors = actors
 
     def __call__(self) -> StatusReport:
-        """Look now. Raises nothing: what can't be told becomes a reason."""
+        """Gather it now. Raises nothing: a failed part becomes a reason."""
         actors = self._actors()
         reasons: list[str] = []
         notes: list[str] = []
@@ -168,9 +168,9 @@ class StatusProbe:
             published = stream.known_by_source()
             inbox = Inbox(database)
             missing = {source: inbox.missing(source, last) for source, last in published.items()}
-            missing |= {own: [] for own in own_sources(database)}  # it knows these
+            missing |= {own: [] for own in own_sources(database)}  # it has these itself
             missing |= _to_follow(database, published)
-            if self._service != accounts.SERVICE:  # nor does it want those of another of its kind
+            if self._service != accounts.SERVICE:  # and it doesn't need events of the same service elsewhere
                 missing |= {each: [] for each in published if not each.startswith(f"{accounts.SERVICE}@")}
             asks = Asks(stream)
             given_up, gone = asks.given_up() & missing.keys(), asks.gone(database.source)
@@ -186,7 +186,7 @@ class StatusProbe:
             notes += told.others(database, published, known, heirs)
             reasons += [*told.kept(groups.holding(), known), *told.missed(groups.overtaken(), known)]
             nodes = _nodes(database, known, whose, lag, groups)
-            # Last: without lag, all that was published has been handed out, and may be pending still.
+            # Last: without lag, all published events were handed out, but some may still be pending.
             pending = ConsumerGroup(stream, database.source, "").pending()
             if self._service == "accounts" and pending == 0 and (why := read_model.due(database)):
                 reasons.append(why)
@@ -234,9 +234,9 @@ def _nodes(
 
 
 def _together(known: Mapping[str, Node]) -> Iterator[tuple[int, bool, dict[str, str]]]:
-    """The databases of each node by service, then those of its standby.
+    """The databases of each node by service, then those of its standbys.
 
-    Of several standbys, each database stands alone: nothing tells which belong together.
+    With several standbys, each database is listed alone: nothing tells which belong together.
     """
     there: dict[tuple[int, bool], list[str]] = {}
     for name, node in sorted(known.items()):

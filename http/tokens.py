@@ -1,4 +1,4 @@
-"""Tokens: what a user who has signed in shows with each call. JWT, signed with HMAC-SHA-256 (RFC 7519)."""
+"""Tokens, which a signed-in user sends with each call. JWT, signed with HMAC-SHA-256 (RFC 7519)."""
 
 import time
 from collections.abc import Callable
@@ -15,20 +15,20 @@ _ALGORITHM = "HS256"
 _ISSUER = "tally"
 _CLAIMS = ["iss", "sub", "uid", "admin", "iat", "exp"]
 STATUS: Literal["status"] = "status"  # the scope of GET /status and /metrics
-_LEEWAY_SECONDS = 5  # how far the clocks of two machines may be apart
+_LEEWAY_SECONDS = 5  # the most by which two machines' clocks may differ
 
 
 IsRevoked = Callable[[int, str, int], bool]
 
 
 class InvalidToken(Exception):
-    """The token is not good; the message says why, as far as its bearer may know."""
+    """The token is not valid; the message says why, as far as its bearer may know."""
 
 
 class Bearer(Struct, frozen=True):
     """A token's user: number, name, and whether it is an admin.
 
-    `scope` is what the token is for alone: STATUS, or "" for all that the user may do.
+    `scope` limits the token: STATUS, or "" for everything that the user may do.
     """
 
     uid: Annotated[int, msgspec.Meta(ge=1, le=MAX_ID)]
@@ -38,9 +38,9 @@ class Bearer(Struct, frozen=True):
 
 
 class Tokens:
-    """Gives out tokens and reads them. Any process that has the same `key` reads them.
+    """Gives out tokens and reads them. Any process with the same `key` can read them.
 
-    `is_revoked` tells whether a token is good no more, by the user's number and name, and when it was issued.
+    `is_revoked` tells whether a token was revoked, by the user's number and name, and its time of issue.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Tokens:
         self._is_revoked = is_revoked
 
     def issue(self, bearer: Bearer) -> tuple[str, datetime]:
-        """A token, and until when it is good."""
+        """A token, and its expiry."""
         issued = int(time.time())
         expires = issued + int(self._lifetime.total_seconds())
         claims = {"iss": _ISSUER, **msgspec.structs.asdict(bearer), "iat": issued, "exp": expires}
@@ -60,12 +60,12 @@ class Tokens:
         return jwt.encode(claims, self._key, _ALGORITHM), datetime.fromtimestamp(expires, UTC)
 
     def read(self, token: str) -> Bearer:
-        """Who holds the token. Raises InvalidToken."""
+        """The token's bearer. Raises InvalidToken."""
         try:
             claims = jwt.decode(
                 token,
                 self._key,
-                algorithms=[_ALGORITHM],  # never what the token itself asks for
+                algorithms=[_ALGORITHM],  # never the one that the token names
                 issuer=_ISSUER,
                 leeway=_LEEWAY_SECONDS,
                 options={"require": _CLAIMS},

@@ -16,12 +16,12 @@ _BLANK = frozenset(
     (
         *(0x115F, 0x1160, 0x3164, 0xFFA0),  # Hangul fillers
         *(0x2800, 0x1D159),  # an empty Braille cell, a null notehead
-        *(0x2065, *range(0xFFF0, 0xFFF9), *_TAGS),  # not given to anything yet, but never to be shown
+        *(0x2065, *range(0xFFF0, 0xFFF9), *_TAGS),  # not assigned yet, but never shown
     )
 )
-_PLANES = (range(0x20000), _TAGS)  # all others hold ideographs and private characters
+_PLANES = (range(0x20000), _TAGS)  # all other planes hold ideographs and private characters
 
-# Never shown, in any place: Default_Ignorable_Code_Point of Unicode but for what follows, and what annotates.
+# Never shown anywhere: Unicode's Default_Ignorable_Code_Point without the ones below, and annotations.
 _IGNORED = (
     r"\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f"
     r"\u3164\ufeff\uffa0\ufff0-\ufffb"
@@ -47,20 +47,20 @@ DISGUISING = "|".join(
 
 
 def is_visible(character: str) -> bool:
-    """Whether the character shows something by itself."""
+    """Whether the character is visible by itself."""
     return not _is_unseen(ord(character))
 
 
 @lru_cache(maxsize=1)
 def invisible() -> str:
-    """All characters that are not visible, as what stands within the brackets of a pattern."""
+    """All characters that are not visible, as the content of a pattern's brackets."""
     codes = [code for plane in _PLANES for code in plane if _is_unseen(code)]
     runs = groupby(enumerate(codes), lambda each: each[1] - each[0])
     return "".join(map(_range, ([code for _, code in run] for _, run in runs)))
 
 
 def printable(text: str) -> str:
-    """The text on one line, with everything escaped that a terminal could take for an order."""
+    """The text on one line, with everything escaped that could control a terminal."""
     if text.isprintable():
         return text
     return "".join(
@@ -79,5 +79,5 @@ def _range(codes: list[int]) -> str:
 
 
 def _written(code: int) -> str:
-    """In JSON Schema's patterns there is an escape for the first 65,536 only."""
+    """The character for a pattern. JSON Schema's patterns have an escape only for the first 65,536."""
     return f"\\u{code:04x}" if code < 0x10000 else chr(code)

@@ -1,4 +1,4 @@
-"""Files of purchases: read, judged, compared with what is there, and what came of it told.
+"""Files of purchases: read, checked, compared with the recorded rows, and reported on.
 
-For `import` in a terminal and for the customers page alike.
+For both `import` in a terminal and the customers page.
 """

@@ -1,4 +1,4 @@
-"""Dates and amounts as other programs write them. Nothing is guessed: what is in doubt is refused."""
+"""Dates and amounts as other programs write them. Nothing is guessed: doubtful cells are refused."""
 
 import re
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from tally.http.exports import meant
 _TIME = r"(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]+)?)?(?: ?(?:Z|UTC|[+-][0-9]{2}:?[0-9]{2}))?)?"
 _ISO = re.compile(rf"([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}){_TIME}", re.ASCII)
 _SYMBOLS = "$€£"
-_BLANKS = r"[\s\u00a0\u2007\u2009\u202f]"  # such as stand between thousands, or before a symbol
+_BLANKS = r"[\s\u00a0\u2007\u2009\u202f]"  # between thousands, or before a symbol
 _SIGNED = re.compile(
     rf"(?P<before>[-\u2212]?){_BLANKS}*(?P<symbol>[{_SYMBOLS}]?){_BLANKS}*(?P<inner>[-\u2212]?)"
     rf"(?P<digits>[0-9](?:.*[0-9])?)"
@@ -50,12 +50,12 @@ def is_date_format(format: str) -> bool:
     some = [date(2013, 11, 28), date(2024, 1, 2)]
     try:
         return all(datetime.strptime(each.strftime(format), format).date() == each for each in some)
-    except (ValueError, re.error):  # the latter for a part that is there twice
+    except (ValueError, re.error):  # re.error if a part is there twice
         return False
 
 
 class Amounts:
-    """Reads amounts with the decimal mark `decimal`; with `rounds`, also those that have parts of cents."""
+    """Reads amounts with the decimal mark `decimal`; with `rounds`, even amounts with parts of cents."""
 
     def __init__(self, decimal: str = ".", rounds: bool = False) -> None:
         other = "," if decimal == "." else r"\."
@@ -67,10 +67,10 @@ class Amounts:
         self._rounds = rounds
         self._example = "29.33" if decimal == "." else "29,33"
         self.symbols: set[str] = set()
-        """The symbols of currencies that were seen."""
+        """The currency symbols that were seen."""
 
     def cents(self, raw: str) -> int:
-        """The amount in cents, negative where it is. Raises ValueError."""
+        """The amount in cents, perhaps negative. Raises ValueError."""
         if plain := self._plain.fullmatch(raw):  # nearly all are
             return int(plain[1]) * 100 + int((plain[2] or "0").ljust(2, "0"))
         negative, digits = self._unsigned(meant(raw))
@@ -90,7 +90,7 @@ class Amounts:
         return -cents if negative else cents
 
     def _unsigned(self, raw: str) -> tuple[bool, str]:
-        """Whether it is negative, by a minus or parentheses; and its digits, without these and a symbol."""
+        """Whether it is negative, by a minus or parentheses; and its digits, without sign and symbol."""
         bare = raw
         in_parentheses = raw.startswith("(") and raw.endswith(")")
         if in_parentheses:

@@ -1,4 +1,4 @@
-"""Which rows of a file are in Tally already, and which can't be told apart there."""
+"""Finds the rows of a file that are in Tally already, and those that are ambiguous there."""
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -17,11 +17,11 @@ _LEFT_OUT = "Was bad when this file was imported, and left out; import it alone 
 
 
 class Identity(Struct, frozen=True):
-    """How rows without a reference of their own are recognised, and what happens to those that are there.
+    """How rows without a reference are recognised, and what happens to rows that are there already.
 
-    `overlapping`: by customer, date and amount, as often as there are such rows; else they are not looked
-    for. With `update`, an invoice whose amount or date differ is changed. With `new_customers`, every name is
-    a new customer.
+    With `overlapping`, rows are recognised by customer, date and amount, as often as there are such rows;
+    else they are not searched. With `update`, an invoice whose amount or date differs is changed. With
+    `new_customers`, every name is a new customer.
     """
 
     overlapping: bool = False
@@ -30,15 +30,14 @@ class Identity(Struct, frozen=True):
 
 
 class Comparison:
-    """Compares a file's customers and purchases with what is `there`. Every call raises what `there` raises.
+    """Compares a file's customers and purchases with the rows `there`. Every call raises what `there` raises.
 
-    `account_of` tells which account a text means, or raises ValueError. `known_ids` are the ids of the file's
-    first customers, where an earlier import has noted them.
+    `account_of` finds the account of a text, or raises ValueError. `known_ids` are the ids of the file's
+    first customers, if an earlier import has noted them.
 
-    Found for each of the file's customers: its account in `accounts`, None where that can't be told, and its
-    id in `ids`, None for a new one. Found for purchases, by their places: the ids of those that are there in
-    `known`, and of those to be changed in `updates`. `bad` has the file's bad rows and those that can't be
-    decided, by line.
+    Results for each of the file's customers: `accounts` has its account, None if unknown, and `ids` its id,
+    None for a new one. Results for purchases, by their places: `known` has the ids of those that are there,
+    and `updates` the ids of those to change. `bad` has the file's bad rows and the ambiguous ones, by line.
     """
 
     def __init__(
@@ -91,7 +90,7 @@ class Comparison:
         self._refuse_those_of(several)
 
     def compare_purchases(self) -> None:
-        """Find the file's purchases. After its customers."""
+        """Find the file's purchases. Call it after `compare_customers`."""
         if self._reading.id is not None:
             self._compare_by_id()
         elif self._identity.overlapping:
@@ -105,12 +104,12 @@ class Comparison:
         self.bad = dict(sorted(self.bad.items()))
 
     def is_new(self, place: int) -> bool:
-        """Whether a purchase is to be recorded."""
+        """Whether a purchase must be recorded."""
         is_there = place in self.known or place in self.updates
         return not is_there and self._purchases.lines[place] not in self.bad
 
     def new_buyers(self) -> set[int]:
-        """The customers that are to be made, as they have purchases that are recorded."""
+        """The customers to create: new ones with purchases that will be recorded."""
         return {
             purchase.buyer
             for place, purchase in enumerate(self._purchases)
@@ -118,13 +117,13 @@ class Comparison:
         }
 
     def there(self, kind: Kind, places: Iterable[int]) -> list[int]:
-        """The ids of those customers, or purchases, that are there."""
+        """The ids of those customers or purchases that are there."""
         if kind == "customers":
             return [id for place in places if (id := self.ids[place]) is not None]
         return [self.known[place] for place in places if self.known.get(place)]
 
     def _find_accounts(self, account_of: Callable[[str], Id]) -> None:
-        """Find the accounts. One that is named in two ways is refused: its customers would be made twice."""
+        """Find the accounts. An account named in two ways is refused: its customers would be made twice."""
         found: dict[str, Id | str] = {}
         told: dict[Id, str] = {}
         for text in dict.fromkeys(buyer.account for buyer in self._purchases.buyers):
@@ -148,7 +147,7 @@ class Comparison:
         return found
 
     def _refuse_those_of(self, reasons: dict[int, str]) -> None:
-        """Refuse all purchases of these of the file's customers."""
+        """Refuse all purchases of these customers of the file."""
         for purchase in self._purchases if reasons else ():
             if purchase.buyer in reasons:
                 self.bad.setdefault(purchase.line, reasons[purchase.buyer])
@@ -183,7 +182,7 @@ class Comparison:
         )
 
     def _alike(self) -> dict[int, int]:
-        """The purchases that are there by customer, date and amount; each recorded row counts once."""
+        """The purchases that are there, by customer, date and amount; each recorded row counts once."""
         contents = {
             place: (id, each.date, each.cents)
             for place, each in enumerate(self._purchases)
@@ -199,7 +198,7 @@ class Comparison:
 
 
 def _differing(account_id: Id, names: Collection[str], found: Collection[str]) -> Iterator[str]:
-    """Tell of names that differ in case or blanks alone."""
+    """Tell of names that differ only in case or blanks."""
     alike: defaultdict[str, set[str]] = defaultdict(set)
     for name in (*names, *found):
         alike[known.alike(name)].add(name)

@@ -1,4 +1,4 @@
-"""Guesses, from its first rows, what a file's columns are and how each could be read.
+"""Guesses from a file's first rows what its columns are, and how each could be read.
 
 Nothing is imported by a guess: a person sees it first, and says how the file is read.
 """
@@ -14,7 +14,7 @@ from msgspec import Struct
 from tally.importing.cells import Amounts, dates
 from tally.importing.tables import Format, NoTable, Table, plain
 
-LOOKED_AT = 1000  # cells, each of which is tried in every way: 0.1 s
+LOOKED_AT = 1000  # cells; each is tried in every way, which takes 0.1 s
 MOST_COLUMNS = 200
 
 DATE_FORMATS = (
@@ -25,7 +25,7 @@ DATE_FORMATS = (
 )
 MARKS = (".", ",")
 
-# What the columns are called in files that other programs export, the likeliest first.
+# Column names in files of other programs, the likeliest first.
 CUSTOMER = (
     *("customer", "customer name", "client", "client name", "buyer", "bill to", "billing name"),
     *("company", "name"),
@@ -53,7 +53,7 @@ class Column(Struct, frozen=True):
 
 
 class Guess(Struct, frozen=True):
-    """The column that each is probably in; "" for none."""
+    """The likely column of each field; "" for none."""
 
     customer: str = ""
     date: str = ""
@@ -62,7 +62,7 @@ class Guess(Struct, frozen=True):
 
 
 class Look(Struct, frozen=True):
-    """What was found in a file. `date_formats` are all that there are to choose from, besides YYYY-MM-DD."""
+    """The findings in a file. `date_formats` are all formats to choose from, besides YYYY-MM-DD."""
 
     columns: list[Column]
     guess: Guess
@@ -85,7 +85,7 @@ def look(content: bytes, encoding: str | None = None, delimiter: str | None = No
 
 
 def _columns(cells: dict[str, list[str]]) -> list[Column]:
-    # Each format in turn for all columns: Python keeps few of what it has made of formats.
+    # Each format in turn for all columns: Python caches only a few compiled formats.
     every = {format: _readings(dates(format or None), cells) for format in ("", *DATE_FORMATS)}
     amounts = {mark: _readings(Amounts(mark, rounds=True).cents, cells) for mark in MARKS}
     return [
@@ -99,7 +99,7 @@ def _columns(cells: dict[str, list[str]]) -> list[Column]:
 
 
 _DIGIT = re.compile("[0-9]")
-_Readings = dict[str, object]  # the cells of a column that can be read in some way, and their values
+_Readings = dict[str, object]  # the readable cells of a column, and their values
 
 
 def _readings(parse: Callable[[str], object], cells: dict[str, list[str]]) -> dict[str, _Readings]:
@@ -113,13 +113,13 @@ def _readings(parse: Callable[[str], object], cells: dict[str, list[str]]) -> di
 
 
 def _that_differ(found: dict[str, _Readings], cells: int) -> list[str]:
-    """The ways that fit; only the first where all of them read the same."""
+    """The ways that fit; only the first if all of them read the same values."""
     ways = _fitting(found, cells)
     return ways if any(found[way] != found[ways[0]] for way in ways) else ways[:1]
 
 
 def _fitting(found: dict[str, _Readings], cells: int) -> list[str]:
-    """The ways that read most cells, as some may be bad; none where that is less than half of them."""
+    """The ways that read most cells, because some may be bad; none if that is less than half."""
     most = max(map(len, found.values()))
     return [way for way, read in found.items() if len(read) == most] if most and 2 * most >= cells else []
 

@@ -1,4 +1,4 @@
-"""What an import has done, or would do, in a few lines."""
+"""The result of an import, or of a dry run, in a few lines."""
 
 import re
 from collections import Counter
@@ -13,7 +13,7 @@ _SHOWN = 5
 
 
 class Counted(NamedTuple):
-    """How many there are, and their cents together."""
+    """A number of rows, and the sum of their cents."""
 
     number: int = 0
     cents: int = 0
@@ -61,7 +61,7 @@ class Report:
 
     @property
     def is_new(self) -> bool:
-        """Whether something was, or is to be, recorded."""
+        """Whether something was recorded, or would be."""
         return any(state != "known" for _, state in self._tallied)
 
     def counted(self, what: str, state: str) -> Counted:
@@ -69,7 +69,7 @@ class Report:
         return self._tallied.get((what, state), Counted())
 
     def reasons(self) -> Counter[str]:
-        """The bad rows, counted by what is wrong with them."""
+        """The number of bad rows for each reason."""
         return Counter(_kind(reason) for reason in self._bad.values())
 
     def sample(self, most: int) -> Iterator[tuple[Purchase, str]]:
@@ -120,6 +120,6 @@ class Report:
 
 
 def _kind(reason: str) -> str:
-    """What a reason has in common with others: without the row's own texts and numbers."""
+    """The kind of a reason: without the row's own texts and numbers."""
     bare = re.sub(r", got .*", "", reason, flags=re.DOTALL)
     return re.sub(r"'[^']*'|\"[^\"]*\"", "…", bare)

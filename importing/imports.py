@@ -1,4 +1,4 @@
-"""The customers page's import: `POST /imports` looks at a file, tries it, and records it.
+"""The customers page's import: `POST /imports` inspects a file, tries it, and records it.
 
 The call is the page's own, and may change with it. Sums are strings, in cents.
 """
@@ -28,7 +28,7 @@ from tally.store.customers import Customers
 from tally.store.idempotency import Answer, encode_answer
 
 MOST_ROWS = MOST_IN_BATCH
-MOST_BAD = 100  # rows that are told one by one
+MOST_BAD = 100  # rows that are listed one by one
 MOST_REJECTED = 4 * 1024 * 1024  # characters of the file of bad rows
 ENCODINGS = ("utf-8", "cp1252", "iso-8859-15", "mac-roman", "utf-16", "utf-16-le", "utf-16-be")
 
@@ -41,7 +41,7 @@ def add_imports(app: Any, service: Service[Customers], require_account: bool) ->
 
 
 class Sum(Struct, frozen=True):
-    """How many, and what they come to, in cents."""
+    """A number of rows, and their sum in cents."""
 
     count: int
     cents: str
@@ -58,7 +58,7 @@ class Read(Struct, frozen=True):
 
 
 class Bad(Struct, frozen=True):
-    """What is wrong with a row, or with how many of them."""
+    """A fault of a row, or of a number of rows."""
 
     reason: str
     line: int = 0
@@ -66,9 +66,9 @@ class Bad(Struct, frozen=True):
 
 
 class Summary(Struct, frozen=True):
-    """What an import would do, or has done.
+    """The result of an import, or of a dry run.
 
-    `known` is there already. Of bad rows, `reasons` counts them all, and `bad` has the first.
+    `known` rows are there already. `reasons` counts all bad rows, and `bad` has the first ones.
     """
 
     rows: int
@@ -88,9 +88,9 @@ class Summary(Struct, frozen=True):
 
 
 class Tried(Struct, frozen=True):
-    """What was found in a file. Once its columns and an account are chosen: what an import would do.
+    """The findings in a file and, once its columns and an account are chosen, what an import would do.
 
-    `rejects` is a CSV file of the bad rows, None where there is none, or it would be too long.
+    `rejects` is a CSV file of the bad rows, None if there are none, or if it would be too long.
     """
 
     look: Look | None
@@ -106,10 +106,10 @@ class ImportsResource:
         self._require_account = require_account
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Record what a file has, or with `dry_run` tell what that would be.
+        """Record a file's rows, or with `dry_run` tell what would be recorded.
 
-        It is read before anything waits for it, and compared with what is there in the transaction that
-        records it.
+        The file is read before anything waits for it. It is compared with the recorded rows in the
+        transaction that records it.
         """
         asked = _Asked(req)
         self._service.insist_on_permission()
@@ -121,7 +121,7 @@ class ImportsResource:
             file = _read(asked, body)
         except NoTable as error:
             raise _refusal("file", plainly(str(error))) from error
-        sent = req.query_string.encode() + b"\n" + body  # an Idempotency-Key is for both
+        sent = req.query_string.encode() + b"\n" + body  # an Idempotency-Key covers both
         answer = self._service.write_once(
             req, sent, lambda store, cause: self._record(store, file, asked, owner(req), cause)
         )
@@ -157,7 +157,7 @@ class ImportsResource:
 
 
 class _Asked:
-    """How a file is to be read, and what is to be done with it. Raises WrongFields."""
+    """How to read a file, and what to do with it. Raises WrongFields."""
 
     def __init__(self, req: falcon.Request) -> None:
         asked: dict[str, Any] = {each.name: each.of(req) for each in params.IMPORTED}
@@ -188,12 +188,12 @@ class _Asked:
         self.dry_run: bool = asked["dry_run"]
 
     def reading(self) -> Reading:
-        """How rows are read; a column that isn't chosen is "", which no file has."""
+        """How to read rows; a column that isn't chosen is "", which no file has."""
         columns: dict[str, Any] = {name: column or "" for name, column in self._columns.items()}
         return Reading(**columns | {"id": self._columns["id"]}, **self._how, encoding=self.encoding)
 
     def whole(self) -> tuple[Reading, Id]:
-        """How rows are read, and the account of all of them. Raises WrongFields for all that is missing."""
+        """How to read rows, and the account of all of them. Raises WrongFields for all missing fields."""
         missing = [name for name in ("customer", "date", "amount") if not self._columns[name]]
         missing += ["account_id"] if self.account_id is None else []
         if missing:
@@ -256,7 +256,7 @@ def _sum(report: Report, what: str, state: str) -> Sum:
 
 
 def plainly(told: str) -> str:
-    """A message without the options of the command, which the page doesn't have."""
+    """A message without the command's options, which the page doesn't have."""
     for pattern, instead in _OF_THE_COMMAND.items():
         told = re.sub(pattern, instead, told)
     return told

@@ -1,4 +1,4 @@
-"""The recorded rows that a file is compared with, and when two names are the same."""
+"""The recorded rows that a file is compared with, and the comparison of names."""
 
 import unicodedata
 from collections.abc import Collection
@@ -19,7 +19,7 @@ class KnownRow(NamedTuple):
 
     @property
     def is_credit(self) -> bool:
-        """Whether it is a credit, which is of 1 cent at least."""
+        """Whether it is a credit, which has at least 1 cent."""
         return self.cents < 0
 
 
@@ -32,7 +32,7 @@ class Known(Protocol):
     def customers(self, account_id: Id, names: Collection[str]) -> dict[str, list[int]]:
         """The ids of an account's customers with one of these names, or one that differs in case or blanks.
 
-        The keys are their names as they are compared (`normal`).
+        The keys are the names in the form for comparing (`normal`).
         """
         ...
 
@@ -46,16 +46,16 @@ class Known(Protocol):
 
 
 def normal(name: str) -> str:
-    """A name as it is compared: trimmed, and with one way of writing its accents (NFC)."""
+    """A name in the form for comparing: trimmed, and with one form of its accents (NFC)."""
     return unicodedata.normalize("NFC", name.strip())
 
 
 def listed(ids: Collection[int]) -> str:
-    """Several ids, as a sentence names them."""
+    """Several ids, as text for a sentence."""
     *others, last = map(str, ids)
     return f"{', '.join(others)} and {last}"
 
 
 def alike(name: str) -> str:
-    """The same for all names that differ in case or blanks alone."""
+    """A key that is the same for names that differ only in case or blanks."""
     return "".join(name.split()).casefold()

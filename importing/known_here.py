@@ -1,4 +1,4 @@
-"""Looks up what customers.db has, in the transaction or snapshot that is open."""
+"""Looks up rows of customers.db, in the open transaction or snapshot."""
 
 import unicodedata
 from collections import defaultdict
@@ -17,13 +17,13 @@ _TABLES: tuple[Table, ...] = ("invoice", "credit")
 
 
 class KnownHere:
-    """Looks up rows by index. A name is found with its accents written in either way."""
+    """Looks up rows by index. A name is found with either form of its accents."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def customers(self, account_id: Id, names: Collection[str]) -> dict[str, list[int]]:
-        """See Known; of names that differ in case, only those that do in A to Z."""
+        """See Known; but of names that differ in case, only those that differ in A to Z."""
         either = {form for name in names for form in (name, unicodedata.normalize("NFD", name))}
         found: defaultdict[str, list[int]] = defaultdict(list)
         for name, id in likeness.customers_named(self._database, account_id, either):

@@ -1,4 +1,4 @@
-"""A file of purchases, read and judged row by row before anything of it is sent anywhere."""
+"""A file of purchases, read and checked row by row before any of it is sent."""
 
 import re
 import unicodedata
@@ -17,7 +17,7 @@ from tally.http.values import Name, Reference
 from tally.importing.cells import Amounts, dates
 from tally.importing.tables import Format, Row, Table
 
-NEGATIVE = "An amount can't be negative. To take an invoice back, delete it"  # as the page says
+NEGATIVE = "An amount can't be negative. To take an invoice back, delete it"  # the same text as on the page
 
 _ROWS_BETWEEN_TELLING = 1000
 _CURRENCY = re.compile(r"currency|währung|waehrung|devise|moneda|valuta|\bccy\b", re.IGNORECASE)
@@ -28,11 +28,11 @@ _CODE = re.compile(  # of a currency, such as files of several have
 
 
 class Reading(Struct, frozen=True, omit_defaults=True):
-    """How rows are read: the columns by name, or by number where there are no names.
+    """How to read rows: the columns by name, or by number if there are no names.
 
-    `account` is the column that has each row's own account, `id` the one with its own reference. `where` has
-    columns and values: a row is taken that has one of the values in each of these columns. Rows that share an
-    `id` are `lines` of one invoice: their amounts are summed, or the first counts.
+    `account` is the column with each row's own account, `id` the one with its own reference. `where` has
+    columns and values: a row is taken if it has one of the values in each of these columns. Rows that share
+    an `id` are `lines` of one invoice: their amounts are summed, or the first counts.
     """
 
     customer: str = "customer"
@@ -51,23 +51,23 @@ class Reading(Struct, frozen=True, omit_defaults=True):
     lines: Literal["sum", "first"] | None = None
 
     def columns(self) -> list[str]:
-        """All that the file is to have."""
+        """All columns that the file must have."""
         named = [self.customer, self.date, self.amount, self.account, self.id]
         named += [name for name, _ in self.where]
         return [name for name in named if name is not None]
 
 
 class Buyer(NamedTuple):
-    """A customer as the file has it: what tells the account, if there is a column for that, and the name."""
+    """A customer in the file: the text of its account, if there is a column for that, and its name."""
 
     account: str
     name: str
 
 
 class Purchase(NamedTuple):
-    """An invoice that the file has, or a credit, whose cents are negative.
+    """An invoice in the file, or a credit, whose cents are negative.
 
-    `buyer` is the index of its customer among the distinct ones, `line` where it begins.
+    `buyer` is the index of its customer among the distinct ones, `line` its first line.
     """
 
     buyer: int
@@ -80,7 +80,7 @@ class Purchase(NamedTuple):
 class Purchases:
     """The purchases of a file, in its order, some 32 bytes each; and each of its customers once.
 
-    `cents` is what each comes to, and `lines` where each begins in the file.
+    `cents` has the amount of each, and `lines` its first line in the file.
     """
 
     def __init__(self, with_references: bool = False) -> None:
@@ -114,7 +114,7 @@ class Purchases:
             self.references.append(purchase.reference or "")
 
     def without(self, lines: Container[int]) -> "Purchases":
-        """All purchases but those that begin in these lines, and the customers of those."""
+        """All purchases except those that begin in these lines, and the customers of the remaining ones."""
         kept = Purchases(self.references is not None)
         places: dict[int, int] = {}
         for each in self:
@@ -128,10 +128,10 @@ class Purchases:
 
 
 class PurchaseFile(NamedTuple):
-    """What was found in a file.
+    """The findings in a file.
 
-    `digest` is the SHA-256 of its bytes; of its `rows`, some were `passed_over` as they weren't asked for,
-    and the `bad` ones have a reason, by line. `warnings` are what should be looked at.
+    `digest` is the SHA-256 of its bytes. Of its `rows`, those that weren't asked for were `passed_over`, and
+    the `bad` ones have a reason, by line. `warnings` are for people to check.
     """
 
     digest: str
@@ -151,7 +151,7 @@ def read(
 ) -> PurchaseFile:
     """Read to the end, telling `on_rows` of progress. Raises NoTable.
 
-    What is found depends on the file alone, so that it is the same at any time.
+    The result depends only on the file, so it is always the same.
     """
     table = open_table(file, reading, delimiter)
     judge = _Judge(table, reading)
@@ -168,13 +168,13 @@ def read(
 
 
 def open_table(file: BinaryIO, reading: Reading, delimiter: str | None) -> Table:
-    """The rows of a file that is to be read so. Raises NoTable."""
+    """The rows of a file, read in this way. Raises NoTable."""
     format = Format(reading.encoding, delimiter, reading.skip_lines, reading.has_header)
     return Table(file, format, reading.columns())
 
 
 class _Judge:
-    """Takes good rows, and says what is wrong with the others."""
+    """Takes good rows, and notes the faults of the others."""
 
     def __init__(self, table: Table, reading: Reading) -> None:
         self._reading = reading
@@ -196,7 +196,7 @@ class _Judge:
         self.bad: dict[int, str] = {}
 
     def take(self, row: Row) -> None:
-        """Judge one more."""
+        """Check one more row."""
         line, cells = row
         if len(cells) != self._width:
             self.bad[line] = f"Expected {self._width} columns, got {len(cells)}"
@@ -208,7 +208,7 @@ class _Judge:
             self.passed_over += 1
 
     def finish(self) -> Purchases:
-        """What the file has, once all rows were taken."""
+        """The file's purchases, once all rows were taken."""
         for (_, reference), rows in self._rows_of.items():
             if why := self._fault_of(reference, rows):
                 self.bad |= {line: why for line in rows.lines() if line not in self.bad}
@@ -216,14 +216,14 @@ class _Judge:
         return self._purchases.without(self.bad) if self._rows_of else self._purchases
 
     def warnings(self) -> list[str]:
-        """What should be looked at."""
+        """Warnings for people to check."""
         found = [*self._watch.warnings()]
         if len(self._amounts.symbols) > 1:
             found.append(f"amounts have several currencies: {' '.join(sorted(self._amounts.symbols))}")
         return found
 
     def _take(self, line: int, cells: list[str]) -> list[str]:
-        """All that is wrong with the row."""
+        """Take a row; answers all its faults."""
         reading, faults = self._reading, list[str]()
         account: Any = ""
         reference = rows = None
@@ -253,7 +253,7 @@ class _Judge:
         return faults
 
     def _join(self, rows: "_Rows", name: str | None, day: date | None, cents: int | None) -> Iterator[str]:
-        """Take a further row of an invoice; tell where it differs from the first."""
+        """Take a further row of an invoice; tells its differences from the first."""
         if self._reading.lines is None or rows.place is None:
             return
         before = self._purchases[rows.place]
@@ -268,7 +268,7 @@ class _Judge:
                 yield f"{column}: Expected what the first row of {before.reference} has (line {before.line})"
 
     def _fault_of(self, reference: str, rows: "_Rows") -> str | None:
-        """What is wrong with all rows of an invoice together."""
+        """The fault of an invoice's rows together, if any."""
         count, reading = len(rows.lines()), self._reading
         if count > 1 and reading.lines is None:
             return (
@@ -312,7 +312,7 @@ class _Rows:
 
     def __init__(self) -> None:
         self._first = 0
-        self._others: list[int] | None = None  # most have one
+        self._others: list[int] | None = None  # most invoices have one row
         self.place: int | None = None
         self.is_spoiled = False
 
@@ -327,7 +327,7 @@ class _Rows:
 
 
 class _Watch:
-    """Looks for columns which show that amounts are not what they seem: currencies, repeated totals."""
+    """Finds columns which show that amounts are misleading: currencies, repeated totals."""
 
     def __init__(self, header: list[str], id_place: int | None, reading: Reading) -> None:
         self._header = header
@@ -399,4 +399,4 @@ def _names(encoding: str) -> Callable[[str], str]:
     return name
 
 
-_BROKEN = re.compile("[\udc80-\udcff]")  # as Python reads what isn't in the encoding
+_BROKEN = re.compile("[\udc80-\udcff]")  # Python reads bytes outside the encoding as these

@@ -1,4 +1,4 @@
-"""A file's purchases, compared with what customers.db has, and recorded there: all or nothing."""
+"""Compares a file's purchases with customers.db, and records them there: all or nothing."""
 
 from msgspec import UNSET
 
@@ -17,8 +17,8 @@ from tally.store.records import NewCredit, NewCustomer, NewInvoice
 class Import:
     """A file's rows for one account, compared with the store, to be recorded there.
 
-    A row is recognised by its own reference where the file has references, else by customer, date and amount.
-    To be made in a snapshot, or, to `record`, in the transaction.
+    A row is recognised by its own reference if the file has references, else by customer, date and amount.
+    Make it in a snapshot, or, to `record`, in the transaction.
     """
 
     def __init__(self, store: Customers, file: PurchaseFile, reading: Reading, account_id: Id) -> None:
@@ -40,7 +40,7 @@ class Import:
         self.report = Report(file, self._compared, len(self._buyers), dry_run=True)
 
     def record(self, require_account: bool, owner: str | None, cause: Cause) -> None:
-        """Record what is new and not bad, in the transaction that is open."""
+        """Record new rows that are not bad, in the open transaction."""
         store, purchases = self._store, self._purchases
         new = [NewCustomer(purchases.buyers[place].name, self._account_id) for place in self._buyers]
         if new:
@@ -68,16 +68,16 @@ class Import:
 
 
 def insist_on_account(store: Customers, account_id: Id, owner: str | None, must_be_known: bool) -> None:
-    """Raise UnknownReference for an account that isn't the owner's, or, if it must be, isn't known."""
+    """Raise UnknownReference for an account that isn't the owner's, or isn't known if it must be."""
     if owner is not None or must_be_known:
         belonging.insist_on_accounts(store.database, [account_id], owner)
 
 
 def _part(cause: Cause, kind: Kind) -> Cause:
-    """The cause of one part: to the stream's readers a batch of its own, which is there wholly or not at all.
+    """The cause of one part. For the stream's readers, a part is a batch of its own: all or nothing.
 
-    When a machine is lost, some parts may be lost with it. So no part says that the whole was done: a file
-    that is sent again is compared again, and only the missing rows are recorded.
+    If a machine is lost, some parts may be lost with it. So no part says that the whole was done: a file that
+    is sent again is compared again, and only the missing rows are recorded.
     """
     if cause.request_key is None:
         return cause

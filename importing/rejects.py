@@ -1,6 +1,6 @@
-"""Bad rows in a file of their own, as they were, so that they can be mended and imported alone.
+"""Writes bad rows unchanged to another file, so that they can be corrected and imported alone.
 
-Each has its line and what is wrong with it behind it, in columns that are put in the place of such columns.
+Each row is followed by its line and its fault, in columns that replace such columns of the file.
 """
 
 import csv
@@ -17,14 +17,14 @@ _ADDED = ["line", "reason"]
 def write(path: Path, table: Table, bad: dict[int, str], has_header: bool) -> None:
     """Write the bad rows, by line, as UTF-8.
 
-    It is read with the same options as the whole file, but for encoding and lines to skip. Raises OSError.
+    It can be read with the same options as the whole file, except encoding and lines to skip. Raises OSError.
     """
     with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         csv.writer(file, delimiter=table.delimiter).writerows(_rows(table, bad, has_header))
 
 
 def text(table: Table, bad: dict[int, str], most: int) -> str | None:
-    """The same as a text; None where that has more than `most` characters.
+    """The same as text; None if that has more than `most` characters.
 
     Formulas for a spreadsheet are made harmless. Bytes that could not be decoded become U+FFFD.
     """

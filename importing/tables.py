@@ -1,4 +1,4 @@
-"""Files of rows as other programs export them: their encoding, their lines, their cells."""
+"""Files of rows from other programs: their encoding, lines and cells."""
 
 import csv
 import hashlib
@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from tally.http.visible import printable
 
-DELIMITERS = (",", ";", "\t")  # which of them is found out from the header line
+DELIMITERS = (",", ";", "\t")  # the header line tells which one it is
 
 _LONGEST_LINE = 1024 * 1024  # characters; without it, any large file would be read as one line
 _LOOKED_AT = 4096  # bytes, to see what kind of file it is
@@ -33,7 +33,7 @@ class NoTable(Exception):
 
 
 class Format(NamedTuple):
-    """How a file is written, where the file itself doesn't show it."""
+    """The format of a file, as far as the file itself doesn't show it."""
 
     encoding: str | None = None
     delimiter: str | None = None
@@ -49,10 +49,10 @@ class Row(NamedTuple):
 
 
 class Table:
-    """The rows of a file, which is read once, from where it stands.
+    """The rows of a file, which is read once, from its present position.
 
-    `header` are the names of the columns; without names, their numbers, from 1. The delimiter is found out by
-    the columns that are `wanted`. Raises NoTable, also while rows are read.
+    `header` has the names of the columns; without names, their numbers, from 1. The `wanted` columns tell the
+    delimiter. Raises NoTable, even while rows are read.
     """
 
     def __init__(self, file: BinaryIO, format: Format, wanted: list[str]) -> None:
@@ -64,7 +64,7 @@ class Table:
         self.encoding = _encoding(head, format.encoding)
         errors = "replace" if self.encoding.startswith("utf-16") else "surrogateescape"
         text = io.TextIOWrapper(buffered, self.encoding, errors, newline="")
-        self._before = 0  # lines before the ones that are rows
+        self._before = 0  # lines before the rows
         lines = self._lines(text)
         told, first = self._skip(lines)
         self.delimiter = format.delimiter or told or self._found_out(first, wanted)
@@ -80,7 +80,7 @@ class Table:
         return self._hash.hexdigest()
 
     def place(self, column: str) -> int:
-        """Where a column is. Raises NoTable where it isn't there once."""
+        """The place of a column. Raises NoTable unless it is there once."""
         if not self._format.has_header:
             if column.isascii() and column.isdigit() and 1 <= int(column[:9]) <= len(self.header):
                 return int(column) - 1
@@ -93,7 +93,7 @@ class Table:
         raise self._no_column(column, "is not there", alike)
 
     def rows(self) -> Iterator[Row]:
-        """The rows in order; empty lines are none. To be called once."""
+        """The rows in order, without empty lines. Call it once."""
         yield from self._first
         yield from self._rest()
 
@@ -119,7 +119,7 @@ class Table:
             yield line
 
     def _skip(self, lines: Iterator[str]) -> tuple[str | None, str]:
-        """Pass over what comes before the table; the delimiter, if it is named there, and the next line."""
+        """Skip the lines before the table. Answers the delimiter, if it is named there, and the next line."""
         told, line = None, next(lines, "")
         while (separator := _SEPARATOR_LINE.fullmatch(line)) or self._before < self._format.skip_lines:
             told = separator[1] if separator else told
@@ -128,7 +128,7 @@ class Table:
         return told, line
 
     def _found_out(self, first: str, wanted: list[str]) -> str:
-        """The delimiter that yields most of the wanted columns in the header line, and then most columns."""
+        """The delimiter that yields the most wanted columns in the header line, and then the most columns."""
         if not self._format.has_header:
             return DELIMITERS[0]
         names = {plain(name) for name in wanted}
@@ -147,7 +147,7 @@ class Table:
             line = self._before + self._reader.line_num + 1
             try:
                 cells = next(self._reader, None)
-            except csv.Error as error:  # where the next row begins is anybody's guess
+            except csv.Error as error:  # the start of the next row is unknown
                 raise NoTable(f"line {line}: is no CSV from here on: {error}") from None
             if cells is None:
                 return
@@ -168,7 +168,7 @@ def plain(name: str) -> str:
 
 
 def _encoding(head: bytes, told: str | None) -> str:
-    """How a file's text is written. Raises NoTable for a file of another kind."""
+    """The encoding of a file's text. Raises NoTable for a file of another kind."""
     for beginning, is_what in _KINDS.items():
         if head.startswith(beginning):
             raise NoTable(f"the file {is_what}")
@@ -187,7 +187,7 @@ def _encoding(head: bytes, told: str | None) -> str:
 
 
 class _Hashed(io.RawIOBase):
-    """A file as it is read, whose bytes are told to `on_bytes`."""
+    """A file that passes its bytes to `on_bytes` as they are read."""
 
     def __init__(self, file: BinaryIO, on_bytes: Any) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""What brings back what was lost: from the stream, from an outbox, from a copy."""
+"""Recovery of lost data: from the stream, from an outbox, from a copy."""

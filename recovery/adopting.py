@@ -1,9 +1,9 @@
 """Taking over what another system has recorded, with its ids and dates.
 
 That system's own events are on the stream, and accounts.db counts them. So customers and invoices are
-recorded without telling anybody: told again, they would count twice. Two kinds of rows are told, as the
-stream can't have told them: accounts, and invoices with a negative amount, which nobody here can read. These
-become credits.
+recorded without telling anybody: told again, they would count twice. Two kinds of rows are told, because the
+stream can't have told them: accounts, and invoices with a negative amount. Nobody here can read a negative
+invoice, so it becomes a credit.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -31,7 +31,7 @@ _COLUMNS = {
     "customer": ("account_id", "name", "created_date"),
     "invoice": ("customer_id", "purchase_price_cents", "purchase_date", "created_date"),
 }
-"""Of each table those that a creation gives, beside the id; the event has them under the same names."""
+"""The columns that a creation sets in each table, besides the id. The event's fields have the same names."""
 
 Each = TypeVar("Each")
 Created = TypeVar("Created", AccountCreated, CustomerCreated, InvoiceCreated)
@@ -53,7 +53,7 @@ class Adopted(NamedTuple):
 
 
 def adopt_accounts(accounts: Accounts, created: Iterable[AccountCreated]) -> Adopted:
-    """Open accounts with their ids, and tell of them: all, or none, where it raises CannotAdopt.
+    """Open accounts with their ids, and publish them: all of them, or none when it raises CannotAdopt.
 
     May be repeated.
     """
@@ -94,7 +94,7 @@ class Adopting:
         return adopted
 
     def invoices(self, created: Iterable[InvoiceCreated]) -> tuple[Adopted, Adopted]:
-        """Record invoices, and as credits those of less than nothing: both are counted. May be repeated."""
+        """Record invoices, and negative ones as credits; answers the counts of both. May be repeated."""
         invoices, credits = Adopted(), Adopted()
         for events in _parts(created):
             _insist_on_range(self._database, "invoice", events)
@@ -164,7 +164,7 @@ def _held(database: Database, table: str, ids: Collection[int]) -> dict[int, tup
 
 
 def _new(database: Database, table: str, events: Sequence[Created]) -> list[Created]:
-    """Those that are not there yet. Raises CannotAdopt where another row has the id of one."""
+    """The events whose rows are not there yet. Raises CannotAdopt where another row has the id of one."""
     held, new = _held(database, table, [event.id for event in events]), []
     for event in events:
         row = _row(table, event)
@@ -188,7 +188,7 @@ def _stored(value: Any) -> Any:
 
 
 def _insist_on_range(database: Database, kind: str, events: Iterable[Created]) -> None:
-    """What another node gives may one day be somebody else's."""
+    """Refuse ids of another node's range: that node may give them to other rows one day."""
     for event in events:
         if node_of(event.id) != database.node:
             raise CannotAdopt(

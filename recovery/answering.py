@@ -1,4 +1,4 @@
-"""A source sends groups the events that they have asked it for, as far as its outbox has them."""
+"""A source sends groups the events that they asked it for, as far as its outbox still has them."""
 
 import secrets
 from collections.abc import Callable, Iterable, Iterator
@@ -22,10 +22,10 @@ _log = structlog.get_logger()
 
 
 class Answering:
-    """Answers for one database, as its source and as those that it was before.
+    """Answers for one database, under its present source name and its earlier ones.
 
-    `state` tells the events that leave a group where the pruned ones would have left it, if that can be told
-    for that group.
+    `state` gives events that bring a group to where the pruned events would have brought it. It answers None
+    where that isn't possible for the group.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Answering:
         self._state = state
 
     def step(self) -> bool:
-        """Answer a part of what is asked, and tell whether more is to be answered now.
+        """Answer a part of the open asks, and tell whether more can be answered now.
 
         Raises RedisError or StoreUnavailable. May be repeated. Only for an outbox that may publish.
         """
@@ -53,7 +53,7 @@ class Answering:
         return more
 
     def _answer(self, source: str, outbox: Outbox | None, group: str, asked: list[Range]) -> bool:
-        """`outbox` is None for a name from before this release, of which nothing is kept."""
+        """`outbox` is None for a name from an earlier release: no events of it are kept."""
         last = outbox.last() if outbox else asked[-1].last
         pruned = ranges.within(asked, 1, outbox.first() - 1 if outbox else last)
         here = ranges.first_of(ranges.without(ranges.within(asked, 1, last), pruned), AT_ONCE)
@@ -66,7 +66,7 @@ class Answering:
             return True
         events = [published_fields(source, row) for row in rows]
         if not gone and not events:
-            return False  # numbers that it has not given yet: it is an older copy, which heals by itself
+            return False  # numbers that it has not given yet: this is an older copy, which heals by itself
         left = ranges.without(asked, [*gone, *there])
         every_gone = ranges.merge([*gone, *self._asks.gone(group).get(source, [])])
         if self._asks.answer(source, group, asked, left, every_gone, events):
@@ -84,7 +84,7 @@ class Answering:
     ) -> None:
         """Send the current state, as events with names of their own, in the place of the pruned ones.
 
-        What the source itself lacks needs none: the group goes without it, too.
+        Events that the source itself lacks get no replacement: the group goes without them, too.
         """
         every = _named(f"{source}+{secrets.token_hex(4)}", state if pruned else ())
         while events := list(islice(every, AT_ONCE)):

@@ -58,7 +58,7 @@ UNDOES: dict[type[Event], Callable[[Any], Event]] = {
     ),
     AccountCreated: lambda event: AccountDeleted(event.id, now(), cascade=False),
 }
-"""What undoes a creation, by its type."""
+"""By the type of a creation: the event that undoes it."""
 _RENUMBER = {
     "customer": [
         "UPDATE customer SET id = ? WHERE id = ?",
@@ -87,10 +87,10 @@ _log = structlog.get_logger()
 
 
 def part_ways(store: Healing, stream: EventStream, beat: Callable[[], None], outbox: Outbox) -> None:
-    """Tell what only this database has of a name's events under another, and take the stream's events back.
+    """Publish events that only this database has under another name, and take the stream's events back.
 
-    What is recorded from then on gets a third name: the second one is also that of a copy of this database,
-    which has the same to tell. Can be interrupted, and is then to be done again. Raises RedisError,
+    Events recorded from then on get a third name, because a copy of this database, with the same events to
+    tell, uses the second name too. Can be interrupted, and must then be done again. Raises RedisError,
     StoreUnavailable or OSError.
     """
     database, source = store.database, outbox.source
@@ -155,7 +155,7 @@ def _compared(outbox: Outbox, stream: EventStream, beat: Callable[[], None]) -> 
 
 
 def _is_same(outbox: Outbox, row: OutboxRow) -> bool:
-    """Whether the event can be the one that the outbox has, or had, under that number."""
+    """Whether the event can be the one that the outbox has or had under that number."""
     return row.sequence <= outbox.last() and outbox.payload(row.sequence) in (row.payload, None)
 
 
@@ -170,7 +170,7 @@ def row_of(event: Any) -> tuple[str, int]:
 
 
 def made_after(before: Any, event: Any) -> Any:
-    """A change made anew on top of another of the same row: then amounts add up, and the newer counts."""
+    """A change made again on top of another change of the same row: amounts add up, and the newer counts."""
     if isinstance(event, InvoiceDeleted):
         last = {"last_price_cents": before.purchase_price_cents, "last_date": before.purchase_date}
         return msgspec.structs.replace(event, **last)
@@ -184,7 +184,7 @@ def made_after(before: Any, event: Any) -> Any:
 
 
 def _keep(database: Database, event: Any) -> None:
-    """Have an update win over those that will be taken back; its row has its values already."""
+    """Make an update win over updates that will be taken back. Its row has its values already."""
     table, id = row_of(event)
     database.execute(f"UPDATE {table} SET revision = ? WHERE id = ?", (event.revision, id))  # noqa: S608
     if table != "invoice":
@@ -238,7 +238,7 @@ def _answer_with(database: Database, numbers: Mapping[str, Mapping[int, int]]) -
 
 
 def _many(body: bytes, numbers: Mapping[str, Mapping[int, int]]) -> bytes:
-    """The answer to a batch, with new numbers: of the table that has all of its numbers."""
+    """The answer to a batch, with new numbers from the table that has all of its numbers."""
     ids = [int(id) for id in re.findall(rb'"(\d+)"', body)]
     for renumbered in numbers.values():
         if ids and all(id in renumbered for id in ids):
@@ -247,7 +247,7 @@ def _many(body: bytes, numbers: Mapping[str, Mapping[int, int]]) -> bytes:
 
 
 def _note(database: Database, source: str, numbers: Mapping[str, Mapping[int, int]]) -> None:
-    """Keep which numbers became which, in a file beside the database, and note how many, for status."""
+    """Write which number became which to a file beside the database, and note how many, for status."""
     count = sum(map(len, numbers.values()))
     if not count:
         return
@@ -263,7 +263,7 @@ def _note(database: Database, source: str, numbers: Mapping[str, Mapping[int, in
 
 
 def write_csv(file: Path, rows: Iterable[Sequence[object]], flags: int) -> None:
-    """Write rows to a file of the owner's alone, and to the disk: O_APPEND adds, O_TRUNC replaces."""
+    """Write rows to a file that only its owner can read, and sync it: O_APPEND adds, O_TRUNC replaces."""
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | flags, 0o600)
     with open(descriptor, "w", encoding="utf-8", newline="") as content:
         csv.writer(content).writerows(rows)

@@ -1,7 +1,7 @@
-"""A customers.db is made only where nobody knows of one.
+"""A customers.db is made only where nobody knows of an earlier one.
 
-An empty one in the place of a lost one would give the lost one's numbers again, and so its customers'
-revenue to others. So what Redis, the stream and the accounts.db beside it know is asked first.
+An empty database in the place of a lost one would give its numbers again, and so its customers' revenue to
+others. So Redis, the stream and the accounts.db beside it are asked first.
 """
 
 import os
@@ -38,10 +38,10 @@ def known_sources(
     service: str = customers.SERVICE,
     beat: Callable[[], None] = lambda: None,
 ) -> set[str]:
-    """A node's databases of a service that Redis and the other service's database in `directory` know of.
+    """A node's databases of a service that Redis or the other service's database in `directory` knows.
 
-    Where they know none of any node, those on the stream, which is read for it, with a `beat` for each page.
-    Raises RedisError or StoreError.
+    Where they know none of any node, the whole stream is read for them, with a `beat` for each page. Raises
+    RedisError or StoreError.
     """
     prefix = f"{service}@"
     nodes, applied = _known_beside(directory, service)
@@ -56,10 +56,9 @@ def known_sources(
 def insist_on_no_other(
     directory: Path, stream: EventStream, where: str, node: int = 0, beat: Callable[[], None] = lambda: None
 ) -> None:
-    """See that no other customers.db of that node is known where there is none yet, or one that never
-    published.
+    """Make sure that no other customers.db of the node is known, if this one is absent or never published.
 
-    `where` says in words where Redis is; `beat` is called while it takes long. Raises LostDatabase, or
+    `where` says in words where Redis is; `beat` is called while this takes long. Raises LostDatabase, or
     RedisError or StoreError when nobody can tell.
     """
     own = _own(directory)
@@ -82,7 +81,7 @@ def insist_on_no_other(
 
 
 def _known_beside(directory: Path, service: str) -> tuple[dict[str, Node], list[str]]:
-    """The nodes that the other service's database in `directory` knows, and of which sources it has events.
+    """The nodes that the other service's database in `directory` knows, and the sources whose events it has.
 
     Redis may have lost both.
     """
@@ -123,7 +122,7 @@ def put_in_place(folder: Path, directory: Path, name: str = customers.FILE) -> N
 
 
 def _own(directory: Path) -> set[str] | None:
-    """What the database may be called on the stream, nothing when that is no question; None without one."""
+    """The names that the database may have on the stream; empty if they don't matter, None without one."""
     if not (directory / customers.FILE).exists():
         return None
     with closing(customers.open_database(directory, make=False)) as database:
@@ -142,8 +141,8 @@ def _groups(stream: EventStream) -> list[str]:
 def note_known_beside(directory: Path, stream: EventStream, service: str) -> None:
     """Tell Redis what the other service's database in `directory` has applied, and which name follows which.
 
-    Its consumers and its relay do so later. A Redis that has lost its newest part doesn't know that any more.
-    Raises RedisError or StoreError.
+    Its consumers and its relay do so too, but later. A Redis that lost its newest data doesn't know it any
+    more. Raises RedisError or StoreError.
     """
     for database in _other(directory, service):
         stream.note_applied(database.source, Inbox(database).reached())

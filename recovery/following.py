@@ -1,8 +1,8 @@
-"""A standby's database follows its primary: it takes in, from the stream, what that publishes.
+"""A standby's database follows its primary: it takes in the primary's events from the stream.
 
-As one that was put back from a copy does at its start (see taking_back), and then on and on, some
-milliseconds behind. So it holds the primary's events under the primary's names, with their numbers and
-RequestKeys, and can go on in its place.
+A database that was put back from a copy does the same at its start (see taking_back). A standby goes on with
+it, some milliseconds behind. So it holds the primary's events under the primary's names, with their numbers
+and RequestKeys, and can take the primary's place.
 """
 
 import time
@@ -28,9 +28,9 @@ from tally.store.ranges import Range
 from tally.store.stream import Entry, EventStream
 
 AT_ONCE = 5000  # entries that are read together, and taken in in one transaction
-READ_AGAIN, GIVE_UP = 2, 4  # looks in a row at which it is behind with nothing left to read
+READ_AGAIN, GIVE_UP = 2, 4  # consecutive looks that find it behind, with nothing left to read
 
-_PASS_OVER_SECONDS = 0.02  # how often it looks whether there is something of its own, where that is rare
+_PASS_OVER_SECONDS = 0.02  # how often it looks for events of its own, where they are rare
 
 _POSITION = "followed"  # in meta: the last entry of the stream that was looked at
 _START = b"0-0"
@@ -51,17 +51,17 @@ class Follower:
         self._beat = beat
         self._own: dict[str, Outbox] = {}
         self._answers: dict[str, Answers] = {}
-        self._others: set[str] = set()  # names of this service that are no heirs of its own
+        self._others: set[str] = set()  # names of this service that don't follow its own
         self._behind = 0
-        self._is_sparse = False  # what was read last had nothing of its own
+        self._is_sparse = False  # the last entries read held none of its own
         if not follows(self._database):
             self._begin()
         self._know_own()
 
     def _begin(self) -> None:
-        """It was a primary: note what it has accepted and not told.
+        """It was a primary: note the events that it accepted and has not published.
 
-        What a group has applied was told, though Redis may have lost it since.
+        An event that a group has applied was published, though Redis may have lost it since.
         """
         note_known_beside(self._database.path.parent, self._stream, self._database.service)
         published, applied = self._stream.published_by_source(), self._stream.applied_by_source()
@@ -76,7 +76,7 @@ class Follower:
             self._database.set_meta(UNTOLD, msgspec.json.encode(untold).decode())
 
     def step(self, block_ms: int = 0) -> int:
-        """Take in what the stream has next, and answer how many entries that were. Waits for one so long.
+        """Take in the next entries of the stream, and answer how many. Waits `block_ms` for one.
 
         May be repeated, also when it was interrupted. Raises RedisError or StoreUnavailable.
         """
@@ -90,10 +90,10 @@ class Follower:
         return len(entries)
 
     def _pass_over(self, position: bytes) -> bool:
-        """Go on behind what the stream has beyond `position`, where nothing of that is its own.
+        """Skip the rest of the stream beyond `position`, if none of it is its own.
 
-        What the other service tells by the thousands need not be read for that: Redis knows how far each name
-        has got. One that was a primary reads all, as what it had told may come in another form.
+        So the other service's many events need not be read: Redis knows how far each name has got. A database
+        that was a primary reads everything, because its own events may come in another form.
         """
         newest, published = self._stream.newest(), self._stream.published_by_source()  # in this order
         if newest in (None, position) or untold(self._database) or self._strangers({*published}):
@@ -105,16 +105,16 @@ class Follower:
         return True
 
     def catch_up(self) -> None:
-        """Take in all that the stream has."""
+        """Take in everything on the stream."""
         self._know_names()
         while self.step():
             self._beat()
 
     def look(self) -> None:
-        """Where it is behind with nothing left to read, read all again, and at last note what it lacks.
+        """If it is behind with nothing left to read, read all again; if still behind, note what it lacks.
 
-        To be called now and then, when `step` had nothing. Redis may have been replaced, and its entries
-        have other ids than before; or others have taken some off the stream.
+        Call it now and then, when `step` had nothing. Redis may have been replaced, so that entries have
+        other ids than before; or others have removed entries.
         """
         behind = self.behind()
         self._behind = self._behind + 1 if behind else 0
@@ -128,26 +128,26 @@ class Follower:
             self._behind = 0
 
     def behind(self) -> dict[str, int]:
-        """How many events the stream is known to have had, by name, that aren't here yet."""
+        """By name: how many events the stream is known to have had that aren't here yet."""
         published = self._stream.published_by_source()
         more = {source: published.get(source, 0) - outbox.last() for source, outbox in self._own.items()}
         return {source: events for source, events in more.items() if events > 0}
 
     def _know_names(self) -> None:
-        """Know which names are its own, those that the primary has begun since included."""
+        """Learn which names are its own, including those that the primary has begun since."""
         heirs = self._stream.heirs()
         with self._database.transaction():
             begin_heirs(self._database, heirs)
         self._know_own()
 
     def _know_own(self) -> None:
-        """Know the names that the database has: all that can be told without Redis."""
+        """Learn its own names from the database alone, without Redis."""
         self._own = {each.source: Outbox(self._database, each) for each in incarnations(self._database)}
         for source in self._own:
             self._answers.setdefault(source, Answers(self.store, source))
 
     def _take(self, entries: Sequence[Entry]) -> bool:
-        """Take in what is its own of these; whether something was."""
+        """Take in those of the entries that are its own; answers whether there were any."""
         sources = [_source(entry) for entry in entries]
         if strange := self._strangers({*sources}):
             self._know_names()
@@ -171,9 +171,9 @@ class Follower:
         self._database.set_meta("published", max(row, self._database.meta("published") or 0))
 
     def _compare(self, outbox: Outbox, every: Sequence[OwnEvent]) -> None:
-        """See whether what came is what is here. In the transaction that is open.
+        """Compare the events that came with those here, and replace what differs. In the open transaction.
 
-        It differs where this database was the primary, and handed over what was no more to be as it was.
+        They differ when this database was the primary, and the new primary had to change what it handed over.
         """
         last = outbox.last()
         known = [each for each in every if each.row.sequence <= last]
@@ -188,7 +188,7 @@ class Follower:
         self._note_published(outbox, newest)
 
     def _replace(self, outbox: Outbox, ours: OutboxRow, theirs: OwnEvent) -> None:
-        """What the primary has made of an event is what counts."""
+        """Take the primary's version of an event: it is the one that counts."""
         event, here = event_of(ours), theirs.event
         outbox.replace(theirs.row)
         is_mended = is_nothing(event) or type(event) in UNDOES or row_of(event) == row_of(here)
@@ -203,7 +203,7 @@ class Follower:
             self._database.set_meta(DIFFERS, 1)
 
     def _is_deleted(self, event: Any) -> bool:
-        """Whether an event tells that what this one has changed is gone."""
+        """Whether the row that this event changed was deleted."""
         kinds = [kind.__name__ for kind in DELETIONS if TABLES[kind] == TABLES[type(event)]]
         return bool(
             self._database.rows(

@@ -25,16 +25,16 @@ from tally.store.outbox import Outbox, OwnEvent
 from tally.store.ranges import Range
 from tally.store.stream import Entry, EventStream
 
-_KNOWN = b"Known"  # the field of one that others may have applied: Redis had it, and has lost it
+_KNOWN = b"Known"  # this field marks an event that others may have applied: Redis had it, and lost it
 AT_ONCE = 1000  # events that are handed over, or taken over, together
 
 _log = structlog.get_logger()
 
 
 def hand_over(database: Database, stream: EventStream) -> int:
-    """Leave what a standby's database has and the stream does not for the primary; answer how many events.
+    """Leave the primary the events that a standby has and the stream lacks; answer how many.
 
-    To be repeated until there are none: nothing more is left there before the primary has taken what is.
+    Repeat it until there are none: it leaves no more before the primary has taken those that are there.
     Raises RedisError or StoreError.
     """
     key = stream.beside("handed", database.service, str(database.node))
@@ -59,7 +59,7 @@ def hand_over(database: Database, stream: EventStream) -> int:
 
 
 def _note_names(database: Database, stream: EventStream) -> None:
-    """See that the primary can know of every name that it is one of the node's."""
+    """Note beside the stream which name follows which, so that the primary knows that all are its node's."""
     known, names = stream.heirs(), [each.source for each in incarnations(database)]
     stream.note_heirs({heir: former for former, heir in pairwise(names) if heir not in known})
 
@@ -67,8 +67,8 @@ def _note_names(database: Database, stream: EventStream) -> None:
 def go_on(store: Healing, stream: EventStream) -> None:
     """Have a standby's database go on in its primary's place, under a name of its own.
 
-    All that the stream has must have been taken in. What it had accepted itself before it was a standby, and
-    not handed over yet, it takes over from itself. May be repeated. Raises RedisError or StoreError.
+    Everything on the stream must have been taken in first. Events that it accepted before it was a standby,
+    and has not handed over yet, it takes over from itself. May be repeated. Raises RedisError or StoreError.
     """
     database = store.database
     published, untold = stream.published_by_source(), nodes.untold(database)
@@ -84,7 +84,7 @@ def go_on(store: Healing, stream: EventStream) -> None:
 
 
 class TakingOver:
-    """Takes over, at the primary, what a standby of its node has handed over."""
+    """Takes over, at the primary, the events that a standby of its node handed over."""
 
     def __init__(self, store: Healing, stream: EventStream) -> None:
         self._store = store
@@ -95,7 +95,7 @@ class TakingOver:
         self._merge = Merge(store)
 
     def step(self) -> int:
-        """Take over what there is, and answer how many events were new here.
+        """Take over all that was handed over, and answer how many events were new here.
 
         May be repeated, also when it was interrupted. Raises RedisError, StoreError or OSError.
         """
@@ -116,7 +116,7 @@ class TakingOver:
         return count
 
     def _know_names(self, entries: list[Entry]) -> None:
-        """A standby may have begun names of its own while it could not reach Redis: they follow ours."""
+        """Learn the names that the standby began while it could not reach Redis: they follow ours."""
         sources = {name.source for each in entries if isinstance(name := each.event_name, EventId)}
         if sources <= own_sources(self._database):
             return
@@ -126,14 +126,14 @@ class TakingOver:
                 begin(self._database, Outbox(self._database).last())
 
     def _take(self, entry: Entry, published: Mapping[str, int]) -> bool:
-        """Take over one event, in the transaction that is open; False for one that is here already.
+        """Take over one event, in the open transaction; False for one that is here already.
 
-        What others may have applied stays as it is.
+        An event that others may have applied stays as it is.
         """
         own, name = own_event(entry), entry.event_name
         ours = {each.source: each for each in incarnations(self._database)}
         if own is None or not isinstance(name, EventId) or name.source not in ours:
-            return False  # it comes again once it is known whose it is
+            return False  # it comes again once its name is known
         outbox = Outbox(self._database, ours[name.source])
         is_known = _KNOWN in entry.fields
         if name.sequence > max(outbox.last(), published.get(name.source, 0)):
@@ -146,7 +146,7 @@ class TakingOver:
         outbox.restore([told.row])
         before = outbox.row(name.sequence) - 1
         if before < (self._database.meta("published") or 0):
-            self._database.set_meta("published", before)  # what comes later is looked at again, too
+            self._database.set_meta("published", before)  # later rows are looked at again, too
         if told is own:
             make_again_beside(self._store, [own])
         else:
@@ -154,7 +154,7 @@ class TakingOver:
         at = int(entry.id.partition(b"-")[0]) // 1000
         self._answers.setdefault(name.source, Answers(self._store, name.source)).take([told], at)
         if is_known and type(own.event) in UNDOES and self._merge.is_dropped(own):
-            undone = UNDOES[type(own.event)](own.event)  # others count it, and what was asked for again
+            undone = UNDOES[type(own.event)](own.event)  # others count it, and the repeated request too
             self._store.make_again([OwnEvent(own.row, undone)])
             self._store.outbox.add([undone])
         return True

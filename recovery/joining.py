@@ -1,4 +1,4 @@
-"""What begins from a copy of another machine's databases: a node of its own, or a standby."""
+"""A new node, or a standby, begins from a copy of another machine's databases."""
 
 import secrets
 import shutil
@@ -17,7 +17,7 @@ from tally.store.membership import REPLACES
 from tally.store.nodes import FOLLOWS, KNOWN
 from tally.store.outbox import Outbox, known_of
 
-# These belong to the database that was copied: what it tells others, what it has answered, who may sign in.
+# These belong to the database that was copied: its outbox, the answers it gave, and its users.
 _FORGET = """
 DELETE FROM outbox;
 DELETE FROM publication;
@@ -37,8 +37,9 @@ class CannotJoin(StoreError):
 def join(directory: Path, copy: Path, node: int) -> str:
     """Make an accounts.db of that node in `directory`, from a copy of another's, and answer its source.
 
-    It reads on from there, and need not read the whole stream. It has its name once it is complete and on the
-    disk; until then nothing is there, and it may be repeated. Raises CannotJoin, StoreError or OSError.
+    The new database reads on from there, and need not read the whole stream. The file gets its name once it
+    is complete and on the disk. Until then nothing is there, and this may be repeated. Raises CannotJoin,
+    StoreError or OSError.
     """
 
     def become(database: Database) -> None:
@@ -49,10 +50,10 @@ def join(directory: Path, copy: Path, node: int) -> str:
 
 
 def follow(directory: Path, copies: Path, node: int) -> dict[str, str]:
-    """Make a standby's databases of that node in `directory`, from copies of both; by file, their sources.
+    """Make that node's standby databases in `directory`, from copies of both; answers their sources by file.
 
-    They keep the names that the primary has published under, and are called by others themselves: by these,
-    the stream is read. Complete like `join`, and raises what that does.
+    They keep the names that the primary published under. They also get identities of their own, under which
+    they read the stream. Complete like `join`, and raises the same.
     """
 
     def become(database: Database) -> None:
@@ -74,7 +75,7 @@ def _insist_on_room(file: Path, copy: Path) -> None:
 
 
 def _made(file: Path, copy: Path, open_database: OpenDatabase, become: Callable[[Database], None]) -> str:
-    """Make a database from a copy, once it has `become` what it is to be; answer its source."""
+    """Make a database from a copy, turn it with `become` into the new one, and answer its source."""
     _insist_on_room(file, copy)
     folder = emptied(file.parent)
     try:
@@ -97,7 +98,7 @@ def _become_standby(database: Database) -> None:
 
 
 def _insist_on_anothers(database: Database, copy: Path, node: int) -> None:
-    """See that it is another node's, and that all that it has told can be known of."""
+    """Refuse a copy of this node, or one with events that were never published."""
     if database.node == node:
         raise CannotJoin(
             f"{copy} is of node {node} itself: set node.number to one of its own; to put it back: `restore`"
@@ -110,7 +111,7 @@ def _insist_on_anothers(database: Database, copy: Path, node: int) -> None:
 
 
 def _become_another(database: Database, node: int) -> None:
-    """What it had told itself is in it: of others' sources, as these now are, all of it was applied."""
+    """Note the copy's own events as applied: they are in it, and their sources are now another database's."""
     inbox, told = Inbox(database), known_of(database)
     with database.transaction():
         for source, last in told.items():
@@ -119,5 +120,5 @@ def _become_another(database: Database, node: int) -> None:
         database.execute("DELETE FROM meta WHERE key NOT IN (?, ?, ?)", _KEEP)
         database.set_meta("identity", secrets.token_hex(4))
         database.set_meta(NODE, node)
-        database.set_meta(REPLACES, 1)  # it may have the number of one that was lost, once that is idle
+        database.set_meta(REPLACES, 1)  # it may take the number of a lost one, once that is idle
     database.identity, database.node = str(database.meta("identity")), node

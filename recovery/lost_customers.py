@@ -1,4 +1,4 @@
-"""customers.db again, from the stream and, where there is one, a copy of the file."""
+"""Makes a lost customers.db again, from the stream and, where there is one, a copy of the file."""
 
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -35,11 +35,11 @@ class Recovered(NamedTuple):
 
 
 def recover(directory: Path, stream: EventStream, copy: Path | None, beat: Beat, node: int = 0) -> Recovered:
-    """Make a node's customers.db that the stream knows of again, in `directory`, beginning with `copy`, if
-    any.
+    """Make a node's lost customers.db again in `directory`, from the stream, beginning with `copy`, if any.
 
-    It has its name once it is complete and on the disk; until then nothing is there, and it may be repeated.
-    No Tally may run there with its customers service. Raises CannotRecover, StoreError or RedisError.
+    The file gets its name once it is complete and on the disk. Until then nothing is there, and this may be
+    repeated. No Tally may run there with its customers service. Raises CannotRecover, StoreError or
+    RedisError.
     """
     _insist_on_none(directory)
     folder = emptied(directory)
@@ -79,15 +79,15 @@ def recover(directory: Path, stream: EventStream, copy: Path | None, beat: Beat,
 
 
 def lacks(directory: Path) -> list[str]:
-    """What the customers.db in `directory` lacks since it was put back or made again, in words."""
+    """The events that the customers.db in `directory` lacks since it was put back or made again, in words."""
     with closing(customers.open_database(directory, make=False)) as database:
         return lacking.told(database)
 
 
 def begin_empty(directory: Path, node: int = 0) -> str:
-    """Make a node's customers.db, empty, beside those that are known, and answer its source.
+    """Make an empty customers.db for a node, beside those that are known, and answer its source.
 
-    Its numbers come from blocks that are drawn at random, so that none meets one of theirs. Raises
+    Its numbers come from blocks drawn at random, so that they don't collide with those of the others. Raises
     CannotRecover or StoreError.
     """
     _insist_on_none(directory)
@@ -102,7 +102,7 @@ def begin_empty(directory: Path, node: int = 0) -> str:
 
 
 def _named_again(folder: Path, stream: EventStream, known: set[str], node: int) -> Customers:
-    """An empty database that is called as the lost one was at first. Its later names come with the events."""
+    """An empty database with the first name of the lost one. Its later names come with the events."""
     heirs = stream.heirs()
     first = {_first_name(each, heirs) for each in known}
     if not first:
@@ -123,7 +123,7 @@ def _first_name(source: str, heirs: Mapping[str, str]) -> str:
     """The first name of the database that has this one; Redis may know nothing else of it."""
     formers = {**heirs}
     while source in formers:
-        source = formers.pop(source)  # not twice: what Redis has may be anything
+        source = formers.pop(source)  # not twice: Redis may hold anything, even a cycle
     return source
 
 

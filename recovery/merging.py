@@ -2,8 +2,8 @@
 
 One was the primary before the other, and nobody else knows some of its events. These keep their names and
 numbers, whoever publishes them. A creation stays as it is. A change is made again on top of the other
-database's changes. Where that can't be, or where a client has repeated the request at the other, an event
-that changes nothing takes its place.
+database's changes. Where that is impossible, or where a client has repeated the request at the other, an
+event that changes nothing takes its place.
 """
 
 import os
@@ -56,22 +56,22 @@ Row = TypeVar("Row")
 
 
 class AskedAgain:
-    """Requests with an Idempotency-Key that were sent to both: the rows of the other are those that count."""
+    """Requests with an Idempotency-Key that were sent to both databases: the other one's rows count."""
 
     def __init__(self) -> None:
         self.numbers: Numbers = {}
-        """For each table, which rows took the place of those that were dropped."""
-        self._rows: dict[str, list[int]] = {}  # of the other, by the hash of the request
-        self._dropped: dict[str, int] = {}  # by RequestKey: how many of its events
+        """For each table: the rows that replace the dropped ones."""
+        self._rows: dict[str, list[int]] = {}  # the other database's rows, by the hash of the request
+        self._dropped: dict[str, int] = {}  # how many events of a request, by its hash
 
     def know(self, theirs: Iterable[OutboxRow]) -> None:
-        """These are the other's; of one request, all of them."""
+        """Learn the other database's events. All events of a request must be among them."""
         for row in theirs:
             if key := _key(row):
                 self._rows.setdefault(key.request, []).append(event_of(row).id)
 
     def drops(self, own: OwnEvent) -> bool:
-        """Whether an event is of such a request. To be asked once for each, in their order."""
+        """Whether an event belongs to such a request. Ask once for each event, in their order."""
         key = _key(own.row)
         if key is None or key.request not in self._rows:
             return False
@@ -87,7 +87,7 @@ class CantBe(Exception):
 
 
 class Merge:
-    """Fits, at the primary, what a standby hands over to what is here. In the transaction that is open."""
+    """Fits a standby's events to the primary's data, at the primary. In the open transaction."""
 
     def __init__(self, store: Healing) -> None:
         self._database = store.database
@@ -95,9 +95,9 @@ class Merge:
         self._asked_again = AskedAgain()
 
     def look_up(self, handed: Iterable[OwnEvent]) -> None:
-        """Look which of the requests that these are of have come here, too. They must not be here yet.
+        """Find which of these events' requests were sent here too. The events must not be here yet.
 
-        In the transaction that takes them over: later, others may come.
+        In the transaction that takes them over: more requests may come later.
         """
         wanted = {key.request for each in handed if (key := _key(each.row))}
         self._asked_again = AskedAgain()
@@ -106,11 +106,11 @@ class Merge:
             self._asked_again.know(map(OutboxRow._make, self._database.rows(_ASKED, (names,))))
 
     def is_dropped(self, own: OwnEvent) -> bool:
-        """Whether its request has come here, too; the rows of that are those that count."""
+        """Whether its request was sent here, too. Then the rows made here are the ones that count."""
         return self._asked_again.drops(own)
 
     def merged(self, own: OwnEvent) -> Event:
-        """The event that takes the place of this one; the same where nothing stands against it."""
+        """The event to record in place of this one; the same event where there is no conflict."""
         event = renumbered(own.event, self._asked_again.numbers)
         if self._asked_again.drops(own):
             return nothing(self._database, event)
@@ -204,9 +204,9 @@ def _found(kind: str, find: Callable[[int], Row], id: int) -> Row:
 
 
 class Tail:
-    """What a standby that is promoted had accepted, and nobody knows of. In the transaction that is open.
+    """Events that a promoted standby had accepted, and nobody else knows. In the open transaction.
 
-    Its own rows have it already, and those that the primary has recorded since as well.
+    Its own rows hold their effects already, and those of the events that the primary recorded since.
     """
 
     def __init__(self, store: Healing) -> None:
@@ -214,7 +214,7 @@ class Tail:
         self._database = store.database
 
     def settle(self, told: Sequence[tuple[Outbox, int]]) -> None:
-        """`told` are the database's names, and how far each is known to others."""
+        """Fit them. `told` has the database's names, and how far others know each."""
         tails = [(outbox, outbox.after(last, -1)) for outbox, last in told]
         ours = {outbox.row(row.sequence): row for outbox, rows in tails for row in rows}
         asked_again = self._asked_again(ours)
@@ -223,7 +223,7 @@ class Tail:
             self._fit(outbox, rows, asked_again, known)
 
     def _asked_again(self, ours: Mapping[int, OutboxRow]) -> AskedAgain:
-        """Which of their requests were sent to the other, too."""
+        """Those of their requests that were sent to the other database, too."""
         requests = sorted({key.request for row in ours.values() if (key := _key(row))})
         asked_again = AskedAgain()
         if requests:
@@ -231,7 +231,7 @@ class Tail:
         return asked_again
 
     def _changes(self, ours: Mapping[int, OutboxRow]) -> list[OutboxRow]:
-        """The changes that the other has made of the same things."""
+        """The other database's changes of the same rows."""
         asked_again = self._asked_again(ours)
         ids = set()
         for row in ours.values():
@@ -241,7 +241,7 @@ class Tail:
         return self._others(_CHANGES, sorted(ids), ours) if ids else []
 
     def _others(self, sql: str, wanted: list[Any], ours: Mapping[int, OutboxRow]) -> list[OutboxRow]:
-        """The rows that are wanted, under whatever name, but for its own."""
+        """The wanted rows of the outbox, of any name, except those of `ours`."""
         found = self._database.rows(sql, (msgspec.json.encode(wanted).decode(),))
         return [OutboxRow(*row) for row in found if row[0] not in ours]
 
@@ -251,7 +251,7 @@ class Tail:
         for row in ours:
             was = event_of(row)
             event = None
-            if not asked_again.drops(OwnEvent(row, was)):  # what is dropped is nothing that others follow
+            if not asked_again.drops(OwnEvent(row, was)):  # no later event builds on a dropped one
                 event = known.fitted(renumbered(was, asked_again.numbers))
             if event is was:
                 continue
@@ -264,10 +264,10 @@ class Tail:
 
 
 def make_again_beside(store: Healing, own: Sequence[OwnEvent]) -> None:
-    """Have the effects of events that others count already, and this database had never heard of.
+    """Apply events that others count already, and that this database never had.
 
-    Where it has changed the same invoices meanwhile, it tells what sets that right: amounts are told as
-    differences, and both changes count. In the transaction that is open.
+    Where it changed the same invoices meanwhile, it also publishes a correction: amounts are published as
+    differences, and both changes count. In the open transaction.
     """
     if store.database.service != "customers" or not any(
         isinstance(each.event, InvoiceUpdated | InvoiceDeleted) for each in own
@@ -284,7 +284,7 @@ def make_again_beside(store: Healing, own: Sequence[OwnEvent]) -> None:
 
 
 def _set_right(customers: Customers, event: Event) -> list[InvoiceUpdated]:
-    """What is to follow an event as others count it: its change comes after those that were made here."""
+    """The corrections to publish after an event that others count: its change comes after those made here."""
     if not isinstance(event, InvoiceUpdated | InvoiceDeleted):
         return []
     try:
@@ -327,7 +327,7 @@ def _last_day(event: InvoiceDeleted) -> date:
 
 
 class _Known:
-    """What the other has done to which rows."""
+    """The other database's changes, by row."""
 
     def __init__(self, events: Iterable[Any]) -> None:
         self._newest: dict[tuple[str, int], Any] = {}
@@ -343,9 +343,9 @@ class _Known:
                 self._gone[row] = event
 
     def fitted(self, event: Any) -> Event | None:
-        """An event as it follows what the other has done, the same where nothing of that stands against it.
+        """The event fitted on top of the other database's changes; the same event where there is no conflict.
 
-        None where it has nothing to change any more.
+        None where nothing is left for it to change.
         """
         row, newest = row_of(event), self._newest.get(row_of(event))
         if isinstance(event, InvoiceDeleted | CreditDeleted) and row in self._gone:
@@ -357,7 +357,7 @@ class _Known:
                 event = made_after(newest, event)
                 self._revisions.add((*row, event.revision))
             if newest is None or event.revision > newest.revision:
-                self._newest[row] = event  # what follows is to join this
+                self._newest[row] = event  # the next change builds on this one
         elif isinstance(event, InvoiceDeleted) and newest and newest.purchase_price_cents != _last(event):
             event = made_after(newest, event)
         return event  # type: ignore[no-any-return]
@@ -369,7 +369,7 @@ def _last(event: InvoiceDeleted) -> int:
 
 
 def nothing(database: Database, event: Any) -> Event:
-    """An event that changes nothing, in the place of another: of what nobody has, or will ever have."""
+    """An event that changes nothing, in place of another: about a row that never exists anywhere."""
     if database.service == "accounts":
         (account,) = give(database, "account", 1)
         return AccountDeleted(account, now(), cascade=False)
@@ -386,14 +386,17 @@ def row_with(row: OutboxRow, event: Event) -> OutboxRow:
 
 
 def is_nothing(event: Event) -> bool:
-    """Whether it can be such an event."""
+    """Whether the event can be one that changes nothing."""
     if isinstance(event, InvoiceUpdated):
         return event.revision == 0
     return isinstance(event, AccountDeleted)
 
 
 def keep(database: Database, own: OwnEvent, why: str) -> None:
-    """Keep what can't be in a file beside the database, and note it for status. In the open transaction."""
+    """Write an event that can't be taken over to a file beside the database, and note it for status.
+
+    In the open transaction.
+    """
     file = database.path.with_name(f"not-taken-over-{database.service}.csv")
     header = [] if file.exists() else [("event", "payload", "by", "why")]
     row = (own.row.type, own.row.payload.decode(), own.row.by or "", why)

@@ -1,9 +1,9 @@
-"""What a database has not applied, and will not be handed any more: it is asked for, from its source.
+"""Finds events that a database lacks and won't be handed any more, and asks their source for them.
 
-A source's events are numbered without gaps, and Redis knows how far each source has got. So a database
-knows which events it lacks. Most of these are on their way. But once its group has been handed everything up
-to where the stream ended, and has nothing of that in hand, what is still lacking does not come by itself:
-somebody took it off the stream, or skipped it, or the database was put back from a copy.
+A source's events are numbered without gaps, and Redis knows how far each source has got. So a database knows
+which events it lacks. Most of these are on their way. But once its group was handed everything up to where
+the stream ended, and has none of it pending, an event that is still missing does not come by itself. Somebody
+took it off the stream, or skipped it, or the database was put back from a copy.
 """
 
 import time
@@ -23,26 +23,26 @@ from tally.store.inbox import Inbox
 from tally.store.ranges import Range
 from tally.store.stream import EventStream, is_missing
 
-MOST_RANGES = 1000  # in one ask; what is beyond is asked for when that is answered
+MOST_RANGES = 1000  # in one ask; the rest is asked for after the answer
 
-LOST_SECONDS = 2.0  # how soon a letter that was lost, and is asked for, is looked for again
-LETTERS_SECONDS = 30.0  # how often, while nothing else is missing: all letters are read for it
-APPLIED_SECONDS = 30.0  # how often it looks what others have applied, of sources that Redis has forgotten
+LOST_SECONDS = 2.0  # how soon it looks again for a lost letter that it asked for
+LETTERS_SECONDS = 30.0  # how often letters are checked while nothing else is missing: all are read
+APPLIED_SECONDS = 30.0  # how often it asks how far others applied sources that Redis has forgotten
 
 _log = structlog.get_logger()
 
 
 class _Position(NamedTuple):
-    """How far each source had got, all of it at or before the entry `newest` of the stream."""
+    """How far each source had got. All these events are at or before the stream's entry `newest`."""
 
     published: dict[str, int]
     newest: str
 
 
 class Missing:
-    """Looks for what a database's group will not be handed any more, and asks for it.
+    """Looks for events that a database's group will not be handed any more, and asks for them.
 
-    `concerns` tells of which sources events are wanted. One consumer of the group does this.
+    `concerns` tells whether a source's events are wanted. One consumer of the group does this.
     """
 
     def __init__(
@@ -66,12 +66,12 @@ class Missing:
         self._next_letters = self._next_applied = clock()
 
     def begin_again(self) -> None:
-        """Redis may not be what it was: note nothing of it, and tell it everything anew."""
+        """Redis may have lost data: forget what was noted of it, and tell it everything again."""
         self._noted = None
         self._told = {}
 
     def look(self) -> None:
-        """Look once: at what is lacking, or, at a later call, whether that still is, and ask for it.
+        """Look once for missing events. A later call checks whether they still are, and asks for them.
 
         Raises RedisError or StoreError.
         """
@@ -87,19 +87,19 @@ class Missing:
         if self._noted is None:
             published = self._wanted()
             if any(self._inbox.missing(*each) for each in published.items()) or self._letters_are_due():
-                self._noted = _Position(published, self._newest())  # asked last: it holds all of these
+                self._noted = _Position(published, self._newest())  # read last: it holds all of these
         elif self._is_past(self._noted.newest):
             noted, self._noted = self._noted, None
             self._ask(noted.published)
 
     def _tell_applied(self) -> None:
-        """Note beside the stream how far this database has got: a source that is behind that was put back."""
+        """Note beside the stream how far this database got: a source that is further back was put back."""
         reached = self._inbox.reached()
         self._stream.note_applied(self._group, dict(reached.items() - self._told.items()))
         self._told = reached
 
     def _letters_are_due(self) -> bool:
-        """Whether it is time to see that the dead letters which the database knows of are there."""
+        """Whether it is time to check that the dead letters known to the database still exist."""
         if self._clock() < self._next_letters:
             return False
         self._next_letters = self._clock() + LETTERS_SECONDS
@@ -118,7 +118,7 @@ class Missing:
         return str(info["last-generated-id"].decode())
 
     def _is_past(self, id: str) -> bool:
-        """Whether the group has been handed that entry and all before it, and has none of them in hand."""
+        """Whether the group was handed that entry and all before it, and has none of them pending."""
         groups: Any = self._client.xinfo_groups(self._stream.key)
         stand = {
             group["name"].decode(errors="replace"): group["last-delivered-id"].decode() for group in groups
@@ -129,13 +129,13 @@ class Missing:
         return not pending["pending"] or _position(pending["min"].decode()) > _position(id)
 
     def _is_handed(self, id: str, last: str) -> bool:
-        """Whether a group that was handed `last` has been handed all up to `id`, which may be gone itself."""
+        """Whether a group that was handed `last` was handed all up to `id`, an entry that may be gone."""
         if _position(last) >= _position(id):
             return True
         return not self._client.xrange(self._stream.key, f"({last}", id, count=1)
 
     def _forget(self, names: Iterable[EventId]) -> None:
-        """A letter that was lost, and whose event nobody has any more, is missing again, and told as that."""
+        """Note events as missing again whose letters were lost, and which nobody has any more."""
         if forgotten := list(names):
             with self._database.transaction():
                 self._inbox.take_back(forgotten)
@@ -143,7 +143,7 @@ class Missing:
     def _ask(self, published: dict[str, int]) -> None:
         if self._asks.unsettled(self._group):
             return  # an answer is on its way
-        known = self._inbox.aside(inbox.DEAD)  # first: a letter that is being written is noted before
+        known = self._inbox.aside(inbox.DEAD)  # read first: a letter is noted before it is written
         mine = (each.entry.event_name for each in self._letters.all() if each.group == self._group)
         letters = {name for name in mine if isinstance(name, EventId)}
         if self._asks.unsettled(self._group):
@@ -176,7 +176,7 @@ class Missing:
                 self._asks.ask(source, self._group, wanted)
 
     def _note_letters(self, letters: set[EventId]) -> None:
-        """A letter that the database doesn't know of is older than its copy, or than this release."""
+        """Note letters that the database doesn't know: they are older than its copy, or than this release."""
         unknown = [name for name in letters if self._inbox.is_missing(name)]
         if unknown:
             with self._database.transaction():

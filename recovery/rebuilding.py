@@ -1,7 +1,7 @@
-"""The read model of accounts.db again, from the stream or from customers.db.
+"""Builds the read model of accounts.db again, from the stream or from customers.db.
 
-Works while Tally runs, and while only Redis does. Whatever interrupts it, the old figures stand until
-the new ones are complete; run again, it goes on.
+Works while Tally runs, and while only Redis does. Whatever interrupts it, the old figures stand until the new
+ones are complete. Run again, it goes on where it stopped.
 """
 
 import time
@@ -23,7 +23,7 @@ from tally.store.ranges import Range
 from tally.store.read_model import STREAM, Shadow
 from tally.store.stream import EventStream, is_missing
 
-_LOCK_SECONDS = 60.0  # how long the write lock is waited for, once all is ready
+_LOCK_SECONDS = 60.0  # how long to wait for the write lock, once all is ready
 
 Advance = Callable[[int], None]
 Show = Callable[[str, int, int], AbstractContextManager[Advance]]
@@ -40,8 +40,8 @@ def _unseen(_what: str, _total: int, _done: int) -> AbstractContextManager[Advan
 class Rebuilding:
     """Builds the read model in `directory` again; `confirm` is asked before anything is lost.
 
-    `show` shows a stage of the work while it lasts: what it is, how much there is and how much is done; it
-    gives whom to tell of more. With `make`, a missing accounts.db is made. Raises StoreError.
+    `show` shows a stage of the work while it lasts, given its name, its total and how much is done. It yields
+    a callable to report progress to. With `make`, a missing accounts.db is made. Raises StoreError.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Rebuilding:
                 database.close()
 
     def run(self) -> str:
-        """Try the stream first, then customers.db; where the last attempt had begun, go on with that.
+        """Try the stream first, then customers.db. If the last attempt had begun with one, go on with that.
 
         Answers what was done. May be repeated, also after it was interrupted. Raises CannotRebuild,
         StoreError or RedisError.
@@ -95,7 +95,7 @@ class Rebuilding:
         )
 
     def _others(self) -> str:
-        """What is to be done at other nodes, so that they show the same."""
+        """What to do at other nodes, so that they show the same figures."""
         known = known_nodes(self._live).items()
         there = {node.number for name, node in known if name.startswith("accounts@") and not node.is_removed}
         if not (others := there - {self._live.node}):
@@ -122,7 +122,7 @@ class Rebuilding:
             advance(shadow.count)
 
     def _holds_all(self, shadow: Shadow) -> bool:
-        """Whether the shadow has all that the base promises: with the stream, every event there ever was."""
+        """Whether the shadow is complete. Built from the stream, it must have every event there ever was."""
         if shadow.base != STREAM:
             return True
         wanted = [*self._stream.published_by_source().items()]
@@ -135,10 +135,10 @@ class Rebuilding:
         )
 
     def _change_over(self, shadow: Shadow) -> float | None:
-        """Put the new figures in the place of the old ones; None when the stream has lost something by now.
+        """Replace the old figures with the new ones; None when the stream has lost something by now.
 
-        The consumers wait meanwhile: what they have applied is in the shadow, and what they have in hand
-        they find in the new inbox, or not. Answers for how many seconds nobody could write.
+        The consumers wait meanwhile. Events that they applied are in the shadow. Pending ones are in the new
+        inbox, or are applied later. Answers for how many seconds nobody could write.
         """
         with self._live.transaction():
             began = time.monotonic()

@@ -1,9 +1,9 @@
-"""Where a database stands to the stream: whether it holds all that it ever published, and may go on.
+"""Compares a database with the stream: does it hold all that it ever published, and may it go on?
 
-Its relay looks whenever it asks Redis how far it has got. A database that was put back from an older copy
-takes back what it lacks. One that has gone its own way, as there were two of it, tells what it alone has
-under another name. Only when it is known to hold the newest events of its name is it written to under that
-name in this run; see store/incarnations.py.
+Its relay does so whenever it asks Redis how far it has got. A database that was put back from an older copy
+takes back the events that it lacks. One that diverged, because there were two of it, publishes the events
+that it alone has under another name. In this run, it is written to under its name only once it is known to
+hold that name's newest events; see store/incarnations.py.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -26,8 +26,8 @@ from tally.store.outbox import Outbox
 from tally.store.stream import EventStream, Published, fingerprint
 from tally.store.write_permission import Refusal, WritePermission
 
-_TOLD_BEFORE = "told_before"  # in meta: how many events commands had put there before it stood
-_HAS_STOOD = "has_stood"  # in meta: Redis was told of it, before anything was written
+_TOLD_BEFORE = "told_before"  # in meta: how many events commands recorded before it was compared
+_HAS_STOOD = "has_stood"  # in meta: Redis was told of the database before anything was written
 
 _log = structlog.get_logger()
 
@@ -40,10 +40,10 @@ class Stand(NamedTuple):
 
 
 def stands_of(database: Database, stream: EventStream) -> list[Stand]:
-    """How it stands with the newest name, and with each that has events here, lacks some, or has more there.
+    """The stand of the newest name, and of each that has events here, lacks some, or has more on the stream.
 
-    Which name follows which is noted beside the stream, before a name publishes anything. What others have
-    noted is kept in the database, and told again where Redis has lost it: nobody else may know of it. A name
+    Before a name publishes anything, it is noted beside the stream which name it follows. The notes of others
+    are kept in the database too, and told again where Redis has lost them: nobody else may know them. A name
     that has ended here can go on in a copy of the database that runs elsewhere.
     """
     *ended, newest = incarnations(database)
@@ -67,7 +67,7 @@ def stands_of(database: Database, stream: EventStream) -> list[Stand]:
 
 
 def later_names(known: Collection[str], heirs: Mapping[str, str]) -> list[str]:
-    """Which of `heirs`, each with the name that it follows, come after the `known` ones, in that order."""
+    """The names that come after the `known` ones, in order; `heirs` gives the name that each follows."""
     later: list[str] = []
     while fresh := [
         heir
@@ -90,8 +90,8 @@ class Standing:
     """Compares one service's database with the stream, and mends what differs.
 
     `permission` is told once the database is known to hold the newest events of the name that it is written
-    to with, and `beat` called while something takes long. With `membership`, its node's number is taken
-    before all else, and `permission` is told whether another has its place.
+    under. `beat` is called while something takes long. With `membership`, its node's number is taken before
+    all else, and `permission` is told whether another has its place.
     """
 
     def __init__(
@@ -111,10 +111,10 @@ class Standing:
         self._confirmed = False
         self._adopted = False
         self._taken_up = False
-        self._looked_at: dict[str, Published] = {}  # by names of which something lacks
+        self._looked_at: dict[str, Published] = {}  # by each name that lacks events
 
     def settle(self) -> list[Stand]:
-        """Mend what differs, and answer how it stands then, the newest name last.
+        """Mend what differs, and answer the stands after it, the newest name last.
 
         May be repeated, also after it was interrupted. Raises RedisError, StoreUnavailable, and what
         `take_number` does, also where the number was lost meanwhile.
@@ -141,16 +141,16 @@ class Standing:
             except (WrongNumber, AtWorkElsewhere):
                 self._permission.refuse(Refusal.REPLACED)
                 raise
-            if primary is not None or follows(self._database):  # which goes on first, if it was promoted
+            if primary is not None or follows(self._database):  # if promoted, it goes on first
                 url = address_of(self._database, self._database.node) or ""
                 self._permission.refuse(Refusal.STANDBY, url)
                 raise Replaced(f"{self._database.source} is a standby; {primary or 'nobody'} has its number")
             self._permission.renew(asked_at)
             self._permission.refuse(Refusal.NONE)
-        Asks(self._stream).take_up_again(own_sources(self._database))  # somebody may have called it gone
+        Asks(self._stream).take_up_again(own_sources(self._database))  # another may have given up this source
 
     def _mend(self, stands: Sequence[Stand]) -> bool:
-        """Mend one difference, if there is one; answers whether it did, and all is to be compared anew."""
+        """Mend one difference, if there is one. True when it did: then everything must be compared again."""
         applied = self._stream.applied_by_source()
         behind = [max(each.ever, applied.get(outbox.source, 0)) > outbox.last() for outbox, each in stands]
         for place, (outbox, published) in enumerate(stands):
@@ -158,7 +158,7 @@ class Standing:
             if ever > last and joins(outbox, self._stream, self._beat):
                 if outbox.is_written_to or any(behind[place + 1 :]):
                     take_back(self._store, self._stream, self._beat, outbox)
-                else:  # what was told under later names, all of which is here, may stand against it
+                else:  # it may conflict with events of later names, all of which are here
                     take_back(self._store, self._stream, self._beat, outbox, make_again_beside)
                 return True
             if ever > last or not agrees(outbox, published):
@@ -173,7 +173,7 @@ class Standing:
         return False
 
     def _take_back_lost(self, stands: Sequence[Stand]) -> bool:
-        """Take back what was taken for lost and is on the stream again, where that has changed since."""
+        """Take back events that were noted as lost and are on the stream again, if it changed since."""
         came = 0
         for source in lacking_of(self._database):
             for outbox, published in stands:
@@ -183,13 +183,13 @@ class Standing:
         return came > 0
 
     def _adopt(self) -> bool:
-        """Go on from the names that this database was given after the copy of it was made, if any.
+        """Take over the names that this database got after the copy was made, if any.
 
-        They end at once, and a name begins that nobody else can have, for what is written meanwhile. The next
-        look takes back their events.
+        They end at once. A name that nobody else can have begins, for events that are written meanwhile. The
+        next look takes back the events of the earlier names.
         """
         heirs = self._stream.heirs()
-        self.take_number()  # else the heir can be the one that has this database's place by now
+        self.take_number()  # else the heir may be the database that took this one's place
         with self._database.transaction():
             adopted = begin_heirs(self._database, heirs)
             if adopted:
@@ -200,7 +200,7 @@ class Standing:
         return bool(adopted)
 
     def _let_end(self, former: str) -> None:
-        """See that no copy publishes any more under a name that an earlier release gave up."""
+        """Make sure that no copy goes on publishing under a name that an earlier release gave up."""
         if self._stream.is_given_up(former):
             for each in incarnations(self._database):
                 if each.source == former:
@@ -208,7 +208,7 @@ class Standing:
             self._stream.forget_successor(former)
 
     def _is_newest(self, stand: Stand) -> bool:
-        """Whether nobody can know of later events of that name."""
+        """Whether nobody can know later events of that name."""
         outbox, _ = stand
         if is_begun(self._database):
             return True
@@ -219,14 +219,14 @@ class Standing:
         return self._stream.is_known(outbox.source) and applied <= outbox.last()
 
     def _is_first_of_its_service(self, outbox: Outbox) -> bool:
-        """Whether a database that was never written to is the first of its service: then Redis is told of it.
+        """Whether a database that was never written to is the first of its service. If so, Redis is told.
 
-        From then on, a Redis that does not know it has lost what it knew.
+        From then on, a Redis that does not know it must have lost data.
         """
         directory, service = self._database.path.parent, self._database.service
         node = self._database.node
         if known_sources(directory, self._stream, node, service, self._beat) - {outbox.source}:
-            return False  # their numbers would be given again
+            return False  # numbers of theirs would be given again
         self._stream.note_begun(outbox.source)
         with self._database.transaction():
             self._database.set_meta(_HAS_STOOD, 1)
@@ -234,9 +234,9 @@ class Standing:
 
 
 def note_told_before(database: Database) -> None:
-    """Note that a database that has not stood yet has events that a command has put there.
+    """Note that a database that was not compared yet has events that a command recorded.
 
-    In the transaction that is open. Whatever else is written before it has stood begins another name.
+    In the open transaction. Anything else written before the comparison begins another name.
     """
     if database.meta(_HAS_STOOD) is None:
         database.set_meta(_TOLD_BEFORE, Outbox(database).last())
@@ -250,7 +250,7 @@ def told_before(database: Database) -> int:
 def agrees(outbox: Outbox, published: Published) -> bool:
     """Whether the last event on the stream can have come from here.
 
-    An event that the outbox no longer keeps, or lost when it was put back, it still knows by number.
+    The outbox still knows the number of an event that it no longer keeps, or lost when it was put back.
     """
     own = outbox.payload(published.last)
     if own is None:

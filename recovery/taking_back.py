@@ -1,8 +1,8 @@
 """Healing: a database put back from an older copy takes back what it had published since.
 
-The stream is the second copy: an entry holds every column of what was recorded. So a copy
-takes its later events from it, before the first request is answered. What lies between the copy and the
-oldest entry is nowhere any more; its numbers are never given again.
+The stream is the second copy: an entry holds every column of what was recorded. So a copy takes its later
+events from it, before the first request is answered. Events between the copy and the oldest entry are lost;
+their numbers are never given again.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -47,11 +47,11 @@ class Healing(Protocol):
     outbox: Outbox
 
     def make_again(self, events: Sequence[OwnEvent]) -> None:
-        """Have the effects of events that this database had published, in the transaction that is open."""
+        """Apply events that this database had published, in the open transaction."""
         ...
 
     def as_told(self, event: Event) -> object | None:
-        """The row as an update of it was answered; None for another event, or where the row is gone."""
+        """The row as the answer to its update had it; None for another event, or where the row is gone."""
         ...
 
 
@@ -62,10 +62,10 @@ def take_back(
     outbox: Outbox | None = None,
     make_again: Callable[[Healing, Sequence[OwnEvent]], None] = lambda store, own: store.make_again(own),
 ) -> int:
-    """Put the database's own events that only the stream holds back into its outbox, with their effects.
+    """Restore the database's own events that only the stream holds: outbox rows and effects.
 
-    Takes what follows the newest event of `outbox`, by default the one that is written to, and has their
-    effects by `make_again`. They must be those that followed it once, see `joins`. Reads the whole stream,
+    Takes the events after the newest one of `outbox`, by default the outbox that is written to, and applies
+    them with `make_again`. They must be the ones that followed it once, see `joins`. Reads the whole stream,
     calling `beat` with every page. Answers how many came. May be repeated, also when it was interrupted;
     raises RedisError or StoreUnavailable.
     """
@@ -76,7 +76,7 @@ def take_back(
     if published > last:
         _pass_over(database, stream.highest(outbox.source))
     answers = Answers(store, outbox.source)
-    with database.relaxed():  # what is lost with the power is taken back again
+    with database.relaxed():  # after a power failure, they are taken back again
         for entries in _gathered(stream.entries_of(outbox.source), beat):
             own = following(filter(None, map(own_event, entries)), last, published)
             if not own:
@@ -100,10 +100,10 @@ def take_back_lost(
     outbox: Outbox,
     make_again: Callable[[Healing, Sequence[OwnEvent]], None],
 ) -> int:
-    """Take back what was noted as lacking, as far as it is on the stream again; answer how many events came.
+    """Take back events noted as lacking that are on the stream again; answer how many came.
 
-    It had been taken for lost, and another that has the same name, such as a copy of the machine, has told
-    it again. Reads the whole stream, as `take_back` does.
+    They were thought lost, and another database with the same name, such as a copy of the machine, published
+    them again. Reads the whole stream, as `take_back` does.
     """
     database, count = store.database, 0
     answers = Answers(store, outbox.source)
@@ -128,7 +128,7 @@ def take_back_lost(
 
 
 def _gathered(pages: Iterable[list[Entry]], beat: Callable[[], None]) -> Iterator[list[Entry]]:
-    """The entries of several pages together: in one transaction, a page of a table is written once."""
+    """The entries of several pages together, so that one transaction writes each table page once."""
     gathered: list[Entry] = []
     for entries in pages:
         beat()
@@ -141,10 +141,11 @@ def _gathered(pages: Iterable[list[Entry]], beat: Callable[[], None]) -> Iterato
 
 
 def _pass_over(database: Database, highest: Mapping[str, int]) -> None:
-    """See that no number of a row is given again, of those either that the stream has no entries of any more.
+    """Make sure that no row's number is given again, even if the stream no longer has its entry.
 
-    Before anything is taken back: who is interrupted later is no longer seen to be behind. `highest` says how
-    far rows were counted; of a block nobody knows how far it was used, so another is begun.
+    Call it before anything is taken back: after a later interruption, the database no longer looks behind.
+    `highest` has each table's highest number. Nobody knows how far a random block was used, so another is
+    begun.
     """
     with database.transaction():
         for table, id in highest.items():
@@ -154,9 +155,9 @@ def _pass_over(database: Database, highest: Mapping[str, int]) -> None:
 
 
 def _reach(outbox: Outbox, stream: EventStream, published: int) -> None:
-    """See that no number of an event is given again, of those either that the stream has none of any more.
+    """Make sure that no event's number is given again, even if the stream no longer has the event.
 
-    Where even Redis has not heard of the newest events, it does not know the numbers of rows that they gave.
+    If even Redis never heard of the newest events, it doesn't know their rows' numbers either.
     """
     database, last = outbox.database, outbox.last()
     if published <= last:
@@ -170,9 +171,9 @@ def _reach(outbox: Outbox, stream: EventStream, published: int) -> None:
 
 
 class Answers:
-    """Keeps again what requests with an Idempotency-Key were answered, once all events of one have come.
+    """Keeps the answers to requests with an Idempotency-Key again, once all events of a request came.
 
-    Of the events of one name, in their order.
+    For the events of one name, in their order.
     """
 
     def __init__(self, store: Healing, source: str) -> None:
@@ -183,7 +184,10 @@ class Answers:
         self._ids: list[int] = []
 
     def take(self, own: Iterable[OwnEvent], at: int) -> None:
-        """The next events, in order, which were published before `at` (seconds). In the open transaction."""
+        """Take the next events, in order, which were published before `at` (seconds).
+
+        In the open transaction.
+        """
         for row, event in own:
             if row.request_key is None:
                 continue
@@ -204,9 +208,9 @@ class Answers:
 
 
 def joins(outbox: Outbox, stream: EventStream, beat: Callable[[], None]) -> bool:
-    """Whether the newest event of the outbox is the one that the stream has, if it still has one.
+    """Whether the stream, if it still has the outbox's newest event, has the same one.
 
-    Where it differs, the database has gone its own way since. Reads the stream up to there.
+    If it differs, the database has diverged since. Reads the stream up to there.
     """
     last, own = outbox.last(), outbox.payload(outbox.last())
     if own is None:
@@ -220,7 +224,7 @@ def joins(outbox: Outbox, stream: EventStream, beat: Callable[[], None]) -> bool
 
 
 def following(own: Iterable[OwnEvent], last: int, published: int = ROOM) -> list[OwnEvent]:
-    """Those after `last`, each once: what Redis had lost may be there twice, or be somebody else's."""
+    """The events after `last`, each once: one that Redis had lost may be there twice, or be another's."""
     fresh = []
     for each in own:
         if last < each.row.sequence <= published:
@@ -230,7 +234,7 @@ def following(own: Iterable[OwnEvent], last: int, published: int = ROOM) -> list
 
 
 def gaps(rows: Sequence[OutboxRow], last: int) -> list[Range]:
-    """What is lacking after `last`, before and between the rows."""
+    """The ranges missing after `last`, before and between the rows."""
     befores = [last, *(row.sequence for row in rows)]
     return [
         Range(before + 1, row.sequence - 1)
@@ -240,7 +244,7 @@ def gaps(rows: Sequence[OutboxRow], last: int) -> list[Range]:
 
 
 def own_event(entry: Entry) -> OwnEvent | None:
-    """The event of an entry, and its row; None for one that no relay of ours has published so."""
+    """The event of an entry, and its row; None for an entry that no relay of ours published in this form."""
     name, fields = entry.event_name, entry.fields
     try:
         event = decode(fields)

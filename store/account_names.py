@@ -1,4 +1,4 @@
-"""The customers page's question to accounts.db: what accounts are called."""
+"""The names of accounts, which the customers page asks accounts.db for."""
 
 from collections.abc import Collection
 
@@ -12,14 +12,14 @@ _NAMED = "SELECT id, name FROM account WHERE NOT deleted AND created_date IS NOT
 
 
 class AccountName(Struct, frozen=True):
-    """An account, and what it is called."""
+    """An account and its name."""
 
     id: Id
     name: str
 
 
 class AccountNames:
-    """The open accounts in one database; with `owner`, that user's alone."""
+    """The open accounts in one database; with `owner`, only that user's."""
 
     def __init__(self, database: Database, owner: str | None = None) -> None:
         self._database = database
@@ -27,13 +27,13 @@ class AccountNames:
         self._bindings: list[object] = [] if owner is None else [owner]
 
     def of(self, ids: Collection[int]) -> list[AccountName]:
-        """Those of these accounts that there are: a lookup for each."""
+        """Those of these accounts that exist, with a lookup for each."""
         return self._found("id IN carray(?)", [numbers(sorted(set(ids)))])
 
     def like(self, text: str, limit: int) -> list[AccountName]:
-        """Up to `limit` accounts whose names hold the text, or whose id it is, by name.
+        """Up to `limit` accounts whose name contains the text, or whose id is the text, by name.
 
-        Takes time in proportion to the accounts until enough are found.
+        Reads accounts until enough are found.
         """
         name, bindings = contains("name", text)
         return self._found(

@@ -1,7 +1,7 @@
-"""What each account comes to, kept up to date, and the page's questions about it.
+"""The total of each account, kept up to date, and the page's queries of it.
 
-Other calls add up the customers that they show. The page asks every second, also for accounts with a million
-customers, where a sum takes seconds; a row that triggers keep up to date is a lookup. It changes in the same
+Other calls add up the customers that they show. The page asks every second, and a sum takes seconds for an
+account with a million customers. A row that triggers keep up to date is one lookup. It changes in the same
 transaction as the customer.
 """
 
@@ -40,7 +40,7 @@ CREATE TABLE recent_account_month (
 
 # `recent_account_month` pays 10 % from some 200 accounts on; with 1,000, an invoice costs 6.9 µs instead of
 # 8.4, in batches of 500: `python -m benchmarks.without recent_account_month`.
-MOST_RECENT = 10_000  # rows: a question for an account's months reads all of them, in a millisecond
+MOST_RECENT = 10_000  # rows: a query of an account's months reads all of them, in a millisecond
 
 
 def _months(account: str, sign: str) -> str:
@@ -52,8 +52,9 @@ def _months(account: str, sign: str) -> str:
     )
 
 
-# A customer counts in its account from its creation to its deletion. The triggers see to that, after
-# `Revenue.settle`. What invoices add, `earned` notes once for a batch; a trigger would run for each customer.
+# A customer counts in its account from its creation to its deletion. The triggers do that, after
+# `Revenue.settle`. `earned` adds the invoices' amounts once for a batch; a trigger would run for each
+# customer.
 TRIGGERS = f"""
 CREATE TRIGGER account_total_came AFTER INSERT ON customer
 WHEN NEW.account_id IS NOT NULL AND NOT NEW.deleted BEGIN
@@ -113,7 +114,7 @@ _UNOPENED = (
 
 
 class Described(NamedTuple):
-    """An account, how many customers it has, and what they come to."""
+    """An account, the number of its customers, and their total."""
 
     id: int
     name: str
@@ -125,7 +126,7 @@ class Described(NamedTuple):
 
 
 class AccountRow(Struct, frozen=True):
-    """An account and what it comes to."""
+    """An account and its total."""
 
     id: Id
     name: str
@@ -143,7 +144,7 @@ class Totals(Struct, frozen=True):
 
 
 class AccountQuery(Struct, frozen=True):
-    """Which accounts are asked for; `search` is part of a name or an owner, or an id."""
+    """A query of accounts; `search` is part of a name or an owner, or an id."""
 
     search: str = ""
     sort: Sort = "id"
@@ -153,7 +154,7 @@ class AccountQuery(Struct, frozen=True):
 
 
 class AccountTotals:
-    """The totals in one database; with `owner`, as if there were no accounts but that user's."""
+    """The totals in one database; with `owner`, only of that user's accounts."""
 
     def __init__(self, database: Database, owner: str | None = None) -> None:
         self._database = database
@@ -161,14 +162,14 @@ class AccountTotals:
         self._bindings: list[object] = [] if owner is None else [owner]
 
     def page(self, query: AccountQuery) -> list[AccountRow]:
-        """The accounts asked for; of those that are equal, the order is by id."""
+        """The accounts asked for. Equal ones are in order of their ids."""
         where, bindings = self._matching(query.search)
         direction = "DESC" if query.descending else "ASC"
         sql = f"{_ROWS}{where} ORDER BY {_KEYS[query.sort]} {direction}, a.id {direction} LIMIT ? OFFSET ?"
         return [_row(row) for row in self._database.rows(sql, [*bindings, query.limit, query.offset])]
 
     def described(self, after: int, limit: int) -> list[Described]:
-        """Up to `limit` accounts with ids above `after`, ascending, with all that is told of them."""
+        """Up to `limit` accounts with ids above `after`, ascending, with all their details."""
         sql = f"{_DESCRIBED}{self._where} AND a.id > ? ORDER BY a.id LIMIT ?"
         return [Described(*row) for row in self._database.rows(sql, [*self._bindings, after, limit])]
 
@@ -178,7 +179,7 @@ class AccountTotals:
         return _totals(self._database.rows(f"{_SUMS} {_FROM}{where}", bindings))
 
     def largest(self) -> Cents:
-        """What the account with the largest revenue comes to; 0 for none. Takes time in proportion to all."""
+        """The largest revenue of an account; 0 without accounts. Takes time in proportion to all."""
         sql = f"SELECT max(t.revenue_cents) {_FROM}{self._where}"
         return Cents(self._database.value(sql, self._bindings) or 0)
 
@@ -198,7 +199,7 @@ class AccountTotals:
 
 
 def unopened(database: Database) -> Totals:
-    """The totals that no account shows: of accounts that were never opened, or were deleted.
+    """The totals of accounts that were never opened, or were deleted: no account shows them.
 
     Takes time in proportion to all accounts, some 10 ms for 100,000.
     """
@@ -216,7 +217,7 @@ def _row(row: tuple[int, str, str, int, int]) -> AccountRow:
 
 
 def earned(database: Database, months: Sequence[Row]) -> None:
-    """Add to the accounts, in the open transaction, what their customers have earned."""
+    """Add their customers' revenue to the accounts, in the open transaction."""
     totals: dict[int, int] = {}
     for account, _, cents, *_ in months:
         totals[account] = totals.get(account, 0) + cents
@@ -227,7 +228,7 @@ def earned(database: Database, months: Sequence[Row]) -> None:
     )
     is_large = any(abs(row[2]) > SMALL for row in months)
     if is_large or database.value(f"SELECT 1 FROM account_month WHERE {IS_HUGE} LIMIT 1"):
-        fold(database)  # then a sum that doesn't fit is this batch's fault
+        fold(database)  # afterwards, a sum that doesn't fit is this batch's fault
         database.insert("account_month", months, f"ON CONFLICT DO UPDATE SET {ADD}")
         return
     database.insert("recent_account_month", months)

@@ -1,4 +1,4 @@
-"""accounts.db: accounts, and what the events told of their customers and revenue."""
+"""accounts.db: accounts, and their customers and revenue as told by events."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import date, datetime
@@ -32,8 +32,8 @@ SERVICE = "accounts"
 FILE = "accounts.db"
 GIVEN_TWICE = "given_twice"  # in meta
 
-# What a customer's creation told, apart from what each of its invoices changes: the fewer bytes that has, the
-# fewer pages are written for invoices of customers all over the table.
+# A customer's name and date are in a table of their own, because each invoice changes the customer's other
+# row. The smaller that row is, the fewer pages are written for invoices of customers all over the table.
 CUSTOMER_NAME = """
 CREATE TABLE customer_name (
     id INTEGER PRIMARY KEY,
@@ -42,9 +42,9 @@ CREATE TABLE customer_name (
 ) STRICT;
 """
 
-# Rows can come to be in any order: an invoice or a deletion may be applied before the creation it
-# belongs to. Such a row waits, unlisted, an account without its `created_date`, a customer without its
-# account; one that is deleted stays as a mark, so that a creation that comes late does not bring it back.
+# Rows can appear in any order: an invoice or a deletion may be applied before its creation. Such a row waits,
+# unlisted: an account without its `created_date`, a customer without its account. A deleted row stays as a
+# mark, so that a late creation does not bring it back.
 SCHEMA = f"""
 {outbox.SCHEMA}
 {inbox.SCHEMA}
@@ -159,7 +159,7 @@ def key_of(row: CustomerRevenue, order: CustomerOrder) -> str | int:
 
 
 class ShownCustomers(NamedTuple):
-    """Some customers of an account as they are shown, JSON objects with commas between, and their sum.
+    """Some customers of an account as JSON objects with commas between them, and their sum.
 
     `last` is the highest id, None when there are none.
     """
@@ -178,9 +178,9 @@ def open_database(
 
 
 class Accounts:
-    """The accounts in one database. What changes something runs in a transaction.
+    """The accounts in one database. Methods that change something run in a transaction.
 
-    Where an `owner` is given, the accounts of others are as if they did not exist.
+    With an `owner`, other users' accounts are treated as if they did not exist.
     """
 
     def __init__(self, database: Database) -> None:
@@ -189,9 +189,9 @@ class Accounts:
         self._revenue = Revenue(database)
 
     def create_account(self, new: NewAccount, cause: Cause = UNKNOWN, may_have_customers: bool = True) -> Id:
-        """Open an account and answer its id, above any of this node's that was ever seen.
+        """Open an account and answer its id. It is above all of this node's ids that were ever seen.
 
-        Unless it `may_have_customers`, numbers are passed over that some were recorded under beforehand.
+        Unless it `may_have_customers`, numbers that already have customers are skipped.
         """
         created = now()
         self.outbox.begin_if_in_doubt()
@@ -215,7 +215,7 @@ class Accounts:
         owner: str | None = None,
         revisions: Collection[int] | None = None,
     ) -> Account:
-        """Change an account and answer it; where nothing is to be different, nothing happens.
+        """Change an account and answer it. If nothing differs, nothing happens.
 
         Raises NotFound, Misdirected for another node's, and Changed unless it has one of the `revisions`, if
         any are given.
@@ -235,7 +235,7 @@ class Accounts:
     def delete_account(
         self, id: int, cascade: bool = False, cause: Cause = UNKNOWN, owner: str | None = None
     ) -> None:
-        """Delete an account. With `cascade` the customers service deletes its customers then.
+        """Delete an account. With `cascade`, the customers service then deletes its customers.
 
         Raises NotFound, Misdirected for another node's, and without `cascade` AccountInUse while it lists
         customers.
@@ -274,7 +274,7 @@ class Accounts:
         return [*map(_customer, rows)]
 
     def ids_of_customers(self, account_id: int) -> set[int]:
-        """The ids of the account's customers, also of those that were deleted."""
+        """The ids of the account's customers, including deleted ones."""
         rows = self.database.rows("SELECT id FROM customer WHERE account_id = ?", (account_id,))
         return {id for (id,) in rows}
 
@@ -286,10 +286,10 @@ class Accounts:
         limit: int = -1,
         offset: int = 0,
     ) -> list[CustomerRevenue]:
-        """Up to `limit` customers of an account in that order, behind the first `offset`.
+        """Up to `limit` customers of an account in that order, after the first `offset`.
 
         `after` is the key and the id of the last customer that was read. Takes time in proportion to all
-        customers of the account; by id, to those that are passed over.
+        customers of the account; by id, in proportion to the skipped ones.
         """
         direction, sign = ("DESC", "<") if order.startswith("-") else ("ASC", ">")
         key = _CUSTOMER_KEYS[order.lstrip("-")]
@@ -303,24 +303,24 @@ class Accounts:
         return [*map(_customer, rows)]
 
     def show_customers_of(self, account_id: int, after: int, limit: int) -> ShownCustomers:
-        """What `customers_of` answers, as JSON made by SQLite: a fraction of the price of objects in here."""
+        """The answer of `customers_of` as JSON made by SQLite: much cheaper than Python objects."""
         [(shown, count, revenue, last)] = self.database.rows(
             f"{_SHOWN} FROM ({_CUSTOMERS_OF})", {"account": account_id, "after": after, "limit": limit}
         )
         return ShownCustomers(shown[1:-1].encode(), count, revenue, last)
 
     def state(self) -> Iterator[Event]:
-        """How the accounts stand, as events: to apply them has the effect of all events so far."""
+        """The accounts' current state as events: applying them has the effect of all events so far."""
         return events_of(self.database.rows(f"{state_of('main')} ORDER BY 1"))
 
     def apply(self, published: Iterable[Event], trace_parent_of: TraceParentOf = no_trace) -> None:
         """Take in published events. Any order and any batching leave the same accounts.
 
-        Nothing is published in turn, so nobody is asked for a trace parent.
+        Nothing is published in turn, so no trace parent is needed.
 
-        Every effect commutes with every other: amounts are summed, those of updates as differences; a
-        deletion stands whatever comes after it; of two creations of one id the first by its date is the
-        one that counts, and of updates the one with the highest revision, over any creation.
+        Every effect commutes with every other. Amounts are summed, those of updates as differences. A
+        deletion stands, whatever comes after it. Of two creations of one id, the earlier one counts, by date.
+        Of updates, the one with the highest revision counts, over any creation.
 
         Raises OverflowError for a revenue beyond 64 bits.
         """
@@ -360,9 +360,9 @@ class Accounts:
         account_totals.earned(self.database, self._revenue.add(earned))
 
     def date_deletions(self, deletions: Iterable[tuple[int, int, date]]) -> None:
-        """Count deleted invoices, each of a customer and so many cents, in the month of their date.
+        """Count deleted invoices in the month of their date; each is a customer, cents and the date.
 
-        Their deletions, which were applied, didn't tell it. In the transaction that is open.
+        Their deletions were applied, but had no date. In the open transaction.
         """
         earned = Earned()
         for customer, cents, day in deletions:
@@ -371,22 +371,22 @@ class Accounts:
         account_totals.earned(self.database, self._revenue.add(earned))
 
     def make_again(self, own: Sequence[OwnEvent]) -> None:
-        """Have the effects of events that were published from here; nothing is published."""
+        """Apply events that were published from here; nothing is published."""
         self.apply(each.event for each in own)
 
     def as_told(self, event: Event) -> Account | None:
-        """The account as an update's request was answered; None for other events, or when it is gone."""
+        """The account as the answer to its update had it; None for other events, or when it is gone."""
         if isinstance(event, events.AccountUpdated) and (account := self._find(event.id)):
             told = (event.name, event.description, event.owned_by)
             return Account(event.id, *told, account.created_date, event.revision)
         return None
 
     def follow_up(self) -> bool:
-        """Nothing is left to do once events are applied."""
+        """Do nothing: applied events leave nothing to do."""
         return False
 
     def _customer_created(self, event: events.CustomerCreated) -> None:
-        """Where two sources created the same number, the first by its date is the one that counts."""
+        """If two sources created the same number, the earlier creation counts, by date."""
         told = (rfc3339(event.created_date), event.account_id, event.name)
         before = self.database.rows(
             "SELECT created_date, account_id, name FROM customer JOIN customer_name USING (id) WHERE id = ?",
@@ -472,7 +472,7 @@ class Accounts:
 
 
 def state_of(schema: str) -> str:
-    """A query for what `events_of` takes."""
+    """A query for the rows that `events_of` takes."""
     return (
         "SELECT account.id, name, description, owned_by, created_date, deleted, cascade, payload"
         f" FROM {schema}.account AS account"
@@ -481,9 +481,9 @@ def state_of(schema: str) -> str:
 
 
 def events_of(rows: Iterable[tuple[Any, ...]]) -> Iterator[Event]:
-    """Events that leave accounts as these rows say."""
+    """Events that bring accounts to the state in these rows."""
     for id, name, description, owned_by, created_date, deleted, cascade, updated in rows:
-        if updated is not None:  # first: the creation then has the name that the update has told
+        if updated is not None:  # first: the creation then has the update's name
             yield decode_as(events.AccountUpdated, bytes(updated))
         if created_date is not None:
             created = datetime.fromisoformat(created_date)
@@ -511,7 +511,7 @@ _ALL_CUSTOMERS_OF = (
 )
 _CUSTOMERS_OF = f"{_ALL_CUSTOMERS_OF} AND customer.id > :after ORDER BY customer.id LIMIT :limit"
 
-# The order is that of the query it takes from: to sort once more inside would double what it costs.
+# It keeps the order of the query inside: sorting once more would double the cost.
 _SHOWN = (
     "SELECT json_group_array(json_object('customer_id', CAST(id AS TEXT), 'name', name,"
     " 'total_revenue_cents', revenue_cents)), count(*), coalesce(sum(revenue_cents), 0), max(id)"

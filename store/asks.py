@@ -1,8 +1,8 @@
 """Asks: groups ask a source for events that the stream will not hand them any more.
 
 Beside the stream there is a hash for each source, from group to ranges of sequences. The source's relay
-answers over the group's redrive stream, so that no other group gets the events again. Events that its
-outbox no longer has, it notes in a hash for each group, from source to ranges.
+answers over the group's redrive stream, so that no other group gets the events again. It notes events that
+its outbox no longer has in a hash for each group, from source to ranges.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -19,7 +19,7 @@ from tally.store.stream import EventStream, texts
 COVERS_FIELD = b"Covers"  # of an order: `<source>:<ranges>` that the events before it replace
 LACKS_FIELD = b"Lacks"  # of an order: `<source>:<ranges>` that the source itself lacks since it was put back
 
-ASKED = b"0-0"  # the stream id of an event that was asked for: its own is not known
+ASKED = b"0-0"  # the stream id of an event that was asked for: its real one is not known
 
 Fields = dict[bytes, bytes]
 
@@ -33,7 +33,7 @@ class Asks:
         self._answer = stream.script("answer")
 
     def of(self, source: str) -> dict[str, list[Range]]:
-        """What each group asks this source for."""
+        """The ranges that each group asks this source for."""
         return _ranges(self._stream.hash("asked", source))
 
     def of_all(self, sources: Sequence[str]) -> list[dict[str, list[Range]]]:
@@ -44,13 +44,13 @@ class Asks:
             return [_ranges(texts(found)) for found in asked.execute()]
 
     def ask(self, source: str, group: str, wanted: Sequence[Range]) -> None:
-        """Ask for these events, in the place of what the group asked that source for before."""
+        """Ask for these events. This replaces the group's earlier ask of that source."""
         self._client.hset(self._stream.beside("asked", source), group, ranges.shown(wanted))
 
     def give_up(self, source: str) -> bool:
         """Note that its database is gone for good: its events are not asked for any more.
 
-        What was asked counts as gone; answers False when nothing was asked. May be repeated.
+        Events that were asked for count as gone. Answers False when none were. May be repeated.
         """
         self._client.hset(self._stream.beside("removed"), source, "")
         asked = self.of(source)
@@ -60,11 +60,11 @@ class Asks:
         return bool(asked)
 
     def given_up(self) -> set[str]:
-        """The sources whose databases are gone for good, as people have said."""
+        """The sources whose databases are gone for good, as noted by people."""
         return {*self._stream.hash("removed")}
 
     def take_up_again(self, sources: Collection[str]) -> None:
-        """These sources are there after all, and are asked again. May be repeated."""
+        """Note that these sources still exist, so that they are asked again. May be repeated."""
         back = self.given_up() & {*sources}
         if not back:
             return
@@ -79,7 +79,7 @@ class Asks:
         self._client.hset(self._stream.beside("gone", group), source, ranges.shown(every))
 
     def forget(self, group: str) -> None:
-        """Keep nothing for a group that is gone, but an empty stream. May be repeated.
+        """Keep nothing for a group that is gone, except an empty stream. May be repeated.
 
         Tally has no right to delete keys: it might delete a wrong one.
         """
@@ -90,11 +90,11 @@ class Asks:
         self._client.xtrim(self._stream.beside("redrive", group), maxlen=0, approximate=False)
 
     def is_asked(self, source: str, group: str) -> bool:
-        """Whether the group waits for an answer of that source."""
+        """Whether the group waits for an answer from that source."""
         return bool(self._client.hexists(self._stream.beside("asked", source), group))
 
     def gone(self, group: str) -> dict[str, list[Range]]:
-        """What the group asked for and no outbox has any more, by source."""
+        """By source: events that the group asked for and no outbox has any more."""
         return _ranges(self._stream.hash("gone", group))
 
     def unsettled(self, group: str) -> int:
@@ -110,7 +110,7 @@ class Asks:
         gone: Sequence[Range],
         events: Sequence[Fields],
     ) -> bool:
-        """Hand over `events`; `left` stays asked of what was `asked`. False when the ask has changed.
+        """Hand over `events`; of the ranges `asked`, `left` stay asked. False when the ask has changed.
 
         `gone` are all events of the source that the group can't get any more. May be repeated.
         """
@@ -122,7 +122,7 @@ class Asks:
 
 
 def published_fields(source: str, row: OutboxRow) -> Fields:
-    """The fields of the entry that an event has, or had, on the stream."""
+    """The fields of an event's entry on the stream."""
     return {
         TYPE_FIELD: row.type.encode(),
         PAYLOAD_FIELD: row.payload,

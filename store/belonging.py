@@ -11,7 +11,7 @@ from tally.store.database import Database, numbers
 from tally.store.errors import Misdirected, UnknownReference
 from tally.store.ids import node_of
 
-# An account may be known by its deletion alone, when that came first.
+# An account may be known only by its deletion, if that came first.
 OPEN_ACCOUNT = "SELECT 1 FROM known_account WHERE owned_by IS NOT NULL AND NOT deleted"
 _OWN_ACCOUNT = "SELECT 1 FROM known_account WHERE id = value AND owned_by = :owner AND NOT deleted"
 _NUMBERED = "customer INDEXED BY customer_number"
@@ -57,8 +57,7 @@ def insist(
     unknown: set[int],
     described: str = "",
 ) -> None:
-    """Raise UnknownReference where one of the `ids` of new rows is unknown; Misdirected where another node
-    has it.
+    """Raise UnknownReference if one of the `ids` of new rows is unknown, Misdirected if it is another node's.
 
     An account may be any node's.
     """
@@ -75,7 +74,7 @@ def insist(
 def _without(database: Database, ids: Iterable[int], sql: str, owner: str | None = None) -> set[int]:
     """Those of `ids` for which `sql` finds nothing; it knows each as `value`."""
     asked = sorted(set(ids))
-    # One by itself, the most frequent case, costs less so.
+    # This is cheaper for a single id, the most frequent case.
     of, bound = ("(SELECT :ids AS value)", asked[0]) if len(asked) == 1 else ("carray(:ids)", numbers(asked))
     missing = f"SELECT value FROM {of} WHERE NOT EXISTS ({sql})"
     return {id for (id,) in database.rows(missing, {"ids": bound, "owner": owner})}

@@ -1,13 +1,11 @@
-"""What the events of a change come of: a request, or another event."""
+"""The cause of a change's events: a request, or another event."""
 
 import hashlib
 from typing import NamedTuple
 
 
 class Cause(NamedTuple):
-    """What is known of it: its W3C trace context, the `request_key` of one with an Idempotency-Key, and
-    who did it.
-    """
+    """Its W3C trace context, its `request_key` if it is a request with an Idempotency-Key, and the user."""
 
     trace_parent: str | None = None
     request_key: str | None = None
@@ -18,10 +16,11 @@ UNKNOWN = Cause()
 
 
 class RequestKey(NamedTuple):
-    """A request with an Idempotency-Key, as its events tell of it: never the key itself.
+    """A request with an Idempotency-Key, as noted in its events, without the key itself.
 
-    `request` is a hash of key, path and user, `content` one of path and body, both hexadecimal. A batch is
-    answered otherwise than a request that makes one thing, and says so. `events` is how many belong to it.
+    `request` is a hash of key, path and user, `content` one of path and body, both hexadecimal. It notes
+    whether it is a batch: a batch has another answer than a request that makes one thing. `events` is how
+    many belong to it.
     """
 
     request: str
@@ -34,7 +33,7 @@ class RequestKey(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "RequestKey | None":
-        """What `str` has written, None for anything else."""
+        """Parse text written by `str`; None for anything else."""
         request, _, rest = text.partition(":")
         content, _, told = rest.partition(":")
         digits = told.removeprefix("batch-")
@@ -44,5 +43,5 @@ class RequestKey(NamedTuple):
 
 
 def short_hash(content: bytes) -> str:
-    """128 bits of it, as hexadecimal digits."""
+    """128 bits of a hash of it, as hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()[:32]

@@ -16,16 +16,16 @@ _PAGES_AT_ONCE = 4096
 
 
 def copy_database(path: Path, copy: Path, advance: Callable[[int], None]) -> None:
-    """Copy the database at `path`, of one moment, to `copy`, mode 0600; it is on the disk when this returns.
+    """Copy a snapshot of the database at `path` to `copy`, mode 0600; it is on the disk on return.
 
     Nobody waits meanwhile. `advance` is told how many pages are done. The copy gets its name once it is
-    complete and proved to be sound; otherwise nothing is left. Raises FileExistsError when `copy` exists,
-    StoreError or OSError.
+    complete and checked; otherwise nothing is left. Raises FileExistsError when `copy` exists, StoreError or
+    OSError.
     """
     if copy.exists():
         raise FileExistsError(errno.EEXIST, "is there already, and is not overwritten", str(copy))
     partial = copy.with_name(f"{copy.name}.partial")
-    _remove(partial)  # of one that was killed
+    _remove(partial)  # left by a killed process
     os.close(os.open(partial, os.O_CREAT | os.O_EXCL, 0o600))
     try:
         with translated(str(path)):
@@ -46,7 +46,7 @@ def copy_database(path: Path, copy: Path, advance: Callable[[int], None]) -> Non
 
 
 def _prove(partial: Path, identity: object, path: Path) -> None:
-    """See that the copy is whole, and of the database that it was made of. Raises UnusableDatabase."""
+    """Check that the copy is sound, and of the same database. Raises UnusableDatabase."""
     try:
         with closing(apsw.Connection(str(partial), flags=apsw.SQLITE_OPEN_READONLY)) as copy:
             found = copy.execute("PRAGMA integrity_check(1)").get
@@ -72,7 +72,7 @@ def _remove(partial: Path) -> None:
 def _copy(source: apsw.Connection, target: apsw.Connection, advance: Callable[[int], None]) -> None:
     source.set_busy_timeout(5000)
     source.execute("BEGIN")
-    source.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # the moment: writers change no step
+    source.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # begins the snapshot
     with target.backup("main", source, "main") as backup:
         while not backup.done:
             backup.step(_PAGES_AT_ONCE)

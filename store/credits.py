@@ -33,7 +33,7 @@ CREATE INDEX credit_by_invoice ON credit (invoice_id, credited_cents) WHERE invo
 
 
 class Credits:
-    """The credits in one customers.db. What changes something runs in a transaction.
+    """The credits in one customers.db. Methods that change something run in a transaction.
 
     With an `owner`, other users' accounts and all in them are treated as if they did not exist.
     """
@@ -49,8 +49,8 @@ class Credits:
         """Record credits and answer their ids in order: all of them or none.
 
         Raises UnknownReference for a customer that does not exist, and for an invoice that isn't the
-        customer's; OverCredited where an invoice would be credited by more than its amount; ReferenceTaken
-        or RepeatedReference.
+        customer's; OverCredited if an invoice's credits would exceed its amount; ReferenceTaken or
+        RepeatedReference.
         """
         belonging.insist_on_customers(self._database, [each.customer_id for each in new], owner)
         self._insist_on_room(new)
@@ -126,21 +126,21 @@ class Credits:
         return int(self._database.value(sql, (invoice_id,)))
 
     def insist_on_amount(self, invoice_id: int, cents: int) -> None:
-        """Raise OverCredited where an invoice can't have that amount, as its credits come to more."""
+        """Raise OverCredited if an invoice's credits come to more than that amount."""
         credited = self.of_invoice(invoice_id)
         if cents < credited:
             why = f"The credits of the invoice {invoice_id} come to {credited} cents"
             raise OverCredited("purchase_price_cents", [(0, why)])
 
     def insist_on_none(self, invoice_id: int) -> None:
-        """Raise InvoiceCredited where an invoice has credits."""
+        """Raise InvoiceCredited if an invoice has credits."""
         ids = [id for (id,) in self._database.rows(f"{_OF_INVOICE} LIMIT 3", (invoice_id,))]
         if ids:
             listed = ", ".join(map(str, ids[:2])) + (" and more" if len(ids) > 2 else "")
             raise InvoiceCredited(f"The invoice {invoice_id} has credits ({listed}); take these back first.")
 
     def _insist_on_room(self, new: Sequence[NewCredit]) -> None:
-        """See that each invoice is there, of that customer, and not credited by more than its amount."""
+        """Check that each invoice exists, is that customer's, and is credited at most by its amount."""
         wanted = [None if each.invoice_id is UNSET else int(each.invoice_id) for each in new]
         named = (numbers(sorted({id for id in wanted if id is not None})),)
         known = {id: (owner, cents) for id, owner, cents in self._database.rows(_ROOM, named)}

@@ -1,7 +1,7 @@
-"""Cells of CSV files as SQLite writes them (RFC 4180): a fraction of the price of Python's own.
+"""Cells of CSV files, written by SQLite (RFC 4180): much cheaper than in Python.
 
-No spreadsheet takes a text for a formula: one that begins like it gets an apostrophe before it, as `import`
-understands it.
+A text that begins like a formula gets an apostrophe before it, so that no spreadsheet runs it. `import`
+understands that.
 """
 
 
@@ -16,15 +16,15 @@ def text(value: str) -> str:
 
 
 def optional_text(value: str) -> str:
-    """A text in quotes, or nothing where it is NULL."""
+    """A text in quotes, or nothing if it is NULL."""
     return f"coalesce({text(value)}, '')"
 
 
 def amount(cents: str, sign: str = "") -> str:
-    """Decimal currency, of an expression that is no negative number."""
+    """Decimal currency; the expression must not be negative."""
     return f"'{sign}' || ({cents} / 100) || '.' || substr('0' || ({cents} % 100), -2)"
 
 
 def line(*cells: str) -> str:
-    """The line that has these cells."""
+    """The line with these cells."""
     return " || ',' || ".join(cells) + " || char(13, 10)"

@@ -12,7 +12,7 @@ from tally.store.records import Customer
 
 Order = Literal["id", "-id", "name", "-name"]
 
-FEW = 20_000  # customers: so many are sorted, or looked at one by one, in some 20 ms
+FEW = 20_000  # customers: this many are sorted, or read one by one, in some 20 ms
 
 _DROPPED = ("''", "\N{RIGHT SINGLE QUOTATION MARK}", "-", ".")
 
@@ -24,8 +24,8 @@ def _words_of(name: str) -> str:
     return f"{name}, nullif({joined}, {name})"
 
 
-# The words of each name, without case and accents, and nothing of what is between them. "O'Brien" is found as
-# `o brien`, and as `obrien`, which is in the second column.
+# The words of each name, without case, accents and the characters between them. "O'Brien" is found as `o
+# brien`, and as `obrien`, which is in the second column.
 SCHEMA = f"""
 CREATE INDEX customer_by_name ON customer (name COLLATE NOCASE);
 CREATE VIRTUAL TABLE customer_word USING fts5 (
@@ -48,10 +48,10 @@ FILL = f"INSERT INTO customer_word (rowid, name, joined) SELECT id, {_words_of('
 
 
 class CustomerQuery(Struct, frozen=True, kw_only=True):
-    """Which customers, and in which order; `-` turns it round.
+    """Which customers, and in which order; `-` reverses it.
 
-    `search` is the beginnings of words of their names, in any order. `after` is the name and the id of the
-    customer that came last.
+    `search` has beginnings of words of their names, in any order. `after` is the name and the id of the last
+    customer on the previous page.
     """
 
     limit: int
@@ -72,8 +72,8 @@ class CustomerList:
     def page(self, query: CustomerQuery) -> list[Customer]:
         """The customers that are asked for.
 
-        Takes time in proportion to the page. Of an account or an owner, by name, to all that these have; of
-        those with some words, to all that have the words.
+        Takes time in proportion to the page. By name, within an account or an owner's accounts, it is in
+        proportion to all their customers. With a search, it is in proportion to all that have the words.
         """
         if query.search is None:
             return self._rows(query, self._source(query))
@@ -91,7 +91,7 @@ class CustomerList:
         return self._walk(query, words)
 
     def all_of(self, query: CustomerQuery) -> tuple[str, dict[str, Any]]:
-        """SQL for the ids of all customers that are asked for, in no order, and its bindings."""
+        """SQL for the ids of all customers asked for, unordered, and its bindings."""
         words = words_of(query.search or "")
         conditions, bindings = self._filters(query)
         if query.search is not None:
@@ -104,7 +104,7 @@ class CustomerList:
         return bool(self._database.value(sql, (match, self._few)) < self._few)
 
     def _walk(self, query: CustomerQuery, words: list[str]) -> list[Customer]:
-        """By name, looking at each: where many have the words, it isn't far to the next."""
+        """Read all by name and check each. If many have the words, the next match is near."""
         found: list[Customer] = []
         step = structs.replace(query, search=None, limit=1000)
         while some := self._rows(step, self._source(step)):
@@ -165,7 +165,7 @@ def _match(words: Iterable[str]) -> str:
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text, as SQLite's tokenizer `unicode61` tells them apart, accents and all."""
+    """The words of a text, split like SQLite's tokenizer `unicode61`, with their accents."""
     shown = (each if _is_part(each) else " " for each in unicodedata.normalize("NFC", text))
     return "".join(shown).split()
 
@@ -176,7 +176,7 @@ def _is_part(character: str) -> bool:
 
 
 def _has(name: str, words: Iterable[str]) -> bool:
-    """Whether the name has words that begin with all of these, as the index would tell."""
+    """Whether the name has words that begin with all of these, with the same result as the index."""
     joined = name.translate(_WITHOUT)
     there = [_plain(word) for word in (*words_of(name), *words_of(joined))]
     return all(any(word.startswith(_plain(wanted)) for word in there) for wanted in words)

@@ -1,4 +1,4 @@
-"""The page's questions to customers.db: customers with what they spent, and one with all that it has."""
+"""The page's queries of customers.db: customers with their spending, and one in full."""
 
 from array import array
 from collections.abc import Collection, Sequence
@@ -16,7 +16,7 @@ from tally.store.errors import translated
 from tally.store.records import CUSTOMER, Customer
 from tally.store.searching import Cents
 
-MOST_RANKED = 10_000  # customers: what these spent is added up in half a second at most, each time
+MOST_RANKED = 10_000  # customers: their spending is added up each time, in half a second at most
 
 Rank = Literal["revenue", "-revenue", "last", "-last"]
 
@@ -24,7 +24,7 @@ _MINE = " AND account_id IN (SELECT id FROM known_account WHERE owned_by = ? AND
 
 
 class CustomerRow(Struct, frozen=True):
-    """A customer, what its invoices come to less its credits, and the day of the last invoice."""
+    """A customer, its invoices' sum less its credits, and the day of the last invoice."""
 
     id: Id
     account_id: Id
@@ -36,7 +36,7 @@ class CustomerRow(Struct, frozen=True):
 
 
 class Entry(Struct, frozen=True):
-    """An invoice, or a credit; `credited_cents` is what the invoice is credited by."""
+    """An invoice or a credit; `credited_cents` is the sum of the invoice's credits."""
 
     kind: Literal["invoice", "credit"]
     id: Id
@@ -49,16 +49,16 @@ class Entry(Struct, frozen=True):
 
 
 class MonthSum(Struct, frozen=True):
-    """What a month's invoices come to, less its credits; `month` is YYYY-MM."""
+    """The sum of a month's invoices, less its credits; `month` is YYYY-MM."""
 
     month: str
     cents: Cents
 
 
 class CustomerSums(Struct, frozen=True):
-    """What a customer's invoices, less its credits, come to; the first and the last day of an invoice.
+    """The sum of a customer's invoices, less its credits, and the first and last invoice's day.
 
-    `average_cents` is the mean of the invoices. `months` are those that have any, ascending.
+    `average_cents` is the mean of the invoices. `months` are the months that have any, ascending.
     """
 
     invoices: int
@@ -98,21 +98,21 @@ class CustomerSearch:
         raise nodes.missing(self._database, "customer", id)
 
     def named(self, ids: Collection[int]) -> dict[int, Customer]:
-        """Those of these customers that there are, whosever they are."""
+        """Those of these customers that exist, whoever owns them."""
         found = self._database.rows(f"{CUSTOMER} WHERE id IN carray(?)", (numbers(sorted(set(ids))),))
         return {row[0]: records.customer(row) for row in found}
 
     def those(self, ids: Collection[int]) -> list[CustomerRow]:
-        """Those of these customers that there are, in this order, with what they spent."""
+        """Those of these customers that exist, in this order, with their spending."""
         found = self.named(ids)
         return self.rows([found[id] for id in ids if id in found])
 
     def is_open(self, account_id: int) -> bool:
-        """Whether this account is known, and not deleted."""
+        """Whether this account is known and not deleted."""
         return self._database.value(f"{OPEN_ACCOUNT} AND id = ?", (account_id,)) is not None
 
     def rows(self, customers: Sequence[Customer]) -> list[CustomerRow]:
-        """The customers with what they spent. Takes time in proportion to their invoices."""
+        """The customers with their spending. Takes time in proportion to their invoices."""
         ids = numbers(sorted(each.id for each in customers))
         earned = {id: (cents, last) for id, cents, last in self._spent("invoice", ids)}
         credited = {id: cents for id, cents, _ in self._spent("credit", ids)}
@@ -128,9 +128,9 @@ class CustomerSearch:
         return found
 
     def ranked(self, query: CustomerQuery, rank: Rank, offset: int) -> list[CustomerRow] | None:
-        """The customers asked for, by what they spent or when last; None where they are more than 10,000.
+        """The customers asked for, by spending or last purchase; None if they are more than 10,000.
 
-        What all of them spent is added up each time.
+        The spending of all of them is added up each time.
         """
         everybody = structs.replace(query, limit=self._most + 1, order="id", after=None)
         found = CustomerList(self._database, self._owner).page(everybody)
@@ -144,9 +144,9 @@ class CustomerSearch:
         return rows[offset : offset + query.limit]
 
     def in_order(self, query: CustomerQuery, rank: Rank) -> "array[int]":
-        """The ids of all customers asked for, by what they spent or when last.
+        """The ids of all customers asked for, by spending or last purchase.
 
-        Takes time in proportion to all invoices there are, some 4 s of a processor for ten million.
+        Takes time in proportion to all invoices, some 4 s of a processor for ten million.
         """
         wanted, bindings = CustomerList(self._database, self._owner).all_of(query)
         direction = "DESC" if rank.startswith("-") else "ASC"
@@ -155,7 +155,7 @@ class CustomerSearch:
             return array("q", (id for (id,) in self._database.execute(sql, bindings)))
 
     def _spent(self, table: parts.Table, ids: Any) -> list[tuple[int, int, str]]:
-        """Customer, cents, and the last day, of those of the customers who have any."""
+        """Customer, cents and last day, for the customers who have any invoices or credits."""
         column, day = _COLUMNS[table]
         sql = (
             f"{parts.every_part(table)} SELECT customer_id, sum({column} >> 20), sum({column} & 1048575),"
@@ -216,7 +216,7 @@ class CustomerSearch:
         ]
 
 
-# All rows are read and sorted by customer once. To look each customer's up takes four times as long.
+# All rows are read and sorted by customer once. Looking up each customer's takes four times as long.
 _IN_ORDER = {
     "revenue": (
         "SELECT id FROM (SELECT id, TRUE AS wanted, 0 AS high, 0 AS low FROM ({wanted})"

@@ -40,7 +40,7 @@ from tally.store.trace_parent import TraceParentOf, no_trace
 SERVICE = "customers"
 FILE = "customers.db"
 
-# Whether a customer is there is asked for each invoice: found in a quarter of the table's pages.
+# For each invoice, it is checked that its customer exists. This index has a quarter of the table's pages.
 CUSTOMER_NUMBER = "CREATE INDEX customer_number ON customer (id, account_id);"
 
 # Deleted customers with invoices left. No call shows these; they are deleted bit by bit.
@@ -131,11 +131,11 @@ def open_database(
 
 
 class Customers:
-    """The customers and invoices in one database. What changes something runs in a transaction.
+    """The customers and invoices in one database. Methods that change something run in a transaction.
 
-    With an `owner`, other users' accounts and all in them are treated as if they did not exist; so is an
-    account whose creation has not come yet. Instead of NotFound, Misdirected is raised for rows of another
-    node.
+    With an `owner`, other users' accounts and all in them are treated as if they did not exist. So is an
+    account whose creation has not come yet. For rows of another node, Misdirected is raised instead of
+    NotFound.
     """
 
     def __init__(self, database: Database) -> None:
@@ -217,13 +217,13 @@ class Customers:
         )
 
     def insist_on_accounts_of(self, owner: str | None, new: Sequence[records.NewCustomer]) -> None:
-        """Raise UnknownReference when one of the new customers is to be in another's account."""
+        """Raise UnknownReference if one of the new customers would be in another user's account."""
         if owner is not None:
             ids = [customer.account_id for customer in new]
             belonging.insist_on_accounts(self.database, ids, owner)
 
     def insist_on_customers_of(self, owner: str | None, new: Sequence[records.NewInvoice]) -> None:
-        """Raise UnknownReference when one of the new invoices is to be for another's customer."""
+        """Raise UnknownReference if one of the new invoices is for another user's customer."""
         if owner is not None:
             ids = [invoice.customer_id for invoice in new]
             belonging.insist_on_customers(self.database, ids, owner)
@@ -237,10 +237,10 @@ class Customers:
         revisions: Collection[int] | None = None,
         require_account: bool = False,
     ) -> Customer:
-        """Change a customer and answer it; where nothing is to be different, nothing happens.
+        """Change a customer and answer it. If nothing differs, nothing happens.
 
         Raises NotFound, Changed unless it has one of the `revisions`, if any are given, UnknownReference like
-        `create_customers`, and MoveRefused where one of its references is taken in its new account.
+        `create_customers`, and MoveRefused if one of its references is taken in its new account.
         """
         before = self.customer(id, owner)
         updates.insist_on_revision("customer", id, before.revision, revisions)
@@ -276,10 +276,10 @@ class Customers:
         owner: str | None = None,
         revisions: Collection[int] | None = None,
     ) -> Invoice:
-        """Change an invoice and answer it; where nothing is to be different, nothing happens.
+        """Change an invoice and answer it. If nothing differs, nothing happens.
 
-        Raises NotFound, Changed unless it has one of the `revisions`, if any are given, and OverCredited
-        where its credits come to more.
+        Raises NotFound, Changed unless it has one of the `revisions`, if any are given, and OverCredited if
+        its credits come to more.
         """
         before = self.invoice(id, owner)
         updates.insist_on_revision("invoice", id, before.revision, revisions)
@@ -341,7 +341,7 @@ class Customers:
         """Take an invoice back.
 
         Raises NotFound, Changed unless it has one of the `revisions`, if any are given, and InvoiceCredited
-        where it has credits.
+        if it has credits.
         """
         invoice = self.invoice(id, owner)
         updates.insist_on_revision("invoice", id, invoice.revision, revisions)
@@ -366,7 +366,7 @@ class Customers:
         self.database.execute("DELETE FROM invoice WHERE id = ?", (event.id,))
 
     def history(self, kind: Kind, id: int, owner: str | None = None) -> list[Happening]:
-        """The history of a customer or an invoice, oldest first, also if it is gone. Raises NotFound."""
+        """The history of a customer or an invoice, oldest first, even if it is gone. Raises NotFound."""
         noted = History(self.database, kind).of(id)
         row: Customer | Invoice | None
         if kind == "customer":
@@ -375,18 +375,18 @@ class Customers:
             row = records.find_invoice(self.database, id)
         if row and not noted:
             noted = [records.beginning(self.database, row)]
-        # Its credits tell nothing of the row itself.
+        # Its credits' events say nothing of the row itself.
         own = [each for each in noted if each.event.startswith(kind.title())]
         last = records.shown(row) if row else own and (own[-1].after or own[-1].before)
         if not last or not self._owns_last(owner, last):
             raise nodes.missing(self.database, kind, id)
-        if not row and own[-1].after is not None:  # it went with its customer
+        if not row and own[-1].after is not None:  # it was deleted with its customer
             for gone in History(self.database, "customer").of(int(last["customer_id"]))[-1:]:
                 noted.append(Happening(gone.event, gone.at, gone.by, last, None))
         return noted
 
     def _owns_last(self, owner: str | None, row: dict[str, Any]) -> bool:
-        """Whether a row is, or was at last, in that user's account."""
+        """Whether a row is in that user's account, or was at the end."""
         if owner is None or "account_id" in row:
             return owner is None or belonging.owns_account(self.database, owner, int(row["account_id"]))
         customer = int(row["customer_id"])
@@ -403,15 +403,15 @@ class Customers:
         raise nodes.missing(self.database, "customer", id)
 
     def invoice_lines(self, query: ListQuery, owner: str | None = None) -> list[tuple[str, str, int]]:
-        """The invoices that are asked for as lines of CSV, each with its day and id."""
+        """The invoices asked for as lines of CSV, each with its day and id."""
         return self._invoices.lines(query, owner)
 
     def credit_lines(self, query: ListQuery, owner: str | None = None) -> list[tuple[str, str, int]]:
-        """The credits that are asked for as lines of CSV, each with its day and id."""
+        """The credits asked for as lines of CSV, each with its day and id."""
         return self.credits.lines(query, owner)
 
     def customers(self, query: CustomerQuery, owner: str | None = None) -> list[Customer]:
-        """The customers that are asked for."""
+        """The customers asked for."""
         return CustomerList(self.database, owner).page(query)
 
     def invoice(self, id: int, owner: str | None = None) -> Invoice:
@@ -422,13 +422,13 @@ class Customers:
         raise nodes.missing(self.database, "invoice", id)
 
     def invoices(self, query: ListQuery, owner: str | None = None) -> list[Invoice]:
-        """The invoices that are asked for."""
+        """The invoices asked for."""
         return [records.invoice(row) for row in self._invoices.page(query, owner)]
 
     def apply(self, published: Iterable[Event], trace_parent_of: TraceParentOf = no_trace) -> None:
-        """React to what the accounts service published. The order of the events does not matter.
+        """React to events of the accounts service. Their order does not matter.
 
-        What is published in turn belongs to the trace of the event that caused it.
+        Events published in turn belong to the trace of the event that caused them.
         """
         doomed = False
         for event in published:
@@ -446,7 +446,7 @@ class Customers:
     def _account_created(self, event: events.AccountCreated) -> None:
         if updates.is_updated(self.database, "account", event.id):
             return
-        # Where two sources created the same number, the first by its date is the one that counts.
+        # If two sources created the same number, the earlier creation counts, by date.
         self.database.execute(
             "INSERT INTO known_account (id, owned_by, created_date) VALUES (?, ?, ?)"
             " ON CONFLICT (id) DO UPDATE SET owned_by = excluded.owned_by,"
@@ -470,7 +470,7 @@ class Customers:
             " ON CONFLICT (id) DO UPDATE SET deleted = TRUE WHERE NOT deleted",
             (event.id,),
         )
-        # Told again, it doesn't concern customers that were recorded since.
+        # A repeated deletion doesn't concern customers that were recorded since.
         if event.cascade and self.database.changes():
             sql = "INSERT OR IGNORE INTO doomed_account VALUES (?, ?)"
             self.database.execute(sql, (event.id, trace_parent))
@@ -478,7 +478,8 @@ class Customers:
     def make_again(self, own: Sequence[OwnEvent]) -> None:
         """Apply events that were published from here, in their order; nothing is published.
 
-        An invoice or a credit is left out when its customer isn't there, as its creation is lost.
+        An invoice or a credit is left out if its customer isn't there, because the customer's creation is
+        lost.
         """
         for kind, each in groupby(own, lambda own: type(own.event)):
             self._make_again(kind, [(own.event, own.row.by) for own in each])
@@ -506,7 +507,7 @@ class Customers:
                 singly[kind](event, by)
 
     def as_told(self, event: Event) -> Customer | Invoice | None:
-        """The row as an update's request was answered; None for other events, or when it is gone."""
+        """The row as the answer to its update had it; None for other events, or when it is gone."""
         if isinstance(event, events.CustomerUpdated):
             customer = records.find_customer(self.database, event.id)
             return customer and _customer_after(customer, event)
@@ -516,13 +517,13 @@ class Customers:
         return None
 
     def state(self) -> None:
-        """Nothing: there are too many customers and invoices to tell them all in events."""
+        """Nothing: there are too many customers and invoices to publish them all as events."""
 
     def follow_up(self) -> bool:
-        """Delete a part of what deleted accounts and customers left; answer whether there was any.
+        """Delete a part of the rows of deleted accounts and customers; answer whether there were any.
 
-        In a transaction of its own, and to be repeated until there is none: an account may have a million
-        customers, and a customer a million invoices. At a standby it waits: the primary does it.
+        Runs in a transaction of its own. Repeat it until there are none: an account may have a million
+        customers, and a customer a million invoices. At a standby it does nothing: the primary does it.
         """
         if self.database.value(_DOOMED) is None or self.database.refusal():
             return False
@@ -552,7 +553,7 @@ class Customers:
             self.database.execute("DELETE FROM doomed_account WHERE id = ?", (account_id,))
 
     def _delete_customer(self, id: Id, account_id: Id, cause: Cause, most: int) -> int:
-        """Delete a customer and up to `most` of its invoices; answer how many. The rest is left for later."""
+        """Delete a customer and up to `most` of its invoices; answer how many. The rest is deleted later."""
         event = events.CustomerDeleted(id, account_id, now())
         self.outbox.add([event], cause)
         return self._remove_customer(event, cause.by, most)
@@ -574,7 +575,7 @@ class Customers:
         return gone + self._delete_invoices(customer_id, most - gone)
 
     def _delete_invoices(self, customer_id: int, most: int) -> int:
-        """Their history stays."""
+        """Delete up to `most` of its invoices; answer how many. Their history stays."""
         ids = self.database.rows(f"{_IDS_OF_INVOICES} WHERE customer_id = ? LIMIT ?", (customer_id, most))
         chosen = (numbers([id for (id,) in ids]),)
         self.database.execute(_NOTE_INVOICES, chosen)
@@ -600,9 +601,9 @@ def _invoice_after(before: Invoice, event: events.InvoiceUpdated) -> Invoice:
     )
 
 
-_told = lru_cache(maxsize=2)(rfc3339)  # all of a batch are of one moment
+_told = lru_cache(maxsize=2)(rfc3339)  # all rows of a batch have the same time
 _IDS_OF_INVOICES = f"{parts.every_part('invoice')} SELECT invoice.id FROM {parts.rows_of('invoice')}"
-# The deletion itself is their customer's.
+# The deletion's event is their customer's.
 _NOTE_INVOICES = (
     "INSERT INTO history (kind, row_id, event, at, by_user, after)"
     " SELECT 'invoice', id, 'InvoiceCreated', created_date, created_by, json_patch(json_object("

@@ -1,4 +1,4 @@
-"""One SQLite file of a service, and how this process holds it.
+"""One SQLite file of a service, and this process's connection to it.
 
 Every database carries an identity, made when the file is made: eight hex digits. Together with
 the service's name it is the source of the service's events and the name of its consumer group.
@@ -26,21 +26,21 @@ from tally.store.errors import (
     translated,
 )
 
-APPLICATION_ID = 0x54616C79  # "Taly": tells a database of ours from any other SQLite file
-WRITER_CACHE_KIB = 32 * 1024  # holds what the events of a million customers look up and change
-ROWS_AT_ONCE = 50  # by one INSERT: each statement has a price of its own, the AUTOINCREMENT's number most
-LOG_PAGES = 4000  # 16 MiB: a page that is changed again and again is copied from the log less often
-LARGE_LOG_BYTES = 2 * 4096 * LOG_PAGES  # twice what it has under load: somebody has held back the checkpoint
-STOOD_STILL_SECONDS = 0.5  # between two tries for the lock: this process did not run
-BUSY_SECONDS = 5.0  # how long a writer waits for the other writers of the file, if not told otherwise
+APPLICATION_ID = 0x54616C79  # "Taly": marks our databases among SQLite files
+WRITER_CACHE_KIB = 32 * 1024  # fits the pages that events of a million customers read and change
+ROWS_AT_ONCE = 50  # in one INSERT: each statement has a fixed cost, most of it for AUTOINCREMENT
+LOG_PAGES = 4000  # 16 MiB: a page that changes often is then copied from the log less often
+LARGE_LOG_BYTES = 2 * 4096 * LOG_PAGES  # twice its size under load: a reader has held back the checkpoint
+STOOD_STILL_SECONDS = 0.5  # so long between two tries for the lock means that this process did not run
+BUSY_SECONDS = 5.0  # how long a writer waits for the file's other writers, by default
 
 Bindings = Sequence[Any] | Mapping[str, Any]
-"""What a statement's `?`, or its `:names`, stand for."""
+"""The values of a statement's `?`, or of its `:names`."""
 
 Migrations = Sequence[str]
-"""What leads from one version of a schema to the next, in SQL; the first from 1 to 2.
+"""SQL that leads from one version of a schema to the next; the first from 1 to 2.
 
-A schema's version is the number of its migrations and one. Those of a release stay as they are.
+A schema's version is the number of its migrations plus one. Released migrations never change.
 """
 
 NODE = "node"  # in meta; without it, 0
@@ -53,11 +53,11 @@ _META = "CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WI
 
 
 Place = tuple[int, int]
-"""Which file is at a path: its device and its number there."""
+"""The file at a path: its device and its number there."""
 
 
 def place_of(path: Path) -> Place | None:
-    """Which file is there, None without one."""
+    """The file that is there, None without one."""
     try:
         found = os.stat(path)
     except OSError:
@@ -66,17 +66,17 @@ def place_of(path: Path) -> Place | None:
 
 
 class Database:
-    """A connection to the database at `path`, which is made when it is missing, unless `make` is false.
-    With `place`, it must be that very file: another in its place is refused, then and later.
+    """A connection to the database at `path`, which is made if missing, unless `make` is false.
 
-    `schema` is what a new file gets, `migrations` what leads to the same from version 1 on. A file of
-    an earlier version is brought up to date only with `migrate`: nobody may be using it.
+    With `place`, it must be that very file: another file there is refused, then and later.
 
-    Not for two threads at once, and never carried across a fork. A transaction is durable when
-    it has committed: WAL with `synchronous=FULL`.
-    It waits for the write lock for `patience` seconds, calling `while_waiting` again and again.
-    Raises StoreUnavailable when the file can't be used now, UnusableDatabase when it never can, and
-    OutdatedDatabase when it needs to be brought up to date first.
+    A new file gets `schema`; `migrations` lead to the same from version 1 on. A file of an earlier version is
+    upgraded only with `migrate`: nobody else may be using it.
+
+    Not for two threads at once, and never carried across a fork. A committed transaction is durable: WAL with
+    `synchronous=FULL`. It waits for the write lock for `patience` seconds, calling `while_waiting` again and
+    again. Raises StoreUnavailable when the file can't be used now, UnusableDatabase when it never can, and
+    OutdatedDatabase when it must be upgraded first.
     """
 
     def __init__(
@@ -98,11 +98,11 @@ class Database:
         self.is_newest: Callable[[], bool] = lambda: True
         """Whether it is known to hold the newest events of its source; see incarnations."""
         self.refusal: Callable[[], StoreUnavailable | None] = lambda: None
-        """Why nothing may be told from here, as where another has its place; for any thread."""
+        """Why nothing may be published from here, such as another in its place; for any thread."""
         self.transactions = 0
-        """How many write transactions were begun here."""
+        """The number of write transactions begun here."""
         self.run = ""
-        """Which run of Tally this process belongs to, where that is in doubt."""
+        """The run of Tally that this process belongs to; see incarnations."""
         self._schema = schema
         self._migrations = migrations
         self._newest = 1 + len(migrations)
@@ -133,12 +133,12 @@ class Database:
     def insert(self, into: str, rows: Sequence[Sequence[Any]], on_conflict: str = "") -> None:
         """Insert rows in order, inside the transaction that is open; `into` names the table and columns.
 
-        `on_conflict` is the clause that tells what becomes of a row whose key is there already. When it
-        raises, some may be there: the transaction must not be committed then.
+        `on_conflict` is the clause for rows whose key is there already. If this raises, some rows may be
+        inserted: the transaction must not be committed then.
         """
         whole = len(rows) - len(rows) % ROWS_AT_ONCE
         if whole:
-            # FAIL, as ABORT would have SQLite copy each page first, to undo that statement alone.
+            # FAIL, because with ABORT SQLite would copy each page first, to undo only that statement.
             flat = list(chain.from_iterable(rows[:whole]))
             step = len(flat) // (whole // ROWS_AT_ONCE)
             many = ", ".join([_places(rows[0])] * ROWS_AT_ONCE)
@@ -178,21 +178,21 @@ class Database:
         return self._connection.total_changes()
 
     def insist_on_soundness(self) -> None:
-        """Read all of the file, and see that it is whole. Raises UnusableDatabase with the first fault."""
+        """Read the whole file and check it. Raises UnusableDatabase with the first fault."""
         with translated(str(self.path)):
             found = self.value("PRAGMA integrity_check(1)")
         if found != "ok":
             raise damaged(str(self.path), " ".join(str(found).split()))
 
     def log_bytes(self) -> int | None:
-        """How large the write-ahead log is, None where there is none."""
+        """The size of the write-ahead log, None if there is none."""
         try:
             return os.stat(f"{self.path}-wal").st_size
         except OSError:
             return None
 
     def shrink_log(self) -> None:
-        """Empty a log that has grown large, unless somebody still reads what it has, or is writing.
+        """Empty a log that has grown large, unless somebody still reads it, or is writing.
 
         A log grows while a reader holds back the checkpoint, and would keep its size for good. The first
         checkpoint copies most of it while others write; writers wait only for the second.
@@ -208,7 +208,7 @@ class Database:
             self.patience = patience
 
     def meta(self, key: str) -> Any:
-        """What is kept under `key`, or None."""
+        """The value kept under `key`, or None."""
         return self.value("SELECT value FROM meta WHERE key = ?", (key,))
 
     def set_meta(self, key: str, value: object) -> None:
@@ -219,16 +219,16 @@ class Database:
         )
 
     def assign(self, node: int) -> None:
-        """Have it belong to that node, inside the transaction that is open; see nodes.assign."""
+        """Make it belong to that node, in the open transaction; see nodes.assign."""
         self.set_meta(NODE, node)
         self.node = node
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All that is done inside is committed together, durably, or not at all.
+        """Everything done inside is committed together, durably, or not at all.
 
-        Takes the write lock at once, so that what is read inside still holds at the commit (a
-        deferred transaction would fail with SQLITE_BUSY_SNAPSHOT when it comes to write).
+        Takes the write lock at once, so that everything read inside still holds at the commit. A deferred
+        transaction would fail with SQLITE_BUSY_SNAPSHOT at its first write.
         """
         self.insist_on_place()
         self.transactions += 1
@@ -237,21 +237,21 @@ class Database:
                 yield
         except StoreUnavailable as error:
             if isinstance(error.__cause__, apsw.ReadOnlyError):
-                self._open()  # a connection made while the file was read-only stays so for good
+                self._open()  # a connection opened to a read-only file stays read-only
             raise
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """All that is read inside is of one moment. Keep it short: it holds back the checkpoint."""
+        """Everything read inside is from one moment. Keep it short: it holds back the checkpoint."""
         self.insist_on_place()
         with translated(str(self.path)), self._bracket("BEGIN"):
             yield
 
     @contextmanager
     def relaxed(self) -> Iterator[None]:
-        """Transactions inside may be lost with the power: for what can be found again elsewhere.
+        """Transactions inside may be lost in a power failure. Use it for data that is also elsewhere.
 
-        They never harm the ones that are durable: the next durable commit syncs them too.
+        They never harm durable ones: the next durable commit syncs them too.
         """
         self.execute("PRAGMA synchronous = NORMAL")
         try:
@@ -271,19 +271,19 @@ class Database:
         if not self._make and not self.path.exists():
             raise StoreUnavailable(f"{self.path}: {_GONE}")
         if self._place:
-            self.insist_on_place()  # before it is read with another file's log
+            self.insist_on_place()  # before SQLite reads another file's log with it
         flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if self._make else 0)
         with translated(str(self.path)):
             self._connection = apsw.Connection(str(self.path), flags=flags, statementcachesize=200)
             self._connection.set_busy_handler(_FairWait(self))
-            # Else this SQLite, which is built with STAT4, plans a query anew for each value bound in it.
+            # Else this SQLite, built with STAT4, plans a query again for each bound value.
             self._connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
             self._prepare(migrate)
         self._place = self._place or place_of(self.path)
         self.insist_on_place()
 
     def insist_on_place(self) -> None:
-        """See that the file is where it was: writes to a file that was removed are lost.
+        """Check that the file is still at its path: writes to a removed file are lost.
 
         Raises StoreUnavailable. Safe for any thread.
         """
@@ -309,7 +309,7 @@ class Database:
             raise
 
     def _prepare(self, migrate: bool) -> None:
-        version = self._version()  # before anything is written: it may be another program's file
+        version = self._version()  # read before anything is written: it may be another program's file
         if version == 0 and not self._make:
             raise UnusableDatabase(f"{self.path}: is an empty file; {_GONE}")
         self.execute("PRAGMA journal_mode = WAL")
@@ -350,7 +350,7 @@ class Database:
 
     def _create(self) -> None:
         with self._bracket("BEGIN IMMEDIATE"):
-            if self._version() == 0:  # nobody was faster
+            if self._version() == 0:  # no other process was faster
                 self.execute(_META + self._schema)
                 self.set_meta("service", self.service)
                 self.set_meta("identity", secrets.token_hex(4))
@@ -358,9 +358,9 @@ class Database:
                 self.execute(f"PRAGMA user_version = {self._newest}")
 
     def _migrate(self) -> None:
-        """Take all steps that are missing in one transaction: a file is of one release or of the other."""
+        """Take all missing steps in one transaction, so that a file is always of one release."""
         with self._bracket("BEGIN IMMEDIATE"):
-            found = self._version()  # the newest already when somebody was faster
+            found = self._version()  # already the newest if another process was faster
             for version, step in enumerate(self._migrations[found - 1 :], start=found + 1):
                 self._step_to(version, step)
             self.execute(f"PRAGMA user_version = {self._newest}")
@@ -378,12 +378,12 @@ class Database:
 
 
 def numbers(values: Iterable[int]) -> object:
-    """What the `carray(?)` of a query takes: a table of these numbers, each as `value`.
+    """A binding for `carray(?)` in a query: a table of these numbers, each as `value`.
 
-    In ascending order, lookups for them are fastest.
+    Lookups are fastest in ascending order.
     """
     held = array("q", values)
-    return apsw.carray(held) if held else None  # which is an empty table
+    return apsw.carray(held) if held else None  # NULL makes an empty table
 
 
 def _places(row: Sequence[Any]) -> str:
@@ -391,7 +391,7 @@ def _places(row: Sequence[Any]) -> str:
 
 
 class OpenDatabase(Protocol):
-    """How a service's database is opened; see Database."""
+    """A function that opens a service's database; see Database."""
 
     def __call__(
         self, directory: Path, migrate: bool = False, make: bool = True, place: Place | None = None
@@ -403,7 +403,7 @@ class OpenDatabase(Protocol):
 class _FairWait:
     """Waits for the write lock in short jittered sleeps, as long as the database's patience lasts.
 
-    SQLite's own busy_timeout backs off to 100 ms, and starves one of two busy writers.
+    SQLite's own busy_timeout backs off to 100 ms, and so starves one of two busy writers.
     """
 
     def __init__(self, database: Database) -> None:
@@ -415,7 +415,7 @@ class _FairWait:
         if attempts == 0:
             self._deadline = now + self._database.patience
         elif (stood_still := now - self._tried_at) > STOOD_STILL_SECONDS:
-            self._deadline += stood_still  # perhaps the holder of the lock stood still too
+            self._deadline += stood_still  # the holder of the lock may have stood still too
         self._tried_at = now
         if now >= self._deadline:
             return False

@@ -1,8 +1,8 @@
-"""Dead letters: entries that a group could not apply, kept until somebody decides.
+"""Dead letters: entries that a group could not apply, kept until a person decides.
 
-A letter holds the entry's own fields and the reason. A redrive hands it to the group that failed and to no
-other, over a small stream of that group; the inbox sees to it that it counts once. The stream keeps the event
-as it came; edits are kept beside it, for a later rebuild.
+A letter holds the entry's own fields and the reason. A redrive hands it only to the group that failed, over a
+small stream of that group. The inbox makes it count once. The stream keeps the event as it came; edits are
+kept beside it, for a later rebuild.
 """
 
 import hashlib
@@ -16,21 +16,21 @@ import msgspec
 from tally.events import PAYLOAD_FIELD, TYPE_FIELD, EventId, InvalidEvent, UnknownEventType, decode
 from tally.store.stream import Entry, EventStream
 
-_NO_LETTER, _NO_GROUP = "0", "-"  # what redrive.lua answers then
+_NO_LETTER, _NO_GROUP = "0", "-"  # redrive.lua's answers in these cases
 LETTER_ID = r"\d{1,20}-\d{1,20}"
 _OURS = (b"StreamId", b"Group", b"Reason", b"Deliveries", b"FailedAt", b"EventName")
 
 
 class GroupGone(Exception):
-    """The group that failed is no more; the message says of which letter, and what that means."""
+    """The group that failed is gone; the message names the letter, and what that means."""
 
 
 class StillDead(ValueError):
-    """What was edited could not be applied either; the message says why."""
+    """The edited event could not be applied either; the message says why."""
 
 
 class DeadLetter(NamedTuple):
-    """A letter: the entry as it was on the stream, and what became of it."""
+    """A letter: the entry as it was on the stream, and its failure."""
 
     id: str
     entry: Entry
@@ -42,26 +42,26 @@ class DeadLetter(NamedTuple):
 
     @property
     def type(self) -> str:
-        """What the entry says its event is."""
+        """The event type in the entry."""
         return _text(self.entry.fields.get(TYPE_FIELD, b"?"))
 
     @property
     def payload(self) -> bytes:
-        """What the event says, as it came."""
+        """The event's payload as it came."""
         return self.entry.fields.get(PAYLOAD_FIELD, b"")
 
     @property
     def indented(self) -> bytes:
-        """The payload for people: a value on each line, where it is JSON."""
+        """The payload for people: one value on each line, if it is JSON."""
         try:
             return msgspec.json.format(self.payload, indent=2)
         except (ValueError, RecursionError):
             return self.payload
 
     def edited(self, payload: bytes) -> Self:
-        """The letter with another payload; its event is known by the name that it had, so it counts once.
+        """The letter with another payload. Its event keeps its name, so it counts once.
 
-        Raises StillDead for what could not be applied either.
+        Raises StillDead for an event that could not be applied either.
         """
         fields = {**self.entry.fields, PAYLOAD_FIELD: payload}
         try:
@@ -78,7 +78,7 @@ class DeadLetter(NamedTuple):
         return {_text(name): _text(value) for name, value in self.entry.fields.items()}
 
     def shown(self) -> dict[str, str]:
-        """Its fields for people: the entry's own, then what became of it."""
+        """Its fields for people: the entry's own, then the failure."""
         return {
             **self.entry_shown(),
             "StreamId": _text(self.entry.id),
@@ -90,7 +90,7 @@ class DeadLetter(NamedTuple):
 
 
 class Order(NamedTuple):
-    """A letter that a group is to try again, and the id of the order that it was given."""
+    """A letter that a group must try again, and the id of the order."""
 
     letter: DeadLetter
     id: str
@@ -109,24 +109,24 @@ class DeadLetters:
         return self.after("0-0")
 
     def after(self, id: str, count: int | None = None) -> list[DeadLetter]:
-        """The letters behind that one, up to `count` of them, the oldest first."""
+        """The letters after that one, up to `count` of them, the oldest first."""
         entries: Any = self._client.xrange(self._stream.beside("dead"), f"({id}", count=count)
         return [_letter(id, fields) for id, fields in entries]
 
     def newest(self) -> str:
-        """The id of the newest letter; `0-0` where there is none."""
+        """The id of the newest letter; `0-0` without letters."""
         entries: Any = self._client.xrevrange(self._stream.beside("dead"), count=1)
         return entries[0][0].decode() if entries else "0-0"
 
     def get(self, id: str) -> DeadLetter | None:
-        """The letter with that id; None where there is none, also for what is no id."""
+        """The letter with that id; None without one, or if it is no id."""
         if not re.fullmatch(LETTER_ID, id, re.ASCII):
             return None
         entries: Any = self._client.xrange(self._stream.beside("dead"), id, id)
         return _letter(*entries[0]) if entries else None
 
     def redrive(self, letter: DeadLetter) -> str | None:
-        """Have the group that failed try again; answer the order, None when the letter was gone.
+        """Make the group that failed try again; answer the order, None when the letter was gone.
 
         Its edits count from then on, also for `corrections`. May be repeated. Raises GroupGone when the group
         is gone; the letter then stays.
@@ -147,9 +147,9 @@ class DeadLetters:
             return [order for order, found in zip(orders, asked.execute(), strict=True) if found]
 
     def again(self, tried: Sequence[DeadLetter], newest: str) -> dict[str, DeadLetter]:
-        """The new letters of those that failed again, by the ids of the old ones.
+        """New letters of events that failed again, by the ids of the old letters.
 
-        `newest` was the newest letter before they were tried.
+        `newest` is the newest letter from before they were tried.
         """
         came: defaultdict[tuple[bytes, str], list[DeadLetter]] = defaultdict(list)
         for letter in self.after(newest):
@@ -162,14 +162,14 @@ class DeadLetters:
         }
 
     def names(self, group: str) -> set[str]:
-        """The names of a group's letters, and of those on their way to it, whose events have no number."""
+        """The names of events without a number among a group's letters and those on their way to it."""
         letters = [letter.entry for letter in self.all() if letter.group == group]
         orders: Any = self._client.xrange(self._stream.beside("redrive", group))
         names = {*(entry.event_name for entry in letters), *(_text(f.get(b"Name", b"")) for _, f in orders)}
         return {name for name in names if isinstance(name, str) and name}
 
     def discard(self, letter: DeadLetter) -> bool:
-        """Forget the letter, and have its group know that; False when it was gone. May be repeated."""
+        """Discard the letter, and tell its group; False when it was gone. May be repeated."""
         return self._order(letter, "discard") != _NO_LETTER
 
     def _order(self, letter: DeadLetter, order: str) -> str:
@@ -183,7 +183,7 @@ class DeadLetters:
         return answer.decode()
 
     def corrections(self, groups: Iterable[str]) -> "Corrections":
-        """What was edited in letters of these groups, and not discarded since."""
+        """The edits of these groups' letters that were not discarded since."""
         found: dict[bytes, bytes] = {}
         for group in sorted(groups):
             edited: Any = self._client.hgetall(self._stream.beside("edited", group))
@@ -192,14 +192,14 @@ class DeadLetters:
 
 
 class Corrections:
-    """What events say since they were edited as dead letters."""
+    """The contents of events that were edited as dead letters."""
 
     def __init__(self, fields: Mapping[bytes, bytes]) -> None:
         self._fields = dict(fields)
 
     @property
     def digest(self) -> str:
-        """A digest of all edits; empty where nothing was edited."""
+        """A digest of all edits; empty without edits."""
         if not self._fields:
             return ""
         return hashlib.sha256(msgspec.msgpack.encode(sorted(self._fields.items()))).hexdigest()
@@ -229,7 +229,7 @@ def _letter(id: bytes, fields: dict[bytes, bytes]) -> DeadLetter:
 
 
 def _name(entry: Entry) -> str:
-    """What an event without an EventId is known by."""
+    """The name of an event without an EventId; "" if it has one."""
     name = entry.event_name
     return "" if isinstance(name, EventId) else name
 

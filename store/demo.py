@@ -1,4 +1,4 @@
-"""The demo as the services record it: each its own part, wholly or not at all, where nothing is recorded yet.
+"""The demo as recorded by the services. Each records its part, all or nothing, in an empty database.
 
 `python supervisor.py demo` sends the same data over HTTP, as any client would.
 """
@@ -14,11 +14,11 @@ from tally.store.demo_data import ACCOUNTS, made_on
 from tally.store.errors import NotEmpty
 from tally.store.records import NewCredit, NewCustomer, NewInvoice
 
-TOLD = "Made by the demo on "  # and the day: the description of its accounts
+TOLD = "Made by the demo on "  # followed by the day: the description of its accounts
 
 
 def is_empty(store: Accounts) -> bool:
-    """Whether no account is open, and no customer is known that came without one."""
+    """Whether no account is open, and no customer without an account is known."""
     return not store.accounts(after=-1, limit=1) and not store.database.value(
         "SELECT EXISTS (SELECT 1 FROM customer WHERE NOT deleted)"
     )

@@ -1,4 +1,4 @@
-"""What `demo` puts into a Tally. It is invented, and the same each time; only the day of its end differs."""
+"""The data of `demo`. It is invented, and the same each time; only its last day differs."""
 
 import random
 from datetime import date, timedelta
@@ -11,14 +11,14 @@ INVOICES = 3_000
 CREDITS = 24
 
 _SEED = 20190106
-# By month, January first: what a shop sells more of before the holidays, and less of in summer.
+# By month, January first: a shop sells more before the holidays, and less in summer.
 _SEASONS = (0.75, 0.8, 0.95, 1.0, 1.05, 1.0, 0.85, 0.75, 1.05, 1.15, 1.4, 1.7)
-_GROWTH = 1.2  # the last day sells so much more than the first, as a part of that
-_WEEKEND = 0.4  # of what a weekday sells
+_GROWTH = 1.2  # how much more the last day sells than the first, as a factor of it
+_WEEKEND = 0.4  # as a part of a weekday's sales
 
 
 class Account(NamedTuple):
-    """An account, and what its invoices usually come to, in cents."""
+    """An account, and the usual amount of its invoices, in cents."""
 
     name: str
     owned_by: str
@@ -49,7 +49,7 @@ class Credit(NamedTuple):
 
 
 class Demo(NamedTuple):
-    """All that is made, each list in the order in which it is sent."""
+    """All data, each list in the order in which it is sent."""
 
     customers: list[Customer]
     invoices: list[Invoice]

@@ -1,4 +1,4 @@
-"""What can go wrong in the store, in the store's own words. A driver's errors end here."""
+"""The store's errors. A driver's errors are translated into these."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -181,12 +181,12 @@ _PASSING = (
 
 
 DAMAGE = (apsw.NotADBError, apsw.CorruptError)
-"""What SQLite says of a file that is none of its own, or whose pages are broken."""
+"""SQLite's errors for a file that is no SQLite file, or whose pages are broken."""
 
 
 @contextmanager
 def translated(path: str) -> Iterator[None]:
-    """Turn SQLite's errors about the file at `path` into ours; errors of a statement stay bugs."""
+    """Turn SQLite's errors about the file at `path` into ours. Errors of a statement are bugs, and stay."""
     try:
         yield
     except _PASSING as error:
@@ -196,5 +196,5 @@ def translated(path: str) -> Iterator[None]:
 
 
 def damaged(path: str, error: object) -> UnusableDatabase:
-    """What to say of a file that SQLite can't make sense of."""
+    """The error for a file that SQLite can't read."""
     return UnusableDatabase(f"{path}: {error}; restore it from a backup")

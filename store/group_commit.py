@@ -1,9 +1,8 @@
 """One commit for many requests: requests in flight together share one durable transaction.
 
-A commit costs a sync of the disk, however much is in it; and to hand work from thread to thread costs as
-much as the work. So one thread writes. It takes all waiting jobs, does each inside the transaction, commits
-once, and then has each answer. There is no timer and no added wait: jobs that come during a commit make up
-the next.
+A commit costs a sync of the disk, however much is in it. Handing work from thread to thread costs as much as
+the work. So one thread writes. It takes all waiting jobs, does each inside the transaction, commits once, and
+then lets each answer. There is no timer and no added wait: jobs that come during a commit form the next one.
 """
 
 import threading
@@ -21,39 +20,39 @@ from tally.store.errors import StoreError, StoreUnavailable, UnusableDatabase, t
 
 T = TypeVar("T")
 
-PATIENT_SECONDS = 1.5  # how long the lock is waited for: a request waits, and those behind it
-IMPATIENT_SECONDS = 0.2  # and while it could not be had
+PATIENT_SECONDS = 1.5  # how long to wait for the lock: requests wait meanwhile
+IMPATIENT_SECONDS = 0.2  # the same, after it could not be had
 MOST_TOGETHER = 256  # jobs in one transaction, and
-STANDS_STILL_SECONDS = 1.0  # at one thing, after which the writing thread is said to stand still
-MOST_SECONDS = 0.05  # how long it takes in more of them: bounds how long the other writers of the file wait
+STANDS_STILL_SECONDS = 1.0  # at one thing, then the writing thread counts as standing still
+MOST_SECONDS = 0.05  # how long it takes in more jobs: the file's other writers wait meanwhile
 
 _log = structlog.get_logger()
 
 
 class Job(Protocol):
-    """Something to be done by the thread that writes, such as a request to be answered."""
+    """A job for the writing thread, such as a request to answer."""
 
     def work(self) -> None:
-        """Do everything but tell it; what it changes goes through `GroupCommit.run`.
+        """Do everything except answering. Its changes go through `GroupCommit.run`.
 
-        Called once more when the transaction has come to nothing, where `run` raises the reason.
+        Called once more if the transaction failed; then `run` raises the reason.
         """
         ...
 
     def finish(self) -> None:
-        """Tell the outcome: it is durable, or was refused. Must not block."""
+        """Answer with the outcome: it is durable, or was refused. Must not block."""
         ...
 
     def fail(self, reason: StoreError) -> None:
-        """Tell, instead, that the outcome can't be told. Must not block."""
+        """Answer, instead, that the outcome can't be told. Must not block."""
         ...
 
 
 class AnswerAfter(Protocol):
-    """When committed jobs may answer, where that isn't at once."""
+    """Decides when committed jobs may answer, if not at once."""
 
     def insist(self) -> None:
-        """Raises StoreError, before anything is changed, while nothing could be told."""
+        """Raises StoreError, before anything is changed, while no outcome could be told."""
         ...
 
     def mark(self) -> int:
@@ -61,15 +60,15 @@ class AnswerAfter(Protocol):
         ...
 
     def hold(self, mark: int, jobs: Sequence[Job], done: Callable[[], None]) -> None:
-        """Have the jobs finish, or fail, and then call `done`, when that time has come. Must not block."""
+        """When `mark` is reached, finish the jobs, or fail them, then call `done`. Must not block."""
         ...
 
 
 class GroupCommit:
     """The only way to write to `database` from several threads; owns its write connection.
 
-    `after_commit` is called after each commit, before its jobs are finished, `after_finish` after that;
-    neither may block. With `answer_after`, jobs that have changed something finish when that says so.
+    `after_commit` is called after each commit, before its jobs are finished, and `after_finish` after that.
+    Neither may block. With `answer_after`, jobs that changed something finish when it says so.
     """
 
     def __init__(
@@ -79,13 +78,11 @@ class GroupCommit:
         self._answer_after = answer_after
         self._database.patience = PATIENT_SECONDS
         self._database.while_waiting = self._move
-        self._moved_at: float | None = (
-            None  # when the writing thread began with what it is at; None: it rests
-        )
+        self._moved_at: float | None = None  # when the writing thread began its present work; None: it rests
         self._after_commit = after_commit
         self.after_finish: Callable[[], None] = lambda: None
         self._jobs: SimpleQueue[Job] = SimpleQueue()
-        self._transaction = ExitStack()  # this one and those below: the writing thread's alone
+        self._transaction = ExitStack()  # from here on: used only by the writing thread
         self._begun = False
         self._involved = self._done = False
         self._refusal: Exception | None = None
@@ -96,17 +93,17 @@ class GroupCommit:
         self._thread.start()
 
     def submit(self, job: Job) -> None:
-        """Have the writing thread do a job, and return at once. Of any thread."""
+        """Let the writing thread do a job; returns at once. For any thread."""
         if self._moved_at is None:
-            self._move()  # so that it is seen when that thread never comes to it
+            self._move()  # so that it shows if that thread never gets to it
         self._jobs.put(job)
 
     def run(self, change: Callable[[], T]) -> T:
         """Run `change` inside a transaction and answer what it returned.
 
-        What `change` raises undoes it alone and is raised here. When the database is unavailable or the
-        transaction fails, every change in it is undone, and that is raised to each.
-        In a job's `work` that is done at once, and durable when the job is told to finish. Any other
+        An error raised by `change` undoes only that change, and is raised here. When the database is
+        unavailable or the transaction fails, every change in it is undone, and each caller gets the error. In
+        a job's `work` the change is done at once, and durable when the job is told to finish. Any other
         thread blocks until it is durable.
         """
         if threading.get_ident() == self._thread.ident:
@@ -118,20 +115,20 @@ class GroupCommit:
         return result
 
     def let_work(self, seconds: float) -> None:
-        """Wait while jobs are worked on, but no longer than that: of a thread whose own work can wait.
+        """Wait while jobs are worked on, `seconds` at most. For a thread whose own work can wait.
 
-        Two threads that take turns get more done than two that fight for the interpreter's lock, and
-        the disk's sync leaves time for the other's turn.
+        Two threads that take turns get more done than two that compete for the interpreter's lock. The disk's
+        sync leaves time for the other's turn.
         """
         if self._working.acquire(timeout=seconds):
             self._working.release()
 
     def waiting(self) -> int:
-        """How many jobs wait for their turn, about."""
+        """About how many jobs wait for their turn."""
         return self._jobs.qsize()
 
     def stands_still(self) -> bool:
-        """Whether the writing thread has been at one thing for too long, or has ended. Of any thread."""
+        """Whether the writing thread was at one thing for too long, or has ended. For any thread."""
         moved_at = self._moved_at
         if moved_at is None:
             return not self._closed and not self._thread.is_alive()
@@ -153,11 +150,11 @@ class GroupCommit:
             self._commit(self._with_those_behind(first))
 
     def _move(self) -> None:
-        """Something begins that may take long: a job, the commit, a wait for the lock."""
+        """Note that something begins that may take long: a job, the commit, a wait for the lock."""
         self._moved_at = time.monotonic()
 
     def _with_those_behind(self, first: Job) -> Iterator[Job]:
-        """The job, and those that wait once it has been worked on."""
+        """The job, and the jobs that wait once it has been worked on."""
         yield first
         until = time.monotonic() + MOST_SECONDS
         for _ in range(min(self._jobs.qsize(), MOST_TOGETHER - 1)):
@@ -168,11 +165,11 @@ class GroupCommit:
     def _commit(self, jobs: Iterable[Job]) -> None:
         """Do the jobs in one transaction. After a failure, the next tries get little patience.
 
-        When one has failed half-way, that transaction is undone, and each gets one of its own.
+        If a job failed half-way, that transaction is undone, and each job gets its own.
         """
         worked: list[Job] = []
-        involved: list[Job] = []  # what they tell holds only if the transaction does
-        done: list[Job] = []  # those of them that were not refused
+        involved: list[Job] = []  # their answers hold only if the transaction commits
+        done: list[Job] = []  # jobs among them that were not refused
         self._begun, self._refusal, self._half_done = False, None, False
         mark = None
         try:
@@ -217,7 +214,7 @@ class GroupCommit:
         guarded(self.after_finish)
 
     def _change(self, change: Callable[[], T]) -> T:
-        """Try the change, which is undone alone when it raises; SQLite's errors are the transaction's.
+        """Try the change. If it raises, only it is undone; SQLite's errors fail the transaction.
 
         The transaction begins with its first change: jobs that are only refused take no lock.
         """
@@ -244,11 +241,11 @@ class GroupCommit:
 
 
 class _HalfDone(Exception):
-    """A change has failed after it had changed something."""
+    """A change failed after it had changed something."""
 
 
 def guarded(step: Callable[[], None]) -> None:
-    """Keep a fault in one job from other jobs, and from ending the thread that writes."""
+    """Keep a fault in one job from affecting other jobs, and from ending the writing thread."""
     try:
         step()
     except Exception as error:
@@ -256,7 +253,7 @@ def guarded(step: Callable[[], None]) -> None:
 
 
 class _Call:
-    """A change of another thread, which waits for it."""
+    """A change for another thread, which waits for it."""
 
     def __init__(self, change: Callable[[], Any]) -> None:
         self._change = change

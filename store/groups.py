@@ -10,7 +10,7 @@ from tally.store.stream import EventStream
 
 
 class Group(NamedTuple):
-    """A group that reads the stream: its position, its pending entries, and how many it has not read.
+    """A group that reads the stream: its position, and how many entries are pending and unread.
 
     `idle_ms` is the time since the last read, None before the first.
     """
@@ -23,7 +23,7 @@ class Group(NamedTuple):
 
     @property
     def is_a_services(self) -> bool:
-        """Whether it is the group of a Tally's database: its node trims nothing that it has not read."""
+        """Whether it is a Tally database's group: its node trims no entry that it has not read."""
         return _is_a_services(self.name)
 
 
@@ -36,14 +36,13 @@ class Groups:
 
     @property
     def stream(self) -> EventStream:
-        """The stream that they read."""
+        """The stream that the groups read."""
         return self._stream
 
     def holding(self) -> dict[str, str]:
-        """The services' groups that keep entries beyond the retention, and the entry where each stands.
+        """The services' groups that hold entries beyond the retention, and the position of each.
 
-        As it was when the stream was last trimmed, and is still. A service that has no group yet is named by
-        itself.
+        They did so at the last trimming, and still do. A service without a group is listed by its own name.
         """
         noted = self._stream.hash("holding")
         if not noted or not self._stream.length():  # the stream was deleted since
@@ -57,7 +56,7 @@ class Groups:
         }
 
     def _stand(self) -> dict[str, str]:
-        """The oldest entry that each group has in hand, else the last that it was handed."""
+        """The oldest pending entry of each group, else the last that it was handed."""
         stand = {}
         every: Any = (
             self._client.xinfo_groups(self._stream.key) if self._client.exists(self._stream.key) else []
@@ -73,9 +72,9 @@ class Groups:
         return {group: int(count) for group, count in self._stream.hash("overtaken").items()}
 
     def all(self, most_unread: int | None = None) -> list[Group]:
-        """Every group that reads the stream, by name; none when there is no stream.
+        """Every group that reads the stream, by name; empty without a stream.
 
-        With `most_unread`, no more than so many unread entries are counted of each.
+        With `most_unread`, at most so many unread entries are counted for each.
         """
         try:
             every: Any = self._client.xinfo_groups(self._stream.key)
@@ -93,7 +92,7 @@ class Groups:
         )
 
     def _unread(self, after: bytes, most: int | None) -> int:
-        """How many entries follow, up to `most`; of many, counted a page at a time."""
+        """How many entries follow `after`, up to `most`, counted a page at a time."""
         if most is None:
             return sum(map(len, self._stream.pages(after)))
         return len(self._stream.read(after, most, block_ms=0))
@@ -110,11 +109,11 @@ class Groups:
         return min(idle, default=None)
 
     def is_asked(self, source: str) -> bool:
-        """Whether some group waits for events of that source, on the stream no more."""
+        """Whether some group asked for events of that source that are no longer on the stream."""
         return bool(Asks(self._stream).of(source))
 
     def remove(self, group: str) -> bool:
-        """Remove a group, and what is noted of it; False when there was none. May be repeated.
+        """Remove a group and all notes about it; False when there was none. May be repeated.
 
         The database of a service's group counts as gone for good: its events are not asked for any more.
         """

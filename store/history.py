@@ -1,6 +1,6 @@
 """The history of customers and invoices: who recorded and changed them, when, and their earlier values.
 
-Most are never changed: their own row tells how they began. That is noted here with the first change.
+Most rows never change, and are themselves the record of how they began. The first change notes that here.
 """
 
 from typing import Any, Literal
@@ -42,14 +42,14 @@ class Happening(msgspec.Struct, frozen=True):
 
 
 class History:
-    """What is noted in one database."""
+    """The history in one database."""
 
     def __init__(self, database: Database, kind: Kind) -> None:
         self._database = database
         self._kind = kind
 
     def note(self, id: int, beginning: Happening, change: Happening) -> None:
-        """Note a change, and with the first one how the row began. In the transaction that is open."""
+        """Note a change, and with the first one how the row began. In the open transaction."""
         is_known = self._database.value(
             "SELECT 1 FROM history WHERE row_id = ? AND kind = ? LIMIT 1", (id, self._kind)
         )
@@ -62,7 +62,7 @@ class History:
         )
 
     def beginning(self, id: int) -> dict[str, Any]:
-        """A row that was changed, as it was recorded."""
+        """A changed row as it was first recorded."""
         after: str = self._database.value(
             "SELECT after FROM history WHERE row_id = ? AND kind = ? ORDER BY id LIMIT 1", (id, self._kind)
         )
@@ -70,7 +70,7 @@ class History:
         return row
 
     def of(self, id: int) -> list[Happening]:
-        """What is noted of a row, oldest first; nothing of one that was never changed."""
+        """The notes about a row, oldest first; empty for a row that never changed."""
         rows = self._database.rows(
             "SELECT event, at, by_user, before, after FROM history WHERE row_id = ? AND kind = ? ORDER BY id",
             (id, self._kind),

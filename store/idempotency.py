@@ -26,16 +26,16 @@ CREATE TABLE idempotency (
 CREATE INDEX idempotency_by_age ON idempotency (kept_since);
 """
 
-EVENTS = "ALTER TABLE idempotency ADD COLUMN events TEXT;"  # what schemas up to 4 lack
+EVENTS = "ALTER TABLE idempotency ADD COLUMN events TEXT;"  # schemas up to 4 lack it
 
-_encoder = msgspec.json.Encoder(enc_hook=str)  # the one thing msgspec doesn't know is Id
-_BY_HASH = "\0sha256:"  # how a key begins of which only the hash is known; no client can send one
+_encoder = msgspec.json.Encoder(enc_hook=str)  # msgspec doesn't know Id
+_BY_HASH = "\0sha256:"  # prefix of a key whose hash alone is known; no client can send it
 
 
 class Answer(Struct, frozen=True):
-    """What a request that made something is answered with: its `Location`, when it has one, and body.
+    """The answer to a request that made something: its body, and its `Location` if it has one.
 
-    `events` are those that tell of it, as Tally-Event-Id shows them.
+    `events` are its events, as Tally-Event-Id shows them.
     """
 
     location: str | None
@@ -59,23 +59,23 @@ def made_many(ids: Iterable[int]) -> Answer:
 
 
 def made_again(key: RequestKey, table: str, ids: Sequence[int]) -> Answer:
-    """The answer to a request that made rows of a table, as its events tell of it."""
+    """The answer to a request that made rows of a table, made again from its events."""
     return made_many(ids) if key.is_batch else made(f"/{table}s", ids[0])
 
 
 class KeyedRequest:
-    """A request that came with an Idempotency-Key, made the user's own; with its path and body."""
+    """A request with an Idempotency-Key, with its path and body. The key is combined with the user."""
 
     def __init__(self, key: str, path: str, body: bytes) -> None:
         self.key = key
         self.hash = short_hash(f"{key}\n{path}".encode())
-        """By which it is known where the key is not."""
+        """Identifies the request where the key is not known."""
         self.fingerprint = hashlib.sha256(path.encode() + b"\n" + body).digest()
-        """What must be the same when the key comes again."""
+        """Must be the same when the key comes again."""
         self._is_batch = path.endswith("/batch")
 
     def request_key(self) -> str:
-        """What its events tell of it, but how many they are: RequestKey as text up to there."""
+        """The RequestKey of its events as text, without the number of events at its end."""
         return f"{self.hash}:{self.fingerprint.hex()[:32]}:{'batch-' if self._is_batch else ''}"
 
 
@@ -87,10 +87,10 @@ class IdempotencyKeys:
         self._clock = clock
 
     def once(self, request: KeyedRequest, make: Callable[[], Answer]) -> Answer:
-        """Answer what `make` answers the first time the request's key comes, and the same from then on.
+        """Answer what `make` answers the first time that the key comes, and the same from then on.
 
-        Only to be used inside the transaction of the change that `make` does. Raises KeyReused when path or
-        body differ; what `make` raises is not kept, so a request that changed nothing may be mended.
+        Use it only inside the transaction of the change that `make` does. Raises KeyReused when path or body
+        differ. An error that `make` raises is not kept, so a request that changed nothing may be corrected.
         """
         rows = self._database.rows(
             "SELECT fingerprint, location, body, events FROM idempotency"
@@ -107,9 +107,9 @@ class IdempotencyKeys:
         return answer
 
     def remember(self, key: RequestKey, answer: Answer, at: int) -> None:
-        """Keep the answer to a request that the database was told of at `at` (seconds) by its own events.
+        """Keep an answer that was made again from the database's own events, published `at` (seconds).
 
-        In the transaction that is open. One that is older than KEPT_SECONDS is not kept.
+        In the open transaction. An answer older than KEPT_SECONDS is not kept.
         """
         if at > int(self._clock()) - KEPT_SECONDS:
             self._keep(_BY_HASH + key.request, bytes.fromhex(key.content), answer, at)

@@ -1,8 +1,8 @@
 """The numbers that rows get.
 
-Each node has a range of SPAN numbers: so two nodes never give the same number, and a number tells which node
+Each node has a range of SPAN numbers. So two nodes never give the same number, and a number tells which node
 gave it. Usually a node counts up from the start of its range. A database that can't know which numbers were
-given takes them from a block that is drawn at random within the range, and that nobody has used.
+given takes them from a block, drawn at random within the range, that nobody has used.
 """
 
 import random
@@ -13,7 +13,7 @@ from tally.store.ranges import Range, merge
 
 SPAN = 10**12  # numbers that each node has
 BLOCK = 10**6  # numbers
-_FIRST_BLOCK, _BLOCKS = 1000, SPAN // BLOCK  # blocks that are drawn lie above the counted numbers
+_FIRST_BLOCK, _BLOCKS = 1000, SPAN // BLOCK  # random blocks lie above the counted numbers
 _COUNTED = _FIRST_BLOCK * BLOCK  # numbers at the beginning of the range, which are counted up
 
 _random = random.SystemRandom()
@@ -25,7 +25,7 @@ def node_of(id: int) -> int:
 
 
 def give(database: Database, table: str, count: int) -> list[Id]:
-    """The numbers of so many new rows of a table. In the transaction that is open."""
+    """The numbers of so many new rows of a table. In the open transaction."""
     [(in_block, highest)] = database.rows(
         "SELECT (SELECT value FROM meta WHERE key = ?), (SELECT seq FROM sqlite_sequence WHERE name = ?)",
         (_key(table), table),
@@ -45,7 +45,7 @@ def give(database: Database, table: str, count: int) -> list[Id]:
 
 
 def raise_ids(database: Database, table: str, id: int) -> None:
-    """Give new rows of a table numbers above `id`, in the transaction that is open. May be repeated.
+    """Give new rows of a table numbers above `id`, in the open transaction. May be repeated.
 
     Numbers of blocks, or of another node's range, are ignored.
     """
@@ -55,7 +55,7 @@ def raise_ids(database: Database, table: str, id: int) -> None:
 
 
 def raise_sequence(database: Database, table: str, last: int) -> None:
-    """Have SQLite number the rows of a table from above `last` on. In the transaction that is open."""
+    """Make SQLite number new rows of a table above `last`. In the open transaction."""
     database.execute(
         "INSERT INTO sqlite_sequence SELECT ?1, 0"
         " WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = ?1)",
@@ -80,8 +80,7 @@ def given(database: Database, table: str) -> list[Range]:
 
 
 def _counted(database: Database, table: str) -> int:
-    """The last number that was counted up to. SQLite doesn't know, where rows of other nodes are in the
-    table."""
+    """The last counted number. SQLite doesn't know it if the table has rows of other nodes."""
     base = database.node * SPAN
     found = database.value(
         f"SELECT max(found) FROM (SELECT max(id) AS found FROM {table} WHERE id BETWEEN ?1 AND ?2"
@@ -93,12 +92,12 @@ def _counted(database: Database, table: str) -> int:
 
 
 def is_in_block(database: Database) -> bool:
-    """Whether it gives numbers of blocks that are drawn."""
+    """Whether it gives numbers from random blocks."""
     return any(database.meta(_key(table)) is not None for table in numbered(database))
 
 
 def begin_block(database: Database, draw: random.Random = _random) -> None:
-    """From now on, give numbers of fresh blocks in every numbered table."""
+    """From now on, give numbers from fresh blocks in every numbered table."""
     for table in numbered(database):
         database.set_meta(_key(table), _draw(database, table, draw))
 
@@ -113,7 +112,7 @@ def numbered(database: Database) -> list[str]:
 
 
 def _draw(database: Database, table: str, draw: random.Random = _random) -> int:
-    """The last number before a block of which this database, at least, knows no number."""
+    """The last number before a random block of which this database knows no number."""
     while True:
         before = database.node * SPAN + draw.randrange(_FIRST_BLOCK, _BLOCKS) * BLOCK
         taken = database.value(
@@ -128,4 +127,4 @@ def _key(table: str) -> str:
 
 
 def _floor(table: str) -> str:
-    return f"given_{table}_id"  # in meta: the highest that is known to have been given, of no row perhaps
+    return f"given_{table}_id"  # in meta: the highest number known to have been given, perhaps to no row

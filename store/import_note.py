@@ -1,6 +1,6 @@
-"""What a running import has done so far, so that it can be taken up again after any interruption.
+"""The progress of a running import, so that it can go on after any interruption.
 
-One file for each import: a line of JSON for each step, on the disk before the next step begins.
+Each import has one file, with a line of JSON for each step. It is on the disk before the next step begins.
 """
 
 import fcntl
@@ -29,9 +29,9 @@ class ImportUnderWay(StoreError):
 
 
 class Sent(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A request: which of the file's customers, or of its purchases, by their places, and under which key.
+    """A request: the places of its customers or purchases in the file, and its key.
 
-    Of one that 0.1.0 has noted nothing is known but when it was first sent.
+    Of a request noted by release 0.1.0, only the time when it was first sent is known.
     """
 
     at: datetime
@@ -41,16 +41,16 @@ class Sent(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """Which file an import is of, by the SHA-256 of its bytes, and its account, if it is one for all rows."""
+    """An import's file, by the SHA-256 of its bytes, and its account, if all rows have the same."""
 
     digest: str
     account_id: str | None
 
 
 class _Step(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
-    """A request is about to be sent at `sending`, or has been answered; refused, when nothing is told.
+    """A request is about to be sent at `sending`, or was answered. A step without content: it was refused.
 
-    `made` are the ids of what was recorded.
+    `made` are the ids of the recorded rows.
     """
 
     sending: datetime | None = None
@@ -68,10 +68,10 @@ class _Step(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
 class ImportNote:
     """The note of the import `name` in the data directory; held by one process until `close`.
 
-    `customers` are the ids of the file's customers so far, in order, `invoices` how many of its purchases are
-    done; `sending` is the request that has had no answer. `made` are the ids of all that was recorded,
-    `updated` counts the invoices that were changed. `times_undone` is how often all of that was taken back.
-    Without `make`, a note that isn't there is empty and takes nothing.
+    `customers` are the ids of the file's customers so far, in order; `invoices` counts its finished
+    purchases. `sending` is the request without an answer. `made` are the ids of all recorded rows; `updated`
+    counts the changed invoices. `times_undone` is how often all of that was taken back. Without `make`, a
+    missing note is empty and takes nothing.
 
     Raises ImportUnderWay, StoreError for a note that can't be read, OSError.
     """
@@ -93,34 +93,34 @@ class ImportNote:
             except BlockingIOError:
                 self._file.close()
                 raise ImportUnderWay from None
-            sync(folder)  # the new file's name is to outlast the power as well
+            sync(folder)  # the new file's name must survive a power failure, too
             self._read()
 
     def begin(self, origin: Origin) -> None:
-        """Note which file this is of. May be repeated."""
+        """Note the import's file. May be repeated."""
         if self.origin is None:
             self._add(_Step(sending=self.sending.at if self.sending else None, origin=origin))
 
     def before_sending(self, kind: Kind, places: Iterable[int], key: str, again: bool = False) -> None:
-        """Note that a request is about to be sent. One that had no answer keeps its time, unless `again`."""
+        """Note that a request is about to be sent. One without an answer keeps its time, unless `again`."""
         if self.sending is None or again or self.sending.key not in ("", key):
             told = ranges.shown(ranges.of(places))
             self._add(_Step(sending=now(), kind=kind, places=told, key=key))
 
     def after_refusal(self) -> None:
-        """Note that what was about to be sent was certainly not done."""
+        """Note that the request was certainly not carried out."""
         self._add(_Step())
 
     def after_customers(self, ids: list[str], made: Collection[int] = ()) -> None:
-        """Note the ids of the file's next customers; those that were `made` now had not been there."""
+        """Note the ids of the file's next customers; those in `made` are new."""
         self._add(_Step(customers=ids, made=_shown("customers", made)))
 
     def after_purchases(self, count: int, kind: Kind = "invoices", made: Collection[int] = ()) -> None:
-        """Note that so many more of the file's purchases are done, by recording these."""
+        """Note that so many more of the file's purchases are done, and that `made` were recorded."""
         self._add(_Step(invoices=count, made=_shown(kind, made)))
 
     def after_making(self, kind: Kind, made: Collection[int], doubt: Sent | None = None) -> None:
-        """Note that these were recorded, where nobody counts; with `doubt`, that request still waits."""
+        """Note recorded rows, without counting purchases; with `doubt`, that request is still open."""
         self._add(_Step(sending=doubt.at if doubt else None, made=_shown(kind, made)))
 
     def after_update(self) -> None:
@@ -128,18 +128,18 @@ class ImportNote:
         self._add(_Step(updated=1))
 
     def undo(self) -> None:
-        """Note that all that was recorded was taken back: the import begins anew."""
+        """Note that all recorded rows were taken back: the import starts again."""
         self._add(_Step(undone=True))
 
     def close(self) -> None:
-        """Let another process have it."""
+        """Release the note for other processes."""
         self._file.close()
 
     def _read(self) -> None:
         self._file.seek(0)
         content = self._file.read()
         whole, _, torn = content.rpartition(b"\n")
-        if torn:  # the process or the machine went down while it was written
+        if torn:  # the process or the machine went down during the write
             self._file.truncate(len(content) - len(torn))
         try:
             for step in msgspec.json.Decoder(_Step).decode_lines(whole):
@@ -176,7 +176,7 @@ class ImportNote:
 
 
 def notes_of(directory: Path, digest: str) -> list[str]:
-    """The names of the imports of the file with that digest, as far as their notes tell it."""
+    """The names of the imports whose notes tell that they are of the file with that digest."""
     found = []
     for path in sorted((directory / DIRECTORY).glob("*.jsonl")):
         with path.open("rb") as note:

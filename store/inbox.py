@@ -1,7 +1,7 @@
-"""The inbox: which events a database has applied.
+"""The inbox: notes which events a database has applied.
 
-It is written in the transaction that applies them, and is what makes every effect happen once.
-Sequences are kept as ranges, so that a source whose events have all come takes one row.
+It is written in the transaction that applies them, and so makes every effect happen once. Sequences are kept
+as ranges: a source whose events have all come takes one row.
 """
 
 import secrets
@@ -19,7 +19,7 @@ from tally.store.stream import Age
 
 T = TypeVar("T")
 
-# Events that are known and have had no effect; `why` is one of the constants below.
+# Known events that had no effect; `why` is one of the constants below.
 ASIDE = """
 CREATE TABLE inbox_aside (
     source TEXT NOT NULL,
@@ -45,26 +45,26 @@ CREATE INDEX inbox_name_by_age ON inbox_name (entry_ms);
 {ASIDE}"""
 
 DEAD = "dead"  # a dead letter, while it is one
-DISCARDED = "discarded"  # a dead letter that somebody has thrown away
-UNKNOWN = "unknown"  # of a type that this release doesn't know
-NOWHERE = "nowhere"  # its source was put back, and lacks it itself; should it come after all, it counts
+DISCARDED = "discarded"  # a discarded dead letter
+UNKNOWN = "unknown"  # its type is unknown to this release
+NOWHERE = "nowhere"  # its source was put back and lacks it too; if it comes after all, it counts
 
 _AGE = "age"  # in meta
 
 _EVERY_SEQUENCE = 10**18 - 1  # no EventId has a higher one
 
 EventName = EventId | str
-"""Ours are known by source and sequence, others by their own name, or their entry's stream id and content."""
+"""Ours have source and sequence; others have their own name, or their entry's stream id and content."""
 
 
 class Inbox:
-    """Which events have been applied. Only to be used inside the transaction that applies them."""
+    """The applied events. Use it only inside the transaction that applies them."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def take(self, named: Mapping[EventName, T], entry_ms: int) -> list[T]:
-        """Note the events of these names as applied; answer what belongs to those that had not been.
+        """Note events as applied, by name; answer the values of those that had not been.
 
         `entry_ms` is the time in the newest of their entries' stream ids.
         """
@@ -80,7 +80,7 @@ class Inbox:
         return [each for name, each in named.items() if name not in known] if known else [*named.values()]
 
     def put_aside(self, names: Iterable[EventName], why: str) -> None:
-        """Note that these have had no effect, and that they are not missing; `why` is DEAD or the like.
+        """Note that these had no effect, and are not missing; `why` is DEAD or the like.
 
         They can still be taken later. Events without a number can't be missing.
         """
@@ -126,8 +126,7 @@ class Inbox:
     def prune(self, first_ms: int, limit: int, needed: Collection[str] = ()) -> int:
         """Forget up to `limit` names of entries older than `first_ms`; answer how many.
 
-        `first_ms` must be so long ago that these can't come again. Names that are `needed`, for a dead
-        letter, are kept.
+        `first_ms` must be so long ago that these can't come again. Names `needed` for a dead letter are kept.
         """
         self._database.execute(
             "DELETE FROM inbox_name WHERE name IN (SELECT name FROM inbox_name"
@@ -142,7 +141,7 @@ class Inbox:
             self.note(source, [Range(1, last)])
 
     def age(self) -> Age:
-        """How old the database is; of one that has never taken anything, 0 on no branch."""
+        """The age of the database; 0 on no branch if it has never taken anything."""
         return Age.parse(str(self._database.meta(_AGE) or "- 0"))
 
     def grow(self) -> Age:
@@ -151,7 +150,7 @@ class Inbox:
         return self._set_age(Age(branch if transactions else secrets.token_hex(4), transactions + 1))
 
     def branch_off(self) -> Age:
-        """Begin another branch, in the transaction that is open."""
+        """Begin another branch, in the open transaction."""
         return self._set_age(Age(secrets.token_hex(4), self.age().transactions + 1))
 
     def _set_age(self, age: Age) -> Age:
@@ -159,7 +158,7 @@ class Inbox:
         return age
 
     def reached(self) -> dict[str, int]:
-        """The highest applied sequence of each source; sources that were sealed are left out."""
+        """The highest applied sequence of each source, without sources that were sealed."""
         rows = self._database.rows("SELECT source, max(last) FROM inbox_range GROUP BY source")
         return {source: last for source, last in rows if last < _EVERY_SEQUENCE}
 
@@ -173,7 +172,7 @@ class Inbox:
     def _take_name(self, name: str, entry_ms: int) -> bool:
         bare, _, content = name.partition(" ")
         if content and self._database.value("SELECT 1 FROM inbox_name WHERE name = ?", (bare,)):
-            return False  # noted by an earlier release, which didn't look at what an entry says
+            return False  # noted by an earlier release, which ignored an entry's content
         self._database.execute(
             "INSERT INTO inbox_name VALUES (?, ?) ON CONFLICT DO NOTHING", (name, entry_ms)
         )
@@ -198,7 +197,7 @@ class Inbox:
         return known
 
     def _ranges(self, source: str, low: int, high: int) -> list[Range]:
-        """The ranges that hold or touch a number from `low` to `high`."""
+        """The ranges that contain or touch a number from `low` to `high`."""
         return [
             Range(*row)
             for row in self._database.rows(

@@ -1,8 +1,8 @@
 """The names that a database publishes under, one after another.
 
-A database that begins to write without knowing that it holds the newest events of its source, such as a copy
-that was put back while Redis is away, does so under a new name, and gives fresh numbers. So no EventId and no
-number ever means two things. The events that it lacked come in later, under the old name.
+Before a database writes, it should know that it holds the newest events of its source. If it doesn't, such as
+a copy that was put back while Redis is away, it writes under a new name, and gives fresh numbers. So no
+EventId and no number ever means two things. The events that it lacked come in later, under the old name.
 """
 
 import hashlib
@@ -15,18 +15,18 @@ import msgspec
 from tally.store.database import Database
 from tally.store.ids import begin_block
 
-ROOM = 1 << 40  # rows of the outbox that each has for its events, so that all of them stay in order
+ROOM = 1 << 40  # outbox rows reserved for each name, so that all stay in order
 
 _EARLIER = "earlier_sources"  # in meta, as JSON
-_BEGUN_IN = "begun_in"  # in meta: the run of Tally that has begun the newest
-_NOTED = "incarnations"  # in meta, as JSON, when there was more than one
-_HEIRS = "heirs"  # in meta, as JSON: of databases everywhere, each name with the one that it follows
+_BEGUN_IN = "begun_in"  # in meta: the run of Tally that began the newest name
+_NOTED = "incarnations"  # in meta, as JSON, if there was more than one
+_HEIRS = "heirs"  # in meta, as JSON, for all databases: each name and the one that it follows
 
 
 class Incarnation(msgspec.Struct, frozen=True):
-    """A name, and where its events are: number n is the row `base` + n of the outbox.
+    """A name, and the place of its events: number n is the outbox row `base` + n.
 
-    `last` is the number of the last event of one that has ended, None of the one that is written to.
+    `last` is the number of its last event if it has ended; None if it is written to.
     """
 
     source: str
@@ -35,23 +35,23 @@ class Incarnation(msgspec.Struct, frozen=True):
 
 
 def incarnations(database: Database) -> list[Incarnation]:
-    """All that the database ever had, the oldest first: the last is the one that is written to."""
+    """All names that the database ever had, the oldest first; the last one is written to."""
     noted = database.meta(_NOTED)
     return msgspec.json.decode(noted, type=list[Incarnation]) if noted else [Incarnation(database.source)]
 
 
 def earlier_sources(database: Database) -> dict[str, int]:
-    """The database's names in earlier releases, and up to which number it has those events."""
+    """The database's names in earlier releases, and the number up to which it has their events."""
     return msgspec.json.decode(database.meta(_EARLIER) or "{}", type=dict[str, int])
 
 
 def known_heirs(database: Database) -> dict[str, str]:
-    """Which names followed which, of all databases, as this one has last heard. Redis may lose them."""
+    """For all databases: each name and the one that it follows, as last heard. Redis may lose them."""
     return msgspec.json.decode(database.meta(_HEIRS) or "{}", type=dict[str, str])
 
 
 def keep_heirs(database: Database, heirs: Mapping[str, str]) -> None:
-    """Keep these as well. May be repeated."""
+    """Keep these too. May be repeated."""
     known = known_heirs(database)
     if not heirs.items() <= known.items():
         with database.transaction():
@@ -59,12 +59,12 @@ def keep_heirs(database: Database, heirs: Mapping[str, str]) -> None:
 
 
 def own_sources(database: Database) -> set[str]:
-    """All names that events of this database have on the stream, also from before this release."""
+    """All names that events of this database have on the stream, including those of earlier releases."""
     return {each.source for each in incarnations(database)} | earlier_sources(database).keys()
 
 
 def begin(database: Database, last: int, source: str | None = None) -> Incarnation:
-    """End the one that is written to, whose last number is `last`, and begin another.
+    """End the current name, whose last number is `last`, and begin another.
 
     Without `source`, it gets a fresh name, and new rows get fresh numbers. In the open transaction.
     """
@@ -96,7 +96,7 @@ def begin_for(database: Database, last: int, told: bytes) -> Incarnation:
 
 
 def _fresh(database: Database, ended: Sequence[Incarnation]) -> str:
-    """A fresh name: the database's own identity, when it began as a copy and has not used that yet."""
+    """A fresh name. It is the database's own identity, if it began as a copy and has not used that yet."""
     if all(each.source != database.source for each in ended) and database.source not in earlier_sources(
         database
     ):
@@ -105,7 +105,7 @@ def _fresh(database: Database, ended: Sequence[Incarnation]) -> str:
 
 
 def name_explicitly(database: Database) -> None:
-    """Note the names that it has, before it gets another identity. In the transaction that is open."""
+    """Note its present names, before it gets another identity. In the open transaction."""
     _note(database, incarnations(database))
 
 
@@ -115,13 +115,13 @@ def is_begun(database: Database) -> bool:
 
 
 def reach(database: Database, source: str, last: int) -> None:
-    """Note that one that has ended had numbers up to `last`, at least. In the transaction that is open."""
+    """Note that an ended name had numbers up to `last`, at least. In the open transaction."""
     known = next(each.last or 0 for each in incarnations(database) if each.source == source)
     end_at(database, source, max(last, known))
 
 
 def end_at(database: Database, source: str, last: int) -> None:
-    """Note what the last number is of one that has ended. In the transaction that is open."""
+    """Note the last number of an ended name. In the open transaction."""
     _note(
         database,
         [

@@ -1,4 +1,4 @@
-"""A secret of Tally's own in a file of its own: made once, for its owner's eyes alone."""
+"""A secret of Tally in a file of its own: made once, and readable only by its owner."""
 
 import os
 import secrets
@@ -10,7 +10,7 @@ from typing import NamedTuple
 from tally.store.errors import StoreError
 
 _MADE_BYTES = 32
-_SHORTEST = 32  # characters: what was made has 64
+_SHORTEST = 32  # characters: a generated one has 64
 
 
 class UnusableKey(StoreError):
@@ -18,16 +18,16 @@ class UnusableKey(StoreError):
 
 
 class KeyFile(NamedTuple):
-    """The name of the file, and for its messages: what a thief could do, and what a new secret costs."""
+    """The file's name, and for messages: what a thief could do, and the cost of a new secret."""
 
     name: str
     danger: str
     cost: str
 
     def load(self, directory: Path) -> bytes:
-        """The secret in `directory`, which is made when it is missing.
+        """The secret in `directory`, made when it is missing.
 
-        Several processes that come at once get the same one. Raises UnusableKey or OSError.
+        Processes that call it at the same time get the same one. Raises UnusableKey or OSError.
         """
         path = directory / self.name
         try:
@@ -37,7 +37,7 @@ class KeyFile(NamedTuple):
             return self._read(path)
 
     def keep(self, directory: Path, secret: bytes) -> None:
-        """Put this secret there, where the file is missing. Raises OSError."""
+        """Put this secret there if the file is missing. Raises OSError."""
         path = directory / self.name
         if not path.exists():
             _make(path, secret)
@@ -57,11 +57,11 @@ class KeyFile(NamedTuple):
 
 
 SIGNING_KEY = KeyFile("signing.key", "make tokens with it", "everybody signs in again")
-"""What tokens are signed with, in the data directory, where it is not given in the environment."""
+"""The key that signs tokens, in the data directory, unless the environment gives one."""
 
 
 def _make(path: Path, secret: bytes) -> None:
-    """Put a secret there, whole or not at all, unless somebody else just did."""
+    """Put a secret there atomically, unless another process just did."""
     descriptor, draft = tempfile.mkstemp(prefix=path.name + ".", dir=path.parent)  # O_EXCL, mode 0600
     try:
         with os.fdopen(descriptor, "wb") as file:

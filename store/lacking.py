@@ -1,4 +1,4 @@
-"""Events of its own that a database lacks since it was put back: they were nowhere any more."""
+"""Own events that a database lost when it was put back: no other copy of them was left."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +12,7 @@ _NOTED = "not_taken_back"  # in meta, by source
 
 
 def lacking_of(database: Database) -> dict[str, list[Range]]:
-    """The events of its own that a database lacks since it was put back, by source."""
+    """By source: the own events that a database lacks since it was put back."""
     noted = database.meta(_NOTED) or "{}"
     return {source: ranges.parsed(text) for source, text in msgspec.json.decode(noted).items()}
 
@@ -29,7 +29,7 @@ def told(database: Database) -> list[str]:
 
 
 def note_lacking(database: Database, source: str, lacking: Sequence[Range]) -> None:
-    """Note more of them, in the transaction that is open."""
+    """Note more of them, in the open transaction."""
     if lacking:
         noted = lacking_of(database)
         noted[source] = ranges.merge([*noted.get(source, []), *lacking])
@@ -37,7 +37,7 @@ def note_lacking(database: Database, source: str, lacking: Sequence[Range]) -> N
 
 
 def note_found(database: Database, source: str, found: Sequence[Range]) -> bool:
-    """Whether it lacked any of these; from now on it doesn't. In the transaction that is open."""
+    """Note that these are here now; answers whether any was lacking. In the open transaction."""
     noted = lacking_of(database)
     if not ranges.both(noted.get(source, []), found):
         return False

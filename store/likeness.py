@@ -1,6 +1,6 @@
-"""Finds, by indexes, what an account has already that is like something to be recorded.
+"""Finds, by indexes, rows of an account that are like something to be recorded.
 
-In the transaction, or the snapshot, that is open. Rows are id, customer, day, cents and reference.
+In the open transaction or snapshot. Rows are id, customer, day, cents and reference.
 """
 
 from collections.abc import Collection
@@ -22,7 +22,7 @@ _DAY: dict[Table, str] = {"invoice": "purchase_date", "credit": "credit_date"}
 
 
 def customers_named(database: Database, account_id: int, names: Collection[str]) -> list[tuple[str, int]]:
-    """Name and id of an account's customers that have one of these names, or with other case of A to Z."""
+    """Name and id of an account's customers with one of these names, ignoring the case of A to Z."""
     return database.rows(
         "SELECT DISTINCT name, customer.id FROM json_each(?) AS wanted CROSS JOIN customer"
         " INDEXED BY customer_by_name ON name = wanted.value COLLATE NOCASE"
@@ -32,7 +32,7 @@ def customers_named(database: Database, account_id: int, names: Collection[str])
 
 
 def referenced(database: Database, table: Table, account_id: int, references: Collection[str]) -> list[Row]:
-    """An account's invoices, or credits, that have one of these references."""
+    """An account's invoices or credits that have one of these references."""
     return database.rows(
         f"SELECT {_COLUMNS[table]} FROM json_each(?) AS wanted CROSS JOIN {table}"
         f" INDEXED BY {table}_by_reference ON reference = wanted.value"
@@ -44,9 +44,9 @@ def referenced(database: Database, table: Table, account_id: int, references: Co
 def of_customers(
     database: Database, table: Table, customers: Collection[int], first: date, last: date
 ) -> list[Row]:
-    """These customers' invoices, or credits, between two days, both included.
+    """These customers' invoices or credits between two days, both included.
 
-    Takes time in proportion to all that these customers have.
+    Takes time in proportion to all of these customers' rows.
     """
     return database.rows(
         f"{parts.every_part(table)} SELECT {_COLUMNS[table]} FROM part CROSS JOIN carray(?) AS wanted"

@@ -11,13 +11,14 @@ from tally.store.parts import Table
 
 Order = Literal["id", "-id", "day", "-day"]
 
-NEWEST = 2**63 - 1  # an id that is above all
+NEWEST = 2**63 - 1  # above every id
 
 
 class ListQuery(Struct, frozen=True, kw_only=True):
-    """Which rows, and in which order: by id, or by day and then id; `-` turns it round.
+    """Which rows, and in which order: by id, or by day and then id; `-` reverses it.
 
-    `after` is the day and the id of the row that came last. `first` and `last` are days, both included.
+    `after` is the day and the id of the last row of the previous page. `first` and `last` are days, both
+    included.
     """
 
     limit: int
@@ -31,7 +32,7 @@ class ListQuery(Struct, frozen=True, kw_only=True):
 
 
 class Listing:
-    """The rows of one table of customers.db. `day` is the column that has their date, `line` a row as CSV."""
+    """The rows of one table of customers.db. `day` is the column with their date, `line` a row as CSV."""
 
     def __init__(self, database: Database, table: Table, columns: str, day: str, line: str) -> None:
         self._database = database
@@ -47,9 +48,9 @@ class Listing:
     def page(self, query: ListQuery, owner: str | None = None) -> list[tuple[Any, ...]]:
         """The rows asked for; with `owner`, of that user's accounts only.
 
-        By id it takes time in proportion to the page. By day, or between days, to all rows of the customer,
-        of the account, or that there are: some 0.1 s for a million. An index of the days would have each
-        new invoice change another page of it: a fifth of what recording one takes.
+        By id it takes time in proportion to the page. By day, or between days, it takes time in proportion to
+        all rows of the customer, of the account, or of the table: some 0.1 s for a million. With an index of
+        the days, each new invoice would change another page: a fifth of the cost of recording one.
         """
         return self._page(query, owner, self._columns)
 
@@ -113,7 +114,7 @@ class Listing:
 
 
 def _customers(query: ListQuery, owner: str | None) -> str | None:
-    """Those whose rows are asked for; None where all are."""
+    """SQL for the customers whose rows are asked for; None for all."""
     conditions = []
     if query.customer_id is not None:
         conditions.append("id = :customer_id")

@@ -1,4 +1,4 @@
-"""Attempts to sign in: after some failures the next must wait, ever longer, up to a minute.
+"""Attempts to sign in: after some failures the next must wait, longer each time, up to a minute.
 
 They are counted by user and by client address, in accounts.db, so that all HTTP processes count together.
 """
@@ -34,28 +34,28 @@ class Limit(NamedTuple):
         return min(2.0 ** min(beyond, 30), self.longest) if beyond >= 0 else 0.0
 
 
-# A user must get in although others try under the same name, so the wait stays short.
+# A user must get in even while others try under the same name, so the wait stays short.
 BY_USER = Limit(free=5, longest=30)
-BY_ADDRESS = Limit(free=20, longest=60)  # an address may be that of many users
-BY_SITE = Limit(free=60, longest=60)  # who has an IPv6 /48 has 65,536 networks to come from
+BY_ADDRESS = Limit(free=20, longest=60)  # many users may share an address
+BY_SITE = Limit(free=60, longest=60)  # the owner of an IPv6 /48 has 65,536 networks
 
 
 class LoginAttempts:
-    """Who tried to sign in lately, and failed. All of it runs in a transaction."""
+    """Recent failed attempts to sign in. Every method runs in a transaction."""
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
         self._database = database
         self._clock = clock
 
     def wait(self, username: str, address: str) -> float:
-        """How many seconds an attempt has to wait; changes nothing."""
+        """How many seconds an attempt must wait; changes nothing."""
         now = self._clock()
         return max(self._wait(origin, limit, now) for origin, limit in _origins(username, address).items())
 
     def begin(self, username: str, address: str) -> float:
-        """Answer 0 and count a failure, before anything is checked; or answer the seconds to wait first.
+        """Answer 0 and count a failure before anything is checked, or answer the seconds to wait first.
 
-        What is counted before can't be outrun by attempts at the same moment.
+        Counting first keeps attempts at the same moment from getting around the limit.
         """
         now = self._clock()
         self._database.execute("DELETE FROM login_attempt WHERE last_at < ?", (now - FORGOTTEN_SECONDS,))
@@ -70,9 +70,9 @@ class LoginAttempts:
         return wait
 
     def succeeded(self, username: str, address: str) -> None:
-        """The attempt that was begun was no failure.
+        """Note that the attempt was no failure.
 
-        The address's earlier ones still count: whoever has one password could guess others between.
+        The address's earlier failures still count: the owner of one password could guess others in between.
         """
         user, *places = _origins(username, address)
         self._database.execute("DELETE FROM login_attempt WHERE origin = ?", (user,))
@@ -91,13 +91,13 @@ class LoginAttempts:
 
 
 def _origins(username: str, address: str) -> dict[str, Limit]:
-    """Whose failures count, the user's first."""
+    """The origins whose failures count, the user first."""
     places = zip(_networks(address), (BY_ADDRESS, BY_SITE), strict=False)
     return {f"user {username}": BY_USER, **{f"from {place}": limit for place, limit in places}}
 
 
 def _networks(address: str) -> list[str]:
-    """The address without a port. Of an IPv6 client, what may all be its own: a /64, and then a /48."""
+    """The address without a port. For an IPv6 client, the networks that it may own: a /64, and then a /48."""
     host, _, port = address.rpartition(":")
     bare = host.strip("[]") if port.isdigit() and (":" not in host or host.startswith("[")) else address
     try:

@@ -19,13 +19,13 @@ from tally.store.errors import StoreError, StoreUnavailable
 from tally.store.nodes import HIGHEST, REMOVED, Node, WrongNumber
 from tally.store.stream import EventStream, texts
 
-WAIT_SECONDS = 5.0  # how long the registry must have stood before a new number is taken
-LEASE_SECONDS = 15.0  # how long a database counts as at work in a place, unless that is said again
+WAIT_SECONDS = 5.0  # how long the registry must have existed before a new number is taken
+LEASE_SECONDS = 15.0  # how long a database counts as at work in a place, unless it renews that
 RENEW_SECONDS = LEASE_SECONDS / 3
-REPLACES = "begun_beside"  # in meta: somebody has begun it in the place of another that had its number
+REPLACES = "begun_beside"  # in meta: begun to replace another database that had its number
 
 _SINCE = "since"
-_WORKED = "at_work_as"  # in meta: under which name it was at work last, and in which place
+_WORKED = "at_work_as"  # in meta: the name and the place where it was last at work
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -53,7 +53,7 @@ class Replaced(StoreError):
 
 
 def place_of_work(directory: Path) -> str:
-    """A text that differs between a Tally in that directory and one in a copy of it, here or elsewhere."""
+    """A text for a Tally in that directory. It differs for a copy of the directory, here or elsewhere."""
     boot = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else os.uname().nodename
     found = os.stat(directory)
     return f"{boot}-{found.st_dev:x}-{found.st_ino:x}"
@@ -70,7 +70,7 @@ def read_nodes(stream: EventStream) -> dict[str, Node]:
 
 
 def at_work(stream: EventStream, database: str) -> float | None:
-    """For how many seconds, at the most, a database counts as at work somewhere; None where it doesn't.
+    """For how many seconds, at most, a database still counts as at work somewhere; None if it doesn't.
 
     Raises RedisError.
     """
@@ -84,24 +84,26 @@ def at_work(stream: EventStream, database: str) -> float | None:
 
 
 def number_of(source: str, known: Mapping[str, Node], heirs: Mapping[str, str]) -> int:
-    """The node whose database has, or had, that name; 0 for an unknown name, as before there were nodes."""
+    """The node whose database has or had that name; 0 for an unknown name, as before there were nodes."""
     formers = {**heirs}
     while source not in known and source in formers:
-        source = formers.pop(source)  # not twice: what Redis has may be anything
+        source = formers.pop(source)  # not twice: Redis may hold anything, even a cycle
     return known[source].number if source in known else 0
 
 
 def remove(stream: EventStream, gone: Mapping[str, Node]) -> None:
-    """Note that these databases are gone for good: their number is free. May be repeated. Raises
-    RedisError."""
+    """Note that these databases are gone for good: their number is free.
+
+    May be repeated. Raises RedisError.
+    """
     told = {name: f"{node.number}:{node.changes + 1} {REMOVED}" for name, node in gone.items()}
     stream.client.hset(stream.beside("nodes"), mapping=told)  # type: ignore[arg-type]
 
 
 class Candidate(NamedTuple):
-    """A standby's database that is to have the number, and its service's address.
+    """A standby's database that may get the number, and its service's address.
 
-    With `lease`, only where the one that has the number has not renewed its lease since.
+    With `lease`, only if the holder of the number has not renewed its lease since.
     """
 
     source: str
@@ -124,9 +126,9 @@ class StillAlive(StoreError):
 
 
 def promote(stream: EventStream, number: int, candidates: Sequence[Candidate]) -> dict[str, str]:
-    """Give these databases the number of the node that they follow: all of them, or none.
+    """Give these databases the number of the node that they follow: all or none.
 
-    Whoever had it is a standby from now on. Answers the registry as it is then. May be repeated. Raises
+    The previous holder is a standby from now on. Answers the registry after that. May be repeated. Raises
     StillAlive or RedisError.
     """
     told = [
@@ -143,13 +145,13 @@ def promote(stream: EventStream, number: int, candidates: Sequence[Candidate]) -
 
 
 class Membership:
-    """A database's number, which it takes, and takes again where Redis has lost it.
+    """Takes a database's number, and takes it again if Redis has lost it.
 
-    `url` tells others where its service is to be found. A new number waits for `wait_seconds`, as others may
-    have told theirs by then. With `place`, it is a lease besides: a copy of the database in another place is
+    `url` tells others the address of its service. A new number waits for `wait_seconds`, so that others can
+    tell theirs first. With `place`, the number is also a lease: a copy of the database in another place is
     refused. Redis may have lost the lease. So a database that was at work in another directory takes it only
     once nobody has had it for LEASE_SECONDS by `clock`: the original would have renewed it by then.
-    `may_replace` tells whose number it may take: nobody's, that of one that is not at work ("idle"), or
+    `may_replace` tells whose number it may take: nobody's, that of a database not at work ("idle"), or
     anybody's ("any"), on a Redis that no other data directory uses.
     """
 
@@ -171,19 +173,19 @@ class Membership:
         self._place = place
         self._take = stream.script("take_number")
         self._clock = clock
-        self._free: tuple[float, float] | None = None  # first and last looked, and nobody was at work
+        self._free: tuple[float, float] | None = None  # the first and last looks that found nobody at work
 
     @property
     def holder(self) -> str:
-        """The database and its number, as those who publish tell it."""
+        """The database and its number, as publishers send it."""
         return f"{self._database.source} {self._database.node}"
 
     def take(self) -> str | None:
-        """Take the number, where another database has not, and keep what is known of all.
+        """Take the number, unless another database has it, and keep the registry.
 
-        Where this one is a standby, as it follows another, or another was promoted in its place: answers
-        which that is, "" where none has the number. Raises WrongNumber, Awaited, AtWorkElsewhere,
-        RedisError or StoreError. To be repeated every RENEW_SECONDS.
+        None once it has the number. A standby, or a primary that was replaced by a promotion, gets the name
+        of the holder instead, "" if there is none. Raises WrongNumber, Awaited, AtWorkElsewhere, RedisError
+        or StoreError. Repeat it every RENEW_SECONDS.
         """
         database, known = self._database, nodes.known_texts(self._database)
         may_replace: str = self._may_replace or ("idle" if self._is_replacement(known) else "")
@@ -225,7 +227,7 @@ class Membership:
         return str(detail.decode(errors="replace")) if what == b"standby" else None
 
     def leave(self) -> None:
-        """End the lease: a copy may be at work from now on, at once if it is made now.
+        """End the lease. From now on a copy may be at work; a copy made now, at once.
 
         May be repeated. Raises RedisError or StoreError.
         """
@@ -237,7 +239,7 @@ class Membership:
                 self._database.set_meta(_WORKED, "")
 
     def _is_moved(self) -> bool:
-        """Whether it was at work in another directory, and may be there still."""
+        """Whether it was at work in another directory, and may still be."""
         source, _, place = str(self._database.meta(_WORKED) or "").partition(" ")
         is_same = source != self._database.source or _directory(place) == _directory(self._place)
         return not is_same and self._may_replace != "any"
@@ -257,7 +259,7 @@ class Membership:
         now = self._clock()
         first, last = self._free or (now, now)
         if now - last >= LEASE_SECONDS:
-            first = now  # meanwhile somebody can have been at work
+            first = now  # another may have been at work in between
         self._free = (first, now)
         left = max(LEASE_SECONDS - (now - first), 0.0)
         return Awaited(
@@ -267,7 +269,7 @@ class Membership:
         )
 
     def _is_replacement(self, known: Mapping[str, str]) -> bool:
-        """Whether it was begun in the place of another, and has not had its number yet."""
+        """Whether it was begun to replace another, and has not had its number yet."""
         return bool(self._database.meta(REPLACES)) and self._database.source not in known
 
     def _is_at_work(self, left: str, said: str, other: str) -> AtWorkElsewhere:
@@ -299,6 +301,6 @@ class Membership:
 
 
 def _registry(pairs: Sequence[bytes]) -> dict[str, str]:
-    """The databases in an answer, which has the hash as names and values in turn."""
+    """The databases in an answer, which lists the hash's names and values in turn."""
     found = texts(dict(zip(pairs[::2], pairs[1::2], strict=True)))
     return {name: text for name, text in found.items() if name != _SINCE}

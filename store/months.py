@@ -1,4 +1,4 @@
-"""What came in each month: for all accounts, for one, or for a customer."""
+"""The revenue of each month: for all accounts, for one, or for a customer."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,10 +9,10 @@ from tally.store.revenue import CENTS, NO_MONTH, halves, whole
 
 
 class Month(NamedTuple):
-    """Cents, and how many invoices and credits they are of; `month` is a number such as 199703.
+    """Cents, and the number of invoices and credits behind them; `month` is a number such as 199703.
 
-    It is None for an unknown month: of invoices that a release without months counted, or that an event
-    without their date deleted.
+    It is None for an unknown month: for invoices that were counted by a release without months, or deleted by
+    an event without their date.
     """
 
     month: int | None
@@ -22,9 +22,9 @@ class Month(NamedTuple):
 
 
 class Months:
-    """The months in one accounts.db, ascending, an unknown month last. Their cents come to the total.
+    """The months in one accounts.db, ascending, an unknown month last. Their cents sum up to the total.
 
-    With `owner`, as if there were no accounts but that user's.
+    With `owner`, only of that user's accounts.
     """
 
     def __init__(self, database: Database, owner: str | None = None) -> None:
@@ -64,10 +64,10 @@ class Months:
         return _with_the_rest(self._rows(_OF_CUSTOMER, ids), total[0][0])
 
     def of_each(self, ids: Sequence[int], last: int, number: int) -> dict[int, list[int]]:
-        """Cents of each account in the `number` months up to `last`, which is counted from the year 0 on.
+        """Cents of each account in the `number` months up to `last`, which counts months from the year 0.
 
-        Reads those rows by their key, and the recent ones, of which there are 10,000 at most. Whose the
-        accounts are isn't looked at.
+        Reads those rows by their key, and the recent rows, 10,000 at most. The accounts' owners are not
+        checked.
         """
         first = last - number + 1
         cents = {id: [0] * number for id in ids}
@@ -89,7 +89,7 @@ class Months:
 
 
 def _numbered(month: int) -> int:
-    """A month that is counted from the year 0 on, as a number such as 199703."""
+    """A month counted from the year 0, as a number such as 199703."""
     return month // 12 * 100 + month % 12 + 1
 
 

@@ -1,8 +1,8 @@
 """Nodes: Tallys with data directories of their own, that share a stream.
 
-Each has a number, which says what ids it gives: see ids. A customer, invoice, credit or account is changed at
-the node that gave its id. Which database has which number is kept in Redis (see membership). Each database
-keeps what it has read of that.
+Each has a number, which decides the ids that it gives: see ids. A customer, invoice, credit or account is
+changed at the node that gave its id. A registry in Redis tells which database has which number (see
+membership). Each database keeps a copy of the registry as it last read it.
 """
 
 import re
@@ -16,22 +16,22 @@ from tally.store.errors import Misdirected, NotFound, StoreError
 from tally.store.ids import given, is_in_block, node_of, numbered
 from tally.store.outbox import Outbox
 
-HIGHEST = 9006  # so that every id is below 2^53, as JavaScript wants it
+HIGHEST = 9006  # keeps every id below 2^53, which JavaScript needs
 
-KNOWN = "nodes"  # in meta, as JSON: from database to what `Node.parse` reads
-FOLLOWS = "follows"  # in meta: it is a standby's, and writes nothing of its own
-UNTOLD = "untold"  # in meta, as JSON, of a standby's: see `untold`
-DIFFERS = "differs_from_primary"  # in meta, of a standby's: it has something that the primary has not
-REMOVED = "removed"  # in the place of the address
-STANDBY = "standby"  # before the address
+KNOWN = "nodes"  # in meta, as JSON: from database to text for `Node.parse`
+FOLLOWS = "follows"  # in meta of a standby's database, which writes nothing of its own
+UNTOLD = "untold"  # in meta of a standby's, as JSON: see `untold`
+DIFFERS = "differs_from_primary"  # in meta of a standby's: it has something that the primary lacks
+REMOVED = "removed"  # replaces the address
+STANDBY = "standby"  # stands before the address
 _NODE = re.compile(r"([0-9]{1,4}):([0-9]{1,15})(?: (.*))?")
 
 
 class Node(NamedTuple):
-    """What is known of a database: its node's number, and its service's address, "" where that isn't told.
+    """A database's registration: its node's number, and its service's address, "" if unknown.
 
-    One that `is_removed` is gone for good, one that `is_standby` follows the one that has the number.
-    `changes` counts how often this was changed.
+    `is_removed`: it is gone for good. `is_standby`: it follows the one that has the number. `changes` counts
+    how often the registration was changed.
     """
 
     number: int
@@ -42,7 +42,7 @@ class Node(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Node | None":
-        """Read a value of `{stream}:nodes`; None for what Tally has not written."""
+        """Read a value of `{stream}:nodes`; None if Tally did not write it."""
         found = _NODE.fullmatch(text)
         if found is None or int(found[1]) > HIGHEST:
             return None
@@ -53,7 +53,7 @@ class Node(NamedTuple):
 
     @property
     def has_number(self) -> bool:
-        """Whether it is the one that gives the ids of its number."""
+        """Whether it is the database that gives the ids of its number."""
         return not (self.is_removed or self.is_standby)
 
 
@@ -62,9 +62,9 @@ class WrongNumber(StoreError):
 
 
 def assign(database: Database, number: int) -> None:
-    """Have a database give the ids of that node. May be repeated.
+    """Make a database give the ids of that node. May be repeated.
 
-    Raises WrongNumber for one that has given ids of another, or told something.
+    Raises WrongNumber if it has given ids of another node, or published something.
     """
     if database.node == number:
         return
@@ -78,19 +78,19 @@ def assign(database: Database, number: int) -> None:
 
 
 def may_be_assigned(database: Database) -> bool:
-    """Whether a database can become another node's: it has given no ids, and told nothing."""
-    # accounts.db has rows of other nodes too: what it gave ids itself is in its outbox.
+    """Whether a database can become another node's: it has given no ids and published nothing."""
+    # accounts.db has rows of other nodes too: its outbox shows whether it gave ids itself.
     own = database.service != "accounts" and any(given(database, table) for table in numbered(database))
     return not (own or is_in_block(database) or Outbox(database).last())
 
 
 def known_texts(database: Database) -> dict[str, str]:
-    """The registry as this database has last read it: from database to what `Node.parse` reads."""
+    """The registry as this database last read it: from database to text for `Node.parse`."""
     return msgspec.json.decode(database.meta(KNOWN) or "{}", type=dict[str, str])
 
 
 def known_nodes(database: Database) -> dict[str, Node]:
-    """The databases of all nodes, as the database has last heard."""
+    """The databases of all nodes, as this database last heard."""
     return parsed(known_texts(database))
 
 
@@ -108,20 +108,20 @@ def address_of(database: Database, number: int) -> str | None:
 
 
 def follows(database: Database) -> bool:
-    """Whether it is a standby's: it has what the node's own database has told, and writes nothing."""
+    """Whether it is a standby's: it takes in the primary's events, and writes nothing of its own."""
     return bool(database.meta(FOLLOWS))
 
 
 def untold(database: Database) -> dict[str, int]:
-    """The names under which a standby had accepted events, as a primary, that it had not published then.
+    """A standby's names with events that it accepted as a primary, and had not published.
 
-    With the last number that it had published.
+    With each, the last number that it had published.
     """
     return msgspec.json.decode(database.meta(UNTOLD) or "{}", type=dict[str, int])
 
 
 def differs(database: Database) -> bool:
-    """Whether it is a standby's, and has something that its primary has not."""
+    """Whether it is a standby's, and has something that its primary lacks."""
     return follows(database) and bool(database.meta(DIFFERS))
 
 
@@ -139,9 +139,9 @@ def missing(database: Database, kind: str, id: int) -> StoreError:
 
 
 def insist_on_own(database: Database, kind: str, id: int) -> None:
-    """Raise Misdirected for what a known node has given the id of, which alone changes it.
+    """Raise Misdirected if another known node gave the id: only that node changes the row.
 
-    What removed nodes and other programs have told of may be changed anywhere.
+    Rows of removed nodes and of other programs may be changed anywhere.
     """
     error = missing(database, kind, id)
     if isinstance(error, Misdirected):

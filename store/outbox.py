@@ -1,7 +1,7 @@
-"""The outbox: events that are committed together with the change they tell of.
+"""The outbox: events that are committed together with their change.
 
-A row's sequence is contiguous within its database: it is given inside the one write transaction,
-and rolled back with it.
+Sequences are contiguous within a database: a sequence is given inside the write transaction, and rolled back
+with it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -27,7 +27,7 @@ from tally.store.incarnations import (
 from tally.store.lacking import lacking_of
 from tally.store.ranges import Range
 
-MOST_TOGETHER = 10_000  # events that are published in one piece: Redis does nothing else meanwhile
+MOST_TOGETHER = 10_000  # events published in one piece: Redis does nothing else meanwhile
 
 T = TypeVar("T")
 
@@ -50,12 +50,12 @@ CREATE TABLE publication (
 """
 
 
-REQUEST_KEY = "ALTER TABLE outbox ADD COLUMN request_key TEXT;"  # what schemas up to 3 lack
+REQUEST_KEY = "ALTER TABLE outbox ADD COLUMN request_key TEXT;"  # schemas up to 3 lack it
 BY_USER = "ALTER TABLE outbox ADD COLUMN by_user TEXT; ALTER TABLE outbox ADD COLUMN more INTEGER;"  # up to 4
 
 
 class OutboxRow(NamedTuple):
-    """An event as it is to appear on the stream."""
+    """An event as it will appear on the stream."""
 
     sequence: int
     type: str
@@ -65,23 +65,23 @@ class OutboxRow(NamedTuple):
     by: str | None = None
 
     def further(self) -> dict[bytes, str]:
-        """The fields of its entry that not every event has."""
+        """The optional fields of its entry."""
         fields = (TRACE_PARENT_FIELD, REQUEST_KEY_FIELD, BY_FIELD)
         return {name: value for name, value in zip(fields, self[3:], strict=True) if value}
 
 
 class OwnEvent(NamedTuple):
-    """An event of a database's own, and the row that its outbox has, or had, for it."""
+    """A database's own event, and its present or former outbox row."""
 
     row: OutboxRow
     event: Any
 
 
 class Outbox:
-    """The events that a database has to tell under one of its names, in the order of their commits.
+    """The events of a database under one of its names, in the order of their commits.
 
-    By default under the name that it is written to with, as it was when this was made. Numbers are those of
-    the events: see incarnations.
+    By default under the name that was current when this was made. Numbers are those of the events: see
+    incarnations.
     """
 
     def __init__(self, database: Database, incarnation: Incarnation | None = None) -> None:
@@ -89,17 +89,17 @@ class Outbox:
         self._incarnation = incarnation or incarnations(database)[-1]
         self._base = self._incarnation.base
         self._added = 0
-        self._last_row = 0  # of those that were added
-        self._current: tuple[int, Incarnation] | None = None  # in which transaction it was looked for
+        self._last_row = 0  # of the added events
+        self._current: tuple[int, Incarnation] | None = None  # with the transaction that looked it up
 
     @property
     def database(self) -> Database:
-        """The database that it is in."""
+        """The outbox's database."""
         return self._database
 
     @property
     def source(self) -> str:
-        """The source that these events are published as."""
+        """The source name of these events."""
         return self._incarnation.source
 
     @property
@@ -109,14 +109,14 @@ class Outbox:
 
     @property
     def is_written_to(self) -> bool:
-        """Whether new events get this name: the database has begun no other since."""
+        """Whether new events get this name. False once the database has begun another."""
         return self._incarnation.last is None and incarnations(self._database)[-1] == self._incarnation
 
     def add(self, events: Sequence[Event], cause: Cause = UNKNOWN) -> None:
         """Append the events of a request, in the open transaction of their change.
 
-        They get the database's current name: a new one, when it can't know that it holds the newest events of
-        the last.
+        They get the database's current name. If it can't know that it holds that name's newest events, it
+        begins a new name.
         """
         self.begin_if_in_doubt()
         together = len(events) <= MOST_TOGETHER
@@ -139,9 +139,9 @@ class Outbox:
         self._last_row = self._database.last_row_id()
 
     def telling(self, change: Callable[[], T]) -> tuple[T, EventRange | None]:
-        """The answer of `change`, and the events that it adds, in the open transaction.
+        """The answer of `change`, and the events that it added, in the open transaction.
 
-        When it adds none, as nothing is to change, the newest event there is, if any.
+        If it added none, because nothing changed, the newest event, if any.
         """
         before = self._added
         answer = change()
@@ -161,9 +161,9 @@ class Outbox:
         return self._current[1]
 
     def begin_if_in_doubt(self) -> None:
-        """Begin a new name when the last is in doubt. In the transaction, before numbers are given.
+        """Begin a new name if the last one is in doubt. In the transaction, before numbers are given.
 
-        Raises NotInPlace, NotPrimary or NotRenewed when nothing may be published from here.
+        Raises NotInPlace, NotPrimary or NotRenewed if nothing may be published from here.
         """
         if refusal := self._database.refusal():
             raise refusal
@@ -176,7 +176,7 @@ class Outbox:
         return self._rows(Range(sequence + 1, ROOM), limit)
 
     def batch(self, sequence: int, limit: int) -> list[OutboxRow]:
-        """Like `after`, and more where that would cut a request: its events stay together."""
+        """Like `after`, but more if that would cut a request: its events stay together."""
         rows = self.after(sequence, limit)
         if len(rows) == limit:
             last = rows[-1].sequence
@@ -204,18 +204,18 @@ class Outbox:
         return payload
 
     def row(self, sequence: int) -> int:
-        """The row of that event in the table, where events of all names are in the order of their commits."""
+        """The event's row in the table, which has the events of all names in the order of their commits."""
         return self._base + sequence
 
     def last(self) -> int:
-        """The sequence of the newest event there ever was; 0 before the first."""
+        """The sequence of the newest event ever; 0 before the first."""
         if self._incarnation.last is not None:
             return self._incarnation.last
         row: int = self._database.value("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'") or 0
         return min(row - self._base, ROOM - 1) if row > self._base else 0
 
     def first(self) -> int:
-        """The sequence of the oldest event that is still kept, or the one the next event will get."""
+        """The sequence of the oldest kept event, or the one that the next event will get."""
         oldest: int | None = self._database.value(
             "SELECT min(sequence) FROM outbox WHERE sequence > ? AND sequence < ?",
             (self._base, self._base + ROOM),
@@ -223,11 +223,11 @@ class Outbox:
         return self.last() + 1 if oldest is None else oldest - self._base
 
     def published(self) -> int:
-        """The last sequence that Redis was seen to hold; -1 where it lacks some of the name before."""
+        """The last sequence that Redis was seen to hold; -1 if it lacks events of the previous name."""
         return min(max((self._database.meta("published") or 0) - self._base, -1), self.last())
 
     def newest_published(self) -> int:
-        """The sequence of the newest event that is still kept and that Redis was seen to hold; 0 without."""
+        """The sequence of the newest kept event that Redis was seen to hold; 0 without one."""
         newest: int | None = self._database.value(
             "SELECT max(sequence) FROM outbox WHERE sequence > ? AND sequence <= ?",
             (self._base, self._base + max(self.published(), 0)),
@@ -237,7 +237,7 @@ class Outbox:
     def mark_published(self, sequence: int) -> None:
         """Remember how far Redis has got. Not durable: after a crash, Redis itself is asked.
 
-        Where Redis has lost events, they count as published when they are published again, and not before.
+        Events that Redis has lost count as published only once they are published again.
         """
         row = self._base + sequence
         with self._database.relaxed(), self._database.transaction():
@@ -245,9 +245,9 @@ class Outbox:
             self._database.set_meta("published", row)
 
     def restore(self, rows: Sequence[OutboxRow]) -> None:
-        """Take back events that are newer than the newest one, in the transaction that is open.
+        """Take back events that are newer than the newest one, in the open transaction.
 
-        The numbers after them are then given to new events as if nothing had been lost.
+        New events then get the numbers after them, as if nothing had been lost.
         """
         self._database.insert(
             "outbox (sequence, type, payload, trace_parent, request_key, by_user)",
@@ -264,7 +264,7 @@ class Outbox:
         )
 
     def reach(self, last: int) -> None:
-        """Never give the numbers up to `last` again. In the transaction that is open."""
+        """Never give the numbers up to `last` again. In the open transaction."""
         if self._incarnation.last is None:
             raise_sequence(self._database, "outbox", self._base + last)
         else:
@@ -274,9 +274,9 @@ class Outbox:
             )
 
     def withdraw(self, after: int) -> None:
-        """Take the events that follow `after` out. In the transaction that is open.
+        """Remove the events that follow `after`. In the open transaction.
 
-        They are to be told under another name: this one must have ended.
+        They will be published under another name: this one must have ended.
         """
         self._database.execute(
             "DELETE FROM outbox WHERE sequence > ? AND sequence < ?", (self._base + after, self._base + ROOM)
@@ -295,7 +295,7 @@ class Outbox:
     def prune(self, published_before: int, limit: int) -> int:
         """Forget up to `limit` events that were published before that time (seconds); answer how many.
 
-        The last event is kept: by its payload the relay knows that this is the outbox Redis knows.
+        The last event is kept: its payload shows the relay that Redis knows this outbox.
         """
         upto: int | None = self._database.value(
             "SELECT max(sequence) FROM publication WHERE at <= ?", (published_before,)
@@ -314,28 +314,28 @@ class Outbox:
         return pruned
 
     def depth(self) -> int:
-        """How many events wait to be published, under whatever name."""
+        """How many events wait to be published, under any name."""
         return sum(Outbox(self._database, each)._waiting() for each in incarnations(self._database))
 
     def _waiting(self) -> int:
-        """How many of this name wait. Events that the database lacks can't be published any more."""
+        """How many of this name wait. Lost events are not counted: they can't be published any more."""
         first, last = max(self.published(), 0) + 1, self.last()
         lacking = ranges.within(lacking_of(self._database).get(self.source, []), first, last)
         return last - first + 1 - ranges.count(lacking)
 
 
 def last_row(database: Database) -> int:
-    """The row of the newest event, under whatever name; 0 before the first."""
+    """The row of the newest event, under any name; 0 before the first."""
     row: int = database.value("SELECT max(sequence) FROM outbox") or 0
     return row
 
 
 def recorded(database: Database) -> int:
-    """How many events there ever were, under whatever name."""
+    """How many events there ever were, under any name."""
     return sum(Outbox(database, each).last() for each in incarnations(database))
 
 
 def known_of(database: Database) -> dict[str, int]:
-    """Every name that a database had, and the sequence up to which it has its events."""
+    """Every name that a database had, and the sequence up to which it has that name's events."""
     every = (Outbox(database, each) for each in incarnations(database))
     return earlier_sources(database) | {outbox.source: outbox.last() for outbox in every}

@@ -1,12 +1,12 @@
 """The index by which a customer's invoices and credits are found, in parts.
 
-An index by customer alone would change another page for nearly every new invoice, and each page is logged,
-synced and copied. With parts of 262,144 ids each, new invoices change a few pages of the newest part; to
-find a customer's invoices is a lookup in each part. There may be wide gaps between the parts: a database
-that goes on under another name draws its numbers from blocks.
+With an index by customer alone, nearly every new invoice would change another page, and each page is logged,
+synced and copied. With parts of 262,144 ids each, new invoices change a few pages of the newest part. Finding
+a customer's invoices takes a lookup in each part. There may be wide gaps between the parts: a database that
+goes on under another name draws its numbers from blocks.
 
-It pays 10 % from 100,000 invoices on (12.3 µs to record one of a batch, 13.6 by customer alone), and half
-at 1,000,000 (12 and 23): `python -m benchmarks.without parts`.
+It saves 10 % from 100,000 invoices on (12.3 µs to record one of a batch, 13.6 by customer alone), and half at
+1,000,000 (12 and 23): `python -m benchmarks.without parts`.
 """
 
 from typing import Any, Literal
@@ -20,12 +20,12 @@ _PART = f"id >> {_SHIFT}"
 
 
 def schema(table: Table) -> str:
-    """The index."""
+    """The statement that makes the index."""
     return f"CREATE INDEX {table}_by_customer ON {table} ({_PART}, customer_id);"
 
 
 def every_part(table: Table) -> str:
-    """What is to be put before a query of `rows_of`."""
+    """The clause to put before a query of `rows_of`."""
     return (
         f"WITH RECURSIVE part (number) AS (SELECT min(id) >> {_SHIFT} FROM {table} UNION ALL"
         f" SELECT (SELECT min(id) >> {_SHIFT} FROM {table} WHERE id >= (number + 1) << {_SHIFT})"
@@ -34,12 +34,12 @@ def every_part(table: Table) -> str:
 
 
 def rows_of(table: Table) -> str:
-    """Rows by their customers, in no order. "CROSS" keeps SQLite from turning the join round."""
+    """Rows by their customers, unordered. "CROSS" keeps SQLite from swapping the join."""
     return f"part CROSS JOIN {joined(table)}"
 
 
 def joined(table: Table) -> str:
-    """The rows of a part, to be joined behind `part`, and whatever else tells which customers'."""
+    """The rows of a part, to join after `part` and after the tables that choose customers."""
     return f"{table} ON {table}.{_PART} = part.number"
 
 
@@ -59,7 +59,7 @@ def page(
 ) -> list[tuple[Any, ...]]:
     """Up to `limit` rows with ids beyond `bound`, in order, part by part.
 
-    `sql` asks for those of one part: it names `in_part`, and `:bound` and `:limit` as it should.
+    `sql` is a query for one part: it must use `in_part`, `:bound` and `:limit`.
     """
     following = f"SELECT max(id) >> {_SHIFT} FROM {table} WHERE id < ?"
     if not descending:

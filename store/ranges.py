@@ -78,7 +78,7 @@ def shown(ranges: Iterable[Range]) -> str:
 
 
 def parsed(text: str) -> list[Range]:
-    """What `shown` has written. Raises ValueError for anything else."""
+    """Parse text written by `shown`. Raises ValueError for anything else."""
     found = []
     for part in filter(None, text.split(",")):
         first, _, last = part.partition("-")

@@ -1,7 +1,7 @@
-"""The read model of accounts.db, built again beside the one that is shown, and then put in its place.
+"""The read model of accounts.db, built again beside the one in use, and then put in its place.
 
-It is what the events told: the customers, the totals, and the inbox that says which events these are.
-The accounts' own rows, the outbox and the rest of accounts.db exist nowhere else, and stay.
+It has everything that came from events: the customers, the totals, and the inbox that tells which events
+these are. The accounts' own rows, the outbox and the rest of accounts.db exist nowhere else, and stay.
 """
 
 import shutil
@@ -28,7 +28,7 @@ from tally.store.stream import Entry, EventStream
 FOLDER = "rebuild"
 STREAM = "the stream"
 
-_DUE = "rebuild_due"  # in meta of accounts.db, from an earlier release: why it is to be built again
+_DUE = "rebuild_due"  # in meta of accounts.db, from an earlier release: why it must be built again
 _POSITION = "newest_entry"  # in meta of the shadow: the last entry of the stream that is in it
 _TABLES = (
     "customer",
@@ -41,19 +41,19 @@ _TABLES = (
     "inbox_range",
     "inbox_name",
 )
-# In meta of a customers.db, by table: the highest id of a row that was taken over from another system.
+# In meta of a customers.db, by table: the highest id of a row taken over from another system.
 ADOPTED = {"customer": "adopted_customer", "invoice": "adopted_invoice"}
-_CACHE = "PRAGMA cache_size = -131072"  # KiB: what is written all over the table stays in memory
+_CACHE = "PRAGMA cache_size = -131072"  # KiB: keeps pages in memory that are written all over the table
 _CUSTOMERS_AT_ONCE = 1000
 
 _Progress = Callable[[int], None]
 
 
 class Shadow:
-    """An accounts.db in a folder of its own, made to replace what the served one shows.
+    """An accounts.db in a folder of its own, made to replace the read model in use.
 
-    It begins with `base`: STREAM, or the source of a customers.db that is copied first. It keeps how far it
-    has got, so it can be taken up again.
+    It begins with `base`: STREAM, or the source of a customers.db that is copied first. It notes its
+    progress, so the work can go on later.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -68,21 +68,21 @@ class Shadow:
 
     @classmethod
     def at(cls, directory: Path) -> Self:
-        """The one in a data directory, as it was left, or a new one."""
+        """The shadow in a data directory, as it was left, or a new one."""
         try:
             return cls(directory / FOLDER)
         except StoreUnavailable:
             raise
-        except StoreError:  # another release's, perhaps
+        except StoreError:  # perhaps of another release
             _remove(directory / FOLDER)
             return cls(directory / FOLDER)
 
     @classmethod
     def of(cls, live: Database, bases: Sequence[str], stream: EventStream, edited: str = "") -> Self:
-        """The one that was left, or a new one from the first of `bases`.
+        """The shadow that was left, or a new one from the first of `bases`.
 
-        The one that was left is for this accounts.db, from one of `bases`, with the same events `edited`, and
-        from the stream that is there now.
+        An old one is used only if it is for this accounts.db, from one of `bases`, with the same events
+        `edited`, and from the present stream.
         """
         shadow = cls.at(live.path.parent)
         is_for = shadow._database.meta("for") or "", shadow._database.meta("edited") or ""
@@ -98,31 +98,31 @@ class Shadow:
 
     @property
     def base(self) -> str:
-        """What it begins with."""
+        """The base that it begins with."""
         return str(self._database.meta("base") or "")
 
     @property
     def is_begun(self) -> bool:
-        """Whether it has its base; if not, `copy` is to be called."""
+        """Whether it has its base; if not, call `copy`."""
         return self.base == STREAM or bool(self._database.meta("copied"))
 
     @property
     def position(self) -> bytes:
-        """The last entry of the stream that is in here."""
+        """The last entry of the stream that was applied here."""
         return str(self._database.meta(_POSITION) or "0-0").encode()
 
     @property
     def count(self) -> int:
-        """How many entries of the stream are in here."""
+        """How many entries of the stream were applied here."""
         return int(self._database.meta("count") or 0)
 
     @property
     def has_failures(self) -> bool:
-        """Whether there were events whose handling raised: the consumers have to try these again."""
+        """Whether the handling of some events raised: the consumers must try these again."""
         return bool(self._database.meta("failed"))
 
     def copy(self, customers: Database, advance: _Progress) -> None:
-        """Begin with what customers.db holds at one moment. All of it or nothing."""
+        """Begin with a snapshot of customers.db, all of it or nothing."""
         done = 0
         with self._database.relaxed(), self._database.transaction(), customers.snapshot():
             known = known_of(customers)
@@ -147,7 +147,7 @@ class Shadow:
             self._database.set_meta("copied", 1)
 
     def take(self, entries: Sequence[Entry]) -> None:
-        """Apply entries that follow `position`. What can't be applied is passed over, as a dead letter is."""
+        """Apply entries that follow `position`. Skips those that can't be applied, like dead letters."""
         try:
             self._take(entries, _decoded(entries))
         except StoreError:
@@ -180,14 +180,14 @@ class Shadow:
 
     @property
     def _own(self) -> "_Own | None":
-        """What the customers.db knows that this was made from, if it was."""
+        """The knowledge of the customers.db that this was made from, if it was."""
         noted = self._database.meta("own")
         return msgspec.json.decode(noted, type=_Own) if noted else None
 
     def _keep_others(
         self, own: "_Own", entries: Sequence[Entry], named: Mapping[str | EventId, Event]
     ) -> None:
-        """Keep others' events for customers that are replaced: what they did to them is to be done again."""
+        """Keep others' events about replaced customers: their effects must be applied again."""
         kept = [
             (entry.id.decode(), msgspec.msgpack.encode(entry.fields))
             for entry in entries
@@ -202,7 +202,7 @@ class Shadow:
                 self._database.executemany("INSERT OR IGNORE INTO other_event VALUES (?, ?)", kept)
 
     def date_deletions(self, pages: Iterable[Sequence[Entry]]) -> None:
-        """Look for the dates of deleted invoices whose deletions didn't tell them. May be repeated."""
+        """Find the dates of deleted invoices whose deletions had no date. May be repeated."""
         for entries in pages:
             undated = {id: rest for id, *rest in self._database.rows("SELECT * FROM undated")}
             if not undated:
@@ -230,13 +230,13 @@ class Shadow:
             self._database.execute("DELETE FROM other_event")
 
     def has_seen(self, source: str, wanted: Range) -> bool:
-        """Whether these events of a source were on the stream, all of them."""
+        """Whether all of these events of a source were on the stream."""
         return any(
             held.first <= wanted.first and wanted.last <= held.last for held in self._seen.get(source, [])
         )
 
     def vanishing(self, live: Database) -> int:
-        """How many customers are shown in `live`, and to be replaced, of which there is no trace in here."""
+        """How many customers shown in `live` would be replaced, but are unknown here."""
         is_replaced = self._own.replaces("shown.id") if self._own else "true"
         live.execute("ATTACH ? AS shadow", (str(self._database.path),))
         try:
@@ -245,14 +245,14 @@ class Shadow:
             live.execute("DETACH shadow")
 
     def take_place_in(self, live: Database) -> None:
-        """Become what `live` shows, in the transaction that is open there.
+        """Replace the read model of `live`, in the transaction that is open there.
 
-        Made from a customers.db, it replaces what that knows, and nothing else: the rest is taken over first.
+        If made from a customers.db, it replaces only that one's customers: the rest is copied here first.
         """
         live.execute(_CACHE)
         if self._own:
             self._apply_others(Inbox(live))
-        # They would keep the totals row by row, and SQLite from copying page by page.
+        # Triggers would update totals row by row, and keep SQLite from copying page by page.
         triggers = live.rows(
             "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'customer'"
         )
@@ -282,25 +282,25 @@ class Shadow:
         live.execute("DELETE FROM meta WHERE key = ?", (_DUE,))
 
     def discard(self) -> None:
-        """Leave nothing behind."""
+        """Delete it, with its folder."""
         self._database.close()
         _remove(self._folder)
 
 
 class _Own(msgspec.Struct, frozen=True):
-    """What a customers.db knows: the sources that it has been, the numbers that its customers got."""
+    """A customers.db's knowledge: its own sources, and the numbers given to its customers."""
 
     sources: list[str]
     given: list[Range]
     adopted: dict[str, int] = {}
-    """The highest ids that another system had given, by table: its own events tell of these rows."""
+    """By table, the highest ids given by another system, whose own events tell of these rows."""
 
     def is_of(self, name: str | EventId) -> bool:
-        """Whether it has published the event of that name."""
+        """Whether it published the event of that name."""
         return isinstance(name, EventId) and name.source in self.sources
 
     def has_adopted(self, name: str | EventId, event: Event) -> bool:
-        """Whether the event tells of a row that was taken over with its id, and so is in here."""
+        """Whether the event is about a row that was taken over with its id, and so is here."""
         if isinstance(name, EventId):
             return False
         if isinstance(event, events.CustomerCreated):
@@ -308,7 +308,7 @@ class _Own(msgspec.Struct, frozen=True):
         return isinstance(event, events.InvoiceCreated) and event.id <= self.adopted.get("invoice", 0)
 
     def has(self, event: Event) -> bool:
-        """Whether the event is about a customer of its own."""
+        """Whether the event is about one of its own customers."""
         if isinstance(event, events.CustomerCreated | events.CustomerUpdated | events.CustomerDeleted):
             customer: int | None = event.id
         else:
@@ -316,15 +316,15 @@ class _Own(msgspec.Struct, frozen=True):
         return any(each.first <= customer <= each.last for each in self.given if customer is not None)
 
     def replaces(self, column: str) -> str:
-        """A condition in SQL: whether a customer of that number is its own."""
+        """An SQL condition: whether a customer with that number is its own."""
         stretches = [f"{column} BETWEEN {first} AND {last}" for first, last in self.given]
         return f"({' OR '.join(stretches) or 'false'})"
 
 
 def _taking_over(own: _Own) -> Iterator[str]:
-    """Statements that copy into the shadow what the live database has from other sources."""
+    """Statements that copy the live database's rows of other sources into the shadow."""
     is_others, of_others = f"NOT {own.replaces('id')}", f"NOT {own.replaces('customer_id')}"
-    for table in ("customer_month", "recent_month"):  # before the customers: a trigger adds what they have
+    for table in ("customer_month", "recent_month"):  # before the customers: a trigger adds their months
         yield f"INSERT OR IGNORE INTO shadow.{table} SELECT * FROM main.{table} WHERE {of_others}"
     yield f"INSERT OR IGNORE INTO shadow.customer SELECT * FROM main.customer WHERE {is_others}"
     yield f"INSERT OR IGNORE INTO shadow.customer_name SELECT * FROM main.customer_name WHERE {is_others}"
@@ -332,7 +332,7 @@ def _taking_over(own: _Own) -> Iterator[str]:
         "INSERT OR IGNORE INTO shadow.updated"
         f" SELECT * FROM main.updated WHERE kind = 'customer' AND {is_others}"
     )
-    recent = (  # the rest of what an account has, the trigger adds
+    recent = (  # the trigger adds the rest of an account's total
         "FROM main.customer JOIN main.recent_month ON customer_id = id"
         f" WHERE account_id IS NOT NULL AND NOT deleted AND {is_others}"
     )
@@ -345,13 +345,13 @@ def _taking_over(own: _Own) -> Iterator[str]:
         f" SELECT account_id, month, sum(cents), sum(invoices), sum(credits) {recent} GROUP BY 1, 2"
         f" ON CONFLICT DO UPDATE SET {ADD}"
     )
-    sources = ", ".join(f"'{source}'" for source in own.sources)  # hexadecimal digits, behind the service
+    sources = ", ".join(f"'{source}'" for source in own.sources)  # hexadecimal digits, after the service
     yield f"INSERT INTO shadow.inbox_range SELECT * FROM main.inbox_range WHERE source NOT IN ({sources})"
     yield "INSERT INTO shadow.inbox_name SELECT * FROM main.inbox_name"
 
 
 def due(live: Database) -> str | None:
-    """Why somebody has to build the read model again, if so."""
+    """Why the read model must be built again; None if it need not be."""
     noted: str | None = live.meta(_DUE)
     return noted
 
@@ -403,7 +403,7 @@ SELECT count(*) FROM main.customer shown WHERE account_id IS NOT NULL AND NOT de
 
 
 def _undated(came: Iterable[Event]) -> Iterator[tuple[int, int, int]]:
-    """Deletions that don't tell the date of the invoice: of which, whose, and how much."""
+    """Deletions without the invoice's date: the invoice, its customer and its cents."""
     for event in came:
         if isinstance(event, events.InvoiceDeleted) and not (event.purchase_date or event.last_date):
             cents = event.purchase_price_cents if event.last_price_cents is None else event.last_price_cents
@@ -422,7 +422,7 @@ def _decoded(entries: Sequence[Entry]) -> dict[str | EventId, Event]:
 
 
 def _with(seen: Mapping[str, Sequence[Range]], entries: Iterable[Entry]) -> dict[str, list[Range]]:
-    """The sequences that are in `seen` or have these entries."""
+    """The sequences in `seen` and those of these entries."""
     grown = {source: list(ranges) for source, ranges in seen.items()}
     for entry in entries:
         if isinstance(name := entry.event_name, EventId):
@@ -432,4 +432,4 @@ def _with(seen: Mapping[str, Sequence[Range]], entries: Iterable[Entry]) -> dict
 
 def _remove(folder: Path) -> None:
     (folder / accounts.FILE).unlink()
-    shutil.rmtree(folder, ignore_errors=True)  # a look at the database makes files beside it
+    shutil.rmtree(folder, ignore_errors=True)  # reading the database makes files beside it

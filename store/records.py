@@ -1,4 +1,4 @@
-"""The rows of customers.db: customers, invoices and credits, new, recorded, and as they are to become."""
+"""The rows of customers.db: customers, invoices and credits, as new, recorded and changed ones."""
 
 from datetime import date
 from typing import Any
@@ -19,7 +19,7 @@ class NewCustomer(Struct, frozen=True):
 
 
 class NewInvoice(Struct, frozen=True):
-    """An invoice to be recorded; the amount in cents. `reference` is what the user's own system calls it."""
+    """An invoice to record; the amount in cents. `reference` is its name in the user's own system."""
 
     customer_id: Id
     purchase_date: date
@@ -28,7 +28,7 @@ class NewInvoice(Struct, frozen=True):
 
 
 class NewCredit(Struct, frozen=True):
-    """A credit to be recorded, of so many cents, for a customer, or for one of its invoices."""
+    """A credit to record, of so many cents, for a customer or for one of its invoices."""
 
     customer_id: Id
     credit_date: date
@@ -162,7 +162,7 @@ def shown(row: Customer | Invoice | Credit) -> dict[str, Any]:
 
 
 def beginning(database: Database, row: Customer | Invoice) -> Happening:
-    """How a row began that has not been changed since."""
+    """How an unchanged row began."""
     kind = _kind(row)
     by = database.value(f"SELECT created_by FROM {kind} WHERE id = ?", (row.id,))
     return Happening(f"{kind.title()}Created", row.created_date, by, None, shown(row))
@@ -176,7 +176,7 @@ def note(
     before: Customer | Invoice | Credit | None,
     after: Customer | Invoice | Credit | None,
 ) -> None:
-    """Note in the history `of` a row what an event did to it, or to one of its credits."""
+    """Note an event that changed a row or one of its credits, in the history `of` the row."""
     rows = (None if row is None else shown(row) for row in (before, after))
     change = Happening(type(event).__name__, rfc3339(event.happened), by, *rows)
     History(database, _kind(of)).note(of.id, beginning(database, of), change)

@@ -1,4 +1,4 @@
-"""Connections to Redis: who waits on one can say so, and it is given up where its server has changed."""
+"""Connections to Redis: they announce each wait, and are closed if their server has changed."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,15 +11,15 @@ from tally.redis_url import RedisUrl
 from tally.store.redis_finder import Find
 from tally.store.unix_socket import short_path
 
-CONNECT_SECONDS = 60.0  # the longest that it takes to look up a name and to find none of its hosts
+CONNECT_SECONDS = 60.0  # the longest time to look up a name and find none of its hosts
 
 _ANOTHER_IS_MEANT = ("READONLY", "MASTERDOWN", "NOREPLICAS", "UNBLOCKED", "MOVED", "CLUSTERDOWN")
-"""What a server says that no longer takes writes, has just become a replica, or has given the stream away."""
+"""Errors of a server that takes no more writes, has become a replica, or has given the stream away."""
 
 _NO_NAME = "can't run this command or subcommand"
 
 Expect = Callable[[float], object]
-"""Called with how many seconds a wait may take when it begins, and with 0 when it is over."""
+"""Called when a wait begins, with the most seconds that it may take, and with 0 when it is over."""
 
 
 def kind_for(url: RedisUrl) -> "type[redis.connection.AbstractConnection]":
@@ -28,10 +28,10 @@ def kind_for(url: RedisUrl) -> "type[redis.connection.AbstractConnection]":
 
 
 class _Watched:
-    """What each kind does besides; to come first among its bases.
+    """The additions to each kind of connection. Must be the first base class.
 
-    A server that was demoted leaves connections open, and refuses each command. Such a connection is closed
-    here, so that the next command looks up anew who has the name now, or is behind the proxy.
+    A demoted server leaves connections open, and refuses each command. Such a connection is closed here, so
+    that the next command looks up the server again, by its name or behind the proxy.
     """
 
     socket_timeout: Any
@@ -65,7 +65,7 @@ class _Watched:
         try:
             return super().read_response(*arguments, **options)  # type: ignore[misc]
         except redis.ResponseError as error:
-            if _NO_NAME in str(error):  # 6.2 doesn't name the command that a script may not run
+            if _NO_NAME in str(error):  # 6.2 doesn't name the command that was denied in a script
                 raise NoPermissionError(f"{error} (`check` names the rights that are missing)") from error
             if any(word in _said(error) for word in _ANOTHER_IS_MEANT):
                 self.disconnect()  # type: ignore[attr-defined]
@@ -75,7 +75,7 @@ class _Watched:
 
 
 def _said(error: redis.ResponseError) -> str:
-    """An error with its first word, which redis-py takes off where it knows it; within a script it stays."""
+    """An error with its first word. redis-py removes a word that it knows, but not within a script."""
     return f"{error.status_code or ''} {error}"
 
 

@@ -1,7 +1,8 @@
 """Finds the server that has the stream: each new connection asks here for its address.
 
-With sentinels it is the primary that they name, in a cluster the node that has the stream's slot. Where that
-changes, connections to the old one break, or are given up (`redis_connection`); new ones find the new one.
+With sentinels it is the primary that they name; in a cluster, the node that has the stream's slot. If the
+server changes, connections to the old one break or are closed (`redis_connection`), and new ones find the new
+one.
 """
 
 import time
@@ -15,20 +16,20 @@ from redis.retry import Retry
 
 from tally.redis_url import Host, RedisUrl
 
-SHORTEST_SECONDS, LONGEST_SECONDS = 0.1, 2.0  # for which one sentinel or node is waited for
+SHORTEST_SECONDS, LONGEST_SECONDS = 0.1, 2.0  # how long to wait for one sentinel or node
 
 Find = Callable[[], Host]
-"""Answers where a connection is to go. Blocks, and raises RedisError where nobody can tell."""
+"""Answers a new connection's address. Blocks; raises RedisError if nobody can tell."""
 
 
 class WronglySet(redis.ConnectionError):
-    """Somebody answers, and says that the URL can't be right; the message says what to set."""
+    """An answer shows that the URL is wrong; the message says what to set."""
 
 
 def finder(url: RedisUrl, key: str, answer_seconds: float) -> Find | None:
-    """What finds the server for `key`, where that isn't simply the one that `url` names.
+    """Finds the server for `key`. None if it is simply the one in `url`.
 
-    All that it asks is waited for `answer_seconds` together, and the last of them a little longer.
+    All questions together take `answer_seconds`, the last one a little longer.
     """
     if url.finder == "sentinel":
         return _Sentinels(url, answer_seconds)
@@ -38,7 +39,7 @@ def finder(url: RedisUrl, key: str, answer_seconds: float) -> Find | None:
 
 
 class _Sentinels:
-    """Asks sentinels, one after the other, for the primary; the last one that answered is asked first."""
+    """Asks sentinels for the primary, one after the other, beginning with the last that answered."""
 
     def __init__(self, url: RedisUrl, seconds: float) -> None:
         self._url = url
@@ -90,7 +91,7 @@ class _Sentinels:
 
 
 class _Cluster:
-    """Asks nodes of a cluster for the key, one after the other; a node without it names the one with it."""
+    """Asks a cluster's nodes for the key, one after the other. A node without it names the one with it."""
 
     def __init__(self, url: RedisUrl, key: str, seconds: float) -> None:
         self._url = url
@@ -126,7 +127,7 @@ class _Cluster:
             except MovedError as moved:
                 host = Host(moved.host.strip("[]?") or host.name, moved.port)
             except AskError:
-                return host  # it has the slot still, and some of its keys
+                return host  # it still has the slot, and some of its keys
             else:
                 return host
             finally:
@@ -136,7 +137,7 @@ class _Cluster:
 
 
 def _patience(url: RedisUrl, seconds: float) -> dict[str, Any]:
-    """How long one of them is waited for: so long that there is time for the others."""
+    """How long to wait for one of them, so that time is left for the others."""
     seconds = max(SHORTEST_SECONDS, min(seconds / len(url.hosts) / 2, LONGEST_SECONDS))
     return {
         "socket_timeout": seconds,

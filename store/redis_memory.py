@@ -1,4 +1,4 @@
-"""How much memory the Redis of the stream uses, and how much of it the stream has."""
+"""The memory that the stream's Redis uses, and the stream's part of it."""
 
 from typing import Any
 
@@ -7,13 +7,13 @@ from msgspec import Struct
 
 from tally.store.stream import EventStream
 
-_SAMPLES = 5  # nodes of the stream that Redis looks at, and takes for all: so it answers at once
+_SAMPLES = 5  # Redis samples so many of the stream's nodes, and so answers at once
 
 
 class Memory(Struct, frozen=True):
-    """Bytes: all that is used, at most how much may be (None: no limit), and what the stream has, estimated.
+    """In bytes: the used memory, its limit (None: no limit), and the stream's estimated part.
 
-    What Redis does not tell this user is None too; `limit_is_known` says which of both it is.
+    A figure that Redis denies this user is None, too; `limit_is_known` tells the two apart.
     """
 
     used: int | None = None
@@ -23,7 +23,7 @@ class Memory(Struct, frozen=True):
 
 
 def memory_of(stream: EventStream) -> Memory:
-    """Ask Redis, which needs no time for it, however large the stream is. Raises RedisError."""
+    """Ask Redis. It answers at once, however large the stream is. Raises RedisError."""
     told: Any = _allowed(lambda: stream.client.info("memory")) or {}
     usage: Any = _allowed(lambda: stream.client.memory_usage(stream.key, samples=_SAMPLES))
     return Memory(
@@ -35,7 +35,7 @@ def memory_of(stream: EventStream) -> Memory:
 
 
 def _allowed(ask: Any) -> Any:
-    """What Redis answers; None where the user lacks the right to ask."""
+    """The answer of Redis; None if the user lacks the right to ask."""
     try:
         return ask()
     except redis.exceptions.NoPermissionError:

@@ -1,4 +1,4 @@
-"""Dead letters that are redriven, many at a time, and what comes of them."""
+"""Redrives dead letters, many at a time, and tells the outcome."""
 
 import time
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ _LOOK_SECONDS = 0.1
 
 
 class Outcome(NamedTuple):
-    """What came of letters that were to be redriven; so many were `gone` already.
+    """The outcome of redriving letters; so many were `gone` already.
 
-    `failed` has, by the id of each letter that failed again, the letter that it is now. `waiting` were not
-    tried yet. `refused` has the reasons, by id, of those that no group would try.
+    `failed` has the new letters of those that failed again, by their old ids. `waiting` were not tried yet.
+    `refused` has the reasons, by id, for letters that no group would try.
     """
 
     applied: list[DeadLetter]
@@ -24,7 +24,7 @@ class Outcome(NamedTuple):
 
 
 def redrive(letters: DeadLetters, chosen: Sequence[DeadLetter], seconds: float) -> Outcome:
-    """Redrive these to the groups that failed, and wait up to `seconds` for what comes of it.
+    """Redrive letters to the groups that failed, and wait up to `seconds` for the outcome.
 
     May be repeated: each event counts once. Raises RedisError.
     """
@@ -44,7 +44,7 @@ def redrive(letters: DeadLetters, chosen: Sequence[DeadLetter], seconds: float) 
 
 
 def _wait(letters: DeadLetters, orders: list[Order], seconds: float) -> list[Order]:
-    """Wait until the orders are carried out; answer those that are not, after a while."""
+    """Wait until the orders are carried out, `seconds` at most; answer those that are not."""
     waiting, deadline = letters.not_carried_out(orders), time.monotonic() + seconds
     while waiting and time.monotonic() < deadline:
         time.sleep(_LOOK_SECONDS)

@@ -1,6 +1,6 @@
-"""What users' own systems call their invoices and credits: unique in an account, each kind for itself.
+"""References: names of invoices and credits in users' own systems. Unique by account and kind.
 
-The code that records rows checks it, in the same transaction. No index of SQLite's could, as customers move
+The code that records rows checks this in the same transaction. An SQLite index can't, because customers move
 between accounts.
 """
 
@@ -18,14 +18,14 @@ from tally.store.records import NewCredit, NewInvoice
 
 
 def schema(table: Table) -> str:
-    """The index by which references are found; most rows have none."""
+    """The statement that makes the index of references; most rows have none."""
     return f"CREATE INDEX {table}_by_reference ON {table} (reference) WHERE reference IS NOT NULL;"
 
 
 def insist_on_new(database: Database, table: Table, new: Sequence[NewInvoice | NewCredit]) -> None:
     """Check the references of new rows, before they are recorded.
 
-    Raises ReferenceTaken, or RepeatedReference where two of them have the same.
+    Raises ReferenceTaken, or RepeatedReference if two of them have the same.
     """
     named: dict[int, NewInvoice | NewCredit] = {
         index: each for index, each in enumerate(new) if each.reference is not UNSET
@@ -53,7 +53,7 @@ def _insist_on_none_twice(accounts: Mapping[int, int], named: Mapping[int, NewIn
 
 
 def insist_on_move(database: Database, customer_id: int, account_id: int) -> None:
-    """Raise MoveRefused where the account has a reference that an invoice or a credit of the customer has."""
+    """Raise MoveRefused if a reference of the customer's invoices or credits is taken in the account."""
     for table in _SAME:
         for reference, own, other in database.rows(_SAME[table], (customer_id, account_id)):
             raise MoveRefused(

@@ -1,13 +1,13 @@
-"""What the invoices and credits of each customer come to, in all and month by month.
+"""The revenue of each customer, invoices less credits, in all and by month.
 
-There are large tables by customer, and a small one for recent rows. A batch of invoices is for customers
-all over the large tables: added there, nearly every invoice would write a page or two. In the small table
-they share its pages. Once it has grown to a tenth of the file, a stretch of it is added to the large tables
-in the order of the customers' ids, many to a page.
+There are large tables by customer, and a small one for recent rows. A batch's customers are all over the
+large tables: added there, nearly every invoice would write a page or two. In the small table they share
+pages. Once it has grown to a tenth of the file, a stretch of it is added to the large tables in the order of
+the customers' ids, many to a page.
 
-The small table pays from a few thousand customers on. At 20,000 an invoice costs 5 µs with it and 18
-without, at 100,000 it is 6 and 28: `python -m benchmarks.without recent_month`. The checks for sums beyond
-64 bits are needed at any size, as a customer may be invoiced any amount; the indexes make them a lookup for
+The small table is worth it from a few thousand customers on. At 20,000 an invoice costs 5 µs with it and 18
+without; at 100,000, 6 and 28: `python -m benchmarks.without recent_month`. Sums beyond 64 bits must be
+checked for at any size, because a customer may be invoiced any amount. The indexes make this one lookup for
 each batch.
 """
 
@@ -16,13 +16,13 @@ from datetime import date
 
 from tally.store.database import Database, numbers
 
-MOST_RECENT = 250_000  # rows, and more where the file is large; beyond, more are settled than come
+MOST_RECENT = 250_000  # rows, or more in a large file; beyond it, more are settled than come
 SETTLED_AT_ONCE = 10_000
 RECENT_PER_PAGE = 16  # rows, for each page of the file: about a tenth of what it holds
-NO_MONTH = 0  # of what nobody told the date of
+NO_MONTH = 0  # of amounts without a date
 
-_SAFE = 2**61  # cents: a sum up to here can have any small recent rows added
-SMALL = 2**45  # cents of a recent row: one for every month, and _SAFE, fit into a column together
+_SAFE = 2**61  # cents: any small recent rows can be added to a sum up to here
+SMALL = 2**45  # cents of a recent row: such rows for every month, plus _SAFE, fit into a column
 
 _MONTHS = """
     month INTEGER NOT NULL,
@@ -31,11 +31,11 @@ _MONTHS = """
     credits INTEGER NOT NULL,
 """
 
-# For two indexes that are nearly always empty. They tell which customers' sums might not fit any more.
+# For two indexes that are nearly always empty. They list the customers whose sums might not fit any more.
 _IS_LARGE = f"cents NOT BETWEEN -{SMALL} AND {SMALL}"
 IS_HUGE = f"cents NOT BETWEEN -{_SAFE} AND {_SAFE}"
 
-# `month` is a number such as 199703. What has none is the rest of `customer.revenue_cents`.
+# `month` is a number such as 199703. Cents without a month are the rest of `customer.revenue_cents`.
 SCHEMA = f"""
 CREATE TABLE customer_month (
     customer_id INTEGER NOT NULL, {_MONTHS} PRIMARY KEY (customer_id, month)
@@ -49,7 +49,7 @@ CREATE TABLE recent_month (
 CREATE INDEX large_recent_month ON recent_month (customer_id) WHERE {_IS_LARGE};
 """
 
-# What a customer's revenue is, in a query of `customer`.
+# A customer's revenue, in a query of `customer`.
 CENTS = (
     "(revenue_cents"
     " + coalesce((SELECT sum(cents) FROM recent_month WHERE recent_month.customer_id = customer.id), 0))"
@@ -60,10 +60,10 @@ ADD = (
     " credits = credits + excluded.credits"
 )
 
-_HIGHEST = 2**63 - 1  # what a column holds
+_HIGHEST = 2**63 - 1  # the most that a column holds
 
 Row = tuple[int, int, int, int, int]
-"""A customer or an account, the month, cents, and how many invoices and credits these are of."""
+"""A customer or an account, the month, cents, and the number of invoices and of credits."""
 
 
 def halves(column: str) -> str:
@@ -72,7 +72,7 @@ def halves(column: str) -> str:
 
 
 def whole(high: int, low: int) -> int:
-    """The sum of which these are the `halves`."""
+    """The sum from its `halves`."""
     return (high << 32) + low
 
 
@@ -83,11 +83,11 @@ class Earned:
         self.rows: list[Row] = []
 
     def invoice(self, customer: int, day: date | None, cents: int, count: int) -> None:
-        """So many invoices more, or fewer, that come to so many cents more, or fewer."""
+        """Add a change of the number of invoices and of their cents; both may be negative."""
         self.rows.append((customer, month_of(day), cents, count, 0))
 
     def credit(self, customer: int, day: date, cents: int, count: int) -> None:
-        """So many credits more, or fewer, that come to so many cents more, or fewer."""
+        """Add a change of the number of credits and of their cents; both may be negative."""
         self.rows.append((customer, month_of(day), -cents, 0, count))
 
 
@@ -97,7 +97,7 @@ def month_of(day: date | None) -> int:
 
 
 class Revenue:
-    """The customers' revenue in one accounts.db. All calls belong into the transaction that is open."""
+    """The customers' revenue in one accounts.db. All calls belong in the open transaction."""
 
     def __init__(
         self,
@@ -110,17 +110,17 @@ class Revenue:
         self._most_recent = most_recent
         self._per_page = recent_per_page
         self._at_once = at_once
-        self._added = 0  # rows, since the last look
-        self._uncounted = 0  # rows, since they were counted last
-        self._counts_again = 0  # after so many
+        self._added = 0  # rows since the last check
+        self._uncounted = 0  # rows since the last count
+        self._counts_again = 0  # count again after so many
         self._is_full = False
-        self._settled = -1  # the customer up to whom the present round has come
+        self._settled = -1  # the last customer that the present round has settled
 
     def add(self, earned: Earned) -> list[Row]:
-        """Add rows of customers, and answer the same as rows of their accounts, several of a month perhaps.
+        """Add rows of customers, and answer them as rows of their accounts, perhaps several for a month.
 
         Customers without an account, and deleted ones, are left out of the answer. Raises OverflowError for a
-        revenue beyond 64 bits, and has changed nothing then.
+        revenue beyond 64 bits; then nothing was changed.
         """
         rows = sorted(earned.rows)
         large = {id for (id,) in self._database.rows(LARGE_IDS)}
@@ -133,7 +133,7 @@ class Revenue:
                 self._insist_on_room(id, [row for row in rows if row[0] == id])
         self._database.insert("recent_month", rows, f"ON CONFLICT DO UPDATE SET {ADD}")
         self._added += len(rows)
-        if 2 * self._added >= self._at_once:  # settles twice as many as came: the small table shrinks
+        if 2 * self._added >= self._at_once:  # settles twice as many as came, so the small table shrinks
             self._settle_some()
         return [
             (account, month, cents, invoices, credits)
@@ -142,11 +142,11 @@ class Revenue:
         ]
 
     def settle(self, customer_id: int) -> None:
-        """Move a customer's recent rows to the large tables. To be called before its account changes."""
+        """Move a customer's recent rows to the large tables. Call it before its account changes."""
         self._settle(customer_id, customer_id)
 
     def _insist_on_room(self, id: int, rows: list[Row]) -> None:
-        self.settle(id)  # then what is added is all that there is in the small table
+        self.settle(id)  # so the small table has only the rows that are added now
         before = self._database.value("SELECT revenue_cents FROM customer WHERE id = ?", (id,)) or 0
         added: Counter[int] = Counter()
         for _, month, cents, *_ in rows:
@@ -171,7 +171,7 @@ class Revenue:
         if not self._is_full:
             return
         last: int | None = self._database.value(_STRETCH, (self._settled, self._at_once))
-        if last is None:  # the round is done: another begins
+        if last is None:  # the round is done: begin another
             self._settled = -1
             last = self._database.value(_STRETCH, (self._settled, self._at_once))
         if last is not None:

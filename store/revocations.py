@@ -10,11 +10,11 @@ from tally.store.copying import sync
 from tally.store.errors import StoreUnavailable
 
 FILE = "revoked.json"
-KEPT_SECONDS = 366 * 86_400  # longer than any token is good
+KEPT_SECONDS = 366 * 86_400  # longer than any token is valid
 
 
 class Revocation(msgspec.Struct, frozen=True):
-    """A user's tokens up to then (seconds) are revoked. The number may become another user's."""
+    """A user's tokens up to that time (seconds) are revoked. Another user may get the number later."""
 
     user: int
     name: str
@@ -30,9 +30,9 @@ class Revocations:
         self._latest: dict[tuple[int, str], int] = {}
 
     def cover(self, user: int, name: str, issued: int) -> bool:
-        """Whether a token issued to a user at that time is revoked. Sees changes of the list at once.
+        """Whether a user's token issued at that time is revoked. Sees changes of the list at once.
 
-        Raises StoreUnavailable where the list can't be read: else a damaged list would let everybody in.
+        Raises StoreUnavailable if the list can't be read: else a damaged list would let everybody in.
         """
         try:
             found = os.stat(self._file)
@@ -49,7 +49,7 @@ class Revocations:
     def add(self, user: int, name: str, now: int) -> None:
         """Revoke a user's tokens up to now. It is on the disk when this returns. May be repeated.
 
-        One at a time: in a transaction of accounts.db. Raises StoreUnavailable or OSError.
+        Only one call at a time: run it in a transaction of accounts.db. Raises StoreUnavailable or OSError.
         """
         kept = [
             each
@@ -64,7 +64,7 @@ class Revocations:
         sync(self._file.parent)
 
     def all(self) -> list[Revocation]:
-        """What is in the list. Raises StoreUnavailable where it can't be read."""
+        """The list. Raises StoreUnavailable if it can't be read."""
         try:
             return msgspec.json.decode(self._file.read_bytes(), type=list[Revocation])
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What the pages' questions to both databases have in common."""
+"""Shared parts of the pages' queries of both databases."""
 
 
 class Cents(int):
@@ -6,9 +6,9 @@ class Cents(int):
 
 
 def contains(column: str, text: str) -> tuple[str, list[str]]:
-    """An SQL condition, and its bindings: the column holds the text, in capitals or not.
+    """An SQL condition and its bindings: the column contains the text, ignoring case.
 
-    SQLite folds the case of ASCII only, so that the text is looked for in each of its cases.
+    SQLite folds only the case of ASCII, so the text is searched in each of its cases.
     """
     cases = {_lower_ascii(case) for case in (text, text.lower(), text.upper(), text.title())}
     return f"({' OR '.join([f'instr(lower({column}), ?)'] * len(cases))})", sorted(cases)

@@ -7,15 +7,15 @@ from contextlib import AbstractContextManager
 from tally.store.revocations import KEPT_SECONDS, Revocation, Revocations
 from tally.store.stream import EventStream
 
-CLOCKS_DIFFER_SECONDS = 120  # at most: by more than half of it `check` finds Redis's clock bad
+CLOCKS_DIFFER_SECONDS = 120  # at most: `check` refuses Redis's clock if it is off by more than half of this
 _AT = re.compile(rb"[0-9]{1,10}")
 _FIELD = re.compile(r"[0-9]{1,19} .+", re.DOTALL)  # a user's number and name
 
 
 class SharedRevocations:
-    """One node's list and the one beside the stream: each is told what the other has. Redis may lose its own.
+    """Syncs one node's list with the one beside the stream, in both directions. Redis may lose its own.
 
-    `locked` gives the lock that is held while the node's list is changed.
+    `locked` gives the lock to hold while the node's list is changed.
     """
 
     def __init__(
@@ -26,8 +26,10 @@ class SharedRevocations:
         self._locked = locked
 
     def exchange(self, now: int) -> None:
-        """Tell Redis what was revoked here, and note here what others have told. May be repeated. Raises
-        RedisError, StoreUnavailable or OSError."""
+        """Tell Redis this node's revocations, and note those of others here.
+
+        May be repeated. Raises RedisError, StoreUnavailable or OSError.
+        """
         key = self._stream.beside("revoked")
         found: dict[bytes, bytes] = self._stream.client.hgetall(key)  # type: ignore[assignment]
         shared = dict(filter(None, (_read(field, at, now) for field, at in found.items())))

@@ -1,7 +1,7 @@
 """The Redis stream of business events: publishing to it once, looking through it, and what is kept beside it.
 
-Every client made here re-sends nothing by itself (redis-py would repeat an XADD or an XREADGROUP
-whose answer was lost, and so publish twice or strand an entry); the callers know what may be repeated.
+The clients made here resend nothing by themselves. redis-py would repeat an XADD or an XREADGROUP whose
+answer was lost, and so publish twice or strand an entry. The callers know what may be repeated.
 """
 
 import hashlib
@@ -27,17 +27,17 @@ from tally.store.redis_connection import Expect, kind_for
 from tally.store.redis_finder import finder
 
 RedisError = redis.RedisError
-"""What every call here raises when Redis is unreachable, too slow, or refuses."""
+"""Raised by every call here when Redis is unreachable, too slow, or refuses."""
 
 BLOCK_MS = 1000  # how long a read waits for new entries
 REPLICAS_MS = 1000  # how long one wait for replicas takes
-LONGEST_NAME = 200  # bytes of an EventId that are kept as they are
+LONGEST_NAME = 200  # bytes: longer EventIds are kept as hashes
 ANSWER_SECONDS = 5.0  # how long any command may take, a blocking read included
 
-_DRIVER = DriverInfo()  # made once: it looks for the release of redis-py, which takes longer than to connect
-_PAGE = 1000  # entries read at a time where the whole stream is looked through
+_DRIVER = DriverInfo()  # made once: looking up redis-py's release takes longer than connecting
+_PAGE = 1000  # entries read at a time when the whole stream is read
 _SCRIPTS = Path(__file__).with_name("scripts")
-_PUT_BEFORE = {  # what scripts share
+_PUT_BEFORE = {  # code that scripts share
     "promote": "registry",
     "take_number": "registry",
     "publish": "entries",
@@ -51,8 +51,8 @@ def connect(
 ) -> redis.Redis:
     """A client that connects at its first command and waits `answer_seconds` for each answer.
 
-    In a cluster it is one of the node that has `key`. `expect` is told of each wait. RESP2, because the
-    shape of its answers is the same in every release from 6.2 on.
+    In a cluster it connects to the node that has `key`. `expect` is told of each wait. It uses RESP2, whose
+    answers have the same shape in every release from 6.2 on.
     """
     parsed = RedisUrl(url)
     return redis.Redis.from_url(
@@ -69,20 +69,20 @@ def connect(
 
 
 def is_missing(error: Exception) -> bool:
-    """Whether `error` tells that the stream or the group is gone, and is to be made again.
+    """Whether `error` tells that the stream or the group is gone, and must be made again.
 
-    UNBLOCKED is what Redis 7 answers a read that was waiting when its stream was deleted.
+    Redis 7 answers UNBLOCKED to a read that was waiting when its stream was deleted.
     """
     return str(error).startswith(("NOGROUP", "UNBLOCKED"))
 
 
 def is_not_held(error: Exception) -> bool:
-    """Whether `error` tells that a database may not publish, as its number is not known to be its own."""
+    """Whether `error` tells that a database may not publish: Redis doesn't know that it has its number."""
     return str(error).startswith("NOTHELD")
 
 
 def entry_time(id: str) -> str | None:
-    """When Redis took the entry, in RFC 3339; an id that another program made up need not be a time."""
+    """When Redis took the entry, in RFC 3339; None for an id beyond all dates, made up by another program."""
     try:
         moment = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=int(id.partition("-")[0]))
     except OverflowError:
@@ -91,9 +91,10 @@ def entry_time(id: str) -> str | None:
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
-    """One entry of the stream, as it was read. One that was deleted meanwhile has no fields.
+    """One entry of the stream, as it was read. A deleted one has no fields.
 
-    `name` is what a dead letter's event is known by, where it has no EventId, whatever was changed in it.
+    `name` is the name of a dead letter's event without an EventId. It stays the same when the event is
+    edited.
     """
 
     id: bytes
@@ -102,9 +103,9 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def event_name(self) -> EventId | str:
-        """What the event in here is known by for good: its EventId if it has one.
+        """The permanent name of the event: its EventId if it has one.
 
-        Else the entry's id together with what it says: after a failover Redis can give an id again.
+        Else the entry's id with a hash of its content: after a failover Redis can give an id again.
         """
         given = self.fields.get(EVENT_ID_FIELD)
         if not given:
@@ -119,9 +120,9 @@ def _content_hash(fields: Mapping[bytes, bytes]) -> str:
 
 
 class Age(NamedTuple):
-    """How old a database is: how many transactions it has taken something of the stream in, on which branch.
+    """A database's age: the number of transactions that took in events of the stream, and the branch.
 
-    A group that is set back begins another branch: then a copy of its database is told from what it was.
+    A group that is set back begins another branch, which tells its database from earlier copies of it.
     """
 
     branch: str = "-"
@@ -129,20 +130,20 @@ class Age(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Age":
-        """What is kept as `branch transactions`. Raises ValueError for anything else."""
+        """Parse `branch transactions`. Raises ValueError for anything else."""
         branch, _, transactions = text.partition(" ")
         return cls(branch, int(transactions))
 
     def includes(self, earlier: "Age") -> bool:
-        """Whether a database of this age is the one that had the other, or a later state of it."""
+        """Whether a database of this age is the one of the `earlier` age, or a later state of it."""
         return earlier == Age() or (earlier.branch == self.branch and earlier <= self)
 
 
 class Published(NamedTuple):
     """The last sequence of a source on the stream, 0 before the first, and its payload's SHA-1.
 
-    `ever` is the last that is known to have been published, also when the stream was deleted since.
-    `replicas` is on how many replicas it is, where that was waited for.
+    `ever` is the last one known to have been published, even if the stream was deleted since. `replicas` is
+    the number of replicas that have it, if that was waited for.
     """
 
     last: int
@@ -161,12 +162,12 @@ def _script(name: str) -> str:
 
 
 def fingerprint(payload: bytes) -> str:
-    """What the stream remembers of the last payload of each source."""
+    """The hash of a payload; the stream keeps that of each source's last one."""
     return hashlib.sha1(payload, usedforsecurity=False).hexdigest()
 
 
 def texts(found: Mapping[bytes, bytes]) -> dict[str, str]:
-    """A hash as Redis answers it, as text."""
+    """A hash of Redis, decoded to text."""
     return {name.decode(errors="replace"): value.decode(errors="replace") for name, value in found.items()}
 
 
@@ -197,24 +198,24 @@ class EventStream:
         return cls(connect(url, answer_seconds, expect, key), key)
 
     def beside(self, *name: str) -> str:
-        """The key of what is kept beside the stream under that name: parts such as "redrive" and a group."""
+        """The key beside the stream with that name, given in parts such as "redrive" and a group."""
         return f"{{{self.key}}}:{':'.join(name)}"
 
     def hash(self, *name: str) -> dict[str, str]:
-        """The hash that is kept beside the stream under that name; empty when there is none."""
+        """The hash beside the stream with that name; empty when there is none."""
         found: dict[bytes, bytes] = self.client.hgetall(self.beside(*name))  # type: ignore[assignment]
         return texts(found)
 
     def script(self, name: str) -> Script:
-        """The server-side script of that name; Redis is given it again whenever it has lost it."""
+        """The server-side script of that name. It is sent again whenever Redis has lost it."""
         return self.client.register_script(_script(name))
 
     def publish(self, source: str, floor: int, rows: Sequence[OutboxRow]) -> Published:
-        """Publish `rows`, which are contiguous, each at most once; answer how far the stream has got.
+        """Publish contiguous `rows`, each at most once; answer how far the stream has got.
 
-        May be repeated, also when it is unknown whether it was done. An answer below the first row
-        tells that Redis lacks what lies between: nothing was published. `floor` is the last
-        sequence that the outbox no longer holds.
+        May be repeated, even when it is unknown whether it was done. An answer below the first row means that
+        Redis lacks the events between: nothing was published. `floor` is the last sequence that the outbox no
+        longer holds.
         """
         return _published(self._publish(keys=self._publish_keys, args=_to_publish(source, floor, rows)))
 
@@ -227,17 +228,17 @@ class EventStream:
         return self.publish(source, 0, [])
 
     def published_of(self, sources: Sequence[str]) -> list[Published]:
-        """How far the stream has got with each source: two commands for all of them, and a third.
+        """How far the stream has got with each source, in three commands for all of them.
 
-        Only for the last source it is seen when others have removed its newest entry.
+        Only for the last source, it notices if others have removed the newest entry.
         """
-        newest = self.published(sources[-1])  # notes of all, where the stream was deleted
+        newest = self.published(sources[-1])  # notes it for all if the stream was deleted
         every = self.published_by_source()
         marks = self.hash("marks")
         return [*(_marked(every.get(each, 0), marks.get(each, "")) for each in sources[:-1]), newest]
 
     def look_for_loss(self) -> None:
-        """Note it if the stream was deleted: once the groups are made again, that can't be seen any more."""
+        """Note it if the stream was deleted. Once the groups are made again, that can't be seen any more."""
         self.publish("", 0, [])
 
     def published_by_source(self) -> dict[str, int]:
@@ -262,15 +263,15 @@ class EventStream:
         return None
 
     def entries_of(self, source: str) -> Iterator[list["Entry"]]:
-        """What the stream still holds of a source, in order, a page at a time; a page may be empty."""
+        """A source's entries that are still on the stream, in order, by pages; a page may be empty."""
         ours = f"{source}:".encode()
         for entries in self.pages():
             yield [entry for entry in entries if entry.fields.get(EVENT_ID_FIELD, b"").startswith(ours)]
 
     def pages(self, after: bytes = b"0-0") -> Iterator[list["Entry"]]:
-        """The entries with ids above `after`, in order, as many as there are when the last page is read.
+        """Pages of the entries with ids above `after`, in order, up to the end at the last reading.
 
-        Redis gathers the next page while one is worked on.
+        Redis prepares the next page while one is processed.
         """
         coming: Request | None = self._page(after)
         try:
@@ -292,7 +293,7 @@ class EventStream:
         return entries_read(Request(self.client, command).answer())
 
     def newest(self) -> bytes | None:
-        """The id of the newest entry; None where there is none."""
+        """The id of the newest entry; None without entries."""
         entries: Any = self.client.xrevrange(self.key, count=1)
         return entries[0][0] if entries else None
 
@@ -312,17 +313,17 @@ class EventStream:
         return bool(self.client.exists(self.beside("trimmed")))
 
     def heirs(self) -> dict[str, str]:
-        """Each source that follows another, as its database began anew, and that other."""
+        """Each source that follows another name of its database, and that other."""
         begun = self.hash("incarnations")
         return {successor: former for former, successor in self.hash("successors").items()} | begun
 
     def note_heirs(self, heirs: Mapping[str, str]) -> None:
-        """Note of sources, before they publish anything, which each follows. May be repeated."""
+        """Note for sources which one each follows, before they publish anything. May be repeated."""
         if heirs:
             self.client.hset(self.beside("incarnations"), mapping=heirs)  # type: ignore[arg-type]
 
     def is_known(self, source: str) -> bool:
-        """Whether Redis knows how far a source has got: since it had begun, Redis has lost nothing of it."""
+        """Whether Redis knows how far a source has got, and so has not lost it since it began."""
         return bool(self.client.hexists(self.beside("published"), source))
 
     def note_begun(self, source: str) -> None:
@@ -335,11 +336,11 @@ class EventStream:
         return bool(self.client.hexists(self.beside("successors"), source))
 
     def forget_successor(self, source: str) -> None:
-        """Where an earlier release gave a source up: it is in use again. May be repeated."""
+        """Note that a source which an earlier release gave up is in use again. May be repeated."""
         self.client.hdel(self.beside("successors"), source)
 
     def applied_by_source(self) -> dict[str, int]:
-        """Up to which sequence of each source some group is known to have applied it."""
+        """The highest sequence of each source that some group is known to have applied."""
         furthest: dict[str, int] = {}
         for field, last in self.hash("applied").items():
             source = field.partition(" ")[2]
@@ -347,9 +348,9 @@ class EventStream:
         return furthest
 
     def known_by_source(self) -> dict[str, int]:
-        """The last sequence that each source is known to have published, also where Redis has lost that.
+        """The last sequence that each source is known to have published, even if Redis has lost it.
 
-        Then groups that had read it have told since. Of other programs' events only they know.
+        In that case, groups that had read it have told. Sources of other programs are left out then.
         """
         every = self.published_by_source()
         for source, last in self.applied_by_source().items():
@@ -358,26 +359,26 @@ class EventStream:
         return every
 
     def note_applied(self, group: str, applied: Mapping[str, int]) -> None:
-        """Note up to which sequence of each source a group has applied it. May be repeated."""
+        """Note the highest sequence of each source that a group has applied. May be repeated."""
         if applied:
             told = {f"{group} {source}": last for source, last in applied.items()}
             self.client.hset(self.beside("applied"), mapping=told)  # type: ignore[arg-type]
 
     def trim(self, retention_ms: int, groups: Collection[str] = (), node: int = 0) -> int:
-        """Remove entries older than `retention_ms` that nobody who counts still needs; see trim.lua.
+        """Remove entries older than `retention_ms` that no counted group still needs; see trim.lua.
 
-        `groups`, of this `node`, are to be, and count before they are made. Answers how many went. May be
-        repeated.
+        The `groups` of this `node` count even before they are made. Answers how many entries were removed.
+        May be repeated.
         """
         removed: int = self._trim(keys=self._trim_keys, args=[retention_ms, node, *groups])
         return removed
 
     def ages(self) -> dict[str, Age]:
-        """How old the database of each group was when it last acknowledged anything."""
+        """The age of each group's database at its last acknowledgement."""
         return {group: Age.parse(age) for group, age in self.hash("ages").items()}
 
     def first_ms(self) -> int:
-        """When the oldest entry was added, by Redis's clock; now, when there is none."""
+        """When the oldest entry was added, by Redis's clock; the present time without entries."""
         entries: Any = self.client.xrange(self.key, count=1)
         if entries:
             return min(int(entries[0][0].partition(b"-")[0]), 2**63 - 1)
@@ -404,9 +405,9 @@ class Request:
             raise
 
     def answer(self) -> Any:
-        """What Redis answers to the last of them, as it came. Blocks until then; to be called once.
+        """The raw answer to the last command. Blocks until it is there; call it once.
 
-        Where Redis refuses one, that is raised when all the others are done.
+        If Redis refuses one, the error is raised after all the others are done.
         """
         answer: Any = None
         refused: redis.ResponseError | None = None
@@ -431,12 +432,12 @@ class Request:
 
 
 class Publishing:
-    """Batches on their way to the stream: over one connection, so they are done and answered in order.
+    """Batches on their way to the stream, over one connection, so they are done and answered in order.
 
-    Redis takes one in while the next is gathered. Where one fails, those behind it would leave a gap,
-    and publish nothing. Only after `EventStream.publish`, which gives Redis the script. With `replicas`, an
-    answer waits for that many to have the batch, REPLICAS_MS at most; it tells how many had. With `holder`, a
-    database and its node's number, Redis refuses (ResponseError) while that database doesn't have it.
+    Redis takes one in while the next is gathered. If one fails, those after it would leave a gap, and publish
+    nothing. Use it only after `EventStream.publish`, which gives Redis the script. With `replicas`, an answer
+    waits until that many have the batch, REPLICAS_MS at most, and tells how many have it. With `holder`, a
+    database and its node's number, Redis refuses (ResponseError) while that database doesn't have the number.
     """
 
     def __init__(self, stream: EventStream, replicas: int = 0, holder: str = "") -> None:
@@ -444,7 +445,7 @@ class Publishing:
         self._holder = holder
         self._replicas = replicas
         self._pool = stream.client.connection_pool
-        self._connection: Any = None  # only while something is on its way
+        self._connection: Any = None  # only while batches are on their way
         self._unanswered = 0
 
     def send(
@@ -455,11 +456,11 @@ class Publishing:
         groups: Sequence[str] = (),
         before: bytes | None = None,
     ) -> None:
-        """Publish like `EventStream.publish`; `answer` answers.
+        """Publish like `EventStream.publish`; `answer` gives the answer.
 
-        `groups` skip them, unless they have others to read first. `before` is the payload of the event before
-        them: when the stream has another, another database publishes under this name, and nothing is
-        published.
+        `groups` skip the rows, unless they have others to read first. `before` is the payload of the event
+        before them. If the stream has a different one, another database publishes under this name, and
+        nothing is published.
         """
         self._connection = self._connection or self._pool.get_connection()
         self._unanswered += 1
@@ -469,7 +470,7 @@ class Publishing:
             self._connection.send_command("WAIT", self._replicas, REPLICAS_MS)
 
     def answer(self) -> Published:
-        """What `EventStream.publish` would have answered to the first batch that was not answered yet.
+        """The answer to the first batch without one yet, as `EventStream.publish` would give it.
 
         Blocks until Redis has answered. After a failure, only `abandon` is left.
         """
@@ -482,7 +483,7 @@ class Publishing:
         return answer
 
     def abandon(self) -> None:
-        """Give up the answers: sent batches may be published or not. May be repeated."""
+        """Give up the answers. Sent batches may be published or not. May be repeated."""
         if self._connection:
             self._connection.disconnect()
             self._let_go()
@@ -508,7 +509,7 @@ def _to_publish(
 
 
 def _further(row: OutboxRow) -> bytes | str:
-    """The fields that not every event has, as publish.lua takes them."""
+    """An event's optional fields, as publish.lua takes them."""
     if not (row.trace_parent or row.request_key or row.by):
         return ""
     named = ((name.decode(), value) for name, value in row.further().items())
@@ -516,7 +517,7 @@ def _further(row: OutboxRow) -> bytes | str:
 
 
 def _marked(ever: int, mark: str) -> Published:
-    """What a source has published, by its last sequence and its mark."""
+    """A source's Published, from its last sequence and its mark."""
     entry, _, digest = mark.partition(" ")
     if entry == "0-0":
         return Published(0, None, ever)
@@ -539,6 +540,6 @@ def entries_read(answer: Any) -> list[Entry]:
 
 
 def _pairs(flat: list[bytes] | None) -> dict[bytes, bytes]:
-    """A list of names and values in turn, as a dictionary; none for an entry that was deleted."""
+    """A list of names and values in turn, as a dictionary; empty for a deleted entry."""
     each = iter(flat or ())
     return dict(zip(each, each))  # noqa: B905 (Redis answers pairs; to check costs more than the rest)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 @contextmanager
 def short_path(path: Path) -> Iterator[str]:
-    """The socket's path for the kernel, which takes 107 bytes at most. Raises OSError without its folder."""
+    """A path to the socket that fits the kernel's 107 bytes. Raises OSError without its folder."""
     descriptor = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{descriptor}/{path.name}"

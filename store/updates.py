@@ -1,6 +1,6 @@
 """Updates of customers and accounts: the highest revision counts, in whatever order they come.
 
-Two databases may give the same revision at once: then the greater payload counts, everywhere. An update may
+Two databases may give the same revision at once. Then the greater payload counts everywhere. An update may
 come before its creation.
 """
 
@@ -47,13 +47,13 @@ Row = TypeVar("Row", bound=Struct)
 
 
 def insist_on_revision(kind: str, id: int, revision: int, wanted: Collection[int] | None) -> None:
-    """Raise Changed unless the row's revision is one of those that are wanted, if any are given."""
+    """Raise Changed unless the row's revision is one of the `wanted` ones, if any are given."""
     if wanted is not None and revision not in wanted:
         raise Changed(kind, id, revision)
 
 
 def changed(row: Row, change: Struct, revision: int) -> Row:
-    """The row with what the change tells, and the next revision; itself where nothing is different."""
+    """The row with the change and the next revision; the same row if nothing differs."""
     told = {name: value for name, value in structs.asdict(change).items() if value is not UNSET}
     told = {name: str(value) if isinstance(value, date) else value for name, value in told.items()}
     after = structs.replace(row, **told)

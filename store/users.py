@@ -6,7 +6,7 @@ from tally.events import now, rfc3339
 from tally.store.database import Database
 from tally.store.errors import StoreError
 
-# AUTOINCREMENT: a number is never given again, so a token outlives its user in no other.
+# AUTOINCREMENT: a number is never given again, so an old user's token can't become another user's.
 SCHEMA = """
 CREATE TABLE user (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -27,7 +27,7 @@ class NoSuchUser(StoreError):
 
 
 class User(Struct, frozen=True):
-    """Somebody who may sign in; `password` is what passwords.hashed answered."""
+    """Somebody who may sign in; `password` is the hash from passwords.hashed."""
 
     id: int
     name: str
@@ -37,7 +37,7 @@ class User(Struct, frozen=True):
 
 
 class Users:
-    """The users in one database. What changes something runs in a transaction."""
+    """The users in one database. Methods that change something run in a transaction."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -54,15 +54,15 @@ class Users:
         )
 
     def remove(self, name: str) -> None:
-        """Have somebody sign in no more. The accounts stay. Raises NoSuchUser."""
+        """Let somebody sign in no more. The accounts stay. Raises NoSuchUser."""
         self._database.execute("DELETE FROM user WHERE name = ?", (name,))
         if not self._database.changes():
             raise NoSuchUser(f"there is no user {name}; `users list` shows them")
 
     def give_password(self, user: User, password: str) -> None:
-        """Give somebody another password, a hashed one, or keep the same in another way.
+        """Give somebody another hashed password, or another hash of the same one.
 
-        In the place of the one that `user` was read with: one that was given since then stays.
+        It replaces the hash that `user` was read with. A password given since then stays.
         """
         self._database.execute(
             "UPDATE user SET password = ? WHERE id = ? AND password = ?", (password, user.id, user.password)
@@ -74,7 +74,7 @@ class Users:
         return users[0] if users else None
 
     def are_there(self, id: int, name: str) -> bool:
-        """Whether the user who was given this number is still there."""
+        """Whether the user with this number still exists."""
         return bool(self._database.rows("SELECT 1 FROM user WHERE id = ? AND name = ?", (id, name)))
 
     def all(self) -> list[User]:

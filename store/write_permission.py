@@ -1,4 +1,4 @@
-"""Whether a service's database may be written to: in memory that all its processes share.
+"""Whether a service's database may be written to, noted in memory that all its processes share.
 
 Its relay knows: it asks Redis who has the node's number. The others look before they write.
 """
@@ -20,15 +20,15 @@ class Refusal(IntEnum):
 
 
 def boot_clock() -> float:
-    """Seconds since the machine has started: also while it slept, unlike `time.monotonic` on Linux."""
+    """Seconds since the machine started, including sleep, unlike `time.monotonic` on Linux."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class WritePermission:
-    """What is known of one database; to be made before its processes are forked. No call blocks.
+    """The permission of one database. Make it before its processes are forked. No call blocks.
 
-    With `failover_seconds`, the permission ends so long after its lease was renewed last: by then, a standby
-    may be the primary.
+    With `failover_seconds`, the permission ends so long after the last renewal of its lease. By then, a
+    standby may be the primary.
     """
 
     def __init__(self, failover_seconds: float = 0, clock: Callable[[], float] = boot_clock) -> None:
@@ -38,25 +38,25 @@ class WritePermission:
         self.clock = clock
 
     def confirm(self, is_newest: bool = True) -> None:
-        """Note that it holds the newest events of its name: it may be written to under that."""
+        """Note that it holds the newest events of its name, and so may be written to under that name."""
         self._flags[0] = is_newest
 
     def is_confirmed(self) -> bool:
-        """Whether that was noted."""
+        """Whether `confirm` was noted."""
         return bool(self._flags[0])
 
     def refuse(self, why: Refusal, url: str = "") -> None:
-        """Note that nothing may be written, or that it may after all; `url` is where the primary is."""
+        """Note why nothing may be written, or NONE to allow it; `url` is the primary's address."""
         told = url.encode()
         self._url[: len(told) + 1] = told + b"\0"
         self._flags[1] = why
 
     def renew(self, asked_at: float) -> None:
-        """Note that the lease was renewed, by who began to ask at `asked_at` (by `clock`)."""
+        """Note that the lease was renewed, by a request begun at `asked_at` (by `clock`)."""
         self._renewed[0] = asked_at
 
     def refusal(self, node: int) -> StoreUnavailable | None:
-        """Why nothing may be written now to the database, which is that node's; None where it may."""
+        """Why nothing may be written now to that node's database; None if writing is allowed."""
         if self._flags[1] == Refusal.STANDBY:
             return NotPrimary(node, bytes(self._url).partition(b"\0")[0].decode())
         if self._flags[1]:

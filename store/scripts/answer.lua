@@ -1,7 +1,9 @@
--- Answer a part of what a group has asked a source for: the events go to that group and to no other.
+-- Answer a part of a group's ask of a source: the events go to that group and to no other.
 -- KEYS  {stream}:redrive:<group>, {stream}:asked:<source>, {stream}:gone:<group>
--- ARGV  group, source, the ask as it was read, what is left of it ('' when nothing is), the ranges that no
---       outbox has any more ('' when there are none), then the fields of each event in one value
+-- ARGV  group, source, the ask as it was read.
+--       What is left of the ask after this; '' for nothing.
+--       The ranges that no outbox has any more; '' for none.
+--       Then for each event: its fields in one value.
 -- Answers 0, and does nothing, when the ask has changed meanwhile: somebody else has answered.
 if redis.call('HGET', KEYS[2], ARGV[1]) ~= ARGV[3] then
     return 0

@@ -9,7 +9,7 @@ local function before(a, b)
     return am < bm or (am == bm and as < bs)
 end
 
--- What Redis tells of each group of a stream, by the names of the fields; nothing where there is no stream.
+-- Redis's information on each group of a stream, by field name; empty without a stream.
 local function groups_of(stream)
     local groups = {}
     if call('EXISTS', stream) == 0 then

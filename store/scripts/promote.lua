@@ -1,9 +1,9 @@
--- Give a standby's databases the number of the node that they follow; whoever had it becomes a standby.
+-- Give a standby's databases the number of the node that they follow. The previous holders become standbys.
 -- Needs registry.lua.
 -- KEYS  {stream}:nodes and {stream}:leases, as in take_number.lua
 -- ARGV  the number. Then for each database its name, its service's URL, and the lease that the holder of the
 --       number must still have: '' for any, '-' for none
--- Answers `promoted`. Or `alive`, and which database has renewed its lease: then nothing is changed.
+-- Answers `promoted`. Or `alive`, and the database that has renewed its lease: then nothing is changed.
 local number = ARGV[1]
 
 local function others_with_number(database)

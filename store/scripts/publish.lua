@@ -4,25 +4,25 @@
 -- ARGV  source, floor, first sequence.
 --       The groups that these events don't concern, with blanks between.
 --       The SHA-1 of the payload before the first; '' when that is not known.
---       The database that they come from, and its node's number, which it must have; '' when that is no matter.
+--       The database that they come from, and its node's number, which it must have; '' for no check.
 --       Then for each event: type, payload, further fields (names and values in turn, as MessagePack; '' for none).
--- Answers the last sequence that is on the stream, the SHA-1 of its payload ('' when that is not known), and the
--- last sequence that is known to have been published ever, also when the stream was deleted since.
+-- Answers the last sequence on the stream, the SHA-1 of its payload ('' when that is not known), and the last
+-- sequence known to have been published ever, even if the stream was deleted since.
 --
 -- `published` holds each source's last sequence; its mark holds the id of that entry, and the SHA-1. When the
--- stream was deleted or emptied, nothing that was on it counts as published: the marks then hold `0-0`. When others
+-- stream was deleted or emptied, none of its entries count as published: the marks then hold `0-0`. When others
 -- have removed an entry, nothing is published again: a group that lacks it asks for it. A batch that starts beyond
 -- last + 1 would leave a gap: nothing is published, and the answer tells where to go on. Events below `floor` are
 -- no longer in the outbox.
 --
--- `highest` holds the highest id that a source has given in each table, as `<source>:<table>`, also when the
+-- `highest` holds the highest id that a source has given in each table, as `<source>:<table>`, even if the
 -- stream has no entry of it any more. Ids are counted up, so the last creation of a batch has the highest.
 --
--- What a script has written stays when it fails. So each kind of command is tried with what is there already,
--- before anything is added: a missing right shows then.
+-- When a script fails, its writes stay. So it first tries each kind of command with values that are there already.
+-- A missing right then shows before anything is added.
 --
--- A group that is not concerned skips the events, unless it has something else to read first. Reading, logging and
--- acknowledging them would cost a quarter of all that an invoice costs, at any size. The same holds for groups of
+-- A group that the events don't concern skips them, unless it has other entries to read first. Reading, logging and
+-- acknowledging them would cost a quarter of an invoice's whole cost, at any size. The same holds for groups of
 -- other nodes and standbys.
 local source, floor, first = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 
@@ -37,7 +37,7 @@ local function sequence_of(each)
     return call('HGET', KEYS[2], each) or '0'
 end
 
--- Whether the entry of a mark is gone without having been trimmed. Its id may be that of another entry since.
+-- Whether the entry of a mark is gone without having been trimmed. Another entry may have its id by now.
 local function is_gone(entry, of)
     local trimmed = call('GET', KEYS[4])
     if entry == '0-0' or (trimmed and before(entry, trimmed)) then
@@ -86,8 +86,8 @@ if marked == '0-0' then
     last, digest = 0, ''
 end
 digest = digest or ''
--- The last event on the stream must be the one that the batch has under that number, or that it follows. Else two
--- databases publish under this name, and these events don't belong behind the other's.
+-- The last event on the stream must be the batch's own event with that number, or the one before the batch. Else
+-- two databases publish under this name, and these events must not follow the other's.
 local same = ''
 if last == first - 1 then
     same = ARGV[5]
@@ -110,7 +110,7 @@ if holder and #ARGV > 6 then
     end
 end
 
--- Of these groups, those that have been handed everything: where each stands, and after how many entries.
+-- Those of these groups that were handed everything, each with its position and its number of read entries.
 local function stands_of(names)
     local stands = {}
     for _, group in ipairs(groups_of(KEYS[1])) do
@@ -123,7 +123,7 @@ local function stands_of(names)
 end
 
 local function set_group(group, entry, read)
-    if read then -- from Redis 7 on, which makes the group's lag of it
+    if read then -- from Redis 7 on, which computes the group's lag from it
         call('XGROUP', 'SETID', KEYS[1], group, entry, 'ENTRIESREAD', read)
     else
         call('XGROUP', 'SETID', KEYS[1], group, entry)

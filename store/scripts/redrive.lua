@@ -1,8 +1,8 @@
--- Hand a dead letter to the group that failed, once: whoever deletes the letter hands it on. Needs entries.lua.
+-- Hand a dead letter to the group that failed, once: the call that deletes the letter hands it on. Needs entries.lua.
 -- KEYS  {stream}:dead, {stream}:redrive:<group>, stream, {stream}:edited:<group>
--- ARGV  letter's id, the entry's id, the entry's fields in one value, group, what is to be done with it:
---       'redrive', 'edit' (the same, with fields that a rebuild is to have too) or 'discard', the name that the
---       event is known by, and the same ('' when it is its EventId)
+-- ARGV  letter's id, the entry's id, the entry's fields in one value, group.
+--       The action: 'redrive', 'edit' (redrive, and keep the fields for a rebuild, too) or 'discard'.
+--       The event's name. The same again, but '' when it is the EventId.
 -- Answers the id of the order, '0' when the letter was gone, or '-' when the group is gone: nobody would
 -- try it again. A letter of a group that is gone can be discarded: '1'.
 local there = false

@@ -1,11 +1,11 @@
 -- The hash of nodes, `{stream}:nodes`: KEYS[1] of the scripts that this is put before.
 --
--- Its fields are databases, as `<service>@<identity>`; a value is `number:changes`, and what is told of the
--- database, its service's URL for example. Of two values that were read, the one with more changes is newer.
+-- Its fields are databases, as `<service>@<identity>`. A value is `number:changes`, and then details of the
+-- database, such as its service's URL. Of two values, the one with more changes is newer.
 local KEYS, ARGV, call = KEYS, ARGV, redis.call
-local PROMOTION = 1000 -- changes that a promotion counts as: a Redis that has lost it, and had a few since, is told
+local PROMOTION = 1000 -- counts as so many changes, so it wins over a few that a Redis without it has had since
 
--- The number in a value, what is told, and the changes; -1 for what is no value.
+-- The number in a value, its details, and its changes; -1 changes for an invalid value.
 local function read(value)
     local held, changes, told = string.match(value or '', '^(%d%d?%d?%d?):(%d+) ?(.*)$')
     return held, told, tonumber(changes or -1)
@@ -32,7 +32,7 @@ local function standby(url)
     return url == '' and 'standby' or 'standby ' .. url
 end
 
--- The databases of one service that have a number; none of the names in `but`.
+-- The databases of one service that have a number, without the names in `but`.
 local function holders(service, number, but)
     local found, all = {}, call('HGETALL', KEYS[1])
     for i = 1, #all, 2 do
@@ -44,7 +44,7 @@ local function holders(service, number, but)
     return found
 end
 
--- An answer: what was done, a detail, and then the hash, names and values in turn.
+-- An answer: the result, a detail, and then the hash's names and values in turn.
 local function answer(what, detail)
     local all = {what, detail}
     for _, each in ipairs(call('HGETALL', KEYS[1])) do

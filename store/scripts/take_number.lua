@@ -1,30 +1,30 @@
 -- Take a node's number for a database, unless another database of its service has it. Needs registry.lua.
--- KEYS  {stream}:nodes: by database, its number and changes, as `1:0`, and behind that its service's URL;
---       `removed` when it is gone for good; `standby`, before the URL, when it follows the one that has the number.
---       `since` says since when (ms) there is such a hash.
---       {stream}:leases: by database, the place where it is at work, and when that was said last (ms)
---       {stream}:published, which tells who has published before there were numbers
+-- KEYS  {stream}:nodes: by database, its number and changes, as `1:0`, and then its service's URL.
+--       `removed` stands there instead if it is gone for good. `standby` stands before the URL if it follows the
+--       one that has the number. The field `since` has the time (ms) since which this hash exists.
+--       {stream}:leases: by database, the place where it is at work, and the time (ms) of the last renewal
+--       {stream}:published: shows which databases published before there were numbers
 -- ARGV  database, number, URL.
---       How long the hash must have been there before a new number is taken (ms).
---       The place where this database is, '' when that is no matter; how long a lease lasts (ms).
---       Whose number it may take: '' nobody's, 'idle' that of one that is not at work, 'any' anybody's. 'standby'
---       where it follows the one that has the number.
---       `moved` where it was at work in another place, and may still be there; else ''.
---       Then what the database knows of the hash of nodes: names and values in turn.
--- Answers what was found, and a detail:
+--       How long the hash must have existed before a new number is taken (ms).
+--       The place of this database, '' for none; how long a lease lasts (ms).
+--       Whose number it may take: '' nobody's, 'idle' that of a database not at work, 'any' anybody's. 'standby'
+--       if it follows the one that has the number.
+--       `moved` if it was at work in another place, and may still be; else ''.
+--       Then the hash of nodes as the database knows it: names and values in turn.
+-- Answers a result, and a detail:
 --       `taken`.
---       `standby`, and which database has the number.
+--       `standby`, and the database that has the number.
 --       `wait`, and for how many milliseconds.
---       `free`: a database that was moved finds nobody at work, and has taken nothing.
---       `another`, and which database has the number.
---       `elsewhere`, as this database is at work in another place, or `busy`, as the one is that it is to replace:
---       for how many milliseconds that lease lasts, when it was renewed, and which database has it.
+--       `free`: a moved database finds nobody at work. Nothing was taken.
+--       `another`, and the database that has the number.
+--       `elsewhere`: this database is at work in another place. `busy`: the one that it would replace is at work.
+--       The detail: for how many milliseconds that lease lasts, when it was renewed, and which database has it.
 --
--- What Redis has lost comes back from those who know it. So a number that nobody here is known to have may be
--- that of a database which has not told yet.
+-- Databases tell Redis again what it has lost. So a number without a known holder may belong to a database that
+-- has not told yet.
 --
--- Two databases that published before there were numbers may share one: what this database knows already is put
--- back beside the other.
+-- Two databases that published before there were numbers may share one. The entry that this database knows already
+-- is put back beside the other's.
 local database, number, url, wait = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local place, lease, may_replace, moved = ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8] ~= ''
 
@@ -36,7 +36,7 @@ if not since or since > now then -- by a clock that was ahead
     call('HSET', KEYS[1], 'since', string.format('%.0f', now))
 end
 
--- Where a database is at work, as that was said lately: then for how long it holds, and when it was said.
+-- The place of a database's lease, if it still holds; for how long, and when it was renewed.
 local function work_of(name)
     local where, said = string.match(call('HGET', KEYS[2], name) or '', '^(%S+) (%d+)$')
     local ago = now - tonumber(said or now)
@@ -88,7 +88,7 @@ if is_standby or (may_replace == 'standby' and not (held == number and has_numbe
     return answer('standby', other_holder() or '')
 end
 
--- Of two that have the number, one was promoted while Redis knew nothing of the other.
+-- If two have the number, one was promoted while Redis did not know of the other.
 local rival = held == number and other_holder()
 if rival then
     local _, _, theirs = read_of(rival)

@@ -1,20 +1,21 @@
--- Remove entries that are older than the retention, and that those who count have acknowledged. Needs entries.lua.
--- KEYS  stream, {stream}:trimmed (which tells publish.lua what was removed on purpose),
+-- Remove entries that are older than the retention, and that all groups that count have acknowledged. Needs
+-- entries.lua.
+-- KEYS  stream, {stream}:trimmed (it tells publish.lua up to where entries were removed on purpose),
 --       {stream}:contact, {stream}:successors, {stream}:holding, {stream}:overtaken, {stream}:unread,
 --       {stream}:ages, {stream}:nodes
--- ARGV  retention in milliseconds, the node's number, then the groups that are to be: of the databases that are there
+-- ARGV  retention in milliseconds, the node's number, then the groups of the databases here, made or not
 -- Answers how many entries were removed.
 --
--- Who counts:
---   * a service's groups, `accounts@…` and `customers@…`, however long nobody has read from them. A service
---     that has no group yet will want everything. One whose database has a successor is removed. Of another
---     node or a standby, as `nodes` tells: while somebody has read from it within ten times the retention.
---   * any other group, while somebody has read from it within the retention. Where nobody ever has: from when
---     that was first seen, which `unread` tells.
--- What lay on the stream when Tally first saw it is kept for the retention from then, `contact`.
+-- These groups count:
+--   * A service's groups, `accounts@…` and `customers@…`, however long nobody has read from them. A service
+--     without a group will want everything. A group whose database has a successor is removed. A group of another
+--     node or of a standby (see `nodes`) counts while somebody has read from it within ten times the retention.
+--   * Any other group, while somebody has read from it within the retention. If nobody ever has, the time counts
+--     from when that was first seen, which `unread` has.
+-- Entries that were there when Tally first saw the stream are kept for the retention from that time, `contact`.
 --
--- `holding` tells of each service's group that keeps entries beyond the retention how far it has got, with
--- '0-0' for one that is to be. `overtaken` counts what was removed before another group had read it, until
+-- `holding` has the position of each service's group that keeps entries beyond the retention; '0-0' for a group
+-- not made yet. `overtaken` counts entries that were removed before another program's group had read them, until
 -- somebody reads from that group again.
 local retention = tonumber(ARGV[1])
 local time = call('TIME')
@@ -24,7 +25,7 @@ local function id_of(ms, seq)
     return format('%.0f-%.0f', math.max(ms, 0), seq)
 end
 
--- Take all fields out of a hash but these.
+-- Remove all fields of a hash except these.
 local function keep_only(hash, fields)
     for _, name in ipairs(call('HKEYS', hash)) do
         if not fields[name] then
@@ -123,7 +124,7 @@ if now < contact + retention then
     return 0
 end
 
--- Group by group, so that what each of them misses can be counted.
+-- Group by group, to count what each of them misses.
 table.sort(others, function(a, b) return before(a['from'], b['from']) end)
 local removed = 0
 for place, group in ipairs(others) do
