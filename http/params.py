@@ -1,4 +1,4 @@
-"""What calls take in paths, queries and headers: as the OpenAPI documents describe it, and how it is read."""
+"""The parameters of calls, in paths, queries and headers: described for OpenAPI, and parsed."""
 
 import re
 from collections.abc import Callable, Collection
@@ -202,7 +202,7 @@ DATE_ORDER = {day: _order("id", day) for day in ("purchase_date", "credit_date")
 
 
 def dated(day: str) -> tuple[Parameter, ...]:
-    """What a list may be asked for whose rows have a date, in the field `day`."""
+    """The parameters of a list whose rows have a date, in the field `day`."""
     return OF_CUSTOMER, OF_ACCOUNTS_CUSTOMERS, REFERENCE, FIRST, LAST, DATE_ORDER[day], *PAGE
 
 

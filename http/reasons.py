@@ -1,4 +1,4 @@
-"""What is wrong with a service, and what people should know of it, in sentences that say what to do."""
+"""Sentences about a service for `status`: what is wrong or worth knowing, and what to do about it."""
 
 from collections.abc import Collection, Iterator, Mapping
 
@@ -62,7 +62,7 @@ def standby(database: Database) -> Iterator[str]:
 
 
 def differing(database: Database) -> Iterator[str]:
-    """What a standby lacks of its primary, or has beyond it."""
+    """Events that a standby lacks of its primary, or has beyond it."""
     lacks = lacking.lacking_of(database) if follows(database) else {}
     if lacks:
         count = sum(map(numbers.count, lacks.values()))
