@@ -1,4 +1,4 @@
-"""What all processes under the supervisor share: a name, signs of life, an orderly end.
+"""The parts that all processes under the supervisor share: a name, signs of life, an orderly end.
 
 An actor ends when it is told to (SIGTERM), and at once when its supervisor is gone. It holds the reading end
 of a pipe; the supervisor holds the only writing end. Once that is gone, the actor reads end-of-file.

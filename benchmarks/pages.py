@@ -20,7 +20,7 @@ _MOST_SECONDS = 60.0
 
 
 class Page(NamedTuple):
-    """What is looked at: a page's path and fragment, and what it shows when one can work with it."""
+    """A page to open: its service, its path and fragment, and the element that it shows once it is usable."""
 
     service: str
     at: str
