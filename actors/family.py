@@ -18,6 +18,7 @@ from tally import figures
 from tally.actors import consumer, control, http_server, limits, redis_server
 from tally.actors.actor import Actor
 from tally.actors.limits import Limits
+from tally.actors.listening import bind
 from tally.actors.metrics import APPLIED, FAMILIES, ConsumerMetrics, actor_metrics
 from tally.actors.publication import LONGEST_SECONDS, AfterPublication
 from tally.actors.redis_binaries import Server
@@ -51,13 +52,7 @@ from tally.store.ranges import Range
 from tally.store.revocations import Revocations
 from tally.store.stream import EventStream, RedisError
 
-_BACKLOG = 1024
-
 _log = structlog.get_logger()
-
-
-class PortTaken(Exception):
-    """A service's address can't be listened on; the message says which, and why."""
 
 
 class StandbyWithoutCopy(StoreError):
@@ -112,18 +107,6 @@ def listen(settings: Settings, service: str) -> socket.socket:
     listener = bind(address.host, address.port, f"{service}.port")
     listener.setblocking(False)
     return listener
-
-
-def bind(host: str, port: int, setting: str) -> socket.socket:
-    """A socket that listens on the address that `setting` gives. Raises PortTaken."""
-    try:
-        family, *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        raise PortTaken(
-            f"can't listen on {bracketed(host)}:{port}: {error.strerror}; "
-            f"stop what holds it, or set {setting}"
-        ) from error
 
 
 class Family(Shared):

@@ -11,6 +11,7 @@ import click
 
 from tally.actors import family, redis_access, redis_server
 from tally.actors.actor import CannotStart
+from tally.actors.listening import PortTaken, bind
 from tally.actors.lock import AlreadyRunning, DirectoryLock
 from tally.actors.redis_fitness import inspect
 from tally.commands.command_line import FAILED
@@ -68,7 +69,7 @@ def _found(subject: str, look: Callable[..., str], *arguments: object) -> Findin
     """A good finding with the answer of `look`, or a bad one with the error that it raises."""
     try:
         return Finding(subject, True, look(*arguments))
-    except (WillNotDo, CannotStart, family.PortTaken, StoreError, OSError) as error:
+    except (WillNotDo, CannotStart, PortTaken, StoreError, OSError) as error:
         return Finding(subject, False, str(error))
 
 
@@ -120,8 +121,8 @@ def _redis(settings: Settings) -> str:
         return _redis_that_answers(settings, settings.redis.full_url)
     redis_access.insist_on_files(settings)
     try:
-        family.bind(*settings.redis.address.host, "redis.url").close()
-    except family.PortTaken as error:
+        bind(*settings.redis.address.host, "redis.url").close()
+    except PortTaken as error:
         raise WillNotDo(f"no Redis answers there, but {error}") from error
     return choice.told.removeprefix("redis: ")
 

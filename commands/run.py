@@ -10,6 +10,7 @@ import click
 from tally.actors import family, logs, redis_access, redis_server, systemd
 from tally.actors.actor import CannotStart
 from tally.actors.control import ControlSocket
+from tally.actors.listening import PortTaken, let_in_no_more
 from tally.actors.lock import AlreadyRunning, DirectoryLock
 from tally.actors.services import SERVICES
 from tally.actors.supervision import Child, StartFailed, Supervisor
@@ -33,7 +34,7 @@ ROLES = ("customers", "accounts", "redis")
 def run(settings: Settings, roles: tuple[str, ...]) -> None:
     """Start everything and stay until told to stop (Ctrl-C or SIGTERM)."""
     logs.configure(settings.log, "supervisor")
-    with faults_told(settings, AlreadyRunning, CannotStart, StartFailed, family.PortTaken):
+    with faults_told(settings, AlreadyRunning, CannotStart, StartFailed, PortTaken):
         _run(settings, roles or ROLES)
 
 
@@ -62,8 +63,9 @@ def _run(settings: Settings, roles: Sequence[str]) -> None:
     gc.freeze()  # the actors keep sharing the memory of everything loaded by now
 
     def before_stop() -> None:
+        let_in_no_more(listeners.values())
         for listener in listeners.values():
-            listener.close()  # from now on only the HTTP processes accept connections
+            listener.close()  # the HTTP processes accept who is there, and close it as well
 
     control = ControlSocket(settings.directory)
     try:
