@@ -60,9 +60,9 @@ def _round(seed: int, seconds: float) -> tuple[Chaos, int]:
                     "supervisor": {"heartbeat_timeout": 2},
                 }
                 with running(directory, redis_url=proxy.url, **sections) as tally:
-                    chaos, load = Chaos(tally, server, proxy, seed), Load(tally)
+                    chaos, load = Chaos(tally, server, proxy, seed), Load(tally, spread=3)
                     end = time.monotonic() + seconds
-                    with load.running():
+                    with load:
                         while time.monotonic() < end:
                             chaos.strike()
                     load.exact(**chaos.to_be_exact, seconds=120, others=[chaos.probe])

@@ -104,12 +104,12 @@ def test_a_restart_answers_repetitions(tally: Tally) -> None:
 
 
 def test_a_stop_answers_what_it_has_taken(tally: Tally) -> None:
-    load = Load(tally, accounts=1)
-    with load.running(clients=4):
-        load.accepted(50)
+    load = Load(tally)
+    with load:
+        load.goes_on(50)
         assert tally.stop() == 0
         tally.start()
-        load.accepted(50)
+        load.goes_on(50)
     load.exact()
 
 
@@ -146,14 +146,15 @@ def test_no_answer_is_lost_with_the_machine_and_a_primary(tmp_path: Path) -> Non
         redis_settings = {"url": there.url, "embedded": "never", "replicas": 2}
         former = there.primary()
         with running(tmp_path / "tally", redis=redis_settings, customers=PUBLISH) as tally:
-            load = Load(tally)
-            with load.running(clients=4):
-                load.accepted(200)
-            answered, revenue = sorted(load.invoices), dict(load.cents)
+            load = Load(tally, spread=3)
+            with load:
+                load.goes_on(200)
+            load.settle()
+            answered = load.rows()
             former.kill()
             with ThreadPoolExecutor(4) as threads:
                 late = [threads.submit(_post, tally, f"late-{n}") for n in range(4)]
-                eventually(lambda: len(list(load._listed())) == len(answered) + 4)
+                eventually(lambda: len(load.rows()) == len(answered) + 4)
                 assert not any(answer.done() for answer in late), "recorded, and on no stream"
                 tally.end()
             assert all(answer.exception() for answer in late)
@@ -166,6 +167,5 @@ def test_no_answer_is_lost_with_the_machine_and_a_primary(tmp_path: Path) -> Non
         with running(tmp_path / "tally", redis=redis_settings, customers=PUBLISH) as tally:
             load.tally = tally
             eventually(lambda: not troubles(tally), 30)
-            assert sorted(load._listed()) == answered
+            assert load.rows() == answered
             eventually(load.counted)
-            assert dict(load.cents) == revenue

@@ -33,9 +33,9 @@ def test_random_faults_lose_nothing_and_count_nothing_twice(
     }
     with proxied(server.port) as proxy, running(tmp_path, redis_url=proxy.url, **sections) as tally:
         chaos = Chaos(tally, server, proxy, seed, retention)
-        load = Load(tally)
+        load = Load(tally, spread=3, pace=0)
         until = time.monotonic() + SECONDS
-        with load.running(pace=0):
+        with load:
             while time.monotonic() < until:
                 chaos.strike()
         load.exact(**chaos.to_be_exact, seconds=60, others=[chaos.probe])

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from support.clients import answer, answers, connect, connections, dripping, head, longest_wait, request
-from support.invoices import Load
+from support.load import Load
 from support.tally import Tally, running
 from support.waiting import eventually
 from tally.actors.limits import MOST_CONNECTIONS

@@ -11,7 +11,7 @@ import pytest
 
 from support.clients import answer, connect, head, request
 from support.clocks import Clock, settable_clock
-from support.invoices import Load
+from support.load import Load
 from support.tally import Tally, running
 from support.waiting import eventually
 from tally.store import stream

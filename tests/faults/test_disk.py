@@ -10,7 +10,7 @@ import urllib3
 from support.cli import command
 from support.disks import failing_ext4, filled, frozen, held, run, tmpfs
 from support.engines import bundled_process, free_port
-from support.invoices import Load
+from support.load import Load
 from support.tally import Tally, running
 from support.waiting import eventually
 

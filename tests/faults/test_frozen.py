@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from support.invoices import Load
+from support.load import Load
 from support.tally import Tally, running
 from support.waiting import eventually
 

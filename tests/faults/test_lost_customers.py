@@ -14,7 +14,7 @@ from support.cli import command
 from support.disks import copied_while_in_use, removed, replaced
 from support.engines import bundled_process, free_port
 from support.figures import agree
-from support.invoices import Load
+from support.load import Load
 from support.tally import Tally, prepared, running
 from support.waiting import eventually
 from tally.store.stream import EventStream, connect

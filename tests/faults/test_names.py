@@ -16,7 +16,7 @@ import redis
 from support.cli import command
 from support.disks import copied_while_in_use, gone_its_own_way, replaced
 from support.figures import accounts_db, agree
-from support.invoices import Load
+from support.load import Load
 from support.redis_process import RedisProcess
 from support.tally import Tally, running
 from support.waiting import eventually

@@ -24,21 +24,21 @@ WAITING_FOR_REDIS = {
 def test_a_redis_that_is_killed_and_restarted_on_its_append_only_file_is_as_if_nothing_had_been(
     on_server: Tally, server: RedisProcess
 ) -> None:
-    load = Load(on_server)
-    with load.running():
+    load = Load(on_server, spread=3)
+    with load:
         for _ in range(3):
-            load.accepted(300)
+            load.goes_on(300)
             server.kill()
-            load.accepted(100)
+            load.goes_on(100)
             server.start()
-        load.accepted(300)
+        load.goes_on(300)
     load.exact()
 
 
 def test_while_redis_is_away_every_write_is_accepted_in_its_usual_time_and_published_when_it_is_back(
     on_server: Tally, server: RedisProcess
 ) -> None:
-    load = Load(on_server)
+    load = Load(on_server, spread=3)
     usual = [load.post() for _ in range(200)]
 
     server.kill()
@@ -57,8 +57,8 @@ def test_while_redis_is_away_every_write_is_accepted_in_its_usual_time_and_publi
 def test_while_redis_is_away_both_services_and_the_supervisor_say_so_at_once(
     on_server: Tally, server: RedisProcess
 ) -> None:
-    load = Load(on_server)
-    with load.running(clients=1):
+    load = Load(on_server, clients=1, spread=3)
+    with load:
         server.kill()
         for service in (on_server.customers, on_server.accounts):
             eventually(lambda: _in_time(service, "/status")["status"] == "degraded")  # noqa: B023

@@ -16,7 +16,7 @@ def test_with_sentinels_whoever_becomes_the_primary_is_found(tmp_path: Path) -> 
         sentinels(tmp_path / "redis") as redis,
         running(tmp_path / "tally", redis_url=redis.url) as tally,
     ):
-        before, load = tally.pids(), Load(tally)
+        before, load = tally.pids(), Load(tally, clients=2, spread=3)
         for _ in range(2):
             former = redis.primary()
             _killed_under_load(former, redis, tally, load)
@@ -29,17 +29,17 @@ def test_with_sentinels_whoever_becomes_the_primary_is_found(tmp_path: Path) -> 
 
 def test_in_a_cluster_whoever_has_the_slot_is_found(tmp_path: Path) -> None:
     with cluster(tmp_path / "redis") as redis, running(tmp_path / "tally", redis_url=redis.url) as tally:
-        before, load = tally.pids(), Load(tally)
+        before, load = tally.pids(), Load(tally, clients=2, spread=3)
         former = redis.owner()
         _killed_under_load(former, redis, tally, load)
         redis.start(former)
         eventually(redis.is_whole, SECONDS)
 
         target = next(server for server in redis.servers[:3] if server not in (former, redis.owner()))
-        with load.running(clients=2):
-            load.accepted(100)
+        with load:
+            load.goes_on(100)
             redis.move_slot(target)
-            load.accepted(100)
+            load.goes_on(100)
         eventually(lambda: not troubles(tally), 30)
         load.exact(once=False)
         assert tally.pids() == before
@@ -47,11 +47,11 @@ def test_in_a_cluster_whoever_has_the_slot_is_found(tmp_path: Path) -> None:
 
 def _killed_under_load(former: RedisProcess, redis: Sentinels | Cluster, tally: Tally, load: Load) -> None:
     """Kill whoever has the stream; all that was accepted before, meanwhile and after counts once."""
-    with load.running(clients=2):
-        load.accepted(100)
+    with load:
+        load.goes_on(100)
         former.kill()
-        load.accepted(100)
+        load.goes_on(100)
         redis.fails_over(former)
-        load.accepted(100)
+        load.goes_on(100)
     eventually(lambda: not troubles(tally), 30)
     load.exact(once=False)  # what the replica lacked was published again

@@ -47,7 +47,7 @@ class Shared(NamedTuple):
         self.client.flushall()
         if self.loads:
             eventually(self.published_all)
-        self.loads.append(Load(self.tally))
+        self.loads.append(Load(self.tally, spread=3))
         return self.loads[-1]
 
     def exact(self, loss: Loss) -> None:
@@ -76,11 +76,11 @@ def shared(engine: str, loss: Loss, tmp_path_factory: pytest.TempPathFactory) ->
 
 def test_what_redis_loses_under_load_is_published_again_and_counted_once(shared: Shared, loss: Loss) -> None:
     load = shared.load()
-    with load.running():
+    with load:
         for _ in range(3):
-            load.accepted(200)
+            load.goes_on(200)
             loss(shared.client)
-        load.accepted(200)
+        load.goes_on(200)
     shared.exact(loss)
 
 
@@ -91,8 +91,9 @@ def test_what_redis_loses_before_it_was_read_is_published_again_in_time_and_coun
     eventually(tally.settled)
     for name in CONSUMERS:
         tally.kill(name, signal.SIGSTOP)
-    with load.running():
-        load.accepted(700)  # more than a batch
+    with load:
+        load.goes_on(700)  # more than a batch
+    load.settle()
     eventually(shared.published_all)
 
     loss(shared.client)
@@ -106,8 +107,8 @@ def test_what_redis_loses_after_all_is_done_changes_nothing_and_does_not_end_any
     shared: Shared, loss: Loss
 ) -> None:
     load, before = shared.load(), shared.tally.pids()
-    with load.running():
-        load.accepted(100)
+    with load:
+        load.goes_on(100)
     load.exact(others=shared.loads[:-1])
 
     loss(shared.client)
@@ -120,16 +121,16 @@ def test_what_redis_loses_after_all_is_done_changes_nothing_and_does_not_end_any
 def test_a_redis_that_comes_back_with_an_older_file_is_given_the_rest_again(
     on_server: Tally, server: RedisProcess, tmp_path: Path
 ) -> None:
-    load = Load(on_server)
-    with load.running():
-        load.accepted(300)
+    load = Load(on_server, spread=3)
+    with load:
+        load.goes_on(300)
         server.copy(tmp_path / "older")
-        load.accepted(700)
+        load.goes_on(700)
         server.kill()
-        load.accepted(100)
+        load.goes_on(100)
         server.put_back(tmp_path / "older")
         server.start()
-        load.accepted(100)
+        load.goes_on(100)
     load.exact()
 
     server.kill()
@@ -140,7 +141,7 @@ def test_a_redis_that_comes_back_with_an_older_file_is_given_the_rest_again(
 
 
 def _published_all(client: redis.Redis, loads: list[Load]) -> bool:
-    assert_published(client, [id for load in loads for id in load.invoices], once=False)
+    assert_published(client, [id for load in loads for id in load.ids()], once=False)
     last: Any = client.hgetall("{event-stream}:published")
     entries: Any = client.xrange("event-stream")
     seen = {fields[b"EventId"] for _, fields in entries}

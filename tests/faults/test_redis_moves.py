@@ -36,14 +36,14 @@ def test_a_primary_that_is_demoted_is_let_go_of(
     tmp_path: Path, server: RedisProcess, other: RedisProcess, proxy: Proxy
 ) -> None:
     with running(tmp_path, redis_url=proxy.url) as tally:
-        before, load = tally.pids(), Load(tally)
+        before, load = tally.pids(), Load(tally, clients=2, spread=3)
         for primary, replica in [(other, server), (server, other)]:
-            with load.running(clients=2):
-                load.accepted(100)
+            with load:
+                load.goes_on(100)
                 _fail_over(primary, replica)
                 eventually(lambda: len(troubled(tally, "read only replica")) >= 4)  # not who is idle
                 proxy.lead_to(primary.port)
-                load.accepted(100)
+                load.goes_on(100)
             eventually(lambda: not troubles(tally))
             load.exact()
             assert _replication(replica)["role"] == "slave"

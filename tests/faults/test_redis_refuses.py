@@ -114,7 +114,7 @@ def test_what_is_refused_with_a_backlog_is_tried_seldom_and_told_once(
         return int(stats["total_commands_processed"]) + int(stats.get("total_error_replies", 0))
 
     tally, others = on_engine, _loads(on_engine)
-    load = Load(tally)
+    load = Load(tally, spread=3)
     others.append(load)
     load.post()
     with refusal(client):
@@ -188,14 +188,14 @@ def test_a_redis_that_is_loading_is_waited_out(on_server: Tally, server: RedisPr
 def _waits_out(tally: Tally, refusal: Callable[[], AbstractContextManager[None]], reason: str) -> None:
     """Under load, every write is accepted while the refusal lasts, and its reason can be read."""
     before, others, said = tally.pids(), _loads(tally), len(tally.said())
-    load = Load(tally)
+    load = Load(tally, clients=2, spread=3)
     others.append(load)
-    with load.running(clients=2):
-        load.accepted(100)
+    with load:
+        load.goes_on(100)
         with refusal():
             eventually(lambda: troubled(tally, reason))
-            load.accepted(100)
-        load.accepted(100)
+            load.goes_on(100)
+        load.goes_on(100)
     load.exact(others=others[:-1])
     eventually(lambda: not troubles(tally))
     assert tally.pids() == before

@@ -42,56 +42,56 @@ def through(tmp_path: Path, proxy: Proxy) -> Iterator[Tally]:
 def test_a_redis_that_stands_still_for_longer_than_a_command_may_take(
     on_server: Tally, server: RedisProcess
 ) -> None:
-    load = Load(on_server)
-    with load.running():
-        load.accepted(300)
+    load = Load(on_server, spread=3)
+    with load:
+        load.goes_on(300)
         server.signal(signal.SIGSTOP)
         _post_for(load, LONGER_THAN_A_COMMAND_MAY_TAKE)
         eventually(lambda: len(troubled(on_server, "timeout")) == 5)
         server.signal(signal.SIGCONT)
-        load.accepted(300)
+        load.goes_on(300)
     load.exact()
     eventually(lambda: not troubles(on_server))
 
 
 def test_a_network_that_stalls_and_then_delivers_what_it_held_back(through: Tally, proxy: Proxy) -> None:
-    load = Load(through)
-    with load.running():
-        load.accepted(300)
+    load = Load(through, spread=3)
+    with load:
+        load.goes_on(300)
         proxy.stall()
         _post_for(load, LONGER_THAN_A_COMMAND_MAY_TAKE)
         eventually(lambda: len(troubled(through, "timeout")) == 5)
         proxy.go_on()
-        load.accepted(300)
+        load.goes_on(300)
     load.exact()
     eventually(lambda: not troubles(through))
 
 
 def test_a_network_that_swallows_everything_for_a_while(through: Tally, proxy: Proxy) -> None:
-    load = Load(through)
-    with load.running():
-        load.accepted(300)
+    load = Load(through, spread=3)
+    with load:
+        load.goes_on(300)
         proxy.swallow()
         _post_for(load, 1)
         proxy.go_on()  # what was open stays deaf: only giving up its commands helps
         eventually(lambda: "TimeoutError" in through.said())
-        load.accepted(300)
+        load.goes_on(300)
     load.exact()
     eventually(lambda: not troubles(through))
 
 
 def test_connections_that_are_cut_again_and_again(through: Tally, proxy: Proxy) -> None:
-    load = Load(through)
-    with load.running():
+    load = Load(through, spread=3)
+    with load:
         for _ in range(30):
-            load.accepted(30)
+            load.goes_on(30)
             proxy.cut()
     load.exact()
 
 
 def test_connections_that_are_cut_in_the_middle_of_a_reply(through: Tally, proxy: Proxy) -> None:
-    load = Load(through)
-    with load.running():
+    load = Load(through, spread=3)
+    with load:
         for size in (0, 1, 2, 3, 4, 5, 8, 13, 50, 100, 200, 500, 1_000, 3_000, 10_000, 30_000) * 2:
             cuts = proxy.cuts
             proxy.cut_after(size)
@@ -100,7 +100,7 @@ def test_connections_that_are_cut_in_the_middle_of_a_reply(through: Tally, proxy
 
 
 def test_status_is_told_in_time_while_the_network_stalls(through: Tally, proxy: Proxy) -> None:
-    load = Load(through)
+    load = Load(through, spread=3)
     load.post()
     proxy.stall()
     for service in (through.customers, through.accounts):
@@ -126,21 +126,21 @@ def test_who_waits_for_a_redis_that_stands_still_is_not_taken_for_hung(
     tmp_path: Path, server: RedisProcess
 ) -> None:
     with running(tmp_path, redis_url=server.url, **SHORTEST_HEARTBEAT) as tally:
-        before, load = tally.pids(), Load(tally)
-        with load.running(clients=1):
-            load.accepted(100)
+        before, load = tally.pids(), Load(tally, clients=1, spread=3)
+        with load:
+            load.goes_on(100)
             server.signal(signal.SIGSTOP)
             time.sleep(SEVERAL_HEARTBEATS)
             server.signal(signal.SIGCONT)
-            load.accepted(100)
+            load.goes_on(100)
         load.exact()
         _nobody_was_killed(tally, before)
 
 
 def test_nor_is_who_gets_each_answer_late(tmp_path: Path, proxy: Proxy) -> None:
     with running(tmp_path, redis_url=proxy.url, **SHORTEST_HEARTBEAT) as tally:
-        before, load = tally.pids(), Load(tally)
-        with load.running(clients=1):
+        before, load = tally.pids(), Load(tally, clients=1, spread=3)
+        with load:
             over = time.monotonic() + SEVERAL_HEARTBEATS
             while time.monotonic() < over:
                 proxy.stall()

@@ -9,7 +9,7 @@ import pytest
 
 from support.cli import command
 from support.disks import copied_while_in_use, copied_with_its_log, removed, replaced
-from support.invoices import Load
+from support.load import Load
 from support.tally import Tally, running
 from support.waiting import eventually
 

@@ -10,7 +10,7 @@ import psutil
 import pytest
 import urllib3
 
-from support.invoices import Load
+from support.load import Load
 from support.tally import Tally, running
 from support.threads import stopped as stopped_thread
 from support.waiting import eventually

@@ -15,7 +15,7 @@ from support.cli import command
 from support.disks import replaced
 from support.engines import bundled_process, free_port
 from support.figures import accounts_db, agree
-from support.invoices import Load
+from support.load import Load
 from support.program import SUPERVISOR
 from support.tally import Tally, running
 from support.waiting import eventually

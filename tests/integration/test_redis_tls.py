@@ -84,9 +84,9 @@ def port(home: Path) -> Iterator[int]:
 def test_tally_runs_over_tls_with_the_least_rights(home: Path, port: int) -> None:
     url = f"rediss://tally:{PASSWORD.replace(' ', '%20')}@127.0.0.1:{port}/0"
     with running(home, redis={"url": url, "embedded": "never", **FILES}) as tally:
-        load = Load(tally)
-        with load.running(clients=1):
-            load.accepted(20)
+        load = Load(tally, clients=1, spread=3)
+        with load:
+            load.goes_on(20)
         eventually(load.counted)
         eventually(tally.settled)
         found = command("check", "--config", home / "tally.toml")

@@ -55,7 +55,7 @@ class Chaos:
                 "backup put back": self._put_back,
             }
         self._copies: dict[str, Path] = {}
-        self.probe = Load(tally, accounts=1, customers=1)
+        self.probe = Load(tally)
         self.struck: Counter[str] = Counter()
         self.longest_recovery = 0.0  # seconds from a fault's end until what is posted then is counted
 

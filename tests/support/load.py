@@ -1,19 +1,20 @@
-"""Load: clients that post invoices until each is answered, and the account of what was accepted."""
+"""Load: clients that post invoices while faults happen, each with a key, until it is answered 201.
 
+Afterwards every one of them must be found once: among the invoices, on the stream, in the account.
+"""
+
+import http.client
+import itertools
 import json
 import random
-import secrets
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any
+from types import TracebackType
+from typing import Any, NamedTuple, Self
 
 import redis
-import urllib3
-from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from support.tally import Tally
 from support.waiting import eventually
@@ -21,104 +22,240 @@ from tally.store.stream import connect
 
 GIVE_UP_SECONDS = 60
 PACE_SECONDS = 0.008  # from one answer to a client's next request: other tests need the processors, too
+PAUSE_SECONDS = 0.02  # between a refusal and the next try
 
 
-class Unavailable(Exception):
-    """Answered 503: not now."""
+class Try(NamedTuple):
+    """What came of a request: its status, or how it failed on which kind of connection."""
+
+    status: int | None
+    fault: str  # "", "refused", "unsent", "unanswered"
+    kept: bool  # sent on a connection that had carried an answer before
+    seconds: float
+    retry_after: str | None
+    content_type: str | None
+
+
+class Invoice:
+    """One invoice: what it is worth, which no other of its load is, and all that was tried for it."""
+
+    def __init__(self, number: int, account: str, customer: str) -> None:
+        self.key = f"invoice-{customer}-{number}"
+        self.account = account
+        self.cents = number
+        self.body = json.dumps(
+            {"customer_id": customer, "purchase_date": "2019-01-06", "purchase_price_cents": number}
+        ).encode()
+        self.tries: list[Try] = []
+        self.id: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<invoice {self.id} of {self.cents} cents, tried {self.tries}>"
+
+
+class Connection:
+    """A connection that is opened again when it is gone; or with `kept` False for each request."""
+
+    def __init__(self, port: int, kept: bool = True, patience: float = 40) -> None:
+        self._kept = kept
+        self._http = http.client.HTTPConnection("127.0.0.1", port, timeout=patience)
+
+    def post(self, invoice: Invoice) -> None:
+        """Try once, and note what came of it."""
+        kept = self._http.sock is not None
+        began, fault, answer = time.monotonic(), "", None
+        try:
+            if not kept:
+                fault = "refused"
+                self._http.connect()
+            fault = "unsent"
+            self._http.request("POST", "/invoices", invoice.body, {"Idempotency-Key": invoice.key})
+            fault = "unanswered"
+            answer = self._http.getresponse()
+            content = answer.read()
+            fault = ""
+        except (OSError, http.client.HTTPException):
+            answer = None
+            self._http.close()
+        if not self._kept:
+            self._http.close()
+        if answer and answer.status == 201:
+            invoice.id = json.loads(content)["id"]
+        invoice.tries.append(
+            Try(
+                answer.status if answer else None,
+                fault,
+                kept,
+                time.monotonic() - began,
+                answer.headers["Retry-After"] if answer else None,
+                answer.headers["Content-Type"] if answer else None,
+            )
+        )
+
+    def close(self) -> None:
+        self._http.close()
 
 
 class Load:
-    """Invoices for a few customers of a few accounts of a running Tally, and what they must add up to.
+    """Clients that post invoices to a Tally for as long as the context lasts.
 
-    Whatever cuts a request off, it is sent again with the same Idempotency-Key until it is answered.
-    So in the end every invoice has been accepted, and must be counted exactly once.
+    The invoices are for `spread` accounts, with as many customers each. A client tries again after `patience`
+    seconds without an answer, and waits for `pace` seconds after an answer.
     """
 
-    def __init__(self, tally: Tally, accounts: int = 3, customers: int = 3) -> None:
+    def __init__(
+        self,
+        tally: Tally,
+        clients: int = 4,
+        kept: bool = True,
+        patience: float = 40,
+        spread: int = 1,
+        pace: float = PACE_SECONDS,
+    ) -> None:
         self.tally = tally
-        self.cents: Counter[str] = Counter()  # what was answered 201, by account
-        self.invoices: list[str] = []  # their ids, as they were answered
-        self._guard = threading.Lock()  # of the two above
+        self._kept = kept
+        self._patience = patience
+        self._pace = pace
         self._customers: list[tuple[str, str]] = []  # account, customer
-        for _ in range(accounts):
-            account = tally.accounts.post("/accounts", {"name": "Load", "owned_by": "tests"})["id"]
-            for _ in range(customers):
-                body = {"name": "John Adams", "account_id": account}
-                self._customers.append((account, tally.customers.post("/customers", body)["id"]))
+        for _ in range(spread):
+            account = str(tally.accounts.post("/accounts", {"name": "a", "owned_by": "u"})["id"])
+            for _ in range(spread):
+                body = {"name": "c", "account_id": account}
+                self._customers.append((account, str(tally.customers.post("/customers", body)["id"])))
+        self.account, self.customer = self._customers[0]
+        self.invoices: list[Invoice] = []
+        self._numbers = itertools.count(1)
+        self._over = threading.Event()
+        self._clients = clients
+        self._threads: list[threading.Thread] = []
 
-    @contextmanager
-    def running(self, clients: int = 4, pace: float = PACE_SECONDS) -> Iterator[None]:
-        """Have so many clients post one invoice after another; at the end each finishes its last."""
-        over = threading.Event()
+    def __enter__(self) -> Self:
+        self._over.clear()
+        self._threads = [threading.Thread(target=self._work) for _ in range(self._clients)]
+        for thread in self._threads:
+            thread.start()
+        return self
 
-        def work() -> None:
-            while not over.wait(pace):
-                self.post()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
 
-        with ThreadPoolExecutor(clients) as threads:
-            working = [threads.submit(work) for _ in range(clients)]
-            try:
-                yield
-            finally:
-                over.set()
-        for client in working:
-            client.result()
+    def _work(self) -> None:
+        connection = self._connection()
+        while not self._over.wait(self._pace):
+            invoice = self._next()
+            connection.post(invoice)
+            while not invoice.id and not self._over.wait(PAUSE_SECONDS):
+                connection.post(invoice)
+        connection.close()
+
+    def _connection(self) -> Connection:
+        return Connection(self.tally.customers.port, self._kept, self._patience)
+
+    def _next(self) -> Invoice:
+        invoice = Invoice(next(self._numbers), *random.choice(self._customers))
+        self.invoices.append(invoice)
+        return invoice
 
     def post(self) -> float:
-        """Post an invoice until it is answered; answer how many seconds that took."""
-        account, customer = random.choice(self._customers)
-        cents = random.randint(1, 1_000_000)
-        body = {"customer_id": customer, "purchase_date": "2019-01-06", "purchase_price_cents": cents}
-        started = time.monotonic()
-        id = self._post(body, key=secrets.token_hex(8))
-        seconds = time.monotonic() - started
-        with self._guard:
-            self.cents[account] += cents
-            self.invoices.append(id)
-        return seconds
+        """Post one more until it is answered 201; answer how many seconds that took."""
+        invoice, connection, began = self._next(), self._connection(), time.monotonic()
+        connection.post(invoice)
+        while not invoice.id:
+            assert time.monotonic() < began + GIVE_UP_SECONDS, invoice
+            time.sleep(PAUSE_SECONDS)
+            connection.post(invoice)
+        connection.close()
+        return time.monotonic() - began
 
     def post_batch(self, count: int) -> None:
-        """Post so many invoices at once."""
-        account, customer = self._customers[0]
-        body = {"customer_id": customer, "purchase_date": "2019-01-06", "purchase_price_cents": 1}
-        ids = self.tally.customers.post("/invoices/batch", [body] * count)["ids"]
-        with self._guard:
-            self.cents[account] += count
-            self.invoices += ids
+        """Post so many more at once."""
+        batch = [self._next() for _ in range(count)]
+        answer = self.tally.customers.post("/invoices/batch", [json.loads(each.body) for each in batch])
+        for invoice, id in zip(batch, answer["ids"], strict=True):
+            invoice.id = id
 
-    @retry(
-        retry=retry_if_exception_type((Unavailable, OSError, urllib3.exceptions.HTTPError)),
-        wait=wait_fixed(0.02),
-        stop=stop_after_delay(GIVE_UP_SECONDS),
-        reraise=True,
-    )
-    def _post(self, body: dict[str, Any], key: str) -> str:
-        response = self.tally.customers.request("POST", "/invoices", body, headers={"Idempotency-Key": key})
-        if response.status == 503:
-            raise Unavailable(response.data)
-        assert response.status == 201, (response.status, response.data)
-        return str(response.json()["id"])
+    def tries(self) -> list[Try]:
+        """All that was tried until now."""
+        return [each for invoice in list(self.invoices) for each in list(invoice.tries)]
 
-    def accepted(self, more: int) -> None:
-        """Wait until so many more invoices have been accepted."""
-        enough = len(self.invoices) + more
-        eventually(lambda: len(self.invoices) >= enough, GIVE_UP_SECONDS)
+    def faults(self) -> Counter[tuple[str, bool]]:
+        """How often requests failed, by how and by whether on a kept connection."""
+        return Counter((each.fault, each.kept) for each in self.tries() if each.fault)
+
+    def ids(self) -> list[str]:
+        """The ids of those that were answered with 201."""
+        return [invoice.id for invoice in list(self.invoices) if invoice.id]
+
+    def accepted(self) -> int:
+        """How many invoices were answered with 201."""
+        return len(self.ids())
+
+    def goes_on(self, count: int = 50, seconds: float = GIVE_UP_SECONDS) -> None:
+        """Wait until `count` more have been answered with 201."""
+        before = self.accepted()
+        eventually(lambda: self.accepted() >= before + count, seconds)
+
+    def settle(self) -> None:
+        """Try again what was not answered 201, with the same keys, until all are."""
+        connection = Connection(self.tally.customers.port)
+        for invoice in self.invoices:
+
+            def again(invoice: Invoice = invoice) -> bool:
+                if not invoice.id:
+                    connection.post(invoice)
+                return invoice.id is not None
+
+            eventually(again, GIVE_UP_SECONDS)
+        connection.close()
+
+    def shown(self) -> int:
+        """The total of the accounts."""
+        return sum(self._revenue().values())
+
+    def _revenue(self) -> dict[str, int]:
+        accounts = {account for account, _ in self._customers}
+        return {id: self.tally.accounts.get(f"/accounts/{id}")["total_revenue_cents"] for id in accounts}
+
+    def counted(self) -> bool:
+        """Whether every account shows what was answered 201; raises AssertionError while it does not."""
+        due = dict.fromkeys((account for account, _ in self._customers), 0)
+        for invoice in self.invoices:
+            due[invoice.account] += invoice.cents if invoice.id else 0
+        assert self._revenue() == due
+        return True
+
+    def rows(self) -> dict[str, int]:
+        """The cents of each invoice that the customers service has for this load's customers."""
+        rows = (row for _, customer in self._customers for row in invoices_of(self.tally, customer))
+        return {row["id"]: row["purchase_price_cents"] for row in rows}
+
+    def is_counted_once(self, seconds: float = 20) -> None:
+        """Settle, and find each invoice once: its row, its event, its amount; and so for good."""
+        self._is_counted(seconds)
+        assert self._events() == Counter((invoice.id, invoice.cents) for invoice in self.invoices)
 
     def exact(
         self, once: bool = True, seconds: float = 30, others: Sequence["Load"] = (), on_stream: bool = True
     ) -> None:
-        """Wait until all is published and applied; every account must then hold what was accepted, for good.
+        """Settle, and find each invoice once; the stream has no invoice but these, and all is acknowledged.
 
         With `once`, each event must be on the stream once and in its order: where Redis lost nothing,
         or lost the end. `others` have posted to the same Tally. Without `on_stream`, others have deleted
         entries.
         """
-        eventually(self._counted, seconds)
-        assert sorted(self._listed()) == sorted(self.invoices), "an invoice more, or less, than was answered"
-        with connect(self.tally.settings["redis"]["url"], key="event-stream") as client:
+        self._is_counted(seconds)
+        assert {each.status for each in self.tries()} <= {201, 503, None}
+        with self._redis() as client:
             assert client.exists("{event-stream}:dead") == 0
             if on_stream:
-                invoices = [id for load in (self, *others) for id in load.invoices]
+                invoices = [id for load in (self, *others) for id in load.ids()]
                 if once:
                     assert_published(client, invoices, once)
                 else:  # Redis may lose its end again, as sentinels on a busy machine take another primary
@@ -127,22 +264,31 @@ class Load:
         eventually(self.tally.settled, seconds)  # what is given again is handed out a while later
         assert self.counted()
 
-    def _counted(self) -> bool:
-        assert self.tally.settled(), "not all is published, applied and acknowledged"
-        return self.counted()
+    def _is_counted(self, seconds: float) -> None:
+        self.settle()
+        due = {invoice.id: invoice.cents for invoice in self.invoices}
+        twice = [each for each in self.invoices if due[each.id] != each.cents]
+        assert not twice, f"the ids of {twice} were given to others as well"
+        assert self.rows() == due
+        eventually(self.counted, seconds)
+        eventually(self.tally.settled, seconds)
+        assert self.counted()
 
-    def counted(self) -> bool:
-        """Whether every account shows what was accepted; raises AssertionError while it does not."""
-        accounts = {account for account, _ in self._customers}
-        shown = {id: self.tally.accounts.get(f"/accounts/{id}")["total_revenue_cents"] for id in accounts}
-        accepted = {id: self.cents[id] for id in accounts}
-        assert shown == accepted, f"shown {shown}, accepted {accepted}"
-        return True
+    def _redis(self) -> redis.Redis:
+        """A client of Tally's Redis, wherever the stream is."""
+        return connect(self.tally.settings["redis"]["url"], key="event-stream")
 
-    def _listed(self) -> Iterator[str]:
-        """The invoices that the customers service holds for the customers of this load."""
-        for _, customer in self._customers:
-            yield from (invoice["id"] for invoice in invoices_of(self.tally, customer))
+    def _events(self) -> Counter[tuple[str, int]]:
+        with self._redis() as client:
+            entries: Any = client.xrange("event-stream")
+        customers = {customer for _, customer in self._customers}
+        told = (json.loads(fields[b"Payload"]) for _, fields in entries
+                if fields[b"EventTypeName"] == b"InvoiceCreated")  # fmt: skip
+        return Counter(
+            (event["id"], event["purchase_price_cents"])
+            for event in told
+            if event["customer_id"] in customers
+        )
 
 
 def invoices_of(tally: Tally, customer: str) -> Iterator[dict[str, Any]]:
