@@ -126,6 +126,7 @@ def test_an_answer_does_not_wait_for_the_next_one_on_its_connection(tally: Tally
     with closing(apsw.Connection(str(path))) as other, connect(tally.customers.port) as client:
         client.settimeout(1)
         came = answers(client)
+        other.set_busy_timeout(20_000)  # the services write, too
         other.execute("BEGIN IMMEDIATE")  # no other writer gets further, for longer than that
         try:
             slow = request("/customers", {"name": "slow", "account_id": "1"})
