@@ -19,6 +19,7 @@ from support.waiting import eventually
 from tally.recovery import first_start
 
 LONGER_THAN_A_COMMAND_MAY_TAKE = 6.0  # seconds; a command is given up after five
+WITHOUT_WAITING = 3.0  # seconds, on a machine at work
 CONSUMERS = {"consumers": {"claim_idle_ms": 2000}}
 SHORTEST_HEARTBEAT = {"supervisor": {"heartbeat_timeout": 2}}
 SEVERAL_HEARTBEATS = 8.0  # seconds
@@ -106,7 +107,7 @@ def test_status_is_told_in_time_while_the_network_stalls(through: Tally, proxy: 
     for service in (through.customers, through.accounts):
         started = time.monotonic()
         status = service.get("/status")
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < WITHOUT_WAITING
         assert status["status"] == "degraded"
         assert any("Redis" in reason for reason in status["reasons"])
         for path in ("/health/live", "/health/ready"):

@@ -194,10 +194,13 @@ def test_a_source_that_a_service_does_not_apply_is_refused(tally: Tally) -> None
 @pytest.mark.parametrize("prefer", ["wait=0", "respond-async, wait=0", 'Wait="0"; x=y', "wait=x, wait=0"])
 def test_prefer_is_read_as_rfc_7240_has_it(tally: Tally, prefer: str) -> None:
     headers = {"Tally-After": "customers@00000000:1", "Prefer": prefer}
-    began = time.monotonic()
-    late = tally.accounts.request("GET", "/accounts?limit=1", headers=headers)
-    assert late.status == 503
-    assert time.monotonic() - began < 0.9, "it waited as long as without"
+
+    def takes() -> float:
+        began = time.monotonic()
+        assert tally.accounts.request("GET", "/accounts?limit=1", headers=headers).status == 503
+        return time.monotonic() - began
+
+    assert min(takes() for _ in range(5)) < 0.9, "it waited as long as without"
 
 
 def test_a_preference_that_is_none_is_passed_over(tally: Tally) -> None:

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any
+from weakref import WeakMethod
 
 import msgspec
 import redis
@@ -87,7 +88,8 @@ class RedisDouble:
         self.keys: dict[bytes, Any] = {}
         self._own: redis.Redis | None = None
         self._scripts: dict[bytes, bytes] = {}
-        self._for_lua: Any = _LUA.table_from({b"call": self._call, b"sha1hex": _sha1})
+        call: Any = WeakMethod(self._call)  # Lua's table would keep this server for good
+        self._for_lua: Any = _LUA.table_from({b"call": lambda *given: call()(*given), b"sha1hex": _sha1})
         self._commands: dict[bytes, Callable[..., Any]] = {}  # as they were written when they came
 
     def client(self, line: "Line | None" = None) -> redis.Redis:
