@@ -572,8 +572,10 @@ class World:
     def days_pass(self) -> None:
         """What is old enough by then may be trimmed before a node that has only just begun has its group."""
         self.pass_time(self.random.uniform(0.1, 3 * RETENTION_DAYS) * DAY)
-        if self.second and self.second.accounts.database.source not in self._groups():
-            self.doubtful |= self._others()
+        if self._node_1.exists():  # running or killed
+            with self._opened(ACCOUNTS, self._node_1) as database:
+                if database.source not in self._groups():
+                    self.doubtful |= self._others()
 
     # Others
 
