@@ -28,13 +28,13 @@ _OF_THE_SERVICE = "The service itself"
 
 
 class Call(Struct, frozen=True):
-    """What can be asked of a service, and how it is answered.
+    """A call of a service: its request and its answers.
 
-    `id` names it for programs, `path` may hold `{name}`s, each described in `parameters`. `answer`
-    is the definition of what comes back with `status`, `sends` the one of what is sent; each has an
-    example that holds on a service where account 1 and its customer 1 have been made. `problems` are
-    the error statuses beyond those that follow from what the call takes; `leads_to` names calls
-    that take the `id` that this one answers. A call that is not JSON says its `media_type`.
+    `id` is its name for programs. `path` may hold `{name}`s, each described in `parameters`. `sends` is the
+    definition of the request's body, `answer` that of the body that comes with `status`. Each has an example
+    that is right for a service with account 1 and its customer 1. `problems` are the error statuses beyond
+    those that follow from the parameters and the body. `leads_to` names calls that take the `id` that this
+    call answers. A call that isn't JSON has a `media_type`.
     """
 
     id: str

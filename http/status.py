@@ -33,10 +33,10 @@ TOLD_LOG_BYTES = 64_000_000  # of a write-ahead log; some 16 MiB are usual, at m
 
 
 class RedisStatus(Struct, frozen=True):
-    """What Redis tells; every figure is None while it can't be reached, or wasn't asked.
+    """Figures from Redis. Each is None if Redis can't be reached, or wasn't asked.
 
-    `pending` entries were read and not yet applied; `lag` tells how many events of each source were
-    published and are missing here: of its own, none.
+    `pending` entries were read and not yet applied. `lag` tells, for each other source, how many of its
+    published events are missing here.
     """
 
     reachable: bool | None = None
