@@ -254,7 +254,7 @@ def test_an_entry_of_ten_megabytes_holds_nothing_up(
 
 
 def test_what_two_sources_created_under_one_number_is_told(reader: Reader, client: redis.Redis) -> None:
-    """The two used to be merged without a word."""
+    """Two such rows used to be merged without a word."""
 
     def create(number: int, name: str, event_id: str) -> None:
         payload = (
@@ -417,7 +417,7 @@ def test_a_letter_that_was_changed_and_redriven_counts_once_when_its_entry_is_re
 def test_a_name_is_kept_while_a_letter_of_it_exists(
     reader: Reader, publish: Callable[..., bytes], client: redis.Redis, redis_url: str
 ) -> None:
-    """The name was forgotten when its entry was trimmed. A restored Redis then had the letter again."""
+    """Its name was forgotten after trimming. A restored Redis had the letter again, and it counted twice."""
     stream = EventStream(connect(redis_url), "event-stream")
     letters = DeadLetters(stream)
     letter = _letter(reader, client, publish, letters)

@@ -138,7 +138,7 @@ def _deleted(store: Customers) -> None:
 
 
 CASES: dict[str, tuple[Change, Change, tuple[int, int] | None, int, bool]] = {
-    # the old one's change, the new one's; then invoice 1, its credits, and whether a change was lost
+    # the old one's change, the new one's; then invoice 1, its credits, and whether a change isn't taken over
     "changed at both": (_priced(150), _priced(130), (150, 2), 0, False),
     "deleted at both": (_deleted, _deleted, None, 0, False),
     "changed, and deleted": (_priced(150), _deleted, None, 0, True),

@@ -108,7 +108,7 @@ def test_published_events_are_kept_for_the_retention_and_the_last_for_good(
 def test_what_redis_has_lost_is_kept_until_it_is_published_again(
     accounts: Accounts, stream: EventStream, client: redis.Redis
 ) -> None:
-    """It was pruned before the relay saw the loss, so readers who still needed it asked in vain."""
+    """The row was pruned before the relay saw the loss, so readers who still needed it asked in vain."""
     clock = Clock()
     clock.now -= 8 * DAY
     _publish(accounts, stream, 10)

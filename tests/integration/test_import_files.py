@@ -98,7 +98,7 @@ def _total(tally: Tally, account: str) -> int:
     return total
 
 
-# Made-up files. Each has a property of real ones
+# Made-up files. Each has a property of real ones.
 
 DECIMAL_COMMA = (
     "--encoding", "cp1252", "--customer", "Kunde", "--date", "Datum", "--amount", "Betrag", "--date-format",

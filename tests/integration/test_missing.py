@@ -192,7 +192,7 @@ def test_what_no_outbox_has_any_more_is_told_and_its_remedy_helps(shop: Shop, cl
 def test_a_customers_service_that_was_away_too_long_learns_how_the_accounts_stand(
     shop: Shop, client: redis.Redis
 ) -> None:
-    """The customers of the deleted account stayed for good, and its status was ok."""
+    """The customers of the deleted account stayed for good, and status was ok."""
     with shop.running("--only", "accounts") as tally:
         tally.accounts.request("DELETE", "/accounts/1?cascade=true")
         tally.accounts.post("/accounts", {"name": "three", "owned_by": "user3"})
@@ -208,7 +208,7 @@ def test_a_customers_service_that_was_away_too_long_learns_how_the_accounts_stan
 def test_a_customers_service_does_without_what_accounts_db_lacks_since_it_was_put_back(
     shop: Shop, client: redis.Redis, tmp_path: Path
 ) -> None:
-    """It stayed degraded for good. The suggested remedy, to build accounts.db again, did not help."""
+    """The service stayed degraded. The suggested remedy, to build accounts.db again, did not help."""
     copy = tmp_path / "copy.db"
     with shop.running("--only", "accounts") as tally:
         copied_while_in_use(shop.directory / "data" / "accounts.db", copy)

@@ -246,7 +246,7 @@ def test_a_new_number_waits_until_others_could_tell_theirs(tmp_path: Path, redis
         first.stop()
         client.flushall()
         second = a_node(tmp_path / "other", redis_url, 1)
-        second.settings["redis"]["embedded"] = "auto"  # with "never" the test would spare it the wait
+        second.settings["redis"]["embedded"] = "auto"  # with "never", the helper would spare it the wait
         try:
             second.launch()
             eventually(lambda: "node 1 is new here" in second.said())
@@ -496,7 +496,7 @@ def test_a_copy_of_a_data_directory_is_not_let_start_beside_the_original(
         assert copy.process.wait(30) == 1
         assert "is at work elsewhere" in copy.said()
         assert first.stop() == 0
-        copy.start()  # after the lease has lapsed: it was copied at work
+        copy.start()  # it was copied at work, so it waits for the lease to lapse
         try:
             assert copy.customers.post("/customers", {"name": "d", "account_id": "1"})["id"] == "2"
             first.launch()
@@ -579,7 +579,7 @@ def test_what_is_made_again_of_a_removed_node_gives_numbers_that_it_did_not(
     with node(tmp_path, redis_url, 0) as first, node(tmp_path, redis_url, 1) as second:
         customer = second.customers.post("/customers", {"name": "c", "account_id": "1"})["id"]
         eventually(lambda: first.settled() and second.settled())
-        second.end()  # perhaps only cut off, with more rows
+        second.end()  # perhaps it is only cut off, and has more rows
         _is_long_ago(client)
         removed = command("nodes", "remove", "1", "--yes", "--config", str(first.written()))
         assert removed.returncode == 0, removed.stderr
@@ -696,7 +696,7 @@ def test_two_that_had_published_before_there_were_numbers_both_go_on(
         first, second, third = members
         for database in databases[:2]:
             client.hset(stream.beside("published"), database.source, 5)
-        for each in (first, second, first):  # the first has now heard of the second
+        for each in (first, second, first):  # at the end, the first has heard of the second
             each.take()
         with pytest.raises(WrongNumber, match="such as 1"):
             third.take()

@@ -61,7 +61,7 @@ def tool(tally: Tally, *arguments: str) -> str:
 
 
 def is_primary(client: Client) -> bool:
-    """The primary as a load balancer sees it."""
+    """Whether a load balancer sees a primary there."""
     status = client.request("GET", "/health/primary").status
     assert status in (200, 503)
     return status == 200
