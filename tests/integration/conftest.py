@@ -1,4 +1,4 @@
-"""One running Tally that the tests of the HTTP contract share, and what they look at it with."""
+"""A running Tally that the tests of the HTTP contract share, and the tools to inspect it."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ PROBLEM = "application/problem+json"
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
-    """A Tally on a private Redis. What it holds is of all tests: each makes what it needs."""
+    """A Tally on a private Redis. All tests share its data, so each makes its own."""
     with running(tmp_path_factory.mktemp("shared")) as tally:
         yield tally
 
@@ -36,7 +36,7 @@ def accounts(shared: Tally) -> Client:
 
 @pytest.fixture(scope="session")
 def watch(shared: Tally) -> "Watch":
-    """Tells what the shared Tally has written down and published."""
+    """Reports the rows and events of the shared Tally."""
     return Watch(shared)
 
 
@@ -50,7 +50,7 @@ class Published(NamedTuple):
 
 
 class Watch:
-    """Tells what a Tally has written down and published. What it saw once it doesn't read again."""
+    """Reports the rows and events of a Tally. It reads each of them only once."""
 
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
@@ -60,14 +60,14 @@ class Watch:
         self._newest = {"/customers": 0, "/invoices": 0, "/credits": 0, "/accounts": 0}
 
     def published(self, type: str, **payload: object) -> list[Published]:
-        """The events of that type with these in their payload, oldest first, once all are published."""
+        """The events of that type with these payload fields, oldest first, once all are published."""
         self._read()
         wanted = payload.items()
         return [event for event in self._published if event.type == type and wanted <= event.payload.items()]
 
     @contextmanager
     def nothing_changes(self) -> Iterator[None]:
-        """Fails when something is written or published meanwhile."""
+        """Fails when a row or an event is written meanwhile."""
         before = self._seen()
         yield
         assert self._seen() == before, "a row or an event more, or less"
@@ -105,14 +105,14 @@ def _published(fields: dict[bytes, bytes]) -> Published:
 
 
 def problem(response: urllib3.BaseHTTPResponse, status: int, *fields: str) -> dict[str, Any]:
-    """The problem that came back, which must have this status and find fault with these fields only."""
+    """The problem in the answer. It must have this status and name exactly these fields."""
     assert response.status == status, response.data[:1000]
     assert response.headers["Content-Type"] == PROBLEM
     return told(response.data, status, *fields)
 
 
 def told(body: bytes, status: int, *fields: str) -> dict[str, Any]:
-    """The problem in `body`, which must have this status and find fault with these fields only."""
+    """The problem in `body`. It must have this status and name exactly these fields."""
     content: dict[str, Any] = json.loads(body)
     assert content["status"] == status
     assert all(isinstance(content[key], str) and content[key] for key in ("title", "detail"))
@@ -124,34 +124,34 @@ def told(body: bytes, status: int, *fields: str) -> dict[str, Any]:
 
 
 def new_account(accounts: Client, owned_by: str = "user1") -> str:
-    """The id of an account that was just opened."""
+    """The id of a new account."""
     id: str = accounts.post("/accounts", {"name": "An account", "owned_by": owned_by})["id"]
     return id
 
 
 def new_customer(customers: Client, account_id: str = "1", name: str = "John Adams") -> str:
-    """The id of a customer that was just created."""
+    """The id of a new customer."""
     id: str = customers.post("/customers", {"name": name, "account_id": account_id})["id"]
     return id
 
 
 def new_invoice(customers: Client, customer_id: str, cents: int = 10_000) -> str:
-    """The id of an invoice that was just created."""
+    """The id of a new invoice."""
     id: str = customers.post("/invoices", invoice(customer_id, cents))["id"]
     return id
 
 
 def invoice(customer_id: str, cents: int = 10_000) -> dict[str, Any]:
-    """What POST /invoices takes."""
+    """A body for POST /invoices."""
     return {"customer_id": customer_id, "purchase_date": "2019-01-06", "purchase_price_cents": cents}
 
 
 def new_credit(customers: Client, customer_id: str, cents: int = 2_500, **more: str) -> str:
-    """The id of a credit that was just recorded."""
+    """The id of a new credit."""
     id: str = customers.post("/credits", credit(customer_id, cents, **more))["id"]
     return id
 
 
 def credit(customer_id: str, cents: int = 2_500, **more: str) -> dict[str, Any]:
-    """What POST /credits takes, for a customer."""
+    """A body for POST /credits, for a customer."""
     return {"customer_id": customer_id, "credit_date": "2019-02-01", "credited_cents": cents, **more}

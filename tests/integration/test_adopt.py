@@ -1,4 +1,4 @@
-"""`adopt`: from the original, whose events stay on the stream; its rows are taken over with their ids."""
+"""`adopt` moves from the original to Tally: rows keep their ids, and the events stay on the stream."""
 
 import json
 import subprocess
@@ -52,7 +52,7 @@ def _published(url: str) -> None:
 
 @pytest.fixture
 def files(tmp_path: Path) -> Callable[..., list[str]]:
-    """Writes the files, and answers the options that name them."""
+    """Writes the files, and returns the options that name them."""
 
     def written(accounts: str = ACCOUNTS, customers: str = CUSTOMERS, invoices: str = INVOICES) -> list[str]:
         options = []
@@ -73,7 +73,7 @@ def _adopt(tally: Tally, options: list[str], status: int = 0) -> "subprocess.Com
 
 
 def _shown(tally: Tally) -> dict[str, tuple[int, dict[str, int]]]:
-    """Each account's total, and its customers' by name."""
+    """Each account's total, and its customers' totals by name."""
     return {
         each["account"]["name"]: (
             each["total_revenue_cents"],
@@ -103,7 +103,7 @@ def test_the_original_s_rows_are_taken_over_and_its_stream_counts_once(
             "1 credits, of negative amounts, and 0 that were there",
             "2 accounts, and 0 that were there",
         ]
-        assert "0 customers, and 3 that were there" in _adopt(tally, files()).stdout  # nothing more
+        assert "0 customers, and 3 that were there" in _adopt(tally, files()).stdout  # adds nothing
         try:
             tally.start()
             eventually(lambda: _shown(tally) == EXPECTED)
@@ -142,7 +142,7 @@ def test_the_original_s_rows_are_taken_over_and_its_stream_counts_once(
                 assert _shown(tally) == expected, done
                 client: Any = redis.Redis.from_url(url)
                 client.xtrim("event-stream", maxlen=client.xlen("event-stream") - 1, approximate=False)
-                client.set("{event-stream}:trimmed", "1-0")  # as if they had gone for their age
+                client.set("{event-stream}:trimmed", "1-0")  # as if trimmed for their age
             assert "built again from customers@" in done.stdout
         finally:
             tally.end()

@@ -1,6 +1,6 @@
-"""Who may do what, on both services, over real sockets: section 10 of the contract.
+"""Permissions on both services, over real sockets: section 10 of the contract.
 
-RULES says for every route who may use it. A route that it doesn't hold fails a test.
+RULES says for every route who may use it. A route without a rule fails a test.
 """
 
 import json
@@ -124,7 +124,7 @@ RULES = {
     ("accounts", "GET", "/health/primary"): OPEN,
 }
 CLOSED = [route for route, rule in RULES.items() if rule != OPEN]
-# What admins are answered where there is no such letter, and much is recorded.
+# The answers to admins: there is no such letter, and Tally is not empty.
 REFUSED = {"/operations/dead-letters/{id}": 404, "/operations/edit": 404, "/demo": 409}
 UNKNOWN = "4611686018427387904"
 KINDS = ("accounts", "customers", "invoices", "credits")
@@ -140,7 +140,7 @@ def _name(route: object) -> str:
 
 
 class Things(NamedTuple):
-    """What somebody has: an account, a customer in it, and that one's invoice and credit."""
+    """A user's account, a customer in it, and that customer's invoice and credit."""
 
     account: str
     customer: str
@@ -149,7 +149,7 @@ class Things(NamedTuple):
 
 
 class World(NamedTuple):
-    """A Tally in which an admin, Alice and Bob are signed in, and Alice and Bob have something each."""
+    """A Tally where an admin, Alice and Bob are signed in. Alice and Bob each have some rows."""
 
     tally: Tally
     key: bytes
@@ -174,7 +174,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         for name in ("admin", "alice", "bob"):
             users.add(tally, name, admin=name == "admin")
         admin, alice, bob = (users.sign_in(tally, name) for name in ("admin", "alice", "bob"))
-        tally.customers, tally.accounts = admin.customers, admin.accounts  # whom `settled` asks as
+        tally.customers, tally.accounts = admin.customers, admin.accounts  # `settled` asks as the admin
         of_alice, of_bob = _things(tally, alice), _things(tally, bob)
         eventually(tally.settled)
         key = (tally.directory / "data" / "signing.key").read_bytes().strip()
@@ -193,7 +193,7 @@ def _path(template: str, things: Things) -> str:
 
 
 def _body(template: str, things: Things) -> Any:
-    """What this call takes, to create something in or for `things`."""
+    """The body that this call needs, to create something in or for `things`."""
     customer = {"name": "New", "account_id": things.account}
     bodies: dict[str, Any] = {
         "/customers/{id}": {"name": "Another"},
@@ -226,7 +226,7 @@ def _client(user: SignedIn, service: str) -> Client:
 
 
 def _pages(client: Client, path: str, key: str, limit: int) -> list[Any]:
-    """All of a list, page by page."""
+    """All of a list, read page by page."""
     page = client.get(f"{path}limit={limit}")
     found: list[Any] = page[key]
     while page["next"] is not None:
@@ -237,7 +237,7 @@ def _pages(client: Client, path: str, key: str, limit: int) -> list[Any]:
 
 
 def _everything(world: World) -> list[Any]:
-    """All that there is, as an admin sees it, once what was done before has come everywhere."""
+    """All rows, as an admin sees them, once earlier changes have arrived everywhere."""
     eventually(world.tally.settled)
     lists = [_pages(world.admin.customers, f"/{key}?", key, 1000) for key in KINDS[1:]]
     return [*lists, world.admin.accounts.get("/accounts")]
@@ -254,7 +254,7 @@ def test_every_route_has_a_rule_and_every_rule_a_route(service: str, tmp_path: P
     assert (app.static_routes, app.sinks) == ([], [])
 
 
-# Who has no good token
+# Callers without a good token
 
 
 def _token(world: World, key: bytes | None, algorithm: str = "HS256", **changes: Any) -> str:
@@ -374,7 +374,7 @@ def test_operations_are_for_admins(world: World, route: tuple[str, str, str]) ->
     assert done.status == REFUSED.get(template, 200)
 
 
-# What is another's
+# Rows of another user
 
 
 @pytest.mark.parametrize("route", _ruled(OWN), ids=_name)
@@ -475,7 +475,7 @@ def test_an_account_is_opened_for_oneself_and_by_an_admin_for_anybody(world: Wor
 
 
 def test_nobody_records_a_customer_in_an_account_that_is_not_there(world: World) -> None:
-    """A user opened accounts until it got a number that an admin had used: it could delete what is there."""
+    """A user opened accounts up to a number that an admin had used, and could then delete the data there."""
     row = {"name": "Early", "account_id": UNKNOWN}
     for user in (world.alice, world.admin):
         answer = user.customers.request("POST", "/customers", row)
@@ -604,7 +604,7 @@ def test_filtering_for_what_is_another_s_finds_nothing_as_for_what_does_not_exis
         assert world.admin.customers.get(f"{path}{theirs}")[key]
 
 
-# What comes with time
+# Changes over time
 
 
 def test_the_events_of_users_are_counted_like_anybody_s(world: World) -> None:
@@ -649,7 +649,7 @@ def test_an_admin_s_key_and_a_user_s_are_two_also_for_accounts(world: World) -> 
 
 
 def test_a_removed_user_s_token_ends_at_once_on_both_services(world: World) -> None:
-    """On the customers service it was good until it expired: up to a year."""
+    """The customers service used to accept it until it expired: up to a year."""
     users.add(world.tally, "dora")
     dora = users.sign_in(world.tally, "dora")
     assert dora.accounts.get("/accounts") == []
@@ -694,7 +694,7 @@ def test_no_password_no_key_and_no_token_was_logged(world: World) -> None:
         assert secret not in written
 
 
-# What the pages ask for
+# The calls of the pages
 
 
 def test_the_pages_show_a_user_what_is_in_its_own_accounts(world: World) -> None:

@@ -1,4 +1,4 @@
-"""`backup`: copies of the databases while Tally runs, and what can be done with them."""
+"""`backup`: copies of the databases while Tally runs, and the uses of these copies."""
 
 import signal
 import sqlite3
@@ -25,7 +25,7 @@ FILES = ("accounts.db", "customers.db")
 
 @pytest.fixture(scope="module")
 def tally(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
-    """A running Tally on a Redis that outlives it, for all tests here."""
+    """A running Tally for all tests here. Its Redis outlives it."""
     directory = tmp_path_factory.mktemp("backup")
     with (
         bundled_process(directory / "redis", free_port()) as url,

@@ -1,4 +1,4 @@
-"""Both directions of the picture: each service reacts to what the other publishes."""
+"""Events in both directions: each service reacts to the events of the other."""
 
 import json
 from collections import Counter
@@ -104,7 +104,7 @@ def _with_invoices(customers: Customers, ids: Iterable[Id], number: int) -> None
 
 
 def _delete_what_is_left(customers: Customers) -> int:
-    """Answer how many transactions that took, of which none may delete too much."""
+    """Return the number of transactions this took. None of them may delete too much."""
     held = customers.database.value("SELECT count(*) FROM invoice")
     parts = 0
     while customers.follow_up():

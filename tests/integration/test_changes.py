@@ -1,4 +1,4 @@
-"""PATCH: customers, invoices and accounts are changed, and both services and the stream tell of it."""
+"""PATCH changes customers, invoices and accounts, and both services and the stream show the change."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,11 +24,11 @@ class Kind(NamedTuple):
     new: Callable[[Tally], str]
 
     def client(self, tally: Tally) -> Client:
-        """The service that has it."""
+        """The service that stores the row."""
         return tally.accounts if self.path == "/accounts" else tally.customers
 
     def row(self, tally: Tally, id: str) -> dict[str, Any]:
-        """It, as it is now."""
+        """The row, as it is now."""
         found: dict[str, Any] = self.client(tally).get(f"{self.path}/{id}")
         return found["account"] if self.path == "/accounts" else found
 
@@ -207,7 +207,7 @@ def test_an_account_that_is_handed_over_is_the_other_s_on_both_services(
 def test_a_customer_that_moves_into_an_account_that_seemed_empty_when_it_was_deleted_stays(
     customers: Client, accounts: Client, shared: Tally
 ) -> None:
-    """The deletion saw no customers; the customers service must not take it for an order to delete them."""
+    """The deletion saw no customers, so the customers service must not delete any."""
     empty = new_account(accounts)
     customer = new_customer(customers, new_account(accounts))
     new_invoice(customers, customer, 500)
@@ -275,7 +275,7 @@ def test_a_long_history_comes_in_pages(customers: Client) -> None:
 
 @EACH
 def test_a_change_alone_is_done_with_at_once(shared: Tally, kind: Kind) -> None:
-    """A figure could not be had of it: it was applied, and told as failed, and came again after 10 s."""
+    """Its metric failed: the event was applied, reported as failed, and delivered again after 10 s."""
     id = kind.new(shared)
     eventually(shared.settled)
     failed = shared.said().count("event_failed")

@@ -1,4 +1,4 @@
-"""The command line: what a user sees of `python supervisor.py`, with real processes and signals."""
+"""The command line as a user sees it: `python supervisor.py`, with real processes and signals."""
 
 import contextlib
 import os
@@ -46,7 +46,7 @@ DEFAULT_ACTORS = {
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left(tmp_path: Path) -> Iterator[None]:
-    """Each test works in its own directory; whatever it started there has to end with it."""
+    """Each test works in its own directory. Every process started there must end with the test."""
     with contextlib.chdir(tmp_path):
         yield
     try:
@@ -65,7 +65,7 @@ def redis_there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def at_work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
-    """A Tally of some size on a private Redis, to look at."""
+    """A Tally of some size on a private Redis, for tests that only look."""
     directory = tmp_path_factory.mktemp("at_work")
     consumers = {"accounts": 3, "customers": 2}
     with running(directory, accounts={"processes": 2}, consumers=consumers) as tally:
@@ -77,7 +77,7 @@ def _client(tally: Tally) -> redis.Redis:
 
 
 def _refused(done: "subprocess.CompletedProcess[str]", *parts: str) -> None:
-    """It failed, and told so in one line that holds `parts`."""
+    """The command failed, and said so in one line that contains `parts`."""
     assert done.returncode == 1, done
     (line,) = done.stderr.splitlines()
     assert [part for part in parts if part not in line] == [], line
@@ -95,7 +95,7 @@ def _table(said: str) -> dict[str, tuple[int, str]]:
     return {row[0]: (int(row[1]), row[2] if row[2:] else "") for row in rows}
 
 
-# run: what it prints
+# run: its output
 
 
 def test_run_prints_a_table_of_every_actor_with_its_pid_and_address(at_work: Tally) -> None:
@@ -163,7 +163,7 @@ def test_run_without_a_file_reads_config_toml_and_the_environment(tmp_path: Path
         assert value.removesuffix("/0") in done.stdout
 
 
-# run: which Redis
+# run: which Redis it uses
 
 
 def _listening(process: psutil.Process) -> set[str]:
@@ -258,7 +258,7 @@ def test_never_takes_writes_without_redis_and_publishes_once_one_comes_up(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     port = free_port()
-    first_start.make(tmp_path / "data")  # where it has been started before; else it waits for Redis first
+    first_start.make(tmp_path / "data")  # as after an earlier start; otherwise it waits for Redis first
     with running(tmp_path, redis_url=f"redis://127.0.0.1:{port}/0") as tally:
         assert tally.pids().keys() == DEFAULT_ACTORS
         (line,) = (line for line in tally.said().splitlines() if line.startswith("redis: "))
@@ -336,7 +336,7 @@ def test_only_may_be_given_several_times(tmp_path: Path) -> None:
         }
 
 
-# run: what keeps it from starting
+# run: reasons not to start
 
 
 @pytest.mark.parametrize("service", ["customers", "accounts"])
@@ -501,7 +501,7 @@ def test_sigterm_stops_http_first_then_consumers_then_relays_then_redis(tmp_path
             for part in ("-http-", "-consumer-", "-relay", "redis")
         ]
         assert [len(stage) for stage in stages] == [2, 3, 2, 1]
-        held = [stage[-1] for stage in stages]  # a stage can't end before it is let go on
+        held = [stage[-1] for stage in stages]  # a stage can't end until its held process resumes
         for process in held:
             process.suspend()
         tally.process.send_signal(signal.SIGTERM)
@@ -576,7 +576,7 @@ def test_when_the_supervisor_is_killed_nothing_is_left_and_run_works_again_with_
         eventually(tally.settled)
         seen = tally.customers.get("/customers"), tally.accounts.get("/accounts")
         entries = client.xrange("event-stream")
-        _members(tally, "accounts-consumer-2")[0].suspend()  # one that can't notice by itself
+        _members(tally, "accounts-consumer-2")[0].suspend()  # a stopped process can't notice by itself
         assert len(processes_in(tmp_path)) == len(DEFAULT_ACTORS) + 3  # redis, its server, the supervisor
 
         tally.process.kill()
@@ -597,7 +597,7 @@ def test_when_the_supervisor_is_killed_nothing_is_left_and_run_works_again_with_
 
 
 def _findings(done: "subprocess.CompletedProcess[str]") -> dict[str, bool]:
-    """Each line, and whether what it tells of is good."""
+    """Each line, and whether it reports something good."""
     assert "Traceback" not in done.stderr
     words = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
     assert {word for word, _ in words} <= {"good", "BAD"}

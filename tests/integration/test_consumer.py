@@ -1,4 +1,4 @@
-"""The consumers: every entry applied once, by whoever, and nothing held up by a bad one."""
+"""The consumers: each entry is applied once, by any of them, and a bad entry does not stop the others."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -23,11 +23,11 @@ from tally.store.stream import Age, Entry, EventStream, connect
 from tally.store.trace_parent import TraceParentOf
 
 CLAIM_IDLE_MS = 300
-BLOCK_MS = 50  # where nothing comes, it is waited in vain
+BLOCK_MS = 50  # a read waits this long when nothing comes
 
 
 class Reader:
-    """A consumer of one accounts.db, with a clock that the test turns."""
+    """A consumer of one accounts.db, with a clock that the test sets."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Reader:
         self.on_ring()
 
     def sweep_until(self, done: Callable[[], bool]) -> None:
-        """Take over what others left, again and again: how long an entry was idle is Redis's to tell."""
+        """Take over entries of others again and again: only Redis knows how long an entry was idle."""
 
         def look() -> bool:
             self.now += CLAIM_IDLE_MS
@@ -78,7 +78,7 @@ class Reader:
         return self.group.pending() == 0
 
     def steps(self, count: int = 3) -> None:
-        """Recover, take over, read: what a consumer's first three steps are."""
+        """Recover, take over, read: a consumer's first three steps."""
         for _ in range(count):
             self.consumer.step()
 
@@ -138,7 +138,7 @@ def test_a_consumer_that_died_after_its_commit_and_before_its_acknowledgement_co
 ) -> None:
     publish(7, 100)
     reader.steps()
-    reader.group.set_back()  # the entry is handed out again, as one that was never acknowledged
+    reader.group.set_back()  # the entry is handed out again, as if never acknowledged
     reader.group.read_new(10)
     assert reader.group.pending() == 1
 
@@ -172,7 +172,7 @@ def test_what_a_lost_consumer_had_read_is_claimed_once_it_was_idle_long_enough(
     survivor.sweep_until(survivor.nothing_pending)
     assert survivor.revenue() == {7: 100}
 
-    # The one that was lost wakes up and applies what it had read: nothing changes.
+    # The lost consumer wakes up and applies the entries it had read: nothing changes.
     lost.steps(3)
     assert survivor.revenue() == {7: 100}
 
@@ -236,7 +236,7 @@ def test_an_entry_of_thousands_of_fields_is_a_dead_letter_too(reader: Reader, cl
     client.xadd("event-stream", {f"field-{n}": n for n in range(10_000)})
     reader.steps()
     (letter,) = _dead(client)
-    assert len(letter) == 10_006  # with what it is known by, as it has no EventId
+    assert len(letter) == 10_006  # plus the fields that identify it, as it has no EventId
     assert reader.group.pending() == 0
 
 
@@ -254,7 +254,7 @@ def test_an_entry_of_ten_megabytes_holds_nothing_up(
 
 
 def test_what_two_sources_created_under_one_number_is_told(reader: Reader, client: redis.Redis) -> None:
-    """It was merged, without a word."""
+    """Two such rows used to be merged without a word."""
 
     def create(number: int, name: str, event_id: str) -> None:
         payload = (
@@ -347,7 +347,7 @@ def test_a_database_older_than_its_group_is_caught_up_from_the_stream(
 def test_the_original_of_a_copy_that_was_put_back_meanwhile_is_told_from_it(
     publish: Callable[..., bytes], redis_url: str, tmp_path: Path
 ) -> None:
-    """Its count is the higher one, but it lacks what came while the copy was there."""
+    """The original has the higher count, but lacks what came while the copy was in use."""
     original, copy = tmp_path / "original", tmp_path / "copy"
     original.mkdir()
     copy.mkdir()
@@ -376,7 +376,7 @@ def test_the_original_of_a_copy_that_was_put_back_meanwhile_is_told_from_it(
 def test_an_entry_that_an_earlier_release_applied_counts_once_when_it_is_read_again(
     reader: Reader, publish: Callable[..., bytes]
 ) -> None:
-    """It was noted by its id alone."""
+    """Earlier releases noted only its id."""
     id = publish(7, 100)
     reader.steps()
     with reader.accounts.database.transaction():
@@ -390,7 +390,7 @@ def test_an_entry_that_an_earlier_release_applied_counts_once_when_it_is_read_ag
 def test_two_entries_that_got_the_same_id_count_both(
     reader: Reader, publish: Callable[..., bytes], client: redis.Redis
 ) -> None:
-    """As after a failover to a server that lacked the first."""
+    """This happens after a failover to a server that lacks the first entry."""
     id = publish(7, 100)
     reader.steps()
     entries: Any = client.xrange("event-stream")
@@ -417,7 +417,7 @@ def test_a_letter_that_was_changed_and_redriven_counts_once_when_its_entry_is_re
 def test_a_name_is_kept_while_a_letter_of_it_exists(
     reader: Reader, publish: Callable[..., bytes], client: redis.Redis, redis_url: str
 ) -> None:
-    """It was forgotten with the trimming; then Redis came back with the letter, and it counted twice."""
+    """Its name was forgotten after trimming. A restored Redis had the letter again, and it counted twice."""
     stream = EventStream(connect(redis_url), "event-stream")
     letters = DeadLetters(stream)
     letter = _letter(reader, client, publish, letters)
@@ -442,7 +442,7 @@ def test_a_name_is_kept_while_a_letter_of_it_exists(
 
 
 class LaterStream(EventStream):
-    """One whose first entry is of a later time."""
+    """A stream whose first entry has a later time."""
 
     def first_ms(self) -> int:
         return int(time.time() + 9 * 86400) * 1000
@@ -451,7 +451,7 @@ class LaterStream(EventStream):
 def _letter(
     reader: Reader, client: redis.Redis, publish: Callable[..., bytes], letters: DeadLetters
 ) -> DeadLetter:
-    """One without an EventId, of an invoice that could not be applied, and can be by now."""
+    """A letter without an EventId. Its invoice could not be applied then, but now it can."""
     reader.steps()
     reader.fails = True
     publish(7, 100)
@@ -468,7 +468,7 @@ def test_a_group_is_not_set_back_while_its_siblings_work(
     sibling = Reader(redis_url, tmp_path, "accounts-consumer-2")
     reader.steps(1)
     publish(7, 1)
-    sibling.group.read_new(1)  # read, not applied: older than what the next one acknowledges
+    sibling.group.read_new(1)  # read, not applied; `reader` acknowledges a newer entry
     newest = publish(7, 10)
     reader.steps()
     assert reader.group.pending() == 1

@@ -107,7 +107,7 @@ def test_all_credits_of_an_invoice_never_exceed_it(customers: Client, watch: Wat
         ]
         problem(customers.request("POST", "/credits/batch", rows), 422, "[2].credited_cents")
     new_credit(customers, customer, 200, invoice_id=bill)
-    new_credit(customers, customer, 10**6)  # for no invoice, as much as one likes
+    new_credit(customers, customer, 10**6)  # a credit for no invoice has no limit
     customers.delete(f"/credits/{first}")
     new_credit(customers, customer, 300, invoice_id=bill)
 
@@ -206,7 +206,7 @@ def test_credits_stand_in_the_history_of_their_invoice_or_else_of_their_customer
     assert gone[-1]["before"] == last
 
 
-# What users' own systems call their invoices and credits
+# The names that users' own systems give to invoices and credits
 
 
 @pytest.mark.parametrize("kind", ["invoice", "credit"])

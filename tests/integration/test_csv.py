@@ -1,4 +1,4 @@
-"""Lists as CSV: all of a list, in columns that `import` takes, and nothing that a spreadsheet runs."""
+"""Lists as CSV: the whole list, in columns that `import` accepts, with nothing that a spreadsheet runs."""
 
 import csv
 import io
@@ -28,7 +28,7 @@ def _rows(client: Client, path: str) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def account(shared: Tally) -> str:
-    """An account of which each customer has an invoice and a credit; names and references are its names."""
+    """An account whose customers have invoices and credits. Each reference is the customer's name."""
     account = new_account(shared.accounts)
     for place, name in enumerate(FORMULAS + PLAIN):
         customer = new_customer(shared.customers, account, name)
@@ -64,7 +64,7 @@ def test_invoices_and_credits_come_whole_and_harmless(customers: Client, account
 
 
 def test_what_is_in_many_pages_comes_once(tmp_path: Path) -> None:
-    with running(tmp_path) as tally:  # the others list the first accounts of the one they share
+    with running(tmp_path) as tally:  # the other tests list the first accounts of the shared Tally
         _list_many(tally, tally.customers, tally.accounts)
 
 

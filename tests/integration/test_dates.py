@@ -1,4 +1,4 @@
-"""Dates that other publishers give: every event counts, and means the same on every machine."""
+"""Dates from other publishers: every event counts, and means the same on every machine."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Dead letters: looked at, redriven to the group that failed, discarded."""
+"""Dead letters: shown, redriven to the group that failed, discarded."""
 
 import json
 import re
@@ -28,14 +28,14 @@ def _supervisor(tally: Tally, *arguments: str, editor: str = "false") -> "subpro
 
 @pytest.fixture
 def redis_url(tmp_path: Path) -> Iterator[str]:
-    """The bundled server's: how engines differ shows in `test_a_redriven_letter…`."""
+    """The URL of the bundled server. `test_a_redriven_letter…` runs on each engine."""
     with bundled_process(tmp_path / "redis", free_port()) as url:
         yield url
 
 
 @pytest.fixture
 def letter(tally: Tally, client: redis.Redis) -> str:
-    """One of two dead letters: the event is of concern to both services, and neither can read it."""
+    """One of two dead letters: both services need the event, and neither can read it."""
     client.xadd("event-stream", {"EventTypeName": "AccountCreated", "Payload": '{"cents": 100}'})
     eventually(lambda: client.xlen("{event-stream}:dead") == 2)
     letters: Any = client.xrange("{event-stream}:dead")
@@ -126,7 +126,7 @@ def test_a_redriven_letter_reaches_the_group_that_failed_and_counts_once(tmp_pat
         eventually(tally.settled)
         length = client.xlen("event-stream")
 
-        with database.transaction():  # the cause is mended
+        with database.transaction():  # the cause is fixed
             database.execute("UPDATE customer SET revenue_cents = revenue_cents - ?", (NEARLY_TOO_MUCH,))
         done = _supervisor(tally, "dead-letters", "redrive", "--all")
         assert (done.returncode, done.stdout, done.stderr) == (0, "1 applied\n", "")

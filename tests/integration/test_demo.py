@@ -1,4 +1,4 @@
-"""`demo` fills an empty Tally, once; and the page that breaks what it made loses nothing."""
+"""`demo` fills an empty Tally, once; the commands of the page "Break it yourself" lose nothing."""
 
 import os
 import re
@@ -42,7 +42,7 @@ def _demo(tally: Tally, *options: str) -> "subprocess.CompletedProcess[str]":
 
 
 def _lists(tally: Tally) -> list[bytes]:
-    """Everything that both services list."""
+    """All lists of both services."""
     paths = (tally.accounts, "/accounts"), (tally.customers, "/invoices"), (tally.customers, "/credits")
     return [
         client.request("GET", path, headers={"Accept": "text/csv"}).data
@@ -75,7 +75,7 @@ def test_what_is_sent_is_shown_and_a_second_demo_is_refused_and_changes_nothing(
 
 
 class _Interrupted(ServiceClient):
-    """Its third batch of invoices is the last: it is made, and the answer is never seen."""
+    """Stops at its third batch of invoices: the batch is recorded, and its answer is lost."""
 
     def post(self, path: str, content: Any, idempotency_key: str) -> list[str]:
         made = super().post(path, content, idempotency_key)
@@ -113,7 +113,7 @@ def test_with_users_an_admin_s_token_makes_it(tmp_path: Path) -> None:
         assert _demo(tally, "--token", users.sign_in(tally, "root").token).returncode == 0
 
 
-# As the pages load it
+# The pages load the demo
 
 
 def _load(client: Client, accounts: list[str] | None = None) -> urllib3.BaseHTTPResponse:

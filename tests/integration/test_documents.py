@@ -1,4 +1,4 @@
-"""The OpenAPI and AsyncAPI documents, held to two running services: every example is taken for real."""
+"""The OpenAPI and AsyncAPI documents, checked on two running services: they accept every example."""
 
 import json
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from support.waiting import eventually
 
 
 class Operation(NamedTuple):
-    """A call as a document shows it."""
+    """A call as a document describes it."""
 
     service: str
     method: str
@@ -28,14 +28,14 @@ METHODS = ("post", "get", "patch", "delete")
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
-    """A Tally on which nothing was made yet: the examples speak of account 1 and customer 1."""
+    """A Tally without any data: the examples name account 1 and customer 1."""
     with running(tmp_path_factory.mktemp("alone")) as tally:
         yield tally
 
 
 @pytest.fixture(scope="module")
 def documents(alone: Tally) -> dict[str, dict[str, Any]]:
-    """What the services serve."""
+    """The documents that the services serve."""
     return {service: _client(alone, service).get("/openapi.json") for service in ("accounts", "customers")}
 
 
@@ -44,7 +44,7 @@ def _client(tally: Tally, service: str) -> Client:
 
 
 def _operations(documents: dict[str, dict[str, Any]]) -> list[Operation]:
-    """All of them, so that what is referred to is made first and deleted last."""
+    """All operations, ordered so that rows are created before their use and deleted last."""
     found = [
         Operation(service, method, path, content)
         for service, document in documents.items()
@@ -90,8 +90,8 @@ def _sent(client: Client, operation: Operation) -> Any:
     examples: dict[str, dict[str, Any]] = {"path": {}, "query": {}, "header": {}}
     for parameter in operation.content.get("parameters", []):
         examples[parameter["in"]][parameter["name"]] = parameter["example"]
-    examples["header"].pop("Tally-After", None)  # nobody here has published that
-    if "Idempotency-Key" in examples["header"]:  # which is of one path and body
+    examples["header"].pop("Tally-After", None)  # no such event was published here
+    if "Idempotency-Key" in examples["header"]:  # a key is for one path and body
         examples["header"]["Idempotency-Key"] += operation.content["operationId"]
     path = operation.path.format(**{name: quote(value) for name, value in examples["path"].items()})
     query = urlencode({name: str(value).lower() for name, value in examples["query"].items()})

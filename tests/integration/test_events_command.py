@@ -1,4 +1,4 @@
-"""`events`: the stream as people and programs see it, while it grows and while Redis goes away."""
+"""`events`: the stream as people and programs see it, while it grows and while Redis is away."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ PAYLOAD = '{"id":"1","account_id":"1","name":"John Adams","created_date":"2019-0
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
-    """A Redis for all tests here; each begins with an empty one."""
+    """A Redis for all tests here. It is empty when a test begins."""
     server = RedisProcess(tmp_path_factory.mktemp("redis"))
     server.start()
     yield server
@@ -56,7 +56,7 @@ def _events(config: Path, *options: str) -> list[str]:
 
 
 class Following:
-    """An `events --follow` under way, and the lines that it has printed."""
+    """A running `events --follow`, and the lines that it has printed."""
 
     def __init__(self, config: Path, directory: Path, *options: str) -> None:
         self.out, self.err = directory / "out.txt", directory / "err.txt"
@@ -130,7 +130,7 @@ def test_since_begins_so_long_ago_by_the_clock_of_redis(config: Path, client: re
 def test_a_customer_and_an_account_may_be_chosen(config: Path, client: redis.Redis, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     with closing(open_database(tmp_path / "data")) as database, database.transaction():
-        database.execute("INSERT INTO customer (id, account_id) VALUES (8, 1)")  # told of before the stream
+        database.execute("INSERT INTO customer (id, account_id) VALUES (8, 1)")  # older than the stream
     _add(client, "1-0", "AccountCreated", '{"id":"1"}')
     _add(client, "2-0", "CustomerCreated", '{"id":"1","account_id":"2"}')
     _add(client, "3-0", "CustomerCreated", '{"id":"7","account_id":"1"}')
@@ -295,7 +295,7 @@ def test_following_survives_redis_going_away_and_says_so_once(
 def test_raw_shows_every_field_as_redis_cli_does(
     config: Path, client: redis.Redis, server: RedisProcess
 ) -> None:
-    """The entries of the seed's session, and what redis-cli escapes."""
+    """The entries of the seed's session, and characters that redis-cli escapes."""
     _add(client, "1553318690326-0", payload='{"id":"7","name":"Martin North 4"}')
     strange = {
         b"EventTypeName": b"Odd",

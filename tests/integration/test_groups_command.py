@@ -1,4 +1,4 @@
-"""`groups`: who reads the stream, and a group that goes when it is told to."""
+"""`groups` shows who reads the stream, and removes a group when told to."""
 
 import json
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
 
 @pytest.fixture
 def client(server: RedisProcess) -> redis.Redis:
-    """A Redis with a stream of five entries: one group has read two and has one in hand, one never read."""
+    """A stream of five entries. One group has read two and has one of them pending; one has read none."""
     client = server.client
     client.flushall()
     for n in range(5):

@@ -1,4 +1,4 @@
-"""What an old primary had accepted and not published, held against what the new one has recorded."""
+"""An old primary's unpublished changes are compared with the new primary's records."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -41,7 +41,7 @@ DAY = date(2019, 1, 6)
 
 
 class Two(NamedTuple):
-    """The old primary's customers, which is a standby by now, and the new one's. Both had the same."""
+    """The customers of the old primary, now a standby, and of the new one. Both began with the same data."""
 
     old: Customers
     new: Customers
@@ -60,7 +60,7 @@ class Two(NamedTuple):
 
 @pytest.fixture
 def two(tmp_path: Path, client: redis.Redis) -> Iterator[Two]:
-    """Customers 1 and 2 with 100 and 200 cents, at both; nothing of the old one's is published any more."""
+    """Both have customers 1 and 2 with 100 and 200 cents. The old one publishes nothing any more."""
     stream = EventStream(client, "event-stream")
     places = [tmp_path / "old", tmp_path / "new"]
     for place in places:
@@ -98,7 +98,7 @@ def _do(store: Customers, change: Change) -> None:
 
 
 def _invoices(store: Customers) -> dict[int, tuple[int, int]]:
-    """Amount and revision, by number."""
+    """Amount and revision of each invoice, by number."""
     return {
         int(each.id): (each.purchase_price_cents, each.revision)
         for each in store.invoices(ListQuery(limit=100))
@@ -106,7 +106,7 @@ def _invoices(store: Customers) -> dict[int, tuple[int, int]]:
 
 
 def _told(stream: EventStream) -> int:
-    """What the events on the stream come to, in cents."""
+    """The sum of the events on the stream, in cents."""
     cents = 0
     for entries in stream.pages():
         for entry in entries:
@@ -138,7 +138,7 @@ def _deleted(store: Customers) -> None:
 
 
 CASES: dict[str, tuple[Change, Change, tuple[int, int] | None, int, bool]] = {
-    # what the old one did, what the new one did; the invoice 1 then, its credits, whether something can't be
+    # the old one's change, the new one's; then invoice 1, its credits, and whether a change isn't taken over
     "changed at both": (_priced(150), _priced(130), (150, 2), 0, False),
     "deleted at both": (_deleted, _deleted, None, 0, False),
     "changed, and deleted": (_priced(150), _deleted, None, 0, True),
@@ -174,7 +174,7 @@ def test_changes_of_one_invoice_at_both_are_one_after_the_other(two: Two, case: 
 
 
 class Meanwhile(EventStream):
-    """One at which somebody does something in the middle of taking over."""
+    """A stream on which somebody acts in the middle of taking over."""
 
     def __init__(self, stream: EventStream, done: Callable[[], object]) -> None:
         super().__init__(stream.client, stream.key)
@@ -187,7 +187,7 @@ class Meanwhile(EventStream):
 
 
 def _asked(store: Customers) -> None:
-    """A request with an Idempotency-Key, as an HTTP process carries it out."""
+    """A request with an Idempotency-Key, made the way an HTTP process makes it."""
     request, new = KeyedRequest("key", "/invoices", b"{}"), NewInvoice(Id(1), DAY, 7)
 
     def make() -> Answer:
@@ -198,7 +198,7 @@ def _asked(store: Customers) -> None:
 
 
 def test_what_is_asked_for_again_while_it_is_taken_over_counts_once(two: Two) -> None:
-    """Of 1,000 failovers one had an invoice twice: it was looked for before the lock was taken."""
+    """In one of 1,000 failovers an invoice came twice: the search for it ran before the lock was taken."""
     _asked(two.old)
     Follower(two.old, two.stream).catch_up()
     hand_over(two.old.database, two.stream)
@@ -257,7 +257,7 @@ def test_an_old_primary_that_is_promoted_before_it_hands_over_fits_its_own(two: 
 @pytest.mark.parametrize("change", [_priced(150), _credited(10)])
 def test_what_an_old_primary_has_changed_and_deleted_is_gone_once(two: Two, change: Change) -> None:
     _do(two.old, _priced(130))
-    _publish(two.old, two.stream)  # as before the other was promoted
+    _publish(two.old, two.stream)  # as before the promotion
     _do(two.old, change)
     with suppress(InvoiceCredited):
         _do(two.old, _deleted)
@@ -312,7 +312,7 @@ def test_what_the_other_service_tells_by_the_thousands_is_not_read(
 def test_a_primary_that_is_replaced_while_it_heals_does_not_take_the_new_one_s_name(
     tmp_path: Path, client: redis.Redis
 ) -> None:
-    """It stood still meanwhile, took the name over, and what was told under it, as long as that went on."""
+    """The old primary stood still meanwhile, then took over the name and the events under it."""
     stream = EventStream(client, "event-stream")
     places = [tmp_path / name for name in ("old", "new", "copies")]
     for place in places[:2]:

@@ -1,4 +1,4 @@
-"""What the command line says about itself is true: help with examples that run, and completion."""
+"""The command line describes itself correctly: help with examples that run, and completion."""
 
 import json
 import os
@@ -38,7 +38,7 @@ NAMES = ["python supervisor.py", "python -m tally", "tally"]
 
 
 def _example(*path: str, name: str = "python supervisor.py") -> str:
-    """The example that the command's help shows when Tally is called by that name."""
+    """The example in the command's help when Tally is called by that name."""
     shown = CliRunner().invoke(main, [*path, "--help"], prog_name=name)
     assert shown.exit_code == 0
     assert shown.output.startswith(" ".join(["Usage:", name, *path]))
@@ -103,7 +103,7 @@ def test_wrong_usage_is_told_by_the_name_that_was_called() -> None:
 
 
 ENDING = ["status", "events", "import", "dead-letters list", "dead-letters redrive", "dead-letters"]
-"""Commands whose examples end by themselves, once what would go on for ever is left out."""
+"""Commands whose examples end by themselves, once the parts that run for ever are left out."""
 
 
 @pytest.mark.parametrize("path", ENDING)
@@ -123,7 +123,7 @@ def test_the_example_runs(tally: Tally, tmp_path: Path, path: str) -> None:
 
 
 def _completed(*words: str) -> set[str]:
-    """What is offered for the last of these words."""
+    """The completions for the last of these words."""
     offered = BashComplete(main, {}, "tally", "_TALLY_COMPLETE").get_completions(list(words[:-1]), words[-1])
     return {item.value for item in offered}
 

@@ -1,4 +1,4 @@
-"""Housekeeping: what was kept long enough is forgotten, and nothing that is still needed."""
+"""Housekeeping removes what was kept long enough, and nothing that is still needed."""
 
 import signal
 import time
@@ -32,7 +32,7 @@ def accounts(tmp_path: Path) -> Accounts:
 
 @pytest.fixture
 def stream(redis_url: str) -> EventStream:
-    """A stream that Tally has known for long."""
+    """A stream that Tally has known for a long time."""
     stream = EventStream(connect(redis_url), "event-stream")
     stream.client.set("{event-stream}:contact", 0)
     return stream
@@ -42,7 +42,7 @@ OURS = ("accounts@0000000a", "customers@0000000b")
 
 
 def _caught_up(client: redis.Redis) -> None:
-    """Both services have read and acknowledged all that there is."""
+    """Both services have read and acknowledged everything."""
     for group in OURS:
         with suppress(redis.ResponseError):
             client.xgroup_create("event-stream", group, id="0", mkstream=True)
@@ -50,7 +50,7 @@ def _caught_up(client: redis.Redis) -> None:
 
 
 class Clock:
-    """A wall clock that the test turns; Redis keeps its own."""
+    """A wall clock that the test sets. Redis keeps its own."""
 
     def __init__(self) -> None:
         self.now = time.time()
@@ -60,7 +60,7 @@ class Clock:
 
 
 def _only_new_entries(client: redis.Redis, clock: Clock) -> None:
-    """All that was published has been trimmed, and a newer entry is there."""
+    """Everything published has been trimmed, and a newer entry is there."""
     id = f"{int(clock.now * 1000) + 60_000}-0"
     client.xadd("event-stream", {"n": 1}, id=id)
     client.xtrim("event-stream", maxlen=1, approximate=False)
@@ -108,7 +108,7 @@ def test_published_events_are_kept_for_the_retention_and_the_last_for_good(
 def test_what_redis_has_lost_is_kept_until_it_is_published_again(
     accounts: Accounts, stream: EventStream, client: redis.Redis
 ) -> None:
-    """It was pruned before the relay had seen the loss: who had not read it yet asked for it in vain."""
+    """The row was pruned before the relay saw the loss, so readers who still needed it asked in vain."""
     clock = Clock()
     clock.now -= 8 * DAY
     _publish(accounts, stream, 10)
@@ -126,7 +126,7 @@ def test_what_redis_has_lost_is_kept_until_it_is_published_again(
 def test_nothing_is_trimmed_that_a_database_lacks_which_was_put_back(
     accounts: Accounts, stream: EventStream, client: redis.Redis
 ) -> None:
-    """Its group had acknowledged it. It went before the consumers had set the group back."""
+    """Its group had acknowledged the entry, which was trimmed before the consumers set the group back."""
     inbox, group = Inbox(accounts.database), accounts.database.source
     for id in ("1-0", "2-0"):
         client.xadd("event-stream", {"EventTypeName": "InvoiceCreated"}, id=id)
@@ -134,7 +134,7 @@ def test_nothing_is_trimmed_that_a_database_lacks_which_was_put_back(
     client.xgroup_create("event-stream", group, id="$")
     with accounts.database.transaction():
         before = inbox.grow()
-    for age in (before._replace(transactions=2), before):  # the group has seen a later state than there is
+    for age in (before._replace(transactions=2), before):  # the group has seen a later state than this
         client.hset("{event-stream}:ages", group, f"{age.branch} {age.transactions}")
         clock = Clock()
         housekeeper = Housekeeper(
@@ -319,7 +319,7 @@ def test_a_service_that_has_no_group_yet_will_want_everything(
 def test_a_group_that_is_to_be_counts_before_it_is_made_also_beside_an_older_one(
     stream: EventStream, client: redis.Redis
 ) -> None:
-    """accounts.db was deleted: the new one's relay trims before its consumers have made their group."""
+    """accounts.db was deleted. The new one's relay trims before its consumers have created their group."""
     client.xadd("event-stream", {"n": 1}, id="1-0")
     _caught_up(client)
     client.xadd("event-stream", {"n": 2}, id="2-0")
@@ -383,13 +383,13 @@ def test_a_removed_group_holds_nothing_back_any_more(stream: EventStream, client
 def test_events_are_kept_while_their_entries_are_on_the_stream(
     accounts: Accounts, stream: EventStream, client: redis.Redis
 ) -> None:
-    """Else, were Redis lost then, they would be nowhere."""
+    """Otherwise they would be lost if Redis lost its data then."""
     clock = Clock()
     _publish(accounts, stream, 20)
     _tidy(accounts, stream, clock)
     clock.now += 30 * DAY
     _publish(accounts, stream, 1)
-    _tidy(accounts, stream, clock)  # nobody has read: nothing was trimmed
+    _tidy(accounts, stream, clock)  # nobody has read, so nothing was trimmed
     assert client.xlen("event-stream") == 21
     assert _rows(accounts, "outbox") == 21
 
@@ -419,7 +419,7 @@ def _ids(client: redis.Redis) -> list[str]:
 
 @pytest.mark.whole
 def test_what_a_service_has_not_read_outlives_any_stop(tmp_path: Path, redis_url: str) -> None:
-    """Found by trying: the relay trimmed at the start, before the consumers had read."""
+    """The relay used to trim at the start, before the consumers had read."""
     retention: dict[str, Any] = {"data": {"retention_days": 1 / 24 / 3600}}  # a second
     with running(tmp_path, redis_url=redis_url, **retention) as tally:
         account = tally.accounts.post("/accounts", {"name": "one", "owned_by": "user1"})["id"]

@@ -1,4 +1,4 @@
-"""The accounts service: what every call answers, and what it publishes."""
+"""The accounts service: the answer of every call, and the events it publishes."""
 
 import re
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def account_id(accounts: Client) -> str:
 
 
 def _lists(accounts: Client, account_id: str, count: int) -> Any:
-    """The account, once it lists so many customers."""
+    """The account, once it lists `count` customers."""
 
     def listed() -> Any:
         shown = accounts.get(f"/accounts/{account_id}")
@@ -111,7 +111,7 @@ def test_an_account_with_thousands_of_customers_is_shown_whole(
 
 @pytest.fixture(scope="module")
 def many(accounts: Client) -> list[str]:
-    """The ids of more accounts than are read at once."""
+    """The ids of more accounts than one read returns."""
     with ThreadPoolExecutor(16) as threads:
         return sorted(threads.map(lambda _: new_account(accounts), range(205)), key=int)
 
@@ -121,7 +121,7 @@ def _ids(listed: list[Any]) -> list[str]:
 
 
 def _pages(accounts: Client, path: str | None) -> Iterator[list[Any]]:
-    """The pages of the list, each found through the `Link` of the one before."""
+    """The pages of the list. Each is found through the `Link` of the page before."""
     while path is not None:
         response = accounts.request("GET", path)
         assert response.status == 200
@@ -166,7 +166,7 @@ def test_the_list_shows_what_the_single_call_shows(
 def test_following_the_links_visits_every_account_once_in_ascending_order(
     accounts: Client, many: list[str], limit: int
 ) -> None:
-    # 205 pages of one account would prove no more than the last five.
+    # Five pages of one account prove as much as 205 would.
     start = many[0] if limit > 1 else many[-5]
     expected = [id for id in _ids(accounts.get("/accounts")) if int(id) >= int(start)]
 
@@ -386,7 +386,7 @@ def test_a_cascade_that_is_neither_true_nor_false_deletes_nothing(
 
 
 def test_revenue_in_accounts_that_nobody_has_opened_is_told(tmp_path: Path) -> None:
-    """It was shown nowhere, and nothing said so."""
+    """It used to be shown nowhere, and nothing said so."""
     with running(tmp_path) as tally:
         customer = new_customer(tally.customers, "7")
         new_invoice(tally.customers, customer, 123_456)

@@ -1,4 +1,4 @@
-"""The customers service: what every call answers, and what it publishes."""
+"""The customers service: the answer of every call, and the events it publishes."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ def customer_id(customers: Client, account_id: str) -> str:
 
 
 def _walk(client: Client, path: str, kind: str) -> Iterator[list[Any]]:
-    """The pages of a list, one after another, each found through `next` of the one before."""
+    """The pages of a list, in order. Each is found through `next` of the page before."""
     separator = "&" if "?" in path else "?"
     page = client.get(path)
     yield page[kind]
@@ -434,7 +434,7 @@ def test_the_services_have_identities_of_their_own(customers: Client, accounts: 
 
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
-    """A Tally that takes customers of known accounts only."""
+    """A Tally that accepts customers of known accounts only."""
     with running(
         tmp_path_factory.mktemp("strict"),
         customers={"require_account": True},

@@ -1,4 +1,4 @@
-"""What a client can do wrong, and how it is told: one shape, and nothing is changed by it."""
+"""A client's mistakes and their answers: all errors have one form, and nothing is changed."""
 
 import gzip
 import http.client
@@ -39,7 +39,7 @@ def _post(tally: Tally, path: str, body: bytes) -> urllib3.BaseHTTPResponse:
 
 
 def _good(path: str, customer_id: str) -> bytes:
-    """A body that is taken at `path`."""
+    """A body that is accepted at `path`."""
     content = {
         "/customers": {"name": "Ada", "account_id": "1"},
         "/invoices": invoice(customer_id),
@@ -60,7 +60,7 @@ def account_id(accounts: Client) -> str:
     return new_account(accounts)
 
 
-# 400: no JSON, or not the JSON that is due
+# 400: no JSON, or not the expected JSON
 
 OBJECT = b'{"name": "Ada", "account_id": "1", "owned_by": "user1", '
 MALFORMED = {
@@ -203,7 +203,7 @@ def test_a_batch_of_16_mib_is_taken(shared: Tally, customer_id: str, path: str, 
 
 
 def _answer(client: Client, *sent: bytes) -> tuple[int, str | None, bytes]:
-    """Status, content type and body of the answer to bytes as they are, read when all of them are sent."""
+    """Send raw bytes, then read the status, content type and body of the answer."""
     with socket.create_connection(("127.0.0.1", client.port), timeout=10) as connection:
         for part in sent:
             connection.sendall(part)
@@ -284,7 +284,7 @@ def test_a_body_in_chunks_is_taken(shared: Tally, customer_id: str, path: str) -
 def test_a_client_that_sends_all_of_a_body_before_it_reads_is_told_that_it_was_too_large(
     shared: Tally, watch: Watch, path: str, size: int, in_chunks: bool
 ) -> None:
-    """As http.client and most others do: a connection that is reset would tell them nothing."""
+    """http.client and most others work like this. A reset connection would tell them nothing."""
     body = b" " * size
     connection = http.client.HTTPConnection("127.0.0.1", _service(shared, path).port, timeout=10)
     with watch.nothing_changes(), closing(connection):
@@ -294,7 +294,7 @@ def test_a_client_that_sends_all_of_a_body_before_it_reads_is_told_that_it_was_t
         told(response.read(), 413)
 
 
-# 415: bodies that are packed
+# 415: compressed bodies
 
 
 @pytest.mark.parametrize("path", SINGLES + BATCHES)
@@ -323,7 +323,7 @@ def test_a_body_in_no_content_coding_is_taken(
     assert response.status == 201
 
 
-# What doesn't get as far as the application
+# Requests that do not reach the application
 
 ENDED = b"\r\nHost: localhost\r\n\r\n"
 UNREADABLE = {
@@ -410,7 +410,7 @@ def test_what_is_no_id_of_anything_is_not_found(shared: Tally, watch: Watch, id:
 
 @pytest.mark.parametrize("id", NO_IDS.values(), ids=NO_IDS)
 def test_what_is_no_account_is_owned_by_nobody(accounts: Client, id: str) -> None:
-    """As in the original, whose callers ask nothing else."""
+    """As in the original: its callers ask nothing else."""
     assert accounts.get(f"/accounts/{id}/is-owned-by/user1") == {"ok": False}
 
 
@@ -418,7 +418,7 @@ def test_what_is_no_account_is_owned_by_nobody(accounts: Client, id: str) -> Non
 def test_an_id_with_leading_zeros_is_no_id(
     shared: Tally, watch: Watch, customer_id: str, method: str, path: str
 ) -> None:
-    """Else one thing would have many names."""
+    """Otherwise one thing would have many names."""
     ids = {
         "customers": customer_id,
         "invoices": new_invoice(shared.customers, customer_id),
@@ -457,7 +457,7 @@ def test_a_path_that_is_not_offered_is_not_found(
             problem(client.request(method, path), 404)
 
 
-# 405: not offered there
+# 405: methods that a path does not offer
 
 
 @pytest.mark.parametrize(
@@ -496,7 +496,7 @@ def test_a_method_that_is_not_offered_is_told_which_are(
             }
 
 
-# HEAD: what GET answers, without the body
+# HEAD: the answer of GET, without the body
 
 
 @pytest.mark.parametrize(
@@ -506,7 +506,7 @@ def test_a_method_that_is_not_offered_is_told_which_are(
 def test_head_is_get_without_the_body(shared: Tally, path: str) -> None:
     with closing(http.client.HTTPConnection("127.0.0.1", _service(shared, path).port, timeout=10)) as client:
         answers = []
-        for method in ("HEAD", "GET"):  # had the first one a body after all, the second would be unreadable
+        for method in ("HEAD", "GET"):  # if HEAD had sent a body, the answer to GET would be unreadable
             client.request(method, path)
             answers.append(client.getresponse())
             body = answers[-1].read()
@@ -654,14 +654,14 @@ def test_a_batch_of_10_001_is_refused(shared: Tally, watch: Watch, customer_id: 
 def test_a_batch_that_is_too_long_is_refused_for_that_whatever_it_holds(
     shared: Tally, watch: Watch, path: str
 ) -> None:
-    """Else 16 MiB of empty objects would be answered with hundreds of MiB of missing fields."""
+    """Otherwise 16 MiB of empty objects would give hundreds of MiB of missing fields."""
     with watch.nothing_changes():
         response = _post(shared, path, b"[" + b",".join([b"{}"] * 20_000) + b"]")
         assert re.search("10,?000", _one_error(response))
 
 
 def _one_error(response: urllib3.BaseHTTPResponse) -> str:
-    """What the single error of a 422 says."""
+    """The message of the single error in a 422."""
     assert response.status == 422
     errors = response.json()["errors"]
     assert len(errors) == 1, f"{len(errors)} errors in {len(response.data)} bytes"
@@ -670,7 +670,7 @@ def _one_error(response: urllib3.BaseHTTPResponse) -> str:
     return message
 
 
-# Every error is JSON, whatever the client would like best
+# Every error is JSON, whatever the client prefers
 
 
 class Wrong(NamedTuple):
@@ -727,7 +727,7 @@ def test_an_answer_is_json_whatever_is_accepted(customers: Client, accounts: Cli
 
 
 def test_no_path_and_no_query_of_a_client_is_taken_for_a_format(customers: Client) -> None:
-    """A detail that repeats what was sent must not be read as a template, nor break the JSON."""
+    """A detail that repeats the request must not be read as a template, and must not break the JSON."""
     for path in ("/{}", "/{req}", "/%22%7D", "/%0D%0ASet-Cookie:x", "/%s%d", "/customers/{0.__class__}"):
         response = customers.request("GET", path)
         problem(response, 404)

@@ -1,6 +1,6 @@
-"""Where a request ends must be beyond doubt: else what one client sends is carried out as another's.
+"""The end of a request must be certain: otherwise one client's bytes run as another client's request.
 
-Whatever HTTP/1.1 (RFC 9112) forbids is 400, the connection is closed, and nothing behind it is carried out.
+A request that HTTP/1.1 (RFC 9112) forbids gets 400. The connection closes, and nothing after it runs.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ CHUNKED = LINE + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 def _headed(*lines: bytes) -> bytes:
-    """A POST with these header lines too, and an empty body in chunks."""
+    """A POST with these extra header lines and an empty body in chunks."""
     return LINE + HOST + b"".join(line + b"\r\n" for line in lines) + b"\r\n0\r\n\r\n"
 
 
@@ -185,7 +185,7 @@ def _hidden(customer: str) -> bytes:
 
 
 def _send(client: socket.socket, *parts: bytes) -> None:
-    """Send parts as packets of their own, also to somebody who has heard enough."""
+    """Send each part as its own packet, even if the server has stopped reading."""
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with contextlib.suppress(ConnectionError):
         for part in parts:
@@ -193,7 +193,7 @@ def _send(client: socket.socket, *parts: bytes) -> None:
 
 
 def _rest(client: socket.socket) -> bytes:
-    """What comes until the other side closes."""
+    """All bytes until the other side closes."""
     came = b""
     with contextlib.suppress(ConnectionResetError):
         while part := client.recv(65536):
@@ -202,7 +202,7 @@ def _rest(client: socket.socket) -> bytes:
 
 
 def _is_refused(client: socket.socket, status: int = 400) -> None:
-    """It is answered once, and closed."""
+    """The client gets one answer, then the connection closes."""
     answered, kind, body = answer(client)
     assert (answered, kind) == (status, PROBLEM), body
     told(body, status)
@@ -249,7 +249,7 @@ def test_another_version_of_http_is_refused(customers: Client, version: str) -> 
     assert customers.get(f"/customers/{customer}")["id"] == customer
 
 
-# What HTTP allows
+# Requests that HTTP allows
 
 ALLOWED = {
     "a length": (LINE + HOST + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY),
@@ -325,7 +325,7 @@ def test_who_asks_before_sending_is_told_to_go_on(customers: Client) -> None:
 
 
 def test_who_asks_and_has_nothing_to_send_is_answered(customers: Client) -> None:
-    """waitress would take the next request for more of this one."""
+    """waitress would read the next request as part of this one."""
     customer = new_customer(customers)
     with connect(customers.port) as client:
         client.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n\r\n")

@@ -1,4 +1,4 @@
-"""What the operations page asks the services for, and what it has them do."""
+"""The operations page: the calls with which it reads from the services, and those with which it acts."""
 
 import json
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def letters(tally: Tally, client: redis.Redis) -> list[dict[str, Any]]:
-    """Two dead letters, and no others: each service has one of an event that neither can read."""
+    """Two dead letters and no others: one at each service, of an event that neither can read."""
     if old := [letter["id"] for letter in _letters(tally)["letters"]]:
         assert tally.accounts.request("POST", "/operations/discard", {"ids": old}).status == 200
     client.xadd("event-stream", {"EventTypeName": "AccountCreated", "Payload": '{"cents": 100}'})
@@ -177,12 +177,12 @@ def test_what_is_tried_again_in_vain_is_told_with_the_letter_that_it_is_now(
     again = outcome["failed"][first]
     assert again["reason"].startswith("redriven")
     assert [letter["id"] for letter in _letters(tally)["letters"]] == [second, again["id"]]
-    nobody = _decide(tally, "redrive", first)  # somebody else has decided
+    nobody = _decide(tally, "redrive", first)  # somebody else has decided already
     assert nobody == {"applied": [], "failed": {}, "waiting": [], "refused": {}}
 
 
 def test_what_is_applied_now_is_told_so(tally: Tally, client: redis.Redis) -> None:
-    """The letter was made good: nothing else has an event applied that could not be."""
+    """The letter is made of a good event, because a bad event never becomes good by itself."""
     client.delete("{event-stream}:dead")
     account = new_account(tally.accounts)
     eventually(tally.settled)
@@ -196,7 +196,7 @@ def test_what_is_applied_now_is_told_so(tally: Tally, client: redis.Redis) -> No
 
 
 def _added(client: redis.Redis, letter: Any) -> str:
-    """The id of a letter that was put there."""
+    """The id of the letter, once it is added."""
     id: Any = client.xadd("{event-stream}:dead", letter)
     return str(id.decode())
 
@@ -235,7 +235,7 @@ def test_of_many_letters_the_oldest_are_shown_and_of_long_fields_the_beginning(
 
 @pytest.fixture
 def bill(tally: Tally, client: redis.Redis) -> Iterator[dict[str, Any]]:
-    """What a dead letter lacks a price to be: an invoice of another program, of an account that is open."""
+    """An invoice of another program, for a customer in an open account. It lacks only its price."""
     client.delete("{event-stream}:dead")
     customer = new_customer(tally.customers, new_account(tally.accounts))
     number = str(10**15 + int(client.xlen("event-stream")))
@@ -250,7 +250,7 @@ def bill(tally: Tally, client: redis.Redis) -> Iterator[dict[str, Any]]:
 
 
 def _dead(client: redis.Redis, tally: Tally, payload: str, type: str = "InvoiceCreated") -> str:
-    """The id of the dead letter of an event that says that."""
+    """The id of a new dead letter with this event."""
     letter: Any = {"EventTypeName": type, "Payload": payload, "EventId": "shop:1", "StreamId": "1-1"}
     return _added(client, {**letter, "Group": _group(tally), "Reason": "Payload: odd", "Deliveries": "1"})
 
@@ -285,7 +285,7 @@ def test_an_edited_letter_is_applied_and_a_repetition_finds_it_gone(
     account = tally.customers.get(f"/customers/{bill['customer_id']}")["account_id"]
     assert tally.accounts.get(f"/accounts/{account}")["total_revenue_cents"] == 700
     edited: Any = client.hvals("{event-stream}:edited:" + _group(tally))
-    assert any(bill["id"].encode() in fields for fields in edited)  # a rebuild has it
+    assert any(bill["id"].encode() in fields for fields in edited)  # for a rebuild
 
 
 def test_what_could_not_be_applied_either_is_refused_in_words_at_the_payload(
@@ -317,7 +317,7 @@ def test_a_payload_to_edit_is_whole_and_its_numbers_are_as_they_were_written(
     payload = _payload(tally, id)
     assert json.loads(payload) == json.loads(text)
     assert '\n  "cents": 12345678901234567890,\n' in payload
-    assert _edit(tally, id, payload.replace('"cents": 123', '"purchase_price_cents": 1'), 422)  # too much
+    assert _edit(tally, id, payload.replace('"cents": 123', '"purchase_price_cents": 1'), 422)  # too large
     right = payload.replace('"cents": 12345678901234567890', '"purchase_price_cents": 1')
     assert _edit(tally, id, right)["applied"] == [id]
 

@@ -1,4 +1,4 @@
-"""The pages and the calls behind them, as an HTTP client meets them."""
+"""The pages and the calls behind them, as an HTTP client sees them."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""A call knows its parameters. What it doesn't know it refuses, rather than answer what wasn't asked for."""
+"""Each call knows its parameters. It refuses any other, instead of answering a different question."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from tally.http.openapi import Call
 
 EVERY_CALL = (*CUSTOMERS, *CUSTOMERS_PAGE, *ACCOUNTS, *ACCOUNTS_PAGE)
 
-# What is shown in the place of `{…}` in a route.
+# Values for `{…}` in a route.
 PARTS = {"id": "1", "customer": "1", "user:path": "user1", "name": "tally.css"}
 
 
@@ -26,7 +26,7 @@ def test_no_call_takes_a_parameter_that_it_does_not_know(
     with watch.nothing_changes():
         for method, template in sorted(routes(served(service, tmp_path))):
             if template == "/auth/login":
-                continue  # not there without tokens
+                continue  # exists only with tokens
             path = template
             for name, text in PARTS.items():
                 path = path.replace(f"{{{name}}}", text)
@@ -72,7 +72,7 @@ def test_each_unknown_parameter_is_named(shared: Tally, service: str, path: str,
 
 @pytest.mark.parametrize(
     "call",
-    [call for call in EVERY_CALL if call.query and call.method != "POST"],  # that needs a file as well
+    [call for call in EVERY_CALL if call.query and call.method != "POST"],  # POST needs a file as well
     ids=lambda call: f"{call.method} {call.path}",
 )
 def test_a_call_takes_what_it_is_declared_with_each_alone_and_all_together(shared: Tally, call: Call) -> None:

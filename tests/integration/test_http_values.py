@@ -1,4 +1,4 @@
-"""What a field may hold, and what not: each rule of the contract's "Values", at both of its edges."""
+"""The values that a field accepts and refuses: each rule of the contract's "Values", at both of its edges."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -26,7 +26,7 @@ def _service(tally: Tally, path: str) -> Client:
 
 
 def _good(path: str, customer_id: str) -> dict[str, str]:
-    """The fields of a body that is taken at `path`, each as JSON text."""
+    """The fields of a body that is accepted at `path`, each as JSON text."""
     fields: dict[str, dict[str, Any]] = {
         "/customers": {"name": "Ada", "account_id": "1"},
         "/invoices": invoice(customer_id),
@@ -36,11 +36,11 @@ def _good(path: str, customer_id: str) -> dict[str, str]:
 
 
 def _object(fields: dict[str, str]) -> str:
-    """A JSON object of fields that are JSON text: it can say what json.dumps can't."""
+    """A JSON object made of fields in JSON text. It can hold what json.dumps can't write."""
     return "{" + ", ".join(f'"{name}": {text}' for name, text in fields.items()) + "}"
 
 
-# What is refused
+# Refused values
 
 NO_STRING = {
     "null": "null",
@@ -254,7 +254,7 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_field(
 def test_every_wrong_value_of_a_batch_is_named_with_its_index(
     customers: Client, watch: Watch, customer_id: str, path: str, field: str, texts: dict[str, str]
 ) -> None:
-    """Every other item is good; none of them is taken."""
+    """Every other item is good, but none of them is recorded."""
     good = _good(path, customer_id)
     pairs = ((_object(good), _object(good | {field: text})) for text in texts.values())
     body = f"[{', '.join(chain.from_iterable(pairs))}]".encode()
@@ -357,7 +357,7 @@ def test_what_is_said_about_a_text_of_the_wrong_type_does_not_speak_of_dates(
     assert "date" not in content["errors"][0]["message"]
 
 
-# What JSON's grammar admits and few programs can read: malformed or a wrong value, but nothing is taken.
+# Valid JSON that few programs can read: it is malformed or a wrong value, and nothing is recorded.
 
 
 @pytest.mark.parametrize(
@@ -379,7 +379,7 @@ def test_a_lone_surrogate_is_refused(
             problem(response, 400)
 
 
-# A name that is given twice: which of the two would be meant?
+# A name that is given twice: it would not be clear which one counts
 
 TWICE = {
     "alike": ('"name": "a", "name": "a"', "name"),
@@ -453,7 +453,7 @@ def test_a_number_beyond_all_bounds_in_an_unknown_field_is_ignored(customers: Cl
     assert customers.request("POST", "/customers/batch", body=b"[%s]" % body).status == 201
 
 
-# What is taken
+# Accepted values
 
 LINES = {
     "one character": ("a", "a"),
@@ -560,7 +560,7 @@ def test_a_purchase_may_be_of_any_real_day(
     assert watch.published("InvoiceCreated", id=id, purchase_date=date)
 
 
-# What is ignored
+# Ignored fields
 
 FOREIGN: dict[str, Any] = {
     "id": "999999999",

@@ -1,4 +1,4 @@
-"""Idempotency-Key: a request that is sent again, for want of an answer, does nothing again."""
+"""Idempotency-Key: a request that is sent again, because no answer came, does nothing again."""
 
 import json
 import uuid
@@ -18,13 +18,13 @@ NOBODY = str(2**63 - 1)
 
 
 class Call(NamedTuple):
-    """A call that makes so many things; each thing's event has the type `event`."""
+    """A call that creates `makes` rows. The event of each has the type `event`."""
 
     path: str
     event: str
     makes: int
     content: Callable[[str, str], Any]
-    """What is sent, given a name that tells these from all others, and a customer's id."""
+    """The content to send, from a name that no other row has and a customer's id."""
 
 
 CALLS = [
@@ -44,7 +44,7 @@ def customer_id(customers: Client) -> str:
 
 @pytest.fixture
 def name() -> str:
-    """A name that nothing else has."""
+    """A name that no other row has."""
     return f"Ada {uuid.uuid4()}"
 
 
@@ -63,7 +63,7 @@ def _post(tally: Tally, path: str, content: object, key: str) -> urllib3.BaseHTT
 
 
 def _answer(response: urllib3.BaseHTTPResponse) -> tuple[int, bytes, str | None, str | None]:
-    """All of an answer that must be the same when it is given again."""
+    """The parts of an answer that must be the same when it is given again."""
     return (
         response.status,
         response.data,
@@ -114,7 +114,7 @@ def test_a_key_with_another_body_is_refused(
 def test_a_key_at_another_path_is_refused(
     shared: Tally, watch: Watch, customer_id: str, name: str, key: str, path: str, other: str
 ) -> None:
-    """The body is one that both paths take."""
+    """Both paths accept the body."""
     both: Any = invoice(customer_id) | {"name": name, "account_id": "1"}
     content = [both] if path.endswith("/batch") else both
     assert _post(shared, path, content, key).status == 201
@@ -152,7 +152,7 @@ def test_what_was_deleted_meanwhile_is_not_made_again(
     problem(shared.customers.request("GET", first.headers["Location"]), 404)
 
 
-# Which keys there are
+# Good and bad keys
 
 
 VISIBLE = {
@@ -194,7 +194,7 @@ def test_what_is_no_key_is_refused_at_every_call(
 
 @pytest.mark.parametrize("given", ["a\x00b", "a\x07b", "a\x7fb"], ids=ascii)
 def test_a_key_that_no_header_can_hold_is_refused(shared: Tally, watch: Watch, name: str, given: str) -> None:
-    """The server may refuse such a header before anybody asks whose it is."""
+    """The server may refuse such a header before the application sees it."""
     with watch.nothing_changes():
         response = _post(shared, "/customers", {"name": name, "account_id": "1"}, given)
         if response.status == 422:
@@ -203,7 +203,7 @@ def test_a_key_that_no_header_can_hold_is_refused(shared: Tally, watch: Watch, n
             problem(response, 400)
 
 
-# A key that made nothing
+# Keys of requests that created nothing
 
 
 @EACH_CALL
@@ -225,7 +225,7 @@ def test_a_refused_request_does_not_use_its_key_up(
 def test_an_unknown_customer_does_not_use_the_key_up(
     shared: Tally, watch: Watch, customer_id: str, key: str, path: str
 ) -> None:
-    """This one is found out inside the transaction."""
+    """The unknown customer is found out inside the transaction."""
 
     def send(customer_id: str) -> urllib3.BaseHTTPResponse:
         content = invoice(customer_id)
@@ -240,11 +240,11 @@ def test_an_unknown_customer_does_not_use_the_key_up(
         problem(send(NOBODY), 422, "Idempotency-Key")
 
 
-# Many at once
+# Many requests at once
 
 
 def _together(send: Callable[[int], urllib3.BaseHTTPResponse], count: int) -> list[urllib3.BaseHTTPResponse]:
-    """What `count` threads are answered that send at the same moment."""
+    """The answers to `count` threads that send at the same moment."""
     barrier = Barrier(count)
 
     def one(number: int) -> urllib3.BaseHTTPResponse:

@@ -1,4 +1,4 @@
-"""`import`: a file of purchases into a running Tally, exactly once whatever comes in between."""
+"""`import`: a file of purchases into a running Tally, exactly once, whatever happens in between."""
 
 import json
 import os
@@ -64,7 +64,7 @@ def _import(
 
 @contextmanager
 def _importing(tally: Tally, account: str, file: Path) -> Iterator["subprocess.Popen[str]"]:
-    """An import under way; killed at the end, if it hasn't ended."""
+    """A running import. It is killed at the end if it still runs."""
     arguments = [sys.executable, str(SUPERVISOR), *map(str, _arguments(tally, account, file))]
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with process:
@@ -75,7 +75,7 @@ def _importing(tally: Tally, account: str, file: Path) -> Iterator["subprocess.P
 
 
 def _rows(tally: Tally, sql: str, *bindings: str) -> list[Any]:
-    """What a statement answers in customers.db."""
+    """The rows that a statement returns from customers.db."""
     connection = apsw.Connection(str(tally.directory / "data" / "customers.db"))
     connection.set_busy_timeout(5000)
     try:
@@ -92,7 +92,7 @@ def _customers(tally: Tally, account: str) -> dict[str, int]:
 
 
 def _invoices(tally: Tally, account: str) -> list[tuple[int, str, int]]:
-    """All that belong to the account's customers: customer, date and cents of each."""
+    """All invoices of the account's customers: customer, date and cents of each."""
     return _rows(
         tally,
         "SELECT customer_id, purchase_date, purchase_price_cents FROM invoice"
@@ -112,7 +112,7 @@ def _notes(tally: Tally) -> set[Path]:
 
 
 class Killed(NamedTuple):
-    """An import that was killed while a batch was on its way, and its note."""
+    """An import that was killed while a batch was being sent, and its note."""
 
     account: str
     note: Path
@@ -120,8 +120,8 @@ class Killed(NamedTuple):
 
 @pytest.fixture
 def killed(tally: Tally, account: str, file: Path) -> Killed:
-    """Killed when invoices were on their way, before the answer could come."""
-    before, server = _notes(tally), tally.pids()["customers-http-1"]  # looked up now: all is imported soon
+    """Killed while invoices were being sent, before the answer could come."""
+    before, server = _notes(tally), tally.pids()["customers-http-1"]  # looked up now, as the import ends soon
     with _importing(tally, account, file) as process:
         eventually(lambda: _invoices(tally, account))
         os.kill(server, signal.SIGSTOP)
@@ -137,17 +137,17 @@ def killed(tally: Tally, account: str, file: Path) -> Killed:
 
 
 def _hung_up(tally: Tally) -> list[Any]:
-    """The connections whose client is gone, and which the service has not done with yet."""
+    """The connections that the client has left and the service has not closed yet."""
     connections = psutil.Process(tally.pids()["customers-http-1"]).net_connections("tcp")
     return [each for each in connections if each.status == psutil.CONN_CLOSE_WAIT]
 
 
 def _forget_keys(tally: Tally) -> None:
-    """Have the customers service forget every key, as it does after a day."""
+    """Make the customers service forget every key, as it does after a day."""
     _rows(tally, "DELETE FROM idempotency")
 
 
-# What becomes of a file
+# The result of a good file
 
 
 def test_a_file_becomes_customers_and_invoices_and_running_it_again_adds_nothing(
@@ -226,7 +226,7 @@ def test_a_file_without_rows_adds_nothing_and_is_no_success(
     assert _held(tally, account) == (0, 0, 0)
 
 
-# Bad rows, and what else is told instead of importing
+# Bad rows, and other reasons to import nothing
 
 
 def test_with_a_bad_row_nothing_is_imported_and_with_skip_bad_the_others_are(
@@ -397,7 +397,7 @@ def test_what_could_not_be_sent_at_all_is_not_in_doubt(
     tally: Tally, account: str, file: Path, tmp_path: Path
 ) -> None:
     data, port = str(tally.directory / "data"), tally.accounts.port
-    settings(tmp_path, data={"directory": data}, accounts={"port": port})  # nobody is customers here
+    settings(tmp_path, data={"directory": data}, accounts={"port": port})  # the customers service isn't here
     before = _notes(tally)
     elsewhere = Tally(tmp_path, tally.settings)
     with _importing(elsewhere, account, file) as process:

@@ -1,4 +1,4 @@
-"""`import` of files as other programs export them: what is read, what is known again, what is taken back."""
+"""`import` of other programs' files: reading them, knowing rows again, taking an import back."""
 
 import csv
 import io
@@ -61,7 +61,7 @@ def _import(
 
 
 def _invoices(tally: Tally, account: str) -> list[tuple[str, str, int, str | None]]:
-    """Customer, date, cents and reference of each, by id."""
+    """Customer, date, cents and reference of each, ordered by id."""
     names = {each["id"]: each["name"] for each in _customers(tally, account)}
     found = tally.customers.get(f"/invoices?account_id={account}&limit=1000")["invoices"]
     return [
@@ -83,7 +83,7 @@ def _customers(tally: Tally, account: str) -> list[dict[str, Any]]:
 
 
 def _held(tally: Tally, account: str) -> tuple[int, int, int, int]:
-    """Customers, invoices, credits, and cents of all together."""
+    """The counts of customers, invoices and credits, and the cents of all together."""
     invoices = tally.customers.get(f"/invoices?account_id={account}&limit=1000")["invoices"]
     credits = tally.customers.get(f"/credits?account_id={account}&limit=1000")["credits"]
     cents = sum(each["purchase_price_cents"] for each in invoices) - sum(
@@ -98,7 +98,7 @@ def _total(tally: Tally, account: str) -> int:
     return total
 
 
-# The made-up files, each with a trait of real ones
+# Made-up files. Each has a property of real ones.
 
 DECIMAL_COMMA = (
     "--encoding", "cp1252", "--customer", "Kunde", "--date", "Datum", "--amount", "Betrag", "--date-format",
@@ -200,7 +200,7 @@ def test_next_month_s_file_has_last_month_s_rows_too(tally: Tally, account: str)
     assert _held(tally, account) == (2, 3, 0, 6000)
 
 
-# Rows that are known again
+# Rows that are known already
 
 
 def test_a_known_row_with_other_content_is_bad_until_it_is_to_be_updated(
@@ -237,7 +237,7 @@ def test_a_known_row_of_another_customer_stays_bad(
 def test_a_mended_file_adds_what_was_left_out(
     tally: Tally, account: str, file: Callable[[str], Path]
 ) -> None:
-    """FOUND C3: leaving bad rows out first, and mending them then, counts nothing twice."""
+    """FOUND C3: skipping bad rows first, and importing them fixed later, counts nothing twice."""
     content = f"{HEADER}A,Ann,2024-01-06,10\nB,Ann,soon,5\n"
     _import(tally, account, file(content), *KNOWN, "--skip-bad")
     assert _held(tally, account) == (1, 1, 0, 1000)
@@ -273,7 +273,7 @@ def test_bad_rows_from_standard_input_are_written_too(tally: Tally, account: str
 
 
 def test_every_row_that_is_bad_is_no_success(tally: Tally, account: str, file: Callable[[str], Path]) -> None:
-    """FOUND C2: a scheduled job must see it."""
+    """FOUND C2: a scheduled job must notice it."""
     refused = _import(
         tally, account, file("customer,purchase_date,amount\nAnn,x,1\n"), "--skip-bad", status=1
     )
@@ -286,7 +286,7 @@ def test_every_row_that_is_bad_is_no_success(tally: Tally, account: str, file: C
 def test_overlapping_files_are_told_by_what_they_have(
     tally: Tally, account: str, file: Callable[[str], Path]
 ) -> None:
-    """FOUND C4: customer, date, amount, and how many alike there are."""
+    """FOUND C4: by customer, date, amount, and the number of equal rows."""
     head = "customer,purchase_date,amount\n"
     twice = "Ann,2024-01-06,10\nAnn,2024-01-06,10\n"
     _import(tally, account, file(f"{head}{twice}Bo,2024-01-07,5\n"), "--overlapping")
@@ -372,7 +372,7 @@ def test_each_row_may_have_its_own_account_by_id_or_name(tally: Tally, file: Cal
 def test_an_account_that_is_renamed_between_two_runs_mixes_nothing_up(
     tally: Tally, file: Callable[[str], Path]
 ) -> None:
-    """What the file has is counted by its own rows, whatever accounts there are."""
+    """Rows are counted from the file alone, whatever accounts exist."""
     name = f"Renamed {time.monotonic_ns()}"
     one, two = (
         str(tally.accounts.post("/accounts", {"name": each, "owned_by": "user1"})["id"])
@@ -407,7 +407,7 @@ def test_bad_rows_are_not_written_over_the_file_itself(
     assert "soon" in content.read_text()
 
 
-# What is told
+# Messages
 
 
 def test_a_dry_run_tells_all_and_records_nothing(
@@ -476,7 +476,7 @@ def test_files_that_are_none_are_told_without_a_traceback(
     assert told in line
 
 
-# Taken back
+# Taking an import back
 
 
 def test_an_import_is_taken_back_but_for_what_was_changed_since(
@@ -543,7 +543,7 @@ def test_a_file_that_nobody_imported_can_t_be_taken_back(
     assert f"of an import of this file into account {account}" in refused.stderr
 
 
-# Killed in between
+# Imports killed in between
 
 
 @pytest.mark.parametrize("options", [KNOWN, (*NAMED, "--overlapping")], ids=["id", "overlapping"])
@@ -598,7 +598,7 @@ def _all(tally: Tally, account: str) -> list[dict[str, Any]]:
     return found
 
 
-# Out, and in again
+# Exported, and imported again
 
 
 def test_what_is_exported_and_imported_elsewhere_gives_the_same(

@@ -37,7 +37,7 @@ def installed(wheel: Path, tmp_path: Path) -> Installation:
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """A user who keeps state in a place of its own, and free ports."""
+    """A user with a state folder of their own, and free ports."""
     return {
         "XDG_STATE_HOME": str(tmp_path / "state"),
         "TALLY_REDIS_URL": f"redis://127.0.0.1:{free_port()}/0",
@@ -48,7 +48,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Path:
-    """An empty folder, which nothing is looked for in."""
+    """An empty folder, where Tally looks for nothing."""
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     return folder
@@ -56,7 +56,7 @@ def elsewhere(tmp_path: Path) -> Path:
 
 @contextmanager
 def _running(installed: Installation, elsewhere: Path, environment: dict[str, str]) -> Iterator[Path]:
-    """`python -m tally run`, until it is told to stop; answers the file with all that it says."""
+    """Run `python -m tally run` until it is told to stop; yield the file with its output."""
     said = elsewhere.with_name("said.txt")
     with said.open("w") as output:
         process = subprocess.Popen(

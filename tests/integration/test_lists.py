@@ -26,7 +26,7 @@ NAMES = [
 
 @pytest.fixture(scope="module")
 def account(shared: Tally) -> str:
-    """An account with a customer of each name."""
+    """An account with one customer for each name."""
     account = new_account(shared.accounts)
     for name in NAMES:
         new_customer(shared.customers, account, name)

@@ -1,4 +1,4 @@
-"""Signing in: POST /auth/login, what it answers, and how failures slow it down."""
+"""Signing in: the answers of POST /auth/login, and how failures slow it down."""
 
 import json
 import threading
@@ -30,7 +30,7 @@ PROXY = "127.0.0.1"
 
 @pytest.fixture(scope="module")
 def tally(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
-    """One behind a proxy (these tests), so that each test can come from addresses of its own."""
+    """A Tally behind a proxy (these tests), so that each test can use addresses of its own."""
     auth = {"mode": "jwt", "trusted_proxy": PROXY}
     with running(tmp_path_factory.mktemp("login"), auth=auth, accounts={"processes": 2}) as tally:
         yield tally
@@ -38,7 +38,7 @@ def tally(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
 
 @pytest.fixture
 def name(tally: Tally, request: pytest.FixtureRequest) -> str:
-    """A user of this test's own."""
+    """A user for this test only."""
     user = request.node.name[:100]
     users.add(tally, user)
     return str(user)
@@ -144,7 +144,7 @@ def test_a_password_that_was_kept_at_a_lower_cost_is_kept_anew(tally: Tally, nam
         assert kept
         assert kept.password.startswith("$argon2id$v=19$m=19456")
         with database.transaction():
-            everybody.give_password(user, cheap)  # a login that had begun before another password was given
+            everybody.give_password(user, cheap)  # a login that began before the password changed
         assert everybody.named(name) == kept
     assert _login(tally.accounts, name).status == 200
 
@@ -153,7 +153,7 @@ def test_a_password_that_was_kept_at_a_lower_cost_is_kept_anew(tally: Tally, nam
 
 
 def _failed(tally: Tally, times: int, seconds_ago: float, username: str, address: str) -> None:
-    """Have had so many failures, as the services count them."""
+    """Record `times` failures, the way the services record them."""
     with closing(accounts.open_database(tally.directory / "data")) as database, database.transaction():
         for number in range(times):
             then = time.time() - seconds_ago - 60 * (times - number - 1)
@@ -208,7 +208,7 @@ def test_a_crowd_that_signs_in_holds_up_nothing_else(tally: Tally) -> None:
 
 
 def test_who_guesses_from_a_whole_ipv6_site_keeps_nobody_else_out(tally: Tally, name: str) -> None:
-    """Eight who changed their network for each guess held the turns: the right password had none."""
+    """Eight clients that changed their network for each guess used all turns. The right password got none."""
     over = threading.Event()
 
     def guess(client: int) -> int:
@@ -239,7 +239,7 @@ def test_logins_are_logged_with_name_and_address_and_never_the_password(tally: T
     assert PASSWORD not in tally.said()
 
 
-# The pages: each may ask the other's service, and both have one sign-in
+# The pages: each may call the other service, and one sign-in is good for both
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "tally.example.org", "[::1]", "LOCALHOST"])
@@ -284,7 +284,7 @@ def test_no_other_page_may(tally: Tally, origin: str, path: str) -> None:
 
 
 def _cookie(answer: urllib3.BaseHTTPResponse) -> tuple[str, set[str]]:
-    """What the browser is to send back, and the cookie's attributes."""
+    """The cookie for the browser to send back, and its attributes."""
     pair, *attributes = answer.headers["Set-Cookie"].split("; ")
     return pair, set(attributes)
 
@@ -350,7 +350,7 @@ def test_a_header_comes_before_a_cookie(tally: Tally, name: str) -> None:
 
 
 def test_a_cookie_is_taken_with_a_large_body_too(tally: Tally, name: str) -> None:
-    """Whoever sends one is looked at before it is read."""
+    """The user is checked before the body is read."""
     rows = [{"name": "x" * 200, "account_id": "1"}] * 1000
     answer = tally.customers.request("POST", "/customers/batch", rows, headers={"Cookie": _kept(tally, name)})
     assert answer.status == 422, "there is no such account"

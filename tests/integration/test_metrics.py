@@ -1,4 +1,4 @@
-"""GET /metrics: the whole service's figures from any of its processes, and nothing that is wrong."""
+"""GET /metrics: any process gives the figures of the whole service, and none is wrong."""
 
 import re
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ INVOICE = {"customer_id": "1", "purchase_date": "2026-01-01", "purchase_price_ce
 
 @pytest.fixture(scope="module")
 def tally(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
-    """A Tally with two HTTP processes for customers. Its counters are of all tests: each compares."""
+    """A Tally with two HTTP processes for customers. All tests share its counters, so each compares."""
     sections: dict[str, Any] = {"customers": {"processes": 2}, "consumers": {"claim_idle_ms": 100}}
     with running(tmp_path_factory.mktemp("metrics"), **sections) as tally:
         tally.accounts.post("/accounts", {"name": "one", "owned_by": "user1"})
@@ -42,7 +42,7 @@ def tally(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
 
 @pytest.fixture
 def stream(tally: Tally) -> Iterator[redis.Redis]:
-    """A client of the Redis below, with Tally's rights."""
+    """A client of Tally's Redis, with Tally's rights."""
     with connect(tally.redis_url) as client:
         yield client
 
@@ -65,7 +65,7 @@ def _applied(page: Scrape) -> float:
 
 @contextmanager
 def _stopped(*pids: int) -> Iterator[None]:
-    """Processes that do nothing meanwhile."""
+    """The processes are suspended meanwhile."""
     processes = [psutil.Process(pid) for pid in pids]
     for process in processes:
         process.suspend()
@@ -254,7 +254,7 @@ def test_without_its_database_a_service_tells_neither_the_outbox_nor_whether_red
 
 
 def test_counting_goes_on_while_the_disk_is_full(tmp_path: Path) -> None:
-    """Had the counters been in files that are mapped, as is usual, each process would end by SIGBUS."""
+    """Counters in mapped files, as is usual, would end each process with SIGBUS."""
     with (
         disks.tmpfs(tmp_path / "disk", 16) as disk,
         running(disk, data={"directory": str(disk / "data")}) as tally,
@@ -276,7 +276,7 @@ def _refused(client: Client, path: str) -> bool:
 
 
 def _table_of_metrics() -> dict[str, tuple[str, set[str]]]:
-    """What monitoring.md says there is: of each metric its type and labels."""
+    """The metrics that monitoring.md lists: the type and labels of each."""
     text = (OPERATIONS / "monitoring.md").read_text()
     rows = re.findall(r"^\| `(tally_\w+)` \| (\w+) \| ?([\w, ]*?) ?\|", text, re.MULTILINE)
     return {name: (type, set(filter(None, labels.split(", ")))) for name, type, labels in rows}

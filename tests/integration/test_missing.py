@@ -1,4 +1,4 @@
-"""Events that were taken off the stream unread come again, from their source, to that group alone."""
+"""Events that left the stream unread are published again by their source, for that group alone."""
 
 import shutil
 import sqlite3
@@ -23,7 +23,7 @@ INVOICE = {"customer_id": "1", "purchase_date": "2019-01-06", "purchase_price_ce
 
 
 class Shop:
-    """A Tally with an account and a customer, of which the parts that are wanted run."""
+    """A Tally with an account and a customer. Only the wanted parts run."""
 
     def __init__(self, directory: Path, redis_url: str) -> None:
         self.directory = directory
@@ -44,7 +44,7 @@ class Shop:
             assert tally.stop() == 0
 
     def prune_outbox(self, service: str) -> None:
-        """As after the retention."""
+        """As happens after the retention."""
         with closing(sqlite3.connect(self.directory / "data" / f"{service}.db")) as connection, connection:
             connection.execute("DELETE FROM outbox WHERE sequence < (SELECT max(sequence) FROM outbox)")
 
@@ -64,7 +64,7 @@ def client(server: RedisProcess) -> redis.Redis:
 
 @pytest.fixture
 def shop(tmp_path: Path, server: RedisProcess) -> Shop:
-    """On the bundled server: how engines differ shows in what is taken off the stream, below."""
+    """A shop on the bundled server. The tests with TAKING run on each engine."""
     return Shop(tmp_path, server.url)
 
 
@@ -82,7 +82,7 @@ def _deleted(client: redis.Redis) -> None:
 
 
 def _last_deleted(client: redis.Redis) -> None:
-    """The last entry, which no group will be handed, and some of ours."""
+    """Delete the last entry, which no group will be handed, and some of ours."""
     _deleted(client)
     id: Any = client.xadd("event-stream", {"EventTypeName": "Noise", "Payload": "{}"})
     client.xdel("event-stream", id)
@@ -110,7 +110,7 @@ TAKING: dict[str, Taking] = {
 
 @pytest.fixture(scope="module")
 def recording(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
-    """On each engine a customers service that goes on, with an account's customer; accounts come and go."""
+    """A customers service with one customer, on each engine. It stays while accounts services come and go."""
     with redis.Redis.from_url(engine) as client:
         client.flushall()
     directory = tmp_path_factory.mktemp("customers")
@@ -124,7 +124,7 @@ def recording(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def _accounts(tally: Tally) -> AbstractContextManager[Tally]:
-    """The accounts service beside it, with a data directory of its own, the same each time."""
+    """The accounts service beside it. Its data directory is separate, and the same each time."""
     directory, url = tally.directory / "accounts", tally.settings["redis"]["url"]
     return running(directory, "--only", "accounts", redis_url=url, **SECTIONS)
 
@@ -161,7 +161,7 @@ def test_only_the_gap_is_published_again_and_to_that_group_alone(shop: Shop, cli
 def test_missing_events_are_lag_until_they_are_there(shop: Shop, client: redis.Redis) -> None:
     shop.publish_unread(30)
     _deleted(client)
-    with shop.running("--only", "accounts") as tally:  # nobody answers
+    with shop.running("--only", "accounts") as tally:  # no customers service answers
 
         def lag() -> int:
             return int(sum(tally.accounts.get("/status")["redis"]["lag"].values()))
@@ -192,7 +192,7 @@ def test_what_no_outbox_has_any_more_is_told_and_its_remedy_helps(shop: Shop, cl
 def test_a_customers_service_that_was_away_too_long_learns_how_the_accounts_stand(
     shop: Shop, client: redis.Redis
 ) -> None:
-    """Its customers stayed for good, and its status was ok."""
+    """The customers of the deleted account stayed for good, and status was ok."""
     with shop.running("--only", "accounts") as tally:
         tally.accounts.request("DELETE", "/accounts/1?cascade=true")
         tally.accounts.post("/accounts", {"name": "three", "owned_by": "user3"})
@@ -208,7 +208,7 @@ def test_a_customers_service_that_was_away_too_long_learns_how_the_accounts_stan
 def test_a_customers_service_does_without_what_accounts_db_lacks_since_it_was_put_back(
     shop: Shop, client: redis.Redis, tmp_path: Path
 ) -> None:
-    """It stayed degraded for good, with a remedy that was none: to build accounts.db again."""
+    """The service stayed degraded. The suggested remedy, to build accounts.db again, did not help."""
     copy = tmp_path / "copy.db"
     with shop.running("--only", "accounts") as tally:
         copied_while_in_use(shop.directory / "data" / "accounts.db", copy)
@@ -228,7 +228,7 @@ def test_a_customers_service_does_without_what_accounts_db_lacks_since_it_was_pu
 def test_what_was_recorded_after_a_deletion_outlives_that_the_deletion_is_told_again(
     shop: Shop, client: redis.Redis
 ) -> None:
-    """Accounts aren't checked: a customer may be recorded for one that was deleted."""
+    """Accounts aren't checked, so a customer may be recorded for a deleted account."""
     with shop.running() as tally:
         tally.accounts.request("DELETE", "/accounts/1?cascade=true")
         eventually(lambda: tally.customers.get("/customers")["customers"] == [])
@@ -277,7 +277,7 @@ def test_a_letter_is_not_missing_nor_is_one_that_was_discarded(shop: Shop, clien
 def test_a_letter_that_was_redriven_after_the_backup_counts_in_the_copy_that_is_put_back(
     shop: Shop, client: redis.Redis
 ) -> None:
-    """It was missing, no letter was left, and status was ok."""
+    """The event was missing, no letter was left, and status was ok."""
     live, copy = shop.directory / "data" / "accounts.db", shop.directory / "copy.db"
     letters = DeadLetters(EventStream(client, "event-stream"))
     with shop.running() as tally:
@@ -325,7 +325,7 @@ def test_a_lost_letter_that_nobody_can_publish_again_is_told(shop: Shop, client:
 def test_a_redriven_event_without_a_number_counts_once_beside_events_that_were_asked_for(
     shop: Shop, client: redis.Redis
 ) -> None:
-    """Its name was noted as that of an entry of long ago, and pruned while the entry was there."""
+    """The event's name was noted as that of a very old entry, and was pruned too early."""
     payload = '{"id":"9","customer_id":"1","purchase_price_cents":5,"created_date":"2019-01-09T00:00:00Z",'
     fields: Any = {"EventTypeName": "InvoiceCreated", "Payload": payload + '"purchase_date":"2019-01-09"}'}
     live = shop.directory / "data" / "accounts.db"
@@ -342,7 +342,7 @@ def test_a_redriven_event_without_a_number_counts_once_beside_events_that_were_a
         eventually(lambda: client.keys("*asked*"))
         assert tally.stop() == 0
     assert all(map(letters.redrive, letters.all()))
-    for _ in range(2):  # the second time housekeeping has been
+    for _ in range(2):  # the second time, housekeeping has run
         with shop.running() as tally:
             eventually(tally.settled)
             eventually(lambda: _revenue(tally) == 15)
@@ -357,7 +357,7 @@ def _set_revenue(file: Path, cents: int) -> None:
 
 
 def test_a_redrive_is_refused_when_the_group_is_gone(shop: Shop, client: redis.Redis) -> None:
-    """The letter went into a stream that nobody reads, and success was told."""
+    """The letter went into a stream that nobody reads, and the command reported success."""
     fields: dict[Any, Any] = {
         "EventTypeName": "InvoiceCreated",
         "Payload": "x",

@@ -33,7 +33,7 @@ ACCOUNT = {"name": "one", "owned_by": "user1"}
 
 @contextmanager
 def node(directory: Path, redis_url: str, number: int, *arguments: str, **sections: Any) -> Iterator[Tally]:
-    """A node that tells others where it is found."""
+    """A running node that tells others its URLs."""
     tally = a_node(directory, redis_url, number, *arguments, **sections)
     try:
         tally.start()
@@ -43,7 +43,7 @@ def node(directory: Path, redis_url: str, number: int, *arguments: str, **sectio
 
 
 def a_node(directory: Path, redis_url: str, number: int, *arguments: str, **sections: Any) -> Tally:
-    """The same, not started yet."""
+    """Such a node, not started yet."""
     tally = prepared(directory / f"node-{number}", *arguments, redis_url=redis_url, **sections)
     tally.settings["node"] = {
         "number": number,
@@ -55,7 +55,7 @@ def a_node(directory: Path, redis_url: str, number: int, *arguments: str, **sect
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RedisProcess]:
-    """A Redis of this test alone, not started yet."""
+    """A Redis for this test alone, not started yet."""
     server = RedisProcess(tmp_path / "redis")
     yield server
     server.kill()
@@ -69,7 +69,7 @@ def both(tmp_path: Path, redis_url: str) -> Iterator[tuple[Tally, Tally]]:
 
 
 def shown(tally: Machine) -> dict[str, dict[str, int]]:
-    """What each account earns there, by customer."""
+    """The revenue of each account there, by customer."""
     return {
         each["account"]["id"]: {one["customer_id"]: one["total_revenue_cents"] for one in each["customers"]}
         for each in tally.accounts.get("/accounts")
@@ -77,13 +77,13 @@ def shown(tally: Machine) -> dict[str, dict[str, int]]:
 
 
 def sell(customers: Client, customer: str, cents: int) -> str:
-    """Record an invoice, and answer its id."""
+    """Record an invoice and return its id."""
     invoice = {"customer_id": customer, "purchase_date": "2019-01-06", "purchase_price_cents": cents}
     return str(customers.post("/invoices", invoice)["id"])
 
 
 def misdirected(response: Any, to: Tally) -> dict[str, Any]:
-    """The problem of an answer that names the other node."""
+    """The problem in an answer that names the other node."""
     assert response.status == 421, (response.status, response.data)
     told: dict[str, Any] = response.json()
     number = to.settings["node"]["number"]
@@ -127,7 +127,7 @@ def test_what_another_has_is_changed_there_alone(both: tuple[Tally, Tally]) -> N
     customer = second.customers.post("/customers", {"name": "theirs", "account_id": account})["id"]
     invoice = sell(second.customers, customer, 100)
     paths = (f"/customers/{customer}", f"/invoices/{invoice}", f"/invoices/{invoice}/history")
-    eventually(lambda: first.customers.request("GET", paths[0]).status == 421)  # as it has heard of node 1
+    eventually(lambda: first.customers.request("GET", paths[0]).status == 421)  # once it has heard of node 1
     for path in (*paths, f"/credits/{SPAN + 1}"):
         told = misdirected(first.customers.request("GET", path), second)
         assert told["node"]["url"].endswith(str(second.customers.port))
@@ -210,7 +210,7 @@ def test_a_number_that_another_has_is_refused_with_a_line_that_says_what_to_set(
             assert "set node.number to one of its own" in second.said()
             if roles:
                 assert "such as 1" in second.said()
-        second.settings["node"]["number"] = 1  # as it says
+        second.settings["node"]["number"] = 1  # as the message says
         second.start()
         second.stop()
         assert first.accounts.get("/status")["status"] == "ok"
@@ -246,12 +246,12 @@ def test_a_new_number_waits_until_others_could_tell_theirs(tmp_path: Path, redis
         first.stop()
         client.flushall()
         second = a_node(tmp_path / "other", redis_url, 1)
-        second.settings["redis"]["embedded"] = "auto"  # so that the test does not say that nodes are known
+        second.settings["redis"]["embedded"] = "auto"  # with "never", the helper would spare it the wait
         try:
             second.launch()
             eventually(lambda: "node 1 is new here" in second.said())
             assert "ready after" not in second.said()
-            first.start()  # which tells its number within these seconds
+            first.start()  # it tells its number in time
             assert second.process.wait(30) == 1
             assert "set node.number to one of its own" in second.said()
         finally:
@@ -283,7 +283,7 @@ def test_a_database_takes_its_number_up_again_where_redis_has_another(
     identity = f"customers@{first.customers.get('/status')['identity']}"
     client.hset("{event-stream}:nodes", identity, "7:9")
     first.customers.post("/customers", {"name": "c", "account_id": "1"})
-    eventually(lambda: client.hget("{event-stream}:nodes", identity) != b"7:9")  # it takes its own up again
+    eventually(lambda: client.hget("{event-stream}:nodes", identity) != b"7:9")  # it takes its own again
     eventually(first.settled)
 
 
@@ -327,12 +327,12 @@ def test_a_node_that_is_gone_is_removed_and_its_number_is_free(
 
 
 def _is_long_ago(client: redis.Redis) -> None:
-    """Have whoever was killed count as at work no more."""
+    """Make killed nodes count as no longer at work."""
     client.delete("{event-stream}:leases")
 
 
 def client_url(tally: Tally) -> str:
-    """Where the Redis of that Tally is."""
+    """The URL of that Tally's Redis."""
     return str(tally.settings["redis"]["url"])
 
 
@@ -496,14 +496,14 @@ def test_a_copy_of_a_data_directory_is_not_let_start_beside_the_original(
         assert copy.process.wait(30) == 1
         assert "is at work elsewhere" in copy.said()
         assert first.stop() == 0
-        copy.start()  # once nobody has been at work for as long as a lease lasts: it was copied at work
+        copy.start()  # it was copied at work, so it waits for the lease to lapse
         try:
             assert copy.customers.post("/customers", {"name": "d", "account_id": "1"})["id"] == "2"
             first.launch()
             assert first.process.wait(30) == 1
         finally:
             copy.end()
-        first.start()  # once the lease of the copy, which was killed, has lapsed
+        first.start()  # after the lease of the killed copy has lapsed
         assert [each["name"] for each in first.customers.get("/customers")["customers"]] == ["c", "d"]
         assert first.customers.get("/status")["status"] == "ok"
 
@@ -567,7 +567,7 @@ def test_a_node_whose_disk_was_lost_is_made_again_in_its_place(
         eventually(lambda: shown(tally) == {account: {customer: 100}})
         tally.stop()
         assert command("restore", str(backup), "--yes", "--config", settings).returncode == 0
-        tally.start()  # with an accounts.db that had been replaced since
+        tally.start()  # its accounts.db was replaced since the backup
         eventually(lambda: shown(tally) == {account: {customer: 100}})
         assert tally.accounts.get("/status")["status"] == "ok"
 
@@ -579,7 +579,7 @@ def test_what_is_made_again_of_a_removed_node_gives_numbers_that_it_did_not(
     with node(tmp_path, redis_url, 0) as first, node(tmp_path, redis_url, 1) as second:
         customer = second.customers.post("/customers", {"name": "c", "account_id": "1"})["id"]
         eventually(lambda: first.settled() and second.settled())
-        second.end()  # its line was cut, perhaps, and it has more
+        second.end()  # perhaps it is only cut off, and has more rows
         _is_long_ago(client)
         removed = command("nodes", "remove", "1", "--yes", "--config", str(first.written()))
         assert removed.returncode == 0, removed.stderr
@@ -599,7 +599,7 @@ def test_what_is_made_again_of_a_removed_node_gives_numbers_that_it_did_not(
 def test_a_copy_that_meets_a_redis_without_memory_first_does_not_take_the_original_s_place(
     tmp_path: Path, server: RedisProcess
 ) -> None:
-    """Redis had lost the lease: the copy took it, and published other events under the same numbers."""
+    """Redis had lost the lease. The copy took it, and published other events under the same numbers."""
     server.start()
     with node(tmp_path, server.url, 0) as first:
         first.customers.post("/customers", {"name": "c", "account_id": "1"})
@@ -686,7 +686,7 @@ def test_a_copy_with_events_that_were_not_published_is_no_beginning(tmp_path: Pa
 def test_two_that_had_published_before_there_were_numbers_both_go_on(
     client: redis.Redis, tmp_path: Path
 ) -> None:
-    """Release 0.1.0 let them; `status` tells of the other, as it did."""
+    """Release 0.1.0 let them; `status` still names the other one."""
     stream, databases = EventStream(client, "event-stream"), []
     with ExitStack() as stack:
         for name in ("first", "second", "third"):
@@ -696,7 +696,7 @@ def test_two_that_had_published_before_there_were_numbers_both_go_on(
         first, second, third = members
         for database in databases[:2]:
             client.hset(stream.beside("published"), database.source, 5)
-        for each in (first, second, first):  # which has heard of the second now
+        for each in (first, second, first):  # at the end, the first has heard of the second
             each.take()
         with pytest.raises(WrongNumber, match="such as 1"):
             third.take()

@@ -1,4 +1,4 @@
-"""With auth off: other sites' pages, in a browser on this machine, can neither read nor change anything."""
+"""With auth off, other sites' pages in a browser on this machine can neither read nor change anything."""
 
 import pytest
 from integration.conftest import Watch, invoice, new_account, new_customer, problem
@@ -38,7 +38,7 @@ OWN_PAGES = [
     {"Sec-Fetch-Site": "none"},
     {"Sec-Fetch-Site": "same-origin", "Origin": "https://behind-a-proxy.example"},
 ]
-SIMPLE = {"Content-Type": "text/plain"}  # what a form or a script of any site may send unasked
+SIMPLE = {"Content-Type": "text/plain"}  # any site's form or script may send this without asking
 
 
 def _client(shared: Tally, service: str) -> Client:

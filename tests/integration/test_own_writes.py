@@ -1,4 +1,4 @@
-"""Read your own writes: `Tally-Event-Id` of a change, and `Tally-After` of a read that is to see it."""
+"""Read your own writes: a change gives `Tally-Event-Id`, and a read with `Tally-After` waits for it."""
 
 import signal
 import time
@@ -22,7 +22,7 @@ CENTS = 2933
 
 @pytest.fixture(scope="module")
 def tally(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
-    """One with a single consumer of each service: who is stopped holds everything up."""
+    """A Tally with one consumer for each service: stopping it stops everything."""
     directory = tmp_path_factory.mktemp("own-writes")
     with running(directory, consumers={"accounts": 1, "customers": 1}) as tally:
         yield tally
@@ -50,7 +50,7 @@ def _after(client: Client, path: str, events: object, wait: int | None = None) -
 
 @contextmanager
 def _stopped(tally: Tally, actor: str) -> Iterator[None]:
-    """Nothing is applied meanwhile."""
+    """The actor is stopped, so nothing is applied meanwhile."""
     tally.kill(actor, signal.SIGSTOP)
     try:
         yield
@@ -62,7 +62,7 @@ def _client(tally: Tally) -> redis.Redis:
     return redis.Redis.from_url(tally.redis_url)
 
 
-# What a change answers
+# The answer to a change
 
 
 def test_every_change_tells_its_events(tally: Tally, account: str) -> None:
@@ -105,7 +105,7 @@ def test_a_request_that_comes_again_tells_the_same_events(tally: Tally, customer
     assert _told(first) == _told(again)
 
 
-# What a read waits for
+# Reads that wait
 
 
 def test_a_read_sees_the_change_that_it_names(tally: Tally, account: str, customer: str) -> None:
@@ -127,13 +127,13 @@ def test_it_waits_until_the_events_have_come_and_is_503_where_they_don_t(
                 assert (late.status, late.headers["Retry-After"]) == (503, "1")
                 assert late.json()["title"] == "Not applied yet"
             waiting = pool.submit(_after, tally.accounts, path, _told(made), 20)
-            assert tally.accounts.get(path)["total_revenue_cents"] == 0  # who doesn't wait is answered
+            assert tally.accounts.get(path)["total_revenue_cents"] == 0  # a read without waiting is answered
             assert not waiting.done()
         assert waiting.result(20).json()["total_revenue_cents"] == CENTS
 
 
 def test_waiting_takes_no_thread_from_others(tally: Tally, account: str, customer: str) -> None:
-    """There are eight threads; none of a hundred that wait has one."""
+    """There are eight threads. A hundred waiting reads hold none of them."""
     path, crowd = f"/accounts/{account}", 100
     with ThreadPoolExecutor(crowd) as pool, _stopped(tally, "accounts-consumer-1"):
         made = _told(tally.customers.request("POST", "/invoices", invoice(customer, CENTS)))
@@ -147,7 +147,7 @@ def test_waiting_takes_no_thread_from_others(tally: Tally, account: str, custome
 
 
 def test_all_earlier_events_count_too(tally: Tally, account: str, customer: str) -> None:
-    """Only the one that was named is applied, of two that are handed out."""
+    """The second read names two events, of which only one is applied."""
     made = _told(tally.customers.request("POST", "/invoices/batch", [invoice(customer)] * 2))
     last = EventRange(made.source, made.last, made.last)
     assert _after(tally.accounts, f"/accounts/{account}", last, 10).status == 200
@@ -208,7 +208,7 @@ def test_a_preference_that_is_none_is_passed_over(tally: Tally) -> None:
     assert tally.accounts.request("GET", "/accounts?limit=1", headers=headers).status == 503
 
 
-# What never comes is said at once
+# Events that never come: the answer comes at once
 
 
 def test_a_dead_letter_is_not_waited_for(tally: Tally, account: str) -> None:
@@ -243,7 +243,7 @@ def test_a_process_that_ends_lets_go_of_who_waits(tmp_path: Path) -> None:
             b"GET /accounts?limit=1 HTTP/1.1\r\nHost: localhost\r\n"
             b"Tally-After: customers@00000000:1\r\nPrefer: wait=30\r\n\r\n"
         )
-        assert tally.accounts.get("/accounts?limit=1") == []  # it came later, and was answered
+        assert tally.accounts.get("/accounts?limit=1") == []  # a later request is answered
         began = time.monotonic()
         assert tally.stop() == 0
         assert time.monotonic() - began < 20

@@ -1,4 +1,4 @@
-"""The customers page's import: a file is looked at, tried, and recorded, as an HTTP client meets it."""
+"""The customers page's import, as an HTTP client sees it: a file is inspected, tried, and recorded."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -179,7 +179,7 @@ def test_without_a_reference_what_is_there_is_known_by_its_content(
     customers: Client, accounts: Client
 ) -> None:
     account = _account(accounts)
-    file = FILE + b"Bo Ek,2024-02-01,12.00,\n"  # twice the same is two purchases
+    file = FILE + b"Bo Ek,2024-02-01,12.00,\n"  # two equal rows are two purchases
     assert _record(customers, file, account_id=account, **COLUMNS)["new_invoices"]["count"] == 4
     again = _record(customers, file + b"Bo Ek,2024-02-01,12.00,\n", account_id=account, **COLUMNS)
     assert (again["new_invoices"]["count"], again["known_invoices"]["count"]) == (1, 4)
@@ -230,7 +230,7 @@ def test_a_trial_tells_the_bad_rows_as_a_file_that_can_be_mended_and_imported_al
     header, negative, dateless = apart.splitlines()
     assert header == "Client,Invoice Date,Total,Invoice Number,line,reason"
     assert negative.startswith("Cy,2024-03-01,-5,A-4,5,\"Total: An amount can't be negative")
-    assert "--" not in negative  # the page has no options
+    assert "--" not in negative  # the page has no such options
     assert dateless.startswith("'=Di,soon,7,A-5,6,\"Invoice Date: Expected a date")
     mended = apart.replace(",-5,", ",5,").replace("soon", "2024-03-02").encode()
     found = _try(customers, mended, account_id=account)["look"]
@@ -346,7 +346,7 @@ def test_what_others_record_meanwhile_is_known_when_it_is_recorded(
 def test_the_events_of_a_file_tell_of_its_request_part_by_part(
     shared: Tally, customers: Client, accounts: Client
 ) -> None:
-    """Each part is a batch of its own: one that is there by itself doesn't tell that all of it was done."""
+    """Each part is a batch of its own. One recorded part doesn't prove that the whole file was."""
     account = _account(accounts)
     new_customer(customers, account, "Bo Ek")
     key = {"Idempotency-Key": f"parts-{account}"}

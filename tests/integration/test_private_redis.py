@@ -1,4 +1,4 @@
-"""The private Redis serves Tally, and nobody else's purposes: attacked by another user of the machine."""
+"""The private Redis serves only Tally, even when another user of the machine attacks it."""
 
 import os
 import re
@@ -25,7 +25,7 @@ from tally.actors.redis_binaries import bundled
 from tally.store.stream import connect
 
 FOR_NOBODY = [
-    # Files written and code loaded as Tally's user, which is what was done before.
+    # Writing files and loading code as Tally's user, which used to be possible.
     "CONFIG SET dir /tmp",
     "CONFIG SET dbfilename x",
     "CONFIG GET dir",
@@ -38,7 +38,7 @@ FOR_NOBODY = [
     "MODULE LIST",
     "DEBUG SLEEP 0",
     "DEBUG RELOAD",
-    # Data taken away or brought in.
+    # Taking data away or bringing it in.
     "REPLICAOF 127.0.0.1 1",
     "SLAVEOF 127.0.0.1 1",
     "FAILOVER",
@@ -56,7 +56,7 @@ FOR_NOBODY = [
     "CLIENT KILL TYPE normal",
     "CLIENT PAUSE 1000",
     "CLIENT NO-EVICT on",
-    # Programs in the server, whose sandbox had holes.
+    # Programs in the server; their sandbox had holes.
     "SCRIPT FLUSH",
     "FUNCTION FLUSH",
     "FLUSHALL",
@@ -88,18 +88,18 @@ FOR_OTHERS = [
 
 
 class Attacked(NamedTuple):
-    """A Tally whose data directory's parents everybody may enter, and its port of Redis."""
+    """A Tally below folders that everybody may enter, and the port of its Redis."""
 
     tally: Tally
     port: int
 
     @property
     def data(self) -> Path:
-        """Where the private Redis keeps its data."""
+        """The data directory of the private Redis."""
         return self.tally.directory / "data" / "redis"
 
     def says(self, command: str, *before: str) -> str:
-        """The first line that Redis answers to a command, after others on the same connection."""
+        """The first line of Redis's answer to a command, after others on the same connection."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
             lines = connection.makefile("rb")
             answer = b""
@@ -114,7 +114,7 @@ def attacked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tally-attacked-")))
         directory.chmod(0o755)
-        with servers.only(request.param, tmp_path_factory.mktemp("hidden")):  # while it starts
+        with servers.only(request.param, tmp_path_factory.mktemp("hidden")):  # only while it starts
             tally = stack.enter_context(running(directory))
         assert servers.is_named(request.param, tally.said())
         port = int(tally.settings["redis"]["url"].rpartition(":")[2].removesuffix("/0"))
@@ -228,7 +228,7 @@ def test_whoever_takes_the_port_meanwhile_is_told_no_password(tmp_path: Path) ->
 
     port = free_port()
     url = f"redis://:topsecret@127.0.0.1:{port}/0"
-    patient = {"heartbeat_timeout": 60}  # with the actor that stands still meanwhile
+    patient = {"heartbeat_timeout": 60}  # because the actor is suspended below
     with running(tmp_path, redis={"url": url}, supervisor=patient) as tally:
         (server,) = psutil.Process(tally.pids()["redis"]).children()
         actor = psutil.Process(tally.pids()["redis"])
@@ -320,7 +320,7 @@ def test_a_server_behind_a_script_that_waits_for_it_is_ended_too(tmp_path: Path)
 def test_an_older_server_is_not_started_on_a_newer_one_s_data_and_what_is_told_to_do_helps(
     tmp_path: Path,
 ) -> None:
-    """Redis 6.2 would start empty on it, without a word."""
+    """Redis 6.2 would start empty on it, without an error."""
     file, data = tmp_path / "tally.toml", tmp_path / "data" / "redis"
     with servers.only("redis-8.10", tmp_path / "hidden"), running(tmp_path) as tally:
         account = tally.accounts.post("/accounts", {"name": "one", "owned_by": "user1"})["id"]
@@ -346,7 +346,7 @@ def test_an_older_server_is_not_started_on_a_newer_one_s_data_and_what_is_told_t
 
 
 def _is_refused(answer: str) -> bool:
-    """By the rights, by the configuration, or since a release doesn't know the command."""
+    """Refused by the rights or the configuration, or because the release doesn't know the command."""
     return bool(
         re.match(r"-NOPERM |-ERR \w+ command not allowed|-ERR unknown (sub)?command", answer, re.IGNORECASE)
     )

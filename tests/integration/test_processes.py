@@ -1,4 +1,4 @@
-"""The process model: what dies is replaced, nothing is lost, and the port never refuses."""
+"""The process model: dead processes are replaced, nothing is lost, and the port never refuses."""
 
 import signal
 import threading
@@ -15,7 +15,7 @@ from support.waiting import eventually
 
 @pytest.fixture
 def wide(tmp_path: Path) -> Iterator[Tally]:
-    """Two HTTP processes for each service, on a private Redis."""
+    """A Tally with two HTTP processes for each service, on a private Redis."""
     with running(tmp_path, customers={"processes": 2}, accounts={"processes": 2}) as tally:
         yield tally
 
@@ -64,7 +64,7 @@ def test_a_port_never_refuses_while_its_processes_are_killed(wide: Tally) -> Non
         while not over.is_set():
             try:
                 wide.customers.request("GET", "/health/live")
-            except OSError as error:  # a connection that was cut is the killed process's, refused is not
+            except OSError as error:  # the killed process may cut its connections; none may be refused
                 if isinstance(error, ConnectionRefusedError):
                     refused.append(error)
             except Exception as error:
@@ -122,7 +122,7 @@ def test_killing_the_supervisor_ends_every_actor_and_frees_the_ports(wide: Tally
     account, customer = _customer(wide)
     children = psutil.Process(wide.process.pid).children(recursive=True)
     assert len(children) == len(wide.pids()) + 1  # redis-server is a child of its actor
-    wide.kill("accounts-consumer-1", signal.SIGSTOP)  # not even one that can't notice stays
+    wide.kill("accounts-consumer-1", signal.SIGSTOP)  # a process that can't notice ends too
 
     wide.customers.post("/invoices", _invoice(customer))
     wide.process.kill()

@@ -1,4 +1,4 @@
-"""The programs in docs/reading-the-stream.md, as they stand there, on the stream of a running Tally."""
+"""The programs in docs/reading-the-stream.md run unchanged on the stream of a running Tally."""
 
 import os
 import re
@@ -21,7 +21,7 @@ from support.waiting import eventually
 
 PAGE = ROOT / "docs" / "reading-the-stream.md"
 GROUP = "revenue-report"
-DEBIAN_MODULES = "/usr/share/nodejs"  # where the Debian package node-redis is
+DEBIAN_MODULES = "/usr/share/nodejs"  # the folder of the Debian package node-redis
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def client(alone: Tally) -> Iterator[redis.Redis]:
 
 @pytest.fixture(scope="module")
 def service(alone: Tally, tmp_path_factory: pytest.TempPathFactory) -> Iterator["Service"]:
-    """The page's service, which is not running yet, with a Redis of its own."""
+    """The page's service, not running yet, with a Redis of its own."""
     with bundled_process(tmp_path_factory.mktemp("own"), free_port()) as own:
         yield _service(alone.settings["redis"]["url"], own, tmp_path_factory.mktemp("service"))
 
@@ -72,7 +72,7 @@ class Service:
 
     @contextmanager
     def running(self) -> Iterator[Callable[[], list[str]]]:
-        """Run it; inside, what it has printed since it started. It is killed at the end."""
+        """Run it, and yield its output so far. It is killed at the end."""
         with self._output.open("w") as output:
             process = subprocess.Popen(self._command, env=self._environment, stdout=output, stderr=output)
         try:
@@ -83,11 +83,11 @@ class Service:
 
 
 def _done(client: redis.Redis) -> bool:
-    """Whether the service has acknowledged all there is."""
+    """Whether the service has acknowledged every entry."""
     last: Any = client.xinfo_stream("event-stream")
     groups: Any = client.xinfo_groups("event-stream")
     return any(
-        group["name"] == GROUP.encode()  # which it makes only once it has started
+        group["name"] == GROUP.encode()  # created by the service when it starts
         and group["pending"] == 0
         and group["last-delivered-id"] == last["last-generated-id"]
         for group in groups

@@ -1,4 +1,4 @@
-"""`rebuild accounts`: the figures again, from the stream or from customers.db."""
+"""`rebuild accounts` computes the figures again, from the stream or from customers.db."""
 
 import json
 import random
@@ -25,18 +25,18 @@ from tally.store.groups import Groups
 from tally.store.read_model import STREAM, Shadow
 from tally.store.stream import EventStream, connect
 
-FOREIGN = "900002"  # a customer that another publisher tells of
+FOREIGN = "900002"  # a customer known only from another publisher
 
 
 def rebuild(tally: Tally, *options: str) -> str:
-    """Run the command, which must succeed; answer what it said."""
+    """Run the command, which must succeed; return its output."""
     done = command("rebuild", "accounts", *options, "--config", tally.directory / "tally.toml", seconds=60)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def refused(tally: Tally, *options: str) -> str:
-    """Run the command, which must refuse in so many lines without a traceback; answer these."""
+    """Run the command, which must refuse without a traceback; return its messages."""
     done = command("rebuild", "accounts", *options, "--config", tally.directory / "tally.toml", seconds=60)
     assert done.returncode == 1, done.stdout
     assert "Traceback" not in done.stderr
@@ -44,7 +44,7 @@ def refused(tally: Tally, *options: str) -> str:
 
 
 def record(tally: Tally) -> None:
-    """Accounts, customers and invoices, and some of each deleted again."""
+    """Create accounts, customers and invoices, and delete some of each."""
     accounts = [tally.accounts.post("/accounts", {"name": f"{n}", "owned_by": "u"})["id"] for n in range(4)]
     customers = tally.customers.post(
         "/customers/batch", [{"name": f"{n}", "account_id": accounts[n % 4]} for n in range(40)]
@@ -70,7 +70,7 @@ def record(tally: Tally) -> None:
 def publish(
     client: redis.Redis, type: str, payload: Mapping[str, object], event_id: str | None = None
 ) -> None:
-    """Publish as some other program does."""
+    """Publish as another program does."""
     fields: dict[Any, Any] = {"EventTypeName": type, "Payload": json.dumps(payload)}
     client.xadd("event-stream", fields | ({"EventId": event_id} if event_id else {}))
 
@@ -81,25 +81,25 @@ def _invoice(customer: str, cents: int) -> dict[str, object]:
 
 
 def publish_foreign_customer(client: redis.Redis, account: str) -> None:
-    """A customer with an invoice of 500 cents, and two entries that can not be applied."""
+    """A customer with an invoice of 500 cents, and two entries that can't be applied."""
     then = "2019-03-23T02:52:06Z"
     customer = {"id": FOREIGN, "account_id": account, "name": "f", "created_date": then}
     publish(client, "CustomerCreated", customer)
     publish(client, "InvoiceCreated", _invoice(FOREIGN, 500))
     publish(client, "SomethingElse", {"id": "1"}, "other@1:1")
     publish(client, "InvoiceCreated", {"broken": True}, "other@1:2")
-    eventually(lambda: client.xlen("{event-stream}:dead") == 1)  # the accounts service's
+    eventually(lambda: client.xlen("{event-stream}:dead") == 1)  # the letter of the accounts service
 
 
 def _source(file: Path) -> str:
-    """What a database publishes as, and its group."""
+    """The name that a database publishes under. Its group has the same name."""
     with closing(sqlite3.connect(file)) as database:
         [(identity,)] = database.execute("SELECT value FROM meta WHERE key = 'identity'")
     return f"{file.stem}@{identity}"
 
 
 def _give_up_what_is_told(tally: Tally) -> str:
-    """Say that the database is gone for good for whose events `status` waits; answer its source."""
+    """Say that the database for whose events `status` waits is gone for good; return its source."""
     [lost] = {*re.findall(r"`groups remove (.*?)`", str(tally.accounts.get("/status")["reasons"]))}
     done = command("groups", "remove", lost, "--yes", "--config", tally.directory / "tally.toml")
     assert done.returncode == 0, done.stderr
@@ -107,7 +107,7 @@ def _give_up_what_is_told(tally: Tally) -> str:
 
 
 def trim(tally: Tally) -> None:
-    """Take from the stream all that has been applied: everything, once both services have read it."""
+    """Trim every applied entry from the stream: all of them, once both services have read it."""
     groups = Groups(_stream(tally))
     eventually(lambda: not any(group.unread or group.pending for group in groups.all()))
     assert _stream(tally).trim(0)
@@ -115,7 +115,7 @@ def trim(tally: Tally) -> None:
 
 @pytest.fixture
 def filled(tmp_path: Path) -> Iterator[Tally]:
-    """A running Tally with some history, on a Redis that outlives it."""
+    """A running Tally with some history. Its Redis outlives it."""
     with (
         bundled_process(tmp_path / "redis", free_port()) as url,
         running(tmp_path, redis_url=url, consumers={"claim_idle_ms": 200, "max_deliveries": 2}) as tally,
@@ -126,7 +126,7 @@ def filled(tmp_path: Path) -> Iterator[Tally]:
 
 @pytest.fixture
 def client(filled: Tally) -> Iterator[redis.Redis]:
-    """A client of its Redis."""
+    """A client of the filled Tally's Redis."""
     with redis.Redis.from_url(filled.settings["redis"]["url"], protocol=2) as client:
         yield client
 
@@ -164,14 +164,14 @@ def test_spoiled_figures_are_put_right_from_the_stream(filled: Tally, client: re
 def test_once_the_stream_was_trimmed_they_come_from_customers_db(filled: Tally) -> None:
     trim(filled)
     for _ in range(2):
-        record(filled)  # what is still on the stream, and in customers.db as well
+        record(filled)  # still on the stream, and in customers.db too
         spoil(filled)
         assert "from customers@" in rebuild(filled)
         agree(filled)
 
 
 def test_what_another_publisher_told_stays_as_it_is_shown(filled: Tally, client: redis.Redis) -> None:
-    """The customers.db that it is built from knows nothing of it, and notes nothing of its source."""
+    """The customers.db of the rebuild knows none of those events, and notes nothing of their source."""
     publish_foreign_customer(client, "1")
     customer = next(iter(recorded(filled)["1"]))
     publish(client, "InvoiceCreated", _invoice(customer, 9), "other@2:3")  # the two before it are missing
@@ -184,7 +184,7 @@ def test_what_another_publisher_told_stays_as_it_is_shown(filled: Tally, client:
     publish(client, "InvoiceCreated", _invoice(FOREIGN, 1000), "other@2:6")
     eventually(lambda: shown(filled)["1"][FOREIGN] == 1570)
     figures, totals = shown(filled), kept_totals(filled)
-    figures["1"][customer] -= 9  # it was for a customer of its own, and the stream has it no more
+    figures["1"][customer] -= 9  # the customer is Tally's own, and the stream has lost the event
     totals["1"] = (totals["1"][0], totals["1"][1] - 9)
     rebuild(filled)
     assert (shown(filled), kept_totals(filled)) == (figures, totals)
@@ -297,7 +297,7 @@ def test_one_at_a_time(filled: Tally) -> None:
 
 @pytest.fixture
 def begun(filled: Tally) -> Shadow:
-    """What an interrupted rebuild left of a Tally that has been stopped: customer 2 is known by it."""
+    """An interrupted rebuild of a Tally that is stopped by now. The name of customer 2 identifies it."""
     assert filled.stop() == 0
     live, stream = open_database(accounts_db(filled).parent), _stream(filled)
     shadow = Shadow.of(live, [STREAM], stream)

@@ -1,4 +1,4 @@
-"""customers.db is made again, or put back, by what the stream has of all its names."""
+"""customers.db is made again, or restored, with the stream's events under all its names."""
 
 from pathlib import Path
 
@@ -21,10 +21,10 @@ from tally.store.stream import EventStream, connect
 
 
 def _published(store: Customers, stream: EventStream, names: int, each: int) -> None:
-    """Begin so many more names, and publish so many customers under each."""
+    """Begin `names` new names, and publish `each` customers under each."""
     relay = Relay(store.database, stream, Standing(store, stream).settle)
     for _ in range(names):
-        with store.database.transaction():  # as on the first write after Redis has lost what it knew
+        with store.database.transaction():  # as on the first write after Redis lost its records
             begin(store.database, store.outbox.last())
         store.outbox = Outbox(store.database)
         with store.database.transaction():
@@ -57,7 +57,7 @@ def test_what_was_published_under_a_later_name_comes_back_though_redis_lost_the_
 def test_names_that_follow_each_other_in_a_circle_are_refused(
     tmp_path: Path, redis_url: str, client: redis.Redis
 ) -> None:
-    """What Redis has may be anything: a name that is the first one's heir as well."""
+    """Redis may hold anything, even heirs that form a circle."""
     stream = EventStream(connect(redis_url), "event-stream")
     database = customers.open_database(tmp_path)
     _published(Customers(database), stream, names=2, each=2)

@@ -1,4 +1,4 @@
-"""The double of Redis answers what every engine does: the same random commands to both, the same answers."""
+"""The double of Redis answers like every engine: both get the same random commands, and must agree."""
 
 import random
 import re
@@ -21,12 +21,12 @@ from tally.store.stream import Age, EventStream, Publishing, connect
 COMMANDS = 150
 GROUPS = ("accounts@1", "customers@2", "others")
 CONSUMERS = ("one", "two")
-LONG_MS = 10**9  # longer than a test takes
+LONG_MS = 10**9  # longer than any test takes
 _ID = re.compile(rb"\d+-\d+")
 
 
 class Side:
-    """One of the two: what it is asked, in terms that both understand, and the ids that it has given."""
+    """One of the two: it takes commands that both understand, and numbers the ids that it has given."""
 
     def __init__(self, client: redis.Redis) -> None:
         self.client = client
@@ -35,14 +35,14 @@ class Side:
         self.ids: list[bytes] = [b"0-0"]
 
     def ask(self, *command: Any) -> Any:
-        """The answer, with ids as numbers; what is `int` in a tuple is the id of that number."""
+        """The answer, with ids as numbers. An `int` in a tuple stands for the id of that number."""
         filled = [self.ids[part[0] % len(self.ids)] if isinstance(part, tuple) else part for part in command]
         client: Any = self.client
         detail = {"parse_detail": True} if command[0] == "XPENDING" and len(command) > 3 else {}
         return self.call(lambda: client.execute_command(*filled, **detail))
 
     def call(self, asked: Callable[[], Any]) -> Any:
-        """What is answered, or raised, with ids as numbers."""
+        """The answer or the error, with ids as numbers."""
         try:
             return self._numbered(asked())
         except redis.ResponseError as error:
@@ -68,7 +68,7 @@ _NOT_COMPARED = {"idle", "inactive", "entries-read", "lag", "time_since_delivere
 
 
 def _command(choose: random.Random) -> Callable[[Side], Any]:
-    """One thing to ask of a side, the same of both."""
+    """A random command, the same for both sides."""
     group, consumer = choose.choice(GROUPS), choose.choice(CONSUMERS)
     id, count = (choose.randrange(1000),), choose.randint(1, 5)
     stream = choose.choice(["event-stream", "event-stream", "{event-stream}:dead"])
@@ -120,7 +120,7 @@ def _command(choose: random.Random) -> Callable[[Side], Any]:
 def _call(
     choose: random.Random, group: str, consumer: str, id: tuple[int], count: int
 ) -> Callable[[Side], Any]:
-    """One of the calls of `store`, most of them scripts."""
+    """A random call of `store`. Most of them are scripts."""
     source, first = choose.choice(["customers@2", "accounts@1"]), choose.randint(1, 30)
     key = choose.choice([None, "k:1"])
     rows = [
@@ -169,7 +169,7 @@ def _call(
         lambda side: side.group(group, consumer).remove_others([CONSUMERS[0]], 0),
     ]
     choose_floor, choose_left = choose.choice([0, 0, first - 1]), choose.randint(0, 1)
-    choose_retention = choose.choice([LONG_MS, 10**15])  # nothing is ever old enough, on a real clock
+    choose_retention = choose.choice([LONG_MS, 10**15])  # by a real clock, no entry is ever old enough
     made = choose.choice(calls)
     return lambda side: side.call(lambda: made(side))
 
@@ -183,7 +183,7 @@ def _order(letters: DeadLetters, letter: Any) -> Any:
 
 
 def _claimed(side: Side, group: str, consumer: str, idle: int, start: bytes, count: int) -> Any:
-    """What was handed over; how the deleted ones are told differs with the release."""
+    """The entries handed over. Releases differ in how they report deleted ones."""
     claim = side.group(group, consumer).claim(idle, start, count)
     return [claim.next, [(each.id, each.fields) for each in claim.entries]]
 
@@ -201,6 +201,6 @@ def test_the_double_answers_like_this_engine(redis_url: str, seed: int) -> None:
         real, imitated = Side(client), Side(double.client())
         choose = random.Random(seed)
         for number in range(COMMANDS):
-            time.sleep(0.001)  # entries of one command only have ids of the same millisecond
+            time.sleep(0.001)  # only entries of one command share a millisecond
             command = _command(choose)
             assert command(imitated) == command(real), f"command {number} of seed {seed}"

@@ -1,4 +1,4 @@
-"""A Redis with TLS, client certificates, and a user that has no more rights than it takes."""
+"""A Redis with TLS, client certificates, and a user with only the rights that Tally needs."""
 
 import subprocess
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ FILES = {"ca_file": "tls/ca.crt", "cert_file": "tls/client.crt", "key_file": "tl
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where `tls/` has a CA, and certificates of a server and a client by it."""
+    """A folder whose `tls/` has a CA, and certificates signed by it for a server and a client."""
     home = tmp_path_factory.mktemp("home")
     tls = home / "tls"
     tls.mkdir()
@@ -47,7 +47,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def port(home: Path) -> Iterator[int]:
-    """The port of a server that speaks TLS alone, to clients with a certificate alone."""
+    """The port of a server that accepts only TLS, and only clients with a certificate."""
     port, tls = free_port(), home / "tls"
     options = {
         "port": 0,

@@ -1,4 +1,4 @@
-"""The relay: every committed event on the stream once, in order, whatever Redis loses."""
+"""The relay: every committed event gets to the stream once, in order, whatever Redis loses."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -94,7 +94,7 @@ def test_a_relay_killed_before_it_remembers_publishes_nothing_twice(
     accounts: Accounts, stream: EventStream, client: redis.Redis
 ) -> None:
     _commit(accounts, 20)
-    # What a relay does up to the moment it is killed:
+    # A relay gets this far before it is killed:
     stream.publish(accounts.outbox.source, 0, accounts.outbox.after(0, 12))
     _drain(Relay(accounts.database, stream))
     assert _sequences(client) == list(range(1, 21))
@@ -126,7 +126,7 @@ def test_who_waits_hears_how_far_it_is_also_when_all_was_published_before(
     _commit(accounts, 3)
     _drain(Relay(accounts.database, stream, publication=first))
     assert (first.row(), first.bells[0].is_rung()) == (3, True)
-    _drain(Relay(accounts.database, stream, publication=second))  # Tally was started again
+    _drain(Relay(accounts.database, stream, publication=second))  # as after a restart of Tally
     assert (second.row(), _sequences(client)) == (3, [1, 2, 3])
     with accounts.database.transaction():
         begin(accounts.database, 3)
@@ -146,7 +146,7 @@ def test_nobody_hears_of_what_too_few_replicas_have(
     publication = Publication(1, replicas=1)
     relay = Relay(accounts.database, stream, publication=publication, batch=batch)
     _commit(accounts, 3)
-    assert [relay.step(), relay.step()] == [3, 0]  # the last is sent again and again
+    assert [relay.step(), relay.step()] == [3, 0]  # the last event is sent again and again
     assert relay.lack == "0 of 1 replicas have what was published: changes are answered 503"
     _commit(accounts, 1)
     assert (relay.step(), _sequences(client)) == (1, [1, 2, 3, 4])
@@ -158,7 +158,7 @@ def test_who_waits_hears_also_where_the_last_events_are_lost_here(
 ) -> None:
     _commit(accounts, 5)
     _drain(Relay(accounts.database, stream))
-    with accounts.database.transaction():  # as in a copy that was put back
+    with accounts.database.transaction():  # as in a restored copy
         accounts.database.execute("DELETE FROM outbox WHERE sequence > 3")
     publication = Publication(1)
     _drain(Relay(accounts.database, stream, publication=publication))
@@ -218,7 +218,7 @@ def test_a_stream_that_is_deleted_or_emptied_is_published_again(
 def test_for_entries_that_others_removed_nothing_is_published_again(
     accounts: Accounts, stream: EventStream, client: redis.Redis, gone: str
 ) -> None:
-    """The whole outbox was published again, and again, where the source's last entry had gone."""
+    """The whole outbox used to be published again and again once the source's last entry was gone."""
     ConsumerGroup(stream, accounts.database.source, "c").create()
     relay = Relay(accounts.database, stream)
     _commit(accounts, 10)
@@ -284,7 +284,7 @@ def test_another_entry_that_got_the_id_of_one_that_was_deleted_is_not_taken_for_
     client.delete("event-stream")
     others: list[Any] = [{"EventTypeName": "OrderShipped"}, {"EventId": "another@1:1"}]
     for fields in others:
-        client.xadd("event-stream", fields, id=entries[0][0])  # as in one millisecond
+        client.xadd("event-stream", fields, id=entries[0][0])  # as in the same millisecond
         relay.look_again()
         _drain(relay)
         found: Any = client.xrevrange("event-stream", count=1)
@@ -316,13 +316,13 @@ def test_what_another_publishes_under_its_name_is_not_mixed_with_its_own(
 def test_a_redis_that_is_older_than_what_the_outbox_keeps_is_gone_on_with(
     accounts: Accounts, stream: EventStream, client: redis.Redis
 ) -> None:
-    """The relay took its own database for restored, and published nothing more."""
+    """The relay took its own database for a restored one, and published nothing more."""
     _commit(accounts, 5)
     _drain(Relay(accounts.database, stream))
     beside = {key: client.hgetall(key) for key in ("{event-stream}:published", "{event-stream}:marks")}
     _commit(accounts, 15)
     _drain(Relay(accounts.database, stream))
-    for key, fields in beside.items():  # what an older append-only file has
+    for key, fields in beside.items():  # as in an older append-only file
         client.hset(key, mapping=fields)  # type: ignore[arg-type]
     newer: Any = client.xrange("event-stream")
     client.xdel("event-stream", *(id for id, _ in newer[5:]))
@@ -341,7 +341,7 @@ def test_what_is_on_its_way_when_redis_loses_something_is_published_once(
 ) -> None:
     relay = Relay(accounts.database, stream, batch=10)
     _commit(accounts, 55)
-    assert [relay.step(), relay.step()] == [10, 10]  # of which the second was not heard of
+    assert [relay.step(), relay.step()] == [10, 10]  # the second is not confirmed yet
 
     client.execute_command(*loss.split())  # type: ignore[no-untyped-call]
     for _ in range(20):
@@ -360,7 +360,7 @@ def _group(client: redis.Redis) -> dict[str, Any]:
 def test_a_group_passes_over_what_is_of_no_concern_to_it(
     accounts: Accounts, stream: EventStream, client: redis.Redis
 ) -> None:
-    """And is caught up then, for Redis too."""
+    """Then Redis too sees the group as caught up."""
     group = ConsumerGroup(stream, accounts.database.source, "a", block_ms=1)
     group.create()
     relay = Relay(accounts.database, stream, pass_over=True, batch=10)
@@ -375,7 +375,7 @@ def test_a_group_passes_over_what_is_of_no_concern_to_it(
 def test_the_groups_of_other_nodes_and_of_standbys_pass_over_it_as_well(
     accounts: Accounts, stream: EventStream, client: redis.Redis
 ) -> None:
-    """They are no more concerned: each cost Redis as much again, and had every event handed to it."""
+    """They don't need it either: each cost Redis the same again, and was handed every event."""
     theirs = ("accounts@0000000b", "accounts@0000000c", "accounts@0000000d", "customers@0000000e")
     states = ("1:0", "0:0 standby", "2:1 removed", "0:0")
     nodes.keep(accounts.database, dict(zip(theirs, states, strict=True)))

@@ -1,7 +1,7 @@
-"""Schemathesis makes up requests from the document of each service, and finds nothing.
+"""Schemathesis generates requests from each service's document, and finds no fault.
 
-All of its checks are on, in all of its phases: examples, coverage, fuzzing, stateful. Each service
-has a Tally of its own, so that a customer that one run made isn't deleted with an account by the other.
+All its checks run in all its phases: examples, coverage, fuzzing, stateful. Each service has its own
+Tally, because one run could delete an account with customers that the other run needs.
 """
 
 import json
@@ -19,10 +19,10 @@ from support.tally import ROOT, Tally, running
 
 REQUESTS = 2_500
 SEED = os.environ.get("TALLY_TEST_SCHEMATHESIS_SEED", "20190106")
-NO_ACCOUNT = str(2**63 - 1)  # none gets so far
+NO_ACCOUNT = str(2**63 - 1)  # no account gets this far
 
-# Everything there is, good and bad requests mixed. Bad ones take long to make up: few suffice, as the
-# coverage phase has every way of being wrong once.
+# All phases, with good and bad requests. Bad ones are slow to generate. A few are enough, because the
+# coverage phase makes each kind of mistake once.
 THOROUGH = """
 [generation]
 database = "none"
@@ -33,7 +33,7 @@ max-steps = 20
 [phases.stateful.generation]
 max-examples = 30
 """
-# Good requests in number, {cases} for each call that takes anything.
+# Many good requests: {cases} for each call that takes anything.
 NUMEROUS = """
 [generation]
 database = "none"
@@ -50,7 +50,7 @@ CASES = {"customers": 225, "accounts": 370}
 
 
 class Run(NamedTuple):
-    """A run of schemathesis that has ended."""
+    """A finished run of schemathesis."""
 
     status: int
     said: str
@@ -80,7 +80,7 @@ def _runs(directory: Path, service: str) -> list[Run]:
 
 
 def _filled(tally: Tally) -> str:
-    """What the documents' examples refer to is there; answers a customer that nothing else refers to."""
+    """Create the rows that the documents' examples name; return a customer that nothing else refers to."""
     account_id = new_account(tally.accounts)
     customer_id = new_customer(tally.customers, account_id)
     tally.customers.post("/invoices/batch", [invoice(customer_id)] * 3)
@@ -117,7 +117,7 @@ def _run(directory: Path, settings: str, url: str, customer_id: str) -> Run:
 def test_schemathesis_finds_nothing(runs: dict[str, list[Run]], service: str) -> None:
     thorough, numerous = runs[service]
     for run in (thorough, numerous):
-        print(run.said)  # the seed too
+        print(run.said)  # it names the seed too
         assert run.status == 0, run.said[-10_000:]
     assert thorough.phases == ["examples", "coverage", "fuzzing", "stateful"]
     assert numerous.phases == ["fuzzing"]

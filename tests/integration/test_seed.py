@@ -1,4 +1,4 @@
-"""The examples of the document that Tally grew from, word for word."""
+"""The examples from the document that Tally grew from, word for word."""
 
 import json
 import re
@@ -18,7 +18,7 @@ def _stream(client: redis.Redis) -> list[dict[bytes, bytes]]:
 
 
 def _dateless(payload: bytes) -> str:
-    """The payload as text, the time of creation, which must be real, replaced by the seed's zero."""
+    """The payload as text. Its time of creation must be real, and becomes the seed's zero."""
     return re.sub(NOW, "0001-01-01T00:00:00Z", payload.decode())
 
 
@@ -64,7 +64,7 @@ def test_the_seeds_requests_give_the_seeds_events_and_the_account_lists_them(
 
 def test_events_of_another_program_without_event_ids_are_applied(tally: Tally, client: redis.Redis) -> None:
     tally.accounts.post("/accounts", {"name": "one", "owned_by": "user1"})
-    # The seed's own entries, zero dates and the two orders of the fields included.
+    # The seed's own entries, with zero dates and both orders of the fields.
     customer = {
         "id": "9",
         "account_id": "1",

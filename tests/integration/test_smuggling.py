@@ -1,8 +1,7 @@
-"""Behind a proxy that many share, nothing of one client becomes another's request (HTTP request smuggling).
+"""Behind a shared proxy, no client's bytes become another client's request (HTTP request smuggling).
 
-Each attack is a request of which two programs might see the end in different places, and in what is behind
-one of the two there is a deletion. It may only be carried out where the proxy has seen it too: then it is a
-request of the attacker's own.
+Two programs may disagree where an attack's request ends. A deletion is hidden after one of these ends.
+It may only be carried out if the proxy has seen it too: then it is the attacker's own request.
 """
 
 import contextlib
@@ -31,7 +30,7 @@ def _request(lines: tuple[bytes, ...], body: bytes) -> bytes:
 
 
 def _attacks(hidden: bytes) -> Iterator[bytes]:
-    """Requests that end before or behind what is hidden, by how one reads them."""
+    """Requests that end before or after the hidden one, depending on the reader."""
     in_a_chunk = b"%x\r\n%s\r\n%s" % (len(hidden), hidden, END)
     behind_the_end = END + hidden
     whole = b"Content-Length: %d" % len(behind_the_end)
@@ -55,7 +54,7 @@ def _attacks(hidden: bytes) -> Iterator[bytes]:
 
 
 def _ask(port: int, customer: str) -> tuple[int, bytes]:
-    """Ask for a customer, over a connection of its own, as anybody would."""
+    """Ask for a customer over a connection of its own, like anybody."""
     with connect(port) as client:
         client.sendall(
             b"GET /customers/%s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % customer.encode()
@@ -65,7 +64,7 @@ def _ask(port: int, customer: str) -> tuple[int, bytes]:
 
 
 def _all(client: socket.socket) -> bytes:
-    """What comes until the other side closes."""
+    """All bytes until the other side closes."""
     came = b""
     with contextlib.suppress(ConnectionResetError):
         while part := client.recv(65536):
@@ -74,14 +73,14 @@ def _all(client: socket.socket) -> bytes:
 
 
 def _others_go_on(proxy: ReverseProxy, customer: str, over: Event) -> int:
-    """Ask until it is over, and insist on the right answers; answer how many there were."""
+    """Ask until `over` is set, and insist on the right answers; return the number of answers."""
     found = 0
     while not over.is_set() or not found:
         status, body = _ask(proxy.port, customer)
         if status == 200:
             assert f'"id":"{customer}"'.encode() in body
             found += 1
-        else:  # the proxy's connection was closed for an attack
+        else:  # an attack made the proxy close the connection
             assert status in (502, 503), (status, body)
     return found
 

@@ -1,4 +1,4 @@
-"""A standby: it follows the primary of its node, and goes on in its place."""
+"""A standby: it follows the primary of its node, and takes over from it."""
 
 import json
 import signal
@@ -23,7 +23,7 @@ FAILOVER_SECONDS = 2
 def pair(
     directory: Path, redis_url: str, customers: dict[str, Any] | None = None, **node: Any
 ) -> Iterator[tuple[Tally, Tally]]:
-    """A primary and its standby, which has all that the primary had at first."""
+    """A primary and its standby. Both begin with the same data."""
     first = a_node(directory / "first", redis_url, 0, customers=customers or {})
     second = a_node(directory / "second", redis_url, 0, customers=customers or {})
     for each in (first, second):
@@ -44,7 +44,7 @@ def pair(
 
 
 def follow(first: Tally, second: Tally) -> None:
-    """Have the second be a standby of the first, and start it."""
+    """Make the second a standby of the first, and start it."""
     copies = first.directory / "copies"
     tool(first, "backup", str(copies))
     second.written()
@@ -54,21 +54,21 @@ def follow(first: Tally, second: Tally) -> None:
 
 
 def tool(tally: Tally, *arguments: str) -> str:
-    """Run a command for a Tally, and answer what it says."""
+    """Run a command for a Tally, and return its output."""
     done = command(*arguments, "--config", str(tally.directory / "tally.toml"))
     assert done.returncode == 0, (done.stdout, done.stderr)
     return done.stdout
 
 
 def is_primary(client: Client) -> bool:
-    """What a load balancer sees."""
+    """Whether a load balancer sees a primary there."""
     status = client.request("GET", "/health/primary").status
     assert status in (200, 503)
     return status == 200
 
 
 def recorded(tally: Tally) -> dict[str, int]:
-    """The invoices at a Tally, by id."""
+    """The invoices of a Tally, by id."""
     listed = tally.customers.get("/invoices?limit=1000")["invoices"]
     return {each["id"]: each["purchase_price_cents"] for each in listed}
 
@@ -201,7 +201,7 @@ def test_a_standby_tells_what_it_lacks_and_is_begun_again(tmp_path: Path, redis_
         client.xtrim("event-stream", maxlen=1, approximate=False)
         second.start()
         eventually(lambda: any("lacks 1 events" in each for each in second.reports()[0]["reasons"]), 30)
-        eventually(lambda: shown(second) == {"1": {"1": 123}}, 30)  # that was asked for
+        eventually(lambda: shown(second) == {"1": {"1": 123}}, 30)  # it asked for the event
         second.stop()
         for file in (second.directory / "data").glob("*.db*"):
             file.unlink()
@@ -212,7 +212,7 @@ def test_a_standby_tells_what_it_lacks_and_is_begun_again(tmp_path: Path, redis_
 
 
 def _has(tally: Tally, invoices: dict[str, int]) -> bool:
-    """Whether a Tally has these invoices of the one customer, and no others, and shows their sum."""
+    """Whether a Tally has exactly these invoices of the one customer, and shows their sum."""
     return recorded(tally) == invoices and shown(tally) == {"1": {"1": sum(invoices.values())}}
 
 

@@ -1,4 +1,4 @@
-"""Started by systemd: it hears when requests are answered."""
+"""Started by systemd, Tally tells it when requests are answered."""
 
 import socket
 from pathlib import Path

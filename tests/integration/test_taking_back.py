@@ -1,4 +1,4 @@
-"""An older copy of accounts.db takes back what it had published since, or leaves everything alone."""
+"""An older copy of accounts.db reads back its later published events, or leaves everything alone."""
 
 from datetime import date
 from pathlib import Path
@@ -28,7 +28,7 @@ DAY = date(2019, 1, 6)
 
 
 class Copied:
-    """An accounts.db, a copy of it, and what was published in between."""
+    """An accounts.db, an older copy of it, and the events published in between."""
 
     def __init__(self, directory: Path, stream: EventStream, lost: int, in_block: bool = False) -> None:
         self.stream = stream
@@ -85,7 +85,7 @@ def test_new_accounts_go_on_where_the_lost_ones_ended(copied: Copied) -> None:
 
 
 def test_of_a_block_too_no_number_is_given_again(tmp_path: Path, redis_url: str) -> None:
-    """Whose copy, put back, does not know how far the block was used."""
+    """A restored copy does not know how far the block was used."""
     copied = Copied(tmp_path, EventStream(connect(redis_url), "event-stream"), lost=5, in_block=True)
     copied.publish(copied.relay)
     copied.open(copied.older, 6)
@@ -116,7 +116,7 @@ def test_a_copy_that_has_gone_its_own_way_keeps_what_it_alone_has_under_another_
 def test_what_two_copies_of_one_that_went_its_own_way_both_have_is_told_once(
     copied: Copied, client: redis.Redis
 ) -> None:
-    """A machine is copied while its database has what the stream contradicts; both tell it again."""
+    """A machine is copied while its database contradicts the stream; both copies publish those events."""
     copied.open(copied.older, 5)
     twin = copied.older.database.path.parent / "twin"
     twin.mkdir()
@@ -157,7 +157,7 @@ def test_what_a_copy_goes_on_to_publish_under_a_name_that_ended_here_comes_when_
 def test_what_two_copies_changed_counts_as_the_later_one_says_and_what_one_deleted_not_at_all(
     tmp_path: Path, redis_url: str
 ) -> None:
-    """Both told a difference to the same amount: together they would come to more than either says."""
+    """Both published a difference from the same amount. Added up, these exceed the amount of either."""
     stream = EventStream(connect(redis_url), "event-stream")
     original = Customers(customers.open_database(tmp_path))
     with original.database.transaction():
@@ -195,7 +195,7 @@ def test_what_two_copies_changed_counts_as_the_later_one_says_and_what_one_delet
 def test_what_two_copies_credited_is_all_there_and_counts_as_it_is_recorded(
     tmp_path: Path, redis_url: str
 ) -> None:
-    """One credits an invoice that the other deletes: the credit stays, and so both come to the same."""
+    """One credits an invoice that the other deletes. The credit stays, so both have the same sum."""
     stream = EventStream(connect(redis_url), "event-stream")
     original = Customers(customers.open_database(tmp_path))
     with original.database.transaction():
@@ -263,7 +263,7 @@ def test_what_both_had_published_stays_what_it_is_when_the_stream_has_only_the_n
     copied.publish(copied.relay)
     after = copied.older.accounts(-1, 10_000)
     assert after[: len(before)] == before
-    assert len(after) == len(before) + 3  # what it alone has, and the newest of the other's
+    assert len(after) == len(before) + 3  # its own rows, and the newest of the other's
 
 
 def test_what_lies_between_the_copy_and_the_stream_is_noted_and_not_given_again(
@@ -284,10 +284,10 @@ def test_what_lies_between_the_copy_and_the_stream_is_noted_and_not_given_again(
 def test_what_was_taken_for_lost_comes_back_when_the_stream_has_it_again(
     copied: Copied, client: redis.Redis
 ) -> None:
-    """As another that has the name, such as a copy of the machine, tells it again to an empty Redis."""
+    """This happens when another with the name, such as a machine's copy, publishes it to an empty Redis."""
     source = copied.older.outbox.source
     client.flushall()
-    copied.stream.note_applied("customers@0000000b", {source: 11 + SEVERAL_PAGES})  # all that is known of it
+    copied.stream.note_applied("customers@0000000b", {source: 11 + SEVERAL_PAGES})  # Redis knows no more
     copied.publish(copied.relay)
     assert lacking_of(copied.older.database) == {source: [Range(11, 11 + SEVERAL_PAGES)]}
     client.flushall()
@@ -340,7 +340,7 @@ def test_what_another_has_published_under_its_name_is_no_event_of_its_own(
 def test_names_that_redis_and_the_copy_lack_are_known_to_the_database_beside(
     tmp_path: Path, redis_url: str, client: redis.Redis
 ) -> None:
-    """Accounts showed what those events told, nobody had recorded it, and `status` said ok."""
+    """Accounts showed those events, nobody had recorded them, and `status` said ok."""
     stream = EventStream(connect(redis_url), "event-stream")
     live, copied = Customers(customers.open_database(tmp_path)), tmp_path / "copy.db"
     shop = Accounts(open_database(tmp_path))

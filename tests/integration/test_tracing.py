@@ -1,4 +1,4 @@
-"""A trace parent on its way: from a request over outbox and stream into every line that is logged."""
+"""A trace parent on its way: from a request through outbox and stream into every log line."""
 
 import json
 import re
@@ -29,7 +29,7 @@ def _trace(sampled: bool = True) -> str:
 
 @pytest.fixture(scope="module")
 def tally(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
-    """A Tally that logs as by default, with one HTTP thread, so that each request follows another there."""
+    """A Tally that logs as by default. Its one HTTP thread makes requests run one after another."""
     sections: dict[str, Any] = {
         "customers": {"threads": 1},
         "consumers": {"max_deliveries": 1, "claim_idle_ms": 100},
@@ -40,19 +40,19 @@ def tally(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
 
 @pytest.fixture
 def stream(tally: Tally) -> Iterator[redis.Redis]:
-    """A client of the Redis below, with Tally's rights."""
+    """A client of Tally's Redis, with Tally's rights."""
     with connect(tally.redis_url) as client:
         yield client
 
 
 def _lines(tally: Tally) -> list[dict[str, Any]]:
-    """What was logged since all were ready, each line as the JSON object that it must be."""
+    """The log lines since all actors were ready, each parsed as a JSON object."""
     logged = tally.said().partition("stops it\n")[2]
     return [json.loads(line) for line in logged.splitlines()]
 
 
 def _way(tally: Tally, trace: str) -> set[tuple[str, str]]:
-    """Who logged which event in a line with that trace."""
+    """The actors and events of the log lines with that trace."""
     found = set()
     for line in _lines(tally):
         if line.get("trace_parent") == trace or trace in line.get("trace_parents", []):
@@ -188,7 +188,7 @@ def test_an_event_that_fails_and_is_redriven_keeps_its_trace(tally: Tally, strea
 
 
 def test_a_request_that_hits_a_bug_is_told_with_its_trace(tally: Tally) -> None:
-    """A table that is missing is what none of ours can have been asked for."""
+    """A table is removed, because no request alone can cause a bug."""
     trace = _trace(sampled=False)
     database = open_database(tally.directory / "data")
     with database.transaction():
@@ -203,7 +203,7 @@ def test_a_request_that_hits_a_bug_is_told_with_its_trace(tally: Tally) -> None:
 
 
 def test_every_line_is_one_json_object_with_an_event_that_the_page_on_logs_lists(tally: Tally) -> None:
-    """After all tests above, so that there is something to look at."""
+    """Runs after all tests above, so that there are lines to check."""
     listed = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/operations/logs.md").read_text(), re.MULTILINE))
     lines = _lines(tally)
     assert len(lines) > 20

@@ -1,4 +1,4 @@
-"""Upgrading: the files of every release are opened by this one, and this one's by the next."""
+"""Upgrading: this release opens the files of every release, and the next one opens this one's."""
 
 import json
 import shutil
@@ -89,7 +89,7 @@ def test_what_the_first_release_counted_has_no_month_until_it_is_counted_again(t
 
 
 def _tables(database: Database) -> dict[str, Any]:
-    """What a schema comes to, however it was written down."""
+    """The structure of a schema, however it was written down."""
     names = database.rows("SELECT type, name FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'")
     tables = [name for type, name in names if type == "table"]
     return {
@@ -121,7 +121,7 @@ def _schema(module: ModuleType) -> int:
 
 @pytest.fixture
 def next_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Has every program started from now on be of a release whose schemas differ by these steps."""
+    """Programs started from now on belong to a release that adds these steps to its schemas."""
 
     def install(**steps: str) -> None:
         tree = tmp_path / "next" / "tally"
@@ -145,7 +145,7 @@ def test_run_brings_the_files_up_to_date_and_nothing_else_does(
             accounts="ALTER TABLE account ADD COLUMN note TEXT;",
         )
         config = tmp_path / "tally.toml"
-        checked = command("check", "--config", config)  # of the next release, while this one runs
+        checked = command("check", "--config", config)  # the next release's, while this one runs
         assert (checked.returncode, checked.stdout.count("`run` brings it up to date")) == (0, 2)
         _one_more_of_everything(tally)
         left = release.contents(tally)

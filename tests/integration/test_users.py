@@ -1,4 +1,4 @@
-"""The commands `users …`, and the signing key, on a machine where Tally runs, and where it doesn't."""
+"""The commands `users …` and the signing key, on a machine where Tally runs, and where it doesn't."""
 
 import os
 import pty
@@ -30,20 +30,20 @@ def tally(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
 
 
 def _users(directory: Path, name: str, *arguments: str, given: bytes = PASSWORD.encode()) -> Result:
-    """Run the command in this process, which takes no second to start."""
+    """Run the command in this process, to save the second of starting one."""
     config = directory / "tally.toml"
     return CliRunner().invoke(main, ["users", name, "--config", str(config), *arguments], input=given)
 
 
 def _done(directory: Path, *arguments: str, given: bytes = PASSWORD.encode()) -> str:
-    """What it prints."""
+    """The output of the command."""
     done = _users(directory, *arguments, given=given)
     assert done.exit_code == 0, done.output
     return str(done.stdout)
 
 
 def _failed(directory: Path, status: int, *arguments: str, given: bytes = PASSWORD.encode()) -> str:
-    """What it says on standard error; it may not have printed anything else."""
+    """The command's standard error. It must have printed nothing else."""
     done = _users(directory, *arguments, given=given)
     assert (done.exit_code, done.stdout) == (status, ""), done.output
     assert isinstance(done.exception, SystemExit)
@@ -140,7 +140,7 @@ def test_a_new_signing_key_ends_every_token_without_a_restart(tally: Tally) -> N
     assert after.accounts.get("/accounts") == []
 
 
-# Where Tally doesn't run
+# Without a running Tally
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +196,7 @@ def test_the_removal_of_the_last_admin_is_no_secret(stopped: Path) -> None:
 
 
 def _at_a_terminal(directory: Path, *typed: str) -> tuple[int, str]:
-    """Add the user `typist` at a terminal, and type these lines; the exit status, and all that was shown."""
+    """Add the user `typist` at a terminal and type these lines; return the exit status and the screen."""
     controller, terminal = pty.openpty()
     arguments = [sys.executable, str(SUPERVISOR), "users", "add", "typist"]
     with subprocess.Popen(
@@ -214,7 +214,7 @@ def _at_a_terminal(directory: Path, *typed: str) -> tuple[int, str]:
             while more := os.read(controller, 1000).decode():
                 shown += more
         except OSError:
-            pass  # so Linux tells that the other side has closed
+            pass  # this is how Linux tells that the other side has closed
         os.close(controller)
         return process.wait(20), shown
 
@@ -241,7 +241,7 @@ def test_a_user_may_be_added_before_auth_is_on_and_is_told_so(tmp_path: Path) ->
 def test_a_key_that_others_may_read_is_told_by_check_and_run(tmp_path: Path) -> None:
     file = settings(tmp_path, auth={"mode": "jwt"})
     _done(tmp_path, "add", "somebody", "--password-stdin")
-    assert command("check", "--config", file).stdout.count("signing") == 0  # it will be made
+    assert command("check", "--config", file).stdout.count("signing") == 0  # it will be created
     _done(tmp_path, "token", "somebody", "--days", "1")
     key = tmp_path / "data" / "signing.key"
     assert stat.S_IMODE(key.stat().st_mode) == 0o600

@@ -1,4 +1,4 @@
-"""`status --watch` outlives what it watches."""
+"""`status --watch` goes on when the Tally that it watches ends."""
 
 import json
 import signal
@@ -27,7 +27,7 @@ def tally(tmp_path: Path) -> Iterator[Tally]:
 
 @contextmanager
 def watching(tally: Tally, to: Path, *options: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """`status --watch`, which writes into a file."""
+    """Runs `status --watch`, which writes into a file."""
     config = str(tally.directory / "tally.toml")
     with to.open("w") as output:
         process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""The totals that are kept: always the sums of the customers that are shown."""
+"""The stored totals always equal the sums of the customers that are shown."""
 
 import tempfile
 from collections import Counter
@@ -82,7 +82,7 @@ def test_what_sqlite_shows_of_customers_is_what_they_are(accounts: Accounts, nam
     for id in ids:
         created = CustomerCreated(Id(id), Id(1), name, _THEN)
         _apply(accounts, created, *_earned(id, 1, 5, id % 100)[1:])
-    _apply(accounts, InvoiceDeleted(Id(1), Id(2), 10**12, _THEN))  # its creation is yet to come
+    _apply(accounts, InvoiceDeleted(Id(1), Id(2), 10**12, _THEN))  # its creation has not come yet
 
     shown = [accounts.show_customers_of(1, after, 2) for after in (-1, 7, 2**63 - 1)]
     listed = [accounts.customers_of(1, after, 2) for after in (-1, 7, 2**63 - 1)]
@@ -220,7 +220,7 @@ def test_the_months_are_the_same_before_and_after_they_are_gathered(accounts: Ac
 
 
 def test_where_a_month_is_so_large_that_more_might_not_fit_it_is_added_at_once(accounts: Accounts) -> None:
-    """Then it is the batch's own fault where it doesn't."""
+    """An overflow is then the fault of the batch that causes it."""
     _open(accounts, "one")
     _apply(accounts, *_earned(1, 1, 5))
     assert _recent(accounts) == 1

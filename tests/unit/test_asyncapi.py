@@ -60,7 +60,7 @@ def test_a_message_shows_an_event_as_it_is_on_the_stream(kind: type[Event]) -> N
     assert EventId.parse(shown["headers"]["EventId"].encode()) == id
 
 
-# What earlier releases didn't tell.
+# Fields that earlier releases left out.
 OPTIONAL = {
     "CreditCreated": ("invoice_id", "reference"),
     "InvoiceCreated": ("reference",),

@@ -1,4 +1,4 @@
-"""Reading a body: a name that is given twice is found wherever it is, and nothing else is taken for one."""
+"""Reading a body: a name that is given twice is found at any depth, and nothing else is reported as one."""
 
 import json
 from typing import Any
@@ -28,7 +28,7 @@ _GOOD: Pairs = [("name", "Ada"), ("account_id", "1"), ("owned_by", "user1")]
 
 
 def _text(value: Any) -> str:
-    """As JSON; a tuple is an object, whose names may be there more than once."""
+    """The value as JSON. A tuple becomes an object, which may hold a name more than once."""
     if isinstance(value, tuple):
         return "{" + ", ".join(f"{json.dumps(name)}: {_text(inner)}" for name, inner in value) + "}"
     if isinstance(value, list):
@@ -37,7 +37,7 @@ def _text(value: Any) -> str:
 
 
 def _is_twofold(value: Any) -> bool:
-    """Whether an object in it has a name twice."""
+    """Whether any object inside the value has a name twice."""
     if isinstance(value, tuple):
         names = [name for name, _ in value]
         return len(set(names)) < len(names) or any(_is_twofold(inner) for _, inner in value)

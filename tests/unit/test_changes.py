@@ -1,4 +1,4 @@
-"""Which requests the writing thread answers: those that change something, but for signing in."""
+"""The writing thread answers requests that change something, except sign-ins and imports."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Settings: the file, the environment, and what is said of those that don't hold."""
+"""Settings: the file, the environment, and the messages about wrong settings."""
 
 import contextlib
 import os
@@ -30,7 +30,7 @@ def _written(directory: Path, text: str) -> Path:
 def _faults(
     file: Path | None, environment: Mapping[str, str] | None = None, package: Path = DEFAULT_FILE.parent
 ) -> list[str]:
-    """The faults that are found, each of which must be a line of its own."""
+    """The faults found. Each of them must be one line."""
     with pytest.raises(InvalidSettings) as caught:
         load(file, environment or {}, package)
     faults = caught.value.faults
@@ -95,11 +95,11 @@ def test_without_a_file_the_defaults_hold_and_the_data_is_kept_beside_config_tom
     assert load(environment={}) == Settings(directory=DEFAULT_FILE.parent / "data")
 
 
-# Where the data is when no file tells: in a checkout, and in what was installed from one
+# The data directory when no file sets it: in a checkout, and in an installed package
 
 
 def _package(folder: Path, *beside: str) -> Path:
-    """The package as far as settings are concerned; `beside` config.toml there are these too."""
+    """A package as the settings see it: a folder with config.toml and the files `beside` it."""
     package = folder / "site-packages" / "tally"
     package.mkdir(parents=True)
     shutil.copy(DEFAULT_FILE, package)
@@ -218,7 +218,7 @@ def test_data_in_the_package_can_be_kept_there_by_saying_so(tmp_path: Path) -> N
     assert load(None, {"TALLY_DATA_DIRECTORY": str(old)}, package).directory == old
 
 
-# A file of one's own
+# The user's own file
 
 
 def test_an_empty_file_changes_nothing_but_where_the_data_is(tmp_path: Path) -> None:
@@ -320,7 +320,7 @@ def test_every_key_can_be_set_in_the_environment(tmp_path: Path, section: str) -
         "TALLY_PORT",  # Kubernetes, for a service `tally`
         "TALLY_PORT_8080_TCP_ADDR",
         "TALLY_SERVICE_HOST",
-        "TALLY_TEST_REDIS_IMAGE",  # the tests' own
+        "TALLY_TEST_REDIS_IMAGE",  # used by the tests themselves
         "TALLY_TEST_REQUIRE_ENGINES",
         "TALLY",
         "TALLY_",
@@ -332,7 +332,7 @@ def test_names_outside_the_sections_are_left_alone(tmp_path: Path, name: str) ->
     assert load(_written(tmp_path, ""), {name: "anything"}) == Settings(directory=tmp_path / "data")
 
 
-# Faults: a line each that names the file or the variable, the key, what was found and what was expected
+# Faults: one line each, with the file or variable, the key, the found value and the expected value
 
 
 @pytest.mark.parametrize(
@@ -480,7 +480,7 @@ def test_faults_of_the_environment_are_reported_beside_a_file_that_can_not_be_re
     assert len(faults) == 3
 
 
-# What no single key can tell
+# Faults that need more than one key
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "example.org", "128.0.0.1", " 127.0.0.1"])

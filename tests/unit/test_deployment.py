@@ -1,4 +1,4 @@
-"""What systemd and Docker are told fits what Tally is."""
+"""The settings for systemd and Docker fit Tally."""
 
 import re
 import tomllib

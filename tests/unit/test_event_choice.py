@@ -1,4 +1,4 @@
-"""Of an account's customers, invoices and credits are chosen while they are its customers."""
+"""Choosing by account takes a customer's invoices and credits only while the account has that customer."""
 
 from tally.commands.event_choice import Choice
 from tally.events import Id

@@ -241,7 +241,7 @@ def test_an_event_without_a_name_is_known_by_its_entry(fields: dict[bytes, bytes
 
 @pytest.fixture(params=["UTC", "Pacific/Auckland", "America/Los_Angeles"])
 def zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The machine is in that time zone."""
+    """Sets the time zone of the machine."""
     monkeypatch.setenv("TZ", request.param)
     time.tzset()
     yield request.param

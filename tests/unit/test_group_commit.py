@@ -27,7 +27,7 @@ class Commits:
 
 
 class Told:
-    """A job that makes one change, and notes what it would tell and what was durable when it told it."""
+    """A job that makes one change. It records its outcomes, and the rows durable when it finished."""
 
     def __init__(self, writer: GroupCommit, database: Database, change: Callable[[], object]) -> None:
         self._writer = writer
@@ -118,7 +118,7 @@ def test_what_is_in_flight_together_shares_a_transaction_and_what_fails_fails_al
             else:
                 assert change.result(10) == id * 10
 
-    # Half-way: the three before it are done again, each alone, and the two behind it together.
+    # One failed half-way: the three jobs before it run again alone, the two after it together.
     assert commits.count == shared
     assert _ids(database) == [0, 1, 2, 4, 5]
 
@@ -168,7 +168,7 @@ def test_a_transaction_that_comes_to_nothing_is_told_by_all_that_took_part(
     writing.set()
     for job in jobs:
         assert job.finished.wait(10)
-        assert "FOREIGN KEY" in str(job.outcomes[-1])  # also the one refused: it may have seen the others
+        assert "FOREIGN KEY" in str(job.outcomes[-1])  # the refused job may have seen the others
     assert [len(job.outcomes) for job in jobs] == [2, 2, 2]
     assert commits.count == 0
     assert writer.run(lambda: "goes on") == "goes on"
@@ -252,13 +252,13 @@ def test_many_threads_get_each_its_own_answer(
 
 
 class Held:
-    """Has jobs wait until the test lets them go; see AnswerAfter."""
+    """Makes jobs wait until the test releases them; see AnswerAfter."""
 
     def __init__(self) -> None:
         self.held: list[tuple[int, Sequence[Job]]] = []
 
     def insist(self) -> None:
-        """Nothing stands in the way."""
+        """Refuses nothing."""
 
     def mark(self) -> int:
         return 7

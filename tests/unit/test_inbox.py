@@ -1,4 +1,4 @@
-"""The inbox: every event counts once, and what has come takes little room."""
+"""The inbox: every event counts once, and the record of applied events stays small."""
 
 import tempfile
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A secret's file: made once, for its owner's eyes alone."""
+"""The file of a secret: created once, readable by its owner only."""
 
 import os
 import stat

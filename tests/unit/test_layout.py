@@ -1,4 +1,4 @@
-"""The house itself: where things are, who may import whom, and what a wheel of it holds."""
+"""The project's layout: where things are, which modules may import which, and the contents of a wheel."""
 
 import ast
 import os
@@ -17,7 +17,7 @@ from support.tally import ROOT
 
 PACKAGES = ("commands", "actors", "http", "importing", "recovery", "store")
 
-# Whoever is above may import what is below:
+# A module may import those below it:
 # supervisor → commands → actors → importing → http → recovery → store → config → redis_url.
 LEVELS = {
     "__main__": 8,
@@ -51,7 +51,7 @@ SOURCES = _sources()
 
 
 def _imported(module: str) -> Iterator[str]:
-    """The names that a module imports, wherever in it, by their full names."""
+    """The full names that a module imports, anywhere in it."""
     package = ["tally", *module.split(".")[:-1]]
     for node in ast.walk(ast.parse(SOURCES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -63,7 +63,7 @@ def _imported(module: str) -> Iterator[str]:
 
 
 def _ours(module: str) -> set[str]:
-    """Which of our modules a module imports."""
+    """The modules of ours that a module imports."""
     found = set()
     for name in _imported(module):
         head, *parts = name.split(".")
@@ -88,7 +88,7 @@ def _run(*command: str | Path, directory: Path, path: Path | None = None) -> str
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository, to write into."""
+    """A copy of the repository that tests may change."""
     return copied_checkout(tmp_path_factory.mktemp("tree"))
 
 
@@ -215,7 +215,7 @@ def test_tally_runs_from_the_wheel_alone(wheel: Path, tmp_path: Path) -> None:
 
 
 def test_prose_is_read_without_moving_the_head() -> None:
-    """No line of it is longer than 120 characters; code and tables are as long as they must be."""
+    """No line of prose is longer than 120 characters. Code and tables may be longer."""
     found = []
     for file in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
         is_code = False

@@ -1,4 +1,4 @@
-"""What an HTTP process lets others take up follows from what its machine gives."""
+"""The limits of an HTTP process follow from the resources of its machine."""
 
 import os
 from pathlib import Path

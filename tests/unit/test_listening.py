@@ -1,4 +1,4 @@
-"""How a listening socket stops: who has connected is served, who has not is refused, nobody is cut off."""
+"""How a listening socket stops: connected clients are served, later ones are refused, none is cut off."""
 
 import socket
 import threading
@@ -11,7 +11,7 @@ import pytest
 from support.engines import free_port
 from tally.actors.listening import PortTaken, bind, let_in_no_more
 
-HAMMERS = 4  # clients in each of as many processes as there are processors
+HAMMERS = 4  # clients in each of the two processes
 STOPS = 40
 
 
@@ -55,7 +55,7 @@ def test_no_client_that_had_connected_is_cut_off_however_many_try(host: str) -> 
 
 
 def _serve(listener: socket.socket, count: int) -> bool:
-    """Answer so many clients; False if there are fewer."""
+    """Answer `count` clients; False if fewer come."""
     for _ in range(count):
         try:
             connection, _ = listener.accept()
@@ -69,13 +69,13 @@ def _serve(listener: socket.socket, count: int) -> bool:
 
 
 def _hammer(address: Any, over: "Synchronized[int]", lost: "Synchronized[int]") -> None:
-    """Connect, ask and wait for the answer, again and again; count those that got none."""
+    """Connect, ask and wait for the answer, in a loop. Count the clients that get no answer."""
 
     def work() -> None:
         while not over.value:
             with socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET) as client:
                 try:
-                    client.settimeout(0.05)  # of the kernel's, a second passes until the next try
+                    client.settimeout(0.05)  # the kernel would wait a second before the next try
                     client.connect(address)
                 except OSError:
                     continue

@@ -1,7 +1,7 @@
-"""The pinned packages: all that is asked for, in the versions that are asked for, each with hashes.
+"""The pinned packages: every required package, in a version that was asked for, each with hashes.
 
-A pin with a marker is for some machines only, so what is pinned is looked up for one machine at a time.
-`.ci/wheels` asks the index whether each of them can really be installed there.
+A pin with a marker applies to some machines only, so the tests look up pins for one machine at a time.
+`.ci/wheels` asks the index whether each pin can really be installed there.
 """
 
 import configparser
@@ -25,7 +25,7 @@ PROCESSORS = ["x86_64", "aarch64"]
 
 
 class Pin(NamedTuple):
-    """An entry of a lock: a package in one version, maybe for some machines only."""
+    """An entry of a lock: a package in one version, perhaps for some machines only."""
 
     package: Requirement
     hashes: frozenset[str]
@@ -47,7 +47,7 @@ def _pins(lock: str) -> list[Pin]:
 
 
 def _machine(python: str, processor: str) -> dict[str, str]:
-    """What markers are told on a Linux machine with that Python and processor."""
+    """The values of environment markers on a Linux machine with that Python and processor."""
     return {
         "implementation_name": "cpython",
         "implementation_version": python,
@@ -74,7 +74,7 @@ def _pinned(lock: str, machine: dict[str, str]) -> dict[NormalizedName, Pin]:
 
 
 def _asked(lock: str, machine: dict[str, str]) -> list[Requirement]:
-    """What Tally and its build ask for there; with the lock of the tests, what its extras ask for too."""
+    """The requirements of Tally and its build there. The lock of the tests adds those of its extras."""
     texts = [SETUP["options"]["install_requires"]]
     if lock == "requirements-test.lock":
         texts += SETUP["options.extras_require"].values()

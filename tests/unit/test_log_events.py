@@ -1,4 +1,4 @@
-"""docs/operations/logs.md lists every event that is logged, with its levels and fields, and no other."""
+"""docs/operations/logs.md lists every event that is logged, with its levels and fields, and no others."""
 
 import ast
 import re
@@ -18,13 +18,13 @@ SOURCES = [
 
 LEVELS = {
     "debug": "debug", "info": "info", "warning": "warning", "error": "error", "exception": "error",
-    "log": "info, debug",  # chosen between these two
+    "log": "info, debug",  # chosen at run time between these two
 }  # fmt: skip
-LIBRARY = "library"  # made by actors/logs.py of what libraries log
+LIBRARY = "library"  # actors/logs.py makes it from the log lines of libraries
 
 
 class Call(NamedTuple):
-    """One place that logs."""
+    """A place in the code that logs."""
 
     where: str
     name: str | None
@@ -53,7 +53,7 @@ def _fields(call: ast.Call) -> Iterator[str]:
     for keyword in call.keywords:
         if keyword.arg:
             yield keyword.arg
-        else:  # `**traced(entry)` is what a line about a single event has
+        else:  # `**traced(entry)` gives a line about a single event its trace
             assert ast.unparse(keyword.value).startswith("traced("), ast.unparse(call)
             yield "trace_parent"
 

@@ -15,7 +15,7 @@ HERE = "192.0.2.1"
 
 
 class Attempts:
-    """Attempts by a clock that is set by hand."""
+    """Attempts with a clock that the test sets."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -23,23 +23,23 @@ class Attempts:
         self._attempts = LoginAttempts(database, lambda: self.now)
 
     def wait(self, username: str = "alice", address: str = HERE) -> float:
-        """Begin an attempt; answer the wait that it is told."""
+        """Begin an attempt; return the required wait."""
         with self.database.transaction():
             return self._attempts.begin(username, address)
 
     def succeed(self, username: str = "alice", address: str = HERE) -> None:
-        """Have the attempt that was begun succeed."""
+        """Let the attempt that was begun succeed."""
         with self.database.transaction():
             self._attempts.succeeded(username, address)
 
     def fail(self, times: int) -> None:
-        """Fail so many times, each as soon as it is possible."""
+        """Fail `times` times, each as soon as the wait allows."""
         for _ in range(times):
             while wait := self.wait():
                 self.now += wait
 
     def count(self) -> int:
-        """How many users and addresses are remembered."""
+        """The number of users and addresses remembered."""
         return int(self.database.value("SELECT count(*) FROM login_attempt"))
 
 
@@ -97,7 +97,7 @@ def test_the_addresses_of_an_ipv6_network_count_as_one(attempts: Attempts) -> No
 
 
 def test_the_networks_of_an_ipv6_site_count_together(attempts: Attempts) -> None:
-    """Guesses from ever other networks of a /48 never had to wait."""
+    """Someone who used another network of a /48 for each guess never had to wait."""
     for number in range(BY_SITE.free):
         assert attempts.wait(f"user{number}", f"2001:db8:0:{number:x}::1") == 0
     assert attempts.wait("one more", "2001:db8:0:ffff::1") == 1

@@ -1,4 +1,4 @@
-"""Log lines for people, on a terminal: nothing in them gives it orders."""
+"""Log lines on a terminal: no text in them can control the terminal."""
 
 import subprocess
 import sys
@@ -50,5 +50,5 @@ def test_threads_may_log_while_others_wait_for_room() -> None:
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "done\n"  # nobody has read the log, which is full by then
+        assert process.stdout.readline() == "done\n"  # nobody has read the log, so it is full by then
         process.kill()

@@ -1,4 +1,4 @@
-"""Files of an earlier schema: brought up to date as a whole, by one, or not at all."""
+"""Files with an earlier schema: one process upgrades them completely, or nothing changes."""
 
 import multiprocessing
 import subprocess
@@ -15,7 +15,7 @@ FIRST = """
 CREATE TABLE owner (id INTEGER PRIMARY KEY) STRICT;
 CREATE TABLE thing (id INTEGER PRIMARY KEY, value INTEGER, owner_id INTEGER REFERENCES owner) STRICT;
 """
-# Neither step could be taken twice without being noticed.
+# Taking either step twice would show.
 STEPS = (
     "ALTER TABLE thing ADD COLUMN note TEXT NOT NULL DEFAULT 'none';",
     "UPDATE thing SET value = value * 2;",
@@ -25,7 +25,7 @@ NOW = FIRST.replace("REFERENCES owner)", "REFERENCES owner, note TEXT NOT NULL D
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A database as the first release left it, with one thing in it."""
+    """A database of the first release, with one row in it."""
     database = Database(tmp_path / "things.db", "things", FIRST)
     with database.transaction():
         database.execute("INSERT INTO owner VALUES (1)")
@@ -108,7 +108,7 @@ def test_a_table_can_take_the_place_of_one_that_others_refer_to(path: Path) -> N
     assert database.rows("SELECT owner.name, thing.value FROM owner JOIN thing") == [(None, 21)]
 
 
-# Where a step says `SELECT pause()`, the process tells so, and goes on when it is told to.
+# At `SELECT pause()` in a step, the process says so and waits until it is told to go on.
 _MIGRATE = """
 import sys, apsw
 from pathlib import Path

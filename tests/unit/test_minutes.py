@@ -1,4 +1,4 @@
-"""The last hour by the minute: told from counts that are noted at full minutes."""
+"""The last hour by the minute, from counts noted at full minutes."""
 
 from tally.http.minutes import MINUTES, Counts, Minute, Minutes
 

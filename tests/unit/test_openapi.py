@@ -1,4 +1,4 @@
-"""The OpenAPI documents: the routes are all there, and the schemas say what the code does."""
+"""The OpenAPI documents: they list every route, and the schemas match the code."""
 
 import re
 from pathlib import Path
@@ -17,10 +17,10 @@ from tally.http.values import Description, Name
 
 CALLS = {"customers": calls.CUSTOMERS, "accounts": (*calls.ACCOUNTS, calls.SIGN_IN)}
 
-# These may change with the pages, and are no interface for programs.
+# These may change together with the pages. They are no interface for programs.
 PAGES = {"customers": calls.CUSTOMERS_PAGE, "accounts": calls.ACCOUNTS_PAGE}
 OF_THE_PAGES = {"/", "/docs", "/static/{name}", *(call.path for page in PAGES.values() for call in page)}
-OPERATIONS = "/operations"  # its page, and what that asks for
+OPERATIONS = "/operations"  # its page, and the page's calls
 
 
 @pytest.mark.parametrize("service", CALLS)
@@ -30,7 +30,7 @@ def test_every_route_is_in_the_document_and_nothing_else(service: str, tmp_path:
         for method, path in routes(served(service, tmp_path))
         if path not in OF_THE_PAGES and not path.startswith(OPERATIONS)
     }
-    found.discard(("OPTIONS", "/auth/login"))  # a browser's question
+    found.discard(("OPTIONS", "/auth/login"))  # a browser's preflight request
     assert found == {(call.method, call.path) for call in CALLS[service]}
 
 
@@ -60,7 +60,7 @@ def test_a_path_names_what_its_parameters_describe() -> None:
         document("wrong", [Call(id="x", method="GET", path="/{id}", does="Nothing")])
 
 
-# Patterns: they take exactly what the code takes
+# Patterns: they accept exactly the same as the code
 
 
 def _takes(kind: Any, text: str) -> bool:
@@ -72,7 +72,7 @@ def _takes(kind: Any, text: str) -> bool:
 
 
 def _allows(kind: Any, text: str) -> bool:
-    """As ECMA-262 has it, where $ is the end only."""
+    """Matches as in ECMA-262, where $ is only the very end."""
     schema = kind.json_schema()
     pattern = schema["pattern"]
     assert (pattern[0], pattern[-1]) == ("^", "$")

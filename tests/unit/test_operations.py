@@ -1,4 +1,4 @@
-"""The alert rules and the dashboard: sound by Prometheus's own tool, and firing when they should."""
+"""The alert rules and the dashboard: Prometheus's own tool accepts them, and alerts fire when they should."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What one owner sees of both databases: exactly its own, page by page, whatever else there is."""
+"""An owner sees exactly their own rows in both databases, page by page."""
 
 import re
 import tempfile
@@ -24,12 +24,12 @@ from tally.store.records import Customer, Invoice, NewCredit, NewCustomer, NewIn
 
 DAY = datetime(2026, 1, 1, tzinfo=UTC)
 OWNERS = ("alice", "bob", "")
-ACCOUNTS = st.lists(st.sampled_from(OWNERS), max_size=5)  # the account of that number is owned by
-PLACES = st.lists(st.integers(0, 6), max_size=12)  # what is made: in account, or for customer, number
+ACCOUNTS = st.lists(st.sampled_from(OWNERS), max_size=5)  # the owner of each account, by its number
+PLACES = st.lists(st.integers(0, 6), max_size=12)  # the account or customer number of each new row
 
 
 def _paged(page: Callable[[int, int], list[Any]], limit: int) -> list[int]:
-    """All the ids, a page at a time."""
+    """All the ids, read page by page."""
     ids: list[int] = []
     while found := page(ids[-1] if ids else -1, limit):
         assert len(found) <= limit

@@ -1,4 +1,4 @@
-"""A customer's invoices are found in whatever parts of the table they are."""
+"""A customer's invoices are found in all parts of the table that hold some."""
 
 from collections.abc import Iterator
 from datetime import date
@@ -17,12 +17,12 @@ from tally.store.searching import Cents
 
 PART = 2**18
 MINE, YOURS = 1, 2
-IDS = [1, 5, PART - 1, PART, PART + 7, 3 * PART - 1, 3 * PART, 9 * PART + 1, 10**12]  # as of a drawn block
+IDS = [1, 5, PART - 1, PART, PART + 7, 3 * PART - 1, 3 * PART, 9 * PART + 1, 10**12]  # as in a block of ids
 
 
 @pytest.fixture
 def customers(tmp_path: Path) -> Iterator[Customers]:
-    """Two customers with invoices side by side, in ten parts and beyond; each comes to its id in cents."""
+    """Two customers with invoices in ten parts and more. The first one's amounts equal the ids, in cents."""
     customers = Customers(open_database(tmp_path))
     with customers.database.transaction():
         customers.create_customers([NewCustomer("n", Id(1)), NewCustomer("n", Id(2))])
@@ -104,7 +104,7 @@ def test_very_many_are_in_the_same_order_as_few(
     tmp_path: Path, rank: Rank, query: CustomerQuery, owner: str | None
 ) -> None:
     customers = Customers(open_database(tmp_path))
-    amounts = [2**62, 2**62, 7, 2**62, 2**62, 2**62, 0, 7]  # the first customer's go beyond 64 bits
+    amounts = [2**62, 2**62, 7, 2**62, 2**62, 2**62, 0, 7]  # the first customer's sum needs more than 64 bits
     with customers.database.transaction():
         customers.database.executemany(
             "INSERT INTO known_account VALUES (?, ?, '2019-01-01T00:00:00Z', FALSE)", [(1, "ann"), (2, "bob")]

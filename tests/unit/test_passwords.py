@@ -1,4 +1,4 @@
-"""Passwords: how they are kept, and which match."""
+"""Passwords: how they are stored, and which ones match."""
 
 import statistics
 import time
@@ -31,7 +31,7 @@ def test_nothing_matches_where_there_is_no_user() -> None:
 
 
 def test_a_name_that_nobody_has_costs_what_a_wrong_password_costs() -> None:
-    """Else the time of the answer would tell who is there. Without the work it would be a thousandth."""
+    """Otherwise the time of an answer reveals which users exist: without hashing it is a thousandth."""
     kept = hashed(GOOD)
 
     def cost(user: str | None) -> float:

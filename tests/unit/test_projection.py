@@ -1,4 +1,4 @@
-"""The accounts that events leave behind: any order, any duplication, any batching."""
+"""The accounts that result from events, in any order, with any duplicates, in any batches."""
 
 import tempfile
 from collections import Counter, defaultdict
@@ -256,7 +256,7 @@ _EVENTS = st.one_of(
 
 
 def _model(events: list[Event]) -> dict[int, Any]:
-    """What the events mean, whatever their order."""
+    """The result of the events, whatever their order."""
     gone = {(type(e), e.id) for e in events if isinstance(e, CustomerDeleted | AccountDeleted)}
     made: dict[Any, Any] = {}
     for a in sorted(
@@ -288,7 +288,7 @@ def _model(events: list[Event]) -> dict[int, Any]:
 
 
 def _earned(event: Event) -> list[tuple[int, str | None, int]]:
-    """What an event changes: of which customer, in which month, by how much."""
+    """The changes an event makes: customer, month, cents."""
 
     def of(day: date | None, cents: int) -> tuple[int, str | None, int]:
         return event.customer_id, str(day)[:7] if day else None, cents  # type: ignore[attr-defined]
@@ -314,13 +314,13 @@ def _earned(event: Event) -> list[tuple[int, str | None, int]]:
 
 
 def _months(months: list[Month]) -> dict[str | None, int]:
-    """Those in which something came to something."""
+    """The months whose sum is not zero."""
     shown = ((each.month and f"{each.month // 100}-{each.month % 100:02}", each.cents) for each in months)
     return {str(month) if month else None: cents for month, cents in shown if cents}
 
 
 def _assert_months(accounts: Accounts, events: list[Event], model: dict[int, Any]) -> None:
-    """The months of each customer, of each account and of all are what the events mean, and the total."""
+    """The months of each customer, each account and all accounts match the events, and so does the total."""
     of_customer: defaultdict[int, Counter[str | None]] = defaultdict(Counter)
     for event in events:
         for customer, month, cents in _earned(event):

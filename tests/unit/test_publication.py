@@ -1,4 +1,4 @@
-"""Answers that wait until what they tell is published."""
+"""Answers that wait until their events are published."""
 
 import queue
 from collections.abc import Callable, Iterator
@@ -16,13 +16,13 @@ LONG, SHORT = 20.0, 0.05  # seconds
 
 
 class Told(NamedTuple):
-    """A job that tells its name when it finishes, and why when it fails."""
+    """A job that reports its name when it finishes, and also the reason when it fails."""
 
     name: str
     told: "queue.Queue[str]"
 
     def work(self) -> None:
-        """All is done already."""
+        """The work is already done."""
 
     def finish(self) -> None:
         self.told.put(self.name)
@@ -45,7 +45,7 @@ def told() -> "queue.Queue[str]":
 
 @pytest.fixture
 def hold(told: "queue.Queue[str]") -> Callable[[AfterPublication, int, str], None]:
-    """Has a job of that name wait for a row; `done` is told after it."""
+    """Makes a job with that name wait for a row. `done` is reported after it."""
 
     def hold(after: AfterPublication, row: int, name: str) -> None:
         after.hold(row, [Told(name, told)], lambda: told.put("done"))

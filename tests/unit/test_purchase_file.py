@@ -1,4 +1,4 @@
-"""Purchases read from a file: what is taken, and what is said about what isn't."""
+"""Purchases read from a file: which rows are accepted, and the messages about the others."""
 
 import contextlib
 import csv
@@ -331,7 +331,7 @@ def test_names_are_the_same_however_their_accents_are_written() -> None:
     assert [each.name for each in found.purchases.buyers] == ["Zo\u00e9"]
 
 
-# Which rows, whose, and which belong together
+# Which rows are taken, for which customer, and which belong together
 
 INVOICES = (
     "Number,Name,Date,Item Total,Total\n"
@@ -422,7 +422,7 @@ def test_each_row_may_have_its_own_account() -> None:
     assert found.bad == {4: "of: Expected 1 to 200 characters, got 0, got ''"}
 
 
-# What should be looked at
+# Warnings
 
 
 def test_a_total_that_repeats_within_an_invoice_is_warned_of() -> None:
@@ -446,7 +446,7 @@ def test_several_currencies_are_warned_of() -> None:
     assert "'c' looks like a currency" in warning
 
 
-# Bad rows apart
+# Writing bad rows to a file of their own
 
 
 def test_bad_rows_are_written_as_they_were_and_can_be_mended(tmp_path: Path) -> None:
@@ -474,7 +474,7 @@ def test_bad_rows_are_written_as_they_were_and_can_be_mended(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("seed", range(200))
 def test_no_bytes_are_a_traceback(seed: int) -> None:
-    """Bytes of every kind, most of them near a file that is one."""
+    """Random bytes, most of them close to a valid file."""
     made = random.Random(seed)
     pieces = [HEADER.encode(), b'"', b"\r", b"\n", b"\0", b"\xff\xfe", b",", b"a,2019-01-06,1\n", b";",
               b"\xef\xbb\xbf",

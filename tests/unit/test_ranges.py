@@ -1,4 +1,4 @@
-"""Sets of numbers as ranges: what is in them, whatever is added and taken."""
+"""Sets of numbers stored as ranges: the contents are right after any additions and removals."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""Orders that take long are made beside the requests, one at a time, and kept for a while."""
+"""Slow rankings are computed outside the requests, one at a time, and kept for a while."""
 
 import threading
 from array import array

@@ -1,4 +1,4 @@
-"""Which server is the private one: the newest that is found and can read the data."""
+"""Which server becomes the private one: the newest found that can read the data."""
 
 import shutil
 from contextlib import suppress
@@ -25,7 +25,7 @@ def _release(text: str) -> Release:
 
 
 def _program(folder: Path, name: str, said: str, status: int = 0) -> Path:
-    """A program that says its version, and is no server."""
+    """A program that only prints a version. It is no server."""
     folder.mkdir(parents=True, exist_ok=True)
     program = folder / name
     program.write_text(f"#!/bin/sh\necho '{said}'\nexit {status}\n")
@@ -62,7 +62,7 @@ def test_what_names_no_release_is_none(said: str) -> None:
     [
         ("redis 7.0.15", "redis 6.2.14"),
         ("redis 8.10.0", "redis 8.9.9"),
-        ("redis 8.0.1", "redis 8.0.2"),  # of one series, in which no format changes
+        ("redis 8.0.1", "redis 8.0.2"),  # one series has one format
         ("valkey 9.1.2", "redis 7.2.4"),
         ("valkey 9.1.2", "valkey 8.1.1"),
         ("redis 8.0.2", "valkey 8.1.1"),
@@ -165,7 +165,7 @@ def test_a_note_that_cannot_be_read_is_none(
 def test_files_that_say_more_than_the_note_are_believed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after a start that ended midway. Redis 6.2 would start empty on these."""
+    """This happens after a start that ended midway. Redis 6.2 would start empty on these files."""
     _program(tmp_path / "a", "redis-server", "Redis server v=6.2.14 sha=0")
     data = tmp_path / "redis"
     (data / "appendonlydir").mkdir(parents=True)
@@ -189,11 +189,11 @@ def test_odd_entries_of_path_are_passed_over(tmp_path: Path, monkeypatch: pytest
     assert server_for(tmp_path / "redis").release.engine == "valkey"
 
 
-# What real servers wrote, and which of them read it. Data of 0.1.0 has no note.
+# Data written by real servers, and which servers read it. Data of 0.1.0 has no note.
 
 
 def _run(name: str, directory: Path, hidden: Path) -> tuple[Release, int]:
-    """Have one server and no other run on the data, which gets an entry more; its release and all entries."""
+    """Run only one server on the data and add an entry; return the release and the count of entries."""
     with servers.only(name, hidden):
         server = server_for(directory)
         assert servers.is_named(name, str(server))

@@ -1,4 +1,4 @@
-"""The URL of a Redis: what each form says, and what is none."""
+"""The URL of a Redis: the meaning of each form, and which URLs are refused."""
 
 import pytest
 

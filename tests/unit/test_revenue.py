@@ -1,4 +1,4 @@
-"""The customers' revenue: what came lately is apart, and counts as if it were not."""
+"""The customers' revenue: recent changes are stored apart, and they count all the same."""
 
 import tempfile
 from collections import Counter
@@ -27,7 +27,7 @@ HIGHEST = 2**63 - 1
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    """An accounts.db in which each of the customers 0 to 99 is in the account of its tens."""
+    """An accounts.db with the customers 0 to 99, ten in each account: customer 37 is in account 3."""
     database = open_database(tmp_path)
     database.executemany(
         "INSERT INTO customer (id, account_id) VALUES (?, ?)", [(id, id // 10) for id in range(100)]

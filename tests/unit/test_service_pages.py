@@ -1,4 +1,4 @@
-"""docs/services/ has a page for each service, which leaves out no call, no event and no table."""
+"""Each service has a page in docs/services/ that names every call, event and table."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ OWNERS = {
 
 
 def _routes() -> list[tuple[str, str]]:
-    """Every path that the applications take, with each service that takes it."""
+    """Every path of the applications, with each service that serves it."""
     sources = "".join(file.read_text() for file in (ROOT / "http").glob("*.py"))
     routes = re.findall(r'add_route\(\s*"([^"]+)"', sources)
     return [

@@ -1,4 +1,4 @@
-"""`status` tells each trouble once, names the next command, and says times as people do."""
+"""`status` names each problem once, names the next command, and writes times the way people do."""
 
 from pathlib import Path
 from typing import Any

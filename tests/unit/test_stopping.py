@@ -1,4 +1,4 @@
-"""The order to stop is heard wherever the signal comes in."""
+"""The order to stop is noticed wherever the signal arrives."""
 
 import os
 import subprocess
@@ -33,7 +33,7 @@ print("done" if len(told) < WHEN else "interrupted")
 
 @pytest.mark.parametrize("done", ["order.wait(0.01)", "order.set()"])
 def test_a_handler_that_interrupts_what_is_done_with_it_can_set_it_at_each_moment(done: str) -> None:
-    """threading.Event hangs here: who waits for it holds its lock for a moment, as who sets it does."""
+    """threading.Event hangs here: both wait() and set() hold its lock for a moment."""
     heard, moment = "interrupted", 0
     while heard == "interrupted":
         moment += 1

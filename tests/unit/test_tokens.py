@@ -1,4 +1,4 @@
-"""Tokens: which are read, and that nothing else is."""
+"""Tokens: which ones are accepted; all others are refused."""
 
 import base64
 import json
@@ -105,7 +105,7 @@ def test_changed_claims_are_refused() -> None:
 
 @pytest.mark.parametrize("uid", [-1, 0, 2**63, 2**70, 1.5, "7", True])
 def test_a_number_that_no_user_can_have_is_refused(uid: object) -> None:
-    """SQLite has no number beyond 2^63: a call with it was 500."""
+    """SQLite has no number beyond 2^63: a call with one was answered 500."""
     _is_refused(_signed(uid=uid))
 
 

@@ -1,4 +1,4 @@
-"""What is taken for a W3C trace parent."""
+"""Which values are accepted as a W3C trace parent."""
 
 import pytest
 

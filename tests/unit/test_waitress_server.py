@@ -1,4 +1,4 @@
-"""What is taken of waitress, how its loop turns, and how much of it all is logged."""
+"""Which modules use waitress, how its loop runs, and how many log lines anybody can cause."""
 
 import re
 import socket
@@ -23,7 +23,7 @@ def test_the_files_of_waitress_alone_reach_into_it() -> None:
 
 
 class _Slow:
-    """Stands for a connection with much to do."""
+    """Stands in for a connection that has much to do."""
 
     accepting = False
 
@@ -43,7 +43,7 @@ class _Slow:
         time.sleep(0.01)
 
     def handle_close(self) -> None:
-        """It stays."""
+        """The connection stays."""
 
 
 def test_a_turn_of_the_loop_ends_soon_whatever_there_is_to_do_and_everybody_has_one() -> None:
@@ -52,7 +52,7 @@ def test_a_turn_of_the_loop_ends_soon_whatever_there_is_to_do_and_everybody_has_
         listener.listen()
         limits = Limits(connections=1000, body_bytes=10**6, unsent_bytes=10**6, sign_ins=1)
         server = Server(None, listener, 1, limits, "", None)
-        slow = [_Slow() for _ in range(100)]  # a second's work
+        slow = [_Slow() for _ in range(100)]  # a second of work
         server._map.update({each.ours.fileno(): each for each in slow})
         server.turn(0)
         assert 1 <= sum(each.times for each in slow) <= 5 + 1
