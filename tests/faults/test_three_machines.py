@@ -280,7 +280,7 @@ def _first_customer(front: Front) -> str:
     """Record a customer with an invoice in a new account."""
     account = front.accounts.post("/accounts", ACCOUNT)["id"]
     new = {"name": "c", "account_id": account}
-    customer: str = eventually(lambda: front.customers.post("/customers", new))["id"]  # the account is known
+    customer: str = eventually(lambda: front.customers.post("/customers", new))["id"]  # waits for the account
     assert sell(front.customers, customer, 100) == "1"
     return customer
 
