@@ -926,7 +926,7 @@ class World:
             more = False
             with suppress(
                 redis.ConnectionError, AtWorkElsewhere, Awaited
-            ):  # the line was broken before
+            ):  # if the line was broken before this turn
                 more = part()
             if turn >= least and not more:
                 return
