@@ -390,7 +390,7 @@ def test_an_edit_is_sent_once_however_often_one_clicks(person: Person, tally: Ta
     assert sent.endswith("/operations/edit")
 
 
-# What does not answer
+# No answer
 
 
 def test_without_redis_what_is_known_is_told_and_what_is_not_is_unknown(

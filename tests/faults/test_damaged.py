@@ -1,4 +1,4 @@
-"""Broken pages in a database: whoever meets one logs one line with the file and the remedy."""
+"""Broken pages in a database: each program that meets one reports the file and the remedy in one line."""
 
 from collections.abc import Iterator
 from contextlib import closing

@@ -129,7 +129,7 @@ class Proxy:
 
         self.run(call())
 
-    # What `proxied` needs
+    # For `proxied`
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` in the loop's thread, to its end."""

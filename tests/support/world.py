@@ -342,7 +342,7 @@ class World:
     def pass_time(self, seconds: float) -> None:
         self._now += seconds
 
-    # What is there
+    # Start and stop
 
     def stream(self) -> EventStream:
         return EventStream(self.redis.client(), KEY)
@@ -770,7 +770,7 @@ class World:
         finally:
             rebuilding.close()
 
-    # What must hold
+    # Losses
 
     def note_losses(self) -> None:
         """Note accepted things that are now in no place any more: nobody can bring them back."""
