@@ -103,7 +103,7 @@ def _elements(domain: Domain) -> tuple[Any, list[str]]:
 
 
 def _id(told: str) -> dict[str, Any]:
-    """An element's identity; under its own name, its type wouldn't know it."""
+    """The keyword argument `id`, which the types of Protean do not declare."""
     return {"id": told}
 
 

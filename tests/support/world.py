@@ -1115,7 +1115,7 @@ LOSE = {
     "a_database_is_lost",
     SECOND,
 }
-"""After these steps something may be lost in every place, or not shown where it should be."""
+"""The steps after which something may be in no place any more, or not where it is to be shown."""
 
 Step = tuple[str, int]
 
