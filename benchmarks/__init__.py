@@ -1,1 +1,1 @@
-"""Measurements, run by hand: what Tally does on this machine, beside its limits and its peers."""
+"""Measurements, run by hand: Tally's speed and costs on this machine, beside its limits and its peers."""

@@ -1,7 +1,7 @@
-"""Everything that is measured: `python -m benchmarks` from the repository root.
+"""All measurements: `python -m benchmarks` from the repository root.
 
-Each part measures Tally beside its limits and its peers, alternating, and prints tables; when all parts have
-been measured at full scale, or --output is given, they are written to a file too.
+Each part measures Tally, its limits and its peers in turn, and prints tables. When all parts have been
+measured at full scale, or --output is given, the tables are also written to a file.
 """
 
 import signal
@@ -110,7 +110,7 @@ def main(
     output: Path | None,
 ) -> None:
     """Measure Tally on this machine and print tables; progress goes to standard error."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what runs, as Ctrl-C does
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends everything that runs, as Ctrl-C does
     plan = Plan(runs, directory, scale == "small", _say, server)
     names = [name for name in PARTS if not chosen or name in chosen]
     collected = results.Results(report.machine(directory, server), plan)

@@ -1,6 +1,6 @@
-"""Functions in processes of their own: what is measured shares no interpreter with what measures it.
+"""Call functions in new processes: the measured and the measuring code share no interpreter.
 
-The child imports the module that its function is in, and nothing else of ours.
+The child imports the module of its function, and nothing else of ours.
 """
 
 import gc
@@ -30,16 +30,16 @@ Tell = Callable[[Any], None]
 
 
 class Server(NamedTuple):
-    """A process that serves: on which port, and its id."""
+    """A process that serves: its port and its id."""
 
     port: int
     pid: int
 
 
 def apart(function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-    """Call `function`, one of a module's own, in a new process; answer what it answers.
+    """Call `function`, one of a module's own, in a new process; return its result.
 
-    Raises Unexpected with the child's traceback when that fails.
+    Raises Unexpected with the child's traceback if it fails.
     """
     with _started(function, arguments, named, told=False) as (_, connection):
         answer: T = _receive(connection, None)
@@ -50,7 +50,7 @@ def apart(function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
 def serving(
     function: Callable[Concatenate[Tell, P], None], *arguments: P.args, **named: P.kwargs
 ) -> Iterator[Server]:
-    """Have `function` run in a new process, and tell the port it serves. At the end it gets SIGTERM."""
+    """Run `function` in a new process, and yield the port it serves. At the end it gets SIGTERM."""
     with _started(function, arguments, named, told=True) as (process, connection):
         yield Server(_receive(connection, TELL_SECONDS), process.pid)
         process.terminate()
@@ -99,7 +99,7 @@ def _be_child(descriptor: int) -> None:
     def tell(content: Any) -> None:
         connection.send((True, content))
 
-    gc.set_threshold(OBJECTS)  # as the supervisor does, and for all that is measured beside Tally, too
+    gc.set_threshold(OBJECTS)  # as the supervisor does; also for everything measured beside Tally
     gc.collect()
     gc.freeze()
     try:

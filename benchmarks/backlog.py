@@ -1,4 +1,4 @@
-"""How long after a start a million unread events are all applied."""
+"""The time from a start until a million unread events are all applied."""
 
 import tempfile
 import time
@@ -19,7 +19,7 @@ _LOOK_SECONDS = 0.05
 
 
 def measure(plan: Plan) -> Result:
-    """Let events pile up while the accounts service is stopped, and start it; answer how long it took."""
+    """Let events pile up while the accounts service is stopped, then start it; return how long it took."""
     count = plan.choose(1_000_000, 50_000)
     taken = plan.alternate({f"backlog of {count:,}": lambda: catch_up(plan.base, count)})
     [seconds] = taken.values()
@@ -52,7 +52,7 @@ def catch_up(base: Path | None, count: int) -> float:
 
 
 def _pile_up(tally: Running, scene: Scene, count: int) -> None:
-    """Have `count` invoices accepted and published; nobody reads them."""
+    """Have `count` invoices accepted and published, with no service to read them."""
     for request in scene.batches(count):
         apart(send_each, tally.customers_port, [request])
         scene.sent += request.weight

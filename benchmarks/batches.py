@@ -17,14 +17,14 @@ from benchmarks.scene import MOST_IN_BATCH, Scene
 
 RATE, KEEPS_UP = 65_000, 1.75
 CUSTOMERS = 1_000
-_SHOWN = 5  # processes: what the others take is hardly anything
+_SHOWN = 5  # processes; the others take hardly anything
 _LOOK_SECONDS = 0.1
 
 
 class Timing(NamedTuple):
-    """Seconds from the first request to the last answer, and to all of it shown.
+    """Seconds from the first request to the last answer, and until all of it is shown.
 
-    `cpu` is each process's processor time until then, in seconds, by its name.
+    `cpu` is each process's processor time until then, in seconds, by name.
     """
 
     invoices: int
@@ -39,7 +39,7 @@ class Timing(NamedTuple):
 
 
 def measure(plan: Plan) -> Result:
-    """Post batches to a Tally, each time a new one; answer both times."""
+    """Post batches, each time to a new Tally; return both times."""
     batches = plan.choose(30, 4)
     timings = plan.alternate({"batches": lambda: post(plan.base, batches)})["batches"]
     shares = [timing.shown / timing.posted for timing in timings]
@@ -58,7 +58,7 @@ def measure(plan: Plan) -> Result:
 
 
 def _profile(timings: Sequence[Timing]) -> str:
-    """What the processor did for each invoice, by process, and how much of the cores that was."""
+    """The processor time of each invoice, by process, and the used share of the cores."""
 
     def row(what: str, seconds: Callable[[Timing], float]) -> list[str]:
         return [what, spread([seconds(timing) / timing.invoices * 1e6 for timing in timings], ".1f")]
@@ -83,7 +83,7 @@ def post(
     prepare: Callable[[Path], None] | None = None,
     set_up: Callable[[Running], Scene] = lambda tally: Scene(tally, CUSTOMERS),
 ) -> Timing:
-    """Post so many batches, one after another, to a Tally on what `prepare` has put there."""
+    """Post so many batches, one after another, to a Tally on the data from `prepare`."""
     count = batches * MOST_IN_BATCH
     with running(base, prepare=prepare) as tally:
         scene = set_up(tally)

@@ -1,4 +1,4 @@
-"""What each process costs while invoices are posted as fast as 16 clients can."""
+"""The costs of each process while 16 clients post invoices as fast as they can."""
 
 from benchmarks import cdnow, costs, load
 from benchmarks.apart import apart
@@ -12,7 +12,7 @@ CLIENTS = 16
 
 
 def measure(plan: Plan) -> Result:
-    """Watch a Tally under load, each time a new one; answer what it costs."""
+    """Watch a Tally under load, each time a new one; return its costs."""
     seconds = plan.choose(10.0, 2.0)
     windows, rates = [], []
     for run in range(plan.runs):

@@ -19,7 +19,7 @@ CLIENTS = 16  # of each HTTP process
 
 
 def measure(plan: Plan) -> Result:
-    """Consume with so many consumers, and post to so many HTTP processes, in turn."""
+    """Consume with 1, 2 and 4 consumers, and post to 1, 2 and 4 HTTP processes, in turn."""
     count, seconds = plan.choose((200_000, 5.0), (20_000, 1.0))
     consumed = plan.alternate({f"{n} consumers": _consuming(plan.base, n, count) for n in PROCESSES})
     posted = plan.alternate({f"{n} HTTP processes": _posting(plan.base, n, seconds) for n in PROCESSES})
@@ -30,7 +30,7 @@ def measure(plan: Plan) -> Result:
 
 
 def consume(base: Path | None, consumers: int, count: int) -> float:
-    """Events a second that a whole Tally applies, from the first published to all visible."""
+    """Events a second that a whole Tally applies, from the first one published until all are visible."""
     with running(base, consumers={"accounts": consumers}) as tally:
         scene = Scene(tally, cdnow.CUSTOMERS)
         until(tally.settled, pause=0.02)
@@ -44,7 +44,7 @@ def consume(base: Path | None, consumers: int, count: int) -> float:
 
 
 def publish(url: str, customers: list[str], count: int) -> None:
-    """Publish `count` invoices of a source of its own, as fast as the server takes them."""
+    """Publish `count` invoices from another source, as fast as the server takes them."""
     made = (
         invoice._replace(customer=int(customers[invoice.customer - 1])).fields()
         for invoice in entries.invoices(count)

@@ -1,4 +1,4 @@
-"""The real data through the HTTP interface: the purchases of CDNOW's customers, as one account's."""
+"""Real data over HTTP: the purchases of CDNOW's customers, in one account."""
 
 import json
 import time
@@ -21,7 +21,7 @@ CUSTOMERS, INVOICES, CENTS = 2_357, 6_919, 24_409_194
 CLIENTS = 16
 CONSUMERS = 3
 MOST_IN_BATCH = 10_000
-_LOOK_SECONDS = 0.01  # between two looks at GET /accounts
+_LOOK_SECONDS = 0.01  # between two polls of GET /accounts
 
 
 class Purchase(NamedTuple):
@@ -33,7 +33,7 @@ class Purchase(NamedTuple):
 
 
 class Timing(NamedTuple):
-    """How long each part took, in seconds; `cpu` is the processor time the client used for the two posts."""
+    """How long each part took, in seconds; `cpu` is the client's processor time for the two posts."""
 
     customers: float
     invoices: float
@@ -46,7 +46,7 @@ Post = Callable[[int, str, Sequence[Any]], list[str]]
 
 
 def measure(plan: Plan) -> Result:
-    """Load the file each way, each time into an empty Tally; answer how long each took."""
+    """Load the file each way, each time into an empty Tally; return how long each took."""
     purchases = read(FILE)
     sections = []
     for title, post in (("One by one:", one_by_one), ("In batches:", in_batches)):
@@ -60,7 +60,7 @@ def measure(plan: Plan) -> Result:
 
 
 def read(file: Path) -> list[Purchase]:
-    """Every purchase in the file, in its order. Raises Unexpected when it isn't the file we know."""
+    """Every purchase in the file, in the file's order. Raises Unexpected if it isn't the known file."""
     purchases = []
     for line in file.read_text(encoding="ascii").splitlines():
         _, customer, day, _, dollars = line.split()
@@ -75,7 +75,7 @@ def read(file: Path) -> list[Purchase]:
 def load(tally: Running, purchases: Sequence[Purchase], post: Post) -> Timing:
     """Create an account, its customers and their invoices, and wait until GET /accounts shows all.
 
-    Raises Unexpected when it ever shows anything else in the end.
+    Raises Unexpected if the final figures are different.
     """
     with closing(tally.accounts()) as accounts:
         account = accounts.post("/accounts", {"name": "CDNOW", "owned_by": "benchmark"})["id"]
@@ -96,13 +96,13 @@ def load(tally: Running, purchases: Sequence[Purchase], post: Post) -> Timing:
 
 
 def one_by_one(port: int, path: str, contents: Sequence[Any]) -> list[str]:
-    """Each by its own request, over CLIENTS connections at once."""
+    """Post each by its own request, over CLIENTS connections at once."""
     answers = post_all(port, path, [_encode(content) for content in contents], CLIENTS)
     return [answer["id"] for answer in answers]
 
 
 def in_batches(port: int, path: str, contents: Sequence[Any]) -> list[str]:
-    """As few requests as it takes, one after another."""
+    """Post all in as few requests as possible, one after another."""
     rest = iter(contents)
     batches = list(iter(partial(lambda: list(islice(rest, MOST_IN_BATCH))), []))
     answers = post_all(port, f"{path}/batch", [_encode(batch) for batch in batches], clients=1)

@@ -1,4 +1,4 @@
-"""A light HTTP client: it shares the machine's cores with what it measures."""
+"""A light HTTP client: it shares the machine's cores with the measured processes."""
 
 import json
 import time
@@ -13,20 +13,20 @@ ANSWER_SECONDS = 30.0
 
 
 class Unexpected(Exception):
-    """What came is not what a working Tally does; the message has both."""
+    """A working Tally doesn't answer like this. The message has the expected and the actual answer."""
 
 
 class Client:
-    """One kept-alive connection to the service at `port` of 127.0.0.1, made at the first request.
+    """One kept-alive connection to the service at `port` of 127.0.0.1, opened at the first request.
 
-    For one thread. Blocks up to ANSWER_SECONDS for an answer; sends nothing a second time.
+    For one thread. Waits up to ANSWER_SECONDS for an answer; repeats no request.
     """
 
     def __init__(self, port: int) -> None:
         self._connection = HTTPConnection("127.0.0.1", port, timeout=ANSWER_SECONDS)
 
     def request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, Any]:
-        """Send a request; answer the status, and the JSON that came."""
+        """Send a request; return the status, and the JSON of the answer."""
         self._connection.request(method, path, body)
         response = self._connection.getresponse()
         return response.status, json.loads(response.read())
@@ -37,11 +37,11 @@ class Client:
         return _expected(200, status, content)
 
     def post(self, path: str, content: object) -> Any:
-        """Make something, and answer the JSON that came. Raises Unexpected when it was refused."""
+        """Create something, and return the JSON of the answer. Raises Unexpected if it was refused."""
         return self.post_encoded(path, json.dumps(content).encode())
 
     def post_encoded(self, path: str, body: bytes) -> Any:
-        """Like `post`, for JSON that was made before."""
+        """Like `post`, for JSON that was encoded before."""
         status, content = self.request("POST", path, body)
         return _expected(201, status, content)
 
@@ -51,7 +51,7 @@ class Client:
 
 
 def post_all(port: int, path: str, bodies: Sequence[bytes], clients: int) -> list[Any]:
-    """POST each body by its own request, `clients` at a time; answer what came, in the same order."""
+    """POST each body by its own request, `clients` at a time; return the answers, in the same order."""
     waiting = deque(enumerate(bodies))
     answers: list[Any] = [None] * len(bodies)
 
@@ -74,7 +74,7 @@ def post_all(port: int, path: str, bodies: Sequence[bytes], clients: int) -> lis
 
 
 def until(look: Callable[[], bool], pause: float, seconds: float = 60.0) -> None:
-    """Look again and again, `pause` seconds apart, until it is true. Raises Unexpected after `seconds`."""
+    """Poll every `pause` seconds until `look` is true. Raises Unexpected after `seconds`."""
     deadline = time.monotonic() + seconds
     while not look():
         if time.monotonic() > deadline:

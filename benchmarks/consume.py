@@ -24,7 +24,7 @@ OF_READ, OF_BATCHES, OF_SINGLE, OF_PROTEAN = 0.65, 2.5, 70.0, 5_000.0
 
 
 def measure(plan: Plan) -> Result:
-    """Consume one stream by each in turn; answer rates and ratios."""
+    """Consume one stream by each in turn; return rates and ratios."""
     count, some, few, fewest = plan.choose((200_000, 100_000, 5_000, 500), (20_000, 10_000, 500, 50))
     with private_redis(plan.base, plan.server) as url:
         for length in (count, some, few):
@@ -53,7 +53,7 @@ def measure(plan: Plan) -> Result:
 
 
 def read(url: str, count: int) -> Pace:
-    """The limit's pace."""
+    """The pace of the limit."""
     calm(url)
     with _group(url, STREAM) as group:
         before = processor_seconds(url)
@@ -62,7 +62,7 @@ def read(url: str, count: int) -> Pace:
 
 
 def commit(base: Path | None, count: int) -> Pace:
-    """Rows committed in durable transactions, as many at a time as a batch has events."""
+    """Commit rows in durable transactions, each with as many rows as a batch has events."""
     with scratch(base) as directory:
         return Pace.of(count, apart(limits.commit, directory, count))
 
@@ -70,7 +70,7 @@ def commit(base: Path | None, count: int) -> Pace:
 def tally(
     base: Path | None, url: str, count: int, prepare: Callable[[Path], None] = lambda directory: None
 ) -> Pace:
-    """Tally's pace, on an accounts.db that `prepare` has put there, else an empty one."""
+    """Tally's pace, on an accounts.db from `prepare`, else on an empty one."""
     calm(url)
     with scratch(base) as directory:
         prepare(directory)
@@ -106,13 +106,13 @@ def protean(base: Path | None, url: str, count: int) -> Pace:
 
 
 def _key(length: int) -> str:
-    """A stream of so many entries, for those that can't stop by themselves."""
+    """A stream with that many entries, for consumers that can't stop by themselves."""
     return f"{STREAM}:{length}"
 
 
 @contextmanager
 def _group(url: str, key: str, name: str = "group") -> Iterator[str]:
-    """The name of a group to be; it is removed at the end, when it must have acknowledged everything."""
+    """The name of a new group. At the end it must have acknowledged everything, and is removed."""
     yield name
     with closing(redis.Redis.from_url(url, protocol=2)) as client:
         until(lambda: client.xpending(key, name)["pending"] == 0, pause=0.01, seconds=5)

@@ -1,4 +1,4 @@
-"""What each of Tally's processes costs while something happens."""
+"""The costs of each of Tally's processes while something happens."""
 
 import statistics
 import threading
@@ -24,9 +24,9 @@ Costs = dict[str, Cost]
 
 
 def watch(tally: Running, during: Callable[[], object]) -> Costs:
-    """What each process costs while `during` runs, by name; the memory is what it has at the end.
+    """The costs of each process while `during` runs, by name; the memory is measured at the end.
 
-    Raises Unexpected when a process is replaced meanwhile.
+    Raises Unexpected if a process is replaced meanwhile.
     """
     processes = tally.processes()
     started = time.perf_counter()
@@ -39,7 +39,7 @@ def watch(tally: Running, during: Callable[[], object]) -> Costs:
 def spent(tally: Running, during: Callable[[], object]) -> dict[str, float]:
     """The seconds of processor time of each process while `during` runs, by name.
 
-    Raises Unexpected when a process is replaced meanwhile.
+    Raises Unexpected if a process is replaced meanwhile.
     """
     processes = tally.processes()
     before = {name: sum(process.cpu_times()[:2]) for name, process in processes.items()}
@@ -51,7 +51,7 @@ def spent(tally: Running, during: Callable[[], object]) -> dict[str, float]:
 
 
 class Peaks:
-    """The most memory that each process is seen to have while this is entered, in MB, by name."""
+    """The highest memory seen of each process while this is entered, in MB, by name."""
 
     def __init__(self, tally: Running) -> None:
         self._processes = tally.processes()
@@ -77,17 +77,17 @@ class Peaks:
 
 
 def cpu(windows: Sequence[Costs]) -> list[float]:
-    """Of all processes together, per cent of one core, in each window."""
+    """Per cent of one core in each window, for all processes together."""
     return [sum(cost.cpu for cost in costs.values()) for costs in windows]
 
 
 def memory(windows: Sequence[Costs]) -> list[float]:
-    """Of all processes together, in MB, in each window."""
+    """MB in each window, for all processes together."""
     return [sum(cost.memory for cost in costs.values()) for costs in windows]
 
 
 def tabled(windows: Sequence[Costs]) -> str:
-    """All processes together, then each."""
+    """A table: all processes together, then each."""
     each = [
         [
             f"  {name}",

@@ -1,4 +1,4 @@
-"""Events as they stand on the stream: CDNOW's purchases by date, over and over under new ids."""
+"""Events in the stream's form: CDNOW's purchases by date, repeated under new ids."""
 
 import re
 import socket
@@ -21,7 +21,7 @@ _CENTS = re.compile(rb'"purchase_price_cents":(\d+)')
 
 
 class Invoice(NamedTuple):
-    """An invoice to be: its number from 1 on, whose it is, when, and how much."""
+    """A future invoice: its number from 1 on, its customer, its date, and its amount."""
 
     id: int
     customer: int
@@ -30,14 +30,14 @@ class Invoice(NamedTuple):
 
     @property
     def payload(self) -> bytes:
-        """What InvoiceCreated tells of it."""
+        """The payload of its InvoiceCreated."""
         return (
             f'{{"id":"{self.id}","customer_id":"{self.customer}","purchase_price_cents":{self.cents},'
             f'"created_date":"{_CREATED}","purchase_date":"{self.date}"}}'
         ).encode()
 
     def fields(self, source: str = SOURCE) -> dict[bytes, bytes]:
-        """The entry, as a relay publishes it."""
+        """The entry in the form that a relay publishes."""
         return {
             b"EventTypeName": b"InvoiceCreated",
             b"Payload": self.payload,
@@ -54,7 +54,7 @@ def _purchases() -> list[tuple[int, str, int]]:
 
 
 def invoices(count: int, customers: int = cdnow.CUSTOMERS) -> Iterator[Invoice]:
-    """So many invoices; spread over `customers` numbers when there are more or fewer than CDNOW's."""
+    """`count` invoices; spread over `customers` numbers if these aren't as many as CDNOW's."""
     for id, (customer, date, cents) in enumerate(islice(cycle(_purchases()), count), 1):
         if customers != cdnow.CUSTOMERS:
             customer = id * 7_919 % customers + 1
@@ -62,12 +62,12 @@ def invoices(count: int, customers: int = cdnow.CUSTOMERS) -> Iterator[Invoice]:
 
 
 def total(count: int) -> int:
-    """The cents of so many invoices."""
+    """The cents of that many invoices."""
     return sum(invoice.cents for invoice in invoices(count))
 
 
 def published(url: str, key: str) -> tuple[int, int]:
-    """How many entries the stream has, and the cents in all of them. Reads it from end to end."""
+    """The number of entries on the stream, and the cents in all of them. Reads it from end to end."""
     client = redis.Redis.from_url(url, protocol=2)
     count = cents = 0
     after = "-"
@@ -95,14 +95,14 @@ def add(key: str, fields: dict[bytes, bytes]) -> bytes:
 
 
 class Publisher:
-    """A connection that takes commands made beforehand, and costs next to nothing."""
+    """A connection that sends commands made beforehand, and costs next to nothing."""
 
     def __init__(self, url: str) -> None:
         port = int(url.rsplit(":", 1)[1].partition("/")[0])
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=30)
 
     def send(self, commands: list[bytes]) -> None:
-        """Append entries; returns when all have been answered. Raises Unexpected for a refusal."""
+        """Append entries; returns when all are answered. Raises Unexpected if one is refused."""
         self._socket.sendall(b"".join(commands))
         answers, wanted = b"", 2 * len(commands)  # an id takes two lines
         lines = 0

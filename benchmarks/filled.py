@@ -1,4 +1,4 @@
-"""Database files as if very many customers had been invoiced, made by SQL in big transactions."""
+"""Database files with very many invoiced customers, made by SQL in big transactions."""
 
 import sqlite3
 from contextlib import closing
@@ -11,12 +11,12 @@ from tally.store import accounts, customers
 from tally.store.database import Database
 
 IN_ACCOUNT = 1_000
-EACH = 10  # invoices of a customer
+EACH = 10  # invoices for each customer
 _AT_ONCE = 1_000_000  # rows in a transaction
 
 
 class Everyone(Scene):
-    """All the customers of a filled Tally; the revenue is that of all together."""
+    """All customers of a filled Tally; the revenue is the sum over all of them."""
 
     def __init__(self, tally: Running, count: int) -> None:
         self.tally = tally
@@ -25,7 +25,7 @@ class Everyone(Scene):
         self._before = in_database(tally)
 
     def revenue(self) -> int:
-        """The cents that have come to accounts.db."""
+        """The cents that have reached accounts.db."""
         return in_database(self.tally) - self._before
 
 
@@ -46,7 +46,7 @@ def revenue(connection: sqlite3.Connection) -> int:
 
 
 def fill(directory: Path, count: int) -> None:
-    """Make both databases in `directory`, as if `count` customers had been invoiced EACH times."""
+    """Make both databases in `directory`, with `count` customers and EACH invoices for each."""
     ours, theirs = customers.open_database(directory), accounts.open_database(directory)
     _fill_customers(ours, count)
     _fill_accounts(theirs, count, EACH, ours.source)
@@ -55,7 +55,7 @@ def fill(directory: Path, count: int) -> None:
 
 
 def fill_accounts(directory: Path, count: int) -> None:
-    """Make an accounts.db in `directory`, as if `count` customers had been created, and none invoiced."""
+    """Make an accounts.db in `directory`, with `count` customers and no invoices."""
     database = accounts.open_database(directory)
     _fill_accounts(database, count, 0, "customers@00000000")
     _finish(database)
@@ -95,7 +95,7 @@ def _fill_accounts(database: Database, count: int, each: int, source: str) -> No
     created = now()
     if each:
         customer = f"((n - 1) / {each} + 1)"
-        _insert(  # before the customers: their account gets the months that they have
+        _insert(  # before the customers: their account gets their months
             database,
             count * each,
             f"INSERT INTO customer_month SELECT {customer}, (1997 + {_MONTH} / 12) * 100 + {_MONTH} % 12 + 1,"
@@ -127,7 +127,7 @@ def _fill_accounts(database: Database, count: int, each: int, source: str) -> No
         database.execute("INSERT INTO inbox_range VALUES (?, 1, ?)", (source, count * (1 + each)))
 
 
-_MONTH = "(n * 7 % 18)"  # of an invoice, of 18: none twice among ten of a customer
+_MONTH = "(n * 7 % 18)"  # of an invoice, among 18: a customer's ten invoices have ten different ones
 
 
 _NAME = (
@@ -147,7 +147,7 @@ def last_name(customer: int) -> str:
 
 
 def _cents(customer: str) -> str:
-    """What each invoice of a customer comes to, as SQL."""
+    """The amount of each of a customer's invoices, as SQL."""
     return f"1000 + ({customer}) % 1000"
 
 
@@ -156,7 +156,7 @@ def _cents_of(customer: int) -> int:
 
 
 def _insert(database: Database, count: int, sql: str) -> None:
-    """Run `sql` over the numbers from 1 to `count`, which it finds in the table `numbers`."""
+    """Run `sql` over the numbers from 1 to `count`, which are in its table `numbers`."""
     for first in range(1, count + 1, _AT_ONCE):
         last = min(count, first + _AT_ONCE - 1)
         numbers = (

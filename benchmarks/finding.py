@@ -1,4 +1,4 @@
-"""Looking things up among a million customers and ten million invoices: search, months, and lists as CSV."""
+"""Reads of a million customers and ten million invoices: search, months, and lists as CSV."""
 
 import random
 import time
@@ -20,14 +20,14 @@ from benchmarks.running import Running, running, scratch
 
 SEARCH_MS, YEAR_MS = 50.0, 10.0  # at the 99th percentile
 ROWS = 400_000.0  # a second, of CSV
-MOST_GROWTH = 10.0  # MB, of the HTTP process while it writes a million
+MOST_GROWTH = 10.0  # MB, of the HTTP process while it writes a million rows
 KINDS = ("a first name", "a last name", "both", "a letter", "two letters, by name", "nobody")
 
 _MB = 1_000_000
 
 
 class Found(NamedTuple):
-    """What one run has found. Times are ms, at the 99th percentile."""
+    """The results of one run. Times are ms, at the 99th percentile."""
 
     searches: dict[str, float]
     year: float
@@ -74,7 +74,7 @@ def _ask(base: Path | None, filled: Path, customers: int, asked: int) -> Found:
 
 
 def _queries(customers: int) -> dict[str, Callable[[], str]]:
-    """What is asked for each kind, another one each time."""
+    """A query of each kind, a different one each time."""
 
     def number() -> int:
         return random.randint(1, customers)
@@ -90,7 +90,7 @@ def _queries(customers: int) -> dict[str, Callable[[], str]]:
 
 
 def _percentile(port: int, path: Callable[[], str], asked: int) -> float:
-    """The 99th percentile of so many answers, in ms; each asked when the last has come."""
+    """The 99th percentile of the answers' times, in ms; each request is sent after the last answer."""
     took = []
     with closing(HTTPConnection("127.0.0.1", port, timeout=60)) as client:
         for _ in range(asked):
@@ -106,10 +106,10 @@ def _percentile(port: int, path: Callable[[], str], asked: int) -> float:
 
 
 def _csv(tally: Running, wanted: int) -> tuple[float, float]:
-    """Read so many invoices as CSV: how many a second came, and by how much the process grew, in MB."""
+    """Read `wanted` invoices as CSV; return the rate a second, and the process's growth in MB."""
     process = tally.processes()["customers-http-1"]
     with closing(HTTPConnection("127.0.0.1", tally.customers_port, timeout=60)) as client:
-        _read_csv(client, 10_000, process)  # what the process needs once is there then
+        _read_csv(client, 10_000, process)  # so memory that is needed once is taken before
         before = process.memory_info().rss
         began = time.monotonic()
         most = _read_csv(client, wanted, process)
@@ -118,7 +118,7 @@ def _csv(tally: Running, wanted: int) -> tuple[float, float]:
 
 
 def _read_csv(client: HTTPConnection, wanted: int, process: psutil.Process) -> int:
-    """Read so many lines, and then let go; answer the most memory that the process had."""
+    """Read `wanted` lines, then close; return the highest memory of the process."""
     client.request("GET", "/invoices", headers={"Accept": "text/csv"})
     answer = client.getresponse()
     if answer.status != 200:

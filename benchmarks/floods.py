@@ -1,4 +1,4 @@
-"""What users get while somebody floods a service with auth, and whether it is as before when that is over."""
+"""Users' waiting times while clients flood a service with auth, and the service's state afterwards."""
 
 import json
 import sys
@@ -28,18 +28,18 @@ from support.waiting import eventually
 
 MB = 1_000_000
 ANSWER_SECONDS, HEALTH_SECONDS, LOG_BYTES = 2.0, 1.0, 1 * MB
-LEFT_BYTES = 100 * MB  # SQLite's caches of all that was read
+LEFT_BYTES = 100 * MB  # SQLite's caches of everything that was read
 
 
 class World(NamedTuple):
-    """A Tally with users, one of whom has an account with a long list."""
+    """A Tally with users; one of them has an account with a long list."""
 
     tally: Tally
     alice: SignedIn
     account: str
 
     def signed(self, method: str, path: str, length: int = 0) -> bytes:
-        """The beginning of a request of hers."""
+        """The beginning of a request of that user."""
         plain = head(method, path, length).removesuffix(b"\r\n")
         return plain + f"Authorization: Bearer {self.alice.token}\r\n\r\n".encode()
 
@@ -51,17 +51,17 @@ Flood = Callable[[World, int], AbstractContextManager[None]]
 
 
 class Found(NamedTuple):
-    """What was seen during one flood: of users and of health each answer's seconds; bytes."""
+    """The results of one flood: the seconds of each answer to users and of health; bytes."""
 
     answers: list[float]
     health: list[float]
     log: float  # in a minute
     most: int  # memory of the service's HTTP process
-    left: int  # more of it than before, afterwards
+    left: int  # growth since before the flood, measured afterwards
 
 
 def measure(plan: Plan) -> Result:
-    """Flood a Tally in each way; answer a table and what is wanted."""
+    """Flood a Tally in each way; return a table and the targets."""
     seconds = plan.choose(20.0, 3.0)
     rows = [["flood", "answers", "p99, ms", "health, ms", "log, MB/min", "memory, MB", "stays, MB"]]
     targets: list[Target] = []
@@ -86,7 +86,7 @@ def measure(plan: Plan) -> Result:
 @contextmanager
 def _world(base: Path | None) -> Iterator[World]:
     with tempfile.TemporaryDirectory(dir=base) as directory:
-        auth = {"mode": "jwt", "trusted_proxy": "127.0.0.1"}  # so that a flood can come from anywhere
+        auth = {"mode": "jwt", "trusted_proxy": "127.0.0.1"}  # so that a flood can come from any address
         with running(Path(directory), auth=auth) as tally:
             users.add(tally, "alice")
             alice = users.sign_in(tally, "alice")
@@ -100,11 +100,11 @@ def _world(base: Path | None) -> Iterator[World]:
 
 
 def _watch(world: World, service: str, flood: Flood, seconds: float) -> Found:
-    """Ask, as a user and for the health, while the flood is there, and look at what is left behind it."""
+    """Ask as a user and for the health during the flood, and measure what it leaves behind."""
     port = getattr(world.tally, service).port
     path = "/customers?limit=1" if service == "customers" else f"/accounts/{world.account}/customers?limit=1"
     process = psutil.Process(world.tally.pids()[f"{service}-http-1"])
-    with ThreadPoolExecutor(WARM) as pool:  # what a process needs once, all of its threads have
+    with ThreadPoolExecutor(WARM) as pool:  # so all threads take memory that is needed once
         over = threading.Event()
         warming = [pool.submit(_ask, port, world.signed("GET", path), over) for _ in range(WARM)]
         time.sleep(1)
@@ -133,7 +133,7 @@ def _memory_for_a_while(process: psutil.Process) -> Iterator[int]:
 
 
 def _ask(port: int, request: bytes, over: threading.Event) -> list[float]:
-    """Ask again and again, each time over a connection of its own; answer what each took, in seconds."""
+    """Ask again and again, each time over a new connection; return the seconds of each answer."""
     took = []
     while not over.is_set():
         began = time.monotonic()
@@ -150,7 +150,7 @@ def _ask(port: int, request: bytes, over: threading.Event) -> list[float]:
 
 @contextmanager
 def _repeated(flood: Callable[[int], None], threads: int) -> Iterator[None]:
-    """So many threads do this again and again; each time it is given another number."""
+    """Run `flood` again and again in so many threads, each time with a new number."""
     over, numbers = threading.Event(), count()
 
     def repeat() -> None:

@@ -1,4 +1,4 @@
-"""What all processes together cost while nobody asks anything of them."""
+"""The costs of all processes together while Tally gets no requests."""
 
 import time
 
@@ -13,7 +13,7 @@ CALM_SECONDS = 3.0
 
 
 def measure(plan: Plan) -> Result:
-    """Watch an idle Tally, each time a new one; answer what it costs."""
+    """Watch an idle Tally, each time a new one; return its costs."""
     window = plan.choose(20.0, 5.0)
     purchases = cdnow.read(cdnow.FILE)
     windows = []

@@ -1,4 +1,4 @@
-"""Files imported by `import`: how long they take, and what others notice of it meanwhile."""
+"""Files imported by `import`: how long that takes, and how it slows others."""
 
 import random
 import subprocess
@@ -18,7 +18,7 @@ from benchmarks.running import SUPERVISOR, Running, running, scratch
 SHOP_ROWS, SHOP_CUSTOMERS, SHOP_LINES = 541_909, 4_372, 20.9  # the shape of UCI's Online Retail
 SHOP_SECONDS = 20.0
 MANY_ROWS, MANY_CUSTOMERS = 1_000_000, 50_000
-SHOWN_SECONDS = 1.0  # what is recorded by hand while many rows are imported
+SHOWN_SECONDS = 1.0  # for invoices recorded by hand while many rows are imported
 BETWEEN_SECONDS = 0.05
 
 _FIRST_DAY = date(2010, 12, 1)
@@ -29,7 +29,7 @@ _OF_SHOP = (
 
 
 class Imported(NamedTuple):
-    """One import: its seconds, and those that each invoice took that was recorded by hand meanwhile."""
+    """One import: its seconds, and the seconds of each invoice recorded by hand meanwhile."""
 
     seconds: float
     by_hand: list[float]
@@ -72,7 +72,7 @@ def _import(base: Path | None, file: Path, options: Sequence[str]) -> Imported:
 
 
 class _Hand:
-    """Somebody who records an invoice and looks until it shows."""
+    """A client that records an invoice and polls until it shows."""
 
     def __init__(self, tally: Running) -> None:
         self._customers, self._accounts = tally.customers(), tally.accounts()
@@ -82,7 +82,7 @@ class _Hand:
         self._path, self._cents = f"/accounts/{account}", 0
 
     def record(self) -> float:
-        """Record one; answer the seconds until it is shown."""
+        """Record one; return the seconds until it is shown."""
         began = time.monotonic()
         self._cents += 1
         body = {"customer_id": self._customer, "purchase_date": "2011-12-09", "purchase_price_cents": 1}
@@ -100,7 +100,7 @@ class _Hand:
 
 
 def _write_shop(file: Path, rows: int) -> int:
-    """A shop's year: invoices of many lines, one in 47 of them a cancellation; answer how many rows."""
+    """A shop's year: invoices of many lines, one in 47 of them a cancellation; returns the number of rows."""
     made = random.Random(2011)
     written, number = 0, 536_365
     with file.open("w") as out:

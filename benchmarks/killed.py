@@ -1,4 +1,4 @@
-"""How long an actor that is killed is missed: from SIGKILL until its work is done again."""
+"""The time without a killed actor: from SIGKILL until its work is done again."""
 
 import json
 import os
@@ -19,8 +19,8 @@ from benchmarks.running import Running, running
 from tally.store.stream import connect
 
 MOST_SECONDS = 0.5
-CALM_SECONDS = 2.0  # between two kills: one that is stable when it dies is started again at once
-_LOOK_SECONDS = 0.002  # between two looks at whether the work is done
+CALM_SECONDS = 2.0  # between two kills: an actor that was stable when it died is started again at once
+_LOOK_SECONDS = 0.002  # between two polls of whether the work is done
 
 
 class Scene:
@@ -71,7 +71,7 @@ class Scene:
         self.invoice_shown()
 
     def calm(self) -> None:
-        """Wait until all is done, all are there, and each has been for CALM_SECONDS."""
+        """Wait until all is done, all actors are there, and each has been for CALM_SECONDS."""
         self.account_known()
         self.invoice_shown()
         until(self.tally.settled, pause=0.05)
@@ -83,7 +83,7 @@ class Scene:
         return {"customer_id": self.customer, "purchase_date": "1998-06-30", "purchase_price_cents": 1}
 
     def _take(self, customers: Client, account: str) -> tuple[int, Any]:
-        """Ask for a customer of the account: 201 once it is known (`require_account`), before that 422."""
+        """Create a customer in the account: 201 once it is known (`require_account`), before that 422."""
         body = json.dumps({"name": "somebody", "account_id": account}).encode()
         return customers.request("POST", "/customers", body)
 
@@ -95,7 +95,7 @@ class Scene:
 
 
 class Killing(NamedTuple):
-    """Which process is killed, and what shows that its successor works. That blocks until it is done."""
+    """The process to kill, and a function that blocks until its successor works."""
 
     name: str
     works: Callable[[Scene], None]
@@ -116,7 +116,7 @@ KILLINGS = (
 
 
 def measure(plan: Plan) -> Result:
-    """Kill every kind of process; answer how long each was missed."""
+    """Kill every kind of process; return how long each was missed."""
     rows = [["killed", "s, median (min..max)", "back at work when"]]
     targets = []
     with running(plan.base, consumers={"accounts": 1}, customers={"require_account": True}) as tally:
@@ -131,14 +131,14 @@ def measure(plan: Plan) -> Result:
 
 
 def kill(scene: Scene, killing: Killing) -> float:
-    """Kill the process once all is calm; answer the seconds from there until its work is done again."""
+    """Kill the process once all is calm; return the seconds until its work is done again."""
     scene.calm()
     victim = scene.tally.processes()[killing.name]
     descriptor = os.pidfd_open(victim.pid)
     try:
         started = time.perf_counter()
         victim.send_signal(signal.SIGKILL)
-        select.select([descriptor], [], [])  # from here on it can have done nothing
+        select.select([descriptor], [], [])  # from here on the old process can do nothing more
         killing.works(scene)
         taken = time.perf_counter() - started
     finally:

@@ -1,6 +1,6 @@
-"""What the same parts do with nothing of Tally's between them: the most that Tally could reach.
+"""The speed of the same parts without Tally's code between them: the most that Tally could reach.
 
-Each function is to be run in a process of its own.
+Each function must run in a process of its own.
 """
 
 import logging
@@ -25,7 +25,7 @@ THREADS = 16
 
 
 def read(url: str, key: str, group: str, count: int) -> Spent:
-    """Read `count` entries as a new group and acknowledge them, nothing else; answer what it took."""
+    """Read `count` entries as a new group and acknowledge them, nothing else; return the time spent."""
     client = redis.Redis.from_url(url, protocol=2)
     client.xgroup_create(key, group, id="0")
     started = Spent.now()
@@ -39,7 +39,7 @@ def read(url: str, key: str, group: str, count: int) -> Spent:
 
 
 def write(url: str, key: str, count: int) -> Spent:
-    """Append `count` entries made beforehand; answer what it took."""
+    """Append `count` entries made beforehand; return the time spent."""
     client = redis.Redis.from_url(url, protocol=2)
     made = [invoice.fields() for invoice in entries.invoices(count)]
     client.ping()
@@ -54,7 +54,7 @@ def write(url: str, key: str, count: int) -> Spent:
 
 
 def commit(directory: Path, count: int) -> Spent:
-    """Insert `count` rows in durable transactions of AT_ONCE; answer what it took."""
+    """Insert `count` rows in durable transactions of AT_ONCE; return the time spent."""
     connection = apsw.Connection(str(directory / "commit.db"))
     connection.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL")
     connection.execute("CREATE TABLE event (id INTEGER PRIMARY KEY, payload BLOB NOT NULL) STRICT")
@@ -68,7 +68,7 @@ def commit(directory: Path, count: int) -> Spent:
 
 
 class _Constant:
-    """Reads what is posted, and answers the same always."""
+    """Reads the posted body, and always gives the same answer."""
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Answer 201."""
@@ -79,7 +79,7 @@ class _Constant:
 
 
 def answer(tell: Tell) -> None:
-    """Serve POST /invoices by Falcon on waitress as it is; tell the port. Ends at SIGTERM."""
+    """Serve POST /invoices by Falcon on waitress, unchanged; tell the port. Ends at SIGTERM."""
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # as Tally does
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     listener.setblocking(False)

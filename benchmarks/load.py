@@ -1,6 +1,6 @@
-"""A load of HTTP requests over kept-alive connections, far lighter than what it is put on.
+"""A load of HTTP requests over kept-alive connections, far lighter than the server under it.
 
-One process, one thread, raw sockets: each client sends its next request when its answer has come.
+One process, one thread, raw sockets: each client sends its next request after its answer.
 """
 
 import select
@@ -20,17 +20,17 @@ _PART = 262_144
 
 
 class Request(NamedTuple):
-    """The bytes of a request, and what it counts for when it is answered as wanted."""
+    """The bytes of a request, and the weight it counts for if it gets the wanted answer."""
 
     raw: bytes
     weight: int = 0
 
 
 class Load(NamedTuple):
-    """What came of it: answers of the wanted status and of others, and the weight of the former.
+    """The results: the number of wanted and of other answers, and the weight of the wanted.
 
     `latencies` are in ms, one for each wanted answer; `cpu` is the processor time of the load itself,
-    `server_cpu` that of the process that was watched, both in seconds.
+    `server_cpu` that of the watched process, both in seconds.
     """
 
     answered: int
@@ -63,12 +63,12 @@ def get(path: str) -> bytes:
 
 
 class _Client:
-    """A connection, made anew when an answer ended the last, and the one request under way on it."""
+    """A connection, opened again if an answer ended the last, and the one request under way on it."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._come = b""
-        self._left: int | None = 0  # None: as much as comes before the connection ends
+        self._left: int | None = 0  # None: everything until the connection ends
         self.request = Request(b"")
         self.sent = 0  # ns
         self.connect()
@@ -80,17 +80,17 @@ class _Client:
         self.ended = False
 
     def send(self, request: Request, at: int) -> None:
-        """Send a request; `at` is when it counts as sent."""
+        """Send a request; `at` is the time from which its latency counts."""
         self.request, self.sent = request, at
         self.socket.sendall(request.raw)
 
     def receive(self) -> int | None:
-        """Take what has come; answer the status once the answer is complete."""
+        """Read the received bytes; return the status once the answer is complete."""
         part = self.socket.recv(_PART)
         if not part:
             return self._at_end()
         if self._left is None:
-            self._come = self._come[:12] + (self._come[12:] + part)[-16:]  # the status, and how it ends
+            self._come = self._come[:12] + (self._come[12:] + part)[-16:]  # the status, and the last bytes
         elif self._left:
             self._left -= len(part)
         else:
@@ -115,7 +115,7 @@ class _Client:
 
 
 def _length(head: bytes) -> int | None:
-    """What Content-Length says; None for an answer in chunks, after which the connection ends."""
+    """The value of Content-Length; None for an answer in chunks, after which the connection ends."""
     lower = head.lower()
     start = lower.find(b"content-length:")
     if start >= 0:
@@ -134,11 +134,11 @@ def run(
     wanted: int = 201,
     server: int | None = None,
 ) -> Load:
-    """Send `requests`, over and over, for `seconds`, by so many clients; blocks until all are answered.
+    """Send `requests`, over and over, for `seconds`, by `clients` clients; blocks until all are answered.
 
-    With `rate`, so many a second on a fixed schedule: a latency then counts from when it was due.
-    `server` is the process that is watched, if one is.
-    Raises Unexpected when a connection is closed, or an answer takes ANSWER_SECONDS.
+    With `rate`, that many a second on a fixed schedule: then a latency counts from when it was due.
+    `server` is the process to watch, if any.
+    Raises Unexpected if a connection is closed, or an answer takes ANSWER_SECONDS.
     """
     watched = psutil.Process(server) if server else None
     before = _cpu(watched)
@@ -151,7 +151,7 @@ def _cpu(process: psutil.Process | None) -> float:
 
 
 def send_each(port: int, requests: Sequence[Request], wanted: int = 201) -> tuple[float, float]:
-    """Send each request once, one after another, by one client; answer when it began and ended.
+    """Send each request once, one after another, by one client; return the times of begin and end.
 
     Both on the monotonic clock, which all processes share. Raises Unexpected for any other status.
     """
@@ -202,7 +202,7 @@ class _Run:
         return Load(len(latencies), self._refused, self._weight, taken, used, 0.0, latencies)
 
     def _due(self, began: int, now: int) -> int:
-        """When the next request is due, if that is by now; else 0."""
+        """When the next request is due, if that is not later than now; else 0."""
         due = began + self._next * self._interval if self._interval else now
         return due if due <= now else 0
 

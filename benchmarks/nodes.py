@@ -1,4 +1,4 @@
-"""What each further node costs: the same events, applied by one, two and three accounts services."""
+"""The costs of each further node: the same events, applied by one, two and three accounts services."""
 
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -18,14 +18,14 @@ NODES = (1, 2, 3)
 
 
 class Cost(NamedTuple):
-    """What an event took of a processor, in microseconds: of Redis's, and of that of the last node."""
+    """An event's processor time in microseconds: in Redis, and in the last node."""
 
     redis: float
     node: float
 
 
 def measure(plan: Plan) -> Result:
-    """Publish to so many nodes, in turn."""
+    """Publish to one, two and three nodes, in turn."""
     count = plan.choose(200_000, 20_000)
     runs: dict[str, Callable[[], Cost]] = {str(n): partial(_consume, plan, n, count) for n in NODES}
     rows = [["nodes", "Redis, µs an event", "the last node's processes, µs an event"]]
@@ -56,14 +56,14 @@ def _consume(plan: Plan, nodes: int, count: int) -> Cost:
 
 
 def _has_all(node: Running) -> bool:
-    """Whether its accounts service has applied all that there is."""
+    """Whether the node's accounts service has applied every event."""
     with closing(node.accounts()) as client:
         told = client.get("/status")["redis"]
     return told["pending"] == 0 and not any(told["lag"].values())
 
 
 def _spent(node: Running) -> float:
-    """The processor's seconds that all its processes have taken."""
+    """The processor time of all its processes, in seconds."""
     spent = 0.0
     for process in node.processes().values():
         times: Any = process.cpu_times()

@@ -1,4 +1,4 @@
-"""Tally's own consumer and relay, each driven by its step alone in a process of its own."""
+"""Tally's own consumer and relay, each called step by step in a process of its own."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from tally.store.trace_parent import TraceParentOf
 
 
 def consume(directory: Path, url: str, count: int) -> Spent:
-    """Apply `count` events to the accounts.db in `directory`; answer what it took."""
+    """Apply `count` events to the accounts.db in `directory`; return the time spent."""
     database = accounts.open_database(directory)
     database.expect_writes()
     store = accounts.Accounts(database)
@@ -43,7 +43,7 @@ def consume(directory: Path, url: str, count: int) -> Spent:
 
 
 def relay(directory: Path, url: str) -> Spent:
-    """Publish the outbox of the customers.db in `directory`; answer what it took."""
+    """Publish the outbox of the customers.db in `directory`; return the time spent."""
     relay = Relay(customers.open_database(directory), EventStream(connect(url), STREAM))
     started = Spent.now()
     while relay.step():

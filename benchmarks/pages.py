@@ -1,4 +1,4 @@
-"""How long the pages take until one can work with them, in a real browser, with a million customers."""
+"""The time until a page is usable, in a real browser, with a million customers."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ _MOST_SECONDS = 60.0
 
 
 class Page(NamedTuple):
-    """A page to open: its service, its path and fragment, and the element that it shows once it is usable."""
+    """A page to open: its service, its path and fragment, and an element that shows that it is usable."""
 
     service: str
     at: str
@@ -49,7 +49,7 @@ def _pages(customers: int) -> dict[str, Page]:
 
 
 def measure(plan: Plan) -> Result:
-    """Open each page of a Tally on filled files; without a browser, none."""
+    """Open each page of a Tally on filled files; none if there is no browser."""
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
         return Result(f"Not measured: there is no {' nor '.join(PROGRAMS)} on PATH.")
@@ -81,7 +81,7 @@ def _chromium(program: str) -> Iterator[Browser]:
 
 
 def _open(browser: Browser, tally: Running, page: Page) -> float:
-    """The seconds from when the browser sets out until what is wanted is there; nothing is in its cache."""
+    """The seconds from the browser's start of loading until the element is there; the cache is empty."""
     port = tally.accounts_port if page.service == "accounts" else tally.customers_port
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     window = context.new_page()

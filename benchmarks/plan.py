@@ -1,4 +1,4 @@
-"""What every part is told, and what it answers."""
+"""The input and the result of every part."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,11 +10,11 @@ T = TypeVar("T")
 
 
 class Plan(NamedTuple):
-    """How a part is to be measured: `runs` times, with data directories made under `base`.
+    """How a part is measured: `runs` times, with data directories made under `base`.
 
-    Where a part starts a Redis of its own, it starts `server`, or the newest that is found.
+    If a part starts its own Redis, it starts `server`, or by default the newest that is found.
 
-    `small` asks for counts and durations that are only good for trying it; `say` takes progress.
+    `small` asks for small counts and short durations, only good for a trial; `say` prints progress.
     """
 
     runs: int
@@ -28,7 +28,7 @@ class Plan(NamedTuple):
         return small if self.small else full
 
     def alternate(self, sides: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
-        """Measure every side once, one after another, and that `runs` times; answer all by side."""
+        """Measure every side once, one after another, and repeat that `runs` times; return all by side."""
         found: dict[str, list[T]] = {side: [] for side in sides}
         for run in range(self.runs):
             for side, measure in sides.items():
@@ -38,7 +38,7 @@ class Plan(NamedTuple):
 
 
 class Target(NamedTuple):
-    """What is wanted of a figure, what was found, and whether that will do."""
+    """The wanted value of a figure, the measured one, and whether that is good enough."""
 
     what: str
     wanted: str
@@ -47,22 +47,22 @@ class Target(NamedTuple):
 
 
 class Result(NamedTuple):
-    """A part's tables and notes, and the targets it has figures for."""
+    """A part's tables and notes, and its figures' targets."""
 
     text: str
     targets: Sequence[Target] = ()
 
 
 def ratios(these: Sequence[float], those: Sequence[float]) -> list[float]:
-    """Each of these by the one of those from the same run."""
+    """Each value of `these` divided by the one of `those` from the same run."""
     return [this / that for this, that in zip(these, those, strict=True)]
 
 
 def at_least(what: str, least: float, values: Sequence[float], form: str = ".2f", unit: str = "") -> Target:
-    """The median of `values` is to be no less."""
+    """The median of `values` must not be less."""
     return Target(what, f"at least {least:{form}}{unit}", spread(values, form), median(values) >= least)
 
 
 def at_most(what: str, most: float, values: Sequence[float], form: str = ".2f", unit: str = "") -> Target:
-    """The median of `values` is to be no more."""
+    """The median of `values` must not be more."""
     return Target(what, f"at most {most:{form}}{unit}", spread(values, form), median(values) <= most)

@@ -1,4 +1,4 @@
-"""POST /invoices, one by one, by 16 and by 64 clients, beside the limit and FastAPI."""
+"""POST /invoices, one by one, from 16 and from 64 clients, beside the limit and FastAPI."""
 
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ OF_LIMIT, OF_FASTAPI, OF_FEWER, TAIL = 0.85, 2.5, 1.1, 2.75
 OF_COMMIT, LONGER_MS = (
     0.6,
     3.0,
-)  # answered after publication: of the rate after the commit, and how much later
+)  # answers after publication: relative to the rate with answers after the commit, and how much later
 
 _DIFFERENT = 5_000  # requests, sent over and over
 _TALLY, _MANY = f"Tally, {CLIENTS} clients", f"Tally, {MANY} clients"
@@ -33,7 +33,7 @@ _ALONE, _LIMIT, _FASTAPI = "Tally, HTTP alone", "limit: constant answer", "FastA
 
 
 def measure(plan: Plan) -> Result:
-    """Post to each in turn; answer rates, latencies and ratios."""
+    """Post to each in turn; return rates, latencies and ratios."""
     seconds = plan.choose(5.0, 1.0)
     loads = plan.alternate(
         {
@@ -49,7 +49,7 @@ def measure(plan: Plan) -> Result:
 
 
 def limit(seconds: float) -> Load:
-    """Falcon on waitress, which answers the same whatever comes."""
+    """Falcon on waitress, with the same answer to every request."""
     with serving(limits.answer) as server:
         made = requests(_DIFFERENT, _numbers())
         return _refusing_none(_posted(server, made, CLIENTS, seconds))
@@ -63,7 +63,7 @@ def tally(
     set_up: Callable[[Running], Scene] = lambda tally: Scene(tally, cdnow.CUSTOMERS),
     **customers: str,
 ) -> Load:
-    """A whole Tally, its relay and consumers included, on what `prepare` has put there.
+    """A whole Tally, with its relay and consumers, on the data from `prepare`.
 
     `customers` are settings of that service.
     """
@@ -77,7 +77,7 @@ def tally(
 
 
 def alone(base: Path | None, seconds: float) -> Load:
-    """Tally without Redis, so that nothing but the HTTP process has work."""
+    """Tally without Redis, so that only the HTTP process has work."""
     with running(base, roles=["customers"], prepare=first_start.make) as tally:
         ids = create_customers(tally, "1", cdnow.CUSTOMERS)
         found = _posted(_server(tally), requests(_DIFFERENT, ids), CLIENTS, seconds)

@@ -1,4 +1,4 @@
-"""A Redis of a measurement's own, configured as the one that Tally starts, but for its users."""
+"""A Redis for one measurement, configured like Tally's private one, except for its users."""
 
 import os
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ _USERS = [("user", "default", "on", "nopass", "~*", "&*", "+@all")]
 
 @contextmanager
 def private_redis(base: Path | None, server: Path | None) -> Iterator[str]:
-    """Run an empty `server`, or the newest there is, its append-only file under `base`; gives its URL."""
+    """Run an empty `server` (default: the newest), its append-only file under `base`; yields its URL."""
     [port] = free_ports(1)
     url = f"redis://127.0.0.1:{port}/0"
     with scratch(base) as directory:
@@ -36,7 +36,7 @@ def private_redis(base: Path | None, server: Path | None) -> Iterator[str]:
 
 
 def calm(url: str) -> None:
-    """Have the append-only file rewritten now, so that it is not while something is measured."""
+    """Rewrite the append-only file now, so that Redis doesn't do it during a measurement."""
     client = redis.Redis.from_url(url, protocol=2)
 
     def at_rest() -> bool:
@@ -50,7 +50,7 @@ def calm(url: str) -> None:
 
 
 def processor_seconds(url: str) -> float:
-    """The processor time that the server has taken, without what it forked."""
+    """The processor time of the server, without its forked children."""
     with closing(redis.Redis.from_url(url, protocol=2)) as client:
         told: dict[str, Any] = client.info("cpu")
     return float(told["used_cpu_user"] + told["used_cpu_sys"])

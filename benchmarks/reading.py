@@ -23,11 +23,11 @@ KEPT_UP = 1.0  # the most that consuming may lag when publishing ends, in second
 CUSTOMERS = 1_000
 AT_ONCE = 200
 CLIENTS = 4
-_AROUND_SECONDS = 3.0  # the publishing lasts so much longer than the reading
+_AROUND_SECONDS = 3.0  # publishing runs so much longer than reading
 
 
 class Reading(NamedTuple):
-    """The reads, how many events a second came meanwhile, and the seconds from the last until all applied."""
+    """The reads, the events a second meanwhile, and the seconds from the last event until all are applied."""
 
     reads: Load
     published: float
@@ -35,7 +35,7 @@ class Reading(NamedTuple):
 
 
 def measure(plan: Plan) -> Result:
-    """Read an account with CUSTOMERS customers, while others' invoices are consumed and without."""
+    """Read an account with CUSTOMERS customers, with and without other invoices being consumed."""
     seconds = plan.choose(10.0, 3.0)
     found = plan.alternate(
         {
@@ -69,7 +69,7 @@ def _table(found: dict[str, list[Reading]]) -> str:
 
 
 def read(base: Path | None, seconds: float, events: int) -> Reading:
-    """Read READS times a second for `seconds`, while so many events a second are published."""
+    """Read READS times a second for `seconds`, while `events` a second are published."""
     with running(base) as tally, ThreadPoolExecutor(1) as threads:
         shown, other = Scene(tally, CUSTOMERS), Scene(tally, CUSTOMERS)
         until(tally.settled, pause=0.02)
@@ -92,7 +92,7 @@ def read(base: Path | None, seconds: float, events: int) -> Reading:
 
 
 def _kept_up(other: Scene, count: int, began: float, ended: float) -> tuple[float, float]:
-    """Events published a second, and how long after the last of them all are applied."""
+    """Events published a second, and the time from the last of them until all are applied."""
     if time.monotonic() > ended + KEPT_UP:
         raise Unexpected("the events had all been published before the reads were done")
     other.sent += entries.total(count)
@@ -101,7 +101,7 @@ def _kept_up(other: Scene, count: int, began: float, ended: float) -> tuple[floa
 
 
 def publish_steadily(url: str, customers: Sequence[str], count: int, rate: int) -> tuple[float, float]:
-    """Publish `count` invoices of a source of its own, `rate` a second; answer when it began and ended.
+    """Publish `count` invoices from another source, `rate` a second; return the times of begin and end.
 
     Both on the monotonic clock, which all processes share. The commands are made before it begins.
     """

@@ -23,7 +23,7 @@ _LIMIT, _TALLY = "limit: pipelined XADD", "Tally"
 
 
 def measure(plan: Plan) -> Result:
-    """Publish by each in turn; answer rates and their ratio."""
+    """Publish by each in turn; return rates and their ratio."""
     count = plan.choose(200_000, 20_000)
     with private_redis(plan.base, plan.server) as url, scratch(plan.base) as directory:
         apart(fill_outbox, directory, count)
@@ -52,15 +52,15 @@ def fill_outbox(directory: Path, count: int) -> None:
 
 
 def copy(source: Path, to: Path, name: str = "*.db") -> None:
-    """Copy databases, which nobody has open, to another data directory, down to the disk."""
+    """Copy databases that no process uses to another data directory, and sync them."""
     to.mkdir(parents=True, exist_ok=True)
     files = [str(file) for file in source.glob(name)]
     subprocess.run(["cp", "--reflink=auto", *files, str(to)], check=True)
-    os.sync()  # or it would be written while something is measured
+    os.sync()  # else the disk would write during a measurement
 
 
 def write(url: str, count: int) -> Pace:
-    """The limit's pace."""
+    """The pace of the limit."""
     _empty(url)
     before = processor_seconds(url)
     spent = apart(limits.write, url, STREAM, count)
@@ -70,7 +70,7 @@ def write(url: str, count: int) -> Pace:
 
 
 def tally(base: Path | None, url: str, count: int, prepare: Callable[[Path], None]) -> Pace:
-    """Tally's pace, from a customers.db that `prepare` has put there."""
+    """Tally's pace, from a customers.db that `prepare` made."""
     _empty(url)
     with scratch(base) as directory:
         prepare(directory)

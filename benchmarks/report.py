@@ -51,7 +51,7 @@ def paragraph(text: str) -> str:
 
 
 def machine(base: Path | None, server: Path | None) -> str:
-    """One line on what was measured with, and how long a sync of the disk under `base` takes."""
+    """One line about the machine and the programs, and how long the disk under `base` takes for a sync."""
     return (
         f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.2f} before, Python {platform.python_version()}, "
         f"{_redis(server)}, fsync {_fsync_ms(base):.2f} ms, "
@@ -60,14 +60,14 @@ def machine(base: Path | None, server: Path | None) -> str:
 
 
 class Others:
-    """What everything but this process and its children takes of the machine, from when it is made."""
+    """The processor use of all programs but this process and its children, since this was made."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
         self._before = self._processor_seconds()
 
     def cores(self) -> float:
-        """How many cores on average; the kernel's own work, and what a hypervisor withholds, included."""
+        """The average number of cores, including the kernel's work and time withheld by a hypervisor."""
         used = self._processor_seconds() - self._before
         return max(0.0, used / (time.monotonic() - self._began))
 
@@ -75,7 +75,7 @@ class Others:
     def _processor_seconds() -> float:
         every = psutil.cpu_times()
         busy = every.user + every.nice + every.system + every.irq + every.softirq + every.steal
-        return float(busy - sum(os.times()[:4]))  # these count the children that have ended, and theirs
+        return float(busy - sum(os.times()[:4]))  # with ended children, and theirs
 
 
 def _redis(server: Path | None) -> str:

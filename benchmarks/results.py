@@ -27,7 +27,7 @@ _PACKAGES = (
 
 
 class Results:
-    """What has been measured so far, on this `machine`."""
+    """The results so far, on this `machine`."""
 
     def __init__(self, machine: str, plan: Plan) -> None:
         self.machine = f"{machine}; {_versions()}"
@@ -36,7 +36,7 @@ class Results:
         self._targets: list[Target] = []
 
     def add(self, title: str, result: Result, others: float) -> str:
-        """Take in a part; `others` is how many cores other programs took meanwhile. Answers its section."""
+        """Add a part; `others` is how many cores other programs used meanwhile. Returns its section."""
         scale = ", small scale: for trying only" if self._plan.small else ""
         heading = f"## {title}"
         told = f"Runs: {self._plan.runs}{scale}; other programs took {others:.2f} cores meanwhile."
@@ -49,7 +49,7 @@ class Results:
         return section
 
     def document(self) -> str:
-        """All of it, as Markdown."""
+        """The whole document, as Markdown."""
         parts = ["# Results", _INTRODUCTION, paragraph(self.machine), "## Targets"]
         parts += [_fenced(_judged(self._targets)), *self._sections, "## Elsewhere", _ORIGINAL]
         return "\n\n".join(parts) + "\n"
@@ -62,7 +62,7 @@ def _judged(targets: Sequence[Target]) -> str:
 
 
 def _fenced(block: str) -> str:
-    """A table as it is, a paragraph as it is; only the former needs a fence."""
+    """Tables and paragraphs keep their text; only a table needs a fence."""
     return f"```\n{block}\n```" if "\n--" in block else block
 
 

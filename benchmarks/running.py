@@ -1,4 +1,4 @@
-"""A Tally that runs in a directory of its own, on free ports and a private Redis, while it is measured."""
+"""A Tally to be measured, in its own directory, on free ports and a private Redis."""
 
 import json
 import os
@@ -29,10 +29,10 @@ Sections = dict[str, dict[str, Any]]
 
 
 class Running:
-    """A supervisor and the actors of `roles`, all without any.
+    """A supervisor and the actors of `roles`, by default all.
 
-    `start_seconds` went from `started`, on the monotonic clock, to its "ready after"; `directory` holds
-    its data.
+    `start_seconds` is the time from `started`, on the monotonic clock, to its "ready after"; `directory`
+    holds its data.
     """
 
     def __init__(self, directory: Path, sections: Sections, roles: Sequence[str] = ()) -> None:
@@ -52,7 +52,7 @@ class Running:
                 stderr=log,
                 env=_environment(),
                 start_new_session=True,
-                preexec_fn=lambda: die_with_parent(signal.SIGTERM),  # should this process be killed
+                preexec_fn=lambda: die_with_parent(signal.SIGTERM),  # if this process is killed
             )
         try:
             self._await_ready(started + START_SECONDS)
@@ -63,7 +63,7 @@ class Running:
 
     @property
     def own_redis_url(self) -> str:
-        """How Tally's own processes reach Redis; `redis_url` is for whoever reads or publishes."""
+        """The URL that Tally's own processes use; clients that read or publish use `redis_url`."""
         return redis_access.url(config.load(self.directory.parent / "tally.toml", {}))
 
     def customers(self) -> Client:
@@ -75,7 +75,7 @@ class Running:
         return Client(self.accounts_port)
 
     def processes(self) -> dict[str, psutil.Process]:
-        """Every process there is now, by its name: the actors, `supervisor` and `redis-server`."""
+        """All current processes, by name: the actors, `supervisor` and `redis-server`."""
         supervisor = psutil.Process(self._process.pid)
         found = {"supervisor": supervisor}
         for process in supervisor.children(recursive=True):
@@ -88,7 +88,7 @@ class Running:
         return found
 
     def settled(self) -> bool:
-        """Whether all committed is published and applied. Raises Unexpected for dead letters."""
+        """Whether everything committed is published and applied. Raises Unexpected for dead letters."""
         with closing(self.customers()) as customers, closing(self.accounts()) as accounts:
             reports = [customers.get("/status"), accounts.get("/status")]
         if any(report["redis"]["dead_letters"] for report in reports):
@@ -101,7 +101,7 @@ class Running:
         )
 
     def stop(self) -> None:
-        """Stop it in order. Raises Unexpected when that fails or takes longer than STOP_SECONDS."""
+        """Stop it in order. Raises Unexpected if that fails or takes longer than STOP_SECONDS."""
         self._process.send_signal(signal.SIGTERM)
         try:
             status = self._process.wait(STOP_SECONDS)
@@ -113,7 +113,7 @@ class Running:
             raise Unexpected(f"ended with status {status}: {self._last_words()}")
 
     def kill(self) -> None:
-        """Leave no process behind, whatever happened. May be repeated."""
+        """Kill all its processes. May be repeated."""
         if self._process.poll() is None:
             children = psutil.Process(self._process.pid).children(recursive=True)
             self._process.kill()
@@ -167,8 +167,8 @@ def running(
 ) -> Iterator[Running]:
     """Run Tally on a data directory under `base`; stopped in order at the end.
 
-    The directory is empty, but for what `prepare` puts into it.
-    When what is inside raises, be it KeyboardInterrupt, all its processes are killed instead.
+    The directory is empty, except for files from `prepare`.
+    If the body raises, even KeyboardInterrupt, all its processes are killed instead.
     """
     with scratch(base) as directory:
         if prepare:
@@ -179,9 +179,9 @@ def running(
 
 @contextmanager
 def started(directory: Path, *, roles: Sequence[str] = (), **sections: dict[str, Any]) -> Iterator[Running]:
-    """Run Tally on what is in `directory` from the last time; stopped in order at the end.
+    """Run Tally on the existing data in `directory`; stopped in order at the end.
 
-    When what is inside raises, be it KeyboardInterrupt, all its processes are killed instead.
+    If the body raises, even KeyboardInterrupt, all its processes are killed instead.
     """
     tally = Running(directory, sections, roles)
     try:
@@ -192,7 +192,7 @@ def started(directory: Path, *, roles: Sequence[str] = (), **sections: dict[str,
 
 
 def _environment() -> dict[str, str]:
-    """This process's, without settings for Tally: they would win over the file."""
+    """This process's environment, without settings for Tally: they would win over the file."""
     return {name: value for name, value in os.environ.items() if not name.startswith("TALLY_")}
 
 
@@ -204,7 +204,7 @@ def _toml(sections: Sections) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on, below those that outgoing connections are given."""
+    """Ports of 127.0.0.1 that no process listens on, below the range for outgoing connections."""
     found: list[int] = []
     port = 20000 + os.getpid() * 37 % 10000
     while len(found) < count:

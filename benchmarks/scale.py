@@ -25,13 +25,13 @@ from tally.store import accounts, customers
 
 OF_EMPTY = 0.8
 MOST_MEMORY = 80.0  # MB, of any actor
-FEW = 10_000  # customers on empty files: as many as a batch can have
-OFTENER = 3  # times as many runs of what differs most from run to run, by the machine's pace
+FEW = 10_000  # customers on empty files: as many as fit in a batch
+OFTENER = 3  # times as many runs of the figures that vary most with the machine's pace
 MOST_GROWTH = 10.0  # MB, of the HTTP process while it shows everything
 
 
 class Sizes(NamedTuple):
-    """What is in the files, and how much is measured on them."""
+    """The sizes of the files, and of the measurements on them."""
 
     customers: int
     events: int
@@ -40,7 +40,7 @@ class Sizes(NamedTuple):
 
     @property
     def invoices(self) -> int:
-        """In the files."""
+        """The number of invoices in the files."""
         return self.customers * EACH
 
 
@@ -72,7 +72,7 @@ Rates = dict[str, tuple[list[float], list[float]]]
 
 
 def _rates(plan: Plan, sizes: Sizes, few: Path, filled: Path) -> tuple[Rates, Rates]:
-    """How many a second, and where one process does it the processor time of each, in µs."""
+    """The rates a second; and, where one process does the work, its processor time in µs for each."""
 
     def prepare(directory: Path) -> None:
         relay.copy(filled, directory)
@@ -92,7 +92,7 @@ def _rates(plan: Plan, sizes: Sizes, few: Path, filled: Path) -> tuple[Rates, Ra
 
 
 def _profile(plan: Plan, sizes: Sizes, few: Path, filled: Path) -> str:
-    """Where the difference between the events consumed goes."""
+    """The share of each kind of SQL statement in the difference between the rates of consuming."""
 
     def applied(files: Path, customers: int) -> dict[str, float]:
         with scratch(plan.base) as directory:
@@ -179,24 +179,24 @@ def _batches(plan: Plan, sizes: Sizes, prepare: Prepare) -> tuple[list[float], l
 
 
 def _scenes(sizes: Sizes) -> tuple[Callable[[Running], Scene], Callable[[Running], Scene]]:
-    """Whom to post for on empty files, and on filled ones."""
+    """The scenes to post for: on empty files, and on filled ones."""
     return lambda tally: Scene(tally, FEW), lambda tally: Everyone(tally, sizes.customers)
 
 
 class Memory(NamedTuple):
-    """The peak of each process, and by how much showing everything raised that of the HTTP process; MB."""
+    """The peak of each process, and how much the HTTP process grew while it showed everything; MB."""
 
     peaks: dict[str, float]
     growth: float
     seconds: float
 
     def largest(self) -> float:
-        """The peak of the actor that had most; redis-server is no actor of ours."""
+        """The highest peak of an actor; redis-server is no actor of ours."""
         return max(megabytes for name, megabytes in self.peaks.items() if name != "redis-server")
 
 
 def use_all(base: Path | None, sizes: Sizes, filled: Path) -> Memory:
-    """Post, post in batches, and have everything shown, while the memory of each process is watched."""
+    """Post, post in batches, and show everything, while the memory of each process is watched."""
     with running(base, prepare=lambda directory: relay.copy(filled, directory)) as tally:
         scene = Everyone(tally, sizes.customers)
         with Peaks(tally) as peaks:
@@ -216,13 +216,13 @@ def use_all(base: Path | None, sizes: Sizes, filled: Path) -> Memory:
 
 
 def _show_some(tally: Running) -> None:
-    """One page, so that what the process needs once is there."""
+    """Read one page first, so that memory that is needed once is taken before."""
     with closing(tally.accounts()) as client:
         client.get("/accounts?limit=20")
 
 
 def _show_everything(tally: Running, count: int) -> float:
-    """Read GET /accounts to its end and add it up; answer the seconds."""
+    """Read GET /accounts to its end and add up the revenue; return the seconds."""
     began = time.monotonic()
     with closing(HTTPConnection("127.0.0.1", tally.accounts_port, timeout=600)) as connection:
         connection.request("GET", "/accounts")

@@ -14,7 +14,7 @@ MOST_IN_BATCH = 10_000
 
 
 class Scene:
-    """An account with so many customers, whose revenue is known: `sent` cents have been accepted."""
+    """An account with `count` customers, and known revenue: `sent` cents have been accepted."""
 
     def __init__(self, tally: Running, customers: int) -> None:
         self.tally = tally
@@ -24,16 +24,16 @@ class Scene:
         self.customers = create_customers(tally, self.account, customers)
 
     def requests(self, count: int) -> list[Request]:
-        """So many single invoices, each weighing its cents."""
+        """`count` single invoices, each with its cents as its weight."""
         return requests(count, self.customers)
 
     def batches(self, count: int) -> Iterator[Request]:
-        """So many invoices in full batches, each weighing its cents."""
+        """`count` invoices in full batches, each with its cents as its weight."""
         for body, cents in self.bodies(count, MOST_IN_BATCH):
             yield Request(post("/invoices/batch", body), cents)
 
     def bodies(self, count: int, size: int) -> Iterator[tuple[bytes, int]]:
-        """So many invoices in batches of `size`, each as JSON and with its cents."""
+        """`count` invoices in batches of `size`, each as JSON and with its cents."""
         invoices = entries.invoices(count, len(self.customers))
         while chunk := list(islice(invoices, size)):
             body = json.dumps([_body(invoice, self.customers) for invoice in chunk]).encode()
@@ -49,7 +49,7 @@ class Scene:
         return self.revenue() == self.sent
 
     def insist(self, seconds: float = 120.0) -> None:
-        """Wait until all that was sent is shown, and see that it stays so once nothing is on its way."""
+        """Wait until all that was sent is shown, and check that it stays so once nothing is on its way."""
         until(self.shown, pause=0.02, seconds=seconds)
         until(self.tally.settled, pause=0.05, seconds=seconds)
         if not self.shown():
@@ -57,7 +57,7 @@ class Scene:
 
 
 def create_customers(tally: Running, account: str, count: int) -> list[str]:
-    """Create customers in batches; answer their ids."""
+    """Create customers in batches; return their ids."""
     ids: list[str] = []
     with closing(tally.customers()) as customers:
         while len(ids) < count:
@@ -68,7 +68,7 @@ def create_customers(tally: Running, account: str, count: int) -> list[str]:
 
 
 def requests(count: int, customers: Sequence[str]) -> list[Request]:
-    """So many single invoices for customers with these ids, each weighing its cents."""
+    """`count` single invoices for customers with these ids, each with its cents as its weight."""
     return [
         Request(post("/invoices", json.dumps(_body(invoice, customers)).encode()), invoice.cents)
         for invoice in entries.invoices(count, len(customers))

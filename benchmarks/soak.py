@@ -48,7 +48,7 @@ def main(hours: float, seed: int | None) -> None:
 
 
 def _round(seed: int, seconds: float) -> tuple[Chaos, int]:
-    """Run faults and load for `seconds`, check, and answer the chaos and how many invoices there were."""
+    """Run faults and load for `seconds`, and check; return the chaos and the number of invoices."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         server = RedisProcess(directory / "redis")

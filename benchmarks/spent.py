@@ -1,4 +1,4 @@
-"""What some work took: on the clock, and of the processor, which other programs do not add to."""
+"""The time that some work took: on the clock, and of the processor, which excludes other programs."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -9,26 +9,26 @@ from benchmarks.report import spread, table
 
 
 class Spent(NamedTuple):
-    """Seconds on the clock, and of processor time of the process that did the work."""
+    """Seconds on the clock, and processor seconds of the process that did the work."""
 
     seconds: float
     cpu: float
 
     @classmethod
     def since(cls, start: "Spent") -> "Spent":
-        """What has gone since `start`, which `now` gave."""
+        """The time since `start`, which `now` returned."""
         return cls(time.perf_counter() - start.seconds, time.process_time() - start.cpu)
 
     @classmethod
     def now(cls) -> "Spent":
-        """Where the clocks stand."""
+        """The clocks' present values."""
         return cls(time.perf_counter(), time.process_time())
 
 
 class Pace(NamedTuple):
-    """How fast a number of events went: a second, and the processor time of each in µs.
+    """The speed of some events: how many a second, and the processor time of each in µs.
 
-    `redis` is what Redis took besides.
+    `redis` is the time of Redis beside that.
     """
 
     rate: float

@@ -1,4 +1,4 @@
-"""A standby: how soon it goes on in its primary's place, how far it is behind, and what it costs."""
+"""A standby: how soon it takes over from its primary, how far it lags behind, and its costs."""
 
 import json
 import os
@@ -32,17 +32,17 @@ RATE, LOW_RATE, AT_ONCE = 20_000, 5_000, 1_000  # invoices a second, and in each
 MOST_BEHIND_MS = 100.0
 CUSTOMERS = 1_000
 CALM_SECONDS = 2.0  # of recording before the kill
-WARM_SECONDS = 2  # of posting that don't count for how far it is behind
-_PAUSE_SECONDS = 0.01  # between two requests of who records
-_LOOK_SECONDS = 0.001  # between two looks at what the standby has
+WARM_SECONDS = 2  # of posting, which don't count for the lag
+_PAUSE_SECONDS = 0.01  # between two requests of a recording client
+_LOOK_SECONDS = 0.001  # between two looks at the standby's invoices
 _NODE = {"failover_seconds": FAILOVER_SECONDS}
-_SHOWN = 4  # processes of the standby's: what the others take is hardly anything
+_SHOWN = 4  # the standby's processes; the others take hardly anything
 
 
 class Failover(NamedTuple):
-    """From the kill, and from the primary's last 201, to the standby's first, in seconds.
+    """Seconds to the standby's first 201, from the kill and from the primary's last 201.
 
-    `behind` counts the invoices that the primary had answered and the standby hasn't, of `answered`.
+    `behind` counts the invoices that the primary had answered and the standby lacks, of `answered`.
     """
 
     since_killed: float
@@ -52,10 +52,10 @@ class Failover(NamedTuple):
 
 
 class Steady(NamedTuple):
-    """Invoices a second that were reached, and processor time in µs for each invoice.
+    """The reached rate in invoices a second, and processor time in µs for each invoice.
 
     `behind` has the milliseconds from a batch's answer until the standby showed it; `standby` the time of
-    its processes by their names. Both are empty where there is none.
+    its processes by their names. Both are empty without a standby.
     """
 
     rate: float
@@ -75,7 +75,7 @@ class Posted(NamedTuple):
 
 
 def measure(plan: Plan) -> Result:
-    """Kill primaries, and post steadily to one with a standby and to one without, in turn."""
+    """Kill primaries; and post steadily to one with a standby and to one without, in turn."""
     failovers = plan.alternate({"the primary is killed": lambda: fail_over(plan)})
     seconds = plan.choose(10, 3)
     steady = plan.alternate(
@@ -92,14 +92,14 @@ def measure(plan: Plan) -> Result:
 
 
 def fail_over(plan: Plan) -> Failover:
-    """Kill all processes of a primary while somebody records invoices; answer how soon its standby did."""
+    """Kill all processes of a primary while invoices are recorded; return how soon its standby took over."""
     with private_redis(plan.base, plan.server) as url, scratch(plan.base) as directory:
         primary = Running(directory, {"redis": _redis(url), "node": _NODE})
         try:
             scene = Scene(primary, CUSTOMERS)
             until(primary.settled, pause=0.02)
             with _standby(plan, url, primary) as standby, Recording(scene, primary, standby) as recording:
-                # At another moment between two renewals of its lease each time.
+                # Each time at another moment between two renewals of the primary's lease.
                 time.sleep(CALM_SECONDS + random.uniform(0, FAILOVER_SECONDS))
                 killed = time.monotonic()
                 primary.kill()
@@ -113,7 +113,7 @@ def fail_over(plan: Plan) -> Failover:
 
 
 def post_alone(plan: Plan, rate: int, seconds: int) -> Steady:
-    """Post so many invoices a second to a Tally that nobody follows."""
+    """Post so many invoices a second to a Tally without a standby."""
     with private_redis(plan.base, plan.server) as url, _primary(plan, url) as primary:
         scene = Scene(primary, CUSTOMERS)
         until(primary.settled, pause=0.02)
@@ -124,7 +124,7 @@ def post_alone(plan: Plan, rate: int, seconds: int) -> Steady:
 
 
 def post_followed(plan: Plan, rate: int, seconds: int) -> Steady:
-    """Post so many invoices a second to a primary; answer how far its standby was behind, too."""
+    """Post so many invoices a second to a primary; return also how far its standby was behind."""
     with private_redis(plan.base, plan.server) as url, _primary(plan, url) as primary:
         scene = Scene(primary, CUSTOMERS)
         until(primary.settled, pause=0.02)
@@ -150,7 +150,7 @@ def post_followed(plan: Plan, rate: int, seconds: int) -> Steady:
 
 
 def post_steadily(port: int, bodies: Sequence[bytes], pause: float) -> list[Posted]:
-    """Post each batch once, `pause` seconds apart, or one after another where that is too fast."""
+    """Post each batch once, `pause` seconds apart, or one after another if that is too fast."""
     posted = []
     with closing(Client(port)) as client:
         start = time.monotonic() + 0.1
@@ -163,9 +163,9 @@ def post_steadily(port: int, bodies: Sequence[bytes], pause: float) -> list[Post
 
 
 class Recording:
-    """Somebody who records invoices, while this is entered, at whichever of two Tallys answers 201.
+    """A client that records invoices, while this is entered, at the one of two Tallys that answers 201.
 
-    What each has answered: when, on the monotonic clock, and the invoice's id.
+    For each Tally it keeps the answers: the time on the monotonic clock, and the invoice's id.
     """
 
     def __init__(self, scene: Scene, primary: Running, standby: Running) -> None:
@@ -195,7 +195,7 @@ class Recording:
                 answered.append((time.monotonic(), id))
 
     def _post(self, tally: Running) -> int | None:
-        """Record one on a new connection; answer its id, None where it isn't recorded."""
+        """Record one on a new connection; return its id, or None if it isn't recorded."""
         with closing(tally.customers()) as client:
             try:
                 status, content = client.request("POST", "/invoices", self._body)
@@ -205,7 +205,7 @@ class Recording:
 
 
 class Sight:
-    """Which invoices a customers.db was seen to have, and since when, while this is entered.
+    """The invoices seen in a customers.db while this is entered, and when each was first seen.
 
     They must come in the order of their ids.
     """
@@ -226,7 +226,7 @@ class Sight:
         self._thread.join()
 
     def showed(self, id: int) -> float:
-        """When an invoice was first seen, on the monotonic clock. Raises Unexpected where it wasn't."""
+        """When an invoice was first seen, on the monotonic clock. Raises Unexpected if it wasn't."""
         place = bisect_left(self._newest, id)
         if place == len(self._newest):
             raise Unexpected(f"{self._file} was not seen to have invoice {id}")
@@ -244,7 +244,7 @@ class Sight:
 
 
 class _Work:
-    """Batches to be posted at a steady rate, and what has come of them."""
+    """Batches to post at a steady rate, and their results."""
 
     def __init__(self, scene: Scene, rate: int, seconds: int) -> None:
         self._scene, self._pause = scene, AT_ONCE / rate
@@ -256,7 +256,7 @@ class _Work:
         self.posted: list[Posted] = []
 
     def post(self) -> None:
-        """Post all, and wait until the Tally that was posted to shows all."""
+        """Post all, and wait until the Tally shows all."""
         port = self._scene.tally.customers_port
         self.posted = apart(post_steadily, port, self._bodies, self._pause)
         self._scene.sent += self._cents
@@ -286,7 +286,7 @@ def _redis(url: str) -> dict[str, str]:
 
 @contextmanager
 def _standby(plan: Plan, url: str, primary: Running) -> Iterator[Running]:
-    """Run a standby of a Tally; it begins from a copy, and has all that there was at first."""
+    """Run a standby of a Tally; it begins from a copy, and is yielded once it has all the primary's data."""
     node = {**_NODE, "standby": True}
     begin = partial(_begin, primary)
     with running(plan.base, prepare=begin, redis=_redis(url), node=node) as standby:
@@ -309,7 +309,7 @@ def _newest(tally: Running) -> list[int]:
 
 
 def _ids(tally: Running) -> set[int]:
-    """The ids of all invoices that it has."""
+    """The ids of all its invoices."""
     with closing(_read_only(tally.directory / customers.FILE)) as connection:
         return {id for (id,) in connection.execute("SELECT id FROM invoice")}
 

@@ -1,4 +1,4 @@
-"""How long it takes from starting the supervisor until everything is ready."""
+"""The time from starting the supervisor until everything is ready."""
 
 import time
 from contextlib import closing
@@ -11,7 +11,7 @@ MOST_SECONDS = 1.5
 
 
 def measure(plan: Plan) -> Result:
-    """Start Tally, each time on an empty data directory; answer how long it took."""
+    """Start Tally, each time on an empty data directory; return how long it took."""
     ready, used = [], []
     for run in range(plan.runs):
         plan.say(f"start: run {run + 1} of {plan.runs}")
@@ -28,7 +28,7 @@ def measure(plan: Plan) -> Result:
 
 
 def _use(tally: Running) -> float:
-    """Open the first account and create a customer in it; answer the seconds that it took."""
+    """Open the first account and create a customer in it; return the seconds that it took."""
     started = time.perf_counter()
     with closing(tally.accounts()) as accounts, closing(tally.customers()) as customers:
         account = accounts.post("/accounts", {"name": "First", "owned_by": "benchmark"})["id"]

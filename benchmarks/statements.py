@@ -1,4 +1,4 @@
-"""What each kind of SQL statement takes while invoices are applied, as SQLite itself measures it."""
+"""The time of each kind of SQL statement while invoices are applied, as SQLite itself measures it."""
 
 import time
 from collections import Counter
@@ -11,7 +11,7 @@ from tally.actors.consumer import BACKLOG_BATCHES
 from tally.events import Id, InvoiceCreated, now
 from tally.store import accounts
 
-AT_ONCE = 500 * BACKLOG_BATCHES  # events: what a consumer applies in one transaction while many wait
+AT_ONCE = 500 * BACKLOG_BATCHES  # events: as many as a consumer applies in one transaction in a backlog
 
 ALL = "all, with what is not SQL"
 _KINDS = {
@@ -29,7 +29,7 @@ KINDS = (*_KINDS, ALL)
 
 
 def profile(directory: Path, customers: int, events: int) -> dict[str, float]:
-    """Apply invoices for that many customers to the accounts.db there; answer µs for each, by KINDS."""
+    """Apply invoices for that many customers to the accounts.db there; return µs for each, by KINDS."""
     database = accounts.open_database(directory)
     database.expect_writes()
     store = accounts.Accounts(database)

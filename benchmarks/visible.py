@@ -1,4 +1,4 @@
-"""How long after the answer to POST /invoices the revenue shows, at a steady rate."""
+"""The time from the answer to POST /invoices until the revenue shows, at a steady rate."""
 
 import statistics
 import time
@@ -18,7 +18,7 @@ LOOK_SECONDS = 0.001
 
 
 class Rate(NamedTuple):
-    """Invoices a second, all clients together, and the most that median and p99 may take, in ms."""
+    """Invoices a second of all clients together, and the limits of median and p99, in ms."""
 
     a_second: int
     median: float
@@ -29,7 +29,7 @@ RATES = (Rate(100, median=5.0), Rate(200, median=4.0, p99=20.0))
 
 
 class Sample(NamedTuple):
-    """One invoice, in milliseconds: behind its schedule, until answered, from there until shown."""
+    """One invoice, in milliseconds: behind its schedule, until answered, and from the answer until shown."""
 
     late: float
     answered: float
@@ -38,7 +38,7 @@ class Sample(NamedTuple):
 
 
 def measure(plan: Plan) -> Result:
-    """Post at each rate, each time to a Tally just started; answer how long invoices took to show."""
+    """Post at each rate, each time to a new Tally; return how long invoices took to show."""
     seconds = plan.choose(10, 3)
     found = plan.alternate({f"visible at {rate.a_second}/s": _at(plan, rate, seconds) for rate in RATES})
     parts, targets = [], []
@@ -57,7 +57,7 @@ def _at(plan: Plan, rate: Rate, seconds: int) -> Callable[[], list[Sample]]:
 
 
 def post_steadily(tally: Running, rate: int, seconds: int) -> list[Sample]:
-    """What each invoice took at `rate` a second, those of the first WARM_SECONDS left out."""
+    """The times of each invoice at `rate` a second, without those of the first WARM_SECONDS."""
     clients = [Poster(tally) for _ in range(CLIENTS)]
     start = time.perf_counter() + 0.1
     warm, count = WARM_SECONDS * rate // CLIENTS, (WARM_SECONDS + seconds) * rate // CLIENTS
@@ -74,7 +74,7 @@ def post_steadily(tally: Running, rate: int, seconds: int) -> list[Sample]:
 
 
 class Poster:
-    """A client with an account of its own, and one customer in it."""
+    """A client with its own account, and one customer in it."""
 
     def __init__(self, tally: Running) -> None:
         self._customers, self._accounts = tally.customers(), tally.accounts()
@@ -87,7 +87,7 @@ class Poster:
         until(lambda: bool(self._accounts.get(self._path)["customers"]), pause=0.01)
 
     def post_on_schedule(self, start: float, pause: float, count: int) -> list[Sample]:
-        """Post every `pause` seconds from `start` on, whether or not the one before was on time."""
+        """Post every `pause` seconds from `start` on, even if the one before was late."""
         samples = []
         with closing(self._customers), closing(self._accounts):
             for number in range(count):
@@ -109,7 +109,7 @@ class Poster:
         return Sample((sent - due) * 1000, (answered - sent) * 1000, (shown - answered) * 1000, looks)
 
     def _await_revenue(self, deadline: float) -> int:
-        """Look every millisecond until the revenue shows; answer how often it took."""
+        """Poll every millisecond until the revenue shows; return the number of polls."""
         looks = 1
         while self._accounts.get(self._path)["total_revenue_cents"] != self._revenue:
             if time.perf_counter() > deadline:

@@ -1,7 +1,7 @@
-"""What a table or an index saves, and from which size on: `python -m benchmarks.without recent_month`.
+"""The time that a table or an index saves, by file size: `python -m benchmarks.without recent_month`.
 
-Prints the processor's time for each invoice, with it and without it, in files of several sizes. Only this
-script knows how to do without: Tally has no such switch.
+Prints the processor time of each invoice, with it and without it, in files of several sizes. Only this
+script can do without: Tally has no such switch.
 """
 
 import random
@@ -61,7 +61,7 @@ def _measured(part: str, size: int, batch: int, without: bool) -> float:
 
 
 def _recording(database: Database, without: bool) -> Write:
-    """Record invoices, where their index is by customer alone, or in parts."""
+    """Record invoices; their index is by customer alone, or in parts."""
     if without:
         database.execute("DROP INDEX invoice_by_customer")
         database.execute("CREATE INDEX invoice_by_customer ON invoice (customer_id)")
@@ -74,7 +74,7 @@ def _recording(database: Database, without: bool) -> Write:
 
 
 class _AtOnce(Revenue):
-    """Revenue that goes to the customers' own rows at once."""
+    """Revenue that is written to the customers' own rows at once."""
 
     def add(self, earned: Earned) -> list[revenue.Row]:
         rows = sorted(earned.rows)

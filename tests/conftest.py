@@ -15,19 +15,19 @@ from support import engines
 from support.tally import Tally, running
 from tally.commands.command_line import OBJECTS
 
-# A shell has what it runs in the background ignore Ctrl-C, and all that is started there inherits that.
+# A shell makes its background processes ignore Ctrl-C, and all their children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 gc.set_threshold(OBJECTS)  # as Tally does
 
-# An example that takes long on a busy machine is no fault.
+# A slow example on a busy machine is no fault.
 hypothesis.settings.register_profile("tally", deadline=None)
 hypothesis.settings.load_profile("tally")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deal tests of a whole Tally out to the engines, and have the file that takes longest begin first."""
+    """Spread the tests of a whole Tally over the engines, and run the slowest file first."""
     dealt = {*_dealt(items)}
     config.hook.pytest_deselected(items=[item for item in items if item not in dealt])
     items[:] = sorted(
@@ -40,9 +40,9 @@ _WHOLE = {"tally", "on_engine", "shared", "recording"}  # fixtures that are a wh
 
 
 def _dealt(items: list[pytest.Item]) -> Iterator[pytest.Item]:
-    """A test of parts runs on every engine. Of a whole Tally's, each case runs on one, in turn.
+    """A test of parts runs on every engine. Each case of a whole Tally's test runs on one, in turn.
 
-    One that has a single case runs on two. Which, is drawn by the file's name.
+    A test with a single case runs on two. The file's name decides on which.
     """
     cases: defaultdict[str, dict[str, list[pytest.Item]]] = defaultdict(lambda: defaultdict(list))
     for item in items:
@@ -65,19 +65,19 @@ def _is_of_a_whole_tally(item: pytest.Item) -> bool:
 
 
 def _case(item: pytest.Item) -> str:
-    """What tells the test from the others of its function, but for the engine."""
+    """The test's parameters without the engine: they tell it from its function's other tests."""
     parameters = {**item.callspec.params} if isinstance(item, pytest.Function) else {}
     parameters.pop("engine", None)
     return repr(parameters)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Whatever needs an engine is there once for each."""
+    """Run each test that needs an engine once for each engine."""
     if "engine" in metafunc.fixturenames:
         metafunc.parametrize("engine", engines.NAMES, indirect=True, scope="session")
 
 
-_RANK = {"integration": 1, "unit": 2}  # browsers and faults first, as it is in the order of the names
+_RANK = {"integration": 1, "unit": 2}  # browser and faults come first, as their names sort first
 
 
 @pytest.fixture(scope="session")

@@ -1,1 +1,1 @@
-"""The same work by what a Python user would take instead; needs the extra `benchmarks`."""
+"""The same work with other Python frameworks; needs the extra `benchmarks`."""

@@ -35,7 +35,7 @@ CREATE INDEX invoice_by_customer ON invoice (customer_id);
 
 
 class NewInvoice(BaseModel):
-    """What is posted."""
+    """The body of a request."""
 
     customer_id: str = Field(pattern="^(0|[1-9][0-9]{0,18})$")
     purchase_date: date
@@ -43,20 +43,20 @@ class NewInvoice(BaseModel):
 
 
 class Invoice(NewInvoice):
-    """What is published."""
+    """The payload of the published event."""
 
     id: str
     created_date: datetime
 
 
 class Made(BaseModel):
-    """What is answered."""
+    """The body of an answer."""
 
     id: str
 
 
 def connect(file: Path, customers: int) -> sqlite3.Connection:
-    """A new database with so many customers in it."""
+    """A new database with `customers` customers in it."""
     connection = sqlite3.connect(file, isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
@@ -110,5 +110,5 @@ def serve(tell: Tell, directory: Path, url: str, customers: int) -> None:
         tell(listener.getsockname()[1])
 
     threading.Thread(target=tell_when_started, daemon=True).start()
-    signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again once it has ended
+    signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises the signal again once it has ended
     server.run(sockets=[listener])

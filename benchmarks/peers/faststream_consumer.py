@@ -1,6 +1,6 @@
 """A consumer of invoices by FastStream: a revenue per customer in SQLite, each event counted once.
 
-Reads the very entries that Tally reads. Written as its documentation shows it: a group that begins at
+Reads the same entries as Tally. Written as FastStream's documentation shows it: a group that begins at
 the first entry, acknowledged after the handler has returned, the handler's argument validated by pydantic.
 """
 
@@ -26,7 +26,7 @@ CREATE TABLE customer (id INTEGER PRIMARY KEY, revenue_cents INTEGER NOT NULL);
 
 
 class Payload(BaseModel):
-    """What InvoiceCreated tells."""
+    """The payload of an InvoiceCreated."""
 
     id: int
     customer_id: int
@@ -55,7 +55,7 @@ class Revenue:
         self.done = asyncio.Event()
 
     def apply(self, entries: Sequence[Entry]) -> None:
-        """Count what has not been counted yet, in one durable transaction."""
+        """Count the events that were not counted yet, in one durable transaction."""
         execute = self._connection.execute
         added: Counter[int] = Counter()
         execute("BEGIN IMMEDIATE")
@@ -78,7 +78,7 @@ class Revenue:
 
 
 def consume(directory: Path, url: str, key: str, group: str, count: int, in_batches: bool) -> Spent:
-    """Apply `count` events as a new group; answer what it took, the start of the broker included."""
+    """Apply `count` events as a new group; return the time spent, with the start of the broker."""
     return asyncio.run(_consume(Revenue(directory / FILE, count), url, key, group, in_batches))
 
 

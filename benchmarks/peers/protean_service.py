@@ -1,7 +1,7 @@
 """Invoices by Protean: recorded with its outbox, published to Redis Streams, and counted once by a handler.
 
-Written as its guides show it: an aggregate that raises an event, SQLite for its tables and its outbox,
-stream subscriptions, and a handler that notes which events it has counted.
+Written as Protean's guides show it: an aggregate that raises an event, SQLite for its tables and its
+outbox, stream subscriptions, and a handler that notes which events it has counted.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ FILE = "protean.db"
 
 
 def consume(directory: Path, url: str, count: int) -> Spent:
-    """Record `count` invoices, and answer what it took then to publish them and to count them."""
+    """Record `count` invoices; return the time then spent to publish and to count them."""
     logging.disable(logging.WARNING)
     domain = _domain(directory, url)
     purchase, counted = _elements(domain)
@@ -103,7 +103,7 @@ def _elements(domain: Domain) -> tuple[Any, list[str]]:
 
 
 def _id(told: str) -> dict[str, Any]:
-    """An element's identity; by its name, its type wouldn't know of it."""
+    """The keyword argument `id`, which the types of Protean do not declare."""
     return {"id": told}
 
 
@@ -115,7 +115,7 @@ def _found(repository: Any, id: str) -> Any:
 
 
 def _serve(engine: Engine, counted: Iterable[str], count: int) -> Spent:
-    """Run until so many are counted, and the last handler has committed."""
+    """Run until `count` are counted, and the last handler has committed."""
     took: list[Spent] = []
     started = Spent.now()
 

@@ -11,7 +11,7 @@ from support.shop import Shop
 from support.tally import Tally, running
 
 
-# Of the package, not of the session: while Playwright runs, asyncio thinks that its loop does.
+# For the package, not the session: while Playwright runs, asyncio reports a running loop.
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     with chromium() as browser:
@@ -21,14 +21,14 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="package")
 def tally(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
     with running(tmp_path_factory.mktemp("pages")) as tally:
-        # Account 1, to which the customers belong that a test gives to no account of its own.
+        # Account 1, for customers to which a test gives no account of their own.
         assert tally.accounts.post("/accounts", {"name": "everyone", "owned_by": "all"})["id"] == "1"
         yield tally
 
 
 @pytest.fixture
 def window(browser: Browser) -> Iterator[OpenWindow]:
-    """Opens windows, with Playwright's options for a context, and hears what they complain of."""
+    """Opens windows, with Playwright's options for a context, and collects their complaints."""
     people: list[Person] = []
 
     def open_window(**options: Any) -> Person:

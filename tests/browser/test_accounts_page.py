@@ -1,4 +1,4 @@
-"""A person's ways through the accounts page."""
+"""A person uses the accounts page in many ways."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -101,7 +101,7 @@ def test_a_click_on_a_head_sorts_and_a_second_one_turns_the_order(person: Person
     expect(_names(person.page)).to_have_count(3)
     for head, order in expected.items():
         falls = head in ("Revenue", "Customers")
-        if head != "Revenue":  # it is sorted by at first
+        if head != "Revenue":  # at first the list is sorted by revenue
             _head(person.page, head).get_by_role("button").click()
         expect(_names(person.page)).to_have_text([f"{shop.mark} {name}" for name in order])
         expect(_head(person.page, head)).to_have_attribute(
@@ -293,7 +293,7 @@ def test_a_period_is_chosen_by_its_months_and_compared_with_the_one_before(
     for date, cents in (("1997-01-31", 10_000), ("1997-02-01", 20_000), ("1998-01-05", 12_500)):
         shop.invoice(customer, cents, date)
     shop.see_accounts(page, f"#account={account}")
-    expect(page.get_by_role("radio", name="All")).to_be_checked()  # nothing came in lately
+    expect(page.get_by_role("radio", name="All")).to_be_checked()  # there were no recent invoices
     expect(page.locator("#change")).to_have_text("")
     page.get_by_role("radio", name="From \u2013 to").check()
     first, last = page.get_by_label("First month"), page.get_by_label("Last month")
@@ -338,7 +338,7 @@ def test_an_account_is_changed_and_who_comes_too_late_is_told(person: Person, sh
     expect(page.get_by_role("button", name="Change")).to_be_focused()
     page.get_by_role("button", name="Change").click()
     dialog = page.get_by_role("dialog", name=f"Change {shop.mark} two")
-    expect(dialog).to_be_visible()  # it has read the account by now
+    expect(dialog).to_be_visible()  # the dialog has read the account by now
     shop.tally.accounts.request("PATCH", f"/accounts/{account}", {"owned_by": "cleo"})
     dialog.get_by_label("Description").fill("in the hills")
     dialog.get_by_role("button", name="Save").click()
@@ -477,7 +477,7 @@ def test_an_account_is_deleted_with_its_customers_after_a_question(person: Perso
         expect(person.page.get_by_label("Search accounts")).to_be_focused()
     assert {each["account"]["id"] for each in shop.tally.accounts.get("/accounts")}.isdisjoint({id, other})
     eventually(lambda: customers.isdisjoint(shop.customers()))
-    # A look at the account may have been on its way when it went.
+    # A request for the account may have been on its way during the deletion.
     person.complaints = [each for each in person.complaints if "404" not in each]
 
 
@@ -596,7 +596,7 @@ def test_what_can_not_be_applied_shows_in_the_strip(browser: Browser, tmp_path: 
 def test_revenue_that_no_account_shows_and_numbers_given_twice_are_told(
     browser: Browser, tmp_path: Path
 ) -> None:
-    """Nothing is invisible, or merged, without a word."""
+    """Everything is visible, and nothing is merged without a message."""
     with running(tmp_path) as tally, redis.Redis.from_url(tally.settings["redis"]["url"]) as client:
         shop, person = Shop(tally), Person(browser)
         shop.invoice(shop.customer("Ada", "4711"), 2933)

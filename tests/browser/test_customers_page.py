@@ -1,4 +1,4 @@
-"""A person's ways through the customers page."""
+"""A person uses the customers page in many ways."""
 
 import csv
 import signal
@@ -27,7 +27,7 @@ def _field(page: Page, label: str) -> Locator:
 
 
 def _said_of(page: Page, label: str) -> Locator:
-    """What is said to be wrong with a field, as a screen reader finds it."""
+    """A field's error message, as a screen reader finds it."""
     return page.locator(f"#{_field(page, label).get_attribute('aria-describedby')}")
 
 
@@ -114,7 +114,7 @@ def test_what_is_wrong_with_a_customer_is_said_at_the_field(person: Person, shop
 
 
 def test_a_button_stays_under_the_mouse_while_it_is_clicked(person: Person, shop: Shop) -> None:
-    """What is suggested takes room in a form, and goes when the field is left."""
+    """Suggestions take room in a form, and go when the field is left."""
     shop.see_customers(person.page)
     person.page.get_by_role("button", name="New customer").click()
     _field(person.page, "Account").fill(f"none like {shop.mark}")
@@ -218,7 +218,7 @@ def test_what_is_sent_again_because_no_answer_came_is_recorded_once(person: Pers
     expect(person.page.locator("#announce")).to_have_text("Invoice of 5.00 recorded")
     expect(alert).to_have_text("")
     assert shop.invoices(id) == [500]
-    _record(person.page, "5")  # another one, though it looks the same
+    _record(person.page, "5")  # a second invoice with the same content
     eventually(lambda: shop.invoices(id) == [500, 500])
 
 
@@ -347,7 +347,7 @@ def test_a_customer_that_somebody_else_deletes_is_said_to_be_gone(person: Person
     expect(_detail(person.page)).to_be_hidden()
     person.expects("404")
     person.page.goto("about:blank")
-    person.complaints.clear()  # it was asked for again and again
+    person.complaints.clear()  # the page asked for the customer again and again
 
 
 def test_names_are_text_whatever_they_look_like(person: Person, shop: Shop) -> None:
@@ -380,7 +380,7 @@ def test_on_a_phone_the_customer_takes_the_lists_place_and_gives_it_back(
 def test_who_records_an_invoice_sees_the_new_total_on_the_other_page_at_once(
     person: Person, shop: Shop
 ) -> None:
-    """The consumer that will apply it is stopped for a while: the page waits for it."""
+    """The consumers that will apply the invoice are stopped for a while: the page waits for them."""
     page = person.page
     account = shop.account("Lakeside", 2933)
     shop.see_customers(page, f"#customer={shop.customer('Ada', account)}")
@@ -699,6 +699,6 @@ def test_axe_has_nothing_to_blame_however_one_looks(window: OpenWindow, shop: Sh
             _choose(page, f"Actions for invoice {invoice}", "Delete")
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
-        for width in (1440, 720, 390):  # 720 are what is left of 1440 at 200 %
+        for width in (1440, 720, 390):  # 720 is the width of 1440 at a zoom of 200 %
             page.set_viewport_size({"width": width, "height": 740})
             look_over(page, (scheme, width))

@@ -1,4 +1,4 @@
-"""An empty Tally's pages load the demo: its accounts on one, its customers on the other."""
+"""An empty Tally's pages load the demo: its accounts on one page, its customers on the other."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +20,7 @@ WINDOWS: list[dict[str, Any]] = [
 ]
 
 
-# Asked for before a window: the pages ask it all the time, and must be closed first.
+# A test must request this before `window`: the pages poll the Tally, and must be closed first.
 @pytest.fixture
 def empty(tmp_path: Path) -> Iterator[Tally]:
     with running(tmp_path) as tally:
@@ -71,7 +71,7 @@ def test_what_somebody_else_has_recorded_meanwhile_is_said_and_nothing_is_loaded
     _see(person.page, empty.accounts)
     load = person.page.get_by_role("button", name="Load the demo")
     expect(load).to_be_visible()
-    with person.page.expect_event("requestfailed"):  # from then on, it looks no more
+    with person.page.expect_event("requestfailed"):  # after that, the page polls no more
         person.page.route("**/accounts/summary?*", lambda route: route.abort())
     empty.accounts.post("/accounts", {"name": "The first", "owned_by": "ana"})
     load.click()

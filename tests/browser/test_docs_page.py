@@ -1,4 +1,4 @@
-"""The page of the calls, `/docs`: a library of others, under the same policy as our own pages."""
+"""The page of the API, `/docs`: a third party's library under the same policy as our own pages."""
 
 import re
 from pathlib import Path
@@ -71,7 +71,7 @@ WINDOWS: list[ViewportSize] = [
     {"width": 720, "height": 450},  # 200 %
     {"width": 390, "height": 844},
 ]
-# The preload would look for tally.css in a wrong place.
+# The preload would look for tally.css in the wrong place.
 AXE: dict[str, Any] = {"resultTypes": ["violations"], "preload": False}
 
 

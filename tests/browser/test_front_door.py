@@ -1,4 +1,4 @@
-"""Both pages behind a proxy, as one site: signed in once, and linked to each other, under any path."""
+"""Both pages behind a proxy, as one site under any path: one sign-in for both, and links between them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -108,5 +108,5 @@ def _goes_through_the_door(person: Person, layout: Layout) -> None:
         expect(page.get_by_text("Friend")).to_have_count(0)
     person.expects("401")
     if not page.evaluate("isSecureContext"):
-        person.expects("Cross-Origin-Opener-Policy header has been ignored")  # a name without TLS
+        person.expects("Cross-Origin-Opener-Policy header has been ignored")  # the host name has no TLS
     person.leave()

@@ -1,4 +1,4 @@
-"""Names that are scripts, or that look like other names, as another program may publish them: only text."""
+"""Names from another program that are scripts or look like other names: the pages show them only as text."""
 
 import json
 from contextlib import closing
@@ -11,7 +11,7 @@ from support.browser import Person
 from support.shop import Shop
 from support.waiting import eventually
 
-# None holds what another test looks for: see Shop.mark.
+# None contains a text that another test looks for: see Shop.mark.
 SCRIPTS = [
     "<script>hit=1</script>",
     "<img src=x onerror=hit=1>",
@@ -33,11 +33,11 @@ DISGUISED = {
     "ana\u3164": r"ana\u3164",
     "\ufeffana\u00ad": r"\ufeffana\u00ad",
 }
-_ids = count(10**9)  # that nobody else gives
+_ids = count(10**9)  # unused by others
 
 
 def _published(shop: Shop, names: list[str]) -> list[str]:
-    """Another program's accounts of these names, and owners of these names; the first has such customers."""
+    """Publish accounts with these names and owners, as another program; the first gets such customers."""
     ids = [str(next(_ids)) for _ in names]
     events = [
         ("AccountCreated", _named(id, shop, name, description=name, owned_by=name))
@@ -101,7 +101,7 @@ def test_a_script_is_text_on_the_customers_page(person: Person, shop: Shop) -> N
 
 
 def test_what_makes_a_name_look_like_another_is_written_out(person: Person, shop: Shop) -> None:
-    """The services refuse such names; another program can publish them."""
+    """The services refuse such names, but another program can publish them."""
     first, *_ = _published(shop, [*DISGUISED])
     shop.see_accounts(person.page, f"#account={first}")
     person.page.get_by_label("Sort customers by").select_option("Oldest first")

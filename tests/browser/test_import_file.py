@@ -1,4 +1,4 @@
-"""A person's ways through the import of a file."""
+"""A person imports a file in many ways."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ def _dialog(page: Page) -> Locator:
 
 
 def _file(shop: Shop, rows: str = ROWS, head: str = HEAD) -> FilePayload:
-    """A file whose customers are this test's own."""
+    """A file whose customers belong to this test only."""
     marked = re.sub("^(?=[A-ZÅ])", f"{shop.mark} ", rows, flags=re.MULTILINE)
     return {"name": "invoices.csv", "mimeType": "text/csv", "buffer": (head + marked).encode()}
 
@@ -135,7 +135,7 @@ def test_dates_that_could_be_read_in_two_ways_are_asked_for(person: Person, shop
     expect(dialog.locator("tbody")).to_contain_text("Feb 1, 2024")
     dialog.get_by_label("Dates are written as").select_option("01/31/2024")
     expect(dialog.locator("tbody")).to_contain_text("Jan 2, 2024")
-    dialog.get_by_label("Reference column").select_option("day")  # which changes nothing of that
+    dialog.get_by_label("Reference column").select_option("day")  # this changes no other choice
     expect(dialog.locator("tbody")).to_contain_text("01/02/2024")
     expect(dialog.locator("tbody")).to_contain_text("Jan 2, 2024")
     _submit(dialog).click()

@@ -1,4 +1,4 @@
-"""A person's ways through the operations page."""
+"""A person uses the operations page in many ways."""
 
 import re
 import signal
@@ -36,7 +36,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
 
 @pytest.fixture(scope="module")
 def tally(tmp_path_factory: pytest.TempPathFactory, server: RedisProcess) -> Iterator[Tally]:
-    """One of this file's own: what is wrong with it is seen on every page."""
+    """A Tally for this file only: every page shows its troubles."""
     with running(tmp_path_factory.mktemp("operations"), redis_url=server.url) as tally:
         assert tally.accounts.post("/accounts", {"name": "everyone", "owned_by": "all"})["id"] == "1"
         yield tally
@@ -197,7 +197,7 @@ def test_letters_are_told_by_reason_and_each_with_what_it_holds(
     first, second = _reason(person.page).all()
     expect(first).to_contain_text("2 dead letters, AccountCreated")
     expect(second).to_contain_text("1 dead letter, InvoiceCreated")
-    expect(second.get_by_role("button")).to_have_count(0)  # all of them is this one
+    expect(second.get_by_role("button")).to_have_count(0)  # this letter is all there is
     second.locator("summary").click()
     expect(second.get_by_label("Payload")).to_have_text("<b>no JSON</b>")
     first.locator("summary").first.press("Enter")
@@ -216,7 +216,7 @@ def test_what_is_redriven_in_vain_is_said_to_have_failed_again(
     expect(_outcome(person.page)).to_have_text(
         "2 dead letters failed again: Payload: Object missing required field `id`."
     )
-    expect(_reason(person.page)).to_have_count(1)  # the reason is the same, though they are others now
+    expect(_reason(person.page)).to_have_count(1)  # the reason is the same, though the letters are new ones
     expect(_reason(person.page)).to_contain_text("2 dead letters, AccountCreated")
     _reason(person.page).locator("summary").first.click()
     person.page.get_by_role("button", name="Redrive", exact=True).click()
@@ -255,7 +255,7 @@ def test_what_nobody_has_tried_yet_is_said_to_wait(
     finally:
         if tally.pids().get("customers-consumer-1") == consumer:
             tally.kill("customers-consumer-1", signal.SIGCONT)
-    eventually(lambda: letters.client.xlen(DEAD) == 2)  # it was tried, in vain
+    eventually(lambda: letters.client.xlen(DEAD) == 2)  # both letters were tried, in vain
 
 
 def test_what_is_discarded_is_gone_after_a_question(
@@ -283,7 +283,7 @@ def test_what_somebody_else_has_decided_is_said_so(
     _see(person.page, tally.accounts)
     button = person.page.get_by_role("button", name="Redrive all")
     expect(button).to_be_visible()
-    person.page.route("**/operations/dead-letters", lambda route: route.abort())  # it looks no more
+    person.page.route("**/operations/dead-letters", lambda route: route.abort())  # the page polls no more
     letters.client.delete(DEAD)
     button.click()
     expect(_outcome(person.page)).to_contain_text("somebody else has decided")
@@ -297,7 +297,7 @@ def test_what_somebody_else_has_decided_is_said_so(
 
 @pytest.fixture
 def bill(server: RedisProcess, tally: Tally) -> Iterator[None]:
-    """A dead letter and no other: an invoice of 7.00 in account 1, whose price has a wrong name."""
+    """One dead letter only: an invoice of 7.00 in account 1, whose price has a wrong name."""
     server.client.delete(DEAD)
     customer = Shop(tally).customer("Ada")
     eventually(tally.settled)
@@ -390,7 +390,7 @@ def test_an_edit_is_sent_once_however_often_one_clicks(person: Person, tally: Ta
     assert sent.endswith("/operations/edit")
 
 
-# What does not answer
+# No answer
 
 
 def test_without_redis_what_is_known_is_told_and_what_is_not_is_unknown(
@@ -471,7 +471,7 @@ def test_the_page_is_for_admins_and_others_see_nothing_of_it(browser: Browser, t
                 expect(page.locator("#strip")).to_contain_text("All is well")
                 expect(page.get_by_role("link", name="Operations")).to_have_count(0)
             person.expects("401")
-            person.leave()  # before the services do: the page asks them all the time
+            person.leave()  # before the services end: the page polls them all the time
 
 
 # How it looks

@@ -1,4 +1,4 @@
-"""What holds for both pages, in whatever state: policy, contrast and roles, width, colour."""
+"""Rules for both pages in every state: policy, contrast and roles, width, colour."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -121,7 +121,7 @@ def test_everything_is_loaded_from_the_service_itself(window: OpenWindow, tally:
         expect(person.page.locator("#strip")).to_contain_text("All is well")
         asked = person.page.evaluate("performance.getEntriesByType('resource').map((each) => each.name)")
         assert len(asked) > 5
-        # What accounts are called, the customers page asks the other service.
+        # The customers page asks the other service for the accounts' names.
         names = f"http://127.0.0.1:{tally.accounts.port}/accounts/names?"
         assert [url for url in asked if not url.startswith((own, names))] == []
 

@@ -1,4 +1,4 @@
-"""Signing in, against stand-ins whose tokens end when a test says so, and against the services themselves."""
+"""Sign-in, against stand-ins whose tokens end when a test says so, and against the real services."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,11 +83,11 @@ def tally(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
     with running(directory, auth={"mode": "jwt"}) as tally:
         users.add(tally, "root", admin=True)
         admin = users.sign_in(tally, "root")
-        tally.customers, tally.accounts = admin.customers, admin.accounts  # whom `settled` asks as
+        tally.customers, tally.accounts = admin.customers, admin.accounts  # `settled` asks as this user
         for name in ("ana", "bob"):
             users.add(tally, name)
             id = admin.accounts.post("/accounts", {"name": f"Shop of {name}", "owned_by": name})["id"]
-            eventually(tally.settled)  # the customers service knows the account
+            eventually(tally.settled)  # then the customers service knows the account
             admin.customers.post("/customers", {"name": f"Friend of {name}", "account_id": id})
         eventually(lambda: users.sign_in(tally, "bob").customers.get("/customers")["customers"])
         yield tally

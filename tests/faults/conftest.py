@@ -11,7 +11,7 @@ from support.tally import Tally, running
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RedisProcess]:
-    """A running redis-server of this test alone."""
+    """A running redis-server for this test only."""
     server = RedisProcess(tmp_path / "redis")
     server.start()
     try:
@@ -22,7 +22,7 @@ def server(tmp_path: Path) -> Iterator[RedisProcess]:
 
 @pytest.fixture
 def on_server(tmp_path: Path, server: RedisProcess) -> Iterator[Tally]:
-    """A running Tally on that server; no fault of Redis may end one of its actors."""
+    """A Tally that runs on that server. No fault of Redis may end one of its actors."""
     with running(tmp_path, redis_url=server.url) as tally:
         before = tally.pids()
         yield tally

@@ -1,4 +1,4 @@
-"""`answer_after = "publish"`: a 201 is given once the event is on the stream, and on replicas; else 503."""
+"""`answer_after = "publish"`: a 201 comes once the event is on the stream and on replicas; else 503."""
 
 import re
 import signal
@@ -61,7 +61,7 @@ def test_nothing_is_answered_before_it_is_on_the_stream(tally: Tally, server: Re
     server.signal(signal.SIGSTOP)
     with ThreadPoolExecutor(1) as thread:
         answer = thread.submit(_post, tally, "key")
-        eventually(lambda: tally.customers.get("/invoices")["invoices"])  # it is recorded
+        eventually(lambda: tally.customers.get("/invoices")["invoices"])  # the invoice is recorded
         assert not answer.done()
         server.signal(signal.SIGCONT)
         assert answer.result().status == 201

@@ -1,4 +1,4 @@
-"""Faults at random while load runs: every account equals the sum of its accepted invoices."""
+"""Random faults under load: every account equals the sum of its accepted invoices."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""Clients that are many, slow or broken off: the others are served all the same."""
+"""Many, slow and broken clients: Tally still serves the others."""
 
 import json
 import resource
@@ -18,14 +18,14 @@ from support.tally import Tally, running
 from support.waiting import eventually
 from tally.actors.limits import MOST_CONNECTIONS
 
-SOON = 10.0  # seconds that a client may wait while others misbehave: far less than what those are given
+SOON = 10.0  # seconds that a client may wait while others misbehave: far less than those are given
 MANY = 1000
 PROBLEM = "application/problem+json"
 
 
 @pytest.fixture(scope="module")
 def tally(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
-    """A Tally that all of these clients share; none of them may leave a trace."""
+    """A Tally that all these clients share. None of them may leave a trace."""
     with running(tmp_path_factory.mktemp("clients")) as tally:
         before = tally.pids()
         yield tally
@@ -93,7 +93,7 @@ def test_bodies_that_break_off_make_nothing(tally: Tally) -> None:
                 client.sendall(_invoice(load)[:-5])
             _others_are_served(tally, load)
         load.goes_on()
-    load.is_counted_once()  # and no other invoice
+    load.is_counted_once()  # and no other invoice is counted
 
 
 def test_floods_of_headers_are_refused(tally: Tally) -> None:
@@ -127,7 +127,7 @@ def test_an_answer_does_not_wait_for_the_next_one_on_its_connection(tally: Tally
         client.settimeout(1)
         came = answers(client)
         other.set_busy_timeout(20_000)  # the services write, too
-        other.execute("BEGIN IMMEDIATE")  # no other writer gets further, for longer than that
+        other.execute("BEGIN IMMEDIATE")  # blocks all other writers for longer than the busy timeout
         try:
             slow = request("/customers", {"name": "slow", "account_id": "1"})
             client.sendall(head("GET", "/health/live") + head("GET", "/customers?limit=1000") + slow)
@@ -169,7 +169,7 @@ def test_slow_readers_get_everything(large: Tally) -> None:
             assert len(json.loads(body)[0]["customers"]) == 10_000
 
 
-# More than is held for one reader, 16 MiB: the rest is made when that is read, and takes no thread till then
+# Answers above 16 MiB, the most held for one reader: Tally makes the rest while the client reads
 
 
 @pytest.fixture(scope="module")
@@ -187,12 +187,12 @@ def huge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
 
 
 def _has_done_what_it_can(tally: Tally, service: str) -> None:
-    """Wait until a service's HTTP process has come to its limits, and rests."""
+    """Wait until a service's HTTP process has reached its limits and is idle."""
     eventually(lambda: _rests(psutil.Process(tally.pids()[f"{service}-http-1"]), 0.5))
 
 
 def _rests(process: psutil.Process, seconds: float = 2) -> bool:
-    """Whether it doesn't turn without rest."""
+    """Whether the process doesn't use the processor all the time."""
     return bool(process.cpu_percent(seconds) < 25)
 
 
@@ -249,7 +249,7 @@ def test_a_stop_waits_for_no_reader_that_reads_nothing(huge: Tally) -> None:
 
 
 def _limited(tally: Tally, files: int) -> psutil.Process:
-    """The customers' HTTP process, anew, with no more open files than that."""
+    """A new HTTP process of the customers service, with at most that many open files."""
     resource.prlimit(tally.process.pid, resource.RLIMIT_NOFILE, (files, files))
     old = tally.kill("customers-http-1")
     eventually(lambda: tally.pids().get("customers-http-1", old) != old)
@@ -277,7 +277,7 @@ def test_with_fewer_files_than_clients_all_are_served(tmp_path: Path, files: int
 
 
 def test_bodies_that_are_half_there_take_the_files_of_nobody_else(tmp_path: Path) -> None:
-    """Each of more than half a MiB is kept in a file."""
+    """Tally keeps each body of more than half a MiB in a file."""
     with running(tmp_path) as tally:
         _limited(tally, 1024)
         said = len(tally.said())

@@ -1,4 +1,4 @@
-"""The clock is set forth and back while it runs: only the dates that are shown follow it."""
+"""The clock is set forward and back while Tally runs: only the dates it shows follow."""
 
 import signal
 import time
@@ -20,19 +20,19 @@ HOUR = 3600
 
 
 class Timed(NamedTuple):
-    """A Tally, and the clock that it and its Redis go by."""
+    """A Tally, and the clock that it and its Redis use."""
 
     tally: Tally
     clock: Clock
 
     def ahead(self) -> float:
-        """How far ahead of the truth an account is dated that is opened now, in seconds."""
+        """How many seconds ahead of the true time a new account is dated."""
         id = self.tally.accounts.post("/accounts", {"name": "dated", "owned_by": "u"})["id"]
         dated = self.tally.accounts.get(f"/accounts/{id}")["account"]["created_date"]
         return (datetime.fromisoformat(dated) - datetime.now(UTC)).total_seconds()
 
     def redis_ahead(self) -> float:
-        """The same of Redis."""
+        """How many seconds Redis's time is ahead of the true time."""
         with stream.connect(self.tally.redis_url) as client:
             seconds, _ = client.time()
         return float(seconds - datetime.now(UTC).timestamp())
@@ -40,7 +40,7 @@ class Timed(NamedTuple):
 
 @pytest.fixture
 def timed(tmp_path: Path) -> Iterator[Timed]:
-    """A Tally and its Redis by a clock of their own."""
+    """A Tally and its Redis with a clock of their own."""
     with (
         settable_clock(tmp_path) as clock,
         running(
@@ -109,7 +109,7 @@ def test_a_request_that_is_being_sent_is_not_cut_off_when_the_clock_is_set_forth
             sending.sendall(whole[:-5])
             load.goes_on()
             timed.clock.set(HOUR)
-            looked = time.monotonic() + 6  # idle connections are looked for every 5 seconds
+            looked = time.monotonic() + 6  # Tally looks for idle connections every 5 seconds
             eventually(lambda: time.monotonic() > looked)
             sending.sendall(whole[-5:])
             assert answer(sending)[0] == 201

@@ -1,4 +1,4 @@
-"""Broken pages in a database: told in one line with the file and the remedy, wherever they are met."""
+"""Broken pages in a database: each program that meets one reports the file and the remedy in one line."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,7 +17,7 @@ REMEDY = "restore it from a backup"
 
 @pytest.fixture
 def tally(tmp_path: Path) -> Iterator[Tally]:
-    """A Tally with enough in it for pages that are read only when they are asked for."""
+    """A Tally with enough rows that some pages are only read on request."""
     with running(tmp_path) as tally:
         account = tally.accounts.post("/accounts", {"name": "a", "owned_by": "u"})["id"]
         customer = tally.customers.post("/customers", {"name": "c", "account_id": account})["id"]
@@ -29,7 +29,7 @@ def tally(tmp_path: Path) -> Iterator[Tally]:
 
 
 def _damage(database: Path, *tables: str) -> None:
-    """Overwrite what tables hold, as a failing disk would; nobody may use the file."""
+    """Overwrite a table's content, as a failing disk would. No process may have the file open."""
     with closing(apsw.Connection(str(database))) as connection:
         places = ", ".join("?" * len(tables))
         where = f"name IN ({places}) AND pagetype = 'leaf'"
@@ -93,7 +93,7 @@ def test_run_ends_with_one_line_where_it_cannot_do_without(tally: Tally, table: 
 
 
 def test_an_actor_that_meets_it_says_so_and_the_others_go_on(tally: Tally) -> None:
-    """The accounts service can't apply any more; the customers service takes invoices all the same."""
+    """The accounts service can't apply events any more; the customers service still takes invoices."""
     file = tally.directory / "data" / "accounts.db"
     assert tally.stop() == 0
     _damage(file, "customer", "revenue")

@@ -1,4 +1,4 @@
-"""The disk is full, read-only, or somebody else holds the database: 503, and nothing half-done."""
+"""The disk is full or read-only, or another program holds the database: 503, and nothing half-done."""
 
 import json
 import shutil
@@ -14,11 +14,11 @@ from support.load import Load
 from support.tally import Tally, running
 from support.waiting import eventually
 
-SOON = 4.0  # seconds a request without the write lock may take while others wait for it, on a machine at work
+SOON = 4.0  # seconds for a request without the write lock while others wait for it, on a busy machine
 
 
 def _refused(load: Load) -> int:
-    """How many requests were answered 503, each of them as is due; no other answer came but 201."""
+    """How many requests got a correct 503. All other answers must be 201."""
     answered = [each for each in load.tries() if each.status]
     refused = [each for each in answered if each.status != 201]
     for each in refused:
@@ -30,7 +30,7 @@ def _refused(load: Load) -> int:
 
 
 def _get_everything(tally: Tally, load: Load) -> None:
-    """Every kind of read answers."""
+    """Every kind of read gets an answer."""
     for path in ("/invoices?limit=10", f"/customers/{load.customer}", "/health/live", "/health/ready"):
         tally.customers.get(path)
     for path in ("/accounts", f"/accounts/{load.account}/customers", "/health/ready"):
@@ -67,7 +67,7 @@ def test_a_full_disk_refuses_writes_and_goes_on_when_there_is_room(tmp_path: Pat
 
 
 def test_a_disk_that_fills_up_with_invoices_loses_none(tmp_path: Path) -> None:
-    # What was accepted takes more room once it is published and applied: the ballast leaves enough.
+    # Accepted events take more room once they are published and applied: the ballast leaves enough.
     with tmpfs(tmp_path / "data", 48) as data, running(tmp_path) as tally:
         (data / "ballast").write_bytes(bytes(40 << 20))
         with Load(tally) as load:
@@ -85,7 +85,7 @@ def test_a_disk_that_fills_up_with_invoices_loses_none(tmp_path: Path) -> None:
                 assert len(refused) > 20 or _refused(load) > 20, (len(refused), len(load.invoices))
                 return True
 
-            eventually(full, 60)  # where no batch fits any more, an invoice may yet
+            eventually(full, 60)  # when no batch fits any more, a single invoice may still fit
             _get_everything(tally, load)
             (data / "ballast").unlink()
             load.goes_on()
@@ -107,7 +107,7 @@ def test_a_customers_db_that_another_program_holds_refuses_writes(tmp_path: Path
     with running(tmp_path) as tally, Load(tally) as load:
         load.goes_on()
         with held(tmp_path / "data" / "customers.db", "EXCLUSIVE"):
-            eventually(lambda: _refused(load) > 0)  # only once the wait for the lock is over
+            eventually(lambda: _refused(load) > 0)  # a refusal comes only after the wait for the lock is over
             _get_everything(tally, load)
             tally.accounts.post("/accounts", {"name": "not locked", "owned_by": "u"})
         load.goes_on()
@@ -123,8 +123,8 @@ def test_what_consumers_could_not_commit_stays_pending(tmp_path: Path) -> None:
         with held(database, "IMMEDIATE"):
             shown = load.shown()
             eventually(lambda: tally.accounts.get("/status")["redis"]["pending"] > 0)
-            _is_problem(_write(tally))  # once the wait for the lock is over
-            load.goes_on()  # the customers service is not concerned
+            _is_problem(_write(tally))  # after the wait for the lock
+            load.goes_on()  # the customers service is not affected
             assert load.shown() == shown
             assert tally.accounts.get("/status")["redis"]["pending"] > 0
             eventually(lambda: "StoreUnavailable" in tally.said())
@@ -209,7 +209,7 @@ def test_a_disk_that_the_kernel_made_read_only_loses_nothing(tmp_path: Path) -> 
         with Load(tally) as load:
             load.goes_on()
         load.is_counted_once()
-        disk.fail()  # while nothing is written: a sync that goes on meanwhile may lie, as the kernel does it
+        disk.fail()  # while nothing is written: a sync that runs now may report success, as in the kernel
         with load:
             eventually(lambda: _refused(load) > 20)
             eventually(lambda: _write(tally).status == 503)

@@ -1,4 +1,4 @@
-"""A primary and its standby, whatever becomes of them and of Redis: nothing is lost or counted twice."""
+"""A primary and its standby, with faults of both and of Redis: nothing is lost or counted twice."""
 
 import os
 import random
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.whole
 
 
 def freeze(tally: Tally) -> list[psutil.Process]:
-    """Have all of a Tally stand still; answer its processes."""
+    """Stop all of a Tally's processes with SIGSTOP, and return them."""
     supervisor = psutil.Process(tally.process.pid)
     supervisor.suspend()
     every = [supervisor, *supervisor.children(recursive=True)]
@@ -42,13 +42,13 @@ def freeze(tally: Tally) -> list[psutil.Process]:
 
 
 def thaw(processes: list[psutil.Process]) -> None:
-    """Have them go on."""
+    """Let them continue."""
     for process in reversed(processes):
         process.resume()
 
 
 def shows(tally: Machine, cents: int) -> bool:
-    """Whether a Tally shows that the one customer has spent so much."""
+    """Whether a Tally shows this revenue for the only customer."""
     return _shows_all(tally, {"1": cents})
 
 
@@ -122,8 +122,8 @@ FAILOVERS = int(os.environ.get("TALLY_TEST_FAILOVERS", "3"))
 def test_what_is_answered_counts_once_over_any_failovers(
     tmp_path: Path, server: RedisProcess, answer_after: str
 ) -> None:
-    """TALLY_TEST_FAILOVERS says how many; each is of a kind that is drawn. The second machine's clock differs
-    by as much as `check` lets it. Another node records meanwhile, and its processes are killed."""
+    """TALLY_TEST_FAILOVERS sets how many there are; the kind of each is random. The second machine's clock is
+    off by as much as `check` allows. Another node records meanwhile, and its processes are killed."""
     seed = random.randrange(2**32)
     choose = random.Random(seed)
     ahead = choose.choice([-50, 50])
@@ -161,12 +161,12 @@ def test_what_is_answered_counts_once_over_any_failovers(
 
 
 def _shows_all(tally: Machine, cents: dict[str, int]) -> bool:
-    """Whether a Tally shows what each customer of the one account has spent."""
+    """Whether a Tally shows the revenue of each customer of the only account."""
     return shown(tally) == {"1": cents}
 
 
 def _fail_over(how: str, old: Tally, new: Tally, server: RedisProcess, choose: random.Random) -> None:
-    """Have the new one be the primary, and the old one its standby."""
+    """Make the new one the primary, and the old one its standby."""
     frozen: list[psutil.Process] = []
     if how == "killed":
         old.end()
@@ -191,12 +191,12 @@ def _promoted(tally: Tally) -> bool:
     try:
         promote.promote_here(settings, stream, lambda told: True)
     except (Failed, Differs, redis.RedisError):
-        return False  # what it had accepted is handed over first
+        return False  # the old one first hands over the changes that it had accepted
     return True
 
 
 def recorded_all(tally: Machine) -> dict[str, int]:
-    """All invoices at a Tally, by id."""
+    """All invoices of a Tally, by id."""
     found: dict[str, int] = {}
     after = ""
     while True:
@@ -208,7 +208,7 @@ def recorded_all(tally: Machine) -> dict[str, int]:
 
 
 def are_counted_once(work: Working, there: dict[str, int], tally: Tally) -> None:
-    """Each that was answered is there, once, with an amount that it was given; and nothing else is."""
+    """Each answered invoice is there once, with an amount that it was given; nothing else is there."""
     marks = Counter(cents % MARK for id, cents in there.items() if id != "1")
     twice = [mark for mark, times in marks.items() if times > 1]
     assert not twice, "\n".join(str(row) for mark in twice for row in _events_of(tally, mark))
@@ -223,7 +223,7 @@ def are_counted_once(work: Working, there: dict[str, int], tally: Tally) -> None
 
 
 def _events_of(tally: Tally, cents: int) -> list[tuple[object, ...]]:
-    """What a Tally's outbox has of invoices of that amount."""
+    """The outbox events for invoices of that amount."""
     with closing(customers.open_database(tally.directory / "data", make=False)) as database:
         return [
             *database.rows(

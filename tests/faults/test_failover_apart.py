@@ -1,4 +1,4 @@
-"""A primary, its standby and Redis on hosts of their own, with lines that are cut both ways and one way."""
+"""A primary, its standby and Redis on separate hosts; the lines are cut both ways and one way."""
 
 import random
 from collections.abc import Iterator
@@ -28,26 +28,26 @@ if IS_SOAK:
 
 
 class Apart(NamedTuple):
-    """Two machines and the host of their Redis."""
+    """Two machines, and the host of their Redis."""
 
     first: TallyAt
     second: TallyAt
     of_redis: Host
 
     def renewed_at(self) -> int:
-        """When the first machine has renewed the lease of its customers.db last (ms, by Redis's clock)."""
+        """When the first machine last renewed the lease of its customers.db (ms, by Redis's clock)."""
         source = f"customers@{self.first.customers.get('/status')['identity']}"
         with at(self.of_redis.name), redis.Redis(port=PORT) as client:
             lease: Any = client.hget("{event-stream}:leases", source)
         return int(lease.split()[1])
 
     def renews_for(self, seconds: float) -> None:
-        """Wait until the first machine has gone on renewing its lease for so long."""
+        """Wait until the first machine has renewed its lease for that long."""
         since = self.renewed_at()
         eventually(lambda: self.renewed_at() - since > seconds * 1000, 30)
 
     def agree(self, work: Working, besides: dict[str, int]) -> None:
-        """All that was answered, and what was recorded `besides`, is at both, and counts once."""
+        """All answered invoices and those of `besides` are at both machines, and count once."""
         assert len({*work.answered.values()}) == len(work.answered), "an id was given twice"
         eventually(lambda: recorded_all(self.first) == recorded_all(self.second), 60)
         for tally in (self.first, self.second):
@@ -99,7 +99,7 @@ def _are_primary(tally: Tally) -> bool:
 
 
 def _go_on(work: Working) -> None:
-    """Some more invoices are answered."""
+    """Wait until some more invoices are answered."""
     answered = len(work.answered)
     eventually(lambda: len(work.answered) > answered + 20, 60)
 
@@ -121,7 +121,7 @@ def test_the_standby_takes_the_place_of_a_primary_that_is_cut_off(
         assert not is_primary(first.customers)
         assert not is_primary(first.accounts)
         _go_on(work)
-        if out:  # else it was published: only the answers are lost
+        if out:  # else the event was published, and only the answers are lost
             assert not handed.keys() & recorded(second).keys()
         first.host.mend()
         eventually(lambda: all(report["standby"] for report in first.reports()), 30)

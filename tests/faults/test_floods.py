@@ -1,4 +1,4 @@
-"""Floods by nobody and by a user: the others are served, and neither memory nor disk fills up."""
+"""Floods by strangers and by a user: others are served, and neither memory nor disk fills up."""
 
 import json
 import os
@@ -20,12 +20,12 @@ from support.waiting import eventually
 from tally.http.bodies import MOST_TOLD
 from tally.http.long_lists import OF_A_USER
 
-SOON = 10.0  # seconds that others may wait at most: far less than what is begun here takes
+SOON = 10.0  # the most seconds that others may wait: far less than the requests begun here take
 MB = 1024**2
 
 
 class World(NamedTuple):
-    """A Tally with users, and an account of which the list is 9 MB."""
+    """A Tally with users, and an account whose list is 9 MB."""
 
     tally: Tally
     admin: SignedIn
@@ -52,13 +52,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def _signed(user: SignedIn, method: str, path: str, length: int = 0) -> bytes:
-    """The beginning of a user's request."""
+    """The beginning of a user's request, with the token."""
     plain = head(method, path, length).removesuffix(b"\r\n")
     return plain + f"Authorization: Bearer {user.token}\r\n\r\n".encode()
 
 
 def _in_files(process: psutil.Process) -> int:
-    """How many bytes a process keeps in files that have no name any more."""
+    """How many bytes a process keeps in files that were unlinked."""
     found = 0
     for descriptor in Path(f"/proc/{process.pid}/fd").iterdir():
         try:
@@ -70,7 +70,7 @@ def _in_files(process: psutil.Process) -> int:
 
 
 def test_many_requests_in_one_packet_cost_what_a_few_do(world: World) -> None:
-    """Each was read as soon as it had come, at a hundred times its size: 2.2 GB, and health after 49 s."""
+    """Each request used to be read as soon as it came, at 100 times its size: 2.2 GB; health took 49 s."""
     process = world.process("customers")
     before = process.memory_info().rss
     packet = b"GET /health/live HTTP/1.1\r\nHost:a\r\n\r\n" * 240
@@ -96,7 +96,7 @@ def test_a_user_s_long_lists_are_bounded_and_keep_no_thread_and_fill_no_disk(wor
         assert len(world.admin.accounts.get("/accounts")[0]["customers"]) == 10_001
         assert _in_files(process) == 0
         assert process.memory_info().rss - before < 200 * MB
-    # They are gone, and their places are free again.
+    # The clients are gone, and their places are free again.
     eventually(lambda: world.alice.accounts.request("GET", "/accounts").status == 200)
 
 
@@ -125,12 +125,12 @@ def test_large_bodies_that_are_on_their_way_have_a_limit_together(world: World) 
 
 
 def _has_come(client: socket.socket) -> bool:
-    """Whether there is an answer already; it comes at once, or not before the body has."""
+    """Whether an answer is there already: it comes at once, or only after the body."""
     return bool(select.select([client], [], [], 0.5)[0])
 
 
 def test_a_large_body_that_is_wrong_keeps_no_other_change_waiting(world: World) -> None:
-    """It was read by the thread that writes: 2 s for each."""
+    """The thread that writes used to parse it: 2 s for each."""
     others = b",".join(b'"k%d":%d' % (n, n) for n in range(130))
     bad = b"[%s]" % b",".join([b'{"customer_id":7,"purchase_date":1,%s}' % others] * 9_900)
     assert 10 * MB < len(bad) < 16 * MB

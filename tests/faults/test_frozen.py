@@ -1,6 +1,6 @@
-"""All processes stand still for a while and go on: a suspended machine, a paused container, Ctrl-Z and fg.
+"""All processes stop for a while and continue: a suspended machine, a paused container, Ctrl-Z and fg.
 
-Nobody who lives is killed, the private Redis included, and what was accepted is counted once.
+No live process is killed, the private Redis included. Accepted invoices are counted once.
 """
 
 import os
@@ -30,7 +30,7 @@ def tally(tmp_path: Path) -> Iterator[Tally]:
 
 @contextmanager
 def standing_still(processes: list[psutil.Process]) -> Iterator[None]:
-    """Stop the processes, and have them go on at the end, in that order."""
+    """Stop the processes; at the end let them continue, in that order."""
     for process in reversed(processes):
         process.send_signal(signal.SIGSTOP)
     try:
@@ -47,7 +47,7 @@ def _everyone(tally: Tally) -> list[psutil.Process]:
 
 def _is_unharmed(tally: Tally, before: dict[str, int], load: Load) -> None:
     load.goes_on(100)
-    time.sleep(3)  # what is to be killed for the time that it stood still is killed by now
+    time.sleep(3)  # any process that is wrongly taken for hung is killed by now
     assert tally.pids() == before
     assert "actor_hangs" not in tally.said()
     assert "actor_ended" not in tally.said()

@@ -1,4 +1,4 @@
-"""What a program inherits from whoever starts it: Tally works with it, or says in one line why not."""
+"""Things that a program inherits from its parent process: Tally copes, or says in one line why not."""
 
 import fcntl
 import os
@@ -20,7 +20,7 @@ from tally.actors import control
 
 ACTORS = 8
 
-# Programs that hand on what a shell can't, and then become the one that is named.
+# Programs that set up what a shell can't, and then exec the named program.
 IGNORING_SIGCHLD = (
     "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN);"
     "os.execv(sys.argv[1], sys.argv[1:])"
@@ -46,7 +46,7 @@ def started(
     environment: Mapping[str, str] | None = None,
     stderr: int | None = None,
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """A Tally that is started by the program `before`, and is ready."""
+    """A ready Tally that the program `before` has started."""
     file = settings(directory, data={"directory": str(directory / "data")}, redis={"embedded": "always"})
     process = subprocess.Popen(
         [*before, sys.executable, str(SUPERVISOR), "run", "--config", str(file)],
@@ -64,7 +64,7 @@ def started(
 
 
 def _pids(directory: Path) -> dict[str, int]:
-    """The actors that are at work, by name."""
+    """The running actors, by name."""
     try:
         actors = control.ask(directory / "data")
     except control.NotRunning as error:
@@ -73,7 +73,7 @@ def _pids(directory: Path) -> dict[str, int]:
 
 
 def _works_and_stops(directory: Path, process: "subprocess.Popen[bytes]") -> None:
-    """Whatever is killed is replaced, and SIGTERM ends all."""
+    """Every killed actor is replaced, and SIGTERM ends all processes."""
     for actor in ("accounts-relay", "customers-http-1", "redis"):
         _replaced(directory, actor)
     children = psutil.Process(process.pid).children(recursive=True)
@@ -83,7 +83,7 @@ def _works_and_stops(directory: Path, process: "subprocess.Popen[bytes]") -> Non
 
 
 def _replaced(directory: Path, actor: str) -> None:
-    """Kill an actor, and wait until another process has its name and all are at work."""
+    """Kill an actor, and wait until a new process has its name and all actors run."""
     killed = _pids(directory)[actor]
     os.kill(killed, signal.SIGKILL)
     eventually(lambda: _pids(directory).get(actor, killed) != killed and len(_pids(directory)) == ACTORS)
@@ -114,7 +114,7 @@ def test_it_runs_whatever_it_inherits(tmp_path: Path, before: list[str]) -> None
 
 
 def test_it_runs_with_a_log_that_nobody_reads_any_more(tmp_path: Path) -> None:
-    """A terminal after Ctrl-S, or a collector that hangs: the log is full, and stays so."""
+    """A terminal after Ctrl-S, or a hanging log collector: the log is full, and stays full."""
     reader, writer = os.pipe()
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
     try:
@@ -128,7 +128,7 @@ def test_it_runs_with_a_log_that_nobody_reads_any_more(tmp_path: Path) -> None:
     ) as process:
         before = _pids(tmp_path)
         for _ in range(3):
-            _replaced(tmp_path, "redis")  # everyone has something to say about that
+            _replaced(tmp_path, "redis")  # every actor logs something about that
         assert {name for name, pid in _pids(tmp_path).items() if before[name] != pid} == {"redis"}
         _works_and_stops(tmp_path, process)
     os.close(reader)

@@ -1,4 +1,4 @@
-"""A reader without an end keeps a database's log from being emptied: that is told, and passes with it."""
+"""A reader that never ends keeps a database's log from being emptied: Tally reports it until then."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ LITTLE = 1_000_000
 
 @contextmanager
 def pinned(database: Path) -> Iterator[None]:
-    """Somebody has begun to read, and doesn't end."""
+    """A program has begun a read transaction, and doesn't end it."""
     with closing(sqlite3.connect(database, isolation_level=None)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM sqlite_schema").fetchall()

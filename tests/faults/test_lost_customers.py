@@ -1,4 +1,4 @@
-"""customers.db is put back from a backup, or is gone: the stream is its second copy."""
+"""customers.db is restored from a backup, or is gone: the stream is its second copy."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from support.tally import Tally, prepared, running
 from support.waiting import eventually
 from tally.store.stream import EventStream, connect
 
-BATCH, BATCHES = 2000, range(1, 25)  # invoices in each
+BATCH, BATCHES = 2000, range(1, 25)  # invoices in each batch
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def _notes(tally: Tally) -> str:
 
 
 def _record_some(tally: Tally, load: Load) -> None:
-    """Events of every kind: creations, deletions, a customer that goes with its invoices."""
+    """Events of every kind: creations, deletions, and a customer deleted with its invoices."""
     with load:
         load.goes_on(100)
     tally.customers.delete(f"/invoices/{load.invoices[-1].id}")
@@ -184,7 +184,7 @@ def test_when_the_stream_has_nothing_of_it_any_more_no_number_is_given_again(
 
 @pytest.mark.parametrize("trimmed", [False, True])
 def test_without_its_customers_db_it_does_not_start(tally: Tally, trimmed: bool) -> None:
-    """The new customer was number 1 again, and its invoice counted for account 1's old customer."""
+    """Once, the new customer got number 1 again, and its invoice counted for the old one's account 1."""
     _record_some(tally, Load(tally))
     if trimmed:
         assert EventStream(connect(tally.settings["redis"]["url"]), "event-stream").trim(0)
@@ -321,7 +321,7 @@ def test_a_batch_is_made_again_wholly_or_not_at_all_and_a_repetition_is_answered
 
 
 def test_an_import_of_which_a_part_was_lost_is_completed_when_it_is_sent_again(tally: Tally) -> None:
-    """What its events tell of its key is told of each part alone."""
+    """The events repeat the import's key, for each part separately."""
     account = tally.accounts.post("/accounts", {"name": "A", "owned_by": "tests"})["id"]
     path = f"/imports?account_id={account}&customer=customer&date=purchase_date&amount=amount"
     file = b"customer,purchase_date,amount\nAda,2019-01-06,1\nBo,2019-01-06,2\n"

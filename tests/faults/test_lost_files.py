@@ -1,4 +1,4 @@
-"""A database's file is removed or replaced while Tally runs: nothing is written into nowhere."""
+"""A database's file is removed or replaced while Tally runs: Tally writes nothing into a deleted file."""
 
 import os
 import shutil
@@ -45,7 +45,7 @@ def _record(tally: Tally, service: str) -> int:
 def test_a_lost_database_is_noticed_and_nothing_is_begun_in_its_place(
     tmp_path: Path, service: str, losing: str
 ) -> None:
-    """201 went on into nothing, with status ok; one killed process made an empty file in its place."""
+    """Once, 201s went into a deleted file with status ok, and a killed process made a new empty one."""
     data = tmp_path / "data"
     file = data / f"{service}.db"
     with running(tmp_path) as tally:
@@ -81,7 +81,7 @@ def test_a_lost_database_is_noticed_and_nothing_is_begun_in_its_place(
 def test_a_backup_that_is_put_in_the_place_of_a_removed_file_is_not_mixed_with_its_log(
     tmp_path: Path,
 ) -> None:
-    """The log of the removed file was read over the backup, which was corrupt then, with status ok."""
+    """Once, SQLite read the removed file's log over the backup and corrupted it, with status ok."""
     file = tmp_path / "data" / "customers.db"
     invoice = {"customer_id": "1", "purchase_date": "2019-01-06", "purchase_price_cents": 1}
     with running(tmp_path) as tally:

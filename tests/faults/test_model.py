@@ -1,8 +1,8 @@
-"""Any history, any faults, with time in it: what was accepted counts once, or `status` says what to do.
+"""Random histories with faults and time: accepted changes count once, or `status` says what to do.
 
-`TALLY_TEST_HISTORIES` says how many are run, 1,000 by default, and 100 of a primary and its standby, and
-`TALLY_TEST_FIRST_HISTORY` which is the first: each has a number, is the same each time it is run, and tells
-it when it fails. So a soak is
+`TALLY_TEST_HISTORIES` sets how many run: by default 1,000, and 100 of a primary and its standby.
+`TALLY_TEST_FIRST_HISTORY` sets the first one's number. A number always gives the same history, and a
+failure prints it. So a soak is
 
     TALLY_TEST_HISTORIES=1000000 python -m pytest -n 2 tests/faults/test_model.py
 """
@@ -25,7 +25,7 @@ HISTORIES = int(os.environ.get("TALLY_TEST_HISTORIES", "1000"))
 OF_PAIRS = int(os.environ.get("TALLY_TEST_HISTORIES", "100"))
 FIRST = int(os.environ.get("TALLY_TEST_FIRST_HISTORY", "0"))
 AT_ONCE = 50
-_IN_MEMORY = Path("/dev/shm")  # noqa: S108 -- where no commit waits for a disk, if there is such a place
+_IN_MEMORY = Path("/dev/shm")  # noqa: S108 -- here no commit waits for a disk, if the machine has this folder
 
 
 def _run(seed: int, steps: list[Step], runs: Run = run) -> None:
@@ -47,7 +47,7 @@ def _fails_as(seed: int, kind: type[BaseException], runs: Run) -> Callable[[list
 
 @pytest.fixture(autouse=True)
 def alone() -> Iterator[None]:
-    """No other process has these files open: SQLite need not lock them, nor share its index of a log.
+    """No other process has these files open, so SQLite needs no locks between processes and no shared index.
 
     Between the connections of this process it locks as always.
     """
@@ -59,7 +59,7 @@ def alone() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    """What Tally logs in a thousand histories is nobody's concern."""
+    """Discard what Tally logs in a thousand histories."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     yield
     structlog.reset_defaults()

@@ -1,6 +1,6 @@
-"""A database that can't know whether it is the newest goes on under another name.
+"""A database that can't know whether it is the newest gets a new name.
 
-So that no name and no number means two things.
+So no name and no number ever means two things.
 """
 
 import csv
@@ -34,7 +34,7 @@ def _customers_db(tally: Tally) -> Path:
 
 
 def _ids(tally: Tally) -> list[int]:
-    """Of all invoices."""
+    """The ids of all invoices."""
     with closing(sqlite3.connect(_customers_db(tally))) as database:
         return [id for (id,) in database.execute("SELECT id FROM invoice ORDER BY id")]
 
@@ -49,7 +49,7 @@ def _sources(client: redis.Redis) -> set[str]:
 
 
 def _all_is_well(tally: Tally, load: Load) -> None:
-    """All that was accepted is there, and counts once; and so it is with what comes."""
+    """All accepted changes are there and count once, and new ones do too."""
     agree(tally)
     with load:
         load.goes_on(50)
@@ -90,7 +90,7 @@ def test_a_backup_that_is_written_to_while_redis_is_away_gives_other_numbers(
 def test_when_redis_and_the_newest_events_are_lost_new_ones_are_not_taken_for_them(
     tally: Tally, server: RedisProcess, tmp_path: Path
 ) -> None:
-    """The new events had the lost ones' names, which accounts.db had applied: they did not count."""
+    """The new events had the names of lost ones that accounts.db had applied: they did not count."""
     load, copy = Load(tally), tmp_path / "copy.db"
     with load:
         load.goes_on(50)
@@ -112,7 +112,7 @@ def test_when_redis_and_the_newest_events_are_lost_new_ones_are_not_taken_for_th
 def test_what_only_a_lost_name_told_is_named_and_left_out_when_told_to(
     tally: Tally, server: RedisProcess, tmp_path: Path
 ) -> None:
-    """A copy from before that name, and a Redis that lost all at once: only accounts.db has its effect."""
+    """customers.db is an older copy without that name, Redis lost all: only accounts.db has the effect."""
     load, copy = Load(tally), tmp_path / "copy.db"
     with load:
         load.goes_on(50)
@@ -195,7 +195,7 @@ def test_a_backup_from_before_another_name_takes_over_both(
 def test_a_copy_that_has_gone_its_own_way_keeps_both(
     tally: Tally, server: RedisProcess, tmp_path: Path, times: int
 ) -> None:
-    """The remedy took off the stream what had come after the copy."""
+    """The remedy used to delete newer entries than the copy from the stream."""
     load, copy = Load(tally), tmp_path / "copy.db"
     with load:
         load.goes_on(100)
@@ -245,7 +245,7 @@ def test_killed_while_it_takes_back_or_parts_ways_it_comes_to_the_same(
 
 
 def _put_back_older_accounts(tally: Tally, load: Load) -> list[str]:
-    """Stop Tally, and put an accounts.db back; answer the accounts that were opened since its copy."""
+    """Stop Tally and put an older accounts.db back; return the accounts opened since that copy."""
     copy = tally.directory / "copy.db"
     copied_while_in_use(accounts_db(tally), copy)
     with load:
@@ -292,7 +292,7 @@ def test_accounts_that_two_copies_have_opened_are_all_there(tally: Tally) -> Non
 def test_a_repeated_request_is_answered_with_the_number_that_counts(
     tally: Tally, server: RedisProcess
 ) -> None:
-    """Its row was renumbered, as the stream had another under its number."""
+    """Its row was renumbered, as the stream had another row with that number."""
     account = _open_account(tally, "a")
     customer = tally.customers.post("/customers", {"name": "c", "account_id": account})["id"]
     eventually(tally.settled, 30)

@@ -1,4 +1,4 @@
-"""Nodes on hosts of their own, with lines to Redis that are cut both ways and one way."""
+"""Nodes on separate hosts; their lines to Redis are cut both ways and one way."""
 
 import sys
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ PORT = 6379
 
 
 class Node:
-    """A node on a host, and what it has accepted."""
+    """A node on a host, and the changes that it has accepted."""
 
     def __init__(self, host: Host, directory: Path, number: int) -> None:
         self.host = host
@@ -30,7 +30,7 @@ class Node:
         self._running = ExitStack()
 
     def start(self) -> None:
-        """Start it, again if it has ended, and wait until all is ready."""
+        """Start the node, also after it has ended, and wait until all is ready."""
         command: list[str | Path] = [
             sys.executable,
             ROOT / "supervisor.py",
@@ -44,25 +44,25 @@ class Node:
         assert process.poll() is None, output.read_text()
 
     def kill(self) -> None:
-        """Kill all of it."""
+        """Kill all its processes."""
         self._running.close()
 
     def sell(self, cents: int) -> None:
-        """Record an invoice of its customer's."""
+        """Record an invoice of this node's customer."""
         invoice = {"customer_id": self.customer, "purchase_date": "2019-01-06", "purchase_price_cents": cents}
         self.customers.post("/invoices", invoice)
 
     def shows(self) -> dict[str, int]:
-        """What each customer has spent, as it is shown here."""
+        """The revenue of each customer, as this node shows it."""
         every = self.accounts.get("/accounts")
         return {one["customer_id"]: one["total_revenue_cents"] for each in every for one in each["customers"]}
 
     def has_lost_redis(self) -> bool:
-        """Whether it says so."""
+        """Whether the node reports that it can't reach Redis."""
         return self.accounts.get("/status")["redis"]["reachable"] is False
 
     def is_well(self) -> bool:
-        """Whether it has nothing to complain of."""
+        """Whether the node reports no trouble."""
         return all(client.get("/status")["status"] == "ok" for client in (self.customers, self.accounts))
 
 
@@ -116,7 +116,7 @@ def test_a_node_that_is_cut_off_goes_on_and_all_agree_again_once_the_line_is_bac
         (other,) = {*nodes} - {cut}
         eventually(partial(_shows_its_own, other, spent))
         if cut is second:
-            cut.kill()  # with what it has not published
+            cut.kill()  # with the events that it has not published
             cut.host.mend()
             cut.start()
         cut.host.mend()

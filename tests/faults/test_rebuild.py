@@ -1,4 +1,4 @@
-"""`rebuild accounts` under load, killed at any point, and after customers.db was put back from a backup."""
+"""`rebuild accounts` under load, killed at any point, and after customers.db was restored from a backup."""
 
 import signal
 import sqlite3
@@ -46,7 +46,7 @@ def _rebuild(tally: Tally, *options: str) -> None:
 
 @contextmanager
 def _rebuilding(tally: Tally) -> Iterator["subprocess.Popen[bytes]"]:
-    """The command at work; killed at the end."""
+    """The running command; it is killed at the end."""
     process = subprocess.Popen(
         [sys.executable, str(SUPERVISOR), "rebuild", "accounts", "--yes", *_config(tally)],
         stdout=subprocess.PIPE,
@@ -69,7 +69,7 @@ def _trim(tally: Tally) -> None:
 
 
 class Watcher:
-    """Looks at an account all the time: what it shows may only grow while invoices are posted."""
+    """Polls an account: its revenue may only grow while invoices are posted."""
 
     def __init__(self, tally: Tally, load: Load) -> None:
         self._tally = tally
@@ -148,7 +148,7 @@ def test_killed_at_any_point_it_has_changed_nothing_or_all(tally: Tally, base: s
     assert right == recorded(tally)
     spoil(tally)
     wrong = shown(tally)
-    with held(accounts_db(tally), "IMMEDIATE"):  # so it can't change over before it is killed
+    with held(accounts_db(tally), "IMMEDIATE"):  # so the command can't swap the files before it is killed
         for point in (_begun, _read_some, _read_all):
             with _rebuilding(tally):
                 eventually(partial(point, tally))

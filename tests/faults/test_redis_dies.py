@@ -1,4 +1,4 @@
-"""Redis is killed, or away: every write is accepted, and published in order when it is back."""
+"""Redis is killed or unreachable: Tally accepts every write, and publishes in order when Redis is back."""
 
 import statistics
 import time
@@ -11,7 +11,7 @@ from support.troubles import troubles
 from support.waiting import eventually
 
 AWAY_SECONDS = 5.0
-ANSWER_SECONDS = 3.0  # on a machine at work: far less than the five that a command to Redis may take
+ANSWER_SECONDS = 3.0  # on a busy machine: far less than the five seconds that a command to Redis may take
 WAITING_FOR_REDIS = {
     "customers-relay",
     "accounts-relay",
@@ -70,7 +70,7 @@ def test_while_redis_is_away_both_services_and_the_supervisor_say_so_at_once(
         eventually(lambda: set(troubles(on_server)) == WAITING_FOR_REDIS)
         assert all("connect" in trouble.lower() for trouble in troubles(on_server).values())
         assert on_server.customers.get("/status")["outbox_depth"] > 0
-        eventually(lambda: len(_reasons(on_server)) == 1)  # told once, not by each who waits for it
+        eventually(lambda: len(_reasons(on_server)) == 1)  # not once for each actor
 
         server.start()
     load.exact()

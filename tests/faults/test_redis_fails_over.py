@@ -1,4 +1,4 @@
-"""Redis with stand-ins: whoever takes the place of the one that had the stream is found; all counts once."""
+"""Redis with replicas: Tally finds the server that takes over the stream, and all counts once."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def test_with_sentinels_whoever_becomes_the_primary_is_found(tmp_path: Path) -> 
         for _ in range(2):
             former = redis.primary()
             _killed_under_load(former, redis, tally, load)
-            former.start()  # the sentinels make a replica of it
+            former.start()  # the sentinels make it a replica
             eventually(redis.is_whole, SECONDS)
         assert tally.pids() == before
         found = command("check", "--config", tally.directory / "tally.toml")
@@ -46,7 +46,7 @@ def test_in_a_cluster_whoever_has_the_slot_is_found(tmp_path: Path) -> None:
 
 
 def _killed_under_load(former: RedisProcess, redis: Sentinels | Cluster, tally: Tally, load: Load) -> None:
-    """Kill whoever has the stream; all that was accepted before, meanwhile and after counts once."""
+    """Kill the stream's primary; all accepted before, meanwhile and after counts once."""
     with load:
         load.goes_on(100)
         former.kill()
@@ -54,4 +54,4 @@ def _killed_under_load(former: RedisProcess, redis: Sentinels | Cluster, tally: 
         redis.fails_over(former)
         load.goes_on(100)
     eventually(lambda: not troubles(tally), 30)
-    load.exact(once=False)  # what the replica lacked was published again
+    load.exact(once=False)  # events that the replica lacked were published again

@@ -1,4 +1,4 @@
-"""Redis loses what it had: it is published again from the outbox, and counted once."""
+"""Redis loses data: Tally publishes it again from the outbox, and counts it once."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -35,14 +35,14 @@ LOSSES: dict[str, Loss] = {
 
 
 class Shared(NamedTuple):
-    """A Tally that goes on through several losses of a kind on one engine, and what was posted to it."""
+    """A Tally that goes on through several losses of a kind on one engine, and its loads."""
 
     tally: Tally
     client: redis.Redis
     loads: list[Load]
 
     def load(self) -> Load:
-        """One more, on a stream that has each event once."""
+        """Another load, on a stream that has each event once."""
         eventually(self.tally.settled)
         self.client.flushall()
         if self.loads:
@@ -51,17 +51,17 @@ class Shared(NamedTuple):
         return self.loads[-1]
 
     def exact(self, loss: Loss) -> None:
-        """All counts once; where Redis forgot how far it had got, it is given all of it again."""
+        """All counts once. If Redis forgot its position, it gets all events again."""
         self.loads[-1].exact(once=loss is not LOSSES["DEL published"], others=self.loads[:-1])
 
     def published_all(self) -> bool:
-        """Whether Redis has every event, and says so itself."""
+        """Whether Redis has every event, and reports so itself."""
         return _published_all(self.client, self.loads)
 
 
 @pytest.fixture(scope="module", params=[*LOSSES.values()], ids=[*LOSSES])
 def loss(request: pytest.FixtureRequest) -> Loss:
-    """How Redis loses something."""
+    """A way in which Redis loses data."""
     lost: Loss = request.param
     return lost
 
@@ -135,7 +135,7 @@ def test_a_redis_that_comes_back_with_an_older_file_is_given_the_rest_again(
 
     server.kill()
     server.put_back(tmp_path / "older")
-    server.start()  # and nobody writes
+    server.start()  # without any new write
     eventually(lambda: _published_all(server.client, [load]), AGAIN_SECONDS)
     load.exact()
 

@@ -1,4 +1,4 @@
-"""Another server becomes the primary: Tally finds it, though the old one keeps its connections open."""
+"""Another server becomes the primary: Tally finds it, even if the old one keeps its connections open."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ from support.waiting import eventually
 
 @pytest.fixture
 def other(tmp_path: Path, server: RedisProcess) -> Iterator[RedisProcess]:
-    """A replica of `server` that is up to date."""
+    """An up-to-date replica of `server`."""
     other = RedisProcess(tmp_path / "other")
     other.start("--replicaof", f"127.0.0.1 {server.port}")
     try:
@@ -41,7 +41,7 @@ def test_a_primary_that_is_demoted_is_let_go_of(
             with load:
                 load.goes_on(100)
                 _fail_over(primary, replica)
-                eventually(lambda: len(troubled(tally, "read only replica")) >= 4)  # not who is idle
+                eventually(lambda: len(troubled(tally, "read only replica")) >= 4)  # idle actors see none
                 proxy.lead_to(primary.port)
                 load.goes_on(100)
             eventually(lambda: not troubles(tally))
@@ -51,8 +51,8 @@ def test_a_primary_that_is_demoted_is_let_go_of(
 
 
 def _fail_over(primary: RedisProcess, replica: RedisProcess) -> None:
-    """Let one server take the place of another, without losing anything."""
-    replica.client.config_set("min-replicas-to-write", 2)  # it takes no write any more
+    """Let the replica take over, without losing anything."""
+    replica.client.config_set("min-replicas-to-write", 2)  # now the primary takes no more writes
     offset = _replication(replica)["master_repl_offset"]
     eventually(lambda: _replication(primary)["slave_repl_offset"] >= offset)
     primary.client.replicaof("NO", "ONE")

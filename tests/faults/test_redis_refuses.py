@@ -1,4 +1,4 @@
-"""Redis answers, but refuses: Tally waits, says why, and goes on by itself once it may."""
+"""Redis answers with a refusal: Tally waits, says why, and continues when Redis allows it."""
 
 import re
 import time
@@ -19,16 +19,16 @@ from support.tally import Tally, running
 from support.troubles import troubled, troubles
 from support.waiting import eventually
 
-MOST_TRIES_A_SECOND = 30  # of five actors, backing off to one second
-MOST_COMMANDS_A_SECOND = 160  # of which a try takes several, those within scripts counted
+MOST_TRIES_A_SECOND = 30  # of five actors, which back off to one second
+MOST_COMMANDS_A_SECOND = 160  # a try takes several commands, with those in scripts
 MOST_LINES = 10
-SETTLING_SECONDS = 1.0  # the first tries follow each other closely
+SETTLING_SECONDS = 1.0  # the first tries come quickly one after another
 MEASURED_SECONDS = 3.0
 
 
 @pytest.fixture(scope="module")
 def on_engine(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
-    """A Tally on each engine, for all of these tests: after a refusal it is as it was before."""
+    """One Tally on each engine for all these tests: after a refusal it is as before."""
     with redis.Redis.from_url(engine) as client:
         client.flushall()
     with running(tmp_path_factory.mktemp("tally"), redis_url=engine) as tally:
@@ -39,13 +39,13 @@ _LOADS: dict[Path, list[Load]] = {}
 
 
 def _loads(tally: Tally) -> list[Load]:
-    """What was posted to that Tally before, and is on its stream."""
+    """The earlier loads of that Tally, which are on its stream."""
     return _LOADS.setdefault(tally.directory, [])
 
 
 @pytest.fixture
 def client(engine: str, on_engine: Tally) -> Iterator[redis.Redis]:
-    """A client of the engine, which is left as it is: a Tally is at work on it."""
+    """A client of the engine. The engine must stay as it is: a Tally uses it."""
     with redis.Redis.from_url(engine, protocol=2) as client:
         yield client
 
@@ -55,7 +55,7 @@ Refusal = Callable[[redis.Redis], AbstractContextManager[None]]
 
 @contextmanager
 def out_of_memory(client: redis.Redis) -> Iterator[None]:
-    """Room for a little more; then no command that takes memory."""
+    """Leave room for a little more; after that Redis refuses every command that takes memory."""
     memory: Any = client.info("memory")
     client.config_set("maxmemory-policy", "noeviction")
     client.config_set("maxmemory", memory["used_memory"] + 100_000)
@@ -67,7 +67,7 @@ def out_of_memory(client: redis.Redis) -> Iterator[None]:
 
 @contextmanager
 def replica_of_nobody(client: redis.Redis) -> Iterator[None]:
-    """A replica of a server that isn't there: it keeps what it has, and takes no write."""
+    """Make it a replica of a missing server: it keeps its data, and takes no write."""
     client.replicaof("127.0.0.1", str(free_port()))
     try:
         yield
@@ -77,7 +77,7 @@ def replica_of_nobody(client: redis.Redis) -> Iterator[None]:
 
 @contextmanager
 def too_few_replicas(client: redis.Redis) -> Iterator[None]:
-    """A server that wants replicas that it doesn't have."""
+    """Have the server require replicas that it doesn't have."""
     client.config_set("min-replicas-to-write", 1)
     try:
         yield
@@ -87,7 +87,7 @@ def too_few_replicas(client: redis.Redis) -> Iterator[None]:
 
 @contextmanager
 def password_wanted(client: redis.Redis) -> Iterator[None]:
-    """A password, which Tally is not told, and no connection from before it."""
+    """Set a password that Tally doesn't know, and close all older connections."""
     client.config_set("requirepass", "secret")
     client.client_kill_filter(_type="normal", skipme=True)
     try:
@@ -143,7 +143,7 @@ def test_what_redis_refuses_is_waited_out(
     on_engine: Tally, client: redis.Redis, refusal: Refusal, reason: str
 ) -> None:
     def refused() -> int:
-        errors: Any = client.info("errorstats")  # ERR: CLIENT SETINFO, which old releases don't know
+        errors: Any = client.info("errorstats")  # ERR: CLIENT SETINFO, unknown to old releases
         return sum(count["count"] for error, count in errors.items() if error != "errorstat_ERR")
 
     before, started = refused(), time.monotonic()
@@ -186,7 +186,7 @@ def test_a_redis_that_is_loading_is_waited_out(on_server: Tally, server: RedisPr
 
 
 def _waits_out(tally: Tally, refusal: Callable[[], AbstractContextManager[None]], reason: str) -> None:
-    """Under load, every write is accepted while the refusal lasts, and its reason can be read."""
+    """Under load, every write is accepted while the refusal lasts, and Tally reports the reason."""
     before, others, said = tally.pids(), _loads(tally), len(tally.said())
     load = Load(tally, clients=2, spread=3)
     others.append(load)

@@ -1,4 +1,4 @@
-"""The network to Redis stalls, loses or cuts: nothing is published twice, nothing stays pending."""
+"""The network to Redis stalls, loses bytes or cuts: nothing is published twice or stays pending."""
 
 import signal
 import socket
@@ -18,8 +18,8 @@ from support.troubles import troubled, troubles
 from support.waiting import eventually
 from tally.recovery import first_start
 
-LONGER_THAN_A_COMMAND_MAY_TAKE = 6.0  # seconds; a command is given up after five
-WITHOUT_WAITING = 3.0  # seconds, on a machine at work
+LONGER_THAN_A_COMMAND_MAY_TAKE = 6.0  # seconds; Tally gives up a command after five
+WITHOUT_WAITING = 3.0  # seconds, on a busy machine
 CONSUMERS = {"consumers": {"claim_idle_ms": 2000}}
 SHORTEST_HEARTBEAT = {"supervisor": {"heartbeat_timeout": 2}}
 SEVERAL_HEARTBEATS = 8.0  # seconds
@@ -33,7 +33,7 @@ def proxy(server: RedisProcess) -> Iterator[Proxy]:
 
 @pytest.fixture
 def through(tmp_path: Path, proxy: Proxy) -> Iterator[Tally]:
-    """A running Tally that reaches the server through the proxy; no fault may end its actors."""
+    """A running Tally that reaches the server through the proxy. No fault may end its actors."""
     with running(tmp_path, redis_url=proxy.url, **CONSUMERS) as tally:
         before = tally.pids()
         yield tally
@@ -74,7 +74,7 @@ def test_a_network_that_swallows_everything_for_a_while(through: Tally, proxy: P
         load.goes_on(300)
         proxy.swallow()
         _post_for(load, 1)
-        proxy.go_on()  # what was open stays deaf: only giving up its commands helps
+        proxy.go_on()  # open connections stay deaf: Tally has to give up their commands
         eventually(lambda: "TimeoutError" in through.said())
         load.goes_on(300)
     load.exact()
@@ -145,7 +145,7 @@ def test_nor_is_who_gets_each_answer_late(tmp_path: Path, proxy: Proxy) -> None:
             over = time.monotonic() + SEVERAL_HEARTBEATS
             while time.monotonic() < over:
                 proxy.stall()
-                time.sleep(1.9)  # shorter than the heartbeat, but not with what was waited before
+                time.sleep(1.9)  # shorter than the heartbeat, but longer with the wait before it
                 proxy.go_on()
                 time.sleep(0.02)
         load.exact()
@@ -155,7 +155,7 @@ def test_nor_is_who_gets_each_answer_late(tmp_path: Path, proxy: Proxy) -> None:
 def test_nor_is_who_gets_no_connection(tmp_path: Path) -> None:
     with full_up() as port:
         url = f"redis://127.0.0.1:{port}/0"
-        first_start.make(tmp_path / "data")  # else it would wait for Redis before it takes requests
+        first_start.make(tmp_path / "data")  # else Tally would wait for Redis before it takes requests
         with running(tmp_path, redis_url=url, **SHORTEST_HEARTBEAT) as tally:
             before = tally.pids()
             time.sleep(SEVERAL_HEARTBEATS)
@@ -166,7 +166,7 @@ def test_nor_is_who_gets_no_connection(tmp_path: Path) -> None:
 
 @contextmanager
 def full_up() -> Iterator[int]:
-    """A port whose server takes in no connection more: who connects waits, and hears nothing."""
+    """A port whose server accepts no more connections: clients wait and get no answer."""
     with socket.create_server(("127.0.0.1", free_port()), backlog=0) as listener, ExitStack() as callers:
         for _ in range(4):
             caller = callers.enter_context(socket.socket())

@@ -1,4 +1,4 @@
-"""A database that comes from an earlier copy, or is gone: what was committed is found again."""
+"""A database is restored from an earlier copy, or is gone: Tally finds all committed changes again."""
 
 import json
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def _accounts(tally: Tally) -> list[Any]:
 
 
 def _copy(tally: Tally, database: Path, copy: Path, by: Callable[[Path, Path], None]) -> None:
-    """Copy the database under load; a copy with its log is of one that has been stopped."""
+    """Copy the database under load. A copy with its log is made of a stopped Tally."""
     if by is copied_with_its_log:
         assert tally.stop() == 0
         by(database, copy)

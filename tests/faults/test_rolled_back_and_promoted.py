@@ -1,4 +1,4 @@
-"""What the old primary's accounts.db had applied before Redis lost it, and the promoted standby lacks."""
+"""The old primary's accounts.db has applied events that Redis lost and the promoted standby lacks."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -23,7 +23,7 @@ def lost(tmp_path: Path, server: RedisProcess) -> Iterator[tuple[Tally, Tally, s
     """The old primary, the new one, and an invoice of the old one that Redis has lost, with a change."""
     with pair(tmp_path, server.url) as (first, second):
         standing = freeze(second)
-        server.client.client_kill_filter(_type="normal", skipme=True)  # nothing is on its way to it
+        server.client.client_kill_filter(_type="normal", skipme=True)  # nothing is on its way to the standby
         server.copy(tmp_path / "before")
         invoice = first.customers.post("/invoices", INVOICE, headers=KEY)["id"]
         assert first.customers.request("PATCH", "/invoices/1", {"purchase_price_cents": 300}).status == 200
@@ -43,7 +43,7 @@ def _agree(first: Tally, second: Tally, expected: dict[str, int]) -> None:
     for tally in (second, first):
         eventually(partial(_has, tally, expected), 30)
         eventually(tally.settled, 30)
-    there = {**expected, sell(second.customers, "1", 4): 4}  # whoever shows that has applied what came before
+    there = {**expected, sell(second.customers, "1", 4): 4}  # who shows this has applied all earlier events
     for tally in (first, second):
         eventually(partial(_has, tally, there), 30)
         eventually(partial(shows, tally, sum(there.values())), 30)

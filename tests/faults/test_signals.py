@@ -1,4 +1,4 @@
-"""Processes that are stopped and go on, and the supervisor's own signals, while invoices are posted."""
+"""Stopped and continued processes, and the supervisor's own signals, while invoices are posted."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ STAYS = "redis"
 
 @pytest.fixture
 def watchful(tmp_path: Path) -> Iterator[Tally]:
-    """A Tally that replaces what hangs after two seconds, and takes over pending entries after one."""
+    """A Tally that replaces hanging actors after two seconds, and takes over pending entries after one."""
     with running(
         tmp_path,
         supervisor={"heartbeat_timeout": 2},
@@ -60,17 +60,17 @@ def test_an_http_process_whose_writing_thread_hangs_is_replaced(watchful: Tally)
     with ThreadPoolExecutor(1) as threads:
         with stopped_thread(writer):
             posted = threads.submit(watchful.accounts.request, "POST", "/accounts", account)
-            watchful.accounts.get("/accounts?limit=1")  # all else is as it should be
+            watchful.accounts.get("/accounts?limit=1")  # everything else works as usual
             eventually(lambda: "actor_hangs" in watchful.said())
         eventually(lambda: watchful.pids().get("accounts-http-1", hangs) != hangs)
         assert isinstance(posted.exception(), urllib3.exceptions.HTTPError)
-    eventually(lambda: "_serve" in watchful.said())  # the stack of the thread that hangs
+    eventually(lambda: "_serve" in watchful.said())  # the stack of the hanging thread
     assert watchful.said().count("actor_hangs") == 1
     watchful.accounts.post("/accounts", account)
 
 
 def _worked(pid: int) -> dict[int, float]:
-    """How long each thread but the main one has been at work."""
+    """The processor time of each thread except the main one."""
     return {
         each.id: each.user_time + each.system_time for each in psutil.Process(pid).threads() if each.id != pid
     }
@@ -96,18 +96,18 @@ def test_what_was_stopped_and_goes_on_counts_nothing_twice(tmp_path: Path, actor
                         actor == "customers-relay" or load.shown() > shown
                     )
 
-                # They can't when it was stopped in the middle of a transaction, and then say so.
+                # If it was stopped in the middle of a transaction, they can't write, and log that.
                 eventually(lambda: others_work() or _locked_out(tally) > troubles)  # noqa: B023
                 os.kill(stopped, signal.SIGCONT)
                 load.goes_on()
             assert tally.pids() == before
         load.is_counted_once()
-        assert set(load.faults()) <= {("unanswered", False)}  # by the one that was stopped; tried again
+        assert set(load.faults()) <= {("unanswered", False)}  # by the stopped process; the load tried again
         assert {each.status for each in load.tries()} <= {201, 503, None}
 
 
 def _locked_out(tally: Tally) -> int:
-    """How often somebody had to give up waiting for another's transaction."""
+    """How often an actor had to give up waiting for another's transaction."""
     return tally.said().count("database is locked")
 
 
@@ -178,13 +178,13 @@ def test_sighup_twice_renews_one_after_another(tmp_path: Path) -> None:
 
 
 def _renewed(tally: Tally, before: dict[str, int]) -> bool:
-    """Whether every actor has another process, but for Redis, which has the one it had."""
+    """Whether every actor has a new process, except Redis, which keeps its old one."""
     now = tally.pids()
     return set(now) == set(before) and all((now[name] == before[name]) == (name == STAYS) for name in before)
 
 
 def _is_quiet(tally: Tally) -> bool:
-    """Whether every actor runs, and nothing is left to renew: all have begun to answer."""
+    """Whether every actor runs and no restart is left to do."""
     from tally.actors import control
 
     states = {actor.state for actor in control.ask(tally.directory / "data")}

@@ -1,4 +1,4 @@
-"""Somebody sweeps files of the data directory away, or the directory itself, while Tally runs."""
+"""A program deletes files of the data directory, or the directory itself, while Tally runs."""
 
 import os
 import shutil
@@ -52,7 +52,7 @@ def test_who_stops_leaves_the_socket_of_another_that_is_in_its_place(tally: Tall
 def test_no_private_redis_is_started_in_another_data_directory_that_is_in_the_place(
     tally: Tally, tmp_path: Path
 ) -> None:
-    """It gave the other one's Redis its own password, and wrote to its files."""
+    """Once, Tally set its password in the other Tally's Redis, and wrote to its files."""
     tally.accounts.post("/accounts", {"name": "a", "owned_by": "u"})
     data, moved = tally.directory / "data", tmp_path / "moved"
     data.rename(moved)

@@ -34,7 +34,7 @@ SECTION = re.search(
 )
 assert SECTION
 PORTS = {"customers": CustomersSettings().port, "accounts": AccountsSettings().port}
-FILES = {  # by name and machines, as the line before each says
+FILES = {  # by name and machines, as the line before each block says
     (name, machines): text
     for name, machines, text in re.findall(
         r"^`/etc/\w+/([\w.]+)` on machines? (\d(?: and \d)?)[^\n]*\n\n```\w*\n(.*?)^```$",
@@ -42,7 +42,7 @@ FILES = {  # by name and machines, as the line before each says
         re.MULTILINE | re.DOTALL,
     )
 }
-COMMANDS = re.findall(  # by the number of the machine, in their order
+COMMANDS = re.findall(  # each with its machine's number, in the page's order
     r"^\*\*\d\. [^\n]*\*\*, on machine (\d).*?^```sh\n(.*?)^```$", SECTION[1], re.MULTILINE | re.DOTALL
 )
 
@@ -60,12 +60,12 @@ class TallyOfPage(TallyAt):
         super().__init__(host, directory, settings)
 
     def written(self) -> Path:
-        """The file, as it is on the page but for addresses and directories."""
+        """The file as on the page, except for addresses and directories."""
         return self.file
 
 
 class Machine:
-    """One of the three, and all of its processes."""
+    """One of the three machines, and all its processes."""
 
     def __init__(self, number: int, around: list[Host], directory: Path) -> None:
         self.number, self.host, self.directory = number, around[number - 1], directory
@@ -89,7 +89,7 @@ class Machine:
         return self.here(FILES[name, machines])
 
     def here(self, text: str) -> str:
-        """What the page says, with this machine's directories and everybody's addresses."""
+        """The page's text, with this machine's directories and everybody's addresses."""
         for number, host in enumerate(self._around, 1):
             text = text.replace(f"10.0.0.{number}", host.address)
         for directory in ("redis", "tally"):
@@ -104,7 +104,7 @@ class Machine:
             self.runs(name, [server, self.directory / f"{name}.conf", *how])
 
     def starts_proxy(self) -> None:
-        """Start HAProxy on the page's file."""
+        """Start HAProxy with the page's file."""
         program = shutil.which("haproxy", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
         if program is None:
             unavailable("haproxy", "it is not installed; Debian's package is called haproxy")
@@ -113,11 +113,11 @@ class Machine:
         self.runs("haproxy", [program, "-db", "-f", file])
 
     def runs(self, name: str, command: list[str | Path]) -> None:
-        """Begin a process there."""
+        """Start a process on the machine."""
         self._running.append(begun_at(self.host.name, command, self.directory / f"{name}.txt"))
 
     def does(self, line: str) -> str:
-        """Do a line of the page that begins with `tally`, and answer what it says."""
+        """Run a line of the page that begins with `tally`, and return its output."""
         line, _, _ = self.here(line).partition("#")
         piped = ["--password-stdin"] if " users add " in line else []
         command = [sys.executable, ROOT / "supervisor.py", *line.split()[1:], *piped]
@@ -132,7 +132,7 @@ class Machine:
         return done.stdout
 
     def dies(self) -> None:
-        """All of its processes are killed. May be repeated."""
+        """Kill all its processes. May be repeated."""
         if self.tally and hasattr(self.tally, "process"):
             self.tally.end()
         for process in self._running:
@@ -141,14 +141,14 @@ class Machine:
         self._running.clear()
 
     def comes_back(self) -> None:
-        """All starts again, as it does with the machine."""
+        """Start everything again, as at boot."""
         self.starts_redis()
         if self.tally:
             self.tally.start()
 
 
 class Front(NamedTuple):
-    """What clients reach on machine 3."""
+    """The addresses on machine 3 that clients use."""
 
     customers: Client
     accounts: Client
@@ -162,11 +162,11 @@ class Three(NamedTuple):
 
     @property
     def tallies(self) -> list[TallyAt]:
-        """Those of machine 1 and 2."""
+        """The Tallys of machines 1 and 2."""
         return [machine.tally for machine in self.machines if machine.tally]
 
     def agree(self, work: Working) -> None:
-        """All that was answered is there once: through the proxy, and at both machines."""
+        """All answered invoices are there once: through the proxy, and at both machines."""
         first, second = self.tallies
         eventually(lambda: recorded_all(first) == recorded_all(second), 60)
         for tally in self.tallies:
@@ -192,7 +192,7 @@ def three(tmp_path: Path) -> Iterator[Three]:
     """The three machines, after all steps of the page."""
     with _three_hosts(tmp_path) as machines:
         first, second, third = machines
-        third.starts_proxy()  # first, as it may have to be skipped
+        third.starts_proxy()  # first, as the test may have to be skipped
         for machine in machines:
             machine.starts_redis()
         eventually(partial(_has_quorum, third), 60)
@@ -221,7 +221,7 @@ def three(tmp_path: Path) -> Iterator[Three]:
 
 
 def _has_quorum(machine: Machine) -> bool:
-    """What the page has `redis-cli … sentinel ckquorum main` say."""
+    """Whether the page's `redis-cli … sentinel ckquorum main` reports a quorum."""
     address = machine.host.address
     with at(machine.host.name), redis.Redis(address, 26379, protocol=2, socket_timeout=5) as sentinel:
         try:
@@ -231,7 +231,7 @@ def _has_quorum(machine: Machine) -> bool:
 
 
 def _take_over_copy(first: Machine, second: Machine) -> None:
-    """What scp, install, mv and chown do."""
+    """Do the same as scp, install, mv and chown."""
     ours, theirs = first.directory / "tally", second.directory / "tally"
     shutil.copytree(ours / "copy", theirs / "copy")
     shutil.copy(ours / "signing.key", theirs / "signing.key")
@@ -243,7 +243,7 @@ def _are_primary(tally: Tally) -> bool:
 
 
 def _go_on(work: Working) -> None:
-    """Some more invoices are answered."""
+    """Wait until some more invoices are answered."""
     answered = len(work.answered)
     eventually(lambda: len(work.answered) > answered + 20, 90)
 
@@ -280,7 +280,7 @@ def _first_customer(front: Front) -> str:
     """Record a customer with an invoice in a new account."""
     account = front.accounts.post("/accounts", ACCOUNT)["id"]
     new = {"name": "c", "account_id": account}
-    customer: str = eventually(lambda: front.customers.post("/customers", new))["id"]  # once that is known
+    customer: str = eventually(lambda: front.customers.post("/customers", new))["id"]  # waits for the account
     assert sell(front.customers, customer, 100) == "1"
     return customer
 
@@ -297,7 +297,7 @@ if IS_SOAK:
         customer = _first_customer(front)
         with Working([front], customer, random.randrange(2**32)) as work:
             _go_on(work)
-            one.host.cut()  # and goes on with its own Redis, for a while
+            one.host.cut()  # it continues with its own Redis, for a while
             eventually(partial(_are_primary, second), 90)
             _go_on(work)
             eventually(lambda: not (is_primary(first.customers) or is_primary(first.accounts)), 60)

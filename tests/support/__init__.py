@@ -1,10 +1,10 @@
-"""What the tests share: engines, a running Tally, and waiting for conditions."""
+"""Helpers that the tests share: engines, a running Tally, and waiting for conditions."""
 
 from pathlib import Path
 
 import pytest
 
-# So that an assertion that fails in here shows its figures, as one in a test does.
+# So a failed assertion in these modules shows its values, as in a test.
 pytest.register_assert_rewrite(
     *(f"{__name__}.{each.stem}" for each in Path(__file__).parent.glob("[!_]*.py"))
 )

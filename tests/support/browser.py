@@ -1,4 +1,4 @@
-"""A real Chromium, and what its pages complain of."""
+"""A real Chromium, and the complaints of its pages."""
 
 import base64
 import re
@@ -48,7 +48,7 @@ _COLOURS = """async (png) => {
 def chromium() -> Iterator[Browser]:
     """The system's Chromium; without one, the test is skipped by name.
 
-    The one that has no window of its own, where it is installed: that takes half the time.
+    If the headless-only build is installed, it is used: it takes half the time.
     """
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
@@ -62,7 +62,7 @@ def chromium() -> Iterator[Browser]:
 
 
 class Person:
-    """Somebody with a browser window. Nothing that its pages complain of goes unseen."""
+    """A person with a browser window. Every complaint of its pages is collected."""
 
     def __init__(self, browser: Browser, **options: Any) -> None:
         options = {"locale": "en-US", "timezone_id": "UTC", **options}
@@ -79,13 +79,13 @@ class Person:
             self.complaints.append(text)
 
     def expects(self, complaint: str) -> None:
-        """Forget the complaints that match, of which there must be one: Chromium logs every failed fetch."""
+        """Forget the complaints that match. There must be one: Chromium logs every failed fetch."""
         matching = [each for each in self.complaints if re.search(complaint, each)]
         assert matching, f"nothing like {complaint!r} among {self.complaints}"
         self.complaints = [each for each in self.complaints if each not in matching]
 
     def leave(self) -> None:
-        """Close the window. Fails when there was an error in the console, or a violated policy."""
+        """Close the window. Fails after an error in the console or a violated policy."""
         self.context.close()
         assert self.complaints == []
 
@@ -94,9 +94,9 @@ OpenWindow = Callable[..., Person]
 
 
 def look_over(page: Page, said: object = "") -> None:
-    """Nothing for axe to blame, and nothing that sticks out of the page or of a dialog.
+    """Check that axe finds no fault, and that nothing sticks out of the page or of a dialog.
 
-    Waits until the page's script has told how the service is: before that, a page is half made.
+    Waits until the page's script has shown the service's state: before that, a page is half made.
     """
     expect(page.locator("[data-status]")).to_have_count(1)
     found = Axe().run(page)
@@ -106,7 +106,7 @@ def look_over(page: Page, said: object = "") -> None:
 
 
 def colours(browser: Browser, png: bytes) -> tuple[int, float]:
-    """How many colours a picture has, and how much of it the commonest one fills."""
+    """The number of colours in a picture, and how much of it the most frequent one fills."""
     page = browser.new_page()
     try:
         number, share = page.evaluate(_COLOURS, base64.b64encode(png).decode())

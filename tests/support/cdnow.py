@@ -26,14 +26,14 @@ class Purchase(NamedTuple):
 
 
 def purchases() -> Iterator[Purchase]:
-    """Every purchase in the file, in its order."""
+    """Every purchase in the file, in the file's order."""
     for line in FILE.read_text().splitlines():
         _, customer, day, _, dollars = line.split()
         yield Purchase(customer, f"{day[:4]}-{day[4:6]}-{day[6:]}", int(Decimal(dollars) * 100))
 
 
 def post_customers(tally: Tally, account_id: str) -> dict[str, str]:
-    """Create every customer of the file, each with its own request; answer their ids."""
+    """Create every customer of the file, one request each; return their ids."""
     names = sorted({purchase.customer for purchase in purchases()})
 
     def post(name: str) -> str:
@@ -45,7 +45,7 @@ def post_customers(tally: Tally, account_id: str) -> dict[str, str]:
 
 
 def post_invoices(tally: Tally, ids: dict[str, str]) -> Iterator[str]:
-    """Create every invoice, each with its own request; answer their ids as they come."""
+    """Create every invoice, one request each; yield the ids as they come."""
 
     def post(purchase: Purchase) -> str:
         body = {

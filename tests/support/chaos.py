@@ -1,4 +1,4 @@
-"""Chaos: faults that strike a running Tally at random, from a seed, while load runs."""
+"""Chaos: random faults of a running Tally, from a seed, while load runs."""
 
 import random
 import signal
@@ -23,10 +23,10 @@ LONGEST_FAULT_SECONDS = 3.0
 
 
 class Chaos:
-    """Strikes a Tally that reaches the Redis `server` through `proxy`. `seed` decides what and when.
+    """Strikes a Tally that reaches the Redis `server` through `proxy`. `seed` decides the faults and times.
 
-    With `retention` (seconds), what the stream keeps things for: it is stopped for longer, and what only the
-    stream or an outbox could bring back stays where it is.
+    `retention` is the stream's retention (seconds), if given: then Tally is stopped for longer than that, and
+    files that only the stream or an outbox could bring back stay in place.
     """
 
     def __init__(
@@ -57,10 +57,10 @@ class Chaos:
         self._copies: dict[str, Path] = {}
         self.probe = Load(tally)
         self.struck: Counter[str] = Counter()
-        self.longest_recovery = 0.0  # seconds from a fault's end until what is posted then is counted
+        self.longest_recovery = 0.0  # seconds from a fault's end until invoices posted then are counted
 
     def strike(self) -> None:
-        """Let one fault happen and pass, and wait until what is posted after it is counted."""
+        """Let one fault happen and pass, and wait until later invoices are counted."""
         name = self._random.choice([*self._faults])
         self._faults[name]()
         self.struck[name] += 1
@@ -71,7 +71,7 @@ class Chaos:
 
     @property
     def to_be_exact(self) -> dict[str, bool]:
-        """What `Load.exact` is to look at after these faults."""
+        """The arguments of `Load.exact` after these faults."""
         return {
             "once": not self.struck["stream lost"],
             "on_stream": not self.struck["entries deleted"] and not self._retention,
@@ -122,16 +122,16 @@ class Chaos:
                 self._proxy.cut_after(self._random.randint(0, 2000))
 
     def _delete_entries(self) -> None:
-        """As another program does, some of them read and some not."""
+        """Delete entries as another program does: some are read already, some not."""
         client = self._server.client
         entries: Any = client.xrevrange("event-stream", count=50)
         unlucky = self._random.sample(entries, len(entries) // 3)
         if unlucky:
             client.xdel("event-stream", *(id for id, _ in unlucky))
-            self._copies.clear()  # what came after them is now in one file only
+            self._copies.clear()  # newer changes are now in one file only
 
     def _freeze(self) -> None:
-        """All stand still for longer than the heartbeat, and go on: a suspended machine."""
+        """Stop all processes for longer than the heartbeat, then let them continue: a suspended machine."""
         supervisor = psutil.Process(self._tally.process.pid)
         everybody = [supervisor, *supervisor.children(recursive=True)]
         for number in (signal.SIGSTOP, signal.SIGCONT):
@@ -142,15 +142,15 @@ class Chaos:
                 self._pause()
 
     def _stop_for_long(self) -> None:
-        """Some of it was not read yet; the relays trim as soon as they start."""
+        """Part of the stream was not read yet; the relays trim as soon as they start."""
         self._tally.stop()
         time.sleep(2 * self._retention)
         self._tally.start()
 
     def _put_back(self) -> None:
-        """A copy of a database, made some time before, takes its place; then one is made for the next time.
+        """Replace a database with an earlier copy, then make a copy for the next time.
 
-        Only where all of it is on the stream: what nobody else has is lost with its only file.
+        Only if all its events are on the stream: a change in no other place is lost with its only file.
         """
         name = self._random.choice(["customers.db", "accounts.db"])
         file, copy = self._tally.directory / "data" / name, self._tally.directory / f"copy-of-{name}"
@@ -168,7 +168,7 @@ class Chaos:
 
 
 def _waiting(file: Path) -> int:
-    """How many events of a database that nobody uses are not on the stream yet."""
+    """How many events of an unused database are not on the stream yet."""
     with closing(sqlite3.connect(file)) as database:
         published = database.execute("SELECT value FROM meta WHERE key = 'published'").fetchone() or (0,)
         (count,) = database.execute("SELECT count(*) FROM outbox WHERE sequence > ?", published).fetchone()

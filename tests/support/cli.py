@@ -1,4 +1,4 @@
-"""Commands of `python supervisor.py` run to their end, and what they meet on a machine."""
+"""Run commands of `python supervisor.py` to their end, and servers that they may meet."""
 
 import os
 import socket
@@ -20,7 +20,7 @@ from support.tally import toml
 
 
 def settings(directory: Path, **sections: dict[str, Any]) -> Path:
-    """Write a settings file with free ports, no Redis at the URL, and what `sections` say."""
+    """Write a settings file with free ports, no Redis at the URL, and the settings in `sections`."""
     every: dict[str, dict[str, Any]] = {
         "redis": {"url": f"redis://127.0.0.1:{free_port()}/0"},
         "customers": {"port": free_port()},
@@ -36,7 +36,7 @@ def settings(directory: Path, **sections: dict[str, Any]) -> Path:
 def command(
     *arguments: str | Path, environment: Mapping[str, str] | None = None, seconds: float = 20
 ) -> "subprocess.CompletedProcess[str]":
-    """Run `python supervisor.py` with `arguments` until it ends; fails when it takes longer."""
+    """Run `python supervisor.py` with `arguments` until it ends; fails if it takes longer."""
     with tempfile.TemporaryDirectory() as folder:
         output, error = Path(folder, "output"), Path(folder, "error")
         program = Program([*map(str, arguments)], output, error, {**os.environ, **(environment or {})})
@@ -48,7 +48,7 @@ def command(
 
 
 def processes_in(directory: Path) -> list[psutil.Process]:
-    """The processes at work in a directory: whatever was started there, and is no zombie."""
+    """The processes whose working directory this is, without zombies."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -73,7 +73,7 @@ Conversation = Callable[[BinaryIO, BinaryIO], None]
 
 @contextmanager
 def server_of_another_kind(talk: Conversation, port: int | None = None) -> Iterator[int]:
-    """Some TCP server, which has `talk` with every client; answers its port."""
+    """A TCP server that has the conversation `talk` with every client; yields its port."""
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
@@ -97,29 +97,29 @@ def server_of_another_kind(talk: Conversation, port: int | None = None) -> Itera
 
 
 def says_nothing(heard: BinaryIO, said: BinaryIO) -> None:
-    """Listens until the client goes."""
+    """Listens until the client closes."""
     while heard.read(1):
         pass
 
 
 def hangs_up(heard: BinaryIO, said: BinaryIO) -> None:
-    """Has nothing to say, and goes."""
+    """Says nothing, and closes."""
 
 
 def speaks_ssh(heard: BinaryIO, said: BinaryIO) -> None:
-    """Introduces itself, and then listens."""
+    """Introduces itself, then listens."""
     said.write(b"SSH-2.0-OpenSSH_9.2p1\r\n")
     says_nothing(heard, said)
 
 
 def speaks_http(heard: BinaryIO, said: BinaryIO) -> None:
-    """Takes the first line for a request, and refuses it."""
+    """Reads the first line as a request, and refuses it."""
     heard.readline()
     said.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 
 
 def redis_of_version(version: str, clock_off: float = 0) -> Conversation:
-    """The few words of a Redis of that version that tell its version, and the time `clock_off` seconds on."""
+    """A Redis that can only tell its version, and its time, `clock_off` seconds ahead."""
 
     def talk(heard: BinaryIO, said: BinaryIO) -> None:
         while count := heard.readline().lstrip(b"*"):

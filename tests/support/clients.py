@@ -1,4 +1,4 @@
-"""Clients over bare sockets, which do what no library does: send nothing, half of it, or read slowly."""
+"""Clients over bare sockets. Unlike a library, they send nothing or half a request, or read slowly."""
 
 import contextlib
 import io
@@ -18,7 +18,7 @@ PACE_SECONDS = 0.5  # between two bytes of a slow sender
 
 
 def connect(port: int, receive_buffer: int | None = None) -> socket.socket:
-    """A connection, with as small a buffer for what it receives as is asked for."""
+    """A connection, with a receive buffer of the given size."""
     client = socket.socket()
     if receive_buffer:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -49,14 +49,14 @@ def request(path: str, content: Any) -> bytes:
 
 
 def answer(client: socket.socket) -> tuple[int, str | None, bytes]:
-    """The answer that comes: its status, its type and its body."""
+    """The next answer: its status, its type and its body."""
     response = HTTPResponse(client)
     response.begin()
     return response.status, response.headers["Content-Type"], response.read()
 
 
 class _Kept(io.BufferedReader):
-    """What comes from a client; an answer that was read to its end doesn't close it."""
+    """The bytes from a client. Closing a fully read answer doesn't close them."""
 
     def close(self) -> None:
         return
@@ -66,7 +66,7 @@ class _Kept(io.BufferedReader):
 
 
 def answers(client: socket.socket) -> Iterator[tuple[int, str | None, bytes]]:
-    """The answers that come one behind the other on one connection."""
+    """The successive answers on one connection."""
     kept = _Kept(socket.SocketIO(client, "rb"))
     while True:
         response = HTTPResponse(kept)  # type: ignore[arg-type]
@@ -76,7 +76,7 @@ def answers(client: socket.socket) -> Iterator[tuple[int, str | None, bytes]]:
 
 @contextmanager
 def dripping(senders: Sequence[tuple[socket.socket, bytes]]) -> Iterator[None]:
-    """Each sends a byte of its own every half second, and what is left of them at the end at once."""
+    """Each sender sends a byte every half second; at the end it sends the rest at once."""
     over = threading.Event()
     sent = 0
 
@@ -84,7 +84,7 @@ def dripping(senders: Sequence[tuple[socket.socket, bytes]]) -> Iterator[None]:
         nonlocal sent
         while not over.is_set():
             for client, content in senders:
-                with contextlib.suppress(ConnectionError):  # cut off: it goes on with the others
+                with contextlib.suppress(ConnectionError):  # cut off: the others continue
                     client.sendall(content[sent : sent + 1])
             sent += 1
             over.wait(PACE_SECONDS)
@@ -102,7 +102,7 @@ def dripping(senders: Sequence[tuple[socket.socket, bytes]]) -> Iterator[None]:
 
 
 def longest_wait(client: Client, path: str, times: int = 20) -> float:
-    """What the slowest of some GETs took, each on a connection of its own."""
+    """The time of the slowest of some GETs, each on a new connection."""
     slowest = 0.0
     for _ in range(times):
         began = time.monotonic()

@@ -1,6 +1,6 @@
-"""A clock of one's own for whatever is started meanwhile.
+"""A settable clock for the processes that are started with it.
 
-A few lines of C that the dynamic linker puts before the C library's. libfaketime can't do it here:
+It is a few lines of C, loaded before the C library. libfaketime doesn't work here:
 Python's time.sleep then fails with EINVAL, and the allocator of Debian's redis-server hangs.
 """
 
@@ -55,7 +55,7 @@ time_t time(time_t *at) {
 
 
 class Clock:
-    """The time of day of the processes that were started with it; the monotonic clock is the true one."""
+    """The time of day of the processes started with it. Their monotonic clock is the true one."""
 
     def __init__(self, file: Path) -> None:
         file.write_bytes(struct.pack("l", 0))
@@ -63,12 +63,12 @@ class Clock:
             self._ahead = mmap.mmap(opened.fileno(), 0)
 
     def set(self, seconds: int) -> None:
-        """So many seconds ahead of the truth, or behind it. Seen at once."""
+        """Set the clock this far ahead of the true time (or behind, if negative). Takes effect at once."""
         self._ahead[:] = struct.pack("l", seconds)
 
 
 def clock_in(directory: Path) -> tuple[Clock, dict[str, str]]:
-    """A clock, and what the environment of those must have who are to go by it."""
+    """A clock, and the environment variables that make a process use it."""
     library, file = directory / "clock.so", directory / "clock"
     try:
         subprocess.run(
@@ -84,7 +84,7 @@ def clock_in(directory: Path) -> tuple[Clock, dict[str, str]]:
 
 @contextmanager
 def settable_clock(directory: Path) -> Iterator[Clock]:
-    """What is started inside runs by the clock."""
+    """Processes that are started inside use the clock."""
     clock, environment = clock_in(directory)
     before = dict(os.environ)
     os.environ.update(environment)

@@ -1,4 +1,4 @@
-"""Disks that are full or read-only, databases that others hold, and copies of databases."""
+"""Full or read-only disks, databases that other programs hold, and copies of databases."""
 
 import os
 import shutil
@@ -28,14 +28,14 @@ connection.execute("ROLLBACK")
 
 
 def unavailable(what: str, reason: str) -> NoReturn:
-    """Skip the test by name; where everything is required, fail it."""
+    """Skip the test by name; where every tool is required, fail it."""
     if os.environ.get("TALLY_TEST_REQUIRE_ENGINES") == "1":
         pytest.fail(f"{what} is required here: {reason}")
     pytest.skip(f"{what}: {reason}")
 
 
 def run(*command: str | Path) -> str:
-    """Run a program to its end; answer what it printed. Raises CalledProcessError."""
+    """Run a program to its end; return its output. Raises CalledProcessError."""
     return subprocess.run(
         [str(part) for part in command], check=True, capture_output=True, text=True
     ).stdout.strip()
@@ -43,7 +43,7 @@ def run(*command: str | Path) -> str:
 
 @contextmanager
 def tmpfs(directory: Path, megabytes: int) -> Iterator[Path]:
-    """A file system of that size, mounted at `directory`."""
+    """A file system of that size at `directory`."""
     directory.mkdir(parents=True, exist_ok=True)
     try:
         run("mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0700", "tmpfs", directory)
@@ -57,7 +57,7 @@ def tmpfs(directory: Path, megabytes: int) -> Iterator[Path]:
 
 @contextmanager
 def filled(directory: Path) -> Iterator[None]:
-    """The file system of `directory` without a free byte, for as long as the context lasts."""
+    """Leave no free byte in the file system of `directory`, for as long as the context lasts."""
     filler = directory / "filler"
     with filler.open("wb", buffering=0) as file:
         for size in (1 << 20, 1 << 12, 1):
@@ -74,7 +74,7 @@ def filled(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def held(database: Path, how: str) -> Iterator[None]:
-    """Another program has begun a transaction on the database, and does not end it: BEGIN `how`."""
+    """Let another program begin a transaction (BEGIN `how`) and hold it for as long as the context lasts."""
     holder = subprocess.Popen(
         [sys.executable, "-c", _HOLD, database, how], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -90,13 +90,13 @@ def held(database: Path, how: str) -> Iterator[None]:
 
 
 def copied_while_in_use(database: Path, copy: Path) -> None:
-    """A copy of the moment, made by SQLite itself."""
+    """Copy a database as it is now, with SQLite's own backup."""
     with closing(sqlite3.connect(database, timeout=10)) as connection:
         connection.execute("VACUUM INTO ?", (str(copy),))
 
 
 def copied_with_its_log(database: Path, copy: Path) -> None:
-    """A copy of the files of a database that nobody uses."""
+    """Copy the files of a database that no process uses."""
     for suffix in ("", "-wal", "-shm"):
         file = Path(f"{database}{suffix}")
         if file.exists():
@@ -104,19 +104,19 @@ def copied_with_its_log(database: Path, copy: Path) -> None:
 
 
 def removed(database: Path) -> None:
-    """The files of a database are gone."""
+    """Remove the files of a database."""
     for suffix in ("", "-wal", "-shm"):
         Path(f"{database}{suffix}").unlink(missing_ok=True)
 
 
 def replaced(database: Path, copy: Path) -> None:
-    """A database is what its copy was."""
+    """Put a database's copy in its place."""
     removed(database)
     copied_with_its_log(copy, database)
 
 
 def gone_its_own_way(customers_db: Path) -> None:
-    """Somebody has recorded in a copy, as when it was written to before Redis could be asked."""
+    """Record something in a copy, as if it was written to before Redis could be asked."""
     store = customers.Customers(customers.open_database(customers_db.parent))
     with closing(store.database) as database, database.transaction():
         [(customer,)] = database.rows("SELECT min(id) FROM customer")
@@ -125,7 +125,7 @@ def gone_its_own_way(customers_db: Path) -> None:
 
 
 class FailingDisk:
-    """An ext4 on a file, mounted at `directory`, that can turn read-only under its users' hands."""
+    """An ext4 in a file, mounted at `directory`, that can turn read-only while it is in use."""
 
     def __init__(self, directory: Path, image: Path) -> None:
         self.directory = directory
@@ -135,16 +135,16 @@ class FailingDisk:
         run("mount", "-o", "loop", self._image, self.directory)
 
     def fail(self) -> None:
-        """What the kernel does with a disk that gives errors: from now on it is read-only."""
+        """Make it read-only, as the kernel does with a disk that gives errors."""
         try:
             run("mount", "-o", "remount,abort", self.directory)
         except subprocess.CalledProcessError:
-            return  # it is done all the same
+            return  # the disk is read-only all the same
 
     def mend(self) -> None:
-        """Check it, and mount it again; nobody may use it.
+        """Check it, and mount it again; no process may use it.
 
-        A copy of it: namespaces that other tests made meanwhile may have this one mounted still, read-only.
+        This mounts a copy: namespaces that other tests made may still have the old one mounted, read-only.
         """
         run("umount", self.directory)
         for device in run("losetup", "--noheadings", "--output", "NAME", "--associated", self._image).split():
@@ -156,7 +156,7 @@ class FailingDisk:
 
 @contextmanager
 def failing_ext4(directory: Path) -> Iterator[FailingDisk]:
-    """A disk of 64 MB at `directory`, whose end can be tried."""
+    """A disk of 64 MB at `directory` that can be made to fail."""
     directory.mkdir(parents=True, exist_ok=True)
     image = directory.with_suffix(".ext4")
     disk = FailingDisk(directory, image)
@@ -175,9 +175,9 @@ def failing_ext4(directory: Path) -> Iterator[FailingDisk]:
 
 @contextmanager
 def frozen(directory: Path) -> Iterator[None]:
-    """No file that is in `directory` now can be written, not even by who has it open already.
+    """Let nobody write to the files in `directory`, even through open descriptors.
 
-    But for those that are memory to their users, who would be killed by SIGBUS.
+    Files mapped into memory are left out: SIGBUS would kill their users.
     """
     files = [file for file in directory.rglob("*") if file.is_file() and not file.name.endswith("-shm")]
     run("chattr", "+i", *files)

@@ -1,7 +1,7 @@
-"""The Redis engines that the suite runs over: the bundled binary, and images under Docker.
+"""The Redis engines for the suite: the bundled binary, and images under Docker.
 
 `TALLY_TEST_REDIS_IMAGE` names the images, separated by blanks; by default an official one. An engine
-that can't be had is skipped by name; with `TALLY_TEST_REQUIRE_ENGINES=1`, as in CI, it fails.
+that isn't available is skipped by name; with `TALLY_TEST_REQUIRE_ENGINES=1`, as in CI, it fails.
 """
 
 import os
@@ -26,7 +26,7 @@ os.environ["TESTCONTAINERS_RYUK_DISABLED"] = "true"  # its image can't be pulled
 
 @contextmanager
 def started(name: str, directory: Path) -> Iterator[str]:
-    """The URL of an empty server of that engine, for as long as the context lasts."""
+    """Start an empty server of that engine for as long as the context lasts; yields its URL."""
     with _bundled(directory) if name == BUNDLED else _container(name) as url:
         yield url
 
@@ -41,7 +41,7 @@ def _bundled(directory: Path) -> Iterator[str]:
 
 @contextmanager
 def bundled_process(directory: Path, port: int) -> Iterator[str]:
-    """The bundled server on `port` keeping its data in `directory`; killed at the end."""
+    """The bundled server on `port`, with its data in `directory`; killed at the end."""
     directory.mkdir(parents=True, exist_ok=True)
     server = bundled()
     assert server is not None
@@ -101,10 +101,10 @@ _given_ports: set[int] = set()
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on, and that was not given before.
+    """A port of 127.0.0.1 that no process listens on, and that was not returned before.
 
-    Below the range that the kernel takes for outgoing connections, so that it stays free; each worker
-    of pytest-xdist has a part of its own.
+    It stays free, as it is below the kernel's range for outgoing connections. Each worker of pytest-xdist
+    has its own part.
     """
     import socket
 

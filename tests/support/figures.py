@@ -1,4 +1,4 @@
-"""What the accounts service shows, beside what the customers service has recorded."""
+"""The figures of the accounts service, and the customers service's records to compare with."""
 
 import sqlite3
 from collections import defaultdict
@@ -26,7 +26,7 @@ def shown(tally: Tally) -> Figures:
 
 
 def recorded(tally: Tally) -> Figures:
-    """What the invoices of the customers service come to, for the accounts that are open."""
+    """The sums of the customers service's invoices, for open accounts."""
     cents: defaultdict[str, int] = defaultdict(int)
     for invoice in _all(tally.customers, "invoices"):
         cents[invoice["customer_id"]] += invoice["purchase_price_cents"]
@@ -38,7 +38,7 @@ def recorded(tally: Tally) -> Figures:
 
 
 def agree(tally: Tally) -> None:
-    """Wait until all is applied; then what is shown must be what is recorded, and the kept totals too."""
+    """Wait until all is applied; then the shown figures and the kept totals must equal the recorded ones."""
     eventually(lambda: _insist_on_settled(tally), 30)
     assert shown(tally) == recorded(tally)
     assert kept_totals(tally) == {
@@ -49,14 +49,14 @@ def agree(tally: Tally) -> None:
 def _insist_on_settled(tally: Tally) -> bool:
     reports = tally.reports()
     if not is_settled(reports):
-        raise AssertionError(  # which the failure shows
+        raise AssertionError(  # the failure shows these
             [(report["service"], report["outbox_depth"], report["redis"]) for report in reports]
         )
     return True
 
 
 def kept_totals(tally: Tally) -> dict[str, tuple[int, int]]:
-    """Customers and revenue of each open account, as accounts.db keeps them up to date."""
+    """Customers and revenue of each open account, from the totals in accounts.db."""
     sql = (
         "SELECT account_id, customers, revenue_cents FROM account_total"
         " JOIN account ON id = account_id WHERE NOT deleted AND created_date IS NOT NULL"
@@ -66,7 +66,7 @@ def kept_totals(tally: Tally) -> dict[str, tuple[int, int]]:
 
 
 def spoil(tally: Tally) -> None:
-    """Make the figures wrong in every way, while Tally runs or not."""
+    """Make the figures wrong in every way, whether or not Tally runs."""
     with closing(sqlite3.connect(accounts_db(tally), timeout=10)) as database, database:
         database.execute("UPDATE customer SET revenue_cents = revenue_cents * 2 + 1")
         database.execute("UPDATE customer SET account_id = account_id + 1 WHERE id % 3 = 0")
@@ -76,7 +76,7 @@ def spoil(tally: Tally) -> None:
 
 
 def revenue_by_customer(database: Database) -> dict[int, int]:
-    """What each customer's invoices come to in an accounts.db, also of those that are in no account."""
+    """The revenue of each customer in an accounts.db, also of customers in no account."""
     sql = (
         "SELECT id, sum(cents) FROM (SELECT id, revenue_cents AS cents FROM customer"
         " UNION ALL SELECT customer_id, cents FROM recent_month)"
@@ -86,7 +86,7 @@ def revenue_by_customer(database: Database) -> dict[int, int]:
 
 
 def accounts_db(tally: Tally) -> Path:
-    """The file."""
+    """The path of its accounts.db."""
     return Path(tally.settings["data"]["directory"]) / "accounts.db"
 
 

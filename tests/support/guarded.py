@@ -1,4 +1,4 @@
-"""A stand-in for the two services with authentication on: the real pages, and calls that want a token."""
+"""A stand-in for both services with authentication on: the real pages, and calls that require a token."""
 
 import threading
 from collections.abc import Iterator
@@ -68,7 +68,7 @@ class _Call:
 
 
 class _Session(_Call, SessionResource):
-    """The real one, but that who isn't signed in hears so as from the other calls."""
+    """The real session, except that without sign-in it answers like the other calls."""
 
 
 class _Login:
@@ -84,15 +84,15 @@ class _Login:
 
 
 class _Anybody:
-    """Lets everybody in, as the real gate does who has a token: `_Call` looks at those."""
+    """Lets everybody in, as the real gate does with a valid token; `_Call` checks the tokens."""
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Takes anybody for everybody."""
+        """Lets every request pass."""
         req.context.principal = EVERYBODY
 
 
 class Guarded:
-    """Where the stand-ins are; `revoked`, once set, refuses the token until the next login."""
+    """The stand-ins' addresses. Once set, `revoked` refuses the token until the next login."""
 
     def __init__(self) -> None:
         self.ports = Ports(free_port(), free_port())

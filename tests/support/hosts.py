@@ -1,6 +1,6 @@
 """Several hosts on one machine: network namespaces, with lines between them that can be cut.
 
-Each has a line to a host in the middle, which passes on what they send to each other.
+Each has a line to a host in the middle, which forwards their packets to each other.
 """
 
 import ctypes
@@ -19,12 +19,12 @@ from support.disks import unavailable
 from support.tally import ROOT, Client, Tally
 
 _NETWORK = 0x40000000  # CLONE_NEWNET
-_NOBODY = "02:00:00:00:00:fe"  # no interface has this address: what is sent there is lost without a word
+_NOBODY = "02:00:00:00:00:fe"  # no interface has this address: packets to it are lost silently
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Host:
-    """A host with a line to the one in the middle."""
+    """A host with a line to the middle one."""
 
     def __init__(self, name: str, middle: str, number: int) -> None:
         self.name = name
@@ -37,14 +37,14 @@ class Host:
         _ip("-n", name, "route", "add", "default", "via", self.of_middle)
 
     def cut(self, *, out: bool = True, back: bool = True) -> None:
-        """Lose what is sent from here to anybody else, what is sent to here, or both."""
+        """Lose all packets from this host, all packets to it, or both."""
         if out:
             self._lose(self.name, "line", self.of_middle)
         if back:
             self._lose(self._middle, self._line, self.address)
 
     def mend(self) -> None:
-        """Lose nothing any more."""
+        """Stop losing packets."""
         for namespace, line, address in (
             (self.name, "line", self.of_middle),
             (self._middle, self._line, self.address),
@@ -57,7 +57,7 @@ class Host:
 
 @contextmanager
 def hosts(count: int) -> Iterator[tuple[str, list[Host]]]:
-    """The host in the middle, by its name, and so many around it. Skipped where there can be none."""
+    """The name of the middle host, and `count` hosts around it. Skipped where there can be none."""
     prefix = f"tally-{secrets.token_hex(3)}"
     names = [f"{prefix}-{number}" for number in range(count + 1)]
     with ExitStack() as stack:
@@ -75,7 +75,7 @@ def hosts(count: int) -> Iterator[tuple[str, list[Host]]]:
 
 @contextmanager
 def process_at(host: str, command: Sequence[str | Path], output: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """A process on a host, until the end."""
+    """A process on a host, for as long as the context lasts."""
     process = begun_at(host, command, output)
     try:
         yield process
@@ -85,7 +85,7 @@ def process_at(host: str, command: Sequence[str | Path], output: Path) -> Iterat
 
 
 def begun_at(host: str, command: Sequence[str | Path], output: Path) -> "subprocess.Popen[bytes]":
-    """A process on a host, in a session of its own. Somebody else has to end it."""
+    """Start a process on a host, in its own session. The caller has to end it."""
     with output.open("wb") as file:
         return subprocess.Popen(
             ["ip", "netns", "exec", host, *map(str, command)],
@@ -96,9 +96,9 @@ def begun_at(host: str, command: Sequence[str | Path], output: Path) -> "subproc
 
 
 class ClientAt(Client):
-    """A service's interface, as it is reached from a host: the one that the service is on, or another.
+    """A client of a service that connects from a host: the service's own, or another.
 
-    `address` is the service's, as it is seen from there.
+    `address` is the service's, as seen from there.
     """
 
     def __init__(self, host: str, port: int, token: str | None = None, address: str = "127.0.0.1") -> None:
@@ -106,13 +106,13 @@ class ClientAt(Client):
         self._host = host
 
     def request(self, *arguments: Any, **options: Any) -> urllib3.BaseHTTPResponse:
-        """Send a request, from there."""
+        """Send a request from that host."""
         with at(self._host):
             return super().request(*arguments, **options)
 
 
 class TallyAt(Tally):
-    """A Tally on a host, whose clients are there, too."""
+    """A Tally on a host, with clients on the same host."""
 
     def __init__(self, host: Host, directory: Path, settings: dict[str, dict[str, Any]]) -> None:
         super().__init__(directory, settings)
@@ -120,7 +120,7 @@ class TallyAt(Tally):
         self.sign_in(None)
 
     def sign_in(self, token: str | None) -> None:
-        """Have its clients show that token from now on."""
+        """Have its clients send that token from now on."""
         self.customers, self.accounts = (
             ClientAt(self.host.name, part["port"], token, part.get("host", "127.0.0.1"))
             for part in (self.settings["customers"], self.settings["accounts"])
@@ -139,7 +139,7 @@ class TallyAt(Tally):
 
 @contextmanager
 def at(host: str) -> Iterator[None]:
-    """Have this thread be on a host: what it connects, it connects from there."""
+    """Have this thread be on a host: it connects from there."""
     here = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     there = os.open(f"/run/netns/{host}", os.O_RDONLY)
     try:

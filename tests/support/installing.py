@@ -1,4 +1,4 @@
-"""Tally as somebody has it who never saw a checkout: a wheel, in an environment of its own."""
+"""Tally without a checkout: a wheel, installed in an environment of its own."""
 
 import os
 import shutil
@@ -15,12 +15,12 @@ _LEAVE = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dis
 
 
 def copied_checkout(directory: Path) -> Path:
-    """A copy of the checkout without what is not tracked, to write into."""
+    """A writable copy of the checkout, only with tracked files."""
     return shutil.copytree(ROOT, directory / "tally", ignore=_LEAVE)
 
 
 def built_wheel(tree: Path, directory: Path) -> Path:
-    """The wheel of `tree`, made without the network."""
+    """Build the wheel of `tree` without the network."""
     _python(
         "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", directory, tree,
         directory=directory,
@@ -30,7 +30,7 @@ def built_wheel(tree: Path, directory: Path) -> Path:
 
 
 def built_sdist(tree: Path, directory: Path) -> Path:
-    """The sdist of `tree`, as a build tool would ask setuptools for it."""
+    """Build the sdist of `tree`, as a build tool would ask setuptools for it."""
     code = "import sys, setuptools.build_meta as build; build.build_sdist(sys.argv[1])"
     _python("-c", code, directory, directory=tree)
     (made,) = directory.glob("*.tar.gz")
@@ -45,7 +45,7 @@ def _python(*arguments: str | Path, directory: Path) -> None:
 
 
 class Installation(NamedTuple):
-    """An environment that holds the wheel, and sees what Tally depends on in this one."""
+    """An environment with the wheel; Tally's dependencies come from this one."""
 
     directory: Path
 
@@ -54,7 +54,7 @@ class Installation(NamedTuple):
         """Install the wheel into a new environment in `directory`."""
         venv.EnvBuilder(symlinks=True).create(directory)
         made = cls(directory)
-        # Only folders to look in, after its own: what is editable here is not seen there.
+        # This only adds search folders, after the environment's own: editable installs here have no effect.
         here = [folder for folder in sys.path if folder.endswith(("/site-packages", "/dist-packages"))]
         (made.site_packages / "dependencies.pth").write_text("\n".join(here))
         _python(
@@ -65,17 +65,17 @@ class Installation(NamedTuple):
 
     @property
     def site_packages(self) -> Path:
-        """Where its packages are."""
+        """Path of the folder with its packages."""
         (found,) = self.directory.glob("lib/python3.*/site-packages")
         return found
 
     @property
     def package(self) -> Path:
-        """Where Tally's own files are."""
+        """Path of the folder with Tally's own files."""
         return self.site_packages / "tally"
 
     def program(self, name: str) -> Path:
-        """Where a program of the environment is."""
+        """Path of a program of the environment."""
         return self.directory / "bin" / name
 
     def run(
@@ -90,6 +90,6 @@ class Installation(NamedTuple):
 
 
 def own(environment: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment without what leads to this checkout, and with `environment`."""
+    """This process's environment, without paths to this checkout, and with `environment` added."""
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     return {**kept, **environment}

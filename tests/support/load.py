@@ -1,6 +1,6 @@
-"""Load: clients that post invoices while faults happen, each with a key, until it is answered 201.
+"""Load: clients post invoices while faults happen. Each request has a key, and is repeated until a 201.
 
-Afterwards every one of them must be found once: among the invoices, on the stream, in the account.
+Afterwards each invoice must be found once: among the invoices, on the stream, in the account.
 """
 
 import http.client
@@ -21,12 +21,12 @@ from support.waiting import eventually
 from tally.store.stream import connect
 
 GIVE_UP_SECONDS = 60
-PACE_SECONDS = 0.008  # from one answer to a client's next request: other tests need the processors, too
+PACE_SECONDS = 0.008  # from an answer to the client's next request: other tests need the processors, too
 PAUSE_SECONDS = 0.02  # between a refusal and the next try
 
 
 class Try(NamedTuple):
-    """What came of a request: its status, or how it failed on which kind of connection."""
+    """The result of a request: its status, or how it failed on which kind of connection."""
 
     status: int | None
     fault: str  # "", "refused", "unsent", "unanswered"
@@ -37,7 +37,7 @@ class Try(NamedTuple):
 
 
 class Invoice:
-    """One invoice: what it is worth, which no other of its load is, and all that was tried for it."""
+    """One invoice: its amount, which is unique within its load, and all tries to post it."""
 
     def __init__(self, number: int, account: str, customer: str) -> None:
         self.key = f"invoice-{customer}-{number}"
@@ -54,14 +54,14 @@ class Invoice:
 
 
 class Connection:
-    """A connection that is opened again when it is gone; or with `kept` False for each request."""
+    """A connection that is opened again when it is closed; or, with `kept` False, for each request."""
 
     def __init__(self, port: int, kept: bool = True, patience: float = 40) -> None:
         self._kept = kept
         self._http = http.client.HTTPConnection("127.0.0.1", port, timeout=patience)
 
     def post(self, invoice: Invoice) -> None:
-        """Try once, and note what came of it."""
+        """Try once, and note the result."""
         kept = self._http.sock is not None
         began, fault, answer = time.monotonic(), "", None
         try:
@@ -164,7 +164,7 @@ class Load:
         return invoice
 
     def post(self) -> float:
-        """Post one more until it is answered 201; answer how many seconds that took."""
+        """Post one more until it is answered 201; return how many seconds that took."""
         invoice, connection, began = self._next(), self._connection(), time.monotonic()
         connection.post(invoice)
         while not invoice.id:
@@ -175,22 +175,22 @@ class Load:
         return time.monotonic() - began
 
     def post_batch(self, count: int) -> None:
-        """Post so many more at once."""
+        """Post `count` more in one request."""
         batch = [self._next() for _ in range(count)]
         answer = self.tally.customers.post("/invoices/batch", [json.loads(each.body) for each in batch])
         for invoice, id in zip(batch, answer["ids"], strict=True):
             invoice.id = id
 
     def tries(self) -> list[Try]:
-        """All that was tried until now."""
+        """All tries until now."""
         return [each for invoice in list(self.invoices) for each in list(invoice.tries)]
 
     def faults(self) -> Counter[tuple[str, bool]]:
-        """How often requests failed, by how and by whether on a kept connection."""
+        """How often requests failed, by kind of failure and whether on a kept connection."""
         return Counter((each.fault, each.kept) for each in self.tries() if each.fault)
 
     def ids(self) -> list[str]:
-        """The ids of those that were answered with 201."""
+        """The ids of the invoices that were answered with 201."""
         return [invoice.id for invoice in list(self.invoices) if invoice.id]
 
     def accepted(self) -> int:
@@ -203,7 +203,7 @@ class Load:
         eventually(lambda: self.accepted() >= before + count, seconds)
 
     def settle(self) -> None:
-        """Try again what was not answered 201, with the same keys, until all are."""
+        """Repeat each request that was not answered 201, with the same key, until all are."""
         connection = Connection(self.tally.customers.port)
         for invoice in self.invoices:
 
@@ -224,7 +224,7 @@ class Load:
         return {id: self.tally.accounts.get(f"/accounts/{id}")["total_revenue_cents"] for id in accounts}
 
     def counted(self) -> bool:
-        """Whether every account shows what was answered 201; raises AssertionError while it does not."""
+        """Whether every account shows all invoices answered with 201; raises AssertionError while not."""
         due = dict.fromkeys((account for account, _ in self._customers), 0)
         for invoice in self.invoices:
             due[invoice.account] += invoice.cents if invoice.id else 0
@@ -237,18 +237,18 @@ class Load:
         return {row["id"]: row["purchase_price_cents"] for row in rows}
 
     def is_counted_once(self, seconds: float = 20) -> None:
-        """Settle, and find each invoice once: its row, its event, its amount; and so for good."""
+        """Settle, and find each invoice once: its row, its event, its amount. It must stay so."""
         self._is_counted(seconds)
         assert self._events() == Counter((invoice.id, invoice.cents) for invoice in self.invoices)
 
     def exact(
         self, once: bool = True, seconds: float = 30, others: Sequence["Load"] = (), on_stream: bool = True
     ) -> None:
-        """Settle, and find each invoice once; the stream has no invoice but these, and all is acknowledged.
+        """Settle, and find each invoice once. The stream has no other invoices, and all is acknowledged.
 
-        With `once`, each event must be on the stream once and in its order: where Redis lost nothing,
-        or lost the end. `others` have posted to the same Tally. Without `on_stream`, others have deleted
-        entries.
+        With `once`, each event must be on the stream once and in order: for faults where Redis lost nothing,
+        or only the end. `others` have posted to the same Tally. Without `on_stream`, other programs have
+        deleted entries.
         """
         self._is_counted(seconds)
         assert {each.status for each in self.tries()} <= {201, 503, None}
@@ -258,10 +258,10 @@ class Load:
                 invoices = [id for load in (self, *others) for id in load.ids()]
                 if once:
                     assert_published(client, invoices, once)
-                else:  # Redis may lose its end again, as sentinels on a busy machine take another primary
+                else:  # Redis may lose its end again, if sentinels on a busy machine choose another primary
                     eventually(lambda: assert_published(client, invoices, once), seconds)
             eventually(lambda: _all_acknowledged(client), seconds)
-        eventually(self.tally.settled, seconds)  # what is given again is handed out a while later
+        eventually(self.tally.settled, seconds)  # entries published again are handed out a while later
         assert self.counted()
 
     def _is_counted(self, seconds: float) -> None:
@@ -275,7 +275,7 @@ class Load:
         assert self.counted()
 
     def _redis(self) -> redis.Redis:
-        """A client of Tally's Redis, wherever the stream is."""
+        """A client of Tally's Redis that finds the stream's server."""
         return connect(self.tally.settings["redis"]["url"], key="event-stream")
 
     def _events(self) -> Counter[tuple[str, int]]:
@@ -292,7 +292,7 @@ class Load:
 
 
 def invoices_of(tally: Tally, customer: str) -> Iterator[dict[str, Any]]:
-    """All invoices of a customer, as the customers service lists them."""
+    """All invoices of a customer, from the customers service."""
     after: str | None = "0"
     while after is not None:
         page = tally.customers.get(f"/invoices?customer_id={customer}&limit=1000&after={after}")
@@ -301,14 +301,14 @@ def invoices_of(tally: Tally, customer: str) -> Iterator[dict[str, Any]]:
 
 
 def _all_acknowledged(client: redis.Redis) -> bool:
-    """Whether both groups are done with all; what was published again may be handed out a while later."""
+    """Whether both groups have acknowledged all; events published again may be handed out a while later."""
     groups: Any = client.xinfo_groups("event-stream")
     assert [group["pending"] for group in groups] == [0, 0], groups
     return True
 
 
 def assert_published(client: redis.Redis, invoices: list[str], once: bool) -> bool:
-    """True: every invoice and no gap on the stream; with `once`, every event once and in its order."""
+    """Check that every invoice is on the stream without gaps; with `once`, each event once and in order."""
     entries: Any = client.xrange("event-stream")
     sequences: dict[bytes, list[int]] = {}
     seen = []

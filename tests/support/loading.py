@@ -1,4 +1,4 @@
-"""Somebody who works at whichever machine is the primary, and asks again until each invoice is answered."""
+"""A client that records invoices at the current primary, and repeats each request until it is answered."""
 
 import os
 import random
@@ -11,11 +11,11 @@ import urllib3
 from support.tally import Client
 
 IS_SOAK = "TALLY_TEST_FAILOVERS" in os.environ  # then every case is tried, else one of each kind
-MARK = 10**6  # an invoice's amount in cents, by this, is what it is known by
+MARK = 10**6  # an invoice is known by its amount in cents modulo this
 
 
 class Machine(Protocol):
-    """Where invoices are recorded: a Tally, or what is in front of several."""
+    """A place to record invoices: a Tally, or a proxy in front of several."""
 
     @property
     def customers(self) -> Client:
@@ -27,12 +27,12 @@ class Machine(Protocol):
 
 
 class Working:
-    """A thread that records one invoice after the other, under a key of its own; changes and deletes some.
+    """A thread that records one invoice after another, each with its own key; it changes and deletes some.
 
-    It asks again, with the key, at the other machine, until it is answered 201. `answered` has the id
-    that each invoice got, by its mark; `amounts` what each was to have, once; `gone` which were deleted for
-    sure, and `doubtful` which may be, as nobody has answered. Of one that was `repeated`, both may have been
-    answered: one counts then.
+    It repeats a request with the same key at the other machine, until it is answered 201. By the invoices'
+    marks: `answered` has the id from the answer; `amounts` the amounts that it may have; `gone` those surely
+    deleted; `doubtful` those that may be deleted, as the request got no answer. For the marks in `repeated`,
+    both machines may have answered: then one of the two counts.
     """
 
     def __init__(self, machines: Sequence[Machine], customer: str, seed: int) -> None:
@@ -96,7 +96,7 @@ class Working:
     def _ask(
         self, method: str, path: str, content: object = None, headers: dict[str, str] | None = None
     ) -> urllib3.BaseHTTPResponse | None:
-        """What the machine answers; None where it doesn't, or did not to the proxy in front of it."""
+        """The machine's answer; None if it gives none, also none to the proxy in front of it."""
         client = self._machines[0].customers
         try:
             answer = client.request(method, path, content, headers=headers, timeout=1)

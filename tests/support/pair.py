@@ -1,7 +1,7 @@
 """A primary, its standby and another node on one Redis, with clients and faults; see world.
 
-No machine is ever lost. So whatever happens, all that was accepted is there at the end, once. Each machine
-has a clock of its own, and Redis has another: they go alike, and differ by as much as `check` lets them.
+No machine is ever lost. So at the end all accepted changes must be there, once. Each machine has a clock of
+its own, and so has Redis: they run equally fast, and differ by as much as `check` allows.
 """
 
 import random
@@ -38,13 +38,13 @@ from tally.store.records import InvoiceChange, NewCredit, NewCustomer, NewInvoic
 from tally.store.stream import EventStream
 from tally.store.write_permission import Refusal
 
-OTHER = 2  # the place of the other node, which has the number 1; the others are node 0's primary and standby
+OTHER = 2  # the place of the other node, whose number is 1; the others are node 0's primary and standby
 FILES = (customers.FILE, accounts.FILE)
-CLOCKS_DIFFER = 50.0  # seconds, from the model's
+CLOCKS_DIFFER = 50.0  # seconds, from the model's clock
 
 
 class Machine(Tally):
-    """A Tally that is the primary or its standby, as Redis tells; its relays are as in a family."""
+    """A Tally that is the primary or its standby, as Redis says; its relays work as in a family."""
 
     def __init__(self, pair: "Pair", directory: Path, number: int) -> None:
         super().__init__(pair, directory, number=number)  # type: ignore[arg-type]
@@ -54,7 +54,7 @@ class Machine(Tally):
         return self._world.wall() + self._ahead
 
     def start(self) -> None:
-        """The relays, then the rest."""
+        """Start the relays, then the rest."""
         for service in SERVICES.values():
             self.start_relay(service)
         for service in SERVICES.values():
@@ -65,13 +65,13 @@ class Machine(Tally):
         self._keys = IdempotencyKeys(self.customers.database, self._wall)
 
     def start_relay(self, service: Service) -> None:
-        """Start it, or another in its place; see Family."""
+        """Start a relay, or a new one in its place; see Family."""
         name = f"{service.name}-relay"
         self._stream(name), self._open(service, name)
         self.parts[name] = self._begun(service, name)
 
     def _begun(self, service: Service, name: str) -> Callable[[], bool]:
-        """What the relay does at its turns, by what Redis says now."""
+        """The relay's step function, chosen by the present state of Redis."""
         database = self.databases[name]
         stream = EventStream(self._world.redis.client(self.lines[name]), KEY)
         permission, store = self._permissions[service.name], service.store(database)
@@ -136,12 +136,12 @@ class Machine(Tally):
             begin()
         except (redis.RedisError, StoreError):
             if nodes.follows(database):
-                return begin  # it answers no change meanwhile
+                return begin  # meanwhile it refuses changes
             publish()
         return self.parts[name]
 
     def record(self, key: str, customer: Any, cents: int) -> int | None:
-        """Record an invoice, or find it recorded under that key; None where this may record nothing."""
+        """Record an invoice, or find the one with that key; None if this machine may record nothing."""
         store = self.customers
         if store.database.refusal():
             return None
@@ -156,20 +156,20 @@ class Machine(Tally):
 
     @property
     def may_write(self) -> bool:
-        """Whether clients may change something here."""
+        """Whether clients may change data here."""
         return not self.customers.database.refusal()
 
     def differs(self) -> bool:
-        """Whether it is to be begun again from a copy of the primary."""
+        """Whether its files must be replaced with a copy of the primary's."""
         return any(nodes.differs(database) for database in self.databases.values())
 
 
 class Pair:
-    """One history, from its seed. `rejoined` tells how often a standby was begun again from a copy."""
+    """One history, from its seed. `rejoined` counts how often a standby began again from a copy."""
 
     def __init__(self, seed: int, directory: Path) -> None:
         self.random = random.Random(seed)
-        self._now = 4_000_000_000.0  # a day that is yet to come: what is kept for some time is kept
+        self._now = 4_000_000_000.0  # a day in the future: nothing that is kept for some time expires
         ahead = self.random.uniform(-CLOCKS_DIFFER, CLOCKS_DIFFER)
         release = self.random.choice([(6, 2), (7, 0), (8, 0)])
         self.redis = RedisDouble(lambda: int((self._now + ahead) * 1000), release)
@@ -178,7 +178,7 @@ class Pair:
         self._marks = 0
         self.accepted: dict[int, str] = {}  # by mark, the key
         self.amounts: dict[int, set[int]] = {}
-        self.ids: dict[int, int] = {}  # that clients were told, by mark
+        self.ids: dict[int, int] = {}  # the ids in the answers, by mark
         self._customers: list[Id] = []
         self._unanswered: list[tuple[str, Id, int]] = []
         self._asked_twice: set[int] = set()
@@ -211,7 +211,7 @@ class Pair:
         self._start(1)
 
     def _join(self, place: int) -> None:
-        """Begin a standby's files from a copy of the other's, which has published all."""
+        """Replace a standby's files with a copy of the other machine's, which has published all."""
         copies = self._directory / f"copies-{self.random.getrandbits(32):x}"
         copies.mkdir()
         for file in FILES:
@@ -227,7 +227,7 @@ class Pair:
         return machine
 
     def end(self) -> None:
-        """Let go of everything."""
+        """Stop all machines."""
         for machine in self._running():
             machine.stop()
 
@@ -244,7 +244,7 @@ class Pair:
         return [machine for machine in self._machines if machine]
 
     def _one(self, number: int | None = None) -> Machine | None:
-        """One that clients find, of that node or any, and that lets them change something."""
+        """A running machine of that node, or of any, that accepts changes."""
         running = [each for each in self._running() if number in (None, each.number)]
         found = [machine for machine in running if machine.may_write]
         return self.random.choice(found) if found else None
@@ -258,7 +258,7 @@ class Pair:
         self.ask_again()
 
     def ask_again(self) -> None:
-        """Ask for something that was not answered; this may not be answered either."""
+        """Repeat a request that was not answered; this one may not be answered either."""
         if not self._unanswered:
             return
         asked = self.random.choice(self._unanswered)
@@ -312,7 +312,7 @@ class Pair:
                 self._turn(machine, name)
 
     def a_machine_turns(self) -> None:
-        """While the other stands still."""
+        """All parts of one machine take their turns, while the others stand still."""
         if running := self._running():
             machine = self.random.choice(running)
             for name in [*machine.parts]:
@@ -386,7 +386,7 @@ class Pair:
     # The end
 
     def settle(self) -> None:
-        """End all faults, and see that all is well then. Raises AssertionError."""
+        """End all faults, and check that all is well then. Raises AssertionError."""
         self.machines_start()
         self._come_to_rest()
         for place, machine in enumerate(self._machines):
@@ -426,7 +426,7 @@ class Pair:
         return [machine.status(service) for machine in self._running() for service in SERVICES.values()]
 
     def compare(self) -> None:
-        """That all that was accepted is there, once, and is shown everywhere. Raises AssertionError."""
+        """Check that all accepted changes are there once, and shown everywhere. Raises AssertionError."""
         there: dict[int, int] = {}
         revenue = 0
         for number in (0, 1):
@@ -446,7 +446,7 @@ class Pair:
             assert sum(each.total_revenue_cents for each in shown) == revenue, machine.directory
 
     def _compare_accepted(self, there: dict[int, int]) -> None:
-        """`there` are the invoices' amounts, by id."""
+        """`there` has the invoices' amounts, by id."""
         marks = Counter(cents % MARK for cents in there.values())
         assert not [mark for mark, times in marks.items() if times > 1], f"twice: {marks.most_common(3)}"
         for mark in self.accepted:
@@ -456,7 +456,7 @@ class Pair:
         assert {*marks} <= {*self.accepted}
         for id, cents in there.items():
             assert cents in self.amounts[cents % MARK], f"invoice {id} has {cents}"
-        for mark, id in self.ids.items():  # of one that was asked for at both, one counts
+        for mark, id in self.ids.items():  # if both machines were asked, one id counts
             is_there = id in there or mark in self.gone or mark in self._asked_twice
             assert is_there, f"invoice {mark} was answered as {id}"
 
@@ -480,7 +480,7 @@ FAULTS = {
 
 
 def steps_of(seed: int) -> list[tuple[str, int]]:
-    """A history: rounds of requests, turns and faults; which kinds of faults it has is drawn too."""
+    """A history: rounds of requests, turns and faults. Its kinds of faults are random, too."""
     choose = random.Random(seed)
     faults = {name: FAULTS[name] for name in choose.sample([*FAULTS], choose.randint(1, len(FAULTS)))}
     faults["a_standby_is_promoted"] = FAULTS["a_standby_is_promoted"]
@@ -494,7 +494,7 @@ def steps_of(seed: int) -> list[tuple[str, int]]:
 
 
 def run(seed: int, steps: list[tuple[str, int]], directory: Path) -> Pair:
-    """Run a history to its end. Raises AssertionError, or what was raised on the way."""
+    """Run a history to its end. Raises AssertionError, or the error of a step."""
     pair = Pair(seed, directory)
     try:
         for name, drawn in steps:

@@ -1,8 +1,8 @@
 """`python supervisor.py` as a process that is forked from one which has imported it.
 
-A start takes the processor half a second less. Where the environment has something else for a Python that
-starts (PYTHONPATH, LD_PRELOAD), one is started. Tests of what a process inherits, of the help and of the
-installed command start one always.
+This saves half a second of processor time. If the environment changes how Python starts (PYTHONPATH,
+LD_PRELOAD), a new Python is started instead. Tests of inheritance, of the help and of the installed
+command always start a new one.
 """
 
 import json
@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 SUPERVISOR = Path(__file__).parents[2] / "supervisor.py"
-_MOST = 2**20  # bytes of what is ordered
+_MOST = 2**20  # bytes of an order
 
 
 class Program:
-    """`python supervisor.py` with `arguments`, in a session of its own; what subprocess.Popen has of it.
+    """`python supervisor.py` with `arguments`, in its own session; has the methods of subprocess.Popen.
 
-    Its output is added to the files `output` and `error`; they may be the same.
+    Its output is appended to the files `output` and `error`; they may be the same.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Program:
         self.pid = self._number()
 
     def poll(self) -> int | None:
-        """Its exit status, or the number of the signal that killed it below 0; None while it runs."""
+        """Its exit status, or minus the number of the signal that killed it; None while it runs."""
         with self._lock:
             if self.returncode is None and _is_readable(self._told):
                 self.returncode = self._number()
@@ -56,7 +56,7 @@ class Program:
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait until it has ended, and answer its exit status. Raises subprocess.TimeoutExpired."""
+        """Wait until it has ended, and return its exit status. Raises subprocess.TimeoutExpired."""
         deadline = time.monotonic() + timeout if timeout is not None else None
         while (status := self.poll()) is None:
             if deadline and timeout and time.monotonic() > deadline:
@@ -89,7 +89,7 @@ def _is_readable(file: IO[bytes]) -> bool:
 
 @cache
 def _forker() -> socket.socket:
-    """The way to who has imported all and forks; it ends with this process."""
+    """A socket to the process that has imported everything and forks; it ends with this process."""
     ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
     orders = theirs.fileno()
     path = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})"
@@ -100,7 +100,7 @@ def _forker() -> socket.socket:
 
 
 def fork_what_is_ordered(descriptor: int) -> None:
-    """Start programs until nobody can order any more. The parent of each tells how it ends."""
+    """Start programs until the socket is closed. Each program's parent reports how it ends."""
     from tally.commands.command_line import imported
     from tally.supervisor import COMMANDS
 
@@ -140,7 +140,7 @@ def _be(arguments: list[str], output: str, error: str, folder: str, environment:
     from tally.commands.command_line import FROM_A_CHECKOUT
     from tally.supervisor import main
 
-    getproctitle()  # it looks for the place of the title, which it only finds beside the first environment
+    getproctitle()  # it looks for the title's memory, which it can only find with the first environment
     own = _read_at_the_start(os.environ)
     os.setsid()
     os.chdir(folder)
@@ -160,5 +160,5 @@ def _be(arguments: list[str], output: str, error: str, folder: str, environment:
 
 
 def _read_at_the_start(environment: Mapping[str, str]) -> dict[str, str]:
-    """What the linker and Python read when a program starts."""
+    """The variables that the linker and Python read when a program starts."""
     return {name: value for name, value in environment.items() if name.startswith(("LD_", "PYTHON"))}

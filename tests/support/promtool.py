@@ -8,7 +8,7 @@ from support.disks import unavailable
 
 
 def promtool(*arguments: str | Path, stdin: str = "") -> str:
-    """Run promtool; answer all that it said. Fails with that when it finds fault."""
+    """Run promtool; return its output. Fails with that output if it finds a fault."""
     program = shutil.which("promtool")
     if program is None:
         unavailable("promtool", "it is not on PATH; `.ci/promtool` gets it out of Debian's package")

@@ -1,4 +1,4 @@
-"""A TCP proxy between Tally and Redis: a network that can be made to fail."""
+"""A TCP proxy between Tally and Redis: a network that can fail on demand."""
 
 import asyncio
 import threading
@@ -12,7 +12,7 @@ _CHUNK = 65536
 
 
 class Proxy:
-    """Forwards what comes in at `port` to another port, until it is told otherwise.
+    """Forwards connections to `port` to another port, until it is told otherwise.
 
     The controls may be called from any thread; each has taken effect when it returns.
     """
@@ -26,17 +26,17 @@ class Proxy:
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._swallowing = False
-        self._replies_left: int | None = None  # bytes until the connection that carries the next is cut
+        self._replies_left: int | None = None  # bytes until the connection that carries the next byte is cut
         self._open: set[asyncio.StreamWriter] = set()
 
     # The controls
 
     def go_on(self) -> None:
-        """Forward again, also what was held back. A connection that has lost bytes stays deaf."""
+        """Forward again, with all held bytes. A connection that has lost bytes stays deaf."""
         self._in_loop(self._set, True, False)
 
     def stall(self) -> None:
-        """Accept everything, hold everything back, lose nothing."""
+        """Accept everything, forward nothing, lose nothing."""
         self._in_loop(self._set, False, False)
 
     def swallow(self) -> None:
@@ -44,11 +44,11 @@ class Proxy:
         self._in_loop(self._set, True, True)
 
     def cut(self) -> None:
-        """Close all connections at once, whatever is on its way."""
+        """Close all connections at once, with bytes still on their way."""
         self._in_loop(self._cut_all)
 
     def lead_to(self, target: int) -> None:
-        """Connect whoever comes from now on to another port; connections that are open stay."""
+        """Connect new clients to another port; open connections stay."""
         self._in_loop(setattr, self, "_target", target)
 
     def cut_after(self, size: int) -> None:
@@ -107,7 +107,7 @@ class Proxy:
                 if len(through) < len(data):
                     break
         except OSError:
-            pass  # one side has gone; so goes the other
+            pass  # one side has closed; close the other, too
         for end in ends:
             end.close()
 
@@ -129,7 +129,7 @@ class Proxy:
 
         self.run(call())
 
-    # What `proxied` needs
+    # For `proxied`
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` in the loop's thread, to its end."""

@@ -1,8 +1,8 @@
 """A Redis in memory, for the commands that Tally uses, with a clock that can be set.
 
-It answers as Redis does, over redis-py's own client, and runs the real scripts. What it leaves out:
+It answers as Redis does, through redis-py's own client, and runs the real scripts. It lacks
 `entries-read` and `lag` of groups (as 6.2 does), blocking, expiry, and most errors of the wrong type.
-`tests/integration/test_redis_double.py` holds it to every real engine.
+`tests/integration/test_redis_double.py` compares it with every real engine.
 """
 
 import bisect
@@ -23,17 +23,17 @@ from redis.retry import Retry
 Id = tuple[int, int]
 
 _LAST = 2**64 - 1
-_DRIVER = DriverInfo()  # to make one takes longer than all the rest
+_DRIVER = DriverInfo()  # to make one takes longer than everything else
 _NO_KEY = "The XGROUP subcommand requires the key to exist"
 _LUA: Any = lua51.LuaRuntime(encoding=None)  # for all servers: no script can leave anything in it
 
 
 class Status(bytes):
-    """What Redis answers as a status: `OK`."""
+    """A status reply of Redis: `OK`."""
 
 
 class Pending:
-    """An entry that was handed out and not acknowledged."""
+    """An entry that was delivered and not acknowledged."""
 
     def __init__(self, consumer: bytes, at: int) -> None:
         self.consumer = consumer
@@ -42,7 +42,7 @@ class Pending:
 
 
 class Group:
-    """A consumer group: the last entry that it was handed, what is pending, when consumers were seen."""
+    """A consumer group: its last delivered entry, the pending ones, and when consumers were seen."""
 
     def __init__(self, last: Id) -> None:
         self.last = last
@@ -50,7 +50,7 @@ class Group:
         self.consumers: dict[bytes, int] = {}
 
     def of(self, consumer: bytes | None) -> list[Id]:
-        """What is pending, of one consumer or of all, ascending."""
+        """The pending ids, of one consumer or of all, ascending."""
         return sorted(
             id for id, each in self.pending.items() if consumer is None or each.consumer == consumer
         )
@@ -70,7 +70,7 @@ class Stream:
         return self.ids[bisect.bisect_left(self.ids, first) : bisect.bisect_right(self.ids, last)]
 
     def remove(self, ids: Iterable[Id]) -> int:
-        """Remove these entries, and answer how many were there."""
+        """Remove these entries; return how many existed."""
         there = [id for id in ids if id in self.entries]
         for id in there:
             del self.entries[id]
@@ -79,21 +79,21 @@ class Stream:
 
 
 class RedisDouble:
-    """One server. `clock` tells the milliseconds since the epoch; `release` is (6, 2) or later."""
+    """One server. `clock` returns the milliseconds since the epoch; `release` is (6, 2) or later."""
 
     def __init__(self, clock: Callable[[], int], release: tuple[int, int] = (8, 0)) -> None:
         self._clock = clock
-        self._drops_deleted = release >= (7, 0)  # XAUTOCLAIM, of what is pending and no longer there
+        self._drops_deleted = release >= (7, 0)  # XAUTOCLAIM drops pending entries that were deleted
         self._sees_idle = release >= (7, 2)  # a consumer that asks and gets nothing
         self.keys: dict[bytes, Any] = {}
         self._own: redis.Redis | None = None
         self._scripts: dict[bytes, bytes] = {}
         call: Any = WeakMethod(self._call)  # Lua's table would keep this server for good
         self._for_lua: Any = _LUA.table_from({b"call": lambda *given: call()(*given), b"sha1hex": _sha1})
-        self._commands: dict[bytes, Callable[..., Any]] = {}  # as they were written when they came
+        self._commands: dict[bytes, Callable[..., Any]] = {}  # by name, spelled as it was sent
 
     def client(self, line: "Line | None" = None) -> redis.Redis:
-        """A client, at the end of `line`; without one, that of a line that never breaks."""
+        """A client at the end of `line`; by default, of a line that never breaks."""
         if line is None and self._own:
             return self._own
         options: dict[str, Any] = {
@@ -110,15 +110,15 @@ class RedisDouble:
         return client
 
     def state(self) -> dict[bytes, Any]:
-        """A copy of all that is kept."""
+        """A copy of all data."""
         return copy.deepcopy(self.keys)
 
     def go_back(self, state: dict[bytes, Any]) -> None:
-        """Keep what was kept then, and nothing else."""
+        """Replace all data with that state."""
         self.keys = copy.deepcopy(state)
 
     def execute(self, arguments: Sequence[bytes]) -> Any:
-        """What Redis answers, as RESP2 has it. Raises redis.ResponseError."""
+        """Redis's reply to a command, in RESP2's types. Raises redis.ResponseError."""
         name = arguments[0]
         method = self._commands.get(name)
         if method is None:
@@ -412,22 +412,22 @@ class RedisDouble:
 
 
 class Line:
-    """The way to a server: it may break before a later command gets there, or before its answer is back."""
+    """The way to a server: it may break before a later command arrives, or before its reply is back."""
 
     def __init__(self) -> None:
         self._after = 0
         self._breaks_at = ""
 
     def break_at(self, when: str, after: int) -> None:
-        """Break `before` or `after` the command that follows the next `after` ones."""
+        """Let the next `after` commands through; break `before` or `after` the one that follows."""
         self._breaks_at, self._after = when, after
 
     def mend(self) -> None:
-        """Be whole again."""
+        """Let all commands through again."""
         self._breaks_at = ""
 
     def carry(self, command: Callable[[], Any]) -> Any:
-        """What the command answers, or the redis.ConnectionError of a line that broke."""
+        """The command's reply, or a redis.ConnectionError if the line breaks."""
         if not self._breaks_at or self._after > 0:
             self._after -= 1
             return _answered(command)
@@ -438,15 +438,15 @@ class Line:
 
 
 class _Client(redis.Redis):
-    """redis-py's client, but for the way of a single command: its own takes longer than all that is done."""
+    """redis-py's client with a shorter way for single commands: redis-py's takes longer than all the rest."""
 
     def lead(self, server: RedisDouble, line: Line, pool: "_Pool") -> None:
-        """Lead to that server, instead of nowhere."""
+        """Connect the client to that server."""
         self._server, self._line, self.connection_pool = server, line, pool
         self._registered: dict[Any, Any] = {}
 
     def register_script(self, script: Any) -> Any:
-        """As redis-py's, but once for each: what Tally asks for it again and again is the same."""
+        """Like redis-py's, but once for each script: Tally registers the same ones again and again."""
         if script not in self._registered:
             self._registered[script] = super().register_script(script)
         return self._registered[script]
@@ -463,12 +463,12 @@ class _Client(redis.Redis):
 
 @cache
 def _a_client() -> _Client:
-    """One that leads nowhere. To copy it is far quicker than to make another."""
+    """A client without a server. To copy it is far quicker than to make another."""
     return _Client(connection_pool=redis.ConnectionPool(protocol=2))
 
 
 class _Pool(redis.ConnectionPool):
-    """redis-py's pool, but for its locks, its looks for forks and its statistics."""
+    """redis-py's pool without its locks, its checks for forks and its statistics."""
 
     def get_connection(self, command_name: Any = None, *_: Any, **__: Any) -> Any:
         free: list[_Connection] = self._available_connections
@@ -482,7 +482,7 @@ class _Pool(redis.ConnectionPool):
 
 
 class _Connection(redis.connection.Connection):
-    """What redis-py sends its commands over, and hears the answers of in order."""
+    """A connection for redis-py to send commands and read the replies in order."""
 
     def __init__(self, server: RedisDouble, line: Line, **options: Any) -> None:
         super().__init__(**options)  # type: ignore[no-untyped-call]
@@ -491,10 +491,10 @@ class _Connection(redis.connection.Connection):
         self._queued: list[Sequence[bytes]] | None = None  # since MULTI
 
     def connect(self, *_: Any, **__: Any) -> None:
-        """There is nothing to be done for it."""
+        """Does nothing: no connection is needed."""
 
     def disconnect(self, *_: Any, **__: Any) -> None:
-        """What was not heard of is forgotten."""
+        """Forget the replies that were not read."""
         self._answers.clear()
         self._queued = None
 
@@ -558,7 +558,7 @@ def _sha1(text: bytes) -> bytes:
 
 @cache
 def _function(script: bytes) -> Any:
-    """The script as a function of what is `redis` in it, its KEYS and its ARGV."""
+    """The script as a function of its `redis`, KEYS and ARGV."""
     return _LUA.execute(b"return function(redis, KEYS, ARGV) " + script + b"\nend")
 
 
@@ -599,7 +599,7 @@ _LUA.execute(b"""
 
 @cache
 def _words(name: bytes) -> list[bytes]:
-    """Those of a command's name: `XGROUP CREATE`."""
+    """The words of a command's name: `XGROUP CREATE`."""
     return name.split()
 
 

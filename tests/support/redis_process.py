@@ -1,4 +1,4 @@
-"""A Redis that a test owns: it can be killed, stopped, and started again on what it kept."""
+"""A Redis of one test, which can kill it, stop it, and start it again on its data."""
 
 import os
 import shutil
@@ -26,12 +26,12 @@ class RedisProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *options: str, wait: bool = True) -> None:
-        """Start it, on the data that is there; wait until it answers."""
+        """Start it on the existing data; wait until it answers."""
         server = bundled()
         assert server is not None
         self.directory.mkdir(parents=True, exist_ok=True)
         own = f"--port {self.port} --bind 127.0.0.1 --appendonly yes --logfile {_LOG}".split()
-        where = ["--dir", str(self.directory)]  # first: the log is looked for in it
+        where = ["--dir", str(self.directory)]  # first: the log is written there
         self._process = subprocess.Popen([str(server), *where, *own, "--save", "", *options])
         if wait:
             eventually(lambda: answers(self.url))
@@ -49,11 +49,11 @@ class RedisProcess:
         os.kill(self._process.pid, number)
 
     def copy(self, to: Path) -> None:
-        """Copy what it has written to its append-only file."""
+        """Copy its append-only file."""
         shutil.copytree(self.directory, to, ignore=shutil.ignore_patterns(_LOG))
 
     def put_back(self, copy: Path) -> None:
-        """Replace what it kept by a copy, while it doesn't run."""
+        """Replace its data with a copy, while it doesn't run."""
         assert self._process is None
         shutil.rmtree(self.directory)
         shutil.copytree(copy, self.directory)

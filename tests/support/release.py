@@ -2,10 +2,10 @@
 
 To make them, when a release's schema is final, from the root of its checkout:
 
-    PYTHONPATH=tests .venv/bin/python -m support.release
+PYTHONPATH=tests .venv/bin/python -m support.release
 
-That runs it, has it record some of everything, stops it, and puts its data directory, with what the
-services answered before, into `tests/data/release-<version>/`.
+This starts Tally, records some of everything, and stops it. Then it puts the data directory, and the
+services' answers from before, into `tests/data/release-<version>/`.
 """
 
 import json
@@ -35,7 +35,7 @@ def releases() -> list[Path]:
 
 
 def contents(tally: Tally) -> dict[str, Any]:
-    """What the services answer, as far as every release answers it: once all events have been applied."""
+    """The services' answers, in the part that every release gives, once all events have been applied."""
     eventually(tally.settled)
     return {
         "accounts": [
@@ -66,12 +66,12 @@ def _part(answer: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 def copied(release: Path, data: Path) -> None:
-    """Put a release's files where `data.directory` is to be."""
+    """Put a copy of a release's files at the future `data.directory`."""
     shutil.copytree(release, data, ignore=shutil.ignore_patterns(CONTENTS))
 
 
 def _record_some_of_everything(tally: Tally) -> None:
-    """Rows in every table, deleted things among them."""
+    """Rows in every table, with some deleted things."""
     customers, accounts = tally.customers, tally.accounts
     for name in ("one", "two", "gone"):
         account = {"name": name, "owned_by": f"owner of {name}", "description": "ä description"}
@@ -106,7 +106,7 @@ def _keep(data: Path, kept: Path) -> None:
 
 
 def main() -> None:
-    """Make the files of the release that this checkout is."""
+    """Make the files for the release of this checkout."""
     kept = DATA / f"release-{VERSION}"
     with tempfile.TemporaryDirectory() as scratch, running(Path(scratch)) as tally:
         _record_some_of_everything(tally)

@@ -1,4 +1,4 @@
-"""Redis servers that stand in for each other: sentinels with a primary and replicas, and a cluster."""
+"""Redis servers that replace each other: sentinels with a primary and replicas, and a cluster."""
 
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -17,11 +17,11 @@ from tally.actors.redis_binaries import bundled
 NAME = "main"  # of the primary, to the sentinels
 SLOTS = 16384
 KEY = "event-stream"
-SECONDS = 90  # a sentinel that was held up does nothing for 30 s (TILT)
+SECONDS = 90  # a delayed sentinel does nothing for 30 s (TILT)
 
 
 class Sentinels:
-    """Three sentinels that watch a primary and its two replicas, all of one test alone."""
+    """Three sentinels that watch a primary and its two replicas, for one test only."""
 
     def __init__(self, servers: Sequence[RedisProcess], ports: Sequence[int]) -> None:
         self.servers = servers
@@ -29,17 +29,17 @@ class Sentinels:
         self.url = f"redis+sentinel://{','.join(f'127.0.0.1:{port}' for port in ports)}/{NAME}"
 
     def primary(self) -> RedisProcess:
-        """Which server they all call the primary."""
+        """The server that all sentinels call the primary."""
         named = {self._named_by(port) for port in self.ports}
         assert len(named) == 1, named
         return next(server for server in self.servers if server.port in named)
 
     def fails_over(self, former: RedisProcess) -> None:
-        """Wait until another has taken the place of `former`."""
+        """Wait until another server has taken the place of `former`."""
         eventually(lambda: self.primary() is not former, SECONDS)
 
     def is_whole(self) -> bool:
-        """Whether they know each other and all replicas, which are in step."""
+        """Whether the sentinels know each other and all replicas, and the replicas are in step."""
         for port in self.ports:
             with _client(port) as sentinel:
                 state = dict(sentinel.sentinel_master(NAME))
@@ -57,7 +57,7 @@ class Sentinels:
 
 @contextmanager
 def sentinels(directory: Path, down_after_ms: int = 500, *options: str) -> Iterator[Sentinels]:
-    """Three sentinels, a primary and two replicas, which agree; `options` are the servers'."""
+    """Three sentinels, a primary and two replicas, which agree; `options` are for the servers."""
     servers = [RedisProcess(directory / f"server-{n}") for n in range(3)]
     with ExitStack() as stack:
         for server in servers:
@@ -76,7 +76,7 @@ def sentinels(directory: Path, down_after_ms: int = 500, *options: str) -> Itera
 
 def _sentinel(directory: Path, port: int, primary: int, down_after_ms: int) -> "subprocess.Popen[bytes]":
     directory.mkdir(parents=True)
-    file = directory / "sentinel.conf"  # which it writes anew
+    file = directory / "sentinel.conf"  # the sentinel rewrites this file
     file.write_text(
         f"port {port}\nbind 127.0.0.1\ndir {directory}\nlogfile sentinel.log\n"
         f"sentinel monitor {NAME} 127.0.0.1 {primary} 2\n"
@@ -94,16 +94,16 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 class Cluster:
-    """A cluster of three primaries with a replica each, all of one test alone."""
+    """A cluster of three primaries with a replica each, for one test only."""
 
     def __init__(self, servers: Sequence[RedisProcess]) -> None:
         self.servers = servers
-        # By default 10,000 above the other, where the kernel takes ports for outgoing connections.
+        # By default 10,000 above the server's port, in the kernel's range for outgoing connections.
         self._buses = {server.port: free_port() for server in servers}
         self.url = f"redis+cluster://{','.join(f'127.0.0.1:{server.port}' for server in servers)}"
 
     def start(self, server: RedisProcess) -> None:
-        """Start a node, also again."""
+        """Start a node, or start it again."""
         options = (
             f"--cluster-enabled yes --cluster-node-timeout 1000 --cluster-port {self._buses[server.port]}"
         )
@@ -115,13 +115,13 @@ class Cluster:
         client.execute_command("CLUSTER MEET", "127.0.0.1", to.port, self._buses[to.port])
 
     def owner(self) -> RedisProcess:
-        """Who has the stream's slot, as all who run say."""
+        """The primary of the stream's slot, on which all running servers agree."""
         said = {self._owner_says(server) for server in self.servers if answers(server.url)}
         assert len(said) == 1, said
         return next(server for server in self.servers if server.port in said)
 
     def fails_over(self, former: RedisProcess) -> None:
-        """Wait until another has taken the place of `former`."""
+        """Wait until another server has taken the place of `former`."""
         eventually(lambda: self.owner() is not former, SECONDS)
 
     def move_slot(self, to: RedisProcess) -> None:
@@ -138,7 +138,7 @@ class Cluster:
         eventually(lambda: self.owner() is to, SECONDS)
 
     def is_whole(self) -> bool:
-        """Whether everybody knows everybody, and serves."""
+        """Whether all nodes know each other and serve."""
         for server in self.servers:
             info = dict(server.client.cluster("info"))
             assert (info["cluster_state"], info["cluster_known_nodes"]) == ("ok", "6"), info
@@ -183,7 +183,7 @@ def cluster(directory: Path) -> Iterator[Cluster]:
 def _replicates(replica: RedisProcess, id: str) -> bool:
     try:
         replica.client.cluster("replicate", id)
-    except redis.ResponseError as error:  # it doesn't know that node yet
+    except redis.ResponseError as error:  # the replica doesn't know that node yet
         raise AssertionError(str(error)) from error
     return True
 

@@ -1,4 +1,4 @@
-"""Reverse proxies before a service, as people put them there: nginx and HAProxy, of the system's packages."""
+"""Reverse proxies before a service, as in production: nginx and HAProxy, from the system's packages."""
 
 import shutil
 import subprocess
@@ -16,7 +16,7 @@ NAMES = ("nginx", "haproxy")
 
 
 def _nginx(directory: Path, port: int, upstream: int) -> list[str]:
-    """One that keeps its connections to the service, and gives them to any client."""
+    """Keeps its connections to the service, and uses each for any client."""
     return _nginx_with(
         directory,
         f"""
@@ -75,19 +75,19 @@ _ARGUMENTS: dict[str, Callable[[Path, int, int], list[str]]] = {"nginx": _nginx,
 
 
 class ReverseProxy(NamedTuple):
-    """One that runs: where it listens, and where it writes what it takes for a request."""
+    """A running proxy: its port, and the file where it logs requests."""
 
     port: int
     log: Path
 
     def requests(self) -> set[str]:
-        """Method and target of all that it has passed on or answered so far."""
+        """Method and target of all requests that it has forwarded or answered so far."""
         return set(self.log.read_text(errors="replace").splitlines())
 
 
 @contextmanager
 def reverse_proxy(name: str, directory: Path, upstream: int) -> Iterator[ReverseProxy]:
-    """Such a proxy before a service's port; without the program, the test is skipped by name.
+    """Run the named proxy before a service's port; without the program, the test is skipped by name.
 
     It keeps one connection to the service, and sends any client's request over it.
     """

@@ -1,4 +1,4 @@
-"""What Redis lets its users do."""
+"""Take rights from Redis's users."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ import redis
 
 @contextmanager
 def without_right(client: redis.Redis, command: str) -> Iterator[None]:
-    """Take the right to a command from everybody, for as long as the context lasts."""
+    """Forbid a command to every user, for as long as the context lasts."""
     client.execute_command("ACL", "SETUSER", "default", f"-{command}")  # type: ignore[no-untyped-call]
     try:
         yield

@@ -1,4 +1,4 @@
-"""The routes of a service's application, as Falcon tells them."""
+"""The routes of a service's application, as Falcon lists them."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def served(service: str, directory: Path) -> falcon.inspect.AppInfo:
 
 
 def routes(app: falcon.inspect.AppInfo) -> set[tuple[str, str]]:
-    """Method and path of each, without what Falcon answers itself, and without HEAD, which follows GET."""
+    """Method and path of each, without Falcon's own, and without HEAD, which follows GET."""
     return {
         (method.method, route.path)
         for route in app.routes

@@ -1,7 +1,7 @@
-"""What schemathesis can't read in the document. It loads this module, in a process of its own.
+"""Rules that schemathesis can't read in the document. It loads this module in a process of its own.
 
-`TALLY_TEST_CUSTOMER` is the id of a customer that exists; how many answers came is written to
-`TALLY_TEST_ANSWERS` at the end.
+`TALLY_TEST_CUSTOMER` is the id of an existing customer. At the end the number of answers is written to the
+file `TALLY_TEST_ANSWERS`.
 """
 
 import atexit
@@ -23,13 +23,13 @@ NO_ACCOUNT = "9223372036854775807"
 CUSTOMER = os.environ["TALLY_TEST_CUSTOMER"]
 ANSWERS = Path(os.environ["TALLY_TEST_ANSWERS"])
 
-# Without Phase.target, which spends half of the time on finding cases that get another status.
+# Without Phase.target, which spends half of the time on cases that get another status.
 hypothesis.settings.register_profile("tally", phases=[Phase.explicit, Phase.generate, Phase.shrink])
 hypothesis.settings.load_profile("tally")
 
 _deleted: set[object] = (
     set()
-)  # ids; whose a deleted account is, and a row's history, is answered, and shall be
+)  # ids; a deleted account's owner and a deleted row's history are still shown, rightly
 _keys = itertools.count()
 _answers = itertools.count()
 atexit.register(lambda: ANSWERS.write_text(str(next(_answers))))
@@ -37,14 +37,14 @@ atexit.register(lambda: ANSWERS.write_text(str(next(_answers))))
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
-    """Make what is valid by its form valid by what it refers to."""
+    """Give a case of valid form valid references, too."""
     _wait_for_nothing(case)
     for name in [name for name in case.headers or () if name.lower() == "host"]:
-        del case.headers[name]  # a wrong one is refused by HTTP itself, whatever is called
-    if (case.query or {}).get("format") == "csv":  # which has all of the list, as the document says in words
+        del case.headers[name]  # HTTP itself refuses a wrong one, on every route
+    if (case.query or {}).get("format") == "csv":  # which has the whole list, as the document's text says
         case.query = {name: value for name, value in case.query.items() if name not in ("limit", "after")}
     if isinstance((case.headers or {}).get("If-Match"), str):
-        case.headers["If-Match"] = "*"  # whatever revision it has by now
+        case.headers["If-Match"] = "*"  # matches every revision
     if case.method in ("POST", "PATCH"):
         _take_an_unused_key(case)
         if case.path.startswith(("/invoices", "/credits")):
@@ -57,14 +57,14 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
 
 @schemathesis.hook
 def after_call(context: Any, case: Any, response: Any) -> None:
-    """Count it, and note what is deleted."""
+    """Count the answer, and note a deleted id."""
     next(_answers)
     if case.method == "DELETE" and response.status_code == 204:
         _deleted.add(_id(case))
 
 
 def _wait_for_nothing(case: Any) -> None:
-    """Nobody has published what is waited for. What should be valid is `0` in the phase of the coverage."""
+    """Don't wait for events that nobody has published. The coverage phase's valid value is `0`."""
     awaited = str((case.headers or {}).get("Tally-After"))
     is_meant_well = case.meta and case.meta.generation.mode is GenerationMode.POSITIVE
     if re.fullmatch(EVENT_RANGE, awaited) or (awaited == "0" and is_meant_well):
@@ -76,17 +76,17 @@ def _id(case: Any) -> object:
 
 
 def _take_an_unused_key(case: Any) -> None:
-    """A key that came before with another body is refused, rightly."""
+    """Else a key from before, with another body, is rightly refused."""
     key = (case.headers or {}).get("Idempotency-Key")
     if isinstance(key, str) and 1 <= len(key) <= 200 and all("!" <= character <= "~" for character in key):
         case.headers["Idempotency-Key"] = f"{key[:170]}-{os.getpid()}-{next(_keys)}"
 
 
 def _of_the_customer(body: Any) -> Any:
-    """The same invoices or credits, of a customer that exists where an id is given, and for no invoice.
+    """The same invoices or credits, but each id is an existing customer's, and none names an invoice.
 
-    Their references are nobody else's. JSON Schema takes 5.0 for an integer; the document says in words that
-    it is none.
+    Each reference is unique. JSON Schema accepts 5.0 as an integer; the document's text says that it is
+    none.
     """
     if isinstance(body, list):
         return [_of_the_customer(each) for each in body]

@@ -1,4 +1,4 @@
-"""What a service tells at GET /metrics, read by the reference parsers."""
+"""The metrics of a service at GET /metrics, read by the reference parsers."""
 
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ class Scrape(NamedTuple):
     families: dict[str, Metric]
 
     def value(self, sample: str, **labels: str) -> float:
-        """The sum of the samples of that name with these labels. Fails when there is none."""
+        """The sum of the samples of that name with these labels. Fails if there is none."""
         found = [
             each.value
             for family in self.families.values()
@@ -36,7 +36,7 @@ class Scrape(NamedTuple):
         return any(each.name == sample for family in self.families.values() for each in family.samples)
 
     def labels(self, sample: str, label: str) -> set[str]:
-        """The values that a label of a sample has."""
+        """The values of a sample's label."""
         return {
             each.labels[label]
             for family in self.families.values()

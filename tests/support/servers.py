@@ -1,7 +1,7 @@
-"""The Redis and Valkey programs that can be the private server here, and one of them alone on PATH.
+"""The Redis and Valkey programs that can be the private server here, and how to put only one on PATH.
 
-`TALLY_TEST_SERVERS` names a folder that holds a folder for each, such as `redis-8.0.2`, with a
-`redis-server` or `valkey-server` in it. Without it there is only the one that the installation brought.
+`TALLY_TEST_SERVERS` names a folder with a folder for each, such as `redis-8.0.2`, with a `redis-server`
+or `valkey-server` in it. Without it there is only the server that was installed with Tally.
 """
 
 import os
@@ -20,15 +20,15 @@ NAMES = (BUNDLED, *WANTED)
 
 
 def is_named(name: str, said: str) -> bool:
-    """Whether what names a release, such as "redis 8.0.2", is of the server of that name."""
+    """Whether a release, such as "redis 8.0.2", is of the server of that name."""
     return name == BUNDLED or f"{name.replace('-', ' ')}." in said
 
 
 @contextmanager
 def only(name: str, directory: Path) -> Iterator[None]:
-    """Have programs that are started find this server, and no other; `directory` is for what that takes.
+    """Let started programs find this server and no other; `directory` is for files needed for that.
 
-    The bundled one is hidden from them, by a module of its name that has no server.
+    A module with the bundled server's name, but no server, hides the bundled one.
     """
     with pytest.MonkeyPatch.context() as patch:
         if name == BUNDLED:
@@ -45,7 +45,7 @@ def only(name: str, directory: Path) -> Iterator[None]:
 
 
 def program(name: str) -> Path:
-    """The server of that name, which is none that the installation brought."""
+    """The server of that name, not the one that was installed with Tally."""
     folder = _folder(name)
     return next(folder / each for each in ("redis-server", "valkey-server") if (folder / each).exists())
 

@@ -1,4 +1,4 @@
-"""Accounts, customers and invoices to look at in a browser."""
+"""Accounts, customers and invoices to show in a browser."""
 
 import re
 from itertools import count
@@ -12,7 +12,7 @@ _numbers = count(1)
 
 
 def _letters(number: int) -> str:
-    """The number in letters: a mark with digits would be found by an id."""
+    """The number in letters: a search for an id would also find a mark with digits."""
     return "".join(chr(ord("a") + int(digit)) for digit in str(number))
 
 
@@ -24,7 +24,7 @@ class Shop:
         self.mark = f"T{_letters(next(_numbers))}x"
 
     def account(self, name: str, *revenues: int, owner: str = "ana") -> str:
-        """Open an account with a customer for each revenue in cents, and wait until they count."""
+        """Open an account with a customer for each revenue in cents, and wait until the invoices count."""
         id: str = self.tally.accounts.post("/accounts", {"name": f"{self.mark} {name}", "owned_by": owner})[
             "id"
         ]
@@ -49,16 +49,16 @@ class Shop:
         return id
 
     def invoices(self, customer_id: str) -> list[int]:
-        """The amounts in cents that are recorded."""
+        """The recorded amounts in cents."""
         listed = self.tally.customers.get(f"/invoices?customer_id={customer_id}")["invoices"]
         return [invoice["purchase_price_cents"] for invoice in listed]
 
     def see_accounts(self, page: Page, hash: str = "") -> None:
-        """Look at this test's accounts, or with a hash at one."""
+        """Open the page with this test's accounts, or with a hash one of them."""
         self._see(page, self.tally.accounts.port, "Search accounts", hash)
 
     def see_customers(self, page: Page, hash: str = "") -> None:
-        """Look at this test's customers, or with a hash at one."""
+        """Open the page with this test's customers, or with a hash one of them."""
         self._see(page, self.tally.customers.port, "Search customers", hash)
 
     def _see(self, page: Page, port: int, search: str, hash: str) -> None:

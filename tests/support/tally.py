@@ -1,4 +1,4 @@
-"""A running Tally: the supervisor as a process of its own, and a client for its two services."""
+"""A running Tally: the supervisor in its own process, and a client for its two services."""
 
 import json
 import os
@@ -25,15 +25,15 @@ from tally.store.stream import EventStream
 ROOT = SUPERVISOR.parent
 
 
-# A kept connection may be closed by a process that ends while a request is on its way: to be expected, and
-# safe to be sent again where nothing is changed by it.
+# A process that ends may close a kept connection during a request. This is expected, and a request
+# that changes nothing is safe to repeat.
 _RETRIES = {"GET": urllib3.Retry(total=None, connect=0, read=1, redirect=0, status=0, other=0)}
 
 
 class Client:
     """One service's HTTP interface, over kept-alive connections; for any number of threads.
 
-    With a `token`, every request shows it. `host` is the address of the service.
+    With a `token`, every request carries it. `host` is the address of the service.
     """
 
     def __init__(self, port: int, token: str | None = None, host: str = "127.0.0.1") -> None:
@@ -64,37 +64,37 @@ class Client:
         )
 
     def get(self, path: str) -> Any:
-        """The JSON at `path`, which must be there."""
+        """The JSON at `path`, which must exist."""
         response = self.request("GET", path)
         assert response.status == 200, (response.status, response.data)
         return response.json()
 
     def post(self, path: str, content: Any, headers: dict[str, str] | None = None) -> Any:
-        """Make something, and answer the JSON that came back with 201."""
+        """Create something, and return the JSON of the 201."""
         response = self.request("POST", path, content, headers=headers)
         assert response.status == 201, (response.status, response.data)
         return response.json()
 
     def delete(self, path: str) -> None:
-        """Delete what is at `path`, which must be there."""
+        """Delete the resource at `path`, which must exist."""
         response = self.request("DELETE", path)
         assert response.status == 204, (response.status, response.data)
 
 
 class Tally:
-    """A supervisor that was started in `directory`, and what can be done with it."""
+    """A supervisor in `directory`, and the things that tests do with it."""
 
     def __init__(self, directory: Path, settings: dict[str, dict[str, Any]], *arguments: str) -> None:
         self.directory = directory
         self.settings = settings
         self.customers: Client = Client(settings["customers"]["port"])
         self.accounts: Client = Client(settings["accounts"]["port"])
-        self.environment: dict[str, str] = {}  # what its processes have beside this one's
+        self.environment: dict[str, str] = {}  # variables of its processes, added to this process's
         self._arguments = arguments
         self.process: Program | subprocess.Popen[bytes]
 
     def start(self) -> None:
-        """Start the supervisor, again if it has ended, and wait until all actors are ready."""
+        """Start the supervisor, also after it has ended, and wait until all actors are ready."""
         self.launch()
         self.gets_ready()
 
@@ -103,7 +103,7 @@ class Tally:
         eventually(self._is_ready, 30)
 
     def launch(self) -> None:
-        """Start the supervisor, and don't wait."""
+        """Start the supervisor, without waiting."""
         path = self.written()
         self.begin_registry(path)
         self.output = self.directory / "output.txt"
@@ -112,13 +112,13 @@ class Tally:
         self.process = Program(arguments, self.output, self.output, {**os.environ, **self.environment})
 
     def begin_registry(self, path: Path) -> None:
-        """So that a new one needn't wait, where Redis is somebody else's; by the settings at `path`."""
+        """Let a new node start at once on a Redis that isn't private; the settings are at `path`."""
         if self.settings["redis"]["embedded"] == "never":
             with suppress(InvalidSettings):
                 know_nodes_for_long(config.load(path, {}))
 
     def written(self) -> Path:
-        """The settings file, which is written anew."""
+        """Write the settings file anew, and return its path."""
         path = self.directory / "tally.toml"
         path.write_text(toml(self.settings))
         return path
@@ -130,15 +130,15 @@ class Tally:
 
     @property
     def redis_url(self) -> str:
-        """How Tally's own processes reach Redis; others reach a private one by the URL of the settings."""
+        """The URL that Tally's own processes use; other clients of a private Redis use the settings' URL."""
         return redis_access.url(config.load(self.directory / "tally.toml", {}))
 
     def said(self) -> str:
-        """All that it has printed and logged since its start."""
+        """All output and logs since its start."""
         return self.output.read_text()
 
     def pids(self) -> dict[str, int]:
-        """The actors that are alive now, by name."""
+        """The live actors, by name."""
         names = {}
         for child in psutil.Process(self.process.pid).children():
             try:
@@ -149,27 +149,27 @@ class Tally:
         return names
 
     def kill(self, actor: str, number: signal.Signals = signal.SIGKILL) -> int:
-        """Send a signal to an actor; answer the process that it had."""
+        """Send a signal to an actor; return its process id from before."""
         pid = self.pids()[actor]
         os.kill(pid, number)
         return pid
 
     def stop(self, seconds: float = 30) -> int:
-        """Tell the supervisor to stop, and answer its exit status."""
+        """Tell the supervisor to stop, and return its exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds)
 
     def end(self) -> None:
-        """As when the machine dies: leave nothing behind, whatever happened."""
+        """Kill everything, as if the machine failed: no process may be left."""
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGSTOP)  # it starts no others meanwhile
+            self.process.send_signal(signal.SIGSTOP)  # so it starts no others meanwhile
             children = psutil.Process(self.process.pid).children(recursive=True)
             self.process.kill()
             self.process.wait()
             eventually(lambda: not any(map(alive, children)))
 
     def reports(self) -> list[dict[str, Any]]:
-        """What the two services tell of themselves."""
+        """The status reports of the two services."""
         return [self.customers.get("/status"), self.accounts.get("/status")]
 
     def settled(self) -> bool:
@@ -178,7 +178,7 @@ class Tally:
 
 
 def is_settled(reports: list[dict[str, Any]]) -> bool:
-    """Whether everything that was committed had been published and applied when the services told so."""
+    """Whether everything committed was published and applied when these reports were made."""
     return all(
         report["outbox_depth"] == 0
         and report["redis"]["pending"] == 0
@@ -188,7 +188,7 @@ def is_settled(reports: list[dict[str, Any]]) -> bool:
 
 
 def know_nodes_for_long(settings: Settings) -> None:
-    """Have Redis have known of nodes since long ago, where it doesn't yet: so a new one needn't wait."""
+    """If Redis knows no nodes yet, record that it has known them for long: then a new node needn't wait."""
     stream = EventStream.at(settings.redis.full_url, settings.redis.stream, 0.5)
     with suppress(redis.RedisError, OSError):
         stream.client.hsetnx(stream.beside("nodes"), "since", "1")
@@ -211,7 +211,7 @@ def running(
 def prepared(
     directory: Path, *arguments: str, redis_url: str | None = None, **sections: dict[str, Any]
 ) -> Tally:
-    """The same, not started yet."""
+    """The same Tally, not started yet."""
     directory.mkdir(parents=True, exist_ok=True)
     settings: dict[str, dict[str, Any]] = {
         "data": {"directory": str(directory / "data")},
@@ -226,7 +226,7 @@ def prepared(
 
 
 def alive(process: psutil.Process) -> bool:
-    """Whether a process has not ended; a zombie, which nobody may come to reap, has."""
+    """Whether a process has not ended. A zombie has ended, though nobody may have reaped it."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -234,7 +234,7 @@ def alive(process: psutil.Process) -> bool:
 
 
 def toml(settings: dict[str, dict[str, Any]]) -> str:
-    """Settings as a file has them."""
+    """Settings in the form of a file."""
     return "\n".join(
         f"[{section}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
         for section, values in settings.items()

@@ -1,4 +1,4 @@
-"""Commands of `python supervisor.py` as a person runs them: on a terminal."""
+"""Run commands of `python supervisor.py` as a person does: on a terminal."""
 
 import os
 import pty
@@ -23,9 +23,9 @@ def on_terminal(
     until: Callable[[str], bool] | None = None,
     seconds: float = 20,
 ) -> tuple[int, str]:
-    """Run a command on a terminal to its end; answer its exit status and what it has shown.
+    """Run a command on a terminal to its end; return its exit status and its output.
 
-    Press Ctrl-C when `until` holds for what has been shown.
+    Press Ctrl-C when `until` is true for the output so far.
     """
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (40, columns))
@@ -46,7 +46,7 @@ def on_terminal(
             if select.select([ours], [], [], 0.1)[0]:
                 try:
                     shown += os.read(ours, 65536).decode(errors="replace")
-                except OSError:  # nobody has the terminal any more
+                except OSError:  # no process has the terminal open any more
                     return process.wait(seconds), _ORDERS.sub("", shown)
             if until and until(_ORDERS.sub("", shown)):
                 process.send_signal(signal.SIGINT)

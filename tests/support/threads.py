@@ -1,4 +1,4 @@
-"""A thread of another process that stands still, while the others go on."""
+"""Stop a thread of another process, while its other threads run."""
 
 import ctypes
 import os
@@ -15,7 +15,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @contextmanager
 def stopped(thread: int) -> Iterator[None]:
-    """The thread with that number stands still for as long as the context lasts, if it lives so long."""
+    """Stop the thread with that number for as long as the context lasts, if it lives that long."""
     _ptrace(_SEIZE, thread)
     try:
         _ptrace(_INTERRUPT, thread)
@@ -24,7 +24,7 @@ def stopped(thread: int) -> Iterator[None]:
     finally:
         if (
             _libc.ptrace(_DETACH, thread, None, None) < 0
-        ):  # it was killed, and its process waits for us to notice
+        ):  # it was killed, and its process waits until we reap it
             os.waitpid(thread, _ALL_THREADS)
 
 

@@ -1,4 +1,4 @@
-"""The troubles that `supervisor.py status` shows of the actors."""
+"""The actors' troubles that `supervisor.py status` shows."""
 
 import re
 
@@ -7,7 +7,7 @@ from tally.actors import control
 
 
 def troubles(tally: Tally) -> dict[str, str]:
-    """The troubles by actor; those that have none are not in it. Fails when the supervisor doesn't answer."""
+    """The troubles by actor, without actors that have none. Fails if the supervisor doesn't answer."""
     try:
         actors = control.ask(tally.directory / "data")
     except control.NotRunning as error:
@@ -16,5 +16,5 @@ def troubles(tally: Tally) -> dict[str, str]:
 
 
 def troubled(tally: Tally, reason: str) -> set[str]:
-    """The actors whose trouble matches the pattern `reason`, in any case."""
+    """The actors whose trouble matches the pattern `reason`; case is ignored."""
     return {name for name, trouble in troubles(tally).items() if re.search(reason, trouble, re.IGNORECASE)}

@@ -1,4 +1,4 @@
-"""Another user of this machine, who has no rights: what a function finds out as `nobody`."""
+"""Call a function as another user of this machine without rights: `nobody`."""
 
 import os
 import pickle
@@ -13,9 +13,9 @@ _NOBODY = 65534
 
 
 def as_nobody(function: Callable[[], T]) -> T:
-    """Call `function` in a process of the user nobody, and answer what it answers, or raise what it raises.
+    """Call `function` in a process of the user nobody; return its result, or raise its exception.
 
-    It can import nothing that is not imported yet: this Python may be where only its owner can read.
+    It can import only modules that are imported already: perhaps only the owner can read this Python.
     """
     if os.geteuid() != 0:
         unavailable("another user", "only root can become one")

@@ -1,4 +1,4 @@
-"""Users of a running Tally, each with clients of its own."""
+"""Users of a running Tally, each with their own clients."""
 
 import time
 from contextlib import closing
@@ -13,7 +13,7 @@ PASSWORD = "correct horse battery staple"
 
 
 class SignedIn(NamedTuple):
-    """A user with its token, and both services as it sees them."""
+    """A user with a token, and clients of both services that send it."""
 
     name: str
     token: str
@@ -22,14 +22,14 @@ class SignedIn(NamedTuple):
 
 
 def add(tally: Tally, name: str, admin: bool = False) -> None:
-    """Let a user sign in, as `users add` does."""
+    """Add a user, as `users add` does."""
     password = passwords.hashed(PASSWORD)
     with closing(accounts.open_database(tally.directory / "data")) as database, database.transaction():
         Users(database).add(name, password, admin)
 
 
 def remove(tally: Tally, name: str) -> None:
-    """Have a user sign in no more, as `users remove` does."""
+    """Remove a user, as `users remove` does."""
     data = tally.directory / "data"
     with closing(accounts.open_database(data)) as database, database.transaction():
         user = Users(database).named(name)
@@ -39,12 +39,12 @@ def remove(tally: Tally, name: str) -> None:
 
 
 def sign_in(tally: Tally, name: str) -> SignedIn:
-    """Log a user in."""
+    """Sign a user in."""
     answer = tally.accounts.request("POST", "/auth/login", {"username": name, "password": PASSWORD})
     assert answer.status == 200, answer.data
     return with_token(tally, name, answer.json()["token"])
 
 
 def with_token(tally: Tally, name: str, token: str) -> SignedIn:
-    """Both services for whoever has this token."""
+    """Clients of both services with this token."""
     return SignedIn(name, token, Client(tally.customers.port, token), Client(tally.accounts.port, token))

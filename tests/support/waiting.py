@@ -8,9 +8,9 @@ T = TypeVar("T")
 
 
 def eventually(look: Callable[[], T], seconds: float = 20.0) -> T:
-    """Look again and again until what is seen is true; answer it. Fails when the time is over.
+    """Call `look` until its result is true; return it. Fails when the time is over.
 
-    An AssertionError or an OSError that `look` raises counts as not yet.
+    An AssertionError or an OSError from `look` counts as not yet.
     """
     deadline = time.monotonic() + seconds
     last: object = None
@@ -26,7 +26,7 @@ def eventually(look: Callable[[], T], seconds: float = 20.0) -> T:
 
 
 def known(look: Callable[[], T | None], seconds: float = 20.0) -> T:
-    """Look again and again until it can be told, which is when `look` answers other than None; answer it."""
+    """Call `look` until its result is not None; return it."""
     found = eventually(lambda: None if (seen := look()) is None else (seen,), seconds)
     assert found
     return found[0]

@@ -1,8 +1,7 @@
-"""A world with a Tally in it: clients, other programs, faults and whoever mends them, on one clock.
+"""A world with a Tally in it: clients, other programs, faults and an operator, on one clock.
 
-Everything of Tally's is real but its processes, which take their turns here, and Redis, which is the double.
-A history is a list of steps, each drawn with a seed of its own, so that one can be left out and the others
-stay what they are.
+All of Tally is real, except its processes, which take turns here, and Redis, which is the double. A history
+is a list of steps, each with a seed of its own. So one step can be left out, and the others stay the same.
 """
 
 import random
@@ -69,11 +68,11 @@ CONSUMERS = {
     "customers": ("customers-consumer-1",),
     "accounts": ("accounts-consumer-1", "accounts-consumer-2"),
 }
-MARK = 10**7  # an invoice's amount, by this, is what it is known by
-FOREIGN = 10**6  # customers from here on are other programs'
-ROUNDS = 400  # after which all must have settled
-ROUND_SECONDS = 30  # of the world that each takes
-LATER = 5  # the round from which on what is still not well is for people to see to
+MARK = 10**7  # an invoice is known by its amount modulo this
+FOREIGN = 10**6  # customers of other programs have numbers from here on
+ROUNDS = 400  # all must have settled after so many
+ROUND_SECONDS = 30  # of the world's time, for each
+LATER = 5  # from this round on, remaining troubles need a person
 
 
 def relay_of(
@@ -84,7 +83,7 @@ def relay_of(
     clock: Callable[[], float],
     membership: Membership,
 ) -> Relay:
-    """The service's relay, as its process makes it, but for small batches."""
+    """The service's relay, as its process makes it, but with small batches."""
     return Relay(
         database,
         stream,
@@ -101,7 +100,7 @@ class Refused(Exception):
 
 
 class Tally:
-    """The processes of one data directory, as long as they run; of some of the services."""
+    """The running processes of one data directory, for some of the services."""
 
     def __init__(
         self,
@@ -117,11 +116,11 @@ class Tally:
         self._run = f"{world.random.getrandbits(64):x}"
         self._permissions = {service: WritePermission(clock=world.clock) for service in SERVICES}
         self.lines: dict[str, Line] = {}
-        self.parts: dict[str, Callable[[], bool]] = {}  # each answers whether there may be more to do
+        self.parts: dict[str, Callable[[], bool]] = {}  # each returns whether there may be more to do
         self.databases: dict[str, Database] = {}
 
     def start(self) -> None:
-        """As the supervisor does: the relays, then the rest. Raises Refused."""
+        """Start as the supervisor does: the relays, then the rest. Raises Refused."""
         stream = self._world.stream()
         try:
             first_start.insist_on_no_other(self.directory, stream, "redis", self.number)
@@ -129,7 +128,7 @@ class Tally:
             raise Refused(str(error)) from error
         if not (self.directory / customers.FILE).exists():
             first_start.make(self.directory, self.number)
-        # Opened before all others: whenever the last connection is closed, SQLite copies and removes the log.
+        # Opened before all others: when the last connection closes, SQLite copies and removes the log.
         self.customers = Customers(self._open(CUSTOMERS, "customers-http"))
         if ACCOUNTS in self._services:
             if not (self.directory / accounts.FILE).exists():
@@ -143,7 +142,7 @@ class Tally:
                 self.start_consumer(service, name)
 
     def stop(self) -> None:
-        """As with SIGKILL, between any two steps."""
+        """Stop as with SIGKILL, between any two steps."""
         for database in self.databases.values():
             database.close()
         self.parts.clear()
@@ -163,7 +162,7 @@ class Tally:
         return EventStream(self._world.redis.client(self.lines[name]), KEY)
 
     def start_relay(self, service: Service) -> None:
-        """Start it, or another in its place, up to where the HTTP processes are let in."""
+        """Start a relay, or a new one in its place, until the HTTP processes may start."""
         name = f"{service.name}-relay"
         stream, database = self._stream(name), self._open(service, name)
         store = service.store(database)
@@ -200,10 +199,10 @@ class Tally:
         except WrongNumber as error:
             raise Refused(str(error)) from error
         except (redis.ConnectionError, StoreError):
-            pass  # nobody can tell now
+            pass  # this can't be checked now
 
     def start_consumer(self, service: Service, name: str) -> None:
-        """Start it, or another in its place."""
+        """Start a consumer, or a new one in its place."""
         settings = ConsumersSettings(batch=4, claim_idle_ms=1000, max_deliveries=3)
         database = self._open(service, name)
         consumer: Consumer = service.consumer(
@@ -224,7 +223,7 @@ class Tally:
         self.parts[name] = step
 
     def replace(self, name: str) -> None:
-        """Start another process in the place of one that was killed."""
+        """Start a new process in the place of a killed one."""
         service = SERVICES[name.partition("-")[0]]
         if name.endswith("relay"):
             self.start_relay(service)
@@ -232,7 +231,7 @@ class Tally:
             self.start_consumer(service, name)
 
     def groups(self) -> dict[str, Age]:
-        """The groups of the databases that are there, also of a service that doesn't run."""
+        """The groups of the databases in this directory, also of a service that doesn't run."""
         there = {database.service: database for database in self.databases.values()}
         ages = {database.source: Inbox(database).age() for database in there.values()}
         for service in SERVICES.values():
@@ -242,21 +241,21 @@ class Tally:
         return ages
 
     def status(self, service: Service) -> StatusReport:
-        """What `GET /status` of a service tells."""
+        """The report of a service's `GET /status`."""
         database = self.databases[f"{service.name}-http"]
         opened: AbstractContextManager[Database] = nullcontext(database)
         return StatusProbe(service.name, lambda: opened, self.directory, self._world.stream, list)()
 
 
 def _new_accounts() -> bytes:
-    """An accounts.db as it is made, with an identity that no other has. To make one takes a millisecond."""
+    """A new accounts.db with a unique identity. To make one from nothing takes a millisecond."""
     made, identity = _made_accounts()
     return made.replace(identity, secrets.token_hex(4).encode())
 
 
 @cache
 def _made_accounts() -> tuple[bytes, bytes]:
-    """An accounts.db, and its identity, which must be in there once."""
+    """An accounts.db, and its identity, which must be in the file once."""
     with tempfile.TemporaryDirectory() as directory:
         with closing(ACCOUNTS.open(Path(directory))) as database:
             identity = database.identity.encode()
@@ -266,7 +265,7 @@ def _made_accounts() -> tuple[bytes, bytes]:
 
 
 class Copy(NamedTuple):
-    """A copy of a database, the names that it has, and what it knows to have been deleted."""
+    """A copy of a database, its names, and the deletions that it knows."""
 
     file: Path
     sources: frozenset[str]
@@ -274,7 +273,7 @@ class Copy(NamedTuple):
 
 
 class Told(NamedTuple):
-    """What the stream tells."""
+    """The facts in the stream's events."""
 
     created: set[object]
     deleted: set[object]
@@ -282,19 +281,19 @@ class Told(NamedTuple):
 
 
 class Invoice(NamedTuple):
-    """An invoice that was accepted. It is known by its amount in cents, below MARK; see `change_invoice`."""
+    """An accepted invoice. It is known by its amount in cents, modulo MARK; see `change_invoice`."""
 
     cents: int
     customer: str
 
 
 def _is_well(report: StatusReport) -> bool:
-    """Whether nothing is to be done, by people or by Tally itself."""
+    """Whether there is nothing to do, for people or for Tally itself."""
     return report.status == "ok" and not report.outbox_depth and not any((report.redis.lag or {}).values())
 
 
 def _what_lasts(report: StatusReport) -> StatusReport:
-    """A report without what changes by itself, or by what else the machine does."""
+    """A report without the values that change by themselves or with the machine's load."""
     return msgspec.structs.replace(report, nodes=[], disk_free_bytes=None)
 
 
@@ -314,20 +313,20 @@ class World:
         self._copies: dict[str, list[Copy]] = {"customers": [], "accounts": []}
         self._tags = 0
         self.accounts: set[str] = set()  # names
-        self.names: dict[str, str] = {}  # of customers, and of the account of each, if it was open
-        self._named: dict[str, set[str]] = {}  # of the customers with that number, by two databases
+        self.names: dict[str, str] = {}  # of customers, each with its account's name, if that was open
+        self._named: dict[str, set[str]] = {}  # the names for an id, which two databases may give
         self.invoices: dict[int, Invoice] = {}
-        self.amounts: dict[int, set[int]] = {}  # that each invoice was given
-        self.gone: set[object] = set()  # invoices and customers that were deleted
-        self._known_gone: set[object] = set()  # those of which customers.db knows for sure
-        self._gone_at_1: set[object] = set()  # and of which node 1's does, which is never lost
-        self.doubtful: set[object] = set()  # what was in one place only, which was lost
-        self.foreign: dict[int, int] = {}  # other programs' customers, and the cents of the invoice of each
-        self.forgotten: set[int] = set()  # those of which nobody knows any more whether they were counted
-        self._given_up = False  # the customers that were known, for an empty database beside them
+        self.amounts: dict[int, set[int]] = {}  # the amounts that each invoice was given
+        self.gone: set[object] = set()  # deleted invoices and customers
+        self._known_gone: set[object] = set()  # those that customers.db surely knows
+        self._gone_at_1: set[object] = set()  # those that node 1's customers.db knows, which is never lost
+        self.doubtful: set[object] = set()  # things that were in one place only, which was lost
+        self.foreign: dict[int, int] = {}  # other programs' customers, each with the cents of its invoice
+        self.forgotten: set[int] = set()  # those that may be counted again, as no inbox knows them any more
+        self._given_up = False  # whether the old customers were given up for an empty customers.db
         self.tally: Tally | None = None
         self.refusal = ""
-        self._reports: list[StatusReport] = []  # of when it had come to rest
+        self._reports: list[StatusReport] = []  # from when the world had come to rest
         self._other: Tally | None = None  # a copy of the machine, which runs the customers service
         self._node_1 = directory / "node-1"
         self.second: Tally | None = None  # node 1
@@ -343,7 +342,7 @@ class World:
     def pass_time(self, seconds: float) -> None:
         self._now += seconds
 
-    # What is there
+    # Start and stop
 
     def stream(self) -> EventStream:
         return EventStream(self.redis.client(), KEY)
@@ -353,11 +352,11 @@ class World:
         return self._tags
 
     def start(self) -> None:
-        """Start Tally where none runs, and node 1 again."""
+        """Start Tally if it doesn't run, and node 1 again."""
         self._start_node_1()
         if self.tally is None:
             if not (self.redis.keys or self.second or any(self._data.glob("*.db"))):
-                self._states = self._states[:1]  # what comes back, nobody knows to be his
+                self._states = self._states[:1]  # nobody could tell whose the older states are
             tally = Tally(self, self._data)
             try:
                 tally.start()
@@ -369,24 +368,24 @@ class World:
                 self._forget_strangers()
 
     def _forget_strangers(self) -> None:
-        """Nobody puts back a copy of another accounts.db than the one that has begun since, with its numbers.
+        """Drop copies of another accounts.db than the present one, which has given the same numbers again.
 
-        Where both have given one, status says so; nothing can tell whose it was.
+        If both have given a number, status says so, but nothing can tell whose it was.
         """
         with self._opened(ACCOUNTS, self._data) as database:
             ours = own_sources(database)
         self._copies["accounts"] = [copy for copy in self._copies["accounts"] if copy.sources & ours]
 
     def stop(self) -> None:
-        """Kill all of it."""
+        """Kill all its processes."""
         if self.tally:
             self.tally.stop()
             self.tally = None
 
     def another_node_begins(self) -> None:
-        """Node 1, on the same Redis; where it was before, it goes on.
+        """Start node 1 on the same Redis; if it was there before, it continues.
 
-        Before a new one has read the stream, nobody knows of it, and what is old enough may be trimmed.
+        Until a new node has read the stream, nobody knows of it, and old entries may be trimmed.
         """
         if not self._node_1.exists():
             self.doubtful |= self._others()
@@ -401,11 +400,11 @@ class World:
     def _start_node_1(self) -> None:
         if self._node_1.exists() and self.second is None:
             second = Tally(self, self._node_1, number=1)
-            second.start()  # nothing of it is ever lost: so it is never refused
+            second.start()  # node 1 never loses anything: so it is never refused
             self.second = second
 
     def end(self) -> None:
-        """Let go of everything."""
+        """Stop everything."""
         self.stop()
         self.another_node_is_killed()
         if self._other:
@@ -415,12 +414,12 @@ class World:
         return [tally for tally in (self.tally, self._other, self.second) if tally]
 
     def _nodes(self) -> list[Tally]:
-        """Those that run and are no copies."""
+        """The running Tallys, without the copy."""
         return [tally for tally in (self.tally, self.second) if tally]
 
     @property
     def is_down(self) -> bool:
-        """Whether node 0 doesn't run and another does, which trims what nobody who runs has to read."""
+        """Whether only node 1 runs: then it trims entries that node 0 may not have read."""
         return self.tally is None and self.second is not None
 
     def _one_of_the_nodes(self) -> Tally | None:
@@ -465,7 +464,7 @@ class World:
             self.amounts.update({each: {each} for each in cents})
 
     def change_invoice(self) -> None:
-        """Give one another amount, by which it is known as before. Not in a copy that runs beside."""
+        """Change an invoice's amount; its mark stays the same. Not in the copy that runs beside."""
         tally = self._one_of_the_nodes()
         if tally and (known := tally.customers.invoices(ListQuery(limit=1000))):
             invoice = self.random.choice(known)
@@ -477,7 +476,7 @@ class World:
                 self.amounts[mark].add(cents)
 
     def create_credit(self) -> None:
-        """Of an invoice, where that has room, else of its customer. Known by its amount, below zero."""
+        """Credit an invoice if its amount allows, else its customer. The mark is the amount, below zero."""
         tally = self._one_that_runs()
         if tally and (known := tally.customers.invoices(ListQuery(limit=1000))):
             invoice, cents = self.random.choice(known), self._tag()
@@ -504,7 +503,7 @@ class World:
             change = CustomerChange(account_id=Id(self.random.choice([1, 2, 3])))
             with tally.customers.database.transaction():
                 tally.customers.change_customer(customer.id, change)
-            self.names[customer.name] = ""  # it may be in an account that somebody else opens later
+            self.names[customer.name] = ""  # it may get into an account that is opened later
 
     def delete_invoice(self) -> None:
         tally = self._one_of_the_nodes()
@@ -549,7 +548,7 @@ class World:
                     tally.replace(name)
 
     def _is_refused(self, error: WrongNumber) -> None:
-        """Redis knows again of a node 0 that was lost, and replaced, before."""
+        """Redis knows a node 0 again that was lost and replaced."""
         self.stop()
         self.refusal = str(error)
 
@@ -570,7 +569,7 @@ class World:
         self.pass_time(self.random.uniform(0.001, 3))
 
     def days_pass(self) -> None:
-        """What is old enough by then may be trimmed before a node that has only just begun has its group."""
+        """Old entries may be trimmed before a new node has its group."""
         self.pass_time(self.random.uniform(0.1, 3 * RETENTION_DAYS) * DAY)
         if self._node_1.exists():  # running or killed
             with self._opened(ACCOUNTS, self._node_1) as database:
@@ -608,7 +607,7 @@ class World:
             self.redis.client().xdel(KEY, *ids)
 
     def a_group_is_set_to_the_end(self) -> None:
-        """Unread events of other programs are lost: Redis doesn't know how far these had got."""
+        """Unread events of other programs are lost: Redis doesn't know how far the groups had read."""
         self.doubtful |= self.foreign.keys() - self._shown_foreign()
         if groups := self._groups():
             self.redis.client().xgroup_setid(KEY, self.random.choice(groups), "$")
@@ -636,17 +635,17 @@ class World:
         self._is_replaced(self.random.choice(self._states))
 
     def redis_falls_back_a_little(self) -> None:
-        """As to a replica that lacked the newest writes."""
+        """As if a replica took over that lacked the newest writes."""
         self._is_replaced(self._states[-1])
 
     def _is_replaced(self, state: dict[bytes, Any]) -> None:
         self.redis.go_back(state)
-        self.forgotten |= self._others(nameless=True)  # the inbox keeps their names for so long
+        self.forgotten |= self._others(nameless=True)  # the inbox keeps other names for the retention
         for line in [line for tally in self._running() for line in tally.lines.values()]:
             line.break_at("before", 0)
 
     def _others(self, nameless: bool = False) -> set[int]:
-        """Other programs' customers in what the stream has from before its retention, `nameless` or all."""
+        """Other programs' customers in events older than the retention: only `nameless` events, or all."""
         found = set()
         oldest = int((self.wall() - RETENTION_DAYS * DAY) * 1000)
         entries: Any = self.redis.client().xrange(KEY, "-", str(oldest))
@@ -699,7 +698,7 @@ class World:
         self.start()
 
     def the_machine_is_copied(self) -> None:
-        """And both run, as far as the lease lets them: what the copy has accepted counts, too."""
+        """Both machines run, as far as the lease allows: changes that the copy accepts count, too."""
         if self._other is None and (self._data / customers.FILE).exists():
             directory = self._directory / "other"
             directory.mkdir()
@@ -708,7 +707,7 @@ class World:
             self._other.start()
 
     def a_second_tally_is_started(self) -> None:
-        """On the same Redis, with a directory of its own."""
+        """It uses the same Redis, with its own directory."""
         if self.tally and self.stream().is_known(self.tally.customers.database.source):
             directory = self._directory / f"second-{self._tag()}"
             directory.mkdir()
@@ -718,7 +717,7 @@ class World:
                 return
             raise AssertionError("a second Tally was let start")
 
-    # Whoever looks after it
+    # The operator
 
     def dead_letters_are_redriven(self) -> None:
         letters = DeadLetters(self.stream())
@@ -727,19 +726,19 @@ class World:
                 letters.redrive(letter)
 
     def dead_letters_are_discarded(self) -> None:
-        """Those that nobody can read."""
+        """Discard the unreadable ones."""
         letters = DeadLetters(self.stream())
         for letter in letters.all():
             if letter.entry.fields.get(b"Payload") == b"{":
                 letters.discard(letter)
 
     def somebody_mends(self) -> None:
-        """Do what the refusal to start says."""
+        """Do what the message of the refused start says."""
         if self.tally or not self.refusal:
             return
         if "`nodes remove 0`" in self.refusal:
             gone = {name: node for name, node in read_nodes(self.stream()).items() if node.number == 0}
-            if gone:  # else Redis has forgotten them since
+            if gone:  # else Redis has lost them since
                 remove(self.stream(), gone)
             for name in gone:
                 Groups(self.stream()).remove(name)
@@ -766,22 +765,22 @@ class World:
         self._known_gone = {*copy.gone} if copy else set()
 
     def rebuild_accounts(self) -> str:
-        """Carry it out, whatever is lost with it; answer what it says."""
+        """Run the command, with any loss that it causes; return its message."""
         rebuilding = Rebuilding(self._data, self.stream(), lambda told: True)
         try:
             return rebuilding.run()
         finally:
             rebuilding.close()
 
-    # What must hold
+    # Losses
 
     def note_losses(self) -> None:
-        """Note what was accepted and is now in no place any more: nobody can bring it back."""
+        """Note accepted things that are now in no place any more: nobody can bring them back."""
         here = self._recorded()
         told = self._told()
         for each in (*self.invoices, *self.names, *self.accounts):
             lost = each not in here | told.created
-            if each in self.gone:  # what is recorded does not tell that something was there
+            if each in self.gone:  # no record shows a deleted thing: look for its deletion
                 lost = each not in self._known_gone | self._gone_at_1 | told.deleted
             if lost:
                 self.doubtful.add(each)
@@ -790,7 +789,7 @@ class World:
         )
 
     def _shown_foreign(self) -> set[int]:
-        """The other programs' customers that every node's accounts.db shows revenue of."""
+        """The other programs' customers with revenue in every node's accounts.db."""
         shown = {*self.foreign}
         for directory in (self._data, *([self._node_1] if self._node_1.exists() else [])):
             if not (directory / accounts.FILE).exists():
@@ -800,14 +799,14 @@ class World:
         return shown
 
     def _opened(self, service: Service, directory: Path) -> AbstractContextManager[Database]:
-        """A database that is there: as whoever runs with it has it open, else opened for this."""
+        """An existing database: the connection of a Tally that runs with it, else a new one."""
         for tally in self._running():
             if tally.directory == directory and (database := tally.databases.get(f"{service.name}-http")):
                 return nullcontext(database)
         return closing(service.open(directory, make=False))
 
     def _recorded(self, places: Collection[Path] = ()) -> set[object]:
-        """What the databases there have, by default all that there are."""
+        """The content of the databases in `places`, by default of all."""
         queries = {
             CUSTOMERS: f"SELECT purchase_price_cents % {MARK} FROM invoice"
             " UNION ALL SELECT -credited_cents FROM credit UNION ALL SELECT name FROM customer",
@@ -850,7 +849,7 @@ class World:
     # The end
 
     def settle(self) -> None:
-        """End all faults, do what `status` says, and see that all is well then. Raises AssertionError."""
+        """End all faults, do what `status` says, and check that all is well then. Raises AssertionError."""
         self._end_the_other()
         self._come_to_rest()
         for remedy in (self._redrive_all, self._remove_groups, self._rebuild_if_told, self._redrive_all):
@@ -860,14 +859,14 @@ class World:
             assert _is_well(report), report
 
     def _end_the_other(self) -> None:
-        """It publishes what it has, and is scrapped; the one that stays takes over its names at its start."""
+        """The copy publishes all and is deleted; the other machine takes over its names at its start."""
         if not (other := self._other):
             return
         self.stop()
         self.pass_time(2 * LEASE_SECONDS)
         for line in other.lines.values():
             line.mend()
-        with suppress(WrongNumber):  # it was removed meanwhile, and another made in its place
+        with suppress(WrongNumber):  # the node was removed meanwhile, and another made in its place
             for _ in range(ROUNDS):
                 for part in other.parts.values():
                     with suppress(redis.ConnectionError, AtWorkElsewhere, Awaited):
@@ -882,12 +881,12 @@ class World:
         self.note_losses()
 
     def _note_strangers(self, directory: Path) -> None:
-        """What only the customers.db there has, which is no copy of the one that stays, is lost with it.
+        """If the customers.db there is no copy of the one that stays, the records that only it has are lost.
 
         The one here was begun anew, as Redis had lost all. Revenue counts; the customers are in no list.
         """
         if not (self._data / customers.FILE).exists():
-            return  # it is made again from what the stream has
+            return  # it is made again from the stream
         with self._opened(CUSTOMERS, directory) as theirs, self._opened(CUSTOMERS, self._data) as ours:
             if not own_sources(theirs) & own_sources(ours):
                 self.doubtful |= self._recorded([directory]) - self._recorded([self._data])
@@ -921,15 +920,15 @@ class World:
         assert self.tally, self.refusal
 
     def _work_off(self, part: Callable[[], bool], least: int) -> None:
-        """Let it have its turns until it finds nothing to do, but three at most: then it is others' turn.
+        """Let a part take turns until it finds nothing to do, at most three: then it is the others' turn.
 
-        `least` are two for a consumer: one looks after what others left, the next reads.
+        `least` is two for a consumer: one turn looks after leftovers of others, the next reads.
         """
         for turn in range(1, 4):
             more = False
             with suppress(
                 redis.ConnectionError, AtWorkElsewhere, Awaited
-            ):  # of a line that had broken before
+            ):  # if the line was broken before this turn
                 more = part()
             if turn >= least and not more:
                 return
@@ -970,7 +969,7 @@ class World:
         return True
 
     def _join_again(self) -> None:
-        """Begin node 1's accounts.db from a copy of node 0's."""
+        """Replace node 1's accounts.db with a copy of node 0's."""
         self.another_node_is_killed()
         copy = self._directory / f"copy-{self._tag()}"
         copy_database(self._data / accounts.FILE, copy, lambda done: None)
@@ -979,7 +978,7 @@ class World:
         joining.join(self._node_1, copy, 1)
 
     def compare(self) -> None:
-        """See that each thing accepted is recorded once, and shown as recorded. Raises AssertionError."""
+        """Check that each accepted thing is recorded once, and shown as recorded. Raises AssertionError."""
         stores = [tally.customers for tally in self._nodes()]
         every = [each for store in stores for each in store.customers(CustomerQuery(limit=100_000))]
         customers = {each.id: each for each in every}
@@ -1012,7 +1011,7 @@ class World:
         expected: dict[int, tuple[int, int]],
         lacks_names: bool,
     ) -> None:
-        """That a node's accounts show what is recorded at all nodes, and all names unless it lacks some."""
+        """Check that a node's accounts show all nodes' records, and all names unless it lacks some."""
         shown = {
             int(each.customer_id): (account, each.total_revenue_cents)
             for account in {1, 2, 3} | {int(each.account_id) for each in customers.values()}
@@ -1037,7 +1036,7 @@ class World:
             )
 
     def _compare_months(self, store: Accounts, shown: dict[int, tuple[int, int]]) -> None:
-        """The months of each customer come to its revenue, and those of an account to its."""
+        """Check that each customer's months add up to its revenue, and an account's months to its own."""
         database = store.database
         for account in store.accounts(-1, 1000):
             every = Months(database).of_account(account.id)
@@ -1124,9 +1123,9 @@ Step = tuple[str, int]
 
 
 def steps_of(seed: int) -> list[Step]:
-    """A history: a few rounds of requests, of turns that the processes take, of upkeep, and of faults.
+    """A history: a few rounds of requests, of turns of the processes, of upkeep, and of faults.
 
-    Which kinds of faults it has at all is drawn too: what one of them does is hidden by too many others.
+    Its kinds of faults are random, too, and few: many kinds at once would hide the effect of one.
     """
     choose = random.Random(seed)
     names = [*choose.sample([*FAULTS], choose.randint(1, 6))]
@@ -1141,7 +1140,7 @@ def steps_of(seed: int) -> list[Step]:
 
 
 def run(seed: int, steps: list[Step], directory: Path) -> None:
-    """Run a history to its end. Raises AssertionError, or what was raised on the way."""
+    """Run a history to its end. Raises AssertionError, or the error of a step."""
     world = World(seed, directory)
     try:
         world.start()
@@ -1159,7 +1158,7 @@ def run(seed: int, steps: list[Step], directory: Path) -> None:
 
 
 def shortest(seed: int, steps: list[Step], fails: Callable[[list[Step]], bool]) -> list[Step]:
-    """A history that still fails with as few steps as can be found by leaving some out."""
+    """Leave out steps while the history still fails; return the shortest one found."""
     size = len(steps) // 2
     while size:
         start = 0
