@@ -38,6 +38,7 @@ def _pages(customers: int) -> dict[str, Page]:
         "customers": Page("customers", "", listed),
         "customers, searched": Page("customers", f"#search={first_name(somebody)}", listed),
         "customers by name": Page("customers", "#order=name", listed),
+        "customers by revenue": Page("customers", "#order=-revenue", listed),
         "a customer": Page("customers", f"#customer={somebody}", "#entries tbody tr"),
         "invoices": Page("customers", "#invoices", invoices),
         "invoices by date": Page("customers", "#invoices&order=-purchase_date", invoices),
@@ -101,5 +102,6 @@ def _notes(customers: int) -> str:
     return paragraph(f"""
         Chromium without a window, of 1440 by 900, with an empty cache each time, on the same machine. From
         when it sets out for the address until the rows that one came for are there and visible. {customers:,}
-        customers in accounts of {IN_ACCOUNT:,}, with {customers * EACH:,} invoices over 18 months.
+        customers in accounts of {IN_ACCOUNT:,}, with {customers * EACH:,} invoices over 18 months. Of
+        customers by revenue, the newest are shown until all invoices have been added up.
     """)

@@ -42,7 +42,7 @@ class CustomersView:
 
         `rank` sorts by spending or last purchase; `next` tells how many to skip. More than 10,000 come in the
         order that they had at an earlier moment, `as_of`. Until that order is known, `ranked` is false, and
-        the list is empty.
+        the list has the newest customers.
         """
         listed, rank = CustomerListRequest(req), params.RANK.of(req)
         wanted = listed.wanted
@@ -68,7 +68,8 @@ class CustomersView:
         if rows is None:
             ranking = self._rankings.ask(wanted)
             if ranking is None:
-                return {"customers": [], "next": None, "ranked": False}
+                newest, _ = listed.cut_at(customers.newest(listed.wanted), 0)
+                return {"customers": newest, "next": None, "ranked": False}
             rows, as_of = customers.those(ranking.ids[offset : offset + listed.wanted.limit]), ranking.as_of
         rows, following = listed.cut_at(rows, offset)
         return {"customers": rows, "next": following, "ranked": True, "as_of": as_of}

@@ -143,6 +143,11 @@ class CustomerSearch:
             rows.sort(key=lambda row: (row.last_purchase or "", row.id), reverse=rank.startswith("-"))
         return rows[offset : offset + query.limit]
 
+    def newest(self, query: CustomerQuery) -> list[CustomerRow]:
+        """The newest of the customers asked for, with their spending."""
+        newest = structs.replace(query, order="-id", after=None)
+        return self.rows(CustomerList(self._database, self._owner).page(newest))
+
     def in_order(self, query: CustomerQuery, rank: Rank) -> "array[int]":
         """The ids of all customers asked for, by spending or last purchase.
 

@@ -131,9 +131,8 @@ export const list = {
     if (now !== asked) return; // something else is asked for now
     const isSorted = answer.ranked !== false;
     $("list-note").hidden = isSorted && !answer.as_of;
-    write($("list-note"), !isSorted ? "Adding up what each of these customers bought, to sort them …"
+    write($("list-note"), !isSorted ? "Adding up what each customer bought, to sort them. Until then, the newest come first."
       : answer.as_of ? `There are many customers: their order is that of ${moment(answer.as_of)}.` : "");
-    if (!isSorted) return;
     next = answer.next;
     const customers = answer.customers.filter((each) => !isHeld(`customers/${each.id}`));
     rows.show(customers);
@@ -142,7 +141,7 @@ export const list = {
     write($("empty"), now.search || now.account ? "No customer matches." : "There is no customer yet.");
     pager.show("", Boolean(now.at), Boolean(next));
     await offerDemo(!customers.length && !now.search && !now.account && !now.at);
-    if (!isToldOf) tell(customers.length);
+    if (isSorted && !isToldOf) tell(customers.length);
     showNames(customers, now);
   },
 
