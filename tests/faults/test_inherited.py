@@ -15,8 +15,8 @@ import pytest
 from support.cli import settings
 from support.program import SUPERVISOR
 from support.tally import Tally, running
+from support.troubles import actors
 from support.waiting import eventually
-from tally.actors import control
 
 ACTORS = 8
 
@@ -65,11 +65,8 @@ def started(
 
 def _pids(directory: Path) -> dict[str, int]:
     """The running actors, by name."""
-    try:
-        actors = control.ask(directory / "data")
-    except control.NotRunning as error:
-        raise AssertionError(str(error)) from error
-    return {actor.name: actor.pid for actor in actors if actor.pid and actor.state == "running"}
+    shown = actors(directory / "data")
+    return {actor.name: actor.pid for actor in shown if actor.pid and actor.state == "running"}
 
 
 def _works_and_stops(directory: Path, process: "subprocess.Popen[bytes]") -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from support.cli import command, settings
 from support.tally import Tally, running
+from support.troubles import actors
 from support.waiting import eventually
-from tally.actors import control, redis_access
+from tally.actors import redis_access
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_who_stops_leaves_the_socket_of_another_that_is_in_its_place(tally: Tall
     data.rename(tmp_path / "moved")
     with running(tmp_path / "second", data={"directory": str(data)}) as other:
         assert tally.stop() == 0
-        assert {actor.state for actor in control.ask(data)} == {"running"}
+        eventually(lambda: {actor.state for actor in actors(data)} == {"running"})
         other.accounts.post("/accounts", {"name": "a", "owned_by": "u"})
         eventually(other.settled)
 
@@ -61,7 +62,7 @@ def test_no_private_redis_is_started_in_another_data_directory_that_is_in_the_pl
     password.write_text("another's")
 
     def refused() -> bool:
-        return any("is in its place" in (actor.failed or "") for actor in control.ask(moved))
+        return any("is in its place" in (actor.failed or "") for actor in actors(moved))
 
     eventually(refused)
     assert [(file.name, file.read_text()) for file in password.parent.iterdir()] == [
