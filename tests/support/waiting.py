@@ -4,13 +4,17 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+import redis
+import urllib3
+
 T = TypeVar("T")
+NOT_YET = (AssertionError, OSError, urllib3.exceptions.HTTPError, redis.RedisError)
 
 
 def eventually(look: Callable[[], T], seconds: float = 20.0) -> T:
     """Call `look` until its result is true; return it. Fails when the time is over.
 
-    An AssertionError or an OSError from `look` counts as not yet.
+    An AssertionError from `look` counts as not yet, and so does an error of HTTP, Redis or the system.
     """
     deadline = time.monotonic() + seconds
     last: object = None
@@ -19,7 +23,7 @@ def eventually(look: Callable[[], T], seconds: float = 20.0) -> T:
             if seen := look():
                 return seen
             last = seen
-        except (AssertionError, OSError) as error:
+        except NOT_YET as error:
             last = error
         time.sleep(0.01)
     raise AssertionError(f"not within {seconds} s; last seen: {last!r}")
