@@ -11,11 +11,16 @@ import msgspec
 from tally.store.unix_socket import short_path
 
 NAME = "supervisor.sock"
-_SECONDS = 0.2  # it is asked by GET /status, which must not wait
+SOON_SECONDS = 0.2  # for GET /status, which must not wait
+PATIENT_SECONDS = 5.0  # for people's commands: the machine may be busy
 
 
 class NotRunning(Exception):
     """No supervisor answers in this data directory."""
+
+
+class NotAnswering(NotRunning):
+    """The supervisor in this data directory does not answer in time."""
 
 
 class ActorStatus(msgspec.Struct, frozen=True):
@@ -70,16 +75,24 @@ class ControlSocket:
                 self._path.unlink()
 
 
-def ask(directory: Path) -> list[ActorStatus]:
-    """The actors of the supervisor that runs in `directory`. Raises NotRunning."""
+def ask(directory: Path, seconds: float = SOON_SECONDS) -> list[ActorStatus]:
+    """The actors of the supervisor that runs in `directory`.
+
+    Raises NotRunning, and NotAnswering if one is there that does not answer within `seconds`.
+    """
     connection = socket.socket(socket.AF_UNIX)
     with connection:
-        connection.settimeout(_SECONDS)
+        connection.settimeout(seconds)
         try:
             with short_path(directory / NAME) as path:
                 connection.connect(path)
             parts = iter(lambda: connection.recv(65536), b"")
             return msgspec.json.decode(b"".join(parts), type=list[ActorStatus])
+        except TimeoutError as error:
+            raise NotAnswering(
+                f"the supervisor in {directory} does not answer within {seconds:g} s: it may be stopped "
+                "(Ctrl-Z), or the machine very busy"
+            ) from error
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise NotRunning(f"no supervisor answers in {directory}") from error
         except (OSError, ValueError) as error:

@@ -96,6 +96,8 @@ def _runs(settings: Settings) -> bool:
     except OSError:
         try:
             return any(actor.name == "redis" for actor in control.ask(settings.directory))
+        except control.NotAnswering:
+            return True  # it may be one that runs a Redis
         except control.NotRunning:
             return False
     return True

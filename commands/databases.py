@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tally.actors import control
+from tally.actors.lock import AlreadyRunning, DirectoryLock
 from tally.commands.command_line import Failed
 from tally.store import accounts, customers
 from tally.store.database import OpenDatabase
@@ -17,17 +18,41 @@ DATABASES: dict[str, OpenDatabase] = {each.SERVICE: each.open_database for each 
 
 
 def at_work(data: Path) -> set[str]:
-    """The databases in `data` whose services a supervisor is running now."""
+    """The databases in `data` whose services a supervisor is running now, as far as it answers."""
     try:
-        names = [actor.name for actor in control.ask(data)]
+        return _open_at(data)
     except control.NotRunning:
         return set()
+
+
+def _open_at(data: Path) -> set[str]:
+    names = [actor.name for actor in control.ask(data, control.PATIENT_SECONDS)]
     return {file for file in FILES if any(name.startswith(f"{Path(file).stem}-") for name in names)}
 
 
 def insist_on_stopped(data: Path, *files: str) -> None:
-    """Check that no running Tally has these databases open. Raises Failed."""
-    for file in sorted(at_work(data) & {*files}):
+    """Check that no running Tally has these databases open.
+
+    Raises Failed, also if a supervisor holds `data` and doesn't tell: it may be suspended, or about to start.
+    """
+    try:
+        there = _open_at(data)
+    except control.NotRunning as error:
+        _insist_on_no_supervisor(data, str(error))
+        return
+    for file in sorted(there & {*files}):
         raise Failed(
             f"the {Path(file).stem} service runs in {data}; stop it first (`run --only redis` may go on)"
         )
+
+
+def _insist_on_no_supervisor(data: Path, why: str) -> None:
+    if not data.exists():
+        return
+    try:
+        DirectoryLock(data).release()
+    except AlreadyRunning as error:
+        holder = f"process {error.pid}" if error.pid else "a process"
+        raise Failed(
+            f"{holder} runs Tally in {data}, and does not tell which services ({why}); stop it first"
+        ) from error

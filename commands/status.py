@@ -2,7 +2,7 @@
 
 import click
 
-from tally.actors.control import NotRunning
+from tally.actors.control import NotAnswering, NotRunning
 from tally.commands import next_command, status_report
 from tally.commands.command_line import Failed
 from tally.commands.shared import Command, faults_told, printing
@@ -26,5 +26,7 @@ def status(settings: Settings, as_json: bool, watch: bool) -> None:
                 status_report.watch(settings, as_json)
             else:
                 status_report.look(settings).show(as_json)
+    except NotAnswering as error:
+        raise Failed(str(error)) from error
     except NotRunning as error:
         raise Failed(f"{error}; next: {next_command.called('run')}") from error

@@ -163,20 +163,20 @@ def _service(report: StatusReport) -> tuple[str, ...]:
 
 def look(settings: Settings, needs_supervisor: bool = True) -> Status:
     """Ask the supervisor, the databases and Redis. Raises NotRunning if a supervisor is needed."""
-    actors, trouble = list[ActorStatus](), None
+    actors, trouble, runs = list[ActorStatus](), None, False
     try:
-        actors = control.ask(settings.directory)
+        actors = control.ask(settings.directory, control.PATIENT_SECONDS)
     except control.NotRunning as error:
         if needs_supervisor:
             raise
-        trouble = str(error)
+        trouble, runs = str(error), isinstance(error, control.NotAnswering)
     url, reports = redis_access.url(settings), _reports(actors)
     services = [
         _probe(settings, url, name, opened, reports)()
         for name, opened in DATABASES.items()
         if (settings.directory / f"{name}.db").exists()
     ]
-    words: str | None = "run"
+    words: str | None = None if runs else "run"
     if not trouble:
         letters = any(report.redis.dead_letters for report in services)
         words = next_command.against(_reasons(actors, services), letters)
