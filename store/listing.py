@@ -98,7 +98,7 @@ class Listing:
             "SELECT 1 FROM doomed_customer LIMIT 1"
         ):  # else to ask for each row is a fifth
             further.append("customer_id NOT IN (SELECT id FROM doomed_customer)")
-        if query.order.endswith("day"):
+        if query.order.endswith("day") and query.limit <= self._near:
             further += self._as_late(query, further, bindings)
         return self._sql(query, columns, table, further)
 
