@@ -25,27 +25,28 @@ def recover() -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A backup's customers.db to begin with.",
 )
+@click.option("--source", help="The name of the database that is meant, where Redis has events of several.")
 @click.option("--empty", is_flag=True, help="Begin with an empty one instead, beside what was lost.")
-def recover_customers(settings: Settings, copy: Path | None, empty: bool) -> None:
+def recover_customers(settings: Settings, copy: Path | None, source: str | None, empty: bool) -> None:
     """Make a lost customers.db again, from the stream and, with --from, a backup's file.
 
     Tally must be stopped and Redis must answer; `run --only redis` runs a private one alone. Events that are
     neither on the stream nor in the file are reported by number, and no number is given again.
     """
-    if copy and empty:
-        raise click.UsageError("--from and --empty exclude each other")
+    if sum((copy is not None, source is not None, empty)) > 1:
+        raise click.UsageError("of --from, --source and --empty, give one")
     logs.configure(settings.log, "recover")
     with stream_of(settings, without_redis=ALONE) as stream:
         insist_on_stopped(settings.directory, customers.FILE)
         settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if empty:
-            source = lost_customers.begin_empty(settings.directory, settings.node.number)
-            click.echo(f"{settings.directory / customers.FILE}: empty, as {source}")
+            name = lost_customers.begin_empty(settings.directory, settings.node.number)
+            click.echo(f"{settings.directory / customers.FILE}: empty, as {name}")
             return
         with Bars() as bars:
             advance, pages = bars.add("stream, pages"), iter(range(1, 10**9))
             made = lost_customers.recover(
-                settings.directory, stream, copy, lambda: advance(next(pages)), settings.node.number
+                settings.directory, stream, copy, lambda: advance(next(pages)), settings.node.number, source
             )
         click.echo(
             f"{settings.directory / customers.FILE}: {made.source} again, {made.customers:,} customers and "

@@ -34,10 +34,18 @@ class Recovered(NamedTuple):
     from_stream: int
 
 
-def recover(directory: Path, stream: EventStream, copy: Path | None, beat: Beat, node: int = 0) -> Recovered:
+def recover(
+    directory: Path,
+    stream: EventStream,
+    copy: Path | None,
+    beat: Beat,
+    node: int = 0,
+    wanted: str | None = None,
+) -> Recovered:
     """Make a node's lost customers.db again in `directory`, from the stream, beginning with `copy`, if any.
 
-    The file gets its name once it is complete and on the disk. Until then nothing is there, and this may be
+    Without a copy, `wanted` is a name of the database that is meant, where Redis has several. The file gets
+    its name once it is complete and on the disk. Until then nothing is there, and this may be
     repeated. No Tally may run there with its customers service. Raises CannotRecover, StoreError or
     RedisError.
     """
@@ -53,16 +61,9 @@ def recover(directory: Path, stream: EventStream, copy: Path | None, beat: Beat,
             )
         assign(store.database, node)
     else:
-        store = _named_again(folder, stream, known, node)
+        store = _named_again(folder, _first_name_of(stream, known, wanted), node)
     database, before = store.database, known_of(store.database)
     database.expect_writes()
-    names = [database.source, *later_names({database.source}, stream.heirs())]
-    if not copy and not any(map(stream.is_known, names)):
-        database.close()
-        raise CannotRecover(
-            f"{accounts.FILE} knows {database.source}, and Redis has nothing of it any more: with a copy of "
-            "the file, `--from FILE`; to begin with an empty one all the same, `--empty`"
-        )
     note_known_beside(directory, stream, customers.SERVICE)
     *_, newest = Standing(store, stream, beat).settle()
     newest.outbox.mark_published(newest.published.last)
@@ -101,18 +102,34 @@ def begin_empty(directory: Path, node: int = 0) -> str:
     return source
 
 
-def _named_again(folder: Path, stream: EventStream, known: set[str], node: int) -> Customers:
-    """An empty database with the first name of the lost one. Its later names come with the events."""
+def _first_name_of(stream: EventStream, known: set[str], wanted: str | None) -> str:
+    """The first name of the one database that Redis has something of, or of the wanted one."""
     heirs = stream.heirs()
     first = {_first_name(each, heirs) for each in known}
     if not first:
         raise CannotRecover("the stream knows of no customers.db: `run` makes an empty one")
-    if len(first) > 1:
+    if wanted:
+        if (meant := _first_name(wanted, heirs)) not in first:
+            raise CannotRecover(f"the stream knows {_and(first)}, not {wanted}")
+        first = {meant}
+    found = {each for each in first if any(map(stream.is_known, [each, *later_names({each}, heirs)]))}
+    if not found:
         raise CannotRecover(
-            f"the stream knows {_and(first)}: two databases, which may have given the same numbers. With a "
-            "copy of the one that you want: `--from FILE`"
+            f"{accounts.FILE} knows {_and(first)}, and Redis has nothing of it any more: with a copy of "
+            "the file, `--from FILE`; to begin with an empty one all the same, `--empty`"
         )
-    (source,) = first
+    if len(found) > 1:
+        raise CannotRecover(
+            f"the stream knows {_and(found)}: tell with `--source` which of these databases is to be made "
+            "again, or give a copy of it with `--from FILE`. What the others told goes on counting in the "
+            "accounts"
+        )
+    (source,) = found
+    return source
+
+
+def _named_again(folder: Path, source: str, node: int) -> Customers:
+    """An empty database with the first name of the lost one. Its later names come with the events."""
     with closing(customers.open_database(folder)) as database, database.transaction():
         database.set_meta("identity", source.partition("@")[2])
         database.assign(node)

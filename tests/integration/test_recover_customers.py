@@ -1,5 +1,7 @@
 """customers.db is made again, or restored, with the stream's events under all its names."""
 
+import re
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ import redis
 from tally.actors.relay import Relay
 from tally.commands.restore import put_back
 from tally.events import Id
-from tally.recovery.lost_customers import CannotRecover, recover
+from tally.recovery.lost_customers import CannotRecover, begin_empty, recover
 from tally.recovery.standing import Standing
 from tally.store import customers
 from tally.store.copying import copy_database
@@ -68,6 +70,61 @@ def test_names_that_follow_each_other_in_a_circle_are_refused(
 
     with pytest.raises(CannotRecover, match="the stream knows customers@"):
         recover(tmp_path, stream, None, beat=lambda: None)
+
+
+def _two_lost(directory: Path, stream: EventStream) -> tuple[str, str]:
+    """Lose a customers.db, and the one that was begun in its place; return their names.
+
+    Each had published one customer.
+    """
+    names: list[str] = []
+    for _ in range(2):
+        if names:
+            begin_empty(directory)
+        database = customers.open_database(directory)
+        _published(Customers(database), stream, names=1, each=1)
+        names.append(database.source)
+        database.close()
+        (directory / customers.FILE).unlink()
+    first, second = names
+    return first, second
+
+
+def test_of_two_lost_databases_the_one_that_is_meant_is_made_again(
+    tmp_path: Path, redis_url: str, client: redis.Redis
+) -> None:
+    stream = EventStream(connect(redis_url), "event-stream")
+    first, second = _two_lost(tmp_path, stream)
+
+    with pytest.raises(CannotRecover, match="`--source`") as refused:
+        recover(tmp_path, stream, None, beat=lambda: None)
+    told = set(re.findall(r"customers@\w+", str(refused.value)))
+    assert len(told) == 2
+    with pytest.raises(CannotRecover, match=r"knows customers@.*, not customers@deadbeef"):
+        recover(tmp_path, stream, None, beat=lambda: None, wanted="customers@deadbeef")
+
+    recovered = recover(tmp_path, stream, None, beat=lambda: None, wanted=second)
+    assert (recovered.source, recovered.from_stream) == (second, 1)
+    with closing(customers.open_database(tmp_path)) as database:
+        assert second in own_sources(database)
+        assert first not in own_sources(database)
+
+
+def test_a_database_of_which_redis_has_nothing_does_not_stand_in_the_way_of_another(
+    tmp_path: Path, redis_url: str, client: redis.Redis
+) -> None:
+    """Redis, or the accounts.db, may know its name alone. With two names, only a copy was taken before."""
+    stream = EventStream(connect(redis_url), "event-stream")
+    client.xgroup_create("event-stream", "customers@1ef70f0e", mkstream=True)
+    with pytest.raises(CannotRecover, match="nothing of it any more"):
+        recover(tmp_path, stream, None, beat=lambda: None)
+
+    begin_empty(tmp_path)
+    with closing(customers.open_database(tmp_path)) as database:
+        _published(Customers(database), stream, names=1, each=1)
+        name = database.source
+    (tmp_path / customers.FILE).unlink()
+    assert recover(tmp_path, stream, None, beat=lambda: None).source == name
 
 
 def test_restore_counts_what_the_stream_will_add_under_every_name(

@@ -544,18 +544,24 @@ class World:
             self._is_refused(error)
         except (redis.ConnectionError, StoreError):
             if self.random.random() < 0.5:
-                with suppress(StoreError, Refused):
-                    tally.replace(name)
+                self._replace(tally, name)
 
-    def _is_refused(self, error: WrongNumber) -> None:
+    def _replace(self, tally: Tally, name: str) -> None:
+        try:
+            tally.replace(name)
+        except Refused as error:
+            self._is_refused(error)
+        except StoreError:
+            pass  # it ends, and another is started later
+
+    def _is_refused(self, error: WrongNumber | Refused) -> None:
         """Redis knows a node 0 again that was lost and replaced."""
         self.stop()
         self.refusal = str(error)
 
     def part_is_killed(self) -> None:
         if tally := self._one_of_the_nodes():
-            with suppress(StoreError):
-                tally.replace(self.random.choice([*tally.parts]))
+            self._replace(tally, self.random.choice([*tally.parts]))
 
     def tally_is_killed(self) -> None:
         self.stop()
@@ -752,21 +758,27 @@ class World:
         ways: list[Copy | None] = [None, *self._copies["customers"]]
         self.random.shuffle(ways)
         for copy in ways:
-            with suppress(lost_customers.CannotRecover):
+            try:
                 self._recover(copy)
-                break
+            except lost_customers.CannotRecover as error:
+                if "`--source`" not in str(error):
+                    continue
+                self._recover(None, self.random.choice(re.findall(r"customers@\w+", str(error))))
+                self.doubtful |= self._told().created - self._recorded()  # the others' are in no list
+                self._given_up = True
+            break
         else:
             lost_customers.begin_empty(self._data)
             self._given_up = True
         self.start()
 
-    def _recover(self, copy: "Copy | None") -> None:
-        lost_customers.recover(self._data, self.stream(), copy and copy.file, lambda: None)
+    def _recover(self, copy: "Copy | None", wanted: str | None = None) -> None:
+        lost_customers.recover(self._data, self.stream(), copy and copy.file, lambda: None, wanted=wanted)
         self._known_gone = {*copy.gone} if copy else set()
 
-    def rebuild_accounts(self) -> str:
-        """Run the command, with any loss that it causes; return its message."""
-        rebuilding = Rebuilding(self._data, self.stream(), lambda told: True)
+    def rebuild_accounts(self, directory: Path | None = None) -> str:
+        """Run the command, by default at node 0, with any loss that it causes; return its message."""
+        rebuilding = Rebuilding(directory or self._data, self.stream(), lambda told: True)
         try:
             return rebuilding.run()
         finally:
@@ -852,7 +864,13 @@ class World:
         """End all faults, do what `status` says, and check that all is well then. Raises AssertionError."""
         self._end_the_other()
         self._come_to_rest()
-        for remedy in (self._redrive_all, self._remove_groups, self._rebuild_if_told, self._redrive_all):
+        for remedy in (
+            self._redrive_all,
+            self._remove_groups,
+            self._begin_again_if_told,
+            self._rebuild_if_told,
+            self._redrive_all,
+        ):
             if remedy():
                 self._come_to_rest()
         for report in self._reports:
@@ -959,6 +977,16 @@ class World:
         every = [database for tally in self._nodes() for database in tally.databases.values()]
         return {source for database in every for source in own_sources(database)}
 
+    def _begin_again_if_told(self) -> bool:
+        """Begin node 0's accounts.db again with a copy of node 1's, which has what it lacks."""
+        if not any("at node 1, and `join` here" in text for text in self._told_people()):
+            return False
+        self.rebuild_accounts(self._node_1)
+        self.stop()
+        self._remove("accounts")
+        joining.join(self._data, self._copied(self._node_1), 0)
+        return True
+
     def _rebuild_if_told(self) -> bool:
         told = self._told_people()
         remedies = ("missing for good", "are nowhere any more", "`rebuild accounts` leaves it out")
@@ -971,11 +999,15 @@ class World:
     def _join_again(self) -> None:
         """Replace node 1's accounts.db with a copy of node 0's."""
         self.another_node_is_killed()
-        copy = self._directory / f"copy-{self._tag()}"
-        copy_database(self._data / accounts.FILE, copy, lambda done: None)
+        copy = self._copied(self._data)
         for suffix in ("", "-wal", "-shm"):
             (self._node_1 / f"{accounts.FILE}{suffix}").unlink(missing_ok=True)
         joining.join(self._node_1, copy, 1)
+
+    def _copied(self, directory: Path) -> Path:
+        copy = self._directory / f"copy-{self._tag()}"
+        copy_database(directory / accounts.FILE, copy, lambda done: None)
+        return copy
 
     def compare(self) -> None:
         """Check that each accepted thing is recorded once, and shown as recorded. Raises AssertionError."""
