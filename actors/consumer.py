@@ -20,13 +20,13 @@ from tally.events import EVENT_TYPES, TYPE_FIELD, Event, EventId, InvalidEvent, 
 from tally.recovery.missing import Missing
 from tally.store import inbox
 from tally.store.asks import ASKED, COVERS_FIELD, LACKS_FIELD
+from tally.store.cause import Cause, CauseOf, cause_in
 from tally.store.consumer_group import ConsumerGroup, Redriven
 from tally.store.database import Database
 from tally.store.errors import StoreError
 from tally.store.inbox import Inbox
 from tally.store.ranges import Range, parsed
 from tally.store.stream import Age, Entry, RedisError, is_missing
-from tally.store.trace_parent import TraceParentOf
 
 _LATEST_MS = 2**63 - 1  # the most that a column holds; another program may have made up a higher id
 
@@ -54,7 +54,7 @@ class Consumer:
         self,
         group: ConsumerGroup,
         database: Database,
-        apply: Callable[[Sequence[Event], TraceParentOf], None],
+        apply: Callable[[Sequence[Event], CauseOf], None],
         *,
         after_commit: Callable[[], None],
         settings: ConsumersSettings,
@@ -215,7 +215,7 @@ class Consumer:
         self._metrics.before_apply()
         with self._database.transaction():
             taken = self._inbox.take(named, stream_position(newest)[0])
-            self._apply([each.event for each in taken if each.event], partial(_trace_parent, taken))
+            self._apply([each.event for each in taken if each.event], partial(_cause, taken))
             age = self._inbox.grow()
         self._age = age
         if concerned:
@@ -317,10 +317,9 @@ def _told_ranges(told: bytes) -> tuple[str, list[Range]]:
     return source, parsed(numbers)
 
 
-def _trace_parent(events: list[Delivery], event: Event) -> str | None:
-    """The trace parent that one of the events came with, looked up only on demand."""
-    entry = next(each.entry for each in events if each.event is event)
-    return traced(entry).get("trace_parent")
+def _cause(events: list[Delivery], event: Event) -> Cause:
+    """What caused one of the events, looked up only on demand."""
+    return cause_in(next(each.entry.fields for each in events if each.event is event))
 
 
 def stream_position(id: bytes) -> tuple[int, int]:

@@ -14,18 +14,18 @@ from tally.recovery.answering import Answering
 from tally.recovery.missing import Missing
 from tally.recovery.taking_back import Healing
 from tally.store import accounts, customers, nodes
+from tally.store.cause import CauseOf
 from tally.store.consumer_group import ConsumerGroup
 from tally.store.database import Database, OpenDatabase
 from tally.store.errors import StoreError
 from tally.store.incarnations import own_sources
 from tally.store.stream import EventStream
-from tally.store.trace_parent import TraceParentOf
 
 
 class Store(Healing, Protocol):
     """A service's data, in one database: Customers or Accounts."""
 
-    def apply(self, events: Sequence[Event], trace_parent_of: TraceParentOf = ...) -> None:
+    def apply(self, events: Sequence[Event], cause_of: CauseOf = ...) -> None:
         """Apply events, in the open transaction."""
         ...
 

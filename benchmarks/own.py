@@ -10,9 +10,9 @@ from tally.actors.relay import Relay
 from tally.config import ConsumersSettings
 from tally.events import Event
 from tally.store import accounts, customers
+from tally.store.cause import CauseOf
 from tally.store.consumer_group import ConsumerGroup
 from tally.store.stream import EventStream, connect
-from tally.store.trace_parent import TraceParentOf
 
 
 def consume(directory: Path, url: str, count: int) -> Spent:
@@ -22,7 +22,7 @@ def consume(directory: Path, url: str, count: int) -> Spent:
     store = accounts.Accounts(database)
     left = count
 
-    def apply(events: Sequence[Event], _trace_parent_of: TraceParentOf) -> None:
+    def apply(events: Sequence[Event], _cause_of: CauseOf) -> None:
         nonlocal left
         left -= len(events)
         store.apply(events)

@@ -22,7 +22,7 @@ from tally.http.neighbours import LOGIN, Neighbours
 from tally.http.periods import PeriodQuery
 from tally.http.queries import QueryGuard
 from tally.http.service import Json, Service, cause, path_id, read_body, wanted_revisions
-from tally.http.shared import add_shared
+from tally.http.shared import HistoryResource, add_shared
 from tally.http.status import StatusReport
 from tally.http.tokens import Bearer, Tokens
 from tally.http.values import AccountBody, AccountPatch
@@ -71,6 +71,7 @@ def api(
     app.add_route("/accounts/{id}", accounts, suffix="one")
     app.add_route("/accounts/{id}/customers", accounts, suffix="customers")
     app.add_route("/accounts/{id}/is-owned-by/{user:path}", accounts, suffix="ownership")
+    app.add_route("/accounts/{id}/history", HistoryResource(service, "account", Accounts.history))
     revenue = RevenueResource(service, long_lists)
     app.add_route("/revenue", revenue)
     app.add_route("/accounts/{id}/revenue", revenue, suffix="account")

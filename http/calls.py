@@ -142,7 +142,7 @@ class _Rows(Struct, frozen=True):
             problems=(*problems, 412, 503),
         )
 
-    def history(self) -> Call:
+    def history(self, **others: Any) -> Call:
         """Show what was done to one."""
         happening = {"event": f"{self.name}Created", "at": _DATE, "by": None, "before": None}
         return self._one(
@@ -155,6 +155,7 @@ class _Rows(Struct, frozen=True):
             query=(params.LIMIT, params.AFTER),
             answer=answers.HistoryPage,
             answered={"history": [{**happening, "after": self.example}], "next": None},
+            **others,
         )
 
     def delete(self, does: str, says: str = "", **others: Any) -> Call:
@@ -393,6 +394,7 @@ ACCOUNTS = _complete(
         values.AccountPatch,
         {"name": "the first"},
     ),
+    _accounts.history(of_a_node=False),
     _accounts.delete(
         "Delete an account",
         "409 while it lists customers, unless they are deleted too.",

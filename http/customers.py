@@ -7,7 +7,7 @@ import falcon
 from tally.events import Id
 from tally.http import bodies, exports, params
 from tally.http.after import After, EventsElsewhere
-from tally.http.answers import CreditPage, CustomerPage, HistoryPage, InvoicePage
+from tally.http.answers import CreditPage, CustomerPage, InvoicePage
 from tally.http.application import Api, create_app
 from tally.http.auth import OpenGate, TokenGate, owner
 from tally.http.calls import CUSTOMERS, CUSTOMERS_PAGE
@@ -18,12 +18,11 @@ from tally.http.long_lists import LongLists
 from tally.http.neighbours import Neighbours
 from tally.http.queries import QueryGuard
 from tally.http.rows import CustomersService, Kind, RowsResource
-from tally.http.service import Json, Service, cause, path_id, read_body, wanted_revisions
-from tally.http.shared import add_shared
+from tally.http.service import Service, cause, path_id, read_body, wanted_revisions
+from tally.http.shared import HistoryResource, add_shared
 from tally.http.status import StatusReport
 from tally.http.tokens import Tokens
 from tally.http.values import CreditBody, CustomerBody, CustomerPatch, InvoiceBody, InvoicePatch
-from tally.store import history
 from tally.store.cause import Cause
 from tally.store.customer_list import CustomerQuery
 from tally.store.customers import Customers
@@ -59,11 +58,11 @@ def api(
     app.add_route("/customers", customers)
     app.add_route("/customers/batch", customers, suffix="batch")
     app.add_route("/customers/{id}", customers, suffix="one")
-    app.add_route("/customers/{id}/history", HistoryResource(service, "customer"))
+    app.add_route("/customers/{id}/history", HistoryResource(service, "customer", Customers.customer_history))
     app.add_route("/invoices", invoices)
     app.add_route("/invoices/batch", invoices, suffix="batch")
     app.add_route("/invoices/{id}", invoices, suffix="one")
-    app.add_route("/invoices/{id}/history", HistoryResource(service, "invoice"))
+    app.add_route("/invoices/{id}/history", HistoryResource(service, "invoice", Customers.invoice_history))
     app.add_route("/credits", credits)
     app.add_route("/credits/batch", credits, suffix="batch")
     app.add_route("/credits/{id}", credits, suffix="one")
@@ -183,20 +182,3 @@ class CreditsResource(RowsResource):
 
     def _create(self, store: Customers, new: list[NewCredit], cause: Cause, owner: str | None) -> list[Id]:
         return store.credits.create(new, cause, owner)
-
-
-class HistoryResource:
-    """The history of a customer or an invoice, even a deleted one."""
-
-    def __init__(self, service: CustomersService, kind: history.Kind) -> None:
-        self._service = service
-        self._kind = kind
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
-        """List what was done to it, and by whom, oldest first."""
-        with self._service.read() as store:
-            every = store.history(self._kind, path_id(id, self._kind), owner(req))
-        first = params.AFTER.of(req) or 0  # how many were listed before
-        found = every[first : first + params.LIMIT.of(req)]
-        following = first + len(found)
-        Json.send(resp, HistoryPage(found, Id(following) if following < len(every) else None))

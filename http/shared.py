@@ -1,17 +1,22 @@
 """The calls of both services: the service's state, its documents, and the signed-in user."""
 
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import falcon
 
-from tally.http import asyncapi, openapi
-from tally.http.answers import Healthy
+from tally.events import Id
+from tally.http import asyncapi, openapi, params
+from tally.http.answers import Healthy, HistoryPage
+from tally.http.auth import owner
 from tally.http.neighbours import SESSION
 from tally.http.openapi import Call
-from tally.http.service import HasDatabase, Json, Service
+from tally.http.service import HasDatabase, Json, Service, path_id
 from tally.http.session import SessionResource, WhoResource
 from tally.http.status import StatusReport
+from tally.store.history import Happening
+
+S = TypeVar("S", bound=HasDatabase)
 
 
 def add_shared(
@@ -72,3 +77,23 @@ class HealthResource:
     def on_get_status(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The service in figures, and what is wrong with it."""
         Json.send(resp, self._status())
+
+
+class HistoryResource(Generic[S]):
+    """The history of a row, even a deleted one; `read` gets the row's number and the owner."""
+
+    def __init__(
+        self, service: "Service[S]", kind: str, read: Callable[[S, int, str | None], list[Happening]]
+    ) -> None:
+        self._service = service
+        self._kind = kind
+        self._read = read
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
+        """List what was done to it, and by whom, oldest first."""
+        with self._service.read() as store:
+            every = self._read(store, path_id(id, self._kind), owner(req))
+        first = params.AFTER.of(req) or 0  # how many were listed before
+        found = every[first : first + params.LIMIT.of(req)]
+        following = first + len(found)
+        Json.send(resp, HistoryPage(found, Id(following) if following < len(every) else None))

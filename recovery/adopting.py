@@ -66,6 +66,8 @@ def adopt_accounts(accounts: Accounts, created: Iterable[AccountCreated]) -> Ado
                 f"account (id, {', '.join(_COLUMNS['account'])})",
                 [(event.id, *_row("account", event)) for event in new],
             )
+            for event in new:
+                accounts.note(event, None)
             accounts.outbox.add(new)
             _reach(accounts.database, "account", new)
             adopted = adopted.plus(events, new)

@@ -76,6 +76,7 @@ _RENUMBER = {
     "account": [
         "UPDATE account SET id = ? WHERE id = ?",
         "UPDATE updated SET id = ? WHERE id = ? AND kind = 'account'",
+        "UPDATE history SET row_id = ? WHERE row_id = ? AND kind = 'account'",
         "INSERT INTO account_total (account_id) SELECT ?1 WHERE ?2 ON CONFLICT DO NOTHING",
     ],
 }

@@ -5,12 +5,14 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType, json, to_builtins
+from msgspec.structs import replace
 
 from tally import events
 from tally.events import Event, Id, Moment, decode_as, encode, now, rfc3339
 from tally.store import (
     account_totals,
+    history,
     idempotency,
     inbox,
     login_attempts,
@@ -20,13 +22,13 @@ from tally.store import (
     updates,
     users,
 )
-from tally.store.cause import UNKNOWN, Cause
+from tally.store.cause import UNKNOWN, Cause, CauseOf, unknown
 from tally.store.database import Database, Migrations, Place
 from tally.store.errors import AccountInUse, NotFound
+from tally.store.history import Happening, History
 from tally.store.ids import give, raise_ids
 from tally.store.outbox import Outbox, OwnEvent
 from tally.store.revenue import CENTS, Earned, Revenue
-from tally.store.trace_parent import TraceParentOf, no_trace
 
 SERVICE = "accounts"
 FILE = "accounts.db"
@@ -72,6 +74,7 @@ CREATE TABLE customer (
 CREATE INDEX customer_by_account ON customer (account_id) WHERE account_id IS NOT NULL AND NOT deleted;
 {CUSTOMER_NAME}
 {updates.SCHEMA}
+{history.SCHEMA}
 {revenue.SCHEMA}
 {account_totals.SCHEMA}
 """
@@ -98,6 +101,11 @@ MIGRATIONS: Migrations = (  # see CONTRIBUTING.md, "A change of the schema"
     {outbox.BY_USER}
     {idempotency.EVENTS}
     {updates.SCHEMA}
+    {history.SCHEMA}
+    INSERT INTO history (kind, row_id, event, at, after)
+        SELECT 'account', id, 'AccountCreated', created_date,
+            json_object('name', name, 'description', description, 'owned_by', owned_by)
+        FROM account WHERE created_date IS NOT NULL;
     ALTER TABLE account ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE account ADD COLUMN cascade INTEGER NOT NULL DEFAULT TRUE;
     INSERT INTO customer (id, revenue_cents) SELECT customer_id, cents FROM recent_revenue WHERE true
@@ -147,6 +155,7 @@ class CustomerRevenue(Struct, frozen=True):
     total_revenue_cents: int
 
 
+AccountEvent = events.AccountCreated | events.AccountUpdated | events.AccountDeleted
 CustomerOrder = Literal["id", "-id", "name", "-name", "revenue", "-revenue"]
 _CUSTOMER_KEYS = {"id": "id", "name": "name COLLATE NOCASE", "revenue": "revenue_cents"}
 
@@ -204,6 +213,7 @@ class Accounts:
             (id, new.name, new.description, new.owned_by, rfc3339(created)),
         )
         event = events.AccountCreated(id, new.name, new.description, new.owned_by, created)
+        self.note(event, cause.by)
         self.outbox.add([event], cause)
         return id
 
@@ -228,7 +238,7 @@ class Accounts:
             return before
         told = (after.name, after.description, after.owned_by)
         event = events.AccountUpdated(after.id, *told, after.revision, now())
-        self._account_updated(event)
+        self._account_updated(event, cause.by)
         self.outbox.add([event], cause)
         return after
 
@@ -247,7 +257,7 @@ class Accounts:
                 f"The account {id} still lists customers; delete them first, or ask for ?cascade=true."
             )
         event = events.AccountDeleted(Id(id), now(), cascade)
-        self._account_deleted(event)
+        self._account_deleted(event, cause.by)
         self.outbox.add([event], cause)
 
     def account(self, id: int, owner: str | None = None) -> Account:
@@ -267,6 +277,37 @@ class Accounts:
             f"{_ACCOUNT} {owned} AND id > ?2 ORDER BY id LIMIT ?3", (owner, after, limit)
         )
         return [*map(_account, rows)]
+
+    def note(self, event: AccountEvent, by: str | None) -> None:
+        """Note an event in the account's history. In the open transaction; may be repeated."""
+        told: dict[str, Any] | None = None
+        if not isinstance(event, events.AccountDeleted):
+            told = {"name": event.name, "description": event.description, "owned_by": event.owned_by}
+            if isinstance(event, events.AccountUpdated):
+                told["revision"] = event.revision
+        happening = Happening(type(event).__name__, rfc3339(event.happened), by, None, told)
+        History(self.database, "account").note_once(event.id, happening)
+
+    def history(self, id: int, owner: str | None = None) -> list[Happening]:
+        """The history of an account, oldest first, even if it is deleted. Raises NotFound.
+
+        0.1.0 noted neither the users nor a deletion's time: its deletions are not listed.
+        """
+        found = self.database.rows(
+            "SELECT created_date, owned_by FROM account WHERE id = ? AND created_date IS NOT NULL", (id,)
+        )
+        if not found or owner not in (None, found[0][1]):
+            raise NotFound("account", id)
+        created, before = found[0][0], None
+        every: list[Happening] = []
+        for told in sorted(History(self.database, "account").of(id), key=_when):
+            after = None
+            if told.after:
+                account = Account(Id(id), created_date=created, **told.after)
+                after = to_builtins(account, enc_hook=str)
+            every.append(replace(told, before=before, after=after))
+            before = after
+        return every
 
     def customers_of(self, account_id: int, after: int, limit: int) -> list[CustomerRevenue]:
         """Up to `limit` customers of an account with ids above `after`, ascending."""
@@ -313,10 +354,8 @@ class Accounts:
         """The accounts' current state as events: applying them has the effect of all events so far."""
         return events_of(self.database.rows(f"{state_of('main')} ORDER BY 1"))
 
-    def apply(self, published: Iterable[Event], trace_parent_of: TraceParentOf = no_trace) -> None:
+    def apply(self, published: Iterable[Event], cause_of: CauseOf = unknown) -> None:
         """Take in published events. Any order and any batching leave the same accounts.
-
-        Nothing is published in turn, so no trace parent is needed.
 
         Every effect commutes with every other. Amounts are summed, those of updates as differences. A
         deletion stands, whatever comes after it. Of two creations of one id, the earlier one counts, by date.
@@ -348,15 +387,15 @@ class Accounts:
                 case events.CustomerUpdated():
                     self._customer_updated(event)
                 case events.AccountUpdated():
-                    self._account_updated(event)
+                    self._account_updated(event, cause_of(event).by)
                 case events.CustomerCreated():
                     self._customer_created(event)
                 case events.CustomerDeleted():
                     self._customer_deleted(event)
                 case events.AccountCreated():
-                    self._account_created(event)
+                    self._account_created(event, cause_of(event).by)
                 case events.AccountDeleted():
-                    self._account_deleted(event)
+                    self._account_deleted(event, cause_of(event).by)
         account_totals.earned(self.database, self._revenue.add(earned))
 
     def date_deletions(self, deletions: Iterable[tuple[int, int, date]]) -> None:
@@ -372,7 +411,8 @@ class Accounts:
 
     def make_again(self, own: Sequence[OwnEvent]) -> None:
         """Apply events that were published from here; nothing is published."""
-        self.apply(each.event for each in own)
+        by = {id(each.event): each.row.by for each in own}
+        self.apply((each.event for each in own), lambda event: Cause(by=by[id(event)]))
 
     def as_told(self, event: Event) -> Account | None:
         """The account as the answer to its update had it; None for other events, or when it is gone."""
@@ -429,7 +469,8 @@ class Accounts:
             (event.id,),
         )
 
-    def _account_created(self, event: events.AccountCreated) -> None:
+    def _account_created(self, event: events.AccountCreated, by: str | None) -> None:
+        self.note(event, by)
         if updates.is_updated(self.database, "account", event.id):
             self.database.execute(
                 "UPDATE account SET created_date = ?2 WHERE id = ?1 AND coalesce(created_date, ?2) >= ?2",
@@ -453,8 +494,9 @@ class Accounts:
             (event.id, *told),
         )
 
-    def _account_updated(self, event: events.AccountUpdated) -> None:
+    def _account_updated(self, event: events.AccountUpdated, by: str | None) -> None:
         """An update that comes before its creation waits, unlisted, for the creation's date."""
+        self.note(event, by)
         if updates.is_newest(self.database, "account", event.id, event.revision, encode(event)):
             self.database.execute(
                 "INSERT INTO account (id, name, description, owned_by, revision) VALUES (?, ?, ?, ?, ?)"
@@ -463,7 +505,8 @@ class Accounts:
                 (event.id, event.name, event.description, event.owned_by, event.revision),
             )
 
-    def _account_deleted(self, event: events.AccountDeleted) -> None:
+    def _account_deleted(self, event: events.AccountDeleted, by: str | None) -> None:
+        self.note(event, by)
         self.database.execute(
             "INSERT INTO account (id, deleted, cascade) VALUES (?, TRUE, ?) ON CONFLICT (id) DO UPDATE"
             " SET cascade = excluded.cascade OR (deleted AND cascade), deleted = TRUE",
@@ -471,10 +514,18 @@ class Accounts:
         )
 
 
+def _when(told: Happening) -> tuple[bool, int, str, str]:
+    """A key for the order of an account's events, also of those of two databases that had the same copy."""
+    after = told.after or {}
+    return not after, after.get("revision", 0), told.at, str(after)
+
+
 def state_of(schema: str) -> str:
     """A query for the rows that `events_of` takes."""
     return (
-        "SELECT account.id, name, description, owned_by, created_date, deleted, cascade, payload"
+        "SELECT account.id, name, description, owned_by, created_date, deleted, cascade, payload,"
+        f" (SELECT after FROM {schema}.history WHERE row_id = account.id AND kind = 'account'"
+        " AND event = 'AccountCreated' ORDER BY at, after LIMIT 1)"
         f" FROM {schema}.account AS account"
         f" LEFT JOIN {schema}.updated AS updated ON kind = 'account' AND updated.id = account.id"
     )
@@ -482,12 +533,15 @@ def state_of(schema: str) -> str:
 
 def events_of(rows: Iterable[tuple[Any, ...]]) -> Iterator[Event]:
     """Events that bring accounts to the state in these rows."""
-    for id, name, description, owned_by, created_date, deleted, cascade, updated in rows:
-        if updated is not None:  # first: the creation then has the update's name
+    for id, name, description, owned_by, created_date, deleted, cascade, updated, began in rows:
+        if updated is not None:
             yield decode_as(events.AccountUpdated, bytes(updated))
         if created_date is not None:
             created = datetime.fromisoformat(created_date)
-            yield events.AccountCreated(Id(id), name, description, owned_by, created)
+            told = {"name": name, "description": description, "owned_by": owned_by}
+            yield events.AccountCreated(
+                Id(id), created_date=created, **(json.decode(began) if began else told)
+            )
         if deleted:
             yield events.AccountDeleted(Id(id), now(), bool(cascade))
 

@@ -1,7 +1,11 @@
 """The cause of a change's events: a request, or another event."""
 
 import hashlib
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
+
+from tally.events import BY_FIELD, TRACE_PARENT_FIELD, Event
+from tally.store.trace_parent import parse
 
 
 class Cause(NamedTuple):
@@ -13,6 +17,21 @@ class Cause(NamedTuple):
 
 
 UNKNOWN = Cause()
+
+CauseOf = Callable[[Event], Cause]
+"""Answers what caused an event."""
+
+
+def unknown(event: Event) -> Cause:
+    """Knows of no event what caused it."""
+    return UNKNOWN
+
+
+def cause_in(fields: Mapping[bytes, bytes]) -> Cause:
+    """The cause that the fields of an entry tell of, without the request."""
+    by = fields.get(BY_FIELD)
+    trace = parse(fields.get(TRACE_PARENT_FIELD, b"").decode(errors="replace"))
+    return Cause(trace, by=by.decode(errors="replace") if by else None)
 
 
 class RequestKey(NamedTuple):

@@ -25,7 +25,7 @@ from tally.store import (
     references,
     updates,
 )
-from tally.store.cause import UNKNOWN, Cause
+from tally.store.cause import UNKNOWN, Cause, CauseOf, unknown
 from tally.store.credits import Credits
 from tally.store.customer_list import CustomerList, CustomerQuery
 from tally.store.database import Database, Migrations, Place, numbers
@@ -35,7 +35,6 @@ from tally.store.ids import give
 from tally.store.listing import Listing, ListQuery
 from tally.store.outbox import Outbox, OwnEvent
 from tally.store.records import Customer, Invoice
-from tally.store.trace_parent import TraceParentOf, no_trace
 
 SERVICE = "customers"
 FILE = "customers.db"
@@ -365,8 +364,15 @@ class Customers:
             records.note(self.database, invoice, event, by, invoice, None)
         self.database.execute("DELETE FROM invoice WHERE id = ?", (event.id,))
 
-    def history(self, kind: Kind, id: int, owner: str | None = None) -> list[Happening]:
-        """The history of a customer or an invoice, oldest first, even if it is gone. Raises NotFound."""
+    def customer_history(self, id: int, owner: str | None = None) -> list[Happening]:
+        """The history of a customer, oldest first, even if it is gone. Raises NotFound."""
+        return self._history("customer", id, owner)
+
+    def invoice_history(self, id: int, owner: str | None = None) -> list[Happening]:
+        """The history of an invoice, oldest first, even if it is gone. Raises NotFound."""
+        return self._history("invoice", id, owner)
+
+    def _history(self, kind: Kind, id: int, owner: str | None) -> list[Happening]:
         noted = History(self.database, kind).of(id)
         row: Customer | Invoice | None
         if kind == "customer":
@@ -425,7 +431,7 @@ class Customers:
         """The invoices asked for."""
         return [records.invoice(row) for row in self._invoices.page(query, owner)]
 
-    def apply(self, published: Iterable[Event], trace_parent_of: TraceParentOf = no_trace) -> None:
+    def apply(self, published: Iterable[Event], cause_of: CauseOf = unknown) -> None:
         """React to events of the accounts service. Their order does not matter.
 
         Events published in turn belong to the trace of the event that caused them.
@@ -438,7 +444,7 @@ class Customers:
                 case events.AccountUpdated():
                     self._account_updated(event)
                 case events.AccountDeleted():
-                    self._account_deleted(event, trace_parent_of(event))
+                    self._account_deleted(event, cause_of(event).trace_parent)
                     doomed = True
         if doomed and not self.database.refusal():
             self._delete_part()

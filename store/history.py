@@ -1,6 +1,7 @@
-"""The history of customers and invoices: who recorded and changed them, when, and their earlier values.
+"""The history of accounts, customers and invoices: who recorded and changed them, when, and their values.
 
-Most rows never change, and are themselves the record of how they began. The first change notes that here.
+Most customers and invoices never change, and are themselves the record of how they began. The first change
+notes that here. Of accounts every event is noted, whatever node it came from.
 """
 
 from typing import Any, Literal
@@ -10,7 +11,7 @@ import msgspec
 from tally.events import Moment
 from tally.store.database import Database
 
-Kind = Literal["customer", "invoice"]
+Kind = Literal["account", "customer", "invoice"]
 
 # The user who recorded a row is in the row itself.
 SCHEMA = """
@@ -61,6 +62,24 @@ class History:
             ],
         )
 
+    def note_once(self, id: int, told: Happening) -> None:
+        """Note what an event told of a row, in whatever order events come. In the open transaction.
+
+        May be repeated, also without the user: then the one that was told counts. A row is deleted once: of
+        several times the first counts.
+        """
+        text = _text(told.after)
+        self._database.execute(
+            "UPDATE history SET by_user = coalesce(by_user, ?1), at = min(at, ?2)"
+            " WHERE row_id = ?3 AND kind = ?4 AND event = ?5 AND after IS ?6 AND (after IS NULL OR at = ?2)",
+            (told.by, told.at, id, self._kind, told.event, text),
+        )
+        if not self._database.changes():
+            self._database.insert(
+                "history (kind, row_id, event, at, by_user, after)",
+                [(self._kind, id, told.event, told.at, told.by, text)],
+            )
+
     def beginning(self, id: int) -> dict[str, Any]:
         """A changed row as it was first recorded."""
         after: str = self._database.value(
@@ -79,7 +98,7 @@ class History:
 
 
 def _text(row: dict[str, Any] | None) -> str | None:
-    return None if row is None else msgspec.json.encode(row).decode()
+    return None if row is None else msgspec.json.encode(row, enc_hook=str).decode()
 
 
 def _row(text: str | None) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ these are. The accounts' own rows, the outbox and the rest of accounts.db exist 
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Self
@@ -16,6 +17,7 @@ from tally import events
 from tally.events import Event, EventId, InvalidEvent, UnknownEventType, decode
 from tally.store import accounts
 from tally.store.accounts import Accounts, events_of, state_of
+from tally.store.cause import Cause, cause_in
 from tally.store.database import Database
 from tally.store.errors import StoreError, StoreUnavailable
 from tally.store.ids import given
@@ -169,7 +171,7 @@ class Shadow:
             named = {name: event for name, event in named.items() if own.is_of(name)}
         with self._database.relaxed(), self._database.transaction():
             came = self._inbox.take(named, int(newest.partition("-")[0]))
-            self._accounts.apply(came)
+            self._accounts.apply(came, partial(_cause, entries, named))
             self._database.insert("undated", [*_undated(came)], "ON CONFLICT DO NOTHING")
             self._database.set_meta(_POSITION, newest)
             self._database.set_meta("count", self.count + len(entries))
@@ -267,6 +269,7 @@ class Shadow:
             live.execute(f"INSERT INTO main.{table} SELECT * FROM shadow.{table}")
         live.execute(_TAKEN_ASIDE)
         live.execute(_UPDATED)
+        live.execute(_HISTORY)
         for _, sql in triggers:
             live.execute(sql)
         differing = live.rows(f"{state_of('shadow')} EXCEPT {state_of('main')}")
@@ -395,6 +398,14 @@ DELETE FROM main.updated WHERE kind = 'customer';
 INSERT INTO main.updated SELECT * FROM shadow.updated WHERE kind = 'customer'
 """
 
+_HISTORY = """
+INSERT INTO main.history (kind, row_id, event, at, by_user, after)
+SELECT kind, row_id, event, at, by_user, after FROM shadow.history AS found WHERE NOT EXISTS (
+    SELECT 1 FROM main.history AS noted WHERE noted.row_id = found.row_id AND noted.kind = found.kind
+    AND noted.event = found.event AND noted.after IS found.after
+    AND (noted.after IS NULL OR noted.at = found.at))
+"""
+
 _VANISHING = """
 SELECT count(*) FROM main.customer shown WHERE account_id IS NOT NULL AND NOT deleted AND NOT EXISTS (
     SELECT 1 FROM shadow.customer known
@@ -419,6 +430,11 @@ def _decoded(entries: Sequence[Entry]) -> dict[str | EventId, Event]:
         except (UnknownEventType, InvalidEvent):
             continue
     return named
+
+
+def _cause(entries: Sequence[Entry], named: Mapping[str | EventId, Event], event: Event) -> Cause:
+    """What caused one of the named events."""
+    return cause_in(next(each.fields for each in entries if named.get(each.event_name) is event))
 
 
 def _with(seen: Mapping[str, Sequence[Range]], entries: Iterable[Entry]) -> dict[str, list[Range]]:

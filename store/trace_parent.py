@@ -1,21 +1,11 @@
 """W3C trace context: the `traceparent` of a request, as it travels with the events it caused."""
 
 import re
-from collections.abc import Callable
-
-from tally.events import Event
 
 _ODD = frozenset("13579bdf")  # last digits of flags with the lowest bit, "sampled", set
 _TRACE_PARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z",
 )
-
-TraceParentOf = Callable[[Event], str | None]
-"""Answers the trace parent that an event came with, if it had one."""
-
-
-def no_trace(event: Event) -> None:
-    """Knows of no trace."""
 
 
 def parse(raw: str | None) -> str | None:

@@ -6,6 +6,7 @@ import { day } from "./days.js";
 import { onLoad } from "./demo.js";
 import { $, announce, h, meta, Pager, Rows, settled, write, writeFigure } from "./dom.js";
 import { ask, field, openForm } from "./form.js";
+import { showHistory } from "./history.js";
 import { menu } from "./menu.js";
 import { count, headline, money, share } from "./money.js";
 import { Revenue, shortMonth, thisMonth, writeMonth } from "./periods.js";
@@ -119,6 +120,7 @@ const rows = new Rows($("accounts").tBodies[0], (account) => {
   const revenue = amountCell();
   const more = menu(`More for account ${account.id}`, () => [
     ["Change…", (opener) => change(account.id, opener).catch(complain)],
+    ["History", (opener) => showHistoryOf(account, opener)],
     ["Delete…", () => deleteAccount(account.id).catch(complain)],
   ]);
   let drawn = "";
@@ -388,7 +390,11 @@ async function change(id, opener) {
 }
 $("account-change").addEventListener("click", () => account && change(account.id, $("account-change")).catch(complain));
 $("account-print").addEventListener("click", () => print());
-$("account-acts").append(menu("More for this account", () => [["Delete account…", () => account && deleteAccount(account.id).catch(complain)]]));
+const showHistoryOf = ({ id, name }, opener) => showHistory(opener, `History of ${name}`, `accounts/${id}/history`);
+$("account-acts").append(menu("More for this account", () => [
+  ["History", (opener) => account && showHistoryOf(account, opener)],
+  ["Delete account…", () => account && deleteAccount(account.id).catch(complain)],
+]));
 
 async function deleteAccount(id) {
   const { account } = await summary(id, { limit: 1 });

@@ -1,4 +1,4 @@
-// What became of a customer or an invoice: who recorded and changed it, when, and what it was before.
+// What became of an account, a customer or an invoice: who recorded and changed it, when, and what it was before.
 
 import { get } from "./api.js";
 import { accountName, learn } from "./account-names.js";
@@ -10,6 +10,8 @@ const PAGE = 100;
 
 const FIELDS = {
   name: ["Name", (value) => value],
+  description: ["Description", (value) => value || "none"],
+  owned_by: ["Owner", (value) => value],
   account_id: ["Account", accountName],
   purchase_price_cents: ["Amount", money],
   purchase_date: ["Date", day],
@@ -44,8 +46,8 @@ export function showHistory(opener, title, path) {
   const more = h("button", { type: "button", class: "quiet", hidden: true, click: () => read() }, "More");
   const dialog = h(
     "dialog",
-    { class: "drawer", "aria-labelledby": "history-title" },
-    h("div", { class: "drawer-head" }, h("h2", { id: "history-title" }, title), h("button", { type: "button", class: "quiet", click: () => dialog.close() }, "Close")),
+    { class: "question", "aria-labelledby": "history-title" },
+    h("div", { class: "question-head" }, h("h2", { id: "history-title" }, title), h("button", { type: "button", class: "quiet", click: () => dialog.close() }, "Close")),
     list, more, trouble,
   );
   let after = "";

@@ -349,6 +349,31 @@ def test_an_account_is_changed_and_who_comes_too_late_is_told(person: Person, sh
     person.expects("412")
 
 
+def test_an_accounts_history_tells_what_was_changed(person: Person, shop: Shop) -> None:
+    account, page = shop.account("one", owner="bruno"), person.page
+    shop.see_accounts(page, f"#account={account}")
+    change = {"name": f"{shop.mark} two", "owned_by": "cleo", "description": "by the sea"}
+    assert shop.tally.accounts.request("PATCH", f"/accounts/{account}", change).status == 200
+    more = page.get_by_role("button", name="More for this account")
+    more.click()
+    page.get_by_role("menuitem", name="History").click()
+    history = page.get_by_role("dialog", name="History of")
+    entries = history.get_by_role("listitem")
+    expect(entries.locator("strong")).to_have_text(["Recorded", "Changed"])
+    for told in (
+        f"Name: {shop.mark} one → {shop.mark} two",
+        "Description: none → by the sea",
+        "Owner: bruno → cleo",
+    ):
+        expect(entries.last).to_contain_text(told)
+    page.keyboard.press("Escape")
+    expect(more).to_be_focused()
+    page.get_by_role("link", name="All accounts").click()
+    page.get_by_role("button", name=f"More for account {account}").click()
+    page.get_by_role("menuitem", name="History").click()
+    expect(entries).to_have_count(2)
+
+
 def test_a_rows_menu_is_used_by_keyboard(person: Person, shop: Shop) -> None:
     account, page = shop.account("one"), person.page
     shop.see_accounts(page)

@@ -47,6 +47,7 @@ RULES = {
     ("customers", "GET", "/customers/{id}"): OWN,
     ("customers", "PATCH", "/customers/{id}"): OWN,
     ("customers", "GET", "/customers/{id}/history"): OWN,
+    ("accounts", "GET", "/accounts/{id}/history"): OWN,
     ("customers", "DELETE", "/customers/{id}"): OWN,
     ("customers", "GET", "/invoices"): LISTS,
     ("customers", "POST", "/invoices"): CREATES,
@@ -530,6 +531,17 @@ def test_a_customer_moves_into_one_s_own_accounts_only(world: World) -> None:
         problem(answer, 422, "account_id")
     problem(world.admin.customers.request("PATCH", path, {"account_id": UNKNOWN}), 422, "account_id")
     assert world.alice.customers.get(path)["account_id"] == things.account
+
+
+def test_an_account_s_history_tells_who_did_it_and_only_its_owner(world: World) -> None:
+    account = world.alice.accounts.post("/accounts", {"name": "a", "owned_by": "alice"})["id"]
+    path = f"/accounts/{account}"
+    assert world.admin.accounts.request("PATCH", path, {"name": "b"}).status == 200
+    world.alice.accounts.delete(path)
+    eventually(world.tally.settled)
+    history = world.alice.accounts.get(f"{path}/history")["history"]
+    assert [each["by"] for each in history] == ["alice", "admin", "alice"]
+    problem(world.bob.accounts.request("GET", f"{path}/history"), 404)
 
 
 def test_history_and_stream_tell_who_did_it(world: World) -> None:

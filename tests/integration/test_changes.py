@@ -261,6 +261,20 @@ def test_the_history_of_an_invoice_ends_with_its_customer(customers: Client) -> 
     ]
 
 
+def test_an_account_s_history_tells_what_it_was_also_when_it_is_gone(accounts: Client) -> None:
+    id = new_account(accounts, "ana")
+    path = f"/accounts/{id}"
+    created = accounts.get(path)["account"]
+    changed = accounts.request("PATCH", path, {"owned_by": "bob", "description": "d"}).json()
+    accounts.delete(f"{path}?cascade=true")
+    assert _history(accounts, path) == [
+        ("AccountCreated", None, created),
+        ("AccountUpdated", created, changed),
+        ("AccountDeleted", changed, None),
+    ]
+    problem(accounts.request("GET", f"/accounts/{NOBODY}/history"), 404)
+
+
 def test_a_long_history_comes_in_pages(customers: Client) -> None:
     id = new_customer(customers)
     for number in range(5):

@@ -16,11 +16,11 @@ from tally.actors.housekeeper import Housekeeper
 from tally.config import ConsumersSettings
 from tally.events import Event, InvoiceCreated
 from tally.store.accounts import Accounts, open_database
+from tally.store.cause import CauseOf
 from tally.store.consumer_group import ConsumerGroup
 from tally.store.dead_letters import DeadLetter, DeadLetters
 from tally.store.errors import StoreUnavailable
 from tally.store.stream import Age, Entry, EventStream, connect
-from tally.store.trace_parent import TraceParentOf
 
 CLAIM_IDLE_MS = 300
 BLOCK_MS = 50  # a read waits this long when nothing comes
@@ -45,7 +45,7 @@ class Reader:
             EventStream(connect(url), "event-stream"), self.accounts.database.source, name, BLOCK_MS
         )
 
-        def apply(events: Sequence[Event], trace_parent_of: TraceParentOf) -> None:
+        def apply(events: Sequence[Event], cause_of: CauseOf) -> None:
             before_apply(events)
             assert not self.fails
             self.accounts.apply(events)

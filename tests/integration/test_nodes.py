@@ -115,6 +115,11 @@ def _shows(tally: Tally, expected: dict[str, dict[str, int]]) -> bool:
     return shown(tally) == expected
 
 
+def _history(tally: Tally, account: str) -> list[Any]:
+    found: list[Any] = tally.accounts.get(f"/accounts/{account}/history")["history"]
+    return found
+
+
 @pytest.mark.whole
 def test_what_another_has_is_changed_there_alone(both: tuple[Tally, Tally]) -> None:
     first, second = both
@@ -123,6 +128,9 @@ def test_what_another_has_is_changed_there_alone(both: tuple[Tally, Tally]) -> N
     for change in ({"method": "PATCH", "content": {"name": "two"}}, {"method": "DELETE"}):
         response = second.accounts.request(path=f"/accounts/{account}", **change)
         assert misdirected(response, first)["node"]["url"].endswith(str(first.accounts.port))
+    assert first.accounts.request("PATCH", f"/accounts/{account}", {"name": "three"}).status == 200
+    eventually(lambda: _history(second, account) == _history(first, account))
+    assert [each["event"] for each in _history(second, account)] == ["AccountCreated", "AccountUpdated"]
     own = first.customers.post("/customers", {"name": "ours", "account_id": account})["id"]
     customer = second.customers.post("/customers", {"name": "theirs", "account_id": account})["id"]
     invoice = sell(second.customers, customer, 100)

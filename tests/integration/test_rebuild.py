@@ -68,11 +68,12 @@ def record(tally: Tally) -> None:
 
 
 def publish(
-    client: redis.Redis, type: str, payload: Mapping[str, object], event_id: str | None = None
+    client: redis.Redis, type: str, payload: Mapping[str, object], event_id: str = "", by: str = ""
 ) -> None:
     """Publish as another program does."""
-    fields: dict[Any, Any] = {"EventTypeName": type, "Payload": json.dumps(payload)}
-    client.xadd("event-stream", fields | ({"EventId": event_id} if event_id else {}))
+    fields = {"EventTypeName": type, "Payload": json.dumps(payload), "EventId": event_id, "By": by}
+    told: dict[Any, Any] = {name: value for name, value in fields.items() if value}
+    client.xadd("event-stream", told)
 
 
 def _invoice(customer: str, cents: int) -> dict[str, object]:
@@ -201,7 +202,7 @@ def test_while_tally_is_stopped_what_it_had_not_read_yet_counts_once(
     customer = {"id": FOREIGN, "account_id": "1", "name": "f", "created_date": then}
     account = {"id": "70", "name": "a", "description": "", "owned_by": "u", "created_date": then}
     publish(client, "CustomerCreated", customer)
-    publish(client, "AccountCreated", account)
+    publish(client, "AccountCreated", account, by="ana")
     spoil(filled)
     rebuild(filled)
     filled.start()
@@ -210,6 +211,7 @@ def test_while_tally_is_stopped_what_it_had_not_read_yet_counts_once(
     assert figures["1"].pop(FOREIGN) == 0
     assert figures == recorded(filled)
     assert figures["70"] == {}
+    assert [each["by"] for each in filled.accounts.get("/accounts/70/history")["history"]] == ["ana"]
 
 
 def test_a_new_accounts_db_on_a_trimmed_stream_asks_the_outbox_for_what_is_missing(filled: Tally) -> None:

@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tally.events import (
+    PAYLOAD_FIELD,
+    TYPE_FIELD,
     AccountCreated,
     AccountDeleted,
     AccountUpdated,
@@ -25,13 +27,17 @@ from tally.events import (
     InvoiceCreated,
     InvoiceDeleted,
     InvoiceUpdated,
+    decode,
     encode,
+    rfc3339,
 )
-from tally.store.accounts import Accounts, NewAccount, open_database
+from tally.store.accounts import AccountChange, Accounts, NewAccount, open_database
+from tally.store.cause import Cause
 from tally.store.errors import AccountInUse, NotFound
 from tally.store.ids import SPAN
 from tally.store.inbox import Inbox
 from tally.store.months import Month, Months
+from tally.store.outbox import OutboxRow, OwnEvent
 
 _THEN = datetime(2019, 3, 23, tzinfo=UTC)
 
@@ -160,6 +166,25 @@ def test_its_own_events_change_nothing(accounts: Accounts) -> None:
     _apply(accounts, AccountCreated(id, "mine", "", "me", datetime.fromisoformat(row.created_date)))
     assert _shown(accounts) == before
     assert accounts.account(id) == row
+
+
+def test_a_copy_that_takes_its_events_back_knows_who_did_it(accounts: Accounts, tmp_path: Path) -> None:
+    with accounts.database.transaction():
+        id = accounts.create_account(NewAccount("mine", "me"), Cause(by="ana"))
+    with accounts.database.transaction():
+        accounts.change_account(id, AccountChange(name="yours"), Cause(by="bob"))
+    (tmp_path / "other").mkdir()
+    other = Accounts(open_database(tmp_path / "other"))
+    columns = "sequence, type, payload, trace_parent, request_key, by_user"
+    rows = map(OutboxRow._make, accounts.database.rows(f"SELECT {columns} FROM outbox ORDER BY 1"))
+    own = [OwnEvent(row, decode({TYPE_FIELD: row.type.encode(), PAYLOAD_FIELD: row.payload})) for row in rows]
+    with other.database.transaction():
+        other.make_again(own)
+    assert other.history(id) == accounts.history(id)
+    assert [each.by for each in other.history(id)] == ["ana", "bob"]
+    with other.database.transaction():
+        other.apply(other.state())  # they tell of no user, and come once more
+    assert other.history(id) == accounts.history(id)
 
 
 def test_of_two_creations_of_one_account_the_first_by_date_counts_in_either_order(
@@ -357,4 +382,24 @@ def test_any_order_duplication_and_batching_leaves_what_the_events_mean(
         model = _model(events)
         assert _shown(accounts) == model
         _assert_months(accounts, events, model)
+        _assert_histories(accounts, events)
         accounts.database.close()
+
+
+def _assert_histories(accounts: Accounts, events: list[Event]) -> None:
+    """Each account's history tells each of its events once, in the order of its revisions."""
+    kinds = (AccountCreated, AccountUpdated, AccountDeleted)
+    for id in {event.id for event in events if isinstance(event, AccountCreated)}:
+        told = [event for event in events if isinstance(event, kinds) and event.id == id]
+        expected = {
+            (isinstance(e, AccountDeleted), getattr(e, "revision", 0), rfc3339(e.happened),
+             getattr(e, "owned_by", ""))
+            for e in told
+        }  # fmt: skip
+        found = accounts.history(id)
+        rows = [(each, each.after or {}) for each in found]
+        assert [
+            (each.after is None, row.get("revision", 0), each.at, row.get("owned_by", ""))
+            for each, row in rows
+        ] == sorted(expected)
+        assert [each.before for each in found] == [None, *(each.after for each in found[:-1])]
