@@ -29,11 +29,10 @@ from tally.events import (
     InvoiceCreated,
     InvoiceDeleted,
     InvoiceUpdated,
-    decode,
     encode,
     now,
 )
-from tally.recovery.taking_back import Healing, own_event, take_back
+from tally.recovery.taking_back import Healing, event_of, own_event, take_back
 from tally.store import notes, updates
 from tally.store.cause import Cause
 from tally.store.database import Database
@@ -158,11 +157,6 @@ def _compared(outbox: Outbox, stream: EventStream, beat: Callable[[], None]) -> 
 def _is_same(outbox: Outbox, row: OutboxRow) -> bool:
     """Whether the event can be the one that the outbox has or had under that number."""
     return row.sequence <= outbox.last() and outbox.payload(row.sequence) in (row.payload, None)
-
-
-def event_of(row: OutboxRow) -> Any:
-    """The event that a row of an outbox has."""
-    return decode({b"EventTypeName": row.type.encode(), b"Payload": row.payload})
 
 
 def row_of(event: Any) -> tuple[str, int]:

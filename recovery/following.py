@@ -15,11 +15,20 @@ import msgspec
 import structlog
 
 from tally.events import EventId
-from tally.recovery.diverged import DELETIONS, TABLES, UNDOES, event_of, row_of
+from tally.recovery.diverged import DELETIONS, TABLES, UNDOES, row_of
 from tally.recovery.first_start import note_known_beside
 from tally.recovery.merging import is_nothing
 from tally.recovery.standing import begin_heirs
-from tally.recovery.taking_back import Answers, Healing, following, gaps, own_event, take_back
+from tally.recovery.taking_back import (
+    Answers,
+    Healing,
+    event_of,
+    following,
+    gaps,
+    leave_out,
+    own_event,
+    take_back,
+)
 from tally.store.incarnations import incarnations
 from tally.store.lacking import note_lacking
 from tally.store.nodes import DIFFERS, FOLLOWS, UNTOLD, follows, untold
@@ -228,7 +237,7 @@ class Follower:
             note_lacking(self._database, outbox.source, lacking)
         outbox.restore(rows)
         self._note_published(outbox, rows[-1].sequence)
-        self.store.make_again(own)
+        leave_out(self._database, outbox, self.store.make_again(own))
         at = int(entries[-1].id.partition(b"-")[0]) // 1000
         self._answers[outbox.source].take(own, at)
 

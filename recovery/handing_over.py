@@ -15,7 +15,7 @@ from tally.events import EventId
 from tally.recovery.diverged import UNDOES
 from tally.recovery.merging import Merge, Tail, make_again_beside, row_with
 from tally.recovery.standing import begin_heirs
-from tally.recovery.taking_back import Answers, Healing, gaps, own_event
+from tally.recovery.taking_back import Answers, Healing, apply_left_out, gaps, leave_out, own_event
 from tally.store import nodes
 from tally.store.asks import published_fields
 from tally.store.database import Database
@@ -134,12 +134,12 @@ class TakingOver:
         ours = {each.source: each for each in incarnations(self._database)}
         if own is None or not isinstance(name, EventId) or name.source not in ours:
             return False  # it comes again once its name is known
-        outbox = Outbox(self._database, ours[name.source])
+        outbox, is_found = Outbox(self._database, ours[name.source]), False
         is_known = _KNOWN in entry.fields
         if name.sequence > max(outbox.last(), published.get(name.source, 0)):
             told = own if is_known else self._fitted(own)
             note_lacking(self._database, name.source, gaps([own.row], outbox.last()))
-        elif note_found(self._database, name.source, [Range(name.sequence, name.sequence)]):
+        elif is_found := note_found(self._database, name.source, [Range(name.sequence, name.sequence)]):
             told = own
         else:
             return False
@@ -147,10 +147,10 @@ class TakingOver:
         before = outbox.row(name.sequence) - 1
         if before < (self._database.meta("published") or 0):
             self._database.set_meta("published", before)  # later rows are looked at again, too
-        if told is own:
-            make_again_beside(self._store, [own])
-        else:
-            self._store.make_again([told])
+        left_out = make_again_beside(self._store, [own]) if told is own else self._store.make_again([told])
+        leave_out(self._database, outbox, left_out)
+        if is_found:
+            apply_left_out(self._store, make_again_beside)
         at = int(entry.id.partition(b"-")[0]) // 1000
         self._answers.setdefault(name.source, Answers(self._store, name.source)).take([told], at)
         if is_known and type(own.event) in UNDOES and self._merge.is_dropped(own):

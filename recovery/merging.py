@@ -34,13 +34,12 @@ from tally.recovery.diverged import (
     UNDOES,
     UPDATES,
     Numbers,
-    event_of,
     made_after,
     renumbered,
     row_of,
     write_csv,
 )
-from tally.recovery.taking_back import Healing
+from tally.recovery.taking_back import Healing, event_of
 from tally.store import notes, references
 from tally.store.accounts import Accounts
 from tally.store.cause import RequestKey
@@ -263,24 +262,24 @@ class Tail:
             self._store.make_again([OwnEvent(fitted, told)])
 
 
-def make_again_beside(store: Healing, own: Sequence[OwnEvent]) -> None:
+def make_again_beside(store: Healing, own: Sequence[OwnEvent]) -> list[int]:
     """Apply events that others count already, and that this database never had.
 
     Where it changed the same invoices meanwhile, it also publishes a correction: amounts are published as
-    differences, and both changes count. In the open transaction.
+    differences, and both changes count. In the open transaction. Answers what `make_again` does.
     """
     if store.database.service != "customers" or not any(
         isinstance(each.event, InvoiceUpdated | InvoiceDeleted) for each in own
     ):
-        store.make_again(own)
-        return
-    customers = Customers(store.database)
+        return store.make_again(own)
+    customers, left_out = Customers(store.database), []
     for each in own:
         after = _set_right(customers, each.event)
-        store.make_again([each])
+        left_out += store.make_again([each])
         for event in after:
             store.make_again([OwnEvent(each.row, event)])
             store.outbox.add([event])
+    return left_out
 
 
 def _set_right(customers: Customers, event: Event) -> list[InvoiceUpdated]:

@@ -6,7 +6,7 @@ their numbers are never given again.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 from msgspec.structs import replace
@@ -29,8 +29,8 @@ from tally.store.cause import RequestKey
 from tally.store.database import Database
 from tally.store.idempotency import Answer, IdempotencyKeys, encode_answer, made_again
 from tally.store.ids import begin_block, is_in_block, raise_ids
-from tally.store.incarnations import ROOM, begin
-from tally.store.lacking import lacking_of, note_found, note_lacking
+from tally.store.incarnations import ROOM, begin, incarnations
+from tally.store.lacking import lacking_of, left_out_of, note_found, note_lacking, note_left_out
 from tally.store.outbox import Outbox, OutboxRow, OwnEvent
 from tally.store.ranges import Range
 from tally.store.stream import Entry, EventStream
@@ -46,8 +46,11 @@ class Healing(Protocol):
     database: Database
     outbox: Outbox
 
-    def make_again(self, events: Sequence[OwnEvent]) -> None:
-        """Apply events that this database had published, in the open transaction."""
+    def make_again(self, events: Sequence[OwnEvent]) -> list[int]:
+        """Apply events that this database had published, in the open transaction.
+
+        Answers the numbers of those that were left out, as they follow from one that is lost.
+        """
         ...
 
     def as_told(self, event: Event) -> object | None:
@@ -55,12 +58,15 @@ class Healing(Protocol):
         ...
 
 
+MakeAgain = Callable[[Healing, Sequence[OwnEvent]], list[int]]
+
+
 def take_back(
     store: Healing,
     stream: EventStream,
     beat: Callable[[], None],
     outbox: Outbox | None = None,
-    make_again: Callable[[Healing, Sequence[OwnEvent]], None] = lambda store, own: store.make_again(own),
+    make_again: MakeAgain = lambda store, own: store.make_again(own),
 ) -> int:
     """Restore the database's own events that only the stream holds: outbox rows and effects.
 
@@ -77,16 +83,13 @@ def take_back(
         _pass_over(database, stream.highest(outbox.source))
     answers = Answers(store, outbox.source)
     with database.relaxed():  # after a power failure, they are taken back again
-        for entries in _gathered(stream.entries_of(outbox.source), beat):
-            own = following(filter(None, map(own_event, entries)), last, published)
-            if not own:
-                continue
+        for own, at in _in_order(stream, outbox.source, last, published, beat):
             rows = [each.row for each in own]
             with database.transaction():
                 note_lacking(database, outbox.source, gaps(rows, last))
                 outbox.restore(rows)
-                make_again(store, own)
-                answers.take(own, int(entries[-1].id.partition(b"-")[0]) // 1000)
+                leave_out(database, outbox, make_again(store, own))
+                answers.take(own, at)
             last, count = rows[-1].sequence, count + len(rows)
     _reach(outbox, stream, published)
     _log.warning("took_back_own_events", source=outbox.source, count=count, newest=outbox.last())
@@ -98,7 +101,7 @@ def take_back_lost(
     stream: EventStream,
     beat: Callable[[], None],
     outbox: Outbox,
-    make_again: Callable[[Healing, Sequence[OwnEvent]], None],
+    make_again: MakeAgain,
 ) -> int:
     """Take back events noted as lacking that are on the stream again; answer how many came.
 
@@ -119,12 +122,91 @@ def take_back_lost(
             with database.transaction():
                 note_found(database, outbox.source, ranges.of(each.row.sequence for each in own))
                 outbox.restore([each.row for each in own])
-                make_again(store, own)
-                answers.take(own, int(entries[-1].id.partition(b"-")[0]) // 1000)
+                leave_out(database, outbox, make_again(store, own))
+                answers.take(own, _seconds(entries[-1]))
             count += len(own)
     if count:
+        with database.transaction():
+            apply_left_out(store, make_again)
         _log.warning("took_back_own_events", source=outbox.source, count=count, newest=outbox.last())
     return count
+
+
+def leave_out(database: Database, outbox: Outbox, left_out: Iterable[int]) -> None:
+    """Note own events that could not be applied, in the open transaction."""
+    if found := ranges.of(left_out):
+        noted = left_out_of(database).get(outbox.source, [])
+        note_left_out(database, outbox.source, ranges.merge([*noted, *found]))
+
+
+def apply_left_out(store: Healing, make_again: MakeAgain) -> None:
+    """Apply what was left out, as far as what it follows from has come. In the open transaction."""
+    noted = left_out_of(store.database)
+    for each in incarnations(store.database):
+        if each.source in noted:
+            outbox = Outbox(store.database, each)
+            own = [OwnEvent(row, event_of(row)) for row in outbox.of(noted[each.source])]
+            note_left_out(store.database, outbox.source, ranges.of(make_again(store, own)))
+
+
+def _in_order(
+    stream: EventStream, source: str, last: int, published: int, beat: Callable[[], None]
+) -> Iterator[tuple[list[OwnEvent], int]]:
+    """A source's events after `last`, up to `published`, in the order of their numbers, each once, by parts.
+
+    With each part comes the time (s) by which it was published. What was published once more, because Redis
+    had lost something, may stand behind later events: where numbers are missing, they are looked for in the
+    rest of the stream.
+    """
+    late: dict[int, bytes] | None = None
+    for entries in _gathered(stream.entries_of(source), beat):
+        own = following(sorted(filter(None, map(own_event, entries)), key=_number), last, published)
+        if not own:
+            continue
+        missing = gaps([each.row for each in own], last)
+        if missing and late is None:
+            late = _late(stream, source, entries[-1].id, own[-1].row.sequence, beat)
+        found = {_number(each): each for each in own}
+        numbers = sorted([*found, *_those_within(late or {}, missing)])
+        for start in range(0, len(numbers), AT_ONCE):
+            part = numbers[start : start + AT_ONCE]
+            apart = stream.entries_at([late[each] for each in part if each not in found]) if late else []
+            here = [found[each] for each in part if each in found]
+            yield sorted([*here, *filter(None, map(own_event, apart))], key=_number), _seconds(entries[-1])
+        last = own[-1].row.sequence
+
+
+def _late(
+    stream: EventStream, source: str, after: bytes, highest: int, beat: Callable[[], None]
+) -> dict[int, bytes]:
+    """By number, the entries of a source that stand behind a later event, beyond the entry `after`."""
+    late: dict[int, bytes] = {}
+    for entries in stream.entries_of(source, after):
+        beat()
+        for entry in entries:
+            if isinstance(name := entry.event_name, EventId):
+                highest = max(highest, name.sequence)
+                if name.sequence < highest:
+                    late.setdefault(name.sequence, entry.id)
+    return late
+
+
+def _those_within(late: Mapping[int, bytes], missing: Sequence[Range]) -> Iterator[int]:
+    for first, last in ranges.both(missing, ranges.of(late)) if missing else ():
+        yield from range(first, last + 1)
+
+
+def _number(own: OwnEvent) -> int:
+    return own.row.sequence
+
+
+def _seconds(entry: Entry) -> int:
+    return int(entry.id.partition(b"-")[0]) // 1000
+
+
+def event_of(row: OutboxRow) -> Any:
+    """The event that a row of an outbox has."""
+    return decode({TYPE_FIELD: row.type.encode(), PAYLOAD_FIELD: row.payload})
 
 
 def _gathered(pages: Iterable[list[Entry]], beat: Callable[[], None]) -> Iterator[list[Entry]]:

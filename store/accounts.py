@@ -409,10 +409,11 @@ class Accounts:
             earned.invoice(customer, day, -cents, -1)
         account_totals.earned(self.database, self._revenue.add(earned))
 
-    def make_again(self, own: Sequence[OwnEvent]) -> None:
-        """Apply events that were published from here; nothing is published."""
+    def make_again(self, own: Sequence[OwnEvent]) -> list[int]:
+        """Apply events that were published from here; nothing is published. None is ever left out."""
         by = {id(each.event): each.row.by for each in own}
         self.apply((each.event for each in own), lambda event: Cause(by=by[id(event)]))
+        return []
 
     def as_told(self, event: Event) -> Account | None:
         """The account as the answer to its update had it; None for other events, or when it is gone."""

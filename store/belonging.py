@@ -32,11 +32,6 @@ def owns_customer(database: Database, owner: str | None, id: int) -> bool:
     return owner is None or not _without(database, [id], _OWN_CUSTOMER, owner)
 
 
-def unknown_customers(database: Database, ids: Iterable[int]) -> set[int]:
-    """Those of these numbers that no customer has."""
-    return _without(database, ids, _KNOWN_CUSTOMER)
-
-
 def insist_on_customers(database: Database, ids: Sequence[int], owner: str | None = None) -> None:
     """Raise UnknownReference unless each is a customer, of that owner's if one is given."""
     sql = _KNOWN_CUSTOMER if owner is None else _OWN_CUSTOMER

@@ -481,14 +481,39 @@ class Customers:
             sql = "INSERT OR IGNORE INTO doomed_account VALUES (?, ?)"
             self.database.execute(sql, (event.id, trace_parent))
 
-    def make_again(self, own: Sequence[OwnEvent]) -> None:
+    def make_again(self, own: Sequence[OwnEvent]) -> list[int]:
         """Apply events that were published from here, in their order; nothing is published.
 
-        An invoice or a credit is left out if its customer isn't there, because the customer's creation is
-        lost.
+        Those about a customer or an invoice that isn't here are left out. Answers the numbers of those whose
+        row never was here: its creation is lost.
         """
+        left_out: list[int] = []
         for kind, each in groupby(own, lambda own: type(own.event)):
-            self._make_again(kind, [(own.event, own.row.by) for own in each])
+            some = [*each]
+            if kind in _ABOUT:
+                table, field = _ABOUT[kind]
+                absent = self._absent(table, {getattr(one.event, field) for one in some})
+                gone = [one for one in some if getattr(one.event, field) in absent]
+                some = [one for one in some if getattr(one.event, field) not in absent]
+                left_out += self._never_here(table, field, gone)
+            self._make_again(kind, [(one.event, one.row.by) for one in some])
+        return left_out
+
+    def _absent(self, table: Kind, ids: set[int]) -> set[int]:
+        """Those of these numbers that no row has."""
+        chosen = (numbers([*ids]),)
+        return ids - {
+            id for (id,) in self.database.rows(f"SELECT id FROM {table} WHERE id IN carray(?)", chosen)
+        }
+
+    def _never_here(self, table: Kind, field: str, own: Iterable[OwnEvent]) -> list[int]:
+        """The numbers of those events whose row was not deleted here, either."""
+        history = History(self.database, table)
+        return [
+            each.row.sequence
+            for each in own
+            if getattr(each.event, "revision", 1) and not history.of(getattr(each.event, field))
+        ]  # an update with revision 0 stands for nothing, see recovery/merging.py
 
     def _make_again(self, kind: type[Event], made: list[tuple[Any, str | None]]) -> None:
         together: dict[type[Event], Callable[[list[tuple[Any, str | None]]], None]] = {
@@ -503,9 +528,6 @@ class Customers:
             events.InvoiceDeleted: self._remove_invoice,
             events.CreditDeleted: self.credits.remove,
         }
-        if kind in (events.InvoiceCreated, events.CreditCreated):
-            unknown = belonging.unknown_customers(self.database, [event.customer_id for event, _ in made])
-            made = [(event, by) for event, by in made if event.customer_id not in unknown]
         if kind in together:
             together[kind](made)
         elif kind in singly:
@@ -607,6 +629,15 @@ def _invoice_after(before: Invoice, event: events.InvoiceUpdated) -> Invoice:
     )
 
 
+_ABOUT: dict[type[Event], tuple[Kind, str]] = {
+    events.CustomerUpdated: ("customer", "id"),
+    events.CustomerDeleted: ("customer", "id"),
+    events.InvoiceCreated: ("customer", "customer_id"),
+    events.CreditCreated: ("customer", "customer_id"),
+    events.InvoiceUpdated: ("invoice", "id"),
+    events.InvoiceDeleted: ("invoice", "id"),
+}
+"""What must be here before an event can be applied: the table, and the field that has its number."""
 _told = lru_cache(maxsize=2)(rfc3339)  # all rows of a batch have the same time
 _IDS_OF_INVOICES = f"{parts.every_part('invoice')} SELECT invoice.id FROM {parts.rows_of('invoice')}"
 # The deletion's event is their customer's.

@@ -262,10 +262,10 @@ class EventStream:
                     return name.sequence
         return None
 
-    def entries_of(self, source: str) -> Iterator[list["Entry"]]:
-        """A source's entries that are still on the stream, in order, by pages; a page may be empty."""
+    def entries_of(self, source: str, after: bytes = b"0-0") -> Iterator[list["Entry"]]:
+        """A source's entries beyond `after` that are still there, in order, by pages; a page may be empty."""
         ours = f"{source}:".encode()
-        for entries in self.pages():
+        for entries in self.pages(after):
             yield [entry for entry in entries if entry.fields.get(EVENT_ID_FIELD, b"").startswith(ours)]
 
     def pages(self, after: bytes = b"0-0") -> Iterator[list["Entry"]]:
@@ -285,6 +285,14 @@ class EventStream:
         finally:
             if coming:
                 coming.abandon()
+
+    def entries_at(self, ids: Sequence[bytes]) -> list["Entry"]:
+        """The entries with these ids that are still on the stream, in that order."""
+        with self.client.pipeline(transaction=False) as pipeline:
+            for id in ids:
+                pipeline.xrange(self.key, id, id)
+            answers = pipeline.execute()
+        return [Entry(id, fields) for answer in answers for id, fields in answer]
 
     def read(self, after: bytes, count: int, block_ms: int) -> list["Entry"]:
         """Up to `count` entries with ids above `after`, in order. Waits up to `block_ms` for one."""

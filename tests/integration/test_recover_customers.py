@@ -2,7 +2,9 @@
 
 import re
 from contextlib import closing
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -12,14 +14,23 @@ from tally.commands.restore import put_back
 from tally.events import Id
 from tally.recovery.lost_customers import CannotRecover, begin_empty, recover
 from tally.recovery.standing import Standing
+from tally.recovery.taking_back import AT_ONCE
 from tally.store import customers
 from tally.store.copying import copy_database
 from tally.store.customer_list import CustomerQuery
 from tally.store.customers import Customers
 from tally.store.incarnations import begin, incarnations, own_sources
+from tally.store.lacking import told
 from tally.store.outbox import Outbox
-from tally.store.records import NewCustomer
+from tally.store.records import InvoiceChange, NewCustomer, NewInvoice
 from tally.store.stream import EventStream, connect
+
+
+def _publish_all(store: Customers, stream: EventStream) -> None:
+    relay = Relay(store.database, stream, Standing(store, stream).settle)
+    relay.look_again()
+    while relay.step():
+        pass
 
 
 def _published(store: Customers, stream: EventStream, names: int, each: int) -> None:
@@ -54,6 +65,86 @@ def test_what_was_published_under_a_later_name_comes_back_though_redis_lost_the_
     assert [each.name for each in Customers(again).customers(CustomerQuery(limit=10))] == ["Ada"]
     assert names <= own_sources(again)
     again.close()
+
+
+def _publish_again(client: redis.Redis, names: list[str]) -> None:
+    """Have entries stand at the end of the stream, as when Redis had lost something meanwhile."""
+    every: Any = client.xrange("event-stream")
+    entries = {fields[b"EventId"].decode(): (id, fields) for id, fields in every}
+    for name in names:
+        id, fields = entries[name]
+        client.xdel("event-stream", id)
+        client.xadd("event-stream", fields)
+
+
+def _rows(store: Customers) -> list[Any]:
+    """All that is recorded, and its history."""
+    tables = ("customer", "invoice", "credit", "history", "updated")
+    return [store.database.rows(f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables]
+
+
+@pytest.mark.parametrize("count", [3, AT_ONCE + 5], ids=["few", "many"])
+def test_events_that_were_published_once_more_are_taken_back_in_their_order(
+    tmp_path: Path, redis_url: str, client: redis.Redis, count: int
+) -> None:
+    """The invoices of a customer whose creation stood behind them were left out without a word."""
+    stream = EventStream(connect(redis_url), "event-stream")
+    store = Customers(customers.open_database(tmp_path))
+    source, day = store.database.source, date(2019, 1, 6)
+    with store.database.transaction():
+        (ada,) = store.create_customers([NewCustomer("Ada", Id(1))])  # event 1
+        first, second = store.create_invoices([NewInvoice(ada, day, 500)] * 2)  # 2, 3
+        store.change_invoice(first, InvoiceChange(purchase_price_cents=400))  # 4
+        store.delete_invoice(second)  # 5
+        (bob,) = store.create_customers([NewCustomer("Bob", Id(1))])  # 6
+        store.change_invoice(first, InvoiceChange(purchase_price_cents=300))  # 7
+        store.delete_customer(bob)  # 8
+        store.create_invoices([NewInvoice(ada, day, 1)] * count)
+    _publish_all(store, stream)
+    before = _rows(store)
+    store.database.close()
+    (tmp_path / customers.FILE).unlink()
+    _publish_again(client, [f"{source}:{number}" for number in (6, 4, 3, 1)])
+
+    recover(tmp_path, stream, None, beat=lambda: None)
+    again = Customers(customers.open_database(tmp_path))
+    assert _rows(again) == before
+    assert told(again.database) == []
+    again.database.close()
+
+
+def test_what_follows_from_a_lost_event_is_told_and_applied_once_that_is_there_again(
+    tmp_path: Path, redis_url: str, client: redis.Redis
+) -> None:
+    stream = EventStream(connect(redis_url), "event-stream")
+    store = Customers(customers.open_database(tmp_path))
+    source, day = store.database.source, date(2019, 1, 6)
+    with store.database.transaction():
+        (ada,) = store.create_customers([NewCustomer("Ada", Id(1))])
+        first, second = store.create_invoices([NewInvoice(ada, day, 500)] * 2)
+        store.change_invoice(first, InvoiceChange(purchase_price_cents=400))
+        store.delete_invoice(second)
+    _publish_all(store, stream)
+    before = _rows(store)
+    store.database.close()
+    (tmp_path / customers.FILE).unlink()
+    entries: Any = client.xrange("event-stream", count=1)
+    ((id, lost),) = entries
+    client.xdel("event-stream", id)
+
+    recover(tmp_path, stream, None, beat=lambda: None)
+    again = Customers(customers.open_database(tmp_path))
+    assert again.customers(CustomerQuery(limit=10)) == []
+    assert [text.partition(". ")[0] for text in told(again.database)] == [
+        f"1 events of {source} are nowhere any more since customers.db was put back: numbers 1",
+        f"4 events of {source} can't be applied in customers.db: they follow from some that are nowhere any "
+        "more: numbers 2-5",
+    ]
+    client.xadd("event-stream", lost)  # by a copy of the machine
+    Standing(again, stream).settle()
+    assert _rows(again) == before
+    assert told(again.database) == []
+    again.database.close()
 
 
 def test_names_that_follow_each_other_in_a_circle_are_refused(
