@@ -163,17 +163,28 @@ def _in_order(
         own = following(sorted(filter(None, map(own_event, entries)), key=_number), last, published)
         if not own:
             continue
-        missing = gaps([each.row for each in own], last)
+        missing, at = gaps([each.row for each in own], last), _seconds(entries[-1])
         if missing and late is None:
             late = _late(stream, source, entries[-1].id, own[-1].row.sequence, beat)
-        found = {_number(each): each for each in own}
-        numbers = sorted([*found, *_those_within(late or {}, missing)])
-        for start in range(0, len(numbers), AT_ONCE):
-            part = numbers[start : start + AT_ONCE]
-            apart = stream.entries_at([late[each] for each in part if each not in found]) if late else []
-            here = [found[each] for each in part if each in found]
-            yield sorted([*here, *filter(None, map(own_event, apart))], key=_number), _seconds(entries[-1])
+        if missing and late:
+            yield from _with_late(stream, own, late, missing, at)
+        else:
+            yield own, at
         last = own[-1].row.sequence
+
+
+def _with_late(
+    stream: EventStream, own: list[OwnEvent], late: Mapping[int, bytes], missing: Sequence[Range], at: int
+) -> Iterator[tuple[list[OwnEvent], int]]:
+    """The events, and the missing ones among the late entries, in order and by parts."""
+    found = {_number(each): each for each in own}
+    those = [n for first, last in ranges.both(missing, ranges.of(late)) for n in range(first, last + 1)]
+    numbers = sorted([*found, *those])
+    for start in range(0, len(numbers), AT_ONCE):
+        part = numbers[start : start + AT_ONCE]
+        apart = stream.entries_at([late[each] for each in part if each not in found])
+        here = [found[each] for each in part if each in found]
+        yield sorted([*here, *filter(None, map(own_event, apart))], key=_number), at
 
 
 def _late(
@@ -189,11 +200,6 @@ def _late(
                 if name.sequence < highest:
                     late.setdefault(name.sequence, entry.id)
     return late
-
-
-def _those_within(late: Mapping[int, bytes], missing: Sequence[Range]) -> Iterator[int]:
-    for first, last in ranges.both(missing, ranges.of(late)) if missing else ():
-        yield from range(first, last + 1)
 
 
 def _number(own: OwnEvent) -> int:

@@ -492,10 +492,10 @@ class Customers:
             some = [*each]
             if kind in _ABOUT:
                 table, field = _ABOUT[kind]
-                absent = self._absent(table, {getattr(one.event, field) for one in some})
-                gone = [one for one in some if getattr(one.event, field) in absent]
-                some = [one for one in some if getattr(one.event, field) not in absent]
-                left_out += self._never_here(table, field, gone)
+                if absent := self._absent(table, {getattr(one.event, field) for one in some}):
+                    gone = [one for one in some if getattr(one.event, field) in absent]
+                    some = [one for one in some if getattr(one.event, field) not in absent]
+                    left_out += self._never_here(table, field, gone)
             self._make_again(kind, [(one.event, one.row.by) for one in some])
         return left_out
 
