@@ -1,5 +1,7 @@
 """The files that commands copy, replace or make again, and whether a running Tally has them open."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tally.actors import control
@@ -30,27 +32,33 @@ def _open_at(data: Path) -> set[str]:
     return {file for file in FILES if any(name.startswith(f"{Path(file).stem}-") for name in names)}
 
 
-def insist_on_stopped(data: Path, *files: str) -> None:
-    """Check that no running Tally has these databases open.
+@contextmanager
+def kept_stopped(data: Path, *files: str) -> Iterator[None]:
+    """Keep any Tally from opening these databases meanwhile; makes the directory `data`, if need be.
 
-    Raises Failed, also if a supervisor holds `data` and doesn't tell: it may be suspended, or about to start.
+    Raises Failed if one has them open, or if a supervisor holds `data` and doesn't tell: it may be suspended,
+    or about to start.
     """
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock: DirectoryLock | None = None
     try:
-        there = _open_at(data)
+        there = _open_at(data)  # a supervisor that answers holds the directory
     except control.NotRunning as error:
-        _insist_on_no_supervisor(data, str(error))
-        return
+        there, lock = set(), _held(data, str(error))
     for file in sorted(there & {*files}):
         raise Failed(
             f"the {Path(file).stem} service runs in {data}; stop it first (`run --only redis` may go on)"
         )
-
-
-def _insist_on_no_supervisor(data: Path, why: str) -> None:
-    if not data.exists():
-        return
     try:
-        DirectoryLock(data).release()
+        yield
+    finally:
+        if lock:
+            lock.release()
+
+
+def _held(data: Path, why: str) -> DirectoryLock:
+    try:
+        return DirectoryLock(data)
     except AlreadyRunning as error:
         holder = f"process {error.pid}" if error.pid else "a process"
         raise Failed(

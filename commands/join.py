@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from tally.commands.databases import insist_on_stopped
+from tally.commands.databases import kept_stopped
 from tally.commands.shared import Command, faults_told
 from tally.config import Settings
 from tally.recovery import joining
@@ -20,9 +20,7 @@ def join(settings: Settings, directory: Path) -> None:
     whole stream, which may no longer have everything. A standby (node.standby) takes both databases of the
     node with its number. When it runs, it reads the later events from the stream.
     """
-    with faults_told(settings):
-        insist_on_stopped(settings.directory, accounts.FILE, customers.FILE)
-        settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with faults_told(settings), kept_stopped(settings.directory, accounts.FILE, customers.FILE):
         if settings.node.standby:
             followed = joining.follow(settings.directory, directory, settings.node.number)
             for name, source in followed.items():

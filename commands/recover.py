@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from tally.actors import logs
-from tally.commands.databases import insist_on_stopped
+from tally.commands.databases import kept_stopped
 from tally.commands.progress import Bars
 from tally.commands.shared import ALONE, Group, stream_of
 from tally.config import Settings
@@ -36,9 +36,10 @@ def recover_customers(settings: Settings, copy: Path | None, source: str | None,
     if sum((copy is not None, source is not None, empty)) > 1:
         raise click.UsageError("of --from, --source and --empty, give one")
     logs.configure(settings.log, "recover")
-    with stream_of(settings, without_redis=ALONE) as stream:
-        insist_on_stopped(settings.directory, customers.FILE)
-        settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (
+        stream_of(settings, without_redis=ALONE) as stream,
+        kept_stopped(settings.directory, customers.FILE),
+    ):
         if empty:
             name = lost_customers.begin_empty(settings.directory, settings.node.number)
             click.echo(f"{settings.directory / customers.FILE}: empty, as {name}")

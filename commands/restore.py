@@ -1,14 +1,14 @@
 """`restore`: puts copies that `backup` made in the place of the databases."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
 from tally.commands.command_line import Failed
-from tally.commands.databases import DATABASES, FILES, insist_on_stopped
+from tally.commands.databases import DATABASES, FILES, kept_stopped
 from tally.commands.shared import Command, confirmed, stream_of
 from tally.config import Settings
 from tally.recovery.standing import later_names
@@ -49,7 +49,13 @@ def put_back(
     files = [file for file in FILES if (directory / file).exists()]
     if not files:
         raise Failed(f"{directory}: there is neither {' nor '.join(FILES)}")
-    insist_on_stopped(data, *files)
+    with kept_stopped(data, *files):
+        yield from _put_back(data, directory, files, stream, confirm)
+
+
+def _put_back(
+    data: Path, directory: Path, files: Sequence[str], stream: EventStream, confirm: Callable[[str], bool]
+) -> Iterator[str]:
     folder = data / _FOLDER
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700, parents=True)

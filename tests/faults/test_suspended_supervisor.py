@@ -1,5 +1,6 @@
 """A supervisor that is suspended, or slow to answer: no command takes its Tally for stopped."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -53,6 +54,33 @@ def test_status_does_not_tell_to_start_what_runs(tally: Tally) -> None:
     assert found.returncode == 1
     assert "does not answer within 5 s" in found.stderr
     assert "next:" not in found.stderr
+
+
+def test_no_tally_starts_while_a_command_replaces_its_databases(tally: Tally, tmp_path: Path) -> None:
+    config = ("--config", str(tally.directory / "tally.toml"))
+    assert command("backup", tmp_path / "backup", *config).returncode == 0
+    assert tally.stop() == 0
+    arguments = [sys.executable, str(SUPERVISOR), "restore", str(tmp_path / "backup"), *config]
+    person, terminal = os.openpty()
+    with subprocess.Popen(
+        arguments, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as restoring:
+        os.close(terminal)
+        assert restoring.stdout
+        said = ""
+        while "Go on?" not in said:
+            said += (character := restoring.stdout.read(1))
+            assert character, said
+        refused = command("run", *config)
+        assert refused.returncode == 1
+        assert f"in use by another supervisor, process {restoring.pid}" in refused.stderr
+        os.write(person, b"y\n")
+        said += restoring.stdout.read()
+    os.close(person)
+    assert restoring.returncode == 0, said
+    assert "accounts.db: restored" in said
+    tally.start()
+    eventually(tally.settled)
 
 
 def test_no_database_is_replaced_under_a_tally_whose_supervisor_is_suspended(
