@@ -62,9 +62,12 @@ def test_no_tally_starts_while_a_command_replaces_its_databases(tally: Tally, tm
     assert tally.stop() == 0
     arguments = [sys.executable, str(SUPERVISOR), "restore", str(tmp_path / "backup"), *config]
     person, terminal = os.openpty()
-    with subprocess.Popen(
-        arguments, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as restoring:
+    with (
+        subprocess.Popen(
+            arguments, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as restoring,
+        os.fdopen(person, "wb", buffering=0) as answer,  # closed, the command ends
+    ):
         os.close(terminal)
         assert restoring.stdout
         said = ""
@@ -74,9 +77,8 @@ def test_no_tally_starts_while_a_command_replaces_its_databases(tally: Tally, tm
         refused = command("run", *config)
         assert refused.returncode == 1
         assert f"in use by another supervisor, process {restoring.pid}" in refused.stderr
-        os.write(person, b"y\n")
+        answer.write(b"y\n")
         said += restoring.stdout.read()
-    os.close(person)
     assert restoring.returncode == 0, said
     assert "accounts.db: restored" in said
     tally.start()
