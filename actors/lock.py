@@ -59,13 +59,13 @@ class DirectoryLock:
         fcntl.flock(self.descriptors[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def supervisor_of(directory: Path) -> int | None:
-    """The process that supervises in `directory`, or None when there is none."""
+def is_held(directory: Path) -> bool:
+    """Whether a supervisor, or a command that needs it alone, holds `directory`."""
     try:
         DirectoryLock(directory).release()
-    except AlreadyRunning as error:
-        return error.pid
-    return None
+    except AlreadyRunning:
+        return True
+    return False
 
 
 def _noted(file: Path) -> int | None:

@@ -6,7 +6,7 @@ from contextlib import closing, contextmanager
 import click
 
 from tally.actors import logs
-from tally.actors.lock import AlreadyRunning, DirectoryLock, supervisor_of
+from tally.actors.lock import AlreadyRunning, DirectoryLock, is_held
 from tally.commands.progress import Bars
 from tally.commands.shared import ALONE, Group, confirmed, stream_of
 from tally.config import Settings
@@ -51,7 +51,7 @@ def _rebuild(settings: Settings, stream: EventStream, confirm: Callable[[str], b
     settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = DirectoryLock(settings.directory, "rebuild")
     try:
-        is_alone = supervisor_of(settings.directory) is None
+        is_alone = not is_held(settings.directory)
         with closing(Rebuilding(settings.directory, stream, confirm, _bar, make=is_alone)) as rebuilding:
             return rebuilding.run()
     finally:

@@ -10,7 +10,7 @@ from typing import Literal
 import click
 
 from tally.actors import family
-from tally.actors.lock import supervisor_of
+from tally.actors.lock import is_held
 from tally.commands import terminal
 from tally.commands.command_line import Failed, say
 from tally.commands.shared import Group, faults_told, parsed
@@ -136,7 +136,7 @@ def _users(settings: Settings) -> Iterator[Users]:
         )
     with faults_told(settings):
         settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        make = supervisor_of(settings.directory) is None  # else it would take the place of a lost one
+        make = not is_held(settings.directory)  # else it would take the place of a lost one
         with (
             closing(accounts.open_database(settings.directory, make=make)) as database,
             database.transaction(),
