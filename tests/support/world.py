@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 import redis
-from msgspec import UNSET
+from msgspec import UNSET, to_builtins
 
 from support.figures import revenue_by_customer
 from support.redis_double import Line, RedisDouble
@@ -35,7 +35,7 @@ from tally.recovery import first_start, joining, lost_customers
 from tally.recovery.rebuilding import Rebuilding
 from tally.recovery.standing import Standing
 from tally.store import accounts, customers, nodes
-from tally.store.accounts import Accounts, NewAccount
+from tally.store.accounts import AccountChange, Accounts, NewAccount
 from tally.store.copying import copy_database
 from tally.store.customer_list import CustomerQuery
 from tally.store.customers import Customers
@@ -438,6 +438,15 @@ class World:
             with tally.accounts.database.transaction():
                 tally.accounts.create_account(NewAccount(name, "u"))
             self.accounts.add(name)
+
+    def change_account(self) -> None:
+        """Change an account's description, at the node that opened it."""
+        if tally := self._one_of_the_nodes():
+            own = [a for a in tally.accounts.accounts(-1, 1000) if a.id // SPAN == tally.number]
+            if own:
+                with tally.accounts.database.transaction():
+                    change = AccountChange(description=f"d{self._tag()}")
+                    tally.accounts.change_account(self.random.choice(own).id, change)
 
     def create_customers(self) -> None:
         if tally := self._one_that_runs():
@@ -1035,6 +1044,7 @@ class World:
             notes = " ".join(tally.status(ACCOUNTS).notes)
             lacks_names = re.search("events of accounts@.* were never read here", notes) is not None
             self._compare_shown(tally.accounts, customers, expected, lacks_names)
+            self._compare_histories(tally.accounts)
 
     def _compare_shown(
         self,
@@ -1067,6 +1077,14 @@ class World:
                 f"{customer}: {counted}"
             )
 
+    def _compare_histories(self, store: Accounts) -> None:
+        """Check that each account's history tells each change once, and ends with the account as it is."""
+        for account in store.accounts(-1, 1000):
+            told = store.history(account.id)
+            assert told[-1].after == to_builtins(account, enc_hook=str), told
+            every = [(each.event, each.at, str(each.after)) for each in told]
+            assert len(every) == len({*every}), told
+
     def _compare_months(self, store: Accounts, shown: dict[int, tuple[int, int]]) -> None:
         """Check that each customer's months add up to its revenue, and an account's months to its own."""
         database = store.database
@@ -1098,6 +1116,7 @@ class World:
 
 CLIENTS = {
     "open_account": 1.0,
+    "change_account": 0.5,
     "create_customers": 3.0,
     "create_invoices": 8.0,
     "change_invoice": 2.0,
