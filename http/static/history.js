@@ -16,12 +16,13 @@ const FIELDS = {
   purchase_price_cents: ["Amount", money],
   purchase_date: ["Date", day],
 };
+const WORDS = { AccountCreated: "Opened", Created: "Recorded", Updated: "Changed", Deleted: "Deleted" };
 const CREDITS = { CreditCreated: ["Credited", "after"], CreditDeleted: ["Credit taken back:", "before"] };
 
 function what({ event, before, after }) {
   const credit = CREDITS[event];
   if (credit) return `${credit[0]} ${money({ before, after }[credit[1]].credited_cents)}`;
-  return /Created$/.test(event) ? "Recorded" : /Updated$/.test(event) ? "Changed" : "Deleted";
+  return WORDS[event] ?? WORDS[/[A-Z][a-z]+$/.exec(event)];
 }
 
 function changes({ before, after }) {

@@ -359,7 +359,7 @@ def test_an_accounts_history_tells_what_was_changed(person: Person, shop: Shop) 
     page.get_by_role("menuitem", name="History").click()
     history = page.get_by_role("dialog", name="History of")
     entries = history.get_by_role("listitem")
-    expect(entries.locator("strong")).to_have_text(["Recorded", "Changed"])
+    expect(entries.locator("strong")).to_have_text(["Opened", "Changed"])
     for told in (
         f"Name: {shop.mark} one → {shop.mark} two",
         "Description: none → by the sea",
