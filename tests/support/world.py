@@ -356,7 +356,8 @@ class World:
         self._start_node_1()
         if self.tally is None:
             if not (self.redis.keys or self.second or any(self._data.glob("*.db"))):
-                self._states = self._states[:1]  # nobody could tell whose the older states are
+                self._states = self._states[:1]  # nobody could tell whose the older states are, or the copies
+                self._copies = {name: [] for name in self._copies}
             tally = Tally(self, self._data)
             try:
                 tally.start()
