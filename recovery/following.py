@@ -22,15 +22,18 @@ from tally.recovery.standing import begin_heirs
 from tally.recovery.taking_back import (
     Answers,
     Healing,
+    apply_left_out,
     event_of,
     following,
     gaps,
     leave_out,
+    number_of,
     own_event,
     take_back,
 )
+from tally.store import ranges
 from tally.store.incarnations import incarnations
-from tally.store.lacking import note_lacking
+from tally.store.lacking import lacking_of, note_found, note_lacking
 from tally.store.nodes import DIFFERS, FOLLOWS, UNTOLD, follows, untold
 from tally.store.outbox import Outbox, OutboxRow, OwnEvent
 from tally.store.ranges import Range
@@ -224,9 +227,10 @@ class Follower:
 
     def _take_of(self, outbox: Outbox, entries: Sequence[Entry]) -> None:
         """Take in entries of one name, in the transaction that is open."""
-        last, every = outbox.last(), [*filter(None, map(own_event, entries))]
+        last, every = outbox.last(), sorted(filter(None, map(own_event, entries)), key=number_of)
         if every and every[0].row.sequence <= last:
             self._compare(outbox, every)
+            self._take_lacking(outbox, every)
         own = following(every, last)
         if not own:
             return
@@ -240,6 +244,20 @@ class Follower:
         leave_out(self._database, outbox, self.store.make_again(own))
         at = int(entries[-1].id.partition(b"-")[0]) // 1000
         self._answers[outbox.source].take(own, at)
+
+    def _take_lacking(self, outbox: Outbox, every: Sequence[OwnEvent]) -> None:
+        """Take in events that were lacking, and now came behind later ones."""
+        lacking = ranges.both(
+            lacking_of(self._database).get(outbox.source, []), ranges.of(map(number_of, every))
+        )
+        if not lacking:
+            return
+        found = {number_of(each): each for each in reversed(every)}
+        own = [found[number] for first, last in lacking for number in range(first, last + 1)]
+        note_found(self._database, outbox.source, lacking)
+        outbox.restore([each.row for each in own])
+        leave_out(self._database, outbox, self.store.make_again(own))
+        apply_left_out(self.store, lambda store, own: store.make_again(own))
 
 
 def _source(entry: Entry) -> str:

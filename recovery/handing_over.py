@@ -93,6 +93,7 @@ class TakingOver:
         self._key = stream.beside("handed", store.database.service, str(store.database.node))
         self._answers: dict[str, Answers] = {}
         self._merge = Merge(store)
+        self._has_found = False  # whether something that was lacking has come in this step
 
     def step(self) -> int:
         """Take over all that was handed over, and answer how many events were new here.
@@ -106,10 +107,13 @@ class TakingOver:
         self._know_names(entries)
         published = self._stream.published_by_source()
         count = 0
+        self._has_found = False
         with self._database.transaction():  # before it is looked up: requests are answered meanwhile
             self._merge.look_up(filter(None, map(own_event, entries)))
             for entry in entries:
                 count += self._take(entry, published)
+            if self._has_found:
+                apply_left_out(self._store, make_again_beside)
         self._stream.client.xdel(self._key, *(entry.id for entry in entries))
         if count:
             _log.warning("took_over", events=count)
@@ -134,13 +138,13 @@ class TakingOver:
         ours = {each.source: each for each in incarnations(self._database)}
         if own is None or not isinstance(name, EventId) or name.source not in ours:
             return False  # it comes again once its name is known
-        outbox, is_found = Outbox(self._database, ours[name.source]), False
+        outbox = Outbox(self._database, ours[name.source])
         is_known = _KNOWN in entry.fields
         if name.sequence > max(outbox.last(), published.get(name.source, 0)):
             told = own if is_known else self._fitted(own)
             note_lacking(self._database, name.source, gaps([own.row], outbox.last()))
-        elif is_found := note_found(self._database, name.source, [Range(name.sequence, name.sequence)]):
-            told = own
+        elif note_found(self._database, name.source, [Range(name.sequence, name.sequence)]):
+            told, self._has_found = own, True
         else:
             return False
         outbox.restore([told.row])
@@ -149,8 +153,6 @@ class TakingOver:
             self._database.set_meta("published", before)  # later rows are looked at again, too
         left_out = make_again_beside(self._store, [own]) if told is own else self._store.make_again([told])
         leave_out(self._database, outbox, left_out)
-        if is_found:
-            apply_left_out(self._store, make_again_beside)
         at = int(entry.id.partition(b"-")[0]) // 1000
         self._answers.setdefault(name.source, Answers(self._store, name.source)).take([told], at)
         if is_known and type(own.event) in UNDOES and self._merge.is_dropped(own):

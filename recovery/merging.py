@@ -24,6 +24,7 @@ from tally.events import (
     InvoiceCreated,
     InvoiceDeleted,
     InvoiceUpdated,
+    decode_as,
     encode,
     now,
 )
@@ -46,7 +47,7 @@ from tally.store.cause import RequestKey
 from tally.store.customers import Customers
 from tally.store.database import Database
 from tally.store.errors import Misdirected, MoveRefused, NotFound, ReferenceTaken
-from tally.store.history import History
+from tally.store.history import Happening, History
 from tally.store.ids import give
 from tally.store.outbox import Outbox, OutboxRow, OwnEvent
 from tally.store.records import NewInvoice
@@ -289,21 +290,38 @@ def _set_right(customers: Customers, event: Event) -> list[InvoiceUpdated]:
     try:
         invoice = customers.invoice(event.id)
     except (NotFound, Misdirected):
-        if History(customers.database, "invoice").of(event.id)[-1:] == []:
+        history = History(customers.database, "invoice").of(event.id)
+        if not history:
             return []  # nobody has its creation any more
         if isinstance(event, InvoiceUpdated):
+            if _was_known(customers.database, event.id, history[-1]):
+                return []
             return [_told(event, _new(event), _previous(event), event.revision)]
         return [_told(event, (0, _last_day(event)), (_last(event), _last_day(event)), 0)]
     here = invoice.purchase_price_cents, date.fromisoformat(invoice.purchase_date)
     if isinstance(event, InvoiceDeleted):
         there = _last(event), _last_day(event)
         return [] if here == there else [_told(event, here, there, invoice.revision + 1)]
-    if invoice.revision < event.revision:
-        return []
+    history = History(customers.database, "invoice").of(event.id)
+    competing = any((each.after or {}).get("revision") == event.revision for each in history[1:])
+    if invoice.revision < event.revision or not competing:
+        return []  # what came after it here builds on it
     return [
         _told(event, here, _previous(event), invoice.revision + 1),
         _told(event, _new(event), _new(event), invoice.revision + 2),
     ]
+
+
+def _was_known(database: Database, invoice: int, deletion: Happening) -> bool:
+    """Whether whoever deleted an invoice knew changes that are lacking here."""
+    payload = database.value(
+        "SELECT payload FROM outbox WHERE type = 'InvoiceDeleted'"
+        " AND CAST(json_extract(CAST(payload AS TEXT), '$.id') AS INTEGER) = ?",
+        (invoice,),
+    )
+    if payload is None or deletion.before is None:
+        return False
+    return bool(_last(decode_as(InvoiceDeleted, payload)) != deletion.before["purchase_price_cents"])
 
 
 def _told(

@@ -91,6 +91,8 @@ def take_back(
                 leave_out(database, outbox, make_again(store, own))
                 answers.take(own, at)
             last, count = rows[-1].sequence, count + len(rows)
+    with database.transaction():
+        apply_left_out(store, make_again)
     _reach(outbox, stream, published)
     _log.warning("took_back_own_events", source=outbox.source, count=count, newest=outbox.last())
     return count
@@ -146,7 +148,9 @@ def apply_left_out(store: Healing, make_again: MakeAgain) -> None:
         if each.source in noted:
             outbox = Outbox(store.database, each)
             own = [OwnEvent(row, event_of(row)) for row in outbox.of(noted[each.source])]
-            note_left_out(store.database, outbox.source, ranges.of(make_again(store, own)))
+            pruned = ranges.without(noted[each.source], ranges.of(map(number_of, own)))
+            still = ranges.merge([*pruned, *ranges.of(make_again(store, own))])
+            note_left_out(store.database, outbox.source, still)
 
 
 def _in_order(
@@ -160,7 +164,7 @@ def _in_order(
     """
     late: dict[int, bytes] | None = None
     for entries in _gathered(stream.entries_of(source), beat):
-        own = following(sorted(filter(None, map(own_event, entries)), key=_number), last, published)
+        own = following(sorted(filter(None, map(own_event, entries)), key=number_of), last, published)
         if not own:
             continue
         missing, at = gaps([each.row for each in own], last), _seconds(entries[-1])
@@ -177,14 +181,14 @@ def _with_late(
     stream: EventStream, own: list[OwnEvent], late: Mapping[int, bytes], missing: Sequence[Range], at: int
 ) -> Iterator[tuple[list[OwnEvent], int]]:
     """The events, and the missing ones among the late entries, in order and by parts."""
-    found = {_number(each): each for each in own}
+    found = {number_of(each): each for each in own}
     those = [n for first, last in ranges.both(missing, ranges.of(late)) for n in range(first, last + 1)]
     numbers = sorted([*found, *those])
     for start in range(0, len(numbers), AT_ONCE):
         part = numbers[start : start + AT_ONCE]
         apart = stream.entries_at([late[each] for each in part if each not in found])
         here = [found[each] for each in part if each in found]
-        yield sorted([*here, *filter(None, map(own_event, apart))], key=_number), at
+        yield sorted([*here, *filter(None, map(own_event, apart))], key=number_of), at
 
 
 def _late(
@@ -202,7 +206,8 @@ def _late(
     return late
 
 
-def _number(own: OwnEvent) -> int:
+def number_of(own: OwnEvent) -> int:
+    """Its number under its name."""
     return own.row.sequence
 
 

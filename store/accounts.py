@@ -301,6 +301,8 @@ class Accounts:
         created, before = found[0][0], None
         every: list[Happening] = []
         for told in sorted(History(self.database, "account").of(id), key=_when):
+            if every and told.event == "AccountCreated":
+                continue  # by another source, which gave the number as well: the first one counts
             after = None
             if told.after:
                 account = Account(Id(id), created_date=created, **told.after)

@@ -5,7 +5,7 @@ from datetime import date
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import UNSET, structs
 
@@ -484,8 +484,8 @@ class Customers:
     def make_again(self, own: Sequence[OwnEvent]) -> list[int]:
         """Apply events that were published from here, in their order; nothing is published.
 
-        Those about a customer or an invoice that isn't here are left out. Answers the numbers of those whose
-        row never was here: its creation is lost.
+        Those about a row that isn't here are left out. Answers the numbers of those whose row never was here:
+        its creation is lost.
         """
         left_out: list[int] = []
         for kind, each in groupby(own, lambda own: type(own.event)):
@@ -495,25 +495,37 @@ class Customers:
                 if absent := self._absent(table, {getattr(one.event, field) for one in some}):
                     gone = [one for one in some if getattr(one.event, field) in absent]
                     some = [one for one in some if getattr(one.event, field) not in absent]
-                    left_out += self._never_here(table, field, gone)
+                    left_out += [one.row.sequence for one in gone if not self._was_here(one.event)]
             self._make_again(kind, [(one.event, one.row.by) for one in some])
         return left_out
 
-    def _absent(self, table: Kind, ids: set[int]) -> set[int]:
+    def _absent(self, table: str, ids: set[int]) -> set[int]:
         """Those of these numbers that no row has."""
         chosen = (numbers([*ids]),)
         return ids - {
             id for (id,) in self.database.rows(f"SELECT id FROM {table} WHERE id IN carray(?)", chosen)
         }
 
-    def _never_here(self, table: Kind, field: str, own: Iterable[OwnEvent]) -> list[int]:
-        """The numbers of those events whose row was not deleted here, either."""
-        history = History(self.database, table)
-        return [
-            each.row.sequence
-            for each in own
-            if getattr(each.event, "revision", 1) and not history.of(getattr(each.event, field))
-        ]  # an update with revision 0 stands for nothing, see recovery/merging.py
+    def _was_here(self, event: Any) -> bool:
+        """Whether what an event is about was here and is gone, or never is anywhere."""
+        table, field = _ABOUT[type(event)]
+        id = getattr(event, field)
+        if not getattr(event, "revision", 1):
+            return True  # it stands for nothing, see recovery/merging.py
+        if table == "credit":
+            taken_back = (
+                "SELECT 1 FROM history WHERE event = 'CreditDeleted' AND json_extract(before, '$.id') = ?"
+            )
+            if self.database.value(taken_back, (str(id),)):
+                return True
+        elif History(self.database, table).of(id):
+            return True
+        return table != "customer" and self._is_deleted(event.customer_id)
+
+    def _is_deleted(self, customer: int) -> bool:
+        return bool(History(self.database, "customer").of(customer)) and not records.find_customer(
+            self.database, customer
+        )
 
     def _make_again(self, kind: type[Event], made: list[tuple[Any, str | None]]) -> None:
         together: dict[type[Event], Callable[[list[tuple[Any, str | None]]], None]] = {
@@ -629,13 +641,14 @@ def _invoice_after(before: Invoice, event: events.InvoiceUpdated) -> Invoice:
     )
 
 
-_ABOUT: dict[type[Event], tuple[Kind, str]] = {
+_ABOUT: dict[type[Event], tuple[Literal["customer", "invoice", "credit"], str]] = {
     events.CustomerUpdated: ("customer", "id"),
     events.CustomerDeleted: ("customer", "id"),
     events.InvoiceCreated: ("customer", "customer_id"),
     events.CreditCreated: ("customer", "customer_id"),
     events.InvoiceUpdated: ("invoice", "id"),
     events.InvoiceDeleted: ("invoice", "id"),
+    events.CreditDeleted: ("credit", "id"),
 }
 """What must be here before an event can be applied: the table, and the field that has its number."""
 _told = lru_cache(maxsize=2)(rfc3339)  # all rows of a batch have the same time

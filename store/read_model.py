@@ -6,7 +6,6 @@ these are. The accounts' own rows, the outbox and the rest of accounts.db exist 
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Self
@@ -17,7 +16,7 @@ from tally import events
 from tally.events import Event, EventId, InvalidEvent, UnknownEventType, decode
 from tally.store import accounts
 from tally.store.accounts import Accounts, events_of, state_of
-from tally.store.cause import Cause, cause_in
+from tally.store.cause import cause_in
 from tally.store.database import Database
 from tally.store.errors import StoreError, StoreUnavailable
 from tally.store.ids import given
@@ -171,7 +170,8 @@ class Shadow:
             named = {name: event for name, event in named.items() if own.is_of(name)}
         with self._database.relaxed(), self._database.transaction():
             came = self._inbox.take(named, int(newest.partition("-")[0]))
-            self._accounts.apply(came, partial(_cause, entries, named))
+            fields = {id(named[e.event_name]): e.fields for e in entries if e.event_name in named}
+            self._accounts.apply(came, lambda event: cause_in(fields[id(event)]))
             self._database.insert("undated", [*_undated(came)], "ON CONFLICT DO NOTHING")
             self._database.set_meta(_POSITION, newest)
             self._database.set_meta("count", self.count + len(entries))
@@ -430,11 +430,6 @@ def _decoded(entries: Sequence[Entry]) -> dict[str | EventId, Event]:
         except (UnknownEventType, InvalidEvent):
             continue
     return named
-
-
-def _cause(entries: Sequence[Entry], named: Mapping[str | EventId, Event], event: Event) -> Cause:
-    """What caused one of the named events."""
-    return cause_in(next(each.fields for each in entries if named.get(each.event_name) is event))
 
 
 def _with(seen: Mapping[str, Sequence[Range]], entries: Iterable[Entry]) -> dict[str, list[Range]]:

@@ -1,6 +1,7 @@
 """customers.db is made again, or restored, with the stream's events under all its names."""
 
 import re
+from collections.abc import Callable
 from contextlib import closing
 from datetime import date
 from pathlib import Path
@@ -11,18 +12,20 @@ import redis
 
 from tally.actors.relay import Relay
 from tally.commands.restore import put_back
-from tally.events import Id
+from tally.events import Id, decode
+from tally.recovery.following import Follower
 from tally.recovery.lost_customers import CannotRecover, begin_empty, recover
 from tally.recovery.standing import Standing
 from tally.recovery.taking_back import AT_ONCE
-from tally.store import customers
+from tally.store import accounts, customers
+from tally.store.accounts import Accounts, NewAccount
 from tally.store.copying import copy_database
 from tally.store.customer_list import CustomerQuery
 from tally.store.customers import Customers
 from tally.store.incarnations import begin, incarnations, own_sources
 from tally.store.lacking import told
 from tally.store.outbox import Outbox
-from tally.store.records import InvoiceChange, NewCustomer, NewInvoice
+from tally.store.records import InvoiceChange, NewCredit, NewCustomer, NewInvoice
 from tally.store.stream import EventStream, connect
 
 
@@ -145,6 +148,130 @@ def test_what_follows_from_a_lost_event_is_told_and_applied_once_that_is_there_a
     assert _rows(again) == before
     assert told(again.database) == []
     again.database.close()
+
+
+def _corrected_twice(store: Customers, invoice: Id, customer: Id) -> None:
+    for cents in (400, 300):
+        store.change_invoice(invoice, InvoiceChange(purchase_price_cents=cents))
+
+
+def _corrected_and_deleted(store: Customers, invoice: Id, customer: Id) -> None:
+    store.change_invoice(invoice, InvoiceChange(purchase_price_cents=400))
+    store.delete_invoice(invoice)
+
+
+def _corrected_and_gone_with_its_customer(store: Customers, invoice: Id, customer: Id) -> None:
+    store.change_invoice(invoice, InvoiceChange(purchase_price_cents=400))
+    store.delete_customer(customer)
+
+
+def _credited_and_taken_back(store: Customers, invoice: Id, customer: Id) -> None:
+    (credit,) = store.credits.create([NewCredit(customer, date(2019, 2, 6), 100, invoice)])
+    store.credits.delete(credit)
+
+
+@pytest.mark.parametrize(
+    ("happened", "lost"),
+    [
+        (_corrected_twice, 3),
+        (_corrected_twice, 2),
+        (_corrected_and_deleted, 3),
+        (_corrected_and_deleted, 2),
+        (_corrected_and_gone_with_its_customer, 2),
+        (_corrected_and_gone_with_its_customer, 3),
+        (_credited_and_taken_back, 3),
+    ],
+)
+def test_a_lost_event_that_is_told_again_is_in_its_place(
+    tmp_path: Path,
+    redis_url: str,
+    client: redis.Redis,
+    happened: Callable[[Customers, Id, Id], None],
+    lost: int,
+) -> None:
+    """Whoever made the later changes knew it: they don't compete with it, and what ended stays so."""
+    stream = EventStream(connect(redis_url), "event-stream")
+    store = Customers(customers.open_database(tmp_path))
+    with store.database.transaction():
+        (ada,) = store.create_customers([NewCustomer("Ada", Id(1))])  # event 1
+        (invoice,) = store.create_invoices([NewInvoice(ada, date(2019, 1, 6), 500)])  # 2
+        happened(store, invoice, ada)  # 3, 4
+    _publish_all(store, stream)
+    before = _rows(store)[:3]
+    name = f"{store.database.source}:{lost}".encode()
+    store.database.close()
+    (tmp_path / customers.FILE).unlink()
+    every: Any = client.xrange("event-stream")
+    ((id, fields),) = [each for each in every if each[1][b"EventId"] == name]
+    client.xdel("event-stream", id)
+
+    recover(tmp_path, stream, None, beat=lambda: None)
+    again = Customers(customers.open_database(tmp_path))
+    assert f"numbers {lost}" in told(again.database)[0]
+    client.xadd("event-stream", fields)
+    Standing(again, stream).settle()
+    _publish_all(again, stream)
+    assert _rows(again)[:3] == before
+    assert told(again.database) == []
+    assert _counted(tmp_path, client) == sum(cents for _, _, cents, *_ in before[1])
+    again.database.close()
+
+
+def _counted(directory: Path, client: redis.Redis) -> int:
+    """The revenue that an accounts.db shows which has every event of the stream."""
+    every: Any = client.xrange("event-stream")
+    with closing(accounts.open_database(directory)) as database, database.transaction():
+        store = Accounts(database)
+        store.create_account(NewAccount("a", "u"))
+        store.apply(decode(fields) for _, fields in every)
+        return sum(each.total_revenue_cents for each in store.customers_of(1, -1, 10))
+
+
+def test_what_was_left_out_and_is_kept_nowhere_any_more_goes_on_being_told(
+    tmp_path: Path, redis_url: str, client: redis.Redis
+) -> None:
+    stream = EventStream(connect(redis_url), "event-stream")
+    store = Customers(customers.open_database(tmp_path))
+    source = store.database.source
+    with store.database.transaction():
+        (ada,) = store.create_customers([NewCustomer("Ada", Id(1))])
+        store.create_invoices([NewInvoice(ada, date(2019, 1, 6), 500)])
+        store.create_customers([NewCustomer("Bob", Id(1))])
+    _publish_all(store, stream)
+    store.database.close()
+    (tmp_path / customers.FILE).unlink()
+    entries: Any = client.xrange("event-stream", count=1)
+    ((id, lost),) = entries
+    client.xdel("event-stream", id)
+    recover(tmp_path, stream, None, beat=lambda: None)
+    again = Customers(customers.open_database(tmp_path))
+    again.database.execute("DELETE FROM outbox WHERE sequence <= 2")  # as after data.retention_days
+    client.xadd("event-stream", lost)
+    Standing(again, stream).settle()
+    (left_out,) = told(again.database)
+    assert left_out.startswith(f"1 events of {source} can't be applied")
+    again.database.close()
+
+
+def test_a_standby_takes_in_what_was_lacking_when_it_comes(
+    tmp_path: Path, redis_url: str, client: redis.Redis
+) -> None:
+    stream = EventStream(connect(redis_url), "event-stream")
+    store, copy = Customers(customers.open_database(tmp_path)), tmp_path / "copy"
+    copy.mkdir()
+    copy_database(tmp_path / customers.FILE, copy / customers.FILE, lambda done: None)
+    with store.database.transaction():
+        (ada,) = store.create_customers([NewCustomer("Ada", Id(1))])
+        (invoice,) = store.create_invoices([NewInvoice(ada, date(2019, 1, 6), 500)])
+        store.change_invoice(invoice, InvoiceChange(purchase_price_cents=400))
+    _publish_all(store, stream)
+    _publish_again(client, [f"{store.database.source}:1"])
+    standby = Customers(customers.open_database(copy))
+    Follower(standby, stream).catch_up()
+    assert _rows(standby) == _rows(store)
+    assert told(standby.database) == []
+    for each in (store, standby):
+        each.database.close()
 
 
 def test_names_that_follow_each_other_in_a_circle_are_refused(

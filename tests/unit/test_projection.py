@@ -396,6 +396,8 @@ def _assert_histories(accounts: Accounts, events: list[Event]) -> None:
              getattr(e, "owned_by", ""))
             for e in told
         }  # fmt: skip
+        creations = sorted(each for each in expected if each[1] == 0 and not each[0])
+        expected -= {*creations[1:]}
         found = accounts.history(id)
         rows = [(each, each.after or {}) for each in found]
         assert [
