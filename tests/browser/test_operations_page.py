@@ -212,10 +212,12 @@ def test_what_is_redriven_in_vain_is_said_to_have_failed_again(
     person: Person, tally: Tally, letters: RedisProcess
 ) -> None:
     _see(person.page, tally.customers)
+    old = _reason(person.page).locator("details").first.element_handle()
     person.page.get_by_role("button", name="Redrive all").press("Enter")
     expect(_outcome(person.page)).to_have_text(
         "2 dead letters failed again: Payload: Object missing required field `id`."
     )
+    old.wait_for_element_state("hidden")  # the list has been read again
     expect(_reason(person.page)).to_have_count(1)  # the reason is the same, though the letters are new ones
     expect(_reason(person.page)).to_contain_text("2 dead letters, AccountCreated")
     _reason(person.page).locator("summary").first.click()
