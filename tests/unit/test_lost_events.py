@@ -1,0 +1,148 @@
+"""Events that were lost, and are told again in any order, leave what there was before they were lost."""
+
+import random
+from contextlib import suppress
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.redis_double import RedisDouble
+from tally.actors.relay import Relay
+from tally.events import Id, decode
+from tally.recovery.lost_customers import recover
+from tally.recovery.standing import Standing
+from tally.store import accounts, customers
+from tally.store.accounts import Accounts
+from tally.store.customers import Customers
+from tally.store.errors import InvoiceCredited, OverCredited
+from tally.store.incarnations import begin
+from tally.store.lacking import told
+from tally.store.outbox import Outbox
+from tally.store.records import CustomerChange, InvoiceChange, NewCredit, NewCustomer, NewInvoice
+from tally.store.stream import EventStream
+
+KEY = "event-stream"
+DAY = date(2019, 1, 6)
+
+
+class History:
+    """A customers.db, and the stream that it publishes to."""
+
+    def __init__(self, seed: int, directory: Path) -> None:
+        self._random = random.Random(seed)
+        self._directory = directory
+        self._redis = RedisDouble(lambda: 1_700_000_000_000, (8, 0)).client()
+        self._stream = EventStream(self._redis, KEY)
+        self.store = Customers(customers.open_database(directory))
+
+    def record(self) -> None:
+        """Record, change, credit and delete under one to three names, and publish it all."""
+        for number in range(self._random.randint(1, 3)):
+            if number:
+                with self.store.database.transaction():
+                    begin(self.store.database, self.store.outbox.last())
+                self.store.outbox = Outbox(self.store.database)
+            for _ in range(self._random.randint(3, 20)):
+                with suppress(InvoiceCredited, OverCredited), self.store.database.transaction():
+                    self._one()
+            self._publish()
+
+    def _one(self) -> None:
+        store, choose = self.store, self._random
+        every = [id for (id,) in store.database.rows("SELECT id FROM customer")]
+        invoices = store.database.rows("SELECT id, customer_id FROM invoice")
+        credits = [id for (id,) in store.database.rows("SELECT id FROM credit")]
+        cents = choose.randint(1, 999)
+        if not every or choose.random() < 0.2:
+            store.create_customers([NewCustomer(f"n{cents}", Id(choose.randint(1, 3)))])
+        elif not invoices or choose.random() < 0.3:
+            store.create_invoices([NewInvoice(Id(choose.choice(every)), DAY, cents)] * choose.randint(1, 3))
+        else:
+            invoice, customer = choose.choice(invoices)
+            kinds = ["rename", "change", "credit", "credit it", "take back", "delete it", "delete customer"]
+            match choose.choice(kinds):
+                case "rename":
+                    store.change_customer(customer, CustomerChange(name=f"m{cents}"))
+                case "change":
+                    store.change_invoice(invoice, InvoiceChange(purchase_price_cents=cents))
+                case "credit":
+                    store.credits.create([NewCredit(Id(customer), DAY, 5)])
+                case "credit it":
+                    store.credits.create([NewCredit(Id(customer), DAY, 1, Id(invoice))])
+                case "take back" if credits:
+                    store.credits.delete(choose.choice(credits))
+                case "delete it":
+                    store.delete_invoice(invoice)
+                case "delete customer" if choose.random() < 0.5:
+                    store.delete_customer(customer)
+
+    def _publish(self) -> None:
+        relay = Relay(self.store.database, self._stream, Standing(self.store, self._stream).settle)
+        relay.look_again()
+        while relay.step():
+            pass
+
+    def _entries(self) -> dict[bytes, tuple[bytes, dict[Any, bytes]]]:
+        entries: Any = self._redis.xrange(KEY)
+        return {fields[b"EventId"]: (id, fields) for id, fields in entries}
+
+    def lose(self, most: int) -> list[Any]:
+        """Delete the file and up to `most` entries, and make the file again; return the entries' fields."""
+        self.store.database.close()
+        (self._directory / customers.FILE).unlink()
+        entries = self._entries()
+        lost = self._random.sample([*entries.values()], self._random.randint(1, min(most, len(entries) - 1)))
+        for id, _ in lost:
+            self._redis.xdel(KEY, id)
+        recover(self._directory, self._stream, None, beat=lambda: None)
+        self.store = Customers(customers.open_database(self._directory))
+        return [fields for _, fields in lost]
+
+    def tell_again(self, lost: list[Any]) -> None:
+        """Put the entries at the end of the stream, a few at a time, and have the database look."""
+        while lost:
+            count = self._random.randint(1, len(lost))
+            some, lost = lost[:count], lost[count:]
+            for fields in some:
+                self._redis.xadd(KEY, fields)
+            Standing(self.store, self._stream).settle()
+        self._publish()  # it may have corrected something
+
+    def recorded(self) -> list[Any]:
+        """All customers, invoices and credits."""
+        tables = ("customer", "invoice", "credit")
+        return [self.store.database.rows(f"SELECT * FROM {table} ORDER BY 1") for table in tables]
+
+    def revenue(self) -> dict[int, int]:
+        """What each customer's invoices come to, less its credits."""
+        rows = self.store.database.rows(
+            "SELECT id, (SELECT coalesce(sum(purchase_price_cents), 0) FROM invoice WHERE customer_id = c.id)"
+            " - (SELECT coalesce(sum(credited_cents), 0) FROM credit WHERE customer_id = c.id)"
+            " FROM customer AS c"
+        )
+        return dict(rows)
+
+    def counted(self) -> dict[int, int]:
+        """The same, as an accounts.db has it that applied every event once."""
+        database = accounts.open_database(self._directory)
+        store = Accounts(database)
+        with database.transaction():
+            store.apply([decode(fields) for _, fields in self._entries().values()])
+        found = [each for account in (1, 2, 3) for each in store.customers_of(account, -1, 1000)]
+        database.close()
+        return {int(each.customer_id): each.total_revenue_cents for each in found}
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_what_was_lost_and_is_told_again_is_as_it_was(tmp_path: Path, seed: int) -> None:
+    history = History(seed, tmp_path)
+    history.record()
+    before = history.recorded()
+    lost = history.lose(most=4)
+    history.tell_again(lost)
+    assert told(history.store.database) == []
+    assert history.recorded() == before
+    assert history.counted() == history.revenue()
+    history.store.database.close()
