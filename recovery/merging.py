@@ -294,14 +294,16 @@ def _set_right(customers: Customers, event: Event) -> list[InvoiceUpdated]:
         if not history:
             return []  # nobody has its creation any more
         if isinstance(event, InvoiceUpdated):
-            if _was_known(customers.database, event.id, history[-1]):
+            if _was_known(customers.database, event, history):
                 return []
             return [_told(event, _new(event), _previous(event), event.revision)]
         return [_told(event, (0, _last_day(event)), (_last(event), _last_day(event)), 0)]
     here = invoice.purchase_price_cents, date.fromisoformat(invoice.purchase_date)
     if isinstance(event, InvoiceDeleted):
         there = _last(event), _last_day(event)
-        return [] if here == there else [_told(event, here, there, invoice.revision + 1)]
+        if here == there or not invoice.revision:  # never changed here: it is what is lacking that differs
+            return []
+        return [_told(event, here, there, invoice.revision + 1)]
     history = History(customers.database, "invoice").of(event.id)
     competing = any((each.after or {}).get("revision") == event.revision for each in history[1:])
     if invoice.revision < event.revision or not competing:
@@ -312,12 +314,16 @@ def _set_right(customers: Customers, event: Event) -> list[InvoiceUpdated]:
     ]
 
 
-def _was_known(database: Database, invoice: int, deletion: Happening) -> bool:
-    """Whether whoever deleted an invoice knew changes that are lacking here."""
+def _was_known(database: Database, event: InvoiceUpdated, history: Sequence[Happening]) -> bool:
+    """Whether whoever deleted an invoice, or changed it before, knew a change that was lacking here."""
+    revisions = {each.after["revision"] for each in history if each.after and "revision" in each.after}
+    if event.revision not in revisions and event.revision < max(revisions, default=0):
+        return True
+    deletion = history[-1]
     payload = database.value(
         "SELECT payload FROM outbox WHERE type = 'InvoiceDeleted'"
         " AND CAST(json_extract(CAST(payload AS TEXT), '$.id') AS INTEGER) = ?",
-        (invoice,),
+        (event.id,),
     )
     if payload is None or deletion.before is None:
         return False
