@@ -51,9 +51,11 @@ class History:
 
     def _one(self) -> None:
         store, choose = self.store, self._random
-        every = [id for (id,) in store.database.rows("SELECT id FROM customer")]
-        invoices = store.database.rows("SELECT id, customer_id FROM invoice")
-        credits = [id for (id,) in store.database.rows("SELECT id FROM credit")]
+        # Not by their ids, which come from blocks drawn at random: a seed always gives the same history.
+        order = "ORDER BY created_date, id"
+        every = [id for (id,) in store.database.rows(f"SELECT id FROM customer {order}")]
+        invoices = store.database.rows(f"SELECT id, customer_id FROM invoice {order}")
+        credits = [id for (id,) in store.database.rows(f"SELECT id FROM credit {order}")]
         cents = choose.randint(1, 999)
         if not every or choose.random() < 0.2:
             store.create_customers([NewCustomer(f"n{cents}", Id(choose.randint(1, 3)))])
