@@ -318,7 +318,7 @@ def _told_ranges(told: bytes) -> tuple[str, list[Range]]:
 
 
 def _cause(events: list[Delivery], event: Event) -> Cause:
-    """What caused one of the events, looked up only on demand."""
+    """The cause of one of the events. Only a few are asked for."""
     return cause_in(next(each.entry.fields for each in events if each.event is event))
 
 

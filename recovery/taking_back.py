@@ -158,9 +158,9 @@ def _in_order(
 ) -> Iterator[tuple[list[OwnEvent], int]]:
     """A source's events after `last`, up to `published`, in the order of their numbers, each once, by parts.
 
-    With each part comes the time (s) by which it was published. What was published once more, because Redis
-    had lost something, may stand behind later events: where numbers are missing, they are looked for in the
-    rest of the stream.
+    With each part comes the time (s) by which it was published. After Redis had lost something, events were
+    published once more, and may stand behind later ones. So the rest of the stream is searched for missing
+    numbers.
     """
     late: dict[int, bytes] | None = None
     for entries in _gathered(stream.entries_of(source), beat):

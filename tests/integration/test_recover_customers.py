@@ -80,6 +80,18 @@ def _publish_again(client: redis.Redis, names: list[str]) -> None:
         client.xadd("event-stream", fields)
 
 
+def _without(store: Customers, stream: EventStream, number: int) -> tuple[Customers, Any]:
+    """Lose the file and one of its events, and make the file again; return it, and the event's fields."""
+    name, directory = f"{store.database.source}:{number}".encode(), store.database.path.parent
+    store.database.close()
+    (directory / customers.FILE).unlink()
+    every: Any = stream.client.xrange(stream.key)
+    ((id, fields),) = [each for each in every if each[1][b"EventId"] == name]
+    stream.client.xdel(stream.key, id)
+    recover(directory, stream, None, beat=lambda: None)
+    return Customers(customers.open_database(directory)), fields
+
+
 def _rows(store: Customers) -> list[Any]:
     """All that is recorded, and its history."""
     tables = ("customer", "invoice", "credit", "history", "updated")
@@ -129,14 +141,7 @@ def test_what_follows_from_a_lost_event_is_told_and_applied_once_that_is_there_a
         store.delete_invoice(second)
     _publish_all(store, stream)
     before = _rows(store)
-    store.database.close()
-    (tmp_path / customers.FILE).unlink()
-    entries: Any = client.xrange("event-stream", count=1)
-    ((id, lost),) = entries
-    client.xdel("event-stream", id)
-
-    recover(tmp_path, stream, None, beat=lambda: None)
-    again = Customers(customers.open_database(tmp_path))
+    again, lost = _without(store, stream, 1)
     assert again.customers(CustomerQuery(limit=10)) == []
     assert [text.partition(". ")[0] for text in told(again.database)] == [
         f"1 events of {source} are nowhere any more since customers.db was put back: numbers 1",
@@ -198,15 +203,7 @@ def test_a_lost_event_that_is_told_again_is_in_its_place(
         happened(store, invoice, ada)  # 3, 4
     _publish_all(store, stream)
     before = _rows(store)[:3]
-    name = f"{store.database.source}:{lost}".encode()
-    store.database.close()
-    (tmp_path / customers.FILE).unlink()
-    every: Any = client.xrange("event-stream")
-    ((id, fields),) = [each for each in every if each[1][b"EventId"] == name]
-    client.xdel("event-stream", id)
-
-    recover(tmp_path, stream, None, beat=lambda: None)
-    again = Customers(customers.open_database(tmp_path))
+    again, fields = _without(store, stream, lost)
     assert f"numbers {lost}" in told(again.database)[0]
     client.xadd("event-stream", fields)
     Standing(again, stream).settle()
@@ -238,13 +235,7 @@ def test_what_was_left_out_and_is_kept_nowhere_any_more_goes_on_being_told(
         store.create_invoices([NewInvoice(ada, date(2019, 1, 6), 500)])
         store.create_customers([NewCustomer("Bob", Id(1))])
     _publish_all(store, stream)
-    store.database.close()
-    (tmp_path / customers.FILE).unlink()
-    entries: Any = client.xrange("event-stream", count=1)
-    ((id, lost),) = entries
-    client.xdel("event-stream", id)
-    recover(tmp_path, stream, None, beat=lambda: None)
-    again = Customers(customers.open_database(tmp_path))
+    again, lost = _without(store, stream, 1)
     again.database.execute("DELETE FROM outbox WHERE sequence <= 2")  # as after data.retention_days
     client.xadd("event-stream", lost)
     Standing(again, stream).settle()

@@ -118,7 +118,7 @@ class History:
         return [self.store.database.rows(f"SELECT * FROM {table} ORDER BY 1") for table in tables]
 
     def revenue(self) -> dict[int, int]:
-        """What each customer's invoices come to, less its credits."""
+        """Each customer's revenue: its invoices less its credits."""
         rows = self.store.database.rows(
             "SELECT id, (SELECT coalesce(sum(purchase_price_cents), 0) FROM invoice WHERE customer_id = c.id)"
             " - (SELECT coalesce(sum(credited_cents), 0) FROM credit WHERE customer_id = c.id)"
