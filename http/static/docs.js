@@ -31,7 +31,7 @@ const UNSAID = {
   "textarea.body-param__text": () => ({ "aria-label": "Body" }),
   "tr[data-param-name] select": (select) => ({ "aria-label": select.closest("tr").dataset.paramName }),
   ".responses-table[role=region]": (table) => ({ "aria-label": table.id.replaceAll("_", " ") }),
-  "pre.curl": () => ({ tabindex: 0 }), // it scrolls
+  "pre.curl, pre.microlight": () => ({ tabindex: 0 }), // they scroll
 };
 
 function tellUnsaid() {
