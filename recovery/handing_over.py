@@ -12,8 +12,9 @@ from typing import Any
 import structlog
 
 from tally.events import EventId
+from tally.recovery.competing import make_again_beside
 from tally.recovery.diverged import UNDOES
-from tally.recovery.merging import Merge, Tail, make_again_beside, row_with
+from tally.recovery.merging import Merge, Tail, row_with
 from tally.recovery.standing import begin_heirs
 from tally.recovery.taking_back import Answers, Healing, apply_left_out, gaps, leave_out, own_event
 from tally.store import nodes

@@ -24,10 +24,10 @@ from tally.events import (
     InvoiceCreated,
     InvoiceDeleted,
     InvoiceUpdated,
-    decode_as,
     encode,
     now,
 )
+from tally.recovery.competing import State, last_of
 from tally.recovery.diverged import (
     CREATIONS,
     DELETIONS,
@@ -47,7 +47,6 @@ from tally.store.cause import RequestKey
 from tally.store.customers import Customers
 from tally.store.database import Database
 from tally.store.errors import Misdirected, MoveRefused, NotFound, ReferenceTaken
-from tally.store.history import Happening, History
 from tally.store.ids import give
 from tally.store.outbox import Outbox, OutboxRow, OwnEvent
 from tally.store.records import NewInvoice
@@ -172,10 +171,10 @@ class Merge:
             return nothing(self._database, event)  # both have deleted it
         if self._customers.credits.of_invoice(event.id):
             raise CantBe("the invoice has credits by now")
-        day = date.fromisoformat(invoice.purchase_date)
-        if (_last(event), _last_day(event)) == (invoice.purchase_price_cents, day):
+        here = State(invoice.purchase_price_cents, date.fromisoformat(invoice.purchase_date))
+        if last_of(event) == here:
             return event
-        return replace(event, last_price_cents=invoice.purchase_price_cents, last_date=day)
+        return replace(event, last_price_cents=here.cents, last_date=here.day)
 
     def _with_free_reference(self, own: OwnEvent, event: InvoiceCreated) -> Event:
         if event.reference is None:
@@ -263,92 +262,6 @@ class Tail:
             self._store.make_again([OwnEvent(fitted, told)])
 
 
-def make_again_beside(store: Healing, own: Sequence[OwnEvent]) -> list[int]:
-    """Apply events that others count already, and that this database never had.
-
-    Where it changed the same invoices meanwhile, it also publishes a correction: amounts are published as
-    differences, and both changes count. In the open transaction. Answers what `make_again` does.
-    """
-    if store.database.service != "customers" or not any(
-        isinstance(each.event, InvoiceUpdated | InvoiceDeleted) for each in own
-    ):
-        return store.make_again(own)
-    customers, left_out = Customers(store.database), []
-    for each in own:
-        after = _set_right(customers, each.event)
-        left_out += store.make_again([each])
-        for event in after:
-            store.make_again([OwnEvent(each.row, event)])
-            store.outbox.add([event])
-    return left_out
-
-
-def _set_right(customers: Customers, event: Event) -> list[InvoiceUpdated]:
-    """The corrections to publish after an event that others count: its change comes after those made here."""
-    if not isinstance(event, InvoiceUpdated | InvoiceDeleted):
-        return []
-    try:
-        invoice = customers.invoice(event.id)
-    except (NotFound, Misdirected):
-        history = History(customers.database, "invoice").of(event.id)
-        if not history:
-            return []  # nobody has its creation any more
-        if isinstance(event, InvoiceUpdated):
-            if _was_known(customers.database, event, history):
-                return []
-            return [_told(event, _new(event), _previous(event), event.revision)]
-        return [_told(event, (0, _last_day(event)), (_last(event), _last_day(event)), 0)]
-    here = invoice.purchase_price_cents, date.fromisoformat(invoice.purchase_date)
-    if isinstance(event, InvoiceDeleted):
-        there = _last(event), _last_day(event)
-        if here == there or not invoice.revision:  # never changed here: it is what is lacking that differs
-            return []
-        return [_told(event, here, there, invoice.revision + 1)]
-    history = History(customers.database, "invoice").of(event.id)
-    competing = any((each.after or {}).get("revision") == event.revision for each in history[1:])
-    if invoice.revision < event.revision or not competing:
-        return []  # what came after it here builds on it
-    return [
-        _told(event, here, _previous(event), invoice.revision + 1),
-        _told(event, _new(event), _new(event), invoice.revision + 2),
-    ]
-
-
-def _was_known(database: Database, event: InvoiceUpdated, history: Sequence[Happening]) -> bool:
-    """Whether whoever deleted an invoice, or changed it before, knew a change that was lacking here."""
-    revisions = {each.after["revision"] for each in history if each.after and "revision" in each.after}
-    if event.revision not in revisions and event.revision < max(revisions, default=0):
-        return True
-    deletion = history[-1]
-    payload = database.value(
-        "SELECT payload FROM outbox WHERE type = 'InvoiceDeleted'"
-        " AND CAST(json_extract(CAST(payload AS TEXT), '$.id') AS INTEGER) = ?",
-        (event.id,),
-    )
-    if payload is None or deletion.before is None:
-        return False
-    return bool(_last(decode_as(InvoiceDeleted, payload)) != deletion.before["purchase_price_cents"])
-
-
-def _told(
-    event: InvoiceUpdated | InvoiceDeleted, before: tuple[int, date], after: tuple[int, date], revision: int
-) -> InvoiceUpdated:
-    return InvoiceUpdated(event.id, event.customer_id, *after, *before, revision, now())
-
-
-def _new(event: InvoiceUpdated) -> tuple[int, date]:
-    return event.purchase_price_cents, event.purchase_date
-
-
-def _previous(event: InvoiceUpdated) -> tuple[int, date]:
-    return event.previous_price_cents, event.previous_date
-
-
-def _last_day(event: InvoiceDeleted) -> date:
-    day = event.last_date or event.purchase_date
-    return day or event.deleted_date.date()
-
-
 class _Known:
     """The other database's changes, by row."""
 
@@ -374,21 +287,20 @@ class _Known:
         if isinstance(event, InvoiceDeleted | CreditDeleted) and row in self._gone:
             return None
         if isinstance(event, InvoiceUpdated) and row in self._gone:
-            return event if _last(self._gone[row]) == event.purchase_price_cents else None
+            return event if last_of(self._gone[row]).cents == event.purchase_price_cents else None
         if type(event) in UPDATES:
             if (*row, event.revision) in self._revisions:
                 event = made_after(newest, event)
                 self._revisions.add((*row, event.revision))
             if newest is None or event.revision > newest.revision:
                 self._newest[row] = event  # the next change builds on this one
-        elif isinstance(event, InvoiceDeleted) and newest and newest.purchase_price_cents != _last(event):
+        elif (
+            isinstance(event, InvoiceDeleted)
+            and newest
+            and newest.purchase_price_cents != last_of(event).cents
+        ):
             event = made_after(newest, event)
         return event  # type: ignore[no-any-return]
-
-
-def _last(event: InvoiceDeleted) -> int:
-    """The amount that an invoice had when it was deleted."""
-    return event.purchase_price_cents if event.last_price_cents is None else event.last_price_cents
 
 
 def nothing(database: Database, event: Any) -> Event:

@@ -27,7 +27,7 @@ MOST_RANGES = 1000  # in one ask; the rest is asked for after the answer
 
 LOST_SECONDS = 2.0  # how soon it looks again for a lost letter that it asked for
 LETTERS_SECONDS = 30.0  # how often letters are checked while nothing else is missing: all are read
-APPLIED_SECONDS = 30.0  # how often it asks how far others applied sources that Redis has forgotten
+APPLIED_SECONDS = 30.0  # how often Redis is asked and told how far groups have applied, in case it forgot
 
 _log = structlog.get_logger()
 
@@ -63,12 +63,12 @@ class Missing:
         self._noted: _Position | None = None
         self._told: dict[str, int] = {}
         self._clock = clock
-        self._next_letters = self._next_applied = clock()
+        self._next_letters = self._next_applied = self._next_told = clock()
 
     def begin_again(self) -> None:
         """Redis may have lost data: forget what was noted of it, and tell it everything again."""
         self._noted = None
-        self._told = {}
+        self._next_told = self._clock()
 
     def look(self) -> None:
         """Look once for missing events. A later call checks whether they still are, and asks for them.
@@ -93,7 +93,13 @@ class Missing:
             self._ask(noted.published)
 
     def _tell_applied(self) -> None:
-        """Note beside the stream how far this database got: a source that is further back was put back."""
+        """Note beside the stream how far this database got: a source that is further back was put back.
+
+        Now and then all of it: Redis may have lost some without breaking the connection.
+        """
+        if self._clock() >= self._next_told:
+            self._next_told = self._clock() + APPLIED_SECONDS
+            self._told = {}
         reached = self._inbox.reached()
         self._stream.note_applied(self._group, dict(reached.items() - self._told.items()))
         self._told = reached

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import structlog
 
+from tally.recovery.competing import make_again_beside
 from tally.recovery.diverged import part_ways
 from tally.recovery.first_start import known_sources, note_known_beside
-from tally.recovery.merging import make_again_beside
 from tally.recovery.taking_back import Healing, joins, take_back, take_back_lost
 from tally.store.asks import Asks
 from tally.store.database import Database

@@ -149,8 +149,8 @@ def apply_left_out(store: Healing, make_again: MakeAgain) -> None:
             outbox = Outbox(store.database, each)
             own = [OwnEvent(row, event_of(row)) for row in outbox.of(noted[each.source])]
             pruned = ranges.without(noted[each.source], ranges.of(map(number_of, own)))
-            still = ranges.merge([*pruned, *ranges.of(make_again(store, own))])
-            note_left_out(store.database, outbox.source, still)
+            note_left_out(store.database, outbox.source, pruned)
+            leave_out(store.database, outbox, make_again(store, own))
 
 
 def _in_order(

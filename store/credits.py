@@ -98,6 +98,11 @@ class Credits:
             self._note(event, by, credit, None)
         self._database.execute("DELETE FROM credit WHERE id = ?", (event.id,))
 
+    def was_taken_back(self, id: int) -> bool:
+        """Whether the credit is gone, and its deletion was applied here."""
+        sql = "SELECT 1 FROM history WHERE event = 'CreditDeleted' AND json_extract(before, '$.id') = ?"
+        return bool(self._database.value(sql, (str(id),)))
+
     def delete_those_of(self, customer_id: int, most: int) -> int:
         """Delete up to `most` credits of a customer that is gone; answer how many."""
         ids = self._database.rows(f"{_IDS} WHERE customer_id = ? LIMIT ?", (customer_id, most))

@@ -513,10 +513,7 @@ class Customers:
         if not getattr(event, "revision", 1):
             return True  # it stands for nothing, see recovery/merging.py
         if table == "credit":
-            taken_back = (
-                "SELECT 1 FROM history WHERE event = 'CreditDeleted' AND json_extract(before, '$.id') = ?"
-            )
-            if self.database.value(taken_back, (str(id),)):
+            if self.credits.was_taken_back(id):
                 return True
         elif History(self.database, table).of(id):
             return True

@@ -1,0 +1,197 @@
+"""Changes of one invoice that two databases of a node made without knowing of each other.
+
+Amounts are published as differences, and everybody counts the differences of both. So whoever learns of the
+second change publishes a correction. Where a difference comes from a change that is lost, it doesn't: that
+change may come again. A credit that both took back counts as taken back twice, and is corrected likewise.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from datetime import date
+from itertools import groupby, zip_longest
+from typing import Any, NamedTuple
+
+import msgspec
+
+from tally.events import CreditDeleted, InvoiceDeleted, InvoiceUpdated, now
+from tally.recovery.taking_back import Healing, event_of
+from tally.store.credits import Credits
+from tally.store.database import Database
+from tally.store.history import History
+from tally.store.ids import give
+from tally.store.incarnations import incarnations
+from tally.store.lacking import left_out_of
+from tally.store.outbox import Outbox, OutboxRow, OwnEvent
+from tally.store.records import find_customer, find_invoice
+
+
+class State(NamedTuple):
+    """An invoice's amount and date."""
+
+    cents: int
+    day: date
+
+
+class _Step(NamedTuple):
+    """What an invoice was before an event, and is after it; None where there is none."""
+
+    before: State | None
+    after: State | None
+    revision: int = 0
+
+
+def make_again_beside(store: Healing, own: Sequence[OwnEvent]) -> list[int]:
+    """Apply events that others count already, and that this database never had.
+
+    Publishes corrections where it changed the same invoices meanwhile. In the open transaction. Answers what
+    `make_again` does.
+    """
+    if store.database.service != "customers":
+        return store.make_again(own)
+    left_out: list[int] = []
+    differing: dict[int, OwnEvent] = {}  # by invoice: an event that didn't find what it tells
+    for kind, some in groupby(own, lambda own: type(own.event)):
+        if kind is CreditDeleted:
+            every = [*some]
+            store.outbox.add(_given_back_once(store.database, [each.event for each in every]))
+            left_out += store.make_again(every)
+        elif kind in (InvoiceUpdated, InvoiceDeleted):
+            for each in some:
+                before = _here(store.database, each.event.id)
+                left = store.make_again([each])
+                step = _step(each.event)
+                if not left and step[:2] != (before, _here(store.database, each.event.id)):
+                    differing[int(each.event.id)] = each
+                left_out += left
+        else:
+            left_out += store.make_again([*some])
+    for invoice, steps in _known(store.database, differing).items():
+        each = differing[invoice]
+        corrections = _corrections(store.database, each.event, steps)
+        store.make_again([OwnEvent(each.row, event) for event in corrections])
+        store.outbox.add(corrections)
+    return left_out
+
+
+def _given_back_once(database: Database, deletions: Iterable[CreditDeleted]) -> list[InvoiceUpdated]:
+    """What to publish where a credit was taken back here already: its amount is taken off again.
+
+    The event is about an invoice that never exists anywhere.
+    """
+    credits = Credits(database, Outbox(database))
+    twice = [each for each in deletions if credits.was_taken_back(each.id)]
+    return [
+        InvoiceUpdated(
+            invoice, each.customer_id, 0, each.credit_date, each.credited_cents, each.credit_date, 0, now()
+        )
+        for each, invoice in zip(twice, give(database, "invoice", len(twice)) if twice else [], strict=True)
+    ]
+
+
+def _here(database: Database, id: int) -> State | None:
+    invoice = find_invoice(database, id)
+    return State(invoice.purchase_price_cents, date.fromisoformat(invoice.purchase_date)) if invoice else None
+
+
+def _step(event: Any) -> _Step:
+    match event:
+        case InvoiceUpdated():
+            before = State(event.previous_price_cents, event.previous_date)
+            return _Step(before, State(event.purchase_price_cents, event.purchase_date), event.revision)
+        case InvoiceDeleted():
+            return _Step(last_of(event), None)
+        case _:
+            return _Step(None, State(event.purchase_price_cents, event.purchase_date))
+
+
+def last_of(event: InvoiceDeleted) -> State:
+    """What an invoice was when it was deleted."""
+    cents = event.purchase_price_cents if event.last_price_cents is None else event.last_price_cents
+    return State(cents, event.last_date or event.purchase_date or event.deleted_date.date())
+
+
+def _known(database: Database, invoices: Collection[int]) -> dict[int, list[_Step]]:
+    """What was applied to these invoices: the events in the outbox, and older ones from their histories.
+
+    Without those whose creation nobody has any more.
+    """
+    known: dict[int, list[_Step]] = {id: [] for id in invoices}
+    if not invoices:
+        return known
+    left_out = {*_rows_left_out(database)}
+    for row in map(OutboxRow._make, database.rows(_ABOUT, (msgspec.json.encode([*invoices]).decode(),))):
+        if row.sequence not in left_out:
+            event = event_of(row)
+            known[int(event.id)].append(_step(event))
+    for id, steps in known.items():
+        told = {_by_what_is_after(each) for each in steps}
+        steps += [each for each in _noted(database, id) if _by_what_is_after(each) not in told]
+    return {id: steps for id, steps in known.items() if any(each.before is None for each in steps)}
+
+
+def _rows_left_out(database: Database) -> Iterator[int]:
+    noted = left_out_of(database)
+    for each in incarnations(database):
+        for first, last in noted.get(each.source, []):
+            yield from map(Outbox(database, each).row, range(first, last + 1))
+
+
+def _by_what_is_after(step: _Step) -> tuple[Any, ...]:
+    """Tells the steps of one invoice apart: its creation, its deletion, and each change."""
+    return ("created",) if step.before is None else step[1:]
+
+
+def _noted(database: Database, id: int) -> Iterator[_Step]:
+    for each in History(database, "invoice").of(id):
+        if each.event.startswith("Invoice"):  # not a credit of it
+            before, after = map(_state_of, (each.before, each.after))
+            yield _Step(before, after, (each.after or {}).get("revision", 0))
+
+
+def _state_of(row: dict[str, Any] | None) -> State | None:
+    return State(row["purchase_price_cents"], date.fromisoformat(row["purchase_date"])) if row else None
+
+
+def _corrections(
+    database: Database, event: InvoiceUpdated | InvoiceDeleted, steps: Sequence[_Step]
+) -> list[InvoiceUpdated]:
+    """What to publish so that all that is known of an invoice comes to what it is.
+
+    A change that came comes after those made here.
+    """
+    if _is_one_missing(steps) or not find_customer(database, event.customer_id):
+        return []
+    is_to_be = here = _here(database, event.id)
+    came = _step(event)
+    if here and came.after and sum(each.revision == came.revision for each in steps) > 1:
+        is_to_be = came.after
+    owed = Counter(filter(None, [is_to_be, *(each.before for each in steps)]))
+    owed.subtract(filter(None, [each.after for each in steps]))
+    moves: list[tuple[State, State]] = [
+        (before or State(0, after.day), after or State(0, before.day))
+        for before, after in zip_longest((-owed).elements(), (+owed).elements())
+    ]
+    if is_to_be and (moves or is_to_be != here):
+        moves.append((is_to_be, is_to_be))
+    revision = max(each.revision for each in steps)
+    return [
+        InvoiceUpdated(event.id, event.customer_id, *after, *before, revision + number, now())
+        for number, (before, after) in enumerate(moves, 1)
+    ]
+
+
+def _is_one_missing(steps: Sequence[_Step]) -> bool:
+    """Whether one of them builds on a change that is not among them."""
+    states, revisions = {each.after for each in steps}, {each.revision for each in steps}
+    return any(
+        each.before not in states or (each.revision > 1 and each.revision - 1 not in revisions)
+        for each in steps
+        if each.before is not None
+    )
+
+
+_ABOUT = (
+    "SELECT sequence, type, payload, trace_parent, request_key, by_user FROM outbox"
+    " WHERE type LIKE 'Invoice%'"
+    " AND CAST(json_extract(CAST(payload AS TEXT), '$.id') AS INTEGER) IN (SELECT value FROM json_each(?))"
+)
