@@ -34,7 +34,16 @@ from tally.store.idempotency import IdempotencyKeys, KeyedRequest, made
 from tally.store.ids import node_of
 from tally.store.listing import ListQuery
 from tally.store.membership import Candidate, Membership, Replaced, promote
-from tally.store.records import InvoiceChange, NewCredit, NewCustomer, NewInvoice
+from tally.store.records import (
+    Credit,
+    Customer,
+    CustomerChange,
+    Invoice,
+    InvoiceChange,
+    NewCredit,
+    NewCustomer,
+    NewInvoice,
+)
 from tally.store.stream import EventStream
 from tally.store.write_permission import Refusal
 
@@ -183,7 +192,6 @@ class Pair:
         self._unanswered: list[tuple[str, Id, int]] = []
         self._asked_twice: set[int] = set()
         self.gone: set[int] = set()
-        self.credited: Counter[int] = Counter()  # by mark of the invoice
         self.rejoined = 0
         self.promotions = 0
         self._places = [directory / "first", directory / "second", directory / "other-node"]
@@ -297,7 +305,18 @@ class Pair:
             new = NewCredit(invoice.customer_id, date(2019, 2, 1), 1, invoice.id)
             with suppress(OverCredited), machine.customers.database.transaction():
                 machine.customers.credits.create([new])
-                self.credited[invoice.purchase_price_cents % MARK] += 1
+
+    def take_back(self) -> None:
+        if (machine := self._one()) and (known := machine.customers.credits.page(ListQuery(limit=1000))):
+            with machine.customers.database.transaction():
+                machine.customers.credits.delete(self.random.choice(known).id)
+
+    def rename(self) -> None:
+        if machine := self._one():
+            customer = self.random.choice([id for id in self._customers if node_of(id) == machine.number])
+            with machine.customers.database.transaction():
+                change = CustomerChange(name=f"c{self.random.randint(1, 9)}")
+                machine.customers.change_customer(customer, change)
 
     # Turns, and time
 
@@ -428,22 +447,24 @@ class Pair:
     def compare(self) -> None:
         """Check that all accepted changes are there once, and shown everywhere. Raises AssertionError."""
         there: dict[int, int] = {}
+        names: dict[int, str] = {}
         revenue = 0
         for number in (0, 1):
             machines = [machine for machine in self._running() if machine.number == number]
             primaries = [machine for machine in machines if machine.may_write]
             assert len(primaries) == 1, f"{len(primaries)} primaries of node {number}"
-            recorded = self._recorded(primaries[0])
-            there |= recorded
+            every, invoices, credits = recorded = self._recorded(primaries[0])
             for machine in machines:
                 assert self._recorded(machine) == recorded, machine.directory
-                assert len(machine.customers.customers(CustomerQuery(limit=1000))) == 2
-            every = primaries[0].customers.credits.page(ListQuery(limit=10_000))
-            revenue += sum(recorded.values()) - sum(each.credited_cents for each in every)
+            amounts = {int(each.id): each.purchase_price_cents for each in invoices}
+            there |= amounts
+            revenue += sum(amounts.values()) - sum(each.credited_cents for each in credits)
+            names |= {int(each.id): each.name for each in every}
         self._compare_accepted(there)
         for machine in self._running():
             shown = machine.accounts.customers_of(1, -1, 1000)
             assert sum(each.total_revenue_cents for each in shown) == revenue, machine.directory
+            assert {int(each.customer_id): each.name for each in shown} == names, machine.directory
 
     def _compare_accepted(self, there: dict[int, int]) -> None:
         """`there` has the invoices' amounts, by id."""
@@ -460,12 +481,21 @@ class Pair:
             is_there = id in there or mark in self.gone or mark in self._asked_twice
             assert is_there, f"invoice {mark} was answered as {id}"
 
-    def _recorded(self, machine: Machine) -> dict[int, int]:
-        every = machine.customers.invoices(ListQuery(limit=100_000))
-        return {int(each.id): each.purchase_price_cents for each in every}
+    def _recorded(self, machine: Machine) -> tuple[list[Customer], list[Invoice], list[Credit]]:
+        store, every = machine.customers, ListQuery(limit=100_000)
+        found = store.customers(CustomerQuery(limit=100_000))
+        return found, store.invoices(every), store.credits.page(every)
 
 
-CLIENTS = {"record": 6.0, "ask_again": 3.0, "change": 3.0, "delete": 0.7, "credit": 0.7}
+CLIENTS = {
+    "record": 6.0,
+    "ask_again": 3.0,
+    "change": 3.0,
+    "delete": 0.7,
+    "credit": 1.5,
+    "take_back": 1.0,
+    "rename": 1.0,
+}
 TURNS = {"part_turns": 8.0, "all_turn": 3.0, "a_machine_turns": 3.0, "moments_pass": 2.0}
 FAULTS = {
     "a_standby_is_promoted": 4.0,
