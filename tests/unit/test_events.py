@@ -200,7 +200,7 @@ _DELETED = b'"deleted_date":"2019-03-23T05:24:50Z"'
             },
             "2.63",
         ),
-        ({b"EventTypeName": b"AccountDeleted", b"Payload": b'{"id":"\xff",' + _DELETED + b"}"}, "utf-8"),
+        ({b"EventTypeName": b"AccountDeleted", b"Payload": b'{"id":"\xff",' + _DELETED + b"}"}, "(?i)utf-8"),
         (
             {
                 b"EventTypeName": b"InvoiceDeleted",
