@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from tally.events import CreditDeleted, InvoiceDeleted, InvoiceUpdated, now
+from tally.events import CreditDeleted, Id, InvoiceCreated, InvoiceDeleted, InvoiceUpdated, now
 from tally.recovery.taking_back import Healing, event_of
 from tally.store.credits import Credits
 from tally.store.database import Database
@@ -50,10 +50,12 @@ def make_again_beside(store: Healing, own: Sequence[OwnEvent]) -> list[int]:
         return store.make_again(own)
     left_out: list[int] = []
     differing: dict[int, OwnEvent] = {}  # by invoice: an event that didn't find what it tells
+    twice: list[CreditDeleted] = []
+    credits = Credits(store.database, store.outbox)
     for kind, some in groupby(own, lambda own: type(own.event)):
         if kind is CreditDeleted:
             every = [*some]
-            store.outbox.add(_given_back_once(store.database, [each.event for each in every]))
+            twice += [each.event for each in every if credits.was_taken_back(each.event.id)]
             left_out += store.make_again(every)
         elif kind in (InvoiceUpdated, InvoiceDeleted):
             for each in some:
@@ -70,21 +72,33 @@ def make_again_beside(store: Healing, own: Sequence[OwnEvent]) -> list[int]:
         corrections = _corrections(store.database, each.event, steps)
         store.make_again([OwnEvent(each.row, event) for event in corrections])
         store.outbox.add(corrections)
+    store.outbox.add(_taken_off_again(store.database, twice))
     return left_out
 
 
-def _given_back_once(database: Database, deletions: Iterable[CreditDeleted]) -> list[InvoiceUpdated]:
-    """What to publish where a credit was taken back here already: its amount is taken off again.
+def _taken_off_again(database: Database, twice: Sequence[CreditDeleted]) -> list[InvoiceUpdated]:
+    """What to publish where these credits were taken back twice: their amounts are taken off again.
 
-    The event is about an invoice that never exists anywhere.
+    The events are about invoices that never exist anywhere. Some may be there already, if the database was
+    made again from the stream.
     """
-    credits = Credits(database, Outbox(database))
-    twice = [each for each in deletions if credits.was_taken_back(each.id)]
+    if not twice:
+        return []
+    told = [*_events(database, "$.customer_id", [each.customer_id for each in twice])]
+    deletions = [each for each in told if isinstance(each, CreditDeleted)]
+    times = Counter(each.id for each in deletions)
+    times |= Counter({each.id: 2 for each in twice})  # the first time may be pruned
+    owed: Counter[tuple[Id, State]] = Counter()
+    for each in {each.id: each for each in [*deletions, *twice]}.values():
+        owed[each.customer_id, State(each.credited_cents, each.credit_date)] += times[each.id] - 1
+    for each in told:
+        if isinstance(each, InvoiceUpdated) and not (each.revision or each.purchase_price_cents):
+            owed[each.customer_id, State(each.previous_price_cents, each.previous_date)] -= 1
+    every = [*owed.elements()]
+    ids = give(database, "invoice", len(every)) if every else []
     return [
-        InvoiceUpdated(
-            invoice, each.customer_id, 0, each.credit_date, each.credited_cents, each.credit_date, 0, now()
-        )
-        for each, invoice in zip(twice, give(database, "invoice", len(twice)) if twice else [], strict=True)
+        InvoiceUpdated(id, customer, 0, state.day, *state, 0, now())
+        for id, (customer, state) in zip(ids, every, strict=True)
     ]
 
 
@@ -118,15 +132,27 @@ def _known(database: Database, invoices: Collection[int]) -> dict[int, list[_Ste
     known: dict[int, list[_Step]] = {id: [] for id in invoices}
     if not invoices:
         return known
-    left_out = {*_rows_left_out(database)}
-    for row in map(OutboxRow._make, database.rows(_ABOUT, (msgspec.json.encode([*invoices]).decode(),))):
-        if row.sequence not in left_out:
-            event = event_of(row)
+    for event in _events(database, "$.id", invoices):
+        if isinstance(event, InvoiceCreated | InvoiceUpdated | InvoiceDeleted):
             known[int(event.id)].append(_step(event))
     for id, steps in known.items():
         told = {_by_what_is_after(each) for each in steps}
         steps += [each for each in _noted(database, id) if _by_what_is_after(each) not in told]
     return {id: steps for id, steps in known.items() if any(each.before is None for each in steps)}
+
+
+def _events(database: Database, field: str, numbers: Iterable[int]) -> Iterator[Any]:
+    """The events in the outbox with one of these numbers in that field, without those that are left out."""
+    sql = (
+        "SELECT sequence, type, payload, trace_parent, request_key, by_user FROM outbox"
+        " WHERE (type LIKE 'Invoice%' OR type LIKE 'Credit%')"
+        " AND CAST(json_extract(CAST(payload AS TEXT), ?) AS INTEGER) IN (SELECT value FROM json_each(?))"
+    )
+    left_out = {*_rows_left_out(database)}
+    wanted = msgspec.json.encode([*map(int, numbers)]).decode()
+    for row in map(OutboxRow._make, database.rows(sql, (field, wanted))):
+        if row.sequence not in left_out:
+            yield event_of(row)
 
 
 def _rows_left_out(database: Database) -> Iterator[int]:
@@ -186,12 +212,5 @@ def _is_one_missing(steps: Sequence[_Step]) -> bool:
     return any(
         each.before not in states or (each.revision > 1 and each.revision - 1 not in revisions)
         for each in steps
-        if each.before is not None
+        if each.before and each.before.cents  # from nothing, a correction begins
     )
-
-
-_ABOUT = (
-    "SELECT sequence, type, payload, trace_parent, request_key, by_user FROM outbox"
-    " WHERE type LIKE 'Invoice%'"
-    " AND CAST(json_extract(CAST(payload AS TEXT), '$.id') AS INTEGER) IN (SELECT value FROM json_each(?))"
-)

@@ -172,15 +172,13 @@ class Credits:
         before: Credit | None,
         after: Credit | None,
     ) -> None:
-        """Note it in the history of the invoice, or else of the customer."""
+        """Note it in the history of the invoice, or else of the customer: the invoice may be lost."""
         credit = before or after
         assert credit
-        of: Customer | Invoice | None
+        of: Customer | Invoice | None = None
         if credit.invoice_id is not None:
             of = records.find_invoice(self._database, credit.invoice_id)
-        else:
-            of = records.find_customer(self._database, credit.customer_id)
-        if of:
+        if of := of or records.find_customer(self._database, credit.customer_id):
             records.note(self._database, of, event, by, before, after)
 
 

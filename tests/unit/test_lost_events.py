@@ -178,11 +178,19 @@ def test_what_was_lost_and_is_told_again_is_as_it_was(tmp_path: Path, seed: int)
     history.store.database.close()
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", [*range(60), 161, 724, 764, 1023, 1080])
 def test_what_is_told_again_counts_once_beside_what_was_recorded_meanwhile(tmp_path: Path, seed: int) -> None:
-    history = History(seed, tmp_path)
+    history, choose = History(seed, tmp_path), random.Random(seed)
     history.record()
-    history.tell_again(history.record_on_two_sides())
+    lost: list[Any] = []
+    for _ in range(choose.randint(1, 3)):
+        if lost and choose.random() < 0.3:
+            some = choose.sample(lost, choose.randint(1, len(lost)))
+            lost = [fields for fields in lost if fields not in some]
+            history.tell_again(some)
+        lost += history.record_on_two_sides() if choose.random() < 0.7 else history.lose(most=4)
+    choose.shuffle(lost)
+    history.tell_again(lost)
     assert told(history.store.database) == []
     assert history.counted() == history.revenue()
     history.store.database.close()
