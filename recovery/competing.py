@@ -12,17 +12,29 @@ from itertools import groupby, zip_longest
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
-from tally.events import CreditDeleted, Id, InvoiceCreated, InvoiceDeleted, InvoiceUpdated, now
-from tally.recovery.taking_back import Healing, event_of
+from tally.events import (
+    CreditCreated,
+    CreditDeleted,
+    Event,
+    Id,
+    InvoiceCreated,
+    InvoiceDeleted,
+    InvoiceUpdated,
+    now,
+)
+from tally.recovery.diverged import UNDOES
+from tally.recovery.taking_back import Healing, event_of, leave_out, make_again
+from tally.store.cause import RequestKey
 from tally.store.credits import Credits
 from tally.store.database import Database
 from tally.store.history import History
 from tally.store.ids import give
-from tally.store.incarnations import incarnations
+from tally.store.incarnations import ROOM, incarnations
 from tally.store.lacking import left_out_of
 from tally.store.outbox import Outbox, OutboxRow, OwnEvent
-from tally.store.records import find_customer, find_invoice
+from tally.store.records import find_credit, find_customer, find_invoice
 
 
 class State(NamedTuple):
@@ -40,40 +52,75 @@ class _Step(NamedTuple):
     revision: int = 0
 
 
-def make_again_beside(store: Healing, own: Sequence[OwnEvent]) -> list[int]:
-    """Apply events that others count already, and that this database never had.
+def make_again_beside(store: Healing, outbox: Outbox, own: Sequence[OwnEvent]) -> None:
+    """Apply events of that outbox's name that others count already, and that this database never had.
 
-    Publishes corrections where it changed the same invoices meanwhile. In the open transaction. Answers what
-    `make_again` does.
+    Publishes corrections where it changed the same invoices meanwhile, and takes back what a client asked for
+    again, and got, under a later name. In the open transaction. Otherwise like `make_again`.
     """
     if store.database.service != "customers":
-        return store.make_again(own)
-    left_out: list[int] = []
+        make_again(store, outbox, own)
+        return
     differing: dict[int, OwnEvent] = {}  # by invoice: an event that didn't find what it tells
     twice: list[CreditDeleted] = []
     credits = Credits(store.database, store.outbox)
     for kind, some in groupby(own, lambda own: type(own.event)):
-        if kind is CreditDeleted:
-            every = [*some]
-            twice += [each.event for each in every if credits.was_taken_back(each.event.id)]
-            left_out += store.make_again(every)
-        elif kind in (InvoiceUpdated, InvoiceDeleted):
-            for each in some:
+        every = [*some]
+        if kind in (InvoiceUpdated, InvoiceDeleted):
+            for each in every:
                 before = _here(store.database, each.event.id)
-                left = store.make_again([each])
-                step = _step(each.event)
-                if not left and step[:2] != (before, _here(store.database, each.event.id)):
+                left_out = store.make_again([each])
+                leave_out(store.database, outbox, left_out)
+                if not left_out and _step(each.event)[:2] != (before, _here(store.database, each.event.id)):
                     differing[int(each.event.id)] = each
-                left_out += left
         else:
-            left_out += store.make_again([*some])
+            if kind is CreditDeleted:
+                twice += [each.event for each in every if credits.was_taken_back(each.event.id)]
+            make_again(store, outbox, every)
     for invoice, steps in _known(store.database, differing).items():
         each = differing[invoice]
-        corrections = _corrections(store.database, each.event, steps)
-        store.make_again([OwnEvent(each.row, event) for event in corrections])
-        store.outbox.add(corrections)
+        _publish(store, each, _corrections(store.database, each.event, steps))
     store.outbox.add(_taken_off_again(store.database, twice))
-    return left_out
+    for each in _asked_again(store.database, outbox, own):
+        undo(store, each)
+
+
+def _publish(store: Healing, after: OwnEvent, events: Sequence[Event]) -> None:
+    store.make_again([OwnEvent(after.row, event) for event in events])
+    store.outbox.add(events)
+
+
+def _asked_again(database: Database, outbox: Outbox, own: Iterable[OwnEvent]) -> list[OwnEvent]:
+    """Those invoices and credits whose request was answered under a later name, too."""
+    requests = {
+        each.row.sequence: key.request
+        for each in own
+        if isinstance(each.event, InvoiceCreated | CreditCreated)
+        and each.row.request_key
+        and (key := RequestKey.parse(each.row.request_key))
+    }
+    if not requests:
+        return []
+    sql = (
+        "SELECT DISTINCT substr(request_key, 1, instr(request_key, ':') - 1) AS request FROM outbox"
+        " WHERE sequence >= ? AND request_key IS NOT NULL AND request IN (SELECT value FROM json_each(?))"
+    )
+    wanted = msgspec.json.encode([*requests.values()]).decode()
+    later = {request for (request,) in database.rows(sql, (outbox.row(ROOM), wanted))}
+    return [each for each in own if requests.get(each.row.sequence) in later]
+
+
+def undo(store: Healing, created: OwnEvent) -> None:
+    """Publish that what an event created is gone, and apply that, unless it is. In the open transaction."""
+    event = created.event
+    if isinstance(event, InvoiceCreated):
+        here = _here(store.database, event.id)
+        told = UNDOES[InvoiceCreated](event)
+        if here and here != _step(event).after:
+            told = replace(told, last_price_cents=here.cents, last_date=here.day)
+        _publish(store, created, [told] if here else [])
+    elif not isinstance(event, CreditCreated) or find_credit(store.database, event.id):
+        _publish(store, created, [UNDOES[type(event)](event)])
 
 
 def _taken_off_again(database: Database, twice: Sequence[CreditDeleted]) -> list[InvoiceUpdated]:

@@ -26,7 +26,7 @@ from tally.recovery.taking_back import (
     event_of,
     following,
     gaps,
-    leave_out,
+    make_again,
     number_of,
     own_event,
     take_back,
@@ -241,7 +241,7 @@ class Follower:
             note_lacking(self._database, outbox.source, lacking)
         outbox.restore(rows)
         self._note_published(outbox, rows[-1].sequence)
-        leave_out(self._database, outbox, self.store.make_again(own))
+        make_again(self.store, outbox, own)
         at = int(entries[-1].id.partition(b"-")[0]) // 1000
         self._answers[outbox.source].take(own, at)
 
@@ -256,8 +256,8 @@ class Follower:
         own = [found[number] for first, last in lacking for number in range(first, last + 1)]
         note_found(self._database, outbox.source, lacking)
         outbox.restore([each.row for each in own])
-        leave_out(self._database, outbox, self.store.make_again(own))
-        apply_left_out(self.store, lambda store, own: store.make_again(own))
+        make_again(self.store, outbox, own)
+        apply_left_out(self.store)
 
 
 def _source(entry: Entry) -> str:

@@ -12,11 +12,11 @@ from typing import Any
 import structlog
 
 from tally.events import EventId
-from tally.recovery.competing import make_again_beside
+from tally.recovery.competing import make_again_beside, undo
 from tally.recovery.diverged import UNDOES
 from tally.recovery.merging import Merge, Tail, row_with
 from tally.recovery.standing import begin_heirs
-from tally.recovery.taking_back import Answers, Healing, apply_left_out, gaps, leave_out, own_event
+from tally.recovery.taking_back import Answers, Healing, apply_left_out, gaps, make_again, own_event
 from tally.store import nodes
 from tally.store.asks import published_fields
 from tally.store.database import Database
@@ -152,14 +152,12 @@ class TakingOver:
         before = outbox.row(name.sequence) - 1
         if before < (self._database.meta("published") or 0):
             self._database.set_meta("published", before)  # later rows are looked at again, too
-        left_out = make_again_beside(self._store, [own]) if told is own else self._store.make_again([told])
-        leave_out(self._database, outbox, left_out)
+        apply = make_again_beside if told is own else make_again
+        apply(self._store, outbox, [told])
         at = int(entry.id.partition(b"-")[0]) // 1000
         self._answers.setdefault(name.source, Answers(self._store, name.source)).take([told], at)
         if is_known and type(own.event) in UNDOES and self._merge.is_dropped(own):
-            undone = UNDOES[type(own.event)](own.event)  # others count it, and the repeated request too
-            self._store.make_again([OwnEvent(own.row, undone)])
-            self._store.outbox.add([undone])
+            undo(self._store, own)  # others count it, and the repeated request too
         return True
 
     def _fitted(self, own: OwnEvent) -> OwnEvent:

@@ -58,7 +58,15 @@ class Healing(Protocol):
         ...
 
 
-MakeAgain = Callable[[Healing, Sequence[OwnEvent]], list[int]]
+MakeAgain = Callable[[Healing, Outbox, Sequence[OwnEvent]], None]
+
+
+def make_again(store: Healing, outbox: Outbox, own: Sequence[OwnEvent]) -> None:
+    """Apply events of that outbox's name, and note those that follow from lost ones.
+
+    In the open transaction.
+    """
+    leave_out(store.database, outbox, store.make_again(own))
 
 
 def take_back(
@@ -66,12 +74,12 @@ def take_back(
     stream: EventStream,
     beat: Callable[[], None],
     outbox: Outbox | None = None,
-    make_again: MakeAgain = lambda store, own: store.make_again(own),
+    apply: MakeAgain = make_again,
 ) -> int:
     """Restore the database's own events that only the stream holds: outbox rows and effects.
 
     Takes the events after the newest one of `outbox`, by default the outbox that is written to, and applies
-    them with `make_again`. They must be the ones that followed it once, see `joins`. Reads the whole stream,
+    them with `apply`. They must be the ones that followed it once, see `joins`. Reads the whole stream,
     calling `beat` with every page. Answers how many came. May be repeated, also when it was interrupted;
     raises RedisError or StoreUnavailable.
     """
@@ -88,11 +96,11 @@ def take_back(
             with database.transaction():
                 note_lacking(database, outbox.source, gaps(rows, last))
                 outbox.restore(rows)
-                leave_out(database, outbox, make_again(store, own))
+                apply(store, outbox, own)
                 answers.take(own, at)
             last, count = rows[-1].sequence, count + len(rows)
     with database.transaction():
-        apply_left_out(store, make_again)
+        apply_left_out(store, apply)
     _reach(outbox, stream, published)
     _log.warning("took_back_own_events", source=outbox.source, count=count, newest=outbox.last())
     return count
@@ -103,7 +111,7 @@ def take_back_lost(
     stream: EventStream,
     beat: Callable[[], None],
     outbox: Outbox,
-    make_again: MakeAgain,
+    apply: MakeAgain,
 ) -> int:
     """Take back events noted as lacking that are on the stream again; answer how many came.
 
@@ -124,12 +132,12 @@ def take_back_lost(
             with database.transaction():
                 note_found(database, outbox.source, ranges.of(each.row.sequence for each in own))
                 outbox.restore([each.row for each in own])
-                leave_out(database, outbox, make_again(store, own))
+                apply(store, outbox, own)
                 answers.take(own, _seconds(entries[-1]))
             count += len(own)
     if count:
         with database.transaction():
-            apply_left_out(store, make_again)
+            apply_left_out(store, apply)
         _log.warning("took_back_own_events", source=outbox.source, count=count, newest=outbox.last())
     return count
 
@@ -141,7 +149,7 @@ def leave_out(database: Database, outbox: Outbox, left_out: Iterable[int]) -> No
         note_left_out(database, outbox.source, ranges.merge([*noted, *found]))
 
 
-def apply_left_out(store: Healing, make_again: MakeAgain) -> None:
+def apply_left_out(store: Healing, apply: MakeAgain = make_again) -> None:
     """Apply what was left out, as far as what it follows from has come. In the open transaction."""
     noted = left_out_of(store.database)
     for each in incarnations(store.database):
@@ -150,7 +158,7 @@ def apply_left_out(store: Healing, make_again: MakeAgain) -> None:
             own = [OwnEvent(row, event_of(row)) for row in outbox.of(noted[each.source])]
             pruned = ranges.without(noted[each.source], ranges.of(map(number_of, own)))
             note_left_out(store.database, outbox.source, pruned)
-            leave_out(store.database, outbox, make_again(store, own))
+            apply(store, outbox, own)
 
 
 def _in_order(

@@ -94,7 +94,7 @@ class IdempotencyKeys:
         """
         rows = self._database.rows(
             "SELECT fingerprint, location, body, events FROM idempotency"
-            " WHERE key IN (?, ?) AND kept_since > ?",
+            " WHERE key IN (?, ?) AND kept_since > ? ORDER BY key DESC",  # one given here comes first
             (request.key, _BY_HASH + request.hash, int(self._clock()) - KEPT_SECONDS),
         )
         if rows:

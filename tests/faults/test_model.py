@@ -77,6 +77,18 @@ def test_any_history_of_a_primary_and_its_standby_ends_well(first: int) -> None:
         _ends_well(seed, pair.steps_of(seed), pair.run)
 
 
+def test_a_request_that_a_rolled_back_primary_answered_too_counts_once() -> None:
+    steps = [
+        ("redis_is_saved", 3551710737),
+        ("a_standby_is_promoted", 4110593462),
+        ("part_turns", 770212253),
+        ("record", 4243950421),
+        ("record", 1407464819),
+        ("redis_falls_back", 4233644259),
+    ]
+    _ends_well(71001838, steps, pair.run)
+
+
 def _ends_well(seed: int, steps: list[Step], runs: Run) -> None:
     try:
         _run(seed, steps, runs)
