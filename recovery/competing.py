@@ -66,7 +66,13 @@ def make_again_beside(store: Healing, outbox: Outbox, own: Sequence[OwnEvent]) -
     credits = Credits(store.database, store.outbox)
     for kind, some in groupby(own, lambda own: type(own.event)):
         every = [*some]
-        if kind in (InvoiceUpdated, InvoiceDeleted):
+        if kind is CreditDeleted:
+            for each in every:
+                id = each.event.id
+                if find_credit(store.database, id) is None and credits.was_taken_back(id):
+                    twice.append(each.event)
+                make_again(store, outbox, [each])
+        elif kind in (InvoiceUpdated, InvoiceDeleted):
             for each in every:
                 before = _here(store.database, each.event.id)
                 left_out = store.make_again([each])
@@ -74,8 +80,6 @@ def make_again_beside(store: Healing, outbox: Outbox, own: Sequence[OwnEvent]) -
                 if not left_out and _step(each.event)[:2] != (before, _here(store.database, each.event.id)):
                     differing[int(each.event.id)] = each
         else:
-            if kind is CreditDeleted:
-                twice += [each.event for each in every if credits.was_taken_back(each.event.id)]
             make_again(store, outbox, every)
     for invoice, steps in _known(store.database, differing).items():
         each = differing[invoice]
