@@ -1,6 +1,7 @@
 """Events that were lost, and are told again in any order, leave what there was before they were lost."""
 
 import random
+from collections import Counter
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from support.redis_double import RedisDouble
 from tally.actors.relay import Relay
-from tally.events import Id, decode
+from tally.events import AccountCreated, Id, decode, now
 from tally.recovery.lost_customers import recover
 from tally.recovery.standing import Standing
 from tally.store import accounts, customers
@@ -19,9 +20,13 @@ from tally.store.customers import Customers
 from tally.store.errors import InvoiceCredited, OverCredited
 from tally.store.incarnations import begin
 from tally.store.lacking import told
+from tally.store.months import Months
 from tally.store.outbox import Outbox
 from tally.store.records import CustomerChange, InvoiceChange, NewCredit, NewCustomer, NewInvoice
 from tally.store.stream import EventStream
+
+Shown = tuple[int, str, dict[int | None, int]]
+"""A customer's account, its name, and its revenue by month."""
 
 KEY = "event-stream"
 DAY = date(2019, 1, 6)
@@ -91,12 +96,17 @@ class History:
             store.create_invoices([NewInvoice(Id(choose.choice(every)), DAY, cents)] * choose.randint(1, 3))
         else:
             invoice, customer = choose.choice(invoices)
-            kinds = ["rename", "change", "credit", "credit it", "take back", "delete it", "delete customer"]
-            match choose.choice(kinds):
+            kinds = ["rename", "move", "change", "credit", "credit it", "take back", "delete it"]
+            match choose.choice([*kinds, "delete customer"]):
                 case "rename":
                     store.change_customer(customer, CustomerChange(name=f"m{cents}"))
+                case "move":
+                    store.change_customer(customer, CustomerChange(account_id=Id(choose.randint(1, 3))))
                 case "change":
-                    store.change_invoice(invoice, InvoiceChange(purchase_price_cents=cents))
+                    day = DAY.replace(month=choose.randint(1, 3))
+                    store.change_invoice(
+                        invoice, InvoiceChange(purchase_price_cents=cents, purchase_date=day)
+                    )
                 case "credit":
                     store.credits.create([NewCredit(Id(customer), DAY, 5)])
                 case "credit it":
@@ -145,24 +155,44 @@ class History:
         tables = ("customer", "invoice", "credit")
         return [self.store.database.rows(f"SELECT * FROM {table} ORDER BY 1") for table in tables]
 
-    def revenue(self) -> dict[int, int]:
-        """Each customer's revenue: its invoices less its credits."""
-        rows = self.store.database.rows(
-            "SELECT id, (SELECT coalesce(sum(purchase_price_cents), 0) FROM invoice WHERE customer_id = c.id)"
-            " - (SELECT coalesce(sum(credited_cents), 0) FROM credit WHERE customer_id = c.id)"
-            " FROM customer AS c"
-        )
-        return dict(rows)
+    def shown(self) -> dict[int, Shown]:
+        """How each customer is to be shown: its invoices less its credits, by month."""
+        cents = Counter[tuple[int, int]]()
+        for table, amount, day, sign in (
+            ("invoice", "purchase_price_cents", "purchase_date", 1),
+            ("credit", "credited_cents", "credit_date", -1),
+        ):
+            for id, added, at in self.store.database.rows(
+                f"SELECT customer_id, {amount}, {day} FROM {table}"
+            ):
+                cents[id, int(at[:4] + at[5:7])] += sign * added
+        return {
+            id: (account, name, {month: sum for (of, month), sum in cents.items() if of == id and sum})
+            for id, account, name in self.store.database.rows("SELECT id, account_id, name FROM customer")
+        }
 
-    def counted(self) -> dict[int, int]:
+    def counted(self) -> dict[int, Shown]:
         """The same, as an accounts.db has it that applied every event once."""
         database = accounts.open_database(self._directory)
-        store = Accounts(database)
+        store, months = Accounts(database), Months(database)
+        opened = [AccountCreated(Id(id), "a", "", "u", now()) for id in (1, 2, 3)]
         with database.transaction():
-            store.apply([decode(fields) for _, fields in self._entries().values()])
-        found = [each for account in (1, 2, 3) for each in store.customers_of(account, -1, 1000)]
+            store.apply([*opened, *(decode(fields) for _, fields in self._entries().values())])
+        found = {
+            int(each.customer_id): (
+                account,
+                each.name,
+                {
+                    month.month: month.cents
+                    for month in months.of_customer(account, each.customer_id)
+                    if month.cents
+                },
+            )
+            for account in (1, 2, 3)
+            for each in store.customers_of(account, -1, 1000)
+        }
         database.close()
-        return {int(each.customer_id): each.total_revenue_cents for each in found}
+        return found
 
 
 @pytest.mark.parametrize("seed", [*range(60), 1987, 100134])
@@ -174,7 +204,7 @@ def test_what_was_lost_and_is_told_again_is_as_it_was(tmp_path: Path, seed: int)
     history.tell_again(lost)
     assert told(history.store.database) == []
     assert history.recorded() == before
-    assert history.counted() == history.revenue()
+    assert history.counted() == history.shown()
     history.store.database.close()
 
 
@@ -192,5 +222,5 @@ def test_what_is_told_again_counts_once_beside_what_was_recorded_meanwhile(tmp_p
     choose.shuffle(lost)
     history.tell_again(lost)
     assert told(history.store.database) == []
-    assert history.counted() == history.revenue()
+    assert history.counted() == history.shown()
     history.store.database.close()
