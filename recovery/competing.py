@@ -1,8 +1,9 @@
 """Changes of one invoice that two databases of a node made without knowing of each other.
 
-Amounts are published as differences, and everybody counts the differences of both. So whoever learns of the
-second change publishes a correction. Where a difference comes from a change that is lost, it doesn't: that
-change may come again. A credit that both took back counts as taken back twice, and is corrected likewise.
+Amounts are published as differences, and everybody counts the differences of both. So the database that
+learns of the second change publishes a correction. If the difference may come from a change that is lost,
+there is none: that change can come again. The same is done for a credit that both took back, and for a
+request that both answered.
 """
 
 from collections import Counter
@@ -45,7 +46,7 @@ class State(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """What an invoice was before an event, and is after it; None where there is none."""
+    """What an event tells of an invoice: its state before and after; None if it isn't there."""
 
     before: State | None
     after: State | None
@@ -55,8 +56,8 @@ class _Step(NamedTuple):
 def make_again_beside(store: Healing, outbox: Outbox, own: Sequence[OwnEvent]) -> None:
     """Apply events of that outbox's name that others count already, and that this database never had.
 
-    Publishes corrections where it changed the same invoices meanwhile, and takes back what a client asked for
-    again, and got, under a later name. In the open transaction. Otherwise like `make_again`.
+    Otherwise like `make_again`. It also publishes corrections, if the same invoices or credits were changed
+    here meanwhile. If a client repeated its request under a later name, the later answer counts.
     """
     if store.database.service != "customers":
         make_again(store, outbox, own)
@@ -95,7 +96,7 @@ def _publish(store: Healing, after: OwnEvent, events: Sequence[Event]) -> None:
 
 
 def _asked_again(database: Database, outbox: Outbox, own: Iterable[OwnEvent]) -> list[OwnEvent]:
-    """Those invoices and credits whose request was answered under a later name, too."""
+    """Those invoices and credits whose requests were answered under a later name, too."""
     requests = {
         each.row.sequence: key.request
         for each in own
@@ -115,7 +116,7 @@ def _asked_again(database: Database, outbox: Outbox, own: Iterable[OwnEvent]) ->
 
 
 def undo(store: Healing, created: OwnEvent) -> None:
-    """Publish that what an event created is gone, and apply that, unless it is. In the open transaction."""
+    """Take back a creation that others count. Does nothing if it is gone here. In the open transaction."""
     event = created.event
     if isinstance(event, InvoiceCreated):
         here = _here(store.database, event.id)
@@ -128,9 +129,9 @@ def undo(store: Healing, created: OwnEvent) -> None:
 
 
 def _taken_off_again(database: Database, twice: Sequence[CreditDeleted]) -> list[InvoiceUpdated]:
-    """What to publish where these credits were taken back twice: their amounts are taken off again.
+    """Corrections for credits that were taken back twice: they take the amounts off the revenue again.
 
-    The events are about invoices that never exist anywhere. Some may be there already, if the database was
+    They are about invoices that never exist anywhere. Some may be in the outbox already, if the database was
     made again from the stream.
     """
     if not twice:
@@ -170,15 +171,15 @@ def _step(event: Any) -> _Step:
 
 
 def last_of(event: InvoiceDeleted) -> State:
-    """What an invoice was when it was deleted."""
+    """The invoice's state when it was deleted."""
     cents = event.purchase_price_cents if event.last_price_cents is None else event.last_price_cents
     return State(cents, event.last_date or event.purchase_date or event.deleted_date.date())
 
 
 def _known(database: Database, invoices: Collection[int]) -> dict[int, list[_Step]]:
-    """What was applied to these invoices: the events in the outbox, and older ones from their histories.
+    """The events applied to these invoices: those in the outbox, and older ones from the histories.
 
-    Without those whose creation nobody has any more.
+    Invoices whose creation nobody has any more are left out.
     """
     known: dict[int, list[_Step]] = {id: [] for id in invoices}
     if not invoices:
@@ -232,9 +233,9 @@ def _state_of(row: dict[str, Any] | None) -> State | None:
 def _corrections(
     database: Database, event: InvoiceUpdated | InvoiceDeleted, steps: Sequence[_Step]
 ) -> list[InvoiceUpdated]:
-    """What to publish so that all that is known of an invoice comes to what it is.
+    """The corrections of an invoice. With them, its known events add up to its state here.
 
-    A change that came comes after those made here.
+    If `event` is a change that competes with one made here, it counts as the later of the two.
     """
     if _is_one_missing(steps) or not find_customer(database, event.customer_id):
         return []

@@ -1,4 +1,4 @@
-"""What a consumer tells Redis of the events that it has applied."""
+"""A consumer tells Redis which events its database has applied."""
 
 from pathlib import Path
 
