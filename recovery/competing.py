@@ -258,6 +258,11 @@ def _corrections(
     ]
 
 
+def builds_on_what_is_not_here(database: Database, invoice: int) -> bool:
+    """Whether an event of an invoice that is known here follows from a change that isn't."""
+    return any(map(_is_one_missing, _known(database, [invoice]).values()))
+
+
 def _is_one_missing(steps: Sequence[_Step]) -> bool:
     """Whether one of them builds on a change that is not among them."""
     states, revisions = {each.after for each in steps}, {each.revision for each in steps}

@@ -27,7 +27,7 @@ from tally.events import (
     encode,
     now,
 )
-from tally.recovery.competing import State, last_of
+from tally.recovery.competing import State, builds_on_what_is_not_here, last_of
 from tally.recovery.diverged import (
     CREATIONS,
     DELETIONS,
@@ -130,7 +130,12 @@ class Merge:
                 if event.invoice_id is not None:
                     self._insist_on_room(event.invoice_id, event.credited_cents)
             case InvoiceUpdated():
-                invoice = _found("invoice", self._customers.invoice, event.id)
+                try:
+                    invoice = _found("invoice", self._customers.invoice, event.id)
+                except CantBe:
+                    if builds_on_what_is_not_here(self._database, event.id):
+                        return event  # whoever deleted the invoice knew this change
+                    raise
                 if self._customers.credits.of_invoice(event.id) > event.purchase_price_cents:
                     raise CantBe("the credits of the invoice come to more")
                 return replace(
@@ -217,7 +222,7 @@ class Tail:
         tails = [(outbox, outbox.after(last, -1)) for outbox, last in told]
         ours = {outbox.row(row.sequence): row for outbox, rows in tails for row in rows}
         asked_again = self._asked_again(ours)
-        known = _Known(map(event_of, self._changes(ours)))
+        known = _Known(map(event_of, self._changes(ours)), map(event_of, ours.values()))
         for outbox, rows in tails:
             self._fit(outbox, rows, asked_again, known)
 
@@ -263,12 +268,13 @@ class Tail:
 
 
 class _Known:
-    """The other database's changes, by row."""
+    """The other database's changes, by row. `ours` are the events that are to be fitted to them."""
 
-    def __init__(self, events: Iterable[Any]) -> None:
+    def __init__(self, events: Iterable[Any], ours: Iterable[Any]) -> None:
         self._newest: dict[tuple[str, int], Any] = {}
         self._revisions: set[tuple[str, int, int]] = set()
         self._gone: dict[tuple[str, int], Any] = {}
+        self._known_to_it: dict[tuple[str, int], int] = {}  # the newest revision that a deletion builds on
         for event in events:
             row = row_of(event)
             if type(event) in UPDATES:
@@ -277,6 +283,10 @@ class _Known:
                     self._newest[row] = event
             elif type(event) in DELETIONS:
                 self._gone[row] = event
+        for event in ours:
+            gone = self._gone.get(row := row_of(event)) if isinstance(event, InvoiceUpdated) else None
+            if gone and last_of(gone).cents == event.purchase_price_cents:
+                self._known_to_it[row] = event.revision
 
     def fitted(self, event: Any) -> Event | None:
         """The event fitted on top of the other database's changes; the same event where there is no conflict.
@@ -287,7 +297,7 @@ class _Known:
         if isinstance(event, InvoiceDeleted | CreditDeleted) and row in self._gone:
             return None
         if isinstance(event, InvoiceUpdated) and row in self._gone:
-            return event if last_of(self._gone[row]).cents == event.purchase_price_cents else None
+            return event if event.revision <= self._known_to_it.get(row, 0) else None
         if type(event) in UPDATES:
             if (*row, event.revision) in self._revisions:
                 event = made_after(newest, event)

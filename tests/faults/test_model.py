@@ -89,6 +89,24 @@ def test_a_request_that_a_rolled_back_primary_answered_too_counts_once() -> None
     _ends_well(71001838, steps, pair.run)
 
 
+def test_a_deletion_that_two_primaries_fitted_to_changes_leaves_the_right_revenue() -> None:
+    steps = [
+        ("record", 433532865),
+        ("all_turn", 2571777382),
+        ("a_standby_is_promoted", 3813380280),
+        ("delete", 2622232515),
+        ("all_turn", 4017372896),
+        ("change", 2688756970),
+        ("change", 979468050),
+        ("change", 1658171043),
+        ("change", 3108568838),
+        ("all_turn", 1034660812),
+        ("all_turn", 3284124278),
+        ("a_standby_is_promoted", 3844592442),
+    ]
+    _ends_well(80000047, steps, pair.run)
+
+
 def _ends_well(seed: int, steps: list[Step], runs: Run) -> None:
     try:
         _run(seed, steps, runs)
