@@ -206,9 +206,10 @@ class Follower:
         is_mended = is_nothing(event) or type(event) in UNDOES or row_of(event) == row_of(here)
         if is_nothing(here):  # the change of a repeated request has come with the primary's own events
             is_mended = is_mended or bool(ours.request_key) or self._is_deleted(event)
+        was_deleted = type(event) in UNDOES and row_of(event) == row_of(here) and self._is_deleted(event)
         if undo := UNDOES.get(type(event)):
             self.store.make_again([OwnEvent(ours, undo(event))])
-        if not is_nothing(here):
+        if not is_nothing(here) and not was_deleted:
             self.store.make_again([theirs])  # a change has a higher revision; what is deleted stays so
         if not is_mended:
             _log.warning("differs_from_primary", source=outbox.source, number=ours.sequence)

@@ -107,6 +107,18 @@ def test_a_deletion_that_two_primaries_fitted_to_changes_leaves_the_right_revenu
     _ends_well(80000047, steps, pair.run)
 
 
+def test_a_credit_that_was_taken_back_stays_so_where_the_primary_s_version_of_it_comes() -> None:
+    steps = [
+        ("record", 3699429805),
+        ("credit", 878794238),
+        ("take_back", 1972163660),
+        ("a_standby_is_promoted", 1420995336),
+        ("all_turn", 2513164158),
+        ("record", 2231564250),
+    ]
+    _ends_well(81004992, steps, pair.run)
+
+
 def _ends_well(seed: int, steps: list[Step], runs: Run) -> None:
     try:
         _run(seed, steps, runs)
