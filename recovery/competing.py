@@ -12,7 +12,6 @@ from datetime import date
 from itertools import groupby, zip_longest
 from typing import Any, NamedTuple
 
-import msgspec
 from msgspec.structs import replace
 
 from tally.events import (
@@ -27,14 +26,13 @@ from tally.events import (
 )
 from tally.recovery.diverged import UNDOES
 from tally.recovery.taking_back import Healing, event_of, leave_out, make_again
-from tally.store.cause import RequestKey
 from tally.store.credits import Credits
 from tally.store.database import Database
 from tally.store.history import History
 from tally.store.ids import give
 from tally.store.incarnations import ROOM, incarnations
 from tally.store.lacking import left_out_of
-from tally.store.outbox import Outbox, OutboxRow, OwnEvent
+from tally.store.outbox import CUSTOMER_ID, ID, REQUEST, Outbox, OwnEvent, rows_with
 from tally.store.records import find_credit, find_customer, find_invoice
 
 
@@ -46,7 +44,7 @@ class State(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """What an event tells of an invoice: its state before and after; None if it isn't there."""
+    """An invoice's state before and after an event; None if it isn't there."""
 
     before: State | None
     after: State | None
@@ -62,7 +60,23 @@ def make_again_beside(store: Healing, outbox: Outbox, own: Sequence[OwnEvent]) -
     if store.database.service != "customers":
         make_again(store, outbox, own)
         return
-    differing: dict[int, OwnEvent] = {}  # by invoice: an event that didn't find what it tells
+    differing, twice = _apply(store, outbox, own)
+    for invoice, steps in _known(store.database, differing).items():
+        each = differing[invoice]
+        _publish(store, each, _corrections(store.database, each.event, steps))
+    store.outbox.add(_taken_off_again(store.database, twice))
+    for each in _asked_again(store.database, outbox, own):
+        undo(store, each)
+
+
+def _apply(
+    store: Healing, outbox: Outbox, own: Sequence[OwnEvent]
+) -> tuple[dict[int, OwnEvent], list[CreditDeleted]]:
+    """Apply the events, and answer those that didn't find what they tell.
+
+    By invoice the last such change or deletion, and the deletions of credits that were taken back before.
+    """
+    differing: dict[int, OwnEvent] = {}
     twice: list[CreditDeleted] = []
     credits = Credits(store.database, store.outbox)
     for kind, some in groupby(own, lambda own: type(own.event)):
@@ -82,12 +96,7 @@ def make_again_beside(store: Healing, outbox: Outbox, own: Sequence[OwnEvent]) -
                     differing[int(each.event.id)] = each
         else:
             make_again(store, outbox, every)
-    for invoice, steps in _known(store.database, differing).items():
-        each = differing[invoice]
-        _publish(store, each, _corrections(store.database, each.event, steps))
-    store.outbox.add(_taken_off_again(store.database, twice))
-    for each in _asked_again(store.database, outbox, own):
-        undo(store, each)
+    return differing, twice
 
 
 def _publish(store: Healing, after: OwnEvent, events: Sequence[Event]) -> None:
@@ -100,18 +109,12 @@ def _asked_again(database: Database, outbox: Outbox, own: Iterable[OwnEvent]) ->
     requests = {
         each.row.sequence: key.request
         for each in own
-        if isinstance(each.event, InvoiceCreated | CreditCreated)
-        and each.row.request_key
-        and (key := RequestKey.parse(each.row.request_key))
+        if isinstance(each.event, InvoiceCreated | CreditCreated) and (key := each.row.key)
     }
     if not requests:
         return []
-    sql = (
-        "SELECT DISTINCT substr(request_key, 1, instr(request_key, ':') - 1) AS request FROM outbox"
-        " WHERE sequence >= ? AND request_key IS NOT NULL AND request IN (SELECT value FROM json_each(?))"
-    )
-    wanted = msgspec.json.encode([*requests.values()]).decode()
-    later = {request for (request,) in database.rows(sql, (outbox.row(ROOM), wanted))}
+    found = rows_with(database, REQUEST, requests.values(), f"sequence >= {outbox.row(ROOM)}")
+    later = {row.key.request for row in found if row.key}
     return [each for each in own if requests.get(each.row.sequence) in later]
 
 
@@ -136,7 +139,7 @@ def _taken_off_again(database: Database, twice: Sequence[CreditDeleted]) -> list
     """
     if not twice:
         return []
-    told = [*_events(database, "$.customer_id", [each.customer_id for each in twice])]
+    told = [*_events(database, CUSTOMER_ID, [each.customer_id for each in twice])]
     deletions = [each for each in told if isinstance(each, CreditDeleted)]
     times = Counter(each.id for each in deletions)
     times |= Counter({each.id: 2 for each in twice})  # the first time may be pruned
@@ -184,7 +187,7 @@ def _known(database: Database, invoices: Collection[int]) -> dict[int, list[_Ste
     known: dict[int, list[_Step]] = {id: [] for id in invoices}
     if not invoices:
         return known
-    for event in _events(database, "$.id", invoices):
+    for event in _events(database, ID, invoices):
         if isinstance(event, InvoiceCreated | InvoiceUpdated | InvoiceDeleted):
             known[int(event.id)].append(_step(event))
     for id, steps in known.items():
@@ -193,16 +196,10 @@ def _known(database: Database, invoices: Collection[int]) -> dict[int, list[_Ste
     return {id: steps for id, steps in known.items() if any(each.before is None for each in steps)}
 
 
-def _events(database: Database, field: str, numbers: Iterable[int]) -> Iterator[Any]:
-    """The events in the outbox with one of these numbers in that field, without those that are left out."""
-    sql = (
-        "SELECT sequence, type, payload, trace_parent, request_key, by_user FROM outbox"
-        " WHERE (type LIKE 'Invoice%' OR type LIKE 'Credit%')"
-        " AND CAST(json_extract(CAST(payload AS TEXT), ?) AS INTEGER) IN (SELECT value FROM json_each(?))"
-    )
+def _events(database: Database, what: str, numbers: Iterable[int]) -> Iterator[Any]:
+    """The events in the outbox with one of these numbers, without those that are left out."""
     left_out = {*_rows_left_out(database)}
-    wanted = msgspec.json.encode([*map(int, numbers)]).decode()
-    for row in map(OutboxRow._make, database.rows(sql, (field, wanted))):
+    for row in rows_with(database, what, map(int, numbers), _OF_INVOICES):
         if row.sequence not in left_out:
             yield event_of(row)
 
@@ -271,3 +268,6 @@ def _is_one_missing(steps: Sequence[_Step]) -> bool:
         for each in steps
         if each.before and each.before.cents  # from nothing, a correction begins
     )
+
+
+_OF_INVOICES = "(type LIKE 'Invoice%' OR type LIKE 'Credit%')"

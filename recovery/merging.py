@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any, TypeVar
 
-import msgspec
 from msgspec.structs import replace
 
 from tally.events import (
@@ -43,12 +42,11 @@ from tally.recovery.diverged import (
 from tally.recovery.taking_back import Healing, event_of
 from tally.store import notes, references
 from tally.store.accounts import Accounts
-from tally.store.cause import RequestKey
 from tally.store.customers import Customers
 from tally.store.database import Database
 from tally.store.errors import Misdirected, MoveRefused, NotFound, ReferenceTaken
 from tally.store.ids import give
-from tally.store.outbox import Outbox, OutboxRow, OwnEvent
+from tally.store.outbox import ID, REQUEST, Outbox, OutboxRow, OwnEvent, rows_with
 from tally.store.records import NewInvoice
 
 Row = TypeVar("Row")
@@ -66,12 +64,12 @@ class AskedAgain:
     def know(self, theirs: Iterable[OutboxRow]) -> None:
         """Learn the other database's events. All events of a request must be among them."""
         for row in theirs:
-            if key := _key(row):
+            if key := row.key:
                 self._rows.setdefault(key.request, []).append(event_of(row).id)
 
     def drops(self, own: OwnEvent) -> bool:
         """Whether an event belongs to such a request. Ask once for each event, in their order."""
-        key = _key(own.row)
+        key = own.row.key
         if key is None or key.request not in self._rows:
             return False
         rows, place = self._rows[key.request], self._dropped.get(key.request, 0)
@@ -98,11 +96,10 @@ class Merge:
 
         In the transaction that takes them over: more requests may come later.
         """
-        wanted = {key.request for each in handed if (key := _key(each.row))}
+        wanted = {key.request for each in handed if (key := each.row.key)}
         self._asked_again = AskedAgain()
         if wanted:
-            names = msgspec.json.encode(sorted(wanted)).decode()
-            self._asked_again.know(map(OutboxRow._make, self._database.rows(_ASKED, (names,))))
+            self._asked_again.know(rows_with(self._database, REQUEST, wanted))
 
     def is_dropped(self, own: OwnEvent) -> bool:
         """Whether its request was sent here, too. Then the rows made here are the ones that count."""
@@ -228,10 +225,11 @@ class Tail:
 
     def _asked_again(self, ours: Mapping[int, OutboxRow]) -> AskedAgain:
         """Those of their requests that were sent to the other database, too."""
-        requests = sorted({key.request for row in ours.values() if (key := _key(row))})
+        requests = {key.request for row in ours.values() if (key := row.key)}
         asked_again = AskedAgain()
         if requests:
-            asked_again.know(self._others(_ASKED, requests, ours))
+            found = rows_with(self._database, REQUEST, requests)
+            asked_again.know(row for row in found if row.sequence not in ours)
         return asked_again
 
     def _changes(self, ours: Mapping[int, OutboxRow]) -> list[OutboxRow]:
@@ -242,12 +240,8 @@ class Tail:
             event = event_of(row)
             ids.add(int(row_of(renumbered(event, asked_again.numbers))[1]))
             asked_again.drops(OwnEvent(row, event))
-        return self._others(_CHANGES, sorted(ids), ours) if ids else []
-
-    def _others(self, sql: str, wanted: list[Any], ours: Mapping[int, OutboxRow]) -> list[OutboxRow]:
-        """The wanted rows of the outbox, of any name, except those of `ours`."""
-        found = self._database.rows(sql, (msgspec.json.encode(wanted).decode(),))
-        return [OutboxRow(*row) for row in found if row[0] not in ours]
+        found = rows_with(self._database, ID, ids, _IS_CHANGE) if ids else []
+        return [row for row in found if row.sequence not in ours]
 
     def _fit(
         self, outbox: Outbox, ours: Sequence[OutboxRow], asked_again: AskedAgain, known: "_Known"
@@ -353,19 +347,4 @@ def keep(database: Database, own: OwnEvent, why: str) -> None:
     )
 
 
-def _key(row: OutboxRow) -> RequestKey | None:
-    return RequestKey.parse(row.request_key) if row.request_key else None
-
-
-_CHANGES = (
-    "SELECT sequence, type, payload, trace_parent, request_key, by_user FROM outbox"
-    " WHERE (type LIKE '%Updated' OR type LIKE '%Deleted')"
-    " AND CAST(json_extract(CAST(payload AS TEXT), '$.id') AS INTEGER) IN (SELECT value FROM json_each(?))"
-    " ORDER BY sequence"
-)
-_ASKED = (
-    "SELECT sequence, type, payload, trace_parent, request_key, by_user FROM outbox"
-    " WHERE request_key IS NOT NULL"
-    " AND substr(request_key, 1, instr(request_key, ':') - 1) IN (SELECT value FROM json_each(?))"
-    " ORDER BY sequence"
-)
+_IS_CHANGE = "(type LIKE '%Updated' OR type LIKE '%Deleted')"

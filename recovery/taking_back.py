@@ -25,7 +25,6 @@ from tally.events import (
     decode,
 )
 from tally.store import ranges
-from tally.store.cause import RequestKey
 from tally.store.database import Database
 from tally.store.idempotency import Answer, IdempotencyKeys, encode_answer, made_again
 from tally.store.ids import begin_block, is_in_block, raise_ids
@@ -295,7 +294,7 @@ class Answers:
             if row.request_key != self._text:
                 self._text, self._ids = row.request_key, []
             self._ids.append(event.id)
-            key = RequestKey.parse(row.request_key)
+            key = row.key
             if not key or key.events != len(self._ids):
                 continue
             if row.type.endswith("Created"):

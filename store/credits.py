@@ -99,7 +99,7 @@ class Credits:
         self._database.execute("DELETE FROM credit WHERE id = ?", (event.id,))
 
     def was_taken_back(self, id: int) -> bool:
-        """Whether the credit is gone, and its deletion was applied here."""
+        """Whether its deletion was applied here. Reads all notes of the history."""
         sql = "SELECT 1 FROM history WHERE event = 'CreditDeleted' AND json_extract(before, '$.id') = ?"
         return bool(self._database.value(sql, (str(id),)))
 

@@ -11,7 +11,7 @@ import msgspec
 
 from tally.events import BY_FIELD, REQUEST_KEY_FIELD, TRACE_PARENT_FIELD, Event, EventRange, encode
 from tally.store import ranges
-from tally.store.cause import UNKNOWN, Cause
+from tally.store.cause import UNKNOWN, Cause, RequestKey
 from tally.store.database import Database
 from tally.store.ids import raise_sequence
 from tally.store.incarnations import (
@@ -64,6 +64,11 @@ class OutboxRow(NamedTuple):
     request_key: str | None = None
     by: str | None = None
 
+    @property
+    def key(self) -> RequestKey | None:
+        """The request with an Idempotency-Key that it belongs to, if any."""
+        return RequestKey.parse(self.request_key) if self.request_key else None
+
     def further(self) -> dict[bytes, str]:
         """The optional fields of its entry."""
         fields = (TRACE_PARENT_FIELD, REQUEST_KEY_FIELD, BY_FIELD)
@@ -75,6 +80,30 @@ class OwnEvent(NamedTuple):
 
     row: OutboxRow
     event: Any
+
+
+REQUEST = "request_key IS NOT NULL AND substr(request_key, 1, instr(request_key, ':') - 1)"
+"""SQL for the `request` of a row's key."""
+ID, CUSTOMER_ID = (
+    f"CAST(json_extract(CAST(payload AS TEXT), '$.{field}') AS INTEGER)" for field in ("id", "customer_id")
+)
+"""SQL for a number in a row's event."""
+
+
+def rows_with(
+    database: Database, what: str, wanted: Iterable[str | int], where: str = "TRUE"
+) -> list[OutboxRow]:
+    """The rows of all names, in order, that have one of the `wanted` values as `what`, such as ID.
+
+    `where` is another condition. Their `sequence` counts the rows of all names. Reads the whole outbox,
+    unless `where` limits the sequence.
+    """
+    rows = database.rows(
+        "SELECT sequence, type, payload, trace_parent, request_key, by_user FROM outbox"
+        f" WHERE {where} AND {what} IN (SELECT value FROM json_each(?)) ORDER BY sequence",
+        (msgspec.json.encode([*wanted]).decode(),),
+    )
+    return list(map(OutboxRow._make, rows))
 
 
 class Outbox:

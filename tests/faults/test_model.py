@@ -77,46 +77,53 @@ def test_any_history_of_a_primary_and_its_standby_ends_well(first: int) -> None:
         _ends_well(seed, pair.steps_of(seed), pair.run)
 
 
-def test_a_request_that_a_rolled_back_primary_answered_too_counts_once() -> None:
-    steps = [
-        ("redis_is_saved", 3551710737),
-        ("a_standby_is_promoted", 4110593462),
-        ("part_turns", 770212253),
-        ("record", 4243950421),
-        ("record", 1407464819),
-        ("redis_falls_back", 4233644259),
-    ]
-    _ends_well(71001838, steps, pair.run)
+_FOUND: dict[str, tuple[int, list[Step]]] = {
+    "a request that a rolled back primary answered too counts once": (
+        71001838,
+        [
+            ("redis_is_saved", 3551710737),
+            ("a_standby_is_promoted", 4110593462),
+            ("part_turns", 770212253),
+            ("record", 4243950421),
+            ("record", 1407464819),
+            ("redis_falls_back", 4233644259),
+        ],
+    ),
+    "a deletion that two primaries fitted to changes": (
+        80000047,
+        [
+            ("record", 433532865),
+            ("all_turn", 2571777382),
+            ("a_standby_is_promoted", 3813380280),
+            ("delete", 2622232515),
+            ("all_turn", 4017372896),
+            ("change", 2688756970),
+            ("change", 979468050),
+            ("change", 1658171043),
+            ("change", 3108568838),
+            ("all_turn", 1034660812),
+            ("all_turn", 3284124278),
+            ("a_standby_is_promoted", 3844592442),
+        ],
+    ),
+    "a credit that was taken back stays so at a standby": (
+        81004992,
+        [
+            ("record", 3699429805),
+            ("credit", 878794238),
+            ("take_back", 1972163660),
+            ("a_standby_is_promoted", 1420995336),
+            ("all_turn", 2513164158),
+            ("record", 2231564250),
+        ],
+    ),
+}
+"""Short histories of pairs that once failed."""
 
 
-def test_a_deletion_that_two_primaries_fitted_to_changes_leaves_the_right_revenue() -> None:
-    steps = [
-        ("record", 433532865),
-        ("all_turn", 2571777382),
-        ("a_standby_is_promoted", 3813380280),
-        ("delete", 2622232515),
-        ("all_turn", 4017372896),
-        ("change", 2688756970),
-        ("change", 979468050),
-        ("change", 1658171043),
-        ("change", 3108568838),
-        ("all_turn", 1034660812),
-        ("all_turn", 3284124278),
-        ("a_standby_is_promoted", 3844592442),
-    ]
-    _ends_well(80000047, steps, pair.run)
-
-
-def test_a_credit_that_was_taken_back_stays_so_where_the_primary_s_version_of_it_comes() -> None:
-    steps = [
-        ("record", 3699429805),
-        ("credit", 878794238),
-        ("take_back", 1972163660),
-        ("a_standby_is_promoted", 1420995336),
-        ("all_turn", 2513164158),
-        ("record", 2231564250),
-    ]
-    _ends_well(81004992, steps, pair.run)
+@pytest.mark.parametrize(("seed", "steps"), _FOUND.values(), ids=_FOUND)
+def test_what_once_failed_ends_well(seed: int, steps: list[Step]) -> None:
+    _ends_well(seed, steps, pair.run)
 
 
 def _ends_well(seed: int, steps: list[Step], runs: Run) -> None:

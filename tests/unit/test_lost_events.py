@@ -84,7 +84,7 @@ class History:
 
     def _one(self) -> None:
         store, choose = self.store, self._random
-        # Not by their ids, which come from blocks drawn at random: a seed always gives the same history.
+        # Ids come from random blocks. The order of creation makes a seed give the same history each time.
         order = "ORDER BY created_date, id"
         every = [id for (id,) in store.database.rows(f"SELECT id FROM customer {order}")]
         invoices = store.database.rows(f"SELECT id, customer_id FROM invoice {order}")
