@@ -246,13 +246,17 @@ class Tail:
     def _fit(
         self, outbox: Outbox, ours: Sequence[OutboxRow], asked_again: AskedAgain, known: "_Known"
     ) -> None:
+        fitted_rows = set()
         for row in ours:
             was = event_of(row)
             event = None
             if not asked_again.drops(OwnEvent(row, was)):  # no later event builds on a dropped one
                 event = known.fitted(renumbered(was, asked_again.numbers))
             if event is was:
+                if row_of(was) in fitted_rows:  # what was there before it was made again
+                    self._store.make_again([OwnEvent(row, was)])
                 continue
+            fitted_rows.add(row_of(was))
             if type(was) in CREATIONS:
                 self._store.make_again([OwnEvent(row, UNDOES[type(was)](was))])
             told = event or nothing(self._database, was)

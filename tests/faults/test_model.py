@@ -117,6 +117,20 @@ _FOUND: dict[str, tuple[int, list[Step]]] = {
             ("record", 2231564250),
         ],
     ),
+    "a credit that was taken back stays so where its invoice was recorded twice": (
+        81004992,
+        [
+            ("record", 3699429805),
+            ("credit", 878794238),
+            ("take_back", 1972163660),
+            ("a_standby_is_promoted", 1420995336),
+            ("all_turn", 2513164158),
+            ("record", 2231564250),
+            ("part_turns", 3002882246),
+            ("a_standby_is_promoted", 3179337305),
+            ("delete", 3603491557),
+        ],
+    ),
 }
 """Short histories of pairs that once failed."""
 
