@@ -99,12 +99,12 @@ class Service(NamedTuple):
 
 
 class Differs(StoreError):
-    """A standby's database, `source`, has what its primary did not take over; the message says what to do."""
+    """A standby's database, `source`, has other events than its primary; the message says what to do."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(
-            f"{database.path} has something that the primary did not take over: begin it again from a "
-            "`backup` of the primary, with `join`"
+            f"{database.path} has other events than the primary under the same numbers: keep it aside, and "
+            "begin it again from a `backup` of the primary, with `join`"
         )
         self.source = database.source
 

@@ -62,7 +62,7 @@ def standby(database: Database) -> Iterator[str]:
 
 
 def differing(database: Database) -> Iterator[str]:
-    """Events that a standby lacks of its primary, or has beyond it."""
+    """Events that a standby lacks of its primary, or has in place of others."""
     lacks = lacking.lacking_of(database) if follows(database) else {}
     if lacks:
         count = sum(map(numbers.count, lacks.values()))
@@ -72,8 +72,8 @@ def differing(database: Database) -> Iterator[str]:
         )
     if differs(database):
         yield (
-            f"{database.path.name} has something that the primary did not take over from it, and so can't "
-            "take its place: begin it again with `join`, and a `backup` of the primary"
+            f"{database.path.name} has other events than the primary under the same numbers, and so can't "
+            "take its place: keep it aside, and begin it again with `join`, and a `backup` of the primary"
         )
 
 

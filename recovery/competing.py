@@ -1,13 +1,13 @@
-"""Changes of one invoice that two databases of a node made without knowing of each other.
+"""Changes of the same rows that two databases of a node made without knowing of each other.
 
-Amounts are published as differences, and everybody counts the differences of both. So the database that
-learns of the second change publishes a correction. If the difference may come from a change that is lost,
-there is none: that change can come again. The same is done for a credit that both took back, and for a
-request that both answered.
+All events stay as they are. An invoice's amounts are published as differences, and everybody counts the
+differences of both. So the database that learns of the second change publishes a correction. If the
+difference may come from a change that is lost, there is none: that change can come again. The same is done
+for a credit that both took back, for a request that both answered, and for a name that both changed.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from itertools import groupby, zip_longest
 from typing import Any, NamedTuple
@@ -17,6 +17,8 @@ from msgspec.structs import replace
 from tally.events import (
     CreditCreated,
     CreditDeleted,
+    CustomerCreated,
+    CustomerUpdated,
     Event,
     Id,
     InvoiceCreated,
@@ -24,15 +26,19 @@ from tally.events import (
     InvoiceUpdated,
     now,
 )
+from tally.recovery.conflicts import keep
 from tally.recovery.diverged import UNDOES
 from tally.recovery.taking_back import Healing, event_of, leave_out, make_again
+from tally.store.accounts import Accounts
 from tally.store.credits import Credits
+from tally.store.customers import Customers
 from tally.store.database import Database
 from tally.store.history import History
 from tally.store.ids import give
 from tally.store.incarnations import ROOM, incarnations
 from tally.store.lacking import left_out_of
-from tally.store.outbox import CUSTOMER_ID, ID, REQUEST, Outbox, OwnEvent, rows_with
+from tally.store.listing import ListQuery
+from tally.store.outbox import CUSTOMER_ID, ID, REQUEST, Outbox, OutboxRow, OwnEvent, rows_with
 from tally.store.records import find_credit, find_customer, find_invoice
 
 
@@ -52,21 +58,46 @@ class _Step(NamedTuple):
 
 
 def make_again_beside(store: Healing, outbox: Outbox, own: Sequence[OwnEvent]) -> None:
+    """Like `apply_beside`. If a client repeated its request under a later name, the later answer counts."""
+    apply_beside(store, outbox, own)
+    ours = [each for each in own if isinstance(each.event, InvoiceCreated | CreditCreated)]
+    for each in answered_elsewhere(store.database, outbox, ours, outbox.row(ROOM)):
+        undo(store, each)
+
+
+def apply_beside(store: Healing, outbox: Outbox, own: Sequence[OwnEvent]) -> None:
     """Apply events of that outbox's name that others count already, and that this database never had.
 
     Otherwise like `make_again`. It also publishes corrections, if the same invoices or credits were changed
-    here meanwhile. If a client repeated its request under a later name, the later answer counts.
+    here meanwhile.
     """
-    if store.database.service != "customers":
+    if store.database.service == "customers":
+        _correct(store, *_apply(store, outbox, own))
+    else:
         make_again(store, outbox, own)
-        return
-    differing, twice = _apply(store, outbox, own)
-    for invoice, steps in _known(store.database, differing).items():
-        each = differing[invoice]
+
+
+def reconcile(store: Healing, own: Sequence[OwnEvent]) -> None:
+    """Publish corrections for events recorded here, if others changed the same invoices or credits.
+
+    The others' events must be here. In the open transaction.
+    """
+    changed = {
+        int(each.event.id): each for each in own if isinstance(each.event, InvoiceUpdated | InvoiceDeleted)
+    }
+    taken_back = {each.event.id: each.event for each in own if isinstance(each.event, CreditDeleted)}
+    times = Counter(
+        each.id for each in _events(store.database, ID, taken_back) if isinstance(each, CreditDeleted)
+    )
+    _correct(store, changed, [each for id, each in taken_back.items() if times[id] > 1])
+
+
+def _correct(store: Healing, changed: Mapping[int, OwnEvent], twice: Sequence[CreditDeleted]) -> None:
+    """Publish corrections for invoices, each with its last change, and for credits taken back twice."""
+    for invoice, steps in _known(store.database, changed).items():
+        each = changed[invoice]
         _publish(store, each, _corrections(store.database, each.event, steps))
     store.outbox.add(_taken_off_again(store.database, twice))
-    for each in _asked_again(store.database, outbox, own):
-        undo(store, each)
 
 
 def _apply(
@@ -104,18 +135,22 @@ def _publish(store: Healing, after: OwnEvent, events: Sequence[Event]) -> None:
     store.outbox.add(events)
 
 
-def _asked_again(database: Database, outbox: Outbox, own: Iterable[OwnEvent]) -> list[OwnEvent]:
-    """Those invoices and credits whose requests were answered under a later name, too."""
+def answered_elsewhere(
+    database: Database, outbox: Outbox, own: Iterable[OwnEvent], since: int = 0
+) -> list[OwnEvent]:
+    """Those creations of that outbox's name whose requests were answered under another name, too.
+
+    Only answers from the outbox's row `since` on count.
+    """
     requests = {
-        each.row.sequence: key.request
-        for each in own
-        if isinstance(each.event, InvoiceCreated | CreditCreated) and (key := each.row.key)
+        each.row.sequence: key.request for each in own if type(each.event) in UNDOES and (key := each.row.key)
     }
     if not requests:
         return []
-    found = rows_with(database, REQUEST, requests.values(), f"sequence >= {outbox.row(ROOM)}")
-    later = {row.key.request for row in found if row.key}
-    return [each for each in own if requests.get(each.row.sequence) in later]
+    where = f"sequence >= {since} AND sequence NOT BETWEEN {outbox.row(1)} AND {outbox.row(ROOM)}"
+    found = rows_with(database, REQUEST, requests.values(), where)
+    elsewhere = {row.key.request for row in found if row.key}
+    return [each for each in own if requests.get(each.row.sequence) in elsewhere]
 
 
 def undo(store: Healing, created: OwnEvent) -> None:
@@ -129,6 +164,60 @@ def undo(store: Healing, created: OwnEvent) -> None:
         _publish(store, created, [told] if here else [])
     elif not isinstance(event, CreditCreated) or find_credit(store.database, event.id):
         _publish(store, created, [UNDOES[type(event)](event)])
+
+
+def drop(store: Healing, asked_again: Sequence[OwnEvent]) -> None:
+    """Take back creations whose requests count under another name. In the open transaction.
+
+    A customer that has invoices or credits stays, and `status` tells.
+    """
+    for each in reversed(asked_again):
+        if isinstance(each.event, CustomerCreated) and _has_rows(store.database, each.event.id):
+            keep(store.database, each, "its request came twice: it has invoices or credits, so both stay")
+        else:
+            undo(store, each)
+
+
+def _has_rows(database: Database, customer: int) -> bool:
+    one = ListQuery(limit=1, customer_id=customer)
+    store = Customers(database)
+    return bool(store.invoices(one) or store.credits.page(one))
+
+
+def make_later(store: Healing, updates: Sequence[Any]) -> None:
+    """Publish updates of names again where others of the same revision count instead: these are the later.
+
+    The last one of each customer or account. In the open transaction.
+    """
+    last = {each.id: each for each in updates if not isinstance(each, InvoiceUpdated)}
+    differing = {id: revision for id, each in last.items() if (revision := _counts_instead(store, each))}
+    if not differing:
+        return
+    rows = rows_with(store.database, ID, map(int, differing), "type IN ('CustomerUpdated', 'AccountUpdated')")
+    known = [event_of(row) for row in rows]
+    for id, revision in differing.items():
+        event = last[id]
+        others = [each for each in known if each.id == id and each != event]
+        is_again = any(each.revision > event.revision and _is_same(each, event) for each in others)
+        if not is_again and any(each.revision == event.revision for each in others):
+            again = replace(event, revision=revision + 1)
+            store.make_again([OwnEvent(OutboxRow(0, "", b"", None), again)])
+            store.outbox.add([again])
+
+
+def _counts_instead(store: Healing, event: Any) -> int:
+    """The revision of a customer or account if it isn't as the update has it; 0 if it is, or is gone."""
+    told: Any = store.as_told(event)
+    if told is None:
+        return 0
+    database = store.database
+    is_customer = isinstance(event, CustomerUpdated)
+    here: Any = Customers(database).customer(told.id) if is_customer else Accounts(database).account(told.id)
+    return 0 if replace(told, revision=here.revision) == here else here.revision
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    return bool(replace(one, revision=0, updated_date=other.updated_date) == replace(other, revision=0))
 
 
 def _taken_off_again(database: Database, twice: Sequence[CreditDeleted]) -> list[InvoiceUpdated]:
@@ -238,7 +327,8 @@ def _corrections(
         return []
     is_to_be = here = _here(database, event.id)
     came = _step(event)
-    if here and came.after and sum(each.revision == came.revision for each in steps) > 1:
+    is_competing = sum(each.revision == came.revision for each in steps) > 1
+    if here and came.after and is_competing and not _is_made_again(came, steps):
         is_to_be = came.after
     owed = Counter(filter(None, [is_to_be, *(each.before for each in steps)]))
     owed.subtract(filter(None, [each.after for each in steps]))
@@ -255,9 +345,9 @@ def _corrections(
     ]
 
 
-def builds_on_what_is_not_here(database: Database, invoice: int) -> bool:
-    """Whether an event of an invoice that is known here follows from a change that isn't."""
-    return any(map(_is_one_missing, _known(database, [invoice]).values()))
+def _is_made_again(step: _Step, steps: Iterable[_Step]) -> bool:
+    """Whether a correction has made it the later one already."""
+    return any(each.revision > step.revision and each.after == step.after for each in steps)
 
 
 def _is_one_missing(steps: Sequence[_Step]) -> bool:

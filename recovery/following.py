@@ -9,21 +9,17 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
 
-import msgspec
 import structlog
 
 from tally.events import EventId
-from tally.recovery.diverged import DELETIONS, TABLES, UNDOES, row_of
 from tally.recovery.first_start import note_known_beside
-from tally.recovery.merging import is_nothing
 from tally.recovery.standing import begin_heirs
 from tally.recovery.taking_back import (
     Answers,
     Healing,
     apply_left_out,
-    event_of,
+    find_lacking,
     following,
     gaps,
     make_again,
@@ -31,11 +27,10 @@ from tally.recovery.taking_back import (
     own_event,
     take_back,
 )
-from tally.store import ranges
 from tally.store.incarnations import incarnations
-from tally.store.lacking import lacking_of, note_found, note_lacking
-from tally.store.nodes import DIFFERS, FOLLOWS, UNTOLD, follows, untold
-from tally.store.outbox import Outbox, OutboxRow, OwnEvent
+from tally.store.lacking import note_lacking
+from tally.store.nodes import DIFFERS, FOLLOWS, follows, note_untold, untold
+from tally.store.outbox import Outbox, OwnEvent
 from tally.store.ranges import Range
 from tally.store.stream import Entry, EventStream
 
@@ -82,10 +77,11 @@ class Follower:
             each.source: max(published.get(each.source, 0), applied.get(each.source, 0), each.published())
             for each in outboxes
         }
-        untold = {each.source: told[each.source] for each in outboxes if each.last() > told[each.source]}
         with self._database.transaction():
+            before = untold(self._database)  # it was promoted, and replaced at once
+            told = {source: min(number, before.get(source, number)) for source, number in told.items()}
             self._database.set_meta(FOLLOWS, 1)
-            self._database.set_meta(UNTOLD, msgspec.json.encode(untold).decode())
+            note_untold(self._database, {each.source: told[each.source] for each in outboxes})
 
     def step(self, block_ms: int = 0) -> int:
         """Take in the next entries of the stream, and answer how many. Waits `block_ms` for one.
@@ -105,7 +101,7 @@ class Follower:
         """Skip the rest of the stream beyond `position`, if none of it is its own.
 
         So the other service's many events need not be read: Redis knows how far each name has got. A database
-        that was a primary reads everything, because its own events may come in another form.
+        that was a primary reads everything, to see its own last events published.
         """
         newest, published = self._stream.newest(), self._stream.published_by_source()  # in this order
         if newest in (None, position) or untold(self._database) or self._strangers({*published}):
@@ -183,48 +179,21 @@ class Follower:
         self._database.set_meta("published", max(row, self._database.meta("published") or 0))
 
     def _compare(self, outbox: Outbox, every: Sequence[OwnEvent]) -> None:
-        """Compare the events that came with those here, and replace what differs. In the open transaction.
+        """Compare the events that came with those here: with the same number, they are the same.
 
-        They differ when this database was the primary, and the new primary had to change what it handed over.
+        In the open transaction.
         """
         last = outbox.last()
         known = [each for each in every if each.row.sequence <= last]
         if not known:
             return
         first, newest = known[0].row.sequence, known[-1].row.sequence
-        here = {row.sequence: row for row in outbox.of([Range(first, newest)])}
+        here = {row.sequence: row.payload for row in outbox.of([Range(first, newest)])}
         for each in known:
-            ours = here.get(each.row.sequence)
-            if ours and ours.payload != each.row.payload:
-                self._replace(outbox, ours, each)
+            if here.get(each.row.sequence, each.row.payload) != each.row.payload:
+                _log.error("differs_from_primary", source=outbox.source, number=each.row.sequence)
+                self._database.set_meta(DIFFERS, 1)
         self._note_published(outbox, newest)
-
-    def _replace(self, outbox: Outbox, ours: OutboxRow, theirs: OwnEvent) -> None:
-        """Take the primary's version of an event: it is the one that counts."""
-        event, here = event_of(ours), theirs.event
-        outbox.replace(theirs.row)
-        is_mended = is_nothing(event) or type(event) in UNDOES or row_of(event) == row_of(here)
-        if is_nothing(here):  # the change of a repeated request has come with the primary's own events
-            is_mended = is_mended or bool(ours.request_key) or self._is_deleted(event)
-        was_deleted = type(event) in UNDOES and row_of(event) == row_of(here) and self._is_deleted(event)
-        if undo := UNDOES.get(type(event)):
-            self.store.make_again([OwnEvent(ours, undo(event))])
-        if not is_nothing(here) and not was_deleted:
-            self.store.make_again([theirs])  # a change has a higher revision; what is deleted stays so
-        if not is_mended:
-            _log.warning("differs_from_primary", source=outbox.source, number=ours.sequence)
-            self._database.set_meta(DIFFERS, 1)
-
-    def _is_deleted(self, event: Any) -> bool:
-        """Whether the row that this event changed was deleted."""
-        kinds = [kind.__name__ for kind in DELETIONS if TABLES[kind] == TABLES[type(event)]]
-        return bool(
-            self._database.rows(
-                "SELECT 1 FROM outbox WHERE type IN (SELECT value FROM json_each(?))"
-                " AND CAST(json_extract(CAST(payload AS TEXT), '$.id') AS INTEGER) = ? LIMIT 1",
-                (msgspec.json.encode(kinds).decode(), int(event.id)),
-            )
-        )
 
     def _take_of(self, outbox: Outbox, entries: Sequence[Entry]) -> None:
         """Take in entries of one name, in the transaction that is open."""
@@ -248,17 +217,9 @@ class Follower:
 
     def _take_lacking(self, outbox: Outbox, every: Sequence[OwnEvent]) -> None:
         """Take in events that were lacking, and now came behind later ones."""
-        lacking = ranges.both(
-            lacking_of(self._database).get(outbox.source, []), ranges.of(map(number_of, every))
-        )
-        if not lacking:
-            return
-        found = {number_of(each): each for each in reversed(every)}
-        own = [found[number] for first, last in lacking for number in range(first, last + 1)]
-        note_found(self._database, outbox.source, lacking)
-        outbox.restore([each.row for each in own])
-        make_again(self.store, outbox, own)
-        apply_left_out(self.store)
+        if own := find_lacking(outbox, every):
+            make_again(self.store, outbox, own)
+            apply_left_out(self.store)
 
 
 def _source(entry: Entry) -> str:

@@ -1,32 +1,48 @@
 """Handing over: events that a primary had accepted, and not published, when another was promoted.
 
 The old primary is a standby now, and publishes nothing. It leaves these events beside the stream. The new
-primary takes them over under their names and numbers, so that nobody counts one twice. `merging.py` settles
-conflicts with what the new primary has recorded since.
+primary takes them over as they are, under their names and numbers, so that nobody counts one twice. Where the
+new primary changed the same rows since, `competing.py` publishes corrections, and `conflicts.py` tells what
+breaks a rule.
 """
 
-from collections.abc import Mapping
-from itertools import pairwise
+from collections.abc import Sequence
+from itertools import groupby, pairwise
 from typing import Any
 
 import structlog
 
-from tally.events import EventId
-from tally.recovery.competing import make_again_beside, undo
-from tally.recovery.diverged import UNDOES
-from tally.recovery.merging import Merge, Tail, row_with
+from tally.events import CustomerDeleted, EventId
+from tally.recovery.competing import (
+    answered_elsewhere,
+    apply_beside,
+    drop,
+    make_again_beside,
+    make_later,
+    reconcile,
+)
+from tally.recovery.conflicts import note_conflict
+from tally.recovery.diverged import UPDATES
 from tally.recovery.standing import begin_heirs
-from tally.recovery.taking_back import Answers, Healing, apply_left_out, gaps, make_again, own_event
+from tally.recovery.taking_back import (
+    Answers,
+    Healing,
+    apply_left_out,
+    event_of,
+    find_lacking,
+    following,
+    gaps,
+    number_of,
+    own_event,
+)
 from tally.store import nodes
 from tally.store.asks import published_fields
 from tally.store.database import Database
 from tally.store.incarnations import begin, incarnations, own_sources
-from tally.store.lacking import note_found, note_lacking
+from tally.store.lacking import note_lacking
 from tally.store.outbox import Outbox, OwnEvent
-from tally.store.ranges import Range
 from tally.store.stream import Entry, EventStream
 
-_KNOWN = b"Known"  # this field marks an event that others may have applied: Redis had it, and lost it
 AT_ONCE = 1000  # events that are handed over, or taken over, together
 
 _log = structlog.get_logger()
@@ -46,13 +62,9 @@ def hand_over(database: Database, stream: EventStream) -> int:
             _note_names(database, stream)
             if stream.client.xlen(key):
                 return 0
-            told = nodes.untold(database).get(outbox.source, outbox.last())
             with stream.client.pipeline(transaction=True) as transaction:
                 for row in rows:
-                    fields = published_fields(outbox.source, row)
-                    if row.sequence <= told:
-                        fields[_KNOWN] = b"1"
-                    transaction.xadd(key, fields)  # type: ignore[arg-type]
+                    transaction.xadd(key, published_fields(outbox.source, row))  # type: ignore[arg-type]
                 transaction.execute()
             _log.info("handed_over", source=outbox.source, first=rows[0].sequence, events=len(rows))
             return len(rows)
@@ -69,23 +81,24 @@ def go_on(store: Healing, stream: EventStream) -> None:
     """Have a standby's database go on in its primary's place, under a name of its own.
 
     Everything on the stream must have been taken in first. Events that it accepted before it was a standby,
-    and has not handed over yet, it takes over from itself. May be repeated. Raises RedisError or StoreError.
+    and has not handed over yet, it publishes itself; see TakingOver. May be repeated. Raises RedisError or
+    StoreError.
     """
     database = store.database
-    published, untold = stream.published_by_source(), nodes.untold(database)
+    published = stream.published_by_source()
     with database.transaction():
         if nodes.follows(database):
-            outboxes = [Outbox(database, each) for each in incarnations(database) if each.source in untold]
-            Tail(store).settle(
-                [(each, max(untold[each.source], published.get(each.source, 0))) for each in outboxes]
-            )
+            untold = nodes.untold(database)
+            nodes.note_untold(database, {each: max(untold[each], published.get(each, 0)) for each in untold})
             begin(database, Outbox(database).last())
-            for key in (nodes.FOLLOWS, nodes.UNTOLD):
-                database.execute("DELETE FROM meta WHERE key = ?", (key,))
+            database.execute("DELETE FROM meta WHERE key = ?", (nodes.FOLLOWS,))
 
 
 class TakingOver:
-    """Takes over, at the primary, the events that a standby of its node handed over."""
+    """Takes over, at the primary, the events that a standby of its node handed over.
+
+    So it does with its own, if it was a standby itself and had not handed them over.
+    """
 
     def __init__(self, store: Healing, stream: EventStream) -> None:
         self._store = store
@@ -93,7 +106,6 @@ class TakingOver:
         self._stream = stream
         self._key = stream.beside("handed", store.database.service, str(store.database.node))
         self._answers: dict[str, Answers] = {}
-        self._merge = Merge(store)
         self._has_found = False  # whether something that was lacking has come in this step
 
     def step(self) -> int:
@@ -101,6 +113,8 @@ class TakingOver:
 
         May be repeated, also when it was interrupted. Raises RedisError, StoreError or OSError.
         """
+        if nodes.untold(self._database):
+            self._take_own()
         orders: Any = self._stream.client.xrange(self._key, count=AT_ONCE)
         if not orders:
             return 0
@@ -109,10 +123,9 @@ class TakingOver:
         published = self._stream.published_by_source()
         count = 0
         self._has_found = False
-        with self._database.transaction():  # before it is looked up: requests are answered meanwhile
-            self._merge.look_up(filter(None, map(own_event, entries)))
-            for entry in entries:
-                count += self._take(entry, published)
+        with self._database.transaction():  # requests are answered meanwhile
+            for source, some in groupby(entries, _source):
+                count += self._take(source, [*some], published.get(source, 0))
             if self._has_found:
                 apply_left_out(self._store, make_again_beside)
         self._stream.client.xdel(self._key, *(entry.id for entry in entries))
@@ -120,9 +133,32 @@ class TakingOver:
             _log.warning("took_over", events=count)
         return count
 
+    def _take_own(self) -> None:
+        """Publish corrections for those of its own events that nobody knew when it became a standby."""
+        with self._database.transaction():
+            untold = nodes.untold(self._database)
+            for each in incarnations(self._database):
+                if each.source in untold:
+                    outbox = Outbox(self._database, each)
+                    rows = outbox.after(untold[each.source], -1)
+                    own = [OwnEvent(row, event_of(row)) for row in rows]
+                    reconcile(self._store, own)
+                    self._settle(outbox, own)
+            nodes.note_untold(self._database, {})
+
+    def _settle(self, outbox: Outbox, own: Sequence[OwnEvent]) -> None:
+        """Settle what these events and others' do together, apart from amounts."""
+        make_later(self._store, [each.event for each in own if type(each.event) in UPDATES])
+        asked_again = answered_elsewhere(self._database, outbox, own)
+        deleted = {each.event.id for each in own if isinstance(each.event, CustomerDeleted)}
+        for each in own:
+            if each not in asked_again and getattr(each.event, "customer_id", None) not in deleted:
+                note_conflict(self._database, each)
+        drop(self._store, asked_again)
+
     def _know_names(self, entries: list[Entry]) -> None:
         """Learn the names that the standby began while it could not reach Redis: they follow ours."""
-        sources = {name.source for each in entries if isinstance(name := each.event_name, EventId)}
+        sources = {*map(_source, entries)} - {""}
         if sources <= own_sources(self._database):
             return
         heirs = self._stream.heirs()
@@ -130,36 +166,32 @@ class TakingOver:
             if begin_heirs(self._database, heirs):
                 begin(self._database, Outbox(self._database).last())
 
-    def _take(self, entry: Entry, published: Mapping[str, int]) -> bool:
-        """Take over one event, in the open transaction; False for one that is here already.
-
-        An event that others may have applied stays as it is.
-        """
-        own, name = own_event(entry), entry.event_name
-        ours = {each.source: each for each in incarnations(self._database)}
-        if own is None or not isinstance(name, EventId) or name.source not in ours:
-            return False  # it comes again once its name is known
-        outbox = Outbox(self._database, ours[name.source])
-        is_known = _KNOWN in entry.fields
-        if name.sequence > max(outbox.last(), published.get(name.source, 0)):
-            told = own if is_known else self._fitted(own)
-            note_lacking(self._database, name.source, gaps([own.row], outbox.last()))
-        elif note_found(self._database, name.source, [Range(name.sequence, name.sequence)]):
-            told, self._has_found = own, True
-        else:
-            return False
-        outbox.restore([told.row])
-        before = outbox.row(name.sequence) - 1
+    def _take(self, source: str, entries: Sequence[Entry], published: int) -> int:
+        """Take over events of one name, in the open transaction; answers how many weren't here already."""
+        named = {each.source: each for each in incarnations(self._database)}
+        if source not in named:
+            return 0  # they come again once the name is known
+        outbox = Outbox(self._database, named[source])
+        every = sorted(filter(None, map(own_event, entries)), key=number_of)
+        found = find_lacking(outbox, every)
+        self._has_found |= bool(found)
+        own = following(every, max(outbox.last(), published))
+        note_lacking(self._database, source, gaps([each.row for each in own], outbox.last()))
+        if own:
+            outbox.restore([each.row for each in own])
+        own = [*found, *own]
+        if not own:
+            return 0
+        before = outbox.row(number_of(own[0])) - 1
         if before < (self._database.meta("published") or 0):
             self._database.set_meta("published", before)  # later rows are looked at again, too
-        apply = make_again_beside if told is own else make_again
-        apply(self._store, outbox, [told])
-        at = int(entry.id.partition(b"-")[0]) // 1000
-        self._answers.setdefault(name.source, Answers(self._store, name.source)).take([told], at)
-        if is_known and type(own.event) in UNDOES and self._merge.is_dropped(own):
-            undo(self._store, own)  # others count it, and the repeated request too
-        return True
+        apply_beside(self._store, outbox, own)
+        self._settle(outbox, own)
+        at = int(entries[-1].id.partition(b"-")[0]) // 1000
+        self._answers.setdefault(source, Answers(self._store, source)).take(own, at)
+        return len(own)
 
-    def _fitted(self, own: OwnEvent) -> OwnEvent:
-        merged = self._merge.merged(own)
-        return own if merged is own.event else OwnEvent(row_with(own.row, merged), merged)
+
+def _source(entry: Entry) -> str:
+    name = entry.event_name
+    return name.source if isinstance(name, EventId) else ""

@@ -120,25 +120,30 @@ def take_back_lost(
     database, count = store.database, 0
     answers = Answers(store, outbox.source)
     for entries in _gathered(stream.entries_of(outbox.source), beat):
-        found = {each.row.sequence: each for each in filter(None, map(own_event, entries))}
-        lacking = lacking_of(database).get(outbox.source, [])
-        own = [
-            found[number]
-            for first, last in ranges.both(lacking, ranges.of(found))
-            for number in range(first, last + 1)
-        ]
-        if own:
-            with database.transaction():
-                note_found(database, outbox.source, ranges.of(each.row.sequence for each in own))
-                outbox.restore([each.row for each in own])
+        with database.transaction():
+            if own := find_lacking(outbox, filter(None, map(own_event, entries))):
                 apply(store, outbox, own)
                 answers.take(own, _seconds(entries[-1]))
-            count += len(own)
+        count += len(own)
     if count:
         with database.transaction():
             apply_left_out(store, apply)
         _log.warning("took_back_own_events", source=outbox.source, count=count, newest=outbox.last())
     return count
+
+
+def find_lacking(outbox: Outbox, every: Iterable[OwnEvent]) -> list[OwnEvent]:
+    """Those of these events that were noted as lacking, in order. They are restored in the outbox.
+
+    In the open transaction.
+    """
+    came = {number_of(each): each for each in every}
+    found = ranges.both(lacking_of(outbox.database).get(outbox.source, []), ranges.of(sorted(came)))
+    own = [came[number] for first, last in found for number in range(first, last + 1)]
+    if own:
+        note_found(outbox.database, outbox.source, found)
+        outbox.restore([each.row for each in own])
+    return own
 
 
 def leave_out(database: Database, outbox: Outbox, left_out: Iterable[int]) -> None:

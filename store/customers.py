@@ -511,7 +511,7 @@ class Customers:
         table, field = _ABOUT[type(event)]
         id = getattr(event, field)
         if not getattr(event, "revision", 1):
-            return True  # it stands for nothing, see recovery/merging.py
+            return True  # it corrects revenue, see recovery/competing.py
         if table == "credit":
             if self.credits.was_taken_back(id):
                 return True

@@ -58,14 +58,11 @@ def note_lacking(database: Database, source: str, lacking: Sequence[Range]) -> N
         _note(database, noted)
 
 
-def note_found(database: Database, source: str, found: Sequence[Range]) -> bool:
-    """Note that these are here now; answers whether any was lacking. In the open transaction."""
+def note_found(database: Database, source: str, found: Sequence[Range]) -> None:
+    """Note that these are here now. In the open transaction."""
     noted = lacking_of(database)
-    if not ranges.both(noted.get(source, []), found):
-        return False
     noted[source] = ranges.without(noted[source], found)
     _note(database, {each: left for each, left in noted.items() if left})
-    return True
 
 
 def _note(database: Database, noted: Mapping[str, Sequence[Range]], key: str = _NOTED) -> None:

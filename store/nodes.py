@@ -14,14 +14,15 @@ import msgspec
 from tally.store.database import Database
 from tally.store.errors import Misdirected, NotFound, StoreError
 from tally.store.ids import given, is_in_block, node_of, numbered
+from tally.store.incarnations import incarnations
 from tally.store.outbox import Outbox
 
 HIGHEST = 9006  # keeps every id below 2^53, which JavaScript needs
 
 KNOWN = "nodes"  # in meta, as JSON: from database to text for `Node.parse`
 FOLLOWS = "follows"  # in meta of a standby's database, which writes nothing of its own
-UNTOLD = "untold"  # in meta of a standby's, as JSON: see `untold`
-DIFFERS = "differs_from_primary"  # in meta of a standby's: it has something that the primary lacks
+_UNTOLD = "untold"  # in meta, as JSON: see `untold`
+DIFFERS = "differs_from_primary"  # in meta of a standby's: it has other events under the same numbers
 REMOVED = "removed"  # replaces the address
 STANDBY = "standby"  # stands before the address
 _NODE = re.compile(r"([0-9]{1,4}):([0-9]{1,15})(?: (.*))?")
@@ -113,15 +114,22 @@ def follows(database: Database) -> bool:
 
 
 def untold(database: Database) -> dict[str, int]:
-    """A standby's names with events that it accepted as a primary, and had not published.
+    """The names with events that it accepted as a primary, and nobody knew when it became a standby.
 
-    With each, the last number that it had published.
+    With each, the last number that somebody knew.
     """
-    return msgspec.json.decode(database.meta(UNTOLD) or "{}", type=dict[str, int])
+    return msgspec.json.decode(database.meta(_UNTOLD) or "{}", type=dict[str, int])
+
+
+def note_untold(database: Database, told: Mapping[str, int]) -> None:
+    """Note names with the last number of each that somebody knows. In the open transaction."""
+    outboxes = [Outbox(database, each) for each in incarnations(database) if each.source in told]
+    left = {each.source: told[each.source] for each in outboxes if each.last() > told[each.source]}
+    database.set_meta(_UNTOLD, msgspec.json.encode(left).decode())
 
 
 def differs(database: Database) -> bool:
-    """Whether it is a standby's, and has something that its primary lacks."""
+    """Whether it is a standby's, and has other events than its primary under the same numbers."""
     return follows(database) and bool(database.meta(DIFFERS))
 
 

@@ -284,14 +284,6 @@ class Outbox:
         )
         self.reach(rows[-1].sequence)
 
-    def replace(self, row: OutboxRow) -> None:
-        """Put another event under the number of this one, in the open transaction."""
-        self._database.execute(
-            "UPDATE outbox SET type = ?, payload = ?, trace_parent = ?, request_key = ?, by_user = ?"
-            " WHERE sequence = ?",
-            (row.type, row.payload, row.trace_parent, row.request_key, row.by, self._base + row.sequence),
-        )
-
     def reach(self, last: int) -> None:
         """Never give the numbers up to `last` again. In the open transaction."""
         if self._incarnation.last is None:

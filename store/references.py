@@ -52,8 +52,14 @@ def _insist_on_none_twice(accounts: Mapping[int, int], named: Mapping[int, NewIn
         raise RepeatedReference(repeated)
 
 
+def holders(database: Database, table: Table, customer_id: int, reference: str) -> list[int]:
+    """The ids of the rows with that reference in the customer's account."""
+    asked = msgspec.json.encode([[0, int(customer_id), reference]]).decode()
+    return [id for *_, id in database.rows(_TAKEN[table], (asked,))]
+
+
 def insist_on_move(database: Database, customer_id: int, account_id: int) -> None:
-    """Raise MoveRefused if a reference of the customer's invoices or credits is taken in the account."""
+    """Raise MoveRefused if another invoice or credit of the account has a reference of the customer's."""
     for table in _SAME:
         for reference, own, other in database.rows(_SAME[table], (customer_id, account_id)):
             raise MoveRefused(
@@ -82,7 +88,7 @@ def _same(table: Table) -> str:
         f" CROSS JOIN {table} AS other INDEXED BY {table}_by_reference"
         f" ON other.reference = {table}.reference"
         " JOIN customer ON customer.id = other.customer_id"
-        f" WHERE {table}.customer_id = ? AND account_id = ? LIMIT 1"
+        f" WHERE {table}.customer_id = ? AND account_id = ? AND other.id <> {table}.id LIMIT 1"
     )
 
 
