@@ -16,7 +16,6 @@ from tally.events import EventId
 from tally.recovery.first_start import note_known_beside
 from tally.recovery.standing import begin_heirs
 from tally.recovery.taking_back import (
-    Answers,
     Healing,
     apply_left_out,
     find_lacking,
@@ -25,6 +24,7 @@ from tally.recovery.taking_back import (
     make_again,
     number_of,
     own_event,
+    remember_answers,
     take_back,
 )
 from tally.store.incarnations import incarnations
@@ -57,7 +57,6 @@ class Follower:
         self._stream = stream
         self._beat = beat
         self._own: dict[str, Outbox] = {}
-        self._answers: dict[str, Answers] = {}
         self._others: set[str] = set()  # names of this service that don't follow its own
         self._behind = 0
         self._is_sparse = False  # the last entries read held none of its own
@@ -151,8 +150,6 @@ class Follower:
     def _know_own(self) -> None:
         """Learn its own names from the database alone, without Redis."""
         self._own = {each.source: Outbox(self._database, each) for each in incarnations(self._database)}
-        for source in self._own:
-            self._answers.setdefault(source, Answers(self.store, source))
 
     def _take(self, entries: Sequence[Entry]) -> bool:
         """Take in those of the entries that are its own; answers whether there were any."""
@@ -198,9 +195,10 @@ class Follower:
     def _take_of(self, outbox: Outbox, entries: Sequence[Entry]) -> None:
         """Take in entries of one name, in the transaction that is open."""
         last, every = outbox.last(), sorted(filter(None, map(own_event, entries)), key=number_of)
+        at = int(entries[-1].id.partition(b"-")[0]) // 1000
         if every and every[0].row.sequence <= last:
             self._compare(outbox, every)
-            self._take_lacking(outbox, every)
+            self._take_lacking(outbox, every, at)
         own = following(every, last)
         if not own:
             return
@@ -212,13 +210,13 @@ class Follower:
         outbox.restore(rows)
         self._note_published(outbox, rows[-1].sequence)
         make_again(self.store, outbox, own)
-        at = int(entries[-1].id.partition(b"-")[0]) // 1000
-        self._answers[outbox.source].take(own, at)
+        remember_answers(self.store, outbox, own, at)
 
-    def _take_lacking(self, outbox: Outbox, every: Sequence[OwnEvent]) -> None:
+    def _take_lacking(self, outbox: Outbox, every: Sequence[OwnEvent], at: int) -> None:
         """Take in events that were lacking, and now came behind later ones."""
         if own := find_lacking(outbox, every):
             make_again(self.store, outbox, own)
+            remember_answers(self.store, outbox, own, at)
             apply_left_out(self.store)
 
 

@@ -25,7 +25,6 @@ from tally.recovery.conflicts import note_conflict
 from tally.recovery.diverged import UPDATES
 from tally.recovery.standing import begin_heirs
 from tally.recovery.taking_back import (
-    Answers,
     Healing,
     apply_left_out,
     event_of,
@@ -34,6 +33,7 @@ from tally.recovery.taking_back import (
     gaps,
     number_of,
     own_event,
+    remember_answers,
 )
 from tally.store import nodes
 from tally.store.asks import published_fields
@@ -105,7 +105,6 @@ class TakingOver:
         self._database = store.database
         self._stream = stream
         self._key = stream.beside("handed", store.database.service, str(store.database.node))
-        self._answers: dict[str, Answers] = {}
         self._has_found = False  # whether something that was lacking has come in this step
 
     def step(self) -> int:
@@ -188,7 +187,7 @@ class TakingOver:
         apply_beside(self._store, outbox, own)
         self._settle(outbox, own)
         at = int(entries[-1].id.partition(b"-")[0]) // 1000
-        self._answers.setdefault(source, Answers(self._store, source)).take(own, at)
+        remember_answers(self._store, outbox, own, at)
         return len(own)
 
 

@@ -6,6 +6,7 @@ their numbers are never given again.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any, Protocol
 
 import structlog
@@ -88,7 +89,6 @@ def take_back(
     published = max(each.get(outbox.source, 0) for each in told)
     if published > last:
         _pass_over(database, stream.highest(outbox.source))
-    answers = Answers(store, outbox.source)
     with database.relaxed():  # after a power failure, they are taken back again
         for own, at in _in_order(stream, outbox.source, last, published, beat):
             rows = [each.row for each in own]
@@ -96,7 +96,7 @@ def take_back(
                 note_lacking(database, outbox.source, gaps(rows, last))
                 outbox.restore(rows)
                 apply(store, outbox, own)
-                answers.take(own, at)
+                remember_answers(store, outbox, own, at)
             last, count = rows[-1].sequence, count + len(rows)
     with database.transaction():
         apply_left_out(store, apply)
@@ -118,12 +118,11 @@ def take_back_lost(
     them again. Reads the whole stream, as `take_back` does.
     """
     database, count = store.database, 0
-    answers = Answers(store, outbox.source)
     for entries in _gathered(stream.entries_of(outbox.source), beat):
         with database.transaction():
             if own := find_lacking(outbox, filter(None, map(own_event, entries))):
                 apply(store, outbox, own)
-                answers.take(own, _seconds(entries[-1]))
+                remember_answers(store, outbox, own, _seconds(entries[-1]))
         count += len(own)
     if count:
         with database.transaction():
@@ -275,41 +274,37 @@ def _reach(outbox: Outbox, stream: EventStream, published: int) -> None:
             begin(database, published)
 
 
-class Answers:
-    """Keeps the answers to requests with an Idempotency-Key again, once all events of a request came.
+def remember_answers(store: Healing, outbox: Outbox, own: Sequence[OwnEvent], at: int) -> None:
+    """Keep the answers to requests with an Idempotency-Key again, once all events of a request have come.
 
-    For the events of one name, in their order.
+    For events of the outbox's name, just restored, in order; published before `at` (seconds). Other events of
+    their requests may have come before. In the open transaction.
     """
+    keys = IdempotencyKeys(store.database)
+    for _, some in groupby(own, lambda each: each.row.request_key):
+        every = [*some]
+        if not (key := every[0].row.key):
+            continue
+        if len(every) < key.events:
+            every = _of_the_request(outbox, every[0].row, key.events)
+        if len(every) != key.events:
+            continue
+        last = every[-1]
+        if last.row.type.endswith("Created"):
+            table = last.row.type.removesuffix("Created").lower()
+            answer = made_again(key, table, [each.event.id for each in every])
+        elif told := store.as_told(last.event):
+            answer = Answer(None, encode_answer(told))
+        else:
+            continue
+        events = EventRange(outbox.source, every[0].row.sequence, last.row.sequence)
+        keys.remember(key, replace(answer, events=str(events)), at)
 
-    def __init__(self, store: Healing, source: str) -> None:
-        self._store = store
-        self._source = source
-        self._keys = IdempotencyKeys(store.database)
-        self._text: str | None = None
-        self._ids: list[int] = []
 
-    def take(self, own: Iterable[OwnEvent], at: int) -> None:
-        """Take the next events, in order, which were published before `at` (seconds).
-
-        In the open transaction.
-        """
-        for row, event in own:
-            if row.request_key is None:
-                continue
-            if row.request_key != self._text:
-                self._text, self._ids = row.request_key, []
-            self._ids.append(event.id)
-            key = row.key
-            if not key or key.events != len(self._ids):
-                continue
-            if row.type.endswith("Created"):
-                answer = made_again(key, row.type.removesuffix("Created").lower(), self._ids)
-            elif told := self._store.as_told(event):
-                answer = Answer(None, encode_answer(told))
-            else:
-                continue
-            events = EventRange(self._source, row.sequence - key.events + 1, row.sequence)
-            self._keys.remember(key, replace(answer, events=str(events)), at)
+def _of_the_request(outbox: Outbox, row: OutboxRow, count: int) -> list[OwnEvent]:
+    """The events of the row's request that have come; it has `count` in all."""
+    around = outbox.after(max(0, row.sequence - count), 2 * count)
+    return [OwnEvent(each, event_of(each)) for each in around if each.request_key == row.request_key]
 
 
 def joins(outbox: Outbox, stream: EventStream, beat: Callable[[], None]) -> bool:

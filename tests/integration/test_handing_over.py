@@ -13,9 +13,9 @@ import redis
 
 from tally.actors.relay import Relay
 from tally.events import Id
-from tally.recovery import joining
+from tally.recovery import following, handing_over, joining
 from tally.recovery.following import Follower
-from tally.recovery.handing_over import AT_ONCE, TakingOver, go_on, hand_over
+from tally.recovery.handing_over import TakingOver, go_on, hand_over
 from tally.recovery.standing import Standing
 from tally.store import accounts, customers, nodes, notes
 from tally.store.accounts import Accounts, NewAccount
@@ -220,22 +220,57 @@ def test_what_is_asked_for_again_while_it_is_taken_over_counts_once(two: Two) ->
     assert _told(two.stream) == 307
 
 
-def test_a_request_that_is_handed_over_in_parts_is_there_whole(two: Two) -> None:
-    """Its rest was taken for a repetition of the first part, and dropped without a word."""
-    _do(two.old, lambda store: store.create_invoices([NewInvoice(Id(1), DAY, 1)] * (AT_ONCE - 1)))
-    request = KeyedRequest("key", "/invoices/batch", b"{}")
+REQUEST = KeyedRequest("key", "/invoices/batch", b"{}")
+
+
+def _ask(store: Customers) -> Answer:
+    """Record two invoices, or answer as the first time."""
 
     def make() -> Answer:
-        cause = Cause(None, request.request_key())
-        return made_many(two.old.create_invoices([NewInvoice(Id(2), DAY, 7)] * 2, cause))
+        new = [NewInvoice(Id(2), DAY, 7)] * 2
+        return made_many(store.create_invoices(new, Cause(None, REQUEST.request_key())))
 
-    with two.old.database.transaction():
-        IdempotencyKeys(two.old.database).once(request, make)
+    with store.database.transaction():
+        return IdempotencyKeys(store.database).once(REQUEST, make)
+
+
+def _many(store: Customers, count: int) -> None:
+    _do(store, lambda store: store.create_invoices([NewInvoice(Id(1), DAY, 1)] * count))
+
+
+def test_a_request_that_is_handed_over_in_parts_is_there_whole(two: Two) -> None:
+    """Its rest was taken for a repetition of the first part, and dropped without a word."""
+    _many(two.old, handing_over.AT_ONCE - 1)
+    answer = _ask(two.old)
     two.settle()
-    assert _told(two.stream) == 300 + AT_ONCE - 1 + 2 * 7
+    assert _told(two.stream) == 300 + handing_over.AT_ONCE - 1 + 2 * 7
     for store in (two.new, two.old):
         invoices = store.invoices(ListQuery(limit=2000))
         assert sum(each.purchase_price_cents for each in invoices) == _told(two.stream)
+        assert _ask(store).body == answer.body
+
+
+def test_a_request_that_comes_in_parts_is_answered_again_after_a_restart_between_them(two: Two) -> None:
+    """The parts before the restart were forgotten: the request was carried out again."""
+    _many(two.old, handing_over.AT_ONCE - 1)
+    answer = _ask(two.old)
+    Follower(two.old, two.stream).catch_up()
+    for _ in range(2):
+        hand_over(two.old.database, two.stream)
+        TakingOver(two.new, two.stream).step()
+        _publish(two.new, two.stream)
+    assert _ask(two.new).body == answer.body
+
+
+def test_a_standby_that_is_restarted_in_the_middle_of_a_request_knows_its_answer(two: Two) -> None:
+    follower = Follower(two.old, two.stream)
+    follower.catch_up()
+    _many(two.new, following.AT_ONCE - 1)
+    answer = _ask(two.new)
+    _publish(two.new, two.stream)
+    assert follower.step() == following.AT_ONCE
+    Follower(two.old, two.stream).catch_up()
+    assert _ask(two.old).body == answer.body
 
 
 def test_creations_keep_their_numbers_and_names(two: Two) -> None:
