@@ -97,7 +97,7 @@ class RelayProcess:
 
         def renew() -> None:
             standing.take_number()
-            if not self._shared.is_private and taking_over.step():  # a private one has no standbys
+            while not self._shared.is_private and taking_over.step():  # a private one has no standbys
                 publishing.look_again()
 
         relay.run(

@@ -6,15 +6,16 @@ difference may come from a change that is lost, there is none: that change can c
 for a credit that both took back, for a request that both answered, and for a name that both changed.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date
-from itertools import groupby, zip_longest
+from itertools import chain, groupby, zip_longest
 from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
 from tally.events import (
+    AccountCreated,
     CreditCreated,
     CreditDeleted,
     CustomerCreated,
@@ -26,7 +27,6 @@ from tally.events import (
     InvoiceUpdated,
     now,
 )
-from tally.recovery.conflicts import keep
 from tally.recovery.diverged import UNDOES
 from tally.recovery.taking_back import Healing, event_of, leave_out, make_again
 from tally.store.accounts import Accounts
@@ -58,10 +58,10 @@ class _Step(NamedTuple):
 
 
 def make_again_beside(store: Healing, outbox: Outbox, own: Sequence[OwnEvent]) -> None:
-    """Like `apply_beside`. If a client repeated its request under a later name, the later answer counts."""
+    """Like `apply_beside`. If a client repeated its request under a later name, one answer counts."""
     apply_beside(store, outbox, own)
     ours = [each for each in own if isinstance(each.event, InvoiceCreated | CreditCreated)]
-    for each in answered_elsewhere(store.database, outbox, ours, outbox.row(ROOM)):
+    for each in repeated(store.database, outbox, ours, outbox.row(ROOM)):
         undo(store, each)
 
 
@@ -92,7 +92,9 @@ def reconcile(store: Healing, own: Sequence[OwnEvent]) -> None:
     _correct(store, changed, [each for id, each in taken_back.items() if times[id] > 1])
 
 
-def _correct(store: Healing, changed: Mapping[int, OwnEvent], twice: Sequence[CreditDeleted]) -> None:
+def _correct(
+    store: Healing, changed: Mapping[int, OwnEvent], twice: Sequence[CreditDeleted | InvoiceUpdated]
+) -> None:
     """Publish corrections for invoices, each with its last change, and for credits taken back twice."""
     for invoice, steps in _known(store.database, changed).items():
         each = changed[invoice]
@@ -102,13 +104,14 @@ def _correct(store: Healing, changed: Mapping[int, OwnEvent], twice: Sequence[Cr
 
 def _apply(
     store: Healing, outbox: Outbox, own: Sequence[OwnEvent]
-) -> tuple[dict[int, OwnEvent], list[CreditDeleted]]:
+) -> tuple[dict[int, OwnEvent], list[CreditDeleted | InvoiceUpdated]]:
     """Apply the events, and answer those that didn't find what they tell.
 
-    By invoice the last such change or deletion, and the deletions of credits that were taken back before.
+    By invoice the last such change or deletion; and the deletions of credits that were taken back before, and
+    corrections of such.
     """
     differing: dict[int, OwnEvent] = {}
-    twice: list[CreditDeleted] = []
+    twice: list[CreditDeleted | InvoiceUpdated] = []
     credits = Credits(store.database, store.outbox)
     for kind, some in groupby(own, lambda own: type(own.event)):
         every = [*some]
@@ -123,7 +126,9 @@ def _apply(
                 before = _here(store.database, each.event.id)
                 left_out = store.make_again([each])
                 leave_out(store.database, outbox, left_out)
-                if not left_out and _step(each.event)[:2] != (before, _here(store.database, each.event.id)):
+                if kind is InvoiceUpdated and not each.event.revision:
+                    twice.append(each.event)
+                elif not left_out and _step(each.event)[:2] != (before, _here(store.database, each.event.id)):
                     differing[int(each.event.id)] = each
         else:
             make_again(store, outbox, every)
@@ -135,53 +140,74 @@ def _publish(store: Healing, after: OwnEvent, events: Sequence[Event]) -> None:
     store.outbox.add(events)
 
 
-def answered_elsewhere(
-    database: Database, outbox: Outbox, own: Iterable[OwnEvent], since: int = 0
-) -> list[OwnEvent]:
-    """Those creations of that outbox's name whose requests were answered under another name, too.
+def repeated(database: Database, outbox: Outbox, own: Iterable[OwnEvent], since: int = 0) -> list[OwnEvent]:
+    """Creations of requests that were answered under several names, but for those of the answer that counts.
 
-    Only answers from the outbox's row `since` on count.
+    That is the latest answer, by the clocks of those that gave them; whoever asks gets the same. Looks at the
+    requests of those events that are creations, and at answers from the outbox's row `since` on.
     """
-    requests = {
-        each.row.sequence: key.request for each in own if type(each.event) in UNDOES and (key := each.row.key)
-    }
+    requests = {key.request for each in own if type(each.event) in UNDOES and (key := each.row.key)}
     if not requests:
         return []
     where = f"sequence >= {since} AND sequence NOT BETWEEN {outbox.row(1)} AND {outbox.row(ROOM)}"
-    found = rows_with(database, REQUEST, requests.values(), where)
-    elsewhere = {row.key.request for row in found if row.key}
-    return [each for each in own if requests.get(each.row.sequence) in elsewhere]
+    twice = {key.request for row in rows_with(database, REQUEST, requests, where) if (key := row.key)}
+    if not twice:
+        return []
+    answers: defaultdict[str, defaultdict[int, list[OwnEvent]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows_with(database, REQUEST, twice, "type LIKE '%Created'"):
+        if key := row.key:
+            answers[key.request][row.sequence // ROOM].append(OwnEvent(row, event_of(row)))
+    others: list[OwnEvent] = []
+    for each in answers.values():
+        counts = max(each.values(), key=lambda made: (made[0].event.created_date, made[0].event.id))
+        others += chain.from_iterable(made for made in each.values() if made is not counts)
+    return others
 
 
 def undo(store: Healing, created: OwnEvent) -> None:
     """Take back a creation that others count. Does nothing if it is gone here. In the open transaction."""
     event = created.event
-    if isinstance(event, InvoiceCreated):
-        here = _here(store.database, event.id)
-        told = UNDOES[InvoiceCreated](event)
-        if here and here != _step(event).after:
-            told = replace(told, last_price_cents=here.cents, last_date=here.day)
-        _publish(store, created, [told] if here else [])
-    elif not isinstance(event, CreditCreated) or find_credit(store.database, event.id):
-        _publish(store, created, [UNDOES[type(event)](event)])
+    if not _is_here(store.database, event):
+        return
+    told = UNDOES[type(event)](event)
+    here = _here(store.database, event.id) if isinstance(event, InvoiceCreated) else None
+    if here and here != _step(event).after:
+        told = replace(told, last_price_cents=here.cents, last_date=here.day)
+    _publish(store, created, [told])
 
 
-def drop(store: Healing, asked_again: Sequence[OwnEvent]) -> None:
-    """Take back creations whose requests count under another name. In the open transaction.
+def _is_here(database: Database, event: Any) -> bool:
+    match event:
+        case InvoiceCreated():
+            return find_invoice(database, event.id) is not None
+        case CreditCreated():
+            return find_credit(database, event.id) is not None
+        case CustomerCreated():
+            return find_customer(database, event.id) is not None
+        case _:
+            return event.id in {each.id for each in Accounts(database).accounts(event.id - 1, 1)}
 
-    A customer that has invoices or credits stays, and `status` tells.
+
+def drop(store: Healing, twice: Sequence[OwnEvent]) -> list[OwnEvent]:
+    """Take back these creations, but for customers and accounts that are in use; answer the latter.
+
+    In the open transaction.
     """
-    for each in reversed(asked_again):
-        if isinstance(each.event, CustomerCreated) and _has_rows(store.database, each.event.id):
-            keep(store.database, each, "its request came twice: it has invoices or credits, so both stay")
+    in_use = []
+    for each in reversed(twice):
+        if _is_in_use(store.database, each.event):
+            in_use.append(each)
         else:
             undo(store, each)
+    return in_use
 
 
-def _has_rows(database: Database, customer: int) -> bool:
-    one = ListQuery(limit=1, customer_id=customer)
-    store = Customers(database)
-    return bool(store.invoices(one) or store.credits.page(one))
+def _is_in_use(database: Database, event: Any) -> bool:
+    """Whether a customer has invoices or credits, or an account customers."""
+    if isinstance(event, AccountCreated):
+        return bool(Accounts(database).customers_of(event.id, -1, 1)) and _is_here(database, event)
+    one, store = ListQuery(limit=1, customer_id=event.id), Customers(database)
+    return isinstance(event, CustomerCreated) and bool(store.invoices(one) or store.credits.page(one))
 
 
 def make_later(store: Healing, updates: Sequence[Any]) -> None:
@@ -220,29 +246,39 @@ def _is_same(one: Any, other: Any) -> bool:
     return bool(replace(one, revision=0, updated_date=other.updated_date) == replace(other, revision=0))
 
 
-def _taken_off_again(database: Database, twice: Sequence[CreditDeleted]) -> list[InvoiceUpdated]:
+def _taken_off_again(
+    database: Database, twice: Sequence[CreditDeleted | InvoiceUpdated]
+) -> list[InvoiceUpdated]:
     """Corrections for credits that were taken back twice: they take the amounts off the revenue again.
 
     They are about invoices that never exist anywhere. Some may be in the outbox already, if the database was
-    made again from the stream.
+    made again from the stream, or another has corrected the same: what is too much is given back.
     """
     if not twice:
         return []
     told = [*_events(database, CUSTOMER_ID, [each.customer_id for each in twice])]
     deletions = [each for each in told if isinstance(each, CreditDeleted)]
+    came = [each for each in twice if isinstance(each, CreditDeleted)]
     times = Counter(each.id for each in deletions)
-    times |= Counter({each.id: 2 for each in twice})  # the first time may be pruned
+    times |= Counter({each.id: 2 for each in came})  # the first time may be pruned
     owed: Counter[tuple[Id, State]] = Counter()
-    for each in {each.id: each for each in [*deletions, *twice]}.values():
+    for each in {each.id: each for each in [*deletions, *came]}.values():
         owed[each.customer_id, State(each.credited_cents, each.credit_date)] += times[each.id] - 1
+    known = {*+owed}  # of the others, the deletions may be pruned
     for each in told:
-        if isinstance(each, InvoiceUpdated) and not (each.revision or each.purchase_price_cents):
-            owed[each.customer_id, State(each.previous_price_cents, each.previous_date)] -= 1
-    every = [*owed.elements()]
-    ids = give(database, "invoice", len(every)) if every else []
+        if isinstance(each, InvoiceUpdated) and not each.revision:
+            cents = each.previous_price_cents - each.purchase_price_cents
+            owed[each.customer_id, State(abs(cents), each.purchase_date)] -= 1 if cents > 0 else -1
+    moves = [(customer, State(0, state.day), state) for customer, state in (+owed).elements()]
+    moves += [
+        (customer, state, State(0, state.day))
+        for customer, state in (-owed).elements()
+        if (customer, state) in known
+    ]
+    ids = give(database, "invoice", len(moves)) if moves else []
     return [
-        InvoiceUpdated(id, customer, 0, state.day, *state, 0, now())
-        for id, (customer, state) in zip(ids, every, strict=True)
+        InvoiceUpdated(id, customer, *after, *before, 0, now())
+        for id, (customer, after, before) in zip(ids, moves, strict=True)
     ]
 
 
@@ -328,7 +364,8 @@ def _corrections(
     is_to_be = here = _here(database, event.id)
     came = _step(event)
     is_competing = sum(each.revision == came.revision for each in steps) > 1
-    if here and came.after and is_competing and not _is_made_again(came, steps):
+    is_later = here is not None and is_competing and not _is_made_again(came, steps)
+    if is_later and came.after:
         is_to_be = came.after
     owed = Counter(filter(None, [is_to_be, *(each.before for each in steps)]))
     owed.subtract(filter(None, [each.after for each in steps]))
@@ -336,7 +373,7 @@ def _corrections(
         (before or State(0, after.day), after or State(0, before.day))
         for before, after in zip_longest((-owed).elements(), (+owed).elements())
     ]
-    if is_to_be and (moves or is_to_be != here):
+    if is_to_be and (moves or is_later):
         moves.append((is_to_be, is_to_be))
     revision = max(each.revision for each in steps)
     return [

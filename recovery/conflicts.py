@@ -3,45 +3,78 @@
 All of it counts, as clients were told. `status` names a file that tells what is for a person to decide.
 """
 
+import csv
 import os
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 from tally.events import (
     CreditCreated,
+    CustomerDeleted,
     CustomerUpdated,
-    Event,
     InvoiceCreated,
     InvoiceDeleted,
     InvoiceUpdated,
 )
-from tally.recovery.diverged import write_csv
+from tally.recovery.diverged import row_of, write_csv
 from tally.store import notes, references
 from tally.store.credits import Credits
 from tally.store.database import Database
 from tally.store.errors import MoveRefused
 from tally.store.outbox import Outbox, OwnEvent
 from tally.store.parts import Table
-from tally.store.records import find_customer, find_invoice
+from tally.store.records import find_credit, find_customer, find_invoice
 
 
-def note_conflict(database: Database, own: OwnEvent) -> None:
-    """Note an event, just applied, if it breaks a rule. In the open transaction."""
-    if why := _conflict(database, own.event):
-        keep(database, own, why)
+class Conflict(NamedTuple):
+    """An event, and the rule that it breaks."""
+
+    own: OwnEvent
+    why: str
 
 
-def _conflict(database: Database, event: Event) -> str | None:
+def conflicts_of(database: Database, own: Sequence[OwnEvent]) -> list[Conflict]:
+    """Those of these events that break a rule as things are now, the last one for each row."""
+    deleted = {each.event.id for each in own if isinstance(each.event, CustomerDeleted)}
+    judged: set[tuple[str, int]] = set()
+    found = []
+    for each in reversed(own):
+        about = _about(each.event)
+        if about in judged or getattr(each.event, "customer_id", None) in deleted:
+            continue
+        judged.add(about)
+        if why := _broken_rule(database, each.event):
+            found.append(Conflict(each, why))
+    return found[::-1]
+
+
+def _about(event: Any) -> tuple[str, int]:
+    """The row whose rule an event can break: a credit's is its invoice."""
+    if isinstance(event, CreditCreated) and event.invoice_id is not None and event.reference is None:
+        return "invoice", event.invoice_id
+    return row_of(event)
+
+
+def _broken_rule(database: Database, event: Any) -> str | None:
     """Why an event breaks a rule; None if it doesn't."""
     match event:
         case InvoiceCreated() | CreditCreated() if not find_customer(database, event.customer_id):
             return f"its customer {event.customer_id} was deleted meanwhile, so it counts nowhere"
-        case CreditCreated() if event.invoice_id is not None:
-            return _over_credited(database, event.invoice_id)
-        case InvoiceUpdated() if event.revision:
-            return _over_credited(database, event.id) if find_invoice(database, event.id) else None
+        case InvoiceCreated() if find_invoice(database, event.id):
+            return _over_credited(database, event.id) or _shared_reference(database, "invoice", event)
+        case CreditCreated() if find_credit(database, event.id):
+            over = event.invoice_id is not None and _over_credited(database, event.invoice_id)
+            return over or _shared_reference(database, "credit", event)
+        case InvoiceUpdated() if event.revision and find_invoice(database, event.id):
+            return _over_credited(database, event.id)
         case InvoiceDeleted():
             return _over_credited(database, event.id)
-    return _shared_reference(database, event)
+        case CustomerUpdated() if customer := find_customer(database, event.id):
+            try:
+                references.insist_on_move(database, event.id, customer.account_id)
+            except MoveRefused as error:
+                return str(error)
+    return None
 
 
 def _over_credited(database: Database, id: int) -> str | None:
@@ -52,28 +85,28 @@ def _over_credited(database: Database, id: int) -> str | None:
     return f"the invoice {id} {amount}, and its credits come to {credited} cents"
 
 
-def _shared_reference(database: Database, event: Any) -> str | None:
-    if isinstance(event, InvoiceCreated | CreditCreated) and event.reference is not None:
-        table: Table = "invoice" if isinstance(event, InvoiceCreated) else "credit"
-        others = {*references.holders(database, table, event.customer_id, event.reference)} - {event.id}
-        return f"the {table} {min(others)} of the same account has the same reference" if others else None
-    if isinstance(event, CustomerUpdated):
-        try:
-            references.insist_on_move(database, event.id, event.account_id)
-        except MoveRefused as error:
-            return str(error)
-    return None
+def _shared_reference(database: Database, table: Table, event: Any) -> str | None:
+    if event.reference is None:
+        return None
+    others = {*references.holders(database, table, event.customer_id, event.reference)} - {event.id}
+    return f"the {table} {min(others)} of the same account has the same reference" if others else None
 
 
-def keep(database: Database, own: OwnEvent, why: str) -> None:
-    """Write an event to a file beside the database, with a reason, and note the file for status.
+def keep(database: Database, conflicts: Iterable[Conflict]) -> None:
+    """Write these to a file beside the database, each once, and note the file for status.
 
     In the open transaction.
     """
+    rows = [(own.row.type, own.row.payload.decode(), own.row.by or "", why) for own, why in conflicts]
+    if not rows:
+        return
     file = database.path.with_name(f"conflicts-{database.service}.csv")
-    header = [] if file.exists() else [("event", "payload", "by", "why")]
-    row = (own.row.type, own.row.payload.decode(), own.row.by or "", why)
-    write_csv(file, [*header, row], os.O_APPEND)
+    known: set[tuple[str, ...]] = set()
+    if file.exists():
+        with open(file, encoding="utf-8", newline="") as content:
+            known = {tuple(row) for row in csv.reader(content)}
+    header = [] if known else [("event", "payload", "by", "why")]
+    write_csv(file, [*header, *(row for row in dict.fromkeys(rows) if row not in known)], os.O_APPEND)
     notes.note(
         database,
         "what a standby had accepted while it was the primary breaks a rule, together with what was recorded "

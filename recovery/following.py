@@ -14,6 +14,7 @@ import structlog
 
 from tally.events import EventId
 from tally.recovery.first_start import note_known_beside
+from tally.recovery.settling import UNTOLD, note_unsettled, unsettled
 from tally.recovery.standing import begin_heirs
 from tally.recovery.taking_back import (
     Healing,
@@ -29,7 +30,7 @@ from tally.recovery.taking_back import (
 )
 from tally.store.incarnations import incarnations
 from tally.store.lacking import note_lacking
-from tally.store.nodes import DIFFERS, FOLLOWS, follows, note_untold, untold
+from tally.store.nodes import DIFFERS, FOLLOWS, follows
 from tally.store.outbox import Outbox, OwnEvent
 from tally.store.ranges import Range
 from tally.store.stream import Entry, EventStream
@@ -67,20 +68,21 @@ class Follower:
     def _begin(self) -> None:
         """It was a primary: note the events that it accepted and has not published.
 
-        An event that a group has applied was published, though Redis may have lost it since.
+        What Redis has lost since it was published, the new primary may not have either. If Redis has lost its
+        notes too, an event counts as known if a group has applied it, or this database saw it published.
         """
         note_known_beside(self._database.path.parent, self._stream, self._database.service)
         published, applied = self._stream.published_by_source(), self._stream.applied_by_source()
         outboxes = [Outbox(self._database, each) for each in incarnations(self._database)]
         told = {
-            each.source: max(published.get(each.source, 0), applied.get(each.source, 0), each.published())
+            each.source: published.get(each.source) or max(applied.get(each.source, 0), each.published())
             for each in outboxes
         }
         with self._database.transaction():
-            before = untold(self._database)  # it was promoted, and replaced at once
+            before = unsettled(self._database, UNTOLD)  # it was promoted, and replaced at once
             told = {source: min(number, before.get(source, number)) for source, number in told.items()}
             self._database.set_meta(FOLLOWS, 1)
-            note_untold(self._database, {each.source: told[each.source] for each in outboxes})
+            note_unsettled(self._database, UNTOLD, told)
 
     def step(self, block_ms: int = 0) -> int:
         """Take in the next entries of the stream, and answer how many. Waits `block_ms` for one.
@@ -103,7 +105,7 @@ class Follower:
         that was a primary reads everything, to see its own last events published.
         """
         newest, published = self._stream.newest(), self._stream.published_by_source()  # in this order
-        if newest in (None, position) or untold(self._database) or self._strangers({*published}):
+        if newest in (None, position) or unsettled(self._database, UNTOLD) or self._strangers({*published}):
             return False
         if any(published.get(source, 0) > outbox.last() for source, outbox in self._own.items()):
             return False

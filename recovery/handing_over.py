@@ -1,9 +1,9 @@
 """Handing over: events that a primary had accepted, and not published, when another was promoted.
 
 The old primary is a standby now, and publishes nothing. It leaves these events beside the stream. The new
-primary takes them over as they are, under their names and numbers, so that nobody counts one twice. Where the
-new primary changed the same rows since, `competing.py` publishes corrections, and `conflicts.py` tells what
-breaks a rule.
+primary takes them over as they are, under their names and numbers, so that nobody counts one twice. Where it
+changed the same rows since, `competing.py` publishes corrections. Once all has come, `settling.py` does the
+rest, and `conflicts.py` tells what breaks a rule.
 """
 
 from collections.abc import Sequence
@@ -12,22 +12,13 @@ from typing import Any
 
 import structlog
 
-from tally.events import CustomerDeleted, EventId
-from tally.recovery.competing import (
-    answered_elsewhere,
-    apply_beside,
-    drop,
-    make_again_beside,
-    make_later,
-    reconcile,
-)
-from tally.recovery.conflicts import note_conflict
-from tally.recovery.diverged import UPDATES
+from tally.events import AccountCreated, CustomerCreated, EventId
+from tally.recovery.competing import apply_beside, drop, make_again_beside, repeated
+from tally.recovery.settling import HANDED, UNTOLD, note_unsettled, settle, unsettled
 from tally.recovery.standing import begin_heirs
 from tally.recovery.taking_back import (
     Healing,
     apply_left_out,
-    event_of,
     find_lacking,
     following,
     gaps,
@@ -40,10 +31,12 @@ from tally.store.asks import published_fields
 from tally.store.database import Database
 from tally.store.incarnations import begin, incarnations, own_sources
 from tally.store.lacking import note_lacking
-from tally.store.outbox import Outbox, OwnEvent
+from tally.store.outbox import Outbox, OutboxRow
 from tally.store.stream import Entry, EventStream
 
-AT_ONCE = 1000  # events that are handed over, or taken over, together
+AT_ONCE = 1000  # events that are taken over together
+MOST_LEFT = 10 * AT_ONCE  # events that are left beside the stream at a time
+_MORE = b"More"  # this field marks events that are not the last ones
 
 _log = structlog.get_logger()
 
@@ -56,19 +49,25 @@ def hand_over(database: Database, stream: EventStream) -> int:
     """
     key = stream.beside("handed", database.service, str(database.node))
     published = stream.published_by_source()
+    waiting: list[tuple[str, OutboxRow]] = []
     for incarnation in incarnations(database):
         outbox = Outbox(database, incarnation)
-        if rows := outbox.after(published.get(outbox.source, 0), AT_ONCE):
-            _note_names(database, stream)
-            if stream.client.xlen(key):
-                return 0
-            with stream.client.pipeline(transaction=True) as transaction:
-                for row in rows:
-                    transaction.xadd(key, published_fields(outbox.source, row))  # type: ignore[arg-type]
-                transaction.execute()
-            _log.info("handed_over", source=outbox.source, first=rows[0].sequence, events=len(rows))
-            return len(rows)
-    return 0
+        rows = outbox.after(published.get(outbox.source, 0), MOST_LEFT + 1 - len(waiting))
+        waiting += [(outbox.source, row) for row in rows]
+    if not waiting:
+        return 0
+    _note_names(database, stream)
+    if stream.client.xlen(key):
+        return 0
+    left = waiting[:MOST_LEFT]
+    with stream.client.pipeline(transaction=True) as transaction:
+        for source, row in left:
+            more = {_MORE: "1"} if len(waiting) > MOST_LEFT else {}
+            transaction.xadd(key, published_fields(source, row) | more)  # type: ignore[arg-type]
+        transaction.execute()
+    source, first = left[0]
+    _log.info("handed_over", source=source, first=first.sequence, events=len(left))
+    return len(left)
 
 
 def _note_names(database: Database, stream: EventStream) -> None:
@@ -81,24 +80,23 @@ def go_on(store: Healing, stream: EventStream) -> None:
     """Have a standby's database go on in its primary's place, under a name of its own.
 
     Everything on the stream must have been taken in first. Events that it accepted before it was a standby,
-    and has not handed over yet, it publishes itself; see TakingOver. May be repeated. Raises RedisError or
+    and has not handed over yet, it settles and publishes itself. May be repeated. Raises RedisError or
     StoreError.
     """
     database = store.database
     published = stream.published_by_source()
     with database.transaction():
         if nodes.follows(database):
-            untold = nodes.untold(database)
-            nodes.note_untold(database, {each: max(untold[each], published.get(each, 0)) for each in untold})
+            untold = unsettled(database, UNTOLD)
+            note_unsettled(
+                database, UNTOLD, {each: max(untold[each], published.get(each, 0)) for each in untold}
+            )
             begin(database, Outbox(database).last())
             database.execute("DELETE FROM meta WHERE key = ?", (nodes.FOLLOWS,))
 
 
 class TakingOver:
-    """Takes over, at the primary, the events that a standby of its node handed over.
-
-    So it does with its own, if it was a standby itself and had not handed them over.
-    """
+    """Takes over, at the primary, the events that a standby of its node handed over."""
 
     def __init__(self, store: Healing, stream: EventStream) -> None:
         self._store = store
@@ -112,14 +110,13 @@ class TakingOver:
 
         May be repeated, also when it was interrupted. Raises RedisError, StoreError or OSError.
         """
-        if nodes.untold(self._database):
-            self._take_own()
         orders: Any = self._stream.client.xrange(self._key, count=AT_ONCE)
         if not orders:
             return 0
         entries = [Entry(id, fields) for id, fields in orders]
         self._know_names(entries)
         published = self._stream.published_by_source()
+        is_last = _MORE not in entries[-1].fields and self._stream.client.xlen(self._key) == len(entries)
         count = 0
         self._has_found = False
         with self._database.transaction():  # requests are answered meanwhile
@@ -127,33 +124,12 @@ class TakingOver:
                 count += self._take(source, [*some], published.get(source, 0))
             if self._has_found:
                 apply_left_out(self._store, make_again_beside)
+            if is_last:
+                settle(self._store, HANDED)
         self._stream.client.xdel(self._key, *(entry.id for entry in entries))
         if count:
             _log.warning("took_over", events=count)
         return count
-
-    def _take_own(self) -> None:
-        """Publish corrections for those of its own events that nobody knew when it became a standby."""
-        with self._database.transaction():
-            untold = nodes.untold(self._database)
-            for each in incarnations(self._database):
-                if each.source in untold:
-                    outbox = Outbox(self._database, each)
-                    rows = outbox.after(untold[each.source], -1)
-                    own = [OwnEvent(row, event_of(row)) for row in rows]
-                    reconcile(self._store, own)
-                    self._settle(outbox, own)
-            nodes.note_untold(self._database, {})
-
-    def _settle(self, outbox: Outbox, own: Sequence[OwnEvent]) -> None:
-        """Settle what these events and others' do together, apart from amounts."""
-        make_later(self._store, [each.event for each in own if type(each.event) in UPDATES])
-        asked_again = answered_elsewhere(self._database, outbox, own)
-        deleted = {each.event.id for each in own if isinstance(each.event, CustomerDeleted)}
-        for each in own:
-            if each not in asked_again and getattr(each.event, "customer_id", None) not in deleted:
-                note_conflict(self._database, each)
-        drop(self._store, asked_again)
 
     def _know_names(self, entries: list[Entry]) -> None:
         """Learn the names that the standby began while it could not reach Redis: they follow ours."""
@@ -185,7 +161,14 @@ class TakingOver:
         if before < (self._database.meta("published") or 0):
             self._database.set_meta("published", before)  # later rows are looked at again, too
         apply_beside(self._store, outbox, own)
-        self._settle(outbox, own)
+        twice = repeated(self._database, outbox, own)  # what has rows of its own waits until these have come
+        drop(
+            self._store,
+            [each for each in twice if not isinstance(each.event, CustomerCreated | AccountCreated)],
+        )
+        handed = unsettled(self._database, HANDED)
+        handed[source] = min(handed.get(source, number_of(own[0]) - 1), number_of(own[0]) - 1)
+        note_unsettled(self._database, HANDED, handed)
         at = int(entries[-1].id.partition(b"-")[0]) // 1000
         remember_answers(self._store, outbox, own, at)
         return len(own)

@@ -15,6 +15,7 @@ import structlog
 from tally.recovery.competing import make_again_beside
 from tally.recovery.diverged import part_ways
 from tally.recovery.first_start import known_sources, note_known_beside
+from tally.recovery.settling import settle_own
 from tally.recovery.taking_back import Healing, joins, take_back, take_back_lost
 from tally.store.asks import Asks
 from tally.store.database import Database
@@ -170,7 +171,7 @@ class Standing:
         if not self._confirmed and self._is_newest(stands[-1]):
             self._confirmed = True
             self._permission.confirm()
-        return False
+        return settle_own(self._store)
 
     def _take_back_lost(self, stands: Sequence[Stand]) -> bool:
         """Take back events that were noted as lost and are on the stream again, if it changed since."""

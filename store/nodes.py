@@ -14,14 +14,12 @@ import msgspec
 from tally.store.database import Database
 from tally.store.errors import Misdirected, NotFound, StoreError
 from tally.store.ids import given, is_in_block, node_of, numbered
-from tally.store.incarnations import incarnations
 from tally.store.outbox import Outbox
 
 HIGHEST = 9006  # keeps every id below 2^53, which JavaScript needs
 
 KNOWN = "nodes"  # in meta, as JSON: from database to text for `Node.parse`
 FOLLOWS = "follows"  # in meta of a standby's database, which writes nothing of its own
-_UNTOLD = "untold"  # in meta, as JSON: see `untold`
 DIFFERS = "differs_from_primary"  # in meta of a standby's: it has other events under the same numbers
 REMOVED = "removed"  # replaces the address
 STANDBY = "standby"  # stands before the address
@@ -111,21 +109,6 @@ def address_of(database: Database, number: int) -> str | None:
 def follows(database: Database) -> bool:
     """Whether it is a standby's: it takes in the primary's events, and writes nothing of its own."""
     return bool(database.meta(FOLLOWS))
-
-
-def untold(database: Database) -> dict[str, int]:
-    """The names with events that it accepted as a primary, and nobody knew when it became a standby.
-
-    With each, the last number that somebody knew.
-    """
-    return msgspec.json.decode(database.meta(_UNTOLD) or "{}", type=dict[str, int])
-
-
-def note_untold(database: Database, told: Mapping[str, int]) -> None:
-    """Note names with the last number of each that somebody knows. In the open transaction."""
-    outboxes = [Outbox(database, each) for each in incarnations(database) if each.source in told]
-    left = {each.source: told[each.source] for each in outboxes if each.last() > told[each.source]}
-    database.set_meta(_UNTOLD, msgspec.json.encode(left).decode())
 
 
 def differs(database: Database) -> bool:

@@ -350,10 +350,12 @@ class Pair:
                 self.gone_customers.add(customer)
 
     def change_account(self) -> None:
-        if machine := self._one(0):
+        machine = self._one(0)
+        if machine and not machine.accounts.database.refusal():
             with machine.accounts.database.transaction():
                 change = AccountChange(name=f"a{self.random.randint(1, 9)}")
-                machine.accounts.change_account(self.random.randint(1, 2), change)
+                account = self.random.choice(machine.accounts.accounts(-1, 10))
+                machine.accounts.change_account(account.id, change)
 
     # Turns, and time
 
