@@ -29,7 +29,7 @@ from tally.recovery.taking_back import (
     take_back,
 )
 from tally.store.incarnations import incarnations
-from tally.store.lacking import note_lacking
+from tally.store.lacking import lacking_of, note_lacking
 from tally.store.nodes import DIFFERS, FOLLOWS, follows
 from tally.store.outbox import Outbox, OwnEvent
 from tally.store.ranges import Range
@@ -60,6 +60,7 @@ class Follower:
         self._own: dict[str, Outbox] = {}
         self._others: set[str] = set()  # names of this service that don't follow its own
         self._behind = 0
+        self._looked_for: dict[str, list[Range]] = {}  # what it lacked when it read all again
         self._is_sparse = False  # the last entries read held none of its own
         if not follows(self._database):
             self._begin()
@@ -102,8 +103,10 @@ class Follower:
         """Skip the rest of the stream beyond `position`, if none of it is its own.
 
         So the other service's many events need not be read: Redis knows how far each name has got. A database
-        that was a primary reads everything, to see its own last events published.
+        that was a primary, or lacks some events, reads everything: its own events may come anywhere.
         """
+        if lacking_of(self._database):
+            return False
         newest, published = self._stream.newest(), self._stream.published_by_source()  # in this order
         if newest in (None, position) or unsettled(self._database, UNTOLD) or self._strangers({*published}):
             return False
@@ -123,11 +126,12 @@ class Follower:
         """If it is behind with nothing left to read, read all again; if still behind, note what it lacks.
 
         Call it now and then, when `step` had nothing. Redis may have been replaced, so that entries have
-        other ids than before; or others have removed entries.
+        other ids than before; or others have removed entries. What it lacks is looked for once.
         """
-        behind = self.behind()
-        self._behind = self._behind + 1 if behind else 0
+        behind, lacking = self.behind(), lacking_of(self._database)
+        self._behind = self._behind + 1 if behind or (lacking and lacking != self._looked_for) else 0
         if self._behind == READ_AGAIN:
+            self._looked_for = lacking
             with self._database.relaxed(), self._database.transaction():
                 self._database.set_meta(_POSITION, _START.decode())
         elif self._behind >= GIVE_UP:

@@ -131,6 +131,25 @@ _FOUND: dict[str, tuple[int, list[Step]]] = {
             ("delete", 3603491557),
         ],
     ),
+    "what comes again at an earlier place than before reaches the standby": (
+        85500491,
+        [
+            ("redis_is_saved", 4199395841),
+            ("a_machine_is_killed", 2909288718),
+            ("rename", 667262024),
+            ("rename", 1077069806),
+            ("record", 53502141),
+            ("credit", 1877731531),
+            ("part_turns", 1751618563),
+            ("a_machine_turns", 1516105339),
+            ("redis_is_saved", 3489678032),
+            ("redis_falls_back", 3625798929),
+            ("all_turn", 1045312311),
+            ("all_turn", 3766600408),
+            ("rename", 874209804),
+            ("redis_falls_back", 3767645045),
+        ],
+    ),
 }
 """Short histories of pairs that once failed."""
 
