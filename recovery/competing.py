@@ -141,10 +141,10 @@ def _publish(store: Healing, after: OwnEvent, events: Sequence[Event]) -> None:
 
 
 def repeated(database: Database, outbox: Outbox, own: Iterable[OwnEvent], since: int = 0) -> list[OwnEvent]:
-    """Creations of requests that were answered under several names, but for those of the answer that counts.
+    """The creations that don't count, of requests that were answered under several names.
 
-    That is the latest answer, by the clocks of those that gave them; whoever asks gets the same. Looks at the
-    requests of those events that are creations, and at answers from the outbox's row `since` on.
+    The latest answer counts, by the clocks of those that gave them. So whoever asks gets the same. Looks at
+    the requests of those events that are creations, and at answers from the outbox's row `since` on.
     """
     requests = {key.request for each in own if type(each.event) in UNDOES and (key := each.row.key)}
     if not requests:

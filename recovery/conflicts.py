@@ -1,4 +1,4 @@
-"""What two databases of a node recorded at the same time, and what breaks a rule together.
+"""Conflicts: what two databases of a node recorded at the same time, and together breaks a rule.
 
 All of it counts, as clients were told. `status` names a file that tells what is for a person to decide.
 """

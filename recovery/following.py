@@ -69,8 +69,8 @@ class Follower:
     def _begin(self) -> None:
         """It was a primary: note the events that it accepted and has not published.
 
-        What Redis has lost since it was published, the new primary may not have either. If Redis has lost its
-        notes too, an event counts as known if a group has applied it, or this database saw it published.
+        If Redis has lost some since they were published, the new primary may lack them, too. If it has lost its
+        notes of them as well, those count as known that a group has applied, or this database saw published.
         """
         note_known_beside(self._database.path.parent, self._stream, self._database.service)
         published, applied = self._stream.published_by_source(), self._stream.applied_by_source()
