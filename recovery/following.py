@@ -69,8 +69,9 @@ class Follower:
     def _begin(self) -> None:
         """It was a primary: note the events that it accepted and has not published.
 
-        If Redis has lost some since they were published, the new primary may lack them, too. If it has lost its
-        notes of them as well, those count as known that a group has applied, or this database saw published.
+        If Redis has lost some since they were published, the new primary may lack them, too. If it has lost
+        its notes of them as well, those count as known that a group has applied, or this database saw
+        published.
         """
         note_known_beside(self._database.path.parent, self._stream, self._database.service)
         published, applied = self._stream.published_by_source(), self._stream.applied_by_source()
