@@ -38,6 +38,7 @@ from tally.store.records import (
 )
 from tally.store.stream import EventStream
 
+pytestmark = pytest.mark.whole  # of databases: the engine only carries their events
 Change = Callable[[Customers], object]
 DAY = date(2019, 1, 6)
 
