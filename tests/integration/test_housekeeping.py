@@ -157,6 +157,7 @@ def test_what_was_not_published_is_kept_however_old(accounts: Accounts, stream: 
     assert len(accounts.outbox.after(10, 100)) == 10
 
 
+@pytest.mark.whole  # of the database
 def test_the_table_of_publications_stays_small(
     accounts: Accounts, stream: EventStream, client: redis.Redis
 ) -> None:
