@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from itertools import chain, groupby, zip_longest
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from msgspec.structs import replace
 
@@ -19,7 +19,6 @@ from tally.events import (
     CreditCreated,
     CreditDeleted,
     CustomerCreated,
-    CustomerUpdated,
     Event,
     Id,
     InvoiceCreated,
@@ -27,13 +26,14 @@ from tally.events import (
     InvoiceUpdated,
     now,
 )
-from tally.recovery.diverged import UNDOES
+from tally.recovery.diverged import TABLES, UNDOES
 from tally.recovery.taking_back import Healing, event_of, leave_out, make_again
 from tally.store.accounts import Accounts
 from tally.store.credits import Credits
 from tally.store.customers import Customers
 from tally.store.database import Database
 from tally.store.history import History
+from tally.store.idempotency import answered_at
 from tally.store.ids import give
 from tally.store.incarnations import ROOM, incarnations
 from tally.store.lacking import left_out_of
@@ -143,8 +143,8 @@ def _publish(store: Healing, after: OwnEvent, events: Sequence[Event]) -> None:
 def repeated(database: Database, outbox: Outbox, own: Iterable[OwnEvent], since: int = 0) -> list[OwnEvent]:
     """The creations that don't count, of requests that were answered under several names.
 
-    The latest answer counts, by the clocks of those that gave them. So whoever asks gets the same. Looks at
-    the requests of those events that are creations, and at answers from the outbox's row `since` on.
+    The latest answer counts, so whoever asks gets the same: see `answered_at`. Looks at the requests of those
+    events that are creations, and at answers from the outbox's row `since` on.
     """
     requests = {key.request for each in own if type(each.event) in UNDOES and (key := each.row.key)}
     if not requests:
@@ -159,7 +159,7 @@ def repeated(database: Database, outbox: Outbox, own: Iterable[OwnEvent], since:
             answers[key.request][row.sequence // ROOM].append(OwnEvent(row, event_of(row)))
     others: list[OwnEvent] = []
     for each in answers.values():
-        counts = max(each.values(), key=lambda made: (made[0].event.created_date, made[0].event.id))
+        counts = max(each.values(), key=lambda made: answered_at(made[0].row.payload))
         others += chain.from_iterable(made for made in each.values() if made is not counts)
     return others
 
@@ -167,7 +167,7 @@ def repeated(database: Database, outbox: Outbox, own: Iterable[OwnEvent], since:
 def undo(store: Healing, created: OwnEvent) -> None:
     """Take back a creation that others count. Does nothing if it is gone here. In the open transaction."""
     event = created.event
-    if not _is_here(store.database, event):
+    if not _row(store.database, event):
         return
     told = UNDOES[type(event)](event)
     here = _here(store.database, event.id) if isinstance(event, InvoiceCreated) else None
@@ -176,16 +176,17 @@ def undo(store: Healing, created: OwnEvent) -> None:
     _publish(store, created, [told])
 
 
-def _is_here(database: Database, event: Any) -> bool:
-    match event:
-        case InvoiceCreated():
-            return find_invoice(database, event.id) is not None
-        case CreditCreated():
-            return find_credit(database, event.id) is not None
-        case CustomerCreated():
-            return find_customer(database, event.id) is not None
+def _row(database: Database, event: Any) -> Any:
+    """The row that an event tells of, as it is here; None if it isn't."""
+    match TABLES[type(event)]:
+        case "invoice":
+            return find_invoice(database, event.id)
+        case "credit":
+            return find_credit(database, event.id)
+        case "customer":
+            return find_customer(database, event.id)
         case _:
-            return event.id in {each.id for each in Accounts(database).accounts(event.id - 1, 1)}
+            return Accounts(database).find(event.id)
 
 
 def drop(store: Healing, twice: Sequence[OwnEvent]) -> list[OwnEvent]:
@@ -205,7 +206,7 @@ def drop(store: Healing, twice: Sequence[OwnEvent]) -> list[OwnEvent]:
 def _is_in_use(database: Database, event: Any) -> bool:
     """Whether a customer has invoices or credits, or an account customers."""
     if isinstance(event, AccountCreated):
-        return bool(Accounts(database).customers_of(event.id, -1, 1)) and _is_here(database, event)
+        return bool(Accounts(database).customers_of(event.id, -1, 1)) and bool(_row(database, event))
     one, store = ListQuery(limit=1, customer_id=event.id), Customers(database)
     return isinstance(event, CustomerCreated) and bool(store.invoices(one) or store.credits.page(one))
 
@@ -233,13 +234,8 @@ def make_later(store: Healing, updates: Sequence[Any]) -> None:
 
 def _counts_instead(store: Healing, event: Any) -> int:
     """The revision of a customer or account if it isn't as the update has it; 0 if it is, or is gone."""
-    told: Any = store.as_told(event)
-    if told is None:
-        return 0
-    database = store.database
-    is_customer = isinstance(event, CustomerUpdated)
-    here: Any = Customers(database).customer(told.id) if is_customer else Accounts(database).account(told.id)
-    return 0 if replace(told, revision=here.revision) == here else here.revision
+    here, told = _row(store.database, event), cast("Any", store.as_told(event))
+    return here.revision if here and replace(told, revision=here.revision) != here else 0
 
 
 def _is_same(one: Any, other: Any) -> bool:

@@ -48,6 +48,8 @@ def hand_over(database: Database, stream: EventStream) -> int:
     Raises RedisError or StoreError.
     """
     key = stream.beside("handed", database.service, str(database.node))
+    if stream.client.xlen(key):
+        return 0
     published = stream.published_by_source()
     waiting: list[tuple[str, OutboxRow]] = []
     for incarnation in incarnations(database):
@@ -57,8 +59,6 @@ def hand_over(database: Database, stream: EventStream) -> int:
     if not waiting:
         return 0
     _note_names(database, stream)
-    if stream.client.xlen(key):
-        return 0
     left = waiting[:MOST_LEFT]
     with stream.client.pipeline(transaction=True) as transaction:
         for source, row in left:
@@ -167,8 +167,8 @@ class TakingOver:
             [each for each in twice if not isinstance(each.event, CustomerCreated | AccountCreated)],
         )
         handed = unsettled(self._database, HANDED)
-        handed[source] = min(handed.get(source, number_of(own[0]) - 1), number_of(own[0]) - 1)
-        note_unsettled(self._database, HANDED, handed)
+        first = number_of(own[0])
+        note_unsettled(self._database, HANDED, handed | {source: min(handed.get(source, first), first - 1)})
         at = int(entries[-1].id.partition(b"-")[0]) // 1000
         remember_answers(self._store, outbox, own, at)
         return len(own)

@@ -94,7 +94,7 @@ def _lost_with(database: Database, invoices: Sequence[InvoiceCreated]) -> list[C
 
 
 def _of_deleted_customers(database: Database, outbox: Outbox, own: Iterable[OwnEvent]) -> list[Conflict]:
-    """What was recorded under later names of customers that these events delete."""
+    """Invoices and credits that others recorded meanwhile for customers that these events delete."""
     deleted = {int(each.event.id) for each in own if isinstance(each.event, CustomerDeleted)}
     if not deleted:
         return []

@@ -262,12 +262,13 @@ class Accounts:
 
     def account(self, id: int, owner: str | None = None) -> Account:
         """The account. Raises NotFound."""
-        account = self._find(id)
+        account = self.find(id)
         if account and owner in (None, account.owned_by):
             return account
         raise NotFound("account", id)
 
-    def _find(self, id: int) -> Account | None:
+    def find(self, id: int) -> Account | None:
+        """The account, or None if there is none."""
         return next(map(_account, self.database.rows(f"{_ACCOUNT} AND id = ?", (id,))), None)
 
     def accounts(self, after: int, limit: int, owner: str | None = None) -> list[Account]:
@@ -419,7 +420,7 @@ class Accounts:
 
     def as_told(self, event: Event) -> Account | None:
         """The account as the answer to its update had it; None for other events, or when it is gone."""
-        if isinstance(event, events.AccountUpdated) and (account := self._find(event.id)):
+        if isinstance(event, events.AccountUpdated) and (account := self.find(event.id)):
             told = (event.name, event.description, event.owned_by)
             return Account(event.id, *told, account.created_date, event.revision)
         return None

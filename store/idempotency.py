@@ -67,11 +67,18 @@ def made_again(key: RequestKey, table: str, ids: Sequence[int]) -> Answer:
     return made_many(ids) if key.is_batch else made(f"/{table}s", ids[0])
 
 
-class _Made(Struct):
-    """What tells two answers' order, in the event of a creation."""
-
+class _Creation(Struct):
     created_date: datetime
     id: str
+
+
+def answered_at(payload: bytes) -> tuple[datetime, int]:
+    """When an answer was given, by the payload of its first event; of two to one request, the later counts.
+
+    Raises msgspec.DecodeError for events that are no creations.
+    """
+    created = msgspec.json.decode(payload, type=_Creation)
+    return created.created_date, int(created.id)
 
 
 class KeyedRequest:
@@ -118,17 +125,14 @@ class IdempotencyKeys:
         return answer
 
     def _that_counts(self, rows: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
-        """Of two databases' answers the later one, as in recovery/competing.py; in doubt, the one of here."""
+        """Of two databases' answers the one that counts; in doubt, the one given here."""
         made = {each.source: Outbox(self._database, each) for each in incarnations(self._database)}
         try:
             told = [EventRange.parse(row[3]) for row in rows]
-            found = [made[each.source].payload(each.first) or b"" for each in told]
-            places = [msgspec.json.decode(payload, type=_Made) for payload in found]
+            order = [answered_at(made[each.source].payload(each.first) or b"") for each in told]
         except (KeyError, TypeError, ValueError):
             return rows[0]
-        return max(zip(places, rows, strict=True), key=lambda each: (each[0].created_date, int(each[0].id)))[
-            1
-        ]
+        return rows[order.index(max(order))]
 
     def remember(self, key: RequestKey, answer: Answer, at: int) -> None:
         """Keep an answer that was made again from the database's own events, published `at` (seconds).

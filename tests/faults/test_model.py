@@ -77,6 +77,16 @@ def test_any_history_of_a_primary_and_its_standby_ends_well(first: int) -> None:
         _ends_well(seed, pair.steps_of(seed), pair.run)
 
 
+_RECORDED_AGAIN: list[Step] = [
+    ("record", 3699429805),
+    ("credit", 878794238),
+    ("take_back", 1972163660),
+    ("a_standby_is_promoted", 1420995336),
+    ("all_turn", 2513164158),
+    ("record", 2231564250),
+]
+"""A credit is taken back, and its invoice's request comes to another primary, too."""
+
 _FOUND: dict[str, tuple[int, list[Step]]] = {
     "a request that a rolled back primary answered too counts once": (
         71001838,
@@ -108,24 +118,12 @@ _FOUND: dict[str, tuple[int, list[Step]]] = {
     ),
     "a credit that was taken back stays so at a standby": (
         81004992,
-        [
-            ("record", 3699429805),
-            ("credit", 878794238),
-            ("take_back", 1972163660),
-            ("a_standby_is_promoted", 1420995336),
-            ("all_turn", 2513164158),
-            ("record", 2231564250),
-        ],
+        _RECORDED_AGAIN,
     ),
     "a credit that was taken back stays so where its invoice was recorded twice": (
         81004992,
         [
-            ("record", 3699429805),
-            ("credit", 878794238),
-            ("take_back", 1972163660),
-            ("a_standby_is_promoted", 1420995336),
-            ("all_turn", 2513164158),
-            ("record", 2231564250),
+            *_RECORDED_AGAIN,
             ("part_turns", 3002882246),
             ("a_standby_is_promoted", 3179337305),
             ("delete", 3603491557),
