@@ -27,12 +27,20 @@ hypothesis.settings.load_profile("tally")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Spread the tests of a whole Tally over the engines, and run the slowest file first."""
+    """Spread the tests of a whole Tally over the engines. The slowest file comes first, unit tests last.
+
+    All others are mixed: a file that keeps processors busy runs beside one that waits.
+    """
     dealt = {*_dealt(items)}
     config.hook.pytest_deselected(items=[item for item in items if item not in dealt])
     items[:] = sorted(
         (item for item in items if item in dealt),
-        key=lambda item: (_RANK.get(item.path.parent.name, 0), item.path.stem != "test_schemathesis"),
+        key=lambda item: (
+            item.path.parent.name == "unit",
+            item.path.stem != "test_schemathesis",
+            item.path.stem,
+            str(item.path),
+        ),
     )
 
 
@@ -75,9 +83,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run each test that needs an engine once for each engine."""
     if "engine" in metafunc.fixturenames:
         metafunc.parametrize("engine", engines.NAMES, indirect=True, scope="session")
-
-
-_RANK = {"integration": 1, "unit": 2}  # browser and faults come first, as their names sort first
 
 
 @pytest.fixture(scope="session")
