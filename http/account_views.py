@@ -11,11 +11,12 @@ from msgspec.structs import asdict
 from tally.events import now
 from tally.http import params
 from tally.http.auth import owner
-from tally.http.service import Json, Service, path_id
+from tally.http.service import Service, path_id
 from tally.store import demo
 from tally.store.account_names import AccountNames
 from tally.store.account_totals import AccountQuery, AccountTotals
 from tally.store.accounts import Accounts, CustomerOrder
+from tally.store.idempotency import encode_answer
 from tally.store.months import Months
 from tally.store.searching import Cents
 
@@ -61,7 +62,7 @@ class AccountsView:
             may_load_demo = owner(req) is None and not everything.accounts and demo.is_empty(store)
         rows = [{**asdict(each), "months": [*map(Cents, months[each.id])]} for each in accounts]
         answer = {"accounts": rows, "found": found, "totals": everything, "may_load_demo": may_load_demo}
-        Json.send(resp, {**answer, "largest_revenue_cents": largest})
+        resp.data = encode_answer({**answer, "largest_revenue_cents": largest})
 
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """An account with a part of its customers, in an order."""
@@ -80,7 +81,7 @@ class AccountsView:
             for each in customers
         ]
         answer = {"account": {**asdict(account), **asdict(total)}, "customers": rows, "order": order}
-        Json.send(resp, answer)
+        resp.data = encode_answer(answer)
 
 
 class AccountNamesView:
@@ -95,7 +96,7 @@ class AccountNamesView:
         with self._service.read() as store:
             names = AccountNames(store.database, owner(req))
             found = names.like(text, most) if ids is None else names.of(ids)
-        Json.send(resp, {"accounts": found})
+        resp.data = encode_answer({"accounts": found})
 
 
 def first_order(customers: int) -> CustomerOrder:

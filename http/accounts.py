@@ -21,7 +21,7 @@ from tally.http.long_lists import LongLists
 from tally.http.neighbours import LOGIN, Neighbours
 from tally.http.periods import PeriodQuery
 from tally.http.queries import QueryGuard
-from tally.http.service import Json, Service, cause, path_id, read_body, wanted_revisions
+from tally.http.service import Service, cause, path_id, read_body, wanted_revisions
 from tally.http.shared import HistoryResource, add_shared
 from tally.http.status import StatusReport
 from tally.http.tokens import Bearer, Tokens
@@ -30,7 +30,7 @@ from tally.store.account_totals import AccountTotals
 from tally.store.accounts import Account, Accounts, CustomerOrder, ShownCustomers, key_of
 from tally.store.database import Database
 from tally.store.errors import NotFound
-from tally.store.idempotency import made
+from tally.store.idempotency import encode_answer, made
 from tally.store.months import Month, Months
 from tally.store.users import Users
 
@@ -175,7 +175,6 @@ class AccountsResource:
         """
         chunks = _in_chunks(parts, chunk)
         first, second = next(chunks), next(chunks, None)
-        resp.content_type = falcon.MEDIA_JSON
         if second is None:
             resp.data = first
         else:
@@ -198,7 +197,7 @@ class AccountsResource:
                 self._send_customers(req, resp, account.id, listed.order)
                 return
             found = store.customers_in_order(account.id, listed.order, listed.after, listed.limit)
-        Json.send(resp, CustomerRevenuePage(*listed.cut(found)))
+        resp.data = encode_answer(CustomerRevenuePage(*listed.cut(found)))
 
     def _send_customers(
         self, req: falcon.Request, resp: falcon.Response, account: Id, order: CustomerOrder
@@ -224,9 +223,9 @@ class AccountsResource:
             with self._service.read() as store:
                 account = store.account(Id.parse(id), owner(req))
         except (ValueError, NotFound):
-            Json.send(resp, Ownership(False))
+            resp.data = encode_answer(Ownership(False))
         else:
-            Json.send(resp, Ownership(account.owned_by == user))
+            resp.data = encode_answer(Ownership(account.owned_by == user))
 
     def _list(self, accounts: Iterator[Account]) -> Iterator[bytes]:
         separator = b"["
@@ -240,7 +239,7 @@ class AccountsResource:
         """One account in parts. The total comes last: it is the sum of the customers that were sent."""
         total = 0
         separator = b""
-        yield b'{"account":' + Json.encode(account) + b',"customers":['
+        yield b'{"account":' + encode_answer(account) + b',"customers":['
         for customers in self._every_customer(account.id):
             yield separator + customers.json
             total += customers.revenue_cents
@@ -312,7 +311,7 @@ class RevenueResource:
             months = read(Months(store.database, owner(req)))
         periods = asked.answer(months)
         if not exports.wants_csv(req):
-            Json.send(resp, RevenuePage(periods))
+            resp.data = encode_answer(RevenuePage(periods))
             return
         lines = (
             exports.written(each.name, exports.amount(each.revenue_cents), each.invoices, each.credits)

@@ -33,7 +33,7 @@ class Guard(Protocol):
 def create_app(
     gate: Gate, neighbours: Neighbours, *guards: Guard
 ) -> "falcon.App[falcon.Request, falcon.Response]":
-    """A Falcon app that answers only JSON, to requests that pass `gate` and `guards`.
+    """A Falcon app that answers JSON by default, to requests that pass `gate` and `guards`.
 
     In a browser, the page of the other service of `neighbours` may read its answers.
     """

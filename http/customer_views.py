@@ -14,11 +14,12 @@ from tally.http import params
 from tally.http.auth import owner
 from tally.http.lists import CustomerListRequest, ListRequest
 from tally.http.rankings import Ranked, Rankings
-from tally.http.service import Json, Service, path_id
+from tally.http.service import Service, path_id
 from tally.store.customer_list import CustomerQuery
 from tally.store.customer_search import CustomerSearch
 from tally.store.customers import Customers
 from tally.store.errors import NotFound
+from tally.store.idempotency import encode_answer
 from tally.store.records import Customer, Invoice
 
 
@@ -58,7 +59,7 @@ class CustomersView:
                     found = [by_id, *(each for each in found if each != by_id)]
                 found, following = listed.cut(found)
                 answer = {"customers": customers.rows(found), "next": following}
-        Json.send(resp, answer)
+        resp.data = encode_answer(answer)
 
     def _ranked(
         self, customers: CustomerSearch, listed: CustomerListRequest, wanted: Ranked
@@ -88,7 +89,7 @@ class CustomersView:
             is_open = customers.is_open(customer.account_id)
             entries = customers.entries(number, offset, limit)
         answer = {"customer": customer, "account_is_open": is_open, "totals": sums, "entries": entries}
-        Json.send(resp, answer)
+        resp.data = encode_answer(answer)
 
 
 class InvoicesView:
@@ -104,7 +105,7 @@ class InvoicesView:
             invoices, following = listed.cut(store.invoices(listed.wanted, owner(req)))
             found = CustomerSearch(store.database).named([each.customer_id for each in invoices])
         rows = [_with_whose(each, found[each.customer_id]) for each in invoices]
-        Json.send(resp, {"invoices": rows, "next": following})
+        resp.data = encode_answer({"invoices": rows, "next": following})
 
 
 def _with_whose(invoice: Invoice, customer: Customer) -> dict[str, Any]:

@@ -14,10 +14,11 @@ from tally.http.answers import SignedIn
 from tally.http.auth import Unauthorized
 from tally.http.problems import NodeAddress, Refusal
 from tally.http.seldom import Seldom
-from tally.http.service import HasDatabase, Json, Service, read_body
+from tally.http.service import HasDatabase, Service, read_body
 from tally.http.tokens import Bearer, Tokens
 from tally.http.values import Name, Password
 from tally.store import nodes, passwords
+from tally.store.idempotency import encode_answer
 from tally.store.login_attempts import LoginAttempts
 from tally.store.users import User, Users
 
@@ -51,7 +52,7 @@ class LoginResource:
         user = self._checked(login, req.remote_addr)
         token, expires = self._tokens.issue(Bearer(user.id, user.name, user.admin))
         resp.set_header("Cache-Control", "no-store")
-        Json.send(resp, SignedIn(token, rfc3339(expires)))
+        resp.data = encode_answer(SignedIn(token, rfc3339(expires)))
 
     def _insist_on_users(self) -> None:
         if self._service.node:

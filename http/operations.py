@@ -18,10 +18,11 @@ from tally.http.auth import insist_on_admin, principal
 from tally.http.minutes import Minute
 from tally.http.problems import RETRY_AFTER_SECONDS, FieldError, Refusal, WrongFields
 from tally.http.reasons import ActorReport
-from tally.http.service import Json, read_body
+from tally.http.service import read_body
 from tally.store import redriving
 from tally.store.dead_letters import LETTER_ID, DeadLetter, DeadLetters, StillDead
 from tally.store.groups import Group, Groups
+from tally.store.idempotency import encode_answer
 from tally.store.redis_memory import Memory, memory_of
 from tally.store.stream import EventStream, RedisError, entry_time
 
@@ -129,7 +130,7 @@ class MinutesResource:
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The service's last hour."""
-        Json.send(resp, {"minutes": self._minutes()})
+        resp.data = encode_answer({"minutes": self._minutes()})
 
 
 @falcon.before(_admins_only)
@@ -143,9 +144,9 @@ class StreamResource:
         """A StreamReport. No query keeps Redis busy, however large the stream is."""
         actors, stream = self._sources.actors(), self._sources.open_stream()
         try:
-            Json.send(resp, _report(actors, stream))
+            resp.data = encode_answer(_report(actors, stream))
         except (RedisError, OSError) as error:
-            Json.send(resp, StreamReport(actors, trouble=f"Redis does not answer: {error}"))
+            resp.data = encode_answer(StreamReport(actors, trouble=f"Redis does not answer: {error}"))
         finally:
             stream.client.close()
 
@@ -208,9 +209,9 @@ class DeadLettersResource:
             with self._letters() as (stream, letters):
                 found, total = letters.after("0-0", MOST_LETTERS), stream.dead_letters()
         except RedisAway:
-            Json.send(resp, {"letters": [], "total": None})
+            resp.data = encode_answer({"letters": [], "total": None})
         else:
-            Json.send(resp, {"letters": [*map(_letter, found)], "total": total})
+            resp.data = encode_answer({"letters": [*map(_letter, found)], "total": total})
 
     def on_post_redrive(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Redrive letters to the groups that failed, and tell the outcome."""
@@ -218,7 +219,7 @@ class DeadLettersResource:
         with self._turn(), self._letters() as (_, letters):
             outcome = redriving.redrive(letters, _known(letters, ids), WAIT_SECONDS)
         _log.warning("dead_letters_redriven", letters=ids, by=principal(req).name)
-        Json.send(resp, _told(outcome))
+        resp.data = encode_answer(_told(outcome))
 
     def on_get_payload(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """The whole payload of a letter's event, for editing. Raises LetterGone."""
@@ -230,7 +231,7 @@ class DeadLettersResource:
                 description=f"The payload has {length:,} bytes, and {LONGEST_EDITED:,} can be edited here."
                 f" `dead-letters edit {id}` opens it in an editor.",
             )
-        Json.send(resp, {"payload": letter.indented.decode(errors="replace")})
+        resp.data = encode_answer({"payload": letter.indented.decode(errors="replace")})
 
     def on_post_edit(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Redrive a letter with another payload to the group that failed, and tell the outcome.
@@ -244,7 +245,7 @@ class DeadLettersResource:
         if outcome.gone:
             raise LetterGone(edit.id)
         _log.warning("dead_letter_edited", letter=edit.id, by=principal(req).name)
-        Json.send(resp, _told(outcome))
+        resp.data = encode_answer(_told(outcome))
 
     def on_post_discard(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Discard letters, for good."""
@@ -252,7 +253,7 @@ class DeadLettersResource:
         with self._letters() as (_, letters):
             done = sum(letters.discard(letter) for letter in _known(letters, ids))
         _log.warning("dead_letters_discarded", letters=ids, by=principal(req).name)
-        Json.send(resp, {"discarded": done})
+        resp.data = encode_answer({"discarded": done})
 
     @contextmanager
     def _turn(self) -> Iterator[None]:

@@ -12,7 +12,7 @@ from typing import Any
 import falcon
 
 from tally.http.neighbours import Neighbours
-from tally.http.service import Json
+from tally.store.idempotency import encode_answer
 from tally.version import VERSION
 
 _STATIC = Path(__file__).with_name("static")
@@ -37,7 +37,6 @@ _SECURITY = {
     "Cache-Control": "no-cache",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
 }
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -75,7 +74,7 @@ class RootResource(PageResource):
 
     def __init__(self, neighbours: Neighbours, currency: str) -> None:
         super().__init__(neighbours.service, neighbours, currency)
-        self._index = Json.encode({"service": neighbours.service, "version": VERSION, **_LINKS})
+        self._index = encode_answer({"service": neighbours.service, "version": VERSION, **_LINKS})
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The page, or JSON by Accept."""

@@ -12,10 +12,10 @@ from tally.http import bodies, exports
 from tally.http.auth import owner
 from tally.http.lists import CustomerListRequest, ListRequest
 from tally.http.long_lists import LongLists
-from tally.http.service import BATCH_BODY, NODE, Json, Service, path_id, read_body, send_row
+from tally.http.service import BATCH_BODY, NODE, Service, path_id, read_body
 from tally.store.cause import Cause
 from tally.store.customers import Customers
-from tally.store.idempotency import Answer, made, made_many
+from tally.store.idempotency import Answer, encode_answer, made, made_many
 
 CustomersService = Service[Customers]
 
@@ -75,7 +75,7 @@ class RowsResource(ABC):
             return
         with self._service.read() as store:
             found = self.kind.rows(store, listed.wanted, owner(req))
-        Json.send(resp, self.kind.page(*listed.cut(found)))
+        resp.data = encode_answer(self.kind.page(*listed.cut(found)))
 
     def _send_csv(self, req: falcon.Request, resp: falcon.Response, wanted: Any) -> None:
         user, most = owner(req), exports.at_once(wanted.order)
@@ -90,7 +90,10 @@ class RowsResource(ABC):
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Show one."""
         with self._service.read() as store:
-            send_row(resp, self.kind.one(store, path_id(id, self.kind.name), owner(req)))
+            row = self.kind.one(store, path_id(id, self.kind.name), owner(req))
+        resp.data = encode_answer(row)
+        if hasattr(row, "revision"):
+            resp.etag = str(row.revision)
 
     @abstractmethod
     def _create(self, store: Customers, new: list[Any], cause: Cause, owner: str | None) -> list[Id]:

@@ -165,21 +165,6 @@ def _told(store: HasDatabase, change: Callable[[], Answer]) -> Answer:
     return Answer(answer.location, answer.body, str(events) if events else None)
 
 
-class Json:
-    """Sends every answer that isn't an error."""
-
-    @staticmethod
-    def encode(content: Any) -> bytes:
-        """The content as JSON; ids become strings."""
-        return encode_answer(content)
-
-    @staticmethod
-    def send(resp: falcon.Response, content: Any) -> None:
-        """Answer with `content`."""
-        resp.data = encode_answer(content)
-        resp.content_type = falcon.MEDIA_JSON
-
-
 def is_change(method: str, path: str) -> bool:
     """Whether a request changes something in the database.
 
@@ -202,14 +187,6 @@ def _send(resp: falcon.Response, answer: Answer) -> None:
     if answer.events is not None:
         resp.set_header(EVENT_ID, answer.events)
     resp.data = answer.body
-    resp.content_type = falcon.MEDIA_JSON
-
-
-def send_row(resp: falcon.Response, row: Any) -> None:
-    """Answer with a row; its revision, if it has one, is its ETag."""
-    Json.send(resp, row)
-    if hasattr(row, "revision"):
-        resp.etag = str(row.revision)
 
 
 class _Revised(Struct):

@@ -8,7 +8,7 @@ import falcon
 
 from tally.http.answers import Who
 from tally.http.auth import COOKIE, bearer_token, principal
-from tally.http.service import Json
+from tally.store.idempotency import encode_answer
 
 
 class WhoResource:
@@ -17,7 +17,7 @@ class WhoResource:
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The user's name, "" if nobody signs in, and whether it is an admin."""
         resp.set_header("Cache-Control", "no-store")
-        Json.send(resp, Who(*principal(req)))
+        resp.data = encode_answer(Who(*principal(req)))
 
 
 class SessionResource(WhoResource):

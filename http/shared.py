@@ -11,10 +11,11 @@ from tally.http.answers import Healthy, HistoryPage
 from tally.http.auth import owner
 from tally.http.neighbours import SESSION
 from tally.http.openapi import Call
-from tally.http.service import HasDatabase, Json, Service, path_id
+from tally.http.service import HasDatabase, Service, path_id
 from tally.http.session import SessionResource, WhoResource
 from tally.http.status import StatusReport
 from tally.store.history import Happening
+from tally.store.idempotency import encode_answer
 
 S = TypeVar("S", bound=HasDatabase)
 
@@ -37,7 +38,7 @@ def add_shared(
     app.add_route("/status", health, suffix="status")
     app.add_route("/asyncapi.json", DocumentResource(asyncapi.render().encode()))
     described = openapi.document(f"Tally: {service.name}", calls, bearer=has_users)
-    app.add_route("/openapi.json", DocumentResource(Json.encode(described)))
+    app.add_route("/openapi.json", DocumentResource(encode_answer(described)))
     app.add_route(SESSION, SessionResource() if has_users else WhoResource())
 
 
@@ -50,7 +51,6 @@ class DocumentResource:
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The document."""
         resp.data = self._document
-        resp.content_type = falcon.MEDIA_JSON
 
 
 class HealthResource:
@@ -62,21 +62,21 @@ class HealthResource:
 
     def on_get_live(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The process answers."""
-        Json.send(resp, Healthy())
+        resp.data = encode_answer(Healthy())
 
     def on_get_ready(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The database answers. Redis need not: writes are accepted without it."""
         with self._service.read():
-            Json.send(resp, Healthy())
+            resp.data = encode_answer(Healthy())
 
     def on_get_primary(self, req: falcon.Request, resp: falcon.Response) -> None:
         """This one records changes, and is no standby: for a load balancer."""
         self._service.insist_on_permission()
-        Json.send(resp, Healthy())
+        resp.data = encode_answer(Healthy())
 
     def on_get_status(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The service in figures, and what is wrong with it."""
-        Json.send(resp, self._status())
+        resp.data = encode_answer(self._status())
 
 
 class HistoryResource(Generic[S]):
@@ -96,4 +96,4 @@ class HistoryResource(Generic[S]):
         first = params.AFTER.of(req) or 0  # how many were listed before
         found = every[first : first + params.LIMIT.of(req)]
         following = first + len(found)
-        Json.send(resp, HistoryPage(found, Id(following) if following < len(every) else None))
+        resp.data = encode_answer(HistoryPage(found, Id(following) if following < len(every) else None))

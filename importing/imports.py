@@ -16,7 +16,7 @@ from tally.http import params
 from tally.http.auth import owner
 from tally.http.bodies import MOST_IN_BATCH
 from tally.http.problems import FieldError, WrongFields
-from tally.http.service import BATCH_BODY, Json, Service, read_body, send_made
+from tally.http.service import BATCH_BODY, Service, read_body, send_made
 from tally.importing import first_look, purchase_file, rejects
 from tally.importing.first_look import Look
 from tally.importing.import_report import Report
@@ -116,7 +116,7 @@ class ImportsResource:
         body = read_body(req, BATCH_BODY)
         try:
             if asked.dry_run:
-                Json.send(resp, self._tried(asked, body, owner(req)))
+                resp.data = encode_answer(self._tried(asked, body, owner(req)))
                 return
             file = _read(asked, body)
         except NoTable as error:
