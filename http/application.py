@@ -1,12 +1,14 @@
 """The Falcon application of a service: access, error answers, and the headers of every answer."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import falcon
 
 from tally.http import problems
+from tally.http.after import After
 from tally.http.auth import Gate
 from tally.http.neighbours import Neighbours
+from tally.http.queries import QueryGuard
 from tally.http.service import Service
 
 ROUTE = "tally.route"  # in a request's environment: the template of its route, if any
@@ -20,18 +22,8 @@ class Api(NamedTuple):
     gate: Gate
 
 
-class Guard(Protocol):
-    """Checks a request before its resource gets it."""
-
-    def process_resource(
-        self, req: falcon.Request, resp: falcon.Response, resource: object, params: dict[str, Any]
-    ) -> None:
-        """Raises an HTTPError if the request may not go on."""
-        ...
-
-
 def create_app(
-    gate: Gate, neighbours: Neighbours, *guards: Guard
+    gate: Gate, neighbours: Neighbours, *guards: QueryGuard | After
 ) -> "falcon.App[falcon.Request, falcon.Response]":
     """A Falcon app that answers JSON by default, to requests that pass `gate` and `guards`.
 
