@@ -133,25 +133,21 @@ def add_error_handlers(app: Any) -> None:
 def _answer_store_error(
     req: falcon.Request, resp: falcon.Response, error: errors.StoreError, _params: dict[str, Any]
 ) -> None:
-    raise _from_store(req, error)
-
-
-def _from_store(req: falcon.Request, error: errors.StoreError) -> falcon.HTTPError:
     if isinstance(error, errors.KeyReused):
-        return WrongFields([FieldError("Idempotency-Key", str(error))], str(error))
+        raise WrongFields([FieldError("Idempotency-Key", str(error))], str(error))
     status, title = _ANSWERS.get(type(error), (503, "Store unavailable"))
     faults = [
         FieldError(f"[{index}].{field}" if req.path.endswith("/batch") else field, message, id)
         for index, field, message, id in _faults(error)
     ]
     if status == 422:
-        return WrongFields(faults)
+        raise WrongFields(faults)
     if type(error) not in _ANSWERS:
         _log.error("store_unavailable", error=str(error))
     node = None
     if isinstance(error, errors.Misdirected | errors.NotPrimary):
         node = NodeAddress(error.node, error.url)
-    return Refusal(status, title, str(error), faults, node)
+    raise Refusal(status, title, str(error), faults, node)
 
 
 _ANSWERS: dict[type[errors.StoreError], tuple[int, str]] = {
