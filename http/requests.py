@@ -48,24 +48,25 @@ class RequestObserver:
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer a request."""
-        request = _Request(environ)
+        answer = _Answer(environ, self._finished)
 
         def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
-            request.status = status[:3]
+            answer.status = status[:3]
             return start_response(status, headers, *more)
 
-        with request.traced():
-            return _Answer(self._app(environ, start), request, self._finished)
+        with answer.traced():
+            answer.body = self._app(environ, start)
+        return answer
 
-    def _finished(self, request: "_Request") -> None:
-        seconds = time.perf_counter() - request.began
-        environ = request.environ
-        status = environ.get(ANSWERED, request.status)
+    def _finished(self, answer: "_Answer") -> None:
+        seconds = time.perf_counter() - answer.began
+        environ = answer.environ
+        status = environ.get(ANSWERED, answer.status)
         method = environ["REQUEST_METHOD"]
         method = method if method in _METHODS else "other"
         route = environ.get(ROUTE) or "none"
         self._figures.observe(DURATION, seconds, (method, route, status))
-        wanted = status >= "500" or seconds >= SLOW_SECONDS or (request.trace and is_sampled(request.trace))
+        wanted = status >= "500" or seconds >= SLOW_SECONDS or (answer.trace and is_sampled(answer.trace))
         level = logging.INFO if wanted else logging.DEBUG
         if self._log.is_enabled_for(level):
             self._log.log(
@@ -79,46 +80,41 @@ class RequestObserver:
             )
 
 
-class _Request:
-    """The measurements and log fields of one request."""
-
-    def __init__(self, environ: Environ) -> None:
-        self.environ = environ
-        self.began = time.perf_counter()
-        self.status = ""
-        self.trace = parse_trace_parent(environ.get("HTTP_TRACEPARENT"))
-
-    def traced(self) -> AbstractContextManager[None]:
-        return bound_contextvars(trace_parent=self.trace) if self.trace else _UNTRACED
-
-
 _UNTRACED = nullcontext()
 
 
 class _Answer:
-    """An answer's body. It tells when it is closed, and makes its pieces in the request's trace."""
+    """The answer to a request, from the request's beginning. Its `body` is made in the request's trace.
 
-    def __init__(
-        self, body: Iterable[bytes], request: _Request, finished: Callable[[_Request], None]
-    ) -> None:
-        self._body = body
-        self._request = request
+    It tells when it is closed.
+    """
+
+    body: Iterable[bytes]
+    status = ""
+
+    def __init__(self, environ: Environ, finished: "Callable[[_Answer], None]") -> None:
+        self.environ = environ
+        self.began = time.perf_counter()
+        self.trace = parse_trace_parent(environ.get("HTTP_TRACEPARENT"))
         self._finished = finished
 
+    def traced(self) -> AbstractContextManager[None]:
+        return bound_contextvars(trace_parent=self.trace) if self.trace else _UNTRACED
+
     def __iter__(self) -> Iterator[bytes]:
-        return self._traced() if self._request.trace else iter(self._body)
+        return self._traced() if self.trace else iter(self.body)
 
     def close(self) -> None:
-        with self._request.traced():
-            if hasattr(self._body, "close"):
-                self._body.close()
-            self._finished(self._request)
+        with self.traced():
+            if hasattr(self.body, "close"):
+                self.body.close()
+            self._finished(self)
 
     def _traced(self) -> Iterator[bytes]:
         """Bind the trace for each piece: another thread may make it."""
-        pieces = iter(self._body)
+        pieces = iter(self.body)
         while True:
-            with self._request.traced():
+            with self.traced():
                 piece = next(pieces, None)
             if piece is None:
                 return
