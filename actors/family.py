@@ -181,7 +181,7 @@ class Family(Shared):
         """A service as its HTTP process of that number serves it, within these limits. Opens its database."""
         api = self._calls(service, most.sign_ins, number)
         parts = self._parts(service) | {"limits": lambda: metrics.limits(service, most._asdict())}
-        metrics.add_metrics(api.app, service, parts)
+        api.app.add_route("/metrics", metrics.MetricsResource(service, parts))
         pages.add_pages(api.app, self._neighbours(service), self.settings.pages.currency)
         operations.add_operations(api.app, self._sources(service, api))
         return api

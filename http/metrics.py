@@ -7,7 +7,6 @@ They are gathered in parts for each scrape. A part that is unavailable is left o
 import mmap
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import accumulate
-from typing import Any
 
 import falcon
 import structlog
@@ -24,11 +23,6 @@ Part = Callable[[], Iterable[Metric]]
 """Gathers some metrics. May raise anything: then the part is left out."""
 
 _log = structlog.get_logger()
-
-
-def add_metrics(app: Any, service: str, parts: Mapping[str, Part]) -> None:
-    """Add GET /metrics, which tells these parts, to `app`."""
-    app.add_route("/metrics", MetricsResource(service, parts))
 
 
 class MetricsResource(Collector):
