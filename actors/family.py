@@ -183,23 +183,20 @@ class Family(Shared):
         parts = self._parts(service) | {"limits": lambda: metrics.limits(service, most._asdict())}
         api.app.add_route("/metrics", metrics.MetricsResource(service, parts))
         pages.add_pages(api.app, self._neighbours(service), self.settings.pages.currency)
-        operations.add_operations(api.app, self._sources(service, api))
-        return api
-
-    def _neighbours(self, service: str) -> Neighbours:
-        settings = self.settings
-        urls = {"customers": settings.pages.customers_url, "accounts": settings.pages.accounts_url}
-        return Neighbours(service, Ports(settings.customers.port, settings.accounts.port), urls)
-
-    def _sources(self, service: str, api: Api) -> operations.Sources:
-        """The sources that the operations page's calls read."""
-        return operations.Sources(
+        operations.add_operations(
+            api.app,
             minutes=lambda: self.minutes[service].told(self._counts(service, api)),
             open_stream=partial(EventStream.at, self.redis_url, self.settings.redis.stream, ANSWER_SECONDS),
             actors=lambda: [
                 actor for actor in _reports(self.settings) if actor.name.partition("-")[0] not in SERVICES
             ],
         )
+        return api
+
+    def _neighbours(self, service: str) -> Neighbours:
+        settings = self.settings
+        urls = {"customers": settings.pages.customers_url, "accounts": settings.pages.accounts_url}
+        return Neighbours(service, Ports(settings.customers.port, settings.accounts.port), urls)
 
     def _counts(self, service: str, api: Api) -> Counts:
         """How much the service has recorded so far, and applied since Tally's start."""

@@ -35,17 +35,6 @@ _LONGEST_TEXT = 4000  # shown characters of a letter's field
 _log = structlog.get_logger()
 
 
-class Sources(Struct, frozen=True):
-    """The sources of the calls' data.
-
-    `minutes` are the service's own; `actors` are those that belong to no service, such as Redis.
-    """
-
-    minutes: Callable[[], list[Minute]]
-    open_stream: Callable[[], EventStream]
-    actors: Callable[[], list[ActorReport]]
-
-
 class GroupReport(Struct, frozen=True):
     """A group that reads the stream. `unread` is MOST_UNREAD if there are as many or more.
 
@@ -104,11 +93,19 @@ class Edit(Struct, frozen=True):
     payload: str
 
 
-def add_operations(app: Any, sources: Sources) -> None:
-    """Add the operations page's calls to `app`."""
-    stream, letters = StreamResource(sources), DeadLettersResource(sources.open_stream)
-    app.add_route("/operations/minutes", MinutesResource(sources.minutes))
-    app.add_route("/operations/stream", stream)
+def add_operations(
+    app: Any,
+    minutes: Callable[[], list[Minute]],
+    open_stream: Callable[[], EventStream],
+    actors: Callable[[], list[ActorReport]],
+) -> None:
+    """Add the operations page's calls to `app`.
+
+    `minutes` are the service's own; `actors` are those that belong to no service, such as Redis.
+    """
+    letters = DeadLettersResource(open_stream)
+    app.add_route("/operations/minutes", MinutesResource(minutes))
+    app.add_route("/operations/stream", StreamResource(open_stream, actors))
     app.add_route("/operations/dead-letters", letters)
     app.add_route("/operations/dead-letters/{id}", letters, suffix="payload")
     app.add_route("/operations/redrive", letters, suffix="redrive")
@@ -137,12 +134,15 @@ class MinutesResource:
 class StreamResource:
     """Redis, and the groups that read the stream."""
 
-    def __init__(self, sources: Sources) -> None:
-        self._sources = sources
+    def __init__(
+        self, open_stream: Callable[[], EventStream], actors: Callable[[], list[ActorReport]]
+    ) -> None:
+        self._open_stream = open_stream
+        self._actors = actors
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """A StreamReport. No query keeps Redis busy, however large the stream is."""
-        actors, stream = self._sources.actors(), self._sources.open_stream()
+        actors, stream = self._actors(), self._open_stream()
         try:
             resp.data = encode_answer(_report(actors, stream))
         except (RedisError, OSError) as error:
