@@ -35,23 +35,6 @@ _LONGEST_TEXT = 4000  # shown characters of a letter's field
 _log = structlog.get_logger()
 
 
-class GroupReport(Struct, frozen=True):
-    """A group that reads the stream. `unread` is MOST_UNREAD if there are as many or more.
-
-    With `holds_back`, entries older than data.retention_days are kept for it. `overtaken` counts those that
-    were removed before it had read them.
-    """
-
-    name: str
-    of_tally: bool
-    read_up_to: str | None
-    pending: int
-    unread: int
-    idle_seconds: float | None
-    holds_back: bool
-    overtaken: int
-
-
 class StreamReport(Struct, frozen=True):
     """Redis, and the groups that read the stream; `trouble` is why everything else is unknown."""
 
@@ -60,21 +43,8 @@ class StreamReport(Struct, frozen=True):
     memory: Memory = Memory()
     entries: int | None = None
     oldest: str | None = None
-    groups: list[GroupReport] = []
+    groups: list[dict[str, Any]] = []
     most_unread: int = MOST_UNREAD
-
-
-class LetterReport(Struct, frozen=True):
-    """A dead letter; `fields` are its entry's, each as text that may be cut off."""
-
-    id: str
-    entry: str
-    type: str
-    group: str
-    reason: str
-    deliveries: int
-    failed_at: str
-    fields: dict[str, str]
 
 
 LetterId = Annotated[str, Meta(pattern=f"^{LETTER_ID}$")]
@@ -167,17 +137,22 @@ def _report(actors: list[ActorReport], stream: EventStream) -> StreamReport:
     )
 
 
-def _group(group: Group, holds_back: bool, overtaken: int) -> GroupReport:
-    return GroupReport(
-        group.name,
-        group.is_a_services,
-        None if group.last_delivered == "0-0" else entry_time(group.last_delivered),
-        group.pending,
-        group.unread,
-        None if group.idle_ms is None else group.idle_ms / 1000,
-        holds_back,
-        overtaken,
-    )
+def _group(group: Group, holds_back: bool, overtaken: int) -> dict[str, Any]:
+    """A group that reads the stream. `unread` is MOST_UNREAD if there are as many or more.
+
+    With `holds_back`, entries older than data.retention_days are kept for it. `overtaken` counts those that
+    were removed before it had read them.
+    """
+    return {
+        "name": group.name,
+        "of_tally": group.is_a_services,
+        "read_up_to": None if group.last_delivered == "0-0" else entry_time(group.last_delivered),
+        "pending": group.pending,
+        "unread": group.unread,
+        "idle_seconds": None if group.idle_ms is None else group.idle_ms / 1000,
+        "holds_back": holds_back,
+        "overtaken": overtaken,
+    }
 
 
 class RedisAway(Refusal):
@@ -319,20 +294,21 @@ def _told(outcome: redriving.Outcome) -> dict[str, Any]:
     }
 
 
-def _letter(letter: DeadLetter) -> LetterReport:
+def _letter(letter: DeadLetter) -> dict[str, Any]:
+    """A dead letter; `fields` are its entry's, each as text that may be cut off."""
     shown = letter.entry_shown()
     if PAYLOAD_FIELD in letter.entry.fields:
         shown[PAYLOAD_FIELD.decode()] = letter.indented.decode(errors="replace")
-    return LetterReport(
-        letter.id,
-        letter.entry.id.decode(errors="replace"),
-        _cut(letter.type),
-        letter.group,
-        _cut(letter.reason),
-        letter.deliveries,
-        letter.failed_at,
-        {_cut(name): _cut(value) for name, value in shown.items()},
-    )
+    return {
+        "id": letter.id,
+        "entry": letter.entry.id.decode(errors="replace"),
+        "type": _cut(letter.type),
+        "group": letter.group,
+        "reason": _cut(letter.reason),
+        "deliveries": letter.deliveries,
+        "failed_at": letter.failed_at,
+        "fields": {_cut(name): _cut(value) for name, value in shown.items()},
+    }
 
 
 def _cut(text: str) -> str:
