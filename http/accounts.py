@@ -19,7 +19,7 @@ from tally.http.lists import RevenueListRequest
 from tally.http.login import LoginResource
 from tally.http.long_lists import LongLists
 from tally.http.neighbours import LOGIN, Neighbours
-from tally.http.periods import PeriodQuery
+from tally.http.periods import periods_of
 from tally.http.queries import QueryGuard
 from tally.http.service import Service, cause, path_id, read_body, wanted_revisions
 from tally.http.shared import HistoryResource, add_shared
@@ -306,10 +306,10 @@ class RevenueResource:
     def _send(
         self, req: falcon.Request, resp: falcon.Response, read: Callable[[Months], list[Month]]
     ) -> None:
-        asked = PeriodQuery(*(each.of(req) for each in params.PERIODS))
+        by, first, last = (each.of(req) for each in params.PERIODS)
         with self._service.read() as store:
             months = read(Months(store.database, owner(req)))
-        periods = asked.answer(months)
+        periods = periods_of(months, by, first, last)
         if not exports.wants_csv(req):
             resp.data = encode_answer(RevenuePage(periods))
             return
@@ -317,5 +317,5 @@ class RevenueResource:
             exports.written(each.name, exports.amount(each.revenue_cents), each.invoices, each.credits)
             for each in periods
         )
-        header = f"{asked.by},revenue,invoices,credits"
+        header = f"{by},revenue,invoices,credits"
         exports.send(req, resp, self._long_lists, "revenue", header, lines)

@@ -1,7 +1,7 @@
 """Revenue by month, quarter or year: the periods that a query asks for, and their sums."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from msgspec import UNSET, Struct, UnsetType
@@ -39,62 +39,47 @@ class _Kind(NamedTuple):
     """A kind of period: how many months it has, and how it is written."""
 
     months: int
-    shown: Callable[[int, int], str]
+    form: str
+
+    def name(self, number: int) -> str:
+        """The name of the period of that number, counted from the year 0 on."""
+        year, place = divmod(number, 12 // self.months)
+        return self.form.format(year, place + 1)
 
 
-_KINDS: dict[str, _Kind] = {
-    "month": _Kind(1, "{:04}-{:02}".format),
-    "quarter": _Kind(3, "{:04}-Q{}".format),
-    "year": _Kind(12, lambda year, _: f"{year:04}"),
+_KINDS: dict[By, _Kind] = {
+    "month": _Kind(1, "{:04}-{:02}"),
+    "quarter": _Kind(3, "{:04}-Q{}"),
+    "year": _Kind(12, "{:04}"),
 }
 
 
-class PeriodQuery:
-    """The periods from that of one month to that of another; None where there is no bound."""
+def periods_of(months: Iterable[Month], by: By, first: int | None, last: int | None) -> list[PeriodRevenue]:
+    """The periods from that of the month `first` to that of `last`, ascending; None where there is no bound.
 
-    def __init__(self, by: By, first: int | None, last: int | None) -> None:
-        self.by = by
-        self._kind = _KINDS[by]
-        self._first, self._last = (
-            None if month is None else month // self._kind.months for month in (first, last)
-        )
-
-    def answer(self, months: Iterable[Month]) -> list[PeriodRevenue]:
-        """The periods asked for, ascending, none left out between the first and the last.
-
-        Revenue without a month comes last. It is left out if a beginning or an end is asked for.
-        """
-        sums: dict[int, tuple[int, int, int]] = {}
-        rest = []
-        for month, *figures in months:
-            if month is None:
-                rest.append(self._period(None, *figures))
-                continue
-            number = self._number(*divmod(month, 100))
+    All between them are there. Revenue without a month comes last, and is left out if there is a bound.
+    """
+    kind = _KINDS[by]
+    sums: dict[int, tuple[int, int, int]] = {}
+    rest = []
+    for month, *figures in months:
+        if month is not None:
+            year, place = divmod(month, 100)
+            number = (year * 12 + place - 1) // kind.months
             cents, invoices, credits = sums.get(number, (0, 0, 0))
             sums[number] = cents + figures[0], invoices + figures[1], credits + figures[2]
-        if not sums:
-            return [] if self._is_bounded else rest
-        first = min(sums) if self._first is None else self._first
-        last = max(sums) if self._last is None else self._last
-        periods = [self._period(number, *sums.get(number, (0, 0, 0))) for number in range(first, last + 1)]
-        return periods if self._is_bounded else periods + rest
+        elif first is None and last is None:
+            rest.append(_period(by, None, *figures))
+    if not sums:
+        return rest
+    begin = min(sums) if first is None else first // kind.months
+    end = max(sums) if last is None else last // kind.months
+    periods = range(begin, end + 1)
+    return [_period(by, kind.name(each), *sums.get(each, (0, 0, 0))) for each in periods] + rest
 
-    @property
-    def _is_bounded(self) -> bool:
-        return self._first is not None or self._last is not None
 
-    def _number(self, year: int, month: int) -> int:
-        """The number of the period that has that month."""
-        return (year * 12 + month - 1) // self._kind.months
-
-    def _period(self, number: int | None, cents: int, invoices: int, credits: int) -> PeriodRevenue:
-        if number is None:
-            name = None
-        else:
-            year, place = divmod(number, 12 // self._kind.months)
-            name = self._kind.shown(year, place + 1)
-        return PeriodRevenue(cents, invoices, credits, **{self.by: name})
+def _period(by: By, name: str | None, cents: int, invoices: int, credits: int) -> PeriodRevenue:
+    return PeriodRevenue(cents, invoices, credits, **{by: name})
 
 
 def first_month_of(raw: str) -> int:
@@ -112,9 +97,6 @@ def _months_of(raw: str) -> tuple[int, int]:
     if found is None:
         raise ValueError("Expected a month, a quarter or a year, such as 1997-03, 1997-Q1 or 1997")
     year, quarter, month = found.groups()
-    first = int(year) * 12
-    if month:
-        return first + int(month) - 1, first + int(month) - 1
-    if quarter:
-        return first + int(quarter) * 3 - 3, first + int(quarter) * 3 - 1
-    return first, first + 11
+    length = 1 if month else 3 if quarter else 12
+    first = int(year) * 12 + (int(month or quarter or 1) - 1) * length
+    return first, first + length - 1
