@@ -31,7 +31,7 @@ from tally.store.accounts import Account, Accounts, CustomerOrder, ShownCustomer
 from tally.store.database import Database
 from tally.store.errors import NotFound
 from tally.store.idempotency import encode_answer, made
-from tally.store.months import Month, Months
+from tally.store.months import Months
 from tally.store.users import Users
 
 AccountsService = Service[Accounts]
@@ -74,8 +74,8 @@ def api(
     app.add_route("/accounts/{id}/history", HistoryResource(service, "account", Accounts.history))
     revenue = RevenueResource(service, long_lists)
     app.add_route("/revenue", revenue)
-    app.add_route("/accounts/{id}/revenue", revenue, suffix="account")
-    app.add_route("/accounts/{id}/customers/{customer}/revenue", revenue, suffix="customer")
+    app.add_route("/accounts/{id}/revenue", revenue)
+    app.add_route("/accounts/{id}/customers/{customer}/revenue", revenue)
     add_account_views(app, service)
     app.add_route("/demo", AccountsDemo(service))
     add_shared(app, service, status, calls, has_users=tokens is not None)
@@ -287,29 +287,20 @@ class RevenueResource:
         self._service = service
         self._long_lists = long_lists
 
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """The revenue of all accounts together."""
-        self._send(req, resp, Months.of_all)
-
-    def on_get_account(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
-        """The revenue of an account."""
-        self._send(req, resp, lambda months: months.of_account(path_id(id, "account")))
-
-    def on_get_customer(self, req: falcon.Request, resp: falcon.Response, id: str, customer: str) -> None:
-        """The revenue of a customer of an account."""
-
-        def read(months: Months) -> list[Month]:
-            return months.of_customer(path_id(id, "account"), path_id(customer, "customer"))
-
-        self._send(req, resp, read)
-
-    def _send(
-        self, req: falcon.Request, resp: falcon.Response, read: Callable[[Months], list[Month]]
+    def on_get(
+        self, req: falcon.Request, resp: falcon.Response, id: str | None = None, customer: str | None = None
     ) -> None:
+        """The revenue of all accounts together, of one account, or of one of its customers."""
         by, first, last = (each.of(req) for each in params.PERIODS)
         with self._service.read() as store:
-            months = read(Months(store.database, owner(req)))
-        periods = periods_of(months, by, first, last)
+            months = Months(store.database, owner(req))
+            if id is None:
+                found = months.of_all()
+            elif customer is None:
+                found = months.of_account(path_id(id, "account"))
+            else:
+                found = months.of_customer(path_id(id, "account"), path_id(customer, "customer"))
+        periods = periods_of(found, by, first, last)
         if not exports.wants_csv(req):
             resp.data = encode_answer(RevenuePage(periods))
             return
