@@ -85,13 +85,6 @@ class SignedIn(Struct, frozen=True):
     expires_at: str
 
 
-class Who(Struct, frozen=True):
-    """Who is signed in; `username` is "" where nobody signs in."""
-
-    username: str
-    admin: bool
-
-
 class Healthy(Struct, frozen=True):
     """The service is well."""
 

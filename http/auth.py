@@ -33,11 +33,6 @@ class Principal(NamedTuple):
     name: str
     admin: bool
 
-    @property
-    def owner(self) -> str | None:
-        """The user whose accounts may be seen and changed; None means all accounts."""
-        return None if self.admin else self.name
-
 
 EVERYBODY = Principal("", admin=True)  # no user has an empty name
 
@@ -50,7 +45,8 @@ def principal(req: falcon.Request) -> Principal:
 
 def owner(req: falcon.Request) -> str | None:
     """The user whose accounts the request may see and change; None means all accounts."""
-    return principal(req).owner
+    who = principal(req)
+    return None if who.admin else who.name
 
 
 class Forbidden(falcon.HTTPForbidden):

@@ -6,7 +6,6 @@ pages of both services. If the services have different host names, the page sets
 
 import falcon
 
-from tally.http.answers import Who
 from tally.http.auth import COOKIE, bearer_token, principal
 from tally.store.idempotency import encode_answer
 
@@ -17,7 +16,8 @@ class WhoResource:
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The user's name, "" if nobody signs in, and whether it is an admin."""
         resp.set_header("Cache-Control", "no-store")
-        resp.data = encode_answer(Who(*principal(req)))
+        who = principal(req)
+        resp.data = encode_answer({"username": who.name, "admin": who.admin})
 
 
 class SessionResource(WhoResource):
