@@ -2,7 +2,9 @@
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from weakref import finalize
 
 import falcon
 
@@ -28,7 +30,7 @@ class LongLists:
                     retry_after=1,
                 )
             self._under_way[user] += 1
-        return LongList(self, user, pieces)
+        return LongList(pieces, partial(self.end, user))
 
     def end(self, user: str) -> None:
         """Count one less."""
@@ -38,25 +40,14 @@ class LongLists:
 
 
 class LongList:
-    """Iterates over the pieces. It ends with them, or with `close`, which may be repeated."""
+    """Iterates over the pieces. WSGI calls `close` when it needs no more; that may be repeated.
 
-    def __init__(self, lists: LongLists, user: str, pieces: Iterator[bytes]) -> None:
-        self._lists: LongLists | None = lists
-        self._user = user
+    It closes itself when nobody has it any more, as an answer to HEAD is never read.
+    """
+
+    def __init__(self, pieces: Iterator[bytes], end: Callable[[], None]) -> None:
         self._pieces = pieces
+        self.close = finalize(self, end)
 
     def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        return next(self._pieces)
-
-    def close(self) -> None:
-        """Called by WSGI when nothing more is needed."""
-        lists, self._lists = self._lists, None
-        if lists:
-            lists.end(self._user)
-
-    def __del__(self) -> None:
-        """Close it, as an answer to HEAD is never read."""
-        self.close()
+        return self._pieces
