@@ -1,7 +1,7 @@
 // The demo: an empty accounts page opens its accounts, and then an empty customers page records the rest.
 
 import { call, get } from "./api.js";
-import { write } from "./dom.js";
+import { once, write } from "./dom.js";
 
 const TOLD = "Made by the demo on "; // as store/demo.py describes its accounts
 const ACCOUNTS = 6;
@@ -11,22 +11,12 @@ const ACCOUNTS = 6;
  * goes on. Nothing is loaded twice: where something is recorded, the service refuses.
  */
 export function onLoad(button, trouble, prepare, then) {
-  let isLoading = false;
-  button.addEventListener("click", async () => {
-    if (isLoading) return;
-    isLoading = true;
-    button.setAttribute("aria-disabled", "true");
+  const load = async () => {
     write(trouble, "");
-    try {
-      await call("POST", "demo", { body: await prepare() });
-      then();
-    } catch (error) {
-      write(trouble, error.message);
-    } finally {
-      isLoading = false;
-      button.removeAttribute("aria-disabled");
-    }
-  });
+    await call("POST", "demo", { body: await prepare() });
+    then();
+  };
+  button.addEventListener("click", () => once(button, load, (error) => write(trouble, error.message)));
 }
 
 /** The ids of the demo's accounts, where there are no others and no customers; else null. */

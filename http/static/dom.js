@@ -113,6 +113,19 @@ export class Pager {
   }
 }
 
+/** Act once at a time: the button is marked while `act()` is under way. `onTrouble(error)` hears of what goes wrong. */
+export async function once(button, act, onTrouble) {
+  if (button.getAttribute("aria-disabled") === "true") return;
+  button.setAttribute("aria-disabled", "true");
+  try {
+    await act();
+  } catch (error) {
+    onTrouble(error);
+  } finally {
+    button.removeAttribute("aria-disabled");
+  }
+}
+
 /** Have the browser save a text as a CSV file. The mark at its beginning tells spreadsheets that it is UTF-8. */
 export function save(name, text) {
   const link = h("a", { download: name });

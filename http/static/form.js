@@ -1,6 +1,6 @@
 // Forms that say what is wrong at the field, and record once however often they are sent.
 
-import { h, write } from "./dom.js";
+import { h, once, write } from "./dom.js";
 
 let fields = 0;
 
@@ -32,7 +32,6 @@ export class Form {
   #button;
   #trouble = h("p", { class: "error", role: "alert" });
   #attempt = { body: null, key: null };
-  #sending = false;
 
   constructor(form, { fields, submit, send, extra = [] }) {
     this.#fields = fields;
@@ -45,7 +44,7 @@ export class Form {
     );
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      this.#submit();
+      once(this.#button, () => this.#submit(), (error) => this.#blame(error));
     });
   }
 
@@ -60,19 +59,8 @@ export class Form {
   }
 
   async #submit() {
-    if (this.#sending) return;
     const values = this.#read();
-    if (!values) return;
-    this.#sending = true;
-    this.#button.setAttribute("aria-disabled", "true");
-    try {
-      await this.#send(values, this.#keyFor(values));
-    } catch (error) {
-      this.#blame(error);
-    } finally {
-      this.#sending = false;
-      this.#button.removeAttribute("aria-disabled");
-    }
+    if (values) await this.#send(values, this.#keyFor(values));
   }
 
   #read() {

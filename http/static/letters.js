@@ -2,7 +2,7 @@
 
 import { call, get } from "./api.js";
 import { moment } from "./days.js";
-import { $, h, Rows, write } from "./dom.js";
+import { $, h, once, Rows, write } from "./dom.js";
 import { ask, field, openForm } from "./form.js";
 import { count } from "./money.js";
 
@@ -71,7 +71,7 @@ function letterRow(letter) {
 /** What can be done with letters, and with one that is `alone`: whatever else there is to be has its button here. */
 function actions(chosen, alone) {
   const button = (name, act) =>
-    h("button", { type: "button", class: "quiet", click: (event) => once(event.currentTarget, act) }, name);
+    h("button", { type: "button", class: "quiet", click: (event) => decide(event.currentTarget, act) }, name);
   return h(
     "div",
     { class: "form-end" },
@@ -82,18 +82,11 @@ function actions(chosen, alone) {
 }
 
 /** Act, and tell what goes wrong; nothing else is begun meanwhile. */
-async function once(button, act) {
+async function decide(button, act) {
   if (isBusy) return;
   isBusy = true;
-  button.setAttribute("aria-disabled", "true");
-  try {
-    await act(button);
-  } catch (error) {
-    tell([error.message]);
-  } finally {
-    isBusy = false;
-    button.removeAttribute("aria-disabled");
-  }
+  await once(button, () => act(button), (error) => tell([error.message]));
+  isBusy = false;
 }
 
 async function redrive(chosen) {
