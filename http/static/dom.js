@@ -113,6 +113,16 @@ export class Pager {
   }
 }
 
+/** Open a dialog. When it is closed it is gone, and `opener` has the focus again. */
+export function openDialog(dialog, opener) {
+  dialog.addEventListener("close", () => {
+    dialog.remove();
+    opener?.focus();
+  });
+  document.body.append(dialog);
+  dialog.showModal();
+}
+
 /** Act once at a time: the button is marked while `act()` is under way. `onTrouble(error)` hears of what goes wrong. */
 export async function once(button, act, onTrouble) {
   if (button.getAttribute("aria-disabled") === "true") return;

@@ -1,6 +1,6 @@
 // Forms that say what is wrong at the field, and record once however often they are sent.
 
-import { h, once, write } from "./dom.js";
+import { h, once, openDialog, write } from "./dom.js";
 
 let fields = 0;
 
@@ -115,12 +115,7 @@ export function openForm(opener, title, { submit, fields, send }) {
       recorded();
     },
   });
-  dialog.addEventListener("close", () => {
-    dialog.remove();
-    opener.focus();
-  });
-  document.body.append(dialog);
-  dialog.showModal();
+  openDialog(dialog, opener);
 }
 
 export const sentence = (text) => (/[.!?…]$/.test(text) ? text : `${text}.`);
@@ -137,7 +132,6 @@ export function newKey() {
 /** Ask before something is done that can't be undone. Answers whether `act` was called, and went well. */
 export function ask(title, text, action, act) {
   return new Promise((resolve) => {
-    const opener = document.activeElement;
     const trouble = h("p", { class: "error", role: "alert" });
     const agreed = async () => {
       try {
@@ -160,12 +154,7 @@ export function ask(title, text, action, act) {
         h("button", { type: "button", class: "danger solid", click: agreed }, action),
       ),
     );
-    dialog.addEventListener("close", () => {
-      dialog.remove();
-      if (opener?.isConnected) opener.focus();
-      resolve(dialog.returnValue === "done");
-    });
-    document.body.append(dialog);
-    dialog.showModal();
+    openDialog(dialog, document.activeElement);
+    dialog.addEventListener("close", () => resolve(dialog.returnValue === "done"));
   });
 }

@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { accountName, learn } from "./account-names.js";
 import { day, moment } from "./days.js";
-import { h, write } from "./dom.js";
+import { h, openDialog, write } from "./dom.js";
 import { money } from "./money.js";
 
 const PAGE = 100;
@@ -69,11 +69,6 @@ export function showHistory(opener, title, path) {
   dialog.addEventListener("click", (event) => {
     if (event.target === dialog) dialog.close(); // beside it
   });
-  dialog.addEventListener("close", () => {
-    dialog.remove();
-    opener.focus();
-  });
-  document.body.append(dialog);
-  dialog.showModal();
+  openDialog(dialog, opener);
   read();
 }

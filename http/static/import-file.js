@@ -4,7 +4,7 @@ import { accountField } from "./account-field.js";
 import { accountName, learn } from "./account-names.js";
 import { call, withChange } from "./api.js";
 import { day } from "./days.js";
-import { announce, h, meta, save, settled, write } from "./dom.js";
+import { announce, h, meta, openDialog, save, settled, write } from "./dom.js";
 import { message, newKey, sentence } from "./form.js";
 import { count, headline, headOf, money } from "./money.js";
 
@@ -68,13 +68,8 @@ class Import {
 
   constructor(opener, accountId) {
     this.#build(accountId);
-    this.dialog.addEventListener("close", () => {
-      this.#turn += 1;
-      this.dialog.remove();
-      opener.focus();
-    });
-    document.body.append(this.dialog);
-    this.dialog.showModal();
+    this.dialog.addEventListener("close", () => { this.#turn += 1; });
+    openDialog(this.dialog, opener);
   }
 
   #build(accountId) {
