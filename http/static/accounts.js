@@ -4,7 +4,7 @@ import { call, get, Problem, remove, required, session, withChange } from "./api
 import { sparkline } from "./chart.js";
 import { day } from "./days.js";
 import { onLoad } from "./demo.js";
-import { $, announce, h, meta, Pager, Rows, settled, write, writeFigure } from "./dom.js";
+import { $, announce, h, markSorted, meta, Pager, Rows, settled, write, writeFigure } from "./dom.js";
 import { ask, field, openForm } from "./form.js";
 import { showHistory } from "./history.js";
 import { menu } from "./menu.js";
@@ -90,7 +90,7 @@ function showPlace() {
   $("sort").value = place.sort;
   if (place.order) $("customers-order").value = place.order;
   for (const link of $("accounts").querySelectorAll("a[data-id]")) link.href = addressOf(link.dataset.id);
-  showSort();
+  markSorted($("accounts"), place.sort);
   revenue.period = place.period;
 }
 
@@ -164,14 +164,6 @@ let found = 0;
 function turn(by, number, size) {
   const page = place.page + by;
   if (page >= 1 && (page - 1) * size < number) go({ page });
-}
-
-function showSort() {
-  const falls = place.sort.startsWith("-");
-  for (const head of $("accounts").querySelectorAll("th")) {
-    if (head.dataset.sort !== place.sort.replace("-", "")) head.removeAttribute("aria-sort");
-    else head.setAttribute("aria-sort", falls ? "descending" : "ascending");
-  }
 }
 
 for (const head of $("accounts").querySelectorAll("th[data-sort]")) {

@@ -6,7 +6,7 @@ import { get, session, withChange } from "./api.js";
 import { newCustomer } from "./customer-forms.js";
 import { day, moment } from "./days.js";
 import { accountsOfDemo, onLoad } from "./demo.js";
-import { $, announce, h, meta, Pager, Rows, settled, write, writeFigure } from "./dom.js";
+import { $, announce, h, markSorted, meta, Pager, Rows, settled, write, writeFigure } from "./dom.js";
 import { importFile } from "./import-file.js";
 import { money } from "./money.js";
 import { addressOf, go, place, turnBack, turnOn } from "./place.js";
@@ -73,15 +73,6 @@ for (const head of $("customers").querySelectorAll("th[data-sort]")) {
   });
 }
 
-function showSort() {
-  const order = asked.order || "-id";
-  $("sort").value = asked.order;
-  for (const head of $("customers").querySelectorAll("th[data-sort]")) {
-    if (head.dataset.sort !== order.replace("-", "")) head.removeAttribute("aria-sort");
-    else head.setAttribute("aria-sort", order.startsWith("-") ? "descending" : "ascending");
-  }
-}
-
 let demo; // the demo's accounts: a promise of their ids, null where there are others
 
 /** Where there is no customer, offer to load the demo's, if the accounts are the demo's. */
@@ -117,7 +108,8 @@ export const list = {
     asked = { search, account, order: [...$("sort").options].some((each) => each.value === order) ? order : "", at };
     if (document.activeElement !== $("search")) $("search").value = search;
     showAccount(account);
-    showSort();
+    $("sort").value = asked.order;
+    markSorted($("customers"), asked.order || "-id");
     showExport();
     $("list").hidden = false;
     $("to-customers").href = addressOf({ search, account, order, at });

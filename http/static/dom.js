@@ -90,6 +90,14 @@ function arrange(parent, nodes) {
   }
 }
 
+/** Say in the heads of a table what its rows are sorted by; descending with a `-` before it. */
+export function markSorted(table, order) {
+  for (const head of table.querySelectorAll("th[data-sort]")) {
+    if (head.dataset.sort !== order.replace("-", "")) head.removeAttribute("aria-sort");
+    else head.setAttribute("aria-sort", order.startsWith("-") ? "descending" : "ascending");
+  }
+}
+
 /** "Newer" and "Older", or whatever the two ways are called. */
 export class Pager {
   #text;
