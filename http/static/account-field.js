@@ -4,7 +4,7 @@ import { accountName, suggest } from "./account-names.js";
 import { h, settled, write } from "./dom.js";
 import { field } from "./form.js";
 
-const ID = /^(0|[1-9]\d{0,18})$/;
+export const ID = /^(0|[1-9]\d{0,18})$/;
 
 let lists = 0;
 let pressed = false;

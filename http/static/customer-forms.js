@@ -1,6 +1,6 @@
 // What is recorded and changed on the customers page, each in a form.
 
-import { accountField } from "./account-field.js";
+import { accountField, ID } from "./account-field.js";
 import { accountName, learn } from "./account-names.js";
 import { call, get, Problem, required } from "./api.js";
 import { day, today } from "./days.js";
@@ -9,7 +9,7 @@ import { field, openForm } from "./form.js";
 import { money, parseMoney, typed } from "./money.js";
 import { go } from "./place.js";
 
-const recorded = () => dispatchEvent(new Event("recorded"));
+export const recorded = () => dispatchEvent(new Event("recorded"));
 
 export const dateField = (name, label, value) => field(name, label, { type: "date", max: "9999-12-31", value }, (text, input) => {
   if (input.validity.badInput) throw new Error("This day does not exist.");
@@ -25,8 +25,6 @@ export const referenceField = () =>
 
 const nameField = (value) =>
   field("name", "Name", { maxlength: 200, autocomplete: "off", value }, required("Enter the customer's name."));
-
-const ID = /^(0|[1-9]\d{0,18})$/;
 
 /** Ask for a new customer, and show it. */
 export function newCustomer(opener, accountId) {

@@ -3,7 +3,7 @@
 import { accountName, learn } from "./account-names.js";
 import { accountFilter } from "./account-field.js";
 import { get, session, withChange } from "./api.js";
-import { newCustomer } from "./customer-forms.js";
+import { newCustomer, recorded } from "./customer-forms.js";
 import { day, moment } from "./days.js";
 import { accountsOfDemo, onLoad } from "./demo.js";
 import { $, announce, h, markSorted, meta, Pager, Rows, settled, write, writeFigure } from "./dom.js";
@@ -82,7 +82,7 @@ async function offerDemo(isEmpty) {
 }
 
 onLoad($("load-demo"), $("demo-trouble"), async () => ({ accounts: await demo }), () => {
-  dispatchEvent(new Event("recorded"));
+  recorded();
   $("list-title").focus();
 });
 

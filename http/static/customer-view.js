@@ -2,7 +2,7 @@
 
 import { accountName, learn } from "./account-names.js";
 import { call, get, Problem, remove, withChange } from "./api.js";
-import { amountField, changeCustomer, changeInvoice, dateField, newCredit, referenceField } from "./customer-forms.js";
+import { amountField, changeCustomer, changeInvoice, dateField, newCredit, recorded, referenceField } from "./customer-forms.js";
 import { day, today } from "./days.js";
 import { $, announce, h, meta, Pager, Rows, write, writeFigure } from "./dom.js";
 import { ask, Form } from "./form.js";
@@ -18,14 +18,12 @@ const MONTHS = 24;
 
 let chosen = { id: null, offset: 0, answer: null };
 
-const recorded = () => dispatchEvent(new Event("recorded"));
-
 // --- invoices and credits --------------------------------------------------------------------
 
 const pathOf = ({ kind, id }) => `${kind}s/${id}`;
 
 function actions(entry) {
-  const doomed = ["Delete", () => deleteEntry(entry), true];
+  const doomed = ["Delete", () => deleteEntry(entry)];
   if (entry.kind === "credit") return [doomed];
   return [
     ["Change", (opener) => changeInvoice(opener, entry)],
@@ -200,7 +198,7 @@ $("new-credit").addEventListener("click", () => newCredit($("new-credit"), chose
 $("change-customer").addEventListener("click", () => changeCustomer($("change-customer"), chosen.answer.customer));
 $("customer-ways").append(menu("More for the customer", () => [
   ["History", (opener) => showHistory(opener, `History of ${chosen.answer.customer.name}`, `customers/${chosen.id}/history`)],
-  ["Delete customer", deleteCustomer, true],
+  ["Delete customer", deleteCustomer],
 ]));
 
 function deleteEntry(entry) {
