@@ -17,7 +17,6 @@ from tally.http.calls import ACCOUNTS, ACCOUNTS_PAGE, SIGN_IN
 from tally.http.demo import AccountsDemo
 from tally.http.lists import RevenueListRequest
 from tally.http.login import LoginResource
-from tally.http.long_lists import LongLists
 from tally.http.neighbours import LOGIN, Neighbours
 from tally.http.periods import periods_of
 from tally.http.queries import QueryGuard
@@ -65,14 +64,13 @@ def api(
     app = create_app(gate, neighbours, QueryGuard((*calls, *ACCOUNTS_PAGE)), After(service, events))
     if tokens:
         app.add_route(LOGIN, LoginResource(service, tokens, threads, sign_ins))
-    long_lists = LongLists()
-    accounts = AccountsResource(service, long_lists)
+    accounts = AccountsResource(service)
     app.add_route("/accounts", accounts)
     app.add_route("/accounts/{id}", accounts, suffix="one")
     app.add_route("/accounts/{id}/customers", accounts, suffix="customers")
     app.add_route("/accounts/{id}/is-owned-by/{user:path}", accounts, suffix="ownership")
     app.add_route("/accounts/{id}/history", HistoryResource(service, "account", Accounts.history))
-    revenue = RevenueResource(service, long_lists)
+    revenue = RevenueResource(service)
     app.add_route("/revenue", revenue)
     app.add_route("/accounts/{id}/revenue", revenue)
     app.add_route("/accounts/{id}/customers/{customer}/revenue", revenue)
@@ -98,9 +96,8 @@ def _gate(service: AccountsService, tokens: Tokens | None) -> Gate:
 class AccountsResource:
     """Accounts: open, list with customers and revenue, show, delete."""
 
-    def __init__(self, service: AccountsService, long_lists: LongLists) -> None:
+    def __init__(self, service: AccountsService) -> None:
         self._service = service
-        self._long_lists = long_lists
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Open an account."""
@@ -145,7 +142,7 @@ class AccountsResource:
 
         lines = exports.paged(read, exports.AT_ONCE)
         header = "id,name,description,owned_by,created_date,customers,revenue"
-        exports.send(req, resp, self._long_lists, "accounts", header, lines)
+        exports.send(req, resp, self._service.long_lists, "accounts", header, lines)
 
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Show an account with its customers and revenue."""
@@ -178,7 +175,7 @@ class AccountsResource:
         if second is None:
             resp.data = first
         else:
-            resp.stream = self._long_lists.begin(principal(req).name, chain([first, second], chunks))
+            resp.stream = self._service.long_lists.begin(principal(req).name, chain([first, second], chunks))
 
     def on_delete_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Delete an account; with ?cascade=true, its customers too."""
@@ -215,7 +212,7 @@ class AccountsResource:
             ]
 
         lines = exports.paged(read, exports.SORTED_AT_ONCE)
-        exports.send(req, resp, self._long_lists, "customers", "customer_id,customer,revenue", lines)
+        exports.send(req, resp, self._service.long_lists, "customers", "customer_id,customer,revenue", lines)
 
     def on_get_ownership(self, req: falcon.Request, resp: falcon.Response, id: str, user: str) -> None:
         """Tell whether a user owns an account. Nobody owns one that doesn't exist."""
@@ -283,9 +280,8 @@ def _in_chunks(parts: Iterator[bytes], chunk: int) -> Iterator[bytes]:
 class RevenueResource:
     """Revenue by month, quarter or year."""
 
-    def __init__(self, service: AccountsService, long_lists: LongLists) -> None:
+    def __init__(self, service: AccountsService) -> None:
         self._service = service
-        self._long_lists = long_lists
 
     def on_get(
         self, req: falcon.Request, resp: falcon.Response, id: str | None = None, customer: str | None = None
@@ -309,4 +305,4 @@ class RevenueResource:
             for each in periods
         )
         header = f"{by},revenue,invoices,credits"
-        exports.send(req, resp, self._long_lists, "revenue", header, lines)
+        exports.send(req, resp, self._service.long_lists, "revenue", header, lines)

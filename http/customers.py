@@ -14,7 +14,6 @@ from tally.http.calls import CUSTOMERS, CUSTOMERS_PAGE
 from tally.http.customer_views import add_customer_views
 from tally.http.demo import CustomersDemo
 from tally.http.lists import CustomerListRequest, ListRequest
-from tally.http.long_lists import LongLists
 from tally.http.neighbours import Neighbours
 from tally.http.queries import QueryGuard
 from tally.http.rows import CustomersService, Kind, RowsResource
@@ -50,11 +49,10 @@ def api(
     service: CustomersService = Service(lambda: Customers(open_database()), after_commit, answer_after)
     gate = TokenGate(tokens) if tokens else OpenGate()
     app = create_app(gate, neighbours, QueryGuard((*CUSTOMERS, *CUSTOMERS_PAGE)), After(service, events))
-    long_lists = LongLists()
     # With users, too: else the user who opens the account later would get customers that others recorded
     # there.
-    customers = CustomersResource(service, long_lists, require_account or tokens is not None)
-    invoices, credits = InvoicesResource(service, long_lists), CreditsResource(service, long_lists)
+    customers = CustomersResource(service, require_account or tokens is not None)
+    invoices, credits = InvoicesResource(service), CreditsResource(service)
     app.add_route("/customers", customers)
     app.add_route("/customers/batch", customers, suffix="batch")
     app.add_route("/customers/{id}", customers, suffix="one")
@@ -93,8 +91,8 @@ class CustomersResource(RowsResource):
         Customers.customer,
     )
 
-    def __init__(self, service: CustomersService, long_lists: LongLists, require_account: bool) -> None:
-        super().__init__(service, long_lists)
+    def __init__(self, service: CustomersService, require_account: bool) -> None:
+        super().__init__(service)
         self._require_account = require_account
 
     def on_patch_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:

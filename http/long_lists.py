@@ -14,16 +14,14 @@ OF_A_USER, OF_ALL = 8, 32  # in one process
 class LongLists:
     """Counts the long answers being sent. Safe for any number of threads."""
 
-    def __init__(self, of_a_user: int = OF_A_USER, of_all: int = OF_ALL) -> None:
-        self._of_a_user = of_a_user
-        self._of_all = of_all
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._under_way: Counter[str] = Counter()
 
     def begin(self, user: str, pieces: Iterator[bytes]) -> "LongList":
         """The pieces of one more long answer, for a user; "" is everybody. Raises HTTPTooManyRequests."""
         with self._lock:
-            if self._under_way.total() >= self._of_all or (user and self._under_way[user] >= self._of_a_user):
+            if self._under_way.total() >= OF_ALL or (user and self._under_way[user] >= OF_A_USER):
                 raise falcon.HTTPTooManyRequests(
                     title="Too many long lists at once",
                     description="Read those that you have asked for to their end, or ask for pages: ?limit=",

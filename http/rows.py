@@ -11,7 +11,6 @@ from tally.events import Id
 from tally.http import bodies, exports
 from tally.http.auth import owner
 from tally.http.lists import CustomerListRequest, ListRequest
-from tally.http.long_lists import LongLists
 from tally.http.service import BATCH_BODY, NODE, Service, path_id, read_body
 from tally.store.cause import Cause
 from tally.store.customers import Customers
@@ -42,9 +41,8 @@ class RowsResource(ABC):
 
     kind: ClassVar[Kind]
 
-    def __init__(self, service: CustomersService, long_lists: LongLists) -> None:
+    def __init__(self, service: CustomersService) -> None:
         self._service = service
-        self._long_lists = long_lists
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Create one."""
@@ -85,7 +83,8 @@ class RowsResource(ABC):
                 return self.kind.lines(store, structs.replace(wanted, limit=most, after=after), user)
 
         lines = exports.paged(read, most)
-        exports.send(req, resp, self._long_lists, f"{self.kind.name}s", self.kind.csv_header, lines)
+        name, header = f"{self.kind.name}s", self.kind.csv_header
+        exports.send(req, resp, self._service.long_lists, name, header, lines)
 
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Show one."""

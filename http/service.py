@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from tally.events import Id
 from tally.http.auth import SAFE_METHODS, principal
+from tally.http.long_lists import LongLists
 from tally.http.neighbours import LOGIN, SESSION
 from tally.http.problems import BodyTooLarge, FieldError, PackedBody, WrongFields
 from tally.store.cause import Cause
@@ -67,6 +68,7 @@ class Service(Generic[S]):
         self._writer.database.expect_writes()
         database = self._writer.database
         self.commits = GroupCommit(database, after_commit, answer_after and answer_after(database))
+        self.long_lists = LongLists()
         self._idle: list[S] = []  # readers; a list's append and pop are atomic
 
     @property
