@@ -34,7 +34,7 @@ from tally.http import metrics, operations, pages
 from tally.http.after import EventsElsewhere
 from tally.http.application import Api
 from tally.http.minutes import Counts
-from tally.http.neighbours import Neighbours, Ports
+from tally.http.neighbours import Neighbours
 from tally.http.reasons import ActorReport
 from tally.http.requests import RequestObserver
 from tally.http.status import ANSWER_SECONDS, StatusProbe
@@ -195,8 +195,9 @@ class Family(Shared):
 
     def _neighbours(self, service: str) -> Neighbours:
         settings = self.settings
+        ports = {"customers": settings.customers.port, "accounts": settings.accounts.port}
         urls = {"customers": settings.pages.customers_url, "accounts": settings.pages.accounts_url}
-        return Neighbours(service, Ports(settings.customers.port, settings.accounts.port), urls)
+        return Neighbours(service, ports, urls)
 
     def _counts(self, service: str, api: Api) -> Counts:
         """How much the service has recorded so far, and applied since Tally's start."""

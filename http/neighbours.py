@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import falcon
@@ -17,24 +16,17 @@ _EXPOSED = "Retry-After, Tally-Event-Id"
 _SENT = "Authorization, Prefer, Tally-After"
 
 
-class Ports(NamedTuple):
-    """The ports of the two services."""
-
-    customers: int
-    accounts: int
-
-
 class Neighbours:
     """The links to both services on the pages of `service`.
 
-    `urls` are their addresses for a browser, by service. Without one, a service is at its port of the host
-    that was asked.
+    `ports` are those of both services, `urls` their addresses for a browser. Without one, a service is at its
+    port of the host that was asked.
     """
 
-    def __init__(self, service: str, ports: Ports, urls: Mapping[str, str]) -> None:
+    def __init__(self, service: str, ports: Mapping[str, int], urls: Mapping[str, str]) -> None:
         self.service = service
-        (self._other,) = set(ports._fields) - {service}
-        self._ports = ports._asdict()
+        (self._other,) = ports.keys() - {service}
+        self._ports = ports
         self._urls = {name: url.rstrip("/") + "/" for name, url in urls.items() if url}
 
     def addresses(self, req: falcon.Request) -> dict[str, str]:

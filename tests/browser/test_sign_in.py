@@ -32,7 +32,7 @@ def test_who_has_no_token_is_asked_once_and_sees_everything_then(
     person: Person, services: Guarded, service: str, secret: str
 ) -> None:
     page = person.page
-    page.goto(f"http://localhost:{getattr(services.ports, service)}/")
+    page.goto(f"http://localhost:{services.ports[service]}/")
     dialog = page.get_by_role("dialog", name="Sign in to Tally")
     expect(dialog).to_be_visible()
     expect(page.get_by_label("User name")).to_be_focused()
@@ -50,7 +50,7 @@ def test_who_has_no_token_is_asked_once_and_sees_everything_then(
 
 def test_who_signs_out_leaves_nothing_to_see(person: Person, services: Guarded) -> None:
     page = person.page
-    page.goto(f"http://localhost:{services.ports.accounts}/")
+    page.goto(f"http://localhost:{services.ports['accounts']}/")
     expect(page.get_by_role("button", name="Sign out")).to_be_hidden()
     _sign_in(page)
     page.get_by_role("button", name="Sign out").click()
@@ -62,7 +62,7 @@ def test_who_signs_out_leaves_nothing_to_see(person: Person, services: Guarded) 
 
 def test_when_the_token_ends_one_is_asked_again_and_goes_on(person: Person, services: Guarded) -> None:
     page = person.page
-    page.goto(f"http://localhost:{services.ports.accounts}/")
+    page.goto(f"http://localhost:{services.ports['accounts']}/")
     _sign_in(page)
     expect(page.locator("tbody").get_by_text("A secret account")).to_be_visible()
     services.revoked.set()

@@ -13,7 +13,7 @@ from support.engines import free_port
 from tally.http.application import create_app
 from tally.http.auth import COOKIE, EVERYBODY
 from tally.http.calls import ACCOUNTS, ACCOUNTS_PAGE, CUSTOMERS, CUSTOMERS_PAGE
-from tally.http.neighbours import LOGIN, SESSION, Neighbours, Ports
+from tally.http.neighbours import LOGIN, SESSION, Neighbours
 from tally.http.pages import add_pages
 from tally.http.queries import QueryGuard
 from tally.http.session import SessionResource
@@ -95,7 +95,7 @@ class Guarded:
     """The stand-ins' addresses. Once set, `revoked` refuses the token until the next login."""
 
     def __init__(self) -> None:
-        self.ports = Ports(free_port(), free_port())
+        self.ports = {"customers": free_port(), "accounts": free_port()}
         self.revoked = threading.Event()
 
     def app(self, service: str) -> Any:
@@ -125,7 +125,7 @@ def guarded() -> Iterator[Guarded]:
     stand_in = Guarded()
     servers = [
         make_server("127.0.0.1", port, stand_in.app(service), _Server, _Quiet)
-        for service, port in stand_in.ports._asdict().items()
+        for service, port in stand_in.ports.items()
     ]
     for server in servers:
         threading.Thread(target=server.serve_forever, args=(0.05,)).start()
