@@ -27,13 +27,13 @@ _MOST_SORTED = 100_000  # customers: 0.14 s by revenue
 def add_account_views(app: Any, service: Service[Accounts]) -> None:
     """Add the accounts page's calls."""
     accounts = AccountsView(service)
-    app.add_route("/accounts/names", AccountNamesView(service))
+    app.add_route("/accounts/names", accounts, suffix="names")
     app.add_route("/accounts/summary", accounts)
     app.add_route("/accounts/{id}/summary", accounts, suffix="one")
 
 
 class AccountsView:
-    """Accounts with their totals."""
+    """Accounts with their totals, or their names alone."""
 
     def __init__(self, service: Service[Accounts]) -> None:
         self._service = service
@@ -83,14 +83,7 @@ class AccountsView:
         answer = {"account": {**asdict(account), **asdict(total)}, "customers": rows, "order": order}
         resp.data = encode_answer(answer)
 
-
-class AccountNamesView:
-    """Accounts by their ids, or by a part of their names."""
-
-    def __init__(self, service: Service[Accounts]) -> None:
-        self._service = service
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+    def on_get_names(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The names of the accounts with the `ids`; without these, of those that match `search`."""
         ids, text, most = params.IDS.of(req), params.SEARCH.of(req) or "", params.FEW.of(req)
         with self._service.read() as store:
