@@ -26,7 +26,7 @@ from tally.http.status import StatusReport
 from tally.http.tokens import Bearer, Tokens
 from tally.http.values import AccountBody, AccountPatch
 from tally.store.account_totals import AccountTotals
-from tally.store.accounts import Account, Accounts, CustomerOrder, ShownCustomers, key_of
+from tally.store.accounts import Account, Accounts, CustomerOrder, key_of
 from tally.store.database import Database
 from tally.store.errors import NotFound
 from tally.store.idempotency import encode_answer, made
@@ -234,13 +234,18 @@ class AccountsResource:
 
     def _one(self, account: Account) -> Iterator[bytes]:
         """One account in parts. The total comes last: it is the sum of the customers that were sent."""
-        total = 0
+        total, after = 0, -1
         separator = b""
         yield b'{"account":' + encode_answer(account) + b',"customers":['
-        for customers in self._every_customer(account.id):
-            yield separator + customers.json
-            total += customers.revenue_cents
-            separator = b","
+        while True:
+            with self._service.read() as store:
+                shown = store.show_customers_of(account.id, after, _CUSTOMERS_AT_ONCE)
+            if shown.last is not None:
+                yield separator + shown.json
+                total += shown.revenue_cents
+                separator, after = b",", shown.last
+            if shown.customers < _CUSTOMERS_AT_ONCE:
+                break
         yield b'],"total_revenue_cents":%d}' % total
 
     def _every_account(self, after: int, owner: str | None) -> Iterator[Account]:
@@ -251,17 +256,6 @@ class AccountsResource:
             if len(accounts) < _ACCOUNTS_AT_ONCE:
                 return
             after = accounts[-1].id
-
-    def _every_customer(self, account_id: Id) -> Iterator[ShownCustomers]:
-        after = -1
-        while True:
-            with self._service.read() as store:
-                customers = store.show_customers_of(account_id, after, _CUSTOMERS_AT_ONCE)
-            if customers.last is not None:
-                yield customers
-            if customers.last is None or customers.customers < _CUSTOMERS_AT_ONCE:
-                return
-            after = customers.last
 
 
 def _in_chunks(parts: Iterator[bytes], chunk: int) -> Iterator[bytes]:
