@@ -9,7 +9,7 @@ import { accountsOfDemo, onLoad } from "./demo.js";
 import { $, announce, h, markSorted, meta, Pager, Rows, settled, write, writeFigure } from "./dom.js";
 import { importFile } from "./import-file.js";
 import { money } from "./money.js";
-import { addressOf, go, place, turnBack, turnOn } from "./place.js";
+import { addressOf, change, turnBack, turnOn } from "./place.js";
 import { isHeld } from "./undo.js";
 
 const PAGE = 25;
@@ -45,9 +45,6 @@ const rows = new Rows($("customers").tBodies[0], (customer) => {
 });
 
 const pager = new Pager($("pager"), ["Previous", "Next"], () => asked.at && turnBack(), () => next && turnOn(next));
-
-/** Ask for others: from their beginning. */
-const change = (wanted, how) => go({ ...place(), ...wanted, at: "" }, how);
 
 let isToldOf = true; // how many are found
 

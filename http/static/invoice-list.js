@@ -6,7 +6,7 @@ import { get, withChange } from "./api.js";
 import { day } from "./days.js";
 import { $, h, meta, Pager, Rows, settled, write } from "./dom.js";
 import { money } from "./money.js";
-import { addressOf, go, place, turnBack, turnOn } from "./place.js";
+import { addressOf, change, turnBack, turnOn } from "./place.js";
 
 const PAGE = 50;
 
@@ -39,8 +39,6 @@ const rows = new Rows($("all-invoices").tBodies[0], (invoice) => {
 });
 
 const pager = new Pager($("invoice-pager"), ["Previous", "Next"], () => asked.at && turnBack(), () => next && turnOn(next));
-
-const change = (wanted, how) => go({ ...place(), ...wanted, at: "" }, how);
 
 for (const name of ["from", "to"]) {
   $(name).addEventListener("change", () => change({ [name]: $(name).value }));

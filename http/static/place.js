@@ -18,6 +18,9 @@ export function go(wanted, { befores = [], again = false } = {}) {
   dispatchEvent(new Event("placed"));
 }
 
+/** Ask for others in a list: from their beginning. */
+export const change = (wanted, how) => go({ ...place(), ...wanted, at: "" }, how);
+
 /** Turn to the page that begins `at`. */
 export function turnOn(at) {
   const here = place();
