@@ -12,7 +12,7 @@ addEventListener("mousedown", () => { pressed = true; }, true);
 for (const end of ["mouseup", "dragend", "keydown"]) addEventListener(end, () => { pressed = false; }, true);
 
 /** Have `input` suggest accounts under it; `onChoice({id, name})` hears of the one that is chosen. */
-export function suggestAccounts(input, onChoice) {
+function suggestAccounts(input, onChoice) {
   const list = h("ul", { id: `accounts-${(lists += 1)}`, role: "listbox", "aria-label": "Accounts", class: "suggested", hidden: true });
   const told = h("p", { class: "suggested told", hidden: true, role: "status" });
   let options = [];

@@ -12,11 +12,10 @@ const PATIENCE_MS = 10_000;
 
 /** What the service answered instead: `status`, `errors` [{field, message}], and a text for people. */
 export class Problem extends Error {
-  constructor(status, problem, retryAfter) {
+  constructor(status, problem) {
     super(problem.detail || problem.title || `The service answered ${status}.`);
     this.status = status;
     this.errors = problem.errors ?? [];
-    this.retryAfter = retryAfter;
   }
 }
 
@@ -118,20 +117,18 @@ async function answer(response) {
   } catch {
     throw new Unreachable(); // it ended in the middle
   }
-  if (!response.ok) throw new Problem(response.status, content ?? {}, response.headers.get("Retry-After"));
+  if (!response.ok) throw new Problem(response.status, content ?? {});
   return content;
 }
 
 // --- who it is --------------------------------------------------------------------------------
 
 let who = null; // a promise of what the service says of it
-let known = { username: "", admin: false };
 let signIns = 0; // so many times: a call that was sent before one of them is tried again
 
 /** Who is signed in: `username`, "" where nobody signs in, and `admin`. Whoever isn't is asked to sign in. */
 export function session() {
   who ??= get(SESSION).then((found) => {
-    known = found;
     $("sign-out").hidden = !found.username;
     for (const link of document.querySelectorAll('[data-for="admins"]')) link.hidden = !found.admin;
     return found;
@@ -141,9 +138,6 @@ export function session() {
   });
   return who;
 }
-
-/** Who is signed in, as far as is known by now; "" for nobody. */
-export const userName = () => known.username;
 
 let signingIn = null;
 

@@ -77,7 +77,7 @@ const formatted = (options) => {
   const format = new Intl.DateTimeFormat(undefined, { timeZone: "UTC", ...options });
   return (month) => format.format(dateOf(month));
 };
-export const longMonth = formatted({ month: "long", year: "numeric" });
+const longMonth = formatted({ month: "long", year: "numeric" });
 export const shortMonth = formatted({ month: "short", year: "numeric" });
 export const bareMonth = formatted({ month: "short" });
 
@@ -96,7 +96,7 @@ export const PERIODS = [
 ];
 
 /** "1997-01..1998-06" as a span; null for anything else. */
-export function parseSpan(text) {
+function parseSpan(text) {
   const [first, last] = (text ?? "").split("..").map(parseMonth);
   return first != null && last != null && first <= last ? { first, last } : null;
 }
