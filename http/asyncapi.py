@@ -43,9 +43,8 @@ may have no `EventId`. Fields, payload keys and event types that a reader doesn'
 
 def document() -> dict[str, Any]:
     """The document."""
-    kinds = list(events.EVENT_TYPES.values())
-    payloads, components = schemas_of(kinds)
-    messages = {kind.__name__: _message(kind, payload) for kind, payload in zip(kinds, payloads, strict=True)}
+    payloads, components = schemas_of(list(events.EVENT_TYPES.values()))
+    messages = {kind.__name__: _message(kind, payload) for kind, payload in payloads.items()}
     channel = {"$ref": f"#/channels/{_CHANNEL}"}
     return {
         "asyncapi": "3.0.0",

@@ -82,9 +82,7 @@ class Call(Struct, frozen=True):
 
 def document(title: str, calls: Collection[Call], bearer: bool = False) -> dict[str, Any]:
     """The OpenAPI document of a service that offers `calls`."""
-    kinds = _kinds(calls)
-    found, definitions = schemas_of(kinds)
-    schemas = dict(zip(kinds, found, strict=True))
+    schemas, definitions = schemas_of(_kinds(calls))
     paths: dict[str, dict[str, Any]] = {}
     for call in calls:
         paths.setdefault(call.path, {})[call.method.lower()] = _operation(call, schemas, bearer)

@@ -9,8 +9,8 @@ import msgspec
 _COMPONENTS = "#/components/schemas/"
 
 
-def schemas_of(kinds: Sequence[Any]) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
-    """The schema of each kind, and the schemas they refer to, by name: a document's `components/schemas`.
+def schemas_of(kinds: Sequence[Any]) -> tuple[dict[Any, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """The schemas by kind, and those they refer to, by name: a document's `components/schemas`.
 
     Our classes that are no Structs have a method `json_schema`.
     """
@@ -23,7 +23,8 @@ def schemas_of(kinds: Sequence[Any]) -> tuple[list[dict[str, Any]], dict[str, di
     schemas, structs = msgspec.json.schema_components(
         kinds, schema_hook=refer, ref_template=_COMPONENTS + "{name}"
     )
-    return list(schemas), {name: _tidy(schema) for name, schema in sorted((structs | own).items())}
+    by_kind = dict(zip(kinds, schemas, strict=True))
+    return by_kind, {name: _tidy(schema) for name, schema in sorted((structs | own).items())}
 
 
 def _tidy(schema: dict[str, Any]) -> dict[str, Any]:
