@@ -77,7 +77,7 @@ class _Rows(Struct, frozen=True):
             path,
             does,
             says,
-            headers=params.ONCE,
+            headers=(params.ONCE,),
             sends=self.sends,
             sent=sent or self.new,
             status=201,
@@ -96,7 +96,7 @@ class _Rows(Struct, frozen=True):
             f"/{self.many}/batch",
             f"Create many {self.many}, all or none",
             says,
-            headers=params.ONCE,
+            headers=(params.ONCE,),
             sends=Annotated[list[self.sends], Meta(max_length=MOST_IN_BATCH)],  # type: ignore[name-defined]
             sent=sent or [self.new, self.new],
             status=201,
@@ -117,7 +117,6 @@ class _Rows(Struct, frozen=True):
             answered={self.many: [self.example], "next": None},
             csv=csv,
             answer_headers=(params.OF_NODE,),
-            problems=(429, 503),
         )
 
     def show(self, does: str, **others: Any) -> Call:
@@ -133,13 +132,13 @@ class _Rows(Struct, frozen=True):
             f"change{self.name}",
             does,
             says=f"{says} A change to the same values does nothing.",
-            headers=(params.IF_MATCH, *params.ONCE),
+            headers=(params.IF_MATCH, params.ONCE),
             sends=Annotated[patch, Meta(extra_json_schema={"anyOf": any_of})],
             sent=sent,
             answer=self.row,
             answered={**self.example, **sent, "revision": 1},
             answer_headers=(params.ETAG,),
-            problems=(*problems, 412, 503),
+            problems=problems,
         )
 
     def history(self, **others: Any) -> Call:
@@ -181,7 +180,6 @@ def _revenue(id: str, path: str, whose: str, *parameters: Parameter) -> Call:
         answer=answers.RevenuePage,
         csv="month,revenue,invoices,credits\r\n2019-01,100.00,1,0\r\n",
         answered={"revenue": [{"month": "2019-01", "revenue_cents": 10_000, "invoices": 1, "credits": 0}]},
-        problems=(429, 503),
     )
 
 
@@ -200,7 +198,7 @@ def _health(name: str, does: str, says: str = "", problems: tuple[int, ...] = (5
 
 
 def _about(id: str, path: str, does: str, answer: Any, answered: Any, **others: Any) -> Call:
-    return Call(id, "GET", path, does, answer=answer, answered=answered, problems=(), **others)
+    return Call(id, "GET", path, does, answer=answer, answered=answered, **others)
 
 
 def _complete(*calls: Call) -> tuple[Call, ...]:
@@ -209,14 +207,17 @@ def _complete(*calls: Call) -> tuple[Call, ...]:
 
 
 def _with_common(call: Call) -> Call:
-    if call.csv:
-        call = structs.replace(call, query=(*call.query, params.FORMAT))
     if call.public:
         return call
+    call = structs.replace(call, problems=(*call.problems, 503))
+    if call.csv:
+        call = structs.replace(call, query=(*call.query, params.FORMAT), problems=(*call.problems, 429))
+    if params.IF_MATCH in call.headers:
+        call = structs.replace(call, problems=(*call.problems, 412))
     if call.method == "GET":
-        problems = tuple({*call.problems, 503})
-        return structs.replace(call, headers=(*call.headers, *params.READS_OWN_WRITES), problems=problems)
-    return structs.replace(call, answer_headers=(*call.answer_headers, params.TOLD))
+        return structs.replace(call, headers=(*call.headers, *params.READS_OWN_WRITES))
+    headers, answer_headers = (*call.headers, params.TRACE), (*call.answer_headers, params.TOLD)
+    return structs.replace(call, headers=headers, answer_headers=answer_headers)
 
 
 # Calls
@@ -255,7 +256,7 @@ SHARED = (
     ),
 )
 
-_FOR_CUSTOMERS = {"of_a_node": True, "problems": (409, 503)}
+_FOR_CUSTOMERS = {"of_a_node": True, "problems": (409,)}
 _customers = _Rows(
     "Customer",
     "customers",
@@ -318,8 +319,8 @@ CUSTOMERS = _complete(
     _customers.delete(
         "Delete a customer, its invoices and credits",
         query=(params.NO_CASCADE,),
-        headers=(params.IF_MATCH, params.TRACE),
-        problems=(409, 412, 503),
+        headers=(params.IF_MATCH,),
+        problems=(409,),
     ),
     _invoices.create(
         "Create an invoice",
@@ -343,8 +344,8 @@ CUSTOMERS = _complete(
     _invoices.delete(
         "Delete an invoice",
         "409 while it has credits.",
-        headers=(params.IF_MATCH, params.TRACE),
-        problems=(409, 412, 503),
+        headers=(params.IF_MATCH,),
+        problems=(409,),
     ),
     _credits.create(
         "Create a credit: a refund or a credit note",
@@ -362,7 +363,7 @@ CUSTOMERS = _complete(
         [{**_NEW_CREDIT, "reference": "CN-2"}, {**_NEW_CREDIT, "credited_cents": 1}],
     ),
     _credits.show("Show a credit", answer_headers=()),
-    _credits.delete("Delete a credit", headers=(params.TRACE,)),
+    _credits.delete("Delete a credit"),
     *SHARED,
 )
 
@@ -379,14 +380,13 @@ ACCOUNTS = _complete(
         csv="id,name,description,owned_by,created_date,customers,revenue\r\n",
         answered=[_ACCOUNT],
         answer_headers=(params.NEXT,),
-        problems=(429, 503),
     ),
     _accounts.show(
         "Show an account with its customers and revenue",
         of_a_node=False,
         answer=answers.AccountRevenue,
         answered=_ACCOUNT,
-        problems=(429, 503),
+        problems=(429,),
     ),
     _accounts.change(
         "Change an account's name, description or owner",
@@ -399,8 +399,7 @@ ACCOUNTS = _complete(
         "Delete an account",
         "409 while it lists customers, unless they are deleted too.",
         query=(params.CASCADE,),
-        headers=(params.TRACE,),
-        problems=(409, 503),
+        problems=(409,),
     ),
     Call(
         "listCustomersOfAccount",
@@ -412,7 +411,6 @@ ACCOUNTS = _complete(
         answer=answers.CustomerRevenuePage,
         csv="customer_id,customer,revenue\r\n1,John Adams,100.00\r\n",
         answered={"customers": [_REVENUE], "next": None},
-        problems=(429, 503),
     ),
     _revenue("revenue", "", "the revenue of all accounts"),
     _revenue("revenueOfAccount", "/accounts/{id}", "an account's revenue", params.ID),

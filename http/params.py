@@ -238,15 +238,12 @@ TRACE = Parameter(
     "W3C trace context, passed on with the event. An invalid one is ignored.",
     "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
 )
-ONCE = (
-    Parameter(
-        "Idempotency-Key",
-        Annotated[str, Meta(pattern=VISIBLE_ASCII)],
-        "A request that is repeated within 24 hours with the same key, path and body gets the first answer"
-        " and changes nothing. The same key with another body is refused: 422.",
-        "5a1c0c1e-9a5f-4b55-8d6e-3d1f0e1c7f10",
-    ),
-    TRACE,
+ONCE = Parameter(
+    "Idempotency-Key",
+    Annotated[str, Meta(pattern=VISIBLE_ASCII)],
+    "A request that is repeated within 24 hours with the same key, path and body gets the first answer"
+    " and changes nothing. The same key with another body is refused: 422.",
+    "5a1c0c1e-9a5f-4b55-8d6e-3d1f0e1c7f10",
 )
 IF_MATCH = Parameter(
     "If-Match",
