@@ -11,7 +11,7 @@ from msgspec.structs import asdict
 from tally.events import now
 from tally.http import params
 from tally.http.auth import owner
-from tally.http.service import Service, path_id
+from tally.http.service import Resource, Service, path_id
 from tally.store import demo
 from tally.store.account_names import AccountNames
 from tally.store.account_totals import AccountQuery, AccountTotals
@@ -32,11 +32,8 @@ def add_account_views(app: Any, service: Service[Accounts]) -> None:
     app.add_route("/accounts/{id}/summary", accounts, suffix="one")
 
 
-class AccountsView:
+class AccountsView(Resource[Accounts]):
     """Accounts with their totals, or their names alone."""
-
-    def __init__(self, service: Service[Accounts]) -> None:
-        self._service = service
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """A page of the matching accounts, the sum of all of them, and the largest one's total.

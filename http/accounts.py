@@ -20,7 +20,7 @@ from tally.http.login import LoginResource
 from tally.http.neighbours import LOGIN, Neighbours
 from tally.http.periods import periods_of
 from tally.http.queries import QueryGuard
-from tally.http.service import Service, cause, path_id, read_body, wanted_revisions
+from tally.http.service import Resource, Service, cause, path_id, read_body, wanted_revisions
 from tally.http.shared import HistoryResource, add_shared
 from tally.http.status import StatusReport
 from tally.http.tokens import Bearer, Tokens
@@ -32,8 +32,6 @@ from tally.store.errors import NotFound
 from tally.store.idempotency import encode_answer, made
 from tally.store.months import Months
 from tally.store.users import Users
-
-AccountsService = Service[Accounts]
 
 _ACCOUNTS_AT_ONCE = 100  # read in one snapshot while all of them are listed
 _CUSTOMERS_AT_ONCE = 1000
@@ -58,7 +56,7 @@ def api(
     `after_commit` is called after each commit and must not block; `status` answers GET /status. With
     `tokens`, users sign in; without, everybody may do everything. For `neighbours` see create_app.
     """
-    service: AccountsService = Service(lambda: Accounts(open_database()), after_commit)
+    service = Service(lambda: Accounts(open_database()), after_commit)
     calls = (*ACCOUNTS, SIGN_IN) if tokens else ACCOUNTS
     gate = _gate(service, tokens)
     app = create_app(gate, neighbours, QueryGuard((*calls, *ACCOUNTS_PAGE)), After(service, events))
@@ -80,7 +78,7 @@ def api(
     return Api(app, service, gate)
 
 
-def _gate(service: AccountsService, tokens: Tokens | None) -> Gate:
+def _gate(service: Service[Accounts], tokens: Tokens | None) -> Gate:
     if tokens is None:
         return OpenGate()
     if service.node:
@@ -93,11 +91,8 @@ def _gate(service: AccountsService, tokens: Tokens | None) -> Gate:
     return TokenGate(tokens, is_still_there)
 
 
-class AccountsResource:
+class AccountsResource(Resource[Accounts]):
     """Accounts: open, list with customers and revenue, show, delete."""
-
-    def __init__(self, service: AccountsService) -> None:
-        self._service = service
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Open an account."""
@@ -271,11 +266,8 @@ def _in_chunks(parts: Iterator[bytes], chunk: int) -> Iterator[bytes]:
     yield b"".join(gathered)
 
 
-class RevenueResource:
+class RevenueResource(Resource[Accounts]):
     """Revenue by month, quarter or year."""
-
-    def __init__(self, service: AccountsService) -> None:
-        self._service = service
 
     def on_get(
         self, req: falcon.Request, resp: falcon.Response, id: str | None = None, customer: str | None = None

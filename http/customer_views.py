@@ -14,7 +14,7 @@ from tally.http import params
 from tally.http.auth import owner
 from tally.http.lists import CustomerListRequest, ListRequest
 from tally.http.rankings import Ranked, Rankings
-from tally.http.service import Service, path_id
+from tally.http.service import Resource, Service, path_id
 from tally.store.customer_list import CustomerQuery
 from tally.store.customer_search import CustomerSearch
 from tally.store.customers import Customers
@@ -92,11 +92,8 @@ class CustomersView:
         resp.data = encode_answer(answer)
 
 
-class InvoicesView:
+class InvoicesView(Resource[Customers]):
     """Invoices of all customers."""
-
-    def __init__(self, service: Service[Customers]) -> None:
-        self._service = service
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """A page of GET /invoices, with the customers."""

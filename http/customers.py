@@ -16,7 +16,7 @@ from tally.http.demo import CustomersDemo
 from tally.http.lists import CustomerListRequest, ListRequest
 from tally.http.neighbours import Neighbours
 from tally.http.queries import QueryGuard
-from tally.http.rows import CustomersService, Kind, RowsResource
+from tally.http.rows import Kind, RowsResource
 from tally.http.service import Service, cause, path_id, read_body, wanted_revisions
 from tally.http.shared import HistoryResource, add_shared
 from tally.http.status import StatusReport
@@ -46,7 +46,7 @@ def api(
     `tokens`, a call needs one; without, everybody may do everything. `events` are the events that it applies.
     For `neighbours` see create_app, for `answer_after` Service.
     """
-    service: CustomersService = Service(lambda: Customers(open_database()), after_commit, answer_after)
+    service = Service(lambda: Customers(open_database()), after_commit, answer_after)
     gate = TokenGate(tokens) if tokens else OpenGate()
     app = create_app(gate, neighbours, QueryGuard((*CUSTOMERS, *CUSTOMERS_PAGE)), After(service, events))
     # With users, too: else the user who opens the account later would get customers that others recorded
@@ -91,7 +91,7 @@ class CustomersResource(RowsResource):
         Customers.customer,
     )
 
-    def __init__(self, service: CustomersService, require_account: bool) -> None:
+    def __init__(self, service: Service[Customers], require_account: bool) -> None:
         super().__init__(service)
         self._require_account = require_account
 

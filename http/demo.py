@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 from tally.events import Id
 from tally.http import bodies
 from tally.http.auth import insist_on_admin
-from tally.http.service import Service, cause, read_body, send_made
+from tally.http.service import Resource, cause, read_body, send_made
 from tally.store import demo
 from tally.store.accounts import Accounts
 from tally.store.customers import Customers
@@ -26,11 +26,8 @@ class Opened(Struct, frozen=True):
     accounts: Annotated[list[Id], Meta(min_length=len(ACCOUNTS), max_length=len(ACCOUNTS))]
 
 
-class AccountsDemo:
+class AccountsDemo(Resource[Accounts]):
     """The accounts."""
-
-    def __init__(self, service: Service[Accounts]) -> None:
-        self._service = service
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Open them. Raises Forbidden or NotEmpty."""
@@ -39,11 +36,8 @@ class AccountsDemo:
         send_made(resp, opened)
 
 
-class CustomersDemo:
+class CustomersDemo(Resource[Customers]):
     """The accounts' customers, and their invoices and credits."""
-
-    def __init__(self, service: Service[Customers]) -> None:
-        self._service = service
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Record them. Raises Forbidden or NotEmpty, and HTTPConflict until the accounts are known here."""

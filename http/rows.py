@@ -11,12 +11,10 @@ from tally.events import Id
 from tally.http import bodies, exports
 from tally.http.auth import owner
 from tally.http.lists import CustomerListRequest, ListRequest
-from tally.http.service import BATCH_BODY, NODE, Service, path_id, read_body
+from tally.http.service import BATCH_BODY, NODE, Resource, path_id, read_body
 from tally.store.cause import Cause
 from tally.store.customers import Customers
 from tally.store.idempotency import Answer, encode_answer, made, made_many
-
-CustomersService = Service[Customers]
 
 
 class Kind(NamedTuple):
@@ -36,13 +34,10 @@ class Kind(NamedTuple):
     one: Callable[[Customers, Id, str | None], Any]
 
 
-class RowsResource(ABC):
+class RowsResource(Resource[Customers], ABC):
     """The rows of one kind."""
 
     kind: ClassVar[Kind]
-
-    def __init__(self, service: CustomersService) -> None:
-        self._service = service
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Create one."""

@@ -161,6 +161,13 @@ class Service(Generic[S]):
             self._idle.append(store)
 
 
+class Resource(Generic[S]):
+    """Answers calls of a service."""
+
+    def __init__(self, service: Service[S]) -> None:
+        self._service = service
+
+
 def _told(store: HasDatabase, change: Callable[[], Answer]) -> Answer:
     """The answer of `change`, with its events."""
     answer, events = store.outbox.telling(change)
