@@ -48,6 +48,12 @@ const LABELS = {
   purchase_date: ["the date", day],
 };
 
+/** What a form does when something is recorded and its dialog closed. */
+const saying = (text) => () => {
+  announce(text);
+  recorded();
+};
+
 /** Change what differs. `row` is as it was shown; when somebody else has changed it, it becomes what it is now. */
 async function change(path, row, values, key) {
   const body = Object.fromEntries(Object.entries(values).filter(([name, value]) => row[name] !== value));
@@ -74,10 +80,7 @@ export function changeCustomer(opener, customer) {
     fields: [nameField(row.name), accountField("account_id", "Account", row.account_id)],
     async send(values, key) {
       await change(`customers/${row.id}`, row, values, key);
-      return () => {
-        announce("Saved");
-        recorded();
-      };
+      return saying("Saved");
     },
   });
 }
@@ -89,10 +92,7 @@ export function changeInvoice(opener, entry) {
     fields: [dateField("purchase_date", "Date of purchase", entry.date), amountField("purchase_price_cents", typed(entry.cents))],
     async send(values, key) {
       await change(`invoices/${entry.id}`, row, values, key);
-      return () => {
-        announce(`Invoice ${entry.id} saved`);
-        recorded();
-      };
+      return saying(`Invoice ${entry.id} saved`);
     },
   });
 }
@@ -115,10 +115,7 @@ export function newCredit(opener, customerId, invoice) {
     async send(values, key) {
       const of = invoice && { invoice_id: invoice.id };
       await call("POST", "credits", { body: { customer_id: customerId, ...values, ...of }, key });
-      return () => {
-        announce(`Credit of ${money(values.credited_cents)} recorded`);
-        recorded();
-      };
+      return saying(`Credit of ${money(values.credited_cents)} recorded`);
     },
   });
 }
