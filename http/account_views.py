@@ -3,15 +3,13 @@
 These calls are the pages' own, and may change with them. Sums are strings, in cents.
 """
 
-from typing import Any
-
 import falcon
 from msgspec.structs import asdict
 
 from tally.events import now
 from tally.http import params
 from tally.http.auth import owner
-from tally.http.service import Resource, Service, path_id
+from tally.http.service import Resource, path_id
 from tally.store import demo
 from tally.store.account_names import AccountNames
 from tally.store.account_totals import AccountQuery, AccountTotals
@@ -22,14 +20,6 @@ from tally.store.searching import Cents
 
 _TREND = 12  # months shown for each account in the list
 _MOST_SORTED = 100_000  # customers: 0.14 s by revenue
-
-
-def add_account_views(app: Any, service: Service[Accounts]) -> None:
-    """Add the accounts page's calls."""
-    accounts = AccountsView(service)
-    app.add_route("/accounts/names", accounts, suffix="names")
-    app.add_route("/accounts/summary", accounts)
-    app.add_route("/accounts/{id}/summary", accounts, suffix="one")
 
 
 class AccountsView(Resource[Accounts]):

@@ -8,7 +8,7 @@ from msgspec import UNSET
 
 from tally.events import Id
 from tally.http import bodies, exports, params
-from tally.http.account_views import add_account_views
+from tally.http.account_views import AccountsView
 from tally.http.after import After, EventsElsewhere
 from tally.http.answers import CustomerRevenuePage, Ownership, RevenuePage
 from tally.http.application import Api, create_app
@@ -72,7 +72,10 @@ def api(
     app.add_route("/revenue", revenue)
     app.add_route("/accounts/{id}/revenue", revenue)
     app.add_route("/accounts/{id}/customers/{customer}/revenue", revenue)
-    add_account_views(app, service)
+    view = AccountsView(service)
+    app.add_route("/accounts/names", view, suffix="names")
+    app.add_route("/accounts/summary", view)
+    app.add_route("/accounts/{id}/summary", view, suffix="one")
     app.add_route("/demo", AccountsDemo(service))
     add_shared(app, service, status, calls, has_users=tokens is not None)
     return Api(app, service, gate)

@@ -23,14 +23,6 @@ from tally.store.idempotency import encode_answer
 from tally.store.records import Customer, Invoice
 
 
-def add_customer_views(app: Any, service: Service[Customers]) -> None:
-    """Add the customers page's calls."""
-    customers = CustomersView(service)
-    app.add_route("/customers/search", customers)
-    app.add_route("/customers/{id}/summary", customers, suffix="one")
-    app.add_route("/invoices/search", InvoicesView(service))
-
-
 class CustomersView:
     """Customers, for people who search them."""
 

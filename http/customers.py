@@ -11,7 +11,7 @@ from tally.http.answers import CreditPage, CustomerPage, InvoicePage
 from tally.http.application import Api, create_app
 from tally.http.auth import OpenGate, TokenGate, owner
 from tally.http.calls import CUSTOMERS, CUSTOMERS_PAGE
-from tally.http.customer_views import add_customer_views
+from tally.http.customer_views import CustomersView, InvoicesView
 from tally.http.demo import CustomersDemo
 from tally.http.lists import CustomerListRequest, ListRequest
 from tally.http.neighbours import Neighbours
@@ -64,7 +64,10 @@ def api(
     app.add_route("/credits", credits)
     app.add_route("/credits/batch", credits, suffix="batch")
     app.add_route("/credits/{id}", credits, suffix="one")
-    add_customer_views(app, service)
+    view = CustomersView(service)
+    app.add_route("/customers/search", view)
+    app.add_route("/customers/{id}/summary", view, suffix="one")
+    app.add_route("/invoices/search", InvoicesView(service))
     app.add_route("/demo", CustomersDemo(service))
     add_shared(app, service, status, CUSTOMERS, has_users=tokens is not None)
     return Api(app, service, gate)
