@@ -22,7 +22,8 @@ from tenacity import RetryCallState
 from tenacity.wait import wait_base, wait_random_exponential
 
 from tally.actors import logs
-from tally.actors.stopping import Readable, StopOrder
+from tally.actors.doorbell import Doorbell
+from tally.actors.stopping import StopOrder
 from tally.config import LogSettings
 from tally.store.errors import StoreError, StoreUnavailable
 from tally.store.stream import RedisError
@@ -105,7 +106,7 @@ class Actor:
                 _log.info("trouble_over")
             self._tell(Report(self._report.ready, reason))
 
-    def wait(self, seconds: float, *others: Readable | int) -> None:
+    def wait(self, seconds: float, *others: Doorbell | int) -> None:
         """Sleep, beating, until the time is over, one of `others` is readable, or the actor must stop."""
         deadline = time.monotonic() + seconds
         while not self.stopping.is_set() and (left := deadline - time.monotonic()) > 0:

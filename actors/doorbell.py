@@ -1,4 +1,4 @@
-"""The doorbell: any process that commits an event wakes the relay at once."""
+"""The doorbell: any process that commits an event wakes the relay at once, and a signal the supervisor."""
 
 import os
 import select
@@ -8,14 +8,14 @@ class Doorbell:
     """A pipe that the supervisor makes and every actor inherits. Rings are not counted."""
 
     def __init__(self) -> None:
-        self._listen, self._button = os.pipe()
+        self._listen, self.button = os.pipe()
         os.set_blocking(self._listen, False)
-        os.set_blocking(self._button, False)
+        os.set_blocking(self.button, False)
 
     def ring(self) -> None:
         """Wake the waiting relay. Never blocks; may be repeated."""
         try:
-            os.write(self._button, b"!")
+            os.write(self.button, b"!")
         except BlockingIOError:
             return  # full: it was rung before, and nobody has answered yet
 
@@ -34,3 +34,8 @@ class Doorbell:
     def is_rung(self) -> bool:
         """Whether somebody rang since the last silence."""
         return bool(select.select([self._listen], [], [], 0)[0])
+
+    def close(self) -> None:
+        """Close the descriptors. After that it can't be rung or waited for."""
+        os.close(self._listen)
+        os.close(self.button)

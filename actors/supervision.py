@@ -20,6 +20,7 @@ from tenacity.wait import wait_base, wait_random_exponential
 from tally.actors import actor
 from tally.actors.actor import Main, Report
 from tally.actors.control import ActorStatus, ControlSocket
+from tally.actors.doorbell import Doorbell
 from tally.config import LogSettings, SupervisorSettings
 
 STABLE_SECONDS = 1.0  # an actor that was ready for so long restarts at once when it dies
@@ -135,9 +136,7 @@ class Supervisor:
         self._stopping = False
         self._orders: list[int] = []
         self._lifeline, self._held = os.pipe()
-        self._woken, self._wake = os.pipe()
-        for end in (self._woken, self._wake):
-            os.set_blocking(end, False)
+        self._woken = Doorbell()  # each signal rings it
 
     def run(self) -> None:
         """Block until SIGTERM or SIGINT, and until every actor has ended.
@@ -145,7 +144,7 @@ class Supervisor:
         Raises StartFailed, with every actor ended, when one can't start.
         """
         previous = {number: signal.signal(number, self._note) for number in _ORDERS}
-        signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self._woken.button, warn_on_full_buffer=False)
         try:
             self._boot()
             while not self._stop_orders():
@@ -192,7 +191,7 @@ class Supervisor:
                 waited += [child.process.sentinel, child.reports]
         connection.wait(waited, patience)
         self._forgive(patience)
-        self._drain_wake()
+        self._woken.silence()
         if self._control:
             self._control.answer([child.describe() for child in self.children])
         for child in self.children:
@@ -239,7 +238,8 @@ class Supervisor:
 
     def _live(self, spec: ActorSpec, reports: int) -> None:
         """In the actor's process: close the supervisor's descriptors, then be the actor."""
-        own = [self._held, self._woken, self._wake, *self._private]
+        self._woken.close()
+        own = [self._held, *self._private]
         own += [other.reports for other in self.children if other.reports is not None]
         for descriptor in own:
             os.close(descriptor)
@@ -363,12 +363,6 @@ class Supervisor:
         child.state = State.STOPPING
         child.end_by = time.monotonic() + self._settings.stop_timeout
         os.kill(child.process.pid, signal.SIGTERM)
-
-    def _drain_wake(self) -> None:
-        try:
-            os.read(self._woken, 4096)
-        except BlockingIOError:
-            return
 
 
 def describe_exit(status: int | None) -> str:
