@@ -24,7 +24,7 @@ def configure(settings: LogSettings, actor: str) -> None:
     level = getattr(logging, settings.level.upper())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
-        _named(actor),
+        lambda _logger, _method, line: {**line, "actor": actor},
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
@@ -78,14 +78,6 @@ def _of_library(
     line["message"] = line.pop("event")
     line["event"] = "library"
     return line
-
-
-def _named(actor: str) -> structlog.typing.Processor:
-    def add(_logger: object, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
-        line["actor"] = actor
-        return line
-
-    return add
 
 
 class _Lines:
