@@ -8,7 +8,9 @@ then lets each answer. There is no timer and no added wait: jobs that come durin
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
@@ -110,8 +112,7 @@ class GroupCommit:
             return self._change(change)
         call = _Call(lambda: self._change(change))
         self.submit(call)
-        call.finished.wait()
-        result: T = call.outcome()
+        result: T = call.outcome.result()
         return result
 
     def let_work(self, seconds: float) -> None:
@@ -122,10 +123,6 @@ class GroupCommit:
         """
         if self._working.acquire(timeout=seconds):
             self._working.release()
-
-    def waiting(self) -> int:
-        """About how many jobs wait for their turn."""
-        return self._jobs.qsize()
 
     def stands_still(self) -> bool:
         """Whether the writing thread was at one thing for too long, or has ended. For any thread."""
@@ -257,25 +254,16 @@ class _Call:
 
     def __init__(self, change: Callable[[], Any]) -> None:
         self._change = change
-        self._result: Any = None
-        self._error: Exception | None = None
-        self.finished = threading.Event()
+        self.outcome: Future[Any] = Future()
 
     def work(self) -> None:
-        self._error = None
         try:
-            self._result = self._change()
+            self._tell = partial(self.outcome.set_result, self._change())
         except Exception as error:
-            self._error = error
+            self._tell = partial(self.outcome.set_exception, error)
 
     def finish(self) -> None:
-        self.finished.set()
+        self._tell()
 
     def fail(self, reason: StoreError) -> None:
-        self._error = reason
-        self.finished.set()
-
-    def outcome(self) -> Any:
-        if self._error is not None:
-            raise self._error
-        return self._result
+        self.outcome.set_exception(reason)

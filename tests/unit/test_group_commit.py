@@ -71,7 +71,7 @@ def writer(database: Database, commits: Commits) -> Iterator[GroupCommit]:
 
 
 def _are_waiting(writer: GroupCommit, count: int) -> bool:
-    return writer.waiting() == count
+    return writer._jobs.qsize() == count
 
 
 def _ids(database: Database) -> list[int]:
@@ -136,7 +136,7 @@ def test_a_job_tells_what_came_of_it_once_that_is_durable(
     jobs = [Told(writer, database, partial(insert, id)) for id in range(3)]
     for job in jobs:
         writer.submit(job)
-    eventually(lambda: writer.waiting() == 2)
+    eventually(lambda: writer._jobs.qsize() == 2)
     writing.set()
     for id, job in enumerate(jobs):
         assert job.finished.wait(10)
@@ -164,7 +164,7 @@ def test_a_transaction_that_comes_to_nothing_is_told_by_all_that_took_part(
     jobs = [Told(writer, database, change) for change in (wait, refuse, orphan)]
     for job in jobs:
         writer.submit(job)
-    eventually(lambda: writer.waiting() == 2)
+    eventually(lambda: writer._jobs.qsize() == 2)
     writing.set()
     for job in jobs:
         assert job.finished.wait(10)
