@@ -114,12 +114,6 @@ def is_begun(database: Database) -> bool:
     return bool(database.run) and database.meta(_BEGUN_IN) == database.run
 
 
-def reach(database: Database, source: str, last: int) -> None:
-    """Note that an ended name had numbers up to `last`, at least. In the open transaction."""
-    known = next(each.last or 0 for each in incarnations(database) if each.source == source)
-    end_at(database, source, max(last, known))
-
-
 def end_at(database: Database, source: str, last: int) -> None:
     """Note the last number of an ended name. In the open transaction."""
     _note(

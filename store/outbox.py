@@ -22,7 +22,6 @@ from tally.store.incarnations import (
     end_at,
     incarnations,
     is_begun,
-    reach,
 )
 from tally.store.lacking import lacking_of
 from tally.store.ranges import Range
@@ -289,10 +288,8 @@ class Outbox:
         if self._incarnation.last is None:
             raise_sequence(self._database, "outbox", self._base + last)
         else:
-            reach(self._database, self.source, last)
-            self._incarnation = msgspec.structs.replace(
-                self._incarnation, last=max(last, self._incarnation.last)
-            )
+            noted = next(each for each in incarnations(self._database) if each.source == self.source)
+            self._end_at(max(last, noted.last or 0))
 
     def withdraw(self, after: int) -> None:
         """Remove the events that follow `after`. In the open transaction.
@@ -302,9 +299,11 @@ class Outbox:
         self._database.execute(
             "DELETE FROM outbox WHERE sequence > ? AND sequence < ?", (self._base + after, self._base + ROOM)
         )
-        withdrawn = msgspec.structs.replace(self._incarnation, last=after)
-        end_at(self._database, self.source, after)
-        self._incarnation = withdrawn
+        self._end_at(after)
+
+    def _end_at(self, last: int) -> None:
+        end_at(self._database, self.source, last)
+        self._incarnation = msgspec.structs.replace(self._incarnation, last=last)
 
     def note_publication(self, at: int, every: int) -> None:
         """Note how far publication has got at `at`, unless that was noted within `every` (seconds)."""
