@@ -43,7 +43,7 @@ from tally.importing import imports
 from tally.redis_url import bracketed
 from tally.store import nodes
 from tally.store.asks import Asks
-from tally.store.database import Database, place_of
+from tally.store.database import Database, Place, place_of
 from tally.store.errors import OutdatedDatabase, StoreError
 from tally.store.group_commit import AnswerAfter
 from tally.store.key_file import SIGNING_KEY, UnusableKey
@@ -114,12 +114,7 @@ class Family(Shared):
 
     def redis(self, server: Server) -> list[ActorSpec]:
         """The actor that runs that server as the private Redis."""
-        place = place_of(self.settings.directory)
-
-        def main(actor: Actor) -> None:
-            self.let_go_of_listeners()
-            redis_server.run(actor, self.settings, server, self.redis_url, place)
-
+        main = partial(self._run_redis, server, place_of(self.settings.directory))
         return [ActorSpec("redis", main, Stage.REDIS, str(self.settings.redis.address.host))]
 
     def service(self, service: str) -> list[ActorSpec]:
@@ -130,34 +125,28 @@ class Family(Shared):
         names = [f"{service}-consumer-{number}" for number in range(1, consumers + 1)]
         specs = [
             *(
-                ActorSpec(f"{service}-http-{number}", self._http(service, number - 1), Stage.HTTP, shown)
-                for number in range(1, address.processes + 1)
+                ActorSpec(f"{service}-http-{n}", partial(self._serve, service, n - 1), Stage.HTTP, shown)
+                for n in range(1, address.processes + 1)
             ),
-            ActorSpec(f"{service}-relay", self._relay(service), Stage.RELAY),
-            *(ActorSpec(name, self._consumer(service, names), Stage.CONSUMER) for name in names),
+            ActorSpec(f"{service}-relay", partial(self._relay, service), Stage.RELAY),
+            *(ActorSpec(name, partial(self._consume, service, names), Stage.CONSUMER) for name in names),
         ]
         self.pages.update((spec.name, new_page()) for spec in specs)
         return specs
 
-    def _http(self, service: str, number: int) -> Callable[[Actor], None]:
-        def main(actor: Actor) -> None:
-            self.let_go_of_listeners(keep=service)
-            threads = _address_settings(self.settings, service).threads
-            figures, most = self.figures(actor), limits.of_this_process(threads)
-            api = self.api(service, most, number)
-            actor.depends_on(lambda: not api.service.commits.stands_still())
-            with closing(api.service), self._noting_minutes(actor, service, api):
-                http_server.run(
-                    actor,
-                    RequestObserver(api.app, figures),
-                    self.listeners[service],
-                    threads,
-                    self.settings.auth.trusted_proxy,
-                    api,
-                    most,
-                )
+    def _run_redis(self, server: Server, place: Place | None, actor: Actor) -> None:
+        self.let_go_of_listeners()
+        redis_server.run(actor, self.settings, server, self.redis_url, place)
 
-        return main
+    def _serve(self, service: str, number: int, actor: Actor) -> None:
+        self.let_go_of_listeners(keep=service)
+        threads = _address_settings(self.settings, service).threads
+        figures, most = self.figures(actor), limits.of_this_process(threads)
+        api = self.api(service, most, number)
+        actor.depends_on(lambda: not api.service.commits.stands_still())
+        app, proxy = RequestObserver(api.app, figures), self.settings.auth.trusted_proxy
+        with closing(api.service), self._noting_minutes(actor, service, api):
+            http_server.run(actor, app, self.listeners[service], threads, proxy, api, most)
 
     @contextmanager
     def _noting_minutes(self, actor: Actor, service: str, api: Api) -> Iterator[None]:
@@ -186,9 +175,9 @@ class Family(Shared):
         operations.add_operations(
             api.app,
             minutes=lambda: self.minutes[service].told(self._counts(service, api)),
-            open_stream=partial(EventStream.at, self.redis_url, self.settings.redis.stream, ANSWER_SECONDS),
+            open_stream=self._impatient_stream,
             actors=lambda: [
-                actor for actor in _reports(self.settings) if actor.name.partition("-")[0] not in SERVICES
+                actor for actor in self._reports() if actor.name.partition("-")[0] not in SERVICES
             ],
         )
         return api
@@ -233,7 +222,7 @@ class Family(Shared):
 
     def _events(self, service: str) -> EventsElsewhere:
         def gone(group: str) -> Mapping[str, list[Range]]:
-            stream = EventStream.at(self.redis_url, self.settings.redis.stream, ANSWER_SECONDS)
+            stream = self._impatient_stream()
             try:
                 return Asks(stream).gone(group)
             except (RedisError, OSError):
@@ -244,7 +233,29 @@ class Family(Shared):
         return EventsElsewhere(SERVICES[service].source_prefix, gone)
 
     def _status(self, service: str) -> StatusProbe:
-        return status_probe(self.settings, service, self.redis_url, partial(self.open, service))
+        """Gathers the status of a service, and of its processes as the supervisor knows them."""
+        return StatusProbe(
+            service,
+            lambda: closing(self.open(service)),
+            self.settings.directory,
+            self._impatient_stream,
+            lambda: [actor for actor in self._reports() if actor.name.startswith(f"{service}-")],
+        )
+
+    def _reports(self) -> list[ActorReport]:
+        """Every process as the supervisor knows it; empty when no supervisor answers."""
+        try:
+            actors = control.ask(self.settings.directory)
+        except control.NotRunning:
+            return []
+        return [
+            ActorReport(one.name, one.state, one.restarts, one.trouble or one.failed, one.uptime_seconds)
+            for one in actors
+        ]
+
+    def _impatient_stream(self) -> EventStream:
+        """The stream, for a request, which can't wait long for Redis."""
+        return EventStream.at(self.redis_url, self.settings.redis.stream, ANSWER_SECONDS)
 
     def _parts(self, service: str) -> dict[str, metrics.Part]:
         """The parts of a service's GET /metrics, by who provides them."""
@@ -256,63 +267,26 @@ class Family(Shared):
             "supervisor": lambda: actor_metrics(service, control.ask(directory)),
         }
 
-    def _relay(self, service: str) -> Callable[[Actor], None]:
-        def main(actor: Actor) -> None:
-            self.let_go_of_listeners()
-            RelayProcess(self).run(actor, service)
+    def _relay(self, service: str, actor: Actor) -> None:
+        self.let_go_of_listeners()
+        RelayProcess(self).run(actor, service)
 
-        return main
-
-    def _consumer(self, service: str, siblings: Collection[str]) -> Callable[[Actor], None]:
-        def main(actor: Actor) -> None:
-            self.let_go_of_listeners()
-            database = self.open(service)
-            database.while_waiting = actor.beat
-            database.expect_writes()
-            with closing(database):
-                consumer.run(
-                    actor,
-                    SERVICES[service].consumer(
-                        actor.name,
-                        siblings,
-                        database,
-                        self.stream(actor),
-                        self.settings.consumers,
-                        self.doorbells[service].ring,
-                        ConsumerMetrics(self.figures(actor)),
-                    ),
-                )
-
-        return main
-
-
-def status_probe(
-    settings: Settings, service: str, redis_url: str, open_database: Callable[[], Database] | None = None
-) -> StatusProbe:
-    """Gathers the status of a service, including its processes as the supervisor knows them."""
-
-    opened = open_database or partial(SERVICES[service].open, settings.directory, make=False)
-    return StatusProbe(
-        service,
-        lambda: closing(opened()),
-        settings.directory,
-        lambda: EventStream.at(redis_url, settings.redis.stream, ANSWER_SECONDS),
-        lambda: [actor for actor in _reports(settings) if actor.name.startswith(f"{service}-")],
-    )
-
-
-def _reports(settings: Settings) -> list[ActorReport]:
-    """Every process as the supervisor knows it; empty when no supervisor answers."""
-    try:
-        actors = control.ask(settings.directory)
-    except control.NotRunning:
-        return []
-    return [
-        ActorReport(
-            actor.name, actor.state, actor.restarts, actor.trouble or actor.failed, actor.uptime_seconds
-        )
-        for actor in actors
-    ]
+    def _consume(self, service: str, siblings: Collection[str], actor: Actor) -> None:
+        self.let_go_of_listeners()
+        database = self.open(service)
+        database.while_waiting = actor.beat
+        database.expect_writes()
+        with closing(database):
+            reader = SERVICES[service].consumer(
+                actor.name,
+                siblings,
+                database,
+                self.stream(actor),
+                self.settings.consumers,
+                self.doorbells[service].ring,
+                ConsumerMetrics(self.figures(actor)),
+            )
+            consumer.run(actor, reader)
 
 
 def _address_settings(settings: Settings, service: str) -> AccountsSettings | CustomersSettings:
