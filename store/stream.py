@@ -210,22 +210,13 @@ class EventStream:
         """The server-side script of that name. It is sent again whenever Redis has lost it."""
         return self.client.register_script(_script(name))
 
-    def publish(self, source: str, floor: int, rows: Sequence[OutboxRow]) -> Published:
-        """Publish contiguous `rows`, each at most once; answer how far the stream has got.
-
-        May be repeated, even when it is unknown whether it was done. An answer below the first row means that
-        Redis lacks the events between: nothing was published. `floor` is the last sequence that the outbox no
-        longer holds.
-        """
-        return _published(self._publish(keys=self._publish_keys, args=_to_publish(source, floor, rows)))
+    def published(self, source: str) -> Published:
+        """How far the stream has got with `source`. May be repeated."""
+        return _published(self._publish(keys=self._publish_keys, args=[source, 0, 1, "", "", ""]))
 
     def publish_command(self, arguments: Sequence[Any]) -> tuple[Any, ...]:
-        """The command that `publish` sends, for a Redis that has been given the script."""
+        """The command that publishes, for a Redis that has been given the script."""
         return "EVALSHA", self._publish.sha, len(self._publish_keys), *self._publish_keys, *arguments
-
-    def published(self, source: str) -> Published:
-        """How far the stream has got with `source`."""
-        return self.publish(source, 0, [])
 
     def published_of(self, sources: Sequence[str]) -> list[Published]:
         """How far the stream has got with each source, in three commands for all of them.
@@ -239,7 +230,7 @@ class EventStream:
 
     def look_for_loss(self) -> None:
         """Note it if the stream was deleted. Once the groups are made again, that can't be seen any more."""
-        self.publish("", 0, [])
+        self.published("")
 
     def published_by_source(self) -> dict[str, int]:
         """The last sequence that each source has on the stream."""
@@ -443,9 +434,10 @@ class Publishing:
     """Batches on their way to the stream, over one connection, so they are done and answered in order.
 
     Redis takes one in while the next is gathered. If one fails, those after it would leave a gap, and publish
-    nothing. Use it only after `EventStream.publish`, which gives Redis the script. With `replicas`, an answer
-    waits until that many have the batch, REPLICAS_MS at most, and tells how many have it. With `holder`, a
-    database and its node's number, Redis refuses (ResponseError) while that database doesn't have the number.
+    nothing. Use it only after `EventStream.published`, which gives Redis the script. With `replicas`, an
+    answer waits until that many have the batch, REPLICAS_MS at most, and tells how many have it. With
+    `holder`, a database and its node's number, Redis refuses (ResponseError) while that database doesn't have
+    the number.
     """
 
     def __init__(self, stream: EventStream, replicas: int = 0, holder: str = "") -> None:
@@ -464,21 +456,26 @@ class Publishing:
         groups: Sequence[str] = (),
         before: bytes | None = None,
     ) -> None:
-        """Publish like `EventStream.publish`; `answer` gives the answer.
+        """Publish contiguous `rows`, each at most once; `answer` tells how far the stream has got.
 
-        `groups` skip the rows, unless they have others to read first. `before` is the payload of the event
-        before them. If the stream has a different one, another database publishes under this name, and
-        nothing is published.
+        May be repeated, even when it is unknown whether it was done. An answer below the first row means that
+        Redis lacks the events between: nothing was published. `floor` is the last sequence that the outbox no
+        longer holds. `groups` skip the rows, unless they have others to read first. `before` is the payload
+        of the event before them. If the stream has a different one, another database publishes under this
+        name, and nothing is published.
         """
         self._connection = self._connection or self._pool.get_connection()
         self._unanswered += 1
-        arguments = _to_publish(source, floor, rows, groups, before, self._holder)
+        joins = fingerprint(before) if before else ""
+        arguments: list[Any] = [source, floor, rows[0].sequence, " ".join(groups), joins, self._holder]
+        for row in rows:
+            arguments += (row.type, row.payload, _further(row))
         self._connection.send_command(*self._stream.publish_command(arguments))
         if self._replicas:
             self._connection.send_command("WAIT", self._replicas, REPLICAS_MS)
 
     def answer(self) -> Published:
-        """The answer to the first batch without one yet, as `EventStream.publish` would give it.
+        """The answer to the first batch without one yet.
 
         Blocks until Redis has answered. After a failure, only `abandon` is left.
         """
@@ -499,21 +496,6 @@ class Publishing:
     def _let_go(self) -> None:
         self._pool.release(self._connection)
         self._connection, self._unanswered = None, 0
-
-
-def _to_publish(
-    source: str,
-    floor: int,
-    rows: Sequence[OutboxRow],
-    groups: Sequence[str] = (),
-    before: bytes | None = None,
-    holder: str = "",
-) -> list[Any]:
-    first, joins = rows[0].sequence if rows else 1, fingerprint(before) if before else ""
-    arguments: list[Any] = [source, floor, first, " ".join(groups), joins, holder]
-    for row in rows:
-        arguments += (row.type, row.payload, _further(row))
-    return arguments
 
 
 def _further(row: OutboxRow) -> bytes | str:

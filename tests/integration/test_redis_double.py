@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import redis
 
+from support.publishing import publish
 from support.redis_double import RedisDouble
 from tally.events import EVENT_ID_FIELD
 from tally.store.asks import Asks
@@ -153,7 +154,7 @@ def _call(
 
     choose_discard = choose.random() < 0.5
     calls: list[Callable[[Side], Any]] = [
-        lambda side: side.stream.publish(source, choose_floor, rows),
+        lambda side: publish(side.stream, source, rows, choose_floor),
         next_rows,
         next_rows,
         lambda side: side.stream.trim(choose_retention, [group]),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import redis
 
+from support.publishing import publish
 from support.rights import without_right
 from tally.actors.publication import Publication
 from tally.actors.relay import BATCH, Relay
@@ -95,7 +96,7 @@ def test_a_relay_killed_before_it_remembers_publishes_nothing_twice(
 ) -> None:
     _commit(accounts, 20)
     # A relay gets this far before it is killed:
-    stream.publish(accounts.outbox.source, 0, accounts.outbox.after(0, 12))
+    publish(stream, accounts.outbox.source, accounts.outbox.after(0, 12))
     _drain(Relay(accounts.database, stream))
     assert _sequences(client) == list(range(1, 21))
 
@@ -105,9 +106,9 @@ def test_a_batch_that_overlaps_what_is_published_adds_only_the_rest(
 ) -> None:
     _commit(accounts, 20)
     rows = accounts.outbox.after(0, 20)
-    assert stream.publish(accounts.outbox.source, 0, rows[:10]).last == 10
-    assert stream.publish(accounts.outbox.source, 0, rows[5:]).last == 20
-    assert stream.publish(accounts.outbox.source, 0, rows[:10]).last == 20
+    assert publish(stream, accounts.outbox.source, rows[:10]).last == 10
+    assert publish(stream, accounts.outbox.source, rows[5:]).last == 20
+    assert publish(stream, accounts.outbox.source, rows[:10]).last == 20
     assert _sequences(client) == list(range(1, 21))
 
 
@@ -115,7 +116,7 @@ def test_a_batch_beyond_a_gap_publishes_nothing_and_tells_where_to_go_on(
     accounts: Accounts, stream: EventStream, client: redis.Redis
 ) -> None:
     _commit(accounts, 20)
-    assert stream.publish(accounts.outbox.source, 0, accounts.outbox.after(10, 10)).last == 0
+    assert publish(stream, accounts.outbox.source, accounts.outbox.after(10, 10)).last == 0
     assert client.exists("event-stream") == 0
 
 

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 import redis
 
+from support.publishing import publish
 from tally.actors.relay import Relay
 from tally.events import Id, decode
 from tally.recovery.standing import Standing
@@ -241,7 +242,7 @@ def test_a_batch_on_its_way_publishes_nothing_after_an_event_of_another_of_its_n
         for name in ("another", "one more"):
             copied.older.create_account(NewAccount(name, "u"))
     theirs, ours = (each.outbox.after(published, 2) for each in (copied.original, copied.older))
-    assert copied.stream.publish(source, 0, theirs[:1]).last == published + 1
+    assert publish(copied.stream, source, theirs[:1]).last == published + 1
     publishing = Publishing(copied.stream)
     publishing.send(source, 0, ours[1:], before=ours[0].payload)
     assert publishing.answer().last == published + 1
