@@ -17,7 +17,7 @@ from tally.store.groups import Groups
 from tally.store.incarnations import own_sources
 from tally.store.membership import at_work, read_nodes
 from tally.store.membership import remove as remove_databases
-from tally.store.stream import entry_time
+from tally.store.stream import entry_time, is_a_services
 
 
 @click.group(cls=Group, example="groups list")
@@ -79,7 +79,7 @@ def _of_databases(settings: Settings, but_former: bool) -> set[str]:
 def _row(group: store.Group, holding: Mapping[str, str], overtaken: Mapping[str, int]) -> dict[str, Any]:
     return {
         "group": group.name,
-        "of": "Tally" if group.is_a_services else "another program",
+        "of": "Tally" if is_a_services(group.name) else "another program",
         "read up to": None if group.last_delivered == "0-0" else entry_time(group.last_delivered),
         "in hand": group.pending,
         "not read": group.unread,

@@ -24,7 +24,7 @@ from tally.store.dead_letters import LETTER_ID, DeadLetter, DeadLetters, StillDe
 from tally.store.groups import Group, Groups
 from tally.store.idempotency import encode_answer
 from tally.store.redis_memory import Memory, memory_of
-from tally.store.stream import EventStream, RedisError, entry_time
+from tally.store.stream import EventStream, RedisError, entry_time, is_a_services
 
 MOST_LETTERS = 200  # shown, or decided on, at a time
 MOST_UNREAD = 1000  # a group's unread entries are counted up to here
@@ -145,7 +145,7 @@ def _group(group: Group, holds_back: bool, overtaken: int) -> dict[str, Any]:
     """
     return {
         "name": group.name,
-        "of_tally": group.is_a_services,
+        "of_tally": is_a_services(group.name),
         "read_up_to": None if group.last_delivered == "0-0" else entry_time(group.last_delivered),
         "pending": group.pending,
         "unread": group.unread,

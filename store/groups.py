@@ -1,12 +1,11 @@
 """The consumer groups that read the stream, Tally's and other programs', and what is kept for each."""
 
-import re
 from typing import Any, NamedTuple
 
 import redis
 
 from tally.store.asks import Asks
-from tally.store.stream import EventStream
+from tally.store.stream import EventStream, is_a_services
 
 
 class Group(NamedTuple):
@@ -20,11 +19,6 @@ class Group(NamedTuple):
     pending: int
     unread: int
     idle_ms: int | None
-
-    @property
-    def is_a_services(self) -> bool:
-        """Whether it is a Tally database's group: its node trims no entry that it has not read."""
-        return _is_a_services(self.name)
 
 
 class Groups:
@@ -118,7 +112,7 @@ class Groups:
         The database of a service's group counts as gone for good: its events are not asked for any more.
         """
         asks = Asks(self._stream)
-        is_asked = _is_a_services(group) and asks.give_up(group)
+        is_asked = is_a_services(group) and asks.give_up(group)
         asks.forget(group)
         with self._client.pipeline(transaction=True) as transaction:
             for noted in ("holding", "overtaken", "ages"):
@@ -128,7 +122,3 @@ class Groups:
             self._client.hdel(self._stream.beside("edited", group), *edited)
         is_there = self._stream.length() and self._client.xgroup_destroy(self._stream.key, group)
         return bool(is_there or is_asked)
-
-
-def _is_a_services(group: str) -> bool:
-    return re.fullmatch(r"(accounts|customers)@[0-9a-f]+", group) is not None

@@ -152,7 +152,9 @@ class Published(NamedTuple):
     replicas: int = 0
 
 
-_DATABASE = re.compile(r"(accounts|customers)@[0-9a-f]+")
+def is_a_services(name: str) -> bool:
+    """Whether a group, or a source, is a Tally database's: its node trims no entry that it has not read."""
+    return re.fullmatch(r"(accounts|customers)@[0-9a-f]+", name) is not None
 
 
 @cache
@@ -353,7 +355,7 @@ class EventStream:
         """
         every = self.published_by_source()
         for source, last in self.applied_by_source().items():
-            if source in every or _DATABASE.fullmatch(source):
+            if source in every or is_a_services(source):
                 every[source] = max(last, every.get(source, 0))
         return every
 
