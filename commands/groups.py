@@ -12,6 +12,7 @@ from tally.commands.databases import DATABASES
 from tally.commands.shared import Group, confirmed, printing, stream_of
 from tally.config import Settings
 from tally.store import groups as store
+from tally.store.asks import Asks
 from tally.store.errors import StoreError
 from tally.store.groups import Groups
 from tally.store.incarnations import own_sources
@@ -53,7 +54,7 @@ def remove(settings: Settings, name: str, yes: bool) -> None:
             raise Failed(f"{name} is of a database in {settings.directory}, and in use")
         if seconds := at_work(stream, name):
             raise Failed(f"{name} is at work: stop its Tally, and wait for {seconds:.0f} s")
-        if found is None and not every.is_asked(name):
+        if found is None and not Asks(stream).of(name):
             raise Failed(f"there is no group {name}; `groups list` shows them")
         what = "what is asked of it counts as lost"
         if found:

@@ -28,11 +28,6 @@ class Groups:
         self._stream = stream
         self._client = stream.client
 
-    @property
-    def stream(self) -> EventStream:
-        """The stream that the groups read."""
-        return self._stream
-
     def holding(self) -> dict[str, str]:
         """The services' groups that hold entries beyond the retention, and the position of each.
 
@@ -101,10 +96,6 @@ class Groups:
     def _idle_ms(self, group: bytes) -> int | None:
         idle: list[int] = [each["idle"] for each in self._client.xinfo_consumers(self._stream.key, group)]
         return min(idle, default=None)
-
-    def is_asked(self, source: str) -> bool:
-        """Whether some group asked for events of that source that are no longer on the stream."""
-        return bool(Asks(self._stream).of(source))
 
     def remove(self, group: str) -> bool:
         """Remove a group and all notes about it; False when there was none. May be repeated.
