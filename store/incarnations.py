@@ -70,7 +70,7 @@ def begin(database: Database, last: int, source: str | None = None) -> Incarnati
     """
     *ended, current = incarnations(database)
     ended.append(msgspec.structs.replace(current, last=last))
-    begun = Incarnation(source or _fresh(database, ended), len(ended) * ROOM)
+    begun = Incarnation(source or _fresh(database), len(ended) * ROOM)
     _note(database, [*ended, begun])
     database.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'outbox'", (begun.base,))
     if not database.changes():
@@ -95,11 +95,9 @@ def begin_for(database: Database, last: int, told: bytes) -> Incarnation:
     return begun
 
 
-def _fresh(database: Database, ended: Sequence[Incarnation]) -> str:
+def _fresh(database: Database) -> str:
     """A fresh name. It is the database's own identity, if it began as a copy and has not used that yet."""
-    if all(each.source != database.source for each in ended) and database.source not in earlier_sources(
-        database
-    ):
+    if database.source not in own_sources(database):
         return database.source
     return f"{database.service}@{secrets.token_hex(4)}"
 
