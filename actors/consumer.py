@@ -256,7 +256,7 @@ class Consumer:
             self._redriven_in_vain(orders[0], error)
         else:
             self._group.acknowledge([], self._age)
-            self._group.settle_all(orders)
+            self._group.settle(orders)
             for order in orders if orders[0].entry.id != ASKED else ():
                 _log.info("redriven_event_applied", entry=order.entry.id.decode(), **traced(order.entry))
 
@@ -292,7 +292,7 @@ class Consumer:
         self._metrics.failed()
         _log.exception("redriven_event_failed", entry=order.entry.id.decode(), **traced(order.entry))
         self._put_aside([order.entry], inbox.DEAD)
-        self._group.settle(order, failure=f"redriven: {type(error).__name__}: {error}")
+        self._group.bury(order.entry, f"redriven: {type(error).__name__}: {error}", 1, order.order)
 
     def _failed(self, entry: Entry) -> None:
         """Count a failed attempt; bury the entry at the last one. Called while its exception is handled."""

@@ -157,11 +157,26 @@ class ConsumerGroup:
         pending: list[dict[str, Any]] = self._client.xpending_range(self._key, self.group, id, id, 1)
         return int(pending[0]["times_delivered"]) if pending else 0
 
-    def bury(self, entry: Entry, reason: str, deliveries: int) -> None:
-        """Acknowledge a pending entry and keep it as a dead letter, in one transaction."""
+    def bury(self, entry: Entry, reason: str, deliveries: int, order: bytes | None = None) -> None:
+        """Acknowledge a pending entry, or settle the `order` that it came by, and keep it as a dead letter.
+
+        In one transaction.
+        """
+        letter: dict[Any, Any] = {
+            **entry.fields,
+            **({} if isinstance(entry.event_name, EventId) else {"EventName": entry.event_name}),
+            "StreamId": entry.id,
+            "Group": self.group,
+            "Reason": reason,
+            "Deliveries": deliveries,
+            "FailedAt": rfc3339(now()),
+        }
         with self._client.pipeline(transaction=True) as transaction:
-            transaction.xack(self._key, self.group, entry.id)
-            transaction.xadd(self._dead_key, self._letter(entry, reason, deliveries))
+            if order:
+                transaction.xdel(self._redrive_key, order)
+            else:
+                transaction.xack(self._key, self.group, entry.id)
+            transaction.xadd(self._dead_key, letter)
             transaction.execute()
 
     def redriven(self, count: int) -> list[Redriven]:
@@ -180,29 +195,9 @@ class ConsumerGroup:
             for id, fields in orders
         ]
 
-    def settle_all(self, redriven: Sequence[Redriven]) -> None:
-        """These orders are done with. May be repeated."""
-        if redriven:
-            self._client.xdel(self._redrive_key, *(each.order for each in redriven))
-
-    def settle(self, redriven: Redriven, failure: str | None = None) -> None:
-        """A redriven letter is done with, or with `failure` a dead letter again, in one transaction."""
-        with self._client.pipeline(transaction=True) as transaction:
-            transaction.xdel(self._redrive_key, redriven.order)
-            if failure:
-                transaction.xadd(self._dead_key, self._letter(redriven.entry, failure, 1))
-            transaction.execute()
-
-    def _letter(self, entry: Entry, reason: str, deliveries: int) -> dict[Any, Any]:
-        return {
-            **entry.fields,
-            **({} if isinstance(entry.event_name, EventId) else {"EventName": entry.event_name}),
-            "StreamId": entry.id,
-            "Group": self.group,
-            "Reason": reason,
-            "Deliveries": deliveries,
-            "FailedAt": rfc3339(now()),
-        }
+    def settle(self, orders: Sequence[Redriven]) -> None:
+        """These orders, one at least, are done with. May be repeated."""
+        self._client.xdel(self._redrive_key, *(each.order for each in orders))
 
     def set_back(self) -> None:
         """Have the group read the whole stream again."""
