@@ -140,28 +140,21 @@ class RelayProcess:
         self._shared.permissions[database.service].refuse(Refusal.STANDBY, url)
 
     def _fail_over(self, stream: EventStream, leases: Mapping[str, str]) -> None:
-        """Promote all databases that follow the primary, unless it shows a sign of life."""
-        try:
-            if candidates := self._candidates(leases):
-                promote(stream, self._shared.settings.node.number, candidates)
-        except StillAlive as alive:
-            _log.info("primary_is_alive", reason=str(alive))
+        """Promote all databases that follow the primary, unless one of them can't be.
 
-    def _candidates(self, leases: Mapping[str, str]) -> list[Candidate]:
-        """The databases here that follow a primary. They are promoted only if `leases` are still the same.
-
-        Empty if one of them can't be promoted.
+        They are promoted only if `leases` are still the same: else the primary has shown a sign of life.
         """
-        found = []
+        settings, found = self._shared.settings, []
         try:
-            for database in followers(self._shared.settings.directory, self._shared.open):
+            for database in followers(settings.directory, self._shared.open):
                 seen = [each for name, each in leases.items() if name.startswith(f"{database.service}@")]
-                url = url_of(self._shared.settings, database.service)
-                found.append(Candidate(database.source, url, "".join(seen)))
+                found.append(Candidate(database.source, url_of(settings, database.service), "".join(seen)))
+            if found:
+                promote(stream, settings.node.number, found)
         except Differs as differs:
             _log.warning("not_promoted", database=differs.source)
-            return []
-        return found
+        except StillAlive as alive:
+            _log.info("primary_is_alive", reason=str(alive))
 
     def _housekeeper(
         self, database: Database, stream: EventStream, take_number: Callable[[], object] = lambda: None
