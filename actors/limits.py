@@ -107,15 +107,11 @@ def memory_bytes(root: Path = Path("/")) -> int:
         else:
             continue
         # In a container, the mount may begin at the container's own group. The path doesn't show that.
-        folders = [top, *(top / part for part in _parents(path))]
+        own = top / path.strip("/")
+        folders = [own, *own.parents]  # of these, those above `top` hold no such file
         told = (line for folder in folders for line in _lines(folder / name))
         least = min([least, *(int(each) for each in told if each.isdigit())])
     return least
-
-
-def _parents(path: str) -> list[str]:
-    parts = path.strip("/").split("/")
-    return ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
 
 
 def _lines(file: Path) -> list[str]:
