@@ -27,8 +27,7 @@ def note_left_out(database: Database, source: str, left_out: Sequence[Range]) ->
     """Note the events of a source that are left out: these, and no others. In the open transaction."""
     noted = left_out_of(database)
     if left_out or source in noted:
-        now = {**noted, source: left_out}
-        _note(database, {each: left for each, left in now.items() if left}, _LEFT_OUT)
+        _note(database, {**noted, source: left_out}, _LEFT_OUT)
 
 
 def told(database: Database) -> list[str]:
@@ -62,9 +61,9 @@ def note_found(database: Database, source: str, found: Sequence[Range]) -> None:
     """Note that these are here now. In the open transaction."""
     noted = lacking_of(database)
     noted[source] = ranges.without(noted[source], found)
-    _note(database, {each: left for each, left in noted.items() if left})
+    _note(database, noted)
 
 
 def _note(database: Database, noted: Mapping[str, Sequence[Range]], key: str = _NOTED) -> None:
-    shown = {source: ranges.shown(lacking) for source, lacking in noted.items()}
+    shown = {source: ranges.shown(lacking) for source, lacking in noted.items() if lacking}
     database.set_meta(key, msgspec.json.encode(shown).decode())
