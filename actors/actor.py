@@ -225,7 +225,7 @@ def _end_with_supervisor(actor: Actor, lifeline: int) -> None:
 
 
 _PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+_libc = ctypes.CDLL(None)
 
 
 def die_with_parent(number: signal.Signals) -> None:
@@ -233,5 +233,4 @@ def die_with_parent(number: signal.Signals) -> None:
 
     Unlike the pipe, it also reaches a stopped process, and a program that isn't ours.
     """
-    if _libc:
-        _libc.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+    _libc.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
