@@ -26,9 +26,7 @@ from tally.store.database import Database
 from tally.store.errors import StoreError
 from tally.store.inbox import Inbox
 from tally.store.ranges import Range, parsed
-from tally.store.stream import Age, Entry, RedisError, is_missing
-
-_LATEST_MS = 2**63 - 1  # the most that a column holds; another program may have made up a higher id
+from tally.store.stream import Age, Entry, RedisError, entry_ms, is_missing
 
 _log = structlog.get_logger()
 
@@ -214,7 +212,7 @@ class Consumer:
         self.may_rest = not concerned and len(events) < self._batch
         self._metrics.before_apply()
         with self._database.transaction():
-            taken = self._inbox.take(named, stream_position(newest)[0])
+            taken = self._inbox.take(named, entry_ms(newest))
             self._apply([each.event for each in taken if each.event], partial(_cause, taken))
             age = self._inbox.grow()
         self._age = age
@@ -320,12 +318,6 @@ def _told_ranges(told: bytes) -> tuple[str, list[Range]]:
 def _cause(events: list[Delivery], event: Event) -> Cause:
     """The cause of one of the events. Only a few are asked for."""
     return cause_in(next(each.entry.fields for each in events if each.event is event))
-
-
-def stream_position(id: bytes) -> tuple[int, int]:
-    """A stream id as a pair of numbers that can be compared."""
-    milliseconds, _, sequence = id.partition(b"-")
-    return min(int(milliseconds), _LATEST_MS), int(sequence)
 
 
 def run(actor: Actor, consumer: Consumer) -> None:

@@ -81,6 +81,11 @@ def is_not_held(error: Exception) -> bool:
     return str(error).startswith("NOTHELD")
 
 
+def entry_ms(id: bytes) -> int:
+    """When Redis took the entry, by its id; at most what a column holds: other programs may make up ids."""
+    return min(int(id.partition(b"-")[0]), 2**63 - 1)
+
+
 def entry_time(id: str) -> str | None:
     """When Redis took the entry, in RFC 3339; None for an id beyond all dates, made up by another program."""
     try:
@@ -382,7 +387,7 @@ class EventStream:
         """When the oldest entry was added, by Redis's clock; the present time without entries."""
         entries: Any = self.client.xrange(self.key, count=1)
         if entries:
-            return min(int(entries[0][0].partition(b"-")[0]), 2**63 - 1)
+            return entry_ms(entries[0][0])
         seconds, microseconds = self.client.time()
         return int(seconds) * 1000 + int(microseconds) // 1000
 
