@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 import structlog
-from tenacity.wait import wait_base, wait_random_exponential
+from tenacity.wait import wait_random_exponential
 
 from tally.actors import actor
 from tally.actors.actor import Main, Report
@@ -27,6 +27,7 @@ STABLE_SECONDS = 1.0  # an actor that was ready for so long restarts at once whe
 STACK_SECONDS = 1.0  # how long a hanging actor has to write its stack
 FAILING_AFTER = 3  # early deaths in a row after which an actor is said to be failing
 LATE_SECONDS = 0.5  # a turn this much longer than its wait means that the supervisor itself did not run
+_BACKOFF = wait_random_exponential(multiplier=0.1, max=30)  # between restarts of an actor that dies early
 _ORDERS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 _log = structlog.get_logger()
@@ -116,19 +117,17 @@ class Supervisor:
         settings: SupervisorSettings,
         log: LogSettings,
         on_ready: Callable[[Sequence[Child]], None],
-        private: Sequence[int] = (),
-        control: ControlSocket | None = None,
-        before_stop: Callable[[], None] = lambda: None,
-        backoff: wait_base = wait_random_exponential(multiplier=0.1, max=30),  # noqa: B008
+        private: Sequence[int],
+        control: ControlSocket,
+        before_stop: Callable[[], None],
     ) -> None:
         self.children = [Child(spec) for spec in specs]
         self._settings = settings
         self._log_settings = log
         self._on_ready = on_ready
-        self._backoff = backoff
         self._control = control
         self._before_stop = before_stop
-        self._private = [*private, *([control.fileno()] if control else [])]
+        self._private = [*private, control.fileno()]
         self._to_renew: list[Child] = []  # by SIGHUP, one after another
         self._renewing: Child | None = None  # the one whose turn it is
         self._now = time.monotonic()  # when this turn began to react: the time that all actors are judged by
@@ -179,21 +178,20 @@ class Supervisor:
         self._booted = True
         self._on_ready(self.children)
 
-    def _step(self, timeout: float = 1.0) -> None:
+    def _step(self) -> None:
         """One turn: wait for a report, a death, an order or a due time, and react."""
         now = time.monotonic()
         due = [child.restart_at - now for child in self.children if child.state is State.WAITING]
         due += [child.end_by - now for child in self.children if child.end_by is not None]
-        patience = max(0.0, min([timeout, *due]))
-        waited: list[Any] = [self._woken, *([self._control] if self._control else [])]
+        patience = max(0.0, min([actor.TURN_SECONDS, *due]))
+        waited: list[Any] = [self._woken, self._control]
         for child in self.children:
             if child.process:
                 waited += [child.process.sentinel, child.reports]
         connection.wait(waited, patience)
         self._forgive(patience)
         self._woken.silence()
-        if self._control:
-            self._control.answer([child.describe() for child in self.children])
+        self._control.answer([child.describe() for child in self.children])
         for child in self.children:
             self._read_reports(child)
             self._reap(child)
@@ -301,7 +299,7 @@ class Supervisor:
         child.early_deaths = 0 if stable else child.early_deaths + 1
         child.restart_at = now
         if child.early_deaths > 1:
-            child.restart_at += actor.delay(self._backoff, child.early_deaths - 1)
+            child.restart_at += actor.delay(_BACKOFF, child.early_deaths - 1)
         child.state = State.WAITING
 
     def _end_what_overstays(self, child: Child) -> None:
