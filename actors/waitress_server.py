@@ -64,7 +64,7 @@ class _Behind(NamedTuple):
 class _Dispatcher(waitress.task.ThreadedTaskDispatcher):  # type: ignore[misc]
     """Gives requests to the threads that answer them."""
 
-    def __init__(self, threads: int, commits: GroupCommit | None) -> None:
+    def __init__(self, threads: int, commits: GroupCommit) -> None:
         super().__init__()
         self.set_thread_count(threads)
         self._commits = commits
@@ -79,7 +79,7 @@ class _Dispatcher(waitress.task.ThreadedTaskDispatcher):  # type: ignore[misc]
             task.parked = True
         elif task.is_long or request.body_bytes_received > LARGE_BODY_BYTES:
             self._long.add_task(task)
-        elif self._commits and not request.error and is_change(request.command, request.path):
+        elif not request.error and is_change(request.command, request.path):
             self._commits.submit(task)
         elif task.follows:
             self._behind.add_task(_Behind(task))
@@ -101,9 +101,9 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
     """waitress on a listening socket that others may serve as well, driven a turn at a time.
 
     It keeps to `limits`. `trusted_proxy` is the address of a reverse proxy that tells its clients' addresses,
-    or "". With `commits`, requests that change something share commits. `refusal` tells why a request with
-    these headers Authorization and Cookie is answered 401, before its large body is read. Only the loop's
-    thread may call the methods, except `pull_trigger` and `unsent`, which any thread may call.
+    or "". Requests that change something share `commits`. `refusal` tells why a request with these headers
+    Authorization and Cookie is answered 401, before its large body is read. Only the loop's thread may call
+    the methods, except `pull_trigger` and `unsent`, which any thread may call.
     """
 
     channel_class = Channel
@@ -116,8 +116,8 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
         threads: int,
         limits: Limits,
         trusted_proxy: str,
-        commits: GroupCommit | None,
-        refusal: Callable[[str | None, str | None], str | None] = lambda authorization, cookie: None,
+        commits: GroupCommit,
+        refusal: Callable[[str | None, str | None], str | None],
     ) -> None:
         adjustments = Adjustments(
             sockets=[listener],
@@ -146,8 +146,7 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
         )
         self.limits = limits
         self._commits = commits
-        if commits:
-            commits.after_finish = self.pull_trigger
+        commits.after_finish = self.pull_trigger
         self._refusal = refusal
         self.waiting = Waiting(self.add_task)
         self.rests = threading.Event()  # the loop has nothing to do
@@ -159,8 +158,7 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
 
     def turn(self, seconds: float) -> None:
         """Wait for work, `seconds` at the most, and do it, for TURN_SECONDS or so."""
-        if self._commits:
-            self._commits.let_work(COURTESY_SECONDS)
+        self._commits.let_work(COURTESY_SECONDS)
         self._is_woken = False
         if self._is_pausing():
             seconds = min(seconds, PAUSE_SECONDS)

@@ -3,11 +3,15 @@
 import re
 import socket
 import time
+from contextlib import closing
+from pathlib import Path
 
 from support.tally import ROOT
 from tally.actors.limits import Limits
 from tally.actors.waitress_server import Server
 from tally.http.seldom import Seldom
+from tally.store.customers import open_database
+from tally.store.group_commit import GroupCommit
 
 
 def test_the_files_of_waitress_alone_reach_into_it() -> None:
@@ -46,12 +50,12 @@ class _Slow:
         """The connection stays."""
 
 
-def test_a_turn_of_the_loop_ends_soon_whatever_there_is_to_do_and_everybody_has_one() -> None:
-    with socket.socket() as listener:
+def test_a_turn_of_the_loop_ends_soon_whatever_there_is_to_do_and_everybody_has_one(tmp_path: Path) -> None:
+    with socket.socket() as listener, closing(GroupCommit(open_database(tmp_path), lambda: None)) as commits:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         limits = Limits(connections=1000, body_bytes=10**6, unsent_bytes=10**6, sign_ins=1)
-        server = Server(None, listener, 1, limits, "", None)
+        server = Server(None, listener, 1, limits, "", commits, lambda _authorization, _cookie: None)
         slow = [_Slow() for _ in range(100)]  # a second of work
         server._map.update({each.ours.fileno(): each for each in slow})
         server.turn(0)
