@@ -27,10 +27,7 @@ class ProblemTask(waitress.task.ErrorTask):  # type: ignore[misc]
         self.write(body)
 
 
-@lru_cache(maxsize=2)
-def _http_date(seconds: int) -> str:
-    date: str = build_http_date(seconds)
-    return date
+_http_date = lru_cache(maxsize=2)(build_http_date)
 
 
 class Paused(BaseException):

@@ -138,9 +138,7 @@ def _known(header_plus: bytes, adj: Adjustments) -> dict[str, Any] | None:
     return {name: value for name, value in vars(parser).items() if name not in ("adj", "body_rcv")}
 
 
-@lru_cache(maxsize=256)
-def _is_host(text: str) -> bool:
-    return _HOST.fullmatch(text) is not None
+_is_host = lru_cache(maxsize=256)(_HOST.fullmatch)
 
 
 def _version(header: bytes) -> str:
