@@ -14,7 +14,7 @@ import redis
 import structlog
 
 from tally.actors.actor import Actor
-from tally.actors.metrics import ConsumerMetrics, Delivery, traced
+from tally.actors.metrics import DEAD, FAILURES, UNKNOWN, ConsumerMetrics, Delivery, traced
 from tally.config import ConsumersSettings
 from tally.events import EVENT_TYPES, TYPE_FIELD, Event, EventId, InvalidEvent, UnknownEventType, decode
 from tally.recovery.missing import Missing
@@ -177,7 +177,7 @@ class Consumer:
                     done.append(entry.id)  # deleted from the stream
             except UnknownEventType as error:
                 _log.info("unknown_event_type", entry=entry.id.decode(), type=str(error), **traced(entry))
-                self._metrics.unknown()
+                self._metrics.count(UNKNOWN)
                 unknown.append(entry)
             except InvalidEvent as error:
                 unreadable.append((entry, str(error)))
@@ -210,7 +210,7 @@ class Consumer:
         newest = order or events[-1].entry.id  # Redis hands both out in ascending order
         concerned = any(each.event for each in events)
         self.may_rest = not concerned and len(events) < self._batch
-        self._metrics.before_apply()
+        began = time.perf_counter()
         with self._database.transaction():
             taken = self._inbox.take(named, entry_ms(newest))
             self._apply([each.event for each in taken if each.event], partial(_cause, taken))
@@ -218,7 +218,7 @@ class Consumer:
         self._age = age
         if concerned:
             self._after_commit()
-        self._metrics.after_apply(events, taken)
+        self._metrics.after_apply(events, taken, time.perf_counter() - began)
 
     def _redrive(self) -> None:
         """Carry out the orders for the group: letters to try again, and events that it asked for.
@@ -287,7 +287,7 @@ class Consumer:
                 self._inbox.put_aside(names, why)
 
     def _redriven_in_vain(self, order: Redriven, error: Exception) -> None:
-        self._metrics.failed()
+        self._metrics.count(FAILURES)
         _log.exception("redriven_event_failed", entry=order.entry.id.decode(), **traced(order.entry))
         self._put_aside([order.entry], inbox.DEAD)
         self._group.bury(order.entry, f"redriven: {type(error).__name__}: {error}", 1, order.order)
@@ -296,7 +296,7 @@ class Consumer:
         """Count a failed attempt; bury the entry at the last one. Called while its exception is handled."""
         deliveries = self._group.deliveries(entry.id)
         _log.exception("event_failed", entry=entry.id.decode(), deliveries=deliveries, **traced(entry))
-        self._metrics.failed()
+        self._metrics.count(FAILURES)
         if deliveries >= self._settings.max_deliveries:
             self._bury(entry, "its handling raises; the log tells more", deliveries)
 
@@ -306,7 +306,7 @@ class Consumer:
         _log.error("dead_letter", entry=entry.id.decode(), reason=reason, **traced(entry))
         self._put_aside([entry], inbox.DEAD)
         self._group.bury(entry, reason, deliveries)
-        self._metrics.buried()
+        self._metrics.count(DEAD)
 
 
 def _told_ranges(told: bytes) -> tuple[str, list[Range]]:

@@ -98,13 +98,12 @@ class ConsumerMetrics:
         self._figures = figures or Figures()
         self._log = structlog.get_logger().bind()
 
-    def before_apply(self) -> None:
-        """A batch is about to be applied."""
-        self._began = time.perf_counter()
+    def after_apply(self, batch: Sequence[Delivery], taken: Sequence[Delivery], seconds: float) -> None:
+        """The batch is committed, after so many seconds.
 
-    def after_apply(self, batch: Sequence[Delivery], taken: Sequence[Delivery]) -> None:
-        """The batch is committed. Events in `taken` were new; of these, those with an event had an effect."""
-        self._figures.observe(APPLYING, time.perf_counter() - self._began)
+        Events in `taken` were new; of these, those with an event had an effect.
+        """
+        self._figures.observe(APPLYING, seconds)
         applied = [each for each in taken if each.event]
         for kind, count in Counter(each.entry.fields[TYPE_FIELD] for each in applied).items():
             self._figures.add(APPLIED, count, (kind.decode(),))
@@ -120,17 +119,9 @@ class ConsumerMetrics:
             last = batch[-1].entry.id.decode()
             self._log.log(level, "applied", events=len(applied), last=last, trace_parents=told)
 
-    def unknown(self) -> None:
-        """An entry of an unknown type was skipped."""
-        self._figures.add(UNKNOWN)
-
-    def failed(self) -> None:
-        """An event's handling raised."""
-        self._figures.add(FAILURES)
-
-    def buried(self) -> None:
-        """An event became a dead letter."""
-        self._figures.add(DEAD)
+    def count(self, family: Family) -> None:
+        """Count one event that was not applied: UNKNOWN, FAILURES or DEAD."""
+        self._figures.add(family)
 
 
 def traced(entry: Entry) -> dict[str, str]:
