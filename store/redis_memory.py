@@ -1,9 +1,10 @@
 """The memory that the stream's Redis uses, and the stream's part of it."""
 
+from contextlib import suppress
 from typing import Any
 
-import redis
 from msgspec import Struct
+from redis.exceptions import NoPermissionError
 
 from tally.store.stream import EventStream
 
@@ -24,19 +25,15 @@ class Memory(Struct, frozen=True):
 
 def memory_of(stream: EventStream) -> Memory:
     """Ask Redis. It answers at once, however large the stream is. Raises RedisError."""
-    told: Any = _allowed(lambda: stream.client.info("memory")) or {}
-    usage: Any = _allowed(lambda: stream.client.memory_usage(stream.key, samples=_SAMPLES))
+    told: Any = {}
+    usage: Any = None
+    with suppress(NoPermissionError):
+        told = stream.client.info("memory")
+    with suppress(NoPermissionError):
+        usage = stream.client.memory_usage(stream.key, samples=_SAMPLES)
     return Memory(
         used=told.get("used_memory"),
         limit=told.get("maxmemory") or None,
         limit_is_known="maxmemory" in told,
         stream=usage,
     )
-
-
-def _allowed(ask: Any) -> Any:
-    """The answer of Redis; None if the user lacks the right to ask."""
-    try:
-        return ask()
-    except redis.exceptions.NoPermissionError:
-        return None
