@@ -113,17 +113,12 @@ class Outbox:
     """
 
     def __init__(self, database: Database, incarnation: Incarnation | None = None) -> None:
-        self._database = database
+        self.database = database
         self._incarnation = incarnation or incarnations(database)[-1]
         self._base = self._incarnation.base
         self._added = 0
         self._last_row = 0  # of the added events
         self._current: tuple[int, Incarnation] | None = None  # with the transaction that looked it up
-
-    @property
-    def database(self) -> Database:
-        """The outbox's database."""
-        return self._database
 
     @property
     def source(self) -> str:
@@ -138,7 +133,7 @@ class Outbox:
     @property
     def is_written_to(self) -> bool:
         """Whether new events get this name. False once the database has begun another."""
-        return self._incarnation.last is None and incarnations(self._database)[-1] == self._incarnation
+        return self._incarnation.last is None and incarnations(self.database)[-1] == self._incarnation
 
     def add(self, events: Sequence[Event], cause: Cause = UNKNOWN) -> None:
         """Append the events of a request, in the open transaction of their change.
@@ -149,7 +144,7 @@ class Outbox:
         self.begin_if_in_doubt()
         together = len(events) <= MOST_TOGETHER
         key = cause.request_key and f"{cause.request_key}{len(events)}"
-        self._database.insert(
+        self.database.insert(
             "outbox (type, payload, trace_parent, request_key, by_user, more)",
             [
                 (
@@ -164,7 +159,7 @@ class Outbox:
             ],
         )
         self._added += len(events)
-        self._last_row = self._database.last_row_id()
+        self._last_row = self.database.last_row_id()
 
     def telling(self, change: Callable[[], T]) -> tuple[T, EventRange | None]:
         """The answer of `change`, and the events that it added, in the open transaction.
@@ -177,15 +172,15 @@ class Outbox:
             current = self._written_to()
             last = self._last_row - current.base
             return answer, EventRange(current.source, last - added + 1, last)
-        newest = Outbox(self._database)
+        newest = Outbox(self.database)
         last = newest.last()
         return answer, EventRange(newest.source, last, last) if last else None
 
     def _written_to(self) -> Incarnation:
         """The name that new events get, looked up once in each transaction."""
-        now = self._database.transactions
+        now = self.database.transactions
         if self._current is None or self._current[0] != now:
-            self._current = now, incarnations(self._database)[-1]
+            self._current = now, incarnations(self.database)[-1]
         return self._current[1]
 
     def begin_if_in_doubt(self) -> None:
@@ -193,10 +188,10 @@ class Outbox:
 
         Raises NotInPlace, NotPrimary or NotRenewed if nothing may be published from here.
         """
-        if refusal := self._database.refusal():
+        if refusal := self.database.refusal():
             raise refusal
-        if not self._database.is_newest() and not is_begun(self._database):
-            begin(self._database, Outbox(self._database).last())
+        if not self.database.is_newest() and not is_begun(self.database):
+            begin(self.database, Outbox(self.database).last())
             self._current = None
 
     def after(self, sequence: int, limit: int) -> list[OutboxRow]:
@@ -208,7 +203,7 @@ class Outbox:
         rows = self.after(sequence, limit)
         if len(rows) == limit:
             last = rows[-1].sequence
-            more = self._database.value("SELECT more FROM outbox WHERE sequence = ?", (self.row(last),))
+            more = self.database.value("SELECT more FROM outbox WHERE sequence = ?", (self.row(last),))
             rows += self.after(last, more) if more else []
         return rows
 
@@ -217,7 +212,7 @@ class Outbox:
         return [row for each in wanted for row in self._rows(each, -1)]
 
     def _rows(self, wanted: Range, limit: int) -> list[OutboxRow]:
-        rows = self._database.rows(
+        rows = self.database.rows(
             "SELECT sequence - ?3, type, payload, trace_parent, request_key, by_user FROM outbox"
             " WHERE sequence BETWEEN ?1 AND ?2 ORDER BY sequence LIMIT ?4",
             (self._base + wanted.first, self._base + wanted.last, self._base, limit),
@@ -226,7 +221,7 @@ class Outbox:
 
     def payload(self, sequence: int) -> bytes | None:
         """The payload of one event, or None when the outbox doesn't hold it."""
-        payload: bytes | None = self._database.value(
+        payload: bytes | None = self.database.value(
             "SELECT payload FROM outbox WHERE sequence = ?", (self._base + sequence,)
         )
         return payload
@@ -239,12 +234,12 @@ class Outbox:
         """The sequence of the newest event ever; 0 before the first."""
         if self._incarnation.last is not None:
             return self._incarnation.last
-        row: int = self._database.value("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'") or 0
+        row: int = self.database.value("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'") or 0
         return min(row - self._base, ROOM - 1) if row > self._base else 0
 
     def first(self) -> int:
         """The sequence of the oldest kept event, or the one that the next event will get."""
-        oldest: int | None = self._database.value(
+        oldest: int | None = self.database.value(
             "SELECT min(sequence) FROM outbox WHERE sequence > ? AND sequence < ?",
             (self._base, self._base + ROOM),
         )
@@ -252,11 +247,11 @@ class Outbox:
 
     def published(self) -> int:
         """The last sequence that Redis was seen to hold; -1 if it lacks events of the previous name."""
-        return min(max((self._database.meta("published") or 0) - self._base, -1), self.last())
+        return min(max((self.database.meta("published") or 0) - self._base, -1), self.last())
 
     def newest_published(self) -> int:
         """The sequence of the newest kept event that Redis was seen to hold; 0 without one."""
-        newest: int | None = self._database.value(
+        newest: int | None = self.database.value(
             "SELECT max(sequence) FROM outbox WHERE sequence > ? AND sequence <= ?",
             (self._base, self._base + max(self.published(), 0)),
         )
@@ -268,16 +263,16 @@ class Outbox:
         Events that Redis has lost count as published only once they are published again.
         """
         row = self._base + sequence
-        with self._database.relaxed(), self._database.transaction():
-            self._database.execute("DELETE FROM publication WHERE sequence > ?", (row,))
-            self._database.set_meta("published", row)
+        with self.database.relaxed(), self.database.transaction():
+            self.database.execute("DELETE FROM publication WHERE sequence > ?", (row,))
+            self.database.set_meta("published", row)
 
     def restore(self, rows: Sequence[OutboxRow]) -> None:
         """Take back events that are newer than the newest one, in the open transaction.
 
         New events then get the numbers after them, as if nothing had been lost.
         """
-        self._database.insert(
+        self.database.insert(
             "outbox (sequence, type, payload, trace_parent, request_key, by_user)",
             [(self._base + sequence, *rest) for sequence, *rest in rows],
         )
@@ -286,9 +281,9 @@ class Outbox:
     def reach(self, last: int) -> None:
         """Never give the numbers up to `last` again. In the open transaction."""
         if self._incarnation.last is None:
-            raise_sequence(self._database, "outbox", self._base + last)
+            raise_sequence(self.database, "outbox", self._base + last)
         else:
-            noted = next(each for each in incarnations(self._database) if each.source == self.source)
+            noted = next(each for each in incarnations(self.database) if each.source == self.source)
             self._end_at(max(last, noted.last or 0))
 
     def withdraw(self, after: int) -> None:
@@ -296,51 +291,51 @@ class Outbox:
 
         They will be published under another name: this one must have ended.
         """
-        self._database.execute(
+        self.database.execute(
             "DELETE FROM outbox WHERE sequence > ? AND sequence < ?", (self._base + after, self._base + ROOM)
         )
         self._end_at(after)
 
     def _end_at(self, last: int) -> None:
-        end_at(self._database, self.source, last)
+        end_at(self.database, self.source, last)
         self._incarnation = msgspec.structs.replace(self._incarnation, last=last)
 
     def note_publication(self, at: int, every: int) -> None:
         """Note how far publication has got at `at`, unless that was noted within `every` (seconds)."""
-        latest = self._database.value("SELECT max(at) FROM publication")
+        latest = self.database.value("SELECT max(at) FROM publication")
         if latest is None or at >= latest + every or at < latest:
-            row = self._database.meta("published") or 0
-            self._database.execute("INSERT OR REPLACE INTO publication VALUES (?, ?)", (at, row))
+            row = self.database.meta("published") or 0
+            self.database.execute("INSERT OR REPLACE INTO publication VALUES (?, ?)", (at, row))
 
     def prune(self, published_before: int, limit: int) -> int:
         """Forget up to `limit` events that were published before that time (seconds); answer how many.
 
         The last event is kept: its payload shows the relay that Redis knows this outbox.
         """
-        upto: int | None = self._database.value(
+        upto: int | None = self.database.value(
             "SELECT max(sequence) FROM publication WHERE at <= ?", (published_before,)
         )
         if upto is None:
             return 0
-        [(first, last)] = self._database.rows("SELECT min(sequence), max(sequence) FROM outbox")
+        [(first, last)] = self.database.rows("SELECT min(sequence), max(sequence) FROM outbox")
         if first is None:
             return 0
-        upto = min(upto, self._database.meta("published") or 0, last - 1, first + limit - 1)
-        self._database.execute("DELETE FROM outbox WHERE sequence <= ?", (upto,))
-        pruned = self._database.changes()
-        self._database.execute(
+        upto = min(upto, self.database.meta("published") or 0, last - 1, first + limit - 1)
+        self.database.execute("DELETE FROM outbox WHERE sequence <= ?", (upto,))
+        pruned = self.database.changes()
+        self.database.execute(
             "DELETE FROM publication WHERE sequence <= ? AND at < (SELECT max(at) FROM publication)", (upto,)
         )
         return pruned
 
     def depth(self) -> int:
         """How many events wait to be published, under any name."""
-        return sum(Outbox(self._database, each)._waiting() for each in incarnations(self._database))
+        return sum(Outbox(self.database, each)._waiting() for each in incarnations(self.database))
 
     def _waiting(self) -> int:
         """How many of this name wait. Lost events are not counted: they can't be published any more."""
         first, last = max(self.published(), 0) + 1, self.last()
-        lacking = ranges.within(lacking_of(self._database).get(self.source, []), first, last)
+        lacking = ranges.within(lacking_of(self.database).get(self.source, []), first, last)
         return last - first + 1 - ranges.count(lacking)
 
 
