@@ -1,10 +1,10 @@
 """The two services: their databases, how they handle events, and their parts."""
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from tally.actors.consumer import Consumer
 from tally.actors.metrics import ConsumerMetrics
@@ -12,30 +12,15 @@ from tally.config import ConsumersSettings, Settings
 from tally.events import Event
 from tally.recovery.answering import Answering
 from tally.recovery.missing import Missing
-from tally.recovery.taking_back import Healing
 from tally.store import accounts, customers, nodes
-from tally.store.cause import CauseOf
 from tally.store.consumer_group import ConsumerGroup
 from tally.store.database import Database, OpenDatabase
 from tally.store.errors import StoreError
 from tally.store.incarnations import own_sources
 from tally.store.stream import EventStream
 
-
-class Store(Healing, Protocol):
-    """A service's data, in one database: Customers or Accounts."""
-
-    def apply(self, events: Sequence[Event], cause_of: CauseOf = ...) -> None:
-        """Apply events, in the open transaction."""
-        ...
-
-    def follow_up(self) -> bool:
-        """Do a part of the work that events deferred, and answer whether there was any."""
-        ...
-
-    def state(self) -> Iterable[Event] | None:
-        """Events that tell others the current state, when the old ones are gone; None if impossible."""
-        ...
+Store = accounts.Accounts | customers.Customers
+"""A service's data, in one database."""
 
 
 class Service(NamedTuple):
