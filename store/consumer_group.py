@@ -206,11 +206,8 @@ class ConsumerGroup:
     def remove_others(self, keep: Collection[str], idle_ms: int) -> list[str]:
         """Remove the consumers that are none of `keep`, idle for `idle_ms` and without pending entries."""
         consumers: list[dict[str, Any]] = self._client.xinfo_consumers(self._key, self.group)
-        gone = [
-            consumer["name"].decode(errors="replace")
-            for consumer in consumers
-            if consumer["idle"] >= idle_ms and consumer["name"].decode(errors="replace") not in keep
-        ]
+        idle = [each["name"].decode(errors="replace") for each in consumers if each["idle"] >= idle_ms]
+        gone = [name for name in idle if name not in keep]
         return [name for name in gone if self._remove_consumer(keys=[self._key], args=[self.group, name])]
 
     def pending(self) -> int:
