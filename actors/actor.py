@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
 import msgspec
@@ -175,10 +176,8 @@ def tell(reports: int, report: Report) -> None:
     """Write a report to a pipe, in one piece. Never blocks; drops the report if the pipe is full."""
     text = msgspec.json.encode(msgspec.structs.replace(report, trouble=_short(report.trouble),
                                                        failed=_short(report.failed)))  # fmt: skip
-    try:
+    with suppress(BlockingIOError, BrokenPipeError):
         os.write(reports, text + b"\n")
-    except (BlockingIOError, BrokenPipeError):
-        return
 
 
 def _short(text: str | None) -> str | None:

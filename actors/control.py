@@ -62,10 +62,8 @@ class ControlSocket:
             return
         with connection:
             connection.setblocking(False)
-            try:
+            with suppress(OSError):
                 connection.sendall(msgspec.json.encode(actors))
-            except OSError:
-                return
 
     def close(self) -> None:
         """Stop listening, and remove the file, unless another has put its own there."""

@@ -2,6 +2,7 @@
 
 import os
 import select
+from contextlib import suppress
 
 
 class Doorbell:
@@ -25,11 +26,9 @@ class Doorbell:
 
     def silence(self) -> None:
         """Forget the rings up to now. Call it before looking for new events."""
-        try:
+        with suppress(BlockingIOError):
             while len(os.read(self._listen, 4096)) == 4096:
                 pass
-        except BlockingIOError:
-            return
 
     def is_rung(self) -> bool:
         """Whether somebody rang since the last silence."""

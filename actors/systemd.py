@@ -2,6 +2,7 @@
 
 import os
 import socket
+from contextlib import suppress
 
 
 def tell(state: str) -> None:
@@ -13,7 +14,6 @@ def tell(state: str) -> None:
         address = "\0" + address[1:]  # a socket without a file
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.setblocking(False)
-        try:
+        # Perhaps nobody listens; systemd always does, and would report that the start took too long.
+        with suppress(OSError):
             sender.sendto(state.encode(), address)
-        except OSError:
-            return  # nobody listens; systemd always does, and would report that the start took too long
