@@ -63,7 +63,7 @@ def own_sources(database: Database) -> set[str]:
     return {each.source for each in incarnations(database)} | earlier_sources(database).keys()
 
 
-def begin(database: Database, last: int, source: str | None = None) -> Incarnation:
+def begin(database: Database, last: int, source: str | None = None) -> None:
     """End the current name, whose last number is `last`, and begin another.
 
     Without `source`, it gets a fresh name, and new rows get fresh numbers. In the open transaction.
@@ -78,21 +78,20 @@ def begin(database: Database, last: int, source: str | None = None) -> Incarnati
     if source is None:
         begin_block(database)
         database.set_meta(_BEGUN_IN, database.run)
-    return begun
 
 
-def begin_for(database: Database, last: int, told: bytes) -> Incarnation:
+def begin_for(database: Database, last: int, told: bytes) -> None:
     """Like `begin`, with a name and numbers made from `told`, the first event to be published again.
 
     A copy of the database that publishes the same again gets the same name, so the events are there once.
     """
     name = f"{database.service}@{hashlib.sha256(told).hexdigest()[:8]}"
     if name in own_sources(database):
-        return begin(database, last)
-    begun = begin(database, last, name)
-    begin_block(database, random.Random(told))
-    database.set_meta(_BEGUN_IN, database.run)
-    return begun
+        begin(database, last)
+    else:
+        begin(database, last, name)
+        begin_block(database, random.Random(told))
+        database.set_meta(_BEGUN_IN, database.run)
 
 
 def _fresh(database: Database) -> str:

@@ -347,7 +347,8 @@ def test_names_that_redis_and_the_copy_lack_are_known_to_the_database_beside(
     shop = Accounts(open_database(tmp_path))
     live.database.execute("VACUUM INTO ?", (str(copied),))
     with live.database.transaction():
-        begun = begin(live.database, 0)
+        begin(live.database, 0)
+    begun = incarnations(live.database)[-1]
     with live.database.transaction():
         live.create_customers([NewCustomer(f"{number}", Id(1)) for number in range(3)])
     Copied.publish(Relay(live.database, stream, Standing(live, stream).settle))
