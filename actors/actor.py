@@ -53,7 +53,7 @@ class Report(msgspec.Struct, frozen=True):
 
 
 class CannotStart(Exception):
-    """The actor can't do its work; the message says why in one line, for the user."""
+    """An actor can't do its work; the message says why in one line, for the user."""
 
 
 class Actor:

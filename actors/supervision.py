@@ -18,7 +18,7 @@ import structlog
 from tenacity.wait import wait_random_exponential
 
 from tally.actors import actor
-from tally.actors.actor import Main, Report
+from tally.actors.actor import CannotStart, Main, Report
 from tally.actors.control import ActorStatus, ControlSocket
 from tally.actors.doorbell import Doorbell
 from tally.config import LogSettings, SupervisorSettings
@@ -100,10 +100,6 @@ class Child:
         )
 
 
-class StartFailed(Exception):
-    """An actor ended before it was ready for the first time; the message says why."""
-
-
 class Supervisor:
     """Runs `specs` until it is told to stop; `on_ready` is called once all of them are ready.
 
@@ -140,7 +136,8 @@ class Supervisor:
     def run(self) -> None:
         """Block until SIGTERM or SIGINT, and until every actor has ended.
 
-        Raises StartFailed, with every actor ended, when one can't start.
+        Raises CannotStart, with every actor ended, when one of them ended before it was ready for the first
+        time.
         """
         previous = {number: signal.signal(number, self._note) for number in _ORDERS}
         signal.set_wakeup_fd(self._woken.button, warn_on_full_buffer=False)
@@ -283,7 +280,7 @@ class Supervisor:
             return
         if not self._booted:
             child.state = State.STOPPED
-            raise StartFailed(f"{child.spec.name}: {child.failed or describe_exit(status)}")
+            raise CannotStart(f"{child.spec.name}: {child.failed or describe_exit(status)}")
         self._schedule_restart(child)
         _log.error(
             "actor_ended",

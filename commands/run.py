@@ -13,7 +13,7 @@ from tally.actors.control import ControlSocket
 from tally.actors.listening import PortTaken, let_in_no_more
 from tally.actors.lock import AlreadyRunning, DirectoryLock
 from tally.actors.services import SERVICES
-from tally.actors.supervision import Child, StartFailed, Supervisor
+from tally.actors.supervision import Child, Supervisor
 from tally.commands import terminal
 from tally.commands.inherited import let_go_of_output
 from tally.commands.shared import Command, faults_told
@@ -34,7 +34,7 @@ ROLES = ("customers", "accounts", "redis")
 def run(settings: Settings, roles: tuple[str, ...]) -> None:
     """Start everything and stay until told to stop (Ctrl-C or SIGTERM)."""
     logs.configure(settings.log, "supervisor")
-    with faults_told(settings, AlreadyRunning, CannotStart, StartFailed, PortTaken):
+    with faults_told(settings, AlreadyRunning, CannotStart, PortTaken):
         _run(settings, roles or ROLES)
 
 
