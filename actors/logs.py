@@ -108,9 +108,6 @@ class _Lines:
             os.write(2, line[start : start + size])
         self._patience = PATIENCE_SECONDS
 
-    def flush(self) -> None:
-        """Do nothing: lines are not buffered."""
-
     def msg(self, message: str) -> None:
         self.write(message + "\n")
 
