@@ -6,7 +6,7 @@ from datetime import date
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import falcon
-from msgspec import Meta, Struct, structs
+from msgspec import Meta, Struct, ValidationError, convert, structs
 
 from tally.events import EVENT_RANGE, Id
 from tally.http import periods
@@ -106,11 +106,9 @@ def one_of(choices: Collection[str]) -> Callable[[str], str]:
 
 def _date(raw: str) -> date:
     try:
-        if len(raw) == len("2019-01-06"):
-            return date.fromisoformat(raw)
-    except ValueError:
-        pass
-    raise ValueError("Expected a date, YYYY-MM-DD")
+        return convert(raw, date)  # date.fromisoformat also takes 2019-W01-1 and 20190106
+    except ValidationError:
+        raise ValueError("Expected a date, YYYY-MM-DD") from None
 
 
 def _limit(raw: str) -> int:

@@ -123,6 +123,14 @@ def test_a_parameter_that_is_given_twice_is_refused(
     problem(getattr(shared, service).request("GET", f"/{service}?{query}"), 422, *twice)
 
 
+@pytest.mark.parametrize(
+    "day", ["2019-W01-1", "20190106", "2019-1-6", "2019-01-06T00:00:00", "2019-02-29", ""]
+)
+def test_a_day_is_given_as_one_and_in_no_other_form(customers: Client, day: str) -> None:
+    found = problem(customers.request("GET", f"/invoices?from={day}"), 422, "from")
+    assert found["errors"][0]["message"] == "Expected a date, YYYY-MM-DD"
+
+
 @pytest.mark.parametrize("query", ["?", "?&", "?limit=5&", "?&&limit=5"])
 def test_ampersands_between_nothing_are_nothing(customers: Client, query: str) -> None:
     assert customers.request("GET", f"/customers{query}").status == 200
