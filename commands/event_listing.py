@@ -19,7 +19,7 @@ from tally.store.stream import BLOCK_MS, Entry, EventStream, entry_time
 
 NEW = "$"  # this id means the end of the stream, as in Redis
 
-_PAGE = 200  # entries in memory at a time
+_PAGE = 200  # new entries in memory at a time
 _TYPE_WIDTH = max(map(len, EVENT_TYPES))
 
 
@@ -73,10 +73,7 @@ Start = str | timedelta
 
 def pages(stream: EventStream, start: Start) -> Iterator[list[Entry]]:
     """The entries from `start` on, up to the last one. Raises RedisError."""
-    position = _before(stream, start)
-    while page := _read(stream, position, None):
-        yield page
-        position = page[-1].id.decode()
+    return stream.pages(_before(stream, start))
 
 
 def endless_pages(stream: EventStream, start: Start, told: Callable[[str], object]) -> Iterator[list[Entry]]:
@@ -100,10 +97,10 @@ def endless_pages(stream: EventStream, start: Start, told: Callable[[str], objec
 
     position = patiently(_before, stream, start)
     while True:
-        page = patiently(_read, stream, position, BLOCK_MS)
+        page = patiently(stream.read, position, _PAGE, BLOCK_MS)
         yield page
         if page:
-            position = page[-1].id.decode()
+            position = page[-1].id
 
 
 def _will_pass(error: BaseException) -> bool:
@@ -112,23 +109,17 @@ def _will_pass(error: BaseException) -> bool:
     return isinstance(error, redis.ConnectionError | redis.TimeoutError)
 
 
-def _read(stream: EventStream, after: str, block_ms: int | None) -> list[Entry]:
-    answer: Any = stream.client.xread({stream.key: after}, count=_PAGE, block=block_ms)
-    return [Entry(id, fields) for _, entries in answer for id, fields in entries]
-
-
-def _before(stream: EventStream, start: Start) -> str:
-    """The id to give to XREAD so that its answer includes `start` itself."""
+def _before(stream: EventStream, start: Start) -> bytes:
+    """The id behind which `start` itself comes next."""
     if isinstance(start, timedelta):
         time: Any = stream.client.time()
         seconds, microseconds = time
         start = str(max(seconds * 1000 + microseconds // 1000 - start // timedelta(milliseconds=1), 0))
     if start == NEW:
-        newest: Any = stream.client.xrevrange(stream.key, count=1)
-        return newest[0][0].decode() if newest else "0-0"
+        return stream.newest() or b"0-0"
     milliseconds, _, sequence = start.partition("-")
     number = max((int(milliseconds) << 64) + int(sequence or 0) - 1, 0)
-    return f"{number >> 64}-{number % 2**64}"
+    return f"{number >> 64}-{number % 2**64}".encode()
 
 
 def _line(entry: Entry) -> str:
