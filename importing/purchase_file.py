@@ -190,7 +190,7 @@ class _Judge:
         self._names = _names(table.encoding)
         self._buyers: dict[Buyer, int] = {}
         self._purchases = Purchases(with_references=reading.id is not None)
-        self._rows_of: dict[_Key, _Rows] = {}
+        self._rows_of: dict[tuple[str, str], _Rows] = {}  # by account and reference
         self._watch = _Watch(table.header, self._id_place, reading)
         self.passed_over = 0
         self.bad: dict[int, str] = {}
@@ -211,7 +211,7 @@ class _Judge:
         """The file's purchases, once all rows were taken."""
         for (_, reference), rows in self._rows_of.items():
             if why := self._fault_of(reference, rows):
-                self.bad |= {line: why for line in rows.lines() if line not in self.bad}
+                self.bad |= {line: why for line in rows.lines if line not in self.bad}
         self.bad = dict(sorted(self.bad.items()))
         return self._purchases.without(self.bad) if self._rows_of else self._purchases
 
@@ -233,7 +233,7 @@ class _Judge:
             reference = _parsed(reading.id, _reference, cells[self._id_place], faults)
             if not faults:
                 rows = self._rows_of.setdefault((account, reference), _Rows())
-                rows.add(line)
+                rows.lines += (line,)
         goes_on = reading.lines == "first" and rows is not None and rows.place is not None
         name, day, amount = (cells[place].strip() for place in self._places)
         buyer: Any = None if goes_on and not name else _parsed(reading.customer, self._names, name, faults)
@@ -269,7 +269,7 @@ class _Judge:
 
     def _fault_of(self, reference: str, rows: "_Rows") -> str | None:
         """The fault of an invoice's rows together, if any."""
-        count, reading = len(rows.lines()), self._reading
+        count, reading = len(rows.lines), self._reading
         if count > 1 and reading.lines is None:
             return (
                 f"{reading.id}: Expected one row for each, got {count} for {reference!r}; --lines takes them "
@@ -302,28 +302,12 @@ class _Judge:
         return cents
 
 
-_Key = tuple[str, str]
-
-
-class _Rows:
+class _Rows(Struct):
     """The lines of an invoice's rows, the place of its first good row, and whether one of them is bad."""
 
-    __slots__ = ("_first", "_others", "is_spoiled", "place")
-
-    def __init__(self) -> None:
-        self._first = 0
-        self._others: list[int] | None = None  # most invoices have one row
-        self.place: int | None = None
-        self.is_spoiled = False
-
-    def add(self, line: int) -> None:
-        if not self._first:
-            self._first = line
-        else:
-            self._others = [*(self._others or []), line]
-
-    def lines(self) -> list[int]:
-        return [self._first, *(self._others or [])]
+    lines: tuple[int, ...] = ()
+    place: int | None = None
+    is_spoiled: bool = False
 
 
 class _Watch:
