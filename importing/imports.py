@@ -21,8 +21,9 @@ from tally.importing import first_look, purchase_file, rejects
 from tally.importing.first_look import Look
 from tally.importing.import_report import Report
 from tally.importing.purchase_file import PurchaseFile, Reading
-from tally.importing.recording import Import, insist_on_account
+from tally.importing.recording import Import
 from tally.importing.tables import NoTable
+from tally.store import belonging
 from tally.store.cause import Cause
 from tally.store.customers import Customers
 from tally.store.idempotency import Answer, encode_answer
@@ -152,7 +153,8 @@ class ImportsResource:
 
     def _import(self, store: Customers, file: PurchaseFile, asked: "_Asked", owner: str | None) -> Import:
         reading, account_id = asked.whole()
-        insist_on_account(store, account_id, owner, self._require_account)
+        if owner is not None or self._require_account:
+            belonging.insist_on_accounts(store.database, [account_id], owner)
         return Import(store, file, reading, account_id)
 
 

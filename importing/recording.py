@@ -7,7 +7,6 @@ from tally.importing.comparing import Comparison, Identity
 from tally.importing.import_report import Report
 from tally.importing.known_here import KnownHere
 from tally.importing.purchase_file import PurchaseFile, Reading
-from tally.store import belonging
 from tally.store.cause import Cause, short_hash
 from tally.store.customers import Customers
 from tally.store.import_note import Kind
@@ -65,12 +64,6 @@ class Import:
             else:
                 invoices.append(NewInvoice(customer, each.date, each.cents, reference))
         return invoices, credits
-
-
-def insist_on_account(store: Customers, account_id: Id, owner: str | None, must_be_known: bool) -> None:
-    """Raise UnknownReference for an account that isn't the owner's, or isn't known if it must be."""
-    if owner is not None or must_be_known:
-        belonging.insist_on_accounts(store.database, [account_id], owner)
 
 
 def _part(cause: Cause, kind: Kind) -> Cause:
