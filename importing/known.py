@@ -41,7 +41,7 @@ class Known(Protocol):
         ...
 
     def like(self, account_id: Id, wanted: Collection[Content]) -> list[KnownRow]:
-        """The account's invoices and credits that have one of these contents."""
+        """The account's invoices and credits that have one of these contents; `wanted` isn't empty."""
         ...
 
 

@@ -40,8 +40,6 @@ class KnownHere:
 
     def like(self, account_id: Id, wanted: Collection[Content]) -> list[KnownRow]:
         """See Known. The customers tell the account."""
-        if not wanted:
-            return []
         days = [day for _, day, _ in wanted]
         customers, first, last = {customer for customer, _, _ in wanted}, min(days), max(days)
         return [
