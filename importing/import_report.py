@@ -15,12 +15,8 @@ _SHOWN = 5
 class Counted(NamedTuple):
     """A number of rows, and the sum of their cents."""
 
-    number: int = 0
-    cents: int = 0
-
-    def plus(self, cents: int) -> "Counted":
-        """With one more."""
-        return Counted(self.number + 1, self.cents + cents)
+    number: int
+    cents: int
 
     def __str__(self) -> str:
         return f"{self.number:,} ({amount(self.cents)})" if self.number else "0"
@@ -44,7 +40,7 @@ class Report:
         self._file = file
         self._bad = compared.bad
         self._dry_run = dry_run
-        self._tallied: dict[tuple[str, str], Counted] = {}
+        self._rows, self._cents = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
         used: set[int] = set()
         days = []
         for place, each in enumerate(file.purchases):
@@ -54,7 +50,8 @@ class Report:
             days.append(each.date)
             what = "credits" if each.cents < 0 else "invoices"
             state = "known" if place in compared.known else "updated" if place in compared.updates else "new"
-            self._tallied[what, state] = self.counted(what, state).plus(each.cents)
+            self._rows[what, state] += 1
+            self._cents[what, state] += each.cents
         self.first, self.last = min(days, default=None), max(days, default=None)
         self.new_customers, self.known_customers = new_customers, len(used) - new_customers
         self.is_refused = is_refused
@@ -62,11 +59,11 @@ class Report:
     @property
     def is_new(self) -> bool:
         """Whether something was recorded, or would be."""
-        return any(state != "known" for _, state in self._tallied)
+        return any(state != "known" for _, state in self._rows)
 
     def counted(self, what: str, state: str) -> Counted:
         """How many invoices or credits are new, known or updated."""
-        return self._tallied.get((what, state), Counted())
+        return Counted(self._rows[what, state], self._cents[what, state])
 
     def reasons(self) -> Counter[str]:
         """The number of bad rows for each reason."""
@@ -100,8 +97,7 @@ class Report:
                 changed = f", {updated} changed" if updated.number else ""
                 yield f"{what:9}  {new} new, {known} known{changed}"
         if self.first:
-            total = sum(each.cents for each in self._tallied.values())
-            yield f"together   {amount(total)}, from {self.first} to {self.last}"
+            yield f"together   {amount(self._cents.total())}, from {self.first} to {self.last}"
         yield from self._reasons()
         if self._dry_run:
             yield from self._sample()
