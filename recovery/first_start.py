@@ -13,7 +13,7 @@ from pathlib import Path
 
 from redis import ResponseError
 
-from tally.events import EventId
+from tally.recovery.taking_back import source_of
 from tally.store import accounts, customers
 from tally.store.copying import sync
 from tally.store.database import Database
@@ -161,7 +161,7 @@ def _on_stream(stream: EventStream, beat: Callable[[], None]) -> set[str]:
     found = set()
     for entries in stream.pages():
         beat()
-        found |= {name.source for entry in entries if isinstance(name := entry.event_name, EventId)}
+        found |= {*map(source_of, entries)}
     return found
 
 

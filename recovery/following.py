@@ -12,7 +12,6 @@ from operator import itemgetter
 
 import structlog
 
-from tally.events import EventId
 from tally.recovery.first_start import note_known_beside
 from tally.recovery.settling import UNTOLD, note_unsettled, unsettled
 from tally.recovery.standing import begin_heirs
@@ -23,9 +22,10 @@ from tally.recovery.taking_back import (
     following,
     gaps,
     make_again,
-    number_of,
-    own_event,
+    own_events,
     remember_answers,
+    seconds_of,
+    source_of,
     take_back,
 )
 from tally.store.incarnations import incarnations
@@ -160,7 +160,7 @@ class Follower:
 
     def _take(self, entries: Sequence[Entry]) -> bool:
         """Take in those of the entries that are its own; answers whether there were any."""
-        sources = [_source(entry) for entry in entries]
+        sources = [source_of(entry) for entry in entries]
         if strange := self._strangers({*sources}):
             self._know_names()
             self._others |= strange - self._own.keys()
@@ -201,8 +201,7 @@ class Follower:
 
     def _take_of(self, outbox: Outbox, entries: Sequence[Entry]) -> None:
         """Take in entries of one name, in the transaction that is open."""
-        last, every = outbox.last(), sorted(filter(None, map(own_event, entries)), key=number_of)
-        at = int(entries[-1].id.partition(b"-")[0]) // 1000
+        last, every, at = outbox.last(), own_events(entries), seconds_of(entries[-1])
         if every and every[0].row.sequence <= last:
             self._compare(outbox, every)
             self._take_lacking(outbox, every, at)
@@ -225,8 +224,3 @@ class Follower:
             make_again(self.store, outbox, own)
             remember_answers(self.store, outbox, own, at)
             apply_left_out(self.store)
-
-
-def _source(entry: Entry) -> str:
-    name = entry.event_name
-    return name.source if isinstance(name, EventId) else ""

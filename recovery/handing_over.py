@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from tally.events import AccountCreated, CustomerCreated, EventId
+from tally.events import AccountCreated, CustomerCreated
 from tally.recovery.competing import apply_beside, drop, make_again_beside, repeated
 from tally.recovery.settling import HANDED, UNTOLD, note_unsettled, settle, unsettled
 from tally.recovery.standing import begin_heirs
@@ -22,9 +22,10 @@ from tally.recovery.taking_back import (
     find_lacking,
     following,
     gaps,
-    number_of,
-    own_event,
+    own_events,
     remember_answers,
+    seconds_of,
+    source_of,
 )
 from tally.store import nodes
 from tally.store.asks import published_fields
@@ -120,7 +121,7 @@ class TakingOver:
         count = 0
         self._has_found = False
         with self._database.transaction():  # requests are answered meanwhile
-            for source, some in groupby(entries, _source):
+            for source, some in groupby(entries, source_of):
                 count += self._take(source, [*some], published.get(source, 0))
             if self._has_found:
                 apply_left_out(self._store, make_again_beside)
@@ -133,7 +134,7 @@ class TakingOver:
 
     def _know_names(self, entries: list[Entry]) -> None:
         """Learn the names that the standby began while it could not reach Redis: they follow ours."""
-        sources = {*map(_source, entries)} - {""}
+        sources = {*map(source_of, entries)} - {""}
         if sources <= own_sources(self._database):
             return
         heirs = self._stream.heirs()
@@ -147,7 +148,7 @@ class TakingOver:
         if source not in named:
             return 0  # they come again once the name is known
         outbox = Outbox(self._database, named[source])
-        every = sorted(filter(None, map(own_event, entries)), key=number_of)
+        every = own_events(entries)
         found = find_lacking(outbox, every)
         self._has_found |= bool(found)
         own = following(every, max(outbox.last(), published))
@@ -157,7 +158,8 @@ class TakingOver:
         own = [*found, *own]
         if not own:
             return 0
-        before = outbox.row(number_of(own[0])) - 1
+        first = own[0].row.sequence
+        before = outbox.row(first) - 1
         if before < (self._database.meta("published") or 0):
             self._database.set_meta("published", before)  # later rows are looked at again, too
         apply_beside(self._store, outbox, own)
@@ -167,13 +169,6 @@ class TakingOver:
             [each for each in twice if not isinstance(each.event, CustomerCreated | AccountCreated)],
         )
         handed = unsettled(self._database, HANDED)
-        first = number_of(own[0])
         note_unsettled(self._database, HANDED, handed | {source: min(handed.get(source, first), first - 1)})
-        at = int(entries[-1].id.partition(b"-")[0]) // 1000
-        remember_answers(self._store, outbox, own, at)
+        remember_answers(self._store, outbox, own, seconds_of(entries[-1]))
         return len(own)
-
-
-def _source(entry: Entry) -> str:
-    name = entry.event_name
-    return name.source if isinstance(name, EventId) else ""

@@ -120,9 +120,9 @@ def take_back_lost(
     database, count = store.database, 0
     for entries in _gathered(stream.entries_of(outbox.source), beat):
         with database.transaction():
-            if own := find_lacking(outbox, filter(None, map(own_event, entries))):
+            if own := find_lacking(outbox, own_events(entries)):
                 apply(store, outbox, own)
-                remember_answers(store, outbox, own, _seconds(entries[-1]))
+                remember_answers(store, outbox, own, seconds_of(entries[-1]))
         count += len(own)
     if count:
         with database.transaction():
@@ -136,7 +136,7 @@ def find_lacking(outbox: Outbox, every: Iterable[OwnEvent]) -> list[OwnEvent]:
 
     In the open transaction.
     """
-    came = {number_of(each): each for each in every}
+    came = {each.row.sequence: each for each in every}
     found = ranges.both(lacking_of(outbox.database).get(outbox.source, []), ranges.of(sorted(came)))
     own = [came[number] for first, last in found for number in range(first, last + 1)]
     if own:
@@ -159,7 +159,7 @@ def apply_left_out(store: Healing, apply: MakeAgain = make_again) -> None:
         if each.source in noted:
             outbox = Outbox(store.database, each)
             own = [OwnEvent(row, event_of(row)) for row in outbox.of(noted[each.source])]
-            pruned = ranges.without(noted[each.source], ranges.of(map(number_of, own)))
+            pruned = ranges.without(noted[each.source], ranges.of(each.row.sequence for each in own))
             note_left_out(store.database, outbox.source, pruned)
             apply(store, outbox, own)
 
@@ -175,10 +175,10 @@ def _in_order(
     """
     late: dict[int, bytes] | None = None
     for entries in _gathered(stream.entries_of(source), beat):
-        own = following(sorted(filter(None, map(own_event, entries)), key=number_of), last, published)
+        own = following(own_events(entries), last, published)
         if not own:
             continue
-        missing, at = gaps([each.row for each in own], last), _seconds(entries[-1])
+        missing, at = gaps([each.row for each in own], last), seconds_of(entries[-1])
         if missing and late is None:
             late = _late(stream, source, entries[-1].id, own[-1].row.sequence, beat)
         if missing and late:
@@ -192,14 +192,14 @@ def _with_late(
     stream: EventStream, own: list[OwnEvent], late: Mapping[int, bytes], missing: Sequence[Range], at: int
 ) -> Iterator[tuple[list[OwnEvent], int]]:
     """The events, and the missing ones among the late entries, in order and by parts."""
-    found = {number_of(each): each for each in own}
+    found = {each.row.sequence: each for each in own}
     those = [n for first, last in ranges.both(missing, ranges.of(late)) for n in range(first, last + 1)]
     numbers = sorted([*found, *those])
     for start in range(0, len(numbers), AT_ONCE):
         part = numbers[start : start + AT_ONCE]
-        apart = stream.entries_at([late[each] for each in part if each not in found])
-        here = [found[each] for each in part if each in found]
-        yield sorted([*here, *filter(None, map(own_event, apart))], key=number_of), at
+        apart = own_events(stream.entries_at([late[each] for each in part if each not in found]))
+        came = found | {each.row.sequence: each for each in apart}
+        yield [came[each] for each in part if each in came], at
 
 
 def _late(
@@ -217,13 +217,14 @@ def _late(
     return late
 
 
-def number_of(own: OwnEvent) -> int:
-    """Its number under its name."""
-    return own.row.sequence
-
-
-def _seconds(entry: Entry) -> int:
+def seconds_of(entry: Entry) -> int:
+    """The time (s) by which an entry was published."""
     return int(entry.id.partition(b"-")[0]) // 1000
+
+
+def source_of(entry: Entry) -> str:
+    """The source of an entry's event; "" without one."""
+    return name.source if isinstance(name := entry.event_name, EventId) else ""
 
 
 def event_of(row: OutboxRow) -> Any:
@@ -341,6 +342,11 @@ def gaps(rows: Sequence[OutboxRow], last: int) -> list[Range]:
         for before, row in zip(befores, rows, strict=False)
         if row.sequence > before + 1
     ]
+
+
+def own_events(entries: Iterable[Entry]) -> list[OwnEvent]:
+    """The events of those entries that a relay of ours published, in the order of their numbers."""
+    return sorted(filter(None, map(own_event, entries)), key=lambda own: own.row.sequence)
 
 
 def own_event(entry: Entry) -> OwnEvent | None:
