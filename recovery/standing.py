@@ -214,7 +214,7 @@ class Standing:
         if is_begun(self._database):
             return True
         is_new = self._database.meta(_HAS_STOOD) is None and outbox.is_first
-        if is_new and outbox.last() == told_before(self._database):
+        if is_new and outbox.last() == (self._database.meta(_TOLD_BEFORE) or 0):
             return self._is_first_of_its_service(outbox)
         applied = self._stream.applied_by_source().get(outbox.source, 0)
         return self._stream.is_known(outbox.source) and applied <= outbox.last()
@@ -241,11 +241,6 @@ def note_told_before(database: Database) -> None:
     """
     if database.meta(_HAS_STOOD) is None:
         database.set_meta(_TOLD_BEFORE, Outbox(database).last())
-
-
-def told_before(database: Database) -> int:
-    """How many events were noted so."""
-    return int(database.meta(_TOLD_BEFORE) or 0)
 
 
 def agrees(outbox: Outbox, published: Published) -> bool:

@@ -73,18 +73,16 @@ def take_back(
     store: Healing,
     stream: EventStream,
     beat: Callable[[], None],
-    outbox: Outbox | None = None,
+    outbox: Outbox,
     apply: MakeAgain = make_again,
-) -> int:
+) -> None:
     """Restore the database's own events that only the stream holds: outbox rows and effects.
 
-    Takes the events after the newest one of `outbox`, by default the outbox that is written to, and applies
-    them with `apply`. They must be the ones that followed it once, see `joins`. Reads the whole stream,
-    calling `beat` with every page. Answers how many came. May be repeated, also when it was interrupted;
-    raises RedisError or StoreUnavailable.
+    Takes the events after the newest one of `outbox`, and applies them with `apply`. They must be the ones
+    that followed it once, see `joins`. Reads the whole stream, calling `beat` with every page. May be
+    repeated, also when it was interrupted; raises RedisError or StoreUnavailable.
     """
-    database, outbox = store.database, outbox or Outbox(store.database)
-    last, count = outbox.last(), 0
+    database, last, count = store.database, outbox.last(), 0
     told = (stream.published_by_source(), stream.applied_by_source())
     published = max(each.get(outbox.source, 0) for each in told)
     if published > last:
@@ -102,7 +100,6 @@ def take_back(
         apply_left_out(store, apply)
     _reach(outbox, stream, published)
     _log.warning("took_back_own_events", source=outbox.source, count=count, newest=outbox.last())
-    return count
 
 
 def take_back_lost(
