@@ -53,5 +53,5 @@ def recover_customers(settings: Settings, copy: Path | None, source: str | None,
             f"{settings.directory / customers.FILE}: {made.source} again, {made.customers:,} customers and "
             f"{made.invoices:,} invoices; {made.from_stream:,} events from the stream"
         )
-        for told in lost_customers.lacks(settings.directory):
+        for told in made.lacks:
             click.echo(told)

@@ -26,12 +26,13 @@ class CannotRecover(StoreError):
 
 
 class Recovered(NamedTuple):
-    """What the new customers.db has."""
+    """What the new customers.db has, and in words the events that it lacks."""
 
     source: str
     customers: int
     invoices: int
     from_stream: int
+    lacks: list[str]
 
 
 def recover(
@@ -73,16 +74,11 @@ def recover(
     [(every, invoices)] = database.rows(
         "SELECT (SELECT count(*) FROM customer), (SELECT count(*) FROM invoice)"
     )
-    source, known_now = database.source, known_of(database)
+    came = sum(known_of(database).values()) - sum(before.values())
+    recovered = Recovered(database.source, every, invoices, came, lacking.told(database))
     database.close()
     put_in_place(folder, directory)
-    return Recovered(source, every, invoices, sum(known_now.values()) - sum(before.values()))
-
-
-def lacks(directory: Path) -> list[str]:
-    """The events that the customers.db in `directory` lacks since it was put back or made again, in words."""
-    with closing(customers.open_database(directory, make=False)) as database:
-        return lacking.told(database)
+    return recovered
 
 
 def begin_empty(directory: Path, node: int = 0) -> str:
