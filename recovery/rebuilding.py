@@ -13,7 +13,6 @@ from redis import ResponseError
 
 from tally.store import accounts, customers
 from tally.store.consumer_group import ConsumerGroup
-from tally.store.database import Database
 from tally.store.dead_letters import Corrections, DeadLetters
 from tally.store.inbox import Inbox
 from tally.store.incarnations import own_sources
@@ -58,7 +57,8 @@ class Rebuilding:
         self._show = show
         self._live = accounts.open_database(directory, make=make)
         self._live.patience = _LOCK_SECONDS
-        self._customers = self._open_customers()
+        has_customers = (directory / customers.FILE).exists()
+        self._customers = customers.open_database(directory) if has_customers else None
         self._corrections = self._edited()
 
     def close(self) -> None:
@@ -169,7 +169,3 @@ class Rebuilding:
 
     def _edited(self) -> Corrections:
         return DeadLetters(self._stream).corrections(own_sources(self._live))
-
-    def _open_customers(self) -> Database | None:
-        present = (self._directory / customers.FILE).exists()
-        return customers.open_database(self._directory) if present else None
