@@ -136,6 +136,8 @@ class _Importer:
         self._bars = bars
         # If False, the recorded rows tell what is done, not the note.
         self._counts = job.options.reading.id is None and not job.options.identity.overlapping
+        account = job.options.account_id
+        self._whose = "their accounts" if account is None else f"account {account}"
         self._added = {"customers": 0, "invoices": 0, "credits": 0}
         self._may_be_done = False  # an attempt without a clear answer may have recorded the present batch
         was_too_long = stop_after_delay(PATIENCE_SECONDS)
@@ -334,12 +336,8 @@ class _Importer:
             return f"{added or 'nothing'} was added"
         return (
             f"{len(note.customers):,} of {len(job.buyers):,} customers and "
-            f"{note.invoices:,} of {len(job.purchases):,} invoices were added {self._where(to=True)}"
+            f"{note.invoices:,} of {len(job.purchases):,} invoices were added to {self._whose}"
         )
-
-    def _where(self, to: bool = False) -> str:
-        account = self._options.account_id
-        return f"{'to' if to else 'of'} {'their accounts' if account is None else f'account {account}'}"
 
     def _insist_on_the_same_database(self) -> None:
         """Refuse a database that lacks the noted rows: it lost them, or never had them."""
@@ -369,7 +367,7 @@ class _Importer:
         done = len(note.customers)
         if done < len(job.buyers):
             first = job.buyers[done]
-            what = f"customers {self._where()} from {first.name!r} on"
+            what = f"customers of {self._whose} from {first.name!r} on"
         else:
             purchase = job.purchases[note.invoices]
             customer = note.customers[purchase.buyer]
