@@ -8,7 +8,7 @@ import csv
 import http.client
 import io
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, BinaryIO
@@ -88,10 +88,6 @@ class _Made(msgspec.Struct):
             raise ValueError("Expected ids")
 
 
-def _encoded(content: Any) -> bytes:
-    return msgspec.json.encode(content, enc_hook=str)
-
-
 def address(settings: AccountsSettings | CustomersSettings) -> str:
     """A service's address from this machine, as a URL without a path."""
     return f"http://{bracketed(_ANYWHERE.get(settings.host, settings.host))}:{settings.port}"
@@ -113,25 +109,24 @@ class ServiceClient:
 
     def get(self, path: str) -> Any:
         """The content at `path`."""
-        return self._request("GET", path, None, {}, Any)
+        return self._request("GET", path)
 
     def get_after(self, path: str, events: str, seconds: int) -> Any:
         """The content at `path` once these events are applied; Unavailable if that takes longer."""
-        return self._request("GET", path, None, {"Tally-After": events, "Prefer": f"wait={seconds}"}, Any)
+        return self._request("GET", path, headers={"Tally-After": events, "Prefer": f"wait={seconds}"})
 
     def post(self, path: str, content: Any, idempotency_key: str) -> list[str]:
         """Make something, or all of a batch, and answer the ids. May be repeated."""
-        headers, body = {"Idempotency-Key": idempotency_key}, _encoded(content)
-        made: _Made = self._request("POST", path, body, headers, _Made)
+        made: _Made = self._request("POST", path, content, {"Idempotency-Key": idempotency_key}, _Made)
         return made.ids or [made.id]
 
     def patch(self, path: str, content: Any) -> None:
         """Change something. May be repeated."""
-        self._request("PATCH", path, _encoded(content), {}, Any)
+        self._request("PATCH", path, content)
 
     def delete(self, path: str, revision: int) -> None:
         """Delete something with this revision; Refused with 412 if it has another. May be repeated."""
-        self._request("DELETE", path, None, {"If-Match": f'"{revision}"'}, Any)
+        self._request("DELETE", path, headers={"If-Match": f'"{revision}"'})
 
     def rows(self, path: str) -> Iterator[list[str]]:
         """The rows of a list, as they come, without the header line. Read it to the end."""
@@ -161,15 +156,16 @@ class ServiceClient:
         self._connection.close()
 
     def _request(
-        self, method: str, path: str, body: bytes | None, headers: dict[str, str], answer: Any
+        self, method: str, path: str, content: Any = None, headers: Mapping[str, str] = {}, answer: Any = Any
     ) -> Any:
+        body = None if content is None else msgspec.json.encode(content, enc_hook=str)
         try:
             self._connection.request(method, path, body, {**self._headers, **headers})
             response = self._connection.getresponse()
-            content = response.read()
+            answered = response.read()
         except (OSError, http.client.HTTPException) as error:
             raise self._unavailable(error) from error
-        return self._answer(response, content, answer)
+        return self._answer(response, answered, answer)
 
     def _unavailable(self, error: Exception) -> Unavailable:
         self._connection.close()
