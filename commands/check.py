@@ -58,7 +58,8 @@ def _findings(settings: Settings) -> Iterator[Finding]:
             yield _found("signing key", _signing_key, settings)
     if running := _running(settings):
         yield Finding("supervisor", True, running)
-        yield _found("redis", _redis_in_use, settings)
+        # As the running Tally's own processes reach it.
+        yield _found("redis", lambda: _redis_that_answers(settings, redis_access.url(settings)))
     else:
         for name in DATABASES:
             yield _found(f"{name} port", _port, settings, name)
@@ -125,11 +126,6 @@ def _redis(settings: Settings) -> str:
     except PortTaken as error:
         raise WillNotDo(f"no Redis answers there, but {error}") from error
     return choice.told.removeprefix("redis: ")
-
-
-def _redis_in_use(settings: Settings) -> str:
-    """The Redis of the running Tally, as its own processes reach it."""
-    return _redis_that_answers(settings, redis_access.url(settings))
 
 
 def _redis_that_answers(settings: Settings, url: str) -> str:

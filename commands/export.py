@@ -38,13 +38,12 @@ def export(
     asked = {"account_id": account, "from": first, "to": last, "by": by}
     path = f"/{what}"
     if what in ("accounts", "revenue"):
+        service = ServiceClient("accounts", settings.accounts, token)
         del asked["account_id"]
         path = f"/accounts/{account}{path}" if account is not None and what == "revenue" else path
-    query = urlencode({name: value for name, value in asked.items() if value is not None})
-    if what in ("accounts", "revenue"):
-        service = ServiceClient("accounts", settings.accounts, token)
     else:
         service = ServiceClient("customers", settings.customers, token)
+    query = urlencode({name: value for name, value in asked.items() if value is not None})
     with closing(service), insisting("what was written is not all"):
         service.download(f"{path}?{query}" if query else path, sys.stdout.buffer)
         sys.stdout.buffer.flush()
