@@ -1,7 +1,8 @@
 """`restore`: puts copies that `backup` made in the place of the databases."""
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tally.commands.command_line import Failed
 from tally.commands.databases import DATABASES, FILES, kept_stopped
 from tally.commands.shared import Command, confirmed, stream_of
 from tally.config import Settings
+from tally.recovery.first_start import emptied
 from tally.recovery.standing import later_names
 from tally.store import customers
 from tally.store.copying import sync
@@ -18,7 +20,6 @@ from tally.store.database import Database
 from tally.store.outbox import known_of
 from tally.store.stream import EventStream, RedisError
 
-_FOLDER = "restore"
 _BESIDE = ("", "-wal", "-shm")
 
 
@@ -49,17 +50,7 @@ def put_back(
     files = [file for file in FILES if (directory / file).exists()]
     if not files:
         raise Failed(f"{directory}: there is neither {' nor '.join(FILES)}")
-    with kept_stopped(data, *files):
-        yield from _put_back(data, directory, files, stream, confirm)
-
-
-def _put_back(
-    data: Path, directory: Path, files: Sequence[str], stream: EventStream, confirm: Callable[[str], bool]
-) -> Iterator[str]:
-    folder = data / _FOLDER
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(mode=0o700, parents=True)
-    try:
+    with kept_stopped(data, *files), emptied(data, "restore") as folder:
         told = [_proved(directory / file, folder, stream) for file in files]
         if not confirm("\n".join(told)):
             raise Failed("not confirmed, so nothing was changed; --yes confirms beforehand")
@@ -67,8 +58,6 @@ def _put_back(
         for file in files:
             _put_in_place(folder / file, data / file, aside)
             yield f"{data / file}: restored" + (f"; what was there is in {aside}" if aside.exists() else "")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _proved(copy: Path, folder: Path, stream: EventStream) -> str:
@@ -76,12 +65,9 @@ def _proved(copy: Path, folder: Path, stream: EventStream) -> str:
     for suffix in _BESIDE[:2]:
         if Path(f"{copy}{suffix}").exists():
             shutil.copyfile(f"{copy}{suffix}", folder / f"{copy.name}{suffix}")
-    database = DATABASES[copy.stem](folder, migrate=True, make=False)
-    try:
+    with closing(DATABASES[copy.stem](folder, migrate=True, make=False)) as database:
         database.insist_on_soundness()
         return f"{copy}: {_content(database)}; {_addition(database, stream)}"
-    finally:
-        database.close()
 
 
 def _content(database: Database) -> str:

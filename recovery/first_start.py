@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from redis import ResponseError
@@ -23,8 +23,6 @@ from tally.store.incarnations import earlier_sources, known_heirs, own_sources
 from tally.store.membership import REPLACES, number_of, read_nodes
 from tally.store.nodes import Node, assign, known_nodes
 from tally.store.stream import EventStream
-
-_FOLDER = "new"
 
 
 class LostDatabase(StoreError):
@@ -92,18 +90,22 @@ def _known_beside(directory: Path, service: str) -> tuple[dict[str, Node], list[
 
 def make(directory: Path, node: int = 0) -> None:
     """Make a node's customers.db, empty, and the directory, if need be. Raises StoreError or OSError."""
-    folder = emptied(directory)
-    with closing(customers.open_database(folder)) as database:
-        assign(database, node)
-    put_in_place(folder, directory)
+    with emptied(directory) as folder:
+        with closing(customers.open_database(folder)) as database:
+            assign(database, node)
+        put_in_place(folder, directory)
 
 
-def emptied(directory: Path) -> Path:
-    """A folder in the data directory where a customers.db is made, empty."""
-    folder = directory / _FOLDER
+@contextmanager
+def emptied(directory: Path, name: str = "new") -> Iterator[Path]:
+    """A folder in the data directory where databases are made: empty at first, and gone at the end."""
+    folder = directory / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700, parents=True)
-    return folder
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def put_in_place(folder: Path, directory: Path, name: str = customers.FILE) -> None:
@@ -118,7 +120,6 @@ def put_in_place(folder: Path, directory: Path, name: str = customers.FILE) -> N
     sync(made)
     os.link(made, file)
     sync(directory)
-    shutil.rmtree(folder)
 
 
 def _own(directory: Path) -> set[str] | None:

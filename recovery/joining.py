@@ -1,9 +1,8 @@
 """A new node, or a standby, begins from a copy of another machine's databases."""
 
 import secrets
-import shutil
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from tally.recovery.first_start import emptied, put_in_place
@@ -41,12 +40,10 @@ def join(directory: Path, copy: Path, node: int) -> str:
     is complete and on the disk. Until then nothing is there, and this may be repeated. Raises CannotJoin,
     StoreError or OSError.
     """
-
-    def become(database: Database) -> None:
+    with _made(directory / accounts.FILE, copy, accounts.open_database) as database:
         _insist_on_anothers(database, copy, node)
         _become_another(database, node)
-
-    return _made(directory / accounts.FILE, copy, accounts.open_database, become)
+        return database.source
 
 
 def follow(directory: Path, copies: Path, node: int) -> dict[str, str]:
@@ -55,16 +52,16 @@ def follow(directory: Path, copies: Path, node: int) -> dict[str, str]:
     They keep the names that the primary published under. They also get identities of their own, under which
     they read the stream. Complete like `join`, and raises the same.
     """
-
-    def become(database: Database) -> None:
-        if database.node != node:
-            raise CannotJoin(f"{copies} has node {database.node}: set node.number = {database.node}")
-        _become_standby(database)
-
-    opens = {customers.FILE: customers.open_database, accounts.FILE: accounts.open_database}
-    for file in opens:
-        _insist_on_room(directory / file, copies / file)
-    return {file: _made(directory / file, copies / file, open_, become) for file, open_ in opens.items()}
+    sources = {}
+    for each in (customers, accounts):
+        _insist_on_room(directory / each.FILE, copies / each.FILE)
+    for each in (customers, accounts):
+        with _made(directory / each.FILE, copies / each.FILE, each.open_database) as database:
+            if database.node != node:
+                raise CannotJoin(f"{copies} has node {database.node}: set node.number = {database.node}")
+            _become_standby(database)
+            sources[each.FILE] = database.source
+    return sources
 
 
 def _insist_on_room(file: Path, copy: Path) -> None:
@@ -74,19 +71,15 @@ def _insist_on_room(file: Path, copy: Path) -> None:
         raise CannotJoin(f"{copy}: is not there; `backup` at another machine makes one")
 
 
-def _made(file: Path, copy: Path, open_database: OpenDatabase, become: Callable[[Database], None]) -> str:
-    """Make a database from a copy, turn it with `become` into the new one, and answer its source."""
+@contextmanager
+def _made(file: Path, copy: Path, open_database: OpenDatabase) -> Iterator[Database]:
+    """A database made from a copy, to be turned into the new one inside. It gets its name after that."""
     _insist_on_room(file, copy)
-    folder = emptied(file.parent)
-    try:
+    with emptied(file.parent) as folder:
         copy_database(copy, folder / file.name, lambda done: None)
         with closing(open_database(folder, migrate=True, make=False)) as database:
-            become(database)
-            source = database.source
+            yield database
         put_in_place(folder, file.parent, file.name)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return source
 
 
 def _become_standby(database: Database) -> None:

@@ -51,33 +51,33 @@ def recover(
     RedisError.
     """
     _insist_on_none(directory)
-    folder = emptied(directory)
-    known = known_sources(directory, stream, node)
-    if copy:
-        copy_database(copy, folder / customers.FILE, lambda done: None)
-        store = Customers(customers.open_database(folder, migrate=True))
-        if known and not own_sources(store.database) & known:
-            raise CannotRecover(
-                f"{copy} is a copy of {store.database.source}, and the stream knows {_and(known)}"
-            )
-        assign(store.database, node)
-    else:
-        store = _named_again(folder, _first_name_of(stream, known, wanted), node)
-    database, before = store.database, known_of(store.database)
-    database.expect_writes()
-    note_known_beside(directory, stream, customers.SERVICE)
-    *_, newest = Standing(store, stream, beat).settle()
-    newest.outbox.mark_published(newest.published.last)
-    if (held := read_nodes(stream).get(database.source)) and held.is_removed:
-        with database.transaction():  # the removed one may still be somewhere, and give numbers
-            begin(database, Outbox(database).last())
-    [(every, invoices)] = database.rows(
-        "SELECT (SELECT count(*) FROM customer), (SELECT count(*) FROM invoice)"
-    )
-    came = sum(known_of(database).values()) - sum(before.values())
-    recovered = Recovered(database.source, every, invoices, came, lacking.told(database))
-    database.close()
-    put_in_place(folder, directory)
+    with emptied(directory) as folder:
+        known = known_sources(directory, stream, node)
+        if copy:
+            copy_database(copy, folder / customers.FILE, lambda done: None)
+            store = Customers(customers.open_database(folder, migrate=True))
+            if known and not own_sources(store.database) & known:
+                raise CannotRecover(
+                    f"{copy} is a copy of {store.database.source}, and the stream knows {_and(known)}"
+                )
+            assign(store.database, node)
+        else:
+            store = _named_again(folder, _first_name_of(stream, known, wanted), node)
+        database, before = store.database, known_of(store.database)
+        database.expect_writes()
+        note_known_beside(directory, stream, customers.SERVICE)
+        *_, newest = Standing(store, stream, beat).settle()
+        newest.outbox.mark_published(newest.published.last)
+        if (held := read_nodes(stream).get(database.source)) and held.is_removed:
+            with database.transaction():  # the removed one may still be somewhere, and give numbers
+                begin(database, Outbox(database).last())
+        [(every, invoices)] = database.rows(
+            "SELECT (SELECT count(*) FROM customer), (SELECT count(*) FROM invoice)"
+        )
+        came = sum(known_of(database).values()) - sum(before.values())
+        recovered = Recovered(database.source, every, invoices, came, lacking.told(database))
+        database.close()
+        put_in_place(folder, directory)
     return recovered
 
 
@@ -88,14 +88,13 @@ def begin_empty(directory: Path, node: int = 0) -> str:
     CannotRecover or StoreError.
     """
     _insist_on_none(directory)
-    folder = emptied(directory)
-    with closing(customers.open_database(folder)) as database, database.transaction():
-        database.assign(node)
-        database.set_meta(REPLACES, 1)
-        begin_block(database)
-        source = database.source
-    put_in_place(folder, directory)
-    return source
+    with emptied(directory) as folder:
+        with closing(customers.open_database(folder)) as database, database.transaction():
+            database.assign(node)
+            database.set_meta(REPLACES, 1)
+            begin_block(database)
+        put_in_place(folder, directory)
+    return database.source
 
 
 def _first_name_of(stream: EventStream, known: set[str], wanted: str | None) -> str:
