@@ -27,15 +27,13 @@ def undo_file(settings: Settings, source: BinaryIO, account_id: Id | None, token
     """
     names = notes_of(settings.directory, hashlib.file_digest(source, "sha256").hexdigest())  # type: ignore[arg-type]
     counts: Counter[str] = Counter()
-    found = False
     with Bars() as bars, closing(ServiceClient("customers", settings.customers, token)) as customers:
         for name in names:
             with closing(ImportNote(settings.directory, name)) as note:
                 is_wanted = account_id is None or (note.origin and note.origin.account_id == str(account_id))
                 if is_wanted and note.made:
-                    found = True
                     counts += _undo(note, customers, bars)
-    if not found:
+    if not counts:
         of = "" if account_id is None else f" into account {account_id}"
         raise Failed(
             f"nothing is noted in {settings.directory} of an import of this file{of} that could be taken "
