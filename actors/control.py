@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from tally.http.reasons import ActorReport
 from tally.store.unix_socket import short_path
 
 NAME = "supervisor.sock"
@@ -34,6 +35,12 @@ class ActorStatus(msgspec.Struct, frozen=True):
     restarts: int
     trouble: str | None
     failed: str | None
+
+    @property
+    def report(self) -> ActorReport:
+        """The same, as its service reports it."""
+        said = self.trouble or self.failed
+        return ActorReport(self.name, self.state, self.restarts, said, self.uptime_seconds)
 
 
 class ControlSocket:

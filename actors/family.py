@@ -244,10 +244,7 @@ class Family(Shared):
             actors = control.ask(self.settings.directory)
         except control.NotRunning:
             return []
-        return [
-            ActorReport(one.name, one.state, one.restarts, one.trouble or one.failed, one.uptime_seconds)
-            for one in actors
-        ]
+        return [actor.report for actor in actors]
 
     def _impatient_stream(self) -> EventStream:
         """The stream, for a request, which can't wait long for Redis."""

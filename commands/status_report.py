@@ -19,7 +19,7 @@ from tally.actors.control import ActorStatus
 from tally.commands import next_command, terminal
 from tally.commands.databases import DATABASES
 from tally.config import Settings
-from tally.http.reasons import REDIS_AWAY, ActorReport, troubles
+from tally.http.reasons import REDIS_AWAY, troubles
 from tally.http.status import ANSWER_SECONDS, StatusProbe, StatusReport
 from tally.http.visible import printable
 from tally.store.database import OpenDatabase
@@ -139,14 +139,7 @@ def _reasons(actors: Sequence[ActorStatus], services: Sequence[StatusReport]) ->
             is_away = reason.startswith(REDIS_AWAY) and any(each.startswith(REDIS_AWAY) for each in reasons)
             if reason not in of_actors and reason not in reasons and not is_away:
                 reasons.append(reason)
-    return [*troubles(_reports(actors), reasons), *reasons]
-
-
-def _reports(actors: Sequence[ActorStatus]) -> list[ActorReport]:
-    return [
-        ActorReport(each.name, each.state, each.restarts, each.trouble or each.failed, each.uptime_seconds)
-        for each in actors
-    ]
+    return [*troubles([actor.report for actor in actors], reasons), *reasons]
 
 
 def _service(report: StatusReport) -> tuple[str, ...]:
@@ -170,9 +163,9 @@ def look(settings: Settings, needs_supervisor: bool = True) -> Status:
         if needs_supervisor:
             raise
         trouble, runs = str(error), isinstance(error, control.NotAnswering)
-    url, reports = redis_access.url(settings), _reports(actors)
+    url = redis_access.url(settings)
     services = [
-        _probe(settings, url, name, opened, reports)()
+        _probe(settings, url, name, opened, actors)()
         for name, opened in DATABASES.items()
         if (settings.directory / f"{name}.db").exists()
     ]
@@ -184,10 +177,10 @@ def look(settings: Settings, needs_supervisor: bool = True) -> Status:
 
 
 def _probe(
-    settings: Settings, url: str, service: str, opened: OpenDatabase, actors: Sequence[ActorReport]
+    settings: Settings, url: str, service: str, opened: OpenDatabase, actors: Sequence[ActorStatus]
 ) -> StatusProbe:
     """The StatusProbe of a service that has a database here."""
-    mine = [each for each in actors if each.name.startswith(f"{service}-")]
+    mine = [actor.report for actor in actors if actor.name.startswith(f"{service}-")]
     return StatusProbe(
         service,
         lambda: closing(opened(settings.directory, make=False)),
