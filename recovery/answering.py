@@ -6,12 +6,12 @@ from itertools import islice
 
 import structlog
 
-from tally.events import EVENT_ID_FIELD, PAYLOAD_FIELD, TYPE_FIELD, Event, encode
+from tally.events import Event, encode
 from tally.store import ranges
 from tally.store.asks import COVERS_FIELD, LACKS_FIELD, Asks, Fields, published_fields
 from tally.store.database import Database
 from tally.store.incarnations import earlier_sources, incarnations
-from tally.store.outbox import Outbox
+from tally.store.outbox import Outbox, OutboxRow
 from tally.store.ranges import Range
 from tally.store.stream import EventStream
 
@@ -32,7 +32,7 @@ class Answering:
         self,
         database: Database,
         stream: EventStream,
-        state: Callable[[str], Iterable[Event] | None] = lambda _group: None,
+        state: Callable[[str], Iterable[Event] | None],
     ) -> None:
         self._database = database
         self._asks = Asks(stream)
@@ -102,8 +102,4 @@ class Answering:
 
 def _named(source: str, events: Iterable[Event]) -> Iterator[Fields]:
     for number, event in enumerate(events, 1):
-        yield {
-            TYPE_FIELD: type(event).__name__.encode(),
-            PAYLOAD_FIELD: encode(event),
-            EVENT_ID_FIELD: f"{source}:{number}".encode(),
-        }
+        yield published_fields(source, OutboxRow(number, type(event).__name__, encode(event), None))
