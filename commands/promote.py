@@ -25,27 +25,18 @@ def promote(settings: Settings, yes: bool) -> None:
         click.echo(promote_here(settings, stream, lambda told: confirmed(told, yes)))
 
 
-def candidates(settings: Settings, stream: EventStream) -> list[Candidate]:
-    """The databases in the data directory that follow a primary; tells Redis what they know of it.
-
-    Raises StoreError or RedisError.
-    """
-    directory, found = settings.directory, []
-    for database in followers(directory, lambda name: SERVICES[name].open(directory, make=False)):
-        url = url_of(settings, database.service)
-        Membership(database, stream, url).take()
-        found.append(Candidate(database.source, url))
-    return found
-
-
 def promote_here(settings: Settings, stream: EventStream, confirm: Callable[[str], bool]) -> str:
     """Promote the databases in the data directory once that is confirmed; answer what was done.
 
     Raises Failed, StoreError or RedisError.
     """
-    found, number = candidates(settings, stream), settings.node.number
+    directory, number, found = settings.directory, settings.node.number, list[Candidate]()
+    for database in followers(directory, lambda name: SERVICES[name].open(directory, make=False)):
+        url = url_of(settings, database.service)
+        Membership(database, stream, url).take()  # tells Redis what the database knows of its primary
+        found.append(Candidate(database.source, url))
     if not found:
-        raise Failed(f"{settings.directory} has no standby's databases: it is a primary's, or empty")
+        raise Failed(f"{directory} has no standby's databases: it is a primary's, or empty")
     old = sorted(leases_of(stream, number))
     working = [name for name in old if at_work(stream, name)]
     told = f"node {number} goes on here, as {' and '.join(each.source for each in found)}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 
 import click
 
@@ -11,7 +12,6 @@ from tally.commands.progress import Bars
 from tally.commands.shared import ALONE, Group, confirmed, stream_of
 from tally.config import Settings
 from tally.recovery.rebuilding import CannotRebuild, Rebuilding
-from tally.store.stream import EventStream
 
 
 @click.group(cls=Group, example="rebuild accounts")
@@ -32,7 +32,16 @@ def rebuild_accounts(settings: Settings, yes: bool) -> None:
     with stream_of(
         settings, CannotRebuild, AlreadyRunning, without_redis=ALONE, interrupted=interrupted
     ) as stream:
-        click.echo(_rebuild(settings, stream, lambda told: confirmed(told, yes)))
+        stream.client.ping()
+        settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = DirectoryLock(settings.directory, "rebuild")
+        try:
+            is_alone = not is_held(settings.directory)
+            confirm = partial(confirmed, yes=yes)
+            with closing(Rebuilding(settings.directory, stream, confirm, _bar, make=is_alone)) as rebuilding:
+                click.echo(rebuilding.run())
+        finally:
+            lock.release()
 
 
 @contextmanager
@@ -40,19 +49,3 @@ def _bar(what: str, total: int, done: int) -> Iterator[Callable[[int], None]]:
     """One stage of the work, shown while it lasts."""
     with Bars() as bars:
         yield bars.add(what, total, done)
-
-
-def _rebuild(settings: Settings, stream: EventStream, confirm: Callable[[str], bool]) -> str:
-    """Build the read model again, and answer what was done; asks `confirm` before anything is lost.
-
-    Raises CannotRebuild, AlreadyRunning, StoreError or RedisError.
-    """
-    stream.client.ping()
-    settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = DirectoryLock(settings.directory, "rebuild")
-    try:
-        is_alone = not is_held(settings.directory)
-        with closing(Rebuilding(settings.directory, stream, confirm, _bar, make=is_alone)) as rebuilding:
-            return rebuilding.run()
-    finally:
-        lock.release()
