@@ -1,6 +1,5 @@
 """`backup`: copies of the databases, while Tally runs or not."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -20,27 +19,19 @@ def backup(settings: Settings, directory: Path) -> None:
 
     Nothing there is overwritten. `restore` puts a copy back.
     """
+    data = settings.directory
     with faults_told(settings, interrupted="interrupted; what is complete is kept"):
-        for copy in _back_up(settings.directory, directory):
-            click.echo(copy)
-
-
-def _back_up(data: Path, directory: Path) -> Iterator[str]:
-    """Copy the databases in `data` into `directory`, which is made; tell of each once it is safe.
-
-    Raises Failed before anything is copied, StoreError or OSError.
-    """
-    files = [file for file in FILES if (data / file).exists()]
-    if not files:
-        raise Failed(f"{data}: there is neither {' nor '.join(FILES)}")
-    if lost := at_work(data) - {*files}:
-        raise Failed(f"{data / min(lost)}: is gone, and its service runs: `status` tells more")
-    for file in FILES:
-        if (directory / file).exists():
-            raise Failed(f"{directory / file} is there already; give a directory without one")
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for file in files:
-        with Bars() as bars:
-            pages = (data / file).stat().st_size // PAGE_BYTES
-            copy_database(data / file, directory / file, bars.add(f"{file}, pages", pages))
-        yield f"{directory / file}: {(directory / file).stat().st_size / 1e6:,.1f} MB"
+        files = [file for file in FILES if (data / file).exists()]
+        if not files:
+            raise Failed(f"{data}: there is neither {' nor '.join(FILES)}")
+        if lost := at_work(data) - {*files}:
+            raise Failed(f"{data / min(lost)}: is gone, and its service runs: `status` tells more")
+        for file in FILES:
+            if (directory / file).exists():
+                raise Failed(f"{directory / file} is there already; give a directory without one")
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for file in files:
+            with Bars() as bars:
+                pages = (data / file).stat().st_size // PAGE_BYTES
+                copy_database(data / file, directory / file, bars.add(f"{file}, pages", pages))
+            click.echo(f"{directory / file}: {(directory / file).stat().st_size / 1e6:,.1f} MB")
