@@ -198,7 +198,8 @@ def load(
     sections = {name: cls(**reading.values[name]) for name, cls in SECTIONS.items()}
     beside = path.absolute().parent
     directory = beside / sections["data"].directory  # type: ignore[attr-defined]
-    if file is None and not _is_checkout(package):
+    # A checkout, or the content of an sdist, can be built from, and so has this file.
+    if file is None and not (package / "pyproject.toml").exists():
         directory = reading.find_lasting_directory(directory, environment)
     settings = Settings(directory, reading.signing_key, **sections)  # type: ignore[arg-type]
     files = {key: str(beside / file) for key, file in settings.redis.tls_files.items()}
@@ -207,11 +208,6 @@ def load(
     if reading.faults:
         raise InvalidSettings(reading.faults)
     return settings
-
-
-def _is_checkout(package: Path) -> bool:
-    """Whether the package is a checkout, or the content of an sdist: only these can be built from."""
-    return (package / "pyproject.toml").exists()
 
 
 def _state_home(environment: Mapping[str, str]) -> Path | None:
