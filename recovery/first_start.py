@@ -42,7 +42,9 @@ def known_sources(
     RedisError or StoreError.
     """
     prefix = f"{service}@"
-    nodes, applied = _known_beside(directory, service)
+    nodes, applied = dict[str, Node](), list[str]()
+    for database in _other(directory, service):  # Redis may have lost both
+        nodes, applied = known_nodes(database), [*Inbox(database).ranges()]
     nodes |= read_nodes(stream)
     known = {*stream.published_by_source(), *_groups(stream), *applied, *nodes}
     found = {source for source in known if source.startswith(prefix)}
@@ -76,16 +78,6 @@ def insist_on_no_other(
             "redis.url to another Redis; or, if this file is not needed, remove it and see what `run` says "
             "then"
         )
-
-
-def _known_beside(directory: Path, service: str) -> tuple[dict[str, Node], list[str]]:
-    """The nodes that the other service's database in `directory` knows, and the sources whose events it has.
-
-    Redis may have lost both.
-    """
-    for database in _other(directory, service):
-        return known_nodes(database), [*Inbox(database).ranges()]
-    return {}, []
 
 
 def make(directory: Path, node: int = 0) -> None:

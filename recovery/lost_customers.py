@@ -18,8 +18,6 @@ from tally.store.nodes import assign
 from tally.store.outbox import Outbox, known_of
 from tally.store.stream import EventStream
 
-Beat = Callable[[], None]
-
 
 class CannotRecover(StoreError):
     """There is nothing to recover from, or no need to; the message says which."""
@@ -39,7 +37,7 @@ def recover(
     directory: Path,
     stream: EventStream,
     copy: Path | None,
-    beat: Beat,
+    beat: Callable[[], None],
     node: int = 0,
     wanted: str | None = None,
 ) -> Recovered:
