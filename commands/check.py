@@ -30,10 +30,6 @@ class Finding(NamedTuple):
     seen: str
 
 
-class WillNotDo(Exception):
-    """Something is not as `run` needs it; the message says why."""
-
-
 @click.command(cls=Command, example="check --config production.toml")
 def check(settings: Settings) -> None:
     """Tell whether `run` would work here: settings, data directory, ports, Redis."""
@@ -70,7 +66,7 @@ def _found(subject: str, look: Callable[..., str], *arguments: object) -> Findin
     """A good finding with the answer of `look`, or a bad one with the error that it raises."""
     try:
         return Finding(subject, True, look(*arguments))
-    except (WillNotDo, CannotStart, PortTaken, StoreError, OSError) as error:
+    except (CannotStart, PortTaken, StoreError, OSError) as error:
         return Finding(subject, False, str(error))
 
 
@@ -82,7 +78,7 @@ def _directory(settings: Settings) -> str:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise WillNotDo(f"{settings.directory}: {error.strerror}") from error
+        raise CannotStart(f"{settings.directory}: {error.strerror}") from error
     return f"{settings.directory} is writable"
 
 
@@ -124,14 +120,14 @@ def _redis(settings: Settings) -> str:
     try:
         bind(*settings.redis.address.host, "redis.url").close()
     except PortTaken as error:
-        raise WillNotDo(f"no Redis answers there, but {error}") from error
+        raise CannotStart(f"no Redis answers there, but {error}") from error
     return choice.told.removeprefix("redis: ")
 
 
 def _redis_that_answers(settings: Settings, url: str) -> str:
     seen = inspect(url, settings.redis.stream, settings.waits_for_replicas)
     if seen is None:
-        raise WillNotDo(f"no Redis answers at {settings.redis.address}")
+        raise CannotStart(f"no Redis answers at {settings.redis.address}")
     if seen.faults:
-        raise WillNotDo(f"{settings.redis.address}: {seen}")
+        raise CannotStart(f"{settings.redis.address}: {seen}")
     return f"{settings.redis.address}: {seen}"
