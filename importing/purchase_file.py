@@ -324,22 +324,20 @@ class _Watch:
             self._totals = [place for place in self._totals if header[place] != reading.amount]
         self._last: list[str] = []
         self._repeated: dict[int, str] = {}
-        self._is_first = True
 
     def see(self, cells: list[str]) -> None:
         """Look at one more row."""
-        if self._is_first:
-            self._is_first = False
+        if not self._last:
             self._codes |= {place: set() for place, cell in enumerate(cells) if _CODE.fullmatch(cell.strip())}
         for place, seen in self._codes.items():
             if len(seen) < 5 and (cell := cells[place].strip()):
                 seen.add(cell)
-        if self._id_place is not None and self._totals:
-            if self._last and self._last[self._id_place] == cells[self._id_place]:
-                for place in self._totals:
-                    if cells[place].strip() and cells[place] == self._last[place]:
-                        self._repeated.setdefault(place, cells[self._id_place].strip())
-            self._last = cells
+        id = self._id_place
+        if self._last and id is not None and self._last[id] == cells[id]:
+            for place in self._totals:
+                if cells[place].strip() and cells[place] == self._last[place]:
+                    self._repeated.setdefault(place, cells[id].strip())
+        self._last = cells
 
     def warnings(self) -> Iterator[str]:
         """What was found."""
