@@ -15,8 +15,8 @@ from tally.commands.shared import Command, faults_told
 from tally.config import Settings
 from tally.events import MAX_CENTS, AccountCreated, CustomerCreated, Id, InvoiceCreated
 from tally.http.values import Description, Name
-from tally.recovery import adopting, first_start
-from tally.recovery.adopting import Adopted, Adopting, CannotAdopt
+from tally.recovery import first_start
+from tally.recovery.adopting import Adopted, CannotAdopt, adopt_accounts, adopt_customers, adopt_invoices
 from tally.store import accounts, customers, nodes
 
 T = TypeVar("T", AccountCreated, CustomerCreated, InvoiceCreated)
@@ -119,19 +119,19 @@ def _adopt(
             database = opened.enter_context(closing(customers.open_database(directory, migrate=True)))
             nodes.assign(database, node)
             opened.enter_context(database.transaction())
-            taken = Adopting(customers.Customers(database))
+            store = customers.Customers(database)
             if customers_file:
                 rows = _rows(customers_file, CustomerCreated, CUSTOMERS)
-                yield _told("customers", taken.customers(rows))
+                yield _told("customers", adopt_customers(store, rows))
             if invoices_file:
-                invoices, credits = taken.invoices(_rows(invoices_file, InvoiceCreated, INVOICES))
+                invoices, credits = adopt_invoices(store, _rows(invoices_file, InvoiceCreated, INVOICES))
                 yield _told("invoices", invoices)
                 yield _told("credits, of negative amounts", credits)
         if accounts_file:
             database = opened.enter_context(closing(accounts.open_database(directory, migrate=True)))
             nodes.assign(database, node)
             created = _rows(accounts_file, AccountCreated, ACCOUNTS)
-            yield _told("accounts", adopting.adopt_accounts(accounts.Accounts(database), created))
+            yield _told("accounts", adopt_accounts(accounts.Accounts(database), created))
 
 
 def _told(what: str, adopted: Adopted) -> str:

@@ -33,8 +33,7 @@ _COLUMNS = {
 }
 """The columns that a creation sets in each table, besides the id. The event's fields have the same names."""
 
-Each = TypeVar("Each")
-Created = TypeVar("Created", AccountCreated, CustomerCreated, InvoiceCreated)
+Created = TypeVar("Created", bound=AccountCreated | CustomerCreated | InvoiceCreated)
 
 
 class CannotAdopt(StoreError):
@@ -52,110 +51,111 @@ class Adopted(NamedTuple):
         return Adopted(self.new + len(new), self.known + len(rows) - len(new))
 
 
-def adopt_accounts(accounts: Accounts, created: Iterable[AccountCreated]) -> Adopted:
+def adopt_accounts(store: Accounts, created: Iterable[AccountCreated]) -> Adopted:
     """Open accounts with their ids, and publish them: all of them, or none when it raises CannotAdopt.
 
     May be repeated.
     """
     adopted = Adopted()
-    with accounts.database.transaction():
-        for events in _parts(created):
-            _insist_on_range(accounts.database, "account", events)
-            new = _new(accounts.database, "account", events)
-            accounts.database.insert(
+    with store.database.transaction():
+        for events in _parts(store.database, "account", created):
+            new = _new(store.database, "account", events)
+            store.database.insert(
                 f"account (id, {', '.join(_COLUMNS['account'])})",
                 [(event.id, *_row("account", event)) for event in new],
             )
             for event in new:
-                accounts.note(event, None)
-            accounts.outbox.add(new)
-            _reach(accounts.database, "account", new)
+                store.note(event, None)
+            store.outbox.add(new)
+            _reach(store.database, "account", new)
             adopted = adopted.plus(events, new)
-        note_told_before(accounts.database)
+        note_told_before(store.database)
     return adopted
 
 
-class Adopting:
-    """Takes customers and invoices over into a customers.db, in the transaction that is open.
+def adopt_customers(store: Customers, created: Iterable[CustomerCreated]) -> Adopted:
+    """Record customers, in the open transaction. May be repeated.
 
     Raises CannotAdopt: then the transaction must not be committed.
     """
+    adopted = Adopted()
+    for events in _parts(store.database, "customer", created):
+        new = _new(store.database, "customer", events)
+        _record(store, "customer", new)
+        adopted = adopted.plus(events, new)
+    return adopted
 
-    def __init__(self, customers: Customers) -> None:
-        self._store = customers
-        self._database = customers.database
 
-    def customers(self, created: Iterable[CustomerCreated]) -> Adopted:
-        """Record customers. May be repeated."""
-        adopted = Adopted()
-        for events in _parts(created):
-            _insist_on_range(self._database, "customer", events)
-            new = _new(self._database, "customer", events)
-            self._record("customer", new)
-            adopted = adopted.plus(events, new)
-        return adopted
+def adopt_invoices(store: Customers, created: Iterable[InvoiceCreated]) -> tuple[Adopted, Adopted]:
+    """Like `adopt_customers`; negative invoices become credits. Answers the counts of both."""
+    invoices, credits = Adopted(), Adopted()
+    for events in _parts(store.database, "invoice", created):
+        _insist_on_customers(store.database, events)
+        good = [each for each in events if each.purchase_price_cents >= 0]
+        new = _new(store.database, "invoice", good)
+        _record(store, "invoice", new)
+        invoices = invoices.plus(good, new)
+        negative = [each for each in events if each.purchase_price_cents < 0]
+        credits = credits.plus(negative, _credit(store, negative))
+        _reach(store.database, "invoice", negative)
+    return invoices, credits
 
-    def invoices(self, created: Iterable[InvoiceCreated]) -> tuple[Adopted, Adopted]:
-        """Record invoices, and negative ones as credits; answers the counts of both. May be repeated."""
-        invoices, credits = Adopted(), Adopted()
-        for events in _parts(created):
-            _insist_on_range(self._database, "invoice", events)
-            self._insist_on_customers(events)
-            good = [each for each in events if each.purchase_price_cents >= 0]
-            new = _new(self._database, "invoice", good)
-            self._record("invoice", new)
-            invoices = invoices.plus(good, new)
-            negative = [each for each in events if each.purchase_price_cents < 0]
-            credits = credits.plus(negative, self._credit(negative))
-            _reach(self._database, "invoice", negative)
-        return invoices, credits
 
-    def _record(self, table: str, new: Sequence[CustomerCreated] | Sequence[InvoiceCreated]) -> None:
-        untold = OutboxRow(0, "", b"", None)
-        self._store.make_again([OwnEvent(untold, event) for event in new])
-        _reach(self._database, table, new)
-        if new:
-            highest: int = self._database.meta(ADOPTED[table]) or 0
-            self._database.set_meta(ADOPTED[table], max(highest, *(event.id for event in new)))
+def _record(store: Customers, table: str, new: Sequence[CustomerCreated] | Sequence[InvoiceCreated]) -> None:
+    untold = OutboxRow(0, "", b"", None)
+    store.make_again([OwnEvent(untold, event) for event in new])
+    _reach(store.database, table, new)
+    if new:
+        highest: int = store.database.meta(ADOPTED[table]) or 0
+        store.database.set_meta(ADOPTED[table], max(highest, *(event.id for event in new)))
 
-    def _credit(self, negative: Sequence[InvoiceCreated]) -> list[NewCredit]:
-        credits = {
-            f"invoice {each.id}": NewCredit(
-                each.customer_id,
-                each.purchase_date,
-                -each.purchase_price_cents,
-                reference=f"invoice {each.id}",
-            )
-            for each in negative
-        }
-        rows = self._database.rows(
-            "SELECT reference, customer_id, credited_cents, credit_date FROM credit"
-            " WHERE reference IN (SELECT value FROM json_each(?))",
-            (msgspec.json.encode([*credits]).decode(),),
+
+def _credit(store: Customers, negative: Sequence[InvoiceCreated]) -> list[NewCredit]:
+    credits = {
+        f"invoice {each.id}": NewCredit(
+            each.customer_id,
+            each.purchase_date,
+            -each.purchase_price_cents,
+            reference=f"invoice {each.id}",
         )
-        held = {reference: rest for reference, *rest in rows}
-        new = []
-        for reference, each in credits.items():
-            wanted = [each.customer_id, each.credited_cents, str(each.credit_date)]
-            if reference not in held:
-                new.append(each)
-            elif held[reference] != wanted:
-                raise CannotAdopt(f"There is another credit with the reference {reference!r} already")
-        if new:
-            self._store.credits.create(new)
-            note_told_before(self._database)
-        return new
+        for each in negative
+    }
+    rows = store.database.rows(
+        "SELECT reference, customer_id, credited_cents, credit_date FROM credit"
+        " WHERE reference IN (SELECT value FROM json_each(?))",
+        (msgspec.json.encode([*credits]).decode(),),
+    )
+    held = {reference: rest for reference, *rest in rows}
+    new = []
+    for reference, each in credits.items():
+        wanted = [each.customer_id, each.credited_cents, str(each.credit_date)]
+        if reference not in held:
+            new.append(each)
+        elif held[reference] != wanted:
+            raise CannotAdopt(f"There is another credit with the reference {reference!r} already")
+    if new:
+        store.credits.create(new)
+        note_told_before(store.database)
+    return new
 
-    def _insist_on_customers(self, events: Sequence[InvoiceCreated]) -> None:
-        known = _held(self._database, "customer", {each.customer_id for each in events})
-        for each in events:
-            if each.customer_id not in known:
-                raise CannotAdopt(f"The invoice {each.id} is of customer {each.customer_id}, who isn't there")
+
+def _insist_on_customers(database: Database, events: Sequence[InvoiceCreated]) -> None:
+    known = _held(database, "customer", {each.customer_id for each in events})
+    for each in events:
+        if each.customer_id not in known:
+            raise CannotAdopt(f"The invoice {each.id} is of customer {each.customer_id}, who isn't there")
 
 
-def _parts(events: Iterable[Each]) -> Iterator[list[Each]]:
+def _parts(database: Database, table: str, events: Iterable[Created]) -> Iterator[list[Created]]:
+    """The events by parts. Refuses ids of another node's range: it may give them to other rows one day."""
     left = iter(events)
     while part := [*islice(left, AT_ONCE)]:
+        for event in part:
+            if node_of(event.id) != database.node:
+                raise CannotAdopt(
+                    f"The {table} {event.id} can't keep its id: node {database.node} has those from "
+                    f"{database.node * SPAN + 1} to {(database.node + 1) * SPAN}"
+                )
         yield part
 
 
@@ -187,16 +187,6 @@ def _stored(value: Any) -> Any:
     if isinstance(value, datetime):
         return rfc3339(value)
     return str(value) if isinstance(value, date) else value
-
-
-def _insist_on_range(database: Database, kind: str, events: Iterable[Created]) -> None:
-    """Refuse ids of another node's range: that node may give them to other rows one day."""
-    for event in events:
-        if node_of(event.id) != database.node:
-            raise CannotAdopt(
-                f"The {kind} {event.id} can't keep its id: node {database.node} has those from "
-                f"{database.node * SPAN + 1} to {(database.node + 1) * SPAN}"
-            )
 
 
 def _reach(database: Database, table: str, events: Sequence[Any]) -> None:
