@@ -13,7 +13,7 @@ from tally.commands.importing import GO_ON, import_file
 from tally.commands.shared import Command, faults_told, parsed, some_id, token_option
 from tally.config import Settings
 from tally.events import Id
-from tally.importing.cells import is_date_format
+from tally.importing.cells import date_format
 from tally.importing.comparing import Identity
 from tally.importing.purchase_file import Reading
 
@@ -30,12 +30,6 @@ def _encoding(value: str) -> str:
         "".encode(value)
     except LookupError:
         raise ValueError("Expected an encoding, such as utf-8, cp1252 or utf-16-le") from None
-    return value
-
-
-def _date_format(value: str) -> str:
-    if not is_date_format(value):
-        raise ValueError("Expected day, month and year, such as %d.%m.%Y or %m/%d/%y")
     return value
 
 
@@ -70,7 +64,7 @@ def _column(name: str, default: str) -> Callable[[Callable[..., Any]], Callable[
     help="The column with each row's own reference, by which it is known again.",
 )
 @click.option(
-    "--date-format", metavar="FORMAT", callback=parsed(_date_format), help="Such as %d.%m.%Y.  [default: ISO]"
+    "--date-format", metavar="FORMAT", callback=parsed(date_format), help="Such as %d.%m.%Y.  [default: ISO]"
 )
 @click.option(
     "--decimal", type=click.Choice([".", ","]), default=".", show_default=True, help="The decimal mark."

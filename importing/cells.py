@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import date, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from functools import cache
@@ -45,13 +46,13 @@ def dates(format: str | None) -> Callable[[str], date]:
     return iso if format is None else formatted
 
 
-def is_date_format(format: str) -> bool:
-    """Whether a format has day, month and year, each once."""
+def date_format(format: str) -> str:
+    """The format, if it has day, month and year, each once. Raises ValueError."""
     some = [date(2013, 11, 28), date(2024, 1, 2)]
-    try:
-        return all(datetime.strptime(each.strftime(format), format).date() == each for each in some)
-    except (ValueError, re.error):  # re.error if a part is there twice
-        return False
+    with suppress(ValueError, re.error):  # re.error if a part is there twice
+        if all(datetime.strptime(each.strftime(format), format).date() == each for each in some):
+            return format
+    raise ValueError("Expected day, month and year, such as %d.%m.%Y or %m/%d/%y")
 
 
 class Amounts:
