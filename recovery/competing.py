@@ -289,15 +289,11 @@ def _step(event: Any) -> _Step:
             before = State(event.previous_price_cents, event.previous_date)
             return _Step(before, State(event.purchase_price_cents, event.purchase_date), event.revision)
         case InvoiceDeleted():
-            return _Step(last_of(event), None)
+            cents = event.purchase_price_cents if event.last_price_cents is None else event.last_price_cents
+            day = event.last_date or event.purchase_date or event.deleted_date.date()
+            return _Step(State(cents, day), None)
         case _:
             return _Step(None, State(event.purchase_price_cents, event.purchase_date))
-
-
-def last_of(event: InvoiceDeleted) -> State:
-    """The invoice's state when it was deleted."""
-    cents = event.purchase_price_cents if event.last_price_cents is None else event.last_price_cents
-    return State(cents, event.last_date or event.purchase_date or event.deleted_date.date())
 
 
 def _known(database: Database, invoices: Collection[int]) -> dict[int, list[_Step]]:
