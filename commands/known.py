@@ -8,7 +8,8 @@ from urllib.parse import urlencode
 from tally.commands.service_client import ServiceClient
 from tally.events import Id
 from tally.http.exports import meant
-from tally.importing.known import Content, KnownRow, alike, listed, normal
+from tally.importing.known import Content, KnownRow, listed, normal
+from tally.importing.tables import plain
 
 
 def accounts_by_name(accounts: ServiceClient) -> Callable[[str], Id]:
@@ -40,11 +41,11 @@ class KnownOverHttp:
 
     def customers(self, account_id: Id, names: Collection[str]) -> dict[str, list[int]]:
         """See Known."""
-        wanted = {alike(name) for name in names}
+        wanted = {plain(name) for name in names}
         found: defaultdict[str, list[int]] = defaultdict(list)
         for name, id, *_ in self._customers.rows(f"/customers?account_id={account_id}"):
             told = normal(meant(name))
-            if alike(told) in wanted:
+            if plain(told) in wanted:
                 found[told].append(int(id))
         return dict(found)
 

@@ -10,6 +10,7 @@ from tally.http.exports import amount
 from tally.importing import known
 from tally.importing.known import Content, Known, KnownRow
 from tally.importing.purchase_file import Purchase, PurchaseFile, Reading
+from tally.importing.tables import plain
 from tally.store.import_note import Kind
 
 _SHOWN = 5  # names that are alike
@@ -201,7 +202,7 @@ def _differing(account_id: Id, names: Collection[str], found: Collection[str]) -
     """Tell of names that differ only in case or blanks."""
     alike: defaultdict[str, set[str]] = defaultdict(set)
     for name in (*names, *found):
-        alike[known.alike(name)].add(name)
+        alike[plain(name)].add(name)
     groups = [sorted(each) for each in alike.values() if len(each) > 1]
     for group in groups[:_SHOWN]:
         shown = ", ".join(map(repr, group))

@@ -54,8 +54,3 @@ def listed(ids: Collection[int]) -> str:
     """Several ids, as text for a sentence."""
     *others, last = map(str, ids)
     return f"{', '.join(others)} and {last}"
-
-
-def alike(name: str) -> str:
-    """A key that is the same for names that differ only in case or blanks."""
-    return "".join(name.split()).casefold()

@@ -163,7 +163,7 @@ def _cells(line: str, delimiter: str) -> list[str]:
 
 
 def plain(name: str) -> str:
-    """A column's name without case and blanks."""
+    """A key that is the same for names that differ only in case or blanks."""
     return "".join(name.split()).casefold()
 
 
