@@ -243,22 +243,8 @@ class AccountDeleted(Event, frozen=True, gc=False):
     cascade: bool = True
 
 
-EVENT_TYPES: dict[str, type[Event]] = {
-    cls.__name__: cls
-    for cls in (
-        CustomerCreated,
-        CustomerUpdated,
-        CustomerDeleted,
-        InvoiceCreated,
-        InvoiceUpdated,
-        InvoiceDeleted,
-        CreditCreated,
-        CreditDeleted,
-        AccountCreated,
-        AccountUpdated,
-        AccountDeleted,
-    )
-}
+EVENT_TYPES: dict[str, type[Event]] = {cls.__name__: cls for cls in Event.__subclasses__()}
+"""All of the classes above, in their order."""
 
 
 class EventId(msgspec.Struct, frozen=True, gc=False):
