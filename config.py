@@ -215,16 +215,11 @@ def _state_home(environment: Mapping[str, str]) -> Path | None:
     state = Path(environment.get("XDG_STATE_HOME", ""))
     if state.is_absolute():  # the specification says to ignore others
         return state
-    home = _home(environment)
-    return home / ".local" / "state" if home else None
-
-
-def _home(environment: Mapping[str, str]) -> Path | None:
     try:
         home = Path(environment.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir)
     except KeyError:  # a user that the system doesn't know, as in a container
         return None
-    return home if home.is_absolute() else None
+    return home / ".local" / "state" if home.is_absolute() else None
 
 
 def _holds_databases(directory: Path) -> bool:
