@@ -47,7 +47,7 @@ class Status(msgspec.Struct, frozen=True):
             Console().print(self.tables())
             print(self._next(), end="")  # not folded, so that it can be copied
         else:
-            for rows in self._tables(self._actors()):
+            for rows in self._tables():
                 print(terminal.plain(rows), end="\n\n")
             print(self._told() + self._next(), end="")
 
@@ -56,9 +56,9 @@ class Status(msgspec.Struct, frozen=True):
 
         If they are longer than the terminal, actors of one kind share a row.
         """
-        tables, told = self._tables(self._actors()), self._told() + self._next()
+        tables, told = self._tables(), self._told() + self._next()
         if sum(len(rows) + 1 for rows in tables) + told.count("\n") > get_terminal_size().lines:
-            tables = self._tables(self._kinds())
+            tables = self._tables(by_kind=True)
         parts = [Padding(terminal.table(rows), (0, 0, 1, 0)) for rows in tables]
         return Group(*parts, Text(self._told(), end=""))
 
@@ -66,23 +66,21 @@ class Status(msgspec.Struct, frozen=True):
         """All of it, for a whole screen."""
         return Group(self.tables(), Text(self._next(), end=""))
 
-    def _tables(self, actors: terminal.Rows) -> list[terminal.Rows]:
+    def _tables(self, by_kind: bool = False) -> list[terminal.Rows]:
         services = [_service(report) for report in self.services]
         tables: list[terminal.Rows] = [
-            [("actor", "pid", "state", "uptime", "restarts", "memory"), *actors],
+            [("actor", "pid", "state", "uptime", "restarts", "memory"), *self._actors(by_kind)],
             [("service", "status", "outbox", "pending", "lag", "dead letters"), *services],
             *self._nodes(),
         ]
         return [rows for rows in tables if len(rows) > 1]
 
-    def _actors(self) -> terminal.Rows:
-        return [self._row(actor.name, [actor]) for actor in self.actors]
-
-    def _kinds(self) -> terminal.Rows:
-        kinds: dict[tuple[str, str], list[ActorStatus]] = {}
+    def _actors(self, by_kind: bool) -> terminal.Rows:
+        rows: dict[tuple[str, str], list[ActorStatus]] = {}
         for actor in self.actors:
-            kinds.setdefault((actor.name.rstrip("-0123456789"), actor.state), []).append(actor)
-        return [self._row(kind, actors) for (kind, _), actors in kinds.items()]
+            name = actor.name.rstrip("-0123456789") if by_kind else actor.name
+            rows.setdefault((name, actor.state), []).append(actor)
+        return [self._row(name, actors) for (name, _), actors in rows.items()]
 
     def _row(self, kind: str, actors: Sequence[ActorStatus]) -> tuple[str, ...]:
         """The row of one actor, or of several of a kind in one state: how long all of them run, and sums."""
