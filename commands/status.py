@@ -21,12 +21,10 @@ def status(settings: Settings, as_json: bool, watch: bool) -> None:
     Exit status 1 when no supervisor runs here.
     """
     try:
-        with faults_told(settings), printing():
+        with faults_told(settings, NotAnswering), printing():
             if watch:
                 status_report.watch(settings, as_json)
             else:
                 status_report.look(settings).show(as_json)
-    except NotAnswering as error:
-        raise Failed(str(error)) from error
     except NotRunning as error:
         raise Failed(f"{error}; next: {next_command.called('run')}") from error
