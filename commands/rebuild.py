@@ -11,7 +11,7 @@ from tally.actors.lock import AlreadyRunning, DirectoryLock, is_held
 from tally.commands.progress import Bars
 from tally.commands.shared import ALONE, Group, confirmed, stream_of
 from tally.config import Settings
-from tally.recovery.rebuilding import CannotRebuild, Rebuilding
+from tally.recovery.rebuilding import Rebuilding
 
 
 @click.group(cls=Group, example="rebuild accounts")
@@ -29,9 +29,7 @@ def rebuild_accounts(settings: Settings, yes: bool) -> None:
     """
     logs.configure(settings.log, "rebuild")
     interrupted = "interrupted; run the same command again to go on"
-    with stream_of(
-        settings, CannotRebuild, AlreadyRunning, without_redis=ALONE, interrupted=interrupted
-    ) as stream:
+    with stream_of(settings, AlreadyRunning, without_redis=ALONE, interrupted=interrupted) as stream:
         stream.client.ping()
         settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = DirectoryLock(settings.directory, "rebuild")

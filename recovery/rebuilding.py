@@ -14,6 +14,7 @@ from redis import ResponseError
 from tally.store import accounts, customers
 from tally.store.consumer_group import ConsumerGroup
 from tally.store.dead_letters import Corrections, DeadLetters
+from tally.store.errors import StoreError
 from tally.store.inbox import Inbox
 from tally.store.incarnations import own_sources
 from tally.store.nodes import known_nodes
@@ -28,7 +29,7 @@ Advance = Callable[[int], None]
 Show = Callable[[str, int, int], AbstractContextManager[Advance]]
 
 
-class CannotRebuild(Exception):
+class CannotRebuild(StoreError):
     """It can't be done, or was not confirmed; the message says why in one line, for the user."""
 
 
