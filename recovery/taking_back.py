@@ -83,8 +83,7 @@ def take_back(
     repeated, also when it was interrupted; raises RedisError or StoreUnavailable.
     """
     database, last, count = store.database, outbox.last(), 0
-    told = (stream.published_by_source(), stream.applied_by_source())
-    published = max(each.get(outbox.source, 0) for each in told)
+    published = stream.known_by_source().get(outbox.source, 0)
     if published > last:
         _pass_over(database, stream.highest(outbox.source))
     with database.relaxed():  # after a power failure, they are taken back again
