@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable
-from typing import Self
 
 from rich.console import Console
 from rich.progress import (
@@ -19,28 +18,21 @@ from rich.text import Text
 from tally.http.visible import printable
 
 
-class Bars:
+class Bars(Progress):
     """Progress bars with rate and time left, on standard error; none if it is no terminal."""
 
     def __init__(self) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), _TimeLeft())
-        self._shown = Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
-
-    def __enter__(self) -> Self:
-        self._shown.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._shown.stop()
+        super().__init__(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
 
     def add(self, what: str, total: int | None = None, done: int = 0) -> Callable[[int], None]:
         """Show one more bar; answers a function to call with the number that is done."""
-        bar = self._shown.add_task(what, total=total, completed=done)
-        return lambda done: self._shown.update(bar, completed=done)
+        bar = self.add_task(what, total=total, completed=done)
+        return lambda done: self.update(bar, completed=done)
 
     def say(self, text: str) -> None:
         """Print a line, above the bars."""
-        self._shown.console.print(Text(printable(text)), soft_wrap=True)
+        self.console.print(Text(printable(text)), soft_wrap=True)
 
 
 class _Rate(ProgressColumn):
