@@ -182,15 +182,11 @@ class Follower:
         row = outbox.row(sequence)
         self._database.set_meta("published", max(row, self._database.meta("published") or 0))
 
-    def _compare(self, outbox: Outbox, every: Sequence[OwnEvent]) -> None:
-        """Compare the events that came with those here: with the same number, they are the same.
+    def _compare(self, outbox: Outbox, known: Sequence[OwnEvent]) -> None:
+        """Compare events that came again with those here: with the same number, they are the same.
 
         In the open transaction.
         """
-        last = outbox.last()
-        known = [each for each in every if each.row.sequence <= last]
-        if not known:
-            return
         first, newest = known[0].row.sequence, known[-1].row.sequence
         here = {row.sequence: row.payload for row in outbox.of([Range(first, newest)])}
         for each in known:
@@ -202,9 +198,12 @@ class Follower:
     def _take_of(self, outbox: Outbox, entries: Sequence[Entry]) -> None:
         """Take in entries of one name, in the transaction that is open."""
         last, every, at = outbox.last(), own_events(entries), seconds_of(entries[-1])
-        if every and every[0].row.sequence <= last:
-            self._compare(outbox, every)
-            self._take_lacking(outbox, every, at)
+        if known := [each for each in every if each.row.sequence <= last]:
+            self._compare(outbox, known)
+            if came := find_lacking(outbox, every):  # behind later ones
+                make_again(self.store, outbox, came)
+                remember_answers(self.store, outbox, came, at)
+                apply_left_out(self.store)
         own = following(every, last)
         if not own:
             return
@@ -217,10 +216,3 @@ class Follower:
         self._note_published(outbox, rows[-1].sequence)
         make_again(self.store, outbox, own)
         remember_answers(self.store, outbox, own, at)
-
-    def _take_lacking(self, outbox: Outbox, every: Sequence[OwnEvent], at: int) -> None:
-        """Take in events that were lacking, and now came behind later ones."""
-        if own := find_lacking(outbox, every):
-            make_again(self.store, outbox, own)
-            remember_answers(self.store, outbox, own, at)
-            apply_left_out(self.store)
