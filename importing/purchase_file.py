@@ -232,8 +232,10 @@ class _Judge:
         if self._id_place is not None:
             reference = _parsed(reading.id, _reference, cells[self._id_place], faults)
             if not faults:
-                rows = self._rows_of.setdefault((account, reference), _Rows())
-                rows.lines += (line,)
+                if rows := self._rows_of.get((account, reference)):
+                    rows.lines.append(line)
+                else:
+                    rows = self._rows_of[account, reference] = _Rows([line])
         goes_on = reading.lines == "first" and rows is not None and rows.place is not None
         name, day, amount = (cells[place].strip() for place in self._places)
         buyer: Any = None if goes_on and not name else _parsed(reading.customer, self._names, name, faults)
@@ -305,7 +307,7 @@ class _Judge:
 class _Rows(Struct):
     """The lines of an invoice's rows, the place of its first good row, and whether one of them is bad."""
 
-    lines: tuple[int, ...] = ()
+    lines: list[int]
     place: int | None = None
     is_spoiled: bool = False
 
