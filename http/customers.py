@@ -120,8 +120,7 @@ class CustomersResource(RowsResource):
         )
 
     def _create(self, store: Customers, new: list[NewCustomer], cause: Cause, owner: str | None) -> list[Id]:
-        store.insist_on_accounts_of(owner, new)
-        return store.create_customers(new, self._require_account, cause)
+        return store.create_customers(new, self._require_account, cause, owner)
 
 
 class InvoicesResource(RowsResource):
@@ -158,8 +157,7 @@ class InvoicesResource(RowsResource):
         )
 
     def _create(self, store: Customers, new: list[NewInvoice], cause: Cause, owner: str | None) -> list[Id]:
-        store.insist_on_customers_of(owner, new)
-        return store.create_invoices(new, cause)
+        return store.create_invoices(new, cause, owner)
 
 
 class CreditsResource(RowsResource):

@@ -23,7 +23,7 @@ from tally.importing.import_report import Report
 from tally.importing.purchase_file import PurchaseFile, Reading
 from tally.importing.recording import Import
 from tally.importing.tables import NoTable
-from tally.store import belonging
+from tally.store.belonging import insist_on_accounts
 from tally.store.cause import Cause
 from tally.store.customers import Customers
 from tally.store.idempotency import Answer, encode_answer
@@ -153,8 +153,7 @@ class ImportsResource:
 
     def _import(self, store: Customers, file: PurchaseFile, asked: "_Asked", owner: str | None) -> Import:
         reading, account_id = asked.whole()
-        if owner is not None or self._require_account:
-            belonging.insist_on_accounts(store.database, [account_id], owner)
+        insist_on_accounts(store.database, [account_id], owner, self._require_account)
         return Import(store, file, reading, account_id)
 
 

@@ -38,10 +38,16 @@ def insist_on_customers(database: Database, ids: Sequence[int], owner: str | Non
     insist(database, ids, "customer_id", "customer", _without(database, ids, sql, owner))
 
 
-def insist_on_accounts(database: Database, ids: Sequence[int], owner: str | None = None) -> None:
-    """Raise UnknownReference unless each is an open account, of that owner's if one is given."""
-    sql = f"{OPEN_ACCOUNT} AND id = value" if owner is None else _OWN_ACCOUNT
-    insist(database, ids, "account_id", "account", _without(database, ids, sql, owner))
+def insist_on_accounts(
+    database: Database, ids: Sequence[int], owner: str | None, must_be_known: bool
+) -> None:
+    """Raise UnknownReference unless each is an open account of that owner's.
+
+    Without an owner, it may be anybody's; it may also be unknown or deleted, unless it `must_be_known`.
+    """
+    if owner is not None or must_be_known:
+        sql = f"{OPEN_ACCOUNT} AND id = value" if owner is None else _OWN_ACCOUNT
+        insist(database, ids, "account_id", "account", _without(database, ids, sql, owner))
 
 
 def insist(

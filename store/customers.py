@@ -150,13 +150,13 @@ class Customers:
         new: Sequence[records.NewCustomer],
         require_account: bool = False,
         cause: Cause = UNKNOWN,
+        owner: str | None = None,
     ) -> list[Id]:
         """Record customers and answer their ids in order: all of them or none.
 
-        Raises UnknownReference, with `require_account`, for an account that is unknown or deleted.
+        Raises UnknownReference, with `require_account` or an owner, for an unknown or deleted account.
         """
-        if require_account:
-            belonging.insist_on_accounts(self.database, [customer.account_id for customer in new])
+        belonging.insist_on_accounts(self.database, [each.account_id for each in new], owner, require_account)
         created = now()
         made = [
             events.CustomerCreated(id, each.account_id, each.name, created)
@@ -173,12 +173,14 @@ class Customers:
             [(e.id, e.account_id, e.name, _told(e.created_date), by) for e, by in made],
         )
 
-    def create_invoices(self, new: Sequence[records.NewInvoice], cause: Cause = UNKNOWN) -> list[Id]:
+    def create_invoices(
+        self, new: Sequence[records.NewInvoice], cause: Cause = UNKNOWN, owner: str | None = None
+    ) -> list[Id]:
         """Record invoices and answer their ids in order: all of them or none.
 
         Raises UnknownReference for a customer that does not exist, ReferenceTaken and RepeatedReference.
         """
-        belonging.insist_on_customers(self.database, [invoice.customer_id for invoice in new])
+        belonging.insist_on_customers(self.database, [each.customer_id for each in new], owner)
         references.insist_on_new(self.database, "invoice", new)
         created = now()
         made = [
@@ -215,18 +217,6 @@ class Customers:
             ],
         )
 
-    def insist_on_accounts_of(self, owner: str | None, new: Sequence[records.NewCustomer]) -> None:
-        """Raise UnknownReference if one of the new customers would be in another user's account."""
-        if owner is not None:
-            ids = [customer.account_id for customer in new]
-            belonging.insist_on_accounts(self.database, ids, owner)
-
-    def insist_on_customers_of(self, owner: str | None, new: Sequence[records.NewInvoice]) -> None:
-        """Raise UnknownReference if one of the new invoices is for another user's customer."""
-        if owner is not None:
-            ids = [invoice.customer_id for invoice in new]
-            belonging.insist_on_customers(self.database, ids, owner)
-
     def change_customer(
         self,
         id: int,
@@ -247,10 +237,7 @@ class Customers:
         if after is before:
             return before
         if after.account_id != before.account_id:
-            if require_account:
-                belonging.insist_on_accounts(self.database, [after.account_id])
-            if owner is not None:
-                belonging.insist_on_accounts(self.database, [after.account_id], owner)
+            belonging.insist_on_accounts(self.database, [after.account_id], owner, require_account)
             references.insist_on_move(self.database, id, after.account_id)
         event = events.CustomerUpdated(after.id, after.account_id, after.name, after.revision, now())
         self._update_customer(event, cause.by)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tally.events import AccountCreated, AccountDeleted, Id
-from tally.store import accounts, customers
+from tally.store import accounts, belonging, customers
 from tally.store.accounts import Accounts, NewAccount
 from tally.store.customer_list import CustomerQuery
 from tally.store.customers import Customers
@@ -85,13 +85,11 @@ def test_an_owner_sees_the_customers_and_invoices_in_its_accounts_and_no_others(
                 assert _paged(partial(_customers, store, owner, account_id=account), limit) == expected
                 expected = [id for id in bills if in_account[of_customer[id]] == account]
                 assert _paged(partial(_invoices, store, owner, account_id=account), limit) == expected
-                new = NewCustomer("n", Id(account))
-                assert _can(store.insist_on_accounts_of, owner, [new]) == (account in own)
+                assert _can(belonging.insist_on_accounts, db, [account], owner, False) == (account in own)
             for customer in range(13):
                 expected = [id for id in bills if of_customer[id] == customer]
                 assert _paged(partial(_invoices, store, owner, customer_id=customer), limit) == expected
-                bill = NewInvoice(Id(customer), date(2026, 1, 1), 1)
-                assert _can(store.insist_on_customers_of, owner, [bill]) == (customer in theirs)
+                assert _can(belonging.insist_on_customers, db, [customer], owner) == (customer in theirs)
 
 
 @settings(max_examples=30, deadline=None)
@@ -116,7 +114,7 @@ def test_a_batch_names_each_row_that_is_not_in_an_own_account_unknown_or_another
             store.apply([AccountCreated(Id(2), "n", "", "bob", DAY)])
         new = [NewCustomer("n", Id(account)) for account in (1, 2, 3, 1, 2)]
         with pytest.raises(UnknownReference) as caught:
-            store.insist_on_accounts_of("alice", new)
+            store.create_customers(new, owner="alice")
         assert caught.value.missing == [(1, 2), (2, 3), (4, 2)]
         assert caught.value.field == "account_id"
 
