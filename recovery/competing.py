@@ -28,11 +28,11 @@ from tally.events import (
 )
 from tally.recovery.diverged import TABLES, UNDOES
 from tally.recovery.taking_back import Healing, event_of, leave_out, make_again
+from tally.store import history
 from tally.store.accounts import Accounts
 from tally.store.credits import Credits
 from tally.store.customers import Customers
 from tally.store.database import Database
-from tally.store.history import History
 from tally.store.idempotency import answered_at
 from tally.store.ids import give
 from tally.store.incarnations import ROOM, incarnations
@@ -334,7 +334,7 @@ def _by_what_is_after(step: _Step) -> tuple[Any, ...]:
 
 
 def _noted(database: Database, id: int) -> Iterator[_Step]:
-    for each in History(database, "invoice").of(id):
+    for each in history.of(database, "invoice", id):
         if each.event.startswith("Invoice"):  # not a credit of it
             before, after = map(_state_of, (each.before, each.after))
             yield _Step(before, after, (each.after or {}).get("revision", 0))

@@ -25,7 +25,7 @@ from tally.store import (
 from tally.store.cause import UNKNOWN, Cause, CauseOf, unknown
 from tally.store.database import Database, Migrations, Place
 from tally.store.errors import AccountInUse, NotFound
-from tally.store.history import Happening, History
+from tally.store.history import Happening
 from tally.store.ids import give, raise_ids
 from tally.store.outbox import Outbox, OwnEvent
 from tally.store.revenue import CENTS, Earned, Revenue
@@ -287,7 +287,7 @@ class Accounts:
             if isinstance(event, events.AccountUpdated):
                 told["revision"] = event.revision
         happening = Happening(type(event).__name__, rfc3339(event.happened), by, None, told)
-        History(self.database, "account").note_once(event.id, happening)
+        history.note_once(self.database, "account", event.id, happening)
 
     def history(self, id: int, owner: str | None = None) -> list[Happening]:
         """The history of an account, oldest first, even if it is deleted. Raises NotFound.
@@ -301,7 +301,7 @@ class Accounts:
             raise NotFound("account", id)
         created, before = found[0][0], None
         every: list[Happening] = []
-        for told in sorted(History(self.database, "account").of(id), key=_when):
+        for told in sorted(history.of(self.database, "account", id), key=_when):
             if every and told.event == "AccountCreated":
                 continue  # by another source, which gave the number as well: the first one counts
             after = None

@@ -30,7 +30,7 @@ from tally.store.credits import Credits
 from tally.store.customer_list import CustomerList, CustomerQuery
 from tally.store.database import Database, Migrations, Place, numbers
 from tally.store.errors import CustomerInUse
-from tally.store.history import Happening, History, Kind
+from tally.store.history import Happening, Kind
 from tally.store.ids import give
 from tally.store.listing import Listing, ListQuery
 from tally.store.outbox import Outbox, OwnEvent
@@ -335,7 +335,7 @@ class Customers:
         cents, day = invoice.purchase_price_cents, date.fromisoformat(invoice.purchase_date)
         deleted = events.InvoiceDeleted(invoice.id, invoice.customer_id, cents, now(), day)
         if invoice.revision:
-            created = History(self.database, "invoice").beginning(id)
+            created = history.of(self.database, "invoice", id)[0].after or {}
             deleted = structs.replace(
                 deleted,
                 purchase_price_cents=created["purchase_price_cents"],
@@ -360,7 +360,7 @@ class Customers:
         return self._history("invoice", id, owner)
 
     def _history(self, kind: Kind, id: int, owner: str | None) -> list[Happening]:
-        noted = History(self.database, kind).of(id)
+        noted = history.of(self.database, kind, id)
         row: Customer | Invoice | None
         if kind == "customer":
             row = records.find_customer(self.database, id)
@@ -374,7 +374,7 @@ class Customers:
         if not last or not self._owns_last(owner, last):
             raise nodes.missing(self.database, kind, id)
         if not row and own[-1].after is not None:  # it was deleted with its customer
-            for gone in History(self.database, "customer").of(int(last["customer_id"]))[-1:]:
+            for gone in history.of(self.database, "customer", int(last["customer_id"]))[-1:]:
                 noted.append(Happening(gone.event, gone.at, gone.by, last, None))
         return noted
 
@@ -385,7 +385,7 @@ class Customers:
         customer = int(row["customer_id"])
         if belonging.owns_customer(self.database, owner, customer):
             return True
-        noted = History(self.database, "customer").of(customer)
+        noted = history.of(self.database, "customer", customer)
         return bool(noted) and noted[-1].after is None and self._owns_last(owner, noted[-1].before or {})
 
     def customer(self, id: int, owner: str | None = None) -> Customer:
@@ -502,12 +502,12 @@ class Customers:
         if table == "credit":
             if self.credits.was_taken_back(id):
                 return True
-        elif History(self.database, table).of(id):
+        elif history.of(self.database, table, id):
             return True
         return table != "customer" and self._is_deleted(event.customer_id)
 
     def _is_deleted(self, customer: int) -> bool:
-        return bool(History(self.database, "customer").of(customer)) and not records.find_customer(
+        return bool(history.of(self.database, "customer", customer)) and not records.find_customer(
             self.database, customer
         )
 

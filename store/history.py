@@ -42,59 +42,44 @@ class Happening(msgspec.Struct, frozen=True):
     after: dict[str, Any] | None
 
 
-class History:
-    """The history in one database."""
+def note(database: Database, kind: Kind, id: int, beginning: Happening, change: Happening) -> None:
+    """Note a change, and with the first one how the row began. In the open transaction."""
+    is_known = database.value("SELECT 1 FROM history WHERE row_id = ? AND kind = ? LIMIT 1", (id, kind))
+    database.insert(
+        "history (kind, row_id, event, at, by_user, before, after)",
+        [
+            (kind, id, each.event, each.at, each.by, _text(each.before), _text(each.after))
+            for each in ([] if is_known else [beginning]) + [change]
+        ],
+    )
 
-    def __init__(self, database: Database, kind: Kind) -> None:
-        self._database = database
-        self._kind = kind
 
-    def note(self, id: int, beginning: Happening, change: Happening) -> None:
-        """Note a change, and with the first one how the row began. In the open transaction."""
-        is_known = self._database.value(
-            "SELECT 1 FROM history WHERE row_id = ? AND kind = ? LIMIT 1", (id, self._kind)
+def note_once(database: Database, kind: Kind, id: int, told: Happening) -> None:
+    """Note what an event told of a row, in whatever order events come. In the open transaction.
+
+    May be repeated, also without the user: then the one that was told counts. A row is deleted once: of
+    several times the first counts.
+    """
+    text = _text(told.after)
+    database.execute(
+        "UPDATE history SET by_user = coalesce(by_user, ?1), at = min(at, ?2)"
+        " WHERE row_id = ?3 AND kind = ?4 AND event = ?5 AND after IS ?6 AND (after IS NULL OR at = ?2)",
+        (told.by, told.at, id, kind, told.event, text),
+    )
+    if not database.changes():
+        database.insert(
+            "history (kind, row_id, event, at, by_user, after)",
+            [(kind, id, told.event, told.at, told.by, text)],
         )
-        self._database.insert(
-            "history (kind, row_id, event, at, by_user, before, after)",
-            [
-                (self._kind, id, each.event, each.at, each.by, _text(each.before), _text(each.after))
-                for each in ([] if is_known else [beginning]) + [change]
-            ],
-        )
 
-    def note_once(self, id: int, told: Happening) -> None:
-        """Note what an event told of a row, in whatever order events come. In the open transaction.
 
-        May be repeated, also without the user: then the one that was told counts. A row is deleted once: of
-        several times the first counts.
-        """
-        text = _text(told.after)
-        self._database.execute(
-            "UPDATE history SET by_user = coalesce(by_user, ?1), at = min(at, ?2)"
-            " WHERE row_id = ?3 AND kind = ?4 AND event = ?5 AND after IS ?6 AND (after IS NULL OR at = ?2)",
-            (told.by, told.at, id, self._kind, told.event, text),
-        )
-        if not self._database.changes():
-            self._database.insert(
-                "history (kind, row_id, event, at, by_user, after)",
-                [(self._kind, id, told.event, told.at, told.by, text)],
-            )
-
-    def beginning(self, id: int) -> dict[str, Any]:
-        """A changed row as it was first recorded."""
-        after: str = self._database.value(
-            "SELECT after FROM history WHERE row_id = ? AND kind = ? ORDER BY id LIMIT 1", (id, self._kind)
-        )
-        row: dict[str, Any] = msgspec.json.decode(after)
-        return row
-
-    def of(self, id: int) -> list[Happening]:
-        """The notes about a row, oldest first; empty for a row that never changed."""
-        rows = self._database.rows(
-            "SELECT event, at, by_user, before, after FROM history WHERE row_id = ? AND kind = ? ORDER BY id",
-            (id, self._kind),
-        )
-        return [Happening(event, at, by, _row(before), _row(after)) for event, at, by, before, after in rows]
+def of(database: Database, kind: Kind, id: int) -> list[Happening]:
+    """The notes about a row, oldest first; empty for a row that never changed."""
+    rows = database.rows(
+        "SELECT event, at, by_user, before, after FROM history WHERE row_id = ? AND kind = ? ORDER BY id",
+        (id, kind),
+    )
+    return [Happening(event, at, by, _row(before), _row(after)) for event, at, by, before, after in rows]
 
 
 def _text(row: dict[str, Any] | None) -> str | None:

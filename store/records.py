@@ -6,9 +6,9 @@ from typing import Any
 from msgspec import UNSET, Struct, UnsetType, to_builtins
 
 from tally.events import Day, Event, Id, Moment, rfc3339
-from tally.store import csv_cells
+from tally.store import csv_cells, history
 from tally.store.database import Database
-from tally.store.history import Happening, History, Kind
+from tally.store.history import Happening, Kind
 
 
 class NewCustomer(Struct, frozen=True):
@@ -179,7 +179,7 @@ def note(
     """Note an event that changed a row or one of its credits, in the history `of` the row."""
     rows = (None if row is None else shown(row) for row in (before, after))
     change = Happening(type(event).__name__, rfc3339(event.happened), by, *rows)
-    History(database, _kind(of)).note(of.id, beginning(database, of), change)
+    history.note(database, _kind(of), of.id, beginning(database, of), change)
 
 
 def _kind(row: Customer | Invoice) -> Kind:
