@@ -353,19 +353,16 @@ class Customers:
 
     def customer_history(self, id: int, owner: str | None = None) -> list[Happening]:
         """The history of a customer, oldest first, even if it is gone. Raises NotFound."""
-        return self._history("customer", id, owner)
+        return self._history("customer", id, owner, records.find_customer(self.database, id))
 
     def invoice_history(self, id: int, owner: str | None = None) -> list[Happening]:
         """The history of an invoice, oldest first, even if it is gone. Raises NotFound."""
-        return self._history("invoice", id, owner)
+        return self._history("invoice", id, owner, records.find_invoice(self.database, id))
 
-    def _history(self, kind: Kind, id: int, owner: str | None) -> list[Happening]:
+    def _history(
+        self, kind: Kind, id: int, owner: str | None, row: Customer | Invoice | None
+    ) -> list[Happening]:
         noted = history.of(self.database, kind, id)
-        row: Customer | Invoice | None
-        if kind == "customer":
-            row = records.find_customer(self.database, id)
-        else:
-            row = records.find_invoice(self.database, id)
         if row and not noted:
             noted = [records.beginning(self.database, row)]
         # Its credits' events say nothing of the row itself.
