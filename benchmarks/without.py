@@ -7,7 +7,7 @@ script can do without: Tally has no such switch.
 import random
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from tally.store.accounts import Accounts
 from tally.store.customers import Customers
 from tally.store.database import Database, numbers
 from tally.store.records import NewInvoice
-from tally.store.revenue import Earned, Revenue
+from tally.store.revenue import Revenue
 
 ROUNDS = 40
 Write = Callable[[Sequence[int]], None]
@@ -76,8 +76,8 @@ def _recording(database: Database, without: bool) -> Write:
 class _AtOnce(Revenue):
     """Revenue that is written to the customers' own rows at once."""
 
-    def add(self, earned: Earned) -> list[revenue.Row]:
-        rows = sorted(earned.rows)
+    def add(self, earned: Iterable[revenue.Row]) -> list[revenue.Row]:
+        rows = sorted(earned)
         accounts_of = {
             id: account
             for id, _, account in self._database.rows(

@@ -28,7 +28,7 @@ from tally.store.errors import AccountInUse, NotFound
 from tally.store.history import Happening
 from tally.store.ids import give, raise_ids
 from tally.store.outbox import Outbox, OwnEvent
-from tally.store.revenue import CENTS, Earned, Revenue
+from tally.store.revenue import CENTS, Revenue, credited, invoiced
 
 SERVICE = "accounts"
 FILE = "accounts.db"
@@ -366,8 +366,8 @@ class Accounts:
 
         Raises OverflowError for a revenue beyond 64 bits.
         """
-        earned = Earned()
-        add = earned.rows.append
+        earned: list[revenue.Row] = []
+        add = earned.append
         for event in published:
             match event:
                 case events.InvoiceCreated():
@@ -376,17 +376,17 @@ class Accounts:
                     add((event.customer_id, month, event.purchase_price_cents, 1, 0))
                 case events.InvoiceUpdated():
                     customer = event.customer_id
-                    earned.invoice(customer, event.previous_date, -event.previous_price_cents, -1)
-                    earned.invoice(customer, event.purchase_date, event.purchase_price_cents, 1)
+                    add(invoiced(customer, event.previous_date, -event.previous_price_cents, -1))
+                    add(invoiced(customer, event.purchase_date, event.purchase_price_cents, 1))
                 case events.InvoiceDeleted(last_price_cents=None):
-                    earned.invoice(event.customer_id, event.purchase_date, -event.purchase_price_cents, -1)
+                    add(invoiced(event.customer_id, event.purchase_date, -event.purchase_price_cents, -1))
                 case events.InvoiceDeleted():
                     last = event.last_date or event.purchase_date
-                    earned.invoice(event.customer_id, last, -(event.last_price_cents or 0), -1)
+                    add(invoiced(event.customer_id, last, -(event.last_price_cents or 0), -1))
                 case events.CreditCreated():
-                    earned.credit(event.customer_id, event.credit_date, event.credited_cents, 1)
+                    add(credited(event.customer_id, event.credit_date, event.credited_cents, 1))
                 case events.CreditDeleted():
-                    earned.credit(event.customer_id, event.credit_date, -event.credited_cents, -1)
+                    add(credited(event.customer_id, event.credit_date, -event.credited_cents, -1))
                 case events.CustomerUpdated():
                     self._customer_updated(event)
                 case events.AccountUpdated():
@@ -406,10 +406,9 @@ class Accounts:
 
         Their deletions were applied, but had no date. In the open transaction.
         """
-        earned = Earned()
+        earned: list[revenue.Row] = []
         for customer, cents, day in deletions:
-            earned.invoice(customer, None, cents, 1)
-            earned.invoice(customer, day, -cents, -1)
+            earned += [invoiced(customer, None, cents, 1), invoiced(customer, day, -cents, -1)]
         account_totals.earned(self.database, self._revenue.add(earned))
 
     def make_again(self, own: Sequence[OwnEvent]) -> list[int]:

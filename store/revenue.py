@@ -12,6 +12,7 @@ each batch.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from datetime import date
 
 from tally.store.database import Database, numbers
@@ -76,19 +77,14 @@ def whole(high: int, low: int) -> int:
     return (high << 32) + low
 
 
-class Earned:
-    """The changes that events make to revenue, as rows: see `Row`."""
+def invoiced(customer: int, day: date | None, cents: int, count: int) -> Row:
+    """A change of the number of invoices and of their cents; both may be negative."""
+    return customer, month_of(day), cents, count, 0
 
-    def __init__(self) -> None:
-        self.rows: list[Row] = []
 
-    def invoice(self, customer: int, day: date | None, cents: int, count: int) -> None:
-        """Add a change of the number of invoices and of their cents; both may be negative."""
-        self.rows.append((customer, month_of(day), cents, count, 0))
-
-    def credit(self, customer: int, day: date, cents: int, count: int) -> None:
-        """Add a change of the number of credits and of their cents; both may be negative."""
-        self.rows.append((customer, month_of(day), -cents, 0, count))
+def credited(customer: int, day: date, cents: int, count: int) -> Row:
+    """A change of the number of credits and of their cents; both may be negative."""
+    return customer, month_of(day), -cents, 0, count
 
 
 def month_of(day: date | None) -> int:
@@ -116,13 +112,13 @@ class Revenue:
         self._is_full = False
         self._settled = -1  # the last customer that the present round has settled
 
-    def add(self, earned: Earned) -> list[Row]:
+    def add(self, earned: Iterable[Row]) -> list[Row]:
         """Add rows of customers, and answer them as rows of their accounts, perhaps several for a month.
 
         Customers without an account, and deleted ones, are left out of the answer. Raises OverflowError for a
         revenue beyond 64 bits; then nothing was changed.
         """
-        rows = sorted(earned.rows)
+        rows = sorted(earned)
         large = {id for (id,) in self._database.rows(LARGE_IDS)}
         large.update([row[0] for row in rows if not -SMALL <= row[2] <= SMALL])
         accounts: dict[int, int | None] = {}

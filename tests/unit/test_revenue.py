@@ -14,7 +14,7 @@ from support.figures import revenue_by_customer
 from tally.events import Id
 from tally.store.accounts import open_database
 from tally.store.database import Database
-from tally.store.revenue import LARGE_IDS, Earned, Revenue
+from tally.store.revenue import LARGE_IDS, Revenue, Row, invoiced
 
 MOST, AT_ONCE = 10, 4
 MONTH = 199703
@@ -40,11 +40,9 @@ def _recent(database: Database) -> int:
     return int(database.value("SELECT count(*) FROM recent_month"))
 
 
-def _earned(cents: Mapping[int, int], month: int = MONTH) -> Earned:
-    earned = Earned()
-    for customer, each in cents.items():
-        earned.invoice(customer, date(month // 100, month % 100, 1), each, 1)
-    return earned
+def _earned(cents: Mapping[int, int], month: int = MONTH) -> list[Row]:
+    day = date(month // 100, month % 100, 1)
+    return [invoiced(customer, day, each, 1) for customer, each in cents.items()]
 
 
 def _added(
