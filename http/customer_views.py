@@ -76,8 +76,8 @@ class CustomersView:
         """A customer with a part of its invoices and credits, the newest first."""
         number, limit, offset = path_id(id, "customer"), params.LIMIT.of(req), params.OFFSET.of(req)
         with self._service.read() as store:
-            customers = CustomerSearch(store.database, owner(req))
-            customer, sums = customers.one(number), customers.sums(number)
+            customers = CustomerSearch(store.database)
+            customer, sums = store.customer(number, owner(req)), customers.sums(number)
             is_open = customers.is_open(customer.account_id)
             entries = customers.entries(number, offset, limit)
         answer = {"customer": customer, "account_is_open": is_open, "totals": sums, "entries": entries}

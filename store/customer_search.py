@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from msgspec import Struct, structs
 
-from tally.events import Day, Id, Moment
-from tally.store import nodes, parts, records
+from tally.events import Day, Id
+from tally.store import parts, records
 from tally.store.belonging import OPEN_ACCOUNT
 from tally.store.customer_list import CustomerList, CustomerQuery
 from tally.store.database import Database, numbers
@@ -20,19 +20,12 @@ MOST_RANKED = 10_000  # customers: their spending is added up each time, in half
 
 Rank = Literal["revenue", "-revenue", "last", "-last"]
 
-_MINE = " AND account_id IN (SELECT id FROM known_account WHERE owned_by = ? AND NOT deleted)"  # of an owner
 
-
-class CustomerRow(Struct, frozen=True):
+class CustomerRow(Customer, frozen=True):
     """A customer, its invoices' sum less its credits, and the day of the last invoice."""
 
-    id: Id
-    account_id: Id
-    name: str
-    created_date: Moment
-    revision: int
-    total_revenue_cents: Cents
-    last_purchase: Day | None
+    total_revenue_cents: Cents = Cents(0)
+    last_purchase: Day | None = None
 
 
 class Entry(Struct, frozen=True):
@@ -85,17 +78,8 @@ class CustomerSearch:
 
     def __init__(self, database: Database, owner: str | None = None, most: int = MOST_RANKED) -> None:
         self._database = database
-        self._owner = owner
+        self._list = CustomerList(database, owner)
         self._most = most
-        self._where = "" if owner is None else _MINE
-        self._bindings: list[object] = [] if owner is None else [owner]
-
-    def one(self, id: int) -> Customer:
-        """One customer. Raises NotFound."""
-        sql = f"{CUSTOMER} WHERE id = ?{self._where}"
-        for row in self._database.rows(sql, [id, *self._bindings]):
-            return records.customer(row)
-        raise nodes.missing(self._database, "customer", id)
 
     def named(self, ids: Collection[int]) -> dict[int, Customer]:
         """Those of these customers that exist, whoever owns them."""
@@ -120,11 +104,7 @@ class CustomerSearch:
         for each in customers:
             cents, last = earned.get(each.id, (0, None))
             spent = Cents(cents - credited.get(each.id, 0))
-            found.append(
-                CustomerRow(
-                    each.id, each.account_id, each.name, each.created_date, each.revision, spent, last
-                )
-            )
+            found.append(CustomerRow(**structs.asdict(each), total_revenue_cents=spent, last_purchase=last))
         return found
 
     def ranked(self, query: CustomerQuery, rank: Rank, offset: int) -> list[CustomerRow] | None:
@@ -133,7 +113,7 @@ class CustomerSearch:
         The spending of all of them is added up each time.
         """
         everybody = structs.replace(query, limit=self._most + 1, order="id", after=None)
-        found = CustomerList(self._database, self._owner).page(everybody)
+        found = self._list.page(everybody)
         if len(found) > self._most:
             return None
         rows = self.rows(found)
@@ -146,14 +126,14 @@ class CustomerSearch:
     def newest(self, query: CustomerQuery) -> list[CustomerRow]:
         """The newest of the customers asked for, with their spending."""
         newest = structs.replace(query, order="-id", after=None)
-        return self.rows(CustomerList(self._database, self._owner).page(newest))
+        return self.rows(self._list.page(newest))
 
     def in_order(self, query: CustomerQuery, rank: Rank) -> "array[int]":
         """The ids of all customers asked for, by spending or last purchase.
 
         Takes time in proportion to all invoices, some 4 s of a processor for ten million.
         """
-        wanted, bindings = CustomerList(self._database, self._owner).all_of(query)
+        wanted, bindings = self._list.all_of(query)
         direction = "DESC" if rank.startswith("-") else "ASC"
         sql = _IN_ORDER[rank.removeprefix("-")].format(wanted=wanted, direction=direction)
         with translated(str(self._database.path)):

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from msgspec import Struct, structs
 
 from tally.store import parts
+from tally.store.customer_list import OWN
 from tally.store.database import Database
 from tally.store.parts import Table
 
@@ -151,6 +152,5 @@ def _customers(query: ListQuery, owner: str | None) -> str | None:
     if query.account_id is not None:
         conditions.append("account_id = :account_id")
     if owner is not None:
-        own = "SELECT id FROM known_account WHERE owned_by = :owner AND NOT deleted"
-        conditions.append(f"account_id IN ({own})")
+        conditions.append(OWN)
     return f"SELECT id FROM customer WHERE {' AND '.join(conditions)}" if conditions else None
