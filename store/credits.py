@@ -103,13 +103,6 @@ class Credits:
         sql = "SELECT 1 FROM history WHERE event = 'CreditDeleted' AND json_extract(before, '$.id') = ?"
         return bool(self._database.value(sql, (str(id),)))
 
-    def delete_those_of(self, customer_id: int, most: int) -> int:
-        """Delete up to `most` credits of a customer that is gone; answer how many."""
-        ids = self._database.rows(f"{_IDS} WHERE customer_id = ? LIMIT ?", (customer_id, most))
-        chosen = (numbers([id for (id,) in ids]),)
-        self._database.execute("DELETE FROM credit WHERE id IN carray(?)", chosen)
-        return len(ids)
-
     def one(self, id: int, owner: str | None = None) -> Credit:
         """The credit. Raises NotFound or Misdirected."""
         credit = records.find_credit(self._database, id)
@@ -159,9 +152,10 @@ class Credits:
         refused = []
         for index, (id, each) in enumerate(zip(wanted, new, strict=True)):
             if id is not None:
+                if left[id] < each.credited_cents:
+                    there = f"Of the invoice {id}, {max(0, left[id])} cents are left to be credited"
+                    refused.append((index, there))
                 left[id] -= each.credited_cents
-                if left[id] < 0:
-                    refused.append((index, _too_much(id, left[id] + each.credited_cents)))
         if refused:
             raise OverCredited("credited_cents", refused)
 
@@ -194,11 +188,6 @@ def _credit(event: CreditCreated) -> Credit:
     )
 
 
-def _too_much(invoice_id: int, left: int) -> str:
-    return f"Of the invoice {invoice_id}, {max(0, left)} cents are left to be credited"
-
-
-_IDS = f"{parts.every_part('credit')} SELECT credit.id FROM {parts.rows_of('credit')}"
 _OF_INVOICE = "SELECT id FROM credit WHERE invoice_id = ?"
 _ROOM = (
     "SELECT id, customer_id, purchase_price_cents - coalesce("

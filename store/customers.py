@@ -591,17 +591,16 @@ class Customers:
         return deleted
 
     def _delete_rows_of(self, customer_id: int, most: int) -> int:
-        """Delete up to `most` credits and invoices of a customer that is gone; answer how many."""
-        gone = self.credits.delete_those_of(customer_id, most)
-        return gone + self._delete_invoices(customer_id, most - gone)
+        """Delete up to `most` credits and invoices of a customer that is gone; answer how many.
 
-    def _delete_invoices(self, customer_id: int, most: int) -> int:
-        """Delete up to `most` of its invoices; answer how many. Their history stays."""
-        ids = self.database.rows(f"{_IDS_OF_INVOICES} WHERE customer_id = ? LIMIT ?", (customer_id, most))
-        chosen = (numbers([id for (id,) in ids]),)
-        self.database.execute(_NOTE_INVOICES, chosen)
-        self.database.execute("DELETE FROM invoice WHERE id IN carray(?)", chosen)
-        return len(ids)
+        The invoices' history stays.
+        """
+        credit_ids = parts.ids_of(self.database, "credit", customer_id, most)
+        invoice_ids = parts.ids_of(self.database, "invoice", customer_id, most - len(credit_ids))
+        self.database.execute("DELETE FROM credit WHERE id IN carray(?)", (numbers(credit_ids),))
+        self.database.execute(_NOTE_INVOICES, (numbers(invoice_ids),))
+        self.database.execute("DELETE FROM invoice WHERE id IN carray(?)", (numbers(invoice_ids),))
+        return len(credit_ids) + len(invoice_ids)
 
     def _give(self, table: str, count: int) -> list[Id]:
         """The ids of new rows. The write lock keeps others from getting the same."""
@@ -633,7 +632,6 @@ _ABOUT: dict[type[Event], tuple[Literal["customer", "invoice", "credit"], str]] 
 }
 """What must be here before an event can be applied: the table, and the field that has its number."""
 _told = lru_cache(maxsize=2)(rfc3339)  # all rows of a batch have the same time
-_IDS_OF_INVOICES = f"{parts.every_part('invoice')} SELECT invoice.id FROM {parts.rows_of('invoice')}"
 # The deletion's event is their customer's.
 _NOTE_INVOICES = (
     "INSERT INTO history (kind, row_id, event, at, by_user, after)"

@@ -43,6 +43,12 @@ def joined(table: Table) -> str:
     return f"{table} ON {table}.{_PART} = part.number"
 
 
+def ids_of(database: Database, table: Table, customer_id: int, most: int) -> list[int]:
+    """The ids of up to `most` rows of a customer."""
+    sql = f"{every_part(table)} SELECT {table}.id FROM {rows_of(table)} WHERE customer_id = ? LIMIT ?"
+    return [id for (id,) in database.rows(sql, (customer_id, most))]
+
+
 def in_part(table: Table) -> str:
     """A condition of a query for `page`."""
     return f"{table}.{_PART} = :part"
