@@ -41,9 +41,7 @@ class Credits:
     def __init__(self, database: Database, outbox: Outbox) -> None:
         self._database = database
         self._outbox = outbox
-        self._listing = Listing(
-            database, "credit", records.CREDIT_COLUMNS, "credit_date", records.CREDIT_LINE
-        )
+        self._listing = Listing(database, "credit")
 
     def create(self, new: Sequence[NewCredit], cause: Cause = UNKNOWN, owner: str | None = None) -> list[Id]:
         """Record credits and answer their ids in order: all of them or none.
@@ -78,7 +76,7 @@ class Credits:
         """Apply creations, each by a user or None; nothing is published."""
         made = [(event, by, _credit(event)) for event, by in events]
         self._database.insert(
-            f"credit ({records.CREDIT_COLUMNS}, created_by)",
+            f"credit ({records.COLUMNS['credit']}, created_by)",
             [(*structs.astuple(credit), by) for _, by, credit in made],
         )
         for event, by, credit in made:

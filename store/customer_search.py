@@ -13,7 +13,7 @@ from tally.store.belonging import OPEN_ACCOUNT
 from tally.store.customer_list import CustomerList, CustomerQuery
 from tally.store.database import Database, numbers
 from tally.store.errors import translated
-from tally.store.records import CUSTOMER, Customer
+from tally.store.records import CENTS_AND_DAY, CUSTOMER, Customer
 from tally.store.searching import Cents
 
 MOST_RANKED = 10_000  # customers: their spending is added up each time, in half a second at most
@@ -141,7 +141,7 @@ class CustomerSearch:
 
     def _spent(self, table: parts.Table, ids: Any) -> list[tuple[int, int, str]]:
         """Customer, cents and last day, for the customers who have any invoices or credits."""
-        column, day = _COLUMNS[table]
+        column, day = CENTS_AND_DAY[table]
         sql = (
             f"{parts.every_part(table)} SELECT customer_id, sum({column} >> 20), sum({column} & 1048575),"
             f" max({day}) FROM part CROSS JOIN carray(?) AS wanted CROSS JOIN {parts.joined(table)}"
@@ -168,7 +168,7 @@ class CustomerSearch:
         )
 
     def _by_month(self, table: parts.Table, customer_id: int) -> list[_Month]:
-        column, day = _COLUMNS[table]
+        column, day = CENTS_AND_DAY[table]
         sql = (
             f"{parts.every_part(table)} SELECT substr({day}, 1, 7), count(*), sum({column} >> 20),"
             f" sum({column} & 1048575), min({day}), max({day})"
@@ -218,11 +218,9 @@ _IN_ORDER = {
     ),
 }
 
-_COLUMNS = {"invoice": ("purchase_price_cents", "purchase_date"), "credit": ("credited_cents", "credit_date")}
-
 
 def _entries(table: parts.Table, further: str) -> str:
-    cents, day = _COLUMNS[table]
+    cents, day = CENTS_AND_DAY[table]
     return (
         f"SELECT * FROM ({parts.every_part(table)} SELECT '{table}' AS kind, {table}.id AS id, {day} AS day,"
         f" {cents} AS cents, reference, {further} FROM {parts.rows_of(table)} WHERE customer_id = :customer)"

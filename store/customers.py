@@ -141,9 +141,7 @@ class Customers:
         self.database = database
         self.outbox = Outbox(database)
         self.credits = Credits(database, self.outbox)
-        self._invoices = Listing(
-            database, "invoice", records.INVOICE_COLUMNS, "purchase_date", records.INVOICE_LINE
-        )
+        self._invoices = Listing(database, "invoice")
 
     def create_customers(
         self,

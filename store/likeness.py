@@ -11,14 +11,9 @@ import msgspec
 from tally.store import parts
 from tally.store.database import Database, numbers
 from tally.store.parts import Table
+from tally.store.records import CENTS_AND_DAY
 
 Row = tuple[int, int, str, int, str | None]
-
-_COLUMNS: dict[Table, str] = {
-    "invoice": "invoice.id, customer_id, purchase_date, purchase_price_cents, reference",
-    "credit": "credit.id, customer_id, credit_date, credited_cents, reference",
-}
-_DAY: dict[Table, str] = {"invoice": "purchase_date", "credit": "credit_date"}
 
 
 def customers_named(database: Database, account_id: int, names: Collection[str]) -> list[tuple[str, int]]:
@@ -34,7 +29,7 @@ def customers_named(database: Database, account_id: int, names: Collection[str])
 def referenced(database: Database, table: Table, account_id: int, references: Collection[str]) -> list[Row]:
     """An account's invoices or credits that have one of these references."""
     return database.rows(
-        f"SELECT {_COLUMNS[table]} FROM json_each(?) AS wanted CROSS JOIN {table}"
+        f"SELECT {_columns(table)} FROM json_each(?) AS wanted CROSS JOIN {table}"
         f" INDEXED BY {table}_by_reference ON reference = wanted.value"
         " JOIN customer ON customer.id = customer_id WHERE account_id = ?",
         (_as_json(references), account_id),
@@ -48,12 +43,18 @@ def of_customers(
 
     Takes time in proportion to all of these customers' rows.
     """
+    _, day = CENTS_AND_DAY[table]
     return database.rows(
-        f"{parts.every_part(table)} SELECT {_COLUMNS[table]} FROM part CROSS JOIN carray(?) AS wanted"
+        f"{parts.every_part(table)} SELECT {_columns(table)} FROM part CROSS JOIN carray(?) AS wanted"
         f" CROSS JOIN {parts.joined(table)} AND customer_id = wanted.value"
-        f" WHERE {_DAY[table]} BETWEEN ? AND ?",
+        f" WHERE {day} BETWEEN ? AND ?",
         (numbers(sorted(customers)), str(first), str(last)),
     )
+
+
+def _columns(table: Table) -> str:
+    cents, day = CENTS_AND_DAY[table]
+    return f"{table}.id, customer_id, {day}, {cents}, reference"
 
 
 def _as_json(texts: Collection[str]) -> str:

@@ -9,6 +9,7 @@ from tally.store import parts
 from tally.store.customer_list import OWN
 from tally.store.database import Database
 from tally.store.parts import Table
+from tally.store.records import CENTS_AND_DAY, COLUMNS, LINES
 
 Order = Literal["id", "-id", "day", "-day"]
 
@@ -34,21 +35,18 @@ class ListQuery(Struct, frozen=True, kw_only=True):
 
 
 class Listing:
-    """The rows of one table of customers.db. `day` is the column with their date, `line` a row as CSV."""
+    """The rows of one table of customers.db."""
 
-    def __init__(
-        self, database: Database, table: Table, columns: str, day: str, line: str, near: int = NEAR
-    ) -> None:
+    def __init__(self, database: Database, table: Table, near: int = NEAR) -> None:
         self._database = database
         self._table: Table = table
-        self._day = day
-        self._line = line
         self._near = near
-        self._columns = ", ".join(f"{table}.{column.strip()}" for column in columns.split(","))
+        _, self._day = CENTS_AND_DAY[table]
+        self._columns = ", ".join(f"{table}.{column}" for column in COLUMNS[table].split(", "))
 
     def lines(self, query: ListQuery, owner: str | None = None) -> list[tuple[str, str, int]]:
         """The rows asked for as lines of CSV, each with its day and id."""
-        return self._page(query, owner, f"{self._line}, {self._table}.{self._day}, {self._table}.id")
+        return self._page(query, owner, f"{LINES[self._table]}, {self._table}.{self._day}, {self._table}.id")
 
     def page(self, query: ListQuery, owner: str | None = None) -> list[tuple[Any, ...]]:
         """The rows asked for; with `owner`, of that user's accounts only.

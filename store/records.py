@@ -9,6 +9,7 @@ from tally.events import Day, Event, Id, Moment, rfc3339
 from tally.store import csv_cells, history
 from tally.store.database import Database
 from tally.store.history import Happening, Kind
+from tally.store.parts import Table
 
 
 class NewCustomer(Struct, frozen=True):
@@ -93,33 +94,39 @@ class Credit(Struct, frozen=True):
 
 CUSTOMER_COLUMNS = "customer.id, account_id, customer.name, created_date, revision"
 CUSTOMER = f"SELECT {CUSTOMER_COLUMNS} FROM customer"
-INVOICE_COLUMNS = "id, customer_id, purchase_price_cents, purchase_date, created_date, revision, reference"
-INVOICE = f"SELECT {INVOICE_COLUMNS} FROM invoice WHERE customer_id NOT IN (SELECT id FROM doomed_customer)"
-CREDIT_COLUMNS = "id, customer_id, invoice_id, credited_cents, credit_date, created_date, reference"
-CREDIT = f"SELECT {CREDIT_COLUMNS} FROM credit WHERE customer_id NOT IN (SELECT id FROM doomed_customer)"
+COLUMNS: dict[Table, str] = {
+    "invoice": "id, customer_id, purchase_price_cents, purchase_date, created_date, revision, reference",
+    "credit": "id, customer_id, invoice_id, credited_cents, credit_date, created_date, reference",
+}
+CENTS_AND_DAY: dict[Table, tuple[str, str]] = {
+    "invoice": ("purchase_price_cents", "purchase_date"),
+    "credit": ("credited_cents", "credit_date"),
+}
+"""The columns of the amount and of its date."""
 
+_KNOWN = "customer_id NOT IN (SELECT id FROM doomed_customer)"
+INVOICE = f"SELECT {COLUMNS['invoice']} FROM invoice WHERE {_KNOWN}"
+CREDIT = f"SELECT {COLUMNS['credit']} FROM credit WHERE {_KNOWN}"
 
 _CUSTOMER_OF = "(SELECT {} FROM customer WHERE customer.id = customer_id)"
 CSV_COLUMNS = "customer,purchase_date,amount,reference,id,customer_id,account_id"
-INVOICE_LINE = csv_cells.line(
-    _CUSTOMER_OF.format(csv_cells.text("name")),
-    "purchase_date",
-    csv_cells.amount("purchase_price_cents"),
-    csv_cells.optional_text("invoice.reference"),
-    "invoice.id",
-    "customer_id",
-    _CUSTOMER_OF.format("account_id"),
-)
-CREDIT_LINE = csv_cells.line(
-    _CUSTOMER_OF.format(csv_cells.text("name")),
-    "credit_date",
-    csv_cells.amount("credited_cents", "-"),
-    csv_cells.optional_text("credit.reference"),
-    "credit.id",
-    "customer_id",
-    _CUSTOMER_OF.format("account_id"),
-    "coalesce(invoice_id, '')",
-)
+
+
+def _line(table: Table, sign: str = "", *further: str) -> str:
+    cents, day = CENTS_AND_DAY[table]
+    return csv_cells.line(
+        _CUSTOMER_OF.format(csv_cells.text("name")),
+        day,
+        csv_cells.amount(cents, sign),
+        csv_cells.optional_text(f"{table}.reference"),
+        f"{table}.id",
+        "customer_id",
+        _CUSTOMER_OF.format("account_id"),
+        *further,
+    )
+
+
+LINES = {"invoice": _line("invoice"), "credit": _line("credit", "-", "coalesce(invoice_id, '')")}
 
 
 def customer(row: tuple[int, int, str, str, int]) -> Customer:
