@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from tally.store.account_totals import AccountTotals
 from tally.store.database import Database
 from tally.store.errors import NotFound
 from tally.store.revenue import CENTS, NO_MONTH, halves, whole
@@ -29,31 +30,23 @@ class Months:
 
     def __init__(self, database: Database, owner: str | None = None) -> None:
         self._database = database
-        self._open = "NOT deleted AND created_date IS NOT NULL"
-        if owner is not None:
-            self._open += " AND owned_by = :owner"
+        self._accounts = AccountTotals(database, owner)
         self._owner = owner
 
     def of_all(self) -> list[Month]:
         """Of all accounts together. Takes time in proportion to them."""
-        joined = f"JOIN account ON account.id = account_id WHERE {self._open}"
-        months = self._rows(f"SELECT month, {_SUMS} FROM ({_OF_ACCOUNTS}) {joined} GROUP BY month", {})
-        total = self._rows(f"SELECT 0, {_SUMS_OF_TOTAL} FROM account_total {joined}", {})
-        return _with_the_rest(months, total[0][1])
+        owned = "" if self._owner is None else "AND owned_by = :owner"
+        months = self._rows(_OF_ALL.format(owned=owned), {})
+        return _with_the_rest(months, self._accounts.sums().total_revenue_cents)
 
     def of_account(self, id: int) -> list[Month]:
         """Of one account. Raises NotFound."""
-        self._insist_on_account(id)
-        ids = {"account": id}
-        months = self._rows(
-            f"SELECT month, {_SUMS} FROM ({_OF_ACCOUNTS}) WHERE account_id = :account GROUP BY month", ids
-        )
-        total = self._rows(f"SELECT 0, {_SUMS_OF_TOTAL} FROM account_total WHERE account_id = :account", ids)
-        return _with_the_rest(months, total[0][1])
+        total = self._accounts.one(id).total_revenue_cents
+        return _with_the_rest(self._rows(_OF_ONE, {"account": id}), total)
 
     def of_customer(self, account_id: int, id: int) -> list[Month]:
         """Of one customer of an account. Raises NotFound."""
-        self._insist_on_account(account_id)
+        self._accounts.one(account_id)
         ids = {"account": account_id, "customer": id}
         total = self._database.rows(
             f"SELECT {CENTS} FROM customer WHERE id = :customer AND account_id = :account AND NOT deleted",
@@ -78,11 +71,6 @@ class Months:
             cents[account][year * 12 + place - 1 - first] = whole(high, low)
         return cents
 
-    def _insist_on_account(self, id: int) -> None:
-        sql = f"SELECT 1 FROM account WHERE id = :account AND {self._open}"
-        if not self._database.rows(sql, {"account": id, "owner": self._owner}):
-            raise NotFound("account", id)
-
     def _rows(self, sql: str, ids: dict[str, int]) -> list[Month]:
         found = self._database.rows(f"{sql} ORDER BY 1", {**ids, "owner": self._owner})
         return [Month(month, whole(high, low), *counts) for month, high, low, *counts in found]
@@ -106,8 +94,12 @@ def _with_the_rest(months: list[Month], total: int) -> list[Month]:
 
 
 _SUMS = f"{halves('cents')}, coalesce(sum(invoices), 0), coalesce(sum(credits), 0)"
-_SUMS_OF_TOTAL = f"{halves('revenue_cents')}, 0, 0"
 _OF_ACCOUNTS = "SELECT * FROM account_month UNION ALL SELECT * FROM recent_account_month"
+_OF_ALL = (
+    f"SELECT month, {_SUMS} FROM ({_OF_ACCOUNTS}) JOIN account ON account.id = account_id"
+    " WHERE NOT deleted AND created_date IS NOT NULL {owned} GROUP BY month"
+)
+_OF_ONE = f"SELECT month, {_SUMS} FROM ({_OF_ACCOUNTS}) WHERE account_id = :account GROUP BY month"
 _OF_EACH = (
     f"SELECT account_id, month, {_SUMS} FROM ({_OF_ACCOUNTS})"
     " WHERE account_id IN ({ids}) AND month BETWEEN :first AND :last GROUP BY account_id, month"
