@@ -47,12 +47,9 @@ class RequestKey(NamedTuple):
     is_batch: bool
     events: int
 
-    def __str__(self) -> str:
-        return f"{self.request}:{self.content}:{'batch-' if self.is_batch else ''}{self.events}"
-
     @classmethod
     def parse(cls, text: str) -> "RequestKey | None":
-        """Parse text written by `str`; None for anything else."""
+        """Parse what `KeyedRequest.request_key` and the number of events make; None for anything else."""
         request, _, rest = text.partition(":")
         content, _, told = rest.partition(":")
         digits = told.removeprefix("batch-")
