@@ -177,14 +177,8 @@ class ImportNote:
 
 def notes_of(directory: Path, digest: str) -> list[str]:
     """The names of the imports whose notes tell that they are of the file with that digest."""
-    found = []
-    for path in sorted((directory / DIRECTORY).glob("*.jsonl")):
-        with path.open("rb") as note:
-            for line in note:
-                if digest.encode() in line:
-                    found.append(path.stem)
-                    break
-    return found
+    notes = sorted((directory / DIRECTORY).glob("*.jsonl"))
+    return [path.stem for path in notes if digest.encode() in path.read_bytes()]
 
 
 def _shown(kind: Kind, ids: Collection[int]) -> dict[Kind, str] | None:
