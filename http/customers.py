@@ -170,7 +170,7 @@ class CreditsResource(RowsResource):
         f"{CSV_COLUMNS},invoice_id",
         lambda req: ListRequest(req, "credit_date"),
         lambda store, wanted, owner: store.credits.page(wanted, owner),
-        Customers.credit_lines,
+        lambda store, wanted, owner: store.credits.lines(wanted, owner),
         lambda store, id, owner: store.credits.one(id, owner),
     )
 

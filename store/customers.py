@@ -394,10 +394,6 @@ class Customers:
         """The invoices asked for as lines of CSV, each with its day and id."""
         return self._invoices.lines(query, owner)
 
-    def credit_lines(self, query: ListQuery, owner: str | None = None) -> list[tuple[str, str, int]]:
-        """The credits asked for as lines of CSV, each with its day and id."""
-        return self.credits.lines(query, owner)
-
     def customers(self, query: CustomerQuery, owner: str | None = None) -> list[Customer]:
         """The customers asked for."""
         return CustomerList(self.database, owner).page(query)
