@@ -58,7 +58,7 @@ class AccountsView(Resource[Accounts]):
             total = AccountTotals(store.database, owner(req)).one(number)
             order: CustomerOrder = params.ANY_REVENUE_ORDER.of(req) or first_order(total.customers)
             account = store.account(number, owner(req))
-            customers = store.customers_in_order(number, order, None, limit, offset)
+            customers = store.customers_of(number, order, None, limit, offset)
         rows = [
             {
                 "id": each.customer_id,

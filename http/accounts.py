@@ -191,7 +191,7 @@ class AccountsResource(Resource[Accounts]):
             if is_csv:
                 self._send_customers(req, resp, account.id, listed.order)
                 return
-            found = store.customers_in_order(account.id, listed.order, listed.after, listed.limit)
+            found = store.customers_of(account.id, listed.order, listed.after, listed.limit)
         resp.data = encode_answer(CustomerRevenuePage(*listed.cut(found)))
 
     def _send_customers(
@@ -199,7 +199,7 @@ class AccountsResource(Resource[Accounts]):
     ) -> None:
         def read(after: tuple[str | int, int] | None) -> list[tuple[str, str | int, int]]:
             with self._service.read() as store:
-                rows = store.customers_in_order(account, order, after, exports.SORTED_AT_ONCE)
+                rows = store.customers_of(account, order, after, exports.SORTED_AT_ONCE)
             return [
                 (
                     exports.written(row.customer_id, row.name, exports.amount(row.total_revenue_cents)),

@@ -206,7 +206,7 @@ def drop(store: Healing, twice: Sequence[OwnEvent]) -> list[OwnEvent]:
 def _is_in_use(database: Database, event: Any) -> bool:
     """Whether a customer has invoices or credits, or an account customers."""
     if isinstance(event, AccountCreated):
-        return bool(Accounts(database).customers_of(event.id, -1, 1)) and bool(_row(database, event))
+        return bool(Accounts(database).customers_of(event.id, limit=1)) and bool(_row(database, event))
     one, store = ListQuery(limit=1, customer_id=event.id), Customers(database)
     return isinstance(event, CustomerCreated) and bool(store.invoices(one) or store.credits.page(one))
 

@@ -205,7 +205,7 @@ class Accounts:
         created = now()
         self.outbox.begin_if_in_doubt()
         (id,) = give(self.database, "account", 1)
-        while not may_have_customers and self.customers_of(id, after=-1, limit=1):
+        while not may_have_customers and self.customers_of(id, limit=1):
             raise_ids(self.database, "account", id)
             (id,) = give(self.database, "account", 1)
         self.database.execute(
@@ -252,7 +252,7 @@ class Accounts:
         """
         self.account(id, owner)
         nodes.insist_on_own(self.database, "account", id)
-        if not cascade and self.customers_of(id, after=-1, limit=1):
+        if not cascade and self.customers_of(id, limit=1):
             raise AccountInUse(
                 f"The account {id} still lists customers; delete them first, or ask for ?cascade=true."
             )
@@ -312,20 +312,15 @@ class Accounts:
             before = after
         return every
 
-    def customers_of(self, account_id: int, after: int, limit: int) -> list[CustomerRevenue]:
-        """Up to `limit` customers of an account with ids above `after`, ascending."""
-        rows = self.database.rows(_CUSTOMERS_OF, {"account": account_id, "after": after, "limit": limit})
-        return [*map(_customer, rows)]
-
     def ids_of_customers(self, account_id: int) -> set[int]:
         """The ids of the account's customers, including deleted ones."""
         rows = self.database.rows("SELECT id FROM customer WHERE account_id = ?", (account_id,))
         return {id for (id,) in rows}
 
-    def customers_in_order(
+    def customers_of(
         self,
         account_id: int,
-        order: CustomerOrder,
+        order: CustomerOrder = "id",
         after: tuple[str | int, int] | None = None,
         limit: int = -1,
         offset: int = 0,
@@ -347,7 +342,7 @@ class Accounts:
         return [*map(_customer, rows)]
 
     def show_customers_of(self, account_id: int, after: int, limit: int) -> ShownCustomers:
-        """The answer of `customers_of` as JSON made by SQLite: much cheaper than Python objects."""
+        """Up to `limit` with ids above `after`, as JSON made by SQLite: much cheaper than Python objects."""
         [(shown, count, revenue, last)] = self.database.rows(
             f"{_SHOWN} FROM ({_CUSTOMERS_OF})", {"account": account_id, "after": after, "limit": limit}
         )

@@ -503,7 +503,7 @@ class Pair:
             shown = {
                 each.customer_id: (account, each.name, each.total_revenue_cents)
                 for account in (1, 2)
-                for each in machine.accounts.customers_of(account, -1, 1000)
+                for each in machine.accounts.customers_of(account)
             }
             assert shown == expected, machine.directory
         accounts = [machine.accounts.accounts(-1, 10) for machine in self._running()]

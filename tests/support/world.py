@@ -1058,7 +1058,7 @@ class World:
         shown = {
             int(each.customer_id): (account, each.total_revenue_cents)
             for account in {1, 2, 3} | {int(each.account_id) for each in customers.values()}
-            for each in store.customers_of(account, -1, 100_000)
+            for each in store.customers_of(account)
             if each.customer_id in customers or each.name not in self.doubtful  # they may still count there
         }
         opened = {account.id: account.name for account in store.accounts(-1, 1000)}
@@ -1095,7 +1095,7 @@ class World:
             months = {id: Months(database).of_customer(account.id, id) for id in theirs}
             for id, cents in theirs.items():
                 assert sum(each.cents for each in months[id]) == cents, f"{id}: {months[id]}"
-            if len(theirs) == len(store.customers_of(account.id, -1, 100_000)):
+            if len(theirs) == len(store.customers_of(account.id)):
                 summed = Counter[int | None]()
                 for each in chain.from_iterable(months.values()):
                     summed[each.month] += each.cents

@@ -64,8 +64,7 @@ def _kept(accounts: Accounts) -> dict[int, tuple[int, int]]:
 
 def _summed(accounts: Accounts) -> dict[int, tuple[int, int]]:
     customers = {
-        int(account.id): accounts.customers_of(account.id, -1, 1000)
-        for account in accounts.accounts(-1, 1000)
+        int(account.id): accounts.customers_of(account.id) for account in accounts.accounts(-1, 1000)
     }
     return {
         id: (len(each), sum(customer.total_revenue_cents for customer in each))
@@ -85,7 +84,7 @@ def test_what_sqlite_shows_of_customers_is_what_they_are(accounts: Accounts, nam
     _apply(accounts, InvoiceDeleted(Id(1), Id(2), 10**12, _THEN))  # its creation has not come yet
 
     shown = [accounts.show_customers_of(1, after, 2) for after in (-1, 7, 2**63 - 1)]
-    listed = [accounts.customers_of(1, after, 2) for after in (-1, 7, 2**63 - 1)]
+    listed = [accounts.customers_of(1, "id", (after, after), 2) for after in (-1, 7, 2**63 - 1)]
 
     assert [msgspec.json.decode(b"[%b]" % part.json) for part in shown] == [
         [

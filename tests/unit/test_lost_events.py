@@ -189,7 +189,7 @@ class History:
                 },
             )
             for account in (1, 2, 3)
-            for each in store.customers_of(account, -1, 1000)
+            for each in store.customers_of(account)
         }
         database.close()
         return found

@@ -54,10 +54,7 @@ def _shown(accounts: Accounts) -> dict[int, Any]:
     return {
         int(account.id): (
             account.owned_by,
-            {
-                int(c.customer_id): (c.name, c.total_revenue_cents)
-                for c in accounts.customers_of(account.id, -1, 1000)
-            },
+            {int(c.customer_id): (c.name, c.total_revenue_cents) for c in accounts.customers_of(account.id)},
         )
         for account in accounts.accounts(-1, 1000)
     }
