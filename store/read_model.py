@@ -47,8 +47,6 @@ ADOPTED = {"customer": "adopted_customer", "invoice": "adopted_invoice"}
 _CACHE = "PRAGMA cache_size = -131072"  # KiB: keeps pages in memory that are written all over the table
 _CUSTOMERS_AT_ONCE = 1000
 
-_Progress = Callable[[int], None]
-
 
 class Shadow:
     """An accounts.db in a folder of its own, made to replace the read model in use.
@@ -62,7 +60,7 @@ class Shadow:
         self._folder = folder
         self._database = accounts.open_database(folder)
         self._database.execute(_CACHE)
-        self._database.execute(_UNDATED)
+        self._database.execute(_SET_ASIDE)
         self._accounts = Accounts(self._database)
         self._inbox = Inbox(self._database)
         self._seen = msgspec.json.decode(self._database.meta("seen") or "{}", type=dict[str, list[Range]])
@@ -122,7 +120,7 @@ class Shadow:
         """Whether the handling of some events raised: the consumers must try these again."""
         return bool(self._database.meta("failed"))
 
-    def copy(self, customers: Database, advance: _Progress) -> None:
+    def copy(self, customers: Database, advance: Callable[[int], None]) -> None:
         """Begin with a snapshot of customers.db, all of it or nothing."""
         done = 0
         with self._database.relaxed(), self._database.transaction(), customers.snapshot():
@@ -200,7 +198,6 @@ class Shadow:
         ]
         if kept:
             with self._database.relaxed(), self._database.transaction():
-                self._database.execute(_OTHERS)
                 self._database.executemany("INSERT OR IGNORE INTO other_event VALUES (?, ?)", kept)
 
     def date_deletions(self, pages: Iterable[Sequence[Entry]]) -> None:
@@ -222,7 +219,6 @@ class Shadow:
 
     def _apply_others(self, live: Inbox) -> None:
         """Apply the kept events that were applied in the live database."""
-        self._database.execute(_OTHERS)
         entries = [
             Entry(id.encode(), msgspec.msgpack.decode(fields))
             for id, fields in self._database.rows("SELECT id, fields FROM other_event ORDER BY rowid")
@@ -359,12 +355,11 @@ def due(live: Database) -> str | None:
     return noted
 
 
-_UNDATED = (
-    "CREATE TABLE IF NOT EXISTS undated"
-    " (invoice_id INTEGER PRIMARY KEY, customer_id INTEGER NOT NULL, cents INTEGER NOT NULL)"
-)
-
-_OTHERS = "CREATE TABLE IF NOT EXISTS other_event (id TEXT PRIMARY KEY, fields BLOB NOT NULL)"
+_SET_ASIDE = """
+CREATE TABLE IF NOT EXISTS undated
+    (invoice_id INTEGER PRIMARY KEY, customer_id INTEGER NOT NULL, cents INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS other_event (id TEXT PRIMARY KEY, fields BLOB NOT NULL)
+"""
 
 _TAKEN_ASIDE = """
 DELETE FROM main.inbox_aside WHERE EXISTS (
