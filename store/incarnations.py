@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from tally.store.database import Database
-from tally.store.ids import begin_block
+from tally.store.ids import begin_block, raise_sequence
 
 ROOM = 1 << 40  # outbox rows reserved for each name, so that all stay in order
 
@@ -72,9 +72,7 @@ def begin(database: Database, last: int, source: str | None = None) -> None:
     ended.append(msgspec.structs.replace(current, last=last))
     begun = Incarnation(source or _fresh(database), len(ended) * ROOM)
     _note(database, [*ended, begun])
-    database.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'outbox'", (begun.base,))
-    if not database.changes():
-        database.execute("INSERT INTO sqlite_sequence VALUES ('outbox', ?)", (begun.base,))
+    raise_sequence(database, "outbox", begun.base)
     if source is None:
         begin_block(database)
         database.set_meta(_BEGUN_IN, database.run)
