@@ -11,7 +11,6 @@ from tally.http import params
 from tally.http.auth import owner
 from tally.http.service import Resource, path_id
 from tally.store import demo
-from tally.store.account_names import AccountNames
 from tally.store.account_totals import AccountQuery, AccountTotals
 from tally.store.accounts import Accounts, CustomerOrder
 from tally.store.idempotency import encode_answer
@@ -74,8 +73,8 @@ class AccountsView(Resource[Accounts]):
         """The names of the accounts with the `ids`; without these, of those that match `search`."""
         ids, text, most = params.IDS.of(req), params.SEARCH.of(req) or "", params.FEW.of(req)
         with self._service.read() as store:
-            names = AccountNames(store.database, owner(req))
-            found = names.like(text, most) if ids is None else names.of(ids)
+            accounts = AccountTotals(store.database, owner(req))
+            found = accounts.names_like(text, most) if ids is None else accounts.names_of(ids)
         resp.data = encode_answer({"accounts": found})
 
 

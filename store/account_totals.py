@@ -1,17 +1,17 @@
-"""The total of each account, kept up to date, and the page's queries of it.
+"""The total of each account, kept up to date, and the pages' queries of accounts.
 
 Other calls add up the customers that they show. The page asks every second, and a sum takes seconds for an
 account with a million customers. A row that triggers keep up to date is one lookup. It changes in the same
 transaction as the customer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
 from tally.events import Id
-from tally.store.database import Database
+from tally.store.database import Database, numbers
 from tally.store.errors import NotFound
 from tally.store.revenue import ADD, IS_HUGE, SMALL, Row, halves, whole
 from tally.store.searching import Cents, contains
@@ -125,6 +125,13 @@ class Described(NamedTuple):
     revenue_cents: int
 
 
+class AccountName(Struct, frozen=True):
+    """An account and its name."""
+
+    id: Id
+    name: str
+
+
 class AccountRow(Struct, frozen=True):
     """An account and its total."""
 
@@ -154,7 +161,7 @@ class AccountQuery(Struct, frozen=True):
 
 
 class AccountTotals:
-    """The totals in one database; with `owner`, only of that user's accounts."""
+    """The open accounts in one database and their totals; with `owner`, only that user's."""
 
     def __init__(self, database: Database, owner: str | None = None) -> None:
         self._database = database
@@ -188,6 +195,26 @@ class AccountTotals:
         for row in self._database.rows(f"{_ROWS}{self._where} AND a.id = ?", [*self._bindings, id]):
             return _row(row)
         raise NotFound("account", id)
+
+    def names_of(self, ids: Collection[int]) -> list[AccountName]:
+        """The names of those of these accounts that exist, with a lookup for each."""
+        return self._names("a.id IN carray(?)", [numbers(sorted(set(ids)))])
+
+    def names_like(self, text: str, limit: int) -> list[AccountName]:
+        """Up to `limit` names that contain the text, or whose account's id is the text, in order.
+
+        Reads accounts until enough are found.
+        """
+        name, bindings = contains("a.name", text)
+        return self._names(
+            f"({name} OR cast(a.id AS TEXT) = ?) ORDER BY a.name COLLATE NOCASE, a.id LIMIT ?",
+            [*bindings, text, limit],
+        )
+
+    def _names(self, condition: str, bindings: list[object]) -> list[AccountName]:
+        sql = f"SELECT a.id, a.name FROM account a{self._where} AND {condition}"
+        rows = self._database.rows(sql, [*self._bindings, *bindings])
+        return [AccountName(Id(id), name) for id, name in rows]
 
     def _matching(self, search: str) -> tuple[str, list[object]]:
         if not search:
