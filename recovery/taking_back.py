@@ -27,7 +27,7 @@ from tally.events import (
 )
 from tally.store import ranges
 from tally.store.database import Database
-from tally.store.idempotency import Answer, IdempotencyKeys, encode_answer, made_again
+from tally.store.idempotency import Answer, IdempotencyKeys, encode_answer, made, made_many
 from tally.store.ids import begin_block, is_in_block, raise_ids
 from tally.store.incarnations import ROOM, begin, incarnations
 from tally.store.lacking import lacking_of, left_out_of, note_found, note_lacking, note_left_out
@@ -289,7 +289,8 @@ def remember_answers(store: Healing, outbox: Outbox, own: Sequence[OwnEvent], at
         last = every[-1]
         if last.row.type.endswith("Created"):
             table = last.row.type.removesuffix("Created").lower()
-            answer = made_again(key, table, [each.event.id for each in every])
+            ids = [each.event.id for each in every]
+            answer = made_many(ids) if key.is_batch else made(f"/{table}s", ids[0])
         elif told := store.as_told(last.event):
             answer = Answer(None, encode_answer(told))
         else:

@@ -62,11 +62,6 @@ def made_many(ids: Iterable[int]) -> Answer:
     return Answer(None, b'{"ids":[%s]}' % b",".join(b'"%d"' % id for id in ids))
 
 
-def made_again(key: RequestKey, table: str, ids: Sequence[int]) -> Answer:
-    """The answer to a request that made rows of a table, made again from its events."""
-    return made_many(ids) if key.is_batch else made(f"/{table}s", ids[0])
-
-
 class _Creation(Struct):
     created_date: datetime
     id: str
