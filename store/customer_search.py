@@ -14,6 +14,7 @@ from tally.store.customer_list import CustomerList, CustomerQuery
 from tally.store.database import Database, numbers
 from tally.store.errors import translated
 from tally.store.records import CENTS_AND_DAY, CUSTOMER, Customer
+from tally.store.revenue import halves, whole
 from tally.store.searching import Cents
 
 MOST_RANKED = 10_000  # customers: their spending is added up each time, in half a second at most
@@ -66,9 +67,9 @@ class CustomerSums(Struct, frozen=True):
 class _Month(Struct, frozen=True):
     """A row of `_by_month`."""
 
+    cents: int
     month: str
     number: int
-    cents: int
     first: str
     last: str
 
@@ -143,12 +144,12 @@ class CustomerSearch:
         """Customer, cents and last day, for the customers who have any invoices or credits."""
         column, day = CENTS_AND_DAY[table]
         sql = (
-            f"{parts.every_part(table)} SELECT customer_id, sum({column} >> 20), sum({column} & 1048575),"
-            f" max({day}) FROM part CROSS JOIN carray(?) AS wanted CROSS JOIN {parts.joined(table)}"
+            f"{parts.every_part(table)} SELECT customer_id, {halves(column)}, max({day})"
+            f" FROM part CROSS JOIN carray(?) AS wanted CROSS JOIN {parts.joined(table)}"
             f" AND customer_id = wanted.value GROUP BY customer_id"
         )
         rows = self._database.rows(sql, (ids,))
-        return [(id, (high << 20) + low, last) for id, high, low, last in rows]
+        return [(id, whole(high, low), last) for id, high, low, last in rows]
 
     def sums(self, customer_id: int) -> CustomerSums:
         """A customer's invoices, less its credits. Takes time in proportion to their number."""
@@ -170,15 +171,11 @@ class CustomerSearch:
     def _by_month(self, table: parts.Table, customer_id: int) -> list[_Month]:
         column, day = CENTS_AND_DAY[table]
         sql = (
-            f"{parts.every_part(table)} SELECT substr({day}, 1, 7), count(*), sum({column} >> 20),"
-            f" sum({column} & 1048575), min({day}), max({day})"
-            f" FROM {parts.rows_of(table)} WHERE customer_id = ? GROUP BY 1"
-        )  # halves, since sum() fails beyond 2^63
+            f"{parts.every_part(table)} SELECT {halves(column)}, substr({day}, 1, 7) AS month, count(*),"
+            f" min({day}), max({day}) FROM {parts.rows_of(table)} WHERE customer_id = ? GROUP BY month"
+        )
         rows = self._database.rows(sql, [customer_id])
-        return [
-            _Month(month, number, (high << 20) + low, first, last)
-            for month, number, high, low, first, last in rows
-        ]
+        return [_Month(whole(high, low), *told) for high, low, *told in rows]
 
     def entries(self, customer_id: int, offset: int, limit: int) -> list[Entry]:
         """A customer's invoices and credits by their days, the newest first.
