@@ -8,6 +8,7 @@ import io
 import os
 from collections.abc import Collection, Iterable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -87,7 +88,8 @@ class ImportNote:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder.mkdir(mode=0o700, exist_ok=True)
         if make or self.path.exists():
-            self._file = open(self.path, "a+b", opener=_private)  # noqa: SIM115 held until close
+            private = partial(os.open, mode=0o600)
+            self._file = open(self.path, "a+b", opener=private)  # noqa: SIM115 held until close
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -183,7 +185,3 @@ def notes_of(directory: Path, digest: str) -> list[str]:
 
 def _shown(kind: Kind, ids: Collection[int]) -> dict[Kind, str] | None:
     return {kind: ranges.shown(ranges.of(ids))} if ids else None
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
