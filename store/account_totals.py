@@ -132,11 +132,9 @@ class AccountName(Struct, frozen=True):
     name: str
 
 
-class AccountRow(Struct, frozen=True):
+class AccountRow(AccountName, frozen=True):
     """An account and its total."""
 
-    id: Id
-    name: str
     owned_by: str
     customers: int
     total_revenue_cents: Cents
