@@ -55,8 +55,8 @@ class Answering:
     def _answer(self, source: str, outbox: Outbox | None, group: str, asked: list[Range]) -> bool:
         """`outbox` is None for a name from an earlier release: no events of it are kept."""
         last = outbox.last() if outbox else asked[-1].last
-        pruned = ranges.within(asked, 1, outbox.first() - 1 if outbox else last)
-        here = ranges.first_of(ranges.without(ranges.within(asked, 1, last), pruned), AT_ONCE)
+        pruned = ranges.both(asked, [Range(1, outbox.first() - 1 if outbox else last)])
+        here = ranges.first_of(ranges.without(ranges.both(asked, [Range(1, last)]), pruned), AT_ONCE)
         rows = outbox.of(here) if outbox else []
         there = [Range(row.sequence, row.sequence) for row in rows]
         lacking = ranges.without(here, there)

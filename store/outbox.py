@@ -335,7 +335,7 @@ class Outbox:
     def _waiting(self) -> int:
         """How many of this name wait. Lost events are not counted: they can't be published any more."""
         first, last = max(self.published(), 0) + 1, self.last()
-        lacking = ranges.within(lacking_of(self.database).get(self.source, []), first, last)
+        lacking = ranges.both(lacking_of(self.database).get(self.source, []), [Range(first, last)])
         return last - first + 1 - ranges.count(lacking)
 
 

@@ -50,12 +50,6 @@ def both(ranges: Sequence[Range], others: Iterable[Range]) -> list[Range]:
     return without(ranges, without(ranges, others))
 
 
-def within(ranges: Iterable[Range], first: int, last: int) -> list[Range]:
-    """The numbers of `ranges` from `first` to `last`."""
-    cut = (Range(max(each.first, first), min(each.last, last)) for each in ranges)
-    return [each for each in cut if each.first <= each.last]
-
-
 def count(ranges: Iterable[Range]) -> int:
     """How many numbers there are, in ranges that don't overlap."""
     return sum(each.last - each.first + 1 for each in ranges)

@@ -22,9 +22,9 @@ def test_without_and_both_are_what_sets_make_of_them(these: list[Range], those: 
 
 
 @given(RANGES, st.integers(1, 70), st.integers(0, 20))
-def test_within_and_the_first_of_them(these: list[Range], first: int, more: int) -> None:
+def test_those_between_two_and_the_first_of_them(these: list[Range], first: int, more: int) -> None:
     merged = ranges.merge(these)
-    assert _numbers(ranges.within(merged, first, first + more)) == _numbers(merged) & {
+    assert _numbers(ranges.both(merged, [Range(first, first + more)])) == _numbers(merged) & {
         *range(first, first + more + 1)
     }
     assert sorted(_numbers(ranges.first_of(merged, more))) == sorted(_numbers(merged))[:more]
