@@ -133,7 +133,7 @@ class InvoicesResource(RowsResource):
         CSV_COLUMNS,
         lambda req: ListRequest(req, "purchase_date"),
         Customers.invoices,
-        Customers.invoice_lines,
+        lambda store, wanted, owner: store.invoice_listing.lines(wanted, owner),
         Customers.invoice,
     )
 
@@ -170,7 +170,7 @@ class CreditsResource(RowsResource):
         f"{CSV_COLUMNS},invoice_id",
         lambda req: ListRequest(req, "credit_date"),
         lambda store, wanted, owner: store.credits.page(wanted, owner),
-        lambda store, wanted, owner: store.credits.lines(wanted, owner),
+        lambda store, wanted, owner: store.credits.listing.lines(wanted, owner),
         lambda store, id, owner: store.credits.one(id, owner),
     )
 

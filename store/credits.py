@@ -41,7 +41,7 @@ class Credits:
     def __init__(self, database: Database, outbox: Outbox) -> None:
         self._database = database
         self._outbox = outbox
-        self._listing = Listing(database, "credit")
+        self.listing = Listing(database, "credit")
 
     def create(self, new: Sequence[NewCredit], cause: Cause = UNKNOWN, owner: str | None = None) -> list[Id]:
         """Record credits and answer their ids in order: all of them or none.
@@ -110,11 +110,7 @@ class Credits:
 
     def page(self, query: ListQuery, owner: str | None = None) -> list[Credit]:
         """The credits that are asked for."""
-        return [records.credit(row) for row in self._listing.page(query, owner)]
-
-    def lines(self, query: ListQuery, owner: str | None = None) -> list[tuple[str, str, int]]:
-        """The credits that are asked for as lines of CSV, each with its day and id."""
-        return self._listing.lines(query, owner)
+        return [records.credit(row) for row in self.listing.page(query, owner)]
 
     def of_invoice(self, invoice_id: int) -> int:
         """The sum of an invoice's credits, in cents."""

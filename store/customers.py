@@ -141,7 +141,7 @@ class Customers:
         self.database = database
         self.outbox = Outbox(database)
         self.credits = Credits(database, self.outbox)
-        self._invoices = Listing(database, "invoice")
+        self.invoice_listing = Listing(database, "invoice")
 
     def create_customers(
         self,
@@ -311,7 +311,7 @@ class Customers:
         customer = self.customer(id, owner)
         updates.insist_on_revision("customer", id, customer.revision, revisions)
         one = ListQuery(limit=1, customer_id=id)
-        if not cascade and (self._invoices.page(one) or self.credits.page(one)):
+        if not cascade and (self.invoice_listing.page(one) or self.credits.page(one)):
             raise CustomerInUse(f"The customer {id} has invoices or credits.")
         self._delete_customer(customer.id, customer.account_id, cause, MOST_INVOICES_AT_ONCE)
 
@@ -390,10 +390,6 @@ class Customers:
             return customer
         raise nodes.missing(self.database, "customer", id)
 
-    def invoice_lines(self, query: ListQuery, owner: str | None = None) -> list[tuple[str, str, int]]:
-        """The invoices asked for as lines of CSV, each with its day and id."""
-        return self._invoices.lines(query, owner)
-
     def customers(self, query: CustomerQuery, owner: str | None = None) -> list[Customer]:
         """The customers asked for."""
         return CustomerList(self.database, owner).page(query)
@@ -407,7 +403,7 @@ class Customers:
 
     def invoices(self, query: ListQuery, owner: str | None = None) -> list[Invoice]:
         """The invoices asked for."""
-        return [records.invoice(row) for row in self._invoices.page(query, owner)]
+        return [records.invoice(row) for row in self.invoice_listing.page(query, owner)]
 
     def apply(self, published: Iterable[Event], cause_of: CauseOf = unknown) -> None:
         """React to events of the accounts service. Their order does not matter.
