@@ -46,7 +46,9 @@ waitress.server.time = Clock
 class _Behind(NamedTuple):
     """A request that came before the one ahead of it was answered. It waits until the loop rests.
 
-    Otherwise the loop would wait for the interpreter's lock at each of a thousand busy connections.
+    Otherwise the loop would wait for the interpreter's lock at each of a thousand busy connections. With
+    1,500 that send 240 requests in a packet, a health probe waits for 0.2 s. Among other requests' threads it
+    would be 2.4 s, and in a thread of their own without this wait 13.6: `python -m benchmarks --part floods`.
     """
 
     channel: Channel
