@@ -306,19 +306,22 @@ def _of_the_request(outbox: Outbox, row: OutboxRow, count: int) -> list[OwnEvent
 
 
 def joins(outbox: Outbox, stream: EventStream, beat: Callable[[], None]) -> bool:
-    """Whether the stream, if it still has the outbox's newest event, has the same one.
+    """Whether outbox and stream have the same event under the newest number that both still have.
 
     If it differs, the database has diverged since. Reads the stream up to there.
     """
-    last, own = outbox.last(), outbox.payload(outbox.last())
-    if own is None:
-        return True
+    newest, last, is_same = 0, outbox.last(), True
+    if outbox.first() > last:
+        return True  # it holds none
     for entries in stream.entries_of(outbox.source):
         beat()
-        for entry in entries:
-            if (found := own_event(entry)) and found.row.sequence == last:
-                return found.row.payload == own
-    return True
+        for row in (each.row for each in own_events(entries)):
+            own = outbox.payload(row.sequence) if newest < row.sequence <= last else None
+            if own is not None:
+                newest, is_same = row.sequence, own == row.payload
+                if newest == last:
+                    return is_same
+    return is_same
 
 
 def following(own: Iterable[OwnEvent], last: int, published: int = ROOM) -> list[OwnEvent]:

@@ -70,6 +70,45 @@ def test_what_was_published_under_a_later_name_comes_back_though_redis_lost_the_
     again.close()
 
 
+def test_what_an_older_copy_has_under_numbers_that_were_given_again_is_told_from_the_streams_events(
+    tmp_path: Path, redis_url: str, client: redis.Redis
+) -> None:
+    """It was not, if another program had deleted the entry with the number of the copy's last event."""
+    stream = EventStream(connect(redis_url), "event-stream")
+    directory, copy = tmp_path / "data", tmp_path / "copy.db"
+    directory.mkdir()
+    store = Customers(customers.open_database(directory))
+    source = store.database.source
+    _record(store, "Ada")
+    _publish_all(store, stream)
+    _record(store, "Bo", "Cy")  # events 2 and 3 are lost before they are published
+    copy_database(directory / customers.FILE, copy, lambda done: None)
+    store.database.close()
+    (directory / customers.FILE).unlink()
+
+    recover(directory, stream, None, beat=lambda: None)
+    store = Customers(customers.open_database(directory))
+    _record(store, "Di", "Ed", "Flo")
+    _publish_all(store, stream)
+    store.database.close()
+    (directory / customers.FILE).unlink()
+    every: Any = client.xrange("event-stream")
+    ids = {fields[b"EventId"].decode(): id for id, fields in every}
+    client.xdel("event-stream", ids[f"{source}:3"])
+
+    made = recover(directory, stream, copy, beat=lambda: None)
+    store = Customers(customers.open_database(directory))
+    names = [each.name for each in store.customers(CustomerQuery(limit=10))]
+    assert sorted(names) == ["Ada", "Bo", "Cy", "Di", "Flo"]
+    assert any(f"{source}: 3" in each or "1 event" in each for each in made.lacks), made.lacks
+    store.database.close()
+
+
+def _record(store: Customers, *names: str) -> None:
+    with store.database.transaction():
+        store.create_customers([NewCustomer(name, Id(1)) for name in names])
+
+
 def _publish_again(client: redis.Redis, names: list[str]) -> None:
     """Have entries stand at the end of the stream, as when Redis had lost something meanwhile."""
     every: Any = client.xrange("event-stream")
