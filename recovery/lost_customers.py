@@ -24,7 +24,7 @@ class CannotRecover(StoreError):
 
 
 class Recovered(NamedTuple):
-    """What the new customers.db has, and in words the events that it lacks."""
+    """What the new customers.db has. `lacks` tells of the events that it lacks, in words."""
 
     source: str
     customers: int

@@ -55,7 +55,7 @@ def note(database: Database, kind: Kind, id: int, beginning: Happening, change: 
 
 
 def note_once(database: Database, kind: Kind, id: int, told: Happening) -> None:
-    """Note what an event told of a row, in whatever order events come. In the open transaction.
+    """Note what an event told of a row. Events may come in any order. In the open transaction.
 
     May be repeated, also without the user: then the one that was told counts. A row is deleted once: of
     several times the first counts.
