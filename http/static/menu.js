@@ -53,7 +53,11 @@ function open(button, label, items, focused) {
   }
 
   const beside = (event) => !list.contains(event.target) && !button.contains(event.target) && close();
-  const away = (event) => event.target !== list && close?.();
+  const at = button.getBoundingClientRect();
+  const away = () => { // a scroll from before it was opened may be told only now
+    const { top, left } = button.getBoundingClientRect();
+    if (top !== at.top || left !== at.left) close?.();
+  };
   close = () => {
     close = null;
     list.remove();
@@ -63,7 +67,7 @@ function open(button, label, items, focused) {
   };
   (button.closest("main") ?? document.body).append(list); // within a landmark
   list.showPopover();
-  place(list, button.getBoundingClientRect());
+  place(list, at);
   button.setAttribute("aria-expanded", "true");
   document.addEventListener("pointerdown", beside);
   addEventListener("scroll", away, true);

@@ -374,6 +374,23 @@ def test_an_accounts_history_tells_what_was_changed(person: Person, shop: Shop) 
     expect(entries).to_have_count(2)
 
 
+def test_a_menu_closes_when_its_button_scrolls_away_and_not_by_what_scrolled_before(
+    window: OpenWindow, shop: Shop
+) -> None:
+    """The browser tells of a scroll with its next picture: on a busy machine, after the next click."""
+    page = window(viewport={"width": 800, "height": 300}).page
+    account = shop.account("one")
+    shop.see_accounts(page)
+    more = page.get_by_role("button", name=f"More for account {account}")
+    more.click()
+    menu = page.get_by_role("menu")
+    expect(menu).to_be_visible()
+    page.evaluate("dispatchEvent(new Event('scroll'))")
+    expect(menu).to_be_visible()
+    page.mouse.wheel(0, -40)
+    expect(menu).to_have_count(0)
+
+
 def test_a_rows_menu_is_used_by_keyboard(person: Person, shop: Shop) -> None:
     account, page = shop.account("one"), person.page
     shop.see_accounts(page)
