@@ -12,6 +12,7 @@ from tally.store.incarnations import own_sources
 from tally.store.membership import number_of
 from tally.store.nodes import Node, differs, follows, known_nodes
 from tally.store.ranges import Range
+from tally.store.searching import money
 from tally.store.stream import entry_time
 
 REDIS_AWAY = "Redis does not answer"  # so begins the reason
@@ -116,9 +117,8 @@ def unshown(database: Database) -> Iterator[str]:
     """Revenue that no open account shows."""
     totals = account_totals.unopened(database)
     if totals.customers:
-        cents = int(totals.total_revenue_cents)
         yield (
-            f"{cents // 100:,}.{cents % 100:02} of revenue, of {totals.customers:,} customers, is shown "
+            f"{money(totals.total_revenue_cents)} of revenue, of {totals.customers:,} customers, is shown "
             f"nowhere: nobody has opened their accounts ({totals.accounts:,}), or they were deleted"
         )
 

@@ -21,6 +21,7 @@ from tally.store.nodes import known_nodes
 from tally.store.outbox import known_of
 from tally.store.ranges import Range
 from tally.store.read_model import STREAM, Shadow
+from tally.store.searching import money
 from tally.store.stream import EventStream, is_missing
 
 _LOCK_SECONDS = 60.0  # how long to wait for the write lock, once all is ready
@@ -81,12 +82,12 @@ class Rebuilding:
             self._build(shadow)
             if self._holds_all(shadow):
                 self._insist_on_consent(shadow.vanishing(self._live))
-                seconds = self._change_over(shadow)
-                if seconds is not None:
-                    told = f"built again from {shadow.base}; changing over took {seconds:.1f} s"
+                told = self._change_over(shadow)
+                if told is not None:
                     others = self._others() if shadow.base != STREAM else ""
+                    told = f"built again from {shadow.base}; {told}{others}"
                     shadow.discard()
-                    return told + others
+                    return told
             bases = bases[bases.index(shadow.base) + 1 :]
             shadow.discard()
         raise CannotRebuild(
@@ -135,11 +136,11 @@ class Rebuilding:
             shadow.has_seen(source, each) for source, each in [*wanted_ranges, *shown]
         )
 
-    def _change_over(self, shadow: Shadow) -> float | None:
+    def _change_over(self, shadow: Shadow) -> str | None:
         """Replace the old figures with the new ones; None when the stream has lost something by now.
 
         The consumers wait meanwhile. Events that they applied are in the shadow. Pending ones are in the new
-        inbox, or are applied later. Answers for how many seconds nobody could write.
+        inbox, or are applied later. Answers for how long nobody could write, and what revenue has become.
         """
         with self._live.transaction():
             began = time.monotonic()
@@ -148,10 +149,11 @@ class Rebuilding:
                 raise CannotRebuild("a dead letter was edited or discarded meanwhile: run it again")
             if not self._holds_all(shadow):
                 return None
-            shadow.take_place_in(self._live)
+            before, now = shadow.take_place_in(self._live)
             if shadow.has_failures:
                 self._set_group_back()
-        return time.monotonic() - began
+        told = f"changing over took {time.monotonic() - began:.1f} s"
+        return f"{told}; revenue was {money(before)} in all, and is {money(now)}" if now != before else told
 
     def _set_group_back(self) -> None:
         try:
@@ -162,8 +164,8 @@ class Rebuilding:
 
     def _insist_on_consent(self, vanishing: int) -> None:
         told = (
-            f"{vanishing:,} customers that are shown now are known neither to customers.db nor to what "
-            "the stream still holds: they go, with their revenue"
+            f"{vanishing:,} customers that are shown now, or have revenue, are known neither to customers.db "
+            "nor to what the stream still holds: they go, with their revenue"
         )
         if vanishing and not self._confirm(told):
             raise CannotRebuild("not confirmed, so it stays as it is; --yes confirms beforehand")

@@ -23,7 +23,7 @@ from tally.store.ids import given
 from tally.store.inbox import Inbox
 from tally.store.outbox import known_of
 from tally.store.ranges import Range, merge
-from tally.store.revenue import ADD
+from tally.store.revenue import ADD, halves, whole
 from tally.store.stream import Entry, EventStream
 
 FOLDER = "rebuild"
@@ -234,18 +234,23 @@ class Shadow:
         )
 
     def vanishing(self, live: Database) -> int:
-        """How many customers shown in `live` would be replaced, but are unknown here."""
-        is_replaced = self._own.replaces("shown.id") if self._own else "true"
+        """How many customers in `live` would be replaced, but are unknown here.
+
+        Counts those that are shown, and for the stream also those that have revenue. Customers that a
+        customers.db has numbered and doesn't know were deleted there.
+        """
+        is_replaced = f"account_id IS NOT NULL AND {self._own.replaces('shown.id')}" if self._own else "true"
         live.execute("ATTACH ? AS shadow", (str(self._database.path),))
         try:
             return int(live.value(f"{_VANISHING} AND {is_replaced}"))
         finally:
             live.execute("DETACH shadow")
 
-    def take_place_in(self, live: Database) -> None:
+    def take_place_in(self, live: Database) -> tuple[int, int]:
         """Replace the read model of `live`, in the transaction that is open there.
 
         If made from a customers.db, it replaces only that one's customers: the rest is copied here first.
+        Answers the revenue of all customers in cents, before and now.
         """
         live.execute(_CACHE)
         if self._own:
@@ -258,6 +263,7 @@ class Shadow:
         if self._own:
             for statement in _taking_over(self._own):
                 live.execute(statement)
+        before, now = (whole(*live.rows(_revenue(schema))[0]) for schema in ("main", "shadow"))
         for name, _ in triggers:
             live.execute(f"DROP TRIGGER {name}")
         for table in _TABLES:
@@ -279,6 +285,7 @@ class Shadow:
         live.set_meta(accounts.GIVEN_TWICE, given_twice)
         Inbox(live).grow()
         live.execute("DELETE FROM meta WHERE key = ?", (_DUE,))
+        return before, now
 
     def discard(self) -> None:
         """Delete it, with its folder."""
@@ -401,11 +408,28 @@ SELECT kind, row_id, event, at, by_user, after FROM shadow.history AS found WHER
     AND (noted.after IS NULL OR noted.at = found.at))
 """
 
+# Revenue may be known before its customer is.
 _VANISHING = """
-SELECT count(*) FROM main.customer shown WHERE account_id IS NOT NULL AND NOT deleted AND NOT EXISTS (
+SELECT count(*) FROM (
+    SELECT id, account_id FROM main.customer WHERE NOT deleted AND (account_id IS NOT NULL OR revenue_cents)
+    UNION
+    SELECT customer_id, account_id FROM main.recent_month LEFT JOIN main.customer ON id = customer_id
+    WHERE deleted IS NOT TRUE) AS shown
+WHERE NOT EXISTS (
     SELECT 1 FROM shadow.customer known
-    WHERE known.id = shown.id AND (known.account_id IS NOT NULL OR known.deleted))
+    WHERE known.id = shown.id
+    AND (known.account_id IS NOT NULL OR known.deleted OR shown.account_id IS NULL))
+AND (shown.account_id IS NOT NULL OR id NOT IN (SELECT customer_id FROM shadow.recent_month))
 """
+
+
+def _revenue(schema: str) -> str:
+    """A query for the revenue of all customers that were not deleted, in `halves`."""
+    return (
+        f"SELECT {halves('cents')} FROM (SELECT id, revenue_cents AS cents FROM {schema}.customer"
+        f" UNION ALL SELECT customer_id, cents FROM {schema}.recent_month)"
+        f" WHERE id NOT IN (SELECT id FROM {schema}.customer WHERE deleted)"
+    )
 
 
 def _undated(came: Iterable[Event]) -> Iterator[tuple[int, int, int]]:

@@ -1,8 +1,15 @@
 """Shared parts of the pages' queries of both databases."""
 
+from decimal import Decimal
+
 
 class Cents(int):
     """A sum in cents; a string on the wire, since it may be beyond what a JavaScript number holds."""
+
+
+def money(cents: int) -> str:
+    """Cents as an amount for people, such as -1,234.05."""
+    return f"{Decimal(cents) / 100:,.2f}"
 
 
 def contains(column: str, text: str) -> tuple[str, list[str]]:

@@ -15,7 +15,7 @@ import redis
 from support.cli import command
 from support.disks import copied_while_in_use, removed
 from support.engines import bundled_process, free_port
-from support.figures import accounts_db, agree, kept_totals, recorded, shown, spoil
+from support.figures import accounts_db, agree, kept_totals, recorded, revenue_by_customer, shown, spoil
 from support.tally import Tally, running
 from support.waiting import eventually
 from tally.actors.lock import DirectoryLock
@@ -107,6 +107,14 @@ def _give_up_what_is_told(tally: Tally) -> str:
     return str(lost)
 
 
+def _lose_the_stream(tally: Tally, client: redis.Redis) -> None:
+    """Lose all that Redis has; what the outboxes have is on the stream again."""
+    assert tally.stop() == 0
+    client.flushall()
+    tally.start()
+    eventually(tally.settled, 30)
+
+
 def trim(tally: Tally) -> None:
     """Trim every applied entry from the stream: all of them, once both services have read it."""
     groups = Groups(_stream(tally))
@@ -196,6 +204,31 @@ def test_what_another_publisher_told_stays_as_it_is_shown(filled: Tally, client:
     with closing(sqlite3.connect(accounts_db(filled))) as database:
         ranges = database.execute("SELECT first, last FROM inbox_range WHERE source = 'other@2'").fetchall()
     assert ranges == [(3, 6)]
+
+
+def test_revenue_that_nothing_else_knows_any_more_goes_with_consent_alone(
+    filled: Tally, client: redis.Redis
+) -> None:
+    """Its customer was never told of, and Redis lost the stream since."""
+    publish(client, "InvoiceCreated", _invoice(FOREIGN, 1250))
+    eventually(lambda: _has_revenue(filled, FOREIGN) == 1250)
+    _lose_the_stream(filled, client)
+    assert "1 customers that are shown now, or have revenue, are known neither to" in refused(filled)
+    assert _has_revenue(filled, FOREIGN) == 1250
+    rebuild(filled, "--yes")
+    assert _has_revenue(filled, FOREIGN) == 0
+
+
+def test_it_says_what_revenue_was_if_that_is_another_now(filled: Tally, client: redis.Redis) -> None:
+    """Redis lost another program's invoice of our customer: the customers service doesn't know it."""
+    customer, before = next(iter(recorded(filled)["1"].items()))
+    total = sum(cents for customers in recorded(filled).values() for cents in customers.values())
+    assert "revenue" not in rebuild(filled)
+    publish(client, "InvoiceCreated", _invoice(customer, 1250))
+    eventually(lambda: _has_revenue(filled, customer) == before + 1250)
+    _lose_the_stream(filled, client)
+    told = rebuild(filled)
+    assert f"; revenue was {(total + 1250) / 100:,.2f} in all, and is {total / 100:,.2f}" in told
 
 
 def test_while_tally_is_stopped_what_it_had_not_read_yet_counts_once(
@@ -371,6 +404,11 @@ def _shadow_file(tally: Tally) -> Iterator[Database]:
 
 def _stream(tally: Tally) -> EventStream:
     return EventStream(connect(tally.settings["redis"]["url"]), "event-stream")
+
+
+def _has_revenue(tally: Tally, customer: str) -> int:
+    with closing(open_database(accounts_db(tally).parent, make=False)) as database:
+        return revenue_by_customer(database).get(int(customer), 0)
 
 
 def _customer_names(tally: Tally) -> set[str]:

@@ -787,12 +787,21 @@ class World:
         self._known_gone = {*copy.gone} if copy else set()
 
     def rebuild_accounts(self, directory: Path | None = None) -> str:
-        """Run the command, by default at node 0, with any loss that it causes; return its message."""
-        rebuilding = Rebuilding(directory or self._data, self.stream(), lambda told: True)
+        """Run the command, by default at node 0, with any loss that it tells; return its message."""
+        losses: list[str] = []
+
+        def confirm(loss: str) -> bool:
+            losses.append(loss)
+            return True
+
+        rebuilding = Rebuilding(directory or self._data, self.stream(), confirm)
         try:
-            return rebuilding.run()
+            told = rebuilding.run()
         finally:
             rebuilding.close()
+        if losses or "revenue was" in told:
+            self.doubtful |= self._lost_foreign()
+        return told
 
     # Losses
 
@@ -806,9 +815,11 @@ class World:
                 lost = each not in self._known_gone | self._gone_at_1 | told.deleted
             if lost:
                 self.doubtful.add(each)
-        self.doubtful |= (
-            self.foreign.keys() - self._shown_foreign() - {FOREIGN + each for each in told.foreign}
-        )
+        self.doubtful |= self._lost_foreign()
+
+    def _lost_foreign(self) -> set[int]:
+        """The other programs' customers that a node doesn't show and the stream doesn't hold."""
+        return self.foreign.keys() - self._shown_foreign() - {FOREIGN + each for each in self._told().foreign}
 
     def _shown_foreign(self) -> set[int]:
         """The other programs' customers with revenue in every node's accounts.db."""

@@ -25,7 +25,7 @@ from tally.store.account_totals import MOST_RECENT, AccountQuery, AccountTotals,
 from tally.store.accounts import Accounts, NewAccount, open_database
 from tally.store.errors import NotFound
 from tally.store.months import Months
-from tally.store.searching import Cents
+from tally.store.searching import Cents, money
 
 _THEN = datetime(2019, 3, 23, tzinfo=UTC)
 
@@ -230,3 +230,10 @@ def test_where_a_month_is_so_large_that_more_might_not_fit_it_is_added_at_once(a
     assert _recent(accounts) == 0
     months = Months(accounts.database).of_account(1)
     assert months[0].cents == 2**62 + 7
+
+
+@pytest.mark.parametrize(
+    ("cents", "told"), [(0, "0.00"), (-150, "-1.50"), (5, "0.05"), (2**70, "11,805,916,207,174,113,034.24")]
+)
+def test_cents_are_told_as_an_amount(cents: int, told: str) -> None:
+    assert money(cents) == told
