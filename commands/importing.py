@@ -89,7 +89,7 @@ def seekable(source: BinaryIO) -> Iterator[BinaryIO]:
 def _read(file: BinaryIO, options: Options, bars: Bars) -> PurchaseFile:
     """Read the file. Raises Failed if there is nothing in it."""
     try:
-        found = purchase_file.read(file, options.reading, options.delimiter, bars.add("reading"))
+        found = purchase_file.read(file, options.reading, bars.add("reading"))
     except NoTable as error:
         raise Failed(str(error)) from error
     if not found.rows:
@@ -326,7 +326,7 @@ class _Importer:
         if self._options.rejects:
             _insist_on_another_file(self._options.rejects, file)
             file.seek(0)
-            table = purchase_file.open_table(file, self._options.reading, self._options.delimiter)
+            table = purchase_file.open_table(file, self._options.reading)
             rejects.write(self._options.rejects, table, bad, self._options.reading.has_header)
 
     def _progress(self) -> str:

@@ -31,7 +31,6 @@ from tally.store.idempotency import Answer, encode_answer
 MOST_ROWS = MOST_IN_BATCH
 MOST_BAD = 100  # rows that are listed one by one
 MOST_REJECTED = 4 * 1024 * 1024  # characters of the file of bad rows
-ENCODINGS = ("utf-8", "cp1252", "iso-8859-15", "mac-roman", "utf-16", "utf-16-le", "utf-16-be")
 
 _SHOWN = 5
 
@@ -129,11 +128,10 @@ class ImportsResource:
         send_made(resp, answer)
 
     def _tried(self, asked: "_Asked", body: bytes, owner: str | None) -> Tried:
-        reading = asked.reading()
-        wanted = {*reading.columns()}
-        header = purchase_file.open_table(BytesIO(body), reading, asked.delimiter).header
+        wanted = {*asked.reading.columns()}
+        header = purchase_file.open_table(BytesIO(body), asked.reading).header
         if asked.account_id is None or "" in wanted or wanted - {*header}:
-            return Tried(first_look.look(body, asked.encoding, asked.delimiter), None)
+            return Tried(first_look.look(body, asked.reading.encoding, asked.reading.delimiter), None)
         file = _read(asked, body)
         with self._service.read() as store:
             new = self._import(store, file, asked, owner)
@@ -158,61 +156,38 @@ class ImportsResource:
 
 
 class _Asked:
-    """How to read a file, and what to do with it. Raises WrongFields."""
+    """How to read a file, and what to do with it.
+
+    A column that isn't chosen is "", which no file has.
+    """
 
     def __init__(self, req: falcon.Request) -> None:
         asked: dict[str, Any] = {each.name: each.of(req) for each in params.IMPORTED}
-        faults: list[FieldError] = []
-
-        def text(name: str) -> str | None:
-            return asked[name] or None
-
-        def choice(name: str, choices: tuple[str, ...]) -> Any:
-            try:
-                return (raw := text(name)) and params.one_of(choices)(raw)
-            except ValueError as error:
-                faults.append(FieldError(name, str(error)))
-
-        self.account_id: Id | None = asked["account_id"]
-        self.encoding: str | None = choice("encoding", ENCODINGS)
-        self.delimiter: str | None = choice("delimiter", (",", ";", "\t", "|"))
-        self._columns = {name: text(name) for name in ("customer", "date", "amount", "id")}
-        self._how = {
-            "date_format": choice("date_format", first_look.DATE_FORMATS),
-            "decimal": choice("decimal", first_look.MARKS) or ".",
-            "negative": choice("negative", ("refuse", "credit")) or "refuse",
-            "lines": choice("lines", ("sum", "first")) if text("id") else None,
-        }
-        if faults:
-            raise WrongFields(faults)
-        self.skip_bad: bool = asked["skip_bad"]
-        self.dry_run: bool = asked["dry_run"]
-
-    def reading(self) -> Reading:
-        """How to read rows; a column that isn't chosen is "", which no file has."""
-        columns: dict[str, Any] = {name: column or "" for name, column in self._columns.items()}
-        return Reading(**columns | {"id": self._columns["id"]}, **self._how, encoding=self.encoding)
+        self.account_id: Id | None = asked.pop("account_id")
+        self.skip_bad: bool = asked.pop("skip_bad")
+        self.dry_run: bool = asked.pop("dry_run")
+        self.reading = Reading(**asked | ({} if asked["id"] else {"id": None, "lines": None}))
 
     def whole(self) -> tuple[Reading, Id]:
         """How to read rows, and the account of all of them. Raises WrongFields for all missing fields."""
-        missing = [name for name in ("customer", "date", "amount") if not self._columns[name]]
+        missing = [name for name in ("customer", "date", "amount") if not getattr(self.reading, name)]
         missing += ["account_id"] if self.account_id is None else []
         if missing:
             raise WrongFields([FieldError(name, "Required") for name in missing])
-        return self.reading(), Id(self.account_id or 0)
+        return self.reading, Id(self.account_id or 0)
 
 
 def _read(asked: _Asked, body: bytes) -> PurchaseFile:
     """Raises NoTable, and WrongFields."""
     reading, _ = asked.whole()
-    file = purchase_file.read(BytesIO(body), reading, asked.delimiter, _insist_on_few)
+    file = purchase_file.read(BytesIO(body), reading, _insist_on_few)
     if not file.rows:
         raise _refusal("file", "There is no row in the file, but the names of the columns.")
     return file
 
 
 def _rejects(asked: _Asked, body: bytes, bad: dict[int, str]) -> str | None:
-    table = purchase_file.open_table(BytesIO(body), asked.reading(), asked.delimiter)
+    table = purchase_file.open_table(BytesIO(body), asked.reading)
     return rejects.text(table, {line: plainly(reason) for line, reason in bad.items()}, MOST_REJECTED)
 
 

@@ -32,7 +32,8 @@ class Reading(Struct, frozen=True, omit_defaults=True):
 
     `account` is the column with each row's own account, `id` the one with its own reference. `where` has
     columns and values: a row is taken if it has one of the values in each of these columns. Rows that share
-    an `id` are `lines` of one invoice: their amounts are summed, or the first counts.
+    an `id` are `lines` of one invoice: their amounts are summed, or the first counts. Without a `delimiter`,
+    the header tells it.
     """
 
     customer: str = "customer"
@@ -49,6 +50,7 @@ class Reading(Struct, frozen=True, omit_defaults=True):
     negative: Literal["refuse", "credit"] = "refuse"
     where: tuple[tuple[str, str], ...] = ()
     lines: Literal["sum", "first"] | None = None
+    delimiter: str | None = None
 
     def columns(self) -> list[str]:
         """All columns that the file must have."""
@@ -143,17 +145,12 @@ class PurchaseFile(NamedTuple):
     warnings: list[str]
 
 
-def read(
-    file: BinaryIO,
-    reading: Reading,
-    delimiter: str | None,
-    on_rows: Callable[[int], object],
-) -> PurchaseFile:
+def read(file: BinaryIO, reading: Reading, on_rows: Callable[[int], object]) -> PurchaseFile:
     """Read to the end, telling `on_rows` of progress. Raises NoTable.
 
     The result depends only on the file, so it is always the same.
     """
-    table = open_table(file, reading, delimiter)
+    table = open_table(file, reading)
     judge = _Judge(table, reading)
     count = 0
     for count, row in enumerate(table.rows(), 1):
@@ -167,9 +164,9 @@ def read(
     )
 
 
-def open_table(file: BinaryIO, reading: Reading, delimiter: str | None) -> Table:
+def open_table(file: BinaryIO, reading: Reading) -> Table:
     """The rows of a file, read in this way. Raises NoTable."""
-    format = Format(reading.encoding, delimiter, reading.skip_lines, reading.has_header)
+    format = Format(reading.encoding, reading.delimiter, reading.skip_lines, reading.has_header)
     return Table(file, format, reading.columns())
 
 
