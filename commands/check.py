@@ -98,7 +98,7 @@ def _signing_key(settings: Settings) -> str:
 
 def _running(settings: Settings) -> str | None:
     try:
-        DirectoryLock(settings.directory).release()
+        DirectoryLock(settings.directory).close()
     except AlreadyRunning as error:
         return f"runs already, process {error.pid or 'unknown'}"
     except OSError:
