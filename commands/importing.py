@@ -164,7 +164,7 @@ class _Importer:
             self._bars.say(f"warning: {warning}")
         good = any(each.line not in bad for each in job.purchases)
         is_refused = not good or bool(bad and not options.skip_bad)
-        report = Report(job.file, compared, len(new), options.dry_run, is_refused)
+        report = Report(compared, options.dry_run, is_refused)
         if options.dry_run:
             return report
         if is_refused:

@@ -17,11 +17,11 @@ from tally.http.auth import owner
 from tally.http.bodies import MOST_IN_BATCH
 from tally.http.problems import FieldError, WrongFields
 from tally.http.service import BATCH_BODY, Service, read_body, send_made
-from tally.importing import first_look, purchase_file, rejects
+from tally.importing import first_look, purchase_file, recording, rejects
+from tally.importing.comparing import Comparison
 from tally.importing.first_look import Look
 from tally.importing.import_report import Report
 from tally.importing.purchase_file import PurchaseFile, Reading
-from tally.importing.recording import Import
 from tally.importing.tables import NoTable
 from tally.store.belonging import insist_on_accounts
 from tally.store.cause import Cause
@@ -134,25 +134,27 @@ class ImportsResource:
             return Tried(first_look.look(body, asked.reading.encoding, asked.reading.delimiter), None)
         file = _read(asked, body)
         with self._service.read() as store:
-            new = self._import(store, file, asked, owner)
-            summary = _summary(new, file)
-        return Tried(None, summary, _rejects(asked, body, new.bad) if new.bad else None)
+            report = Report(self._compared(store, file, asked, owner))
+        return Tried(None, _summary(report), _rejects(asked, body, report.bad) if report.bad else None)
 
     def _record(
         self, store: Customers, file: PurchaseFile, asked: "_Asked", owner: str | None, cause: Cause
     ) -> Answer:
-        new = self._import(store, file, asked, owner)
-        if new.bad and not asked.skip_bad:
-            raise _refusal("skip_bad", f"{len(new.bad):,} rows are bad: leave them out, or mend them.")
-        if len(new.bad) == file.rows:
+        compared = self._compared(store, file, asked, owner)
+        if compared.bad and not asked.skip_bad:
+            raise _refusal("skip_bad", f"{len(compared.bad):,} rows are bad: leave them out, or mend them.")
+        if len(compared.bad) == file.rows:
             raise _refusal("file", "Every row is bad.")
-        new.record(self._require_account, owner, cause)
-        return Answer(None, encode_answer(_summary(new, file)))
+        report = Report(compared)
+        recording.record(store, compared, self._require_account, owner, cause)
+        return Answer(None, encode_answer(_summary(report)))
 
-    def _import(self, store: Customers, file: PurchaseFile, asked: "_Asked", owner: str | None) -> Import:
+    def _compared(
+        self, store: Customers, file: PurchaseFile, asked: "_Asked", owner: str | None
+    ) -> Comparison:
         reading, account_id = asked.whole()
         insist_on_accounts(store.database, [account_id], owner, self._require_account)
-        return Import(store, file, reading, account_id)
+        return recording.compare(store, file, reading, account_id)
 
 
 class _Asked:
@@ -203,10 +205,9 @@ def _refusal(field: str, why: str) -> WrongFields:
     return WrongFields([FieldError(field, why)], why)
 
 
-def _summary(new: Import, file: PurchaseFile) -> Summary:
-    report = new.report
+def _summary(report: Report) -> Summary:
     return Summary(
-        file.rows,
+        report.file.rows,
         report.new_customers,
         report.known_customers,
         _sum(report, "invoices", "new"),
@@ -215,10 +216,10 @@ def _summary(new: Import, file: PurchaseFile) -> Summary:
         _sum(report, "credits", "known"),
         report.first,
         report.last,
-        [plainly(warning) for warning in new.warnings],
-        len(new.bad),
+        [plainly(warning) for warning in report.warnings],
+        len(report.bad),
         [Bad(plainly(reason), count=count) for reason, count in report.reasons().most_common()],
-        [Bad(plainly(reason), line) for line, reason in [*new.bad.items()][:MOST_BAD]],
+        [Bad(plainly(reason), line) for line, reason in [*report.bad.items()][:MOST_BAD]],
         [
             Read(each.line, name, str(each.date), str(each.cents), each.reference)
             for each, name in report.sample(_SHOWN)
