@@ -3,7 +3,8 @@
 import re
 from collections import Counter
 from collections.abc import Iterator
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from tally.http.exports import amount
 from tally.importing.comparing import Comparison
@@ -12,14 +13,14 @@ from tally.importing.purchase_file import Purchase
 _SHOWN = 5
 
 
-class Counted(NamedTuple):
-    """A number of rows, and the sum of their cents."""
+class Sum(Struct, frozen=True):
+    """A number of rows, and their sum in cents."""
 
-    number: int
-    cents: int
+    count: int
+    cents: str
 
     def __str__(self) -> str:
-        return f"{self.number:,} ({amount(self.cents)})" if self.number else "0"
+        return f"{self.count:,} ({amount(int(self.cents))})" if self.count else "0"
 
 
 class Report:
@@ -54,9 +55,9 @@ class Report:
         """Whether something was recorded, or would be."""
         return any(state != "known" for _, state in self._rows)
 
-    def counted(self, what: str, state: str) -> Counted:
+    def counted(self, what: str, state: str) -> Sum:
         """How many invoices or credits are new, known or updated."""
-        return Counted(self._rows[what, state], self._cents[what, state])
+        return Sum(self._rows[what, state], str(self._cents[what, state]))
 
     def reasons(self) -> Counter[str]:
         """The number of bad rows for each reason."""
@@ -86,8 +87,8 @@ class Report:
         yield f"customers  {self.new_customers:,} new, {self.known_customers:,} known"
         for what in ("invoices", "credits"):
             new, known, updated = (self.counted(what, each) for each in ("new", "known", "updated"))
-            if what == "invoices" or new.number or known.number:
-                changed = f", {updated} changed" if updated.number else ""
+            if what == "invoices" or new.count or known.count:
+                changed = f", {updated} changed" if updated.count else ""
                 yield f"{what:9}  {new} new, {known} known{changed}"
         if self.first:
             yield f"together   {amount(self._cents.total())}, from {self.first} to {self.last}"

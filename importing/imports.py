@@ -20,7 +20,7 @@ from tally.http.service import BATCH_BODY, Service, read_body, send_made
 from tally.importing import first_look, purchase_file, recording, rejects
 from tally.importing.comparing import Comparison
 from tally.importing.first_look import Look
-from tally.importing.import_report import Report
+from tally.importing.import_report import Report, Sum
 from tally.importing.purchase_file import PurchaseFile, Reading
 from tally.importing.tables import NoTable
 from tally.store.belonging import insist_on_accounts
@@ -38,13 +38,6 @@ _SHOWN = 5
 def add_imports(app: Any, service: Service[Customers], require_account: bool) -> None:
     """Add the call to the customers service."""
     app.add_route("/imports", ImportsResource(service, require_account))
-
-
-class Sum(Struct, frozen=True):
-    """A number of rows, and their sum in cents."""
-
-    count: int
-    cents: str
 
 
 class Read(Struct, frozen=True):
@@ -210,10 +203,10 @@ def _summary(report: Report) -> Summary:
         report.file.rows,
         report.new_customers,
         report.known_customers,
-        _sum(report, "invoices", "new"),
-        _sum(report, "invoices", "known"),
-        _sum(report, "credits", "new"),
-        _sum(report, "credits", "known"),
+        report.counted("invoices", "new"),
+        report.counted("invoices", "known"),
+        report.counted("credits", "new"),
+        report.counted("credits", "known"),
         report.first,
         report.last,
         [plainly(warning) for warning in report.warnings],
@@ -225,11 +218,6 @@ def _summary(report: Report) -> Summary:
             for each, name in report.sample(_SHOWN)
         ],
     )
-
-
-def _sum(report: Report, what: str, state: str) -> Sum:
-    counted = report.counted(what, state)
-    return Sum(counted.number, str(counted.cents))
 
 
 def plainly(told: str) -> str:
