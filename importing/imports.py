@@ -35,11 +35,6 @@ MOST_REJECTED = 4 * 1024 * 1024  # characters of the file of bad rows
 _SHOWN = 5
 
 
-def add_imports(app: Any, service: Service[Customers], require_account: bool) -> None:
-    """Add the call to the customers service."""
-    app.add_route("/imports", ImportsResource(service, require_account))
-
-
 class Read(Struct, frozen=True):
     """A row as it was read."""
 
