@@ -15,7 +15,7 @@ from tally.config import Settings
 from tally.events import Id
 from tally.importing.cells import date_format
 from tally.importing.comparing import Identity
-from tally.importing.purchase_file import Reading
+from tally.importing.tables import Reading
 
 
 def _delimiter(value: str) -> str:

@@ -9,7 +9,8 @@ import msgspec
 
 from tally.events import Id
 from tally.importing.comparing import Comparison, Identity
-from tally.importing.purchase_file import Purchase, PurchaseFile, Reading
+from tally.importing.purchase_file import Purchase, PurchaseFile
+from tally.importing.tables import Reading
 from tally.store.import_note import Kind
 
 BATCH = 1000  # rows in a request: it holds the database for some 50 ms, and others come in between

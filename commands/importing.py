@@ -38,7 +38,7 @@ from tally.importing import purchase_file, rejects
 from tally.importing.comparing import Comparison
 from tally.importing.import_report import Report
 from tally.importing.purchase_file import PurchaseFile
-from tally.importing.tables import NoTable
+from tally.importing.tables import NoTable, Table
 from tally.store import ranges
 from tally.store.import_note import ImportNote, Kind, Origin, Sent
 
@@ -326,8 +326,7 @@ class _Importer:
         if self._options.rejects:
             _insist_on_another_file(self._options.rejects, file)
             file.seek(0)
-            table = purchase_file.open_table(file, self._options.reading)
-            rejects.write(self._options.rejects, table, bad, self._options.reading.has_header)
+            rejects.write(self._options.rejects, Table(file, self._options.reading), bad)
 
     def _progress(self) -> str:
         job, note = self._job, self._note

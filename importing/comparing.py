@@ -9,8 +9,8 @@ from tally.events import Id
 from tally.http.exports import amount
 from tally.importing import known
 from tally.importing.known import Content, Known, KnownRow
-from tally.importing.purchase_file import Purchase, PurchaseFile, Reading
-from tally.importing.tables import plain
+from tally.importing.purchase_file import Purchase, PurchaseFile
+from tally.importing.tables import Reading, plain
 from tally.store.import_note import Kind
 
 _SHOWN = 5  # names that are alike

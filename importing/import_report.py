@@ -50,11 +50,6 @@ class Report:
         self.known_customers = len(used) - self.new_customers
         self.is_refused = is_refused
 
-    @property
-    def is_new(self) -> bool:
-        """Whether something was recorded, or would be."""
-        return any(state != "known" for _, state in self._rows)
-
     def counted(self, what: str, state: str) -> Sum:
         """How many invoices or credits are new, known or updated."""
         return Sum(self._rows[what, state], str(self._cents[what, state]))
@@ -75,7 +70,7 @@ class Report:
     def _lines(self) -> Iterator[str]:
         if self.is_refused:
             yield "Nothing would be imported, as there are bad rows. What the others have:"
-        elif not self.is_new:
+        elif all(state == "known" for _, state in self._rows):
             yield "Nothing new: all of it was there before."
         elif self._dry_run:
             yield "Nothing was recorded (--dry-run). The import would do this:"

@@ -21,8 +21,8 @@ from tally.importing import first_look, purchase_file, recording, rejects
 from tally.importing.comparing import Comparison
 from tally.importing.first_look import Look
 from tally.importing.import_report import Report, Sum
-from tally.importing.purchase_file import PurchaseFile, Reading
-from tally.importing.tables import NoTable
+from tally.importing.purchase_file import PurchaseFile
+from tally.importing.tables import NoTable, Reading, Table
 from tally.store.belonging import insist_on_accounts
 from tally.store.cause import Cause
 from tally.store.customers import Customers
@@ -117,9 +117,9 @@ class ImportsResource:
 
     def _tried(self, asked: "_Asked", body: bytes, owner: str | None) -> Tried:
         wanted = {*asked.reading.columns()}
-        header = purchase_file.open_table(BytesIO(body), asked.reading).header
+        header = Table(BytesIO(body), asked.reading).header
         if asked.account_id is None or "" in wanted or wanted - {*header}:
-            return Tried(first_look.look(body, asked.reading.encoding, asked.reading.delimiter), None)
+            return Tried(first_look.look(body, asked.reading), None)
         file = _read(asked, body)
         with self._service.read() as store:
             report = Report(self._compared(store, file, asked, owner))
@@ -177,7 +177,7 @@ def _read(asked: _Asked, body: bytes) -> PurchaseFile:
 
 
 def _rejects(asked: _Asked, body: bytes, bad: dict[int, str]) -> str | None:
-    table = purchase_file.open_table(BytesIO(body), asked.reading)
+    table = Table(BytesIO(body), asked.reading)
     return rejects.text(table, {line: plainly(reason) for line, reason in bad.items()}, MOST_REJECTED)
 
 

@@ -5,7 +5,8 @@ from msgspec import UNSET
 from tally.events import Id
 from tally.importing.comparing import Comparison, Identity
 from tally.importing.known_here import KnownHere
-from tally.importing.purchase_file import PurchaseFile, Reading
+from tally.importing.purchase_file import PurchaseFile
+from tally.importing.tables import Reading
 from tally.store.cause import Cause, short_hash
 from tally.store.customers import Customers
 from tally.store.import_note import Kind
