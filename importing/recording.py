@@ -1,16 +1,27 @@
 """Compares a file's purchases with customers.db, and records them there: all or nothing."""
 
+import unicodedata
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from datetime import date
+
 from msgspec import UNSET
 
 from tally.events import Id
 from tally.importing.comparing import Comparison, Identity
-from tally.importing.known_here import KnownHere
+from tally.importing.known import Content, KnownRow, normal
 from tally.importing.purchase_file import PurchaseFile
 from tally.importing.tables import Reading
+from tally.store import likeness
 from tally.store.cause import Cause, short_hash
 from tally.store.customers import Customers
+from tally.store.database import Database
 from tally.store.import_note import Kind
+from tally.store.likeness import Row
+from tally.store.parts import Table
 from tally.store.records import NewCredit, NewCustomer, NewInvoice
+
+_TABLES: tuple[Table, ...] = ("invoice", "credit")
 
 
 def compare(store: Customers, file: PurchaseFile, reading: Reading, account_id: Id) -> Comparison:
@@ -68,3 +79,43 @@ def _part(cause: Cause, kind: Kind) -> Cause:
         return cause
     request, _, content = cause.request_key.partition(":")
     return cause._replace(request_key=f"{short_hash(f'{request} {kind}'.encode())}:{content}batch-")
+
+
+class KnownHere:
+    """Looks up rows by index. A name is found with either form of its accents."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def customers(self, account_id: Id, names: Collection[str]) -> dict[str, list[int]]:
+        """See Known; but of names that differ in case, only those that differ in A to Z."""
+        either = {form for name in names for form in (name, unicodedata.normalize("NFD", name))}
+        found: defaultdict[str, list[int]] = defaultdict(list)
+        for name, id in likeness.customers_named(self._database, account_id, either):
+            found[normal(name)].append(id)
+        return dict(found)
+
+    def referenced(self, account_id: Id, references: Collection[str]) -> list[KnownRow]:
+        """See Known."""
+        return [
+            row
+            for table in _TABLES
+            for row in _rows(table, likeness.referenced(self._database, table, account_id, references))
+        ]
+
+    def like(self, account_id: Id, wanted: Collection[Content]) -> list[KnownRow]:
+        """See Known. The customers tell the account."""
+        days = [day for _, day, _ in wanted]
+        customers, first, last = {customer for customer, _, _ in wanted}, min(days), max(days)
+        return [
+            row
+            for table in _TABLES
+            for row in _rows(table, likeness.of_customers(self._database, table, customers, first, last))
+            if (row.customer_id, row.date, row.cents) in wanted
+        ]
+
+
+def _rows(table: Table, rows: Iterable[Row]) -> Iterable[KnownRow]:
+    for id, customer_id, day, cents, reference in rows:
+        signed = -cents if table == "credit" else cents
+        yield KnownRow(id, customer_id, date.fromisoformat(day), signed, reference or "")
