@@ -39,7 +39,7 @@ from tally.http.reasons import ActorReport
 from tally.http.requests import RequestObserver
 from tally.http.status import ANSWER_SECONDS, StatusProbe
 from tally.http.tokens import Tokens
-from tally.importing import imports
+from tally.importing.imports import ImportsResource
 from tally.redis_url import bracketed
 from tally.store import nodes
 from tally.store.asks import Asks
@@ -203,7 +203,8 @@ class Family(Shared):
             require_account = self.settings.customers.require_account
             after = self._answer_after(service, number)
             api = customers_http.api(opened, ring, require_account, status, known, events, neighbours, after)
-            imports.add_imports(api.app, api.service, require_account or known is not None)
+            is_required = require_account or known is not None
+            api.app.add_route("/imports", ImportsResource(api.service, is_required))
             return api
         threads = self.settings.accounts.threads
         return accounts_http.api(opened, ring, status, known, neighbours, threads, sign_ins, events)

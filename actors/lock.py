@@ -32,7 +32,7 @@ class DirectoryLock:
                 self._hold(directory, os.O_RDONLY | os.O_DIRECTORY)
             self._hold(self.path, os.O_RDWR | os.O_CREAT)
         except BlockingIOError:
-            self.release()
+            self.close()
             holder = _noted(self.path) or _holder(directory)
             raise AlreadyRunning(
                 f"{directory} is in use by another {who}, process {holder or 'unknown'}; stop it, "
@@ -49,7 +49,7 @@ class DirectoryLock:
         except OSError:
             return False
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Let go of the directory; the file stays."""
         while self.descriptors:
             os.close(self.descriptors.pop())
@@ -62,7 +62,7 @@ class DirectoryLock:
 def is_held(directory: Path) -> bool:
     """Whether a supervisor, or a command that needs it alone, holds `directory`."""
     try:
-        DirectoryLock(directory).release()
+        DirectoryLock(directory).close()
     except AlreadyRunning:
         return True
     return False

@@ -80,12 +80,7 @@ def _file_option(what: str, columns: Columns) -> Callable[[Callable[..., Any]], 
 @_file_option("accounts", ACCOUNTS)
 @_file_option("customers", CUSTOMERS)
 @_file_option("invoices", INVOICES)
-def adopt(
-    settings: Settings,
-    accounts_file: BinaryIO | None,
-    customers_file: BinaryIO | None,
-    invoices_file: BinaryIO | None,
-) -> None:
+def adopt(settings: Settings, **files: BinaryIO | None) -> None:
     """Take over accounts, customers and invoices of another system, with their own ids and dates.
 
     For users of the program that Tally grew from, who keep its stream: accounts.db counts that program's
@@ -95,13 +90,9 @@ def adopt(
     """
     with faults_told(settings, AlreadyRunning):
         settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = DirectoryLock(settings.directory)
-        try:
-            files = accounts_file, customers_file, invoices_file
-            for told in [*_adopt(settings.directory, settings.node.number, *files)]:
+        with closing(DirectoryLock(settings.directory)):
+            for told in [*_adopt(settings.directory, settings.node.number, **files)]:
                 click.echo(told)
-        finally:
-            lock.release()
 
 
 def _adopt(

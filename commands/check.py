@@ -5,7 +5,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from typing import NamedTuple
 
 import click
 
@@ -22,30 +21,19 @@ from tally.store.errors import OutdatedDatabase, StoreError
 from tally.store.key_file import SIGNING_KEY
 
 
-class Finding(NamedTuple):
-    """The result of one check: its subject, whether it is good, and what was seen."""
-
-    subject: str
-    good: bool
-    seen: str
-
-
 @click.command(cls=Command, example="check --config production.toml")
 def check(settings: Settings) -> None:
     """Tell whether `run` would work here: settings, data directory, ports, Redis."""
     click.echo("good  settings: valid")
-    findings = list(_findings(settings))
-    for finding in findings:
-        click.echo(f"{'good' if finding.good else 'BAD '}  {finding.subject}: {finding.seen}")
-    if not all(finding.good for finding in findings):
+    if not all([*_findings(settings)]):
         sys.exit(FAILED)
 
 
-def _findings(settings: Settings) -> Iterator[Finding]:
-    """Check each thing that `run` needs. Leaves only the data directory and its lock file behind."""
-    directory = _found("data directory", _directory, settings)
-    yield directory
-    if directory.good:
+def _findings(settings: Settings) -> Iterator[bool]:
+    """Whether each thing that `run` needs is good. Leaves only the data directory and its lock file."""
+    has_directory = _found("data directory", _directory, settings)
+    yield has_directory
+    if has_directory:
         for name in DATABASES:
             if (settings.directory / f"{name}.db").exists():
                 yield _found(f"{name}.db", _database, settings, name)
@@ -53,7 +41,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
         if settings.auth.mode != "off" and not settings.signing_key and key.exists():
             yield _found("signing key", _signing_key, settings)
     if running := _running(settings):
-        yield Finding("supervisor", True, running)
+        click.echo(f"good  supervisor: {running}")
         # As the running Tally's own processes reach it.
         yield _found("redis", lambda: _redis_that_answers(settings, redis_access.url(settings)))
     else:
@@ -62,12 +50,15 @@ def _findings(settings: Settings) -> Iterator[Finding]:
         yield _found("redis", _redis, settings)
 
 
-def _found(subject: str, look: Callable[..., str], *arguments: object) -> Finding:
-    """A good finding with the answer of `look`, or a bad one with the error that it raises."""
+def _found(subject: str, look: Callable[..., str], *arguments: object) -> bool:
+    """Whether it is good. Tells what `look` answers, or else the error that it raises."""
+    good = True
     try:
-        return Finding(subject, True, look(*arguments))
+        seen = look(*arguments)
     except (CannotStart, PortTaken, StoreError, OSError) as error:
-        return Finding(subject, False, str(error))
+        good, seen = False, str(error)
+    click.echo(f"{'good' if good else 'BAD '}  {subject}: {seen}")
+    return good
 
 
 def _directory(settings: Settings) -> str:
@@ -98,7 +89,7 @@ def _signing_key(settings: Settings) -> str:
 
 def _running(settings: Settings) -> str | None:
     try:
-        DirectoryLock(settings.directory).release()
+        DirectoryLock(settings.directory).close()
     except AlreadyRunning as error:
         return f"runs already, process {error.pid or 'unknown'}"
     except OSError:

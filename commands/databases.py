@@ -1,7 +1,7 @@
 """The files that commands copy, replace or make again, and whether a running Tally has them open."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from tally.actors import control
@@ -40,20 +40,17 @@ def kept_stopped(data: Path, *files: str) -> Iterator[None]:
     or about to start.
     """
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock: DirectoryLock | None = None
-    try:
-        there = _open_at(data)  # a supervisor that answers holds the directory
-    except control.NotRunning as error:
-        there, lock = set(), _held(data, str(error))
-    for file in sorted(there & {*files}):
-        raise Failed(
-            f"the {Path(file).stem} service runs in {data}; stop it first (`run --only redis` may go on)"
-        )
-    try:
+    with ExitStack() as held:
+        try:
+            there = _open_at(data)  # a supervisor that answers holds the directory
+        except control.NotRunning as error:
+            there = set()
+            held.enter_context(closing(_held(data, str(error))))
+        for file in sorted(there & {*files}):
+            raise Failed(
+                f"the {Path(file).stem} service runs in {data}; stop it first (`run --only redis` may go on)"
+            )
         yield
-    finally:
-        if lock:
-            lock.release()
 
 
 def _held(data: Path, why: str) -> DirectoryLock:

@@ -1,13 +1,7 @@
-"""`demo`: something to look at, in an empty Tally, over HTTP as any other client.
+"""`demo`: something to look at, in an empty Tally. Each service records its own part, as for the pages."""
 
-Every request has an Idempotency-Key that is the same each time, and the accounts tell on which day the demo
-was begun. So an interrupted demo is finished by another: what is there already is not made twice.
-"""
-
-from collections.abc import Sequence
+import secrets
 from contextlib import closing
-from datetime import date, datetime
-from typing import Any
 
 import click
 
@@ -19,18 +13,13 @@ from tally.commands.service_client import (
     Unavailable,
     address,
     insisting,
-    is_forgotten,
     patient,
 )
 from tally.commands.shared import Command, faults_told, token_option
 from tally.config import Settings
-from tally.events import now
-from tally.http.exports import meant
-from tally.store.demo_data import ACCOUNTS, Demo, made_on
+from tally.store.demo import TOLD
+from tally.store.demo_data import ACCOUNTS, CUSTOMERS
 
-BATCH = 500  # rows a request
-
-_TOLD = "Made by tally demo on "  # followed by the day: the description of every account
 _SHOWN_SECONDS = 30  # how long to wait until recorded rows are shown
 
 
@@ -48,122 +37,52 @@ def demo(settings: Settings, token: str | None) -> None:
         closing(ServiceClient("accounts", settings.accounts, token)) as accounts,
         closing(ServiceClient("customers", settings.customers, token)) as customers,
     ):
-        made = fill(accounts, customers)
-    days = f"{made.invoices[0].day} to {made.invoices[-1].day}"
-    click.echo(
-        f"{len(ACCOUNTS)} accounts, {len(made.customers)} customers, {len(made.invoices):,} invoices and"
-        f" {len(made.credits)} credits from {days}: {made.total_cents / 100:,.2f} in all"
-    )
+        click.echo(fill(accounts, customers))
     click.echo(f"accounts and their revenue: {settings.node.url_accounts or address(settings.accounts)}/")
     click.echo(f"customers and invoices:     {settings.node.url_customers or address(settings.customers)}/")
 
 
-def fill(accounts: ServiceClient, customers: ServiceClient) -> Demo:
-    """Make the demo in a running Tally that has no accounts and no customers; answer it once it is shown.
+def fill(accounts: ServiceClient, customers: ServiceClient) -> str:
+    """Make the demo in a running Tally that has no accounts and no customers; tell of it once it is shown.
 
-    May be repeated after an interruption: nothing is added twice. Raises Failed.
+    May be repeated after an interruption, on any day: nothing is added twice. Raises Failed.
     """
     with insisting("is Tally running?"):
-        day = _begun(accounts, customers) or now().date()
+        ids = _opened(accounts, customers)
+    key = secrets.token_hex(16)  # of this run, for attempts that get no answer
     try:
         with insisting("run the same command again to go on"):
-            return _Maker(accounts, customers, day).make()
+            ids = ids or patient()(accounts.post, "/demo", None, key)
+            patient()(customers.post, "/demo", {"accounts": ids}, key)  # 503 until it knows the accounts
     except Refused as error:
         remedy = "; demo wants an admin's token" if error.http_status == 403 else ""
         raise Failed(f"{error}{remedy}") from error
+    try:
+        if customers.events:
+            patient()(accounts.get_after, LIGHT, customers.events, _SHOWN_SECONDS)
+        return _told(customers)
+    except Unavailable as error:
+        raise Failed(f"all is recorded, but not shown yet: {error}; see `status`") from error
 
 
-def _begun(accounts: ServiceClient, customers: ServiceClient) -> date | None:
-    """The day of an unfinished demo; None if there is nothing. Raises Failed."""
+def _opened(accounts: ServiceClient, customers: ServiceClient) -> list[str]:
+    """The accounts of an unfinished demo; none if nothing is there. Raises Failed for anything else."""
     there = [*accounts.rows("/accounts")]
-    day = _day_of_unfinished(there) if there else None
-    if day and not customers.get("/credits?limit=1")["credits"]:
-        return day
-    if there or customers.get("/customers?limit=1")["customers"]:
-        what = "accounts" if there else "customers"
+    is_begun = len(there) == len(ACCOUNTS) and all(told.startswith(TOLD) for _, _, told, *_ in there)
+    if customers.get("/customers?limit=1")["customers"] or (there and not is_begun):
         raise Failed(
-            f"this Tally has {what} already, and demo is for an empty one: nothing was changed. Give another"
-            " folder, as in TALLY_DATA_DIRECTORY=/tmp/demo, to `run` and to `demo`"
+            f"this Tally has {'accounts' if there else 'customers'} already, and demo is for an empty one:"
+            " nothing was changed. Give another folder, as in TALLY_DATA_DIRECTORY=/tmp/demo, to `run` and to"
+            " `demo`"
         )
-    return None
+    return [id for id, *_ in there]
 
 
-def _day_of_unfinished(there: Sequence[Sequence[str]]) -> date | None:
-    """The day of the demo that these first accounts belong to, while its keys are still known."""
-    _, _, told, _, created, *_ = there[0]
-    expected = [[each.name, told, each.owned_by] for each in ACCOUNTS]
-    if not told.startswith(_TOLD) or is_forgotten(datetime.fromisoformat(created)):
-        return None
-    if [[meant(cell) for cell in row[1:4]] for row in there] != expected[: len(there)]:
-        return None
-    return date.fromisoformat(told.removeprefix(_TOLD))
-
-
-class _Maker:
-    """Sends a whole demo, each part after those that it needs."""
-
-    def __init__(self, accounts: ServiceClient, customers: ServiceClient, day: date) -> None:
-        self._accounts = accounts
-        self._customers = customers
-        self._day = day
-        self._patiently = patient()
-
-    def make(self) -> Demo:
-        demo = made_on(self._day)
-        accounts = self._open_accounts()
-        self._wait(self._customers, "/customers?limit=1", self._accounts)  # with users, it must know them
-        customers = self._send(
-            "customers",
-            [{"name": each.name, "account_id": accounts[each.account]} for each in demo.customers],
-        )
-        invoices = self._send(
-            "invoices",
-            [
-                {
-                    "customer_id": customers[each.customer],
-                    "purchase_date": each.day,
-                    "purchase_price_cents": each.cents,
-                }
-                for each in demo.invoices
-            ],
-        )
-        self._send(
-            "credits",
-            [
-                {
-                    "customer_id": customers[demo.invoices[each.invoice].customer],
-                    "invoice_id": invoices[each.invoice],
-                    "credit_date": each.day,
-                    "credited_cents": each.cents,
-                }
-                for each in demo.credits
-            ],
-        )
-        try:
-            self._wait(self._accounts, LIGHT, self._customers)
-        except Unavailable as error:
-            raise Failed(f"all is recorded, but not shown yet: {error}; see `status`") from error
-        return demo
-
-    def _open_accounts(self) -> list[str]:
-        told, ids = f"{_TOLD}{self._day}", list[str]()
-        for place, each in enumerate(ACCOUNTS):
-            account = {"name": each.name, "description": told, "owned_by": each.owned_by}
-            ids += self._post(self._accounts, "/accounts", account, f"accounts-{place}")
-        return ids
-
-    def _send(self, kind: str, rows: list[dict[str, Any]]) -> list[str]:
-        """Create rows in batches, each all or nothing; answer their ids."""
-        ids: list[str] = []
-        for start in range(0, len(rows), BATCH):
-            batch = rows[start : start + BATCH]
-            ids += self._post(self._customers, f"/{kind}/batch", batch, f"{kind}-{start}")
-        return ids
-
-    def _post(self, service: ServiceClient, path: str, content: Any, key: str) -> list[str]:
-        return self._patiently(service.post, path, content, f"demo-{self._day}-{key}")
-
-    def _wait(self, reader: ServiceClient, path: str, writer: ServiceClient) -> None:
-        """Wait until one service has applied the other's latest events."""
-        if writer.events:
-            self._patiently(reader.get_after, path, writer.events, _SHOWN_SECONDS)
+def _told(customers: ServiceClient) -> str:
+    """What is recorded, on one line."""
+    invoices, credits = ([*customers.rows(path)] for path in ("/invoices", "/credits"))
+    cents = sum(int(amount.replace(".", "")) for _, _, amount, *_ in (*invoices, *credits))
+    return (
+        f"{len(ACCOUNTS)} accounts, {CUSTOMERS} customers, {len(invoices):,} invoices and"
+        f" {len(credits)} credits from {invoices[0][1]} to {invoices[-1][1]}: {cents / 100:,.2f} in all"
+    )

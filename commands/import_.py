@@ -15,7 +15,7 @@ from tally.config import Settings
 from tally.events import Id
 from tally.importing.cells import date_format
 from tally.importing.comparing import Identity
-from tally.importing.purchase_file import Reading
+from tally.importing.tables import Reading
 
 
 def _delimiter(value: str) -> str:
@@ -127,7 +127,6 @@ def import_(
     settings: Settings,
     source: BinaryIO,
     account_id: Id | None,
-    delimiter: str | None,
     update: bool,
     overlapping: bool,
     new_customers: bool,
@@ -155,7 +154,7 @@ def import_(
         if undo:
             click.echo(undoing.undo_file(settings, source, account_id, token))
             return
-        options = Options(reading, delimiter, account_id, identity, skip_bad, resend, dry_run, rejects)
+        options = Options(reading, account_id, identity, skip_bad, resend, dry_run, rejects)
         report = import_file(settings, source, options, token)
         click.echo(str(report))
         if report.is_refused:

@@ -9,7 +9,8 @@ import msgspec
 
 from tally.events import Id
 from tally.importing.comparing import Comparison, Identity
-from tally.importing.purchase_file import Purchase, PurchaseFile, Reading
+from tally.importing.purchase_file import Purchase, PurchaseFile
+from tally.importing.tables import Reading
 from tally.store.import_note import Kind
 
 BATCH = 1000  # rows in a request: it holds the database for some 50 ms, and others come in between
@@ -28,7 +29,6 @@ class Options(NamedTuple):
     """
 
     reading: Reading
-    delimiter: str | None
     account_id: Id | None
     identity: Identity
     skip_bad: bool = False
@@ -48,7 +48,9 @@ class Job:
         reading, account = options.reading, options.account_id
         columns = (reading.customer, reading.date, reading.amount)  # all that 0.1.0 had; its names stay valid
         told: list[Any] = [_FORMAT, file.digest, str(account or ""), columns, file.delimiter]
-        others = msgspec.structs.replace(reading, customer="customer", date="purchase_date", amount="amount")
+        others = msgspec.structs.replace(
+            reading, customer="customer", date="purchase_date", amount="amount", delimiter=None
+        )
         if others != Reading():
             told.append(others)
         if options.identity.overlapping:

@@ -38,7 +38,7 @@ from tally.importing import purchase_file, rejects
 from tally.importing.comparing import Comparison
 from tally.importing.import_report import Report
 from tally.importing.purchase_file import PurchaseFile
-from tally.importing.tables import NoTable
+from tally.importing.tables import NoTable, Table
 from tally.store import ranges
 from tally.store.import_note import ImportNote, Kind, Origin, Sent
 
@@ -89,7 +89,7 @@ def seekable(source: BinaryIO) -> Iterator[BinaryIO]:
 def _read(file: BinaryIO, options: Options, bars: Bars) -> PurchaseFile:
     """Read the file. Raises Failed if there is nothing in it."""
     try:
-        found = purchase_file.read(file, options.reading, options.delimiter, bars.add("reading"))
+        found = purchase_file.read(file, options.reading, bars.add("reading"))
     except NoTable as error:
         raise Failed(str(error)) from error
     if not found.rows:
@@ -164,7 +164,7 @@ class _Importer:
             self._bars.say(f"warning: {warning}")
         good = any(each.line not in bad for each in job.purchases)
         is_refused = not good or bool(bad and not options.skip_bad)
-        report = Report(job.file, compared, len(new), options.dry_run, is_refused)
+        report = Report(compared, options.dry_run, is_refused)
         if options.dry_run:
             return report
         if is_refused:
@@ -326,8 +326,7 @@ class _Importer:
         if self._options.rejects:
             _insist_on_another_file(self._options.rejects, file)
             file.seek(0)
-            table = purchase_file.open_table(file, self._options.reading, self._options.delimiter)
-            rejects.write(self._options.rejects, table, bad, self._options.reading.has_header)
+            rejects.write(self._options.rejects, Table(file, self._options.reading), bad)
 
     def _progress(self) -> str:
         job, note = self._job, self._note

@@ -4,15 +4,7 @@ import sys
 from collections.abc import Callable
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
 from rich.text import Text
 
 from tally.http.visible import printable
@@ -22,7 +14,7 @@ class Bars(Progress):
     """Progress bars with rate and time left, on standard error; none if it is no terminal."""
 
     def __init__(self) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), _TimeLeft())
+        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
         super().__init__(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
 
     def add(self, what: str, total: int | None = None, done: int = 0) -> Callable[[int], None]:
@@ -39,8 +31,3 @@ class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
         return Text(f"{speed:,.0f}/s" if speed else "")
-
-
-class _TimeLeft(TimeRemainingColumn):
-    def render(self, task: Task) -> Text:
-        return super().render(task) if task.total else Text("")

@@ -32,14 +32,11 @@ def rebuild_accounts(settings: Settings, yes: bool) -> None:
     with stream_of(settings, AlreadyRunning, without_redis=ALONE, interrupted=interrupted) as stream:
         stream.client.ping()
         settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = DirectoryLock(settings.directory, "rebuild")
-        try:
+        with closing(DirectoryLock(settings.directory, "rebuild")):
             is_alone = not is_held(settings.directory)
             confirm = partial(confirmed, yes=yes)
             with closing(Rebuilding(settings.directory, stream, confirm, _bar, make=is_alone)) as rebuilding:
                 click.echo(rebuilding.run())
-        finally:
-            lock.release()
 
 
 @contextmanager

@@ -144,10 +144,16 @@ class ServiceClient:
     def _streamed(self, path: str) -> Iterator[http.client.HTTPResponse]:
         try:
             self._connection.request("GET", path, None, {**self._headers, "Accept": "text/csv"})
-            with self._connection.getresponse() as response:
+            response = self._connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            raise self._unavailable(error) from error
+        try:
+            with response:
                 if response.status != 200:
                     self._answer(response, response.read(), Any)
                 yield response
+        except BrokenPipeError:  # whoever reads the list has gone: the service never gives this
+            raise
         except (ConnectionError, TimeoutError, http.client.HTTPException) as error:
             raise self._unavailable(error) from error
 

@@ -1,6 +1,7 @@
 """The demo, which empty pages load: each service records its own part. For admins.
 
-These calls are the pages' own, and may change with them. They may be repeated: the demo is there once.
+These calls are the pages' and `demo`'s own, and may change with them. They may be repeated: the demo is there
+once. An Idempotency-Key is known here alone: events of several kinds can't tell again what was answered.
 """
 
 from typing import Annotated
@@ -11,7 +12,7 @@ from msgspec import Meta, Struct
 from tally.events import Id
 from tally.http import bodies
 from tally.http.auth import insist_on_admin
-from tally.http.service import Resource, cause, read_body, send_made
+from tally.http.service import Resource, cause, read_body
 from tally.store import demo
 from tally.store.accounts import Accounts
 from tally.store.customers import Customers
@@ -32,23 +33,29 @@ class AccountsDemo(Resource[Accounts]):
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Open them. Raises Forbidden or NotEmpty."""
         insist_on_admin(req, "The demo is")
-        opened = self._service.write_and_tell(lambda store: made_many(demo.open_accounts(store, cause(req))))
-        send_made(resp, opened)
+        self._service.create(
+            req, resp, b"", lambda store, _: made_many(demo.open_accounts(store, cause(req)))
+        )
 
 
 class CustomersDemo(Resource[Customers]):
     """The accounts' customers, and their invoices and credits."""
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """Record them. Raises Forbidden or NotEmpty, and HTTPConflict until the accounts are known here."""
+        """Record them. Raises Forbidden or NotEmpty, or 503 until the accounts are known here."""
         insist_on_admin(req, "The demo is")
-        accounts = bodies.decode(read_body(req), Opened).accounts
+        body = read_body(req)
+        accounts = bodies.decode(body, Opened).accounts
         try:
-            answer = self._service.write_and_tell(
-                lambda store: made_many(demo.record_customers(store, accounts, cause(req)))
+            self._service.create(
+                req,
+                resp,
+                body,
+                lambda store, _: made_many(demo.record_customers(store, accounts, cause(req))),
             )
         except UnknownReference as error:
-            raise falcon.HTTPConflict(
-                title="Account unknown", description="The accounts are not known here yet: try again soon."
+            raise falcon.HTTPServiceUnavailable(
+                title="Account unknown",
+                description="The accounts are not known here yet: try again soon.",
+                retry_after=1,
             ) from error
-        send_made(resp, answer)

@@ -292,18 +292,37 @@ RANK = Parameter("rank", Rank, "Sort by what they spent, or by their last purcha
 IDS = Parameter("ids", str, "Ids, separated by commas.", "1,2", parse=_ids)
 SORT = Parameter("sort", Sort, "What to sort by.", "revenue", default="id")
 ORDER = Parameter("order", Literal["asc", "desc"], "In which direction to sort.", "desc", default="asc")
+_Encoding = Literal["utf-8", "cp1252", "iso-8859-15", "mac-roman", "utf-16", "utf-16-le", "utf-16-be"]
+DATE_FORMATS = (
+    *(f"%d{mark}%m{mark}{year}" for year in ("%Y", "%y") for mark in ".-/"),
+    *(f"%m{mark}%d{mark}{year}" for year in ("%Y", "%y") for mark in "-/"),
+    *("%Y/%m/%d", "%Y.%m.%d", "%Y%m%d", "%d %b %Y", "%d-%b-%Y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y"),
+    *("%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M"),
+)
 IMPORTED = (
     OF_ACCOUNT,
-    Parameter("customer", str, "The column of the customer's name.", "Client"),
-    Parameter("date", str, "The column of the date.", "Invoice Date"),
-    Parameter("amount", str, "The column of the amount.", "Total"),
+    Parameter("customer", str, "The column of the customer's name.", "Client", default=""),
+    Parameter("date", str, "The column of the date.", "Invoice Date", default=""),
+    Parameter("amount", str, "The column of the amount.", "Total", default=""),
     Parameter("id", str, "The column of the row's reference, which identifies it.", "Invoice Number"),
-    Parameter("date_format", str, "The date's format, as strptime takes it; ISO if missing.", "%d.%m.%Y"),
-    Parameter("decimal", str, "The decimal mark.", ","),
-    Parameter("negative", str, "What a negative amount becomes.", "credit"),
-    Parameter("lines", str, "How rows with the same reference are put together.", "sum"),
-    Parameter("encoding", str, "The text's encoding.", "cp1252"),
-    Parameter("delimiter", str, "What separates columns.", ";"),
+    Parameter(
+        "date_format",
+        str,
+        "The date's format, as strptime takes it; ISO if missing.",
+        "%d.%m.%Y",
+        parse=one_of(DATE_FORMATS),
+    ),
+    Parameter("decimal", Literal[".", ","], "The decimal mark.", ",", default="."),
+    Parameter(
+        "negative",
+        Literal["refuse", "credit"],
+        "What a negative amount becomes.",
+        "credit",
+        default="refuse",
+    ),
+    Parameter("lines", Literal["sum", "first"], "How rows with the same reference are put together.", "sum"),
+    Parameter("encoding", _Encoding, "The text's encoding.", "cp1252"),
+    Parameter("delimiter", Literal[",", ";", "\t", "|"], "What separates columns.", ";"),
     Parameter("skip_bad", bool, "Leave bad rows out.", "true", default=False),
     Parameter("dry_run", bool, "Record nothing.", "true", default=False),
 )

@@ -27,23 +27,19 @@ def dates(format: str | None) -> Callable[[str], date]:
 
     It raises ValueError.
     """
+    expected = ", YYYY-MM-DD" if format is None else f" like {date(2024, 1, 31).strftime(format)}"
 
     @cache  # a file has many rows of few days
-    def iso(raw: str) -> date:
-        found = _ISO.fullmatch(raw)
+    def read(raw: str) -> date:
         try:
+            if format is not None:
+                return datetime.strptime(raw, format).date()
+            found = _ISO.fullmatch(raw)
             return date.fromisoformat(found[1] if found else "")
         except ValueError:
-            raise ValueError("Expected a date, YYYY-MM-DD") from None
+            raise ValueError(f"Expected a date{expected}") from None
 
-    @cache
-    def formatted(raw: str) -> date:
-        try:
-            return datetime.strptime(raw, str(format)).date()
-        except ValueError:
-            raise ValueError(f"Expected a date like {date(2024, 1, 31).strftime(str(format))}") from None
-
-    return iso if format is None else formatted
+    return read
 
 
 def date_format(format: str) -> str:

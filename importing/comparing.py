@@ -9,8 +9,8 @@ from tally.events import Id
 from tally.http.exports import amount
 from tally.importing import known
 from tally.importing.known import Content, Known, KnownRow
-from tally.importing.purchase_file import Purchase, PurchaseFile, Reading
-from tally.importing.tables import plain
+from tally.importing.purchase_file import Purchase, PurchaseFile
+from tally.importing.tables import Reading, plain
 from tally.store.import_note import Kind
 
 _SHOWN = 5  # names that are alike
@@ -31,7 +31,7 @@ class Identity(Struct, frozen=True):
 
 
 class Comparison:
-    """Compares a file's customers and purchases with the rows `there`. Every call raises what `there` raises.
+    """Compares the customers and purchases of `file` with the rows `there`. Raises what `there` raises.
 
     `account_of` finds the account of a text, or raises ValueError. `known_ids` are the ids of the file's
     first customers, if an earlier import has noted them.
@@ -50,6 +50,7 @@ class Comparison:
         identity: Identity,
         known_ids: Collection[int],
     ) -> None:
+        self.file = file
         self._purchases = purchases = file.purchases
         self._reading = reading
         self._there = there

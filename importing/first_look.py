@@ -11,18 +11,13 @@ from itertools import islice
 
 from msgspec import Struct
 
+from tally.http.params import DATE_FORMATS
 from tally.importing.cells import Amounts, dates
-from tally.importing.tables import Format, NoTable, Table, plain
+from tally.importing.tables import NoTable, Reading, Table, plain
 
 LOOKED_AT = 1000  # cells; each is tried in every way, which takes 0.1 s
 MOST_COLUMNS = 200
 
-DATE_FORMATS = (
-    *(f"%d{mark}%m{mark}{year}" for year in ("%Y", "%y") for mark in ".-/"),
-    *(f"%m{mark}%d{mark}{year}" for year in ("%Y", "%y") for mark in "-/"),
-    *("%Y/%m/%d", "%Y.%m.%d", "%Y%m%d", "%d %b %Y", "%d-%b-%Y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y"),
-    *("%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M"),
-)
 MARKS = (".", ",")
 
 # Column names in files of other programs, the likeliest first.
@@ -71,9 +66,9 @@ class Look(Struct, frozen=True):
     date_formats: tuple[str, ...] = DATE_FORMATS
 
 
-def look(content: bytes, encoding: str | None = None, delimiter: str | None = None) -> Look:
-    """Look at a file. Raises NoTable."""
-    table = Table(BytesIO(content), Format(encoding, delimiter), [*CUSTOMER, *DATE, *AMOUNT, *ID])
+def look(content: bytes, reading: Reading) -> Look:
+    """Look at a file, of which `reading` may tell the format. Raises NoTable."""
+    table = Table(BytesIO(content), reading, [*CUSTOMER, *DATE, *AMOUNT, *ID])
     if (width := len(table.header)) > MOST_COLUMNS:
         raise NoTable(f"the file has {width:,} columns, more than {MOST_COLUMNS}; is it one of purchases?")
     most = max(LOOKED_AT // max(width, 1), 5)

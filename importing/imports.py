@@ -17,12 +17,12 @@ from tally.http.auth import owner
 from tally.http.bodies import MOST_IN_BATCH
 from tally.http.problems import FieldError, WrongFields
 from tally.http.service import BATCH_BODY, Service, read_body, send_made
-from tally.importing import first_look, purchase_file, rejects
+from tally.importing import first_look, purchase_file, recording, rejects
+from tally.importing.comparing import Comparison
 from tally.importing.first_look import Look
-from tally.importing.import_report import Report
-from tally.importing.purchase_file import PurchaseFile, Reading
-from tally.importing.recording import Import
-from tally.importing.tables import NoTable
+from tally.importing.import_report import Report, Sum
+from tally.importing.purchase_file import PurchaseFile
+from tally.importing.tables import NoTable, Reading, Table
 from tally.store.belonging import insist_on_accounts
 from tally.store.cause import Cause
 from tally.store.customers import Customers
@@ -31,21 +31,8 @@ from tally.store.idempotency import Answer, encode_answer
 MOST_ROWS = MOST_IN_BATCH
 MOST_BAD = 100  # rows that are listed one by one
 MOST_REJECTED = 4 * 1024 * 1024  # characters of the file of bad rows
-ENCODINGS = ("utf-8", "cp1252", "iso-8859-15", "mac-roman", "utf-16", "utf-16-le", "utf-16-be")
 
 _SHOWN = 5
-
-
-def add_imports(app: Any, service: Service[Customers], require_account: bool) -> None:
-    """Add the call to the customers service."""
-    app.add_route("/imports", ImportsResource(service, require_account))
-
-
-class Sum(Struct, frozen=True):
-    """A number of rows, and their sum in cents."""
-
-    count: int
-    cents: str
 
 
 class Read(Struct, frozen=True):
@@ -129,90 +116,68 @@ class ImportsResource:
         send_made(resp, answer)
 
     def _tried(self, asked: "_Asked", body: bytes, owner: str | None) -> Tried:
-        reading = asked.reading()
-        wanted = {*reading.columns()}
-        header = purchase_file.open_table(BytesIO(body), reading, asked.delimiter).header
+        wanted = {*asked.reading.columns()}
+        header = Table(BytesIO(body), asked.reading).header
         if asked.account_id is None or "" in wanted or wanted - {*header}:
-            return Tried(first_look.look(body, asked.encoding, asked.delimiter), None)
+            return Tried(first_look.look(body, asked.reading), None)
         file = _read(asked, body)
         with self._service.read() as store:
-            new = self._import(store, file, asked, owner)
-            summary = _summary(new, file)
-        return Tried(None, summary, _rejects(asked, body, new.bad) if new.bad else None)
+            report = Report(self._compared(store, file, asked, owner))
+        return Tried(None, _summary(report), _rejects(asked, body, report.bad) if report.bad else None)
 
     def _record(
         self, store: Customers, file: PurchaseFile, asked: "_Asked", owner: str | None, cause: Cause
     ) -> Answer:
-        new = self._import(store, file, asked, owner)
-        if new.bad and not asked.skip_bad:
-            raise _refusal("skip_bad", f"{len(new.bad):,} rows are bad: leave them out, or mend them.")
-        if len(new.bad) == file.rows:
+        compared = self._compared(store, file, asked, owner)
+        if compared.bad and not asked.skip_bad:
+            raise _refusal("skip_bad", f"{len(compared.bad):,} rows are bad: leave them out, or mend them.")
+        if len(compared.bad) == file.rows:
             raise _refusal("file", "Every row is bad.")
-        new.record(self._require_account, owner, cause)
-        return Answer(None, encode_answer(_summary(new, file)))
+        report = Report(compared)
+        recording.record(store, compared, self._require_account, owner, cause)
+        return Answer(None, encode_answer(_summary(report)))
 
-    def _import(self, store: Customers, file: PurchaseFile, asked: "_Asked", owner: str | None) -> Import:
+    def _compared(
+        self, store: Customers, file: PurchaseFile, asked: "_Asked", owner: str | None
+    ) -> Comparison:
         reading, account_id = asked.whole()
         insist_on_accounts(store.database, [account_id], owner, self._require_account)
-        return Import(store, file, reading, account_id)
+        return recording.compare(store, file, reading, account_id)
 
 
 class _Asked:
-    """How to read a file, and what to do with it. Raises WrongFields."""
+    """How to read a file, and what to do with it.
+
+    A column that isn't chosen is "", which no file has.
+    """
 
     def __init__(self, req: falcon.Request) -> None:
         asked: dict[str, Any] = {each.name: each.of(req) for each in params.IMPORTED}
-        faults: list[FieldError] = []
-
-        def text(name: str) -> str | None:
-            return asked[name] or None
-
-        def choice(name: str, choices: tuple[str, ...]) -> Any:
-            try:
-                return (raw := text(name)) and params.one_of(choices)(raw)
-            except ValueError as error:
-                faults.append(FieldError(name, str(error)))
-
-        self.account_id: Id | None = asked["account_id"]
-        self.encoding: str | None = choice("encoding", ENCODINGS)
-        self.delimiter: str | None = choice("delimiter", (",", ";", "\t", "|"))
-        self._columns = {name: text(name) for name in ("customer", "date", "amount", "id")}
-        self._how = {
-            "date_format": choice("date_format", first_look.DATE_FORMATS),
-            "decimal": choice("decimal", first_look.MARKS) or ".",
-            "negative": choice("negative", ("refuse", "credit")) or "refuse",
-            "lines": choice("lines", ("sum", "first")) if text("id") else None,
-        }
-        if faults:
-            raise WrongFields(faults)
-        self.skip_bad: bool = asked["skip_bad"]
-        self.dry_run: bool = asked["dry_run"]
-
-    def reading(self) -> Reading:
-        """How to read rows; a column that isn't chosen is "", which no file has."""
-        columns: dict[str, Any] = {name: column or "" for name, column in self._columns.items()}
-        return Reading(**columns | {"id": self._columns["id"]}, **self._how, encoding=self.encoding)
+        self.account_id: Id | None = asked.pop("account_id")
+        self.skip_bad: bool = asked.pop("skip_bad")
+        self.dry_run: bool = asked.pop("dry_run")
+        self.reading = Reading(**asked | ({} if asked["id"] else {"id": None, "lines": None}))
 
     def whole(self) -> tuple[Reading, Id]:
         """How to read rows, and the account of all of them. Raises WrongFields for all missing fields."""
-        missing = [name for name in ("customer", "date", "amount") if not self._columns[name]]
+        missing = [name for name in ("customer", "date", "amount") if not getattr(self.reading, name)]
         missing += ["account_id"] if self.account_id is None else []
         if missing:
             raise WrongFields([FieldError(name, "Required") for name in missing])
-        return self.reading(), Id(self.account_id or 0)
+        return self.reading, Id(self.account_id or 0)
 
 
 def _read(asked: _Asked, body: bytes) -> PurchaseFile:
     """Raises NoTable, and WrongFields."""
     reading, _ = asked.whole()
-    file = purchase_file.read(BytesIO(body), reading, asked.delimiter, _insist_on_few)
+    file = purchase_file.read(BytesIO(body), reading, _insist_on_few)
     if not file.rows:
         raise _refusal("file", "There is no row in the file, but the names of the columns.")
     return file
 
 
 def _rejects(asked: _Asked, body: bytes, bad: dict[int, str]) -> str | None:
-    table = purchase_file.open_table(BytesIO(body), asked.reading(), asked.delimiter)
+    table = Table(BytesIO(body), asked.reading)
     return rejects.text(table, {line: plainly(reason) for line, reason in bad.items()}, MOST_REJECTED)
 
 
@@ -228,32 +193,26 @@ def _refusal(field: str, why: str) -> WrongFields:
     return WrongFields([FieldError(field, why)], why)
 
 
-def _summary(new: Import, file: PurchaseFile) -> Summary:
-    report = new.report
+def _summary(report: Report) -> Summary:
     return Summary(
-        file.rows,
+        report.file.rows,
         report.new_customers,
         report.known_customers,
-        _sum(report, "invoices", "new"),
-        _sum(report, "invoices", "known"),
-        _sum(report, "credits", "new"),
-        _sum(report, "credits", "known"),
+        report.counted("invoices", "new"),
+        report.counted("invoices", "known"),
+        report.counted("credits", "new"),
+        report.counted("credits", "known"),
         report.first,
         report.last,
-        [plainly(warning) for warning in new.warnings],
-        len(new.bad),
+        [plainly(warning) for warning in report.warnings],
+        len(report.bad),
         [Bad(plainly(reason), count=count) for reason, count in report.reasons().most_common()],
-        [Bad(plainly(reason), line) for line, reason in [*new.bad.items()][:MOST_BAD]],
+        [Bad(plainly(reason), line) for line, reason in [*report.bad.items()][:MOST_BAD]],
         [
             Read(each.line, name, str(each.date), str(each.cents), each.reference)
             for each, name in report.sample(_SHOWN)
         ],
     )
-
-
-def _sum(report: Report, what: str, state: str) -> Sum:
-    counted = report.counted(what, state)
-    return Sum(counted.number, str(counted.cents))
 
 
 def plainly(told: str) -> str:

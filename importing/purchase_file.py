@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Container, Iterator
 from datetime import date
 from functools import cache
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from msgspec import Struct
 
@@ -15,7 +15,7 @@ from tally.events import MAX_CENTS
 from tally.http.exports import meant
 from tally.http.values import Name, Reference
 from tally.importing.cells import Amounts, dates
-from tally.importing.tables import Format, Row, Table
+from tally.importing.tables import Reading, Row, Table
 
 NEGATIVE = "An amount can't be negative. To take an invoice back, delete it"  # the same text as on the page
 
@@ -25,36 +25,6 @@ _CODE = re.compile(  # of a currency, such as files of several have
     "AUD|BRL|CAD|CHF|CNY|CZK|DKK|EUR|GBP|HKD|HUF|IDR|ILS|INR|JPY|KRW|MXN|MYR|NOK|NZD|PHP|PLN|RON|SEK|SGD|THB"
     "|TRY|TWD|USD|ZAR"
 )
-
-
-class Reading(Struct, frozen=True, omit_defaults=True):
-    """How to read rows: the columns by name, or by number if there are no names.
-
-    `account` is the column with each row's own account, `id` the one with its own reference. `where` has
-    columns and values: a row is taken if it has one of the values in each of these columns. Rows that share
-    an `id` are `lines` of one invoice: their amounts are summed, or the first counts.
-    """
-
-    customer: str = "customer"
-    date: str = "purchase_date"
-    amount: str = "amount"
-    account: str | None = None
-    id: str | None = None
-    date_format: str | None = None
-    decimal: str = "."
-    encoding: str | None = None
-    skip_lines: int = 0
-    has_header: bool = True
-    rounds: bool = False
-    negative: Literal["refuse", "credit"] = "refuse"
-    where: tuple[tuple[str, str], ...] = ()
-    lines: Literal["sum", "first"] | None = None
-
-    def columns(self) -> list[str]:
-        """All columns that the file must have."""
-        named = [self.customer, self.date, self.amount, self.account, self.id]
-        named += [name for name, _ in self.where]
-        return [name for name in named if name is not None]
 
 
 class Buyer(NamedTuple):
@@ -143,17 +113,12 @@ class PurchaseFile(NamedTuple):
     warnings: list[str]
 
 
-def read(
-    file: BinaryIO,
-    reading: Reading,
-    delimiter: str | None,
-    on_rows: Callable[[int], object],
-) -> PurchaseFile:
+def read(file: BinaryIO, reading: Reading, on_rows: Callable[[int], object]) -> PurchaseFile:
     """Read to the end, telling `on_rows` of progress. Raises NoTable.
 
     The result depends only on the file, so it is always the same.
     """
-    table = open_table(file, reading, delimiter)
+    table = Table(file, reading)
     judge = _Judge(table, reading)
     count = 0
     for count, row in enumerate(table.rows(), 1):
@@ -165,12 +130,6 @@ def read(
     return PurchaseFile(
         table.digest, table.delimiter, count, judge.passed_over, purchases, judge.bad, judge.warnings()
     )
-
-
-def open_table(file: BinaryIO, reading: Reading, delimiter: str | None) -> Table:
-    """The rows of a file, read in this way. Raises NoTable."""
-    format = Format(reading.encoding, delimiter, reading.skip_lines, reading.has_header)
-    return Table(file, format, reading.columns())
 
 
 class _Judge:

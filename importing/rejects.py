@@ -14,13 +14,13 @@ from tally.importing.tables import Table
 _ADDED = ["line", "reason"]
 
 
-def write(path: Path, table: Table, bad: dict[int, str], has_header: bool) -> None:
+def write(path: Path, table: Table, bad: dict[int, str]) -> None:
     """Write the bad rows, by line, as UTF-8.
 
     It can be read with the same options as the whole file, except encoding and lines to skip. Raises OSError.
     """
     with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        csv.writer(file, delimiter=table.delimiter).writerows(_rows(table, bad, has_header))
+        csv.writer(file, delimiter=table.delimiter).writerows(_rows(table, bad))
 
 
 def text(table: Table, bad: dict[int, str], most: int) -> str | None:
@@ -30,17 +30,17 @@ def text(table: Table, bad: dict[int, str], most: int) -> str | None:
     """
     made = io.StringIO()
     writer = csv.writer(made, delimiter=table.delimiter)
-    for row in _rows(table, bad, has_header=True):
+    for row in _rows(table, bad):
         writer.writerow(map(harmless, row))
         if made.tell() > most:
             return None
     return made.getvalue().encode(errors="surrogateescape").decode(errors="replace")
 
 
-def _rows(table: Table, bad: dict[int, str], has_header: bool) -> Iterator[list[str]]:
+def _rows(table: Table, bad: dict[int, str]) -> Iterator[list[str]]:
     header = table.header
     width = len(header)
-    if has_header:
+    if table.reading.has_header:
         if header[-2:] == _ADDED:
             width -= 2
         yield [*header[:width], *_ADDED]

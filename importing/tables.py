@@ -6,7 +6,9 @@ import io
 import re
 from collections.abc import Iterator
 from itertools import chain
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
+
+from msgspec import Struct
 
 from tally.http.visible import printable
 
@@ -32,13 +34,36 @@ class NoTable(Exception):
     """The file can't be read as rows at all; the message says why, and in which line."""
 
 
-class Format(NamedTuple):
-    """The format of a file, as far as the file itself doesn't show it."""
+class Reading(Struct, frozen=True, omit_defaults=True):
+    """How to read rows: the columns by name, or by number if there are no names.
 
+    `account` is the column with each row's own account, `id` the one with its own reference. `where` has
+    columns and values: a row is taken if it has one of the values in each of these columns. Rows that share
+    an `id` are `lines` of one invoice: their amounts are summed, or the first counts. Without a `delimiter`,
+    the header tells it.
+    """
+
+    customer: str = "customer"
+    date: str = "purchase_date"
+    amount: str = "amount"
+    account: str | None = None
+    id: str | None = None
+    date_format: str | None = None
+    decimal: str = "."
     encoding: str | None = None
-    delimiter: str | None = None
     skip_lines: int = 0
     has_header: bool = True
+    rounds: bool = False
+    negative: Literal["refuse", "credit"] = "refuse"
+    where: tuple[tuple[str, str], ...] = ()
+    lines: Literal["sum", "first"] | None = None
+    delimiter: str | None = None
+
+    def columns(self) -> list[str]:
+        """All columns that the file must have."""
+        named = [self.customer, self.date, self.amount, self.account, self.id]
+        named += [name for name, _ in self.where]
+        return [name for name in named if name is not None]
 
 
 class Row(NamedTuple):
@@ -52,22 +77,22 @@ class Table:
     """The rows of a file, which is read once, from its present position.
 
     `header` has the names of the columns; without names, their numbers, from 1. The `wanted` columns tell the
-    delimiter. Raises NoTable, even while rows are read.
+    delimiter, by default those of `reading`. Raises NoTable, even while rows are read.
     """
 
-    def __init__(self, file: BinaryIO, format: Format, wanted: list[str]) -> None:
+    def __init__(self, file: BinaryIO, reading: Reading, wanted: list[str] | None = None) -> None:
         self._hash = hashlib.sha256()
-        self._format = format
+        self.reading = reading
         raw: Any = _Hashed(file, self._hash.update)
         buffered = io.BufferedReader(raw, 64 * 1024)
         head = buffered.peek(_LOOKED_AT)[:_LOOKED_AT]
-        self.encoding = _encoding(head, format.encoding)
+        self.encoding = _encoding(head, reading.encoding)
         errors = "replace" if self.encoding.startswith("utf-16") else "surrogateescape"
         text = io.TextIOWrapper(buffered, self.encoding, errors, newline="")
         self._before = 0  # lines before the rows
         lines = self._lines(text)
         told, first = self._skip(lines)
-        self.delimiter = format.delimiter or told or self._found_out(first, wanted)
+        self.delimiter = reading.delimiter or told or self._found_out(first, wanted or reading.columns())
         self._reader = csv.reader(
             chain([first] if first else [], lines), delimiter=self.delimiter, strict=True
         )
@@ -81,7 +106,7 @@ class Table:
 
     def place(self, column: str) -> int:
         """The place of a column. Raises NoTable unless it is there once."""
-        if not self._format.has_header:
+        if not self.reading.has_header:
             if column.isascii() and column.isdigit() and 1 <= int(column[:9]) <= len(self.header):
                 return int(column) - 1
             raise self._no_column(column, f"has no number from 1 to {len(self.header)}, as --no-header wants")
@@ -121,7 +146,7 @@ class Table:
     def _skip(self, lines: Iterator[str]) -> tuple[str | None, str]:
         """Skip the lines before the table. Answers the delimiter, if it is named there, and the next line."""
         told, line = None, next(lines, "")
-        while (separator := _SEPARATOR_LINE.fullmatch(line)) or self._before < self._format.skip_lines:
+        while (separator := _SEPARATOR_LINE.fullmatch(line)) or self._before < self.reading.skip_lines:
             told = separator[1] if separator else told
             self._before += 1
             line = next(lines, "")
@@ -129,7 +154,7 @@ class Table:
 
     def _found_out(self, first: str, wanted: list[str]) -> str:
         """The delimiter that yields the most wanted columns in the header line, and then the most columns."""
-        if not self._format.has_header:
+        if not self.reading.has_header:
             return DELIMITERS[0]
         names = {plain(name) for name in wanted}
         cells = {each: [*map(plain, _cells(first, each))] for each in DELIMITERS}
@@ -137,7 +162,7 @@ class Table:
 
     def _header(self) -> list[str]:
         first = next(self._rest(), None)
-        if self._format.has_header:
+        if self.reading.has_header:
             return [name.strip() for name in first.cells] if first else []
         self._first = [first] if first else []
         return [str(number) for number in range(1, 1 + len(first.cells if first else []))]

@@ -1,7 +1,4 @@
-"""The demo as recorded by the services. Each records its part, all or nothing, in an empty database.
-
-`python supervisor.py demo` sends the same data over HTTP, as any client would.
-"""
+"""The demo as recorded by the services. Each records its part, all or nothing, in an empty database."""
 
 from collections.abc import Sequence
 

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import subprocess
+import sys
 from decimal import Decimal
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 from integration.conftest import credit, invoice, new_account, new_customer, problem
 
 from support.cli import command
+from support.program import SUPERVISOR
 from support.tally import Client, Tally, running
 from support.waiting import eventually
 from tally.http.exports import harmless, meant
@@ -174,6 +177,19 @@ def test_export_says_why_there_is_nothing(shared: Tally, tmp_path: Path) -> None
     done = command("export", "invoices", "--config", nowhere)
     assert (done.returncode, done.stdout) == (1, "")
     assert "does not answer" in done.stderr
+
+
+def test_a_reader_that_goes_ends_an_export_and_the_service_is_not_blamed(shared: Tally) -> None:
+    account = new_account(shared.accounts)
+    customer = new_customer(shared.customers, account, "Ada")
+    shared.customers.post("/invoices/batch", [invoice(customer, 1)] * 1000)
+    options = ["--config", str(shared.directory / "tally.toml"), "--account", account]
+    arguments = [sys.executable, str(SUPERVISOR), "export", "invoices", *options]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert (process.wait(20), process.stderr.read()) == (1, b"")
 
 
 def test_what_is_exported_and_imported_is_the_same(

@@ -22,8 +22,8 @@ from support.program import SUPERVISOR
 from support.tally import ROOT, Client, Tally, running
 from support.waiting import eventually
 from tally.commands import demo
-from tally.commands.service_client import ServiceClient
-from tally.config import load
+from tally.commands.service_client import ServiceClient, Unavailable
+from tally.config import AccountsSettings, CustomersSettings, load
 from tally.events import now
 from tally.store.demo_data import ACCOUNTS, CREDITS, CUSTOMERS, INVOICES, made_on
 
@@ -50,10 +50,16 @@ def _lists(tally: Tally) -> list[bytes]:
     ]
 
 
+def _last_day(tally: Tally) -> date:
+    """The day on which the demo's accounts were opened."""
+    told: str = tally.accounts.get("/accounts")[0]["account"]["description"]
+    return date.fromisoformat(told.rpartition(" ")[2])
+
+
 def _assert_is_whole(tally: Tally) -> None:
     accounts = tally.accounts.get("/accounts")
     assert [each["account"]["name"] for each in accounts] == [each.name for each in ACCOUNTS]
-    whole = made_on(date.fromisoformat(accounts[0]["account"]["description"].rpartition(" ")[2]))
+    whole = made_on(_last_day(tally))
     assert sum(each["total_revenue_cents"] for each in accounts) == whole.total_cents
     _, invoices, credits, customers = [each.count(b"\r\n") - 1 for each in _lists(tally)]
     assert (customers, invoices, credits) == (CUSTOMERS, INVOICES, CREDITS)
@@ -63,6 +69,9 @@ def test_what_is_sent_is_shown_and_a_second_demo_is_refused_and_changes_nothing(
     done = _demo(tally)
     assert (done.returncode, done.stderr) == (0, "")
     assert "6 accounts, 120 customers, 3,000 invoices and 24 credits" in done.stdout
+    whole = made_on(_last_day(tally))
+    assert f" from {whole.invoices[0].day} to {whole.invoices[-1].day}: " in done.stdout
+    assert f": {whole.total_cents / 100:,.2f} in all\n" in done.stdout
     assert f"http://127.0.0.1:{tally.accounts.port}/" in done.stdout
     _assert_is_whole(tally)
 
@@ -74,26 +83,66 @@ def test_what_is_sent_is_shown_and_a_second_demo_is_refused_and_changes_nothing(
     assert _lists(tally) == before
 
 
-class _Interrupted(ServiceClient):
-    """Stops at its third batch of invoices: the batch is recorded, and its answer is lost."""
+class _Losing(ServiceClient):
+    """Loses the first answer to a change: `error` comes in its place, once the change is recorded."""
+
+    def __init__(
+        self, name: str, settings: AccountsSettings | CustomersSettings, error: BaseException
+    ) -> None:
+        super().__init__(name, settings, None)
+        self._errors = [error]
 
     def post(self, path: str, content: Any, idempotency_key: str) -> list[str]:
         made = super().post(path, content, idempotency_key)
-        if idempotency_key.endswith("invoices-1000"):
-            raise KeyboardInterrupt
+        if self._errors:
+            raise self._errors.pop()
         return made
 
 
-def test_a_demo_that_was_interrupted_is_finished_by_another(tally: Tally) -> None:
+def _fill(tally: Tally, *losing: str, error: BaseException) -> None:
     settings = load(tally.directory / "tally.toml", {})
-    accounts = ServiceClient("accounts", settings.accounts, None)
-    customers = _Interrupted("customers", settings.customers, None)
-    with closing(accounts), closing(customers), pytest.raises(KeyboardInterrupt):
+    accounts, customers = (
+        _Losing(name, of_it, error) if name in losing else ServiceClient(name, of_it, None)
+        for name, of_it in (("accounts", settings.accounts), ("customers", settings.customers))
+    )
+    with closing(accounts), closing(customers):
         demo.fill(accounts, customers)
-    assert _lists(tally)[1].count(b"\r\n") - 1 == 1500
+
+
+def test_a_demo_that_was_interrupted_is_finished_by_another_also_on_another_day(tally: Tally) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        _fill(tally, "accounts", error=KeyboardInterrupt())
+    opened = [each["account"]["id"] for each in tally.accounts.get("/accounts")]
+    for id in opened:
+        told = {"description": "Made by the demo on 2020-02-29"}
+        assert tally.accounts.request("PATCH", f"/accounts/{id}", told).status == 200
+    assert tally.customers.get("/customers")["customers"] == []
 
     done = _demo(tally)
     assert (done.returncode, done.stderr) == (0, "")
+    assert [each["account"]["id"] for each in tally.accounts.get("/accounts")] == opened
+    _assert_is_whole(tally)
+
+
+def test_a_demo_that_was_interrupted_at_its_end_is_whole(tally: Tally) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        _fill(tally, "customers", error=KeyboardInterrupt())
+    eventually(tally.settled)
+    _assert_is_whole(tally)
+    assert "this Tally has accounts already" in _demo(tally).stderr
+
+
+def test_an_answer_that_is_lost_is_asked_for_again_and_nothing_is_there_twice(
+    tally: Tally,
+) -> None:
+    _fill(tally, "accounts", "customers", error=Unavailable("lost", may_be_done=True))
+    _assert_is_whole(tally)
+
+
+def test_the_demo_whose_accounts_a_page_has_opened_is_finished(tally: Tally) -> None:
+    ids = _load(tally.accounts).json()["ids"]
+    assert _demo(tally).returncode == 0
+    assert [each["account"]["id"] for each in tally.accounts.get("/accounts")] == ids
     _assert_is_whole(tally)
 
 
@@ -157,7 +206,7 @@ def test_where_anything_is_recorded_the_pages_load_no_demo(tally: Tally) -> None
 
 def test_the_customers_of_the_demo_wait_for_its_accounts(tally: Tally) -> None:
     ids = [str(number) for number in range(101, 101 + len(ACCOUNTS))]
-    refused = problem(_load(tally.customers, ids), 409)
+    refused = problem(_load(tally.customers, ids), 503)
     assert refused["detail"] == "The accounts are not known here yet: try again soon."
     problem(_load(tally.customers, ids[1:]), 422, "accounts")
     assert tally.customers.get("/customers")["customers"] == []

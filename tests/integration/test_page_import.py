@@ -267,7 +267,7 @@ def test_a_file_is_read_as_one_says(customers: Client, accounts: Client) -> None
         "account_id": _account(accounts),
     }
     assert _record(customers, file, **query)["new_invoices"] == {"count": 1, "cents": "120100"}
-    broken = _try(customers, file, **{**query, "encoding": ""})["preview"]["bad"]
+    broken = _try(customers, file, **{**query, "encoding": "utf-8"})["preview"]["bad"]
     assert broken[0]["reason"].startswith("Kunde: Expected UTF-8, got")
 
 

@@ -330,7 +330,7 @@ def test_one_at_a_time(filled: Tally) -> None:
     try:
         assert "in use by another rebuild" in refused(filled)
     finally:
-        lock.release()
+        lock.close()
     rebuild(filled)
 
 

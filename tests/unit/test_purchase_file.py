@@ -12,16 +12,16 @@ import pytest
 
 from tally.events import MAX_CENTS
 from tally.importing import rejects
-from tally.importing.purchase_file import PurchaseFile, Reading, open_table, read
-from tally.importing.tables import NoTable
+from tally.importing.purchase_file import PurchaseFile, read
+from tally.importing.tables import NoTable, Reading, Table
 
 HEADER = "customer,purchase_date,amount\n"
 
 
-def _read(content: str | bytes, *columns: str, delimiter: str | None = None, **options: Any) -> PurchaseFile:
+def _read(content: str | bytes, *columns: str, **options: Any) -> PurchaseFile:
     raw = content.encode() if isinstance(content, str) else content
     named: dict[str, Any] = dict(zip(("customer", "date", "amount"), columns, strict=False))
-    return read(BytesIO(raw), Reading(**named, **options), delimiter, lambda rows: None)
+    return read(BytesIO(raw), Reading(**named, **options), lambda rows: None)
 
 
 def _rows(found: PurchaseFile) -> list[tuple[str, str, int]]:
@@ -453,7 +453,7 @@ def test_bad_rows_are_written_as_they_were_and_can_be_mended(tmp_path: Path) -> 
     content = f'{HEADER}"a, b",today,1\ngood,2019-01-06,1\nshort\n c ,2019-01-06, x\n'
     found = _read(content)
     apart = tmp_path / "bad.csv"
-    rejects.write(apart, open_table(BytesIO(content.encode()), Reading(), None), found.bad, has_header=True)
+    rejects.write(apart, Table(BytesIO(content.encode()), Reading()), found.bad)
     lines = apart.read_text().splitlines()
     assert lines[0] == "customer,purchase_date,amount,line,reason"
     assert lines[1].startswith('"a, b",today,1,2,"purchase_date: Expected a date')
@@ -490,7 +490,7 @@ def test_no_bytes_are_a_traceback(seed: int) -> None:
 
 def _apart(content: str | bytes, most: int = 1000) -> str | None:
     raw = content if isinstance(content, bytes) else content.encode()
-    return rejects.text(open_table(BytesIO(raw), Reading(), None), _read(content).bad, most)
+    return rejects.text(Table(BytesIO(raw), Reading()), _read(content).bad, most)
 
 
 def test_bad_rows_that_are_bad_again_have_their_line_and_reason_once() -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from tally.actors.control import ActorStatus
 from tally.commands import next_command, terminal
-from tally.commands.status_report import Status
+from tally.commands.status import Status
 from tally.http.reasons import ActorReport
 from tally.http.status import RedisStatus, StatusReport
 from tally.supervisor import main
