@@ -59,7 +59,7 @@ def api(
     service = Service(lambda: Accounts(open_database()), after_commit)
     calls = (*ACCOUNTS, SIGN_IN) if tokens else ACCOUNTS
     gate = _gate(service, tokens)
-    app = create_app(gate, neighbours, QueryGuard((*calls, *ACCOUNTS_PAGE)), After(service, events))
+    app = create_app(gate, neighbours, QueryGuard(calls, ACCOUNTS_PAGE), After(service, events))
     if tokens:
         app.add_route(LOGIN, LoginResource(service, tokens, threads, sign_ins))
     accounts = AccountsResource(service)

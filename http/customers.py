@@ -48,7 +48,7 @@ def api(
     """
     service = Service(lambda: Customers(open_database()), after_commit, answer_after)
     gate = TokenGate(tokens) if tokens else OpenGate()
-    app = create_app(gate, neighbours, QueryGuard((*CUSTOMERS, *CUSTOMERS_PAGE)), After(service, events))
+    app = create_app(gate, neighbours, QueryGuard(CUSTOMERS, CUSTOMERS_PAGE), After(service, events))
     # With users, too: else the user who opens the account later would get customers that others recorded
     # there.
     customers = CustomersResource(service, require_account or tokens is not None)

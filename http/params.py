@@ -1,7 +1,7 @@
 """The parameters of calls, in paths, queries and headers: described for OpenAPI, and parsed."""
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import date
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -46,6 +46,10 @@ class Parameter(Struct, frozen=True):
         """The value that a request's query has, or else the default. Its call must declare this parameter."""
         values: dict[str, Any] = req.context.get("asked") or {}
         return values.get(self.name, self.default)
+
+
+Queries = Mapping[tuple[str, str], tuple[Parameter, ...]]
+"""The parameters of calls' queries, by method and path."""
 
 
 class Position(str):
@@ -167,6 +171,7 @@ AFTER_NEXT = Parameter(
 )
 PAGE = (LIMIT, AFTER_NEXT)
 OFFSET = Parameter("offset", Id, "How many to skip.", "0", default=0)
+PART = (LIMIT, OFFSET)
 FORMAT = Parameter(
     "format",
     Literal["csv", "json"],
