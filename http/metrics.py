@@ -39,10 +39,6 @@ class MetricsResource(Collector):
         encode, resp.content_type = choose_encoder(req.accept)
         resp.data = encode(self._registry)
 
-    def describe(self) -> Iterable[Metric]:
-        """Nothing: the metrics are known only when they are gathered."""
-        return ()
-
     def collect(self) -> Iterator[Metric]:
         """Every part that is available, and which those are."""
         success = _gauge("tally_scrape_success", "Whether this part could be gathered: 1 or 0.", "part")
