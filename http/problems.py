@@ -77,24 +77,6 @@ class WrongFields(Refusal):
         super().__init__(422, "Invalid request", detail or f"Not acceptable: {shown}.", faults)
 
 
-class BodyTooLarge(falcon.HTTPContentTooLarge):
-    """413: the body is larger than this call takes."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__(title="Body too large", description=f"At most {limit} bytes are taken here.")
-
-
-class PackedBody(falcon.HTTPUnsupportedMediaType):
-    """415: the body comes in a content coding, such as gzip."""
-
-    def __init__(self, coding: str) -> None:
-        super().__init__(
-            title="Packed body",
-            description=f"Bodies are taken as they are, not as Content-Encoding: {coding[:100]}.",
-            headers={"Accept-Encoding": "identity"},  # RFC 9110, section 15.5.16
-        )
-
-
 def render(
     status: int,
     title: str,

@@ -1,28 +1,25 @@
 """The calls of both services: the service's state, its documents, and the signed-in user."""
 
 from collections.abc import Callable, Collection
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 import falcon
 
 from tally.events import Id
 from tally.http import asyncapi, openapi, params
 from tally.http.answers import Healthy, HistoryPage
-from tally.http.auth import owner
+from tally.http.auth import COOKIE, bearer_token, owner, principal
 from tally.http.neighbours import SESSION
 from tally.http.openapi import Call
-from tally.http.service import HasDatabase, Service, path_id
-from tally.http.session import SessionResource, WhoResource
+from tally.http.service import S, Service, path_id
 from tally.http.status import StatusReport
 from tally.store.history import Happening
 from tally.store.idempotency import encode_answer
 
-S = TypeVar("S", bound=HasDatabase)
-
 
 def add_shared(
     app: Any,
-    service: "Service[Any]",
+    service: Service[Any],
     status: Callable[[], StatusReport],
     calls: Collection[Call],
     has_users: bool,
@@ -56,7 +53,7 @@ class DocumentResource:
 class HealthResource:
     """Whether the process runs, whether it can serve, and its service's status."""
 
-    def __init__(self, service: "Service[HasDatabase]", status: Callable[[], StatusReport]) -> None:
+    def __init__(self, service: Service[Any], status: Callable[[], StatusReport]) -> None:
         self._service = service
         self._status = status
 
@@ -83,7 +80,7 @@ class HistoryResource(Generic[S]):
     """The history of a row, even a deleted one; `read` gets the row's number and the owner."""
 
     def __init__(
-        self, service: "Service[S]", kind: str, read: Callable[[S, int, str | None], list[Happening]]
+        self, service: Service[S], kind: str, read: Callable[[S, int, str | None], list[Happening]]
     ) -> None:
         self._service = service
         self._kind = kind
@@ -97,3 +94,34 @@ class HistoryResource(Generic[S]):
         found = every[first : first + params.LIMIT.of(req)]
         following = first + len(found)
         resp.data = encode_answer(HistoryPage(found, Id(following) if following < len(every) else None))
+
+
+class WhoResource:
+    """Tells who is signed in."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """The user's name, "" if nobody signs in, and whether it is an admin."""
+        resp.set_header("Cache-Control", "no-store")
+        who = principal(req)
+        resp.data = encode_answer({"username": who.name, "admin": who.admin})
+
+
+class SessionResource(WhoResource):
+    """Also makes the browser keep a token until it is closed, or forget it: the pages' sign-in.
+
+    The token is in a cookie that scripts can't read. A cookie is sent to all ports and paths of a host (RFC
+    6265, section 8.5). So one sign-in is enough for the pages of both services. If the services have
+    different host names, the page sets the cookie at both.
+    """
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Keep the token that came in the header Authorization. Raises Unauthorized."""
+        token = bearer_token(req.get_header("Authorization"))
+        secure = req.scheme == "https"
+        resp.set_cookie(COOKIE, token, path="/", secure=secure, http_only=True, same_site="Strict")
+        resp.status = falcon.HTTP_204
+
+    def on_delete(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Forget it."""
+        resp.unset_cookie(COOKIE, path="/", same_site="Strict")
+        resp.status = falcon.HTTP_204

@@ -16,7 +16,7 @@ from tally.http.calls import ACCOUNTS, ACCOUNTS_PAGE, CUSTOMERS, CUSTOMERS_PAGE
 from tally.http.neighbours import LOGIN, SESSION, Neighbours
 from tally.http.pages import add_pages
 from tally.http.queries import QueryGuard
-from tally.http.session import SessionResource
+from tally.http.shared import SessionResource
 
 TOKEN = "a.signed.token"
 _STATUS = {"status": "ok", "reasons": [], "outbox_depth": 0, "actors": [],
