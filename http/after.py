@@ -73,27 +73,22 @@ class After:
             awaited = EventRange.parse(text)
         except ValueError as error:
             raise WrongFields([FieldError("Tally-After", str(error))]) from None
-        state = self._state(awaited)
-        if state.applied:
+        if self._are_applied(awaited):
             return
-        if state.never:
-            raise falcon.HTTPServiceUnavailable(title="Not applied", description=state.never)
-        until = req.env.get(WAITS_UNTIL)
-        if until is None:
-            raise NotYet(
-                time.monotonic() + _wait(req.env.get("HTTP_PREFER", "")),
-                lambda: self._state(awaited, asks=True) != _State(),
-            )
+        if WAITS_UNTIL not in req.env:
+            until = time.monotonic() + _wait(req.env.get("HTTP_PREFER", ""))
+            raise NotYet(until, lambda: self._are_applied(awaited, asks=True))
         raise falcon.HTTPServiceUnavailable(
             title="Not applied yet",
             description=f"Not all events of {awaited.source} up to {awaited.last} have been applied here.",
             retry_after=1,
         )
 
-    def _state(self, awaited: EventRange, asks: bool = False) -> "_State":
+    def _are_applied(self, awaited: EventRange, asks: bool = False) -> bool:
+        """Whether all of them are. Raises HTTPServiceUnavailable, or WrongFields, if they never will be."""
         with self._service.read() as store:
             if awaited.source in own_sources(store.database):
-                return _State(applied=True)
+                return True
             if not awaited.source.startswith(self._prefix):
                 why = f"Events of {awaited.source} are not applied here"
                 raise WrongFields([FieldError("Tally-After", why)])
@@ -101,18 +96,16 @@ class After:
             missing = inbox.missing(awaited.source, awaited.last)
             dead = [each for each in inbox.aside(DEAD) if each.source == awaited.source]
         if first := min((each.sequence for each in dead if each.sequence <= awaited.last), default=None):
-            return _State(
-                never=f"The event {awaited.source}:{first} is a dead letter here; see `dead-letters`."
-            )
+            raise _never(f"The event {awaited.source}:{first} is a dead letter here; see `dead-letters`.")
         if not missing:
-            return _State(applied=True)
+            return True
         if asks:
             self._ask(store.database.source)
         said = self._known_gone if time.monotonic() < self._asks_again else {}
         if gone := ranges.both(missing, said.get(awaited.source, [])):
             numbers = ranges.shown(gone[:5])
-            return _State(never=f"The events {numbers} of {awaited.source} are missing; see `status`.")
-        return _State()
+            raise _never(f"The events {numbers} of {awaited.source} are missing; see `status`.")
+        return False
 
     def _ask(self, group: str) -> None:
         """Ask Redis now and then which events are gone; one thread at a time does it."""
@@ -124,11 +117,8 @@ class After:
                 self._asking.release()
 
 
-class _State(NamedTuple):
-    """Whether all events are applied, or why they never will be. With neither, not yet."""
-
-    applied: bool = False
-    never: str | None = None
+def _never(why: str) -> falcon.HTTPServiceUnavailable:
+    return falcon.HTTPServiceUnavailable(title="Not applied", description=why)
 
 
 def _wait(prefer: str) -> float:
@@ -188,8 +178,8 @@ class Waiting:
 
 
 def _is_over(not_yet: NotYet) -> bool:
-    """Whether the wait is over. True if that can't be told: the request then finds out why."""
+    """Whether the wait is over. True if it is in vain, or that can't be told: the request finds out why."""
     try:
         return not_yet.is_over()
-    except StoreError:
+    except (falcon.HTTPError, StoreError):
         return True

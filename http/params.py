@@ -210,7 +210,11 @@ def dated(day: str) -> tuple[Parameter, ...]:
 
 
 LAST_MONTH = Parameter(
-    "to", _PERIOD, "The last period, in the same forms.", "1998-06", parse=periods.last_month_of
+    "to",
+    _PERIOD,
+    "The last period, in the same forms.",
+    "1998-06",
+    parse=lambda raw: periods.months_of(raw)[1],
 )
 PERIODS = (
     Parameter("by", periods.By, "How long a period is.", "month", default="month"),
@@ -219,7 +223,7 @@ PERIODS = (
         _PERIOD,
         "The first period: `1997-03`, `1997-Q1` or `1997`.",
         "1997-03",
-        parse=periods.first_month_of,
+        parse=lambda raw: periods.months_of(raw)[0],
     ),
     LAST_MONTH,
 )

@@ -82,17 +82,8 @@ def _period(by: By, name: str | None, cents: int, invoices: int, credits: int) -
     return PeriodRevenue(cents, invoices, credits, **{by: name})
 
 
-def first_month_of(raw: str) -> int:
-    """The first month of a period, counted from the year 0 on. Raises ValueError for what is no period."""
-    return _months_of(raw)[0]
-
-
-def last_month_of(raw: str) -> int:
-    """The last month of a period, counted from the year 0. Raises ValueError if it is no period."""
-    return _months_of(raw)[1]
-
-
-def _months_of(raw: str) -> tuple[int, int]:
+def months_of(raw: str) -> tuple[int, int]:
+    """The first and the last month of a period, counted from the year 0. Raises ValueError if it is none."""
     found = _PERIOD.fullmatch(raw)
     if found is None:
         raise ValueError("Expected a month, a quarter or a year, such as 1997-03, 1997-Q1 or 1997")
