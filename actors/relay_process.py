@@ -3,6 +3,7 @@
 On promotion a follower becomes a publisher; a primary that was replaced becomes a follower.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
@@ -10,12 +11,13 @@ from typing import Any, Literal
 
 import structlog
 
-from tally.actors import relay, standby
+from tally.actors import relay
 from tally.actors.actor import PASSING, START_SECONDS, Actor
 from tally.actors.housekeeper import Housekeeper
 from tally.actors.metrics import RelayMetrics
 from tally.actors.services import SERVICES, Differs, followers, url_of
 from tally.actors.shared import Shared
+from tally.actors.standby import Watch
 from tally.recovery import first_start
 from tally.recovery.following import Follower
 from tally.recovery.handing_over import TakingOver, go_on, hand_over
@@ -43,6 +45,8 @@ from tally.store.write_permission import Refusal
 
 LOOK_SECONDS = 1.0  # between two looks whether a database is at work elsewhere
 RETRY_SECONDS = 0.5  # between two tries when nothing can be done without Redis
+FOLLOWING_MS = 100  # how long a standby waits for the next entry
+WATCHING_SECONDS = 0.5  # between a standby's looks whether it was promoted, and whether the primary is alive
 
 _log = structlog.get_logger()
 
@@ -52,6 +56,7 @@ class RelayProcess:
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
+        self._failover_seconds = shared.settings.node.failover_seconds
 
     def run(self, actor: Actor, service: str) -> None:
         """Be the relay until the actor must stop."""
@@ -109,31 +114,45 @@ class RelayProcess:
         )
 
     def _follow(self, actor: Actor, database: Database, stream: EventStream, membership: Membership) -> None:
-        """Be a standby's relay until it is promoted, or the actor must stop."""
+        """Be a standby's relay until it is promoted, or the actor must stop.
+
+        It is ready once it has taken in everything on the stream.
+        """
         self._refuse(database)
         follower = Follower(SERVICES[database.service].store(database), stream, actor.beat)
-        watch = standby.Watch(self._shared.settings.node.failover_seconds)
+        housekeeper, watch = self._housekeeper(database, stream), Watch(self._failover_seconds)
+        next_look, promoted = 0.0, False
 
-        def look() -> None:
-            self._refuse(database)  # the primary may have changed
-            hand_over(database, stream)
-            leases = leases_of(stream, database.node)
-            info: Any = stream.client.info("server")
-            if watch.sees(leases, info["run_id"]):
-                self._fail_over(stream, leases)
+        def step() -> None:
+            nonlocal next_look, promoted
+            try:
+                taken = follower.step(FOLLOWING_MS)
+                housekeeper.step()
+                if time.monotonic() >= next_look:
+                    next_look = time.monotonic() + WATCHING_SECONDS
+                    self._watch(database, stream, watch)
+                    if not taken:
+                        follower.look()
+                    promoted = membership.take() is None
+            except RedisError:
+                watch.sees_nothing()
+                raise
 
-        standby.run(
-            actor,
-            follower,
-            self._housekeeper(database, stream),
-            lambda: membership.take() is None,
-            look,
-            watch.sees_nothing,
-        )
+        actor.attempt(follower.catch_up)
+        actor.ready()
+        actor.repeat(step, until=lambda: promoted)
         if not actor.stopping.is_set():
             follower.catch_up()
             go_on(follower.store, stream)
             _log.warning("promoted", source=database.source)
+
+    def _watch(self, database: Database, stream: EventStream, watch: Watch) -> None:
+        self._refuse(database)  # the primary may have changed
+        hand_over(database, stream)
+        leases = leases_of(stream, database.node)
+        info: Any = stream.client.info("server")
+        if watch.sees(leases, info["run_id"]):
+            self._fail_over(stream, leases)
 
     def _refuse(self, database: Database) -> None:
         url = nodes.address_of(database, database.node) or ""
@@ -159,14 +178,13 @@ class RelayProcess:
     def _housekeeper(
         self, database: Database, stream: EventStream, take_number: Callable[[], object] = lambda: None
     ) -> Housekeeper:
-        failover = self._shared.settings.node.failover_seconds
         return Housekeeper(
             database,
             stream,
             timedelta(days=self._shared.settings.data.retention_days),
             self._shared.groups,
             renew=self._renewing(stream, take_number),
-            renew_seconds=min(RENEW_SECONDS, failover / 4 or RENEW_SECONDS),
+            renew_seconds=min(RENEW_SECONDS, self._failover_seconds / 4 or RENEW_SECONDS),
         )
 
     def _begin(self, actor: Actor, stream: EventStream) -> bool:
