@@ -15,7 +15,7 @@ from functools import partial
 import structlog
 
 from tally import figures
-from tally.actors import consumer, control, http_server, limits, redis_server
+from tally.actors import consumer, control, http_server, limits, redis_server, waitress_server
 from tally.actors.actor import Actor
 from tally.actors.limits import Limits
 from tally.actors.listening import bind
@@ -139,10 +139,12 @@ class Family(Shared):
         threads = _address_settings(self.settings, service).threads
         figures, most = self.figures(actor), limits.of_this_process(threads)
         api = self.api(service, most, number)
-        actor.depends_on(lambda: not api.service.commits.stands_still())
-        app, proxy = RequestObserver(api.app, figures), self.settings.auth.trusted_proxy
+        app, commits = RequestObserver(api.app, figures), api.service.commits
+        actor.depends_on(lambda: not commits.stands_still())
+        listener, proxy = self.listeners[service], self.settings.auth.trusted_proxy
         with closing(api.service), self._noting_minutes(actor, service, api):
-            http_server.run(actor, app, self.listeners[service], threads, proxy, api, most)
+            server = waitress_server.Server(app, listener, threads, most, proxy, commits, api.gate.refusal)
+            http_server.run(actor, server)
 
     @contextmanager
     def _noting_minutes(self, actor: Actor, service: str, api: Api) -> Iterator[None]:
