@@ -37,6 +37,7 @@ from tally.http.minutes import Counts
 from tally.http.neighbours import Neighbours
 from tally.http.reasons import ActorReport
 from tally.http.requests import RequestObserver
+from tally.http.shared import Outside
 from tally.http.status import ANSWER_SECONDS, StatusProbe
 from tally.http.tokens import Tokens
 from tally.importing import imports
@@ -197,18 +198,20 @@ class Family(Shared):
         return [page for name, page in self.pages.items() if name.startswith(f"{service}-")]
 
     def _calls(self, service: str, sign_ins: int, number: int) -> Api:
-        opened, known = partial(self.open, service), tokens(self.settings)
-        ring = self.doorbells[service].ring
-        status = self._status(service)
-        events, neighbours = self._events(service), self._neighbours(service)
+        outside = Outside(
+            partial(self.open, service),
+            self.doorbells[service].ring,
+            self._status(service),
+            tokens(self.settings),
+            self._neighbours(service),
+            self._events(service),
+        )
         if service == "customers":
             require_account = self.settings.customers.require_account
-            after = self._answer_after(service, number)
-            api = customers_http.api(opened, ring, require_account, status, known, events, neighbours, after)
-            imports.add_imports(api.app, api.service, require_account or known is not None)
+            api = customers_http.api(outside, require_account, self._answer_after(service, number))
+            imports.add_imports(api.app, api.service, require_account or outside.tokens is not None)
             return api
-        threads = self.settings.accounts.threads
-        return accounts_http.api(opened, ring, status, known, neighbours, threads, sign_ins, events)
+        return accounts_http.api(outside, self.settings.accounts.threads, sign_ins)
 
     def _answer_after(self, service: str, number: int) -> Callable[[Database], AnswerAfter] | None:
         """Makes the AnswerAfter that delays the answers of that HTTP process; None if answers don't wait."""

@@ -1,34 +1,54 @@
 """The calls of both services: the service's state, its documents, and the signed-in user."""
 
 from collections.abc import Callable, Collection
-from typing import Any, Generic
+from typing import Any, Generic, NamedTuple
 
 import falcon
 
 from tally.events import Id
 from tally.http import asyncapi, openapi, params
+from tally.http.after import After, EventsElsewhere
 from tally.http.answers import Healthy, HistoryPage
-from tally.http.auth import COOKIE, bearer_token, owner, principal
-from tally.http.neighbours import SESSION
+from tally.http.application import Api, create_app
+from tally.http.auth import COOKIE, Gate, bearer_token, owner, principal
+from tally.http.neighbours import SESSION, Neighbours
 from tally.http.openapi import Call
+from tally.http.params import Queries
+from tally.http.queries import QueryGuard
 from tally.http.service import S, Service, path_id
 from tally.http.status import StatusReport
+from tally.http.tokens import Tokens
+from tally.store.database import Database
 from tally.store.history import Happening
 from tally.store.idempotency import encode_answer
 
 
-def add_shared(
-    app: Any,
-    service: Service[Any],
-    status: Callable[[], StatusReport],
-    calls: Collection[Call],
-    has_users: bool,
-) -> None:
-    """Add the calls to `app`; `calls` are all calls that the service describes.
+class Outside(NamedTuple):
+    """What a service is given by the process that serves it.
 
-    None of them waits for an unreachable Redis longer than half a second.
+    `open_database` opens its database. `after_commit` is called after each commit and must not block.
+    `status` answers GET /status. With `tokens`, users sign in; without, everybody may do everything. `events`
+    are the events that it applies. For `neighbours` see create_app.
     """
-    health = HealthResource(service, status)
+
+    open_database: Callable[[], Database]
+    after_commit: Callable[[], None]
+    status: Callable[[], StatusReport]
+    tokens: Tokens | None
+    neighbours: Neighbours
+    events: EventsElsewhere
+
+
+def api_of(
+    service: Service[Any], gate: Gate, outside: Outside, calls: Collection[Call], page: Queries
+) -> Api:
+    """A service with the calls that both have; it describes `calls`, and not those of its `page`.
+
+    None of these waits for an unreachable Redis longer than half a second.
+    """
+    app = create_app(gate, outside.neighbours, QueryGuard(calls, page), After(service, outside.events))
+    has_users = outside.tokens is not None
+    health = HealthResource(service, outside.status)
     app.add_route("/health/live", health, suffix="live")
     app.add_route("/health/ready", health, suffix="ready")
     app.add_route("/health/primary", health, suffix="primary")
@@ -37,6 +57,7 @@ def add_shared(
     described = openapi.document(f"Tally: {service.name}", calls, bearer=has_users)
     app.add_route("/openapi.json", DocumentResource(encode_answer(described)))
     app.add_route(SESSION, SessionResource() if has_users else WhoResource())
+    return Api(app, service, gate)
 
 
 class DocumentResource:
