@@ -23,8 +23,7 @@ from tenacity import RetryCallState
 from tenacity.wait import wait_base, wait_random_exponential
 
 from tally.actors import logs
-from tally.actors.doorbell import Doorbell
-from tally.actors.stopping import StopOrder
+from tally.actors.doorbell import Doorbell, StopOrder
 from tally.config import LogSettings
 from tally.store.errors import StoreError, StoreUnavailable
 from tally.store.stream import RedisError
