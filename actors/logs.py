@@ -48,7 +48,12 @@ def configure(settings: LogSettings, actor: str) -> None:
     handler = logging.StreamHandler(lines)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name, _of_library],
+            foreign_pre_chain=[
+                *shared,
+                structlog.stdlib.add_logger_name,
+                # A library's free text stands under one stable event name.
+                lambda _logger, _method, line: {**line, "event": "library", "message": line["event"]},
+            ],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendered],
         )
     )
@@ -69,15 +74,6 @@ def _plain_traceback(sink: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
     told = io.StringIO()
     structlog.dev.plain_traceback(told, exc_info)
     sink.write("\n".join(map(printable, told.getvalue().split("\n"))))
-
-
-def _of_library(
-    _logger: object, _method: str, line: structlog.typing.EventDict
-) -> structlog.typing.EventDict:
-    """Put a library's free text under one stable event name."""
-    line["message"] = line.pop("event")
-    line["event"] = "library"
-    return line
 
 
 class _Lines:
