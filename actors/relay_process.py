@@ -17,7 +17,6 @@ from tally.actors.housekeeper import Housekeeper
 from tally.actors.metrics import RelayMetrics
 from tally.actors.services import SERVICES, Differs, followers, url_of
 from tally.actors.shared import Shared
-from tally.actors.standby import Watch
 from tally.recovery import first_start
 from tally.recovery.following import Follower
 from tally.recovery.handing_over import TakingOver, go_on, hand_over
@@ -41,7 +40,7 @@ from tally.store.outbox import Outbox
 from tally.store.revocations import Revocations
 from tally.store.shared_revocations import SharedRevocations
 from tally.store.stream import EventStream, RedisError
-from tally.store.write_permission import Refusal
+from tally.store.write_permission import Refusal, boot_clock
 
 LOOK_SECONDS = 1.0  # between two looks whether a database is at work elsewhere
 RETRY_SECONDS = 0.5  # between two tries when nothing can be done without Redis
@@ -49,6 +48,30 @@ FOLLOWING_MS = 100  # how long a standby waits for the next entry
 WATCHING_SECONDS = 0.5  # between a standby's looks whether it was promoted, and whether the primary is alive
 
 _log = structlog.get_logger()
+
+
+class Watch:
+    """Tells when a primary was silent for so long that a standby must take its place.
+
+    It counts from the last renewal of the primary's leases that was seen here, by this machine's clock. It
+    starts again when Redis was replaced or couldn't be reached: the primary may have had the same trouble.
+    """
+
+    def __init__(self, failover_seconds: float, clock: Callable[[], float] = boot_clock) -> None:
+        self._seconds = failover_seconds
+        self._clock = clock
+        self._seen: tuple[Mapping[str, str], str] | None = None
+        self._since = clock()
+
+    def sees(self, leases: Mapping[str, str], redis: str) -> bool:
+        """Whether all leases of the databases with that number have lapsed, as told by that Redis."""
+        if (leases, redis) != self._seen:
+            self._seen, self._since = (leases, redis), self._clock()
+        return self._seconds > 0 and self._clock() - self._since >= self._seconds
+
+    def sees_nothing(self) -> None:
+        """Start again: Redis did not answer."""
+        self._seen = None
 
 
 class RelayProcess:
