@@ -31,7 +31,6 @@ from tally.figures import new_page
 from tally.http import accounts as accounts_http
 from tally.http import customers as customers_http
 from tally.http import metrics, operations, pages
-from tally.http.after import EventsElsewhere
 from tally.http.application import Api
 from tally.http.minutes import Counts
 from tally.http.neighbours import Neighbours
@@ -204,7 +203,8 @@ class Family(Shared):
             self._status(service),
             tokens(self.settings),
             self._neighbours(service),
-            self._events(service),
+            SERVICES[service].source_prefix,
+            self._gone,
         )
         if service == "customers":
             require_account = self.settings.customers.require_account
@@ -221,17 +221,13 @@ class Family(Shared):
         seconds = min(LONGEST_SECONDS, self.settings.supervisor.stop_timeout / 2)
         return partial(AfterPublication, publication, number, answer_seconds=seconds)
 
-    def _events(self, service: str) -> EventsElsewhere:
-        def gone(group: str) -> Mapping[str, list[Range]]:
-            stream = self._impatient_stream()
-            try:
+    def _gone(self, group: str) -> Mapping[str, list[Range]]:
+        stream = self._impatient_stream()
+        try:
+            with stream.client:
                 return Asks(stream).gone(group)
-            except (RedisError, OSError):
-                return {}
-            finally:
-                stream.client.close()
-
-        return EventsElsewhere(SERVICES[service].source_prefix, gone)
+        except (RedisError, OSError):
+            return {}
 
     def _status(self, service: str) -> StatusProbe:
         """Gathers the status of a service, and of its processes as the supervisor knows them."""

@@ -7,7 +7,7 @@ once its events have come, or its time is over.
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import falcon
 
@@ -41,23 +41,20 @@ class NotYet(BaseException):
         self.is_over = is_over
 
 
-class EventsElsewhere(NamedTuple):
-    """The events that a service applies: those of sources whose names begin with `prefix`.
-
-    `gone` asks Redis which events of a group no outbox has any more, by source. It answers an empty mapping
-    when Redis can't be asked, and may block for a moment.
-    """
-
-    prefix: str
-    gone: Callable[[str], Mapping[str, list[Range]]]
+Gone = Callable[[str], Mapping[str, list[Range]]]
+"""Asks Redis which events of a group no outbox has any more, by source; none while it is away. May block."""
 
 
 class After:
-    """Middleware of one service: holds back reads until the events that they name are applied."""
+    """Middleware of one service: holds back reads until the events that they name are applied.
 
-    def __init__(self, service: Service[Any], events: EventsElsewhere) -> None:
+    The service applies the events of sources whose names begin with `prefix`.
+    """
+
+    def __init__(self, service: Service[Any], prefix: str, gone: Gone) -> None:
         self._service = service
-        self._prefix, self._gone = events
+        self._prefix = prefix
+        self._gone = gone
         self._known_gone: Mapping[str, list[Range]] = {}
         self._asks_again = 0.0
         self._asking = threading.Lock()

@@ -7,7 +7,7 @@ import falcon
 
 from tally.events import Id
 from tally.http import asyncapi, openapi, params
-from tally.http.after import After, EventsElsewhere
+from tally.http.after import After, Gone
 from tally.http.answers import Healthy, HistoryPage
 from tally.http.application import Api, create_app
 from tally.http.auth import COOKIE, Gate, bearer_token, owner, principal
@@ -27,8 +27,8 @@ class Outside(NamedTuple):
     """What a service is given by the process that serves it.
 
     `open_database` opens its database. `after_commit` is called after each commit and must not block.
-    `status` answers GET /status. With `tokens`, users sign in; without, everybody may do everything. `events`
-    are the events that it applies. For `neighbours` see create_app.
+    `status` answers GET /status. With `tokens`, users sign in; without, everybody may do everything. For
+    `neighbours` see create_app, for `source_prefix` and `gone` After.
     """
 
     open_database: Callable[[], Database]
@@ -36,7 +36,8 @@ class Outside(NamedTuple):
     status: Callable[[], StatusReport]
     tokens: Tokens | None
     neighbours: Neighbours
-    events: EventsElsewhere
+    source_prefix: str
+    gone: Gone
 
 
 def api_of(
@@ -46,7 +47,8 @@ def api_of(
 
     None of these waits for an unreachable Redis longer than half a second.
     """
-    app = create_app(gate, outside.neighbours, QueryGuard(calls, page), After(service, outside.events))
+    after = After(service, outside.source_prefix, outside.gone)
+    app = create_app(gate, outside.neighbours, QueryGuard(calls, page), after)
     has_users = outside.tokens is not None
     health = HealthResource(service, outside.status)
     app.add_route("/health/live", health, suffix="live")
