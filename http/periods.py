@@ -32,8 +32,6 @@ class PeriodRevenue(Struct, frozen=True):
 
 PERIOD = "^[0-9]{4}(-(0[1-9]|1[0-2]|Q[1-4]))?$"
 
-_PERIOD = re.compile(r"([0-9]{4})(?:-(?:Q([1-4])|(0[1-9]|1[0-2])))?")
-
 
 class _Kind(NamedTuple):
     """A kind of period: how many months it has, and how it is written."""
@@ -84,10 +82,9 @@ def _period(by: By, name: str | None, cents: int, invoices: int, credits: int) -
 
 def months_of(raw: str) -> tuple[int, int]:
     """The first and the last month of a period, counted from the year 0. Raises ValueError if it is none."""
-    found = _PERIOD.fullmatch(raw)
-    if found is None:
+    if not re.fullmatch(PERIOD, raw):
         raise ValueError("Expected a month, a quarter or a year, such as 1997-03, 1997-Q1 or 1997")
-    year, quarter, month = found.groups()
-    length = 1 if month else 3 if quarter else 12
-    first = int(year) * 12 + (int(month or quarter or 1) - 1) * length
+    year, _, part = raw.partition("-")
+    length = 3 if part.startswith("Q") else 1 if part else 12
+    first = int(year) * 12 + (int(part.removeprefix("Q") or 1) - 1) * length
     return first, first + length - 1
