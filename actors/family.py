@@ -167,7 +167,13 @@ class Family(Shared):
     def api(self, service: str, most: Limits, number: int = 0) -> Api:
         """A service as its HTTP process of that number serves it, within these limits. Opens its database."""
         api = self._calls(service, most.sign_ins, number)
-        parts = self._parts(service) | {"limits": lambda: metrics.limits(service, most._asdict())}
+        counted, probe = self._pages_of(service), self._status(service)
+        parts: dict[str, metrics.Part] = {
+            "processes": lambda: metrics.counted(service, FAMILIES, counted),
+            "status": lambda: metrics.status_metrics(probe),
+            "supervisor": lambda: actor_metrics(service, control.ask(self.settings.directory)),
+            "limits": lambda: metrics.limits(service, most._asdict()),
+        }
         api.app.add_route("/metrics", metrics.MetricsResource(service, parts))
         pages.add_pages(api.app, self._neighbours(service), self.settings.pages.currency)
         operations.add_operations(
@@ -250,16 +256,6 @@ class Family(Shared):
     def _impatient_stream(self) -> EventStream:
         """The stream, for a request, which can't wait long for Redis."""
         return EventStream.at(self.redis_url, self.settings.redis.stream, ANSWER_SECONDS)
-
-    def _parts(self, service: str) -> dict[str, metrics.Part]:
-        """The parts of a service's GET /metrics, by who provides them."""
-        pages = self._pages_of(service)
-        probe, directory = self._status(service), self.settings.directory
-        return {
-            "processes": lambda: metrics.counted(service, FAMILIES, pages),
-            "status": lambda: metrics.status_metrics(probe),
-            "supervisor": lambda: actor_metrics(service, control.ask(directory)),
-        }
 
     def _relay(self, service: str, actor: Actor) -> None:
         self.let_go_of_listeners()
