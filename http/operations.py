@@ -174,7 +174,7 @@ class OperationsResource:
 
     def on_post_redrive(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Redrive letters to the groups that failed, and tell the outcome."""
-        ids = _chosen(req)
+        ids = bodies.decode(read_body(req), Chosen).ids
         with self._turn(), self._stream() as stream:
             letters = DeadLetters(stream)
             outcome = redriving.redrive(letters, _known(letters, ids), WAIT_SECONDS)
@@ -210,7 +210,7 @@ class OperationsResource:
 
     def on_post_discard(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Discard letters, for good."""
-        ids = _chosen(req)
+        ids = bodies.decode(read_body(req), Chosen).ids
         with self._stream() as stream:
             letters = DeadLetters(stream)
             done = sum(letters.discard(letter) for letter in _known(letters, ids))
@@ -240,11 +240,6 @@ class OperationsResource:
                 yield stream
         except (RedisError, OSError) as error:
             raise RedisAway(error) from error
-
-
-def _chosen(req: falcon.Request) -> list[str]:
-    """The ids of the letters that the request is about. Raises WrongFields."""
-    return bodies.decode(read_body(req), Chosen).ids
 
 
 def _known(letters: DeadLetters, ids: list[str]) -> list[DeadLetter]:
