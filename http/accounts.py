@@ -199,11 +199,10 @@ class AccountsResource(Resource[Accounts]):
         """Tell whether a user owns an account. Nobody owns one that doesn't exist."""
         try:
             with self._service.read() as store:
-                account = store.account(Id.parse(id), owner(req))
+                owns = store.account(Id.parse(id), owner(req)).owned_by == user
         except (ValueError, NotFound):
-            resp.data = encode_answer(Ownership(False))
-        else:
-            resp.data = encode_answer(Ownership(account.owned_by == user))
+            owns = False
+        resp.data = encode_answer(Ownership(owns))
 
     def _list(self, accounts: Iterator[Account]) -> Iterator[bytes]:
         separator = b"["
