@@ -43,9 +43,9 @@ class Outside(NamedTuple):
 def api_of(
     service: Service[Any], gate: Gate, outside: Outside, calls: Collection[Call], page: Queries
 ) -> Api:
-    """A service with the calls that both have; it describes `calls`, and not those of its `page`.
+    """A service with the calls that both have. Its document has `calls`, and not those of its `page`.
 
-    None of these waits for an unreachable Redis longer than half a second.
+    No call that both have waits for an unreachable Redis longer than half a second.
     """
     after = After(service, outside.source_prefix, outside.gone)
     app = create_app(gate, outside.neighbours, QueryGuard(calls, page), after)
