@@ -36,18 +36,12 @@ def api(
     # With users, too: else the user who opens the account later would get customers that others recorded
     # there.
     customers = CustomersResource(service, require_account or outside.tokens is not None)
-    invoices, credits = InvoicesResource(service), CreditsResource(service)
-    app.add_route("/customers", customers)
-    app.add_route("/customers/batch", customers, suffix="batch")
-    app.add_route("/customers/{id}", customers, suffix="one")
+    for rows in (customers, InvoicesResource(service), CreditsResource(service)):
+        app.add_route(f"/{rows.kind.name}s", rows)
+        app.add_route(f"/{rows.kind.name}s/batch", rows, suffix="batch")
+        app.add_route(f"/{rows.kind.name}s/{{id}}", rows, suffix="one")
     app.add_route("/customers/{id}/history", HistoryResource(service, "customer", Customers.customer_history))
-    app.add_route("/invoices", invoices)
-    app.add_route("/invoices/batch", invoices, suffix="batch")
-    app.add_route("/invoices/{id}", invoices, suffix="one")
     app.add_route("/invoices/{id}/history", HistoryResource(service, "invoice", Customers.invoice_history))
-    app.add_route("/credits", credits)
-    app.add_route("/credits/batch", credits, suffix="batch")
-    app.add_route("/credits/{id}", credits, suffix="one")
     view = CustomersView(service)
     app.add_route("/customers/search", view)
     app.add_route("/customers/{id}/summary", view, suffix="one")
