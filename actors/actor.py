@@ -173,10 +173,9 @@ def delay(waits: wait_base, failures: int) -> float:
 
 def tell(reports: int, report: Report) -> None:
     """Write a report to a pipe, in one piece. Never blocks; drops the report if the pipe is full."""
-    text = msgspec.json.encode(msgspec.structs.replace(report, trouble=_short(report.trouble),
-                                                       failed=_short(report.failed)))  # fmt: skip
+    told = msgspec.structs.replace(report, trouble=_short(report.trouble), failed=_short(report.failed))
     with suppress(BlockingIOError, BrokenPipeError):
-        os.write(reports, text + b"\n")
+        os.write(reports, msgspec.json.encode(told) + b"\n")
 
 
 def _short(text: str | None) -> str | None:
