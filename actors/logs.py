@@ -48,12 +48,7 @@ def configure(settings: LogSettings, actor: str) -> None:
     handler = logging.StreamHandler(lines)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[
-                *shared,
-                structlog.stdlib.add_logger_name,
-                # A library's free text stands under one stable event name.
-                lambda _logger, _method, line: {**line, "event": "library", "message": line["event"]},
-            ],
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name, _of_library],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendered],
         )
     )
@@ -74,6 +69,11 @@ def _plain_traceback(sink: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
     told = io.StringIO()
     structlog.dev.plain_traceback(told, exc_info)
     sink.write("\n".join(map(printable, told.getvalue().split("\n"))))
+
+
+def _of_library(_: object, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Put a library's free text under one stable event name."""
+    return {**line, "event": "library", "message": line["event"]}
 
 
 class _Lines:
