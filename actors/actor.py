@@ -23,8 +23,7 @@ from tenacity import RetryCallState
 from tenacity.wait import wait_base, wait_random_exponential
 
 from tally.actors import logs
-from tally.actors.doorbell import Doorbell
-from tally.actors.stopping import StopOrder
+from tally.actors.doorbell import Doorbell, StopOrder
 from tally.config import LogSettings
 from tally.store.errors import StoreError, StoreUnavailable
 from tally.store.stream import RedisError
@@ -174,10 +173,9 @@ def delay(waits: wait_base, failures: int) -> float:
 
 def tell(reports: int, report: Report) -> None:
     """Write a report to a pipe, in one piece. Never blocks; drops the report if the pipe is full."""
-    text = msgspec.json.encode(msgspec.structs.replace(report, trouble=_short(report.trouble),
-                                                       failed=_short(report.failed)))  # fmt: skip
+    told = msgspec.structs.replace(report, trouble=_short(report.trouble), failed=_short(report.failed))
     with suppress(BlockingIOError, BrokenPipeError):
-        os.write(reports, text + b"\n")
+        os.write(reports, msgspec.json.encode(told) + b"\n")
 
 
 def _short(text: str | None) -> str | None:

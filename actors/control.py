@@ -85,8 +85,7 @@ def ask(directory: Path, seconds: float = SOON_SECONDS) -> list[ActorStatus]:
 
     Raises NotRunning, and NotAnswering if one is there that does not answer within `seconds`.
     """
-    connection = socket.socket(socket.AF_UNIX)
-    with connection:
+    with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(seconds)
         try:
             with short_path(directory / NAME) as path:

@@ -1,4 +1,4 @@
-"""The doorbell: any process that commits an event wakes the relay at once, and a signal the supervisor."""
+"""Pipes that wake: a committed event wakes the relay at once, and a signal the process that gets it."""
 
 import os
 import select
@@ -38,3 +38,26 @@ class Doorbell:
         """Close the descriptors. After that it can't be rung or waited for."""
         os.close(self._listen)
         os.close(self.button)
+
+
+class StopOrder(Doorbell):
+    """Whether to stop. Once set, it stays set.
+
+    Unlike a threading.Event, it can be set in a signal handler. An Event takes a lock to be set. The code
+    that the handler interrupts may hold that lock, and then both wait for ever.
+    """
+
+    _is_set = False
+
+    def set(self) -> None:
+        """Wake every waiter, now and later. Safe in a signal handler; may be repeated."""
+        self._is_set = True
+        self.ring()
+
+    def is_set(self) -> bool:
+        """Whether it was set. Blocks never."""
+        return self._is_set
+
+    def wait(self, seconds: float, *others: Doorbell | int) -> bool:
+        """Block until it is set, one of `others` is readable, or the time is over; False: it is over."""
+        return bool(select.select([self, *others], [], [], seconds)[0])

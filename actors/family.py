@@ -15,7 +15,7 @@ from functools import partial
 import structlog
 
 from tally import figures
-from tally.actors import consumer, control, http_server, limits, redis_server
+from tally.actors import consumer, control, http_server, limits, redis_server, waitress_server
 from tally.actors.actor import Actor
 from tally.actors.limits import Limits
 from tally.actors.listening import bind
@@ -31,12 +31,12 @@ from tally.figures import new_page
 from tally.http import accounts as accounts_http
 from tally.http import customers as customers_http
 from tally.http import metrics, operations, pages
-from tally.http.after import EventsElsewhere
 from tally.http.application import Api
 from tally.http.minutes import Counts
 from tally.http.neighbours import Neighbours
 from tally.http.reasons import ActorReport
 from tally.http.requests import RequestObserver
+from tally.http.shared import Outside
 from tally.http.status import ANSWER_SECONDS, StatusProbe
 from tally.http.tokens import Tokens
 from tally.importing.imports import ImportsResource
@@ -139,10 +139,12 @@ class Family(Shared):
         threads = _address_settings(self.settings, service).threads
         figures, most = self.figures(actor), limits.of_this_process(threads)
         api = self.api(service, most, number)
-        actor.depends_on(lambda: not api.service.commits.stands_still())
-        app, proxy = RequestObserver(api.app, figures), self.settings.auth.trusted_proxy
+        app, commits = RequestObserver(api.app, figures), api.service.commits
+        actor.depends_on(lambda: not commits.stands_still())
+        listener, proxy = self.listeners[service], self.settings.auth.trusted_proxy
         with closing(api.service), self._noting_minutes(actor, service, api):
-            http_server.run(actor, app, self.listeners[service], threads, proxy, api, most)
+            server = waitress_server.Server(app, listener, threads, most, proxy, commits, api.gate.refusal)
+            http_server.run(actor, server)
 
     @contextmanager
     def _noting_minutes(self, actor: Actor, service: str, api: Api) -> Iterator[None]:
@@ -165,7 +167,13 @@ class Family(Shared):
     def api(self, service: str, most: Limits, number: int = 0) -> Api:
         """A service as its HTTP process of that number serves it, within these limits. Opens its database."""
         api = self._calls(service, most.sign_ins, number)
-        parts = self._parts(service) | {"limits": lambda: metrics.limits(service, most._asdict())}
+        counted, probe = self._pages_of(service), self._status(service)
+        parts: dict[str, metrics.Part] = {
+            "processes": lambda: metrics.counted(service, FAMILIES, counted),
+            "status": lambda: metrics.status_metrics(probe),
+            "supervisor": lambda: actor_metrics(service, control.ask(self.settings.directory)),
+            "limits": lambda: metrics.limits(service, most._asdict()),
+        }
         api.app.add_route("/metrics", metrics.MetricsResource(service, parts))
         pages.add_pages(api.app, self._neighbours(service), self.settings.pages.currency)
         operations.add_operations(
@@ -195,19 +203,22 @@ class Family(Shared):
         return [page for name, page in self.pages.items() if name.startswith(f"{service}-")]
 
     def _calls(self, service: str, sign_ins: int, number: int) -> Api:
-        opened, known = partial(self.open, service), tokens(self.settings)
-        ring = self.doorbells[service].ring
-        status = self._status(service)
-        events, neighbours = self._events(service), self._neighbours(service)
+        outside = Outside(
+            partial(self.open, service),
+            self.doorbells[service].ring,
+            self._status(service),
+            tokens(self.settings),
+            self._neighbours(service),
+            SERVICES[service].source_prefix,
+            self._gone,
+        )
         if service == "customers":
             require_account = self.settings.customers.require_account
-            after = self._answer_after(service, number)
-            api = customers_http.api(opened, ring, require_account, status, known, events, neighbours, after)
-            is_required = require_account or known is not None
+            api = customers_http.api(outside, require_account, self._answer_after(service, number))
+            is_required = require_account or outside.tokens is not None
             api.app.add_route("/imports", ImportsResource(api.service, is_required))
             return api
-        threads = self.settings.accounts.threads
-        return accounts_http.api(opened, ring, status, known, neighbours, threads, sign_ins, events)
+        return accounts_http.api(outside, self.settings.accounts.threads, sign_ins)
 
     def _answer_after(self, service: str, number: int) -> Callable[[Database], AnswerAfter] | None:
         """Makes the AnswerAfter that delays the answers of that HTTP process; None if answers don't wait."""
@@ -217,17 +228,13 @@ class Family(Shared):
         seconds = min(LONGEST_SECONDS, self.settings.supervisor.stop_timeout / 2)
         return partial(AfterPublication, publication, number, answer_seconds=seconds)
 
-    def _events(self, service: str) -> EventsElsewhere:
-        def gone(group: str) -> Mapping[str, list[Range]]:
-            stream = self._impatient_stream()
-            try:
+    def _gone(self, group: str) -> Mapping[str, list[Range]]:
+        stream = self._impatient_stream()
+        try:
+            with stream.client:
                 return Asks(stream).gone(group)
-            except (RedisError, OSError):
-                return {}
-            finally:
-                stream.client.close()
-
-        return EventsElsewhere(SERVICES[service].source_prefix, gone)
+        except (RedisError, OSError):
+            return {}
 
     def _status(self, service: str) -> StatusProbe:
         """Gathers the status of a service, and of its processes as the supervisor knows them."""
@@ -250,16 +257,6 @@ class Family(Shared):
     def _impatient_stream(self) -> EventStream:
         """The stream, for a request, which can't wait long for Redis."""
         return EventStream.at(self.redis_url, self.settings.redis.stream, ANSWER_SECONDS)
-
-    def _parts(self, service: str) -> dict[str, metrics.Part]:
-        """The parts of a service's GET /metrics, by who provides them."""
-        pages = self._pages_of(service)
-        probe, directory = self._status(service), self.settings.directory
-        return {
-            "processes": lambda: metrics.counted(service, FAMILIES, pages),
-            "status": lambda: metrics.status_metrics(probe),
-            "supervisor": lambda: actor_metrics(service, control.ask(directory)),
-        }
 
     def _relay(self, service: str, actor: Actor) -> None:
         self.let_go_of_listeners()

@@ -7,16 +7,13 @@ The one writing thread answers requests that change something, many in one commi
 others.
 """
 
-import socket
 import time
-from typing import Any
 
 import structlog
 
 from tally.actors.actor import TURN_SECONDS, Actor
-from tally.actors.limits import Limits, Memory
+from tally.actors.limits import Memory
 from tally.actors.waitress_server import Server
-from tally.http.application import Api
 
 SPARE_CONNECTIONS = 20  # one in this many is kept free, by closing those that were idle longest
 FEWEST_SPARE = 5  # waitress counts some of its own among them
@@ -25,18 +22,9 @@ LINGER_SECONDS = 0.5
 _log = structlog.get_logger()
 
 
-def run(
-    actor: Actor,
-    app: Any,
-    listener: socket.socket,
-    threads: int,
-    trusted_proxy: str,
-    api: Api,
-    limits: Limits,
-) -> None:
-    """Be an HTTP process of a service, and observe its `app`."""
-    commits, refusal = api.service.commits, api.gate.refusal
-    server = Server(app, listener, threads, limits, trusted_proxy, commits, refusal)
+def run(actor: Actor, server: Server) -> None:
+    """Be an HTTP process of a service: serve until told to stop. Ends the server's threads."""
+    limits = server.limits
     _log.info(
         "limits",
         connections=limits.connections,

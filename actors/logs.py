@@ -71,13 +71,9 @@ def _plain_traceback(sink: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
     sink.write("\n".join(map(printable, told.getvalue().split("\n"))))
 
 
-def _of_library(
-    _logger: object, _method: str, line: structlog.typing.EventDict
-) -> structlog.typing.EventDict:
+def _of_library(_: object, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """Put a library's free text under one stable event name."""
-    line["message"] = line.pop("event")
-    line["event"] = "library"
-    return line
+    return {**line, "event": "library", "message": line["event"]}
 
 
 class _Lines:

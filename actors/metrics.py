@@ -7,6 +7,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import psutil
@@ -145,14 +146,13 @@ def actor_metrics(service: str, actors: Sequence[ActorStatus]) -> Iterator[Metri
         labels = [service, actor.name]
         up.add_metric(labels, actor.state == "running")
         restarts.add_metric(labels, actor.restarts)
-        try:
-            process = psutil.Process(actor.pid) if actor.pid else None
-            if process:
-                memory.add_metric(labels, process.memory_info().rss)
-                times = process.cpu_times()
-                cpu.add_metric(labels, times.user + times.system)
-        except psutil.Error:
-            continue  # it has just ended
+        if not actor.pid:
+            continue
+        with suppress(psutil.Error):  # it has just ended
+            process = psutil.Process(actor.pid)
+            memory.add_metric(labels, process.memory_info().rss)
+            times = process.cpu_times()
+            cpu.add_metric(labels, times.user + times.system)
     yield from (up, restarts, memory, cpu)
 
 

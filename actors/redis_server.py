@@ -75,13 +75,11 @@ def ping(url: str) -> None:
     Raises redis.ResponseError when it refuses (a password, a database that isn't there), and
     another RedisError when none answers there, or something that is no Redis.
     """
-    client = connect(url, answer_seconds=0.5)
     try:
-        client.ping()
+        with connect(url, answer_seconds=0.5) as client:
+            client.ping()
     except redis.AuthenticationError as error:  # redis-py counts it as a failed connection
         raise redis.ResponseError(str(error)) from error
-    finally:
-        client.close()
 
 
 def configuration(address: RedisUrl, directory: Path, users: Iterable[tuple[str, ...]]) -> str:

@@ -3,6 +3,7 @@
 On promotion a follower becomes a publisher; a primary that was replaced becomes a follower.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
@@ -10,7 +11,7 @@ from typing import Any, Literal
 
 import structlog
 
-from tally.actors import relay, standby
+from tally.actors import relay
 from tally.actors.actor import PASSING, START_SECONDS, Actor
 from tally.actors.housekeeper import Housekeeper
 from tally.actors.metrics import RelayMetrics
@@ -39,12 +40,38 @@ from tally.store.outbox import Outbox
 from tally.store.revocations import Revocations
 from tally.store.shared_revocations import SharedRevocations
 from tally.store.stream import EventStream, RedisError
-from tally.store.write_permission import Refusal
+from tally.store.write_permission import Refusal, boot_clock
 
 LOOK_SECONDS = 1.0  # between two looks whether a database is at work elsewhere
 RETRY_SECONDS = 0.5  # between two tries when nothing can be done without Redis
+FOLLOWING_MS = 100  # how long a standby waits for the next entry
+WATCHING_SECONDS = 0.5  # between a standby's looks whether it was promoted, and whether the primary is alive
 
 _log = structlog.get_logger()
+
+
+class Watch:
+    """Tells when a primary was silent for so long that a standby must take its place.
+
+    It counts from the last renewal of the primary's leases that was seen here, by this machine's clock. It
+    starts again when Redis was replaced or couldn't be reached: the primary may have had the same trouble.
+    """
+
+    def __init__(self, failover_seconds: float, clock: Callable[[], float] = boot_clock) -> None:
+        self._seconds = failover_seconds
+        self._clock = clock
+        self._seen: tuple[Mapping[str, str], str] | None = None
+        self._since = clock()
+
+    def sees(self, leases: Mapping[str, str], redis: str) -> bool:
+        """Whether all leases of the databases with that number have lapsed, as told by that Redis."""
+        if (leases, redis) != self._seen:
+            self._seen, self._since = (leases, redis), self._clock()
+        return self._seconds > 0 and self._clock() - self._since >= self._seconds
+
+    def sees_nothing(self) -> None:
+        """Start again: Redis did not answer."""
+        self._seen = None
 
 
 class RelayProcess:
@@ -52,6 +79,7 @@ class RelayProcess:
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
+        self._failover_seconds = shared.settings.node.failover_seconds
 
     def run(self, actor: Actor, service: str) -> None:
         """Be the relay until the actor must stop."""
@@ -109,31 +137,45 @@ class RelayProcess:
         )
 
     def _follow(self, actor: Actor, database: Database, stream: EventStream, membership: Membership) -> None:
-        """Be a standby's relay until it is promoted, or the actor must stop."""
+        """Be a standby's relay until it is promoted, or the actor must stop.
+
+        It is ready once it has taken in everything on the stream.
+        """
         self._refuse(database)
         follower = Follower(SERVICES[database.service].store(database), stream, actor.beat)
-        watch = standby.Watch(self._shared.settings.node.failover_seconds)
+        housekeeper, watch = self._housekeeper(database, stream), Watch(self._failover_seconds)
+        next_look, promoted = 0.0, False
 
-        def look() -> None:
-            self._refuse(database)  # the primary may have changed
-            hand_over(database, stream)
-            leases = leases_of(stream, database.node)
-            info: Any = stream.client.info("server")
-            if watch.sees(leases, info["run_id"]):
-                self._fail_over(stream, leases)
+        def step() -> None:
+            nonlocal next_look, promoted
+            try:
+                taken = follower.step(FOLLOWING_MS)
+                housekeeper.step()
+                if time.monotonic() >= next_look:
+                    next_look = time.monotonic() + WATCHING_SECONDS
+                    self._watch(database, stream, watch)
+                    if not taken:
+                        follower.look()
+                    promoted = membership.take() is None
+            except RedisError:
+                watch.sees_nothing()
+                raise
 
-        standby.run(
-            actor,
-            follower,
-            self._housekeeper(database, stream),
-            lambda: membership.take() is None,
-            look,
-            watch.sees_nothing,
-        )
+        actor.attempt(follower.catch_up)
+        actor.ready()
+        actor.repeat(step, until=lambda: promoted)
         if not actor.stopping.is_set():
             follower.catch_up()
             go_on(follower.store, stream)
             _log.warning("promoted", source=database.source)
+
+    def _watch(self, database: Database, stream: EventStream, watch: Watch) -> None:
+        self._refuse(database)  # the primary may have changed
+        hand_over(database, stream)
+        leases = leases_of(stream, database.node)
+        info: Any = stream.client.info("server")
+        if watch.sees(leases, info["run_id"]):
+            self._fail_over(stream, leases)
 
     def _refuse(self, database: Database) -> None:
         url = nodes.address_of(database, database.node) or ""
@@ -159,14 +201,13 @@ class RelayProcess:
     def _housekeeper(
         self, database: Database, stream: EventStream, take_number: Callable[[], object] = lambda: None
     ) -> Housekeeper:
-        failover = self._shared.settings.node.failover_seconds
         return Housekeeper(
             database,
             stream,
             timedelta(days=self._shared.settings.data.retention_days),
             self._shared.groups,
             renew=self._renewing(stream, take_number),
-            renew_seconds=min(RENEW_SECONDS, failover / 4 or RENEW_SECONDS),
+            renew_seconds=min(RENEW_SECONDS, self._failover_seconds / 4 or RENEW_SECONDS),
         )
 
     def _begin(self, actor: Actor, stream: EventStream) -> bool:

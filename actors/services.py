@@ -10,6 +10,7 @@ from tally.actors.consumer import Consumer
 from tally.actors.metrics import ConsumerMetrics
 from tally.config import ConsumersSettings, Settings
 from tally.events import Event
+from tally.http.service import Store
 from tally.recovery.answering import Answering
 from tally.recovery.missing import Missing
 from tally.store import accounts, customers, nodes
@@ -18,9 +19,6 @@ from tally.store.database import Database, OpenDatabase
 from tally.store.errors import StoreError
 from tally.store.incarnations import own_sources
 from tally.store.stream import EventStream
-
-Store = accounts.Accounts | customers.Customers
-"""A service's data, in one database."""
 
 
 class Service(NamedTuple):

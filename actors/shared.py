@@ -3,7 +3,6 @@
 import mmap
 import secrets
 import socket
-import struct
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -22,8 +21,6 @@ from tally.store.inbox import Inbox
 from tally.store.stream import Age, EventStream
 from tally.store.write_permission import WritePermission
 
-_PLACE = struct.Struct("QQ")
-
 _log = structlog.get_logger()
 
 
@@ -32,16 +29,16 @@ class NotedPlace:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self._page = mmap.mmap(-1, _PLACE.size)
+        self._numbers = memoryview(mmap.mmap(-1, 16)).cast("Q")
         self.note()
 
     def note(self) -> None:
         """Note which file is there now."""
-        self._page[:] = _PLACE.pack(*(place_of(self.file) or (0, 0)))
+        self._numbers[0], self._numbers[1] = place_of(self.file) or (0, 0)
 
     def get(self) -> Place | None:
         """The noted file, None when there was none."""
-        place = _PLACE.unpack(self._page[:])
+        place = self._numbers[0], self._numbers[1]
         return place if any(place) else None
 
 

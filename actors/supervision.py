@@ -324,17 +324,13 @@ class Supervisor:
             self._to_renew += [
                 child
                 for child in self.children
-                if child not in self._to_renew and child.spec.stage is not Stage.REDIS
+                if child not in (self._renewing, *self._to_renew) and child.spec.stage is not Stage.REDIS
             ]
-        if not self._to_renew:
-            return
-        child = self._to_renew[0]
-        if child is not self._renewing:
-            self._renewing = child
-            self._order_end(child)
-        elif child.state is State.RUNNING:
-            self._to_renew.pop(0)
+        if self._renewing and self._renewing.state is State.RUNNING:
             self._renewing = None
+        if self._to_renew and not self._renewing:
+            self._renewing = self._to_renew.pop(0)
+            self._order_end(self._renewing)
 
     def _stop(self) -> None:
         """Stop stage after stage. Kill actors that outlive `stop_timeout`, and all on a second order."""

@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
+import msgspec
 import waitress.task
 from waitress.utilities import build_http_date
 
 from tally.http.after import WAITS_UNTIL
-from tally.http.problems import CONTENT_TYPE, render
+from tally.http.problems import CONTENT_TYPE, Problem
 
 TURN_BYTES = 1024**2  # of a long answer; then the next one has its turn
 
@@ -19,7 +20,7 @@ class ProblemTask(waitress.task.ErrorTask):  # type: ignore[misc]
     def execute(self) -> None:
         """Send the answer."""
         error = self.request.error
-        body = render(error.code, error.reason, f"{error.body}.")
+        body = msgspec.json.encode(Problem(error.reason, error.code, f"{error.body}."))
         self.status = f"{error.code} {error.reason}"
         self.response_headers = [("Content-Type", CONTENT_TYPE), *getattr(error, "headers", ())]
         self.set_close_on_finish()

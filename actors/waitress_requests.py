@@ -49,10 +49,7 @@ class Refused(Error):  # type: ignore[misc]
 
 
 class Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
-    """Refuses with 400 what HTTP forbids. waitress accepts much of it, in its own way.
-
-    A proxy in front may read it differently. Then bytes of one client are carried out as another's request.
-    """
+    """Refuses with 400 what HTTP forbids. waitress accepts much of it, in its own way."""
 
     command = path = ""  # empty until the request line is read
     body_rcv: Any
@@ -95,7 +92,10 @@ class Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
 
     def parse_anew(self, header_plus: bytes) -> None:
         """Parse a header that is not remembered."""
-        version = _version(header_plus)
+        line = _REQUEST_LINE.match(header_plus)
+        if line is None:
+            raise waitress.parser.ParsingError("The request line can't be read")
+        version = line[1].decode()
         if version not in ("1.0", "1.1"):
             self.error = Refused(505, "HTTP Version Not Supported", "HTTP/1.1 and HTTP/1.0 are spoken here")
             return
@@ -139,14 +139,6 @@ def _known(header_plus: bytes, adj: Adjustments) -> dict[str, Any] | None:
 
 
 _is_host = lru_cache(maxsize=256)(_HOST.fullmatch)
-
-
-def _version(header: bytes) -> str:
-    """The version in the request line. Raises ParsingError when it can't be read."""
-    line = _REQUEST_LINE.match(header)
-    if line is None:
-        raise waitress.parser.ParsingError("The request line can't be read")
-    return line[1].decode()
 
 
 def _insist_on_a_frame(header: bytes, version: str) -> None:

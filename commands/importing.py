@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from tenacity import RetryCallState, stop_after_delay
 
-from tally.actors.stopping import StopOrder
+from tally.actors.doorbell import StopOrder
 from tally.commands import known
 from tally.commands.command_line import Failed
 from tally.commands.import_job import BATCH, Job, Options

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from tenacity import retry_if_exception, stop_after_delay
 from tenacity.wait import wait_random_exponential
 
-from tally.actors.stopping import StopOrder
+from tally.actors.doorbell import StopOrder
 from tally.commands.service_client import LIGHT, Refused, ServiceClient, Unavailable, patient
 
 AHEAD = 3  # batches that may be recorded and not shown yet: others' rows come after them

@@ -1,7 +1,4 @@
-"""The pages' calls to the accounts service. The database finds, sorts and adds up.
-
-These calls are the pages' own, and may change with them. Sums are strings, in cents.
-"""
+"""The pages' own calls to accounts. The database finds, sorts and adds up; sums are strings, in cents."""
 
 import falcon
 from msgspec.structs import asdict

@@ -1,6 +1,6 @@
 """The accounts service: its HTTP calls, one class for each path."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 
 import falcon
@@ -9,25 +9,21 @@ from msgspec import UNSET
 from tally.events import Id
 from tally.http import bodies, exports, params
 from tally.http.account_views import AccountsView
-from tally.http.after import After, EventsElsewhere
 from tally.http.answers import CustomerRevenuePage, Ownership, RevenuePage
-from tally.http.application import Api, create_app
+from tally.http.application import Api
 from tally.http.auth import Forbidden, Gate, OpenGate, TokenGate, owner, principal
 from tally.http.calls import ACCOUNTS, ACCOUNTS_PAGE, SIGN_IN
 from tally.http.demo import AccountsDemo
 from tally.http.lists import RevenueListRequest
 from tally.http.login import LoginResource
-from tally.http.neighbours import LOGIN, Neighbours
+from tally.http.neighbours import LOGIN
 from tally.http.periods import periods_of
-from tally.http.queries import QueryGuard
 from tally.http.service import Resource, Service, cause, path_id, read_body, wanted_revisions
-from tally.http.shared import HistoryResource, add_shared
-from tally.http.status import StatusReport
+from tally.http.shared import HistoryResource, Outside, api_of
 from tally.http.tokens import Bearer, Tokens
 from tally.http.values import AccountBody, AccountPatch
 from tally.store.account_totals import AccountTotals
 from tally.store.accounts import Account, Accounts, CustomerOrder, key_of
-from tally.store.database import Database
 from tally.store.errors import NotFound
 from tally.store.idempotency import encode_answer, made
 from tally.store.months import Months
@@ -39,27 +35,16 @@ _CHUNK = 64 * 1024  # bytes sent at a time
 _WHOLE = 512 * 1024  # bytes: an account up to this size is sent in one piece, which keeps its connection open
 
 
-def api(
-    open_database: Callable[[], Database],
-    after_commit: Callable[[], None],
-    status: Callable[[], StatusReport],
-    tokens: Tokens | None,
-    neighbours: Neighbours,
-    threads: int,
-    sign_ins: int,
-    events: EventsElsewhere,
-) -> Api:
-    """The service over accounts.db, for a server with so many threads; `open_database` opens the database.
+def api(outside: Outside, threads: int, sign_ins: int) -> Api:
+    """The service over accounts.db, for a server with so many threads.
 
-    At most `sign_ins` passwords are checked at a time. `events` are the events that it applies.
-
-    `after_commit` is called after each commit and must not block; `status` answers GET /status. With
-    `tokens`, users sign in; without, everybody may do everything. For `neighbours` see create_app.
+    At most `sign_ins` passwords are checked at a time.
     """
-    service = Service(lambda: Accounts(open_database()), after_commit)
+    tokens = outside.tokens
+    service = Service(lambda: Accounts(outside.open_database()), outside.after_commit)
     calls = (*ACCOUNTS, SIGN_IN) if tokens else ACCOUNTS
-    gate = _gate(service, tokens)
-    app = create_app(gate, neighbours, QueryGuard((*calls, *ACCOUNTS_PAGE)), After(service, events))
+    api = api_of(service, _gate(service, tokens), outside, calls, ACCOUNTS_PAGE)
+    app = api.app
     if tokens:
         app.add_route(LOGIN, LoginResource(service, tokens, threads, sign_ins))
     accounts = AccountsResource(service)
@@ -77,8 +62,7 @@ def api(
     app.add_route("/accounts/summary", view)
     app.add_route("/accounts/{id}/summary", view, suffix="one")
     app.add_route("/demo", AccountsDemo(service))
-    add_shared(app, service, status, calls, has_users=tokens is not None)
-    return Api(app, service, gate)
+    return api
 
 
 def _gate(service: Service[Accounts], tokens: Tokens | None) -> Gate:
@@ -216,11 +200,10 @@ class AccountsResource(Resource[Accounts]):
         """Tell whether a user owns an account. Nobody owns one that doesn't exist."""
         try:
             with self._service.read() as store:
-                account = store.account(Id.parse(id), owner(req))
+                owns = store.account(Id.parse(id), owner(req)).owned_by == user
         except (ValueError, NotFound):
-            resp.data = encode_answer(Ownership(False))
-        else:
-            resp.data = encode_answer(Ownership(account.owned_by == user))
+            owns = False
+        resp.data = encode_answer(Ownership(owns))
 
     def _list(self, accounts: Iterator[Account]) -> Iterator[bytes]:
         separator = b"["

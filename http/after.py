@@ -7,7 +7,7 @@ once its events have come, or its time is over.
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import falcon
 
@@ -41,23 +41,20 @@ class NotYet(BaseException):
         self.is_over = is_over
 
 
-class EventsElsewhere(NamedTuple):
-    """The events that a service applies: those of sources whose names begin with `prefix`.
-
-    `gone` asks Redis which events of a group no outbox has any more, by source. It answers an empty mapping
-    when Redis can't be asked, and may block for a moment.
-    """
-
-    prefix: str
-    gone: Callable[[str], Mapping[str, list[Range]]]
+Gone = Callable[[str], Mapping[str, list[Range]]]
+"""Asks Redis which events of a group no outbox has any more, by source; none while it is away. May block."""
 
 
 class After:
-    """Middleware of one service: holds back reads until the events that they name are applied."""
+    """Middleware of one service: holds back reads until the events that they name are applied.
 
-    def __init__(self, service: Service[Any], events: EventsElsewhere) -> None:
+    The service applies the events of sources whose names begin with `prefix`.
+    """
+
+    def __init__(self, service: Service[Any], prefix: str, gone: Gone) -> None:
         self._service = service
-        self._prefix, self._gone = events
+        self._prefix = prefix
+        self._gone = gone
         self._known_gone: Mapping[str, list[Range]] = {}
         self._asks_again = 0.0
         self._asking = threading.Lock()
@@ -73,27 +70,22 @@ class After:
             awaited = EventRange.parse(text)
         except ValueError as error:
             raise WrongFields([FieldError("Tally-After", str(error))]) from None
-        state = self._state(awaited)
-        if state.applied:
+        if self._are_applied(awaited):
             return
-        if state.never:
-            raise falcon.HTTPServiceUnavailable(title="Not applied", description=state.never)
-        until = req.env.get(WAITS_UNTIL)
-        if until is None:
-            raise NotYet(
-                time.monotonic() + _wait(req.env.get("HTTP_PREFER", "")),
-                lambda: self._state(awaited, asks=True) != _State(),
-            )
+        if WAITS_UNTIL not in req.env:
+            until = time.monotonic() + _wait(req.env.get("HTTP_PREFER", ""))
+            raise NotYet(until, lambda: self._are_applied(awaited, asks=True))
         raise falcon.HTTPServiceUnavailable(
             title="Not applied yet",
             description=f"Not all events of {awaited.source} up to {awaited.last} have been applied here.",
             retry_after=1,
         )
 
-    def _state(self, awaited: EventRange, asks: bool = False) -> "_State":
+    def _are_applied(self, awaited: EventRange, asks: bool = False) -> bool:
+        """Whether all of them are. Raises HTTPServiceUnavailable, or WrongFields, if they never will be."""
         with self._service.read() as store:
             if awaited.source in own_sources(store.database):
-                return _State(applied=True)
+                return True
             if not awaited.source.startswith(self._prefix):
                 why = f"Events of {awaited.source} are not applied here"
                 raise WrongFields([FieldError("Tally-After", why)])
@@ -101,18 +93,16 @@ class After:
             missing = inbox.missing(awaited.source, awaited.last)
             dead = [each for each in inbox.aside(DEAD) if each.source == awaited.source]
         if first := min((each.sequence for each in dead if each.sequence <= awaited.last), default=None):
-            return _State(
-                never=f"The event {awaited.source}:{first} is a dead letter here; see `dead-letters`."
-            )
+            raise _never(f"The event {awaited.source}:{first} is a dead letter here; see `dead-letters`.")
         if not missing:
-            return _State(applied=True)
+            return True
         if asks:
             self._ask(store.database.source)
         said = self._known_gone if time.monotonic() < self._asks_again else {}
         if gone := ranges.both(missing, said.get(awaited.source, [])):
             numbers = ranges.shown(gone[:5])
-            return _State(never=f"The events {numbers} of {awaited.source} are missing; see `status`.")
-        return _State()
+            raise _never(f"The events {numbers} of {awaited.source} are missing; see `status`.")
+        return False
 
     def _ask(self, group: str) -> None:
         """Ask Redis now and then which events are gone; one thread at a time does it."""
@@ -124,11 +114,8 @@ class After:
                 self._asking.release()
 
 
-class _State(NamedTuple):
-    """Whether all events are applied, or why they never will be. With neither, not yet."""
-
-    applied: bool = False
-    never: str | None = None
+def _never(why: str) -> falcon.HTTPServiceUnavailable:
+    return falcon.HTTPServiceUnavailable(title="Not applied", description=why)
 
 
 def _wait(prefer: str) -> float:
@@ -188,8 +175,8 @@ class Waiting:
 
 
 def _is_over(not_yet: NotYet) -> bool:
-    """Whether the wait is over. True if that can't be told: the request then finds out why."""
+    """Whether the wait is over. True if it is in vain, or that can't be told: the request finds out why."""
     try:
         return not_yet.is_over()
-    except StoreError:
+    except (falcon.HTTPError, StoreError):
         return True

@@ -450,56 +450,30 @@ SIGN_IN = Call(
 )
 """Offered by the accounts service where auth.mode is "jwt"."""
 
-# The pages' own calls, which are in no document: they may change with the pages.
+# The queries of the pages' own calls, which are in no document: they may change with the pages.
 
-_OF_BOTH_PAGES = (
-    Call("whoAmI", "GET", "/auth/session", "Tell who is signed in"),
-    Call("keepSession", "POST", "/auth/session", "Keep the token in a cookie"),
-    Call("forgetSession", "DELETE", "/auth/session", "Forget it"),
-    Call("loadDemo", "POST", "/demo", "Record this service's part of the demo"),
-)
-CUSTOMERS_PAGE = (
-    *_OF_BOTH_PAGES,
-    Call(
-        "searchCustomers",
-        "GET",
-        "/customers/search",
-        "Find customers, with what they spent",
-        query=(params.SEARCH, params.OF_ACCOUNT, params.NAME_ORDER, params.RANK, *params.PAGE),
+_OF_BOTH_PAGES: params.Queries = {
+    ("GET", "/auth/session"): (),
+    ("POST", "/auth/session"): (),
+    ("DELETE", "/auth/session"): (),
+    ("POST", "/demo"): (),
+}
+CUSTOMERS_PAGE: params.Queries = {
+    **_OF_BOTH_PAGES,
+    ("GET", "/customers/search"): (
+        params.SEARCH,
+        params.OF_ACCOUNT,
+        params.NAME_ORDER,
+        params.RANK,
+        *params.PAGE,
     ),
-    Call(
-        "summarizeCustomer",
-        "GET",
-        "/customers/{id}/summary",
-        "Show a customer with its invoices and credits, newest first",
-        parameters=(params.ID,),
-        query=(params.LIMIT, params.OFFSET),
-    ),
-    Call("searchInvoices", "GET", "/invoices/search", "List invoices", query=params.dated("purchase_date")),
-    Call("importFile", "POST", "/imports", "Record a file, or try it", query=params.IMPORTED),
-)
-ACCOUNTS_PAGE = (
-    *_OF_BOTH_PAGES,
-    Call(
-        "nameAccounts",
-        "GET",
-        "/accounts/names",
-        "Show names of accounts",
-        query=(params.IDS, params.SEARCH, params.FEW),
-    ),
-    Call(
-        "summarizeAccounts",
-        "GET",
-        "/accounts/summary",
-        "Find accounts, and add all of them up",
-        query=(params.SEARCH, params.SORT, params.ORDER, params.LIMIT, params.OFFSET, params.LAST_MONTH),
-    ),
-    Call(
-        "summarizeAccount",
-        "GET",
-        "/accounts/{id}/summary",
-        "Show an account and its customers",
-        parameters=(params.ID,),
-        query=(params.ANY_REVENUE_ORDER, params.LIMIT, params.OFFSET),
-    ),
-)
+    ("GET", "/customers/{id}/summary"): params.PART,
+    ("GET", "/invoices/search"): params.dated("purchase_date"),
+    ("POST", "/imports"): params.IMPORTED,
+}
+ACCOUNTS_PAGE: params.Queries = {
+    **_OF_BOTH_PAGES,
+    ("GET", "/accounts/names"): (params.IDS, params.SEARCH, params.FEW),
+    ("GET", "/accounts/summary"): (params.SEARCH, params.SORT, params.ORDER, *params.PART, params.LAST_MONTH),
+    ("GET", "/accounts/{id}/summary"): (params.ANY_REVENUE_ORDER, *params.PART),
+}

@@ -1,7 +1,4 @@
-"""The customers page's calls. The database finds, sorts and adds up.
-
-These calls are the page's own, and may change with it. Sums are strings, in cents.
-"""
+"""The customers page's own calls. The database finds, sorts and adds up; sums are strings, in cents."""
 
 from array import array
 from typing import Any

@@ -6,21 +6,16 @@ import falcon
 
 from tally.events import Id
 from tally.http import bodies, exports, params
-from tally.http.after import After, EventsElsewhere
 from tally.http.answers import CreditPage, CustomerPage, InvoicePage
-from tally.http.application import Api, create_app
+from tally.http.application import Api
 from tally.http.auth import OpenGate, TokenGate, owner
 from tally.http.calls import CUSTOMERS, CUSTOMERS_PAGE
 from tally.http.customer_views import CustomersView, InvoicesView
 from tally.http.demo import CustomersDemo
 from tally.http.lists import CustomerListRequest, ListRequest
-from tally.http.neighbours import Neighbours
-from tally.http.queries import QueryGuard
 from tally.http.rows import Kind, RowsResource
 from tally.http.service import Service, cause, path_id, read_body, wanted_revisions
-from tally.http.shared import HistoryResource, add_shared
-from tally.http.status import StatusReport
-from tally.http.tokens import Tokens
+from tally.http.shared import HistoryResource, Outside, api_of
 from tally.http.values import CreditBody, CustomerBody, CustomerPatch, InvoiceBody, InvoicePatch
 from tally.store.cause import Cause
 from tally.store.customer_list import CustomerQuery
@@ -31,46 +26,28 @@ from tally.store.records import CSV_COLUMNS, NewCredit, NewCustomer, NewInvoice
 
 
 def api(
-    open_database: Callable[[], Database],
-    after_commit: Callable[[], None],
-    require_account: bool,
-    status: Callable[[], StatusReport],
-    tokens: Tokens | None,
-    events: EventsElsewhere,
-    neighbours: Neighbours,
-    answer_after: Callable[[Database], AnswerAfter] | None = None,
+    outside: Outside, require_account: bool, answer_after: Callable[[Database], AnswerAfter] | None
 ) -> Api:
-    """The service over customers.db; `open_database` opens the database.
-
-    `after_commit` is called after each commit and must not block; `status` answers GET /status. With
-    `tokens`, a call needs one; without, everybody may do everything. `events` are the events that it applies.
-    For `neighbours` see create_app, for `answer_after` Service.
-    """
-    service = Service(lambda: Customers(open_database()), after_commit, answer_after)
-    gate = TokenGate(tokens) if tokens else OpenGate()
-    app = create_app(gate, neighbours, QueryGuard((*CUSTOMERS, *CUSTOMERS_PAGE)), After(service, events))
+    """The service over customers.db; for `answer_after` see Service."""
+    service = Service(lambda: Customers(outside.open_database()), outside.after_commit, answer_after)
+    gate = TokenGate(outside.tokens) if outside.tokens else OpenGate()
+    api = api_of(service, gate, outside, CUSTOMERS, CUSTOMERS_PAGE)
+    app = api.app
     # With users, too: else the user who opens the account later would get customers that others recorded
     # there.
-    customers = CustomersResource(service, require_account or tokens is not None)
-    invoices, credits = InvoicesResource(service), CreditsResource(service)
-    app.add_route("/customers", customers)
-    app.add_route("/customers/batch", customers, suffix="batch")
-    app.add_route("/customers/{id}", customers, suffix="one")
+    customers = CustomersResource(service, require_account or outside.tokens is not None)
+    for rows in (customers, InvoicesResource(service), CreditsResource(service)):
+        app.add_route(f"/{rows.kind.name}s", rows)
+        app.add_route(f"/{rows.kind.name}s/batch", rows, suffix="batch")
+        app.add_route(f"/{rows.kind.name}s/{{id}}", rows, suffix="one")
     app.add_route("/customers/{id}/history", HistoryResource(service, "customer", Customers.customer_history))
-    app.add_route("/invoices", invoices)
-    app.add_route("/invoices/batch", invoices, suffix="batch")
-    app.add_route("/invoices/{id}", invoices, suffix="one")
     app.add_route("/invoices/{id}/history", HistoryResource(service, "invoice", Customers.invoice_history))
-    app.add_route("/credits", credits)
-    app.add_route("/credits/batch", credits, suffix="batch")
-    app.add_route("/credits/{id}", credits, suffix="one")
     view = CustomersView(service)
     app.add_route("/customers/search", view)
     app.add_route("/customers/{id}/summary", view, suffix="one")
     app.add_route("/invoices/search", InvoicesView(service))
     app.add_route("/demo", CustomersDemo(service))
-    add_shared(app, service, status, CUSTOMERS, has_users=tokens is not None)
-    return Api(app, service, gate)
+    return api
 
 
 def _lines(store: Customers, wanted: CustomerQuery, owner: str | None) -> list[tuple[str, str, int]]:

@@ -14,7 +14,7 @@ from tally.http.answers import SignedIn
 from tally.http.auth import Unauthorized
 from tally.http.problems import NodeAddress, Refusal
 from tally.http.seldom import Seldom
-from tally.http.service import HasDatabase, Service, read_body
+from tally.http.service import Service, Store, read_body
 from tally.http.tokens import Bearer, Tokens
 from tally.http.values import Name, Password
 from tally.store import nodes, passwords
@@ -104,7 +104,7 @@ class LoginResource:
     def _note_success(self, login: LoginBody, user: User, address: str) -> None:
         renewed = passwords.hashed(login.password) if passwords.is_outdated(user.password) else None
 
-        def note(store: HasDatabase) -> None:
+        def note(store: Store) -> None:
             LoginAttempts(store.database).succeeded(login.username, address)
             if renewed:
                 Users(store.database).give_password(user, renewed)

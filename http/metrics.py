@@ -10,7 +10,6 @@ from itertools import accumulate
 
 import falcon
 import structlog
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
@@ -31,17 +30,11 @@ class MetricsResource(Collector):
     def __init__(self, service: str, parts: Mapping[str, Part]) -> None:
         self._service = service
         self._parts = parts
-        self._registry = CollectorRegistry()
-        self._registry.register(self)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The service's metrics."""
         encode, resp.content_type = choose_encoder(req.accept)
-        resp.data = encode(self._registry)
-
-    def describe(self) -> Iterable[Metric]:
-        """Nothing: the metrics are known only when they are gathered."""
-        return ()
+        resp.data = encode(self)
 
     def collect(self) -> Iterator[Metric]:
         """Every part that is available, and which those are."""

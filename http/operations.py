@@ -73,52 +73,16 @@ def add_operations(
 
     `minutes` are the service's own; `actors` are those that belong to no service, such as Redis.
     """
-    letters = DeadLettersResource(open_stream)
-    app.add_route("/operations/minutes", MinutesResource(minutes))
-    app.add_route("/operations/stream", StreamResource(open_stream, actors))
-    app.add_route("/operations/dead-letters", letters)
-    app.add_route("/operations/dead-letters/{id}", letters, suffix="payload")
-    app.add_route("/operations/redrive", letters, suffix="redrive")
-    app.add_route("/operations/edit", letters, suffix="edit")
-    app.add_route("/operations/discard", letters, suffix="discard")
+    operations = OperationsResource(minutes, open_stream, actors)
+    app.add_route("/operations/dead-letters", operations, suffix="letters")
+    app.add_route("/operations/dead-letters/{id}", operations, suffix="payload")
+    for name in ("minutes", "stream", "redrive", "edit", "discard"):
+        app.add_route(f"/operations/{name}", operations, suffix=name)
 
 
 def _admins_only(req: falcon.Request, resp: falcon.Response, resource: object, params: object) -> None:
     """Raises Forbidden."""
     insist_on_admin(req, "Operations are")
-
-
-@falcon.before(_admins_only)
-class MinutesResource:
-    """The numbers of recorded and applied events."""
-
-    def __init__(self, minutes: Callable[[], list[Minute]]) -> None:
-        self._minutes = minutes
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """The service's last hour."""
-        resp.data = encode_answer({"minutes": self._minutes()})
-
-
-@falcon.before(_admins_only)
-class StreamResource:
-    """Redis, and the groups that read the stream."""
-
-    def __init__(
-        self, open_stream: Callable[[], EventStream], actors: Callable[[], list[ActorReport]]
-    ) -> None:
-        self._open_stream = open_stream
-        self._actors = actors
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """A StreamReport. No query keeps Redis busy, however large the stream is."""
-        actors, stream = self._actors(), self._open_stream()
-        try:
-            resp.data = encode_answer(_report(actors, stream))
-        except (RedisError, OSError) as error:
-            resp.data = encode_answer(StreamReport(actors, trouble=f"Redis does not answer: {error}"))
-        finally:
-            stream.client.close()
 
 
 def _report(actors: list[ActorReport], stream: EventStream) -> StreamReport:
@@ -171,18 +135,38 @@ class LetterGone(falcon.HTTPNotFound):
 
 
 @falcon.before(_admins_only)
-class DeadLettersResource:
-    """Events that could not be applied, and wait for a decision."""
+class OperationsResource:
+    """The service's last hour, Redis, and the dead letters: events that wait for a decision."""
 
-    def __init__(self, open_stream: Callable[[], EventStream]) -> None:
+    def __init__(
+        self,
+        minutes: Callable[[], list[Minute]],
+        open_stream: Callable[[], EventStream],
+        actors: Callable[[], list[ActorReport]],
+    ) -> None:
+        self._minutes = minutes
         self._open_stream = open_stream
+        self._actors = actors
         self._one_at_a_time = threading.Lock()  # waiting for an outcome holds a thread of the pool
 
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+    def on_get_minutes(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """The numbers of recorded and applied events."""
+        resp.data = encode_answer({"minutes": self._minutes()})
+
+    def on_get_stream(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """A StreamReport. No query keeps Redis busy, however large the stream is."""
+        actors = self._actors()
+        try:
+            with self._stream() as stream:
+                resp.data = encode_answer(_report(actors, stream))
+        except RedisAway as away:
+            resp.data = encode_answer(StreamReport(actors, trouble=away.description))
+
+    def on_get_letters(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The number of letters, None while Redis does not answer, and the oldest ones."""
         try:
-            with self._letters() as (stream, letters):
-                found, total = letters.after("0-0", MOST_LETTERS), stream.dead_letters()
+            with self._stream() as stream:
+                found, total = DeadLetters(stream).after("0-0", MOST_LETTERS), stream.dead_letters()
         except RedisAway:
             resp.data = encode_answer({"letters": [], "total": None})
         else:
@@ -190,16 +174,17 @@ class DeadLettersResource:
 
     def on_post_redrive(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Redrive letters to the groups that failed, and tell the outcome."""
-        ids = _chosen(req)
-        with self._turn(), self._letters() as (_, letters):
+        ids = bodies.decode(read_body(req), Chosen).ids
+        with self._turn(), self._stream() as stream:
+            letters = DeadLetters(stream)
             outcome = redriving.redrive(letters, _known(letters, ids), WAIT_SECONDS)
         _log.warning("dead_letters_redriven", letters=ids, by=principal(req).name)
         resp.data = encode_answer(_told(outcome))
 
     def on_get_payload(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """The whole payload of a letter's event, for editing. Raises LetterGone."""
-        with self._letters() as (_, letters):
-            letter = _one(letters, id)
+        with self._stream() as stream:
+            letter = _one(DeadLetters(stream), id)
         if (length := len(letter.payload)) > LONGEST_EDITED:
             raise falcon.HTTPConflict(
                 title="Too long to edit here",
@@ -214,7 +199,8 @@ class DeadLettersResource:
         Raises LetterGone, or WrongFields for an event that could not be applied either.
         """
         edit = bodies.decode(read_body(req), Edit)
-        with self._turn(), self._letters() as (_, letters):
+        with self._turn(), self._stream() as stream:
+            letters = DeadLetters(stream)
             edited = _edited(_one(letters, edit.id), edit.payload)
             outcome = redriving.redrive(letters, [edited], WAIT_SECONDS)
         if outcome.gone:
@@ -224,8 +210,9 @@ class DeadLettersResource:
 
     def on_post_discard(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Discard letters, for good."""
-        ids = _chosen(req)
-        with self._letters() as (_, letters):
+        ids = bodies.decode(read_body(req), Chosen).ids
+        with self._stream() as stream:
+            letters = DeadLetters(stream)
             done = sum(letters.discard(letter) for letter in _known(letters, ids))
         _log.warning("dead_letters_discarded", letters=ids, by=principal(req).name)
         resp.data = encode_answer({"discarded": done})
@@ -245,19 +232,14 @@ class DeadLettersResource:
             self._one_at_a_time.release()
 
     @contextmanager
-    def _letters(self) -> Iterator[tuple[EventStream, DeadLetters]]:
+    def _stream(self) -> Iterator[EventStream]:
+        """Raises RedisAway."""
         stream = self._open_stream()
         try:
-            yield stream, DeadLetters(stream)
+            with stream.client:
+                yield stream
         except (RedisError, OSError) as error:
             raise RedisAway(error) from error
-        finally:
-            stream.client.close()
-
-
-def _chosen(req: falcon.Request) -> list[str]:
-    """The ids of the letters that the request is about. Raises WrongFields."""
-    return bodies.decode(read_body(req), Chosen).ids
 
 
 def _known(letters: DeadLetters, ids: list[str]) -> list[DeadLetter]:

@@ -1,7 +1,7 @@
 """The parameters of calls, in paths, queries and headers: described for OpenAPI, and parsed."""
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import date
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -46,6 +46,10 @@ class Parameter(Struct, frozen=True):
         """The value that a request's query has, or else the default. Its call must declare this parameter."""
         values: dict[str, Any] = req.context.get("asked") or {}
         return values.get(self.name, self.default)
+
+
+Queries = Mapping[tuple[str, str], tuple[Parameter, ...]]
+"""The parameters of calls' queries, by method and path."""
 
 
 class Position(str):
@@ -167,6 +171,7 @@ AFTER_NEXT = Parameter(
 )
 PAGE = (LIMIT, AFTER_NEXT)
 OFFSET = Parameter("offset", Id, "How many to skip.", "0", default=0)
+PART = (LIMIT, OFFSET)
 FORMAT = Parameter(
     "format",
     Literal["csv", "json"],
@@ -205,7 +210,11 @@ def dated(day: str) -> tuple[Parameter, ...]:
 
 
 LAST_MONTH = Parameter(
-    "to", _PERIOD, "The last period, in the same forms.", "1998-06", parse=periods.last_month_of
+    "to",
+    _PERIOD,
+    "The last period, in the same forms.",
+    "1998-06",
+    parse=lambda raw: periods.months_of(raw)[1],
 )
 PERIODS = (
     Parameter("by", periods.By, "How long a period is.", "month", default="month"),
@@ -214,7 +223,7 @@ PERIODS = (
         _PERIOD,
         "The first period: `1997-03`, `1997-Q1` or `1997`.",
         "1997-03",
-        parse=periods.first_month_of,
+        parse=lambda raw: periods.months_of(raw)[0],
     ),
     LAST_MONTH,
 )

@@ -32,8 +32,6 @@ class PeriodRevenue(Struct, frozen=True):
 
 PERIOD = "^[0-9]{4}(-(0[1-9]|1[0-2]|Q[1-4]))?$"
 
-_PERIOD = re.compile(r"([0-9]{4})(?:-(?:Q([1-4])|(0[1-9]|1[0-2])))?")
-
 
 class _Kind(NamedTuple):
     """A kind of period: how many months it has, and how it is written."""
@@ -82,21 +80,11 @@ def _period(by: By, name: str | None, cents: int, invoices: int, credits: int) -
     return PeriodRevenue(cents, invoices, credits, **{by: name})
 
 
-def first_month_of(raw: str) -> int:
-    """The first month of a period, counted from the year 0 on. Raises ValueError for what is no period."""
-    return _months_of(raw)[0]
-
-
-def last_month_of(raw: str) -> int:
-    """The last month of a period, counted from the year 0. Raises ValueError if it is no period."""
-    return _months_of(raw)[1]
-
-
-def _months_of(raw: str) -> tuple[int, int]:
-    found = _PERIOD.fullmatch(raw)
-    if found is None:
+def months_of(raw: str) -> tuple[int, int]:
+    """The first and the last month of a period, counted from the year 0. Raises ValueError if it is none."""
+    if not re.fullmatch(PERIOD, raw):
         raise ValueError("Expected a month, a quarter or a year, such as 1997-03, 1997-Q1 or 1997")
-    year, quarter, month = found.groups()
-    length = 1 if month else 3 if quarter else 12
-    first = int(year) * 12 + (int(month or quarter or 1) - 1) * length
+    year, _, part = raw.partition("-")
+    length = 3 if part.startswith("Q") else 1 if part else 12
+    first = int(year) * 12 + (int(part.removeprefix("Q") or 1) - 1) * length
     return first, first + length - 1

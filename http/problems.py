@@ -77,43 +77,15 @@ class WrongFields(Refusal):
         super().__init__(422, "Invalid request", detail or f"Not acceptable: {shown}.", faults)
 
 
-class BodyTooLarge(falcon.HTTPContentTooLarge):
-    """413: the body is larger than this call takes."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__(title="Body too large", description=f"At most {limit} bytes are taken here.")
-
-
-class PackedBody(falcon.HTTPUnsupportedMediaType):
-    """415: the body comes in a content coding, such as gzip."""
-
-    def __init__(self, coding: str) -> None:
-        super().__init__(
-            title="Packed body",
-            description=f"Bodies are taken as they are, not as Content-Encoding: {coding[:100]}.",
-            headers={"Accept-Encoding": "identity"},  # RFC 9110, section 15.5.16
-        )
-
-
-def render(
-    status: int,
-    title: str,
-    detail: str | None,
-    faults: list[FieldError] | None = None,
-    node: NodeAddress | None = None,
-) -> bytes:
-    """The body of an error answer."""
-    return msgspec.json.encode(Problem(title, status, detail or title + ".", faults or [], node))
-
-
 def serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError) -> None:
     """Falcon's error serializer: always JSON, never negotiated."""
-    faults = getattr(error, "faults", None)
     phrase = http.HTTPStatus(error.status_code).phrase
     # Falcon's own errors use the status line as the title.
     title = error.title if error.title and not error.title[:3].isdigit() else phrase
     detail = error.description or _DETAILS.get(error.status_code, "").format(req=req)
-    resp.data = render(error.status_code, title, detail, faults, getattr(error, "node", None))
+    faults, node = getattr(error, "faults", []), getattr(error, "node", None)
+    problem = Problem(title, error.status_code, detail or title + ".", faults, node)
+    resp.data = msgspec.json.encode(problem)
     resp.content_type = CONTENT_TYPE
 
 

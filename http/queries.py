@@ -2,39 +2,36 @@
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from functools import lru_cache
 from typing import Any
 
 import falcon
 from falcon import uri
 
 from tally.http.openapi import Call
-from tally.http.params import Parameter
+from tally.http.params import Parameter, Queries
 from tally.http.problems import FieldError, WrongFields
 
 _MOST_TOLD = 100
 
 
 class QueryGuard:
-    """Reads the parameters that a call among `calls` declares, so that `Parameter.of` has their values.
+    """Reads the parameters that `calls` and `others` declare, so that `Parameter.of` has their values.
 
     It refuses all others, those that are given twice, and wrong values. A route without a declaration takes
     none.
     """
 
-    def __init__(self, calls: Collection[Call]) -> None:
-        self._known = {
-            (call.method, call.path): {parameter.name: parameter for parameter in call.query}
-            for call in calls
-        }
-        self._paths = {call.path for call in calls}
+    def __init__(self, calls: Collection[Call], others: Queries) -> None:
+        queries = {**{(call.method, call.path): call.query for call in calls}, **others}
+        self._known = {call: {each.name: each for each in query} for call, query in queries.items()}
+        self._paths = {path for _, path in queries}
 
     def process_resource(
         self, req: falcon.Request, resp: falcon.Response, resource: object, params: dict[str, Any]
     ) -> None:
         """Raises WrongFields, with every fault of the query."""
         if req.query_string:
-            path = _as_declared(req.uri_template or "")
+            path = (req.uri_template or "").replace(":path}", "}")  # as declared: without converters
             method = "GET" if req.method == "HEAD" else req.method
             known = self._known.get((method, path))
             if known is not None or path not in self._paths:  # else it is a 405, or an OPTIONS
@@ -60,9 +57,3 @@ def _read(known: Mapping[str, Parameter], req: falcon.Request) -> dict[str, Any]
 
 def _unknown(known: Collection[str]) -> str:
     return f"Not known here; there is {', '.join(known)}" if known else "Not known here; there is none"
-
-
-@lru_cache
-def _as_declared(template: str) -> str:
-    """The route's path as the documents have it: without Falcon's converters."""
-    return template.replace(":path}", "}")

@@ -27,8 +27,6 @@ DURATION = Family(
 
 ANSWERED = "tally.answered"  # in the environment: the status that was answered instead of the application's
 
-_METHODS = frozenset(falcon.HTTP_METHODS)
-
 Environ = dict[str, Any]
 Wsgi = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
@@ -63,7 +61,7 @@ class RequestObserver:
         environ = answer.environ
         status = environ.get(ANSWERED, answer.status)
         method = environ["REQUEST_METHOD"]
-        method = method if method in _METHODS else "other"
+        method = method if method in falcon.HTTP_METHODS else "other"
         route = environ.get(ROUTE) or "none"
         self._figures.observe(DURATION, seconds, (method, route, status))
         wanted = status >= "500" or seconds >= SLOW_SECONDS or (answer.trace and is_sampled(answer.trace))

@@ -24,9 +24,8 @@ def schemas_of(kinds: Sequence[Any]) -> tuple[dict[Any, dict[str, Any]], dict[st
         kinds, schema_hook=refer, ref_template=_COMPONENTS + "{name}"
     )
     by_kind = dict(zip(kinds, schemas, strict=True))
-    return by_kind, {name: _tidy(schema) for name, schema in sorted((structs | own).items())}
-
-
-def _tidy(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema without the indentation of docstrings."""
-    return schema | {"description": cleandoc(schema["description"])}
+    named = sorted((structs | own).items())
+    return by_kind, {
+        name: schema | {"description": cleandoc(schema["description"])}  # docstrings are indented
+        for name, schema in named
+    }

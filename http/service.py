@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import falcon
 import msgspec
@@ -13,12 +13,13 @@ from tally.events import Id
 from tally.http.auth import SAFE_METHODS, principal
 from tally.http.long_lists import LongLists
 from tally.http.neighbours import LOGIN, SESSION
-from tally.http.problems import BodyTooLarge, FieldError, PackedBody, WrongFields
+from tally.http.problems import FieldError, WrongFields
+from tally.store.accounts import Accounts
 from tally.store.cause import Cause
+from tally.store.customers import Customers
 from tally.store.database import Database
 from tally.store.group_commit import AnswerAfter, GroupCommit
 from tally.store.idempotency import Answer, IdempotencyKeys, KeyedRequest, encode_answer
-from tally.store.outbox import Outbox
 from tally.store.trace_parent import parse as parse_trace_parent
 
 SINGLE_BODY = 1024 * 1024  # bytes
@@ -38,14 +39,10 @@ _NO_CHANGES = (
 _VISIBLE_ASCII = re.compile(VISIBLE_ASCII)
 
 
-class HasDatabase(Protocol):
-    """The methods on one database, such as Customers or Accounts."""
+Store = Accounts | Customers
+"""The data of a service, in one database."""
 
-    database: Database
-    outbox: Outbox
-
-
-S = TypeVar("S", bound=HasDatabase)
+S = TypeVar("S", bound=Store)
 T = TypeVar("T")
 
 
@@ -168,7 +165,7 @@ class Resource(Generic[S]):
         self._service = service
 
 
-def _told(store: HasDatabase, change: Callable[[], Answer]) -> Answer:
+def _told(store: Store, change: Callable[[], Answer]) -> Answer:
     """The answer of `change`, with its events."""
     answer, events = store.outbox.telling(change)
     return Answer(answer.location, answer.body, str(events) if events else None)
@@ -213,14 +210,21 @@ def wanted_revisions(req: falcon.Request) -> list[int] | None:
 def read_body(req: falcon.Request, limit: int = SINGLE_BODY) -> bytes:
     """The request's body, whatever its Content-Type.
 
-    Raises BodyTooLarge above `limit` bytes, and PackedBody for one with a Content-Encoding.
+    Raises HTTPContentTooLarge above `limit` bytes, and HTTPUnsupportedMediaType for one with a
+    Content-Encoding, such as gzip.
     """
     length = req.content_length or 0  # waitress counts chunked bodies
     if length > limit:
-        raise BodyTooLarge(limit)
+        raise falcon.HTTPContentTooLarge(
+            title="Body too large", description=f"At most {limit} bytes are taken here."
+        )
     coding = req.env.get("HTTP_CONTENT_ENCODING")
     if coding and coding.lower() != "identity":
-        raise PackedBody(coding)
+        raise falcon.HTTPUnsupportedMediaType(
+            title="Packed body",
+            description=f"Bodies are taken as they are, not as Content-Encoding: {coding[:100]}.",
+            headers={"Accept-Encoding": "identity"},  # RFC 9110, section 15.5.16
+        )
     body: bytes = req.stream.read(length)
     return body
 

@@ -1,37 +1,56 @@
 """The calls of both services: the service's state, its documents, and the signed-in user."""
 
 from collections.abc import Callable, Collection
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple
 
 import falcon
 
 from tally.events import Id
 from tally.http import asyncapi, openapi, params
+from tally.http.after import After, Gone
 from tally.http.answers import Healthy, HistoryPage
-from tally.http.auth import owner
-from tally.http.neighbours import SESSION
+from tally.http.application import Api, create_app
+from tally.http.auth import COOKIE, Gate, bearer_token, owner, principal
+from tally.http.neighbours import SESSION, Neighbours
 from tally.http.openapi import Call
-from tally.http.service import HasDatabase, Service, path_id
-from tally.http.session import SessionResource, WhoResource
+from tally.http.params import Queries
+from tally.http.queries import QueryGuard
+from tally.http.service import S, Service, path_id
 from tally.http.status import StatusReport
+from tally.http.tokens import Tokens
+from tally.store.database import Database
 from tally.store.history import Happening
 from tally.store.idempotency import encode_answer
 
-S = TypeVar("S", bound=HasDatabase)
 
+class Outside(NamedTuple):
+    """What a service is given by the process that serves it.
 
-def add_shared(
-    app: Any,
-    service: "Service[Any]",
-    status: Callable[[], StatusReport],
-    calls: Collection[Call],
-    has_users: bool,
-) -> None:
-    """Add the calls to `app`; `calls` are all calls that the service describes.
-
-    None of them waits for an unreachable Redis longer than half a second.
+    `open_database` opens its database. `after_commit` is called after each commit and must not block.
+    `status` answers GET /status. With `tokens`, users sign in; without, everybody may do everything. For
+    `neighbours` see create_app, for `source_prefix` and `gone` After.
     """
-    health = HealthResource(service, status)
+
+    open_database: Callable[[], Database]
+    after_commit: Callable[[], None]
+    status: Callable[[], StatusReport]
+    tokens: Tokens | None
+    neighbours: Neighbours
+    source_prefix: str
+    gone: Gone
+
+
+def api_of(
+    service: Service[Any], gate: Gate, outside: Outside, calls: Collection[Call], page: Queries
+) -> Api:
+    """A service with the calls that both have. Its document has `calls`, and not those of its `page`.
+
+    No call that both have waits for an unreachable Redis longer than half a second.
+    """
+    after = After(service, outside.source_prefix, outside.gone)
+    app = create_app(gate, outside.neighbours, QueryGuard(calls, page), after)
+    has_users = outside.tokens is not None
+    health = HealthResource(service, outside.status)
     app.add_route("/health/live", health, suffix="live")
     app.add_route("/health/ready", health, suffix="ready")
     app.add_route("/health/primary", health, suffix="primary")
@@ -40,6 +59,7 @@ def add_shared(
     described = openapi.document(f"Tally: {service.name}", calls, bearer=has_users)
     app.add_route("/openapi.json", DocumentResource(encode_answer(described)))
     app.add_route(SESSION, SessionResource() if has_users else WhoResource())
+    return Api(app, service, gate)
 
 
 class DocumentResource:
@@ -56,7 +76,7 @@ class DocumentResource:
 class HealthResource:
     """Whether the process runs, whether it can serve, and its service's status."""
 
-    def __init__(self, service: "Service[HasDatabase]", status: Callable[[], StatusReport]) -> None:
+    def __init__(self, service: Service[Any], status: Callable[[], StatusReport]) -> None:
         self._service = service
         self._status = status
 
@@ -83,7 +103,7 @@ class HistoryResource(Generic[S]):
     """The history of a row, even a deleted one; `read` gets the row's number and the owner."""
 
     def __init__(
-        self, service: "Service[S]", kind: str, read: Callable[[S, int, str | None], list[Happening]]
+        self, service: Service[S], kind: str, read: Callable[[S, int, str | None], list[Happening]]
     ) -> None:
         self._service = service
         self._kind = kind
@@ -97,3 +117,34 @@ class HistoryResource(Generic[S]):
         found = every[first : first + params.LIMIT.of(req)]
         following = first + len(found)
         resp.data = encode_answer(HistoryPage(found, Id(following) if following < len(every) else None))
+
+
+class WhoResource:
+    """Tells who is signed in."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """The user's name, "" if nobody signs in, and whether it is an admin."""
+        resp.set_header("Cache-Control", "no-store")
+        who = principal(req)
+        resp.data = encode_answer({"username": who.name, "admin": who.admin})
+
+
+class SessionResource(WhoResource):
+    """Also makes the browser keep a token until it is closed, or forget it: the pages' sign-in.
+
+    The token is in a cookie that scripts can't read. A cookie is sent to all ports and paths of a host (RFC
+    6265, section 8.5). So one sign-in is enough for the pages of both services. If the services have
+    different host names, the page sets the cookie at both.
+    """
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Keep the token that came in the header Authorization. Raises Unauthorized."""
+        token = bearer_token(req.get_header("Authorization"))
+        secure = req.scheme == "https"
+        resp.set_cookie(COOKIE, token, path="/", secure=secure, http_only=True, same_site="Strict")
+        resp.status = falcon.HTTP_204
+
+    def on_delete(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Forget it."""
+        resp.unset_cookie(COOKIE, path="/", same_site="Strict")
+        resp.status = falcon.HTTP_204

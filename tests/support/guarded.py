@@ -16,7 +16,7 @@ from tally.http.calls import ACCOUNTS, ACCOUNTS_PAGE, CUSTOMERS, CUSTOMERS_PAGE
 from tally.http.neighbours import LOGIN, SESSION, Neighbours
 from tally.http.pages import add_pages
 from tally.http.queries import QueryGuard
-from tally.http.session import SessionResource
+from tally.http.shared import SessionResource
 
 TOKEN = "a.signed.token"
 _STATUS = {"status": "ok", "reasons": [], "outbox_depth": 0, "actors": [],
@@ -99,9 +99,9 @@ class Guarded:
         self.revoked = threading.Event()
 
     def app(self, service: str) -> Any:
-        calls = (*CUSTOMERS, *CUSTOMERS_PAGE, *ACCOUNTS, *ACCOUNTS_PAGE)
+        guard = QueryGuard((*CUSTOMERS, *ACCOUNTS), {**CUSTOMERS_PAGE, **ACCOUNTS_PAGE})
         neighbours = Neighbours(service, self.ports, {})
-        app = create_app(_Anybody(), neighbours, QueryGuard(calls))  # type: ignore[arg-type]
+        app = create_app(_Anybody(), neighbours, guard)  # type: ignore[arg-type]
         add_pages(app, neighbours)
         for path in _ANSWERS:
             app.add_route(path, (_Session if path == SESSION else _Call)(self.revoked))

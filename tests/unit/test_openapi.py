@@ -19,7 +19,7 @@ CALLS = {"customers": calls.CUSTOMERS, "accounts": (*calls.ACCOUNTS, calls.SIGN_
 
 # These may change together with the pages. They are no interface for programs.
 PAGES = {"customers": calls.CUSTOMERS_PAGE, "accounts": calls.ACCOUNTS_PAGE}
-OF_THE_PAGES = {"/", "/docs", "/static/{name}", *(call.path for page in PAGES.values() for call in page)}
+OF_THE_PAGES = {"/", "/docs", "/static/{name}", *(path for page in PAGES.values() for _, path in page)}
 OPERATIONS = "/operations"  # its page, and the page's calls
 
 
@@ -36,7 +36,7 @@ def test_every_route_is_in_the_document_and_nothing_else(service: str, tmp_path:
 
 @pytest.mark.parametrize("service", PAGES)
 def test_every_call_of_a_page_is_a_route(service: str, tmp_path: Path) -> None:
-    assert {(call.method, call.path) for call in PAGES[service]} <= routes(served(service, tmp_path))
+    assert PAGES[service].keys() <= routes(served(service, tmp_path))
 
 
 @pytest.mark.parametrize("service", CALLS)

@@ -8,11 +8,11 @@ import time
 
 import pytest
 
-from tally.actors.stopping import StopOrder
+from tally.actors.doorbell import StopOrder
 
 _INTERRUPTED = """
 import os, signal, sys, threading
-from tally.actors.stopping import StopOrder
+from tally.actors.doorbell import StopOrder
 
 def tell(frame, event, argument):
     frame.f_trace_opcodes = True
