@@ -16,7 +16,6 @@ from tally.http.auth import is_open_to_all
 from tally.http.problems import FieldError, WrongFields
 from tally.http.service import Service
 from tally.store import ranges
-from tally.store.errors import StoreError
 from tally.store.inbox import DEAD, Inbox
 from tally.store.incarnations import own_sources
 from tally.store.ranges import Range
@@ -178,5 +177,5 @@ def _is_over(not_yet: NotYet) -> bool:
     """Whether the wait is over. True if it is in vain, or that can't be told: the request finds out why."""
     try:
         return not_yet.is_over()
-    except (falcon.HTTPError, StoreError):
+    except Exception:  # whatever it is, the others are looked after
         return True

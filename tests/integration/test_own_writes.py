@@ -234,6 +234,17 @@ def test_what_is_missing_for_good_is_not_waited_for(tally: Tally, account: str) 
     assert time.monotonic() - began < 10
 
 
+def test_who_cannot_be_looked_after_keeps_nobody_else_waiting(tally: Tally, account: str) -> None:
+    """What another program wrote there is no range of numbers."""
+    source = "customers@0000f00d"
+    gone = f"{{event-stream}}:gone:accounts@{tally.accounts.get('/status')['identity']}"
+    _client(tally).hset(gone, source, "x")
+    for _ in range(2):
+        said = _after(tally.accounts, f"/accounts/{account}", EventRange(source, 3, 3))
+        assert (said.status, said.json()["title"]) == (503, "Not applied yet")
+        _client(tally).hdel(gone, source)
+
+
 # The end of a process
 
 
