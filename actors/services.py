@@ -12,15 +12,13 @@ from tally.config import ConsumersSettings, Settings
 from tally.events import Event
 from tally.recovery.answering import Answering
 from tally.recovery.missing import Missing
+from tally.recovery.taking_back import Store
 from tally.store import accounts, customers, nodes
 from tally.store.consumer_group import ConsumerGroup
 from tally.store.database import Database, OpenDatabase
 from tally.store.errors import StoreError
 from tally.store.incarnations import own_sources
 from tally.store.stream import EventStream
-
-Store = accounts.Accounts | customers.Customers
-"""A service's data, in one database."""
 
 
 class Service(NamedTuple):

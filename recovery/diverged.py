@@ -32,7 +32,7 @@ from tally.events import (
     encode,
     now,
 )
-from tally.recovery.taking_back import Healing, event_of, own_event, take_back
+from tally.recovery.taking_back import Store, event_of, own_event, take_back
 from tally.store import notes, updates
 from tally.store.cause import Cause
 from tally.store.database import Database
@@ -86,7 +86,7 @@ Numbers = dict[str, dict[int, int]]
 _log = structlog.get_logger()
 
 
-def part_ways(store: Healing, stream: EventStream, beat: Callable[[], None], outbox: Outbox) -> None:
+def part_ways(store: Store, stream: EventStream, beat: Callable[[], None], outbox: Outbox) -> None:
     """Publish events that only this database has under another name, and take the stream's events back.
 
     Events recorded from then on get a third name, because a copy of this database, with the same events to

@@ -16,7 +16,7 @@ from tally.recovery.first_start import note_known_beside
 from tally.recovery.settling import UNTOLD, note_unsettled, unsettled
 from tally.recovery.standing import begin_heirs
 from tally.recovery.taking_back import (
-    Healing,
+    Store,
     apply_left_out,
     find_lacking,
     following,
@@ -52,7 +52,7 @@ class Follower:
     `beat` is called while something takes long.
     """
 
-    def __init__(self, store: Healing, stream: EventStream, beat: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, store: Store, stream: EventStream, beat: Callable[[], None] = lambda: None) -> None:
         self.store = store
         self._database = store.database
         self._stream = stream

@@ -17,7 +17,7 @@ from tally.recovery.competing import apply_beside, drop, make_again_beside, repe
 from tally.recovery.settling import HANDED, UNTOLD, note_unsettled, settle, unsettled
 from tally.recovery.standing import begin_heirs
 from tally.recovery.taking_back import (
-    Healing,
+    Store,
     apply_left_out,
     find_lacking,
     following,
@@ -77,7 +77,7 @@ def _note_names(database: Database, stream: EventStream) -> None:
     stream.note_heirs({heir: former for former, heir in pairwise(names) if heir not in known})
 
 
-def go_on(store: Healing, stream: EventStream) -> None:
+def go_on(store: Store, stream: EventStream) -> None:
     """Have a standby's database go on in its primary's place, under a name of its own.
 
     Everything on the stream must have been taken in first. Events that it accepted before it was a standby,
@@ -99,7 +99,7 @@ def go_on(store: Healing, stream: EventStream) -> None:
 class TakingOver:
     """Takes over, at the primary, the events that a standby of its node handed over."""
 
-    def __init__(self, store: Healing, stream: EventStream) -> None:
+    def __init__(self, store: Store, stream: EventStream) -> None:
         self._store = store
         self._database = store.database
         self._stream = stream

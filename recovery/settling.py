@@ -19,7 +19,7 @@ from tally.events import (
 from tally.recovery.competing import drop, make_later, reconcile, repeated
 from tally.recovery.conflicts import Conflict, conflicts_of, keep
 from tally.recovery.diverged import UPDATES
-from tally.recovery.taking_back import Healing, event_of
+from tally.recovery.taking_back import Store, event_of
 from tally.store.database import Database
 from tally.store.incarnations import ROOM, incarnations
 from tally.store.outbox import CUSTOMER_ID, Outbox, OwnEvent, rows_with
@@ -40,7 +40,7 @@ def note_unsettled(database: Database, key: str, before: Mapping[str, int]) -> N
     database.set_meta(key, msgspec.json.encode(left).decode())
 
 
-def settle_own(store: Healing) -> bool:
+def settle_own(store: Store) -> bool:
     """Settle the database's own events that nobody knew; answer whether there were any.
 
     In a transaction of its own. Do it before they are published.
@@ -52,7 +52,7 @@ def settle_own(store: Healing) -> bool:
     return True
 
 
-def settle(store: Healing, key: str) -> None:
+def settle(store: Store, key: str) -> None:
     """Settle those events. They are applied here, and so are the others'. In the open transaction."""
     database = store.database
     before = unsettled(database, key)
@@ -64,7 +64,7 @@ def settle(store: Healing, key: str) -> None:
     note_unsettled(database, key, {})
 
 
-def _settle(store: Healing, outbox: Outbox, own: Sequence[OwnEvent]) -> None:
+def _settle(store: Store, outbox: Outbox, own: Sequence[OwnEvent]) -> None:
     database = store.database
     reconcile(store, own)
     make_later(store, [each.event for each in own if type(each.event) in UPDATES])

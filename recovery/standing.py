@@ -16,7 +16,7 @@ from tally.recovery.competing import make_again_beside
 from tally.recovery.diverged import part_ways
 from tally.recovery.first_start import known_sources, note_known_beside
 from tally.recovery.settling import settle_own
-from tally.recovery.taking_back import Healing, joins, take_back, take_back_lost
+from tally.recovery.taking_back import Store, joins, take_back, take_back_lost
 from tally.store.asks import Asks
 from tally.store.database import Database
 from tally.store.incarnations import begin, incarnations, is_begun, keep_heirs, known_heirs, own_sources
@@ -97,7 +97,7 @@ class Standing:
 
     def __init__(
         self,
-        store: Healing,
+        store: Store,
         stream: EventStream,
         beat: Callable[[], None] = lambda: None,
         permission: WritePermission | None = None,

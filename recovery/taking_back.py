@@ -7,7 +7,7 @@ their numbers are never given again.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 from msgspec.structs import replace
@@ -18,7 +18,6 @@ from tally.events import (
     REQUEST_KEY_FIELD,
     TRACE_PARENT_FIELD,
     TYPE_FIELD,
-    Event,
     EventId,
     EventRange,
     InvalidEvent,
@@ -26,6 +25,8 @@ from tally.events import (
     decode,
 )
 from tally.store import ranges
+from tally.store.accounts import Accounts
+from tally.store.customers import Customers
 from tally.store.database import Database
 from tally.store.idempotency import Answer, IdempotencyKeys, encode_answer, made, made_many
 from tally.store.ids import begin_block, is_in_block, raise_ids
@@ -40,28 +41,12 @@ AT_ONCE = 10_000  # events taken back in one transaction
 _log = structlog.get_logger()
 
 
-class Healing(Protocol):
-    """A service's data, such as Customers or Accounts, that can be made again from its own events."""
-
-    database: Database
-    outbox: Outbox
-
-    def make_again(self, events: Sequence[OwnEvent]) -> list[int]:
-        """Apply events that this database had published, in the open transaction.
-
-        Answers the numbers of those that were left out, as they follow from one that is lost.
-        """
-        ...
-
-    def as_told(self, event: Event) -> object | None:
-        """The row as the answer to its update had it; None for another event, or where the row is gone."""
-        ...
+Store = Accounts | Customers
+"""A service's data, in one database."""
+MakeAgain = Callable[[Store, Outbox, Sequence[OwnEvent]], None]
 
 
-MakeAgain = Callable[[Healing, Outbox, Sequence[OwnEvent]], None]
-
-
-def make_again(store: Healing, outbox: Outbox, own: Sequence[OwnEvent]) -> None:
+def make_again(store: Store, outbox: Outbox, own: Sequence[OwnEvent]) -> None:
     """Apply events of that outbox's name, and note those that follow from lost ones.
 
     In the open transaction.
@@ -70,7 +55,7 @@ def make_again(store: Healing, outbox: Outbox, own: Sequence[OwnEvent]) -> None:
 
 
 def take_back(
-    store: Healing,
+    store: Store,
     stream: EventStream,
     beat: Callable[[], None],
     outbox: Outbox,
@@ -102,7 +87,7 @@ def take_back(
 
 
 def take_back_lost(
-    store: Healing,
+    store: Store,
     stream: EventStream,
     beat: Callable[[], None],
     outbox: Outbox,
@@ -148,7 +133,7 @@ def leave_out(database: Database, outbox: Outbox, left_out: Iterable[int]) -> No
         note_left_out(database, outbox.source, ranges.merge([*noted, *found]))
 
 
-def apply_left_out(store: Healing, apply: MakeAgain = make_again) -> None:
+def apply_left_out(store: Store, apply: MakeAgain = make_again) -> None:
     """Apply what was left out, as far as what it follows from has come. In the open transaction."""
     noted = left_out_of(store.database)
     for each in incarnations(store.database):
@@ -271,7 +256,7 @@ def _reach(outbox: Outbox, stream: EventStream, published: int) -> None:
             begin(database, published)
 
 
-def remember_answers(store: Healing, outbox: Outbox, own: Sequence[OwnEvent], at: int) -> None:
+def remember_answers(store: Store, outbox: Outbox, own: Sequence[OwnEvent], at: int) -> None:
     """Keep the answers to requests with an Idempotency-Key again, once all events of a request have come.
 
     For events of the outbox's name, just restored, in order; published before `at` (seconds). Other events of
