@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from redis import ResponseError
-
 from tally.recovery.taking_back import source_of
 from tally.store import accounts, customers
 from tally.store.copying import sync
@@ -46,7 +44,7 @@ def known_sources(
     for database in _other(directory, service):  # Redis may have lost both
         nodes, applied = known_nodes(database), [*Inbox(database).ranges()]
     nodes |= read_nodes(stream)
-    known = {*stream.published_by_source(), *_groups(stream), *applied, *nodes}
+    known = {*stream.published_by_source(), *stream.groups(), *applied, *nodes}
     found = {source for source in known if source.startswith(prefix)}
     found = found or {source for source in _on_stream(stream, beat) if source.startswith(prefix)}
     heirs = stream.heirs()
@@ -122,13 +120,6 @@ def _own(directory: Path) -> set[str] | None:
         if database.meta("published") or earlier_sources(database) or database.meta(REPLACES):
             return set()
         return own_sources(database)
-
-
-def _groups(stream: EventStream) -> list[str]:
-    try:
-        return [group["name"].decode(errors="replace") for group in stream.client.xinfo_groups(stream.key)]
-    except ResponseError:  # no stream
-        return []
 
 
 def note_known_beside(directory: Path, stream: EventStream, service: str) -> None:

@@ -125,11 +125,11 @@ class Missing:
 
     def _is_past(self, id: str) -> bool:
         """Whether the group was handed that entry and all before it, and has none of them pending."""
-        groups: Any = self._client.xinfo_groups(self._stream.key)
-        stand = {
-            group["name"].decode(errors="replace"): group["last-delivered-id"].decode() for group in groups
-        }
-        if self._group not in stand or not self._is_handed(id, stand[self._group]):
+        group = self._stream.groups().get(self._group)
+        if group is None:
+            self._noted = None  # the stream was deleted: what it held comes again by itself
+            return False
+        if not self._is_handed(id, group["last-delivered-id"].decode()):
             return False
         pending: Any = self._client.xpending(self._stream.key, self._group)
         return not pending["pending"] or _position(pending["min"].decode()) > _position(id)

@@ -52,7 +52,7 @@ class ConsumerGroup:
 
     def create(self) -> None:
         """Make the stream and the group, which starts at the oldest entry, unless they are there."""
-        if self._info() is not None:
+        if self.group in self._stream.groups():
             return
         self._stream.look_for_loss()
         try:
@@ -139,18 +139,8 @@ class ConsumerGroup:
 
     def has_begun(self) -> bool:
         """Whether the group has been handed, or has skipped, anything."""
-        info = self._info()
-        return info is not None and info["last-delivered-id"] != b"0-0"
-
-    def _info(self) -> dict[str, Any] | None:
-        """What Redis knows of the group; None when it isn't there."""
-        try:
-            groups: Any = self._client.xinfo_groups(self._key)
-        except redis.ResponseError as error:
-            if "no such key" in str(error):
-                return None
-            raise
-        return next((group for group in groups if group["name"] == self.group.encode()), None)
+        known = self._stream.groups().get(self.group)
+        return known is not None and known["last-delivered-id"] != b"0-0"
 
     def deliveries(self, id: bytes) -> int:
         """How often a pending entry has been handed out; 0 when it is no longer pending."""

@@ -298,6 +298,16 @@ class EventStream:
         command = ("XREAD", "COUNT", count, *block, "STREAMS", self.key, after)
         return entries_read(Request(self.client, command).answer())
 
+    def groups(self) -> dict[str, dict[str, Any]]:
+        """What Redis knows of each group that reads the stream, by name; empty without a stream."""
+        try:
+            every: Any = self.client.xinfo_groups(self.key)
+        except redis.ResponseError as error:
+            if "no such key" in str(error):
+                return {}
+            raise
+        return {each["name"].decode(errors="replace"): each for each in every}
+
     def newest(self) -> bytes | None:
         """The id of the newest entry; None without entries."""
         entries: Any = self.client.xrevrange(self.key, count=1)
