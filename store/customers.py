@@ -28,7 +28,7 @@ from tally.store import (
 from tally.store.cause import UNKNOWN, Cause, CauseOf, unknown
 from tally.store.credits import Credits
 from tally.store.customer_list import CustomerList, CustomerQuery
-from tally.store.database import Database, Migrations, Place, numbers
+from tally.store.database import NEVER_RELEASED, Database, Migrations, Place, numbers
 from tally.store.errors import CustomerInUse
 from tally.store.history import Happening, Kind
 from tally.store.ids import give
@@ -95,12 +95,15 @@ CREATE TABLE doomed_account (
 """
 
 MIGRATIONS: Migrations = (  # see CONTRIBUTING.md, "A change of the schema"
-    f"DROP INDEX invoice_by_customer; {parts.schema('invoice')} {DOOMED_CUSTOMER}",
-    CUSTOMER_NUMBER,
-    f"{inbox.ASIDE} {outbox.REQUEST_KEY}",
+    *NEVER_RELEASED,
     f"""
-    {outbox.BY_USER}
-    {idempotency.EVENTS}
+    DROP INDEX invoice_by_customer;
+    {parts.schema("invoice")}
+    {DOOMED_CUSTOMER}
+    {CUSTOMER_NUMBER}
+    {inbox.ASIDE}
+    {outbox.ADDED}
+    {idempotency.ADDED}
     {history.SCHEMA}
     {updates.SCHEMA}
     ALTER TABLE customer ADD COLUMN created_by TEXT;

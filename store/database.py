@@ -43,6 +43,8 @@ Migrations = Sequence[str]
 A schema's version is the number of its migrations plus one. Released migrations never change.
 """
 
+NEVER_RELEASED: Migrations = ("", "", "")  # between 0.1.0's schema, which is 1, and the next release's, 5
+
 NODE = "node"  # in meta; without it, 0
 
 _GONE = (

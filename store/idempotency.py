@@ -30,7 +30,7 @@ CREATE TABLE idempotency (
 CREATE INDEX idempotency_by_age ON idempotency (kept_since);
 """
 
-EVENTS = "ALTER TABLE idempotency ADD COLUMN events TEXT;"  # schemas up to 4 lack it
+ADDED = "ALTER TABLE idempotency ADD COLUMN events TEXT;"  # 0.1.0 lacks it
 
 _encoder = msgspec.json.Encoder(enc_hook=str)  # msgspec doesn't know Id
 _BY_HASH = "\0sha256:"  # prefix of a key whose hash alone is known; no client can send it

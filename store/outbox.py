@@ -48,9 +48,12 @@ CREATE TABLE publication (
 ) STRICT;
 """
 
-
-REQUEST_KEY = "ALTER TABLE outbox ADD COLUMN request_key TEXT;"  # schemas up to 3 lack it
-BY_USER = "ALTER TABLE outbox ADD COLUMN by_user TEXT; ALTER TABLE outbox ADD COLUMN more INTEGER;"  # up to 4
+# 0.1.0 lacks these columns.
+ADDED = """
+ALTER TABLE outbox ADD COLUMN request_key TEXT;
+ALTER TABLE outbox ADD COLUMN by_user TEXT;
+ALTER TABLE outbox ADD COLUMN more INTEGER;
+"""
 
 
 class OutboxRow(NamedTuple):
