@@ -35,10 +35,10 @@ from tally.store.customers import Customers
 from tally.store.database import Database
 from tally.store.idempotency import answered_at
 from tally.store.ids import give
-from tally.store.incarnations import ROOM, incarnations
+from tally.store.incarnations import ROOM
 from tally.store.lacking import left_out_of
 from tally.store.listing import ListQuery
-from tally.store.outbox import CUSTOMER_ID, ID, REQUEST, Outbox, OutboxRow, OwnEvent, rows_with
+from tally.store.outbox import CUSTOMER_ID, ID, REQUEST, Outbox, OutboxRow, OwnEvent, outboxes, rows_with
 from tally.store.records import find_credit, find_customer, find_invoice
 
 
@@ -323,9 +323,9 @@ def _events(database: Database, what: str, numbers: Iterable[int]) -> Iterator[A
 
 def _rows_left_out(database: Database) -> Iterator[int]:
     noted = left_out_of(database)
-    for each in incarnations(database):
-        for first, last in noted.get(each.source, []):
-            yield from map(Outbox(database, each).row, range(first, last + 1))
+    for source, outbox in outboxes(database).items():
+        for first, last in noted.get(source, []):
+            yield from map(outbox.row, range(first, last + 1))
 
 
 def _by_what_is_after(step: _Step) -> tuple[Any, ...]:

@@ -28,10 +28,9 @@ from tally.recovery.taking_back import (
     source_of,
     take_back,
 )
-from tally.store.incarnations import incarnations
 from tally.store.lacking import lacking_of, note_lacking
 from tally.store.nodes import DIFFERS, FOLLOWS, follows
-from tally.store.outbox import Outbox, OwnEvent
+from tally.store.outbox import Outbox, OwnEvent, outboxes
 from tally.store.ranges import Range
 from tally.store.stream import Entry, EventStream
 
@@ -75,10 +74,9 @@ class Follower:
         """
         note_known_beside(self._database.path.parent, self._stream, self._database.service)
         published, applied = self._stream.published_by_source(), self._stream.applied_by_source()
-        outboxes = [Outbox(self._database, each) for each in incarnations(self._database)]
         told = {
-            each.source: published.get(each.source) or max(applied.get(each.source, 0), each.published())
-            for each in outboxes
+            source: published.get(source) or max(applied.get(source, 0), outbox.published())
+            for source, outbox in outboxes(self._database).items()
         }
         with self._database.transaction():
             before = unsettled(self._database, UNTOLD)  # it was promoted, and replaced at once
@@ -156,7 +154,7 @@ class Follower:
 
     def _know_own(self) -> None:
         """Learn its own names from the database alone, without Redis."""
-        self._own = {each.source: Outbox(self._database, each) for each in incarnations(self._database)}
+        self._own = outboxes(self._database)
 
     def _take(self, entries: Sequence[Entry]) -> bool:
         """Take in those of the entries that are its own; answers whether there were any."""

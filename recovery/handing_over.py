@@ -30,9 +30,9 @@ from tally.recovery.taking_back import (
 from tally.store import nodes
 from tally.store.asks import published_fields
 from tally.store.database import Database
-from tally.store.incarnations import begin, incarnations, own_sources
+from tally.store.incarnations import begin, own_sources
 from tally.store.lacking import note_lacking
-from tally.store.outbox import Outbox, OutboxRow
+from tally.store.outbox import Outbox, OutboxRow, outboxes
 from tally.store.stream import Entry, EventStream
 
 AT_ONCE = 1000  # events that are taken over together
@@ -53,10 +53,9 @@ def hand_over(database: Database, stream: EventStream) -> int:
         return 0
     published = stream.published_by_source()
     waiting: list[tuple[str, OutboxRow]] = []
-    for incarnation in incarnations(database):
-        outbox = Outbox(database, incarnation)
-        rows = outbox.after(published.get(outbox.source, 0), MOST_LEFT + 1 - len(waiting))
-        waiting += [(outbox.source, row) for row in rows]
+    for source, outbox in outboxes(database).items():
+        rows = outbox.after(published.get(source, 0), MOST_LEFT + 1 - len(waiting))
+        waiting += [(source, row) for row in rows]
     if not waiting:
         return 0
     _note_names(database, stream)
@@ -73,7 +72,7 @@ def hand_over(database: Database, stream: EventStream) -> int:
 
 def _note_names(database: Database, stream: EventStream) -> None:
     """Note beside the stream which name follows which, so that the primary knows that all are its node's."""
-    known, names = stream.heirs(), [each.source for each in incarnations(database)]
+    known, names = stream.heirs(), outboxes(database)
     stream.note_heirs({heir: former for former, heir in pairwise(names) if heir not in known})
 
 
@@ -144,10 +143,9 @@ class TakingOver:
 
     def _take(self, source: str, entries: Sequence[Entry], published: int) -> int:
         """Take over events of one name, in the open transaction; answers how many weren't here already."""
-        named = {each.source: each for each in incarnations(self._database)}
-        if source not in named:
+        outbox = outboxes(self._database).get(source)
+        if outbox is None:
             return 0  # they come again once the name is known
-        outbox = Outbox(self._database, named[source])
         every = own_events(entries)
         found = find_lacking(outbox, every)
         self._has_found |= bool(found)

@@ -19,11 +19,11 @@ from tally.recovery.settling import settle_own
 from tally.recovery.taking_back import Store, joins, take_back, take_back_lost
 from tally.store.asks import Asks
 from tally.store.database import Database
-from tally.store.incarnations import begin, incarnations, is_begun, keep_heirs, known_heirs, own_sources
+from tally.store.incarnations import begin, is_begun, keep_heirs, known_heirs, own_sources
 from tally.store.lacking import lacking_of
 from tally.store.membership import AtWorkElsewhere, Membership, Replaced
 from tally.store.nodes import WrongNumber, address_of, follows
-from tally.store.outbox import Outbox
+from tally.store.outbox import Outbox, outboxes
 from tally.store.stream import EventStream, Published, fingerprint
 from tally.store.write_permission import Refusal, WritePermission
 
@@ -47,24 +47,24 @@ def stands_of(database: Database, stream: EventStream) -> list[Stand]:
     are kept in the database too, and told again where Redis has lost them: nobody else may know them. A name
     that has ended here can go on in a copy of the database that runs elsewhere.
     """
-    *ended, newest = incarnations(database)
-    own, heirs = {heir.source: former.source for former, heir in pairwise((*ended, newest))}, stream.heirs()
+    every, heirs = outboxes(database), stream.heirs()
+    own = {heir: former for former, heir in pairwise(every)}
     known = known_heirs(database) | own
     stream.note_heirs({heir: former for heir, former in known.items() if heir not in heirs})
     keep_heirs(database, heirs)
-    outboxes, ever = [Outbox(database, each) for each in ended], stream.published_by_source()
-    lacking = lacking_of(database)
+    *ended, newest = every.values()
+    ever, lacking = stream.published_by_source(), lacking_of(database)
     kept = [
         outbox
-        for outbox in outboxes
+        for outbox in ended
         if outbox.first() <= outbox.last()
         or not outbox.last()
         or ever.get(outbox.source, 0) > outbox.last()
         or outbox.source in lacking
     ]
-    outboxes = [*kept, Outbox(database, newest)]
-    published = stream.published_of([outbox.source for outbox in outboxes])
-    return [*map(Stand, outboxes, published)]
+    kept.append(newest)
+    published = stream.published_of([outbox.source for outbox in kept])
+    return [*map(Stand, kept, published)]
 
 
 def later_names(known: Collection[str], heirs: Mapping[str, str]) -> list[str]:
@@ -203,9 +203,8 @@ class Standing:
     def _let_end(self, former: str) -> None:
         """Make sure that no copy goes on publishing under a name that an earlier release gave up."""
         if self._stream.is_given_up(former):
-            for each in incarnations(self._database):
-                if each.source == former:
-                    part_ways(self._store, self._stream, self._beat, Outbox(self._database, each))
+            if outbox := outboxes(self._database).get(former):
+                part_ways(self._store, self._stream, self._beat, outbox)
             self._stream.forget_successor(former)
 
     def _is_newest(self, stand: Stand) -> bool:

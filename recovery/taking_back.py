@@ -30,9 +30,9 @@ from tally.store.customers import Customers
 from tally.store.database import Database
 from tally.store.idempotency import Answer, IdempotencyKeys, encode_answer, made, made_many
 from tally.store.ids import begin_block, is_in_block, raise_ids
-from tally.store.incarnations import ROOM, begin, incarnations
+from tally.store.incarnations import ROOM, begin
 from tally.store.lacking import lacking_of, left_out_of, note_found, note_lacking, note_left_out
-from tally.store.outbox import Outbox, OutboxRow, OwnEvent
+from tally.store.outbox import Outbox, OutboxRow, OwnEvent, outboxes
 from tally.store.ranges import Range
 from tally.store.stream import Entry, EventStream
 
@@ -136,12 +136,11 @@ def leave_out(database: Database, outbox: Outbox, left_out: Iterable[int]) -> No
 def apply_left_out(store: Store, apply: MakeAgain = make_again) -> None:
     """Apply what was left out, as far as what it follows from has come. In the open transaction."""
     noted = left_out_of(store.database)
-    for each in incarnations(store.database):
-        if each.source in noted:
-            outbox = Outbox(store.database, each)
-            own = [OwnEvent(row, event_of(row)) for row in outbox.of(noted[each.source])]
-            pruned = ranges.without(noted[each.source], ranges.of(each.row.sequence for each in own))
-            note_left_out(store.database, outbox.source, pruned)
+    for source, outbox in outboxes(store.database).items():
+        if source in noted:
+            own = [OwnEvent(row, event_of(row)) for row in outbox.of(noted[source])]
+            pruned = ranges.without(noted[source], ranges.of(each.row.sequence for each in own))
+            note_left_out(store.database, source, pruned)
             apply(store, outbox, own)
 
 

@@ -286,8 +286,7 @@ class Outbox:
         if self._incarnation.last is None:
             raise_sequence(self.database, "outbox", self._base + last)
         else:
-            noted = next(each for each in incarnations(self.database) if each.source == self.source)
-            self._end_at(max(last, noted.last or 0))
+            self._end_at(max(last, outboxes(self.database)[self.source].last()))
 
     def withdraw(self, after: int) -> None:
         """Remove the events that follow `after`. In the open transaction.
@@ -333,13 +332,18 @@ class Outbox:
 
     def depth(self) -> int:
         """How many events wait to be published, under any name."""
-        return sum(Outbox(self.database, each)._waiting() for each in incarnations(self.database))
+        return sum(each._waiting() for each in outboxes(self.database).values())
 
     def _waiting(self) -> int:
         """How many of this name wait. Lost events are not counted: they can't be published any more."""
         first, last = max(self.published(), 0) + 1, self.last()
         lacking = ranges.both(lacking_of(self.database).get(self.source, []), [Range(first, last)])
         return last - first + 1 - ranges.count(lacking)
+
+
+def outboxes(database: Database) -> dict[str, Outbox]:
+    """The outbox of each name that the database ever had, by name, the oldest first."""
+    return {each.source: Outbox(database, each) for each in incarnations(database)}
 
 
 def last_row(database: Database) -> int:
@@ -350,10 +354,10 @@ def last_row(database: Database) -> int:
 
 def recorded(database: Database) -> int:
     """How many events there ever were, under any name."""
-    return sum(Outbox(database, each).last() for each in incarnations(database))
+    return sum(each.last() for each in outboxes(database).values())
 
 
 def known_of(database: Database) -> dict[str, int]:
     """Every name that a database had, and the sequence up to which it has that name's events."""
-    every = (Outbox(database, each) for each in incarnations(database))
-    return earlier_sources(database) | {outbox.source: outbox.last() for outbox in every}
+    known = {source: outbox.last() for source, outbox in outboxes(database).items()}
+    return earlier_sources(database) | known
