@@ -20,7 +20,7 @@ from tally.recovery import first_start
 from tally.recovery.following import Follower
 from tally.recovery.handing_over import TakingOver, go_on, hand_over
 from tally.recovery.standing import Standing
-from tally.store import customers, nodes
+from tally.store import customers, nodes, shared_revocations
 from tally.store.database import Database
 from tally.store.errors import StoreError
 from tally.store.membership import (
@@ -37,7 +37,6 @@ from tally.store.membership import (
 )
 from tally.store.outbox import Outbox
 from tally.store.revocations import Revocations
-from tally.store.shared_revocations import SharedRevocations
 from tally.store.stream import EventStream, RedisError
 from tally.store.write_permission import Refusal
 
@@ -224,12 +223,12 @@ class RelayProcess:
             with closing(self._shared.open(service)) as database, database.transaction():
                 yield
 
-        revocations = SharedRevocations(stream, Revocations(directory), locked)
+        revocations = Revocations(directory)
 
         def renew(now: int) -> None:
             take_number()
             if self._shared.settings.auth.mode != "off":
-                revocations.exchange(now)
+                shared_revocations.exchange(stream, revocations, locked, now)
 
         return renew
 
