@@ -14,12 +14,11 @@ from tally.http.auth import SAFE_METHODS, principal
 from tally.http.long_lists import LongLists
 from tally.http.neighbours import LOGIN, SESSION
 from tally.http.problems import BodyTooLarge, FieldError, PackedBody, WrongFields
-from tally.store.cause import Cause
+from tally.store.cause import Cause, parse_trace_parent
 from tally.store.database import Database
 from tally.store.group_commit import AnswerAfter, GroupCommit
 from tally.store.idempotency import Answer, IdempotencyKeys, KeyedRequest, encode_answer
 from tally.store.outbox import Outbox
-from tally.store.trace_parent import parse as parse_trace_parent
 
 SINGLE_BODY = 1024 * 1024  # bytes
 BATCH_BODY = 16 * SINGLE_BODY
