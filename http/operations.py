@@ -19,8 +19,7 @@ from tally.http.minutes import Minute
 from tally.http.problems import RETRY_AFTER_SECONDS, FieldError, Refusal, WrongFields
 from tally.http.reasons import ActorReport
 from tally.http.service import read_body
-from tally.store import redriving
-from tally.store.dead_letters import LETTER_ID, DeadLetter, DeadLetters, StillDead
+from tally.store.dead_letters import LETTER_ID, DeadLetter, DeadLetters, Outcome, StillDead
 from tally.store.groups import Group, Groups
 from tally.store.idempotency import encode_answer
 from tally.store.redis_memory import Memory, memory_of
@@ -192,7 +191,7 @@ class DeadLettersResource:
         """Redrive letters to the groups that failed, and tell the outcome."""
         ids = _chosen(req)
         with self._turn(), self._letters() as (_, letters):
-            outcome = redriving.redrive(letters, _known(letters, ids), WAIT_SECONDS)
+            outcome = letters.redrive_all(_known(letters, ids), WAIT_SECONDS)
         _log.warning("dead_letters_redriven", letters=ids, by=principal(req).name)
         resp.data = encode_answer(_told(outcome))
 
@@ -216,7 +215,7 @@ class DeadLettersResource:
         edit = bodies.decode(read_body(req), Edit)
         with self._turn(), self._letters() as (_, letters):
             edited = _edited(_one(letters, edit.id), edit.payload)
-            outcome = redriving.redrive(letters, [edited], WAIT_SECONDS)
+            outcome = letters.redrive_all([edited], WAIT_SECONDS)
         if outcome.gone:
             raise LetterGone(edit.id)
         _log.warning("dead_letter_edited", letter=edit.id, by=principal(req).name)
@@ -285,7 +284,7 @@ def _edited(letter: DeadLetter, payload: str) -> DeadLetter:
     return edited
 
 
-def _told(outcome: redriving.Outcome) -> dict[str, Any]:
+def _told(outcome: Outcome) -> dict[str, Any]:
     return {
         "applied": [letter.id for letter in outcome.applied],
         "failed": {id: _letter(new) for id, new in outcome.failed.items()},
