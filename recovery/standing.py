@@ -62,9 +62,7 @@ def stands_of(database: Database, stream: EventStream) -> list[Stand]:
         or ever.get(outbox.source, 0) > outbox.last()
         or outbox.source in lacking
     ]
-    kept.append(newest)
-    published = stream.published_of([outbox.source for outbox in kept])
-    return [*map(Stand, kept, published)]
+    return [Stand(outbox, stream.published(outbox.source)) for outbox in [*kept, newest]]
 
 
 def later_names(known: Collection[str], heirs: Mapping[str, str]) -> list[str]:

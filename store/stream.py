@@ -225,16 +225,6 @@ class EventStream:
         """The command that publishes, for a Redis that has been given the script."""
         return "EVALSHA", self._publish.sha, len(self._publish_keys), *self._publish_keys, *arguments
 
-    def published_of(self, sources: Sequence[str]) -> list[Published]:
-        """How far the stream has got with each source, in three commands for all of them.
-
-        Only for the last source, it notices if others have removed the newest entry.
-        """
-        newest = self.published(sources[-1])  # notes it for all if the stream was deleted
-        every = self.published_by_source()
-        marks = self.hash("marks")
-        return [*(_marked(every.get(each, 0), marks.get(each, "")) for each in sources[:-1]), newest]
-
     def look_for_loss(self) -> None:
         """Note it if the stream was deleted. Once the groups are made again, that can't be seen any more."""
         self.published("")
@@ -521,14 +511,6 @@ def _further(row: OutboxRow) -> bytes | str:
         return ""
     named = ((name.decode(), value) for name, value in row.further().items())
     return msgspec.msgpack.encode([*chain.from_iterable(named)])
-
-
-def _marked(ever: int, mark: str) -> Published:
-    """A source's Published, from its last sequence and its mark."""
-    entry, _, digest = mark.partition(" ")
-    if entry == "0-0":
-        return Published(0, None, ever)
-    return Published(ever, digest or None, ever)
 
 
 def _published(answer: Any) -> Published:
