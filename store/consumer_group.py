@@ -7,7 +7,7 @@ import msgspec
 import redis
 
 from tally.events import EventId, now, rfc3339
-from tally.store.stream import BLOCK_MS, Age, Entry, EventStream, Request, entries_read, is_missing
+from tally.store.stream import BLOCK_MS, Age, Entry, EventStream, Request, entries_read
 
 
 class Claim(NamedTuple):
@@ -202,12 +202,8 @@ class ConsumerGroup:
 
     def pending(self) -> int:
         """How many entries the group has read and not acknowledged; 0 when there is no group yet."""
-        try:
-            return int(self._client.xpending(self._key, self.group)["pending"])
-        except redis.ResponseError as error:
-            if is_missing(error):
-                return 0
-            raise
+        known = self._stream.groups().get(self.group)
+        return int(known["pending"]) if known else 0
 
     def _ask(self, count: int) -> tuple[Request, int]:
         command = (*self._xreadgroup(count), "BLOCK", self._block_ms, "STREAMS", self._key, ">")
