@@ -63,7 +63,7 @@ def standby(database: Database) -> Iterator[str]:
 
 def differing(database: Database) -> Iterator[str]:
     """Events that a standby lacks of its primary, or has in place of others."""
-    lacks = lacking.lacking_of(database) if follows(database) else {}
+    lacks = lacking.LACKING.of(database) if follows(database) else {}
     if lacks:
         count = sum(map(numbers.count, lacks.values()))
         yield (

@@ -27,7 +27,7 @@ from tally.events import (
     now,
 )
 from tally.recovery.diverged import TABLES, UNDOES
-from tally.recovery.taking_back import Store, event_of, leave_out, make_again
+from tally.recovery.taking_back import Store, event_of, make_again
 from tally.store import history
 from tally.store.accounts import Accounts
 from tally.store.credits import Credits
@@ -36,7 +36,7 @@ from tally.store.database import Database
 from tally.store.idempotency import answered_at
 from tally.store.ids import give
 from tally.store.incarnations import ROOM
-from tally.store.lacking import left_out_of
+from tally.store.lacking import LEFT_OUT
 from tally.store.listing import ListQuery
 from tally.store.outbox import CUSTOMER_ID, ID, REQUEST, Outbox, OutboxRow, OwnEvent, outboxes, rows_with
 from tally.store.records import find_credit, find_customer, find_invoice
@@ -124,8 +124,7 @@ def _apply(
         elif kind in (InvoiceUpdated, InvoiceDeleted):
             for each in every:
                 before = _here(store.database, each.event.id)
-                left_out = store.make_again([each])
-                leave_out(store.database, outbox, left_out)
+                left_out = make_again(store, outbox, [each])
                 if kind is InvoiceUpdated and not each.event.revision:
                     twice.append(each.event)
                 elif not left_out and _step(each.event)[:2] != (before, _here(store.database, each.event.id)):
@@ -322,7 +321,7 @@ def _events(database: Database, what: str, numbers: Iterable[int]) -> Iterator[A
 
 
 def _rows_left_out(database: Database) -> Iterator[int]:
-    noted = left_out_of(database)
+    noted = LEFT_OUT.of(database)
     for source, outbox in outboxes(database).items():
         for first, last in noted.get(source, []):
             yield from map(outbox.row, range(first, last + 1))

@@ -28,7 +28,7 @@ from tally.recovery.taking_back import (
     source_of,
     take_back,
 )
-from tally.store.lacking import lacking_of, note_lacking
+from tally.store.lacking import LACKING
 from tally.store.nodes import DIFFERS, FOLLOWS, follows
 from tally.store.outbox import Outbox, OwnEvent, outboxes
 from tally.store.ranges import Range
@@ -104,7 +104,7 @@ class Follower:
         So the other service's many events need not be read: Redis knows how far each name has got. A database
         that was a primary, or lacks some events, reads everything: its own events may come anywhere.
         """
-        if lacking_of(self._database):
+        if LACKING.of(self._database):
             return False
         newest, published = self._stream.newest(), self._stream.published_by_source()  # in this order
         if newest in (None, position) or unsettled(self._database, UNTOLD) or self._strangers({*published}):
@@ -127,7 +127,7 @@ class Follower:
         Call it now and then, when `step` had nothing. Redis may have been replaced, so that entries have
         other ids than before; or others have removed entries. What it lacks is looked for once.
         """
-        behind, lacking = self.behind(), lacking_of(self._database)
+        behind, lacking = self.behind(), LACKING.of(self._database)
         self._behind = self._behind + 1 if behind or (lacking and lacking != self._looked_for) else 0
         if self._behind == READ_AGAIN:
             self._looked_for = lacking
@@ -209,7 +209,7 @@ class Follower:
         lacking = gaps(rows, last)
         if lacking:
             _log.warning("events_lacking", source=outbox.source, after=last, next=rows[0].sequence)
-            note_lacking(self._database, outbox.source, lacking)
+            LACKING.add(self._database, outbox.source, lacking)
         outbox.restore(rows)
         self._note_published(outbox, rows[-1].sequence)
         make_again(self.store, outbox, own)

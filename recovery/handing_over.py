@@ -31,7 +31,7 @@ from tally.store import nodes
 from tally.store.asks import published_fields
 from tally.store.database import Database
 from tally.store.incarnations import begin, own_sources
-from tally.store.lacking import note_lacking
+from tally.store.lacking import LACKING
 from tally.store.outbox import Outbox, OutboxRow, outboxes
 from tally.store.stream import Entry, EventStream
 
@@ -150,7 +150,7 @@ class TakingOver:
         found = find_lacking(outbox, every)
         self._has_found |= bool(found)
         own = following(every, max(outbox.last(), published))
-        note_lacking(self._database, source, gaps([each.row for each in own], outbox.last()))
+        LACKING.add(self._database, source, gaps([each.row for each in own], outbox.last()))
         if own:
             outbox.restore([each.row for each in own])
         own = [*found, *own]

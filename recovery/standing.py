@@ -20,7 +20,7 @@ from tally.recovery.taking_back import Store, joins, take_back, take_back_lost
 from tally.store.asks import Asks
 from tally.store.database import Database
 from tally.store.incarnations import begin, is_begun, keep_heirs, known_heirs, own_sources
-from tally.store.lacking import lacking_of
+from tally.store.lacking import LACKING
 from tally.store.membership import AtWorkElsewhere, Membership, Replaced
 from tally.store.nodes import WrongNumber, address_of, follows
 from tally.store.outbox import Outbox, outboxes
@@ -53,7 +53,7 @@ def stands_of(database: Database, stream: EventStream) -> list[Stand]:
     stream.note_heirs({heir: former for heir, former in known.items() if heir not in heirs})
     keep_heirs(database, heirs)
     *ended, newest = every.values()
-    ever, lacking = stream.published_by_source(), lacking_of(database)
+    ever, lacking = stream.published_by_source(), LACKING.of(database)
     kept = [
         outbox
         for outbox in ended
@@ -174,7 +174,7 @@ class Standing:
     def _take_back_lost(self, stands: Sequence[Stand]) -> bool:
         """Take back events that were noted as lost and are on the stream again, if it changed since."""
         came = 0
-        for source in lacking_of(self._database):
+        for source in LACKING.of(self._database):
             for outbox, published in stands:
                 if outbox.source == source and self._looked_at.get(source) != published:
                     self._looked_at[source] = published

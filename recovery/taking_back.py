@@ -31,7 +31,7 @@ from tally.store.database import Database
 from tally.store.idempotency import Answer, IdempotencyKeys, encode_answer, made, made_many
 from tally.store.ids import begin_block, is_in_block, raise_ids
 from tally.store.incarnations import ROOM, begin
-from tally.store.lacking import lacking_of, left_out_of, note_found, note_lacking, note_left_out
+from tally.store.lacking import LACKING, LEFT_OUT
 from tally.store.outbox import Outbox, OutboxRow, OwnEvent, outboxes
 from tally.store.ranges import Range
 from tally.store.stream import Entry, EventStream
@@ -43,15 +43,17 @@ _log = structlog.get_logger()
 
 Store = Accounts | Customers
 """A service's data, in one database."""
-MakeAgain = Callable[[Store, Outbox, Sequence[OwnEvent]], None]
+MakeAgain = Callable[[Store, Outbox, Sequence[OwnEvent]], object]
 
 
-def make_again(store: Store, outbox: Outbox, own: Sequence[OwnEvent]) -> None:
-    """Apply events of that outbox's name, and note those that follow from lost ones.
+def make_again(store: Store, outbox: Outbox, own: Sequence[OwnEvent]) -> list[int]:
+    """Apply events of that outbox's name; note those that follow from lost ones, and answer their numbers.
 
     In the open transaction.
     """
-    leave_out(store.database, outbox, store.make_again(own))
+    left_out = store.make_again(own)
+    LEFT_OUT.add(store.database, outbox.source, ranges.of(left_out))
+    return left_out
 
 
 def take_back(
@@ -75,7 +77,7 @@ def take_back(
         for own, at in _in_order(stream, outbox.source, last, published, beat):
             rows = [each.row for each in own]
             with database.transaction():
-                note_lacking(database, outbox.source, gaps(rows, last))
+                LACKING.add(database, outbox.source, gaps(rows, last))
                 outbox.restore(rows)
                 apply(store, outbox, own)
                 remember_answers(store, outbox, own, at)
@@ -118,29 +120,21 @@ def find_lacking(outbox: Outbox, every: Iterable[OwnEvent]) -> list[OwnEvent]:
     In the open transaction.
     """
     came = {each.row.sequence: each for each in every}
-    found = ranges.both(lacking_of(outbox.database).get(outbox.source, []), ranges.of(sorted(came)))
+    found = ranges.both(LACKING.of(outbox.database).get(outbox.source, []), ranges.of(sorted(came)))
     own = [came[number] for first, last in found for number in range(first, last + 1)]
     if own:
-        note_found(outbox.database, outbox.source, found)
+        LACKING.remove(outbox.database, outbox.source, found)
         outbox.restore([each.row for each in own])
     return own
 
 
-def leave_out(database: Database, outbox: Outbox, left_out: Iterable[int]) -> None:
-    """Note own events that could not be applied, in the open transaction."""
-    if found := ranges.of(left_out):
-        noted = left_out_of(database).get(outbox.source, [])
-        note_left_out(database, outbox.source, ranges.merge([*noted, *found]))
-
-
 def apply_left_out(store: Store, apply: MakeAgain = make_again) -> None:
     """Apply what was left out, as far as what it follows from has come. In the open transaction."""
-    noted = left_out_of(store.database)
+    noted = LEFT_OUT.of(store.database)
     for source, outbox in outboxes(store.database).items():
         if source in noted:
             own = [OwnEvent(row, event_of(row)) for row in outbox.of(noted[source])]
-            pruned = ranges.without(noted[source], ranges.of(each.row.sequence for each in own))
-            note_left_out(store.database, source, pruned)
+            LEFT_OUT.remove(store.database, source, ranges.of(each.row.sequence for each in own))
             apply(store, outbox, own)
 
 
@@ -249,7 +243,7 @@ def _reach(outbox: Outbox, stream: EventStream, published: int) -> None:
         return
     is_behind = stream.published(outbox.source).ever < published
     with database.transaction():
-        note_lacking(database, outbox.source, [Range(last + 1, published)])
+        LACKING.add(database, outbox.source, [Range(last + 1, published)])
         outbox.reach(published)
         if is_behind and outbox.is_written_to:
             begin(database, published)

@@ -23,7 +23,7 @@ from tally.store.incarnations import (
     incarnations,
     is_begun,
 )
-from tally.store.lacking import lacking_of
+from tally.store.lacking import LACKING
 from tally.store.ranges import Range
 
 MOST_TOGETHER = 10_000  # events published in one piece: Redis does nothing else meanwhile
@@ -337,7 +337,7 @@ class Outbox:
     def _waiting(self) -> int:
         """How many of this name wait. Lost events are not counted: they can't be published any more."""
         first, last = max(self.published(), 0) + 1, self.last()
-        lacking = ranges.both(lacking_of(self.database).get(self.source, []), [Range(first, last)])
+        lacking = ranges.both(LACKING.of(self.database).get(self.source, []), [Range(first, last)])
         return last - first + 1 - ranges.count(lacking)
 
 
