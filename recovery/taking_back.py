@@ -34,7 +34,7 @@ from tally.store.incarnations import ROOM, begin
 from tally.store.lacking import LACKING, LEFT_OUT
 from tally.store.outbox import Outbox, OutboxRow, OwnEvent, outboxes
 from tally.store.ranges import Range
-from tally.store.stream import Entry, EventStream
+from tally.store.stream import Entry, EventStream, entry_ms
 
 AT_ONCE = 10_000  # events taken back in one transaction
 
@@ -193,7 +193,7 @@ def _late(
 
 def seconds_of(entry: Entry) -> int:
     """The time (s) by which an entry was published."""
-    return int(entry.id.partition(b"-")[0]) // 1000
+    return entry_ms(entry.id) // 1000
 
 
 def source_of(entry: Entry) -> str:

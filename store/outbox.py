@@ -348,8 +348,7 @@ def outboxes(database: Database) -> dict[str, Outbox]:
 
 def last_row(database: Database) -> int:
     """The row of the newest event, under any name; 0 before the first."""
-    row: int = database.value("SELECT max(sequence) FROM outbox") or 0
-    return row
+    return int(database.value("SELECT max(sequence) FROM outbox") or 0)
 
 
 def recorded(database: Database) -> int:
