@@ -22,8 +22,7 @@ from tally.http.service import read_body
 from tally.store.dead_letters import LETTER_ID, DeadLetter, DeadLetters, Outcome, StillDead
 from tally.store.groups import Group, Groups
 from tally.store.idempotency import encode_answer
-from tally.store.redis_memory import Memory, memory_of
-from tally.store.stream import EventStream, RedisError, entry_time, is_a_services
+from tally.store.stream import EventStream, Memory, RedisError, entry_time, is_a_services
 
 MOST_LETTERS = 200  # shown, or decided on, at a time
 MOST_UNREAD = 1000  # a group's unread entries are counted up to here
@@ -126,7 +125,7 @@ def _report(actors: list[ActorReport], stream: EventStream) -> StreamReport:
     oldest = stream.read(b"0-0", 1, block_ms=0)
     return StreamReport(
         actors,
-        memory=memory_of(stream),
+        memory=stream.memory(),
         entries=entries,
         oldest=entry_time(oldest[0].id.decode()) if oldest else None,
         groups=[

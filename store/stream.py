@@ -7,6 +7,7 @@ answer was lost, and so publish twice or strand an entry. The callers know what 
 import hashlib
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import chain
@@ -18,6 +19,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.commands.core import Script
 from redis.driver_info import DriverInfo
+from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
 from tally.events import EVENT_ID_FIELD, EventId
@@ -35,6 +37,7 @@ LONGEST_NAME = 200  # bytes: longer EventIds are kept as hashes
 ANSWER_SECONDS = 5.0  # how long any command may take, a blocking read included
 
 _DRIVER = DriverInfo()  # made once: looking up redis-py's release takes longer than connecting
+_SAMPLES = 5  # Redis samples so many of the stream's nodes, and so answers at once
 _PAGE = 1000  # entries read at a time when the whole stream is read
 _SCRIPTS = Path(__file__).with_name("scripts")
 _PUT_BEFORE = {  # code that scripts share
@@ -155,6 +158,18 @@ class Published(NamedTuple):
     fingerprint: str | None
     ever: int
     replicas: int = 0
+
+
+class Memory(msgspec.Struct, frozen=True):
+    """In bytes: Redis's used memory, its limit (None: no limit), and the stream's estimated part.
+
+    A figure that Redis denies this user is None, too; `limit_is_known` tells the two apart.
+    """
+
+    used: int | None = None
+    limit: int | None = None
+    limit_is_known: bool = False
+    stream: int | None = None
 
 
 def is_a_services(name: str) -> bool:
@@ -394,6 +409,17 @@ class EventStream:
     def dead_letters(self) -> int:
         """How many dead letters there are."""
         return int(self.client.xlen(self.beside("dead")))
+
+    def memory(self) -> Memory:
+        """The memory in use. Redis answers at once, however large the stream is."""
+        told: Any = {}
+        usage: Any = None
+        with suppress(NoPermissionError):
+            told = self.client.info("memory")
+        with suppress(NoPermissionError):
+            usage = self.client.memory_usage(self.key, samples=_SAMPLES)
+        limit = told.get("maxmemory") or None
+        return Memory(told.get("used_memory"), limit, "maxmemory" in told, usage)
 
 
 class Request:
