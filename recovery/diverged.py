@@ -17,21 +17,8 @@ from typing import Any
 import msgspec
 import structlog
 
-from tally.events import (
-    EVENT_TYPES,
-    AccountCreated,
-    AccountDeleted,
-    CreditCreated,
-    CreditDeleted,
-    CustomerCreated,
-    CustomerDeleted,
-    Event,
-    InvoiceCreated,
-    InvoiceDeleted,
-    InvoiceUpdated,
-    encode,
-    now,
-)
+from tally import events
+from tally.events import EVENT_TYPES, Event, encode, now
 from tally.recovery.taking_back import Store, event_of, own_event, take_back
 from tally.store import notes, updates
 from tally.store.cause import Cause
@@ -48,14 +35,14 @@ CREATIONS, UPDATES, DELETIONS = (
     for done in ("Created", "Updated", "Deleted")
 )
 UNDOES: dict[type[Event], Callable[[Any], Event]] = {
-    CustomerCreated: lambda event: CustomerDeleted(event.id, event.account_id, now()),
-    InvoiceCreated: lambda event: InvoiceDeleted(
+    events.CustomerCreated: lambda event: events.CustomerDeleted(event.id, event.account_id, now()),
+    events.InvoiceCreated: lambda event: events.InvoiceDeleted(
         event.id, event.customer_id, event.purchase_price_cents, now(), event.purchase_date
     ),
-    CreditCreated: lambda event: CreditDeleted(
+    events.CreditCreated: lambda event: events.CreditDeleted(
         event.id, event.customer_id, event.credited_cents, now(), event.credit_date
     ),
-    AccountCreated: lambda event: AccountDeleted(event.id, now(), cascade=False),
+    events.AccountCreated: lambda event: events.AccountDeleted(event.id, now(), cascade=False),
 }
 """By the type of a creation: the event that undoes it."""
 _RENUMBER = {
@@ -166,13 +153,13 @@ def row_of(event: Any) -> tuple[str, int]:
 
 def made_after(before: Any, event: Any) -> Any:
     """A change made again on top of another change of the same row: amounts add up, and the newer counts."""
-    if isinstance(event, InvoiceDeleted):
+    if isinstance(event, events.InvoiceDeleted):
         last = {"last_price_cents": before.purchase_price_cents, "last_date": before.purchase_date}
         return msgspec.structs.replace(event, **last)
     if type(event) not in UPDATES:
         return event
     changed: dict[str, Any] = {"revision": before.revision + 1}
-    if isinstance(event, InvoiceUpdated):
+    if isinstance(event, events.InvoiceUpdated):
         changed["previous_price_cents"] = before.purchase_price_cents
         changed["previous_date"] = before.purchase_date
     return msgspec.structs.replace(event, **changed)
@@ -210,7 +197,7 @@ def renumbered(event: Any, numbers: Mapping[str, Mapping[int, int]]) -> Event:
     if hasattr(event, "customer_id"):
         customers = numbers.get("customer", {})
         changed["customer_id"] = customers.get(event.customer_id, event.customer_id)
-    if isinstance(event, CreditCreated) and event.invoice_id is not None:
+    if isinstance(event, events.CreditCreated) and event.invoice_id is not None:
         changed["invoice_id"] = numbers.get("invoice", {}).get(event.invoice_id, event.invoice_id)
     told: Event = msgspec.structs.replace(event, **changed)
     return told
