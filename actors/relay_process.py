@@ -55,6 +55,7 @@ class RelayProcess:
     def run(self, actor: Actor, service: str) -> None:
         """Be the relay until the actor must stop."""
         stream = self._shared.stream(actor)
+        stream.beat = actor.beat
         if SERVICES[service].is_made_late and not self._begin(actor, stream):
             return
         database = self._shared.open(service)
@@ -75,7 +76,7 @@ class RelayProcess:
         service, permission = database.service, self._shared.permissions[database.service]
         kind = SERVICES[service]
         permission.confirm(False)
-        standing = Standing(kind.store(database), stream, actor.beat, permission, membership)
+        standing = Standing(kind.store(database), stream, permission, membership)
         if nodes.follows(database):
             self._refuse(database)
         _wait_for_number(actor, standing, may_start=self._may_start_without_redis(database))
@@ -110,7 +111,7 @@ class RelayProcess:
     def _follow(self, actor: Actor, database: Database, stream: EventStream, membership: Membership) -> None:
         """Be a standby's relay until it is promoted, or the actor must stop."""
         self._refuse(database)
-        follower = Follower(SERVICES[database.service].store(database), stream, actor.beat)
+        follower = Follower(SERVICES[database.service].store(database), stream)
         watch = standby.Watch(self._shared.settings.node.failover_seconds)
 
         def look() -> None:
@@ -179,7 +180,7 @@ class RelayProcess:
         is_there = file.exists()
         while not actor.stopping.is_set():
             try:
-                first_start.insist_on_no_other(directory, stream, where, node, actor.beat)
+                first_start.insist_on_no_other(directory, stream, where, node)
                 break
             except RedisError as error:
                 if is_there:

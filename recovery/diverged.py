@@ -73,7 +73,7 @@ Numbers = dict[str, dict[int, int]]
 _log = structlog.get_logger()
 
 
-def part_ways(store: Store, stream: EventStream, beat: Callable[[], None], outbox: Outbox) -> None:
+def part_ways(store: Store, stream: EventStream, outbox: Outbox) -> None:
     """Publish events that only this database has under another name, and take the stream's events back.
 
     Events recorded from then on get a third name, because a copy of this database, with the same events to
@@ -81,7 +81,7 @@ def part_ways(store: Store, stream: EventStream, beat: Callable[[], None], outbo
     StoreUnavailable or OSError.
     """
     database, source = store.database, outbox.source
-    agreed, theirs = _compared(outbox, stream, beat)
+    agreed, theirs = _compared(outbox, stream)
     gone = {row_of(event) for event in theirs if type(event) in DELETIONS}
     newest = {row_of(event): event for event in theirs if type(event) in UPDATES}
     with database.transaction():
@@ -108,7 +108,7 @@ def part_ways(store: Store, stream: EventStream, beat: Callable[[], None], outbo
         _note(database, source, numbers)
         if ours:
             begin(database, again.last())
-    take_back(store, stream, beat, outbox)
+    take_back(store, stream, outbox)
     _log.warning(
         "parted_ways",
         source=source,
@@ -118,7 +118,7 @@ def part_ways(store: Store, stream: EventStream, beat: Callable[[], None], outbo
     )
 
 
-def _compared(outbox: Outbox, stream: EventStream, beat: Callable[[], None]) -> tuple[int, list[Any]]:
+def _compared(outbox: Outbox, stream: EventStream) -> tuple[int, list[Any]]:
     """How far database and stream agree, and the stream's events after that.
 
     Where the stream no longer has the entries, they agree up to what this database has published.
@@ -126,7 +126,6 @@ def _compared(outbox: Outbox, stream: EventStream, beat: Callable[[], None]) -> 
     agreed, theirs, seen = outbox.published(), [], 0
     differs = False
     for entries in stream.entries_of(outbox.source):
-        beat()
         for entry in entries:
             found = own_event(entry)
             if found is None or found.row.sequence <= seen:

@@ -6,7 +6,7 @@ and RequestKeys, and can take the primary's place.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
 
@@ -46,16 +46,12 @@ _log = structlog.get_logger()
 
 
 class Follower:
-    """Keeps one service's database in step with its primary's.
+    """Keeps one service's database in step with its primary's."""
 
-    `beat` is called while something takes long.
-    """
-
-    def __init__(self, store: Store, stream: EventStream, beat: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, store: Store, stream: EventStream) -> None:
         self.store = store
         self._database = store.database
         self._stream = stream
-        self._beat = beat
         self._own: dict[str, Outbox] = {}
         self._others: set[str] = set()  # names of this service that don't follow its own
         self._behind = 0
@@ -119,7 +115,7 @@ class Follower:
         """Take in everything on the stream."""
         self._know_names()
         while self.step():
-            self._beat()
+            self._stream.beat()
 
     def look(self) -> None:
         """If it is behind with nothing left to read, read all again; if still behind, note what it lacks.
@@ -135,7 +131,7 @@ class Follower:
                 self._database.set_meta(_POSITION, _START.decode())
         elif self._behind >= GIVE_UP:
             for source in behind:
-                take_back(self.store, self._stream, self._beat, self._own[source])
+                take_back(self.store, self._stream, self._own[source])
             self._know_names()
             self._behind = 0
 

@@ -1,6 +1,5 @@
 """Makes a lost customers.db again, from the stream and, where there is one, a copy of the file."""
 
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -37,7 +36,6 @@ def recover(
     directory: Path,
     stream: EventStream,
     copy: Path | None,
-    beat: Callable[[], None],
     node: int = 0,
     wanted: str | None = None,
 ) -> Recovered:
@@ -64,7 +62,7 @@ def recover(
         database, before = store.database, known_of(store.database)
         database.expect_writes()
         note_known_beside(directory, stream, customers.SERVICE)
-        *_, newest = Standing(store, stream, beat).settle()
+        *_, newest = Standing(store, stream).settle()
         newest.outbox.mark_published(newest.published.last)
         if (held := read_nodes(stream).get(database.source)) and held.is_removed:
             with database.transaction():  # the removed one may still be somewhere, and give numbers

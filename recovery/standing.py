@@ -6,7 +6,7 @@ that it alone has under another name. In this run, it is written to under its na
 hold that name's newest events; see store/incarnations.py.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -89,15 +89,14 @@ class Standing:
     """Compares one service's database with the stream, and mends what differs.
 
     `permission` is told once the database is known to hold the newest events of the name that it is written
-    under. `beat` is called while something takes long. With `membership`, its node's number is taken before
-    all else, and `permission` is told whether another has its place.
+    under. With `membership`, its node's number is taken before all else, and `permission` is told whether
+    another has its place.
     """
 
     def __init__(
         self,
         store: Store,
         stream: EventStream,
-        beat: Callable[[], None] = lambda: None,
         permission: WritePermission | None = None,
         membership: Membership | None = None,
     ) -> None:
@@ -106,7 +105,6 @@ class Standing:
         self._permission = permission or WritePermission()
         self._database = store.database
         self._stream = stream
-        self._beat = beat
         self._confirmed = False
         self._adopted = False
         self._taken_up = False
@@ -154,14 +152,14 @@ class Standing:
         behind = [max(each.ever, applied.get(outbox.source, 0)) > outbox.last() for outbox, each in stands]
         for place, (outbox, published) in enumerate(stands):
             last, ever = outbox.last(), max(published.ever, applied.get(outbox.source, 0))
-            if ever > last and joins(outbox, self._stream, self._beat):
+            if ever > last and joins(outbox, self._stream):
                 if outbox.is_written_to or any(behind[place + 1 :]):
-                    take_back(self._store, self._stream, self._beat, outbox)
+                    take_back(self._store, self._stream, outbox)
                 else:  # it may conflict with events of later names, all of which are here
-                    take_back(self._store, self._stream, self._beat, outbox, make_again_beside)
+                    take_back(self._store, self._stream, outbox, make_again_beside)
                 return True
             if ever > last or not agrees(outbox, published):
-                part_ways(self._store, self._stream, self._beat, outbox)
+                part_ways(self._store, self._stream, outbox)
                 return True
         if self._take_back_lost(stands) or (not self._adopted and self._adopt()):
             return True
@@ -178,7 +176,7 @@ class Standing:
             for outbox, published in stands:
                 if outbox.source == source and self._looked_at.get(source) != published:
                     self._looked_at[source] = published
-                    came += take_back_lost(self._store, self._stream, self._beat, outbox, make_again_beside)
+                    came += take_back_lost(self._store, self._stream, outbox, make_again_beside)
         return came > 0
 
     def _adopt(self) -> bool:
@@ -202,7 +200,7 @@ class Standing:
         """Make sure that no copy goes on publishing under a name that an earlier release gave up."""
         if self._stream.is_given_up(former):
             if outbox := outboxes(self._database).get(former):
-                part_ways(self._store, self._stream, self._beat, outbox)
+                part_ways(self._store, self._stream, outbox)
             self._stream.forget_successor(former)
 
     def _is_newest(self, stand: Stand) -> bool:
@@ -223,7 +221,7 @@ class Standing:
         """
         directory, service = self._database.path.parent, self._database.service
         node = self._database.node
-        if known_sources(directory, self._stream, node, service, self._beat) - {outbox.source}:
+        if known_sources(directory, self._stream, node, service) - {outbox.source}:
             return False  # numbers of theirs would be given again
         self._stream.note_begun(outbox.source)
         with self._database.transaction():

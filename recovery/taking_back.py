@@ -56,25 +56,19 @@ def make_again(store: Store, outbox: Outbox, own: Sequence[OwnEvent]) -> list[in
     return left_out
 
 
-def take_back(
-    store: Store,
-    stream: EventStream,
-    beat: Callable[[], None],
-    outbox: Outbox,
-    apply: MakeAgain = make_again,
-) -> None:
+def take_back(store: Store, stream: EventStream, outbox: Outbox, apply: MakeAgain = make_again) -> None:
     """Restore the database's own events that only the stream holds: outbox rows and effects.
 
     Takes the events after the newest one of `outbox`, and applies them with `apply`. They must be the ones
-    that followed it once, see `joins`. Reads the whole stream, calling `beat` with every page. May be
-    repeated, also when it was interrupted; raises RedisError or StoreUnavailable.
+    that followed it once, see `joins`. Reads the whole stream. May be repeated, also when
+    it was interrupted; raises RedisError or StoreUnavailable.
     """
     database, last, count = store.database, outbox.last(), 0
     published = stream.known_by_source().get(outbox.source, 0)
     if published > last:
         _pass_over(database, stream.highest(outbox.source))
     with database.relaxed():  # after a power failure, they are taken back again
-        for own, at in _in_order(stream, outbox.source, last, published, beat):
+        for own, at in _in_order(stream, outbox.source, last, published):
             rows = [each.row for each in own]
             with database.transaction():
                 LACKING.add(database, outbox.source, gaps(rows, last))
@@ -88,20 +82,14 @@ def take_back(
     _log.warning("took_back_own_events", source=outbox.source, count=count, newest=outbox.last())
 
 
-def take_back_lost(
-    store: Store,
-    stream: EventStream,
-    beat: Callable[[], None],
-    outbox: Outbox,
-    apply: MakeAgain,
-) -> int:
+def take_back_lost(store: Store, stream: EventStream, outbox: Outbox, apply: MakeAgain) -> int:
     """Take back events noted as lacking that are on the stream again; answer how many came.
 
     They were thought lost, and another database with the same name, such as a copy of the machine, published
     them again. Reads the whole stream, as `take_back` does.
     """
     database, count = store.database, 0
-    for entries in _gathered(stream.entries_of(outbox.source), beat):
+    for entries in _gathered(stream.entries_of(outbox.source)):
         with database.transaction():
             if own := find_lacking(outbox, own_events(entries)):
                 apply(store, outbox, own)
@@ -139,7 +127,7 @@ def apply_left_out(store: Store, apply: MakeAgain = make_again) -> None:
 
 
 def _in_order(
-    stream: EventStream, source: str, last: int, published: int, beat: Callable[[], None]
+    stream: EventStream, source: str, last: int, published: int
 ) -> Iterator[tuple[list[OwnEvent], int]]:
     """A source's events after `last`, up to `published`, in the order of their numbers, each once, by parts.
 
@@ -148,13 +136,13 @@ def _in_order(
     numbers.
     """
     late: dict[int, bytes] | None = None
-    for entries in _gathered(stream.entries_of(source), beat):
+    for entries in _gathered(stream.entries_of(source)):
         own = following(own_events(entries), last, published)
         if not own:
             continue
         missing, at = gaps([each.row for each in own], last), seconds_of(entries[-1])
         if missing and late is None:
-            late = _late(stream, source, entries[-1].id, own[-1].row.sequence, beat)
+            late = _late(stream, source, entries[-1].id, own[-1].row.sequence)
         if missing and late:
             yield from _with_late(stream, own, late, missing, at)
         else:
@@ -176,13 +164,10 @@ def _with_late(
         yield [came[each] for each in part if each in came], at
 
 
-def _late(
-    stream: EventStream, source: str, after: bytes, highest: int, beat: Callable[[], None]
-) -> dict[int, bytes]:
+def _late(stream: EventStream, source: str, after: bytes, highest: int) -> dict[int, bytes]:
     """By number, the entries of a source that stand behind a later event, beyond the entry `after`."""
     late: dict[int, bytes] = {}
     for entries in stream.entries_of(source, after):
-        beat()
         for entry in entries:
             if isinstance(name := entry.event_name, EventId):
                 highest = max(highest, name.sequence)
@@ -206,11 +191,10 @@ def event_of(row: OutboxRow) -> Any:
     return decode({TYPE_FIELD: row.type.encode(), PAYLOAD_FIELD: row.payload})
 
 
-def _gathered(pages: Iterable[list[Entry]], beat: Callable[[], None]) -> Iterator[list[Entry]]:
+def _gathered(pages: Iterable[list[Entry]]) -> Iterator[list[Entry]]:
     """The entries of several pages together, so that one transaction writes each table page once."""
     gathered: list[Entry] = []
     for entries in pages:
-        beat()
         gathered += entries
         if len(gathered) >= AT_ONCE:
             yield gathered
@@ -283,7 +267,7 @@ def _of_the_request(outbox: Outbox, row: OutboxRow, count: int) -> list[OwnEvent
     return [OwnEvent(each, event_of(each)) for each in around if each.request_key == row.request_key]
 
 
-def joins(outbox: Outbox, stream: EventStream, beat: Callable[[], None]) -> bool:
+def joins(outbox: Outbox, stream: EventStream) -> bool:
     """Whether outbox and stream have the same event under the newest number that both still have.
 
     If it differs, the database has diverged since. Reads the stream up to there.
@@ -292,7 +276,6 @@ def joins(outbox: Outbox, stream: EventStream, beat: Callable[[], None]) -> bool
     if outbox.first() > last:
         return True  # it holds none
     for entries in stream.entries_of(outbox.source):
-        beat()
         for row in (each.row for each in own_events(entries)):
             own = outbox.payload(row.sequence) if newest < row.sequence <= last else None
             if own is not None:

@@ -6,7 +6,7 @@ answer was lost, and so publish twice or strand an entry. The callers know what 
 
 import hashlib
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -203,6 +203,8 @@ class EventStream:
     def __init__(self, client: redis.Redis, key: str) -> None:
         self.client = client
         self.key = key
+        self.beat: Callable[[], None] = lambda: None
+        """Called with each page of entries: to read them all may take long."""
         self._publish = self.script("publish")
         self._publish_keys = [key, *map(self.beside, _PUBLISH_KEYS)]
         self._trim = self.script("trim")
@@ -284,6 +286,7 @@ class EventStream:
                 if len(entries) == _PAGE:
                     coming = self._page(entries[-1].id)
                 if entries:
+                    self.beat()
                     yield entries
         finally:
             if coming:
