@@ -125,18 +125,16 @@ def _compared(outbox: Outbox, stream: EventStream) -> tuple[int, list[Any]]:
     """
     agreed, theirs, seen = outbox.published(), [], 0
     differs = False
-    for entries in stream.entries_of(outbox.source):
-        for entry in entries:
-            found = own_event(entry)
-            if found is None or found.row.sequence <= seen:
-                continue
-            row, seen = found.row, found.row.sequence
-            if not differs and not _is_same(outbox, row):
-                differs, agreed = True, min(agreed, row.sequence - 1)
-            if differs:
-                theirs.append(found.event)
-            else:
-                agreed = max(agreed, row.sequence)
+    for row, event in filter(None, map(own_event, stream.entries_of(outbox.source))):
+        if row.sequence <= seen:
+            continue
+        seen = row.sequence
+        if not differs and not _is_same(outbox, row):
+            differs, agreed = True, min(agreed, row.sequence - 1)
+        if differs:
+            theirs.append(event)
+        else:
+            agreed = max(agreed, row.sequence)
     return max(agreed, outbox.first() - 1), theirs
 
 

@@ -198,10 +198,10 @@ class Standing:
 
     def _let_end(self, former: str) -> None:
         """Make sure that no copy goes on publishing under a name that an earlier release gave up."""
-        if self._stream.is_given_up(former):
+        if former in self._stream.hash("successors"):
             if outbox := outboxes(self._database).get(former):
                 part_ways(self._store, self._stream, outbox)
-            self._stream.forget_successor(former)
+            self._stream.client.hdel(self._stream.beside("successors"), former)
 
     def _is_newest(self, stand: Stand) -> bool:
         """Whether nobody can know later events of that name."""

@@ -6,7 +6,7 @@ their numbers are never given again.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 import structlog
@@ -167,12 +167,11 @@ def _with_late(
 def _late(stream: EventStream, source: str, after: bytes, highest: int) -> dict[int, bytes]:
     """By number, the entries of a source that stand behind a later event, beyond the entry `after`."""
     late: dict[int, bytes] = {}
-    for entries in stream.entries_of(source, after):
-        for entry in entries:
-            if isinstance(name := entry.event_name, EventId):
-                highest = max(highest, name.sequence)
-                if name.sequence < highest:
-                    late.setdefault(name.sequence, entry.id)
+    for entry in stream.entries_of(source, after):
+        if isinstance(name := entry.event_name, EventId):
+            highest = max(highest, name.sequence)
+            if name.sequence < highest:
+                late.setdefault(name.sequence, entry.id)
     return late
 
 
@@ -191,15 +190,9 @@ def event_of(row: OutboxRow) -> Any:
     return decode({TYPE_FIELD: row.type.encode(), PAYLOAD_FIELD: row.payload})
 
 
-def _gathered(pages: Iterable[list[Entry]]) -> Iterator[list[Entry]]:
-    """The entries of several pages together, so that one transaction writes each table page once."""
-    gathered: list[Entry] = []
-    for entries in pages:
-        gathered += entries
-        if len(gathered) >= AT_ONCE:
-            yield gathered
-            gathered = []
-    if gathered:
+def _gathered(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
+    """The entries, many at a time, so that one transaction writes each table page once."""
+    while gathered := [*islice(entries, AT_ONCE)]:
         yield gathered
 
 
@@ -275,13 +268,12 @@ def joins(outbox: Outbox, stream: EventStream) -> bool:
     newest, last, is_same = 0, outbox.last(), True
     if outbox.first() > last:
         return True  # it holds none
-    for entries in stream.entries_of(outbox.source):
-        for row in (each.row for each in own_events(entries)):
-            own = outbox.payload(row.sequence) if newest < row.sequence <= last else None
-            if own is not None:
-                newest, is_same = row.sequence, own == row.payload
-                if newest == last:
-                    return is_same
+    for row, _ in filter(None, map(own_event, stream.entries_of(outbox.source))):
+        own = outbox.payload(row.sequence) if newest < row.sequence <= last else None
+        if own is not None:
+            newest, is_same = row.sequence, own == row.payload
+            if newest == last:
+                return is_same
     return is_same
 
 

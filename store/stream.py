@@ -235,16 +235,12 @@ class EventStream:
         return self.client.register_script(_script(name))
 
     def published(self, source: str) -> Published:
-        """How far the stream has got with `source`. May be repeated."""
+        """How far the stream has got with `source`. Notes it if the stream was deleted. May be repeated."""
         return _published(self._publish(keys=self._publish_keys, args=[source, 0, 1, "", "", ""]))
 
     def publish_command(self, arguments: Sequence[Any]) -> tuple[Any, ...]:
         """The command that publishes, for a Redis that has been given the script."""
         return "EVALSHA", self._publish.sha, len(self._publish_keys), *self._publish_keys, *arguments
-
-    def look_for_loss(self) -> None:
-        """Note it if the stream was deleted. Once the groups are made again, that can't be seen any more."""
-        self.published("")
 
     def published_by_source(self) -> dict[str, int]:
         """The last sequence that each source has on the stream."""
@@ -261,17 +257,17 @@ class EventStream:
 
         Reads the stream up to there.
         """
-        for entries in self.entries_of(source):
-            for entry in entries:
-                if isinstance(name := entry.event_name, EventId):
-                    return name.sequence
+        for entry in self.entries_of(source):
+            if isinstance(name := entry.event_name, EventId):
+                return name.sequence
         return None
 
-    def entries_of(self, source: str, after: bytes = b"0-0") -> Iterator[list["Entry"]]:
-        """A source's entries beyond `after` that are still there, in order, by pages; a page may be empty."""
+    def entries_of(self, source: str, after: bytes = b"0-0") -> Iterator[Entry]:
+        """A source's entries beyond `after` that are still there, in order; reads them by pages."""
         ours = f"{source}:".encode()
-        for entries in self.pages(after):
-            yield [entry for entry in entries if entry.fields.get(EVENT_ID_FIELD, b"").startswith(ours)]
+        for entry in chain.from_iterable(self.pages(after)):
+            if entry.fields.get(EVENT_ID_FIELD, b"").startswith(ours):
+                yield entry
 
     def pages(self, after: bytes = b"0-0") -> Iterator[list["Entry"]]:
         """Pages of the entries with ids above `after`, in order, up to the end at the last reading.
@@ -354,14 +350,6 @@ class EventStream:
         """Note that a source has begun, before it publishes anything. May be repeated."""
         if not self.is_known(source):
             self.client.hset(self.beside("published"), source, "0")
-
-    def is_given_up(self, source: str) -> bool:
-        """Whether an earlier release gave this source up for another."""
-        return bool(self.client.hexists(self.beside("successors"), source))
-
-    def forget_successor(self, source: str) -> None:
-        """Note that a source which an earlier release gave up is in use again. May be repeated."""
-        self.client.hdel(self.beside("successors"), source)
 
     def applied_by_source(self) -> dict[str, int]:
         """The highest sequence of each source that some group is known to have applied."""
