@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-import redis
 import structlog
 
 from tally.events import EventId
@@ -21,7 +20,7 @@ from tally.store.database import Database
 from tally.store.dead_letters import DeadLetters
 from tally.store.inbox import Inbox
 from tally.store.ranges import Range
-from tally.store.stream import EventStream, is_missing
+from tally.store.stream import EventStream
 
 MOST_RANGES = 1000  # in one ask; the rest is asked for after the answer
 
@@ -75,19 +74,12 @@ class Missing:
 
         Raises RedisError or StoreError.
         """
-        try:
-            self._look()
-        except redis.ResponseError as error:
-            if not is_missing(error) and "no such key" not in str(error):
-                raise
-            self._noted = None  # the stream was deleted: what it held comes again by itself
-
-    def _look(self) -> None:
         self._tell_applied()
         if self._noted is None:
             published = self._wanted()
             if any(self._inbox.missing(*each) for each in published.items()) or self._letters_are_due():
-                self._noted = _Position(published, self._newest())  # read last: it holds all of these
+                newest = self._stream.newest() or b"0-0"  # read last: it holds all of these
+                self._noted = _Position(published, newest.decode())
         elif self._is_past(self._noted.newest):
             noted, self._noted = self._noted, None
             self._ask(noted.published)
@@ -118,10 +110,6 @@ class Missing:
         else:
             every = self._stream.published_by_source()
         return {source: last for source, last in every.items() if self._concerns(source)}
-
-    def _newest(self) -> str:
-        info: Any = self._client.xinfo_stream(self._stream.key)
-        return str(info["last-generated-id"].decode())
 
     def _is_past(self, id: str) -> bool:
         """Whether the group was handed that entry and all before it, and has none of them pending."""
