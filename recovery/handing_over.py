@@ -103,7 +103,6 @@ class TakingOver:
         self._database = store.database
         self._stream = stream
         self._key = stream.beside("handed", store.database.service, str(store.database.node))
-        self._has_found = False  # whether something that was lacking has come in this step
 
     def step(self) -> int:
         """Take over all that was handed over, and answer how many events were new here.
@@ -118,11 +117,10 @@ class TakingOver:
         published = self._stream.published_by_source()
         is_last = _MORE not in entries[-1].fields and self._stream.client.xlen(self._key) == len(entries)
         count = 0
-        self._has_found = False
         with self._database.transaction():  # requests are answered meanwhile
             for source, some in groupby(entries, source_of):
                 count += self._take(source, [*some], published.get(source, 0))
-            if self._has_found:
+            if count:
                 apply_left_out(self._store, make_again_beside)
             if is_last:
                 settle(self._store, HANDED)
@@ -148,7 +146,6 @@ class TakingOver:
             return 0  # they come again once the name is known
         every = own_events(entries)
         found = find_lacking(outbox, every)
-        self._has_found |= bool(found)
         own = following(every, max(outbox.last(), published))
         LACKING.add(self._database, source, gaps([each.row for each in own], outbox.last()))
         if own:

@@ -171,12 +171,11 @@ class Standing:
 
     def _take_back_lost(self, stands: Sequence[Stand]) -> bool:
         """Take back events that were noted as lost and are on the stream again, if it changed since."""
-        came = 0
-        for source in LACKING.of(self._database):
-            for outbox, published in stands:
-                if outbox.source == source and self._looked_at.get(source) != published:
-                    self._looked_at[source] = published
-                    came += take_back_lost(self._store, self._stream, outbox, make_again_beside)
+        came, lacking = 0, LACKING.of(self._database)
+        for outbox, published in stands:
+            if outbox.source in lacking and self._looked_at.get(outbox.source) != published:
+                self._looked_at[outbox.source] = published
+                came += take_back_lost(self._store, self._stream, outbox, make_again_beside)
         return came > 0
 
     def _adopt(self) -> bool:

@@ -2,8 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import redis
-
 from tally.store.asks import Asks
 from tally.store.stream import EventStream, is_a_services
 
@@ -80,10 +78,8 @@ class Groups:
 
     def idle_ms(self, group: str) -> int | None:
         """The time since the last read from a group; None before the first, or without such a group."""
-        try:
-            return self._idle_ms(group.encode())
-        except redis.ResponseError:
-            return None
+        known = self._stream.groups().get(group)
+        return self._idle_ms(known["name"]) if known else None
 
     def _idle_ms(self, group: bytes) -> int | None:
         idle: list[int] = [each["idle"] for each in self._client.xinfo_consumers(self._stream.key, group)]
