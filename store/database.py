@@ -126,11 +126,8 @@ class Database:
             raise damaged(str(self.path), error) from error
 
     def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
-        """Run one statement for each row."""
-        try:
-            self._connection.executemany(sql, rows)
-        except DAMAGE as error:
-            raise damaged(str(self.path), error) from error
+        """Run one statement for each row, inside the transaction that is open."""
+        self._connection.executemany(sql, rows)
 
     def insert(self, into: str, rows: Sequence[Sequence[Any]], on_conflict: str = "") -> None:
         """Insert rows in order, inside the transaction that is open; `into` names the table and columns.
