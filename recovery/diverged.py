@@ -23,6 +23,7 @@ from tally.recovery.taking_back import Store, event_of, own_event, take_back
 from tally.store import notes, updates
 from tally.store.cause import Cause
 from tally.store.database import Database
+from tally.store.idempotency import made, made_many
 from tally.store.ids import give
 from tally.store.incarnations import begin, begin_for
 from tally.store.outbox import Outbox, OutboxRow
@@ -204,9 +205,10 @@ def _answer_with(database: Database, numbers: Mapping[str, Mapping[int, int]]) -
     """Have repeated requests answered with the new numbers."""
     for table, renumbered in numbers.items():
         for old, new in renumbered.items():
+            told = made(f"/{table}s", new)
             database.execute(
                 "UPDATE idempotency SET location = ?, body = ? WHERE location = ?",
-                (f"/{table}s/{new}", f'{{"id":"{new}"}}'.encode(), f"/{table}s/{old}"),
+                (told.location, told.body, f"/{table}s/{old}"),
             )
     for key, body in database.rows("SELECT key, body FROM idempotency WHERE location IS NULL"):
         answered = _many(bytes(body), numbers)
@@ -219,7 +221,7 @@ def _many(body: bytes, numbers: Mapping[str, Mapping[int, int]]) -> bytes:
     ids = [int(id) for id in re.findall(rb'"(\d+)"', body)]
     for renumbered in numbers.values():
         if ids and all(id in renumbered for id in ids):
-            return b'{"ids":[%s]}' % b",".join(b'"%d"' % renumbered[id] for id in ids)
+            return made_many(renumbered[id] for id in ids).body
     return body
 
 
