@@ -137,7 +137,7 @@ class Customers:
 
     With an `owner`, other users' accounts and all in them are treated as if they did not exist. So is an
     account whose creation has not come yet. For rows of another node, Misdirected is raised instead of
-    NotFound.
+    NotFound. With `revisions`, Changed is raised unless the row has one of them.
     """
 
     def __init__(self, database: Database) -> None:
@@ -229,8 +229,8 @@ class Customers:
     ) -> Customer:
         """Change a customer and answer it. If nothing differs, nothing happens.
 
-        Raises NotFound, Changed unless it has one of the `revisions`, if any are given, UnknownReference like
-        `create_customers`, and MoveRefused if one of its references is taken in its new account.
+        Raises NotFound, UnknownReference like `create_customers`, and MoveRefused if one of its references is
+        taken in its new account.
         """
         before = self.customer(id, owner)
         updates.insist_on_revision("customer", id, before.revision, revisions)
@@ -265,8 +265,7 @@ class Customers:
     ) -> Invoice:
         """Change an invoice and answer it. If nothing differs, nothing happens.
 
-        Raises NotFound, Changed unless it has one of the `revisions`, if any are given, and OverCredited if
-        its credits come to more.
+        Raises NotFound, and OverCredited if its credits come to more.
         """
         before = self.invoice(id, owner)
         updates.insist_on_revision("invoice", id, before.revision, revisions)
@@ -308,8 +307,7 @@ class Customers:
     ) -> None:
         """Delete a customer, its invoices and credits.
 
-        Raises NotFound, Changed unless it has one of the `revisions`, if any are given, and CustomerInUse,
-        without `cascade`, while it has invoices or credits.
+        Raises NotFound, and without `cascade` CustomerInUse while it has invoices or credits.
         """
         customer = self.customer(id, owner)
         updates.insist_on_revision("customer", id, customer.revision, revisions)
@@ -325,11 +323,7 @@ class Customers:
         owner: str | None = None,
         revisions: Collection[int] | None = None,
     ) -> None:
-        """Take an invoice back.
-
-        Raises NotFound, Changed unless it has one of the `revisions`, if any are given, and InvoiceCredited
-        if it has credits.
-        """
+        """Take an invoice back. Raises NotFound, and InvoiceCredited if it has credits."""
         invoice = self.invoice(id, owner)
         updates.insist_on_revision("invoice", id, invoice.revision, revisions)
         self.credits.insist_on_none(id)
