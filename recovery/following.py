@@ -202,10 +202,9 @@ class Follower:
         if not own:
             return
         rows = [each.row for each in own]
-        lacking = gaps(rows, last)
-        if lacking:
+        if lacking := gaps(rows, last):
             _log.warning("events_lacking", source=outbox.source, after=last, next=rows[0].sequence)
-            LACKING.add(self._database, outbox.source, lacking)
+        LACKING.add(self._database, outbox.source, lacking)
         outbox.restore(rows)
         self._note_published(outbox, rows[-1].sequence)
         make_again(self.store, outbox, own)
