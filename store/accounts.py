@@ -26,7 +26,7 @@ from tally.store.cause import UNKNOWN, Cause, CauseOf, unknown
 from tally.store.database import NEVER_RELEASED, Database, Migrations, Place
 from tally.store.errors import AccountInUse, NotFound
 from tally.store.history import Happening
-from tally.store.ids import give, raise_ids
+from tally.store.ids import raise_ids
 from tally.store.outbox import Outbox, OwnEvent
 from tally.store.revenue import CENTS, Revenue, credited, invoiced
 
@@ -190,11 +190,10 @@ class Accounts:
         Unless it `may_have_customers`, numbers that already have customers are skipped.
         """
         created = now()
-        self.outbox.begin_if_in_doubt()
-        (id,) = give(self.database, "account", 1)
+        (id,) = self.outbox.give("account", 1)
         while not may_have_customers and self.customers_of(id, limit=1):
             raise_ids(self.database, "account", id)
-            (id,) = give(self.database, "account", 1)
+            (id,) = self.outbox.give("account", 1)
         self.database.execute(
             "INSERT INTO account (id, name, description, owned_by, created_date) VALUES (?, ?, ?, ?, ?)",
             (id, new.name, new.description, new.owned_by, rfc3339(created)),

@@ -31,7 +31,6 @@ from tally.store.customer_list import CustomerList, CustomerQuery
 from tally.store.database import NEVER_RELEASED, Database, Migrations, Place, numbers
 from tally.store.errors import CustomerInUse
 from tally.store.history import Happening, Kind
-from tally.store.ids import give
 from tally.store.listing import Listing, ListQuery
 from tally.store.outbox import Outbox, OwnEvent
 from tally.store.records import Customer, Invoice
@@ -161,7 +160,7 @@ class Customers:
         created = now()
         made = [
             events.CustomerCreated(id, each.account_id, each.name, created)
-            for id, each in zip(self._give("customer", len(new)), new, strict=True)
+            for id, each in zip(self.outbox.give("customer", len(new)), new, strict=True)
         ]
         self._record_customers([(event, cause.by) for event in made])
         self.outbox.add(made, cause)
@@ -193,7 +192,7 @@ class Customers:
                 each.purchase_date,
                 None if each.reference is UNSET else each.reference,
             )
-            for id, each in zip(self._give("invoice", len(new)), new, strict=True)
+            for id, each in zip(self.outbox.give("invoice", len(new)), new, strict=True)
         ]
         self._record_invoices([(event, cause.by) for event in made])
         self.outbox.add(made, cause)
@@ -588,11 +587,6 @@ class Customers:
         self.database.execute(_NOTE_INVOICES, (numbers(invoice_ids),))
         self.database.execute("DELETE FROM invoice WHERE id IN carray(?)", (numbers(invoice_ids),))
         return len(credit_ids) + len(invoice_ids)
-
-    def _give(self, table: str, count: int) -> list[Id]:
-        """The ids of new rows. The write lock keeps others from getting the same."""
-        self.outbox.begin_if_in_doubt()
-        return give(self.database, table, count)
 
 
 def _customer_after(before: Customer, event: events.CustomerUpdated) -> Customer:

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from tally.events import BY_FIELD, REQUEST_KEY_FIELD, TRACE_PARENT_FIELD, Event, EventRange, encode
+from tally.events import BY_FIELD, REQUEST_KEY_FIELD, TRACE_PARENT_FIELD, Event, EventRange, Id, encode
 from tally.store import ranges
 from tally.store.cause import UNKNOWN, Cause, RequestKey
 from tally.store.database import Database
-from tally.store.ids import raise_sequence
+from tally.store.ids import give, raise_sequence
 from tally.store.incarnations import (
     ROOM,
     Incarnation,
@@ -144,7 +144,7 @@ class Outbox:
         They get the database's current name. If it can't know that it holds that name's newest events, it
         begins a new name.
         """
-        self.begin_if_in_doubt()
+        self._begin_if_in_doubt()
         together = len(events) <= MOST_TOGETHER
         key = cause.request_key and f"{cause.request_key}{len(events)}"
         self.database.insert(
@@ -186,7 +186,7 @@ class Outbox:
             self._current = now, incarnations(self.database)[-1]
         return self._current[1]
 
-    def begin_if_in_doubt(self) -> None:
+    def _begin_if_in_doubt(self) -> None:
         """Begin a new name if the last one is in doubt. In the transaction, before numbers are given.
 
         Raises NotInPlace, NotPrimary or NotRenewed if nothing may be published from here.
@@ -196,6 +196,11 @@ class Outbox:
         if not self.database.is_newest() and not is_begun(self.database):
             begin(self.database, Outbox(self.database).last())
             self._current = None
+
+    def give(self, table: str, count: int) -> list[Id]:
+        """The ids of so many new rows. The write lock keeps others from getting the same."""
+        self._begin_if_in_doubt()
+        return give(self.database, table, count)
 
     def after(self, sequence: int, limit: int) -> list[OutboxRow]:
         """Up to `limit` events that follow `sequence`, in order."""
