@@ -19,9 +19,9 @@ from tally.actors.control import ActorStatus
 from tally.events import EVENT_TYPES, TRACE_PARENT_FIELD, TYPE_FIELD, Event, EventId
 from tally.figures import Family, Figures
 from tally.http.requests import DURATION
+from tally.store.cause import is_sampled, parse_trace_parent
 from tally.store.outbox import OutboxRow
 from tally.store.stream import Entry
-from tally.store.trace_parent import is_sampled, parse
 
 _BATCH_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _VISIBLE_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
@@ -127,7 +127,7 @@ class ConsumerMetrics:
 
 def traced(entry: Entry) -> dict[str, str]:
     """The trace fields of a log line about one event; empty when it has no trace."""
-    trace = parse(entry.fields.get(TRACE_PARENT_FIELD, b"").decode(errors="replace"))
+    trace = parse_trace_parent(entry.fields.get(TRACE_PARENT_FIELD, b"").decode(errors="replace"))
     return {"trace_parent": trace} if trace else {}
 
 
@@ -164,7 +164,7 @@ def _seconds_since(event: Event) -> float:
 def _by_level(log: Any, traces: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
     """The level of each log line and its traces: info for traces that their callers sample."""
     wanted = iter(traces) if log.is_enabled_for(logging.DEBUG) else filter(is_sampled, traces)
-    known = list(filter(parse, wanted))
+    known = list(filter(parse_trace_parent, wanted))
     for level, sampled in ((logging.INFO, True), (logging.DEBUG, False)):
         chosen = [trace for trace in known if is_sampled(trace) is sampled]
         for start in range(0, len(chosen), MOST_TRACES):

@@ -200,7 +200,7 @@ _OF_STREAMS: tuple[tuple[str, ...], ...] = (
     ("XAUTOCLAIM", "{}", "g", "c", "0", "0"),
     ("XREADGROUP", "GROUP", "g", "c", "STREAMS", "{}", ">"),
     ("XGROUP", "CREATE", "{}", "g", "0"),
-    ("XINFO", "STREAM", "{}"),
+    ("XREVRANGE", "{}", "+", "-"),
     ("XINFO", "GROUPS", "{}"),
 )
 _OF_OTHER_KEYS: tuple[tuple[str, ...], ...] = (

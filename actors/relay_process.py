@@ -21,7 +21,7 @@ from tally.recovery import first_start
 from tally.recovery.following import Follower
 from tally.recovery.handing_over import TakingOver, go_on, hand_over
 from tally.recovery.standing import Standing
-from tally.store import customers, nodes
+from tally.store import customers, nodes, shared_revocations
 from tally.store.database import Database
 from tally.store.errors import StoreError
 from tally.store.membership import (
@@ -38,7 +38,6 @@ from tally.store.membership import (
 )
 from tally.store.outbox import Outbox
 from tally.store.revocations import Revocations
-from tally.store.shared_revocations import SharedRevocations
 from tally.store.stream import EventStream, RedisError
 from tally.store.write_permission import Refusal, boot_clock
 
@@ -84,6 +83,7 @@ class RelayProcess:
     def run(self, actor: Actor, service: str) -> None:
         """Be the relay until the actor must stop."""
         stream = self._shared.stream(actor)
+        stream.beat = actor.beat
         if SERVICES[service].is_made_late and not self._begin(actor, stream):
             return
         database = self._shared.open(service)
@@ -104,7 +104,7 @@ class RelayProcess:
         service, permission = database.service, self._shared.permissions[database.service]
         kind = SERVICES[service]
         permission.confirm(False)
-        standing = Standing(kind.store(database), stream, actor.beat, permission, membership)
+        standing = Standing(kind.store(database), stream, permission, membership)
         if nodes.follows(database):
             self._refuse(database)
         _wait_for_number(actor, standing, may_start=self._may_start_without_redis(database))
@@ -142,7 +142,7 @@ class RelayProcess:
         It is ready once it has taken in everything on the stream.
         """
         self._refuse(database)
-        follower = Follower(SERVICES[database.service].store(database), stream, actor.beat)
+        follower = Follower(SERVICES[database.service].store(database), stream)
         housekeeper, watch = self._housekeeper(database, stream), Watch(self._failover_seconds)
         next_look, promoted = 0.0, False
 
@@ -221,7 +221,7 @@ class RelayProcess:
         is_there = file.exists()
         while not actor.stopping.is_set():
             try:
-                first_start.insist_on_no_other(directory, stream, where, node, actor.beat)
+                first_start.insist_on_no_other(directory, stream, where, node)
                 break
             except RedisError as error:
                 if is_there:
@@ -265,12 +265,12 @@ class RelayProcess:
             with closing(self._shared.open(service)) as database, database.transaction():
                 yield
 
-        revocations = SharedRevocations(stream, Revocations(directory), locked)
+        revocations = Revocations(directory)
 
         def renew(now: int) -> None:
             take_number()
             if self._shared.settings.auth.mode != "off":
-                revocations.exchange(now)
+                shared_revocations.exchange(stream, revocations, locked, now)
 
         return renew
 

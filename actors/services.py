@@ -10,9 +10,9 @@ from tally.actors.consumer import Consumer
 from tally.actors.metrics import ConsumerMetrics
 from tally.config import ConsumersSettings, Settings
 from tally.events import Event
-from tally.http.service import Store
 from tally.recovery.answering import Answering
 from tally.recovery.missing import Missing
+from tally.recovery.taking_back import Store
 from tally.store import accounts, customers, nodes
 from tally.store.consumer_group import ConsumerGroup
 from tally.store.database import Database, OpenDatabase

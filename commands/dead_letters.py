@@ -12,7 +12,6 @@ from tally.commands.command_line import FAILED, Failed, say
 from tally.commands.shared import Group, printing, stream_of
 from tally.config import Settings
 from tally.http.visible import printable
-from tally.store import redriving
 from tally.store.dead_letters import DeadLetter, DeadLetters, StillDead
 
 _WAIT_SECONDS = 10.0  # for the outcome of a redrive
@@ -107,7 +106,7 @@ def _edited(letter: DeadLetter) -> DeadLetter:
 
 def _redrive(letters: DeadLetters, chosen: Sequence[DeadLetter]) -> None:
     """Redrive letters, wait, and tell the outcome; ends the program with FAILED unless all went well."""
-    outcome = redriving.redrive(letters, chosen, _WAIT_SECONDS)
+    outcome = letters.redrive_all(chosen, _WAIT_SECONDS)
     click.echo(f"{len(outcome.applied)} applied")
     for id, new in outcome.failed.items():
         say(printable(f"{id} failed again, and is {new.id} now: {new.reason}"))

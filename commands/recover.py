@@ -46,9 +46,8 @@ def recover_customers(settings: Settings, copy: Path | None, source: str | None,
             return
         with Bars() as bars:
             advance, pages = bars.add("stream, pages"), iter(range(1, 10**9))
-            made = lost_customers.recover(
-                settings.directory, stream, copy, lambda: advance(next(pages)), settings.node.number, source
-            )
+            stream.beat = lambda: advance(next(pages))
+            made = lost_customers.recover(settings.directory, stream, copy, settings.node.number, source)
         click.echo(
             f"{settings.directory / customers.FILE}: {made.source} again, {made.customers:,} customers and "
             f"{made.invoices:,} invoices; {made.from_stream:,} events from the stream"

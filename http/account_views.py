@@ -12,7 +12,7 @@ from tally.store.account_totals import AccountQuery, AccountTotals
 from tally.store.accounts import Accounts, CustomerOrder
 from tally.store.idempotency import encode_answer
 from tally.store.months import Months
-from tally.store.searching import Cents
+from tally.store.revenue import Cents
 
 _TREND = 12  # months shown for each account in the list
 _MOST_SORTED = 100_000  # customers: 0.14 s by revenue

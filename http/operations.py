@@ -19,12 +19,10 @@ from tally.http.minutes import Minute
 from tally.http.problems import RETRY_AFTER_SECONDS, FieldError, Refusal, WrongFields
 from tally.http.reasons import ActorReport
 from tally.http.service import read_body
-from tally.store import redriving
-from tally.store.dead_letters import LETTER_ID, DeadLetter, DeadLetters, StillDead
+from tally.store.dead_letters import LETTER_ID, DeadLetter, DeadLetters, Outcome, StillDead
 from tally.store.groups import Group, Groups
 from tally.store.idempotency import encode_answer
-from tally.store.redis_memory import Memory, memory_of
-from tally.store.stream import EventStream, RedisError, entry_time, is_a_services
+from tally.store.stream import EventStream, Memory, RedisError, entry_time, is_a_services
 
 MOST_LETTERS = 200  # shown, or decided on, at a time
 MOST_UNREAD = 1000  # a group's unread entries are counted up to here
@@ -91,7 +89,7 @@ def _report(actors: list[ActorReport], stream: EventStream) -> StreamReport:
     oldest = stream.read(b"0-0", 1, block_ms=0)
     return StreamReport(
         actors,
-        memory=memory_of(stream),
+        memory=stream.memory(),
         entries=entries,
         oldest=entry_time(oldest[0].id.decode()) if oldest else None,
         groups=[
@@ -177,7 +175,7 @@ class OperationsResource:
         ids = bodies.decode(read_body(req), Chosen).ids
         with self._turn(), self._stream() as stream:
             letters = DeadLetters(stream)
-            outcome = redriving.redrive(letters, _known(letters, ids), WAIT_SECONDS)
+            outcome = letters.redrive_all(_known(letters, ids), WAIT_SECONDS)
         _log.warning("dead_letters_redriven", letters=ids, by=principal(req).name)
         resp.data = encode_answer(_told(outcome))
 
@@ -202,7 +200,7 @@ class OperationsResource:
         with self._turn(), self._stream() as stream:
             letters = DeadLetters(stream)
             edited = _edited(_one(letters, edit.id), edit.payload)
-            outcome = redriving.redrive(letters, [edited], WAIT_SECONDS)
+            outcome = letters.redrive_all([edited], WAIT_SECONDS)
         if outcome.gone:
             raise LetterGone(edit.id)
         _log.warning("dead_letter_edited", letter=edit.id, by=principal(req).name)
@@ -267,7 +265,7 @@ def _edited(letter: DeadLetter, payload: str) -> DeadLetter:
     return edited
 
 
-def _told(outcome: redriving.Outcome) -> dict[str, Any]:
+def _told(outcome: Outcome) -> dict[str, Any]:
     return {
         "applied": [letter.id for letter in outcome.applied],
         "failed": {id: _letter(new) for id, new in outcome.failed.items()},

@@ -12,7 +12,7 @@ from tally.store.incarnations import own_sources
 from tally.store.membership import number_of
 from tally.store.nodes import Node, differs, follows, known_nodes
 from tally.store.ranges import Range
-from tally.store.searching import money
+from tally.store.revenue import money
 from tally.store.stream import entry_time
 
 REDIS_AWAY = "Redis does not answer"  # so begins the reason
@@ -64,7 +64,7 @@ def standby(database: Database) -> Iterator[str]:
 
 def differing(database: Database) -> Iterator[str]:
     """Events that a standby lacks of its primary, or has in place of others."""
-    lacks = lacking.lacking_of(database) if follows(database) else {}
+    lacks = lacking.LACKING.of(database) if follows(database) else {}
     if lacks:
         count = sum(map(numbers.count, lacks.values()))
         yield (

@@ -12,8 +12,7 @@ from structlog.contextvars import bound_contextvars
 
 from tally.figures import Family, Figures
 from tally.http.application import ROUTE
-from tally.store.trace_parent import is_sampled
-from tally.store.trace_parent import parse as parse_trace_parent
+from tally.store.cause import is_sampled, parse_trace_parent
 
 SLOW_SECONDS = 1.0
 

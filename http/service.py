@@ -15,12 +15,11 @@ from tally.http.long_lists import LongLists
 from tally.http.neighbours import LOGIN, SESSION
 from tally.http.problems import FieldError, WrongFields
 from tally.store.accounts import Accounts
-from tally.store.cause import Cause
+from tally.store.cause import Cause, parse_trace_parent
 from tally.store.customers import Customers
 from tally.store.database import Database
 from tally.store.group_commit import AnswerAfter, GroupCommit
 from tally.store.idempotency import Answer, IdempotencyKeys, KeyedRequest, encode_answer
-from tally.store.trace_parent import parse as parse_trace_parent
 
 SINGLE_BODY = 1024 * 1024  # bytes
 BATCH_BODY = 16 * SINGLE_BODY

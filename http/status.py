@@ -20,10 +20,10 @@ from tally.store.database import Database
 from tally.store.errors import StoreError
 from tally.store.groups import Groups
 from tally.store.inbox import Inbox
-from tally.store.incarnations import incarnations, own_sources
+from tally.store.incarnations import own_sources
 from tally.store.membership import number_of, read_nodes
 from tally.store.nodes import Node, follows, known_nodes
-from tally.store.outbox import Outbox
+from tally.store.outbox import Outbox, outboxes
 from tally.store.ranges import Range
 from tally.store.stream import EventStream, RedisError
 from tally.version import VERSION
@@ -255,9 +255,8 @@ def _to_follow(database: Database, published: Mapping[str, int]) -> dict[str, li
     """Published events of its primary that a standby has not taken in yet."""
     if not follows(database):
         return {}
-    every = (Outbox(database, each) for each in incarnations(database))
     return {
-        outbox.source: [Range(outbox.last() + 1, last)]
-        for outbox in every
-        if (last := published.get(outbox.source, 0)) > outbox.last()
+        source: [Range(outbox.last() + 1, last)]
+        for source, outbox in outboxes(database).items()
+        if (last := published.get(source, 0)) > outbox.last()
     }

@@ -15,6 +15,7 @@ import msgspec
 
 from tally.events import AccountCreated, CustomerCreated, InvoiceCreated, rfc3339
 from tally.recovery.standing import note_told_before
+from tally.recovery.taking_back import Store
 from tally.store.accounts import Accounts
 from tally.store.customers import Customers
 from tally.store.database import Database, numbers
@@ -60,14 +61,8 @@ def adopt_accounts(store: Accounts, created: Iterable[AccountCreated]) -> Adopte
     with store.database.transaction():
         for events in _parts(store.database, "account", created):
             new = _new(store.database, "account", events)
-            store.database.insert(
-                f"account (id, {', '.join(_COLUMNS['account'])})",
-                [(event.id, *_row("account", event)) for event in new],
-            )
-            for event in new:
-                store.note(event, None)
+            _record(store, "account", new)
             store.outbox.add(new)
-            _reach(store.database, "account", new)
             adopted = adopted.plus(events, new)
         note_told_before(store.database)
     return adopted
@@ -101,11 +96,11 @@ def adopt_invoices(store: Customers, created: Iterable[InvoiceCreated]) -> tuple
     return invoices, credits
 
 
-def _record(store: Customers, table: str, new: Sequence[CustomerCreated] | Sequence[InvoiceCreated]) -> None:
+def _record(store: Store, table: str, new: Sequence[Created]) -> None:
     untold = OutboxRow(0, "", b"", None)
     store.make_again([OwnEvent(untold, event) for event in new])
     _reach(store.database, table, new)
-    if new:
+    if new and table in ADOPTED:
         highest: int = store.database.meta(ADOPTED[table]) or 0
         store.database.set_meta(ADOPTED[table], max(highest, *(event.id for event in new)))
 

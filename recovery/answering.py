@@ -10,8 +10,8 @@ from tally.events import Event, encode
 from tally.store import ranges
 from tally.store.asks import COVERS_FIELD, LACKS_FIELD, Asks, Fields, published_fields
 from tally.store.database import Database
-from tally.store.incarnations import earlier_sources, incarnations
-from tally.store.outbox import Outbox, OutboxRow
+from tally.store.incarnations import earlier_sources
+from tally.store.outbox import Outbox, OutboxRow, outboxes
 from tally.store.ranges import Range
 from tally.store.stream import EventStream
 
@@ -43,13 +43,12 @@ class Answering:
 
         Raises RedisError or StoreUnavailable. May be repeated. Only for an outbox that may publish.
         """
-        outboxes = {each.source: Outbox(self._database, each) for each in incarnations(self._database)}
-        more = False
-        sources = [*outboxes, *earlier_sources(self._database)]
+        own, more = outboxes(self._database), False
+        sources = [*own, *earlier_sources(self._database)]
         for source, asks in zip(sources, self._asks.of_all(sources), strict=True):
             for group, asked in asks.items():
                 if self._asks.unsettled(group) < MOST_UNSETTLED:
-                    more |= self._answer(source, outboxes.get(source), group, asked)
+                    more |= self._answer(source, own.get(source), group, asked)
         return more
 
     def _answer(self, source: str, outbox: Outbox | None, group: str, asked: list[Range]) -> bool:

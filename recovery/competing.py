@@ -27,7 +27,7 @@ from tally.events import (
     now,
 )
 from tally.recovery.diverged import TABLES, UNDOES
-from tally.recovery.taking_back import Healing, event_of, leave_out, make_again
+from tally.recovery.taking_back import Store, event_of, make_again
 from tally.store import history
 from tally.store.accounts import Accounts
 from tally.store.credits import Credits
@@ -35,10 +35,10 @@ from tally.store.customers import Customers
 from tally.store.database import Database
 from tally.store.idempotency import answered_at
 from tally.store.ids import give
-from tally.store.incarnations import ROOM, incarnations
-from tally.store.lacking import left_out_of
+from tally.store.incarnations import ROOM
+from tally.store.lacking import LEFT_OUT
 from tally.store.listing import ListQuery
-from tally.store.outbox import CUSTOMER_ID, ID, REQUEST, Outbox, OutboxRow, OwnEvent, rows_with
+from tally.store.outbox import CUSTOMER_ID, ID, REQUEST, Outbox, OutboxRow, OwnEvent, outboxes, rows_with
 from tally.store.records import find_credit, find_customer, find_invoice
 
 
@@ -57,7 +57,7 @@ class _Step(NamedTuple):
     revision: int = 0
 
 
-def make_again_beside(store: Healing, outbox: Outbox, own: Sequence[OwnEvent]) -> None:
+def make_again_beside(store: Store, outbox: Outbox, own: Sequence[OwnEvent]) -> None:
     """Like `apply_beside`. If a client repeated its request under a later name, one answer counts."""
     apply_beside(store, outbox, own)
     ours = [each for each in own if isinstance(each.event, InvoiceCreated | CreditCreated)]
@@ -65,7 +65,7 @@ def make_again_beside(store: Healing, outbox: Outbox, own: Sequence[OwnEvent]) -
         undo(store, each)
 
 
-def apply_beside(store: Healing, outbox: Outbox, own: Sequence[OwnEvent]) -> None:
+def apply_beside(store: Store, outbox: Outbox, own: Sequence[OwnEvent]) -> None:
     """Apply events of that outbox's name that others count already, and that this database never had.
 
     Otherwise like `make_again`. It also publishes corrections, if the same invoices or credits were changed
@@ -77,7 +77,7 @@ def apply_beside(store: Healing, outbox: Outbox, own: Sequence[OwnEvent]) -> Non
         make_again(store, outbox, own)
 
 
-def reconcile(store: Healing, own: Sequence[OwnEvent]) -> None:
+def reconcile(store: Store, own: Sequence[OwnEvent]) -> None:
     """Publish corrections for events recorded here, if others changed the same invoices or credits.
 
     The others' events must be here. In the open transaction.
@@ -93,7 +93,7 @@ def reconcile(store: Healing, own: Sequence[OwnEvent]) -> None:
 
 
 def _correct(
-    store: Healing, changed: Mapping[int, OwnEvent], twice: Sequence[CreditDeleted | InvoiceUpdated]
+    store: Store, changed: Mapping[int, OwnEvent], twice: Sequence[CreditDeleted | InvoiceUpdated]
 ) -> None:
     """Publish corrections for invoices, each with its last change, and for credits taken back twice."""
     for invoice, steps in _known(store.database, changed).items():
@@ -103,7 +103,7 @@ def _correct(
 
 
 def _apply(
-    store: Healing, outbox: Outbox, own: Sequence[OwnEvent]
+    store: Store, outbox: Outbox, own: Sequence[OwnEvent]
 ) -> tuple[dict[int, OwnEvent], list[CreditDeleted | InvoiceUpdated]]:
     """Apply the events, and answer those that didn't find what they tell.
 
@@ -124,8 +124,7 @@ def _apply(
         elif kind in (InvoiceUpdated, InvoiceDeleted):
             for each in every:
                 before = _here(store.database, each.event.id)
-                left_out = store.make_again([each])
-                leave_out(store.database, outbox, left_out)
+                left_out = make_again(store, outbox, [each])
                 if kind is InvoiceUpdated and not each.event.revision:
                     twice.append(each.event)
                 elif not left_out and _step(each.event)[:2] != (before, _here(store.database, each.event.id)):
@@ -135,7 +134,7 @@ def _apply(
     return differing, twice
 
 
-def _publish(store: Healing, after: OwnEvent, events: Sequence[Event]) -> None:
+def _publish(store: Store, after: OwnEvent, events: Sequence[Event]) -> None:
     store.make_again([OwnEvent(after.row, event) for event in events])
     store.outbox.add(events)
 
@@ -164,7 +163,7 @@ def repeated(database: Database, outbox: Outbox, own: Iterable[OwnEvent], since:
     return others
 
 
-def undo(store: Healing, created: OwnEvent) -> None:
+def undo(store: Store, created: OwnEvent) -> None:
     """Take back a creation that others count. Does nothing if it is gone here. In the open transaction."""
     event = created.event
     if not _row(store.database, event):
@@ -189,7 +188,7 @@ def _row(database: Database, event: Any) -> Any:
             return Accounts(database).find(event.id)
 
 
-def drop(store: Healing, twice: Sequence[OwnEvent]) -> list[OwnEvent]:
+def drop(store: Store, twice: Sequence[OwnEvent]) -> list[OwnEvent]:
     """Take back these creations, but for customers and accounts that are in use; answer the latter.
 
     In the open transaction.
@@ -211,7 +210,7 @@ def _is_in_use(database: Database, event: Any) -> bool:
     return isinstance(event, CustomerCreated) and bool(store.invoices(one) or store.credits.page(one))
 
 
-def make_later(store: Healing, updates: Sequence[Any]) -> None:
+def make_later(store: Store, updates: Sequence[Any]) -> None:
     """Publish updates of names again where others of the same revision count instead: these are the later.
 
     The last one of each customer or account. In the open transaction.
@@ -232,7 +231,7 @@ def make_later(store: Healing, updates: Sequence[Any]) -> None:
             store.outbox.add([again])
 
 
-def _counts_instead(store: Healing, event: Any) -> int:
+def _counts_instead(store: Store, event: Any) -> int:
     """The revision of a customer or account if it isn't as the update has it; 0 if it is, or is gone."""
     here, told = _row(store.database, event), cast("Any", store.as_told(event))
     return here.revision if here and replace(told, revision=here.revision) != here else 0
@@ -322,10 +321,10 @@ def _events(database: Database, what: str, numbers: Iterable[int]) -> Iterator[A
 
 
 def _rows_left_out(database: Database) -> Iterator[int]:
-    noted = left_out_of(database)
-    for each in incarnations(database):
-        for first, last in noted.get(each.source, []):
-            yield from map(Outbox(database, each).row, range(first, last + 1))
+    noted = LEFT_OUT.of(database)
+    for source, outbox in outboxes(database).items():
+        for first, last in noted.get(source, []):
+            yield from map(outbox.row, range(first, last + 1))
 
 
 def _by_what_is_after(step: _Step) -> tuple[Any, ...]:

@@ -17,25 +17,13 @@ from typing import Any
 import msgspec
 import structlog
 
-from tally.events import (
-    EVENT_TYPES,
-    AccountCreated,
-    AccountDeleted,
-    CreditCreated,
-    CreditDeleted,
-    CustomerCreated,
-    CustomerDeleted,
-    Event,
-    InvoiceCreated,
-    InvoiceDeleted,
-    InvoiceUpdated,
-    encode,
-    now,
-)
-from tally.recovery.taking_back import Healing, event_of, own_event, take_back
+from tally import events
+from tally.events import EVENT_TYPES, Event, encode, now
+from tally.recovery.taking_back import Store, event_of, own_event, take_back
 from tally.store import notes, updates
 from tally.store.cause import Cause
 from tally.store.database import Database
+from tally.store.idempotency import made, made_many
 from tally.store.ids import give
 from tally.store.incarnations import begin, begin_for
 from tally.store.outbox import Outbox, OutboxRow
@@ -48,14 +36,14 @@ CREATIONS, UPDATES, DELETIONS = (
     for done in ("Created", "Updated", "Deleted")
 )
 UNDOES: dict[type[Event], Callable[[Any], Event]] = {
-    CustomerCreated: lambda event: CustomerDeleted(event.id, event.account_id, now()),
-    InvoiceCreated: lambda event: InvoiceDeleted(
+    events.CustomerCreated: lambda event: events.CustomerDeleted(event.id, event.account_id, now()),
+    events.InvoiceCreated: lambda event: events.InvoiceDeleted(
         event.id, event.customer_id, event.purchase_price_cents, now(), event.purchase_date
     ),
-    CreditCreated: lambda event: CreditDeleted(
+    events.CreditCreated: lambda event: events.CreditDeleted(
         event.id, event.customer_id, event.credited_cents, now(), event.credit_date
     ),
-    AccountCreated: lambda event: AccountDeleted(event.id, now(), cascade=False),
+    events.AccountCreated: lambda event: events.AccountDeleted(event.id, now(), cascade=False),
 }
 """By the type of a creation: the event that undoes it."""
 _RENUMBER = {
@@ -86,7 +74,7 @@ Numbers = dict[str, dict[int, int]]
 _log = structlog.get_logger()
 
 
-def part_ways(store: Healing, stream: EventStream, beat: Callable[[], None], outbox: Outbox) -> None:
+def part_ways(store: Store, stream: EventStream, outbox: Outbox) -> None:
     """Publish events that only this database has under another name, and take the stream's events back.
 
     Events recorded from then on get a third name, because a copy of this database, with the same events to
@@ -94,7 +82,7 @@ def part_ways(store: Healing, stream: EventStream, beat: Callable[[], None], out
     StoreUnavailable or OSError.
     """
     database, source = store.database, outbox.source
-    agreed, theirs = _compared(outbox, stream, beat)
+    agreed, theirs = _compared(outbox, stream)
     gone = {row_of(event) for event in theirs if type(event) in DELETIONS}
     newest = {row_of(event): event for event in theirs if type(event) in UPDATES}
     with database.transaction():
@@ -121,7 +109,7 @@ def part_ways(store: Healing, stream: EventStream, beat: Callable[[], None], out
         _note(database, source, numbers)
         if ours:
             begin(database, again.last())
-    take_back(store, stream, beat, outbox)
+    take_back(store, stream, outbox)
     _log.warning(
         "parted_ways",
         source=source,
@@ -131,26 +119,23 @@ def part_ways(store: Healing, stream: EventStream, beat: Callable[[], None], out
     )
 
 
-def _compared(outbox: Outbox, stream: EventStream, beat: Callable[[], None]) -> tuple[int, list[Any]]:
+def _compared(outbox: Outbox, stream: EventStream) -> tuple[int, list[Any]]:
     """How far database and stream agree, and the stream's events after that.
 
     Where the stream no longer has the entries, they agree up to what this database has published.
     """
     agreed, theirs, seen = outbox.published(), [], 0
     differs = False
-    for entries in stream.entries_of(outbox.source):
-        beat()
-        for entry in entries:
-            found = own_event(entry)
-            if found is None or found.row.sequence <= seen:
-                continue
-            row, seen = found.row, found.row.sequence
-            if not differs and not _is_same(outbox, row):
-                differs, agreed = True, min(agreed, row.sequence - 1)
-            if differs:
-                theirs.append(found.event)
-            else:
-                agreed = max(agreed, row.sequence)
+    for row, event in filter(None, map(own_event, stream.entries_of(outbox.source))):
+        if row.sequence <= seen:
+            continue
+        seen = row.sequence
+        if not differs and not _is_same(outbox, row):
+            differs, agreed = True, min(agreed, row.sequence - 1)
+        if differs:
+            theirs.append(event)
+        else:
+            agreed = max(agreed, row.sequence)
     return max(agreed, outbox.first() - 1), theirs
 
 
@@ -166,13 +151,13 @@ def row_of(event: Any) -> tuple[str, int]:
 
 def made_after(before: Any, event: Any) -> Any:
     """A change made again on top of another change of the same row: amounts add up, and the newer counts."""
-    if isinstance(event, InvoiceDeleted):
+    if isinstance(event, events.InvoiceDeleted):
         last = {"last_price_cents": before.purchase_price_cents, "last_date": before.purchase_date}
         return msgspec.structs.replace(event, **last)
     if type(event) not in UPDATES:
         return event
     changed: dict[str, Any] = {"revision": before.revision + 1}
-    if isinstance(event, InvoiceUpdated):
+    if isinstance(event, events.InvoiceUpdated):
         changed["previous_price_cents"] = before.purchase_price_cents
         changed["previous_date"] = before.purchase_date
     return msgspec.structs.replace(event, **changed)
@@ -210,7 +195,7 @@ def renumbered(event: Any, numbers: Mapping[str, Mapping[int, int]]) -> Event:
     if hasattr(event, "customer_id"):
         customers = numbers.get("customer", {})
         changed["customer_id"] = customers.get(event.customer_id, event.customer_id)
-    if isinstance(event, CreditCreated) and event.invoice_id is not None:
+    if isinstance(event, events.CreditCreated) and event.invoice_id is not None:
         changed["invoice_id"] = numbers.get("invoice", {}).get(event.invoice_id, event.invoice_id)
     told: Event = msgspec.structs.replace(event, **changed)
     return told
@@ -220,9 +205,10 @@ def _answer_with(database: Database, numbers: Mapping[str, Mapping[int, int]]) -
     """Have repeated requests answered with the new numbers."""
     for table, renumbered in numbers.items():
         for old, new in renumbered.items():
+            told = made(f"/{table}s", new)
             database.execute(
                 "UPDATE idempotency SET location = ?, body = ? WHERE location = ?",
-                (f"/{table}s/{new}", f'{{"id":"{new}"}}'.encode(), f"/{table}s/{old}"),
+                (told.location, told.body, f"/{table}s/{old}"),
             )
     for key, body in database.rows("SELECT key, body FROM idempotency WHERE location IS NULL"):
         answered = _many(bytes(body), numbers)
@@ -235,7 +221,7 @@ def _many(body: bytes, numbers: Mapping[str, Mapping[int, int]]) -> bytes:
     ids = [int(id) for id in re.findall(rb'"(\d+)"', body)]
     for renumbered in numbers.values():
         if ids and all(id in renumbered for id in ids):
-            return b'{"ids":[%s]}' % b",".join(b'"%d"' % renumbered[id] for id in ids)
+            return made_many(renumbered[id] for id in ids).body
     return body
 
 

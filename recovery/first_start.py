@@ -7,11 +7,9 @@ others. So Redis, the stream and the accounts.db beside it are asked first.
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-
-from redis import ResponseError
 
 from tally.recovery.taking_back import source_of
 from tally.store import accounts, customers
@@ -30,40 +28,35 @@ class LostDatabase(StoreError):
 
 
 def known_sources(
-    directory: Path,
-    stream: EventStream,
-    node: int,
-    service: str = customers.SERVICE,
-    beat: Callable[[], None] = lambda: None,
+    directory: Path, stream: EventStream, node: int, service: str = customers.SERVICE
 ) -> set[str]:
     """A node's databases of a service that Redis or the other service's database in `directory` knows.
 
-    Where they know none of any node, the whole stream is read for them, with a `beat` for each page. Raises
-    RedisError or StoreError.
+    Where they know none of any node, the whole stream is read for them. Raises RedisError or StoreError.
     """
     prefix = f"{service}@"
     nodes, applied = dict[str, Node](), list[str]()
     for database in _other(directory, service):  # Redis may have lost both
         nodes, applied = known_nodes(database), [*Inbox(database).ranges()]
     nodes |= read_nodes(stream)
-    known = {*stream.published_by_source(), *_groups(stream), *applied, *nodes}
+    known = {*stream.published_by_source(), *stream.groups(), *applied, *nodes}
     found = {source for source in known if source.startswith(prefix)}
-    found = found or {source for source in _on_stream(stream, beat) if source.startswith(prefix)}
+    if not found:
+        on_stream = {source_of(entry) for entries in stream.pages() for entry in entries}
+        found = {source for source in on_stream if source.startswith(prefix)}
     heirs = stream.heirs()
     return {source for source in found if number_of(source, nodes, heirs) == node}
 
 
-def insist_on_no_other(
-    directory: Path, stream: EventStream, where: str, node: int = 0, beat: Callable[[], None] = lambda: None
-) -> None:
+def insist_on_no_other(directory: Path, stream: EventStream, where: str, node: int = 0) -> None:
     """Make sure that no other customers.db of the node is known, if this one is absent or never published.
 
-    `where` says in words where Redis is; `beat` is called while this takes long. Raises LostDatabase, or
-    RedisError or StoreError when nobody can tell.
+    `where` says in words where Redis is. Raises LostDatabase, or RedisError or StoreError when nobody can
+    tell.
     """
     own = _own(directory)
     if own is None:
-        others = known_sources(directory, stream, node, beat=beat)
+        others = known_sources(directory, stream, node)
         if others:
             raise LostDatabase(
                 f"there is no {customers.FILE} in {directory}, but {_and(others)} published to the stream "
@@ -71,7 +64,7 @@ def insist_on_no_other(
                 "If this is another Tally, set node.number to one of its own, or redis.url to another Redis. "
                 "To begin with an empty one all the same: `recover customers --empty`"
             )
-    elif own and (others := known_sources(directory, stream, node, beat=beat)) and not own & others:
+    elif own and (others := known_sources(directory, stream, node)) and not own & others:
         raise LostDatabase(
             f"{directory / customers.FILE} has published nothing yet, but {_and(others)} did on the stream "
             f"at {where}: a second one would give its numbers again. Set node.number to one of its own, or "
@@ -124,13 +117,6 @@ def _own(directory: Path) -> set[str] | None:
         return own_sources(database)
 
 
-def _groups(stream: EventStream) -> list[str]:
-    try:
-        return [group["name"].decode(errors="replace") for group in stream.client.xinfo_groups(stream.key)]
-    except ResponseError:  # no stream
-        return []
-
-
 def note_known_beside(directory: Path, stream: EventStream, service: str) -> None:
     """Tell Redis what the other service's database in `directory` has applied, and which name follows which.
 
@@ -148,14 +134,6 @@ def _other(directory: Path, service: str) -> Iterator[Database]:
     if (directory / other.FILE).exists():
         with closing(other.open_database(directory, make=False)) as database:
             yield database
-
-
-def _on_stream(stream: EventStream, beat: Callable[[], None]) -> set[str]:
-    found = set()
-    for entries in stream.pages():
-        beat()
-        found |= {*map(source_of, entries)}
-    return found
 
 
 def _and(sources: set[str]) -> str:

@@ -6,7 +6,7 @@ and RequestKeys, and can take the primary's place.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
 
@@ -16,7 +16,7 @@ from tally.recovery.first_start import note_known_beside
 from tally.recovery.settling import UNTOLD, note_unsettled, unsettled
 from tally.recovery.standing import begin_heirs
 from tally.recovery.taking_back import (
-    Healing,
+    Store,
     apply_left_out,
     find_lacking,
     following,
@@ -28,10 +28,9 @@ from tally.recovery.taking_back import (
     source_of,
     take_back,
 )
-from tally.store.incarnations import incarnations
-from tally.store.lacking import lacking_of, note_lacking
+from tally.store.lacking import LACKING
 from tally.store.nodes import DIFFERS, FOLLOWS, follows
-from tally.store.outbox import Outbox, OwnEvent
+from tally.store.outbox import Outbox, OwnEvent, outboxes
 from tally.store.ranges import Range
 from tally.store.stream import Entry, EventStream
 
@@ -47,16 +46,12 @@ _log = structlog.get_logger()
 
 
 class Follower:
-    """Keeps one service's database in step with its primary's.
+    """Keeps one service's database in step with its primary's."""
 
-    `beat` is called while something takes long.
-    """
-
-    def __init__(self, store: Healing, stream: EventStream, beat: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, store: Store, stream: EventStream) -> None:
         self.store = store
         self._database = store.database
         self._stream = stream
-        self._beat = beat
         self._own: dict[str, Outbox] = {}
         self._others: set[str] = set()  # names of this service that don't follow its own
         self._behind = 0
@@ -75,10 +70,9 @@ class Follower:
         """
         note_known_beside(self._database.path.parent, self._stream, self._database.service)
         published, applied = self._stream.published_by_source(), self._stream.applied_by_source()
-        outboxes = [Outbox(self._database, each) for each in incarnations(self._database)]
         told = {
-            each.source: published.get(each.source) or max(applied.get(each.source, 0), each.published())
-            for each in outboxes
+            source: published.get(source) or max(applied.get(source, 0), outbox.published())
+            for source, outbox in outboxes(self._database).items()
         }
         with self._database.transaction():
             before = unsettled(self._database, UNTOLD)  # it was promoted, and replaced at once
@@ -106,7 +100,7 @@ class Follower:
         So the other service's many events need not be read: Redis knows how far each name has got. A database
         that was a primary, or lacks some events, reads everything: its own events may come anywhere.
         """
-        if lacking_of(self._database):
+        if LACKING.of(self._database):
             return False
         newest, published = self._stream.newest(), self._stream.published_by_source()  # in this order
         if newest in (None, position) or unsettled(self._database, UNTOLD) or self._strangers({*published}):
@@ -121,7 +115,7 @@ class Follower:
         """Take in everything on the stream."""
         self._know_names()
         while self.step():
-            self._beat()
+            self._stream.beat()
 
     def look(self) -> None:
         """If it is behind with nothing left to read, read all again; if still behind, note what it lacks.
@@ -129,7 +123,7 @@ class Follower:
         Call it now and then, when `step` had nothing. Redis may have been replaced, so that entries have
         other ids than before; or others have removed entries. What it lacks is looked for once.
         """
-        behind, lacking = self.behind(), lacking_of(self._database)
+        behind, lacking = self.behind(), LACKING.of(self._database)
         self._behind = self._behind + 1 if behind or (lacking and lacking != self._looked_for) else 0
         if self._behind == READ_AGAIN:
             self._looked_for = lacking
@@ -137,7 +131,7 @@ class Follower:
                 self._database.set_meta(_POSITION, _START.decode())
         elif self._behind >= GIVE_UP:
             for source in behind:
-                take_back(self.store, self._stream, self._beat, self._own[source])
+                take_back(self.store, self._stream, self._own[source])
             self._know_names()
             self._behind = 0
 
@@ -156,7 +150,7 @@ class Follower:
 
     def _know_own(self) -> None:
         """Learn its own names from the database alone, without Redis."""
-        self._own = {each.source: Outbox(self._database, each) for each in incarnations(self._database)}
+        self._own = outboxes(self._database)
 
     def _take(self, entries: Sequence[Entry]) -> bool:
         """Take in those of the entries that are its own; answers whether there were any."""
@@ -208,10 +202,9 @@ class Follower:
         if not own:
             return
         rows = [each.row for each in own]
-        lacking = gaps(rows, last)
-        if lacking:
+        if lacking := gaps(rows, last):
             _log.warning("events_lacking", source=outbox.source, after=last, next=rows[0].sequence)
-            note_lacking(self._database, outbox.source, lacking)
+        LACKING.add(self._database, outbox.source, lacking)
         outbox.restore(rows)
         self._note_published(outbox, rows[-1].sequence)
         make_again(self.store, outbox, own)

@@ -17,7 +17,7 @@ from tally.recovery.competing import apply_beside, drop, make_again_beside, repe
 from tally.recovery.settling import HANDED, UNTOLD, note_unsettled, settle, unsettled
 from tally.recovery.standing import begin_heirs
 from tally.recovery.taking_back import (
-    Healing,
+    Store,
     apply_left_out,
     find_lacking,
     following,
@@ -30,9 +30,9 @@ from tally.recovery.taking_back import (
 from tally.store import nodes
 from tally.store.asks import published_fields
 from tally.store.database import Database
-from tally.store.incarnations import begin, incarnations, own_sources
-from tally.store.lacking import note_lacking
-from tally.store.outbox import Outbox, OutboxRow
+from tally.store.incarnations import begin, own_sources
+from tally.store.lacking import LACKING
+from tally.store.outbox import Outbox, OutboxRow, outboxes
 from tally.store.stream import Entry, EventStream
 
 AT_ONCE = 1000  # events that are taken over together
@@ -53,10 +53,9 @@ def hand_over(database: Database, stream: EventStream) -> int:
         return 0
     published = stream.published_by_source()
     waiting: list[tuple[str, OutboxRow]] = []
-    for incarnation in incarnations(database):
-        outbox = Outbox(database, incarnation)
-        rows = outbox.after(published.get(outbox.source, 0), MOST_LEFT + 1 - len(waiting))
-        waiting += [(outbox.source, row) for row in rows]
+    for source, outbox in outboxes(database).items():
+        rows = outbox.after(published.get(source, 0), MOST_LEFT + 1 - len(waiting))
+        waiting += [(source, row) for row in rows]
     if not waiting:
         return 0
     _note_names(database, stream)
@@ -73,11 +72,11 @@ def hand_over(database: Database, stream: EventStream) -> int:
 
 def _note_names(database: Database, stream: EventStream) -> None:
     """Note beside the stream which name follows which, so that the primary knows that all are its node's."""
-    known, names = stream.heirs(), [each.source for each in incarnations(database)]
+    known, names = stream.heirs(), outboxes(database)
     stream.note_heirs({heir: former for former, heir in pairwise(names) if heir not in known})
 
 
-def go_on(store: Healing, stream: EventStream) -> None:
+def go_on(store: Store, stream: EventStream) -> None:
     """Have a standby's database go on in its primary's place, under a name of its own.
 
     Everything on the stream must have been taken in first. Events that it accepted before it was a standby,
@@ -99,12 +98,11 @@ def go_on(store: Healing, stream: EventStream) -> None:
 class TakingOver:
     """Takes over, at the primary, the events that a standby of its node handed over."""
 
-    def __init__(self, store: Healing, stream: EventStream) -> None:
+    def __init__(self, store: Store, stream: EventStream) -> None:
         self._store = store
         self._database = store.database
         self._stream = stream
         self._key = stream.beside("handed", store.database.service, str(store.database.node))
-        self._has_found = False  # whether something that was lacking has come in this step
 
     def step(self) -> int:
         """Take over all that was handed over, and answer how many events were new here.
@@ -119,11 +117,10 @@ class TakingOver:
         published = self._stream.published_by_source()
         is_last = _MORE not in entries[-1].fields and self._stream.client.xlen(self._key) == len(entries)
         count = 0
-        self._has_found = False
         with self._database.transaction():  # requests are answered meanwhile
             for source, some in groupby(entries, source_of):
                 count += self._take(source, [*some], published.get(source, 0))
-            if self._has_found:
+            if count:
                 apply_left_out(self._store, make_again_beside)
             if is_last:
                 settle(self._store, HANDED)
@@ -144,15 +141,13 @@ class TakingOver:
 
     def _take(self, source: str, entries: Sequence[Entry], published: int) -> int:
         """Take over events of one name, in the open transaction; answers how many weren't here already."""
-        named = {each.source: each for each in incarnations(self._database)}
-        if source not in named:
+        outbox = outboxes(self._database).get(source)
+        if outbox is None:
             return 0  # they come again once the name is known
-        outbox = Outbox(self._database, named[source])
         every = own_events(entries)
         found = find_lacking(outbox, every)
-        self._has_found |= bool(found)
         own = following(every, max(outbox.last(), published))
-        note_lacking(self._database, source, gaps([each.row for each in own], outbox.last()))
+        LACKING.add(self._database, source, gaps([each.row for each in own], outbox.last()))
         if own:
             outbox.restore([each.row for each in own])
         own = [*found, *own]

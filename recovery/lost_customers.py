@@ -1,6 +1,5 @@
 """Makes a lost customers.db again, from the stream and, where there is one, a copy of the file."""
 
-from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +11,7 @@ from tally.store.copying import copy_database
 from tally.store.customers import Customers
 from tally.store.errors import StoreError
 from tally.store.ids import begin_block
-from tally.store.incarnations import begin, own_sources
+from tally.store.incarnations import begin, first_name, own_sources
 from tally.store.membership import REPLACES, read_nodes
 from tally.store.nodes import assign
 from tally.store.outbox import Outbox, known_of
@@ -37,7 +36,6 @@ def recover(
     directory: Path,
     stream: EventStream,
     copy: Path | None,
-    beat: Callable[[], None],
     node: int = 0,
     wanted: str | None = None,
 ) -> Recovered:
@@ -64,7 +62,7 @@ def recover(
         database, before = store.database, known_of(store.database)
         database.expect_writes()
         note_known_beside(directory, stream, customers.SERVICE)
-        *_, newest = Standing(store, stream, beat).settle()
+        *_, newest = Standing(store, stream).settle()
         newest.outbox.mark_published(newest.published.last)
         if (held := read_nodes(stream).get(database.source)) and held.is_removed:
             with database.transaction():  # the removed one may still be somewhere, and give numbers
@@ -98,11 +96,11 @@ def begin_empty(directory: Path, node: int = 0) -> str:
 def _first_name_of(stream: EventStream, known: set[str], wanted: str | None) -> str:
     """The first name of the one database that Redis has something of, or of the wanted one."""
     heirs = stream.heirs()
-    first = {_first_name(each, heirs) for each in known}
+    first = {first_name(each, heirs) for each in known}
     if not first:
         raise CannotRecover("the stream knows of no customers.db: `run` makes an empty one")
     if wanted:
-        if (meant := _first_name(wanted, heirs)) not in first:
+        if (meant := first_name(wanted, heirs)) not in first:
             raise CannotRecover(f"the stream knows {_and(first)}, not {wanted}")
         first = {meant}
     found = {each for each in first if any(map(stream.is_known, [each, *later_names({each}, heirs)]))}
@@ -127,14 +125,6 @@ def _named_again(folder: Path, source: str, node: int) -> Customers:
         database.set_meta("identity", source.partition("@")[2])
         database.assign(node)
     return Customers(customers.open_database(folder))
-
-
-def _first_name(source: str, heirs: Mapping[str, str]) -> str:
-    """The first name of the database that has this one; Redis may know nothing else of it."""
-    formers = {**heirs}
-    while source in formers:
-        source = formers.pop(source)  # not twice: Redis may hold anything, even a cycle
-    return source
 
 
 def _insist_on_none(directory: Path) -> None:

@@ -7,10 +7,9 @@ took it off the stream, or skipped it, or the database was put back from a copy.
 """
 
 import time
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
-import redis
 import structlog
 
 from tally.events import EventId
@@ -21,7 +20,7 @@ from tally.store.database import Database
 from tally.store.dead_letters import DeadLetters
 from tally.store.inbox import Inbox
 from tally.store.ranges import Range
-from tally.store.stream import EventStream, is_missing
+from tally.store.stream import EventStream
 
 MOST_RANGES = 1000  # in one ask; the rest is asked for after the answer
 
@@ -36,7 +35,7 @@ class _Position(NamedTuple):
     """How far each source had got. All these events are at or before the stream's entry `newest`."""
 
     published: dict[str, int]
-    newest: str
+    newest: bytes
 
 
 class Missing:
@@ -75,19 +74,12 @@ class Missing:
 
         Raises RedisError or StoreError.
         """
-        try:
-            self._look()
-        except redis.ResponseError as error:
-            if not is_missing(error) and "no such key" not in str(error):
-                raise
-            self._noted = None  # the stream was deleted: what it held comes again by itself
-
-    def _look(self) -> None:
         self._tell_applied()
         if self._noted is None:
             published = self._wanted()
             if any(self._inbox.missing(*each) for each in published.items()) or self._letters_are_due():
-                self._noted = _Position(published, self._newest())  # read last: it holds all of these
+                newest = self._stream.newest()  # read last: it holds all of these
+                self._noted = _Position(published, newest or b"0-0")
         elif self._is_past(self._noted.newest):
             noted, self._noted = self._noted, None
             self._ask(noted.published)
@@ -119,32 +111,15 @@ class Missing:
             every = self._stream.published_by_source()
         return {source: last for source, last in every.items() if self._concerns(source)}
 
-    def _newest(self) -> str:
-        info: Any = self._client.xinfo_stream(self._stream.key)
-        return str(info["last-generated-id"].decode())
-
-    def _is_past(self, id: str) -> bool:
-        """Whether the group was handed that entry and all before it, and has none of them pending."""
-        groups: Any = self._client.xinfo_groups(self._stream.key)
-        stand = {
-            group["name"].decode(errors="replace"): group["last-delivered-id"].decode() for group in groups
-        }
-        if self._group not in stand or not self._is_handed(id, stand[self._group]):
+    def _is_past(self, id: bytes) -> bool:
+        """Whether the group was handed all up to that entry, which may be gone, and has settled it all."""
+        group = self._stream.groups().get(self._group)
+        if group is None:
+            self._noted = None  # the stream was deleted: what it held comes again by itself
             return False
-        pending: Any = self._client.xpending(self._stream.key, self._group)
-        return not pending["pending"] or _position(pending["min"].decode()) > _position(id)
-
-    def _is_handed(self, id: str, last: str) -> bool:
-        """Whether a group that was handed `last` was handed all up to `id`, an entry that may be gone."""
-        if _position(last) >= _position(id):
-            return True
-        return not self._client.xrange(self._stream.key, f"({last}", id, count=1)
-
-    def _forget(self, names: Iterable[EventId]) -> None:
-        """Note events as missing again whose letters were lost, and which nobody has any more."""
-        if forgotten := list(names):
-            with self._database.transaction():
-                self._inbox.take_back(forgotten)
+        if self._client.xrange(self._stream.key, b"(" + group["last-delivered-id"], id, count=1):
+            return False
+        return not self._client.xpending_range(self._stream.key, self._group, "-", id, 1)
 
     def _ask(self, published: dict[str, int]) -> None:
         if self._asks.unsettled(self._group):
@@ -154,17 +129,17 @@ class Missing:
         letters = {name for name in mine if isinstance(name, EventId)}
         if self._asks.unsettled(self._group):
             return  # a letter may be on its way
-        self._note_letters(letters)
         gone = self._asks.gone(self._group)
         lost = known - letters
         if lost:
             self._next_letters = self._clock() + LOST_SECONDS
-        self._forget(
+        forgotten = [
             name
             for name in lost
             if name.source not in published  # nobody could be asked
             or numbers.both([Range(name.sequence, name.sequence)], gone.get(name.source, []))
-        )
+        ]
+        self._note(letters, forgotten)
         for source, last in published.items():
             lacking = self._inbox.missing(source, last)
             lacking += [Range(each.sequence, each.sequence) for each in lost if each.source == source]
@@ -181,14 +156,13 @@ class Missing:
                 )
                 self._asks.ask(source, self._group, wanted)
 
-    def _note_letters(self, letters: set[EventId]) -> None:
-        """Note letters that the database doesn't know: they are older than its copy, or than this release."""
+    def _note(self, letters: set[EventId], forgotten: list[EventId]) -> None:
+        """Note letters that the database doesn't know: they are older than its copy, or than this release.
+
+        The `forgotten` events are missing again: their letters were lost, and nobody has them any more.
+        """
         unknown = [name for name in letters if self._inbox.is_missing(name)]
-        if unknown:
+        if unknown or forgotten:
             with self._database.transaction():
                 self._inbox.put_aside(unknown, inbox.DEAD)
-
-
-def _position(id: str) -> tuple[int, int]:
-    milliseconds, _, sequence = id.partition("-")
-    return int(milliseconds), int(sequence or 0)
+                self._inbox.take_back(forgotten)

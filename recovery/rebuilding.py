@@ -9,8 +9,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from redis import ResponseError
-
 from tally.store import accounts, customers
 from tally.store.consumer_group import ConsumerGroup
 from tally.store.dead_letters import Corrections, DeadLetters
@@ -21,8 +19,8 @@ from tally.store.nodes import known_nodes
 from tally.store.outbox import known_of
 from tally.store.ranges import Range
 from tally.store.read_model import STREAM, Shadow
-from tally.store.searching import money
-from tally.store.stream import EventStream, is_missing
+from tally.store.revenue import money
+from tally.store.stream import EventStream
 
 _LOCK_SECONDS = 60.0  # how long to wait for the write lock, once all is ready
 
@@ -150,17 +148,10 @@ class Rebuilding:
             if not self._holds_all(shadow):
                 return None
             before, now = shadow.take_place_in(self._live)
-            if shadow.has_failures:
-                self._set_group_back()
+            if shadow.has_failures and self._live.source in self._stream.groups():
+                ConsumerGroup(self._stream, self._live.source, "").set_back()
         told = f"changing over took {time.monotonic() - began:.1f} s"
         return f"{told}; revenue was {money(before)} in all, and is {money(now)}" if now != before else told
-
-    def _set_group_back(self) -> None:
-        try:
-            ConsumerGroup(self._stream, self._live.source, "").set_back()
-        except ResponseError as error:
-            if not is_missing(error):  # then it begins at the start anyway
-                raise
 
     def _insist_on_consent(self, vanishing: int) -> None:
         told = (

@@ -19,10 +19,10 @@ from tally.events import (
 from tally.recovery.competing import drop, make_later, reconcile, repeated
 from tally.recovery.conflicts import Conflict, conflicts_of, keep
 from tally.recovery.diverged import UPDATES
-from tally.recovery.taking_back import Healing, event_of
+from tally.recovery.taking_back import Store, event_of
 from tally.store.database import Database
-from tally.store.incarnations import ROOM, incarnations
-from tally.store.outbox import CUSTOMER_ID, Outbox, OwnEvent, rows_with
+from tally.store.incarnations import ROOM
+from tally.store.outbox import CUSTOMER_ID, Outbox, OwnEvent, outboxes, rows_with
 
 UNTOLD = "untold"  # in meta: own events that nobody knew when the database became a standby's
 HANDED = "handed"  # in meta: events that were handed over, and have not all come
@@ -35,12 +35,12 @@ def unsettled(database: Database, key: str) -> dict[str, int]:
 
 def note_unsettled(database: Database, key: str, before: Mapping[str, int]) -> None:
     """Note the numbers after which events are to be settled. In the open transaction."""
-    outboxes = [Outbox(database, each) for each in incarnations(database) if each.source in before]
-    left = {each.source: before[each.source] for each in outboxes if each.last() > before[each.source]}
+    own = outboxes(database).items()
+    left = {source: before[source] for source, each in own if each.last() > before.get(source, each.last())}
     database.set_meta(key, msgspec.json.encode(left).decode())
 
 
-def settle_own(store: Healing) -> bool:
+def settle_own(store: Store) -> bool:
     """Settle the database's own events that nobody knew; answer whether there were any.
 
     In a transaction of its own. Do it before they are published.
@@ -52,19 +52,18 @@ def settle_own(store: Healing) -> bool:
     return True
 
 
-def settle(store: Healing, key: str) -> None:
+def settle(store: Store, key: str) -> None:
     """Settle those events. They are applied here, and so are the others'. In the open transaction."""
     database = store.database
     before = unsettled(database, key)
-    for each in incarnations(database):
-        if each.source in before:
-            outbox = Outbox(database, each)
-            rows = outbox.after(before[each.source], -1)
+    for source, outbox in outboxes(database).items():
+        if source in before:
+            rows = outbox.after(before[source], -1)
             _settle(store, outbox, [OwnEvent(row, event_of(row)) for row in rows])
     note_unsettled(database, key, {})
 
 
-def _settle(store: Healing, outbox: Outbox, own: Sequence[OwnEvent]) -> None:
+def _settle(store: Store, outbox: Outbox, own: Sequence[OwnEvent]) -> None:
     database = store.database
     reconcile(store, own)
     make_later(store, [each.event for each in own if type(each.event) in UPDATES])

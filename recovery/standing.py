@@ -6,7 +6,7 @@ that it alone has under another name. In this run, it is written to under its na
 hold that name's newest events; see store/incarnations.py.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -16,14 +16,14 @@ from tally.recovery.competing import make_again_beside
 from tally.recovery.diverged import part_ways
 from tally.recovery.first_start import known_sources, note_known_beside
 from tally.recovery.settling import settle_own
-from tally.recovery.taking_back import Healing, joins, take_back, take_back_lost
+from tally.recovery.taking_back import Store, joins, take_back, take_back_lost
 from tally.store.asks import Asks
 from tally.store.database import Database
-from tally.store.incarnations import begin, incarnations, is_begun, keep_heirs, known_heirs, own_sources
-from tally.store.lacking import lacking_of
+from tally.store.incarnations import begin, is_begun, keep_heirs, known_heirs, own_sources
+from tally.store.lacking import LACKING
 from tally.store.membership import AtWorkElsewhere, Membership, Replaced
 from tally.store.nodes import WrongNumber, address_of, follows
-from tally.store.outbox import Outbox
+from tally.store.outbox import Outbox, outboxes
 from tally.store.stream import EventStream, Published, fingerprint
 from tally.store.write_permission import Refusal, WritePermission
 
@@ -47,24 +47,22 @@ def stands_of(database: Database, stream: EventStream) -> list[Stand]:
     are kept in the database too, and told again where Redis has lost them: nobody else may know them. A name
     that has ended here can go on in a copy of the database that runs elsewhere.
     """
-    *ended, newest = incarnations(database)
-    own, heirs = {heir.source: former.source for former, heir in pairwise((*ended, newest))}, stream.heirs()
+    every, heirs = outboxes(database), stream.heirs()
+    own = {heir: former for former, heir in pairwise(every)}
     known = known_heirs(database) | own
     stream.note_heirs({heir: former for heir, former in known.items() if heir not in heirs})
     keep_heirs(database, heirs)
-    outboxes, ever = [Outbox(database, each) for each in ended], stream.published_by_source()
-    lacking = lacking_of(database)
+    *ended, newest = every.values()
+    ever, lacking = stream.published_by_source(), LACKING.of(database)
     kept = [
         outbox
-        for outbox in outboxes
+        for outbox in ended
         if outbox.first() <= outbox.last()
         or not outbox.last()
         or ever.get(outbox.source, 0) > outbox.last()
         or outbox.source in lacking
     ]
-    outboxes = [*kept, Outbox(database, newest)]
-    published = stream.published_of([outbox.source for outbox in outboxes])
-    return [*map(Stand, outboxes, published)]
+    return [Stand(outbox, stream.published(outbox.source)) for outbox in [*kept, newest]]
 
 
 def later_names(known: Collection[str], heirs: Mapping[str, str]) -> list[str]:
@@ -91,15 +89,14 @@ class Standing:
     """Compares one service's database with the stream, and mends what differs.
 
     `permission` is told once the database is known to hold the newest events of the name that it is written
-    under. `beat` is called while something takes long. With `membership`, its node's number is taken before
-    all else, and `permission` is told whether another has its place.
+    under. With `membership`, its node's number is taken before all else, and `permission` is told whether
+    another has its place.
     """
 
     def __init__(
         self,
-        store: Healing,
+        store: Store,
         stream: EventStream,
-        beat: Callable[[], None] = lambda: None,
         permission: WritePermission | None = None,
         membership: Membership | None = None,
     ) -> None:
@@ -108,7 +105,6 @@ class Standing:
         self._permission = permission or WritePermission()
         self._database = store.database
         self._stream = stream
-        self._beat = beat
         self._confirmed = False
         self._adopted = False
         self._taken_up = False
@@ -156,14 +152,14 @@ class Standing:
         behind = [max(each.ever, applied.get(outbox.source, 0)) > outbox.last() for outbox, each in stands]
         for place, (outbox, published) in enumerate(stands):
             last, ever = outbox.last(), max(published.ever, applied.get(outbox.source, 0))
-            if ever > last and joins(outbox, self._stream, self._beat):
+            if ever > last and joins(outbox, self._stream):
                 if outbox.is_written_to or any(behind[place + 1 :]):
-                    take_back(self._store, self._stream, self._beat, outbox)
+                    take_back(self._store, self._stream, outbox)
                 else:  # it may conflict with events of later names, all of which are here
-                    take_back(self._store, self._stream, self._beat, outbox, make_again_beside)
+                    take_back(self._store, self._stream, outbox, make_again_beside)
                 return True
             if ever > last or not agrees(outbox, published):
-                part_ways(self._store, self._stream, self._beat, outbox)
+                part_ways(self._store, self._stream, outbox)
                 return True
         if self._take_back_lost(stands) or (not self._adopted and self._adopt()):
             return True
@@ -175,12 +171,11 @@ class Standing:
 
     def _take_back_lost(self, stands: Sequence[Stand]) -> bool:
         """Take back events that were noted as lost and are on the stream again, if it changed since."""
-        came = 0
-        for source in lacking_of(self._database):
-            for outbox, published in stands:
-                if outbox.source == source and self._looked_at.get(source) != published:
-                    self._looked_at[source] = published
-                    came += take_back_lost(self._store, self._stream, self._beat, outbox, make_again_beside)
+        came, lacking = 0, LACKING.of(self._database)
+        for outbox, published in stands:
+            if outbox.source in lacking and self._looked_at.get(outbox.source) != published:
+                self._looked_at[outbox.source] = published
+                came += take_back_lost(self._store, self._stream, outbox, make_again_beside)
         return came > 0
 
     def _adopt(self) -> bool:
@@ -202,11 +197,10 @@ class Standing:
 
     def _let_end(self, former: str) -> None:
         """Make sure that no copy goes on publishing under a name that an earlier release gave up."""
-        if self._stream.is_given_up(former):
-            for each in incarnations(self._database):
-                if each.source == former:
-                    part_ways(self._store, self._stream, self._beat, Outbox(self._database, each))
-            self._stream.forget_successor(former)
+        if former in self._stream.hash("successors"):
+            if outbox := outboxes(self._database).get(former):
+                part_ways(self._store, self._stream, outbox)
+            self._stream.client.hdel(self._stream.beside("successors"), former)
 
     def _is_newest(self, stand: Stand) -> bool:
         """Whether nobody can know later events of that name."""
@@ -226,7 +220,7 @@ class Standing:
         """
         directory, service = self._database.path.parent, self._database.service
         node = self._database.node
-        if known_sources(directory, self._stream, node, service, self._beat) - {outbox.source}:
+        if known_sources(directory, self._stream, node, service) - {outbox.source}:
             return False  # numbers of theirs would be given again
         self._stream.note_begun(outbox.source)
         with self._database.transaction():

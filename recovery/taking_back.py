@@ -6,8 +6,8 @@ their numbers are never given again.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
-from typing import Any, Protocol
+from itertools import groupby, islice
+from typing import Any
 
 import structlog
 from msgspec.structs import replace
@@ -18,7 +18,6 @@ from tally.events import (
     REQUEST_KEY_FIELD,
     TRACE_PARENT_FIELD,
     TYPE_FIELD,
-    Event,
     EventId,
     EventRange,
     InvalidEvent,
@@ -26,71 +25,53 @@ from tally.events import (
     decode,
 )
 from tally.store import ranges
+from tally.store.accounts import Accounts
+from tally.store.customers import Customers
 from tally.store.database import Database
 from tally.store.idempotency import Answer, IdempotencyKeys, encode_answer, made, made_many
 from tally.store.ids import begin_block, is_in_block, raise_ids
-from tally.store.incarnations import ROOM, begin, incarnations
-from tally.store.lacking import lacking_of, left_out_of, note_found, note_lacking, note_left_out
-from tally.store.outbox import Outbox, OutboxRow, OwnEvent
+from tally.store.incarnations import ROOM, begin
+from tally.store.lacking import LACKING, LEFT_OUT
+from tally.store.outbox import Outbox, OutboxRow, OwnEvent, outboxes
 from tally.store.ranges import Range
-from tally.store.stream import Entry, EventStream
+from tally.store.stream import Entry, EventStream, entry_ms
 
 AT_ONCE = 10_000  # events taken back in one transaction
 
 _log = structlog.get_logger()
 
 
-class Healing(Protocol):
-    """A service's data, such as Customers or Accounts, that can be made again from its own events."""
-
-    database: Database
-    outbox: Outbox
-
-    def make_again(self, events: Sequence[OwnEvent]) -> list[int]:
-        """Apply events that this database had published, in the open transaction.
-
-        Answers the numbers of those that were left out, as they follow from one that is lost.
-        """
-        ...
-
-    def as_told(self, event: Event) -> object | None:
-        """The row as the answer to its update had it; None for another event, or where the row is gone."""
-        ...
+Store = Accounts | Customers
+"""A service's data, in one database."""
+MakeAgain = Callable[[Store, Outbox, Sequence[OwnEvent]], object]
 
 
-MakeAgain = Callable[[Healing, Outbox, Sequence[OwnEvent]], None]
-
-
-def make_again(store: Healing, outbox: Outbox, own: Sequence[OwnEvent]) -> None:
-    """Apply events of that outbox's name, and note those that follow from lost ones.
+def make_again(store: Store, outbox: Outbox, own: Sequence[OwnEvent]) -> list[int]:
+    """Apply events of that outbox's name; note those that follow from lost ones, and answer their numbers.
 
     In the open transaction.
     """
-    leave_out(store.database, outbox, store.make_again(own))
+    left_out = store.make_again(own)
+    LEFT_OUT.add(store.database, outbox.source, ranges.of(left_out))
+    return left_out
 
 
-def take_back(
-    store: Healing,
-    stream: EventStream,
-    beat: Callable[[], None],
-    outbox: Outbox,
-    apply: MakeAgain = make_again,
-) -> None:
+def take_back(store: Store, stream: EventStream, outbox: Outbox, apply: MakeAgain = make_again) -> None:
     """Restore the database's own events that only the stream holds: outbox rows and effects.
 
     Takes the events after the newest one of `outbox`, and applies them with `apply`. They must be the ones
-    that followed it once, see `joins`. Reads the whole stream, calling `beat` with every page. May be
-    repeated, also when it was interrupted; raises RedisError or StoreUnavailable.
+    that followed it once, see `joins`. Reads the whole stream. May be repeated, also when
+    it was interrupted; raises RedisError or StoreUnavailable.
     """
     database, last, count = store.database, outbox.last(), 0
     published = stream.known_by_source().get(outbox.source, 0)
     if published > last:
         _pass_over(database, stream.highest(outbox.source))
     with database.relaxed():  # after a power failure, they are taken back again
-        for own, at in _in_order(stream, outbox.source, last, published, beat):
+        for own, at in _in_order(stream, outbox.source, last, published):
             rows = [each.row for each in own]
             with database.transaction():
-                note_lacking(database, outbox.source, gaps(rows, last))
+                LACKING.add(database, outbox.source, gaps(rows, last))
                 outbox.restore(rows)
                 apply(store, outbox, own)
                 remember_answers(store, outbox, own, at)
@@ -101,20 +82,14 @@ def take_back(
     _log.warning("took_back_own_events", source=outbox.source, count=count, newest=outbox.last())
 
 
-def take_back_lost(
-    store: Healing,
-    stream: EventStream,
-    beat: Callable[[], None],
-    outbox: Outbox,
-    apply: MakeAgain,
-) -> int:
+def take_back_lost(store: Store, stream: EventStream, outbox: Outbox, apply: MakeAgain) -> int:
     """Take back events noted as lacking that are on the stream again; answer how many came.
 
     They were thought lost, and another database with the same name, such as a copy of the machine, published
     them again. Reads the whole stream, as `take_back` does.
     """
     database, count = store.database, 0
-    for entries in _gathered(stream.entries_of(outbox.source), beat):
+    for entries in _gathered(stream.entries_of(outbox.source)):
         with database.transaction():
             if own := find_lacking(outbox, own_events(entries)):
                 apply(store, outbox, own)
@@ -133,35 +108,26 @@ def find_lacking(outbox: Outbox, every: Iterable[OwnEvent]) -> list[OwnEvent]:
     In the open transaction.
     """
     came = {each.row.sequence: each for each in every}
-    found = ranges.both(lacking_of(outbox.database).get(outbox.source, []), ranges.of(sorted(came)))
+    found = ranges.both(LACKING.of(outbox.database).get(outbox.source, []), ranges.of(sorted(came)))
     own = [came[number] for first, last in found for number in range(first, last + 1)]
     if own:
-        note_found(outbox.database, outbox.source, found)
+        LACKING.remove(outbox.database, outbox.source, found)
         outbox.restore([each.row for each in own])
     return own
 
 
-def leave_out(database: Database, outbox: Outbox, left_out: Iterable[int]) -> None:
-    """Note own events that could not be applied, in the open transaction."""
-    if found := ranges.of(left_out):
-        noted = left_out_of(database).get(outbox.source, [])
-        note_left_out(database, outbox.source, ranges.merge([*noted, *found]))
-
-
-def apply_left_out(store: Healing, apply: MakeAgain = make_again) -> None:
+def apply_left_out(store: Store, apply: MakeAgain = make_again) -> None:
     """Apply what was left out, as far as what it follows from has come. In the open transaction."""
-    noted = left_out_of(store.database)
-    for each in incarnations(store.database):
-        if each.source in noted:
-            outbox = Outbox(store.database, each)
-            own = [OwnEvent(row, event_of(row)) for row in outbox.of(noted[each.source])]
-            pruned = ranges.without(noted[each.source], ranges.of(each.row.sequence for each in own))
-            note_left_out(store.database, outbox.source, pruned)
+    noted = LEFT_OUT.of(store.database)
+    for source, outbox in outboxes(store.database).items():
+        if source in noted:
+            own = [OwnEvent(row, event_of(row)) for row in outbox.of(noted[source])]
+            LEFT_OUT.remove(store.database, source, ranges.of(each.row.sequence for each in own))
             apply(store, outbox, own)
 
 
 def _in_order(
-    stream: EventStream, source: str, last: int, published: int, beat: Callable[[], None]
+    stream: EventStream, source: str, last: int, published: int
 ) -> Iterator[tuple[list[OwnEvent], int]]:
     """A source's events after `last`, up to `published`, in the order of their numbers, each once, by parts.
 
@@ -170,13 +136,13 @@ def _in_order(
     numbers.
     """
     late: dict[int, bytes] | None = None
-    for entries in _gathered(stream.entries_of(source), beat):
+    for entries in _gathered(stream.entries_of(source)):
         own = following(own_events(entries), last, published)
         if not own:
             continue
         missing, at = gaps([each.row for each in own], last), seconds_of(entries[-1])
         if missing and late is None:
-            late = _late(stream, source, entries[-1].id, own[-1].row.sequence, beat)
+            late = _late(stream, source, entries[-1].id, own[-1].row.sequence)
         if missing and late:
             yield from _with_late(stream, own, late, missing, at)
         else:
@@ -198,24 +164,20 @@ def _with_late(
         yield [came[each] for each in part if each in came], at
 
 
-def _late(
-    stream: EventStream, source: str, after: bytes, highest: int, beat: Callable[[], None]
-) -> dict[int, bytes]:
+def _late(stream: EventStream, source: str, after: bytes, highest: int) -> dict[int, bytes]:
     """By number, the entries of a source that stand behind a later event, beyond the entry `after`."""
     late: dict[int, bytes] = {}
-    for entries in stream.entries_of(source, after):
-        beat()
-        for entry in entries:
-            if isinstance(name := entry.event_name, EventId):
-                highest = max(highest, name.sequence)
-                if name.sequence < highest:
-                    late.setdefault(name.sequence, entry.id)
+    for entry in stream.entries_of(source, after):
+        if isinstance(name := entry.event_name, EventId):
+            highest = max(highest, name.sequence)
+            if name.sequence < highest:
+                late.setdefault(name.sequence, entry.id)
     return late
 
 
 def seconds_of(entry: Entry) -> int:
     """The time (s) by which an entry was published."""
-    return int(entry.id.partition(b"-")[0]) // 1000
+    return entry_ms(entry.id) // 1000
 
 
 def source_of(entry: Entry) -> str:
@@ -228,16 +190,9 @@ def event_of(row: OutboxRow) -> Any:
     return decode({TYPE_FIELD: row.type.encode(), PAYLOAD_FIELD: row.payload})
 
 
-def _gathered(pages: Iterable[list[Entry]], beat: Callable[[], None]) -> Iterator[list[Entry]]:
-    """The entries of several pages together, so that one transaction writes each table page once."""
-    gathered: list[Entry] = []
-    for entries in pages:
-        beat()
-        gathered += entries
-        if len(gathered) >= AT_ONCE:
-            yield gathered
-            gathered = []
-    if gathered:
+def _gathered(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
+    """The entries, many at a time, so that one transaction writes each table page once."""
+    while gathered := [*islice(entries, AT_ONCE)]:
         yield gathered
 
 
@@ -265,13 +220,13 @@ def _reach(outbox: Outbox, stream: EventStream, published: int) -> None:
         return
     is_behind = stream.published(outbox.source).ever < published
     with database.transaction():
-        note_lacking(database, outbox.source, [Range(last + 1, published)])
+        LACKING.add(database, outbox.source, [Range(last + 1, published)])
         outbox.reach(published)
         if is_behind and outbox.is_written_to:
             begin(database, published)
 
 
-def remember_answers(store: Healing, outbox: Outbox, own: Sequence[OwnEvent], at: int) -> None:
+def remember_answers(store: Store, outbox: Outbox, own: Sequence[OwnEvent], at: int) -> None:
     """Keep the answers to requests with an Idempotency-Key again, once all events of a request have come.
 
     For events of the outbox's name, just restored, in order; published before `at` (seconds). Other events of
@@ -305,7 +260,7 @@ def _of_the_request(outbox: Outbox, row: OutboxRow, count: int) -> list[OwnEvent
     return [OwnEvent(each, event_of(each)) for each in around if each.request_key == row.request_key]
 
 
-def joins(outbox: Outbox, stream: EventStream, beat: Callable[[], None]) -> bool:
+def joins(outbox: Outbox, stream: EventStream) -> bool:
     """Whether outbox and stream have the same event under the newest number that both still have.
 
     If it differs, the database has diverged since. Reads the stream up to there.
@@ -313,14 +268,12 @@ def joins(outbox: Outbox, stream: EventStream, beat: Callable[[], None]) -> bool
     newest, last, is_same = 0, outbox.last(), True
     if outbox.first() > last:
         return True  # it holds none
-    for entries in stream.entries_of(outbox.source):
-        beat()
-        for row in (each.row for each in own_events(entries)):
-            own = outbox.payload(row.sequence) if newest < row.sequence <= last else None
-            if own is not None:
-                newest, is_same = row.sequence, own == row.payload
-                if newest == last:
-                    return is_same
+    for row, _ in filter(None, map(own_event, stream.entries_of(outbox.source))):
+        own = outbox.payload(row.sequence) if newest < row.sequence <= last else None
+        if own is not None:
+            newest, is_same = row.sequence, own == row.payload
+            if newest == last:
+                return is_same
     return is_same
 
 

@@ -23,10 +23,10 @@ from tally.store import (
     users,
 )
 from tally.store.cause import UNKNOWN, Cause, CauseOf, unknown
-from tally.store.database import Database, Migrations, Place
+from tally.store.database import NEVER_RELEASED, Database, Migrations, Place
 from tally.store.errors import AccountInUse, NotFound
 from tally.store.history import Happening
-from tally.store.ids import give, raise_ids
+from tally.store.ids import raise_ids
 from tally.store.outbox import Outbox, OwnEvent
 from tally.store.revenue import CENTS, Revenue, credited, invoiced
 
@@ -79,27 +79,17 @@ CREATE INDEX customer_by_account ON customer (account_id) WHERE account_id IS NO
 {account_totals.SCHEMA}
 """
 
-_RECENT_REVENUE = """
-CREATE TABLE recent_revenue (
-    customer_id INTEGER PRIMARY KEY,
-    cents INTEGER NOT NULL
-) STRICT;
-"""
-
 MIGRATIONS: Migrations = (  # see CONTRIBUTING.md, "A change of the schema"
+    *NEVER_RELEASED,
     f"""
     {CUSTOMER_NAME}
-    {_RECENT_REVENUE}
     INSERT INTO customer_name SELECT id, name, created_date FROM customer WHERE created_date IS NOT NULL;
     DROP TRIGGER account_total_left;
     ALTER TABLE customer DROP COLUMN name;
     ALTER TABLE customer DROP COLUMN created_date;
-    """,
-    "",  # an index of recent_revenue, which is gone
-    f"{inbox.ASIDE} {outbox.REQUEST_KEY}",
-    f"""
-    {outbox.BY_USER}
-    {idempotency.EVENTS}
+    {inbox.ASIDE}
+    {outbox.ADDED}
+    {idempotency.ADDED}
     {updates.SCHEMA}
     {history.SCHEMA}
     INSERT INTO history (kind, row_id, event, at, after)
@@ -108,9 +98,6 @@ MIGRATIONS: Migrations = (  # see CONTRIBUTING.md, "A change of the schema"
         FROM account WHERE created_date IS NOT NULL;
     ALTER TABLE account ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE account ADD COLUMN cascade INTEGER NOT NULL DEFAULT TRUE;
-    INSERT INTO customer (id, revenue_cents) SELECT customer_id, cents FROM recent_revenue WHERE true
-        ON CONFLICT DO UPDATE SET revenue_cents = revenue_cents + excluded.revenue_cents;
-    DROP TABLE recent_revenue;
     {revenue.SCHEMA}
     {account_totals.MONTHS}
     DROP TRIGGER account_total_came;
@@ -203,11 +190,10 @@ class Accounts:
         Unless it `may_have_customers`, numbers that already have customers are skipped.
         """
         created = now()
-        self.outbox.begin_if_in_doubt()
-        (id,) = give(self.database, "account", 1)
+        (id,) = self.outbox.give("account", 1)
         while not may_have_customers and self.customers_of(id, limit=1):
             raise_ids(self.database, "account", id)
-            (id,) = give(self.database, "account", 1)
+            (id,) = self.outbox.give("account", 1)
         self.database.execute(
             "INSERT INTO account (id, name, description, owned_by, created_date) VALUES (?, ?, ?, ?, ?)",
             (id, new.name, new.description, new.owned_by, rfc3339(created)),

@@ -6,7 +6,6 @@ its outbox no longer has in a hash for each group, from source to ranges.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 import msgspec
 
@@ -68,9 +67,8 @@ class Asks:
         back = self.given_up() & {*sources}
         if not back:
             return
-        groups: Any = self._client.xinfo_groups(self._stream.key) if self._stream.length() else []
-        for group in groups:
-            self._client.hdel(self._stream.beside("gone", group["name"].decode(errors="replace")), *back)
+        for group in self._stream.groups():
+            self._client.hdel(self._stream.beside("gone", group), *back)
         self._client.hdel(self._stream.beside("removed"), *back)
 
     def note_gone(self, source: str, group: str, lost: Sequence[Range]) -> None:

@@ -1,11 +1,16 @@
 """The cause of a change's events: a request, or another event."""
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from tally.events import BY_FIELD, TRACE_PARENT_FIELD, Event
-from tally.store.trace_parent import parse
+
+_ODD = frozenset("13579bdf")  # last digits of flags with the lowest bit, "sampled", set
+_TRACE_PARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z",
+)
 
 
 class Cause(NamedTuple):
@@ -27,10 +32,20 @@ def unknown(event: Event) -> Cause:
     return UNKNOWN
 
 
+def parse_trace_parent(raw: str | None) -> str | None:
+    """The W3C trace parent if it is valid, else None: anybody may have sent it."""
+    return raw if raw and _TRACE_PARENT.match(raw) else None
+
+
+def is_sampled(trace_parent: str) -> bool:
+    """Whether the caller records this trace, and so wants to follow it."""
+    return trace_parent[-1:] in _ODD
+
+
 def cause_in(fields: Mapping[bytes, bytes]) -> Cause:
     """The cause that the fields of an entry tell of, without the request."""
     by = fields.get(BY_FIELD)
-    trace = parse(fields.get(TRACE_PARENT_FIELD, b"").decode(errors="replace"))
+    trace = parse_trace_parent(fields.get(TRACE_PARENT_FIELD, b"").decode(errors="replace"))
     return Cause(trace, by=by.decode(errors="replace") if by else None)
 
 

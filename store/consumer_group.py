@@ -7,7 +7,7 @@ import msgspec
 import redis
 
 from tally.events import EventId, now, rfc3339
-from tally.store.stream import BLOCK_MS, Age, Entry, EventStream, Request, entries_read, is_missing
+from tally.store.stream import BLOCK_MS, Age, Entry, EventStream, Request, entries_read
 
 
 class Claim(NamedTuple):
@@ -52,9 +52,9 @@ class ConsumerGroup:
 
     def create(self) -> None:
         """Make the stream and the group, which starts at the oldest entry, unless they are there."""
-        if self._info() is not None:
+        if self.group in self._stream.groups():
             return
-        self._stream.look_for_loss()
+        self._stream.published("")  # once the groups are there, nobody can see that it was deleted
         try:
             self._client.xgroup_create(self._key, self.group, id="0", mkstream=True)
         except redis.ResponseError as error:
@@ -139,18 +139,8 @@ class ConsumerGroup:
 
     def has_begun(self) -> bool:
         """Whether the group has been handed, or has skipped, anything."""
-        info = self._info()
-        return info is not None and info["last-delivered-id"] != b"0-0"
-
-    def _info(self) -> dict[str, Any] | None:
-        """What Redis knows of the group; None when it isn't there."""
-        try:
-            groups: Any = self._client.xinfo_groups(self._key)
-        except redis.ResponseError as error:
-            if "no such key" in str(error):
-                return None
-            raise
-        return next((group for group in groups if group["name"] == self.group.encode()), None)
+        known = self._stream.groups().get(self.group)
+        return known is not None and known["last-delivered-id"] != b"0-0"
 
     def deliveries(self, id: bytes) -> int:
         """How often a pending entry has been handed out; 0 when it is no longer pending."""
@@ -212,12 +202,8 @@ class ConsumerGroup:
 
     def pending(self) -> int:
         """How many entries the group has read and not acknowledged; 0 when there is no group yet."""
-        try:
-            return int(self._client.xpending(self._key, self.group)["pending"])
-        except redis.ResponseError as error:
-            if is_missing(error):
-                return 0
-            raise
+        known = self._stream.groups().get(self.group)
+        return int(known["pending"]) if known else 0
 
     def _ask(self, count: int) -> tuple[Request, int]:
         command = (*self._xreadgroup(count), "BLOCK", self._block_ms, "STREAMS", self._key, ">")

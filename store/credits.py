@@ -10,7 +10,6 @@ from tally.store import belonging, nodes, parts, records, references
 from tally.store.cause import UNKNOWN, Cause
 from tally.store.database import Database, numbers
 from tally.store.errors import InvoiceCredited, OverCredited
-from tally.store.ids import give
 from tally.store.listing import Listing, ListQuery
 from tally.store.outbox import Outbox
 from tally.store.records import Credit, Customer, Invoice, NewCredit
@@ -54,8 +53,7 @@ class Credits:
         self._insist_on_room(new)
         references.insist_on_new(self._database, "credit", new)
         created = now()
-        self._outbox.begin_if_in_doubt()
-        ids = give(self._database, "credit", len(new))
+        ids = self._outbox.give("credit", len(new))
         events = [
             CreditCreated(
                 id,

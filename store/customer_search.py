@@ -14,8 +14,7 @@ from tally.store.customer_list import CustomerList, CustomerQuery
 from tally.store.database import Database, numbers
 from tally.store.errors import translated
 from tally.store.records import CENTS_AND_DAY, CUSTOMER, Customer
-from tally.store.revenue import halves, whole
-from tally.store.searching import Cents
+from tally.store.revenue import Cents, halves, whole
 
 MOST_RANKED = 10_000  # customers: their spending is added up each time, in half a second at most
 

@@ -28,10 +28,9 @@ from tally.store import (
 from tally.store.cause import UNKNOWN, Cause, CauseOf, unknown
 from tally.store.credits import Credits
 from tally.store.customer_list import CustomerList, CustomerQuery
-from tally.store.database import Database, Migrations, Place, numbers
+from tally.store.database import NEVER_RELEASED, Database, Migrations, Place, numbers
 from tally.store.errors import CustomerInUse
 from tally.store.history import Happening, Kind
-from tally.store.ids import give
 from tally.store.listing import Listing, ListQuery
 from tally.store.outbox import Outbox, OwnEvent
 from tally.store.records import Customer, Invoice
@@ -95,12 +94,15 @@ CREATE TABLE doomed_account (
 """
 
 MIGRATIONS: Migrations = (  # see CONTRIBUTING.md, "A change of the schema"
-    f"DROP INDEX invoice_by_customer; {parts.schema('invoice')} {DOOMED_CUSTOMER}",
-    CUSTOMER_NUMBER,
-    f"{inbox.ASIDE} {outbox.REQUEST_KEY}",
+    *NEVER_RELEASED,
     f"""
-    {outbox.BY_USER}
-    {idempotency.EVENTS}
+    DROP INDEX invoice_by_customer;
+    {parts.schema("invoice")}
+    {DOOMED_CUSTOMER}
+    {CUSTOMER_NUMBER}
+    {inbox.ASIDE}
+    {outbox.ADDED}
+    {idempotency.ADDED}
     {history.SCHEMA}
     {updates.SCHEMA}
     ALTER TABLE customer ADD COLUMN created_by TEXT;
@@ -134,7 +136,7 @@ class Customers:
 
     With an `owner`, other users' accounts and all in them are treated as if they did not exist. So is an
     account whose creation has not come yet. For rows of another node, Misdirected is raised instead of
-    NotFound.
+    NotFound. With `revisions`, Changed is raised unless the row has one of them.
     """
 
     def __init__(self, database: Database) -> None:
@@ -158,7 +160,7 @@ class Customers:
         created = now()
         made = [
             events.CustomerCreated(id, each.account_id, each.name, created)
-            for id, each in zip(self._give("customer", len(new)), new, strict=True)
+            for id, each in zip(self.outbox.give("customer", len(new)), new, strict=True)
         ]
         self._record_customers([(event, cause.by) for event in made])
         self.outbox.add(made, cause)
@@ -190,7 +192,7 @@ class Customers:
                 each.purchase_date,
                 None if each.reference is UNSET else each.reference,
             )
-            for id, each in zip(self._give("invoice", len(new)), new, strict=True)
+            for id, each in zip(self.outbox.give("invoice", len(new)), new, strict=True)
         ]
         self._record_invoices([(event, cause.by) for event in made])
         self.outbox.add(made, cause)
@@ -226,8 +228,8 @@ class Customers:
     ) -> Customer:
         """Change a customer and answer it. If nothing differs, nothing happens.
 
-        Raises NotFound, Changed unless it has one of the `revisions`, if any are given, UnknownReference like
-        `create_customers`, and MoveRefused if one of its references is taken in its new account.
+        Raises NotFound, UnknownReference like `create_customers`, and MoveRefused if one of its references is
+        taken in its new account.
         """
         before = self.customer(id, owner)
         updates.insist_on_revision("customer", id, before.revision, revisions)
@@ -262,8 +264,7 @@ class Customers:
     ) -> Invoice:
         """Change an invoice and answer it. If nothing differs, nothing happens.
 
-        Raises NotFound, Changed unless it has one of the `revisions`, if any are given, and OverCredited if
-        its credits come to more.
+        Raises NotFound, and OverCredited if its credits come to more.
         """
         before = self.invoice(id, owner)
         updates.insist_on_revision("invoice", id, before.revision, revisions)
@@ -305,8 +306,7 @@ class Customers:
     ) -> None:
         """Delete a customer, its invoices and credits.
 
-        Raises NotFound, Changed unless it has one of the `revisions`, if any are given, and CustomerInUse,
-        without `cascade`, while it has invoices or credits.
+        Raises NotFound, and without `cascade` CustomerInUse while it has invoices or credits.
         """
         customer = self.customer(id, owner)
         updates.insist_on_revision("customer", id, customer.revision, revisions)
@@ -322,11 +322,7 @@ class Customers:
         owner: str | None = None,
         revisions: Collection[int] | None = None,
     ) -> None:
-        """Take an invoice back.
-
-        Raises NotFound, Changed unless it has one of the `revisions`, if any are given, and InvoiceCredited
-        if it has credits.
-        """
+        """Take an invoice back. Raises NotFound, and InvoiceCredited if it has credits."""
         invoice = self.invoice(id, owner)
         updates.insist_on_revision("invoice", id, invoice.revision, revisions)
         self.credits.insist_on_none(id)
@@ -591,11 +587,6 @@ class Customers:
         self.database.execute(_NOTE_INVOICES, (numbers(invoice_ids),))
         self.database.execute("DELETE FROM invoice WHERE id IN carray(?)", (numbers(invoice_ids),))
         return len(credit_ids) + len(invoice_ids)
-
-    def _give(self, table: str, count: int) -> list[Id]:
-        """The ids of new rows. The write lock keeps others from getting the same."""
-        self.outbox.begin_if_in_doubt()
-        return give(self.database, table, count)
 
 
 def _customer_after(before: Customer, event: events.CustomerUpdated) -> Customer:

@@ -43,6 +43,8 @@ Migrations = Sequence[str]
 A schema's version is the number of its migrations plus one. Released migrations never change.
 """
 
+NEVER_RELEASED: Migrations = ("", "", "")  # between 0.1.0's schema, which is 1, and the next release's, 5
+
 NODE = "node"  # in meta; without it, 0
 
 _GONE = (
@@ -124,11 +126,8 @@ class Database:
             raise damaged(str(self.path), error) from error
 
     def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
-        """Run one statement for each row."""
-        try:
-            self._connection.executemany(sql, rows)
-        except DAMAGE as error:
-            raise damaged(str(self.path), error) from error
+        """Run one statement for each row, inside the transaction that is open."""
+        self._connection.executemany(sql, rows)
 
     def insert(self, into: str, rows: Sequence[Sequence[Any]], on_conflict: str = "") -> None:
         """Insert rows in order, inside the transaction that is open; `into` names the table and columns.

@@ -7,6 +7,7 @@ kept beside it, for a later rebuild.
 
 import hashlib
 import re
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Self
@@ -17,6 +18,7 @@ from tally.events import PAYLOAD_FIELD, TYPE_FIELD, EventId, InvalidEvent, Unkno
 from tally.store.stream import Entry, EventStream
 
 _NO_LETTER, _NO_GROUP = "0", "-"  # redrive.lua's answers in these cases
+_LOOK_SECONDS = 0.1
 LETTER_ID = r"\d{1,20}-\d{1,20}"
 _OURS = (b"StreamId", b"Group", b"Reason", b"Deliveries", b"FailedAt", b"EventName")
 
@@ -89,11 +91,18 @@ class DeadLetter(NamedTuple):
         }
 
 
-class Order(NamedTuple):
-    """A letter that a group must try again, and the id of the order."""
+class Outcome(NamedTuple):
+    """The outcome of redriving letters; so many were `gone` already.
 
-    letter: DeadLetter
-    id: str
+    `failed` has the new letters of those that failed again, by their old ids. `waiting` were not tried yet.
+    `refused` has the reasons, by id, for letters that no group would try.
+    """
+
+    applied: list[DeadLetter]
+    failed: dict[str, DeadLetter]
+    waiting: list[DeadLetter]
+    refused: dict[str, str]
+    gone: int
 
 
 class DeadLetters:
@@ -113,17 +122,36 @@ class DeadLetters:
         entries: Any = self._client.xrange(self._stream.beside("dead"), f"({id}", count=count)
         return [_letter(id, fields) for id, fields in entries]
 
-    def newest(self) -> str:
-        """The id of the newest letter; `0-0` without letters."""
-        entries: Any = self._client.xrevrange(self._stream.beside("dead"), count=1)
-        return entries[0][0].decode() if entries else "0-0"
-
     def get(self, id: str) -> DeadLetter | None:
         """The letter with that id; None without one, or if it is no id."""
         if not re.fullmatch(LETTER_ID, id, re.ASCII):
             return None
         entries: Any = self._client.xrange(self._stream.beside("dead"), id, id)
         return _letter(*entries[0]) if entries else None
+
+    def redrive_all(self, chosen: Sequence[DeadLetter], seconds: float) -> Outcome:
+        """Redrive letters to the groups that failed, and wait up to `seconds` for the outcome.
+
+        May be repeated: each event counts once.
+        """
+        newest: Any = self._client.xrevrange(self._stream.beside("dead"), count=1)
+        orders: list[tuple[DeadLetter, str]] = []
+        refused: dict[str, str] = {}
+        for letter in chosen:
+            try:
+                if order := self.redrive(letter):
+                    orders.append((letter, order))
+            except GroupGone as error:
+                refused[letter.id] = str(error)
+        left, deadline = self._not_carried_out(orders), time.monotonic() + seconds
+        while left and time.monotonic() < deadline:
+            time.sleep(_LOOK_SECONDS)
+            left = self._not_carried_out(left)
+        tried = [letter for letter, order in orders if (letter, order) not in left]
+        failed = self._again(tried, newest[0][0].decode() if newest else "0-0") if tried else {}
+        applied = [letter for letter in tried if letter.id not in failed]
+        gone = len(chosen) - len(orders) - len(refused)
+        return Outcome(applied, failed, [letter for letter, _ in left], refused, gone)
 
     def redrive(self, letter: DeadLetter) -> str | None:
         """Make the group that failed try again; answer the order, None when the letter was gone.
@@ -139,14 +167,14 @@ class DeadLetters:
             )
         return None if order == _NO_LETTER else order
 
-    def not_carried_out(self, orders: Sequence[Order]) -> list[Order]:
+    def _not_carried_out(self, orders: Sequence[tuple[DeadLetter, str]]) -> list[tuple[DeadLetter, str]]:
         """The orders that their groups have not carried out yet, asked in one turn."""
         with self._client.pipeline(transaction=False) as asked:
-            for order in orders:
-                asked.xrange(self._stream.beside("redrive", order.letter.group), order.id, order.id)
+            for letter, id in orders:
+                asked.xrange(self._stream.beside("redrive", letter.group), id, id)
             return [order for order, found in zip(orders, asked.execute(), strict=True) if found]
 
-    def again(self, tried: Sequence[DeadLetter], newest: str) -> dict[str, DeadLetter]:
+    def _again(self, tried: Sequence[DeadLetter], newest: str) -> dict[str, DeadLetter]:
         """New letters of events that failed again, by the ids of the old letters.
 
         `newest` is the newest letter from before they were tried.

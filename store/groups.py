@@ -2,8 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import redis
-
 from tally.store.asks import Asks
 from tally.store.stream import EventStream, is_a_services
 
@@ -47,13 +45,9 @@ class Groups:
     def _stand(self) -> dict[str, str]:
         """The oldest pending entry of each group, else the last that it was handed."""
         stand = {}
-        every: Any = (
-            self._client.xinfo_groups(self._stream.key) if self._client.exists(self._stream.key) else []
-        )
-        for group in every:
+        for name, group in self._stream.groups().items():
             pending: Any = self._client.xpending(self._stream.key, group["name"])
-            oldest = pending["min"] or group["last-delivered-id"]
-            stand[group["name"].decode(errors="replace")] = oldest.decode()
+            stand[name] = (pending["min"] or group["last-delivered-id"]).decode()
         return stand
 
     def overtaken(self) -> dict[str, int]:
@@ -65,19 +59,15 @@ class Groups:
 
         With `most_unread`, at most so many unread entries are counted for each.
         """
-        try:
-            every: Any = self._client.xinfo_groups(self._stream.key)
-        except redis.ResponseError:
-            return []
         return sorted(
             Group(
-                each["name"].decode(errors="replace"),
+                name,
                 each["last-delivered-id"].decode(),
                 int(each["pending"]),
                 self._unread(each["last-delivered-id"], most_unread),
                 self._idle_ms(each["name"]),
             )
-            for each in every
+            for name, each in self._stream.groups().items()
         )
 
     def _unread(self, after: bytes, most: int | None) -> int:
@@ -88,10 +78,8 @@ class Groups:
 
     def idle_ms(self, group: str) -> int | None:
         """The time since the last read from a group; None before the first, or without such a group."""
-        try:
-            return self._idle_ms(group.encode())
-        except redis.ResponseError:
-            return None
+        known = self._stream.groups().get(group)
+        return self._idle_ms(known["name"]) if known else None
 
     def _idle_ms(self, group: bytes) -> int | None:
         idle: list[int] = [each["idle"] for each in self._client.xinfo_consumers(self._stream.key, group)]

@@ -13,8 +13,7 @@ from tally.events import EventRange
 from tally.store.cause import RequestKey, short_hash
 from tally.store.database import Database
 from tally.store.errors import KeyReused
-from tally.store.incarnations import incarnations
-from tally.store.outbox import Outbox
+from tally.store.outbox import outboxes
 
 KEPT_SECONDS = 24 * 60 * 60
 
@@ -30,7 +29,7 @@ CREATE TABLE idempotency (
 CREATE INDEX idempotency_by_age ON idempotency (kept_since);
 """
 
-EVENTS = "ALTER TABLE idempotency ADD COLUMN events TEXT;"  # schemas up to 4 lack it
+ADDED = "ALTER TABLE idempotency ADD COLUMN events TEXT;"  # 0.1.0 lacks it
 
 _encoder = msgspec.json.Encoder(enc_hook=str)  # msgspec doesn't know Id
 _BY_HASH = "\0sha256:"  # prefix of a key whose hash alone is known; no client can send it
@@ -121,7 +120,7 @@ class IdempotencyKeys:
 
     def _that_counts(self, rows: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
         """Of two databases' answers the one that counts; in doubt, the one given here."""
-        made = {each.source: Outbox(self._database, each) for each in incarnations(self._database)}
+        made = outboxes(self._database)
         try:
             told = [EventRange.parse(row[3]) for row in rows]
             order = [answered_at(made[each.source].payload(each.first) or b"") for each in told]

@@ -8,7 +8,7 @@ EventId and no number ever means two things. The events that it lacked come in l
 import hashlib
 import random
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -48,6 +48,14 @@ def earlier_sources(database: Database) -> dict[str, int]:
 def known_heirs(database: Database) -> dict[str, str]:
     """For all databases: each name and the one that it follows, as last heard. Redis may lose them."""
     return msgspec.json.decode(database.meta(_HEIRS) or "{}", type=dict[str, str])
+
+
+def first_name(source: str, heirs: Mapping[str, str], known: Collection[str] = ()) -> str:
+    """The first name of the database that has this one, or the last before it that is `known`."""
+    formers = {**heirs}
+    while source not in known and source in formers:
+        source = formers.pop(source)  # not twice: Redis may hold anything, even a cycle
+    return source
 
 
 def keep_heirs(database: Database, heirs: Mapping[str, str]) -> None:

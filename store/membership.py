@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 from tally.store import nodes
 from tally.store.database import Database
 from tally.store.errors import StoreError, StoreUnavailable
+from tally.store.incarnations import first_name
 from tally.store.nodes import HIGHEST, REMOVED, Node, WrongNumber
 from tally.store.stream import EventStream, texts
 
@@ -85,10 +86,8 @@ def at_work(stream: EventStream, database: str) -> float | None:
 
 def number_of(source: str, known: Mapping[str, Node], heirs: Mapping[str, str]) -> int:
     """The node whose database has or had that name; 0 for an unknown name, as before there were nodes."""
-    formers = {**heirs}
-    while source not in known and source in formers:
-        source = formers.pop(source)  # not twice: Redis may hold anything, even a cycle
-    return known[source].number if source in known else 0
+    name = first_name(source, heirs, known)
+    return known[name].number if name in known else 0
 
 
 def remove(stream: EventStream, gone: Mapping[str, Node]) -> None:

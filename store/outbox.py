@@ -9,11 +9,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from tally.events import BY_FIELD, REQUEST_KEY_FIELD, TRACE_PARENT_FIELD, Event, EventRange, encode
+from tally.events import BY_FIELD, REQUEST_KEY_FIELD, TRACE_PARENT_FIELD, Event, EventRange, Id, encode
 from tally.store import ranges
 from tally.store.cause import UNKNOWN, Cause, RequestKey
 from tally.store.database import Database
-from tally.store.ids import raise_sequence
+from tally.store.ids import give, raise_sequence
 from tally.store.incarnations import (
     ROOM,
     Incarnation,
@@ -23,7 +23,7 @@ from tally.store.incarnations import (
     incarnations,
     is_begun,
 )
-from tally.store.lacking import lacking_of
+from tally.store.lacking import LACKING
 from tally.store.ranges import Range
 
 MOST_TOGETHER = 10_000  # events published in one piece: Redis does nothing else meanwhile
@@ -48,9 +48,12 @@ CREATE TABLE publication (
 ) STRICT;
 """
 
-
-REQUEST_KEY = "ALTER TABLE outbox ADD COLUMN request_key TEXT;"  # schemas up to 3 lack it
-BY_USER = "ALTER TABLE outbox ADD COLUMN by_user TEXT; ALTER TABLE outbox ADD COLUMN more INTEGER;"  # up to 4
+# 0.1.0 lacks these columns.
+ADDED = """
+ALTER TABLE outbox ADD COLUMN request_key TEXT;
+ALTER TABLE outbox ADD COLUMN by_user TEXT;
+ALTER TABLE outbox ADD COLUMN more INTEGER;
+"""
 
 
 class OutboxRow(NamedTuple):
@@ -141,7 +144,7 @@ class Outbox:
         They get the database's current name. If it can't know that it holds that name's newest events, it
         begins a new name.
         """
-        self.begin_if_in_doubt()
+        self._begin_if_in_doubt()
         together = len(events) <= MOST_TOGETHER
         key = cause.request_key and f"{cause.request_key}{len(events)}"
         self.database.insert(
@@ -183,7 +186,7 @@ class Outbox:
             self._current = now, incarnations(self.database)[-1]
         return self._current[1]
 
-    def begin_if_in_doubt(self) -> None:
+    def _begin_if_in_doubt(self) -> None:
         """Begin a new name if the last one is in doubt. In the transaction, before numbers are given.
 
         Raises NotInPlace, NotPrimary or NotRenewed if nothing may be published from here.
@@ -193,6 +196,11 @@ class Outbox:
         if not self.database.is_newest() and not is_begun(self.database):
             begin(self.database, Outbox(self.database).last())
             self._current = None
+
+    def give(self, table: str, count: int) -> list[Id]:
+        """The ids of so many new rows. The write lock keeps others from getting the same."""
+        self._begin_if_in_doubt()
+        return give(self.database, table, count)
 
     def after(self, sequence: int, limit: int) -> list[OutboxRow]:
         """Up to `limit` events that follow `sequence`, in order."""
@@ -283,8 +291,7 @@ class Outbox:
         if self._incarnation.last is None:
             raise_sequence(self.database, "outbox", self._base + last)
         else:
-            noted = next(each for each in incarnations(self.database) if each.source == self.source)
-            self._end_at(max(last, noted.last or 0))
+            self._end_at(max(last, outboxes(self.database)[self.source].last()))
 
     def withdraw(self, after: int) -> None:
         """Remove the events that follow `after`. In the open transaction.
@@ -330,27 +337,31 @@ class Outbox:
 
     def depth(self) -> int:
         """How many events wait to be published, under any name."""
-        return sum(Outbox(self.database, each)._waiting() for each in incarnations(self.database))
+        return sum(each._waiting() for each in outboxes(self.database).values())
 
     def _waiting(self) -> int:
         """How many of this name wait. Lost events are not counted: they can't be published any more."""
         first, last = max(self.published(), 0) + 1, self.last()
-        lacking = ranges.both(lacking_of(self.database).get(self.source, []), [Range(first, last)])
+        lacking = ranges.both(LACKING.of(self.database).get(self.source, []), [Range(first, last)])
         return last - first + 1 - ranges.count(lacking)
+
+
+def outboxes(database: Database) -> dict[str, Outbox]:
+    """The outbox of each name that the database ever had, by name, the oldest first."""
+    return {each.source: Outbox(database, each) for each in incarnations(database)}
 
 
 def last_row(database: Database) -> int:
     """The row of the newest event, under any name; 0 before the first."""
-    row: int = database.value("SELECT max(sequence) FROM outbox") or 0
-    return row
+    return int(database.value("SELECT max(sequence) FROM outbox") or 0)
 
 
 def recorded(database: Database) -> int:
     """How many events there ever were, under any name."""
-    return sum(Outbox(database, each).last() for each in incarnations(database))
+    return sum(each.last() for each in outboxes(database).values())
 
 
 def known_of(database: Database) -> dict[str, int]:
     """Every name that a database had, and the sequence up to which it has that name's events."""
-    every = (Outbox(database, each) for each in incarnations(database))
-    return earlier_sources(database) | {outbox.source: outbox.last() for outbox in every}
+    known = {source: outbox.last() for source, outbox in outboxes(database).items()}
+    return earlier_sources(database) | known

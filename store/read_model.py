@@ -24,7 +24,7 @@ from tally.store.inbox import Inbox
 from tally.store.outbox import known_of
 from tally.store.ranges import Range, merge
 from tally.store.revenue import ADD, halves, whole
-from tally.store.stream import Entry, EventStream
+from tally.store.stream import Entry, EventStream, entry_ms
 
 FOLDER = "rebuild"
 STREAM = "the stream"
@@ -162,16 +162,15 @@ class Shadow:
         self, entries: Sequence[Entry], named: Mapping[str | EventId, Event], failed: bool = False
     ) -> None:
         seen = _with(self._seen, entries)
-        newest = entries[-1].id.decode()
         if own := self._own:
             self._keep_others(own, entries, named)
             named = {name: event for name, event in named.items() if own.is_of(name)}
         with self._database.relaxed(), self._database.transaction():
-            came = self._inbox.take(named, int(newest.partition("-")[0]))
+            came = self._inbox.take(named, entry_ms(entries[-1].id))
             fields = {id(named[e.event_name]): e.fields for e in entries if e.event_name in named}
             self._accounts.apply(came, lambda event: cause_in(fields[id(event)]))
             self._database.insert("undated", [*_undated(came)], "ON CONFLICT DO NOTHING")
-            self._database.set_meta(_POSITION, newest)
+            self._database.set_meta(_POSITION, entries[-1].id.decode())
             self._database.set_meta("count", self.count + len(entries))
             self._database.set_meta("seen", msgspec.json.encode(seen).decode())
             if failed:

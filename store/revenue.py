@@ -14,6 +14,7 @@ each batch.
 from collections import Counter
 from collections.abc import Iterable
 from datetime import date
+from decimal import Decimal
 
 from tally.store.database import Database, numbers
 
@@ -25,11 +26,11 @@ NO_MONTH = 0  # of amounts without a date
 _SAFE = 2**61  # cents: any small recent rows can be added to a sum up to here
 SMALL = 2**45  # cents of a recent row: such rows for every month, plus _SAFE, fit into a column
 
-_MONTHS = """
+COLUMNS = """
     month INTEGER NOT NULL,
     cents INTEGER NOT NULL,
     invoices INTEGER NOT NULL,
-    credits INTEGER NOT NULL,
+    credits INTEGER NOT NULL
 """
 
 # For two indexes that are nearly always empty. They list the customers whose sums might not fit any more.
@@ -39,13 +40,13 @@ IS_HUGE = f"cents NOT BETWEEN -{_SAFE} AND {_SAFE}"
 # `month` is a number such as 199703. Cents without a month are the rest of `customer.revenue_cents`.
 SCHEMA = f"""
 CREATE TABLE customer_month (
-    customer_id INTEGER NOT NULL, {_MONTHS} PRIMARY KEY (customer_id, month)
+    customer_id INTEGER NOT NULL, {COLUMNS}, PRIMARY KEY (customer_id, month)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX huge_customer_month ON customer_month (customer_id) WHERE {IS_HUGE};
 
 -- To be added to `customer_month`, and to `customer.revenue_cents`.
 CREATE TABLE recent_month (
-    customer_id INTEGER NOT NULL, {_MONTHS} PRIMARY KEY (customer_id, month)
+    customer_id INTEGER NOT NULL, {COLUMNS}, PRIMARY KEY (customer_id, month)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX large_recent_month ON recent_month (customer_id) WHERE {_IS_LARGE};
 """
@@ -65,6 +66,15 @@ _HIGHEST = 2**63 - 1  # the most that a column holds
 
 Row = tuple[int, int, int, int, int]
 """A customer or an account, the month, cents, and the number of invoices and of credits."""
+
+
+class Cents(int):
+    """A sum in cents; a string on the wire, since it may be beyond what a JavaScript number holds."""
+
+
+def money(cents: int) -> str:
+    """Cents as an amount for people, such as -1,234.05."""
+    return f"{Decimal(cents) / 100:,.2f}"
 
 
 def halves(column: str) -> str:

@@ -12,40 +12,28 @@ _AT = re.compile(rb"[0-9]{1,10}")
 _FIELD = re.compile(r"[0-9]{1,19} .+", re.DOTALL)  # a user's number and name
 
 
-class SharedRevocations:
-    """Syncs one node's list with the one beside the stream, in both directions. Redis may lose its own.
+def exchange(
+    stream: EventStream, own: Revocations, locked: Callable[[], AbstractContextManager[None]], now: int
+) -> None:
+    """Tell Redis this node's revocations, and note those of others here. Redis may lose its own.
 
-    `locked` gives the lock to hold while the node's list is changed.
+    `locked` gives the lock to hold while the node's list is changed. May be repeated. Raises RedisError,
+    StoreUnavailable or OSError.
     """
-
-    def __init__(
-        self, stream: EventStream, own: Revocations, locked: Callable[[], AbstractContextManager[None]]
-    ) -> None:
-        self._stream = stream
-        self._own = own
-        self._locked = locked
-
-    def exchange(self, now: int) -> None:
-        """Tell Redis this node's revocations, and note those of others here.
-
-        May be repeated. Raises RedisError, StoreUnavailable or OSError.
-        """
-        key = self._stream.beside("revoked")
-        found: dict[bytes, bytes] = self._stream.client.hgetall(key)  # type: ignore[assignment]
-        shared = dict(filter(None, (_read(field, at, now) for field, at in found.items())))
-        own = {
-            f"{each.user} {each.name}": each.at for each in self._own.all() if each.at > now - KEPT_SECONDS
-        }
-        if unheard := {field: at for field, at in own.items() if at > shared.get(field, -1)}:
-            self._stream.client.hset(key, mapping=unheard)  # type: ignore[arg-type]
-        theirs = [_parsed(field, at) for field, at in shared.items() if at > own.get(field, -1)]
-        fresh = [each for each in theirs if each.at > now - KEPT_SECONDS]
-        if fresh:
-            with self._locked():
-                for each in fresh:
-                    self._own.add(each.user, each.name, each.at)
-        if outdated := [field for field, at in shared.items() if at <= now - KEPT_SECONDS]:
-            self._stream.client.hdel(key, *outdated)
+    key = stream.beside("revoked")
+    found: dict[bytes, bytes] = stream.client.hgetall(key)  # type: ignore[assignment]
+    shared = dict(filter(None, (_read(field, at, now) for field, at in found.items())))
+    here = {f"{each.user} {each.name}": each.at for each in own.all() if each.at > now - KEPT_SECONDS}
+    if unheard := {field: at for field, at in here.items() if at > shared.get(field, -1)}:
+        stream.client.hset(key, mapping=unheard)  # type: ignore[arg-type]
+    theirs = [_parsed(field, at) for field, at in shared.items() if at > here.get(field, -1)]
+    fresh = [each for each in theirs if each.at > now - KEPT_SECONDS]
+    if fresh:
+        with locked():
+            for each in fresh:
+                own.add(each.user, each.name, each.at)
+    if outdated := [field for field, at in shared.items() if at <= now - KEPT_SECONDS]:
+        stream.client.hdel(key, *outdated)
 
 
 def _read(field: bytes, at: bytes, now: int) -> tuple[str, int] | None:

@@ -6,7 +6,8 @@ answer was lost, and so publish twice or strand an entry. The callers know what 
 
 import hashlib
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import chain
@@ -18,6 +19,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.commands.core import Script
 from redis.driver_info import DriverInfo
+from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
 from tally.events import EVENT_ID_FIELD, EventId
@@ -35,6 +37,7 @@ LONGEST_NAME = 200  # bytes: longer EventIds are kept as hashes
 ANSWER_SECONDS = 5.0  # how long any command may take, a blocking read included
 
 _DRIVER = DriverInfo()  # made once: looking up redis-py's release takes longer than connecting
+_SAMPLES = 5  # Redis samples so many of the stream's nodes, and so answers at once
 _PAGE = 1000  # entries read at a time when the whole stream is read
 _SCRIPTS = Path(__file__).with_name("scripts")
 _PUT_BEFORE = {  # code that scripts share
@@ -157,6 +160,18 @@ class Published(NamedTuple):
     replicas: int = 0
 
 
+class Memory(msgspec.Struct, frozen=True):
+    """In bytes: Redis's used memory, its limit (None: no limit), and the stream's estimated part.
+
+    A figure that Redis denies this user is None, too; `limit_is_known` tells the two apart.
+    """
+
+    used: int | None = None
+    limit: int | None = None
+    limit_is_known: bool = False
+    stream: int | None = None
+
+
 def is_a_services(name: str) -> bool:
     """Whether a group, or a source, is a Tally database's: its node trims no entry that it has not read."""
     return re.fullmatch(r"(accounts|customers)@[0-9a-f]+", name) is not None
@@ -188,6 +203,8 @@ class EventStream:
     def __init__(self, client: redis.Redis, key: str) -> None:
         self.client = client
         self.key = key
+        self.beat: Callable[[], None] = lambda: None
+        """Called with each page of entries: to read them all may take long."""
         self._publish = self.script("publish")
         self._publish_keys = [key, *map(self.beside, _PUBLISH_KEYS)]
         self._trim = self.script("trim")
@@ -218,26 +235,12 @@ class EventStream:
         return self.client.register_script(_script(name))
 
     def published(self, source: str) -> Published:
-        """How far the stream has got with `source`. May be repeated."""
+        """How far the stream has got with `source`. Notes it if the stream was deleted. May be repeated."""
         return _published(self._publish(keys=self._publish_keys, args=[source, 0, 1, "", "", ""]))
 
     def publish_command(self, arguments: Sequence[Any]) -> tuple[Any, ...]:
         """The command that publishes, for a Redis that has been given the script."""
         return "EVALSHA", self._publish.sha, len(self._publish_keys), *self._publish_keys, *arguments
-
-    def published_of(self, sources: Sequence[str]) -> list[Published]:
-        """How far the stream has got with each source, in three commands for all of them.
-
-        Only for the last source, it notices if others have removed the newest entry.
-        """
-        newest = self.published(sources[-1])  # notes it for all if the stream was deleted
-        every = self.published_by_source()
-        marks = self.hash("marks")
-        return [*(_marked(every.get(each, 0), marks.get(each, "")) for each in sources[:-1]), newest]
-
-    def look_for_loss(self) -> None:
-        """Note it if the stream was deleted. Once the groups are made again, that can't be seen any more."""
-        self.published("")
 
     def published_by_source(self) -> dict[str, int]:
         """The last sequence that each source has on the stream."""
@@ -254,17 +257,17 @@ class EventStream:
 
         Reads the stream up to there.
         """
-        for entries in self.entries_of(source):
-            for entry in entries:
-                if isinstance(name := entry.event_name, EventId):
-                    return name.sequence
+        for entry in self.entries_of(source):
+            if isinstance(name := entry.event_name, EventId):
+                return name.sequence
         return None
 
-    def entries_of(self, source: str, after: bytes = b"0-0") -> Iterator[list["Entry"]]:
-        """A source's entries beyond `after` that are still there, in order, by pages; a page may be empty."""
+    def entries_of(self, source: str, after: bytes = b"0-0") -> Iterator[Entry]:
+        """A source's entries beyond `after` that are still there, in order; reads them by pages."""
         ours = f"{source}:".encode()
-        for entries in self.pages(after):
-            yield [entry for entry in entries if entry.fields.get(EVENT_ID_FIELD, b"").startswith(ours)]
+        for entry in chain.from_iterable(self.pages(after)):
+            if entry.fields.get(EVENT_ID_FIELD, b"").startswith(ours):
+                yield entry
 
     def pages(self, after: bytes = b"0-0") -> Iterator[list["Entry"]]:
         """Pages of the entries with ids above `after`, in order, up to the end at the last reading.
@@ -279,6 +282,7 @@ class EventStream:
                 if len(entries) == _PAGE:
                     coming = self._page(entries[-1].id)
                 if entries:
+                    self.beat()
                     yield entries
         finally:
             if coming:
@@ -297,6 +301,16 @@ class EventStream:
         block = ("BLOCK", block_ms) if block_ms else ()
         command = ("XREAD", "COUNT", count, *block, "STREAMS", self.key, after)
         return entries_read(Request(self.client, command).answer())
+
+    def groups(self) -> dict[str, dict[str, Any]]:
+        """What Redis knows of each group that reads the stream, by name; empty without a stream."""
+        try:
+            every: Any = self.client.xinfo_groups(self.key)
+        except redis.ResponseError as error:
+            if "no such key" in str(error):
+                return {}
+            raise
+        return {each["name"].decode(errors="replace"): each for each in every}
 
     def newest(self) -> bytes | None:
         """The id of the newest entry; None without entries."""
@@ -336,14 +350,6 @@ class EventStream:
         """Note that a source has begun, before it publishes anything. May be repeated."""
         if not self.is_known(source):
             self.client.hset(self.beside("published"), source, "0")
-
-    def is_given_up(self, source: str) -> bool:
-        """Whether an earlier release gave this source up for another."""
-        return bool(self.client.hexists(self.beside("successors"), source))
-
-    def forget_successor(self, source: str) -> None:
-        """Note that a source which an earlier release gave up is in use again. May be repeated."""
-        self.client.hdel(self.beside("successors"), source)
 
     def applied_by_source(self) -> dict[str, int]:
         """The highest sequence of each source that some group is known to have applied."""
@@ -394,6 +400,17 @@ class EventStream:
     def dead_letters(self) -> int:
         """How many dead letters there are."""
         return int(self.client.xlen(self.beside("dead")))
+
+    def memory(self) -> Memory:
+        """The memory in use. Redis answers at once, however large the stream is."""
+        told: Any = {}
+        usage: Any = None
+        with suppress(NoPermissionError):
+            told = self.client.info("memory")
+        with suppress(NoPermissionError):
+            usage = self.client.memory_usage(self.key, samples=_SAMPLES)
+        limit = told.get("maxmemory") or None
+        return Memory(told.get("used_memory"), limit, "maxmemory" in told, usage)
 
 
 class Request:
@@ -511,14 +528,6 @@ def _further(row: OutboxRow) -> bytes | str:
         return ""
     named = ((name.decode(), value) for name, value in row.further().items())
     return msgspec.msgpack.encode([*chain.from_iterable(named)])
-
-
-def _marked(ever: int, mark: str) -> Published:
-    """A source's Published, from its last sequence and its mark."""
-    entry, _, digest = mark.partition(" ")
-    if entry == "0-0":
-        return Published(0, None, ever)
-    return Published(ever, digest or None, ever)
 
 
 def _published(answer: Any) -> Published:

@@ -649,7 +649,8 @@ def test_a_primary_that_is_replaced_while_it_heals_does_not_take_the_new_one_s_n
                 _publish(new, stream)
 
         membership = Membership(older, stream, wait_seconds=0)
+        stream.beat = replace
         with pytest.raises(Replaced):
-            Standing(old, stream, replace, membership=membership).settle()
+            Standing(old, stream, membership=membership).settle()
         assert [each.source for each in incarnations(older)] == [source]
         assert replaced

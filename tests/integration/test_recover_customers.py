@@ -62,7 +62,7 @@ def test_what_was_published_under_a_later_name_comes_back_though_redis_lost_the_
     (tmp_path / customers.FILE).unlink()
     assert client.hget("{event-stream}:published", first) is None
 
-    recovered = recover(tmp_path, stream, None, beat=lambda: None)
+    recovered = recover(tmp_path, stream, None)
     assert (recovered.customers, recovered.from_stream) == (1, 1)
     again = customers.open_database(tmp_path)
     assert [each.name for each in Customers(again).customers(CustomerQuery(limit=10))] == ["Ada"]
@@ -86,7 +86,7 @@ def test_what_an_older_copy_has_under_numbers_that_were_given_again_is_told_from
     store.database.close()
     (directory / customers.FILE).unlink()
 
-    recover(directory, stream, None, beat=lambda: None)
+    recover(directory, stream, None)
     store = Customers(customers.open_database(directory))
     _record(store, "Di", "Ed", "Flo")
     _publish_all(store, stream)
@@ -96,7 +96,7 @@ def test_what_an_older_copy_has_under_numbers_that_were_given_again_is_told_from
     ids = {fields[b"EventId"].decode(): id for id, fields in every}
     client.xdel("event-stream", ids[f"{source}:3"])
 
-    made = recover(directory, stream, copy, beat=lambda: None)
+    made = recover(directory, stream, copy)
     store = Customers(customers.open_database(directory))
     names = [each.name for each in store.customers(CustomerQuery(limit=10))]
     assert sorted(names) == ["Ada", "Bo", "Cy", "Di", "Flo"]
@@ -127,7 +127,7 @@ def _without(store: Customers, stream: EventStream, number: int) -> tuple[Custom
     every: Any = stream.client.xrange(stream.key)
     ((id, fields),) = [each for each in every if each[1][b"EventId"] == name]
     stream.client.xdel(stream.key, id)
-    recover(directory, stream, None, beat=lambda: None)
+    recover(directory, stream, None)
     return Customers(customers.open_database(directory)), fields
 
 
@@ -160,7 +160,7 @@ def test_events_that_were_published_once_more_are_taken_back_in_their_order(
     (tmp_path / customers.FILE).unlink()
     _publish_again(client, [f"{source}:{number}" for number in (6, 4, 3, 1)])
 
-    recover(tmp_path, stream, None, beat=lambda: None)
+    recover(tmp_path, stream, None)
     again = Customers(customers.open_database(tmp_path))
     assert _rows(again) == before
     assert told(again.database) == []
@@ -317,7 +317,7 @@ def test_names_that_follow_each_other_in_a_circle_are_refused(
     stream.note_heirs({first: last})
 
     with pytest.raises(CannotRecover, match="the stream knows customers@"):
-        recover(tmp_path, stream, None, beat=lambda: None)
+        recover(tmp_path, stream, None)
 
 
 def _two_lost(directory: Path, stream: EventStream) -> tuple[str, str]:
@@ -345,13 +345,13 @@ def test_of_two_lost_databases_the_one_that_is_meant_is_made_again(
     first, second = _two_lost(tmp_path, stream)
 
     with pytest.raises(CannotRecover, match="`--source`") as refused:
-        recover(tmp_path, stream, None, beat=lambda: None)
+        recover(tmp_path, stream, None)
     told = set(re.findall(r"customers@\w+", str(refused.value)))
     assert len(told) == 2
     with pytest.raises(CannotRecover, match=r"knows customers@.*, not customers@deadbeef"):
-        recover(tmp_path, stream, None, beat=lambda: None, wanted="customers@deadbeef")
+        recover(tmp_path, stream, None, wanted="customers@deadbeef")
 
-    recovered = recover(tmp_path, stream, None, beat=lambda: None, wanted=second)
+    recovered = recover(tmp_path, stream, None, wanted=second)
     assert (recovered.source, recovered.from_stream) == (second, 1)
     with closing(customers.open_database(tmp_path)) as database:
         assert second in own_sources(database)
@@ -365,14 +365,14 @@ def test_a_database_of_which_redis_has_nothing_does_not_stand_in_the_way_of_anot
     stream = EventStream(connect(redis_url), "event-stream")
     client.xgroup_create("event-stream", "customers@1ef70f0e", mkstream=True)
     with pytest.raises(CannotRecover, match="nothing of it any more"):
-        recover(tmp_path, stream, None, beat=lambda: None)
+        recover(tmp_path, stream, None)
 
     begin_empty(tmp_path)
     with closing(customers.open_database(tmp_path)) as database:
         _published(Customers(database), stream, names=1, each=1)
         name = database.source
     (tmp_path / customers.FILE).unlink()
-    assert recover(tmp_path, stream, None, beat=lambda: None).source == name
+    assert recover(tmp_path, stream, None).source == name
 
 
 def test_restore_counts_what_the_stream_will_add_under_every_name(

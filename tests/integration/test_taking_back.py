@@ -18,7 +18,7 @@ from tally.store.customers import Customers
 from tally.store.ids import begin_block
 from tally.store.inbox import Inbox
 from tally.store.incarnations import begin, incarnations
-from tally.store.lacking import lacking_of
+from tally.store.lacking import LACKING
 from tally.store.listing import ListQuery
 from tally.store.ranges import Range
 from tally.store.records import InvoiceChange, NewCredit, NewCustomer, NewInvoice
@@ -276,7 +276,7 @@ def test_what_lies_between_the_copy_and_the_stream_is_noted_and_not_given_again(
     assert copied.relay.refusal is None
     original, older = copied.outboxes()
     assert older == original[:10] + original[20:]
-    assert lacking_of(copied.older.database) == {copied.older.outbox.source: [Range(11, 20)]}
+    assert LACKING.of(copied.older.database) == {copied.older.outbox.source: [Range(11, 20)]}
     copied.open(copied.older, 1)
     copied.publish(copied.relay)
     assert copied.stream.published(copied.older.outbox.source).last == 12 + SEVERAL_PAGES
@@ -290,12 +290,12 @@ def test_what_was_taken_for_lost_comes_back_when_the_stream_has_it_again(
     client.flushall()
     copied.stream.note_applied("customers@0000000b", {source: 11 + SEVERAL_PAGES})  # Redis knows no more
     copied.publish(copied.relay)
-    assert lacking_of(copied.older.database) == {source: [Range(11, 11 + SEVERAL_PAGES)]}
+    assert LACKING.of(copied.older.database) == {source: [Range(11, 11 + SEVERAL_PAGES)]}
     client.flushall()
     copied.publish(Relay(copied.original.database, copied.stream))
     copied.relay.look_again()
     copied.publish(copied.relay)
-    assert lacking_of(copied.older.database) == {}
+    assert LACKING.of(copied.older.database) == {}
     original, older = copied.outboxes()
     assert older == original
     assert copied.older.accounts(-1, 10_000) == copied.original.accounts(-1, 10_000)
@@ -362,4 +362,4 @@ def test_names_that_redis_and_the_copy_lack_are_known_to_the_database_beside(
     copied.rename(tmp_path / customers.FILE)
     back = Customers(customers.open_database(tmp_path))
     Standing(back, stream).settle()
-    assert lacking_of(back.database) == {begun.source: [Range(1, 3)]}
+    assert LACKING.of(back.database) == {begun.source: [Range(1, 3)]}

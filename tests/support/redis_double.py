@@ -395,12 +395,6 @@ class RedisDouble:
         stream = self._stream(name)
         if stream is None:
             raise redis.ResponseError("no such key")
-        if what.upper() == b"STREAM":
-            ends: list[Any] = [self._entry(stream, id) for id in (*stream.ids[:1], *stream.ids[-1:])] or [
-                None
-            ]
-            told: list[Any] = [b"length", len(stream.ids), b"last-generated-id", _shown(stream.last)]
-            return [*told, b"first-entry", ends[0], b"last-entry", ends[-1]]
         if what.upper() == b"GROUPS":
             return [list(_told(*each)) for each in sorted(stream.groups.items())]
         _, found = self._group(name, group[0])

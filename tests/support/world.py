@@ -783,7 +783,7 @@ class World:
         self.start()
 
     def _recover(self, copy: "Copy | None", wanted: str | None = None) -> None:
-        lost_customers.recover(self._data, self.stream(), copy and copy.file, lambda: None, wanted=wanted)
+        lost_customers.recover(self._data, self.stream(), copy and copy.file, wanted=wanted)
         self._known_gone = {*copy.gone} if copy else set()
 
     def rebuild_accounts(self, directory: Path | None = None) -> str:

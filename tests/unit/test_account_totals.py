@@ -25,7 +25,7 @@ from tally.store.account_totals import MOST_RECENT, AccountQuery, AccountTotals,
 from tally.store.accounts import Accounts, NewAccount, open_database
 from tally.store.errors import NotFound
 from tally.store.months import Months
-from tally.store.searching import Cents, money
+from tally.store.revenue import Cents, money
 
 _THEN = datetime(2019, 3, 23, tzinfo=UTC)
 

@@ -136,7 +136,7 @@ class History:
         lost = self._random.sample([*entries.values()], self._random.randint(1, min(most, len(entries) - 1)))
         for id, _ in lost:
             self._redis.xdel(KEY, id)
-        recover(self._directory, self._stream, None, beat=lambda: None)
+        recover(self._directory, self._stream, None)
         self._open()
         return [fields for _, fields in lost]
 

@@ -13,7 +13,7 @@ from tally.store.customer_search import CustomerSearch, CustomerSums, MonthSum, 
 from tally.store.customers import Customers, open_database
 from tally.store.listing import ListQuery
 from tally.store.records import NewCredit, NewCustomer, NewInvoice
-from tally.store.searching import Cents
+from tally.store.revenue import Cents
 
 PART = 2**18
 MINE, YOURS = 1, 2

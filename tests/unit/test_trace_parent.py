@@ -2,14 +2,14 @@
 
 import pytest
 
-from tally.store.trace_parent import is_sampled, parse
+from tally.store.cause import is_sampled, parse_trace_parent
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 @pytest.mark.parametrize("raw", [TRACE, "cc" + TRACE[2:], TRACE[:-2] + "ff"])
 def test_a_trace_parent_is_kept_as_it_is(raw: str) -> None:
-    assert parse(raw) == raw
+    assert parse_trace_parent(raw) == raw
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_a_trace_parent_is_kept_as_it_is(raw: str) -> None:
     ],
 )
 def test_anything_else_is_none(raw: str | None) -> None:
-    assert parse(raw) is None
+    assert parse_trace_parent(raw) is None
 
 
 def test_the_lowest_bit_of_the_flags_says_whether_the_caller_samples_it() -> None:
