@@ -456,10 +456,7 @@ class Accounts:
     def _account_created(self, event: events.AccountCreated, by: str | None) -> None:
         self.note(event, by)
         if updates.is_updated(self.database, "account", event.id):
-            self.database.execute(
-                "UPDATE account SET created_date = ?2 WHERE id = ?1 AND coalesce(created_date, ?2) >= ?2",
-                (event.id, rfc3339(event.created_date)),
-            )
+            self._date(event.id)
             return
         told = (event.name, event.description, event.owned_by, rfc3339(event.created_date))
         before = self.database.rows(
@@ -479,7 +476,7 @@ class Accounts:
         )
 
     def _account_updated(self, event: events.AccountUpdated, by: str | None) -> None:
-        """An update that comes before its creation waits, unlisted, for the creation's date."""
+        """An update may come before its creation, which may be lost: the account is there from then on."""
         self.note(event, by)
         if updates.is_newest(self.database, "account", event.id, event.revision, encode(event)):
             self.database.execute(
@@ -488,6 +485,16 @@ class Accounts:
                 " owned_by = excluded.owned_by, revision = excluded.revision",
                 (event.id, event.name, event.description, event.owned_by, event.revision),
             )
+        self._date(event.id)
+
+    def _date(self, id: int) -> None:
+        """Date an updated account by its creation, or by its first update until that comes."""
+        self.database.execute(
+            "UPDATE account SET created_date = coalesce("
+            f"(SELECT min(at) {_HAPPENED} AND event = 'AccountCreated'),"
+            f" (SELECT min(at) {_HAPPENED} AND event = 'AccountUpdated')) WHERE id = ?1",
+            (id,),
+        )
 
     def _account_deleted(self, event: events.AccountDeleted, by: str | None) -> None:
         self.note(event, by)
@@ -520,7 +527,7 @@ def events_of(rows: Iterable[tuple[Any, ...]]) -> Iterator[Event]:
     for id, name, description, owned_by, created_date, deleted, cascade, updated, began in rows:
         if updated is not None:
             yield decode_as(events.AccountUpdated, bytes(updated))
-        if created_date is not None:
+        if created_date is not None and (began or updated is None):  # else its creation has never come
             created = datetime.fromisoformat(created_date)
             told = {"name": name, "description": description, "owned_by": owned_by}
             yield events.AccountCreated(
@@ -554,6 +561,8 @@ _SHOWN = (
     "SELECT json_group_array(json_object('customer_id', CAST(id AS TEXT), 'name', name,"
     " 'total_revenue_cents', revenue_cents)), count(*), coalesce(sum(revenue_cents), 0), max(id)"
 )
+
+_HAPPENED = "FROM history WHERE row_id = ?1 AND kind = 'account'"
 
 _ACCOUNT = (
     "SELECT id, name, description, owned_by, created_date, revision FROM account"
