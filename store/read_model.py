@@ -188,7 +188,7 @@ class Shadow:
     ) -> None:
         """Keep others' events about replaced customers: their effects must be applied again."""
         kept = [
-            (entry.id.decode(), msgspec.msgpack.encode(entry.fields))
+            (entry.id.decode(), msgspec.msgpack.encode(entry))
             for entry in entries
             if (event := named.get(entry.event_name))
             and not own.is_of(entry.event_name)
@@ -197,7 +197,7 @@ class Shadow:
         ]
         if kept:
             with self._database.relaxed(), self._database.transaction():
-                self._database.executemany("INSERT OR IGNORE INTO other_event VALUES (?, ?)", kept)
+                self._database.executemany("INSERT OR IGNORE INTO other_entry VALUES (?, ?)", kept)
 
     def date_deletions(self, pages: Iterable[Sequence[Entry]]) -> None:
         """Find the dates of deleted invoices whose deletions had no date. May be repeated."""
@@ -218,13 +218,11 @@ class Shadow:
 
     def _apply_others(self, live: Inbox) -> None:
         """Apply the kept events that were applied in the live database."""
-        entries = [
-            Entry(id.encode(), msgspec.msgpack.decode(fields))
-            for id, fields in self._database.rows("SELECT id, fields FROM other_event ORDER BY rowid")
-        ]
+        rows = self._database.rows("SELECT entry FROM other_entry ORDER BY rowid")
+        entries = [msgspec.msgpack.decode(entry, type=Entry) for (entry,) in rows]
         with self._database.transaction():
             self._accounts.apply(e for name, e in _decoded(entries).items() if live.has_applied(name))
-            self._database.execute("DELETE FROM other_event")
+            self._database.execute("DELETE FROM other_entry")
 
     def has_seen(self, source: str, wanted: Range) -> bool:
         """Whether all of these events of a source were on the stream."""
@@ -364,7 +362,7 @@ def due(live: Database) -> str | None:
 _SET_ASIDE = """
 CREATE TABLE IF NOT EXISTS undated
     (invoice_id INTEGER PRIMARY KEY, customer_id INTEGER NOT NULL, cents INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS other_event (id TEXT PRIMARY KEY, fields BLOB NOT NULL)
+CREATE TABLE IF NOT EXISTS other_entry (id TEXT PRIMARY KEY, entry BLOB NOT NULL)
 """
 
 _TAKEN_ASIDE = """

@@ -21,6 +21,7 @@ from support.waiting import eventually
 from tally.actors.lock import DirectoryLock
 from tally.store.accounts import open_database
 from tally.store.database import Database
+from tally.store.dead_letters import DeadLetters
 from tally.store.groups import Groups
 from tally.store.read_model import STREAM, Shadow
 from tally.store.stream import EventStream, connect
@@ -204,6 +205,26 @@ def test_what_another_publisher_told_stays_as_it_is_shown(filled: Tally, client:
     with closing(sqlite3.connect(accounts_db(filled))) as database:
         ranges = database.execute("SELECT first, last FROM inbox_range WHERE source = 'other@2'").fetchall()
     assert ranges == [(3, 6)]
+
+
+def test_an_edited_dead_letter_counts_on_when_built_from_customers_db(
+    filled: Tally, client: redis.Redis
+) -> None:
+    """An invoice of one of our customers, by another program that gives its events no names."""
+    customer, before = next(iter(recorded(filled)["1"].items()))
+    publish(client, "InvoiceCreated", {**_invoice(customer, 1), "purchase_price_cents": "x"})
+    [letter] = eventually(lambda: DeadLetters(_stream(filled)).all())
+    edited = filled.directory / "edited.json"
+    edited.write_text(json.dumps(_invoice(customer, 777)))
+    config = ("--config", str(filled.directory / "tally.toml"))
+    done = command("dead-letters", "edit", letter.id, "--payload", edited, *config)
+    assert done.returncode == 0, done.stderr
+    assert _has_revenue(filled, customer) == before + 777
+    trim(filled)
+    publish(client, "InvoiceCreated", _invoice(customer, 500))
+    eventually(lambda: _has_revenue(filled, customer) == before + 777 + 500)
+    told = rebuild(filled)
+    assert _has_revenue(filled, customer) == before + 777 + 500, told
 
 
 def test_revenue_that_nothing_else_knows_any_more_goes_with_consent_alone(
