@@ -96,8 +96,9 @@ class RelayProcess:
                 except Replaced as replaced:
                     _log.warning("follows", reason=str(replaced))
                     self._follow(actor, database, stream, membership)
-            with suppress(RedisError, StoreError):
-                membership.leave()
+            if self._shared.is_ending():  # else other processes still write
+                with suppress(RedisError, StoreError):
+                    membership.leave()
 
     def _publish(self, actor: Actor, database: Database, stream: EventStream, membership: Membership) -> None:
         """Be a primary's relay until the actor must stop. Raises Replaced once it is a standby's."""

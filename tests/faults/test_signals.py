@@ -11,6 +11,7 @@ import pytest
 import urllib3
 
 from support.load import Load
+from support.redis_process import RedisProcess
 from support.tally import Tally, running
 from support.threads import stopped as stopped_thread
 from support.troubles import actors, troubles
@@ -153,6 +154,23 @@ def test_sighup_refuses_no_request(tmp_path: Path, kept: bool, processes: int) -
         load.is_counted_once()
         assert {each.status for each in load.tries() if each.status} == {201}
         assert load.faults() == {}
+
+
+def test_sighup_lets_no_copy_begin_meanwhile(tmp_path: Path, server: RedisProcess) -> None:
+    """The relays gave up their leases, and the HTTP processes went on recording."""
+    leases = "{event-stream}:leases"
+    with running(tmp_path, redis_url=server.url) as tally:
+        before = tally.pids()
+        tally.process.send_signal(signal.SIGHUP)
+
+        def renewed() -> bool:
+            assert {server.client.hlen(leases) for _ in range(200)} == {2}
+            return {*before.values()}.isdisjoint(tally.pids().values())
+
+        while not renewed():
+            pass
+        assert tally.stop() == 0
+        assert server.client.hlen(leases) == 0
 
 
 def test_sighup_twice_renews_one_after_another(tmp_path: Path) -> None:
