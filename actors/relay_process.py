@@ -104,7 +104,6 @@ class RelayProcess:
         """Be a primary's relay until the actor must stop. Raises Replaced once it is a standby's."""
         service, permission = database.service, self._shared.permissions[database.service]
         kind = SERVICES[service]
-        permission.confirm(False)
         standing = Standing(kind.store(database), stream, permission, membership)
         if nodes.follows(database):
             self._refuse(database)
@@ -234,6 +233,7 @@ class RelayProcess:
         if not is_there:
             first_start.make(directory, node)
             self._shared.places[customers.SERVICE].note()
+            self._shared.permissions[customers.SERVICE].doubt()  # confirmed was the file that is gone
             actor.trouble(None)
         return True
 
