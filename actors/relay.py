@@ -114,8 +114,14 @@ class Relay:
         self._last = last
         return fresh_rows
 
-    def finish(self) -> None:
-        """Note how far Redis has got, if that is known."""
+    def drain(self, beat: Callable[[], None]) -> None:
+        """Publish the events that are there by now, and note how far Redis has got.
+
+        Later ones are left to the next relay: while this one is replaced, others go on recording.
+        """
+        newest = last_row(self._database)
+        while self.step() and (self._last is None or self._outbox.row(self._last) < newest):
+            beat()
         if self._last is not None:
             self._mark(self._last)
 
@@ -233,7 +239,7 @@ def refusal(outbox: Outbox, published: Published) -> str | None:
 def run(
     actor: Actor, relay: Relay, doorbell: Doorbell, housekeeper: Housekeeper, answer: Callable[[], bool]
 ) -> None:
-    """Publish whenever the doorbell rings, and look every second; at the end, drain the outbox.
+    """Publish whenever the doorbell rings, and look every second; at the end, drain the outbox once.
 
     `answer` sends groups a part of the events that they asked for, and tells whether there are more.
 
@@ -259,8 +265,6 @@ def run(
     actor.ready()
     actor.repeat(step)
     try:
-        while relay.step():
-            actor.beat()
-        relay.finish()
+        relay.drain(actor.beat)
     except PASSING as error:
         _log.warning("outbox_not_drained", reason=str(error))

@@ -96,14 +96,14 @@ class RelayProcess:
                 except Replaced as replaced:
                     _log.warning("follows", reason=str(replaced))
                     self._follow(actor, database, stream, membership)
-            with suppress(RedisError, StoreError):
-                membership.leave()
+            if self._shared.is_ending():  # else other processes still write
+                with suppress(RedisError, StoreError):
+                    membership.leave()
 
     def _publish(self, actor: Actor, database: Database, stream: EventStream, membership: Membership) -> None:
         """Be a primary's relay until the actor must stop. Raises Replaced once it is a standby's."""
         service, permission = database.service, self._shared.permissions[database.service]
         kind = SERVICES[service]
-        permission.confirm(False)
         standing = Standing(kind.store(database), stream, permission, membership)
         if nodes.follows(database):
             self._refuse(database)
@@ -233,6 +233,7 @@ class RelayProcess:
         if not is_there:
             first_start.make(directory, node)
             self._shared.places[customers.SERVICE].note()
+            self._shared.permissions[customers.SERVICE].doubt()  # confirmed was the file that is gone
             actor.trouble(None)
         return True
 

@@ -66,6 +66,7 @@ class Shared:
         if customers.answer_after == "publish":
             self.publications["customers"] = Publication(customers.processes, replicas)
         self.run = secrets.token_hex(8)
+        self._end = mmap.mmap(-1, 1)  # all actors share it
         failover = settings.node.failover_seconds
         self.permissions = {service: WritePermission(failover) for service in SERVICES}
         self.pages: dict[str, mmap.mmap] = {}  # one for each actor, made before it is forked
@@ -80,6 +81,14 @@ class Shared:
         database.run, database.is_newest = self.run, permission.is_confirmed
         database.refusal = partial(permission.refusal, database.node)
         return database
+
+    def note_end(self) -> None:
+        """Note that all actors end now. Call it before the first is told to."""
+        self._end[0] = True
+
+    def is_ending(self) -> bool:
+        """Whether all actors end. Else, one that is told to end is replaced, and the others go on."""
+        return bool(self._end[0])
 
     def groups(self) -> dict[str, Age]:
         """The groups of all databases here, with their ages, even if their service doesn't run."""

@@ -63,6 +63,7 @@ def _run(settings: Settings, roles: Sequence[str]) -> None:
     gc.freeze()  # the actors keep sharing the memory of everything loaded by now
 
     def before_stop() -> None:
+        members.note_end()
         let_in_no_more(listeners.values())
         for listener in listeners.values():
             listener.close()  # the HTTP processes accept who is there, and close it as well

@@ -105,7 +105,6 @@ class Standing:
         self._permission = permission or WritePermission()
         self._database = store.database
         self._stream = stream
-        self._confirmed = False
         self._adopted = False
         self._taken_up = False
         self._looked_at: dict[str, Published] = {}  # by each name that lacks events
@@ -153,6 +152,8 @@ class Standing:
         for place, (outbox, published) in enumerate(stands):
             last, ever = outbox.last(), max(published.ever, applied.get(outbox.source, 0))
             if ever > last and joins(outbox, self._stream):
+                if outbox.is_written_to:
+                    self._permission.doubt()  # others give no number meanwhile that is taken back
                 if outbox.is_written_to or any(behind[place + 1 :]):
                     take_back(self._store, self._stream, outbox)
                 else:  # it may conflict with events of later names, all of which are here
@@ -164,8 +165,7 @@ class Standing:
         if self._take_back_lost(stands) or (not self._adopted and self._adopt()):
             return True
         self._adopted = True
-        if not self._confirmed and self._is_newest(stands[-1]):
-            self._confirmed = True
+        if not self._permission.is_confirmed() and self._is_newest(stands[-1]):
             self._permission.confirm()
         return settle_own(self._store)
 

@@ -103,6 +103,7 @@ class Database:
         """Why nothing may be published from here, such as another in its place; for any thread."""
         self.transactions = 0
         """The number of write transactions begun here."""
+        self._at_commit: list[Callable[[], object]] = []
         self.run = ""
         """The run of Tally that this process belongs to; see incarnations."""
         self._schema = schema
@@ -231,6 +232,7 @@ class Database:
         """
         self.insist_on_place()
         self.transactions += 1
+        self._at_commit.clear()
         try:
             with translated(str(self.path)), self._bracket("BEGIN IMMEDIATE"):
                 yield
@@ -238,6 +240,12 @@ class Database:
             if isinstance(error.__cause__, apsw.ReadOnlyError):
                 self._open()  # a connection opened to a read-only file stays read-only
             raise
+        for told in self._at_commit:
+            told()
+
+    def at_commit(self, told: Callable[[], object]) -> None:
+        """Call `told`, which must not raise, once the open transaction is committed; not if it is undone."""
+        self._at_commit.append(told)
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
+import structlog
 
 from tally.store.database import Database
 from tally.store.ids import begin_block, raise_sequence
@@ -21,6 +22,8 @@ _EARLIER = "earlier_sources"  # in meta, as JSON
 _BEGUN_IN = "begun_in"  # in meta: the run of Tally that began the newest name
 _NOTED = "incarnations"  # in meta, as JSON, if there was more than one
 _HEIRS = "heirs"  # in meta, as JSON, for all databases: each name and the one that it follows
+
+_log = structlog.get_logger()
 
 
 class Incarnation(msgspec.Struct, frozen=True):
@@ -74,16 +77,29 @@ def own_sources(database: Database) -> set[str]:
 def begin(database: Database, last: int, source: str | None = None) -> None:
     """End the current name, whose last number is `last`, and begin another.
 
-    Without `source`, it gets a fresh name, and new rows get fresh numbers. In the open transaction.
+    Without `source`, it gets a fresh name, and new rows get fresh numbers; that is logged. In the open
+    transaction.
     """
+    if source is None:
+        _begin(database, last, _fresh(database))
+        begin_block(database)
+        _note_begun(database)
+    else:
+        _begin(database, last, source)
+
+
+def _begin(database: Database, last: int, source: str) -> None:
     *ended, current = incarnations(database)
     ended.append(msgspec.structs.replace(current, last=last))
-    begun = Incarnation(source or _fresh(database), len(ended) * ROOM)
+    begun = Incarnation(source, len(ended) * ROOM)
     _note(database, [*ended, begun])
     raise_sequence(database, "outbox", begun.base)
-    if source is None:
-        begin_block(database)
-        database.set_meta(_BEGUN_IN, database.run)
+
+
+def _note_begun(database: Database) -> None:
+    database.set_meta(_BEGUN_IN, database.run)
+    *_, former, begun = incarnations(database)
+    database.at_commit(lambda: _log.warning("began_name", source=begun.source, former=former.source))
 
 
 def begin_for(database: Database, last: int, told: bytes) -> None:
@@ -95,9 +111,9 @@ def begin_for(database: Database, last: int, told: bytes) -> None:
     if name in own_sources(database):
         begin(database, last)
     else:
-        begin(database, last, name)
+        _begin(database, last, name)
         begin_block(database, random.Random(told))
-        database.set_meta(_BEGUN_IN, database.run)
+        _note_begun(database)
 
 
 def _fresh(database: Database) -> str:

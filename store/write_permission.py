@@ -37,19 +37,31 @@ class WritePermission:
         self._failover_seconds = failover_seconds
         self.clock = clock
 
-    def confirm(self, is_newest: bool = True) -> None:
-        """Note that it holds the newest events of its name, and so may be written to under that name."""
-        self._flags[0] = is_newest
+    def confirm(self) -> None:
+        """Note that it holds the newest events of its name, and so may be written to under that name.
+
+        That stays so when its relay is replaced: the others go on writing meanwhile. See `doubt`.
+        """
+        self._flags[0] = True
+
+    def doubt(self) -> None:
+        """Note that it may lack events of its name: another database may have written some."""
+        self._flags[0] = False
 
     def is_confirmed(self) -> bool:
-        """Whether `confirm` was noted."""
+        """Whether `confirm` was noted, and neither `doubt` nor a refusal since."""
         return bool(self._flags[0])
 
     def refuse(self, why: Refusal, url: str = "") -> None:
-        """Note why nothing may be written, or NONE to allow it; `url` is the primary's address."""
+        """Note why nothing may be written, or NONE to allow it; `url` is the primary's address.
+
+        Another may write under its name meanwhile. So it is in doubt afterwards.
+        """
         told = url.encode()
         self._url[: len(told) + 1] = told + b"\0"
         self._flags[1] = why
+        if why:
+            self.doubt()
 
     def renew(self, asked_at: float) -> None:
         """Note that the lease was renewed, by a request begun at `asked_at` (by `clock`)."""

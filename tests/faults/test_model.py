@@ -77,6 +77,12 @@ def test_any_history_of_a_primary_and_its_standby_ends_well(first: int) -> None:
         _ends_well(seed, pair.steps_of(seed), pair.run)
 
 
+@pytest.mark.parametrize("first", range(FIRST, FIRST + OF_PAIRS, AT_ONCE))
+def test_any_history_in_which_only_parts_are_killed_goes_on_under_the_same_names(first: int) -> None:
+    for seed in range(first, min(first + AT_ONCE, FIRST + OF_PAIRS)):
+        _ends_well(seed, pair.unnoticed_steps_of(seed), pair.run_under_the_same_names)
+
+
 _RECORDED_AGAIN: list[Step] = [
     ("record", 3699429805),
     ("credit", 878794238),

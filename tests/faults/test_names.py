@@ -4,6 +4,7 @@ So no name and no number ever means two things.
 """
 
 import csv
+import signal
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -79,6 +80,7 @@ def test_a_backup_that_is_written_to_while_redis_is_away_gives_other_numbers(
     with load:
         load.goes_on(100)
     assert min(int(invoice.id or 0) for invoice in load.invoices[posted:]) > 10**9 > highest
+    assert tally.said().count("began_name") == 1
     server.start()
     _all_is_well(tally, load)
     assert len([id for id in _ids(tally) if id <= highest]) == before, "what it lacked has not come back"
@@ -165,6 +167,28 @@ def test_a_start_while_redis_is_away_goes_on_under_another_name_and_loses_nothin
     server.client.flushall()
     _all_is_well(tally, load)
     assert len(_sources(server.client)) == 3, "not all names were published again"
+
+
+def test_what_is_started_again_while_redis_is_away_keeps_its_name(tally: Tally, server: RedisProcess) -> None:
+    """It has seen on Redis that it is the newest, and has been written to ever since."""
+    load = Load(tally)
+    with load:
+        load.goes_on(50)
+        server.kill()
+        for actor in ("customers-relay", "customers-http-1"):
+            ended = tally.kill(actor)
+            eventually(lambda actor=actor, ended=ended: tally.pids().get(actor, ended) != ended)  # type: ignore[misc]
+            load.goes_on(20)
+        before = tally.pids()
+        tally.process.send_signal(signal.SIGHUP)
+        eventually(lambda: not {*before.values()} & {*tally.pids().values()}, 30)
+        load.goes_on(20)
+        server.start()
+        load.goes_on(20)
+    _all_is_well(tally, load)
+    assert len(_sources(server.client)) == 1
+    assert max(_ids(tally)) == len(_ids(tally))
+    assert "began_name" not in tally.said()
 
 
 def test_a_backup_from_before_another_name_takes_over_both(

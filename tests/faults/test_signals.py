@@ -5,12 +5,15 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+import redis
 import urllib3
 
 from support.load import Load
+from support.redis_process import RedisProcess
 from support.tally import Tally, running
 from support.threads import stopped as stopped_thread
 from support.troubles import actors, troubles
@@ -153,6 +156,46 @@ def test_sighup_refuses_no_request(tmp_path: Path, kept: bool, processes: int) -
         load.is_counted_once()
         assert {each.status for each in load.tries() if each.status} == {201}
         assert load.faults() == {}
+
+
+@pytest.mark.parametrize("ended", ["all, by SIGHUP", "customers-relay", "customers-http-1"])
+def test_whatever_is_started_again_under_load_gives_the_next_numbers(tmp_path: Path, ended: str) -> None:
+    with running(tmp_path) as tally:
+        with Load(tally, clients=8, pace=0.001) as load:
+            for _ in range(3):
+                load.goes_on()
+                before = tally.pids()
+                if ended in before:
+                    tally.kill(ended)
+                    eventually(lambda: tally.pids().get(ended, before[ended]) != before[ended])  # noqa: B023
+                else:
+                    tally.process.send_signal(signal.SIGHUP)
+                    eventually(lambda: _renewed(tally, before))  # noqa: B023
+            load.goes_on()
+        load.is_counted_once()
+        numbers = sorted(int(invoice.id or 0) for invoice in load.invoices)
+        assert numbers == [*range(1, len(numbers) + 1)]
+        assert "began_name" not in tally.said()
+        with redis.Redis.from_url(tally.redis_url) as client:
+            names: Any = client.hkeys("{event-stream}:published")
+        assert sorted(name.partition(b"@")[0] for name in names) == [b"accounts", b"customers"]
+
+
+def test_sighup_lets_no_copy_begin_meanwhile(tmp_path: Path, server: RedisProcess) -> None:
+    """The relays gave up their leases, and the HTTP processes went on recording."""
+    leases = "{event-stream}:leases"
+    with running(tmp_path, redis_url=server.url) as tally:
+        before = tally.pids()
+        tally.process.send_signal(signal.SIGHUP)
+
+        def renewed() -> bool:
+            assert {server.client.hlen(leases) for _ in range(200)} == {2}
+            return {*before.values()}.isdisjoint(tally.pids().values())
+
+        while not renewed():
+            pass
+        assert tally.stop() == 0
+        assert server.client.hlen(leases) == 0
 
 
 def test_sighup_twice_renews_one_after_another(tmp_path: Path) -> None:

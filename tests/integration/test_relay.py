@@ -101,6 +101,20 @@ def test_a_relay_killed_before_it_remembers_publishes_nothing_twice(
     assert _sequences(client) == list(range(1, 21))
 
 
+def test_a_relay_that_ends_leaves_what_is_recorded_meanwhile_to_the_next(
+    accounts: Accounts, stream: EventStream, client: redis.Redis
+) -> None:
+    """Under load there was always more: it went on until it was killed."""
+    _commit(accounts, 20)
+    relay = Relay(accounts.database, stream, batch=5)
+    relay.drain(lambda: _commit(accounts, 10))
+    published = len(_sequences(client))
+    assert 20 <= published < accounts.outbox.last()
+    assert 20 <= accounts.outbox.published() <= published  # one batch was still on its way
+    _drain(Relay(accounts.database, stream))
+    assert _sequences(client) == list(range(1, accounts.outbox.last() + 1))
+
+
 def test_a_batch_that_overlaps_what_is_published_adds_only_the_rest(
     accounts: Accounts, stream: EventStream, client: redis.Redis
 ) -> None:

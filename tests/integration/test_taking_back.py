@@ -23,6 +23,7 @@ from tally.store.listing import ListQuery
 from tally.store.ranges import Range
 from tally.store.records import InvoiceChange, NewCredit, NewCustomer, NewInvoice
 from tally.store.stream import EventStream, Publishing, connect
+from tally.store.write_permission import WritePermission
 
 SEVERAL_PAGES = 2500
 DAY = date(2019, 1, 6)
@@ -83,6 +84,25 @@ def test_new_accounts_go_on_where_the_lost_ones_ended(copied: Copied) -> None:
     copied.publish(copied.relay)
     assert [account.id for account in copied.older.accounts(10 + SEVERAL_PAGES, 10)] == [11 + SEVERAL_PAGES]
     assert copied.stream.published(copied.older.outbox.source).last == 12 + SEVERAL_PAGES
+
+
+def test_a_running_database_that_others_went_on_with_gives_no_number_meanwhile(copied: Copied) -> None:
+    """It had seen that it was the newest; then a copy was at work while nobody here could look."""
+    doubts: list[int] = []
+
+    class Noting(WritePermission):
+        def doubt(self) -> None:
+            super().doubt()
+            doubts.append(copied.older.outbox.last())
+
+    permission = Noting()
+    permission.confirm()
+    copied.older.database.is_newest = permission.is_confirmed
+    before = copied.older.outbox.last()
+    Standing(copied.older, copied.stream, permission).settle()
+    assert doubts == [before]
+    assert permission.is_confirmed()
+    assert [each.source for each in incarnations(copied.older.database)] == [copied.original.database.source]
 
 
 def test_of_a_block_too_no_number_is_given_again(tmp_path: Path, redis_url: str) -> None:

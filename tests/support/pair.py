@@ -33,6 +33,7 @@ from tally.store.customer_list import CustomerQuery
 from tally.store.errors import InvoiceCredited, NotFound, OverCredited, StoreError, UnknownReference
 from tally.store.idempotency import Answer, IdempotencyKeys, KeyedRequest, made, made_many
 from tally.store.ids import node_of
+from tally.store.incarnations import own_sources
 from tally.store.listing import ListQuery
 from tally.store.membership import Candidate, Membership, Replaced, promote
 from tally.store.records import (
@@ -86,7 +87,6 @@ class Machine(Tally):
         stream = EventStream(self._world.redis.client(self.lines[name]), KEY)
         permission, store = self._permissions[service.name], service.store(database)
         membership = Membership(database, stream, f"http://{self.directory.name}", wait_seconds=0)
-        permission.confirm(False)
         standing = Standing(store, stream, permission=permission, membership=membership)
         if nodes.follows(database):
             permission.refuse(Refusal.STANDBY)
@@ -252,6 +252,21 @@ class Pair:
 
     def stream(self) -> EventStream:
         return EventStream(self.redis.client(), KEY)
+
+    def start_again(self) -> None:
+        """Stop all machines and start them, and let them see how they stand."""
+        for place, machine in enumerate(self._machines):
+            if machine:
+                machine.stop()
+                self._start(place)
+        self._come_to_rest()
+
+    def names(self) -> list[set[str]]:
+        """All names that each running machine's databases ever had."""
+        return [
+            {name for database in machine.databases.values() for name in own_sources(database)}
+            for machine in self._running()
+        ]
 
     def _running(self) -> list[Machine]:
         return [machine for machine in self._machines if machine]
@@ -558,6 +573,22 @@ FAULTS = {
 }
 
 
+UNNOTICED = {"a_part_is_killed": 15.0, "a_line_breaks": 2.0, "redis_loses_everything": 0.3}
+"""Faults after which a machine that goes on has the newest events all the same."""
+
+
+def unnoticed_steps_of(seed: int) -> list[tuple[str, int]]:
+    """A history without another fault than these."""
+    choose, kinds = random.Random(seed), CLIENTS | TURNS | UNNOTICED
+    steps = choose.choices([*kinds], [*kinds.values()], k=choose.randint(10, 60))
+    return [(name, choose.getrandbits(32)) for name in steps]
+
+
+def run_under_the_same_names(seed: int, steps: list[tuple[str, int]], directory: Path) -> Pair:
+    """Like `run`, with machines that have seen that they are the newest; no database may begin a name."""
+    return run(seed, steps, directory, may_begin=False)
+
+
 def steps_of(seed: int) -> list[tuple[str, int]]:
     """A history: rounds of requests, turns and faults. Its kinds of faults are random, too."""
     choose = random.Random(seed)
@@ -572,16 +603,23 @@ def steps_of(seed: int) -> list[tuple[str, int]]:
     return [(name, choose.getrandbits(32)) for name in steps]
 
 
-def run(seed: int, steps: list[tuple[str, int]], directory: Path) -> Pair:
-    """Run a history to its end. Raises AssertionError, or the error of a step."""
+def run(seed: int, steps: list[tuple[str, int]], directory: Path, may_begin: bool = True) -> Pair:
+    """Run a history to its end. Raises AssertionError, or the error of a step.
+
+    `may_begin` tells whether databases may begin new names.
+    """
     pair = Pair(seed, directory)
     try:
+        if not may_begin:
+            pair.start_again()
+        before = pair.names()
         for name, drawn in steps:
             pair.random.seed(drawn)
             with suppress(NotFound):
                 getattr(pair, name)()
         pair.settle()
         pair.compare()
+        assert may_begin or pair.names() == before
     finally:
         pair.end()
     return pair

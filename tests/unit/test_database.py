@@ -46,6 +46,19 @@ def test_a_transaction_that_raises_leaves_nothing(database: Database) -> None:
     assert database.rows("SELECT * FROM thing") == []
 
 
+def test_what_is_told_at_the_commit_is_not_told_of_what_is_undone(database: Database) -> None:
+    told: list[str] = []
+    with pytest.raises(ZeroDivisionError), database.transaction():
+        database.at_commit(lambda: told.append("undone"))
+        1 / 0  # noqa: B018
+    with database.transaction():
+        database.at_commit(lambda: told.append("committed"))
+        assert told == []
+    with database.transaction():
+        pass
+    assert told == ["committed"]
+
+
 @pytest.mark.parametrize("values", [[], [7], [3, 1, 2**63 - 1, -(2**63)]])
 def test_numbers_are_a_table(database: Database, values: list[int]) -> None:
     assert database.rows("SELECT value FROM carray(?)", (numbers(values),)) == [(each,) for each in values]
