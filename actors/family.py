@@ -7,7 +7,7 @@ import mmap
 import os
 import socket
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
@@ -43,7 +43,7 @@ from tally.importing.imports import ImportsResource
 from tally.redis_url import bracketed
 from tally.store import nodes
 from tally.store.asks import Asks
-from tally.store.database import Database, Place, place_of
+from tally.store.database import Place, place_of
 from tally.store.errors import OutdatedDatabase, StoreError
 from tally.store.group_commit import AnswerAfter
 from tally.store.key_file import SIGNING_KEY, UnusableKey
@@ -144,7 +144,7 @@ class Family(Shared):
         listener, proxy = self.listeners[service], self.settings.auth.trusted_proxy
         with closing(api.service), self._noting_minutes(actor, service, api):
             server = waitress_server.Server(app, listener, threads, most, proxy, commits, api.gate.refusal)
-            http_server.run(actor, server)
+            http_server.run(actor, server, commits.trouble)
 
     @contextmanager
     def _noting_minutes(self, actor: Actor, service: str, api: Api) -> Iterator[None]:
@@ -204,7 +204,10 @@ class Family(Shared):
 
     def _calls(self, service: str, sign_ins: int, number: int) -> Api:
         outside = Outside(
+            service,
+            self.settings.node.number,
             partial(self.open, service),
+            partial(self.refusal, service),
             self.doorbells[service].ring,
             self._status(service),
             tokens(self.settings),
@@ -220,13 +223,13 @@ class Family(Shared):
             return api
         return accounts_http.api(outside, self.settings.accounts.threads, sign_ins)
 
-    def _answer_after(self, service: str, number: int) -> Callable[[Database], AnswerAfter] | None:
-        """Makes the AnswerAfter that delays the answers of that HTTP process; None if answers don't wait."""
+    def _answer_after(self, service: str, number: int) -> AnswerAfter | None:
+        """Delays the answers of that HTTP process; None if answers don't wait."""
         publication = self.publications.get(service)
         if publication is None:
             return None
         seconds = min(LONGEST_SECONDS, self.settings.supervisor.stop_timeout / 2)
-        return partial(AfterPublication, publication, number, answer_seconds=seconds)
+        return AfterPublication(publication, number, seconds)
 
     def _gone(self, group: str) -> Mapping[str, list[Range]]:
         stream = self._impatient_stream()

@@ -8,6 +8,7 @@ others.
 """
 
 import time
+from collections.abc import Callable
 
 import structlog
 
@@ -22,8 +23,11 @@ LINGER_SECONDS = 0.5
 _log = structlog.get_logger()
 
 
-def run(actor: Actor, server: Server) -> None:
-    """Be an HTTP process of a service: serve until told to stop. Ends the server's threads."""
+def run(actor: Actor, server: Server, trouble: Callable[[], str | None]) -> None:
+    """Be an HTTP process of a service: serve until told to stop. Ends the server's threads.
+
+    `trouble` is asked again and again why nothing can be written.
+    """
     limits = server.limits
     _log.info(
         "limits",
@@ -33,10 +37,11 @@ def run(actor: Actor, server: Server) -> None:
         sign_ins=limits.sign_ins,
     )
     actor.ready()
-    _serve(actor, server, limits.connections - max(FEWEST_SPARE, limits.connections // SPARE_CONNECTIONS))
+    spare = max(FEWEST_SPARE, limits.connections // SPARE_CONNECTIONS)
+    _serve(actor, server, trouble, limits.connections - spare)
 
 
-def _serve(actor: Actor, server: Server, connections: int) -> None:
+def _serve(actor: Actor, server: Server, trouble: Callable[[], str | None], connections: int) -> None:
     """Serve until the actor must stop, then answer the accepted requests and return."""
     actor.on_stop(server.pull_trigger)
     memory = Memory()
@@ -44,6 +49,7 @@ def _serve(actor: Actor, server: Server, connections: int) -> None:
         actor.beat()
         server.turn(TURN_SECONDS)
         server.make_room(connections)
+        actor.trouble(trouble())
         if not server.is_busy():
             memory.give_back()
     server.stop_accepting()

@@ -77,12 +77,10 @@ class AfterPublication:
         self,
         publication: Publication,
         number: int,
-        database: Database,
         answer_seconds: float = LONGEST_SECONDS,
     ) -> None:
         self._publication = publication
         self._bell = publication.bells[number]
-        self._database = database
         self._seconds = answer_seconds
         self._groups: SimpleQueue[_Group] = SimpleQueue()
         threading.Thread(target=self._serve, name="after-publication", daemon=True).start()
@@ -95,9 +93,9 @@ class AfterPublication:
                 "recorded: try again later, with the same Idempotency-Key."
             )
 
-    def mark(self) -> int:
+    def mark(self, database: Database) -> int:
         """The last row to publish before the open transaction's requests may be answered."""
-        return last_row(self._database)
+        return last_row(database)
 
     def hold(self, mark: int, jobs: Sequence[Job], done: Callable[[], None]) -> None:
         """Finish the jobs once `mark` is published, then call `done`. They fail if that takes too long."""

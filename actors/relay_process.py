@@ -211,14 +211,14 @@ class RelayProcess:
         )
 
     def _begin(self, actor: Actor, stream: EventStream) -> bool:
-        """Make customers.db if there is none, once Redis has answered; see insist_on_no_other.
+        """Make customers.db if there was none at the start, once Redis has answered; see insist_on_no_other.
 
         False when the actor must stop before that.
         """
         directory, where = self._shared.settings.directory, str(self._shared.settings.redis.address)
         node = self._shared.settings.node.number
-        file = directory / customers.FILE
-        is_there = file.exists()
+        place = self._shared.places[customers.SERVICE]
+        is_there = place.get() is not None  # or was, and is lost
         while not actor.stopping.is_set():
             try:
                 first_start.insist_on_no_other(directory, stream, where, node)
@@ -232,7 +232,7 @@ class RelayProcess:
             return False
         if not is_there:
             first_start.make(directory, node)
-            self._shared.places[customers.SERVICE].note()
+            place.note()
             self._shared.permissions[customers.SERVICE].doubt()  # confirmed was the file that is gone
             actor.trouble(None)
         return True

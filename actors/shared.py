@@ -17,6 +17,7 @@ from tally.config import Settings
 from tally.figures import Figures
 from tally.http.minutes import Minutes
 from tally.store.database import Database, Place, place_of
+from tally.store.errors import StoreUnavailable
 from tally.store.inbox import Inbox
 from tally.store.stream import Age, EventStream
 from tally.store.write_permission import WritePermission
@@ -79,7 +80,7 @@ class Shared:
         )
         permission = self.permissions[service]
         database.run, database.is_newest = self.run, permission.is_confirmed
-        database.refusal = partial(permission.refusal, database.node)
+        database.refusal = partial(self.refusal, service)
         return database
 
     def note_end(self) -> None:
@@ -89,6 +90,10 @@ class Shared:
     def is_ending(self) -> bool:
         """Whether all actors end. Else, one that is told to end is replaced, and the others go on."""
         return bool(self._end[0])
+
+    def refusal(self, service: str) -> StoreUnavailable | None:
+        """Why nothing may be written to the service's database; None if writing is allowed."""
+        return self.permissions[service].refusal(self.settings.node.number)
 
     def groups(self) -> dict[str, Age]:
         """The groups of all databases here, with their ages, even if their service doesn't run."""

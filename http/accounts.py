@@ -41,7 +41,7 @@ def api(outside: Outside, threads: int, sign_ins: int) -> Api:
     At most `sign_ins` passwords are checked at a time.
     """
     tokens = outside.tokens
-    service = Service(lambda: Accounts(outside.open_database()), outside.after_commit)
+    service = outside.serving(Accounts)
     calls = (*ACCOUNTS, SIGN_IN) if tokens else ACCOUNTS
     api = api_of(service, _gate(service, tokens), outside, calls, ACCOUNTS_PAGE)
     app = api.app

@@ -1,7 +1,5 @@
 """The customers service: its HTTP calls, one class for each path."""
 
-from collections.abc import Callable
-
 import falcon
 
 from tally.events import Id
@@ -20,16 +18,13 @@ from tally.http.values import CreditBody, CustomerBody, CustomerPatch, InvoiceBo
 from tally.store.cause import Cause
 from tally.store.customer_list import CustomerQuery
 from tally.store.customers import Customers
-from tally.store.database import Database
 from tally.store.group_commit import AnswerAfter
 from tally.store.records import CSV_COLUMNS, NewCredit, NewCustomer, NewInvoice
 
 
-def api(
-    outside: Outside, require_account: bool, answer_after: Callable[[Database], AnswerAfter] | None
-) -> Api:
-    """The service over customers.db; for `answer_after` see Service."""
-    service = Service(lambda: Customers(outside.open_database()), outside.after_commit, answer_after)
+def api(outside: Outside, require_account: bool, answer_after: AnswerAfter | None) -> Api:
+    """The service over customers.db; for `answer_after` see GroupCommit."""
+    service = outside.serving(Customers, answer_after)
     gate = TokenGate(outside.tokens) if outside.tokens else OpenGate()
     api = api_of(service, gate, outside, CUSTOMERS, CUSTOMERS_PAGE)
     app = api.app

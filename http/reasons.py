@@ -1,6 +1,7 @@
 """Sentences about a service for `status`: what is wrong or worth knowing, and what to do about it."""
 
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 
 from msgspec import Struct
 
@@ -16,6 +17,7 @@ from tally.store.revenue import money
 from tally.store.stream import entry_time
 
 REDIS_AWAY = "Redis does not answer"  # so begins the reason
+FULL_BYTES = 1_000_000  # free; a large batch takes more
 _NO_ANSWER = {"ConnectionError", "TimeoutError", "BusyLoadingError"}  # so begin actors' troubles then
 
 
@@ -46,6 +48,15 @@ def troubles(actors: Collection[ActorReport], reasons: Collection[str]) -> Itera
         if actor.trouble and not any((said or name) in reason for reason in reasons):
             waiting.setdefault(actor.trouble, []).append(actor.name)
     return (f"{', '.join(names)}: {trouble}" for trouble, names in waiting.items())
+
+
+def full(directory: Path, free: int | None) -> Iterator[str]:
+    """That the disk with the databases has too little free space, in bytes, to go on writing."""
+    if free is not None and free < FULL_BYTES:
+        yield (
+            f"the disk of {directory} is full, with {free:,} bytes free: changes are answered 503, and "
+            "nothing is damaged; make room on it, or give it a larger one"
+        )
 
 
 def standby(database: Database) -> Iterator[str]:

@@ -18,6 +18,7 @@ from tally.store.accounts import Accounts
 from tally.store.cause import Cause, parse_trace_parent
 from tally.store.customers import Customers
 from tally.store.database import Database
+from tally.store.errors import StoreUnavailable
 from tally.store.group_commit import AnswerAfter, GroupCommit
 from tally.store.idempotency import Answer, IdempotencyKeys, KeyedRequest, encode_answer
 
@@ -48,34 +49,27 @@ T = TypeVar("T")
 class Service(Generic[S]):
     """One service's state in an HTTP process: one connection that writes, others that read.
 
-    `open_store` opens a new connection. `after_commit` is called after each commit. `answer_after` gets the
-    connection that writes, and decides when a commit may be answered. Safe for any number of threads.
+    It is made also while its database can't be opened: then each call that needs it says why, until it can.
+    `open_store` opens a new connection. For the rest see Outside, for `answer_after` GroupCommit. Safe for
+    any number of threads.
     """
 
     def __init__(
         self,
+        name: str,
+        node: int,
         open_store: Callable[[], S],
+        refusal: Callable[[], StoreUnavailable | None],
         after_commit: Callable[[], None],
-        answer_after: Callable[[Database], AnswerAfter] | None = None,
+        answer_after: AnswerAfter | None = None,
     ) -> None:
+        self.name = name
+        self.node = node
         self._open_store = open_store
-        self._writer = open_store()
-        self._keys = IdempotencyKeys(self._writer.database)
-        self._writer.database.expect_writes()
-        database = self._writer.database
-        self.commits = GroupCommit(database, after_commit, answer_after and answer_after(database))
+        self._refusal = refusal
+        self.commits = GroupCommit(self._open_writer, after_commit, answer_after)
         self.long_lists = LongLists()
         self._idle: list[S] = []  # readers; a list's append and pop are atomic
-
-    @property
-    def name(self) -> str:
-        """`customers` or `accounts`."""
-        return self._writer.database.service
-
-    @property
-    def node(self) -> int:
-        """The number of the node that this is."""
-        return self._writer.database.node
 
     def write(self, change: Callable[[S], T]) -> T:
         """Run `change` in a transaction that it may share with others; see GroupCommit.run.
@@ -95,7 +89,7 @@ class Service(Generic[S]):
 
     def insist_on_permission(self) -> None:
         """Check that this may write: a standby may not. Raises NotPrimary, NotInPlace or NotRenewed."""
-        if refusal := self._writer.database.refusal():
+        if refusal := self._refusal():
             raise refusal
 
     def take_away(self, resp: falcon.Response, change: Callable[[S], object]) -> None:
@@ -142,19 +136,24 @@ class Service(Generic[S]):
     def close(self) -> None:
         """Close the database. Nothing may be under way, and nothing may follow."""
         self.commits.close()
-        for store in (self._writer, *self._idle):
+        for store in self._idle:
             store.database.close()
 
     @contextmanager
     def read(self) -> Iterator[S]:
         """Read from a snapshot. Keep it short, and never wait for a client inside."""
-        self._writer.database.insist_on_place()  # a connection opened now could not tell
         store = self._idle.pop() if self._idle else self._open_store()
         try:
             with store.database.snapshot():
                 yield store
         finally:
             self._idle.append(store)
+
+    def _open_writer(self) -> Database:
+        self._writer = self._open_store()
+        self._keys = IdempotencyKeys(self._writer.database)
+        self._writer.database.expect_writes()
+        return self._writer.database
 
 
 class Resource(Generic[S]):

@@ -19,6 +19,8 @@ from tally.http.service import S, Service, path_id
 from tally.http.status import StatusReport
 from tally.http.tokens import Tokens
 from tally.store.database import Database
+from tally.store.errors import StoreUnavailable
+from tally.store.group_commit import AnswerAfter
 from tally.store.history import Happening
 from tally.store.idempotency import encode_answer
 
@@ -26,18 +28,33 @@ from tally.store.idempotency import encode_answer
 class Outside(NamedTuple):
     """What a service is given by the process that serves it.
 
-    `open_database` opens its database. `after_commit` is called after each commit and must not block.
-    `status` answers GET /status. With `tokens`, users sign in; without, everybody may do everything. For
-    `neighbours` see create_app, for `source_prefix` and `gone` After.
+    `service` is its name, `node` the number of its node. `open_database` opens its database; `refusal` tells
+    why nothing may be written there. `after_commit` is called after each commit and must not block. `status`
+    answers GET /status. With `tokens`, users sign in; without, everybody may do everything. For `neighbours`
+    see create_app, for `source_prefix` and `gone` After.
     """
 
+    service: str
+    node: int
     open_database: Callable[[], Database]
+    refusal: Callable[[], StoreUnavailable | None]
     after_commit: Callable[[], None]
     status: Callable[[], StatusReport]
     tokens: Tokens | None
     neighbours: Neighbours
     source_prefix: str
     gone: Gone
+
+    def serving(self, store: Callable[[Database], S], answer_after: AnswerAfter | None = None) -> Service[S]:
+        """The Service of that kind of `store`."""
+        return Service(
+            self.service,
+            self.node,
+            lambda: store(self.open_database()),
+            self.refusal,
+            self.after_commit,
+            answer_after,
+        )
 
 
 def api_of(
@@ -92,7 +109,7 @@ class HealthResource:
     def on_get_primary(self, req: falcon.Request, resp: falcon.Response) -> None:
         """This one records changes, and is no standby: for a load balancer."""
         self._service.insist_on_permission()
-        resp.data = encode_answer(Healthy())
+        self.on_get_ready(req, resp)
 
     def on_get_status(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The service in figures, and what is wrong with it."""

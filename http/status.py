@@ -129,6 +129,8 @@ class StatusProbe:
                 log_bytes = database.log_bytes()
         except StoreError as error:
             reasons.append(str(error))
+        disk_free = self._disk_free()
+        reasons += told.full(self._directory, disk_free)
         reasons = [*told.troubles(actors, reasons), *reasons]
         if log_bytes is not None and log_bytes >= TOLD_LOG_BYTES:
             reasons.append(
@@ -147,7 +149,7 @@ class StatusProbe:
             redis=redis,
             nodes=nodes,
             actors=actors,
-            disk_free_bytes=self._disk_free(),
+            disk_free_bytes=disk_free,
             database_log_bytes=log_bytes,
             sqlite_version=apsw.sqlite_lib_version(),
         )

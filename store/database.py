@@ -266,6 +266,11 @@ class Database:
         finally:
             self.execute("PRAGMA synchronous = FULL")
 
+    def write_nothing(self) -> None:
+        """Write to the disk in the open transaction, and change nothing: to see whether it can be done."""
+        self.set_meta("tried", 0)
+        self.execute("DELETE FROM meta WHERE key = 'tried'")
+
     def expect_writes(self) -> None:
         """Keep more pages in memory from now on: for writers that change the same pages repeatedly."""
         self.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KIB}")
@@ -275,7 +280,7 @@ class Database:
         self._connection.close()
 
     def _open(self, migrate: bool = False) -> None:
-        if not self._make and not self.path.exists():
+        if not self._make and place_of(self.path) is None:
             raise StoreUnavailable(f"{self.path}: {_GONE}")
         if self._place:
             self.insist_on_place()  # before SQLite reads another file's log with it

@@ -167,17 +167,18 @@ class KeyReused(StoreError):
     """The Idempotency-Key was used before, for another request."""
 
 
-_PASSING = (
-    apsw.BusyError,
-    apsw.LockedError,
-    apsw.FullError,
-    apsw.IOError,
-    apsw.ReadOnlyError,
-    apsw.CantOpenError,
-    apsw.PermissionsError,
-    apsw.NoMemError,
-    apsw.ProtocolError,
-)
+_PASSING: dict[type[apsw.Error], str] = {
+    apsw.BusyError: "; end the program that holds it, if that lasts (`fuser` tells which)",
+    apsw.LockedError: "",
+    apsw.FullError: "; make room on its disk",
+    apsw.IOError: "; look at its disk (`dmesg`)",
+    apsw.ReadOnlyError: "; make its file and its disk writable",
+    apsw.CantOpenError: "; give this user the right to its file and directory",
+    apsw.PermissionsError: "",
+    apsw.NoMemError: "",
+    apsw.ProtocolError: "",
+}
+"""SQLite's errors for what passes, or can be mended while Tally runs, and how."""
 
 
 DAMAGE = (apsw.NotADBError, apsw.CorruptError)
@@ -189,8 +190,8 @@ def translated(path: str) -> Iterator[None]:
     """Turn SQLite's errors about the file at `path` into ours. Errors of a statement are bugs, and stay."""
     try:
         yield
-    except _PASSING as error:
-        raise StoreUnavailable(f"{path}: {error}") from error
+    except tuple(_PASSING) as error:
+        raise StoreUnavailable(f"{path}: {error}{_PASSING.get(type(error), '')}") from error
     except DAMAGE as error:
         raise damaged(path, error) from error
 

@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 PATIENT_SECONDS = 1.5  # how long to wait for the lock: requests wait meanwhile
 IMPATIENT_SECONDS = 0.2  # the same, after it could not be had
+TRY_SECONDS = 1.0  # between two tries whether something can be written again
 MOST_TOGETHER = 256  # jobs in one transaction, and
 STANDS_STILL_SECONDS = 1.0  # at one thing, then the writing thread counts as standing still
 MOST_SECONDS = 0.05  # how long it takes in more jobs: the file's other writers wait meanwhile
@@ -57,8 +58,8 @@ class AnswerAfter(Protocol):
         """Raises StoreError, before anything is changed, while no outcome could be told."""
         ...
 
-    def mark(self) -> int:
-        """A mark to wait for before any job of the open transaction answers."""
+    def mark(self, database: Database) -> int:
+        """A mark to wait for before any job of the database's open transaction answers."""
         ...
 
     def hold(self, mark: int, jobs: Sequence[Job], done: Callable[[], None]) -> None:
@@ -67,19 +68,25 @@ class AnswerAfter(Protocol):
 
 
 class GroupCommit:
-    """The only way to write to `database` from several threads; owns its write connection.
+    """The only way to write to a database from several threads; owns its write connection.
 
-    `after_commit` is called after each commit, before its jobs are finished, and `after_finish` after that.
-    Neither may block. With `answer_after`, jobs that changed something finish when it says so.
+    `open_database` opens it. If that fails, every job that needs it tries again. `after_commit` is
+    called after each commit, before its jobs are finished, and `after_finish` after that. Neither may block.
+    With `answer_after`, jobs that changed something finish when it says so.
     """
 
     def __init__(
-        self, database: Database, after_commit: Callable[[], None], answer_after: AnswerAfter | None = None
+        self,
+        open_database: Callable[[], Database],
+        after_commit: Callable[[], None],
+        answer_after: AnswerAfter | None = None,
     ) -> None:
-        self._database = database
+        self._open_database = open_database
+        self._database: Database | None = None
+        self._trouble: str | None = None
+        self._tries_at = 0.0  # then it is tried whether that is over
+        self._patience = PATIENT_SECONDS
         self._answer_after = answer_after
-        self._database.patience = PATIENT_SECONDS
-        self._database.while_waiting = self._move
         self._moved_at: float | None = None  # when the writing thread began its present work; None: it rests
         self._after_commit = after_commit
         self.after_finish: Callable[[], None] = lambda: None
@@ -91,6 +98,10 @@ class GroupCommit:
         self._half_done = False
         self._working = threading.Lock()
         self._closed = False
+        try:
+            self._opened()
+        except StoreError as error:
+            self._note(error)
         self._thread = threading.Thread(target=self._serve, name="group-commit", daemon=True)
         self._thread.start()
 
@@ -131,10 +142,28 @@ class GroupCommit:
             return not self._closed and not self._thread.is_alive()
         return time.monotonic() - moved_at > STANDS_STILL_SECONDS
 
+    def trouble(self) -> str | None:
+        """Why nothing can be written, once something couldn't be; None again once it can. For any thread.
+
+        Call it now and then: meanwhile, the writing thread tries to write. Does not block.
+        """
+        if self._trouble and time.monotonic() >= self._tries_at:
+            self._tries_at = time.monotonic() + TRY_SECONDS
+            attempt = _Call(lambda: self._change(lambda: self._opened().write_nothing()))
+            attempt.outcome.add_done_callback(self._tried)
+            self.submit(attempt)
+        return self._trouble
+
+    def _tried(self, outcome: Future[Any]) -> None:
+        if outcome.exception() is None:
+            self._trouble = None
+
     def close(self) -> None:
         """Do all submitted jobs, then end the thread. Blocks until then; may be repeated."""
         self.submit(_Call(self._end))
         self._thread.join()
+        if self._database:
+            self._database.close()
 
     def _end(self) -> None:
         self._closed = True
@@ -186,7 +215,7 @@ class GroupCommit:
                 if self._refusal:
                     raise self._refusal
                 if self._answer_after and self._begun:
-                    mark = self._answer_after.mark()
+                    mark = self._answer_after.mark(self._opened())
         except _HalfDone:
             if len(involved) > 1:
                 worked = [job for job in worked if job not in involved]
@@ -203,8 +232,9 @@ class GroupCommit:
             if self._answer_after and mark is not None and done:
                 worked = [job for job in worked if job not in done]
                 self._answer_after.hold(mark, done, lambda: guarded(self.after_finish))
+        self._note(self._refusal)
         unavailable = isinstance(self._refusal, StoreUnavailable)
-        self._database.patience = IMPATIENT_SECONDS if unavailable else PATIENT_SECONDS
+        self._patience = IMPATIENT_SECONDS if unavailable else PATIENT_SECONDS
         for job in worked:
             self._move()
             guarded(job.finish)
@@ -220,12 +250,14 @@ class GroupCommit:
         if self._answer_after:
             self._answer_after.insist()
         try:
+            database = self._opened()
             if not self._begun:
-                self._transaction.enter_context(self._database.transaction())
+                database.patience = self._patience
+                self._transaction.enter_context(database.transaction())
                 self._begun = True
             self._involved = True
-            before = self._database.total_changes()
-            with translated(str(self._database.path)):
+            before = database.total_changes()
+            with translated(str(database.path)):
                 result = change()
             self._done = True
             return result
@@ -233,8 +265,20 @@ class GroupCommit:
             self._refusal = error
             raise
         except Exception:
-            self._half_done = self._database.total_changes() != before
+            self._half_done = database.total_changes() != before
             raise
+
+    def _note(self, refusal: Exception | None) -> None:
+        """Note why nothing could be written. That another is to write here is no trouble."""
+        if type(refusal) in (StoreUnavailable, UnusableDatabase):
+            self._trouble = f"{type(refusal).__name__}: {refusal}"
+
+    def _opened(self) -> Database:
+        """The database. Raises StoreError if it can't be opened."""
+        if self._database is None:
+            self._database = self._open_database()
+            self._database.while_waiting = self._move
+        return self._database
 
 
 class _HalfDone(Exception):

@@ -11,7 +11,7 @@ from support.cli import command
 from support.disks import failing_ext4, filled, frozen, held, run, tmpfs
 from support.engines import bundled_process, free_port
 from support.load import Load
-from support.tally import Tally, running
+from support.tally import Client, Tally, running
 from support.waiting import eventually
 
 SOON = 4.0  # seconds for a request without the write lock while others wait for it, on a busy machine
@@ -64,6 +64,54 @@ def test_a_full_disk_refuses_writes_and_goes_on_when_there_is_room(tmp_path: Pat
         assert load.faults() == {}
         load.__exit__(None, None, None)
         load.is_counted_once()
+
+
+def test_a_full_disk_is_told_and_that_it_has_room_again(tmp_path: Path) -> None:
+    """Once, each change was refused, and `/status` was ok: only its number of free bytes told."""
+    redis = tmp_path / "redis"  # on another disk
+    with (
+        tmpfs(tmp_path / "data", 4) as data,
+        bundled_process(redis, free_port()) as url,
+        running(tmp_path, redis_url=url) as tally,
+    ):
+        assert [report["status"] for report in tally.reports()] == ["ok", "ok"]
+        with filled(data):
+            for client in (tally.customers, tally.accounts):
+                eventually(lambda client=client: _is_told(client, "full"), SOON)  # type: ignore[misc]
+            eventually(lambda: _write(tally).status == 503)
+            said = command("status", "--config", tmp_path / "tally.toml").stdout
+            assert "make room" in said
+            assert said.count("degraded") >= 3  # the two services, and why
+        eventually(lambda: [report["status"] for report in tally.reports()] == ["ok", "ok"])
+        assert _write(tally).status == 201
+
+
+def _is_told(client: Client, why: str) -> bool:
+    status = client.get("/status")
+    assert status["status"] == "degraded"
+    assert why in str(status["reasons"])
+    return True
+
+
+def test_that_nothing_can_be_written_is_told_from_the_first_refusal_until_it_can(tmp_path: Path) -> None:
+    """Whatever the reason is. It ends without anybody's request."""
+    with failing_ext4(tmp_path / "data") as disk, running(tmp_path) as tally:
+        with frozen(disk.directory):
+            eventually(lambda: _write(tally).status == 503)
+            eventually(lambda: _is_told(tally.accounts, "accounts-http-1: StoreUnavailable"))
+            assert 'tally_degraded{service="accounts"} 1.0' in _metrics(tally)
+            assert "accounts-http-1: StoreUnavailable" in command(
+                "status", "--config", tmp_path / "tally.toml"
+            ).stdout  # fmt: skip
+        eventually(lambda: tally.accounts.get("/status")["status"] == "ok")
+        with held(tmp_path / "data" / "accounts.db", "IMMEDIATE"):
+            eventually(lambda: _write(tally).status == 503)
+            eventually(lambda: _is_told(tally.accounts, "end the program that holds it"))
+        eventually(lambda: tally.accounts.get("/status")["status"] == "ok")
+
+
+def _metrics(tally: Tally) -> str:
+    return tally.accounts.request("GET", "/metrics").data.decode()
 
 
 def test_a_disk_that_fills_up_with_invoices_loses_none(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def commits() -> Commits:
 
 @pytest.fixture
 def writer(database: Database, commits: Commits) -> Iterator[GroupCommit]:
-    writer = GroupCommit(database, commits)
+    writer = GroupCommit(lambda: database, commits)
     yield writer
     writer.close()
 
@@ -260,7 +260,7 @@ class Held:
     def insist(self) -> None:
         """Refuses nothing."""
 
-    def mark(self) -> int:
+    def mark(self, database: Database) -> int:
         return 7
 
     def hold(self, mark: int, jobs: Sequence[Job], done: Callable[[], None]) -> None:
@@ -269,7 +269,7 @@ class Held:
 
 def test_what_was_done_is_held_and_what_was_refused_is_told_at_once(database: Database) -> None:
     held = Held()
-    writer = GroupCommit(database, lambda: None, held)
+    writer = GroupCommit(lambda: database, lambda: None, held)
 
     def refuse() -> None:
         raise NotFound("thing", 1)
@@ -284,3 +284,37 @@ def test_what_was_done_is_held_and_what_was_refused_is_told_at_once(database: Da
     assert not done.finished.is_set()
     assert _ids(database) == [1]
     writer.close()
+
+
+def test_a_database_that_can_not_be_opened_is_opened_once_it_can_and_until_then_it_is_told(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "things.db"
+    writer = GroupCommit(lambda: Database(file, "things", SCHEMA, make=False), lambda: None)
+    with pytest.raises(StoreUnavailable, match="gone"):
+        writer.run(lambda: None)
+    assert "gone" in str(writer.trouble())
+    Database(file, "things", SCHEMA).close()
+    eventually(lambda: writer.trouble() is None)
+    assert writer.run(lambda: 1) == 1
+    writer.close()
+
+
+def test_what_can_not_be_written_is_told_until_it_can_and_a_refusal_is_no_such_trouble(
+    database: Database, writer: GroupCommit
+) -> None:
+    def refuse() -> None:
+        raise NotFound("thing", 1)
+
+    with pytest.raises(NotFound):
+        writer.run(refuse)
+    assert writer.trouble() is None
+    other = Database(database.path, "things", SCHEMA)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreUnavailable, match="locked"):
+        writer.run(lambda: None)
+    assert "locked" in str(writer.trouble())
+    other.execute("ROLLBACK")
+    eventually(lambda: writer.trouble() is None)
+    assert database.meta("tried") is None
+    other.close()

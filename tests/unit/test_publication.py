@@ -1,15 +1,12 @@
 """Answers that wait until their events are published."""
 
 import queue
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
 
 from tally.actors.publication import AfterPublication, Publication
-from tally.store.customers import open_database
-from tally.store.database import Database
 from tally.store.errors import NotPublished, StoreError
 
 LONG, SHORT = 20.0, 0.05  # seconds
@@ -32,13 +29,6 @@ class Told(NamedTuple):
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = open_database(tmp_path)
-    yield database
-    database.close()
-
-
-@pytest.fixture
 def told() -> "queue.Queue[str]":
     return queue.Queue()
 
@@ -58,10 +48,10 @@ def _told(told: "queue.Queue[str]", count: int) -> list[str]:
 
 
 def test_what_waits_is_answered_in_order_and_no_sooner(
-    database: Database, told: "queue.Queue[str]", hold: Callable[[AfterPublication, int, str], None]
+    told: "queue.Queue[str]", hold: Callable[[AfterPublication, int, str], None]
 ) -> None:
     publication = Publication(listeners=1)
-    after = AfterPublication(publication, 0, database, LONG)
+    after = AfterPublication(publication, 0, LONG)
     publication.reached(1)
     hold(after, 1, "was there")
     assert _told(told, 2) == ["was there", "done"]
@@ -75,10 +65,10 @@ def test_what_waits_is_answered_in_order_and_no_sooner(
 
 
 def test_who_waits_in_vain_is_told_and_nothing_is_begun_until_something_is_published(
-    database: Database, told: "queue.Queue[str]", hold: Callable[[AfterPublication, int, str], None]
+    told: "queue.Queue[str]", hold: Callable[[AfterPublication, int, str], None]
 ) -> None:
     publication = Publication(listeners=1)
-    after = AfterPublication(publication, 0, database, SHORT)
+    after = AfterPublication(publication, 0, SHORT)
     after.insist()
     hold(after, 1, "first")
     assert _told(told, 2) == ["first: NotPublished", "done"]
@@ -89,10 +79,10 @@ def test_who_waits_in_vain_is_told_and_nothing_is_begun_until_something_is_publi
 
 
 def test_every_process_of_a_service_is_woken(
-    database: Database, told: "queue.Queue[str]", hold: Callable[[AfterPublication, int, str], None]
+    told: "queue.Queue[str]", hold: Callable[[AfterPublication, int, str], None]
 ) -> None:
     publication = Publication(listeners=2)
     for number in range(2):
-        hold(AfterPublication(publication, number, database, LONG), 1, "job")
+        hold(AfterPublication(publication, number, LONG), 1, "job")
     publication.reached(1)
     assert sorted(_told(told, 4)) == ["done", "done", "job", "job"]

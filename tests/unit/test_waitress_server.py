@@ -51,7 +51,10 @@ class _Slow:
 
 
 def test_a_turn_of_the_loop_ends_soon_whatever_there_is_to_do_and_everybody_has_one(tmp_path: Path) -> None:
-    with socket.socket() as listener, closing(GroupCommit(open_database(tmp_path), lambda: None)) as commits:
+    with (
+        socket.socket() as listener,
+        closing(GroupCommit(lambda: open_database(tmp_path), lambda: None)) as commits,
+    ):
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         limits = Limits(connections=1000, body_bytes=10**6, unsent_bytes=10**6, sign_ins=1)
