@@ -194,8 +194,11 @@ def test_without_its_customers_db_it_does_not_start(tally: Tally, trimmed: bool)
     removed(_file(tally))
     said = command("run", *_config(tally))
     assert said.returncode == 1
+    found = command("check", *_config(tally))
+    assert found.returncode == 1
     for remedy in ("`restore DIR`", "`recover customers`", "`recover customers --empty`", "redis.url"):
         assert remedy in said.stderr
+        assert remedy in found.stdout
     assert not _file(tally).exists()
 
 
