@@ -177,6 +177,7 @@ def test_an_account_is_known_to_the_customers_service_as_soon_as_it_is_said(tall
         "customers",
         "customers@4f2a9c1e:0",
         "customers@4f2a9c1e:1-",
+        "customers@4f2a9c1e:5-3",
         "a b:1",
         "x:1:2-y",
         "x:" + "9" * 19,
