@@ -8,7 +8,7 @@ from pathlib import Path
 
 import apsw
 
-from tally.store.errors import UnusableDatabase, translated
+from tally.store.errors import DamagedDatabase, UnusableDatabase, translated
 
 PAGE_BYTES = 4096
 
@@ -60,7 +60,7 @@ def _failures_of(copy: Path) -> Iterator[None]:
 
 
 def _prove(partial: Path, identity: object, path: Path) -> None:
-    """Check that the copy is sound, and of the same database. Raises UnusableDatabase."""
+    """Check that the copy is sound, and of the same database. Raises DamagedDatabase."""
     try:
         with closing(apsw.Connection(str(partial), flags=apsw.SQLITE_OPEN_READONLY)) as copy:
             found = copy.execute("PRAGMA integrity_check(1)").get
@@ -68,10 +68,22 @@ def _prove(partial: Path, identity: object, path: Path) -> None:
     except apsw.Error as error:
         found, faulty = error, True
     if faulty:
-        raise UnusableDatabase(
-            f"{path}: its copy isn't sound ({' '.join(str(found).split())}), and was not kept; `check` tells "
-            "whether the file itself is damaged, and is to be restored from an earlier backup"
+        raise DamagedDatabase(
+            path,
+            f"its copy isn't sound ({' '.join(str(found).split())}), and was not kept",
+            "`check` tells whether the file itself is damaged, and is to be restored from an earlier backup",
         )
+
+
+@contextmanager
+def told_of(copy: Path, made: Path, remedy: str) -> Iterator[None]:
+    """Errors of a backup's file `copy`, or of the database `made` from it, name the file and its `remedy`."""
+    try:
+        yield
+    except DamagedDatabase as error:
+        raise DamagedDatabase(copy, error.fault, remedy) from error
+    except UnusableDatabase as error:
+        raise UnusableDatabase(str(error).replace(str(made), str(copy))) from error
 
 
 def _identity(database: apsw.Connection) -> object:
