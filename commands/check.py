@@ -5,6 +5,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 
 import click
 
@@ -21,6 +22,7 @@ from tally.recovery.first_start import insist_on_no_other
 from tally.store import accounts, nodes
 from tally.store.errors import OutdatedDatabase, StoreError
 from tally.store.key_file import SIGNING_KEY
+from tally.store.membership import Membership
 from tally.store.stream import EventStream, RedisError
 
 
@@ -53,7 +55,7 @@ def _findings(settings: Settings) -> Iterator[bool]:
         answers = _found("redis", _redis, settings)
     yield answers
     if has_directory and not (running and at_work(settings.directory) == {accounts.FILE}):
-        yield _found("earlier customers.db", _earlier, settings, answers)
+        yield _found("other databases", _others, settings, answers)
 
 
 def _found(subject: str, look: Callable[..., str], *arguments: object) -> bool:
@@ -133,18 +135,31 @@ def _redis_that_answers(settings: Settings, url: str) -> str:
     return f"{settings.redis.address}: {seen}"
 
 
-def _earlier(settings: Settings, answers: bool) -> str:
-    """Whether customers.db may begin, or go on, beside what Redis and accounts.db know of earlier ones."""
-    stream = EventStream.at(redis_access.url(settings), settings.redis.stream) if answers else None
+def _others(settings: Settings, answers: bool) -> str:
+    """Whether Redis and accounts.db know of other databases that keep these from beginning, or going on."""
+    url, directory = redis_access.url(settings), settings.directory
+    stream = EventStream.at(url, settings.redis.stream) if answers else None
     where, number = str(settings.redis.address), settings.node.number
     try:
         try:
-            insist_on_no_other(settings.directory, stream, where, number)
+            insist_on_no_other(directory, stream, where, number)
+            if stream and url == settings.redis.full_url:  # a private one has no other nodes
+                _insist_on_free_number(directory, stream, number)
         except RedisError:  # a private one does not run yet
             stream = None
-            insist_on_no_other(settings.directory, stream, where, number)
+            insist_on_no_other(directory, stream, where, number)
     except OutdatedDatabase as error:
         return str(error)
     if stream or (answers and not redis_access.directory_of(settings).exists()):
-        return "no other is known"
-    return f"no other is known here; Redis, which may know of one, could not be asked{ALONE}"
+        return "none is known to be in the way"
+    return f"none is known here to be in the way; Redis, which may know of one, could not be asked{ALONE}"
+
+
+def _insist_on_free_number(directory: Path, stream: EventStream, number: int) -> None:
+    """Raise WrongNumber if another node has the number. With a customers.db, accounts.db goes by that."""
+    for name, opened in DATABASES.items():
+        if (directory / f"{name}.db").exists():
+            with closing(opened(directory, make=False)) as database:
+                database.node = number  # as `run` will assign it
+                Membership(database, stream).insist_on_free_number()
+            return

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import pytest
 from integration.test_nodes import node
 
 from support.cli import command, settings
 from support.disks import removed
-from support.tally import prepared, running
+from support.tally import Tally, prepared, running
 from support.waiting import eventually
 
 
@@ -62,3 +63,33 @@ def test_a_database_that_has_given_another_node_s_ids_is_found(tmp_path: Path, r
         tally.settings["node"]["number"] = 2
         tally.written()
         assert "set node.number = 1" in _bad(tally.directory / "tally.toml")
+
+
+@pytest.mark.parametrize("kept", ["customers.db", "accounts.db"])
+def test_a_number_that_another_has_is_found(tmp_path: Path, redis_url: str, kept: str) -> None:
+    with running(tmp_path / "own") as tally:  # on a Redis of its own at first
+        account = tally.accounts.post("/accounts", {"name": "A", "owned_by": "u"})["id"]
+        tally.customers.post("/customers", {"name": "c", "account_id": account})
+        eventually(tally.settled)
+    for name in {"customers.db", "accounts.db"} - {kept}:
+        removed(tmp_path / "own" / "data" / name)
+    with node(tmp_path, redis_url, 0) as other:
+        file = _moved(tally, redis_url)
+        roles = ["--only", kept.removesuffix(".db")]
+        assert "node.number" in _bad(file)
+        assert "node.number" in command("run", *roles, "--config", file).stderr
+        assert _bad(other.written()) == ""
+
+
+def test_a_number_of_its_own_that_run_will_assign_is_good(tmp_path: Path, redis_url: str) -> None:
+    with running(tmp_path / "own") as tally:
+        eventually(tally.settled)
+    with node(tmp_path, redis_url, 0):
+        assert _bad(_moved(tally, redis_url, number=1)) == ""
+
+
+def _moved(tally: Tally, redis_url: str, number: int = 0) -> Path:
+    """Its settings, with that Redis and number."""
+    tally.settings["redis"] = {"url": redis_url, "embedded": "never"}
+    tally.settings["node"] = {"number": number}
+    return tally.written()
