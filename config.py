@@ -31,6 +31,10 @@ Seconds = Annotated[float, Meta(ge=1, le=3600)]
 Text = Annotated[str, Meta(min_length=1)]
 _TLS_FILES = {"ca_file": "ssl_ca_certs", "cert_file": "ssl_certfile", "key_file": "ssl_keyfile"}
 Url = Annotated[str, Meta(pattern=r"^(https?://[^\s/?#@]+(/[^\s?#]*)?)?$", max_length=300)]
+# Variables `TALLY_…` of commands, tests and CI, and those that Kubernetes sets for services named `tally-…`.
+_OTHERS = re.compile(
+    "TALLY_(=|TOKEN=|TEST_|DOCKERD_PIDFILE=|PYTHONS_ALONE=|(.+_)?(SERVICE_(HOST|PORT)|PORT_[0-9]+_|PORT=[a-z]+://))"
+)
 FileName = Annotated[str, Meta(pattern=r"^[^\x00]*$")]
 
 
@@ -250,7 +254,7 @@ class _Reading:
                     self._take(source, section, key, raw, strict=True)
 
     def read_environment(self, environment: Mapping[str, str]) -> None:
-        """Take the variables of our sections; Kubernetes sets TALLY_PORT for a service `tally`."""
+        """Take all variables `TALLY_…` but those that are no settings."""
         for name, raw in sorted(environment.items()):
             prefix, _, rest = name.partition("_")
             section, _, key = rest.lower().partition("_")
@@ -258,6 +262,9 @@ class _Reading:
                 self._take_signing_key(os.fsencode(raw))
             elif prefix == "TALLY" and section in SECTIONS and key:
                 self._take(f"environment: {name}", section, key, raw, strict=False)
+            elif name.startswith("TALLY_") and not _OTHERS.match(f"{name}={raw}"):
+                expected = f"TALLY_<SECTION>_<KEY>, with a section of {', '.join(SECTIONS)}"
+                self._fault(f"environment: {name}", "", "an unknown setting", expected)
 
     def find_lasting_directory(self, beside: Path, environment: Mapping[str, str]) -> Path:
         """The data directory if there is neither a checkout nor a settings file to put it `beside`.

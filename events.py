@@ -286,6 +286,8 @@ class EventRange(msgspec.Struct, frozen=True, gc=False):
             raise ValueError("Expected source:sequence or source:first-last")
         source, _, numbers = raw.partition(":")
         first, _, last = numbers.partition("-")
+        if int(last or first) < int(first):
+            raise ValueError("Expected the first event before the last")
         return cls(source, int(first), int(last or first))
 
 

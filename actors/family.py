@@ -65,11 +65,8 @@ def prepare(settings: Settings, roles: Collection[str]) -> None:
     settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.chmod(settings.directory, 0o700)
     for name, service in SERVICES.items():
-        if name in roles and settings.node.standby and not (settings.directory / f"{name}.db").exists():
-            raise StoreError(
-                f"there is no {name}.db in {settings.directory}, and node.standby is set: begin with `join`, "
-                "and a `backup` of the primary"
-            )
+        if name in roles:
+            insist_on_file_of_standby(settings, name)
         if name not in roles or (service.is_made_late and not (settings.directory / f"{name}.db").exists()):
             continue
         try:
@@ -82,16 +79,30 @@ def prepare(settings: Settings, roles: Collection[str]) -> None:
     tokens(settings)
 
 
+def insist_on_file_of_standby(settings: Settings, service: str) -> None:
+    """Raise StoreError if this is to be a standby, and the service's database is not there."""
+    if settings.node.standby and not (settings.directory / f"{service}.db").exists():
+        raise StoreError(
+            f"there is no {service}.db in {settings.directory}, and node.standby is set: begin with `join`, "
+            "and a `backup` of the primary"
+        )
+
+
+def insist_on_signing_key(settings: Settings) -> None:
+    """Raise UnusableKey if this is to take another node's tokens, and has no key of that one's."""
+    file, number = settings.directory / SIGNING_KEY.name, settings.node.number
+    if settings.auth.mode != "off" and number and not settings.signing_key and not file.exists():
+        raise UnusableKey(
+            f"{file}: is not there, and node {number} takes the tokens of node 0: copy its "
+            "file there, mode 0600, or set TALLY_AUTH_SIGNING_KEY for all nodes"
+        )
+
+
 def tokens(settings: Settings, lifetime: timedelta | None = None) -> Tokens | None:
     """The Tokens that signs and reads tokens, None when auth is off. Raises UnusableKey or OSError."""
     if settings.auth.mode == "off":
         return None
-    file = settings.directory / SIGNING_KEY.name
-    if settings.node.number and not settings.signing_key and not file.exists():
-        raise UnusableKey(
-            f"{file}: is not there, and node {settings.node.number} takes the tokens of node 0: copy its "
-            "file there, mode 0600, or set TALLY_AUTH_SIGNING_KEY for all nodes"
-        )
+    insist_on_signing_key(settings)
     key = settings.signing_key or SIGNING_KEY.load(settings.directory)
     revocations = Revocations(settings.directory)
     return Tokens(key, lifetime or timedelta(minutes=settings.auth.token_minutes), revocations.cover)

@@ -1,5 +1,9 @@
 """`backup`: copies of the databases, while Tally runs or not."""
 
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import click
@@ -29,9 +33,34 @@ def backup(settings: Settings, directory: Path) -> None:
         for file in FILES:
             if (directory / file).exists():
                 raise Failed(f"{directory / file} is there already; give a directory without one")
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for file in files:
-            with Bars() as bars:
-                pages = (data / file).stat().st_size // PAGE_BYTES
-                copy_database(data / file, directory / file, bars.add(f"{file}, pages", pages))
-            click.echo(f"{directory / file}: {(directory / file).stat().st_size / 1e6:,.1f} MB")
+        with _held(directory):
+            for file in files:
+                with Bars() as bars:
+                    pages = (data / file).stat().st_size // PAGE_BYTES
+                    copy_database(data / file, directory / file, bars.add(f"{file}, pages", pages))
+                click.echo(f"{directory / file}: {(directory / file).stat().st_size / 1e6:,.1f} MB")
+
+
+@contextmanager
+def _held(directory: Path) -> Iterator[None]:
+    """Make the directory, if need be, and keep other backups from it. It doesn't stay if nothing is in it."""
+    new = [each for each in (directory, *directory.parents) if not each.exists()]
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        _lock(descriptor, directory)
+        yield
+    finally:
+        os.close(descriptor)
+        with suppress(OSError):  # not empty
+            for each in new:
+                each.rmdir()
+
+
+def _lock(descriptor: int, directory: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Failed(f"another backup into {directory} is under way; wait for it") from None
+    except OSError:
+        return  # a file system that can't lock directories, such as NFS

@@ -5,6 +5,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 
 import click
 
@@ -14,11 +15,15 @@ from tally.actors.listening import PortTaken, bind
 from tally.actors.lock import AlreadyRunning, DirectoryLock
 from tally.actors.redis_fitness import inspect
 from tally.commands.command_line import FAILED
-from tally.commands.databases import DATABASES
-from tally.commands.shared import Command
+from tally.commands.databases import DATABASES, at_work
+from tally.commands.shared import ALONE, Command
 from tally.config import Settings
+from tally.recovery.first_start import insist_on_no_other
+from tally.store import accounts, nodes
 from tally.store.errors import OutdatedDatabase, StoreError
 from tally.store.key_file import SIGNING_KEY
+from tally.store.membership import Membership
+from tally.store.stream import EventStream, RedisError
 
 
 @click.command(cls=Command, example="check --config production.toml")
@@ -35,19 +40,22 @@ def _findings(settings: Settings) -> Iterator[bool]:
     yield has_directory
     if has_directory:
         for name in DATABASES:
-            if (settings.directory / f"{name}.db").exists():
+            if (settings.directory / f"{name}.db").exists() or settings.node.standby:
                 yield _found(f"{name}.db", _database, settings, name)
-        key = settings.directory / SIGNING_KEY.name
-        if settings.auth.mode != "off" and not settings.signing_key and key.exists():
+        has_key = settings.node.number or (settings.directory / SIGNING_KEY.name).exists()
+        if settings.auth.mode != "off" and not settings.signing_key and has_key:
             yield _found("signing key", _signing_key, settings)
     if running := _running(settings):
         click.echo(f"good  supervisor: {running}")
         # As the running Tally's own processes reach it.
-        yield _found("redis", lambda: _redis_that_answers(settings, redis_access.url(settings)))
+        answers = _found("redis", lambda: _redis_that_answers(settings, redis_access.url(settings)))
     else:
         for name in DATABASES:
             yield _found(f"{name} port", _port, settings, name)
-        yield _found("redis", _redis, settings)
+        answers = _found("redis", _redis, settings)
+    yield answers
+    if has_directory and not (running and at_work(settings.directory) == {accounts.FILE}):
+        yield _found("other databases", _others, settings, answers)
 
 
 def _found(subject: str, look: Callable[..., str], *arguments: object) -> bool:
@@ -74,15 +82,18 @@ def _directory(settings: Settings) -> str:
 
 
 def _database(settings: Settings, name: str) -> str:
+    family.insist_on_file_of_standby(settings, name)
     try:
         with closing(DATABASES[name](settings.directory)) as database:
             database.insist_on_soundness()
+            nodes.insist_on_number(database, settings.node.number)
             return f"is {database.source}, and sound"
     except OutdatedDatabase as error:
         return str(error)
 
 
 def _signing_key(settings: Settings) -> str:
+    family.insist_on_signing_key(settings)
     SIGNING_KEY.load(settings.directory)
     return f"{settings.directory / SIGNING_KEY.name} is for its owner alone"
 
@@ -122,3 +133,33 @@ def _redis_that_answers(settings: Settings, url: str) -> str:
     if seen.faults:
         raise CannotStart(f"{settings.redis.address}: {seen}")
     return f"{settings.redis.address}: {seen}"
+
+
+def _others(settings: Settings, answers: bool) -> str:
+    """Whether Redis and accounts.db know of other databases that keep these from beginning, or going on."""
+    url, directory = redis_access.url(settings), settings.directory
+    stream = EventStream.at(url, settings.redis.stream) if answers else None
+    where, number = str(settings.redis.address), settings.node.number
+    try:
+        try:
+            insist_on_no_other(directory, stream, where, number)
+            if stream and url == settings.redis.full_url:  # a private one has no other nodes
+                _insist_on_free_number(directory, stream, number)
+        except RedisError:  # a private one does not run yet
+            stream = None
+            insist_on_no_other(directory, stream, where, number)
+    except OutdatedDatabase as error:
+        return str(error)
+    if stream or (answers and not redis_access.directory_of(settings).exists()):
+        return "none is known to be in the way"
+    return f"none is known here to be in the way; Redis, which may know of one, could not be asked{ALONE}"
+
+
+def _insist_on_free_number(directory: Path, stream: EventStream, number: int) -> None:
+    """Raise WrongNumber if another node has the number. With a customers.db, accounts.db goes by that."""
+    for name, opened in DATABASES.items():
+        if (directory / f"{name}.db").exists():
+            with closing(opened(directory, make=False)) as database:
+                database.node = number  # as `run` will assign it
+                Membership(database, stream).insist_on_free_number()
+            return

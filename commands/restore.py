@@ -15,7 +15,7 @@ from tally.config import Settings
 from tally.recovery.first_start import emptied
 from tally.recovery.standing import later_names
 from tally.store import customers
-from tally.store.copying import sync
+from tally.store.copying import sync, told_of
 from tally.store.database import Database
 from tally.store.outbox import known_of
 from tally.store.stream import EventStream, RedisError
@@ -65,7 +65,13 @@ def _proved(copy: Path, folder: Path, stream: EventStream) -> str:
     for suffix in _BESIDE[:2]:
         if Path(f"{copy}{suffix}").exists():
             shutil.copyfile(f"{copy}{suffix}", folder / f"{copy.name}{suffix}")
-    with closing(DATABASES[copy.stem](folder, migrate=True, make=False)) as database:
+    remedy = "take another backup"
+    if copy.name == customers.FILE:
+        remedy += ", or make a lost customers.db again with `recover customers`"
+    with (
+        told_of(copy, folder / copy.name, remedy),
+        closing(DATABASES[copy.stem](folder, migrate=True, make=False)) as database,
+    ):
         database.insist_on_soundness()
         return f"{copy}: {_content(database)}; {_addition(database, stream)}"
 

@@ -2,7 +2,12 @@
 
 import hashlib
 from collections import Counter
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
+from itertools import islice
+from queue import SimpleQueue
 from typing import BinaryIO
 
 from tally.commands.command_line import Failed
@@ -14,8 +19,12 @@ from tally.events import Id
 from tally.store import ranges
 from tally.store.import_note import ImportNote, Kind, notes_of
 
+AT_ONCE = 8  # deletions on their way: the service commits those that come together at once
+
+_CHUNK = 100  # rows whose deletions are handed out before the outcome of the first is looked at
 _ORDER: tuple[Kind, ...] = ("credits", "invoices", "customers")  # rows that belong to others go first
 _SHOWN = 20
+_TakeBack = Callable[[Kind, Iterator[int]], Iterator[tuple[int, str]]]
 _STAYS = {412: "was changed since", 409: "has invoices or credits that this import did not record"}
 
 
@@ -27,12 +36,12 @@ def undo_file(settings: Settings, source: BinaryIO, account_id: Id | None, token
     """
     names = notes_of(settings.directory, hashlib.file_digest(source, "sha256").hexdigest())  # type: ignore[arg-type]
     counts: Counter[str] = Counter()
-    with Bars() as bars, closing(ServiceClient("customers", settings.customers, token)) as customers:
+    with Bars() as bars, _several(lambda: ServiceClient("customers", settings.customers, token)) as take_back:
         for name in names:
             with closing(ImportNote(settings.directory, name)) as note:
                 is_wanted = account_id is None or (note.origin and note.origin.account_id == str(account_id))
                 if is_wanted and note.made:
-                    counts += _undo(note, customers, bars)
+                    counts += _undo(note, take_back, bars)
     if not counts:
         of = "" if account_id is None else f" into account {account_id}"
         raise Failed(
@@ -42,7 +51,29 @@ def undo_file(settings: Settings, source: BinaryIO, account_id: Id | None, token
     return _told(counts)
 
 
-def _undo(note: ImportNote, customers: ServiceClient, bars: Bars) -> Counter[str]:
+@contextmanager
+def _several(connect: Callable[[], ServiceClient]) -> Iterator[_TakeBack]:
+    """Takes rows of one kind back, several at once; gives the outcomes in the rows' order."""
+    spare: SimpleQueue[ServiceClient] = SimpleQueue()
+    with ExitStack() as clients, ThreadPoolExecutor(AT_ONCE) as pool:
+        for _ in range(AT_ONCE):
+            spare.put(clients.enter_context(closing(connect())))
+
+        def one(kind: Kind, id: int) -> str:
+            customers = spare.get()
+            try:
+                return _take_back(customers, kind, id)
+            finally:
+                spare.put(customers)
+
+        def several(kind: Kind, ids: Iterator[int]) -> Iterator[tuple[int, str]]:
+            while chunk := [*islice(ids, _CHUNK)]:
+                yield from zip(chunk, pool.map(partial(one, kind), chunk), strict=True)
+
+        yield several
+
+
+def _undo(note: ImportNote, take_back: _TakeBack, bars: Bars) -> Counter[str]:
     counts: Counter[str] = Counter()
     if note.sending:
         raise Failed(
@@ -52,8 +83,12 @@ def _undo(note: ImportNote, customers: ServiceClient, bars: Bars) -> Counter[str
         ids = note.made.get(kind, [])
         done = bars.add(kind, ranges.count(ids))
         newest_first = (id for first, last in reversed(ids) for id in range(last, first - 1, -1))
-        for count, id in enumerate(newest_first, 1):
-            counts[_take_back(customers, kind, id, counts, bars)] += 1
+        for count, (id, outcome) in enumerate(take_back(kind, newest_first), 1):
+            if outcome in _STAYS.values():
+                if counts["stays"] < _SHOWN:
+                    bars.say(f"the {kind[:-1]} {id} stays: it {outcome}")
+                outcome = "stays"
+            counts[outcome] += 1
             done(count)
     if note.updated:
         bars.say(f"{note.updated:,} invoices that it changed (--update) keep what they are now")
@@ -61,8 +96,8 @@ def _undo(note: ImportNote, customers: ServiceClient, bars: Bars) -> Counter[str
     return counts
 
 
-def _take_back(customers: ServiceClient, kind: Kind, id: int, counts: Counter[str], bars: Bars) -> str:
-    """Delete a row if it never changed; answer the outcome."""
+def _take_back(customers: ServiceClient, kind: Kind, id: int) -> str:
+    """Delete a row if it never changed. Answers its kind, `gone`, or why it stays."""
     path = f"/customers/{id}?cascade=false" if kind == "customers" else f"/{kind}/{id}"
     try:
         customers.delete(path, revision=0)
@@ -74,9 +109,7 @@ def _take_back(customers: ServiceClient, kind: Kind, id: int, counts: Counter[st
             return "gone"
         if error.http_status not in _STAYS:
             raise Failed(f"{error}; {GO_ON}") from error
-        if counts["stays"] < _SHOWN:
-            bars.say(f"the {kind[:-1]} {id} stays: it {_STAYS[error.http_status]}")
-        return "stays"
+        return _STAYS[error.http_status]
 
 
 def _told(counts: Counter[str]) -> str:

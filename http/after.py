@@ -16,7 +16,7 @@ from tally.http.auth import is_open_to_all
 from tally.http.problems import FieldError, WrongFields
 from tally.http.service import Service
 from tally.store import ranges
-from tally.store.inbox import DEAD, Inbox
+from tally.store.inbox import DEAD, DISCARDED, Inbox
 from tally.store.incarnations import own_sources
 from tally.store.ranges import Range
 
@@ -90,9 +90,13 @@ class After:
                 raise WrongFields([FieldError("Tally-After", why)])
             inbox = Inbox(store.database)
             missing = inbox.missing(awaited.source, awaited.last)
-            dead = [each for each in inbox.aside(DEAD) if each.source == awaited.source]
-        if first := min((each.sequence for each in dead if each.sequence <= awaited.last), default=None):
-            raise _never(f"The event {awaited.source}:{first} is a dead letter here; see `dead-letters`.")
+            dead = inbox.first_aside(DEAD, awaited.source, 1, awaited.last)
+            discarded = inbox.first_aside(DISCARDED, awaited.source, awaited.first, awaited.last)
+        if dead:
+            how = "is a dead letter here, or was one until just now; see `dead-letters`"
+            raise _never(f"The event {awaited.source}:{dead} {how}.")
+        if discarded:  # a later event's read goes on without it
+            raise _never(f"The event {awaited.source}:{discarded} was discarded here, and is never applied.")
         if not missing:
             return True
         if asks:

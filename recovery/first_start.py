@@ -28,31 +28,32 @@ class LostDatabase(StoreError):
 
 
 def known_sources(
-    directory: Path, stream: EventStream, node: int, service: str = customers.SERVICE
+    directory: Path, stream: EventStream | None, node: int, service: str = customers.SERVICE
 ) -> set[str]:
     """A node's databases of a service that Redis or the other service's database in `directory` knows.
 
-    Where they know none of any node, the whole stream is read for them. Raises RedisError or StoreError.
+    Where they know none of any node, the whole stream is read for them. Without `stream`, only the database
+    is asked. Raises RedisError or StoreError.
     """
     prefix = f"{service}@"
-    nodes, applied = dict[str, Node](), list[str]()
-    for database in _other(directory, service):  # Redis may have lost both
-        nodes, applied = known_nodes(database), [*Inbox(database).ranges()]
-    nodes |= read_nodes(stream)
-    known = {*stream.published_by_source(), *stream.groups(), *applied, *nodes}
-    found = {source for source in known if source.startswith(prefix)}
-    if not found:
+    nodes, heirs, known = dict[str, Node](), dict[str, str](), set[str]()
+    for database in _other(directory, service):  # Redis may have lost all of it
+        nodes, heirs, known = known_nodes(database), known_heirs(database), {*Inbox(database).ranges()}
+    if stream:
+        nodes, heirs = nodes | read_nodes(stream), heirs | stream.heirs()
+        known |= {*stream.published_by_source(), *stream.groups()}
+    found = {source for source in {*known, *nodes} if source.startswith(prefix)}
+    if stream and not found:
         on_stream = {source_of(entry) for entries in stream.pages() for entry in entries}
         found = {source for source in on_stream if source.startswith(prefix)}
-    heirs = stream.heirs()
     return {source for source in found if number_of(source, nodes, heirs) == node}
 
 
-def insist_on_no_other(directory: Path, stream: EventStream, where: str, node: int = 0) -> None:
+def insist_on_no_other(directory: Path, stream: EventStream | None, where: str, node: int = 0) -> None:
     """Make sure that no other customers.db of the node is known, if this one is absent or never published.
 
-    `where` says in words where Redis is. Raises LostDatabase, or RedisError or StoreError when nobody can
-    tell.
+    Changes nothing. Without `stream`, Redis isn't asked; `where` says in words where it is. Raises
+    LostDatabase, or RedisError or StoreError when nobody can tell.
     """
     own = _own(directory)
     if own is None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tally.recovery.first_start import emptied, put_in_place
 from tally.store import accounts, customers
-from tally.store.copying import copy_database
+from tally.store.copying import copy_database, told_of
 from tally.store.database import NODE, Database, OpenDatabase
 from tally.store.errors import StoreError
 from tally.store.inbox import Inbox
@@ -76,8 +76,10 @@ def _made(file: Path, copy: Path, open_database: OpenDatabase) -> Iterator[Datab
     """A database made from a copy, to be turned into the new one inside. It gets its name after that."""
     _insist_on_room(file, copy)
     with emptied(file.parent) as folder:
-        copy_database(copy, folder / file.name, lambda done: None)
-        with closing(open_database(folder, migrate=True, make=False)) as database:
+        with told_of(copy, folder / file.name, "make another `backup` where it comes from"):
+            copy_database(copy, folder / file.name, lambda done: None)
+            opened = open_database(folder, migrate=True, make=False)
+        with closing(opened) as database:
             yield database
         put_in_place(folder, file.parent, file.name)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from tally.recovery.first_start import emptied, known_sources, note_known_beside, put_in_place
 from tally.recovery.standing import Standing, later_names
 from tally.store import accounts, customers, lacking
-from tally.store.copying import copy_database
+from tally.store.copying import copy_database, told_of
 from tally.store.customers import Customers
 from tally.store.errors import StoreError
 from tally.store.ids import begin_block
@@ -50,8 +50,9 @@ def recover(
     with emptied(directory) as folder:
         known = known_sources(directory, stream, node)
         if copy:
-            copy_database(copy, folder / customers.FILE, lambda done: None)
-            store = Customers(customers.open_database(folder, migrate=True))
+            with told_of(copy, folder / customers.FILE, "take another backup's, or leave --from out"):
+                copy_database(copy, folder / customers.FILE, lambda done: None)
+                store = Customers(customers.open_database(folder, migrate=True))
             if known and not own_sources(store.database) & known:
                 raise CannotRecover(
                     f"{copy} is a copy of {store.database.source}, and the stream knows {_and(known)}"

@@ -2,51 +2,65 @@
 
 import errno
 import os
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import apsw
 
-from tally.store.errors import UnusableDatabase, translated
+from tally.store.errors import DamagedDatabase, UnusableDatabase, translated
 
 PAGE_BYTES = 4096
 
 _PAGES_AT_ONCE = 4096
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_READING = (apsw.SQLITE_IOERR_READ, apsw.SQLITE_IOERR_SHORT_READ)  # of the source
 
 
 def copy_database(path: Path, copy: Path, advance: Callable[[int], None]) -> None:
     """Copy a snapshot of the database at `path` to `copy`, mode 0600; it is on the disk on return.
 
     Nobody waits meanwhile. `advance` is told how many pages are done. The copy gets its name once it is
-    complete and checked; otherwise nothing is left. Raises FileExistsError when `copy` exists, StoreError or
-    OSError.
+    complete and checked; otherwise nothing is left. Raises FileExistsError when `copy` exists, StoreError, or
+    OSError that names `copy`.
     """
     if copy.exists():
         raise FileExistsError(errno.EEXIST, "is there already, and is not overwritten", str(copy))
     partial = copy.with_name(f"{copy.name}.partial")
-    _remove(partial)  # left by a killed process
-    os.close(os.open(partial, os.O_CREAT | os.O_EXCL, 0o600))
+    with _failures_of(copy):
+        _remove(partial)  # left by a killed process
+        os.close(os.open(partial, os.O_CREAT | os.O_EXCL, 0o600))
+        try:
+            with translated(str(path)):
+                source = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+                target = apsw.Connection(str(partial))
+                try:
+                    _copy(source, target, advance)
+                    identity = _identity(source)
+                finally:
+                    target.close()
+                    source.close()
+            sync(partial)
+            _prove(partial, identity, path)
+            partial.rename(copy)
+        finally:
+            _remove(partial)
+        sync(copy.parent)
+
+
+@contextmanager
+def _failures_of(copy: Path) -> Iterator[None]:
+    """Errors of the disk that takes the copy name it, and tell what to do."""
     try:
-        with translated(str(path)):
-            source = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
-            target = apsw.Connection(str(partial))
-            try:
-                _copy(source, target, advance)
-                identity = _identity(source)
-            finally:
-                target.close()
-                source.close()
-        sync(partial)
-        _prove(partial, identity, path)
-        partial.rename(copy)
-    finally:
-        _remove(partial)
-    sync(copy.parent)
+        yield
+    except OSError as error:
+        how = "free some space there" if error.errno in _FULL else "make it possible to write there"
+        told = f"could not be written: {error.strerror}; {how}, or use another disk"
+        raise OSError(error.errno, told, str(copy)) from error
 
 
 def _prove(partial: Path, identity: object, path: Path) -> None:
-    """Check that the copy is sound, and of the same database. Raises UnusableDatabase."""
+    """Check that the copy is sound, and of the same database. Raises DamagedDatabase."""
     try:
         with closing(apsw.Connection(str(partial), flags=apsw.SQLITE_OPEN_READONLY)) as copy:
             found = copy.execute("PRAGMA integrity_check(1)").get
@@ -54,10 +68,22 @@ def _prove(partial: Path, identity: object, path: Path) -> None:
     except apsw.Error as error:
         found, faulty = error, True
     if faulty:
-        raise UnusableDatabase(
-            f"{path}: its copy isn't sound ({' '.join(str(found).split())}), and was not kept; `check` tells "
-            "whether the file itself is damaged, and is to be restored from an earlier backup"
+        raise DamagedDatabase(
+            path,
+            f"its copy isn't sound ({' '.join(str(found).split())}), and was not kept",
+            "`check` tells whether the file itself is damaged, and is to be restored from an earlier backup",
         )
+
+
+@contextmanager
+def told_of(copy: Path, made: Path, remedy: str) -> Iterator[None]:
+    """Errors of a backup's file `copy`, or of the database `made` from it, name the file and its `remedy`."""
+    try:
+        yield
+    except DamagedDatabase as error:
+        raise DamagedDatabase(copy, error.fault, remedy) from error
+    except UnusableDatabase as error:
+        raise UnusableDatabase(str(error).replace(str(made), str(copy))) from error
 
 
 def _identity(database: apsw.Connection) -> object:
@@ -75,7 +101,13 @@ def _copy(source: apsw.Connection, target: apsw.Connection, advance: Callable[[i
     source.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # begins the snapshot
     with target.backup("main", source, "main") as backup:
         while not backup.done:
-            backup.step(_PAGES_AT_ONCE)
+            try:
+                backup.step(_PAGES_AT_ONCE)
+            except (apsw.FullError, apsw.IOError) as error:
+                if getattr(error, "extendedresult", 0) in _READING:
+                    raise
+                code = errno.ENOSPC if isinstance(error, apsw.FullError) else target.system_errno or errno.EIO
+                raise OSError(code, os.strerror(code)) from error
             advance(backup.page_count - backup.remaining)
 
 

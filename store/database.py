@@ -19,10 +19,10 @@ import apsw
 
 from tally.store.errors import (
     DAMAGE,
+    DamagedDatabase,
     OutdatedDatabase,
     StoreUnavailable,
     UnusableDatabase,
-    damaged,
     translated,
 )
 
@@ -124,7 +124,7 @@ class Database:
         try:
             return self._connection.execute(sql, bindings)
         except DAMAGE as error:
-            raise damaged(str(self.path), error) from error
+            raise DamagedDatabase(self.path, error) from error
 
     def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         """Run one statement for each row, inside the transaction that is open."""
@@ -154,7 +154,7 @@ class Database:
         try:
             return list(self._connection.execute(sql, bindings))
         except DAMAGE as error:
-            raise damaged(str(self.path), error) from error
+            raise DamagedDatabase(self.path, error) from error
 
     def value(self, sql: str, bindings: Sequence[Any] = ()) -> Any:
         """The first column of the first row, or None when there is no row."""
@@ -162,7 +162,7 @@ class Database:
             for first, *_ in self._connection.execute(sql, bindings):
                 return first
         except DAMAGE as error:
-            raise damaged(str(self.path), error) from error
+            raise DamagedDatabase(self.path, error) from error
         return None
 
     def last_row_id(self) -> int:
@@ -182,7 +182,7 @@ class Database:
         with translated(str(self.path)):
             found = self.value("PRAGMA integrity_check(1)")
         if found != "ok":
-            raise damaged(str(self.path), " ".join(str(found).split()))
+            raise DamagedDatabase(self.path, " ".join(str(found).split()))
 
     def log_bytes(self) -> int | None:
         """The size of the write-ahead log, None if there is none."""
@@ -323,7 +323,7 @@ class Database:
     def _prepare(self, migrate: bool) -> None:
         version = self._version()  # read before anything is written: it may be another program's file
         if version == 0 and not self._make:
-            raise UnusableDatabase(f"{self.path}: is an empty file; {_GONE}")
+            raise DamagedDatabase(self.path, "is an empty file", _GONE)
         self.execute("PRAGMA journal_mode = WAL")
         self.execute("PRAGMA synchronous = FULL")
         self.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
@@ -355,9 +355,8 @@ class Database:
         ours = self.value("PRAGMA application_id") == APPLICATION_ID
         empty = self.value("SELECT count(*) FROM sqlite_schema") == 0
         if not ours and not (empty and version == 0):
-            raise UnusableDatabase(
-                f"{self.path}: is not a database of Tally's; move it away, or set data.directory elsewhere"
-            )
+            remedy = "move it away, or set data.directory elsewhere"
+            raise DamagedDatabase(self.path, "is not a database of Tally's", remedy)
         return version
 
     def _create(self) -> None:

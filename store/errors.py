@@ -54,6 +54,14 @@ class UnusableDatabase(StoreError):
     """
 
 
+class DamagedDatabase(UnusableDatabase):
+    """The file at `path` is broken, or none of Tally's: `fault` says how."""
+
+    def __init__(self, path: object, fault: object, remedy: str = "restore it from a backup") -> None:
+        super().__init__(f"{path}: {fault}; {remedy}")
+        self.fault = fault
+
+
 class OutdatedDatabase(UnusableDatabase):
     """The file is of an earlier release, and is to be brought up to date first."""
 
@@ -193,9 +201,4 @@ def translated(path: str) -> Iterator[None]:
     except tuple(_PASSING) as error:
         raise StoreUnavailable(f"{path}: {error}{_PASSING.get(type(error), '')}") from error
     except DAMAGE as error:
-        raise damaged(path, error) from error
-
-
-def damaged(path: str, error: object) -> UnusableDatabase:
-    """The error for a file that SQLite can't read."""
-    return UnusableDatabase(f"{path}: {error}; restore it from a backup")
+        raise DamagedDatabase(path, error) from error

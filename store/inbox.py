@@ -97,6 +97,13 @@ class Inbox:
         rows = self._database.rows("SELECT source, sequence FROM inbox_aside WHERE why = ?", (why,))
         return {EventId(*row) for row in rows}
 
+    def first_aside(self, why: str, source: str, first: int, last: int) -> int | None:
+        """The lowest of these sequences that was put aside for that reason."""
+        where = "source = ? AND sequence BETWEEN ? AND ? AND why = ?"
+        sql = f"SELECT min(sequence) FROM inbox_aside WHERE {where}"
+        lowest: int | None = self._database.value(sql, (source, first, last, why))
+        return lowest
+
     def missing(self, source: str, last: int) -> list[Range]:
         """The sequences of `source` up to `last` that were neither applied nor put aside, ascending."""
         known = self._database.rows(

@@ -225,6 +225,17 @@ class Membership:
         self._note_place()
         return str(detail.decode(errors="replace")) if what == b"standby" else None
 
+    def insist_on_free_number(self) -> None:
+        """Raise WrongNumber if `take` would, by the registry as it is. Changes nothing. Raises RedisError."""
+        database, known = self._database, self._stream.hash("nodes")
+        every, prefix = nodes.parsed(known), f"{database.service}@"
+        holders = [name for name, node in every.items() if node.has_number and node.number == database.node]
+        others = [name for name in holders if name.startswith(prefix)]
+        may_share = database.source not in every and self._stream.published_by_source().get(database.source)
+        may_replace = self._may_replace or nodes.follows(database) or self._is_replacement(known)
+        if others and database.source not in others and not (may_share or may_replace):
+            raise self._is_anothers(others[0], known)
+
     def leave(self) -> None:
         """End the lease. From now on a copy may be at work; a copy made now, at once.
 

@@ -61,19 +61,21 @@ class WrongNumber(StoreError):
 
 
 def assign(database: Database, number: int) -> None:
-    """Make a database give the ids of that node. May be repeated.
-
-    Raises WrongNumber if it has given ids of another node, or published something.
-    """
+    """Make a database give the ids of that node. May be repeated. Raises WrongNumber."""
     if database.node == number:
         return
     with database.transaction():
-        if not may_be_assigned(database):
-            raise WrongNumber(
-                f"{database.path} is node {database.node}'s, and has given its ids, but node.number is "
-                f"{number}: set node.number = {database.node}, or data.directory to one of node {number}"
-            )
+        insist_on_number(database, number)
         database.assign(number)
+
+
+def insist_on_number(database: Database, number: int) -> None:
+    """Raise WrongNumber if a database is another node's, and has given its ids, or published something."""
+    if database.node != number and not may_be_assigned(database):
+        raise WrongNumber(
+            f"{database.path} is node {database.node}'s, and has given its ids, but node.number is "
+            f"{number}: set node.number = {database.node}, or data.directory to one of node {number}"
+        )
 
 
 def may_be_assigned(database: Database) -> bool:

@@ -194,8 +194,11 @@ def test_without_its_customers_db_it_does_not_start(tally: Tally, trimmed: bool)
     removed(_file(tally))
     said = command("run", *_config(tally))
     assert said.returncode == 1
+    found = command("check", *_config(tally))
+    assert found.returncode == 1
     for remedy in ("`restore DIR`", "`recover customers`", "`recover customers --empty`", "redis.url"):
         assert remedy in said.stderr
+        assert remedy in found.stdout
     assert not _file(tally).exists()
 
 
@@ -413,5 +416,23 @@ def test_a_damaged_copy_is_not_restored(tally: Tally, tmp_path: Path) -> None:
     (backup / "customers.db").write_bytes(content)
     shown = {file.name: file.read_bytes() for file in _file(tally).parent.glob("*.db")}
     said = command("restore", backup, "--yes", *_config(tally))
-    assert (said.returncode, "customers.db" in said.stderr) == (1, True)
+    assert said.returncode == 1
+    assert said.stderr.startswith(f"tally: {backup / 'customers.db'}: ")
+    assert said.stderr.endswith("or make a lost customers.db again with `recover customers`\n")
     assert {file.name: file.read_bytes() for file in _file(tally).parent.glob("*.db")} == shown
+
+    removed(_file(tally))
+    said = command("recover", "customers", "--from", backup / "customers.db", *_config(tally))
+    assert said.returncode == 1
+    assert said.stderr.startswith(f"tally: {backup / 'customers.db'}: ")
+    assert said.stderr.endswith("; take another backup's, or leave --from out\n")
+
+
+def test_what_is_no_copy_of_tally_s_is_not_restored_and_named(tally: Tally, tmp_path: Path) -> None:
+    assert tally.stop() == 0
+    copy = tmp_path / "backup" / "accounts.db"
+    copy.parent.mkdir()
+    copy.write_bytes(b"")
+    said = command("restore", copy.parent, "--yes", *_config(tally))
+    assert said.returncode == 1
+    assert said.stderr == f"tally: {copy}: is an empty file; take another backup\n"

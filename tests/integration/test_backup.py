@@ -1,10 +1,13 @@
 """`backup`: copies of the databases while Tally runs, and the uses of these copies."""
 
+import fcntl
+import os
 import signal
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -12,7 +15,7 @@ import pytest
 import redis
 
 from support.cli import command
-from support.disks import replaced
+from support.disks import replaced, tmpfs
 from support.engines import bundled_process, free_port
 from support.figures import accounts_db, agree
 from support.load import Load
@@ -70,6 +73,39 @@ def test_nothing_is_overwritten(tally: Tally, tmp_path: Path, file: str) -> None
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"tally: {tmp_path / file} is there already; give a directory without one\n"
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(file, "mine")]
+
+
+def test_a_full_disk_is_named_with_the_cause_and_leaves_nothing(tally: Tally, tmp_path: Path) -> None:
+    with tmpfs(tmp_path / "disk", 1) as disk:
+        (disk / "filler").write_bytes(bytes((1 << 20) - (40 << 10)))
+        done = _backup(tally, disk / "new" / "copy")
+        assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+        assert f"{disk / 'new' / 'copy' / 'accounts.db'}: " in done.stderr
+        assert "No space left on device; free some space there, or" in done.stderr
+        assert [path.name for path in disk.iterdir()] == ["filler"]
+
+
+def test_the_second_of_two_at_once_says_that_another_is_under_way(tally: Tally, tmp_path: Path) -> None:
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # as the first does
+        done = _backup(tally, tmp_path)
+    finally:
+        os.close(descriptor)
+    assert done.returncode == 1
+    assert done.stderr == f"tally: another backup into {tmp_path} is under way; wait for it\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_many_at_once_into_a_new_folder_one_is_made_and_the_others_say_why(
+    tally: Tally, tmp_path: Path
+) -> None:
+    with ThreadPoolExecutor() as pool:
+        every = [*pool.map(lambda _: _backup(tally, tmp_path / "new"), range(4))]
+    assert sorted(each.returncode for each in every) == [0, 1, 1, 1]
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(FILES)
+    for each in every:
+        assert each.returncode == 0 or "is under way" in each.stderr or "is there already" in each.stderr
 
 
 def test_the_data_directory_is_no_place_for_it(tally: Tally) -> None:

@@ -14,8 +14,11 @@ from integration.conftest import invoice, new_account, new_customer
 
 from support.clients import answer, connect
 from support.tally import Client, Tally, running
+from support.waiting import eventually, known
 from tally.events import EventId, EventRange
 from tally.store import ranges
+from tally.store.dead_letters import DeadLetter, DeadLetters
+from tally.store.stream import EventStream
 
 CENTS = 2933
 
@@ -174,6 +177,7 @@ def test_an_account_is_known_to_the_customers_service_as_soon_as_it_is_said(tall
         "customers",
         "customers@4f2a9c1e:0",
         "customers@4f2a9c1e:1-",
+        "customers@4f2a9c1e:5-3",
         "a b:1",
         "x:1:2-y",
         "x:" + "9" * 19,
@@ -221,6 +225,28 @@ def test_a_dead_letter_is_not_waited_for(tally: Tally, account: str) -> None:
     assert said.status == 503
     assert "dead letter" in said.json()["detail"]
     assert "Retry-After" not in said.headers
+
+
+def test_a_discarded_event_is_never_applied_and_stops_no_read_of_later_ones(
+    tally: Tally, account: str
+) -> None:
+    stream, source = EventStream(_client(tally), "event-stream"), "customers@000d15ca"
+    payloads = "{}", '{"id":"9","account_id":"9","deleted_date":"2019-01-06T00:00:00Z"}'
+    for number, payload in enumerate(payloads, start=1):
+        fields = {"EventTypeName": "CustomerDeleted", "Payload": payload, "EventId": f"{source}:{number}"}
+        stream.client.xadd("event-stream", fields)  # type: ignore[arg-type]
+    letters = DeadLetters(stream)
+
+    def letter() -> DeadLetter | None:
+        return next((each for each in letters.all() if each.entry.event_name == EventId(source, 1)), None)
+
+    assert letters.discard(known(letter))
+    path = f"/accounts/{account}"
+    eventually(lambda: _after(tally.accounts, path, EventRange(source, 2, 2)).status == 200)
+    for last in (1, 2):
+        said = _after(tally.accounts, path, EventRange(source, 1, last), 20)
+        assert (said.status, "Retry-After" in said.headers) == (503, False)
+        assert f"{source}:1 was discarded" in said.json()["detail"]
 
 
 def test_what_is_missing_for_good_is_not_waited_for(tally: Tally, account: str) -> None:

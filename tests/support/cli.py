@@ -119,7 +119,7 @@ def speaks_http(heard: BinaryIO, said: BinaryIO) -> None:
 
 
 def redis_of_version(version: str, clock_off: float = 0) -> Conversation:
-    """A Redis that can only tell its version, and its time, `clock_off` seconds ahead."""
+    """An empty Redis that can only tell its version, and its time, `clock_off` seconds ahead."""
 
     def talk(heard: BinaryIO, said: BinaryIO) -> None:
         while count := heard.readline().lstrip(b"*"):
@@ -130,6 +130,7 @@ def redis_of_version(version: str, clock_off: float = 0) -> Conversation:
                 b"PING": b"+PONG",
                 b"TIME": b"*2\r\n$10\r\n%d\r\n$1\r\n0" % (time.time() + clock_off),
                 b"HELLO": b"-ERR unknown",
+                **dict.fromkeys([b"HGETALL", b"XINFO", b"XRANGE"], b"*0"),
             }
             said.write(answers.get(words[0], b"+OK") + b"\r\n")
 

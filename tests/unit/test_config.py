@@ -317,9 +317,11 @@ def test_every_key_can_be_set_in_the_environment(tmp_path: Path, section: str) -
 @pytest.mark.parametrize(
     "name",
     [
-        "TALLY_PORT",  # Kubernetes, for a service `tally`
-        "TALLY_PORT_8080_TCP_ADDR",
+        "TALLY_PORT_8080_TCP_ADDR",  # Kubernetes, for a service `tally`
         "TALLY_SERVICE_HOST",
+        "TALLY_WEB_PORT_80_TCP",  # and for `tally-web`
+        "TALLY_WEB_SERVICE_PORT_HTTP",
+        "TALLY_TOKEN",  # of commands
         "TALLY_TEST_REDIS_IMAGE",  # used by the tests themselves
         "TALLY_TEST_REQUIRE_ENGINES",
         "TALLY",
@@ -330,6 +332,11 @@ def test_every_key_can_be_set_in_the_environment(tmp_path: Path, section: str) -
 )
 def test_names_outside_the_sections_are_left_alone(tmp_path: Path, name: str) -> None:
     assert load(_written(tmp_path, ""), {name: "anything"}) == Settings(directory=tmp_path / "data")
+
+
+def test_the_ports_of_kubernetes_are_left_alone(tmp_path: Path) -> None:
+    environment = dict.fromkeys(("TALLY_PORT", "TALLY_WEB_PORT"), "tcp://10.0.0.1:80")
+    assert load(_written(tmp_path, ""), environment) == Settings(directory=tmp_path / "data")
 
 
 # Faults: one line each, with the file or variable, the key, the found value and the expected value
@@ -408,6 +415,22 @@ def test_a_fault_in_the_environment_is_a_line_that_names_the_variable(
 def test_an_unknown_key_in_the_environment_is_a_fault(tmp_path: Path) -> None:
     (line,) = _faults(_written(tmp_path, ""), {"TALLY_REDIS_FOO": "1"})
     _says(line, "TALLY_REDIS_FOO", "redis.foo", "unknown key", "expected one of url, stream, embedded")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "TALLY_CUSTOMER_PORT",
+        "TALLY_CONSUMER_BATCH",
+        "TALLY_FOO_BAR",
+        "TALLY_PORT",
+        "TALLY_CONFIG",
+        "TALLY_LOG",
+    ],
+)
+def test_an_unknown_section_in_the_environment_is_a_fault(tmp_path: Path, name: str) -> None:
+    (line,) = _faults(_written(tmp_path, ""), {name: "8123"})
+    _says(line, name, "unknown setting", "expected TALLY_<SECTION>_<KEY>", "customers, accounts, consumers")
 
 
 def test_all_faults_of_the_file_and_the_environment_are_reported_at_once(tmp_path: Path) -> None:

@@ -1,0 +1,55 @@
+"""`import --undo` has several deletions on their way at once."""
+
+import hashlib
+import io
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tally.commands.undoing import undo_file
+from tally.config import CustomersSettings, Settings
+from tally.store.import_note import ImportNote, Origin
+
+FILE = b"customer,purchase_date,amount\n"
+ROWS = 300
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A customers service that answers a deletion once another has come."""
+    two = threading.Barrier(2, timeout=10)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_DELETE(self) -> None:
+            try:
+                two.wait()
+            except threading.BrokenBarrierError:
+                self.send_response(500)
+            else:
+                self.send_response(204)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_said: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+        yield server.server_address[1]
+        server.shutdown()
+
+
+def test_several_rows_are_taken_back_at_once(tmp_path: Path, port: int) -> None:
+    note = ImportNote(tmp_path, "note")
+    note.begin(Origin(hashlib.sha256(FILE).hexdigest(), "1"))
+    note.after_purchases(ROWS, "invoices", range(1, ROWS + 1))
+    note.close()
+    settings = Settings(tmp_path, customers=CustomersSettings(port=port))
+    told = undo_file(settings, io.BytesIO(FILE), None, None)
+    assert told == f"Taken back: 0 credits, {ROWS} invoices, 0 customers."
