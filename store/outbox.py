@@ -142,8 +142,10 @@ class Outbox:
         """Append the events of a request, in the open transaction of their change.
 
         They get the database's current name. If it can't know that it holds that name's newest events, it
-        begins a new name.
+        begins a new name; without events, it doesn't.
         """
+        if not events:
+            return
         self._begin_if_in_doubt()
         together = len(events) <= MOST_TOGETHER
         key = cause.request_key and f"{cause.request_key}{len(events)}"

@@ -10,7 +10,7 @@ import redis
 
 from support.publishing import publish
 from tally.actors.relay import Relay
-from tally.events import Id, decode
+from tally.events import AccountDeleted, Id, decode, now
 from tally.recovery.standing import Standing
 from tally.store import customers
 from tally.store.accounts import Accounts, NewAccount, open_database
@@ -103,6 +103,17 @@ def test_a_running_database_that_others_went_on_with_gives_no_number_meanwhile(c
     assert doubts == [before]
     assert permission.is_confirmed()
     assert [each.source for each in incarnations(copied.older.database)] == [copied.original.database.source]
+
+
+def test_what_tells_of_no_event_begins_no_name(copied: Copied) -> None:
+    database = copied.older.database
+    database.is_newest = lambda: False
+    with database.transaction():
+        copied.older.outbox.add([])
+    assert len(incarnations(database)) == 1
+    with database.transaction():
+        copied.older.outbox.add([AccountDeleted(Id(1), now())])
+    assert len(incarnations(database)) == 2
 
 
 def test_of_a_block_too_no_number_is_given_again(tmp_path: Path, redis_url: str) -> None:
