@@ -26,7 +26,7 @@ from tally.store.idempotency import encode_answer
 
 
 class Outside(NamedTuple):
-    """What a service is given by the process that serves it.
+    """The settings and parts that a process gives to the service that it serves.
 
     `service` is its name, `node` the number of its node. `open_database` opens its database; `refusal` tells
     why nothing may be written there. `after_commit` is called after each commit and must not block. `status`

@@ -303,7 +303,7 @@ class EventStream:
         return entries_read(Request(self.client, command).answer())
 
     def groups(self) -> dict[str, dict[str, Any]]:
-        """What Redis knows of each group that reads the stream, by name; empty without a stream."""
+        """Each group that reads the stream, as XINFO GROUPS has it, by name; empty without a stream."""
         try:
             every: Any = self.client.xinfo_groups(self.key)
         except redis.ResponseError as error:
