@@ -10,6 +10,7 @@ import re
 import shlex
 import tomllib
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,12 +30,9 @@ Processes = Annotated[int, Meta(ge=1, le=64)]
 Threads = Annotated[int, Meta(ge=1, le=256)]
 Seconds = Annotated[float, Meta(ge=1, le=3600)]
 Text = Annotated[str, Meta(min_length=1)]
+_ALIKE = 0.8  # of the names of two sections: from there on, one was meant for the other
 _TLS_FILES = {"ca_file": "ssl_ca_certs", "cert_file": "ssl_certfile", "key_file": "ssl_keyfile"}
 Url = Annotated[str, Meta(pattern=r"^(https?://[^\s/?#@]+(/[^\s?#]*)?)?$", max_length=300)]
-# Variables `TALLY_…` of commands, tests and CI, and those that Kubernetes sets for services named `tally-…`.
-_OTHERS = re.compile(
-    "TALLY_(=|TOKEN=|TEST_|DOCKERD_PIDFILE=|PYTHONS_ALONE=|(.+_)?(SERVICE_(HOST|PORT)|PORT_[0-9]+_|PORT=[a-z]+://))"
-)
 FileName = Annotated[str, Meta(pattern=r"^[^\x00]*$")]
 
 
@@ -254,7 +252,10 @@ class _Reading:
                     self._take(source, section, key, raw, strict=True)
 
     def read_environment(self, environment: Mapping[str, str]) -> None:
-        """Take all variables `TALLY_…` but those that are no settings."""
+        """Take the variables of our sections, and find those whose section is mistyped.
+
+        Others are not ours: Kubernetes sets TALLY_PORT for a service `tally`.
+        """
         for name, raw in sorted(environment.items()):
             prefix, _, rest = name.partition("_")
             section, _, key = rest.lower().partition("_")
@@ -262,9 +263,8 @@ class _Reading:
                 self._take_signing_key(os.fsencode(raw))
             elif prefix == "TALLY" and section in SECTIONS and key:
                 self._take(f"environment: {name}", section, key, raw, strict=False)
-            elif name.startswith("TALLY_") and not _OTHERS.match(f"{name}={raw}"):
-                expected = f"TALLY_<SECTION>_<KEY>, with a section of {', '.join(SECTIONS)}"
-                self._fault(f"environment: {name}", "", "an unknown setting", expected)
+            elif prefix == "TALLY" and key and (meant := get_close_matches(section, SECTIONS, 1, _ALIKE)):
+                self._fault(f"environment: {name}", section, "an unknown section", meant[0])
 
     def find_lasting_directory(self, beside: Path, environment: Mapping[str, str]) -> Path:
         """The data directory if there is neither a checkout nor a settings file to put it `beside`.
