@@ -148,8 +148,8 @@ def _others(settings: Settings, answers: bool) -> str:
         except RedisError:  # a private one does not run yet
             stream = None
             insist_on_no_other(directory, stream, where, number)
-    except OutdatedDatabase as error:
-        return str(error)
+    except OutdatedDatabase:
+        return "looked for once the files here are of this release"
     if stream or (answers and not redis_access.directory_of(settings).exists()):
         return "none is known to be in the way"
     return f"none is known here to be in the way; Redis, which may know of one, could not be asked{ALONE}"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import ViewportSize, expect
+from playwright.sync_api import Locator, ViewportSize, expect
 
 from support import users
 from support.browser import OpenWindow, Person
@@ -16,6 +16,12 @@ GROUPS = {
     "customers": ["Customers", "Invoices", "Credits", "The service itself"],
     "accounts": ["Accounts", "Revenue", "The service itself"],
 }
+
+
+def _list_one(call: Locator) -> None:
+    """Carry out a list's call: the page takes seconds to draw all that the other tests have recorded."""
+    call.locator('tr[data-param-name="limit"] input').fill("1")
+    call.get_by_role("button", name="Execute").click()
 
 
 def test_who_must_sign_in_does_so_once_and_the_calls_go_with_the_token(
@@ -57,7 +63,7 @@ def test_the_calls_are_shown_in_groups_and_one_is_carried_out(
     list_of.locator(".opblock-summary-control").click()
     expect(page).to_have_url(re.compile(f"/list{service.capitalize()}$"))  # a link to the call
     with page.expect_response(lambda response: response.url.startswith(f"{own}{service}")) as answered:
-        list_of.get_by_role("button", name="Execute").click()
+        _list_one(list_of)
     assert answered.value.status == 200
     answer = list_of.locator(".live-responses-table tr.response")
     expect(answer.locator(".response-col_status")).to_contain_text("200")
@@ -85,7 +91,7 @@ def test_axe_has_nothing_to_blame_and_nothing_sticks_out(
     for call in ("createCustomer", "listCustomers"):
         page.locator(f"[id$={call}] .opblock-summary-control").click()
     called = page.locator("[id$=listCustomers]")
-    called.get_by_role("button", name="Execute").click()
+    _list_one(called)
     expect(called.locator(".live-responses-table")).to_be_visible()
     page.get_by_role("button", name="Schemas").click()
     expect(page.get_by_text("CustomerPatch").last).to_be_visible()
@@ -103,7 +109,7 @@ def test_behind_a_proxy_that_takes_a_path_off_the_calls_go_by_that_path(person: 
     page.goto(f"http://127.0.0.1:{tally.accounts.port}/tally/docs")
     call = page.locator("[id$=listAccounts]")
     call.locator(".opblock-summary-control").click()
-    call.get_by_role("button", name="Execute").click()
+    _list_one(call)
     expect(call.locator(".request-url")).to_contain_text("/tally/accounts")
     expect(call.locator(".live-responses-table tr.response")).to_contain_text("everyone")
     asked = page.evaluate(

@@ -145,7 +145,7 @@ def test_a_standby_that_is_cut_off_waits_and_catches_up(apart: Apart, way: tuple
         newest = work.answered[max(work.answered.keys() - work.gone)]
         assert newest not in recorded_all(second)
         second.host.mend()
-        eventually(lambda: recorded_all(second).keys() >= {newest}, 30)
+        eventually(lambda: recorded_all(second).keys() >= {newest}, 60)
         apart.renews_for(2 * FAILOVER_SECONDS)
         _go_on(work)
     assert _are_primary(first)
