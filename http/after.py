@@ -10,12 +10,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import falcon
+import structlog
 
 from tally.events import EventRange
 from tally.http.auth import is_open_to_all
 from tally.http.problems import FieldError, WrongFields
 from tally.http.service import Service
 from tally.store import ranges
+from tally.store.errors import StoreError
 from tally.store.inbox import DEAD, DISCARDED, Inbox
 from tally.store.incarnations import own_sources
 from tally.store.ranges import Range
@@ -26,6 +28,8 @@ LOOK_SECONDS = 0.005  # between two looks
 RESTS = 4  # rests at least so many times as long as a look at all of them takes
 GONE_SECONDS = 1.0  # how long Redis's answer about lost events is kept
 WAITS_UNTIL = "tally.waits_until"  # in the environment of a request that has waited: time.monotonic()
+
+_log = structlog.get_logger()
 
 
 class NotYet(BaseException):
@@ -181,5 +185,8 @@ def _is_over(not_yet: NotYet) -> bool:
     """Whether the wait is over. True if it is in vain, or that can't be told: the request finds out why."""
     try:
         return not_yet.is_over()
-    except Exception:  # whatever it is, the others are looked after
+    except (falcon.HTTPError, StoreError):
+        return True
+    except Exception:
+        _log.exception("wait_failed")  # the others are looked after all the same
         return True

@@ -135,7 +135,7 @@ class Customers:
     """The customers and invoices in one database. Methods that change something run in a transaction.
 
     With an `owner`, other users' accounts and all in them are treated as if they did not exist. So is an
-    account whose creation has not come yet. For rows of another node, Misdirected is raised instead of
+    account of which nothing has come yet. For rows of another node, Misdirected is raised instead of
     NotFound. With `revisions`, Changed is raised unless the row has one of them.
     """
 

@@ -233,8 +233,6 @@ class GroupCommit:
                 worked = [job for job in worked if job not in done]
                 self._answer_after.hold(mark, done, lambda: guarded(self.after_finish))
         self._note(self._refusal)
-        unavailable = isinstance(self._refusal, StoreUnavailable)
-        self._patience = IMPATIENT_SECONDS if unavailable else PATIENT_SECONDS
         for job in worked:
             self._move()
             guarded(job.finish)
@@ -270,8 +268,10 @@ class GroupCommit:
 
     def _note(self, refusal: Exception | None) -> None:
         """Note why nothing could be written. That another is to write here is no trouble."""
-        if type(refusal) in (StoreUnavailable, UnusableDatabase):
+        if type(refusal) is StoreUnavailable or isinstance(refusal, UnusableDatabase):
             self._trouble = f"{type(refusal).__name__}: {refusal}"
+        unavailable = isinstance(refusal, StoreUnavailable)
+        self._patience = IMPATIENT_SECONDS if unavailable else PATIENT_SECONDS
 
     def _opened(self) -> Database:
         """The database. Raises StoreError if it can't be opened."""

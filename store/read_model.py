@@ -423,9 +423,10 @@ AND (shown.account_id IS NOT NULL OR id NOT IN (SELECT customer_id FROM shadow.r
 def _revenue(schema: str) -> str:
     """A query for the revenue of all customers that were not deleted, in `halves`."""
     return (
-        f"SELECT {halves('cents')} FROM (SELECT id, revenue_cents AS cents FROM {schema}.customer"
-        f" UNION ALL SELECT customer_id, cents FROM {schema}.recent_month)"
-        f" WHERE id NOT IN (SELECT id FROM {schema}.customer WHERE deleted)"
+        f"SELECT {halves('cents')} FROM ("
+        f"SELECT revenue_cents AS cents FROM {schema}.customer WHERE NOT deleted"
+        f" UNION ALL SELECT cents FROM {schema}.recent_month LEFT JOIN {schema}.customer ON id = customer_id"
+        " WHERE deleted IS NOT TRUE)"
     )
 
 

@@ -261,7 +261,7 @@ def test_what_is_missing_for_good_is_not_waited_for(tally: Tally, account: str) 
 
 
 def test_who_cannot_be_looked_after_keeps_nobody_else_waiting(tally: Tally, account: str) -> None:
-    """What another program wrote there is no range of numbers."""
+    """Another program wrote something there that is no range of numbers."""
     source = "customers@0000f00d"
     gone = f"{{event-stream}}:gone:accounts@{tally.accounts.get('/status')['identity']}"
     _client(tally).hset(gone, source, "x")

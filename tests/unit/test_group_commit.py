@@ -300,6 +300,14 @@ def test_a_database_that_can_not_be_opened_is_opened_once_it_can_and_until_then_
     writer.close()
 
 
+def test_a_damaged_database_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "things.db"
+    file.write_bytes(b"no database, whatever its name is" * 100)
+    writer = GroupCommit(lambda: Database(file, "things", SCHEMA, make=False), lambda: None)
+    assert "not a database" in str(writer.trouble())
+    writer.close()
+
+
 def test_what_can_not_be_written_is_told_until_it_can_and_a_refusal_is_no_such_trouble(
     database: Database, writer: GroupCommit
 ) -> None:
