@@ -78,19 +78,21 @@ class Chaos:
         }
 
     def _actor(self) -> psutil.Process:
-        return psutil.Process(self._random.choice(sorted(self._tally.pids().values())))
+        """One that runs now. It may end at any moment: the supervisor kills one that was stopped."""
+        while True:
+            with suppress(psutil.NoSuchProcess):
+                return psutil.Process(self._random.choice(sorted(self._tally.pids().values())))
 
     def _kill(self) -> None:
         for _ in range(self._random.randint(1, 4)):
-            self._actor().kill()
+            _signal(self._actor(), signal.SIGKILL)
             time.sleep(self._random.uniform(0, 0.3))  # when a fault strikes is chance, not a condition
 
     def _stop(self) -> None:
         actor = self._actor()
-        actor.suspend()
+        _signal(actor, signal.SIGSTOP)
         self._pause()
-        if actor.is_running():
-            actor.resume()
+        _signal(actor, signal.SIGCONT)
 
     def _redis_killed(self) -> None:
         self._server.kill()
@@ -136,8 +138,7 @@ class Chaos:
         everybody = [supervisor, *supervisor.children(recursive=True)]
         for number in (signal.SIGSTOP, signal.SIGCONT):
             for process in everybody:
-                with suppress(psutil.NoSuchProcess):
-                    process.send_signal(number)
+                _signal(process, number)
             if number == signal.SIGSTOP:
                 self._pause()
 
@@ -165,6 +166,12 @@ class Chaos:
 
     def _pause(self) -> None:
         time.sleep(self._random.uniform(0.1, LONGEST_FAULT_SECONDS))  # how long a fault lasts is chance
+
+
+def _signal(process: psutil.Process, number: signal.Signals) -> None:
+    """Send a signal to a process, unless it has ended."""
+    with suppress(psutil.NoSuchProcess):
+        process.send_signal(number)
 
 
 def _waiting(file: Path) -> int:
