@@ -70,6 +70,7 @@ CONSUMERS = {
 }
 MARK = 10**7  # an invoice is known by its amount modulo this
 FOREIGN = 10**6  # customers of other programs have numbers from here on
+FOREIGN_CENTS = 10**11  # their invoices have this amount and a tag, more than all of ours together
 ROUNDS = 400  # all must have settled after so many
 ROUND_SECONDS = 30  # of the world's time, for each
 LATER = 5  # from this round on, remaining troubles need a person
@@ -278,6 +279,7 @@ class Told(NamedTuple):
     created: set[object]
     deleted: set[object]
     foreign: set[int]
+    customers: set[str]  # the ids of those that were created
 
 
 class Invoice(NamedTuple):
@@ -285,6 +287,11 @@ class Invoice(NamedTuple):
 
     cents: int
     customer: str
+
+
+def _count(cents: int, revenue: int | None) -> int:
+    """How often `revenue` has another program's invoice of so many cents; the rest of it is ours."""
+    return round((revenue or 0) / cents)
 
 
 def _is_well(report: StatusReport) -> bool:
@@ -321,7 +328,7 @@ class World:
         self._known_gone: set[object] = set()  # those that customers.db surely knows
         self._gone_at_1: set[object] = set()  # those that node 1's customers.db knows, which is never lost
         self.doubtful: set[object] = set()  # things that were in one place only, which was lost
-        self.foreign: dict[int, int] = {}  # other programs' customers, each with the cents of its invoice
+        self.foreign: dict[int, int] = {}  # other programs' invoices: their cents, each with its customer
         self.forgotten: set[int] = set()  # those that may be counted again, as no inbox knows them any more
         self._given_up = False  # whether the old customers were given up for an empty customers.db
         self.tally: Tally | None = None
@@ -595,11 +602,15 @@ class World:
     # Others
 
     def another_program_publishes(self) -> None:
-        cents = self._tag()
-        self.foreign[FOREIGN + cents] = cents
+        """An invoice of a customer of its own, or of one of ours: of each at most one."""
+        tag = self._tag()
+        cents = FOREIGN_CENTS + tag
+        ours = sorted({int(id) for id in self._told().customers} - {*self.foreign.values()})
+        customer = self.random.choice([FOREIGN + tag, *ours[:1], *ours[-1:]])
+        self.foreign[cents] = customer
         fields: dict[Any, Any] = {
             "EventTypeName": "InvoiceCreated",
-            "Payload": f'{{"id":"1","customer_id":"{FOREIGN + cents}","purchase_price_cents":{cents},'
+            "Payload": f'{{"id":"1","customer_id":"{customer}","purchase_price_cents":{cents},'
             '"created_date":"0001-01-01T00:00:00Z","purchase_date":"2019-01-09"}',
         }
         if self.random.random() < 0.5:
@@ -661,7 +672,7 @@ class World:
             line.break_at("before", 0)
 
     def _others(self, nameless: bool = False) -> set[int]:
-        """Other programs' customers in events older than the retention: only `nameless` events, or all."""
+        """Other programs' invoices in events older than the retention: only `nameless` events, or all."""
         found = set()
         oldest = int((self.wall() - RETENTION_DAYS * DAY) * 1000)
         entries: Any = self.redis.client().xrange(KEY, "-", str(oldest))
@@ -670,7 +681,7 @@ class World:
                 continue
             with suppress(msgspec.DecodeError):
                 told = msgspec.json.decode(fields[b"Payload"])
-                found.add(int(told.get("customer_id", 0)))
+                found.add(told.get("purchase_price_cents", 0))
         return found & self.foreign.keys()
 
     def redis_loses_everything(self) -> None:
@@ -818,17 +829,20 @@ class World:
         self.doubtful |= self._lost_foreign()
 
     def _lost_foreign(self) -> set[int]:
-        """The other programs' customers that a node doesn't show and the stream doesn't hold."""
-        return self.foreign.keys() - self._shown_foreign() - {FOREIGN + each for each in self._told().foreign}
+        """The other programs' invoices that a node doesn't show and the stream doesn't hold."""
+        return self.foreign.keys() - self._shown_foreign() - self._told().foreign
 
     def _shown_foreign(self) -> set[int]:
-        """The other programs' customers with revenue in every node's accounts.db."""
+        """The other programs' invoices that every node's accounts.db has counted."""
         shown = {*self.foreign}
         for directory in (self._data, *([self._node_1] if self._node_1.exists() else [])):
             if not (directory / accounts.FILE).exists():
                 return set()
             with self._opened(ACCOUNTS, directory) as database:
-                shown &= {customer for customer, cents in revenue_by_customer(database).items() if cents}
+                rows = revenue_by_customer(database)
+                shown &= {
+                    cents for cents, customer in self.foreign.items() if _count(cents, rows.get(customer))
+                }
         return shown
 
     def _opened(self, service: Service, directory: Path) -> AbstractContextManager[Database]:
@@ -856,14 +870,14 @@ class World:
         return found
 
     def _told(self) -> "Told":
-        told = Told(set(), set(), set())
+        told = Told(set(), set(), set(), set())
         stream = self.redis.keys.get(KEY.encode())
         for fields in stream.entries.values() if stream else ():
             event = dict(zip(fields[::2], fields[1::2], strict=True))
             with suppress(msgspec.DecodeError):
                 payload = msgspec.json.decode(event.get(b"Payload", b"{}"))
                 kind = event.get(b"EventTypeName")
-                if kind == b"InvoiceCreated" and int(payload["customer_id"]) in self.foreign:
+                if kind == b"InvoiceCreated" and payload["purchase_price_cents"] in self.foreign:
                     told.foreign.add(payload["purchase_price_cents"])
                 elif kind == b"InvoiceCreated":
                     told.created.add(payload["purchase_price_cents"])
@@ -875,6 +889,8 @@ class World:
                     told.deleted.add(-payload["credited_cents"])
                 elif kind in (b"CustomerCreated", b"AccountCreated"):
                     told.created.add(payload["name"])
+                    if kind == b"CustomerCreated":
+                        told.customers.add(payload["id"])
                 elif kind == b"CustomerDeleted":
                     told.deleted.update(self._named.get(payload["id"], set()))
         return told
@@ -1072,6 +1088,12 @@ class World:
             for each in store.customers_of(account)
             if each.customer_id in customers or each.name not in self.doubtful  # they may still count there
         }
+        self._compare_months(store, shown)
+        self._compare_foreign(store, shown)
+        for cents, customer in self.foreign.items():
+            if customer in shown:
+                home, revenue = shown[customer]
+                shown[customer] = (home, revenue - cents * _count(cents, revenue))
         opened = {account.id: account.name for account in store.accounts(-1, 1000)}
         for each in customers.values():
             account = self.names[each.name]
@@ -1080,14 +1102,19 @@ class World:
         if self._given_up:
             shown = {id: figures for id, figures in shown.items() if id in expected}
         assert shown == expected, f"shown {shown}, recorded {expected}"
-        self._compare_months(store, shown)
+
+    def _compare_foreign(self, store: Accounts, shown: Collection[int]) -> None:
+        """Check that each invoice of another program is counted once. `shown`: the customers we show."""
         rows = revenue_by_customer(store.database)
-        for customer, cents in self.foreign.items():
-            counted = rows.get(customer, 0)
-            again = customer in self.forgotten and counted % cents == 0
-            assert counted == cents or again or (counted == 0 and customer in self.doubtful), (
-                f"{customer}: {counted}"
+        for cents, customer in self.foreign.items():
+            count = _count(cents, rows.get(customer))
+            is_deleted = customer < FOREIGN and customer not in shown
+            well = (
+                count == 1
+                or cents in self.forgotten
+                or (not count and (cents in self.doubtful or is_deleted))
             )
+            assert well, f"{cents} of {customer} is counted {count} times"
 
     def _compare_histories(self, store: Accounts) -> None:
         """Check that each account's history tells each change once, and ends with the account as it is."""
