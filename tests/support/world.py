@@ -1108,7 +1108,7 @@ class World:
         rows = revenue_by_customer(store.database)
         for cents, customer in self.foreign.items():
             count = _count(cents, rows.get(customer))
-            is_deleted = customer < FOREIGN and customer not in shown
+            is_deleted = customer != FOREIGN + cents - FOREIGN_CENTS and customer not in shown
             well = (
                 count == 1
                 or cents in self.forgotten
