@@ -602,7 +602,7 @@ class World:
     # Others
 
     def another_program_publishes(self) -> None:
-        """An invoice of a customer of its own, or of one of ours: of each at most one."""
+        """Its customer is one of its own, or one of ours, and has no other invoice of this kind."""
         tag = self._tag()
         cents = FOREIGN_CENTS + tag
         ours = sorted({int(id) for id in self._told().customers} - {*self.foreign.values()})
@@ -1108,13 +1108,15 @@ class World:
         rows = revenue_by_customer(store.database)
         for cents, customer in self.foreign.items():
             count = _count(cents, rows.get(customer))
-            is_deleted = customer != FOREIGN + cents - FOREIGN_CENTS and customer not in shown
+            is_ours = customer != FOREIGN + cents - FOREIGN_CENTS
+            is_deleted = is_ours and customer not in shown
             well = (
                 count == 1
                 or cents in self.forgotten
                 or (not count and (cents in self.doubtful or is_deleted))
             )
             assert well, f"{cents} of {customer} is counted {count} times"
+            assert is_ours or rows.get(customer, 0) == count * cents, f"{customer}: {rows[customer]}"
 
     def _compare_histories(self, store: Accounts) -> None:
         """Check that each account's history tells each change once, and ends with the account as it is."""
