@@ -303,10 +303,10 @@ class Consumer:
     def _bury(self, entry: Entry, reason: str, deliveries: int | None = None) -> None:
         if deliveries is None:
             deliveries = self._group.deliveries(entry.id)
-        _log.error("dead_letter", entry=entry.id.decode(), reason=reason, **traced(entry))
         self._put_aside([entry], inbox.DEAD)
-        self._group.bury(entry, reason, deliveries)
-        self._metrics.count(DEAD)
+        if self._group.bury(entry, reason, deliveries):
+            _log.error("dead_letter", entry=entry.id.decode(), reason=reason, **traced(entry))
+            self._metrics.count(DEAD)
 
 
 def _told_ranges(told: bytes) -> tuple[str, list[Range]]:

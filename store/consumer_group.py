@@ -47,6 +47,7 @@ class ConsumerGroup:
         self._redrive_key = stream.beside("redrive", group)
         self.group = group
         self.consumer = consumer
+        self._keep_letter = stream.script("keep_letter")
         self._note_age = stream.script("note_age")
         self._remove_consumer = stream.script("remove_consumer")
 
@@ -147,10 +148,10 @@ class ConsumerGroup:
         pending: list[dict[str, Any]] = self._client.xpending_range(self._key, self.group, id, id, 1)
         return int(pending[0]["times_delivered"]) if pending else 0
 
-    def bury(self, entry: Entry, reason: str, deliveries: int, order: bytes | None = None) -> None:
+    def bury(self, entry: Entry, reason: str, deliveries: int, order: bytes | None = None) -> bool:
         """Acknowledge a pending entry, or settle the `order` that it came by, and keep it as a dead letter.
 
-        In one transaction.
+        False, and no letter, if it is done with already: another consumer took it over meanwhile.
         """
         letter: dict[Any, Any] = {
             **entry.fields,
@@ -161,13 +162,13 @@ class ConsumerGroup:
             "Deliveries": deliveries,
             "FailedAt": rfc3339(now()),
         }
+        key, id, group = (self._redrive_key, order, "") if order else (self._key, entry.id, self.group)
+        # The letter is not given to the script, as Lua can't pass on thousands of fields.
         with self._client.pipeline(transaction=True) as transaction:
-            if order:
-                transaction.xdel(self._redrive_key, order)
-            else:
-                transaction.xack(self._key, self.group, entry.id)
+            transaction.script_load(self._keep_letter.script)
             transaction.xadd(self._dead_key, letter)
-            transaction.execute()
+            transaction.evalsha(self._keep_letter.sha, 2, self._dead_key, key, id, group)
+            return bool(transaction.execute()[-1])
 
     def redriven(self, count: int) -> list[Redriven]:
         """Up to `count` of the orders for this group, the oldest first."""

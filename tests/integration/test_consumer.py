@@ -240,6 +240,26 @@ def test_an_entry_of_thousands_of_fields_is_a_dead_letter_too(reader: Reader, cl
     assert reader.group.pending() == 0
 
 
+def test_what_two_consumers_give_up_is_one_dead_letter(
+    reader: Reader, publish: Callable[..., bytes], client: redis.Redis, redis_url: str, tmp_path: Path
+) -> None:
+    """One is slow: the other takes the entry over, and both find that it can't be applied."""
+    reader.steps()
+    publish(7, '"x"')
+    (slow,) = reader.group.read_new(10)
+    other = Reader(redis_url, tmp_path, "accounts-consumer-2")
+    other.sweep_until(lambda: bool(_dead(client)))
+    assert not reader.group.bury(slow, "too late", 1)
+    assert len(_dead(client)) == 1
+
+    letters = DeadLetters(EventStream(connect(redis_url), "event-stream"))
+    assert letters.redrive(letters.all()[0])
+    (order,) = reader.group.redriven(10)
+    assert reader.group.bury(order.entry, "again", 1, order.order)
+    assert not reader.group.bury(order.entry, "too late", 1, order.order)
+    assert [letter[b"Reason"] for letter in _dead(client)] == [b"again"]
+
+
 def test_an_entry_of_ten_megabytes_holds_nothing_up(
     reader: Reader, publish: Callable[..., bytes], client: redis.Redis
 ) -> None:

@@ -148,9 +148,10 @@ def _call(
         letters = DeadLetters(side.stream)
         return [letters.discard(each) if choose_discard else _order(letters, each) for each in letters.all()]
 
-    def bury(side: Side) -> None:
-        for each in side.group(group, consumer).read_pending(b"0-0", 1):
-            side.group(group, consumer).bury(each, "why", 1)
+    def bury(side: Side) -> list[bool]:
+        """The second time it is done with already."""
+        reader = side.group(group, consumer)
+        return [reader.bury(each, "why", 1) for each in reader.read_pending(b"0-0", 1) * 2]
 
     choose_discard = choose.random() < 0.5
     calls: list[Callable[[Side], Any]] = [

@@ -183,8 +183,9 @@ def test_an_event_that_fails_and_is_redriven_keeps_its_trace(tally: Tally, strea
     assert all(map(letters.redrive, letters.all()))
     failed = {"event_failed", "dead_letter", "redriven_event_failed", "redriven_event_applied"}
     eventually(lambda: _way(tally, trace) == {("accounts-consumer", event) for event in failed})
-    (stack,) = [line["exception"] for line in _lines(tally) if line["event"] == "event_failed"]
-    assert stack.startswith("Traceback")
+    stacks = [line["exception"] for line in _lines(tally) if line["event"] == "event_failed"]
+    assert stacks  # more than one where a consumer took so long that another took the event over
+    assert all(stack.startswith("Traceback") for stack in stacks)
 
 
 def test_a_request_that_hits_a_bug_is_told_with_its_trace(tally: Tally) -> None:
