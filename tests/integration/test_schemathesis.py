@@ -46,7 +46,7 @@ enabled = true
 [phases.fuzzing.extra-data-sources]
 responses = false
 """
-CASES = {"customers": 105, "accounts": 200}
+CASES = {"customers": 96, "accounts": 186}
 
 
 class Run(NamedTuple):
