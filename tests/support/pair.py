@@ -10,11 +10,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import redis
 
+from support import at_once
 from support.redis_double import RedisDouble
 from support.world import CONSUMERS, KEY, MARK, RETENTION_DAYS, ROUNDS, Tally, relay_of
 from tally.actors.housekeeper import Housekeeper
@@ -391,13 +393,41 @@ class Pair:
             for name in [*machine.parts]:
                 self._turn(machine, name)
 
+    def parts_turn_at_once(self) -> None:
+        """Some parts take turns at the same time, while clients ask, time passes, and one is promoted."""
+        every = [(machine, name) for machine in self._running() for name in machine.parts]
+        chosen = self.random.sample(every, min(len(every), self.random.randint(2, 5)))
+        turns = {each: self._begun(*each) for each in chosen}
+        for machine, name in at_once.take(turns, self.random, self._meanwhile):
+            self._end_turn(machine, name)
+
+    def _begun(self, machine: Machine, name: str) -> at_once.Turn:
+        times = self.random.randint(1, 3)
+        return at_once.Turn(partial(self._outcome, machine, name, times), machine.databases[name])
+
+    def _meanwhile(self) -> None:
+        (happens,) = self.random.choices([*MEANWHILE], [*MEANWHILE.values()])
+        with suppress(NotFound):
+            getattr(self, happens)()
+
     def _turn(self, machine: Machine, name: str) -> None:
-        try:
-            machine.parts[name]()
-        except (redis.RedisError, StoreError):
-            if self.random.random() < 0.3:
-                machine.replace(name)
+        if self._outcome(machine, name):
+            self._end_turn(machine, name)
         self._now += 0.01
+
+    def _outcome(self, machine: Machine, name: str, times: int = 1) -> Exception | None:
+        """Let a part take turns, up to its first error, which is answered."""
+        try:
+            for _ in range(times):
+                machine.parts[name]()
+        except (redis.RedisError, StoreError) as error:
+            return error
+        return None
+
+    def _end_turn(self, machine: Machine, name: str) -> None:
+        """Some processes end with their error: then others take their places."""
+        if self.random.random() < 0.3:
+            machine.replace(name)
 
     def moments_pass(self) -> None:
         self._now += self.random.uniform(0.001, 8)
@@ -560,7 +590,14 @@ CLIENTS = {  # few rows and many changes: so both machines change the same rows
     "delete_customer": 0.3,
     "change_account": 1.0,
 }
-TURNS = {"part_turns": 8.0, "all_turn": 3.0, "a_machine_turns": 3.0, "moments_pass": 2.0}
+TURNS = {
+    "part_turns": 8.0,
+    "parts_turn_at_once": 3.0,
+    "all_turn": 3.0,
+    "a_machine_turns": 3.0,
+    "moments_pass": 2.0,
+}
+MEANWHILE = CLIENTS | {"moments_pass": 10.0}
 FAULTS = {
     "a_standby_is_promoted": 4.0,
     "a_machine_is_killed": 2.0,

@@ -406,9 +406,13 @@ class RedisDouble:
 
 
 class Line:
-    """The way to a server: it may break before a later command arrives, or before its reply is back."""
+    """The way to a server: it may break before a later command arrives, or before its reply is back.
 
-    def __init__(self) -> None:
+    `pause` is called before and after each command.
+    """
+
+    def __init__(self, pause: Callable[[], None] = lambda: None) -> None:
+        self._pause = pause
         self._after = 0
         self._breaks_at = ""
 
@@ -422,6 +426,12 @@ class Line:
 
     def carry(self, command: Callable[[], Any]) -> Any:
         """The command's reply, or a redis.ConnectionError if the line breaks."""
+        self._pause()
+        answer = self._carried(command)
+        self._pause()
+        return answer
+
+    def _carried(self, command: Callable[[], Any]) -> Any:
         if not self._breaks_at or self._after > 0:
             self._after -= 1
             return _answered(command)

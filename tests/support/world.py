@@ -22,6 +22,7 @@ import msgspec
 import redis
 from msgspec import UNSET, to_builtins
 
+from support import at_once
 from support.figures import revenue_by_customer
 from support.redis_double import Line, RedisDouble
 from tally.actors.consumer import Consumer
@@ -159,7 +160,7 @@ class Tally:
         return database
 
     def _stream(self, name: str) -> EventStream:
-        self.lines[name] = Line()
+        self.lines[name] = Line(at_once.pause)
         return EventStream(self._world.redis.client(self.lines[name]), KEY)
 
     def start_relay(self, service: Service) -> None:
@@ -554,14 +555,43 @@ class World:
                 if name in tally.parts:
                     self._turn(tally, name)
 
+    def parts_turn_at_once(self) -> None:
+        """Some parts take turns at the same time, while clients ask and time passes."""
+        every = [(tally, name) for tally in self._running() for name in tally.parts]
+        chosen = self.random.sample(every, min(len(every), self.random.randint(2, 5)))
+        turns = {each: self._begun(*each) for each in chosen}
+        for (tally, name), error in at_once.take(turns, self.random, self._meanwhile).items():
+            if tally in self._running():
+                self._end_turn(tally, name, error)
+
+    def _begun(self, tally: Tally, name: str) -> at_once.Turn:
+        times = self.random.randint(1, 3)
+        return at_once.Turn(partial(self._outcome, tally, name, times), tally.databases[name])
+
+    def _meanwhile(self) -> None:
+        (happens,) = self.random.choices([*MEANWHILE], [*MEANWHILE.values()])
+        with suppress(NotFound, NotInPlace):
+            getattr(self, happens)()
+
     def _turn(self, tally: Tally, name: str) -> None:
+        if error := self._outcome(tally, name):
+            self._end_turn(tally, name, error)
+
+    def _outcome(self, tally: Tally, name: str, times: int = 1) -> Exception | None:
+        """Let a part take turns, up to its first error, which is answered."""
         try:
-            tally.parts[name]()
-        except WrongNumber as error:
+            for _ in range(times):
+                tally.parts[name]()
+        except (WrongNumber, redis.ConnectionError, StoreError) as error:
+            return error
+        return None
+
+    def _end_turn(self, tally: Tally, name: str, error: Exception) -> None:
+        """Some processes end with their error: then others take their places."""
+        if isinstance(error, WrongNumber):
             self._is_refused(error)
-        except (redis.ConnectionError, StoreError):
-            if self.random.random() < 0.5:
-                self._replace(tally, name)
+        elif self.random.random() < 0.5:
+            self._replace(tally, name)
 
     def _replace(self, tally: Tally, name: str) -> None:
         try:
@@ -1167,7 +1197,8 @@ CLIENTS = {
     "delete_invoice": 1.0,
     "delete_customer": 0.5,
 }
-TURNS = {"part_turns": 10.0, "all_turn": 4.0, "moments_pass": 2.0}
+TURNS = {"part_turns": 10.0, "parts_turn_at_once": 3.0, "all_turn": 4.0, "moments_pass": 2.0}
+MEANWHILE = CLIENTS | {"moments_pass": 10.0}
 UPKEEP = {
     "tally_is_started": 4.0,
     "somebody_mends": 4.0,
