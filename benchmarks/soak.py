@@ -65,7 +65,7 @@ def _round(seed: int, seconds: float) -> tuple[Chaos, int]:
                     with load:
                         while time.monotonic() < end:
                             chaos.strike()
-                    load.exact(**chaos.to_be_exact, seconds=120, others=[chaos.probe])
+                    load.exact(**chaos.to_be_exact, others=[chaos.probe])
                     return chaos, len(load.invoices)
         finally:
             server.kill()

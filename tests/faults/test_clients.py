@@ -182,7 +182,7 @@ def huge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
             customers = [{"name": "\N{ABACUS}" * 200, "account_id": account}] * 10_000
             body = json.dumps(customers, ensure_ascii=False).encode()
             assert tally.customers.request("POST", "/customers/batch", body=body).status == 201
-        eventually(tally.settled, 30)
+        eventually(tally.settled)
         yield tally
 
 

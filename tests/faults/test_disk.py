@@ -147,8 +147,8 @@ def test_a_disk_that_fills_up_with_invoices_loses_none(tmp_path: Path) -> None:
             )
             return True
 
-        eventually(counted, 60)
-        eventually(tally.settled, 60)
+        eventually(counted)
+        eventually(tally.settled)
 
 
 def test_a_customers_db_that_another_program_holds_refuses_writes(tmp_path: Path) -> None:
@@ -198,10 +198,10 @@ def test_reads_are_answered_while_many_writers_wait_for_the_lock(tmp_path: Path)
             return _refused(load) > 0
 
         with held(tmp_path / "data" / "customers.db", "IMMEDIATE"):
-            eventually(look, 40)
+            eventually(look)
         load.goes_on()
         load.__exit__(None, None, None)
-        load.is_counted_once(40)
+        load.is_counted_once()
         assert max(waits) < SOON
 
 

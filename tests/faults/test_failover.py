@@ -69,12 +69,12 @@ def test_nothing_is_lost_or_doubled_where_redis_rolls_the_promotion_back(
         thaw(frozen)
         expected[sell(first.customers, "1", 3)] = 3  # both are primaries for a moment
         expected[sell(second.customers, "1", 4)] = 4
-        eventually(lambda: not is_primary(first.customers), 30)
+        eventually(lambda: not is_primary(first.customers))
         assert is_primary(second.customers)
         for tally in (first, second):
-            eventually(partial(_has, tally, expected), 30)
-            eventually(partial(shows, tally, 127), 30)
-        eventually(lambda: first.settled() and second.settled(), 30)
+            eventually(partial(_has, tally, expected))
+            eventually(partial(shows, tally, 127))
+        eventually(lambda: first.settled() and second.settled())
 
 
 def _has(tally: Tally, invoices: dict[str, int]) -> bool:
@@ -111,8 +111,8 @@ def test_a_standby_starts_without_redis_and_follows_once_that_is_there(
         assert recorded(second) == {"1": 100}
         server.start()
         expected = {"1": 100, sell(first.customers, "1", 20): 20}
-        eventually(partial(_has, second, expected), 30)
-        eventually(partial(shows, second, 120), 30)
+        eventually(partial(_has, second, expected))
+        eventually(partial(shows, second, 120))
 
 
 FAILOVERS = int(os.environ.get("TALLY_TEST_FAILOVERS", "3"))
@@ -145,16 +145,16 @@ def test_what_is_answered_counts_once_over_any_failovers(
                     _fail_over(how, old, new, server, choose)
                     old, new = new, old
             assert len({*work.answered.values()}) == len(work.answered), "an id was given twice"
-            eventually(lambda: recorded_all(new) == recorded_all(old), 60)
+            eventually(lambda: recorded_all(new) == recorded_all(old))
             for tally in (old, new, other):
-                eventually(tally.settled, 60)
+                eventually(tally.settled)
             expected = {}
             for whose, at, where in ((work, "1", old), (theirs, customer, other)):
                 there = recorded_all(where)
                 are_counted_once(whose, there, where)
                 expected[at] = sum(there.values())
             for tally in (old, new, other):
-                eventually(partial(_shows_all, tally, expected), 60)
+                eventually(partial(_shows_all, tally, expected))
         except BaseException as error:
             error.add_note("\n".join(told))
             raise
@@ -175,13 +175,13 @@ def _fail_over(how: str, old: Tally, new: Tally, server: RedisProcess, choose: r
     elif how == "redis killed":
         server.kill()
         server.start()
-    eventually(partial(_promoted, new), 60)
-    eventually(lambda: is_primary(new.customers) and is_primary(new.accounts), 60)
+    eventually(partial(_promoted, new))
+    eventually(lambda: is_primary(new.customers) and is_primary(new.accounts))
     time.sleep(choose.uniform(0, 0.5))  # the primary works alone for a while
     if how == "killed":
         old.start()
     thaw(frozen)
-    eventually(lambda: all(report["standby"] for report in old.reports()), 60)
+    eventually(lambda: all(report["standby"] for report in old.reports()))
     time.sleep(choose.uniform(0, 0.5))
 
 

@@ -44,17 +44,17 @@ class Apart(NamedTuple):
     def renews_for(self, seconds: float) -> None:
         """Wait until the first machine has renewed its lease for that long."""
         since = self.renewed_at()
-        eventually(lambda: self.renewed_at() - since > seconds * 1000, 30)
+        eventually(lambda: self.renewed_at() - since > seconds * 1000)
 
     def agree(self, work: Working, besides: dict[str, int]) -> None:
         """All answered invoices and those of `besides` are at both machines, and count once."""
         assert len({*work.answered.values()}) == len(work.answered), "an id was given twice"
-        eventually(lambda: recorded_all(self.first) == recorded_all(self.second), 60)
+        eventually(lambda: recorded_all(self.first) == recorded_all(self.second))
         for tally in (self.first, self.second):
-            eventually(tally.settled, 60)
+            eventually(tally.settled)
         there = recorded_all(self.first)
         for tally in (self.first, self.second):
-            eventually(partial(shows, tally, sum(there.values())), 60)
+            eventually(partial(shows, tally, sum(there.values())))
         for id, cents in besides.items():
             assert there.pop(id) == cents
         are_counted_once(work, there, self.first)
@@ -101,7 +101,7 @@ def _are_primary(tally: Tally) -> bool:
 def _go_on(work: Working) -> None:
     """Wait until some more invoices are answered."""
     answered = len(work.answered)
-    eventually(lambda: len(work.answered) > answered + 20, 60)
+    eventually(lambda: len(work.answered) > answered + 20)
 
 
 @pytest.mark.parametrize(("apart", "way"), CASES, indirect=["apart"])
@@ -117,14 +117,14 @@ def test_the_standby_takes_the_place_of_a_primary_that_is_cut_off(
         first.host.cut(out=out, back=back)
         if answers_after_commit:
             handed[sell(first.customers, "1", 7)] = 7
-        eventually(partial(_are_primary, second), 30)
+        eventually(partial(_are_primary, second))
         assert not is_primary(first.customers)
         assert not is_primary(first.accounts)
         _go_on(work)
         if out:  # else the event was published, and only the answers are lost
             assert not handed.keys() & recorded(second).keys()
         first.host.mend()
-        eventually(lambda: all(report["standby"] for report in first.reports()), 30)
+        eventually(lambda: all(report["standby"] for report in first.reports()))
         _go_on(work)
     assert _are_primary(second)
     apart.agree(work, handed)
@@ -138,14 +138,14 @@ def test_a_standby_that_is_cut_off_waits_and_catches_up(apart: Apart, way: tuple
     with Working([first], "1", random.randrange(2**32)) as work:
         _go_on(work)
         second.host.cut(out=out, back=back)
-        eventually(lambda: not second.customers.get("/status")["redis"]["reachable"], 30)
+        eventually(lambda: not second.customers.get("/status")["redis"]["reachable"])
         apart.renews_for(2 * FAILOVER_SECONDS)
         _go_on(work)
         assert not is_primary(second.customers)
         newest = work.answered[max(work.answered.keys() - work.gone)]
         assert newest not in recorded_all(second)
         second.host.mend()
-        eventually(lambda: recorded_all(second).keys() >= {newest}, 60)
+        eventually(lambda: recorded_all(second).keys() >= {newest})
         apart.renews_for(2 * FAILOVER_SECONDS)
         _go_on(work)
     assert _are_primary(first)

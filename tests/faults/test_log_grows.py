@@ -41,9 +41,9 @@ def test_the_log_that_a_reader_holds_back_is_told_and_shrinks_when_the_reader_ha
             assert status["database_log_bytes"] >= MUCH
             assert _figure(tally) >= MUCH
         eventually(lambda: log.stat().st_size < LITTLE)
-        eventually(lambda: tally.customers.get("/status")["status"] == "ok", 60)
+        eventually(lambda: tally.customers.get("/status")["status"] == "ok")
         assert _figure(tally) < LITTLE
-        eventually(lambda: tally.accounts.get(f"/accounts/{account}")["total_revenue_cents"] == posted, 60)
+        eventually(lambda: tally.accounts.get(f"/accounts/{account}")["total_revenue_cents"] == posted)
 
 
 def _figure(tally: Tally) -> float:

@@ -74,7 +74,7 @@ def _record_some(tally: Tally, load: Load) -> None:
     tally.customers.post("/invoices/batch", [invoice] * 30)
     tally.customers.delete(f"/customers/{gone}")
     tally.customers.post("/customers", {"name": "kept", "account_id": load.account})
-    eventually(tally.settled, 30)
+    eventually(tally.settled)
 
 
 def test_a_backup_that_is_put_back_takes_back_all_that_came_later(tally: Tally, tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_backup_that_is_put_back_takes_back_all_that_came_later(tally: Tally, 
     assert _rows(_file(tally)) != before
 
     tally.start()
-    eventually(tally.settled, 30)
+    eventually(tally.settled)
     assert _rows(_file(tally)) == before
     assert tally.customers.get("/status")["status"] == "ok"
     with load:
@@ -119,7 +119,7 @@ def test_a_repeated_request_is_answered_from_what_came_back(tally: Tally, tmp_pa
         }
 
     answered = answers()
-    eventually(tally.settled, 30)
+    eventually(tally.settled)
     assert b"one" not in str(_client(tally).xrange("event-stream")).encode(), "a key is on the stream"
     assert tally.stop() == 0
     replaced(_file(tally), copy)
@@ -129,7 +129,7 @@ def test_a_repeated_request_is_answered_from_what_came_back(tally: Tally, tmp_pa
         "POST", "/invoices", {**invoice, "purchase_price_cents": 6}, headers={"Idempotency-Key": "one"}
     )
     assert other.status == 422
-    eventually(tally.settled, 30)
+    eventually(tally.settled)
     assert tally.accounts.get(f"/accounts/{account}")["total_revenue_cents"] == 5 * 1502
 
 
@@ -143,14 +143,14 @@ def test_what_the_stream_has_lost_as_well_is_told_and_its_numbers_are_not_given_
     assert EventStream(connect(tally.settings["redis"]["url"]), "event-stream").trim(0)
     with load:
         load.goes_on(20)
-    eventually(tally.settled, 30)
+    eventually(tally.settled)
     shown = tally.accounts.get(f"/accounts/{load.account}")
     assert tally.stop() == 0
     highest = max(id for id, *_ in _rows(_file(tally))[1])
     replaced(_file(tally), copy)
 
     tally.start()
-    eventually(tally.settled, 30)
+    eventually(tally.settled)
     assert "are nowhere any more since customers.db was put back" in _notes(tally)
     assert tally.accounts.get(f"/accounts/{load.account}") == shown
     before = len(load.invoices)
@@ -158,7 +158,7 @@ def test_what_the_stream_has_lost_as_well_is_told_and_its_numbers_are_not_given_
         load.goes_on(20)
     assert min(_ids(load)[before:]) > highest
     assert len(_ids(load)) == len(set(_ids(load)))
-    eventually(tally.settled, 30)
+    eventually(tally.settled)
     total = tally.accounts.get(f"/accounts/{load.account}")["total_revenue_cents"]
     added = sum(invoice.cents for invoice in load.invoices[before:])
     assert total == shown["total_revenue_cents"] + added
@@ -181,7 +181,7 @@ def test_when_the_stream_has_nothing_of_it_any_more_no_number_is_given_again(
     invoice = {"customer_id": customer, "purchase_date": "2019-01-06", "purchase_price_cents": 5}
     assert int(customer) > highest[0]
     assert int(tally.customers.post("/invoices", invoice)["id"]) > highest[1]
-    eventually(tally.settled, 30)
+    eventually(tally.settled)
 
 
 @pytest.mark.parametrize("trimmed", [False, True])
@@ -298,7 +298,7 @@ def test_a_lost_customers_db_is_made_again(tally: Tally, tmp_path: Path, beginni
 def test_a_batch_is_made_again_wholly_or_not_at_all_and_a_repetition_is_answered(tally: Tally) -> None:
     account = tally.accounts.post("/accounts", {"name": "A", "owned_by": "tests"})["id"]
     customer = tally.customers.post("/customers", {"name": "C", "account_id": account})["id"]
-    eventually(tally.settled, 30)
+    eventually(tally.settled)
 
     def post(number: int) -> int:
         invoice = {"customer_id": customer, "purchase_date": "2019-01-06", "purchase_price_cents": number}
@@ -328,7 +328,7 @@ def test_a_batch_is_made_again_wholly_or_not_at_all_and_a_repetition_is_answered
     tally.start()
     assert [post(number) for number in batches] == [201] * len(batches)
     assert _counts(tally) == [(number, BATCH) for number in batches]
-    eventually(tally.settled, 30)
+    eventually(tally.settled)
     total = tally.accounts.get(f"/accounts/{account}")["total_revenue_cents"]
     assert total == sum(batches) * BATCH
 
@@ -401,7 +401,7 @@ def test_restore_tells_what_a_copy_has_and_what_the_stream_will_add(tally: Tally
     (aside,) = data.glob("before-restore-*")
     assert _rows(aside / "customers.db") == before
     tally.start()
-    eventually(tally.settled, 30)
+    eventually(tally.settled)
     assert _rows(_file(tally)) == before
     agree(tally)
 

@@ -151,7 +151,7 @@ def test_a_process_that_starts_without_its_database_answers_and_uses_it_once_it_
         eventually(lambda: _record(tally, service) == 201)
         client = _client(tally, service)
         assert client.get("/health/ready") == client.get("/health/primary") == {"status": "ok"}
-        eventually(lambda: client.get("/status")["status"] == "ok", 60)
+        eventually(lambda: client.get("/status")["status"] == "ok")
         eventually(tally.settled)
         assert _restarts(tally, service) == 1
 

@@ -70,7 +70,7 @@ def test_a_backup_that_is_written_to_while_redis_is_away_gives_other_numbers(
         load.goes_on(100)
         copied_while_in_use(_customers_db(tally), copy)
         load.goes_on(100)
-    eventually(tally.settled, 30)
+    eventually(tally.settled)
     assert tally.stop() == 0
     highest, before = max(_ids(tally)), len(_ids(tally))
     server.kill()
@@ -98,7 +98,7 @@ def test_when_redis_and_the_newest_events_are_lost_new_ones_are_not_taken_for_th
         load.goes_on(50)
         copied_while_in_use(_customers_db(tally), copy)
         load.goes_on(50)
-    eventually(tally.settled, 30)
+    eventually(tally.settled)
     shown = load.shown()
     assert tally.stop() == 0
     server.client.flushall()
@@ -107,7 +107,7 @@ def test_when_redis_and_the_newest_events_are_lost_new_ones_are_not_taken_for_th
     posted = len(load.invoices)
     with load:
         load.goes_on(30)
-    eventually(tally.settled, 30)
+    eventually(tally.settled)
     assert load.shown() == shown + sum(invoice.cents for invoice in load.invoices[posted:])
 
 
@@ -118,7 +118,7 @@ def test_what_only_a_lost_name_told_is_named_and_left_out_when_told_to(
     load, copy = Load(tally), tmp_path / "copy.db"
     with load:
         load.goes_on(50)
-    eventually(tally.settled, 30)
+    eventually(tally.settled)
     copied_while_in_use(_customers_db(tally), copy)
     assert tally.stop() == 0
     server.kill()
@@ -126,12 +126,12 @@ def test_what_only_a_lost_name_told_is_named_and_left_out_when_told_to(
     assert load.invoices[0].id
     tally.customers.request("DELETE", f"/invoices/{load.invoices[0].id}")
     server.start()
-    eventually(tally.settled, 30)
+    eventually(tally.settled)
     assert tally.stop() == 0
     server.client.flushall()
     replaced(_customers_db(tally), copy)
     tally.start()
-    eventually(tally.settled, 30)
+    eventually(tally.settled)
     assert load.shown() == sum(invoice.cents for invoice in load.invoices[1:])
     notes = " ".join(tally.customers.get("/status")["notes"])
     assert "`rebuild accounts` leaves it out" in notes
@@ -147,7 +147,7 @@ def test_a_start_while_redis_is_away_goes_on_under_another_name_and_loses_nothin
     load = Load(tally)
     with load:
         load.goes_on(50)
-    eventually(tally.settled, 30)
+    eventually(tally.settled)
     for _ in range(2):
         assert tally.stop() == 0
         server.kill()
@@ -160,7 +160,7 @@ def test_a_start_while_redis_is_away_goes_on_under_another_name_and_loses_nothin
         with load:
             load.goes_on(20)
         server.start()
-        eventually(tally.settled, 30)
+        eventually(tally.settled)
         assert tally.customers.get("/status")["outbox_depth"] == 0
     _all_is_well(tally, load)
     assert len(_sources(server.client)) == 3
@@ -181,7 +181,7 @@ def test_what_is_started_again_while_redis_is_away_keeps_its_name(tally: Tally, 
             load.goes_on(20)
         before = tally.pids()
         tally.process.send_signal(signal.SIGHUP)
-        eventually(lambda: not {*before.values()} & {*tally.pids().values()}, 30)
+        eventually(lambda: not {*before.values()} & {*tally.pids().values()})
         load.goes_on(20)
         server.start()
         load.goes_on(20)
@@ -198,7 +198,7 @@ def test_a_backup_from_before_another_name_takes_over_both(
     with load:
         load.goes_on(50)
         copied_while_in_use(_customers_db(tally), copy)
-    eventually(tally.settled, 30)
+    eventually(tally.settled)
     for _ in range(2):
         assert tally.stop() == 0
         server.kill()
@@ -206,7 +206,7 @@ def test_a_backup_from_before_another_name_takes_over_both(
         with load:
             load.goes_on(50)
         server.start()
-        eventually(tally.settled, 30)
+        eventually(tally.settled)
     assert tally.stop() == 0
     before = _ids(tally)
     replaced(_customers_db(tally), copy)
@@ -225,7 +225,7 @@ def test_a_copy_that_has_gone_its_own_way_keeps_both(
         load.goes_on(100)
         copied_while_in_use(_customers_db(tally), copy)
         load.goes_on(100)
-    eventually(tally.settled, 30)
+    eventually(tally.settled)
     for _ in range(times):
         assert tally.stop() == 0
         before = len(_ids(tally))
@@ -253,7 +253,7 @@ def test_killed_while_it_takes_back_or_parts_ways_it_comes_to_the_same(
         load.goes_on(100)
         copied_while_in_use(_customers_db(tally), copy)
         load.goes_on(1500)
-    eventually(tally.settled, 30)
+    eventually(tally.settled)
     assert tally.stop() == 0
     before = len(_ids(tally))
     replaced(_customers_db(tally), copy)
@@ -275,7 +275,7 @@ def _put_back_older_accounts(tally: Tally, load: Load) -> list[str]:
     with load:
         load.goes_on(20)
     opened = [_open_account(tally, f"before {number}") for number in range(3)]
-    eventually(tally.settled, 30)
+    eventually(tally.settled)
     assert tally.stop() == 0
     replaced(accounts_db(tally), copy)
     return opened
@@ -319,14 +319,14 @@ def test_a_repeated_request_is_answered_with_the_number_that_counts(
     """Its row was renumbered, as the stream had another row with that number."""
     account = _open_account(tally, "a")
     customer = tally.customers.post("/customers", {"name": "c", "account_id": account})["id"]
-    eventually(tally.settled, 30)
+    eventually(tally.settled)
     assert tally.stop() == 0
     copy = tally.directory / "copy.db"
     copied_while_in_use(_customers_db(tally), copy)
     tally.start()
     invoice = {"customer_id": customer, "purchase_date": "2019-01-06", "purchase_price_cents": 5}
     tally.customers.post("/invoices", invoice)
-    eventually(tally.settled, 30)
+    eventually(tally.settled)
     assert tally.stop() == 0
     replaced(_customers_db(tally), copy)
     with closing(sqlite3.connect(_customers_db(tally))) as database, database:
@@ -353,14 +353,14 @@ def test_a_customers_db_with_several_names_is_recovered_whole(tally: Tally, serv
     load = Load(tally)
     with load:
         load.goes_on(50)
-    eventually(tally.settled, 30)
+    eventually(tally.settled)
     assert tally.stop() == 0
     server.kill()
     tally.start()
     with load:
         load.goes_on(50)
     server.start()
-    eventually(tally.settled, 30)
+    eventually(tally.settled)
     assert tally.stop() == 0
     before = _ids(tally)
     _customers_db(tally).unlink()

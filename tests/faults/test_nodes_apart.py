@@ -40,7 +40,7 @@ class Node:
         ]
         output = self.tally.directory / "output.txt"
         process = self._running.enter_context(process_at(self.host.name, command, output))
-        eventually(lambda: process.poll() is not None or b"ready after" in output.read_bytes(), 40)
+        eventually(lambda: process.poll() is not None or b"ready after" in output.read_bytes())
         assert process.poll() is None, output.read_text()
 
     def kill(self) -> None:
@@ -111,7 +111,7 @@ def test_a_node_that_is_cut_off_goes_on_and_all_agree_again_once_the_line_is_bac
     for number, cut in enumerate(nodes, 1):
         cut.host.cut(out=out, back=back)
         record(10**number)
-        eventually(cut.has_lost_redis, 30)
+        eventually(cut.has_lost_redis)
         record(10**number)
         (other,) = {*nodes} - {cut}
         eventually(partial(_shows_its_own, other, spent))
@@ -120,5 +120,5 @@ def test_a_node_that_is_cut_off_goes_on_and_all_agree_again_once_the_line_is_bac
             cut.host.mend()
             cut.start()
         cut.host.mend()
-        eventually(agree, 60)
-        eventually(lambda: all(node.is_well() for node in nodes), 30)
+        eventually(agree)
+        eventually(lambda: all(node.is_well() for node in nodes))

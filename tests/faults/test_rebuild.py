@@ -64,7 +64,7 @@ def _redis(tally: Tally) -> redis.Redis:
 
 
 def _trim(tally: Tally) -> None:
-    eventually(tally.settled, 30)
+    eventually(tally.settled)
     assert EventStream(connect(tally.settings["redis"]["url"]), "event-stream").trim(0)
 
 
@@ -105,7 +105,7 @@ def test_under_load_nobody_sees_anything_but_what_is_right(tally: Tally, base: s
             _rebuild(tally)
         load.goes_on(20)
     assert not [each for each in load.tries() if each.status != 201]
-    eventually(tally.settled, 30)
+    eventually(tally.settled)
     agree(tally)
     assert watcher.totals == sorted(watcher.totals)
     assert watcher.totals[-1] <= load.shown() == sum(invoice.cents for invoice in load.invoices)
@@ -143,7 +143,7 @@ def test_killed_at_any_point_it_has_changed_nothing_or_all(tally: Tally, base: s
         with load:
             load.goes_on(100)
     load.settle()
-    eventually(tally.settled, 30)
+    eventually(tally.settled)
     right = shown(tally)
     assert right == recorded(tally)
     spoil(tally)
@@ -166,7 +166,7 @@ def test_killed_at_any_point_it_has_changed_nothing_or_all(tally: Tally, base: s
 def test_ctrl_c_ends_it_with_one_line_and_it_goes_on(tally: Tally) -> None:
     with Load(tally) as load:
         load.goes_on(50)
-    eventually(tally.settled, 30)
+    eventually(tally.settled)
     spoil(tally)
     with held(accounts_db(tally), "IMMEDIATE"), _rebuilding(tally) as process:
         eventually(lambda: _read_all(tally))

@@ -40,7 +40,7 @@ def test_in_a_cluster_whoever_has_the_slot_is_found(tmp_path: Path) -> None:
             load.goes_on(100)
             redis.move_slot(target)
             load.goes_on(100)
-        eventually(lambda: not troubles(tally), 30)
+        eventually(lambda: not troubles(tally))
         load.exact(once=False)
         assert tally.pids() == before
 
@@ -53,5 +53,5 @@ def _killed_under_load(former: RedisProcess, redis: Sentinels | Cluster, tally: 
         load.goes_on(100)
         redis.fails_over(former)
         load.goes_on(100)
-    eventually(lambda: not troubles(tally), 30)
+    eventually(lambda: not troubles(tally))
     load.exact(once=False)  # events that the replica lacked were published again

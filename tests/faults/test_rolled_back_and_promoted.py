@@ -41,12 +41,12 @@ def lost(tmp_path: Path, server: RedisProcess) -> Iterator[tuple[Tally, Tally, s
 
 def _agree(first: Tally, second: Tally, expected: dict[str, int]) -> None:
     for tally in (second, first):
-        eventually(partial(_has, tally, expected), 30)
-        eventually(tally.settled, 30)
+        eventually(partial(_has, tally, expected))
+        eventually(tally.settled)
     there = {**expected, sell(second.customers, "1", 4): 4}  # who shows this has applied all earlier events
     for tally in (first, second):
-        eventually(partial(_has, tally, there), 30)
-        eventually(partial(shows, tally, sum(there.values())), 30)
+        eventually(partial(_has, tally, there))
+        eventually(partial(shows, tally, sum(there.values())))
 
 
 def _has(tally: Tally, expected: dict[str, int]) -> bool:
@@ -73,8 +73,8 @@ def test_what_both_have_changed_counts_once(lost: tuple[Tally, Tally, str]) -> N
     assert second.customers.request("PATCH", "/invoices/1", {"purchase_price_cents": 500}).status == 200
     _thaw_all(first)
     for tally in (first, second):
-        eventually(partial(_has_all, tally, {"1", invoice}), 30)
-        eventually(tally.settled, 30)
+        eventually(partial(_has_all, tally, {"1", invoice}))
+        eventually(tally.settled)
     there = recorded(second)
     assert there in ({"1": 300, invoice: 20}, {"1": 500, invoice: 20})
     _agree(first, second, there)

@@ -213,7 +213,7 @@ def test_sighup_twice_renews_one_after_another(tmp_path: Path) -> None:
                     seen.append(now)
                 return _renewed(tally, before) and _is_quiet(tally)
 
-            eventually(done, 30)
+            eventually(done)
             load.goes_on()
         load.is_counted_once()
         assert tally.pids()[STAYS] == before[STAYS]

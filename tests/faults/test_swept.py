@@ -70,7 +70,7 @@ def test_no_private_redis_is_started_in_another_data_directory_that_is_in_the_pl
     ]
     shutil.rmtree(data)
     moved.rename(data)
-    eventually(tally.settled, 40)
+    eventually(tally.settled)
 
 
 def test_a_lock_file_of_a_process_that_is_gone_keeps_nobody_out(tally: Tally) -> None:

@@ -168,14 +168,14 @@ class Three(NamedTuple):
     def agree(self, work: Working) -> None:
         """All answered invoices are there once: through the proxy, and at both machines."""
         first, second = self.tallies
-        eventually(lambda: recorded_all(first) == recorded_all(second), 60)
+        eventually(lambda: recorded_all(first) == recorded_all(second))
         for tally in self.tallies:
-            eventually(tally.settled, 60)
+            eventually(tally.settled)
         there = recorded_all(self.front)
         assert there == recorded_all(first)
         are_counted_once(work, there, first)
         for machine in (self.front, first, second):
-            eventually(partial(shows, machine, sum(there.values())), 60)
+            eventually(partial(shows, machine, sum(there.values())))
 
 
 @contextmanager
@@ -195,7 +195,7 @@ def three(tmp_path: Path) -> Iterator[Three]:
         third.starts_proxy()  # first, as the test may have to be skipped
         for machine in machines:
             machine.starts_redis()
-        eventually(partial(_has_quorum, third), 60)
+        eventually(partial(_has_quorum, third))
         for number, lines in COMMANDS:
             machine = machines[int(number) - 1]
             if machine is second:
@@ -270,7 +270,7 @@ def test_recording_goes_on_through_the_proxy_when_the_primary_s_machine_dies(thr
         eventually(partial(_are_primary, second), 90)
         _go_on(work)
         one.comes_back()
-        eventually(partial(_is_standby, first), 60)
+        eventually(partial(_is_standby, first))
         _go_on(work)
     assert _are_primary(second)
     three.agree(work)
@@ -300,9 +300,9 @@ if IS_SOAK:
             one.host.cut()  # it continues with its own Redis, for a while
             eventually(partial(_are_primary, second), 90)
             _go_on(work)
-            eventually(lambda: not (is_primary(first.customers) or is_primary(first.accounts)), 60)
+            eventually(lambda: not (is_primary(first.customers) or is_primary(first.accounts)))
             one.host.mend()
-            eventually(partial(_is_standby, first), 60)
+            eventually(partial(_is_standby, first))
             _go_on(work)
         assert _are_primary(second)
         three.agree(work)
@@ -319,5 +319,5 @@ if IS_SOAK:
             eventually(partial(_are_primary, second), 90)
             _go_on(work)
             one.comes_back()
-            eventually(partial(_is_standby, first), 60)
+            eventually(partial(_is_standby, first))
         three.agree(work)

@@ -41,7 +41,7 @@ def test_every_cent_arrives_with_three_consumers_at_work(three_consumers: Tally)
     ids = cdnow.post_customers(tally, _open_account(tally))
     assert len(set(cdnow.post_invoices(tally, ids))) == cdnow.INVOICES
 
-    eventually(lambda: _shows_everything(tally), 60)
+    eventually(lambda: _shows_everything(tally))
     eventually(tally.settled)
     assert _shows_everything(tally)
 
@@ -59,7 +59,7 @@ def _kill_a_consumer_midway(tally: Tally) -> None:
             killed = tally.kill("accounts-consumer-2")
     assert killed
 
-    eventually(lambda: _shows_everything(tally), 60)
+    eventually(lambda: _shows_everything(tally))
     eventually(tally.settled)
     assert _shows_everything(tally)
     assert tally.pids()["accounts-consumer-2"] != killed

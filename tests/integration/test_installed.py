@@ -65,7 +65,7 @@ def _running(installed: Installation, elsewhere: Path, environment: dict[str, st
         )  # fmt: skip
     started = psutil.Process(process.pid)
     try:
-        eventually(lambda: process.poll() is not None or "ready after" in said.read_text(), 30)
+        eventually(lambda: process.poll() is not None or "ready after" in said.read_text())
         yield said
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0, said.read_text()

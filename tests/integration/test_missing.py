@@ -255,7 +255,7 @@ def test_many_missing_events_come_again_at_a_flat_pace(shop: Shop, client: redis
         assert tally.stop() == 0
     client.xtrim("event-stream", maxlen=0)
     with shop.running() as tally:
-        eventually(lambda: _revenue(tally) == 30_000, 60)
+        eventually(lambda: _revenue(tally) == 30_000)
         eventually(tally.settled)
 
 

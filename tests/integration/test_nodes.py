@@ -530,7 +530,7 @@ def test_a_node_whose_number_another_has_meanwhile_takes_nothing_and_says_so(
     eventually(lambda: second.customers.get("/status")["status"] == "degraded")
     eventually(lambda: "customers@0000beef has that" in str(second.customers.get("/status")["reasons"]))
     client.hset("{event-stream}:nodes", "customers@0000beef", "1:1 removed")
-    eventually(lambda: second.customers.request("POST", "/customers", new).status == 201, 40)
+    eventually(lambda: second.customers.request("POST", "/customers", new).status == 201)
     eventually(second.settled)
 
 
@@ -626,14 +626,14 @@ def test_a_copy_that_meets_a_redis_without_memory_first_does_not_take_the_origin
             for relay in relays:
                 os.kill(relay, signal.SIGCONT)
             refused = re.compile(r"customers\.db is \S+ which is at work elsewhere")
-            eventually(lambda: refused.search(copy.said()), seconds=30)
+            eventually(lambda: refused.search(copy.said()))
             assert (
                 copy.customers.request("POST", "/customers", {"name": "x", "account_id": "1"}).status == 503
             )
             assert first.customers.post("/customers", {"name": "d", "account_id": "1"})["id"] == "2"
         finally:
             copy.end()
-        eventually(lambda: first.accounts.get("/status")["status"] == "ok", seconds=30)
+        eventually(lambda: first.accounts.get("/status")["status"] == "ok")
 
 
 @pytest.mark.whole

@@ -242,7 +242,7 @@ def test_whoever_takes_the_port_meanwhile_is_told_no_password(tmp_path: Path) ->
             eventually(lambda: "redis-server ended" in tally.said() or "redis" not in tally.pids())
             eventually(lambda: tally.said().count("actor_ended") >= 2)
         assert not any(b"topsecret" in line or b"AUTH" in line for line in heard)
-        eventually(lambda: tally.accounts.get("/status")["status"] == "ok", 40)
+        eventually(lambda: tally.accounts.get("/status")["status"] == "ok")
 
 
 def test_what_is_removed_while_it_runs_comes_again(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_what_is_removed_while_it_runs_comes_again(tmp_path: Path) -> None:
         (server,) = psutil.Process(tally.pids()["redis"]).children()
         server.kill()
         eventually(lambda: (data / PASSWORD.name).exists())
-        eventually(lambda: tally.settled() and tally.accounts.get("/status")["status"] == "ok", 40)
+        eventually(lambda: tally.settled() and tally.accounts.get("/status")["status"] == "ok")
         with connect(tally.redis_url) as client:
             eventually(lambda: client.xlen("event-stream") == 1)
 

@@ -65,7 +65,7 @@ def record(tally: Tally) -> None:
         tally.customers.delete(f"/invoices/{invoice}")
     tally.customers.delete(f"/customers/{customers[0]}")
     tally.accounts.delete(f"/accounts/{accounts[3]}?cascade=true")
-    eventually(tally.settled, 30)
+    eventually(tally.settled)
 
 
 def publish(
@@ -113,7 +113,7 @@ def _lose_the_stream(tally: Tally, client: redis.Redis) -> None:
     assert tally.stop() == 0
     client.flushall()
     tally.start()
-    eventually(tally.settled, 30)
+    eventually(tally.settled)
 
 
 def trim(tally: Tally) -> None:

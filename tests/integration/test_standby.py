@@ -202,7 +202,7 @@ def test_a_standby_tells_what_it_lacks_and_is_begun_again(tmp_path: Path, redis_
         eventually(first.settled)
         client.xtrim("event-stream", maxlen=1, approximate=False)
         second.start()
-        eventually(lambda: any("lacks 1 events" in each for each in second.reports()[0]["reasons"]), 30)
+        eventually(lambda: any("lacks 1 events" in each for each in second.reports()[0]["reasons"]))
         eventually(lambda: shown(second) == {"1": {"1": 123}}, 30)  # it asked for the event
         second.stop()
         for file in (second.directory / "data").glob("*.db*"):

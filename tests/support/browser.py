@@ -11,8 +11,9 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from support.disks import unavailable
+from support.waiting import PATIENCE
 
-PATIENCE_MS = 30_000  # a busy machine is no fault of a page
+PATIENCE_MS = 1000 * PATIENCE
 expect.set_options(timeout=PATIENCE_MS)
 
 PROGRAMS = ("chromium-headless-shell", "chromium", "chromium-browser")

@@ -17,6 +17,7 @@ import psutil
 from support.engines import free_port
 from support.program import Program
 from support.tally import toml
+from support.waiting import PATIENCE
 
 
 def settings(directory: Path, **sections: dict[str, Any]) -> Path:
@@ -34,7 +35,7 @@ def settings(directory: Path, **sections: dict[str, Any]) -> Path:
 
 
 def command(
-    *arguments: str | Path, environment: Mapping[str, str] | None = None, seconds: float = 20
+    *arguments: str | Path, environment: Mapping[str, str] | None = None, seconds: float = PATIENCE
 ) -> "subprocess.CompletedProcess[str]":
     """Run `python supervisor.py` with `arguments` until it ends; fails if it takes longer."""
     with tempfile.TemporaryDirectory() as folder:

@@ -39,7 +39,7 @@ def recorded(tally: Tally) -> Figures:
 
 def agree(tally: Tally) -> None:
     """Wait until all is applied; then the shown figures and the kept totals must equal the recorded ones."""
-    eventually(lambda: _insist_on_settled(tally), 30)
+    eventually(lambda: _insist_on_settled(tally))
     assert shown(tally) == recorded(tally)
     assert kept_totals(tally) == {
         account: (len(customers), sum(customers.values())) for account, customers in shown(tally).items()

@@ -17,10 +17,9 @@ from typing import Any, NamedTuple, Self
 import redis
 
 from support.tally import Tally
-from support.waiting import eventually
+from support.waiting import PATIENCE, eventually
 from tally.store.stream import connect
 
-GIVE_UP_SECONDS = 60
 PACE_SECONDS = 0.008  # from an answer to the client's next request: other tests need the processors, too
 PAUSE_SECONDS = 0.02  # between a refusal and the next try
 
@@ -168,7 +167,7 @@ class Load:
         invoice, connection, began = self._next(), self._connection(), time.monotonic()
         connection.post(invoice)
         while not invoice.id:
-            assert time.monotonic() < began + GIVE_UP_SECONDS, invoice
+            assert time.monotonic() < began + PATIENCE, invoice
             time.sleep(PAUSE_SECONDS)
             connection.post(invoice)
         connection.close()
@@ -197,10 +196,10 @@ class Load:
         """How many invoices were answered with 201."""
         return len(self.ids())
 
-    def goes_on(self, count: int = 50, seconds: float = GIVE_UP_SECONDS) -> None:
+    def goes_on(self, count: int = 50) -> None:
         """Wait until `count` more have been answered with 201."""
         before = self.accepted()
-        eventually(lambda: self.accepted() >= before + count, seconds)
+        eventually(lambda: self.accepted() >= before + count)
 
     def settle(self) -> None:
         """Repeat each request that was not answered 201, with the same key, until all are."""
@@ -212,7 +211,7 @@ class Load:
                     connection.post(invoice)
                 return invoice.id is not None
 
-            eventually(again, GIVE_UP_SECONDS)
+            eventually(again)
         connection.close()
 
     def shown(self) -> int:
@@ -236,21 +235,19 @@ class Load:
         rows = (row for _, customer in self._customers for row in invoices_of(self.tally, customer))
         return {row["id"]: row["purchase_price_cents"] for row in rows}
 
-    def is_counted_once(self, seconds: float = 20) -> None:
+    def is_counted_once(self) -> None:
         """Settle, and find each invoice once: its row, its event, its amount. It must stay so."""
-        self._is_counted(seconds)
+        self._is_counted()
         assert self._events() == Counter((invoice.id, invoice.cents) for invoice in self.invoices)
 
-    def exact(
-        self, once: bool = True, seconds: float = 30, others: Sequence["Load"] = (), on_stream: bool = True
-    ) -> None:
+    def exact(self, once: bool = True, others: Sequence["Load"] = (), on_stream: bool = True) -> None:
         """Settle, and find each invoice once. The stream has no other invoices, and all is acknowledged.
 
         With `once`, each event must be on the stream once and in order: for faults where Redis lost nothing,
         or only the end. `others` have posted to the same Tally. Without `on_stream`, other programs have
         deleted entries.
         """
-        self._is_counted(seconds)
+        self._is_counted()
         assert {each.status for each in self.tries()} <= {201, 503, None}
         with self._redis() as client:
             assert client.exists("{event-stream}:dead") == 0
@@ -259,19 +256,19 @@ class Load:
                 if once:
                     assert_published(client, invoices, once)
                 else:  # Redis may lose its end again, if sentinels on a busy machine choose another primary
-                    eventually(lambda: assert_published(client, invoices, once), seconds)
-            eventually(lambda: _all_acknowledged(client), seconds)
-        eventually(self.tally.settled, seconds)  # entries published again are handed out a while later
+                    eventually(lambda: assert_published(client, invoices, once))
+            eventually(lambda: _all_acknowledged(client))
+        eventually(self.tally.settled)  # entries published again are handed out a while later
         assert self.counted()
 
-    def _is_counted(self, seconds: float) -> None:
+    def _is_counted(self) -> None:
         self.settle()
         due = {invoice.id: invoice.cents for invoice in self.invoices}
         twice = [each for each in self.invoices if due[each.id] != each.cents]
         assert not twice, f"the ids of {twice} were given to others as well"
         assert self.rows() == due
-        eventually(self.counted, seconds)
-        eventually(self.tally.settled, seconds)
+        eventually(self.counted)
+        eventually(self.tally.settled)
         assert self.counted()
 
     def _redis(self) -> redis.Redis:

@@ -100,7 +100,7 @@ class Tally:
 
     def gets_ready(self) -> None:
         """Wait until all actors are ready."""
-        eventually(self._is_ready, 30)
+        eventually(self._is_ready)
 
     def launch(self) -> None:
         """Start the supervisor, without waiting."""

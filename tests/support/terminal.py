@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from support.program import SUPERVISOR
+from support.waiting import PATIENCE
 
 _ORDERS = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")  # colours and cursor movements
 
@@ -21,7 +22,7 @@ def on_terminal(
     *arguments: str | Path,
     columns: int = 100,
     until: Callable[[str], bool] | None = None,
-    seconds: float = 20,
+    seconds: float = PATIENCE,
 ) -> tuple[int, str]:
     """Run a command on a terminal to its end; return its exit status and its output.
 

@@ -8,10 +8,11 @@ import redis
 import urllib3
 
 T = TypeVar("T")
+PATIENCE = 120.0  # seconds: a busy machine is no fault of a test
 NOT_YET = (AssertionError, OSError, urllib3.exceptions.HTTPError, redis.RedisError)
 
 
-def eventually(look: Callable[[], T], seconds: float = 20.0) -> T:
+def eventually(look: Callable[[], T], seconds: float = PATIENCE) -> T:
     """Call `look` until its result is true; return it. Fails when the time is over.
 
     An AssertionError from `look` counts as not yet, and so does an error of HTTP, Redis or the system.
@@ -29,7 +30,7 @@ def eventually(look: Callable[[], T], seconds: float = 20.0) -> T:
     raise AssertionError(f"not within {seconds} s; last seen: {last!r}")
 
 
-def known(look: Callable[[], T | None], seconds: float = 20.0) -> T:
+def known(look: Callable[[], T | None], seconds: float = PATIENCE) -> T:
     """Call `look` until its result is not None; return it."""
     found = eventually(lambda: None if (seen := look()) is None else (seen,), seconds)
     assert found
