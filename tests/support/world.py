@@ -366,7 +366,7 @@ class World:
             if not (self.redis.keys or self.second or any(self._data.glob("*.db"))):
                 self._states = self._states[:1]  # nobody could tell whose the older states are, or the copies
                 self._copies = {name: [] for name in self._copies}
-            tally = Tally(self, self._data)
+            tally, is_new = Tally(self, self._data), not (self._data / customers.FILE).exists()
             try:
                 tally.start()
             except Refused as error:
@@ -375,6 +375,8 @@ class World:
             else:
                 self.tally, self.refusal = tally, ""
                 self._forget_strangers()
+                if is_new:  # nobody knew of another one, whose numbers it gives again
+                    self._copies["customers"].clear()
 
     def _forget_strangers(self) -> None:
         """Drop copies of another accounts.db than the present one, which has given the same numbers again.
