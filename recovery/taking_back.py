@@ -60,10 +60,12 @@ def take_back(store: Store, stream: EventStream, outbox: Outbox, apply: MakeAgai
     """Restore the database's own events that only the stream holds: outbox rows and effects.
 
     Takes the events after the newest one of `outbox`, and applies them with `apply`. They must be the ones
-    that followed it once, see `joins`. Reads the whole stream. May be repeated, also when
-    it was interrupted; raises RedisError or StoreUnavailable.
+    that followed it once, see `joins`. If its name ends meanwhile, as something is written, the rest waits for
+    the next look. Reads the whole stream. May be repeated, also when it was interrupted; raises RedisError or
+    StoreUnavailable.
     """
     database, last, count = store.database, outbox.last(), 0
+    was_written_to = outbox.is_written_to
     published = stream.known_by_source().get(outbox.source, 0)
     if published > last:
         _pass_over(database, stream.highest(outbox.source))
@@ -71,6 +73,8 @@ def take_back(store: Store, stream: EventStream, outbox: Outbox, apply: MakeAgai
         for own, at in _in_order(stream, outbox.source, last, published):
             rows = [each.row for each in own]
             with database.transaction():
+                if outbox.is_written_to != was_written_to:
+                    return
                 LACKING.add(database, outbox.source, gaps(rows, last))
                 outbox.restore(rows)
                 apply(store, outbox, own)

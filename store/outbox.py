@@ -245,7 +245,9 @@ class Outbox:
         if self._incarnation.last is not None:
             return self._incarnation.last
         row: int = self.database.value("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'") or 0
-        return min(row - self._base, ROOM - 1) if row > self._base else 0
+        if row >= self._base + ROOM:  # it has ended since this was made
+            return outboxes(self.database)[self.source].last()
+        return max(row - self._base, 0)
 
     def first(self) -> int:
         """The sequence of the oldest kept event, or the one that the next event will get."""
@@ -290,7 +292,7 @@ class Outbox:
 
     def reach(self, last: int) -> None:
         """Never give the numbers up to `last` again. In the open transaction."""
-        if self._incarnation.last is None:
+        if self.is_written_to:
             raise_sequence(self.database, "outbox", self._base + last)
         else:
             self._end_at(max(last, outboxes(self.database)[self.source].last()))

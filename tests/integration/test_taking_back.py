@@ -1,5 +1,8 @@
 """An older copy of accounts.db reads back its later published events, or leaves everything alone."""
 
+import itertools
+from collections.abc import Iterator
+from contextlib import closing
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from support.publishing import publish
 from tally.actors.relay import Relay
 from tally.events import AccountDeleted, Id, decode, now
 from tally.recovery.standing import Standing
+from tally.recovery.taking_back import AT_ONCE
 from tally.store import customers
 from tally.store.accounts import Accounts, NewAccount, open_database
 from tally.store.customers import Customers
@@ -20,9 +24,10 @@ from tally.store.inbox import Inbox
 from tally.store.incarnations import begin, incarnations
 from tally.store.lacking import LACKING
 from tally.store.listing import ListQuery
+from tally.store.outbox import outboxes
 from tally.store.ranges import Range
 from tally.store.records import InvoiceChange, NewCredit, NewCustomer, NewInvoice
-from tally.store.stream import EventStream, Publishing, connect
+from tally.store.stream import Entry, EventStream, Publishing, connect
 from tally.store.write_permission import WritePermission
 
 SEVERAL_PAGES = 2500
@@ -114,6 +119,33 @@ def test_what_tells_of_no_event_begins_no_name(copied: Copied) -> None:
     with database.transaction():
         copied.older.outbox.add([AccountDeleted(Id(1), now())])
     assert len(incarnations(database)) == 2
+
+
+@pytest.mark.parametrize("part", [1, 2, 3])
+def test_what_is_written_while_events_are_taken_back_gets_another_name(copied: Copied, part: int) -> None:
+    """It is written before this part of them, by a process that is started while Redis is away."""
+    directory = copied.older.database.path.parent
+    written = Accounts(open_database(directory))
+    written.database.is_newest, written.database.run = lambda: False, "this"
+    parts = itertools.count(1)  # in all looks
+
+    class Slow(EventStream):
+        def entries_of(self, source: str, after: bytes = b"0-0") -> Iterator[Entry]:
+            for number, entry in enumerate(super().entries_of(source, after)):
+                if number % AT_ONCE == 0 and next(parts) == part:
+                    copied.open(written, 1)
+                yield entry
+
+    with closing(written.database):
+        copied.open(copied.original, 2 * AT_ONCE)
+        copied.publish(Relay(copied.original.database, copied.stream))
+        stream = Slow(copied.stream.client, "event-stream")
+        copied.publish(Relay(copied.older.database, stream, Standing(copied.older, stream).settle))
+        mine, new = outboxes(copied.older.database).values()
+        assert mine.last() == copied.original.outbox.last()
+        assert [copied.stream.published(each.source).last for each in (mine, new)] == [mine.last(), 1]
+        names = [account.name for account in copied.original.accounts(-1, 10**6)]
+        assert sorted(each.name for each in copied.older.accounts(-1, 10**6)) == sorted([*names, "0"])
 
 
 def test_of_a_block_too_no_number_is_given_again(tmp_path: Path, redis_url: str) -> None:
