@@ -289,8 +289,10 @@ class Consumer:
     def _redriven_in_vain(self, order: Redriven, error: Exception) -> None:
         self._metrics.count(FAILURES)
         _log.exception("redriven_event_failed", entry=order.entry.id.decode(), **traced(order.entry))
-        self._put_aside([order.entry], inbox.DEAD)
-        self._group.bury(order.entry, f"redriven: {type(error).__name__}: {error}", 1, order.order)
+        if self._is_dead(order.entry):
+            self._group.bury(order.entry, f"redriven: {type(error).__name__}: {error}", 1, order.order)
+        else:
+            self._group.settle([order])
 
     def _failed(self, entry: Entry) -> None:
         """Count a failed attempt; bury the entry at the last one. Called while its exception is handled."""
@@ -303,10 +305,20 @@ class Consumer:
     def _bury(self, entry: Entry, reason: str, deliveries: int | None = None) -> None:
         if deliveries is None:
             deliveries = self._group.deliveries(entry.id)
-        self._put_aside([entry], inbox.DEAD)
-        if self._group.bury(entry, reason, deliveries):
+        if not self._is_dead(entry):
+            self._group.acknowledge([entry.id], self._age)
+        elif self._group.bury(entry, reason, deliveries):
             _log.error("dead_letter", entry=entry.id.decode(), reason=reason, **traced(entry))
             self._metrics.count(DEAD)
+
+    def _is_dead(self, entry: Entry) -> bool:
+        """Note it, unless the event counts or was discarded: another consumer had buried it before."""
+        with self._database.transaction():
+            if self._inbox.is_settled(entry.event_name):
+                return False
+            if isinstance(entry.event_name, EventId):
+                self._inbox.put_aside([entry.event_name], inbox.DEAD)
+        return True
 
 
 def _told_ranges(told: bytes) -> tuple[str, list[Range]]:

@@ -32,9 +32,10 @@ _log = structlog.get_logger()
 
 
 class _Position(NamedTuple):
-    """How far each source had got. All these events are at or before the stream's entry `newest`."""
+    """How far each source had got, and the dead events. All are at or before the stream's entry `newest`."""
 
     published: dict[str, int]
+    dead: set[EventId]
     newest: bytes
 
 
@@ -77,12 +78,13 @@ class Missing:
         self._tell_applied()
         if self._noted is None:
             published = self._wanted()
-            if any(self._inbox.missing(*each) for each in published.items()) or self._letters_are_due():
+            dead = self._inbox.aside(inbox.DEAD)
+            if any(self._inbox.missing(*each) for each in published.items()) or self._letters_are_due(dead):
                 newest = self._stream.newest()  # read last: it holds all of these
-                self._noted = _Position(published, newest or b"0-0")
+                self._noted = _Position(published, dead, newest or b"0-0")
         elif self._is_past(self._noted.newest):
             noted, self._noted = self._noted, None
-            self._ask(noted.published)
+            self._ask(noted.published, noted.dead)
 
     def _tell_applied(self) -> None:
         """Note beside the stream how far this database got: a source that is further back was put back.
@@ -96,12 +98,12 @@ class Missing:
         self._stream.note_applied(self._group, dict(reached.items() - self._told.items()))
         self._told = reached
 
-    def _letters_are_due(self) -> bool:
-        """Whether it is time to check that the dead letters known to the database still exist."""
+    def _letters_are_due(self, dead: set[EventId]) -> bool:
+        """Whether it is time to check that the letters of events noted as dead still exist."""
         if self._clock() < self._next_letters:
             return False
         self._next_letters = self._clock() + LETTERS_SECONDS
-        return bool(self._inbox.aside(inbox.DEAD))
+        return bool(dead)
 
     def _wanted(self) -> dict[str, int]:
         if self._clock() >= self._next_applied:
@@ -121,10 +123,11 @@ class Missing:
             return False
         return not self._client.xpending_range(self._stream.key, self._group, "-", id, 1)
 
-    def _ask(self, published: dict[str, int]) -> None:
+    def _ask(self, published: dict[str, int], dead: set[EventId]) -> None:
         if self._asks.unsettled(self._group):
             return  # an answer is on its way
-        known = self._inbox.aside(inbox.DEAD)  # read first: a letter is noted before it is written
+        # A letter is written after it is noted, and acknowledges its entry: those of `dead` are there by now.
+        known = self._inbox.aside(inbox.DEAD) & dead
         mine = (each.entry.event_name for each in self._letters.all() if each.group == self._group)
         letters = {name for name in mine if isinstance(name, EventId)}
         if self._asks.unsettled(self._group):

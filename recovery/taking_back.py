@@ -60,9 +60,9 @@ def take_back(store: Store, stream: EventStream, outbox: Outbox, apply: MakeAgai
     """Restore the database's own events that only the stream holds: outbox rows and effects.
 
     Takes the events after the newest one of `outbox`, and applies them with `apply`. They must be the ones
-    that followed it once, see `joins`. If its name ends meanwhile, as something is written, the rest waits for
-    the next look. Reads the whole stream. May be repeated, also when it was interrupted; raises RedisError or
-    StoreUnavailable.
+    that followed it once, see `joins`. If its name ends meanwhile, as something is written, the rest waits
+    for the next look. Reads the whole stream. May be repeated, also when it was interrupted. Raises
+    RedisError or StoreUnavailable.
     """
     database, last, count = store.database, outbox.last(), 0
     was_written_to = outbox.is_written_to

@@ -120,6 +120,14 @@ class Inbox:
             return any(each.first <= name.sequence <= each.last for each in near)
         return self._database.value("SELECT 1 FROM inbox_name WHERE name = ?", (name,)) is not None
 
+    def is_settled(self, name: EventName) -> bool:
+        """Whether this event was applied, or discarded by a person."""
+        if isinstance(name, EventId) and self.first_aside(
+            DISCARDED, name.source, name.sequence, name.sequence
+        ):
+            return True
+        return self.has_applied(name)
+
     def is_missing(self, name: EventId) -> bool:
         """Whether this event was neither applied nor put aside."""
         return any(each.last == name.sequence for each in self.missing(name.source, name.sequence)[-1:])

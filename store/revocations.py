@@ -47,14 +47,14 @@ class Revocations:
         return issued <= self._latest.get((user, name), -1)
 
     def add(self, user: int, name: str, now: int) -> None:
-        """Revoke a user's tokens up to now. It is on the disk when this returns. May be repeated.
+        """Revoke a user's tokens up to now, or longer if they are. It is on the disk when this returns.
 
         Only one call at a time: run it in a transaction of accounts.db. Raises StoreUnavailable or OSError.
         """
+        every = self.all()
+        now = max([now, *(each.at for each in every if (each.user, each.name) == (user, name))])
         kept = [
-            each
-            for each in self.all()
-            if each.at > now - KEPT_SECONDS and (each.user, each.name) != (user, name)
+            each for each in every if each.at > now - KEPT_SECONDS and (each.user, each.name) != (user, name)
         ]
         descriptor, draft = tempfile.mkstemp(prefix=f"{FILE}.", dir=self._file.parent)  # mode 0600
         with os.fdopen(descriptor, "wb") as file:

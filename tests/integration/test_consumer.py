@@ -14,12 +14,13 @@ from support.waiting import eventually
 from tally.actors.consumer import Consumer
 from tally.actors.housekeeper import Housekeeper
 from tally.config import ConsumersSettings
-from tally.events import Event, InvoiceCreated
+from tally.events import Event, EventId, InvoiceCreated
 from tally.store.accounts import Accounts, open_database
 from tally.store.cause import CauseOf
 from tally.store.consumer_group import ConsumerGroup
 from tally.store.dead_letters import DeadLetter, DeadLetters
 from tally.store.errors import StoreUnavailable
+from tally.store.inbox import DEAD, Inbox
 from tally.store.stream import Age, Entry, EventStream, connect
 
 CLAIM_IDLE_MS = 300
@@ -35,13 +36,15 @@ class Reader:
         directory: Path,
         name: str = "accounts-consumer-1",
         before_apply: Callable[[Sequence[Event]], None] = lambda events: None,
+        member: type[ConsumerGroup] = ConsumerGroup,
     ) -> None:
         self.accounts = Accounts(open_database(directory))
+        self.inbox = Inbox(self.accounts.database)
         self.now = 0.0
         self.rings = 0
         self.fails = False
         self.on_ring: Callable[[], None] = lambda: None
-        self.group = ConsumerGroup(
+        self.group = member(
             EventStream(connect(url), "event-stream"), self.accounts.database.source, name, BLOCK_MS
         )
 
@@ -258,6 +261,46 @@ def test_what_two_consumers_give_up_is_one_dead_letter(
     assert reader.group.bury(order.entry, "again", 1, order.order)
     assert not reader.group.bury(order.entry, "too late", 1, order.order)
     assert [letter[b"Reason"] for letter in _dead(client)] == [b"again"]
+
+
+class Slow(ConsumerGroup):
+    """A consumer that stands still once, just before it gives an entry up: then `meanwhile` happens."""
+
+    meanwhile: Callable[[], None] | None = None
+
+    def deliveries(self, id: bytes) -> int:
+        if meanwhile := self.meanwhile:
+            self.meanwhile = None
+            meanwhile()
+        return super().deliveries(id)
+
+
+@pytest.mark.parametrize("is_edited", [False, True], ids=["discarded", "edited"])
+def test_what_was_decided_on_a_letter_stays_so_when_another_consumer_gives_the_entry_up_later(
+    publish: Callable[..., bytes], client: redis.Redis, redis_url: str, tmp_path: Path, is_edited: bool
+) -> None:
+    slow, first = (Reader(redis_url, tmp_path, f"accounts-consumer-{n}", member=Slow) for n in (2, 1))
+    first.steps()
+    slow.steps()
+    publish(7, '"x"', "a:1")
+
+    def decided() -> None:
+        first.sweep_until(lambda: bool(_dead(client)))
+        letters = DeadLetters(EventStream(connect(redis_url), "event-stream"))
+        (letter,) = letters.all()
+        if is_edited:
+            letters.redrive(letter.edited(letter.payload.replace(b'"x"', b"5")))
+        else:
+            letters.discard(letter)
+        first.sweep_until(lambda: first.inbox.is_settled(EventId("a", 1)))
+
+    assert isinstance(slow.group, Slow)
+    slow.group.meanwhile = decided
+    slow.steps(1)
+    assert _dead(client) == []
+    assert slow.inbox.aside(DEAD) == set()
+    assert slow.revenue() == ({7: 5} if is_edited else {})
+    assert slow.group.pending() == 0
 
 
 def test_an_entry_of_ten_megabytes_holds_nothing_up(

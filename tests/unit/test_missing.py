@@ -1,12 +1,17 @@
-"""A consumer tells Redis which events its database has applied."""
+"""A consumer tells Redis which events its database has applied, and asks for lost letters."""
 
 from pathlib import Path
 
+from support.publishing import publish
 from support.redis_double import RedisDouble
 from tally.events import EventId
-from tally.recovery.missing import APPLIED_SECONDS, Missing
+from tally.recovery.missing import APPLIED_SECONDS, LETTERS_SECONDS, Missing
 from tally.store import accounts
-from tally.store.inbox import Inbox
+from tally.store.asks import Asks
+from tally.store.consumer_group import ConsumerGroup
+from tally.store.inbox import DEAD, Inbox
+from tally.store.outbox import OutboxRow
+from tally.store.ranges import Range
 from tally.store.stream import EventStream
 
 
@@ -27,4 +32,38 @@ def test_it_is_told_again_though_the_connection_never_broke(tmp_path: Path) -> N
     now += APPLIED_SECONDS
     missing.look()
     assert stream.applied_by_source() == told
+    database.close()
+
+
+def test_a_letter_that_is_just_being_written_is_not_lost(tmp_path: Path) -> None:
+    """It is noted in the database, and then written, by a consumer that may be slow in between."""
+    now = 0.0
+    database = accounts.open_database(tmp_path)
+    stream = EventStream(RedisDouble(lambda: 1_700_000_000_000, (8, 0)).client(), "event-stream")
+    group, other = (ConsumerGroup(stream, database.source, name) for name in ("1", "2"))
+    group.create()
+    missing = Missing(database, stream, lambda source: True, lambda: now)
+    publish(stream, "customers@1", [OutboxRow(1, "Unknown", b"1", None)])
+    (first,) = group.read_new(1)
+
+    def note_dead(sequence: int) -> None:
+        with database.transaction():
+            Inbox(database).put_aside([EventId("customers@1", sequence)], DEAD)
+
+    note_dead(1)
+    group.bury(first, "why", 1)
+    now += LETTERS_SECONDS
+    missing.look()
+    publish(stream, "customers@1", [OutboxRow(2, "Unknown", b"2", None)])
+    (second,) = other.read_new(1)
+    note_dead(2)
+    missing.look()
+    assert not Asks(stream).is_asked("customers@1", database.source)
+
+    other.bury(second, "why", 1)
+    stream.client.xtrim(stream.beside("dead"), maxlen=0)
+    for _ in range(2):
+        now += LETTERS_SECONDS
+        missing.look()
+    assert Asks(stream).of("customers@1") == {database.source: [Range(1, 2)]}
     database.close()
