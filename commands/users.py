@@ -107,11 +107,11 @@ def token(settings: Settings, name: str, days: int, all_calls: bool) -> None:
         tokens = family.tokens(settings, timedelta(days=days))
         if tokens is None:
             raise Failed('auth.mode is "off": nobody is asked for a token')
-        user = _existing(everybody, name)
+        user, read_at = _existing(everybody, name), int(time.time())
     if user.admin:
         raise Failed(f"{name} is an admin")
     scope: Literal["", "status"] = "" if all_calls else STATUS
-    click.echo(tokens.issue(Bearer(user.id, user.name, user.admin, scope))[0])
+    click.echo(tokens.issue(Bearer(user.id, user.name, user.admin, scope), read_at)[0])
 
 
 def _revoke(settings: Settings, everybody: Users, name: str) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import threading
+import time
 from typing import Any
 
 import falcon
@@ -49,8 +50,8 @@ class LoginResource:
         """Sign in. Raises Refusal at any node but 0."""
         self._insist_on_users()
         login = bodies.decode(read_body(req), LoginBody)
-        user = self._checked(login, req.remote_addr)
-        token, expires = self._tokens.issue(Bearer(user.id, user.name, user.admin))
+        user, issued = self._checked(login, req.remote_addr)
+        token, expires = self._tokens.issue(Bearer(user.id, user.name, user.admin), issued)
         resp.set_header("Cache-Control", "no-store")
         resp.data = encode_answer(SignedIn(token, rfc3339(expires)))
 
@@ -61,10 +62,11 @@ class LoginResource:
             where = f"Users sign in at node 0{url and f', {url}'}."
             raise Refusal(421, "At another node", where, node=NodeAddress(0, url))
 
-    def _checked(self, login: LoginBody, address: str) -> User:
-        """The user with this name and password. Raises Unauthorized, or HTTPTooManyRequests.
+    def _checked(self, login: LoginBody, address: str) -> tuple[User, int]:
+        """The user with this name and password, and when it was read.
 
-        A client that must wait is refused first, and uses up no turn.
+        Raises Unauthorized, or HTTPTooManyRequests. A client that must wait is refused first, and uses up
+        no turn.
         """
         with self._service.read() as store:
             wait = LoginAttempts(store.database).wait(login.username, address)
@@ -72,19 +74,17 @@ class LoginResource:
         if not self._admitted.acquire(blocking=False):
             raise _too_many(1)
         try:
-            wait = self._service.note(
-                lambda store: LoginAttempts(store.database).begin(login.username, address)
-            )
+            wait, user, read_at = self._service.note(lambda store: _begun(store, login.username, address))
             self._insist_on_patience(wait, login.username, address)
             with self._free:
-                user = self._find(login)
-            if user is None:
+                matches = passwords.matches(user.password if user else None, login.password)
+            if user is None or not matches:
                 if (more := self._failed.due()) is not None:
                     _log.warning("login_failed", username=login.username, address=address, more=more)
                 raise Unauthorized("The name or the password is wrong.")
             self._note_success(login, user, address)
             _log.info("login_succeeded", username=user.name, address=address)
-            return user
+            return user, read_at
         finally:
             self._admitted.release()
 
@@ -95,12 +95,6 @@ class LoginResource:
                 _log.warning("login_slowed_down", username=username, address=address, more=more)
             raise _too_many(math.ceil(wait))
 
-    def _find(self, login: LoginBody) -> User | None:
-        with self._service.read() as store:
-            user = Users(store.database).named(login.username)
-        matches = passwords.matches(user.password if user else None, login.password)
-        return user if matches else None
-
     def _note_success(self, login: LoginBody, user: User, address: str) -> None:
         renewed = passwords.hashed(login.password) if passwords.is_outdated(user.password) else None
 
@@ -110,6 +104,16 @@ class LoginResource:
                 Users(store.database).give_password(user, renewed)
 
         self._service.note(note)
+
+
+def _begun(store: Store, username: str, address: str) -> tuple[float, User | None, int]:
+    """Begin an attempt: the seconds to wait, the user, and the time (s) at which it was read.
+
+    In one transaction: whoever gives another password, or removes the user, did so before, or revokes the
+    tokens that were issued up to a later time.
+    """
+    database = store.database
+    return LoginAttempts(database).begin(username, address), Users(database).named(username), int(time.time())
 
 
 def _too_many(seconds: int) -> falcon.HTTPTooManyRequests:

@@ -1,6 +1,5 @@
 """Tokens, which a signed-in user sends with each call. JWT, signed with HMAC-SHA-256 (RFC 7519)."""
 
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
@@ -50,9 +49,8 @@ class Tokens:
         self._lifetime = lifetime
         self._is_revoked = is_revoked
 
-    def issue(self, bearer: Bearer) -> tuple[str, datetime]:
-        """A token, and its expiry."""
-        issued = int(time.time())
+    def issue(self, bearer: Bearer, issued: int) -> tuple[str, datetime]:
+        """A token, and its expiry. It was issued (s) when the bearer was read: later revocations end it."""
         expires = issued + int(self._lifetime.total_seconds())
         claims = {"iss": _ISSUER, **msgspec.structs.asdict(bearer), "iat": issued, "exp": expires}
         if not bearer.scope:

@@ -149,6 +149,24 @@ def test_a_password_that_was_kept_at_a_lower_cost_is_kept_anew(tally: Tally, nam
     assert _login(tally.accounts, name).status == 200
 
 
+def test_a_sign_in_under_way_when_the_user_is_removed_gives_no_good_token(tally: Tally, name: str) -> None:
+    """Its password is checked already, which takes seconds here."""
+    costly = PasswordHasher(time_cost=30, memory_cost=200_000, parallelism=1).hash(PASSWORD)
+    with closing(accounts.open_database(tally.directory / "data")) as database, ThreadPoolExecutor() as pool:
+        with database.transaction():
+            user = Users(database).named(name)
+            assert user
+            Users(database).give_password(user, costly)
+        signing_in = pool.submit(_login, tally.accounts, name)
+        eventually(lambda: database.rows("SELECT 1 FROM login_attempt WHERE origin LIKE ?", (f"%{name}%",)))
+        users.remove(tally, name)
+        answer = signing_in.result()
+    assert answer.status == 200
+    signed_in = users.with_token(tally, name, answer.json()["token"])
+    assert signed_in.customers.request("GET", "/customers").status == 401
+    assert signed_in.accounts.request("GET", "/accounts").status == 401
+
+
 # Failures
 
 
