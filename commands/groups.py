@@ -18,7 +18,7 @@ from tally.store.groups import Groups
 from tally.store.incarnations import own_sources
 from tally.store.membership import at_work, read_nodes
 from tally.store.membership import remove as remove_databases
-from tally.store.stream import entry_time, is_a_services
+from tally.store.stream import EventStream, entry_time, is_a_services
 
 
 @click.group(cls=Group, example="groups list")
@@ -52,8 +52,7 @@ def remove(settings: Settings, name: str, yes: bool) -> None:
         node = read_nodes(stream).get(name)
         if name in _of_databases(settings, but_former=bool(node and node.is_standby)):
             raise Failed(f"{name} is of a database in {settings.directory}, and in use")
-        if seconds := at_work(stream, name):
-            raise Failed(f"{name} is at work: stop its Tally, and wait for {seconds:.0f} s")
+        _insist_on_rest(stream, name)
         if found is None and not Asks(stream).of(name):
             raise Failed(f"there is no group {name}; `groups list` shows them")
         what = "what is asked of it counts as lost"
@@ -61,10 +60,16 @@ def remove(settings: Settings, name: str, yes: bool) -> None:
             what = f"with {found.pending:,} entries in hand and {found.unread:,} that it has not read"
         if not confirmed(f"the group {name} goes, {what}; the entries stay on the stream", yes):
             raise Failed("not confirmed, so it stays; --yes confirms beforehand")
+        _insist_on_rest(stream, name)  # it may have been started meanwhile
         every.remove(name)
         if node and node.is_standby:
             remove_databases(stream, {name: node})
     click.echo(f"removed {name}")
+
+
+def _insist_on_rest(stream: EventStream, name: str) -> None:
+    if seconds := at_work(stream, name):
+        raise Failed(f"{name} is at work: stop its Tally, and wait for {seconds:.0f} s")
 
 
 def _of_databases(settings: Settings, but_former: bool) -> set[str]:

@@ -10,6 +10,7 @@ from tally.store.groups import Groups
 from tally.store.membership import at_work, number_of, read_nodes
 from tally.store.membership import remove as remove_databases
 from tally.store.nodes import HIGHEST, Node
+from tally.store.stream import EventStream
 
 
 @click.group(cls=Group, example="nodes list")
@@ -37,21 +38,29 @@ def remove(settings: Settings, number: int, yes: bool) -> None:
     Its published events stay and count. Another node may then take its number, and gives new ids.
     """
     with stream_of(settings) as stream:
-        readers, known = Groups(stream), read_nodes(stream)
-        there = {name: node for name, node in known.items() if node.number == number and not node.is_removed}
-        if not there:
-            raise Failed(f"there is no node {number}; `nodes list` shows them")
-        for name in there:
-            if seconds := at_work(stream, name):
-                raise Failed(f"node {number} is at work ({name}): stop it, and wait for {seconds:.0f} s")
+        there = _at_rest(stream, number)
         told = f"node {number} goes: {' and '.join(sorted(there))}. What it has not published is lost"
         if not confirmed(told, yes):
             raise Failed("not confirmed, so it stays; --yes confirms beforehand")
-        heirs = stream.heirs()
+        if _at_rest(stream, number) != there:
+            raise Failed(f"node {number} has changed meanwhile: run it again")
+        readers, known, heirs = Groups(stream), read_nodes(stream), stream.heirs()
         for name in sorted({*there, *(each for each in heirs if number_of(each, known, heirs) == number)}):
             readers.remove(name)
         remove_databases(stream, there)
     click.echo(f"removed node {number}")
+
+
+def _at_rest(stream: EventStream, number: int) -> dict[str, Node]:
+    """The databases of a node. Raises Failed without one, or if one of them is at work."""
+    known = read_nodes(stream).items()
+    there = {name: node for name, node in known if node.number == number and not node.is_removed}
+    if not there:
+        raise Failed(f"there is no node {number}; `nodes list` shows them")
+    for name in there:
+        if seconds := at_work(stream, name):
+            raise Failed(f"node {number} is at work ({name}): stop it, and wait for {seconds:.0f} s")
+    return there
 
 
 def _row(name: str, node: Node, idle_ms: int | None) -> dict[str, str | int | None]:

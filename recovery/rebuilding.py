@@ -5,8 +5,9 @@ ones are complete. Run again, it goes on where it stopped.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 
 from tally.store import accounts, customers
@@ -23,6 +24,7 @@ from tally.store.revenue import money
 from tally.store.stream import EventStream
 
 _LOCK_SECONDS = 60.0  # how long to wait for the write lock, once all is ready
+_PUBLISH_SECONDS = 2.0  # how long to wait for a relay to publish what has been recorded; it may not run
 
 Advance = Callable[[int], None]
 Show = Callable[[str, int, int], AbstractContextManager[Advance]]
@@ -77,10 +79,11 @@ class Rebuilding:
         bases += [self._customers.source] if self._customers else []
         while bases:
             shadow = Shadow.of(self._live, bases, self._stream, self._corrections.digest)
+            wanted = [*self._told(), *self._applied()]  # asked first: what is told later may not be read
             self._build(shadow)
-            if self._holds_all(shadow):
-                self._insist_on_consent(shadow.vanishing(self._live))
-                told = self._change_over(shadow)
+            if self._holds_all(shadow, wanted):
+                self._insist_on_consent(shadow.vanishing(self._live, partial(self._read_on, shadow)))
+                told = self._change_over(shadow, wanted)
                 if told is not None:
                     others = self._others() if shadow.base != STREAM else ""
                     told = f"built again from {shadow.base}; {told}{others}"
@@ -121,20 +124,27 @@ class Rebuilding:
             shadow.take(self._corrections.of(entries))
             advance(shadow.count)
 
-    def _holds_all(self, shadow: Shadow) -> bool:
-        """Whether the shadow is complete. Built from the stream, it must have every event there ever was."""
+    def _told(self) -> list[tuple[str, Range]]:
+        """All events that there ever were. Waits for customers.db's newest ones to be published."""
+        known = known_of(self._customers) if self._customers else {}
+        deadline = time.monotonic() + _PUBLISH_SECONDS
+        while True:
+            published = self._stream.published_by_source()
+            late = {source: last for source, last in known.items() if last > published.get(source, 0)}
+            if not late or time.monotonic() > deadline:
+                return [(source, Range(1, last)) for source, last in (published | late).items() if last > 0]
+            time.sleep(0.05)
+
+    def _applied(self) -> list[tuple[str, Range]]:
+        return [(source, each) for source, ranges in Inbox(self._live).ranges().items() for each in ranges]
+
+    def _holds_all(self, shadow: Shadow, wanted: Iterable[tuple[str, Range]]) -> bool:
+        """Whether the shadow is complete. Built from the stream, it must have all that is wanted."""
         if shadow.base != STREAM:
             return True
-        wanted = [*self._stream.published_by_source().items()]
-        if self._customers:
-            wanted += known_of(self._customers).items()
-        shown = [(source, each) for source, ranges in Inbox(self._live).ranges().items() for each in ranges]
-        wanted_ranges = [(source, Range(1, last)) for source, last in wanted if last > 0]
-        return not self._stream.is_trimmed() and all(
-            shadow.has_seen(source, each) for source, each in [*wanted_ranges, *shown]
-        )
+        return not self._stream.is_trimmed() and all(shadow.has_seen(*each) for each in wanted)
 
-    def _change_over(self, shadow: Shadow) -> str | None:
+    def _change_over(self, shadow: Shadow, wanted: Sequence[tuple[str, Range]]) -> str | None:
         """Replace the old figures with the new ones; None when the stream has lost something by now.
 
         The consumers wait meanwhile. Events that they applied are in the shadow. Pending ones are in the new
@@ -145,7 +155,7 @@ class Rebuilding:
             self._read_on(shadow)
             if self._edited().digest != self._corrections.digest:
                 raise CannotRebuild("a dead letter was edited or discarded meanwhile: run it again")
-            if not self._holds_all(shadow):
+            if not self._holds_all(shadow, [*wanted, *self._applied()]):
                 return None
             before, now = shadow.take_place_in(self._live)
             if shadow.has_failures and self._live.source in self._stream.groups():

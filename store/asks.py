@@ -30,6 +30,7 @@ class Asks:
         self._stream = stream
         self._client = stream.client
         self._answer = stream.script("answer")
+        self._note_gone = stream.script("note_gone")
 
     def of(self, source: str) -> dict[str, list[Range]]:
         """The ranges that each group asks this source for."""
@@ -67,14 +68,21 @@ class Asks:
         back = self.given_up() & {*sources}
         if not back:
             return
-        for group in self._stream.groups():
-            self._client.hdel(self._stream.beside("gone", group), *back)
-        self._client.hdel(self._stream.beside("removed"), *back)
+        groups = self._stream.groups()
+        with self._client.pipeline(transaction=True) as transaction:
+            for group in groups:
+                transaction.hdel(self._stream.beside("gone", group), *back)
+            transaction.hdel(self._stream.beside("removed"), *back)
+            transaction.execute()
 
     def note_gone(self, source: str, group: str, lost: Sequence[Range]) -> None:
-        """Note for a group that no outbox has these events any more. May be repeated."""
+        """Note for a group that no outbox has these events any more, unless the source was taken up again.
+
+        May be repeated.
+        """
         every = ranges.merge([*self.gone(group).get(source, []), *lost])
-        self._client.hset(self._stream.beside("gone", group), source, ranges.shown(every))
+        keys = [self._stream.beside("removed"), self._stream.beside("gone", group)]
+        self._note_gone(keys=keys, args=[source, ranges.shown(every)])
 
     def forget(self, group: str) -> None:
         """Keep nothing for a group that is gone, except an empty stream. May be repeated.

@@ -143,15 +143,21 @@ class DeadLetters:
                     orders.append((letter, order))
             except GroupGone as error:
                 refused[letter.id] = str(error)
-        left, deadline = self._not_carried_out(orders), time.monotonic() + seconds
-        while left and time.monotonic() < deadline:
-            time.sleep(_LOOK_SECONDS)
-            left = self._not_carried_out(left)
-        tried = [letter for letter, order in orders if (letter, order) not in left]
-        failed = self._again(tried, newest[0][0].decode() if newest else "0-0") if tried else {}
-        applied = [letter for letter in tried if letter.id not in failed]
+        before, deadline = newest[0][0].decode() if newest else "0-0", time.monotonic() + seconds
+        failed: dict[str, DeadLetter] = {}
+        left, tried = orders, list[DeadLetter]()
+        while left:
+            asked, left = left, self._not_carried_out(left)
+            if done := [letter for letter, order in asked if (letter, order) not in left]:
+                failed |= self._again(done, before)  # at once: somebody may decide on the new letters
+                tried += done
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(_LOOK_SECONDS if left else 0)
+        back = [letter for letter in tried if self.get(letter.id)]  # Redis has lost the order
+        applied = [letter for letter in tried if letter.id not in failed and letter not in back]
         gone = len(chosen) - len(orders) - len(refused)
-        return Outcome(applied, failed, [letter for letter, _ in left], refused, gone)
+        return Outcome(applied, failed, [*(letter for letter, _ in left), *back], refused, gone)
 
     def redrive(self, letter: DeadLetter) -> str | None:
         """Make the group that failed try again; answer the order, None when the letter was gone.

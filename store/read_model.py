@@ -230,16 +230,20 @@ class Shadow:
             held.first <= wanted.first and wanted.last <= held.last for held in self._seen.get(source, [])
         )
 
-    def vanishing(self, live: Database) -> int:
+    def vanishing(self, live: Database, read_on: Callable[[], None]) -> int:
         """How many customers in `live` would be replaced, but are unknown here.
 
+        `read_on` reads what has come on the stream: `live` may have applied some of it by now.
         Counts those that are shown, and for the stream also those that have revenue. Customers that a
         customers.db has numbered and doesn't know were deleted there.
         """
         is_replaced = f"account_id IS NOT NULL AND {self._own.replaces('shown.id')}" if self._own else "true"
         live.execute("ATTACH ? AS shadow", (str(self._database.path),))
         try:
-            return int(live.value(f"{_VANISHING} AND {is_replaced}"))
+            with live.snapshot():
+                live.meta(_DUE)  # from here on `live` stays as it is, and the shadow not yet
+                read_on()
+                return int(live.value(f"{_VANISHING} AND {is_replaced}"))
         finally:
             live.execute("DETACH shadow")
 

@@ -4,7 +4,7 @@ import json
 import random
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from support.figures import accounts_db, agree, kept_totals, recorded, revenue_b
 from support.tally import Tally, running
 from support.waiting import eventually
 from tally.actors.lock import DirectoryLock
+from tally.recovery.rebuilding import Rebuilding
 from tally.store.accounts import open_database
 from tally.store.database import Database
 from tally.store.dead_letters import DeadLetters
@@ -169,6 +170,20 @@ def test_spoiled_figures_are_put_right_from_the_stream(filled: Tally, client: re
     assert shown(filled) == right
     assert client.xlen("{event-stream}:dead") == 1
     assert not (accounts_db(filled).parent / "rebuild").exists()
+
+
+def test_what_is_recorded_meanwhile_is_not_missing_on_the_stream(filled: Tally) -> None:
+    spoil(filled)
+
+    @contextmanager
+    def show(what: str, total: int, done: int) -> Iterator[Callable[[int], None]]:
+        yield lambda done: None
+        record(filled)  # the last page has been read
+
+    rebuilding = Rebuilding(accounts_db(filled).parent, _stream(filled), lambda loss: False, show)
+    with closing(rebuilding):
+        assert rebuilding.run().startswith("built again from the stream")
+    agree(filled)
 
 
 def test_once_the_stream_was_trimmed_they_come_from_customers_db(filled: Tally) -> None:

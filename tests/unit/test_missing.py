@@ -67,3 +67,14 @@ def test_a_letter_that_is_just_being_written_is_not_lost(tmp_path: Path) -> None
         missing.look()
     assert Asks(stream).of("customers@1") == {database.source: [Range(1, 2)]}
     database.close()
+
+
+def test_of_a_database_that_is_there_again_no_event_counts_as_gone(tmp_path: Path) -> None:
+    """A consumer had heard before that it was given up, and was slow to note it."""
+    asks = Asks(EventStream(RedisDouble(lambda: 1_700_000_000_000, (8, 0)).client(), "event-stream"))
+    asks.give_up("customers@1")
+    asks.note_gone("customers@1", "accounts@1", [Range(1, 2)])
+    assert asks.gone("accounts@1") == {"customers@1": [Range(1, 2)]}
+    asks.take_up_again({"customers@1"})
+    asks.note_gone("customers@1", "accounts@2", [Range(1, 2)])
+    assert asks.gone("accounts@2") == {}
