@@ -187,14 +187,14 @@ class Family(Shared):
         }
         api.app.add_route("/metrics", metrics.MetricsResource(service, parts))
         pages.add_pages(api.app, self._neighbours(service), self.settings.pages.currency)
-        operations.add_operations(
-            api.app,
+        calls = operations.OperationsResource(
             minutes=lambda: self.minutes[service].told(self._counts(service, api)),
             open_stream=self._impatient_stream,
             actors=lambda: [
                 actor for actor in self._reports() if actor.name.partition("-")[0] not in SERVICES
             ],
         )
+        operations.add_operations(api.app, calls)
         return api
 
     def _neighbours(self, service: str) -> Neighbours:
@@ -282,16 +282,10 @@ class Family(Shared):
         database.while_waiting = actor.beat
         database.expect_writes()
         with closing(database):
-            reader = SERVICES[service].consumer(
-                actor.name,
-                siblings,
-                database,
-                self.stream(actor),
-                self.settings.consumers,
-                self.doorbells[service].ring,
-                ConsumerMetrics(self.figures(actor)),
-            )
-            consumer.run(actor, reader)
+            stream, ring = self.stream(actor), self.doorbells[service].ring
+            settings, counts = self.settings.consumers, ConsumerMetrics(self.figures(actor))
+            make = SERVICES[service].consumer
+            consumer.run(actor, make(actor.name, siblings, database, stream, settings, ring, counts))
 
 
 def _address_settings(settings: Settings, service: str) -> AccountsSettings | CustomersSettings:

@@ -37,12 +37,7 @@ def run(actor: Actor, server: Server, trouble: Callable[[], str | None]) -> None
         sign_ins=limits.sign_ins,
     )
     actor.ready()
-    spare = max(FEWEST_SPARE, limits.connections // SPARE_CONNECTIONS)
-    _serve(actor, server, trouble, limits.connections - spare)
-
-
-def _serve(actor: Actor, server: Server, trouble: Callable[[], str | None], connections: int) -> None:
-    """Serve until the actor must stop, then answer the accepted requests and return."""
+    connections = limits.connections - max(FEWEST_SPARE, limits.connections // SPARE_CONNECTIONS)
     actor.on_stop(server.pull_trigger)
     memory = Memory()
     while not actor.stopping.is_set():

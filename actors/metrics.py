@@ -112,7 +112,8 @@ class ConsumerMetrics:
             self._figures.add(DUPLICATE, len(batch) - len(taken))
         # The dates of other publishers may be anything.
         if applied and applied[0].event and isinstance(applied[0].entry.event_name, EventId):
-            self._figures.observe(VISIBLE, _seconds_since(applied[0].event), times=len(applied))
+            age = time.time() - applied[0].event.happened.timestamp()  # the clock may have been set meanwhile
+            self._figures.observe(VISIBLE, max(0.0, age), times=len(applied))
         traces = dict.fromkeys(
             raw for each in batch if each.event and (raw := each.entry.fields.get(TRACE_PARENT_FIELD))
         )
@@ -154,11 +155,6 @@ def actor_metrics(service: str, actors: Sequence[ActorStatus]) -> Iterator[Metri
             times = process.cpu_times()
             cpu.add_metric(labels, times.user + times.system)
     yield from (up, restarts, memory, cpu)
-
-
-def _seconds_since(event: Event) -> float:
-    """The event's age by the wall clock, which may have been set meanwhile."""
-    return max(0.0, time.time() - event.happened.timestamp())
 
 
 def _by_level(log: Any, traces: Iterable[str]) -> Iterator[tuple[int, list[str]]]:

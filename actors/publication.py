@@ -74,10 +74,7 @@ class AfterPublication:
     """
 
     def __init__(
-        self,
-        publication: Publication,
-        number: int,
-        answer_seconds: float = LONGEST_SECONDS,
+        self, publication: Publication, number: int, answer_seconds: float = LONGEST_SECONDS
     ) -> None:
         self._publication = publication
         self._bell = publication.bells[number]

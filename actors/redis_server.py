@@ -131,7 +131,9 @@ def run(actor: Actor, settings: Settings, server: Server, own_url: str, place: P
             if not os.path.exists(directory / redis_access.SOCKET):
                 raise CannotStart(f"{directory / redis_access.SOCKET} was removed; starting the server again")
     finally:
-        _terminate(process)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)  # the server, also below a wrapper around it
+        process.wait()
         os.close(ended)
     if not actor.stopping.is_set():
         raise CannotStart(_ended(process, directory))
@@ -146,13 +148,6 @@ def _prepare(settings: Settings, server: Server, own_url: str) -> str:
     note_writer(directory, server.release)  # before the start: the server may change the files and then fail
     users = redis_access.users(settings.redis, password, server.release)
     return configuration(settings.redis.address, directory, users)
-
-
-def _terminate(process: "subprocess.Popen[bytes]") -> None:
-    """End the server, also when the started program is a wrapper around it."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    process.wait()
 
 
 def start(server: Path, configuration: str) -> tuple["subprocess.Popen[bytes]", int]:

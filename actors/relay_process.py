@@ -128,13 +128,8 @@ class RelayProcess:
             while not self._shared.is_private and taking_over.step():  # a private one has no standbys
                 publishing.look_again()
 
-        relay.run(
-            actor,
-            publishing,
-            self._shared.doorbells[service],
-            self._housekeeper(database, stream, renew),
-            kind.answering(database, stream).step,
-        )
+        doorbell, answer = self._shared.doorbells[service], kind.answering(database, stream).step
+        relay.run(actor, publishing, doorbell, self._housekeeper(database, stream, renew), answer)
 
     def _follow(self, actor: Actor, database: Database, stream: EventStream, membership: Membership) -> None:
         """Be a standby's relay until it is promoted, or the actor must stop.

@@ -50,11 +50,7 @@ class Shared:
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        redis_url: str,
-        listeners: dict[str, socket.socket],
-        is_private: bool = False,
+        self, settings: Settings, redis_url: str, listeners: dict[str, socket.socket], is_private: bool
     ) -> None:
         self.settings = settings
         self.is_private = is_private

@@ -57,12 +57,7 @@ ACCOUNTS: Columns = {
     "owned_by": Name.parse,
     "created_date": _moment,
 }
-CUSTOMERS: Columns = {
-    "id": Id.parse,
-    "account_id": Id.parse,
-    "name": Name.parse,
-    "created_date": _moment,
-}
+CUSTOMERS: Columns = {"id": Id.parse, "account_id": Id.parse, "name": Name.parse, "created_date": _moment}
 INVOICES: Columns = {
     "id": Id.parse,
     "customer_id": Id.parse,

@@ -16,10 +16,7 @@ from tally.store.import_note import Kind
 BATCH = 1000  # rows in a request: it holds the database for some 50 ms, and others come in between
 
 _FORMAT = "tally import 1"  # a part of every key: change it when a file gives other rows than before
-_NAMES = {
-    "invoices": ("purchase_date", "purchase_price_cents"),
-    "credits": ("credit_date", "credited_cents"),
-}
+_NAMES = {"invoices": ("purchase_date", "purchase_price_cents"), "credits": ("credit_date", "credited_cents")}
 
 
 class Options(NamedTuple):

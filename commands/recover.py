@@ -36,10 +36,7 @@ def recover_customers(settings: Settings, copy: Path | None, source: str | None,
     if sum((copy is not None, source is not None, empty)) > 1:
         raise click.UsageError("of --from, --source and --empty, give one")
     logs.configure(settings.log, "recover")
-    with (
-        stream_of(settings, without_redis=ALONE) as stream,
-        kept_stopped(settings.directory, customers.FILE),
-    ):
+    with stream_of(settings, without_redis=ALONE) as stream, kept_stopped(settings.directory, customers.FILE):
         if empty:
             name = lost_customers.begin_empty(settings.directory, settings.node.number)
             click.echo(f"{settings.directory / customers.FILE}: empty, as {name}")

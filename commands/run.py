@@ -55,7 +55,8 @@ def _run(settings: Settings, roles: Sequence[str]) -> None:
     _tell(f"data: {settings.directory}\n{redis.told}")
 
     def on_ready(children: Sequence[Child]) -> None:
-        _tell(terminal.plain([("actor", "pid", "address"), *map(_row, children)]))
+        rows = [(each.spec.name, str(each.pid), each.spec.address) for each in children]
+        _tell(terminal.plain([("actor", "pid", "address"), *rows]))
         _tell(f"ready after {time.monotonic() - started:.1f} s; Ctrl-C stops it")
         systemd.tell("READY=1")
 
@@ -86,7 +87,3 @@ def _tell(text: str) -> None:
         sys.stdout.flush()
     except OSError:
         let_go_of_output()
-
-
-def _row(child: Child) -> tuple[str, str, str]:
-    return child.spec.name, str(child.pid), child.spec.address

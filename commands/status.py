@@ -165,15 +165,10 @@ def _reasons(actors: Sequence[ActorStatus], services: Sequence[StatusReport]) ->
 
 
 def _service(report: StatusReport) -> tuple[str, ...]:
-    lag = report.redis.lag
-    return (
-        report.service,
-        report.status,
-        _shown(report.outbox_depth),
-        _shown(report.redis.pending),
-        _shown(None if lag is None else sum(lag.values())),
-        _shown(report.redis.dead_letters),
-    )
+    redis = report.redis
+    lag = None if redis.lag is None else sum(redis.lag.values())
+    figures = (report.outbox_depth, redis.pending, lag, redis.dead_letters)
+    return report.service, report.status, *map(_shown, figures)
 
 
 def _look(settings: Settings, needs_supervisor: bool = True) -> Status:

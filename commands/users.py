@@ -19,7 +19,7 @@ from tally.http.tokens import STATUS, Bearer
 from tally.http.values import Name
 from tally.store import accounts, passwords
 from tally.store.revocations import Revocations
-from tally.store.users import NoSuchUser, User, Users
+from tally.store.users import Users
 
 # A user's name, trimmed as services do: the `owned_by` of the accounts that it owns.
 _name_argument = click.argument("name", callback=parsed(Name.parse))
@@ -75,10 +75,10 @@ def remove(settings: Settings, name: str) -> None:
 def passwd(settings: Settings, name: str, piped: bool) -> None:
     """Give NAME another password, and end its tokens. Asks for the new one."""
     with _users(settings) as everybody:
-        _existing(everybody, name)  # else the user would type a password for nothing
+        everybody.existing(name)  # else the user would type a password for nothing
     password = _new_password(piped)
     with _users(settings) as everybody:
-        everybody.give_password(_existing(everybody, name), password)
+        everybody.give_password(everybody.existing(name), password)
         _revoke(settings, everybody, name)
     click.echo(f"{name} has another password; its tokens are good no more")
 
@@ -107,7 +107,7 @@ def token(settings: Settings, name: str, days: int, all_calls: bool) -> None:
         tokens = family.tokens(settings, timedelta(days=days))
         if tokens is None:
             raise Failed('auth.mode is "off": nobody is asked for a token')
-        user, read_at = _existing(everybody, name), int(time.time())
+        user, read_at = everybody.existing(name), int(time.time())
     if user.admin:
         raise Failed(f"{name} is an admin")
     scope: Literal["", "status"] = "" if all_calls else STATUS
@@ -116,15 +116,8 @@ def token(settings: Settings, name: str, days: int, all_calls: bool) -> None:
 
 def _revoke(settings: Settings, everybody: Users, name: str) -> None:
     """Revoke tokens in the transaction, so that only one process at a time changes the list."""
-    user = _existing(everybody, name)
+    user = everybody.existing(name)
     Revocations(settings.directory).add(user.id, user.name, int(time.time()))
-
-
-def _existing(everybody: Users, name: str) -> User:
-    user = everybody.named(name)
-    if user is None:
-        raise NoSuchUser(f"there is no user {name}; `users list` shows them")
-    return user
 
 
 @contextmanager

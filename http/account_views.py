@@ -33,8 +33,8 @@ class AccountsView(Resource[Accounts]):
             limit=params.LIMIT.of(req),
             offset=params.OFFSET.of(req),
         )
-        last = params.LAST_MONTH.of(req)
-        last = _this_month() if last is None else last
+        last, today = params.LAST_MONTH.of(req), now()
+        last = today.year * 12 + today.month - 1 if last is None else last
         with self._service.read() as store:
             totals = AccountTotals(store.database, owner(req))
             accounts = totals.page(query)
@@ -78,8 +78,3 @@ class AccountsView(Resource[Accounts]):
 def first_order(customers: int) -> CustomerOrder:
     """The first order of so many customers: by revenue, unless sorting them takes long."""
     return "-revenue" if customers <= _MOST_SORTED else "id"
-
-
-def _this_month() -> int:
-    day = now()
-    return day.year * 12 + day.month - 1

@@ -139,12 +139,9 @@ class AccountsResource(Resource[Accounts]):
         change = bodies.decode_change(body, AccountPatch)
         if owner(req) is not None and change.owned_by not in (UNSET, owner(req)):
             raise Forbidden("Only an admin may hand an account to another.")
-        revisions = wanted_revisions(req)
+        revisions, user = wanted_revisions(req), owner(req)
         self._service.change_row(
-            req,
-            resp,
-            body,
-            lambda store, cause: store.change_account(number, change, cause, owner(req), revisions),
+            req, resp, body, lambda store, cause: store.change_account(number, change, cause, user, revisions)
         )
 
     def _send(self, req: falcon.Request, resp: falcon.Response, parts: Iterator[bytes], chunk: int) -> None:

@@ -14,7 +14,7 @@ import structlog
 
 from tally.events import EventRange
 from tally.http.auth import is_open_to_all
-from tally.http.problems import FieldError, WrongFields
+from tally.http.problems import FieldError, Refusal, WrongFields
 from tally.http.service import Service
 from tally.store import ranges
 from tally.store.errors import StoreError
@@ -65,7 +65,7 @@ class After:
     def process_resource(
         self, req: falcon.Request, resp: falcon.Response, resource: object, params: dict[str, Any]
     ) -> None:
-        """Raises NotYet, HTTPServiceUnavailable, or WrongFields for events that can't be waited for."""
+        """Raises NotYet, Refusal, or WrongFields for events that can't be waited for."""
         text = req.env.get("HTTP_TALLY_AFTER")
         if text is None or req.method not in ("GET", "HEAD") or is_open_to_all(req):
             return
@@ -78,11 +78,8 @@ class After:
         if WAITS_UNTIL not in req.env:
             until = time.monotonic() + _wait(req.env.get("HTTP_PREFER", ""))
             raise NotYet(until, lambda: self._are_applied(awaited, asks=True))
-        raise falcon.HTTPServiceUnavailable(
-            title="Not applied yet",
-            description=f"Not all events of {awaited.source} up to {awaited.last} have been applied here.",
-            retry_after=1,
-        )
+        why = f"Not all events of {awaited.source} up to {awaited.last} have been applied here."
+        raise Refusal(503, "Not applied yet", why)
 
     def _are_applied(self, awaited: EventRange, asks: bool = False) -> bool:
         """Whether all of them are. Raises HTTPServiceUnavailable, or WrongFields, if they never will be."""

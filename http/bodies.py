@@ -48,7 +48,10 @@ def decode_batch(body: bytes, kind: type[T]) -> list[T]:
 
 
 def _decode(body: bytes, kind: type[T], is_batch: bool) -> list[T]:
-    text = _text(body)
+    try:  # all of it: msgspec checks only the strings that it takes
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise MalformedBody(f"The body is not UTF-8, at byte {error.start}.") from None
     whole: Any = list[kind] if is_batch else kind  # type: ignore[valid-type]
     try:
         decoded = msgspec.json.decode(body, type=whole, dec_hook=_parse)
@@ -76,14 +79,6 @@ def json_type(raw: object) -> str:
     """JSON's name for the type of a value."""
     names = {dict: "object", list: "array", type(None): "null"}
     return names.get(type(raw), type(raw).__name__)
-
-
-def _text(body: bytes) -> str:
-    """The body as text. It must all be decoded: msgspec checks only the strings that it takes."""
-    try:
-        return body.decode()
-    except UnicodeDecodeError as error:
-        raise MalformedBody(f"The body is not UTF-8, at byte {error.start}.") from None
 
 
 def _names_nothing_twice(body: bytes, kind: type[Any], found: list[Any]) -> bool:

@@ -184,17 +184,8 @@ def _revenue(id: str, path: str, whose: str, *parameters: Parameter) -> Call:
 
 
 def _health(name: str, does: str, says: str = "", problems: tuple[int, ...] = (503,)) -> Call:
-    return Call(
-        name,
-        "GET",
-        f"/health/{name}",
-        does,
-        says,
-        answer=answers.Healthy,
-        answered={"status": "ok"},
-        problems=problems,
-        public=True,
-    )
+    path, told = f"/health/{name}", {"status": "ok"}
+    return _about(name, path, does, answers.Healthy, told, says=says, problems=problems, public=True)
 
 
 def _about(id: str, path: str, does: str, answer: Any, answered: Any, **others: Any) -> Call:
@@ -323,8 +314,7 @@ CUSTOMERS = _complete(
         problems=(409,),
     ),
     _invoices.create(
-        "Create an invoice",
-        "422 if the customer does not exist, 409 if its account has the `reference`.",
+        "Create an invoice", "422 if the customer does not exist, 409 if its account has the `reference`."
     ),
     _invoices.page(
         answers.InvoicePage,
@@ -342,10 +332,7 @@ CUSTOMERS = _complete(
     ),
     _invoices.history(),
     _invoices.delete(
-        "Delete an invoice",
-        "409 while it has credits.",
-        headers=(params.IF_MATCH,),
-        problems=(409,),
+        "Delete an invoice", "409 while it has credits.", headers=(params.IF_MATCH,), problems=(409,)
     ),
     _credits.create(
         "Create a credit: a refund or a credit note",

@@ -87,8 +87,7 @@ class CustomersResource(RowsResource):
         number, revisions = path_id(id, "customer"), wanted_revisions(req)
         cascade = params.NO_CASCADE.of(req)
         self._service.take_away(
-            resp,
-            lambda store: store.delete_customer(number, cause(req), owner(req), revisions, cascade),
+            resp, lambda store: store.delete_customer(number, cause(req), owner(req), revisions, cascade)
         )
 
     def _create(self, store: Customers, new: list[NewCustomer], cause: Cause, owner: str | None) -> list[Id]:
@@ -113,12 +112,9 @@ class InvoicesResource(RowsResource):
         """Correct an invoice's amount or date."""
         body, number = read_body(req), path_id(id, "invoice")
         change = bodies.decode_change(body, InvoicePatch)
-        revisions = wanted_revisions(req)
+        revisions, user = wanted_revisions(req), owner(req)
         self._service.change_row(
-            req,
-            resp,
-            body,
-            lambda store, cause: store.change_invoice(number, change, cause, owner(req), revisions),
+            req, resp, body, lambda store, cause: store.change_invoice(number, change, cause, user, revisions)
         )
 
     def on_delete_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:

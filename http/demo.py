@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 from tally.events import Id
 from tally.http import bodies
 from tally.http.auth import insist_on_admin
+from tally.http.problems import Refusal
 from tally.http.service import Resource, cause, read_body
 from tally.store import demo
 from tally.store.accounts import Accounts
@@ -45,17 +46,12 @@ class CustomersDemo(Resource[Customers]):
         """Record them. Raises Forbidden or NotEmpty, or 503 until the accounts are known here."""
         insist_on_admin(req, "The demo is")
         body = read_body(req)
-        accounts = bodies.decode(body, Opened).accounts
+        accounts, told = bodies.decode(body, Opened).accounts, cause(req)
         try:
             self._service.create(
-                req,
-                resp,
-                body,
-                lambda store, _: made_many(demo.record_customers(store, accounts, cause(req))),
+                req, resp, body, lambda store, _: made_many(demo.record_customers(store, accounts, told))
             )
         except UnknownReference as error:
-            raise falcon.HTTPServiceUnavailable(
-                title="Account unknown",
-                description="The accounts are not known here yet: try again soon.",
-                retry_after=1,
+            raise Refusal(
+                503, "Account unknown", "The accounts are not known here yet: try again soon."
             ) from error

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from weakref import finalize
 
-import falcon
+from tally.http.problems import Refusal
 
 OF_A_USER, OF_ALL = 8, 32  # in one process
 
@@ -19,14 +19,11 @@ class LongLists:
         self._under_way: Counter[str] = Counter()
 
     def begin(self, user: str, pieces: Iterator[bytes]) -> "LongList":
-        """The pieces of one more long answer, for a user; "" is everybody. Raises HTTPTooManyRequests."""
+        """The pieces of one more long answer, for a user; "" is everybody. Raises Refusal."""
         with self._lock:
             if self._under_way.total() >= OF_ALL or (user and self._under_way[user] >= OF_A_USER):
-                raise falcon.HTTPTooManyRequests(
-                    title="Too many long lists at once",
-                    description="Read those that you have asked for to their end, or ask for pages: ?limit=",
-                    retry_after=1,
-                )
+                why = "Read those that you have asked for to their end, or ask for pages: ?limit="
+                raise Refusal(429, "Too many long lists at once", why)
             self._under_way[user] += 1
         return LongList(pieces, partial(self.end, user))
 

@@ -16,7 +16,7 @@ from tally.events import PAYLOAD_FIELD
 from tally.http import bodies
 from tally.http.auth import insist_on_admin, principal
 from tally.http.minutes import Minute
-from tally.http.problems import RETRY_AFTER_SECONDS, FieldError, Refusal, WrongFields
+from tally.http.problems import FieldError, Refusal, WrongFields
 from tally.http.reasons import ActorReport
 from tally.http.service import read_body
 from tally.store.dead_letters import LETTER_ID, DeadLetter, DeadLetters, Outcome, StillDead
@@ -61,17 +61,8 @@ class Edit(Struct, frozen=True):
     payload: str
 
 
-def add_operations(
-    app: Any,
-    minutes: Callable[[], list[Minute]],
-    open_stream: Callable[[], EventStream],
-    actors: Callable[[], list[ActorReport]],
-) -> None:
-    """Add the operations page's calls to `app`.
-
-    `minutes` are the service's own; `actors` are those that belong to no service, such as Redis.
-    """
-    operations = OperationsResource(minutes, open_stream, actors)
+def add_operations(app: Any, operations: "OperationsResource") -> None:
+    """Add the operations page's calls to `app`."""
     app.add_route("/operations/dead-letters", operations, suffix="letters")
     app.add_route("/operations/dead-letters/{id}", operations, suffix="payload")
     for name in ("minutes", "stream", "redrive", "edit", "discard"):
@@ -134,7 +125,10 @@ class LetterGone(falcon.HTTPNotFound):
 
 @falcon.before(_admins_only)
 class OperationsResource:
-    """The service's last hour, Redis, and the dead letters: events that wait for a decision."""
+    """The service's last hour, Redis, and the dead letters: events that wait for a decision.
+
+    `minutes` are the service's own; `actors` are those that belong to no service, such as Redis.
+    """
 
     def __init__(
         self,
@@ -217,13 +211,9 @@ class OperationsResource:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """Take the only turn. Raises HTTPTooManyRequests while another request has it."""
+        """Take the only turn. Raises Refusal while another request has it."""
         if not self._one_at_a_time.acquire(blocking=False):
-            raise falcon.HTTPTooManyRequests(
-                title="Under way",
-                description="Others are being redriven just now.",
-                retry_after=RETRY_AFTER_SECONDS,
-            )
+            raise Refusal(429, "Under way", "Others are being redriven just now.")
         try:
             yield
         finally:

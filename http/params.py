@@ -9,8 +9,8 @@ import falcon
 from msgspec import Meta, Struct, ValidationError, convert, structs
 
 from tally.events import EVENT_RANGE, Id
-from tally.http import periods
 from tally.http.after import LONGEST_WAIT_SECONDS
+from tally.http.periods import PERIOD, By, months_of
 from tally.http.service import EVENT_ID, NODE, VISIBLE_ASCII
 from tally.http.values import Reference
 from tally.store import customer_list
@@ -150,7 +150,7 @@ def _most(default: int | None, says: str = "How many to list at most.") -> Param
 
 
 _SOME = Annotated[str, Meta(min_length=1)]
-_PERIOD = Annotated[str, Meta(pattern=periods.PERIOD)]
+_PERIOD = Annotated[str, Meta(pattern=PERIOD)]
 _EVENTS = Annotated[str, Meta(pattern=EVENT_RANGE)]
 
 # In paths
@@ -210,20 +210,16 @@ def dated(day: str) -> tuple[Parameter, ...]:
 
 
 LAST_MONTH = Parameter(
-    "to",
-    _PERIOD,
-    "The last period, in the same forms.",
-    "1998-06",
-    parse=lambda raw: periods.months_of(raw)[1],
+    "to", _PERIOD, "The last period, in the same forms.", "1998-06", parse=lambda raw: months_of(raw)[1]
 )
 PERIODS = (
-    Parameter("by", periods.By, "How long a period is.", "month", default="month"),
+    Parameter("by", By, "How long a period is.", "month", default="month"),
     Parameter(
         "from",
         _PERIOD,
         "The first period: `1997-03`, `1997-Q1` or `1997`.",
         "1997-03",
-        parse=lambda raw: periods.months_of(raw)[0],
+        parse=lambda raw: months_of(raw)[0],
     ),
     LAST_MONTH,
 )
@@ -323,11 +319,7 @@ IMPORTED = (
     ),
     Parameter("decimal", Literal[".", ","], "The decimal mark.", ",", default="."),
     Parameter(
-        "negative",
-        Literal["refuse", "credit"],
-        "What a negative amount becomes.",
-        "credit",
-        default="refuse",
+        "negative", Literal["refuse", "credit"], "What a negative amount becomes.", "credit", default="refuse"
     ),
     Parameter("lines", Literal["sum", "first"], "How rows with the same reference are put together.", "sum"),
     Parameter("encoding", _Encoding, "The text's encoding.", "cp1252"),

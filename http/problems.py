@@ -53,7 +53,7 @@ class MalformedBody(falcon.HTTPBadRequest):
 
 
 class Refusal(falcon.HTTPError):
-    """An error that names the fields at fault, or the node to ask instead; with 503, when to try again."""
+    """An error that names the fields at fault, or the node to ask; with 429 and 503, when to try again."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Refusal(falcon.HTTPError):
         faults: Sequence[FieldError] = (),
         node: NodeAddress | None = None,
     ) -> None:
-        headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else None
+        headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status in (429, 503) else None
         super().__init__(status, title=title, description=detail, headers=headers)
         self.faults = [*faults]
         self.node = node
@@ -89,10 +89,7 @@ def serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPErro
     resp.content_type = CONTENT_TYPE
 
 
-_DETAILS = {
-    404: "There is nothing at {req.path}.",
-    405: "{req.method} is not offered at {req.path}.",
-}
+_DETAILS = {404: "There is nothing at {req.path}.", 405: "{req.method} is not offered at {req.path}."}
 
 
 def add_error_handlers(app: Any) -> None:
@@ -167,6 +164,4 @@ def _answer_unexpected(
     req: falcon.Request, resp: falcon.Response, error: Exception, _params: dict[str, Any]
 ) -> None:
     _log.exception("request_failed", method=req.method, path=req.path, exc_info=error)
-    raise falcon.HTTPInternalServerError(
-        title="Internal error", description="This is a fault of the service; its log tells more."
-    )
+    raise Refusal(500, "Internal error", "This is a fault of the service; its log tells more.")

@@ -44,7 +44,8 @@ def _read(known: Mapping[str, Parameter], req: falcon.Request) -> dict[str, Any]
     values, faults = {}, []
     for name, times in given.items():
         if times > 1 or name not in known:
-            faults.append(FieldError(name[:100], "Given twice" if name in known else _unknown(known)))
+            unknown = f"Not known here; there is {', '.join(known) or 'none'}"
+            faults.append(FieldError(name[:100], "Given twice" if name in known else unknown))
         elif (raw := req.get_param(name)) is not None:
             try:
                 values[name] = known[name].read(raw)
@@ -53,7 +54,3 @@ def _read(known: Mapping[str, Parameter], req: falcon.Request) -> dict[str, Any]
     if faults:
         raise WrongFields(faults[:_MOST_TOLD])
     return values
-
-
-def _unknown(known: Collection[str]) -> str:
-    return f"Not known here; there is {', '.join(known)}" if known else "Not known here; there is none"

@@ -7,13 +7,12 @@ from typing import Any, Generic, TypeVar
 
 import falcon
 import msgspec
-from msgspec import Struct
 
 from tally.events import Id
 from tally.http.auth import SAFE_METHODS, principal
 from tally.http.long_lists import LongLists
 from tally.http.neighbours import LOGIN, SESSION
-from tally.http.problems import FieldError, WrongFields
+from tally.http.problems import FieldError, Refusal, WrongFields
 from tally.store.accounts import Accounts
 from tally.store.cause import Cause, parse_trace_parent
 from tally.store.customers import Customers
@@ -28,14 +27,7 @@ NODE = "Tally-Node"  # of a list: the node whose it is
 EVENT_ID = "Tally-Event-Id"  # of an answer: the events that tell of the change
 VISIBLE_ASCII = "^[!-~]{1,200}$"  # what an Idempotency-Key is
 
-_NO_CHANGES = (
-    LOGIN,
-    SESSION,
-    "/operations/redrive",
-    "/operations/edit",
-    "/operations/discard",
-    "/imports",
-)
+_NO_CHANGES = (LOGIN, SESSION, "/operations/redrive", "/operations/edit", "/operations/discard", "/imports")
 _VISIBLE_ASCII = re.compile(VISIBLE_ASCII)
 
 
@@ -79,10 +71,6 @@ class Service(Generic[S]):
         self.insist_on_permission()
         return self.note(change)
 
-    def write_and_tell(self, change: Callable[[S], Answer]) -> Answer:
-        """Like `write`; the answer also has the events of the change."""
-        return self.write(lambda store: _told(store, lambda: change(store)))
-
     def note(self, change: Callable[[S], T]) -> T:
         """Like `write`, but for data of this machine only, without events. Works at a standby, too."""
         return self.commits.run(lambda: change(self._writer))
@@ -107,7 +95,7 @@ class Service(Generic[S]):
         """
         key = req.env.get("HTTP_IDEMPOTENCY_KEY")
         if key is None:
-            return self.write_and_tell(lambda store: change(store, cause(req)))
+            return self.write(lambda store: _told(store, lambda: change(store, cause(req))))
         if not _VISIBLE_ASCII.match(key):
             raise WrongFields([FieldError("Idempotency-Key", "Expected 1 to 200 visible ASCII characters")])
         own_key = f"{principal(req).name} {key}".lstrip()  # different for each user; a key holds no blank
@@ -131,7 +119,7 @@ class Service(Generic[S]):
             req, body, lambda store, cause: Answer(None, encode_answer(change(store, cause)))
         )
         _send(resp, answer)
-        resp.etag = str(msgspec.json.decode(answer.body, type=_Revised).revision)
+        resp.etag = str(msgspec.json.decode(answer.body)["revision"])
 
     def close(self) -> None:
         """Close the database. Nothing may be under way, and nothing may follow."""
@@ -193,10 +181,6 @@ def _send(resp: falcon.Response, answer: Answer) -> None:
     resp.data = answer.body
 
 
-class _Revised(Struct):
-    revision: int
-
-
 def wanted_revisions(req: falcon.Request) -> list[int] | None:
     """The revisions that the row may have, by If-Match; None for any."""
     tags = req.if_match
@@ -208,14 +192,12 @@ def wanted_revisions(req: falcon.Request) -> list[int] | None:
 def read_body(req: falcon.Request, limit: int = SINGLE_BODY) -> bytes:
     """The request's body, whatever its Content-Type.
 
-    Raises HTTPContentTooLarge above `limit` bytes, and HTTPUnsupportedMediaType for one with a
+    Raises Refusal above `limit` bytes, and HTTPUnsupportedMediaType for one with a
     Content-Encoding, such as gzip.
     """
     length = req.content_length or 0  # waitress counts chunked bodies
     if length > limit:
-        raise falcon.HTTPContentTooLarge(
-            title="Body too large", description=f"At most {limit} bytes are taken here."
-        )
+        raise Refusal(413, "Body too large", f"At most {limit} bytes are taken here.")
     coding = req.env.get("HTTP_CONTENT_ENCODING")
     if coding and coding.lower() != "identity":
         raise falcon.HTTPUnsupportedMediaType(

@@ -48,13 +48,13 @@ DISGUISING = "|".join(
 
 def is_visible(character: str) -> bool:
     """Whether the character is visible by itself."""
-    return not _is_unseen(ord(character))
+    return category(character) not in _UNSEEN and ord(character) not in _BLANK
 
 
 @lru_cache(maxsize=1)
 def invisible() -> str:
     """All characters that are not visible, as the content of a pattern's brackets."""
-    codes = [code for plane in _PLANES for code in plane if _is_unseen(code)]
+    codes = [code for plane in _PLANES for code in plane if not is_visible(chr(code))]
     runs = groupby(enumerate(codes), lambda each: each[1] - each[0])
     return "".join(map(_range, ([code for _, code in run] for _, run in runs)))
 
@@ -67,10 +67,6 @@ def printable(text: str) -> str:
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in text
     )
-
-
-def _is_unseen(code: int) -> bool:
-    return category(chr(code)) in _UNSEEN or code in _BLANK
 
 
 def _range(codes: list[int]) -> str:

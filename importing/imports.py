@@ -123,7 +123,9 @@ class ImportsResource:
         file = _read(asked, body)
         with self._service.read() as store:
             report = Report(self._compared(store, file, asked, owner))
-        return Tried(None, _summary(report), _rejects(asked, body, report.bad) if report.bad else None)
+        bad = {line: plainly(reason) for line, reason in report.bad.items()}
+        rejected = rejects.text(Table(BytesIO(body), asked.reading), bad, MOST_REJECTED) if bad else None
+        return Tried(None, _summary(report), rejected)
 
     def _record(
         self, store: Customers, file: PurchaseFile, asked: "_Asked", owner: str | None, cause: Cause
@@ -146,10 +148,7 @@ class ImportsResource:
 
 
 class _Asked:
-    """How to read a file, and what to do with it.
-
-    A column that isn't chosen is "", which no file has.
-    """
+    """How to read a file, and what to do with it. A column that isn't chosen is "", which no file has."""
 
     def __init__(self, req: falcon.Request) -> None:
         asked: dict[str, Any] = {each.name: each.of(req) for each in params.IMPORTED}
@@ -176,17 +175,10 @@ def _read(asked: _Asked, body: bytes) -> PurchaseFile:
     return file
 
 
-def _rejects(asked: _Asked, body: bytes, bad: dict[int, str]) -> str | None:
-    table = Table(BytesIO(body), asked.reading)
-    return rejects.text(table, {line: plainly(reason) for line, reason in bad.items()}, MOST_REJECTED)
-
-
 def _insist_on_few(rows: int) -> None:
     if rows > MOST_ROWS:
-        raise _refusal(
-            "file",
-            f"More than {MOST_ROWS:,} rows are too many here: the command `tally import` takes any number.",
-        )
+        why = f"More than {MOST_ROWS:,} rows are too many here: the command `tally import` takes any number."
+        raise _refusal("file", why)
 
 
 def _refusal(field: str, why: str) -> WrongFields:

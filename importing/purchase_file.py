@@ -63,13 +63,9 @@ class Purchases:
         return len(self.cents)
 
     def __getitem__(self, place: int) -> Purchase:
-        return Purchase(
-            self._buyer[place],
-            date.fromordinal(self._day[place]),
-            self.cents[place],
-            self.references[place] if self.references is not None else None,
-            self.lines[place],
-        )
+        reference = None if self.references is None else self.references[place]
+        day, cents = date.fromordinal(self._day[place]), self.cents[place]
+        return Purchase(self._buyer[place], day, cents, reference, self.lines[place])
 
     def __iter__(self) -> Iterator[Purchase]:
         return (self[place] for place in range(len(self)))

@@ -60,8 +60,7 @@ def adopt_accounts(store: Accounts, created: Iterable[AccountCreated]) -> Adopte
     adopted = Adopted()
     with store.database.transaction():
         for events in _parts(store.database, "account", created):
-            new = _new(store.database, "account", events)
-            _record(store, "account", new)
+            new = _record(store, "account", events)
             store.outbox.add(new)
             adopted = adopted.plus(events, new)
         note_told_before(store.database)
@@ -75,8 +74,7 @@ def adopt_customers(store: Customers, created: Iterable[CustomerCreated]) -> Ado
     """
     adopted = Adopted()
     for events in _parts(store.database, "customer", created):
-        new = _new(store.database, "customer", events)
-        _record(store, "customer", new)
+        new = _record(store, "customer", events)
         adopted = adopted.plus(events, new)
     return adopted
 
@@ -87,8 +85,7 @@ def adopt_invoices(store: Customers, created: Iterable[InvoiceCreated]) -> tuple
     for events in _parts(store.database, "invoice", created):
         _insist_on_customers(store.database, events)
         good = [each for each in events if each.purchase_price_cents >= 0]
-        new = _new(store.database, "invoice", good)
-        _record(store, "invoice", new)
+        new = _record(store, "invoice", good)
         invoices = invoices.plus(good, new)
         negative = [each for each in events if each.purchase_price_cents < 0]
         credits = credits.plus(negative, _credit(store, negative))
@@ -96,22 +93,21 @@ def adopt_invoices(store: Customers, created: Iterable[InvoiceCreated]) -> tuple
     return invoices, credits
 
 
-def _record(store: Store, table: str, new: Sequence[Created]) -> None:
-    untold = OutboxRow(0, "", b"", None)
+def _record(store: Store, table: str, events: Sequence[Created]) -> list[Created]:
+    """Record the events whose rows are not there yet, and answer them."""
+    new, untold = _new(store.database, table, events), OutboxRow(0, "", b"", None)
     store.make_again([OwnEvent(untold, event) for event in new])
     _reach(store.database, table, new)
     if new and table in ADOPTED:
         highest: int = store.database.meta(ADOPTED[table]) or 0
         store.database.set_meta(ADOPTED[table], max(highest, *(event.id for event in new)))
+    return new
 
 
 def _credit(store: Customers, negative: Sequence[InvoiceCreated]) -> list[NewCredit]:
     credits = {
         f"invoice {each.id}": NewCredit(
-            each.customer_id,
-            each.purchase_date,
-            -each.purchase_price_cents,
-            reference=f"invoice {each.id}",
+            each.customer_id, each.purchase_date, -each.purchase_price_cents, reference=f"invoice {each.id}"
         )
         for each in negative
     }
@@ -164,18 +160,13 @@ def _new(database: Database, table: str, events: Sequence[Created]) -> list[Crea
     """The events whose rows are not there yet. Raises CannotAdopt where another row has the id of one."""
     held, new = _held(database, table, [event.id for event in events]), []
     for event in events:
-        row = _row(table, event)
+        row = tuple(_stored(getattr(event, column)) for column in _COLUMNS[table])
         if event.id not in held:
             new.append(event)
             held[event.id] = row
         elif held[event.id] != row:
             raise CannotAdopt(f"There is another {table} {event.id} already")
     return new
-
-
-def _row(table: str, event: Any) -> tuple[Any, ...]:
-    """An event's values as the table has them, but for the id."""
-    return tuple(_stored(getattr(event, column)) for column in _COLUMNS[table])
 
 
 def _stored(value: Any) -> Any:

@@ -29,10 +29,7 @@ class Answering:
     """
 
     def __init__(
-        self,
-        database: Database,
-        stream: EventStream,
-        state: Callable[[str], Iterable[Event] | None],
+        self, database: Database, stream: EventStream, state: Callable[[str], Iterable[Event] | None]
     ) -> None:
         self._database = database
         self._asks = Asks(stream)

@@ -14,18 +14,7 @@ from typing import Any, NamedTuple, cast
 
 from msgspec.structs import replace
 
-from tally.events import (
-    AccountCreated,
-    CreditCreated,
-    CreditDeleted,
-    CustomerCreated,
-    Event,
-    Id,
-    InvoiceCreated,
-    InvoiceDeleted,
-    InvoiceUpdated,
-    now,
-)
+from tally import events
 from tally.recovery.diverged import TABLES, UNDOES
 from tally.recovery.taking_back import Store, event_of, make_again
 from tally.store import history
@@ -60,7 +49,7 @@ class _Step(NamedTuple):
 def make_again_beside(store: Store, outbox: Outbox, own: Sequence[OwnEvent]) -> None:
     """Like `apply_beside`. If a client repeated its request under a later name, one answer counts."""
     apply_beside(store, outbox, own)
-    ours = [each for each in own if isinstance(each.event, InvoiceCreated | CreditCreated)]
+    ours = [each for each in own if isinstance(each.event, events.InvoiceCreated | events.CreditCreated)]
     for each in repeated(store.database, outbox, ours, outbox.row(ROOM)):
         undo(store, each)
 
@@ -83,17 +72,21 @@ def reconcile(store: Store, own: Sequence[OwnEvent]) -> None:
     The others' events must be here. In the open transaction.
     """
     changed = {
-        int(each.event.id): each for each in own if isinstance(each.event, InvoiceUpdated | InvoiceDeleted)
+        int(each.event.id): each
+        for each in own
+        if isinstance(each.event, events.InvoiceUpdated | events.InvoiceDeleted)
     }
-    taken_back = {each.event.id: each.event for each in own if isinstance(each.event, CreditDeleted)}
+    taken_back = {each.event.id: each.event for each in own if isinstance(each.event, events.CreditDeleted)}
     times = Counter(
-        each.id for each in _events(store.database, ID, taken_back) if isinstance(each, CreditDeleted)
+        each.id for each in _events(store.database, ID, taken_back) if isinstance(each, events.CreditDeleted)
     )
     _correct(store, changed, [each for id, each in taken_back.items() if times[id] > 1])
 
 
 def _correct(
-    store: Store, changed: Mapping[int, OwnEvent], twice: Sequence[CreditDeleted | InvoiceUpdated]
+    store: Store,
+    changed: Mapping[int, OwnEvent],
+    twice: Sequence[events.CreditDeleted | events.InvoiceUpdated],
 ) -> None:
     """Publish corrections for invoices, each with its last change, and for credits taken back twice."""
     for invoice, steps in _known(store.database, changed).items():
@@ -104,28 +97,28 @@ def _correct(
 
 def _apply(
     store: Store, outbox: Outbox, own: Sequence[OwnEvent]
-) -> tuple[dict[int, OwnEvent], list[CreditDeleted | InvoiceUpdated]]:
+) -> tuple[dict[int, OwnEvent], list[events.CreditDeleted | events.InvoiceUpdated]]:
     """Apply the events, and answer those that didn't find what they tell.
 
     By invoice the last such change or deletion; and the deletions of credits that were taken back before, and
     corrections of such.
     """
     differing: dict[int, OwnEvent] = {}
-    twice: list[CreditDeleted | InvoiceUpdated] = []
+    twice: list[events.CreditDeleted | events.InvoiceUpdated] = []
     credits = Credits(store.database, store.outbox)
     for kind, some in groupby(own, lambda own: type(own.event)):
         every = [*some]
-        if kind is CreditDeleted:
+        if kind is events.CreditDeleted:
             for each in every:
                 id = each.event.id
                 if find_credit(store.database, id) is None and credits.was_taken_back(id):
                     twice.append(each.event)
                 make_again(store, outbox, [each])
-        elif kind in (InvoiceUpdated, InvoiceDeleted):
+        elif kind in (events.InvoiceUpdated, events.InvoiceDeleted):
             for each in every:
                 before = _here(store.database, each.event.id)
                 left_out = make_again(store, outbox, [each])
-                if kind is InvoiceUpdated and not each.event.revision:
+                if kind is events.InvoiceUpdated and not each.event.revision:
                     twice.append(each.event)
                 elif not left_out and _step(each.event)[:2] != (before, _here(store.database, each.event.id)):
                     differing[int(each.event.id)] = each
@@ -134,9 +127,9 @@ def _apply(
     return differing, twice
 
 
-def _publish(store: Store, after: OwnEvent, events: Sequence[Event]) -> None:
-    store.make_again([OwnEvent(after.row, event) for event in events])
-    store.outbox.add(events)
+def _publish(store: Store, after: OwnEvent, told: Sequence[events.Event]) -> None:
+    store.make_again([OwnEvent(after.row, event) for event in told])
+    store.outbox.add(told)
 
 
 def repeated(database: Database, outbox: Outbox, own: Iterable[OwnEvent], since: int = 0) -> list[OwnEvent]:
@@ -169,7 +162,7 @@ def undo(store: Store, created: OwnEvent) -> None:
     if not _row(store.database, event):
         return
     told = UNDOES[type(event)](event)
-    here = _here(store.database, event.id) if isinstance(event, InvoiceCreated) else None
+    here = _here(store.database, event.id) if isinstance(event, events.InvoiceCreated) else None
     if here and here != _step(event).after:
         told = replace(told, last_price_cents=here.cents, last_date=here.day)
     _publish(store, created, [told])
@@ -204,10 +197,10 @@ def drop(store: Store, twice: Sequence[OwnEvent]) -> list[OwnEvent]:
 
 def _is_in_use(database: Database, event: Any) -> bool:
     """Whether a customer has invoices or credits, or an account customers."""
-    if isinstance(event, AccountCreated):
+    if isinstance(event, events.AccountCreated):
         return bool(Accounts(database).customers_of(event.id, limit=1)) and bool(_row(database, event))
     one, store = ListQuery(limit=1, customer_id=event.id), Customers(database)
-    return isinstance(event, CustomerCreated) and bool(store.invoices(one) or store.credits.page(one))
+    return isinstance(event, events.CustomerCreated) and bool(store.invoices(one) or store.credits.page(one))
 
 
 def make_later(store: Store, updates: Sequence[Any]) -> None:
@@ -215,7 +208,7 @@ def make_later(store: Store, updates: Sequence[Any]) -> None:
 
     The last one of each customer or account. In the open transaction.
     """
-    last = {each.id: each for each in updates if not isinstance(each, InvoiceUpdated)}
+    last = {each.id: each for each in updates if not isinstance(each, events.InvoiceUpdated)}
     differing = {id: revision for id, each in last.items() if (revision := _counts_instead(store, each))}
     if not differing:
         return
@@ -242,8 +235,8 @@ def _is_same(one: Any, other: Any) -> bool:
 
 
 def _taken_off_again(
-    database: Database, twice: Sequence[CreditDeleted | InvoiceUpdated]
-) -> list[InvoiceUpdated]:
+    database: Database, twice: Sequence[events.CreditDeleted | events.InvoiceUpdated]
+) -> list[events.InvoiceUpdated]:
     """Corrections for credits that were taken back twice: they take the amounts off the revenue again.
 
     They are about invoices that never exist anywhere. Some may be in the outbox already, if the database was
@@ -252,16 +245,16 @@ def _taken_off_again(
     if not twice:
         return []
     told = [*_events(database, CUSTOMER_ID, [each.customer_id for each in twice])]
-    deletions = [each for each in told if isinstance(each, CreditDeleted)]
-    came = [each for each in twice if isinstance(each, CreditDeleted)]
+    deletions = [each for each in told if isinstance(each, events.CreditDeleted)]
+    came = [each for each in twice if isinstance(each, events.CreditDeleted)]
     times = Counter(each.id for each in deletions)
     times |= Counter({each.id: 2 for each in came})  # the first time may be pruned
-    owed: Counter[tuple[Id, State]] = Counter()
+    owed: Counter[tuple[events.Id, State]] = Counter()
     for each in {each.id: each for each in [*deletions, *came]}.values():
         owed[each.customer_id, State(each.credited_cents, each.credit_date)] += times[each.id] - 1
     known = {*+owed}  # of the others, the deletions may be pruned
     for each in told:
-        if isinstance(each, InvoiceUpdated) and not each.revision:
+        if isinstance(each, events.InvoiceUpdated) and not each.revision:
             cents = each.previous_price_cents - each.purchase_price_cents
             owed[each.customer_id, State(abs(cents), each.purchase_date)] -= 1 if cents > 0 else -1
     moves = [(customer, State(0, state.day), state) for customer, state in (+owed).elements()]
@@ -272,7 +265,7 @@ def _taken_off_again(
     ]
     ids = give(database, "invoice", len(moves)) if moves else []
     return [
-        InvoiceUpdated(id, customer, *after, *before, 0, now())
+        events.InvoiceUpdated(id, customer, *after, *before, 0, events.now())
         for id, (customer, after, before) in zip(ids, moves, strict=True)
     ]
 
@@ -284,10 +277,10 @@ def _here(database: Database, id: int) -> State | None:
 
 def _step(event: Any) -> _Step:
     match event:
-        case InvoiceUpdated():
+        case events.InvoiceUpdated():
             before = State(event.previous_price_cents, event.previous_date)
             return _Step(before, State(event.purchase_price_cents, event.purchase_date), event.revision)
-        case InvoiceDeleted():
+        case events.InvoiceDeleted():
             cents = event.purchase_price_cents if event.last_price_cents is None else event.last_price_cents
             day = event.last_date or event.purchase_date or event.deleted_date.date()
             return _Step(State(cents, day), None)
@@ -304,7 +297,7 @@ def _known(database: Database, invoices: Collection[int]) -> dict[int, list[_Ste
     if not invoices:
         return known
     for event in _events(database, ID, invoices):
-        if isinstance(event, InvoiceCreated | InvoiceUpdated | InvoiceDeleted):
+        if isinstance(event, events.InvoiceCreated | events.InvoiceUpdated | events.InvoiceDeleted):
             known[int(event.id)].append(_step(event))
     for id, steps in known.items():
         told = {_by_what_is_after(each) for each in steps}
@@ -344,8 +337,8 @@ def _state_of(row: dict[str, Any] | None) -> State | None:
 
 
 def _corrections(
-    database: Database, event: InvoiceUpdated | InvoiceDeleted, steps: Sequence[_Step]
-) -> list[InvoiceUpdated]:
+    database: Database, event: events.InvoiceUpdated | events.InvoiceDeleted, steps: Sequence[_Step]
+) -> list[events.InvoiceUpdated]:
     """The corrections of an invoice. With them, its known events add up to its state here.
 
     If `event` is a change that competes with one made here, it counts as the later of the two.
@@ -355,7 +348,9 @@ def _corrections(
     is_to_be = here = _here(database, event.id)
     came = _step(event)
     is_competing = sum(each.revision == came.revision for each in steps) > 1
-    is_later = here is not None and is_competing and not _is_made_again(came, steps)
+    # A correction may have made it the later one already.
+    is_again = any(each.revision > came.revision and each.after == came.after for each in steps)
+    is_later = here is not None and is_competing and not is_again
     if is_later and came.after:
         is_to_be = came.after
     owed = Counter(filter(None, [is_to_be, *(each.before for each in steps)]))
@@ -368,14 +363,9 @@ def _corrections(
         moves.append((is_to_be, is_to_be))
     revision = max(each.revision for each in steps)
     return [
-        InvoiceUpdated(event.id, event.customer_id, *after, *before, revision + number, now())
+        events.InvoiceUpdated(event.id, event.customer_id, *after, *before, revision + number, events.now())
         for number, (before, after) in enumerate(moves, 1)
     ]
-
-
-def _is_made_again(step: _Step, steps: Iterable[_Step]) -> bool:
-    """Whether a correction has made it the later one already."""
-    return any(each.revision > step.revision and each.after == step.after for each in steps)
 
 
 def _is_one_missing(steps: Sequence[_Step]) -> bool:

@@ -106,17 +106,12 @@ def part_ways(store: Store, stream: EventStream, outbox: Outbox) -> None:
             again.add([event], Cause(row.trace_parent, by=row.by))
             told += 1
         _answer_with(database, numbers)
-        _note(database, source, numbers)
+        if count := sum(map(len, numbers.values())):
+            _note(database, source, numbers, count)
         if ours:
             begin(database, again.last())
     take_back(store, stream, outbox)
-    _log.warning(
-        "parted_ways",
-        source=source,
-        after=agreed,
-        told_again=told,
-        renumbered=sum(map(len, numbers.values())),
-    )
+    _log.warning("parted_ways", source=source, after=agreed, told_again=told, renumbered=count)
 
 
 def _compared(outbox: Outbox, stream: EventStream) -> tuple[int, list[Any]]:
@@ -206,10 +201,8 @@ def _answer_with(database: Database, numbers: Mapping[str, Mapping[int, int]]) -
     for table, renumbered in numbers.items():
         for old, new in renumbered.items():
             told = made(f"/{table}s", new)
-            database.execute(
-                "UPDATE idempotency SET location = ?, body = ? WHERE location = ?",
-                (told.location, told.body, f"/{table}s/{old}"),
-            )
+            sql = "UPDATE idempotency SET location = ?, body = ? WHERE location = ?"
+            database.execute(sql, (told.location, told.body, f"/{table}s/{old}"))
     for key, body in database.rows("SELECT key, body FROM idempotency WHERE location IS NULL"):
         answered = _many(bytes(body), numbers)
         if answered != body:
@@ -225,11 +218,8 @@ def _many(body: bytes, numbers: Mapping[str, Mapping[int, int]]) -> bytes:
     return body
 
 
-def _note(database: Database, source: str, numbers: Mapping[str, Mapping[int, int]]) -> None:
+def _note(database: Database, source: str, numbers: Mapping[str, Mapping[int, int]], count: int) -> None:
     """Write which number became which to a file beside the database, and note how many, for status."""
-    count = sum(map(len, numbers.values()))
-    if not count:
-        return
     names = (source, Outbox(database).source)
     file = database.path.with_name(f"renumbered-{'-'.join(each.partition('@')[2] for each in names)}.csv")
     rows = [(table, old, new) for table, renumbered in numbers.items() for old, new in renumbered.items()]

@@ -12,22 +12,11 @@ from operator import itemgetter
 
 import structlog
 
+from tally.recovery import taking_back
 from tally.recovery.first_start import note_known_beside
 from tally.recovery.settling import UNTOLD, note_unsettled, unsettled
 from tally.recovery.standing import begin_heirs
-from tally.recovery.taking_back import (
-    Store,
-    apply_left_out,
-    find_lacking,
-    following,
-    gaps,
-    make_again,
-    own_events,
-    remember_answers,
-    seconds_of,
-    source_of,
-    take_back,
-)
+from tally.recovery.taking_back import Store
 from tally.store.lacking import LACKING
 from tally.store.nodes import DIFFERS, FOLLOWS, follows
 from tally.store.outbox import Outbox, OwnEvent, outboxes
@@ -52,14 +41,13 @@ class Follower:
         self.store = store
         self._database = store.database
         self._stream = stream
-        self._own: dict[str, Outbox] = {}
         self._others: set[str] = set()  # names of this service that don't follow its own
         self._behind = 0
         self._looked_for: dict[str, list[Range]] = {}  # what it lacked when it read all again
         self._is_sparse = False  # the last entries read held none of its own
         if not follows(self._database):
             self._begin()
-        self._know_own()
+        self._own = outboxes(self._database)
 
     def _begin(self) -> None:
         """It was a primary: note the events that it accepted and has not published.
@@ -131,7 +119,7 @@ class Follower:
                 self._database.set_meta(_POSITION, _START.decode())
         elif self._behind >= GIVE_UP:
             for source in behind:
-                take_back(self.store, self._stream, self._own[source])
+                taking_back.take_back(self.store, self._stream, self._own[source])
             self._know_names()
             self._behind = 0
 
@@ -146,15 +134,11 @@ class Follower:
         heirs = self._stream.heirs()
         with self._database.transaction():
             begin_heirs(self._database, heirs)
-        self._know_own()
-
-    def _know_own(self) -> None:
-        """Learn its own names from the database alone, without Redis."""
         self._own = outboxes(self._database)
 
     def _take(self, entries: Sequence[Entry]) -> bool:
         """Take in those of the entries that are its own; answers whether there were any."""
-        sources = [source_of(entry) for entry in entries]
+        sources = [taking_back.source_of(entry) for entry in entries]
         if strange := self._strangers({*sources}):
             self._know_names()
             self._others |= strange - self._own.keys()
@@ -191,21 +175,21 @@ class Follower:
 
     def _take_of(self, outbox: Outbox, entries: Sequence[Entry]) -> None:
         """Take in entries of one name, in the transaction that is open."""
-        last, every, at = outbox.last(), own_events(entries), seconds_of(entries[-1])
+        last, every, at = outbox.last(), taking_back.own_events(entries), taking_back.seconds_of(entries[-1])
         if known := [each for each in every if each.row.sequence <= last]:
             self._compare(outbox, known)
-            if came := find_lacking(outbox, every):  # behind later ones
-                make_again(self.store, outbox, came)
-                remember_answers(self.store, outbox, came, at)
-                apply_left_out(self.store)
-        own = following(every, last)
+            if came := taking_back.find_lacking(outbox, every):  # behind later ones
+                taking_back.make_again(self.store, outbox, came)
+                taking_back.remember_answers(self.store, outbox, came, at)
+                taking_back.apply_left_out(self.store)
+        own = taking_back.following(every, last)
         if not own:
             return
         rows = [each.row for each in own]
-        if lacking := gaps(rows, last):
+        if lacking := taking_back.gaps(rows, last):
             _log.warning("events_lacking", source=outbox.source, after=last, next=rows[0].sequence)
         LACKING.add(self._database, outbox.source, lacking)
         outbox.restore(rows)
         self._note_published(outbox, rows[-1].sequence)
-        make_again(self.store, outbox, own)
-        remember_answers(self.store, outbox, own, at)
+        taking_back.make_again(self.store, outbox, own)
+        taking_back.remember_answers(self.store, outbox, own, at)

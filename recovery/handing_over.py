@@ -13,20 +13,11 @@ from typing import Any
 import structlog
 
 from tally.events import AccountCreated, CustomerCreated
+from tally.recovery import taking_back
 from tally.recovery.competing import apply_beside, drop, make_again_beside, repeated
 from tally.recovery.settling import HANDED, UNTOLD, note_unsettled, settle, unsettled
 from tally.recovery.standing import begin_heirs
-from tally.recovery.taking_back import (
-    Store,
-    apply_left_out,
-    find_lacking,
-    following,
-    gaps,
-    own_events,
-    remember_answers,
-    seconds_of,
-    source_of,
-)
+from tally.recovery.taking_back import Store
 from tally.store import nodes
 from tally.store.asks import published_fields
 from tally.store.database import Database
@@ -58,7 +49,8 @@ def hand_over(database: Database, stream: EventStream) -> int:
         waiting += [(source, row) for row in rows]
     if not waiting:
         return 0
-    _note_names(database, stream)
+    known, names = stream.heirs(), outboxes(database)  # so the primary knows that all are its node's
+    stream.note_heirs({heir: former for former, heir in pairwise(names) if heir not in known})
     left = waiting[:MOST_LEFT]
     with stream.client.pipeline(transaction=True) as transaction:
         for source, row in left:
@@ -68,12 +60,6 @@ def hand_over(database: Database, stream: EventStream) -> int:
     source, first = left[0]
     _log.info("handed_over", source=source, first=first.sequence, events=len(left))
     return len(left)
-
-
-def _note_names(database: Database, stream: EventStream) -> None:
-    """Note beside the stream which name follows which, so that the primary knows that all are its node's."""
-    known, names = stream.heirs(), outboxes(database)
-    stream.note_heirs({heir: former for former, heir in pairwise(names) if heir not in known})
 
 
 def go_on(store: Store, stream: EventStream) -> None:
@@ -118,10 +104,10 @@ class TakingOver:
         is_last = _MORE not in entries[-1].fields and self._stream.client.xlen(self._key) == len(entries)
         count = 0
         with self._database.transaction():  # requests are answered meanwhile
-            for source, some in groupby(entries, source_of):
+            for source, some in groupby(entries, taking_back.source_of):
                 count += self._take(source, [*some], published.get(source, 0))
             if count:
-                apply_left_out(self._store, make_again_beside)
+                taking_back.apply_left_out(self._store, make_again_beside)
             if is_last:
                 settle(self._store, HANDED)
         self._stream.client.xdel(self._key, *(entry.id for entry in entries))
@@ -131,7 +117,7 @@ class TakingOver:
 
     def _know_names(self, entries: list[Entry]) -> None:
         """Learn the names that the standby began while it could not reach Redis: they follow ours."""
-        sources = {*map(source_of, entries)} - {""}
+        sources = {*map(taking_back.source_of, entries)} - {""}
         if sources <= own_sources(self._database):
             return
         heirs = self._stream.heirs()
@@ -144,10 +130,10 @@ class TakingOver:
         outbox = outboxes(self._database).get(source)
         if outbox is None:
             return 0  # they come again once the name is known
-        every = own_events(entries)
-        found = find_lacking(outbox, every)
-        own = following(every, max(outbox.last(), published))
-        LACKING.add(self._database, source, gaps([each.row for each in own], outbox.last()))
+        every = taking_back.own_events(entries)
+        found = taking_back.find_lacking(outbox, every)
+        own = taking_back.following(every, max(outbox.last(), published))
+        LACKING.add(self._database, source, taking_back.gaps([each.row for each in own], outbox.last()))
         if own:
             outbox.restore([each.row for each in own])
         own = [*found, *own]
@@ -159,11 +145,9 @@ class TakingOver:
             self._database.set_meta("published", before)  # later rows are looked at again, too
         apply_beside(self._store, outbox, own)
         twice = repeated(self._database, outbox, own)  # what has rows of its own waits until these have come
-        drop(
-            self._store,
-            [each for each in twice if not isinstance(each.event, CustomerCreated | AccountCreated)],
-        )
+        gone = [each for each in twice if not isinstance(each.event, CustomerCreated | AccountCreated)]
+        drop(self._store, gone)
         handed = unsettled(self._database, HANDED)
         note_unsettled(self._database, HANDED, handed | {source: min(handed.get(source, first), first - 1)})
-        remember_answers(self._store, outbox, own, seconds_of(entries[-1]))
+        taking_back.remember_answers(self._store, outbox, own, taking_back.seconds_of(entries[-1]))
         return len(own)

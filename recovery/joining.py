@@ -59,7 +59,11 @@ def follow(directory: Path, copies: Path, node: int) -> dict[str, str]:
         with _made(directory / each.FILE, copies / each.FILE, each.open_database) as database:
             if database.node != node:
                 raise CannotJoin(f"{copies} has node {database.node}: set node.number = {database.node}")
-            _become_standby(database)
+            with database.transaction():
+                name_explicitly(database)
+                database.identity = secrets.token_hex(4)
+                database.set_meta("identity", database.identity)
+                database.set_meta(FOLLOWS, 1)
             sources[each.FILE] = database.source
     return sources
 
@@ -82,14 +86,6 @@ def _made(file: Path, copy: Path, open_database: OpenDatabase) -> Iterator[Datab
         with closing(opened) as database:
             yield database
         put_in_place(folder, file.parent, file.name)
-
-
-def _become_standby(database: Database) -> None:
-    with database.transaction():
-        name_explicitly(database)
-        database.set_meta("identity", secrets.token_hex(4))
-        database.set_meta(FOLLOWS, 1)
-    database.identity = str(database.meta("identity"))
 
 
 def _insist_on_anothers(database: Database, copy: Path, node: int) -> None:

@@ -33,11 +33,7 @@ class Recovered(NamedTuple):
 
 
 def recover(
-    directory: Path,
-    stream: EventStream,
-    copy: Path | None,
-    node: int = 0,
-    wanted: str | None = None,
+    directory: Path, stream: EventStream, copy: Path | None, node: int = 0, wanted: str | None = None
 ) -> Recovered:
     """Make a node's lost customers.db again in `directory`, from the stream, beginning with `copy`, if any.
 

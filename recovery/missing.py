@@ -150,13 +150,8 @@ class Missing:
             if wanted and source in self._asks.given_up():
                 self._asks.note_gone(source, self._group, wanted)
             elif wanted and not self._asks.is_asked(source, self._group):
-                _log.warning(
-                    "events_missing",
-                    group=self._group,
-                    source=source,
-                    count=numbers.count(wanted),
-                    first=wanted[0].first,
-                )
+                count, first = numbers.count(wanted), wanted[0].first
+                _log.warning("events_missing", group=self._group, source=source, count=count, first=first)
                 self._asks.ask(source, self._group, wanted)
 
     def _note(self, letters: set[EventId], forgotten: list[EventId]) -> None:

@@ -12,18 +12,8 @@ from typing import Any
 import structlog
 from msgspec.structs import replace
 
-from tally.events import (
-    BY_FIELD,
-    PAYLOAD_FIELD,
-    REQUEST_KEY_FIELD,
-    TRACE_PARENT_FIELD,
-    TYPE_FIELD,
-    EventId,
-    EventRange,
-    InvalidEvent,
-    UnknownEventType,
-    decode,
-)
+from tally import events
+from tally.events import PAYLOAD_FIELD, TYPE_FIELD, EventId, EventRange, decode
 from tally.store import ranges
 from tally.store.accounts import Accounts
 from tally.store.customers import Customers
@@ -32,7 +22,7 @@ from tally.store.idempotency import Answer, IdempotencyKeys, encode_answer, made
 from tally.store.ids import begin_block, is_in_block, raise_ids
 from tally.store.incarnations import ROOM, begin
 from tally.store.lacking import LACKING, LEFT_OUT
-from tally.store.outbox import Outbox, OutboxRow, OwnEvent, outboxes
+from tally.store.outbox import FURTHER, Outbox, OutboxRow, OwnEvent, outboxes
 from tally.store.ranges import Range
 from tally.store.stream import Entry, EventStream, entry_ms
 
@@ -254,8 +244,8 @@ def remember_answers(store: Store, outbox: Outbox, own: Sequence[OwnEvent], at: 
             answer = Answer(None, encode_answer(told))
         else:
             continue
-        events = EventRange(outbox.source, every[0].row.sequence, last.row.sequence)
-        keys.remember(key, replace(answer, events=str(events)), at)
+        span = EventRange(outbox.source, every[0].row.sequence, last.row.sequence)
+        keys.remember(key, replace(answer, events=str(span)), at)
 
 
 def _of_the_request(outbox: Outbox, row: OutboxRow, count: int) -> list[OwnEvent]:
@@ -311,20 +301,10 @@ def own_event(entry: Entry) -> OwnEvent | None:
     name, fields = entry.event_name, entry.fields
     try:
         event = decode(fields)
-    except (InvalidEvent, UnknownEventType):
+    except (events.InvalidEvent, events.UnknownEventType):
         return None
     if not isinstance(name, EventId):
         return None
-    row = OutboxRow(
-        name.sequence,
-        fields[TYPE_FIELD].decode(),
-        fields[PAYLOAD_FIELD],
-        _text(fields.get(TRACE_PARENT_FIELD)),
-        _text(fields.get(REQUEST_KEY_FIELD)),
-        _text(fields.get(BY_FIELD)),
-    )
+    further = (fields.get(each, b"").decode(errors="replace") or None for each in FURTHER)
+    row = OutboxRow(name.sequence, fields[TYPE_FIELD].decode(), fields[PAYLOAD_FIELD], *further)
     return OwnEvent(row, event)
-
-
-def _text(value: bytes | None) -> str | None:
-    return value.decode(errors="replace") if value else None

@@ -224,12 +224,8 @@ def _contains(column: str, text: str) -> tuple[str, list[str]]:
 
     SQLite folds only the case of ASCII, so the text is searched in each of its cases.
     """
-    cases = {_lower_ascii(case) for case in (text, text.lower(), text.upper(), text.title())}
+    cases = {case.encode().lower().decode() for case in (text, text.lower(), text.upper(), text.title())}
     return f"({' OR '.join([f'instr(lower({column}), ?)'] * len(cases))})", sorted(cases)
-
-
-def _lower_ascii(text: str) -> str:
-    return "".join(character.lower() if character.isascii() else character for character in text)
 
 
 def _totals(rows: Sequence[tuple[int, int, int, int]]) -> Totals:
@@ -247,11 +243,8 @@ def earned(database: Database, months: Sequence[Row]) -> None:
     totals: dict[int, int] = {}
     for account, _, cents, *_ in months:
         totals[account] = totals.get(account, 0) + cents
-    database.insert(
-        "account_total (account_id, revenue_cents)",
-        list(totals.items()),
-        "ON CONFLICT DO UPDATE SET revenue_cents = revenue_cents + excluded.revenue_cents",
-    )
+    added = "ON CONFLICT DO UPDATE SET revenue_cents = revenue_cents + excluded.revenue_cents"
+    database.insert("account_total (account_id, revenue_cents)", [*totals.items()], added)
     is_large = any(abs(row[2]) > SMALL for row in months)
     if is_large or database.value(f"SELECT 1 FROM account_month WHERE {IS_HUGE} LIMIT 1"):
         fold(database)  # afterwards, a sum that doesn't fit is this batch's fault

@@ -10,23 +10,13 @@ from msgspec.structs import replace
 
 from tally import events
 from tally.events import Event, Id, Moment, decode_as, encode, now, rfc3339
-from tally.store import (
-    account_totals,
-    history,
-    idempotency,
-    inbox,
-    login_attempts,
-    nodes,
-    outbox,
-    revenue,
-    updates,
-    users,
-)
+from tally.store import account_totals, history, idempotency, inbox, nodes, outbox, revenue, updates, users
 from tally.store.cause import UNKNOWN, Cause, CauseOf, unknown
 from tally.store.database import NEVER_RELEASED, Database, Migrations, Place
 from tally.store.errors import AccountInUse, NotFound
 from tally.store.history import Happening
 from tally.store.ids import raise_ids
+from tally.store.login_attempts import SCHEMA as LOGIN_ATTEMPTS
 from tally.store.outbox import Outbox, OwnEvent
 from tally.store.revenue import CENTS, Revenue, credited, invoiced
 
@@ -52,7 +42,7 @@ SCHEMA = f"""
 {inbox.SCHEMA}
 {idempotency.SCHEMA}
 {users.SCHEMA}
-{login_attempts.SCHEMA}
+{LOGIN_ATTEMPTS}
 CREATE TABLE account (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     name TEXT,
@@ -194,10 +184,8 @@ class Accounts:
         while not may_have_customers and self.customers_of(id, limit=1):
             raise_ids(self.database, "account", id)
             (id,) = self.outbox.give("account", 1)
-        self.database.execute(
-            "INSERT INTO account (id, name, description, owned_by, created_date) VALUES (?, ?, ?, ?, ?)",
-            (id, new.name, new.description, new.owned_by, rfc3339(created)),
-        )
+        sql = "INSERT INTO account (id, name, description, owned_by, created_date) VALUES (?, ?, ?, ?, ?)"
+        self.database.execute(sql, (id, new.name, new.description, new.owned_by, rfc3339(created)))
         event = events.AccountCreated(id, new.name, new.description, new.owned_by, created)
         self.note(event, cause.by)
         self.outbox.add([event], cause)
@@ -325,7 +313,7 @@ class Accounts:
             f" ORDER BY {key} {direction}, id {direction} LIMIT :limit OFFSET :offset",
             {"account": account_id, "limit": limit, "offset": offset, **last},
         )
-        return [*map(_customer, rows)]
+        return [CustomerRevenue(Id(row[0]), *row[1:]) for row in rows]
 
     def show_customers_of(self, account_id: int, after: int, limit: int) -> ShownCustomers:
         """Up to `limit` with ids above `after`, as JSON made by SQLite: much cheaper than Python objects."""
@@ -412,10 +400,8 @@ class Accounts:
     def _customer_created(self, event: events.CustomerCreated) -> None:
         """If two sources created the same number, the earlier creation counts, by date."""
         told = (rfc3339(event.created_date), event.account_id, event.name)
-        before = self.database.rows(
-            "SELECT created_date, account_id, name FROM customer JOIN customer_name USING (id) WHERE id = ?",
-            (event.id,),
-        )
+        sql = "SELECT created_date, account_id, name FROM customer JOIN customer_name USING (id) WHERE id = ?"
+        before = self.database.rows(sql, (event.id,))
         is_updated = updates.is_updated(self.database, "customer", event.id)
         self._note_if_given_twice(bool(before) and not is_updated and before[0] != told)
         if (before and before[0] <= told) or is_updated:
@@ -431,10 +417,8 @@ class Accounts:
         if not updates.is_newest(self.database, "customer", event.id, event.revision, encode(event)):
             return
         self._revenue.settle(event.id)
-        self.database.execute(
-            "INSERT INTO customer_name VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET name = excluded.name",
-            (event.id, event.name, rfc3339(event.updated_date)),
-        )
+        sql = "INSERT INTO customer_name VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET name = excluded.name"
+        self.database.execute(sql, (event.id, event.name, rfc3339(event.updated_date)))
         self.database.execute(_IN_ACCOUNT, (event.id, event.account_id))
 
     def _note_if_given_twice(self, is_so: bool) -> None:
@@ -539,10 +523,6 @@ def events_of(rows: Iterable[tuple[Any, ...]]) -> Iterator[Event]:
 
 def _account(row: tuple[int, str, str, str, str, int]) -> Account:
     return Account(Id(row[0]), *row[1:])
-
-
-def _customer(row: tuple[int, str, int]) -> CustomerRevenue:
-    return CustomerRevenue(Id(row[0]), *row[1:])
 
 
 _IN_ACCOUNT = (

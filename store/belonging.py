@@ -51,12 +51,7 @@ def insist_on_accounts(
 
 
 def insist(
-    database: Database,
-    ids: Sequence[int | None],
-    field: str,
-    kind: str,
-    unknown: set[int],
-    described: str = "",
+    database: Database, ids: Sequence[int | None], field: str, kind: str, unknown: set[int], shown: str = ""
 ) -> None:
     """Raise UnknownReference if one of the `ids` of new rows is unknown, Misdirected if it is another node's.
 
@@ -69,7 +64,7 @@ def insist(
             theirs = [(index, id) for index, id in missing if node_of(id) == error.node]
             raise Misdirected(field, kind, theirs, error.node, error.url)
     if missing:
-        raise UnknownReference(field, described or kind, missing)
+        raise UnknownReference(field, shown or kind, missing)
 
 
 def _without(database: Database, ids: Iterable[int], sql: str, owner: str | None = None) -> set[int]:

@@ -8,9 +8,7 @@ from typing import NamedTuple
 from tally.events import BY_FIELD, TRACE_PARENT_FIELD, Event
 
 _ODD = frozenset("13579bdf")  # last digits of flags with the lowest bit, "sampled", set
-_TRACE_PARENT = re.compile(
-    r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z",
-)
+_TRACE_PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z")
 
 
 class Cause(NamedTuple):

@@ -173,18 +173,12 @@ class ConsumerGroup:
     def redriven(self, count: int) -> list[Redriven]:
         """Up to `count` of the orders for this group, the oldest first."""
         orders: Any = self._client.xrange(self._redrive_key, count=count)
-        return [
-            Redriven(
-                id,
-                Entry(
-                    fields[b"StreamId"],
-                    msgspec.msgpack.decode(fields[b"Fields"]),
-                    fields.get(b"Name", b"").decode(),
-                ),
-                fields.get(b"Order") == b"discard",
-            )
-            for id, fields in orders
-        ]
+        found = []
+        for id, told in orders:
+            fields, name = msgspec.msgpack.decode(told[b"Fields"]), told.get(b"Name", b"").decode()
+            entry = Entry(told[b"StreamId"], fields, name)
+            found.append(Redriven(id, entry, told.get(b"Order") == b"discard"))
+        return found
 
     def settle(self, orders: Sequence[Redriven]) -> None:
         """These orders, one at least, are done with. May be repeated."""

@@ -73,10 +73,8 @@ class Credits:
     def make(self, events: Iterable[tuple[CreditCreated, str | None]]) -> None:
         """Apply creations, each by a user or None; nothing is published."""
         made = [(event, by, _credit(event)) for event, by in events]
-        self._database.insert(
-            f"credit ({records.COLUMNS['credit']}, created_by)",
-            [(*structs.astuple(credit), by) for _, by, credit in made],
-        )
+        rows = [(*structs.astuple(credit), by) for _, by, credit in made]
+        self._database.insert(f"credit ({records.COLUMNS['credit']}, created_by)", rows)
         for event, by, credit in made:
             self._note(event, by, None, credit)
 
@@ -152,11 +150,7 @@ class Credits:
             raise OverCredited("credited_cents", refused)
 
     def _note(
-        self,
-        event: CreditCreated | CreditDeleted,
-        by: str | None,
-        before: Credit | None,
-        after: Credit | None,
+        self, told: CreditCreated | CreditDeleted, by: str | None, before: Credit | None, after: Credit | None
     ) -> None:
         """Note it in the history of the invoice, or else of the customer: the invoice may be lost."""
         credit = before or after
@@ -165,19 +159,12 @@ class Credits:
         if credit.invoice_id is not None:
             of = records.find_invoice(self._database, credit.invoice_id)
         if of := of or records.find_customer(self._database, credit.customer_id):
-            records.note(self._database, of, event, by, before, after)
+            records.note(self._database, of, told, by, before, after)
 
 
-def _credit(event: CreditCreated) -> Credit:
-    return Credit(
-        event.id,
-        event.customer_id,
-        event.invoice_id,
-        event.credited_cents,
-        str(event.credit_date),
-        rfc3339(event.created_date),
-        event.reference,
-    )
+def _credit(e: CreditCreated) -> Credit:
+    day, created = str(e.credit_date), rfc3339(e.created_date)
+    return Credit(e.id, e.customer_id, e.invoice_id, e.credited_cents, day, created, e.reference)
 
 
 _OF_INVOICE = "SELECT id FROM credit WHERE invoice_id = ?"

@@ -182,19 +182,11 @@ class CustomerSearch:
         Takes time in proportion to their number.
         """
         rows = self._database.rows(_ENTRIES, {"customer": customer_id, "offset": offset, "limit": limit})
-        return [
-            Entry(
-                kind,
-                Id(id),
-                day,
-                Cents(cents),
-                reference,
-                revision,
-                None if invoice is None else Id(invoice),
-                Cents(credited),
-            )
-            for kind, id, day, cents, reference, revision, invoice, credited in rows
-        ]
+        found = []
+        for kind, id, day, cents, reference, revision, invoice, credited in rows:
+            of = None if invoice is None else Id(invoice)
+            found.append(Entry(kind, Id(id), day, Cents(cents), reference, revision, of, Cents(credited)))
+        return found
 
 
 # All rows are read and sorted by customer once. Looking up each customer's takes four times as long.

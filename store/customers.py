@@ -168,10 +168,8 @@ class Customers:
 
     def _record_customers(self, made: Sequence[tuple[events.CustomerCreated, str | None]]) -> None:
         """Apply creations, each by a user or None; nothing is published."""
-        self.database.insert(
-            "customer (id, account_id, name, created_date, created_by)",
-            [(e.id, e.account_id, e.name, _told(e.created_date), by) for e, by in made],
-        )
+        rows = [(e.id, e.account_id, e.name, _told(e.created_date), by) for e, by in made]
+        self.database.insert("customer (id, account_id, name, created_date, created_by)", rows)
 
     def create_invoices(
         self, new: Sequence[records.NewInvoice], cause: Cause = UNKNOWN, owner: str | None = None
@@ -248,10 +246,8 @@ class Customers:
         """Apply an update, if it is newer than what is here."""
         before = records.find_customer(self.database, event.id)
         if before and updates.is_newest(self.database, "customer", event.id, event.revision, encode(event)):
-            self.database.execute(
-                "UPDATE customer SET account_id = ?, name = ?, revision = ? WHERE id = ?",
-                (event.account_id, event.name, event.revision, event.id),
-            )
+            sql = "UPDATE customer SET account_id = ?, name = ?, revision = ? WHERE id = ?"
+            self.database.execute(sql, (event.account_id, event.name, event.revision, event.id))
             records.note(self.database, before, event, by, before, _customer_after(before, event))
 
     def change_invoice(
@@ -272,16 +268,9 @@ class Customers:
         if after is before:
             return before
         self.credits.insist_on_amount(id, after.purchase_price_cents)
-        event = events.InvoiceUpdated(
-            after.id,
-            after.customer_id,
-            after.purchase_price_cents,
-            date.fromisoformat(after.purchase_date),
-            before.purchase_price_cents,
-            date.fromisoformat(before.purchase_date),
-            after.revision,
-            now(),
-        )
+        new = after.purchase_price_cents, date.fromisoformat(after.purchase_date)
+        old = before.purchase_price_cents, date.fromisoformat(before.purchase_date)
+        event = events.InvoiceUpdated(after.id, after.customer_id, *new, *old, after.revision, now())
         self._update_invoice(event, cause.by)
         self.outbox.add([event], cause)
         return after
@@ -327,16 +316,11 @@ class Customers:
         updates.insist_on_revision("invoice", id, invoice.revision, revisions)
         self.credits.insist_on_none(id)
         cents, day = invoice.purchase_price_cents, date.fromisoformat(invoice.purchase_date)
-        deleted = events.InvoiceDeleted(invoice.id, invoice.customer_id, cents, now(), day)
+        last: list[Any] = []
         if invoice.revision:
-            created = history.of(self.database, "invoice", id)[0].after or {}
-            deleted = structs.replace(
-                deleted,
-                purchase_price_cents=created["purchase_price_cents"],
-                purchase_date=date.fromisoformat(created["purchase_date"]),
-                last_price_cents=cents,
-                last_date=day,
-            )
+            created, last = history.of(self.database, "invoice", id)[0].after or {}, [cents, day]
+            cents, day = created["purchase_price_cents"], date.fromisoformat(created["purchase_date"])
+        deleted = events.InvoiceDeleted(invoice.id, invoice.customer_id, cents, now(), day, *last)
         self._remove_invoice(deleted, cause.by)
         self.outbox.add([deleted], cause)
 
@@ -462,19 +446,14 @@ class Customers:
             some = [*each]
             if kind in _ABOUT:
                 table, field = _ABOUT[kind]
-                if absent := self._absent(table, {getattr(one.event, field) for one in some}):
+                ids = {getattr(one.event, field) for one in some}
+                sql = f"SELECT id FROM {table} WHERE id IN carray(?)"
+                if absent := ids - {id for (id,) in self.database.rows(sql, (numbers(ids),))}:
                     gone = [one for one in some if getattr(one.event, field) in absent]
                     some = [one for one in some if getattr(one.event, field) not in absent]
                     left_out += [one.row.sequence for one in gone if not self._was_here(one.event)]
             self._make_again(kind, [(one.event, one.row.by) for one in some])
         return left_out
-
-    def _absent(self, table: str, ids: set[int]) -> set[int]:
-        """Those of these numbers that no row has."""
-        chosen = (numbers([*ids]),)
-        return ids - {
-            id for (id,) in self.database.rows(f"SELECT id FROM {table} WHERE id IN carray(?)", chosen)
-        }
 
     def _was_here(self, event: Any) -> bool:
         """Whether what an event is about was here and is gone, or never is anywhere."""
@@ -487,12 +466,8 @@ class Customers:
                 return True
         elif history.of(self.database, table, id):
             return True
-        return table != "customer" and self._is_deleted(event.customer_id)
-
-    def _is_deleted(self, customer: int) -> bool:
-        return bool(history.of(self.database, "customer", customer)) and not records.find_customer(
-            self.database, customer
-        )
+        noted = table != "customer" and history.of(self.database, "customer", event.customer_id)
+        return bool(noted) and not records.find_customer(self.database, event.customer_id)
 
     def _make_again(self, kind: type[Event], made: list[tuple[Any, str | None]]) -> None:
         together: dict[type[Event], Callable[[list[tuple[Any, str | None]]], None]] = {

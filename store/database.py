@@ -17,14 +17,7 @@ from typing import Any, Protocol
 
 import apsw
 
-from tally.store.errors import (
-    DAMAGE,
-    DamagedDatabase,
-    OutdatedDatabase,
-    StoreUnavailable,
-    UnusableDatabase,
-    translated,
-)
+from tally.store import errors
 
 APPLICATION_ID = 0x54616C79  # "Taly": marks our databases among SQLite files
 WRITER_CACHE_KIB = 32 * 1024  # fits the pages that events of a million customers read and change
@@ -99,7 +92,7 @@ class Database:
         self.while_waiting: Callable[[], None] = lambda: None
         self.is_newest: Callable[[], bool] = lambda: True
         """Whether it is known to hold the newest events of its source; see incarnations."""
-        self.refusal: Callable[[], StoreUnavailable | None] = lambda: None
+        self.refusal: Callable[[], errors.StoreUnavailable | None] = lambda: None
         """Why nothing may be published from here, such as another in its place; for any thread."""
         self.transactions = 0
         """The number of write transactions begun here."""
@@ -123,8 +116,8 @@ class Database:
         """Run one statement. May wait for the write lock."""
         try:
             return self._connection.execute(sql, bindings)
-        except DAMAGE as error:
-            raise DamagedDatabase(self.path, error) from error
+        except errors.DAMAGE as error:
+            raise errors.DamagedDatabase(self.path, error) from error
 
     def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         """Run one statement for each row, inside the transaction that is open."""
@@ -142,10 +135,8 @@ class Database:
             flat = list(chain.from_iterable(rows[:whole]))
             step = len(flat) // (whole // ROWS_AT_ONCE)
             many = ", ".join([_places(rows[0])] * ROWS_AT_ONCE)
-            self.executemany(
-                f"INSERT OR FAIL INTO {into} VALUES {many} {on_conflict}",
-                [flat[start : start + step] for start in range(0, len(flat), step)],
-            )
+            sql = f"INSERT OR FAIL INTO {into} VALUES {many} {on_conflict}"
+            self.executemany(sql, [flat[start : start + step] for start in range(0, len(flat), step)])
         if rest := rows[whole:]:
             self.executemany(f"INSERT INTO {into} VALUES {_places(rest[0])} {on_conflict}", rest)
 
@@ -153,16 +144,16 @@ class Database:
         """All rows of a query. Outside a transaction the query is its own snapshot."""
         try:
             return list(self._connection.execute(sql, bindings))
-        except DAMAGE as error:
-            raise DamagedDatabase(self.path, error) from error
+        except errors.DAMAGE as error:
+            raise errors.DamagedDatabase(self.path, error) from error
 
     def value(self, sql: str, bindings: Sequence[Any] = ()) -> Any:
         """The first column of the first row, or None when there is no row."""
         try:
             for first, *_ in self._connection.execute(sql, bindings):
                 return first
-        except DAMAGE as error:
-            raise DamagedDatabase(self.path, error) from error
+        except errors.DAMAGE as error:
+            raise errors.DamagedDatabase(self.path, error) from error
         return None
 
     def last_row_id(self) -> int:
@@ -179,10 +170,10 @@ class Database:
 
     def insist_on_soundness(self) -> None:
         """Read the whole file and check it. Raises UnusableDatabase with the first fault."""
-        with translated(str(self.path)):
+        with errors.translated(str(self.path)):
             found = self.value("PRAGMA integrity_check(1)")
         if found != "ok":
-            raise DamagedDatabase(self.path, " ".join(str(found).split()))
+            raise errors.DamagedDatabase(self.path, " ".join(str(found).split()))
 
     def log_bytes(self) -> int | None:
         """The size of the write-ahead log, None if there is none."""
@@ -201,7 +192,7 @@ class Database:
             return
         patience, self.patience = self.patience, 0.0
         try:
-            with translated(str(self.path)):
+            with errors.translated(str(self.path)):
                 for mode in ("PASSIVE", "TRUNCATE"):
                     self.rows(f"PRAGMA wal_checkpoint({mode})")
         finally:
@@ -213,10 +204,8 @@ class Database:
 
     def set_meta(self, key: str, value: object) -> None:
         """Keep `value` under `key`, inside the transaction that is open."""
-        self.execute(
-            "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-            (key, value),
-        )
+        sql = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+        self.execute(sql, (key, value))
 
     def assign(self, node: int) -> None:
         """Make it belong to that node, in the open transaction; see nodes.assign."""
@@ -234,9 +223,9 @@ class Database:
         self.transactions += 1
         self._at_commit.clear()
         try:
-            with translated(str(self.path)), self._bracket("BEGIN IMMEDIATE"):
+            with errors.translated(str(self.path)), self._bracket("BEGIN IMMEDIATE"):
                 yield
-        except StoreUnavailable as error:
+        except errors.StoreUnavailable as error:
             if isinstance(error.__cause__, apsw.ReadOnlyError):
                 self._open()  # a connection opened to a read-only file stays read-only
             raise
@@ -251,7 +240,7 @@ class Database:
     def snapshot(self) -> Iterator[None]:
         """Everything read inside is from one moment. Keep it short: it holds back the checkpoint."""
         self.insist_on_place()
-        with translated(str(self.path)), self._bracket("BEGIN"):
+        with errors.translated(str(self.path)), self._bracket("BEGIN"):
             yield
 
     @contextmanager
@@ -281,11 +270,11 @@ class Database:
 
     def _open(self, migrate: bool = False) -> None:
         if not self._make and place_of(self.path) is None:
-            raise StoreUnavailable(f"{self.path}: {_GONE}")
+            raise errors.StoreUnavailable(f"{self.path}: {_GONE}")
         if self._place:
             self.insist_on_place()  # before SQLite reads another file's log with it
         flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if self._make else 0)
-        with translated(str(self.path)):
+        with errors.translated(str(self.path)):
             self._connection = apsw.Connection(str(self.path), flags=flags, statementcachesize=200)
             self._connection.set_busy_handler(_FairWait(self))
             # Else this SQLite, built with STAT4, plans a query again for each bound value.
@@ -301,9 +290,9 @@ class Database:
         """
         place = place_of(self.path)
         if place is None:
-            raise StoreUnavailable(f"{self.path}: {_GONE}")
+            raise errors.StoreUnavailable(f"{self.path}: {_GONE}")
         if place != self._place:
-            raise StoreUnavailable(
+            raise errors.StoreUnavailable(
                 f"{self.path}: was replaced while Tally ran, which goes on with neither file; stop Tally, "
                 "and start it again with the one that counts, with no -wal or -shm beside it"
             )
@@ -323,14 +312,14 @@ class Database:
     def _prepare(self, migrate: bool) -> None:
         version = self._version()  # read before anything is written: it may be another program's file
         if version == 0 and not self._make:
-            raise DamagedDatabase(self.path, "is an empty file", _GONE)
+            raise errors.DamagedDatabase(self.path, "is an empty file", _GONE)
         self.execute("PRAGMA journal_mode = WAL")
         self.execute("PRAGMA synchronous = FULL")
         self.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
         if version == 0:
             self._create()
         if self.meta("service") != self.service:
-            raise UnusableDatabase(
+            raise errors.UnusableDatabase(
                 f"{self.path}: is the database of the service {self.meta('service')}, not {self.service}"
             )
         self._insist_on_version(migrate)
@@ -338,13 +327,13 @@ class Database:
     def _insist_on_version(self, migrate: bool) -> None:
         version = self._version()
         if version > self._newest:
-            raise UnusableDatabase(
+            raise errors.UnusableDatabase(
                 f"{self.path}: written by a newer release (schema {version}, this one knows "
                 f"{self._newest}); install that release again"
             )
         if version < self._newest:
             if not migrate:
-                raise OutdatedDatabase(
+                raise errors.OutdatedDatabase(
                     f"{self.path}: written by an earlier release (schema {version}, this one's is "
                     f"{self._newest}); `run` brings it up to date"
                 )
@@ -356,7 +345,7 @@ class Database:
         empty = self.value("SELECT count(*) FROM sqlite_schema") == 0
         if not ours and not (empty and version == 0):
             remedy = "move it away, or set data.directory elsewhere"
-            raise DamagedDatabase(self.path, "is not a database of Tally's", remedy)
+            raise errors.DamagedDatabase(self.path, "is not a database of Tally's", remedy)
         return version
 
     def _create(self) -> None:
@@ -382,7 +371,7 @@ class Database:
             if orphans := len(self.rows("PRAGMA foreign_key_check")):
                 raise apsw.ConstraintError(f"{orphans} rows refer to what is not there")
         except (apsw.SQLError, apsw.ConstraintError, apsw.MismatchError) as error:
-            raise UnusableDatabase(
+            raise errors.UnusableDatabase(
                 f"{self.path}: can't be brought from schema {version - 1} to {version}: {error}. "
                 "Nothing was changed in it; install the earlier release again, and report this"
             ) from error

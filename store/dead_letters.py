@@ -252,14 +252,8 @@ class Corrections:
 def _letter(id: bytes, fields: dict[bytes, bytes]) -> DeadLetter:
     own = {name: value for name, value in fields.items() if name not in _OURS}
     stream_id, group, reason, deliveries, failed_at, name = (fields.get(name, b"") for name in _OURS)
-    return DeadLetter(
-        id=id.decode(),
-        entry=Entry(stream_id, own, _text(name)),
-        group=_text(group),
-        reason=_text(reason),
-        deliveries=int(deliveries) if deliveries.isdigit() else 0,
-        failed_at=_text(failed_at),
-    )
+    entry, times = Entry(stream_id, own, _text(name)), int(deliveries) if deliveries.isdigit() else 0
+    return DeadLetter(id.decode(), entry, _text(group), _text(reason), times, _text(failed_at))
 
 
 def _name(entry: Entry) -> str:

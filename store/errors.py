@@ -67,10 +67,7 @@ class OutdatedDatabase(UnusableDatabase):
 
 
 class NotFound(StoreError):
-    """There is no such thing.
-
-    `kind` is what was looked for, `id` its number.
-    """
+    """There is no such thing. `kind` is what was looked for, `id` its number."""
 
     def __init__(self, kind: str, id: int) -> None:
         super().__init__(f"There is no {kind} {id}.")
@@ -104,12 +101,8 @@ class Misdirected(StoreError):
     """
 
     def __init__(self, field: str, kind: str, named: list[tuple[int, int]], node: int, url: str) -> None:
-        place = (
-            f"at {url}"
-            if url
-            else "whose address is not known: set node.url_customers and node.url_accounts there"
-        )
-        super().__init__(f"The {kind} {named[0][1]} is of node {node}, {place}.")
+        unknown = "whose address is not known: set node.url_customers and node.url_accounts there"
+        super().__init__(f"The {kind} {named[0][1]} is of node {node}, {f'at {url}' if url else unknown}.")
         self.field, self.kind, self.named, self.node, self.url = field, kind, named, node, url
 
 

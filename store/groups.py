@@ -59,16 +59,12 @@ class Groups:
 
         With `most_unread`, at most so many unread entries are counted for each.
         """
-        return sorted(
-            Group(
-                name,
-                each["last-delivered-id"].decode(),
-                int(each["pending"]),
-                self._unread(each["last-delivered-id"], most_unread),
-                self._idle_ms(each["name"]),
-            )
-            for name, each in self._stream.groups().items()
-        )
+        found = []
+        for name, each in self._stream.groups().items():
+            last, idle = each["last-delivered-id"], self._idle_ms(each["name"])
+            unread = self._unread(last, most_unread)
+            found.append(Group(name, last.decode(), int(each["pending"]), unread, idle))
+        return sorted(found)
 
     def _unread(self, after: bytes, most: int | None) -> int:
         """How many entries follow `after`, up to `most`, counted a page at a time."""

@@ -45,13 +45,9 @@ class Happening(msgspec.Struct, frozen=True):
 def note(database: Database, kind: Kind, id: int, beginning: Happening, change: Happening) -> None:
     """Note a change, and with the first one how the row began. In the open transaction."""
     is_known = database.value("SELECT 1 FROM history WHERE row_id = ? AND kind = ? LIMIT 1", (id, kind))
-    database.insert(
-        "history (kind, row_id, event, at, by_user, before, after)",
-        [
-            (kind, id, each.event, each.at, each.by, _text(each.before), _text(each.after))
-            for each in ([] if is_known else [beginning]) + [change]
-        ],
-    )
+    every = [change] if is_known else [beginning, change]
+    rows = [(kind, id, e.event, e.at, e.by, _text(e.before), _text(e.after)) for e in every]
+    database.insert("history (kind, row_id, event, at, by_user, before, after)", rows)
 
 
 def note_once(database: Database, kind: Kind, id: int, told: Happening) -> None:
@@ -67,18 +63,14 @@ def note_once(database: Database, kind: Kind, id: int, told: Happening) -> None:
         (told.by, told.at, id, kind, told.event, text),
     )
     if not database.changes():
-        database.insert(
-            "history (kind, row_id, event, at, by_user, after)",
-            [(kind, id, told.event, told.at, told.by, text)],
-        )
+        row = (kind, id, told.event, told.at, told.by, text)
+        database.insert("history (kind, row_id, event, at, by_user, after)", [row])
 
 
 def of(database: Database, kind: Kind, id: int) -> list[Happening]:
     """The notes about a row, oldest first; empty for a row that never changed."""
-    rows = database.rows(
-        "SELECT event, at, by_user, before, after FROM history WHERE row_id = ? AND kind = ? ORDER BY id",
-        (id, kind),
-    )
+    sql = "SELECT event, at, by_user, before, after FROM history WHERE row_id = ? AND kind = ? ORDER BY id"
+    rows = database.rows(sql, (id, kind))
     return [Happening(event, at, by, _row(before), _row(after)) for event, at, by, before, after in rows]
 
 

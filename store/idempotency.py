@@ -137,10 +137,8 @@ class IdempotencyKeys:
             self._keep(_BY_HASH + key.request, bytes.fromhex(key.content), answer, at)
 
     def _keep(self, key: str, fingerprint: bytes, answer: Answer, at: int) -> None:
-        self._database.execute(
-            "INSERT OR REPLACE INTO idempotency VALUES (?, ?, ?, ?, ?, ?)",
-            (key, fingerprint, answer.location, answer.body, at, answer.events),
-        )
+        sql = "INSERT OR REPLACE INTO idempotency VALUES (?, ?, ?, ?, ?, ?)"
+        self._database.execute(sql, (key, fingerprint, answer.location, answer.body, at, answer.events))
 
     def prune(self, limit: int) -> int:
         """Forget up to `limit` keys that are older than KEPT_SECONDS; answer how many."""

@@ -26,10 +26,8 @@ def node_of(id: int) -> int:
 
 def give(database: Database, table: str, count: int) -> list[Id]:
     """The numbers of so many new rows of a table. In the open transaction."""
-    [(in_block, highest)] = database.rows(
-        "SELECT (SELECT value FROM meta WHERE key = ?), (SELECT seq FROM sqlite_sequence WHERE name = ?)",
-        (_key(table), table),
-    )
+    sql = "SELECT (SELECT value FROM meta WHERE key = ?), (SELECT seq FROM sqlite_sequence WHERE name = ?)"
+    [(in_block, highest)] = database.rows(sql, (_key(table), table))
     base = database.node * SPAN
     last: int
     if in_block is not None:
@@ -68,10 +66,8 @@ def given(database: Database, table: str) -> list[Range]:
     """The numbers that may have been given here to rows of a table, and nowhere else."""
     base = database.node * SPAN
     counted = _counted(database, table)
-    rows = database.rows(
-        f"SELECT DISTINCT (id - 1) / {BLOCK} FROM {table} WHERE id > ? AND id <= ?",
-        (base + _COUNTED, base + SPAN),
-    )
+    sql = f"SELECT DISTINCT (id - 1) / {BLOCK} FROM {table} WHERE id > ? AND id <= ?"
+    rows = database.rows(sql, (base + _COUNTED, base + SPAN))
     blocks = {block for (block,) in rows}
     if (last := database.meta(_key(table))) is not None:
         blocks.add(last // BLOCK)

@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from tally.store.database import Database
 from tally.store.ids import begin_block, raise_sequence
@@ -90,7 +91,7 @@ def begin(database: Database, last: int, source: str | None = None) -> None:
 
 def _begin(database: Database, last: int, source: str) -> None:
     *ended, current = incarnations(database)
-    ended.append(msgspec.structs.replace(current, last=last))
+    ended.append(replace(current, last=last))
     begun = Incarnation(source, len(ended) * ROOM)
     _note(database, [*ended, begun])
     raise_sequence(database, "outbox", begun.base)
@@ -135,13 +136,8 @@ def is_begun(database: Database) -> bool:
 
 def end_at(database: Database, source: str, last: int) -> None:
     """Note the last number of an ended name. In the open transaction."""
-    _note(
-        database,
-        [
-            msgspec.structs.replace(each, last=last) if each.source == source else each
-            for each in incarnations(database)
-        ],
-    )
+    every = incarnations(database)
+    _note(database, [replace(each, last=last) if each.source == source else each for each in every])
 
 
 def _note(database: Database, every: Sequence[Incarnation]) -> None:

@@ -93,9 +93,8 @@ class Listing:
         if customers:
             joined = f"({customers}) AS theirs CROSS JOIN {parts.rows_of(table)} AND customer_id = theirs.id"
             return f"{parts.every_part(table)} {self._sql(query, columns, joined, further)}"
-        if self._database.value(
-            "SELECT 1 FROM doomed_customer LIMIT 1"
-        ):  # else to ask for each row is a fifth
+        # Else to ask for each row is a fifth.
+        if self._database.value("SELECT 1 FROM doomed_customer LIMIT 1"):
             further.append("customer_id NOT IN (SELECT id FROM doomed_customer)")
         if query.order.endswith("day") and query.limit <= self._near:
             further += self._as_late(query, further, bindings)

@@ -91,10 +91,7 @@ def number_of(source: str, known: Mapping[str, Node], heirs: Mapping[str, str]) 
 
 
 def remove(stream: EventStream, gone: Mapping[str, Node]) -> None:
-    """Note that these databases are gone for good: their number is free.
-
-    May be repeated. Raises RedisError.
-    """
+    """Note that these databases are gone for good: the number is free. May be repeated. Raises RedisError."""
     told = {name: f"{node.number}:{node.changes + 1} {REMOVED}" for name, node in gone.items()}
     stream.client.hset(stream.beside("nodes"), mapping=told)  # type: ignore[arg-type]
 
@@ -111,10 +108,7 @@ class Candidate(NamedTuple):
 
 
 def leases_of(stream: EventStream, number: int) -> dict[str, str]:
-    """The leases of the databases with this number, as text that each renewal changes.
-
-    Raises RedisError.
-    """
+    """The leases of the databases with this number, as text that each renewal changes. Raises RedisError."""
     leases = stream.hash("leases")
     known = read_nodes(stream).items()
     return {name: leases.get(name, "") for name, node in known if node.number == number and node.has_number}
@@ -135,8 +129,7 @@ def promote(stream: EventStream, number: int, candidates: Sequence[Candidate]) -
         for each in candidates
     ]
     what, other, *registry = stream.script("promote")(
-        keys=[*map(stream.beside, ("nodes", "leases"))],
-        args=[number, *chain.from_iterable(told)],
+        keys=[*map(stream.beside, ("nodes", "leases"))], args=[number, *chain.from_iterable(told)]
     )
     if what == b"alive":
         raise StillAlive(f"{other.decode()} has renewed its lease")

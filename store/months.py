@@ -48,10 +48,8 @@ class Months:
         """Of one customer of an account. Raises NotFound."""
         self._accounts.one(account_id)
         ids = {"account": account_id, "customer": id}
-        total = self._database.rows(
-            f"SELECT {CENTS} FROM customer WHERE id = :customer AND account_id = :account AND NOT deleted",
-            ids,
-        )
+        sql = f"SELECT {CENTS} FROM customer WHERE id = :customer AND account_id = :account AND NOT deleted"
+        total = self._database.rows(sql, ids)
         if not total:
             raise NotFound("customer", id)
         return _with_the_rest(self._rows(_OF_CUSTOMER, ids), total[0][0])

@@ -14,18 +14,11 @@ from tally.store import ranges
 from tally.store.cause import UNKNOWN, Cause, RequestKey
 from tally.store.database import Database
 from tally.store.ids import give, raise_sequence
-from tally.store.incarnations import (
-    ROOM,
-    Incarnation,
-    begin,
-    earlier_sources,
-    end_at,
-    incarnations,
-    is_begun,
-)
+from tally.store.incarnations import ROOM, Incarnation, begin, earlier_sources, end_at, incarnations, is_begun
 from tally.store.lacking import LACKING
 from tally.store.ranges import Range
 
+FURTHER = (TRACE_PARENT_FIELD, REQUEST_KEY_FIELD, BY_FIELD)  # the optional fields of an entry
 MOST_TOGETHER = 10_000  # events published in one piece: Redis does nothing else meanwhile
 
 T = TypeVar("T")
@@ -73,8 +66,7 @@ class OutboxRow(NamedTuple):
 
     def further(self) -> dict[bytes, str]:
         """The optional fields of its entry."""
-        fields = (TRACE_PARENT_FIELD, REQUEST_KEY_FIELD, BY_FIELD)
-        return {name: value for name, value in zip(fields, self[3:], strict=True) if value}
+        return {name: value for name, value in zip(FURTHER, self[3:], strict=True) if value}
 
 
 class OwnEvent(NamedTuple):
@@ -148,21 +140,13 @@ class Outbox:
             return
         self._begin_if_in_doubt()
         together = len(events) <= MOST_TOGETHER
-        key = cause.request_key and f"{cause.request_key}{len(events)}"
-        self.database.insert(
-            "outbox (type, payload, trace_parent, request_key, by_user, more)",
-            [
-                (
-                    type(event).__name__,
-                    encode(event),
-                    cause.trace_parent,
-                    key,
-                    cause.by,
-                    (together and more) or None,
-                )
-                for more, event in zip(range(len(events) - 1, -1, -1), events, strict=True)
-            ],
-        )
+        trace, request, by = cause
+        key = request and f"{request}{len(events)}"
+        rows = [
+            (type(event).__name__, encode(event), trace, key, by, (together and more) or None)
+            for more, event in zip(range(len(events) - 1, -1, -1), events, strict=True)
+        ]
+        self.database.insert("outbox (type, payload, trace_parent, request_key, by_user, more)", rows)
         self._added += len(events)
         self._last_row = self.database.last_row_id()
 
@@ -251,10 +235,8 @@ class Outbox:
 
     def first(self) -> int:
         """The sequence of the oldest kept event, or the one that the next event will get."""
-        oldest: int | None = self.database.value(
-            "SELECT min(sequence) FROM outbox WHERE sequence > ? AND sequence < ?",
-            (self._base, self._base + ROOM),
-        )
+        sql = "SELECT min(sequence) FROM outbox WHERE sequence > ? AND sequence < ?"
+        oldest: int | None = self.database.value(sql, (self._base, self._base + ROOM))
         return self.last() + 1 if oldest is None else oldest - self._base
 
     def published(self) -> int:
@@ -263,10 +245,8 @@ class Outbox:
 
     def newest_published(self) -> int:
         """The sequence of the newest kept event that Redis was seen to hold; 0 without one."""
-        newest: int | None = self.database.value(
-            "SELECT max(sequence) FROM outbox WHERE sequence > ? AND sequence <= ?",
-            (self._base, self._base + max(self.published(), 0)),
-        )
+        sql = "SELECT max(sequence) FROM outbox WHERE sequence > ? AND sequence <= ?"
+        newest: int | None = self.database.value(sql, (self._base, self._base + max(self.published(), 0)))
         return 0 if newest is None else newest - self._base
 
     def mark_published(self, sequence: int) -> None:
@@ -284,10 +264,8 @@ class Outbox:
 
         New events then get the numbers after them, as if nothing had been lost.
         """
-        self.database.insert(
-            "outbox (sequence, type, payload, trace_parent, request_key, by_user)",
-            [(self._base + sequence, *rest) for sequence, *rest in rows],
-        )
+        own = [(self._base + sequence, *rest) for sequence, *rest in rows]
+        self.database.insert("outbox (sequence, type, payload, trace_parent, request_key, by_user)", own)
         self.reach(rows[-1].sequence)
 
     def reach(self, last: int) -> None:

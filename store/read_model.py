@@ -32,15 +32,8 @@ STREAM = "the stream"
 _DUE = "rebuild_due"  # in meta of accounts.db, from an earlier release: why it must be built again
 _POSITION = "newest_entry"  # in meta of the shadow: the last entry of the stream that is in it
 _TABLES = (
-    "customer",
-    "customer_name",
-    "customer_month",
-    "recent_month",
-    "account_total",
-    "account_month",
-    "recent_account_month",
-    "inbox_range",
-    "inbox_name",
+    *("customer", "customer_name", "customer_month", "recent_month", "inbox_range", "inbox_name"),
+    *("account_total", "account_month", "recent_account_month"),
 )
 # In meta of a customers.db, by table: the highest id of a row taken over from another system.
 ADOPTED = {"customer": "adopted_customer", "invoice": "adopted_invoice"}
@@ -135,10 +128,7 @@ class Shadow:
                 self._database.insert("customer_month", some)
             every = customers.execute(_CUSTOMERS)
             while rows := list(islice(every, _CUSTOMERS_AT_ONCE)):
-                self._database.insert(
-                    "customer (id, account_id, revenue_cents)",
-                    [(id, account_id, cents) for id, account_id, cents, *_ in rows],
-                )
+                self._database.insert("customer (id, account_id, revenue_cents)", [row[:3] for row in rows])
                 self._database.insert("customer_name", [(id, *told) for id, _, _, *told in rows])
                 done += len(rows)
                 advance(done)

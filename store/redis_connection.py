@@ -67,16 +67,12 @@ class _Watched:
         except redis.ResponseError as error:
             if _NO_NAME in str(error):  # 6.2 doesn't name the command that was denied in a script
                 raise NoPermissionError(f"{error} (`check` names the rights that are missing)") from error
-            if any(word in _said(error) for word in _ANOTHER_IS_MEANT):
+            # redis-py removes an error's first word if it knows that, but not within a script.
+            if any(word in f"{error.status_code or ''} {error}" for word in _ANOTHER_IS_MEANT):
                 self.disconnect()  # type: ignore[attr-defined]
             raise
         finally:
             self._expect(0)
-
-
-def _said(error: redis.ResponseError) -> str:
-    """An error with its first word. redis-py removes a word that it knows, but not within a script."""
-    return f"{error.status_code or ''} {error}"
 
 
 class _Tcp(_Watched, redis.Connection):

@@ -138,13 +138,9 @@ class _Cluster:
 
 def _patience(url: RedisUrl, seconds: float) -> dict[str, Any]:
     """How long to wait for one of them, so that time is left for the others."""
-    seconds = max(SHORTEST_SECONDS, min(seconds / len(url.hosts) / 2, LONGEST_SECONDS))
-    return {
-        "socket_timeout": seconds,
-        "socket_connect_timeout": seconds,
-        "retry": Retry(NoBackoff(), 0),
-        "protocol": 2,
-    }
+    wait = max(SHORTEST_SECONDS, min(seconds / len(url.hosts) / 2, LONGEST_SECONDS))
+    retry = Retry(NoBackoff(), 0)
+    return {"socket_timeout": wait, "socket_connect_timeout": wait, "retry": retry, "protocol": 2}
 
 
 def _tls(url: RedisUrl) -> dict[str, Any]:

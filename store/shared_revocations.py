@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from tally.store.revocations import KEPT_SECONDS, Revocation, Revocations
+from tally.store.revocations import KEPT_SECONDS, Revocations
 from tally.store.stream import EventStream
 
 CLOCKS_DIFFER_SECONDS = 120  # at most: `check` refuses Redis's clock if it is off by more than half of this
@@ -26,12 +26,11 @@ def exchange(
     here = {f"{each.user} {each.name}": each.at for each in own.all() if each.at > now - KEPT_SECONDS}
     if unheard := {field: at for field, at in here.items() if at > shared.get(field, -1)}:
         stream.client.hset(key, mapping=unheard)  # type: ignore[arg-type]
-    theirs = [_parsed(field, at) for field, at in shared.items() if at > here.get(field, -1)]
-    fresh = [each for each in theirs if each.at > now - KEPT_SECONDS]
-    if fresh:
+    if fresh := {f: at for f, at in shared.items() if at > max(here.get(f, -1), now - KEPT_SECONDS)}:
         with locked():
-            for each in fresh:
-                own.add(each.user, each.name, each.at)
+            for field, at in fresh.items():
+                user, _, name = field.partition(" ")
+                own.add(int(user), name, at)
     if outdated := [field for field, at in shared.items() if at <= now - KEPT_SECONDS]:
         stream.client.hdel(key, *outdated)
 
@@ -42,8 +41,3 @@ def _read(field: bytes, at: bytes, now: int) -> tuple[str, int] | None:
     if not _FIELD.fullmatch(name) or not _AT.fullmatch(at) or int(at) > now + CLOCKS_DIFFER_SECONDS:
         return None
     return name, int(at)
-
-
-def _parsed(field: str, at: int) -> Revocation:
-    user, _, name = field.partition(" ")
-    return Revocation(int(user), name, at)

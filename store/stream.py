@@ -117,14 +117,11 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
         """
         given = self.fields.get(EVENT_ID_FIELD)
         if not given:
-            return self.name or f"{self.id.decode()} {_content_hash(self.fields)}"
+            content = msgspec.msgpack.encode(sorted(self.fields.items()))
+            return self.name or f"{self.id.decode()} {hashlib.sha256(content).hexdigest()[:16]}"
         if len(given) > LONGEST_NAME:
             return f"EventId:sha256:{hashlib.sha256(given).hexdigest()}"
         return EventId.parse(given) or f"EventId:{given.decode(errors='backslashreplace')}"
-
-
-def _content_hash(fields: Mapping[bytes, bytes]) -> str:
-    return hashlib.sha256(msgspec.msgpack.encode(sorted(fields.items()))).hexdigest()[:16]
 
 
 class Age(NamedTuple):
@@ -212,11 +209,7 @@ class EventStream:
 
     @classmethod
     def at(
-        cls,
-        url: str,
-        key: str,
-        answer_seconds: float = ANSWER_SECONDS,
-        expect: Expect = lambda _seconds: None,
+        cls, url: str, key: str, answer_seconds: float = ANSWER_SECONDS, expect: Expect = lambda _: None
     ) -> "EventStream":
         """The stream at that URL; see `connect`."""
         return cls(connect(url, answer_seconds, expect, key), key)

@@ -48,16 +48,12 @@ class Users:
             raise NameTaken(
                 f"there is already a user {name}; `users passwd {name}` gives it another password"
             )
-        self._database.execute(
-            "INSERT INTO user (name, admin, password, created_date) VALUES (?, ?, ?, ?)",
-            (name, admin, password, rfc3339(now())),
-        )
+        sql = "INSERT INTO user (name, admin, password, created_date) VALUES (?, ?, ?, ?)"
+        self._database.execute(sql, (name, admin, password, rfc3339(now())))
 
     def remove(self, name: str) -> None:
         """Let somebody sign in no more. The accounts stay. Raises NoSuchUser."""
-        self._database.execute("DELETE FROM user WHERE name = ?", (name,))
-        if not self._database.changes():
-            raise NoSuchUser(f"there is no user {name}; `users list` shows them")
+        self._database.execute("DELETE FROM user WHERE id = ?", (self.existing(name).id,))
 
     def give_password(self, user: User, password: str) -> None:
         """Give somebody another hashed password, or another hash of the same one.
@@ -72,6 +68,12 @@ class Users:
         """The user of that name."""
         users = self._find("WHERE name = ?", (name,))
         return users[0] if users else None
+
+    def existing(self, name: str) -> User:
+        """The user of that name. Raises NoSuchUser."""
+        if user := self.named(name):
+            return user
+        raise NoSuchUser(f"there is no user {name}; `users list` shows them")
 
     def are_there(self, id: int, name: str) -> bool:
         """Whether the user with this number still exists."""

@@ -23,7 +23,7 @@ def served(service: str, directory: Path) -> falcon.inspect.AppInfo:
     first_start.make(settings.directory)
     family.prepare(settings, SERVICES)
     limits = Limits(connections=1, body_bytes=1, unsent_bytes=1, sign_ins=1)
-    api = family.Family(settings, settings.redis.url, {}).api(service, limits)
+    api = family.Family(settings, settings.redis.url, {}, is_private=False).api(service, limits)
     return falcon.inspect.inspect_app(api.app)
 
 
