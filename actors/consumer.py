@@ -255,8 +255,9 @@ class Consumer:
         else:
             self._group.acknowledge([], self._age)
             self._group.settle(orders)
-            for order in orders if orders[0].entry.id != ASKED else ():
-                _log.info("redriven_event_applied", entry=order.entry.id.decode(), **traced(order.entry))
+            for order in orders:
+                if order.entry.id != ASKED and not order.discarded:
+                    _log.info("redriven_event_applied", entry=order.entry.id.decode(), **traced(order.entry))
 
     def _decoded(self, order: Redriven) -> Delivery | None:
         """The event of an order, None if there is nothing to apply. Raises InvalidEvent."""

@@ -277,7 +277,12 @@ class Slow(ConsumerGroup):
 
 @pytest.mark.parametrize("is_edited", [False, True], ids=["discarded", "edited"])
 def test_what_was_decided_on_a_letter_stays_so_when_another_consumer_gives_the_entry_up_later(
-    publish: Callable[..., bytes], client: redis.Redis, redis_url: str, tmp_path: Path, is_edited: bool
+    publish: Callable[..., bytes],
+    client: redis.Redis,
+    redis_url: str,
+    tmp_path: Path,
+    is_edited: bool,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     slow, first = (Reader(redis_url, tmp_path, f"accounts-consumer-{n}", member=Slow) for n in (2, 1))
     first.steps()
@@ -300,6 +305,7 @@ def test_what_was_decided_on_a_letter_stays_so_when_another_consumer_gives_the_e
     assert _dead(client) == []
     assert slow.inbox.aside(DEAD) == set()
     assert slow.revenue() == ({7: 5} if is_edited else {})
+    assert ("redriven_event_applied" in capsys.readouterr().out) == is_edited
     assert slow.group.pending() == 0
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from support.publishing import publish
 from support.redis_double import RedisDouble
 from tally.events import EventId
+from tally.http import reasons
 from tally.recovery.missing import APPLIED_SECONDS, LETTERS_SECONDS, Missing
 from tally.store import accounts
 from tally.store.asks import Asks
@@ -78,3 +79,13 @@ def test_of_a_database_that_is_there_again_no_event_counts_as_gone(tmp_path: Pat
     asks.take_up_again({"customers@1"})
     asks.note_gone("customers@1", "accounts@2", [Range(1, 2)])
     assert asks.gone("accounts@2") == {}
+
+
+def test_of_what_is_asked_for_status_counts_no_event_that_is_just_on_its_way(tmp_path: Path) -> None:
+    asks = Asks(EventStream(RedisDouble(lambda: 1_700_000_000_000, (8, 0)).client(), "event-stream"))
+    database = accounts.open_database(tmp_path)
+    asks.ask("customers@1", database.source, [Range(1, 2)])
+    [told] = reasons.lost(asks, database, {"customers@1": [Range(1, 2), Range(10, 500)]}, {})
+    assert told.startswith("2 events of customers@1 were taken off the stream")
+    assert not [*reasons.lost(asks, database, {"customers@1": [Range(10, 500)]}, {})]
+    database.close()
