@@ -1,4 +1,4 @@
-"""What is told of letters that were redriven, whatever happens to them while one waits for it."""
+"""The outcome of a redrive is told rightly, whatever happens to the letters meanwhile."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
