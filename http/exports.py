@@ -40,7 +40,7 @@ def wants_csv(req: falcon.Request) -> bool:
 def send(
     req: falcon.Request, resp: falcon.Response, lists: LongLists, name: str, header: str, lines: Iterable[str]
 ) -> None:
-    """Answer with these lines, after the header. Raises HTTPTooManyRequests."""
+    """Answer with these lines, after the header. Raises Refusal."""
     pieces = chain([f"{header}\r\n"], lines)
     resp.content_type = f"{CSV}; charset=utf-8; header=present"
     resp.downloadable_as = f"{name}.csv"

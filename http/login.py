@@ -109,8 +109,8 @@ class LoginResource:
 def _begun(store: Store, username: str, address: str) -> tuple[float, User | None, int]:
     """Begin an attempt: the seconds to wait, the user, and the time (s) at which it was read.
 
-    In one transaction. So who removes the user, or gives another password, did so before this one, or does so
-    later: then the revocation has a later time, and covers the token.
+    In one transaction. So a user is removed, or gets another password, before this or after it. What comes
+    after revokes the token, as its time is later.
     """
     database = store.database
     return LoginAttempts(database).begin(username, address), Users(database).named(username), int(time.time())

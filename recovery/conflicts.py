@@ -8,7 +8,14 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from tally import events
+from tally.events import (
+    CreditCreated,
+    CustomerDeleted,
+    CustomerUpdated,
+    InvoiceCreated,
+    InvoiceDeleted,
+    InvoiceUpdated,
+)
 from tally.recovery.diverged import row_of, write_csv
 from tally.store import notes, references
 from tally.store.credits import Credits
@@ -28,7 +35,7 @@ class Conflict(NamedTuple):
 
 def conflicts_of(database: Database, own: Sequence[OwnEvent]) -> list[Conflict]:
     """Those of these events that break a rule as things are now, the last one for each row."""
-    deleted = {each.event.id for each in own if isinstance(each.event, events.CustomerDeleted)}
+    deleted = {each.event.id for each in own if isinstance(each.event, CustomerDeleted)}
     judged: set[tuple[str, int]] = set()
     found = []
     for each in reversed(own):
@@ -43,7 +50,7 @@ def conflicts_of(database: Database, own: Sequence[OwnEvent]) -> list[Conflict]:
 
 def _about(event: Any) -> tuple[str, int]:
     """The row whose rule an event can break: a credit's is its invoice."""
-    if isinstance(event, events.CreditCreated) and event.invoice_id is not None and event.reference is None:
+    if isinstance(event, CreditCreated) and event.invoice_id is not None and event.reference is None:
         return "invoice", event.invoice_id
     return row_of(event)
 
@@ -51,20 +58,18 @@ def _about(event: Any) -> tuple[str, int]:
 def _broken_rule(database: Database, event: Any) -> str | None:
     """Why an event breaks a rule; None if it doesn't."""
     match event:
-        case events.InvoiceCreated() | events.CreditCreated() if not find_customer(
-            database, event.customer_id
-        ):
+        case InvoiceCreated() | CreditCreated() if not find_customer(database, event.customer_id):
             return f"its customer {event.customer_id} was deleted meanwhile, so it counts nowhere"
-        case events.InvoiceCreated() if find_invoice(database, event.id):
+        case InvoiceCreated() if find_invoice(database, event.id):
             return _over_credited(database, event.id) or _shared_reference(database, "invoice", event)
-        case events.CreditCreated() if find_credit(database, event.id):
+        case CreditCreated() if find_credit(database, event.id):
             over = event.invoice_id is not None and _over_credited(database, event.invoice_id)
             return over or _shared_reference(database, "credit", event)
-        case events.InvoiceUpdated() if event.revision and find_invoice(database, event.id):
+        case InvoiceUpdated() if event.revision and find_invoice(database, event.id):
             return _over_credited(database, event.id)
-        case events.InvoiceDeleted():
+        case InvoiceDeleted():
             return _over_credited(database, event.id)
-        case events.CustomerUpdated() if customer := find_customer(database, event.id):
+        case CustomerUpdated() if customer := find_customer(database, event.id):
             try:
                 references.insist_on_move(database, event.id, customer.account_id)
             except MoveRefused as error:
@@ -88,7 +93,10 @@ def _shared_reference(database: Database, table: Table, event: Any) -> str | Non
 
 
 def keep(database: Database, conflicts: Iterable[Conflict]) -> None:
-    """Write these, each once, to a file beside the database, noted for status. In the open transaction."""
+    """Write these to a file beside the database, each once, and note the file for status.
+
+    In the open transaction.
+    """
     rows = [(own.row.type, own.row.payload.decode(), own.row.by or "", why) for own, why in conflicts]
     if not rows:
         return

@@ -146,15 +146,17 @@ class DeadLetters:
         before, deadline = newest[0][0].decode() if newest else "0-0", time.monotonic() + seconds
         failed: dict[str, DeadLetter] = {}
         left, tried = orders, list[DeadLetter]()
-        while left:
+        while True:
             asked, left = left, self._not_carried_out(left)
             if done := [letter for letter, order in asked if (letter, order) not in left]:
                 failed |= self._again(done, before)  # at once: somebody may decide on the new letters
                 tried += done
-            if time.monotonic() >= deadline:
+            if not left or time.monotonic() >= deadline:
                 break
-            time.sleep(_LOOK_SECONDS if left else 0)
-        back = [letter for letter in tried if self.get(letter.id)]  # Redis has lost the order
+            time.sleep(_LOOK_SECONDS)
+        dead = self._stream.beside("dead")
+        is_back = self._are_there([(dead, letter.id) for letter in tried])  # if Redis has lost the order
+        back = [letter for letter, is_there in zip(tried, is_back, strict=True) if is_there]
         applied = [letter for letter in tried if letter.id not in failed and letter not in back]
         gone = len(chosen) - len(orders) - len(refused)
         return Outcome(applied, failed, [*(letter for letter, _ in left), *back], refused, gone)
@@ -174,11 +176,16 @@ class DeadLetters:
         return None if order == _NO_LETTER else order
 
     def _not_carried_out(self, orders: Sequence[tuple[DeadLetter, str]]) -> list[tuple[DeadLetter, str]]:
-        """The orders that their groups have not carried out yet, asked in one turn."""
+        """The orders that their groups have not carried out yet."""
+        places = [(self._stream.beside("redrive", letter.group), order) for letter, order in orders]
+        return [each for each, is_there in zip(orders, self._are_there(places), strict=True) if is_there]
+
+    def _are_there(self, places: Sequence[tuple[str, str]]) -> list[bool]:
+        """Whether each entry, given by its key and id, is there; asked in one turn."""
         with self._client.pipeline(transaction=False) as asked:
-            for letter, id in orders:
-                asked.xrange(self._stream.beside("redrive", letter.group), id, id)
-            return [order for order, found in zip(orders, asked.execute(), strict=True) if found]
+            for key, id in places:
+                asked.xrange(key, id, id)
+            return [*map(bool, asked.execute())]
 
     def _again(self, tried: Sequence[DeadLetter], newest: str) -> dict[str, DeadLetter]:
         """New letters of events that failed again, by the ids of the old letters.

@@ -1,5 +1,5 @@
 -- Acknowledge an entry, or settle an order. The newest dead letter was written for it in the same transaction.
--- Keep that letter, unless the entry is done with already: then somebody else has written one, or applied it.
+-- Remove that letter if the entry was done with before: another consumer has written one, or applied it.
 -- KEYS  {stream}:dead, and the stream or {stream}:redrive:<group>
 -- ARGV  the entry's id and its group, or the order's id and ''
 -- Answers 1 if the letter is kept, otherwise 0.

@@ -1,7 +1,7 @@
 """Turns of several parts at the same time, in one thread.
 
-At each command to Redis, and before each transaction, another part may go on. So any part may be slow
-there, as on a busy machine. The same seed gives the same turns again.
+At each command to Redis, and before each transaction, another part may go on, and this one stands still
+for a while, as on a busy machine. The same seed gives the same turns again.
 """
 
 import random
