@@ -33,7 +33,8 @@ _log = structlog.get_logger()
 SWEEP_SECONDS = 1.0  # the longest time between looks for entries that others left behind
 BACKLOG_BATCHES = 16  # in a backlog, this many share one transaction, so each page is written less often
 MOST_REDRIVEN_BATCHES = 20  # then it is the stream's turn again
-MOST_AT_ONCE = 10_000  # entries in one transaction: memory holds them, and other writers wait
+MOST_AT_ONCE = 10_000  # entries in one transaction: memory holds them
+HOLD_SECONDS = 0.1  # how long such a transaction should take: requests wait meanwhile, up to PATIENT_SECONDS
 NICE = 5  # requests go first where processors are scarce
 REST_SECONDS = 0.05  # after a batch that doesn't concern it, so that more events share a commit
 
@@ -69,7 +70,7 @@ class Consumer:
         self._apply = apply
         self._after_commit = after_commit
         self._settings = settings
-        self._batch = settings.batch
+        self._batch = self._together = settings.batch
         self._siblings = siblings
         self._passed_over = {
             name.encode() for name, kind in EVENT_TYPES.items() if not issubclass(kind, concerns)
@@ -99,8 +100,7 @@ class Consumer:
             elif self._follow_up():
                 self._after_commit()
             else:
-                ahead = 0 if self._claim_is_due() else min(self._batch * BACKLOG_BATCHES, MOST_AT_ONCE)
-                self._handle(self._group.read_new(self._batch, ahead))
+                self._handle(self._group.read_new(self._batch, 0 if self._claim_is_due() else self._together))
         except (RedisError, StoreError) as error:
             self._recovered = False
             if not (isinstance(error, redis.ResponseError) and is_missing(error)):
@@ -212,13 +212,21 @@ class Consumer:
         self.may_rest = not concerned and len(events) < self._batch
         began = time.perf_counter()
         with self._database.transaction():
+            held_since = self._clock()
             taken = self._inbox.take(named, entry_ms(newest))
             self._apply([each.event for each in taken if each.event], partial(_cause, taken))
             age = self._inbox.grow()
+        self._set_pace(len(events), self._clock() - held_since)
         self._age = age
         if concerned:
             self._after_commit()
         self._metrics.after_apply(events, taken, time.perf_counter() - began)
+
+    def _set_pace(self, count: int, seconds: float) -> None:
+        """Of `count` events that took `seconds`, derive how many may share a transaction in a backlog."""
+        most = min(self._batch * BACKLOG_BATCHES, MOST_AT_ONCE)
+        quick = int(count * HOLD_SECONDS / seconds) if seconds else most
+        self._together = max(self._batch, min(quick, most))
 
     def _redrive(self) -> None:
         """Carry out the orders for the group: letters to try again, and events that it asked for.

@@ -16,7 +16,7 @@ from tally.actors.actor import TURN_SECONDS, Actor
 from tally.actors.limits import Memory
 from tally.actors.waitress_server import Server
 
-SPARE_CONNECTIONS = 20  # one in this many is kept free, by closing those that were idle longest
+SPARE_CONNECTIONS = 20  # one in this many is kept free, by closing those that got nothing for longest
 FEWEST_SPARE = 5  # waitress counts some of its own among them
 LINGER_SECONDS = 0.5
 

@@ -50,8 +50,13 @@ class Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
     _begun: Task | None = None
     follows = False  # the waiting request came behind another one
     waited_until: float | None = None  # set if the first request has waited: see NotYet
+    served_at = 0.0  # when its client got anything, or came; what he sends proves nothing
     _sending = False
     _unparsed = b""  # the bytes behind the waiting requests
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.served_at = Clock.time()
 
     @staticmethod
     def task_class(channel: "Channel", request: Any) -> Task:
@@ -134,6 +139,12 @@ class Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
         if self.total_outbufs_len >= SEND_BYTES:
             self.server.pull_trigger()
         return written
+
+    def _flush_some(self, do_close: bool = True) -> bool:
+        sent = bool(super()._flush_some(do_close))
+        if sent:
+            self.served_at = Clock.time()
+        return sent
 
     def _flush_outbufs_below_high_watermark(self) -> None:
         """Do nothing: waitress would make the thread wait here."""

@@ -231,11 +231,14 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
                 channel.will_close = True
 
     def make_room(self, connections: int) -> None:
-        """Close the connections that were idle longest, until at most `connections` are left."""
+        """Close the idle connections that got nothing for longest, until at most `connections` are left.
+
+        Who sends a byte now and then is idle too, and has no more right to a place than who comes anew.
+        """
         excess = len(self.active_channels) - connections
         if excess > 0:
             idle = [channel for channel in self.active_channels.values() if not channel.requests]
-            for channel in sorted(idle, key=lambda channel: channel.last_activity)[:excess]:
+            for channel in sorted(idle, key=lambda channel: channel.served_at)[:excess]:
                 channel.handle_close()
 
     def stop_accepting(self) -> None:

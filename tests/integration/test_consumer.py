@@ -11,7 +11,7 @@ import redis
 
 from support.figures import revenue_by_customer
 from support.waiting import eventually
-from tally.actors.consumer import Consumer
+from tally.actors.consumer import HOLD_SECONDS, Consumer
 from tally.actors.housekeeper import Housekeeper
 from tally.config import ConsumersSettings
 from tally.events import Event, EventId, InvoiceCreated
@@ -161,6 +161,25 @@ def test_the_replacement_first_applies_what_its_predecessor_had_read(
     reader.steps(1)
     assert reader.revenue() == {7: 250}
     assert reader.group.pending() == 0
+
+
+def test_in_a_backlog_no_transaction_keeps_other_writers_waiting_for_long(
+    redis_url: str, tmp_path: Path, publish: Callable[..., bytes]
+) -> None:
+    """However slow the machine is: requests give up on the lock after PATIENT_SECONDS."""
+    held: list[float] = []
+
+    def slowly(events: Sequence[Event]) -> None:
+        held.append(len(events) * 0.0002)
+        busy.now += held[-1]
+
+    busy = Reader(redis_url, tmp_path, before_apply=slowly)
+    for _ in range(5000):
+        publish(7, 1)
+    busy.steps(2)
+    while sum(busy.revenue().values()) < 5000:
+        busy.steps(1)
+    assert max(held) == pytest.approx(HOLD_SECONDS)
 
 
 def test_what_a_lost_consumer_had_read_is_claimed_once_it_was_idle_long_enough(
