@@ -25,6 +25,8 @@ ROWS_AT_ONCE = 50  # in one INSERT: each statement has a fixed cost, most of it 
 LOG_PAGES = 4000  # 16 MiB: a page that changes often is then copied from the log less often
 LARGE_LOG_BYTES = 2 * 4096 * LOG_PAGES  # twice its size under load: a reader has held back the checkpoint
 STOOD_STILL_SECONDS = 0.5  # so long between two tries for the lock means that this process did not run
+LONGEST_TRY_SECONDS = 0.001  # between two tries for the lock
+GIVEN_WAY = 25  # who held the lock for long leaves it to those who wait, for one part in so many of that time
 BUSY_SECONDS = 5.0  # how long a writer waits for the file's other writers, by default
 
 Bindings = Sequence[Any] | Mapping[str, Any]
@@ -97,6 +99,7 @@ class Database:
         self.transactions = 0
         """The number of write transactions begun here."""
         self._at_commit: list[Callable[[], object]] = []
+        self._gives_way_until = 0.0
         self.run = ""
         """The run of Tally that this process belongs to; see incarnations."""
         self._schema = schema
@@ -218,17 +221,27 @@ class Database:
 
         Takes the write lock at once, so that everything read inside still holds at the commit. A deferred
         transaction would fail with SQLITE_BUSY_SNAPSHOT at its first write.
+
+        After a long one, it begins a moment later: else who waits for the lock might never meet it free.
         """
         self.insist_on_place()
+        if (moment := self._gives_way_until - time.monotonic()) > LONGEST_TRY_SECONDS:
+            time.sleep(moment)
         self.transactions += 1
         self._at_commit.clear()
+        began = None
         try:
             with errors.translated(str(self.path)), self._bracket("BEGIN IMMEDIATE"):
+                began = time.monotonic()
                 yield
         except errors.StoreUnavailable as error:
             if isinstance(error.__cause__, apsw.ReadOnlyError):
                 self._open()  # a connection opened to a read-only file stays read-only
             raise
+        finally:
+            if began:
+                ended = time.monotonic()
+                self._gives_way_until = ended + (ended - began) / GIVEN_WAY
         for told in self._at_commit:
             told()
 
@@ -420,5 +433,5 @@ class _FairWait:
         if now >= self._deadline:
             return False
         self._database.while_waiting()
-        time.sleep(random.uniform(0.0003, 0.001))
+        time.sleep(random.uniform(0.0003, LONGEST_TRY_SECONDS))
         return True

@@ -3,8 +3,10 @@
 import multiprocessing
 import sqlite3
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -122,6 +124,34 @@ def _add(path: Path, times: int) -> None:
         with database.transaction():
             count = database.value("SELECT value FROM thing WHERE id = 1")
             database.execute("UPDATE thing SET value = ? WHERE id = 1", (count + 1,))
+
+
+def _hold_again_and_again(path: Path, began: Any, over: Any) -> None:
+    database = Database(path, "things", SCHEMA)
+    while not over.is_set():
+        with database.transaction():
+            database.execute("UPDATE thing SET value = value + 1")
+            began.set()
+            time.sleep(0.1)
+
+
+def test_who_holds_the_lock_for_long_and_wants_it_again_lets_others_go_first(database: Database) -> None:
+    with database.transaction():
+        database.execute("INSERT INTO thing VALUES (1, 0)")
+    context = multiprocessing.get_context("spawn")
+    began, over = context.Event(), context.Event()
+    other = context.Process(target=_hold_again_and_again, args=(database.path, began, over), daemon=True)
+    other.start()
+    began.wait()
+    before = 1
+    for _ in range(20):
+        with database.transaction():
+            after = database.value("SELECT value FROM thing")
+        before, waited = after, after - before
+        assert waited <= 5
+        time.sleep(0.01)  # so the other one has it again
+    over.set()
+    other.join()
 
 
 def test_several_processes_write_to_one_file_without_losing_or_failing(database: Database) -> None:
