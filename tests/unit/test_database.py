@@ -132,7 +132,7 @@ def _hold_again_and_again(path: Path, began: Any, over: Any) -> None:
         with database.transaction():
             database.execute("UPDATE thing SET value = value + 1")
             began.set()
-            time.sleep(0.1)
+            time.sleep(0.05)
 
 
 def test_who_holds_the_lock_for_long_and_wants_it_again_lets_others_go_first(database: Database) -> None:
@@ -144,7 +144,7 @@ def test_who_holds_the_lock_for_long_and_wants_it_again_lets_others_go_first(dat
     other.start()
     began.wait()
     before = 1
-    for _ in range(20):
+    for _ in range(10):
         with database.transaction():
             after = database.value("SELECT value FROM thing")
         before, waited = after, after - before
