@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import click
 
-from tally.actors.lock import AlreadyRunning, DirectoryLock
+from tally.actors.lock import DirectoryLock
 from tally.commands.shared import Command, faults_told
 from tally.config import Settings
 from tally.events import MAX_CENTS, AccountCreated, CustomerCreated, Id, InvoiceCreated
@@ -83,7 +83,7 @@ def adopt(settings: Settings, **files: BinaryIO | None) -> None:
     columns below, as PostgreSQL's COPY … WITH (FORMAT csv, HEADER) writes it. Tally must be stopped. All rows
     are taken or none; may be repeated.
     """
-    with faults_told(settings, AlreadyRunning):
+    with faults_told(settings):
         settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with closing(DirectoryLock(settings.directory)):
             for told in [*_adopt(settings.directory, settings.node.number, **files)]:

@@ -7,7 +7,7 @@ from functools import partial
 import click
 
 from tally.actors import logs
-from tally.actors.lock import AlreadyRunning, DirectoryLock, is_held
+from tally.actors.lock import DirectoryLock, is_held
 from tally.commands.progress import Bars
 from tally.commands.shared import ALONE, Group, confirmed, stream_of
 from tally.config import Settings
@@ -29,7 +29,7 @@ def rebuild_accounts(settings: Settings, yes: bool) -> None:
     """
     logs.configure(settings.log, "rebuild")
     interrupted = "interrupted; run the same command again to go on"
-    with stream_of(settings, AlreadyRunning, without_redis=ALONE, interrupted=interrupted) as stream:
+    with stream_of(settings, without_redis=ALONE, interrupted=interrupted) as stream:
         stream.client.ping()
         settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with closing(DirectoryLock(settings.directory, "rebuild")):

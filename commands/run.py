@@ -8,10 +8,9 @@ from collections.abc import Sequence
 import click
 
 from tally.actors import family, logs, redis_access, redis_server, systemd
-from tally.actors.actor import CannotStart
 from tally.actors.control import ControlSocket
-from tally.actors.listening import PortTaken, let_in_no_more
-from tally.actors.lock import AlreadyRunning, DirectoryLock
+from tally.actors.listening import let_in_no_more
+from tally.actors.lock import DirectoryLock
 from tally.actors.services import SERVICES
 from tally.actors.supervision import Child, Supervisor
 from tally.commands import terminal
@@ -34,7 +33,7 @@ ROLES = ("customers", "accounts", "redis")
 def run(settings: Settings, roles: tuple[str, ...]) -> None:
     """Start everything and stay until told to stop (Ctrl-C or SIGTERM)."""
     logs.configure(settings.log, "supervisor")
-    with faults_told(settings, AlreadyRunning, CannotStart, PortTaken):
+    with faults_told(settings):
         _run(settings, roles or ROLES)
 
 

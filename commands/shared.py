@@ -11,6 +11,10 @@ import click
 
 from tally import config
 from tally.actors import redis_access
+from tally.actors.actor import CannotStart
+from tally.actors.control import NotAnswering
+from tally.actors.listening import PortTaken
+from tally.actors.lock import AlreadyRunning
 from tally.commands import inherited
 from tally.commands.command_line import WRONG_USAGE, Exemplified, Failed, say
 from tally.config import InvalidSettings, Settings
@@ -95,24 +99,20 @@ ALONE = " (a private one alone: `run --only redis`)"
 @contextmanager
 def faults_told(
     settings: Settings,
-    *known: type[Exception],
     where: str = "",
     without_redis: str = "",
     interrupted: str = "interrupted; run the same command again",
 ) -> Iterator[None]:
     """Any failure inside ends the program with one clear message.
 
-    Errors of the kinds `known`, and every StoreError, have a message. If an OSError names no file, `where` is
-    named, by default the data directory. `without_redis` is added if Redis does not answer, and Ctrl-C ends
-    the program with `interrupted`.
+    If an OSError names no file, `where` is named, by default the data directory. `without_redis` is added if
+    Redis does not answer, and Ctrl-C ends the program with `interrupted`.
     """
     try:
         yield
     except RedisError as error:
         raise Failed(f"Redis at {settings.redis.address}: {error}{without_redis}") from error
-    except StoreError as error:
-        raise Failed(str(error)) from error
-    except known as error:
+    except (StoreError, AlreadyRunning, CannotStart, NotAnswering, PortTaken) as error:
         raise Failed(str(error)) from error
     except inherited.CannotPrint:
         raise
@@ -123,9 +123,9 @@ def faults_told(
 
 
 @contextmanager
-def stream_of(settings: Settings, *known: type[Exception], **told: str) -> Iterator[EventStream]:
+def stream_of(settings: Settings, **told: str) -> Iterator[EventStream]:
     """The stream. A failure inside ends the program as in `faults_told`."""
-    with faults_told(settings, *known, **told):
+    with faults_told(settings, **told):
         yield EventStream.at(redis_access.url(settings), settings.redis.stream)
 
 

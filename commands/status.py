@@ -41,7 +41,7 @@ def status(settings: Settings, as_json: bool, watch: bool) -> None:
     Exit status 1 when no supervisor runs here.
     """
     try:
-        with faults_told(settings, NotAnswering), printing():
+        with faults_told(settings), printing():
             if watch:
                 _watch(settings, as_json)
             else:
