@@ -14,7 +14,7 @@ import redis
 import structlog
 
 from tally.actors.actor import Actor
-from tally.actors.metrics import DEAD, FAILURES, UNKNOWN, ConsumerMetrics, Delivery, traced
+from tally.actors.metrics import DEAD, FAILURES, UNKNOWN, Delivery, EventMetrics, traced
 from tally.config import ConsumersSettings
 from tally.events import EVENT_TYPES, TYPE_FIELD, Event, EventId, InvalidEvent, UnknownEventType, decode
 from tally.recovery.missing import Missing
@@ -61,7 +61,7 @@ class Consumer:
         concerns: tuple[type[Event], ...] = (Event,),
         follow_up: Callable[[], bool] = lambda: False,
         missing: Missing | None = None,
-        metrics: ConsumerMetrics | None = None,
+        metrics: EventMetrics | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._group = group
@@ -77,7 +77,7 @@ class Consumer:
         }
         self._follow_up = follow_up
         self._missing = missing
-        self._metrics = metrics or ConsumerMetrics()
+        self._metrics = metrics or EventMetrics()
         self._clock = clock
         self._recovered = False
         self._age = Age()

@@ -19,7 +19,7 @@ from tally.actors import consumer, control, http_server, limits, redis_server, w
 from tally.actors.actor import Actor
 from tally.actors.limits import Limits
 from tally.actors.listening import bind
-from tally.actors.metrics import APPLIED, FAMILIES, ConsumerMetrics, actor_metrics
+from tally.actors.metrics import APPLIED, FAMILIES, EventMetrics, actor_metrics
 from tally.actors.publication import LONGEST_SECONDS, AfterPublication
 from tally.actors.redis_binaries import Server
 from tally.actors.relay_process import RelayProcess
@@ -283,7 +283,7 @@ class Family(Shared):
         database.expect_writes()
         with closing(database):
             stream, ring = self.stream(actor), self.doorbells[service].ring
-            settings, counts = self.settings.consumers, ConsumerMetrics(self.figures(actor))
+            settings, counts = self.settings.consumers, EventMetrics(self.figures(actor))
             make = SERVICES[service].consumer
             consumer.run(actor, make(actor.name, siblings, database, stream, settings, ring, counts))
 

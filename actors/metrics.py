@@ -62,8 +62,15 @@ FAMILIES = (
 MOST_TRACES = 50  # in one line: below 4 KiB, lines of several processes don't mix in a pipe
 
 
-class RelayMetrics:
-    """Counts a relay's work. Never blocks, raises nothing."""
+class Delivery(Struct, frozen=True, gc=False):
+    """An entry and its event; None if events of its type don't concern the reader."""
+
+    entry: Entry
+    event: Event | None
+
+
+class EventMetrics:
+    """Counts the work of a relay, or of a consumer. Never blocks, raises nothing."""
 
     def __init__(self, figures: Figures | None = None) -> None:
         self._figures = figures or Figures()
@@ -83,21 +90,6 @@ class RelayMetrics:
         """Count that the stream gained so many events; negative when Redis has lost some."""
         if events > 0:
             self._figures.add(PUBLISHED, events)
-
-
-class Delivery(Struct, frozen=True, gc=False):
-    """An entry and its event; None if events of its type don't concern the reader."""
-
-    entry: Entry
-    event: Event | None
-
-
-class ConsumerMetrics:
-    """Counts a consumer's work. Never blocks, raises nothing."""
-
-    def __init__(self, figures: Figures | None = None) -> None:
-        self._figures = figures or Figures()
-        self._log = structlog.get_logger().bind()
 
     def after_apply(self, batch: Sequence[Delivery], taken: Sequence[Delivery], seconds: float) -> None:
         """The batch is committed, after so many seconds.

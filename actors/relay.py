@@ -11,7 +11,7 @@ import structlog
 from tally.actors.actor import PASSING, Actor
 from tally.actors.doorbell import Doorbell
 from tally.actors.housekeeper import Housekeeper
-from tally.actors.metrics import RelayMetrics
+from tally.actors.metrics import EventMetrics
 from tally.actors.publication import Publication
 from tally.recovery.standing import Stand, agrees, stands_of
 from tally.store import nodes
@@ -52,7 +52,7 @@ class Relay:
         database: Database,
         stream: EventStream,
         settle: Callable[[], Sequence[Stand]] | None = None,
-        metrics: RelayMetrics | None = None,
+        metrics: EventMetrics | None = None,
         clock: Callable[[], float] = time.monotonic,
         *,
         pass_over: bool = False,
@@ -70,7 +70,7 @@ class Relay:
         self._outbox = Outbox(database)
         self._stream = stream
         self._settle = settle or partial(stands_of, database, stream)
-        self._metrics = metrics or RelayMetrics()
+        self._metrics = metrics or EventMetrics()
         self._last: int | None = None  # the last sequence that Redis holds; None: ask
         self._clock = clock
         self._marked = self._outbox.published()

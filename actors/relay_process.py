@@ -14,7 +14,7 @@ import structlog
 from tally.actors import relay
 from tally.actors.actor import PASSING, START_SECONDS, Actor
 from tally.actors.housekeeper import Housekeeper
-from tally.actors.metrics import RelayMetrics
+from tally.actors.metrics import EventMetrics
 from tally.actors.services import SERVICES, Differs, followers, url_of
 from tally.actors.shared import Shared
 from tally.recovery import first_start
@@ -116,7 +116,7 @@ class RelayProcess:
             database,
             stream,
             standing.settle,
-            RelayMetrics(self._shared.figures(actor)),
+            EventMetrics(self._shared.figures(actor)),
             pass_over=not kind.concerns_itself,
             publication=self._shared.publications.get(service),
             holder=membership.holder,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tally.actors.consumer import Consumer
-from tally.actors.metrics import ConsumerMetrics
+from tally.actors.metrics import EventMetrics
 from tally.config import ConsumersSettings, Settings
 from tally.events import Event
 from tally.recovery.answering import Answering
@@ -61,7 +61,7 @@ class Service(NamedTuple):
         stream: EventStream,
         settings: ConsumersSettings,
         ring: Callable[[], None],
-        metrics: ConsumerMetrics | None = None,
+        metrics: EventMetrics | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> Consumer:
         """One of the service's consumers; `ring` is called when it may have written events."""
