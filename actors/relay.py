@@ -17,7 +17,7 @@ from tally.recovery.standing import Stand, agrees, stands_of
 from tally.store import nodes
 from tally.store.database import Database
 from tally.store.outbox import Outbox, OutboxRow, last_row
-from tally.store.stream import EventStream, Published, Publishing, RedisError, fingerprint, is_not_held
+from tally.store.stream import EventStream, Publishing, RedisError, fingerprint, is_not_held
 
 BATCH = 500
 PACE_SECONDS = 0.001  # between publications without a backlog: each has a fixed cost downstream
@@ -194,8 +194,11 @@ class Relay:
         if self._publication and has_more and self._publication.row() > row:
             self._publication.reached(row)  # Redis has lost some
         self._marked = self._outbox.published()
-        faults = (refusal(*stand) for stand in stands)
-        self.refusal = next((fault for fault in faults if fault), None)
+        foreign = next((stand for stand in stands if not agrees(*stand)), None)
+        self.refusal = foreign and (
+            f"the stream holds events of {foreign.outbox.source}, up to {foreign.published.last}, that this "
+            "database does not know: another publishes under its name"
+        )
         if not self.refusal and self._outbox.is_written_to and published.last < self._marked:
             _log.warning(
                 "redis_lost_events", source=self._outbox.source, had=self._marked, has=published.last
@@ -224,16 +227,6 @@ def _without_gap(rows: list[OutboxRow]) -> list[OutboxRow]:
         return rows
     first = rows[0].sequence
     return [row for place, row in enumerate(rows) if row.sequence == first + place]
-
-
-def refusal(outbox: Outbox, published: Published) -> str | None:
-    """Why this outbox may publish nothing: the stream's events can't have come from it."""
-    if agrees(outbox, published):
-        return None
-    return (
-        f"the stream holds events of {outbox.source}, up to {published.last}, that this database "
-        "does not know: another publishes under its name"
-    )
 
 
 def run(
