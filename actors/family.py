@@ -88,21 +88,19 @@ def insist_on_file_of_standby(settings: Settings, service: str) -> None:
         )
 
 
-def insist_on_signing_key(settings: Settings) -> None:
-    """Raise UnusableKey if this is to take another node's tokens, and has no key of that one's."""
+def tokens(settings: Settings, lifetime: timedelta | None = None) -> Tokens | None:
+    """The Tokens that signs and reads tokens, None when auth is off. Raises UnusableKey or OSError.
+
+    A node other than 0 takes the tokens of node 0, so it makes no key of its own.
+    """
+    if settings.auth.mode == "off":
+        return None
     file, number = settings.directory / SIGNING_KEY.name, settings.node.number
-    if settings.auth.mode != "off" and number and not settings.signing_key and not file.exists():
+    if number and not settings.signing_key and not file.exists():
         raise UnusableKey(
             f"{file}: is not there, and node {number} takes the tokens of node 0: copy its "
             "file there, mode 0600, or set TALLY_AUTH_SIGNING_KEY for all nodes"
         )
-
-
-def tokens(settings: Settings, lifetime: timedelta | None = None) -> Tokens | None:
-    """The Tokens that signs and reads tokens, None when auth is off. Raises UnusableKey or OSError."""
-    if settings.auth.mode == "off":
-        return None
-    insist_on_signing_key(settings)
     key = settings.signing_key or SIGNING_KEY.load(settings.directory)
     revocations = Revocations(settings.directory)
     return Tokens(key, lifetime or timedelta(minutes=settings.auth.token_minutes), revocations.cover)

@@ -93,8 +93,7 @@ def _database(settings: Settings, name: str) -> str:
 
 
 def _signing_key(settings: Settings) -> str:
-    family.insist_on_signing_key(settings)
-    SIGNING_KEY.load(settings.directory)
+    family.tokens(settings)
     return f"{settings.directory / SIGNING_KEY.name} is for its owner alone"
 
 
