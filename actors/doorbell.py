@@ -15,10 +15,8 @@ class Doorbell:
 
     def ring(self) -> None:
         """Wake the waiting relay. Never blocks; may be repeated."""
-        try:
+        with suppress(BlockingIOError):  # full: it was rung before, and nobody has answered yet
             os.write(self.button, b"!")
-        except BlockingIOError:
-            return  # full: it was rung before, and nobody has answered yet
 
     def fileno(self) -> int:
         """A descriptor that is readable once it was rung."""

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from shutil import get_terminal_size
 from typing import Any
 
@@ -231,11 +231,9 @@ def _watch(settings: Settings, as_json: bool) -> None:
 def _memory(actors: list[ActorStatus]) -> dict[str, int]:
     found = {}
     for actor in actors:
-        try:
+        with suppress(psutil.Error):  # it has just ended
             if actor.pid:
                 found[actor.name] = int(psutil.Process(actor.pid).memory_info().rss)
-        except psutil.Error:
-            continue  # it has just ended
     return found
 
 
