@@ -6,15 +6,7 @@ from contextlib import closing
 import click
 
 from tally.commands.command_line import Failed
-from tally.commands.service_client import (
-    LIGHT,
-    Refused,
-    ServiceClient,
-    Unavailable,
-    address,
-    insisting,
-    patient,
-)
+from tally.commands.service_client import Refused, ServiceClient, Unavailable, address, insisting, patient
 from tally.commands.shared import Command, faults_told, token_option
 from tally.config import Settings
 from tally.store.demo import TOLD
@@ -59,7 +51,7 @@ def fill(accounts: ServiceClient, customers: ServiceClient) -> str:
         raise Failed(f"{error}{remedy}") from error
     try:
         if customers.events:
-            patient()(accounts.get_after, LIGHT, customers.events, _SHOWN_SECONDS)
+            patient()(accounts.await_events, customers.events, _SHOWN_SECONDS)
         return _told(customers)
     except Unavailable as error:
         raise Failed(f"all is recorded, but not shown yet: {error}; see `status`") from error

@@ -9,7 +9,7 @@ from tenacity import retry_if_exception, stop_after_delay
 from tenacity.wait import wait_random_exponential
 
 from tally.actors.doorbell import StopOrder
-from tally.commands.service_client import LIGHT, Refused, ServiceClient, Unavailable, patient
+from tally.commands.service_client import Refused, ServiceClient, Unavailable, patient
 
 AHEAD = 3  # batches that may be recorded and not shown yet: others' rows come after them
 
@@ -40,7 +40,7 @@ class Pace:
         if len(self._sent) <= AHEAD:
             return
         try:
-            self._patiently(self._accounts.get_after, LIGHT, self._sent.popleft(), _SHOWN_SECONDS)
+            self._patiently(self._accounts.await_events, self._sent.popleft(), _SHOWN_SECONDS)
         except (Unavailable, Refused) as error:
             if not self._has_told:
                 self._has_told = True

@@ -24,9 +24,9 @@ from tally.redis_url import bracketed
 from tally.store.idempotency import KEPT_SECONDS
 
 PATIENCE_SECONDS = 60  # how long a service may be away, for example for a restart
-LIGHT = "/accounts/0/is-owned-by/nobody"  # on accounts: a call that is always cheap
 
 _ANSWER_SECONDS = 60
+_LIGHT = "/accounts/0/is-owned-by/nobody"  # on accounts: a call that is always cheap
 _MARGIN_SECONDS = 600  # the service keeps a key a little longer than its client waits
 _PASSING = (502, 503, 504)
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 where a server listens, and how it is reached from here
@@ -111,9 +111,9 @@ class ServiceClient:
         """The content at `path`."""
         return self._request("GET", path)
 
-    def get_after(self, path: str, events: str, seconds: int) -> Any:
-        """The content at `path` once these events are applied; Unavailable if that takes longer."""
-        return self._request("GET", path, headers={"Tally-After": events, "Prefer": f"wait={seconds}"})
+    def await_events(self, events: str, seconds: int) -> None:
+        """On accounts: wait until these events are applied; Unavailable if that takes longer."""
+        self._request("GET", _LIGHT, headers={"Tally-After": events, "Prefer": f"wait={seconds}"})
 
     def post(self, path: str, content: Any, idempotency_key: str) -> list[str]:
         """Make something, or all of a batch, and answer the ids. May be repeated."""
