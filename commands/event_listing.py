@@ -3,14 +3,16 @@
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
 import redis
-from tenacity import RetryCallState, Retrying, retry_if_exception
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, retry_if_not_exception_type
 from tenacity.wait import wait_random_exponential
 
 from tally.commands import terminal
+from tally.commands.command_line import say
 from tally.commands.event_choice import Choice
 from tally.events import EVENT_TYPES, PAYLOAD_FIELD, TYPE_FIELD
 from tally.http.visible import printable
@@ -76,23 +78,25 @@ def pages(stream: EventStream, start: Start) -> Iterator[list[Entry]]:
     return stream.pages(_before(stream, start))
 
 
-def endless_pages(stream: EventStream, start: Start, told: Callable[[str], object]) -> Iterator[list[Entry]]:
+def endless_pages(stream: EventStream, start: Start) -> Iterator[list[Entry]]:
     """Like `pages`, and then new entries, without end. Raises RedisError only for lasting faults.
 
-    While Redis can't be reached it waits; `told` is called once for that, and once when it is over.
+    While Redis can't be reached it waits, and says so on standard error, as it does when that is over.
     """
 
     def tell_first(state: RetryCallState) -> None:
         if state.attempt_number == 1 and state.outcome is not None:
-            told(f"Redis does not answer, waiting for it: {state.outcome.exception()}")
+            say(f"Redis does not answer, waiting for it: {state.outcome.exception()}")
 
+    away = retry_if_exception_type((redis.ConnectionError, redis.TimeoutError))
+    passing = away & retry_if_not_exception_type(redis.AuthenticationError)  # it is a ConnectionError, too
     wait = wait_random_exponential(multiplier=0.1, max=1)
-    again = Retrying(retry=retry_if_exception(_will_pass), wait=wait, before_sleep=tell_first, reraise=True)
+    again = Retrying(retry=passing, wait=wait, before_sleep=tell_first, reraise=True)
 
     def patiently(ask: Callable[..., Any], *arguments: object) -> Any:
         answer = again(ask, *arguments)
         if again.statistics["attempt_number"] > 1:
-            told("Redis answers again")
+            say("Redis answers again")
         return answer
 
     position = patiently(_before, stream, start)
@@ -101,12 +105,6 @@ def endless_pages(stream: EventStream, start: Start, told: Callable[[str], objec
         yield page
         if page:
             position = page[-1].id
-
-
-def _will_pass(error: BaseException) -> bool:
-    if isinstance(error, redis.AuthenticationError):  # redis-py makes it a ConnectionError
-        return False
-    return isinstance(error, redis.ConnectionError | redis.TimeoutError)
 
 
 def _before(stream: EventStream, start: Start) -> bytes:
@@ -129,8 +127,11 @@ def _line(entry: Entry) -> str:
     )
 
 
+_decoded = partial(bytes.decode, errors="backslashreplace")
+
+
 def _text(value: bytes | None) -> str:
-    return "?" if value is None else printable(value.decode(errors="backslashreplace"))
+    return "?" if value is None else printable(_decoded(value))
 
 
 _ESCAPES = {b: f"\\{c}" for b, c in zip(b'"\\\n\r\t\a\b', '"\\nrtab', strict=True)}
@@ -150,13 +151,8 @@ def _object(id: str, fields: Mapping[str, str]) -> str:
 
 
 def _json(entry: Entry) -> str:
-    return _object(
-        entry.id.decode(),
-        {
-            name.decode(errors="backslashreplace"): value.decode(errors="backslashreplace")
-            for name, value in entry.fields.items()
-        },
-    )
+    fields = {_decoded(name): _decoded(value) for name, value in entry.fields.items()}
+    return _object(entry.id.decode(), fields)
 
 
 def _json_value(text: str) -> Any:
