@@ -50,7 +50,11 @@ def inspect(url: str, stream: str, replicas: int | None = None) -> Seen | None:
     except redis.BusyLoadingError:
         return Seen("which is still loading its data", [])
     except NoPermissionError as error:
-        return Seen("it answers", [_missing_right(error)])
+        remedy = (
+            "Give redis.url a user that has it; or, when this is the private Redis of another Tally, another "
+            "port, for one of this Tally's own"
+        )
+        return Seen("it answers", [f"a right is missing: {error}. {remedy}"])
     except (redis.AuthenticationError, redis.ResponseError) as error:  # the first is a ConnectionError
         if "NOREPLICAS" in str(error):  # this passes, so Tally waits it out
             return Seen("it answers", [], ("min-replicas-to-write: it takes no writes before it has more",))
@@ -90,13 +94,6 @@ def _heard(client: redis.Redis) -> BaseException | None:
     return None
 
 
-def _missing_right(error: Exception) -> str:
-    return (
-        f"a right is missing: {error}. Give redis.url a user that has it; or, when this is the private Redis "
-        "of another Tally, another port, for one of this Tally's own"
-    )
-
-
 def _version(info: dict[str, Any]) -> str:
     valkey = info.get("valkey_version")  # Valkey also calls itself Redis 7.2.4
     version = str(valkey or info["redis_version"])
@@ -122,16 +119,12 @@ def _notes(info: dict[str, Any], address: RedisUrl, replicas: int | None) -> Ite
     if replicas is not None:
         yield from _of_replicas(info, replicas)
     if info.get("cluster_enabled") == 1 and address.hosts and address.finder != "cluster":
-        yield f"it is one node of a cluster; {_of_cluster(address.host)} finds the one that has the stream"
+        yield f"it is one node of a cluster; redis+cluster://{address.host} finds the one that has the stream"
     if info.get("aof_enabled") == 0:
         yield (
             "appendonly is off: what it alone keeps (dead letters, what was published when) goes with it; "
             "what Tally has recorded doesn't"
         )
-
-
-def _of_cluster(node: Host) -> str:
-    return f"redis+cluster://{node}"
 
 
 def _found(client: redis.Redis) -> str:
@@ -164,7 +157,7 @@ def _refusals(client: redis.Redis, stream: str, replicas: int | None) -> Iterato
         client.exists(stream)
     except MovedError as error:
         node = Host(error.host, error.port)
-        yield f"its cluster keeps {stream} at {node}: set redis.url to {_of_cluster(node)}, which finds it"
+        yield f"its cluster keeps {stream} at {node}: set redis.url to redis+cluster://{node}, which finds it"
         return
     except ClusterDownError as error:
         yield f"its cluster does not serve: {error}"
