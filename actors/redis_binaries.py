@@ -2,8 +2,8 @@
 
 import os
 import re
+import shutil
 import subprocess
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -105,19 +105,13 @@ def note_writer(directory: Path, release: Release) -> None:
 
 def _installed() -> list[Server]:
     """Every server that runs here and is new enough, the newest first."""
-    paths = {path.resolve(): path for path in (*_on_path(), *filter(None, [bundled()]))}  # one name of each
+    folders = filter(os.path.isabs, os.get_exec_path())
+    found = [shutil.which(name, path=folder) for folder in folders for name in _NAMES]
+    paths = {Path(each).resolve(): Path(each) for each in (*found, bundled()) if each}  # one name of each
     releases = ((_release_of(path), path) for path in paths.values())
     servers = [Server(release, path) for release, path in releases if release]
     usable = [server for server in servers if server.release.series >= OLDEST_REDIS]
     return sorted(usable, key=lambda server: server.release.version, reverse=True)
-
-
-def _on_path() -> Iterator[Path]:
-    for folder in filter(os.path.isabs, os.get_exec_path()):
-        for name in _NAMES:
-            path = os.path.join(folder, name)
-            if os.path.isfile(path) and os.access(path, os.X_OK):
-                yield Path(path)
 
 
 def _release_of(server: Path) -> Release | None:
