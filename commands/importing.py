@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -113,42 +114,35 @@ def _account_of(accounts: ServiceClient, account_id: Id | None) -> Callable[[str
     return lambda text: account_id
 
 
+@dataclass
 class _Importer:
     """Compares the file with the recorded rows, and sends the new ones."""
 
-    def __init__(
-        self,
-        job: Job,
-        note: ImportNote,
-        customers: ServiceClient,
-        account_of: Callable[[str], Id],
-        pace: Pace,
-        stopping: StopOrder,
-        bars: Bars,
-    ) -> None:
-        self._job = job
-        self._options = job.options
-        self._note = note
-        self._service = customers
-        self._account_of = account_of
-        self._pace = pace
-        self._stopping = stopping
-        self._bars = bars
+    job: Job
+    note: ImportNote
+    customers: ServiceClient
+    account_of: Callable[[str], Id]
+    pace: Pace
+    stopping: StopOrder
+    bars: Bars
+
+    def __post_init__(self) -> None:
+        options = self.options = self.job.options
         # If False, the recorded rows tell what is done, not the note.
-        self._counts = job.options.reading.id is None and not job.options.identity.overlapping
-        account = job.options.account_id
+        self._counts = options.reading.id is None and not options.identity.overlapping
+        account = options.account_id
         self._whose = "their accounts" if account is None else f"account {account}"
         self._added = {"customers": 0, "invoices": 0, "credits": 0}
         self._may_be_done = False  # an attempt without a clear answer may have recorded the present batch
         was_too_long = stop_after_delay(PATIENCE_SECONDS)
         self._patiently = patient(
-            stop=lambda state: stopping.is_set() or was_too_long(state),
-            sleep=stopping.wait,
+            stop=lambda state: self.stopping.is_set() or was_too_long(state),
+            sleep=self.stopping.wait,
             before_sleep=self._tell_first,
         )
 
     def run(self, file: BinaryIO) -> Report:
-        job, note, options = self._job, self._note, self._options
+        job, note, options = self.job, self.note, self.options
         if self._counts:
             self._insist_on_the_same_database()
             if self._is_in_doubt() and not options.resend:
@@ -161,7 +155,7 @@ class _Importer:
         bad, new = compared.bad, compared.new_buyers()
         self._tell_bad(file, bad)
         for warning in compared.warnings:
-            self._bars.say(f"warning: {warning}")
+            self.bars.say(f"warning: {warning}")
         good = any(each.line not in bad for each in job.purchases)
         is_refused = not good or bool(bad and not options.skip_bad)
         report = Report(compared, options.dry_run, is_refused)
@@ -178,16 +172,10 @@ class _Importer:
 
     def _compare(self) -> Comparison:
         """Compare the file with the present rows of Tally."""
-        job, options, note = self._job, self._options, self._note
+        job, options, note = self.job, self.options, self.note
         known_ids = [int(id) for id in note.customers] if self._counts else []
-        compared = Comparison(
-            job.file,
-            options.reading,
-            known.KnownOverHttp(self._service),
-            self._account_of,
-            options.identity,
-            known_ids,
-        )
+        rows = known.KnownOverHttp(self.customers)
+        compared = Comparison(job.file, options.reading, rows, self.account_of, options.identity, known_ids)
         doubt = None if options.dry_run else note.sending
         if self._counts:
             compared.compare_customers()
@@ -209,9 +197,9 @@ class _Importer:
     def _done(self) -> Iterator[int]:
         """The purchases that are done by the note."""
         passed = 0
-        for request in self._job.requests():
+        for request in self.job.requests():
             passed += len(request.places)
-            if passed > self._note.invoices:
+            if passed > self.note.invoices:
                 return
             yield from request.places
 
@@ -219,20 +207,20 @@ class _Importer:
         """Send an unanswered request again, under its key. Where it can't be sent, its rows are compared."""
         if doubt.kind is None or is_forgotten(doubt.at):
             return
-        batch = self._job.batch(doubt.kind, _places(doubt), compared)
+        batch = self.job.batch(doubt.kind, _places(doubt), compared)
         if any(None in each.values() for each in batch):
             return
         try:
             made = self._patiently(self._post, doubt.kind, batch, doubt.key)
         except Refused:
-            self._note.after_refusal()  # another may have recorded some of it meanwhile
+            self.note.after_refusal()  # another may have recorded some of it meanwhile
         else:
-            self._note.after_making(doubt.kind, made)
+            self.note.after_making(doubt.kind, made)
 
     def _send_customers(self, compared: Comparison, wanted: Container[int]) -> None:
-        job, note = self._job, self._note
+        job, note = self.job, self.note
         first = len(note.customers) if self._counts else 0
-        done = self._bars.add("customers", len(job.buyers), first)
+        done = self.bars.add("customers", len(job.buyers), first)
         for start in range(first, len(job.buyers), BATCH):
             places = range(start, min(start + BATCH, len(job.buyers)))
             new = [place for place in places if place in wanted]
@@ -246,8 +234,8 @@ class _Importer:
             done(places.stop)
 
     def _send_purchases(self, compared: Comparison) -> None:
-        job, note = self._job, self._note
-        done = self._bars.add("invoices", len(job.purchases), note.invoices if self._counts else 0)
+        job, note = self.job, self.note
+        done = self.bars.add("invoices", len(job.purchases), note.invoices if self._counts else 0)
         passed = 0
         for kind, start, places in job.requests():
             passed += len(places)
@@ -262,7 +250,7 @@ class _Importer:
             done(passed)
 
     def _update(self, compared: Comparison) -> None:
-        job = self._job
+        job = self.job
         for place, id in compared.updates.items():
             purchase = job.purchases[place]
             if purchase.line in compared.bad:
@@ -270,26 +258,26 @@ class _Importer:
             self._insist_on_going_on()
             change = {"purchase_date": purchase.date, "purchase_price_cents": purchase.cents}
             try:
-                self._patiently(self._service.patch, f"/invoices/{id}", change)
+                self._patiently(self.customers.patch, f"/invoices/{id}", change)
             except (Unavailable, Refused) as error:
                 raise Failed(f"line {purchase.line}: {error}; {self._progress()}; {GO_ON}") from error
-            self._note.after_update()
+            self.note.after_update()
 
     def _send(self, kind: Kind, places: Sequence[int], start: int, compared: Comparison) -> list[int]:
         """Send a batch for these rows, if there are any; answer their ids."""
         if not places:
             return []
         self._insist_on_going_on()
-        self._pace.keep(self._service.events, self._bars.say)
+        self.pace.keep(self.customers.events, self.bars.say)
         key = self._key(kind, start)
         in_doubt = self._is_in_doubt()  # then the user has checked
-        self._may_be_done = self._note.sending is not None and not in_doubt
-        self._note.before_sending(kind, places, key, again=in_doubt)
+        self._may_be_done = self.note.sending is not None and not in_doubt
+        self.note.before_sending(kind, places, key, again=in_doubt)
         try:
-            made: list[int] = self._patiently(self._post, kind, self._job.batch(kind, places, compared), key)
+            made: list[int] = self._patiently(self._post, kind, self.job.batch(kind, places, compared), key)
         except (Unavailable, Refused) as error:
             if not self._may_be_done:
-                self._note.after_refusal()
+                self.note.after_refusal()
             self._insist_on_going_on()
             raise Failed(f"{error}; {self._progress()}; {GO_ON}") from error
         self._added[kind] += len(made)
@@ -299,37 +287,37 @@ class _Importer:
         """The same key each time if the file is known as a whole; else a random one."""
         if not self._counts:
             return f"import-{secrets.token_hex(16)}"
-        again = f"{self._note.times_undone}-" if self._note.times_undone else ""
-        return f"import-{self._job.name}-{again}{kind}-{start}"
+        again = f"{self.note.times_undone}-" if self.note.times_undone else ""
+        return f"import-{self.job.name}-{again}{kind}-{start}"
 
     def _insist_on_going_on(self) -> None:
-        if self._stopping.is_set():
+        if self.stopping.is_set():
             raise Failed(f"interrupted: {self._progress()}; {GO_ON}")
 
     def _post(self, kind: Kind, batch: list[dict[str, Any]], key: str) -> list[int]:
         try:
-            return [int(id) for id in self._service.post(f"/{kind}/batch", batch, key)]
+            return [int(id) for id in self.customers.post(f"/{kind}/batch", batch, key)]
         except (Unavailable, Refused) as error:
             self._may_be_done = self._may_be_done or error.may_be_done
             raise
 
     def _tell_first(self, state: RetryCallState) -> None:
         if state.attempt_number == 1 and state.outcome is not None:
-            self._bars.say(f"{state.outcome.exception()}; trying again for up to {PATIENCE_SECONDS} s")
+            self.bars.say(f"{state.outcome.exception()}; trying again for up to {PATIENCE_SECONDS} s")
 
     def _tell_bad(self, file: BinaryIO, bad: dict[int, str]) -> None:
         """Name the first bad rows, and write all of them to the --rejects file, if any. Raises Failed."""
         for line, reason in [*bad.items()][:BAD_ROWS_SHOWN]:
-            self._bars.say(f"line {line}: {reason}")
+            self.bars.say(f"line {line}: {reason}")
         if len(bad) > BAD_ROWS_SHOWN:
-            self._bars.say(f"and {len(bad) - BAD_ROWS_SHOWN:,} bad rows more")
-        if self._options.rejects:
-            _insist_on_another_file(self._options.rejects, file)
+            self.bars.say(f"and {len(bad) - BAD_ROWS_SHOWN:,} bad rows more")
+        if self.options.rejects:
+            _insist_on_another_file(self.options.rejects, file)
             file.seek(0)
-            rejects.write(self._options.rejects, Table(file, self._options.reading), bad)
+            rejects.write(self.options.rejects, Table(file, self.options.reading), bad)
 
     def _progress(self) -> str:
-        job, note = self._job, self._note
+        job, note = self.job, self.note
         if not self._counts:
             added = ", ".join(f"{count:,} {kind}" for kind, count in self._added.items() if count)
             return f"{added or 'nothing'} was added"
@@ -340,28 +328,28 @@ class _Importer:
 
     def _insist_on_the_same_database(self) -> None:
         """Refuse a database that lacks the noted rows: it lost them, or never had them."""
-        made = [id for id in self._note.customers if id != NOBODY]
+        made = [id for id in self.note.customers if id != NOBODY]
         if not made:
             return
         last = made[-1]
         try:
             with insisting("is Tally running?"):
-                self._service.get(f"/customers/{last}")
+                self.customers.get(f"/customers/{last}")
         except Refused as error:
             if error.http_status != 404:
                 raise
             raise Failed(
                 f"an earlier import of this file created customer {last}, who is no longer there; "
-                f"to import the whole file anew, remove {self._note.path}"
+                f"to import the whole file anew, remove {self.note.path}"
             ) from error
 
     def _is_in_doubt(self) -> bool:
         """Whether a batch had no answer, and is so old that the service has forgotten its key."""
-        sent = self._note.sending
+        sent = self.note.sending
         return self._counts and sent is not None and is_forgotten(sent.at)
 
     def _doubt(self) -> str:
-        job, note = self._job, self._note
+        job, note = self.job, self.note
         assert note.sending is not None
         done = len(note.customers)
         if done < len(job.buyers):
