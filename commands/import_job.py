@@ -77,7 +77,7 @@ class Job:
         for start in range(0, len(self.purchases), BATCH):
             places = range(start, min(start + BATCH, len(self.purchases)))
             credits = [place for place in places if self.purchases.cents[place] < 0]
-            invoices = [place for place in places if place not in {*credits}] if credits else [*places]
+            invoices = [place for place in places if self.purchases.cents[place] >= 0]
             if invoices:
                 yield Request("invoices", start, invoices)
             if credits:
