@@ -69,19 +69,6 @@ def choose(settings: Settings, may_start: bool = True) -> Choice:
     )
 
 
-def ping(url: str) -> None:
-    """Ask the server at `url` for a sign of life. Waits at most a second.
-
-    Raises redis.ResponseError when it refuses (a password, a database that isn't there), and
-    another RedisError when none answers there, or something that is no Redis.
-    """
-    try:
-        with connect(url, answer_seconds=0.5) as client:
-            client.ping()
-    except redis.AuthenticationError as error:  # redis-py counts it as a failed connection
-        raise redis.ResponseError(str(error)) from error
-
-
 def configuration(address: RedisUrl, directory: Path, users: Iterable[tuple[str, ...]]) -> str:
     """The configuration of a private server: listens at `address`, keeps its data in `directory`."""
     directives = [
@@ -181,9 +168,10 @@ def _await_answer(actor: Actor, process: "subprocess.Popen[bytes]", urls: list[s
     while not actor.stopping.is_set():
         try:
             for url in urls:
-                ping(url)
+                with connect(url, answer_seconds=0.5) as client:
+                    client.ping()
             return
-        except redis.ResponseError as error:
+        except (redis.AuthenticationError, redis.ResponseError) as error:  # the first is a ConnectionError
             raise CannotStart(
                 f"redis.url asks what a private Redis does not have: {error} (it has databases 0 to 15, "
                 "and no user names)"
