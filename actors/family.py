@@ -45,7 +45,6 @@ from tally.store import nodes
 from tally.store.asks import Asks
 from tally.store.database import Place, place_of
 from tally.store.errors import OutdatedDatabase, StoreError
-from tally.store.group_commit import AnswerAfter
 from tally.store.key_file import SIGNING_KEY, UnusableKey
 from tally.store.outbox import recorded
 from tally.store.ranges import Range
@@ -133,7 +132,7 @@ class Family(Shared):
                 ActorSpec(f"{service}-http-{n}", partial(self._serve, service, n - 1), Stage.HTTP, shown)
                 for n in range(1, address.processes + 1)
             ),
-            ActorSpec(f"{service}-relay", partial(self._relay, service), Stage.RELAY),
+            ActorSpec(f"{service}-relay", partial(RelayProcess(self).run, service=service), Stage.RELAY),
             *(ActorSpec(name, partial(self._consume, service, names), Stage.CONSUMER) for name in names),
         ]
         self.pages.update((spec.name, new_page()) for spec in specs)
@@ -226,19 +225,14 @@ class Family(Shared):
         )
         if service == "customers":
             require_account = self.settings.customers.require_account
-            api = customers_http.api(outside, require_account, self._answer_after(service, number))
+            publication = self.publications.get(service)
+            seconds = min(LONGEST_SECONDS, self.settings.supervisor.stop_timeout / 2)
+            after = AfterPublication(publication, number, seconds) if publication else None
+            api = customers_http.api(outside, require_account, after)
             is_required = require_account or outside.tokens is not None
             api.app.add_route("/imports", ImportsResource(api.service, is_required))
             return api
         return accounts_http.api(outside, self.settings.accounts.threads, sign_ins)
-
-    def _answer_after(self, service: str, number: int) -> AnswerAfter | None:
-        """Delays the answers of that HTTP process; None if answers don't wait."""
-        publication = self.publications.get(service)
-        if publication is None:
-            return None
-        seconds = min(LONGEST_SECONDS, self.settings.supervisor.stop_timeout / 2)
-        return AfterPublication(publication, number, seconds)
 
     def _gone(self, group: str) -> Mapping[str, list[Range]]:
         stream = self._impatient_stream()
@@ -269,10 +263,6 @@ class Family(Shared):
     def _impatient_stream(self) -> EventStream:
         """The stream, for a request, which can't wait long for Redis."""
         return EventStream.at(self.redis_url, self.settings.redis.stream, ANSWER_SECONDS)
-
-    def _relay(self, service: str, actor: Actor) -> None:
-        self.let_go_of_listeners()
-        RelayProcess(self).run(actor, service)
 
     def _consume(self, service: str, siblings: Collection[str], actor: Actor) -> None:
         self.let_go_of_listeners()

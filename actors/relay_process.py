@@ -82,6 +82,7 @@ class RelayProcess:
 
     def run(self, actor: Actor, service: str) -> None:
         """Be the relay until the actor must stop."""
+        self._shared.let_go_of_listeners()
         stream = self._shared.stream(actor)
         stream.beat = actor.beat
         if SERVICES[service].is_made_late and not self._begin(actor, stream):
