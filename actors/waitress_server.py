@@ -20,7 +20,7 @@ from waitress import wasyncore
 from waitress.adjustments import Adjustments
 
 from tally.actors.limits import Limits
-from tally.actors.waitress_connections import MOST_UNREAD_BYTES, RETRY, SEND_BYTES, Channel, Clock
+from tally.actors.waitress_connections import MONOTONIC, MOST_UNREAD_BYTES, RETRY, SEND_BYTES, Channel
 from tally.actors.waitress_requests import LARGE_BODY_BYTES, MOST_BODY_BYTES, MOST_HEADER_BYTES, Refused
 from tally.http.after import Waiting
 from tally.http.auth import CHALLENGE
@@ -40,7 +40,7 @@ COUNT_SECONDS = 0.05  # between two counts of unsent bytes
 
 _log = structlog.get_logger()
 
-waitress.server.time = Clock
+waitress.server.time = MONOTONIC
 
 
 class _Behind(NamedTuple):
