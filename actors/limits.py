@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
+
 MIB = 1024**2
 
 MOST_CONNECTIONS = 2000
@@ -60,7 +62,8 @@ class Memory:
     def __init__(self) -> None:
         library = ctypes.CDLL(None)
         self._trim = getattr(library, "malloc_trim", None)
-        self._began, self._pause, self._due = _resident_bytes(), SOONEST_SECONDS, 0.0
+        self._process = psutil.Process()
+        self._began, self._pause, self._due = self._process.memory_info().rss, SOONEST_SECONDS, 0.0
         if tune := getattr(library, "mallopt", None):
             for setting, value in ((_ARENA_MAX, 2), (_MMAP_THRESHOLD, MIB // 4), (_TRIM_THRESHOLD, MIB)):
                 tune(setting, value)
@@ -69,17 +72,12 @@ class Memory:
         """Give back unused memory if there may be much. Call it often: it rarely takes milliseconds."""
         if not self._trim or time.monotonic() < self._due:
             return
-        before = _resident_bytes()
+        before = self._process.memory_info().rss
         if before > self._began + _MUCH_BYTES:
             self._trim(0)
-            gave = before - _resident_bytes() > MIB
+            gave = before - self._process.memory_info().rss > MIB
             self._pause = SOONEST_SECONDS if gave else min(2 * self._pause, LATEST_SECONDS)
         self._due = time.monotonic() + self._pause
-
-
-def _resident_bytes() -> int:
-    _, resident, *_ = Path("/proc/self/statm").read_text().split()
-    return int(resident) * os.sysconf("SC_PAGE_SIZE")
 
 
 def most_connections(files: int, opened: int, threads: int) -> int:
