@@ -65,8 +65,10 @@ class Actor:
         self._report = Report()
         self._next_beat = 0.0
         self._waits_until = time.monotonic() + START_SECONDS
-        self._is_well: Callable[[], bool] = lambda: True
-        self._stop_hook: Callable[[], object] = lambda: None
+        # It beats only while this says so: another thread may do the work, and may stand still.
+        self.is_well: Callable[[], bool] = lambda: True
+        # Called on a stop, by a signal handler: it may only wake a loop.
+        self.on_stop: Callable[[], object] = lambda: None
         os.set_blocking(self._reports, False)
 
     def ready(self) -> None:
@@ -77,7 +79,7 @@ class Actor:
 
     def beat(self) -> None:
         """Show that the main loop turns. Cheap enough for every turn; blocks never."""
-        if time.monotonic() >= self._next_beat and self._is_well():
+        if time.monotonic() >= self._next_beat and self.is_well():
             self._show()
 
     def expect(self, seconds: float) -> None:
@@ -92,10 +94,6 @@ class Actor:
         """Beat for the main loop during a wait that it announced with `expect`. For another thread."""
         if time.monotonic() < self._waits_until:
             self.beat()
-
-    def depends_on(self, is_well: Callable[[], bool]) -> None:
-        """Beat only while `is_well` says so: another thread does the work, and may stand still."""
-        self._is_well = is_well
 
     def trouble(self, reason: str | None) -> None:
         """Tell which trouble is being waited out, or with None that it is over. Logs each change."""
@@ -143,14 +141,10 @@ class Actor:
         except PASSING as error:
             self.trouble(f"{type(error).__name__}: {error}")
 
-    def on_stop(self, hook: Callable[[], object]) -> None:
-        """Set the `hook` to call on a stop. A signal handler calls it, so it may only wake a loop."""
-        self._stop_hook = hook
-
     def stop(self) -> None:
         """Ask the main function to end. Safe in a signal handler; may be repeated."""
         self.stopping.set()
-        self._stop_hook()
+        self.on_stop()
 
     def _tell(self, report: Report) -> None:
         self._report = report

@@ -148,7 +148,7 @@ class Family(Shared):
         figures, most = self.figures(actor), limits.of_this_process(threads)
         api = self.api(service, most, number)
         app, commits = RequestObserver(api.app, figures), api.service.commits
-        actor.depends_on(lambda: not commits.stands_still())
+        actor.is_well = lambda: not commits.stands_still()
         listener, proxy = self.listeners[service], self.settings.auth.trusted_proxy
         with closing(api.service), self._noting_minutes(actor, service, api):
             server = waitress_server.Server(app, listener, threads, most, proxy, commits, api.gate.refusal)

@@ -38,7 +38,7 @@ def run(actor: Actor, server: Server, trouble: Callable[[], str | None]) -> None
     )
     actor.ready()
     connections = limits.connections - max(FEWEST_SPARE, limits.connections // SPARE_CONNECTIONS)
-    actor.on_stop(server.pull_trigger)
+    actor.on_stop = server.pull_trigger
     memory = Memory()
     while not actor.stopping.is_set():
         actor.beat()
