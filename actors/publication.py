@@ -73,9 +73,7 @@ class AfterPublication:
     `number` is the process's own among those of the service, counted from 0.
     """
 
-    def __init__(
-        self, publication: Publication, number: int, answer_seconds: float = LONGEST_SECONDS
-    ) -> None:
+    def __init__(self, publication: Publication, number: int, answer_seconds: float) -> None:
         self._publication = publication
         self._bell = publication.bells[number]
         self._seconds = answer_seconds
