@@ -73,8 +73,7 @@ class Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
 
     def body_bytes(self) -> int:
         """The size of its requests' bodies, as far as known."""
-        every = [*self.requests, *([self.request] if self.request else [])]
-        return sum(each.size() for each in every)
+        return sum(each.size() for each in [*self.requests, self.request] if each)
 
     def received(self, data: bytes) -> None:
         """Take in received bytes, but parse no more requests than MOST_AHEAD."""
