@@ -7,6 +7,7 @@ acknowledged. An event that is delivered again, by anyone, has no effect the sec
 import os
 import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from itertools import chain
 
@@ -39,6 +40,7 @@ NICE = 5  # requests go first where processors are scarce
 REST_SECONDS = 0.05  # after a batch that doesn't concern it, so that more events share a commit
 
 
+@dataclass(eq=False)
 class Consumer:
     """One consumer. `apply` applies a batch of events to the database, within a transaction.
 
@@ -49,36 +51,25 @@ class Consumer:
     events that the group will not be handed any more.
     """
 
-    def __init__(
-        self,
-        group: ConsumerGroup,
-        database: Database,
-        apply: Callable[[Sequence[Event], CauseOf], None],
-        *,
-        after_commit: Callable[[], None],
-        settings: ConsumersSettings,
-        siblings: Collection[str],
-        concerns: tuple[type[Event], ...] = (Event,),
-        follow_up: Callable[[], bool] = lambda: False,
-        missing: Missing | None = None,
-        metrics: EventMetrics | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._group = group
-        self._database = database
-        self._inbox = Inbox(database)
-        self._apply = apply
-        self._after_commit = after_commit
-        self._settings = settings
-        self._batch = self._together = settings.batch
-        self._siblings = siblings
+    group: ConsumerGroup
+    database: Database
+    apply: Callable[[Sequence[Event], CauseOf], None]
+    _: KW_ONLY
+    after_commit: Callable[[], None]
+    settings: ConsumersSettings
+    siblings: Collection[str]
+    concerns: tuple[type[Event], ...] = (Event,)
+    follow_up: Callable[[], bool] = lambda: False
+    missing: Missing | None = None
+    metrics: EventMetrics = field(default_factory=EventMetrics)
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        self._inbox = Inbox(self.database)
+        self._batch = self._together = self.settings.batch
         self._passed_over = {
-            name.encode() for name, kind in EVENT_TYPES.items() if not issubclass(kind, concerns)
+            name.encode() for name, kind in EVENT_TYPES.items() if not issubclass(kind, self.concerns)
         }
-        self._follow_up = follow_up
-        self._missing = missing
-        self._metrics = metrics or EventMetrics()
-        self._clock = clock
         self._recovered = False
         self._age = Age()
         self._next_claim = 0.0
@@ -95,30 +86,30 @@ class Consumer:
             if not self._recovered:
                 self._recover()
                 self._recovered = True
-            elif self._claim_is_due() and not self._group.reads_ahead:
+            elif self._claim_is_due() and not self.group.reads_ahead:
                 self._claim()
-            elif self._follow_up():
-                self._after_commit()
+            elif self.follow_up():
+                self.after_commit()
             else:
-                self._handle(self._group.read_new(self._batch, 0 if self._claim_is_due() else self._together))
+                self._handle(self.group.read_new(self._batch, 0 if self._claim_is_due() else self._together))
         except (RedisError, StoreError) as error:
             self._recovered = False
             if not (isinstance(error, redis.ResponseError) and is_missing(error)):
                 raise
-            _log.warning("stream_or_group_missing", group=self._group.group, reason=str(error))
+            _log.warning("stream_or_group_missing", group=self.group.group, reason=str(error))
 
     def _recover(self) -> None:
         """Make sure that the group exists, and finish the entries that this consumer had read before."""
-        self._group.forget_ahead()
-        self._group.create()
+        self.group.forget_ahead()
+        self.group.create()
         self._compare()
-        if self._missing:
-            self._missing.begin_again()
+        if self.missing:
+            self.missing.begin_again()
         self._finish_pending()
 
     def _finish_pending(self) -> None:
         after = b"0-0"
-        while entries := self._group.read_pending(after, self._batch):
+        while entries := self.group.read_pending(after, self._batch):
             self._handle(entries)
             after = entries[-1].id
 
@@ -129,28 +120,28 @@ class Consumer:
         a copy. Events with an EventId would be asked for by number anyway.
         """
         if not self._has_what_was_acknowledged():
-            with self._database.transaction():  # one sibling does it, and the others wait
+            with self.database.transaction():  # one sibling does it, and the others wait
                 if not self._has_what_was_acknowledged():
-                    _log.warning("group_set_back", group=self._group.group, age=str(self._age))
-                    self._group.set_back()
+                    _log.warning("group_set_back", group=self.group.group, age=str(self._age))
+                    self.group.set_back()
                     self._age = self._inbox.branch_off()
-                    self._group.acknowledge([], self._age)
-        self._group.acknowledge([], self._age)
+                    self.group.acknowledge([], self._age)
+        self.group.acknowledge([], self._age)
 
     def _has_what_was_acknowledged(self) -> bool:
         """Whether this database has applied everything that the group has acknowledged."""
-        has_begun = self._group.has_begun()  # asked first: a sibling notes its age before it begins the group
-        noted, self._age = self._group.age(), self._inbox.age()
+        has_begun = self.group.has_begun()  # asked first: a sibling notes its age before it begins the group
+        noted, self._age = self.group.age(), self._inbox.age()
         return not has_begun or (noted is not None and self._age.includes(noted))
 
     def _claim_is_due(self) -> bool:
-        return self._clock() >= self._next_claim
+        return self.clock() >= self._next_claim
 
     def _claim(self) -> None:
         """Take over entries that a consumer held for too long, including this one's own failures."""
         cursor, nameless = b"0-0", 0
         while True:
-            claim = self._group.claim(self._settings.claim_idle_ms, cursor, self._batch)
+            claim = self.group.claim(self.settings.claim_idle_ms, cursor, self._batch)
             self._handle(claim.entries)
             cursor, nameless = claim.next, nameless + claim.nameless
             if cursor == b"0-0":
@@ -158,8 +149,8 @@ class Consumer:
         if nameless:
             self._finish_pending()
         self._redrive()
-        self._group.remove_others(self._siblings, self._settings.claim_idle_ms)
-        self._next_claim = self._clock() + min(SWEEP_SECONDS, self._settings.claim_idle_ms / 2000)
+        self.group.remove_others(self.siblings, self.settings.claim_idle_ms)
+        self._next_claim = self.clock() + min(SWEEP_SECONDS, self.settings.claim_idle_ms / 2000)
 
     def _handle(self, entries: Sequence[Entry]) -> None:
         """Apply entries, acknowledge those that are done, and bury unreadable ones as dead letters."""
@@ -177,7 +168,7 @@ class Consumer:
                     done.append(entry.id)  # deleted from the stream
             except UnknownEventType as error:
                 _log.info("unknown_event_type", entry=entry.id.decode(), type=str(error), **traced(entry))
-                self._metrics.count(UNKNOWN)
+                self.metrics.count(UNKNOWN)
                 unknown.append(entry)
             except InvalidEvent as error:
                 unreadable.append((entry, str(error)))
@@ -187,7 +178,7 @@ class Consumer:
         for entry, reason in unreadable:
             self._bury(entry, reason)
         if done:
-            self._group.acknowledge(done, self._age)
+            self.group.acknowledge(done, self._age)
 
     def _apply_all(self, events: list[Delivery]) -> list[bytes]:
         """Apply the events together, or each alone if that raises; answer the ids of the finished entries."""
@@ -211,16 +202,16 @@ class Consumer:
         concerned = any(each.event for each in events)
         self.may_rest = not concerned and len(events) < self._batch
         began = time.perf_counter()
-        with self._database.transaction():
-            held_since = self._clock()
+        with self.database.transaction():
+            held_since = self.clock()
             taken = self._inbox.take(named, entry_ms(newest))
-            self._apply([each.event for each in taken if each.event], partial(_cause, taken))
+            self.apply([each.event for each in taken if each.event], partial(_cause, taken))
             age = self._inbox.grow()
-        self._set_pace(len(events), self._clock() - held_since)
+        self._set_pace(len(events), self.clock() - held_since)
         self._age = age
         if concerned:
-            self._after_commit()
-        self._metrics.after_apply(events, taken, time.perf_counter() - began)
+            self.after_commit()
+        self.metrics.after_apply(events, taken, time.perf_counter() - began)
 
     def _set_pace(self, count: int, seconds: float) -> None:
         """Of `count` events that took `seconds`, derive how many may share a transaction in a backlog."""
@@ -233,15 +224,15 @@ class Consumer:
 
         One consumer of the group does it, and also looks for missing events.
         """
-        if self._group.consumer != min(self._siblings):
+        if self.group.consumer != min(self.siblings):
             return
         for _ in range(MOST_REDRIVEN_BATCHES):
-            orders = self._group.redriven(self._batch)
+            orders = self.group.redriven(self._batch)
             self._carry_out(orders)
             if len(orders) < self._batch:
                 break
-        if self._missing:
-            self._missing.look()
+        if self.missing:
+            self.missing.look()
 
     def _carry_out(self, orders: Sequence[Redriven]) -> None:
         """Carry out the orders together, or each alone if that raises."""
@@ -261,8 +252,8 @@ class Consumer:
                 return
             self._redriven_in_vain(orders[0], error)
         else:
-            self._group.acknowledge([], self._age)
-            self._group.settle(orders)
+            self.group.acknowledge([], self._age)
+            self.group.settle(orders)
             for order in orders:
                 if order.entry.id != ASKED and not order.discarded:
                     _log.info("redriven_event_applied", entry=order.entry.id.decode(), **traced(order.entry))
@@ -281,48 +272,48 @@ class Consumer:
         self._put_aside([order.entry for order in orders if order.discarded], inbox.DISCARDED)
         for order in orders:
             if covers := order.entry.fields.get(COVERS_FIELD):
-                with self._database.transaction():
+                with self.database.transaction():
                     self._inbox.note(*_told_ranges(covers))
             if lacks := order.entry.fields.get(LACKS_FIELD):
                 source, ranges = _told_ranges(lacks)
                 numbers = chain.from_iterable(range(each.first, each.last + 1) for each in ranges)
-                with self._database.transaction():
+                with self.database.transaction():
                     self._inbox.put_aside((EventId(source, number) for number in numbers), inbox.NOWHERE)
 
     def _put_aside(self, entries: Sequence[Entry], why: str) -> None:
         names = [entry.event_name for entry in entries]
         if any(isinstance(name, EventId) for name in names):
-            with self._database.transaction():
+            with self.database.transaction():
                 self._inbox.put_aside(names, why)
 
     def _redriven_in_vain(self, order: Redriven, error: Exception) -> None:
-        self._metrics.count(FAILURES)
+        self.metrics.count(FAILURES)
         _log.exception("redriven_event_failed", entry=order.entry.id.decode(), **traced(order.entry))
         if self._is_dead(order.entry):
-            self._group.bury(order.entry, f"redriven: {type(error).__name__}: {error}", 1, order.order)
+            self.group.bury(order.entry, f"redriven: {type(error).__name__}: {error}", 1, order.order)
         else:
-            self._group.settle([order])
+            self.group.settle([order])
 
     def _failed(self, entry: Entry) -> None:
         """Count a failed attempt; bury the entry at the last one. Called while its exception is handled."""
-        deliveries = self._group.deliveries(entry.id)
+        deliveries = self.group.deliveries(entry.id)
         _log.exception("event_failed", entry=entry.id.decode(), deliveries=deliveries, **traced(entry))
-        self._metrics.count(FAILURES)
-        if deliveries >= self._settings.max_deliveries:
+        self.metrics.count(FAILURES)
+        if deliveries >= self.settings.max_deliveries:
             self._bury(entry, "its handling raises; the log tells more", deliveries)
 
     def _bury(self, entry: Entry, reason: str, deliveries: int | None = None) -> None:
         if deliveries is None:
-            deliveries = self._group.deliveries(entry.id)
+            deliveries = self.group.deliveries(entry.id)
         if not self._is_dead(entry):
-            self._group.acknowledge([entry.id], self._age)
-        elif self._group.bury(entry, reason, deliveries):
+            self.group.acknowledge([entry.id], self._age)
+        elif self.group.bury(entry, reason, deliveries):
             _log.error("dead_letter", entry=entry.id.decode(), reason=reason, **traced(entry))
-            self._metrics.count(DEAD)
+            self.metrics.count(DEAD)
 
     def _is_dead(self, entry: Entry) -> bool:
         """Note it, unless the event counts or was discarded: another consumer had buried it before."""
-        with self._database.transaction():
+        with self.database.transaction():
             if self._inbox.is_settled(entry.event_name):
                 return False
             if isinstance(entry.event_name, EventId):

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
@@ -24,6 +25,7 @@ _AT_ONCE = 1000  # rows in one transaction: other writers wait for it
 _log = structlog.get_logger()
 
 
+@dataclass(eq=False)
 class Housekeeper:
     """Trims the stream, and prunes one database: its outbox, inbox, idempotency keys and log.
 
@@ -33,31 +35,23 @@ class Housekeeper:
     is called every `renew_seconds` with the time, and raises what `step` does.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        stream: EventStream,
-        retention: timedelta,
-        readers: Callable[[], Mapping[str, Age]] = dict,
-        clock: Callable[[], float] = time.monotonic,
-        now: Callable[[], float] = time.time,
-        renew: Callable[[int], None] = lambda _now: None,
-        renew_seconds: float = RENEW_SECONDS,
-    ) -> None:
-        self._database = database
-        self._stream = stream
-        self._retention = int(retention.total_seconds())
-        self._readers = readers
-        self._groups = Groups(stream)
-        self._keys = IdempotencyKeys(database, now)
-        self._inbox = Inbox(database)
-        self._letters = DeadLetters(stream)
-        self._outbox = Outbox(database)
-        self._clock = clock
-        self._now = now
-        self._renew = renew
-        self._renew_seconds = renew_seconds
-        self._next = self._next_shrinking = self._next_renewal = clock()
+    database: Database
+    stream: EventStream
+    retention: timedelta
+    readers: Callable[[], Mapping[str, Age]] = dict
+    clock: Callable[[], float] = time.monotonic
+    now: Callable[[], float] = time.time
+    renew: Callable[[int], None] = lambda _now: None
+    renew_seconds: float = RENEW_SECONDS
+
+    def __post_init__(self) -> None:
+        self._retention = int(self.retention.total_seconds())
+        self._groups = Groups(self.stream)
+        self._keys = IdempotencyKeys(self.database, self.now)
+        self._inbox = Inbox(self.database)
+        self._letters = DeadLetters(self.stream)
+        self._outbox = Outbox(self.database)
+        self._next = self._next_shrinking = self._next_renewal = self.clock()
         self._overtaken: dict[str, int] = {}
         self._awaited: list[str] = []
 
@@ -66,23 +60,23 @@ class Housekeeper:
 
         Raises RedisError or StoreUnavailable. May be repeated.
         """
-        if self._clock() >= self._next_shrinking:
-            self._next_shrinking = self._clock() + SHRINK_SECONDS
-            self._database.shrink_log()
-        if self._clock() >= self._next_renewal:
-            self._next_renewal = self._clock() + self._renew_seconds
-            self._renew(int(self._now()))
-        if self._clock() < self._next:
+        if self.clock() >= self._next_shrinking:
+            self._next_shrinking = self.clock() + SHRINK_SECONDS
+            self.database.shrink_log()
+        if self.clock() >= self._next_renewal:
+            self._next_renewal = self.clock() + self.renew_seconds
+            self.renew(int(self.now()))
+        if self.clock() < self._next:
             return False
         self._trim()
-        first_ms, now = self._stream.first_ms(), int(self._now())
+        first_ms, now = self.stream.first_ms(), int(self.now())
         if not self._is_whole():
-            self._next = self._clock() + SHRINK_SECONDS  # the relay is about to publish it again
+            self._next = self.clock() + SHRINK_SECONDS  # the relay is about to publish it again
             return False
-        needed = self._letters.names(self._database.source)
+        needed = self._letters.names(self.database.source)
         kept_ms = (now - self._retention) * 1000  # a Redis that fell back once may do so again
         gone = first_ms // 1000 - CLOCKS_DIFFER_SECONDS  # events published before are off the stream
-        with self._database.transaction():
+        with self.database.transaction():
             self._outbox.note_publication(now, every=max(1, self._retention // 100))
             pruned = max(
                 self._outbox.prune(min(now - self._retention, gone), _AT_ONCE),
@@ -91,7 +85,7 @@ class Housekeeper:
             )
         if pruned == _AT_ONCE:
             return True
-        self._next = self._clock() + EVERY_SECONDS
+        self._next = self.clock() + EVERY_SECONDS
         return False
 
     def _is_whole(self) -> bool:
@@ -99,19 +93,19 @@ class Housekeeper:
 
         Ask it after reading what is on the stream: a loss before that reading is then noticed here.
         """
-        stands = stands_of(self._database, self._stream)
+        stands = stands_of(self.database, self.stream)
         return all(published.last >= outbox.newest_published() for outbox, published in stands)
 
     def _trim(self) -> None:
-        noted = self._stream.ages()  # read before the databases' ages, which grow meanwhile
-        readers = self._readers()
+        noted = self.stream.ages()  # read before the databases' ages, which grow meanwhile
+        readers = self.readers()
         behind = [group for group, age in readers.items() if not age.includes(noted.get(group, Age()))]
         if behind != self._awaited:
             self._awaited = behind
             _log.info("trimming_waits", groups=behind)
         if behind:
             return
-        if removed := self._stream.trim(self._retention * 1000, readers, self._database.node):
+        if removed := self.stream.trim(self._retention * 1000, readers, self.database.node):
             _log.info("stream_trimmed", removed=removed)
         if (overtaken := self._groups.overtaken()) != self._overtaken:
             self._overtaken = overtaken

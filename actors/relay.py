@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from itertools import chain, islice
 from typing import NamedTuple
@@ -37,6 +38,7 @@ class _Sent(NamedTuple):
     again: bool
 
 
+@dataclass(eq=False)
 class Relay:
     """Moves committed events from a database's outbox to the stream, one source name after another.
 
@@ -47,35 +49,28 @@ class Relay:
     holds its node's number: without it, Redis takes nothing.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        stream: EventStream,
-        settle: Callable[[], Sequence[Stand]] | None = None,
-        metrics: EventMetrics | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        *,
-        pass_over: bool = False,
-        batch: int = BATCH,
-        publication: Publication | None = None,
-        holder: str = "",
-    ) -> None:
-        self._publication = publication
-        self._pass_over = pass_over
+    database: Database
+    stream: EventStream
+    settle: Callable[[], Sequence[Stand]] | None = None
+    metrics: EventMetrics = field(default_factory=EventMetrics)
+    clock: Callable[[], float] = time.monotonic
+    _: KW_ONLY
+    pass_over: bool = False
+    batch: int = BATCH
+    publication: Publication | None = None
+    holder: str = ""
+
+    def __post_init__(self) -> None:
         self._groups: list[str] = []  # these skip the published events
-        self._batch = batch
-        self._publishing = Publishing(stream, publication.replicas if publication else 0, holder)
+        replicas = self.publication.replicas if self.publication else 0
+        self._publishing = Publishing(self.stream, replicas, self.holder)
         self._sent: list[_Sent] = []  # batches without an answer yet, in order
-        self._database = database
-        self._outbox = Outbox(database)
-        self._stream = stream
-        self._settle = settle or partial(stands_of, database, stream)
-        self._metrics = metrics or EventMetrics()
+        self._outbox = Outbox(self.database)
+        self._settle = self.settle or partial(stands_of, self.database, self.stream)
         self._last: int | None = None  # the last sequence that Redis holds; None: ask
-        self._clock = clock
         self._marked = self._outbox.published()
-        self._next_mark = clock()
-        self.paces = publication is None  # if nobody waits, events are gathered for a moment
+        self._next_mark = self.clock()
+        self.paces = self.publication is None  # if nobody waits, events are gathered for a moment
         self.lack: str | None = None  # why publication is not told of what is published
         self.refusal: str | None = None  # why nothing is published any more
 
@@ -90,27 +85,27 @@ class Relay:
             last = self._ask()
         if self.refusal:
             return 0
-        newest = last_row(self._database) if self._publication else 0  # read first, to leave out later rows
+        newest = last_row(self.database) if self.publication else 0  # read first, to leave out later rows
         before, again = last, False
         if self._sent:
             before = self._sent[-1].rows[-1].sequence
         elif self._is_unsure(self._outbox, last):
             before, again = last - 1, True  # WAIT covers only this connection's writes
-        rows = _without_gap(self._outbox.batch(before, self._batch))
+        rows = _without_gap(self._outbox.batch(before, self.batch))
         if rows:
             self._send(rows, before, again)
-        while self._sent and (len(self._sent) > 1 or len(rows) < self._batch):
+        while self._sent and (len(self._sent) > 1 or len(rows) < self.batch):
             sent = self._sent[0]
             if not self._hear():
                 return len(sent.rows)  # a gap, or another's event: the next step asks
             last = sent.rows[-1].sequence
-        if (not rows and self.paces) or self._clock() >= self._next_mark:
+        if (not rows and self.paces) or self.clock() >= self._next_mark:
             self._mark(last)
         fresh_rows = len(rows) - again
         if not fresh_rows and not self._outbox.is_written_to:
             return 0 if self.lack else 1  # there is a newer name: the next step asks
-        if not rows and not self.lack and self._publication and self._publication.row() < newest:
-            self._publication.reached(newest)  # rows that are gone were published or lost
+        if not rows and not self.lack and self.publication and self.publication.row() < newest:
+            self.publication.reached(newest)  # rows that are gone were published or lost
         self._last = last
         return fresh_rows
 
@@ -119,7 +114,7 @@ class Relay:
 
         Later ones are left to the next relay: while this one is replaced, others go on recording.
         """
-        newest = last_row(self._database)
+        newest = last_row(self.database)
         while self.step() and (self._last is None or self._outbox.row(self._last) < newest):
             beat()
         if self._last is not None:
@@ -137,18 +132,18 @@ class Relay:
         newest = sent.rows[-1]
         taken = (answer.last, answer.fingerprint) == (newest.sequence, fingerprint(newest.payload))
         if fresh := sent.rows[sent.again :]:
-            self._metrics.after_publish(fresh, taken, self._clock() - sent.at)
+            self.metrics.after_publish(fresh, taken, self.clock() - sent.at)
         if taken:
             self._tell(self._outbox.row(newest.sequence), answer.replicas)
         return taken
 
     def _tell(self, row: int, replicas: int) -> None:
         """Tell `publication` that all rows up to this one are published, if enough replicas have them."""
-        if not self._publication:
+        if not self.publication:
             return
-        wanted, self.lack = self._publication.replicas, None
+        wanted, self.lack = self.publication.replicas, None
         if replicas >= wanted:
-            self._publication.reached(row)
+            self.publication.reached(row)
         else:
             self.lack = f"{replicas} of {wanted} replicas have what was published: changes are answered 503"
 
@@ -163,7 +158,7 @@ class Relay:
 
     def _is_unsure(self, outbox: Outbox, last: int) -> bool:
         """Whether somebody still waits for replicas to have this name's last event, which Redis has."""
-        if not self._publication or last == 0 or self._publication.row() >= outbox.row(last):
+        if not self.publication or last == 0 or self.publication.row() >= outbox.row(last):
             return False
         return outbox.payload(last) is not None
 
@@ -171,7 +166,7 @@ class Relay:
         """Publish `rows`. Events between `before` and the first row, if any, are lost."""
         source, first = self._outbox.source, rows[0].sequence
         floor = self._outbox.first() - 1 if first == before + 1 else first - 1
-        self._sent.append(_Sent(rows, self._clock(), again))
+        self._sent.append(_Sent(rows, self.clock(), again))
         self._publishing.send(source, floor, rows, self._groups, self._outbox.payload(first - 1))
 
     def _ask(self) -> int:
@@ -183,7 +178,7 @@ class Relay:
             self._sent.clear()
             self._publishing.abandon()
         stands = self._settle()
-        if self._pass_over:
+        if self.pass_over:
             self._groups = self._of_its_kind()
         behind = (stand for stand in stands if stand.outbox.after(stand.published.last, 1))
         told = (stand for stand in reversed(stands) if stand.published.last)  # a replica that has it has all
@@ -191,8 +186,8 @@ class Relay:
         self._outbox, published = next(chain(behind, unsure), stands[-1])
         row = self._outbox.row(published.last)
         has_more = bool(self._outbox.after(published.last, 1))
-        if self._publication and has_more and self._publication.row() > row:
-            self._publication.reached(row)  # Redis has lost some
+        if self.publication and has_more and self.publication.row() > row:
+            self.publication.reached(row)  # Redis has lost some
         self._marked = self._outbox.published()
         foreign = next((stand for stand in stands if not agrees(*stand)), None)
         self.refusal = foreign and (
@@ -207,17 +202,17 @@ class Relay:
 
     def _of_its_kind(self) -> list[str]:
         """The groups of this service everywhere: of this node, of others, and of standbys."""
-        kind = f"{self._database.service}@"
-        known = nodes.known_nodes(self._database).items()
+        kind = f"{self.database.service}@"
+        known = nodes.known_nodes(self.database).items()
         others = {name for name, node in known if name.startswith(kind) and not node.is_removed}
-        return sorted(others | {self._database.source})
+        return sorted(others | {self.database.source})
 
     def _mark(self, last: int) -> None:
         """Note how far Redis has got. Rarely under load: it takes the lock that requests wait for."""
-        self._next_mark = self._clock() + MARK_SECONDS
+        self._next_mark = self.clock() + MARK_SECONDS
         if last != self._marked:
             self._outbox.mark_published(last)
-            self._metrics.advanced(last - max(self._marked, 0))
+            self.metrics.advanced(last - max(self._marked, 0))
             self._marked = last
 
 

@@ -76,7 +76,7 @@ class Service(NamedTuple):
             concerns=self.concerns,
             follow_up=store.follow_up,
             missing=Missing(database, stream, lambda source: self.wants(database, source), clock),
-            metrics=metrics,
+            metrics=metrics or EventMetrics(),
             clock=clock,
         )
 

@@ -4,6 +4,7 @@ import mmap
 import secrets
 import socket
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -43,25 +44,25 @@ class NotedPlace:
         return place if any(place) else None
 
 
+@dataclass(eq=False)
 class Shared:
     """Shared by the actors of one run: how to reach Redis, their services' sockets, and memory.
 
     `is_private` tells that no other node uses this Redis.
     """
 
-    def __init__(
-        self, settings: Settings, redis_url: str, listeners: dict[str, socket.socket], is_private: bool
-    ) -> None:
-        self.settings = settings
-        self.is_private = is_private
-        self.redis_url = redis_url
-        self.listeners = listeners
+    settings: Settings
+    redis_url: str
+    listeners: dict[str, socket.socket]
+    is_private: bool
+
+    def __post_init__(self) -> None:
+        settings, customers = self.settings, self.settings.customers
         self.doorbells = {service: Doorbell() for service in SERVICES}
         self.places = {service: NotedPlace(settings.directory / f"{service}.db") for service in SERVICES}
-        customers, replicas = settings.customers, settings.redis.replicas
         self.publications: dict[str, Publication] = {}  # for services that answer after publication
         if customers.answer_after == "publish":
-            self.publications["customers"] = Publication(customers.processes, replicas)
+            self.publications["customers"] = Publication(customers.processes, settings.redis.replicas)
         self.run = secrets.token_hex(8)
         self._end = mmap.mmap(-1, 1)  # all actors share it
         failover = settings.node.failover_seconds

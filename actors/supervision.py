@@ -10,6 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from multiprocessing import connection
 from typing import Any
 
@@ -62,22 +63,22 @@ class State(enum.StrEnum):
     STOPPED = "stopped"
 
 
+@dataclass(eq=False)
 class Child:
     """A running actor: its process, and the supervisor's knowledge of it. Times are monotonic."""
 
-    def __init__(self, spec: ActorSpec) -> None:
-        self.spec = spec
-        self.state = State.STOPPED
-        self.process: Any = None
-        self.reports: int | None = None
-        self.ready_at: float | None = None
-        self.beat_at = 0.0
-        self.restart_at = 0.0
-        self.end_by: float | None = None  # once told to end: when it is killed
-        self.early_deaths = 0
-        self.restarts = 0
-        self.trouble: str | None = None
-        self.failed: str | None = None
+    spec: ActorSpec
+    state: State = State.STOPPED
+    process: Any = None
+    reports: int | None = None
+    ready_at: float | None = None
+    beat_at: float = 0.0
+    restart_at: float = 0.0
+    end_by: float | None = None  # once told to end: when it is killed
+    early_deaths: int = 0
+    restarts: int = 0
+    trouble: str | None = None
+    failed: str | None = None
 
     @property
     def pid(self) -> int | None:
@@ -100,6 +101,7 @@ class Child:
         )
 
 
+@dataclass(eq=False)
 class Supervisor:
     """Runs `specs` until it is told to stop; `on_ready` is called once all of them are ready.
 
@@ -107,23 +109,16 @@ class Supervisor:
     is called before the first actor is told to stop.
     """
 
-    def __init__(
-        self,
-        specs: Sequence[ActorSpec],
-        settings: SupervisorSettings,
-        log: LogSettings,
-        on_ready: Callable[[Sequence[Child]], None],
-        private: Sequence[int],
-        control: ControlSocket,
-        before_stop: Callable[[], None],
-    ) -> None:
-        self.children = [Child(spec) for spec in specs]
-        self._settings = settings
-        self._log_settings = log
-        self._on_ready = on_ready
-        self._control = control
-        self._before_stop = before_stop
-        self._private = [*private, control.fileno()]
+    specs: Sequence[ActorSpec]
+    settings: SupervisorSettings
+    log: LogSettings
+    on_ready: Callable[[Sequence[Child]], None]
+    private: Sequence[int]
+    control: ControlSocket
+    before_stop: Callable[[], None]
+
+    def __post_init__(self) -> None:
+        self.children = [Child(spec) for spec in self.specs]
         self._to_renew: list[Child] = []  # by SIGHUP, one after another
         self._renewing: Child | None = None  # the one whose turn it is
         self._now = time.monotonic()  # when this turn began to react: the time that all actors are judged by
@@ -173,7 +168,7 @@ class Supervisor:
                     return
                 self._step()
         self._booted = True
-        self._on_ready(self.children)
+        self.on_ready(self.children)
 
     def _step(self) -> None:
         """One turn: wait for a report, a death, an order or a due time, and react."""
@@ -181,14 +176,14 @@ class Supervisor:
         due = [child.restart_at - now for child in self.children if child.state is State.WAITING]
         due += [child.end_by - now for child in self.children if child.end_by is not None]
         patience = max(0.0, min([actor.TURN_SECONDS, *due]))
-        waited: list[Any] = [self._woken, self._control]
+        waited: list[Any] = [self._woken, self.control]
         for child in self.children:
             if child.process:
                 waited += [child.process.sentinel, child.reports]
         connection.wait(waited, patience)
         self._forgive(patience)
         self._woken.silence()
-        self._control.answer([child.describe() for child in self.children])
+        self.control.answer([child.describe() for child in self.children])
         for child in self.children:
             self._read_reports(child)
             self._reap(child)
@@ -234,11 +229,11 @@ class Supervisor:
     def _live(self, spec: ActorSpec, reports: int) -> None:
         """In the actor's process: close the supervisor's descriptors, then be the actor."""
         self._woken.close()
-        own = [self._held, *self._private]
+        own = [self._held, self.control.fileno(), *self.private]
         own += [other.reports for other in self.children if other.reports is not None]
         for descriptor in own:
             os.close(descriptor)
-        actor.run(spec.name, spec.main, reports, self._lifeline, self._log_settings)
+        actor.run(spec.name, spec.main, reports, self._lifeline, self.log)
 
     def _read_reports(self, child: Child) -> None:
         if child.reports is None:
@@ -306,8 +301,8 @@ class Supervisor:
         if child.end_by is not None:
             if self._now >= child.end_by:
                 os.kill(child.process.pid, signal.SIGKILL)
-        elif self._now - child.beat_at > self._settings.heartbeat_timeout:
-            child.failed = f"no sign of life for {self._settings.heartbeat_timeout:g} s"
+        elif self._now - child.beat_at > self.settings.heartbeat_timeout:
+            child.failed = f"no sign of life for {self.settings.heartbeat_timeout:g} s"
             _log.error("actor_hangs", hangs=child.spec.name, pid=child.pid)
             child.end_by = self._now + STACK_SECONDS
             os.kill(child.process.pid, signal.SIGABRT)  # it writes its stack, and ends
@@ -335,7 +330,7 @@ class Supervisor:
     def _stop(self) -> None:
         """Stop stage after stage. Kill actors that outlive `stop_timeout`, and all on a second order."""
         self._stopping = True
-        self._before_stop()
+        self.before_stop()
         for stage in Stage:
             members = [child for child in self.children if child.spec.stage is stage]
             for child in members:
@@ -352,7 +347,7 @@ class Supervisor:
                 child.state = State.STOPPED
             return
         child.state = State.STOPPING
-        child.end_by = time.monotonic() + self._settings.stop_timeout
+        child.end_by = time.monotonic() + self.settings.stop_timeout
         os.kill(child.process.pid, signal.SIGTERM)
 
 
