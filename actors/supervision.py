@@ -354,5 +354,6 @@ class Supervisor:
 def describe_exit(status: int | None) -> str:
     """How a process ended, in words."""
     if status is not None and status < 0:
-        return f"killed by {signal.Signals(-status).name}"
+        names = {each.value: each.name for each in signal.Signals}  # most real-time signals have none
+        return f"killed by {names.get(-status, f'signal {-status}')}"
     return f"ended with status {status}"
