@@ -27,7 +27,6 @@ from tally.actors.services import SERVICES
 from tally.actors.shared import Shared
 from tally.actors.supervision import ActorSpec, Stage
 from tally.config import AccountsSettings, CustomersSettings, Settings
-from tally.figures import new_page
 from tally.http import accounts as accounts_http
 from tally.http import customers as customers_http
 from tally.http import metrics, operations, pages
@@ -135,7 +134,7 @@ class Family(Shared):
             ActorSpec(f"{service}-relay", partial(RelayProcess(self).run, service=service), Stage.RELAY),
             *(ActorSpec(name, partial(self._consume, service, names), Stage.CONSUMER) for name in names),
         ]
-        self.pages.update((spec.name, new_page()) for spec in specs)
+        self.pages.update((spec.name, figures.new_page()) for spec in specs)
         return specs
 
     def _run_redis(self, server: Server, place: Place | None, actor: Actor) -> None:
@@ -145,9 +144,9 @@ class Family(Shared):
     def _serve(self, service: str, number: int, actor: Actor) -> None:
         self.let_go_of_listeners(keep=service)
         threads = _address_settings(self.settings, service).threads
-        figures, most = self.figures(actor), limits.of_this_process(threads)
+        most = limits.of_this_process(threads)
         api = self.api(service, most, number)
-        app, commits = RequestObserver(api.app, figures), api.service.commits
+        app, commits = RequestObserver(api.app, self.figures(actor)), api.service.commits
         actor.is_well = lambda: not commits.stands_still()
         listener, proxy = self.listeners[service], self.settings.auth.trusted_proxy
         with closing(api.service), self._noting_minutes(actor, service, api):
