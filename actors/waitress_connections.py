@@ -47,13 +47,9 @@ class Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
     _begun: Task | None = None
     follows = False  # the waiting request came behind another one
     waited_until: float | None = None  # set if the first request has waited: see NotYet
-    served_at = 0.0  # when its client got anything, or came; what he sends proves nothing
+    served_at = 0.0  # when its client last got anything; what he sends proves nothing
     _sending = False
     _unparsed = b""  # the bytes behind the waiting requests
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self.served_at = time.monotonic()
 
     @staticmethod
     def task_class(channel: "Channel", request: Any) -> Task:

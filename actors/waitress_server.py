@@ -238,7 +238,7 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
         excess = len(self.active_channels) - connections
         if excess > 0:
             idle = [channel for channel in self.active_channels.values() if not channel.requests]
-            for channel in sorted(idle, key=lambda channel: channel.served_at)[:excess]:
+            for channel in sorted(idle, key=lambda it: it.served_at or it.creation_time)[:excess]:
                 channel.handle_close()
 
     def stop_accepting(self) -> None:
