@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import date, datetime
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from msgspec import UNSET, Struct, UnsetType, json, to_builtins
@@ -12,7 +11,7 @@ from tally import events
 from tally.events import Event, Id, Moment, decode_as, encode, now, rfc3339
 from tally.store import account_totals, history, idempotency, inbox, nodes, outbox, revenue, updates, users
 from tally.store.cause import UNKNOWN, Cause, CauseOf, unknown
-from tally.store.database import NEVER_RELEASED, Database, Migrations, Place
+from tally.store.database import NEVER_RELEASED, Database, Migrations, OpenDatabase
 from tally.store.errors import AccountInUse, NotFound
 from tally.store.history import Happening
 from tally.store.ids import raise_ids
@@ -96,6 +95,8 @@ MIGRATIONS: Migrations = (  # see CONTRIBUTING.md, "A change of the schema"
     """,
 )
 
+open_database = OpenDatabase(FILE, SERVICE, SCHEMA, MIGRATIONS)
+
 
 class NewAccount(Struct, frozen=True):
     """An account to be opened."""
@@ -154,13 +155,6 @@ class ShownCustomers(NamedTuple):
     customers: int
     revenue_cents: int
     last: int | None
-
-
-def open_database(
-    directory: Path, migrate: bool = False, make: bool = True, place: Place | None = None
-) -> Database:
-    """Open accounts.db in `directory`; see Database."""
-    return Database(directory / FILE, SERVICE, SCHEMA, MIGRATIONS, migrate, make, place)
 
 
 class Accounts:

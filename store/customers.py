@@ -4,7 +4,6 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import date
 from functools import lru_cache
 from itertools import groupby
-from pathlib import Path
 from typing import Any, Literal
 
 from msgspec import UNSET, structs
@@ -28,7 +27,7 @@ from tally.store import (
 from tally.store.cause import UNKNOWN, Cause, CauseOf, unknown
 from tally.store.credits import Credits
 from tally.store.customer_list import CustomerList, CustomerQuery
-from tally.store.database import NEVER_RELEASED, Database, Migrations, Place, numbers
+from tally.store.database import NEVER_RELEASED, Database, Migrations, OpenDatabase, numbers
 from tally.store.errors import CustomerInUse
 from tally.store.history import Happening, Kind
 from tally.store.listing import Listing, ListQuery
@@ -117,18 +116,13 @@ MIGRATIONS: Migrations = (  # see CONTRIBUTING.md, "A change of the schema"
     """,
 )
 
+open_database = OpenDatabase(FILE, SERVICE, SCHEMA, MIGRATIONS)
+
 ROWS_AT_ONCE = 1000  # deleted in one transaction: other writers wait for it, some 40 ms
 ROWS_OF_A_CUSTOMER = 10  # so many invoices take as long to delete as a customer without any
 
 # The events that this service reacts to: none of its own.
 CONCERNS = (events.AccountCreated, events.AccountUpdated, events.AccountDeleted)
-
-
-def open_database(
-    directory: Path, migrate: bool = False, make: bool = True, place: Place | None = None
-) -> Database:
-    """Open customers.db in `directory`; see Database."""
-    return Database(directory / FILE, SERVICE, SCHEMA, MIGRATIONS, migrate, make, place)
 
 
 class Customers:

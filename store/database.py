@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import apsw
 
@@ -403,14 +403,20 @@ def _places(row: Sequence[Any]) -> str:
     return f"({', '.join('?' * len(row))})"
 
 
-class OpenDatabase(Protocol):
-    """A function that opens a service's database; see Database."""
+class OpenDatabase(NamedTuple):
+    """Opens a service's database, the `file` in a directory; see Database."""
+
+    file: str
+    service: str
+    schema: str
+    migrations: Migrations
 
     def __call__(
         self, directory: Path, migrate: bool = False, make: bool = True, place: Place | None = None
     ) -> Database:
         """Open the database in `directory`."""
-        ...
+        path = directory / self.file
+        return Database(path, self.service, self.schema, self.migrations, migrate, make, place)
 
 
 class _FairWait:

@@ -130,7 +130,9 @@ def next_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         for service, step in steps.items():
             module = tree / "store" / f"{service}.py"
             source = module.read_text(encoding="utf-8")
-            module.write_text(f"{source}\n\nMIGRATIONS = (*MIGRATIONS, {step!r})\n", encoding="utf-8")
+            further = f"\nMIGRATIONS = (*MIGRATIONS, {step!r})\n"
+            opened = "open_database = open_database._replace(migrations=MIGRATIONS)\n"
+            module.write_text(f"{source}\n{further}{opened}", encoding="utf-8")
         monkeypatch.setenv("PYTHONPATH", str(tree.parent))
 
     return install
