@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import apsw
+import msgspec
 
 from tally.store import errors
 
@@ -397,6 +398,11 @@ def numbers(values: Iterable[int]) -> object:
     """
     held = array("q", values)
     return apsw.carray(held) if held else None  # NULL makes an empty table
+
+
+def listed(values: Iterable[object]) -> str:
+    """A binding for `json_each(?)` in a query: a table of these texts, numbers or lists, each as `value`."""
+    return msgspec.json.encode([*values]).decode()
 
 
 def _places(row: Sequence[Any]) -> str:

@@ -9,10 +9,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from typing import TypeVar
 
-import msgspec
-
 from tally.events import EventId
-from tally.store.database import Database
+from tally.store.database import Database, listed
 from tally.store.database import numbers as array_of
 from tally.store.ranges import Range, merge, without
 from tally.store.stream import Age
@@ -146,7 +144,7 @@ class Inbox:
         self._database.execute(
             "DELETE FROM inbox_name WHERE name IN (SELECT name FROM inbox_name"
             " WHERE entry_ms < ? AND name NOT IN (SELECT value FROM json_each(?)) LIMIT ?)",
-            (first_ms, msgspec.json.encode(list(needed)).decode(), limit),
+            (first_ms, listed(needed), limit),
         )
         return self._database.changes()
 

@@ -6,10 +6,8 @@ In the open transaction or snapshot. Rows are id, customer, day, cents and refer
 from collections.abc import Collection
 from datetime import date
 
-import msgspec
-
 from tally.store import parts
-from tally.store.database import Database, numbers
+from tally.store.database import Database, listed, numbers
 from tally.store.parts import Table
 from tally.store.records import CENTS_AND_DAY
 
@@ -22,7 +20,7 @@ def customers_named(database: Database, account_id: int, names: Collection[str])
         "SELECT DISTINCT name, customer.id FROM json_each(?) AS wanted CROSS JOIN customer"
         " INDEXED BY customer_by_name ON name = wanted.value COLLATE NOCASE"
         " WHERE account_id = ? ORDER BY customer.id",
-        (_as_json(names), account_id),
+        (listed(map(str, names)), account_id),
     )
 
 
@@ -32,7 +30,7 @@ def referenced(database: Database, table: Table, account_id: int, references: Co
         f"SELECT {_columns(table)} FROM json_each(?) AS wanted CROSS JOIN {table}"
         f" INDEXED BY {table}_by_reference ON reference = wanted.value"
         " JOIN customer ON customer.id = customer_id WHERE account_id = ?",
-        (_as_json(references), account_id),
+        (listed(map(str, references)), account_id),
     )
 
 
@@ -55,7 +53,3 @@ def of_customers(
 def _columns(table: Table) -> str:
     cents, day = CENTS_AND_DAY[table]
     return f"{table}.id, customer_id, {day}, {cents}, reference"
-
-
-def _as_json(texts: Collection[str]) -> str:
-    return msgspec.json.encode([*map(str, texts)]).decode()

@@ -7,12 +7,12 @@ with it.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-import msgspec
+from msgspec.structs import replace
 
 from tally.events import BY_FIELD, REQUEST_KEY_FIELD, TRACE_PARENT_FIELD, Event, EventRange, Id, encode
 from tally.store import ranges
 from tally.store.cause import UNKNOWN, Cause, RequestKey
-from tally.store.database import Database
+from tally.store.database import Database, listed
 from tally.store.ids import give, raise_sequence
 from tally.store.incarnations import ROOM, Incarnation, begin, earlier_sources, end_at, incarnations, is_begun
 from tally.store.lacking import LACKING
@@ -95,7 +95,7 @@ def rows_with(
     rows = database.rows(
         "SELECT sequence, type, payload, trace_parent, request_key, by_user FROM outbox"
         f" WHERE {where} AND {what} IN (SELECT value FROM json_each(?)) ORDER BY sequence",
-        (msgspec.json.encode([*wanted]).decode(),),
+        (listed(wanted),),
     )
     return list(map(OutboxRow._make, rows))
 
@@ -287,7 +287,7 @@ class Outbox:
 
     def _end_at(self, last: int) -> None:
         end_at(self.database, self.source, last)
-        self._incarnation = msgspec.structs.replace(self._incarnation, last=last)
+        self._incarnation = replace(self._incarnation, last=last)
 
     def note_publication(self, at: int, every: int) -> None:
         """Note how far publication has got at `at`, unless that was noted within `every` (seconds)."""

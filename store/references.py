@@ -7,11 +7,10 @@ between accounts.
 from collections.abc import Mapping, Sequence
 from typing import get_args
 
-import msgspec
 from msgspec import UNSET
 
 from tally.store import parts
-from tally.store.database import Database
+from tally.store.database import Database, listed
 from tally.store.errors import MoveRefused, ReferenceTaken, RepeatedReference
 from tally.store.parts import Table
 from tally.store.records import NewCredit, NewInvoice
@@ -32,10 +31,8 @@ def insist_on_new(database: Database, table: Table, new: Sequence[NewInvoice | N
     }
     if not named:
         return
-    asked = msgspec.json.encode(
-        [[index, int(each.customer_id), str(each.reference)] for index, each in named.items()]
-    )
-    [accounts, taken] = [database.rows(sql, (asked.decode(),)) for sql in (_ACCOUNTS, _TAKEN[table])]
+    asked = listed([index, int(each.customer_id), str(each.reference)] for index, each in named.items())
+    [accounts, taken] = [database.rows(sql, (asked,)) for sql in (_ACCOUNTS, _TAKEN[table])]
     _insist_on_none_twice(dict(accounts), named)
     if taken:
         raise ReferenceTaken(table, [(index, reference, id) for index, reference, id in taken])
@@ -54,7 +51,7 @@ def _insist_on_none_twice(accounts: Mapping[int, int], named: Mapping[int, NewIn
 
 def holders(database: Database, table: Table, customer_id: int, reference: str) -> list[int]:
     """The ids of the rows with that reference in the customer's account."""
-    asked = msgspec.json.encode([[0, int(customer_id), reference]]).decode()
+    asked = listed([[0, int(customer_id), reference]])
     return [id for *_, id in database.rows(_TAKEN[table], (asked,))]
 
 
