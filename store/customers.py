@@ -223,8 +223,7 @@ class Customers:
         Raises NotFound, UnknownReference like `create_customers`, and MoveRefused if one of its references is
         taken in its new account.
         """
-        before = self.customer(id, owner)
-        updates.insist_on_revision("customer", id, before.revision, revisions)
+        before = self.customer(id, owner, revisions)
         after = updates.changed(before, change, before.revision)
         if after is before:
             return before
@@ -256,8 +255,7 @@ class Customers:
 
         Raises NotFound, and OverCredited if its credits come to more.
         """
-        before = self.invoice(id, owner)
-        updates.insist_on_revision("invoice", id, before.revision, revisions)
+        before = self.invoice(id, owner, revisions)
         after = updates.changed(before, change, before.revision)
         if after is before:
             return before
@@ -291,8 +289,7 @@ class Customers:
 
         Raises NotFound, and without `cascade` CustomerInUse while it has invoices or credits.
         """
-        customer = self.customer(id, owner)
-        updates.insist_on_revision("customer", id, customer.revision, revisions)
+        customer = self.customer(id, owner, revisions)
         one = ListQuery(limit=1, customer_id=id)
         if not cascade and (self.invoice_listing.page(one) or self.credits.page(one)):
             raise CustomerInUse(f"The customer {id} has invoices or credits.")
@@ -306,8 +303,7 @@ class Customers:
         revisions: Collection[int] | None = None,
     ) -> None:
         """Take an invoice back. Raises NotFound, and InvoiceCredited if it has credits."""
-        invoice = self.invoice(id, owner)
-        updates.insist_on_revision("invoice", id, invoice.revision, revisions)
+        invoice = self.invoice(id, owner, revisions)
         self.credits.insist_on_none(id)
         cents, day = invoice.purchase_price_cents, date.fromisoformat(invoice.purchase_date)
         last: list[Any] = []
@@ -357,10 +353,13 @@ class Customers:
         noted = history.of(self.database, "customer", customer)
         return bool(noted) and noted[-1].after is None and self._owns_last(owner, noted[-1].before or {})
 
-    def customer(self, id: int, owner: str | None = None) -> Customer:
+    def customer(
+        self, id: int, owner: str | None = None, revisions: Collection[int] | None = None
+    ) -> Customer:
         """The customer. Raises NotFound."""
         customer = records.find_customer(self.database, id)
         if customer and belonging.owns_account(self.database, owner, customer.account_id):
+            updates.insist_on_revision("customer", id, customer.revision, revisions)
             return customer
         raise nodes.missing(self.database, "customer", id)
 
@@ -368,10 +367,11 @@ class Customers:
         """The customers asked for."""
         return CustomerList(self.database, owner).page(query)
 
-    def invoice(self, id: int, owner: str | None = None) -> Invoice:
+    def invoice(self, id: int, owner: str | None = None, revisions: Collection[int] | None = None) -> Invoice:
         """The invoice. Raises NotFound."""
         invoice = records.find_invoice(self.database, id)
         if invoice and belonging.owns_customer(self.database, owner, invoice.customer_id):
+            updates.insist_on_revision("invoice", id, invoice.revision, revisions)
             return invoice
         raise nodes.missing(self.database, "invoice", id)
 
@@ -435,18 +435,34 @@ class Customers:
         Those about a row that isn't here are left out. Answers the numbers of those whose row never was here:
         its creation is lost.
         """
+        together: dict[type[Event], Callable[[list[tuple[Any, str | None]]], None]] = {
+            events.CustomerCreated: self._record_customers,
+            events.InvoiceCreated: self._record_invoices,
+            events.CreditCreated: self.credits.make,
+        }
+        singly: dict[type[Event], Callable[[Any, str | None], object]] = {
+            events.CustomerUpdated: self._update_customer,
+            events.CustomerDeleted: self._remove_customer,
+            events.InvoiceUpdated: self._update_invoice,
+            events.InvoiceDeleted: self._remove_invoice,
+            events.CreditDeleted: self.credits.remove,
+        }
         left_out: list[int] = []
         for kind, each in groupby(own, lambda own: type(own.event)):
             some = [*each]
             if kind in _ABOUT:
                 table, field = _ABOUT[kind]
-                ids = {getattr(one.event, field) for one in some}
                 sql = f"SELECT id FROM {table} WHERE id IN carray(?)"
-                if absent := ids - {id for (id,) in self.database.rows(sql, (numbers(ids),))}:
-                    gone = [one for one in some if getattr(one.event, field) in absent]
-                    some = [one for one in some if getattr(one.event, field) not in absent]
-                    left_out += [one.row.sequence for one in gone if not self._was_here(one.event)]
-            self._make_again(kind, [(one.event, one.row.by) for one in some])
+                ids = numbers(getattr(one.event, field) for one in some)
+                here = {id for (id,) in self.database.rows(sql, (ids,))}
+                gone = [one for one in some if getattr(one.event, field) not in here]
+                some = [one for one in some if getattr(one.event, field) in here]
+                left_out += [one.row.sequence for one in gone if not self._was_here(one.event)]
+            made = [(one.event, one.row.by) for one in some]
+            if kind in together:
+                together[kind](made)
+            for event, by in made if kind in singly else ():
+                singly[kind](event, by)
         return left_out
 
     def _was_here(self, event: Any) -> bool:
@@ -462,25 +478,6 @@ class Customers:
             return True
         noted = table != "customer" and history.of(self.database, "customer", event.customer_id)
         return bool(noted) and not records.find_customer(self.database, event.customer_id)
-
-    def _make_again(self, kind: type[Event], made: list[tuple[Any, str | None]]) -> None:
-        together: dict[type[Event], Callable[[list[tuple[Any, str | None]]], None]] = {
-            events.CustomerCreated: self._record_customers,
-            events.InvoiceCreated: self._record_invoices,
-            events.CreditCreated: self.credits.make,
-        }
-        singly: dict[type[Event], Callable[[Any, str | None], object]] = {
-            events.CustomerUpdated: self._update_customer,
-            events.CustomerDeleted: self._remove_customer,
-            events.InvoiceUpdated: self._update_invoice,
-            events.InvoiceDeleted: self._remove_invoice,
-            events.CreditDeleted: self.credits.remove,
-        }
-        if kind in together:
-            together[kind](made)
-        elif kind in singly:
-            for event, by in made:
-                singly[kind](event, by)
 
     def as_told(self, event: Event) -> Customer | Invoice | None:
         """The row as the answer to its update had it; None for other events, or when it is gone."""
