@@ -82,9 +82,10 @@ def begin(database: Database, last: int, source: str | None = None) -> None:
     transaction.
     """
     if source is None:
-        _begin(database, last, _fresh(database))
-        begin_block(database)
-        _note_begun(database)
+        # Its own identity, if it began as a copy and has not used that yet.
+        is_used = database.source in own_sources(database)
+        fresh = f"{database.service}@{secrets.token_hex(4)}" if is_used else database.source
+        _begin_afresh(database, last, fresh, random.SystemRandom())
     else:
         _begin(database, last, source)
 
@@ -97,10 +98,13 @@ def _begin(database: Database, last: int, source: str) -> None:
     raise_sequence(database, "outbox", begun.base)
 
 
-def _note_begun(database: Database) -> None:
+def _begin_afresh(database: Database, last: int, source: str, draw: random.Random) -> None:
+    """Begin that name with fresh numbers, drawn from `draw`, and log it."""
+    former = incarnations(database)[-1].source
+    _begin(database, last, source)
+    begin_block(database, draw)
     database.set_meta(_BEGUN_IN, database.run)
-    *_, former, begun = incarnations(database)
-    database.at_commit(lambda: _log.warning("began_name", source=begun.source, former=former.source))
+    database.at_commit(lambda: _log.warning("began_name", source=source, former=former))
 
 
 def begin_for(database: Database, last: int, told: bytes) -> None:
@@ -112,16 +116,7 @@ def begin_for(database: Database, last: int, told: bytes) -> None:
     if name in own_sources(database):
         begin(database, last)
     else:
-        _begin(database, last, name)
-        begin_block(database, random.Random(told))
-        _note_begun(database)
-
-
-def _fresh(database: Database) -> str:
-    """A fresh name. It is the database's own identity, if it began as a copy and has not used that yet."""
-    if database.source not in own_sources(database):
-        return database.source
-    return f"{database.service}@{secrets.token_hex(4)}"
+        _begin_afresh(database, last, name, random.Random(told))
 
 
 def name_explicitly(database: Database) -> None:
