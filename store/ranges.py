@@ -1,5 +1,6 @@
 """Sets of whole numbers from 1 on, kept as ranges."""
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -29,17 +30,15 @@ def of(numbers: Iterable[int]) -> list[Range]:
 
 def without(ranges: Iterable[Range], taken: Iterable[Range]) -> list[Range]:
     """The numbers of `ranges` that are not in `taken`, ascending. In time proportional to both."""
-    left, holes = [], merge(taken)
-    place = 0
+    left, holes = [], deque(merge(taken))
     for first, last in merge(ranges):
-        while place < len(holes) and holes[place].last < first:
-            place += 1
-        at = place
-        while at < len(holes) and holes[at].first <= last:
-            if holes[at].first > first:
-                left.append(Range(first, holes[at].first - 1))
-            first = holes[at].last + 1
-            at += 1
+        while holes and holes[0].first <= last:
+            if holes[0].first > first:
+                left.append(Range(first, holes[0].first - 1))
+            first = max(first, holes[0].last + 1)
+            if first > last:
+                break  # the hole may go on in the next range
+            holes.popleft()
         if first <= last:
             left.append(Range(first, last))
     return left
