@@ -59,46 +59,30 @@ class Listing:
 
     def _page(self, query: ListQuery, owner: str | None, columns: str) -> list[tuple[Any, ...]]:
         table, customers = self._table, _customers(query, owner)
-        bindings = {
-            **structs.asdict(query),
-            "owner": owner,
-            "first": str(query.first),
-            "last": str(query.last),
-        }
-        if customers and query.order.endswith("id") and query.reference is None:
-            backwards = query.order.startswith("-")
+        backwards, by_day = query.order.startswith("-"), query.order.endswith("day")
+        day, id = query.after or (None, NEWEST if backwards else -1)
+        bindings = {**structs.asdict(query), "owner": owner, "after_day": day, "after_id": id}
+        bindings |= {"first": str(query.first), "last": str(query.last)}
+        if customers and not by_day and query.reference is None:
             joined = f"({customers}) AS theirs CROSS JOIN {table} ON {parts.in_part(table)}"
             beyond = f"{self._id} {'<' if backwards else '>'} :bound"
             sql = self._sql(query, columns, f"{joined} AND customer_id = theirs.id", [beyond])
-            _, bound = query.after or ("", NEWEST if backwards else -1)
-            return parts.page(self._database, table, sql, bindings, bound, query.limit, backwards)
-        further = []
-        if query.after:
-            bindings |= {"after_day": query.after[0], "after_id": query.after[1]}
-            further.append(self._beyond(query.order))
-        return self._database.rows(self._sorted(query, columns, customers, further, bindings), bindings)
-
-    def _sorted(
-        self,
-        query: ListQuery,
-        columns: str,
-        customers: str | None,
-        further: list[str],
-        bindings: dict[str, Any],
-    ) -> str:
-        table = self._table
+            return parts.page(self._database, table, sql, bindings, id, query.limit, backwards)
+        further = [self._beyond(query.order)] if query.after else []
         if query.reference is not None:
             further.append(f"customer_id IN ({customers or 'SELECT id FROM customer'})")
-            return self._sql(query, columns, f"{table} INDEXED BY {table}_by_reference", further)
-        if customers:
+            sql = self._sql(query, columns, f"{table} INDEXED BY {table}_by_reference", further)
+        elif customers:
             joined = f"({customers}) AS theirs CROSS JOIN {parts.rows_of(table)} AND customer_id = theirs.id"
-            return f"{parts.every_part(table)} {self._sql(query, columns, joined, further)}"
-        # Else to ask for each row is a fifth.
-        if self._database.value("SELECT 1 FROM doomed_customer LIMIT 1"):
-            further.append("customer_id NOT IN (SELECT id FROM doomed_customer)")
-        if query.order.endswith("day") and query.limit <= self._near:
-            further += self._as_late(query, further, bindings)
-        return self._sql(query, columns, table, further)
+            sql = f"{parts.every_part(table)} {self._sql(query, columns, joined, further)}"
+        else:
+            # Else to ask for each row is a fifth.
+            if self._database.value("SELECT 1 FROM doomed_customer LIMIT 1"):
+                further.append("customer_id NOT IN (SELECT id FROM doomed_customer)")
+            if by_day and query.limit <= self._near:
+                further += self._as_late(query, further, bindings)
+            sql = self._sql(query, columns, table, further)
+        return self._database.rows(sql, bindings)
 
     def _as_late(self, query: ListQuery, further: list[str], bindings: dict[str, Any]) -> list[str]:
         """A condition that every row of the page meets: the last day on such a page of the newest rows alone.
@@ -106,10 +90,9 @@ class Listing:
         In ascending order, of the oldest rows. To compare a row's day takes less time than to sort it in: for
         ten million rows, 0.64 s instead of 0.75.
         """
+        near, sign = f"{self._id} < (SELECT min(id) + {self._near} FROM {self._table})", "<="
         if query.order.startswith("-"):
             near, sign = f"{self._id} > (SELECT max(id) - {self._near} FROM {self._table})", ">="
-        else:
-            near, sign = f"{self._id} < (SELECT min(id) + {self._near} FROM {self._table})", "<="
         days = self._database.rows(self._sql(query, self._day, self._table, [*further, near]), bindings)
         if len(days) < query.limit:
             return []
