@@ -5,7 +5,7 @@ from datetime import date, datetime
 from typing import Any, Literal, NamedTuple
 
 from msgspec import UNSET, Struct, UnsetType, json, to_builtins
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from tally import events
 from tally.events import Event, Id, Moment, decode_as, encode, now, rfc3339
@@ -249,11 +249,8 @@ class Accounts:
 
     def note(self, event: AccountEvent, by: str | None) -> None:
         """Note an event in the account's history. In the open transaction; may be repeated."""
-        told: dict[str, Any] | None = None
-        if not isinstance(event, events.AccountDeleted):
-            told = {"name": event.name, "description": event.description, "owned_by": event.owned_by}
-            if isinstance(event, events.AccountUpdated):
-                told["revision"] = event.revision
+        every = asdict(event).items()
+        told = {name: value for name, value in every if name in _TOLD} or None  # None for a deletion
         happening = Happening(type(event).__name__, rfc3339(event.happened), by, None, told)
         history.note_once(self.database, "account", event.id, happening)
 
@@ -536,6 +533,7 @@ _SHOWN = (
     " 'total_revenue_cents', revenue_cents)), count(*), coalesce(sum(revenue_cents), 0), max(id)"
 )
 
+_TOLD = ("name", "description", "owned_by", "revision")
 _HAPPENED = "FROM history WHERE row_id = ?1 AND kind = 'account'"
 
 _ACCOUNT = (

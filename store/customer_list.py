@@ -82,7 +82,8 @@ class CustomerList:
             return []
         match = _match(words)
         is_narrow = query.account_id is not None or self._owner is not None
-        if is_narrow or self._are_few(match):
+        count = "SELECT count(*) FROM (SELECT 1 FROM customer_word(?) LIMIT ?)"
+        if is_narrow or self._database.value(count, (match, self._few)) < self._few:
             source = self._source(query) if is_narrow else "customer"
             return self._rows(query, source, _FOUND, match)
         if query.order in ("id", "-id"):
@@ -98,10 +99,6 @@ class CustomerList:
             conditions.append(_FOUND if words else "false")
             bindings["match"] = _match(words)
         return f"SELECT customer.id AS id FROM customer WHERE {' AND '.join(['true', *conditions])}", bindings
-
-    def _are_few(self, match: str) -> bool:
-        sql = "SELECT count(*) FROM (SELECT 1 FROM customer_word(?) LIMIT ?)"
-        return bool(self._database.value(sql, (match, self._few)) < self._few)
 
     def _walk(self, query: CustomerQuery, words: list[str]) -> list[Customer]:
         """Read all by name and check each. If many have the words, the next match is near."""

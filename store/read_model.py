@@ -22,7 +22,7 @@ from tally.store.errors import StoreError, StoreUnavailable
 from tally.store.ids import given
 from tally.store.inbox import Inbox
 from tally.store.outbox import known_of
-from tally.store.ranges import Range, merge
+from tally.store.ranges import Range, merge, without
 from tally.store.revenue import ADD, halves, whole
 from tally.store.stream import Entry, EventStream, entry_ms
 
@@ -216,9 +216,7 @@ class Shadow:
 
     def has_seen(self, source: str, wanted: Range) -> bool:
         """Whether all of these events of a source were on the stream."""
-        return any(
-            held.first <= wanted.first and wanted.last <= held.last for held in self._seen.get(source, [])
-        )
+        return not without([wanted], self._seen.get(source, []))
 
     def vanishing(self, live: Database, read_on: Callable[[], None]) -> int:
         """How many customers in `live` would be replaced, but are unknown here.
@@ -260,9 +258,7 @@ class Shadow:
         for table in _TABLES:
             live.execute(f"DELETE FROM main.{table}")
             live.execute(f"INSERT INTO main.{table} SELECT * FROM shadow.{table}")
-        live.execute(_TAKEN_ASIDE)
-        live.execute(_UPDATED)
-        live.execute(_HISTORY)
+        live.execute(_FURTHER)
         for _, sql in triggers:
             live.execute(sql)
         differing = live.rows(f"{state_of('shadow')} EXCEPT {state_of('main')}")
@@ -359,10 +355,18 @@ CREATE TABLE IF NOT EXISTS undated
 CREATE TABLE IF NOT EXISTS other_entry (id TEXT PRIMARY KEY, entry BLOB NOT NULL)
 """
 
-_TAKEN_ASIDE = """
+# What is replaced along with the tables.
+_FURTHER = """
 DELETE FROM main.inbox_aside WHERE EXISTS (
     SELECT 1 FROM main.inbox_range r
-    WHERE r.source = inbox_aside.source AND inbox_aside.sequence BETWEEN r.first AND r.last)
+    WHERE r.source = inbox_aside.source AND inbox_aside.sequence BETWEEN r.first AND r.last);
+DELETE FROM main.updated WHERE kind = 'customer';
+INSERT INTO main.updated SELECT * FROM shadow.updated WHERE kind = 'customer';
+INSERT INTO main.history (kind, row_id, event, at, by_user, after)
+SELECT kind, row_id, event, at, by_user, after FROM shadow.history AS found WHERE NOT EXISTS (
+    SELECT 1 FROM main.history AS noted WHERE noted.row_id = found.row_id AND noted.kind = found.kind
+    AND noted.event = found.event AND noted.after IS found.after
+    AND (noted.after IS NULL OR noted.at = found.at))
 """
 
 _CUSTOMERS = """
@@ -384,19 +388,6 @@ SELECT customer_id, month, sum(cents), sum(invoices), sum(credits) FROM (
     SELECT customer_id, {_MONTH.format("credit_date")}, -credited_cents, 0, 1 FROM credit)
 WHERE customer_id IN (SELECT id FROM customer)
 GROUP BY customer_id, month
-"""
-
-_UPDATED = """
-DELETE FROM main.updated WHERE kind = 'customer';
-INSERT INTO main.updated SELECT * FROM shadow.updated WHERE kind = 'customer'
-"""
-
-_HISTORY = """
-INSERT INTO main.history (kind, row_id, event, at, by_user, after)
-SELECT kind, row_id, event, at, by_user, after FROM shadow.history AS found WHERE NOT EXISTS (
-    SELECT 1 FROM main.history AS noted WHERE noted.row_id = found.row_id AND noted.kind = found.kind
-    AND noted.event = found.event AND noted.after IS found.after
-    AND (noted.after IS NULL OR noted.at = found.at))
 """
 
 # Revenue may be known before its customer is.

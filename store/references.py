@@ -4,7 +4,7 @@ The code that records rows checks this in the same transaction. An SQLite index 
 between accounts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import get_args
 
 from msgspec import UNSET
@@ -33,20 +33,15 @@ def insist_on_new(database: Database, table: Table, new: Sequence[NewInvoice | N
         return
     asked = listed([index, int(each.customer_id), str(each.reference)] for index, each in named.items())
     [accounts, taken] = [database.rows(sql, (asked,)) for sql in (_ACCOUNTS, _TAKEN[table])]
-    _insist_on_none_twice(dict(accounts), named)
-    if taken:
-        raise ReferenceTaken(table, [(index, reference, id) for index, reference, id in taken])
-
-
-def _insist_on_none_twice(accounts: Mapping[int, int], named: Mapping[int, NewInvoice | NewCredit]) -> None:
-    first: dict[tuple[int, object], int] = {}
-    repeated = []
+    account_of, first, repeated = dict(accounts), dict[tuple[int, object], int](), []
     for index, each in named.items():
-        before = first.setdefault((accounts[index], each.reference), index)
+        before = first.setdefault((account_of[index], each.reference), index)
         if before != index:
             repeated.append((index, before))
     if repeated:
         raise RepeatedReference(repeated)
+    if taken:
+        raise ReferenceTaken(table, [(index, reference, id) for index, reference, id in taken])
 
 
 def holders(database: Database, table: Table, customer_id: int, reference: str) -> list[int]:

@@ -66,8 +66,7 @@ class Users:
 
     def named(self, name: str) -> User | None:
         """The user of that name."""
-        users = self._find("WHERE name = ?", (name,))
-        return users[0] if users else None
+        return next(iter(self._find("WHERE name = ?", (name,))), None)
 
     def existing(self, name: str) -> User:
         """The user of that name. Raises NoSuchUser."""
