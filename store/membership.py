@@ -183,7 +183,7 @@ class Membership:
         may_replace: str = self._may_replace or ("idle" if self._is_replacement(known) else "")
         if nodes.follows(database):
             may_replace = "standby"
-        answer = self._take(
+        what, detail, *registry = self._take(
             keys=[*map(self._stream.beside, ("nodes", "leases", "published"))],
             args=[
                 database.source,
@@ -193,11 +193,10 @@ class Membership:
                 self._place,
                 int(LEASE_SECONDS * 1000),
                 may_replace,
-                "moved" if self._is_moved() and not self._was_free() else "",
+                "moved" if self._is_moved() else "",
                 *chain.from_iterable(known.items()),
             ],
         )
-        what, detail, *registry = answer
         if what == b"free":
             raise self._awaits_others()
         self._free = None
@@ -215,7 +214,10 @@ class Membership:
                 "their numbers",
                 seconds,
             )
-        self._note_place()
+        worked = f"{database.source} {self._place}"
+        if self._place and database.meta(_WORKED) != worked:
+            with database.transaction():
+                database.set_meta(_WORKED, worked)
         return str(detail.decode(errors="replace")) if what == b"standby" else None
 
     def insist_on_free_number(self) -> None:
@@ -242,21 +244,14 @@ class Membership:
                 self._database.set_meta(_WORKED, "")
 
     def _is_moved(self) -> bool:
-        """Whether it was at work in another directory, and may still be."""
+        """Whether it was at work in another directory, and may still be.
+
+        Not if every look within the time of a lease found nobody at work.
+        """
         source, _, place = str(self._database.meta(_WORKED) or "").partition(" ")
         is_same = source != self._database.source or _directory(place) == _directory(self._place)
-        return not is_same and self._may_replace != "any"
-
-    def _note_place(self) -> None:
-        worked = f"{self._database.source} {self._place}"
-        if self._place and self._database.meta(_WORKED) != worked:
-            with self._database.transaction():
-                self._database.set_meta(_WORKED, worked)
-
-    def _was_free(self) -> bool:
-        """Whether every look within the time of a lease found nobody at work."""
         first, last = self._free or (0.0, 0.0)
-        return last - first >= LEASE_SECONDS
+        return not is_same and self._may_replace != "any" and last - first < LEASE_SECONDS
 
     def _awaits_others(self) -> Awaited:
         now = self._clock()
