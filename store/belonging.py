@@ -4,7 +4,7 @@ With an `owner`, other users' accounts and all in them are treated as if they di
 whose creation has not come yet.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from tally.store import nodes
 from tally.store.database import Database, numbers
@@ -35,7 +35,7 @@ def owns_customer(database: Database, owner: str | None, id: int) -> bool:
 def insist_on_customers(database: Database, ids: Sequence[int], owner: str | None = None) -> None:
     """Raise UnknownReference unless each is a customer, of that owner's if one is given."""
     sql = _KNOWN_CUSTOMER if owner is None else _OWN_CUSTOMER
-    insist(database, ids, "customer_id", "customer", _without(database, ids, sql, owner))
+    insist(database, dict(enumerate(ids)), "customer_id", "customer", _without(database, ids, sql, owner))
 
 
 def insist_on_accounts(
@@ -47,17 +47,17 @@ def insist_on_accounts(
     """
     if owner is not None or must_be_known:
         sql = f"{OPEN_ACCOUNT} AND id = value" if owner is None else _OWN_ACCOUNT
-        insist(database, ids, "account_id", "account", _without(database, ids, sql, owner))
+        insist(database, dict(enumerate(ids)), "account_id", "account", _without(database, ids, sql, owner))
 
 
 def insist(
-    database: Database, ids: Sequence[int | None], field: str, kind: str, unknown: set[int], shown: str = ""
+    database: Database, named: Mapping[int, int], field: str, kind: str, unknown: set[int], shown: str = ""
 ) -> None:
-    """Raise UnknownReference if one of the `ids` of new rows is unknown, Misdirected if it is another node's.
+    """Raise UnknownReference if an id that new rows name is unknown, Misdirected if it is another node's.
 
-    An account may be any node's.
+    `named` has these ids by the index of the row. An account may be any node's.
     """
-    missing = [(index, int(id)) for index, id in enumerate(ids) if id is not None and id in unknown]
+    missing = [(index, int(id)) for index, id in named.items() if id in unknown]
     elsewhere = {id: nodes.missing(database, kind, id) for _, id in missing if field != "account_id"}
     for error in elsewhere.values():
         if isinstance(error, Misdirected):

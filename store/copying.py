@@ -31,15 +31,13 @@ def copy_database(path: Path, copy: Path, advance: Callable[[int], None]) -> Non
         _remove(partial)  # left by a killed process
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL, 0o600))
         try:
-            with translated(str(path)):
-                source = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
-                target = apsw.Connection(str(partial))
-                try:
-                    _copy(source, target, advance)
-                    identity = _identity(source)
-                finally:
-                    target.close()
-                    source.close()
+            with (
+                translated(str(path)),
+                closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)) as source,
+                closing(apsw.Connection(str(partial))) as target,
+            ):
+                _copy(source, target, advance)
+                identity = _identity(source)
             sync(partial)
             _prove(partial, identity, path)
             partial.rename(copy)

@@ -76,7 +76,7 @@ class Credits:
         rows = [(*structs.astuple(credit), by) for _, by, credit in made]
         self._database.insert(f"credit ({records.COLUMNS['credit']}, created_by)", rows)
         for event, by, credit in made:
-            self._note(event, by, None, credit)
+            self._note(event, by, credit)
 
     def delete(self, id: int, cause: Cause = UNKNOWN, owner: str | None = None) -> None:
         """Take a credit back. Raises NotFound or Misdirected."""
@@ -89,7 +89,7 @@ class Credits:
     def remove(self, event: CreditDeleted, by: str | None) -> None:
         """Apply a deletion; nothing is published."""
         if credit := records.find_credit(self._database, event.id):
-            self._note(event, by, credit, None)
+            self._note(event, by, credit)
         self._database.execute("DELETE FROM credit WHERE id = ?", (event.id,))
 
     def was_taken_back(self, id: int) -> bool:
@@ -129,32 +129,26 @@ class Credits:
 
     def _insist_on_room(self, new: Sequence[NewCredit]) -> None:
         """Check that each invoice exists, is that customer's, and is credited at most by its amount."""
-        wanted = [None if each.invoice_id is UNSET else int(each.invoice_id) for each in new]
-        named = (numbers(sorted({id for id in wanted if id is not None})),)
-        known = {id: (owner, cents) for id, owner, cents in self._database.rows(_ROOM, named)}
-        strange = {
-            id
-            for id, each in zip(wanted, new, strict=True)
-            if id is not None and known.get(id, (None, 0))[0] != each.customer_id
+        named = {
+            index: int(each.invoice_id) for index, each in enumerate(new) if each.invoice_id is not UNSET
         }
-        belonging.insist(self._database, wanted, "invoice_id", "invoice", strange, "invoice of that customer")
-        left = {id: cents for id, (_, cents) in known.items()}
+        rows = self._database.rows(_ROOM, (numbers(sorted(set(named.values()))),))
+        customer_of, left = {id: customer for id, customer, _ in rows}, {id: cents for id, _, cents in rows}
+        strange = {id for index, id in named.items() if customer_of.get(id) != new[index].customer_id}
+        belonging.insist(self._database, named, "invoice_id", "invoice", strange, "invoice of that customer")
         refused = []
-        for index, (id, each) in enumerate(zip(wanted, new, strict=True)):
-            if id is not None:
-                if left[id] < each.credited_cents:
-                    there = f"Of the invoice {id}, {max(0, left[id])} cents are left to be credited"
-                    refused.append((index, there))
-                left[id] -= each.credited_cents
+        for index, id in named.items():
+            cents = new[index].credited_cents
+            if left[id] < cents:
+                there = f"Of the invoice {id}, {max(0, left[id])} cents are left to be credited"
+                refused.append((index, there))
+            left[id] -= cents
         if refused:
             raise OverCredited("credited_cents", refused)
 
-    def _note(
-        self, told: CreditCreated | CreditDeleted, by: str | None, before: Credit | None, after: Credit | None
-    ) -> None:
+    def _note(self, told: CreditCreated | CreditDeleted, by: str | None, credit: Credit) -> None:
         """Note it in the history of the invoice, or else of the customer: the invoice may be lost."""
-        credit = before or after
-        assert credit
+        before, after = (None, credit) if isinstance(told, CreditCreated) else (credit, None)
         of: Customer | Invoice | None = None
         if credit.invoice_id is not None:
             of = records.find_invoice(self._database, credit.invoice_id)

@@ -34,21 +34,16 @@ class Groups:
         noted = self._stream.hash("holding")
         if not noted or not self._stream.length():  # the stream was deleted since
             return {}
-        stand = self._stand()
+        stand = {}  # the oldest pending entry of each group, else the last that it was handed
+        for name, group in self._stream.groups().items():
+            pending: Any = self._client.xpending(self._stream.key, group["name"])
+            stand[name] = (pending["min"] or group["last-delivered-id"]).decode()
         services = {group.partition("@")[0] for group in stand}
         return {
             name: id
             for name, id in noted.items()
             if (stand.get(name, "0-0") == id if "@" in name else name not in services)
         }
-
-    def _stand(self) -> dict[str, str]:
-        """The oldest pending entry of each group, else the last that it was handed."""
-        stand = {}
-        for name, group in self._stream.groups().items():
-            pending: Any = self._client.xpending(self._stream.key, group["name"])
-            stand[name] = (pending["min"] or group["last-delivered-id"]).decode()
-        return stand
 
     def overtaken(self) -> dict[str, int]:
         """How many entries were removed, for their age, before other programs' groups had read them."""
@@ -62,15 +57,12 @@ class Groups:
         found = []
         for name, each in self._stream.groups().items():
             last, idle = each["last-delivered-id"], self._idle_ms(each["name"])
-            unread = self._unread(last, most_unread)
+            if most_unread is None:
+                unread = sum(map(len, self._stream.pages(last)))
+            else:
+                unread = len(self._stream.read(last, most_unread, block_ms=0))
             found.append(Group(name, last.decode(), int(each["pending"]), unread, idle))
         return sorted(found)
-
-    def _unread(self, after: bytes, most: int | None) -> int:
-        """How many entries follow `after`, up to `most`, counted a page at a time."""
-        if most is None:
-            return sum(map(len, self._stream.pages(after)))
-        return len(self._stream.read(after, most, block_ms=0))
 
     def idle_ms(self, group: str) -> int | None:
         """The time since the last read from a group; None before the first, or without such a group."""

@@ -211,13 +211,11 @@ class Inbox:
 
     def _ranges(self, source: str, low: int, high: int) -> list[Range]:
         """The ranges that contain or touch a number from `low` to `high`."""
-        return [
-            Range(*row)
-            for row in self._database.rows(
-                "SELECT first, last FROM inbox_range WHERE source = ?1 AND first <= ?3 AND last >= ?2"
-                " AND first >= coalesce("
-                "  (SELECT max(first) FROM inbox_range WHERE source = ?1 AND first <= ?2), 0)"
-                " ORDER BY first",
-                (source, low, high),
-            )
-        ]
+        rows = self._database.rows(
+            "SELECT first, last FROM inbox_range WHERE source = ?1 AND first <= ?3 AND last >= ?2"
+            " AND first >= coalesce("
+            "  (SELECT max(first) FROM inbox_range WHERE source = ?1 AND first <= ?2), 0)"
+            " ORDER BY first",
+            (source, low, high),
+        )
+        return list(map(Range._make, rows))

@@ -49,8 +49,13 @@ class LoginAttempts:
 
     def wait(self, username: str, address: str) -> float:
         """How many seconds an attempt must wait; changes nothing."""
-        now = self._clock()
-        return max(self._wait(origin, limit, now) for origin, limit in _origins(username, address).items())
+        now, waits = self._clock(), [0.0]
+        sql = "SELECT failures, last_at FROM login_attempt WHERE origin = ?"
+        for origin, limit in _origins(username, address).items():
+            for failures, last_at in self._database.rows(sql, (origin,)):
+                if now >= last_at:  # else the clock was set back
+                    waits.append(limit.wait(failures) - (now - last_at))
+        return max(waits)
 
     def begin(self, username: str, address: str) -> float:
         """Answer 0 and count a failure before anything is checked, or answer the seconds to wait first.
@@ -80,14 +85,6 @@ class LoginAttempts:
             self._database.execute(
                 "UPDATE login_attempt SET failures = failures - 1 WHERE origin = ?", (place,)
             )
-
-    def _wait(self, origin: str, limit: Limit, now: float) -> float:
-        for failures, last_at in self._database.rows(
-            "SELECT failures, last_at FROM login_attempt WHERE origin = ?", (origin,)
-        ):
-            since = now - last_at
-            return max(0.0, limit.wait(failures) - since) if since >= 0 else 0.0  # the clock was set back
-        return 0.0
 
 
 def _origins(username: str, address: str) -> dict[str, Limit]:

@@ -302,10 +302,8 @@ class _Own(msgspec.Struct, frozen=True):
 
     def has(self, event: Event) -> bool:
         """Whether the event is about one of its own customers."""
-        if isinstance(event, events.CustomerCreated | events.CustomerUpdated | events.CustomerDeleted):
-            customer: int | None = event.id
-        else:
-            customer = getattr(event, "customer_id", None)  # of an invoice or a credit
+        of_customer = (events.CustomerCreated, events.CustomerUpdated, events.CustomerDeleted)
+        customer = getattr(event, "id" if isinstance(event, of_customer) else "customer_id", None)
         return any(each.first <= customer <= each.last for each in self.given if customer is not None)
 
     def replaces(self, column: str) -> str:
