@@ -336,9 +336,6 @@ class Database:
             raise errors.UnusableDatabase(
                 f"{self.path}: is the database of the service {self.meta('service')}, not {self.service}"
             )
-        self._insist_on_version(migrate)
-
-    def _insist_on_version(self, migrate: bool) -> None:
         version = self._version()
         if version > self._newest:
             raise errors.UnusableDatabase(

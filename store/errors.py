@@ -67,11 +67,10 @@ class OutdatedDatabase(UnusableDatabase):
 
 
 class NotFound(StoreError):
-    """There is no such thing. `kind` is what was looked for, `id` its number."""
+    """There is no such thing: `kind` is what was looked for, `id` its number."""
 
     def __init__(self, kind: str, id: int) -> None:
         super().__init__(f"There is no {kind} {id}.")
-        self.kind, self.id = kind, id
 
 
 class UnknownReference(StoreError):
@@ -115,7 +114,6 @@ class Changed(StoreError):
 
     def __init__(self, kind: str, id: int, revision: int) -> None:
         super().__init__(f"The {kind} {id} was changed meanwhile: its revision is {revision} now.")
-        self.revision = revision
 
 
 class ReferenceTaken(StoreError):
