@@ -6,7 +6,7 @@ one.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import redis
@@ -38,23 +38,38 @@ def finder(url: RedisUrl, key: str, answer_seconds: float) -> Find | None:
     return None
 
 
-class _Sentinels:
-    """Asks sentinels for the primary, one after the other, beginning with the last that answered."""
+class _Finder:
+    """Asks the hosts of a URL, one after the other, beginning with the last that answered."""
 
-    def __init__(self, url: RedisUrl, seconds: float) -> None:
+    def __init__(self, url: RedisUrl, seconds: float, login: Mapping[str, Any]) -> None:
         self._url = url
         self._seconds = seconds
-        options = {**_patience(url, seconds), **_tls(url), **url.sentinel_login}
-        self._sentinels = {host: redis.Redis(*host, **options) for host in url.hosts}
         self._first = url.host
+        # So that time is left for the others.
+        wait = max(SHORTEST_SECONDS, min(seconds / len(url.hosts) / 2, LONGEST_SECONDS))
+        timeouts = {"socket_timeout": wait, "socket_connect_timeout": wait}
+        tls = {name: value for name, value in url.options.items() if url.is_tls and name.startswith("ssl_")}
+        self._options: dict[str, Any] = {"ssl": url.is_tls, **tls, **timeouts, "protocol": 2, **login}
+        self._options["retry"] = Retry(NoBackoff(), 0)
 
-    def __call__(self) -> Host:
-        deadline = time.monotonic() + self._seconds
-        known: set[str] = set()
-        reasons: dict[Host, redis.RedisError] = {}
+    def _hosts(self, deadline: float) -> Iterator[Host]:
         for host in dict.fromkeys([self._first, *self._url.hosts]):
             if time.monotonic() > deadline:
                 break
+            yield host
+
+
+class _Sentinels(_Finder):
+    """Asks sentinels for the primary."""
+
+    def __init__(self, url: RedisUrl, seconds: float) -> None:
+        super().__init__(url, seconds, url.sentinel_login)
+        self._sentinels = {host: redis.Redis(*host, **self._options) for host in url.hosts}
+
+    def __call__(self) -> Host:
+        known: set[str] = set()
+        reasons: dict[Host, redis.RedisError] = {}
+        for host in self._hosts(time.monotonic() + self._seconds):
             try:
                 masters: Any = self._sentinels[host].sentinel_masters()
             except redis.RedisError as error:
@@ -90,23 +105,17 @@ class _Sentinels:
         return silent
 
 
-class _Cluster:
-    """Asks a cluster's nodes for the key, one after the other. A node without it names the one with it."""
+class _Cluster(_Finder):
+    """Asks a cluster's nodes for the key. A node without it names the one with it."""
 
     def __init__(self, url: RedisUrl, key: str, seconds: float) -> None:
-        self._url = url
+        super().__init__(url, seconds, {name: url.options.get(name) for name in ("username", "password")})
         self._key = key
-        self._seconds = seconds
-        login = {name: url.options.get(name) for name in ("username", "password")}
-        self._options = {**_patience(url, seconds), **_tls(url), **login}
-        self._first = url.host
 
     def __call__(self) -> Host:
         deadline = time.monotonic() + self._seconds
         reasons: list[redis.RedisError] = []
-        for seed in dict.fromkeys([self._first, *self._url.hosts]):
-            if time.monotonic() > deadline:
-                break
+        for seed in self._hosts(deadline):
             try:
                 self._first = self._from(seed, deadline)
             except redis.AuthenticationError:
@@ -134,16 +143,3 @@ class _Cluster:
                 node.close()
             if time.monotonic() > deadline:  # while a slot moves, each may name another
                 raise redis.ConnectionError(f"each node names another, at last {host}")
-
-
-def _patience(url: RedisUrl, seconds: float) -> dict[str, Any]:
-    """How long to wait for one of them, so that time is left for the others."""
-    wait = max(SHORTEST_SECONDS, min(seconds / len(url.hosts) / 2, LONGEST_SECONDS))
-    retry = Retry(NoBackoff(), 0)
-    return {"socket_timeout": wait, "socket_connect_timeout": wait, "retry": retry, "protocol": 2}
-
-
-def _tls(url: RedisUrl) -> dict[str, Any]:
-    """The options for TLS, for sentinels and nodes alike."""
-    options = {name: value for name, value in url.options.items() if name.startswith("ssl_")}
-    return {**options, "ssl": True} if url.is_tls else {}

@@ -51,11 +51,9 @@ class Revocations:
 
         Only one call at a time: run it in a transaction of accounts.db. Raises StoreUnavailable or OSError.
         """
-        every = self.all()
-        now = max([now, *(each.at for each in every if (each.user, each.name) == (user, name))])
-        kept = [
-            each for each in every if each.at > now - KEPT_SECONDS and (each.user, each.name) != (user, name)
-        ]
+        latest = {(each.user, each.name): each.at for each in self.all()}
+        now = max(now, latest.pop((user, name), now))
+        kept = [Revocation(*who, at) for who, at in latest.items() if at > now - KEPT_SECONDS]
         descriptor, draft = tempfile.mkstemp(prefix=f"{FILE}.", dir=self._file.parent)  # mode 0600
         with os.fdopen(descriptor, "wb") as file:
             file.write(msgspec.json.encode([*kept, Revocation(user, name, now)]))
