@@ -122,7 +122,8 @@ class Credits:
 
     def insist_on_none(self, invoice_id: int) -> None:
         """Raise InvoiceCredited if an invoice has credits."""
-        ids = [id for (id,) in self._database.rows(f"{_OF_INVOICE} LIMIT 3", (invoice_id,))]
+        sql = "SELECT id FROM credit WHERE invoice_id = ? LIMIT 3"
+        ids = [id for (id,) in self._database.rows(sql, (invoice_id,))]
         if ids:
             listed = ", ".join(map(str, ids[:2])) + (" and more" if len(ids) > 2 else "")
             raise InvoiceCredited(f"The invoice {invoice_id} has credits ({listed}); take these back first.")
@@ -161,7 +162,6 @@ def _credit(e: CreditCreated) -> Credit:
     return Credit(e.id, e.customer_id, e.invoice_id, e.credited_cents, day, created, e.reference)
 
 
-_OF_INVOICE = "SELECT id FROM credit WHERE invoice_id = ?"
 _ROOM = (
     "SELECT id, customer_id, purchase_price_cents - coalesce("
     "(SELECT sum(credited_cents) FROM credit WHERE invoice_id = invoice.id), 0) FROM invoice"

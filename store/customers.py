@@ -498,7 +498,8 @@ class Customers:
         Runs in a transaction of its own. Repeat it until there are none: an account may have a million
         customers, and a customer a million invoices. At a standby it does nothing: the primary does it.
         """
-        if self.database.value(_DOOMED) is None or self.database.refusal():
+        doomed = "SELECT id FROM doomed_customer UNION ALL SELECT id FROM doomed_account LIMIT 1"
+        if self.database.value(doomed) is None or self.database.refusal():
             return False
         with self.database.transaction():
             self._delete_part()
@@ -591,4 +592,3 @@ _NOTE_INVOICES = (
     " FROM invoice WHERE id IN carray(?)"
     " AND NOT EXISTS (SELECT 1 FROM history WHERE row_id = invoice.id AND kind = 'invoice')"
 )
-_DOOMED = "SELECT id FROM doomed_customer UNION ALL SELECT id FROM doomed_account LIMIT 1"

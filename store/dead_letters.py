@@ -10,6 +10,7 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress
 from typing import Any, NamedTuple, Self
 
 import msgspec
@@ -147,7 +148,8 @@ class DeadLetters:
         failed: dict[str, DeadLetter] = {}
         left, tried = orders, list[DeadLetter]()
         while True:
-            asked, left = left, self._not_carried_out(left)
+            places = [(self._stream.beside("redrive", letter.group), order) for letter, order in left]
+            asked, left = left, [*compress(left, self._are_there(places))]
             if done := [letter for letter, order in asked if (letter, order) not in left]:
                 failed |= self._again(done, before)  # at once: somebody may decide on the new letters
                 tried += done
@@ -156,7 +158,7 @@ class DeadLetters:
             time.sleep(_LOOK_SECONDS)
         dead = self._stream.beside("dead")
         is_back = self._are_there([(dead, letter.id) for letter in tried])  # if Redis has lost the order
-        back = [letter for letter, is_there in zip(tried, is_back, strict=True) if is_there]
+        back = [*compress(tried, is_back)]
         applied = [letter for letter in tried if letter.id not in failed and letter not in back]
         gone = len(chosen) - len(orders) - len(refused)
         return Outcome(applied, failed, [*(letter for letter, _ in left), *back], refused, gone)
@@ -174,11 +176,6 @@ class DeadLetters:
                 "its event is asked for by the database that took that one's place, or was built again"
             )
         return None if order == _NO_LETTER else order
-
-    def _not_carried_out(self, orders: Sequence[tuple[DeadLetter, str]]) -> list[tuple[DeadLetter, str]]:
-        """The orders that their groups have not carried out yet."""
-        places = [(self._stream.beside("redrive", letter.group), order) for letter, order in orders]
-        return [each for each, is_there in zip(orders, self._are_there(places), strict=True) if is_there]
 
     def _are_there(self, places: Sequence[tuple[str, str]]) -> list[bool]:
         """Whether each entry, given by its key and id, is there; asked in one turn."""

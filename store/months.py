@@ -36,23 +36,30 @@ class Months:
     def of_all(self) -> list[Month]:
         """Of all accounts together. Takes time in proportion to them."""
         owned = "" if self._owner is None else "AND owned_by = :owner"
-        months = self._rows(_OF_ALL.format(owned=owned), {})
+        months = self._rows(
+            f"({_OF_ACCOUNTS}) JOIN account ON account.id = account_id"
+            f" WHERE NOT deleted AND created_date IS NOT NULL {owned}"
+        )
         return _with_the_rest(months, self._accounts.sums().total_revenue_cents)
 
     def of_account(self, id: int) -> list[Month]:
         """Of one account. Raises NotFound."""
         total = self._accounts.one(id).total_revenue_cents
-        return _with_the_rest(self._rows(_OF_ONE, {"account": id}), total)
+        return _with_the_rest(self._rows(f"({_OF_ACCOUNTS}) WHERE account_id = :account", account=id), total)
 
     def of_customer(self, account_id: int, id: int) -> list[Month]:
         """Of one customer of an account. Raises NotFound."""
         self._accounts.one(account_id)
-        ids = {"account": account_id, "customer": id}
-        sql = f"SELECT {CENTS} FROM customer WHERE id = :customer AND account_id = :account AND NOT deleted"
-        total = self._database.rows(sql, ids)
-        if not total:
+        sql = f"SELECT {CENTS} FROM customer WHERE id = ? AND account_id = ? AND NOT deleted"
+        total = self._database.value(sql, (id, account_id))
+        if total is None:
             raise NotFound("customer", id)
-        return _with_the_rest(self._rows(_OF_CUSTOMER, ids), total[0][0])
+        months = self._rows(
+            "(SELECT * FROM customer_month WHERE customer_id = :customer"
+            " UNION ALL SELECT * FROM recent_month WHERE customer_id = :customer)",
+            customer=id,
+        )
+        return _with_the_rest(months, total)
 
     def of_each(self, ids: Sequence[int], last: int, number: int) -> dict[int, list[int]]:
         """Cents of each account in the `number` months up to `last`, which counts months from the year 0.
@@ -62,15 +69,21 @@ class Months:
         """
         first = last - number + 1
         cents = {id: [0] * number for id in ids}
-        bounds = {"first": _numbered(first), "last": _numbered(last)}
-        marks = ", ".join(str(int(id)) for id in ids)
-        for account, month, high, low, *_ in self._database.rows(_OF_EACH.format(ids=marks), bounds):
+        rows = self._database.rows(
+            f"SELECT account_id, month, {halves('cents')} FROM ({_OF_ACCOUNTS})"
+            f" WHERE account_id IN ({', '.join(map(str, ids))}) AND month BETWEEN ? AND ?"
+            " GROUP BY account_id, month",
+            (_numbered(first), _numbered(last)),
+        )
+        for account, month, high, low in rows:
             year, place = divmod(month, 100)
             cents[account][year * 12 + place - 1 - first] = whole(high, low)
         return cents
 
-    def _rows(self, sql: str, ids: dict[str, int]) -> list[Month]:
-        found = self._database.rows(f"{sql} ORDER BY 1", {**ids, "owner": self._owner})
+    def _rows(self, found_in: str, **ids: int) -> list[Month]:
+        sums = f"{halves('cents')}, coalesce(sum(invoices), 0), coalesce(sum(credits), 0)"
+        sql = f"SELECT month, {sums} FROM {found_in} GROUP BY month ORDER BY 1"
+        found = self._database.rows(sql, {**ids, "owner": self._owner})
         return [Month(month, whole(high, low), *counts) for month, high, low, *counts in found]
 
 
@@ -91,18 +104,4 @@ def _with_the_rest(months: list[Month], total: int) -> list[Month]:
     return [*known, rest] if any(rest[1:]) else known
 
 
-_SUMS = f"{halves('cents')}, coalesce(sum(invoices), 0), coalesce(sum(credits), 0)"
 _OF_ACCOUNTS = "SELECT * FROM account_month UNION ALL SELECT * FROM recent_account_month"
-_OF_ALL = (
-    f"SELECT month, {_SUMS} FROM ({_OF_ACCOUNTS}) JOIN account ON account.id = account_id"
-    " WHERE NOT deleted AND created_date IS NOT NULL {owned} GROUP BY month"
-)
-_OF_ONE = f"SELECT month, {_SUMS} FROM ({_OF_ACCOUNTS}) WHERE account_id = :account GROUP BY month"
-_OF_EACH = (
-    f"SELECT account_id, month, {_SUMS} FROM ({_OF_ACCOUNTS})"
-    " WHERE account_id IN ({ids}) AND month BETWEEN :first AND :last GROUP BY account_id, month"
-)
-_OF_CUSTOMER = (
-    f"SELECT month, {_SUMS} FROM (SELECT * FROM customer_month WHERE customer_id = :customer"
-    " UNION ALL SELECT * FROM recent_month WHERE customer_id = :customer) GROUP BY month"
-)

@@ -158,19 +158,15 @@ class Outbox:
         before = self._added
         answer = change()
         if added := self._added - before:
-            current = self._written_to()
+            now = self.database.transactions  # it is looked up once in each transaction
+            if self._current is None or self._current[0] != now:
+                self._current = now, incarnations(self.database)[-1]
+            current = self._current[1]
             last = self._last_row - current.base
             return answer, EventRange(current.source, last - added + 1, last)
         newest = Outbox(self.database)
         last = newest.last()
         return answer, EventRange(newest.source, last, last) if last else None
-
-    def _written_to(self) -> Incarnation:
-        """The name that new events get, looked up once in each transaction."""
-        now = self.database.transactions
-        if self._current is None or self._current[0] != now:
-            self._current = now, incarnations(self.database)[-1]
-        return self._current[1]
 
     def _begin_if_in_doubt(self) -> None:
         """Begin a new name if the last one is in doubt. In the transaction, before numbers are given.

@@ -206,14 +206,6 @@ class Shadow:
                     "DELETE FROM undated WHERE invoice_id = ?", [(id,) for id in found]
                 )
 
-    def _apply_others(self, live: Inbox) -> None:
-        """Apply the kept events that were applied in the live database."""
-        rows = self._database.rows("SELECT entry FROM other_entry ORDER BY rowid")
-        entries = [msgspec.msgpack.decode(entry, type=Entry) for (entry,) in rows]
-        with self._database.transaction():
-            self._accounts.apply(e for name, e in _decoded(entries).items() if live.has_applied(name))
-            self._database.execute("DELETE FROM other_entry")
-
     def has_seen(self, source: str, wanted: Range) -> bool:
         """Whether all of these events of a source were on the stream."""
         return not without([wanted], self._seen.get(source, []))
@@ -242,8 +234,12 @@ class Shadow:
         Answers the revenue of all customers in cents, before and now.
         """
         live.execute(_CACHE)
-        if self._own:
-            self._apply_others(Inbox(live))
+        if self._own:  # apply the others' events that were kept here and applied there
+            inbox, rows = Inbox(live), self._database.rows("SELECT entry FROM other_entry ORDER BY rowid")
+            kept = _decoded([msgspec.msgpack.decode(entry, type=Entry) for (entry,) in rows])
+            with self._database.transaction():
+                self._accounts.apply(event for name, event in kept.items() if inbox.has_applied(name))
+                self._database.execute("DELETE FROM other_entry")
         # Triggers would update totals row by row, and keep SQLite from copying page by page.
         triggers = live.rows(
             "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'customer'"

@@ -83,8 +83,6 @@ class Users:
         return self._find("ORDER BY name")
 
     def _find(self, clause: str, bindings: tuple[str, ...] = ()) -> list[User]:
-        rows = self._database.rows(f"{_USER} {clause}", bindings)
+        sql = f"SELECT id, name, admin, password, created_date FROM user {clause}"
+        rows = self._database.rows(sql, bindings)
         return [User(id, name, bool(admin), *rest) for id, name, admin, *rest in rows]
-
-
-_USER = "SELECT id, name, admin, password, created_date FROM user"
