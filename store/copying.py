@@ -1,7 +1,8 @@
-"""Copies of a database while it is in use."""
+"""Copies of a database while it is in use; drafts of small files."""
 
 import errno
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -107,6 +108,20 @@ def _copy(source: apsw.Connection, target: apsw.Connection, advance: Callable[[i
                 code = errno.ENOSPC if isinstance(error, apsw.FullError) else target.system_errno or errno.EIO
                 raise OSError(code, os.strerror(code)) from error
             advance(backup.page_count - backup.remaining)
+
+
+@contextmanager
+def drafted(path: Path, content: bytes) -> Iterator[Path]:
+    """A file beside `path` with that content, mode 0600, on the disk. Gone afterwards, unless renamed."""
+    descriptor, name = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
+    draft = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        sync(draft)
+        yield draft
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

@@ -3,10 +3,11 @@
 import os
 import secrets
 import stat
-import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from tally.store.copying import drafted
 from tally.store.errors import StoreError
 
 _MADE_BYTES = 32
@@ -62,14 +63,5 @@ SIGNING_KEY = KeyFile("signing.key", "make tokens with it", "everybody signs in 
 
 def _make(path: Path, secret: bytes) -> None:
     """Put a secret there atomically, unless another process just did."""
-    descriptor, draft = tempfile.mkstemp(prefix=path.name + ".", dir=path.parent)  # O_EXCL, mode 0600
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secret + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+    with drafted(path, secret + b"\n") as draft, suppress(FileExistsError):
         os.link(draft, path)
-    except FileExistsError:
-        return
-    finally:
-        os.unlink(draft)

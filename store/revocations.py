@@ -1,12 +1,11 @@
 """Revoked tokens, by user, in a file that both services read: customers.db knows no users."""
 
 import os
-import tempfile
 from pathlib import Path
 
 import msgspec
 
-from tally.store.copying import sync
+from tally.store.copying import drafted, sync
 from tally.store.errors import StoreUnavailable
 
 FILE = "revoked.json"
@@ -54,11 +53,8 @@ class Revocations:
         latest = {(each.user, each.name): each.at for each in self.all()}
         now = max(now, latest.pop((user, name), now))
         kept = [Revocation(*who, at) for who, at in latest.items() if at > now - KEPT_SECONDS]
-        descriptor, draft = tempfile.mkstemp(prefix=f"{FILE}.", dir=self._file.parent)  # mode 0600
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.encode([*kept, Revocation(user, name, now)]))
-        sync(Path(draft))
-        os.replace(draft, self._file)
+        with drafted(self._file, msgspec.json.encode([*kept, Revocation(user, name, now)])) as draft:
+            draft.replace(self._file)
         sync(self._file.parent)
 
     def all(self) -> list[Revocation]:
