@@ -345,8 +345,8 @@ class Customers:
 
     def _owns_last(self, owner: str | None, row: dict[str, Any]) -> bool:
         """Whether a row is in that user's account, or was at the end."""
-        if owner is None or "account_id" in row:
-            return owner is None or belonging.owns_account(self.database, owner, int(row["account_id"]))
+        if "account_id" in row:
+            return belonging.owns_account(self.database, owner, int(row["account_id"]))
         customer = int(row["customer_id"])
         if belonging.owns_customer(self.database, owner, customer):
             return True

@@ -153,11 +153,8 @@ class Database:
 
     def value(self, sql: str, bindings: Sequence[Any] = ()) -> Any:
         """The first column of the first row, or None when there is no row."""
-        try:
-            for first, *_ in self._connection.execute(sql, bindings):
-                return first
-        except errors.DAMAGE as error:
-            raise errors.DamagedDatabase(self.path, error) from error
+        for first, *_ in self.execute(sql, bindings):
+            return first
         return None
 
     def last_row_id(self) -> int:

@@ -148,8 +148,7 @@ class DeadLetters:
         failed: dict[str, DeadLetter] = {}
         left, tried = orders, list[DeadLetter]()
         while True:
-            places = [(self._stream.beside("redrive", letter.group), order) for letter, order in left]
-            asked, left = left, [*compress(left, self._are_there(places))]
+            asked, left = left, self._not_carried_out(left)
             if done := [letter for letter, order in asked if (letter, order) not in left]:
                 failed |= self._again(done, before)  # at once: somebody may decide on the new letters
                 tried += done
@@ -176,6 +175,11 @@ class DeadLetters:
                 "its event is asked for by the database that took that one's place, or was built again"
             )
         return None if order == _NO_LETTER else order
+
+    def _not_carried_out(self, orders: Sequence[tuple[DeadLetter, str]]) -> list[tuple[DeadLetter, str]]:
+        """The orders that their groups have not carried out yet."""
+        places = [(self._stream.beside("redrive", letter.group), order) for letter, order in orders]
+        return [*compress(orders, self._are_there(places))]
 
     def _are_there(self, places: Sequence[tuple[str, str]]) -> list[bool]:
         """Whether each entry, given by its key and id, is there; asked in one turn."""

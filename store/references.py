@@ -32,7 +32,7 @@ def insist_on_new(database: Database, table: Table, new: Sequence[NewInvoice | N
     if not named:
         return
     asked = listed([index, int(each.customer_id), str(each.reference)] for index, each in named.items())
-    [accounts, taken] = [database.rows(sql, (asked,)) for sql in (_ACCOUNTS, _TAKEN[table])]
+    [accounts, taken] = [database.rows(sql, (asked,)) for sql in (_ACCOUNTS, _taken(table))]
     account_of, first, repeated = dict(accounts), dict[tuple[int, object], int](), []
     for index, each in named.items():
         before = first.setdefault((account_of[index], each.reference), index)
@@ -47,13 +47,21 @@ def insist_on_new(database: Database, table: Table, new: Sequence[NewInvoice | N
 def holders(database: Database, table: Table, customer_id: int, reference: str) -> list[int]:
     """The ids of the rows with that reference in the customer's account."""
     asked = listed([[0, int(customer_id), reference]])
-    return [id for *_, id in database.rows(_TAKEN[table], (asked,))]
+    return [id for *_, id in database.rows(_taken(table), (asked,))]
 
 
 def insist_on_move(database: Database, customer_id: int, account_id: int) -> None:
     """Raise MoveRefused if another invoice or credit of the account has a reference of the customer's."""
-    for table in _SAME:
-        for reference, own, other in database.rows(_SAME[table], (customer_id, account_id)):
+    for table in get_args(Table):
+        sql = (
+            f"{parts.every_part(table)} SELECT other.reference, {table}.id, other.id"
+            f" FROM {parts.rows_of(table)}"
+            f" CROSS JOIN {table} AS other INDEXED BY {table}_by_reference"
+            f" ON other.reference = {table}.reference"
+            " JOIN customer ON customer.id = other.customer_id"
+            f" WHERE {table}.customer_id = ? AND account_id = ? AND other.id <> {table}.id LIMIT 1"
+        )
+        for reference, own, other in database.rows(sql, (customer_id, account_id)):
             raise MoveRefused(
                 f"The {table} {own} of the customer {customer_id} has the reference {reference!r}, and so"
                 f" has the {table} {other} of the account {account_id}"
@@ -72,17 +80,3 @@ def _taken(table: Table) -> str:
         " JOIN customer AS ours ON ours.id = new.customer AND ours.account_id = theirs.account_id"
         " ORDER BY place"
     )
-
-
-def _same(table: Table) -> str:
-    return (
-        f"{parts.every_part(table)} SELECT other.reference, {table}.id, other.id FROM {parts.rows_of(table)}"
-        f" CROSS JOIN {table} AS other INDEXED BY {table}_by_reference"
-        f" ON other.reference = {table}.reference"
-        " JOIN customer ON customer.id = other.customer_id"
-        f" WHERE {table}.customer_id = ? AND account_id = ? AND other.id <> {table}.id LIMIT 1"
-    )
-
-
-_TAKEN = {table: _taken(table) for table in get_args(Table)}
-_SAME = {table: _same(table) for table in get_args(Table)}

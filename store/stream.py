@@ -250,10 +250,8 @@ class EventStream:
 
         Reads the stream up to there.
         """
-        for entry in self.entries_of(source):
-            if isinstance(name := entry.event_name, EventId):
-                return name.sequence
-        return None
+        names = (entry.event_name for entry in self.entries_of(source))
+        return next((name.sequence for name in names if isinstance(name, EventId)), None)
 
     def entries_of(self, source: str, after: bytes = b"0-0") -> Iterator[Entry]:
         """A source's entries beyond `after` that are still there, in order; reads them by pages."""
