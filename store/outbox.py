@@ -297,13 +297,12 @@ class Outbox:
 
         The last event is kept: its payload shows the relay that Redis knows this outbox.
         """
-        upto: int | None = self.database.value(
-            "SELECT max(sequence) FROM publication WHERE at <= ?", (published_before,)
+        [(upto, first, last)] = self.database.rows(
+            "SELECT (SELECT max(sequence) FROM publication WHERE at <= ?),"
+            " (SELECT min(sequence) FROM outbox), (SELECT max(sequence) FROM outbox)",  # each is one lookup
+            (published_before,),
         )
-        if upto is None:
-            return 0
-        [(first, last)] = self.database.rows("SELECT min(sequence), max(sequence) FROM outbox")
-        if first is None:
+        if upto is None or first is None:
             return 0
         upto = min(upto, self.database.meta("published") or 0, last - 1, first + limit - 1)
         self.database.execute("DELETE FROM outbox WHERE sequence <= ?", (upto,))
