@@ -469,9 +469,8 @@ class Accounts:
     def _date(self, id: int) -> None:
         """Date an updated account by its creation, or by its first update until that comes."""
         self.database.execute(
-            "UPDATE account SET created_date = coalesce("
-            f"(SELECT min(at) {_HAPPENED} AND event = 'AccountCreated'),"
-            f" (SELECT min(at) {_HAPPENED} AND event = 'AccountUpdated')) WHERE id = ?1",
+            "UPDATE account SET created_date = (SELECT at FROM history WHERE row_id = ?1 AND kind = 'account'"
+            " AND event IN ('AccountCreated', 'AccountUpdated') ORDER BY event, at LIMIT 1) WHERE id = ?1",
             (id,),
         )
 
@@ -530,7 +529,6 @@ _CUSTOMERS_OF = (
     " WHERE account_id = :account AND NOT deleted"
 )
 _TOLD = ("name", "description", "owned_by", "revision")
-_HAPPENED = "FROM history WHERE row_id = ?1 AND kind = 'account'"
 
 _ACCOUNT = (
     "SELECT id, name, description, owned_by, created_date, revision FROM account"

@@ -32,10 +32,7 @@ CREATE INDEX credit_by_invoice ON credit (invoice_id, credited_cents) WHERE invo
 
 
 class Credits:
-    """The credits in one customers.db. Methods that change something run in a transaction.
-
-    With an `owner`, other users' accounts and all in them are treated as if they did not exist.
-    """
+    """The credits in one customers.db; for transactions and an `owner`, see Customers."""
 
     def __init__(self, database: Database, outbox: Outbox) -> None:
         self._database = database
