@@ -4,7 +4,7 @@ With an `owner`, other users' accounts and all in them are treated as if they di
 whose creation has not come yet.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from tally.store import nodes
 from tally.store.database import Database, numbers
@@ -35,7 +35,7 @@ def owns_customer(database: Database, owner: str | None, id: int) -> bool:
 def insist_on_customers(database: Database, ids: Sequence[int], owner: str | None = None) -> None:
     """Raise UnknownReference unless each is a customer, of that owner's if one is given."""
     sql = _KNOWN_CUSTOMER if owner is None else _OWN_CUSTOMER
-    insist(database, dict(enumerate(ids)), "customer_id", "customer", _without(database, ids, sql, owner))
+    insist(database, _without(database, ids, sql, owner), "customer_id", "customer")
 
 
 def insist_on_accounts(
@@ -47,30 +47,28 @@ def insist_on_accounts(
     """
     if owner is not None or must_be_known:
         sql = f"{OPEN_ACCOUNT} AND id = value" if owner is None else _OWN_ACCOUNT
-        insist(database, dict(enumerate(ids)), "account_id", "account", _without(database, ids, sql, owner))
+        insist(database, _without(database, ids, sql, owner), "account_id", "account")
 
 
-def insist(
-    database: Database, named: Mapping[int, int], field: str, kind: str, unknown: set[int], shown: str = ""
-) -> None:
-    """Raise UnknownReference if an id that new rows name is unknown, Misdirected if it is another node's.
+def insist(database: Database, missing: Mapping[int, int], field: str, kind: str, shown: str = "") -> None:
+    """Raise UnknownReference if new rows name `missing` ids, Misdirected if one is another node's.
 
-    `named` has these ids by the index of the row. An account may be any node's.
+    `missing` has them by the index of the row. An account may be any node's.
     """
-    missing = [(index, int(id)) for index, id in named.items() if id in unknown]
-    elsewhere = {id: nodes.missing(database, kind, id) for _, id in missing if field != "account_id"}
+    elsewhere = {id: nodes.missing(database, kind, id) for id in missing.values() if field != "account_id"}
     for error in elsewhere.values():
         if isinstance(error, Misdirected):
-            theirs = [(index, id) for index, id in missing if node_of(id) == error.node]
+            theirs = [(index, id) for index, id in missing.items() if node_of(id) == error.node]
             raise Misdirected(field, kind, theirs, error.node, error.url)
     if missing:
-        raise UnknownReference(field, shown or kind, missing)
+        raise UnknownReference(field, shown or kind, [*missing.items()])
 
 
-def _without(database: Database, ids: Iterable[int], sql: str, owner: str | None = None) -> set[int]:
-    """Those of `ids` for which `sql` finds nothing; it knows each as `value`."""
+def _without(database: Database, ids: Sequence[int], sql: str, owner: str | None = None) -> dict[int, int]:
+    """Those of `ids` for which `sql` finds nothing, by their index; it knows each as `value`."""
     asked = sorted(set(ids))
     # This is cheaper for a single id, the most frequent case.
     of, bound = ("(SELECT :ids AS value)", asked[0]) if len(asked) == 1 else ("carray(:ids)", numbers(asked))
-    missing = f"SELECT value FROM {of} WHERE NOT EXISTS ({sql})"
-    return {id for (id,) in database.rows(missing, {"ids": bound, "owner": owner})}
+    found = database.rows(f"SELECT value FROM {of} WHERE NOT EXISTS ({sql})", {"ids": bound, "owner": owner})
+    missing = {id for (id,) in found}
+    return {index: int(id) for index, id in enumerate(ids) if id in missing}

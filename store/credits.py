@@ -132,8 +132,8 @@ class Credits:
         }
         rows = self._database.rows(_ROOM, (numbers(sorted(set(named.values()))),))
         customer_of, left = {id: customer for id, customer, _ in rows}, {id: cents for id, _, cents in rows}
-        strange = {id for index, id in named.items() if customer_of.get(id) != new[index].customer_id}
-        belonging.insist(self._database, named, "invoice_id", "invoice", strange, "invoice of that customer")
+        strange = {index: id for index, id in named.items() if customer_of.get(id) != new[index].customer_id}
+        belonging.insist(self._database, strange, "invoice_id", "invoice", "invoice of that customer")
         refused = []
         for index, id in named.items():
             cents = new[index].credited_cents
