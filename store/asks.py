@@ -65,15 +65,12 @@ class Asks:
 
     def take_up_again(self, sources: Collection[str]) -> None:
         """Note that these sources still exist, so that they are asked again. May be repeated."""
-        back = self.given_up() & {*sources}
-        if not back:
-            return
-        groups = self._stream.groups()
-        with self._client.pipeline(transaction=True) as transaction:
-            for group in groups:
-                transaction.hdel(self._stream.beside("gone", group), *back)
-            transaction.hdel(self._stream.beside("removed"), *back)
-            transaction.execute()
+        if back := self.given_up() & {*sources}:
+            with self._client.pipeline(transaction=True) as transaction:
+                for group in self._stream.groups():
+                    transaction.hdel(self._stream.beside("gone", group), *back)
+                transaction.hdel(self._stream.beside("removed"), *back)
+                transaction.execute()
 
     def note_gone(self, source: str, group: str, lost: Sequence[Range]) -> None:
         """Note for a group that no outbox has these events any more, unless the source was taken up again.
