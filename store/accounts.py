@@ -384,8 +384,7 @@ class Accounts:
     def as_told(self, event: Event) -> Account | None:
         """The account as the answer to its update had it; None for other events, or when it is gone."""
         if isinstance(event, events.AccountUpdated) and (account := self.find(event.id)):
-            told = (event.name, event.description, event.owned_by)
-            return Account(event.id, *told, account.created_date, event.revision)
+            return updates.told(account, event)
         return None
 
     def follow_up(self) -> bool:

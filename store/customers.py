@@ -6,7 +6,7 @@ from functools import lru_cache
 from itertools import groupby
 from typing import Any, Literal
 
-from msgspec import UNSET, structs
+from msgspec import UNSET
 
 from tally import events
 from tally.events import Event, Id, encode, now, rfc3339
@@ -241,7 +241,7 @@ class Customers:
         if before and updates.is_newest(self.database, "customer", event.id, event.revision, encode(event)):
             sql = "UPDATE customer SET account_id = ?, name = ?, revision = ? WHERE id = ?"
             self.database.execute(sql, (event.account_id, event.name, event.revision, event.id))
-            records.note(self.database, before, event, by, before, _customer_after(before, event))
+            records.note(self.database, before, event, by, before, updates.told(before, event))
 
     def change_invoice(
         self,
@@ -275,7 +275,7 @@ class Customers:
                 "UPDATE invoice SET purchase_price_cents = ?, purchase_date = ?, revision = ? WHERE id = ?",
                 (event.purchase_price_cents, str(event.purchase_date), event.revision, event.id),
             )
-            records.note(self.database, before, event, by, before, _invoice_after(before, event))
+            records.note(self.database, before, event, by, before, updates.told(before, event))
 
     def delete_customer(
         self,
@@ -483,10 +483,10 @@ class Customers:
         """The row as the answer to its update had it; None for other events, or when it is gone."""
         if isinstance(event, events.CustomerUpdated):
             customer = records.find_customer(self.database, event.id)
-            return customer and _customer_after(customer, event)
+            return customer and updates.told(customer, event)
         if isinstance(event, events.InvoiceUpdated):
             invoice = records.find_invoice(self.database, event.id)
-            return invoice and _invoice_after(invoice, event)
+            return invoice and updates.told(invoice, event)
         return None
 
     def state(self) -> None:
@@ -555,19 +555,6 @@ class Customers:
         self.database.execute(_NOTE_INVOICES, (numbers(invoice_ids),))
         self.database.execute("DELETE FROM invoice WHERE id IN carray(?)", (numbers(invoice_ids),))
         return len(credit_ids) + len(invoice_ids)
-
-
-def _customer_after(before: Customer, event: events.CustomerUpdated) -> Customer:
-    return structs.replace(before, account_id=event.account_id, name=event.name, revision=event.revision)
-
-
-def _invoice_after(before: Invoice, event: events.InvoiceUpdated) -> Invoice:
-    return structs.replace(
-        before,
-        purchase_price_cents=event.purchase_price_cents,
-        purchase_date=str(event.purchase_date),
-        revision=event.revision,
-    )
 
 
 _ABOUT: dict[type[Event], tuple[Literal["customer", "invoice", "credit"], str]] = {

@@ -52,9 +52,14 @@ def insist_on_revision(kind: str, id: int, revision: int, wanted: Collection[int
         raise Changed(kind, id, revision)
 
 
+def told(row: Row, by: Struct) -> Row:
+    """The row with what an event or a change tells of its fields. UNSET tells nothing."""
+    values = {n: v for n, v in structs.asdict(by).items() if n in row.__struct_fields__ and v is not UNSET}
+    days = {name: str(value) for name, value in values.items() if isinstance(value, date)}
+    return structs.replace(row, **values | days)
+
+
 def changed(row: Row, change: Struct, revision: int) -> Row:
     """The row with the change and the next revision; the same row if nothing differs."""
-    told = {name: value for name, value in structs.asdict(change).items() if value is not UNSET}
-    told = {name: str(value) if isinstance(value, date) else value for name, value in told.items()}
-    after = structs.replace(row, **told)
+    after = told(row, change)
     return row if after == row else structs.replace(after, revision=revision + 1)
