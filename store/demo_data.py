@@ -55,11 +55,6 @@ class Demo(NamedTuple):
     invoices: list[Invoice]
     credits: list[Credit]
 
-    @property
-    def total_cents(self) -> int:
-        """The revenue: invoices less credits."""
-        return sum(each.cents for each in self.invoices) - sum(each.cents for each in self.credits)
-
 
 ACCOUNTS = (
     Account("Harbour Coffee", "maria", 4_800),
