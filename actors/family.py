@@ -35,7 +35,7 @@ from tally.http.minutes import Counts
 from tally.http.neighbours import Neighbours
 from tally.http.reasons import ActorReport
 from tally.http.requests import RequestObserver
-from tally.http.shared import Outside
+from tally.http.service import Outside
 from tally.http.status import ANSWER_SECONDS, StatusProbe
 from tally.http.tokens import Tokens
 from tally.importing.imports import ImportsResource

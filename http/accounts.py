@@ -18,8 +18,8 @@ from tally.http.lists import RevenueListRequest
 from tally.http.login import LoginResource
 from tally.http.neighbours import LOGIN
 from tally.http.periods import periods_of
-from tally.http.service import Resource, Service, cause, path_id, read_body, wanted_revisions
-from tally.http.shared import HistoryResource, Outside, api_of
+from tally.http.service import Outside, Resource, Service, cause, path_id, read_body, wanted_revisions
+from tally.http.shared import HistoryResource, api_of
 from tally.http.tokens import Bearer, Tokens
 from tally.http.values import AccountBody, AccountPatch
 from tally.store.account_totals import AccountTotals
@@ -41,9 +41,9 @@ def api(outside: Outside, threads: int, sign_ins: int) -> Api:
     At most `sign_ins` passwords are checked at a time.
     """
     tokens = outside.tokens
-    service = outside.serving(Accounts)
+    service = Service(outside, Accounts)
     calls = (*ACCOUNTS, SIGN_IN) if tokens else ACCOUNTS
-    api = api_of(service, _gate(service, tokens), outside, calls, ACCOUNTS_PAGE)
+    api = api_of(service, _gate(service, tokens), calls, ACCOUNTS_PAGE)
     app = api.app
     if tokens:
         app.add_route(LOGIN, LoginResource(service, tokens, threads, sign_ins))
@@ -68,7 +68,7 @@ def api(outside: Outside, threads: int, sign_ins: int) -> Api:
 def _gate(service: Service[Accounts], tokens: Tokens | None) -> Gate:
     if tokens is None:
         return OpenGate()
-    if service.node:
+    if service.outside.node:
         return TokenGate(tokens)  # only node 0 has users, and it revokes the tokens of removed ones
 
     def is_still_there(bearer: Bearer) -> bool:

@@ -44,20 +44,11 @@ class NotYet(BaseException):
         self.is_over = is_over
 
 
-Gone = Callable[[str], Mapping[str, list[Range]]]
-"""Asks Redis which events of a group no outbox has any more, by source; none while it is away. May block."""
-
-
 class After:
-    """Middleware of one service: holds back reads until the events that they name are applied.
+    """Middleware of one service: holds back reads until the events that they name are applied."""
 
-    The service applies the events of sources whose names begin with `prefix`.
-    """
-
-    def __init__(self, service: Service[Any], prefix: str, gone: Gone) -> None:
+    def __init__(self, service: Service[Any]) -> None:
         self._service = service
-        self._prefix = prefix
-        self._gone = gone
         self._known_gone: Mapping[str, list[Range]] = {}
         self._asks_again = 0.0
         self._asking = threading.Lock()
@@ -86,7 +77,7 @@ class After:
         with self._service.read() as store:
             if awaited.source in own_sources(store.database):
                 return True
-            if not awaited.source.startswith(self._prefix):
+            if not awaited.source.startswith(self._service.outside.source_prefix):
                 why = f"Events of {awaited.source} are not applied here"
                 raise WrongFields([FieldError("Tally-After", why)])
             inbox = Inbox(store.database)
@@ -112,7 +103,7 @@ class After:
         """Ask Redis now and then which events are gone; one thread at a time does it."""
         if time.monotonic() >= self._asks_again and self._asking.acquire(blocking=False):
             try:
-                self._known_gone = self._gone(group)
+                self._known_gone = self._service.outside.gone(group)
                 self._asks_again = time.monotonic() + GONE_SECONDS
             finally:
                 self._asking.release()

@@ -12,8 +12,8 @@ from tally.http.customer_views import CustomersView, InvoicesView
 from tally.http.demo import CustomersDemo
 from tally.http.lists import CustomerListRequest, ListRequest
 from tally.http.rows import Kind, RowsResource
-from tally.http.service import Service, cause, path_id, read_body, wanted_revisions
-from tally.http.shared import HistoryResource, Outside, api_of
+from tally.http.service import Outside, Service, cause, path_id, read_body, wanted_revisions
+from tally.http.shared import HistoryResource, api_of
 from tally.http.values import CreditBody, CustomerBody, CustomerPatch, InvoiceBody, InvoicePatch
 from tally.store.cause import Cause
 from tally.store.customer_list import CustomerQuery
@@ -24,9 +24,9 @@ from tally.store.records import CSV_COLUMNS, NewCredit, NewCustomer, NewInvoice
 
 def api(outside: Outside, require_account: bool, answer_after: AnswerAfter | None) -> Api:
     """The service over customers.db; for `answer_after` see GroupCommit."""
-    service = outside.serving(Customers, answer_after)
+    service = Service(outside, Customers, answer_after)
     gate = TokenGate(outside.tokens) if outside.tokens else OpenGate()
-    api = api_of(service, gate, outside, CUSTOMERS, CUSTOMERS_PAGE)
+    api = api_of(service, gate, CUSTOMERS, CUSTOMERS_PAGE)
     app = api.app
     # With users, too: else the user who opens the account later would get customers that others recorded
     # there.

@@ -56,7 +56,7 @@ class LoginResource:
         resp.data = encode_answer(SignedIn(token, rfc3339(expires)))
 
     def _insist_on_users(self) -> None:
-        if self._service.node:
+        if self._service.outside.node:
             with self._service.read() as store:
                 url = nodes.address_of(store.database, 0) or ""
             where = f"Users sign in at node 0{url and f', {url}'}."

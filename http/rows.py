@@ -62,7 +62,7 @@ class RowsResource(Resource[Customers], ABC):
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """List them."""
         listed = self.kind.asked(req)
-        resp.set_header(NODE, str(self._service.node))
+        resp.set_header(NODE, str(self._service.outside.node))
         if exports.wants_csv(req):
             self._send_csv(req, resp, listed.wanted)
             return

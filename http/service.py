@@ -1,9 +1,9 @@
 """The common parts of both services: writes that share commits, reads from a pool, and answers."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import falcon
 import msgspec
@@ -11,8 +11,10 @@ import msgspec
 from tally.events import Id
 from tally.http.auth import SAFE_METHODS, principal
 from tally.http.long_lists import LongLists
-from tally.http.neighbours import LOGIN, SESSION
+from tally.http.neighbours import LOGIN, SESSION, Neighbours
 from tally.http.problems import FieldError, Refusal, WrongFields
+from tally.http.status import StatusReport
+from tally.http.tokens import Tokens
 from tally.store.accounts import Accounts
 from tally.store.cause import Cause, parse_trace_parent
 from tally.store.customers import Customers
@@ -20,6 +22,7 @@ from tally.store.database import Database
 from tally.store.errors import StoreUnavailable
 from tally.store.group_commit import AnswerAfter, GroupCommit
 from tally.store.idempotency import Answer, IdempotencyKeys, KeyedRequest, encode_answer
+from tally.store.ranges import Range
 
 SINGLE_BODY = 1024 * 1024  # bytes
 BATCH_BODY = 16 * SINGLE_BODY
@@ -38,28 +41,41 @@ S = TypeVar("S", bound=Store)
 T = TypeVar("T")
 
 
+class Outside(NamedTuple):
+    """The settings and parts that a process gives to the service that it serves.
+
+    `service` is its name, `node` the number of its node. `open_database` opens its database; `refusal` tells
+    why nothing may be written there. `after_commit` is called after each commit and must not block. `status`
+    answers GET /status. With `tokens`, users sign in; without, everybody may do everything. For `neighbours`
+    see create_app. It applies the events of sources whose names begin with `source_prefix`. `gone` asks Redis
+    which events of a group no outbox has any more, by source; none while it is away. It may block.
+    """
+
+    service: str
+    node: int
+    open_database: Callable[[], Database]
+    refusal: Callable[[], StoreUnavailable | None]
+    after_commit: Callable[[], None]
+    status: Callable[[], StatusReport]
+    tokens: Tokens | None
+    neighbours: Neighbours
+    source_prefix: str
+    gone: Callable[[str], Mapping[str, list[Range]]]
+
+
 class Service(Generic[S]):
     """One service's state in an HTTP process: one connection that writes, others that read.
 
     It is made also while its database can't be opened: then each call that needs it says why, until it can.
-    `open_store` opens a new connection. For the rest see Outside, for `answer_after` GroupCommit. Safe for
-    any number of threads.
+    Its data are that kind of `store`; for `answer_after` see GroupCommit. Safe for any number of threads.
     """
 
     def __init__(
-        self,
-        name: str,
-        node: int,
-        open_store: Callable[[], S],
-        refusal: Callable[[], StoreUnavailable | None],
-        after_commit: Callable[[], None],
-        answer_after: AnswerAfter | None = None,
+        self, outside: Outside, store: Callable[[Database], S], answer_after: AnswerAfter | None = None
     ) -> None:
-        self.name = name
-        self.node = node
-        self._open_store = open_store
-        self._refusal = refusal
-        self.commits = GroupCommit(self._open_writer, after_commit, answer_after)
+        self.outside = outside
+        self._open_store: Callable[[], S] = lambda: store(outside.open_database())
+        self.commits = GroupCommit(self._open_writer, outside.after_commit, answer_after)
         self.long_lists = LongLists()
         self._idle: list[S] = []  # readers; a list's append and pop are atomic
 
@@ -77,7 +93,7 @@ class Service(Generic[S]):
 
     def insist_on_permission(self) -> None:
         """Check that this may write: a standby may not. Raises NotPrimary, NotInPlace or NotRenewed."""
-        if refusal := self._refusal():
+        if refusal := self.outside.refusal():
             raise refusal
 
     def take_away(self, resp: falcon.Response, change: Callable[[S], object]) -> None:

@@ -1,79 +1,40 @@
 """The calls of both services: the service's state, its documents, and the signed-in user."""
 
 from collections.abc import Callable, Collection
-from typing import Any, Generic, NamedTuple
+from typing import Any, Generic
 
 import falcon
 
 from tally.events import Id
 from tally.http import asyncapi, openapi, params
-from tally.http.after import After, Gone
+from tally.http.after import After
 from tally.http.answers import Healthy, HistoryPage
 from tally.http.application import Api, create_app
 from tally.http.auth import COOKIE, Gate, bearer_token, owner, principal
-from tally.http.neighbours import SESSION, Neighbours
+from tally.http.neighbours import SESSION
 from tally.http.openapi import Call
 from tally.http.params import Queries
 from tally.http.queries import QueryGuard
-from tally.http.service import S, Service, path_id
-from tally.http.status import StatusReport
-from tally.http.tokens import Tokens
-from tally.store.database import Database
-from tally.store.errors import StoreUnavailable
-from tally.store.group_commit import AnswerAfter
+from tally.http.service import Resource, S, Service, path_id
 from tally.store.history import Happening
 from tally.store.idempotency import encode_answer
 
 
-class Outside(NamedTuple):
-    """The settings and parts that a process gives to the service that it serves.
-
-    `service` is its name, `node` the number of its node. `open_database` opens its database; `refusal` tells
-    why nothing may be written there. `after_commit` is called after each commit and must not block. `status`
-    answers GET /status. With `tokens`, users sign in; without, everybody may do everything. For `neighbours`
-    see create_app, for `source_prefix` and `gone` After.
-    """
-
-    service: str
-    node: int
-    open_database: Callable[[], Database]
-    refusal: Callable[[], StoreUnavailable | None]
-    after_commit: Callable[[], None]
-    status: Callable[[], StatusReport]
-    tokens: Tokens | None
-    neighbours: Neighbours
-    source_prefix: str
-    gone: Gone
-
-    def serving(self, store: Callable[[Database], S], answer_after: AnswerAfter | None = None) -> Service[S]:
-        """The Service of that kind of `store`."""
-        return Service(
-            self.service,
-            self.node,
-            lambda: store(self.open_database()),
-            self.refusal,
-            self.after_commit,
-            answer_after,
-        )
-
-
-def api_of(
-    service: Service[Any], gate: Gate, outside: Outside, calls: Collection[Call], page: Queries
-) -> Api:
+def api_of(service: Service[Any], gate: Gate, calls: Collection[Call], page: Queries) -> Api:
     """A service with the calls that both have. Its document has `calls`, and not those of its `page`.
 
     No call that both have waits for an unreachable Redis longer than half a second.
     """
-    after = After(service, outside.source_prefix, outside.gone)
-    app = create_app(gate, outside.neighbours, QueryGuard(calls, page), after)
+    outside = service.outside
+    app = create_app(gate, outside.neighbours, QueryGuard(calls, page), After(service))
     has_users = outside.tokens is not None
-    health = HealthResource(service, outside.status)
+    health = HealthResource(service)
     app.add_route("/health/live", health, suffix="live")
     app.add_route("/health/ready", health, suffix="ready")
     app.add_route("/health/primary", health, suffix="primary")
     app.add_route("/status", health, suffix="status")
     app.add_route("/asyncapi.json", DocumentResource(asyncapi.render().encode()))
-    described = openapi.document(f"Tally: {service.name}", calls, bearer=has_users)
+    described = openapi.document(f"Tally: {outside.service}", calls, bearer=has_users)
     app.add_route("/openapi.json", DocumentResource(encode_answer(described)))
     app.add_route(SESSION, SessionResource() if has_users else WhoResource())
     return Api(app, service, gate)
@@ -90,12 +51,8 @@ class DocumentResource:
         resp.data = self._document
 
 
-class HealthResource:
+class HealthResource(Resource[Any]):
     """Whether the process runs, whether it can serve, and its service's status."""
-
-    def __init__(self, service: Service[Any], status: Callable[[], StatusReport]) -> None:
-        self._service = service
-        self._status = status
 
     def on_get_live(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The process answers."""
@@ -113,7 +70,7 @@ class HealthResource:
 
     def on_get_status(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The service in figures, and what is wrong with it."""
-        resp.data = encode_answer(self._status())
+        resp.data = encode_answer(self._service.outside.status())
 
 
 class HistoryResource(Generic[S]):
