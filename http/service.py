@@ -125,7 +125,10 @@ class Service(Generic[S]):
         self, req: falcon.Request, resp: falcon.Response, body: bytes, change: Callable[[S, Cause], Answer]
     ) -> None:
         """Like `write_once`, and answer 201."""
-        send_made(resp, self.write_once(req, body, change))
+        answer = self.write_once(req, body, change)
+        resp.status = falcon.HTTP_201
+        resp.location = answer.location
+        _send(resp, answer)
 
     def change_row(
         self, req: falcon.Request, resp: falcon.Response, body: bytes, change: Callable[[S, Cause], Any]
@@ -181,14 +184,6 @@ def is_change(method: str, path: str) -> bool:
     """
     path = "/" + path.lstrip("/")  # as waitress reads slashes
     return method not in SAFE_METHODS and path not in _NO_CHANGES
-
-
-def send_made(resp: falcon.Response, answer: Answer) -> None:
-    """Answer 201."""
-    resp.status = falcon.HTTP_201
-    if answer.location is not None:
-        resp.location = answer.location
-    _send(resp, answer)
 
 
 def _send(resp: falcon.Response, answer: Answer) -> None:

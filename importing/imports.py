@@ -16,7 +16,7 @@ from tally.http import params
 from tally.http.auth import owner
 from tally.http.bodies import MOST_IN_BATCH
 from tally.http.problems import FieldError, WrongFields
-from tally.http.service import BATCH_BODY, Service, read_body, send_made
+from tally.http.service import BATCH_BODY, Service, read_body
 from tally.importing import first_look, purchase_file, recording, rejects
 from tally.importing.comparing import Comparison
 from tally.importing.first_look import Look
@@ -110,10 +110,9 @@ class ImportsResource:
         except NoTable as error:
             raise _refusal("file", plainly(str(error))) from error
         sent = req.query_string.encode() + b"\n" + body  # an Idempotency-Key covers both
-        answer = self._service.write_once(
-            req, sent, lambda store, cause: self._record(store, file, asked, owner(req), cause)
+        self._service.create(
+            req, resp, sent, lambda store, cause: self._record(store, file, asked, owner(req), cause)
         )
-        send_made(resp, answer)
 
     def _tried(self, asked: "_Asked", body: bytes, owner: str | None) -> Tried:
         wanted = {*asked.reading.columns()}
