@@ -58,10 +58,11 @@ class CustomersView:
         if rows is None:
             ranking = self._rankings.ask(wanted)
             if ranking is None:
-                newest, _ = listed.cut_at(customers.newest(listed.wanted), 0)
+                newest, _ = listed.cut(customers.newest(listed.wanted))
                 return {"customers": newest, "next": None, "ranked": False}
             rows, as_of = customers.those(ranking.ids[offset : offset + listed.wanted.limit]), ranking.as_of
-        rows, following = listed.cut_at(rows, offset)
+        rows, more = listed.cut(rows)
+        following = str(offset + len(rows)) if more else None
         return {"customers": rows, "next": following, "ranked": True, "as_of": as_of}
 
     def _in_order(self, wanted: Ranked) -> "array[int]":

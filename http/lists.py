@@ -1,12 +1,11 @@
 """The part of a list that a request asks for: filters, an order, and the end of the previous page."""
 
 import re
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 import falcon
 
-from tally.events import MAX_ID, Id
+from tally.events import MAX_ID
 from tally.http import params
 from tally.http.params import Position
 from tally.store.accounts import CustomerOrder, CustomerRevenue, key_of
@@ -19,20 +18,26 @@ T = TypeVar("T")
 class _Listed:
     """A page of a list: `_limit` rows, sorted by the field `_key`, or by id if that is ""."""
 
-    _limit: int
     _key: str
+
+    def __init__(self, req: falcon.Request) -> None:
+        self._limit: int = params.LIMIT.of(req)
 
     def cut(self, rows: list[T]) -> tuple[list[T], str | None]:
         """The page's rows, given one row more, and `after` for the next page if there is one."""
-        return _cut(rows, self._limit, lambda row: Position.of(self._key and getattr(row, self._key), row.id))
+        found = rows[: self._limit]
+        return found, self._position(found[-1]) if len(rows) > self._limit else None
+
+    def _position(self, row: Any) -> str:
+        return Position.of(self._key and getattr(row, self._key), row.id)
 
 
 class ListRequest(_Listed):
     """A page of a list whose rows have a date, in the field `day`."""
 
     def __init__(self, req: falcon.Request, day: str) -> None:
+        super().__init__(req)
         orders: dict[str, Order] = {"id": "id", "-id": "-id", day: "day", f"-{day}": "-day"}
-        self._limit = params.LIMIT.of(req)
         self.wanted = ListQuery(
             limit=self._limit + 1,
             order=orders[params.DATE_ORDER[day].of(req)],
@@ -50,7 +55,7 @@ class CustomerListRequest(_Listed):
     """A page of customers."""
 
     def __init__(self, req: falcon.Request) -> None:
-        self._limit = params.LIMIT.of(req)
+        super().__init__(req)
         self.wanted = CustomerQuery(
             limit=self._limit + 1,
             order=params.NAME_ORDER.of(req),
@@ -60,28 +65,19 @@ class CustomerListRequest(_Listed):
         )
         self._key = "name" if self.wanted.order.endswith("name") else ""
 
-    def cut_at(self, rows: list[T], offset: int) -> tuple[list[T], str | None]:
-        """Like `cut`, for rows after the first `offset`: `after` is how many to skip."""
-        return _cut(rows, self._limit, lambda _: Position.of("", Id(offset + self._limit)))
 
-
-class RevenueListRequest:
+class RevenueListRequest(_Listed):
     """A page of an account's customers."""
 
     def __init__(self, req: falcon.Request) -> None:
+        super().__init__(req)
         self.order: CustomerOrder = params.REVENUE_ORDER.of(req)
-        self._limit = params.LIMIT.of(req)
         self.limit = self._limit + 1
         self.after = self._place(params.AFTER_NEXT.of(req))
 
-    def cut(self, rows: list[CustomerRevenue]) -> tuple[list[CustomerRevenue], str | None]:
-        """The page's rows, given one row more, and `after` for the next page if there is one."""
-        by_id = self.order.endswith("id")
-
-        def position(row: CustomerRevenue) -> str:
-            return Position.of("" if by_id else str(key_of(row, self.order)), row.customer_id)
-
-        return _cut(rows, self._limit, position)
+    def _position(self, row: CustomerRevenue) -> str:
+        key = "" if self.order.endswith("id") else str(key_of(row, self.order))
+        return Position.of(key, row.customer_id)
 
     def _place(self, told: tuple[str, int] | None) -> tuple[str | int, int] | None:
         if told is None or self.order.endswith("name"):
@@ -91,9 +87,3 @@ class RevenueListRequest:
             return id, id
         cents = int(key) if re.fullmatch("-?[0-9]{1,19}", key) else 0
         return max(-MAX_ID, min(cents, MAX_ID)), id  # within the range of SQLite
-
-
-def _cut(rows: list[T], limit: int, position: Callable[[Any], str]) -> tuple[list[T], str | None]:
-    """The first `limit` rows, and the position of the last one if there are more."""
-    found = rows[:limit]
-    return found, position(found[-1]) if len(rows) > limit else None
