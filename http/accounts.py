@@ -270,7 +270,9 @@ class RevenueResource(Resource[Accounts]):
             resp.data = encode_answer(RevenuePage(periods))
             return
         lines = (
-            exports.written(each.name, exports.amount(each.revenue_cents), each.invoices, each.credits)
+            exports.written(
+                getattr(each, by), exports.amount(each.revenue_cents), each.invoices, each.credits
+            )
             for each in periods
         )
         header = f"{by},revenue,invoices,credits"

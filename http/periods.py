@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
 from tally.store.months import Month
 
 By = Literal["month", "quarter", "year"]
+PERIOD = "^[0-9]{4}(-(0[1-9]|1[0-2]|Q[1-4]))?$"
 
 
 class PeriodRevenue(Struct, frozen=True):
@@ -24,32 +25,13 @@ class PeriodRevenue(Struct, frozen=True):
     quarter: str | UnsetType | None = UNSET
     year: str | UnsetType | None = UNSET
 
-    @property
-    def name(self) -> str | None:
-        """The period."""
-        return next(each for each in (self.month, self.quarter, self.year) if each is not UNSET)
 
-
-PERIOD = "^[0-9]{4}(-(0[1-9]|1[0-2]|Q[1-4]))?$"
-
-
-class _Kind(NamedTuple):
-    """A kind of period: how many months it has, and how it is written."""
-
-    months: int
-    form: str
-
-    def name(self, number: int) -> str:
-        """The name of the period of that number, counted from the year 0 on."""
-        year, place = divmod(number, 12 // self.months)
-        return self.form.format(year, place + 1)
-
-
-_KINDS: dict[By, _Kind] = {
-    "month": _Kind(1, "{:04}-{:02}"),
-    "quarter": _Kind(3, "{:04}-Q{}"),
-    "year": _Kind(12, "{:04}"),
+_KINDS: dict[By, tuple[int, str]] = {
+    "month": (1, "{:04}-{:02}"),
+    "quarter": (3, "{:04}-Q{}"),
+    "year": (12, "{:04}"),
 }
+"""How many months a period has, and how it is written."""
 
 
 def periods_of(months: Iterable[Month], by: By, first: int | None, last: int | None) -> list[PeriodRevenue]:
@@ -57,27 +39,27 @@ def periods_of(months: Iterable[Month], by: By, first: int | None, last: int | N
 
     All between them are there. Revenue without a month comes last, and is left out if there is a bound.
     """
-    kind = _KINDS[by]
+    length, form = _KINDS[by]
     sums: dict[int, tuple[int, int, int]] = {}
     rest = []
-    for month, *figures in months:
+    for month, cents, invoices, credits in months:
         if month is not None:
             year, place = divmod(month, 100)
-            number = (year * 12 + place - 1) // kind.months
-            cents, invoices, credits = sums.get(number, (0, 0, 0))
-            sums[number] = cents + figures[0], invoices + figures[1], credits + figures[2]
+            number = (year * 12 + place - 1) // length
+            before = sums.get(number, (0, 0, 0))
+            sums[number] = before[0] + cents, before[1] + invoices, before[2] + credits
         elif first is None and last is None:
-            rest.append(_period(by, None, *figures))
+            rest.append(PeriodRevenue(cents, invoices, credits, **{by: None}))
     if not sums:
         return rest
-    begin = min(sums) if first is None else first // kind.months
-    end = max(sums) if last is None else last // kind.months
-    periods = range(begin, end + 1)
-    return [_period(by, kind.name(each), *sums.get(each, (0, 0, 0))) for each in periods] + rest
-
-
-def _period(by: By, name: str | None, cents: int, invoices: int, credits: int) -> PeriodRevenue:
-    return PeriodRevenue(cents, invoices, credits, **{by: name})
+    begin = min(sums) if first is None else first // length
+    end = max(sums) if last is None else last // length
+    found = []
+    for number in range(begin, end + 1):
+        year, place = divmod(number, 12 // length)
+        cents, invoices, credits = sums.get(number, (0, 0, 0))
+        found.append(PeriodRevenue(cents, invoices, credits, **{by: form.format(year, place + 1)}))
+    return found + rest
 
 
 def months_of(raw: str) -> tuple[int, int]:
