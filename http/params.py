@@ -1,7 +1,8 @@
 """The parameters of calls, in paths, queries and headers: described for OpenAPI, and parsed."""
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import date
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -40,7 +41,15 @@ class Parameter(Struct, frozen=True):
 
     def read(self, raw: str) -> Any:
         """The value that a query gives. Raises ValueError."""
-        return (self.parse or _parser(self.kind))(raw)
+        if self.parse:
+            return self.parse(raw)
+        if self.kind is bool:
+            return _choice(raw, ("true", "false")) == "true"
+        if self.kind is date:
+            return _date(raw)
+        if get_origin(self.kind) is Literal:
+            return _choice(raw, get_args(self.kind))
+        return getattr(self.kind, "parse", str)(raw)
 
     def of(self, req: falcon.Request) -> Any:
         """The value that a request's query has, or else the default. Its call must declare this parameter."""
@@ -66,13 +75,10 @@ class Position(str):
     @classmethod
     def parse(cls, raw: str) -> tuple[str, int]:
         """The key and the id. Raises ValueError."""
-        try:
-            found = _POSITION.fullmatch(raw)
-            if found is None:
-                raise ValueError
-            return bytes.fromhex(found[1] or "").decode(errors="replace"), Id.parse(found[2])
-        except ValueError:
-            raise ValueError("Expected what `next` was in the page before") from None
+        if found := _POSITION.fullmatch(raw):
+            with suppress(ValueError):
+                return bytes.fromhex(found[1] or "").decode(errors="replace"), Id.parse(found[2])
+        raise ValueError("Expected what `next` was in the page before")
 
     @classmethod
     def json_schema(cls) -> dict[str, Any]:
@@ -84,28 +90,10 @@ class Position(str):
         }
 
 
-def _parser(kind: Any) -> Callable[[str], Any]:
-    """What reads a value of that kind in a query."""
-    if kind is bool:
-        return lambda raw: one_of(("true", "false"))(raw) == "true"
-    if kind is date:
-        return _date
-    if get_origin(kind) is Literal:
-        return one_of(get_args(kind))
-    parse: Callable[[str], Any] = getattr(kind, "parse", str)
-    return parse
-
-
-def one_of(choices: Collection[str]) -> Callable[[str], str]:
-    """Reads one of the choices. What it makes raises ValueError."""
-
-    def parse(raw: str) -> str:
-        if raw not in choices:
-            *names, last = choices
-            raise ValueError(f"Expected {', '.join(names)} or {last}")
-        return raw
-
-    return parse
+def _choice(raw: str, choices: Sequence[str]) -> str:
+    if raw not in choices:
+        raise ValueError(f"Expected {', '.join(choices[:-1])} or {choices[-1]}")
+    return raw
 
 
 def _date(raw: str) -> date:
@@ -312,10 +300,9 @@ IMPORTED = (
     Parameter("id", str, "The column of the row's reference, which identifies it.", "Invoice Number"),
     Parameter(
         "date_format",
-        str,
+        Literal[DATE_FORMATS],
         "The date's format, as strptime takes it; ISO if missing.",
         "%d.%m.%Y",
-        parse=one_of(DATE_FORMATS),
     ),
     Parameter("decimal", Literal[".", ","], "The decimal mark.", ",", default="."),
     Parameter(
