@@ -120,18 +120,15 @@ class TokenGate:
         # A browser adds a cookie by itself, even when another site's page sends the request.
         if authorization is None:
             _insist_on_own_page(req)
-        self._insist_on_user(bearer, req.path)
-        if bearer.scope == STATUS and req.path not in OF_STATUS:
-            raise Forbidden(f"This token is for {' and '.join(OF_STATUS)} alone.")
-        return Principal(bearer.sub, bearer.admin)
-
-    def _insist_on_user(self, bearer: Bearer, path: str) -> None:
         try:
             if not self._is_still_there(bearer):
                 raise Unauthorized("The user is no longer there.", "invalid_token")
         except StoreError:
-            if path not in OF_STATUS:  # these tell what is wrong with the database
+            if req.path not in OF_STATUS:  # these tell what is wrong with the database
                 raise
+        if bearer.scope == STATUS and req.path not in OF_STATUS:
+            raise Forbidden(f"This token is for {' and '.join(OF_STATUS)} alone.")
+        return Principal(bearer.sub, bearer.admin)
 
     def _bearer(self, authorization: str | None, cookie: str | None) -> Bearer:
         token = _kept(cookie) if authorization is None else None
@@ -182,15 +179,13 @@ def _is_of_this_machine(host: str) -> bool:
 
 
 def _insist_on_own_page(req: falcon.Request) -> None:
-    """Raises Forbidden if a browser sends a change for another site's page."""
-    if req.method not in SAFE_METHODS and _is_cross_origin(req):
-        raise Forbidden("Another site's page may not change anything here.")
-
-
-def _is_cross_origin(req: falcon.Request) -> bool:
-    """Whether a browser sent this for another site's page. Go's net/http decides in the same way."""
-    site = req.env.get("HTTP_SEC_FETCH_SITE")
+    """Raises Forbidden if a browser sends a change for another site's page, as Go's net/http decides it."""
+    if req.method in SAFE_METHODS:
+        return
+    site, origin = req.env.get("HTTP_SEC_FETCH_SITE"), req.env.get("HTTP_ORIGIN")
     if site is not None:
-        return site not in ("same-origin", "none")
-    origin = req.env.get("HTTP_ORIGIN")
-    return origin is not None and origin.partition("://")[2] != req.get_header("Host")
+        is_own = site in ("same-origin", "none")
+    else:
+        is_own = origin is None or origin.partition("://")[2] == req.get_header("Host")
+    if not is_own:
+        raise Forbidden("Another site's page may not change anything here.")

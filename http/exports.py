@@ -47,11 +47,6 @@ def send(
     resp.stream = lists.begin(principal(req).name, (piece.encode() for piece in pieces))
 
 
-def at_once(order: str) -> int:
-    """How many rows to read in one snapshot, of a list in that order."""
-    return AT_ONCE if order in ("id", "-id") else SORTED_AT_ONCE
-
-
 def paged(read: Callable[[Any], Sequence[tuple[Any, ...]]], most: int) -> Iterator[str]:
     """The lines of all pages, a page at a time.
 

@@ -36,8 +36,14 @@ class Neighbours:
         return found | self._urls
 
     def other(self, req: falcon.Request) -> str:
-        """The origin of the other service, as a browser writes it."""
-        return _origin(self.addresses(req)[self._other])
+        """The origin of the other service, as a browser writes it (RFC 6454).
+
+        That is its scheme, host and port, the port left out where it is the scheme's own.
+        """
+        url = urlsplit(self.addresses(req)[self._other])
+        own = {"http": 80, "https": 443}[url.scheme]
+        port = "" if url.port in (None, own) else f":{url.port}"
+        return f"{url.scheme}://{bracketed(url.hostname or '')}{port}"
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Answer a browser's preflight request: what the other service's page may send here."""
@@ -63,11 +69,3 @@ class Neighbours:
 
     def _is_asked_by_other(self, req: falcon.Request) -> bool:
         return bool(req.env.get("HTTP_ORIGIN") == self.other(req))
-
-
-def _origin(url: str) -> str:
-    """Scheme, host and port of a URL, the port left out where it is the scheme's own (RFC 6454)."""
-    parts = urlsplit(url)
-    own = {"http": 80, "https": 443}[parts.scheme]
-    port = "" if parts.port in (None, own) else f":{parts.port}"
-    return f"{parts.scheme}://{bracketed(parts.hostname or '')}{port}"

@@ -69,11 +69,6 @@ def add_operations(app: Any, operations: "OperationsResource") -> None:
         app.add_route(f"/operations/{name}", operations, suffix=name)
 
 
-def _admins_only(req: falcon.Request, resp: falcon.Response, resource: object, params: object) -> None:
-    """Raises Forbidden."""
-    insist_on_admin(req, "Operations are")
-
-
 def _report(actors: list[ActorReport], stream: EventStream) -> StreamReport:
     groups, entries = Groups(stream), stream.length()
     holding, overtaken = groups.holding(), groups.overtaken()
@@ -123,7 +118,7 @@ class LetterGone(falcon.HTTPNotFound):
         super().__init__(title="No dead letter", description=said)
 
 
-@falcon.before(_admins_only)
+@falcon.before(lambda req, *_: insist_on_admin(req, "Operations are"))
 class OperationsResource:
     """The service's last hour, Redis, and the dead letters: events that wait for a decision.
 

@@ -71,7 +71,8 @@ class RowsResource(Resource[Customers], ABC):
         resp.data = encode_answer(self.kind.page(*listed.cut(found)))
 
     def _send_csv(self, req: falcon.Request, resp: falcon.Response, wanted: Any) -> None:
-        user, most = owner(req), exports.at_once(wanted.order)
+        user, by_id = owner(req), wanted.order in ("id", "-id")
+        most = exports.AT_ONCE if by_id else exports.SORTED_AT_ONCE
 
         def read(after: tuple[str, int] | None) -> list[tuple[str, str, int]]:
             with self._service.read() as store:

@@ -1,7 +1,7 @@
 """The content of GET /status, gathered from a service's database and from Redis."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from shutil import disk_usage
 from typing import Literal
@@ -129,7 +129,9 @@ class StatusProbe:
                 log_bytes = database.log_bytes()
         except StoreError as error:
             reasons.append(str(error))
-        disk_free = self._disk_free()
+        disk_free: int | None = None
+        with suppress(OSError):
+            disk_free = disk_usage(self._directory).free
         reasons += told.full(self._directory, disk_free)
         reasons = [*told.troubles(actors, reasons), *reasons]
         if log_bytes is not None and log_bytes >= TOLD_LOG_BYTES:
@@ -154,12 +156,6 @@ class StatusProbe:
             sqlite_version=apsw.sqlite_lib_version(),
         )
 
-    def _disk_free(self) -> int | None:
-        try:
-            return disk_usage(self._directory).free
-        except OSError:
-            return None
-
     def _ask_redis(
         self, database: Database, reasons: list[str], notes: list[str]
     ) -> tuple[RedisStatus, list[NodeStatus]]:
@@ -171,7 +167,12 @@ class StatusProbe:
             inbox = Inbox(database)
             missing = {source: inbox.missing(source, last) for source, last in published.items()}
             missing |= {own: [] for own in own_sources(database)}  # it has these itself
-            missing |= _to_follow(database, published)
+            if follows(database):  # what its primary has published, and it has not taken in yet
+                missing |= {
+                    source: [Range(outbox.last() + 1, last)]
+                    for source, outbox in outboxes(database).items()
+                    if (last := published.get(source, 0)) > outbox.last()
+                }
             if self._service != accounts.SERVICE:  # and it doesn't need events of the same service elsewhere
                 missing |= {each: [] for each in published if not each.startswith(f"{accounts.SERVICE}@")}
             asks = Asks(stream)
@@ -246,19 +247,6 @@ def _together(known: Mapping[str, Node]) -> Iterator[tuple[int, bool, dict[str, 
             there.setdefault((node.number, node.is_standby), []).append(name)
     for (number, is_standby), names in sorted(there.items()):
         services = [name.partition("@")[0] for name in names]
-        if len({*services}) == len(services) or not is_standby:
-            yield number, is_standby, dict(zip(services, names, strict=True))
-        else:
-            for service, name in zip(services, names, strict=True):
-                yield number, is_standby, {service: name}
-
-
-def _to_follow(database: Database, published: Mapping[str, int]) -> dict[str, list[Range]]:
-    """Published events of its primary that a standby has not taken in yet."""
-    if not follows(database):
-        return {}
-    return {
-        source: [Range(outbox.last() + 1, last)]
-        for source, outbox in outboxes(database).items()
-        if (last := published.get(source, 0)) > outbox.last()
-    }
+        are_several = is_standby and len({*services}) < len(services)
+        for together in [[name] for name in names] if are_several else [names]:
+            yield number, is_standby, {name.partition("@")[0]: name for name in together}
