@@ -12,6 +12,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import falcon
+from msgspec import Struct
 
 from tally.http.neighbours import LOGIN, SESSION
 from tally.http.tokens import STATUS, Bearer, InvalidToken, Tokens
@@ -92,12 +93,11 @@ class OpenGate:
         req.context.principal = EVERYBODY
 
 
-class TokenGate:
+class TokenGate(Struct, frozen=True):
     """Lets in requests with a token. `is_still_there` tells whether its user still exists."""
 
-    def __init__(self, tokens: Tokens, is_still_there: Callable[[Bearer], bool] = lambda _: True) -> None:
-        self._tokens = tokens
-        self._is_still_there = is_still_there
+    _tokens: Tokens
+    _is_still_there: Callable[[Bearer], bool] = lambda _: True
 
     def refusal(self, authorization: str | None, cookie: str | None) -> str | None:
         """Why the token in these headers is refused; None if it is good."""

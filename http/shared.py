@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection
 from typing import Any, Generic
 
 import falcon
+from msgspec import Struct
 
 from tally.events import Id
 from tally.http import asyncapi, openapi, params
@@ -40,11 +41,10 @@ def api_of(service: Service[Any], gate: Gate, calls: Collection[Call], page: Que
     return Api(app, service, gate)
 
 
-class DocumentResource:
+class DocumentResource(Struct, frozen=True):
     """A JSON document that never changes."""
 
-    def __init__(self, document: bytes) -> None:
-        self._document = document
+    _document: bytes
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The document."""
@@ -73,15 +73,12 @@ class HealthResource(Resource[Any]):
         resp.data = encode_answer(self._service.outside.status())
 
 
-class HistoryResource(Generic[S]):
+class HistoryResource(Struct, Generic[S], frozen=True):
     """The history of a row, even a deleted one; `read` gets the row's number and the owner."""
 
-    def __init__(
-        self, service: Service[S], kind: str, read: Callable[[S, int, str | None], list[Happening]]
-    ) -> None:
-        self._service = service
-        self._kind = kind
-        self._read = read
+    _service: Service[S]
+    _kind: str
+    _read: Callable[[S, int, str | None], list[Happening]]
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """List what was done to it, and by whom, oldest first."""

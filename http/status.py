@@ -88,25 +88,17 @@ class StatusReport(Struct, frozen=True):
     sqlite_version: str
 
 
-class StatusProbe:
+class StatusProbe(Struct, frozen=True):
     """Gathers a StatusReport over its own connections, which it opens each time.
 
     `actors` answers the service's processes, none without a supervisor; it must not block for long.
     """
 
-    def __init__(
-        self,
-        service: str,
-        open_database: Callable[[], AbstractContextManager[Database]],
-        directory: Path,
-        open_stream: Callable[[], EventStream],
-        actors: Callable[[], list[ActorReport]],
-    ) -> None:
-        self._service = service
-        self._open_database = open_database
-        self._directory = directory
-        self._open_stream = open_stream
-        self._actors = actors
+    _service: str
+    _open_database: Callable[[], AbstractContextManager[Database]]
+    _directory: Path
+    _open_stream: Callable[[], EventStream]
+    _actors: Callable[[], list[ActorReport]]
 
     def __call__(self) -> StatusReport:
         """Gather it now. Raises nothing: a failed part becomes a reason."""
