@@ -124,7 +124,7 @@ class AccountsResource(Resource[Accounts]):
 
         lines = exports.paged(read, exports.AT_ONCE)
         header = "id,name,description,owned_by,created_date,customers,revenue"
-        exports.send(req, resp, self._service.long_lists, "accounts", header, lines)
+        exports.send(req, resp, self._service.long_lists, header, lines)
 
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Show an account with its customers and revenue."""
@@ -191,7 +191,7 @@ class AccountsResource(Resource[Accounts]):
             ]
 
         lines = exports.paged(read, exports.SORTED_AT_ONCE)
-        exports.send(req, resp, self._service.long_lists, "customers", "customer_id,customer,revenue", lines)
+        exports.send(req, resp, self._service.long_lists, "customer_id,customer,revenue", lines)
 
     def on_get_ownership(self, req: falcon.Request, resp: falcon.Response, id: str, user: str) -> None:
         """Tell whether a user owns an account. Nobody owns one that doesn't exist."""
@@ -275,5 +275,4 @@ class RevenueResource(Resource[Accounts]):
             )
             for each in periods
         )
-        header = f"{by},revenue,invoices,credits"
-        exports.send(req, resp, self._service.long_lists, "revenue", header, lines)
+        exports.send(req, resp, self._service.long_lists, f"{by},revenue,invoices,credits", lines)

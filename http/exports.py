@@ -38,12 +38,12 @@ def wants_csv(req: falcon.Request) -> bool:
 
 
 def send(
-    req: falcon.Request, resp: falcon.Response, lists: LongLists, name: str, header: str, lines: Iterable[str]
+    req: falcon.Request, resp: falcon.Response, lists: LongLists, header: str, lines: Iterable[str]
 ) -> None:
-    """Answer with these lines, after the header. Raises Refusal."""
+    """Answer with these lines, after the header, as a file named for the path's end. Raises Refusal."""
     pieces = chain([f"{header}\r\n"], lines)
     resp.content_type = f"{CSV}; charset=utf-8; header=present"
-    resp.downloadable_as = f"{name}.csv"
+    resp.downloadable_as = f"{req.path.rpartition('/')[2]}.csv"
     resp.stream = lists.begin(principal(req).name, (piece.encode() for piece in pieces))
 
 

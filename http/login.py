@@ -48,19 +48,16 @@ class LoginResource:
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Sign in. Raises Refusal at any node but 0."""
-        self._insist_on_users()
-        login = bodies.decode(read_body(req), LoginBody)
-        user, issued = self._checked(login, req.remote_addr)
-        token, expires = self._tokens.issue(Bearer(user.id, user.name, user.admin), issued)
-        resp.set_header("Cache-Control", "no-store")
-        resp.data = encode_answer(SignedIn(token, rfc3339(expires)))
-
-    def _insist_on_users(self) -> None:
         if self._service.outside.node:
             with self._service.read() as store:
                 url = nodes.address_of(store.database, 0) or ""
             where = f"Users sign in at node 0{url and f', {url}'}."
             raise Refusal(421, "At another node", where, node=NodeAddress(0, url))
+        login = bodies.decode(read_body(req), LoginBody)
+        user, issued = self._checked(login, req.remote_addr)
+        token, expires = self._tokens.issue(Bearer(user.id, user.name, user.admin), issued)
+        resp.set_header("Cache-Control", "no-store")
+        resp.data = encode_answer(SignedIn(token, rfc3339(expires)))
 
     def _checked(self, login: LoginBody, address: str) -> tuple[User, int]:
         """The user with this name and password, and when it was read.

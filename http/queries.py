@@ -7,11 +7,10 @@ from typing import Any
 import falcon
 from falcon import uri
 
+from tally.http.bodies import MOST_TOLD
 from tally.http.openapi import Call
 from tally.http.params import Parameter, Queries
 from tally.http.problems import FieldError, WrongFields
-
-_MOST_TOLD = 100
 
 
 class QueryGuard:
@@ -52,5 +51,5 @@ def _read(known: Mapping[str, Parameter], req: falcon.Request) -> dict[str, Any]
             except ValueError as error:
                 faults.append(FieldError(name, str(error)))
     if faults:
-        raise WrongFields(faults[:_MOST_TOLD])
+        raise WrongFields(faults[:MOST_TOLD])
     return values

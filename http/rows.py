@@ -79,8 +79,7 @@ class RowsResource(Resource[Customers], ABC):
                 return self.kind.lines(store, structs.replace(wanted, limit=most, after=after), user)
 
         lines = exports.paged(read, most)
-        name, header = f"{self.kind.name}s", self.kind.csv_header
-        exports.send(req, resp, self._service.long_lists, name, header, lines)
+        exports.send(req, resp, self._service.long_lists, self.kind.csv_header, lines)
 
     def on_get_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Show one."""

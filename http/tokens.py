@@ -17,9 +17,6 @@ STATUS: Literal["status"] = "status"  # the scope of GET /status and /metrics
 _LEEWAY_SECONDS = 5  # the most by which two machines' clocks may differ
 
 
-IsRevoked = Callable[[int, str, int], bool]
-
-
 class InvalidToken(Exception):
     """The token is not valid; the message says why, as far as its bearer may know."""
 
@@ -43,7 +40,7 @@ class Tokens:
     """
 
     def __init__(
-        self, key: bytes, lifetime: timedelta, is_revoked: IsRevoked = lambda user, name, issued: False
+        self, key: bytes, lifetime: timedelta, is_revoked: Callable[[int, str, int], bool] = lambda *_: False
     ) -> None:
         self._key = key
         self._lifetime = lifetime
