@@ -2,7 +2,6 @@
 
 import falcon
 
-from tally.events import Id
 from tally.http import bodies, exports, params
 from tally.http.answers import CreditPage, CustomerPage, InvoicePage
 from tally.http.application import Api
@@ -15,11 +14,10 @@ from tally.http.rows import Kind, RowsResource
 from tally.http.service import Outside, Service, cause, path_id, read_body, wanted_revisions
 from tally.http.shared import HistoryResource, api_of
 from tally.http.values import CreditBody, CustomerBody, CustomerPatch, InvoiceBody, InvoicePatch
-from tally.store.cause import Cause
 from tally.store.customer_list import CustomerQuery
 from tally.store.customers import Customers
 from tally.store.group_commit import AnswerAfter
-from tally.store.records import CSV_COLUMNS, NewCredit, NewCustomer, NewInvoice
+from tally.store.records import CSV_COLUMNS
 
 
 def api(outside: Outside, require_account: bool, answer_after: AnswerAfter | None) -> Api:
@@ -55,20 +53,20 @@ def _lines(store: Customers, wanted: CustomerQuery, owner: str | None) -> list[t
 class CustomersResource(RowsResource):
     """Customers."""
 
-    kind = Kind(
-        "customer",
-        CustomerBody,
-        CustomerPage,
-        "customer,id,account_id,created_date",
-        CustomerListRequest,
-        Customers.customers,
-        _lines,
-        Customers.customer,
-    )
-
     def __init__(self, service: Service[Customers], require_account: bool) -> None:
         super().__init__(service)
         self._require_account = require_account
+        self.kind = Kind(
+            "customer",
+            CustomerBody,
+            CustomerPage,
+            "customer,id,account_id,created_date",
+            CustomerListRequest,
+            lambda store, new, cause, owner: store.create_customers(new, require_account, cause, owner),
+            Customers.customers,
+            _lines,
+            Customers.customer,
+        )
 
     def on_patch_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Give a customer another name, or another account."""
@@ -90,9 +88,6 @@ class CustomersResource(RowsResource):
             resp, lambda store: store.delete_customer(number, cause(req), owner(req), revisions, cascade)
         )
 
-    def _create(self, store: Customers, new: list[NewCustomer], cause: Cause, owner: str | None) -> list[Id]:
-        return store.create_customers(new, self._require_account, cause, owner)
-
 
 class InvoicesResource(RowsResource):
     """Invoices."""
@@ -103,6 +98,7 @@ class InvoicesResource(RowsResource):
         InvoicePage,
         CSV_COLUMNS,
         lambda req: ListRequest(req, "purchase_date"),
+        Customers.create_invoices,
         Customers.invoices,
         lambda store, wanted, owner: store.invoice_listing.lines(wanted, owner),
         Customers.invoice,
@@ -124,9 +120,6 @@ class InvoicesResource(RowsResource):
             resp, lambda store: store.delete_invoice(number, cause(req), owner(req), revisions)
         )
 
-    def _create(self, store: Customers, new: list[NewInvoice], cause: Cause, owner: str | None) -> list[Id]:
-        return store.create_invoices(new, cause, owner)
-
 
 class CreditsResource(RowsResource):
     """Credits."""
@@ -137,6 +130,7 @@ class CreditsResource(RowsResource):
         CreditPage,
         f"{CSV_COLUMNS},invoice_id",
         lambda req: ListRequest(req, "credit_date"),
+        lambda store, new, cause, owner: store.credits.create(new, cause, owner),
         lambda store, wanted, owner: store.credits.page(wanted, owner),
         lambda store, wanted, owner: store.credits.listing.lines(wanted, owner),
         lambda store, id, owner: store.credits.one(id, owner),
@@ -146,6 +140,3 @@ class CreditsResource(RowsResource):
         """Delete a credit."""
         number = path_id(id, "credit")
         self._service.take_away(resp, lambda store: store.credits.delete(number, cause(req), owner(req)))
-
-    def _create(self, store: Customers, new: list[NewCredit], cause: Cause, owner: str | None) -> list[Id]:
-        return store.credits.create(new, cause, owner)

@@ -1,8 +1,7 @@
 """The common calls of customers, invoices and credits: create one or many, list, show."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import falcon
 from msgspec import Struct, structs
@@ -18,10 +17,10 @@ from tally.store.idempotency import Answer, encode_answer, made, made_many
 
 
 class Kind(NamedTuple):
-    """A kind of rows: its name, its body type, a page of its list, and the store's reading methods.
+    """A kind of rows: its name, its body type, a page of its list, and the store's methods.
 
-    `asked` parses a request's query. `rows`, `lines` and `one` get an owner, and show only rows in that
-    user's accounts; None shows everything. A line of CSV comes with its position in the list.
+    `asked` parses a request's query. `create` records rows in the given order. All methods get an owner, and
+    are about that user's accounts only; None is for all. A line of CSV comes with its position in the list.
     """
 
     name: str
@@ -29,15 +28,16 @@ class Kind(NamedTuple):
     page: type[Struct]
     csv_header: str
     asked: Callable[[falcon.Request], CustomerListRequest | ListRequest]
+    create: Callable[[Customers, list[Any], Cause, str | None], list[Id]]
     rows: Callable[[Customers, Any, str | None], list[Any]]
     lines: Callable[[Customers, Any, str | None], list[tuple[str, str, int]]]
     one: Callable[[Customers, Id, str | None], Any]
 
 
-class RowsResource(Resource[Customers], ABC):
+class RowsResource(Resource[Customers]):
     """The rows of one kind."""
 
-    kind: ClassVar[Kind]
+    kind: Kind
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Create one."""
@@ -45,7 +45,7 @@ class RowsResource(Resource[Customers], ABC):
         new = bodies.decode(body, self.kind.body)
 
         def create(store: Customers, cause: Cause) -> Answer:
-            return made(f"/{self.kind.name}s", *self._create(store, [new], cause, owner(req)))
+            return made(f"/{self.kind.name}s", *self.kind.create(store, [new], cause, owner(req)))
 
         self._service.create(req, resp, body, create)
 
@@ -55,7 +55,7 @@ class RowsResource(Resource[Customers], ABC):
         new = bodies.decode_batch(body, self.kind.body)
 
         def create(store: Customers, cause: Cause) -> Answer:
-            return made_many(self._create(store, new, cause, owner(req)))
+            return made_many(self.kind.create(store, new, cause, owner(req)))
 
         self._service.create(req, resp, body, create)
 
@@ -88,7 +88,3 @@ class RowsResource(Resource[Customers], ABC):
         resp.data = encode_answer(row)
         if hasattr(row, "revision"):
             resp.etag = str(row.revision)
-
-    @abstractmethod
-    def _create(self, store: Customers, new: list[Any], cause: Cause, owner: str | None) -> list[Id]:
-        """Create rows, in the given order, in accounts of the owner."""
