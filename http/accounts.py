@@ -66,16 +66,14 @@ def api(outside: Outside, threads: int, sign_ins: int) -> Api:
 
 
 def _gate(service: Service[Accounts], tokens: Tokens | None) -> Gate:
-    if tokens is None:
-        return OpenGate()
-    if service.outside.node:
-        return TokenGate(tokens)  # only node 0 has users, and it revokes the tokens of removed ones
-
     def is_still_there(bearer: Bearer) -> bool:
         with service.read() as store:
             return Users(store.database).are_there(bearer.uid, bearer.sub)
 
-    return TokenGate(tokens, is_still_there)
+    if tokens is None:
+        return OpenGate()
+    # Only node 0 has users, and it revokes the tokens of removed ones.
+    return TokenGate(tokens) if service.outside.node else TokenGate(tokens, is_still_there)
 
 
 class AccountsResource(Resource[Accounts]):

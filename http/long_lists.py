@@ -3,7 +3,6 @@
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import partial
 from weakref import finalize
 
 from tally.http.problems import Refusal
@@ -25,10 +24,9 @@ class LongLists:
                 why = "Read those that you have asked for to their end, or ask for pages: ?limit="
                 raise Refusal(429, "Too many long lists at once", why)
             self._under_way[user] += 1
-        return LongList(pieces, partial(self.end, user))
+        return LongList(pieces, self._end, user)
 
-    def end(self, user: str) -> None:
-        """Count one less."""
+    def _end(self, user: str) -> None:
         with self._lock:
             self._under_way[user] -= 1
             self._under_way += Counter()  # forgets users without any
@@ -40,9 +38,9 @@ class LongList:
     It closes itself when nobody has it any more, as an answer to HEAD is never read.
     """
 
-    def __init__(self, pieces: Iterator[bytes], end: Callable[[], None]) -> None:
+    def __init__(self, pieces: Iterator[bytes], end: Callable[[str], None], user: str) -> None:
         self._pieces = pieces
-        self.close = finalize(self, end)
+        self.close = finalize(self, end, user)
 
     def __iter__(self) -> Iterator[bytes]:
         return self._pieces

@@ -24,7 +24,6 @@ _GROUPS = {
     "revenue": "Revenue",
     "auth": "Signing in",
 }
-_OF_THE_SERVICE = "The service itself"
 
 
 class Call(Struct, frozen=True):
@@ -62,9 +61,8 @@ class Call(Struct, frozen=True):
     @property
     def group(self) -> str:
         """What it is about: the calls of one group are shown together."""
-        parts = self.path.split("/")
-        first, last = parts[1], parts[-1]
-        return _GROUPS["revenue"] if last == "revenue" else _GROUPS.get(first, _OF_THE_SERVICE)
+        _, first, *rest = self.path.split("/")
+        return _GROUPS.get("revenue" if "revenue" in rest else first, "The service itself")
 
     def refusals(self, bearer: bool) -> list[int]:
         """The statuses of the problems that it may be answered with."""

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import falcon
 import structlog
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from tally.events import PAYLOAD_FIELD
 from tally.http import bodies
@@ -119,30 +119,25 @@ class LetterGone(falcon.HTTPNotFound):
 
 
 @falcon.before(lambda req, *_: insist_on_admin(req, "Operations are"))
-class OperationsResource:
+class OperationsResource(Struct):
     """The service's last hour, Redis, and the dead letters: events that wait for a decision.
 
     `minutes` are the service's own; `actors` are those that belong to no service, such as Redis.
     """
 
-    def __init__(
-        self,
-        minutes: Callable[[], list[Minute]],
-        open_stream: Callable[[], EventStream],
-        actors: Callable[[], list[ActorReport]],
-    ) -> None:
-        self._minutes = minutes
-        self._open_stream = open_stream
-        self._actors = actors
-        self._one_at_a_time = threading.Lock()  # waiting for an outcome holds a thread of the pool
+    minutes: Callable[[], list[Minute]]
+    open_stream: Callable[[], EventStream]
+    actors: Callable[[], list[ActorReport]]
+    # Only one redrives at a time: waiting for an outcome holds a thread of the pool.
+    _turns: threading.Lock = field(default_factory=threading.Lock)
 
     def on_get_minutes(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The numbers of recorded and applied events."""
-        resp.data = encode_answer({"minutes": self._minutes()})
+        resp.data = encode_answer({"minutes": self.minutes()})
 
     def on_get_stream(self, req: falcon.Request, resp: falcon.Response) -> None:
         """A StreamReport. No query keeps Redis busy, however large the stream is."""
-        actors = self._actors()
+        actors = self.actors()
         try:
             with self._stream() as stream:
                 resp.data = encode_answer(_report(actors, stream))
@@ -207,17 +202,17 @@ class OperationsResource:
     @contextmanager
     def _turn(self) -> Iterator[None]:
         """Take the only turn. Raises Refusal while another request has it."""
-        if not self._one_at_a_time.acquire(blocking=False):
+        if not self._turns.acquire(blocking=False):
             raise Refusal(429, "Under way", "Others are being redriven just now.")
         try:
             yield
         finally:
-            self._one_at_a_time.release()
+            self._turns.release()
 
     @contextmanager
     def _stream(self) -> Iterator[EventStream]:
         """Raises RedisAway."""
-        stream = self._open_stream()
+        stream = self.open_stream()
         try:
             with stream.client:
                 yield stream

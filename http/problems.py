@@ -99,9 +99,7 @@ def add_error_handlers(app: Any) -> None:
     app.add_error_handler(errors.StoreError, _answer_store_error)
 
 
-def _answer_store_error(
-    req: falcon.Request, resp: falcon.Response, error: errors.StoreError, _params: dict[str, Any]
-) -> None:
+def _answer_store_error(req: falcon.Request, resp: object, error: errors.StoreError, params: object) -> None:
     if isinstance(error, errors.KeyReused):
         raise WrongFields([FieldError("Idempotency-Key", str(error))], str(error))
     status, title = _ANSWERS.get(type(error), (503, "Store unavailable"))
@@ -160,8 +158,6 @@ def _faults(error: errors.StoreError) -> Iterator[tuple[int, str, str, str | Non
                 yield index, error.field, why, None
 
 
-def _answer_unexpected(
-    req: falcon.Request, resp: falcon.Response, error: Exception, _params: dict[str, Any]
-) -> None:
+def _answer_unexpected(req: falcon.Request, resp: object, error: Exception, params: object) -> None:
     _log.exception("request_failed", method=req.method, path=req.path, exc_info=error)
     raise Refusal(500, "Internal error", "This is a fault of the service; its log tells more.")
