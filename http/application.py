@@ -14,18 +14,17 @@ from tally.http.service import Service
 ROUTE = "tally.route"  # in a request's environment: the template of its route, if any
 
 
-App = falcon.App[falcon.Request, falcon.Response]
-
-
 class Api(NamedTuple):
     """A service in an HTTP process: the application, the service behind it, and the gate."""
 
-    app: App
+    app: "falcon.App[falcon.Request, falcon.Response]"
     service: Service[Any]
     gate: Gate
 
 
-def create_app(gate: Gate, neighbours: Neighbours, *guards: QueryGuard | After) -> App:
+def create_app(
+    gate: Gate, neighbours: Neighbours, *guards: QueryGuard | After
+) -> "falcon.App[falcon.Request, falcon.Response]":
     """A Falcon app that answers JSON by default, to requests that pass `gate` and `guards`.
 
     In a browser, the page of the other service of `neighbours` may read its answers.

@@ -88,10 +88,8 @@ def _names_nothing_twice(body: bytes, kind: type[Any], found: list[Any]) -> bool
     names.
     """
     required, optional = _fields(kind)  # type: ignore[arg-type]  # a class is hashable
-    names = required * len(found)
-    for name in optional:
-        names += sum(getattr(each, name) is not UNSET for each in found)
-    return body.count(b":") == names
+    given = sum(getattr(each, name) is not UNSET for name in optional for each in found)
+    return body.count(b":") == required * len(found) + given
 
 
 @cache

@@ -10,7 +10,7 @@ from tally.http import params
 from tally.http.params import Position
 from tally.store.accounts import CustomerOrder, CustomerRevenue, key_of
 from tally.store.customer_list import CustomerQuery
-from tally.store.listing import ListQuery, Order
+from tally.store.listing import ListQuery
 
 T = TypeVar("T")
 
@@ -37,10 +37,9 @@ class ListRequest(_Listed):
 
     def __init__(self, req: falcon.Request, day: str) -> None:
         super().__init__(req)
-        orders: dict[str, Order] = {"id": "id", "-id": "-id", day: "day", f"-{day}": "-day"}
         self.wanted = ListQuery(
             limit=self._limit + 1,
-            order=orders[params.DATE_ORDER[day].of(req)],
+            order=params.DATE_ORDER[day].of(req).replace(day, "day"),
             after=params.AFTER_NEXT.of(req),
             customer_id=params.OF_CUSTOMER.of(req),
             account_id=params.OF_ACCOUNTS_CUSTOMERS.of(req),

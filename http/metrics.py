@@ -40,14 +40,14 @@ class MetricsResource(Collector):
         """Every part that is available, and which those are."""
         success = _gauge("tally_scrape_success", "Whether this part could be gathered: 1 or 0.", "part")
         for name, part in self._parts.items():
-            told: list[Metric] = []
             try:
                 told = list(part())
-                success.add_metric([self._service, name], 1)
             except Exception as error:
                 _log.warning("metrics_left_out", part=name, reason=f"{type(error).__name__}: {error}")
                 success.add_metric([self._service, name], 0)
-            yield from told
+            else:
+                success.add_metric([self._service, name], 1)
+                yield from told
         yield success
 
 

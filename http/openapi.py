@@ -84,18 +84,14 @@ def document(title: str, calls: Collection[Call], bearer: bool = False) -> dict[
     paths: dict[str, dict[str, Any]] = {}
     for call in calls:
         paths.setdefault(call.path, {})[call.method.lower()] = _operation(call, schemas, bearer)
-    components: dict[str, Any] = {"schemas": definitions}
-    if bearer:
-        components["securitySchemes"] = {
-            "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
-        }
+    bearers = {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": VERSION},
         "servers": [{"url": "/"}],
         "tags": [{"name": group} for group in dict.fromkeys(call.group for call in calls)],
         "paths": paths,
-        "components": components,
+        "components": {"schemas": definitions, **({"securitySchemes": bearers} if bearer else {})},
         **({"security": [{"bearer": []}]} if bearer else {}),
     }
 

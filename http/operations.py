@@ -5,7 +5,7 @@ They are the page's own, and may change with it. GET /status tells a service's s
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any
 
 import falcon
@@ -146,13 +146,11 @@ class OperationsResource(Struct):
 
     def on_get_letters(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The number of letters, None while Redis does not answer, and the oldest ones."""
-        try:
-            with self._stream() as stream:
-                found, total = DeadLetters(stream).after("0-0", MOST_LETTERS), stream.dead_letters()
-        except RedisAway:
-            resp.data = encode_answer({"letters": [], "total": None})
-        else:
-            resp.data = encode_answer({"letters": [*map(_letter, found)], "total": total})
+        found: list[DeadLetter] = []
+        total: int | None = None
+        with suppress(RedisAway), self._stream() as stream:
+            found, total = DeadLetters(stream).after("0-0", MOST_LETTERS), stream.dead_letters()
+        resp.data = encode_answer({"letters": [*map(_letter, found)], "total": total})
 
     def on_post_redrive(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Redrive letters to the groups that failed, and tell the outcome."""
