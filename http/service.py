@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import falcon
-import msgspec
+from msgspec import Struct, json
 
 from tally.events import Id
 from tally.http.auth import SAFE_METHODS, principal
@@ -138,7 +138,7 @@ class Service(Generic[S]):
             req, body, lambda store, cause: Answer(None, encode_answer(change(store, cause)))
         )
         _send(resp, answer)
-        resp.etag = str(msgspec.json.decode(answer.body)["revision"])
+        resp.etag = str(json.decode(answer.body)["revision"])
 
     def close(self) -> None:
         """Close the database. Nothing may be under way, and nothing may follow."""
@@ -163,11 +163,10 @@ class Service(Generic[S]):
         return self._writer.database
 
 
-class Resource(Generic[S]):
+class Resource(Struct, Generic[S]):
     """Answers calls of a service."""
 
-    def __init__(self, service: Service[S]) -> None:
-        self._service = service
+    _service: Service[S]
 
 
 def _told(store: Store, change: Callable[[], Answer]) -> Answer:

@@ -1,7 +1,7 @@
 """The calls of both services: the service's state, its documents, and the signed-in user."""
 
 from collections.abc import Callable, Collection
-from typing import Any, Generic
+from typing import Any
 
 import falcon
 from msgspec import Struct
@@ -73,10 +73,9 @@ class HealthResource(Resource[Any]):
         resp.data = encode_answer(self._service.outside.status())
 
 
-class HistoryResource(Struct, Generic[S], frozen=True):
+class HistoryResource(Resource[S]):
     """The history of a row, even a deleted one; `read` gets the row's number and the owner."""
 
-    _service: Service[S]
     _kind: str
     _read: Callable[[S, int, str | None], list[Happening]]
 
