@@ -201,12 +201,11 @@ class AccountsResource(Resource[Accounts]):
         resp.data = encode_answer(Ownership(owns))
 
     def _list(self, accounts: Iterator[Account]) -> Iterator[bytes]:
-        separator = b"["
-        for account in accounts:
-            yield separator
+        yield b"["
+        for place, account in enumerate(accounts):
+            yield b"," if place else b""
             yield from self._one(account)
-            separator = b","
-        yield b"[]" if separator == b"[" else b"]"
+        yield b"]"
 
     def _one(self, account: Account) -> Iterator[bytes]:
         """One account in parts. The total comes last: it is the sum of the customers that were sent."""

@@ -71,39 +71,34 @@ class _Rows(Struct, frozen=True):
         """Create one."""
         path = f"/{self.many}"
         location = Parameter("Location", str, "The path of what was created.", f"{path}/1")
-        return Call(
+        return self._create(
             f"create{self.name}",
-            "POST",
             path,
             does,
             says,
-            headers=(params.ONCE,),
             sends=self.sends,
             sent=sent or self.new,
-            status=201,
             answer=answers.Made,
             answered={"id": "1"},
             answer_headers=(location,),
             leads_to=self.leads_to,
-            **self.creating,
         )
 
     def create_many(self, says: str, sent: list[dict[str, Any]] | None = None) -> Call:
         """Create many at once."""
-        return Call(
+        return self._create(
             f"create{self.name}s",
-            "POST",
             f"/{self.many}/batch",
             f"Create many {self.many}, all or none",
             says,
-            headers=(params.ONCE,),
             sends=Annotated[list[self.sends], Meta(max_length=MOST_IN_BATCH)],  # type: ignore[name-defined]
             sent=sent or [self.new, self.new],
-            status=201,
             answer=answers.ManyMade,
             answered={"ids": ["1", "2"]},
-            **self.creating,
         )
+
+    def _create(self, id: str, path: str, does: str, says: str, **made: Any) -> Call:
+        return Call(id, "POST", path, does, says, headers=(params.ONCE,), status=201, **made, **self.creating)
 
     def page(self, page: Any, query: tuple[Parameter, ...], csv: str) -> Call:
         """List them, a page at a time."""

@@ -52,8 +52,8 @@ def paged(read: Callable[[Any], Sequence[tuple[Any, ...]]], most: int) -> Iterat
 
     `read` answers up to `most` rows after a position, each as a line and its position.
     """
-    after = None
-    while True:
+    after, is_last = None, False
+    while not is_last:
         rows = read(after)
         is_last = len(rows) < most
         piece = "".join(line for line, *_ in rows)
@@ -61,8 +61,6 @@ def paged(read: Callable[[Any], Sequence[tuple[Any, ...]]], most: int) -> Iterat
         del rows  # free them: the client may take long to ask for more
         if piece:
             yield piece
-        if is_last:
-            return
 
 
 def written(*cells: object) -> str:

@@ -30,9 +30,8 @@ def api_of(service: Service[Any], gate: Gate, calls: Collection[Call], page: Que
     app = create_app(gate, outside.neighbours, QueryGuard(calls, page), After(service))
     has_users = outside.tokens is not None
     health = HealthResource(service)
-    app.add_route("/health/live", health, suffix="live")
-    app.add_route("/health/ready", health, suffix="ready")
-    app.add_route("/health/primary", health, suffix="primary")
+    for name in ("live", "ready", "primary"):
+        app.add_route(f"/health/{name}", health, suffix=name)
     app.add_route("/status", health, suffix="status")
     app.add_route("/asyncapi.json", DocumentResource(asyncapi.render().encode()))
     described = openapi.document(f"Tally: {outside.service}", calls, bearer=has_users)
