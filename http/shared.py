@@ -30,7 +30,8 @@ def api_of(service: Service[Any], gate: Gate, calls: Collection[Call], page: Que
     app = create_app(gate, outside.neighbours, QueryGuard(calls, page), After(service))
     has_users = outside.tokens is not None
     health = HealthResource(service)
-    for name in ("live", "ready", "primary"):
+    app.add_route("/health/live", DocumentResource(encode_answer(Healthy())))
+    for name in ("ready", "primary"):
         app.add_route(f"/health/{name}", health, suffix=name)
     app.add_route("/status", health, suffix="status")
     app.add_route("/asyncapi.json", DocumentResource(asyncapi.render().encode()))
@@ -51,11 +52,7 @@ class DocumentResource(Struct, frozen=True):
 
 
 class HealthResource(Resource[Any]):
-    """Whether the process runs, whether it can serve, and its service's status."""
-
-    def on_get_live(self, req: falcon.Request, resp: falcon.Response) -> None:
-        """The process answers."""
-        resp.data = encode_answer(Healthy())
+    """Whether the process can serve, and its service's status."""
 
     def on_get_ready(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The database answers. Redis need not: writes are accepted without it."""
