@@ -54,16 +54,19 @@ class CustomersView:
         self, customers: CustomerSearch, listed: CustomerListRequest, wanted: Ranked
     ) -> dict[str, object]:
         offset = listed.wanted.after[1] if listed.wanted.after else 0
+        until = offset + listed.wanted.limit - 1  # one more was asked for
         rows, as_of = customers.ranked(listed.wanted, wanted.rank, offset), None
         if rows is None:
             ranking = self._rankings.ask(wanted)
             if ranking is None:
                 newest, _ = listed.cut(customers.newest(listed.wanted))
                 return {"customers": newest, "next": None, "ranked": False}
-            rows, as_of = customers.those(ranking.ids[offset : offset + listed.wanted.limit]), ranking.as_of
-        rows, more = listed.cut(rows)
-        following = str(offset + len(rows)) if more else None
-        return {"customers": rows, "next": following, "ranked": True, "as_of": as_of}
+            # Deleted ones are still in the order, and count as shown.
+            rows, as_of = customers.those(ranking.ids[offset:until]), ranking.as_of
+            more = len(ranking.ids) > until
+        else:
+            rows, more = rows[: until - offset], len(rows) > until - offset
+        return {"customers": rows, "next": str(until) if more else None, "ranked": True, "as_of": as_of}
 
     def _in_order(self, wanted: Ranked) -> "array[int]":
         query = CustomerQuery(limit=0, account_id=wanted.account_id, search=wanted.search)

@@ -33,7 +33,10 @@ class MetricsResource(Collector):
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The service's metrics."""
-        encode, resp.content_type = choose_encoder(req.accept)
+        try:
+            encode, resp.content_type = choose_encoder(req.accept)
+        except (TypeError, ValueError):  # it names a version that is none
+            encode, resp.content_type = choose_encoder("")
         resp.data = encode(self)
 
     def collect(self) -> Iterator[Metric]:

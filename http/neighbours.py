@@ -12,6 +12,7 @@ LOGIN = "/auth/login"  # on the accounts service
 SESSION = "/auth/session"  # on both
 
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}|[0-9A-Fa-f:.]{2,45}")
+_PORT = re.compile(":[0-9]*$")
 _EXPOSED = "Retry-After, Tally-Event-Id"
 _SENT = "Authorization, Prefer, Tally-After"
 
@@ -31,7 +32,9 @@ class Neighbours:
 
     def addresses(self, req: falcon.Request) -> dict[str, str]:
         """The address of each service, which ends with a slash."""
-        host = bracketed(req.host) if _HOST.fullmatch(req.host) else "localhost"
+        # Not Falcon's `host`, which fails for `localhost:`: a port may be empty (RFC 9110, section 4.2.3).
+        host = _PORT.sub("", req.env.get("HTTP_HOST", "")).strip("[]")
+        host = bracketed(host) if _HOST.fullmatch(host) else "localhost"
         found = {name: f"{req.scheme}://{host}:{port}/" for name, port in self._ports.items()}
         return found | self._urls
 

@@ -32,6 +32,7 @@ VISIBLE_ASCII = "^[!-~]{1,200}$"  # what an Idempotency-Key is
 
 _NO_CHANGES = (LOGIN, SESSION, "/operations/redrive", "/operations/edit", "/operations/discard", "/imports")
 _VISIBLE_ASCII = re.compile(VISIBLE_ASCII)
+_REVISION = re.compile("[0-9]{1,18}")
 
 
 Store = Accounts | Customers
@@ -196,7 +197,8 @@ def wanted_revisions(req: falcon.Request) -> list[int] | None:
     tags = req.if_match
     if tags is None or "*" in tags:
         return None
-    return [int(tag) for tag in tags if isinstance(tag, falcon.ETag) and tag.isdigit() and not tag.is_weak]
+    strong = (str(tag) for tag in tags if isinstance(tag, falcon.ETag) and not tag.is_weak)
+    return [int(tag) for tag in strong if _REVISION.fullmatch(tag)]
 
 
 def read_body(req: falcon.Request, limit: int = SINGLE_BODY) -> bytes:

@@ -260,7 +260,7 @@ class Corrections:
 def _letter(id: bytes, fields: dict[bytes, bytes]) -> DeadLetter:
     own = {name: value for name, value in fields.items() if name not in _OURS}
     stream_id, group, reason, deliveries, failed_at, name = (fields.get(name, b"") for name in _OURS)
-    entry, times = Entry(stream_id, own, _text(name)), int(deliveries) if deliveries.isdigit() else 0
+    entry, times = Entry(stream_id, own, _text(name)), int(deliveries[:18]) if deliveries.isdigit() else 0
     return DeadLetter(id.decode(), entry, _text(group), _text(reason), times, _text(failed_at))
 
 

@@ -114,7 +114,7 @@ def test_with_if_match_only_the_row_that_was_seen_is_changed(shared: Tally, watc
     assert seen == '"0"'
     assert _change(shared, kind, id, kind.first, If_Match=f'"7", {seen}').status == 200
     with watch.nothing_changes():
-        for other in (seen, 'W/"1"', '"x"', "nonsense"):
+        for other in (seen, 'W/"1"', '"x"', "nonsense", '"\N{SUPERSCRIPT ONE}"', f'"{"1" * 5000}"'):
             problem(_change(shared, kind, id, kind.second, If_Match=other), 412)
     assert _change(shared, kind, id, kind.second, If_Match="*").status == 200
 

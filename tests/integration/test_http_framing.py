@@ -296,12 +296,24 @@ def test_what_http_allows_is_taken_and_the_next_request_begins_where_it_ends(
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost", "localhost:80", "LOCALHOST:", "127.0.0.1", "[::1]", "[::1]:8080", "tally.localhost"]
+    ("host", "shown"),
+    [
+        *((host, host) for host in ("localhost", "127.0.0.1", "[::1]", "tally.localhost")),
+        *((f"{host}:80", host) for host in ("localhost", "[::1]")),
+        *((f"{host}:", host) for host in ("LOCALHOST", "127.0.0.1", "[::1]")),
+        (f"localhost:{'9' * 5000}", "localhost"),
+    ],
 )
-def test_a_host_is_a_name_or_an_address_with_or_without_a_port(customers: Client, host: str) -> None:
-    with connect(customers.port) as client:
-        client.sendall(b"GET /customers HTTP/1.1\r\nHost: %s\r\n\r\n" % host.encode())
-        assert answer(client)[0] == 200
+def test_a_host_is_a_name_or_an_address_with_or_without_a_port(
+    customers: Client, host: str, shown: str
+) -> None:
+    """A page's link to the other service goes to the same host."""
+    for path in (b"/customers", b"/"):
+        with connect(customers.port) as client:
+            client.sendall(b"GET %s HTTP/1.1\r\nHost: %s\r\nOrigin: http://x\r\n\r\n" % (path, host.encode()))
+            status, _, page = answer(client)
+            assert status == 200
+    assert f'"http://{shown}:' in page.decode()
 
 
 @pytest.mark.parametrize("lines", [b"", HOST])

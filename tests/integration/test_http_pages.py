@@ -262,7 +262,7 @@ def test_customers_are_sorted_by_what_they_spent_and_when_last(tally: Tally) -> 
 
 
 def test_more_customers_than_are_sorted_at_once_come_sorted_a_moment_later(tally: Tally) -> None:
-    rows = [{"name": f"Many {number}", "account_id": "93"} for number in range(MOST_RANKED)]
+    rows = [{"name": f"Many {number}", "account_id": "93"} for number in range(MOST_RANKED + 1)]
     ids = tally.customers.post("/customers/batch", rows)["ids"]
     ids.append(new_customer(tally.customers, "93", "One more"))
     best = [ids[-1], ids[0], ids[5000]]
@@ -276,6 +276,10 @@ def test_more_customers_than_are_sorted_at_once_come_sorted_a_moment_later(tally
     shown = [(each["id"], each["total_revenue_cents"]) for each in first["customers"] + rest["customers"]]
     assert shown == [(best[0], "9"), (best[1], "8"), (best[2], "7"), (ids[-2], "0")]
     assert first["as_of"] == rest["as_of"] <= rfc3339(now())
+
+    tally.customers.delete(f"/customers/{best[1]}")
+    again = tally.customers.get(path)
+    assert ([each["id"] for each in again["customers"]], again["next"]) == ([best[0]], first["next"])
 
 
 def test_invoices_are_listed_with_whose_they_are(tally: Tally) -> None:

@@ -86,6 +86,12 @@ def test_prometheus_and_openmetrics_read_the_same_figures_without_complaint(tall
             assert page.value("tally_event_visible_seconds_count") == concerned
 
 
+@pytest.mark.parametrize("accept", ["application/openmetrics-text;version=x", "text/plain; version=1..0"])
+def test_an_accept_with_a_version_that_is_none_gets_the_plain_text(tally: Tally, accept: str) -> None:
+    answered = tally.customers.request("GET", "/metrics", headers={"Accept": accept})
+    assert (answered.status, answered.headers["Content-Type"].split(";")[0]) == (200, "text/plain")
+
+
 def test_promtool_finds_nothing_to_say_about_names_units_and_help(tally: Tally) -> None:
     for client in _both(tally):
         assert promtool("check", "metrics", stdin=scrape(client).text) == ""
