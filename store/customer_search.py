@@ -112,8 +112,7 @@ class CustomerSearch:
 
         The spending of all of them is added up each time.
         """
-        everybody = structs.replace(query, limit=self._most + 1, order="id", after=None)
-        found = self._list.page(everybody)
+        found = self._list.page(structs.replace(query, limit=self._most + 1, order="id", after=None))
         if len(found) > self._most:
             return None
         rows = self.rows(found)
@@ -125,8 +124,7 @@ class CustomerSearch:
 
     def newest(self, query: CustomerQuery) -> list[CustomerRow]:
         """The newest of the customers asked for, with their spending."""
-        newest = structs.replace(query, order="-id", after=None)
-        return self.rows(self._list.page(newest))
+        return self.rows(self._list.page(structs.replace(query, order="-id", after=None)))
 
     def in_order(self, query: CustomerQuery, rank: Rank) -> "array[int]":
         """The ids of all customers asked for, by spending or last purchase.

@@ -233,25 +233,24 @@ class DeadLetters:
         return Corrections(found)
 
 
-class Corrections:
-    """The contents of events that were edited as dead letters."""
+class Corrections(NamedTuple):
+    """The contents of events that were edited as dead letters, packed, by the events' names."""
 
-    def __init__(self, fields: Mapping[bytes, bytes]) -> None:
-        self._fields = dict(fields)
+    edits: Mapping[bytes, bytes]
 
     @property
     def digest(self) -> str:
         """A digest of all edits; empty without edits."""
-        if not self._fields:
+        if not self.edits:
             return ""
-        return hashlib.sha256(msgspec.msgpack.encode(sorted(self._fields.items()))).hexdigest()
+        return hashlib.sha256(msgspec.msgpack.encode(sorted(self.edits.items()))).hexdigest()
 
     def of(self, entries: Sequence[Entry]) -> Sequence[Entry]:
         """These entries of the stream with their edits; each keeps its name."""
-        return [self._corrected(entry) for entry in entries] if self._fields else entries
+        return [self._corrected(entry) for entry in entries] if self.edits else entries
 
     def _corrected(self, entry: Entry) -> Entry:
-        edited = self._fields.get(str(entry.event_name).encode())
+        edited = self.edits.get(str(entry.event_name).encode())
         if edited is None:
             return entry
         return Entry(entry.id, msgspec.msgpack.decode(edited), _name(entry))

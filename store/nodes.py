@@ -62,11 +62,10 @@ class WrongNumber(StoreError):
 
 def assign(database: Database, number: int) -> None:
     """Make a database give the ids of that node. May be repeated. Raises WrongNumber."""
-    if database.node == number:
-        return
-    with database.transaction():
-        insist_on_number(database, number)
-        database.assign(number)
+    if database.node != number:
+        with database.transaction():
+            insist_on_number(database, number)
+            database.assign(number)
 
 
 def insist_on_number(database: Database, number: int) -> None:

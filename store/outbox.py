@@ -340,5 +340,4 @@ def recorded(database: Database) -> int:
 
 def known_of(database: Database) -> dict[str, int]:
     """Every name that a database had, and the sequence up to which it has that name's events."""
-    known = {source: outbox.last() for source, outbox in outboxes(database).items()}
-    return earlier_sources(database) | known
+    return earlier_sources(database) | {each.source: each.last() for each in outboxes(database).values()}
