@@ -233,7 +233,7 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
     def make_room(self, connections: int) -> None:
         """Close the idle connections that got nothing for longest, until at most `connections` are left.
 
-        Who sends a byte now and then is idle too, and has no more right to a place than who comes anew.
+        A client that sends a byte now and then is idle, too: it must not keep a place from a new one.
         """
         excess = len(self.active_channels) - connections
         if excess > 0:

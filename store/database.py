@@ -27,7 +27,7 @@ LOG_PAGES = 4000  # 16 MiB: a page that changes often is then copied from the lo
 LARGE_LOG_BYTES = 2 * 4096 * LOG_PAGES  # twice its size under load: a reader has held back the checkpoint
 STOOD_STILL_SECONDS = 0.5  # so long between two tries for the lock means that this process did not run
 LONGEST_TRY_SECONDS = 0.001  # between two tries for the lock
-GIVEN_WAY = 25  # who held the lock for long leaves it to those who wait, for one part in so many of that time
+GIVEN_WAY = 25  # after a long transaction, others may go first for one part in so many of its time
 BUSY_SECONDS = 5.0  # how long a writer waits for the file's other writers, by default
 
 Bindings = Sequence[Any] | Mapping[str, Any]
