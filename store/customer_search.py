@@ -8,8 +8,7 @@ from typing import Any, Literal
 from msgspec import Struct, structs
 
 from tally.events import Day, Id
-from tally.store import parts, records
-from tally.store.belonging import OPEN_ACCOUNT
+from tally.store import belonging, parts, records
 from tally.store.customer_list import CustomerList, CustomerQuery
 from tally.store.database import Database, numbers
 from tally.store.errors import translated
@@ -78,6 +77,7 @@ class CustomerSearch:
 
     def __init__(self, database: Database, owner: str | None = None, most: int = MOST_RANKED) -> None:
         self._database = database
+        self._owner = owner
         self._list = CustomerList(database, owner)
         self._most = most
 
@@ -87,13 +87,18 @@ class CustomerSearch:
         return {row[0]: records.customer(row) for row in found}
 
     def those(self, ids: Collection[int]) -> list[CustomerRow]:
-        """Those of these customers that exist, in this order, with their spending."""
-        found = self.named(ids)
-        return self.rows([found[id] for id in ids if id in found])
+        """Those of these customers that exist, in this order, with their spending.
+
+        An owner's were found a while ago: another may have them meanwhile.
+        """
+        found, database = self.named(ids), self._database
+        accounts = {each.account_id for each in found.values()}
+        own = {id for id in accounts if belonging.owns_account(database, self._owner, id)}
+        return self.rows([found[id] for id in ids if id in found and found[id].account_id in own])
 
     def is_open(self, account_id: int) -> bool:
         """Whether this account is known and not deleted."""
-        return self._database.value(f"{OPEN_ACCOUNT} AND id = ?", (account_id,)) is not None
+        return self._database.value(f"{belonging.OPEN_ACCOUNT} AND id = ?", (account_id,)) is not None
 
     def rows(self, customers: Sequence[Customer]) -> list[CustomerRow]:
         """The customers with their spending. Takes time in proportion to their invoices."""

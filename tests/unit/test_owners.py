@@ -17,6 +17,7 @@ from tally.events import AccountCreated, AccountDeleted, Id
 from tally.store import accounts, belonging, customers
 from tally.store.accounts import Accounts, NewAccount
 from tally.store.customer_list import CustomerQuery
+from tally.store.customer_search import CustomerSearch
 from tally.store.customers import Customers
 from tally.store.errors import NotFound, UnknownReference
 from tally.store.listing import ListQuery, Order
@@ -79,6 +80,7 @@ def test_an_owner_sees_the_customers_and_invoices_in_its_accounts_and_no_others(
             assert _paged(partial(_customers, store, owner), limit) == theirs
             assert _paged(partial(_invoices, store, owner), limit) == bills
             assert [id for id in made if _can(store.customer, id, owner)] == theirs
+            assert [each.id for each in CustomerSearch(db, owner).those(made)] == theirs
             assert [id for id in invoices if _can(store.invoice, id, owner)] == bills
             for account in range(7):
                 expected = [id for id in theirs if in_account[id] == account]
