@@ -101,6 +101,7 @@ class Database:
         """The number of write transactions begun here."""
         self._at_commit: list[Callable[[], object]] = []
         self._gives_way_until = 0.0
+        self._cache = "PRAGMA cache_size"  # of a connection that is opened again, too
         self.run = ""
         """The run of Tally that this process belongs to; see incarnations."""
         self._schema = schema
@@ -273,7 +274,8 @@ class Database:
 
     def expect_writes(self) -> None:
         """Keep more pages in memory from now on: for writers that change the same pages repeatedly."""
-        self.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KIB}")
+        self._cache = f"PRAGMA cache_size = -{WRITER_CACHE_KIB}"
+        self.execute(self._cache)
 
     def close(self) -> None:
         """May be repeated."""
@@ -291,6 +293,7 @@ class Database:
             # Else this SQLite, built with STAT4, plans a query again for each bound value.
             self._connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
             self._prepare(migrate)
+            self.execute(self._cache)
         self._place = self._place or place_of(self.path)
         self.insist_on_place()
 

@@ -1,9 +1,12 @@
 """The consumer groups that read the stream, Tally's and other programs', and what is kept for each."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import redis
+
 from tally.store.asks import Asks
-from tally.store.stream import EventStream, is_a_services
+from tally.store.stream import EventStream, is_a_services, is_missing
 
 
 class Group(NamedTuple):
@@ -36,8 +39,8 @@ class Groups:
             return {}
         stand = {}  # the oldest pending entry of each group, else the last that it was handed
         for name, group in self._stream.groups().items():
-            pending: Any = self._client.xpending(self._stream.key, group["name"])
-            stand[name] = (pending["min"] or group["last-delivered-id"]).decode()
+            if pending := self._told(self._client.xpending, group["name"]):
+                stand[name] = (pending["min"] or group["last-delivered-id"]).decode()
         services = {group.partition("@")[0] for group in stand}
         return {
             name: id
@@ -70,8 +73,17 @@ class Groups:
         return self._idle_ms(known["name"]) if known else None
 
     def _idle_ms(self, group: bytes) -> int | None:
-        idle: list[int] = [each["idle"] for each in self._client.xinfo_consumers(self._stream.key, group)]
-        return min(idle, default=None)
+        consumers = self._told(self._client.xinfo_consumers, group) or []
+        return min([each["idle"] for each in consumers], default=None)
+
+    def _told(self, ask: Callable[[str, bytes], Any], group: bytes) -> Any:
+        """Redis's answer about a group; None if the group has gone meanwhile."""
+        try:
+            return ask(self._stream.key, group)
+        except redis.ResponseError as error:
+            if not is_missing(error):
+                raise
+            return None
 
     def remove(self, group: str) -> bool:
         """Remove a group and all notes about it; False when there was none. May be repeated.

@@ -101,6 +101,8 @@ def _networks(address: str) -> list[str]:
         parsed = ipaddress.ip_address(bare.strip("[]"))
     except ValueError:
         return [address[:100]]
+    if isinstance(parsed, ipaddress.IPv6Address):
+        parsed = parsed.ipv4_mapped or parsed
     if parsed.version == 4:
         return [str(parsed)]
     return [str(ipaddress.ip_network((parsed, length), strict=False)) for length in (64, 48)]

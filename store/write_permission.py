@@ -57,7 +57,7 @@ class WritePermission:
 
         Another may write under its name meanwhile. So it is in doubt afterwards.
         """
-        told = url.encode()
+        told = url.encode()[: len(self._url) - 1]
         self._url[: len(told) + 1] = told + b"\0"
         self._flags[1] = why
         if why:
@@ -70,7 +70,7 @@ class WritePermission:
     def refusal(self, node: int) -> StoreUnavailable | None:
         """Why nothing may be written now to that node's database; None if writing is allowed."""
         if self._flags[1] == Refusal.STANDBY:
-            return NotPrimary(node, bytes(self._url).partition(b"\0")[0].decode())
+            return NotPrimary(node, bytes(self._url).partition(b"\0")[0].decode(errors="ignore"))
         if self._flags[1]:
             return NotInPlace()
         has_lapsed = 0 < self._failover_seconds < self.clock() - self._renewed[0]

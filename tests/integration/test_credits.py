@@ -85,6 +85,8 @@ def test_what_is_no_credit_is_refused(customers: Client, watch: Watch) -> None:
         for wrong in (NOBODY, 7, None, ""):
             problem(_post(customers, credit(customer) | {"invoice_id": wrong}), 422, "invoice_id")
         problem(_post(customers, credit(other, invoice_id=bill)), 422, "invoice_id")
+        both = [credit(customer, invoice_id=bill), credit(other, invoice_id=bill)]
+        problem(customers.request("POST", "/credits/batch", both), 422, "[1].invoice_id")
         for wrong in ("", "  ", "x" * 101, "a\nb", 7, None):
             problem(_post(customers, credit(customer) | {"reference": wrong}), 422, "reference")
 

@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -11,6 +13,8 @@ from support.cli import command, settings
 from support.redis_process import RedisProcess
 from support.tally import running
 from support.waiting import eventually
+from tally.store.groups import Groups
+from tally.store.stream import EventStream
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +108,16 @@ def test_a_group_is_removed_from_the_private_redis_with_the_few_rights_that_ther
         assert not own.exists("{event-stream}:gone:accounts@0000000a")
         assert own.xlen("{event-stream}:redrive:accounts@0000000a") == 0
         assert len(own.xinfo_groups("event-stream")) == 2
+
+
+def test_a_group_that_goes_while_it_is_looked_at_is_as_if_it_were_gone_before(client: redis.Redis) -> None:
+    class Vanishing(EventStream):
+        def groups(self) -> dict[str, dict[str, Any]]:
+            found = super().groups()
+            self.client.xgroup_destroy(self.key, "accounts@0000000a")
+            return found
+
+    client.hset("{event-stream}:holding", "accounts@0000000a", "1553318690327-0")
+    for look in (Groups.holding, Groups.all, partial(Groups.idle_ms, group="accounts@0000000a")):
+        look(Groups(Vanishing(client, "event-stream")))
+        client.xgroup_create("event-stream", "accounts@0000000a", id="0")

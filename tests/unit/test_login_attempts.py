@@ -104,9 +104,20 @@ def test_the_networks_of_an_ipv6_site_count_together(attempts: Attempts) -> None
     assert attempts.wait("one more", "2001:db8:1::1") == 0
 
 
+def test_addresses_of_ipv4_that_are_written_as_ipv6_count_for_themselves(attempts: Attempts) -> None:
+    """All of them are in ::/64."""
+    for number in range(BY_SITE.free):
+        assert attempts.wait(f"user{number}", f"::ffff:192.0.2.{number}") == 0
+
+
 @pytest.mark.parametrize(
     ("address", "with_port"),
-    [("192.0.2.1", "192.0.2.1:{}"), ("2001:db8::1", "[2001:db8::1]:{}"), ("somewhere", "somewhere")],
+    [
+        ("192.0.2.1", "192.0.2.1:{}"),
+        ("2001:db8::1", "[2001:db8::1]:{}"),
+        ("192.0.2.1", "[::ffff:192.0.2.1]:{}"),
+        ("somewhere", "somewhere"),
+    ],
 )
 def test_a_port_makes_no_address_of_its_own(attempts: Attempts, address: str, with_port: str) -> None:
     for number in range(BY_ADDRESS.free):

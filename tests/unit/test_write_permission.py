@@ -31,6 +31,12 @@ def test_while_another_is_at_work_nothing_is_written_and_after_that_it_is_in_dou
     assert not permission.is_confirmed()
 
 
+def test_a_primary_s_address_may_be_of_any_length() -> None:
+    permission = WritePermission()
+    permission.refuse(Refusal.STANDBY, "http://" + "x" * 5000)
+    assert "http://xxx" in str(permission.refusal(0))
+
+
 def test_a_lease_that_lapsed_ends_the_permission_until_it_is_renewed() -> None:
     now = 100.0
     permission = WritePermission(failover_seconds=5, clock=lambda: now)
