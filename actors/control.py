@@ -65,7 +65,7 @@ class ControlSocket:
         """Answer the client. Never blocks: a client that doesn't read gets less."""
         try:
             connection, _ = self._listener.accept()
-        except BlockingIOError:
+        except OSError:  # nobody asks any more, or no file is left for it
             return
         with connection:
             connection.setblocking(False)

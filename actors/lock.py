@@ -2,9 +2,11 @@
 
 import fcntl
 import os
+import time
 from pathlib import Path
 
 SUPERVISOR = "supervisor"
+LOOK_SECONDS = 0.5  # whoever looks whether a supervisor runs holds the lock for a moment
 
 
 class AlreadyRunning(Exception):
@@ -22,15 +24,16 @@ class DirectoryLock:
     one in its place. The file tells who holds the lock, to earlier releases too.
     """
 
-    def __init__(self, directory: Path, who: str = SUPERVISOR) -> None:
-        """Raises AlreadyRunning or OSError."""
+    def __init__(self, directory: Path, who: str = SUPERVISOR, patience: float = LOOK_SECONDS) -> None:
+        """Waits for up to `patience` seconds. Raises AlreadyRunning or OSError."""
         self.path = directory / f"{who}.lock"
         self.descriptors: list[int] = []
         """A process that inherited them would hold the lock as well."""
+        until = time.monotonic() + patience
         try:
             if who == SUPERVISOR:
-                self._hold(directory, os.O_RDONLY | os.O_DIRECTORY)
-            self._hold(self.path, os.O_RDWR | os.O_CREAT)
+                self._hold(directory, os.O_RDONLY | os.O_DIRECTORY, until)
+            self._hold(self.path, os.O_RDWR | os.O_CREAT, until)
         except BlockingIOError:
             self.close()
             holder = _noted(self.path) or _holder(directory)
@@ -54,15 +57,21 @@ class DirectoryLock:
         while self.descriptors:
             os.close(self.descriptors.pop())
 
-    def _hold(self, path: Path, flags: int) -> None:
+    def _hold(self, path: Path, flags: int, until: float) -> None:
         self.descriptors.append(os.open(path, flags | os.O_CLOEXEC, 0o600))
-        fcntl.flock(self.descriptors[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        while True:
+            try:
+                return fcntl.flock(self.descriptors[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
 
 
 def is_held(directory: Path) -> bool:
     """Whether a supervisor, or a command that needs it alone, holds `directory`."""
     try:
-        DirectoryLock(directory).close()
+        DirectoryLock(directory, patience=0).close()
     except AlreadyRunning:
         return True
     return False

@@ -99,7 +99,7 @@ def _signing_key(settings: Settings) -> str:
 
 def _running(settings: Settings) -> str | None:
     try:
-        DirectoryLock(settings.directory).close()
+        DirectoryLock(settings.directory, patience=0).close()
     except AlreadyRunning as error:
         return f"runs already, process {error.pid or 'unknown'}"
     except OSError:

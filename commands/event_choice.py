@@ -73,7 +73,7 @@ class Choice:
             return account == self._account
         before = self._told.get(customer)
         if account is None:
-            is_one = customer.isdecimal() and int(customer[:20]) in self._customers
+            is_one = customer.isascii() and customer.isdigit() and int(customer[:20]) in self._customers
             return is_one if before is None else before
         self._told[customer] = account == self._account
         return account == self._account or before is True  # it comes to the account, or leaves it

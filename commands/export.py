@@ -37,10 +37,12 @@ def export(
     """
     asked = {"account_id": account, "from": first, "to": last, "by": by}
     path = f"/{what}"
+    if what == "accounts" and account is not None:
+        raise click.UsageError("--account does not go with accounts: all of them are listed")
     if what in ("accounts", "revenue"):
         service = ServiceClient("accounts", settings.accounts, token)
         del asked["account_id"]
-        path = f"/accounts/{account}{path}" if account is not None and what == "revenue" else path
+        path = path if account is None else f"/accounts/{account}{path}"
     else:
         service = ServiceClient("customers", settings.customers, token)
     query = urlencode({name: value for name, value in asked.items() if value is not None})

@@ -54,7 +54,7 @@ def put_back(
         told = [_proved(directory / file, folder, stream) for file in files]
         if not confirm("\n".join(told)):
             raise Failed("not confirmed, so nothing was changed; --yes confirms beforehand")
-        aside = data / f"before-restore-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        aside = data / f"before-restore-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
         for file in files:
             _put_in_place(folder / file, data / file, aside)
             yield f"{data / file}: restored" + (f"; what was there is in {aside}" if aside.exists() else "")

@@ -162,7 +162,8 @@ def test_export_writes_what_the_calls_answer(shared: Tally, account: str) -> Non
     ):
         client = shared.customers if arguments[0] in ("invoices", "credits", "customers") else shared.accounts
         expected = client.request("GET", path, headers={"Accept": "text/csv"}).data
-        done = command("export", *arguments, "--config", config, "--account", account)
+        of_one = () if arguments == ["accounts"] else ("--account", account)
+        done = command("export", *arguments, "--config", config, *of_one)
         assert (done.returncode, done.stderr) == (0, ""), arguments
         assert done.stdout == expected.decode().replace("\r\n", "\n"), arguments
 
@@ -174,6 +175,8 @@ def test_export_says_why_there_is_nothing(shared: Tally, tmp_path: Path) -> None
     assert "from: Expected a date, YYYY-MM-DD" in done.stderr
     nowhere = tmp_path / "tally.toml"
     nowhere.write_text("[customers]\nport = 1\n")
+    done = command("export", "accounts", "--config", config, "--account", "3")
+    assert (done.returncode, "all of them are listed" in done.stderr) == (2, True)
     done = command("export", "invoices", "--config", nowhere)
     assert (done.returncode, done.stdout) == (1, "")
     assert "does not answer" in done.stderr

@@ -138,6 +138,7 @@ def test_a_customer_and_an_account_may_be_chosen(config: Path, client: redis.Red
     _add(client, "5-0", "InvoiceCreated", '{"id":"7","customer_id":"8"}')
     _add(client, "6-0", "InvoiceCreated", '{"id":"2","customer_id":"1"}')
     _add(client, "7-0", "InvoiceCreated", "broken")
+    _add(client, "8-0", "InvoiceCreated", '{"id":"1","customer_id":"\N{SUPERSCRIPT TWO}"}')
 
     def chosen(*options: str) -> str:
         return "".join(line[0] for line in _events(config, *options))

@@ -1,0 +1,56 @@
+"""The lock of a data directory, what is kept of replaced files, and how actors' ends are told."""
+
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from support.redis_double import RedisDouble
+from tally.actors.lock import AlreadyRunning, DirectoryLock, is_held
+from tally.actors.supervision import describe_exit
+from tally.commands.restore import put_back
+from tally.store.copying import copy_database
+from tally.store.customers import open_database
+from tally.store.stream import EventStream
+
+
+def test_who_looks_for_a_moment_keeps_no_supervisor_from_starting(tmp_path: Path) -> None:
+    """`users` and `check` look by taking the lock."""
+    looking = DirectoryLock(tmp_path)
+    threading.Timer(0.1, looking.close).start()
+    with closing(DirectoryLock(tmp_path, patience=60)):
+        assert is_held(tmp_path)
+        with pytest.raises(AlreadyRunning, match="in use by another supervisor"):
+            DirectoryLock(tmp_path)
+
+
+def test_what_two_restores_in_one_second_replace_is_kept(tmp_path: Path) -> None:
+    data, copy = tmp_path / "data", tmp_path / "copy"
+    data.mkdir()
+    copy.mkdir()
+    with closing(open_database(data)) as database:
+        first = database.identity
+    copy_database(data / "customers.db", copy / "customers.db", lambda _: None)
+    stream = EventStream(RedisDouble(lambda: int(time.time() * 1000)).client(), "event-stream")
+    for _ in range(5):
+        assert list(put_back(data, copy, stream, lambda _: True))
+    kept = list(data.glob("before-restore-*"))
+    assert len(kept) == 5
+    for folder in kept:
+        with closing(open_database(folder, make=False)) as database:
+            assert database.identity == first
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (0, "ended with status 0"),
+        (-9, "killed by SIGKILL"),
+        (-35, "killed by signal 35"),
+        (None, "ended with"),
+    ],
+)
+def test_the_end_of_an_actor_is_told_whatever_ended_it(status: int | None, told: str) -> None:
+    assert describe_exit(status).startswith(told)
