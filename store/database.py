@@ -221,7 +221,7 @@ class Database:
         Takes the write lock at once, so that everything read inside still holds at the commit. A deferred
         transaction would fail with SQLITE_BUSY_SNAPSHOT at its first write.
 
-        After a long one, it begins a moment later: else who waits for the lock might never meet it free.
+        After a long one it begins a moment later, so that others who wait for the lock find it free.
         """
         self.insist_on_place()
         if (moment := self._gives_way_until - time.monotonic()) > LONGEST_TRY_SECONDS:
