@@ -9,7 +9,7 @@ from msgspec import UNSET, Struct, UnsetType
 from tally.store.months import Month
 
 By = Literal["month", "quarter", "year"]
-PERIOD = "^(?!0000)[0-9]{4}(-(0[1-9]|1[0-2]|Q[1-4]))?$"
+PERIOD = "^[0-9]{4}(-(0[1-9]|1[0-2]|Q[1-4]))?$"
 
 
 class PeriodRevenue(Struct, frozen=True):

@@ -73,7 +73,7 @@ class Months:
             f"SELECT account_id, month, {halves('cents')} FROM ({_OF_ACCOUNTS})"
             f" WHERE account_id IN ({', '.join(map(str, ids))}) AND month BETWEEN ? AND ?"
             " GROUP BY account_id, month",
-            (_numbered(first), _numbered(last)),
+            (max(_numbered(first), NO_MONTH + 1), _numbered(last)),
         )
         for account, month, high, low in rows:
             year, place = divmod(month, 100)

@@ -237,3 +237,11 @@ def test_where_a_month_is_so_large_that_more_might_not_fit_it_is_added_at_once(a
 )
 def test_cents_are_told_as_an_amount(cents: int, told: str) -> None:
     assert money(cents) == told
+
+
+def test_what_has_no_known_month_is_in_none_of_the_months(accounts: Accounts) -> None:
+    opened = AccountCreated(Id(1), "a", "", "u", _THEN)
+    created = CustomerCreated(Id(1), Id(1), "c", _THEN)
+    _apply(accounts, opened, created, InvoiceDeleted(Id(1), Id(1), 5, _THEN))
+    for last in range(12):  # of the year 0
+        assert Months(accounts.database).of_each([1], last, 12) == {1: [0] * 12}
