@@ -106,8 +106,8 @@ class LoginResource:
 def _begun(store: Store, username: str, address: str) -> tuple[float, User | None, int]:
     """Begin an attempt: the seconds to wait, the user, and the time (s) at which it was read.
 
-    In one transaction. So a user is removed, or gets another password, before this or after it. What comes
-    after revokes the token, as its time is later.
+    In one transaction: if the user is removed or gets another password afterwards, the revocation has a later
+    time, and ends the token.
     """
     database = store.database
     return LoginAttempts(database).begin(username, address), Users(database).named(username), int(time.time())

@@ -32,7 +32,7 @@ class Neighbours:
 
     def addresses(self, req: falcon.Request) -> dict[str, str]:
         """The address of each service, which ends with a slash."""
-        # Not Falcon's `host`, which fails for `localhost:`: a port may be empty (RFC 9110, section 4.2.3).
+        # A port may be empty (RFC 9110, section 4.2.3). Falcon's `host` fails then.
         host = _PORT.sub("", req.env.get("HTTP_HOST", "")).strip("[]")
         host = bracketed(host) if _HOST.fullmatch(host) else "localhost"
         found = {name: f"{req.scheme}://{host}:{port}/" for name, port in self._ports.items()}

@@ -1,7 +1,7 @@
 """Turns of several parts at the same time, in one thread.
 
-At each command to Redis, and before each transaction, another part may go on, and this one stands still
-for a while, as on a busy machine. The same seed gives the same turns again.
+A part may stand still at each command to Redis and before each transaction, as on a busy machine.
+Another goes on meanwhile. The same seed gives the same turns again.
 """
 
 import random
