@@ -62,15 +62,22 @@ def _all_is_well(tally: Tally, load: Load) -> None:
         eventually(lambda service=service: service.get("/status")["status"] == "ok")  # type: ignore[misc]
 
 
-def test_a_backup_that_is_written_to_while_redis_is_away_gives_other_numbers(
-    tally: Tally, server: RedisProcess, tmp_path: Path
-) -> None:
-    load, copy = Load(tally), tmp_path / "copy.db"
+def _copied_in_between(tally: Tally, load: Load, before: int, after: int) -> Path:
+    """A copy of customers.db that was made while it was written to, between so many records and so many."""
+    copy = tally.directory / "copy.db"
     with load:
-        load.goes_on(100)
+        load.goes_on(before)
         copied_while_in_use(_customers_db(tally), copy)
-        load.goes_on(100)
+        load.goes_on(after)
     eventually(tally.settled)
+    return copy
+
+
+def test_a_backup_that_is_written_to_while_redis_is_away_gives_other_numbers(
+    tally: Tally, server: RedisProcess
+) -> None:
+    load = Load(tally)
+    copy = _copied_in_between(tally, load, 100, 100)
     assert tally.stop() == 0
     highest, before = max(_ids(tally)), len(_ids(tally))
     server.kill()
@@ -90,15 +97,11 @@ def test_a_backup_that_is_written_to_while_redis_is_away_gives_other_numbers(
 
 
 def test_when_redis_and_the_newest_events_are_lost_new_ones_are_not_taken_for_them(
-    tally: Tally, server: RedisProcess, tmp_path: Path
+    tally: Tally, server: RedisProcess
 ) -> None:
     """The new events had the names of lost ones that accounts.db had applied: they did not count."""
-    load, copy = Load(tally), tmp_path / "copy.db"
-    with load:
-        load.goes_on(50)
-        copied_while_in_use(_customers_db(tally), copy)
-        load.goes_on(50)
-    eventually(tally.settled)
+    load = Load(tally)
+    copy = _copied_in_between(tally, load, 50, 50)
     shown = load.shown()
     assert tally.stop() == 0
     server.client.flushall()
@@ -216,16 +219,10 @@ def test_a_backup_from_before_another_name_takes_over_both(
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_a_copy_that_has_gone_its_own_way_keeps_both(
-    tally: Tally, server: RedisProcess, tmp_path: Path, times: int
-) -> None:
+def test_a_copy_that_has_gone_its_own_way_keeps_both(tally: Tally, server: RedisProcess, times: int) -> None:
     """The remedy used to delete newer entries than the copy from the stream."""
-    load, copy = Load(tally), tmp_path / "copy.db"
-    with load:
-        load.goes_on(100)
-        copied_while_in_use(_customers_db(tally), copy)
-        load.goes_on(100)
-    eventually(tally.settled)
+    load = Load(tally)
+    copy = _copied_in_between(tally, load, 100, 100)
     for _ in range(times):
         assert tally.stop() == 0
         before = len(_ids(tally))
@@ -246,14 +243,10 @@ def test_a_copy_that_has_gone_its_own_way_keeps_both(
 
 
 def test_killed_while_it_takes_back_or_parts_ways_it_comes_to_the_same(
-    tally: Tally, server: RedisProcess, tmp_path: Path
+    tally: Tally, server: RedisProcess
 ) -> None:
-    load, copy = Load(tally), tmp_path / "copy.db"
-    with load:
-        load.goes_on(100)
-        copied_while_in_use(_customers_db(tally), copy)
-        load.goes_on(1500)
-    eventually(tally.settled)
+    load = Load(tally)
+    copy = _copied_in_between(tally, load, 100, 1500)
     assert tally.stop() == 0
     before = len(_ids(tally))
     replaced(_customers_db(tally), copy)

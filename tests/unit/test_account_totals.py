@@ -2,7 +2,6 @@
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -28,13 +27,6 @@ from tally.store.months import Months
 from tally.store.revenue import Cents, money
 
 _THEN = datetime(2019, 3, 23, tzinfo=UTC)
-
-
-@pytest.fixture
-def accounts(tmp_path: Path) -> Iterator[Accounts]:
-    accounts = Accounts(open_database(tmp_path))
-    yield accounts
-    accounts.database.close()
 
 
 def _apply(accounts: Accounts, *events: Event) -> None:

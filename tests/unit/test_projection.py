@@ -2,7 +2,6 @@
 
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -41,13 +40,6 @@ from tally.store.months import Month, Months
 from tally.store.outbox import OutboxRow, OwnEvent
 
 _THEN = datetime(2019, 3, 23, tzinfo=UTC)
-
-
-@pytest.fixture
-def accounts(tmp_path: Path) -> Iterator[Accounts]:
-    accounts = Accounts(open_database(tmp_path))
-    yield accounts
-    accounts.database.close()
 
 
 def _shown(accounts: Accounts) -> dict[int, Any]:
