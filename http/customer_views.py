@@ -43,10 +43,9 @@ class CustomersView:
                     customers, listed, Ranked(owner(req), wanted.account_id, wanted.search, rank)
                 )
             else:
-                found = store.customers(wanted, owner(req))
-                if by_id := _by_id(store, wanted, owner(req)):
-                    found = [by_id, *(each for each in found if each != by_id)]
-                found, following = listed.cut(found)
+                found, following = listed.cut(store.customers(wanted, owner(req)))
+                if by_id := _by_id(store, wanted, owner(req)):  # first, and beside the page
+                    found = [*([] if wanted.after else [by_id]), *(each for each in found if each != by_id)]
                 answer = {"customers": customers.rows(found), "next": following}
         resp.data = encode_answer(answer)
 
@@ -105,9 +104,7 @@ def _with_whose(invoice: Invoice, customer: Customer) -> dict[str, Any]:
 
 
 def _by_id(store: Customers, wanted: CustomerQuery, owner: str | None) -> Customer | None:
-    """The customer whose number is the search text, on the first page."""
-    if wanted.after or not wanted.search:
-        return None
+    """The customer whose number is the search text."""
     try:
         customer = store.customer(Id.parse(wanted.search), owner)
     except (ValueError, NotFound):

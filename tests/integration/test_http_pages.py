@@ -213,6 +213,22 @@ def test_the_summary_tells_each_accounts_twelve_months_up_to_any(tally: Tally) -
     problem(tally.accounts.request("GET", "/accounts/summary?to=March"), 422, "to")
 
 
+def test_who_is_found_by_the_number_comes_first_and_hides_nobody(tally: Tally) -> None:
+    """Its place in the list was taken for where the next page begins: all before that were left out."""
+    first = new_customer(tally.customers, "79")
+    number = str(int(first) + 2)
+    ids = [new_customer(tally.customers, "79", f"{number} Monkeys") for _ in range(3)]
+    assert number == ids[1]
+    for limit in (1, 2, 10):
+        found, after = [], ""
+        while after is not None:
+            query = f"search={number}&account_id=79&limit={limit}{after and f'&after={after}'}"
+            answer = tally.customers.get(f"/customers/search?{query}")
+            found += [each["id"] for each in answer["customers"]]
+            after = answer["next"]
+        assert found == [ids[1], ids[0], ids[2]]
+
+
 def test_a_customer_is_found_and_shown_with_its_invoices(tally: Tally) -> None:
     customer = new_customer(tally.customers, "77", "Finn Hollström")
     ids = [tally.customers.post("/invoices", invoice(customer, cents))["id"] for cents in (100, 10**12)]
