@@ -351,14 +351,16 @@ class _Importer:
     def _doubt(self) -> str:
         job, note = self.job, self.note
         assert note.sending is not None
-        done = len(note.customers)
-        if done < len(job.buyers):
-            first = job.buyers[done]
-            what = f"customers of {self._whose} from {first.name!r} on"
+        kind, place = note.sending.kind, next(iter(_places(note.sending)), None)
+        if kind is None or place is None:  # release 0.1.0 noted neither, and sent no credits
+            done = len(note.customers)
+            kind, place = ("customers", done) if done < len(job.buyers) else ("invoices", note.invoices)
+        if kind == "customers":
+            what = f"customers of {self._whose} from {job.buyers[place].name!r} on"
         else:
-            purchase = job.purchases[note.invoices]
+            purchase = job.purchases[place]
             customer = note.customers[purchase.buyer]
-            what = f"invoices from one of customer {customer} on {purchase.date} on"
+            what = f"{kind} from one of customer {customer} on {purchase.date} on"
         return (
             f"up to {BATCH:,} {what} were sent at {rfc3339(note.sending.at)} and never answered; by now the "
             "service can't tell any more whether it took them (all of them or none). Look for them, delete "
