@@ -110,9 +110,7 @@ def endless_pages(stream: EventStream, start: Start) -> Iterator[list[Entry]]:
 def _before(stream: EventStream, start: Start) -> bytes:
     """The id behind which `start` itself comes next."""
     if isinstance(start, timedelta):
-        time: Any = stream.client.time()
-        seconds, microseconds = time
-        start = str(max(seconds * 1000 + microseconds // 1000 - start // timedelta(milliseconds=1), 0))
+        start = str(max(stream.now_ms() - start // timedelta(milliseconds=1), 0))
     if start == NEW:
         return stream.newest() or b"0-0"
     milliseconds, _, sequence = start.partition("-")
