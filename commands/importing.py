@@ -11,7 +11,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -369,12 +369,9 @@ class _Importer:
 
 
 def _insist_on_another_file(rejects: Path, file: BinaryIO) -> None:
-    try:
-        same = os.path.samestat(rejects.stat(), os.fstat(file.fileno()))
-    except (OSError, ValueError):
-        return
-    if same:
-        raise Failed(f"--rejects would overwrite {rejects}, which is the file to be imported")
+    with suppress(OSError, ValueError):
+        if os.path.samestat(rejects.stat(), os.fstat(file.fileno())):
+            raise Failed(f"--rejects would overwrite {rejects}, which is the file to be imported")
 
 
 def _places(sent: Sent) -> list[int]:
