@@ -466,10 +466,7 @@ class Customers:
         id = getattr(event, field)
         if not getattr(event, "revision", 1):
             return True  # it corrects revenue, see recovery/competing.py
-        if table == "credit":
-            if self.credits.was_taken_back(id):
-                return True
-        elif history.of(self.database, table, id):
+        if self.credits.was_taken_back(id) if table == "credit" else history.of(self.database, table, id):
             return True
         noted = table != "customer" and history.of(self.database, "customer", event.customer_id)
         return bool(noted) and not records.find_customer(self.database, event.customer_id)

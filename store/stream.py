@@ -373,8 +373,7 @@ class EventStream:
         The `groups` of this `node` count even before they are made. Answers how many entries were removed.
         May be repeated.
         """
-        removed: int = self._trim(keys=self._trim_keys, args=[retention_ms, node, *groups])
-        return removed
+        return int(self._trim(keys=self._trim_keys, args=[retention_ms, node, *groups]))
 
     def ages(self) -> dict[str, Age]:
         """The age of each group's database at its last acknowledgement."""
