@@ -80,8 +80,8 @@ def begin(
 ) -> None:
     """End the current name, whose last number is `last`, and begin another.
 
-    Without `source`, it gets a fresh name. With that, or with `draw`, new rows get fresh numbers, and it is
-    logged. In the open transaction.
+    Without `source`, it gets a fresh name. With a fresh name, or with `draw`, new rows get fresh numbers, and
+    that is logged. In the open transaction.
     """
     if source is None:
         # Its own identity, if it began as a copy and has not used that yet.
