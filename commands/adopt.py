@@ -13,7 +13,7 @@ import click
 from tally.actors.lock import DirectoryLock
 from tally.commands.shared import Command, faults_told
 from tally.config import Settings
-from tally.events import MAX_CENTS, AccountCreated, CustomerCreated, Id, InvoiceCreated
+from tally.events import MAX_CENTS, AccountCreated, CustomerCreated, Id, InvoiceCreated, rfc3339
 from tally.http.values import Description, Name
 from tally.recovery import first_start
 from tally.recovery.adopting import Adopted, CannotAdopt, adopt_accounts, adopt_customers, adopt_invoices
@@ -25,15 +25,8 @@ _NEVER = datetime(1, 1, 1, tzinfo=UTC)  # what Go writes where there is no time
 
 
 def _moment(raw: str) -> datetime:
-    """A time as PostgreSQL or Go writes it; none is Go's zero."""
-    if not raw:
-        return _NEVER
-    found = datetime.fromisoformat(raw)
-    found = found if found.tzinfo else found.replace(tzinfo=UTC)
-    try:
-        return found.astimezone(UTC)
-    except OverflowError:
-        return _NEVER
+    """A time as PostgreSQL or Go writes it, in UTC; none is Go's zero."""
+    return datetime.fromisoformat(rfc3339(datetime.fromisoformat(raw))) if raw else _NEVER
 
 
 def _day(raw: str) -> date:
@@ -130,18 +123,16 @@ def _rows(file: BinaryIO, kind: type[T], columns: Columns) -> Iterator[T]:
     reader = csv.DictReader(text, strict=True)
     try:
         for row in reader:
-            try:
-                yield kind(**{name: _parsed(name, parse, row[name] or "") for name, parse in columns.items()})
-            except KeyError as error:
-                raise CannotAdopt(f"{file.name}: there is no column {error}") from None
-            except ValueError as error:
-                raise CannotAdopt(f"{file.name}, line {reader.line_num}: {error}") from None
+            told: dict[str, Any] = {}
+            for name, parse in columns.items():
+                if name not in row:
+                    raise CannotAdopt(f"{file.name}: there is no column '{name}'")
+                raw = row[name] or ""
+                try:
+                    told[name] = parse(raw)
+                except ValueError as error:
+                    place = f"{file.name}, line {reader.line_num}"
+                    raise CannotAdopt(f"{place}: {name}: {error}, got {raw[:50]!r}") from None
+            yield kind(**told)
     except (csv.Error, UnicodeDecodeError) as error:
         raise CannotAdopt(f"{file.name}, line {reader.line_num + 1}: can't be read: {error}") from None
-
-
-def _parsed(column: str, parse: Callable[[str], Any], raw: str) -> Any:
-    try:
-        return parse(raw)
-    except ValueError as error:
-        raise ValueError(f"{column}: {error}, got {raw[:50]!r}") from None

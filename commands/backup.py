@@ -48,19 +48,15 @@ def _held(directory: Path) -> Iterator[None]:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(directory, os.O_RDONLY)
     try:
-        _lock(descriptor, directory)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Failed(f"another backup into {directory} is under way; wait for it") from None
+        except OSError:
+            pass  # a file system that can't lock directories, such as NFS
         yield
     finally:
         os.close(descriptor)
         with suppress(OSError):  # not empty
             for each in new:
                 each.rmdir()
-
-
-def _lock(descriptor: int, directory: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise Failed(f"another backup into {directory} is under way; wait for it") from None
-    except OSError:
-        return  # a file system that can't lock directories, such as NFS

@@ -74,18 +74,14 @@ def edit(settings: Settings, id: str, source: BinaryIO | None) -> None:
     """
     with _letters(settings) as letters:
         letter = _known(letters, id)
-        edited = _given(letter, source.read()) if source else _edited(letter)
+        try:
+            edited = letter.edited(source.read()) if source else _edited(letter)
+        except StillDead as error:
+            raise Failed(printable(f"{letter.id} is left as it is: {error}")) from error
         if edited.indented == letter.indented:
             say(f"{id} is left as it is: nothing in its payload was changed")
         else:
             _redrive(letters, [edited])
-
-
-def _given(letter: DeadLetter, payload: bytes) -> DeadLetter:
-    try:
-        return letter.edited(payload)
-    except StillDead as error:
-        raise Failed(printable(f"{letter.id} is left as it is: {error}")) from error
 
 
 def _edited(letter: DeadLetter) -> DeadLetter:

@@ -73,16 +73,15 @@ Start = str | timedelta
 """The first id, or how long ago, by Redis's clock."""
 
 
-def pages(stream: EventStream, start: Start) -> Iterator[list[Entry]]:
-    """The entries from `start` on, up to the last one. Raises RedisError."""
-    return stream.pages(_before(stream, start))
+def pages(stream: EventStream, start: Start, follow: bool) -> Iterator[list[Entry]]:
+    """The entries from `start` on, up to the last one; with `follow`, then new ones, without end.
 
-
-def endless_pages(stream: EventStream, start: Start) -> Iterator[list[Entry]]:
-    """Like `pages`, and then new entries, without end. Raises RedisError only for lasting faults.
-
-    While Redis can't be reached it waits, and says so on standard error, as it does when that is over.
+    Raises RedisError; with `follow`, only for lasting faults. While Redis can't be reached, it then waits,
+    and says so on standard error, as it does when that is over.
     """
+    if not follow:
+        yield from stream.pages(_before(stream, start))
+        return
 
     def tell_first(state: RetryCallState) -> None:
         if state.attempt_number == 1 and state.outcome is not None:
@@ -110,9 +109,7 @@ def endless_pages(stream: EventStream, start: Start) -> Iterator[list[Entry]]:
 def _before(stream: EventStream, start: Start) -> bytes:
     """The id behind which `start` itself comes next."""
     if isinstance(start, timedelta):
-        time: Any = stream.client.time()
-        seconds, microseconds = time
-        start = str(max(seconds * 1000 + microseconds // 1000 - start // timedelta(milliseconds=1), 0))
+        start = str(max(stream.now_ms() - start // timedelta(milliseconds=1), 0))
     if start == NEW:
         return stream.newest() or b"0-0"
     milliseconds, _, sequence = start.partition("-")

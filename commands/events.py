@@ -69,9 +69,8 @@ def events(
     customers = [] if account is None else _customers_of(settings, account)
     listing = event_listing.Listing(Choice(types, customer, account, customers), form or "line")
     first = start or ("0" if since is None else since)
-    pages = event_listing.endless_pages if follow else event_listing.pages
     with stream_of(settings) as stream, printing():
-        for page in pages(stream, first):
+        for page in event_listing.pages(stream, first, follow):
             listing.print(page)
 
 

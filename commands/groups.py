@@ -1,6 +1,5 @@
 """`groups`: the readers of the stream, how far each is, and what is kept for it."""
 
-from collections.abc import Mapping
 from contextlib import closing, suppress
 from typing import Any
 
@@ -32,8 +31,9 @@ def list_(settings: Settings, as_json: bool) -> None:
     """List the groups: who owns each, how far it has read, what it has in hand and has not read."""
     with stream_of(settings) as stream, printing():
         every = Groups(stream)
-        holding, overtaken = every.holding(), every.overtaken()
-        rows = [_row(group, holding, overtaken) for group in every.all()]
+        beyond = {name: f"{count:,} removed unread" for name, count in every.overtaken().items()}
+        beyond |= dict.fromkeys(every.holding(), "entries are kept for it")
+        rows = [_row(group, beyond.get(group.name)) for group in every.all()]
     terminal.show_list(rows, as_json, without="nobody reads the stream yet")
 
 
@@ -82,7 +82,7 @@ def _of_databases(settings: Settings, but_former: bool) -> set[str]:
     return found
 
 
-def _row(group: store.Group, holding: Mapping[str, str], overtaken: Mapping[str, int]) -> dict[str, Any]:
+def _row(group: store.Group, beyond: str | None) -> dict[str, Any]:
     return {
         "group": group.name,
         "of": "Tally" if is_a_services(group.name) else "another program",
@@ -90,11 +90,5 @@ def _row(group: store.Group, holding: Mapping[str, str], overtaken: Mapping[str,
         "in hand": group.pending,
         "not read": group.unread,
         "idle s": None if group.idle_ms is None else group.idle_ms // 1000,
-        "beyond the retention": _beyond(group.name, holding, overtaken),
+        "beyond the retention": beyond,
     }
-
-
-def _beyond(name: str, holding: Mapping[str, str], overtaken: Mapping[str, int]) -> str | None:
-    if name in holding:
-        return "entries are kept for it"
-    return f"{overtaken[name]:,} removed unread" if name in overtaken else None

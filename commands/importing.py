@@ -11,7 +11,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -351,14 +351,16 @@ class _Importer:
     def _doubt(self) -> str:
         job, note = self.job, self.note
         assert note.sending is not None
-        done = len(note.customers)
-        if done < len(job.buyers):
-            first = job.buyers[done]
-            what = f"customers of {self._whose} from {first.name!r} on"
+        kind, place = note.sending.kind, next(iter(_places(note.sending)), None)
+        if kind is None or place is None:  # release 0.1.0 noted neither, and sent no credits
+            done = len(note.customers)
+            kind, place = ("customers", done) if done < len(job.buyers) else ("invoices", note.invoices)
+        if kind == "customers":
+            what = f"customers of {self._whose} from {job.buyers[place].name!r} on"
         else:
-            purchase = job.purchases[note.invoices]
+            purchase = job.purchases[place]
             customer = note.customers[purchase.buyer]
-            what = f"invoices from one of customer {customer} on {purchase.date} on"
+            what = f"{kind} from one of customer {customer} on {purchase.date} on"
         return (
             f"up to {BATCH:,} {what} were sent at {rfc3339(note.sending.at)} and never answered; by now the "
             "service can't tell any more whether it took them (all of them or none). Look for them, delete "
@@ -367,12 +369,9 @@ class _Importer:
 
 
 def _insist_on_another_file(rejects: Path, file: BinaryIO) -> None:
-    try:
-        same = os.path.samestat(rejects.stat(), os.fstat(file.fileno()))
-    except (OSError, ValueError):
-        return
-    if same:
-        raise Failed(f"--rejects would overwrite {rejects}, which is the file to be imported")
+    with suppress(OSError, ValueError):
+        if os.path.samestat(rejects.stat(), os.fstat(file.fileno())):
+            raise Failed(f"--rejects would overwrite {rejects}, which is the file to be imported")
 
 
 def _places(sent: Sent) -> list[int]:

@@ -79,8 +79,7 @@ def _proved(copy: Path, folder: Path, stream: EventStream) -> str:
 def _content(database: Database) -> str:
     if database.service == customers.SERVICE:
         (every, invoices, newest) = database.rows(
-            "SELECT (SELECT count(*) FROM customer), (SELECT count(*) FROM invoice),"
-            " (SELECT max(created_date) FROM (SELECT created_date FROM invoice ORDER BY id DESC LIMIT 1))"
+            "SELECT (SELECT count(*) FROM customer), count(*), max(created_date) FROM invoice"
         )[0]
         return f"{every:,} customers, {invoices:,} invoices, the newest of {newest or 'no date'}"
     accounts_, users = database.rows(

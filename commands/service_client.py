@@ -18,6 +18,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay
 from tenacity.wait import wait_random_exponential
 
 from tally.commands.command_line import Failed
+from tally.commands.inherited import CannotPrint
 from tally.config import AccountsSettings, CustomersSettings
 from tally.events import now
 from tally.redis_url import bracketed
@@ -29,6 +30,7 @@ _ANSWER_SECONDS = 60
 _LIGHT = "/accounts/0/is-owned-by/nobody"  # on accounts: a call that is always cheap
 _MARGIN_SECONDS = 600  # the service keeps a key a little longer than its client waits
 _PASSING = (502, 503, 504)
+_AS_CSV = {"Accept": "text/csv"}
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 where a server listens, and how it is reached from here
 
 
@@ -130,31 +132,32 @@ class ServiceClient:
 
     def rows(self, path: str) -> Iterator[list[str]]:
         """The rows of a list, as they come, without the header line. Read it to the end."""
-        with self._streamed(path) as response:
+        with self._answered("GET", path, headers=_AS_CSV) as response:
             rows = csv.reader(io.TextIOWrapper(response, "utf-8", newline=""))
             next(rows, None)
             yield from rows
 
     def download(self, path: str, to: BinaryIO) -> None:
         """Write a list to a file as CSV, as it comes. If this raises, the file is incomplete."""
-        with self._streamed(path) as response:
+        with self._answered("GET", path, headers=_AS_CSV) as response:
             shutil.copyfileobj(response, to)
 
     @contextmanager
-    def _streamed(self, path: str) -> Iterator[http.client.HTTPResponse]:
+    def _answered(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = {}
+    ) -> Iterator[http.client.HTTPResponse]:
+        """The answer to a request, to be read as it comes."""
         try:
-            self._connection.request("GET", path, None, {**self._headers, "Accept": "text/csv"})
-            response = self._connection.getresponse()
+            self._connection.request(method, path, body, {**self._headers, **headers})
         except (OSError, http.client.HTTPException) as error:
             raise self._unavailable(error) from error
         try:
-            with response:
-                if response.status != 200:
-                    self._answer(response, response.read(), Any)
+            with self._connection.getresponse() as response:
+                self._insist_on_success(response)
                 yield response
-        except BrokenPipeError:  # whoever reads the list has gone: the service never gives this
+        except (BrokenPipeError, CannotPrint):  # of whoever reads the list: the service never gives these
             raise
-        except (ConnectionError, TimeoutError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException) as error:
             raise self._unavailable(error) from error
 
     def close(self) -> None:
@@ -165,13 +168,15 @@ class ServiceClient:
         self, method: str, path: str, content: Any = None, headers: Mapping[str, str] = {}, answer: Any = Any
     ) -> Any:
         body = None if content is None else msgspec.json.encode(content, enc_hook=str)
-        try:
-            self._connection.request(method, path, body, {**self._headers, **headers})
-            response = self._connection.getresponse()
+        with self._answered(method, path, body, headers) as response:
             answered = response.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise self._unavailable(error) from error
-        return self._answer(response, answered, answer)
+        self.events = response.headers.get("Tally-Event-Id")
+        if response.status == 204:
+            return None
+        try:
+            return msgspec.json.decode(answered, type=answer)
+        except msgspec.DecodeError as error:
+            raise Refused(response.status, f"{self._name} answers as no Tally does: {error}") from error
 
     def _unavailable(self, error: Exception) -> Unavailable:
         self._connection.close()
@@ -180,21 +185,15 @@ class ServiceClient:
             f"{self._name} does not answer: {str(error) or type(error).__name__}", may_be_done=sent
         )
 
-    def _answer(self, response: http.client.HTTPResponse, content: bytes, answer: Any) -> Any:
+    def _insist_on_success(self, response: http.client.HTTPResponse) -> None:
         status = response.status
+        if status in (200, 201, 204):
+            return
+        said = f"{self._name} answers {status}: {_reason(response.read())}"
         if status in _PASSING:
-            raise Unavailable(f"{self._name} answers {status}: {_reason(content)}", may_be_done=True)
-        if status not in (200, 201, 204):
-            said = f"{self._name} answers {status}: {_reason(content)}"
-            how = "give a token with --token or TALLY_TOKEN (POST /auth/login has them)"
-            raise Refused(status, f"{said.rstrip('.')}; {how}" if status == 401 else said)
-        self.events = response.headers.get("Tally-Event-Id")
-        if status == 204:
-            return None
-        try:
-            return msgspec.json.decode(content, type=answer)
-        except msgspec.DecodeError as error:
-            raise Refused(status, f"{self._name} answers as no Tally does: {error}") from error
+            raise Unavailable(said, may_be_done=True)
+        how = "give a token with --token or TALLY_TOKEN (POST /auth/login has them)"
+        raise Refused(status, f"{said.rstrip('.')}; {how}" if status == 401 else said)
 
 
 def _reason(content: bytes) -> str:

@@ -180,22 +180,19 @@ def _look(settings: Settings, needs_supervisor: bool = True) -> Status:
         if needs_supervisor:
             raise
         trouble, runs = str(error), isinstance(error, NotAnswering)
+    # These have answered requests since Tally's start: their databases were there then.
+    begun = {actor.name.partition("-http-")[0] for actor in actors if actor.state != "stopped"}
     url = redis_access.url(settings)
     services = [
         _probe(settings, url, name, opened, actors)()
         for name, opened in DATABASES.items()
-        if (settings.directory / f"{name}.db").exists() or _has_begun(name, actors)  # then it is lost
+        if (settings.directory / f"{name}.db").exists() or name in begun  # then it is lost
     ]
     words: str | None = None if runs else "run"
     if not trouble:
         letters = any(report.redis.dead_letters for report in services)
         words = next_command.against(_reasons(actors, services), letters)
     return Status(actors, _memory(actors), services, trouble, next_command.called(words) if words else None)
-
-
-def _has_begun(service: str, actors: Sequence[ActorStatus]) -> bool:
-    """Whether the service has answered requests since Tally's start: its database was there then."""
-    return any(actor.name.startswith(f"{service}-http-") and actor.state != "stopped" for actor in actors)
 
 
 def _probe(

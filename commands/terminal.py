@@ -61,13 +61,12 @@ def show_list(rows: Sequence[Mapping[str, Any]], as_json: bool, without: str) ->
         for row in rows:
             print(msgspec.json.encode(row).decode())
     elif rows:
-        show([[*rows[0]], *([*map(_cell, row.values())] for row in rows)])
+        cells = [
+            ["-" if value in (None, "") else printable(str(value)) for value in row.values()] for row in rows
+        ]
+        show([[*rows[0]], *cells])
     else:
         click.echo(without)
-
-
-def _cell(value: Any) -> str:
-    return "-" if value in (None, "") else printable(str(value))
 
 
 def show(rows: Rows) -> None:

@@ -40,7 +40,7 @@ def undo_file(settings: Settings, source: BinaryIO, account_id: Id | None, token
         for name in names:
             with closing(ImportNote(settings.directory, name)) as note:
                 is_wanted = account_id is None or (note.origin and note.origin.account_id == str(account_id))
-                if is_wanted and note.made:
+                if is_wanted and (note.made or note.sending):
                     counts += _undo(note, take_back, bars)
     if not counts:
         of = "" if account_id is None else f" into account {account_id}"

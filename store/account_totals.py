@@ -6,7 +6,7 @@ transaction as the customer.
 """
 
 from collections.abc import Collection, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct
 
@@ -144,68 +144,60 @@ class AccountTotals:
 
     def __init__(self, database: Database, owner: str | None = None) -> None:
         self._database = database
-        self._where = _OPEN if owner is None else f"{_OPEN} AND a.owned_by = ?"
-        self._bindings: list[object] = [] if owner is None else [owner]
+        self._where = _OPEN if owner is None else f"{_OPEN} AND a.owned_by = :owner"
+        self._owner = owner
 
     def page(self, query: AccountQuery) -> list[AccountRow]:
         """The accounts asked for. Equal ones are in order of their ids."""
-        where, bindings = self._matching(query.search)
+        matching, bindings = _matching(query.search, "a.name", "a.owned_by")
         direction = "DESC" if query.descending else "ASC"
-        sql = f"{_ROWS}{where} ORDER BY {_KEYS[query.sort]} {direction}, a.id {direction} LIMIT ? OFFSET ?"
-        return [_row(row) for row in self._database.rows(sql, [*bindings, query.limit, query.offset])]
+        order = f"ORDER BY {_KEYS[query.sort]} {direction}, a.id {direction} LIMIT :limit OFFSET :offset"
+        bindings |= {"limit": query.limit, "offset": query.offset}
+        return [_row(row) for row in self._rows(_ROWS, f"{matching} {order}", **bindings)]
 
     def described(self, after: int, limit: int) -> list[Described]:
         """Up to `limit` accounts with ids above `after`, ascending, with all their details."""
-        rows = self._database.rows(
-            "SELECT a.id, a.name, a.description, a.owned_by, a.created_date, t.customers, t.revenue_cents"
-            f" {_FROM}{self._where} AND a.id > ? ORDER BY a.id LIMIT ?",
-            [*self._bindings, after, limit],
-        )
+        columns = "a.id, a.name, a.description, a.owned_by, a.created_date, t.customers, t.revenue_cents"
+        beyond = "AND a.id > :after ORDER BY a.id LIMIT :limit"
+        rows = self._rows(f"SELECT {columns} {_FROM}", beyond, after=after, limit=limit)
         return list(map(Described._make, rows))
 
     def sums(self, search: str = "") -> Totals:
         """All accounts that match, added up. Takes time in proportion to their number."""
-        where, bindings = self._matching(search)
-        return _totals(self._database.rows(f"{_SUMS} {_FROM}{where}", bindings))
+        matching, bindings = _matching(search, "a.name", "a.owned_by")
+        return _totals(self._rows(f"{_SUMS} {_FROM}", matching, **bindings))
 
     def largest(self) -> Cents:
         """The largest revenue of an account; 0 without accounts. Takes time in proportion to all."""
-        sql = f"SELECT max(t.revenue_cents) {_FROM}{self._where}"
-        return Cents(self._database.value(sql, self._bindings) or 0)
+        [(largest,)] = self._rows(f"SELECT max(t.revenue_cents) {_FROM}")
+        return Cents(largest or 0)
 
     def one(self, id: int) -> AccountRow:
         """One account. Raises NotFound."""
-        for row in self._database.rows(f"{_ROWS}{self._where} AND a.id = ?", [*self._bindings, id]):
+        for row in self._rows(_ROWS, "AND a.id = :id", id=id):
             return _row(row)
         raise NotFound("account", id)
 
     def names_of(self, ids: Collection[int]) -> list[AccountName]:
         """The names of those of these accounts that exist, with a lookup for each."""
-        return self._names("a.id IN carray(?)", [numbers(sorted(set(ids)))])
+        return self._names("AND a.id IN carray(:ids)", ids=numbers(sorted(set(ids))))
 
     def names_like(self, text: str, limit: int) -> list[AccountName]:
         """Up to `limit` names that contain the text, or whose account's id is the text, in order.
 
         Reads accounts until enough are found.
         """
-        name, bindings = _contains("a.name", text)
-        return self._names(
-            f"({name} OR cast(a.id AS TEXT) = ?) ORDER BY a.name COLLATE NOCASE, a.id LIMIT ?",
-            [*bindings, text, limit],
-        )
+        matching, bindings = _matching(text, "a.name")
+        order = "ORDER BY a.name COLLATE NOCASE, a.id LIMIT :limit"
+        return self._names(f"{matching} {order}", **bindings, limit=limit)
 
-    def _names(self, condition: str, bindings: list[object]) -> list[AccountName]:
-        sql = f"SELECT a.id, a.name FROM account a{self._where} AND {condition}"
-        rows = self._database.rows(sql, [*self._bindings, *bindings])
+    def _names(self, further: str, **bindings: object) -> list[AccountName]:
+        rows = self._rows("SELECT a.id, a.name FROM account a", further, **bindings)
         return [AccountName(Id(id), name) for id, name in rows]
 
-    def _matching(self, search: str) -> tuple[str, list[object]]:
-        if not search:
-            return self._where, list(self._bindings)
-        name, names = _contains("a.name", search)
-        owner, owners = _contains("a.owned_by", search)
-        bindings = [*self._bindings, *names, *owners, search]
-        return f"{self._where} AND ({name} OR {owner} OR cast(a.id AS TEXT) = ?)", bindings
+    def _rows(self, select: str, further: str = "", **bindings: object) -> list[tuple[Any, ...]]:
+        """Rows of accounts that may be seen; `further` follows the conditions for that."""
+        return self._database.rows(f"{select}{self._where} {further}", {"owner": self._owner, **bindings})
 
 
 def unopened(database: Database) -> Totals:
@@ -217,16 +209,20 @@ def unopened(database: Database) -> Totals:
     return _totals(database.rows(f"{sql} WHERE t.customers > 0 AND (a.created_date IS NULL OR a.deleted)"))
 
 
-def _contains(column: str, text: str) -> tuple[str, list[str]]:
-    """An SQL condition and its bindings: the column contains the text, ignoring case.
+def _matching(text: str, *columns: str) -> tuple[str, dict[str, object]]:
+    """A condition and its bindings: a column contains the text, ignoring case, or the id is the text.
 
-    SQLite folds only the case of ASCII, so the text is searched in each of its cases.
+    SQLite folds only the case of ASCII, so the text is searched in each of its cases. Empty for no text.
     """
-    cases = {case.encode().lower().decode() for case in (text, text.lower(), text.upper(), text.title())}
-    return f"({' OR '.join([f'instr(lower({column}), ?)'] * len(cases))})", sorted(cases)
+    if not text:
+        return "", {}
+    texts = {case.encode().lower().decode() for case in (text, text.lower(), text.upper(), text.title())}
+    cases = {f"case{place}": case for place, case in enumerate(sorted(texts))}
+    found = [f"instr(lower({column}), :{case})" for column in columns for case in cases]
+    return f"AND ({' OR '.join(found)} OR cast(a.id AS TEXT) = :text)", {**cases, "text": text}
 
 
-def _totals(rows: Sequence[tuple[int, int, int, int]]) -> Totals:
+def _totals(rows: Sequence[tuple[Any, ...]]) -> Totals:
     [(accounts, customers, *revenue)] = rows
     return Totals(accounts, customers, Cents(whole(*revenue)))
 

@@ -1,6 +1,6 @@
 """accounts.db: accounts, and their customers and revenue as told by events."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime
 from typing import Any, Literal, NamedTuple
 
@@ -18,6 +18,7 @@ from tally.store.ids import raise_ids
 from tally.store.login_attempts import SCHEMA as LOGIN_ATTEMPTS
 from tally.store.outbox import Outbox, OwnEvent
 from tally.store.revenue import CENTS, Revenue, credited, invoiced
+from tally.store.updates import Revisions
 
 SERVICE = "accounts"
 FILE = "accounts.db"
@@ -191,7 +192,7 @@ class Accounts:
         change: AccountChange,
         cause: Cause = UNKNOWN,
         owner: str | None = None,
-        revisions: Collection[int] | None = None,
+        revisions: Revisions = None,
     ) -> Account:
         """Change an account and answer it. If nothing differs, nothing happens.
 

@@ -68,10 +68,10 @@ class ConsumerGroup:
         Where there may be more, up to `ahead` of the next ones are asked for already: Redis gathers
         them while these are applied, and the next call answers them, whatever its `count`.
         """
-        (request, most), self._ahead = self._ahead or self._ask(count), None
+        (request, most), self._ahead = self._ahead or (self._ask(count), count), None
         entries = entries_read(request.answer())
         if ahead and len(entries) == most:
-            self._ahead = self._ask(ahead)
+            self._ahead = self._ask(ahead), ahead
         self._hear_of_acknowledged()
         return entries
 
@@ -89,8 +89,7 @@ class ConsumerGroup:
 
     def read_pending(self, after: bytes, count: int) -> list[Entry]:
         """Up to `count` of this consumer's own pending entries with ids above `after`, ascending."""
-        request = Request(self._client, (*self._xreadgroup(count), "STREAMS", self._key, after))
-        return entries_read(request.answer())
+        return entries_read(self._ask(count, after).answer())
 
     def claim(self, idle_ms: int, start: bytes, count: int) -> Claim:
         """Take over entries that have been pending for `idle_ms`, from the id `start` on.
@@ -200,9 +199,7 @@ class ConsumerGroup:
         known = self._stream.groups().get(self.group)
         return int(known["pending"]) if known else 0
 
-    def _ask(self, count: int) -> tuple[Request, int]:
-        command = (*self._xreadgroup(count), "BLOCK", self._block_ms, "STREAMS", self._key, ">")
-        return Request(self._client, command), count
-
-    def _xreadgroup(self, count: int) -> tuple[Any, ...]:
-        return ("XREADGROUP", "GROUP", self.group, self.consumer, "COUNT", count)
+    def _ask(self, count: int, after: bytes = b">") -> Request:
+        """Ask for entries that nobody has read, or for pending ones; the latter Redis answers at once."""
+        read = ("XREADGROUP", "GROUP", self.group, self.consumer, "COUNT", count, "BLOCK", self._block_ms)
+        return Request(self._client, (*read, "STREAMS", self._key, after))

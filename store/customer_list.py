@@ -2,8 +2,10 @@
 
 import unicodedata
 from collections.abc import Iterable
+from functools import cache
 from typing import Any, Literal
 
+import apsw
 from msgspec import Struct, structs
 
 from tally.store import records
@@ -14,6 +16,7 @@ Order = Literal["id", "-id", "name", "-name"]
 
 FEW = 20_000  # customers: this many are sorted, or read one by one, in some 20 ms
 
+_TOKENIZER, _ARGUMENTS = "unicode61", ["remove_diacritics", "2"]
 _DROPPED = ("''", "\N{RIGHT SINGLE QUOTATION MARK}", "-", ".")
 
 
@@ -30,7 +33,7 @@ SCHEMA = f"""
 CREATE INDEX customer_by_name ON customer (name COLLATE NOCASE);
 CREATE VIRTUAL TABLE customer_word USING fts5 (
     name, joined, content = '', contentless_delete = 1, detail = none,
-    tokenize = "unicode61 remove_diacritics 2"
+    tokenize = "{_TOKENIZER} {" ".join(_ARGUMENTS)}"
 );
 CREATE TRIGGER customer_word_came AFTER INSERT ON customer BEGIN
     INSERT INTO customer_word (rowid, name, joined) VALUES (NEW.id, {_words_of("NEW.name")});
@@ -161,27 +164,25 @@ def _match(words: Iterable[str]) -> str:
     return " ".join(f'"{word}"*' for word in words)
 
 
+@cache
+def _tokenizer() -> apsw.FTS5Tokenizer:
+    """SQLite's own, as the index uses it: Python knows other letters, and other accents, than SQLite."""
+    return apsw.Connection(":memory:").fts5_tokenizer(_TOKENIZER, _ARGUMENTS)
+
+
 def words_of(text: str) -> list[str]:
-    """The words of a text, split like SQLite's tokenizer `unicode61`, with their accents."""
-    shown = (each if _is_part(each) else " " for each in unicodedata.normalize("NFC", text))
-    return "".join(shown).split()
-
-
-def _is_part(character: str) -> bool:
-    category = unicodedata.category(character)
-    return category[0] in "LN" or category == "Co" or "\u0300" <= character <= "\u036f"
+    """The words of a text as the index has them: without case and accents."""
+    utf8 = unicodedata.normalize("NFC", text).encode()
+    words = _tokenizer()(
+        utf8, apsw.FTS5_TOKENIZE_DOCUMENT, None, include_offsets=False, include_colocated=False
+    )
+    return [*map(str, words)]
 
 
 def _has(name: str, words: Iterable[str]) -> bool:
     """Whether the name has words that begin with all of these, with the same result as the index."""
-    joined = name.translate(_WITHOUT)
-    there = [_plain(word) for word in (*words_of(name), *words_of(joined))]
-    return all(any(word.startswith(_plain(wanted)) for word in there) for wanted in words)
-
-
-def _plain(word: str) -> str:
-    split = unicodedata.normalize("NFD", word.lower())
-    return "".join(each for each in split if not "\u0300" <= each <= "\u036f")
+    there = [*words_of(name), *words_of(name.translate(_WITHOUT))]
+    return all(any(word.startswith(wanted) for word in there) for wanted in words)
 
 
 _WITHOUT = dict.fromkeys(ord(each[0]) for each in _DROPPED)

@@ -1,6 +1,6 @@
 """customers.db: customers, their invoices, and which accounts exist."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from functools import lru_cache
 from itertools import groupby
@@ -33,6 +33,7 @@ from tally.store.history import Happening, Kind
 from tally.store.listing import Listing, ListQuery
 from tally.store.outbox import Outbox, OwnEvent
 from tally.store.records import Customer, Invoice
+from tally.store.updates import Revisions
 
 SERVICE = "customers"
 FILE = "customers.db"
@@ -215,7 +216,7 @@ class Customers:
         change: records.CustomerChange,
         cause: Cause = UNKNOWN,
         owner: str | None = None,
-        revisions: Collection[int] | None = None,
+        revisions: Revisions = None,
         require_account: bool = False,
     ) -> Customer:
         """Change a customer and answer it. If nothing differs, nothing happens.
@@ -249,7 +250,7 @@ class Customers:
         change: records.InvoiceChange,
         cause: Cause = UNKNOWN,
         owner: str | None = None,
-        revisions: Collection[int] | None = None,
+        revisions: Revisions = None,
     ) -> Invoice:
         """Change an invoice and answer it. If nothing differs, nothing happens.
 
@@ -282,7 +283,7 @@ class Customers:
         id: int,
         cause: Cause = UNKNOWN,
         owner: str | None = None,
-        revisions: Collection[int] | None = None,
+        revisions: Revisions = None,
         cascade: bool = True,
     ) -> None:
         """Delete a customer, its invoices and credits.
@@ -296,11 +297,7 @@ class Customers:
         self._delete_customer(customer.id, customer.account_id, cause, ROWS_AT_ONCE)
 
     def delete_invoice(
-        self,
-        id: int,
-        cause: Cause = UNKNOWN,
-        owner: str | None = None,
-        revisions: Collection[int] | None = None,
+        self, id: int, cause: Cause = UNKNOWN, owner: str | None = None, revisions: Revisions = None
     ) -> None:
         """Take an invoice back. Raises NotFound, and InvoiceCredited if it has credits."""
         invoice = self.invoice(id, owner, revisions)
@@ -353,9 +350,7 @@ class Customers:
         noted = history.of(self.database, "customer", customer)
         return bool(noted) and noted[-1].after is None and self._owns_last(owner, noted[-1].before or {})
 
-    def customer(
-        self, id: int, owner: str | None = None, revisions: Collection[int] | None = None
-    ) -> Customer:
+    def customer(self, id: int, owner: str | None = None, revisions: Revisions = None) -> Customer:
         """The customer. Raises NotFound."""
         customer = records.find_customer(self.database, id)
         if customer and belonging.owns_account(self.database, owner, customer.account_id):
@@ -367,7 +362,7 @@ class Customers:
         """The customers asked for."""
         return CustomerList(self.database, owner).page(query)
 
-    def invoice(self, id: int, owner: str | None = None, revisions: Collection[int] | None = None) -> Invoice:
+    def invoice(self, id: int, owner: str | None = None, revisions: Revisions = None) -> Invoice:
         """The invoice. Raises NotFound."""
         invoice = records.find_invoice(self.database, id)
         if invoice and belonging.owns_customer(self.database, owner, invoice.customer_id):
@@ -471,10 +466,7 @@ class Customers:
         id = getattr(event, field)
         if not getattr(event, "revision", 1):
             return True  # it corrects revenue, see recovery/competing.py
-        if table == "credit":
-            if self.credits.was_taken_back(id):
-                return True
-        elif history.of(self.database, table, id):
+        if self.credits.was_taken_back(id) if table == "credit" else history.of(self.database, table, id):
             return True
         noted = table != "customer" and history.of(self.database, "customer", event.customer_id)
         return bool(noted) and not records.find_customer(self.database, event.customer_id)

@@ -282,9 +282,7 @@ class Database:
         self._connection.close()
 
     def _open(self, migrate: bool = False) -> None:
-        if not self._make and place_of(self.path) is None:
-            raise errors.StoreUnavailable(f"{self.path}: {_GONE}")
-        if self._place:
+        if self._place or not self._make:
             self.insist_on_place()  # before SQLite reads another file's log with it
         flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if self._make else 0)
         with errors.translated(str(self.path)):
@@ -305,7 +303,7 @@ class Database:
         place = place_of(self.path)
         if place is None:
             raise errors.StoreUnavailable(f"{self.path}: {_GONE}")
-        if place != self._place:
+        if self._place not in (None, place):
             raise errors.StoreUnavailable(
                 f"{self.path}: was replaced while Tally ran, which goes on with neither file; stop Tally, "
                 "and start it again with the one that counts, with no -wal or -shm beside it"

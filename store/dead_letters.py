@@ -138,7 +138,8 @@ class DeadLetters:
         newest: Any = self._client.xrevrange(self._stream.beside("dead"), count=1)
         orders: list[tuple[DeadLetter, str]] = []
         refused: dict[str, str] = {}
-        for letter in chosen:
+        letters = {letter.id: letter for letter in chosen}  # one may be named twice
+        for letter in letters.values():
             try:
                 if order := self.redrive(letter):
                     orders.append((letter, order))
@@ -149,7 +150,8 @@ class DeadLetters:
         left, tried = orders, list[DeadLetter]()
         while True:
             asked, left = left, self._not_carried_out(left)
-            if done := [letter for letter, order in asked if (letter, order) not in left]:
+            on_their_way = {letter.id for letter, _ in left}
+            if done := [letter for letter, _ in asked if letter.id not in on_their_way]:
                 failed |= self._again(done, before)  # at once: somebody may decide on the new letters
                 tried += done
             if not left or time.monotonic() >= deadline:
@@ -159,7 +161,7 @@ class DeadLetters:
         is_back = self._are_there([(dead, letter.id) for letter in tried])  # if Redis has lost the order
         back = [*compress(tried, is_back)]
         applied = [letter for letter in tried if letter.id not in failed and letter not in back]
-        gone = len(chosen) - len(orders) - len(refused)
+        gone = len(letters) - len(orders) - len(refused)
         return Outcome(applied, failed, [*(letter for letter, _ in left), *back], refused, gone)
 
     def redrive(self, letter: DeadLetter) -> str | None:

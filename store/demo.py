@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from tally.events import Id, now
 from tally.store.accounts import Accounts, NewAccount
 from tally.store.cause import UNKNOWN, Cause
@@ -9,7 +11,7 @@ from tally.store.customer_list import CustomerQuery
 from tally.store.customers import Customers
 from tally.store.demo_data import ACCOUNTS, made_on
 from tally.store.errors import NotEmpty
-from tally.store.records import NewCredit, NewCustomer, NewInvoice
+from tally.store.records import NewCredit
 
 TOLD = "Made by the demo on "  # followed by the day: the description of its accounts
 
@@ -37,19 +39,13 @@ def record_customers(store: Customers, accounts: Sequence[Id], cause: Cause = UN
     if store.customers(CustomerQuery(limit=1)):
         raise NotEmpty("customers")
     demo = made_on(now().date())
-    customers = store.create_customers(
-        [NewCustomer(each.name, accounts[each.account]) for each in demo.customers], True, cause
-    )
-    invoices = store.create_invoices(
-        [NewInvoice(customers[each.customer], each.day, each.cents) for each in demo.invoices], cause
-    )
-    store.credits.create(
-        [
-            NewCredit(
-                customers[demo.invoices[each.invoice].customer], each.day, each.cents, invoices[each.invoice]
-            )
-            for each in demo.credits
-        ],
-        cause,
-    )
+    buyers = [replace(each, account_id=accounts[each.account_id]) for each in demo.customers]
+    customers = store.create_customers(buyers, True, cause)
+    sold = [replace(each, customer_id=customers[each.customer_id]) for each in demo.invoices]
+    invoices = store.create_invoices(sold, cause)
+    credits = [
+        NewCredit(sold[each.invoice].customer_id, each.day, each.cents, invoices[each.invoice])
+        for each in demo.credits
+    ]
+    store.credits.create(credits, cause)
     return customers

@@ -5,6 +5,9 @@ from datetime import date, timedelta
 from itertools import accumulate
 from typing import NamedTuple
 
+from tally.events import Id
+from tally.store.records import NewCustomer, NewInvoice
+
 DAYS = 730
 CUSTOMERS = 120
 INVOICES = 3_000
@@ -25,21 +28,6 @@ class Account(NamedTuple):
     usual_cents: int
 
 
-class Customer(NamedTuple):
-    """A customer, of the account at this place in ACCOUNTS."""
-
-    name: str
-    account: int
-
-
-class Invoice(NamedTuple):
-    """An invoice, of the customer at this place."""
-
-    customer: int
-    day: date
-    cents: int
-
-
 class Credit(NamedTuple):
     """A credit of cents, for the invoice at this place."""
 
@@ -49,10 +37,14 @@ class Credit(NamedTuple):
 
 
 class Demo(NamedTuple):
-    """All data, each list in the order in which it is sent."""
+    """All data, each list in the order in which it is sent.
 
-    customers: list[Customer]
-    invoices: list[Invoice]
+    In place of the ids, which are given later, a customer has the place of its account in ACCOUNTS, and an
+    invoice that of its customer.
+    """
+
+    customers: list[NewCustomer]
+    invoices: list[NewInvoice]
     credits: list[Credit]
 
 
@@ -84,19 +76,19 @@ def made_on(today: date) -> Demo:
     """The demo whose last day is `today`."""
     chance = random.Random(_SEED)
     names = chance.sample([f"{first} {last}" for first in _FIRST for last in _LAST], CUSTOMERS)
-    customers = [Customer(name, chance.randrange(len(ACCOUNTS))) for name in names]
+    customers = [NewCustomer(name, Id(chance.randrange(len(ACCOUNTS)))) for name in names]
     invoices = _invoices(chance, customers, today)
     return Demo(customers, invoices, _credits(chance, invoices, today))
 
 
-def _invoices(chance: random.Random, customers: list[Customer], today: date) -> list[Invoice]:
+def _invoices(chance: random.Random, customers: list[NewCustomer], today: date) -> list[NewInvoice]:
     days = [today - timedelta(DAYS - 1 - place) for place in range(DAYS)]
     busy = list(accumulate(_busy(day, place / DAYS) for place, day in enumerate(days)))
     loyal = list(accumulate(chance.lognormvariate(0, 0.8) for _ in customers))
     dated = sorted(chance.choices(days, cum_weights=busy, k=INVOICES))
     buyers = chance.choices(range(len(customers)), cum_weights=loyal, k=INVOICES)
     return [
-        Invoice(buyer, day, _amount(chance, ACCOUNTS[customers[buyer].account].usual_cents))
+        NewInvoice(Id(buyer), day, _amount(chance, ACCOUNTS[customers[buyer].account_id].usual_cents))
         for buyer, day in zip(buyers, dated, strict=True)
     ]
 
@@ -110,12 +102,10 @@ def _amount(chance: random.Random, usual_cents: int) -> int:
     return max(1, round(usual_cents * chance.lognormvariate(0, 0.6) / 5)) * 5
 
 
-def _credits(chance: random.Random, invoices: list[Invoice], today: date) -> list[Credit]:
-    return [
-        Credit(
-            place,
-            min(today, invoices[place].day + timedelta(chance.randint(1, 20))),
-            invoices[place].cents if chance.random() < 0.5 else (invoices[place].cents + 1) // 2,
-        )
-        for place in sorted(chance.sample(range(len(invoices)), CREDITS))
-    ]
+def _credits(chance: random.Random, invoices: list[NewInvoice], today: date) -> list[Credit]:
+    credits = []
+    for place in sorted(chance.sample(range(len(invoices)), CREDITS)):
+        day, cents = invoices[place].purchase_date, invoices[place].purchase_price_cents
+        day = min(today, day + timedelta(chance.randint(1, 20)))
+        credits.append(Credit(place, day, cents if chance.random() < 0.5 else (cents + 1) // 2))
+    return credits

@@ -59,7 +59,7 @@ class Groups:
         """
         found = []
         for name, each in self._stream.groups().items():
-            last, idle = each["last-delivered-id"], self._idle_ms(each["name"])
+            last, idle = each["last-delivered-id"], self.idle_ms(each["name"])
             if most_unread is None:
                 unread = sum(map(len, self._stream.pages(last)))
             else:
@@ -67,17 +67,13 @@ class Groups:
             found.append(Group(name, last.decode(), int(each["pending"]), unread, idle))
         return sorted(found)
 
-    def idle_ms(self, group: str) -> int | None:
+    def idle_ms(self, group: str | bytes) -> int | None:
         """The time since the last read from a group; None before the first, or without such a group."""
-        known = self._stream.groups().get(group)
-        return self._idle_ms(known["name"]) if known else None
-
-    def _idle_ms(self, group: bytes) -> int | None:
         consumers = self._told(self._client.xinfo_consumers, group) or []
         return min([each["idle"] for each in consumers], default=None)
 
-    def _told(self, ask: Callable[[str, bytes], Any], group: bytes) -> Any:
-        """Redis's answer about a group; None if the group has gone meanwhile."""
+    def _told(self, ask: Callable[[str, Any], Any], group: str | bytes) -> Any:
+        """Redis's answer about a group; None without the group, or without a stream."""
         try:
             return ask(self._stream.key, group)
         except redis.ResponseError as error:

@@ -75,36 +75,28 @@ def own_sources(database: Database) -> set[str]:
     return {each.source for each in incarnations(database)} | earlier_sources(database).keys()
 
 
-def begin(database: Database, last: int, source: str | None = None) -> None:
+def begin(
+    database: Database, last: int, source: str | None = None, draw: random.Random | None = None
+) -> None:
     """End the current name, whose last number is `last`, and begin another.
 
-    Without `source`, it gets a fresh name, and new rows get fresh numbers; that is logged. In the open
-    transaction.
+    Without `source`, it gets a fresh name. With a fresh name, or with `draw`, new rows get fresh numbers, and
+    that is logged. In the open transaction.
     """
     if source is None:
         # Its own identity, if it began as a copy and has not used that yet.
         is_used = database.source in own_sources(database)
-        fresh = f"{database.service}@{secrets.token_hex(4)}" if is_used else database.source
-        _begin_afresh(database, last, fresh, random.SystemRandom())
-    else:
-        _begin(database, last, source)
-
-
-def _begin(database: Database, last: int, source: str) -> None:
+        source = f"{database.service}@{secrets.token_hex(4)}" if is_used else database.source
+        draw = random.SystemRandom()
     *ended, current = incarnations(database)
     ended.append(replace(current, last=last))
     begun = Incarnation(source, len(ended) * ROOM)
     _note(database, [*ended, begun])
     raise_sequence(database, "outbox", begun.base)
-
-
-def _begin_afresh(database: Database, last: int, source: str, draw: random.Random) -> None:
-    """Begin that name with fresh numbers, drawn from `draw`, and log it."""
-    former = incarnations(database)[-1].source
-    _begin(database, last, source)
-    begin_block(database, draw)
-    database.set_meta(_BEGUN_IN, database.run)
-    database.at_commit(lambda: _log.warning("began_name", source=source, former=former))
+    if draw:
+        begin_block(database, draw)
+        database.set_meta(_BEGUN_IN, database.run)
+        database.at_commit(lambda: _log.warning("began_name", source=source, former=current.source))
 
 
 def begin_for(database: Database, last: int, told: bytes) -> None:
@@ -116,7 +108,7 @@ def begin_for(database: Database, last: int, told: bytes) -> None:
     if name in own_sources(database):
         begin(database, last)
     else:
-        _begin_afresh(database, last, name, random.Random(told))
+        begin(database, last, name, random.Random(told))
 
 
 def name_explicitly(database: Database) -> None:

@@ -30,20 +30,8 @@ class KeyFile(NamedTuple):
 
         Processes that call it at the same time get the same one. Raises UnusableKey or OSError.
         """
+        self.keep(directory, secrets.token_hex(_MADE_BYTES).encode())
         path = directory / self.name
-        try:
-            return self._read(path)
-        except FileNotFoundError:
-            _make(path, secrets.token_hex(_MADE_BYTES).encode())
-            return self._read(path)
-
-    def keep(self, directory: Path, secret: bytes) -> None:
-        """Put this secret there if the file is missing. Raises OSError."""
-        path = directory / self.name
-        if not path.exists():
-            _make(path, secret)
-
-    def _read(self, path: Path) -> bytes:
         with path.open("rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             key = file.read().strip()
@@ -56,12 +44,16 @@ class KeyFile(NamedTuple):
             raise UnusableKey(f"{path}: holds {len(key)} bytes, a key has {_SHORTEST} or more; delete it")
         return key
 
+    def keep(self, directory: Path, secret: bytes) -> None:
+        """Put this secret there, atomically, unless a file is there, or another process was faster.
+
+        Raises OSError.
+        """
+        path = directory / self.name
+        if not path.exists():
+            with drafted(path, secret + b"\n") as draft, suppress(FileExistsError):
+                os.link(draft, path)
+
 
 SIGNING_KEY = KeyFile("signing.key", "make tokens with it", "everybody signs in again")
 """The key that signs tokens, in the data directory, unless the environment gives one."""
-
-
-def _make(path: Path, secret: bytes) -> None:
-    """Put a secret there atomically, unless another process just did."""
-    with drafted(path, secret + b"\n") as draft, suppress(FileExistsError):
-        os.link(draft, path)

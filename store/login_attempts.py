@@ -66,12 +66,11 @@ class LoginAttempts:
         self._database.execute("DELETE FROM login_attempt WHERE last_at < ?", (now - FORGOTTEN_SECONDS,))
         wait = self.wait(username, address)
         if wait == 0:
-            for origin in _origins(username, address):
-                self._database.execute(
-                    "INSERT INTO login_attempt VALUES (?1, 1, ?2) ON CONFLICT (origin)"
-                    " DO UPDATE SET failures = failures + 1, last_at = ?2",
-                    (origin, now),
-                )
+            self._database.executemany(
+                "INSERT INTO login_attempt VALUES (?1, 1, ?2) ON CONFLICT (origin)"
+                " DO UPDATE SET failures = failures + 1, last_at = ?2",
+                [(origin, now) for origin in _origins(username, address)],
+            )
         return wait
 
     def succeeded(self, username: str, address: str) -> None:
@@ -81,10 +80,8 @@ class LoginAttempts:
         """
         user, *places = _origins(username, address)
         self._database.execute("DELETE FROM login_attempt WHERE origin = ?", (user,))
-        for place in places:
-            self._database.execute(
-                "UPDATE login_attempt SET failures = failures - 1 WHERE origin = ?", (place,)
-            )
+        sql = "UPDATE login_attempt SET failures = failures - 1 WHERE origin = ?"
+        self._database.executemany(sql, [(place,) for place in places])
 
 
 def _origins(username: str, address: str) -> dict[str, Limit]:

@@ -79,8 +79,7 @@ def at_work(stream: EventStream, database: str) -> float | None:
     found = re.fullmatch(rb"\S+ (\d+)", said or b"")
     if not found:
         return None
-    seconds, microseconds = stream.client.time()
-    left = LEASE_SECONDS - (int(seconds) + int(microseconds) / 1e6 - int(found[1]) / 1000)
+    left = LEASE_SECONDS - (stream.now_ms() - int(found[1])) / 1000
     return left if 0 < left <= LEASE_SECONDS else None
 
 

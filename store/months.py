@@ -95,10 +95,8 @@ def _numbered(month: int) -> int:
 def _with_the_rest(months: list[Month], total: int) -> list[Month]:
     """The known months without empty ones at both ends, and the rest of the total as an unknown month."""
     known = [each for each in months if each.month != NO_MONTH]
-    while known and not any(known[-1][1:]):
-        known.pop()
-    while known and not any(known[0][1:]):
-        known.pop(0)
+    used = [place for place, each in enumerate(known) if any(each[1:])]
+    known = known[used[0] : used[-1] + 1] if used else []
     (rest,) = [each for each in months if each.month == NO_MONTH] or [Month(None, 0, 0, 0)]
     rest = Month(None, total - sum(each.cents for each in known), rest.invoices, rest.credits)
     return [*known, rest] if any(rest[1:]) else known

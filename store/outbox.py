@@ -211,10 +211,7 @@ class Outbox:
 
     def payload(self, sequence: int) -> bytes | None:
         """The payload of one event, or None when the outbox doesn't hold it."""
-        payload: bytes | None = self.database.value(
-            "SELECT payload FROM outbox WHERE sequence = ?", (self._base + sequence,)
-        )
-        return payload
+        return next((row.payload for row in self.of([Range(sequence, sequence)])), None)
 
     def row(self, sequence: int) -> int:
         """The event's row in the table, which has the events of all names in the order of their commits."""

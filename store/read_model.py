@@ -311,14 +311,11 @@ class _Own(msgspec.Struct, frozen=True):
 def _taking_over(own: _Own) -> Iterator[str]:
     """Statements that copy the live database's rows of other sources into the shadow."""
     is_others, of_others = f"NOT {own.replaces('id')}", f"NOT {own.replaces('customer_id')}"
-    for table in ("customer_month", "recent_month"):  # before the customers: a trigger adds their months
-        yield f"INSERT OR IGNORE INTO shadow.{table} SELECT * FROM main.{table} WHERE {of_others}"
-    yield f"INSERT OR IGNORE INTO shadow.customer SELECT * FROM main.customer WHERE {is_others}"
-    yield f"INSERT OR IGNORE INTO shadow.customer_name SELECT * FROM main.customer_name WHERE {is_others}"
-    yield (
-        "INSERT OR IGNORE INTO shadow.updated"
-        f" SELECT * FROM main.updated WHERE kind = 'customer' AND {is_others}"
-    )
+    # The months come before the customers: a trigger adds them to their account's.
+    others = {"customer_month": of_others, "recent_month": of_others, "customer": is_others}
+    others |= {"customer_name": is_others, "updated": f"kind = 'customer' AND {is_others}"}
+    for table, where in others.items():
+        yield f"INSERT OR IGNORE INTO shadow.{table} SELECT * FROM main.{table} WHERE {where}"
     recent = (  # the trigger adds the rest of an account's total
         "FROM main.customer JOIN main.recent_month ON customer_id = id"
         f" WHERE account_id IS NOT NULL AND NOT deleted AND {is_others}"

@@ -176,13 +176,12 @@ class Revenue:
             self._counts_again = recent // 10
         if not self._is_full:
             return
-        last: int | None = self._database.value(_STRETCH, (self._settled, self._at_once))
-        if last is None:  # the round is done: begin another
-            self._settled = -1
-            last = self._database.value(_STRETCH, (self._settled, self._at_once))
-        if last is not None:
-            self._settle(self._settled + 1, last)
-            self._settled = last
+        for behind in (self._settled, -1):  # when the round is done, begin another
+            last: int | None = self._database.value(_STRETCH, (behind, self._at_once))
+            if last is not None:
+                self._settle(behind + 1, last)
+                self._settled = last
+                return
 
     def _settle(self, first: int, last: int) -> None:
         stretch = (first, last)

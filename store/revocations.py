@@ -25,8 +25,9 @@ class Revocations:
 
     def __init__(self, directory: Path) -> None:
         self._file = directory / FILE
-        self._seen: tuple[int, int, int] | None = None
-        self._latest: dict[tuple[int, str], int] = {}
+        # The file that was read, and when each user's tokens were revoked last. It is replaced as a whole, so
+        # that a thread that read an older file can't leave its list beside the mark of a newer one.
+        self._read: tuple[tuple[int, int, int] | None, dict[tuple[int, str], int]] = (None, {})
 
     def cover(self, user: int, name: str, issued: int) -> bool:
         """Whether a user's token issued at that time is revoked. Sees changes of the list at once.
@@ -39,18 +40,19 @@ class Revocations:
             return False
         except OSError as error:
             raise self._unreadable(error) from None
-        seen = found.st_ino, found.st_mtime_ns, found.st_size
-        if seen != self._seen:
-            self._latest = {(each.user, each.name): each.at for each in self.all()}
-            self._seen = seen
-        return issued <= self._latest.get((user, name), -1)
+        place = found.st_ino, found.st_mtime_ns, found.st_size
+        read, latest = self._read
+        if read != place:
+            latest = self._latest()
+            self._read = place, latest
+        return issued <= latest.get((user, name), -1)
 
     def add(self, user: int, name: str, now: int) -> None:
         """Revoke a user's tokens up to now, or longer if they are. It is on the disk when this returns.
 
         Only one call at a time: run it in a transaction of accounts.db. Raises StoreUnavailable or OSError.
         """
-        latest = {(each.user, each.name): each.at for each in self.all()}
+        latest = self._latest()
         now = max(now, latest.pop((user, name), now))
         kept = [Revocation(*who, at) for who, at in latest.items() if at > now - KEPT_SECONDS]
         with drafted(self._file, msgspec.json.encode([*kept, Revocation(user, name, now)])) as draft:
@@ -65,6 +67,9 @@ class Revocations:
             return []
         except (OSError, msgspec.DecodeError) as error:
             raise self._unreadable(error) from None
+
+    def _latest(self) -> dict[tuple[int, str], int]:
+        return {(each.user, each.name): each.at for each in self.all()}
 
     def _unreadable(self, error: Exception) -> StoreUnavailable:
         return StoreUnavailable(f"{self._file}: the list of revoked tokens can't be read: {error}")

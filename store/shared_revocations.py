@@ -24,6 +24,8 @@ def exchange(
     found: dict[bytes, bytes] = stream.client.hgetall(key)  # type: ignore[assignment]
     shared = dict(filter(None, (_read(field, at, now) for field, at in found.items())))
     here = {f"{each.user} {each.name}": each.at for each in own.all() if each.at > now - KEPT_SECONDS}
+    if outdated := [field for field, at in shared.items() if at <= now - KEPT_SECONDS]:
+        stream.client.hdel(key, *outdated)  # first: a user may have been revoked anew since
     if unheard := {field: at for field, at in here.items() if at > shared.get(field, -1)}:
         stream.client.hset(key, mapping=unheard)  # type: ignore[arg-type]
     if fresh := {f: at for f, at in shared.items() if at > max(here.get(f, -1), now - KEPT_SECONDS)}:
@@ -31,8 +33,6 @@ def exchange(
             for field, at in fresh.items():
                 user, _, name = field.partition(" ")
                 own.add(int(user), name, at)
-    if outdated := [field for field, at in shared.items() if at <= now - KEPT_SECONDS]:
-        stream.client.hdel(key, *outdated)
 
 
 def _read(field: bytes, at: bytes, now: int) -> tuple[str, int] | None:

@@ -76,7 +76,7 @@ def is_missing(error: Exception) -> bool:
 
     Redis 7 answers UNBLOCKED to a read that was waiting when its stream was deleted.
     """
-    return str(error).startswith(("NOGROUP", "UNBLOCKED"))
+    return str(error).startswith(("NOGROUP", "UNBLOCKED", "no such key"))
 
 
 def is_not_held(error: Exception) -> bool:
@@ -298,9 +298,9 @@ class EventStream:
         try:
             every: Any = self.client.xinfo_groups(self.key)
         except redis.ResponseError as error:
-            if "no such key" in str(error):
-                return {}
-            raise
+            if not is_missing(error):
+                raise
+            return {}
         return {each["name"].decode(errors="replace"): each for each in every}
 
     def newest(self) -> bytes | None:
@@ -373,8 +373,7 @@ class EventStream:
         The `groups` of this `node` count even before they are made. Answers how many entries were removed.
         May be repeated.
         """
-        removed: int = self._trim(keys=self._trim_keys, args=[retention_ms, node, *groups])
-        return removed
+        return int(self._trim(keys=self._trim_keys, args=[retention_ms, node, *groups]))
 
     def ages(self) -> dict[str, Age]:
         """The age of each group's database at its last acknowledgement."""
@@ -385,6 +384,10 @@ class EventStream:
         entries: Any = self.client.xrange(self.key, count=1)
         if entries:
             return entry_ms(entries[0][0])
+        return self.now_ms()
+
+    def now_ms(self) -> int:
+        """The present time, by Redis's clock."""
         seconds, microseconds = self.client.time()
         return int(seconds) * 1000 + int(microseconds) // 1000
 

@@ -14,6 +14,8 @@ from tally.store.database import Database
 from tally.store.errors import Changed
 
 Kind = Literal["customer", "account"]
+Revisions = Collection[int] | None
+"""The revisions that a row may have for a change to be made to it; None: any."""
 
 SCHEMA = """
 CREATE TABLE updated (
@@ -46,7 +48,7 @@ def is_updated(database: Database, kind: Kind, id: int) -> bool:
 Row = TypeVar("Row", bound=Struct)
 
 
-def insist_on_revision(kind: str, id: int, revision: int, wanted: Collection[int] | None) -> None:
+def insist_on_revision(kind: str, id: int, revision: int, wanted: Revisions) -> None:
     """Raise Changed unless the row's revision is one of the `wanted` ones, if any are given."""
     if wanted is not None and revision not in wanted:
         raise Changed(kind, id, revision)

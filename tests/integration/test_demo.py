@@ -58,7 +58,8 @@ def _last_day(tally: Tally) -> date:
 
 def _total_cents(demo: Demo) -> int:
     """The revenue: invoices less credits."""
-    return sum(each.cents for each in demo.invoices) - sum(each.cents for each in demo.credits)
+    invoiced = sum(each.purchase_price_cents for each in demo.invoices)
+    return invoiced - sum(each.cents for each in demo.credits)
 
 
 def _assert_is_whole(tally: Tally) -> None:
@@ -75,7 +76,7 @@ def test_what_is_sent_is_shown_and_a_second_demo_is_refused_and_changes_nothing(
     assert (done.returncode, done.stderr) == (0, "")
     assert "6 accounts, 120 customers, 3,000 invoices and 24 credits" in done.stdout
     whole = made_on(_last_day(tally))
-    assert f" from {whole.invoices[0].day} to {whole.invoices[-1].day}: " in done.stdout
+    assert f" from {whole.invoices[0].purchase_date} to {whole.invoices[-1].purchase_date}: " in done.stdout
     assert f": {_total_cents(whole) / 100:,.2f} in all\n" in done.stdout
     assert f"http://127.0.0.1:{tally.accounts.port}/" in done.stdout
     _assert_is_whole(tally)
@@ -222,9 +223,9 @@ def test_the_demo_is_the_same_each_time_and_ends_today() -> None:
     whole = made_on(today)
     assert whole == made_on(today)
     assert len({each.name for each in whole.customers}) == CUSTOMERS
-    days = [each.day for each in whole.invoices] + [each.day for each in whole.credits]
+    days = [each.purchase_date for each in whole.invoices] + [each.day for each in whole.credits]
     assert max(days) <= today
-    assert all(each.cents <= whole.invoices[each.invoice].cents for each in whole.credits)
+    assert all(each.cents <= whole.invoices[each.invoice].purchase_price_cents for each in whole.credits)
 
 
 def test_the_files_that_the_readme_imports_are_there_and_can_be_imported(tally: Tally) -> None:

@@ -120,4 +120,10 @@ def test_a_group_that_goes_while_it_is_looked_at_is_as_if_it_were_gone_before(cl
     client.hset("{event-stream}:holding", "accounts@0000000a", "1553318690327-0")
     for look in (Groups.holding, Groups.all, partial(Groups.idle_ms, group="accounts@0000000a")):
         look(Groups(Vanishing(client, "event-stream")))
+        client.xgroup_destroy("event-stream", "accounts@0000000a")
         client.xgroup_create("event-stream", "accounts@0000000a", id="0")
+
+
+def test_without_a_group_or_a_stream_nobody_has_read(client: redis.Redis) -> None:
+    for stream in ("event-stream", "no-stream"):
+        assert Groups(EventStream(client, stream)).idle_ms("nobody") is None

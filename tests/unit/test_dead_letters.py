@@ -70,3 +70,11 @@ def test_what_redis_has_lost_the_order_of_waits(server: RedisDouble, group: Cons
     outcome = Watched(stream, [lambda: server.go_back(state)]).redrive_all([one, other], seconds=20)
     assert (outcome.applied, outcome.failed) == ([], {})
     assert outcome.waiting == [one, other]
+
+
+def test_a_letter_that_is_named_twice_is_redriven_once(server: RedisDouble, group: ConsumerGroup) -> None:
+    stream = EventStream(server.client(), "event-stream")
+    one, other = DeadLetters(stream).all()
+    watched = Watched(stream, [lambda: group.settle(group.redriven(2))])
+    outcome = watched.redrive_all([one, other, one], seconds=5)
+    assert (outcome.applied, outcome.gone) == ([one, other], 0)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tally.commands.command_line import Failed
 from tally.commands.undoing import undo_file
 from tally.config import CustomersSettings, Settings
 from tally.store.import_note import ImportNote, Origin
@@ -53,3 +54,13 @@ def test_several_rows_are_taken_back_at_once(tmp_path: Path, port: int) -> None:
     settings = Settings(tmp_path, customers=CustomersSettings(port=port))
     told = undo_file(settings, io.BytesIO(FILE), None, None)
     assert told == f"Taken back: 0 credits, {ROWS} invoices, 0 customers."
+
+
+def test_an_import_whose_first_batch_has_no_answer_is_not_called_unknown(tmp_path: Path, port: int) -> None:
+    note = ImportNote(tmp_path, "note")
+    note.begin(Origin(hashlib.sha256(FILE).hexdigest(), "1"))
+    note.before_sending("customers", [0], "key")
+    note.close()
+    settings = Settings(tmp_path, customers=CustomersSettings(port=port))
+    with pytest.raises(Failed, match="while a batch was on its way: run it again to its end"):
+        undo_file(settings, io.BytesIO(FILE), None, None)

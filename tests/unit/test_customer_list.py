@@ -1,0 +1,44 @@
+"""Customers are found by the words of their names, in whatever script, and however many have them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tally.events import Id
+from tally.store.customer_list import CustomerList, CustomerQuery
+from tally.store.customers import Customers, open_database
+from tally.store.database import Database
+from tally.store.records import NewCustomer
+
+NAMES = ("Ade\u0329bayo Og\u0301un", "Андрей", "Андреи", "Μάρθα", "O'Brien", "Ǽthel", "佐藤 花子")
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = open_database(tmp_path)
+    with database.transaction():
+        Customers(database).create_customers([NewCustomer(name, Id(1)) for name in NAMES])
+    yield database
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("search", "found"),
+    [
+        ("Ade\u0329", {0}),  # Yoruba: there is no letter that has this mark
+        ("ade\u0329ba og", {0}),
+        ("Андреи", {2}),
+        ("андрей", {1}),
+        ("μάρ", {3}),
+        ("obrien", {4}),
+        ("Ǽ", {5}),
+        ("花", {6}),
+        ("\u0329", set()),
+    ],
+)
+@pytest.mark.parametrize("few", [0, 100])
+def test_a_few_and_many_are_found_alike(database: Database, search: str, found: set[int], few: int) -> None:
+    query = CustomerQuery(limit=10, order="name", search=search)
+    page = CustomerList(database, few=few).page(query)
+    assert {NAMES.index(each.name) for each in page} == found
