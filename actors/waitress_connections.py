@@ -18,7 +18,7 @@ from tally.http.requests import ANSWERED
 from tally.store.errors import StoreError
 
 MOST_AHEAD = 4  # requests of a connection read ahead: each takes a hundred times its bytes
-MOST_UNREAD_BYTES = 768 * 1024  # of an answer; beyond, it is not continued. From a MiB on it would be a file
+MOST_UNREAD_BYTES = 768 * 1024  # of an answer; beyond, it is not continued
 MOST_SENT_BYTES = 1024**2  # in one buffer of an answer: it frees nothing before all of it is sent
 SEND_BYTES = 64 * 1024  # less is sent by the loop: header and body, and several clients', at once
 RETRY = ("Retry-After", "1")
@@ -109,10 +109,11 @@ class Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
         """Send what the client takes. Then close, or resume a parked answer, if due."""
         self.answered = False  # reset first, as a thread may set it meanwhile
         self._flush_exception(self._flush_some_if_lockable)
-        if self.total_outbufs_len:
-            self.answered = True
-        elif self.close_when_flushed:
+        # In this order: with `close_when_flushed` nothing more comes, but before it a thread may add something.
+        if self.close_when_flushed and not self.total_outbufs_len:
             self.will_close = True
+        elif self.total_outbufs_len:
+            self.answered = True
         if self.will_close:
             self.handle_close()
         elif self.parked and self.total_outbufs_len <= MOST_UNREAD_BYTES // 2 and not self.is_full():
