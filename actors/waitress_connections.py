@@ -109,7 +109,7 @@ class Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
         """Send what the client takes. Then close, or resume a parked answer, if due."""
         self.answered = False  # reset first, as a thread may set it meanwhile
         self._flush_exception(self._flush_some_if_lockable)
-        # In this order: with `close_when_flushed` nothing more comes, but before it a thread may add something.
+        # In this order: with `close_when_flushed` nothing more comes; before it, a thread may add something.
         if self.close_when_flushed and not self.total_outbufs_len:
             self.will_close = True
         elif self.total_outbufs_len:

@@ -309,7 +309,7 @@ def test_out_of_files_accepting_pauses_is_told_once_and_goes_on(tmp_path: Path) 
 
 
 def test_out_of_files_a_large_answer_is_sent_and_its_connection_goes_on(tmp_path: Path) -> None:
-    """An answer of more than a MiB was put into a file. Without one, the loop span until the client closed."""
+    """An answer of more than a MiB was put into a file. Without one, the loop span until the client went."""
     with running(tmp_path) as tally, connect(tally.customers.port, receive_buffer=4096) as client:
         came = answers(client)
         client.sendall(head("GET", "/health/live"))

@@ -147,7 +147,7 @@ def test_an_answer_that_ends_while_the_loop_sends_is_sent_to_its_end(tmp_path: P
     """The loop saw nothing left to send, and then that the answer was complete: it closed before the end."""
 
     class Pieces(io.BytesIO):
-        def __iter__(self) -> Iterator[bytes]:  # type: ignore[override]
+        def __iter__(self) -> Iterator[bytes]:
             yield b"x" * 500_000  # more than the kernel takes at once, and fewer than would stop the thread
             assert _Overtaken.goes_on.wait(10)
             yield b"the end"
