@@ -133,7 +133,7 @@ class Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
             self.server.pull_trigger()
         return written
 
-    def _flush_some(self, do_close: bool = True) -> bool:
+    def _flush_some(self, do_close: bool = False) -> bool:  # only the loop, which asks for it, may close
         sent = bool(super()._flush_some(do_close))
         if sent:
             self.served_at = time.monotonic()

@@ -4,12 +4,14 @@ import io
 import re
 import select
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import ClassVar
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import pytest
@@ -165,6 +167,38 @@ def test_an_answer_that_ends_while_the_loop_sends_is_sent_to_its_end(tmp_path: P
                 came = threads.submit(answer, client)
                 _turn_until(server, came.done)
             assert came.result()[2].endswith(b"xthe end")
+
+
+class _Watched(Channel):
+    """A connection that notes which thread closes it."""
+
+    closed_by: ClassVar[list[threading.Thread]] = []
+
+    def handle_close(self) -> None:
+        self.closed_by.append(threading.current_thread())
+        super().handle_close()
+
+
+def test_the_loop_alone_closes_connections(tmp_path: Path) -> None:
+    """A thread that asked a client for a body, and found it gone, closed what the loop was looking at."""
+    is_gone = threading.Event()
+
+    def answered(environ: WSGIEnvironment, start_response: StartResponse) -> io.BytesIO:
+        assert is_gone.wait(10)
+        return _answered(environ, start_response)
+
+    with _serving(tmp_path, answered) as server:
+        server.channel_class = _Watched
+        with connect(server.socket.getsockname()[1]) as client:
+            expects = head("POST", "/", 10).replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n")
+            client.sendall(head("GET", "/") + expects)
+            _turn_until(server, lambda: any(each.requests for each in server.active_channels.values()))
+            client.setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )  # close by a reset
+        is_gone.set()
+        _turn_until(server, lambda: not server.active_channels)
+    assert set(_Watched.closed_by) == {threading.current_thread()}
 
 
 def _turn_until(server: Server, done: Callable[[], bool]) -> None:
