@@ -173,6 +173,7 @@ class Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
         if not self.connected and self._begun:
             self._begun.close()
         self.follows = True
+        self.served_at = time.monotonic()  # now: once it is done, it looks idle before the answer is sent
         try:
             super().service()
         except Paused as paused:

@@ -121,6 +121,27 @@ def test_room_is_made_by_closing_who_got_nothing_for_longest_whatever_he_sends(s
         assert answer(new)[0] == 200
 
 
+def test_room_is_made_before_an_answer_is_sent_by_closing_others(tmp_path: Path) -> None:
+    """A client that had been silent for longest was closed with its answer ready, and not sent yet."""
+    may_answer = threading.Event()
+
+    def answered(environ: WSGIEnvironment, start_response: StartResponse) -> io.BytesIO:
+        assert may_answer.wait(10)
+        return _answered(environ, start_response)
+
+    with _serving(tmp_path, answered) as server, connections(server.socket.getsockname()[1], 2) as clients:
+        asks, silent = clients
+        _turn_until(server, lambda: len(server.active_channels) == 2)
+        asks.sendall(head("GET", "/"))
+        _turn_until(server, lambda: any(each.requests for each in server.active_channels.values()))
+        may_answer.set()
+        eventually(lambda: not any(each.requests for each in server.active_channels.values()))
+        server.make_room(1)
+        assert _is_closed(silent)
+        _turn_until(server, lambda: any(select.select([asks], [], [], 0)))
+        assert answer(asks)[0] == 200
+
+
 class _Overtaken(Channel):
     """A connection whose thread ends the answer just when the loop looks whether it may close."""
 
