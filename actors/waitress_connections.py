@@ -19,7 +19,6 @@ from tally.store.errors import StoreError
 
 MOST_AHEAD = 4  # requests of a connection read ahead: each takes a hundred times its bytes
 MOST_UNREAD_BYTES = 768 * 1024  # of an answer; beyond, it is not continued
-MOST_SENT_BYTES = 1024**2  # in one buffer of an answer: it frees nothing before all of it is sent
 SEND_BYTES = 64 * 1024  # less is sent by the loop: header and body, and several clients', at once
 RETRY = ("Retry-After", "1")
 
@@ -39,7 +38,6 @@ class Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
     parser_class = Parser
     error_task_class = ProblemTask
     requests: list[Any]
-    current_outbuf_count: int  # waitress's: how many bytes the newest buffer got
     parked = False
     answered = False  # an answer is complete: send it without waiting for the next one
     request: Any
@@ -127,8 +125,6 @@ class Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
             written: int = super().write_soon(data)
         finally:
             self._sending = False
-        if self.current_outbuf_count - self.total_outbufs_len >= MOST_SENT_BYTES:
-            self.current_outbuf_count = self.adj.outbuf_high_watermark  # the next piece begins a new buffer
         if self.total_outbufs_len >= SEND_BYTES:
             self.server.pull_trigger()
         return written
