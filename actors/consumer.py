@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from itertools import chain
+from typing import TypeVar
 
 import redis
 import structlog
@@ -28,6 +29,8 @@ from tally.store.errors import StoreError
 from tally.store.inbox import Inbox
 from tally.store.ranges import Range, parsed
 from tally.store.stream import Age, Entry, RedisError, entry_ms, is_missing
+
+T = TypeVar("T")
 
 _log = structlog.get_logger()
 
@@ -172,7 +175,7 @@ class Consumer:
                 unknown.append(entry)
             except InvalidEvent as error:
                 unreadable.append((entry, str(error)))
-        done += self._apply_all(events)
+        done += [each.entry.id for each in _together_or_alone(events, self._apply_together, self._failed)]
         self._put_aside(unknown, inbox.UNKNOWN)
         done += [entry.id for entry in unknown]
         for entry, reason in unreadable:
@@ -180,22 +183,7 @@ class Consumer:
         if done:
             self.group.acknowledge(done, self._age)
 
-    def _apply_all(self, events: list[Delivery]) -> list[bytes]:
-        """Apply the events together, or each alone if that raises; answer the ids of the finished entries."""
-        if not events:
-            return []
-        try:
-            self._apply_together(events)
-        except StoreError:
-            raise  # no fault of the events
-        except Exception:
-            if len(events) > 1:
-                return [id for each in events for id in self._apply_all([each])]
-            self._failed(events[0].entry)
-            return []
-        return [each.entry.id for each in events]
-
-    def _apply_together(self, events: list[Delivery], order: bytes | None = None) -> None:
+    def _apply_together(self, events: Sequence[Delivery], order: bytes | None = None) -> None:
         """Apply events in one transaction; `order` is the newest order, if they came by orders."""
         named = {each.entry.event_name: each for each in events}  # one event, once
         newest = order or events[-1].entry.id  # Redis hands both out in ascending order
@@ -228,35 +216,22 @@ class Consumer:
             return
         for _ in range(MOST_REDRIVEN_BATCHES):
             orders = self.group.redriven(self._batch)
-            self._carry_out(orders)
+            if done := _together_or_alone(orders, self._carry_out, self._redriven_in_vain):
+                self.group.acknowledge([], self._age)
+                self.group.settle(done)
+            for order in done:
+                if order.entry.id != ASKED and not order.discarded:
+                    _log.info("redriven_event_applied", entry=order.entry.id.decode(), **traced(order.entry))
             if len(orders) < self._batch:
                 break
         if self.missing:
             self.missing.look()
 
     def _carry_out(self, orders: Sequence[Redriven]) -> None:
-        """Carry out the orders together, or each alone if that raises."""
-        if not orders:
-            return
-        try:
-            events = [decoded for order in orders if (decoded := self._decoded(order))]
-            if events:
-                self._apply_together(events, orders[-1].order)
-            self._note_covered(orders)
-        except StoreError:
-            raise
-        except Exception as error:
-            if len(orders) > 1:
-                for order in orders:
-                    self._carry_out([order])
-                return
-            self._redriven_in_vain(orders[0], error)
-        else:
-            self.group.acknowledge([], self._age)
-            self.group.settle(orders)
-            for order in orders:
-                if order.entry.id != ASKED and not order.discarded:
-                    _log.info("redriven_event_applied", entry=order.entry.id.decode(), **traced(order.entry))
+        events = [decoded for order in orders if (decoded := self._decoded(order))]
+        if events:
+            self._apply_together(events, orders[-1].order)
+        self._note_covered(orders)
 
     def _decoded(self, order: Redriven) -> Delivery | None:
         """The event of an order, None if there is nothing to apply. Raises InvalidEvent."""
@@ -294,8 +269,9 @@ class Consumer:
         else:
             self.group.settle([order])
 
-    def _failed(self, entry: Entry) -> None:
+    def _failed(self, event: Delivery, _error: Exception) -> None:
         """Count a failed attempt; bury the entry at the last one. Called while its exception is handled."""
+        entry = event.entry
         deliveries = self.group.deliveries(entry.id)
         _log.exception("event_failed", entry=entry.id.decode(), deliveries=deliveries, **traced(entry))
         self.metrics.count(FAILURES)
@@ -321,13 +297,34 @@ class Consumer:
         return True
 
 
+def _together_or_alone(
+    items: Sequence[T], do: Callable[[Sequence[T]], None], failed: Callable[[T, Exception], None]
+) -> Sequence[T]:
+    """Do all items together, or each alone if that raises; answer those that were done.
+
+    `failed` is called with an item that raises alone, while its exception is handled. Raises StoreError,
+    which is no fault of the items.
+    """
+    try:
+        if items:
+            do(items)
+    except StoreError:
+        raise
+    except Exception as error:
+        if len(items) > 1:
+            return [done for each in items for done in _together_or_alone([each], do, failed)]
+        failed(items[0], error)
+        return []
+    return items
+
+
 def _told_ranges(told: bytes) -> tuple[str, list[Range]]:
     """The source and the sequences in a COVERS_FIELD or LACKS_FIELD of an order."""
     source, _, numbers = told.decode().rpartition(":")
     return source, parsed(numbers)
 
 
-def _cause(events: list[Delivery], event: Event) -> Cause:
+def _cause(events: Sequence[Delivery], event: Event) -> Cause:
     """The cause of one of the events. Only a few are asked for."""
     return cause_in(next(each.entry.fields for each in events if each.event is event))
 

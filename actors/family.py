@@ -26,7 +26,7 @@ from tally.actors.relay_process import RelayProcess
 from tally.actors.services import SERVICES
 from tally.actors.shared import Shared
 from tally.actors.supervision import ActorSpec, Stage
-from tally.config import AccountsSettings, CustomersSettings, Settings
+from tally.config import Settings
 from tally.http import accounts as accounts_http
 from tally.http import customers as customers_http
 from tally.http import metrics, operations, pages
@@ -106,7 +106,7 @@ def tokens(settings: Settings, lifetime: timedelta | None = None) -> Tokens | No
 
 def listen(settings: Settings, service: str) -> socket.socket:
     """Bind and listen on the service's address. Raises PortTaken."""
-    address = _address_settings(settings, service)
+    address = getattr(settings, service)
     listener = bind(address.host, address.port, f"{service}.port")
     listener.setblocking(False)
     return listener
@@ -122,7 +122,7 @@ class Family(Shared):
 
     def service(self, service: str) -> list[ActorSpec]:
         """A service's HTTP processes, its relay and its consumers."""
-        address = _address_settings(self.settings, service)
+        address = getattr(self.settings, service)
         shown = f"http://{bracketed(address.host)}:{address.port}"
         consumers = getattr(self.settings.consumers, service)
         names = [f"{service}-consumer-{number}" for number in range(1, consumers + 1)]
@@ -143,7 +143,7 @@ class Family(Shared):
 
     def _serve(self, service: str, number: int, actor: Actor) -> None:
         self.let_go_of_listeners(keep=service)
-        threads = _address_settings(self.settings, service).threads
+        threads = getattr(self.settings, service).threads
         most = limits.of_this_process(threads)
         api = self.api(service, most, number)
         app, commits = RequestObserver(api.app, self.figures(actor)), api.service.commits
@@ -273,7 +273,3 @@ class Family(Shared):
             settings, counts = self.settings.consumers, EventMetrics(self.figures(actor))
             make = SERVICES[service].consumer
             consumer.run(actor, make(actor.name, siblings, database, stream, settings, ring, counts))
-
-
-def _address_settings(settings: Settings, service: str) -> AccountsSettings | CustomersSettings:
-    return settings.customers if service == "customers" else settings.accounts

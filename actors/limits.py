@@ -4,6 +4,7 @@ import ctypes
 import os
 import resource
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,11 +73,12 @@ class Memory:
         """Give back unused memory if there may be much. Call it often: it rarely takes milliseconds."""
         if not self._trim or time.monotonic() < self._due:
             return
-        before = self._process.memory_info().rss
-        if before > self._began + _MUCH_BYTES:
-            self._trim(0)
-            gave = before - self._process.memory_info().rss > MIB
-            self._pause = SOONEST_SECONDS if gave else min(2 * self._pause, LATEST_SECONDS)
+        with suppress(OSError):  # no descriptor is left to read this from the system's files
+            before = self._process.memory_info().rss
+            if before > self._began + _MUCH_BYTES:
+                self._trim(0)
+                gave = before - self._process.memory_info().rss > MIB
+                self._pause = SOONEST_SECONDS if gave else min(2 * self._pause, LATEST_SECONDS)
         self._due = time.monotonic() + self._pause
 
 

@@ -30,15 +30,13 @@ def configure(settings: LogSettings, actor: str) -> None:
         structlog.processors.StackInfoRenderer(),
     ]
     lines = _Lines()
-    last: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(),
-            exception_formatter=_plain_traceback,  # the default one shows variables, even secrets
-        )
-        if text
-        else structlog.processors.JSONRenderer()
-    )
-    rendered = [_printable_values if text else structlog.processors.format_exc_info, last]
+    rendered: list[structlog.typing.Processor]
+    if text:  # the default formatter of exceptions shows variables, even secrets
+        is_shown = sys.stderr.isatty()
+        told = structlog.dev.ConsoleRenderer(colors=is_shown, exception_formatter=_plain_traceback)
+        rendered = [_printable_values, told]
+    else:
+        rendered = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     structlog.configure(
         processors=[*shared, *rendered],
         wrapper_class=structlog.make_filtering_bound_logger(level),

@@ -108,7 +108,9 @@ class RelayProcess:
         standing = Standing(kind.store(database), stream, permission, membership)
         if nodes.follows(database):
             self._refuse(database)
-        _wait_for_number(actor, standing, may_start=self._may_start_without_redis(database))
+        # One that has had its number before may be written to before Redis confirms that.
+        is_known = nodes.known_texts(database) or Outbox(database).last() or self._has_customers()
+        _wait_for_number(actor, standing, may_start=bool(is_known))
         if actor.stopping.is_set():
             return
         if nodes.follows(database):
@@ -197,12 +199,27 @@ class RelayProcess:
     def _housekeeper(
         self, database: Database, stream: EventStream, take_number: Callable[[], object] = lambda: None
     ) -> Housekeeper:
+        """Also renews the lease, and exchanges revocations of tokens with other nodes."""
+        settings = self._shared.settings
+        directory, revocations = settings.directory, Revocations(settings.directory)
+
+        @contextmanager
+        def locked() -> Iterator[None]:  # like `users`: in a transaction of accounts.db, if there is one
+            service = next(name for name in ("accounts", "customers") if (directory / f"{name}.db").exists())
+            with closing(self._shared.open(service)) as database, database.transaction():
+                yield
+
+        def renew(now: int) -> None:
+            take_number()
+            if settings.auth.mode != "off":
+                shared_revocations.exchange(stream, revocations, locked, now)
+
         return Housekeeper(
             database,
             stream,
-            timedelta(days=self._shared.settings.data.retention_days),
+            timedelta(days=settings.data.retention_days),
             self._shared.groups,
-            renew=self._renewing(stream, take_number),
+            renew=renew,
             renew_seconds=min(RENEW_SECONDS, self._failover_seconds / 4 or RENEW_SECONDS),
         )
 
@@ -247,29 +264,6 @@ class RelayProcess:
             return False
         with closing(self._shared.open(customers.SERVICE)) as database:
             return database.node == self._shared.settings.node.number and not nodes.follows(database)
-
-    def _may_start_without_redis(self, database: Database) -> bool:
-        """Whether the database may be written to before Redis confirms that it has its number."""
-        return bool(nodes.known_texts(database) or Outbox(database).last() or self._has_customers())
-
-    def _renewing(self, stream: EventStream, take_number: Callable[[], object]) -> Callable[[int], None]:
-        """Makes the function that renews the lease, and exchanges revocations of tokens with other nodes."""
-        directory = self._shared.settings.directory
-
-        @contextmanager
-        def locked() -> Iterator[None]:  # like `users`: in a transaction of accounts.db, if there is one
-            service = next(name for name in ("accounts", "customers") if (directory / f"{name}.db").exists())
-            with closing(self._shared.open(service)) as database, database.transaction():
-                yield
-
-        revocations = Revocations(directory)
-
-        def renew(now: int) -> None:
-            take_number()
-            if self._shared.settings.auth.mode != "off":
-                shared_revocations.exchange(stream, revocations, locked, now)
-
-        return renew
 
 
 def _wait_for_number(actor: Actor, standing: Standing, may_start: bool) -> None:

@@ -189,8 +189,7 @@ class Supervisor:
             self._reap(child)
             self._end_what_overstays(child)
             if child.state is State.WAITING and time.monotonic() >= child.restart_at:
-                child.restarts += 1
-                self._start(child)
+                self._restart(child)
 
     def _forgive(self, waited: float) -> None:
         """Begin to react. If this process did not run for a while, the others may not have run either.
@@ -209,22 +208,32 @@ class Supervisor:
                 child.end_by += passed
 
     def _start(self, child: Child) -> None:
-        """Fork the actor. Its signals are blocked until it has its own handlers."""
-        reading, writing = os.pipe()
-        os.set_blocking(reading, False)
+        """Fork the actor. Its signals are blocked until it has its own handlers. Raises OSError."""
+        child.ready_at = child.end_by = child.trouble = None
+        child.reports, writing = os.pipe()
+        process = _fork.Process(target=self._live, args=(child.spec, writing), name=child.spec.name)
         signal.pthread_sigmask(signal.SIG_BLOCK, _ORDERS)
         try:
-            child.process = _fork.Process(target=self._live, args=(child.spec, writing), name=child.spec.name)
-            child.process.start()
+            process.start()
+        except OSError:
+            self._close_reports(child)
+            raise
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _ORDERS)
             os.close(writing)
-        child.reports = reading
+        os.set_blocking(child.reports, False)
+        child.process = process
         child.state = State.STARTING
-        child.ready_at = None
         child.beat_at = time.monotonic()
-        child.end_by = None
-        child.trouble = None
+
+    def _restart(self, child: Child) -> None:
+        """Start the actor again; later, if the system can't make one more process now."""
+        child.restarts += 1
+        try:
+            self._start(child)
+        except OSError as error:
+            child.failed = f"can't be started: {error}"
+            self._schedule_restart(child, child.failed)
 
     def _live(self, spec: ActorSpec, reports: int) -> None:
         """In the actor's process: close the supervisor's descriptors, then be the actor."""
@@ -262,29 +271,26 @@ class Supervisor:
         child.process.join()
         status = child.process.exitcode
         child.process.close()
-        child.process = None
-        os.close(child.reports)  # type: ignore[arg-type]
-        child.reports = None
-        child.end_by = None
+        child.process = child.end_by = None
+        self._close_reports(child)
         if self._stopping:
             child.state = State.STOPPED
             return
         if child is self._renewing and child.state is State.STOPPING:
-            child.restarts += 1
-            self._start(child)
+            self._restart(child)
             return
+        how = child.failed or describe_exit(status)
         if not self._booted:
             child.state = State.STOPPED
-            raise CannotStart(f"{child.spec.name}: {child.failed or describe_exit(status)}")
-        self._schedule_restart(child)
-        _log.error(
-            "actor_ended",
-            ended=child.spec.name,
-            how=child.failed or describe_exit(status),
-            restart_in_seconds=round(child.restart_at - time.monotonic(), 2),
-        )
+            raise CannotStart(f"{child.spec.name}: {how}")
+        self._schedule_restart(child, how)
 
-    def _schedule_restart(self, child: Child) -> None:
+    def _close_reports(self, child: Child) -> None:
+        if child.reports is not None:
+            os.close(child.reports)
+            child.reports = None
+
+    def _schedule_restart(self, child: Child, how: str) -> None:
         """Restart at once the first time, then after growing delays while it dies before it is stable."""
         now = time.monotonic()
         stable = child.ready_at is not None and now - child.ready_at >= STABLE_SECONDS
@@ -293,6 +299,8 @@ class Supervisor:
         if child.early_deaths > 1:
             child.restart_at += actor.delay(_BACKOFF, child.early_deaths - 1)
         child.state = State.WAITING
+        seconds = round(child.restart_at - now, 2)
+        _log.error("actor_ended", ended=child.spec.name, how=how, restart_in_seconds=seconds)
 
     def _end_what_overstays(self, child: Child) -> None:
         """Kill an actor that overstays its end; end one that has not beaten for `heartbeat_timeout`."""

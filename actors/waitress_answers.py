@@ -12,6 +12,7 @@ from tally.http.after import WAITS_UNTIL
 from tally.http.problems import CONTENT_TYPE, Problem
 
 TURN_BYTES = 1024**2  # of a long answer; then the next one has its turn
+PIECE_BYTES = 256 * 1024  # a longer answer is a long one: its client may be slow, and memory holds what waits
 
 
 class ProblemTask(waitress.task.ErrorTask):  # type: ignore[misc]
@@ -83,10 +84,8 @@ class Task(waitress.task.WSGITask):  # type: ignore[misc]
         if self._answer is None:
             self.prepare()
         try:
-            if self.content_length is None and self.has_body:
-                self._stream()
-            elif self.has_body:
-                self.write(b"".join(self._answer))
+            if self.has_body:
+                self._send()
         except Exception:
             self.close()
             raise
@@ -103,12 +102,20 @@ class Task(waitress.task.WSGITask):  # type: ignore[misc]
         if answer is not None:
             answer.close()
 
-    def _stream(self) -> None:
-        self._pieces = self._pieces or iter(self._answer)
+    def _send(self) -> None:
+        self._pieces = self._pieces or self._cut()
         left = TURN_BYTES if self.is_long else 0  # one piece at first: this thread has to answer others
         for piece in self._pieces:
             self.write(piece)
             left -= len(piece)
-            if left <= 0 or self.channel.is_full():
+            is_whole = self.content_bytes_written == self.content_length
+            if not is_whole and (left <= 0 or self.channel.is_full()):
                 self.is_long = True
                 raise Paused(self)
+
+    def _cut(self) -> Iterator[bytes]:
+        """The body in pieces: as it is made, or, when its length is known, of PIECE_BYTES."""
+        if self.content_length is None:
+            return iter(self._answer)
+        body = b"".join(self._answer)
+        return (body[at : at + PIECE_BYTES] for at in range(0, len(body), PIECE_BYTES))

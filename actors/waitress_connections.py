@@ -18,8 +18,7 @@ from tally.http.requests import ANSWERED
 from tally.store.errors import StoreError
 
 MOST_AHEAD = 4  # requests of a connection read ahead: each takes a hundred times its bytes
-MOST_UNREAD_BYTES = 768 * 1024  # of an answer; beyond, it is not continued. From a MiB on it would be a file
-MOST_SENT_BYTES = 1024**2  # in one buffer of an answer: it frees nothing before all of it is sent
+MOST_UNREAD_BYTES = 768 * 1024  # of an answer; beyond, it is not continued
 SEND_BYTES = 64 * 1024  # less is sent by the loop: header and body, and several clients', at once
 RETRY = ("Retry-After", "1")
 
@@ -39,7 +38,6 @@ class Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
     parser_class = Parser
     error_task_class = ProblemTask
     requests: list[Any]
-    current_outbuf_count: int  # waitress's: how many bytes the newest buffer got
     parked = False
     answered = False  # an answer is complete: send it without waiting for the next one
     request: Any
@@ -109,10 +107,11 @@ class Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
         """Send what the client takes. Then close, or resume a parked answer, if due."""
         self.answered = False  # reset first, as a thread may set it meanwhile
         self._flush_exception(self._flush_some_if_lockable)
-        if self.total_outbufs_len:
-            self.answered = True
-        elif self.close_when_flushed:
+        # In this order: with `close_when_flushed` nothing more comes; before it, a thread may add something.
+        if self.close_when_flushed and not self.total_outbufs_len:
             self.will_close = True
+        elif self.total_outbufs_len:
+            self.answered = True
         if self.will_close:
             self.handle_close()
         elif self.parked and self.total_outbufs_len <= MOST_UNREAD_BYTES // 2 and not self.is_full():
@@ -126,13 +125,11 @@ class Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
             written: int = super().write_soon(data)
         finally:
             self._sending = False
-        if self.current_outbuf_count - self.total_outbufs_len >= MOST_SENT_BYTES:
-            self.current_outbuf_count = self.adj.outbuf_high_watermark  # the next piece begins a new buffer
         if self.total_outbufs_len >= SEND_BYTES:
             self.server.pull_trigger()
         return written
 
-    def _flush_some(self, do_close: bool = True) -> bool:
+    def _flush_some(self, do_close: bool = False) -> bool:  # only the loop, which asks for it, may close
         sent = bool(super()._flush_some(do_close))
         if sent:
             self.served_at = time.monotonic()
@@ -172,6 +169,7 @@ class Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
         if not self.connected and self._begun:
             self._begun.close()
         self.follows = True
+        self.served_at = time.monotonic()  # now: once it is done, it looks idle before the answer is sent
         try:
             super().service()
         except Paused as paused:

@@ -8,6 +8,7 @@ Only the files waitress_*.py use waitress's internals. They may change, so its r
 import errno
 import select
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -130,6 +131,7 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
             max_request_body_size=MOST_BODY_BYTES,
             max_request_header_size=MOST_HEADER_BYTES,
             outbuf_high_watermark=MOST_UNREAD_BYTES,
+            outbuf_overflow=sys.maxsize,  # no answer becomes a file: there may be no room for it
             ident="tally",
             send_bytes=SEND_BYTES,
             clear_untrusted_proxy_headers=bool(trusted_proxy),  # otherwise nothing here reads them

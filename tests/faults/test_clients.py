@@ -14,12 +14,13 @@ import pytest
 
 from support.clients import answer, answers, connect, connections, dripping, head, longest_wait, request
 from support.load import Load
-from support.tally import Tally, running
+from support.tally import ROOT, Tally, running
 from support.waiting import eventually
-from tally.actors.limits import MOST_CONNECTIONS
+from tally.actors.limits import MOST_CONNECTIONS, SOONEST_SECONDS
 
 SOON = 10.0  # seconds that a client may wait while others misbehave: far less than those are given
 MANY = 1000
+LARGEST = ROOT / "http" / "vendor" / "swagger-ui-bundle.js"  # of what anybody may ask for: 1.7 MB
 PROBLEM = "application/problem+json"
 
 
@@ -305,3 +306,35 @@ def test_out_of_files_accepting_pauses_is_told_once_and_goes_on(tmp_path: Path) 
             assert longest_wait(tally.customers, "/health/ready", times=5) < 1
         assert tally.said().count("accepting_paused") == 1
         assert "Traceback" not in tally.said()
+
+
+def test_out_of_files_a_large_answer_is_sent_and_its_connection_goes_on(tmp_path: Path) -> None:
+    """An answer of more than a MiB was put into a file. Without one, the loop span until the client went."""
+    with running(tmp_path) as tally, connect(tally.customers.port, receive_buffer=4096) as client:
+        came = answers(client)
+        client.sendall(head("GET", "/health/live"))
+        assert next(came)[0] == 200
+        process = _has_no_file_left(tally)
+        for path, size in ((f"/static/{LARGEST.name}", LARGEST.stat().st_size), ("/health/live", None)):
+            client.sendall(head("GET", path))
+            status, _, body = next(came)
+            assert status == 200
+            assert size is None or len(body) == size
+        assert _rests(process)
+        assert "Traceback" not in tally.said()
+
+
+def test_out_of_files_a_process_lives_on(tmp_path: Path) -> None:
+    """Every three seconds it looks how much memory it has, for which it reads a file of the system's."""
+    with running(tmp_path) as tally:
+        before = tally.pids()
+        assert _rests(_has_no_file_left(tally), 2 * SOONEST_SECONDS)
+        assert tally.pids() == before
+        assert "Traceback" not in tally.said()
+
+
+def _has_no_file_left(tally: Tally) -> psutil.Process:
+    """The HTTP process of the customers service, which may open no further file from now on."""
+    process = psutil.Process(tally.pids()["customers-http-1"])
+    process.rlimit(psutil.RLIMIT_NOFILE, (3, process.rlimit(psutil.RLIMIT_NOFILE)[1]))
+    return process

@@ -100,6 +100,18 @@ def test_a_user_s_long_lists_are_bounded_and_keep_no_thread_and_fill_no_disk(wor
     eventually(lambda: world.alice.accounts.request("GET", "/accounts").status == 200)
 
 
+def test_a_stranger_s_requests_for_the_largest_file_fill_no_disk(world: World) -> None:
+    process = world.process("customers")
+    before = process.memory_info().rss
+    with connections(world.tally.customers.port, 100, receive_buffer=4096) as flood:
+        for client in flood:
+            client.sendall(head("GET", "/static/swagger-ui-bundle.js"))
+        assert {client.recv(12) for client in flood} == {b"HTTP/1.1 200"}
+        assert longest_wait(world.tally.customers, "/health/live", times=5) < SOON
+        assert _in_files(process) == 0
+        assert process.memory_info().rss - before < 150 * MB
+
+
 def test_whoever_sends_a_large_body_is_asked_who_that_is_first(world: World) -> None:
     for given in ("", "Authorization: Bearer nonsense\r\n", "Transfer-Encoding: chunked\r\n"):
         with connect(world.tally.customers.port) as client:

@@ -80,6 +80,25 @@ def _worked(pid: int) -> dict[int, float]:
     }
 
 
+def test_an_actor_that_can_t_be_started_now_is_started_later_and_the_others_go_on(
+    tmp_path: Path,
+) -> None:
+    """The supervisor ended, and all others with it."""
+    with running(tmp_path) as tally:
+        supervisor, before = psutil.Process(tally.process.pid), tally.pids()
+        free = supervisor.rlimit(psutil.RLIMIT_NOFILE)
+        with Load(tally) as load:
+            supervisor.rlimit(psutil.RLIMIT_NOFILE, (supervisor.num_fds(), free[1]))
+            tally.kill("accounts-consumer-1")
+            eventually(lambda: tally.said().count("can't be started") > 2)
+            load.goes_on()
+            supervisor.rlimit(psutil.RLIMIT_NOFILE, free)
+            eventually(lambda: tally.pids().keys() == before.keys())
+        load.is_counted_once()
+        del before["accounts-consumer-1"]
+        assert before.items() <= tally.pids().items()
+
+
 @pytest.mark.parametrize("actor", ["accounts-consumer-1", "customers-relay", "customers-http-1"])
 def test_what_was_stopped_and_goes_on_counts_nothing_twice(tmp_path: Path, actor: str) -> None:
     with running(

@@ -4,11 +4,15 @@ import io
 import re
 import select
 import socket
+import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
-from wsgiref.types import StartResponse, WSGIEnvironment
+from typing import ClassVar
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import pytest
 
@@ -16,6 +20,7 @@ from support.clients import answer, connect, connections, head
 from support.tally import ROOT
 from support.waiting import eventually
 from tally.actors.limits import Limits
+from tally.actors.waitress_connections import Channel
 from tally.actors.waitress_server import Server
 from tally.http.seldom import Seldom
 from tally.store.customers import open_database
@@ -58,19 +63,25 @@ class _Slow:
         """The connection stays."""
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
+@contextmanager
+def _serving(directory: Path, app: WSGIApplication) -> Iterator[Server]:
     with (
         socket.socket() as listener,
-        closing(GroupCommit(lambda: open_database(tmp_path), lambda: None)) as commits,
+        closing(GroupCommit(lambda: open_database(directory), lambda: None)) as commits,
     ):
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         limits = Limits(connections=1000, body_bytes=10**6, unsent_bytes=10**6, sign_ins=1)
-        server = Server(_answered, listener, 1, limits, "", commits, lambda _authorization, _cookie: None)
+        server = Server(app, listener, 1, limits, "", commits, lambda _authorization, _cookie: None)
         yield server
         server.end()
         server.make_room(0)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with _serving(tmp_path, _answered) as server:
+        yield server
 
 
 def _answered(_environ: WSGIEnvironment, start_response: StartResponse) -> io.BytesIO:
@@ -108,6 +119,107 @@ def test_room_is_made_by_closing_who_got_nothing_for_longest_whatever_he_sends(s
         new.sendall(head("GET", "/health/live"))
         _turn_until(server, lambda: any(select.select([new], [], [], 0)))
         assert answer(new)[0] == 200
+
+
+def test_room_is_made_before_an_answer_is_sent_by_closing_others(tmp_path: Path) -> None:
+    """A client that had been silent for longest was closed with its answer ready, and not sent yet."""
+    may_answer = threading.Event()
+
+    def answered(environ: WSGIEnvironment, start_response: StartResponse) -> io.BytesIO:
+        assert may_answer.wait(10)
+        return _answered(environ, start_response)
+
+    with _serving(tmp_path, answered) as server, connections(server.socket.getsockname()[1], 2) as clients:
+        asks, silent = clients
+        _turn_until(server, lambda: len(server.active_channels) == 2)
+        asks.sendall(head("GET", "/"))
+        _turn_until(server, lambda: any(each.requests for each in server.active_channels.values()))
+        may_answer.set()
+        eventually(lambda: not any(each.requests for each in server.active_channels.values()))
+        server.make_room(1)
+        assert _is_closed(silent)
+        _turn_until(server, lambda: any(select.select([asks], [], [], 0)))
+        assert answer(asks)[0] == 200
+
+
+class _Overtaken(Channel):
+    """A connection whose thread ends the answer just when the loop looks whether it may close."""
+
+    goes_on, has_ended = threading.Event(), threading.Event()
+    _writes = _closes = False
+
+    def handle_write(self) -> None:
+        self._writes = True
+        super().handle_write()
+        self._writes = False
+
+    @property
+    def close_when_flushed(self) -> bool:
+        if self._writes and not self.total_outbufs_len:
+            self.goes_on.set()
+            assert self.has_ended.wait(10)
+        return self._closes
+
+    @close_when_flushed.setter
+    def close_when_flushed(self, closes: bool) -> None:
+        self._closes = closes
+        self.has_ended.set()
+
+
+def test_an_answer_that_ends_while_the_loop_sends_is_sent_to_its_end(tmp_path: Path) -> None:
+    """The loop saw nothing left to send, and then that the answer was complete: it closed before the end."""
+
+    class Pieces(io.BytesIO):
+        def __iter__(self) -> Iterator[bytes]:
+            yield b"x" * 500_000  # more than the kernel takes at once, and fewer than would stop the thread
+            assert _Overtaken.goes_on.wait(10)
+            yield b"the end"
+
+    def streamed(_environ: WSGIEnvironment, start_response: StartResponse) -> io.BytesIO:
+        start_response("200 OK", [])
+        return Pieces()
+
+    with _serving(tmp_path, streamed) as server:
+        server.channel_class = _Overtaken
+        server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+        with connect(server.socket.getsockname()[1], receive_buffer=4096) as client:
+            client.sendall(head("GET", "/"))
+            with ThreadPoolExecutor() as threads:
+                came = threads.submit(answer, client)
+                _turn_until(server, came.done)
+            assert came.result()[2].endswith(b"xthe end")
+
+
+class _Watched(Channel):
+    """A connection that notes which thread closes it."""
+
+    closed_by: ClassVar[list[threading.Thread]] = []
+
+    def handle_close(self) -> None:
+        self.closed_by.append(threading.current_thread())
+        super().handle_close()
+
+
+def test_the_loop_alone_closes_connections(tmp_path: Path) -> None:
+    """A thread that asked a client for a body, and found it gone, closed what the loop was looking at."""
+    is_gone = threading.Event()
+
+    def answered(environ: WSGIEnvironment, start_response: StartResponse) -> io.BytesIO:
+        assert is_gone.wait(10)
+        return _answered(environ, start_response)
+
+    with _serving(tmp_path, answered) as server:
+        server.channel_class = _Watched
+        with connect(server.socket.getsockname()[1]) as client:
+            expects = head("POST", "/", 10).replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\n\r\n")
+            client.sendall(head("GET", "/") + expects)
+            _turn_until(server, lambda: any(each.requests for each in server.active_channels.values()))
+            client.setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )  # close by a reset
+        is_gone.set()
+        _turn_until(server, lambda: not server.active_channels)
+    assert set(_Watched.closed_by) == {threading.current_thread()}
 
 
 def _turn_until(server: Server, done: Callable[[], bool]) -> None:
