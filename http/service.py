@@ -193,10 +193,14 @@ def _send(resp: falcon.Response, answer: Answer) -> None:
 
 
 def wanted_revisions(req: falcon.Request) -> list[int] | None:
-    """The revisions that the row may have, by If-Match; None for any."""
-    tags = req.if_match
-    if tags is None or "*" in tags:
+    """The revisions that the row may have, by If-Match; None for any.
+
+    A text without any tag allows none. Falcon reads it as if the header were missing.
+    """
+    text = req.env.get("HTTP_IF_MATCH")
+    if text is None or text.strip() == "*":
         return None
+    tags = req.if_match or ()
     strong = (str(tag) for tag in tags if isinstance(tag, falcon.ETag) and not tag.is_weak)
     return [int(tag) for tag in strong if _REVISION.fullmatch(tag)]
 

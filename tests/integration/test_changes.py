@@ -116,6 +116,8 @@ def test_with_if_match_only_the_row_that_was_seen_is_changed(shared: Tally, watc
     with watch.nothing_changes():
         for other in (seen, 'W/"1"', '"x"', "nonsense", '"\N{SUPERSCRIPT ONE}"', f'"{"1" * 5000}"'):
             problem(_change(shared, kind, id, kind.second, If_Match=other), 412)
+        for no_tags in ("", ",", "0, 7", "W/0,", '"*"', '*, "0"'):
+            problem(_change(shared, kind, id, kind.second, If_Match=no_tags), 412)
     assert _change(shared, kind, id, kind.second, If_Match="*").status == 200
 
 
