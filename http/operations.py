@@ -19,6 +19,7 @@ from tally.http.minutes import Minute
 from tally.http.problems import FieldError, Refusal, WrongFields
 from tally.http.reasons import ActorReport
 from tally.http.service import read_body
+from tally.http.values import Text
 from tally.store.dead_letters import LETTER_ID, DeadLetter, DeadLetters, Outcome, StillDead
 from tally.store.groups import Group, Groups
 from tally.store.idempotency import encode_answer
@@ -58,7 +59,7 @@ class Edit(Struct, frozen=True):
     """The body of an edit: a letter, and the new payload of its event."""
 
     id: LetterId
-    payload: str
+    payload: Text
 
 
 def add_operations(app: Any, operations: "OperationsResource") -> None:

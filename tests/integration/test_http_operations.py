@@ -303,6 +303,7 @@ def test_what_could_not_be_applied_either_is_refused_in_words_at_the_payload(
     assert lacks.startswith("This could not be applied as InvoiceCreated either: Payload: Object missing")
     assert "JSON is malformed" in said("{]")
     assert "Input data was truncated" in said("")
+    assert said('{"name": "\ud800"}') == "Expected no half of a character"
     assert said(json.dumps(json.loads(good), indent=4)) == "Nothing is changed in it"
     unknown = _dead(client, tally, "{}", type="OrderPlaced")
     assert said('{"id": "1"}', unknown) == "This release does not know events of the type OrderPlaced"

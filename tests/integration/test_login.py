@@ -96,6 +96,7 @@ def test_a_wrong_password_and_a_wrong_name_are_answered_alike(tally: Tally, name
         ({"username": "a", "password": ["secret-in-a-list"]}, ["password"]),
         ({"username": "a\x00b", "password": "x"}, ["username"]),
         ({"username": "a" * 201, "password": "x" * 1025}, ["username", "password"]),
+        ({"username": "a", "password": "secret\ud800"}, ["password"]),
     ],
 )
 def test_a_body_that_does_not_hold_is_refused_and_no_password_is_shown(
