@@ -281,6 +281,14 @@ def test_the_customers_page_of_the_same_host_may_ask(tally: Tally, host: str, sc
         assert answer.headers["Vary"] == "Origin"
 
 
+@pytest.mark.parametrize("host", ["[1:2]", "[:]:80", "[12345::]"])
+def test_at_a_host_that_is_no_address_the_page_leads_to_this_machine(tally: Tally, host: str) -> None:
+    page = tally.accounts.request("GET", "/", headers={"Host": host, "Origin": "http://evil.example"})
+    assert page.status == 200
+    assert f'href="http://localhost:{tally.customers.port}/"' in page.data.decode()
+    assert "Access-Control-Allow-Origin" not in page.headers
+
+
 @pytest.mark.parametrize(
     "origin",
     [
