@@ -24,8 +24,9 @@ from tally.http.tokens import Bearer, Tokens
 from tally.http.values import AccountBody, AccountPatch
 from tally.store.account_totals import AccountTotals
 from tally.store.accounts import Account, Accounts, CustomerOrder, key_of
+from tally.store.cause import Cause
 from tally.store.errors import NotFound
-from tally.store.idempotency import encode_answer, made
+from tally.store.idempotency import Answer, encode_answer, made
 from tally.store.months import Months
 from tally.store.users import Users
 
@@ -86,12 +87,11 @@ class AccountsResource(Resource[Accounts]):
         if owner(req) not in (None, new.owned_by):
             raise Forbidden(f"Only an admin may open an account for another than {owner(req)}.")
         may_have_customers = owner(req) is None  # else the owner would get customers that others recorded
-        self._service.create(
-            req,
-            resp,
-            body,
-            lambda store, cause: made("/accounts", store.create_account(new, cause, may_have_customers)),
-        )
+
+        def create(store: Accounts, cause: Cause) -> Answer:
+            return made("/accounts", store.create_account(new, cause, may_have_customers))
+
+        self._service.create(req, resp, body, create)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """List accounts with their customers and revenue; all of them when no limit is asked for."""

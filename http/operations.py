@@ -4,7 +4,7 @@ They are the page's own, and may change with it. GET /status tells a service's s
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Annotated, Any
 
@@ -79,17 +79,14 @@ def _report(actors: list[ActorReport], stream: EventStream) -> StreamReport:
         memory=stream.memory(),
         entries=entries,
         oldest=entry_time(oldest[0].id.decode()) if oldest else None,
-        groups=[
-            _group(each, each.name in holding, overtaken.get(each.name, 0))
-            for each in groups.all(MOST_UNREAD)
-        ],
+        groups=[_group(each, holding, overtaken) for each in groups.all(MOST_UNREAD)],
     )
 
 
-def _group(group: Group, holds_back: bool, overtaken: int) -> dict[str, Any]:
+def _group(group: Group, holding: Collection[str], overtaken: Mapping[str, int]) -> dict[str, Any]:
     """A group that reads the stream. `unread` is MOST_UNREAD if there are as many or more.
 
-    With `holds_back`, entries older than data.retention_days are kept for it. `overtaken` counts those that
+    If it `holds_back`, entries older than data.retention_days are kept for it. `overtaken` counts those that
     were removed before it had read them.
     """
     return {
@@ -99,8 +96,8 @@ def _group(group: Group, holds_back: bool, overtaken: int) -> dict[str, Any]:
         "pending": group.pending,
         "unread": group.unread,
         "idle_seconds": None if group.idle_ms is None else group.idle_ms / 1000,
-        "holds_back": holds_back,
-        "overtaken": overtaken,
+        "holds_back": group.name in holding,
+        "overtaken": overtaken.get(group.name, 0),
     }
 
 
