@@ -10,7 +10,7 @@ from tally.events import Id
 from tally.http import bodies, exports, params
 from tally.http.account_views import AccountsView
 from tally.http.answers import CustomerRevenuePage, Ownership, RevenuePage
-from tally.http.application import Api
+from tally.http.application import Api, HistoryResource, api_of
 from tally.http.auth import Forbidden, Gate, OpenGate, TokenGate, owner, principal
 from tally.http.calls import ACCOUNTS, ACCOUNTS_PAGE, SIGN_IN
 from tally.http.demo import AccountsDemo
@@ -19,7 +19,6 @@ from tally.http.login import LoginResource
 from tally.http.neighbours import LOGIN
 from tally.http.periods import periods_of
 from tally.http.service import Outside, Resource, Service, cause, path_id, read_body, wanted_revisions
-from tally.http.shared import HistoryResource, api_of
 from tally.http.tokens import Bearer, Tokens
 from tally.http.values import AccountBody, AccountPatch
 from tally.store.account_totals import AccountTotals
@@ -235,15 +234,13 @@ class AccountsResource(Resource[Accounts]):
 
 def _in_chunks(parts: Iterator[bytes], chunk: int) -> Iterator[bytes]:
     """The same bytes in pieces worth sending."""
-    gathered: list[bytes] = []
-    size = 0
+    gathered = bytearray()
     for part in parts:
-        gathered.append(part)
-        size += len(part)
-        if size >= chunk:
-            yield b"".join(gathered)
-            gathered, size = [], 0
-    yield b"".join(gathered)
+        gathered += part
+        if len(gathered) >= chunk:
+            yield bytes(gathered)
+            gathered.clear()
+    yield bytes(gathered)
 
 
 class RevenueResource(Resource[Accounts]):

@@ -39,9 +39,8 @@ class CustomersView:
         with self._service.read() as store:
             customers = CustomerSearch(store.database, owner(req))
             if rank:
-                answer = self._ranked(
-                    customers, listed, Ranked(owner(req), wanted.account_id, wanted.search, rank)
-                )
+                ranked = Ranked(owner(req), wanted.account_id, wanted.search, rank)
+                answer = self._ranked(customers, listed, ranked)
             else:
                 found = store.customers(wanted, owner(req))
                 if by_id := _by_id(store, wanted, owner(req)):

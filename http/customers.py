@@ -4,7 +4,7 @@ from functools import partial
 
 from tally.http import exports, params
 from tally.http.answers import CreditPage, CustomerPage, InvoicePage
-from tally.http.application import Api
+from tally.http.application import Api, HistoryResource, api_of
 from tally.http.auth import OpenGate, TokenGate, owner
 from tally.http.calls import CUSTOMERS, CUSTOMERS_PAGE
 from tally.http.customer_views import CustomersView, InvoicesView
@@ -12,7 +12,6 @@ from tally.http.demo import CustomersDemo
 from tally.http.lists import CustomerListRequest, ListRequest
 from tally.http.rows import ChangeableRowsResource, Kind, RowsResource
 from tally.http.service import Outside, Service, cause, wanted_revisions
-from tally.http.shared import HistoryResource, api_of
 from tally.http.values import CreditBody, CustomerBody, CustomerPatch, InvoiceBody, InvoicePatch
 from tally.store.customer_list import CustomerQuery
 from tally.store.customers import Customers

@@ -41,13 +41,14 @@ class MetricsResource(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Every part that is available, and which those are."""
-        success = {}
+        success: list[tuple[tuple[str], float]] = []
         for name, part in self._parts.items():
             try:
-                told, success[name,] = list(part()), 1
+                told, is_there = [*part()], 1
             except Exception as error:
-                told, success[name,] = [], 0
+                told, is_there = [], 0
                 _log.warning("metrics_left_out", part=name, reason=f"{type(error).__name__}: {error}")
+            success.append(((name,), is_there))
             yield from told
         about = "Whether this part could be gathered: 1 or 0."
         yield _gauge(self._service, "tally_scrape_success", about, success, "part")
@@ -80,7 +81,7 @@ def _metric(service: str, family: Family, every: Mapping[tuple[str, ...], list[f
 
 def limits(service: str, most: Mapping[str, int]) -> Iterator[Metric]:
     """The limits of the answering process; each of its siblings has the same."""
-    values = {(of,): much for of, much in most.items()}
+    values = [((of,), much) for of, much in most.items()]
     about = "How much of it there may be at once in an HTTP process."
     yield _gauge(service, "tally_http_limit", about, values, "of")
 
@@ -90,7 +91,7 @@ def status_metrics(probe: Callable[[], StatusReport]) -> Iterator[Metric]:
     report = probe()
     service, redis = report.service, report.redis
 
-    build = {(report.version, report.sqlite_version, report.identity or ""): 1}
+    build = [((report.version, report.sqlite_version, report.identity or ""), 1)]
     labels = ("version", "sqlite_version", "identity")
     yield _gauge(service, "tally_build_info", "1; the labels tell what runs.", build, *labels)
     for name, help, value in (
@@ -115,17 +116,18 @@ def status_metrics(probe: Callable[[], StatusReport]) -> Iterator[Metric]:
         ),
     ):
         if value is not None:
-            yield _gauge(service, name, help, {(): value})
+            yield _gauge(service, name, help, [((), value)])
     if redis.lag is not None:
-        lag = {(source,): events for source, events in redis.lag.items()}
+        lag = [((source,), events) for source, events in redis.lag.items()]
         about = "Events published and not yet applied, by who published them."
         yield _gauge(service, "tally_lag_events", about, lag, "source")
 
 
 def _gauge(
-    service: str, name: str, help: str, values: Mapping[tuple[str, ...], float], *labels: str
+    service: str, name: str, help: str, values: Iterable[tuple[tuple[str, ...], float]], *labels: str
 ) -> GaugeMetricFamily:
+    """A gauge of this service, with a value for each set of values of these labels."""
     gauge = GaugeMetricFamily(name, help, labels=["service", *labels])
-    for of, value in values.items():
+    for of, value in values:
         gauge.add_metric([service, *of], value)
     return gauge
