@@ -27,6 +27,7 @@ from tally.store.cause import Cause
 from tally.store.errors import NotFound
 from tally.store.idempotency import Answer, encode_answer, made
 from tally.store.months import Months
+from tally.store.updates import insist_on_revision
 from tally.store.users import Users
 
 _ACCOUNTS_AT_ONCE = 100  # read in one snapshot while all of them are listed
@@ -155,11 +156,13 @@ class AccountsResource(Resource[Accounts]):
 
     def on_delete_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Delete an account; with ?cascade=true, its customers too."""
-        number = path_id(id, "account")
-        cascade = params.CASCADE.of(req)
-        self._service.take_away(
-            resp, lambda store: store.delete_account(number, cascade, cause(req), owner(req))
-        )
+        number, cascade, revisions = path_id(id, "account"), params.CASCADE.of(req), wanted_revisions(req)
+
+        def delete(store: Accounts) -> None:
+            insist_on_revision("account", number, store.account(number, owner(req)).revision, revisions)
+            store.delete_account(number, cascade, cause(req), owner(req))
+
+        self._service.take_away(resp, delete)
 
     def on_get_customers(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """List an account's customers."""

@@ -122,6 +122,14 @@ def test_with_if_match_only_the_row_that_was_seen_is_changed(shared: Tally, watc
 
 
 @EACH
+def test_with_if_match_only_the_row_that_was_seen_is_deleted(shared: Tally, watch: Watch, kind: Kind) -> None:
+    path = f"{kind.path}/{kind.new(shared)}{'?cascade=true' if kind.path == '/accounts' else ''}"
+    with watch.nothing_changes():
+        problem(kind.client(shared).request("DELETE", path, headers={"If-Match": '"7"'}), 412)
+    assert kind.client(shared).request("DELETE", path, headers={"If-Match": '"0"'}).status == 204
+
+
+@EACH
 def test_of_two_changes_at_once_both_are_recorded_and_with_if_match_one(
     shared: Tally, watch: Watch, kind: Kind
 ) -> None:
