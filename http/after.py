@@ -143,7 +143,16 @@ class Waiting:
             if self._is_looking:
                 return
             self._is_looking = True
-        threading.Thread(target=self._look, name="waiting", daemon=True).start()
+        try:
+            threading.Thread(target=self._look, name="waiting", daemon=True).start()
+        except RuntimeError:  # the machine has no more threads to give, so nobody waits
+            self._go_on_at_once()
+
+    def _go_on_at_once(self) -> None:
+        with self._lock:
+            waiting, self._waiting, self._is_looking = self._waiting, [], False
+        for request, _ in waiting:
+            self._go_on(request)
 
     def end(self) -> None:
         """End all waits, present and future: all requests go on. May be repeated."""
