@@ -1,6 +1,7 @@
 """The accounts service: its HTTP calls, one class for each path."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain
 
 import falcon
@@ -195,11 +196,9 @@ class AccountsResource(Resource[Accounts]):
 
     def on_get_ownership(self, req: falcon.Request, resp: falcon.Response, id: str, user: str) -> None:
         """Tell whether a user owns an account. Nobody owns one that doesn't exist."""
-        try:
-            with self._service.read() as store:
-                owns = store.account(Id.parse(id), owner(req)).owned_by == user
-        except (ValueError, NotFound):
-            owns = False
+        owns = False
+        with suppress(ValueError, NotFound), self._service.read() as store:
+            owns = store.account(Id.parse(id), owner(req)).owned_by == user
         resp.data = encode_answer(Ownership(owns))
 
     def _list(self, accounts: Iterator[Account]) -> Iterator[bytes]:

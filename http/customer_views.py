@@ -1,6 +1,7 @@
 """The customers page's own calls. The database finds, sorts and adds up; sums are strings, in cents."""
 
 from array import array
+from contextlib import suppress
 from typing import Any
 
 import falcon
@@ -107,8 +108,7 @@ def _by_id(store: Customers, wanted: CustomerQuery, owner: str | None) -> Custom
     """The customer whose number is the search text, on the first page."""
     if wanted.after or not wanted.search:
         return None
-    try:
+    with suppress(ValueError, NotFound):
         customer = store.customer(Id.parse(wanted.search), owner)
-    except (ValueError, NotFound):
-        return None
-    return customer if wanted.account_id in (None, customer.account_id) else None
+        return customer if wanted.account_id in (None, customer.account_id) else None
+    return None
