@@ -17,7 +17,7 @@ from tally.http import bodies
 from tally.http.auth import insist_on_admin, principal
 from tally.http.minutes import Minute
 from tally.http.problems import FieldError, Refusal, WrongFields
-from tally.http.reasons import ActorReport
+from tally.http.reasons import UNREADABLE, ActorReport
 from tally.http.service import read_body
 from tally.http.values import Text
 from tally.store.dead_letters import LETTER_ID, DeadLetter, DeadLetters, Outcome, StillDead
@@ -141,6 +141,9 @@ class OperationsResource(Struct):
                 resp.data = encode_answer(_report(actors, stream))
         except RedisAway as away:
             resp.data = encode_answer(StreamReport(actors, trouble=away.description))
+        except ValueError as error:  # another program has written it
+            trouble = f"{UNREADABLE[0].upper()}{UNREADABLE[1:]}: {error}"
+            resp.data = encode_answer(StreamReport(actors, trouble=trouble))
 
     def on_get_letters(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The number of letters, None while Redis does not answer, and the oldest ones."""

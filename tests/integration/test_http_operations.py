@@ -341,6 +341,22 @@ def test_what_is_no_letter_or_no_payload_is_no_edit(tally: Tally) -> None:
     problem(tally.accounts.request("POST", "/operations/edit", {"id": "x"}), 422, "id", "payload")
 
 
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_note_beside_the_stream_that_can_not_be_read_is_told(
+    tally: Tally, client: redis.Redis, service: str
+) -> None:
+    client.hset("{event-stream}:overtaken", "reports", "many")
+    try:
+        status = _service(tally, service).get("/status")
+        page = _service(tally, service).get("/operations/stream")
+    finally:
+        client.hdel("{event-stream}:overtaken", "reports")
+    (reason,) = (each for each in status["reasons"] if "'many'" in each)
+    assert (status["status"], status["redis"]["reachable"]) == ("degraded", True)
+    assert reason.startswith("a note beside the stream can't be read: ")
+    assert page["trouble"] == f"A{reason[1:]}"
+
+
 def test_of_a_group_that_is_gone_nobody_tries_what_was_edited(
     tally: Tally, client: redis.Redis, bill: dict[str, Any]
 ) -> None:
