@@ -193,6 +193,6 @@ def _faults(raw: Any, kind: type[Any], place: str) -> Iterator[FieldError]:
             continue
         try:
             msgspec.convert(raw[field.encode_name], field.type, dec_hook=_parse)
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, UnicodeEncodeError) as error:  # the latter for half of a character
             message = "Expected a date, YYYY-MM-DD" if field.type is date else str(error)
             yield FieldError(before + field.encode_name, message)
