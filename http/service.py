@@ -128,10 +128,14 @@ class Service(Generic[S]):
         self, req: falcon.Request, resp: falcon.Response, body: bytes, change: Callable[[S, Cause], Answer]
     ) -> Answer:
         key = req.env.get("HTTP_IDEMPOTENCY_KEY")
-        if key is not None and not _VISIBLE_ASCII.match(key):
-            raise WrongFields([FieldError("Idempotency-Key", "Expected 1 to 200 visible ASCII characters")])
-        own_key = f"{principal(req).name} {key}".lstrip()  # different for each user; a key holds no blank
-        keyed = None if key is None else KeyedRequest(own_key, req.path, body)
+        keyed = None
+        if key is not None:
+            if not _VISIBLE_ASCII.match(key):
+                raise WrongFields(
+                    [FieldError("Idempotency-Key", "Expected 1 to 200 visible ASCII characters")]
+                )
+            own_key = f"{principal(req).name} {key}".lstrip()  # different for each user; a key holds no blank
+            keyed = KeyedRequest(own_key, req.path, body)
         told = cause(req, keyed)
 
         def make(store: S) -> Answer:
