@@ -12,7 +12,7 @@ from tally.http import bodies, exports, params
 from tally.http.account_views import AccountsView
 from tally.http.answers import CustomerRevenuePage, Ownership, RevenuePage
 from tally.http.application import Api, HistoryResource, api_of
-from tally.http.auth import Forbidden, Gate, OpenGate, TokenGate, owner, principal
+from tally.http.auth import Forbidden, owner, principal
 from tally.http.calls import ACCOUNTS, ACCOUNTS_PAGE, SIGN_IN
 from tally.http.demo import AccountsDemo
 from tally.http.lists import RevenueListRequest
@@ -20,7 +20,7 @@ from tally.http.login import LoginResource
 from tally.http.neighbours import LOGIN
 from tally.http.periods import periods_of
 from tally.http.service import Outside, Resource, Service, cause, path_id, read_body, wanted_revisions
-from tally.http.tokens import Bearer, Tokens
+from tally.http.tokens import Bearer
 from tally.http.values import AccountBody, AccountPatch
 from tally.store.account_totals import AccountTotals
 from tally.store.accounts import Account, Accounts, CustomerOrder, key_of
@@ -44,8 +44,14 @@ def api(outside: Outside, threads: int, sign_ins: int) -> Api:
     """
     tokens = outside.tokens
     service = Service(outside, Accounts)
-    calls = (*ACCOUNTS, SIGN_IN) if tokens else ACCOUNTS
-    api = api_of(service, _gate(service, tokens), calls, ACCOUNTS_PAGE)
+
+    def is_still_there(bearer: Bearer) -> bool:
+        if outside.node:  # only node 0 has users, and it revokes the tokens of removed ones
+            return True
+        with service.read() as store:
+            return Users(store.database).are_there(bearer.uid, bearer.sub)
+
+    api = api_of(service, (*ACCOUNTS, SIGN_IN) if tokens else ACCOUNTS, ACCOUNTS_PAGE, is_still_there)
     app = api.app
     if tokens:
         app.add_route(LOGIN, LoginResource(service, tokens, threads, sign_ins))
@@ -65,17 +71,6 @@ def api(outside: Outside, threads: int, sign_ins: int) -> Api:
     app.add_route("/accounts/{id}/summary", view, suffix="one")
     app.add_route("/demo", AccountsDemo(service))
     return api
-
-
-def _gate(service: Service[Accounts], tokens: Tokens | None) -> Gate:
-    def is_still_there(bearer: Bearer) -> bool:
-        with service.read() as store:
-            return Users(store.database).are_there(bearer.uid, bearer.sub)
-
-    if tokens is None:
-        return OpenGate()
-    # Only node 0 has users, and it revokes the tokens of removed ones.
-    return TokenGate(tokens) if service.outside.node else TokenGate(tokens, is_still_there)
 
 
 class AccountsResource(Resource[Accounts]):

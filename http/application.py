@@ -10,12 +10,13 @@ from tally.events import Id
 from tally.http import asyncapi, openapi, params, problems
 from tally.http.after import After
 from tally.http.answers import Healthy, HistoryPage
-from tally.http.auth import COOKIE, Gate, bearer_token, owner, principal
+from tally.http.auth import COOKIE, Gate, OpenGate, TokenGate, bearer_token, owner, principal
 from tally.http.neighbours import SESSION, Neighbours
 from tally.http.openapi import Call
 from tally.http.params import Queries
 from tally.http.queries import QueryGuard
 from tally.http.service import Resource, S, Service, path_id
+from tally.http.tokens import Bearer
 from tally.store.history import Happening
 from tally.store.idempotency import encode_answer
 
@@ -30,12 +31,18 @@ class Api(NamedTuple):
     gate: Gate
 
 
-def api_of(service: Service[Any], gate: Gate, calls: Collection[Call], page: Queries) -> Api:
+def api_of(
+    service: Service[Any],
+    calls: Collection[Call],
+    page: Queries,
+    is_still_there: Callable[[Bearer], bool] = lambda _: True,
+) -> Api:
     """A service with the calls that both have. Its document has `calls`, and not those of its `page`.
 
     No call that both have waits for an unreachable Redis longer than half a second.
     """
     outside = service.outside
+    gate = TokenGate(outside.tokens, is_still_there) if outside.tokens else OpenGate()
     app = create_app(gate, outside.neighbours, QueryGuard(calls, page), After(service))
     has_users = outside.tokens is not None
     health = HealthResource(service)
