@@ -1,7 +1,7 @@
 """The pages' own calls to accounts. The database finds, sorts and adds up; sums are strings, in cents."""
 
 import falcon
-from msgspec.structs import asdict
+from msgspec.structs import asdict, astuple
 
 from tally.events import now
 from tally.http import params
@@ -56,12 +56,8 @@ class AccountsView(Resource[Accounts]):
             account = store.account(number, owner(req))
             customers = store.customers_of(number, order, None, limit, offset)
         rows = [
-            {
-                "id": each.customer_id,
-                "name": each.name,
-                "total_revenue_cents": Cents(each.total_revenue_cents),
-            }
-            for each in customers
+            {"id": id, "name": name, "total_revenue_cents": Cents(cents)}
+            for id, name, cents in map(astuple, customers)
         ]
         answer = {"account": {**asdict(account), **asdict(total)}, "customers": rows, "order": order}
         resp.data = encode_answer(answer)

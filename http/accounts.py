@@ -1,6 +1,7 @@
 """The accounts service: its HTTP calls, one class for each path."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain
 
 import falcon
@@ -10,8 +11,8 @@ from tally.events import Id
 from tally.http import bodies, exports, params
 from tally.http.account_views import AccountsView
 from tally.http.answers import CustomerRevenuePage, Ownership, RevenuePage
-from tally.http.application import Api
-from tally.http.auth import Forbidden, Gate, OpenGate, TokenGate, owner, principal
+from tally.http.application import Api, HistoryResource, api_of
+from tally.http.auth import Forbidden, owner, principal
 from tally.http.calls import ACCOUNTS, ACCOUNTS_PAGE, SIGN_IN
 from tally.http.demo import AccountsDemo
 from tally.http.lists import RevenueListRequest
@@ -19,14 +20,15 @@ from tally.http.login import LoginResource
 from tally.http.neighbours import LOGIN
 from tally.http.periods import periods_of
 from tally.http.service import Outside, Resource, Service, cause, path_id, read_body, wanted_revisions
-from tally.http.shared import HistoryResource, api_of
-from tally.http.tokens import Bearer, Tokens
+from tally.http.tokens import Bearer
 from tally.http.values import AccountBody, AccountPatch
 from tally.store.account_totals import AccountTotals
 from tally.store.accounts import Account, Accounts, CustomerOrder, key_of
+from tally.store.cause import Cause
 from tally.store.errors import NotFound
-from tally.store.idempotency import encode_answer, made
+from tally.store.idempotency import Answer, encode_answer, made
 from tally.store.months import Months
+from tally.store.updates import insist_on_revision
 from tally.store.users import Users
 
 _ACCOUNTS_AT_ONCE = 100  # read in one snapshot while all of them are listed
@@ -42,8 +44,14 @@ def api(outside: Outside, threads: int, sign_ins: int) -> Api:
     """
     tokens = outside.tokens
     service = Service(outside, Accounts)
-    calls = (*ACCOUNTS, SIGN_IN) if tokens else ACCOUNTS
-    api = api_of(service, _gate(service, tokens), calls, ACCOUNTS_PAGE)
+
+    def is_still_there(bearer: Bearer) -> bool:
+        if outside.node:  # only node 0 has users, and it revokes the tokens of removed ones
+            return True
+        with service.read() as store:
+            return Users(store.database).are_there(bearer.uid, bearer.sub)
+
+    api = api_of(service, (*ACCOUNTS, SIGN_IN) if tokens else ACCOUNTS, ACCOUNTS_PAGE, is_still_there)
     app = api.app
     if tokens:
         app.add_route(LOGIN, LoginResource(service, tokens, threads, sign_ins))
@@ -65,17 +73,6 @@ def api(outside: Outside, threads: int, sign_ins: int) -> Api:
     return api
 
 
-def _gate(service: Service[Accounts], tokens: Tokens | None) -> Gate:
-    def is_still_there(bearer: Bearer) -> bool:
-        with service.read() as store:
-            return Users(store.database).are_there(bearer.uid, bearer.sub)
-
-    if tokens is None:
-        return OpenGate()
-    # Only node 0 has users, and it revokes the tokens of removed ones.
-    return TokenGate(tokens) if service.outside.node else TokenGate(tokens, is_still_there)
-
-
 class AccountsResource(Resource[Accounts]):
     """Accounts: open, list with customers and revenue, show, delete."""
 
@@ -86,12 +83,11 @@ class AccountsResource(Resource[Accounts]):
         if owner(req) not in (None, new.owned_by):
             raise Forbidden(f"Only an admin may open an account for another than {owner(req)}.")
         may_have_customers = owner(req) is None  # else the owner would get customers that others recorded
-        self._service.create(
-            req,
-            resp,
-            body,
-            lambda store, cause: made("/accounts", store.create_account(new, cause, may_have_customers)),
-        )
+
+        def create(store: Accounts, cause: Cause) -> Answer:
+            return made("/accounts", store.create_account(new, cause, may_have_customers))
+
+        self._service.create(req, resp, body, create)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """List accounts with their customers and revenue; all of them when no limit is asked for."""
@@ -156,11 +152,13 @@ class AccountsResource(Resource[Accounts]):
 
     def on_delete_one(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """Delete an account; with ?cascade=true, its customers too."""
-        number = path_id(id, "account")
-        cascade = params.CASCADE.of(req)
-        self._service.take_away(
-            resp, lambda store: store.delete_account(number, cascade, cause(req), owner(req))
-        )
+        number, cascade, revisions = path_id(id, "account"), params.CASCADE.of(req), wanted_revisions(req)
+
+        def delete(store: Accounts) -> None:
+            insist_on_revision("account", number, store.account(number, owner(req)).revision, revisions)
+            store.delete_account(number, cascade, cause(req), owner(req))
+
+        self._service.take_away(resp, delete)
 
     def on_get_customers(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """List an account's customers."""
@@ -193,11 +191,9 @@ class AccountsResource(Resource[Accounts]):
 
     def on_get_ownership(self, req: falcon.Request, resp: falcon.Response, id: str, user: str) -> None:
         """Tell whether a user owns an account. Nobody owns one that doesn't exist."""
-        try:
-            with self._service.read() as store:
-                owns = store.account(Id.parse(id), owner(req)).owned_by == user
-        except (ValueError, NotFound):
-            owns = False
+        owns = False
+        with suppress(ValueError, NotFound), self._service.read() as store:
+            owns = store.account(Id.parse(id), owner(req)).owned_by == user
         resp.data = encode_answer(Ownership(owns))
 
     def _list(self, accounts: Iterator[Account]) -> Iterator[bytes]:
@@ -235,15 +231,13 @@ class AccountsResource(Resource[Accounts]):
 
 def _in_chunks(parts: Iterator[bytes], chunk: int) -> Iterator[bytes]:
     """The same bytes in pieces worth sending."""
-    gathered: list[bytes] = []
-    size = 0
+    gathered = bytearray()
     for part in parts:
-        gathered.append(part)
-        size += len(part)
-        if size >= chunk:
-            yield b"".join(gathered)
-            gathered, size = [], 0
-    yield b"".join(gathered)
+        gathered += part
+        if len(gathered) >= chunk:
+            yield bytes(gathered)
+            gathered.clear()
+    yield bytes(gathered)
 
 
 class RevenueResource(Resource[Accounts]):

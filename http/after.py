@@ -51,7 +51,6 @@ class After:
         self._service = service
         self._known_gone: Mapping[str, list[Range]] = {}
         self._asks_again = 0.0
-        self._asking = threading.Lock()
 
     def process_resource(
         self, req: falcon.Request, resp: falcon.Response, resource: object, params: dict[str, Any]
@@ -91,22 +90,14 @@ class After:
             raise _never(f"The event {awaited.source}:{discarded} was discarded here, and is never applied.")
         if not missing:
             return True
-        if asks:
-            self._ask(store.database.source)
+        if asks and time.monotonic() >= self._asks_again:  # only the thread that looks after all asks
+            self._known_gone = self._service.outside.gone(store.database.source)
+            self._asks_again = time.monotonic() + GONE_SECONDS
         said = self._known_gone if time.monotonic() < self._asks_again else {}
         if gone := ranges.both(missing, said.get(awaited.source, [])):
             numbers = ranges.shown(gone[:5])
             raise _never(f"The events {numbers} of {awaited.source} are missing; see `status`.")
         return False
-
-    def _ask(self, group: str) -> None:
-        """Ask Redis now and then which events are gone; one thread at a time does it."""
-        if time.monotonic() >= self._asks_again and self._asking.acquire(blocking=False):
-            try:
-                self._known_gone = self._service.outside.gone(group)
-                self._asks_again = time.monotonic() + GONE_SECONDS
-            finally:
-                self._asking.release()
 
 
 def _never(why: str) -> falcon.HTTPServiceUnavailable:
@@ -143,7 +134,16 @@ class Waiting:
             if self._is_looking:
                 return
             self._is_looking = True
-        threading.Thread(target=self._look, name="waiting", daemon=True).start()
+        try:
+            threading.Thread(target=self._look, name="waiting", daemon=True).start()
+        except RuntimeError:  # the machine has no more threads to give, so nobody waits
+            self._go_on_at_once()
+
+    def _go_on_at_once(self) -> None:
+        with self._lock:
+            waiting, self._waiting, self._is_looking = self._waiting, [], False
+        for request, _ in waiting:
+            self._go_on(request)
 
     def end(self) -> None:
         """End all waits, present and future: all requests go on. May be repeated."""

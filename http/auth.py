@@ -97,7 +97,7 @@ class TokenGate(Struct, frozen=True):
     """Lets in requests with a token. `is_still_there` tells whether its user still exists."""
 
     _tokens: Tokens
-    _is_still_there: Callable[[Bearer], bool] = lambda _: True
+    _is_still_there: Callable[[Bearer], bool]
 
     def refusal(self, authorization: str | None, cookie: str | None) -> str | None:
         """Why the token in these headers is refused; None if it is good."""

@@ -6,7 +6,7 @@ So is a body in which a name may stand twice: msgspec would keep the last value 
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from datetime import date
 from functools import cache
 from itertools import islice
@@ -62,17 +62,14 @@ def _decode(body: bytes, kind: type[T], is_batch: bool) -> list[T]:
     except (ValueError, RecursionError):
         pass
     raw, twice = _read(text)
-    if is_batch and isinstance(raw, list):
-        _insist_on_size(raw)
-        faults = _batch_faults(raw, kind)
-    elif not is_batch and isinstance(raw, dict):
-        faults = _faults(raw, kind)
-    else:
+    if not isinstance(raw, list if is_batch else dict):
         expected = "array of objects" if is_batch else "object"
         raise MalformedBody(f"Expected a JSON {expected}, got `{json_type(raw)}`.")
-    _insist_on_no_faults(twice, faults)
-    converted = msgspec.convert(raw, whole, dec_hook=_parse)
-    return converted if is_batch else [converted]
+    if is_batch:
+        _insist_on_size(raw)
+    items = {f"[{index}]": item for index, item in enumerate(raw)} if is_batch else {"": raw}
+    _insist_on_no_faults(twice, (each for place in items for each in _faults(items[place], kind, place)))
+    return [msgspec.convert(item, kind, dec_hook=_parse) for item in items.values()]
 
 
 def json_type(raw: object) -> str:
@@ -99,7 +96,7 @@ def _fields(kind: type[Any]) -> tuple[int, list[str]]:
     return sum(each.required for each in fields), [each.name for each in fields if each.default is UNSET]
 
 
-def _insist_on_size(batch: list[Any]) -> None:
+def _insist_on_size(batch: Sized) -> None:
     if len(batch) > MOST_IN_BATCH:
         raise WrongFields([FieldError("", f"Expected at most {MOST_IN_BATCH} items, got {len(batch)}")])
 
@@ -183,22 +180,19 @@ def _shown(name: str) -> str:
     return name[:100].encode(errors="replace").decode()
 
 
-def _faults(raw: dict[str, Any], kind: type[Any], prefix: str = "") -> Iterator[FieldError]:
+def _faults(raw: Any, kind: type[Any], place: str) -> Iterator[FieldError]:
+    """The faults of what should be an object; `place` is where it stands in a batch."""
+    if not isinstance(raw, dict):
+        yield FieldError(place, f"Expected `object`, got `{json_type(raw)}`")
+        return
+    before = place and place + "."
     for field in msgspec.structs.fields(kind):
         if field.encode_name not in raw:
             if field.required:
-                yield FieldError(prefix + field.encode_name, "Required")
+                yield FieldError(before + field.encode_name, "Required")
             continue
         try:
             msgspec.convert(raw[field.encode_name], field.type, dec_hook=_parse)
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, UnicodeEncodeError) as error:  # the latter for half of a character
             message = "Expected a date, YYYY-MM-DD" if field.type is date else str(error)
-            yield FieldError(prefix + field.encode_name, message)
-
-
-def _batch_faults(raw: list[Any], kind: type[Any]) -> Iterator[FieldError]:
-    for index, item in enumerate(raw):
-        if isinstance(item, dict):
-            yield from _faults(item, kind, f"[{index}].")
-        else:
-            yield FieldError(f"[{index}]", f"Expected `object`, got `{json_type(item)}`")
+            yield FieldError(before + field.encode_name, message)

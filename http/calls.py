@@ -55,17 +55,27 @@ class _Rows(Struct, frozen=True):
     """The calls on one kind of row, such as `Customer`, which is one of the `customers`.
 
     `sends` is what one is created from, `new` an example of it; `row` is what is shown, and `example` one of
-    those. `leads_to` are calls that take its id, `creating` is what else holds for creating it.
+    those. One can `may` be shown and so on; `leads_to` are further calls that take its id. `creating` is what
+    else holds for creating it.
     """
 
-    name: str
-    many: str
     sends: Any
     new: dict[str, Any]
     row: Any
     example: dict[str, Any]
-    leads_to: tuple[str, ...]
+    may: tuple[str, ...] = ("show", "change", "delete")
+    leads_to: tuple[str, ...] = ()
     creating: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        """What one is called."""
+        return str(self.row.__name__)
+
+    @property
+    def many(self) -> str:
+        """What several are called."""
+        return f"{self.name.lower()}s"
 
     def create(self, does: str, says: str = "", sent: dict[str, Any] | None = None) -> Call:
         """Create one."""
@@ -81,7 +91,7 @@ class _Rows(Struct, frozen=True):
             answer=answers.Made,
             answered={"id": "1"},
             answer_headers=(location,),
-            leads_to=self.leads_to,
+            leads_to=(*(f"{verb}{self.name}" for verb in self.may), *self.leads_to),
         )
 
     def create_many(self, says: str, sent: list[dict[str, Any]] | None = None) -> Call:
@@ -243,43 +253,13 @@ SHARED = (
 )
 
 _FOR_CUSTOMERS = {"of_a_node": True, "problems": (409,)}
-_customers = _Rows(
-    "Customer",
-    "customers",
-    values.CustomerBody,
-    _NEW_CUSTOMER,
-    Customer,
-    _CUSTOMER,
-    leads_to=("showCustomer", "changeCustomer", "deleteCustomer"),
-)
-_invoices = _Rows(
-    "Invoice",
-    "invoices",
-    values.InvoiceBody,
-    _NEW_INVOICE,
-    Invoice,
-    _INVOICE,
-    leads_to=("showInvoice", "changeInvoice", "deleteInvoice"),
-    creating=_FOR_CUSTOMERS,
-)
+_customers = _Rows(values.CustomerBody, _NEW_CUSTOMER, Customer, _CUSTOMER)
+_invoices = _Rows(values.InvoiceBody, _NEW_INVOICE, Invoice, _INVOICE, creating=_FOR_CUSTOMERS)
 _credits = _Rows(
-    "Credit",
-    "credits",
-    values.CreditBody,
-    _NEW_CREDIT,
-    Credit,
-    _CREDIT,
-    leads_to=("showCredit", "deleteCredit"),
-    creating=_FOR_CUSTOMERS,
+    values.CreditBody, _NEW_CREDIT, Credit, _CREDIT, may=("show", "delete"), creating=_FOR_CUSTOMERS
 )
 _accounts = _Rows(
-    "Account",
-    "accounts",
-    values.AccountBody,
-    _NEW_ACCOUNT,
-    Account,
-    _OPENED,
-    leads_to=("showAccount", "changeAccount", "deleteAccount", "listCustomersOfAccount", "isOwnedBy"),
+    values.AccountBody, _NEW_ACCOUNT, Account, _OPENED, leads_to=("listCustomersOfAccount", "isOwnedBy")
 )
 
 CUSTOMERS = _complete(
@@ -435,9 +415,7 @@ SIGN_IN = Call(
 # The queries of the pages' own calls, which are in no document: they may change with the pages.
 
 _OF_BOTH_PAGES: params.Queries = {
-    ("GET", "/auth/session"): (),
-    ("POST", "/auth/session"): (),
-    ("DELETE", "/auth/session"): (),
+    **{(method, "/auth/session"): () for method in ("GET", "POST", "DELETE")},
     ("POST", "/demo"): (),
 }
 CUSTOMERS_PAGE: params.Queries = {

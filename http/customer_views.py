@@ -1,6 +1,7 @@
 """The customers page's own calls. The database finds, sorts and adds up; sums are strings, in cents."""
 
 from array import array
+from contextlib import suppress
 from typing import Any
 
 import falcon
@@ -39,9 +40,8 @@ class CustomersView:
         with self._service.read() as store:
             customers = CustomerSearch(store.database, owner(req))
             if rank:
-                answer = self._ranked(
-                    customers, listed, Ranked(owner(req), wanted.account_id, wanted.search, rank)
-                )
+                ranked = Ranked(owner(req), wanted.account_id, wanted.search, rank)
+                answer = self._ranked(customers, listed, ranked)
             else:
                 found, following = listed.cut(store.customers(wanted, owner(req)))
                 if by_id := _by_id(store, wanted, owner(req)):  # first, and beside the page
@@ -105,8 +105,7 @@ def _with_whose(invoice: Invoice, customer: Customer) -> dict[str, Any]:
 
 def _by_id(store: Customers, wanted: CustomerQuery, owner: str | None) -> Customer | None:
     """The customer whose number is the search text."""
-    try:
+    with suppress(ValueError, NotFound):
         customer = store.customer(Id.parse(wanted.search), owner)
-    except (ValueError, NotFound):
-        return None
-    return customer if wanted.account_id in (None, customer.account_id) else None
+        return customer if wanted.account_id in (None, customer.account_id) else None
+    return None

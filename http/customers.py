@@ -4,15 +4,14 @@ from functools import partial
 
 from tally.http import exports, params
 from tally.http.answers import CreditPage, CustomerPage, InvoicePage
-from tally.http.application import Api
-from tally.http.auth import OpenGate, TokenGate, owner
+from tally.http.application import Api, HistoryResource, api_of
+from tally.http.auth import owner
 from tally.http.calls import CUSTOMERS, CUSTOMERS_PAGE
 from tally.http.customer_views import CustomersView, InvoicesView
 from tally.http.demo import CustomersDemo
 from tally.http.lists import CustomerListRequest, ListRequest
 from tally.http.rows import ChangeableRowsResource, Kind, RowsResource
 from tally.http.service import Outside, Service, cause, wanted_revisions
-from tally.http.shared import HistoryResource, api_of
 from tally.http.values import CreditBody, CustomerBody, CustomerPatch, InvoiceBody, InvoicePatch
 from tally.store.customer_list import CustomerQuery
 from tally.store.customers import Customers
@@ -23,8 +22,7 @@ from tally.store.records import CSV_COLUMNS
 def api(outside: Outside, require_account: bool, answer_after: AnswerAfter | None) -> Api:
     """The service over customers.db; for `answer_after` see GroupCommit."""
     service = Service(outside, Customers, answer_after)
-    gate = TokenGate(outside.tokens) if outside.tokens else OpenGate()
-    api = api_of(service, gate, CUSTOMERS, CUSTOMERS_PAGE)
+    api = api_of(service, CUSTOMERS, CUSTOMERS_PAGE)
     app = api.app
     # With users, too: else the user who opens the account later would get customers that others recorded
     # there.

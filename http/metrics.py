@@ -41,17 +41,17 @@ class MetricsResource(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Every part that is available, and which those are."""
-        success = _gauge("tally_scrape_success", "Whether this part could be gathered: 1 or 0.", "part")
+        success: list[tuple[tuple[str], float]] = []
         for name, part in self._parts.items():
             try:
-                told = list(part())
+                told, is_there = [*part()], 1
             except Exception as error:
+                told, is_there = [], 0
                 _log.warning("metrics_left_out", part=name, reason=f"{type(error).__name__}: {error}")
-                success.add_metric([self._service, name], 0)
-            else:
-                success.add_metric([self._service, name], 1)
-                yield from told
-        yield success
+            success.append(((name,), is_there))
+            yield from told
+        about = "Whether this part could be gathered: 1 or 0."
+        yield _gauge(self._service, "tally_scrape_success", about, success, "part")
 
 
 def counted(service: str, families: Collection[Family], pages: Collection[mmap.mmap]) -> Iterator[Metric]:
@@ -81,10 +81,9 @@ def _metric(service: str, family: Family, every: Mapping[tuple[str, ...], list[f
 
 def limits(service: str, most: Mapping[str, int]) -> Iterator[Metric]:
     """The limits of the answering process; each of its siblings has the same."""
-    family = _gauge("tally_http_limit", "How much of it there may be at once in an HTTP process.", "of")
-    for of, much in most.items():
-        family.add_metric([service, of], much)
-    yield family
+    values = [((of,), much) for of, much in most.items()]
+    about = "How much of it there may be at once in an HTTP process."
+    yield _gauge(service, "tally_http_limit", about, values, "of")
 
 
 def status_metrics(probe: Callable[[], StatusReport]) -> Iterator[Metric]:
@@ -92,11 +91,9 @@ def status_metrics(probe: Callable[[], StatusReport]) -> Iterator[Metric]:
     report = probe()
     service, redis = report.service, report.redis
 
-    build = _gauge(
-        "tally_build_info", "1; the labels tell what runs.", "version", "sqlite_version", "identity"
-    )
-    build.add_metric([service, report.version, report.sqlite_version, report.identity or ""], 1)
-    yield build
+    build = [((report.version, report.sqlite_version, report.identity or ""), 1)]
+    labels = ("version", "sqlite_version", "identity")
+    yield _gauge(service, "tally_build_info", "1; the labels tell what runs.", build, *labels)
     for name, help, value in (
         ("tally_degraded", "1 while GET /status is degraded; it tells why.", report.status != "ok"),
         ("tally_disk_free_bytes", "Free where the databases are.", report.disk_free_bytes),
@@ -119,17 +116,18 @@ def status_metrics(probe: Callable[[], StatusReport]) -> Iterator[Metric]:
         ),
     ):
         if value is not None:
-            gauge = _gauge(name, help)
-            gauge.add_metric([service], value)
-            yield gauge
+            yield _gauge(service, name, help, [((), value)])
     if redis.lag is not None:
-        lag = _gauge(
-            "tally_lag_events", "Events published and not yet applied, by who published them.", "source"
-        )
-        for source, events in redis.lag.items():
-            lag.add_metric([service, source], events)
-        yield lag
+        lag = [((source,), events) for source, events in redis.lag.items()]
+        about = "Events published and not yet applied, by who published them."
+        yield _gauge(service, "tally_lag_events", about, lag, "source")
 
 
-def _gauge(name: str, help: str, *labels: str) -> GaugeMetricFamily:
-    return GaugeMetricFamily(name, help, labels=["service", *labels])
+def _gauge(
+    service: str, name: str, help: str, values: Iterable[tuple[tuple[str, ...], float]], *labels: str
+) -> GaugeMetricFamily:
+    """A gauge of this service, with a value for each set of values of these labels."""
+    gauge = GaugeMetricFamily(name, help, labels=["service", *labels])
+    for of, value in values:
+        gauge.add_metric([service, *of], value)
+    return gauge

@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
+from ipaddress import IPv6Address
 from urllib.parse import urlsplit
 
 import falcon
@@ -11,7 +13,7 @@ from tally.redis_url import bracketed
 LOGIN = "/auth/login"  # on the accounts service
 SESSION = "/auth/session"  # on both
 
-_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}|[0-9A-Fa-f:.]{2,45}")
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}")
 _PORT = re.compile(":[0-9]*$")
 _EXPOSED = "Retry-After, Tally-Event-Id"
 _SENT = "Authorization, Prefer, Tally-After"
@@ -34,7 +36,7 @@ class Neighbours:
         """The address of each service, which ends with a slash."""
         # A port may be empty (RFC 9110, section 4.2.3). Falcon's `host` fails then.
         host = _PORT.sub("", req.env.get("HTTP_HOST", "")).strip("[]")
-        host = bracketed(host) if _HOST.fullmatch(host) else "localhost"
+        host = bracketed(host) if _NAME.fullmatch(host) or _is_ipv6(host) else "localhost"
         found = {name: f"{req.scheme}://{host}:{port}/" for name, port in self._ports.items()}
         return found | self._urls
 
@@ -72,3 +74,10 @@ class Neighbours:
 
     def _is_asked_by_other(self, req: falcon.Request) -> bool:
         return bool(req.env.get("HTTP_ORIGIN") == self.other(req))
+
+
+def _is_ipv6(host: str) -> bool:
+    """Whether this is an address, without a zone."""
+    with suppress(ValueError):
+        return "%" not in host and bool(IPv6Address(host))
+    return False

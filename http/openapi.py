@@ -16,13 +16,8 @@ from tally.http.problems import CONTENT_TYPE, RETRY_AFTER_SECONDS, Problem
 from tally.http.schemas import schemas_of
 from tally.version import VERSION
 
-_GROUPS = {
-    "accounts": "Accounts",
-    "customers": "Customers",
-    "invoices": "Invoices",
-    "credits": "Credits",
-    "revenue": "Revenue",
-    "auth": "Signing in",
+_GROUPS = {"auth": "Signing in"} | {
+    name: name.capitalize() for name in ("accounts", "customers", "invoices", "credits", "revenue")
 }
 
 

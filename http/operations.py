@@ -4,7 +4,7 @@ They are the page's own, and may change with it. GET /status tells a service's s
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Annotated, Any
 
@@ -17,8 +17,9 @@ from tally.http import bodies
 from tally.http.auth import insist_on_admin, principal
 from tally.http.minutes import Minute
 from tally.http.problems import FieldError, Refusal, WrongFields
-from tally.http.reasons import ActorReport
+from tally.http.reasons import UNREADABLE, ActorReport
 from tally.http.service import read_body
+from tally.http.values import Text
 from tally.store.dead_letters import LETTER_ID, DeadLetter, DeadLetters, Outcome, StillDead
 from tally.store.groups import Group, Groups
 from tally.store.idempotency import encode_answer
@@ -58,7 +59,7 @@ class Edit(Struct, frozen=True):
     """The body of an edit: a letter, and the new payload of its event."""
 
     id: LetterId
-    payload: str
+    payload: Text
 
 
 def add_operations(app: Any, operations: "OperationsResource") -> None:
@@ -78,17 +79,14 @@ def _report(actors: list[ActorReport], stream: EventStream) -> StreamReport:
         memory=stream.memory(),
         entries=entries,
         oldest=entry_time(oldest[0].id.decode()) if oldest else None,
-        groups=[
-            _group(each, each.name in holding, overtaken.get(each.name, 0))
-            for each in groups.all(MOST_UNREAD)
-        ],
+        groups=[_group(each, holding, overtaken) for each in groups.all(MOST_UNREAD)],
     )
 
 
-def _group(group: Group, holds_back: bool, overtaken: int) -> dict[str, Any]:
+def _group(group: Group, holding: Collection[str], overtaken: Mapping[str, int]) -> dict[str, Any]:
     """A group that reads the stream. `unread` is MOST_UNREAD if there are as many or more.
 
-    With `holds_back`, entries older than data.retention_days are kept for it. `overtaken` counts those that
+    If it `holds_back`, entries older than data.retention_days are kept for it. `overtaken` counts those that
     were removed before it had read them.
     """
     return {
@@ -98,8 +96,8 @@ def _group(group: Group, holds_back: bool, overtaken: int) -> dict[str, Any]:
         "pending": group.pending,
         "unread": group.unread,
         "idle_seconds": None if group.idle_ms is None else group.idle_ms / 1000,
-        "holds_back": holds_back,
-        "overtaken": overtaken,
+        "holds_back": group.name in holding,
+        "overtaken": overtaken.get(group.name, 0),
     }
 
 
@@ -143,6 +141,9 @@ class OperationsResource(Struct):
                 resp.data = encode_answer(_report(actors, stream))
         except RedisAway as away:
             resp.data = encode_answer(StreamReport(actors, trouble=away.description))
+        except ValueError as error:  # another program has written it
+            trouble = f"{UNREADABLE[0].upper()}{UNREADABLE[1:]}: {error}"
+            resp.data = encode_answer(StreamReport(actors, trouble=trouble))
 
     def on_get_letters(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The number of letters, None while Redis does not answer, and the oldest ones."""

@@ -26,12 +26,8 @@ _TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-_LINKS = {
-    "openapi": "openapi.json",
-    "asyncapi": "asyncapi.json",
-    "docs": "docs",
-    "status": "status",
-    "metrics": "metrics",
+_LINKS = {name: f"{name}.json" for name in ("openapi", "asyncapi")} | {
+    name: name for name in ("docs", "status", "metrics")
 }  # relative: a proxy may put a path before them
 _SECURITY = {
     "Cache-Control": "no-cache",

@@ -54,7 +54,10 @@ class Rankings:
             if found := self._kept.pop(wanted, None):
                 self._kept[wanted] = found
         if (found is None or time.monotonic() >= found.due) and self._at_work.acquire(blocking=False):
-            threading.Thread(target=self._work, args=(wanted,), name="ranking", daemon=True).start()
+            try:
+                threading.Thread(target=self._work, args=(wanted,), name="ranking", daemon=True).start()
+            except RuntimeError:  # the machine has no more threads to give: whoever asks again tries again
+                self._at_work.release()
         return found
 
     def _work(self, wanted: Ranked) -> None:

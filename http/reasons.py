@@ -17,6 +17,7 @@ from tally.store.revenue import money
 from tally.store.stream import entry_time
 
 REDIS_AWAY = "Redis does not answer"  # so begins the reason
+UNREADABLE = "a note beside the stream can't be read"
 FULL_BYTES = 1_000_000  # free; a large batch takes more
 _NO_ANSWER = {"ConnectionError", "TimeoutError", "BusyLoadingError"}  # so begin actors' troubles then
 

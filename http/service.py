@@ -104,42 +104,51 @@ class Service(Generic[S]):
         if events:
             resp.set_header(EVENT_ID, str(events))
 
-    def write_once(self, req: falcon.Request, body: bytes, change: Callable[[S, Cause], Answer]) -> Answer:
-        """Like `write`; with an Idempotency-Key in the request, `change` runs only the first time.
+    def create(
+        self, req: falcon.Request, resp: falcon.Response, body: bytes, change: Callable[[S, Cause], Answer]
+    ) -> None:
+        """Like `write`, and answer 201; with an Idempotency-Key, `change` runs only the first time.
 
         It gets the Cause for its events. Raises WrongFields for an invalid key, KeyReused for one that came
         with another request.
         """
-        key = req.env.get("HTTP_IDEMPOTENCY_KEY")
-        if key is None:
-            return self.write(lambda store: _told(store, lambda: change(store, cause(req))))
-        if not _VISIBLE_ASCII.match(key):
-            raise WrongFields([FieldError("Idempotency-Key", "Expected 1 to 200 visible ASCII characters")])
-        own_key = f"{principal(req).name} {key}".lstrip()  # different for each user; a key holds no blank
-        request = KeyedRequest(own_key, req.path, body)
-        told = cause(req, request)
-        return self.write(
-            lambda store: self._keys.once(request, lambda: _told(store, lambda: change(store, told)))
-        )
-
-    def create(
-        self, req: falcon.Request, resp: falcon.Response, body: bytes, change: Callable[[S, Cause], Answer]
-    ) -> None:
-        """Like `write_once`, and answer 201."""
-        answer = self.write_once(req, body, change)
+        resp.location = self._answer_once(req, resp, body, change).location
         resp.status = falcon.HTTP_201
-        resp.location = answer.location
-        _send(resp, answer)
 
     def change_row(
         self, req: falcon.Request, resp: falcon.Response, body: bytes, change: Callable[[S, Cause], Any]
     ) -> None:
-        """Like `write_once`, and answer the row that `change` returns; its revision is its ETag."""
-        answer = self.write_once(
-            req, body, lambda store, cause: Answer(None, encode_answer(change(store, cause)))
+        """Like `create`, but answer the row that `change` returns; its revision is its ETag."""
+        answer = self._answer_once(
+            req, resp, body, lambda store, cause: Answer(None, encode_answer(change(store, cause)))
         )
-        _send(resp, answer)
         resp.etag = str(json.decode(answer.body)["revision"])
+
+    def _answer_once(
+        self, req: falcon.Request, resp: falcon.Response, body: bytes, change: Callable[[S, Cause], Answer]
+    ) -> Answer:
+        key = req.env.get("HTTP_IDEMPOTENCY_KEY")
+        keyed = None
+        if key is not None:
+            if not _VISIBLE_ASCII.match(key):
+                raise WrongFields(
+                    [FieldError("Idempotency-Key", "Expected 1 to 200 visible ASCII characters")]
+                )
+            own_key = f"{principal(req).name} {key}".lstrip()  # different for each user; a key holds no blank
+            keyed = KeyedRequest(own_key, req.path, body)
+        told = cause(req, keyed)
+
+        def make(store: S) -> Answer:
+            made, events = store.outbox.telling(lambda: change(store, told))
+            return Answer(made.location, made.body, str(events) if events else None)
+
+        answer = self.write(
+            lambda store: self._keys.once(keyed, lambda: make(store)) if keyed else make(store)
+        )
+        if answer.events is not None:
+            resp.set_header(EVENT_ID, answer.events)
+        resp.data = answer.body
+        return answer
 
     def close(self) -> None:
         """Close the database. Nothing may be under way, and nothing may follow."""
@@ -170,12 +179,6 @@ class Resource(Struct, Generic[S]):
     _service: Service[S]
 
 
-def _told(store: Store, change: Callable[[], Answer]) -> Answer:
-    """The answer of `change`, with its events."""
-    answer, events = store.outbox.telling(change)
-    return Answer(answer.location, answer.body, str(events) if events else None)
-
-
 def is_change(method: str, path: str) -> bool:
     """Whether a request changes something in the database.
 
@@ -186,17 +189,15 @@ def is_change(method: str, path: str) -> bool:
     return method not in SAFE_METHODS and path not in _NO_CHANGES
 
 
-def _send(resp: falcon.Response, answer: Answer) -> None:
-    if answer.events is not None:
-        resp.set_header(EVENT_ID, answer.events)
-    resp.data = answer.body
-
-
 def wanted_revisions(req: falcon.Request) -> list[int] | None:
-    """The revisions that the row may have, by If-Match; None for any."""
-    tags = req.if_match
-    if tags is None or "*" in tags:
+    """The revisions that the row may have, by If-Match; None for any.
+
+    A text without any tag allows none. Falcon reads it as if the header were missing.
+    """
+    text = req.env.get("HTTP_IF_MATCH")
+    if text is None or text.strip() == "*":
         return None
+    tags = req.if_match or ()
     strong = (str(tag) for tag in tags if isinstance(tag, falcon.ETag) and not tag.is_weak)
     return [int(tag) for tag in strong if _REVISION.fullmatch(tag)]
 

@@ -188,6 +188,9 @@ class StatusProbe(Struct, frozen=True):
         except (RedisError, OSError) as error:
             reasons.append(f"{told.REDIS_AWAY}: {error}")
             return RedisStatus(reachable=False), _nodes(database, known_nodes(database))
+        except ValueError as error:  # another program has written it
+            reasons.append(f"{told.UNREADABLE}: {error}")
+            return RedisStatus(reachable=True), _nodes(database, known_nodes(database))
         finally:
             stream.client.close()
         if dead_letters:

@@ -21,10 +21,29 @@ _BLANKS = r"\u0009-\u000d\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u202
 _CONTROLS = r"\u0000-\u001f\u007f-\u009f"
 
 _DISGUISING = re.compile(DISGUISING)
-_NO_TEXT = re.compile(rf"[{_CONTROLS}\ud800-\udfff]")
+_CONTROL = re.compile(f"[{_CONTROLS}]")
+_HALF = re.compile(r"[\ud800-\udfff]")  # alone, as JSON can have it; UTF-8 can't
 
 
-class _Line(str):
+class Text(str):
+    """Text as it is typed, of `shortest` to `longest` characters."""
+
+    shortest = 0
+    longest = 1024 * 1024
+
+    @classmethod
+    def parse(cls, raw: object) -> Self:
+        """Raises ValueError, which does not show it."""
+        if not isinstance(raw, str):
+            raise ValueError(f"Expected `str`, got `{json_type(raw)}`")
+        if not cls.shortest <= len(raw) <= cls.longest:
+            raise ValueError(f"Expected {cls.shortest} to {cls.longest} characters, got {len(raw)}")
+        if not raw.isascii() and _HALF.search(raw):
+            raise ValueError("Expected no half of a character")
+        return cls(raw)
+
+
+class _Line(Text):
     """One line of text: trimmed, at most `longest` characters, no control or invisible characters."""
 
     shortest = 1
@@ -32,12 +51,8 @@ class _Line(str):
 
     @classmethod
     def parse(cls, raw: object) -> Self:
-        if not isinstance(raw, str):
-            raise ValueError(f"Expected `str`, got `{json_type(raw)}`")
-        text = cls(raw.strip())
-        if not cls.shortest <= len(text) <= cls.longest:
-            raise ValueError(f"Expected {cls.shortest} to {cls.longest} characters, got {len(text)}")
-        if _NO_TEXT.search(text):
+        text = super().parse(raw.strip() if isinstance(raw, str) else raw)
+        if _CONTROL.search(text):
             raise ValueError("Expected no control characters")
         if not text.isascii() and (found := _DISGUISING.search(text)):
             raise ValueError(f"Expected no character that can't be seen, such as U+{ord(found[0]):04X}")
@@ -93,17 +108,11 @@ class Description(_Line):
     longest = 2000
 
 
-class Password(str):
+class Password(Text):
     """A password as it is typed: 1 to 1024 characters, none of them trimmed."""
 
-    @classmethod
-    def parse(cls, raw: object) -> Self:
-        """Raises ValueError, which does not show it."""
-        if not isinstance(raw, str):
-            raise ValueError(f"Expected `str`, got `{json_type(raw)}`")
-        if not 1 <= len(raw) <= LONGEST_PASSWORD:
-            raise ValueError(f"Expected 1 to {LONGEST_PASSWORD} characters, got {len(raw)}")
-        return cls(raw)
+    shortest = 1
+    longest = LONGEST_PASSWORD
 
     @classmethod
     def json_schema(cls) -> dict[str, Any]:

@@ -116,7 +116,17 @@ def test_with_if_match_only_the_row_that_was_seen_is_changed(shared: Tally, watc
     with watch.nothing_changes():
         for other in (seen, 'W/"1"', '"x"', "nonsense", '"\N{SUPERSCRIPT ONE}"', f'"{"1" * 5000}"'):
             problem(_change(shared, kind, id, kind.second, If_Match=other), 412)
+        for no_tags in ("", ",", "0, 7", "W/0,", '"*"', '*, "0"'):
+            problem(_change(shared, kind, id, kind.second, If_Match=no_tags), 412)
     assert _change(shared, kind, id, kind.second, If_Match="*").status == 200
+
+
+@EACH
+def test_with_if_match_only_the_row_that_was_seen_is_deleted(shared: Tally, watch: Watch, kind: Kind) -> None:
+    path = f"{kind.path}/{kind.new(shared)}{'?cascade=true' if kind.path == '/accounts' else ''}"
+    with watch.nothing_changes():
+        problem(kind.client(shared).request("DELETE", path, headers={"If-Match": '"7"'}), 412)
+    assert kind.client(shared).request("DELETE", path, headers={"If-Match": '"0"'}).status == 204
 
 
 @EACH

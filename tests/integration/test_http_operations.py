@@ -303,6 +303,7 @@ def test_what_could_not_be_applied_either_is_refused_in_words_at_the_payload(
     assert lacks.startswith("This could not be applied as InvoiceCreated either: Payload: Object missing")
     assert "JSON is malformed" in said("{]")
     assert "Input data was truncated" in said("")
+    assert said('{"name": "\ud800"}') == "Expected no half of a character"
     assert said(json.dumps(json.loads(good), indent=4)) == "Nothing is changed in it"
     unknown = _dead(client, tally, "{}", type="OrderPlaced")
     assert said('{"id": "1"}', unknown) == "This release does not know events of the type OrderPlaced"
@@ -338,6 +339,22 @@ def test_what_is_no_letter_or_no_payload_is_no_edit(tally: Tally) -> None:
     for id in ("1-0", "x"):
         problem(tally.accounts.request("GET", f"/operations/dead-letters/{id}"), 404)
     problem(tally.accounts.request("POST", "/operations/edit", {"id": "x"}), 422, "id", "payload")
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_note_beside_the_stream_that_can_not_be_read_is_told(
+    tally: Tally, client: redis.Redis, service: str
+) -> None:
+    client.hset("{event-stream}:overtaken", "reports", "many")
+    try:
+        status = _service(tally, service).get("/status")
+        page = _service(tally, service).get("/operations/stream")
+    finally:
+        client.hdel("{event-stream}:overtaken", "reports")
+    (reason,) = (each for each in status["reasons"] if "'many'" in each)
+    assert (status["status"], status["redis"]["reachable"]) == ("degraded", True)
+    assert reason.startswith("a note beside the stream can't be read: ")
+    assert page["trouble"] == f"A{reason[1:]}"
 
 
 def test_of_a_group_that_is_gone_nobody_tries_what_was_edited(

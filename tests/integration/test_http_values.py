@@ -365,7 +365,15 @@ def test_what_is_said_about_a_text_of_the_wrong_type_does_not_speak_of_dates(
 )
 @pytest.mark.parametrize(
     ("path", "field"),
-    [("/customers", "name"), ("/accounts", "name"), ("/accounts", "owned_by"), ("/accounts", "description")],
+    [
+        ("/customers", "name"),
+        ("/customers", "account_id"),
+        ("/invoices", "purchase_date"),
+        ("/invoices", "reference"),
+        ("/accounts", "name"),
+        ("/accounts", "owned_by"),
+        ("/accounts", "description"),
+    ],
 )
 def test_a_lone_surrogate_is_refused(
     shared: Tally, watch: Watch, customer_id: str, path: str, field: str, text: str

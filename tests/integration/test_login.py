@@ -96,6 +96,7 @@ def test_a_wrong_password_and_a_wrong_name_are_answered_alike(tally: Tally, name
         ({"username": "a", "password": ["secret-in-a-list"]}, ["password"]),
         ({"username": "a\x00b", "password": "x"}, ["username"]),
         ({"username": "a" * 201, "password": "x" * 1025}, ["username", "password"]),
+        ({"username": "a", "password": "secret\ud800"}, ["password"]),
     ],
 )
 def test_a_body_that_does_not_hold_is_refused_and_no_password_is_shown(
@@ -278,6 +279,14 @@ def test_the_customers_page_of_the_same_host_may_ask(tally: Tally, host: str, sc
         assert answer.headers["Access-Control-Allow-Origin"] == origin
         assert answer.headers["Access-Control-Allow-Credentials"] == "true"
         assert answer.headers["Vary"] == "Origin"
+
+
+@pytest.mark.parametrize("host", ["[1:2]", "[:]:80", "[12345::]"])
+def test_at_a_host_that_is_no_address_the_page_leads_to_this_machine(tally: Tally, host: str) -> None:
+    page = tally.accounts.request("GET", "/", headers={"Host": host, "Origin": "http://evil.example"})
+    assert page.status == 200
+    assert f'href="http://localhost:{tally.customers.port}/"' in page.data.decode()
+    assert "Access-Control-Allow-Origin" not in page.headers
 
 
 @pytest.mark.parametrize(

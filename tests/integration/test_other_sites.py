@@ -12,6 +12,7 @@ OTHERS_NAMES = [
     "localhost.evil.example:{port}",
     "127.0.0.1.evil.example",
 ]
+NO_ADDRESSES = ["[1:2]", "[:]", "[::1::]:{port}", "[12345::]"]
 NO_NAMES = ["[::1", "a b", "localhost, evil.example", "@", "user@evil.example", ""]
 OWN_NAMES = [
     "localhost:{port}",
@@ -68,6 +69,17 @@ def test_under_a_name_that_could_be_made_to_lead_here_nothing_is_answered(
         refused = problem(client.request("GET", path, headers=headers), 403)
         assert "localhost" in refused["detail"]
     problem(client.request("POST", f"/{service}", {}, headers=headers), 403)
+
+
+@pytest.mark.parametrize("host", NO_ADDRESSES)
+@pytest.mark.parametrize("service", ["customers", "accounts"])
+def test_under_what_is_no_address_nothing_is_answered_to_any_page(
+    shared: Tally, service: str, host: str
+) -> None:
+    client = _client(shared, service)
+    headers = _headers(client, {"Host": host, "Origin": "http://localhost:{port}"})
+    for path in ("/", f"/{service}"):
+        problem(client.request("GET", path, headers=headers), 403)
 
 
 @pytest.mark.parametrize("host", OWN_NAMES)

@@ -10,13 +10,12 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import falcon
 
 from support.engines import free_port
-from tally.http.application import create_app
+from tally.http.application import SessionResource, create_app
 from tally.http.auth import COOKIE, EVERYBODY
 from tally.http.calls import ACCOUNTS, ACCOUNTS_PAGE, CUSTOMERS, CUSTOMERS_PAGE
 from tally.http.neighbours import LOGIN, SESSION, Neighbours
 from tally.http.pages import add_pages
 from tally.http.queries import QueryGuard
-from tally.http.shared import SessionResource
 
 TOKEN = "a.signed.token"
 _STATUS = {"status": "ok", "reasons": [], "outbox_depth": 0, "actors": [],

@@ -2,6 +2,9 @@
 
 import threading
 from array import array
+from typing import NoReturn
+
+import pytest
 
 from support.waiting import eventually, known
 from tally.http.rankings import MOST_KEPT, Ranked, Ranking, Rankings
@@ -73,3 +76,18 @@ def test_what_goes_wrong_is_told_to_who_asks_and_then_tried_again() -> None:
 
     eventually(told)
     assert [*_await(rankings, _wanted(1)).ids] == [7]
+
+
+def _no_thread(_: threading.Thread) -> NoReturn:
+    """What Python does when the machine has no more threads to give."""
+    raise RuntimeError("can't start new thread")
+
+
+def test_an_order_for_which_there_was_no_thread_is_made_when_it_is_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rankings = Rankings(lambda _: array("q", [3]))
+    with monkeypatch.context() as busy:
+        busy.setattr(threading.Thread, "start", _no_thread)
+        assert rankings.ask(_wanted(1)) is None
+    assert [*_await(rankings, _wanted(1)).ids] == [3]
