@@ -87,6 +87,7 @@ _HEADERS = {
     events.TRACE_PARENT_FIELD: "W3C trace context of the request that caused it, when it had one.",
     events.REQUEST_KEY_FIELD: "Of the request that caused it, when it had an Idempotency-Key: hashes of "
     "the key and of the content, and how many events belong to it. For Tally itself.",
+    events.BY_FIELD: "The signed-in user who did it; absent without one.",
 }
 
 

@@ -360,6 +360,7 @@ ACCOUNTS = _complete(
     _accounts.delete(
         "Delete an account",
         "409 while it lists customers, unless they are deleted too.",
+        headers=(params.IF_MATCH,),
         query=(params.CASCADE,),
         problems=(409,),
     ),

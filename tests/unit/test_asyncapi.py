@@ -11,6 +11,8 @@ from jsonschema import Draft7Validator
 from support.documents import faults
 from tally.events import EVENT_TYPES, Event, EventId, decode, encode
 from tally.http import asyncapi
+from tally.store.asks import published_fields
+from tally.store.outbox import OutboxRow
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "tests" / "data" / "asyncapi-3.0.0.schema.json.gz"
@@ -46,6 +48,12 @@ def test_every_reference_leads_somewhere() -> None:
 
 def test_every_event_has_its_message_in_the_channel() -> None:
     assert set(MESSAGES) == set(DOCUMENT["channels"]["event-stream"]["messages"]) == set(EVENT_TYPES)
+
+
+@pytest.mark.parametrize("message", MESSAGES.values(), ids=MESSAGES)
+def test_every_field_of_an_entry_is_described(message: dict[str, Any]) -> None:
+    entry = published_fields("customers@4f2a9c1e", OutboxRow(1, message["name"], b"{}", "a", "b", "c"))
+    assert {*message["headers"]["properties"], "Payload"} == {name.decode() for name in entry}
 
 
 @pytest.mark.parametrize("kind", EVENT_TYPES.values(), ids=EVENT_TYPES)
