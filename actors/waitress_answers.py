@@ -1,5 +1,6 @@
 """Writes answers: headers and bodies, problems, and long answers in several turns."""
 
+import time
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
@@ -94,6 +95,7 @@ class Task(waitress.task.WSGITask):  # type: ignore[misc]
     def finish(self) -> None:
         """End the answer: the loop may send it, and need not wait for the next one."""
         super().finish()
+        self.channel.last_activity = time.monotonic()  # else it is idle as soon as nothing is left to answer
         self.channel.answered = True
 
     def close(self) -> None:

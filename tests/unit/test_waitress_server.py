@@ -64,7 +64,7 @@ class _Slow:
 
 
 @contextmanager
-def _serving(directory: Path, app: WSGIApplication) -> Iterator[Server]:
+def _serving(directory: Path, app: WSGIApplication, kind: type[Server] = Server) -> Iterator[Server]:
     with (
         socket.socket() as listener,
         closing(GroupCommit(lambda: open_database(directory), lambda: None)) as commits,
@@ -72,7 +72,7 @@ def _serving(directory: Path, app: WSGIApplication) -> Iterator[Server]:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         limits = Limits(connections=1000, body_bytes=10**6, unsent_bytes=10**6, sign_ins=1)
-        server = Server(app, listener, 1, limits, "", commits, lambda _authorization, _cookie: None)
+        server = kind(app, listener, 1, limits, "", commits, lambda _authorization, _cookie: None)
         yield server
         server.end()
         server.make_room(0)
@@ -140,6 +140,29 @@ def test_room_is_made_before_an_answer_is_sent_by_closing_others(tmp_path: Path)
         assert _is_closed(silent)
         _turn_until(server, lambda: any(select.select([asks], [], [], 0)))
         assert answer(asks)[0] == 200
+
+
+class _Tidy(Server):
+    """A server that closes idle connections whenever something has happened."""
+
+    def pull_trigger(self) -> None:
+        self.maintenance(time.monotonic())
+        super().pull_trigger()
+
+
+def test_who_waited_long_for_an_answer_is_not_idle_when_it_has_come(tmp_path: Path) -> None:
+    """It was closed if the loop looked between the answer and the note that something had happened."""
+
+    def answered(environ: WSGIEnvironment, start_response: StartResponse) -> io.BytesIO:
+        for each in tidy.active_channels.values():
+            each.last_activity = float("-inf")
+        return _answered(environ, start_response)
+
+    with _serving(tmp_path, answered, _Tidy) as tidy, connect(tidy.socket.getsockname()[1]) as client:
+        for _ in range(2):
+            client.sendall(head("GET", "/"))
+            _turn_until(tidy, lambda: any(select.select([client], [], [], 0)))
+            assert answer(client)[0] == 200
 
 
 class _Overtaken(Channel):
