@@ -18,7 +18,7 @@ import pytest
 
 from support.clients import answer, connect, connections, head
 from support.tally import ROOT
-from support.waiting import eventually
+from support.waiting import PATIENCE, eventually
 from tally.actors.limits import Limits
 from tally.actors.waitress_connections import Channel
 from tally.actors.waitress_server import Server
@@ -126,7 +126,7 @@ def test_room_is_made_before_an_answer_is_sent_by_closing_others(tmp_path: Path)
     may_answer = threading.Event()
 
     def answered(environ: WSGIEnvironment, start_response: StartResponse) -> io.BytesIO:
-        assert may_answer.wait(10)
+        assert may_answer.wait(PATIENCE)
         return _answered(environ, start_response)
 
     with _serving(tmp_path, answered) as server, connections(server.socket.getsockname()[1], 2) as clients:
@@ -180,7 +180,7 @@ class _Overtaken(Channel):
     def close_when_flushed(self) -> bool:
         if self._writes and not self.total_outbufs_len:
             self.goes_on.set()
-            assert self.has_ended.wait(10)
+            assert self.has_ended.wait(PATIENCE)
         return self._closes
 
     @close_when_flushed.setter
@@ -189,13 +189,18 @@ class _Overtaken(Channel):
         self.has_ended.set()
 
 
+def _is_left_to_the_loop(channel: Channel) -> bool:
+    """Whether much of an answer is unsent, and no thread tries to send it."""
+    return channel.total_outbufs_len > 100_000 and not channel._sending
+
+
 def test_an_answer_that_ends_while_the_loop_sends_is_sent_to_its_end(tmp_path: Path) -> None:
     """The loop saw nothing left to send, and then that the answer was complete: it closed before the end."""
 
     class Pieces(io.BytesIO):
         def __iter__(self) -> Iterator[bytes]:
             yield b"x" * 500_000  # more than the kernel takes at once, and fewer than would stop the thread
-            assert _Overtaken.goes_on.wait(10)
+            assert _Overtaken.goes_on.wait(PATIENCE)
             yield b"the end"
 
     def streamed(_environ: WSGIEnvironment, start_response: StartResponse) -> io.BytesIO:
@@ -207,6 +212,7 @@ def test_an_answer_that_ends_while_the_loop_sends_is_sent_to_its_end(tmp_path: P
         server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
         with connect(server.socket.getsockname()[1], receive_buffer=4096) as client:
             client.sendall(head("GET", "/"))
+            _turn_until(server, lambda: any(map(_is_left_to_the_loop, server.active_channels.values())))
             with ThreadPoolExecutor() as threads:
                 came = threads.submit(answer, client)
                 _turn_until(server, came.done)
@@ -228,7 +234,7 @@ def test_the_loop_alone_closes_connections(tmp_path: Path) -> None:
     is_gone = threading.Event()
 
     def answered(environ: WSGIEnvironment, start_response: StartResponse) -> io.BytesIO:
-        assert is_gone.wait(10)
+        assert is_gone.wait(PATIENCE)
         return _answered(environ, start_response)
 
     with _serving(tmp_path, answered) as server:
