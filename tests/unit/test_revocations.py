@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 
 from support.redis_double import RedisDouble
+from support.waiting import PATIENCE
 from tally.store.revocations import KEPT_SECONDS, Revocations
 from tally.store.shared_revocations import exchange
 from tally.store.stream import EventStream
@@ -48,7 +49,7 @@ class Held:
         self._held, self._goes_on = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, args=(call,))
         self._thread.start()
-        assert self._held.wait(10)
+        assert self._held.wait(PATIENCE)
 
     def finish(self) -> None:
         self._goes_on.set()
@@ -64,7 +65,7 @@ class Held:
         if event == self._event:
             if not self._left:
                 self._held.set()
-                self._goes_on.wait(10)
+                self._goes_on.wait(PATIENCE)
             self._left -= 1
         return self._trace
 
