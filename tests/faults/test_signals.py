@@ -228,7 +228,8 @@ def test_sighup_twice_renews_one_after_another(tmp_path: Path) -> None:
 
             def done() -> bool:
                 now = tally.pids()
-                if now != seen[-1]:
+                # They are read one by one: only what is the same twice was so at any moment.
+                if now != seen[-1] and now == tally.pids():
                     seen.append(now)
                 return _renewed(tally, before) and _is_quiet(tally)
 
