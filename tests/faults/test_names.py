@@ -62,6 +62,18 @@ def _all_is_well(tally: Tally, load: Load) -> None:
         eventually(lambda service=service: service.get("/status")["status"] == "ok")  # type: ignore[misc]
 
 
+def _gets_another_name(tally: Tally, server: RedisProcess, load: Load) -> None:
+    """Start it again while Redis is away, record something, and let Redis come back."""
+    eventually(tally.settled)
+    assert tally.stop() == 0
+    server.kill()
+    tally.start()
+    with load:
+        load.goes_on(50)
+    server.start()
+    eventually(tally.settled)
+
+
 def _copied_in_between(tally: Tally, load: Load, before: int, after: int) -> Path:
     """A copy of customers.db that was made while it was written to, between so many records and so many."""
     copy = tally.directory / "copy.db"
@@ -201,15 +213,8 @@ def test_a_backup_from_before_another_name_takes_over_both(
     with load:
         load.goes_on(50)
         copied_while_in_use(_customers_db(tally), copy)
-    eventually(tally.settled)
     for _ in range(2):
-        assert tally.stop() == 0
-        server.kill()
-        tally.start()
-        with load:
-            load.goes_on(50)
-        server.start()
-        eventually(tally.settled)
+        _gets_another_name(tally, server, load)
     assert tally.stop() == 0
     before = _ids(tally)
     replaced(_customers_db(tally), copy)
@@ -346,14 +351,7 @@ def test_a_customers_db_with_several_names_is_recovered_whole(tally: Tally, serv
     load = Load(tally)
     with load:
         load.goes_on(50)
-    eventually(tally.settled)
-    assert tally.stop() == 0
-    server.kill()
-    tally.start()
-    with load:
-        load.goes_on(50)
-    server.start()
-    eventually(tally.settled)
+    _gets_another_name(tally, server, load)
     assert tally.stop() == 0
     before = _ids(tally)
     _customers_db(tally).unlink()
