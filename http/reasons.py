@@ -146,10 +146,13 @@ def given_up(lost: dict[str, list[Range]]) -> Iterator[str]:
 
 
 def lost(
-    asks: Asks, database: Database, missing: dict[str, list[Range]], whose: Mapping[str, int]
+    asks: Asks,
+    database: Database,
+    missing: dict[str, list[Range]],
+    gone: Mapping[str, list[Range]],
+    whose: Mapping[str, int],
 ) -> Iterator[str]:
     """Missing events that will not come by themselves: no outbox has them, or their relay does not answer."""
-    gone = asks.gone(database.source)
     for source, ranges in sorted(missing.items()):
         lost = numbers.both(ranges, gone.get(source, []))
         if lost:

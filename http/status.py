@@ -172,7 +172,7 @@ class StatusProbe(Struct, frozen=True):
             known, heirs = read_nodes(stream), stream.heirs()
             whose = {source: number_of(source, known, heirs) for source in published}
             wanted = {each: missing[each] for each in missing.keys() - given_up}
-            reasons += told.lost(asks, database, wanted, whose)
+            reasons += told.lost(asks, database, wanted, gone, whose)
             lost = {each: numbers.both(missing[each], gone.get(each, [])) for each in given_up}
             lag = {
                 each: numbers.count(missing[each]) - numbers.count(lost.get(each, [])) for each in published

@@ -62,7 +62,7 @@ def test_the_calls_are_shown_in_groups_and_one_is_carried_out(
     list_of = page.locator(f"[id$=list{service.capitalize()}]").first
     list_of.locator(".opblock-summary-control").click()
     expect(page).to_have_url(re.compile(f"/list{service.capitalize()}$"))  # a link to the call
-    # Finished: its body has come, too. What is not drawn then is not the service's fault.
+    # Finished: the whole answer has come. If it is not drawn, the page is at fault, not the service.
     with page.expect_request_finished(lambda request: request.url.startswith(f"{own}{service}")) as finished:
         _list_one(list_of)
     assert finished.value.url.endswith("limit=1")

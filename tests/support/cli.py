@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -46,6 +47,25 @@ def command(
         finally:
             program.kill()
         return subprocess.CompletedProcess(arguments, status, output.read_text(), error.read_text())
+
+
+class SilentHandler(BaseHTTPRequestHandler):
+    """Answers requests over connections that stay open, and says nothing of it."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_said: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def answering(handler: type[SilentHandler]) -> Iterator[int]:
+    """A service whose requests that handler answers; yields its port."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+        yield server.server_address[1]
+        server.shutdown()
 
 
 def processes_in(directory: Path) -> list[psutil.Process]:

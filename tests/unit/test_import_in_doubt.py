@@ -2,15 +2,14 @@
 
 import io
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from support.cli import SilentHandler, answering
 from tally.commands.command_line import Failed
 from tally.commands.import_job import Job, Options
 from tally.commands.importing import import_file
@@ -32,23 +31,15 @@ one,2019-01-03,3.00
 def port() -> Iterator[int]:
     """Services that answer every question with nothing."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
+    class Handler(SilentHandler):
+        def do_GET(self) -> None:  # noqa: N802 -- a name of http.server
             self.send_response(200)
             self.send_header("Content-Length", "2")
             self.end_headers()
             self.wfile.write(b"{}")
 
-        def log_message(self, *_said: object) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
-        yield server.server_address[1]
-        server.shutdown()
+    with answering(Handler) as port:
+        yield port
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,8 @@ def test_of_what_is_asked_for_status_counts_no_event_that_is_just_on_its_way(tmp
     asks = Asks(EventStream(RedisDouble(lambda: 1_700_000_000_000, (8, 0)).client(), "event-stream"))
     database = accounts.open_database(tmp_path)
     asks.ask("customers@1", database.source, [Range(1, 2)])
-    [told] = reasons.lost(asks, database, {"customers@1": [Range(1, 2), Range(10, 500)]}, {})
+    gone = asks.gone(database.source)
+    [told] = reasons.lost(asks, database, {"customers@1": [Range(1, 2), Range(10, 500)]}, gone, {})
     assert told.startswith("2 events of customers@1 were taken off the stream")
-    assert not [*reasons.lost(asks, database, {"customers@1": [Range(10, 500)]}, {})]
+    assert not [*reasons.lost(asks, database, {"customers@1": [Range(10, 500)]}, gone, {})]
     database.close()

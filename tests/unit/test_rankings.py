@@ -79,7 +79,7 @@ def test_what_goes_wrong_is_told_to_who_asks_and_then_tried_again() -> None:
 
 
 def _no_thread(_: threading.Thread) -> NoReturn:
-    """What Python does when the machine has no more threads to give."""
+    """As if the machine had no more threads."""
     raise RuntimeError("can't start new thread")
 
 

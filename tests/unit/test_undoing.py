@@ -4,11 +4,11 @@ import hashlib
 import io
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from support.cli import SilentHandler, answering
 from tally.commands.command_line import Failed
 from tally.commands.undoing import undo_file
 from tally.config import CustomersSettings, Settings
@@ -23,10 +23,8 @@ def port() -> Iterator[int]:
     """A customers service that answers a deletion once another has come."""
     two = threading.Barrier(2, timeout=10)
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_DELETE(self) -> None:
+    class Handler(SilentHandler):
+        def do_DELETE(self) -> None:  # noqa: N802 -- a name of http.server
             try:
                 two.wait()
             except threading.BrokenBarrierError:
@@ -36,14 +34,8 @@ def port() -> Iterator[int]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def log_message(self, *_said: object) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
-        yield server.server_address[1]
-        server.shutdown()
+    with answering(Handler) as port:
+        yield port
 
 
 def test_several_rows_are_taken_back_at_once(tmp_path: Path, port: int) -> None:

@@ -15,7 +15,7 @@ def _soon() -> NotYet:
 
 
 def _no_thread(_: threading.Thread) -> NoReturn:
-    """What Python does when the machine has no more threads to give."""
+    """As if the machine had no more threads."""
     raise RuntimeError("can't start new thread")
 
 
