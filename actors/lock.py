@@ -34,16 +34,18 @@ class DirectoryLock:
             if who == SUPERVISOR:
                 self._hold(directory, os.O_RDONLY | os.O_DIRECTORY, until)
             self._hold(self.path, os.O_RDWR | os.O_CREAT, until)
-        except BlockingIOError:
+            os.ftruncate(self.descriptors[-1], 0)
+            os.pwrite(self.descriptors[-1], f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
             self.close()
+            if not isinstance(error, BlockingIOError):
+                raise
             holder = _noted(self.path) or _holder(directory)
             raise AlreadyRunning(
                 f"{directory} is in use by another {who}, process {holder or 'unknown'}; stop it, "
                 "or set data.directory elsewhere",
                 holder,
             ) from None
-        os.ftruncate(self.descriptors[-1], 0)
-        os.pwrite(self.descriptors[-1], f"{os.getpid()}\n".encode(), 0)
 
     def is_in_place(self) -> bool:
         """Whether the locked directory is still the one at its path, and not another in its place."""

@@ -54,3 +54,12 @@ def test_what_two_restores_in_one_second_replace_is_kept(tmp_path: Path) -> None
 )
 def test_the_end_of_an_actor_is_told_whatever_ended_it(status: int | None, told: str) -> None:
     assert describe_exit(status).startswith(told)
+
+
+def test_a_lock_that_cannot_be_had_holds_nothing(tmp_path: Path) -> None:
+    (tmp_path / "supervisor.lock").mkdir()
+    with pytest.raises(IsADirectoryError):
+        DirectoryLock(tmp_path)
+    (tmp_path / "supervisor.lock").rmdir()
+    with closing(DirectoryLock(tmp_path)):
+        assert is_held(tmp_path)
