@@ -56,7 +56,7 @@ class Follower:
         its notes of them as well, those count as known that a group has applied, or this database saw
         published.
         """
-        note_known_beside(self._database.path.parent, self._stream, self._database.service)
+        note_known_beside(self._database.directory, self._stream, self._database.service)
         published, applied = self._stream.published_by_source(), self._stream.applied_by_source()
         told = {
             source: published.get(source) or max(applied.get(source, 0), outbox.published())

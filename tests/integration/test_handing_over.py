@@ -1,6 +1,7 @@
 """An old primary's unpublished changes are compared with the new primary's records."""
 
 import csv
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -24,7 +25,7 @@ from tally.store.accounts import Accounts, NewAccount
 from tally.store.cause import Cause
 from tally.store.customer_list import CustomerQuery
 from tally.store.customers import Customers
-from tally.store.errors import InvoiceCredited
+from tally.store.errors import InvoiceCredited, StoreUnavailable
 from tally.store.idempotency import Answer, IdempotencyKeys, KeyedRequest, made, made_many
 from tally.store.incarnations import incarnations
 from tally.store.listing import ListQuery
@@ -305,6 +306,39 @@ def test_a_reference_that_both_gave_is_told(two: Two) -> None:
     found = {each.purchase_price_cents: each.reference for each in two.new.invoices(ListQuery(limit=10))}
     assert found[5] == found[7] == "x"
     assert "has the same reference" in two.new.database.path.with_name("conflicts-customers.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        pytest.param("why\r\nMüller".encode("latin-1"), id="another program has saved it"),
+        pytest.param(b'"' + 200_000 * b"x", id="the end of it is lost"),
+    ],
+)
+def test_a_file_of_conflicts_that_can_t_be_read_stops_nobody(two: Two, before: bytes) -> None:
+    _do(two.old, lambda store: store.create_invoices([NewInvoice(Id(1), DAY, 7, "x")]))
+    _do(two.new, lambda store: store.create_invoices([NewInvoice(Id(2), DAY, 5, "x")]))
+    file = two.new.database.path.with_name("conflicts-customers.csv")
+    file.write_bytes(before)
+    two.settle()
+    content = file.read_bytes()
+    assert content.startswith(before)
+    assert content.splitlines()[-1].startswith(b"InvoiceCreated,")
+    assert b"has the same reference" in content.splitlines()[-1]
+
+
+def test_conflicts_that_can_t_be_written_down_wait_until_they_can(two: Two) -> None:
+    _do(two.old, lambda store: store.create_invoices([NewInvoice(Id(1), DAY, 7, "x")]))
+    _do(two.new, lambda store: store.create_invoices([NewInvoice(Id(2), DAY, 5, "x")]))
+    file = two.new.database.path.with_name("conflicts-customers.csv")
+    file.mkdir()
+    with pytest.raises(StoreUnavailable, match=re.escape(str(file))):
+        two.settle()
+    assert not notes.told(two.new.database)
+    file.rmdir()
+    two.settle()
+    assert len(_noted(two.new)) == 1
+    assert file.read_text().startswith("event,payload,by,why\n")
 
 
 @pytest.mark.parametrize("first", ["the old one hands over", "the old one is promoted again"])
