@@ -154,7 +154,11 @@ class RelayProcess:
                     self._watch(database, stream, watch)
                     if not taken:
                         follower.look()
-                    promoted = membership.take() is None
+                    if membership.take() is None:
+                        follower.catch_up()
+                        go_on(follower.store, stream)
+                        _log.warning("promoted", source=database.source)
+                        promoted = True
             except RedisError:
                 watch.sees_nothing()
                 raise
@@ -162,10 +166,6 @@ class RelayProcess:
         actor.attempt(follower.catch_up)
         actor.ready()
         actor.repeat(step, until=lambda: promoted)
-        if not actor.stopping.is_set():
-            follower.catch_up()
-            go_on(follower.store, stream)
-            _log.warning("promoted", source=database.source)
 
     def _watch(self, database: Database, stream: EventStream, watch: Watch) -> None:
         self._refuse(database)  # the primary may have changed

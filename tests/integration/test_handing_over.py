@@ -1,9 +1,11 @@
 """An old primary's unpublished changes are compared with the new primary's records."""
 
 import csv
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from datetime import date
 from pathlib import Path
@@ -14,7 +16,13 @@ import pytest
 import redis
 from msgspec import UNSET, UnsetType
 
+from support.waiting import PATIENCE, eventually
+from tally import figures
+from tally.actors import shared
+from tally.actors.actor import Actor
 from tally.actors.relay import Relay
+from tally.actors.relay_process import RelayProcess
+from tally.config import load
 from tally.events import CustomerCreated, Id, now
 from tally.recovery import following, handing_over, joining
 from tally.recovery.following import Follower
@@ -688,3 +696,65 @@ def test_a_primary_that_is_replaced_while_it_heals_does_not_take_the_new_one_s_n
             Standing(old, stream, membership=membership).settle()
         assert [each.source for each in incarnations(older)] == [source]
         assert replaced
+
+
+class Failing(EventStream):
+    """A stream whose Redis is away for the moment, once: when it is asked what `fails` names."""
+
+    fails = ""
+    asked = 0  # how often it was asked which name follows which
+
+    def heirs(self) -> dict[str, str]:
+        self._fail("heirs")
+        self.asked += 1
+        return super().heirs()
+
+    def published_by_source(self) -> dict[str, int]:
+        self._fail("published")
+        return super().published_by_source()
+
+    def _fail(self, asked: str) -> None:
+        if self.fails == asked:
+            self.fails = ""
+            raise redis.ConnectionError("away for the moment")
+
+
+class Shared(shared.Shared):
+    """What the processes of a Tally on that stream share."""
+
+    stream_of_all: Failing
+
+    def stream(self, actor: Actor) -> EventStream:
+        return self.stream_of_all
+
+
+@pytest.mark.parametrize("when", ["it becomes a standby", "it is promoted"])
+def test_a_relay_outlives_that_redis_is_away_just_when(two: Two, when: str) -> None:
+    old, node = two.old.database, two.old.database.path.parent
+    if when == "it is promoted":
+        Follower(two.old, two.stream).catch_up()
+    Membership(old, two.stream, wait_seconds=0).take()
+    promote(two.stream, 0, [Candidate(two.new.database.source, "")])
+    settings = load(None, {"TALLY_DATA_DIRECTORY": str(node)})
+    common = Shared(settings, "", {}, is_private=False)
+    common.pages["customers-relay"] = figures.new_page()
+    common.stream_of_all = stream = Failing(two.stream.client, two.stream.key)
+    reports, told = os.pipe()
+    actor = Actor("customers-relay", told)
+    stream.fails = "published" if when == "it becomes a standby" else ""
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(RelayProcess(common).run, actor, "customers")
+        try:
+            if when == "it is promoted":
+                eventually(lambda: stream.asked > 1)  # it follows, and the housekeeper has asked, too
+                stream.fails = "heirs"
+                promote(two.stream, 0, [Candidate(old.source, "")])
+                eventually(lambda: ended.done() or not nodes.follows(old))
+            else:
+                eventually(lambda: ended.done() or nodes.follows(old))
+        finally:
+            actor.stop()
+        ended.result(PATIENCE)
+    assert not stream.fails
+    os.close(reports)
+    os.close(told)
