@@ -4,8 +4,8 @@ On promotion a follower becomes a publisher; a primary that was replaced becomes
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -154,7 +154,11 @@ class RelayProcess:
                     self._watch(database, stream, watch)
                     if not taken:
                         follower.look()
-                    promoted = membership.take() is None
+                    if membership.take() is None:
+                        follower.catch_up()
+                        go_on(follower.store, stream)
+                        _log.warning("promoted", source=database.source)
+                        promoted = True
             except RedisError:
                 watch.sees_nothing()
                 raise
@@ -162,10 +166,6 @@ class RelayProcess:
         actor.attempt(follower.catch_up)
         actor.ready()
         actor.repeat(step, until=lambda: promoted)
-        if not actor.stopping.is_set():
-            follower.catch_up()
-            go_on(follower.store, stream)
-            _log.warning("promoted", source=database.source)
 
     def _watch(self, database: Database, stream: EventStream, watch: Watch) -> None:
         self._refuse(database)  # the primary may have changed
@@ -201,18 +201,12 @@ class RelayProcess:
     ) -> Housekeeper:
         """Also renews the lease, and exchanges revocations of tokens with other nodes."""
         settings = self._shared.settings
-        directory, revocations = settings.directory, Revocations(settings.directory)
-
-        @contextmanager
-        def locked() -> Iterator[None]:  # like `users`: in a transaction of accounts.db, if there is one
-            service = next(name for name in ("accounts", "customers") if (directory / f"{name}.db").exists())
-            with closing(self._shared.open(service)) as database, database.transaction():
-                yield
+        revocations = Revocations(settings.directory)
 
         def renew(now: int) -> None:
             take_number()
             if settings.auth.mode != "off":
-                shared_revocations.exchange(stream, revocations, locked, now)
+                shared_revocations.exchange(stream, revocations, self._shared.revoking, now)
 
         return Housekeeper(
             database,

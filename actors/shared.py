@@ -3,7 +3,8 @@
 import mmap
 import secrets
 import socket
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -79,6 +80,16 @@ class Shared:
         database.run, database.is_newest = self.run, permission.is_confirmed
         database.refusal = partial(self.refusal, service)
         return database
+
+    @contextmanager
+    def revoking(self) -> Iterator[None]:
+        """Keep others from changing the list of revoked tokens.
+
+        Like `users`, in a transaction of accounts.db, if there is one. Raises StoreUnavailable.
+        """
+        service = "accounts" if self.places["accounts"].file.exists() else "customers"
+        with closing(self.open(service)) as database, database.transaction():
+            yield
 
     def note_end(self) -> None:
         """Note that all actors end now. Call it before the first is told to."""

@@ -95,7 +95,8 @@ def _adopt(
         if customers_file or invoices_file:
             if not (directory / customers.FILE).exists():
                 first_start.make(directory, node)
-            database = opened.enter_context(closing(customers.open_database(directory, migrate=True)))
+            made = customers.open_database(directory, migrate=True, make=False)
+            database = opened.enter_context(closing(made))
             nodes.assign(database, node)
             opened.enter_context(database.transaction())
             store = customers.Customers(database)

@@ -3,8 +3,6 @@
 All of it counts, as clients were told. `status` names a file that tells what is for a person to decide.
 """
 
-import csv
-import os
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,8 +14,9 @@ from tally.events import (
     InvoiceDeleted,
     InvoiceUpdated,
 )
-from tally.recovery.diverged import row_of, write_csv
+from tally.recovery.diverged import as_csv, row_of
 from tally.store import notes, references
+from tally.store.copying import rewrite
 from tally.store.credits import Credits
 from tally.store.database import Database
 from tally.store.errors import MoveRefused
@@ -100,13 +99,14 @@ def keep(database: Database, conflicts: Iterable[Conflict]) -> None:
     rows = [(own.row.type, own.row.payload.decode(), own.row.by or "", why) for own, why in conflicts]
     if not rows:
         return
-    file = database.path.with_name(f"conflicts-{database.service}.csv")
-    known: set[tuple[str, ...]] = set()
-    if file.exists():
-        with open(file, encoding="utf-8", newline="") as content:
-            known = {tuple(row) for row in csv.reader(content)}
-    header = [] if known else [("event", "payload", "by", "why")]
-    write_csv(file, [*header, *(row for row in dict.fromkeys(rows) if row not in known)], os.O_APPEND)
+    file = database.directory / f"conflicts-{database.service}.csv"
+    header, *lines = (as_csv([row]) for row in [("event", "payload", "by", "why"), *dict.fromkeys(rows)])
+
+    def with_new(there: bytes) -> bytes:  # not read as CSV: another program may have saved it
+        before = there.rstrip() + b"\r\n" if there else header
+        return before + b"".join(line for line in lines if line not in there)
+
+    rewrite(file, with_new)
     notes.note(
         database,
         "what a standby had accepted while it was the primary breaks a rule, together with what was recorded "

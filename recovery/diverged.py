@@ -7,11 +7,10 @@ stream the old numbers mean other rows.
 """
 
 import csv
-import os
+import io
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,6 +21,7 @@ from tally.events import EVENT_TYPES, Event, encode, now
 from tally.recovery.taking_back import Store, event_of, own_event, take_back
 from tally.store import notes, updates
 from tally.store.cause import Cause
+from tally.store.copying import rewrite
 from tally.store.database import Database
 from tally.store.idempotency import made, made_many
 from tally.store.ids import give
@@ -78,8 +78,8 @@ def part_ways(store: Store, stream: EventStream, outbox: Outbox) -> None:
     """Publish events that only this database has under another name, and take the stream's events back.
 
     Events recorded from then on get a third name, because a copy of this database, with the same events to
-    tell, uses the second name too. Can be interrupted, and must then be done again. Raises RedisError,
-    StoreUnavailable or OSError.
+    tell, uses the second name too. Can be interrupted, and must then be done again. Raises RedisError or
+    StoreUnavailable.
     """
     database, source = store.database, outbox.source
     agreed, theirs = _compared(outbox, stream)
@@ -221,9 +221,9 @@ def _many(body: bytes, numbers: Mapping[str, Mapping[int, int]]) -> bytes:
 def _note(database: Database, source: str, numbers: Mapping[str, Mapping[int, int]], count: int) -> None:
     """Write which number became which to a file beside the database, and note how many, for status."""
     names = (source, Outbox(database).source)
-    file = database.path.with_name(f"renumbered-{'-'.join(each.partition('@')[2] for each in names)}.csv")
+    file = database.directory / f"renumbered-{'-'.join(each.partition('@')[2] for each in names)}.csv"
     rows = [(table, old, new) for table, renumbered in numbers.items() for old, new in renumbered.items()]
-    write_csv(file, [("what", "old id", "new id"), *rows], os.O_TRUNC)
+    rewrite(file, lambda _: as_csv([("what", "old id", "new id"), *rows]))
     notes.note(
         database,
         f"{count:,} rows that this database had recorded as {source} beside another have other numbers now: "
@@ -231,10 +231,8 @@ def _note(database: Database, source: str, numbers: Mapping[str, Mapping[int, in
     )
 
 
-def write_csv(file: Path, rows: Iterable[Sequence[object]], flags: int) -> None:
-    """Write rows to a file that only its owner can read, and sync it: O_APPEND adds, O_TRUNC replaces."""
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | flags, 0o600)
-    with open(descriptor, "w", encoding="utf-8", newline="") as content:
-        csv.writer(content).writerows(rows)
-        content.flush()
-        os.fsync(content.fileno())
+def as_csv(rows: Iterable[Sequence[object]]) -> bytes:
+    """The rows as they are in a CSV file."""
+    content = io.StringIO(newline="")
+    csv.writer(content).writerows(rows)
+    return content.getvalue().encode()

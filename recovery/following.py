@@ -45,18 +45,18 @@ class Follower:
         self._behind = 0
         self._looked_for: dict[str, list[Range]] = {}  # what it lacked when it read all again
         self._is_sparse = False  # the last entries read held none of its own
-        if not follows(self._database):
-            self._begin()
         self._own = outboxes(self._database)
 
     def _begin(self) -> None:
-        """It was a primary: note the events that it accepted and has not published.
+        """If it was a primary: note the events that it accepted and has not published.
 
         If Redis has lost some since they were published, the new primary may lack them, too. If it has lost
         its notes of them as well, those count as known that a group has applied, or this database saw
         published.
         """
-        note_known_beside(self._database.path.parent, self._stream, self._database.service)
+        if follows(self._database):
+            return
+        note_known_beside(self._database.directory, self._stream, self._database.service)
         published, applied = self._stream.published_by_source(), self._stream.applied_by_source()
         told = {
             source: published.get(source) or max(applied.get(source, 0), outbox.published())
@@ -73,6 +73,7 @@ class Follower:
 
         May be repeated, also when it was interrupted. Raises RedisError or StoreUnavailable.
         """
+        self._begin()
         position = str(self._database.meta(_POSITION) or _START.decode()).encode()
         if self._is_sparse and self._pass_over(position):
             time.sleep(min(block_ms / 1000, _PASS_OVER_SECONDS))
@@ -101,6 +102,7 @@ class Follower:
 
     def catch_up(self) -> None:
         """Take in everything on the stream."""
+        self._begin()
         self._know_names()
         while self.step():
             self._stream.beat()

@@ -93,7 +93,7 @@ class TakingOver:
     def step(self) -> int:
         """Take over all that was handed over, and answer how many events were new here.
 
-        May be repeated, also when it was interrupted. Raises RedisError, StoreError or OSError.
+        May be repeated, also when it was interrupted. Raises RedisError or StoreError.
         """
         orders: Any = self._stream.client.xrange(self._key, count=AT_ONCE)
         if not orders:

@@ -40,31 +40,37 @@ def join(directory: Path, copy: Path, node: int) -> str:
     is complete and on the disk. Until then nothing is there, and this may be repeated. Raises CannotJoin,
     StoreError or OSError.
     """
-    with _made(directory / accounts.FILE, copy, accounts.open_database) as database:
-        _insist_on_anothers(database, copy, node)
-        _become_another(database, node)
-        return database.source
+    _insist_on_room(directory / accounts.FILE, copy)
+    with emptied(directory) as folder:
+        with _copied(copy, folder, accounts.open_database) as database:
+            _insist_on_anothers(database, copy, node)
+            _become_another(database, node)
+        put_in_place(folder, directory, accounts.FILE)
+    return database.source
 
 
 def follow(directory: Path, copies: Path, node: int) -> dict[str, str]:
     """Make that node's standby databases in `directory`, from copies of both; answers their sources by file.
 
     They keep the names that the primary published under. They also get identities of their own, under which
-    they read the stream. Complete like `join`, and raises the same.
+    they read the stream. Both get their names once both are complete; raises what `join` does.
     """
     sources = {}
     for each in (customers, accounts):
         _insist_on_room(directory / each.FILE, copies / each.FILE)
-    for each in (customers, accounts):
-        with _made(directory / each.FILE, copies / each.FILE, each.open_database) as database:
-            if database.node != node:
-                raise CannotJoin(f"{copies} has node {database.node}: set node.number = {database.node}")
-            with database.transaction():
-                name_explicitly(database)
-                database.identity = secrets.token_hex(4)
-                database.set_meta("identity", database.identity)
-                database.set_meta(FOLLOWS, 1)
-            sources[each.FILE] = database.source
+    with emptied(directory) as folder:
+        for each in (customers, accounts):
+            with _copied(copies / each.FILE, folder, each.open_database) as database:
+                if database.node != node:
+                    raise CannotJoin(f"{copies} has node {database.node}: set node.number = {database.node}")
+                with database.transaction():
+                    name_explicitly(database)
+                    database.identity = secrets.token_hex(4)
+                    database.set_meta("identity", database.identity)
+                    database.set_meta(FOLLOWS, 1)
+                sources[each.FILE] = database.source
+        for file in sources:
+            put_in_place(folder, directory, file)
     return sources
 
 
@@ -76,16 +82,14 @@ def _insist_on_room(file: Path, copy: Path) -> None:
 
 
 @contextmanager
-def _made(file: Path, copy: Path, open_database: OpenDatabase) -> Iterator[Database]:
-    """A database made from a copy, to be turned into the new one inside. It gets its name after that."""
-    _insist_on_room(file, copy)
-    with emptied(file.parent) as folder:
-        with told_of(copy, folder / file.name, "make another `backup` where it comes from"):
-            copy_database(copy, folder / file.name, lambda done: None)
-            opened = open_database(folder, migrate=True, make=False)
-        with closing(opened) as database:
-            yield database
-        put_in_place(folder, file.parent, file.name)
+def _copied(copy: Path, folder: Path, open_database: OpenDatabase) -> Iterator[Database]:
+    """A database made in `folder` from a copy, to be turned into the new one inside."""
+    made = folder / open_database.file
+    with told_of(copy, made, "make another `backup` where it comes from"):
+        copy_database(copy, made, lambda done: None)
+        opened = open_database(folder, migrate=True, make=False)
+    with closing(opened) as database:
+        yield database
 
 
 def _insist_on_anothers(database: Database, copy: Path, node: int) -> None:

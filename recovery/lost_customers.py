@@ -4,7 +4,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from tally.recovery.first_start import emptied, known_sources, note_known_beside, put_in_place
+from tally.recovery.first_start import emptied, known_sources, put_in_place
 from tally.recovery.standing import Standing, later_names
 from tally.store import accounts, customers, lacking
 from tally.store.copying import copy_database, told_of
@@ -57,8 +57,8 @@ def recover(
         else:
             store = _named_again(folder, _first_name_of(stream, known, wanted), node)
         database, before = store.database, known_of(store.database)
+        database.directory = directory
         database.expect_writes()
-        note_known_beside(directory, stream, customers.SERVICE)
         *_, newest = Standing(store, stream).settle()
         newest.outbox.mark_published(newest.published.last)
         if (held := read_nodes(stream).get(database.source)) and held.is_removed:

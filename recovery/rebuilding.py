@@ -57,10 +57,10 @@ class Rebuilding:
         self._stream = stream
         self._confirm = confirm
         self._show = show
+        has_customers = (directory / customers.FILE).exists()
+        self._customers = customers.open_database(directory, make=False) if has_customers else None
         self._live = accounts.open_database(directory, make=make)
         self._live.patience = _LOCK_SECONDS
-        has_customers = (directory / customers.FILE).exists()
-        self._customers = customers.open_database(directory) if has_customers else None
         self._corrections = self._edited()
 
     def close(self) -> None:

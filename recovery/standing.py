@@ -118,7 +118,7 @@ class Standing:
         while True:
             self.take_number()
             if not self._taken_up:
-                note_known_beside(self._database.path.parent, self._stream, self._database.service)
+                note_known_beside(self._database.directory, self._stream, self._database.service)
                 self._taken_up = True
             stands = stands_of(self._database, self._stream)
             if not self._mend(stands):
@@ -218,7 +218,7 @@ class Standing:
 
         From then on, a Redis that does not know it must have lost data.
         """
-        directory, service = self._database.path.parent, self._database.service
+        directory, service = self._database.directory, self._database.service
         node = self._database.node
         if known_sources(directory, self._stream, node, service) - {outbox.source}:
             return False  # numbers of theirs would be given again

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import apsw
 
-from tally.store.errors import DamagedDatabase, UnusableDatabase, translated
+from tally.store.errors import DamagedDatabase, StoreUnavailable, UnusableDatabase, translated
 
 PAGE_BYTES = 4096
 
@@ -53,8 +53,7 @@ def _failures_of(copy: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        how = "free some space there" if error.errno in _FULL else "make it possible to write there"
-        told = f"could not be written: {error.strerror}; {how}, or use another disk"
+        told = f"could not be written: {error.strerror}; {_remedy(error, 'there')}, or use another disk"
         raise OSError(error.errno, told, str(copy)) from error
 
 
@@ -122,6 +121,26 @@ def drafted(path: Path, content: bytes) -> Iterator[Path]:
         yield draft
     finally:
         draft.unlink(missing_ok=True)
+
+
+def rewrite(path: Path, change: Callable[[bytes], bytes]) -> None:
+    """Give a file what `change` makes of its content, b"" without one: wholly, or not at all.
+
+    Mode 0600; on the disk on return. Only one call at a time for each file. Raises StoreUnavailable.
+    """
+    try:
+        before = path.read_bytes() if path.exists() else b""
+        with drafted(path, change(before)) as draft:
+            draft.replace(path)
+        sync(path.parent)
+    except OSError as error:
+        raise StoreUnavailable(
+            f"{path}: can't be replaced: {error.strerror}; {_remedy(error, 'on its disk')}"
+        ) from error
+
+
+def _remedy(error: OSError, there: str) -> str:
+    return f"free some space {there}" if error.errno in _FULL else f"make it possible to write {there}"
 
 
 def sync(path: Path) -> None:

@@ -88,6 +88,8 @@ class Database:
         place: Place | None = None,
     ) -> None:
         self.path = path
+        self.directory = path.parent
+        """Where the other service's database is, and files about this for people; `path` may be a draft's."""
         self._make = make
         self._place = place
         self.service = service

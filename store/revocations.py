@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from tally.store.copying import drafted, sync
+from tally.store.copying import rewrite
 from tally.store.errors import StoreUnavailable
 
 FILE = "revoked.json"
@@ -50,14 +50,12 @@ class Revocations:
     def add(self, user: int, name: str, now: int) -> None:
         """Revoke a user's tokens up to now, or longer if they are. It is on the disk when this returns.
 
-        Only one call at a time: run it in a transaction of accounts.db. Raises StoreUnavailable or OSError.
+        Only one call at a time: run it in a transaction of accounts.db. Raises StoreUnavailable.
         """
         latest = self._latest()
         now = max(now, latest.pop((user, name), now))
         kept = [Revocation(*who, at) for who, at in latest.items() if at > now - KEPT_SECONDS]
-        with drafted(self._file, msgspec.json.encode([*kept, Revocation(user, name, now)])) as draft:
-            draft.replace(self._file)
-        sync(self._file.parent)
+        rewrite(self._file, lambda _: msgspec.json.encode([*kept, Revocation(user, name, now)]))
 
     def all(self) -> list[Revocation]:
         """The list. Raises StoreUnavailable if it can't be read."""

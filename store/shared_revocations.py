@@ -17,8 +17,8 @@ def exchange(
 ) -> None:
     """Tell Redis this node's revocations, and note those of others here. Redis may lose its own.
 
-    `locked` gives the lock to hold while the node's list is changed. May be repeated. Raises RedisError,
-    StoreUnavailable or OSError.
+    `locked` gives the lock to hold while the node's list is changed. May be repeated. Raises RedisError
+    or StoreUnavailable.
     """
     key = stream.beside("revoked")
     found: dict[bytes, bytes] = stream.client.hgetall(key)  # type: ignore[assignment]

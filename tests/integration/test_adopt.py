@@ -195,6 +195,16 @@ def test_another_row_under_an_id_is_refused(tmp_path: Path, files: Callable[...,
     assert "0 invoices" not in _adopt(tally, files(invoices=INVOICES + "41,3,1,2019-01-06,\n")).stdout
 
 
+def test_an_emptied_customers_db_is_not_begun_anew(tmp_path: Path, files: Callable[..., list[str]]) -> None:
+    tally = prepared(tmp_path / "tally")
+    (tally.directory / "tally.toml").write_text(_toml(tally))
+    file = tally.directory / "data" / "customers.db"
+    file.parent.mkdir()
+    file.touch()
+    assert "is an empty file" in _adopt(tally, files(), status=1).stderr
+    assert file.stat().st_size == 0
+
+
 def test_it_is_refused_while_tally_runs(tmp_path: Path, files: Callable[..., list[str]]) -> None:
     tally = prepared(tmp_path / "tally")
     tally.start()

@@ -1,8 +1,11 @@
 """An old primary's unpublished changes are compared with the new primary's records."""
 
 import csv
+import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from datetime import date
 from pathlib import Path
@@ -13,7 +16,13 @@ import pytest
 import redis
 from msgspec import UNSET, UnsetType
 
+from support.waiting import PATIENCE, eventually
+from tally import figures
+from tally.actors import shared
+from tally.actors.actor import Actor
 from tally.actors.relay import Relay
+from tally.actors.relay_process import RelayProcess
+from tally.config import load
 from tally.events import CustomerCreated, Id, now
 from tally.recovery import following, handing_over, joining
 from tally.recovery.following import Follower
@@ -24,7 +33,7 @@ from tally.store.accounts import Accounts, NewAccount
 from tally.store.cause import Cause
 from tally.store.customer_list import CustomerQuery
 from tally.store.customers import Customers
-from tally.store.errors import InvoiceCredited
+from tally.store.errors import InvoiceCredited, StoreUnavailable
 from tally.store.idempotency import Answer, IdempotencyKeys, KeyedRequest, made, made_many
 from tally.store.incarnations import incarnations
 from tally.store.listing import ListQuery
@@ -305,6 +314,39 @@ def test_a_reference_that_both_gave_is_told(two: Two) -> None:
     found = {each.purchase_price_cents: each.reference for each in two.new.invoices(ListQuery(limit=10))}
     assert found[5] == found[7] == "x"
     assert "has the same reference" in two.new.database.path.with_name("conflicts-customers.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        pytest.param("why\r\nMüller".encode("latin-1"), id="another program has saved it"),
+        pytest.param(b'"' + 200_000 * b"x", id="the end of it is lost"),
+    ],
+)
+def test_a_file_of_conflicts_that_can_t_be_read_stops_nobody(two: Two, before: bytes) -> None:
+    _do(two.old, lambda store: store.create_invoices([NewInvoice(Id(1), DAY, 7, "x")]))
+    _do(two.new, lambda store: store.create_invoices([NewInvoice(Id(2), DAY, 5, "x")]))
+    file = two.new.database.path.with_name("conflicts-customers.csv")
+    file.write_bytes(before)
+    two.settle()
+    content = file.read_bytes()
+    assert content.startswith(before)
+    assert content.splitlines()[-1].startswith(b"InvoiceCreated,")
+    assert b"has the same reference" in content.splitlines()[-1]
+
+
+def test_conflicts_that_can_t_be_written_down_wait_until_they_can(two: Two) -> None:
+    _do(two.old, lambda store: store.create_invoices([NewInvoice(Id(1), DAY, 7, "x")]))
+    _do(two.new, lambda store: store.create_invoices([NewInvoice(Id(2), DAY, 5, "x")]))
+    file = two.new.database.path.with_name("conflicts-customers.csv")
+    file.mkdir()
+    with pytest.raises(StoreUnavailable, match=re.escape(str(file))):
+        two.settle()
+    assert not notes.told(two.new.database)
+    file.rmdir()
+    two.settle()
+    assert len(_noted(two.new)) == 1
+    assert file.read_text().startswith("event,payload,by,why\n")
 
 
 @pytest.mark.parametrize("first", ["the old one hands over", "the old one is promoted again"])
@@ -654,3 +696,65 @@ def test_a_primary_that_is_replaced_while_it_heals_does_not_take_the_new_one_s_n
             Standing(old, stream, membership=membership).settle()
         assert [each.source for each in incarnations(older)] == [source]
         assert replaced
+
+
+class Failing(EventStream):
+    """A stream whose Redis is away for the moment, once: when it is asked what `fails` names."""
+
+    fails = ""
+    asked = 0  # how often it was asked which name follows which
+
+    def heirs(self) -> dict[str, str]:
+        self._fail("heirs")
+        self.asked += 1
+        return super().heirs()
+
+    def published_by_source(self) -> dict[str, int]:
+        self._fail("published")
+        return super().published_by_source()
+
+    def _fail(self, asked: str) -> None:
+        if self.fails == asked:
+            self.fails = ""
+            raise redis.ConnectionError("away for the moment")
+
+
+class Shared(shared.Shared):
+    """What the processes of a Tally on that stream share."""
+
+    stream_of_all: Failing
+
+    def stream(self, actor: Actor) -> EventStream:
+        return self.stream_of_all
+
+
+@pytest.mark.parametrize("when", ["it becomes a standby", "it is promoted"])
+def test_a_relay_outlives_that_redis_is_away_just_when(two: Two, when: str) -> None:
+    old, node = two.old.database, two.old.database.path.parent
+    if when == "it is promoted":
+        Follower(two.old, two.stream).catch_up()
+    Membership(old, two.stream, wait_seconds=0).take()
+    promote(two.stream, 0, [Candidate(two.new.database.source, "")])
+    settings = load(None, {"TALLY_DATA_DIRECTORY": str(node)})
+    common = Shared(settings, "", {}, is_private=False)
+    common.pages["customers-relay"] = figures.new_page()
+    common.stream_of_all = stream = Failing(two.stream.client, two.stream.key)
+    reports, told = os.pipe()
+    actor = Actor("customers-relay", told)
+    stream.fails = "published" if when == "it becomes a standby" else ""
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(RelayProcess(common).run, actor, "customers")
+        try:
+            if when == "it is promoted":
+                eventually(lambda: stream.asked > 1)  # it follows, and the housekeeper has asked, too
+                stream.fails = "heirs"
+                promote(two.stream, 0, [Candidate(old.source, "")])
+                eventually(lambda: ended.done() or not nodes.follows(old))
+            else:
+                eventually(lambda: ended.done() or nodes.follows(old))
+        finally:
+            actor.stop()
+        ended.result(PATIENCE)
+    assert not stream.fails
+    os.close(reports)
+    os.close(told)

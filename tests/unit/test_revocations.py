@@ -9,8 +9,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import pytest
+
 from support.redis_double import RedisDouble
 from support.waiting import PATIENCE
+from tally.actors.shared import Shared
+from tally.config import load
+from tally.store import accounts, customers
+from tally.store.errors import StoreUnavailable
 from tally.store.revocations import KEPT_SECONDS, Revocations
 from tally.store.shared_revocations import exchange
 from tally.store.stream import EventStream
@@ -77,3 +83,16 @@ def test_a_revocation_after_one_that_is_forgotten_reaches_the_other_nodes_at_onc
     own.add(1, "bob", now)
     exchange(stream, own, nullcontext, now)
     assert stream.hash("revoked") == {"1 bob": str(now)}
+
+
+def test_of_a_node_that_has_lost_both_databases_the_loss_is_told(tmp_path: Path) -> None:
+    """Its list is changed while one of them is locked."""
+    files = [each.open_database(tmp_path) for each in (accounts, customers)]
+    shared = Shared(load(None, {"TALLY_DATA_DIRECTORY": str(tmp_path)}), "", {}, is_private=False)
+    stream = EventStream(RedisDouble(lambda: 1_700_000_000_000, (8, 0)).client(), "event-stream")
+    stream.client.hset(stream.beside("revoked"), "1 bob", 100)
+    for each in files:
+        each.close()
+        each.path.unlink()
+    with pytest.raises(StoreUnavailable, match="is gone"):
+        exchange(stream, Revocations(tmp_path), shared.revoking, 100)
