@@ -1,5 +1,6 @@
 """Files of rows from other programs: their encoding, lines and cells."""
 
+import codecs
 import csv
 import hashlib
 import io
@@ -16,7 +17,13 @@ DELIMITERS = (",", ";", "\t")  # the header line tells which one it is
 
 _LONGEST_LINE = 1024 * 1024  # characters; without it, any large file would be read as one line
 _LOOKED_AT = 4096  # bytes, to see what kind of file it is
-_BOMS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+_BOMS = {  # of UTF-32 first: they begin as those of UTF-16
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF8: "utf-8-sig",
+}
 _SAVE_AS_CSV = "open it in the program that made it and save it as CSV (UTF-8)"
 _KINDS = {
     b"PK\x03\x04": f"is a workbook of Excel or another packed file, no CSV: {_SAVE_AS_CSV}, or unpack it",
@@ -197,11 +204,15 @@ def _encoding(head: bytes, told: str | None) -> str:
     for beginning, is_what in _KINDS.items():
         if head.startswith(beginning):
             raise NoTable(f"the file {is_what}")
-    if told is not None:
-        return "utf-8-sig" if told.lower().replace("_", "-") in ("utf-8", "utf8") else told
+    name = codecs.lookup(told).name if told else ""
     for bom, encoding in _BOMS.items():
         if head.startswith(bom):
+            family = encoding.removesuffix("-sig")
+            if told and not name.startswith(family):
+                raise NoTable(f"the file has the mark of {family.upper()}, not of {told}: give no --encoding")
             return encoding
+    if told:
+        return "utf-8-sig" if name == "utf-8" else told
     if b"\0" in head:
         even, odd = head[::2].count(0), head[1::2].count(0)
         if max(even, odd) > len(head) // 4:
