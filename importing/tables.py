@@ -113,12 +113,10 @@ class Table:
 
     def place(self, column: str) -> int:
         """The place of a column. Raises NoTable unless it is there once."""
-        if not self.reading.has_header:
-            if column.isascii() and column.isdigit() and 1 <= int(column[:9]) <= len(self.header):
-                return int(column) - 1
-            raise self._no_column(column, f"has no number from 1 to {len(self.header)}, as --no-header wants")
         if (count := self.header.count(column)) == 1:
             return self.header.index(column)
+        if not self.reading.has_header:
+            raise self._no_column(column, f"has no number from 1 to {len(self.header)}, as --no-header wants")
         if count > 1:
             raise self._no_column(column, "is twice there")
         alike = [name for name in self.header if plain(name) == plain(column)]

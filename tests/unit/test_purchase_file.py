@@ -354,6 +354,12 @@ def test_without_a_header_columns_are_numbers() -> None:
             _read(content, wrong, "1", "3", has_header=False, delimiter=";")
 
 
+@pytest.mark.parametrize("column", ["0", "4", "0000000012", "x"])
+def test_a_number_that_no_column_has_is_told(column: str) -> None:
+    with pytest.raises(NoTable, match="has no number from 1 to 3"):
+        _read("a,2019-01-06,1\n", column, "2", "3", has_header=False)
+
+
 def test_a_name_is_as_long_as_it_will_be_recorded() -> None:
     """Composing an accent makes a name shorter, and some letters longer."""
     shorter, longer = "o\u0301" * 200, "\u0958" * 101
