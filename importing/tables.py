@@ -151,7 +151,11 @@ class Table:
     def _skip(self, lines: Iterator[str]) -> tuple[str | None, str]:
         """Skip the lines before the table. Answers the delimiter, if it is named there, and the next line."""
         told, line = None, next(lines, "")
-        while (separator := _SEPARATOR_LINE.fullmatch(line)) or self._before < self.reading.skip_lines:
+        while (
+            (separator := _SEPARATOR_LINE.fullmatch(line))
+            or self._before < self.reading.skip_lines
+            or line in ("\n", "\r", "\r\n")
+        ):
             told = separator[1] if separator else told
             self._before += 1
             line = next(lines, "")

@@ -49,6 +49,7 @@ ADAMS = [("John Adams", "2019-01-06", 2933)]
         "customer , purchase_date, amount\n John Adams , 2019-01-06, 29.33\n",
         'amount,note,customer,purchase_date\n29.33,"two\nlines, and more",John Adams,2019-01-06\n',
         "customer,purchase_date,amount\n\nJohn Adams,2019-01-06,29.33\n\n\n",
+        "\r\n\r\ncustomer;purchase_date;amount\r\nJohn Adams;2019-01-06;29.33\r\n",
     ],
     ids=[
         "plain",
@@ -61,6 +62,7 @@ ADAMS = [("John Adams", "2019-01-06", 2933)]
         "blanks",
         "more columns",
         "empty lines",
+        "empty lines first",
     ],
 )
 def test_a_row_is_read_however_the_file_was_written(content: str) -> None:
