@@ -149,7 +149,7 @@ def import_(
     """
     reading = Reading(**how)
     identity = Identity(overlapping, update, new_customers)
-    _insist_on_sense(reading, identity, account_id, undo)
+    _insist_on_sense(reading, identity, account_id, undo, dry_run)
     with faults_told(settings, where=source.name, interrupted=f"interrupted; {GO_ON}"):
         if undo:
             click.echo(undoing.undo_file(settings, source, account_id, token))
@@ -161,7 +161,9 @@ def import_(
             raise SystemExit(FAILED)
 
 
-def _insist_on_sense(reading: Reading, identity: Identity, account_id: Id | None, undo: bool) -> None:
+def _insist_on_sense(
+    reading: Reading, identity: Identity, account_id: Id | None, undo: bool, dry_run: bool
+) -> None:
     """End the program if options exclude each other, or one needs another."""
     wrong = {
         "give either --account or --account-column": (
@@ -173,6 +175,7 @@ def _insist_on_sense(reading: Reading, identity: Identity, account_id: Id | None
         "--new-customers goes neither with --id-column nor with --overlapping": (
             identity.new_customers and (identity.overlapping or reading.id)
         ),
+        "--undo takes back for real: it does not go with --dry-run": undo and dry_run,
         "--lines needs --id-column": reading.lines and not reading.id,
         "--update needs --id-column": identity.update and not reading.id,
     }

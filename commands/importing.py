@@ -77,8 +77,8 @@ def import_file(settings: Settings, source: BinaryIO, options: Options, token: s
 
 @contextmanager
 def seekable(source: BinaryIO) -> Iterator[BinaryIO]:
-    """The file as one that can be read twice."""
-    if source.seekable():
+    """The file, from its present position on, as one that can be read twice."""
+    if source.seekable() and source.tell() == 0:
         yield source
         return
     with tempfile.SpooledTemporaryFile(_SPOOLED_BYTES) as copy:
@@ -314,7 +314,13 @@ class _Importer:
         if self.options.rejects:
             _insist_on_another_file(self.options.rejects, file)
             file.seek(0)
-            rejects.write(self.options.rejects, Table(file, self.options.reading), bad)
+            digest = None
+            with suppress(NoTable):
+                table = Table(file, self.options.reading)
+                rejects.write(self.options.rejects, table, bad)
+                digest = table.digest
+            if digest != self.job.file.digest:
+                raise Failed("the file was changed while it was read: run this again")
 
     def _progress(self) -> str:
         job, note = self.job, self.note

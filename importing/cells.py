@@ -13,29 +13,36 @@ from tally.http.exports import meant
 _TIME = r"(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]+)?)?(?: ?(?:Z|UTC|[+-][0-9]{2}:?[0-9]{2}))?)?"
 _ISO = re.compile(rf"([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}){_TIME}", re.ASCII)
 _SYMBOLS = "$€£"
-_BLANKS = r"[\s\u00a0\u2007\u2009\u202f]"  # between thousands, or before a symbol
+_BLANKS = r"[ \t\u00a0\u2000-\u200a\u202f\u205f\u3000]"  # between thousands, or before a symbol
 _SIGNED = re.compile(
     rf"(?P<before>[-\u2212]?){_BLANKS}*(?P<symbol>[{_SYMBOLS}]?){_BLANKS}*(?P<inner>[-\u2212]?)"
     rf"(?P<digits>[0-9](?:.*[0-9])?)"
     rf"{_BLANKS}*(?P<after>[-\u2212]?){_BLANKS}*(?P<last>[{_SYMBOLS}]?)"
 )
+_LONGEST = 50  # characters; in a longer text, the pattern would take minutes
 _MOST_DIGITS = 15
+_RUN_TOGETHER = re.compile("(?:%[dmyYj]){2,}")
 
 
 def dates(format: str | None) -> Callable[[str], date]:
     """A function that reads dates in a format of strptime, or else of ISO 8601 with or without a time.
 
-    It raises ValueError.
+    It raises ValueError. Parts of a date without a mark between them need all their digits: of 01112024, a
+    spreadsheet may leave 1112024.
     """
+    together = _RUN_TOGETHER.search(format or "")
     expected = ", YYYY-MM-DD" if format is None else f" like {date(2024, 1, 31).strftime(format)}"
 
     @cache  # a file has many rows of few days
     def read(raw: str) -> date:
         try:
             if format is not None:
-                return datetime.strptime(raw, format).date()
-            found = _ISO.fullmatch(raw)
-            return date.fromisoformat(found[1] if found else "")
+                found = datetime.strptime(raw, format).date()
+                if together and found.strftime(together[0]) not in raw:
+                    raise ValueError
+                return found
+            iso = _ISO.fullmatch(raw)
+            return date.fromisoformat(iso[1] if iso else "")
         except ValueError:
             raise ValueError(f"Expected a date{expected}") from None
 
@@ -58,7 +65,7 @@ class Amounts:
         other = "," if decimal == "." else r"\."
         mark = re.escape(decimal)
         separator = rf"(?P<separator>{other}|{_BLANKS}|['\u2019])"
-        thousands = rf"[0-9]{{1,3}}{separator}[0-9]{{3}}(?:(?P=separator)[0-9]{{3}})*"
+        thousands = rf"[1-9][0-9]{{0,2}}{separator}[0-9]{{3}}(?:(?P=separator)[0-9]{{3}})*"
         self._number = re.compile(rf"(?P<whole>{thousands}|[0-9]+)(?:{mark}(?P<part>[0-9]+))?", re.ASCII)
         self._plain = re.compile(rf"([0-9]{{1,9}})(?:{mark}([0-9]{{1,2}}))?", re.ASCII)
         self._rounds = rounds
@@ -70,6 +77,8 @@ class Amounts:
         """The amount in cents, perhaps negative. Raises ValueError."""
         if plain := self._plain.fullmatch(raw):  # nearly all are
             return int(plain[1]) * 100 + int((plain[2] or "0").ljust(2, "0"))
+        if len(raw) > _LONGEST:
+            raise self._none()
         negative, digits = self._unsigned(meant(raw))
         number = self._number.fullmatch(digits)
         if number is None:

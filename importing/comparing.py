@@ -103,6 +103,8 @@ class Comparison:
                 "it imported before? --overlapping leaves such rows out, --id-column knows rows by their "
                 "own reference, and --undo takes this file's back"
             )
+        for line in {*self.bad} & self._purchases.rows.keys():  # a mended part would be taken for the whole
+            self.bad |= dict.fromkeys(self._purchases.rows[line], self.bad[line])
         self.bad = dict(sorted(self.bad.items()))
 
     def is_new(self, place: int) -> bool:
@@ -140,6 +142,17 @@ class Comparison:
         every = [found[buyer.account] for buyer in self._purchases.buyers]
         self.accounts = [each if isinstance(each, Id) else None for each in every]
         self._refuse_those_of({place: why for place, why in enumerate(every) if not isinstance(why, Id)})
+        self._refuse_parts()
+
+    def _refuse_parts(self) -> None:
+        """Refuse invoices of which other rows may have been refused with their account."""
+        if self._reading.lines is None or None not in self.accounts:
+            return
+        refused = {each.reference for each in self._purchases if self.accounts[each.buyer] is None}
+        for each in self._purchases:
+            if each.reference in refused:
+                why = f"{self._reading.id}: Another row of {each.reference!r} is bad"
+                self.bad.setdefault(each.line, why)
 
     def _by_account(self) -> dict[Id, list[int]]:
         found: defaultdict[Id, list[int]] = defaultdict(list)

@@ -218,4 +218,5 @@ _OF_THE_COMMAND = {
     r"; --(lines|update) [^,]*": "",
     r"take --amount ('.*') --lines first": r"choose \1 as the amount, and count it once",
     r": give --encoding (\S+)": r": choose the encoding \1",
+    ": give no --encoding": ": choose the encoding that it tells",
 }

@@ -50,13 +50,15 @@ class Purchase(NamedTuple):
 class Purchases:
     """The purchases of a file, in its order, some 32 bytes each; and each of its customers once.
 
-    `cents` has the amount of each, and `lines` its first line in the file.
+    `cents` has the amount of each, and `lines` its first line in the file. `rows` has all lines of those that
+    have several, by the first.
     """
 
     def __init__(self, with_references: bool = False) -> None:
         self.buyers: list[Buyer] = []
         self.references: list[str] | None = [] if with_references else None
         self.cents, self.lines = array("q"), array("q")
+        self.rows: dict[int, list[int]] = {}
         self._buyer, self._day = array("q"), array("q")
 
     def __len__(self) -> int:
@@ -82,6 +84,7 @@ class Purchases:
     def without(self, lines: Container[int]) -> "Purchases":
         """All purchases except those that begin in these lines, and the customers of the remaining ones."""
         kept = Purchases(self.references is not None)
+        kept.rows = self.rows
         places: dict[int, int] = {}
         for each in self:
             if each.line in lines:
@@ -146,6 +149,7 @@ class _Judge:
         self._buyers: dict[Buyer, int] = {}
         self._purchases = Purchases(with_references=reading.id is not None)
         self._rows_of: dict[tuple[str, str], _Rows] = {}  # by account and reference
+        self._doubtful: set[str] = set()  # has the references of bad rows that can't be found there
         self._watch = _Watch(table.header, self._id_place, reading)
         self.passed_over = 0
         self.bad: dict[int, str] = {}
@@ -155,6 +159,7 @@ class _Judge:
         line, cells = row
         if len(cells) != self._width:
             self.bad[line] = f"Expected {self._width} columns, got {len(cells)}"
+            self._doubtful.update(meant(cell.strip()) for cell in cells)
         elif all(cells[place].strip() in values for place, values in self._wanted.items()):
             self._watch.see(cells)
             if faults := self._take(line, cells):
@@ -167,6 +172,8 @@ class _Judge:
         for (_, reference), rows in self._rows_of.items():
             if why := self._fault_of(reference, rows):
                 self.bad |= {line: why for line in rows.lines if line not in self.bad}
+            elif len(rows.lines) > 1:
+                self._purchases.rows[rows.lines[0]] = rows.lines
         self.bad = dict(sorted(self.bad.items()))
         return self._purchases.without(self.bad) if self._rows_of else self._purchases
 
@@ -186,7 +193,9 @@ class _Judge:
             account = _parsed(reading.account, self._names, cells[self._account_place], faults)
         if self._id_place is not None:
             reference = _parsed(reading.id, _reference, cells[self._id_place], faults)
-            if not faults:
+            if faults:
+                self._doubtful.add(reference)
+            else:
                 if rows := self._rows_of.get((account, reference)):
                     rows.lines.append(line)
                 else:
@@ -232,7 +241,7 @@ class _Judge:
                 f"{reading.id}: Expected one row for each, got {count} for {reference!r}; --lines takes them "
                 "for one invoice"
             )
-        if rows.is_spoiled:
+        if rows.is_spoiled or (reading.lines and reference in self._doubtful):
             return f"{reading.id}: Another row of {reference!r} is bad"
         if reading.lines == "sum" and rows.place is not None:
             try:
@@ -333,7 +342,7 @@ def _names(encoding: str) -> Callable[[str], str]:
     def name(raw: str) -> str:
         if _BROKEN.search(raw) or (encoding.startswith("utf-16") and "\ufffd" in raw):
             raise ValueError(f"Expected {told} (--encoding tells another)")
-        return unicodedata.normalize("NFC", Name.parse(meant(raw)))
+        return str(Name.parse(unicodedata.normalize("NFC", meant(raw))))
 
     return name
 

@@ -8,7 +8,7 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
-from tally.http.exports import harmless
+from tally.http.exports import harmless, meant
 from tally.importing.tables import Table
 
 _ADDED = ["line", "reason"]
@@ -31,7 +31,7 @@ def text(table: Table, bad: dict[int, str], most: int) -> str | None:
     made = io.StringIO()
     writer = csv.writer(made, delimiter=table.delimiter)
     for row in _rows(table, bad):
-        writer.writerow(map(harmless, row))
+        writer.writerow(harmless(meant(cell)) for cell in row)
         if made.tell() > most:
             return None
     return made.getvalue().encode(errors="surrogateescape").decode(errors="replace")

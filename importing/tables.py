@@ -1,5 +1,6 @@
 """Files of rows from other programs: their encoding, lines and cells."""
 
+import codecs
 import csv
 import hashlib
 import io
@@ -16,7 +17,13 @@ DELIMITERS = (",", ";", "\t")  # the header line tells which one it is
 
 _LONGEST_LINE = 1024 * 1024  # characters; without it, any large file would be read as one line
 _LOOKED_AT = 4096  # bytes, to see what kind of file it is
-_BOMS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+_BOMS = {  # of UTF-32 first: they begin as those of UTF-16
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF8: "utf-8-sig",
+}
 _SAVE_AS_CSV = "open it in the program that made it and save it as CSV (UTF-8)"
 _KINDS = {
     b"PK\x03\x04": f"is a workbook of Excel or another packed file, no CSV: {_SAVE_AS_CSV}, or unpack it",
@@ -106,12 +113,10 @@ class Table:
 
     def place(self, column: str) -> int:
         """The place of a column. Raises NoTable unless it is there once."""
-        if not self.reading.has_header:
-            if column.isascii() and column.isdigit() and 1 <= int(column[:9]) <= len(self.header):
-                return int(column) - 1
-            raise self._no_column(column, f"has no number from 1 to {len(self.header)}, as --no-header wants")
         if (count := self.header.count(column)) == 1:
             return self.header.index(column)
+        if not self.reading.has_header:
+            raise self._no_column(column, f"has no number from 1 to {len(self.header)}, as --no-header wants")
         if count > 1:
             raise self._no_column(column, "is twice there")
         alike = [name for name in self.header if plain(name) == plain(column)]
@@ -146,7 +151,11 @@ class Table:
     def _skip(self, lines: Iterator[str]) -> tuple[str | None, str]:
         """Skip the lines before the table. Answers the delimiter, if it is named there, and the next line."""
         told, line = None, next(lines, "")
-        while (separator := _SEPARATOR_LINE.fullmatch(line)) or self._before < self.reading.skip_lines:
+        while (
+            (separator := _SEPARATOR_LINE.fullmatch(line))
+            or self._before < self.reading.skip_lines
+            or line in ("\n", "\r", "\r\n")
+        ):
             told = separator[1] if separator else told
             self._before += 1
             line = next(lines, "")
@@ -197,11 +206,15 @@ def _encoding(head: bytes, told: str | None) -> str:
     for beginning, is_what in _KINDS.items():
         if head.startswith(beginning):
             raise NoTable(f"the file {is_what}")
-    if told is not None:
-        return "utf-8-sig" if told.lower().replace("_", "-") in ("utf-8", "utf8") else told
+    name = codecs.lookup(told).name if told else ""
     for bom, encoding in _BOMS.items():
         if head.startswith(bom):
+            family = encoding.removesuffix("-sig")
+            if told and not name.startswith(family):
+                raise NoTable(f"the file has the mark of {family.upper()}, not of {told}: give no --encoding")
             return encoding
+    if told:
+        return "utf-8-sig" if name == "utf-8" else told
     if b"\0" in head:
         even, odd = head[::2].count(0), head[1::2].count(0)
         if max(even, odd) > len(head) // 4:

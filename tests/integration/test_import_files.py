@@ -272,6 +272,74 @@ def test_bad_rows_from_standard_input_are_written_too(tally: Tally, account: str
     assert apart.read_text().splitlines()[1].startswith("Bo,soon,5,3,")
 
 
+def test_bad_rows_from_a_file_that_was_read_in_part_before_are_those_that_were_bad(
+    tally: Tally, account: str, file: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """A shell's `read` may take the lines before the names."""
+    apart = tmp_path / "bad.csv"
+    content = file("From a bank\ncustomer,purchase_date,amount\nAnn,2024-01-06,10\nBo,soon,5\n")
+    arguments = ["import", "--config", str(tally.directory / "tally.toml"), "--account", account, "-"]
+    with content.open("rb", buffering=0) as rest:
+        rest.readline()
+        done = subprocess.run(
+            [sys.executable, str(SUPERVISOR), *arguments, "--skip-bad", "--rejects", str(apart)],
+            stdin=rest,
+            capture_output=True,
+            timeout=60,
+        )
+    assert done.returncode == 0, done
+    assert [row[:3] for row in csv.reader(io.StringIO(apart.read_text()))][1:] == [["Bo", "soon", "5"]]
+
+
+def test_a_file_that_is_changed_while_it_is_read_is_not_imported(
+    tally: Tally, account: str, file: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """The pipe for bad rows is full until it is read, so the rest of the file is read late."""
+    content = file("customer,purchase_date,amount\nAnn,2024-01-06,10\n" + "Bo,soon,5\n" * 100_000)
+    apart = tmp_path / "bad.csv"
+    os.mkfifo(apart)
+    arguments = ["import", "--config", str(tally.directory / "tally.toml"), "--account", account]
+    arguments += ["--skip-bad", "--rejects", str(apart), str(content)]
+    with subprocess.Popen(
+        [sys.executable, str(SUPERVISOR), *arguments], stderr=subprocess.PIPE, text=True
+    ) as importing:
+        with apart.open() as bad:
+            with content.open("a") as more:
+                more.write('Cy,soon,"5\n')
+            while bad.read(64 * 1024):
+                pass
+        _, told = importing.communicate(timeout=60)
+    assert importing.returncode == 1
+    assert told.splitlines()[-1].endswith("was changed while it was read: run this again")
+    assert _held(tally, account) == (0, 0, 0, 0)
+
+
+def test_an_invoice_of_several_rows_is_bad_as_a_whole(
+    tally: Tally, account: str, file: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Else its bad rows, imported alone, would be a part of its amount."""
+    ids = [new_customer(tally.customers, account, "Ann") for _ in range(2)]
+    apart = tmp_path / "bad.csv"
+    content = file(f"{HEADER}A,Ann,2024-01-06,10\nB,Bo,2024-01-06,1\nA,Ann,2024-01-06,5\n")
+    options = (*KNOWN, "--lines", "sum")
+    done = _import(tally, account, content, *options, "--skip-bad", "--rejects", str(apart))
+    assert "line 4: Customer: Expected one customer" in done.stderr
+    tally.customers.delete(f"/customers/{ids[1]}")
+    _import(tally, account, apart, *options)
+    assert _invoices(tally, account) == [("Bo", "2024-01-06", 100, "B"), ("Ann", "2024-01-06", 1500, "A")]
+
+
+def test_a_row_of_an_unknown_account_spoils_its_invoice(tally: Tally, file: Callable[[str], Path]) -> None:
+    id = tally.accounts.post("/accounts", {"name": "Told twice", "owned_by": "user1"})["id"]
+    rows = f"{id},A,Ann,2024-01-06,10\nNone,A,Ann,2024-01-06,5\n"
+    rows += f"{id},B,Ann,2024-01-06,1\nTold twice,B,Ann,2024-01-06,1\n"
+    options = (*KNOWN, "--lines", "sum", "--account-column", "Account", "--skip-bad")
+    done = _import(tally, None, file(f"Account,{HEADER}{rows}{id},C,Ann,2024-01-06,2\n"), *options)
+    for line, reference in (2, "A"), (4, "B"):
+        assert f"line {line}: Invoice: Another row of {reference!r} is bad" in done.stderr
+    assert _invoices(tally, id) == [("Ann", "2024-01-06", 200, "C")]
+
+
 def test_every_row_that_is_bad_is_no_success(tally: Tally, account: str, file: Callable[[str], Path]) -> None:
     """FOUND C2: a scheduled job must notice it."""
     refused = _import(
@@ -441,6 +509,7 @@ def test_a_dry_run_tells_all_and_records_nothing(
         (("--overlapping", "--new-customers"), "--new-customers goes neither"),
         (("--lines", "sum"), "--lines needs --id-column"),
         (("--update",), "--update needs --id-column"),
+        (("--undo", "--dry-run"), "--undo takes back for real"),
         (("--date-format", "%d.%m"), "Expected day, month and year"),
         (("--date-format", "%d.%d.%m.%Y"), "Expected day, month and year"),
         (("--encoding", "klingon"), "Expected an encoding"),

@@ -269,6 +269,8 @@ def test_a_file_is_read_as_one_says(customers: Client, accounts: Client) -> None
     assert _record(customers, file, **query)["new_invoices"] == {"count": 1, "cents": "120100"}
     broken = _try(customers, file, **{**query, "encoding": "utf-8"})["preview"]["bad"]
     assert broken[0]["reason"].startswith("Kunde: Expected UTF-8, got")
+    marked = _send(customers, "\ufeffx".encode(), dry_run="true", encoding="cp1252")
+    _refused(marked, "file", "the mark of UTF-8, not of cp1252: choose the encoding that it tells")
 
 
 @pytest.mark.parametrize(

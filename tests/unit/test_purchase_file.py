@@ -49,6 +49,7 @@ ADAMS = [("John Adams", "2019-01-06", 2933)]
         "customer , purchase_date, amount\n John Adams , 2019-01-06, 29.33\n",
         'amount,note,customer,purchase_date\n29.33,"two\nlines, and more",John Adams,2019-01-06\n',
         "customer,purchase_date,amount\n\nJohn Adams,2019-01-06,29.33\n\n\n",
+        "\r\n\r\ncustomer;purchase_date;amount\r\nJohn Adams;2019-01-06;29.33\r\n",
     ],
     ids=[
         "plain",
@@ -61,6 +62,7 @@ ADAMS = [("John Adams", "2019-01-06", 2933)]
         "blanks",
         "more columns",
         "empty lines",
+        "empty lines first",
     ],
 )
 def test_a_row_is_read_however_the_file_was_written(content: str) -> None:
@@ -93,7 +95,7 @@ def test_an_amount_is_exact(amount: str, cents: int) -> None:
     ["", "+1", "1e3", "NaN", "Infinity", "29.", ".5", "1_000", '"29,33"', "10000000000.01",
      "99999999999999999999", "٣", "1 0", "0x10",
      '"1,00"', '"1,0000"', '"1,000 000"', "--1", "-(1)", "(1", "$$1",
-     "$1$", "-1-", "1.2.3", '"1,000,00.00"', "1.000.000"],
+     "$1$", "-1-", "1.2.3", '"1,000,00.00"', "1.000.000", '"0,123"', '"012,345"', '"1\r234"'],
 )  # fmt: skip
 def test_what_is_no_amount_is_a_bad_row(amount: str) -> None:
     found = _read(f"{HEADER}a,2019-01-06,{amount}\n")
@@ -129,7 +131,13 @@ def test_the_decimal_mark_may_be_a_comma(amount: str, cents: int) -> None:
     assert [row[2] for row in _rows(found)] == [cents]
 
 
-@pytest.mark.parametrize("amount", ["29.33", "1.23", "1,234.56"])
+@pytest.mark.parametrize("amount", ["1{}x", "-{}x", "1{}2x", "$({}x)"])
+def test_a_cell_of_blanks_keeps_nobody_waiting(amount: str) -> None:
+    content = f"{HEADER}a,2019-01-06,{amount.format(' ' * 100_000)}\n"
+    assert "Expected an amount such as 29.33" in _read(content).bad[2]
+
+
+@pytest.mark.parametrize("amount", ["29.33", "1.23", "1,234.56", "0.123"])
 def test_the_other_mark_is_no_decimal_mark(amount: str) -> None:
     found = _read(f"customer;purchase_date;amount\na;2019-01-06;{amount}\n", decimal=",")
     assert _reasons(found)[2].startswith("amount: Expected an amount such as 29,33")
@@ -184,6 +192,15 @@ def test_the_time_of_a_date_is_passed_over_and_the_day_is_as_it_is_written(date:
 )  # fmt: skip
 def test_dates_have_the_format_that_is_told(format: str, date: str) -> None:
     assert _rows(_read(f"{HEADER}a,{date},1\n", date_format=format)) == [("a", "2019-01-06", 100)]
+
+
+@pytest.mark.parametrize(
+    ("format", "date"), [("%Y%m%d", "202411"), ("%d%m%Y", "1112024"), ("%m%d%y %H:%M", "11124 9:05")]
+)
+def test_a_date_without_marks_needs_all_its_digits(format: str, date: str) -> None:
+    """Spreadsheets drop the first 0 of 01112024, and what is left could be in January or November."""
+    found = _read(f"{HEADER}a,{date},1\n", date_format=format)
+    assert "Expected a date like" in found.bad[2]
 
 
 def test_a_date_of_another_format_is_a_bad_row() -> None:
@@ -285,15 +302,28 @@ def test_a_column_of_another_case_is_suggested() -> None:
 # How files are written
 
 
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "utf-16-le", "utf-16-be", "cp1252"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_encodings_and_ends_of_lines(encoding: str, end: str) -> None:
     lines = ["customer\tpurchase_date\tamount", "Köhn\t2019-01-06\t1", "x\t2019-01-06\t2", ""]
     content = end.join(lines).encode(encoding)
-    told = None if encoding in ("utf-8-sig", "utf-16") else encoding
+    told = None if encoding in ("utf-8-sig", "utf-16", "utf-32") else encoding
     found = _read(content, encoding=told)
     assert _rows(found) == [("Köhn", "2019-01-06", 100), ("x", "2019-01-06", 200)]
     assert found.bad == {}
+
+
+@pytest.mark.parametrize("mark", ["utf-8-sig", "utf-16"])
+def test_an_encoding_that_the_first_bytes_contradict_is_refused(mark: str) -> None:
+    """Else M\u00fcller would become a customer of another name."""
+    told = f"the mark of {mark.removesuffix('-sig').upper()}, not of cp1252"
+    with pytest.raises(NoTable, match=told):
+        _read(f"x,{HEADER}1,M\u00fcller,2019-01-06,1\n".encode(mark), encoding="cp1252")
+
+
+@pytest.mark.parametrize("told", ["utf-16", "UTF-16LE", "utf_16_le"])
+def test_a_mark_does_not_belong_to_the_first_column(told: str) -> None:
+    assert _rows(_read(f"{HEADER}John Adams,2019-01-06,29.33\n".encode("utf-16"), encoding=told)) == ADAMS
 
 
 def test_what_is_not_in_the_encoding_is_a_bad_row() -> None:
@@ -324,6 +354,20 @@ def test_without_a_header_columns_are_numbers() -> None:
     for wrong in ("0", "4", "name", "٣"):
         with pytest.raises(NoTable, match="has no number from 1 to 3"):
             _read(content, wrong, "1", "3", has_header=False, delimiter=";")
+
+
+@pytest.mark.parametrize("column", ["0", "4", "0000000012", "x"])
+def test_a_number_that_no_column_has_is_told(column: str) -> None:
+    with pytest.raises(NoTable, match="has no number from 1 to 3"):
+        _read("a,2019-01-06,1\n", column, "2", "3", has_header=False)
+
+
+def test_a_name_is_as_long_as_it_will_be_recorded() -> None:
+    """Composing an accent makes a name shorter, and some letters longer."""
+    shorter, longer = "o\u0301" * 200, "\u0958" * 101
+    found = _read(f"{HEADER}{shorter},2019-01-06,1\n{longer},2019-01-06,1\n")
+    assert [each.name for each in found.purchases.buyers] == ["\u00f3" * 200]
+    assert "Expected 1 to 200 characters, got 202" in found.bad[3]
 
 
 def test_names_are_the_same_however_their_accents_are_written() -> None:
@@ -396,6 +440,24 @@ def test_a_discount_is_a_line_and_a_sum_may_not_be_negative() -> None:
     assert "An amount can't be negative" in found.bad[4]
     found = _read(content, *named, id="Number", lines="sum", negative="credit")
     assert [cents for *_, cents in _rows(found)] == [600, -100]
+
+
+@pytest.mark.parametrize("row", ["INV-1,Blue,2024-04-01,25.00", "INV-1,Bl,ue,2024-04-01,25.00,35.00"])
+def test_a_line_with_another_number_of_columns_spoils_its_invoice(row: str) -> None:
+    content = INVOICES.replace("INV-1,Blue,2024-04-01,25.00,35.00", row)
+    found = _read(content, *NAMED, "Item Total", id="Number", lines="sum")
+    assert [*found.bad] == [2, 3]
+    assert "Another row of 'INV-1' is bad" in found.bad[2]
+    assert _rows(found) == [("Red", "2024-04-02", 500)]
+
+
+def test_a_line_without_its_account_spoils_its_invoice() -> None:
+    content = (
+        "Company,Number,Name,Date,Item\nBig,A,x,2024-04-01,10\n,A,x,2024-04-01,4\nBig,B,x,2024-04-01,1\n"
+    )
+    found = _read(content, "Name", "Date", "Item", id="Number", account="Company", lines="sum")
+    assert [*found.bad] == [2, 3]
+    assert _rows(found) == [("x", "2024-04-01", 100)]
 
 
 def test_a_row_without_an_id_is_bad() -> None:
@@ -512,6 +574,14 @@ def test_what_a_spreadsheet_would_run_is_made_harmless_in_bad_rows_and_is_unders
     assert [row[:3] for row in rows[1:]] == [["'=1+1", "today", "'-1,234.50"], ["'@a", "today", "-5"]]
     mended = _read(apart.replace("today", "2019-01-06"), negative="credit")
     assert _rows(mended) == [("=1+1", "2019-01-06", -123450), ("@a", "2019-01-06", -500)]
+
+
+def test_what_was_made_harmless_before_means_the_same_in_bad_rows() -> None:
+    content = f"{HEADER}'=1+1,2019-01-06,1\n'-Ann,2019-01-06,1\n''-Bo,2019-01-06,1\n"
+    apart = _apart(content.replace("2019-01-06", "today"))
+    assert apart is not None
+    mended = _read(apart.replace("today", "2019-01-06"))
+    assert _rows(mended) == _rows(_read(content))
 
 
 def test_bad_rows_in_another_encoding_are_told_as_far_as_they_can_be_read() -> None:
