@@ -57,13 +57,10 @@ function suggestAccounts(input, onChoice) {
   const ask = settled(async () => {
     const text = input.value.trim();
     if (!text || document.activeElement !== input) return show([]);
-    try {
-      const found = await suggest(text);
-      if (text !== input.value.trim() || document.activeElement !== input) return;
-      show(found, found.length ? "" : "No account matches.");
-    } catch {
-      show([], "The accounts service does not answer: enter the account's id.");
-    }
+    const found = await suggest(text).catch(() => null);
+    if (text !== input.value.trim() || document.activeElement !== input) return;
+    if (found) show(found, found.length ? "" : "No account matches.");
+    else show([], "The accounts service does not answer: enter the account's id.");
   });
 
   input.addEventListener("input", () => {
@@ -95,10 +92,10 @@ function released(act) {
 export function accountFilter(input, change) {
   let id = "";
   const show = () => {
-    if (document.activeElement !== input) input.value = id && accountName(id);
+    input.value = id && accountName(id);
   };
   suggestAccounts(input, (account) => {
-    if (account || !input.value.trim()) change(account?.id ?? "");
+    if (account || (id && !input.value.trim())) change(account?.id ?? "");
   });
   input.addEventListener("change", () => {
     const written = input.value.trim();
@@ -106,8 +103,9 @@ export function accountFilter(input, change) {
   });
   input.addEventListener("blur", show);
   return (now) => {
+    const isOther = now !== id;
     id = now;
-    show();
+    if (isOther || document.activeElement !== input) show();
   };
 }
 

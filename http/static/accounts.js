@@ -2,9 +2,10 @@
 
 import { call, get, Problem, remove, required, session, withChange } from "./api.js";
 import { sparkline } from "./chart.js";
-import { day } from "./days.js";
+import { change } from "./change.js";
+import { day, dayOf } from "./days.js";
 import { onLoad } from "./demo.js";
-import { $, announce, h, markSorted, meta, Pager, Rows, settled, write, writeFigure } from "./dom.js";
+import { $, announce, entitle, fill, h, markSorted, meta, once, Pager, Rows, settled, write, writeFigure } from "./dom.js";
 import { ask, field, openForm } from "./form.js";
 import { showHistory } from "./history.js";
 import { menu } from "./menu.js";
@@ -81,12 +82,12 @@ function enter() {
 function showPlace() {
   const isOne = Boolean(place.account);
   if (!isOne) list = address(place);
-  document.title = `${isOne ? account?.name ?? `Account ${place.account}` : "Accounts"} · Tally`;
+  entitle(isOne ? account?.name ?? `Account ${place.account}` : "Accounts");
   $("list").hidden = isOne;
   $("account").hidden = $("account-head").hidden = !isOne;
   $("accounts-figure").hidden = isOne;
   $("account-back").href = list;
-  if ($("search").value.trim() !== place.search) $("search").value = place.search;
+  fill($("search"), place.search);
   $("sort").value = place.sort;
   if (place.order) $("customers-order").value = place.order;
   for (const link of $("accounts").querySelectorAll("a[data-id]")) link.href = addressOf(link.dataset.id);
@@ -112,21 +113,23 @@ async function showTotal(total) {
 
 // --- the accounts ----------------------------------------------------------------------------
 
-const rows = new Rows($("accounts").tBodies[0], (account) => {
-  const open = h("a", { "data-id": account.id });
+const rows = new Rows($("accounts").tBodies[0], (made) => {
+  let shown = made;
+  const open = h("a", { "data-id": made.id });
   const under = h("span", { class: "under" });
   const [owner, customers] = [h("td", { class: "wide" }), h("td", { class: "number wide" })];
   const [trend, part] = [h("td", { class: "number medium" }), h("td", { class: "number soft medium" })];
   const revenue = amountCell();
-  const more = menu(`More for account ${account.id}`, () => [
-    ["Change…", (opener) => change(account.id, opener).catch(complain)],
-    ["History", (opener) => showHistoryOf(account, opener)],
-    ["Delete…", () => deleteAccount(account.id).catch(complain)],
+  const more = menu(`More for account ${made.id}`, () => [
+    ["Change…", (opener) => changeAccount(made.id, opener)],
+    ["History", (opener) => showHistoryOf(shown, opener)],
+    ["Delete…", (opener) => deleteAccount(made.id, opener)],
   ]);
   let drawn = "";
   return {
-    node: h("tr", {}, h("td", { class: "number soft wide" }, account.id), h("th", { scope: "row" }, open, under), owner, customers, trend, revenue.node, part, h("td", { class: "act" }, more)),
+    node: h("tr", {}, h("td", { class: "number soft wide" }, made.id), h("th", { scope: "row" }, open, under), owner, customers, trend, revenue.node, part, h("td", { class: "act" }, more)),
     update(account) {
+      shown = account;
       open.href = addressOf(account.id);
       write(open, account.name);
       write(under, `${account.owned_by} · ${account.customers === 1 ? "1 customer" : `${count(account.customers)} customers`}`);
@@ -234,7 +237,7 @@ const customers = new Rows($("account-customers").tBodies[0], (customer) => {
 
 const customerPager = new Pager(
   $("account-pager"), ["Previous", "Next"],
-  () => turn(-1, account.customers, CUSTOMERS), () => turn(1, account.customers, CUSTOMERS),
+  () => turn(-1, account?.customers, CUSTOMERS), () => turn(1, account?.customers, CUSTOMERS),
 );
 $("customers-order").addEventListener("change", () => go({ order: $("customers-order").value, page: 1 }));
 
@@ -274,15 +277,16 @@ function showAccount(answer) {
   $("looked-at").hidden = false;
   const { revision } = account;
   const changes = revision === 1 ? ", changed once since" : revision ? `, changed ${count(revision)} times since` : "";
-  document.title = `${account.name} · Tally`;
+  entitle(account.name);
   write($("account-name"), account.name);
-  write($("account-about"), `Account ${account.id}, owned by ${account.owned_by}, opened on ${day(account.created_date.slice(0, 10))}${changes}`);
+  write($("account-about"), `Account ${account.id}, owned by ${account.owned_by}, opened on ${dayOf(account.created_date)}${changes}`);
   write($("account-description"), account.description);
   writeFigure($("total-customers"), count(account.customers));
   const all = account.total_revenue_cents;
   const amounts = answer.customers.map((customer) => customer.total_revenue_cents);
   const largest = amounts.length ? most(amounts) : 0n;
   customers.show(answer.customers.map((customer) => ({ ...customer, all, most: largest })));
+  for (const { id, name } of answer.customers) names.set(id, name);
   $("account-customers").hidden = $("customers-order").hidden = !answer.customers.length;
   $("account-empty").hidden = Boolean(answer.customers.length);
   showRange(customerPager, answer.customers.length, account.customers, CUSTOMERS);
@@ -345,7 +349,10 @@ const accountFields = ({ name, owned_by, description }, mayGiveAway) => [
   field("description", "Description (may be empty)", { maxlength: 2000, autocomplete: "off", value: description }, (text) => text),
 ];
 
-async function openAccount({ target }) {
+/** What wants an answer before it asks is begun once, however often the opener is pressed. */
+const begin = (opener, act) => once(opener, act, complain);
+
+async function openAccount(target) {
   const { username } = await session();
   openForm(target, "New account", {
     submit: "Open account",
@@ -359,37 +366,35 @@ async function openAccount({ target }) {
     },
   });
 }
-for (const id of ["new-account", "first-account"]) $(id).addEventListener("click", (event) => openAccount(event).catch(complain));
+for (const id of ["new-account", "first-account"]) $(id).addEventListener("click", () => begin($(id), () => openAccount($(id))));
+
+const accountNow = async (id) => (await summary(id, { limit: 1 })).account;
 
 /** Change an account as it stands now: if another changes it meanwhile, one is told. */
-async function change(id, opener) {
-  const [{ account }, { username, admin }] = await Promise.all([summary(id, { limit: 1 }), session()]);
+const changeAccount = (id, opener) => begin(opener, async () => {
+  const [account, { username, admin }] = await Promise.all([accountNow(id), session()]);
   openForm(opener, `Change ${account.name}`, {
     submit: "Save",
     fields: accountFields(account, admin || !username),
     async send(values, key) {
-      try {
-        await call("PATCH", `accounts/${id}`, { body: values, key, revision: account.revision });
-      } catch (error) {
-        throw error.status === 412 ? new Error("Somebody else has changed the account meanwhile. Cancel, and look at it first.") : error;
-      }
+      await change(`accounts/${id}`, account, values, key, () => accountNow(id));
       return () => {
         announce(`${values.name} changed`);
         look();
       };
     },
   });
-}
-$("account-change").addEventListener("click", () => account && change(account.id, $("account-change")).catch(complain));
+});
+$("account-change").addEventListener("click", () => account && changeAccount(account.id, $("account-change")));
 $("account-print").addEventListener("click", () => print());
 const showHistoryOf = ({ id, name }, opener) => showHistory(opener, `History of ${name}`, `accounts/${id}/history`);
 $("account-acts").append(menu("More for this account", () => [
   ["History", (opener) => account && showHistoryOf(account, opener)],
-  ["Delete account…", () => account && deleteAccount(account.id).catch(complain)],
+  ["Delete account…", (opener) => account && deleteAccount(account.id, opener)],
 ]));
 
-async function deleteAccount(id) {
-  const { account } = await summary(id, { limit: 1 });
+const deleteAccount = (id, opener) => begin(opener, async () => {
+  const account = await accountNow(id);
   const { customers, total_revenue_cents } = account;
   const number = customers === 1 ? "1 customer goes" : `${count(customers)} customers go`;
   const text = customers
@@ -403,7 +408,7 @@ async function deleteAccount(id) {
   if (place.account) history.pushState(null, "", list === "#" ? location.pathname : list);
   await follow();
   $("search").focus();
-}
+});
 
 // Its customers are loaded on the other page: a page changes its own service only.
 const customersAnswer = () => get("health/ready", "customers").then(() => null);

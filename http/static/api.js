@@ -9,6 +9,7 @@ let awaited = null;
 
 const SESSION = "auth/session";
 const PATIENCE_MS = 10_000;
+const SLOWEST = 16; // bytes in a millisecond: so much longer a file may be on its way
 
 /** What the service answered instead: `status`, `errors` [{field, message}], and a text for people. */
 export class Problem extends Error {
@@ -19,10 +20,10 @@ export class Problem extends Error {
   }
 }
 
-/** No answer came. */
-export class Unreachable extends Error {
-  constructor(service = meta("service")) {
-    super(`The ${service} service does not answer.`);
+/** No answer came. What was sent with a key may be sent again, and nobody knows whether it has been recorded. */
+class Unreachable extends Error {
+  constructor(service, key) {
+    super(`The ${service} service does not answer.${key ? " Send it again: it is recorded once." : ""}`);
   }
 }
 
@@ -41,14 +42,15 @@ export async function call(method, path, { body, key, revision, keepalive, servi
     if (revision !== undefined) headers["If-Match"] = `"${revision}"`;
     const waits = method === "GET" && service === meta("service") && awaited;
     if (waits) Object.assign(headers, { "Tally-After": waits, Prefer: "wait=5" });
-    const response = await send(service, path, { method, headers, keepalive, body: body instanceof Blob ? body : body && JSON.stringify(body) });
+    const sent = body instanceof Blob ? body : body && JSON.stringify(body);
+    const response = await send(service, path, { method, headers, keepalive, body: sent }, key);
     if (response.status === 401 && service === meta("service")) {
       if (before === signIns) await signIn();
     } else {
       if (waits) awaited = null;
       if (waits && !response.ok) continue; // what takes longer, or never comes, is shown when it has come
       if (method !== "GET") tellOtherPage(response.headers.get("Tally-Event-Id"));
-      return await answer(response);
+      return await answer(response, service, key);
     }
   }
 }
@@ -96,12 +98,12 @@ export async function remove(path, options) {
   }
 }
 
-async function send(service, path, options) {
-  const signal = AbortSignal.timeout(PATIENCE_MS);
+async function send(service, path, options, key) {
+  const signal = AbortSignal.timeout(PATIENCE_MS + (options.body?.size ?? 0) / SLOWEST);
   try {
     return await fetch(at(service) + path, { ...options, credentials: "include", cache: "no-store", signal });
   } catch {
-    throw new Unreachable(service);
+    throw new Unreachable(service, key);
   }
 }
 
@@ -109,13 +111,13 @@ async function send(service, path, options) {
 const exact = (_, value, written) =>
   Math.abs(value) > Number.MAX_SAFE_INTEGER && /^-?\d+$/.test(written?.source) ? BigInt(written.source) : value;
 
-async function answer(response) {
+async function answer(response, service, key) {
   let content = null;
   try {
     const text = await response.text();
     content = text ? JSON.parse(text, exact) : null;
   } catch {
-    throw new Unreachable(); // it ended in the middle
+    throw new Unreachable(service, key); // it ended in the middle
   }
   if (!response.ok) throw new Problem(response.status, content ?? {});
   return content;
@@ -124,11 +126,13 @@ async function answer(response) {
 // --- who it is --------------------------------------------------------------------------------
 
 let who = null; // a promise of what the service says of it
+let shownTo = null; // the name of who has seen this page
 let signIns = 0; // so many times: a call that was sent before one of them is tried again
 
 /** Who is signed in: `username`, "" where nobody signs in, and `admin`. Whoever isn't is asked to sign in. */
 export function session() {
   who ??= get(SESSION).then((found) => {
+    shownTo = found.username;
     $("sign-out").hidden = !found.username;
     for (const link of document.querySelectorAll('[data-for="admins"]')) link.hidden = !found.admin;
     return found;
@@ -156,13 +160,21 @@ function signIn() {
 async function enter(values) {
   // As plain text: the login may be of another origin, and JSON would need a request beforehand.
   const response = await send("accounts", "auth/login", { method: "POST", body: JSON.stringify(values) });
-  const { token } = await answer(response);
+  const { token } = await answer(response, "accounts");
   const kept = (service) => send(service, SESSION, { method: "POST", headers: { Authorization: `Bearer ${token}` } });
-  await answer(await kept(meta("service")));
+  await answer(await kept(meta("service")), meta("service"));
   await kept(OTHER[meta("service")]).catch(() => {}); // it may not run; then its own page asks again
-  signIns += 1;
   const found = await send(meta("service"), SESSION, { method: "GET" });
   if (found.status === 401) throw new Error("Your browser keeps no cookie for this page: allow it, and sign in again.");
+  const { username } = await answer(found, meta("service"));
+  if (shownTo !== null && shownTo !== username) await leave(); // nothing is recorded as theirs that another wrote
+  signIns += 1;
+}
+
+/** Begin anew: nothing of what was shown stays, and nothing of it is sent. */
+function leave() {
+  location.reload();
+  return new Promise(() => {});
 }
 
 function askToSignIn() {
@@ -208,6 +220,6 @@ export function required(message) {
 $("sign-out").addEventListener("click", async () => {
   const forget = (service) => send(service, SESSION, { method: "DELETE" }).catch(() => {});
   await Promise.all(Object.keys(OTHER).map(forget));
-  location.reload(); // nothing of what was shown stays
+  leave();
 });
 session().catch(() => {}); // who does not answer says so elsewhere

@@ -1,9 +1,9 @@
 // What is recorded and changed on the customers page, each in a form.
 
 import { accountField, ID } from "./account-field.js";
-import { accountName, learn } from "./account-names.js";
-import { call, get, Problem, required } from "./api.js";
-import { day, today } from "./days.js";
+import { call, required } from "./api.js";
+import { change } from "./change.js";
+import { today } from "./days.js";
 import { announce } from "./dom.js";
 import { field, openForm } from "./form.js";
 import { money, parseMoney, typed } from "./money.js";
@@ -41,37 +41,11 @@ export function newCustomer(opener, accountId) {
   });
 }
 
-const LABELS = {
-  name: ["the name", (value) => `“${value}”`],
-  account_id: ["the account", accountName],
-  purchase_price_cents: ["the amount", money],
-  purchase_date: ["the date", day],
-};
-
 /** What a form does when something is recorded and its dialog closed. */
 const saying = (text) => () => {
   announce(text);
   recorded();
 };
-
-/** Change what differs. `row` is as it was shown; when somebody else has changed it, it becomes what it is now. */
-async function change(path, row, values, key) {
-  const body = Object.fromEntries(Object.entries(values).filter(([name, value]) => row[name] !== value));
-  if (!Object.keys(body).length) return;
-  try {
-    await call("PATCH", path, { body, key, revision: row.revision });
-  } catch (error) {
-    if (error.status !== 412) throw error;
-    const now = await get(path);
-    await learn([now.account_id].filter(Boolean));
-    const others = Object.entries(LABELS).filter(([name]) => name in now && now[name] !== row[name]);
-    const what = others.map(([name, [label, shown]]) => `${label} is now ${shown(now[name])}`).join(", and ");
-    Object.assign(row, now);
-    throw new Problem(412, {
-      detail: `Somebody else has changed this meanwhile${what && `: ${what}`}. Cancel to keep that, or save once more to have yours.`,
-    });
-  }
-}
 
 export function changeCustomer(opener, customer) {
   const row = { ...customer };

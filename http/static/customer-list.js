@@ -6,7 +6,7 @@ import { get, session, withChange } from "./api.js";
 import { newCustomer, recorded } from "./customer-forms.js";
 import { day, moment } from "./days.js";
 import { accountsOfDemo, onLoad } from "./demo.js";
-import { $, announce, h, markSorted, meta, Pager, Rows, settled, write, writeFigure } from "./dom.js";
+import { $, announce, entitle, fill, h, markSorted, meta, Pager, Rows, settled, write, writeFigure } from "./dom.js";
 import { importFile } from "./import-file.js";
 import { money } from "./money.js";
 import { addressOf, change, turnBack, turnOn } from "./place.js";
@@ -103,7 +103,9 @@ export const list = {
 
   enter({ search = "", account = "", order = "", at = "" }) {
     asked = { search, account, order: [...$("sort").options].some((each) => each.value === order) ? order : "", at };
-    if (document.activeElement !== $("search")) $("search").value = search;
+    next = null;
+    entitle("Customers");
+    fill($("search"), search);
     showAccount(account);
     $("sort").value = asked.order;
     markSorted($("customers"), asked.order || "-id");

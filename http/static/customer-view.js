@@ -3,15 +3,15 @@
 import { accountName, learn } from "./account-names.js";
 import { call, get, Problem, remove, withChange } from "./api.js";
 import { amountField, changeCustomer, changeInvoice, dateField, newCredit, recorded, referenceField } from "./customer-forms.js";
-import { day, today } from "./days.js";
-import { $, announce, h, meta, Pager, Rows, write, writeFigure } from "./dom.js";
+import { day, dayOf, today } from "./days.js";
+import { $, announce, entitle, h, meta, Pager, Rows, write, writeFigure } from "./dom.js";
 import { ask, Form } from "./form.js";
 import { showHistory } from "./history.js";
 import { menu } from "./menu.js";
 import { count, headline, money } from "./money.js";
 import { parseMonth, shortMonth } from "./periods.js";
 import { go, place, turnBack, turnOn } from "./place.js";
-import { hold, isHeld } from "./undo.js";
+import { hold, isHeld, tellUndone } from "./undo.js";
 
 const PAGE = 25;
 const MONTHS = 24;
@@ -123,7 +123,7 @@ async function showAbout(customer) {
     about.replaceChildren(
       `Customer ${customer.id} of `,
       withChange(h("a", { href: `${meta("accounts")}#account=${customer.account_id}` }, accountName(customer.account_id))),
-      `, since ${day(customer.created_date.slice(0, 10))}`,
+      `, since ${dayOf(customer.created_date)}`,
     );
   };
   shown();
@@ -133,6 +133,7 @@ async function showAbout(customer) {
 function show(answer) {
   const { customer } = answer;
   chosen.answer = answer;
+  entitle(customer.name);
   $("detail").hidden = false;
   $("gone").hidden = true;
   showAbout(customer);
@@ -156,8 +157,10 @@ export const customer = {
     const offset = /^\d{1,9}$/.test(at) ? Number(at) : 0;
     chosen = { id, offset, answer: same ? chosen.answer : null };
     if (same) return;
+    $("detail").hidden = $("gone").hidden = true;
+    entitle(`Customer ${id}`);
     $("export-entries").href = `invoices?${new URLSearchParams({ format: "csv", customer_id: id })}`;
-    recordInvoice.reset({ purchase_date: today() });
+    $("invoice").replaceChildren(unsettled.get(id) ?? invoiceForm(id));
   },
 
   async look() {
@@ -180,19 +183,36 @@ export const customer = {
 
 // --- what can be done ------------------------------------------------------------------------
 
-const amount = amountField("purchase_price_cents");
-const recordInvoice = new Form($("invoice"), {
-  submit: "Record",
-  fields: [dateField("purchase_date", "Date of purchase"), amount, referenceField()],
-  async send(values, key) {
-    await call("POST", "invoices", { body: { customer_id: chosen.id, ...values }, key });
-    announce(`Invoice of ${money(values.purchase_price_cents)} recorded`);
-    recordInvoice.reset({ purchase_date: values.purchase_date });
-    amount.input.focus();
-    if (chosen.offset) go({ ...place(), at: "" });
-    else recorded(); // the next one can be sent meanwhile
-  },
-});
+const unsettled = new Map(); // forms whose invoice is on its way, or has got no answer, by the customer's id
+
+/** A form for invoices of one customer: what becomes of one that is on its way never changes another's. */
+function invoiceForm(id) {
+  const node = h("form", { class: "upright", novalidate: true });
+  const amount = amountField("purchase_price_cents");
+  const form = new Form(node, {
+    submit: "Record",
+    fields: [dateField("purchase_date", "Date of purchase"), amount, referenceField()],
+    async send(values, key) {
+      const what = `Invoice of ${money(values.purchase_price_cents)}`;
+      const { name } = chosen.answer.customer;
+      unsettled.set(id, node);
+      try {
+        await call("POST", "invoices", { body: { customer_id: id, ...values }, key });
+      } catch (error) {
+        if (!node.isConnected) tellUndone(`Not recorded: ${what} of ${name}. ${error.message}`, () => $("main"));
+        throw error;
+      }
+      unsettled.delete(id);
+      announce(`${what} recorded`);
+      form.reset({ purchase_date: values.purchase_date });
+      if (node.isConnected) amount.input.focus();
+      if (node.isConnected && chosen.offset) go({ ...place(), at: "" });
+      else recorded(); // the next one can be sent meanwhile
+    },
+  });
+  form.reset({ purchase_date: today() });
+  return node;
+}
 
 $("new-credit").addEventListener("click", () => newCredit($("new-credit"), chosen.id));
 $("change-customer").addEventListener("click", () => changeCustomer($("change-customer"), chosen.answer.customer));

@@ -1,12 +1,16 @@
 // Days, moments and durations, as the reader's language writes them.
 
 const days = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeZone: "UTC" });
+const daysHere = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
 const moments = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 
 const written = (format, date, text) => (Number.isNaN(date.valueOf()) ? text : format.format(date));
 
 /** "Jan 6, 2026" for "2026-01-06". */
 export const day = (text) => written(days, new Date(`${text}T00:00:00Z`), text);
+
+/** The day of a time in RFC 3339, where the reader is. */
+export const dayOf = (text) => written(daysHere, new Date(text), text);
 
 /** A time in RFC 3339, where the reader is; what is none as it is. */
 export const moment = (text) => written(moments, new Date(text), text || "unknown");

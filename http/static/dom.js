@@ -49,8 +49,18 @@ export function writeFigure(node, text) {
   node.classList.add("moved");
 }
 
-/** Say something to those who listen instead of look. */
-export const announce = (text) => write($("announce"), text);
+/** Say something to those who listen instead of look; the same again is said again. */
+export const announce = (text) => $("announce").replaceChildren(h("span", {}, text));
+
+/** Say in the window's title what is looked at. */
+export function entitle(what) {
+  document.title = `${seen(what)} · Tally`;
+}
+
+/** Have a field say `value`. One that says it already is left alone: somebody may be writing in it. */
+export function fill(field, value) {
+  if (field.value.trim() !== value) field.value = value;
+}
 
 /** Rows that belong to things with an id: updated in place, so that nothing flickers. */
 export class Rows {

@@ -97,7 +97,7 @@ export class Form {
       first ??= each;
     }
     first?.input.focus();
-    if (!first || faults.size) write(this.#trouble, message(error));
+    if (!first || faults.size) write(this.#trouble, error.message);
   }
 }
 
@@ -110,7 +110,10 @@ export function openForm(opener, title, { submit, fields, send }) {
     fields,
     extra: [h("button", { type: "button", class: "quiet", click: () => dialog.close() }, "Cancel")],
     async send(values, key) {
-      const recorded = await send(values, key);
+      const recorded = await send(values, key).catch((error) => {
+        if (!dialog.open) openDialog(dialog, opener); // it was left meanwhile
+        throw error;
+      });
       dialog.close();
       recorded();
     },
@@ -119,9 +122,6 @@ export function openForm(opener, title, { submit, fields, send }) {
 }
 
 export const sentence = (text) => (/[.!?…]$/.test(text) ? text : `${text}.`);
-
-/** Without a status no answer came, and nobody knows whether the request did. */
-export const message = (error) => (error.status ? error.message : `${error.message} Send it again: it is recorded once.`);
 
 /** A key that nobody else makes. randomUUID is missing where the page came over plain HTTP. */
 export function newKey() {
@@ -134,13 +134,11 @@ export function ask(title, text, action, act) {
   return new Promise((resolve) => {
     const trouble = h("p", { class: "error", role: "alert" });
     const agreed = async () => {
-      try {
-        await act();
-        dialog.close("done");
-      } catch (error) {
-        write(trouble, error.message);
-      }
+      write(trouble, "");
+      await act();
+      dialog.close("done");
     };
+    const agree = ({ currentTarget }) => once(currentTarget, agreed, (error) => write(trouble, error.message));
     const dialog = h(
       "dialog",
       { class: "question", "aria-labelledby": "question-title", "aria-describedby": "question-text" },
@@ -151,7 +149,7 @@ export function ask(title, text, action, act) {
         "div",
         { class: "form-end" },
         h("button", { type: "button", class: "quiet", autofocus: true, click: () => dialog.close() }, "Cancel"),
-        h("button", { type: "button", class: "danger solid", click: agreed }, action),
+        h("button", { type: "button", class: "danger solid", click: agree }, action),
       ),
     );
     openDialog(dialog, document.activeElement);

@@ -1,21 +1,14 @@
 // What became of an account, a customer or an invoice: who recorded and changed it, when, and what it was before.
 
 import { get } from "./api.js";
-import { accountName, learn } from "./account-names.js";
-import { day, moment } from "./days.js";
-import { h, openDialog, write } from "./dom.js";
+import { learn } from "./account-names.js";
+import { differing } from "./change.js";
+import { moment } from "./days.js";
+import { h, once, openDialog, write } from "./dom.js";
 import { money } from "./money.js";
 
 const PAGE = 100;
 
-const FIELDS = {
-  name: ["Name", (value) => value],
-  description: ["Description", (value) => value || "none"],
-  owned_by: ["Owner", (value) => value],
-  account_id: ["Account", accountName],
-  purchase_price_cents: ["Amount", money],
-  purchase_date: ["Date", day],
-};
 const WORDS = { AccountCreated: "Opened", Created: "Recorded", Updated: "Changed", Deleted: "Deleted" };
 const CREDITS = { CreditCreated: ["Credited", "after"], CreditDeleted: ["Credit taken back:", "before"] };
 
@@ -27,9 +20,8 @@ function what({ event, before, after }) {
 
 function changes({ before, after }) {
   if (!before || !after) return [];
-  return Object.entries(FIELDS)
-    .filter(([name]) => name in after && before[name] !== after[name])
-    .map(([name, [label, shown]]) => h("p", {}, `${label}: ${shown(before[name])} → ${shown(after[name])}`));
+  return differing(before, after)
+    .map(([name, label, shown]) => h("p", {}, `${label}: ${shown(before[name])} → ${shown(after[name])}`));
 }
 
 const entry = (each) => h(
@@ -44,7 +36,7 @@ const entry = (each) => h(
 export function showHistory(opener, title, path) {
   const list = h("ol", { class: "history" });
   const trouble = h("p", { class: "error", role: "alert" });
-  const more = h("button", { type: "button", class: "quiet", hidden: true, click: () => read() }, "More");
+  const more = h("button", { type: "button", class: "quiet", hidden: true, click: () => once(more, read, complain) }, "More");
   const dialog = h(
     "dialog",
     { class: "question", "aria-labelledby": "history-title" },
@@ -54,21 +46,18 @@ export function showHistory(opener, title, path) {
   let after = "";
 
   async function read() {
-    try {
-      const answer = await get(`${path}?limit=${PAGE}${after && `&after=${after}`}`);
-      await learn(answer.history.flatMap((each) => [each.before?.account_id, each.after?.account_id]).filter(Boolean));
-      list.append(...answer.history.map(entry));
-      after = answer.next ?? "";
-      more.hidden = !after;
-      write(trouble, "");
-    } catch (error) {
-      write(trouble, error.message);
-    }
+    const answer = await get(`${path}?limit=${PAGE}${after && `&after=${after}`}`);
+    await learn(answer.history.flatMap((each) => [each.before?.account_id, each.after?.account_id]).filter(Boolean));
+    list.append(...answer.history.map(entry));
+    after = answer.next ?? "";
+    more.hidden = !after;
+    write(trouble, "");
   }
+  const complain = (error) => write(trouble, error.message);
 
   dialog.addEventListener("click", (event) => {
     if (event.target === dialog) dialog.close(); // beside it
   });
   openDialog(dialog, opener);
-  read();
+  once(more, read, complain);
 }

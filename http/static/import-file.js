@@ -5,7 +5,7 @@ import { accountName, learn } from "./account-names.js";
 import { call, withChange } from "./api.js";
 import { day } from "./days.js";
 import { announce, h, meta, openDialog, save, settled, write } from "./dom.js";
-import { message, newKey, sentence } from "./form.js";
+import { newKey, sentence } from "./form.js";
 import { count, headline, headOf, money } from "./money.js";
 
 const MOST_BYTES = 16 * 1024 * 1024; // as the service takes
@@ -65,8 +65,10 @@ class Import {
   #turn = 0; // a newer question makes the answers to those before it void
   #attempt = { query: null, key: null };
   #isSending = false;
+  #opener;
 
   constructor(opener, accountId) {
+    this.#opener = opener;
     this.#build(accountId);
     this.dialog.addEventListener("close", () => { this.#turn += 1; });
     openDialog(this.dialog, opener);
@@ -128,7 +130,7 @@ class Import {
   #drag(event) {
     event.preventDefault();
     this.drop.classList.toggle("over", event.type === "dragenter" || event.type === "dragover");
-    if (event.type === "drop" && this.drop.isConnected) this.#take(event.dataTransfer.files[0]);
+    if (event.type === "drop" && this.drop.isConnected && !this.#isSending) this.#take(event.dataTransfer.files[0]);
   }
 
   /** Take a file as it is now: it may be written to again. */
@@ -280,6 +282,7 @@ class Import {
     write(this.submit, preview ? (number ? `Import ${newOnes(preview)}` : "Nothing new") : "Import");
     const can = number > 0 && (!preview.bad_rows || this.skip.checked) && !this.#isSending;
     this.submit.setAttribute("aria-disabled", String(!can));
+    this.body.inert = this.#isSending; // what is told when it is recorded is of this file
   }
 
   async #record() {
@@ -302,7 +305,8 @@ class Import {
       this.#end(recorded, account);
       dispatchEvent(new Event("recorded"));
     } catch (error) {
-      write(this.trouble, faults(error) || message(error));
+      if (!this.dialog.open) openDialog(this.dialog, this.#opener); // it was left meanwhile
+      write(this.trouble, faults(error) || error.message);
     } finally {
       this.#isSending = false;
       this.#showButton();

@@ -4,7 +4,7 @@ import { accountName, learn } from "./account-names.js";
 import { accountFilter } from "./account-field.js";
 import { get, withChange } from "./api.js";
 import { day } from "./days.js";
-import { $, h, meta, Pager, Rows, settled, write } from "./dom.js";
+import { $, entitle, fill, h, meta, Pager, Rows, settled, write } from "./dom.js";
 import { money } from "./money.js";
 import { addressOf, change, turnBack, turnOn } from "./place.js";
 
@@ -66,7 +66,9 @@ export const invoices = {
     if (![...$("invoice-sort").options].some((each) => each.value === order)) order = "";
     asked = { from, to, reference, account, order, at };
     const shown = { from, to, reference, "invoice-sort": order };
-    for (const [id, value] of Object.entries(shown)) if (document.activeElement !== $(id)) $(id).value = value;
+    next = null;
+    entitle("Invoices");
+    for (const [id, value] of Object.entries(shown)) fill($(id), value);
     showAccount(account);
     $("export-invoices").href = `invoices?${new URLSearchParams({ format: "csv", ...filters(asked) })}`;
     $("invoices-view").hidden = false;

@@ -3,6 +3,7 @@
 import { meta } from "./dom.js";
 
 const whole = new Intl.NumberFormat();
+const pair = new Intl.NumberFormat(undefined, { minimumIntegerDigits: 2 });
 const decimal = new Intl.NumberFormat().formatToParts(1.5).find((part) => part.type === "decimal").value;
 const percents = new Intl.NumberFormat(undefined, { style: "percent", maximumFractionDigits: 1 });
 const compact = new Intl.NumberFormat(undefined, { notation: "compact", maximumFractionDigits: 1 });
@@ -17,13 +18,13 @@ export function money(cents) {
   const amount = BigInt(cents);
   const size = amount < 0n ? -amount : amount;
   const sign = amount < 0n ? "\u2212" : "";
-  return `${sign}${whole.format(size / 100n)}${decimal}${String(size % 100n).padStart(2, "0")}`;
+  return `${sign}${whole.format(size / 100n)}${decimal}${pair.format(size % 100n)}`;
 }
 
-/** The same as one types it: no thousands separators. */
+/** The same as one types it, and as `parseMoney` reads it: no thousands separators. */
 export const typed = (cents) => {
   const amount = BigInt(cents);
-  return `${amount / 100n}${decimal}${String(amount % 100n).padStart(2, "0")}`;
+  return `${amount / 100n}${decimal === "," ? "," : "."}${String(amount % 100n).padStart(2, "0")}`;
 };
 
 /** The same with its currency, where it stands alone: "EUR 1,234.50". */

@@ -1,11 +1,13 @@
 // Revenue over time, as a part of a page: a headline, how it has changed, a period to choose, a chart.
 
 import { RevenueChart } from "./chart.js";
-import { $, h, write, writeFigure } from "./dom.js";
+import { $, fill, h, write, writeFigure } from "./dom.js";
 import { growth, headline, money, signed } from "./money.js";
 import { nameOfSpan, parseMonth, PERIODS, Revenue, spanOf, writeMonth } from "./periods.js";
 
 const OWN = "own"; // months of one's own
+
+const written = ({ first, last }) => `${writeMonth(first)}..${writeMonth(last)}`;
 
 /** The part of the page that shows it; `choose(period)` hears which period is wanted. There is one on a page. */
 export class RevenuePart {
@@ -13,6 +15,7 @@ export class RevenuePart {
   #chart = new RevenueChart($("chart"));
   #revenue = null;
   #period = "";
+  #written = null; // the span that the fields of its months were given
   #months = ["First month", "Last month"].map((label) => h("input", {
     type: "month", "aria-label": label, placeholder: "2026-01", required: true, autocomplete: "off", change: () => this.#chooseOwn(),
   }));
@@ -20,7 +23,7 @@ export class RevenuePart {
   constructor(choose) {
     this.#choose = choose;
     for (const [value, name] of [...PERIODS, [OWN, "From – to"]]) {
-      const change = () => choose(value === OWN ? this.#written(this.span) : value);
+      const change = () => choose(value === OWN ? written(this.span) : value);
       $("periods").append(h("label", {}, h("input", { type: "radio", name: "period", value, change, autocomplete: "off" }), name));
     }
     const [first, last] = this.#months;
@@ -47,15 +50,11 @@ export class RevenuePart {
     this.#show();
   }
 
-  #written({ first, last }) {
-    return `${writeMonth(first)}..${writeMonth(last)}`;
-  }
-
   #chooseOwn() {
     const [first, last] = this.#months.map((input) => parseMonth(input.value.trim()));
     const isSpan = first !== null && last !== null && first <= last;
     write($("span-error"), isSpan ? "" : "Enter two months, the earlier one first, like 2026-01.");
-    if (isSpan) this.#choose(this.#written({ first, last }));
+    if (isSpan) this.#choose(written({ first, last }));
   }
 
   #show() {
@@ -90,9 +89,11 @@ export class RevenuePart {
     const isOwn = !PERIODS.some(([value]) => value === span.period);
     for (const input of $("periods").querySelectorAll("input")) input.checked = input.value === (isOwn ? OWN : span.period);
     $("span").hidden = !isOwn;
-    if (!isOwn || $("span").contains(document.activeElement)) return;
-    const [first, last] = this.#months;
-    [first.value, last.value] = [writeMonth(span.first), writeMonth(span.last)];
+    const told = isOwn ? written(span) : null;
+    if (told === this.#written) return; // somebody may be writing in them
+    this.#written = told;
+    if (!isOwn) return;
+    [span.first, span.last].forEach((month, i) => fill(this.#months[i], writeMonth(month)));
     write($("span-error"), "");
   }
 }

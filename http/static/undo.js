@@ -1,7 +1,7 @@
 // Deletions that are held for a moment, so that one can take them back. They are sent when the page is left.
 
 import { remove } from "./api.js";
-import { $, announce, h, write } from "./dom.js";
+import { $, announce, h } from "./dom.js";
 
 const HELD_MS = 8000;
 
@@ -16,31 +16,29 @@ export const isHeld = (path) => held.has(path);
  */
 export function hold(path, text, { query = "", options, onChange, goal }) {
   const undo = h("button", { type: "button", class: "quiet", click: () => { end(); announce("Not deleted"); } }, "Undo");
-  const said = h("span", {}, text);
-  const line = h("p", { class: "held" }, said, undo);
+  const line = h("p", { class: "held" }, h("span", {}, text), undo);
 
   async function send(further) {
     clearTimeout(each.timer);
+    const hadFocus = line.contains(document.activeElement); // which a hidden button loses
     undo.hidden = true;
     try {
       await remove(`${path}${query}`, { ...options, ...further });
-      end();
+      end(hadFocus);
     } catch (error) {
       held.delete(path);
       const why = error.status === 412 ? "Somebody has changed it meanwhile." : error.message;
-      write(said, `Not deleted: ${text.replace(/ deleted\.$/, "")}. ${why}`);
-      announce(said.textContent);
-      line.append(h("button", { type: "button", class: "quiet", click: end }, "Close"));
+      line.remove();
+      tellUndone(`Not deleted: ${text.replace(/ deleted\.$/, "")}. ${why}`, goal);
       onChange();
     }
   }
 
-  async function end() {
+  async function end(hadFocus = line.contains(document.activeElement)) {
     clearTimeout(each.timer);
-    const hadFocus = line.contains(document.activeElement);
     await onChange(held.delete(path));
     line.remove();
-    if (hadFocus) goal()?.focus();
+    if (hadFocus && document.activeElement === document.body) goal()?.focus();
   }
 
   const each = { timer: setTimeout(send, HELD_MS), send };
@@ -49,6 +47,17 @@ export function hold(path, text, { query = "", options, onChange, goal }) {
   announce(`${text} It can be taken back for ${HELD_MS / 1000} seconds.`);
   undo.focus();
   onChange();
+}
+
+/** Say what was not done after all, until somebody has read it; then `goal()` has the focus. */
+export function tellUndone(text, goal) {
+  const close = () => {
+    line.remove();
+    goal()?.focus();
+  };
+  const line = h("p", { class: "held" }, h("span", {}, text), h("button", { type: "button", class: "quiet", click: close }, "Close"));
+  $("held").append(line);
+  announce(text);
 }
 
 addEventListener("pagehide", () => {

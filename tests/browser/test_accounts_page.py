@@ -342,7 +342,7 @@ def test_an_account_is_changed_and_who_comes_too_late_is_told(person: Person, sh
     shop.tally.accounts.request("PATCH", f"/accounts/{account}", {"owned_by": "cleo"})
     dialog.get_by_label("Description").fill("in the hills")
     dialog.get_by_role("button", name="Save").click()
-    expect(dialog.get_by_role("alert")).to_contain_text("Somebody else has changed the account meanwhile.")
+    expect(dialog.get_by_role("alert")).to_contain_text("Somebody else has changed this meanwhile: the owner")
     page.keyboard.press("Escape")
     expect(page.locator("#account-about")).to_contain_text("owned by cleo")
     expect(page.locator("#account-description")).to_have_text("by the sea")

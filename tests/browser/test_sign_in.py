@@ -152,3 +152,35 @@ def test_a_user_imports_into_accounts_of_its_own_only(person: Person, tally: Tal
     expect(page.get_by_role("dialog", name="Imported")).to_contain_text("1 invoice recorded in Shop of ana")
     person.expects("401")
     person.expects("422")
+
+
+def test_a_sign_in_that_nobody_answers_is_not_said_to_record_anything(
+    person: Person, services: Guarded
+) -> None:
+    page = person.page
+    page.route("**/auth/login", lambda route: route.abort())
+    page.goto(f"http://localhost:{services.ports['accounts']}/")
+    _sign_in(page)
+    alert = page.get_by_role("dialog", name="Sign in to Tally").get_by_role("alert")
+    expect(alert).to_have_text("The accounts service does not answer.")
+    person.expects("401")
+    person.expects("ERR_FAILED")
+
+
+def test_what_one_user_wrote_is_not_recorded_by_another_who_signs_in(person: Person, tally: Tally) -> None:
+    page, name = person.page, "Written by root"
+    page.goto(f"http://localhost:{tally.customers.port}/")
+    _sign_in(page, users.PASSWORD, "root")
+    page.get_by_role("button", name="New customer").click()
+    form = page.get_by_role("dialog", name="New customer")
+    form.get_by_label("Name", exact=True).fill(name)
+    ana = users.sign_in(tally, "ana").accounts.get("/accounts?limit=1")[0]["account"]["id"]
+    form.get_by_label("Account", exact=True).fill(ana)
+    page.context.clear_cookies()
+    expect(page.get_by_role("dialog", name="Sign in to Tally")).to_be_visible()
+    with page.expect_navigation():
+        _sign_in(page, users.PASSWORD, "ana")
+    expect(page.locator("#customers tbody tr")).to_have_count(1)
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    assert name not in [each["name"] for each in tally.customers.get("/customers")["customers"]]
+    person.expects("401")
