@@ -124,9 +124,10 @@ def drafted(path: Path, content: bytes) -> Iterator[Path]:
 
 
 def rewrite(path: Path, change: Callable[[bytes], bytes]) -> None:
-    """Give a file what `change` makes of its content, b"" without one: wholly, or not at all.
+    """Replace a file's content by what `change` makes of it, wholly or not at all.
 
-    Mode 0600; on the disk on return. Only one call at a time for each file. Raises StoreUnavailable.
+    A missing file counts as empty. Mode 0600; on the disk on return. Only one call at a time for each file.
+    Raises StoreUnavailable.
     """
     try:
         before = path.read_bytes() if path.exists() else b""

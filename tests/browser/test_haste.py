@@ -1,4 +1,4 @@
-"""A person in a hurry clicks twice, goes back, looks at something else while answers take their time."""
+"""A person in a hurry clicks twice, goes back, and looks at something else before an answer comes."""
 
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
@@ -11,6 +11,7 @@ from support.shop import Shop
 from support.waiting import eventually
 
 PERSIAN = "\u06f1\u066c\u06f2\u06f3\u06f4\u066b\u06f5\u06f0"  # 1,234.50
+UNANSWERED = "The customers service does not answer. Send it again: it is recorded once."
 NEXT_PICTURE = "() => new Promise(requestAnimationFrame)"
 COUNT_ANNOUNCED = """() => {
     window.announced = [];
@@ -239,9 +240,8 @@ def test_an_invoice_on_its_way_leaves_the_next_customers_form_alone(
     _field(page, "Reference (may be empty)").fill(f"{shop.mark} 7")
     if comes == "none":
         held.lose()
-        said = "The customers service does not answer. Send it again: it is recorded once."
         line = page.locator("#held p")
-        expect(line).to_contain_text(f"Not recorded: Invoice of 5.00 of {shop.mark} Ada. {said}")
+        expect(line).to_contain_text(f"Not recorded: Invoice of 5.00 of {shop.mark} Ada. {UNANSWERED}")
         expect(page.locator("#invoice [role=alert]")).to_have_text("")
         person.expects("ERR_FAILED")
         line.get_by_role("button", name="Close").click()
@@ -327,8 +327,7 @@ def test_a_form_that_was_left_comes_back_when_what_it_sent_is_refused(person: Pe
     expect(page.get_by_role("dialog")).to_have_count(0)
     held.lose()
     dialog = page.get_by_role("dialog", name="New customer")
-    said = "The customers service does not answer. Send it again: it is recorded once."
-    expect(dialog.get_by_role("alert")).to_have_text(said)
+    expect(dialog.get_by_role("alert")).to_have_text(UNANSWERED)
     expect(_field(page, "Name")).to_have_value(f"{shop.mark} Ada")
     dialog.get_by_role("button", name="Record customer").click()
     expect(page.locator("#customer-name")).to_have_text(f"{shop.mark} Ada")
@@ -344,8 +343,7 @@ def test_an_import_that_was_left_comes_back_when_nobody_answers(person: Person, 
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
     held.lose()
-    said = "The customers service does not answer. Send it again: it is recorded once."
-    expect(dialog.get_by_role("alert").last).to_have_text(said)
+    expect(dialog.get_by_role("alert").last).to_have_text(UNANSWERED)
     dialog.get_by_role("button", name="Import 1 invoice").click()
     expect(page.get_by_role("dialog", name="Imported")).to_contain_text("1 invoice recorded")
     person.expects("ERR_FAILED")

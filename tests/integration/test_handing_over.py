@@ -720,7 +720,7 @@ class Failing(EventStream):
 
 
 class Shared(shared.Shared):
-    """What the processes of a Tally on that stream share."""
+    """What the processes of a Tally share, with `stream_of_all` as their stream."""
 
     stream_of_all: Failing
 

@@ -11,7 +11,7 @@ from tally.store.errors import StoreError
 
 
 def test_of_two_copies_none_is_taken_if_one_is_damaged(tmp_path: Path) -> None:
-    """So another backup can be joined at once."""
+    """Then nothing is in the way of another backup."""
     copies, data = tmp_path / "copies", tmp_path / "data"
     copies.mkdir()
     data.mkdir()
