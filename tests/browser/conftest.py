@@ -18,7 +18,7 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")  # no file of tests meets what another has recorded
 def tally(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tally]:
     with running(tmp_path_factory.mktemp("pages")) as tally:
         # Account 1, for customers to which a test gives no account of their own.
