@@ -53,7 +53,7 @@ class RedisUrl:
         self.sentinel_login: dict[str, str] = {}
         self.plain = self._take_apart(base, rest) if self.finder else url
         self.is_tls = base == "rediss"
-        pool = redis.ConnectionPool.from_url(self.plain)
+        pool = redis.ConnectionPool.from_url(self.plain, driver_info=None)  # else its release is looked up
         pool.make_connection()  # it alone looks at the options
         self.options: dict[str, Any] = pool.connection_kwargs
         if not self.finder and not self.path:

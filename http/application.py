@@ -1,6 +1,7 @@
 """The Falcon application of a service: access, error answers, and the calls that both services have."""
 
 from collections.abc import Callable, Collection
+from functools import cache
 from typing import Any, NamedTuple
 
 import falcon
@@ -46,13 +47,14 @@ def api_of(
     app = create_app(gate, outside.neighbours, QueryGuard(calls, page), After(service))
     has_users = outside.tokens is not None
     health = HealthResource(service)
-    app.add_route("/health/live", DocumentResource(encode_answer(Healthy())))
+    app.add_route("/health/live", DocumentResource(lambda: encode_answer(Healthy())))
     for name in ("ready", "primary"):
         app.add_route(f"/health/{name}", health, suffix=name)
     app.add_route("/status", health, suffix="status")
-    app.add_route("/asyncapi.json", DocumentResource(asyncapi.render().encode()))
-    described = openapi.document(f"Tally: {outside.service}", calls, bearer=has_users)
-    app.add_route("/openapi.json", DocumentResource(encode_answer(described)))
+    app.add_route("/asyncapi.json", DocumentResource(lambda: asyncapi.render().encode()))
+    title = f"Tally: {outside.service}"
+    described = DocumentResource(lambda: encode_answer(openapi.document(title, calls, bearer=has_users)))
+    app.add_route("/openapi.json", described)
     app.add_route(SESSION, SessionResource() if has_users else WhoResource())
     return Api(app, service, gate)
 
@@ -99,14 +101,15 @@ class _SafeInBrowsers:
         resp.set_header("X-Frame-Options", "DENY")
 
 
-class DocumentResource(Struct, frozen=True):
-    """A JSON document that never changes."""
+class DocumentResource:
+    """A JSON document that never changes. It is made for who asks first: a process is ready sooner so."""
 
-    _document: bytes
+    def __init__(self, make: Callable[[], bytes]) -> None:
+        self._made = cache(make)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The document."""
-        resp.data = self._document
+        resp.data = self._made()
 
 
 class HealthResource(Resource[Any]):

@@ -5,7 +5,10 @@ LD_PRELOAD), a new Python is started instead. Tests of inheritance, of the help 
 command always start a new one.
 """
 
+import atexit
+import gc
 import json
+import mimetypes
 import os
 import select
 import signal
@@ -106,6 +109,9 @@ def fork_what_is_ordered(descriptor: int) -> None:
 
     for name in COMMANDS:
         imported(name)
+    mimetypes.init()  # as Falcon does in each HTTP process
+    gc.collect()
+    gc.freeze()  # else the first collection of each program copies all this memory
 
     orders = socket.socket(fileno=descriptor)
     while True:
@@ -155,8 +161,15 @@ def _be(arguments: list[str], output: str, error: str, folder: str, environment:
         anew = [sys.executable, str(SUPERVISOR), *arguments]
         os.execve(sys.executable, anew, environment)  # noqa: S606
     sys.argv = [str(SUPERVISOR), *arguments]
-    main(prog_name=FROM_A_CHECKOUT)
-    sys.exit()
+    try:
+        main(prog_name=FROM_A_CHECKOUT)
+    except SystemExit as ended:
+        # Python would take apart all that it shares with who forked it, and so copy it before.
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(ended.code)
 
 
 def _read_at_the_start(environment: Mapping[str, str]) -> dict[str, str]:
