@@ -5,7 +5,6 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import falcon
-from msgspec import Struct
 
 from tally.events import Id
 from tally.http import asyncapi, openapi, params, problems

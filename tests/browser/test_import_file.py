@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import FilePayload, Locator, Page, Route, expect
@@ -239,14 +240,15 @@ def test_a_file_that_is_sent_again_because_no_answer_came_is_recorded_once(
     assert len(_amounts(shop, account)) == 3
 
 
-def test_what_is_no_file_of_purchases_is_said(person: Person, shop: Shop) -> None:
+def test_what_is_no_file_of_purchases_is_said(person: Person, shop: Shop, tmp_path: Path) -> None:
     page = person.page
     shop.see_customers(page)
     dialog = _choose(page, {"name": "book.xlsx", "mimeType": "", "buffer": b"PK\x03\x04"})
     trouble = dialog.locator(".error[role=alert]")
     expect(trouble).to_contain_text("the file is a workbook of Excel")
     person.expects("422")
-    large: FilePayload = {"name": "large.csv", "mimeType": "", "buffer": b"x" * (16 * 1024**2 + 1)}
+    large = tmp_path / "large.csv"
+    large.write_bytes(b"x" * (16 * 1024**2 + 1))
     dialog.locator("input[type=file]").set_input_files(large)
     expect(trouble).to_contain_text("The file has more than 16 MiB")
     dialog.locator("input[type=file]").set_input_files(_file(shop))

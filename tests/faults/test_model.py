@@ -22,8 +22,8 @@ from support.world import Step, run, shortest, steps_of
 
 Run = Callable[[int, list[Step], Path], object]
 
-HISTORIES = int(os.environ.get("TALLY_TEST_HISTORIES", "900"))
-OF_PAIRS = int(os.environ.get("TALLY_TEST_HISTORIES", "50"))
+HISTORIES = int(os.environ.get("TALLY_TEST_HISTORIES", "950"))
+OF_PAIRS = int(os.environ.get("TALLY_TEST_HISTORIES", "25"))
 FIRST = int(os.environ.get("TALLY_TEST_FIRST_HISTORY", "0"))
 AT_ONCE = 50
 _IN_MEMORY = Path("/dev/shm")  # noqa: S108 -- here no commit waits for a disk, if the machine has this folder

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from axe_playwright_python.sync_playwright import Axe
+from axe_playwright_python.base import AXE_SCRIPT, AxeResults
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from support.disks import unavailable
@@ -102,13 +102,24 @@ class Person:
 OpenWindow = Callable[..., Person]
 
 
+def what_axe_blames(page: Page, **options: Any) -> AxeResults:
+    """The faults that axe finds in a page, with these options of its own.
+
+    It is loaded once into a page, and tells nothing but faults: else that is most of what it costs.
+    """
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(AXE_SCRIPT)
+    asked = "(options) => axe.run(options).then(({violations}) => ({violations}))"
+    return AxeResults(page.evaluate(asked, {"resultTypes": ["violations"], **options}))
+
+
 def look_over(page: Page, said: object = "") -> None:
     """Check that axe finds no fault, and that nothing sticks out of the page or of a dialog.
 
     Waits until the page's script has shown the service's state: before that, a page is half made.
     """
     expect(page.locator("[data-status]")).to_have_count(1)
-    found = Axe().run(page)
+    found = what_axe_blames(page)
     assert found.violations_count == 0, f"{said}: {found.generate_report()}"
     for part in page.locator("html, dialog[open]").all():
         assert part.evaluate("part => part.scrollWidth - part.clientWidth") <= 0, (said, part)

@@ -169,7 +169,8 @@ def _be(arguments: list[str], output: str, error: str, folder: str, environment:
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(ended.code)
+        os._exit(ended.code if isinstance(ended.code, int) else 1)
+    raise AssertionError("a program of click exits")
 
 
 def _read_at_the_start(environment: Mapping[str, str]) -> dict[str, str]:

@@ -17,16 +17,16 @@ def eventually(look: Callable[[], T], seconds: float = PATIENCE) -> T:
 
     An AssertionError from `look` counts as not yet, and so does an error of HTTP, Redis or the system.
     """
-    deadline = time.monotonic() + seconds
+    started = time.monotonic()
     last: object = None
-    while time.monotonic() < deadline:
+    while (waited := time.monotonic() - started) < seconds:
         try:
             if seen := look():
                 return seen
             last = seen
         except NOT_YET as error:
             last = error
-        time.sleep(0.01)
+        time.sleep(min(max(0.01, waited / 10), 0.1))  # looking costs whoever answers a part of a processor
     raise AssertionError(f"not within {seconds} s; last seen: {last!r}")
 
 
