@@ -152,7 +152,7 @@ def test_a_password_that_was_kept_at_a_lower_cost_is_kept_anew(tally: Tally, nam
 
 def test_a_sign_in_under_way_when_the_user_is_removed_gives_no_good_token(tally: Tally, name: str) -> None:
     """Its password is checked already, which takes seconds here."""
-    costly = PasswordHasher(time_cost=30, memory_cost=200_000, parallelism=1).hash(PASSWORD)
+    costly = PasswordHasher(time_cost=8, memory_cost=200_000, parallelism=1).hash(PASSWORD)
     with closing(accounts.open_database(tally.directory / "data")) as database, ThreadPoolExecutor() as pool:
         with database.transaction():
             user = Users(database).named(name)

@@ -20,7 +20,7 @@ from support.tally import Tally
 from support.waiting import PATIENCE, eventually
 from tally.store.stream import connect
 
-PACE_SECONDS = 0.008  # from an answer to the client's next request: other tests need the processors, too
+PACE_SECONDS = 0.02  # from an answer to the client's next request: other tests need the processors, too
 PAUSE_SECONDS = 0.02  # between a refusal and the next try
 
 
