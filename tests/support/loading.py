@@ -8,6 +8,7 @@ from typing import Protocol
 
 import urllib3
 
+from support.load import PACE_SECONDS
 from support.tally import Client
 
 IS_SOAK = "TALLY_TEST_FAILOVERS" in os.environ  # then every case is tried, else one of each kind
@@ -65,6 +66,7 @@ class Working:
                 self._change(self._random.choice([*self.answered]))
             if self._random.random() < 0.1:
                 self._delete(self._random.choice([*self.answered]))
+            self._stopping.wait(PACE_SECONDS)
 
     def _record(self, mark: int) -> None:
         invoice = {
