@@ -62,6 +62,7 @@ try {
     plugins: [withoutLinksInButtons],
     defaultModelsExpandDepth: 0,
     validatorUrl: null, // it would ask another host
+    syntaxHighlight: { activated: false }, // it takes a second for each thousand rows of an answer
   });
 } catch (error) {
   write($("main"), `The calls of the ${meta("service")} service can't be shown: ${error.message}`);
