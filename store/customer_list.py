@@ -1,6 +1,5 @@
 """Lists of customers: searched by the words of their names, in the order asked for, a page at a time."""
 
-import unicodedata
 from collections.abc import Iterable
 from functools import cache
 from typing import Any, Literal
@@ -9,7 +8,7 @@ import apsw
 from msgspec import Struct, structs
 
 from tally.store import records
-from tally.store.database import Database
+from tally.store.database import Database, composed
 from tally.store.records import Customer
 
 Order = Literal["id", "-id", "name", "-name"]
@@ -21,14 +20,15 @@ _DROPPED = ("''", "\N{RIGHT SINGLE QUOTATION MARK}", "-", ".")
 
 
 def _words_of(name: str) -> str:
-    joined = name
+    name = joined = f"composed({name})"
     for each in _DROPPED:
         joined = f"replace({joined}, '{each}', '')"
     return f"{name}, nullif({joined}, {name})"
 
 
 # The words of each name, without case, accents and the characters between them. "O'Brien" is found as `o
-# brien`, and as `obrien`, which is in the second column.
+# brien`, and as `obrien`, which is in the second column. macOS writes names decomposed: then the index would
+# drop the mark of a Russian letter, and keep a Korean one in pieces.
 SCHEMA = f"""
 CREATE INDEX customer_by_name ON customer (name COLLATE NOCASE);
 CREATE VIRTUAL TABLE customer_word USING fts5 (
@@ -172,9 +172,12 @@ def _tokenizer() -> apsw.FTS5Tokenizer:
 
 def words_of(text: str) -> list[str]:
     """The words of a text as the index has them: without case and accents."""
-    utf8 = unicodedata.normalize("NFC", text).encode()
     words = _tokenizer()(
-        utf8, apsw.FTS5_TOKENIZE_DOCUMENT, None, include_offsets=False, include_colocated=False
+        composed(text).encode(),
+        apsw.FTS5_TOKENIZE_DOCUMENT,
+        None,
+        include_offsets=False,
+        include_colocated=False,
     )
     return [*map(str, words)]
 
