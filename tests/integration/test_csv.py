@@ -17,6 +17,7 @@ from support.waiting import eventually
 from tally.http.exports import harmless, meant
 
 FORMULAS = ["=1+1", "+A1", "-A1", "@SUM(A1)", "'=1", "-1-1", "+49 123", "-", "=", "-1.5.2"]
+FORMULAS += ["\uff1d1+1", "\uff0bA1", "\uff0d5", "\uff20SUM(A1)"]  # in their wide forms
 PLAIN = ["-5", "+5.25", "5=5", "'quoted'", 'say "hi", twice', "Zoé; O'Brien", "1e5"]
 
 
@@ -95,14 +96,14 @@ def _list_many(tally: Tally, customers: Client, accounts: Client) -> None:
 
 def test_accounts_and_revenue_come_as_csv_too(customers: Client, accounts: Client, account: str) -> None:
     (row,) = [each for each in _rows(accounts, "/accounts") if each["id"] == account]
-    assert (row["owned_by"], row["customers"], row["revenue"]) == ("user1", "17", "0.00")
+    assert (row["owned_by"], row["customers"], row["revenue"]) == ("user1", "21", "0.00")
     assert _rows(accounts, f"/accounts/{account}/revenue?by=quarter") == [
-        {"quarter": "2019-Q1", "revenue": "0.00", "invoices": "17", "credits": "16"}
+        {"quarter": "2019-Q1", "revenue": "0.00", "invoices": "21", "credits": "20"}
     ]
     months = _rows(accounts, f"/accounts/{account}/revenue")
     assert [(each["month"], each["revenue"]) for each in months] == [
-        ("2019-01", "1.36"),
-        ("2019-02", "-1.36"),
+        ("2019-01", "2.10"),
+        ("2019-02", "-2.10"),
     ]
     assert _rows(accounts, "/revenue?by=year")
 
@@ -214,7 +215,7 @@ def test_what_is_exported_and_imported_is_the_same(
     assert listed(other) == listed(account)
 
 
-@pytest.mark.parametrize("text", [*FORMULAS, *PLAIN, "'", "''", "''=", "", "a", "'a", "'-5"])
+@pytest.mark.parametrize("text", [*FORMULAS, *PLAIN, "'", "''", "''=", "", "a", "'a", "'-5", "\r=1", "\n=1"])
 def test_what_was_made_harmless_is_understood(text: str) -> None:
     assert meant(harmless(text)) == text
-    assert not harmless(text).startswith(("=", "@"))
+    assert not harmless(text).startswith(("=", "@", "\r", "\n", "\uff1d"))

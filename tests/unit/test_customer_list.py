@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 
@@ -14,9 +15,8 @@ from tally.store.records import NewCustomer
 NAMES = (
     *("Ade\u0329bayo Og\u0301un", "Андрей", "Андреи", "Μάρθα", "O'Brien", "Ǽthel", "佐藤 花子"),
     # In two forms each: with letters and marks in one, as they are typed, and apart, as macOS writes them.
-    *("\u0439од", "\u0438\u0306од"),  # Russian
-    *("\ud55c\uae00", "\u1112\u1161\u11ab\u1100\u1173\u11af"),  # Korean
-    *("\u0958\u0932\u092e", "\u0915\u093c\u0932\u092e"),  # Hindi
+    *(normalize(form, name) for name in ("йод", "한글") for form in ("NFC", "NFD")),
+    *("\u0958\u0932\u092e", "\u0915\u093c\u0932\u092e"),
 )
 
 
@@ -42,7 +42,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
         ("花", {6}),
         *((name, {7, 8}) for name in ("й", *NAMES[7:9])),
         ("и", set()),
-        *((name, {9, 10}) for name in ("\ud55c", *NAMES[9:11])),
+        *((name, {9, 10}) for name in ("한", *NAMES[9:11])),
         *((name, {11, 12}) for name in NAMES[11:13]),
         ("\u0329", set()),
     ],
