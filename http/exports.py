@@ -24,11 +24,12 @@ _HARMLESS = re.compile(f"'+[{FORMULA_BEGINS}]")
 _NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?")
 
 
-def wants_csv(req: falcon.Request) -> bool:
-    """Whether a request asks for CSV, by `format`, or else by Accept.
+def wants_csv(req: falcon.Request, resp: falcon.Response) -> bool:
+    """Whether a request asks for CSV, by `format`, or else by Accept, as `resp` is to tell caches.
 
     Raises WrongFields for one that wants only a part of the list.
     """
+    resp.append_header("Vary", "Accept")
     format = params.FORMAT.of(req)
     if format == "json" or not (format or req.client_prefers((falcon.MEDIA_JSON, CSV)) == CSV):
         return False

@@ -121,6 +121,7 @@ def test_csv_has_all_of_a_list_or_is_refused(customers: Client, path: str) -> No
 def test_json_is_what_all_others_get(customers: Client, accept: str) -> None:
     answer = customers.request("GET", "/invoices?limit=1", headers={"Accept": accept})
     assert answer.headers["Content-Type"] == "application/json"
+    assert answer.headers["Vary"] == "Accept"
 
 
 def test_a_link_asks_for_csv_by_its_query(customers: Client, accounts: Client) -> None:
@@ -133,6 +134,15 @@ def test_a_link_asks_for_csv_by_its_query(customers: Client, accounts: Client) -
         assert json.headers["Content-Type"] == "application/json"
         problem(client.request("GET", f"{path}?format=csv&limit=1"), 422, "limit")
         problem(client.request("GET", f"{path}?format=xlsx"), 422, "format")
+
+
+def test_the_next_page_of_accounts_is_json_too_where_its_client_prefers_csv(accounts: Client) -> None:
+    for _ in range(2):
+        new_account(accounts)
+    asks = {"Accept": "text/csv"}
+    first = accounts.request("GET", "/accounts?limit=1&format=json", headers=asks)
+    following = first.headers["Link"].partition(">")[0].removeprefix("<")
+    assert accounts.request("GET", following, headers=asks).status == 200
 
 
 # The command
