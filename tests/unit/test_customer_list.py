@@ -1,5 +1,6 @@
 """Customers are found by the words of their names, in whatever script, and however many have them."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from unicodedata import normalize
@@ -52,3 +53,18 @@ def test_a_few_and_many_are_found_alike(database: Database, search: str, found: 
     query = CustomerQuery(limit=10, order="name", search=search)
     page = CustomerList(database, few=few).page(query)
     assert {NAMES.index(each.name) for each in page} == found
+
+
+def test_by_name_the_next_match_may_be_far_away(database: Database) -> None:
+    """All customers up to there were read one by one: half a minute for a million."""
+    with database.transaction():
+        new = [NewCustomer(name, Id(1)) for name in ["Anna"] * 20_000 + ["Zora"] * 10]
+        Customers(database).create_customers(new)
+    customers = CustomerList(database, few=0)
+
+    def seconds(search: str) -> float:
+        began = time.thread_time()
+        assert len(customers.page(CustomerQuery(limit=10, order="name", search=search))) == 10
+        return time.thread_time() - began
+
+    assert seconds("zora") < 5 * seconds("anna")
