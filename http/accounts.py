@@ -91,7 +91,7 @@ class AccountsResource(Resource[Accounts]):
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """List accounts with their customers and revenue; all of them when no limit is asked for."""
-        if exports.wants_csv(req):
+        if exports.wants_csv(req, resp):
             self._send_csv(req, resp)
             return
         limit, after = params.NO_LIMIT.of(req), params.AFTER.of(req)
@@ -100,8 +100,9 @@ class AccountsResource(Resource[Accounts]):
             with self._service.read() as store:
                 found = store.accounts(after, limit + 1, owner(req))
             if len(found) > limit:
-                following = found[limit - 1].id
-                resp.set_header("Link", f'</accounts?limit={limit}&after={following}>; rel="next"')
+                as_json = "&format=json" if params.FORMAT.of(req) else ""
+                following_page = f"/accounts?limit={limit}&after={found[limit - 1].id}{as_json}"
+                resp.set_header("Link", f'<{following_page}>; rel="next"')
             shown = iter(found[:limit])
         else:
             shown = self._every_account(after, owner(req))
@@ -162,7 +163,7 @@ class AccountsResource(Resource[Accounts]):
 
     def on_get_customers(self, req: falcon.Request, resp: falcon.Response, id: str) -> None:
         """List an account's customers."""
-        listed, is_csv = RevenueListRequest(req), exports.wants_csv(req)
+        listed, is_csv = RevenueListRequest(req), exports.wants_csv(req, resp)
         with self._service.read() as store:
             account = store.account(path_id(id, "account"), owner(req))
             if is_csv:
@@ -257,7 +258,7 @@ class RevenueResource(Resource[Accounts]):
             else:
                 found = months.of_customer(path_id(id, "account"), path_id(customer, "customer"))
         periods = periods_of(found, by, first, last)
-        if not exports.wants_csv(req):
+        if not exports.wants_csv(req, resp):
             resp.data = encode_answer(RevenuePage(periods))
             return
         lines = (

@@ -126,7 +126,7 @@ class HealthResource(Resource[Any]):
 
     def on_get_status(self, req: falcon.Request, resp: falcon.Response) -> None:
         """The service in figures, and what is wrong with it."""
-        resp.data = encode_answer(self._service.outside.status())
+        resp.data = encode_answer(self._service.outside.status(owner(req) is None))
 
 
 class HistoryResource(Resource[S]):

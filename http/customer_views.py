@@ -16,7 +16,7 @@ from tally.http.service import Resource, Service, path_id
 from tally.store.customer_list import CustomerQuery
 from tally.store.customer_search import CustomerSearch
 from tally.store.customers import Customers
-from tally.store.errors import NotFound
+from tally.store.errors import Misdirected, NotFound
 from tally.store.idempotency import encode_answer
 from tally.store.records import Customer, Invoice
 
@@ -105,7 +105,7 @@ def _with_whose(invoice: Invoice, customer: Customer) -> dict[str, Any]:
 
 def _by_id(store: Customers, wanted: CustomerQuery, owner: str | None) -> Customer | None:
     """The customer whose number is the search text."""
-    with suppress(ValueError, NotFound):
+    with suppress(ValueError, NotFound, Misdirected):
         customer = store.customer(Id.parse(wanted.search), owner)
         return customer if wanted.account_id in (None, customer.account_id) else None
     return None

@@ -13,21 +13,23 @@ from tally.http import params
 from tally.http.auth import principal
 from tally.http.long_lists import LongLists
 from tally.http.problems import FieldError, WrongFields
+from tally.store.records import FORMULA_BEGINS
 
 CSV = "text/csv"
 AT_ONCE = 1000  # rows that are read in one snapshot
 SORTED_AT_ONCE = 20_000  # if all are sorted each time; some 1.6 MB
 
-_FORMULA = re.compile(r"'*[-=+@\t]")
-_HARMLESS = re.compile(r"'+[-=+@\t]")
+_FORMULA = re.compile(f"'*[{FORMULA_BEGINS}]")
+_HARMLESS = re.compile(f"'+[{FORMULA_BEGINS}]")
 _NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?")
 
 
-def wants_csv(req: falcon.Request) -> bool:
-    """Whether a request asks for CSV, by `format`, or else by Accept.
+def wants_csv(req: falcon.Request, resp: falcon.Response) -> bool:
+    """Whether a request asks for CSV, by `format`, or else by Accept, as `resp` is to tell caches.
 
     Raises WrongFields for one that wants only a part of the list.
     """
+    resp.append_header("Vary", "Accept")
     format = params.FORMAT.of(req)
     if format == "json" or not (format or req.client_prefers((falcon.MEDIA_JSON, CSV)) == CSV):
         return False

@@ -12,7 +12,7 @@ import falcon
 from msgspec import Struct
 
 from tally.http.params import Parameter
-from tally.http.problems import CONTENT_TYPE, RETRY_AFTER_SECONDS, Problem
+from tally.http.problems import CONTENT_TYPE, Problem
 from tally.http.schemas import schemas_of
 from tally.version import VERSION
 
@@ -153,10 +153,12 @@ def _answer(call: Call, schemas: _Schemas) -> dict[str, Any]:
     return answer
 
 
+_RETRY_AFTER = ("Retry-After", "How many seconds to wait before trying again.", "integer")
 # The header that comes with a problem of that status.
 _PROBLEM_HEADERS = {
     401: ("WWW-Authenticate", "The authentication that is wanted.", "string"),
-    503: ("Retry-After", f"How many seconds to wait before trying again: {RETRY_AFTER_SECONDS}", "integer"),
+    429: _RETRY_AFTER,
+    503: _RETRY_AFTER,
 }
 
 

@@ -66,7 +66,7 @@ class RowsResource(Resource[Customers]):
         """List them."""
         listed = self._kind.asked(req)
         resp.set_header(NODE, str(self._service.outside.node))
-        if exports.wants_csv(req):
+        if exports.wants_csv(req, resp):
             self._send_csv(req, resp, listed.wanted)
             return
         with self._service.read() as store:

@@ -47,9 +47,10 @@ class Outside(NamedTuple):
 
     `service` is its name, `node` the number of its node. `open_database` opens its database; `refusal` tells
     why nothing may be written there. `after_commit` is called after each commit and must not block. `status`
-    answers GET /status. With `tokens`, users sign in; without, everybody may do everything. For `neighbours`
-    see create_app. It applies the events of sources whose names begin with `source_prefix`. `gone` asks Redis
-    which events of a group no outbox has any more, by source; none while it is away. It may block.
+    answers GET /status, for an admin or not. With `tokens`, users sign in; without, everybody may do
+    everything. For `neighbours` see create_app. It applies the events of sources whose names begin with
+    `source_prefix`. `gone` asks Redis which events of a group no outbox has any more, by source; none while
+    it is away. It may block.
     """
 
     service: str
@@ -57,7 +58,7 @@ class Outside(NamedTuple):
     open_database: Callable[[], Database]
     refusal: Callable[[], StoreUnavailable | None]
     after_commit: Callable[[], None]
-    status: Callable[[], StatusReport]
+    status: Callable[[bool], StatusReport]
     tokens: Tokens | None
     neighbours: Neighbours
     source_prefix: str

@@ -100,8 +100,11 @@ class StatusProbe(Struct, frozen=True):
     _open_stream: Callable[[], EventStream]
     _actors: Callable[[], list[ActorReport]]
 
-    def __call__(self) -> StatusReport:
-        """Gather it now. Raises nothing: a failed part becomes a reason."""
+    def __call__(self, for_admin: bool = True) -> StatusReport:
+        """Gather it now. Raises nothing: a failed part becomes a reason.
+
+        Other users aren't told of revenue, which may be of another's account that was just deleted.
+        """
         actors = self._actors()
         reasons: list[str] = []
         notes: list[str] = []
@@ -114,7 +117,7 @@ class StatusProbe(Struct, frozen=True):
                 notes += told.standby(database)
                 reasons += told.differing(database)
                 if self._service == accounts.SERVICE:
-                    notes += told.unshown(database)
+                    notes += told.unshown(database) if for_admin else ()
                     reasons += told.given_twice(database)
                 notes += [*([] if is_standby else lacking.told(database)), *noted.told(database)]
                 redis, nodes = self._ask_redis(database, reasons, notes)

@@ -7,6 +7,7 @@ transaction as the customer.
 
 from collections.abc import Collection, Sequence
 from typing import Any, Literal, NamedTuple
+from unicodedata import normalize
 
 from msgspec import Struct
 
@@ -212,14 +213,17 @@ def unopened(database: Database) -> Totals:
 def _matching(text: str, *columns: str) -> tuple[str, dict[str, object]]:
     """A condition and its bindings: a column contains the text, ignoring case, or the id is the text.
 
-    SQLite folds only the case of ASCII, so the text is searched in each of its cases. Empty for no text.
+    SQLite folds only the case of ASCII, so the text is searched in each of its cases, each composed and
+    decomposed: a name may be either. Empty for no text.
     """
     if not text:
         return "", {}
-    texts = {case.encode().lower().decode() for case in (text, text.lower(), text.upper(), text.title())}
-    cases = {f"case{place}": case for place, case in enumerate(sorted(texts))}
-    found = [f"instr(lower({column}), :{case})" for column in columns for case in cases]
-    return f"AND ({' OR '.join(found)} OR cast(a.id AS TEXT) = :text)", {**cases, "text": text}
+    cases = (text, text.lower(), text.upper(), text.title())
+    forms = {normalize(form, case) for form in ("NFC", "NFD") for case in cases}
+    texts = {form.encode().lower().decode() for form in forms}
+    bindings = {f"text{place}": each for place, each in enumerate(sorted(texts))}
+    found = [f"instr(lower({column}), :{each})" for column in columns for each in bindings]
+    return f"AND ({' OR '.join(found)} OR cast(a.id AS TEXT) = :text)", {**bindings, "text": text}
 
 
 def _totals(rows: Sequence[tuple[Any, ...]]) -> Totals:

@@ -8,9 +8,11 @@ import os
 import random
 import secrets
 import time
+import unicodedata
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -292,6 +294,7 @@ class Database:
             self._connection.set_busy_handler(_FairWait(self))
             # Else this SQLite, built with STAT4, plans a query again for each bound value.
             self._connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
+            self._connection.create_scalar_function("composed", composed, 1, deterministic=True)
             self._prepare(migrate)
             self.execute(self._cache)
         self._place = self._place or place_of(self.path)
@@ -386,6 +389,10 @@ class Database:
                 f"{self.path}: can't be brought from schema {version - 1} to {version}: {error}. "
                 "Nothing was changed in it; install the earlier release again, and report this"
             ) from error
+
+
+composed: Callable[..., str] = partial(unicodedata.normalize, "NFC")
+"""The text with its letters and their marks put together (Unicode's NFC). Also a function in SQL."""
 
 
 def numbers(values: Iterable[int]) -> object:

@@ -109,6 +109,9 @@ INVOICE = f"SELECT {COLUMNS['invoice']} FROM invoice WHERE {_KNOWN}"
 CREDIT = f"SELECT {COLUMNS['credit']} FROM credit WHERE {_KNOWN}"
 
 _CUSTOMER_OF = "(SELECT {} FROM customer WHERE customer.id = customer_id)"
+# A cell that begins with one of these can be a formula. Excel in Japanese and Apple's Numbers also take the
+# wide forms of = + - @.
+FORMULA_BEGINS = "-=+@\t\r\n\uff1d\uff0b\uff0d\uff20"
 CSV_COLUMNS = "customer,purchase_date,amount,reference,id,customer_id,account_id"
 
 
@@ -122,7 +125,7 @@ def _text(value: str) -> str:
     number = f"(substr({value}, 2) GLOB '[0-9]*' AND substr({value}, 2) NOT GLOB '*[^0-9.]*'" + (
         f" AND {value} NOT GLOB '*.*.*' AND {value} GLOB '[-+]*')"
     )
-    formula = f"({bare} GLOB '[-=+@\t]*' AND NOT {number})"
+    formula = f"({bare} GLOB '[{FORMULA_BEGINS}]*' AND NOT {number})"
     return f"'\"' || iif({formula}, '''', '') || replace({value}, '\"', '\"\"') || '\"'"
 
 

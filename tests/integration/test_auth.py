@@ -493,20 +493,31 @@ def test_a_number_that_customers_were_recorded_under_is_passed_over_where_a_user
         return int(user.accounts.post("/accounts", {"name": "a", "owned_by": "alice"})["id"])
 
     last = opened(world.alice)
+    _record_elsewhere(world, last + 1, last + 2)
+    with closing(accounts.open_database(world.tally.directory / "data", make=False)) as database:
+        asked = "SELECT count(*) FROM customer WHERE account_id > ?"
+        eventually(lambda: database.value(asked, (last,)) == 2)
+    assert opened(world.alice) == last + 3
+
+
+def _record_elsewhere(world: World, *account_ids: int) -> None:
+    """Let another program record a customer in each of these accounts."""
     with closing(redis.Redis.from_url(world.tally.redis_url)) as client:
-        for number, account in enumerate((last + 1, last + 2)):
+        for account in account_ids:
             payload = {
-                "id": str(10**6 + number),
+                "id": str(10**6 + account),
                 "account_id": str(account),
                 "name": "another program's",
                 "created_date": "2019-01-06T00:00:00Z",
             }
             event = {"EventTypeName": "CustomerCreated", "Payload": json.dumps(payload)}
             client.xadd("event-stream", event)  # type: ignore[arg-type]
-    with closing(accounts.open_database(world.tally.directory / "data", make=False)) as database:
-        asked = "SELECT count(*) FROM customer WHERE account_id > ?"
-        eventually(lambda: database.value(asked, (last,)) == 2)
-    assert opened(world.alice) == last + 3
+
+
+def test_revenue_that_no_account_shows_is_told_to_admins_alone(world: World) -> None:
+    _record_elsewhere(world, 10**6)
+    eventually(lambda: "is shown nowhere" in str(world.admin.accounts.get("/status")["notes"]))
+    assert world.alice.accounts.get("/status")["notes"] == []
 
 
 def test_only_an_admin_hands_an_account_to_another_and_its_customers_are_the_other_s_then(

@@ -17,6 +17,7 @@ from support.waiting import eventually
 from tally.http.exports import harmless, meant
 
 FORMULAS = ["=1+1", "+A1", "-A1", "@SUM(A1)", "'=1", "-1-1", "+49 123", "-", "=", "-1.5.2"]
+FORMULAS += ["\uff1d1+1", "\uff0bA1", "\uff0d5", "\uff20SUM(A1)"]  # in their wide forms
 PLAIN = ["-5", "+5.25", "5=5", "'quoted'", 'say "hi", twice', "Zoé; O'Brien", "1e5"]
 
 
@@ -95,14 +96,14 @@ def _list_many(tally: Tally, customers: Client, accounts: Client) -> None:
 
 def test_accounts_and_revenue_come_as_csv_too(customers: Client, accounts: Client, account: str) -> None:
     (row,) = [each for each in _rows(accounts, "/accounts") if each["id"] == account]
-    assert (row["owned_by"], row["customers"], row["revenue"]) == ("user1", "17", "0.00")
+    assert (row["owned_by"], row["customers"], row["revenue"]) == ("user1", "21", "0.00")
     assert _rows(accounts, f"/accounts/{account}/revenue?by=quarter") == [
-        {"quarter": "2019-Q1", "revenue": "0.00", "invoices": "17", "credits": "16"}
+        {"quarter": "2019-Q1", "revenue": "0.00", "invoices": "21", "credits": "20"}
     ]
     months = _rows(accounts, f"/accounts/{account}/revenue")
     assert [(each["month"], each["revenue"]) for each in months] == [
-        ("2019-01", "1.36"),
-        ("2019-02", "-1.36"),
+        ("2019-01", "2.10"),
+        ("2019-02", "-2.10"),
     ]
     assert _rows(accounts, "/revenue?by=year")
 
@@ -120,6 +121,7 @@ def test_csv_has_all_of_a_list_or_is_refused(customers: Client, path: str) -> No
 def test_json_is_what_all_others_get(customers: Client, accept: str) -> None:
     answer = customers.request("GET", "/invoices?limit=1", headers={"Accept": accept})
     assert answer.headers["Content-Type"] == "application/json"
+    assert answer.headers["Vary"] == "Accept"
 
 
 def test_a_link_asks_for_csv_by_its_query(customers: Client, accounts: Client) -> None:
@@ -132,6 +134,15 @@ def test_a_link_asks_for_csv_by_its_query(customers: Client, accounts: Client) -
         assert json.headers["Content-Type"] == "application/json"
         problem(client.request("GET", f"{path}?format=csv&limit=1"), 422, "limit")
         problem(client.request("GET", f"{path}?format=xlsx"), 422, "format")
+
+
+def test_the_next_page_of_accounts_is_json_too_where_its_client_prefers_csv(accounts: Client) -> None:
+    for _ in range(2):
+        new_account(accounts)
+    asks = {"Accept": "text/csv"}
+    first = accounts.request("GET", "/accounts?limit=1&format=json", headers=asks)
+    following = first.headers["Link"].partition(">")[0].removeprefix("<")
+    assert accounts.request("GET", following, headers=asks).status == 200
 
 
 # The command
@@ -214,7 +225,7 @@ def test_what_is_exported_and_imported_is_the_same(
     assert listed(other) == listed(account)
 
 
-@pytest.mark.parametrize("text", [*FORMULAS, *PLAIN, "'", "''", "''=", "", "a", "'a", "'-5"])
+@pytest.mark.parametrize("text", [*FORMULAS, *PLAIN, "'", "''", "''=", "", "a", "'a", "'-5", "\r=1", "\n=1"])
 def test_what_was_made_harmless_is_understood(text: str) -> None:
     assert meant(harmless(text)) == text
-    assert not harmless(text).startswith(("=", "@"))
+    assert not harmless(text).startswith(("=", "@", "\r", "\n", "\uff1d"))

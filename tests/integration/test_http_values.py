@@ -577,6 +577,7 @@ FOREIGN: dict[str, Any] = {
     "total_revenue_cents": 5,
     "": None,
     "nested": {"id": ["x", {"y": 1.5e300}]},
+    "half a character: \ud800": "\udfff",
     "long": "x" * 10_000,
     "__proto__": {},
 }

@@ -151,6 +151,8 @@ def test_what_another_has_is_changed_there_alone(both: tuple[Tally, Tally]) -> N
     credit = {"customer_id": customer, "credit_date": "2019-01-06", "credited_cents": 1}
     misdirected(first.customers.request("POST", "/credits", credit), second)
     assert first.customers.request("GET", f"/customers/{2 * SPAN + 1}").status == 404, "there is no node 2"
+    sought = first.customers.get(f"/customers/search?search={customer}")
+    assert sought["customers"] == [], "a number of the other node may be a word of a name here"
     eventually(lambda: shown(first) == {account: {own: 0, customer: 100}})
 
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from tally.events import AccountCreated, Id, now
 from tally.store.customers import Customers, open_database
 from tally.store.listing import Listing, ListQuery, Order
+from tally.store.records import NewCustomer, NewInvoice
 
 ROWS = 300
 
@@ -51,6 +53,34 @@ def test_lists_by_day_have_the_rows_that_sorting_all_would_give(tmp_path: Path, 
             if after:
                 wanted = [each for each in wanted if (each < after if order == "-day" else each > after)]
             assert [(day, id) for id, _, _, day, *_ in found] == wanted[:limit]
+    database.close()
+
+
+@pytest.mark.parametrize("order", ["id", "-id", "day", "-day"])
+def test_a_user_s_list_reads_no_more_the_more_others_have(tmp_path: Path, order: Order) -> None:
+    """SQLite made an index of all invoices for each page by day: seconds, for a user with a few."""
+    database = open_database(tmp_path)
+    customers, steps = Customers(database), 0
+
+    def count() -> bool:
+        nonlocal steps
+        steps += 1
+        return False
+
+    database._connection.set_progress_handler(count, 10)
+    with database.transaction():
+        customers.apply(
+            AccountCreated(Id(id), "a", "", user, now()) for id, user in ((1, "alice"), (2, "bob"))
+        )
+        customers.create_customers([NewCustomer("Ada", Id(1)), NewCustomer("Bea", Id(2))])
+    taken = []
+    for customer in (1, 2):
+        with database.transaction():
+            customers.create_invoices([NewInvoice(Id(customer), date(2019, 1, 6), 1) for _ in range(1000)])
+        before = steps
+        assert len(customers.invoices(ListQuery(limit=10, order=order), "alice")) == 10
+        taken.append(steps - before)
+    assert taken[1] <= taken[0] + 10
     database.close()
 
 

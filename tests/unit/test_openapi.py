@@ -55,6 +55,14 @@ def test_with_tokens_every_call_that_is_not_public_wants_one() -> None:
         assert operation.get("security", made["security"]) == ([] if call.public else [{"bearer": []}])
 
 
+@pytest.mark.parametrize("service", CALLS)
+def test_every_refusal_for_a_while_tells_when_to_try_again(service: str) -> None:
+    paths = document(service, CALLS[service])["paths"].values()
+    answers = [each["responses"] for path in paths for each in path.values()]
+    refusals = [told for each in answers for status, told in each.items() if status in ("429", "503")]
+    assert all("Retry-After" in told.get("headers", {}) for told in refusals)
+
+
 def test_a_path_names_what_its_parameters_describe() -> None:
     with pytest.raises(AssertionError):
         document("wrong", [Call(id="x", method="GET", path="/{id}", does="Nothing")])
