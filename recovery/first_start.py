@@ -84,8 +84,11 @@ def make(directory: Path, node: int = 0) -> None:
 
 @contextmanager
 def emptied(directory: Path, name: str = "new") -> Iterator[Path]:
-    """A folder in the data directory where databases are made: empty at first, and gone at the end."""
-    folder = directory / name
+    """A folder in the data directory where databases are made: empty at first, and gone at the end.
+
+    It may be left by a killed process. Nobody keeps a backup in a folder of such a name.
+    """
+    folder = directory / f"{name}.partial"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700, parents=True)
     try:

@@ -1,4 +1,4 @@
-"""`restore` tells what the copies have."""
+"""`restore` tells what the copies have, and leaves them as they are."""
 
 import random
 from contextlib import closing
@@ -11,7 +11,11 @@ from support.redis_double import RedisDouble
 from tally.commands.command_line import Failed
 from tally.commands.restore import put_back
 from tally.events import Id
-from tally.store.customers import Customers, open_database
+from tally.recovery import first_start
+from tally.recovery.rebuilding import Rebuilding
+from tally.store import accounts
+from tally.store.copying import copy_database
+from tally.store.customers import FILE, Customers, open_database
 from tally.store.ids import begin_block
 from tally.store.records import NewCustomer, NewInvoice
 from tally.store.stream import EventStream
@@ -43,3 +47,22 @@ def test_the_newest_invoice_is_told_whatever_number_it_has(tmp_path: Path) -> No
     with pytest.raises(Failed, match="not confirmed"):
         list(put_back(tmp_path / "data", copy, stream, refuse))
     assert f"2 invoices, the newest of {newest.created_date};" in asked[0]
+
+
+@pytest.mark.parametrize("name", ["restore", "new", "rebuild"])
+def test_a_backup_in_the_data_directory_stays_there_whatever_its_name(tmp_path: Path, name: str) -> None:
+    """In a container, nothing else can be written to. Commands made and removed folders of these names."""
+    stream = EventStream(RedisDouble(lambda: 1_700_000_000_000).client(), "event-stream")
+    backup = tmp_path / name
+    backup.mkdir()
+    for opened in (open_database, accounts.open_database):
+        opened(tmp_path).close()
+        copy_database(tmp_path / opened.file, backup / opened.file, lambda _: None)
+    copies = {each.name: each.read_bytes() for each in backup.iterdir()}
+
+    assert len(list(put_back(tmp_path, backup, stream, lambda _: True))) == len(copies)
+    with closing(Rebuilding(tmp_path, stream, lambda _: True)) as rebuilding:
+        rebuilding.run()
+    (tmp_path / FILE).unlink()
+    first_start.make(tmp_path)
+    assert {each.name: each.read_bytes() for each in backup.iterdir()} == copies
