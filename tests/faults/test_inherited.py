@@ -158,6 +158,26 @@ def test_what_cannot_be_told_is_told_by_the_exit_status(tally: Tally, redirectio
     assert _run(tally, "dead-letters show 1-1", redirection).returncode == 1
 
 
+@pytest.mark.parametrize("redirection", [">&-", ">/dev/full"])
+def test_both_databases_are_copied_and_put_back_before_anything_is_printed(
+    tally: Tally, tmp_path: Path, redirection: str
+) -> None:
+    """One of them alone may lack what the other has."""
+    copies, data = tmp_path / "copies", tmp_path / "data"
+    elsewhere = {"TALLY_DATA_DIRECTORY": str(data)}
+    assert _run(tally, f"backup {copies}", redirection).returncode == 1
+    assert sorted(file.name for file in copies.iterdir()) == ["accounts.db", "customers.db"]
+    assert _run(tally, f"restore {copies} --yes", redirection, elsewhere).returncode == 1
+    assert sorted(file.name for file in data.glob("*.db")) == ["accounts.db", "customers.db"]
+
+
+def test_an_import_goes_on_when_its_warnings_cannot_be_told(tally: Tally, tmp_path: Path) -> None:
+    file = tmp_path / "purchases.csv"
+    file.write_text("customer,purchase_date,amount\nAnn,2019-01-06,1\nBob,yesterday,1\n")
+    assert _run(tally, f"import {file} --account 1 --skip-bad", "2>/dev/full").returncode == 0
+    assert [each["name"] for each in tally.customers.get("/customers")["customers"]] == ["Ann"]
+
+
 @pytest.mark.parametrize("command", ["run", "status", "--help"])
 def test_without_docstrings_it_says_so(tally: Tally, command: str) -> None:
     run = _run(tally, command, "", {"PYTHONOPTIMIZE": "2"})

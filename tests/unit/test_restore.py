@@ -45,7 +45,7 @@ def test_the_newest_invoice_is_told_whatever_number_it_has(tmp_path: Path) -> No
 
     stream = EventStream(RedisDouble(lambda: 1_700_000_000_000).client(), "event-stream")
     with pytest.raises(Failed, match="not confirmed"):
-        list(put_back(tmp_path / "data", copy, stream, refuse))
+        put_back(tmp_path / "data", copy, stream, refuse)
     assert f"2 invoices, the newest of {newest.created_date};" in asked[0]
 
 
@@ -60,7 +60,7 @@ def test_a_backup_in_the_data_directory_stays_there_whatever_its_name(tmp_path: 
         copy_database(tmp_path / opened.file, backup / opened.file, lambda _: None)
     copies = {each.name: each.read_bytes() for each in backup.iterdir()}
 
-    assert len(list(put_back(tmp_path, backup, stream, lambda _: True))) == len(copies)
+    assert len(put_back(tmp_path, backup, stream, lambda _: True)) == len(copies)
     with closing(Rebuilding(tmp_path, stream, lambda _: True)) as rebuilding:
         rebuilding.run()
     (tmp_path / FILE).unlink()
