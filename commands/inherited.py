@@ -1,6 +1,8 @@
 """Corrects what a program inherits from its parent: standard streams, signals, docstrings."""
 
+import codecs
 import io
+import json
 import os
 import signal
 import sys
@@ -21,6 +23,15 @@ class _Output(io.FileIO):
             raise
         except OSError as error:
             raise CannotPrint(error.errno, error.strerror, "standard output") from error
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    """What an encoding lacks, as JSON escapes it: a JSON object that is printed stays one."""
+    assert isinstance(error, UnicodeEncodeError)
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
+codecs.register_error("escaped", _escaped)
 
 
 def mend() -> str | None:
@@ -51,7 +62,7 @@ def _told_apart(stream: Any) -> io.TextIOWrapper:
     return io.TextIOWrapper(
         io.BufferedWriter(_Output(stream.fileno(), "w", closefd=False)),
         encoding=stream.encoding,
-        errors=stream.errors,
+        errors="escaped",
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,
     )

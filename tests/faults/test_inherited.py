@@ -1,6 +1,7 @@
 """Things that a program inherits from its parent process: Tally copes, or says in one line why not."""
 
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -169,6 +170,28 @@ def test_both_databases_are_copied_and_put_back_before_anything_is_printed(
     assert sorted(file.name for file in copies.iterdir()) == ["accounts.db", "customers.db"]
     assert _run(tally, f"restore {copies} --yes", redirection, elsewhere).returncode == 1
     assert sorted(file.name for file in data.glob("*.db")) == ["accounts.db", "customers.db"]
+
+
+@pytest.mark.parametrize("form", ["", "--json"])
+def test_what_an_encoding_lacks_is_printed_as_json_escapes_it(tally: Tally, form: str) -> None:
+    name = "Zoë ✓ 😀"
+    account = tally.accounts.post("/accounts", {"name": name, "owned_by": "u"})["id"]
+    eventually(tally.settled)
+    run = _run(tally, f"events --account {account} {form}", "", {"PYTHONIOENCODING": "ascii"})
+    assert (run.returncode, run.stderr) == (0, "")
+    told = json.loads(run.stdout[run.stdout.index("{") :])
+    assert told.get("Payload", told)["name"] == name
+
+
+@pytest.mark.parametrize("command", ["backup {}", "export invoices --from {}", "groups remove {}"])
+def test_other_bytes_than_utf_8_are_refused(tally: Tally, tmp_path: Path, command: str) -> None:
+    name = os.fsdecode(b"%s/\xff" % os.fsencode(tmp_path))
+    run = _run(tally, command.format(name), "", {"PYTHONIOENCODING": "utf-8:strict"})
+    assert (run.returncode, run.stdout) == (2, "")
+    (line,) = run.stderr.splitlines()
+    assert line.startswith(f"tally: {name!r}"[:-1])
+    assert line.endswith(" is not UTF-8")
+    assert not [*tmp_path.iterdir()]
 
 
 def test_an_import_goes_on_when_its_warnings_cannot_be_told(tally: Tally, tmp_path: Path) -> None:
