@@ -15,7 +15,7 @@ from tally.config import Settings
 from tally.recovery.first_start import emptied
 from tally.recovery.standing import later_names
 from tally.store import customers
-from tally.store.copying import sync, told_of
+from tally.store.copying import give_to_owner, sync, told_of
 from tally.store.database import Database
 from tally.store.outbox import known_of
 from tally.store.stream import EventStream, RedisError
@@ -115,5 +115,6 @@ def _put_in_place(restored: Path, file: Path, aside: Path) -> str:
             old.replace(aside / old.name)
     restored.replace(file)
     file.chmod(0o600)
+    give_to_owner(file)
     sync(file.parent)
     return f"{file}: restored" + (f"; what was there is in {aside}" if aside.exists() else "")

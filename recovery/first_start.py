@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tally.recovery.taking_back import source_of
 from tally.store import accounts, customers
-from tally.store.copying import sync
+from tally.store.copying import give_to_owner, sync
 from tally.store.database import Database
 from tally.store.errors import StoreError, UnusableDatabase
 from tally.store.inbox import Inbox
@@ -108,6 +108,7 @@ def put_in_place(folder: Path, directory: Path, name: str = customers.FILE) -> N
             log.replace(f"{log}.of-the-one-that-is-gone-{secrets.token_hex(2)}")
     sync(made)
     os.link(made, file)
+    give_to_owner(file)
     sync(directory)
 
 
