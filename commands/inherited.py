@@ -38,6 +38,7 @@ def mend() -> str | None:
     """Repair all that can be repaired, before anything else; answer the rest in a line for the user.
 
     A closed standard stream is opened again. Otherwise the next file would get its number, and its output.
+    SIGTERM and SIGHUP end a command as Ctrl-C does. Otherwise unfinished copies and a changed terminal stay.
     """
     for number, name, flags in (
         (0, "stdin", os.O_RDONLY),
@@ -53,6 +54,9 @@ def mend() -> str | None:
         sys.stdout = _told_apart(sys.stdout)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it were ignored, no child could be waited for
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
     if sys.flags.optimize > 1:
         return "-OO and PYTHONOPTIMIZE=2 take away the texts of help and of messages; do without, or use -O"
     return None
