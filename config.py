@@ -292,7 +292,7 @@ class _Reading:
 
     def _document(self) -> dict[str, Any]:
         try:
-            return tomllib.loads(self._path.read_text(encoding="utf-8"))
+            return tomllib.loads(self._path.read_text(encoding="utf-8-sig"))
         except OSError as error:
             self._fault(str(self._path), "", error.strerror or str(error), "a readable settings file")
         except (ValueError, RecursionError) as error:  # malformed TOML, or not UTF-8
@@ -316,9 +316,10 @@ class _Reading:
             self._fault(source, name, "an unknown key", f"one of {', '.join(kinds)}")
         else:
             try:
+                str(raw).encode()  # a variable may have any bytes
                 self.values[section][key] = msgspec.convert(raw, kinds[key], strict=strict)
                 self._sources[name] = source
-            except msgspec.ValidationError:
+            except (msgspec.ValidationError, UnicodeEncodeError):
                 found = _HIDDEN if name == "redis.url" else _show(raw)
                 self._fault(source, name, found, _expected(kinds[key]))
 

@@ -5,6 +5,8 @@ import os
 import time
 from pathlib import Path
 
+from tally.store.copying import give_to_owner
+
 SUPERVISOR = "supervisor"
 LOOK_SECONDS = 0.5  # whoever looks whether a supervisor runs holds the lock for a moment
 
@@ -34,6 +36,7 @@ class DirectoryLock:
             if who == SUPERVISOR:
                 self._hold(directory, os.O_RDONLY | os.O_DIRECTORY, until)
             self._hold(self.path, os.O_RDWR | os.O_CREAT, until)
+            give_to_owner(self.path)
             os.ftruncate(self.descriptors[-1], 0)
             os.pwrite(self.descriptors[-1], f"{os.getpid()}\n".encode(), 0)
         except OSError as error:

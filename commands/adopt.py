@@ -76,6 +76,8 @@ def adopt(settings: Settings, **files: BinaryIO | None) -> None:
     columns below, as PostgreSQL's COPY … WITH (FORMAT csv, HEADER) writes it. Tally must be stopped. All rows
     are taken or none; may be repeated.
     """
+    if not any(files.values()):
+        raise click.UsageError("give at least one of --accounts, --customers and --invoices")
     with faults_told(settings):
         settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with closing(DirectoryLock(settings.directory)):

@@ -38,7 +38,8 @@ def backup(settings: Settings, directory: Path) -> None:
                 with Bars() as bars:
                     pages = (data / file).stat().st_size // PAGE_BYTES
                     copy_database(data / file, directory / file, bars.add(f"{file}, pages", pages))
-                click.echo(f"{directory / file}: {(directory / file).stat().st_size / 1e6:,.1f} MB")
+    for made in (directory / file for file in files):
+        click.echo(f"{made}: {made.stat().st_size / 1e6:,.1f} MB")
 
 
 @contextmanager

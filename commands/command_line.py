@@ -73,6 +73,8 @@ class Program(Exemplified, click.Group):
         except inherited.CannotPrint as error:
             inherited.let_go_of_output()
             _end(FAILED, f"can't write to standard output: {error.strerror}")
+        except UnicodeEncodeError as error:  # an argument or a path has other bytes
+            _end(WRONG_USAGE, f"{error.object!r} is not UTF-8")
         except BrokenPipeError:
             inherited.let_go_of_output()
             sys.exit(FAILED)

@@ -1,6 +1,8 @@
 """Corrects what a program inherits from its parent: standard streams, signals, docstrings."""
 
+import codecs
 import io
+import json
 import os
 import signal
 import sys
@@ -23,10 +25,20 @@ class _Output(io.FileIO):
             raise CannotPrint(error.errno, error.strerror, "standard output") from error
 
 
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    """What an encoding lacks, as JSON escapes it: a JSON object that is printed stays one."""
+    assert isinstance(error, UnicodeEncodeError)
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
+codecs.register_error("escaped", _escaped)
+
+
 def mend() -> str | None:
     """Repair all that can be repaired, before anything else; answer the rest in a line for the user.
 
     A closed standard stream is opened again. Otherwise the next file would get its number, and its output.
+    SIGTERM and SIGHUP end a command as Ctrl-C does. Otherwise unfinished copies and a changed terminal stay.
     """
     for number, name, flags in (
         (0, "stdin", os.O_RDONLY),
@@ -42,6 +54,9 @@ def mend() -> str | None:
         sys.stdout = _told_apart(sys.stdout)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it were ignored, no child could be waited for
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
     if sys.flags.optimize > 1:
         return "-OO and PYTHONOPTIMIZE=2 take away the texts of help and of messages; do without, or use -O"
     return None
@@ -51,7 +66,7 @@ def _told_apart(stream: Any) -> io.TextIOWrapper:
     return io.TextIOWrapper(
         io.BufferedWriter(_Output(stream.fileno(), "w", closefd=False)),
         encoding=stream.encoding,
-        errors=stream.errors,
+        errors="escaped",
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,
     )

@@ -2,7 +2,9 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
+import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
 from rich.text import Text
@@ -23,8 +25,12 @@ class Bars(Progress):
         return lambda done: self.update(bar, completed=done)
 
     def say(self, text: str) -> None:
-        """Print a line, above the bars."""
-        self.console.print(Text(printable(text)), soft_wrap=True)
+        """Print a line, above the bars. If nobody can read it, go on."""
+        if self.disable:
+            with suppress(OSError):
+                click.echo(printable(text), err=True)
+        else:
+            self.console.print(Text(printable(text)), soft_wrap=True)
 
 
 class _Rate(ProgressColumn):

@@ -1,7 +1,7 @@
 """`restore`: puts copies that `backup` made in the place of the databases."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,7 @@ from tally.config import Settings
 from tally.recovery.first_start import emptied
 from tally.recovery.standing import later_names
 from tally.store import customers
-from tally.store.copying import sync, told_of
+from tally.store.copying import give_to_owner, sync, told_of
 from tally.store.database import Database
 from tally.store.outbox import known_of
 from tally.store.stream import EventStream, RedisError
@@ -34,15 +34,12 @@ def restore(settings: Settings, directory: Path, yes: bool) -> None:
     told while `run --only redis` runs, or with a Redis of your own.
     """
     with stream_of(settings) as stream:
-        for told in put_back(settings.directory, directory, stream, lambda told: confirmed(told, yes)):
-            click.echo(told)
-        click.echo("`run` takes back what the stream has")
+        told = put_back(settings.directory, directory, stream, lambda told: confirmed(told, yes))
+    click.echo("\n".join([*told, "`run` takes back what the stream has"]))
 
 
-def put_back(
-    data: Path, directory: Path, stream: EventStream, confirm: Callable[[str], bool]
-) -> Iterator[str]:
-    """Replace the databases in `data` by the copies in `directory`; tell of each once it is there.
+def put_back(data: Path, directory: Path, stream: EventStream, confirm: Callable[[str], bool]) -> list[str]:
+    """Replace the databases in `data` by the copies in `directory`; answer what was done with each.
 
     The old files are kept in a folder beside them. Before anything is changed, `confirm` is asked with the
     content of each copy, and what the stream will add. Raises Failed, StoreError or OSError.
@@ -55,9 +52,7 @@ def put_back(
         if not confirm("\n".join(told)):
             raise Failed("not confirmed, so nothing was changed; --yes confirms beforehand")
         aside = data / f"before-restore-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
-        for file in files:
-            _put_in_place(folder / file, data / file, aside)
-            yield f"{data / file}: restored" + (f"; what was there is in {aside}" if aside.exists() else "")
+        return [_put_in_place(folder / file, data / file, aside) for file in files]
 
 
 def _proved(copy: Path, folder: Path, stream: EventStream) -> str:
@@ -107,8 +102,11 @@ def _addition(database: Database, stream: EventStream) -> str:
     return f"{added}, and {lost:,} are on it no more: these are lost for good" if lost else added
 
 
-def _put_in_place(restored: Path, file: Path, aside: Path) -> None:
-    """Only rename files: whatever interrupts it, the old and the new file are whole, in place or aside."""
+def _put_in_place(restored: Path, file: Path, aside: Path) -> str:
+    """Only rename files: whatever interrupts it, the old and the new file are whole, in place or aside.
+
+    Answers what was done.
+    """
     sync(restored)
     for suffix in _BESIDE:
         old = Path(f"{file}{suffix}")
@@ -117,4 +115,6 @@ def _put_in_place(restored: Path, file: Path, aside: Path) -> None:
             old.replace(aside / old.name)
     restored.replace(file)
     file.chmod(0o600)
+    give_to_owner(file)
     sync(file.parent)
+    return f"{file}: restored" + (f"; what was there is in {aside}" if aside.exists() else "")

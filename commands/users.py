@@ -42,7 +42,7 @@ def users() -> None:
 def add(settings: Settings, name: str, admin: bool, piped: bool) -> None:
     """Let NAME sign in. NAME owns the accounts with that `owned_by`. Asks for a password."""
     password = _new_password(piped)
-    with _users(settings) as everybody:
+    with _users(settings, make=True) as everybody:
         everybody.add(name, password, admin)
     click.echo(f"{name} may sign in{', as an admin' if admin else ''}")
     if settings.auth.mode == "off":
@@ -56,6 +56,8 @@ def list_users(settings: Settings) -> None:
         rows = [(user.name, "admin" if user.admin else "", user.created_date) for user in everybody.all()]
     if rows:
         terminal.show([("name", "rights", "since"), *rows])
+    else:
+        click.echo("nobody may sign in yet")
 
 
 @users.command(example="users remove alice")
@@ -121,15 +123,20 @@ def _revoke(settings: Settings, everybody: Users, name: str) -> None:
 
 
 @contextmanager
-def _users(settings: Settings) -> Iterator[Users]:
-    """The users, in one transaction."""
+def _users(settings: Settings, make: bool = False) -> Iterator[Users]:
+    """The users, in one transaction. With `make`, a missing accounts.db is made unless Tally runs."""
     if settings.node.number:
         raise Failed(
             f"this is node {settings.node.number}, and all users are node 0's: run this command there"
         )
     with faults_told(settings):
-        settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        make = not is_held(settings.directory)  # else it would take the place of a lost one
+        if make:
+            settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make = not is_held(settings.directory)  # else it would take the place of a lost one
+        elif not (settings.directory / accounts.FILE).exists():
+            raise Failed(
+                f"there is no {accounts.FILE} in {settings.directory}; `run` or `users add` makes it"
+            )
         with (
             closing(accounts.open_database(settings.directory, make=make)) as database,
             database.transaction(),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tally.recovery.taking_back import source_of
 from tally.store import accounts, customers
-from tally.store.copying import sync
+from tally.store.copying import give_to_owner, sync
 from tally.store.database import Database
 from tally.store.errors import StoreError, UnusableDatabase
 from tally.store.inbox import Inbox
@@ -84,8 +84,11 @@ def make(directory: Path, node: int = 0) -> None:
 
 @contextmanager
 def emptied(directory: Path, name: str = "new") -> Iterator[Path]:
-    """A folder in the data directory where databases are made: empty at first, and gone at the end."""
-    folder = directory / name
+    """A folder in the data directory where databases are made: empty at first, and gone at the end.
+
+    It may be left by a killed process. Nobody keeps a backup in a folder of such a name.
+    """
+    folder = directory / f"{name}.partial"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700, parents=True)
     try:
@@ -105,6 +108,7 @@ def put_in_place(folder: Path, directory: Path, name: str = customers.FILE) -> N
             log.replace(f"{log}.of-the-one-that-is-gone-{secrets.token_hex(2)}")
     sync(made)
     os.link(made, file)
+    give_to_owner(file)
     sync(directory)
 
 

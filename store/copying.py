@@ -4,7 +4,7 @@ import errno
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import apsw
@@ -117,6 +117,7 @@ def drafted(path: Path, content: bytes) -> Iterator[Path]:
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
+        give_to_owner(draft)
         sync(draft)
         yield draft
     finally:
@@ -138,6 +139,13 @@ def rewrite(path: Path, change: Callable[[bytes], bytes]) -> None:
         raise StoreUnavailable(
             f"{path}: can't be replaced: {error.strerror}; {_remedy(error, 'on its disk')}"
         ) from error
+
+
+def give_to_owner(path: Path) -> None:
+    """Give a file that root made to the owner of its directory, whose Tally could not read it otherwise."""
+    owner = path.parent.stat()
+    with suppress(OSError):  # not root
+        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def _remedy(error: OSError, there: str) -> str:

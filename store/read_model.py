@@ -26,7 +26,7 @@ from tally.store.ranges import Range, merge, without
 from tally.store.revenue import ADD, halves, whole
 from tally.store.stream import Entry, EventStream, entry_ms
 
-FOLDER = "rebuild"
+FOLDER = "rebuild.partial"  # nobody keeps a backup in a folder of that name
 STREAM = "the stream"
 
 _DUE = "rebuild_due"  # in meta of accounts.db, from an earlier release: why it must be built again

@@ -1,6 +1,7 @@
 """Things that a program inherits from its parent process: Tally copes, or says in one line why not."""
 
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -156,6 +157,48 @@ def test_what_cannot_be_printed_is_told_in_one_line(tally: Tally, command: str, 
 def test_what_cannot_be_told_is_told_by_the_exit_status(tally: Tally, redirection: str) -> None:
     assert _run(tally, "status", redirection).returncode == 0
     assert _run(tally, "dead-letters show 1-1", redirection).returncode == 1
+
+
+@pytest.mark.parametrize("redirection", [">&-", ">/dev/full"])
+def test_both_databases_are_copied_and_put_back_before_anything_is_printed(
+    tally: Tally, tmp_path: Path, redirection: str
+) -> None:
+    """One of them alone may lack what the other has."""
+    copies, data = tmp_path / "copies", tmp_path / "data"
+    elsewhere = {"TALLY_DATA_DIRECTORY": str(data)}
+    assert _run(tally, f"backup {copies}", redirection).returncode == 1
+    assert sorted(file.name for file in copies.iterdir()) == ["accounts.db", "customers.db"]
+    assert _run(tally, f"restore {copies} --yes", redirection, elsewhere).returncode == 1
+    assert sorted(file.name for file in data.glob("*.db")) == ["accounts.db", "customers.db"]
+
+
+@pytest.mark.parametrize("form", ["", "--json"])
+def test_what_an_encoding_lacks_is_printed_as_json_escapes_it(tally: Tally, form: str) -> None:
+    name = "Zoë ✓ 😀"
+    account = tally.accounts.post("/accounts", {"name": name, "owned_by": "u"})["id"]
+    eventually(tally.settled)
+    run = _run(tally, f"events --account {account} {form}", "", {"PYTHONIOENCODING": "ascii"})
+    assert (run.returncode, run.stderr) == (0, "")
+    told = json.loads(run.stdout[run.stdout.index("{") :])
+    assert told.get("Payload", told)["name"] == name
+
+
+@pytest.mark.parametrize("command", ["backup {}", "export invoices --from {}", "groups remove {}"])
+def test_other_bytes_than_utf_8_are_refused(tally: Tally, tmp_path: Path, command: str) -> None:
+    name = os.fsdecode(b"%s/\xff" % os.fsencode(tmp_path))
+    run = _run(tally, command.format(name), "", {"PYTHONIOENCODING": "utf-8:strict"})
+    assert (run.returncode, run.stdout) == (2, "")
+    (line,) = run.stderr.splitlines()
+    assert line.startswith(f"tally: {name!r}"[:-1])
+    assert line.endswith(" is not UTF-8")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_an_import_goes_on_when_its_warnings_cannot_be_told(tally: Tally, tmp_path: Path) -> None:
+    file = tmp_path / "purchases.csv"
+    file.write_text("customer,purchase_date,amount\nAnn,2019-01-06,1\nBob,yesterday,1\n")
+    assert _run(tally, f"import {file} --account 1 --skip-bad", "2>/dev/full").returncode == 0
+    assert [each["name"] for each in tally.customers.get("/customers")["customers"]] == ["Ann"]
 
 
 @pytest.mark.parametrize("command", ["run", "status", "--help"])

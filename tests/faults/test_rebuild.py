@@ -22,6 +22,7 @@ from support.load import Load
 from support.program import SUPERVISOR
 from support.tally import Tally, running
 from support.waiting import eventually
+from tally.store.read_model import FOLDER
 from tally.store.stream import EventStream, connect
 
 
@@ -112,7 +113,7 @@ def test_under_load_nobody_sees_anything_but_what_is_right(tally: Tally, base: s
 
 
 def _begun(tally: Tally) -> bool:
-    return (accounts_db(tally).parent / "rebuild" / "accounts.db").exists()
+    return (accounts_db(tally).parent / FOLDER / "accounts.db").exists()
 
 
 def _read_some(tally: Tally) -> bool:
@@ -125,7 +126,7 @@ def _read_all(tally: Tally) -> bool:
 
 
 def _meta(tally: Tally, key: str) -> Any:
-    path = accounts_db(tally).parent / "rebuild" / "accounts.db"
+    path = accounts_db(tally).parent / FOLDER / "accounts.db"
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
             row = database.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()

@@ -205,6 +205,13 @@ def test_an_emptied_customers_db_is_not_begun_anew(tmp_path: Path, files: Callab
     assert file.stat().st_size == 0
 
 
+def test_without_a_file_it_says_so_and_makes_nothing(tmp_path: Path) -> None:
+    tally = prepared(tmp_path / "tally")
+    (tally.directory / "tally.toml").write_text(_toml(tally))
+    assert "--accounts, --customers and --invoices" in _adopt(tally, [], status=2).stderr
+    assert not (tally.directory / "data").exists()
+
+
 def test_it_is_refused_while_tally_runs(tmp_path: Path, files: Callable[..., list[str]]) -> None:
     tally = prepared(tmp_path / "tally")
     tally.start()

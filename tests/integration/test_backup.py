@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 import redis
 
-from support.cli import command
+from support.cli import command, says_nothing, server_of_another_kind, settings
 from support.disks import replaced, tmpfs
 from support.engines import bundled_process, free_port
 from support.figures import accounts_db, agree
 from support.load import Load
-from support.program import SUPERVISOR
+from support.program import SUPERVISOR, Program
 from support.tally import Tally, running
-from support.waiting import eventually
+from support.waiting import PATIENCE, eventually
 
 FILES = ("accounts.db", "customers.db")
 
@@ -139,6 +139,22 @@ def test_one_that_was_killed_is_made_anew(tally: Tally, tmp_path: Path) -> None:
     (tmp_path / "accounts.db.partial").write_text("half of it")
     assert _backup(tally, tmp_path).returncode == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
+
+
+@pytest.mark.parametrize("order", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_nothing_half_done(tally: Tally, tmp_path: Path, order: signal.Signals) -> None:
+    """After `timeout`, or with a connection that ends, copies would stay and fill the disk."""
+    copies, made = tmp_path / "copies", tmp_path / "data" / "restore.partial" / "customers.db"
+    assert _backup(tally, copies).returncode == 0
+    with server_of_another_kind(says_nothing) as port:
+        config = settings(tmp_path, redis={"url": f"redis://127.0.0.1:{port}/0"})
+        arguments = ["restore", str(copies), "--config", str(config)]
+        process = Program(arguments, tmp_path / "output", tmp_path / "error")
+        eventually(made.exists)
+        process.send_signal(order)
+        assert process.wait(PATIENCE) == 1
+    assert (tmp_path / "error").read_text() == "tally: interrupted; run the same command again\n"
+    assert [path.name for path in made.parents[1].iterdir()] == ["supervisor.lock"]
 
 
 def test_both_copies_on_an_empty_redis_come_to_the_right_figures_by_themselves(

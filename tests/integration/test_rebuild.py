@@ -24,7 +24,7 @@ from tally.store.accounts import open_database
 from tally.store.database import Database
 from tally.store.dead_letters import DeadLetters
 from tally.store.groups import Groups
-from tally.store.read_model import STREAM, Shadow
+from tally.store.read_model import FOLDER, STREAM, Shadow
 from tally.store.stream import EventStream, connect
 
 FOREIGN = "900002"  # a customer known only from another publisher
@@ -169,7 +169,7 @@ def test_spoiled_figures_are_put_right_from_the_stream(filled: Tally, client: re
     right["1"][FOREIGN] = 500
     assert shown(filled) == right
     assert client.xlen("{event-stream}:dead") == 1
-    assert not (accounts_db(filled).parent / "rebuild").exists()
+    assert not (accounts_db(filled).parent / FOLDER).exists()
 
 
 def test_what_is_recorded_meanwhile_is_not_missing_on_the_stream(filled: Tally) -> None:
@@ -434,7 +434,7 @@ def test_an_event_that_cannot_be_applied_is_left_to_the_consumers(
 
 @contextmanager
 def _shadow_file(tally: Tally) -> Iterator[Database]:
-    with closing(open_database(accounts_db(tally).parent / "rebuild")) as database, database.transaction():
+    with closing(open_database(accounts_db(tally).parent / FOLDER)) as database, database.transaction():
         yield database
 
 

@@ -392,7 +392,7 @@ def test_restore_counts_what_the_stream_will_add_under_every_name(
         asked.append(told)
         return True
 
-    list(put_back(tmp_path, copy, stream, confirm))
+    put_back(tmp_path, copy, stream, confirm)
     assert asked[0].endswith("the stream will add its 10 later events")
     restored = Customers(customers.open_database(tmp_path))
     Standing(restored, stream).settle()

@@ -157,6 +157,18 @@ def test_the_first_user_makes_the_data_directory_for_its_owner_alone(stopped: Pa
     assert "known" in _done(stopped, "list")
 
 
+def test_only_adding_a_user_makes_a_database(tmp_path: Path) -> None:
+    """The others would leave an empty one in a mistaken folder, and say nothing."""
+    settings(tmp_path, auth={"mode": "jwt"})
+    expected = f"tally: there is no accounts.db in {tmp_path / 'data'}; `run` or `users add` makes it\n"
+    for words in ("list", "remove a", "revoke a", "passwd a", "token a --days 1"):
+        assert _failed(tmp_path, 1, *words.split()) == expected
+    assert not (tmp_path / "data").exists()
+    _done(tmp_path, "add", "a", "--password-stdin")
+    _done(tmp_path, "remove", "a")
+    assert _done(tmp_path, "list") == "nobody may sign in yet\n"
+
+
 def test_a_name_that_is_taken_is_told_and_nothing_is_changed(stopped: Path) -> None:
     before = _done(stopped, "list")
     said = _failed(stopped, 1, "add", " known ", "--password-stdin")

@@ -299,6 +299,18 @@ def test_the_environment_wins_over_the_file(
     assert getattr(getattr(load(file, {}), section), key) != value
 
 
+def test_bytes_in_the_environment_that_are_not_utf_8_are_a_fault(tmp_path: Path) -> None:
+    for name in ("TALLY_REDIS_STREAM", "TALLY_REDIS_URL", "TALLY_DATA_DIRECTORY", "TALLY_ACCOUNTS_HOST"):
+        raw = os.fsdecode(b"redis://\xff")
+        (line,) = _faults(_written(tmp_path, ""), {name: raw})
+        assert line.startswith(f"environment: {name}: ")
+
+
+def test_a_mark_of_utf_8_before_the_settings_is_passed_over(tmp_path: Path) -> None:
+    file = _written(tmp_path, "\ufeff[customers]\nport = 8123")
+    assert load(file, {}).customers.port == 8123
+
+
 @pytest.mark.parametrize(("raw", "value"), [("true", True), ("True", True), ("false", False)])
 def test_a_truth_value_can_be_set_in_the_environment(tmp_path: Path, raw: str, value: bool) -> None:
     environment = {"TALLY_CUSTOMERS_REQUIRE_ACCOUNT": raw}
