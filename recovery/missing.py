@@ -128,7 +128,7 @@ class Missing:
             return  # an answer is on its way
         # A letter is written after it is noted, and acknowledges its entry: those of `dead` are there by now.
         known = self._inbox.aside(inbox.DEAD) & dead
-        mine = (each.entry.event_name for each in self._letters.all() if each.group == self._group)
+        mine = (each.entry.event_name for each in self._letters.each() if each.group == self._group)
         letters = {name for name in mine if isinstance(name, EventId)}
         if self._asks.unsettled(self._group):
             return  # a letter may be on its way
