@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from tally.config import ConsumersSettings
 from tally.events import Event, EventId, InvoiceCreated
 from tally.store.accounts import Accounts, open_database
 from tally.store.cause import CauseOf
-from tally.store.consumer_group import ConsumerGroup
+from tally.store.consumer_group import ConsumerGroup, Redriven
 from tally.store.dead_letters import DeadLetter, DeadLetters
 from tally.store.errors import StoreUnavailable
 from tally.store.inbox import DEAD, Inbox
@@ -417,6 +418,24 @@ def test_an_event_of_the_first_year_is_applied_like_any_other(reader: Reader, cl
     client.xadd("event-stream", {"EventTypeName": "AccountCreated", "Payload": payload, "EventId": "shop:1"})
     reader.steps()
     assert reader.group.pending() == 0
+
+
+class Refused(ConsumerGroup):
+    """Redis refuses a part of each sweep."""
+
+    def redriven(self, count: int) -> list[Redriven]:
+        raise redis.OutOfMemoryError
+
+
+def test_what_redis_refuses_of_a_sweep_keeps_no_entry_from_being_read(
+    redis_url: str, tmp_path: Path, publish: Callable[..., bytes]
+) -> None:
+    reader = Reader(redis_url, tmp_path, member=Refused)
+    publish(7, 100)
+    for _ in range(4):
+        with suppress(redis.OutOfMemoryError):
+            reader.steps(1)
+    assert reader.revenue() == {7: 100}
 
 
 def test_a_failing_database_is_no_fault_of_the_events(
