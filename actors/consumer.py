@@ -143,19 +143,17 @@ class Consumer:
     def _claim(self) -> None:
         """Take over entries that a consumer held for too long, including this one's own failures."""
         cursor, nameless = b"0-0", 0
-        try:
-            while True:
-                claim = self.group.claim(self.settings.claim_idle_ms, cursor, self._batch)
-                self._handle(claim.entries)
-                cursor, nameless = claim.next, nameless + claim.nameless
-                if cursor == b"0-0":
-                    break
-            if nameless:
-                self._finish_pending()
-            self._redrive()
-            self.group.remove_others(self.siblings, self.settings.claim_idle_ms)
-        finally:  # also after a failure: it reads before it tries this again
-            self._next_claim = self.clock() + min(SWEEP_SECONDS, self.settings.claim_idle_ms / 2000)
+        while True:
+            claim = self.group.claim(self.settings.claim_idle_ms, cursor, self._batch)
+            self._handle(claim.entries)
+            cursor, nameless = claim.next, nameless + claim.nameless
+            if cursor == b"0-0":
+                break
+        if nameless:
+            self._finish_pending()
+        self._redrive()
+        self.group.remove_others(self.siblings, self.settings.claim_idle_ms)
+        self._next_claim = self.clock() + min(SWEEP_SECONDS, self.settings.claim_idle_ms / 2000)
 
     def _handle(self, entries: Sequence[Entry]) -> None:
         """Apply entries, acknowledge those that are done, and bury unreadable ones as dead letters."""

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,10 @@ from tally.actors.consumer import HOLD_SECONDS, Consumer
 from tally.actors.housekeeper import Housekeeper
 from tally.config import ConsumersSettings
 from tally.events import Event, EventId, InvoiceCreated
+from tally.recovery.missing import Missing
 from tally.store.accounts import Accounts, open_database
 from tally.store.cause import CauseOf
-from tally.store.consumer_group import ConsumerGroup, Redriven
+from tally.store.consumer_group import ConsumerGroup
 from tally.store.dead_letters import DeadLetter, DeadLetters
 from tally.store.errors import StoreUnavailable
 from tally.store.inbox import DEAD, Inbox
@@ -420,22 +420,22 @@ def test_an_event_of_the_first_year_is_applied_like_any_other(reader: Reader, cl
     assert reader.group.pending() == 0
 
 
-class Refused(ConsumerGroup):
-    """Redis refuses a part of each sweep."""
-
-    def redriven(self, count: int) -> list[Redriven]:
-        raise redis.OutOfMemoryError
-
-
-def test_what_redis_refuses_of_a_sweep_keeps_no_entry_from_being_read(
-    redis_url: str, tmp_path: Path, publish: Callable[..., bytes]
+def test_a_full_redis_is_told_later_how_far_the_group_has_applied(
+    reader: Reader, publish: Callable[..., bytes], client: redis.Redis
 ) -> None:
-    reader = Reader(redis_url, tmp_path, member=Refused)
-    publish(7, 100)
-    for _ in range(4):
-        with suppress(redis.OutOfMemoryError):
-            reader.steps(1)
-    assert reader.revenue() == {7: 100}
+    """It refused that in each sweep, and the consumer read nothing any more."""
+    publish(7, 100, "shop:1")
+    reader.steps()
+    stream = EventStream(client, "event-stream")
+    missing = Missing(reader.accounts.database, stream, lambda _: True)
+    client.config_set("maxmemory", 1)
+    try:
+        missing.look()
+    finally:
+        client.config_set("maxmemory", 0)
+    assert stream.applied_by_source() == {}
+    missing.look()
+    assert stream.applied_by_source() == {"shop": 1}
 
 
 def test_a_failing_database_is_no_fault_of_the_events(
