@@ -261,6 +261,8 @@ class _Reading:
             section, _, key = rest.lower().partition("_")
             if name == SIGNING_KEY:
                 self._take_signing_key(os.fsencode(raw))
+            elif prefix == "TALLY" and section in SECTIONS and key and not _is_text(raw):
+                self._fault(f"environment: {name}", "", "bytes that are no UTF-8", "text in UTF-8")
             elif prefix == "TALLY" and section in SECTIONS and key:
                 self._take(f"environment: {name}", section, key, raw, strict=False)
             elif prefix == "TALLY" and key and (meant := get_close_matches(section, SECTIONS, 1, _ALIKE)):
@@ -334,9 +336,16 @@ class _Reading:
         self.faults.append(": ".join(filter(None, [source, name, f"found {found}, expected {expected}"])))
 
 
+def _is_text(value: str) -> bool:
+    """Whether it is text in UTF-8. The system's names can be any bytes, which Python keeps as surrogates."""
+    return not re.search("[\ud800-\udfff]", value)
+
+
 def _contradictions(settings: Settings) -> Iterator[tuple[str, str, str]]:
     """Each key that contradicts another: its name, its value, and what was expected."""
     customers, accounts, redis = settings.customers, settings.accounts, settings.redis
+    if not _is_text(str(settings.directory)):  # SQLite takes no other
+        yield "data.directory", _show(str(settings.directory)), "a path in UTF-8"
     for name, service in (("customers", customers), ("accounts", accounts)):
         if settings.auth.mode == "off" and not is_loopback(service.host):
             found = f'{service.host!r}, which other machines can reach while auth.mode is "off"'

@@ -109,9 +109,10 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def happened(self) -> datetime:
-        """When it did: each type has one such date."""
+        """When it did, with an offset: each type has one such date."""
         dates: list[datetime | None] = [getattr(self, name, None) for name in _DATES]
-        return next(date for date in dates if date)
+        happened = next(date for date in dates if date)
+        return happened if happened.tzinfo else happened.replace(tzinfo=UTC)
 
 
 E = TypeVar("E", bound=Event)

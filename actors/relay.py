@@ -236,7 +236,11 @@ def run(
 
     def step() -> str | None:
         doorbell.silence()
-        published = relay.step()
+        try:
+            published = relay.step()
+        except RedisError:
+            housekeeper.step()  # Redis may be full until something is trimmed
+            raise
         more = housekeeper.step()
         if not relay.refusal:
             more |= answer()

@@ -84,7 +84,6 @@ class RelayProcess:
         """Be the relay until the actor must stop."""
         self._shared.let_go_of_listeners()
         stream = self._shared.stream(actor)
-        stream.beat = actor.beat
         if SERVICES[service].is_made_late and not self._begin(actor, stream):
             return
         database = self._shared.open(service)

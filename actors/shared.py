@@ -133,8 +133,10 @@ class Shared:
                 listener.close()
 
     def stream(self, actor: Actor) -> EventStream:
-        """The stream, over a connection of the actor's own."""
-        return EventStream.at(self.redis_url, self.settings.redis.stream, expect=actor.expect)
+        """The stream, over a connection of the actor's own. The actor beats while it reads many entries."""
+        stream = EventStream.at(self.redis_url, self.settings.redis.stream, expect=actor.expect)
+        stream.beat = actor.beat
+        return stream
 
     def figures(self, actor: Actor) -> Figures:
         """The actor's figures, made before it was forked."""

@@ -10,6 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import connection
 from typing import Any
@@ -210,6 +211,7 @@ class Supervisor:
     def _start(self, child: Child) -> None:
         """Fork the actor. Its signals are blocked until it has its own handlers. Raises OSError."""
         child.ready_at = child.end_by = child.trouble = None
+        before = _descriptors()
         child.reports, writing = os.pipe()
         process = _fork.Process(target=self._live, args=(child.spec, writing), name=child.spec.name)
         signal.pthread_sigmask(signal.SIG_BLOCK, _ORDERS)
@@ -217,6 +219,9 @@ class Supervisor:
             process.start()
         except OSError:
             self._close_reports(child)
+            for left in _descriptors() - before - {writing}:  # multiprocessing leaves its pipes open
+                with suppress(OSError):  # the descriptor that listed them is closed already
+                    os.close(left)
             raise
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _ORDERS)
@@ -357,6 +362,11 @@ class Supervisor:
         child.state = State.STOPPING
         child.end_by = time.monotonic() + self.settings.stop_timeout
         os.kill(child.process.pid, signal.SIGTERM)
+
+
+def _descriptors() -> set[int]:
+    """The open descriptors of this process. Raises OSError."""
+    return {int(name) for name in os.listdir("/proc/self/fd")}
 
 
 def describe_exit(status: int | None) -> str:

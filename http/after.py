@@ -25,7 +25,7 @@ from tally.store.ranges import Range
 WAIT_SECONDS = 1.0  # unless `Prefer: wait=N` says otherwise (RFC 7240)
 LONGEST_WAIT_SECONDS = 30
 LOOK_SECONDS = 0.005  # between two looks
-RESTS = 4  # rests at least so many times as long as a look at all of them takes
+RESTS = 4  # rests at least so many times the processor's time that a look at all of them takes
 GONE_SECONDS = 1.0  # how long Redis's answer about lost events is kept
 WAITS_UNTIL = "tally.waits_until"  # in the environment of a request that has waited: time.monotonic()
 
@@ -156,7 +156,7 @@ class Waiting:
                 if not looked_at:
                     self._is_looking = False
                     return
-            began = time.monotonic()
+            began = time.thread_time()  # not by a clock: the process may stand still meanwhile (Ctrl-Z)
             left = []
             for request, not_yet in looked_at:
                 if self._ended or time.monotonic() >= not_yet.until or _is_over(not_yet):
@@ -166,7 +166,7 @@ class Waiting:
             with self._lock:
                 self._waiting += left
             if left:  # looks take a small part of the time, however many requests wait
-                time.sleep(max(LOOK_SECONDS, RESTS * (time.monotonic() - began)))
+                time.sleep(max(LOOK_SECONDS, RESTS * (time.thread_time() - began)))
 
 
 def _is_over(not_yet: NotYet) -> bool:

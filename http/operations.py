@@ -150,7 +150,7 @@ class OperationsResource(Struct):
         found: list[DeadLetter] = []
         total: int | None = None
         with suppress(RedisAway), self._stream() as stream:
-            found, total = DeadLetters(stream).after("0-0", MOST_LETTERS), stream.dead_letters()
+            found, total = DeadLetters(stream).first(MOST_LETTERS), stream.dead_letters()
         resp.data = encode_answer({"letters": [*map(_letter, found)], "total": total})
 
     def on_post_redrive(self, req: falcon.Request, resp: falcon.Response) -> None:

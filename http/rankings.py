@@ -11,7 +11,7 @@ from tally.store.customer_search import Rank
 
 MOST_KEPT = 4  # each takes eight bytes for a customer
 REST_SECONDS = 60
-REST = 20  # or so many times as long as it took: one order takes at most a twentieth of a processor
+REST = 20  # or so many times the processor's time that it took: one order takes at most a twentieth of one
 
 
 class Ranked(NamedTuple):
@@ -61,13 +61,13 @@ class Rankings:
         return found
 
     def _work(self, wanted: Ranked) -> None:
-        began, as_of = time.monotonic(), rfc3339(now())
+        began, as_of = time.thread_time(), rfc3339(now())  # not by a clock: the process may stand still
         try:
             ids = self._make(wanted)
-            ended = time.monotonic()
+            rest = max(self._rest, REST * (time.thread_time() - began))
             with self._lock:
                 self._kept.pop(wanted, None)
-                self._kept[wanted] = Ranking(ids, as_of, ended + max(self._rest, REST * (ended - began)))
+                self._kept[wanted] = Ranking(ids, as_of, time.monotonic() + rest)
                 for oldest in [*self._kept][:-MOST_KEPT]:
                     del self._kept[oldest]
         except Exception as error:  # raised for the next caller

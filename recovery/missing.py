@@ -8,9 +8,11 @@ took it off the stream, or skipped it, or the database was put back from a copy.
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 import structlog
+from redis.exceptions import OutOfMemoryError
 
 from tally.events import EventId
 from tally.store import inbox
@@ -95,8 +97,9 @@ class Missing:
             self._next_told = self._clock() + APPLIED_SECONDS
             self._told = {}
         reached = self._inbox.reached()
-        self._stream.note_applied(self._group, dict(reached.items() - self._told.items()))
-        self._told = reached
+        with suppress(OutOfMemoryError):  # a full Redis is told later: reading goes on, so that it is trimmed
+            self._stream.note_applied(self._group, dict(reached.items() - self._told.items()))
+            self._told = reached
 
     def _letters_are_due(self, dead: set[EventId]) -> bool:
         """Whether it is time to check that the letters of events noted as dead still exist."""
@@ -128,7 +131,7 @@ class Missing:
             return  # an answer is on its way
         # A letter is written after it is noted, and acknowledges its entry: those of `dead` are there by now.
         known = self._inbox.aside(inbox.DEAD) & dead
-        mine = (each.entry.event_name for each in self._letters.all() if each.group == self._group)
+        mine = (each.entry.event_name for each in self._letters.each() if each.group == self._group)
         letters = {name for name in mine if isinstance(name, EventId)}
         if self._asks.unsettled(self._group):
             return  # a letter may be on its way

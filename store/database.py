@@ -30,6 +30,7 @@ LARGE_LOG_BYTES = 2 * 4096 * LOG_PAGES  # twice its size under load: a reader ha
 STOOD_STILL_SECONDS = 0.5  # so long between two tries for the lock means that this process did not run
 LONGEST_TRY_SECONDS = 0.001  # between two tries for the lock
 GIVEN_WAY = 25  # after a long transaction, others may go first for one part in so many of its time
+LONGEST_WAY_SECONDS = 0.1  # so long at most: the process may have stood still in its transaction (Ctrl-Z)
 BUSY_SECONDS = 5.0  # how long a writer waits for the file's other writers, by default
 
 Bindings = Sequence[Any] | Mapping[str, Any]
@@ -244,7 +245,7 @@ class Database:
         finally:
             if began:
                 ended = time.monotonic()
-                self._gives_way_until = ended + (ended - began) / GIVEN_WAY
+                self._gives_way_until = ended + min((ended - began) / GIVEN_WAY, LONGEST_WAY_SECONDS)
         for told in self._at_commit:
             told()
 

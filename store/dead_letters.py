@@ -9,8 +9,8 @@ import hashlib
 import re
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import compress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, compress
 from typing import Any, NamedTuple, Self
 
 import msgspec
@@ -116,11 +116,16 @@ class DeadLetters:
 
     def all(self) -> list[DeadLetter]:
         """Every letter, the oldest first."""
-        return self.after("0-0")
+        return [*self.each()]
 
-    def after(self, id: str, count: int | None = None) -> list[DeadLetter]:
-        """The letters after that one, up to `count` of them, the oldest first."""
-        entries: Any = self._client.xrange(self._stream.beside("dead"), f"({id}", count=count)
+    def each(self, after: str = "0-0") -> Iterator[DeadLetter]:
+        """The letters after that one, the oldest first. Reads them by pages: there may be very many."""
+        for entry in chain.from_iterable(self._stream.pages(after.encode(), self._stream.beside("dead"))):
+            yield _letter(entry.id, entry.fields)
+
+    def first(self, count: int) -> list[DeadLetter]:
+        """Up to `count` letters, the oldest first."""
+        entries: Any = self._client.xrange(self._stream.beside("dead"), count=count)
         return [_letter(id, fields) for id, fields in entries]
 
     def get(self, id: str) -> DeadLetter | None:
@@ -196,7 +201,7 @@ class DeadLetters:
         `newest` is the newest letter from before they were tried.
         """
         came: defaultdict[tuple[bytes, str], list[DeadLetter]] = defaultdict(list)
-        for letter in self.after(newest):
+        for letter in self.each(newest):
             came[letter.entry.id, letter.group].append(letter)
         return {
             letter.id: new
@@ -207,10 +212,10 @@ class DeadLetters:
 
     def names(self, group: str) -> set[str]:
         """The names of events without a number among a group's letters and those on their way to it."""
-        letters = [letter.entry for letter in self.all() if letter.group == group]
-        orders: Any = self._client.xrange(self._stream.beside("redrive", group))
-        names = {*(entry.event_name for entry in letters), *(_text(f.get(b"Name", b"")) for _, f in orders)}
-        return {name for name in names if isinstance(name, str) and name}
+        names = {_name(letter.entry) for letter in self.each() if letter.group == group}
+        for order in chain.from_iterable(self._stream.pages(of=self._stream.beside("redrive", group))):
+            names.add(_text(order.fields.get(b"Name", b"")))
+        return names - {""}
 
     def discard(self, letter: DeadLetter) -> bool:
         """Discard the letter, and tell its group; False when it was gone. May be repeated."""

@@ -116,7 +116,10 @@ class Inbox:
         if isinstance(name, EventId):
             near = self._ranges(name.source, name.sequence, name.sequence)
             return any(each.first <= name.sequence <= each.last for each in near)
-        return self._database.value("SELECT 1 FROM inbox_name WHERE name = ?", (name,)) is not None
+        # An earlier release noted an entry without an EventId by its id alone, and so ignored its content.
+        bare = name if name.startswith("EventId:") else name.partition(" ")[0]
+        sql = "SELECT 1 FROM inbox_name WHERE name IN (?, ?)"
+        return self._database.value(sql, (name, bare)) is not None
 
     def is_settled(self, name: EventName) -> bool:
         """Whether this event was applied, or discarded by a person."""
@@ -183,13 +186,14 @@ class Inbox:
         return found
 
     def _take_name(self, name: str, entry_ms: int) -> bool:
-        bare, _, content = name.partition(" ")
-        if content and self._database.value("SELECT 1 FROM inbox_name WHERE name = ?", (bare,)):
-            return False  # noted by an earlier release, which ignored an entry's content
+        """Note the name, and the time of its newest entry; answer whether the name was new."""
+        is_new = not self.has_applied(name)
         self._database.execute(
-            "INSERT INTO inbox_name VALUES (?, ?) ON CONFLICT DO NOTHING", (name, entry_ms)
+            "INSERT INTO inbox_name VALUES (?, ?) ON CONFLICT DO UPDATE"
+            " SET entry_ms = excluded.entry_ms WHERE entry_ms < excluded.entry_ms",
+            (name, entry_ms),
         )
-        return self._database.changes() == 1
+        return is_new
 
     def _take_sequences(self, source: str, numbers: set[int]) -> set[int]:
         """Note the numbers; answer those that were noted before."""

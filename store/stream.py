@@ -260,18 +260,18 @@ class EventStream:
             if entry.fields.get(EVENT_ID_FIELD, b"").startswith(ours):
                 yield entry
 
-    def pages(self, after: bytes = b"0-0") -> Iterator[list["Entry"]]:
+    def pages(self, after: bytes = b"0-0", of: str = "") -> Iterator[list["Entry"]]:
         """Pages of the entries with ids above `after`, in order, up to the end at the last reading.
 
-        Redis prepares the next page while one is processed.
+        `of` is the key of a stream beside this one. Redis prepares the next page while one is processed.
         """
-        coming: Request | None = self._page(after)
+        coming: Request | None = self._page(of or self.key, after)
         try:
             while coming:
                 request, coming = coming, None
                 entries = _entries(request.answer())
                 if len(entries) == _PAGE:
-                    coming = self._page(entries[-1].id)
+                    coming = self._page(of or self.key, entries[-1].id)
                 if entries:
                     self.beat()
                     yield entries
@@ -308,8 +308,8 @@ class EventStream:
         entries: Any = self.client.xrevrange(self.key, count=1)
         return entries[0][0] if entries else None
 
-    def _page(self, after: bytes) -> "Request":
-        return Request(self.client, ("XRANGE", self.key, b"(" + after, "+", "COUNT", _PAGE))
+    def _page(self, key: str, after: bytes) -> "Request":
+        return Request(self.client, ("XRANGE", key, b"(" + after, "+", "COUNT", _PAGE))
 
     def holds(self, id: bytes) -> bool:
         """Whether the entry with that id is on the stream."""

@@ -3,6 +3,10 @@
 -- ARGV  group, the database's branch, its count
 --
 -- A sibling's higher count of the same branch stays. So does any count if this database has no branch.
+--
+-- A full Redis takes all writes of a script after one that needs no memory: so what is on the stream can be
+-- acknowledged, and trimmed. The first one removes nothing.
+redis.call('HDEL', KEYS[1], '')
 local branch, count = string.match(redis.call('HGET', KEYS[1], ARGV[1]) or '', '^(%S+) (%d+)$')
 if not branch or (branch ~= ARGV[2] and ARGV[2] ~= '-') or tonumber(count) < tonumber(ARGV[3]) then
     redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. ARGV[3])

@@ -187,6 +187,31 @@ def test_a_redis_that_is_loading_is_waited_out(on_server: Tally, server: RedisPr
     _waits_out(on_server, loading, "loading")
 
 
+def test_a_full_redis_is_trimmed_and_goes_on_by_itself(tmp_path: Path) -> None:
+    """It stayed full: nothing on it could be acknowledged or trimmed, whatever its age."""
+    server = RedisProcess(tmp_path / "redis")
+    server.start()
+    client, old = server.client, {"EventTypeName": "Old", "Payload": "x" * 10_000}
+    try:
+        client.set("{event-stream}:contact", 0)  # known for longer than the retention
+        for number in range(1, 401):
+            client.xadd("event-stream", old, id=f"{number}-0")  # type: ignore[arg-type]
+        with running(tmp_path / "tally", redis_url=server.url) as tally:
+            load = Load(tally)
+            load.post()
+            memory: Any = client.info("memory")
+            client.config_set("maxmemory", memory["used_memory"] - 500_000)
+            load.post()
+            eventually(lambda: troubled(tally, "maxmemory"))
+            assert client.xlen("event-stream") > 400
+            tally.kill("customers-relay")  # a new one trims at once, and each one every minute
+            load.is_counted_once()
+            assert client.xlen("event-stream") < 400
+            eventually(lambda: not troubles(tally))
+    finally:
+        server.kill()
+
+
 def _waits_out(tally: Tally, refusal: Callable[[], AbstractContextManager[None]], reason: str) -> None:
     """Under load, every write is accepted while the refusal lasts, and Tally reports the reason."""
     before, others, said = tally.pids(), _loads(tally), len(tally.said())

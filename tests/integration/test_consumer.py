@@ -15,6 +15,7 @@ from tally.actors.consumer import HOLD_SECONDS, Consumer
 from tally.actors.housekeeper import Housekeeper
 from tally.config import ConsumersSettings
 from tally.events import Event, EventId, InvoiceCreated
+from tally.recovery.missing import Missing
 from tally.store.accounts import Accounts, open_database
 from tally.store.cause import CauseOf
 from tally.store.consumer_group import ConsumerGroup
@@ -390,6 +391,51 @@ def test_an_event_whose_handling_raises_is_tried_alone_and_dies_after_max_delive
     reader.sweep_until(reader.nothing_pending)
     (letter,) = _dead(client)
     assert (letter[b"StreamId"], letter[b"Deliveries"]) == (poison, b"3")
+
+
+def test_one_event_that_raises_costs_the_others_of_its_batch_few_transactions(
+    redis_url: str, tmp_path: Path, publish: Callable[..., bytes]
+) -> None:
+    """Each took one, and a sync of the disk: on a slow disk, a consumer with 10,000 was taken for hung."""
+    tried: list[int] = []
+
+    def fail_on_13(events: Sequence[Event]) -> None:
+        tried.append(len(events))
+        assert not any(isinstance(event, InvoiceCreated) and event.customer_id == 13 for event in events)
+
+    reader = Reader(redis_url, tmp_path, before_apply=fail_on_13)
+    for number in range(100):
+        publish(13 if number == 40 else 7, 1)
+    reader.steps()
+    assert reader.revenue() == {7: 99}
+    assert reader.group.pending() == 1
+    assert len(tried) < 20
+
+
+def test_an_event_of_the_first_year_is_applied_like_any_other(reader: Reader, client: redis.Redis) -> None:
+    """Its date has no offset: in the machine's zone it may be before all dates, and its metric raised."""
+    payload = '{"id":"1","name":"n","description":"","owned_by":"o","created_date":"0001-01-01T00:00:00"}'
+    client.xadd("event-stream", {"EventTypeName": "AccountCreated", "Payload": payload, "EventId": "shop:1"})
+    reader.steps()
+    assert reader.group.pending() == 0
+
+
+def test_a_full_redis_is_told_later_how_far_the_group_has_applied(
+    reader: Reader, publish: Callable[..., bytes], client: redis.Redis
+) -> None:
+    """It refused that in each sweep, and the consumer read nothing any more."""
+    publish(7, 100, "shop:1")
+    reader.steps()
+    stream = EventStream(client, "event-stream")
+    missing = Missing(reader.accounts.database, stream, lambda _: True)
+    client.config_set("maxmemory", 1)
+    try:
+        missing.look()
+    finally:
+        client.config_set("maxmemory", 0)
+    assert stream.applied_by_source() == {}
+    missing.look()
+    assert stream.applied_by_source() == {"shop": 1}
 
 
 def test_a_failing_database_is_no_fault_of_the_events(

@@ -420,6 +420,21 @@ def test_a_fault_in_the_environment_is_a_line_that_names_the_variable(
     _says(line, name, key, f"found {raw!r}", "expected ", expected)
 
 
+@pytest.mark.parametrize("name", ["TALLY_DATA_DIRECTORY", "TALLY_REDIS_URL", "TALLY_REDIS_STREAM"])
+def test_bytes_that_are_no_text_are_a_fault(tmp_path: Path, name: str) -> None:
+    """SQLite, Redis and JSON take UTF-8 alone: `run` ended with a stack."""
+    (fault,) = _faults(_written(tmp_path, ""), {name: os.fsdecode(b"/data/\xff")})
+    _says(fault, name, "UTF-8")
+
+
+def test_settings_in_a_folder_whose_name_is_no_text_need_a_data_directory_elsewhere(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"\xff")
+    folder.mkdir()
+    (fault,) = _faults(_written(folder, ""))
+    _says(fault, "data.directory", "UTF-8")
+    assert load(_written(folder, f'[data]\ndirectory = "{tmp_path}"'), {}).directory == tmp_path
+
+
 def test_an_unknown_key_in_the_environment_is_a_fault(tmp_path: Path) -> None:
     (line,) = _faults(_written(tmp_path, ""), {"TALLY_REDIS_FOO": "1"})
     _says(line, "TALLY_REDIS_FOO", "redis.foo", "unknown key", "expected one of url, stream, embedded")

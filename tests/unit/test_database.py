@@ -154,6 +154,20 @@ def test_who_holds_the_lock_for_long_and_wants_it_again_lets_others_go_first(dat
     other.join()
 
 
+def test_who_stood_still_in_a_transaction_does_not_make_up_for_that_time(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an hour of Ctrl-Z it gave way for 144 seconds, without a sign of life: it was killed."""
+    clock, stood_still = time.monotonic, 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + stood_still)
+    with database.transaction():
+        stood_still = 3600.0
+    began = clock()
+    with database.transaction():
+        pass
+    assert clock() - began < 2.0
+
+
 def test_several_processes_write_to_one_file_without_losing_or_failing(database: Database) -> None:
     with database.transaction():
         database.execute("INSERT INTO thing VALUES (1, 0)")

@@ -78,3 +78,15 @@ def test_a_letter_that_is_named_twice_is_redriven_once(server: RedisDouble, grou
     watched = Watched(stream, [lambda: group.settle(group.redriven(2))])
     outcome = watched.redrive_all([one, other, one], seconds=5)
     assert (outcome.applied, outcome.gone) == ([one, other], 0)
+
+
+def test_however_many_letters_there_are_they_are_read_by_pages(server: RedisDouble) -> None:
+    """Relays and consumers read all in one answer, twice a minute: with very many they were killed."""
+    stream, beats = EventStream(server.client(), "event-stream"), list[int]()
+    stream.beat = lambda: beats.append(1)
+    fields: dict[Any, Any] = {"Group": "accounts@1", "StreamId": "1-0", "EventTypeName": "InvoiceCreated"}
+    for number in range(2001):
+        stream.client.xadd("{event-stream}:dead", {**fields, "EventName": f"1-0 {number}"})
+        stream.client.xadd("{event-stream}:redrive:accounts@1", {"Name": f"2-0 {number}"})
+    assert len(DeadLetters(stream).names("accounts@1")) == 2 * 2001
+    assert len(beats) == 6

@@ -271,3 +271,5 @@ def test_every_date_is_a_moment_in_utc_in_whatever_zone_the_machine_is(
     event = decode({b"EventTypeName": b"AccountDeleted", b"Payload": payload})
     assert isinstance(event, AccountDeleted)
     assert rfc3339(event.deleted_date) == shown
+    assert rfc3339(event.happened) == shown
+    assert isinstance(event.happened.timestamp(), float)  # for the first year, that raises without an offset

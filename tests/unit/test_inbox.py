@@ -23,9 +23,9 @@ def database(tmp_path: Path) -> Iterator[Database]:
     database.close()
 
 
-def _take(database: Database, names: list[EventName]) -> set[EventName]:
+def _take(database: Database, names: list[EventName], entry_ms: int = 0) -> set[EventName]:
     with database.transaction():
-        return set(Inbox(database).take({name: name for name in names}, 0))
+        return set(Inbox(database).take({name: name for name in names}, entry_ms))
 
 
 def _ranges(database: Database) -> list[tuple[str, int, int]]:
@@ -35,6 +35,29 @@ def _ranges(database: Database) -> list[tuple[str, int, int]]:
 def test_a_name_is_fresh_once(database: Database) -> None:
     assert _take(database, ["1-0", "EventId:x", "1-0"]) == {"1-0", "EventId:x"}
     assert _take(database, ["1-0", "2-0"]) == {"2-0"}
+
+
+def test_an_event_id_with_a_blank_is_not_taken_for_the_one_before_the_blank(database: Database) -> None:
+    """A deletion that another publisher named after its invoice was taken for the invoice, without effect."""
+    assert _take(database, ["EventId:42"]) == {"EventId:42"}
+    assert _take(database, ["EventId:42 deleted"]) == {"EventId:42 deleted"}
+
+
+def test_an_entry_that_an_earlier_release_noted_by_its_id_counts_once(database: Database) -> None:
+    _take(database, ["1-0"])
+    assert _take(database, ["1-0 0123456789abcdef"]) == set()
+
+
+def test_a_name_is_kept_while_any_entry_with_it_may_come_again(database: Database) -> None:
+    """It went by the first of them: with the group set back later, the second one counted once more."""
+    _take(database, ["EventId:x"], entry_ms=1000)
+    _take(database, ["EventId:x"], entry_ms=5000)
+    _take(database, ["EventId:x"], entry_ms=1000)
+    with database.transaction():
+        assert Inbox(database).prune(first_ms=5000, limit=10) == 0
+    assert _take(database, ["EventId:x"]) == set()
+    with database.transaction():
+        assert Inbox(database).prune(first_ms=5001, limit=10) == 1
 
 
 def test_a_transaction_that_fails_has_taken_nothing(database: Database) -> None:

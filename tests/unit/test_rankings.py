@@ -1,13 +1,14 @@
 """Slow rankings are computed outside the requests, one at a time, and kept for a while."""
 
 import threading
+import time
 from array import array
 from typing import NoReturn
 
 import pytest
 
 from support.waiting import eventually, known
-from tally.http.rankings import MOST_KEPT, Ranked, Ranking, Rankings
+from tally.http.rankings import MOST_KEPT, REST_SECONDS, Ranked, Ranking, Rankings
 
 
 def _wanted(account: int) -> Ranked:
@@ -91,3 +92,22 @@ def test_an_order_for_which_there_was_no_thread_is_made_when_it_is_asked_for_aga
         busy.setattr(threading.Thread, "start", _no_thread)
         assert rankings.ask(_wanted(1)) is None
     assert [*_await(rankings, _wanted(1)).ids] == [3]
+
+
+def test_an_order_in_whose_making_the_process_stood_still_is_made_again_as_soon_as_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After an hour of Ctrl-Z, the same order was shown for twenty hours."""
+    clock, stood_still = time.monotonic, [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + stood_still[0])
+    is_made = threading.Event()
+
+    def make(_: Ranked) -> "array[int]":
+        stood_still[0] = 3600.0
+        is_made.set()
+        return array("q", [7])
+
+    rankings = Rankings(make)
+    rankings.ask(_wanted(1))
+    assert is_made.wait(20)
+    assert _await(rankings, _wanted(1)).due - time.monotonic() <= REST_SECONDS
