@@ -8,6 +8,7 @@ from itertools import chain, islice
 from typing import NamedTuple
 
 import structlog
+from redis.exceptions import ResponseError
 
 from tally.actors.actor import PASSING, Actor
 from tally.actors.doorbell import Doorbell
@@ -238,7 +239,7 @@ def run(
         doorbell.silence()
         try:
             published = relay.step()
-        except RedisError:
+        except ResponseError:  # not one that is away: that would be waited for twice
             housekeeper.step()  # Redis may be full until something is trimmed
             raise
         more = housekeeper.step()
