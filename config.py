@@ -318,10 +318,9 @@ class _Reading:
             self._fault(source, name, "an unknown key", f"one of {', '.join(kinds)}")
         else:
             try:
-                str(raw).encode()  # a variable may have any bytes
                 self.values[section][key] = msgspec.convert(raw, kinds[key], strict=strict)
                 self._sources[name] = source
-            except (msgspec.ValidationError, UnicodeEncodeError):
+            except msgspec.ValidationError:
                 found = _HIDDEN if name == "redis.url" else _show(raw)
                 self._fault(source, name, found, _expected(kinds[key]))
 

@@ -35,7 +35,8 @@ class DirectoryLock:
         try:
             if who == SUPERVISOR:
                 self._hold(directory, os.O_RDONLY | os.O_DIRECTORY, until)
-            self._hold(self.path, os.O_RDWR | os.O_CREAT, until)
+            # A link there could lead root's command to any file, which it would empty.
+            self._hold(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, until)
             give_to_owner(self.path)
             os.ftruncate(self.descriptors[-1], 0)
             os.pwrite(self.descriptors[-1], f"{os.getpid()}\n".encode(), 0)

@@ -142,10 +142,13 @@ def rewrite(path: Path, change: Callable[[bytes], bytes]) -> None:
 
 
 def give_to_owner(path: Path) -> None:
-    """Give a file that root made to the owner of its directory, whose Tally could not read it otherwise."""
+    """Give a file that root made to the owner of its directory, whose Tally could not read it otherwise.
+
+    What a link of that name leads to is left alone: the directory's owner may have put it there.
+    """
     owner = path.parent.stat()
     with suppress(OSError):  # not root
-        os.chown(path, owner.st_uid, owner.st_gid)
+        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def _remedy(error: OSError, there: str) -> str:

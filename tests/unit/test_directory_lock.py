@@ -1,5 +1,6 @@
 """The lock of a data directory, what is kept of replaced files, and how actors' ends are told."""
 
+import os
 import threading
 import time
 from contextlib import closing
@@ -11,7 +12,7 @@ from support.redis_double import RedisDouble
 from tally.actors.lock import AlreadyRunning, DirectoryLock, is_held
 from tally.actors.supervision import describe_exit
 from tally.commands.restore import put_back
-from tally.store.copying import copy_database
+from tally.store.copying import copy_database, give_to_owner
 from tally.store.customers import open_database
 from tally.store.stream import EventStream
 
@@ -63,3 +64,17 @@ def test_a_lock_that_cannot_be_had_holds_nothing(tmp_path: Path) -> None:
     (tmp_path / "supervisor.lock").rmdir()
     with closing(DirectoryLock(tmp_path)):
         assert is_held(tmp_path)
+
+
+def test_what_a_link_in_the_data_directory_leads_to_is_neither_given_away_nor_emptied(tmp_path: Path) -> None:
+    data, other = tmp_path / "data", tmp_path / "other"
+    data.mkdir()
+    other.write_text("another's")
+    if os.geteuid() == 0:
+        os.chown(data, 65534, 65534)
+    (data / "supervisor.lock").symlink_to(other)
+    owner = other.stat().st_uid
+    with pytest.raises(OSError, match="symbolic links"):
+        DirectoryLock(data)
+    give_to_owner(data / "supervisor.lock")
+    assert (other.read_text(), other.stat().st_uid) == ("another's", owner)
