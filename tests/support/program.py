@@ -149,6 +149,7 @@ def _be(arguments: list[str], output: str, error: str, folder: str, environment:
     getproctitle()  # it looks for the title's memory, which it can only find with the first environment
     own = _read_at_the_start(os.environ)
     os.setsid()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # it is ignored if the tests were started with nohup
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
