@@ -62,7 +62,7 @@ try {
     plugins: [withoutLinksInButtons],
     defaultModelsExpandDepth: 0,
     validatorUrl: null, // it would ask another host
-    syntaxHighlight: { activated: false }, // it takes a second for each thousand rows of an answer
+    syntaxHighlight: { activated: false }, // it takes some four seconds for a thousand rows
   });
 } catch (error) {
   write($("main"), `The calls of the ${meta("service")} service can't be shown: ${error.message}`);
