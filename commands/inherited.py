@@ -26,7 +26,7 @@ class _Output(io.FileIO):
 
 
 def _escaped(error: UnicodeError) -> tuple[str, int]:
-    """What an encoding lacks, as JSON escapes it: a JSON object that is printed stays one."""
+    """The characters that an encoding lacks, as JSON escapes them. So printed JSON stays JSON."""
     assert isinstance(error, UnicodeEncodeError)
     return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 

@@ -144,7 +144,7 @@ def rewrite(path: Path, change: Callable[[bytes], bytes]) -> None:
 def give_to_owner(path: Path) -> None:
     """Give a file that root made to the owner of its directory, whose Tally could not read it otherwise.
 
-    What a link of that name leads to is left alone: the directory's owner may have put it there.
+    A link is not followed: the directory's owner could have it lead to any file.
     """
     owner = path.parent.stat()
     with suppress(OSError):  # not root
