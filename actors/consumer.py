@@ -302,8 +302,8 @@ def _together_or_alone(
 ) -> Sequence[T]:
     """Do all items together; if that raises, each half, down to single items. Answer those that were done.
 
-    So a few faults among many items cost only a few more transactions. `failed` is called with an
-    item that raises alone, while its exception is handled. Raises StoreError, which is no fault of the items.
+    That way, a few faults among many items cost only a few more transactions. `failed` is called with an item
+    that raises alone, while its exception is handled. Raises StoreError, which is no fault of the items.
     """
     try:
         if items:

@@ -25,7 +25,7 @@ _NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?")
 
 
 def wants_csv(req: falcon.Request, resp: falcon.Response) -> bool:
-    """Whether a request asks for CSV, by `format`, or else by Accept, as `resp` is to tell caches.
+    """Whether a request asks for CSV: by `format`, or else by Accept. So `resp` gets "Vary: Accept".
 
     Raises WrongFields for one that wants only a part of the list.
     """

@@ -27,8 +27,8 @@ def _words_of(name: str) -> str:
 
 
 # The words of each name, without case, accents and the characters between them. "O'Brien" is found as `o
-# brien`, and as `obrien`, which is in the second column. macOS writes names decomposed: then the index would
-# drop the mark of a Russian letter, and keep a Korean one in pieces.
+# brien`, and as `obrien`, which is in the second column. Names are composed first, as macOS writes them
+# decomposed. Of those, the index would drop the marks of Russian letters, and keep Korean ones in pieces.
 SCHEMA = f"""
 CREATE INDEX customer_by_name ON customer (name COLLATE NOCASE);
 CREATE VIRTUAL TABLE customer_word USING fts5 (

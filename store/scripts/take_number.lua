@@ -28,7 +28,7 @@
 local database, number, url, wait = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local place, lease, may_replace, moved = ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8] ~= ''
 
-call('HDEL', KEYS[2], '') -- removes nothing; a full Redis takes all writes of a script after one that needs no memory
+call('HDEL', KEYS[2], '') -- so that a full Redis takes the other writes, too: see note_age.lua
 local time = call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local since = tonumber(call('HGET', KEYS[1], 'since') or '')

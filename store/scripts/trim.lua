@@ -61,7 +61,7 @@ local function any(from, to)
     return #call('XRANGE', KEYS[1], from, to, 'COUNT', 1) > 0
 end
 
-call('HDEL', KEYS[5], '') -- removes nothing; a full Redis takes all writes of a script after one that needs no memory
+call('HDEL', KEYS[5], '') -- so that a full Redis takes the other writes, too: see note_age.lua
 call('SET', KEYS[3], now, 'NX')
 local contact = tonumber(call('GET', KEYS[3]))
 if contact > now then -- by a clock that was ahead
