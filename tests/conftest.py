@@ -10,6 +10,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 import redis
+import structlog
 
 from support import engines
 from support.tally import Tally, running
@@ -20,6 +21,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 gc.set_threshold(OBJECTS)  # as Tally does
+
+# Where parts log in this process, a stack with all variables and colours would take a second of a processor.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 # A slow example on a busy machine is no fault.
 hypothesis.settings.register_profile("tally", deadline=None)

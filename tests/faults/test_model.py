@@ -61,9 +61,10 @@ def alone() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
     """Discard what Tally logs in a thousand histories."""
+    before = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     yield
-    structlog.reset_defaults()
+    structlog.configure(**before)
 
 
 @pytest.mark.parametrize("first", range(FIRST, FIRST + HISTORIES, AT_ONCE))

@@ -55,6 +55,7 @@ def test_a_node_without_the_key_of_all_nodes_is_found(tmp_path: Path) -> None:
     assert not (tmp_path / "data" / "signing.key").exists()
 
 
+@pytest.mark.whole
 def test_a_database_that_has_given_another_node_s_ids_is_found(tmp_path: Path, redis_url: str) -> None:
     with node(tmp_path, redis_url, 1) as tally:
         tally.customers.post("/customers", {"name": "c", "account_id": "1"})
@@ -65,6 +66,7 @@ def test_a_database_that_has_given_another_node_s_ids_is_found(tmp_path: Path, r
         assert "set node.number = 1" in _bad(tally.directory / "tally.toml")
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("kept", ["customers.db", "accounts.db"])
 def test_a_number_that_another_has_is_found(tmp_path: Path, redis_url: str, kept: str) -> None:
     with running(tmp_path / "own") as tally:  # on a Redis of its own at first
@@ -81,6 +83,7 @@ def test_a_number_that_another_has_is_found(tmp_path: Path, redis_url: str, kept
         assert _bad(other.written()) == ""
 
 
+@pytest.mark.whole
 def test_a_number_of_its_own_that_run_will_assign_is_good(tmp_path: Path, redis_url: str) -> None:
     with running(tmp_path / "own") as tally:
         eventually(tally.settled)

@@ -30,6 +30,7 @@ from tally.store.records import InvoiceChange, NewCredit, NewCustomer, NewInvoic
 from tally.store.stream import Entry, EventStream, Publishing, connect
 from tally.store.write_permission import WritePermission
 
+pytestmark = pytest.mark.whole  # of databases: the engine only carries their events
 SEVERAL_PAGES = 2500
 DAY = date(2019, 1, 6)
 
