@@ -20,6 +20,7 @@ from tally.commands.shared import ALONE, Command
 from tally.config import Settings
 from tally.recovery.first_start import insist_on_no_other
 from tally.store import accounts, nodes
+from tally.store.database import RESTORING, insist_on_whole_restore
 from tally.store.errors import OutdatedDatabase, StoreError
 from tally.store.key_file import SIGNING_KEY
 from tally.store.membership import Membership
@@ -40,7 +41,8 @@ def _findings(settings: Settings) -> Iterator[bool]:
     yield has_directory
     if has_directory:
         for name in DATABASES:
-            if (settings.directory / f"{name}.db").exists() or settings.node.standby:
+            is_there = (settings.directory / f"{name}.db").exists()
+            if is_there or settings.node.standby or (settings.directory / RESTORING).exists():
                 yield _found(f"{name}.db", _database, settings, name)
         has_key = settings.node.number or (settings.directory / SIGNING_KEY.name).exists()
         if settings.auth.mode != "off" and not settings.signing_key and has_key:
@@ -83,6 +85,7 @@ def _directory(settings: Settings) -> str:
 
 def _database(settings: Settings, name: str) -> str:
     family.insist_on_file_of_standby(settings, name)
+    insist_on_whole_restore(settings.directory / f"{name}.db")
     try:
         with closing(DATABASES[name](settings.directory)) as database:
             database.insist_on_soundness()

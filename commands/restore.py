@@ -16,7 +16,7 @@ from tally.recovery.first_start import emptied
 from tally.recovery.standing import later_names
 from tally.store import customers
 from tally.store.copying import give_to_owner, sync, told_of
-from tally.store.database import Database
+from tally.store.database import RESTORING, Database
 from tally.store.outbox import known_of
 from tally.store.stream import EventStream, RedisError
 
@@ -47,7 +47,7 @@ def put_back(data: Path, directory: Path, stream: EventStream, confirm: Callable
     files = [file for file in FILES if (directory / file).exists()]
     if not files:
         raise Failed(f"{directory}: there is neither {' nor '.join(FILES)}")
-    with kept_stopped(data, *files), emptied(data, "restore") as folder:
+    with kept_stopped(data, *files), emptied(data, RESTORING) as folder:
         told = [_proved(directory / file, folder, stream) for file in files]
         if not confirm("\n".join(told)):
             raise Failed("not confirmed, so nothing was changed; --yes confirms beforehand")
@@ -105,7 +105,7 @@ def _addition(database: Database, stream: EventStream) -> str:
 def _put_in_place(restored: Path, file: Path, aside: Path) -> str:
     """Only rename files: whatever interrupts it, the old and the new file are whole, in place or aside.
 
-    Answers what was done.
+    Between two names there is no database, and none is made while RESTORING is there. Answers what was done.
     """
     sync(restored)
     for suffix in _BESIDE:

@@ -14,7 +14,7 @@ from pathlib import Path
 from tally.recovery.taking_back import source_of
 from tally.store import accounts, customers
 from tally.store.copying import give_to_owner, sync
-from tally.store.database import Database
+from tally.store.database import Database, insist_on_whole_restore
 from tally.store.errors import StoreError, UnusableDatabase
 from tally.store.inbox import Inbox
 from tally.store.incarnations import earlier_sources, known_heirs, own_sources
@@ -76,6 +76,7 @@ def insist_on_no_other(directory: Path, stream: EventStream | None, where: str, 
 
 def make(directory: Path, node: int = 0) -> None:
     """Make a node's customers.db, empty, and the directory, if need be. Raises StoreError or OSError."""
+    insist_on_whole_restore(directory / customers.FILE)
     with emptied(directory) as folder:
         with closing(customers.open_database(folder)) as database:
             assign(database, node)
@@ -83,12 +84,12 @@ def make(directory: Path, node: int = 0) -> None:
 
 
 @contextmanager
-def emptied(directory: Path, name: str = "new") -> Iterator[Path]:
+def emptied(directory: Path, name: str = "new.partial") -> Iterator[Path]:
     """A folder in the data directory where databases are made: empty at first, and gone at the end.
 
     It may be left by a killed process. Nobody keeps a backup in a folder of such a name.
     """
-    folder = directory / f"{name}.partial"
+    folder = directory / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700, parents=True)
     try:

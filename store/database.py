@@ -21,6 +21,7 @@ import apsw
 import msgspec
 
 from tally.store import errors
+from tally.store.copying import give_to_owner
 
 APPLICATION_ID = 0x54616C79  # "Taly": marks our databases among SQLite files
 WRITER_CACHE_KIB = 32 * 1024  # fits the pages that events of a million customers read and change
@@ -46,11 +47,23 @@ NEVER_RELEASED: Migrations = ("", "", "")  # between 0.1.0's schema, which is 1,
 
 NODE = "node"  # in meta; without it, 0
 
+RESTORING = "restore.partial"
+"""The folder where `restore` makes databases, in the data directory. It stays if that is killed."""
+
 _GONE = (
     "the database that was here is gone; stop Tally, and put a backup back (`restore DIR`), or make "
     "customers.db again (`recover customers`): docs/operations/backup.md"
 )
 _META = "CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;"
+
+
+def insist_on_whole_restore(file: Path) -> None:
+    """Raise UnusableDatabase if there is no such database since a `restore` was killed: it was put aside."""
+    folder = file.parent / RESTORING
+    if folder.exists() and not file.exists():
+        raise errors.UnusableDatabase(
+            f"there is no {file}, as a `restore` was interrupted: run that again, or remove {folder}"
+        )
 
 
 Place = tuple[int, int]
@@ -289,9 +302,13 @@ class Database:
     def _open(self, migrate: bool = False) -> None:
         if self._place or not self._make:
             self.insist_on_place()  # before SQLite reads another file's log with it
+        insist_on_whole_restore(self.path)
+        is_new = not self.path.exists()
         flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if self._make else 0)
         with errors.translated(str(self.path)):
             self._connection = apsw.Connection(str(self.path), flags=flags, statementcachesize=200)
+            if is_new:
+                give_to_owner(self.path)  # SQLite gives its logs to the owner of the database
             self._connection.set_busy_handler(_FairWait(self))
             # Else this SQLite, built with STAT4, plans a query again for each bound value.
             self._connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)

@@ -212,10 +212,13 @@ class DeadLetters:
 
     def names(self, group: str) -> set[str]:
         """The names of events without a number among a group's letters and those on their way to it."""
-        names = {_name(letter.entry) for letter in self.each() if letter.group == group}
-        for order in chain.from_iterable(self._stream.pages(of=self._stream.beside("redrive", group))):
-            names.add(_text(order.fields.get(b"Name", b"")))
-        return names - {""}
+        ordered = self._names_ordered(group)  # a letter may be redriven now, and come back after that
+        among_letters = {_name(letter.entry) for letter in self.each() if letter.group == group}
+        return (ordered | among_letters | self._names_ordered(group)) - {""}
+
+    def _names_ordered(self, group: str) -> set[str]:
+        orders = chain.from_iterable(self._stream.pages(of=self._stream.beside("redrive", group)))
+        return {_text(order.fields.get(b"Name", b"")) for order in orders}
 
     def discard(self, letter: DeadLetter) -> bool:
         """Discard the letter, and tell its group; False when it was gone. May be repeated."""

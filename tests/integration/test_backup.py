@@ -20,8 +20,11 @@ from support.engines import bundled_process, free_port
 from support.figures import accounts_db, agree
 from support.load import Load
 from support.program import SUPERVISOR, Program
-from support.tally import Tally, running
+from support.tally import ROOT, Tally, running
 from support.waiting import PATIENCE, eventually
+from tally.recovery import first_start
+from tally.store import accounts, customers
+from tally.store.errors import StoreError
 
 FILES = ("accounts.db", "customers.db")
 
@@ -173,3 +176,51 @@ def test_both_copies_on_an_empty_redis_come_to_the_right_figures_by_themselves(
     tally.start()
     agree(tally)
     assert tally.accounts.get("/status")["status"] == "ok"
+
+
+KILLED_AT_A_NAME = """
+import os, signal, sys
+left = int(sys.argv.pop(1))
+def die(event, _):
+    global left
+    if event in ("os.rename", "os.link"):
+        left -= 1
+        if left == -1:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(die)
+sys.path.insert(0, sys.argv[1])
+import supervisor
+supervisor.main(sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize("before", range(4))  # of two names each: one goes aside, one is given
+def test_a_restore_that_is_killed_leaves_no_place_for_an_empty_database(tmp_path: Path, before: int) -> None:
+    """Between two names there was no accounts.db, and the next start made an empty one: without users."""
+    data, copies = tmp_path / "data", tmp_path / "copies"
+    for directory in (data, copies):
+        directory.mkdir()
+        for opened in (accounts.open_database, customers.open_database):
+            opened(directory).close()
+    identities = {file: _identity(copies / file) for file in FILES}
+    config = settings(tmp_path)
+    restore = ["restore", str(copies), "--yes", "--config", str(config)]
+    killed = subprocess.run([sys.executable, "-c", KILLED_AT_A_NAME, str(before), str(ROOT), *restore])
+    assert killed.returncode == -signal.SIGKILL
+
+    there = {file for file in FILES if (data / file).exists()}
+    assert there != {*FILES} or before % 2 == 0
+    for file, make in (("accounts.db", accounts.open_database), ("customers.db", first_start.make)):
+        if file not in there:
+            with pytest.raises(StoreError, match="`restore`"):
+                make(data)
+            assert "`restore`" in command("check", "--config", config).stdout
+    assert {file for file in FILES if (data / file).exists()} == there
+
+    assert command(*restore).returncode == 0
+    assert {file: _identity(data / file) for file in FILES} == identities
+
+
+def _identity(database: Path) -> str:
+    with closing(sqlite3.connect(database)) as connection:
+        return str(connection.execute("SELECT value FROM meta WHERE key = 'identity'").fetchone()[0])

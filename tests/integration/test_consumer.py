@@ -1,7 +1,7 @@
 """The consumers: each entry is applied once, by any of them, and a bad entry does not stop the others."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -573,6 +573,25 @@ def test_a_name_is_kept_while_a_letter_of_it_exists(
     letters.redrive(letter)
     reader.sweep_until(lambda: not client.xlen(stream.beside("redrive", reader.group.group)))
     assert reader.revenue() == {7: 100}
+
+
+def test_a_name_is_known_while_its_letter_is_redriven_and_fails_again(
+    reader: Reader, publish: Callable[..., bytes], client: redis.Redis, redis_url: str
+) -> None:
+    """Among the letters it was no more, and where it was looked for next it was no longer."""
+
+    class Slow(EventStream):
+        def pages(self, after: bytes = b"0-0", of: str = "") -> Iterator[list[Entry]]:
+            yield from super().pages(after, of)
+            if of == dead:
+                reader.sweep_until(lambda: bool(client.xlen(dead)))
+
+    dead = "{event-stream}:dead"
+    letters = DeadLetters(Slow(connect(redis_url), "event-stream"))
+    letter = _letter(reader, client, publish, letters)
+    letters.redrive(letter)
+    reader.fails = True
+    assert letters.names(reader.group.group) == {letter.entry.event_name}
 
 
 class LaterStream(EventStream):

@@ -12,6 +12,7 @@ from support.redis_double import RedisDouble
 from tally.actors.lock import AlreadyRunning, DirectoryLock, is_held
 from tally.actors.supervision import describe_exit
 from tally.commands.restore import put_back
+from tally.store import accounts
 from tally.store.copying import copy_database, give_to_owner
 from tally.store.customers import open_database
 from tally.store.stream import EventStream
@@ -78,3 +79,15 @@ def test_what_a_link_in_the_data_directory_leads_to_is_neither_given_away_nor_em
         DirectoryLock(data)
     give_to_owner(data / "supervisor.lock")
     assert (other.read_text(), other.stat().st_uid) == ("another's", owner)
+
+
+def test_what_root_makes_in_anothers_data_directory_is_its_owners(tmp_path: Path) -> None:
+    """`users add` before the first start made an accounts.db that the service couldn't write to."""
+    if os.geteuid() == 0:
+        os.chown(tmp_path, 65534, 65534)
+    with closing(accounts.open_database(tmp_path)) as database, database.transaction():
+        database.set_meta("tried", 1)
+        owners = {file.name: file.stat().st_uid for file in tmp_path.iterdir()}
+    assert owners == dict.fromkeys(
+        ["accounts.db", "accounts.db-wal", "accounts.db-shm"], tmp_path.stat().st_uid
+    )
