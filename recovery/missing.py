@@ -133,8 +133,9 @@ class Missing:
         known = self._inbox.aside(inbox.DEAD) & dead
         mine = (each.entry.event_name for each in self._letters.each() if each.group == self._group)
         letters = {name for name in mine if isinstance(name, EventId)}
+        asked = dict(zip(published, self._asks.of_all([*published]), strict=True))
         if self._asks.unsettled(self._group):
-            return  # a letter may be on its way
+            return  # a letter, or an answer, may be on its way
         gone = self._asks.gone(self._group)
         lost = known - letters
         if lost:
@@ -152,7 +153,7 @@ class Missing:
             wanted = numbers.without(lacking, gone.get(source, []))[:MOST_RANGES]
             if wanted and source in self._asks.given_up():
                 self._asks.note_gone(source, self._group, wanted)
-            elif wanted and not self._asks.is_asked(source, self._group):
+            elif numbers.without(wanted, asked[source].get(self._group, [])):  # else the answer will do
                 count, first = numbers.count(wanted), wanted[0].first
                 _log.warning("events_missing", group=self._group, source=source, count=count, first=first)
                 self._asks.ask(source, self._group, wanted)

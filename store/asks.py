@@ -92,10 +92,6 @@ class Asks:
             self._client.hdel(self._stream.beside("gone", group), *sources)
         self._client.xtrim(self._stream.beside("redrive", group), maxlen=0, approximate=False)
 
-    def is_asked(self, source: str, group: str) -> bool:
-        """Whether the group waits for an answer from that source."""
-        return bool(self._client.hexists(self._stream.beside("asked", source), group))
-
     def gone(self, group: str) -> dict[str, list[Range]]:
         """By source: events that the group asked for and no outbox has any more."""
         return _ranges(self._stream.hash("gone", group))

@@ -59,7 +59,7 @@ def test_a_letter_that_is_just_being_written_is_not_lost(tmp_path: Path) -> None
     (second,) = other.read_new(1)
     note_dead(2)
     missing.look()
-    assert not Asks(stream).is_asked("customers@1", database.source)
+    assert Asks(stream).of("customers@1") == {}
 
     other.bury(second, "why", 1)
     stream.client.xtrim(stream.beside("dead"), maxlen=0)
@@ -67,6 +67,31 @@ def test_a_letter_that_is_just_being_written_is_not_lost(tmp_path: Path) -> None
         now += LETTERS_SECONDS
         missing.look()
     assert Asks(stream).of("customers@1") == {database.source: [Range(1, 2)]}
+    database.close()
+
+
+def test_what_is_missing_is_asked_for_though_an_earlier_ask_was_never_answered(tmp_path: Path) -> None:
+    """The database of its source was lost, and what had been asked for came by the stream."""
+    database = accounts.open_database(tmp_path)
+    stream = EventStream(RedisDouble(lambda: 1_700_000_000_000, (8, 0)).client(), "event-stream")
+    ConsumerGroup(stream, database.source, "1").create()
+    publish(stream, "customers@1", [OutboxRow(number, "Unknown", b"1", None) for number in range(1, 5)])
+    stream.client.xgroup_setid("event-stream", database.source, "$")
+    asks, missing = Asks(stream), Missing(database, stream, lambda source: True)
+    asks.ask("customers@1", database.source, [Range(4, 4)])
+
+    def look() -> object:
+        for _ in range(2):
+            missing.look()
+        return asks.of("customers@1").get(database.source)
+
+    for number in (1, 4):
+        with database.transaction():
+            Inbox(database).take({EventId("customers@1", number): None}, 0)
+    assert look() == [Range(2, 3)]
+    with database.transaction():
+        Inbox(database).take({EventId("customers@1", 2): None}, 0)
+    assert look() == [Range(2, 3)]  # the answer will hold what is missing
     database.close()
 
 
