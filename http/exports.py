@@ -17,7 +17,7 @@ from tally.store.records import FORMULA_BEGINS
 
 CSV = "text/csv"
 AT_ONCE = 1000  # rows that are read in one snapshot
-SORTED_AT_ONCE = 20_000  # if all are sorted each time; some 1.6 MB
+SORTED_AT_ONCE = 20_000  # if all are sorted or searched each time; some 1.6 MB
 
 _FORMULA = re.compile(f"'*[{FORMULA_BEGINS}]")
 _HARMLESS = re.compile(f"'+[{FORMULA_BEGINS}]")

@@ -74,8 +74,8 @@ class RowsResource(Resource[Customers]):
         resp.data = encode_answer(self._kind.page(*listed.cut(found)))
 
     def _send_csv(self, req: falcon.Request, resp: falcon.Response, wanted: Any) -> None:
-        user, by_id = owner(req), wanted.order in ("id", "-id")
-        most = exports.AT_ONCE if by_id else exports.SORTED_AT_ONCE
+        user, goes_on = owner(req), wanted.order in ("id", "-id") and not getattr(wanted, "search", None)
+        most = exports.AT_ONCE if goes_on else exports.SORTED_AT_ONCE
 
         def read(after: tuple[str, int] | None) -> list[tuple[str, str, int]]:
             with self._service.read() as store:
