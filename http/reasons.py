@@ -160,7 +160,8 @@ def lost(
                 f"{numbers.count(lost):,} events of {source} are missing for good, as its outbox no longer "
                 f"keeps them: numbers {_first_of(lost)}; the remedy is {_remedy(database, whose.get(source))}"
             )
-        elif ranges and (asked := numbers.both(ranges, asks.of(source).get(database.source, []))):
+        rest = numbers.without(ranges, lost)
+        if rest and (asked := numbers.both(rest, asks.of(source).get(database.source, []))):
             yield (
                 f"{numbers.count(asked):,} events of {source} were taken off the stream before they were "
                 "read; they are asked for, and its relay has not answered yet. If that database is gone for "

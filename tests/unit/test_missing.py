@@ -115,3 +115,15 @@ def test_of_what_is_asked_for_status_counts_no_event_that_is_just_on_its_way(tmp
     assert told.startswith("2 events of customers@1 were taken off the stream")
     assert not [*reasons.lost(asks, database, {"customers@1": [Range(10, 500)]}, gone, {})]
     database.close()
+
+
+def test_status_tells_of_an_ask_that_nobody_answers_also_where_other_events_are_gone(tmp_path: Path) -> None:
+    """The database of the source was lost after it had answered an earlier ask."""
+    asks = Asks(EventStream(RedisDouble(lambda: 1_700_000_000_000, (8, 0)).client(), "event-stream"))
+    database = accounts.open_database(tmp_path)
+    asks.ask("customers@1", database.source, [Range(5, 6)])
+    missing, gone = {"customers@1": [Range(1, 2), Range(5, 6)]}, {"customers@1": [Range(1, 2)]}
+    first, second = reasons.lost(asks, database, missing, gone, {})
+    assert first.startswith("2 events of customers@1 are missing for good")
+    assert second.startswith("2 events of customers@1 were taken off the stream")
+    database.close()
