@@ -3,6 +3,7 @@
 import multiprocessing.popen_fork  # noqa: F401 -- nobody may read it from the disk
 import os
 import resource
+import signal
 from contextlib import closing
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from support.unprivileged import as_nobody
 from tally.actors.control import ControlSocket
-from tally.actors.supervision import ActorSpec, Stage, Supervisor
+from tally.actors.supervision import ActorSpec, Stage, State, Supervisor
 from tally.config import LogSettings, SupervisorSettings
 
 
@@ -29,3 +30,17 @@ def test_a_process_that_could_not_be_made_leaves_no_descriptor_open(tmp_path: Pa
             return len(os.listdir("/proc/self/fd")) - before
 
         assert as_nobody(opened_by_tries) == 0
+
+
+@pytest.mark.parametrize(("state", "is_renewed"), [(State.STARTING, True), (State.STOPPING, False)])
+def test_sighup_also_renews_what_an_earlier_one_has_just_started(
+    tmp_path: Path, state: State, is_renewed: bool
+) -> None:
+    """It was left out, as the one whose turn it was: its process is older than the order."""
+    with closing(ControlSocket(tmp_path)) as control:
+        spec = ActorSpec("accounts-relay", print, Stage.RELAY)
+        supervisor = Supervisor([spec], SupervisorSettings(), LogSettings(), print, (), control, print)
+        supervisor._renewing, supervisor.children[0].state = supervisor.children[0], state
+        supervisor._orders.append(signal.SIGHUP)
+        supervisor._renew()
+        assert (supervisor.children[0] in supervisor._to_renew) == is_renewed
