@@ -329,11 +329,12 @@ class Supervisor:
         if signal.SIGHUP in self._orders:
             self._orders.remove(signal.SIGHUP)
             _log.info("renewing_actors")
-            ends = [self._renewing] if self._renewing and self._renewing.state is State.STOPPING else []
             self._to_renew += [
                 child
                 for child in self.children
-                if child not in (*ends, *self._to_renew) and child.spec.stage is not Stage.REDIS
+                if child.state is not State.STOPPING  # another process follows that one in any case
+                and child not in self._to_renew
+                and child.spec.stage is not Stage.REDIS
             ]
         if self._renewing and self._renewing.state is State.RUNNING:
             self._renewing = None

@@ -20,7 +20,7 @@ from tally.commands.shared import ALONE, Command
 from tally.config import Settings
 from tally.recovery.first_start import insist_on_no_other
 from tally.store import accounts, nodes
-from tally.store.database import RESTORING, insist_on_whole_restore
+from tally.store.database import RESTORING
 from tally.store.errors import OutdatedDatabase, StoreError
 from tally.store.key_file import SIGNING_KEY
 from tally.store.membership import Membership
@@ -85,7 +85,6 @@ def _directory(settings: Settings) -> str:
 
 def _database(settings: Settings, name: str) -> str:
     family.insist_on_file_of_standby(settings, name)
-    insist_on_whole_restore(settings.directory / f"{name}.db")
     try:
         with closing(DATABASES[name](settings.directory)) as database:
             database.insist_on_soundness()

@@ -33,7 +33,7 @@ def test_the_log_that_a_reader_holds_back_is_told_and_shrinks_when_the_reader_ha
         posted = 0
         with pinned(tmp_path / "data" / "customers.db"):
             while log.stat().st_size < MUCH:
-                tally.customers.post("/invoices/batch", [invoice] * 100)  # more would be fewer pages each
+                tally.customers.post("/invoices/batch", [invoice] * 100)  # many pages, and few events
                 posted += 100
             status = tally.customers.get("/status")
             assert status["status"] == "degraded"

@@ -89,4 +89,4 @@ def test_however_many_letters_there_are_they_are_read_by_pages(server: RedisDoub
         stream.client.xadd("{event-stream}:dead", {**fields, "EventName": f"1-0 {number}"})
         stream.client.xadd("{event-stream}:redrive:accounts@1", {"Name": f"2-0 {number}"})
     assert len(DeadLetters(stream).names("accounts@1")) == 2 * 2001
-    assert len(beats) == 9  # three pages each, and what is on its way is read twice
+    assert len(beats) == 9  # three pages of letters, and twice three of orders
