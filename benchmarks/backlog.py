@@ -42,7 +42,7 @@ def catch_up(base: Path | None, count: int) -> float:
             scene = Scene(tally, CUSTOMERS)
             until(tally.settled, pause=0.05)
         with started(directory, roles=["customers", "redis"], consumers=consumers) as tally:
-            _pile_up(tally, scene, count)
+            pile_up(tally, scene, count)
         with started(directory, consumers=consumers) as tally:
             scene.tally = tally
             until(scene.shown, _LOOK_SECONDS, seconds=300)
@@ -51,7 +51,7 @@ def catch_up(base: Path | None, count: int) -> float:
     return taken
 
 
-def _pile_up(tally: Running, scene: Scene, count: int) -> None:
+def pile_up(tally: Running, scene: Scene, count: int) -> None:
     """Have `count` invoices accepted and published, with no service to read them."""
     for request in scene.batches(count):
         apart(send_each, tally.customers_port, [request])

@@ -38,6 +38,16 @@ def read(url: str, key: str, group: str, count: int) -> Spent:
     return Spent.since(started)
 
 
+def read_all(url: str, key: str) -> Spent:
+    """Read the stream from end to end, nothing else; return the time spent."""
+    client: Any = redis.Redis.from_url(url, protocol=2)
+    started = Spent.now()
+    after = b"-"
+    while found := client.xrange(key, min=after, count=AT_ONCE):
+        after = b"(" + found[-1][0]
+    return Spent.since(started)
+
+
 def write(url: str, key: str, count: int) -> Spent:
     """Append `count` entries made beforehand; return the time spent."""
     client = redis.Redis.from_url(url, protocol=2)

@@ -121,14 +121,15 @@ def _compared(outbox: Outbox, stream: EventStream) -> tuple[int, list[Any]]:
     """
     agreed, theirs, seen = outbox.published(), [], 0
     differs = False
-    for row, event in filter(None, map(own_event, stream.entries_of(outbox.source))):
+    for own in filter(None, map(own_event, stream.entries_of(outbox.source))):
+        row = own.row
         if row.sequence <= seen:
             continue
         seen = row.sequence
         if not differs and not _is_same(outbox, row):
             differs, agreed = True, min(agreed, row.sequence - 1)
         if differs:
-            theirs.append(event)
+            theirs.append(own.event)
         else:
             agreed = max(agreed, row.sequence)
     return max(agreed, outbox.first() - 1), theirs

@@ -59,6 +59,7 @@ def recover(
         database, before = store.database, known_of(store.database)
         database.directory = directory
         database.expect_writes()
+        database.be_draft()
         *_, newest = Standing(store, stream).settle()
         newest.outbox.mark_published(newest.published.last)
         if (held := read_nodes(stream).get(database.source)) and held.is_removed:

@@ -7,13 +7,14 @@ their numbers are never given again.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, islice
+from operator import attrgetter
 from typing import Any
 
 import structlog
 from msgspec.structs import replace
 
 from tally import events
-from tally.events import PAYLOAD_FIELD, TYPE_FIELD, EventId, EventRange, decode
+from tally.events import EVENT_ID_FIELD, PAYLOAD_FIELD, TYPE_FIELD, EventId, EventRange, decode
 from tally.store import ranges
 from tally.store.accounts import Accounts
 from tally.store.customers import Customers
@@ -27,6 +28,8 @@ from tally.store.ranges import Range
 from tally.store.stream import Entry, EventStream, entry_ms
 
 AT_ONCE = 10_000  # events taken back in one transaction
+_LEAST_FIELDS = 3  # of an entry: its name, type and payload
+_NONE_FURTHER: list[str | None] = [None] * len(FURTHER)
 
 _log = structlog.get_logger()
 
@@ -227,7 +230,7 @@ def remember_answers(store: Store, outbox: Outbox, own: Sequence[OwnEvent], at: 
     their requests may have come before. In the open transaction.
     """
     keys = IdempotencyKeys(store.database)
-    for _, some in groupby(own, lambda each: each.row.request_key):
+    for _, some in groupby(own, attrgetter("row.request_key")):
         every = [*some]
         if not (key := every[0].row.key):
             continue
@@ -262,7 +265,7 @@ def joins(outbox: Outbox, stream: EventStream) -> bool:
     newest, last, is_same = 0, outbox.last(), True
     if outbox.first() > last:
         return True  # it holds none
-    for row, _ in filter(None, map(own_event, stream.entries_of(outbox.source))):
+    for row in (own.row for own in filter(None, map(own_event, stream.entries_of(outbox.source)))):
         own = outbox.payload(row.sequence) if newest < row.sequence <= last else None
         if own is not None:
             newest, is_same = row.sequence, own == row.payload
@@ -282,7 +285,9 @@ def following(own: Iterable[OwnEvent], last: int, published: int = ROOM) -> list
 
 
 def gaps(rows: Sequence[OutboxRow], last: int) -> list[Range]:
-    """The ranges missing after `last`, before and between the rows."""
+    """The ranges missing after `last`, before and between the rows, which are in order."""
+    if rows and rows[-1].sequence - last == len(rows):
+        return []
     befores = [last, *(row.sequence for row in rows)]
     return [
         Range(before + 1, row.sequence - 1)
@@ -293,18 +298,21 @@ def gaps(rows: Sequence[OutboxRow], last: int) -> list[Range]:
 
 def own_events(entries: Iterable[Entry]) -> list[OwnEvent]:
     """The events of those entries that a relay of ours published, in the order of their numbers."""
-    return sorted(filter(None, map(own_event, entries)), key=lambda own: own.row.sequence)
+    return sorted(filter(None, map(own_event, entries)), key=attrgetter("row.sequence"))
 
 
 def own_event(entry: Entry) -> OwnEvent | None:
     """The event of an entry, and its row; None for an entry that no relay of ours published in this form."""
-    name, fields = entry.event_name, entry.fields
+    fields = entry.fields
+    name = EventId.parse(fields.get(EVENT_ID_FIELD, b""))
+    if not name:
+        return None
     try:
         event = decode(fields)
     except (events.InvalidEvent, events.UnknownEventType):
         return None
-    if not isinstance(name, EventId):
-        return None
-    further = (fields.get(each, b"").decode(errors="replace") or None for each in FURTHER)
-    row = OutboxRow(name.sequence, fields[TYPE_FIELD].decode(), fields[PAYLOAD_FIELD], *further)
+    further = _NONE_FURTHER
+    if len(fields) > _LEAST_FIELDS:
+        further = [fields.get(each, b"").decode(errors="replace") or None for each in FURTHER]
+    row = OutboxRow(name.sequence, type(event).__name__, fields[PAYLOAD_FIELD], *further)
     return OwnEvent(row, event)

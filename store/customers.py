@@ -201,7 +201,7 @@ class Customers:
                     event.id,
                     event.customer_id,
                     event.purchase_price_cents,
-                    str(event.purchase_date),
+                    _day(event.purchase_date),
                     _told(event.created_date),
                     by,
                     event.reference,
@@ -448,11 +448,12 @@ class Customers:
             if kind in _ABOUT:
                 table, field = _ABOUT[kind]
                 sql = f"SELECT id FROM {table} WHERE id IN carray(?)"
-                ids = numbers(getattr(one.event, field) for one in some)
-                here = {id for (id,) in self.database.rows(sql, (ids,))}
-                gone = [one for one in some if getattr(one.event, field) not in here]
-                some = [one for one in some if getattr(one.event, field) in here]
-                left_out += [one.row.sequence for one in gone if not self._was_here(one.event)]
+                ids = {getattr(one.event, field) for one in some}
+                here = {id for (id,) in self.database.rows(sql, (numbers(sorted(ids)),))}
+                if ids - here:
+                    gone = [one for one in some if getattr(one.event, field) not in here]
+                    some = [one for one in some if getattr(one.event, field) in here]
+                    left_out += [one.row.sequence for one in gone if not self._was_here(one.event)]
             made = [(one.event, one.row.by) for one in some]
             if kind in together:
                 together[kind](made)
@@ -560,6 +561,7 @@ _ABOUT: dict[type[Event], tuple[Literal["customer", "invoice", "credit"], str]] 
 }
 """What must be here before an event can be applied: the table, and the field that has its number."""
 _told = lru_cache(maxsize=2)(rfc3339)  # all rows of a batch have the same time
+_day = lru_cache(maxsize=1024)(date.isoformat)
 # The deletion's event is their customer's.
 _NOTE_INVOICES = (
     "INSERT INTO history (kind, row_id, event, at, by_user, after)"

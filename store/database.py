@@ -119,6 +119,7 @@ class Database:
         """The number of write transactions begun here."""
         self._at_commit: list[Callable[[], object]] = []
         self._gives_way_until = 0.0
+        self._is_draft = False
         self._cache = "PRAGMA cache_size"  # of a connection that is opened again, too
         self.run = ""
         """The run of Tally that this process belongs to; see incarnations."""
@@ -279,11 +280,15 @@ class Database:
 
         They never harm durable ones: the next durable commit syncs them too.
         """
-        self.execute("PRAGMA synchronous = NORMAL")
+        self.execute(f"PRAGMA synchronous = {'OFF' if self._is_draft else 'NORMAL'}")
         try:
             yield
         finally:
             self.execute("PRAGMA synchronous = FULL")
+
+    def be_draft(self) -> None:
+        """Let relaxed transactions wait for no disk. Only for a file that has no name before it is synced."""
+        self._is_draft = True
 
     def write_nothing(self) -> None:
         """Write to the disk in the open transaction, and change nothing: to see whether it can be done."""

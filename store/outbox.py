@@ -5,9 +5,11 @@ with it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from itertools import starmap
+from typing import Any, TypeVar
 
-from msgspec.structs import replace
+from msgspec import Struct
+from msgspec.structs import astuple, replace
 
 from tally.events import BY_FIELD, REQUEST_KEY_FIELD, TRACE_PARENT_FIELD, Event, EventRange, Id, encode
 from tally.store import ranges
@@ -49,7 +51,7 @@ ALTER TABLE outbox ADD COLUMN more INTEGER;
 """
 
 
-class OutboxRow(NamedTuple):
+class OutboxRow(Struct, frozen=True, gc=False):
     """An event as it will appear on the stream."""
 
     sequence: int
@@ -66,10 +68,11 @@ class OutboxRow(NamedTuple):
 
     def further(self) -> dict[bytes, str]:
         """The optional fields of its entry."""
-        return {name: value for name, value in zip(FURTHER, self[3:], strict=True) if value}
+        values = self.trace_parent, self.request_key, self.by
+        return {name: value for name, value in zip(FURTHER, values, strict=True) if value}
 
 
-class OwnEvent(NamedTuple):
+class OwnEvent(Struct, frozen=True, gc=False):
     """A database's own event, and its present or former outbox row."""
 
     row: OutboxRow
@@ -97,7 +100,7 @@ def rows_with(
         f" WHERE {where} AND {what} IN (SELECT value FROM json_each(?)) ORDER BY sequence",
         (listed(wanted),),
     )
-    return list(map(OutboxRow._make, rows))
+    return list(starmap(OutboxRow, rows))
 
 
 class Outbox:
@@ -207,7 +210,7 @@ class Outbox:
             " WHERE sequence BETWEEN ?1 AND ?2 ORDER BY sequence LIMIT ?4",
             (self._base + wanted.first, self._base + wanted.last, self._base, limit),
         )
-        return list(map(OutboxRow._make, rows))
+        return list(starmap(OutboxRow, rows))
 
     def payload(self, sequence: int) -> bytes | None:
         """The payload of one event, or None when the outbox doesn't hold it."""
@@ -257,7 +260,9 @@ class Outbox:
 
         New events then get the numbers after them, as if nothing had been lost.
         """
-        own = [(self._base + sequence, *rest) for sequence, *rest in rows]
+        own = list(map(astuple, rows))
+        if self._base:
+            own = [(self._base + sequence, *rest) for sequence, *rest in own]
         self.database.insert("outbox (sequence, type, payload, trace_parent, request_key, by_user)", own)
         self.reach(rows[-1].sequence)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import redis
+from msgspec.structs import replace
 
 from support.publishing import publish
 from support.redis_double import RedisDouble
@@ -139,7 +140,7 @@ def _call(
 
     def next_rows(side: Side) -> Any:
         last = side.stream.published(source).last
-        rows_now = [row._replace(sequence=last + 1 + n) for n, row in enumerate(rows)]
+        rows_now = [replace(row, sequence=last + 1 + n) for n, row in enumerate(rows)]
         publishing = Publishing(side.stream)
         publishing.send(source, 0, rows_now, passing, before)
         return publishing.answer()

@@ -3,6 +3,7 @@
 import tempfile
 from collections import Counter, defaultdict
 from datetime import UTC, date, datetime, timedelta
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,7 @@ def test_a_copy_that_takes_its_events_back_knows_who_did_it(accounts: Accounts, 
     (tmp_path / "other").mkdir()
     other = Accounts(open_database(tmp_path / "other"))
     columns = "sequence, type, payload, trace_parent, request_key, by_user"
-    rows = map(OutboxRow._make, accounts.database.rows(f"SELECT {columns} FROM outbox ORDER BY 1"))
+    rows = starmap(OutboxRow, accounts.database.rows(f"SELECT {columns} FROM outbox ORDER BY 1"))
     own = [OwnEvent(row, decode({TYPE_FIELD: row.type.encode(), PAYLOAD_FIELD: row.payload})) for row in rows]
     with other.database.transaction():
         other.make_again(own)
