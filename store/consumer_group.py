@@ -172,12 +172,7 @@ class ConsumerGroup:
     def redriven(self, count: int) -> list[Redriven]:
         """Up to `count` of the orders for this group, the oldest first."""
         orders: Any = self._client.xrange(self._redrive_key, count=count)
-        found = []
-        for id, told in orders:
-            fields, name = msgspec.msgpack.decode(told[b"Fields"]), told.get(b"Name", b"").decode()
-            entry = Entry(told[b"StreamId"], fields, name)
-            found.append(Redriven(id, entry, told.get(b"Order") == b"discard"))
-        return found
+        return [_order(id, told) for id, told in orders]
 
     def settle(self, orders: Sequence[Redriven]) -> None:
         """These orders, one at least, are done with. May be repeated."""
@@ -203,3 +198,13 @@ class ConsumerGroup:
         """Ask for entries that nobody has read, or for pending ones; the latter Redis answers at once."""
         read = ("XREADGROUP", "GROUP", self.group, self.consumer, "COUNT", count, "BLOCK", self._block_ms)
         return Request(self._client, (*read, "STREAMS", self._key, after))
+
+
+def _order(id: bytes, told: dict[bytes, bytes]) -> Redriven:
+    """An order. What another program has left in its place has no event, and so becomes a dead letter."""
+    try:
+        fields = msgspec.msgpack.decode(told[b"Fields"], type=dict[bytes, bytes])
+        name = told.get(b"Name", b"").decode()
+        return Redriven(id, Entry(told[b"StreamId"], fields, name), told.get(b"Order") == b"discard")
+    except (KeyError, ValueError):  # msgspec's own errors are ValueErrors
+        return Redriven(id, Entry(id, {b"Order": msgspec.msgpack.encode(told)}))

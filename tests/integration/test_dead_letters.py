@@ -102,6 +102,28 @@ def test_a_letter_that_still_fails_is_a_letter_again(tally: Tally, letter: str, 
     assert _supervisor(tally, "dead-letters", "show", letter).returncode == 1
 
 
+def test_what_is_no_order_in_an_orders_place_is_a_dead_letter(tally: Tally, client: redis.Redis) -> None:
+    groups: Any = client.xinfo_groups("event-stream")
+    [accounts] = [each["name"].decode() for each in groups if each["name"].startswith(b"accounts@")]
+    for strange in (
+        {"hello": "there"},
+        {"Fields": b"\xc1", "StreamId": "1-1"},
+        {"Fields": "a", "StreamId": "1-1"},
+    ):
+        client.xadd("{event-stream}:redrive:" + accounts, strange)  # type: ignore[arg-type]
+    eventually(lambda: client.xlen("{event-stream}:dead") == 3)
+    assert client.xlen("{event-stream}:redrive:" + accounts) == 0
+    letters: Any = client.xrange("{event-stream}:dead")
+    assert {fields[b"Group"].decode() for _, fields in letters} == {accounts}
+    assert b"hello" in letters[0][1][b"Order"]
+    _account_and_customer(tally)  # events go on being applied
+    report = json.loads(_supervisor(tally, "status", "--json").stdout)
+    assert [actor["restarts"] for actor in report["actors"]] == [0] * len(report["actors"])
+    ids = [id.decode() for id, _ in letters]
+    assert _supervisor(tally, "dead-letters", "discard", *ids).returncode == 0
+    eventually(lambda: client.xlen("{event-stream}:redrive:" + accounts) == 0)
+
+
 def _account_and_customer(tally: Tally) -> tuple[str, str]:
     account = tally.accounts.post("/accounts", {"name": "a", "owned_by": "u"})["id"]
     customer = tally.customers.post("/customers", {"name": "c", "account_id": account})["id"]
