@@ -22,6 +22,7 @@ BY_FIELD = b"By"
 MAX_ID = 2**63 - 1
 _MOST_DIGITS = len(str(MAX_ID))
 MAX_CENTS = 1_000_000_000_000
+SEQUENCE_DIGITS = 18  # of a sequence in an EventId, at most
 
 
 class Id(int):
@@ -33,15 +34,10 @@ class Id(int):
     @classmethod
     def parse(cls, raw: object) -> Self:
         """Read the wire's form; raises ValueError for anything else, `"007"` and `7` included."""
-        if (
-            isinstance(raw, str)
-            and len(raw) <= _MOST_DIGITS
-            and raw.isascii()
-            and raw.isdigit()
-            and (raw[0] != "0" or raw == "0")
-        ):
-            value = cls(raw)
-            if value <= MAX_ID:
+        if isinstance(raw, str) and raw.isascii() and raw.isdigit() and (raw >= "1" or raw == "0"):
+            if len(raw) < _MOST_DIGITS:
+                return cls(raw)
+            if len(raw) == _MOST_DIGITS and (value := cls(raw)) <= MAX_ID:
                 return value
         raise ValueError("Expected a string of digits without leading zeros, below 2^63")
 
@@ -261,7 +257,7 @@ class EventId(msgspec.Struct, frozen=True, gc=False):
     def parse(cls, raw: bytes) -> Self | None:
         """The id in our form, or None for a name that some other publisher made up."""
         source, _, digits = raw.rpartition(b":")
-        if source and digits.isdigit() and digits[0] != _ZERO and len(digits) <= 18:
+        if source and digits.isdigit() and digits >= b"1" and len(digits) <= SEQUENCE_DIGITS:
             return cls(_source(source), int(digits))
         return None
 
@@ -293,8 +289,6 @@ class EventRange(msgspec.Struct, frozen=True, gc=False):
 
 
 EVENT_RANGE = "^[!-9;-~]{1,200}:[1-9][0-9]{0,17}(-[1-9][0-9]{0,17})?$"
-
-_ZERO = ord("0")
 
 
 @lru_cache(maxsize=64)  # a stream has many events from few sources
@@ -333,17 +327,20 @@ def decode(fields: Mapping[bytes, bytes]) -> Event:
 
     Raises UnknownEventType, or InvalidEvent with the reason when the entry breaks the contract.
     """
-    type_name = fields.get(TYPE_FIELD)
-    if type_name is None:
-        raise InvalidEvent("no EventTypeName")
-    decoder = _decoders.get(type_name)
-    if decoder is None:
-        raise UnknownEventType(type_name[:100].decode(errors="replace"))
-    payload = fields.get(PAYLOAD_FIELD)
-    if payload is None:
-        raise InvalidEvent("no Payload")
+    try:
+        decoder, payload = _decoders[fields[TYPE_FIELD]], fields[PAYLOAD_FIELD]
+    except KeyError:
+        raise _undecodable(fields) from None
     try:
         event: Event = decoder.decode(payload)
     except (ValueError, RecursionError) as error:  # msgspec's own errors are ValueErrors
         raise InvalidEvent(f"Payload: {error}") from error
     return event
+
+
+def _undecodable(fields: Mapping[bytes, bytes]) -> InvalidEvent | UnknownEventType:
+    if (type_name := fields.get(TYPE_FIELD)) is None:
+        return InvalidEvent("no EventTypeName")
+    if type_name not in _decoders:
+        return UnknownEventType(type_name[:100].decode(errors="replace"))
+    return InvalidEvent("no Payload")

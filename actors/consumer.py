@@ -185,14 +185,13 @@ class Consumer:
 
     def _apply_together(self, events: Sequence[Delivery], order: bytes | None = None) -> None:
         """Apply events in one transaction; `order` is the newest order, if they came by orders."""
-        named = {each.entry.event_name: each for each in events}  # one event, once
         newest = order or events[-1].entry.id  # Redis hands both out in ascending order
         concerned = any(each.event for each in events)
         self.may_rest = not concerned and len(events) < self._batch
         began = time.perf_counter()
         with self.database.transaction():
             held_since = self.clock()
-            taken = self._inbox.take(named, entry_ms(newest))
+            taken = self._inbox.take_delivered(events, entry_ms(newest))
             self.apply([each.event for each in taken if each.event], partial(_cause, taken))
             age = self._inbox.grow()
         self._set_pace(len(events), self.clock() - held_since)

@@ -16,7 +16,7 @@ from msgspec import Struct
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from tally.actors.control import ActorStatus
-from tally.events import EVENT_TYPES, TRACE_PARENT_FIELD, TYPE_FIELD, Event, EventId
+from tally.events import EVENT_TYPES, TRACE_PARENT_FIELD, Event, EventId
 from tally.figures import Family, Figures
 from tally.http.requests import DURATION
 from tally.store.cause import is_sampled, parse_trace_parent
@@ -98,16 +98,17 @@ class EventMetrics:
         """
         self._figures.observe(APPLYING, seconds)
         applied = [each for each in taken if each.event]
-        for kind, count in Counter(each.entry.fields[TYPE_FIELD] for each in applied).items():
-            self._figures.add(APPLIED, count, (kind.decode(),))
+        for kind, count in Counter([type(each.event) for each in applied]).items():
+            self._figures.add(APPLIED, count, (kind.__name__,))
         if len(taken) < len(batch):
             self._figures.add(DUPLICATE, len(batch) - len(taken))
         # The dates of other publishers may be anything.
         if applied and applied[0].event and isinstance(applied[0].entry.event_name, EventId):
             age = time.time() - applied[0].event.happened.timestamp()  # the clock may have been set meanwhile
             self._figures.observe(VISIBLE, max(0.0, age), times=len(applied))
+        concerned = [each.entry.fields for each in batch if each.event]
         traces = dict.fromkeys(
-            raw for each in batch if each.event and (raw := each.entry.fields.get(TRACE_PARENT_FIELD))
+            fields[TRACE_PARENT_FIELD] for fields in concerned if TRACE_PARENT_FIELD in fields
         )
         for level, told in _by_level(self._log, (raw.decode(errors="replace") for raw in traces)):
             last = batch[-1].entry.id.decode()

@@ -7,15 +7,26 @@ as ranges: a source whose events have all come takes one row.
 import secrets
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from tally.events import EventId
+from tally.events import EVENT_ID_FIELD, SEQUENCE_DIGITS, EventId
 from tally.store.database import Database, listed
 from tally.store.database import numbers as array_of
 from tally.store.ranges import Range, merge, without
-from tally.store.stream import Age
+from tally.store.stream import LONGEST_NAME, Age, Entry
 
 T = TypeVar("T")
+
+
+class Delivered(Protocol):
+    """Something that came by an entry."""
+
+    @property
+    def entry(self) -> Entry:
+        """The entry."""
+
+
+D = TypeVar("D", bound=Delivered)
 
 # Known events that had no effect; `why` is one of the constants below.
 ASIDE = """
@@ -66,16 +77,27 @@ class Inbox:
 
         `entry_ms` is the time in the newest of their entries' stream ids.
         """
-        sequences: defaultdict[str, set[int]] = defaultdict(set)
-        known: set[EventName] = set()
-        for name in named:
+        numbered: defaultdict[str, dict[int, T]] = defaultdict(dict)
+        others: dict[str, T] = {}
+        for name, each in named.items():
             if isinstance(name, EventId):
-                sequences[name.source].add(name.sequence)
-            elif not self._take_name(name, entry_ms):
-                known.add(name)
-        for source, numbers in sequences.items():
-            known.update(EventId(source, number) for number in self._take_sequences(source, numbers))
-        return [each for name, each in named.items() if name not in known] if known else [*named.values()]
+                numbered[name.source][name.sequence] = each
+            else:
+                others[name] = each
+        return self._take(numbered, others, entry_ms)
+
+    def take_delivered(self, delivered: Iterable[D], entry_ms: int) -> list[D]:
+        """Like `take`, by the names of their entries. If two have the same, the later one counts."""
+        return self._take(*_by_number(delivered), entry_ms)
+
+    def _take(self, numbered: dict[str, dict[int, T]], others: dict[str, T], entry_ms: int) -> list[T]:
+        fresh = [each for name, each in others.items() if self._take_name(name, entry_ms)]
+        for source, by_number in numbered.items():
+            known = self._take_sequences(source, by_number.keys())
+            fresh += (
+                [each for n, each in by_number.items() if n not in known] if known else by_number.values()
+            )
+        return fresh
 
     def put_aside(self, names: Iterable[EventName], why: str) -> None:
         """Note that these had no effect, and are not missing; `why` is DEAD or the like.
@@ -195,7 +217,7 @@ class Inbox:
         )
         return is_new
 
-    def _take_sequences(self, source: str, numbers: set[int]) -> set[int]:
+    def _take_sequences(self, source: str, numbers: Collection[int]) -> set[int]:
         """Note the numbers; answer those that were noted before."""
         low, high = min(numbers), max(numbers)
         held = self._ranges(source, low - 1, high + 1)
@@ -223,3 +245,27 @@ class Inbox:
             (source, low, high),
         )
         return list(map(Range._make, rows))
+
+
+def _by_number(delivered: Iterable[D]) -> tuple[dict[str, dict[int, D]], dict[str, D]]:
+    """Deliveries by source and number, and the others by name.
+
+    The same as by their entries' `event_name`, which would cost each of many events 1 µs more of some 14.
+    """
+    numbered: dict[str, dict[int, D]] = {}
+    of_source: dict[bytes, dict[int, D]] = {}
+    others: dict[str, D] = {}
+    for each in delivered:
+        given = each.entry.fields.get(EVENT_ID_FIELD, b"")
+        source, _, digits = given.rpartition(b":")
+        into = of_source.get(source)
+        if into is not None and digits.isdigit() and digits >= b"1" and len(digits) <= SEQUENCE_DIGITS:
+            into[int(digits)] = each
+        elif isinstance(name := each.entry.event_name, EventId):
+            into = numbered.setdefault(name.source, {})
+            into[name.sequence] = each
+            if len(source) < LONGEST_NAME - SEQUENCE_DIGITS:
+                of_source[source] = into
+        else:
+            others[name] = each
+    return numbered, others

@@ -4,16 +4,18 @@ import tempfile
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tally.events import EventId
+from tally.events import EVENT_ID_FIELD, EventId
 from tally.store import inbox
 from tally.store.database import Database
 from tally.store.inbox import EventName, Inbox
 from tally.store.ranges import Range, merge
+from tally.store.stream import Entry
 
 
 @pytest.fixture
@@ -26,6 +28,32 @@ def database(tmp_path: Path) -> Iterator[Database]:
 def _take(database: Database, names: list[EventName], entry_ms: int = 0) -> set[EventName]:
     with database.transaction():
         return set(Inbox(database).take({name: name for name in names}, entry_ms))
+
+
+class _Delivery(NamedTuple):
+    entry: Entry
+
+
+_PARTS = st.sampled_from(
+    [b"a", b"b@1", b":", b"1", b"0", b"7", b"123456789012345678", b"\xff", b" ", b"x" * 181]
+)
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(_PARTS, max_size=5).map(b"".join), max_size=12))
+def test_what_is_delivered_is_taken_by_the_names_of_its_entries(names: list[bytes]) -> None:
+    entries = [Entry(f"{n}-0".encode(), {EVENT_ID_FIELD: name}) for n, name in enumerate(names)]
+    with tempfile.TemporaryDirectory() as directory:
+        database = Database(Path(directory) / "inbox.db", "accounts", inbox.SCHEMA)
+        fresh = {entry.event_name: entry for entry in entries}
+        for again in (False, True):
+            with database.transaction():
+                taken = Inbox(database).take_delivered(map(_Delivery, entries), 0)
+            assert {each.entry.event_name: each.entry for each in taken} == ({} if again else fresh)
+            assert len(taken) == (0 if again else len(fresh))
+        for name in fresh:
+            assert Inbox(database).has_applied(name)
+        database.close()
 
 
 def _ranges(database: Database) -> list[tuple[str, int, int]]:
