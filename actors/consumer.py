@@ -160,13 +160,14 @@ class Consumer:
         events: list[Delivery] = []
         unreadable: list[tuple[Entry, str]] = []
         unknown: list[Entry] = []
-        done = []
+        done, passed_over = [], self._passed_over
         for entry in entries:
+            fields = entry.fields
             try:
-                if entry.fields.get(TYPE_FIELD) in self._passed_over:
+                if fields.get(TYPE_FIELD) in passed_over:
                     events.append(Delivery(entry, None))
-                elif entry.fields:
-                    events.append(Delivery(entry, decode(entry.fields)))
+                elif fields:
+                    events.append(Delivery(entry, decode(fields)))
                 else:
                     done.append(entry.id)  # deleted from the stream
             except UnknownEventType as error:

@@ -530,16 +530,14 @@ def _published(answer: Any) -> Published:
 
 
 def _entries(answer: Any) -> list[Entry]:
-    """The entries in an answer to XRANGE."""
-    return [Entry(id, _pairs(fields)) for id, fields in answer]
+    """The entries in an answer to XRANGE. It has names and values in turn, and none for a deleted one."""
+    return [
+        Entry(id, dict(zip(each, each)))  # noqa: B905 (Redis answers pairs; a check costs more than the rest)
+        for id, flat in answer
+        for each in (iter(flat or ()),)
+    ]
 
 
 def entries_read(answer: Any) -> list[Entry]:
     """The entries in an answer to XREADGROUP for one stream."""
     return [entry for _, entries in answer or () for entry in _entries(entries)]
-
-
-def _pairs(flat: list[bytes] | None) -> dict[bytes, bytes]:
-    """A list of names and values in turn, as a dictionary; empty for a deleted entry."""
-    each = iter(flat or ())
-    return dict(zip(each, each))  # noqa: B905 (Redis answers pairs; to check costs more than the rest)
