@@ -13,16 +13,17 @@ import redis
 
 from support.publishing import publish
 from tally.actors.relay import Relay
-from tally.events import AccountDeleted, Id, decode, now
+from tally.events import AccountDeleted, CustomerCreated, Id, decode, encode, now
 from tally.recovery.standing import Standing
 from tally.recovery.taking_back import AT_ONCE
 from tally.store import customers
 from tally.store.accounts import Accounts, NewAccount, open_database
+from tally.store.customer_list import CustomerQuery
 from tally.store.customers import Customers
 from tally.store.ids import begin_block
 from tally.store.inbox import Inbox
 from tally.store.incarnations import begin, incarnations
-from tally.store.lacking import LACKING
+from tally.store.lacking import LACKING, told
 from tally.store.listing import ListQuery
 from tally.store.outbox import outboxes
 from tally.store.ranges import Range
@@ -400,6 +401,34 @@ def test_what_another_has_published_under_its_name_is_no_event_of_its_own(
     copied.publish(copied.relay)
     original, older = copied.outboxes()
     assert older == original
+
+
+def test_a_customer_that_another_published_under_its_name_and_a_number_that_is_taken_stops_nothing(
+    tmp_path: Path, redis_url: str, client: redis.Redis
+) -> None:
+    """The relay died of it, each time that it began: nothing was published any more."""
+    stream = EventStream(connect(redis_url), "event-stream")
+    store = Customers(customers.open_database(tmp_path))
+
+    def create(name: str) -> None:
+        with store.database.transaction():
+            store.create_customers([NewCustomer(name, Id(1))])
+        Copied.publish(Relay(store.database, stream, Standing(store, stream).settle))
+
+    create("a")
+    source = store.database.source
+    forged = encode(CustomerCreated(Id(1), Id(1), "another", now()))
+    client.xadd(
+        "event-stream",
+        {"EventTypeName": "CustomerCreated", "Payload": forged, "EventId": f"{source}:2"},
+    )
+    stream.note_applied("accounts@0000000a", {source: 2})  # it has applied the entry
+    Standing(store, stream).settle()
+    create("b")
+    assert [each.name for each in store.customers(CustomerQuery(limit=10))] == ["a", "b"]
+    assert stream.published(source).last == 3
+    assert "another row has their number: numbers 2." in told(store.database)[0]
+    store.database.close()
 
 
 def test_names_that_redis_and_the_copy_lack_are_known_to_the_database_beside(
