@@ -305,7 +305,7 @@ def own_event(entry: Entry) -> OwnEvent | None:
     """The event of an entry, and its row; None for an entry that no relay of ours published in this form."""
     fields = entry.fields
     name = EventId.parse(fields.get(EVENT_ID_FIELD, b""))
-    if not name:
+    if not name or name.sequence >= ROOM:
         return None
     try:
         event = decode(fields)

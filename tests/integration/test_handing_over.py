@@ -24,7 +24,7 @@ from tally.actors.actor import Actor
 from tally.actors.relay import Relay
 from tally.actors.relay_process import RelayProcess
 from tally.config import load
-from tally.events import CustomerCreated, Id, InvoiceCreated, encode, now
+from tally.events import CustomerCreated, Id, InvoiceCreated, InvoiceDeleted, encode, now
 from tally.recovery import following, handing_over, joining
 from tally.recovery.following import Follower
 from tally.recovery.handing_over import TakingOver, go_on, hand_over
@@ -36,7 +36,7 @@ from tally.store.customer_list import CustomerQuery
 from tally.store.customers import Customers
 from tally.store.errors import InvoiceCredited, StoreUnavailable
 from tally.store.idempotency import Answer, IdempotencyKeys, KeyedRequest, made, made_many
-from tally.store.incarnations import incarnations
+from tally.store.incarnations import ROOM, incarnations
 from tally.store.listing import ListQuery
 from tally.store.membership import Candidate, Membership, Replaced, promote
 from tally.store.outbox import OutboxRow
@@ -317,6 +317,20 @@ def test_a_standby_that_has_other_events_than_its_primary_is_told_of_also_if_the
     follower.catch_up()
     assert nodes.differs(two.old.database)
     assert {3: (7, 0)}.items() <= _invoices(two.old).items()
+
+
+def test_a_number_that_no_event_of_ours_can_have_ends_no_standby(two: Two, client: redis.Redis) -> None:
+    source = two.new.outbox.source
+    deleted = encode(InvoiceDeleted(Id(1), Id(1), 100, now()))
+    client.xadd(
+        "event-stream",
+        {"EventTypeName": "InvoiceDeleted", "Payload": deleted, "EventId": f"{source}:{ROOM}"},
+    )
+    Follower(two.old, two.stream).catch_up()
+    _do(two.new, lambda store: store.create_invoices([NewInvoice(Id(1), DAY, 7)]))
+    two.settle()
+    assert _invoices(two.old) == _invoices(two.new)
+    assert lacking.LACKING.of(two.old.database) == {}
 
 
 def test_what_is_handed_over_under_a_number_that_is_taken_is_told(two: Two) -> None:

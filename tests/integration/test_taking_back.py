@@ -22,7 +22,7 @@ from tally.store.customer_list import CustomerQuery
 from tally.store.customers import Customers
 from tally.store.ids import begin_block
 from tally.store.inbox import Inbox
-from tally.store.incarnations import begin, incarnations
+from tally.store.incarnations import ROOM, begin, incarnations
 from tally.store.lacking import LACKING, told
 from tally.store.listing import ListQuery
 from tally.store.outbox import outboxes
@@ -428,6 +428,30 @@ def test_a_customer_that_another_published_under_its_name_and_a_number_that_is_t
     assert [each.name for each in store.customers(CustomerQuery(limit=10))] == ["a", "b"]
     assert stream.published(source).last == 3
     assert "another row has their number: numbers 2." in told(store.database)[0]
+    store.database.close()
+
+
+@pytest.mark.parametrize("number", [ROOM, 10**17])
+def test_a_number_that_no_event_of_ours_can_have_ends_no_database(
+    tmp_path: Path, redis_url: str, number: int
+) -> None:
+    """Another program gave it under the database's name, and a group has applied it.
+
+    The database went on from that number, which is beyond the place of its name: it could neither publish nor
+    record any more, for good.
+    """
+    stream = EventStream(connect(redis_url), "event-stream")
+    store = Accounts(open_database(tmp_path))
+    Copied.open(store, 1)
+    relay = Relay(store.database, stream, Standing(store, stream).settle)
+    Copied.publish(relay)
+    stream.note_applied("customers@0000000a", {store.database.source: number})
+    relay.look_again()
+    Copied.publish(relay)
+    Copied.open(store, 1)
+    Copied.publish(relay)
+    assert stream.published(store.database.source).last == 2
+    assert stream.known_by_source() == {store.database.source: 2}
     store.database.close()
 
 
