@@ -332,6 +332,35 @@ def test_what_both_had_published_stays_what_it_is_when_the_stream_has_only_the_n
     assert len(after) == len(before) + 3  # its own rows, and the newest of the other's
 
 
+def test_a_newest_event_that_was_another_s_and_is_off_the_stream_is_parted_from_once(
+    copied: Copied, client: redis.Redis
+) -> None:
+    """Redis fell back, the older copy published others under the same numbers, and these were trimmed.
+
+    The relay parted ways again and again in one turn, without an end.
+    """
+    client.flushall()
+    copied.open(copied.older, 5)
+    copied.publish(Relay(copied.older.database, copied.stream))
+    client.xadd("event-stream", {"EventTypeName": "Of another program"}, maxlen=1, approximate=False)
+    looks = itertools.count(1)
+
+    class Counting(EventStream):
+        def entries_of(self, source: str, after: bytes = b"0-0") -> Iterator[Entry]:
+            assert next(looks) < 20, "it does not end"
+            return super().entries_of(source, after)
+
+    stream = Counting(client, "event-stream")
+    relay = Relay(copied.original.database, stream, Standing(copied.original, stream).settle)
+    copied.publish(relay)
+    copied.open(copied.original, 1)
+    copied.publish(relay)
+    assert relay.refusal is None
+    former, told, newest = outboxes(copied.original.database).values()
+    assert (former.last(), stream.published(former.source).last) == (15, 15)
+    assert [stream.published(each.source).last for each in (told, newest)] == [SEVERAL_PAGES - 3, 1]
+
+
 def test_what_lies_between_the_copy_and_the_stream_is_noted_and_not_given_again(
     copied: Copied, client: redis.Redis
 ) -> None:
