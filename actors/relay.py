@@ -15,7 +15,8 @@ from tally.actors.doorbell import Doorbell
 from tally.actors.housekeeper import Housekeeper
 from tally.actors.metrics import EventMetrics
 from tally.actors.publication import Publication
-from tally.recovery.standing import Stand, agrees, stands_of
+from tally.recovery.standing import Stand, stands_of
+from tally.recovery.taking_back import agrees
 from tally.store import nodes
 from tally.store.database import Database
 from tally.store.outbox import Outbox, OutboxRow, last_row

@@ -18,7 +18,7 @@ import structlog
 
 from tally import events
 from tally.events import EVENT_TYPES, Event, encode, now
-from tally.recovery.taking_back import Store, event_of, own_event, take_back
+from tally.recovery.taking_back import Store, agrees, event_of, own_event, take_back
 from tally.store import notes, updates
 from tally.store.cause import Cause
 from tally.store.copying import rewrite
@@ -117,7 +117,8 @@ def part_ways(store: Store, stream: EventStream, outbox: Outbox) -> None:
 def _compared(outbox: Outbox, stream: EventStream) -> tuple[int, list[Any]]:
     """How far database and stream agree, and the stream's events after that.
 
-    Where the stream no longer has the entries, they agree up to what this database has published.
+    Where the stream no longer has the entries, they agree up to what this database has published, but not in
+    the stream's last event if that is known to be another.
     """
     agreed, theirs, seen = outbox.published(), [], 0
     differs = False
@@ -132,6 +133,8 @@ def _compared(outbox: Outbox, stream: EventStream) -> tuple[int, list[Any]]:
             theirs.append(own.event)
         else:
             agreed = max(agreed, row.sequence)
+    if not agrees(outbox, newest := stream.published(outbox.source)):
+        agreed = min(agreed, newest.last - 1)
     return max(agreed, outbox.first() - 1), theirs
 
 

@@ -16,7 +16,7 @@ from tally.recovery.competing import make_again_beside
 from tally.recovery.diverged import part_ways
 from tally.recovery.first_start import known_sources, note_known_beside
 from tally.recovery.settling import settle_own
-from tally.recovery.taking_back import Store, joins, take_back, take_back_lost
+from tally.recovery.taking_back import Store, agrees, joins, take_back, take_back_lost
 from tally.store.asks import Asks
 from tally.store.database import Database
 from tally.store.incarnations import begin, is_begun, keep_heirs, known_heirs, own_sources
@@ -24,7 +24,7 @@ from tally.store.lacking import LACKING
 from tally.store.membership import AtWorkElsewhere, Membership, Replaced
 from tally.store.nodes import WrongNumber, address_of, follows
 from tally.store.outbox import Outbox, outboxes
-from tally.store.stream import EventStream, Published, fingerprint
+from tally.store.stream import EventStream, Published
 from tally.store.write_permission import Refusal, WritePermission
 
 _TOLD_BEFORE = "told_before"  # in meta: how many events commands recorded before it was compared
@@ -235,14 +235,3 @@ def note_told_before(database: Database) -> None:
     """
     if database.meta(_HAS_STOOD) is None:
         database.set_meta(_TOLD_BEFORE, Outbox(database).last())
-
-
-def agrees(outbox: Outbox, published: Published) -> bool:
-    """Whether the last event on the stream can have come from here.
-
-    The outbox still knows the number of an event that it no longer keeps, or lost when it was put back.
-    """
-    own = outbox.payload(published.last)
-    if own is None:
-        return published.last <= outbox.last()
-    return published.fingerprint in (None, fingerprint(own))

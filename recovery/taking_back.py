@@ -25,7 +25,7 @@ from tally.store.incarnations import ROOM, begin
 from tally.store.lacking import LACKING, LEFT_OUT
 from tally.store.outbox import FURTHER, Outbox, OutboxRow, OwnEvent, outboxes
 from tally.store.ranges import Range
-from tally.store.stream import Entry, EventStream, entry_ms
+from tally.store.stream import Entry, EventStream, Published, entry_ms, fingerprint
 
 AT_ONCE = 10_000  # events taken back in one transaction
 _LEAST_FIELDS = 3  # of an entry: its name, type and payload
@@ -257,6 +257,17 @@ def _of_the_request(outbox: Outbox, row: OutboxRow, count: int) -> list[OwnEvent
     return [OwnEvent(each, event_of(each)) for each in around if each.request_key == row.request_key]
 
 
+def agrees(outbox: Outbox, published: Published) -> bool:
+    """Whether the last event on the stream can have come from here.
+
+    The outbox still knows the number of an event that it no longer keeps, or lost when it was put back.
+    """
+    own = outbox.payload(published.last)
+    if own is None:
+        return published.last <= outbox.last()
+    return published.fingerprint in (None, fingerprint(own))
+
+
 def joins(outbox: Outbox, stream: EventStream) -> bool:
     """Whether outbox and stream have the same event under the newest number that both still have.
 
@@ -305,7 +316,7 @@ def own_event(entry: Entry) -> OwnEvent | None:
     """The event of an entry, and its row; None for an entry that no relay of ours published in this form."""
     fields = entry.fields
     name = EventId.parse(fields.get(EVENT_ID_FIELD, b""))
-    if not name:
+    if not name or name.sequence >= ROOM:
         return None
     try:
         event = decode(fields)

@@ -427,8 +427,8 @@ class Customers:
     def make_again(self, own: Sequence[OwnEvent]) -> list[int]:
         """Apply events that were published from here, in their order; nothing is published.
 
-        Those about a row that isn't here are left out. Answers the numbers of those whose row never was here:
-        its creation is lost.
+        Those about a row that isn't here are left out, and creations under a number that another row has.
+        Answers the numbers of the latter, and of those whose row never was here: its creation is lost.
         """
         together: dict[type[Event], Callable[[list[tuple[Any, str | None]]], None]] = {
             events.CustomerCreated: self._record_customers,
@@ -454,12 +454,26 @@ class Customers:
                     gone = [one for one in some if getattr(one.event, field) not in here]
                     some = [one for one in some if getattr(one.event, field) in here]
                     left_out += [one.row.sequence for one in gone if not self._was_here(one.event)]
+            if kind in _CREATED:
+                some, taken = self._apart(_CREATED[kind], some)
+                left_out += [one.row.sequence for one in taken]
             made = [(one.event, one.row.by) for one in some]
             if kind in together:
                 together[kind](made)
             for event, by in made if kind in singly else ():
                 singly[kind](event, by)
         return left_out
+
+    def _apart(self, table: str, creations: Sequence[OwnEvent]) -> tuple[list[OwnEvent], list[OwnEvent]]:
+        """These creations, apart from those whose number a row here has, or an earlier one of them."""
+        asked = numbers(sorted(one.event.id for one in creations))
+        rows = self.database.rows(f"SELECT id FROM {table} WHERE id IN carray(?)", (asked,))
+        here = {id for (id,) in rows}
+        fresh, taken = list[OwnEvent](), list[OwnEvent]()
+        for one in creations:
+            (taken if one.event.id in here else fresh).append(one)
+            here.add(one.event.id)
+        return fresh, taken
 
     def _was_here(self, event: Any) -> bool:
         """Whether what an event is about was here and is gone, or never is anywhere."""
@@ -550,6 +564,12 @@ class Customers:
         return len(credit_ids) + len(invoice_ids)
 
 
+_CREATED: dict[type[Event], str] = {
+    events.CustomerCreated: "customer",
+    events.InvoiceCreated: "invoice",
+    events.CreditCreated: "credit",
+}
+"""The tables in which events make a row."""
 _ABOUT: dict[type[Event], tuple[Literal["customer", "invoice", "credit"], str]] = {
     events.CustomerUpdated: ("customer", "id"),
     events.CustomerDeleted: ("customer", "id"),

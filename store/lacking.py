@@ -39,7 +39,7 @@ class Noted(NamedTuple):
 LACKING = Noted("not_taken_back")
 """Those that the database lacks since it was put back."""
 LEFT_OUT = Noted("left_out")
-"""Those that can't be applied, as they follow from one that is lacking."""
+"""Those that can't be applied: they follow from one that is lacking, or another row has their number."""
 
 
 def told(database: Database) -> list[str]:
@@ -48,7 +48,11 @@ def told(database: Database) -> list[str]:
     file = database.path.name
     every = (
         (LACKING, f"are nowhere any more since {file} was put back"),
-        (LEFT_OUT, f"can't be applied in {file}: they follow from some that are nowhere any more"),
+        (
+            LEFT_OUT,
+            f"can't be applied in {file}: they follow from some that are nowhere any more, or another row "
+            "has their number",
+        ),
     )
     return [
         f"{ranges.count(lost):,} events of {source} {what}: numbers {ranges.shown(lost[:5])}"

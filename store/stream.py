@@ -24,6 +24,7 @@ from redis.retry import Retry
 
 from tally.events import EVENT_ID_FIELD, EventId
 from tally.redis_url import RedisUrl
+from tally.store.incarnations import ROOM
 from tally.store.outbox import OutboxRow
 from tally.store.redis_connection import Expect, kind_for
 from tally.store.redis_finder import finder
@@ -343,11 +344,15 @@ class EventStream:
             self.client.hset(self.beside("published"), source, "0")
 
     def applied_by_source(self) -> dict[str, int]:
-        """The highest sequence of each source that some group is known to have applied."""
+        """The highest sequence of each source that some group is known to have applied.
+
+        Numbers that no event of a database can have are left out: another program has made them up.
+        """
         furthest: dict[str, int] = {}
         for field, last in self.hash("applied").items():
             source = field.partition(" ")[2]
-            furthest[source] = max(int(last), furthest.get(source, 0))
+            if int(last) < ROOM:
+                furthest[source] = max(int(last), furthest.get(source, 0))
         return furthest
 
     def known_by_source(self) -> dict[str, int]:

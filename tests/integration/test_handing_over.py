@@ -16,6 +16,7 @@ import pytest
 import redis
 from msgspec import UNSET, UnsetType
 
+from support.publishing import publish
 from support.waiting import PATIENCE, eventually
 from tally import figures
 from tally.actors import shared
@@ -23,21 +24,22 @@ from tally.actors.actor import Actor
 from tally.actors.relay import Relay
 from tally.actors.relay_process import RelayProcess
 from tally.config import load
-from tally.events import CustomerCreated, Id, now
+from tally.events import CustomerCreated, Id, InvoiceCreated, InvoiceDeleted, encode, now
 from tally.recovery import following, handing_over, joining
 from tally.recovery.following import Follower
 from tally.recovery.handing_over import TakingOver, go_on, hand_over
 from tally.recovery.standing import Standing
-from tally.store import accounts, customers, nodes, notes
+from tally.store import accounts, customers, lacking, nodes, notes
 from tally.store.accounts import Accounts, NewAccount
 from tally.store.cause import Cause
 from tally.store.customer_list import CustomerQuery
 from tally.store.customers import Customers
 from tally.store.errors import InvoiceCredited, StoreUnavailable
 from tally.store.idempotency import Answer, IdempotencyKeys, KeyedRequest, made, made_many
-from tally.store.incarnations import incarnations
+from tally.store.incarnations import ROOM, incarnations
 from tally.store.listing import ListQuery
 from tally.store.membership import Candidate, Membership, Replaced, promote
+from tally.store.outbox import OutboxRow
 from tally.store.records import (
     CustomerChange,
     InvoiceChange,
@@ -295,6 +297,50 @@ def test_creations_keep_their_numbers_and_names(two: Two) -> None:
     assert names == ["a", "b", "c"]
     events = [entry.fields[b"EventId"] for page in two.stream.pages() for entry in page]
     assert f"{two.old.database.source}:5".encode() in events
+
+
+def test_a_standby_that_has_other_events_than_its_primary_is_told_of_also_if_their_numbers_clash(
+    two: Two,
+) -> None:
+    """Its relay died of the second invoice 3 each time, and the note that it differs was lost with that."""
+    source = two.old.outbox.source
+    _do(two.old, lambda store: store.change_invoice(1, InvoiceChange(purchase_price_cents=150)))
+    _do(two.old, lambda store: store.create_invoices([NewInvoice(Id(1), DAY, 7)]))
+    theirs = [
+        OutboxRow(5 + more, "InvoiceCreated", encode(InvoiceCreated(Id(id), Id(1), 9, now(), DAY)), None)
+        for more, id in enumerate((4, 5, 3))
+    ]
+    publish(two.stream, source, theirs[:1])
+    Follower(two.new, two.stream).catch_up()
+    publish(two.stream, source, theirs[1:])
+    follower = Follower(two.old, two.stream)
+    follower.catch_up()
+    assert nodes.differs(two.old.database)
+    assert {3: (7, 0)}.items() <= _invoices(two.old).items()
+
+
+def test_a_number_that_no_event_of_ours_can_have_ends_no_standby(two: Two, client: redis.Redis) -> None:
+    source = two.new.outbox.source
+    deleted = encode(InvoiceDeleted(Id(1), Id(1), 100, now()))
+    client.xadd(
+        "event-stream",
+        {"EventTypeName": "InvoiceDeleted", "Payload": deleted, "EventId": f"{source}:{ROOM}"},
+    )
+    Follower(two.old, two.stream).catch_up()
+    _do(two.new, lambda store: store.create_invoices([NewInvoice(Id(1), DAY, 7)]))
+    two.settle()
+    assert _invoices(two.old) == _invoices(two.new)
+    assert lacking.LACKING.of(two.old.database) == {}
+
+
+def test_what_is_handed_over_under_a_number_that_is_taken_is_told(two: Two) -> None:
+    """The primary's relay died of it, each time that it began."""
+    _do(two.old, lambda store: store.create_invoices([NewInvoice(Id(1), DAY, 7)]))
+    _do(two.new, lambda store: store.database.execute("DELETE FROM meta WHERE key LIKE 'last_%_id'"))
+    _do(two.new, lambda store: store.create_invoices([NewInvoice(Id(2), DAY, 5)]))  # as 3, too
+    two.settle()
+    assert {3: (5, 0)}.items() <= _invoices(two.new).items()
+    assert "another row has their number: numbers 5." in " ".join(lacking.told(two.new.database))
 
 
 def test_what_is_of_a_customer_that_is_gone_is_told(two: Two) -> None:

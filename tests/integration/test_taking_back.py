@@ -13,16 +13,17 @@ import redis
 
 from support.publishing import publish
 from tally.actors.relay import Relay
-from tally.events import AccountDeleted, Id, decode, now
+from tally.events import AccountDeleted, CustomerCreated, Id, decode, encode, now
 from tally.recovery.standing import Standing
 from tally.recovery.taking_back import AT_ONCE
 from tally.store import customers
 from tally.store.accounts import Accounts, NewAccount, open_database
+from tally.store.customer_list import CustomerQuery
 from tally.store.customers import Customers
 from tally.store.ids import begin_block
 from tally.store.inbox import Inbox
-from tally.store.incarnations import begin, incarnations
-from tally.store.lacking import LACKING
+from tally.store.incarnations import ROOM, begin, incarnations
+from tally.store.lacking import LACKING, told
 from tally.store.listing import ListQuery
 from tally.store.outbox import outboxes
 from tally.store.ranges import Range
@@ -331,6 +332,35 @@ def test_what_both_had_published_stays_what_it_is_when_the_stream_has_only_the_n
     assert len(after) == len(before) + 3  # its own rows, and the newest of the other's
 
 
+def test_a_newest_event_that_was_another_s_and_is_off_the_stream_is_parted_from_once(
+    copied: Copied, client: redis.Redis
+) -> None:
+    """Redis fell back, the older copy published others under the same numbers, and these were trimmed.
+
+    The relay parted ways again and again in one turn, without an end.
+    """
+    client.flushall()
+    copied.open(copied.older, 5)
+    copied.publish(Relay(copied.older.database, copied.stream))
+    client.xadd("event-stream", {"EventTypeName": "Of another program"}, maxlen=1, approximate=False)
+    looks = itertools.count(1)
+
+    class Counting(EventStream):
+        def entries_of(self, source: str, after: bytes = b"0-0") -> Iterator[Entry]:
+            assert next(looks) < 20, "it does not end"
+            return super().entries_of(source, after)
+
+    stream = Counting(client, "event-stream")
+    relay = Relay(copied.original.database, stream, Standing(copied.original, stream).settle)
+    copied.publish(relay)
+    copied.open(copied.original, 1)
+    copied.publish(relay)
+    assert relay.refusal is None
+    former, told, newest = outboxes(copied.original.database).values()
+    assert (former.last(), stream.published(former.source).last) == (15, 15)
+    assert [stream.published(each.source).last for each in (told, newest)] == [SEVERAL_PAGES - 3, 1]
+
+
 def test_what_lies_between_the_copy_and_the_stream_is_noted_and_not_given_again(
     copied: Copied, client: redis.Redis
 ) -> None:
@@ -400,6 +430,58 @@ def test_what_another_has_published_under_its_name_is_no_event_of_its_own(
     copied.publish(copied.relay)
     original, older = copied.outboxes()
     assert older == original
+
+
+def test_a_customer_that_another_published_under_its_name_and_a_number_that_is_taken_stops_nothing(
+    tmp_path: Path, redis_url: str, client: redis.Redis
+) -> None:
+    """The relay died of it, each time that it began: nothing was published any more."""
+    stream = EventStream(connect(redis_url), "event-stream")
+    store = Customers(customers.open_database(tmp_path))
+
+    def create(name: str) -> None:
+        with store.database.transaction():
+            store.create_customers([NewCustomer(name, Id(1))])
+        Copied.publish(Relay(store.database, stream, Standing(store, stream).settle))
+
+    create("a")
+    source = store.database.source
+    forged = encode(CustomerCreated(Id(1), Id(1), "another", now()))
+    client.xadd(
+        "event-stream",
+        {"EventTypeName": "CustomerCreated", "Payload": forged, "EventId": f"{source}:2"},
+    )
+    stream.note_applied("accounts@0000000a", {source: 2})  # it has applied the entry
+    Standing(store, stream).settle()
+    create("b")
+    assert [each.name for each in store.customers(CustomerQuery(limit=10))] == ["a", "b"]
+    assert stream.published(source).last == 3
+    assert "another row has their number: numbers 2." in told(store.database)[0]
+    store.database.close()
+
+
+@pytest.mark.parametrize("number", [ROOM, 10**17])
+def test_a_number_that_no_event_of_ours_can_have_ends_no_database(
+    tmp_path: Path, redis_url: str, number: int
+) -> None:
+    """Another program gave it under the database's name, and a group has applied it.
+
+    The database went on from that number, which is beyond the place of its name: it could neither publish nor
+    record any more, for good.
+    """
+    stream = EventStream(connect(redis_url), "event-stream")
+    store = Accounts(open_database(tmp_path))
+    Copied.open(store, 1)
+    relay = Relay(store.database, stream, Standing(store, stream).settle)
+    Copied.publish(relay)
+    stream.note_applied("customers@0000000a", {store.database.source: number})
+    relay.look_again()
+    Copied.publish(relay)
+    Copied.open(store, 1)
+    Copied.publish(relay)
+    assert stream.published(store.database.source).last == 2
+    assert stream.known_by_source() == {store.database.source: 2}
+    store.database.close()
 
 
 def test_names_that_redis_and_the_copy_lack_are_known_to_the_database_beside(
