@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from integration.conftest import credit, invoice, new_account, new_customer
 
+from support import users
 from support.cli import command
 from support.program import SUPERVISOR
 from support.tally import ROOT, Tally, running
@@ -610,6 +611,45 @@ def test_a_file_that_nobody_imported_can_t_be_taken_back(
 ) -> None:
     refused = _import(tally, account, file(f"{HEADER}A,Ann,2024-01-06,10\n"), "--undo", status=1)
     assert f"of an import of this file into account {account}" in refused.stderr
+
+
+def test_with_another_user_s_token_nothing_is_taken_back_and_the_import_stays_known(tmp_path: Path) -> None:
+    content = tmp_path / "file.csv"
+    with running(tmp_path, auth={"mode": "jwt"}) as tally:
+        users.add(tally, "root", admin=True)
+        root = users.sign_in(tally, "root")
+        maria, tom = (new_account(root.accounts, owned_by=name) for name in ("maria", "tom"))
+        for name in ("maria", "tom"):
+            users.add(tally, name)
+        of = {each: users.sign_in(tally, each).token for each in ("maria", "tom")}
+
+        # Into one account
+        content.write_text("customer,purchase_date,amount\nAnn,2024-01-06,10\nBo,2024-01-07,5\n")
+        eventually(lambda: _import(tally, maria, content, "--token", root.token))
+        refused = _import(tally, None, content, "--undo", "--token", of["tom"], status=1)
+        assert f"for the user of this token there is no account {maria}" in refused.stderr
+        again = _import(tally, maria, content, "--token", of["maria"])
+        assert again.stdout.startswith("Nothing new")
+        (invoice, _) = root.customers.get("/invoices")["invoices"]
+        root.customers.request("DELETE", f"/invoices/{invoice['id']}")
+        undone = _import(tally, None, content, "--undo", "--token", of["maria"])
+        assert undone.stdout == (
+            "Taken back: 0 credits, 1 invoices, 2 customers; 1 had been deleted before.\n"
+        )
+
+        # Into accounts of several
+        content.write_text(
+            f"account,customer,purchase_date,amount\n{maria},Ann,2024-01-06,1\n{tom},Bo,2024-01-06,2\n"
+        )
+        by_column = ("--account-column", "account")
+        _import(tally, None, content, *by_column, "--token", root.token)
+        refused = _import(tally, None, content, "--undo", "--token", of["maria"], status=1)
+        assert "0 credits, 1 invoices, 1 customers. 2 are not there for the user of this token" in (
+            refused.stderr
+        )
+        undone = _import(tally, None, content, "--undo", "--token", root.token)
+        assert "0 credits, 1 invoices, 1 customers; 2 had been deleted before." in undone.stdout
+        assert root.customers.get("/invoices")["invoices"] == []
 
 
 # Imports killed in between
