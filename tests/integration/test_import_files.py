@@ -17,6 +17,7 @@ from integration.conftest import credit, invoice, new_account, new_customer
 
 from support import users
 from support.cli import command
+from support.disks import filled, tmpfs
 from support.program import SUPERVISOR
 from support.tally import ROOT, Tally, running
 from support.waiting import eventually
@@ -258,6 +259,22 @@ def test_bad_rows_are_written_apart_to_be_mended_and_imported_alone(
     apart.write_text(apart.read_text().replace("soon", "2024-01-08").replace("-07,x", "-07,7"))
     _import(tally, account, apart)
     assert _held(tally, account) == (2, 3, 0, 2200)
+
+
+def test_what_can_not_be_written_is_named_and_not_the_file_that_is_read(
+    account: str, tally: Tally, file: Callable[[str], Path], tmp_path: Path
+) -> None:
+    bad = file("customer,purchase_date,amount\nAnn,2024-01-06,10\nBo,soon,5\n")
+    told = _import(tally, account, bad, "--skip-bad", "--rejects", "/dev/full", status=1).stderr
+    assert "tally: /dev/full: could not be written: No space left on device" in told
+    with tmpfs(tmp_path / "disk", megabytes=1) as disk, running(disk) as full:
+        account = new_account(full.accounts)
+        with filled(disk):
+            told = _import(
+                full, account, file("customer,purchase_date,amount\nA,2024-01-06,1\n"), status=1
+            ).stderr
+        assert f"tally: {disk}/data/imports/" in told
+        assert ".jsonl: could not be written: No space left on device; free some space" in told
 
 
 def test_bad_rows_from_standard_input_are_written_too(tally: Tally, account: str, tmp_path: Path) -> None:
@@ -515,6 +532,8 @@ def test_a_dry_run_tells_all_and_records_nothing(
         (("--date-format", "%d.%d.%m.%Y"), "Expected day, month and year"),
         (("--encoding", "klingon"), "Expected an encoding"),
         (("--encoding", "base64"), "Expected an encoding"),
+        (("--encoding", "idna"), "Expected an encoding"),
+        (("--encoding", "undefined"), "Expected an encoding"),
         (("--where", "Paid"), "Expected COLUMN=VALUE"),
         (("--skip-lines", "-1"), "-1 is not in the range"),
         (("--decimal", "'"), "is not one of"),
