@@ -351,7 +351,8 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str, str]]:
             yield f"{name}.host", found, 'auth.mode = "jwt", or a loopback address such as "127.0.0.1"'
     if (customers.host, customers.port) == (accounts.host, accounts.port):
         yield "accounts.port", f"{accounts.port}, the port of the customers service", "another"
-    yield from _contradictions_of_redis(redis)
+    services = {(customers.host, customers.port): "customers", (accounts.host, accounts.port): "accounts"}
+    yield from _contradictions_of_redis(redis, services)
     if 0 < (seconds := settings.node.failover_seconds) < SHORTEST_FAILOVER:
         yield "node.failover_seconds", f"{seconds:g}", f"0, or at least {SHORTEST_FAILOVER}"
     if redis.replicas and settings.waits_for_replicas is None:
@@ -361,7 +362,10 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str, str]]:
         yield "redis.embedded", found, '"never", or no redis.replicas'
 
 
-def _contradictions_of_redis(settings: RedisSettings) -> Iterator[tuple[str, str, str]]:
+def _contradictions_of_redis(
+    settings: RedisSettings, services: Mapping[tuple[str, int], str]
+) -> Iterator[tuple[str, str, str]]:
+    """The same; `services` are those that listen themselves, by host and port."""
     try:
         address = RedisUrl(settings.url)
     except TypeError as error:
@@ -372,6 +376,9 @@ def _contradictions_of_redis(settings: RedisSettings) -> Iterator[tuple[str, str
     except ValueError:
         yield "redis.url", _HIDDEN, FORMS
         return
+    for host in address.hosts:
+        if service := services.get(host):
+            yield "redis.url", f"{host.port}, the port of the {service} service", "another"
     readable = "a file that is there and can be read"
     for key, file in settings.tls_files.items():
         if not address.is_tls:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from datetime import UTC, date, datetime
@@ -34,6 +35,8 @@ def _day(raw: str) -> date:
 
 
 def _cents(raw: str) -> int:
+    if not re.fullmatch("-?[0-9]{1,18}", raw):
+        raise ValueError("Expected a whole number of cents")
     cents = int(raw)
     if abs(cents) > MAX_CENTS:
         raise ValueError(f"Expected at most {MAX_CENTS} cents")
@@ -123,19 +126,25 @@ def _told(what: str, adopted: Adopted) -> str:
 def _rows(file: BinaryIO, kind: type[T], columns: Columns) -> Iterator[T]:
     """What each row of a CSV file tells. Raises CannotAdopt with the line of one that can't be read."""
     text = io.TextIOWrapper(file, "utf-8-sig", newline="")
-    reader = csv.DictReader(text, strict=True)
+    reader = csv.reader(text, strict=True)
     try:
-        for row in reader:
-            told: dict[str, Any] = {}
+        header = next(reader, [])
+        for name in columns:
+            if (times := header.count(name)) != 1:
+                fault = "twice the" if times else "no"
+                raise CannotAdopt(f"{file.name}: there is {fault} column '{name}'")
+        for cells in reader:
+            if not cells:  # an empty line
+                continue
+            place = f"{file.name}, line {reader.line_num}"
+            if len(cells) != len(header):
+                raise CannotAdopt(f"{place}: Expected {len(header)} columns, got {len(cells)}")
+            row, told = dict(zip(header, cells, strict=True)), dict[str, Any]()
             for name, parse in columns.items():
-                if name not in row:
-                    raise CannotAdopt(f"{file.name}: there is no column '{name}'")
-                raw = row[name] or ""
                 try:
-                    told[name] = parse(raw)
+                    told[name] = parse(row[name])
                 except ValueError as error:
-                    place = f"{file.name}, line {reader.line_num}"
-                    raise CannotAdopt(f"{place}: {name}: {error}, got {raw[:50]!r}") from None
+                    raise CannotAdopt(f"{place}: {name}: {error}, got {row[name][:50]!r}") from None
             yield kind(**told)
     except (csv.Error, UnicodeDecodeError) as error:
         raise CannotAdopt(f"{file.name}, line {reader.line_num + 1}: can't be read: {error}") from None

@@ -11,13 +11,19 @@ import click
 from tally.commands.command_line import Failed
 from tally.commands.databases import FILES, at_work
 from tally.commands.progress import Bars
-from tally.commands.shared import Command, faults_told
+from tally.commands.shared import Command, faults_told, parsed
 from tally.config import Settings
 from tally.store.copying import PAGE_BYTES, copy_database
 
 
+def _directory(value: str) -> Path:
+    if not value:  # a script's empty variable; pathlib takes it for the present directory
+        raise ValueError("Expected the name of a directory")
+    return Path(value)
+
+
 @click.command(cls=Command, example="backup /var/backups/tally/monday")
-@click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("directory", type=click.Path(file_okay=False), callback=parsed(_directory))
 def backup(settings: Settings, directory: Path) -> None:
     """Copy customers.db and accounts.db into DIRECTORY, also while Tally runs.
 

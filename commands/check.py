@@ -4,7 +4,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import click
@@ -52,9 +52,10 @@ def _findings(settings: Settings) -> Iterator[bool]:
         # As the running Tally's own processes reach it.
         answers = _found("redis", lambda: _redis_that_answers(settings, redis_access.url(settings)))
     else:
-        for name in DATABASES:
-            yield _found(f"{name} port", _port, settings, name)
-        answers = _found("redis", _redis, settings)
+        with ExitStack() as held:  # each port stays taken, as in `run`, while the others are tried
+            for name in DATABASES:
+                yield _found(f"{name} port", _port, settings, name, held)
+            answers = _found("redis", _redis, settings)
     yield answers
     if has_directory and not (running and at_work(settings.directory) == {accounts.FILE}):
         yield _found("other databases", _others, settings, answers)
@@ -109,9 +110,8 @@ def _running(settings: Settings) -> str | None:
     return None
 
 
-def _port(settings: Settings, name: str) -> str:
-    with family.listen(settings, name) as listener:
-        host, port = listener.getsockname()[:2]
+def _port(settings: Settings, name: str, held: ExitStack) -> str:
+    host, port = held.enter_context(family.listen(settings, name)).getsockname()[:2]
     return f"{host}:{port} is free"
 
 

@@ -1,6 +1,5 @@
 """`events`: prints the stream."""
 
-import re
 from collections.abc import Collection
 from contextlib import closing
 from datetime import timedelta
@@ -16,10 +15,11 @@ from tally.events import EVENT_TYPES, Id
 from tally.store.accounts import Accounts
 from tally.store.accounts import open_database as open_accounts
 from tally.store.errors import StoreError
+from tally.store.stream import is_entry_id
 
 
 def _stream_id(value: str) -> str:
-    if value == event_listing.NEW or re.fullmatch(r"\d{1,20}(-\d{1,20})?", value, re.ASCII):
+    if value == event_listing.NEW or is_entry_id(value if "-" in value else f"{value}-0"):
         return value
     raise ValueError("Expected the id of an event, such as 1553318690326-0")
 

@@ -39,6 +39,10 @@ def export(
     path = f"/{what}"
     if what == "accounts" and account is not None:
         raise click.UsageError("--account does not go with accounts: all of them are listed")
+    if what in ("accounts", "customers") and (first or last):
+        raise click.UsageError(f"--from and --to do not go with {what}: these have no date of business")
+    if what != "revenue" and by:
+        raise click.UsageError(f"--by does not go with {what}, but with revenue")
     if what in ("accounts", "revenue"):
         service = ServiceClient("accounts", settings.accounts, token)
         del asked["account_id"]

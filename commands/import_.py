@@ -1,5 +1,6 @@
 """`import`: files of other programs, as they are."""
 
+import codecs
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,7 +29,9 @@ def _delimiter(value: str) -> str:
 def _encoding(value: str) -> str:
     try:
         "".encode(value)
-    except LookupError:
+        # As a file is read; those of domain names can't do that.
+        codecs.getincrementaldecoder(value)("surrogateescape").decode(b"", final=True)
+    except (LookupError, ValueError):
         raise ValueError("Expected an encoding, such as utf-8, cp1252 or utf-16-le") from None
     return value
 

@@ -109,6 +109,11 @@ class ServiceClient:
         """The events of the last change."""
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
+    @property
+    def has_token(self) -> bool:
+        """Whether its requests are those of a user, who may see only a part of what is there."""
+        return bool(self._headers)
+
     def get(self, path: str) -> Any:
         """The content at `path`."""
         return self._request("GET", path)

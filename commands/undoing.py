@@ -13,7 +13,7 @@ from typing import BinaryIO
 from tally.commands.command_line import Failed
 from tally.commands.importing import GO_ON
 from tally.commands.progress import Bars
-from tally.commands.service_client import Refused, ServiceClient, Unavailable
+from tally.commands.service_client import Refused, ServiceClient, Unavailable, insisting
 from tally.config import Settings
 from tally.events import Id
 from tally.store import ranges
@@ -26,13 +26,15 @@ _ORDER: tuple[Kind, ...] = ("credits", "invoices", "customers")  # rows that bel
 _SHOWN = 20
 _TakeBack = Callable[[Kind, Iterator[int]], Iterator[tuple[int, str]]]
 _STAYS = {412: "was changed since", 409: "has invoices or credits that this import did not record"}
+_HIDDEN = "hidden"  # not there for the token's user, and never was: perhaps another's
 
 
 def undo_file(settings: Settings, source: BinaryIO, account_id: Id | None, token: str | None) -> str:
     """Delete what all imports of the file have recorded, or those into one account.
 
     Answers what was done, and tells on standard error what stays. May be repeated, even after an
-    interruption. Raises Failed, StoreError or OSError.
+    interruption. An import of which the token's user may not see all is not forgotten: run again, it would
+    add those rows a second time. Raises Failed, StoreError or OSError.
     """
     names = notes_of(settings.directory, hashlib.file_digest(source, "sha256").hexdigest())  # type: ignore[arg-type]
     counts: Counter[str] = Counter()
@@ -41,6 +43,8 @@ def undo_file(settings: Settings, source: BinaryIO, account_id: Id | None, token
             with closing(ImportNote(settings.directory, name)) as note:
                 is_wanted = account_id is None or (note.origin and note.origin.account_id == str(account_id))
                 if is_wanted and (note.made or note.sending):
+                    if token and note.origin and note.origin.account_id:
+                        _insist_on_seeing(settings, note.origin.account_id, token)
                     counts += _undo(note, take_back, bars)
     if not counts:
         of = "" if account_id is None else f" into account {account_id}"
@@ -49,6 +53,20 @@ def undo_file(settings: Settings, source: BinaryIO, account_id: Id | None, token
             "back (release 0.1.0 did not note what it recorded)"
         )
     return _told(counts)
+
+
+def _insist_on_seeing(settings: Settings, account_id: str, token: str) -> None:
+    """Raise Failed unless the token's user may see the account, which may be deleted by now."""
+    with closing(ServiceClient("accounts", settings.accounts, token)) as accounts, insisting(GO_ON):
+        try:
+            accounts.get(f"/accounts/{account_id}/history?limit=1")
+        except Refused as error:
+            if error.http_status != 404:
+                raise
+            raise Failed(
+                f"for the user of this token there is no account {account_id}, into which the file was"
+                " imported; nothing was taken back"
+            ) from error
 
 
 @contextmanager
@@ -90,6 +108,11 @@ def _undo(note: ImportNote, take_back: _TakeBack, bars: Bars) -> Counter[str]:
                 outcome = "stays"
             counts[outcome] += 1
             done(count)
+    if hidden := counts[_HIDDEN]:
+        raise Failed(
+            f"{_told(counts)} {hidden:,} are not there for the user of this token, and may be in another's"
+            " account: run it again with that one's token, or an admin's"
+        )
     if note.updated:
         bars.say(f"{note.updated:,} invoices that it changed (--update) keep what they are now")
     note.undo()
@@ -97,7 +120,7 @@ def _undo(note: ImportNote, take_back: _TakeBack, bars: Bars) -> Counter[str]:
 
 
 def _take_back(customers: ServiceClient, kind: Kind, id: int) -> str:
-    """Delete a row if it never changed. Answers its kind, `gone`, or why it stays."""
+    """Delete a row if it never changed. Answers its kind, `gone`, `hidden`, or why it stays."""
     path = f"/customers/{id}?cascade=false" if kind == "customers" else f"/{kind}/{id}"
     try:
         customers.delete(path, revision=0)
@@ -106,10 +129,28 @@ def _take_back(customers: ServiceClient, kind: Kind, id: int) -> str:
         raise Failed(f"{error}; {GO_ON}") from error
     except Refused as error:
         if error.http_status == 404:
-            return "gone"
+            return "gone" if _was_there(customers, kind, id) else _HIDDEN
         if error.http_status not in _STAYS:
             raise Failed(f"{error}; {GO_ON}") from error
         return _STAYS[error.http_status]
+
+
+def _was_there(customers: ServiceClient, kind: Kind, id: int) -> bool:
+    """Whether a row that isn't there was deleted, and is not just another user's.
+
+    Without a token nothing is hidden, and a credit has no history of its own.
+    """
+    if kind == "credits" or not customers.has_token:
+        return True
+    try:
+        customers.get(f"/{kind}/{id}/history?limit=1")
+    except Unavailable as error:
+        raise Failed(f"{error}; {GO_ON}") from error
+    except Refused as error:
+        if error.http_status == 404:
+            return False
+        raise
+    return True
 
 
 def _told(counts: Counter[str]) -> str:

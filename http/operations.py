@@ -20,10 +20,10 @@ from tally.http.problems import FieldError, Refusal, WrongFields
 from tally.http.reasons import UNREADABLE, ActorReport
 from tally.http.service import read_body
 from tally.http.values import Text
-from tally.store.dead_letters import LETTER_ID, DeadLetter, DeadLetters, Outcome, StillDead
+from tally.store.dead_letters import DeadLetter, DeadLetters, Outcome, StillDead
 from tally.store.groups import Group, Groups
 from tally.store.idempotency import encode_answer
-from tally.store.stream import EventStream, Memory, RedisError, entry_time, is_a_services
+from tally.store.stream import ENTRY_ID, EventStream, Memory, RedisError, entry_time, is_a_services
 
 MOST_LETTERS = 200  # shown, or decided on, at a time
 MOST_UNREAD = 1000  # a group's unread entries are counted up to here
@@ -46,7 +46,7 @@ class StreamReport(Struct, frozen=True):
     most_unread: int = MOST_UNREAD
 
 
-LetterId = Annotated[str, Meta(pattern=f"^{LETTER_ID}$")]
+LetterId = Annotated[str, Meta(pattern=f"^{ENTRY_ID}$")]
 
 
 class Chosen(Struct, frozen=True):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tally.http.exports import harmless, meant
 from tally.importing.tables import Table
+from tally.store.copying import failures_of
 
 _ADDED = ["line", "reason"]
 
@@ -19,7 +20,7 @@ def write(path: Path, table: Table, bad: dict[int, str]) -> None:
 
     It can be read with the same options as the whole file, except encoding and lines to skip. Raises OSError.
     """
-    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+    with failures_of(path), path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         csv.writer(file, delimiter=table.delimiter).writerows(_rows(table, bad))
 
 

@@ -28,7 +28,7 @@ def copy_database(path: Path, copy: Path, advance: Callable[[int], None]) -> Non
     if copy.exists():
         raise FileExistsError(errno.EEXIST, "is there already, and is not overwritten", str(copy))
     partial = copy.with_name(f"{copy.name}.partial")
-    with _failures_of(copy):
+    with failures_of(copy):
         _remove(partial)  # left by a killed process
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL, 0o600))
         try:
@@ -48,13 +48,13 @@ def copy_database(path: Path, copy: Path, advance: Callable[[int], None]) -> Non
 
 
 @contextmanager
-def _failures_of(copy: Path) -> Iterator[None]:
-    """Errors of the disk that takes the copy name it, and tell what to do."""
+def failures_of(file: Path) -> Iterator[None]:
+    """Errors of the disk that takes a file name the file, and tell what to do."""
     try:
         yield
     except OSError as error:
         told = f"could not be written: {error.strerror}; {_remedy(error, 'there')}, or use another disk"
-        raise OSError(error.errno, told, str(copy)) from error
+        raise OSError(error.errno, told, str(file)) from error
 
 
 def _prove(partial: Path, identity: object, path: Path) -> None:

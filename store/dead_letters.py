@@ -6,7 +6,6 @@ kept beside it, for a later rebuild.
 """
 
 import hashlib
-import re
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,11 +15,10 @@ from typing import Any, NamedTuple, Self
 import msgspec
 
 from tally.events import PAYLOAD_FIELD, TYPE_FIELD, EventId, InvalidEvent, UnknownEventType, decode
-from tally.store.stream import Entry, EventStream
+from tally.store.stream import Entry, EventStream, is_entry_id
 
 _NO_LETTER, _NO_GROUP = "0", "-"  # redrive.lua's answers in these cases
 _LOOK_SECONDS = 0.1
-LETTER_ID = r"\d{1,20}-\d{1,20}"
 _OURS = (b"StreamId", b"Group", b"Reason", b"Deliveries", b"FailedAt", b"EventName")
 
 
@@ -130,7 +128,7 @@ class DeadLetters:
 
     def get(self, id: str) -> DeadLetter | None:
         """The letter with that id; None without one, or if it is no id."""
-        if not re.fullmatch(LETTER_ID, id, re.ASCII):
+        if not is_entry_id(id):
             return None
         entries: Any = self._client.xrange(self._stream.beside("dead"), id, id)
         return _letter(*entries[0]) if entries else None

@@ -16,7 +16,7 @@ import msgspec
 
 from tally.events import now
 from tally.store import ranges
-from tally.store.copying import sync
+from tally.store.copying import failures_of, sync
 from tally.store.errors import StoreError
 from tally.store.ranges import Range
 
@@ -135,7 +135,8 @@ class ImportNote:
 
     def close(self) -> None:
         """Release the note for other processes."""
-        self._file.close()
+        with failures_of(self.path):  # what could not be written is tried again
+            self._file.close()
 
     def _read(self) -> None:
         self._file.seek(0)
@@ -150,9 +151,10 @@ class ImportNote:
             raise StoreError(f"{self.path}: can't be read as the note of an import: {error}") from None
 
     def _add(self, step: _Step) -> None:
-        self._file.write(msgspec.json.encode(step) + b"\n")
-        self._file.flush()
-        os.fsync(self._file)
+        with failures_of(self.path):
+            self._file.write(msgspec.json.encode(step) + b"\n")
+            self._file.flush()
+            os.fsync(self._file)
         self._take(step)
 
     def _forget(self) -> None:

@@ -37,6 +37,8 @@ REPLICAS_MS = 1000  # how long one wait for replicas takes
 LONGEST_NAME = 200  # bytes: longer EventIds are kept as hashes
 ANSWER_SECONDS = 5.0  # how long any command may take, a blocking read included
 
+ENTRY_ID = r"\d{1,20}-\d{1,20}"
+
 _DRIVER = DriverInfo()  # made once: looking up redis-py's release takes longer than connecting
 _SAMPLES = 5  # Redis samples so many of the stream's nodes, and so answers at once
 _PAGE = 1000  # entries read at a time when the whole stream is read
@@ -83,6 +85,11 @@ def is_missing(error: Exception) -> bool:
 def is_not_held(error: Exception) -> bool:
     """Whether `error` tells that a database may not publish: Redis doesn't know that it has its number."""
     return str(error).startswith("NOTHELD")
+
+
+def is_entry_id(text: str) -> bool:
+    """Whether it may be the id of an entry: Redis refuses numbers from 2^64 on."""
+    return bool(re.fullmatch(ENTRY_ID, text, re.ASCII)) and max(map(int, text.split("-"))) < 2**64
 
 
 def entry_ms(id: bytes) -> int:

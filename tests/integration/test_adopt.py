@@ -169,6 +169,15 @@ def _toml(tally: Tally) -> str:
         ({"invoices": INVOICES + "5,3,1,2019-01-06,\n"}, "There is another invoice 5 already"),
         ({"customers": CUSTOMERS.replace("account_id", "account")}, "there is no column 'account_id'"),
         ({"customers": '"a'}, "can't be read"),
+        ({"customers": ""}, "there is no column 'id'"),
+        ({"invoices": "5,3,10000,2019-01-06,\n"}, "there is no column 'id'"),
+        ({"customers": CUSTOMERS.replace("name", "name,name")}, "there is twice the column 'name'"),
+        (
+            {"customers": CUSTOMERS.replace("Martin North,", "North, Martin,")},
+            "line 2: Expected 4 columns, got 5",
+        ),
+        ({"invoices": INVOICES.replace("01-07,", "01-07")}, "line 3: Expected 5 columns, got 4"),
+        ({"invoices": INVOICES.replace("10000", "10_000")}, "line 2: purchase_price_cents: Expected a whole"),
         ({"accounts": ACCOUNTS.replace("user2", "")}, "line 3: owned_by: Expected 1 to 200 characters"),
     ],
 )

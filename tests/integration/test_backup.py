@@ -115,6 +115,11 @@ def test_the_data_directory_is_no_place_for_it(tally: Tally) -> None:
     assert "there already" in _backup(tally, accounts_db(tally).parent).stderr
 
 
+def test_an_empty_name_is_no_directory(tally: Tally) -> None:
+    done = command("backup", "", "--config", tally.directory / "tally.toml")
+    assert (done.returncode, "Expected the name of a directory" in done.stderr) == (2, True)
+
+
 def test_where_there_is_nothing_it_says_so_and_makes_nothing(tmp_path: Path) -> None:
     config = tmp_path / "tally.toml"
     config.write_text("")

@@ -7,6 +7,7 @@ from integration.test_nodes import node
 
 from support.cli import command, settings
 from support.disks import removed
+from support.engines import free_port
 from support.tally import Tally, prepared, running
 from support.waiting import eventually
 
@@ -43,6 +44,15 @@ def test_a_lost_customers_db_is_found_without_redis_as_far_as_accounts_db_knows(
         assert "`recover customers`" in _bad(file)
     finally:
         tally.end()
+
+
+def test_one_port_for_two_that_can_not_have_it_together_is_found(tmp_path: Path) -> None:
+    """An address and a name of it, which only the kernel knows to be the same."""
+    port = free_port()
+    at = {"customers": {"host": "127.0.0.1", "port": port}, "accounts": {"host": "localhost", "port": port}}
+    bad = _bad(settings(tmp_path, **at))
+    assert "accounts port: can't listen on localhost" in bad
+    assert "or set accounts.port" in bad
 
 
 def test_a_standby_without_its_databases_is_found(tmp_path: Path) -> None:

@@ -188,6 +188,13 @@ def test_export_says_why_there_is_nothing(shared: Tally, tmp_path: Path) -> None
     nowhere.write_text("[customers]\nport = 1\n")
     done = command("export", "accounts", "--config", config, "--account", "3")
     assert (done.returncode, "all of them are listed" in done.stderr) == (2, True)
+    for what, option, told in (
+        ("customers", "--from=2019-01-01", "--from and --to do not go with customers"),
+        ("accounts", "--to=2019", "--from and --to do not go with accounts"),
+        ("invoices", "--by=year", "--by does not go with invoices"),
+    ):
+        done = command("export", what, "--config", config, option)
+        assert (done.returncode, told in done.stderr) == (2, True)
     done = command("export", "invoices", "--config", nowhere)
     assert (done.returncode, done.stdout) == (1, "")
     assert "does not answer" in done.stderr

@@ -203,7 +203,7 @@ def test_on_a_terminal_lines_are_cut_to_its_width(config: Path, client: redis.Re
     assert (status, len(line), line[-1]) == (0, 70, "…")
 
 
-@pytest.mark.parametrize("id", ["x", "1-", "-1", "1-0-0", "+", ""])
+@pytest.mark.parametrize("id", ["x", "1-", "-1", "1-0-0", "+", "", f"{2**64}", f"1-{2**64}"])
 def test_what_is_no_id_is_wrong_usage(config: Path, id: str) -> None:
     done = command("events", "--config", config, f"--from={id}")
     assert (done.returncode, "Expected the id of an event" in done.stderr) == (2, True)

@@ -336,7 +336,7 @@ def test_a_payload_that_is_too_long_for_the_page_is_left_to_the_command(
 
 
 def test_what_is_no_letter_or_no_payload_is_no_edit(tally: Tally) -> None:
-    for id in ("1-0", "x"):
+    for id in ("1-0", "x", f"{2**64}-0"):
         problem(tally.accounts.request("GET", f"/operations/dead-letters/{id}"), 404)
     problem(tally.accounts.request("POST", "/operations/edit", {"id": "x"}), 422, "id", "payload")
 

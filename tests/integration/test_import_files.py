@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 from integration.conftest import credit, invoice, new_account, new_customer
 
+from support import users
 from support.cli import command
+from support.disks import filled, tmpfs
 from support.program import SUPERVISOR
 from support.tally import ROOT, Tally, running
 from support.waiting import eventually
@@ -257,6 +259,22 @@ def test_bad_rows_are_written_apart_to_be_mended_and_imported_alone(
     apart.write_text(apart.read_text().replace("soon", "2024-01-08").replace("-07,x", "-07,7"))
     _import(tally, account, apart)
     assert _held(tally, account) == (2, 3, 0, 2200)
+
+
+def test_what_can_not_be_written_is_named_and_not_the_file_that_is_read(
+    account: str, tally: Tally, file: Callable[[str], Path], tmp_path: Path
+) -> None:
+    bad = file("customer,purchase_date,amount\nAnn,2024-01-06,10\nBo,soon,5\n")
+    told = _import(tally, account, bad, "--skip-bad", "--rejects", "/dev/full", status=1).stderr
+    assert "tally: /dev/full: could not be written: No space left on device" in told
+    with tmpfs(tmp_path / "disk", megabytes=1) as disk, running(disk) as full:
+        account = new_account(full.accounts)
+        with filled(disk):
+            told = _import(
+                full, account, file("customer,purchase_date,amount\nA,2024-01-06,1\n"), status=1
+            ).stderr
+        assert f"tally: {disk}/data/imports/" in told
+        assert ".jsonl: could not be written: No space left on device; free some space" in told
 
 
 def test_bad_rows_from_standard_input_are_written_too(tally: Tally, account: str, tmp_path: Path) -> None:
@@ -514,6 +532,8 @@ def test_a_dry_run_tells_all_and_records_nothing(
         (("--date-format", "%d.%d.%m.%Y"), "Expected day, month and year"),
         (("--encoding", "klingon"), "Expected an encoding"),
         (("--encoding", "base64"), "Expected an encoding"),
+        (("--encoding", "idna"), "Expected an encoding"),
+        (("--encoding", "undefined"), "Expected an encoding"),
         (("--where", "Paid"), "Expected COLUMN=VALUE"),
         (("--skip-lines", "-1"), "-1 is not in the range"),
         (("--decimal", "'"), "is not one of"),
@@ -610,6 +630,45 @@ def test_a_file_that_nobody_imported_can_t_be_taken_back(
 ) -> None:
     refused = _import(tally, account, file(f"{HEADER}A,Ann,2024-01-06,10\n"), "--undo", status=1)
     assert f"of an import of this file into account {account}" in refused.stderr
+
+
+def test_with_another_user_s_token_nothing_is_taken_back_and_the_import_stays_known(tmp_path: Path) -> None:
+    content = tmp_path / "file.csv"
+    with running(tmp_path, auth={"mode": "jwt"}) as tally:
+        users.add(tally, "root", admin=True)
+        root = users.sign_in(tally, "root")
+        maria, tom = (new_account(root.accounts, owned_by=name) for name in ("maria", "tom"))
+        for name in ("maria", "tom"):
+            users.add(tally, name)
+        of = {each: users.sign_in(tally, each).token for each in ("maria", "tom")}
+
+        # Into one account
+        content.write_text("customer,purchase_date,amount\nAnn,2024-01-06,10\nBo,2024-01-07,5\n")
+        eventually(lambda: _import(tally, maria, content, "--token", root.token))
+        refused = _import(tally, None, content, "--undo", "--token", of["tom"], status=1)
+        assert f"for the user of this token there is no account {maria}" in refused.stderr
+        again = _import(tally, maria, content, "--token", of["maria"])
+        assert again.stdout.startswith("Nothing new")
+        (invoice, _) = root.customers.get("/invoices")["invoices"]
+        root.customers.request("DELETE", f"/invoices/{invoice['id']}")
+        undone = _import(tally, None, content, "--undo", "--token", of["maria"])
+        assert undone.stdout == (
+            "Taken back: 0 credits, 1 invoices, 2 customers; 1 had been deleted before.\n"
+        )
+
+        # Into accounts of several
+        content.write_text(
+            f"account,customer,purchase_date,amount\n{maria},Ann,2024-01-06,1\n{tom},Bo,2024-01-06,2\n"
+        )
+        by_column = ("--account-column", "account")
+        _import(tally, None, content, *by_column, "--token", root.token)
+        refused = _import(tally, None, content, "--undo", "--token", of["maria"], status=1)
+        assert "0 credits, 1 invoices, 1 customers. 2 are not there for the user of this token" in (
+            refused.stderr
+        )
+        undone = _import(tally, None, content, "--undo", "--token", root.token)
+        assert "0 credits, 1 invoices, 1 customers; 2 had been deleted before." in undone.stdout
+        assert root.customers.get("/invoices")["invoices"] == []
 
 
 # Imports killed in between

@@ -292,7 +292,7 @@ def test_the_environment_wins_over_the_file(
         tmp_path,
         "[customers]\nport = 7000\nrequire_account = true\n[consumers]\nclaim_idle_ms = 7000\n"
         '[supervisor]\nstop_timeout = 7\n[data]\ndirectory = "seven"\nretention_days = 70\n'
-        '[redis]\nurl = "redis://127.0.0.1:7000/0"\nembedded = "never"\n',
+        '[redis]\nurl = "redis://127.0.0.1:6380/0"\nembedded = "never"\n',
     )
     seen = getattr(getattr(load(file, {name: raw}), section), key)
     assert (type(seen), seen) == (type(value), value)
@@ -566,6 +566,14 @@ def test_a_loopback_host_is_accepted_while_auth_is_off(tmp_path: Path, host: str
 def test_both_services_on_one_port_are_refused(tmp_path: Path) -> None:
     (line,) = _faults(_written(tmp_path, "[customers]\nport = 8090"))
     _says(line, "accounts.port", "found 8090", "expected ", "customers")
+
+
+@pytest.mark.parametrize("service", ["customers", "accounts"])
+def test_redis_on_the_port_of_a_service_is_refused(tmp_path: Path, service: str) -> None:
+    written = f'[{service}]\nport = 6379\n[redis]\nurl = "redis://:secret@127.0.0.1"'
+    (line,) = _faults(_written(tmp_path, written))
+    _says(line, "redis.url", f"found 6379, the port of the {service} service", "expected another")
+    assert "secret" not in line
 
 
 @pytest.mark.parametrize("port", ["x", "99999", "-1"])
