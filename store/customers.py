@@ -454,7 +454,7 @@ class Customers:
                     gone = [one for one in some if getattr(one.event, field) not in here]
                     some = [one for one in some if getattr(one.event, field) in here]
                     left_out += [one.row.sequence for one in gone if not self._was_here(one.event)]
-            if kind in _CREATED:
+            if some and kind in _CREATED:
                 some, taken = self._apart(_CREATED[kind], some)
                 left_out += [one.row.sequence for one in taken]
             made = [(one.event, one.row.by) for one in some]
