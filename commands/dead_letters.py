@@ -1,5 +1,6 @@
 """`dead-letters`: look at them, redrive, edit or discard them."""
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -86,6 +87,11 @@ def edit(settings: Settings, id: str, source: BinaryIO | None) -> None:
 
 def _edited(letter: DeadLetter) -> DeadLetter:
     """The letter as edited by the user; unchanged if nothing was saved."""
+    if not sys.stdin.isatty() and not (os.environ.get("VISUAL") or os.environ.get("EDITOR")):
+        raise Failed(  # the editor that is found otherwise would wait for a terminal for ever
+            f"{letter.id} is left as it is: this is no terminal, and neither VISUAL nor EDITOR names a"
+            " program that edits without one; --payload FILE gives the payload"
+        )
     text = shown = letter.indented + b"\n"
     while True:
         saved = click.edit(text, extension=".json")

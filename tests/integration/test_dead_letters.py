@@ -23,7 +23,9 @@ NEARLY_TOO_MUCH = 9223372036854000000  # cents; an invoice of 10^12 more makes t
 def _supervisor(tally: Tally, *arguments: str, editor: str = "false") -> "subprocess.CompletedProcess[str]":
     words = 2 if arguments[0] in ("dead-letters", "rebuild") else 1
     options = "--config", tally.directory / "tally.toml"
-    return command(*arguments[:words], *options, *arguments[words:], environment={"VISUAL": editor})
+    return command(
+        *arguments[:words], *options, *arguments[words:], environment={"VISUAL": editor, "EDITOR": ""}
+    )
 
 
 @pytest.fixture
@@ -182,6 +184,8 @@ def test_an_edited_letter_is_the_same_event_and_counts_once(tally: Tally, client
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "could not be applied as InvoiceCreated either: Payload: Object missing" in refused.stderr
     assert _supervisor(tally, "dead-letters", "edit", named).returncode == 1  # the editor fails
+    no_terminal = _supervisor(tally, "dead-letters", "edit", named, editor="")  # one that is found would wait
+    assert (no_terminal.returncode, "this is no terminal" in no_terminal.stderr) == (1, True)
     assert client.xrange("{event-stream}:dead") == letters
 
     right = invoice.replace("cents", "purchase_price_cents").replace(
