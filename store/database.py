@@ -32,6 +32,7 @@ STOOD_STILL_SECONDS = 0.5  # so long between two tries for the lock means that t
 LONGEST_TRY_SECONDS = 0.001  # between two tries for the lock
 GIVEN_WAY = 25  # after a long transaction, others may go first for one part in so many of its time
 LONGEST_WAY_SECONDS = 0.1  # so long at most: the process may have stood still in its transaction (Ctrl-Z)
+STEPS_BETWEEN_SIGNS = 200_000  # of the machine that runs SQL: some milliseconds
 BUSY_SECONDS = 5.0  # how long a writer waits for the file's other writers, by default
 
 Bindings = Sequence[Any] | Mapping[str, Any]
@@ -88,9 +89,9 @@ class Database:
     upgraded only with `migrate`: nobody else may be using it.
 
     Not for two threads at once, and never carried across a fork. A committed transaction is durable: WAL with
-    `synchronous=FULL`. It waits for the write lock for `patience` seconds, calling `while_waiting` again and
-    again. Raises StoreUnavailable when the file can't be used now, UnusableDatabase when it never can, and
-    OutdatedDatabase when it must be upgraded first.
+    `synchronous=FULL`. It waits for the write lock for `patience` seconds. It calls `while_waiting` with each
+    statement, and again and again while one waits or takes long. Raises StoreUnavailable when the file can't
+    be used now, UnusableDatabase when it never can, and OutdatedDatabase when it must be upgraded first.
     """
 
     def __init__(
@@ -138,6 +139,7 @@ class Database:
 
     def execute(self, sql: str, bindings: Bindings = ()) -> apsw.Cursor:
         """Run one statement. May wait for the write lock."""
+        self.while_waiting()
         try:
             return self._connection.execute(sql, bindings)
         except errors.DAMAGE as error:
@@ -145,6 +147,7 @@ class Database:
 
     def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         """Run one statement for each row, inside the transaction that is open."""
+        self.while_waiting()
         self._connection.executemany(sql, rows)
 
     def insert(self, into: str, rows: Sequence[Sequence[Any]], on_conflict: str = "") -> None:
@@ -166,6 +169,7 @@ class Database:
 
     def rows(self, sql: str, bindings: Bindings = ()) -> list[tuple[Any, ...]]:
         """All rows of a query. Outside a transaction the query is its own snapshot."""
+        self.while_waiting()
         try:
             return list(self._connection.execute(sql, bindings))
         except errors.DAMAGE as error:
@@ -300,6 +304,11 @@ class Database:
         self._cache = f"PRAGMA cache_size = -{WRITER_CACHE_KIB}"
         self.execute(self._cache)
 
+    def _goes_on(self) -> bool:
+        """Called by SQLite during a long statement, which true would end."""
+        self.while_waiting()
+        return False
+
     def close(self) -> None:
         """May be repeated."""
         self._connection.close()
@@ -315,6 +324,7 @@ class Database:
             if is_new:
                 give_to_owner(self.path)  # SQLite gives its logs to the owner of the database
             self._connection.set_busy_handler(_FairWait(self))
+            self._connection.set_progress_handler(self._goes_on, STEPS_BETWEEN_SIGNS)
             # Else this SQLite, built with STAT4, plans a query again for each bound value.
             self._connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
             self._connection.create_scalar_function("composed", composed, 1, deterministic=True)
