@@ -266,7 +266,7 @@ class Family(Shared):
     def _consume(self, service: str, siblings: Collection[str], actor: Actor) -> None:
         self.let_go_of_listeners()
         database = self.open(service)
-        database.while_waiting = actor.beat
+        database.beat_by(actor.beat)
         database.expect_writes()
         with closing(database):
             stream, ring = self.stream(actor), self.doorbells[service].ring

@@ -87,7 +87,7 @@ class RelayProcess:
         if SERVICES[service].is_made_late and not self._begin(actor, stream):
             return
         database = self._shared.open(service)
-        database.while_waiting = actor.beat
+        database.beat_by(actor.beat)
         membership = self._membership(database, stream)
         with closing(database):
             while not actor.stopping.is_set():

@@ -32,7 +32,7 @@ STOOD_STILL_SECONDS = 0.5  # so long between two tries for the lock means that t
 LONGEST_TRY_SECONDS = 0.001  # between two tries for the lock
 GIVEN_WAY = 25  # after a long transaction, others may go first for one part in so many of its time
 LONGEST_WAY_SECONDS = 0.1  # so long at most: the process may have stood still in its transaction (Ctrl-Z)
-STEPS_BETWEEN_SIGNS = 200_000  # of the machine that runs SQL: some milliseconds
+STEPS_BETWEEN_BEATS = 200_000  # of the machine that runs SQL: some milliseconds
 BUSY_SECONDS = 5.0  # how long a writer waits for the file's other writers, by default
 
 Bindings = Sequence[Any] | Mapping[str, Any]
@@ -89,9 +89,9 @@ class Database:
     upgraded only with `migrate`: nobody else may be using it.
 
     Not for two threads at once, and never carried across a fork. A committed transaction is durable: WAL with
-    `synchronous=FULL`. It waits for the write lock for `patience` seconds. It calls `while_waiting` with each
-    statement, and again and again while one waits or takes long. Raises StoreUnavailable when the file can't
-    be used now, UnusableDatabase when it never can, and OutdatedDatabase when it must be upgraded first.
+    `synchronous=FULL`. It waits for the write lock for `patience` seconds. Raises StoreUnavailable when the
+    file can't be used now, UnusableDatabase when it never can, and OutdatedDatabase when it must be upgraded
+    first.
     """
 
     def __init__(
@@ -111,7 +111,6 @@ class Database:
         self._place = place
         self.service = service
         self.patience = BUSY_SECONDS
-        self.while_waiting: Callable[[], None] = lambda: None
         self.is_newest: Callable[[], bool] = lambda: True
         """Whether it is known to hold the newest events of its source; see incarnations."""
         self.refusal: Callable[[], errors.StoreUnavailable | None] = lambda: None
@@ -120,6 +119,7 @@ class Database:
         """The number of write transactions begun here."""
         self._at_commit: list[Callable[[], object]] = []
         self._gives_way_until = 0.0
+        self._beat: Callable[[], None] | None = None
         self._is_draft = False
         self._cache = "PRAGMA cache_size"  # of a connection that is opened again, too
         self.run = ""
@@ -139,7 +139,7 @@ class Database:
 
     def execute(self, sql: str, bindings: Bindings = ()) -> apsw.Cursor:
         """Run one statement. May wait for the write lock."""
-        self.while_waiting()
+        self.beat()
         try:
             return self._connection.execute(sql, bindings)
         except errors.DAMAGE as error:
@@ -147,7 +147,7 @@ class Database:
 
     def executemany(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         """Run one statement for each row, inside the transaction that is open."""
-        self.while_waiting()
+        self.beat()
         self._connection.executemany(sql, rows)
 
     def insert(self, into: str, rows: Sequence[Sequence[Any]], on_conflict: str = "") -> None:
@@ -169,7 +169,7 @@ class Database:
 
     def rows(self, sql: str, bindings: Bindings = ()) -> list[tuple[Any, ...]]:
         """All rows of a query. Outside a transaction the query is its own snapshot."""
-        self.while_waiting()
+        self.beat()
         try:
             return list(self._connection.execute(sql, bindings))
         except errors.DAMAGE as error:
@@ -304,9 +304,15 @@ class Database:
         self._cache = f"PRAGMA cache_size = -{WRITER_CACHE_KIB}"
         self.execute(self._cache)
 
-    def _goes_on(self) -> bool:
-        """Called by SQLite during a long statement, which true would end."""
-        self.while_waiting()
+    def beat_by(self, beat: Callable[[], None]) -> None:
+        """Call `beat` with each statement from now on, and again and again while one waits or takes long."""
+        self._beat = beat
+        self._connection.set_progress_handler(self.beat, STEPS_BETWEEN_BEATS)
+
+    def beat(self) -> bool:
+        """Show that a statement waits, or is at work. Answers False: True would have SQLite end it."""
+        if self._beat:
+            self._beat()
         return False
 
     def close(self) -> None:
@@ -324,7 +330,8 @@ class Database:
             if is_new:
                 give_to_owner(self.path)  # SQLite gives its logs to the owner of the database
             self._connection.set_busy_handler(_FairWait(self))
-            self._connection.set_progress_handler(self._goes_on, STEPS_BETWEEN_SIGNS)
+            if self._beat:
+                self.beat_by(self._beat)
             # Else this SQLite, built with STAT4, plans a query again for each bound value.
             self._connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
             self._connection.create_scalar_function("composed", composed, 1, deterministic=True)
@@ -481,6 +488,6 @@ class _FairWait:
         self._tried_at = now
         if now >= self._deadline:
             return False
-        self._database.while_waiting()
+        self._database.beat()
         time.sleep(random.uniform(0.0003, LONGEST_TRY_SECONDS))
         return True

@@ -277,7 +277,7 @@ class GroupCommit:
         """The database. Raises StoreError if it can't be opened."""
         if self._database is None:
             self._database = self._open_database()
-            self._database.while_waiting = self._move
+            self._database.beat_by(self._move)
         return self._database
 
 
