@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any, Literal
 
 import structlog
@@ -88,6 +89,8 @@ class RelayProcess:
             return
         database = self._shared.open(service)
         database.beat_by(actor.beat)
+        # Corrections may take longer than a lease lasts. Redis takes them only from who has the number.
+        database.refusal = partial(self._shared.refusal, service, may_lapse=True)
         membership = self._membership(database, stream)
         with closing(database):
             while not actor.stopping.is_set():

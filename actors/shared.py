@@ -99,9 +99,12 @@ class Shared:
         """Whether all actors end. Else, one that is told to end is replaced, and the others go on."""
         return bool(self._end[0])
 
-    def refusal(self, service: str) -> StoreUnavailable | None:
-        """Why nothing may be written to the service's database; None if writing is allowed."""
-        return self.permissions[service].refusal(self.settings.node.number)
+    def refusal(self, service: str, may_lapse: bool = False) -> StoreUnavailable | None:
+        """Why nothing may be written to the service's database; None if writing is allowed.
+
+        For `may_lapse` see WritePermission.
+        """
+        return self.permissions[service].refusal(self.settings.node.number, may_lapse)
 
     def groups(self) -> dict[str, Age]:
         """The groups of all databases here, with their ages, even if their service doesn't run."""

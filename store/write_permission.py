@@ -67,11 +67,14 @@ class WritePermission:
         """Note that the lease was renewed, by a request begun at `asked_at` (by `clock`)."""
         self._renewed[0] = asked_at
 
-    def refusal(self, node: int) -> StoreUnavailable | None:
-        """Why nothing may be written now to that node's database; None if writing is allowed."""
+    def refusal(self, node: int, may_lapse: bool = False) -> StoreUnavailable | None:
+        """Why nothing may be written now to that node's database; None if writing is allowed.
+
+        `may_lapse`: whether that holds also after `failover_seconds`, for what answers no request.
+        """
         if self._flags[1] == Refusal.STANDBY:
             return NotPrimary(node, bytes(self._url).partition(b"\0")[0].decode(errors="ignore"))
         if self._flags[1]:
             return NotInPlace()
-        has_lapsed = 0 < self._failover_seconds < self.clock() - self._renewed[0]
+        has_lapsed = not may_lapse and 0 < self._failover_seconds < self.clock() - self._renewed[0]
         return NotRenewed() if has_lapsed else None

@@ -48,6 +48,7 @@ from tally.store.records import (
     NewInvoice,
 )
 from tally.store.stream import EventStream
+from tally.store.write_permission import WritePermission
 
 pytestmark = pytest.mark.whole  # of databases: the engine only carries their events
 Change = Callable[[Customers], object]
@@ -802,5 +803,43 @@ def test_a_relay_outlives_that_redis_is_away_just_when(two: Two, when: str) -> N
             actor.stop()
         ended.result(PATIENCE)
     assert not stream.fails
+    os.close(reports)
+    os.close(told)
+
+
+class Slow(Failing):
+    """A stream before whose answer `seconds` pass, each time that it is asked how far names have got."""
+
+    seconds = 0.0
+
+    def published_by_source(self) -> dict[str, int]:
+        self.seconds += 3
+        return super().published_by_source()
+
+
+def test_what_takes_longer_than_a_lease_to_take_over_is_taken_over_all_the_same(two: Two) -> None:
+    """The permission to write ended in the middle, and so everything was undone, each time."""
+    _do(two.old, _priced(150))
+    _do(two.new, _priced(130))
+    _publish(two.new, two.stream)
+    Follower(two.old, two.stream).catch_up()
+    hand_over(two.old.database, two.stream)
+    Membership(two.new.database, two.stream, wait_seconds=0).take()
+    directory = str(two.new.database.path.parent)
+    settings = load(None, {"TALLY_DATA_DIRECTORY": directory, "TALLY_NODE_FAILOVER_SECONDS": "2"})
+    common = Shared(settings, "", {}, is_private=False)
+    common.pages["customers-relay"] = figures.new_page()
+    common.stream_of_all = stream = Slow(two.stream.client, two.stream.key)
+    common.permissions["customers"] = WritePermission(2, clock=lambda: stream.seconds)
+    reports, told = os.pipe()
+    actor = Actor("customers-relay", told)
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(RelayProcess(common).run, actor, "customers")
+        try:
+            eventually(lambda: ended.done() or not stream.client.xlen("{event-stream}:handed:customers:0"))
+        finally:
+            actor.stop()
+        ended.result(PATIENCE)
+    assert _invoices(two.new)[1] == (150, 3)
     os.close(reports)
     os.close(told)
