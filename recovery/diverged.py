@@ -117,8 +117,8 @@ def part_ways(store: Store, stream: EventStream, outbox: Outbox) -> None:
 def _compared(outbox: Outbox, stream: EventStream) -> tuple[int, list[Any]]:
     """How far database and stream agree, and the stream's events after that.
 
-    Where the stream no longer has the entries, they agree up to what this database has published, but not in
-    the stream's last event if that is known to be another.
+    Where the stream no longer has the entries, they agree up to what this database has published. They don't
+    agree in the stream's last event if that is known to be another.
     """
     agreed, theirs, seen = outbox.published(), [], 0
     differs = False

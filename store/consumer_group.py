@@ -201,7 +201,7 @@ class ConsumerGroup:
 
 
 def _order(id: bytes, told: dict[bytes, bytes]) -> Redriven:
-    """An order. What another program has left in its place has no event, and so becomes a dead letter."""
+    """An order. Anything else, left there by another program, has no event, and so becomes a dead letter."""
     try:
         fields = msgspec.msgpack.decode(told[b"Fields"], type=dict[bytes, bytes])
         name = told.get(b"Name", b"").decode()

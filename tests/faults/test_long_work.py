@@ -1,4 +1,4 @@
-"""What takes a process long, because there is very much of it, is no hang."""
+"""A process with very much to do takes long, and is not taken for hung."""
 
 import hashlib
 import sqlite3
