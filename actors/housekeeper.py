@@ -16,7 +16,7 @@ from tally.store.inbox import Inbox
 from tally.store.membership import RENEW_SECONDS
 from tally.store.outbox import Outbox
 from tally.store.shared_revocations import CLOCKS_DIFFER_SECONDS
-from tally.store.stream import Age, EventStream
+from tally.store.stream import Age, EventStream, entry_ms
 
 EVERY_SECONDS = 60.0
 SHRINK_SECONDS = 5.0
@@ -70,6 +70,8 @@ class Housekeeper:
             return False
         self._trim()
         first_ms, now = self.stream.first_ms(), int(self.now())
+        newest = self.stream.newest()  # has an id that no clock makes lower: published rows are not older
+        at = max(now, entry_ms(newest) // 1000 + 1 if newest else 0)
         if not self._is_whole():
             self._next = self.clock() + SHRINK_SECONDS  # the relay is about to publish it again
             return False
@@ -77,7 +79,7 @@ class Housekeeper:
         kept_ms = (now - self._retention) * 1000  # a Redis that fell back once may do so again
         gone = first_ms // 1000 - CLOCKS_DIFFER_SECONDS  # events published before are off the stream
         with self.database.transaction():
-            self._outbox.note_publication(now, every=max(1, self._retention // 100))
+            self._outbox.note_publication(at, every=max(1, self._retention // 100))
             pruned = max(
                 self._outbox.prune(min(now - self._retention, gone), _AT_ONCE),
                 self._inbox.prune(min(first_ms, kept_ms), _AT_ONCE, needed),

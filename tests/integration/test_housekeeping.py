@@ -207,6 +207,19 @@ def test_a_clock_that_is_set_back_keeps_more_and_loses_nothing(
     assert _rows(accounts, "outbox") == 20
 
 
+def test_what_was_published_while_the_clock_was_behind_is_kept_when_that_is_set_right(
+    accounts: Accounts, stream: EventStream
+) -> None:
+    """It seemed to be a month old: were Redis to lose its entries now, nobody would have them any more."""
+    clock = Clock()
+    clock.now -= 30 * DAY
+    _publish(accounts, stream, 10)
+    _tidy(accounts, stream, clock)
+    clock.now += 30 * DAY
+    _tidy(accounts, stream, clock)
+    assert _rows(accounts, "outbox") == 10
+
+
 def test_idempotency_keys_are_forgotten_after_their_day(accounts: Accounts, stream: EventStream) -> None:
     clock = Clock()
     keys = IdempotencyKeys(accounts.database, clock)
