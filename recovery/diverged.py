@@ -22,7 +22,7 @@ from tally.recovery.taking_back import Store, agrees, event_of, own_event, take_
 from tally.store import notes, updates
 from tally.store.cause import Cause
 from tally.store.copying import rewrite
-from tally.store.database import Database
+from tally.store.database import Database, listed
 from tally.store.idempotency import made, made_many
 from tally.store.ids import give
 from tally.store.incarnations import begin, begin_for
@@ -202,11 +202,18 @@ def renumbered(event: Any, numbers: Mapping[str, Mapping[int, int]]) -> Event:
 
 def _answer_with(database: Database, numbers: Mapping[str, Mapping[int, int]]) -> None:
     """Have repeated requests answered with the new numbers."""
-    for table, renumbered in numbers.items():
-        for old, new in renumbered.items():
-            told = made(f"/{table}s", new)
-            sql = "UPDATE idempotency SET location = ?, body = ? WHERE location = ?"
-            database.execute(sql, (told.location, told.body, f"/{table}s/{old}"))
+    told = {
+        f"/{table}s/{old}": made(f"/{table}s", new)
+        for table, renumbered in numbers.items()
+        for old, new in renumbered.items()
+    }
+    # Reads the table once: it may have a million keys, and has no index of locations.
+    sql = "SELECT key, location FROM idempotency WHERE location IN (SELECT value FROM json_each(?))"
+    answers = [(told[location], key) for key, location in database.rows(sql, (listed(told),))]
+    database.executemany(
+        "UPDATE idempotency SET location = ?, body = ? WHERE key = ?",
+        [(answer.location, answer.body, key) for answer, key in answers],
+    )
     for key, body in database.rows("SELECT key, body FROM idempotency WHERE location IS NULL"):
         answered = _many(bytes(body), numbers)
         if answered != body:

@@ -135,7 +135,7 @@ class ConsumerGroup:
     def age(self) -> Age | None:
         """How old the group's database was when it last acknowledged anything; None where nobody knows."""
         noted: bytes | None = self._client.hget(self._ages_key, self.group)  # type: ignore[assignment]
-        return None if noted is None else Age.parse(noted.decode())
+        return None if noted is None else Age.parse(noted.decode(errors="replace"))
 
     def has_begun(self) -> bool:
         """Whether the group has been handed, or has skipped, anything."""

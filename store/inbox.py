@@ -180,7 +180,7 @@ class Inbox:
 
     def age(self) -> Age:
         """The age of the database; 0 on no branch if it has never taken anything."""
-        return Age.parse(str(self._database.meta(_AGE) or "- 0"))
+        return Age.parse(str(self._database.meta(_AGE))) or Age()
 
     def grow(self) -> Age:
         """Count the open transaction."""

@@ -142,10 +142,10 @@ class Age(NamedTuple):
     transactions: int = 0
 
     @classmethod
-    def parse(cls, text: str) -> "Age":
-        """Parse `branch transactions`. Raises ValueError for anything else."""
+    def parse(cls, text: str) -> "Age | None":
+        """Parse `branch transactions`; None for anything else, as another program may have written it."""
         branch, _, transactions = text.partition(" ")
-        return cls(branch, int(transactions))
+        return cls(branch, int(transactions)) if re.fullmatch("[0-9]{1,18}", transactions) else None
 
     def includes(self, earlier: "Age") -> bool:
         """Whether a database of this age is the one of the `earlier` age, or a later state of it."""
@@ -389,7 +389,8 @@ class EventStream:
 
     def ages(self) -> dict[str, Age]:
         """The age of each group's database at its last acknowledgement."""
-        return {group: Age.parse(age) for group, age in self.hash("ages").items()}
+        parsed = ((group, Age.parse(text)) for group, text in self.hash("ages").items())
+        return {group: age for group, age in parsed if age}
 
     def first_ms(self) -> int:
         """When the oldest entry was added, by Redis's clock; the present time without entries."""

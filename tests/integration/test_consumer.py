@@ -692,3 +692,23 @@ def test_what_could_not_be_applied_last_is_not_read_again_by_who_recovers(
     assert client.xlen("{event-stream}:dead") == letters == (type == "InvoiceCreated")
     assert reader.group.pending() == 0
     assert reader.revenue() == {1: 100}
+
+
+@pytest.mark.parametrize("strange", [b"x", b"", b"a b", b"- -1", b"a " + b"9" * 30])
+def test_an_age_that_another_program_wrote_ends_no_consumer(
+    reader: Reader,
+    publish: Callable[..., bytes],
+    redis_url: str,
+    tmp_path: Path,
+    client: redis.Redis,
+    strange: bytes,
+) -> None:
+    publish(7, 100, "a:1")
+    reader.steps()
+    client.hset("{event-stream}:ages", reader.group.group, strange)
+    assert EventStream(client, "event-stream").ages() == {}
+    again = Reader(redis_url, tmp_path)
+    publish(7, 100, "a:2")
+    again.steps(5)
+    assert again.revenue() == {7: 200}
+    assert again.group.age() == again.inbox.age() != Age()
