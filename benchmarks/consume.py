@@ -20,7 +20,7 @@ from benchmarks.running import scratch
 from benchmarks.spent import Pace, beside, rates
 from tally.store import accounts
 
-OF_READ, OF_BATCHES, OF_SINGLE, OF_PROTEAN = 0.65, 2.5, 70.0, 5_000.0
+OF_READ, OF_BATCHES, OF_SINGLE, OF_PROTEAN = 0.8, 3.0, 70.0, 5_000.0
 
 
 def measure(plan: Plan) -> Result:
