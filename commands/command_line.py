@@ -13,8 +13,8 @@ import click
 from tally.commands import inherited
 
 FAILED, WRONG_USAGE = 1, 2  # exit statuses; click's own for wrong usage is 2 as well
-# Python looks for reference cycles each time so many objects were made. A batch makes tens of thousands,
-# without cycles: with Python's own 700, the search took a quarter of the time, with 10,000 still 4 %.
+# Python looks for reference cycles each time so many objects were made. A batch makes tens of thousands, and
+# no cycles. With Python's own 700, the search took a quarter of the time; with 10,000 it took 4 %.
 OBJECTS = 50_000
 FROM_A_CHECKOUT = "python supervisor.py"  # how Tally is called there
 

@@ -29,7 +29,6 @@ from tally.store.stream import Entry, EventStream, Published, entry_ms, fingerpr
 
 AT_ONCE = 10_000  # events taken back in one transaction
 _LEAST_FIELDS = 3  # of an entry: its name, type and payload
-_NONE_FURTHER: list[str | None] = [None] * len(FURTHER)
 
 _log = structlog.get_logger()
 
@@ -276,10 +275,11 @@ def joins(outbox: Outbox, stream: EventStream) -> bool:
     newest, last, is_same = 0, outbox.last(), True
     if outbox.first() > last:
         return True  # it holds none
-    for row in (own.row for own in filter(None, map(own_event, stream.entries_of(outbox.source)))):
-        own = outbox.payload(row.sequence) if newest < row.sequence <= last else None
-        if own is not None:
-            newest, is_same = row.sequence, own == row.payload
+    for own in filter(None, map(own_event, stream.entries_of(outbox.source))):
+        row = own.row
+        here = outbox.payload(row.sequence) if newest < row.sequence <= last else None
+        if here is not None:
+            newest, is_same = row.sequence, here == row.payload
             if newest == last:
                 return is_same
     return is_same
@@ -322,7 +322,7 @@ def own_event(entry: Entry) -> OwnEvent | None:
         event = decode(fields)
     except (events.InvalidEvent, events.UnknownEventType):
         return None
-    further = _NONE_FURTHER
+    further: list[str | None] = []
     if len(fields) > _LEAST_FIELDS:
         further = [fields.get(each, b"").decode(errors="replace") or None for each in FURTHER]
     row = OutboxRow(name.sequence, type(event).__name__, fields[PAYLOAD_FIELD], *further)

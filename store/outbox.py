@@ -57,7 +57,7 @@ class OutboxRow(Struct, frozen=True, gc=False):
     sequence: int
     type: str
     payload: bytes
-    trace_parent: str | None
+    trace_parent: str | None = None
     request_key: str | None = None
     by: str | None = None
 

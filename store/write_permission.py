@@ -70,7 +70,7 @@ class WritePermission:
     def refusal(self, node: int, may_lapse: bool = False) -> StoreUnavailable | None:
         """Why nothing may be written now to that node's database; None if writing is allowed.
 
-        `may_lapse`: whether that holds also after `failover_seconds`, for what answers no request.
+        With `may_lapse` it is allowed also where the lease has run out: for what answers no request.
         """
         if self._flags[1] == Refusal.STANDBY:
             return NotPrimary(node, bytes(self._url).partition(b"\0")[0].decode(errors="ignore"))

@@ -466,8 +466,8 @@ def test_a_number_that_no_event_of_ours_can_have_ends_no_database(
 ) -> None:
     """Another program gave it under the database's name, and a group has applied it.
 
-    The database went on from that number, which is beyond the place of its name: it could neither publish nor
-    record any more, for good.
+    The database went on from that number, which is beyond all that its name has room for. It could neither
+    publish nor record any more.
     """
     stream = EventStream(connect(redis_url), "event-stream")
     store = Accounts(open_database(tmp_path))

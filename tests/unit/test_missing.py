@@ -71,7 +71,7 @@ def test_a_letter_that_is_just_being_written_is_not_lost(tmp_path: Path) -> None
 
 
 def test_what_is_missing_is_asked_for_though_an_earlier_ask_was_never_answered(tmp_path: Path) -> None:
-    """Its source was lost, and could not answer. What had been asked for came by the stream."""
+    """Its source was lost, and could not answer. The events asked for had come by the stream."""
     database = accounts.open_database(tmp_path)
     stream = EventStream(RedisDouble(lambda: 1_700_000_000_000, (8, 0)).client(), "event-stream")
     ConsumerGroup(stream, database.source, "1").create()
