@@ -1,7 +1,7 @@
 """Builds the read model of accounts.db again, from the stream or from customers.db.
 
 Works while Tally runs, and while only Redis does. Whatever interrupts it, the old figures stand until the new
-ones are complete. Run again, it goes on where it stopped.
+ones are complete. Run again, it goes on where it stopped, or begins again if that was in the change-over.
 """
 
 import time

@@ -20,6 +20,7 @@ from support.tally import Tally, running
 from support.waiting import eventually
 from tally.actors.lock import DirectoryLock
 from tally.recovery.rebuilding import Rebuilding
+from tally.store import customers
 from tally.store.accounts import open_database
 from tally.store.database import Database
 from tally.store.dead_letters import DeadLetters
@@ -393,6 +394,31 @@ def _is_taken_up(tally: Tally) -> bool:
 def test_what_was_interrupted_goes_on_where_it_was(filled: Tally, begun: Shadow) -> None:
     assert _is_taken_up(filled)
     agree(filled)
+
+
+def test_killed_before_it_removed_what_had_taken_its_place_it_counts_nothing_twice(
+    filled: Tally, client: redis.Redis
+) -> None:
+    """What others told was in the rebuilt figures then, in both files."""
+    trim(filled)
+    publish_foreign_customer(client, "1")
+    publish(client, "InvoiceCreated", _invoice(FOREIGN, 70), "other@2:1")
+    eventually(lambda: shown(filled)["1"][FOREIGN] == 570)
+    assert filled.stop() == 0
+    before = kept_totals(filled)
+    directory = accounts_db(filled).parent
+    with (
+        closing(open_database(directory)) as live,
+        closing(customers.open_database(directory)) as owned,
+    ):
+        shadow = Shadow.of(live, [owned.source], _stream(filled))
+        shadow.copy(owned, lambda done: None)
+        for entries in _stream(filled).pages(shadow.position):
+            shadow.take(entries)
+        with live.transaction():
+            shadow.take_place_in(live)
+    rebuild(filled)
+    assert kept_totals(filled) == before
 
 
 def test_what_was_begun_for_another_accounts_db_is_thrown_away(filled: Tally, begun: Shadow) -> None:
