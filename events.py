@@ -94,7 +94,8 @@ def rfc3339(moment: datetime) -> str:
         moment = moment.astimezone(UTC)
     except OverflowError:
         moment = (datetime.min if moment.year == 1 else datetime.max).replace(tzinfo=UTC)
-    return moment.isoformat().replace("+00:00", "Z")
+    told: str = msgspec.to_builtins(moment)  # as isoformat, in a tenth of its time
+    return told
 
 
 _DATES = ("created_date", "updated_date", "deleted_date")

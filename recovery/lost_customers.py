@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from tally.recovery.first_start import emptied, known_sources, put_in_place
 from tally.recovery.standing import Standing, later_names
-from tally.store import accounts, customers, lacking
+from tally.store import accounts, customers, lacking, parts
 from tally.store.copying import copy_database, told_of
 from tally.store.customers import Customers
 from tally.store.errors import StoreError
@@ -60,7 +60,10 @@ def recover(
         database.directory = directory
         database.expect_writes()
         database.be_draft()
+        if not copy:
+            parts.put_off(database)
         *_, newest = Standing(store, stream).settle()
+        parts.make_up(database)
         newest.outbox.mark_published(newest.published.last)
         if (held := read_nodes(stream).get(database.source)) and held.is_removed:
             with database.transaction():  # the removed one may still be somewhere, and give numbers

@@ -120,7 +120,8 @@ class Database:
         self._at_commit: list[Callable[[], object]] = []
         self._gives_way_until = 0.0
         self._beat: Callable[[], None] | None = None
-        self._is_draft = False
+        self.is_draft = False
+        """Whether it has no name yet, and is made again if this process ends; see `be_draft`."""
         self._cache = "PRAGMA cache_size"  # of a connection that is opened again, too
         self.run = ""
         """The run of Tally that this process belongs to; see incarnations."""
@@ -284,7 +285,7 @@ class Database:
 
         They never harm durable ones: the next durable commit syncs them too.
         """
-        self.execute(f"PRAGMA synchronous = {'OFF' if self._is_draft else 'NORMAL'}")
+        self.execute(f"PRAGMA synchronous = {'OFF' if self.is_draft else 'NORMAL'}")
         try:
             yield
         finally:
@@ -292,7 +293,7 @@ class Database:
 
     def be_draft(self) -> None:
         """Let relaxed transactions wait for no disk. Only for a file that has no name before it is synced."""
-        self._is_draft = True
+        self.is_draft = True
 
     def write_nothing(self) -> None:
         """Write to the disk in the open transaction, and change nothing: to see whether it can be done."""
