@@ -10,15 +10,15 @@ failure prints it. So a soak is
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import apsw
 import pytest
-import structlog
 
 from support import pair
 from support.world import Step, run, shortest, steps_of
+
+pytestmark = pytest.mark.usefixtures("alone", "quiet")
 
 Run = Callable[[int, list[Step], Path], object]
 
@@ -44,27 +44,6 @@ def _fails_as(seed: int, kind: type[BaseException], runs: Run) -> Callable[[list
         return False
 
     return fails
-
-
-@pytest.fixture(autouse=True)
-def alone() -> Iterator[None]:
-    """No other process has these files open, so SQLite needs no locks between processes and no shared index.
-
-    Between the connections of this process it locks as always.
-    """
-    before = apsw.vfs_names()[0]
-    apsw.set_default_vfs("unix-excl")
-    yield
-    apsw.set_default_vfs(before)
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """Discard what Tally logs in a thousand histories."""
-    before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
-    yield
-    structlog.configure(**before)
 
 
 @pytest.mark.parametrize("first", range(FIRST, FIRST + HISTORIES, AT_ONCE))

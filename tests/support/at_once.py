@@ -4,8 +4,10 @@ A part may stand still at each command to Redis and before each transaction, as 
 Another goes on meanwhile. The same seed gives the same turns again.
 """
 
+import math
 import random
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from greenlet import getcurrent, greenlet
@@ -15,11 +17,21 @@ from tally.store.database import Database
 K = TypeVar("K")
 
 
-class Turn:
-    """A turn of a part, which pauses; `error` is what ended it, None if nothing did."""
+class _Killed(BaseException):
+    """The end of a killed part. Nothing of Tally's catches it; what is not committed is undone."""
 
-    def __init__(self, part: Callable[[], Exception | None], database: Database) -> None:
+
+class Turn:
+    """A turn of a part, which pauses; `error` is what ended it, None if nothing did.
+
+    After `lives` pauses, it is killed.
+    """
+
+    def __init__(
+        self, part: Callable[[], Exception | None], database: Database, lives: float = math.inf
+    ) -> None:
         self.error: Exception | None = None
+        self._lives = lives
         self._part = part
         self._connection = database._connection
         self._own: Any = greenlet(self._run)
@@ -36,12 +48,16 @@ class Turn:
 
     def pause(self) -> None:
         """Let others go on, but for whoever holds the lock of its database: they might wait for it."""
+        self._lives -= 1
+        if self._lives < 0:
+            raise _Killed
         if not self._connection.in_transaction:
             self._own.parent.switch()
 
     def _run(self) -> None:
         self._connection.exec_trace = self._before
-        self.error = self._part()
+        with suppress(_Killed):
+            self.error = self._part()
         self._connection.exec_trace = None
 
     def _before(self, _: object, statement: str, __: object) -> bool:

@@ -4,13 +4,14 @@ All of Tally is real, except its processes, which take turns here, and Redis, wh
 is a list of steps, each with a seed of its own. So one step can be left out, and the others stay the same.
 """
 
+import math
 import random
 import re
 import secrets
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from datetime import date, timedelta
 from functools import cache, partial
@@ -315,8 +316,8 @@ class World:
         release = self.random.choice([(6, 2), (7, 0), (8, 0)])
         self.redis = RedisDouble(lambda: int((self._now + self._skew) * 1000), release)
         self._directory = directory
-        self._data = directory / "data"
-        self._data.mkdir()
+        self.data = directory / "data"
+        self.data.mkdir()
         self._states: list[dict[bytes, Any]] = [self.redis.state()]
         self._copies: dict[str, list[Copy]] = {"customers": [], "accounts": []}
         self._tags = 0
@@ -363,10 +364,10 @@ class World:
         """Start Tally if it doesn't run, and node 1 again."""
         self._start_node_1()
         if self.tally is None:
-            if not (self.redis.keys or self.second or any(self._data.glob("*.db"))):
+            if not (self.redis.keys or self.second or any(self.data.glob("*.db"))):
                 self._states = self._states[:1]  # nobody could tell whose the older states are, or the copies
                 self._copies = {name: [] for name in self._copies}
-            tally, is_new = Tally(self, self._data), not (self._data / customers.FILE).exists()
+            tally, is_new = Tally(self, self.data), not (self.data / customers.FILE).exists()
             try:
                 tally.start()
             except Refused as error:
@@ -383,7 +384,7 @@ class World:
 
         If both have given a number, status says so, but nothing can tell whose it was.
         """
-        with self._opened(ACCOUNTS, self._data) as database:
+        with self._opened(ACCOUNTS, self.data) as database:
             ours = own_sources(database)
         self._copies["accounts"] = [copy for copy in self._copies["accounts"] if copy.sources & ours]
 
@@ -559,16 +560,29 @@ class World:
 
     def parts_turn_at_once(self) -> None:
         """Some parts take turns at the same time, while clients ask and time passes."""
+        self._turn_at_once({each: self._begun(*each) for each in self._some_parts(2)})
+
+    def part_is_killed_at_its_work(self) -> None:
+        """A part is killed at any command or transaction, while others take turns or none."""
+        if chosen := self._some_parts(1):
+            (tally, name), *others = chosen
+            killed = self._begun(tally, name, self.random.randint(0, 40))
+            self._turn_at_once({(tally, name): killed} | {each: self._begun(*each) for each in others})
+            if tally in self._running():
+                self._replace(tally, name)
+
+    def _some_parts(self, least: int) -> list[tuple[Tally, str]]:
         every = [(tally, name) for tally in self._running() for name in tally.parts]
-        chosen = self.random.sample(every, min(len(every), self.random.randint(2, 5)))
-        turns = {each: self._begun(*each) for each in chosen}
+        return self.random.sample(every, min(len(every), self.random.randint(least, 5)))
+
+    def _turn_at_once(self, turns: Mapping[tuple[Tally, str], at_once.Turn]) -> None:
         for (tally, name), error in at_once.take(turns, self.random, self._meanwhile).items():
             if tally in self._running():
                 self._end_turn(tally, name, error)
 
-    def _begun(self, tally: Tally, name: str) -> at_once.Turn:
+    def _begun(self, tally: Tally, name: str, lives: float = math.inf) -> at_once.Turn:
         times = self.random.randint(1, 3)
-        return at_once.Turn(partial(self._outcome, tally, name, times), tally.databases[name])
+        return at_once.Turn(partial(self._outcome, tally, name, times), tally.databases[name], lives)
 
     def _meanwhile(self) -> None:
         (happens,) = self.random.choices([*MEANWHILE], [*MEANWHILE.values()])
@@ -724,10 +738,10 @@ class World:
 
     def a_copy_is_made(self) -> None:
         for name in self.random.choice([["customers"], ["accounts"], ["customers", "accounts"]]):
-            if (self._data / f"{name}.db").exists():
+            if (self.data / f"{name}.db").exists():
                 copy = self._directory / f"copy-{self._tag()}.db"
-                copy_database(self._data / f"{name}.db", copy, lambda done: None)
-                with closing(SERVICES[name].open(self._data, make=False)) as database:
+                copy_database(self.data / f"{name}.db", copy, lambda done: None)
+                with closing(SERVICES[name].open(self.data, make=False)) as database:
                     sources = frozenset(own_sources(database))
                 self._copies[name].append(Copy(copy, sources, frozenset(self._known_gone)))
 
@@ -740,28 +754,29 @@ class World:
                 self.start()
 
     def _put_back(self, name: str, copy: "Copy") -> None:
-        self._remove(name)
-        shutil.copy(copy.file, self._data / f"{name}.db")
+        self.remove(name)
+        shutil.copy(copy.file, self.data / f"{name}.db")
         if name == "customers":
             self._known_gone = {*copy.gone}
 
-    def _remove(self, name: str) -> None:
+    def remove(self, name: str) -> None:
+        """Remove a service's database, while nothing runs."""
         if name == "customers":
             self._known_gone.clear()
         for suffix in ("", "-wal", "-shm"):
-            (self._data / f"{name}.db{suffix}").unlink(missing_ok=True)
+            (self.data / f"{name}.db{suffix}").unlink(missing_ok=True)
 
     def a_database_is_lost(self) -> None:
         self.stop()
-        self._remove(self.random.choice(["customers", "accounts"]))
+        self.remove(self.random.choice(["customers", "accounts"]))
         self.start()
 
     def the_machine_is_copied(self) -> None:
         """Both machines run, as far as the lease allows: changes that the copy accepts count, too."""
-        if self._other is None and (self._data / customers.FILE).exists():
+        if self._other is None and (self.data / customers.FILE).exists():
             directory = self._directory / "other"
             directory.mkdir()
-            copy_database(self._data / customers.FILE, directory / customers.FILE, lambda done: None)
+            copy_database(self.data / customers.FILE, directory / customers.FILE, lambda done: None)
             self._other = Tally(self, directory, (CUSTOMERS,))
             self._other.start()
 
@@ -803,8 +818,8 @@ class World:
                 Groups(self.stream()).remove(name)
             self.start()
             return
-        if (self._data / customers.FILE).exists():  # one that has published nothing, beside others that have
-            self._remove("customers")
+        if (self.data / customers.FILE).exists():  # one that has published nothing, beside others that have
+            self.remove("customers")
             self.note_losses()
             self.start()
             return
@@ -821,12 +836,12 @@ class World:
                 self._given_up = True
             break
         else:
-            lost_customers.begin_empty(self._data)
+            lost_customers.begin_empty(self.data)
             self._given_up = True
         self.start()
 
     def _recover(self, copy: "Copy | None", wanted: str | None = None) -> None:
-        lost_customers.recover(self._data, self.stream(), copy and copy.file, wanted=wanted)
+        lost_customers.recover(self.data, self.stream(), copy and copy.file, wanted=wanted)
         self._known_gone = {*copy.gone} if copy else set()
 
     def rebuild_accounts(self, directory: Path | None = None) -> str:
@@ -837,13 +852,13 @@ class World:
             losses.append(loss)
             return True
 
-        rebuilding = Rebuilding(directory or self._data, self.stream(), confirm)
+        rebuilding = Rebuilding(directory or self.data, self.stream(), confirm)
         try:
             told = rebuilding.run()
         finally:
             rebuilding.close()
         if losses or "revenue was" in told:
-            self.doubtful |= self._lost_foreign()
+            self.doubtful |= self.lost_foreign()
         return told
 
     # Losses
@@ -858,16 +873,16 @@ class World:
                 lost = each not in self._known_gone | self._gone_at_1 | told.deleted
             if lost:
                 self.doubtful.add(each)
-        self.doubtful |= self._lost_foreign()
+        self.doubtful |= self.lost_foreign()
 
-    def _lost_foreign(self) -> set[int]:
+    def lost_foreign(self) -> set[int]:
         """The other programs' invoices that a node doesn't show and the stream doesn't hold."""
         return self.foreign.keys() - self._shown_foreign() - self._told().foreign
 
     def _shown_foreign(self) -> set[int]:
         """The other programs' invoices that every node's accounts.db has counted."""
         shown = {*self.foreign}
-        for directory in (self._data, *([self._node_1] if self._node_1.exists() else [])):
+        for directory in (self.data, *([self._node_1] if self._node_1.exists() else [])):
             if not (directory / accounts.FILE).exists():
                 return set()
             with self._opened(ACCOUNTS, directory) as database:
@@ -892,7 +907,7 @@ class World:
             ACCOUNTS: f"SELECT name FROM account WHERE name IS NOT NULL AND id / {SPAN} = ?",
         }
         found: set[object] = set()
-        everywhere = [self._data, self._node_1, *([self._other.directory] if self._other else [])]
+        everywhere = [self.data, self._node_1, *([self._other.directory] if self._other else [])]
         for directory in places or everywhere:
             for service, query in queries.items():
                 if (directory / f"{service.name}.db").exists():
@@ -932,7 +947,7 @@ class World:
     def settle(self) -> None:
         """End all faults, do what `status` says, and check that all is well then. Raises AssertionError."""
         self._end_the_other()
-        self._come_to_rest()
+        self.come_to_rest()
         for remedy in (
             self._redrive_all,
             self._remove_groups,
@@ -941,7 +956,7 @@ class World:
             self._redrive_all,
         ):
             if remedy():
-                self._come_to_rest()
+                self.come_to_rest()
         for report in self._reports:
             assert _is_well(report), report
 
@@ -972,13 +987,14 @@ class World:
 
         The one here was begun anew, as Redis had lost all. Revenue counts; the customers are in no list.
         """
-        if not (self._data / customers.FILE).exists():
+        if not (self.data / customers.FILE).exists():
             return  # it is made again from the stream
-        with self._opened(CUSTOMERS, directory) as theirs, self._opened(CUSTOMERS, self._data) as ours:
+        with self._opened(CUSTOMERS, directory) as theirs, self._opened(CUSTOMERS, self.data) as ours:
             if not own_sources(theirs) & own_sources(ours):
-                self.doubtful |= self._recorded([directory]) - self._recorded([self._data])
+                self.doubtful |= self._recorded([directory]) - self._recorded([self.data])
 
-    def _come_to_rest(self) -> None:
+    def come_to_rest(self) -> None:
+        """Start what doesn't run, and let all take turns until nothing changes. Raises AssertionError."""
         self._insist_on_a_start()
         for line in [line for tally in self._nodes() for line in tally.lines.values()]:
             line.mend()
@@ -1052,8 +1068,8 @@ class World:
             return False
         self.rebuild_accounts(self._node_1)
         self.stop()
-        self._remove("accounts")
-        joining.join(self._data, self._copied(self._node_1), 0)
+        self.remove("accounts")
+        joining.join(self.data, self._copied(self._node_1), 0)
         return True
 
     def _rebuild_if_told(self) -> bool:
@@ -1068,7 +1084,7 @@ class World:
     def _join_again(self) -> None:
         """Replace node 1's accounts.db with a copy of node 0's."""
         self.another_node_is_killed()
-        copy = self._copied(self._data)
+        copy = self._copied(self.data)
         for suffix in ("", "-wal", "-shm"):
             (self._node_1 / f"{accounts.FILE}{suffix}").unlink(missing_ok=True)
         joining.join(self._node_1, copy, 1)
@@ -1211,6 +1227,7 @@ UPKEEP = {
 }
 FAULTS = {
     "part_is_killed": 1.0,
+    "part_is_killed_at_its_work": 3.0,
     "tally_is_killed": 1.0,
     "days_pass": 1.0,
     "another_program_publishes": 1.0,
