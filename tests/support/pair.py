@@ -4,10 +4,11 @@ No machine is ever lost. So at the end all accepted changes must be there, once.
 its own, and so has Redis: they run equally fast, and differ by as much as `check` allows.
 """
 
+import math
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from datetime import date, timedelta
 from functools import partial
@@ -395,15 +396,19 @@ class Pair:
 
     def parts_turn_at_once(self) -> None:
         """Some parts take turns at the same time, while clients ask, time passes, and one is promoted."""
+        self._turn_at_once({each: self._begun(*each) for each in self._some_parts(2)})
+
+    def _some_parts(self, least: int) -> list[tuple[Machine, str]]:
         every = [(machine, name) for machine in self._running() for name in machine.parts]
-        chosen = self.random.sample(every, min(len(every), self.random.randint(2, 5)))
-        turns = {each: self._begun(*each) for each in chosen}
+        return self.random.sample(every, min(len(every), self.random.randint(least, 5)))
+
+    def _turn_at_once(self, turns: Mapping[tuple[Machine, str], at_once.Turn]) -> None:
         for machine, name in at_once.take(turns, self.random, self._meanwhile):
             self._end_turn(machine, name)
 
-    def _begun(self, machine: Machine, name: str) -> at_once.Turn:
+    def _begun(self, machine: Machine, name: str, lives: float = math.inf) -> at_once.Turn:
         times = self.random.randint(1, 3)
-        return at_once.Turn(partial(self._outcome, machine, name, times), machine.databases[name])
+        return at_once.Turn(partial(self._outcome, machine, name, times), machine.databases[name], lives)
 
     def _meanwhile(self) -> None:
         (happens,) = self.random.choices([*MEANWHILE], [*MEANWHILE.values()])
@@ -464,6 +469,14 @@ class Pair:
         if running := self._running():
             machine = self.random.choice(running)
             machine.replace(self.random.choice([*machine.parts]))
+
+    def a_part_is_killed_at_its_work(self) -> None:
+        """It is killed at any command or transaction, while others take turns or none."""
+        if chosen := self._some_parts(1):
+            (machine, name), *others = chosen
+            killed = self._begun(machine, name, self.random.randint(0, 40))
+            self._turn_at_once({(machine, name): killed} | {each: self._begun(*each) for each in others})
+            machine.replace(name)
 
     def a_line_breaks(self) -> None:
         if running := self._running():
@@ -603,6 +616,7 @@ FAULTS = {
     "a_machine_is_killed": 2.0,
     "machines_start": 3.0,
     "a_part_is_killed": 1.0,
+    "a_part_is_killed_at_its_work": 2.0,
     "a_line_breaks": 2.0,
     "redis_is_saved": 3.0,
     "redis_falls_back": 3.0,
@@ -610,7 +624,12 @@ FAULTS = {
 }
 
 
-UNNOTICED = {"a_part_is_killed": 15.0, "a_line_breaks": 2.0, "redis_loses_everything": 0.3}
+UNNOTICED = {
+    "a_part_is_killed": 10.0,
+    "a_part_is_killed_at_its_work": 5.0,
+    "a_line_breaks": 2.0,
+    "redis_loses_everything": 0.3,
+}
 """Faults after which a machine that goes on has the newest events all the same."""
 
 
