@@ -14,10 +14,11 @@ from tally.store.membership import number_of
 from tally.store.nodes import Node, differs, follows, known_nodes
 from tally.store.ranges import Range
 from tally.store.revenue import money
-from tally.store.stream import entry_time
+from tally.store.stream import entry_ms, entry_time
 
 REDIS_AWAY = "Redis does not answer"  # so begins the reason
 UNREADABLE = "a note beside the stream can't be read"
+AHEAD_MS = 3_600_000  # an id may be ahead of Redis's clock by so much: clocks are set right by less
 FULL_BYTES = 1_000_000  # free; a large batch takes more
 _NO_ANSWER = {"ConnectionError", "TimeoutError", "BusyLoadingError"}  # so begin actors' troubles then
 
@@ -202,6 +203,29 @@ def _removal(group: str, known: Mapping[str, Node]) -> str:
     if node and node.number and node.has_number:
         return f"nodes remove {node.number}"
     return f"groups remove {group}"
+
+
+def trimming_waits(behind: Collection[str]) -> Iterator[str]:
+    """Databases that were put back, and whose groups must be set back before anything is trimmed."""
+    for group in behind:
+        service = group.partition("@")[0]
+        yield (
+            f"nothing is taken off the stream: {group} has acknowledged more than {service}.db holds, which "
+            f"was put back from a copy. To end that, run the {service} service here: its consumers read the "
+            "stream again"
+        )
+
+
+def ahead(newest: bytes | None, now_ms: int) -> Iterator[str]:
+    """Entries with ids of a time to come: they, and all that follow, are not trimmed before it has passed."""
+    if newest and entry_ms(newest) > now_ms + AHEAD_MS:
+        time = entry_time(newest.decode()) or "a time beyond all dates"
+        yield (
+            f"the stream's newest entry has the id {newest.decode()}, of {time}, which is still to come: "
+            "Redis's clock was ahead, or another program gave that id. Until then no new entry is trimmed, "
+            "and no outbox pruned. To end that, delete the stream (`DEL` in Redis) once everybody has read "
+            "all of it (`groups list`): it is published again, as far as outboxes have it, and counts once"
+        )
 
 
 def missed(overtaken: dict[str, int], known: Mapping[str, Node]) -> Iterator[str]:
