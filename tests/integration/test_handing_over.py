@@ -38,7 +38,7 @@ from tally.store.errors import InvoiceCredited, StoreUnavailable
 from tally.store.idempotency import Answer, IdempotencyKeys, KeyedRequest, made, made_many
 from tally.store.incarnations import ROOM, incarnations
 from tally.store.listing import ListQuery
-from tally.store.membership import Candidate, Membership, Replaced, promote
+from tally.store.membership import Candidate, Membership, Replaced, promote, read_nodes
 from tally.store.outbox import OutboxRow
 from tally.store.records import (
     CustomerChange,
@@ -47,7 +47,7 @@ from tally.store.records import (
     NewCustomer,
     NewInvoice,
 )
-from tally.store.stream import EventStream
+from tally.store.stream import Entry, EventStream
 from tally.store.write_permission import WritePermission
 
 pytestmark = pytest.mark.whole  # of databases: the engine only carries their events
@@ -769,7 +769,7 @@ class Failing(EventStream):
 class Shared(shared.Shared):
     """What the processes of a Tally share, with `stream_of_all` as their stream."""
 
-    stream_of_all: Failing
+    stream_of_all: EventStream
 
     def stream(self, actor: Actor) -> EventStream:
         return self.stream_of_all
@@ -803,6 +803,49 @@ def test_a_relay_outlives_that_redis_is_away_just_when(two: Two, when: str) -> N
             actor.stop()
         ended.result(PATIENCE)
     assert not stream.fails
+    os.close(reports)
+    os.close(told)
+
+
+class Unreadable(EventStream):
+    """A stream that can't be read, for a reason that stays."""
+
+    why: Exception | None = None
+
+    def read(self, after: bytes, count: int, block_ms: int) -> list[Entry]:
+        if self.why:
+            raise self.why
+        return super().read(after, count, block_ms)
+
+
+@pytest.mark.parametrize(
+    "why", [ValueError("a fault"), StoreUnavailable("disk full"), redis.ResponseError("OOM")], ids=repr
+)
+def test_a_standby_that_cannot_follow_takes_the_place_of_its_primary_all_the_same(
+    two: Two, why: Exception
+) -> None:
+    """It began to count anew with each failure, or ended, and `status` didn't say that following fails."""
+    old, new = two.old.database, two.new.database
+    Follower(two.old, two.stream).catch_up()
+    Membership(old, two.stream, wait_seconds=0).take()
+    promote(two.stream, 0, [Candidate(new.source, "")])
+    of_env = {"TALLY_DATA_DIRECTORY": str(old.path.parent), "TALLY_NODE_FAILOVER_SECONDS": "2"}
+    common = Shared(load(None, of_env), "", {}, is_private=False)
+    common.pages["customers-relay"] = figures.new_page()
+    common.stream_of_all = stream = Unreadable(two.stream.client, two.stream.key)
+    stream.why = why
+    reports, told = os.pipe()
+    actor = Actor("customers-relay", told)
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(RelayProcess(common).run, actor, "customers")
+        try:
+            eventually(lambda: ended.done() or read_nodes(two.stream)[old.source].has_number)
+            assert f"following fails: {type(why).__name__}: {why}" in os.read(reports, 100_000).decode()
+            stream.why = None
+            eventually(lambda: ended.done() or not nodes.follows(old))
+        finally:
+            actor.stop()
+        ended.result(PATIENCE)
     os.close(reports)
     os.close(told)
 
