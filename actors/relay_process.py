@@ -209,10 +209,9 @@ class RelayProcess:
         settings, found = self._shared.settings, []
         try:
             for database in followers(settings.directory, self._shared.open):
-                seen = [each for name, each in leases.items() if name.startswith(f"{database.service}@")]
-                found.append(Candidate(database.source, url_of(settings, database.service), "".join(seen)))
+                found.append(Candidate(database.source, url_of(settings, database.service)))
             if found:
-                promote(stream, settings.node.number, found)
+                promote(stream, settings.node.number, found, leases)
         except Differs as differs:
             _log.warning("not_promoted", database=differs.source)
         except StillAlive as alive:
