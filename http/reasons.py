@@ -11,7 +11,7 @@ from tally.store.asks import Asks
 from tally.store.database import Database
 from tally.store.incarnations import own_sources
 from tally.store.membership import number_of
-from tally.store.nodes import Node, differs, follows, known_nodes
+from tally.store.nodes import Node, awaited, differs, follows, known_nodes
 from tally.store.ranges import Range
 from tally.store.revenue import money
 from tally.store.stream import entry_ms, entry_time
@@ -88,6 +88,16 @@ def differing(database: Database) -> Iterator[str]:
         yield (
             f"{database.path.name} has other events than the primary under the same numbers, and so can't "
             "take its place: keep it aside, and begin it again with `join`, and a `backup` of the primary"
+        )
+
+
+def awaiting_rest(database: Database) -> Iterator[str]:
+    """That a standby has handed over a part of what it had accepted, and the rest is awaited."""
+    if (standby := awaited(database)) and not follows(database):
+        yield (
+            f"{standby} hands over what it had accepted as the primary, and has more. Until that has come, "
+            "nobody compares it with what was recorded here meanwhile. If it doesn't run, start it. If it is "
+            f"gone for good: `groups remove {standby}`"
         )
 
 

@@ -118,6 +118,7 @@ class StatusProbe(Struct, frozen=True):
                 is_standby = follows(database)
                 notes += told.standby(database)
                 reasons += told.differing(database)
+                reasons += told.awaiting_rest(database)
                 if self._service == accounts.SERVICE:
                     notes += told.unshown(database) if for_admin else ()
                     reasons += told.given_twice(database)

@@ -25,6 +25,7 @@ from tally.actors.relay import Relay
 from tally.actors.relay_process import RelayProcess
 from tally.config import load
 from tally.events import CustomerCreated, Id, InvoiceCreated, InvoiceDeleted, encode, now
+from tally.http import reasons
 from tally.recovery import following, handing_over, joining
 from tally.recovery.following import Follower
 from tally.recovery.handing_over import TakingOver, go_on, hand_over
@@ -38,7 +39,7 @@ from tally.store.errors import InvoiceCredited, StoreUnavailable
 from tally.store.idempotency import Answer, IdempotencyKeys, KeyedRequest, made, made_many
 from tally.store.incarnations import ROOM, incarnations
 from tally.store.listing import ListQuery
-from tally.store.membership import Candidate, Membership, Replaced, promote, read_nodes
+from tally.store.membership import Candidate, Membership, Replaced, promote, read_nodes, remove
 from tally.store.outbox import OutboxRow
 from tally.store.records import (
     CustomerChange,
@@ -194,6 +195,49 @@ def test_changes_of_one_invoice_at_both_are_one_after_the_other(two: Two, case: 
     assert not nodes.differs(two.old.database)
     assert _invoices(two.old) == _invoices(two.new)
     assert two.old.credits.of_invoice(1) == credited
+
+
+def test_a_rest_that_is_never_handed_over_is_told_and_given_up_with_its_machine(two: Two) -> None:
+    """Without its end, nothing was settled, and nobody was told."""
+    old, new = two.old.database, two.new.database
+    Membership(old, two.stream, wait_seconds=0).take()
+    promote(two.stream, 0, [Candidate(new.source, "")])
+    primary = Membership(new, two.stream, wait_seconds=0)
+    primary.take()
+    _do(two.old, _credited(60))
+    _many(two.old, handing_over.MOST_LEFT, customer=2)
+    _do(two.new, _credited(70))
+    _publish(two.new, two.stream)
+    Follower(two.old, two.stream).catch_up()
+    hand_over(old, two.stream)
+    taking_over = TakingOver(two.new, two.stream)
+    while taking_over.step():
+        pass
+    [told] = reasons.awaiting_rest(new)
+    assert f"`groups remove {old.source}`" in told
+    assert notes.told(new) == []
+
+    remove(two.stream, {old.source: read_nodes(two.stream)[old.source]})
+    primary.take()
+    taking_over.step()
+    assert [*reasons.awaiting_rest(new)] == []
+    [conflict] = notes.told(new)
+    assert "breaks a rule" in conflict
+
+
+def test_once_the_rest_has_come_nothing_is_awaited(two: Two) -> None:
+    _many(two.old, handing_over.MOST_LEFT + 1, customer=2)
+    taking_over, told = TakingOver(two.new, two.stream), set[str]()
+    for _ in range(4):
+        hand_over(two.old.database, two.stream)
+        while two.stream.client.xlen("{event-stream}:handed:customers:0"):
+            taking_over.step()
+        told |= {*reasons.awaiting_rest(two.new.database)}
+        _publish(two.new, two.stream)
+        Follower(two.old, two.stream).catch_up()
+    assert len(told) == 1
+    assert [*reasons.awaiting_rest(two.new.database)] == []
+    assert two.new.database.value("SELECT count(*) FROM invoice") == 2 + handing_over.MOST_LEFT + 1
 
 
 class Meanwhile(EventStream):
