@@ -74,7 +74,7 @@ class Follower:
         May be repeated, also when it was interrupted. Raises RedisError or StoreUnavailable.
         """
         self._begin()
-        position = str(self._database.meta(_POSITION) or _START.decode()).encode()
+        position = self._position()
         if self._is_sparse and self._pass_over(position):
             time.sleep(min(block_ms / 1000, _PASS_OVER_SECONDS))
             return 0
@@ -82,6 +82,9 @@ class Follower:
         if entries:
             self._is_sparse = not self._take(entries)
         return len(entries)
+
+    def _position(self) -> bytes:
+        return str(self._database.meta(_POSITION) or _START.decode()).encode()
 
     def _pass_over(self, position: bytes) -> bool:
         """Skip the rest of the stream beyond `position`, if none of it is its own.
@@ -101,10 +104,11 @@ class Follower:
         return True
 
     def catch_up(self) -> None:
-        """Take in everything on the stream."""
+        """Take in everything that is on the stream by now: others may publish on and on."""
         self._begin()
         self._know_names()
-        while self.step():
+        newest = _numbers_of(self._stream.newest() or _START)
+        while _numbers_of(self._position()) < newest and self.step():
             self._stream.beat()
 
     def look(self) -> None:
@@ -195,3 +199,8 @@ class Follower:
         self._note_published(outbox, rows[-1].sequence)
         taking_back.make_again(self.store, outbox, own)
         taking_back.remember_answers(self.store, outbox, own, at)
+
+
+def _numbers_of(id: bytes) -> tuple[int, ...]:
+    """An entry's id in a form that sorts as Redis does."""
+    return tuple(map(int, id.split(b"-")))
