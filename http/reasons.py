@@ -181,7 +181,9 @@ def lost(
 
 
 def _remedy(database: Database, number: int | None) -> str:
-    """How to give accounts.db what lost events of that node said."""
+    """How to give accounts.db what lost events of that node said. A customers.db gets the accounts' state."""
+    if database.service != accounts.SERVICE:
+        return "not needed: another program has made up a number of that name"
     if number in (None, database.node):
         return "`rebuild accounts`"
     return f"`rebuild accounts` at node {number}, and `join` here, with a backup of its accounts.db from then"
