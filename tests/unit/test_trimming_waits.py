@@ -95,6 +95,18 @@ def test_of_a_database_that_was_put_back_and_whose_service_does_not_run(waits: W
     waits.store.database.close()
 
 
+def test_it_does_not_wait_for_an_age_that_a_lost_database_left(waits: Waits) -> None:
+    """Its group was gone, too, and so had nothing to be set back: the age stayed until this one was older."""
+    copy = (waits.directory / accounts.FILE).read_bytes()
+    waits.record()
+    waits.consume()
+    (waits.directory / accounts.FILE).write_bytes(copy)
+    waits.stream.client.delete(KEY)
+    waits.consume()
+    assert waits.status().reasons == []
+    waits.store.database.close()
+
+
 def test_of_a_clock_that_was_years_ahead(waits: Waits) -> None:
     waits.now += 5 * YEAR
     waits.record()
