@@ -15,8 +15,9 @@ import structlog
 from tally.recovery import taking_back
 from tally.recovery.first_start import note_known_beside
 from tally.recovery.settling import UNTOLD, note_unsettled, unsettled
-from tally.recovery.standing import begin_heirs
+from tally.recovery.standing import begin_heirs, later_names
 from tally.recovery.taking_back import Store
+from tally.store.incarnations import own_sources
 from tally.store.lacking import LACKING
 from tally.store.nodes import DIFFERS, FOLLOWS, follows
 from tally.store.outbox import Outbox, OwnEvent, outboxes
@@ -117,6 +118,8 @@ class Follower:
         Call it now and then, when `step` had nothing. Redis may have been replaced, so that entries have
         other ids than before; or others have removed entries. What it lacks is looked for once.
         """
+        if self._others:  # Redis may have lost whose they are, and have been told again
+            self._know_names()
         behind, lacking = self.behind(), LACKING.of(self._database)
         self._behind = self._behind + 1 if behind or (lacking and lacking != self._looked_for) else 0
         if self._behind == READ_AGAIN:
@@ -138,9 +141,11 @@ class Follower:
     def _know_names(self) -> None:
         """Learn which names are its own, including those that the primary has begun since."""
         heirs = self._stream.heirs()
-        with self._database.transaction():
-            begin_heirs(self._database, heirs)
+        if later_names(own_sources(self._database), heirs):
+            with self._database.transaction():
+                begin_heirs(self._database, heirs)
         self._own = outboxes(self._database)
+        self._others -= self._own.keys()
 
     def _take(self, entries: Sequence[Entry]) -> bool:
         """Take in those of the entries that are its own; answers whether there were any."""

@@ -14,7 +14,9 @@ from tally.recovery.following import AT_ONCE, Follower
 from tally.store import accounts, customers
 from tally.store.copying import copy_database
 from tally.store.customers import Customers
+from tally.store.incarnations import begin
 from tally.store.lacking import LACKING
+from tally.store.outbox import Outbox, outboxes
 from tally.store.ranges import Range
 from tally.store.records import NewCustomer
 from tally.store.stream import Entry, EventStream
@@ -77,3 +79,24 @@ def test_catching_up_ends_with_what_was_there_when_it_began(pair: Pair) -> None:
     Follower(pair.standby, pair.stream).catch_up()
     assert pair.standby.outbox.last() == pair.primary.outbox.last() == 1
     assert pair.stream.looks == 1
+
+
+def test_a_name_of_its_primary_is_known_as_soon_as_redis_is_told_again_whose_it_is(pair: Pair) -> None:
+    """Redis had lost that. The standby took the name for another node's until it was restarted."""
+    pair.record()
+    database = pair.primary.database
+    with database.transaction():
+        begin(database, pair.primary.outbox.last())
+    pair.primary.outbox = Outbox(database)
+    pair.record()
+    heirs = pair.stream.heirs()
+    pair.stream.client.delete("{event-stream}:incarnations")
+    follower = Follower(pair.standby, pair.stream)
+    follower.catch_up()
+    assert not follower.step()
+    pair.stream.note_heirs(heirs)
+    for _ in range(10):
+        if not follower.step():
+            follower.look()
+    own = outboxes(pair.standby.database)
+    assert [(source, own[source].last()) for source in outboxes(database)] == [(each, 1) for each in own]
