@@ -132,10 +132,14 @@ class Consumer:
         self.group.acknowledge([], self._age)
 
     def _has_what_was_acknowledged(self) -> bool:
-        """Whether this database has applied everything that the group has acknowledged."""
+        """Whether this database has applied everything that the group has acknowledged.
+
+        A group that was made again has acknowledged nothing. If an age that a lost database left stayed,
+        trimming would wait until this one is older.
+        """
         has_begun = self.group.has_begun()  # asked first: a sibling notes its age before it begins the group
         noted, self._age = self.group.age(), self._inbox.age()
-        return not has_begun or (noted is not None and self._age.includes(noted))
+        return not has_begun if noted is None else self._age.includes(noted)
 
     def _claim_is_due(self) -> bool:
         return self.clock() >= self._next_claim

@@ -249,6 +249,7 @@ class Family(Shared):
             self.settings.directory,
             self._impatient_stream,
             lambda: [actor for actor in self._reports() if actor.name.startswith(f"{service}-")],
+            self.groups,
         )
 
     def _reports(self) -> list[ActorReport]:

@@ -10,7 +10,7 @@ import structlog
 from tally.recovery.standing import stands_of
 from tally.store.database import Database
 from tally.store.dead_letters import DeadLetters
-from tally.store.groups import Groups
+from tally.store.groups import Groups, behind
 from tally.store.idempotency import IdempotencyKeys
 from tally.store.inbox import Inbox
 from tally.store.membership import RENEW_SECONDS
@@ -101,11 +101,11 @@ class Housekeeper:
     def _trim(self) -> None:
         noted = self.stream.ages()  # read before the databases' ages, which grow meanwhile
         readers = self.readers()
-        behind = [group for group, age in readers.items() if not age.includes(noted.get(group, Age()))]
-        if behind != self._awaited:
-            self._awaited = behind
-            _log.info("trimming_waits", groups=behind)
-        if behind:
+        awaited = behind(noted, readers)
+        if awaited != self._awaited:
+            self._awaited = awaited
+            _log.info("trimming_waits", groups=awaited)
+        if awaited:
             return
         if removed := self.stream.trim(self._retention * 1000, readers, self.database.node):
             _log.info("stream_trimmed", removed=removed)

@@ -4,12 +4,13 @@ On promotion a follower becomes a publisher; a primary that was replaced becomes
 """
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any, Literal
 
+import redis
 import structlog
 
 from tally.actors import relay
@@ -24,7 +25,7 @@ from tally.recovery.handing_over import TakingOver, go_on, hand_over
 from tally.recovery.standing import Standing
 from tally.store import customers, nodes, shared_revocations
 from tally.store.database import Database
-from tally.store.errors import StoreError
+from tally.store.errors import StoreError, StoreUnavailable, UnusableDatabase
 from tally.store.membership import (
     RENEW_SECONDS,
     AtWorkElsewhere,
@@ -46,6 +47,8 @@ LOOK_SECONDS = 1.0  # between two looks whether a database is at work elsewhere
 RETRY_SECONDS = 0.5  # between two tries when nothing can be done without Redis
 FOLLOWING_MS = 100  # how long a standby waits for the next entry
 WATCHING_SECONDS = 0.5  # between a standby's looks whether it was promoted, and whether the primary is alive
+
+NO_ANSWER = (redis.ConnectionError, redis.TimeoutError)
 
 _log = structlog.get_logger()
 
@@ -144,34 +147,51 @@ class RelayProcess:
         self._refuse(database)
         follower = Follower(SERVICES[database.service].store(database), stream)
         housekeeper, watch = self._housekeeper(database, stream), Watch(self._failover_seconds)
-        next_look, promoted = 0.0, False
+        taken, next_look, promoted = 0, 0.0, False
 
         def step() -> None:
-            nonlocal next_look, promoted
+            nonlocal taken, next_look
             try:
-                taken = follower.step(FOLLOWING_MS)
-                housekeeper.step()
+                with _following():
+                    taken = follower.step(FOLLOWING_MS)
+                    housekeeper.step()
+            except NO_ANSWER:
+                watch.sees_nothing()
+                raise
+            finally:  # whatever fails, for however long: the primary may be gone
                 if time.monotonic() >= next_look:
                     next_look = time.monotonic() + WATCHING_SECONDS
-                    self._watch(database, stream, watch)
-                    if not taken:
-                        follower.look()
-                    if membership.take() is None:
-                        follower.catch_up()
-                        go_on(follower.store, stream)
-                        _log.warning("promoted", source=database.source)
-                        promoted = True
+                    look()
+
+        def look() -> None:
+            nonlocal promoted
+            try:
+                self._watch(database, stream, watch)
+                is_primary = membership.take() is None
             except RedisError:
                 watch.sees_nothing()
                 raise
+            with _following():
+                if is_primary:
+                    follower.catch_up()
+                    go_on(follower.store, stream)
+                    _log.warning("promoted", source=database.source)
+                    promoted = True
+                    return
+                hand_over(database, stream)
+                if not taken:
+                    follower.look()
 
-        actor.attempt(follower.catch_up)
+        def catch_up() -> None:
+            with _following():
+                follower.catch_up()
+
+        actor.attempt(catch_up)
         actor.ready()
         actor.repeat(step, until=lambda: promoted)
 
     def _watch(self, database: Database, stream: EventStream, watch: Watch) -> None:
         self._refuse(database)  # the primary may have changed
-        hand_over(database, stream)
         leases = leases_of(stream, database.node)
         info: Any = stream.client.info("server")
         if watch.sees(leases, info["run_id"]):
@@ -189,10 +209,9 @@ class RelayProcess:
         settings, found = self._shared.settings, []
         try:
             for database in followers(settings.directory, self._shared.open):
-                seen = [each for name, each in leases.items() if name.startswith(f"{database.service}@")]
-                found.append(Candidate(database.source, url_of(settings, database.service), "".join(seen)))
+                found.append(Candidate(database.source, url_of(settings, database.service)))
             if found:
-                promote(stream, settings.node.number, found)
+                promote(stream, settings.node.number, found, leases)
         except Differs as differs:
             _log.warning("not_promoted", database=differs.source)
         except StillAlive as alive:
@@ -260,6 +279,19 @@ class RelayProcess:
             return False
         with closing(self._shared.open(customers.SERVICE)) as database:
             return database.node == self._shared.settings.node.number and not nodes.follows(database)
+
+
+@contextmanager
+def _following() -> Iterator[None]:
+    """Have a failure tried again, and told, even if it is a fault of the code: others watch no lease here."""
+    try:
+        yield
+    except (*NO_ANSWER, UnusableDatabase):
+        raise
+    except Exception as error:
+        if not isinstance(error, PASSING):
+            _log.exception("following_failed")
+        raise StoreUnavailable(f"following fails: {type(error).__name__}: {error}") from error
 
 
 def _wait_for_number(actor: Actor, standing: Standing, may_start: bool) -> None:

@@ -11,13 +11,14 @@ from tally.store.asks import Asks
 from tally.store.database import Database
 from tally.store.incarnations import own_sources
 from tally.store.membership import number_of
-from tally.store.nodes import Node, differs, follows, known_nodes
+from tally.store.nodes import Node, awaited, differs, follows, known_nodes
 from tally.store.ranges import Range
 from tally.store.revenue import money
-from tally.store.stream import entry_time
+from tally.store.stream import entry_ms, entry_time
 
 REDIS_AWAY = "Redis does not answer"  # so begins the reason
 UNREADABLE = "a note beside the stream can't be read"
+AHEAD_MS = 3_600_000  # an id may be ahead of Redis's clock by so much: clocks are set right by less
 FULL_BYTES = 1_000_000  # free; a large batch takes more
 _NO_ANSWER = {"ConnectionError", "TimeoutError", "BusyLoadingError"}  # so begin actors' troubles then
 
@@ -87,6 +88,16 @@ def differing(database: Database) -> Iterator[str]:
         yield (
             f"{database.path.name} has other events than the primary under the same numbers, and so can't "
             "take its place: keep it aside, and begin it again with `join`, and a `backup` of the primary"
+        )
+
+
+def awaiting_rest(database: Database) -> Iterator[str]:
+    """That a standby has handed over a part of what it had accepted, and the rest is awaited."""
+    if (standby := awaited(database)) and not follows(database):
+        yield (
+            f"{standby} hands over what it had accepted as the primary, and has more. Until that has come, "
+            "nobody compares it with what was recorded here meanwhile. If it doesn't run, start it. If it is "
+            f"gone for good: `groups remove {standby}`"
         )
 
 
@@ -170,7 +181,9 @@ def lost(
 
 
 def _remedy(database: Database, number: int | None) -> str:
-    """How to give accounts.db what lost events of that node said."""
+    """How to give accounts.db what lost events of that node said. A customers.db gets the accounts' state."""
+    if database.service != accounts.SERVICE:
+        return "not needed: another program has made up a number of that name"
     if number in (None, database.node):
         return "`rebuild accounts`"
     return f"`rebuild accounts` at node {number}, and `join` here, with a backup of its accounts.db from then"
@@ -202,6 +215,29 @@ def _removal(group: str, known: Mapping[str, Node]) -> str:
     if node and node.number and node.has_number:
         return f"nodes remove {node.number}"
     return f"groups remove {group}"
+
+
+def trimming_waits(behind: Collection[str]) -> Iterator[str]:
+    """Databases that were put back, and whose groups must be set back before anything is trimmed."""
+    for group in behind:
+        service = group.partition("@")[0]
+        yield (
+            f"nothing is taken off the stream: {group} has acknowledged more than {service}.db holds, which "
+            f"was put back from a copy. To end that, run the {service} service here: its consumers read the "
+            "stream again"
+        )
+
+
+def ahead(newest: bytes | None, now_ms: int) -> Iterator[str]:
+    """Entries with ids of a time to come: they, and all that follow, are not trimmed before it has passed."""
+    if newest and entry_ms(newest) > now_ms + AHEAD_MS:
+        time = entry_time(newest.decode()) or "a time beyond all dates"
+        yield (
+            f"the stream's newest entry has the id {newest.decode()}, of {time}, which is still to come: "
+            "Redis's clock was ahead, or another program gave that id. Until then no new entry is trimmed, "
+            "and no outbox pruned. To end that, delete the stream (`DEL` in Redis) once everybody has read "
+            "all of it (`groups list`): it is published again, as far as outboxes have it, and counts once"
+        )
 
 
 def missed(overtaken: dict[str, int], known: Mapping[str, Node]) -> Iterator[str]:

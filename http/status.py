@@ -18,14 +18,14 @@ from tally.store.asks import Asks
 from tally.store.consumer_group import ConsumerGroup
 from tally.store.database import Database
 from tally.store.errors import StoreError
-from tally.store.groups import Groups
+from tally.store.groups import Groups, behind
 from tally.store.inbox import Inbox
 from tally.store.incarnations import own_sources
 from tally.store.membership import number_of, read_nodes
 from tally.store.nodes import Node, follows, known_nodes
 from tally.store.outbox import Outbox, outboxes
 from tally.store.ranges import Range
-from tally.store.stream import EventStream, RedisError
+from tally.store.stream import Age, EventStream, RedisError
 from tally.version import VERSION
 
 ANSWER_SECONDS = 0.2  # twice that, to connect and to answer, stays below half a second
@@ -91,7 +91,8 @@ class StatusReport(Struct, frozen=True):
 class StatusProbe(Struct, frozen=True):
     """Gathers a StatusReport over its own connections, which it opens each time.
 
-    `actors` answers the service's processes, none without a supervisor; it must not block for long.
+    `actors` answers the service's processes, none without a supervisor; it must not block for long. `readers`
+    answers the groups of this machine's other databases, with their ages, even if their service doesn't run.
     """
 
     _service: str
@@ -99,6 +100,7 @@ class StatusProbe(Struct, frozen=True):
     _directory: Path
     _open_stream: Callable[[], EventStream]
     _actors: Callable[[], list[ActorReport]]
+    _readers: Callable[[], Mapping[str, Age]] = dict
 
     def __call__(self, for_admin: bool = True) -> StatusReport:
         """Gather it now. Raises nothing: a failed part becomes a reason.
@@ -116,6 +118,7 @@ class StatusProbe(Struct, frozen=True):
                 is_standby = follows(database)
                 notes += told.standby(database)
                 reasons += told.differing(database)
+                reasons += told.awaiting_rest(database)
                 if self._service == accounts.SERVICE:
                     notes += told.unshown(database) if for_admin else ()
                     reasons += told.given_twice(database)
@@ -151,6 +154,13 @@ class StatusProbe(Struct, frozen=True):
             sqlite_version=apsw.sqlite_lib_version(),
         )
 
+    def _trimming_waits(self, database: Database, stream: EventStream) -> Iterator[str]:
+        noted = stream.ages()  # read before the databases' ages, which grow meanwhile
+        readers = {database.source: Inbox(database).age()}
+        with suppress(StoreError):  # the other service's file may be gone, and its own status tells
+            readers |= self._readers()
+        return told.trimming_waits(behind(noted, readers))
+
     def _ask_redis(
         self, database: Database, reasons: list[str], notes: list[str]
     ) -> tuple[RedisStatus, list[NodeStatus]]:
@@ -183,6 +193,10 @@ class StatusProbe(Struct, frozen=True):
             notes += told.given_up(lost)
             notes += told.others(database, published, known, heirs)
             reasons += [*told.kept(groups.holding(), known), *told.missed(groups.overtaken(), known)]
+            reasons += [
+                *self._trimming_waits(database, stream),
+                *told.ahead(stream.newest(), stream.now_ms()),
+            ]
             nodes = _nodes(database, known, whose, lag, groups)
             # Last: without lag, all published events were handed out, but some may still be pending.
             pending = ConsumerGroup(stream, database.source, "").pending()

@@ -16,6 +16,7 @@ from tally.store.ranges import Range
 from tally.store.stream import EventStream
 
 AT_ONCE = 1000  # events that one answer holds
+MOST_NOWHERE = 1_000_000  # numbers that a group can note one by one: more were made up by another program
 MOST_UNSETTLED = 10_000  # events on their way to a group: they take memory until they are applied
 
 _log = structlog.get_logger()
@@ -52,13 +53,16 @@ class Answering:
         """`outbox` is None for a name from an earlier release: no events of it are kept."""
         last = outbox.last() if outbox else asked[-1].last
         pruned = ranges.both(asked, [Range(1, outbox.first() - 1 if outbox else last)])
-        here = ranges.first_of(ranges.without(ranges.both(asked, [Range(1, last)]), pruned), AT_ONCE)
-        rows = outbox.of(here) if outbox else []
+        here = ranges.without(ranges.both(asked, [Range(1, last)]), pruned)
+        rows = outbox.of(here, AT_ONCE) if outbox else []
+        if len(rows) == AT_ONCE:
+            here = ranges.both(here, [Range(1, rows[-1].sequence)])
         there = [Range(row.sequence, row.sequence) for row in rows]
         lacking = ranges.without(here, there)
-        gone = ranges.merge([*pruned, *lacking])
-        if gone and (state := self._state(group)) is not None:
-            self._tell_state(source, group, asked, pruned, lacking, state)
+        is_made_up = ranges.count(lacking) > MOST_NOWHERE
+        gone = lacking if is_made_up else ranges.merge([*pruned, *lacking])
+        if gone and not is_made_up and (state := self._state(group)) is not None:
+            self._tell_state(source, group, asked, pruned, ranges.first_of(lacking, AT_ONCE), state)
             return True
         events = [published_fields(source, row) for row in rows]
         if not gone and not events:

@@ -91,10 +91,10 @@ def _shared_reference(database: Database, table: Table, event: Any) -> str | Non
     return f"the {table} {min(others)} of the same account has the same reference" if others else None
 
 
-def keep(database: Database, conflicts: Iterable[Conflict]) -> None:
+def keep(database: Database, conflicts: Iterable[Conflict], what: str) -> None:
     """Write these to a file beside the database, each once, and note the file for status.
 
-    In the open transaction.
+    `what` tells whose events they are. In the open transaction.
     """
     rows = [(own.row.type, own.row.payload.decode(), own.row.by or "", why) for own, why in conflicts]
     if not rows:
@@ -109,6 +109,5 @@ def keep(database: Database, conflicts: Iterable[Conflict]) -> None:
     rewrite(file, with_new)
     notes.note(
         database,
-        "what a standby had accepted while it was the primary breaks a rule, together with what was recorded "
-        f"here meanwhile: {file} tells what, and why",
+        f"{what} breaks a rule, together with what was recorded meanwhile: {file} tells what, and why",
     )

@@ -29,6 +29,8 @@ from tally.store.incarnations import begin, begin_for
 from tally.store.outbox import Outbox, OutboxRow
 from tally.store.stream import EventStream
 
+PARTED = "parted"  # in meta: names whose events were published again, and weren't looked through yet
+
 TABLES = {kind: re.sub("Created|Updated|Deleted", "", name).lower() for name, kind in EVENT_TYPES.items()}
 """The table of the row that an event tells of: `invoice`, for InvoiceUpdated."""
 CREATIONS, UPDATES, DELETIONS = (
@@ -109,6 +111,7 @@ def part_ways(store: Store, stream: EventStream, outbox: Outbox) -> None:
         if count := sum(map(len, numbers.values())):
             _note(database, source, numbers, count)
         if ours:
+            database.set_meta(PARTED, f"{database.meta(PARTED) or ''} {again.source}")
             begin(database, again.last())
     take_back(store, stream, outbox)
     _log.warning("parted_ways", source=source, after=agreed, told_again=told, renumbered=count)

@@ -15,8 +15,9 @@ import structlog
 from tally.recovery import taking_back
 from tally.recovery.first_start import note_known_beside
 from tally.recovery.settling import UNTOLD, note_unsettled, unsettled
-from tally.recovery.standing import begin_heirs
+from tally.recovery.standing import begin_heirs, later_names
 from tally.recovery.taking_back import Store
+from tally.store.incarnations import own_sources
 from tally.store.lacking import LACKING
 from tally.store.nodes import DIFFERS, FOLLOWS, follows
 from tally.store.outbox import Outbox, OwnEvent, outboxes
@@ -74,7 +75,7 @@ class Follower:
         May be repeated, also when it was interrupted. Raises RedisError or StoreUnavailable.
         """
         self._begin()
-        position = str(self._database.meta(_POSITION) or _START.decode()).encode()
+        position = self._position()
         if self._is_sparse and self._pass_over(position):
             time.sleep(min(block_ms / 1000, _PASS_OVER_SECONDS))
             return 0
@@ -82,6 +83,9 @@ class Follower:
         if entries:
             self._is_sparse = not self._take(entries)
         return len(entries)
+
+    def _position(self) -> bytes:
+        return str(self._database.meta(_POSITION) or _START.decode()).encode()
 
     def _pass_over(self, position: bytes) -> bool:
         """Skip the rest of the stream beyond `position`, if none of it is its own.
@@ -101,10 +105,11 @@ class Follower:
         return True
 
     def catch_up(self) -> None:
-        """Take in everything on the stream."""
+        """Take in everything that is on the stream by now: others may publish on and on."""
         self._begin()
         self._know_names()
-        while self.step():
+        newest = _numbers_of(self._stream.newest() or _START)
+        while _numbers_of(self._position()) < newest and self.step():
             self._stream.beat()
 
     def look(self) -> None:
@@ -113,6 +118,8 @@ class Follower:
         Call it now and then, when `step` had nothing. Redis may have been replaced, so that entries have
         other ids than before; or others have removed entries. What it lacks is looked for once.
         """
+        if self._others:  # Redis may have lost whose they are, and have been told again
+            self._know_names()
         behind, lacking = self.behind(), LACKING.of(self._database)
         self._behind = self._behind + 1 if behind or (lacking and lacking != self._looked_for) else 0
         if self._behind == READ_AGAIN:
@@ -134,9 +141,11 @@ class Follower:
     def _know_names(self) -> None:
         """Learn which names are its own, including those that the primary has begun since."""
         heirs = self._stream.heirs()
-        with self._database.transaction():
-            begin_heirs(self._database, heirs)
+        if later_names(own_sources(self._database), heirs):
+            with self._database.transaction():
+                begin_heirs(self._database, heirs)
         self._own = outboxes(self._database)
+        self._others -= self._own.keys()
 
     def _take(self, entries: Sequence[Entry]) -> bool:
         """Take in those of the entries that are its own; answers whether there were any."""
@@ -195,3 +204,8 @@ class Follower:
         self._note_published(outbox, rows[-1].sequence)
         taking_back.make_again(self.store, outbox, own)
         taking_back.remember_answers(self.store, outbox, own, at)
+
+
+def _numbers_of(id: bytes) -> tuple[int, ...]:
+    """An entry's id in a form that sorts as Redis does."""
+    return tuple(map(int, id.split(b"-")))

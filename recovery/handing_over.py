@@ -28,7 +28,7 @@ from tally.store.stream import Entry, EventStream
 
 AT_ONCE = 1000  # events that are taken over together
 MOST_LEFT = 10 * AT_ONCE  # events that are left beside the stream at a time
-_MORE = b"More"  # this field marks events that are not the last ones
+_MORE = b"More"  # this field of events that are not the last ones names the database that has more
 
 _log = structlog.get_logger()
 
@@ -54,7 +54,7 @@ def hand_over(database: Database, stream: EventStream) -> int:
     left = waiting[:MOST_LEFT]
     with stream.client.pipeline(transaction=True) as transaction:
         for source, row in left:
-            more = {_MORE: "1"} if len(waiting) > MOST_LEFT else {}
+            more = {_MORE: database.source} if len(waiting) > MOST_LEFT else {}
             transaction.xadd(key, published_fields(source, row) | more)  # type: ignore[arg-type]
         transaction.execute()
     source, first = left[0]
@@ -97,23 +97,39 @@ class TakingOver:
         """
         orders: Any = self._stream.client.xrange(self._key, count=AT_ONCE)
         if not orders:
+            self._give_up_rest()
             return 0
         entries = [Entry(id, fields) for id, fields in orders]
         self._know_names(entries)
         published = self._stream.published_by_source()
-        is_last = _MORE not in entries[-1].fields and self._stream.client.xlen(self._key) == len(entries)
+        awaited = entries[-1].fields.get(_MORE, b"").decode(errors="replace")
+        is_last = not awaited and self._stream.client.xlen(self._key) == len(entries)
         count = 0
         with self._database.transaction():  # requests are answered meanwhile
             for source, some in groupby(entries, taking_back.source_of):
                 count += self._take(source, [*some], published.get(source, 0))
             if count:
                 taking_back.apply_left_out(self._store, make_again_beside)
+            if awaited:
+                self._database.set_meta(nodes.AWAITED, awaited)
             if is_last:
-                settle(self._store, HANDED)
+                self._settle()
         self._stream.client.xdel(self._key, *(entry.id for entry in entries))
         if count:
             _log.warning("took_over", events=count)
         return count
+
+    def _settle(self) -> None:
+        settle(self._store, HANDED)
+        self._database.set_meta(nodes.AWAITED, "")
+
+    def _give_up_rest(self) -> None:
+        """Settle what has come if the standby that has more was removed from the node."""
+        if awaited := nodes.awaited(self._database):
+            standby = nodes.known_nodes(self._database).get(awaited)
+            if standby and standby.is_removed:
+                with self._database.transaction():
+                    self._settle()
 
     def _know_names(self, entries: list[Entry]) -> None:
         """Learn the names that the standby began while it could not reach Redis: they follow ours."""

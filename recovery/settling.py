@@ -18,7 +18,7 @@ from tally.events import (
 )
 from tally.recovery.competing import drop, make_later, reconcile, repeated
 from tally.recovery.conflicts import Conflict, conflicts_of, keep
-from tally.recovery.diverged import UPDATES
+from tally.recovery.diverged import PARTED, UPDATES
 from tally.recovery.taking_back import Store, event_of
 from tally.store.database import Database
 from tally.store.incarnations import ROOM
@@ -43,8 +43,17 @@ def note_unsettled(database: Database, key: str, before: Mapping[str, int]) -> N
 def settle_own(store: Store) -> bool:
     """Settle the database's own events that nobody knew; answer whether there were any.
 
-    In a transaction of its own. Do it before they are published.
+    In a transaction of its own. Do it before they are published. If it parted ways with another database of
+    its name, and has the other's events, it only tells conflicts: the changes were made again on top of them.
     """
+    database = store.database
+    if parted := str(database.meta(PARTED) or ""):
+        with database.transaction():
+            for source in parted.split():
+                rows = outboxes(database)[source].after(0, -1)
+                own = [OwnEvent(row, event_of(row)) for row in rows]
+                keep(database, conflicts_of(database, own), "what this database had recorded beside another")
+            database.set_meta(PARTED, "")
     if not unsettled(store.database, UNTOLD):
         return False
     with store.database.transaction():
@@ -72,7 +81,8 @@ def _settle(store: Store, outbox: Outbox, own: Sequence[OwnEvent]) -> None:
     found = [Conflict(each, "its request came twice, and it is in use: so both stay") for each in in_use]
     found += _lost_with(database, [each.event for each in twice if isinstance(each.event, InvoiceCreated)])
     found += _of_deleted_customers(database, outbox, own)
-    keep(database, [*found, *conflicts_of(database, own)])
+    what = "what a standby had accepted while it was the primary"
+    keep(database, [*found, *conflicts_of(database, own)], what)
 
 
 def _lost_with(database: Database, invoices: Sequence[InvoiceCreated]) -> list[Conflict]:

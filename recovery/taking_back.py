@@ -217,17 +217,17 @@ def _pass_over(database: Database, highest: Mapping[str, int]) -> None:
 def _reach(outbox: Outbox, stream: EventStream, published: int) -> None:
     """Make sure that no event's number is given again, even if the stream no longer has the event.
 
-    If even Redis never heard of the newest events, it doesn't know their rows' numbers either.
+    If even Redis never heard of the newest events, it doesn't know their rows' numbers either. A number that
+    another program made up may leave too few for what is recorded later.
     """
     database, last = outbox.database, outbox.last()
-    if published <= last:
-        return
-    is_behind = stream.published(outbox.source).ever < published
+    is_behind = published > last and stream.published(outbox.source).ever < published
     with database.transaction():
-        LACKING.add(database, outbox.source, [Range(last + 1, published)])
-        outbox.reach(published)
-        if is_behind and outbox.is_written_to:
-            begin(database, published)
+        if published > last:
+            LACKING.add(database, outbox.source, [Range(last + 1, published)])
+            outbox.reach(published)
+        if (is_behind or outbox.last() >= ROOM // 2) and outbox.is_written_to:
+            begin(database, outbox.last())
 
 
 def remember_answers(store: Store, outbox: Outbox, own: Sequence[OwnEvent], at: int) -> None:

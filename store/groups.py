@@ -1,12 +1,12 @@
 """The consumer groups that read the stream, Tally's and other programs', and what is kept for each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import redis
 
 from tally.store.asks import Asks
-from tally.store.stream import EventStream, is_a_services, is_missing
+from tally.store.stream import Age, EventStream, is_a_services, is_missing
 
 
 class Group(NamedTuple):
@@ -20,6 +20,14 @@ class Group(NamedTuple):
     pending: int
     unread: int
     idle_ms: int | None
+
+
+def behind(noted: Mapping[str, Age], readers: Mapping[str, Age]) -> list[str]:
+    """The groups that have acknowledged more than their databases hold: these were put back from copies.
+
+    Read the ages that are `noted` beside the stream first: those of the databases grow meanwhile.
+    """
+    return [group for group, age in readers.items() if not age.includes(noted.get(group, Age()))]
 
 
 class Groups:

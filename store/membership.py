@@ -96,14 +96,10 @@ def remove(stream: EventStream, gone: Mapping[str, Node]) -> None:
 
 
 class Candidate(NamedTuple):
-    """A standby's database that may get the number, and its service's address.
-
-    With `lease`, only if the holder of the number has not renewed its lease since.
-    """
+    """A standby's database that may get the number, and its service's address."""
 
     source: str
     url: str
-    lease: str | None = None
 
 
 def leases_of(stream: EventStream, number: int) -> dict[str, str]:
@@ -117,15 +113,17 @@ class StillAlive(StoreError):
     """The primary has renewed its lease meanwhile."""
 
 
-def promote(stream: EventStream, number: int, candidates: Sequence[Candidate]) -> dict[str, str]:
+def promote(
+    stream: EventStream, number: int, candidates: Sequence[Candidate], leases: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Give these databases the number of the node that they follow: all or none.
 
-    The previous holder is a standby from now on. Answers the registry after that. May be repeated. Raises
-    StillAlive or RedisError.
+    The previous holders are standbys from now on. With `leases`, only if no holder has renewed its lease
+    since. Answers the registry after that. May be repeated. Raises StillAlive or RedisError.
     """
     told = [
-        (each.source, each.url.rstrip("/"), "" if each.lease is None else each.lease or "-")
-        for each in candidates
+        (source, url.rstrip("/"), "" if leases is None else _of_others(source, leases))
+        for source, url in candidates
     ]
     what, other, *registry = stream.script("promote")(
         keys=[*map(stream.beside, ("nodes", "leases"))], args=[number, *chain.from_iterable(told)]
@@ -133,6 +131,13 @@ def promote(stream: EventStream, number: int, candidates: Sequence[Candidate]) -
     if what == b"alive":
         raise StillAlive(f"{other.decode()} has renewed its lease")
     return _registry(registry)
+
+
+def _of_others(source: str, leases: Mapping[str, str]) -> str:
+    """The leases of the other databases of that service, as promote.lua compares them."""
+    service = f"{source.partition('@')[0]}@"
+    others = (lease for name, lease in sorted(leases.items()) if name.startswith(service) and name != source)
+    return "".join(f"{lease}," for lease in others) or ","
 
 
 class Membership:

@@ -21,6 +21,7 @@ HIGHEST = 9006  # keeps every id below 2^53, which JavaScript needs
 KNOWN = "nodes"  # in meta, as JSON: from database to text for `Node.parse`
 FOLLOWS = "follows"  # in meta of a standby's database, which writes nothing of its own
 DIFFERS = "differs_from_primary"  # in meta of a standby's: it has other events under the same numbers
+AWAITED = "awaited_standby"  # in meta of a primary's: the standby that has more to hand over
 REMOVED = "removed"  # replaces the address
 STANDBY = "standby"  # stands before the address
 _NODE = re.compile(r"([0-9]{1,4}):([0-9]{1,15})(?: (.*))?")
@@ -105,6 +106,11 @@ def address_of(database: Database, number: int) -> str | None:
         if node.number == number and node.has_number and name.startswith(f"{database.service}@"):
             return node.url
     return None
+
+
+def awaited(database: Database) -> str:
+    """The standby that has handed over a part of its events, and has more; "" without one."""
+    return str(database.meta(AWAITED) or "")
 
 
 def follows(database: Database) -> bool:

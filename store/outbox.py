@@ -200,9 +200,12 @@ class Outbox:
             rows += self.after(last, more) if more else []
         return rows
 
-    def of(self, wanted: Iterable[Range]) -> list[OutboxRow]:
-        """The events with these sequences that the outbox still holds, in order."""
-        return [row for each in wanted for row in self._rows(each, -1)]
+    def of(self, wanted: Iterable[Range], limit: int = -1) -> list[OutboxRow]:
+        """The events with these sequences that the outbox still holds, in order; up to `limit` of them."""
+        rows: list[OutboxRow] = []
+        for each in wanted:
+            rows += self._rows(each, limit if limit < 0 else limit - len(rows))
+        return rows
 
     def _rows(self, wanted: Range, limit: int) -> list[OutboxRow]:
         rows = self.database.rows(

@@ -1,9 +1,11 @@
 -- Give a standby's databases the number of the node that they follow. The previous holders become standbys.
 -- Needs registry.lua.
 -- KEYS  {stream}:nodes and {stream}:leases, as in take_number.lua
--- ARGV  the number. Then for each database its name, its service's URL, and the lease that the holder of the
---       number must still have: '' for any, '-' for none
--- Answers `promoted`. Or `alive`, and the database that has renewed its lease: then nothing is changed.
+-- ARGV  the number. Then for each database its name, its service's URL, and the leases that the holders of the
+--       number must still have, in the order of their names, each followed by a comma: '' for any
+-- Answers `promoted`. Or `alive`, and the database that may have renewed its lease: then nothing is changed.
+--
+-- Two databases of a service may hold one number; see take_number.lua.
 local number = ARGV[1]
 
 local function others_with_number(database)
@@ -11,11 +13,13 @@ local function others_with_number(database)
 end
 
 for i = 2, #ARGV, 3 do
-    for _, other in ipairs(others_with_number(ARGV[i])) do
-        local lease = call('HGET', KEYS[2], other) or '-'
-        if ARGV[i + 2] ~= '' and lease ~= ARGV[i + 2] then
-            return answer('alive', other)
-        end
+    local others, leases = others_with_number(ARGV[i]), ''
+    table.sort(others)
+    for _, other in ipairs(others) do
+        leases = leases .. (call('HGET', KEYS[2], other) or '') .. ','
+    end
+    if ARGV[i + 2] ~= '' and leases ~= '' and leases ~= ARGV[i + 2] then
+        return answer('alive', table.concat(others, ' or '))
     end
 end
 for i = 2, #ARGV, 3 do

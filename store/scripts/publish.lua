@@ -53,7 +53,8 @@ local function is_gone(entry, of)
     return true
 end
 
--- Whether the stream was deleted or emptied: it is empty, or has lost a group that had acknowledged something.
+-- Whether the stream was deleted or emptied: it is empty, or has lost every group that had acknowledged something.
+-- One of several groups may have been destroyed by hand, and its age stays.
 local function is_another()
     if call('XLEN', KEYS[1]) == 0 then
         return true
@@ -62,12 +63,13 @@ local function is_another()
     for _, group in ipairs(groups_of(KEYS[1])) do
         there[group['name']] = true
     end
-    for _, group in ipairs(call('HKEYS', KEYS[6])) do
-        if not there[group] then
-            return true
+    local known = call('HKEYS', KEYS[6])
+    for _, group in ipairs(known) do
+        if there[group] then
+            return false
         end
     end
-    return false
+    return #known > 0
 end
 
 local marked, digest = mark_of(source)

@@ -25,6 +25,7 @@ from tally.actors.relay import Relay
 from tally.actors.relay_process import RelayProcess
 from tally.config import load
 from tally.events import CustomerCreated, Id, InvoiceCreated, InvoiceDeleted, encode, now
+from tally.http import reasons
 from tally.recovery import following, handing_over, joining
 from tally.recovery.following import Follower
 from tally.recovery.handing_over import TakingOver, go_on, hand_over
@@ -38,7 +39,7 @@ from tally.store.errors import InvoiceCredited, StoreUnavailable
 from tally.store.idempotency import Answer, IdempotencyKeys, KeyedRequest, made, made_many
 from tally.store.incarnations import ROOM, incarnations
 from tally.store.listing import ListQuery
-from tally.store.membership import Candidate, Membership, Replaced, promote
+from tally.store.membership import Candidate, Membership, Replaced, promote, read_nodes, remove
 from tally.store.outbox import OutboxRow
 from tally.store.records import (
     CustomerChange,
@@ -47,7 +48,7 @@ from tally.store.records import (
     NewCustomer,
     NewInvoice,
 )
-from tally.store.stream import EventStream
+from tally.store.stream import Entry, EventStream
 from tally.store.write_permission import WritePermission
 
 pytestmark = pytest.mark.whole  # of databases: the engine only carries their events
@@ -194,6 +195,49 @@ def test_changes_of_one_invoice_at_both_are_one_after_the_other(two: Two, case: 
     assert not nodes.differs(two.old.database)
     assert _invoices(two.old) == _invoices(two.new)
     assert two.old.credits.of_invoice(1) == credited
+
+
+def test_a_rest_that_is_never_handed_over_is_told_and_given_up_with_its_machine(two: Two) -> None:
+    """Without its end, nothing was settled, and nobody was told."""
+    old, new = two.old.database, two.new.database
+    Membership(old, two.stream, wait_seconds=0).take()
+    promote(two.stream, 0, [Candidate(new.source, "")])
+    primary = Membership(new, two.stream, wait_seconds=0)
+    primary.take()
+    _do(two.old, _credited(60))
+    _many(two.old, handing_over.MOST_LEFT, customer=2)
+    _do(two.new, _credited(70))
+    _publish(two.new, two.stream)
+    Follower(two.old, two.stream).catch_up()
+    hand_over(old, two.stream)
+    taking_over = TakingOver(two.new, two.stream)
+    while taking_over.step():
+        pass
+    [told] = reasons.awaiting_rest(new)
+    assert f"`groups remove {old.source}`" in told
+    assert notes.told(new) == []
+
+    remove(two.stream, {old.source: read_nodes(two.stream)[old.source]})
+    primary.take()
+    taking_over.step()
+    assert [*reasons.awaiting_rest(new)] == []
+    [conflict] = notes.told(new)
+    assert "breaks a rule" in conflict
+
+
+def test_once_the_rest_has_come_nothing_is_awaited(two: Two) -> None:
+    _many(two.old, handing_over.MOST_LEFT + 1, customer=2)
+    taking_over, told = TakingOver(two.new, two.stream), set[str]()
+    for _ in range(4):
+        hand_over(two.old.database, two.stream)
+        while two.stream.client.xlen("{event-stream}:handed:customers:0"):
+            taking_over.step()
+        told |= {*reasons.awaiting_rest(two.new.database)}
+        _publish(two.new, two.stream)
+        Follower(two.old, two.stream).catch_up()
+    assert len(told) == 1
+    assert [*reasons.awaiting_rest(two.new.database)] == []
+    assert two.new.database.value("SELECT count(*) FROM invoice") == 2 + handing_over.MOST_LEFT + 1
 
 
 class Meanwhile(EventStream):
@@ -769,7 +813,7 @@ class Failing(EventStream):
 class Shared(shared.Shared):
     """What the processes of a Tally share, with `stream_of_all` as their stream."""
 
-    stream_of_all: Failing
+    stream_of_all: EventStream
 
     def stream(self, actor: Actor) -> EventStream:
         return self.stream_of_all
@@ -803,6 +847,49 @@ def test_a_relay_outlives_that_redis_is_away_just_when(two: Two, when: str) -> N
             actor.stop()
         ended.result(PATIENCE)
     assert not stream.fails
+    os.close(reports)
+    os.close(told)
+
+
+class Unreadable(EventStream):
+    """A stream that can't be read, for a reason that stays."""
+
+    why: Exception | None = None
+
+    def read(self, after: bytes, count: int, block_ms: int) -> list[Entry]:
+        if self.why:
+            raise self.why
+        return super().read(after, count, block_ms)
+
+
+@pytest.mark.parametrize(
+    "why", [ValueError("a fault"), StoreUnavailable("disk full"), redis.ResponseError("OOM")], ids=repr
+)
+def test_a_standby_that_cannot_follow_takes_the_place_of_its_primary_all_the_same(
+    two: Two, why: Exception
+) -> None:
+    """It began to count anew with each failure, or ended, and `status` didn't say that following fails."""
+    old, new = two.old.database, two.new.database
+    Follower(two.old, two.stream).catch_up()
+    Membership(old, two.stream, wait_seconds=0).take()
+    promote(two.stream, 0, [Candidate(new.source, "")])
+    of_env = {"TALLY_DATA_DIRECTORY": str(old.path.parent), "TALLY_NODE_FAILOVER_SECONDS": "2"}
+    common = Shared(load(None, of_env), "", {}, is_private=False)
+    common.pages["customers-relay"] = figures.new_page()
+    common.stream_of_all = stream = Unreadable(two.stream.client, two.stream.key)
+    stream.why = why
+    reports, told = os.pipe()
+    actor = Actor("customers-relay", told)
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(RelayProcess(common).run, actor, "customers")
+        try:
+            eventually(lambda: ended.done() or read_nodes(two.stream)[old.source].has_number)
+            assert f"following fails: {type(why).__name__}: {why}" in os.read(reports, 100_000).decode()
+            stream.why = None
+            eventually(lambda: ended.done() or not nodes.follows(old))
+        finally:
+            actor.stop()
+        ended.result(PATIENCE)
     os.close(reports)
     os.close(told)
 
