@@ -43,8 +43,8 @@ def note_unsettled(database: Database, key: str, before: Mapping[str, int]) -> N
 def settle_own(store: Store) -> bool:
     """Settle the database's own events that nobody knew; answer whether there were any.
 
-    In a transaction of its own. Do it before they are published. If it parted ways with another database of
-    its name, and has the other's events, it only tells conflicts: the changes were made again on top of them.
+    In a transaction of its own. Do it before they are published. A database that parted ways with another of
+    its name has made its changes again, on top of the other's. Of these only the conflicts are told.
     """
     database = store.database
     if parted := str(database.meta(PARTED) or ""):

@@ -230,8 +230,8 @@ class Shadow:
     def take_place_in(self, live: Database) -> tuple[int, int]:
         """Replace the read model of `live`, in the transaction that is open there.
 
-        If made from a customers.db, it replaces only that one's customers: the rest is copied here first, and
-        `of` gives it to nobody any more.
+        If made from a customers.db, it replaces only that one's customers. It copies the rest here first, and
+        can't be used again after that.
         Answers the revenue of all customers in cents, before and now.
         """
         live.execute(_CACHE)
@@ -239,8 +239,8 @@ class Shadow:
             inbox, rows = Inbox(live), self._database.rows("SELECT entry FROM other_entry ORDER BY rowid")
             kept = _decoded([msgspec.msgpack.decode(entry, type=Entry) for (entry,) in rows])
             with self._database.transaction():
-                # If this is killed, `of` begins another: two files have no common commit, and what is
-                # copied to this one would be copied, and counted, again.
+                # If this is killed, `of` begins another. The two files have no common commit: the rows that
+                # are copied here would be copied again, and count twice.
                 self._database.set_meta("for", "")
                 self._accounts.apply(event for name, event in kept.items() if inbox.has_applied(name))
         # Triggers would update totals row by row, and keep SQLite from copying page by page.

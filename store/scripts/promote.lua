@@ -1,9 +1,9 @@
 -- Give a standby's databases the number of the node that they follow. The previous holders become standbys.
 -- Needs registry.lua.
 -- KEYS  {stream}:nodes and {stream}:leases, as in take_number.lua
--- ARGV  the number. Then for each database its name, its service's URL, and the leases that the holders of the
---       number must still have, in the order of their names, each followed by a comma: '' for any
--- Answers `promoted`. Or `alive`, and the database that may have renewed its lease: then nothing is changed.
+-- ARGV  the number. Then for each database its name, its service's URL, and leases: '' for any. The holders of
+--       the number must still have these. Each ends with a comma; they are in the order of the holders' names.
+-- Answers `promoted`. Or `alive`, and the database that may have renewed its lease. Then nothing is changed.
 --
 -- Two databases of a service may hold one number; see take_number.lua.
 local number = ARGV[1]

@@ -1,7 +1,7 @@
 """A command that is killed at any moment leaves nothing behind that is wrong, and can be run again.
 
-It runs in a fork of this process, which ends before a statement of SQL, before or after a command to Redis,
-or before a change of a file's name. `TALLY_TEST_EVERY=1` tries each of these moments, which are some hundred.
+It runs in a fork of this process. The fork ends before a statement of SQL, before or after a command to
+Redis, or before a file's name changes. `TALLY_TEST_EVERY=1` tries each of these moments: some hundreds.
 """
 
 import os
@@ -75,7 +75,7 @@ def test_rebuild_from_the_stream(world: World) -> None:
 
 
 def test_rebuild_from_customers_db(world: World) -> None:
-    """What other programs told of its customers is not in there: that goes, with consent."""
+    """It doesn't know what other programs told of its customers. That goes, with consent."""
     world.stream().trim(0)
     _go_on(world)
     world.come_to_rest()

@@ -399,7 +399,7 @@ def test_what_was_interrupted_goes_on_where_it_was(filled: Tally, begun: Shadow)
 def test_killed_before_it_removed_what_had_taken_its_place_it_counts_nothing_twice(
     filled: Tally, client: redis.Redis
 ) -> None:
-    """What others told was in the rebuilt figures then, in both files."""
+    """Then the figures of other programs are in both files."""
     trim(filled)
     publish_foreign_customer(client, "1")
     publish(client, "InvoiceCreated", _invoice(FOREIGN, 70), "other@2:1")
