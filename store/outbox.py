@@ -204,7 +204,9 @@ class Outbox:
         """The events with these sequences that the outbox still holds, in order; up to `limit` of them."""
         rows: list[OutboxRow] = []
         for each in wanted:
-            rows += self._rows(each, limit if limit < 0 else limit - len(rows))
+            if len(rows) == limit:
+                break
+            rows += self._rows(each, limit - len(rows) if limit > 0 else limit)
         return rows
 
     def _rows(self, wanted: Range, limit: int) -> list[OutboxRow]:
