@@ -182,11 +182,7 @@ class RelayProcess:
                 if not taken:
                     follower.look()
 
-        def catch_up() -> None:
-            with _following():
-                follower.catch_up()
-
-        actor.attempt(catch_up)
+        actor.attempt(_following()(follower.catch_up))
         actor.ready()
         actor.repeat(step, until=lambda: promoted)
 

@@ -92,7 +92,7 @@ def differing(database: Database) -> Iterator[str]:
 
 
 def awaiting_rest(database: Database) -> Iterator[str]:
-    """That a standby has handed over a part of what it had accepted, and the rest is awaited."""
+    """That a standby has more to hand over of what it had accepted."""
     if (standby := awaited(database)) and not follows(database):
         yield (
             f"{standby} hands over what it had accepted as the primary, and has more. Until that has come, "

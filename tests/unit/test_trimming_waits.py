@@ -96,7 +96,7 @@ def test_of_a_database_that_was_put_back_and_whose_service_does_not_run(waits: W
 
 
 def test_it_does_not_wait_for_an_age_that_a_lost_database_left(waits: Waits) -> None:
-    """Its group was gone, too, and so had nothing to be set back: the age stayed until this one was older."""
+    """No group was there to be set back. So the age stayed until this database was older."""
     copy = (waits.directory / accounts.FILE).read_bytes()
     waits.record()
     waits.consume()
